@@ -1,0 +1,46 @@
+"""The `hello-service` command line: serve, dev, doctor."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from hello_service import launch
+from hello_service.settings import SettingsError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """An async Python service under Datadog APM."""
+
+
+@main.command()
+def serve() -> None:
+    """Serve under ddtrace-run, configured by the environment alone (README lists the variables)."""
+    try:
+        launch.serve(os.environ)
+    except SettingsError as error:
+        click.echo(f"The service can't start with this environment:\n{error}", err=True)
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address that the service listens on.")
+@click.option("--port", default=8080, show_default=True, help="Port that the service listens on; 0 takes a free one.")
+@click.option("--agent-port", default=8126, show_default=True, help="Port of the embedded trace agent.")
+@click.option("--no-embedded-agent", is_flag=True, help="Send to the agent that the environment names; show no traces.")
+def dev(host: str, port: int, agent_port: int, no_embedded_agent: bool) -> None:
+    """Serve beside an embedded trace agent, and show the trace of every request as a tree."""
+    try:
+        from hello_service.localview import dev as development  # noqa: PLC0415 - production does not install its needs
+    except ModuleNotFoundError as error:
+        click.echo(f"dev needs the dev group, and {error.name} is missing: scripts/dev installs it", err=True)
+        sys.exit(1)
+    options = development.Options(host=host, port=port, agent_port=None if no_embedded_agent else agent_port)
+    sys.exit(development.run(options, os.environ))
+
+
+if __name__ == "__main__":
+    main()

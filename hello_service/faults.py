@@ -1,0 +1,69 @@
+"""Endpoints that fail on purpose, to see how a failure is traced. Served only where the operator sets FAULTS=true."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from pydantic import BaseModel, Field
+from quart import Blueprint, Response, current_app
+from quart_schema import validate_querystring
+from werkzeug.exceptions import default_exceptions
+
+from hello_service.problems import Invalid
+
+faults = Blueprint("faults", __name__, url_prefix="/api/faults")
+
+
+class Fault(RuntimeError):  # noqa: N818 - the word that a person looks for on the span
+    """The exception that these endpoints raise."""
+
+
+class HowLong(BaseModel):
+    seconds: float = Field(1.0, ge=0, le=600)
+
+
+@faults.get("/error")
+async def fail() -> str:
+    """Raise an exception that nothing handles: 500."""
+    raise Fault("this endpoint always fails")
+
+
+@faults.get("/status/<int:code>")
+async def answer_status(code: int) -> str:
+    """Answer with an error status: 400, 404, 503 and so on."""
+    if code not in default_exceptions:
+        raise Invalid("No such error status.", [{"field": "code", "reason": "must be an HTTP error status"}])
+    raise default_exceptions[code]
+
+
+@faults.get("/slow")
+@validate_querystring(HowLong)
+async def wait(query_args: HowLong) -> dict[str, float]:
+    """Answer after `seconds`."""
+    await asyncio.sleep(query_args.seconds)
+    return {"seconds": query_args.seconds}
+
+
+@faults.get("/stream")
+async def break_stream() -> Response:
+    """Break off in the middle of a response."""
+
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"the first part\n"
+        raise Fault("this stream always breaks")
+
+    return Response(parts(), content_type="text/plain")
+
+
+@faults.get("/background")
+@validate_querystring(HowLong)
+async def fail_later(query_args: HowLong) -> tuple[dict[str, str], int]:
+    """Answer 202 at once, and fail after `seconds`, when the response is gone."""
+
+    async def work() -> None:
+        await asyncio.sleep(query_args.seconds)
+        raise Fault("this background task always fails")
+
+    current_app.add_background_task(work)
+    return {"status": "accepted"}, 202

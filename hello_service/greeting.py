@@ -1,0 +1,110 @@
+"""GET and POST /api/hello, the stream and the WebSocket of it."""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, Field
+from quart import Blueprint, Response, stream_with_context, websocket
+from quart_schema import validate_querystring, validate_request, validate_response
+
+from hello_service.problems import Invalid
+
+greeting = Blueprint("greeting", __name__, url_prefix="/api/hello")
+
+STREAM_INTERVAL_SECONDS = 0.1
+NAME_LENGTH = 200
+
+
+def check_name(name: str) -> str:
+    """Return `name` if it can be greeted: 1 to 200 characters, none of them a control character.
+
+    Raises:
+        ValueError: with the reason.
+    """
+    if not 1 <= len(name) <= NAME_LENGTH:
+        raise ValueError(f"must have 1 to {NAME_LENGTH} characters, and has {len(name)}")
+    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
+        raise ValueError("must not contain control characters")
+    return name
+
+
+Name = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"minLength": 1, "maxLength": NAME_LENGTH})]
+
+
+class Whom(BaseModel):
+    name: Name = "World"
+
+
+class Someone(BaseModel):
+    name: Name
+
+
+class HowMany(BaseModel):
+    count: int = Field(3, ge=1, le=20)
+
+
+class Greeting(BaseModel):
+    message: str
+
+
+def greet(name: str) -> Greeting:
+    return Greeting(message=f"Hello, {name}!")
+
+
+@greeting.get("")
+@validate_querystring(Whom)
+@validate_response(Greeting)
+async def hello(query_args: Whom) -> Greeting:
+    """Greet the name in the query, or the World."""
+    return greet(query_args.name)
+
+
+@greeting.post("")
+@validate_request(Someone)
+@validate_response(Greeting)
+async def hello_posted(data: Someone) -> Greeting:
+    """Greet the name in the body."""
+    return greet(data.name)
+
+
+@greeting.get("/<name>")
+@validate_response(Greeting)
+async def hello_named(name: str) -> Greeting:
+    """Greet the name in the path."""
+    try:
+        return greet(check_name(name))
+    except ValueError as error:
+        raise Invalid("The name can't be greeted.", [{"field": "name", "reason": str(error)}]) from error
+
+
+@greeting.get("/stream")
+@validate_querystring(HowMany)
+async def hello_stream(query_args: HowMany) -> Response:
+    """Send `count` greetings as server-sent events, a tenth of a second apart."""
+
+    @stream_with_context
+    async def events() -> AsyncIterator[bytes]:
+        for number in range(1, query_args.count + 1):
+            if number > 1:
+                await asyncio.sleep(STREAM_INTERVAL_SECONDS)
+            yield f"data: {greet(f'World {number}').model_dump_json()}\n\n".encode()
+
+    response = Response(events(), content_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    response.timeout = None  # a stream ends when it is over, not after Quart's 60 s
+    return response
+
+
+@greeting.websocket("/ws")
+async def hello_websocket() -> None:
+    """Answer each text message with a greeting, or with the reason why not."""
+    await websocket.accept()
+    while True:
+        name = await websocket.receive()
+        try:
+            await websocket.send(greet(check_name(str(name))).message)
+        except ValueError as error:
+            await websocket.send(f"The name {error}.")

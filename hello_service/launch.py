@@ -1,0 +1,79 @@
+"""The tracer's environment, made before ddtrace starts; then exec under ddtrace-run.
+
+ddtrace reads its configuration while it is imported, so what it should know must be in the environment by then.
+What an operator has set always wins.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from hello_service.settings import Settings
+
+# Only the environment can make these: variable, value, and what is seen without it.
+ENVIRONMENT_ONLY: Mapping[str, tuple[str, str]] = {
+    "DD_TRACE_AIOHTTP_ENABLED": ("false", "two more spans below each outbound call"),
+    "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": ("false", "no connection is served where gevent is installed"),
+    "DD_TRACE_ASYNCIO_ENABLED": ("false", "more CPU a request, for the same spans"),
+    "DD_TRACE_OTEL_CTX_ENABLED": ("false", "more CPU a request, for the same spans"),
+    "DD_TRACE_STATS_COMPUTATION_ENABLED": ("true", "metrics that are not exact when traces are sampled"),
+}
+
+
+def sampling_rules(rate: float) -> str:
+    """Return `rate` (0.0 to 1.0) as the value of DD_TRACE_SAMPLING_RULES."""
+    return json.dumps([{"sample_rate": rate}])
+
+
+def tracer_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """Return `environ` with what ddtrace should know besides, nothing of it changed that was set.
+
+    `settings` are those read from the same `environ`.
+    """
+    defaults = {"DD_SERVICE": settings.dd_service}
+    defaults |= {name: value for name, (value, _) in ENVIRONMENT_ONLY.items()}
+    if settings.dd_trace_sample_rate is not None:
+        defaults["DD_TRACE_SAMPLING_RULES"] = sampling_rules(settings.dd_trace_sample_rate)
+    return {**environ, **{name: value for name, value in defaults.items() if not environ.get(name)}}
+
+
+def remarks(environ: Mapping[str, str], settings: Settings) -> list[str]:
+    """Return what an operator should know of the tracer's environment, one sentence each, for the log at start."""
+    said: list[str] = []
+    if settings.dd_trace_sample_rate is not None:
+        rules = sampling_rules(settings.dd_trace_sample_rate)
+        rate = f"DD_TRACE_SAMPLE_RATE={environ['DD_TRACE_SAMPLE_RATE']}"
+        in_force = environ.get("DD_TRACE_SAMPLING_RULES")
+        if not in_force:
+            said.append(f"{rate} is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES='{rules}'")
+        elif in_force == rules:
+            said.append(f"{rate} is applied as DD_TRACE_SAMPLING_RULES='{rules}'")
+        else:
+            said.append(f"{rate} has no effect: DD_TRACE_SAMPLING_RULES is set and wins")
+    missing = [f"{name}={value} ({why})" for name, (value, why) in ENVIRONMENT_ONLY.items() if not environ.get(name)]
+    if missing:
+        said.append("Only the environment can set these, and it does not: " + ", ".join(missing))
+    return said
+
+
+def command(settings: Settings) -> list[str]:
+    """Return the command line of the server: under ddtrace-run, or plain Python when tracing is off."""
+    server = [sys.executable, "-m", "hello_service.server"]
+    if not settings.dd_trace_enabled:
+        return server
+    return [str(Path(sys.executable).with_name("ddtrace-run")), *server]
+
+
+def serve(environ: Mapping[str, str]) -> None:
+    """Replace this process by the server. Does not return.
+
+    Raises:
+        SettingsError: when a variable of `environ` is not usable.
+    """
+    settings = Settings.from_environment(environ)
+    arguments = command(settings)
+    os.execve(arguments[0], arguments, tracer_environment(environ, settings))  # noqa: S606 - no shell is wanted

@@ -1,0 +1,83 @@
+"""The requests in flight, and how they end when the process stops. `server` drives it, `/ready` shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any, cast
+
+from quart import Quart
+
+from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
+from hello_service.problems import MEDIA_TYPE, TraceId, document
+
+GOING_AWAY = 1012  # "service restart", IANA's WebSocket close codes
+
+
+class Lifecycle:
+    """An ASGI layer around `app` that knows which requests are in flight.
+
+    Attributes:
+        stopping: this process should get no new traffic; every response asks the client to close its connection.
+    """
+
+    def __init__(self, app: Quart, trace_id: TraceId) -> None:
+        self.stopping = False
+        self._overdue = False
+        self._requests: set[asyncio.Task[Any]] = set()
+        self._trace_id = trace_id
+        self._app = cast("ASGIApp", app.asgi_app)
+        around: Any = self
+        app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests and WebSockets are being served."""
+        return len(self._requests)
+
+    def cancel(self, reason: str) -> None:
+        """End every request in flight: 503 where no response has begun, else the connection is closed.
+
+        `reason` is the message of the span's error.
+        """
+        self._overdue = True
+        for request in self._requests:
+            request.cancel(reason)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = asyncio.current_task()
+        if scope["type"] == "lifespan" or request is None:
+            await self._app(scope, receive, send)
+            return
+        begun = False
+
+        async def watch_send(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                if self.stopping and scope["http_version"] < "2":
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        self._requests.add(request)
+        try:
+            await self._app(scope, receive, watch_send)
+        except asyncio.CancelledError:
+            if self._overdue and scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": GOING_AWAY, "reason": "the server is stopping"})
+            elif self._overdue and not begun:
+                await self._refuse(watch_send)
+            raise
+        finally:
+            self._requests.discard(request)
+
+    async def _refuse(self, send: Send) -> None:
+        detail = "The server is stopping, and this request took too long to wait for."
+        body = json.dumps(document(503, "stopping", detail, trace_id=self._trace_id())).encode()
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"retry-after", b"1"),
+        ]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": body})

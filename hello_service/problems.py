@@ -1,0 +1,138 @@
+"""The error tree and its answers: application/problem+json (RFC 9457). A leaf: it imports nothing of this package.
+
+    Problem
+    ├── Invalid             422  a value has the wrong type, length or range
+    ├── UpstreamFailed      502  the upstream refused, broke off or answered nonsense
+    ├── UpstreamSaturated   503  no outbound connection became free in time
+    └── UpstreamLate        504  the upstream did not answer in time
+
+Callers get a stable code and a sentence; what caused it goes to the log and the span by exception chaining.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import ClassVar
+
+from pydantic import ValidationError
+from quart import Quart, Response, request
+from quart_schema import RequestSchemaValidationError
+from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's own word for it
+    """An error that a caller is told about.
+
+    Args:
+        detail: one sentence for the caller; never the text of a foreign exception.
+        fields: for Invalid, what is wrong with which field.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal-error"
+    headers: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, detail: str, fields: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.fields = fields
+
+
+class Invalid(Problem):
+    status = 422
+    code = "invalid"
+
+
+class UpstreamFailed(Problem):
+    status = 502
+    code = "upstream-failed"
+
+
+class UpstreamSaturated(Problem):
+    status = 503
+    code = "upstream-saturated"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+
+class UpstreamLate(Problem):
+    status = 504
+    code = "upstream-late"
+
+
+# What Quart raises by itself, by status: code and sentence.
+ROUTINE: Mapping[int, tuple[str, str]] = {
+    400: ("bad-request", "The request could not be understood."),
+    404: ("not-found", "Nothing is served under this path."),
+    405: ("method-not-allowed", "This path does not serve this method; see the Allow header."),
+    408: ("request-timeout", "The request's body did not arrive in time."),
+    413: ("too-large", "The request's body is larger than this service takes."),
+    415: ("unsupported-media-type", "Send the body as application/json."),
+    500: ("internal-error", "Something went wrong here; the trace id finds the cause."),
+}
+
+
+TraceId = Callable[[], str | None]
+
+
+def document(
+    status: int, code: str, detail: str, *, trace_id: str | None = None, fields: Sequence[Mapping[str, str]] = ()
+) -> dict[str, object]:
+    """Return the body of a problem as RFC 9457, section 3, names its members.
+
+    `type` is a stable URN made of `code`; `trace_id` (32 hexadecimal characters) and `errors` are extensions.
+    """
+    problem: dict[str, object] = {
+        "type": f"urn:hello-service:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    if trace_id is not None:
+        problem["trace_id"] = trace_id
+    if fields:
+        problem["errors"] = list(fields)
+    return problem
+
+
+def answer_problems(app: Quart, trace_id: TraceId) -> None:
+    """Let every error of `app` answer as a problem that carries what `trace_id()` says at that moment."""
+
+    def respond(
+        status: int, code: str, detail: str, fields: Sequence[Mapping[str, str]], headers: Mapping[str, str]
+    ) -> Response:
+        body = json.dumps(document(status, code, detail, trace_id=trace_id(), fields=fields))
+        return Response(body, status, dict(headers), content_type=MEDIA_TYPE)
+
+    async def ours(problem: Problem) -> Response:
+        return respond(problem.status, problem.code, problem.detail, problem.fields, problem.headers)
+
+    async def rejected(error: RequestSchemaValidationError) -> Response:
+        if request.method == "POST" and not request.is_json:
+            return await routine(UnsupportedMediaType())
+        return await ours(Invalid("The request has values that can't be used.", _flaws(error.validation_error)))
+
+    async def routine(error: HTTPException) -> Response:
+        status = error.code or 500
+        code, detail = ROUTINE.get(status, (error.name.lower().replace(" ", "-"), error.description or error.name))
+        headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
+        return respond(status, code, detail, (), headers)
+
+    app.register_error_handler(Problem, ours)
+    app.register_error_handler(RequestSchemaValidationError, rejected)
+    app.register_error_handler(HTTPException, routine)
+
+
+def _flaws(error: Exception) -> list[Mapping[str, str]]:
+    if not isinstance(error, ValidationError):
+        return [{"field": "body", "reason": "must be a JSON object"}]
+    return [
+        {
+            "field": ".".join(str(part) for part in flaw["loc"]) or "body",
+            "reason": flaw["msg"].removeprefix("Value error, "),
+        }
+        for flaw in error.errors(include_url=False, include_context=False, include_input=False)
+    ]

@@ -1,0 +1,58 @@
+"""GET /api/relay: outbound calls, one or many at once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pydantic import BaseModel
+from quart import Blueprint, current_app, request
+from quart_schema import validate_querystring, validate_response
+
+from hello_service.greeting import HowMany
+from hello_service.problems import Problem
+from hello_service.settings import Settings, mask_credentials
+from hello_service.upstream import Upstream
+
+relay = Blueprint("relay", __name__)
+
+
+class Relayed(BaseModel):
+    status: int
+    body: Any
+
+
+class Relay(BaseModel):
+    upstream: str
+    answers: list[Relayed]
+
+
+@relay.get("/api/relay")
+@validate_querystring(HowMany)
+@validate_response(Relay)
+async def relay_calls(query_args: HowMany) -> Relay:
+    """Call the upstream `count` times at once and return its answers; 502, 503 or 504 when a call fails."""
+    settings: Settings = current_app.extensions["settings"]
+    upstream: Upstream = current_app.extensions["upstream"]
+    url, peer = _target(settings)
+    try:
+        async with asyncio.TaskGroup() as calls:
+            tasks = [calls.create_task(upstream.get(url, peer)) for _ in range(query_args.count)]
+    except* Problem as failed:
+        problem = failed.exceptions[0]
+    else:
+        answers = [task.result() for task in tasks]
+        return Relay(upstream=mask_credentials(url), answers=[Relayed(status=a.status, body=a.body) for a in answers])
+    raise problem
+
+
+def _target(settings: Settings) -> tuple[str, str | None]:
+    """Return the upstream's URL and `peer.service`: what the operator named, else this service where it listens.
+
+    The own address is that of the socket which took the request, never what a caller says in a header.
+    """
+    if settings.upstream_url is not None:
+        return settings.upstream_url, settings.upstream_service
+    host, port = request.scope["server"] or (settings.host, settings.port)
+    address = f"[{host}]" if ":" in host else host
+    return f"http://{address}:{port}/api/hello", settings.upstream_service or settings.dd_service

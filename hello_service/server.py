@@ -1,0 +1,127 @@
+"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module alone knows Hypercorn.
+
+One process serves: Hypercorn's own worker pool drops requests when it stops. The stop is a budget, see
+`Settings.stop_budget_seconds`. Hypercorn's `graceful_timeout` is not trusted with it: CPython 3.12.1 and newer wait for
+open connections without a limit before Hypercorn looks at it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+
+import structlog
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+
+from hello_service import logs, tracing
+from hello_service.app import create_app
+from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
+
+BACKLOG = 1024
+EXIT_USAGE = 1
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT, with the environment that `launch` has prepared."""
+    sys.exit(run(os.environ))
+
+
+def run(environ: Mapping[str, str]) -> int:
+    """Serve until a signal says stop; return the exit code: 0, or 1 when the service could not start."""
+    try:
+        settings = Settings.from_environment(environ)
+        listener = listen(settings)
+    except (SettingsError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return EXIT_USAGE
+    logs.configure(settings, tracing.log_ids)
+    asyncio.run(Server(settings, listener, environ).serve())
+    tracing.flush(settings.flush_seconds)
+    return 0
+
+
+def listen(settings: Settings) -> socket.socket:
+    """Bind the address that `settings` name.
+
+    Raises:
+        OSError: with a sentence that names address and variable.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        reason = error.strerror or str(error)
+        message = f"Can't listen on {settings.host} port {settings.port}: {reason}. HOST and PORT name another address."
+        raise OSError(message) from error
+    return listener
+
+
+class Server:
+    """One process that serves on `listener` until it is told to stop."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, environ: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.listener = listener
+        self.app = create_app(settings, environ)
+        self.lifecycle = self.app.extensions["lifecycle"]
+        self.log = structlog.stdlib.get_logger("hello_service.server")
+        self._stop = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._drain_seconds = settings.drain_seconds
+
+    async def serve(self) -> None:
+        """Serve, then stop within the budget."""
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._on_signal, signum)
+        serving = asyncio.create_task(serve(self.app, self._config(), shutdown_trigger=self._drain))
+        drained = asyncio.create_task(self._drained.wait())
+        await asyncio.wait({serving, drained}, return_when=asyncio.FIRST_COMPLETED)
+        drained.cancel()
+        await asyncio.wait({serving}, timeout=self.settings.graceful_seconds)
+        if not serving.done():
+            self.log.warning("deadline", in_flight=self.lifecycle.in_flight)
+            self.lifecycle.cancel(f"still running {self.settings.graceful_seconds:g} s after the server began to stop")
+            await asyncio.wait({serving}, timeout=CLOSING_SECONDS)
+        if not serving.done():  # a client that does not read its answer
+            serving.cancel()
+        await asyncio.gather(serving, return_exceptions=False)
+        self.log.info("stopped")
+
+    async def _drain(self) -> None:
+        await self._stop.wait()
+        self.lifecycle.stopping = True
+        self.log.info("draining", seconds=self._drain_seconds, in_flight=self.lifecycle.in_flight)
+        await asyncio.sleep(self._drain_seconds)
+        self._drained.set()
+
+    def _on_signal(self, signum: signal.Signals) -> None:
+        if self._stop.is_set():
+            os._exit(128 + signum)  # whoever sends a second signal does not want to wait
+        if signum == signal.SIGINT:
+            self._drain_seconds = 0.0  # a person at a terminal: nobody routes traffic here
+        self._stop.set()
+
+    def _config(self) -> Config:
+        config = Config()
+        config.bind = [f"fd://{self.listener.detach()}"]
+        config.backlog = BACKLOG
+        config.accesslog = None
+        config.errorlog = logging.getLogger("hypercorn.error")
+        config.include_server_header = False
+        config.keep_alive_timeout = self.settings.keep_alive_seconds
+        config.graceful_timeout = self.settings.graceful_seconds + CLOSING_SECONDS
+        return config
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Compile requirements/*.txt from pyproject.toml: every version with its hashes, for all supported Pythons.
+
+Each file names no package index and says in its first line which declaration it was made from, so that a test can tell
+offline when it is stale. What is locked stays as it is where it still fits; `--upgrade` takes the newest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
+UV = "uv==0.13.9"
+# Each file is constrained by the one before, so that all of them agree on a version.
+FILES = {"run": None, "dev": "run", "test": "dev"}
+
+
+def declaration() -> str:
+    """Return a digest of what the locked versions depend on."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    told = [project["project"]["dependencies"], project["project"]["requires-python"], project["dependency-groups"], UV]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def header() -> str:
+    return f"# Made by scripts/lock from declaration {declaration()}. Do not edit.\n"
+
+
+def compile_file(name: str, source: list[str], options: list[str]) -> None:
+    """Compile `source` into requirements/NAME.txt."""
+    target = REQUIREMENTS / f"{name}.txt"
+    command = ["uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11"]
+    command += ["--no-header", "--no-annotate", "--output-file", str(target), *options, *source]
+    subprocess.run(command, cwd=ROOT, check=True)
+    target.write_text(header() + target.read_text())
+
+
+def main() -> None:
+    """Compile every file."""
+    upgrade = ["--upgrade"] if "--upgrade" in sys.argv else []
+    uv_in = REQUIREMENTS / "uv.in"
+    uv_in.write_text(f"{UV}\n")
+    compile_file("uv", [str(uv_in)], upgrade)
+    uv_in.unlink()
+    for name, constraint in FILES.items():
+        options = [*upgrade]
+        if constraint:
+            options += ["--group", name, "--constraint", f"requirements/{constraint}.txt"]
+        compile_file(name, ["pyproject.toml"], options)
+
+
+if __name__ == "__main__":
+    main()
