@@ -71,5 +71,5 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
 
     logs.log_requests(app, settings.probe_paths, tracing.log_ids)
     if settings.dd_trace_enabled and tracing.active():
-        tracing.trace(app, settings.probe_paths)
+        tracing.trace(app, settings.probe_paths, settings.dd_service)
     return app

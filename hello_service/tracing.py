@@ -67,11 +67,13 @@ def active() -> bool:
     return bool(started and tracer.enabled)
 
 
-def trace(app: Quart, probes: Collection[str] = ()) -> Quart:
+def trace(app: Quart, probes: Collection[str] = (), service: str | None = None) -> Quart:
     """Trace every request and WebSocket of `app`, except those for the paths in `probes`, and return `app`.
 
-    Call it once for an app, before the app serves.
+    `service` is used where the environment names none. Call it once for an app, before the app serves.
     """
+    if service is not None and not config._is_user_provided_service:  # noqa: SLF001 - else what ddtrace guesses from argv
+        config.service = config.asgi["service_name"] = service
     around: Any = _Tracing(cast("ASGIApp", app.asgi_app), frozenset(probes))
     app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
     request_started.connect(_name_request, app)

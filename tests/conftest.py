@@ -1,0 +1,29 @@
+"""Fixtures for every kind of test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from running import FOREIGN, Agent, trace_agent
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine that runs the tests decides what they see."""
+    for name in [name for name in os.environ if FOREIGN.match(name)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def _agent() -> Iterator[Agent]:
+    with trace_agent() as agent:
+        yield agent
+
+
+@pytest.fixture
+def agent(_agent: Agent) -> Agent:
+    """A real trace agent that has received nothing yet."""
+    _agent.clear()
+    return _agent

@@ -1,0 +1,91 @@
+"""What a real trace agent receives from a real service, however that was started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from running import BIN, SERVE, Agent, Running, eventually, free_port, service
+
+HYPERCORN = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "hello_service.app:create_app()", "--bind"]
+
+
+@pytest.fixture(scope="module", params=["serve", "hypercorn"])
+def running(request: pytest.FixtureRequest, _agent: Agent) -> Iterator[Running]:
+    """The service as `hello-service serve`, and as `ddtrace-run hypercorn`."""
+    command = SERVE if request.param == "serve" else [*HYPERCORN, f"127.0.0.1:{free_port()}"]
+    # What only the environment can say, an operator says it for Hypercorn, too.
+    with service(_agent.url, {"FAULTS": "true", "DD_TRACE_AIOHTTP_ENABLED": "false"}, command) as running:
+        yield running
+
+
+def test_a_relay_is_one_trace_of_seven_spans(running: Running, agent: Agent) -> None:
+    """asgi.request, three parallel http.request below it, and an asgi.request below each."""
+    answer = httpx.get(f"{running.url}/api/relay?count=3")
+    spans = agent.wait_for_spans(7)
+
+    assert answer.status_code == 200
+    assert len(agent.traces()) == 1
+    (root,) = [span for span in spans if span["parent_id"] == 0]
+    calls = [span for span in spans if span["parent_id"] == root["span_id"]]
+    served = [span for span in spans if span["parent_id"] in {call["span_id"] for call in calls}]
+    assert (root["name"], root["resource"], root["service"]) == ("asgi.request", "GET /api/relay", "hello-service")
+    assert [(call["name"], call["resource"]) for call in calls] == [("http.request", "GET 127.0.0.1/api/hello")] * 3
+    assert {call["meta"]["peer.service"] for call in calls} == {"hello-service"}
+    assert [(span["name"], span["resource"]) for span in served] == [("asgi.request", "GET /api/hello")] * 3
+    assert max(call["start"] for call in calls) < min(call["start"] + call["duration"] for call in calls)
+    assert agent.failures() == ""
+
+
+def test_a_span_is_named_by_its_route(running: Running, agent: Agent) -> None:
+    """The resource is the route, never the path."""
+    httpx.get(f"{running.url}/api/hello/Ada")
+    (span,) = agent.wait_for_spans(1)
+
+    assert span["resource"] == "GET /api/hello/<name>"
+    assert span["meta"]["http.route"] == "/api/hello/<name>"
+    assert span["meta"]["http.status_code"] == "200"
+
+
+def test_an_unhandled_exception_is_on_the_span(running: Running, agent: Agent) -> None:
+    """Type, message and stack."""
+    answer = httpx.get(f"{running.url}/api/faults/error")
+    (span,) = agent.wait_for_spans(1)
+
+    assert span["error"] == 1
+    assert span["meta"]["error.type"] == "hello_service.faults.Fault"
+    assert span["meta"]["error.message"] == "this endpoint always fails"
+    assert "in fail" in span["meta"]["error.stack"]
+    assert answer.json()["trace_id"].endswith(f"{span['trace_id']:016x}")
+
+
+def test_a_log_line_carries_the_ids_of_its_span(running: Running, agent: Agent) -> None:
+    """The trace id is the same on the span, in the log line, in `traceresponse`, in 128 bits."""
+    answer = httpx.get(f"{running.url}/api/hello/Grace")
+    (span,) = agent.wait_for_spans(1)
+    line = eventually(lambda: running.requests("/api/hello/Grace"))[-1]
+
+    trace_id = f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
+    assert line["dd.trace_id"] == trace_id
+    assert line["dd.span_id"] == str(span["span_id"])
+    assert answer.headers["traceresponse"] == f"00-{trace_id}-{span['span_id']:016x}-01"
+    assert {name: line[name] for name in ("method", "route", "status", "service", "env", "version")} == {
+        "method": "GET",
+        "route": "/api/hello/<name>",
+        "status": 200,
+        "service": "hello-service",
+        "env": None,
+        "version": None,
+    }
+
+
+def test_a_probe_leaves_nothing(running: Running, agent: Agent) -> None:
+    """No span, no log line; what comes after it is traced."""
+    for path in ("/health", "/ready", "/api/hello"):
+        assert httpx.get(running.url + path, headers={"x-datadog-trace-id": "1"}).status_code == 200
+    (span,) = agent.wait_for_spans(1)
+
+    assert span["resource"] == "GET /api/hello"
+    assert not running.requests("/health")
+    assert not running.requests("/ready")

@@ -1,0 +1,214 @@
+"""Real processes for tests: a service, a trace agent. Each binds a free port, says which, and is gone afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+Span = dict[str, Any]
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+SERVE = [str(BIN / "hello-service"), "serve"]
+RUNNING = re.compile(r"Running on (http://\S+?)[ \"]")
+CHECKS = "trace_count_header,meta_tracer_version_header,trace_content_length,meta_events_is_valid_json"
+# Nothing of the machine that runs the tests decides what they see.
+FOREIGN = re.compile(r"^(DD_|_DD_|OTEL_|HOST$|PORT$|UPSTREAM_|LOG_|FAULTS$|ECS_|HTTPS?_PROXY$|https?_proxy$)")
+QUIET = {
+    "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
+    "DD_REMOTE_CONFIGURATION_ENABLED": "false",
+    "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",
+    "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.1",
+}
+
+
+def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment without what configures a service, and with `extra`."""
+    kept = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
+    return {**kept, **(extra or {})}
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago, for programs that can't bind 0 and say what they got."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(ask: Callable[[], T], expected: Callable[[T], bool] = bool, timeout: float = 20.0) -> T:
+    """Ask until the answer is as `expected` and return it; after `timeout` seconds fail with the last answer."""
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = ask()
+        if expected(answer):
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout} s; the last answer was {answer!r}")
+        time.sleep(0.02)
+
+
+class Running:
+    """A process that was started, and every line that it has written to standard error."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.url = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The JSON lines."""
+        return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
+
+    def requests(self, path: str | None = None) -> list[dict[str, Any]]:
+        """The lines of requests, those for `path` if it is given."""
+        lines = [entry for entry in self.log if entry["event"] == "request"]
+        return [entry for entry in lines if path is None or entry["path"] == path]
+
+    def wait_until_running(self, timeout: float = 40.0) -> None:
+        """Wait for the line that says where it listens."""
+
+        def found() -> str | None:
+            if self.process.poll() is not None:
+                raise AssertionError(f"it ended with {self.process.returncode}:\n" + "\n".join(self.lines))
+            return next((match[1] for line in list(self.lines) if (match := RUNNING.search(line))), None)
+
+        self.url = str(eventually(found, timeout=timeout)).replace("0.0.0.0", "127.0.0.1")
+
+    def stop(self, signum: int = signal.SIGTERM, timeout: float = 60.0) -> int:
+        """Send `signum`, wait for the end and return the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signum)
+        return self.wait(timeout)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Wait for the end and return the exit code."""
+        code = self.process.wait(timeout)
+        self._reader.join(10)
+        return code
+
+
+@contextmanager
+def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Running]:
+    """Start `command` with exactly `environment`; it is killed with the block if it still runs."""
+    process = subprocess.Popen(
+        list(command), cwd=ROOT, env=dict(environment), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    running = Running(process)
+    try:
+        yield running
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        running.wait()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+@contextmanager
+def service(
+    agent_url: str, extra: Mapping[str, str] | None = None, command: Sequence[str] = SERVE
+) -> Iterator[Running]:
+    """Run the service on a free port with its spans going to `agent_url`, and wait until it listens."""
+    settings = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent_url}
+    with started(command, clean_environment({**QUIET, **settings, **(extra or {})})) as running:
+        running.wait_until_running()
+        yield running
+
+
+class Agent:
+    """A real ddapm-test-agent that can be asked what arrived."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx.Client(base_url=url, timeout=60)
+
+    def _get(self, path: str) -> Any:
+        answer = self._client.get(path)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def clear(self) -> None:
+        """Forget everything received."""
+        self._client.get("/test/session/clear").raise_for_status()
+        self._client.get("/test/trace_check/clear").raise_for_status()
+
+    def traces(self) -> list[list[Span]]:
+        """Return what arrived, the spans of each trace id together."""
+        traces: list[list[Span]] = self._get("/test/session/traces")
+        return traces
+
+    def spans(self) -> list[Span]:
+        """Return every span that arrived."""
+        return [span for trace in self.traces() for span in trace]
+
+    def stats(self) -> list[dict[str, Any]]:
+        """Return the payloads of `/v0.6/stats` that arrived."""
+        payloads: list[dict[str, Any]] = self._get("/test/session/stats")
+        return payloads
+
+    def failures(self) -> str:
+        """Return the trace checks that failed as text, empty when none did."""
+        answer = self._client.get("/test/trace_check/failures")
+        return "" if answer.status_code == 200 else answer.text
+
+    def wait_for_traces(self, count: int, timeout: float = 20.0) -> list[list[Span]]:
+        """Wait until `count` traces have arrived and return them."""
+        return eventually(self.traces, lambda traces: len(traces) >= count, timeout)
+
+    def wait_for_spans(self, count: int, timeout: float = 20.0) -> list[Span]:
+        """Wait until `count` spans have arrived and return them."""
+        return eventually(self.spans, lambda spans: len(spans) >= count, timeout)
+
+    def close(self) -> None:
+        """Close the connections to it."""
+        self._client.close()
+
+
+@contextmanager
+def trace_agent(port: int | None = None) -> Iterator[Agent]:
+    """Run a ddapm-test-agent with its trace checks on."""
+    port = port or free_port()
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"]
+    arguments += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]
+    with started([str(BIN / "ddapm-test-agent"), *arguments], clean_environment({"ENABLED_CHECKS": CHECKS})) as running:
+        agent = Agent(f"http://127.0.0.1:{port}")
+
+        def answers() -> bool:
+            assert running.process.poll() is None, running.lines
+            try:
+                return httpx.get(f"{agent.url}/info", timeout=5).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        eventually(answers, timeout=40)
+        try:
+            yield agent
+        finally:
+            agent.close()
