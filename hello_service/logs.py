@@ -99,7 +99,7 @@ class _RequestLog:
         def write() -> None:
             self.log.info(
                 "request",
-                method=scope.get("method", "WEBSOCKET"),
+                method=scope.get("method", "GET"),
                 route=scope.get("logs.route"),
                 path=scope["path"],
                 status=status,

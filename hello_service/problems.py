@@ -14,10 +14,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
-from quart import Quart, Response, request
+from quart import Quart, Request, Response, request
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 
@@ -98,6 +98,15 @@ def document(
     return problem
 
 
+class _Request(Request):
+    async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """Read the body as JSON; one that is no UTF-8 is bad JSON (RFC 8259, section 8.1) and not our error."""
+        try:
+            return await super().get_json(force, silent, cache)
+        except UnicodeDecodeError as error:
+            return self.on_json_loading_failed(error)
+
+
 def answer_problems(app: Quart, trace_id: TraceId) -> None:
     """Let every error of `app` answer as a problem that carries what `trace_id()` says at that moment."""
 
@@ -119,8 +128,9 @@ def answer_problems(app: Quart, trace_id: TraceId) -> None:
         status = error.code or 500
         code, detail = ROUTINE.get(status, (error.name.lower().replace(" ", "-"), error.description or error.name))
         headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-        return respond(status, code, detail, (), headers)
+        return respond(status, code, detail.rstrip(".") + ".", (), headers)
 
+    app.request_class = _Request
     app.register_error_handler(Problem, ours)
     app.register_error_handler(RequestSchemaValidationError, rejected)
     app.register_error_handler(HTTPException, routine)

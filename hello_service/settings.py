@@ -92,6 +92,9 @@ class Settings(BaseSettings):
     )
     upstream_timeout_seconds: float = Field(5.0, gt=0, le=300, description="Whole time of one outbound call")
     upstream_connections: int = Field(100, ge=1, le=10_000, description="Outbound connections at once")
+    upstream_waiting: int = Field(
+        200, ge=0, le=100_000, description="Calls that may wait for one of them; more are answered 503 at once"
+    )
     upstream_body_bytes: int = Field(
         1_048_576, ge=1, le=1_073_741_824, description="Largest answer taken from the upstream"
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 
 import pytest
+import structlog
 from running import FOREIGN, Agent, trace_agent
 
 
@@ -14,6 +16,17 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine that runs the tests decides what they see."""
     for name in [name for name in os.environ if FOREIGN.match(name)]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """What a test sets up of logging ends with it."""
+    root, before = logging.getLogger(), logging.getLogger().handlers[:]
+    level = root.level
+    yield
+    root.handlers = before
+    root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

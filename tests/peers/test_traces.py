@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -89,3 +90,17 @@ def test_a_probe_leaves_nothing(running: Running, agent: Agent) -> None:
     assert span["resource"] == "GET /api/hello"
     assert not running.requests("/health")
     assert not running.requests("/ready")
+
+
+def test_a_thousand_requests_are_a_thousand_traces(running: Running, agent: Agent) -> None:
+    """Over 20 connections, none lost, none doubled, every trace check passed."""
+    with ThreadPoolExecutor(20) as pool, httpx.Client(limits=httpx.Limits(max_connections=20), timeout=60) as client:
+        answers = list(pool.map(lambda _: client.get(f"{running.url}/api/hello"), range(1000)))
+    traces = agent.wait_for_traces(1000, timeout=60)
+
+    assert [answer.status_code for answer in answers] == [200] * 1000
+    assert len(traces) == 1000
+    assert {len(trace) for trace in traces} == {1}
+    told = {answer.headers["traceresponse"].split("-")[1][16:] for answer in answers}
+    assert told == {f"{trace[0]['trace_id']:016x}" for trace in traces}
+    assert agent.failures() == ""

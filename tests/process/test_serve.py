@@ -1,0 +1,148 @@
+"""`hello-service serve` as a real process: how it starts, and what it says where it can't."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+from running import BIN, SERVE, clean_environment, service, started
+from websockets.sync.client import connect
+
+NO_AGENT = "http://127.0.0.1:1"
+
+
+def test_it_serves_without_an_agent() -> None:
+    """Being watched is not a condition."""
+    with service(NO_AGENT) as running:
+        answers = [httpx.get(running.url + path).status_code for path in ("/", "/api/hello", "/health", "/info")]
+        code = running.stop()
+
+    assert answers == [200] * 4
+    assert code == 0
+
+
+def test_it_serves_with_tracing_off() -> None:
+    """No trace id in the answer, and `/info` says why."""
+    with service(NO_AGENT, {"DD_TRACE_ENABLED": "false"}) as running:
+        answer = httpx.get(f"{running.url}/api/hello")
+        info = httpx.get(f"{running.url}/info").json()
+
+    assert answer.status_code == 200
+    assert "traceresponse" not in answer.headers
+    assert (info["tracing"]["active"], info["tracing"]["reason"]) == (False, "DD_TRACE_ENABLED is false")
+
+
+def test_every_bad_variable_stops_the_start() -> None:
+    """All of them named, exit code 1."""
+    environment = clean_environment({"DD_TRACE_SAMPLE_RATE": "half", "PORT": "x"})
+    ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        "The service can't start with this environment:",
+        "PORT='x': must be a valid integer, unable to parse string as an integer",
+        "DD_TRACE_SAMPLE_RATE='half': must be a valid number, unable to parse string as a number",
+    ]
+
+
+@pytest.mark.parametrize("variable", ["PORT", "DD_TRACE_SAMPLE_RATE"])
+def test_the_server_module_refuses_them_too(variable: str) -> None:
+    """However it is started."""
+    command = [sys.executable, "-m", "hello_service.server"]
+    environment = clean_environment({variable: "x"})
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"{variable}='x': must be")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_busy_port_is_named(host: str) -> None:
+    """With the variables that name another one, exit code 1."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        port = taken.getsockname()[1]
+        environment = clean_environment({"HOST": host, "PORT": str(port), "DD_TRACE_ENABLED": "false"})
+        ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == (
+        f"Can't listen on {host} port {port}: Address already in use. HOST and PORT name another address."
+    )
+
+
+def test_it_serves_on_ipv6() -> None:
+    """And relays to itself there."""
+    with service(NO_AGENT, {"HOST": "::1", "DD_TRACE_ENABLED": "false"}) as running:
+        answer = httpx.get(f"{running.url}/api/relay?count=2")
+
+    assert answer.status_code == 200
+    assert len(answer.json()["answers"]) == 2
+
+
+def test_the_remarks_are_logged_once() -> None:
+    """What becomes of the old sampling variable."""
+    with service(NO_AGENT, {"DD_TRACE_SAMPLE_RATE": "0.5"}) as running:
+        httpx.get(f"{running.url}/api/hello")
+        running.stop()
+        warnings = [entry["event"] for entry in running.log if entry["event"].startswith("DD_TRACE_SAMPLE_RATE")]
+
+    assert warnings == [
+        "DD_TRACE_SAMPLE_RATE=0.5 is applied as DD_TRACE_SAMPLING_RULES='[{\"sample_rate\": 0.5}]'",
+    ]
+
+
+def test_a_websocket_is_served() -> None:
+    """Over a real socket."""
+    with service(NO_AGENT) as running, connect(running.url.replace("http", "ws") + "/api/hello/ws") as client:
+        client.send("Ada")
+        assert client.recv() == "Hello, Ada!"
+
+
+def test_a_stream_that_breaks_closes_the_connection() -> None:
+    """So that the client does not take the part for the whole."""
+    with (
+        service(NO_AGENT, {"FAULTS": "true"}) as running,
+        pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"),
+    ):
+        httpx.get(f"{running.url}/api/faults/stream")
+
+
+def test_a_header_that_is_no_trace_context_breaks_nothing() -> None:
+    """The request begins a trace of its own."""
+    garbage = [b"00-zz-11-01", b"\xff\xfe", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01", b"x" * 8000]
+    with service(NO_AGENT) as running:
+        answers = [
+            httpx.get(f"{running.url}/api/hello", headers={b"traceparent": value, b"x-datadog-trace-id": value})
+            for value in garbage
+        ]
+
+    assert [answer.status_code for answer in answers] == [200] * len(garbage)
+    assert len({answer.headers["traceresponse"] for answer in answers}) == len(garbage)
+
+
+def test_production_imports_nothing_of_development() -> None:
+    """What the deployed service does not install it must not need."""
+    program = (
+        "import sys, json, hello_service.server, hello_service.__main__;"
+        "print(json.dumps([name for name in sys.modules]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    modules = {name.split(".")[0] for name in json.loads(ended.stdout)}
+
+    assert not modules & {"ddapm_test_agent", "pytest", "playwright"}  # httpx itself takes rich where it is
+    assert "hello_service.localview" not in json.loads(ended.stdout)
+
+
+def test_hypercorn_is_told_what_only_the_environment_can_say() -> None:
+    """In one line of the log."""
+    command = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "hello_service.app:create_app()", "-b", "127.0.0.1:0"]
+    with started(command, clean_environment({"DD_TRACE_AGENT_URL": NO_AGENT})) as running:
+        running.wait_until_running()
+        (line,) = [entry for entry in running.log if entry["event"].startswith("Only the environment")]
+
+    assert "DD_TRACE_AIOHTTP_ENABLED=false" in line["event"]
+    assert line["level"] == "warning"

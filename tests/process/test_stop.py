@@ -1,0 +1,130 @@
+"""How the process stops: the drain, the deadline, the second signal."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import httpx
+import pytest
+from running import Agent, Running, eventually, service
+from websockets.exceptions import ConnectionClosedError
+from websockets.sync.client import connect
+
+FAULTS = {"FAULTS": "true"}
+
+
+class Background:
+    """Calls that run beside the test."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(64)
+
+    def get(self, url: str) -> Future[httpx.Response]:
+        return self.pool.submit(lambda: httpx.get(url, timeout=60))
+
+
+def test_a_signal_lets_requests_in_flight_end(agent: Agent) -> None:
+    """`/ready` says 503 at once, new requests are served while it drains, and no span is lost."""
+    background = Background()
+    with service(agent.url, {**FAULTS, "DRAIN_SECONDS": "1.5"}) as running:
+        slow = [background.get(f"{running.url}/api/faults/slow?seconds=1") for _ in range(20)]
+        with httpx.Client(base_url=running.url) as client:
+            eventually(lambda: client.get("/info").json()["in_flight"], lambda count: count > 20)
+            agent.clear()
+            running.process.send_signal(signal.SIGTERM)
+            ready = eventually(lambda: client.get("/ready"), lambda answer: answer.status_code == 503)
+            late = httpx.get(f"{running.url}/api/hello")
+            answers = [each.result(60) for each in slow]
+            code = running.wait()
+
+    assert ready.headers["connection"] == "close"
+    assert late.status_code == 200
+    assert [answer.status_code for answer in answers] == [200] * 20
+    assert code == 0
+    resources = [span["resource"] for span in agent.spans()]
+    assert resources.count("GET /api/faults/slow") == 20
+    assert resources.count("GET /api/hello") == 1
+
+
+def in_flight(running: Running, count: int) -> None:
+    """Wait until the process serves `count` requests besides the one that asks."""
+    eventually(lambda: httpx.get(f"{running.url}/info").json()["in_flight"], lambda found: found > count - 1)
+
+
+def test_a_request_that_never_ends_is_cancelled_at_the_deadline(agent: Agent) -> None:
+    """503 with the trace id to the client, a marked span at the agent, exit code 0."""
+    background = Background()
+    with service(agent.url, {**FAULTS, "GRACEFUL_SECONDS": "0.5"}) as running:
+        endless = background.get(f"{running.url}/api/faults/slow?seconds=600")
+        in_flight(running, 2)
+        code = running.stop(timeout=15)
+        answer = endless.result(10)
+    (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
+
+    assert code == 0
+    assert answer.status_code == 503
+    assert answer.json()["type"] == "urn:hello-service:problem:stopping"
+    assert answer.json()["trace_id"] == f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
+    assert span["error"] == 1
+    assert span["meta"]["http.status_code"] == "503"
+    assert span["meta"]["error.message"] == "still running 0.5 s after the server began to stop"
+    assert any(entry["event"] == "deadline" and entry["in_flight"] == 1 for entry in running.log)
+
+
+def test_a_websocket_is_told_that_the_server_goes(agent: Agent) -> None:
+    """Close code 1012, service restart."""
+    with service(agent.url, {"GRACEFUL_SECONDS": "0.2"}) as running:
+        with connect(running.url.replace("http", "ws") + "/api/hello/ws") as client:
+            client.send("Ada")
+            client.recv()
+            running.process.send_signal(signal.SIGTERM)
+            with pytest.raises(ConnectionClosedError) as closed:
+                client.recv(timeout=15)
+        code = running.wait()
+
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1012
+    assert code == 0
+
+
+def test_a_client_that_does_not_read_does_not_hold_the_exit(agent: Agent) -> None:
+    """Its connection is dropped when the budget is used up."""
+    with service(agent.url, {"GRACEFUL_SECONDS": "0.2"}) as running:
+        port = int(running.url.rsplit(":", 1)[1])
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /api/hello HTTP/1.1\r\nhost: x\r\n\r\n" * 50_000)
+            code = running.stop(timeout=20)
+
+    assert code == 0
+
+
+@pytest.mark.parametrize(("second", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_ends_it_at_once(agent: Agent, second: signal.Signals, code: int) -> None:
+    """Whoever sends it does not want to wait."""
+    with service(agent.url, {"DRAIN_SECONDS": "100"}) as running:
+        running.process.send_signal(signal.SIGTERM)
+        eventually(lambda: [entry for entry in running.log if entry["event"] == "draining"])
+        ended = running.stop(second, timeout=5)
+
+    assert ended == code
+
+
+def test_ctrl_c_does_not_drain(agent: Agent) -> None:
+    """At a terminal nobody routes traffic here."""
+    with service(agent.url, {"DRAIN_SECONDS": "100"}) as running:
+        code = running.stop(signal.SIGINT, timeout=10)
+
+    assert code == 0
+
+
+def test_the_last_spans_arrive(agent: Agent) -> None:
+    """Although the tracer sends only now and then."""
+    with service(agent.url, {"DD_TRACE_WRITER_INTERVAL_SECONDS": "60"}) as running:
+        httpx.get(f"{running.url}/api/hello")
+        before = agent.spans()
+        running.stop()
+
+    assert before == []
+    assert [span["resource"] for span in agent.spans()] == ["GET /api/hello"]

@@ -1,0 +1,321 @@
+"""Every route, in-process: what is served, and how bad input is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from fake_upstream import fake_upstream
+from quart import Quart
+from quart.typing import TestClientProtocol as _Client
+from werkzeug.exceptions import Unauthorized
+
+from hello_service.app import create_app
+from hello_service.problems import MEDIA_TYPE
+from hello_service.settings import Settings
+
+
+async def serving(settings: Settings) -> AsyncIterator[_Client]:
+    async with create_app(settings, {}).test_app() as app:
+        yield app.test_client()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[_Client]:
+    async for client in serving(Settings(faults=True)):
+        client.app.testing = False  # errors answer as they do in production
+        yield client
+
+
+def problem(answer: Any, document: dict[str, Any]) -> tuple[int, str]:
+    """Check what every problem has, and return status and code."""
+    assert answer.content_type == MEDIA_TYPE
+    assert document["status"] == answer.status_code
+    assert document["title"]
+    assert document["detail"].endswith(".")
+    return answer.status_code, document["type"].removeprefix("urn:hello-service:problem:")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/api/hello", "Hello, World!"),
+        ("/api/hello?name=Ada", "Hello, Ada!"),
+        ("/api/hello/Ada", "Hello, Ada!"),
+        ("/api/hello?name=%C3%85sa", "Hello, Åsa!"),
+        ("/api/hello?name=" + "x" * 200, f"Hello, {'x' * 200}!"),
+    ],
+)
+async def test_a_greeting(client: _Client, path: str, message: str) -> None:
+    """By query or by path."""
+    answer = await client.get(path)
+
+    assert (answer.status_code, await answer.get_json()) == (200, {"message": message})
+
+
+async def test_a_posted_greeting(client: _Client) -> None:
+    """By body."""
+    answer = await client.post("/api/hello", json={"name": "Ada"})
+
+    assert (answer.status_code, await answer.get_json()) == (200, {"message": "Hello, Ada!"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/hello?name=",
+        "/api/hello?name=" + "x" * 201,
+        "/api/hello?name=a%00b",
+        "/api/hello?name=a&name=b",
+        "/api/hello/" + "x" * 201,
+        "/api/hello/a%07",
+        "/api/hello/stream?count=abc",
+        "/api/relay?count=0",
+        "/api/relay?count=21",
+        "/api/faults/slow?seconds=-1",
+        "/api/faults/status/299",
+    ],
+)
+async def test_a_value_that_can_not_be_used_is_422(client: _Client, path: str) -> None:
+    """And says which field and why."""
+    answer = await client.get(path)
+    document = await answer.get_json(force=True)
+
+    assert problem(answer, document) == (422, "invalid")
+    (flaw,) = document["errors"]
+    assert flaw["field"] in {"name", "count", "seconds", "code"}
+    assert flaw["reason"]
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "expected"),
+    [
+        (b"{", "application/json", (400, "bad-request")),
+        (b"\xff", "application/json", (400, "bad-request")),
+        (b"[1]", "application/json", (422, "invalid")),
+        (b"null", "application/json", (422, "invalid")),
+        (b'{"name": 1}', "application/json", (422, "invalid")),
+        (b"{}", "application/json", (422, "invalid")),
+        (b'{"name": "\\u0000"}', "application/json", (422, "invalid")),
+        (b'{"name": "\\ud800"}', "application/json", (422, "invalid")),
+        (b"name=Ada", "application/x-www-form-urlencoded", (415, "unsupported-media-type")),
+        (b'{"name": "Ada"}', "text/plain", (415, "unsupported-media-type")),
+        (b'{"name": "' + b"x" * 65_536 + b'"}', "application/json", (413, "too-large")),
+    ],
+)
+async def test_a_bad_body(client: _Client, body: bytes, media_type: str, expected: tuple[int, str]) -> None:
+    """Each kind has its own status and a stable code."""
+    answer = await client.post("/api/hello", data=body, headers={"content-type": media_type})
+
+    assert problem(answer, await answer.get_json(force=True)) == expected
+
+
+async def test_an_unknown_route_is_404(client: _Client) -> None:
+    """As a problem."""
+    answer = await client.get("/nope")
+
+    assert problem(answer, await answer.get_json(force=True)) == (404, "not-found")
+
+
+async def test_a_wrong_method_is_405_and_names_the_right_ones(client: _Client) -> None:
+    """In the Allow header."""
+    answer = await client.delete("/api/hello")
+
+    assert problem(answer, await answer.get_json(force=True)) == (405, "method-not-allowed")
+    assert {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
+
+
+async def test_an_error_that_no_table_knows_answers_as_a_problem(client: _Client) -> None:
+    """Its own name becomes the code."""
+    app: Quart = client.app
+
+    @app.get("/secret")
+    async def secret() -> str:
+        raise Unauthorized(description="Who are you.")
+
+    answer = await client.get("/secret")
+
+    assert problem(answer, await answer.get_json(force=True)) == (401, "unauthorized")
+
+
+async def test_an_unhandled_exception_is_500_without_its_text(client: _Client) -> None:
+    """The cause is for the span and the log."""
+    answer = await client.get("/api/faults/error")
+    document = await answer.get_json(force=True)
+
+    assert problem(answer, document) == (500, "internal-error")
+    assert "always fails" not in str(document)
+
+
+@pytest.mark.parametrize("code", [400, 404, 418, 503])
+async def test_a_fault_answers_with_the_status_asked_for(client: _Client, code: int) -> None:
+    """To see it traced."""
+    answer = await client.get(f"/api/faults/status/{code}")
+
+    assert problem(answer, await answer.get_json(force=True))[0] == code
+
+
+async def test_a_slow_fault_answers_after_its_time(client: _Client) -> None:
+    """Zero is a time, too."""
+    answer = await client.get("/api/faults/slow?seconds=0")
+
+    assert await answer.get_json() == {"seconds": 0.0}
+
+
+async def test_a_background_fault_answers_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
+    """202, and the exception in the log."""
+    answer = await client.get("/api/faults/background?seconds=0")
+    app: Quart = client.app
+    await asyncio.gather(*app.background_tasks)
+
+    assert answer.status_code == 202
+    assert "this background task always fails" in caplog.text
+
+
+async def test_faults_are_not_served_unless_asked_for() -> None:
+    """A deployed service has none."""
+    async for client in serving(Settings()):
+        assert (await client.get("/api/faults/error")).status_code == 404
+
+
+async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
+    """As server-sent events."""
+    answer = await client.get("/api/hello/stream?count=2")
+
+    assert answer.content_type == "text/event-stream"
+    assert await answer.get_data(as_text=True) == (
+        'data: {"message":"Hello, World 1!"}\n\ndata: {"message":"Hello, World 2!"}\n\n'
+    )
+
+
+async def test_a_websocket_answers_each_text(client: _Client) -> None:
+    """With a greeting, or with the reason why not."""
+    async with client.websocket("/api/hello/ws") as socket:
+        await socket.send("Ada")
+        greeting = await socket.receive()
+        await socket.send("")
+        refusal = await socket.receive()
+
+    assert greeting == "Hello, Ada!"
+    assert refusal == "The name must have 1 to 200 characters, and has 0."
+
+
+async def test_probes_say_alive_and_ready(client: _Client) -> None:
+    """Ready ends when the process is stopping; alive does not."""
+    app: Quart = client.app
+    before = await client.get("/ready")
+    app.extensions["lifecycle"].stopping = True
+    after, alive = await client.get("/ready"), await client.get("/health")
+
+    assert (before.status_code, after.status_code, alive.status_code) == (200, 503, 200)
+
+
+async def test_info_tells_what_runs_here(client: _Client) -> None:
+    """Versions, tracing and settings; outside of ECS no task."""
+    info = await (await client.get("/info")).get_json()
+
+    assert info["service"] == "hello-service"
+    assert set(info["packages"]) == {"quart", "hypercorn", "ddtrace", "httpx"}
+    assert info["tracing"]["active"] is False
+    assert info["tracing"]["reason"] == "not started under ddtrace-run"
+    assert info["ecs"] is None
+    assert info["settings"]["PORT"] == 8080
+
+
+async def test_info_says_that_tracing_was_switched_off() -> None:
+    """The reason that an operator can act on."""
+    async for client in serving(Settings(dd_trace_enabled=False)):
+        info = await (await client.get("/info")).get_json()
+        assert info["tracing"]["reason"] == "DD_TRACE_ENABLED is false"
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", None])
+async def test_the_index_is_json_for_a_program(client: _Client, accept: str | None) -> None:
+    """curl sends */*."""
+    answer = await client.get("/", headers={"accept": accept} if accept else {})
+    document = await answer.get_json()
+
+    assert "/api/relay?count=3" in document["links"]
+    assert "/api/faults/error" in document["links"]
+    assert "traces" not in document
+
+
+async def test_the_index_is_a_page_for_a_browser() -> None:
+    """With a link to the traces where there is a view of them."""
+    accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+    async for client in serving(Settings(local_view_url="http://127.0.0.1:8081")):
+        page = await (await client.get("/", headers={"accept": accept})).get_data(as_text=True)
+        document = await (await client.get("/")).get_json()
+
+        assert '<a href="http://127.0.0.1:8081">look at the traces</a>' in page
+        assert "/api/relay?count=3" in page
+        assert "/api/faults/error" not in page
+        assert document["traces"] == "http://127.0.0.1:8081"
+
+
+async def test_the_documentation_names_every_route_and_needs_no_network(client: _Client) -> None:
+    """A page of our own: the usual ones load their scripts from elsewhere."""
+    page = await (await client.get("/docs")).get_data(as_text=True)
+    document = await (await client.get("/openapi.json")).get_json()
+
+    assert {"/api/hello", "/api/relay", "/health", "/info"} <= set(document["paths"])
+    assert all(path in page for path in document["paths"])
+    assert "http://" not in page
+    assert "https://" not in page
+
+
+async def test_every_route_has_a_docstring() -> None:
+    """It is the API's description."""
+    app = create_app(Settings(faults=True), {})
+
+    own = [view for view in app.view_functions.values() if view.__module__.startswith("hello_service")]
+    assert own
+    assert all(view.__doc__ for view in own)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/broken", (502, "upstream-failed")), ("/hang", (504, "upstream-late"))],
+)
+async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, str]) -> None:
+    """Each failure has its own status."""
+    async with fake_upstream() as fake:
+        async for client in serving(Settings(upstream_url=fake.url + path, upstream_timeout_seconds=0.2)):
+            answer = await client.get("/api/relay?count=2")
+            assert problem(answer, await answer.get_json(force=True)) == expected
+
+
+async def test_a_saturated_relay_says_when_to_come_back() -> None:
+    """503 with Retry-After."""
+    async with fake_upstream() as fake:
+        settings = Settings(
+            upstream_url=f"{fake.url}/hang", upstream_timeout_seconds=5, upstream_connections=1, upstream_waiting=0
+        )
+        async for client in serving(settings):
+            answer = await client.get("/api/relay?count=2")
+            assert problem(answer, await answer.get_json(force=True)) == (503, "upstream-saturated")
+            assert answer.headers["Retry-After"] == "1"
+
+
+async def test_a_relay_passes_answers_on_and_masks_credentials() -> None:
+    """The upstream's URL is shown without what opens it."""
+    async with fake_upstream() as fake:
+        url = fake.url.replace("http://", "http://ada:secret@") + "/json"
+        async for client in serving(Settings(upstream_url=url)):
+            document = await (await client.get("/api/relay?count=2")).get_json()
+
+            assert document["answers"] == [{"status": 200, "body": {"message": 1}}] * 2
+            assert "secret" not in str(document)
+            assert fake.paths == ["/json", "/json"]
+
+
+async def test_a_factory_without_settings_reads_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Hypercorn calls it; logging is set up, too."""
+    monkeypatch.setenv("DD_SERVICE", "theirs")
+    app = create_app()
+
+    assert app.extensions["settings"].dd_service == "theirs"

@@ -1,0 +1,129 @@
+"""The requests in flight, and how they end when the process stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from quart import Quart
+
+from hello_service.asgi import Message, Receive, Scope, Send
+from hello_service.lifecycle import Lifecycle
+
+
+class Exchange:
+    """One request to a Lifecycle around `behaviour`, and what it sent."""
+
+    def __init__(self, behaviour: Any, kind: str = "http", http_version: str = "1.1") -> None:
+        app = Quart(__name__)
+        app.asgi_app = behaviour  # type: ignore[method-assign]  # Quart documents this assignment
+        self.lifecycle = Lifecycle(app, lambda: "1" * 32)
+        self.scope: Scope = {"type": kind, "http_version": http_version}
+        self.sent: list[Message] = []
+
+    async def run(self) -> None:
+        async def receive() -> Message:
+            return {}
+
+        async def send(message: Message) -> None:
+            self.sent.append(message)
+
+        await self.lifecycle(self.scope, receive, send)
+
+
+async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def hang(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    await asyncio.Event().wait()
+
+
+async def begin_and_hang(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await asyncio.Event().wait()
+
+
+async def cancelled(exchange: Exchange) -> str:
+    """Let it hang, cancel it with a reason and return the reason that came out."""
+    task = asyncio.create_task(exchange.run())
+    await asyncio.sleep(0)
+    assert exchange.lifecycle.in_flight == 1
+    exchange.lifecycle.cancel("too late")
+    with pytest.raises(asyncio.CancelledError) as ended:
+        await task
+    return str(ended.value)
+
+
+async def test_a_response_keeps_the_connection_while_the_process_serves() -> None:
+    """As clients expect it."""
+    exchange = Exchange(answer)
+    await exchange.run()
+
+    assert exchange.sent[0]["headers"] == []
+    assert exchange.lifecycle.in_flight == 0
+
+
+@pytest.mark.parametrize(("version", "headers"), [("1.1", [(b"connection", b"close")]), ("2", [])])
+async def test_a_stopping_process_asks_clients_to_close(version: str, headers: list[tuple[bytes, bytes]]) -> None:
+    """HTTP/2 has its own way (RFC 9113, section 8.2.2, forbids the header)."""
+    exchange = Exchange(answer, http_version=version)
+    exchange.lifecycle.stopping = True
+    await exchange.run()
+
+    assert exchange.sent[0]["headers"] == headers
+
+
+async def test_an_overdue_request_is_answered_503() -> None:
+    """As a problem with the trace id, and the reason goes up to the span."""
+    exchange = Exchange(hang)
+    reason = await cancelled(exchange)
+    start, body = exchange.sent
+
+    assert reason == "too late"
+    assert start["status"] == 503
+    assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
+    assert json.loads(body["body"])["type"] == "urn:hello-service:problem:stopping"
+    assert json.loads(body["body"])["trace_id"] == "1" * 32
+    assert exchange.lifecycle.in_flight == 0
+
+
+async def test_an_overdue_response_is_broken_off() -> None:
+    """Its status has been said already."""
+    exchange = Exchange(begin_and_hang)
+    await cancelled(exchange)
+
+    assert [message["type"] for message in exchange.sent] == ["http.response.start"]
+
+
+async def test_an_overdue_websocket_is_closed_with_a_reason() -> None:
+    """1012, service restart."""
+    exchange = Exchange(hang, kind="websocket")
+    await cancelled(exchange)
+
+    assert exchange.sent == [{"type": "websocket.close", "code": 1012, "reason": "the server is stopping"}]
+
+
+async def test_a_request_that_is_cancelled_otherwise_is_left_alone() -> None:
+    """The client went away: there is nobody to answer."""
+    exchange = Exchange(hang)
+    task = asyncio.create_task(exchange.run())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert exchange.sent == []
+
+
+async def test_the_lifespan_is_no_request() -> None:
+    """It lasts as long as the process."""
+    exchange = Exchange(hang, kind="lifespan")
+    task = asyncio.create_task(exchange.run())
+    await asyncio.sleep(0)
+
+    assert exchange.lifecycle.in_flight == 0
+    task.cancel()

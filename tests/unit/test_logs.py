@@ -1,0 +1,147 @@
+"""One line for each request and each event: JSON for machines, text on a terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import structlog
+
+from hello_service import logs
+from hello_service.app import create_app
+from hello_service.settings import Settings
+
+IDS = {"dd.trace_id": "0" * 31 + "1", "dd.span_id": "2"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def configured(stream: io.StringIO, **settings: Any) -> io.StringIO:
+    logs.configure(Settings(**settings), lambda: IDS, stream)
+    return stream
+
+
+def lines(stream: io.StringIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+@pytest.mark.parametrize("logger", ["ours", "standard"])
+def test_an_event_is_a_json_line_with_its_ids(logger: str) -> None:
+    """Whether it comes from structlog or from a library's own logging."""
+    stream = configured(io.StringIO(), dd_env="test", dd_version="1.2.3")
+    if logger == "ours":
+        structlog.stdlib.get_logger("a").info("it happened", thing=1)
+    else:
+        logging.getLogger("a").info("it %s", "happened", extra={"thing": 1, "dd.trace_id": "0", "dd.env": ""})
+    (line,) = lines(stream)
+
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        **IDS,
+        "event": "it happened",
+        "thing": 1,
+        "level": "info",
+        "logger": "a",
+        "service": "hello-service",
+        "env": "test",
+        "version": "1.2.3",
+    }
+
+
+def test_an_exception_stays_on_its_line() -> None:
+    """With its stack, in a field."""
+    stream = configured(io.StringIO())
+    try:
+        int("no")
+    except ValueError:
+        logging.getLogger("a").exception("failed")
+    (line,) = lines(stream)
+
+    assert "ValueError: invalid literal" in line["exception"]
+
+
+def test_a_terminal_gets_text() -> None:
+    """Unless JSON is asked for."""
+    text = configured(Terminal())
+    structlog.stdlib.get_logger("a").info("it happened")
+    forced = configured(Terminal(), log_format="json")
+    structlog.stdlib.get_logger("a").info("it happened")
+
+    assert "it happened" in text.getvalue()
+    assert not text.getvalue().startswith("{")
+    assert lines(forced)[0]["event"] == "it happened"
+
+
+def test_the_level_is_the_operators() -> None:
+    """What is below it is not logged."""
+    stream = configured(io.StringIO(), log_level="WARNING")
+    structlog.stdlib.get_logger("a").info("quiet")
+    structlog.stdlib.get_logger("a").warning("loud")
+
+    assert [line["event"] for line in lines(stream)] == ["loud"]
+
+
+async def requested(path: str, **headers: str) -> Mapping[str, Any]:
+    stream = configured(io.StringIO())
+    async with create_app(Settings(), {}).test_app() as app:
+        await app.test_client().get(path, headers=headers)
+    found = [line for line in lines(stream) if line["event"] == "request"]
+    return found[0] if found else {}
+
+
+async def test_a_request_is_a_line() -> None:
+    """Method, route, path without the query, status and duration."""
+    line = await requested("/api/hello/Ada?token=secret")
+
+    assert {name: line[name] for name in ("method", "route", "path", "status")} == {
+        "method": "GET",
+        "route": "/api/hello/<name>",
+        "path": "/api/hello/Ada",
+        "status": 200,
+    }
+    assert line["duration_ms"] > 0
+    assert "secret" not in str(line)
+    assert "incomplete" not in line
+
+
+async def test_a_request_without_a_route_is_a_line() -> None:
+    """The route is null."""
+    line = await requested("/nope")
+
+    assert (line["route"], line["status"]) == (None, 404)
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_a_probe_is_no_line(path: str) -> None:
+    """They come every few seconds."""
+    assert not await requested(path)
+
+
+async def test_a_websocket_is_a_line() -> None:
+    """When it is over."""
+    stream = configured(io.StringIO())
+    async with create_app(Settings(), {}).test_app() as app, app.test_client().websocket("/api/hello/ws") as socket:
+        await socket.send("Ada")
+        await socket.receive()
+    (line,) = [line for line in lines(stream) if line["event"] == "request"]
+
+    assert (line["method"], line["route"], line["status"]) == ("GET", "/api/hello/ws", 101)
+
+
+async def test_the_settings_are_logged_once_without_secrets() -> None:
+    """At start."""
+    stream = configured(io.StringIO())
+    async with create_app(Settings(upstream_url="http://ada:secret@host/"), {}).test_app():
+        pass
+    (line,) = [line for line in lines(stream) if line["event"] == "settings"]
+
+    assert line["PORT"] == 8080
+    assert line["UPSTREAM_URL"] == "http://***@host/"
+    assert "secret" not in stream.getvalue()
