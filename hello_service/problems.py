@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from pydantic import ValidationError
 from quart import Quart, Request, Response, request
@@ -122,7 +122,11 @@ def answer_problems(app: Quart, trace_id: TraceId) -> None:
     async def rejected(error: RequestSchemaValidationError) -> Response:
         if request.method == "POST" and not request.is_json:
             return await routine(UnsupportedMediaType())
-        return await ours(Invalid("The request has values that can't be used.", _flaws(error.validation_error)))
+        return await ours(
+            Invalid(
+                "The request has values that can't be used.", _flaws(cast("ValidationError", error.validation_error))
+            )
+        )
 
     async def routine(error: HTTPException) -> Response:
         status = error.code or 500
@@ -136,9 +140,7 @@ def answer_problems(app: Quart, trace_id: TraceId) -> None:
     app.register_error_handler(HTTPException, routine)
 
 
-def _flaws(error: Exception) -> list[Mapping[str, str]]:
-    if not isinstance(error, ValidationError):
-        return [{"field": "body", "reason": "must be a JSON object"}]
+def _flaws(error: ValidationError) -> list[Mapping[str, str]]:
     return [
         {
             "field": ".".join(str(part) for part in flaw["loc"]) or "body",

@@ -94,7 +94,9 @@ class Server:
             await asyncio.wait({serving}, timeout=CLOSING_SECONDS)
         if not serving.done():  # a client that does not read its answer
             serving.cancel()
-        await asyncio.gather(serving, return_exceptions=False)
+            await asyncio.wait({serving})
+        if not serving.cancelled():
+            serving.result()
         self.log.info("stopped")
 
     async def _drain(self) -> None:
@@ -119,7 +121,7 @@ class Server:
         config.errorlog = logging.getLogger("hypercorn.error")
         config.include_server_header = False
         config.keep_alive_timeout = self.settings.keep_alive_seconds
-        config.graceful_timeout = self.settings.graceful_seconds + CLOSING_SECONDS
+        config.graceful_timeout = self.settings.stop_budget_seconds + 60  # ours comes first
         return config
 
 

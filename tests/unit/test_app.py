@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -319,3 +322,51 @@ async def test_a_factory_without_settings_reads_the_environment(
     app = create_app()
 
     assert app.extensions["settings"].dd_service == "theirs"
+
+
+class Metadata(BaseHTTPRequestHandler):
+    """ECS's task metadata endpoint, as its documentation shows it."""
+
+    def do_GET(self) -> None:
+        task = {"Cluster": "c", "TaskARN": "arn:t", "Family": "hello-service", "Revision": "7", "Secret": "x"}
+        self.send_response(200 if self.path == "/v4/1/task" else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps(task).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def metadata() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+async def test_info_names_the_ecs_task(metadata: str) -> None:
+    """What ECS says of it, and nothing besides."""
+    app = create_app(Settings(), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v4/1"})
+    async with app.test_app() as serving_app:
+        info = await (await serving_app.test_client().get("/info")).get_json()
+
+    assert info["ecs"] == {
+        "Cluster": "c",
+        "TaskARN": "arn:t",
+        "Family": "hello-service",
+        "Revision": "7",
+        "LaunchType": None,
+        "AvailabilityZone": None,
+    }
+
+
+async def test_info_says_where_ecs_does_not_answer(metadata: str) -> None:
+    """The service starts all the same."""
+    app = create_app(Settings(), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v3"})
+    async with app.test_app() as serving_app:
+        info = await (await serving_app.test_client().get("/info")).get_json()
+
+    assert info["ecs"] == {"error": "the task metadata endpoint gave no answer: HTTPError"}

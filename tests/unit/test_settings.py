@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hello_service.settings import Settings, SettingsError, mask_credentials
+from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError, mask_credentials
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -96,6 +96,13 @@ def test_credentials_in_a_url_are_never_shown() -> None:
 def test_what_is_no_url_is_masked_whole() -> None:
     """Nothing can be told of it."""
     assert mask_credentials("http://[secret") == "***"
+
+
+def test_the_stop_budget_is_the_sum_of_its_parts() -> None:
+    """Drain, grace, closing, flush."""
+    settings = Settings(drain_seconds=1, graceful_seconds=2, flush_seconds=3)
+
+    assert settings.stop_budget_seconds == 1 + 2 + 3 + CLOSING_SECONDS
 
 
 def test_the_readme_lists_every_variable_with_its_default() -> None:
