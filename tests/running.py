@@ -25,7 +25,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SERVE = [str(BIN / "hello-service"), "serve"]
 RUNNING = re.compile(r"Running on (http://\S+?)[ \"]")
-CHECKS = "trace_count_header,meta_tracer_version_header,trace_content_length,meta_events_is_valid_json"
+CHECKS = (
+    "trace_count_header,meta_tracer_version_header,trace_content_length,trace_stall,trace_peer_service,"
+    "trace_dd_service,meta_events_is_valid_json"
+)
 # Nothing of the machine that runs the tests decides what they see.
 FOREIGN = re.compile(r"^(DD_|_DD_|OTEL_|HOST$|PORT$|UPSTREAM_|LOG_|FAULTS$|ECS_|HTTPS?_PROXY$|https?_proxy$)")
 QUIET = {
@@ -145,8 +148,9 @@ def service(
 class Agent:
     """A real ddapm-test-agent that can be asked what arrived."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
         self.url = url
+        self.process = process
         self._client = httpx.Client(base_url=url, timeout=60)
 
     def _get(self, path: str) -> Any:
@@ -192,13 +196,15 @@ class Agent:
 
 
 @contextmanager
-def trace_agent(port: int | None = None) -> Iterator[Agent]:
-    """Run a ddapm-test-agent with its trace checks on."""
+def trace_agent(port: int | None = None, unix_socket: Path | None = None) -> Iterator[Agent]:
+    """Run a ddapm-test-agent with its trace checks on; it listens on `unix_socket`, too, if that is given."""
     port = port or free_port()
     arguments = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"]
     arguments += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]
+    if unix_socket is not None:
+        arguments += ["--trace-uds-socket", str(unix_socket)]
     with started([str(BIN / "ddapm-test-agent"), *arguments], clean_environment({"ENABLED_CHECKS": CHECKS})) as running:
-        agent = Agent(f"http://127.0.0.1:{port}")
+        agent = Agent(f"http://127.0.0.1:{port}", running.process)
 
         def answers() -> bool:
             assert running.process.poll() is None, running.lines

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
-from running import BIN, SERVE, Agent, Running, eventually, free_port, service
+from running import BIN, SERVE, Agent, Running, eventually, free_port, service, trace_agent
 
 HYPERCORN = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "hello_service.app:create_app()", "--bind"]
 
@@ -104,3 +105,45 @@ def test_a_thousand_requests_are_a_thousand_traces(running: Running, agent: Agen
     told = {answer.headers["traceresponse"].split("-")[1][16:] for answer in answers}
     assert told == {f"{trace[0]['trace_id']:016x}" for trace in traces}
     assert agent.failures() == ""
+
+
+def test_spans_arrive_through_a_unix_socket(tmp_path: Path) -> None:
+    """As `DD_TRACE_AGENT_URL=unix://...` asks for."""
+    path = tmp_path / "apm.socket"
+    with trace_agent(unix_socket=path) as agent, service(f"unix://{path}") as running:
+        httpx.get(f"{running.url}/api/hello")
+        (span,) = agent.wait_for_spans(1)
+
+    assert span["resource"] == "GET /api/hello"
+
+
+def test_the_older_guides_variables_lead_to_the_agent(agent: Agent) -> None:
+    """Host and port of the agent, service, environment and version."""
+    host, port = agent.url.removeprefix("http://").split(":")
+    variables = {
+        "DD_TRACE_AGENT_URL": "",
+        "DD_AGENT_HOST": host,
+        "DD_TRACE_AGENT_PORT": port,
+        "DD_SERVICE": "billing",
+        "DD_ENV": "staging",
+        "DD_VERSION": "1.4.2",
+    }
+    with service(agent.url, variables) as running:
+        httpx.get(f"{running.url}/api/hello")
+        (span,) = agent.wait_for_spans(1)
+
+    assert span["service"] == "billing"
+    assert (span["meta"]["env"], span["meta"]["version"]) == ("staging", "1.4.2")
+
+
+def test_an_agent_that_dies_is_not_the_clients_matter() -> None:
+    """Before, while and after: every answer is 200, and the exit is clean."""
+    with trace_agent() as agent, service(agent.url) as running:
+        httpx.get(f"{running.url}/api/hello")
+        agent.wait_for_spans(1)
+        agent.process.kill()
+        answers = [httpx.get(f"{running.url}/api/hello").status_code for _ in range(200)]
+        code = running.stop()
+
+    assert answers == [200] * 200
+    assert code == 0
