@@ -40,3 +40,12 @@ def agent(_agent: Agent) -> Agent:
     """A real trace agent that has received nothing yet."""
     _agent.clear()
     return _agent
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Where NOTHING_SKIPPED is set, as in .ci/run, a test that had to be skipped is a failure of the run."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if os.environ.get("NOTHING_SKIPPED") and skipped:
+        for report in skipped:
+            terminalreporter.write_line(f"NOT SKIPPABLE HERE: {report.nodeid}: {report.longrepr}", red=True)
+        terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED  # type: ignore[union-attr]
