@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
 
 import click
@@ -40,6 +42,27 @@ def dev(host: str, port: int, agent_port: int, no_embedded_agent: bool) -> None:
         sys.exit(1)
     options = development.Options(host=host, port=port, agent_port=None if no_embedded_agent else agent_port)
     sys.exit(development.run(options, os.environ))
+
+
+@main.command()
+@click.option("--url", help="A server that runs; else the one that the environment names, or one started for this.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of lines.")
+def doctor(url: str | None, as_json: bool) -> None:
+    """Say why no trace arrives, and what to type; in ten seconds, changing nothing.
+
+    Exit code 0: traces would arrive; 1: they would not; 2: it could not be told.
+    """
+    from hello_service.doctor import examine, finding  # noqa: PLC0415 - nothing else pays for it
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started, too
+    results = []
+    for result in examine(os.environ, url):
+        results.append(result)
+        if not as_json:
+            click.echo(finding.lines(result))
+    code = finding.exit_code(results)
+    click.echo(json.dumps(finding.document(results), indent=2) if as_json else f"\n{finding.VERDICTS[code]}")
+    sys.exit(code)
 
 
 if __name__ == "__main__":
