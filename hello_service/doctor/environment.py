@@ -85,7 +85,7 @@ def names(case: Case) -> Finding:
     return passed(f"service {service}, environment {env}, version {release}")
 
 
-def sampling(case: Case) -> Finding:  # noqa: PLR0911 - one return for each thing that it can say
+def sampling(case: Case) -> Finding:
     """Which share of the traces is kept, and what decided it."""
     environ = case.environ
     text, source = environ.get("DD_TRACE_SAMPLING_RULES"), "DD_TRACE_SAMPLING_RULES"
