@@ -32,13 +32,17 @@ def sampling_rules(rate: float) -> str:
 def tracer_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
     """Return `environ` with what ddtrace should know besides, nothing of it changed that was set.
 
-    `settings` are those read from the same `environ`.
+    What counts as unset or as a yes for the settings does so for ddtrace, too: an empty variable of its own is left
+    out, and every word for true is `true`. `settings` are those read from the same `environ`.
     """
+    environ = {name: value for name, value in environ.items() if value or not name.startswith("DD_")}
+    if settings.dd_trace_enabled and "DD_TRACE_ENABLED" in environ:
+        environ["DD_TRACE_ENABLED"] = "true"
     defaults = {"DD_SERVICE": settings.dd_service}
     defaults |= {name: value for name, (value, _) in ENVIRONMENT_ONLY.items()}
     if settings.dd_trace_sample_rate is not None:
         defaults["DD_TRACE_SAMPLING_RULES"] = sampling_rules(settings.dd_trace_sample_rate)
-    return {**environ, **{name: value for name, value in defaults.items() if not environ.get(name)}}
+    return {**defaults, **environ}
 
 
 def remarks(environ: Mapping[str, str], settings: Settings) -> list[str]:

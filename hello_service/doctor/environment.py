@@ -61,14 +61,12 @@ def switched_on(case: Case) -> Finding:
     """Whether tracing is switched on."""
     environ = case.environ
     value = environ.get("DD_TRACE_ENABLED")
-    if value:
-        if case.settings is not None and case.settings.dd_trace_enabled and value.lower() not in TRUE:
-            return failed(
-                "DD_TRACE_ENABLED is a yes that ddtrace does not know, and takes for no", "DD_TRACE_ENABLED=true"
-            )
-        if value.lower() not in TRUE:
-            return failed("DD_TRACE_ENABLED switches tracing off", "unset DD_TRACE_ENABLED")
-    elif environ.get("OTEL_TRACES_EXPORTER", "").lower() == "none":
+    if value and value.lower() not in TRUE:
+        if case.settings is not None and case.settings.dd_trace_enabled:
+            said = "DD_TRACE_ENABLED is a yes that a bare ddtrace-run takes for no (`serve` says it in its words)"
+            return warned(said, "DD_TRACE_ENABLED=true")
+        return failed("DD_TRACE_ENABLED switches tracing off", "unset DD_TRACE_ENABLED")
+    if not value and environ.get("OTEL_TRACES_EXPORTER", "").lower() == "none":
         return failed("OTEL_TRACES_EXPORTER=none switches tracing off", "unset OTEL_TRACES_EXPORTER")
     if environ.get("DD_APM_TRACING_ENABLED", "true").lower() not in TRUE:
         return failed("DD_APM_TRACING_ENABLED switches APM off", "unset DD_APM_TRACING_ENABLED")

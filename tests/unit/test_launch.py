@@ -43,6 +43,18 @@ def test_what_an_operator_sets_wins(name: str) -> None:
     assert made({name: value})[name] == value
 
 
+@pytest.mark.parametrize("name", ["DD_TRACE_AGENT_PORT", "DD_TRACE_ENABLED", "DD_ENV"])
+def test_an_empty_variable_is_none_for_ddtrace_too(name: str) -> None:
+    """ddtrace does not start with an empty port, and takes an empty DD_TRACE_ENABLED for no."""
+    assert name not in made({name: ""})
+
+
+@pytest.mark.parametrize("value", ["yes", "on", "TRUE", "1"])
+def test_every_yes_is_one_that_ddtrace_knows(value: str) -> None:
+    """The settings take more words for true than ddtrace does, which takes them for no."""
+    assert made({"DD_TRACE_ENABLED": value})["DD_TRACE_ENABLED"] == "true"
+
+
 def test_the_given_environment_is_left_as_it_is() -> None:
     """A pure function."""
     given = {"DD_TRACE_SAMPLE_RATE": "0.5"}

@@ -1,0 +1,344 @@
+"""What the doctor says of an environment, without asking anyone."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hello_service.doctor
+from hello_service.doctor import Check, agent, environment, examine, finding, server
+from hello_service.doctor.case import Case, agent_address, without_agent
+from hello_service.doctor.finding import Finding, Redaction, Result, exit_code
+from hello_service.doctor.wire import Answer
+from hello_service.settings import Settings
+
+KEY = "0123456789abcdef0123456789abcdef"
+CHECKS = {check.name: check.ask for check in hello_service.doctor.CHECKS}
+ALL_SET = {"DD_SERVICE": "shop", "DD_ENV": "prod", "DD_VERSION": "1.2"}
+UNLOAD = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
+
+# check, environment, outcome, a part of the sentence, a part of the fix
+SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
+    ("settings", {}, "pass", "every variable", ""),
+    ("settings", {"PORT": "x"}, "fail", "PORT must be a valid integer", "README"),
+    ("settings", {"PORT": "x", "HOST": ""}, "fail", "PORT must", "README"),
+    ("settings", {"PORT": "x", "FAULTS": "what"}, "fail", "FAULTS must be a valid boolean", "README"),
+    ("ddtrace", {}, "pass", "ddtrace 4.", ""),
+    ("tracing on", {}, "pass", "nothing switches", ""),
+    ("tracing on", {"DD_TRACE_ENABLED": "1"}, "pass", "nothing switches", ""),
+    ("tracing on", {"DD_TRACE_ENABLED": ""}, "pass", "nothing switches", ""),
+    ("tracing on", {"DD_TRACE_ENABLED": "false"}, "fail", "DD_TRACE_ENABLED switches", "unset DD_TRACE_ENABLED"),
+    ("tracing on", {"DD_TRACE_ENABLED": "false", "PORT": "x"}, "fail", "DD_TRACE_ENABLED switches", "unset"),
+    ("tracing on", {"DD_TRACE_ENABLED": "yes"}, "warn", "takes for no", "DD_TRACE_ENABLED=true"),
+    ("tracing on", {"DD_APM_TRACING_ENABLED": "false"}, "fail", "DD_APM_TRACING_ENABLED", "unset"),
+    ("tracing on", {"OTEL_TRACES_EXPORTER": "none"}, "fail", "OTEL_TRACES_EXPORTER", "unset"),
+    ("agent address", {}, "pass", "http://localhost:8126 (no variable is set: the default)", ""),
+    ("agent address", {"DD_AGENT_HOST": "dd"}, "pass", "http://dd:8126 (DD_AGENT_HOST)", ""),
+    ("agent address", {"DD_TRACE_AGENT_URL": "localhost:8126"}, "fail", "DD_TRACE_AGENT_URL gives", "http://host:8126"),
+    ("agent address", {"DD_TRACE_AGENT_URL": "http://a:b"}, "fail", "DD_TRACE_AGENT_URL gives", "http://host:8126"),
+    ("agent address", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "leave as OTLP", ""),
+    ("agent address", {"DD_AGENTLESS_ENABLED": "true"}, "skipped", "to Datadog itself", ""),
+    ("agent", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "leave as OTLP", ""),
+    ("agent", {"DD_TRACE_AGENT_URL": "nonsense"}, "skipped", "no usable address", ""),
+    ("clock", {"DD_TRACE_AGENT_URL": "nonsense"}, "skipped", "no agent answers", ""),
+    ("agent variables", {}, "pass", "no variable contradicts", ""),
+    ("agent variables", {"DD_TRACE_AGENT_URL": "unix:///x", "DD_AGENT_HOST": "b"}, "warn", "DD_AGENT_HOST", "unset"),
+    (
+        "agent variables",
+        {"DD_TRACE_AGENT_URL": "http://a:1", "DD_AGENT_HOST": "b", "DD_TRACE_AGENT_PORT": "2"},
+        "warn",
+        "DD_TRACE_AGENT_URL wins: DD_AGENT_HOST and DD_TRACE_AGENT_PORT has no effect",
+        "unset DD_AGENT_HOST DD_TRACE_AGENT_PORT",
+    ),
+    (
+        "agent variables",
+        {"DD_TRACE_AGENT_URL": "http://a:8126", "DD_AGENT_HOST": "a", "DD_TRACE_AGENT_PORT": "8126"},
+        "pass",
+        "say the same",
+        "",
+    ),
+    ("agent variables", {"DD_TRACE_AGENT_HOSTNAME": "a", "DD_AGENT_HOST": "b"}, "warn", "HOSTNAME wins", "unset DD_AG"),
+    ("proxy", {}, "pass", "no proxy", ""),
+    (
+        "proxy",
+        {"HTTP_PROXY": "http://p"},
+        "fail",
+        "HTTP_PROXY captures what ddtrace sends to localhost",
+        "NO_PROXY=loc",
+    ),
+    ("proxy", {"all_proxy": "http://p", "DD_AGENT_HOST": "127.0.0.1"}, "fail", "all_proxy captures", "NO_PROXY=127"),
+    ("proxy", {"http_proxy": "http://p", "DD_AGENT_HOST": "dd"}, "warn", "http_proxy captures", "NO_PROXY=dd"),
+    ("proxy", {"HTTP_PROXY": "http://p", "NO_PROXY": "x, localhost"}, "pass", "no proxy", ""),
+    ("proxy", {"HTTPS_PROXY": "http://p"}, "pass", "no proxy", ""),
+    ("proxy", {"HTTPS_PROXY": "http://p", "DD_TRACE_AGENT_URL": "https://dd"}, "warn", "HTTPS_PROXY captures", "dd"),
+    ("proxy", {"DD_TRACE_AGENT_URL": "unix:///x"}, "skipped", "no address", ""),
+    ("service, env, version", ALL_SET, "pass", "service shop, environment prod, version 1.2", ""),
+    ("service, env, version", {**ALL_SET, "DD_ENV": ""}, "warn", "DD_ENV not set", "DD_ENV=..."),
+    ("service, env, version", {}, "warn", "DD_SERVICE, DD_ENV, DD_VERSION not set", "DD_VERSION=..."),
+    ("sampling", {}, "pass", "every trace is kept", ""),
+    ("sampling", {"DD_TRACE_SAMPLE_RATE": "0.25"}, "pass", "25 % of the traces are kept (DD_TRACE_SAMPLE_RATE)", ""),
+    ("sampling", {"DD_TRACE_SAMPLE_RATE": "0"}, "fail", "DD_TRACE_SAMPLE_RATE keeps no trace", "unset"),
+    ("sampling", {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0.1}]'}, "pass", "10 % of the traces", ""),
+    ("sampling", {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0, "name": "x"}]'}, "pass", "for some traces", ""),
+    ("sampling", {"DD_TRACE_SAMPLING_RULES": "0.5"}, "warn", "no list of rules", "sample_rate"),
+    ("sampling", {"DD_TRACE_SAMPLING_RULES": "[{]"}, "warn", "no list of rules", "sample_rate"),
+    ("sampling", {"DD_TRACE_SAMPLE_RATE": "1", "DD_TRACE_RATE_LIMIT": "0"}, "fail", "DD_TRACE_RATE_LIMIT=0", "unset"),
+    ("sampling", {"OTEL_TRACES_SAMPLER": "always_off"}, "fail", "OTEL_TRACES_SAMPLER keeps no", "unset OTEL"),
+    ("API key", {}, "skipped", "not set here", ""),
+    ("API key", {"DD_API_KEY": KEY}, "pass", "form of an API key", ""),
+    ("API key", {"DD_API_KEY": f'{{"DD_API_KEY": "{KEY}"}}'}, "fail", "whole JSON object", ":DD_API_KEY::"),
+    ("API key", {"DD_API_KEY": f"{KEY}\n"}, "fail", "spaces or quotes", "alone"),
+    ("API key", {"DD_API_KEY": f'"{KEY}"'}, "fail", "spaces or quotes", "alone"),
+    ("API key", {"DD_API_KEY": KEY + "01234567"}, "fail", "application key", "API key"),
+    ("API key", {"DD_API_KEY": "changeme"}, "fail", "not 32 hexadecimal", "API key"),
+    ("ECS task", {}, "skipped", "not in an ECS task", ""),
+    ("old settings", {}, "pass", "no setting", ""),
+    ("old settings", {"DD_TRACE_SAMPLE_RATE": "0.5"}, "warn", "ignored under a bare", "DD_TRACE_SAMPLING_RULES="),
+    ("old settings", {"DD_TRACE_SAMPLE_RATE": "0.5", "DD_TRACE_SAMPLING_RULES": "[]"}, "pass", "no setting", ""),
+    ("old settings", {"DD_ECS_FARGATE": "true"}, "warn", "DD_ECS_FARGATE does nothing", "ECS_FARGATE=true"),
+    ("old settings", {"DD_HOSTNAME": "h"}, "pass", "no setting", ""),
+    ("old settings", {"DD_HOSTNAME": "h", "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE"}, "warn", "billed host", "unset DD_H"),
+    ("old settings", {"DD_SERVICE_NAME": "s"}, "warn", "DD_SERVICE_NAME does nothing", "DD_SERVICE="),
+    ("old settings", {"DD_TRACE_AGENT_HOSTNAME": "h"}, "warn", "still wins", "DD_AGENT_HOST="),
+    ("old settings", {"DD_AGENT_PORT": "1", "DATADOG_ENV": "e"}, "warn", "DD_AGENT_PORT is", "DD_ENV=...; DD_TRACE_"),
+    ("gevent", {}, "pass", "not installed", ""),
+    ("started once", {}, "pass", "one way only", ""),
+    (
+        "started once",
+        {"PYTHONPATH": "/x/ddtrace/bootstrap"},
+        "warn",
+        "under ddtrace-run already",
+        "hello-service serve",
+    ),
+)
+
+
+@pytest.mark.parametrize(("check", "environ", "outcome", "sentence", "fix"), SAID)
+def test_what_is_said_of_an_environment(
+    check: str, environ: dict[str, str], outcome: str, sentence: str, fix: str
+) -> None:
+    """The line names what is wrong, the fix what to type."""
+    found = CHECKS[check](Case(environ))
+
+    assert (found.outcome, sentence in found.sentence, fix in (found.fix or "")) == (outcome, True, True), found
+    assert bool(found.fix) == (outcome in {"warn", "fail"})
+
+
+def test_an_unusable_value_is_not_shown() -> None:
+    """It may be a secret in the wrong place."""
+    found = environment.settings(Case({"PORT": "hunter2", "PROBE_PATHS": "hunter2,/x", "LOG_LEVEL": "hunter2"}))
+
+    assert "hunter2" not in found.sentence
+    assert all(name in found.sentence for name in ("PORT", "PROBE_PATHS must be paths", "LOG_LEVEL must be 'DEBUG'"))
+
+
+def test_a_complaint_of_another_form_is_not_shown_either() -> None:
+    """Whatever the settings say one day."""
+    case = Case({})
+    case.complaints = ["hunter2"]
+
+    assert environment.settings(case).sentence == "the service can't start: a variable can't be used"
+
+
+@pytest.mark.parametrize(
+    ("there", "outcome"), [("4.4.9", "fail"), ("4.5.0", "pass"), ("4.16.0rc1", "pass"), (None, "fail")]
+)
+def test_the_version_of_ddtrace_is_judged(
+    there: str | None, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 4.5 on it sends its last spans."""
+    if there is not None:
+        metadata = tmp_path / f"ddtrace-{there}.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ddtrace\nVersion: {there}\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    found = environment.installed(Case({}))
+
+    assert found.outcome == outcome
+    assert (outcome == "pass") != ("pip install" in str(found.fix))
+
+
+@pytest.mark.parametrize(("value", "outcome"), [("", "warn"), ("auto", "fail"), ("1", "fail"), ("false", "pass")])
+def test_gevent_beside_ddtrace_is_found(
+    value: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Being installed is enough to do harm."""
+    (tmp_path / "gevent.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    found = environment.gevent(Case({UNLOAD: value}))
+
+    assert found.outcome == outcome
+    assert (found.fix == f"{UNLOAD}=false") == (outcome != "pass")
+
+
+@pytest.mark.parametrize("line", ["import ddtrace.auto", "import ddtrace.auto  # first", "from ddtrace import auto"])
+def test_ddtrace_auto_in_the_source_is_found(line: str, tmp_path: Path) -> None:
+    """`serve` starts ddtrace-run: never both."""
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "shop.py").write_text(f'"""A shop."""\n{line}\n')
+    found = environment.started_once(Case({}), tmp_path)
+
+    assert found == Finding(
+        "warn",
+        "shop.py imports ddtrace.auto, and `serve` starts ddtrace-run: never both",
+        "Remove the import from shop.py",
+    )
+
+
+ADDRESSES: tuple[dict[str, str], ...] = (
+    {},
+    {"DD_AGENT_HOST": "a"},
+    {"DD_AGENT_HOST": ""},
+    {"DD_AGENT_HOST": "::1"},
+    {"DD_TRACE_AGENT_PORT": "1"},
+    {"DD_AGENT_PORT": "2"},
+    {"DD_TRACE_AGENT_HOSTNAME": "b"},
+    {"DATADOG_TRACE_AGENT_HOSTNAME": "c"},
+    {"DD_TRACE_AGENT_HOSTNAME": "b", "DD_AGENT_HOST": "a", "DD_TRACE_AGENT_PORT": "1", "DD_AGENT_PORT": "2"},
+    {"DD_TRACE_AGENT_URL": "unix:///x", "DD_AGENT_HOST": "a"},
+    {"DD_TRACE_AGENT_URL": "https://d:3/path", "DD_TRACE_AGENT_PORT": "1"},
+)
+ASK_DDTRACE = """
+import json, os, sys
+from ddtrace.internal.settings._agent import AgentConfig
+urls = []
+for environ in json.load(sys.stdin):
+    os.environ.update(environ)
+    urls.append(AgentConfig().trace_agent_url)
+    for name in environ:
+        del os.environ[name]
+print(json.dumps(urls))
+"""
+
+
+def test_the_address_is_the_one_that_ddtrace_takes() -> None:
+    """Whatever is set."""
+    theirs = subprocess.run(
+        [sys.executable, "-c", ASK_DDTRACE], input=json.dumps(ADDRESSES), capture_output=True, text=True, check=True
+    )
+
+    assert [agent_address(environ).url for environ in ADDRESSES] == json.loads(theirs.stdout.splitlines()[-1])
+
+
+def test_the_agents_own_socket_is_the_address_when_it_is_there_and_nothing_is_set(tmp_path: Path) -> None:
+    """As for ddtrace."""
+    socket = tmp_path / "apm.socket"
+    socket.touch()
+
+    assert agent_address({}, socket).url == f"unix://{socket}"
+    assert agent_address({"DD_AGENT_HOST": "a"}, socket).url == "http://a:8126"
+
+
+def test_a_protocol_that_is_chosen_switches_otlp_off() -> None:
+    """As for ddtrace."""
+    environ = {"OTEL_TRACES_EXPORTER": "OTLP"}
+
+    assert without_agent(environ) is not None
+    assert without_agent({**environ, "DD_TRACE_AGENT_PROTOCOL_VERSION": "v0.4"}) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "no_proxy", "expected"),
+    [
+        ("localhost", "localhost", True),
+        ("localhost", "*", True),
+        ("localhost", "127.0.0.1", False),
+        ("localhost", "127.0.0.0/8", False),
+        ("127.0.0.1", "127.0.0.0/8,localhost", True),
+        ("127.0.0.1", "localhost", False),
+        ("127.0.0.1", "*", False),
+        ("127.0.0.1", "127.0.0.1:8126", False),
+        ("agent.internal", ".internal", True),
+        ("agent.internal", "gent.internal", False),
+        ("localhost", "", False),
+    ],
+)
+def test_no_proxy_is_read_as_the_exporter_reads_it(host: str, no_proxy: str, expected: bool) -> None:
+    """An address by address, a name by name."""
+    assert agent.exempt(host, {"no_proxy": no_proxy}) == expected
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("10.0.0.1", "http://10.0.0.1:8080")],
+)
+def test_the_server_is_asked_where_it_can_be_reached(host: str, expected: str) -> None:
+    """What listens everywhere is asked on loopback."""
+    assert server.local_url(Settings(host=host)) == expected
+
+
+def told(**tracing: Any) -> Answer:
+    fine = {"active": True, "reason": None, "ddtrace": "4", "agent": "http://localhost:8126", "sampling_rules": None}
+    return Answer(200, Message(), json.dumps({"tracing": {**fine, **tracing}}).encode(), 1.0)
+
+
+def test_a_server_with_another_environment_is_told_apart() -> None:
+    """On a laptop the shell that asks is seldom the one that serves."""
+    case = Case({"DD_TRACE_SAMPLING_RULES": "[]"})
+
+    assert server.judge("it", told(sampling_rules="[]"), case).outcome == "pass"
+    assert "another sampling" in server.judge("it", told(), case).sentence
+    assert "agent address and sampling" in server.judge("it", told(agent="http://b:1"), case).sentence
+    assert server.judge("it", told(agent="http://b:1"), Case({"PORT": "x"})).outcome == "pass"
+
+
+def test_a_server_that_is_not_traced_fails() -> None:
+    """With its own reason."""
+    found = server.judge("it", told(active=False, reason="not started under ddtrace-run"), Case({}))
+
+    assert (found.outcome, found.sentence) == ("fail", "it is not traced: not started under ddtrace-run")
+
+
+def test_the_exit_code_is_that_of_the_worst() -> None:
+    """0: traces would arrive; 1: not; 2: it could not be told."""
+    fine, fail, unknown = (
+        Result("x", found) for found in (finding.warned("", ""), finding.failed("", ""), finding.unknown(""))
+    )
+
+    assert [exit_code(results) for results in ([fine], [fine, unknown], [unknown, fail])] == [0, 2, 1]
+
+
+def test_secrets_are_taken_out_of_any_text() -> None:
+    """Those of secret names, of URLs, and what has the form of a key."""
+    redact = Redaction({"MY_TOKEN": "tok-1", "A_URL": "http://me:p%40ss@host/", "OTEL_EXPORTER_OTLP_HEADERS": "k=vvv"})
+
+    assert redact(f"tok-1 http://me:p%40ss@host p@ss k=vvv {KEY}. word") == "*** http://***@host *** *** ***. word"
+
+
+def test_a_check_that_breaks_takes_no_other_with_it() -> None:
+    """It says that it could not tell."""
+
+    def broken(_: Case) -> Finding:
+        raise ZeroDivisionError
+
+    checks = [Check("broken", broken), Check("fine", lambda _: finding.passed("fine"))]
+    results = list(examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=checks))
+
+    assert [result.finding.sentence for result in results] == ["this check broke off: ZeroDivisionError", "fine"]
+    assert exit_code(results) == 2
+
+
+def test_nothing_is_started_when_the_examination_is_over() -> None:
+    """A slow check must not leave a process behind."""
+    with Case({"DD_TRACE_AGENT_URL": "nonsense"}) as case:
+        pass
+
+    with pytest.raises(TimeoutError):
+        case.start("hello_service", "serve")
+
+
+@pytest.mark.parametrize("path", sorted(Path(hello_service.doctor.__file__).parent.glob("*.py")), ids=lambda p: p.stem)
+def test_the_doctor_knows_neither_ddtrace_nor_the_service(path: Path) -> None:
+    """It must be able to speak when either can't be imported; the process that sends a span is another one."""
+    names = {node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+    foreign = {name for name in names if name and name.startswith(("ddtrace", "quart", "httpx", "hello_service"))}
+    allowed = {"hello_service", "hello_service.settings", *({"ddtrace.trace"} if path.stem == "span" else ())}
+
+    assert {name for name in foreign if not name.startswith("hello_service.doctor")} <= allowed
