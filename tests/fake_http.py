@@ -19,6 +19,7 @@ class FakeHTTP(ThreadingHTTPServer):
     def __init__(self, answer: Any, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer, self.status, self.headers = answer, status, headers
+        self.refused: int | None = None  # status for what is sent here, where it is not that of the answers
         self.paths: list[str] = []
         self.over = threading.Event()
 
@@ -38,7 +39,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.rfile.read(int(self.headers.get("content-length", 0)))
         body = json.dumps(self.server.answer).encode()
-        self.send_response_only(self.server.status)
+        self.send_response_only(
+            self.server.refused if self.command != "GET" and self.server.refused else self.server.status
+        )
         for name, value in {"Content-Length": str(len(body)), **self.server.headers}.items():
             self.send_header(name, value)
         self.end_headers()
