@@ -20,6 +20,7 @@ class FakeHTTP(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer, self.status, self.headers = answer, status, headers
         self.refused: int | None = None  # status for what is sent here, where it is not that of the answers
+        self.missing: set[str] = set()  # paths that are not there
         self.paths: list[str] = []
         self.over = threading.Event()
 
@@ -39,13 +40,16 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self.rfile.read(int(self.headers.get("content-length", 0)))
         body = json.dumps(self.server.answer).encode()
-        self.send_response_only(
-            self.server.refused if self.command != "GET" and self.server.refused else self.server.status
-        )
+        self.send_response_only(self._status())
         for name, value in {"Content-Length": str(len(body)), **self.server.headers}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+    def _status(self) -> int:
+        if self.path in self.server.missing:
+            return 404
+        return self.server.refused if self.server.refused and self.command != "GET" else self.server.status
 
     do_GET = do_POST = do_PUT = do_CONNECT = _answer  # noqa: N815 - the names that http.server calls
 

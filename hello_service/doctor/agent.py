@@ -102,13 +102,10 @@ def trace_format(case: Case) -> Finding:
     taken = [str(endpoint).strip("/") for endpoint in answer.document()["endpoints"]]
     if f"{wanted}/traces" in taken:
         return passed(f"ddtrace will send {wanted}, and the agent takes it")
+    said = f"the agent takes no traces in ddtrace's format, {wanted}"
     if "v0.4/traces" in taken:
-        return warned(
-            f"ddtrace will send {wanted}, which the agent lacks: it loses the first", "DD_TRACE_API_VERSION=v0.4"
-        )
-    return failed(
-        f"the agent takes no traces in the format {wanted}", "Set DD_APM_ENABLED=true for the agent, or update it"
-    )
+        return failed(f"{said}, and ddtrace does not fall back", "DD_TRACE_API_VERSION=v0.4")
+    return failed(said, "Set DD_APM_ENABLED=true for the agent, or update it")
 
 
 def span(case: Case) -> Finding:

@@ -19,7 +19,8 @@ from hello_service import launch
 from hello_service.doctor.wire import Answer, get, in_background
 from hello_service.settings import Settings, SettingsError, mask_credentials
 
-SECONDS = 8.0  # for everything, so that the whole command ends within 10 s
+SECONDS = 7.5  # for everything, so that the whole command ends within 10 s
+ENDING_SECONDS = 0.25  # then, for a process that was started: to end by itself, and again when it is told to
 AGENT_SECONDS = 2.0  # as long as ddtrace itself waits
 
 SOCKET = Path("/var/run/datadog/apm.socket")  # ddtrace uses it when nothing is set and it is there
@@ -121,8 +122,7 @@ class Case:
         with self._starting:
             self._over = True
         for child in self._children:
-            child.kill()
-            child.communicate()
+            _end(child)
 
     @property
     def remaining(self) -> float:
@@ -154,6 +154,15 @@ class Case:
             )
             self._children.append(child)
         return child
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    for end in (child.terminate, child.kill):
+        try:
+            child.communicate(timeout=ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            end()
+    child.communicate()
 
 
 def _said(child: subprocess.Popen[str]) -> dict[str, Any]:

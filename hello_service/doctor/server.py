@@ -13,7 +13,7 @@ from hello_service.doctor.wire import Answer, NoAnswer, Reason, get, in_backgrou
 from hello_service.settings import Settings, mask_credentials
 
 SERVER_SECONDS = 2.0
-ENDING_SECONDS = 0.5  # kept back, to end what was started
+KEPT_SECONDS = 0.5  # to say so when there is no answer
 RUNNING = re.compile(r"Running on (http://[^\s\"]+)")
 SEVERAL = "Start it with `hello-service serve`, or under ddtrace-run"
 
@@ -78,18 +78,18 @@ def started(case: Case) -> Finding:
     """Start a server as `serve` would, ask it, end it."""
     server = case.start("hello_service", "serve", extra=BRIEFLY)
     try:
-        address = in_background(lambda: _listening(server)).result(max(0.1, case.remaining - ENDING_SECONDS))
+        address = in_background(lambda: _listening(server)).result(max(0.1, case.remaining - KEPT_SECONDS))
         if address is None:
             fix = "hello-service serve, and read what it says"
             return failed("no server runs, and one started as `serve` would ended at once", fix)
-        answer = get(address, "/info", max(0.1, case.remaining - ENDING_SECONDS))
+        answer = get(address, "/info", max(0.1, case.remaining - KEPT_SECONDS))
         return judge("a server started as `serve` would", answer, case)
     except (TimeoutError, NoAnswer):
         return unknown(
             "no server runs, and one started as `serve` would did not answer in time", "--url names one that runs"
         )
     finally:
-        server.kill()
+        server.terminate()
 
 
 def _listening(server: subprocess.Popen[str]) -> str | None:

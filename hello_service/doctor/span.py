@@ -26,10 +26,7 @@ def main() -> None:
 
     writer: Any = tracer._span_aggregator.writer  # noqa: SLF001 - no public call says whether a span was taken
     say({"url": tracer.agent_trace_url, "enabled": tracer.enabled, "format": writer._api_version})  # noqa: SLF001 - the same
-    chosen = writer._api_version  # noqa: SLF001 - the same
     error = send(tracer, writer)
-    if error is not None and writer._api_version != chosen:  # noqa: SLF001 - ddtrace fell back to an older format
-        error = send(tracer, writer)
     say({"accepted": error is None, "error": error})
 
 

@@ -247,13 +247,18 @@ def test_an_agent_that_refuses_spans_is_found() -> None:
 
 
 def test_an_agent_that_lacks_the_format_is_found() -> None:
-    """An older one takes v0.4 alone; one whose APM is off takes nothing."""
+    """An older one takes v0.4 alone, and gets it when it is told to; one whose APM is off takes nothing."""
     with fake_http({"endpoints": ["/v0.4/traces"]}) as older, fake_http({"endpoints": ["/info"]}) as without:
-        warns, fails = (examined({"DD_TRACE_AGENT_URL": agent.url}) for agent in (older, without))
+        older.missing = {"/v0.5/traces"}
+        refused, fails = (examined({"DD_TRACE_AGENT_URL": agent.url}) for agent in (older, without))
+        told = examined({"DD_TRACE_AGENT_URL": older.url, "DD_TRACE_API_VERSION": "v0.4"})
 
-    assert warns.sentence("agent").startswith("an agent that does not say its version answers")
-    assert (warns.outcome("trace format"), warns.lines["trace format"]["fix"]) == ("warn", "DD_TRACE_API_VERSION=v0.4")
+    assert refused.sentence("agent").startswith("an agent that does not say its version answers")
+    assert [refused.outcome(check) for check in ("trace format", "test span")] == ["fail", "fail"]
+    assert refused.lines["trace format"]["fix"] == "DD_TRACE_API_VERSION=v0.4"
+    assert (told.code, told.outcome("trace format"), told.outcome("test span")) == (0, "pass", "pass")
     assert (fails.outcome("trace format"), fails.code) == ("fail", 1)
+    assert "DD_APM_ENABLED=true" in fails.lines["trace format"]["fix"]
 
 
 @pytest.mark.parametrize(("skew", "side"), [(-600, "ahead of"), (600, "behind")])

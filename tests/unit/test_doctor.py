@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import socket
 import subprocess
 import sys
+import threading
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 import hello_service.doctor
-from hello_service.doctor import Check, agent, environment, examine, finding, server
+from hello_service.doctor import Check, agent, environment, examine, finding, server, wire
 from hello_service.doctor.case import Case, agent_address, without_agent
 from hello_service.doctor.finding import Finding, Redaction, Result, exit_code
 from hello_service.doctor.wire import Answer
@@ -323,6 +325,30 @@ def test_a_check_that_breaks_takes_no_other_with_it() -> None:
 
     assert [result.finding.sentence for result in results] == ["this check broke off: ZeroDivisionError", "fine"]
     assert exit_code(results) == 2
+
+
+def test_a_check_that_hangs_is_given_up() -> None:
+    """It may matter, so it is not told."""
+    checks = [Check("hanging", lambda _: finding.passed(str(threading.Event().wait())))]
+    (result,) = examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=checks, seconds=0.1)
+
+    assert result == Result("hanging", finding.unknown("no answer within 0.1 s"))
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
+def test_an_answer_that_is_no_json_object_is_an_empty_one(body: bytes) -> None:
+    """Whoever sent it."""
+    assert Answer(200, Message(), body, 1.0).document() == {}
+
+
+def test_every_address_of_a_name_is_tried() -> None:
+    """localhost is ::1 and 127.0.0.1, and an agent may listen on one of them."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with wire._first_that_connects(["::1", "127.0.0.1"], port, 2.0) as second:
+            assert second.getpeername() == ("127.0.0.1", port)
+        with wire._first_that_connects(["127.0.0.1", "::1"], port, 2.0) as first:
+            assert first.getpeername() == ("127.0.0.1", port)
 
 
 def test_nothing_is_started_when_the_examination_is_over() -> None:
