@@ -26,11 +26,16 @@ AGENT_MIB = 512
 
 AGENT_IMAGE = re.compile(r"(?:^|/)(?:datadog|datadoghq)/agent(?:[:@]|$)")
 AGENT_NAME = re.compile(r"datadog|dd-agent", re.IGNORECASE)
+MOVING_TAG = re.compile(r"(latest|main|master|stable)\b")
 PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 SECRET_ARN = re.compile(r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:[^:\s]+(?::[^:\s]*:[^:\s]*:[^:\s]*)?")
 PARAMETER_ARN = re.compile(r"arn:aws[\w-]*:ssm:[\w-]+:\d{12}:parameter/\S+")
 LOOPBACK = re.compile(r"(?:http://)?(?:localhost|127\.0\.0\.1|\[?::1\]?)(?::8126)?/?")
 LABELS = {"DD_SERVICE": "service", "DD_ENV": "env", "DD_VERSION": "version"}
+
+# What ECS adds when it describes a task definition.
+DESCRIBED = {"taskDefinitionArn", "revision", "status", "requiresAttributes", "compatibilities"}
+DESCRIBED |= {"registeredAt", "registeredBy", "deregisteredAt"}
 
 # What a placeholder stands for while its file is checked, by its name; anything else stands for a word.
 STAND_INS = (
@@ -175,10 +180,7 @@ def a_secret_is_named_by_its_arn(task: Task) -> Iterator[str]:
                 yield f"{container.get('name')}: the secret {name} does not come from an ARN of the right form"
 
 
-@rule(
-    6,
-    '"dockerLabels": {"com.datadoghq.tags.service": ..., "com.datadoghq.tags.env": ..., "com.datadoghq.tags.version": ...}',
-)
+@rule(6, 'DD_SERVICE, DD_ENV, DD_VERSION in "environment", and the labels com.datadoghq.tags.service, .env, .version')
 def labels_and_environment_agree(task: Task) -> Iterator[str]:
     """Unified service tagging on Fargate needs both."""
     for container in task.services:
@@ -330,12 +332,14 @@ def names_are_different(task: Task) -> Iterator[str]:
             yield f"{count} containers are called {name}"
 
 
-@rule(19, "a version as the tag, or a digest (@sha256:...)")
+@rule(19, "a full version as the tag, or a digest (@sha256:...)")
 def images_are_pinned(task: Task) -> Iterator[str]:
     """Otherwise two tasks of one revision may run different code."""
     for container in task.containers:
         last = str(container.get("image", "")).rpartition("/")[2]
-        if "@sha256:" not in last and last.partition(":")[2] in {"", "latest", "main", "master", "stable"}:
+        tag = last.partition(":")[2]
+        moving = not tag or MOVING_TAG.match(tag) or (_is_agent(container) and re.fullmatch(r"\d+(-jmx)?", tag))
+        if "@sha256:" not in last and moving:
             yield f"{container.get('name')}: the image's tag may change"
 
 
@@ -408,7 +412,15 @@ def cfn_lint_mistakes(document: dict[str, Any]) -> list[Mistake]:
     shape = get_session().get_service_model("ecs").operation_model("RegisterTaskDefinition").input_shape
     resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": _capitalised(document, shape)}
     found = [match for match in lint_all(json.dumps({"Resources": {"Task": resource}})) if match.rule.id[0] in "EW"]
-    return [Mistake(f"cfn-lint {match.rule.id}", match.message, str(match.rule.shortdesc)) for match in found]
+    return [
+        Mistake(f"cfn-lint {match.rule.id}", f"{_place(match.path)}: {match.message}", str(match.rule.shortdesc))
+        for match in found
+    ]
+
+
+def _place(path: list[str | int]) -> str:
+    """Return where in the task definition cfn-lint's `path` points."""
+    return ".".join(map(str, path[3:])) or "the task"
 
 
 def _capitalised(value: Any, shape: Any) -> Any:
@@ -451,17 +463,11 @@ def read(text: str) -> dict[str, Any]:
     except ValueError as error:
         raise UnreadableError(f"it is not JSON: {error}") from None
     if isinstance(document, dict) and isinstance(document.get("taskDefinition"), dict):
-        said = {"taskDefinitionArn", "revision", "status", "requiresAttributes", "compatibilities"}
-        said |= {
-            "registeredAt",
-            "registeredBy",
-            "deregisteredAt",
-        }  # what ECS adds when it describes, beside empty lists
-        described = document["taskDefinition"].items()
-        document = {name: value for name, value in described if name not in said and value != []}
+        document = {name: value for name, value in document["taskDefinition"].items() if name not in DESCRIBED}
     if not isinstance(document, dict) or "containerDefinitions" not in document:
         raise UnreadableError("it holds no containerDefinitions")
-    return document
+    # An empty list is nothing to ECS, which describes many; cfn-lint takes some for a use of what Fargate lacks.
+    return {name: value for name, value in document.items() if value != [] or name == "containerDefinitions"}
 
 
 def check(text: str) -> list[Mistake]:

@@ -161,7 +161,7 @@ OLD: tuple[tuple[str, Callable[[Mapping[str, str]], bool], str, str], ...] = (
         "is ignored under a bare ddtrace-run (`serve` applies it)",
         """DD_TRACE_SAMPLING_RULES='[{"sample_rate": ...}]'""",
     ),
-    ("DD_ECS_FARGATE", _always, "does nothing", "ECS_FARGATE=true, for the agent's container"),
+    ("DD_ECS_FARGATE", _always, "is a misspelling of ECS_FARGATE", "ECS_FARGATE=true, for the agent's container"),
     ("DD_HOSTNAME", _on_fargate, "makes a billed host of every task on Fargate", "unset DD_HOSTNAME"),
     ("DD_SERVICE_NAME", _always, "does nothing", "DD_SERVICE=..."),
     ("DATADOG_SERVICE_NAME", _always, "does nothing", "DD_SERVICE=..."),

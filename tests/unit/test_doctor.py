@@ -104,7 +104,7 @@ SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("old settings", {}, "pass", "no setting", ""),
     ("old settings", {"DD_TRACE_SAMPLE_RATE": "0.5"}, "warn", "ignored under a bare", "DD_TRACE_SAMPLING_RULES="),
     ("old settings", {"DD_TRACE_SAMPLE_RATE": "0.5", "DD_TRACE_SAMPLING_RULES": "[]"}, "pass", "no setting", ""),
-    ("old settings", {"DD_ECS_FARGATE": "true"}, "warn", "DD_ECS_FARGATE does nothing", "ECS_FARGATE=true"),
+    ("old settings", {"DD_ECS_FARGATE": "true"}, "warn", "DD_ECS_FARGATE is a misspelling", "ECS_FARGATE=true"),
     ("old settings", {"DD_HOSTNAME": "h"}, "pass", "no setting", ""),
     ("old settings", {"DD_HOSTNAME": "h", "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE"}, "warn", "billed host", "unset DD_H"),
     ("old settings", {"DD_SERVICE_NAME": "s"}, "warn", "DD_SERVICE_NAME does nothing", "DD_SERVICE="),
