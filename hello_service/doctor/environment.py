@@ -17,6 +17,7 @@ from hello_service.doctor.finding import Finding, failed, passed, skipped, warne
 PACKAGE = Path(__file__).resolve().parent.parent
 FLUSHES = (4, 5)  # ddtrace from here on sends its last spans when it is told to stop
 TRUE = {"true", "1"}  # what ddtrace takes for true; everything else is false
+ONLY_OURS = {"yes", "on", "y", "t"}  # what the settings take for true besides
 
 COMPLAINT = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
 API_KEY = re.compile(r"[0-9a-fA-F]{32}")
@@ -62,7 +63,7 @@ def switched_on(case: Case) -> Finding:
     environ = case.environ
     value = environ.get("DD_TRACE_ENABLED")
     if value and value.lower() not in TRUE:
-        if case.settings is not None and case.settings.dd_trace_enabled:
+        if value.lower() in ONLY_OURS:
             said = "DD_TRACE_ENABLED is a yes that a bare ddtrace-run takes for no (`serve` says it in its words)"
             return warned(said, "DD_TRACE_ENABLED=true")
         return failed("DD_TRACE_ENABLED switches tracing off", "unset DD_TRACE_ENABLED")
@@ -87,8 +88,8 @@ def sampling(case: Case) -> Finding:
     """Which share of the traces is kept, and what decided it."""
     environ = case.environ
     text, source = environ.get("DD_TRACE_SAMPLING_RULES"), "DD_TRACE_SAMPLING_RULES"
-    if not text and case.settings is not None and case.settings.dd_trace_sample_rate is not None:
-        text, source = launch.sampling_rules(case.settings.dd_trace_sample_rate), "DD_TRACE_SAMPLE_RATE"
+    if not text and (rate := _rate(environ)) is not None:
+        text, source = launch.sampling_rules(rate), "DD_TRACE_SAMPLE_RATE"
     if not text and environ.get("OTEL_TRACES_SAMPLER", "").lower().endswith("always_off"):
         text, source = launch.sampling_rules(0.0), "OTEL_TRACES_SAMPLER"
     if not text:
@@ -104,6 +105,14 @@ def sampling(case: Case) -> Finding:
     if for_all[0] == 0:
         return failed(f"{source} keeps no trace", f"unset {source}")
     return passed(f"{for_all[0] * 100:g} % of the traces are kept ({source})")
+
+
+def _rate(environ: Mapping[str, str]) -> float | None:
+    """Return the sample rate, which counts even where another variable makes the settings unusable."""
+    try:
+        return float(environ["DD_TRACE_SAMPLE_RATE"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _rules(text: str) -> list[dict[str, Any]] | None:
