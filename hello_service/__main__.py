@@ -52,8 +52,10 @@ def doctor(url: str | None, as_json: bool) -> None:
 
     Exit code 0: traces would arrive; 1: they would not; 2: it could not be told.
     """
-    from hello_service.doctor import examine, finding  # noqa: PLC0415 - nothing else pays for it
+    from hello_service.doctor import case, examine, finding  # noqa: PLC0415 - nothing else pays for it
 
+    if url is not None and not (url.startswith("http") and case.Address(url, ()).usable):
+        raise click.BadParameter("must be a URL like http://host:port", param_hint="--url")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started, too
     results = []
     for result in examine(os.environ, url):

@@ -123,7 +123,10 @@ def span(case: Case) -> Finding:
     sent = case.sent.result(case.remaining)
     if sent.get("accepted"):
         return passed("ddtrace sent a test span, and it was accepted")
-    return failed(f"ddtrace's test span was not accepted: {sent.get('error')}", "Look at the agent's log: agent status")
+    return failed(
+        f"ddtrace's test span was not accepted: {sent.get('error')}",
+        "Mend what failed above; else look at the agent's log, and at `agent status`",
+    )
 
 
 def clock(case: Case) -> Finding:

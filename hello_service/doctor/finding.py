@@ -16,7 +16,7 @@ Outcome = Literal["pass", "warn", "fail", "skipped"]
 
 VERDICTS = {
     0: "Traces would arrive.",
-    1: "Traces would not arrive, or not as they should: see what failed above.",
+    1: "Traces would not arrive: see what failed above.",
     2: "Whether traces would arrive, this could not tell: see what was skipped above.",
 }
 COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "skipped": "cyan"}

@@ -27,6 +27,13 @@ PROMISED_SECONDS = 10.0
 Line = dict[str, Any]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _compiled(_agent: Agent) -> None:
+    """What a fresh installation compiles when it is first imported is not in the doctor's time."""
+    with service(_agent.url):
+        pass
+
+
 class Said:
     """What the command printed as JSON, and its exit code."""
 
@@ -121,6 +128,16 @@ def test_a_server_that_can_not_be_asked_leaves_it_open(agent: Agent) -> None:
     assert "nothing listens there" in asked[0].sentence("server")
     assert "never answered" in asked[1].sentence("server")
     assert "is not this service" in asked[2].sentence("server")
+
+
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://", "http://localhost:x"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    """As any wrong option is."""
+    done = subprocess.run([*DOCTOR, "--url", url], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 2
+    assert "must be a URL like http://host:port" in done.stderr
+    assert done.stdout == ""
 
 
 def test_settings_that_can_not_be_used_hide_nothing_else(agent: Agent) -> None:
@@ -464,6 +481,6 @@ def test_a_person_gets_a_line_for_each_check_and_the_verdict() -> None:
     assert lines[0] == "pass    settings                every variable can be used"
     assert "http://agent.invalid:8126: the host name does not resolve" in lines[broken]
     assert lines[broken + 1].strip().startswith("-> Correct the name.")
-    assert lines[-1] == "Traces would not arrive, or not as they should: see what failed above."
+    assert lines[-1] == "Traces would not arrive: see what failed above."
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
