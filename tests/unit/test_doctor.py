@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -371,3 +372,20 @@ def test_the_doctor_knows_neither_ddtrace_nor_the_service(path: Path) -> None:
     allowed = {"hello_service", "hello_service.settings", *({"ddtrace.trace"} if path.stem == "span" else ())}
 
     assert {name for name in foreign if not name.startswith("hello_service.doctor")} <= allowed
+
+
+def readme_rows() -> list[tuple[str, str]]:
+    """Return check and sentences of each row in README's troubleshooting table."""
+    _, _, section = (Path(__file__).parents[2] / "README.md").read_text().partition("\n| check | it says | do |\n")
+    rows = [line.split(" | ") for line in section.partition("\n\n")[0].splitlines()[1:]]
+    return [(row[0].removeprefix("| "), row[1]) for row in rows]
+
+
+@pytest.mark.skipif(not readme_rows(), reason="README has no troubleshooting yet")
+def test_readme_says_what_the_doctor_says() -> None:
+    """Each check that can fail or warn has a row, and each sentence in it is one of the doctor's."""
+    source = "".join(path.read_text() for path in Path(hello_service.doctor.__file__).parent.glob("*.py"))
+    quoted = {sentence for _, cell in readme_rows() for sentence in re.findall(r"`([^`]+)`", cell)}
+
+    assert {check for check, _ in readme_rows()} == CHECKS.keys()
+    assert {sentence for sentence in quoted if sentence not in source} == set()
