@@ -299,7 +299,7 @@ def test_a_clock_that_is_right_passes_and_one_that_is_not_told_is_skipped() -> N
 def test_a_unix_socket_needs_permission(tmp_path: Path) -> None:
     """With it the span arrives; without it the line says whose right is missing."""
     path = tmp_path / "apm.socket"
-    with trace_agent(socket_path=path):
+    with trace_agent(unix_socket=path):
         allowed = examined({"DD_TRACE_AGENT_URL": f"unix://{path}"}, OBEDIENT)
         path.chmod(0)
         denied = examined({"DD_TRACE_AGENT_URL": f"unix://{path}"}, OBEDIENT)
