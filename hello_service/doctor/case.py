@@ -19,7 +19,7 @@ from hello_service import launch
 from hello_service.doctor.wire import Answer, get, in_background
 from hello_service.settings import Settings, SettingsError, mask_credentials
 
-SECONDS = 7.5  # for everything, so that the whole command ends within 10 s
+SECONDS = 7.0  # for everything, so that the whole command ends within 10 s
 ENDING_SECONDS = 0.25  # then, for a process that was started: to end by itself, and again when it is told to
 AGENT_SECONDS = 2.0  # as long as ddtrace itself waits
 

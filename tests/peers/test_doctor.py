@@ -20,6 +20,13 @@ from fake_http import fake_http
 from running import BIN, ROOT, Agent, clean_environment, eventually, free_port, service, started, trace_agent
 
 DOCTOR = [str(BIN / "hello-service"), "doctor"]
+PATIENT = """
+import json, os, sys
+from hello_service.doctor import examine, finding
+results = list(examine(os.environ, *sys.argv[1:], seconds=60))
+print(json.dumps(finding.document(results)))
+sys.exit(finding.exit_code(results))
+"""
 INFO = {"version": "7.99.0", "endpoints": ["/v0.4/traces", "/v0.5/traces"]}
 # Root may open everything, unless it is without this right.
 OBEDIENT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
@@ -50,18 +57,30 @@ class Said:
         return str(self.lines[check]["sentence"])
 
 
-def doctor(extra: Mapping[str, str], *arguments: str, prefix: Sequence[str] = ()) -> Said:
-    """Run the command with `extra` in its environment; no server runs where the environment says."""
+def doctor(extra: Mapping[str, str], url: str | None = None, prefix: Sequence[str] = ()) -> Said:
+    """Examine an environment with `extra`, with more time than the command has: this machine may be a busy one.
+
+    No server runs where that environment says.
+    """
+    return said([*prefix, sys.executable, "-c", PATIENT, *([url] if url else [])], extra)
+
+
+def in_time(extra: Mapping[str, str], *arguments: str) -> Said:
+    """Run the command itself, with the time that it has."""
+    return said([*DOCTOR, "--json", *arguments], extra)
+
+
+def said(command: Sequence[str], extra: Mapping[str, str]) -> Said:
     environ = clean_environment({"HOST": "127.0.0.1", "PORT": str(free_port()), **extra})
-    command = [*prefix, *DOCTOR, "--json", *arguments]
-    done = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    return Said(done)
+    return Said(
+        subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    )
 
 
 def examined(extra: Mapping[str, str], prefix: Sequence[str] = ()) -> Said:
     """As `doctor`, where the server is not what the test is about: a fake one says that it is traced."""
     with fake_http({"tracing": {"active": True, "ddtrace": "4", "agent": None, "sampling_rules": None}}) as server:
-        return doctor(extra, "--url", server.url, prefix=prefix)
+        return doctor(extra, server.url, prefix)
 
 
 @contextmanager
@@ -98,7 +117,7 @@ def test_a_running_server_is_asked(agent: Agent) -> None:
     with service(agent.url) as running:
         port = running.url.rpartition(":")[2]
         by_settings = doctor({"DD_TRACE_AGENT_URL": agent.url, "PORT": port})
-        by_url = doctor({"DD_TRACE_AGENT_URL": "http://127.0.0.1:1"}, "--url", running.url)
+        by_url = doctor({"DD_TRACE_AGENT_URL": "http://127.0.0.1:1"}, running.url)
 
         assert running.process.poll() is None
     assert by_settings.sentence("server") == f"the server at {running.url} is traced by ddtrace 4.16.0"
@@ -110,7 +129,7 @@ def test_a_server_that_ddtrace_does_not_know_of_is_found(agent: Agent) -> None:
     """ddtrace is installed and importable there, and not active."""
     hypercorn = [str(BIN / "hypercorn"), "hello_service.app:create_app()", "--bind", f"127.0.0.1:{free_port()}"]
     with service(agent.url, command=hypercorn) as running:
-        said = doctor({"DD_TRACE_AGENT_URL": agent.url}, "--url", running.url)
+        said = doctor({"DD_TRACE_AGENT_URL": agent.url}, running.url)
 
     assert said.code == 1
     assert said.sentence("server") == f"the server at {running.url} is not traced: not started under ddtrace-run"
@@ -120,7 +139,7 @@ def test_a_server_that_can_not_be_asked_leaves_it_open(agent: Agent) -> None:
     """Not there: no trace. Another program, or one that does not answer: it could not tell."""
     with silent_port() as silent, fake_http({"hello": 1}) as other:
         asked = [
-            doctor({"DD_TRACE_AGENT_URL": agent.url}, "--url", url)
+            doctor({"DD_TRACE_AGENT_URL": agent.url}, url)
             for url in (f"http://127.0.0.1:{free_port()}", silent, other.url)
         ]
 
@@ -386,9 +405,9 @@ def test_it_ends_in_time_when_everything_hangs(tmp_path: Path) -> None:
     slow = {"PYTHONPATH": replaced(tmp_path, hang)}
     with silent_port() as url:
         begun = monotonic()
-        silent = doctor({"DD_TRACE_AGENT_URL": url, "ECS_CONTAINER_METADATA_URI_V4": url}, "--url", url)
+        silent = in_time({"DD_TRACE_AGENT_URL": url, "ECS_CONTAINER_METADATA_URI_V4": url}, "--url", url)
         then = monotonic()
-        unresolved = doctor({**slow, "DD_AGENT_HOST": "agent.internal", "ECS_CONTAINER_METADATA_URI_V4": url})
+        unresolved = in_time({**slow, "DD_AGENT_HOST": "agent.internal", "ECS_CONTAINER_METADATA_URI_V4": url})
         ended = monotonic()
 
     assert silent.code == unresolved.code == 1
@@ -399,10 +418,10 @@ def test_it_ends_in_time_when_everything_hangs(tmp_path: Path) -> None:
 
 def test_a_server_that_never_gets_ready_is_given_up_and_ended(agent: Agent, tmp_path: Path) -> None:
     """It could not tell, and nothing stays behind."""
-    hang = "import os, sys, time\nif 'hello_service.server' in sys.orig_argv:\n"
+    hang = "import os, sys, time\nif 'serve' in sys.orig_argv:\n"
     hang += f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
     begun = monotonic()
-    said = doctor({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": replaced(tmp_path, hang)})
+    said = in_time({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": replaced(tmp_path, hang)})
     ended = monotonic()
 
     assert said.code == 2
@@ -414,7 +433,7 @@ def test_a_server_that_never_gets_ready_is_given_up_and_ended(agent: Agent, tmp_
 
 def test_ended_early_it_leaves_nothing_behind(agent: Agent, tmp_path: Path) -> None:
     """SIGTERM, as `timeout` sends it."""
-    hang = "import os, sys, time\nif 'hello_service.server' in sys.orig_argv:\n"
+    hang = "import os, sys, time\nif 'serve' in sys.orig_argv:\n"
     hang += f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()) + '.')\n    time.sleep(600)\n"
     extra = {"PYTHONPATH": replaced(tmp_path, hang), "DD_TRACE_AGENT_URL": agent.url, "PORT": str(free_port())}
     with started(DOCTOR, clean_environment(extra)) as command:
@@ -461,8 +480,8 @@ def test_no_secret_is_shown(agent: Agent) -> None:
         "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": word,
     }
     urls = (f"http://me:{word}@{agent.url.removeprefix('http://')}", f"http://{key}:{word}", word)
-    said = [doctor({**secret, "DD_TRACE_AGENT_URL": url}, "--url", f"http://me:{word}@127.0.0.1:1") for url in urls]
-    usable = doctor({"DD_API_KEY": key, "DD_TRACE_AGENT_URL": urls[0], "DD_HOSTNAME": word, "DD_TAGS": word})
+    said = [in_time({**secret, "DD_TRACE_AGENT_URL": url}, "--url", f"http://me:{word}@127.0.0.1:1") for url in urls]
+    usable = in_time({"DD_API_KEY": key, "DD_TRACE_AGENT_URL": urls[0], "DD_HOSTNAME": word, "DD_TAGS": word})
 
     for each in (*said, usable):
         assert word not in each.text
