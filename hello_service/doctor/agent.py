@@ -56,6 +56,8 @@ def agreement(case: Case) -> Finding:
 
 def proxy(case: Case) -> Finding:
     """Whether a proxy gets what is meant for the agent: ddtrace's exporter obeys the usual variables."""
+    if reason := without_agent(case.environ):
+        return skipped(reason)
     parts = urlsplit(case.address.url) if case.address.usable else None
     if parts is None or parts.scheme == "unix":
         return skipped("no address that a proxy could capture")

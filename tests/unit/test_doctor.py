@@ -82,6 +82,7 @@ SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("proxy", {"HTTP_PROXY": "http://p", "NO_PROXY": "x, localhost"}, "pass", "no proxy", ""),
     ("proxy", {"HTTPS_PROXY": "http://p"}, "pass", "no proxy", ""),
     ("proxy", {"HTTPS_PROXY": "http://p", "DD_TRACE_AGENT_URL": "https://dd"}, "warn", "HTTPS_PROXY captures", "dd"),
+    ("proxy", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "leave as OTLP", ""),
     ("proxy", {"DD_TRACE_AGENT_URL": "unix:///x"}, "skipped", "no address", ""),
     ("service, env, version", ALL_SET, "pass", "service shop, environment prod, version 1.2", ""),
     ("service, env, version", {**ALL_SET, "DD_ENV": ""}, "warn", "DD_ENV not set", "DD_ENV=..."),
@@ -291,6 +292,7 @@ def test_a_server_with_another_environment_is_told_apart() -> None:
 
     assert server.judge("it", told(sampling_rules="[]"), case).outcome == "pass"
     assert "another sampling" in server.judge("it", told(), case).sentence
+    assert "another sampling" in server.judge("it", told(), Case({"DD_TRACE_SAMPLE_RATE": "0.5"})).sentence
     assert "agent address and sampling" in server.judge("it", told(agent="http://b:1"), case).sentence
     assert server.judge("it", told(agent="http://b:1"), Case({"PORT": "x"})).outcome == "pass"
 
