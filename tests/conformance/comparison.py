@@ -48,7 +48,10 @@ def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
     labels: dict[int, str] = {}
     for span in ordered:
         kind = KINDS.get(span["name"], span["name"])
-        kind = f"{kind}: {span['resource']}" if kind == "work" else kind
+        if kind == "work":
+            kind = f"work: {span['resource']}"
+        elif kind == "websocket.receive" and "websocket.message.frames" not in span["metrics"]:
+            kind = "websocket.receive of no message"  # the server said that the socket opens, or closes
         number = sum(label.partition(" #")[0] == kind for label in labels.values()) + 1
         labels[span["span_id"]] = kind if number == 1 else f"{kind} #{number}"
     traces: dict[int, str] = {}
@@ -104,6 +107,7 @@ def _links(span: Span, labels: Mapping[int, str]) -> list[str]:
     for link in links:
         identity = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
         attributes = json.dumps(link.get("attributes", {}), sort_keys=True)
+        attributes = attributes.replace(f"{identity:016x}", "its id")
         said.append(f"{labels.get(identity, f'{identity:016x}')} {attributes}")
     return said
 

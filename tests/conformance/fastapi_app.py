@@ -11,6 +11,7 @@ from ddtrace.trace import tracer
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
+from starlette.websockets import WebSocketDisconnect
 
 
 def work(name: str) -> None:
@@ -307,6 +308,24 @@ async def ws(socket: WebSocket, room: str) -> None:
 @app.websocket("/ws/{room}/fails")
 async def ws_fails(socket: WebSocket, room: str) -> None:
     raise Unhandled("before it was accepted")
+
+
+@app.websocket("/ws/{room}/accepts")
+async def ws_accepts(socket: WebSocket, room: str) -> None:
+    await socket.accept()
+    raise Unhandled("after it was accepted")
+
+
+@app.websocket("/ws/{room}/works")
+async def ws_works(socket: WebSocket, room: str) -> None:
+    await socket.accept()
+    await socket.send_text(await socket.receive_text())
+    work("for the message")
+    await socket.send_text("done")
+    try:
+        await socket.receive_text()
+    except WebSocketDisconnect:
+        tell("ended")
 
 
 @app.websocket("/ws/{room}/refuses")

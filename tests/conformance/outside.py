@@ -17,7 +17,7 @@ FOLDER = Path(os.environ.get("CONFORMANCE_FOLDER", "."))
 UPSTREAM = os.environ.get("CONFORMANCE_UPSTREAM", "")
 REFUSED = os.environ.get("CONFORMANCE_REFUSED", "")
 PIECE = b"x" * 65_536
-PIECES = 400  # 25 MB: more than the buffers between server and client hold
+PIECES = 160  # 10 MB: more than the buffers between server and client hold
 
 
 class Unhandled(RuntimeError):

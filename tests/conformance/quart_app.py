@@ -152,7 +152,9 @@ async def stream_endless() -> Response:
         finally:
             tell("ended")
 
-    return Response(parts(), content_type="text/plain", timeout=None)
+    response = Response(parts(), content_type="text/plain")
+    response.timeout = None
+    return response
 
 
 @app.get("/stream/large")
@@ -293,6 +295,23 @@ async def ws(room: str) -> None:
 @app.websocket("/ws/<room>/fails")
 async def ws_fails(room: str) -> None:
     raise Unhandled("before it was accepted")
+
+
+@app.websocket("/ws/<room>/accepts")
+async def ws_accepts(room: str) -> None:
+    await websocket.accept()
+    raise Unhandled("after it was accepted")
+
+
+@app.websocket("/ws/<room>/works")
+async def ws_works(room: str) -> None:
+    await websocket.send(await websocket.receive())
+    work("for the message")
+    await websocket.send("done")
+    try:
+        await until("never")
+    finally:
+        tell("ended")
 
 
 @app.websocket("/ws/<room>/refuses")

@@ -62,7 +62,7 @@ def opened(side: Side, path: str) -> socket.socket:
     """Return a connection over which `path` was asked for."""
     address = urlsplit(side.url)
     connection = socket.socket()
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     connection.connect((address.hostname, address.port))
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
     return connection
@@ -70,10 +70,10 @@ def opened(side: Side, path: str) -> socket.socket:
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
     """Read until `end` was received, or the connection has ended."""
-    data = b""
-    while end not in data[-len(end) - 65_536 :] and (part := connection.recv(65_536)):
-        data += part
-    return data
+    tail = b""
+    while end not in tail and (part := connection.recv(65_536)):
+        tail = tail[-len(end) :] + part
+    return tail
 
 
 def stream_held(side: Side) -> None:
@@ -123,6 +123,14 @@ def ws_closed_by_client(side: Side) -> None:
         connection.close(4002, "bye")
 
 
+def ws_busy(side: Side) -> None:
+    with socket_of(side, "/ws/lounge/works", {}) as connection:
+        connection.send("hello")
+        connection.recv(timeout=10)
+        connection.recv(timeout=10)
+    side.wait_until_told("ended")
+
+
 def socket_of(side: Side, path: str, headers: Mapping[str, str]) -> ClientConnection:
     return connect(side.url.replace("http", "ws") + path, additional_headers=headers, compression=None, proxy=None)
 
@@ -159,10 +167,10 @@ SCENARIOS = [
     Scenario("disconnected early", disconnected_early),
     Scenario("cancelled", broken_off("/cancelled")),
     Scenario("traceparent", get("/plain", traceparent=f"{W3C}01")),
-    Scenario("traceparent dropped", get("/plain", traceparent=f"{W3C}00")),
+    Scenario("traceparent dropped", get("/plain", traceparent=f"{W3C}00"), (0, 0)),
     Scenario("traceparent kept by its caller", get("/plain", traceparent=f"{W3C}01", tracestate="dd=s:2;o:rum,ot=th:8")),
     Scenario("datadog headers", get("/plain", **DATADOG, x_datadog_sampling_priority="1")),
-    Scenario("datadog headers dropped", get("/plain", **DATADOG, x_datadog_sampling_priority="-1")),
+    Scenario("datadog headers dropped", get("/plain", **DATADOG, x_datadog_sampling_priority="-1"), (0, 0)),
     Scenario("datadog headers kept", get("/plain", **DATADOG, x_datadog_sampling_priority="2")),
     Scenario("datadog headers without decision", get("/plain", **DATADOG)),
     Scenario("unhandled, dropped by its caller", get("/unhandled", **DATADOG, x_datadog_sampling_priority="-1")),
@@ -197,11 +205,17 @@ SCENARIOS = [
     Scenario("websocket closed by the handler", ws("/ws/lounge", "hello", "close"), (5, 5)),
     Scenario("websocket closed by the client", ws_closed_by_client, (4, 4)),
     Scenario("websocket unhandled", ws("/ws/lounge", "fail"), (2, 2)),
+    Scenario("websocket unhandled after accept", ws("/ws/lounge/accepts", "hello"), (2, 1)),
+    Scenario("websocket busy when closed", ws_busy, (6, 6)),
     Scenario("websocket unhandled at once", ws("/ws/lounge/fails"), (1, 1)),
     Scenario("websocket refused", ws("/ws/lounge/refuses"), (1, 1)),
     Scenario("websocket 404", ws("/nowhere/42"), (1, 1)),
     Scenario("probe", get("/health"), (0, 1)),
     Scenario("probe traced", get("/health", traceparent=f"{W3C}01"), (0, 1)),
+    Scenario("sampled out by its caller", get("/plain", traceparent=f"{W3C}00"), (1, 1), RATE_0),
+    Scenario("sampled out by a datadog caller", get("/plain", **DATADOG, x_datadog_sampling_priority="-1"), (1, 1), RATE_0),
+    Scenario("kept by its caller", get("/plain", traceparent=f"{W3C}01"), (1, 1), RATE_0),
+    Scenario("kept by a datadog caller", get("/plain", **DATADOG, x_datadog_sampling_priority="2"), (1, 1), RATE_0),
     Scenario("sampled out", get("/plain"), (1, 1), RATE_0),
     Scenario("sampled out, unhandled", get("/unhandled"), (1, 1), RATE_0),
     Scenario("sampled out, background", get("/background/before"), (3, 3), RATE_0),
