@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any, Protocol, cast
 
@@ -170,7 +171,7 @@ class _Tracing:
             raise error from error.__cause__
 
 
-class _Served:
+class _Served(ABC):
     """What is known of one request or WebSocket while it is served.
 
     Attributes:
@@ -211,9 +212,17 @@ class _Served:
         if not self.decided:
             span.set_tag("manual.keep")
 
+    @abstractmethod
+    async def receive(self) -> Message:
+        """Receive for ddtrace's middleware."""
+
     async def send(self, message: Message) -> None:
         """Send what comes out of ddtrace's middleware."""
         await self.server_send(message)
+
+    @abstractmethod
+    async def call(self, quart: ASGIApp, receive: Receive, send: Send) -> None:
+        """Call Quart; `receive` and `send` are those of ddtrace's middleware."""
 
 
 class _Request(_Served):
@@ -259,7 +268,8 @@ class _WebSocket(_Served):
     """
 
     gone: Message | None = None  # the disconnect
-    told = False  # ddtrace knows of it
+    closed = False  # ddtrace knows the end of it
+    over = False  # the handler is
 
     def name(self, connection: Any) -> None:
         super().name(connection)
@@ -268,24 +278,24 @@ class _WebSocket(_Served):
             connection._get_current_object().receive = self.take_traced  # noqa: SLF001 - werkzeug's way to what a proxy stands for
 
     async def take_traced(self) -> Any:
-        """Give the handler the next message."""
+        """Give the handler the next message, by way of ddtrace's middleware."""
         message = await self.traced_receive()
         if message["type"] == "websocket.disconnect":
             raise self.cancelled
         return message.get("text", message.get("bytes"))
 
     async def receive(self) -> Message:
-        try:
-            data = self.gone or await self.take()
-        except BaseException as error:
-            if self.gone is None:
-                raise
-            self.cancelled = error
-            data = self.gone
-        if data is self.gone:
-            self.told = True
-            return data
-        return {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
+        if not self.over:
+            try:
+                data = await self.take()
+            except BaseException as error:
+                if self.gone is None:
+                    raise
+                self.cancelled = error
+            else:
+                return {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
+        self.closed = True
+        return cast("Message", self.gone)
 
     async def read_ahead(self) -> Message:
         """Receive for Quart."""
@@ -300,12 +310,14 @@ class _WebSocket(_Served):
                 self.span.set_tag("http.status_code", "101")
             elif message["type"] == "websocket.http.response.start":
                 self._refuse(message["status"])
+            self.closed |= message["type"] in {"websocket.close", "websocket.http.response.start"}
             # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
             await send({key: value for key, value in message.items() if value is not None})
 
         self.traced_receive = receive
         await quart(self.scope, self.read_ahead, watch_send)
-        if self.gone is not None and not self.told:  # the handler was not waiting for a message
+        self.over = True
+        if self.gone is not None and not self.closed:  # the handler was not waiting for a message
             await receive()
 
     def _refuse(self, status: int) -> None:

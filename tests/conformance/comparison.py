@@ -47,7 +47,7 @@ def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
     ordered = sorted(spans, key=lambda span: (span["start"], span["span_id"]))
     labels: dict[int, str] = {}
     for span in ordered:
-        kind = KINDS.get(span["name"], span["name"])
+        kind: str = KINDS.get(span["name"]) or span["name"]
         if kind == "work":
             kind = f"work: {span['resource']}"
         elif kind == "websocket.receive" and "websocket.message.frames" not in span["metrics"]:
@@ -63,20 +63,17 @@ def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
 def compare(quart: Sequence[Span], fastapi: Sequence[Span]) -> list[Difference]:
     """Return every attribute in which two sets of spans differ; a span that one side lacks is one difference."""
     ours, theirs = describe(quart), describe(fastapi)
-    found = []
+    found: list[Difference] = []
     for label in sorted({*ours, *theirs}):
         if label not in ours or label not in theirs:
-            found.append(Difference(label, "span", _presence(label in ours), _presence(label in theirs)))
+            present = {True: "present", False: None}
+            found.append(Difference(label, "span", present[label in ours], present[label in theirs]))
             continue
         for name in sorted({*ours[label], *theirs[label]}):
             values = ours[label].get(name), theirs[label].get(name)
             if values[0] != values[1]:
                 found.append(Difference(label, name, *values))
     return found
-
-
-def _presence(present: bool) -> str | None:
-    return "present" if present else None
 
 
 def _attributes(span: Span, labels: Mapping[int, str], traces: Mapping[int, str]) -> Attributes:
@@ -89,7 +86,9 @@ def _attributes(span: Span, labels: Mapping[int, str], traces: Mapping[int, str]
         "type": span["type"],
         "error": str(span["error"]),
         "parent": labels.get(parent, f"{parent:016x}") if parent else "none",
-        "trace": f"that of {traces[span['trace_id']]}" if made or not _remote(span, labels) else f"{span['trace_id']:016x}",
+        "trace": f"that of {traces[span['trace_id']]}"
+        if made or not _remote(span, labels)
+        else f"{span['trace_id']:016x}",
         "links": "; ".join(_links(span, labels)),
     }
     for name, value in {**span["meta"], **span["metrics"]}.items():

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import pytest
-from comparison import Difference, compare
-from differences import TABLE, render
-from pair import Side, pair
+from conformance.comparison import Difference, compare
+from conformance.differences import TABLE, render
+from conformance.pair import Side, pair
+from conformance.scenarios import Scenario
 from running import Span
-from scenarios import Scenario
 
 Pair = dict[str, Side]
 Pairs = Callable[[Mapping[str, str]], Pair]
@@ -67,6 +67,8 @@ def differ(pairs: Pairs) -> Callable[[Scenario], list[Difference]]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    terminalreporter.section("Quart with tracing.py beside FastAPI with ddtrace's own integration: what differs, and why")
+    terminalreporter.section(
+        "Quart with tracing.py beside FastAPI with ddtrace's own integration: what differs, and why"
+    )
     for line in render(TABLE):
         terminalreporter.write_line(line)

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
 from ddtrace.trace import tracer
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
-from outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
 from starlette.websockets import WebSocketDisconnect
 
 
@@ -27,7 +27,7 @@ async def slow_work(name: str) -> None:
 
 @asynccontextmanager
 async def held_open(app: FastAPI) -> AsyncIterator[None]:
-    async with client({"request": []}) as outgoing:
+    async with client() as outgoing:
         app.state.client = outgoing
         yield
 
@@ -185,11 +185,6 @@ async def held() -> Response:
     finally:
         tell("ended")
     return text("held")
-
-
-@app.get("/cancelled")
-async def cancelled() -> Response:
-    raise asyncio.CancelledError("by the handler itself")
 
 
 @app.get("/sync")

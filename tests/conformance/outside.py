@@ -16,11 +16,19 @@ from httpx_aiohttp import AiohttpTransport
 FOLDER = Path(os.environ.get("CONFORMANCE_FOLDER", "."))
 UPSTREAM = os.environ.get("CONFORMANCE_UPSTREAM", "")
 REFUSED = os.environ.get("CONFORMANCE_REFUSED", "")
+CALLS = {
+    "success": f"{UPSTREAM}/items/42?token=hidden",
+    "redirect": f"{UPSTREAM}/redirect",
+    "error": f"{UPSTREAM}/error",
+    "late": f"{UPSTREAM}/late",
+    "cancelled": f"{UPSTREAM}/late",
+    "refused": f"{REFUSED}/items/42",
+}
 PIECE = b"x" * 65_536
 PIECES = 160  # 10 MB: more than the buffers between server and client hold
 
 
-class Unhandled(RuntimeError):
+class Unhandled(RuntimeError):  # noqa: N818 - named for its part here
     """What no error handler takes."""
 
 
@@ -34,7 +42,7 @@ class Handled(Exception):  # noqa: N818 - named for its part here
 
 async def until(name: str) -> None:
     """Wait until the test has left the file `name`."""
-    while not (FOLDER / name).exists():  # noqa: ASYNC240 - a stat costs less than a thread
+    while not (FOLDER / name).exists():  # noqa: ASYNC110 - nobody inside could set an event
         await asyncio.sleep(0.01)
 
 
@@ -43,31 +51,24 @@ def tell(name: str) -> None:
     (FOLDER / name).touch()
 
 
-def client(hooks: dict[str, Any]) -> httpx.AsyncClient:
-    """Return the client that both applications call their peer with: one connection pool, no proxies, short patience."""
-    transport = AiohttpTransport(trust_env=False)
+def client(*on_request: Any) -> httpx.AsyncClient:
+    """Return the client that both applications call their peer with."""
     return httpx.AsyncClient(
-        transport=transport, timeout=5, trust_env=False, follow_redirects=True, event_hooks={"request": hooks["request"]}
+        transport=AiohttpTransport(trust_env=False),
+        trust_env=False,
+        follow_redirects=True,
+        event_hooks={"request": list(on_request)},
     )
 
 
 async def call(outgoing: httpx.AsyncClient, kind: str) -> str:
     """Call the peer in the way that `kind` names, and say how it went."""
     try:
-        if kind == "success":
-            return (await outgoing.get(f"{UPSTREAM}/items/42?token=hidden")).text
-        if kind == "redirect":
-            return (await outgoing.get(f"{UPSTREAM}/redirect")).text
-        if kind == "refused":
-            return (await outgoing.get(f"{REFUSED}/items/42")).text
-        if kind == "late":
-            return (await outgoing.get(f"{UPSTREAM}/late", timeout=0.2)).text
-        if kind == "cancelled":
-            async with asyncio.timeout(0.2):
-                return (await outgoing.get(f"{UPSTREAM}/late")).text
-        if kind == "error":
-            return (await outgoing.get(f"{UPSTREAM}/error")).text
-        async with outgoing.stream("POST", f"{UPSTREAM}/stream", content=b"asked") as response:
-            return str(len(b"".join([part async for part in response.aiter_bytes()])))
+        if kind == "streamed":
+            async with outgoing.stream("POST", f"{UPSTREAM}/stream", content=b"asked") as response:
+                return str(len(b"".join([part async for part in response.aiter_bytes()])))
+        patience = 0.2 if kind == "late" else 5
+        async with asyncio.timeout(0.2 if kind == "cancelled" else None):
+            return (await outgoing.get(CALLS[kind], timeout=patience)).text
     except (httpx.HTTPError, TimeoutError) as error:
         return type(error).__name__

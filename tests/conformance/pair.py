@@ -16,8 +16,8 @@ from hello_service.launch import ENVIRONMENT_ONLY
 
 HERE = Path(__file__).resolve().parent
 COMMANDS = {
-    "quart": ("hypercorn", "quart_app:app", "--workers", "0", "--bind", "127.0.0.1:0"),
-    "fastapi": ("uvicorn", "fastapi_app:app", "--port", "0"),
+    "quart": ("hypercorn", "conformance.quart_app:app", "--workers", "0", "--bind", "127.0.0.1:0"),
+    "fastapi": ("uvicorn", "conformance.fastapi_app:app", "--port", "0"),
 }
 # Both sides have what hello-service gives its tracer, and the same names.
 ENVIRONMENT = {
@@ -136,7 +136,7 @@ def pair(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[dict[
             agent = stack.enter_context(trace_agent())
             environment = {
                 **ENVIRONMENT,
-                "PYTHONPATH": str(HERE),
+                "PYTHONPATH": str(HERE.parent),
                 "CONFORMANCE_FOLDER": str(own),
                 "CONFORMANCE_UPSTREAM": peer,
                 "CONFORMANCE_REFUSED": f"http://127.0.0.1:{free_port()}",

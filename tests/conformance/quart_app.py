@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
 from ddtrace.trace import tracer
-from outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
 from quart import Blueprint, Quart, Response, abort, current_app, jsonify, redirect, request, websocket
 
 from hello_service import tracing
@@ -29,7 +29,7 @@ async def slow_work(name: str) -> None:
 
 @app.while_serving
 async def held_open() -> AsyncGenerator[None, None]:
-    async with client({"request": [tracing.name_client_span]}) as outgoing:
+    async with client(tracing.name_client_span) as outgoing:
         app.extensions["client"] = outgoing
         yield
 
@@ -277,7 +277,7 @@ async def background_failed() -> str:
 
 @app.get("/call/<kind>")
 async def calling(kind: str) -> str:
-    return await call(app.extensions["client"], kind)
+    return str(await call(app.extensions["client"], kind))
 
 
 @app.websocket("/ws/<room>")

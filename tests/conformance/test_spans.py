@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from comparison import Difference
-from differences import TABLE
-from scenarios import SCENARIOS, Scenario
+from conformance.comparison import Difference
+from conformance.differences import TABLE
+from conformance.scenarios import SCENARIOS, Scenario
 
 Differ = Callable[[Scenario], list[Difference]]
 
