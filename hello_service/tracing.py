@@ -111,7 +111,7 @@ def flush(timeout: float) -> None:
 
 def trace_id() -> str | None:
     """Return the current trace id as 32 hexadecimal characters, None outside of a span."""
-    context = tracer.current_trace_context()
+    context = tracer.current_trace_context() if active() else None
     return f"{context.trace_id:032x}" if context is not None and context.trace_id else None
 
 
@@ -121,7 +121,7 @@ def log_ids() -> dict[str, str]:
     Source: Datadog, "Correlating Python Logs and Traces": `dd.trace_id` here in hexadecimal (128 bits),
     `dd.span_id` in decimal.
     """
-    context = tracer.current_trace_context()
+    context = tracer.current_trace_context() if active() else None
     if context is None or not context.trace_id:
         return {}
     return {"dd.trace_id": f"{context.trace_id:032x}", "dd.span_id": str(context.span_id)}
@@ -189,6 +189,9 @@ class _Served(ABC):
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
         self.named = {**scope, "tracing": self}
+        # A # would begin a fragment in http.url, where ddtrace looks for no secrets.
+        self.named["path"] = scope["path"].replace("#", "%23")
+        self.named["query_string"] = scope["query_string"].replace(b"#", b"%23")
         self.method = "websocket"
         if scope["type"] == "http":
             self.method = scope["method"] if scope["method"] in METHODS else "OTHER"
@@ -282,6 +285,7 @@ class _WebSocket(_Served):
         message = await self.traced_receive()
         if message["type"] == "websocket.disconnect":
             raise self.cancelled
+        tracer.context_provider.activate(self.named["datadog"]["current_receive_span"].context)
         return message.get("text", message.get("bytes"))
 
     async def receive(self) -> Message:

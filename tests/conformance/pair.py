@@ -83,12 +83,17 @@ def upstream() -> Iterator[tuple[str, list[Mapping[str, str]]]]:
 
 @dataclass
 class Side:
-    """One of the two services, and what a scenario needs of it."""
+    """One of the two services, and what a scenario needs of it.
+
+    Attributes:
+        received: the headers of every GET that the peer of outbound calls was sent, by either service.
+    """
 
     name: str
     running: Running
     agent: Agent
     folder: Path
+    received: list[Mapping[str, str]]
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
 
     @property
@@ -128,7 +133,7 @@ def is_last(span: Span) -> bool:
 def pair(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[dict[str, Side]]:
     """Run both services with the same environment, and yield them by name."""
     with ExitStack() as stack:
-        peer, _ = stack.enter_context(upstream())
+        peer, received = stack.enter_context(upstream())
         sides: dict[str, Side] = {}
         for name, command in COMMANDS.items():
             own = folder / name
@@ -146,7 +151,7 @@ def pair(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[dict[
             running = stack.enter_context(
                 started([str(BIN / "ddtrace-run"), str(BIN / command[0]), *command[1:]], clean_environment(environment))
             )
-            sides[name] = Side(name, running, agent, own)
+            sides[name] = Side(name, running, agent, own, received)
             stack.callback(sides[name].client.close)
         for side in sides.values():
             side.running.wait_until_running()
