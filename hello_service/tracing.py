@@ -133,7 +133,7 @@ async def name_client_span(outgoing: ClientRequest) -> None:
     The resource is `METHOD host/path`, with path segments that hold digits replaced by `?`. Two request extensions
     say it better: `route` (the path with its variables' names) and `peer_service` (the host name otherwise).
     """
-    span = tracer.current_span()
+    span = tracer.current_span() if active() else None
     if span is None or span.get_tag("component") != "httpx" or span.get_tag("peer.service") is not None:
         return  # not traced, or the second hop of a redirect
     url, hints = outgoing.url, outgoing.extensions
@@ -285,8 +285,13 @@ class _WebSocket(_Served):
         message = await self.traced_receive()
         if message["type"] == "websocket.disconnect":
             raise self.cancelled
-        tracer.context_provider.activate(self.named["datadog"]["current_receive_span"].context)
+        self.resume()
         return message.get("text", message.get("bytes"))
+
+    def resume(self) -> None:
+        """Let what the handler does next belong to the message that it has taken; ddtrace forgets a finished span."""
+        if received := self.named["datadog"].get("current_receive_span"):
+            tracer.context_provider.activate(received.context)
 
     async def receive(self) -> Message:
         if not self.over:
@@ -317,6 +322,7 @@ class _WebSocket(_Served):
             self.closed |= message["type"] in {"websocket.close", "websocket.http.response.start"}
             # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
             await send({key: value for key, value in message.items() if value is not None})
+            self.resume()
 
         self.traced_receive = receive
         await quart(self.scope, self.read_ahead, watch_send)

@@ -70,6 +70,7 @@ def render(lines: Sequence[Line]) -> list[str]:
 KEPT = "an error trace that this process started is kept, whatever the rate"
 TYPED = "the exception that an error handler answered with a 5xx is on the span"
 WHERE = "a WebSocket is named by its route; FastAPI's is named by its raw path: unbounded cardinality"
+MESSAGE = "what a handler does for a message belongs to that message; FastAPI's is a trace of its own each time"
 NO_ROUTE = "a path that nothing serves is no resource: FastAPI's is the raw path, unbounded cardinality"
 
 FOLLOWS = "kept or not as its request is: FastAPI's decides again, so a kept request can miss its task"
@@ -272,6 +273,17 @@ TABLE = [
         SAME,
         "the first of FastAPI's is of the opening",
     ),
+    Line("websocket busy when closed", "work: *", "parent", "websocket.receive", "none", BETTER, MESSAGE),
+    Line(
+        "websocket busy when closed",
+        "work: *",
+        "trace",
+        "that of websocket.receive",
+        "that of work: *",
+        BETTER,
+        MESSAGE,
+    ),
+    Line("websocket busy when closed", "work: *", "_dd.p.dm", None, "-0", BETTER, MESSAGE),
     # Probes.
     Line(
         "probe*",

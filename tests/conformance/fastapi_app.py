@@ -314,8 +314,10 @@ async def ws_accepts(socket: WebSocket, room: str) -> None:
 @app.websocket("/ws/{room}/works")
 async def ws_works(socket: WebSocket, room: str) -> None:
     await socket.accept()
-    await socket.send_text(await socket.receive_text())
-    work("for the message")
+    message = await socket.receive_text()
+    work("before the answer")
+    await socket.send_text(message)
+    work("after the answer")
     await socket.send_text("done")
     try:
         await socket.receive_text()

@@ -305,8 +305,10 @@ async def ws_accepts(room: str) -> None:
 
 @app.websocket("/ws/<room>/works")
 async def ws_works(room: str) -> None:
-    await websocket.send(await websocket.receive())
-    work("for the message")
+    message = await websocket.receive()
+    work("before the answer")
+    await websocket.send(message)
+    work("after the answer")
     await websocket.send("done")
     try:
         await until("never")

@@ -218,7 +218,7 @@ SCENARIOS = [
     Scenario("websocket closed by the client", ws_closed_by_client, (4, 4)),
     Scenario("websocket unhandled", ws("/ws/lounge", "fail"), (2, 2)),
     Scenario("websocket unhandled after accept", ws("/ws/lounge/accepts", "hello"), (2, 1)),
-    Scenario("websocket busy when closed", ws_busy, (6, 6)),
+    Scenario("websocket busy when closed", ws_busy, (7, 7)),
     Scenario("websocket unhandled at once", ws("/ws/lounge/fails"), (1, 1)),
     Scenario("websocket refused", ws("/ws/lounge/refuses"), (1, 1)),
     Scenario("websocket 404", ws("/nowhere/42"), (1, 1)),

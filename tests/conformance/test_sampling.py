@@ -53,7 +53,7 @@ def counted(agent: Agent) -> Counter[tuple[str, str]]:
 @pytest.mark.timeout(180)
 async def test_a_tenth_is_kept_all_errors_are_and_all_is_counted(agent: Agent) -> None:
     """5,000 requests at DD_TRACE_SAMPLE_RATE=0.1; the tracer's limit of 100 traces a second is out of the way."""
-    settings = {"FAULTS": "true", "DD_TRACE_SAMPLE_RATE": "0.1", "DD_TRACE_RATE_LIMIT": "10000", "LOG_LEVEL": "WARNING"}
+    settings = {"FAULTS": "true", "DD_TRACE_SAMPLE_RATE": "0.1", "DD_TRACE_RATE_LIMIT": "10000"}
     with service(agent.url, settings) as running:
         statuses = await send(running.url)
         await asyncio.to_thread(running.stop)
