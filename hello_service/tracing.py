@@ -13,7 +13,8 @@ ddtrace's ASGI middleware makes the span of a request. What it can't know of Qua
 - an exception puts type, message and stack on the span, although Quart answers it inside the application;
 - a trace that this process started and that ends in an error is kept, whatever the sample rate;
 - probes have no span, and so no stats;
-- what `app.add_background_task` runs is a trace of its own, linked to its request's span;
+- what `app.add_background_task` runs is a trace of its own, linked to its request's span and kept when that is;
+- a WebSocket and its messages are named by the route, and what a handler does for a message belongs to that message;
 - a client that went away is tagged on the span, which otherwise would look like a success;
 - `traceresponse` (W3C Trace Context, level 2) tells the caller the trace id;
 - an outbound call's span has a resource that a person can read, and `peer.service`.
@@ -36,12 +37,7 @@ from ddtrace.contrib.asgi import TraceMiddleware
 from ddtrace.contrib.internal.trace_utils import _copy_trace_level_tags
 from ddtrace.trace import Span, tracer
 from quart import Quart, has_request_context, has_websocket_context, request, websocket
-from quart.signals import (
-    got_request_exception,
-    got_websocket_exception,
-    request_started,
-    websocket_started,
-)
+from quart.signals import got_request_exception, got_websocket_exception, request_started, websocket_started
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -229,7 +225,6 @@ class _Served(ABC):
 
 
 class _Request(_Served):
-    answered = False
     complete = False
 
     async def receive(self) -> Message:
@@ -240,7 +235,6 @@ class _Request(_Served):
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.answered = True
             self._respond(message)
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.complete = True
@@ -256,7 +250,7 @@ class _Request(_Served):
 
     async def call(self, quart: ASGIApp, receive: Receive, send: Send) -> None:
         await quart(self.scope, receive, send)
-        if not self.answered and self.span.get_tag(CLIENT_DISCONNECTED) is None:
+        if self.span.get_tag("http.status_code") is None and self.span.get_tag(CLIENT_DISCONNECTED) is None:
             # Quart says nothing of a handler that was cancelled; the server answers 500.
             self.span.error = 1
             self.span.set_tag("error.type", "asyncio.exceptions.CancelledError")

@@ -102,7 +102,8 @@ def disconnected_early(side: Side) -> None:
     """Go away while the handler works; what it would have answered is never sent."""
     with opened(side, "/held"):
         side.wait_until_told("begun")
-    side.release("held")
+    if side.name == "fastapi":
+        side.release("held")  # nothing else ends the handler there
     side.wait_until_told("ended")
 
 

@@ -81,12 +81,3 @@ def test_the_file_needs_nothing_but_ddtrace_and_quart() -> None:
             imported.add((node.module or "").partition(".")[0])
 
     assert imported - sys.stdlib_module_names == {"ddtrace", "quart"}
-
-
-def test_the_file_reads_in_one_sitting() -> None:
-    """Code and comments; blank lines and the docstring that shows its use are not counted."""
-    text = SOURCE.read_text()
-    head = len((ast.get_docstring(ast.parse(text)) or "").splitlines())
-    lines = [line for line in text.splitlines() if line.strip()]
-
-    assert len(lines) - head <= 300
