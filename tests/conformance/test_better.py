@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -156,6 +157,37 @@ def test_a_request_hangs_under_its_caller(quart: Side) -> None:
     assert span["parent_id"] == int(PARENT, 16)
     assert f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}" == TRACE
     assert answer.headers["traceresponse"] == f"00-{TRACE}-{span['span_id']:016x}-01"
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "function"),
+    [
+        ("/unhandled", "outside.Unhandled", "unhandled"),
+        ("/sync/unhandled", "outside.Unhandled", "sync_unhandled"),
+        ("/grouped", "builtins.ExceptionGroup", "grouped"),
+        ("/hook/before", "outside.Unhandled", "before"),
+        ("/hook/after", "outside.Unhandled", "after"),
+        ("/stream/broken", "outside.Unhandled", "parts"),
+        ("/handled/503", "outside.Handled", "handled"),
+        ("/abort/503", "werkzeug.exceptions.ServiceUnavailable", "aborted"),
+        ("/answered/500", None, None),
+    ],
+)
+def test_an_error_is_kept_and_says_what_it_was(
+    pairs: Pairs, path: str, error: str | None, function: str | None
+) -> None:
+    """At a rate of 0, with the type of the exception and the function that raised it, also when a handler answered."""
+    side = pairs(RATE_0)["quart"]
+    side.clear()
+    with suppress(httpx.RemoteProtocolError):
+        side.client.get(side.url + path)
+    (span,) = side.collect(1)
+
+    assert span["error"] == 1
+    assert span["metrics"]["_sampling_priority_v1"] == 2
+    assert (span["meta"].get("error.type") or "").endswith(error or "")
+    assert ("error.type" in span["meta"]) == (error is not None)
+    assert f", in {function}\n" in span["meta"].get("error.stack", ", in None\n")
 
 
 @pytest.mark.parametrize(
