@@ -13,7 +13,8 @@ ddtrace's ASGI middleware makes the span of a request. What it can't know of Qua
 - an exception puts type, message and stack on the span, although Quart answers it inside the application;
 - a trace that this process started and that ends in an error is kept, whatever the sample rate;
 - probes have no span, and so no stats;
-- what `app.add_background_task` runs is a trace of its own, linked to its request's span;
+- what `app.add_background_task` runs is a trace of its own, linked to its request's span and kept when that is;
+- a WebSocket and its messages are named by the route, and what a handler does for a message belongs to that message;
 - a client that went away is tagged on the span, which otherwise would look like a success;
 - `traceresponse` (W3C Trace Context, level 2) tells the caller the trace id;
 - an outbound call's span has a resource that a person can read, and `peer.service`.
@@ -25,20 +26,18 @@ from __future__ import annotations
 
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any, Protocol, cast
 
 import ddtrace
 from ddtrace import config
+from ddtrace.constants import USER_KEEP
 from ddtrace.contrib.asgi import TraceMiddleware
+from ddtrace.contrib.internal.trace_utils import _copy_trace_level_tags
 from ddtrace.trace import Span, tracer
-from quart import Quart, has_request_context, request, websocket
-from quart.signals import (
-    got_request_exception,
-    got_websocket_exception,
-    request_started,
-    websocket_started,
-)
+from quart import Quart, has_request_context, has_websocket_context, request, websocket
+from quart.signals import got_request_exception, got_websocket_exception, request_started, websocket_started
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -76,8 +75,8 @@ def trace(app: Quart, probes: Collection[str] = (), service: str | None = None) 
         config.service = config.asgi["service_name"] = service
     around: Any = _Tracing(cast("ASGIApp", app.asgi_app), frozenset(probes))
     app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
-    request_started.connect(_name_request, app)
-    websocket_started.connect(_name_websocket, app)
+    request_started.connect(_name, app)
+    websocket_started.connect(_name, app)
     got_request_exception.connect(_remember, app)
     got_websocket_exception.connect(_mark_websocket, app)
     _remember_handled_exceptions(app)
@@ -108,7 +107,7 @@ def flush(timeout: float) -> None:
 
 def trace_id() -> str | None:
     """Return the current trace id as 32 hexadecimal characters, None outside of a span."""
-    context = tracer.current_trace_context()
+    context = tracer.current_trace_context() if active() else None
     return f"{context.trace_id:032x}" if context is not None and context.trace_id else None
 
 
@@ -118,7 +117,7 @@ def log_ids() -> dict[str, str]:
     Source: Datadog, "Correlating Python Logs and Traces": `dd.trace_id` here in hexadecimal (128 bits),
     `dd.span_id` in decimal.
     """
-    context = tracer.current_trace_context()
+    context = tracer.current_trace_context() if active() else None
     if context is None or not context.trace_id:
         return {}
     return {"dd.trace_id": f"{context.trace_id:032x}", "dd.span_id": str(context.span_id)}
@@ -130,7 +129,7 @@ async def name_client_span(outgoing: ClientRequest) -> None:
     The resource is `METHOD host/path`, with path segments that hold digits replaced by `?`. Two request extensions
     say it better: `route` (the path with its variables' names) and `peer_service` (the host name otherwise).
     """
-    span = tracer.current_span()
+    span = tracer.current_span() if active() else None
     if span is None or span.get_tag("component") != "httpx" or span.get_tag("peer.service") is not None:
         return  # not traced, or the second hop of a redirect
     url, hints = outgoing.url, outgoing.extensions
@@ -145,120 +144,198 @@ class _Tracing:
     def __init__(self, app: ASGIApp, probes: frozenset[str]) -> None:
         self.quart = app
         self.probes = probes
-        self.traced = TraceMiddleware(
-            self._unwrapped, handle_exception_span=_mark_unanswered, span_modifier=_prepare_span
-        )
+        self.traced = TraceMiddleware(self._call_quart, handle_exception_span=_mark_unanswered, span_modifier=_begin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope["path"] in self.probes:
             await self.quart(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
-        else:
-            await self._http(scope, receive, send)
+            return
+        served = (_WebSocket if scope["type"] == "websocket" else _Request)(scope, receive, send)
+        await self.traced(served.named, served.receive, served.send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        complete = False
-
-        async def watch_receive() -> Message:
-            message = await receive()
-            if message["type"] == "http.disconnect" and not complete:
-                _request_span(scope).set_tag(CLIENT_DISCONNECTED, "true")
-            return message
-
-        async def watch_send(message: Message) -> None:
-            nonlocal complete
-            if message["type"] == "http.response.start":
-                _respond(scope, message)
-            elif message["type"] == "http.response.body" and not message.get("more_body", False):
-                complete = True
-            await send(message)
-
-        await self.traced(scope, watch_receive, watch_send)
-
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # ddtrace names each message's span by the path of the scope that it was given: let it have one of its own,
-        # which _name_websocket gives the route, and Quart the real one.
-        named = dict(scope)
-        scope["tracing.named"] = named
-        named["tracing.quart"] = scope
-        await self.traced(named, receive, send)
-
-    async def _unwrapped(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _call_quart(self, named: Scope, receive: Receive, send: Send) -> None:
         """Call Quart; an exception comes out as it was raised, not in the group that Quart's task group makes of it."""
-        quart_scope = scope.get("tracing.quart", scope)
-        quart_scope["datadog"] = scope["datadog"]
-
-        async def watch_send(message: Message) -> None:
-            if message["type"] == "websocket.accept":
-                _request_span(scope).set_tag("http.status_code", "101")
-            elif message["type"] == "websocket.http.response.start":
-                _refuse_websocket(scope, message)
-            await send(message)
-
+        served: _Served = named["tracing"]
+        served.scope["datadog"] = named["datadog"]
         try:
-            await self.quart(quart_scope, receive, watch_send if scope["type"] == "websocket" else send)
+            await served.call(self.quart, receive, send)
         except BaseException as raised:  # noqa: BLE001 - raised again below; a cancelled request is an error, too
             error = raised
             while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
                 error = error.exceptions[0]
-            _keep_error(scope, _request_span(scope), error)
+            served.keep_error(error)
             raise error from error.__cause__
 
 
-def _request_span(scope: Scope) -> Span:
-    span: Span = scope["datadog"]["request_spans"][0]
-    return span
+class _Served(ABC):
+    """What is known of one request or WebSocket while it is served.
+
+    Attributes:
+        scope: the one that Quart has. It has this object under `tracing`, so that Quart's signals find it.
+        named: the one that ddtrace's middleware has; what that names by the path is named by the route.
+        span: of the request, or of the WebSocket's handshake.
+        decided: the caller decided whether this trace is kept.
+        exception: the last one that Quart has seen.
+    """
+
+    span: Span
+    decided = False
+    exception: BaseException | None = None
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.named = {**scope, "tracing": self}
+        # A # would begin a fragment in http.url, where ddtrace looks for no secrets.
+        self.named["path"] = scope["path"].replace("#", "%23")
+        self.named["query_string"] = scope["query_string"].replace(b"#", b"%23")
+        self.method = "websocket"
+        if scope["type"] == "http":
+            self.method = scope["method"] if scope["method"] in METHODS else "OTHER"
+        self.server_receive, self.server_send = receive, send
+        scope["tracing"] = self
+
+    def name(self, connection: Any) -> None:
+        """Name the span by the route that Quart has found, or by the status when it found none."""
+        if connection.url_rule is not None:
+            self.named["path"] = connection.url_rule.rule
+            self.span.set_tag("http.route", connection.url_rule.rule)
+        else:
+            self.named["path"] = str(connection.routing_exception.code)
+        self.span.resource = f"{self.method} {self.named['path']}"
+
+    def keep_error(self, error: BaseException | None, span: Span | None = None) -> None:
+        """Put `error` on the span (the request's unless another is given), and keep the trace."""
+        span = span or self.span
+        if error is not None:
+            span.set_exc_info(type(error), error, error.__traceback__)
+        if not self.decided:
+            span.set_tag("manual.keep")
+
+    @abstractmethod
+    async def receive(self) -> Message:
+        """Receive for ddtrace's middleware."""
+
+    async def send(self, message: Message) -> None:
+        """Send what comes out of ddtrace's middleware."""
+        await self.server_send(message)
+
+    @abstractmethod
+    async def call(self, quart: ASGIApp, receive: Receive, send: Send) -> None:
+        """Call Quart; `receive` and `send` are those of ddtrace's middleware."""
 
 
-def _prepare_span(span: Span, scope: Scope) -> None:
-    span.resource = scope.get("method", "websocket")  # until a route is known; never the raw path
-    scope["datadog"]["decided"] = span.context.sampling_priority is not None  # by the caller
+class _Request(_Served):
+    complete = False
+
+    async def receive(self) -> Message:
+        message = await self.server_receive()
+        if message["type"] == "http.disconnect" and not self.complete:
+            self.span.set_tag(CLIENT_DISCONNECTED, "true")
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._respond(message)
+        elif message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.complete = True
+        await self.server_send(message)
+
+    def _respond(self, message: Message) -> None:
+        """Finish what the span of an error needs, and tell the caller the trace id."""
+        if self.span.error:
+            self.keep_error(self.exception)
+        sampled = _sampling_priority(self.span) > 0
+        parent = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}"
+        message["headers"] = [*message["headers"], (b"traceresponse", parent.encode())]
+
+    async def call(self, quart: ASGIApp, receive: Receive, send: Send) -> None:
+        await quart(self.scope, receive, send)
+        if self.span.get_tag("http.status_code") is None and self.span.get_tag(CLIENT_DISCONNECTED) is None:
+            # Quart says nothing of a handler that was cancelled; the server answers 500.
+            self.span.error = 1
+            self.span.set_tag("error.type", "asyncio.exceptions.CancelledError")
+            self.span.set_tag("error.message", "the request was cancelled before it was answered")
+            self.span.set_tag("http.status_code", "500")
+            self.keep_error(None)
 
 
-def _method(scope: Scope) -> str:
-    return scope["method"] if scope["method"] in METHODS else "OTHER"
+class _WebSocket(_Served):
+    """Quart reads ahead of its handler; for ddtrace a message is received when the handler takes it. So its span is the
+    parent of what the handler does and sends until it asks for the next one.
+    """
+
+    gone: Message | None = None  # the disconnect
+    closed = False  # ddtrace knows the end of it
+    over = False  # the handler is
+
+    def name(self, connection: Any) -> None:
+        super().name(connection)
+        self.take = connection.receive
+        if connection.url_rule is not None:
+            connection._get_current_object().receive = self.take_traced  # noqa: SLF001 - werkzeug's way to what a proxy stands for
+
+    async def take_traced(self) -> Any:
+        """Give the handler the next message, by way of ddtrace's middleware."""
+        message = await self.traced_receive()
+        if message["type"] == "websocket.disconnect":
+            raise self.cancelled
+        self.resume()
+        return message.get("text", message.get("bytes"))
+
+    def resume(self) -> None:
+        """Let what the handler does next belong to the message that it has taken; ddtrace forgets a finished span."""
+        if received := self.named["datadog"].get("current_receive_span"):
+            tracer.context_provider.activate(received.context)
+
+    async def receive(self) -> Message:
+        if not self.over:
+            try:
+                data = await self.take()
+            except BaseException as error:
+                if self.gone is None:
+                    raise
+                self.cancelled = error
+            else:
+                return {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
+        self.closed = True
+        return cast("Message", self.gone)
+
+    async def read_ahead(self) -> Message:
+        """Receive for Quart."""
+        message = await self.server_receive()
+        if message["type"] == "websocket.disconnect":
+            self.gone = message
+        return message
+
+    async def call(self, quart: ASGIApp, receive: Receive, send: Send) -> None:
+        async def watch_send(message: Message) -> None:
+            if message["type"] == "websocket.accept":
+                self.span.set_tag("http.status_code", "101")
+            elif message["type"] == "websocket.http.response.start":
+                self._refuse(message["status"])
+            self.closed |= message["type"] in {"websocket.close", "websocket.http.response.start"}
+            # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
+            await send({key: value for key, value in message.items() if value is not None})
+            self.resume()
+
+        self.traced_receive = receive
+        await quart(self.scope, self.read_ahead, watch_send)
+        self.over = True
+        if self.gone is not None and not self.closed:  # the handler was not waiting for a message
+            await receive()
+
+    def _refuse(self, status: int) -> None:
+        self.span.set_tag("http.status_code", str(status))
+        if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
+            self.span.error = 1
+            self.keep_error(self.exception)
 
 
-async def _name_request(_app: Quart, **_: object) -> None:
-    scope = cast("Scope", request.scope)
-    if spans := scope.get("datadog", {}).get("request_spans"):
-        _name(spans[0], _method(scope), request)
-
-
-async def _name_websocket(_app: Quart, **_: object) -> None:
-    scope = cast("Scope", websocket.scope)
-    if spans := scope.get("datadog", {}).get("request_spans"):
-        _name(spans[0], "websocket", websocket)
-        scope["tracing.named"]["path"] = spans[0].resource.removeprefix("websocket ")
-
-
-def _name(span: Span, method: str, connection: Any) -> None:
-    if connection.url_rule is not None:
-        span.resource = f"{method} {connection.url_rule.rule}"
-        span.set_tag("http.route", connection.url_rule.rule)
-    else:
-        span.resource = f"{method} {connection.routing_exception.code}"
-
-
-def _respond(scope: Scope, message: Message) -> None:
-    """When a response starts: finish what the span of an error needs, and tell the caller the trace id."""
-    span = _request_span(scope)
-    if span.error:
-        _keep_error(scope, span, scope.get("tracing.exception"))
-    root = tracer.current_root_span() or span
-    if root.context.sampling_priority is None:
-        tracer.sample(root)
-    sampled = (root.context.sampling_priority or 0) > 0
-    parent = f"00-{span.trace_id:032x}-{span.span_id:016x}-{sampled:02x}"
-    message["headers"] = [*message["headers"], (b"traceresponse", parent.encode())]
-
-
-def _keep_error(scope: Scope, span: Span, error: BaseException | None) -> None:
-    if error is not None:
-        span.set_exc_info(type(error), error, error.__traceback__)
-    if not scope["datadog"]["decided"]:
-        span.set_tag("manual.keep")
+def _begin(span: Span, named: Scope) -> None:
+    served: _Served = named["tracing"]
+    served.span = span
+    served.decided = span.context.sampling_priority is not None
+    span.resource = served.method  # until a route is known; never the raw path
 
 
 def _mark_unanswered(_error: Exception, span: Span) -> None:
@@ -267,8 +344,30 @@ def _mark_unanswered(_error: Exception, span: Span) -> None:
         span.set_tag("http.status_code", "500")
 
 
+def _sampling_priority(span: Span) -> int:
+    """Return whether the trace of `span` is kept (above 0) or not, deciding it now if it was open."""
+    if span.context.sampling_priority is None:
+        tracer.sample(tracer.current_root_span() or span)
+    return int(span.context.sampling_priority or 0)
+
+
+def _current() -> _Served | None:
+    """Return what Quart is serving here; None for a probe and outside of a request."""
+    if not (has_request_context() or has_websocket_context()):
+        return None
+    connection = request if has_request_context() else websocket
+    served: _Served | None = cast("Scope", connection.scope).get("tracing")
+    return served
+
+
+async def _name(_app: Quart, **_: object) -> None:
+    if served := _current():
+        served.name(request if has_request_context() else websocket)
+
+
 async def _remember(_app: Quart, exception: BaseException, **_: object) -> None:
-    cast("Scope", request.scope)["tracing.exception"] = exception
+    if served := _current():
+        served.exception = exception
 
 
 def _remember_handled_exceptions(app: Quart) -> None:
@@ -276,41 +375,48 @@ def _remember_handled_exceptions(app: Quart) -> None:
     handle = app.handle_user_exception
 
     async def handle_user_exception(*args: Any) -> Any:  # Quart 0.22: (error), 0.23: (context, error)
-        if has_request_context():
-            cast("Scope", request.scope)["tracing.exception"] = args[-1]
+        await _remember(app, args[-1])
         return await handle(*args)
 
     app.handle_user_exception = handle_user_exception  # type: ignore[assignment,method-assign]
 
 
 async def _mark_websocket(_app: Quart, exception: BaseException, **_: object) -> None:
-    """The handshake's span is over once the socket is open: the error is of the message that was being handled."""
-    scope = cast("Scope", websocket.scope)
-    datadog = scope.get("datadog", {})
-    if spans := datadog.get("request_spans"):
-        _keep_error(scope, datadog.get("current_receive_span") or spans[0], exception)
-
-
-def _refuse_websocket(scope: Scope, message: Message) -> None:
-    span = _request_span(scope)
-    span.set_tag("http.status_code", str(message["status"]))
-    if config._http_server.is_error_code(message["status"]):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
-        span.error = 1
+    """The handshake's span is over once the socket is open, a message's once it is here: the error has one of its own."""
+    if served := _current():
+        span = served.named["datadog"].get("current_receive_span") or served.span
+        if not span.finished:
+            served.keep_error(exception)
+            return
+        with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as late:
+            late.set_tag("component", "quart")
+            served.keep_error(exception, late)
 
 
 def _trace_background_tasks(app: Quart) -> None:
     add = app.add_background_task
 
     def add_background_task(func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        parent = tracer.current_span()
+        served, parent = _current(), tracer.current_span()
         name = getattr(func, "__qualname__", repr(func))
+        if parent is not None:
+            _sampling_priority(parent)  # decide it here, where its trace is current
 
         async def run() -> None:
             with tracer.start_span("quart.background_task", resource=name, activate=True) as span:
                 span.set_tag("component", "quart")
                 if parent is not None:
                     span.link_span(parent.context)
-                await app.ensure_async(func)(*args, **kwargs)
+                    _copy_trace_level_tags(span, parent)  # the sampling decision, and what it was made by
+                try:
+                    await app.ensure_async(func)(*args, **kwargs)
+                except Exception:
+                    if served is None or not served.decided:
+                        span.set_tag("manual.keep")
+                    raise
+                finally:
+                    if parent is not None and parent.context.sampling_priority == USER_KEEP:
+                        span.set_tag("manual.keep")  # an error was found since
 
         add(run)
 

@@ -24,7 +24,7 @@ Span = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SERVE = [str(BIN / "hello-service"), "serve"]
-RUNNING = re.compile(r"Running on (http://\S+?)[ \"]")
+RUNNING = re.compile(r"[Rr]unning on (http://\S+?)[ \"]")
 CHECKS = (
     "trace_count_header,meta_tracer_version_header,trace_content_length,trace_stall,trace_peer_service,"
     "trace_dd_service,meta_events_is_valid_json"

@@ -1,0 +1,334 @@
+"""The routes of this folder in FastAPI, traced by ddtrace's own integration. quart_app.py has the same ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
+from ddtrace.trace import tracer
+from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
+from fastapi.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.websockets import WebSocketDisconnect
+
+
+def work(name: str) -> None:
+    with tracer.trace("work", resource=name):
+        pass
+
+
+async def slow_work(name: str) -> None:
+    with tracer.trace("work", resource=name):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def held_open(app: FastAPI) -> AsyncIterator[None]:
+    async with client() as outgoing:
+        app.state.client = outgoing
+        yield
+
+
+class Hooks:
+    """What Quart's before-request and after-request hooks are in FastAPI: a middleware."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def after(message: Any) -> None:
+            if scope.get("path") == "/hook/after" and message["type"] == "http.response.start":
+                raise Unhandled("in the after-request hook")
+            await send(message)
+
+        if scope.get("path") == "/hook/before":
+            raise Unhandled("in the before-request hook")
+        await self.app(scope, receive, after)
+
+
+app = FastAPI(lifespan=held_open, openapi_url=None)
+app.add_middleware(Hooks)
+inner = APIRouter(prefix="/inner")
+outer = APIRouter(prefix="/outer")
+
+
+@app.exception_handler(Handled)
+async def answer(_request: Request, error: Handled) -> Response:
+    return PlainTextResponse(str(error), error.status)
+
+
+def text(content: object, status: int = 200) -> Response:
+    """Return a response that FastAPI does not serialise, and so makes no span for."""
+    return PlainTextResponse(str(content), status)
+
+
+@app.api_route("/plain", methods=["GET", "HEAD", "OPTIONS"])
+async def plain() -> Response:
+    return text("plain")
+
+
+@app.get("/json")
+async def json() -> dict[str, int]:
+    return {"answer": 42}
+
+
+@app.get("/health")
+async def health() -> Response:
+    return text("alive")
+
+
+@app.get("/typed/{number}/{name}")
+async def typed(number: int, name: str) -> Response:
+    return text(f"{number + 1} {name}")
+
+
+@inner.get("/leaf/{name}")
+async def leaf(name: str) -> Response:
+    return text(name)
+
+
+@app.post("/body")
+async def body(request: Request) -> Response:
+    return text(len(await request.body()))
+
+
+@app.get("/redirect")
+async def redirected() -> Response:
+    return RedirectResponse("/plain", 302)
+
+
+@app.get("/slashed/{name}/")
+async def slashed(name: str) -> Response:
+    return text(name)
+
+
+@app.get("/abort/{status}")
+async def aborted(status: int) -> Response:
+    raise HTTPException(status)
+
+
+@app.get("/handled/{status}")
+async def handled(status: int) -> Response:
+    raise Handled(status)
+
+
+@app.get("/answered/{status}")
+async def answered(status: int) -> Response:
+    return text("no exception", status)
+
+
+@app.get("/unhandled")
+async def unhandled() -> Response:
+    raise Unhandled("in the handler")
+
+
+@app.get("/grouped")
+async def grouped() -> Response:
+    raise ExceptionGroup("both", [Unhandled("one"), ValueError("two")])
+
+
+@app.get("/hook/before")
+@app.get("/hook/after")
+async def hooked() -> Response:
+    return text("the hook did not raise")
+
+
+@app.get("/stream/held")
+async def stream_held() -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"first"
+        await until("stream")
+        yield b"last"
+
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
+@app.get("/stream/broken")
+async def stream_broken() -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"first"
+        raise Unhandled("in the stream")
+
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
+@app.get("/stream/endless")
+async def stream_endless() -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"more"
+                await asyncio.sleep(0.01)
+        finally:
+            tell("ended")
+
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
+@app.get("/stream/large")
+async def stream_large() -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(PIECES):
+            yield PIECE
+
+    return StreamingResponse(parts(), media_type="text/plain")
+
+
+@app.get("/held")
+async def held() -> Response:
+    tell("begun")
+    try:
+        await until("held")
+    finally:
+        tell("ended")
+    return text("held")
+
+
+@app.get("/sync")
+def sync() -> Response:
+    work("in a thread")
+    return text("sync")
+
+
+@app.get("/sync/unhandled")
+def sync_unhandled() -> Response:
+    raise Unhandled("in a thread")
+
+
+@app.get("/tasks/gather")
+async def tasks_gather() -> Response:
+    await asyncio.gather(*(slow_work(f"gather {number}") for number in range(3)))
+    return text("gather")
+
+
+@app.get("/tasks/group")
+async def tasks_group() -> Response:
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(slow_work(f"group {number}"))
+    return text("group")
+
+
+@app.get("/tasks/thread")
+async def tasks_thread() -> Response:
+    await asyncio.to_thread(work, "to_thread")
+    return text("thread")
+
+
+@app.get("/tasks/executor")
+async def tasks_executor() -> Response:
+    await asyncio.get_running_loop().run_in_executor(None, work, "executor")
+    return text("executor")
+
+
+@app.get("/tasks/mixed/{number}")
+async def tasks_mixed(number: int) -> Response:
+    await asyncio.gather(slow_work(f"first {number}"), slow_work(f"second {number}"))
+    await asyncio.to_thread(work, f"third {number}")
+    return text(number)
+
+
+@app.get("/background/before")
+async def background_before(tasks: BackgroundTasks) -> Response:
+    async def task() -> None:
+        work("in the background")
+
+    tasks.add_task(task)
+    return text("ended")
+
+
+@app.get("/background/after")
+async def background_after(tasks: BackgroundTasks) -> Response:
+    async def task() -> None:
+        await until("background")
+        work("in the background")
+
+    tasks.add_task(task)
+    return text("accepted")
+
+
+@app.get("/background/thread")
+async def background_thread(tasks: BackgroundTasks) -> Response:
+    def task() -> None:
+        work("in the background")
+
+    tasks.add_task(task)
+    return text("accepted")
+
+
+@app.get("/background/unhandled")
+async def background_unhandled(tasks: BackgroundTasks) -> Response:
+    async def task() -> None:
+        raise Unhandled("in the background")
+
+    tasks.add_task(task)
+    return text("accepted")
+
+
+@app.get("/background/failed")
+async def background_failed(tasks: BackgroundTasks) -> Response:
+    async def task() -> None:
+        await until("background")
+
+    tasks.add_task(task)
+    raise Unhandled("in the handler")
+
+
+@app.get("/call/{kind}")
+async def calling(kind: str) -> Response:
+    return text(await call(app.state.client, kind))
+
+
+@app.websocket("/ws/{room}")
+async def ws(socket: WebSocket, room: str) -> None:
+    await socket.accept()
+    while True:
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        if message.get("text") == "close":
+            await socket.close(4001, "asked to")
+            return
+        if message.get("text") == "fail":
+            raise Unhandled("in the socket")
+        if message.get("text") is not None:
+            await socket.send_text(message["text"])
+        else:
+            await socket.send_bytes(message["bytes"])
+
+
+@app.websocket("/ws/{room}/fails")
+async def ws_fails(socket: WebSocket, room: str) -> None:
+    raise Unhandled("before it was accepted")
+
+
+@app.websocket("/ws/{room}/accepts")
+async def ws_accepts(socket: WebSocket, room: str) -> None:
+    await socket.accept()
+    raise Unhandled("after it was accepted")
+
+
+@app.websocket("/ws/{room}/works")
+async def ws_works(socket: WebSocket, room: str) -> None:
+    await socket.accept()
+    message = await socket.receive_text()
+    work("before the answer")
+    await socket.send_text(message)
+    work("after the answer")
+    await socket.send_text("done")
+    try:
+        await socket.receive_text()
+    except WebSocketDisconnect:
+        tell("ended")
+
+
+@app.websocket("/ws/{room}/refuses")
+async def ws_refuses(socket: WebSocket, room: str) -> None:
+    raise HTTPException(403)
+
+
+outer.include_router(inner)
+app.include_router(outer)

@@ -1,0 +1,158 @@
+"""The two services, each a real process under ddtrace-run with a trace agent of its own, and the peer that both call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+from running import BIN, QUIET, Agent, Running, Span, clean_environment, eventually, free_port, started, trace_agent
+
+from hello_service.launch import ENVIRONMENT_ONLY
+
+HERE = Path(__file__).resolve().parent
+COMMANDS = {
+    "quart": ("hypercorn", "conformance.quart_app:app", "--workers", "0", "--bind", "127.0.0.1:0"),
+    "fastapi": ("uvicorn", "conformance.fastapi_app:app", "--port", "0"),
+}
+# Both sides have what hello-service gives its tracer, and the same names.
+ENVIRONMENT = {
+    **QUIET,
+    **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},
+    "DD_SERVICE": "conformance",
+    "DD_ENV": "test",
+    "DD_VERSION": "1.2.3",
+}
+LAST = "0b5e55ed0b5e55ed"
+
+
+class Upstream(BaseHTTPRequestHandler):
+    """The peer of outbound calls; it keeps the headers that it was sent."""
+
+    protocol_version = "HTTP/1.1"
+    received: list[Mapping[str, str]]
+    stopped: threading.Event
+
+    def do_GET(self) -> None:
+        self.received.append({name.lower(): value for name, value in self.headers.items()})
+        if self.path == "/late":
+            self.stopped.wait(1)
+            return
+        self.close_connection = True  # a redirected request brings an empty chunked body
+        self.send_response({"/redirect": 302, "/error": 500}.get(self.path, 200))
+        if self.path == "/redirect":
+            self.send_header("location", "/items/42")
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for _ in range(3):
+            self.wfile.write(b"4\r\nmore\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def upstream() -> Iterator[tuple[str, list[Mapping[str, str]]]]:
+    """Serve the peer, and yield its URL and the headers of every GET that it has received."""
+    received: list[Mapping[str, str]] = []
+    stopped = threading.Event()
+    handler = type("Handler", (Upstream,), {"received": received, "stopped": stopped})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", received
+        finally:
+            stopped.set()
+            server.shutdown()
+            thread.join()
+
+
+@dataclass
+class Side:
+    """One of the two services, and what a scenario needs of it.
+
+    Attributes:
+        received: the headers of every GET that the peer of outbound calls was sent, by either service.
+    """
+
+    name: str
+    running: Running
+    agent: Agent
+    folder: Path
+    received: list[Mapping[str, str]]
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
+
+    @property
+    def url(self) -> str:
+        return self.running.url
+
+    def release(self, name: str) -> None:
+        """Let a handler go on that waits for `name`."""
+        (self.folder / name).touch()
+
+    def wait_until_told(self, name: str) -> None:
+        """Wait until a handler has said `name`."""
+        eventually((self.folder / name).exists)
+
+    def clear(self) -> None:
+        """Forget what was received and what was released."""
+        for path in self.folder.iterdir():
+            path.unlink()
+        self.agent.clear()
+
+    def collect(self, count: int) -> list[Span]:
+        """Return the spans of what was sent: at least `count`, and whatever else had arrived by then.
+
+        A request whose trace id is known is sent last: what came before it has arrived once it has.
+        """
+        eventually(lambda: len(self.agent.spans()) >= count or None)
+        self.client.get(f"{self.url}/plain", headers={"traceparent": f"00-{LAST:0>32}-{LAST}-01"})
+        spans = eventually(self.agent.spans, lambda spans: any(map(is_last, spans)))
+        return [span for span in spans if not is_last(span)]
+
+
+def is_last(span: Span) -> bool:
+    return bool(span["trace_id"] == int(LAST, 16))
+
+
+@contextmanager
+def pair(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[dict[str, Side]]:
+    """Run both services with the same environment, and yield them by name."""
+    with ExitStack() as stack:
+        peer, received = stack.enter_context(upstream())
+        sides: dict[str, Side] = {}
+        for name, command in COMMANDS.items():
+            own = folder / name
+            own.mkdir()
+            agent = stack.enter_context(trace_agent())
+            environment = {
+                **ENVIRONMENT,
+                "PYTHONPATH": str(HERE.parent),
+                "CONFORMANCE_FOLDER": str(own),
+                "CONFORMANCE_UPSTREAM": peer,
+                "CONFORMANCE_REFUSED": f"http://127.0.0.1:{free_port()}",
+                "DD_TRACE_AGENT_URL": agent.url,
+                **(extra or {}),
+            }
+            running = stack.enter_context(
+                started([str(BIN / "ddtrace-run"), str(BIN / command[0]), *command[1:]], clean_environment(environment))
+            )
+            sides[name] = Side(name, running, agent, own, received)
+            stack.callback(sides[name].client.close)
+        for side in sides.values():
+            side.running.wait_until_running()
+        yield sides

@@ -1,0 +1,326 @@
+"""The routes of this folder in Quart, traced by `hello_service.tracing`. fastapi_app.py has the same ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
+from ddtrace.trace import tracer
+from quart import Blueprint, Quart, Response, abort, current_app, jsonify, redirect, request, websocket
+
+from hello_service import tracing
+
+inner = Blueprint("inner", __name__, url_prefix="/inner")
+outer = Blueprint("outer", __name__, url_prefix="/outer")
+app = Quart(__name__)
+
+
+def work(name: str) -> None:
+    with tracer.trace("work", resource=name):
+        pass
+
+
+async def slow_work(name: str) -> None:
+    with tracer.trace("work", resource=name):
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
+
+
+@app.while_serving
+async def held_open() -> AsyncGenerator[None, None]:
+    async with client(tracing.name_client_span) as outgoing:
+        app.extensions["client"] = outgoing
+        yield
+
+
+@app.before_request
+async def before() -> None:
+    if request.path == "/hook/before":
+        raise Unhandled("in the before-request hook")
+
+
+@app.after_request
+async def after(response: Response) -> Response:
+    if request.path == "/hook/after":
+        raise Unhandled("in the after-request hook")
+    return response
+
+
+@app.errorhandler(Handled)
+async def answer(error: Handled) -> tuple[str, int]:
+    return str(error), error.status
+
+
+@app.route("/plain", methods=["GET", "HEAD", "OPTIONS"])
+async def plain() -> str:
+    return "plain"
+
+
+@app.get("/json")
+async def json() -> Response:
+    return jsonify(answer=42)
+
+
+@app.get("/health")
+async def health() -> str:
+    return "alive"
+
+
+@app.get("/typed/<int:number>/<name>")
+async def typed(number: int, name: str) -> str:
+    return f"{number + 1} {name}"
+
+
+@inner.get("/leaf/<name>")
+async def leaf(name: str) -> str:
+    return name
+
+
+@app.post("/body")
+async def body() -> str:
+    return str(len(await request.get_data()))
+
+
+@app.get("/redirect")
+async def redirected() -> Response:
+    return redirect("/plain")  # type: ignore[return-value]  # werkzeug's class, which Quart serves
+
+
+@app.get("/slashed/<name>/")
+async def slashed(name: str) -> str:
+    return name
+
+
+@app.get("/abort/<int:status>")
+async def aborted(status: int) -> str:
+    abort(status)
+
+
+@app.get("/handled/<int:status>")
+async def handled(status: int) -> str:
+    raise Handled(status)
+
+
+@app.get("/answered/<int:status>")
+async def answered(status: int) -> tuple[str, int]:
+    return "no exception", status
+
+
+@app.get("/unhandled")
+async def unhandled() -> str:
+    raise Unhandled("in the handler")
+
+
+@app.get("/grouped")
+async def grouped() -> str:
+    raise ExceptionGroup("both", [Unhandled("one"), ValueError("two")])
+
+
+@app.get("/hook/before")
+@app.get("/hook/after")
+async def hooked() -> str:
+    return "the hook did not raise"
+
+
+@app.get("/stream/held")
+async def stream_held() -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"first"
+        await until("stream")
+        yield b"last"
+
+    return Response(parts(), content_type="text/plain")
+
+
+@app.get("/stream/broken")
+async def stream_broken() -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        yield b"first"
+        raise Unhandled("in the stream")
+
+    return Response(parts(), content_type="text/plain")
+
+
+@app.get("/stream/endless")
+async def stream_endless() -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"more"
+                await asyncio.sleep(0.01)
+        finally:
+            tell("ended")
+
+    response = Response(parts(), content_type="text/plain")
+    response.timeout = None
+    return response
+
+
+@app.get("/stream/large")
+async def stream_large() -> Response:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(PIECES):
+            yield PIECE
+
+    return Response(parts(), content_type="text/plain")
+
+
+@app.get("/held")
+async def held() -> str:
+    tell("begun")
+    try:
+        await until("held")
+    finally:
+        tell("ended")
+    return "held"
+
+
+@app.get("/cancelled")
+async def cancelled() -> str:
+    raise asyncio.CancelledError("by the handler itself")
+
+
+@app.get("/sync")
+def sync() -> str:
+    work("in a thread")
+    return "sync"
+
+
+@app.get("/sync/unhandled")
+def sync_unhandled() -> str:
+    raise Unhandled("in a thread")
+
+
+@app.get("/tasks/gather")
+async def tasks_gather() -> str:
+    await asyncio.gather(*(slow_work(f"gather {number}") for number in range(3)))
+    return "gather"
+
+
+@app.get("/tasks/group")
+async def tasks_group() -> str:
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(slow_work(f"group {number}"))
+    return "group"
+
+
+@app.get("/tasks/thread")
+async def tasks_thread() -> str:
+    await asyncio.to_thread(work, "to_thread")
+    return "thread"
+
+
+@app.get("/tasks/executor")
+async def tasks_executor() -> str:
+    await asyncio.get_running_loop().run_in_executor(None, work, "executor")
+    return "executor"
+
+
+@app.get("/tasks/mixed/<int:number>")
+async def tasks_mixed(number: int) -> str:
+    await asyncio.gather(slow_work(f"first {number}"), slow_work(f"second {number}"))
+    await asyncio.to_thread(work, f"third {number}")
+    return str(number)
+
+
+@app.get("/background/before")
+async def background_before() -> str:
+    ended = asyncio.Event()
+
+    async def task() -> None:
+        work("in the background")
+        ended.set()
+
+    current_app.add_background_task(task)
+    await ended.wait()
+    return "ended"
+
+
+@app.get("/background/after")
+async def background_after() -> str:
+    async def task() -> None:
+        await until("background")
+        work("in the background")
+
+    current_app.add_background_task(task)
+    return "accepted"
+
+
+@app.get("/background/thread")
+async def background_thread() -> str:
+    def task() -> None:
+        work("in the background")
+
+    current_app.add_background_task(task)
+    return "accepted"
+
+
+@app.get("/background/unhandled")
+async def background_unhandled() -> str:
+    async def task() -> None:
+        raise Unhandled("in the background")
+
+    current_app.add_background_task(task)
+    return "accepted"
+
+
+@app.get("/background/failed")
+async def background_failed() -> str:
+    async def task() -> None:
+        await until("background")
+
+    current_app.add_background_task(task)
+    raise Unhandled("in the handler")
+
+
+@app.get("/call/<kind>")
+async def calling(kind: str) -> str:
+    return str(await call(app.extensions["client"], kind))
+
+
+@app.websocket("/ws/<room>")
+async def ws(room: str) -> None:
+    while True:
+        message = await websocket.receive()
+        if message == "close":
+            await websocket.close(4001, "asked to")
+            return
+        if message == "fail":
+            raise Unhandled("in the socket")
+        await websocket.send(message)
+
+
+@app.websocket("/ws/<room>/fails")
+async def ws_fails(room: str) -> None:
+    raise Unhandled("before it was accepted")
+
+
+@app.websocket("/ws/<room>/accepts")
+async def ws_accepts(room: str) -> None:
+    await websocket.accept()
+    raise Unhandled("after it was accepted")
+
+
+@app.websocket("/ws/<room>/works")
+async def ws_works(room: str) -> None:
+    message = await websocket.receive()
+    work("before the answer")
+    await websocket.send(message)
+    work("after the answer")
+    await websocket.send("done")
+    try:
+        await until("never")
+    finally:
+        tell("ended")
+
+
+@app.websocket("/ws/<room>/refuses")
+async def ws_refuses(room: str) -> None:
+    abort(403)
+
+
+outer.register_blueprint(inner)
+app.register_blueprint(outer)
+tracing.trace(app, probes={"/health"})

@@ -1,0 +1,240 @@
+"""What is sent to both services: a name, how to send it, and how many spans that makes on each side."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
+from conformance.pair import Side
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+W3C = f"00-{TRACE}-{PARENT}-"
+DATADOG = {"x-datadog-trace-id": "9532127138774266268", "x-datadog-parent-id": "13235353014750950193"}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`send` is called with each side in turn; `spans` are those to wait for, on Quart's side and on FastAPI's."""
+
+    name: str
+    send: Callable[[Side], None]
+    spans: tuple[int, int] = (1, 1)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def get(path: str, **headers: str) -> Callable[[Side], None]:
+    """Send a GET; underscores in the names of headers are dashes."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def send(side: Side) -> None:
+        side.client.get(side.url + path, headers=sent)
+
+    return send
+
+
+def request(method: str, path: str, content: bytes | None = None) -> Callable[[Side], None]:
+    """Send a request of another method."""
+
+    def send(side: Side) -> None:
+        side.client.request(method, side.url + path, content=content)
+
+    return send
+
+
+def broken_off(path: str) -> Callable[[Side], None]:
+    """Ask for a response that can't be read to its end."""
+
+    def send(side: Side) -> None:
+        with suppress(httpx.RemoteProtocolError):
+            side.client.get(side.url + path)
+
+    return send
+
+
+def released(path: str, name: str) -> Callable[[Side], None]:
+    """Ask, and let go on what the handler started once the response is here."""
+
+    def send(side: Side) -> None:
+        side.client.get(side.url + path)
+        side.release(name)
+
+    return send
+
+
+def opened(side: Side, path: str) -> socket.socket:
+    """Return a connection over which `path` was asked for."""
+    address = urlsplit(side.url)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    connection.connect((address.hostname, address.port))
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
+    return connection
+
+
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    """Read until `end` was received, or the connection has ended."""
+    tail = b""
+    while end not in tail and (part := connection.recv(65_536)):
+        tail = tail[-len(end) :] + part
+    return tail
+
+
+def stream_held(side: Side) -> None:
+    with opened(side, "/stream/held") as connection:
+        read_until(connection, b"first")
+        side.release("stream")
+        read_until(connection, b"0\r\n\r\n")
+
+
+def disconnected(side: Side) -> None:
+    with opened(side, "/stream/endless") as connection:
+        read_until(connection, b"more")
+    side.wait_until_told("ended")
+
+
+def disconnected_early(side: Side) -> None:
+    """Go away while the handler works; what it would have answered is never sent."""
+    with opened(side, "/held"):
+        side.wait_until_told("begun")
+    if side.name == "fastapi":
+        side.release("held")  # nothing else ends the handler there
+    side.wait_until_told("ended")
+
+
+def slow_client(side: Side) -> None:
+    with opened(side, "/stream/large") as connection:
+        read_until(connection, b"xxx")
+        read_until(connection, b"0\r\n\r\n")
+
+
+def ws(path: str, *messages: str | bytes, **headers: str) -> Callable[[Side], None]:
+    """Open a WebSocket, send each message and read its answer, and close with 1000."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def send(side: Side) -> None:
+        with suppress(ConnectionClosed, InvalidStatus), socket_of(side, path, sent) as connection:
+            for message in messages:
+                connection.send(message)
+                connection.recv(timeout=10)
+
+    return send
+
+
+def ws_closed_by_client(side: Side) -> None:
+    with socket_of(side, "/ws/lounge", {}) as connection:
+        connection.send("hello")
+        connection.recv(timeout=10)
+        connection.close(4002, "bye")
+
+
+def ws_busy(side: Side) -> None:
+    with socket_of(side, "/ws/lounge/works", {}) as connection:
+        connection.send("hello")
+        connection.recv(timeout=10)
+        connection.recv(timeout=10)
+    side.wait_until_told("ended")
+
+
+def socket_of(side: Side, path: str, headers: Mapping[str, str]) -> ClientConnection:
+    return connect(side.url.replace("http", "ws") + path, additional_headers=headers, compression=None, proxy=None)
+
+
+RATE_0 = {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0}]', "DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
+
+SCENARIOS = [
+    Scenario("plain", get("/plain")),
+    Scenario("json", get("/json"), (1, 2)),
+    Scenario("typed variables", get("/typed/42/Ada")),
+    Scenario("nested", get("/outer/inner/leaf/Ada")),
+    Scenario("query with secrets", get("/plain?page=2&token=hidden&password=hidden&api_key=hidden")),
+    Scenario("body", request("POST", "/body", b"x" * 100_000)),
+    Scenario("head", request("HEAD", "/plain")),
+    Scenario("options", request("OPTIONS", "/plain")),
+    Scenario("404", get("/nowhere/42")),
+    Scenario("405", request("DELETE", "/typed/42/Ada")),
+    Scenario("method unknown", request("BREW", "/plain")),
+    Scenario("redirect", get("/redirect")),
+    Scenario("redirect of strict slashes", get("/slashed/Ada")),
+    Scenario("aborted 403", get("/abort/403")),
+    Scenario("aborted 503", get("/abort/503")),
+    Scenario("handled 400", get("/handled/400")),
+    Scenario("handled 503", get("/handled/503")),
+    Scenario("answered 500", get("/answered/500")),
+    Scenario("unhandled", get("/unhandled")),
+    Scenario("unhandled group", get("/grouped")),
+    Scenario("unhandled before", get("/hook/before")),
+    Scenario("unhandled after", get("/hook/after")),
+    Scenario("unhandled in stream", broken_off("/stream/broken")),
+    Scenario("stream", stream_held),
+    Scenario("slow client", slow_client),
+    Scenario("disconnected in stream", disconnected),
+    Scenario("disconnected early", disconnected_early),
+    Scenario("traceparent", get("/plain", traceparent=f"{W3C}01")),
+    Scenario("traceparent dropped", get("/plain", traceparent=f"{W3C}00"), (0, 0)),
+    Scenario(
+        "traceparent kept by its caller", get("/plain", traceparent=f"{W3C}01", tracestate="dd=s:2;o:rum,ot=th:8")
+    ),
+    Scenario("datadog headers", get("/plain", **DATADOG, x_datadog_sampling_priority="1")),
+    Scenario("datadog headers dropped", get("/plain", **DATADOG, x_datadog_sampling_priority="-1"), (0, 0)),
+    Scenario("datadog headers kept", get("/plain", **DATADOG, x_datadog_sampling_priority="2")),
+    Scenario("datadog headers without decision", get("/plain", **DATADOG)),
+    Scenario("unhandled, dropped by its caller", get("/unhandled", **DATADOG, x_datadog_sampling_priority="-1")),
+    Scenario("unhandled, without decision", get("/unhandled", **DATADOG)),
+    Scenario("both headers", get("/plain", traceparent=f"{W3C}01", **DATADOG, x_datadog_sampling_priority="1")),
+    Scenario(
+        "both headers disagree",
+        get("/plain", traceparent=f"{W3C}01", x_datadog_trace_id="7", x_datadog_parent_id="8"),
+    ),
+    Scenario(
+        "garbage", get("/plain", traceparent="garbage", x_datadog_trace_id="garbage", tracestate=",=,", baggage="%")
+    ),
+    Scenario("baggage", get("/plain", baggage="user.id=ada,account.id=7,other=1")),
+    Scenario("sync", get("/sync"), (2, 2)),
+    Scenario("unhandled sync", get("/sync/unhandled")),
+    Scenario("tasks gather", get("/tasks/gather"), (4, 4)),
+    Scenario("tasks group", get("/tasks/group"), (4, 4)),
+    Scenario("tasks thread", get("/tasks/thread"), (2, 2)),
+    Scenario("tasks executor", get("/tasks/executor"), (2, 2)),
+    Scenario("background before", get("/background/before"), (3, 3)),
+    Scenario("background after", released("/background/after", "background"), (3, 3)),
+    Scenario("background thread", get("/background/thread"), (3, 3)),
+    Scenario("background unhandled", get("/background/unhandled"), (2, 2)),
+    Scenario("background of a failed request", released("/background/failed", "background"), (2, 1)),
+    Scenario("call success", get("/call/success"), (2, 2)),
+    Scenario("call redirect", get("/call/redirect"), (2, 2)),
+    Scenario("call error", get("/call/error"), (2, 2)),
+    Scenario("call refused", get("/call/refused"), (2, 2)),
+    Scenario("call late", get("/call/late"), (2, 2)),
+    Scenario("call cancelled", get("/call/cancelled"), (2, 2)),
+    Scenario("call streamed", get("/call/streamed"), (2, 2)),
+    Scenario("websocket", ws("/ws/lounge", "hello", b"hello"), (6, 6)),
+    Scenario("websocket traced", ws("/ws/lounge", "hello", traceparent=f"{W3C}01", baggage="user.id=ada"), (4, 4)),
+    Scenario("websocket closed by the handler", ws("/ws/lounge", "hello", "close"), (5, 5)),
+    Scenario("websocket closed by the client", ws_closed_by_client, (4, 4)),
+    Scenario("websocket unhandled", ws("/ws/lounge", "fail"), (2, 2)),
+    Scenario("websocket unhandled after accept", ws("/ws/lounge/accepts", "hello"), (2, 1)),
+    Scenario("websocket busy when closed", ws_busy, (7, 7)),
+    Scenario("websocket unhandled at once", ws("/ws/lounge/fails"), (1, 1)),
+    Scenario("websocket refused", ws("/ws/lounge/refuses"), (1, 1)),
+    Scenario("websocket 404", ws("/nowhere/42"), (1, 1)),
+    Scenario("probe", get("/health"), (0, 1)),
+    Scenario("probe traced", get("/health", traceparent=f"{W3C}01"), (0, 1)),
+    Scenario("sampled out by its caller", get("/plain", traceparent=f"{W3C}00"), (1, 1), RATE_0),
+    Scenario(
+        "sampled out by a datadog caller", get("/plain", **DATADOG, x_datadog_sampling_priority="-1"), (1, 1), RATE_0
+    ),
+    Scenario("kept by its caller", get("/plain", traceparent=f"{W3C}01"), (1, 1), RATE_0),
+    Scenario("kept by a datadog caller", get("/plain", **DATADOG, x_datadog_sampling_priority="2"), (1, 1), RATE_0),
+    Scenario("sampled out", get("/plain"), (1, 1), RATE_0),
+    Scenario("sampled out, unhandled", get("/unhandled"), (1, 1), RATE_0),
+    Scenario("sampled out, background", get("/background/before"), (3, 3), RATE_0),
+    Scenario(
+        "sampled out, background of a failed request", released("/background/failed", "background"), (2, 1), RATE_0
+    ),
+]

@@ -1,0 +1,275 @@
+"""What can't be seen by comparing attributes: durations, secrets, who is whose child, what is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import httpx
+import pytest
+from conformance.pair import Side
+from conformance.scenarios import PARENT, RATE_0, TRACE, W3C, opened, read_until, ws
+from running import Span
+
+Pair = dict[str, Side]
+Pairs = Callable[[Mapping[str, str]], Pair]
+SIDES = pytest.mark.parametrize("name", ["quart", "fastapi"])
+
+
+def end(span: Span) -> int:
+    return int(span["start"] + span["duration"])
+
+
+def named(spans: list[Span], name: str) -> Span:
+    (span,) = [span for span in spans if span["name"] == name]
+    return span
+
+
+@SIDES
+def test_a_streams_span_lasts_until_its_last_byte(both: Pair, name: str) -> None:
+    """Not until its first one."""
+    with opened(both[name], "/stream/held") as connection:
+        read_until(connection, b"first")
+        before_the_last = time.time_ns()
+        both[name].release("stream")
+        read_until(connection, b"0\r\n\r\n")
+    (span,) = both[name].collect(1)
+
+    assert end(span) > before_the_last
+
+
+@SIDES
+def test_a_slow_clients_span_lasts_until_it_has_read(both: Pair, name: str) -> None:
+    """The response is over when the client has taken it, not when the handler has made it."""
+    with opened(both[name], "/stream/large") as connection:
+        read_until(connection, b"xxx")
+        early = both[name].agent.spans()
+        before_the_rest = time.time_ns()
+        read_until(connection, b"0\r\n\r\n")
+    (span,) = both[name].collect(1)
+
+    assert early == []
+    assert end(span) > before_the_rest
+
+
+@SIDES
+async def test_interleaved_requests_keep_their_own_children(both: Pair, name: str) -> None:
+    """200 requests at once, three children each: two tasks and a thread."""
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=200)) as client:
+        await asyncio.gather(*(client.get(f"{both[name].url}/tasks/mixed/{number}") for number in range(200)))
+    spans = await asyncio.to_thread(both[name].collect, 800)
+    roots = {span["span_id"]: span for span in spans if span["parent_id"] == 0}
+    children: dict[str, list[str]] = {}
+    for span in spans:
+        if span["parent_id"]:
+            number = roots[span["parent_id"]]["meta"]["http.url"].rpartition("/")[2]
+            children.setdefault(number, []).append(span["resource"])
+
+    assert len(roots) == len({span["trace_id"] for span in spans}) == 200
+    assert {number: sorted(names) for number, names in children.items()} == {
+        str(number): [f"first {number}", f"second {number}", f"third {number}"] for number in range(200)
+    }
+
+
+SECRETS = [
+    "token=hidden",
+    "password=hidden",
+    "pwd=hidden",
+    "api_key=hidden",
+    "secret=hidden",
+    "access_token=hidden",
+    "q=%7B%22password%22%3A%22hidden%22%7D",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_secret_in_a_query_reaches_no_span(quart: Side, secret: str) -> None:
+    """Neither http.url nor http.query.string nor anything else has it, the rest of the query is there."""
+    quart.client.get(f"{quart.url}/plain?page=2&{secret}")
+    quart.client.get(f"{quart.url}/nowhere?page=2&{secret}")
+    spans = quart.collect(2)
+
+    assert "hidden" not in str(spans)
+    assert all("page=2&" in span["meta"]["http.url"] for span in spans)
+    assert not any("http.query.string" in span["meta"] for span in spans)
+
+
+def test_a_secret_in_the_query_of_a_call_or_a_websocket_reaches_no_span(quart: Side) -> None:
+    """The client's span and the handshake's are as discreet as a request's."""
+    quart.client.get(f"{quart.url}/call/success")
+    ws("/ws/lounge?token=hidden", "hello")(quart)
+    spans = quart.collect(7)
+
+    assert "hidden" not in str(spans)
+    assert named(spans, "http.request")["meta"]["http.url"].endswith("/items/42?<redacted>")
+
+
+@pytest.mark.parametrize("target", ["/plain?page=2#token=hidden", "/plain%23?token=hidden", "/plain%3F?token=hidden"])
+def test_a_secret_behind_a_fragment_reaches_no_span(quart: Side, target: str) -> None:
+    """A request target has no fragment; a client that sends one all the same gives nothing away."""
+    with opened(quart, target) as connection:
+        read_until(connection, b"\r\n\r\n")
+    spans = quart.collect(1)
+
+    assert "hidden" not in str(spans)
+
+
+def test_a_cancelled_handler_is_no_success(quart: Side) -> None:
+    """Quart 0.22 answers nothing, and the server 500; with 0.23 the client waits until it goes away."""
+    try:
+        status = quart.client.get(f"{quart.url}/cancelled", timeout=2).status_code
+    except httpx.ReadTimeout:
+        status = None
+    (span,) = quart.collect(1)
+    said = {name: span["meta"].get(name) for name in ("http.status_code", "error.type", "http.client_disconnected")}
+
+    assert said in (
+        {
+            "http.status_code": "500",
+            "error.type": "asyncio.exceptions.CancelledError",
+            "http.client_disconnected": None,
+        },
+        {"http.status_code": None, "error.type": None, "http.client_disconnected": "true"},
+    )
+    assert str(status) == str(said["http.status_code"])
+    assert span["error"] == (status == 500)
+
+
+def test_an_outbound_call_carries_its_span_to_the_peer(quart: Side) -> None:
+    """Whoever is called joins the trace below the call's span, in 128 bits."""
+    quart.client.get(f"{quart.url}/call/success", headers={"traceparent": f"{W3C}01"})
+    spans = quart.collect(2)
+    call = named(spans, "http.request")
+    received = quart.received[-1]
+
+    assert call["parent_id"] == named(spans, "asgi.request")["span_id"]
+    assert received["traceparent"] == f"00-{TRACE}-{call['span_id']:016x}-01"
+    assert received["x-datadog-parent-id"] == str(call["span_id"])
+
+
+def test_a_request_hangs_under_its_caller(quart: Side) -> None:
+    """Trace id and parent are those of traceparent."""
+    answer = quart.client.get(f"{quart.url}/plain", headers={"traceparent": f"{W3C}01"})
+    (span,) = quart.collect(1)
+
+    assert span["parent_id"] == int(PARENT, 16)
+    assert f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}" == TRACE
+    assert answer.headers["traceresponse"] == f"00-{TRACE}-{span['span_id']:016x}-01"
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "function"),
+    [
+        ("/unhandled", "outside.Unhandled", "unhandled"),
+        ("/sync/unhandled", "outside.Unhandled", "sync_unhandled"),
+        ("/grouped", "builtins.ExceptionGroup", "grouped"),
+        ("/hook/before", "outside.Unhandled", "before"),
+        ("/hook/after", "outside.Unhandled", "after"),
+        ("/stream/broken", "outside.Unhandled", "parts"),
+        ("/handled/503", "outside.Handled", "handled"),
+        ("/abort/503", "werkzeug.exceptions.ServiceUnavailable", "aborted"),
+        ("/answered/500", None, None),
+    ],
+)
+def test_an_error_is_kept_and_says_what_it_was(
+    pairs: Pairs, path: str, error: str | None, function: str | None
+) -> None:
+    """At a rate of 0, with the type of the exception and the function that raised it, also when a handler answered."""
+    side = pairs(RATE_0)["quart"]
+    side.clear()
+    with suppress(httpx.RemoteProtocolError):
+        side.client.get(side.url + path)
+    (span,) = side.collect(1)
+
+    assert span["error"] == 1
+    assert span["metrics"]["_sampling_priority_v1"] == 2
+    assert (span["meta"].get("error.type") or "").endswith(error or "")
+    assert ("error.type" in span["meta"]) == (error is not None)
+    assert f", in {function}\n" in span["meta"].get("error.stack", ", in None\n")
+
+
+@pytest.mark.parametrize(
+    ("headers", "path", "kept"),
+    [
+        ({}, "/background/after", False),
+        ({"traceparent": f"{W3C}01"}, "/background/after", True),
+        ({}, "/background/failed", True),
+    ],
+)
+def test_a_background_task_is_kept_when_its_request_is(
+    pairs: Pairs, headers: Mapping[str, str], path: str, kept: bool
+) -> None:
+    """Also at a rate of 0: by its caller, or because of an error found while the task was running."""
+    side = pairs(RATE_0)["quart"]
+    side.clear()
+    side.client.get(side.url + path, headers=headers)
+    side.release("background")
+    spans = side.collect(2)
+    task, request = named(spans, "quart.background_task"), named(spans, "asgi.request")
+
+    assert task["trace_id"] != request["trace_id"]
+    assert (request["metrics"]["_sampling_priority_v1"] > 0) == kept
+    assert (task["metrics"]["_sampling_priority_v1"] > 0) == kept
+
+
+@pytest.mark.parametrize(("headers", "kept"), [({}, True), ({"traceparent": f"{W3C}00"}, False)])
+def test_a_failed_background_task_is_kept_unless_the_caller_decided(
+    pairs: Pairs, headers: Mapping[str, str], kept: bool
+) -> None:
+    """It is a trace of this process, and an error."""
+    side = pairs(RATE_0)["quart"]
+    side.clear()
+    side.client.get(f"{side.url}/background/unhandled", headers=headers)
+    task = named(side.collect(2), "quart.background_task")
+
+    assert task["meta"]["error.message"] == "in the background"
+    assert (task["metrics"]["_sampling_priority_v1"] > 0) == kept
+
+
+@pytest.mark.parametrize(
+    ("path", "message", "parent"),
+    [
+        ("/ws/lounge", "in the socket", "websocket.receive"),
+        ("/ws/lounge/accepts", "after it was accepted", "asgi.request"),
+    ],
+)
+def test_an_exception_in_an_open_websocket_is_kept(pairs: Pairs, path: str, message: str, parent: str) -> None:
+    """With type, message, stack and route, below what was being handled."""
+    side = pairs(RATE_0)["quart"]
+    side.clear()
+    ws(path, "fail")(side)
+    spans = side.collect(3)
+    failed = named(spans, "quart.websocket")
+    above = {span["span_id"]: span["name"] for span in spans}
+
+    assert above[failed["parent_id"]] == parent
+    assert failed["error"] == 1
+    assert failed["meta"]["error.type"].endswith("outside.Unhandled")
+    assert failed["meta"]["error.message"] == message
+    assert "quart_app.py" in failed["meta"]["error.stack"]
+    assert failed["resource"].startswith("websocket /ws/<room>")
+    assert failed["metrics"]["_sampling_priority_v1"] == 2
+
+
+def test_what_a_message_starts_hangs_under_the_message(quart: Side) -> None:
+    """Not under the handshake, which is over, and of another trace."""
+    ws("/ws/lounge/works", "hello")(quart)
+    spans = quart.collect(8)
+    names = {span["span_id"]: span["name"] for span in spans}
+
+    assert {span["resource"]: names[span["parent_id"]] for span in spans if span["name"] == "work"} == {
+        "before the answer": "websocket.receive",
+        "after the answer": "websocket.receive",
+    }
+
+
+def test_an_exception_is_itself_and_not_the_group_around_it(quart: Side) -> None:
+    """Quart 0.23 runs a request in a task group; what breaks a stream comes out of it wrapped."""
+    with pytest.raises(httpx.RemoteProtocolError):
+        quart.client.get(f"{quart.url}/stream/broken")
+    (span,) = quart.collect(1)
+
+    assert span["meta"]["error.type"].endswith("outside.Unhandled")
+    assert span["meta"]["error.message"] == "in the stream"

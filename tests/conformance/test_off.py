@@ -1,0 +1,78 @@
+"""Turning tracing off leaves no ddtrace work on the way of a request."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from running import BIN, QUIET, clean_environment, service
+
+from hello_service import launch
+from hello_service.settings import Settings
+
+SERVED = str(Path(__file__).with_name("served.py"))
+RUN = str(BIN / "ddtrace-run")
+
+
+def serve(command: list[str], environment: dict[str, str]) -> Any:
+    done = subprocess.run(
+        command, env=clean_environment({**QUIET, **environment}), capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "environment"),
+    [
+        ([sys.executable, SERVED], {"DD_TRACE_ENABLED": "false"}),
+        ([sys.executable, SERVED], {}),
+    ],
+    ids=["off", "not under ddtrace-run"],
+)
+def test_no_function_of_ddtrace_is_called(command: list[str], environment: dict[str, str]) -> None:
+    """Whatever is served: a plain answer, an outbound call, an error."""
+    served = serve(command, environment)
+
+    assert served["calls"] == {}
+    assert "hello_service.tracing" not in served["layers"]
+
+
+def test_no_span_is_made_where_only_the_variable_says_so() -> None:
+    """Under ddtrace-run all the same: what is left is what ddtrace itself patches; tracing.py is not in the way."""
+    served = serve([RUN, sys.executable, SERVED], {"DD_TRACE_ENABLED": "false"})
+
+    assert "hello_service.tracing" not in served["layers"]
+    assert not any("asgi" in name or "quart" in name for name in served["calls"])
+
+
+def test_the_count_sees_ddtrace_at_work() -> None:
+    """The proof of the proof: with tracing on there are calls, and the layer."""
+    served = serve([RUN, sys.executable, SERVED], {"DD_TRACE_AGENT_URL": "http://127.0.0.1:9"})
+
+    assert "hello_service.tracing" in served["layers"]
+    assert any("asgi/middleware.py" in name for name in served["calls"])
+
+
+def test_serve_starts_no_tracer_when_tracing_is_off() -> None:
+    """`hello-service serve` leaves ddtrace-run out."""
+    off = launch.command(Settings.from_environment({"DD_TRACE_ENABLED": "false"}))
+    on = launch.command(Settings.from_environment({}))
+
+    assert "ddtrace-run" not in " ".join(off)
+    assert on == [RUN, *off]
+
+
+def test_nothing_is_said_of_traces_when_tracing_is_off() -> None:
+    """No trace id in header, problem or log line: there is none."""
+    with service("http://127.0.0.1:9", {"DD_TRACE_ENABLED": "false"}) as running:
+        answer = httpx.get(f"{running.url}/nowhere")
+
+    assert answer.status_code == 404
+    assert "traceresponse" not in answer.headers
+    assert "trace_id" not in answer.json()
+    assert not any(name.startswith("dd.") for line in running.requests() for name in line)

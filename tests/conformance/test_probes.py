@@ -1,0 +1,54 @@
+"""Probes leave nothing, and one setting says which paths they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from conformance.scenarios import DATADOG, W3C
+from running import Agent, Running, service, trace_agent
+
+HEADERS: list[dict[str, str]] = [
+    {},
+    {"traceparent": f"{W3C}01"},
+    {**DATADOG, "x-datadog-sampling-priority": "2"},
+]
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[Agent]:
+    """An agent of its own, whose statistics are of these requests alone."""
+    with trace_agent() as agent:
+        yield agent
+
+
+def probe(running: Running, agent: Agent, paths: list[str]) -> tuple[list[str], list[str], list[str]]:
+    """Ask for each path with each kind of headers, stop the service, and return what it left: spans, stats, log lines."""
+    agent.clear()
+    for path in paths:
+        for headers in HEADERS:
+            httpx.get(running.url + path, headers=headers)
+    running.stop()
+    stats = [group["Resource"] for each in agent.stats() for bucket in each["Stats"] for group in bucket["Stats"]]
+    return (
+        sorted({span["resource"] for span in agent.spans()}),
+        sorted(set(stats)),
+        sorted({line["path"] for line in running.requests()}),
+    )
+
+
+def test_a_probe_leaves_no_span_no_stats_and_no_log_line(agent: Agent) -> None:
+    """Also when it carries trace headers, those of a kept trace among them."""
+    with service(agent.url) as running:
+        left = probe(running, agent, ["/health", "/ready", "/info"])
+
+    assert left == (["GET /info"], ["GET /info"], ["/info"])
+
+
+def test_one_setting_names_the_probes(agent: Agent) -> None:
+    """For span, stats and log line alike."""
+    with service(agent.url, {"PROBE_PATHS": "/info"}) as running:
+        left = probe(running, agent, ["/health", "/info"])
+
+    assert left == (["GET /health"], ["GET /health"], ["/health"])

@@ -1,0 +1,116 @@
+"""What is kept, what is counted, and that what is kept is whole: of hello_service itself, under load."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from httpx_aiohttp import AiohttpTransport
+from running import Agent, Running, Span, eventually, service, trace_agent
+
+REQUESTS = {"/api/hello": 4200, "/api/relay?count=1": 500, "/api/faults/error": 300}
+PARTS = {"GET /api/hello": 1, "GET /api/relay": 3, "GET /api/faults/error": 1}  # spans of a whole trace
+
+
+@pytest.fixture(scope="module")
+def agent() -> Iterator[Agent]:
+    """An agent of its own: the others would see this load."""
+    with trace_agent() as agent:
+        yield agent
+
+
+async def send(url: str) -> Counter[int]:
+    """Send all requests, mixed, sixteen at once, and count the answers by status."""
+    paths = [path for path, count in REQUESTS.items() for _ in range(count)]
+    paths = [paths[number * 7 % len(paths)] for number in range(len(paths))]
+    statuses: Counter[int] = Counter()
+    async with httpx.AsyncClient(transport=AiohttpTransport(trust_env=False), trust_env=False, timeout=60) as client:
+
+        async def take() -> None:
+            while paths:
+                statuses[(await client.get(url + paths.pop())).status_code] += 1
+
+        await asyncio.gather(*(take() for _ in range(16)))
+    return statuses
+
+
+def counted(agent: Agent) -> Counter[tuple[str, str]]:
+    """Return hits and errors by resource of the server's spans, as the statistics say."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for payload in agent.stats():
+        for bucket in payload["Stats"]:
+            for group in bucket["Stats"]:
+                if group["Name"] == "asgi.request":
+                    counts[group["Resource"], "hits"] += group["Hits"]
+                    counts[group["Resource"], "errors"] += group["Errors"]
+    return counts
+
+
+@pytest.mark.timeout(180)
+async def test_a_tenth_is_kept_all_errors_are_and_all_is_counted(agent: Agent) -> None:
+    """5,000 requests at DD_TRACE_SAMPLE_RATE=0.1; the tracer's limit of 100 traces a second is out of the way."""
+    settings = {"FAULTS": "true", "DD_TRACE_SAMPLE_RATE": "0.1", "DD_TRACE_RATE_LIMIT": "10000"}
+    with service(agent.url, settings) as running:
+        statuses = await send(running.url)
+        await asyncio.to_thread(running.stop)
+    traces = [trace for trace in agent.traces() if any(map(is_kept, trace))]
+    roots = [root_of(trace) for trace in traces]
+    kept = Counter(root["resource"] for root in roots)
+    sampled = kept.total() - kept["GET /api/faults/error"]
+    stats = counted(agent)
+
+    assert statuses == {200: 4700, 500: 300}
+    assert kept["GET /api/faults/error"] == 300
+    assert 0.08 <= sampled / 4700 <= 0.12
+    assert [len(trace) for trace in traces] == [PARTS[root["resource"]] for root in roots]
+    assert stats["GET /api/hello", "hits"] == 4200 + 500  # a relay calls it, too
+    assert stats["GET /api/relay", "hits"] == 500
+    assert stats["GET /api/faults/error", "hits"] == stats["GET /api/faults/error", "errors"] == 300
+    assert stats["GET /api/hello", "errors"] == stats["GET /api/relay", "errors"] == 0
+    assert sum(count for (_, what), count in stats.items() if what == "hits") == 5500
+
+
+def is_kept(span: Span) -> bool:
+    return bool(span["metrics"].get("_sampling_priority_v1", 0) > 0)
+
+
+def root_of(trace: list[Span]) -> Span:
+    (root,) = [span for span in trace if span["parent_id"] == 0]
+    return root
+
+
+RULES = '[{"resource": "GET /api/hello/<name>", "sample_rate": 0}, {"resource": "GET /api/*", "sample_rate": 1}]'
+
+
+@pytest.fixture(scope="module")
+def running(agent: Agent) -> Iterator[Running]:
+    with service(
+        agent.url, {"DD_TRACE_SAMPLING_RULES": RULES, "DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
+    ) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("path", "priority", "flag"), [("/api/hello/Ada", -1, "00"), ("/api/hello", 2, "01")])
+def test_a_rule_names_the_route(running: Running, agent: Agent, path: str, priority: int, flag: str) -> None:
+    """The resource is the route before the decision is made, and `traceresponse` tells the caller what it was."""
+    agent.clear()
+    answer = httpx.get(running.url + path)
+    (span,) = agent.wait_for_spans(1)
+
+    assert span["metrics"]["_sampling_priority_v1"] == priority
+    assert answer.headers["traceresponse"].endswith(f"-{flag}")
+
+
+def test_a_decision_made_for_the_header_holds(running: Running, agent: Agent) -> None:
+    """What `traceresponse` says is what the agent receives: one decision for a trace."""
+    agent.clear()
+    flags = [httpx.get(f"{running.url}/api/hello").headers["traceresponse"] for _ in range(5)]
+    spans: Any = eventually(agent.spans, lambda spans: len(spans) == 5)
+
+    assert sorted(flags) == sorted(
+        f"00-{span['meta']['_dd.p.tid']}{span['trace_id']:016x}-{span['span_id']:016x}-01" for span in spans
+    )
