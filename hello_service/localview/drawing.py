@@ -13,8 +13,9 @@ from hello_service.localview.spans import Span, Trace
 from hello_service.localview.store import Line
 
 DEEPEST = 16  # steps to the right; what is deeper says its depth
+ERROR_TAGS = ("error.type", "error.message", "error.stack")
 THINNEST = 0.25  # per cent of the width
-TICKS = (0, 25, 50, 75, 100)
+TICKS = (0, 50, 100)  # per cent; so few that they fit on a narrow page
 CHART_WIDTH, CHART_HEIGHT = 360, 84
 
 
@@ -42,7 +43,13 @@ def waterfall(trace: Trace) -> Iterator[Row]:
 
 def ticks(trace: Trace) -> list[str]:
     """Return what stands below the time axis."""
-    return ["0"] + [units.duration(trace.duration * tick / 100) for tick in TICKS[1:]]
+    return [units.duration(trace.duration * tick / 100) for tick in TICKS]
+
+
+def tags(span: Span) -> list[tuple[str, str]]:
+    """Return the tags by name, those of the tracer's own last; the error has its own place."""
+    shown = [(name, value) for name, value in span.meta.items() if name not in ERROR_TAGS]
+    return sorted(shown, key=lambda tag: (tag[0].startswith("_"), tag[0]))
 
 
 def services(trace: Trace) -> list[tuple[str, int]]:

@@ -37,7 +37,7 @@ UNITS = {
     "m": MINUTE,
     "min": MINUTE,
 }
-TERM = re.compile(r'(-)?(?:(@?[A-Za-z_][\w.\-]*):)?("[^"]*"|\[[^]]*]|[^\s"]\S*)?')
+TERM = re.compile(r'(-)?(?:(@?[A-Za-z_][\w.\-]*):)?("[^"]*"|\[[^]]*]|[^\s"]\S*)?\s*')
 COMPARISON = re.compile(r"(>=|<=|>|<)(.*)")
 RANGE = re.compile(r"\[\s*(\S+)\s+TO\s+(\S+)\s*]")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([a-zµμ]+)")

@@ -84,7 +84,7 @@ class Edge:
     def label(self) -> tuple[int, int]:
         """Where what is written on the line has its middle."""
         if self.source is self.target:
-            return self.source.x + NODE_WIDTH // 2, self.source.y - LOOP + 2
+            return self.source.x + NODE_WIDTH // 2, self.source.y - LOOP - 6
         if self.target.x > self.source.x:
             across = (self.source.x + NODE_WIDTH + self.target.x) // 2
             return across, (self.source.y + self.target.y + NODE_HEIGHT) // 2 - 8
@@ -165,7 +165,9 @@ def _laid_out(nodes: list[Node], edges: list[Edge]) -> Map:
             node.x = MARGIN + place * (NODE_WIDTH + GAP_ACROSS)
             node.y = MARGIN + LOOP + (height - used) // 2 + row * (NODE_HEIGHT + GAP_DOWN)
     width = len(columns) * (NODE_WIDTH + GAP_ACROSS) - GAP_ACROSS
-    return Map(nodes, edges, max(0, width) + 2 * MARGIN, max(0, height) + 2 * MARGIN + 2 * LOOP)
+    backwards = any(edge.target is not edge.source and edge.target.x <= edge.source.x for edge in edges)
+    below = 2 * LOOP if backwards else MARGIN
+    return Map(nodes, edges, max(0, width) + 2 * MARGIN, max(0, height) + MARGIN + LOOP + below)
 
 
 def _mean(numbers: list[int]) -> float:

@@ -135,6 +135,6 @@ def read(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:
         for raw in chunk:
             try:
                 spans.append(Span.from_wire(raw))
-            except (KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError):
                 continue
     return spans

@@ -16,7 +16,7 @@ def duration(nanoseconds: float) -> str:
         if nanoseconds >= size:
             number = nanoseconds / size
             return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f} {unit}"
-    return f"{nanoseconds:.0f} ns"
+    return f"{nanoseconds:.0f} ns" if nanoseconds else "0 ms"
 
 
 def count(number: int, unit: str) -> str:
