@@ -194,6 +194,7 @@ async def _changes(view: View, wanted: str | None) -> AsyncIterator[bytes]:
 @asynccontextmanager
 async def serving(view: View, listener: socket.socket) -> AsyncIterator[None]:
     """Serve the page on `listener` as long as the block lasts."""
+    listener.listen()  # whoever comes before Hypercorn is up waits
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
