@@ -28,7 +28,7 @@ def draw(trace: Trace, on: Console, page_url: str | None = None) -> None:
     root = trace.root
     where = f"{page_url}/trace/{trace.id}" if page_url else f"trace {trace.id}"
     head = [root.resource, root.status, units.duration(trace.duration), units.count(len(trace.spans), "span"), where]
-    text = Text("  ".join(_clean(part) for part in head), "bold red" if trace.errors else "bold")
+    text = Text().append("  ".join(_clean(part) for part in head), "bold red" if trace.errors else "bold")
     rows: list[tuple[str, Span]] = []
     ancestors: list[bool] = []
     for number, (depth, last, span) in enumerate(trace.walk()):
