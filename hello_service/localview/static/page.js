@@ -9,6 +9,8 @@ let fetching = null;
 let refreshed = 0;
 let waiting = 0;
 
+// Whether text is selected, which a refresh would take away; a text box keeps its own.
+const isCopying = () => !document.activeElement?.matches("input") && String(document.getSelection()).length > 0;
 const isLive = () => live.getAttribute("aria-pressed") === "true";
 
 // Puts `fresh` in the place of `old`, and leaves alone what is the same, with its focus and its selection.
@@ -67,7 +69,7 @@ function later() {
     waiting = 0;
     if (fetching) return later();
     if (!isLive() || document.hidden || shown.version === shown.latest) return;
-    if (String(document.getSelection()).length) return later(); // somebody is about to copy something
+    if (isCopying()) return later();
     await refresh();
     if (shown.version !== shown.latest) later();
   }, pause);
