@@ -199,7 +199,6 @@ async def serving(view: View, listener: socket.socket) -> AsyncIterator[None]:
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
-    config.graceful_timeout = CLOSE_SECONDS
     ending = asyncio.Event()
     running = asyncio.create_task(serve(create_page(view), config, shutdown_trigger=ending.wait))
     try:
@@ -208,6 +207,7 @@ async def serving(view: View, listener: socket.socket) -> AsyncIterator[None]:
         view.closing.set()
         ending.set()
         await asyncio.wait({running}, timeout=CLOSE_SECONDS)
-        if not running.done():  # a browser that keeps its connection
+        while not running.done():  # a browser that does not read its answer; Hypercorn takes the first for a time limit
             running.cancel()
-            await asyncio.wait({running})
+            await asyncio.wait({running}, timeout=CLOSE_SECONDS)
+        await asyncio.gather(running, return_exceptions=True)
