@@ -19,6 +19,7 @@ from playwright.sync_api import Page
 from running import eventually, free_port, service
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
+WIDTH, HEIGHT = 1300, 700
 PAUSE_SECONDS = 0.11  # on average, from one request to the next
 REQUESTS = {  # path: how often
     "/api/hello?name=Ada": 5,
@@ -44,15 +45,15 @@ def main() -> None:
         dev = _services(stack)
         identity = _send(dev, asked.seconds)
         browser = stack.enter_context(chromium())
-        for name, path, height in (
-            ("traces", "/", 700),
-            ("trace", f"/trace/{identity}", 700),
-            ("map", "/map", 560),
-            ("performance", "/performance?minutes=1", 700),
+        for name, path, scheme in (
+            ("traces", "/", "light"),
+            ("trace", f"/trace/{identity}", "light"),
+            ("trace-dark", f"/trace/{identity}", "dark"),
+            ("map", "/map", "light"),
+            ("performance", "/performance?minutes=1", "light"),
         ):
-            for scheme in ("light", "dark"):
-                with opened(browser, 1200, height, scheme) as page:
-                    _shoot(page, dev.page_url + path, asked.to / f"{name}-{scheme}.png")
+            with opened(browser, WIDTH, HEIGHT, scheme) as page:
+                _shoot(page, dev.page_url + path, asked.to / f"{name}.png")
 
 
 def _services(stack: ExitStack) -> Dev:
@@ -73,6 +74,8 @@ def _send(dev: Dev, seconds: float) -> str:
     while time.monotonic() < until:
         dev.get(chance.choices([*REQUESTS], [*REQUESTS.values()])[0])
         time.sleep(chance.expovariate(1 / PAUSE_SECONDS))
+    for path in REQUESTS:  # so that each kind stands among the newest
+        dev.get(path)
     identity = dev.get("/api/relay?count=2").headers["traceresponse"].split("-")[1]
 
     def spans() -> int:

@@ -87,7 +87,7 @@ class Edge:
             return self.source.x + NODE_WIDTH // 2, self.source.y - LOOP - 6
         if self.target.x > self.source.x:
             across = (self.source.x + NODE_WIDTH + self.target.x) // 2
-            return across, (self.source.y + self.target.y + NODE_HEIGHT) // 2 - 8
+            return across, (self.source.y + self.target.y + NODE_HEIGHT) // 2 - 23
         low = max(self.source.y, self.target.y) + NODE_HEIGHT + LOOP * 3 // 4
         return (self.source.x + self.target.x + NODE_WIDTH) // 2, low + 12
 
@@ -156,6 +156,7 @@ def _laid_out(nodes: list[Node], edges: list[Edge]) -> Map:
     for node in sorted(nodes, key=lambda node: (depth[node.service], node.service)):
         columns[depth[node.service]].append(node)
     tallest = max((len(column) for column in columns.values()), default=0)
+    above = LOOP if any(edge.source is edge.target for edge in edges) else 0
     height = tallest * (NODE_HEIGHT + GAP_DOWN) - GAP_DOWN
     for place in sorted(columns):
         column = columns[place]
@@ -163,11 +164,11 @@ def _laid_out(nodes: list[Node], edges: list[Edge]) -> Map:
         used = len(column) * (NODE_HEIGHT + GAP_DOWN) - GAP_DOWN
         for row, node in enumerate(column):
             node.x = MARGIN + place * (NODE_WIDTH + GAP_ACROSS)
-            node.y = MARGIN + LOOP + (height - used) // 2 + row * (NODE_HEIGHT + GAP_DOWN)
+            node.y = MARGIN + above + (height - used) // 2 + row * (NODE_HEIGHT + GAP_DOWN)
     width = len(columns) * (NODE_WIDTH + GAP_ACROSS) - GAP_ACROSS
     backwards = any(edge.target is not edge.source and edge.target.x <= edge.source.x for edge in edges)
     below = 2 * LOOP if backwards else MARGIN
-    return Map(nodes, edges, max(0, width) + 2 * MARGIN, max(0, height) + MARGIN + LOOP + below)
+    return Map(nodes, edges, max(0, width) + 2 * MARGIN, max(0, height) + MARGIN + above + below)
 
 
 def _mean(numbers: list[int]) -> float:
