@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from hello_service.localview.spans import Span, Trace
 
-NODE_WIDTH, NODE_HEIGHT = 190, 74
-GAP_ACROSS, GAP_DOWN = 190, 56
+NODE_WIDTH, NODE_HEIGHT = 210, 74
+GAP_ACROSS, GAP_DOWN = 190, 56  # GAP_DOWN is more where a service calls itself
 MARGIN, LOOP = 24, 58
 
 
@@ -52,6 +52,8 @@ class Node:
     inferred: bool = True
     x: int = 0
     y: int = 0
+    width: int = NODE_WIDTH
+    height: int = NODE_HEIGHT
 
 
 @dataclass
@@ -157,14 +159,15 @@ def _laid_out(nodes: list[Node], edges: list[Edge]) -> Map:
         columns[depth[node.service]].append(node)
     tallest = max((len(column) for column in columns.values()), default=0)
     above = LOOP if any(edge.source is edge.target for edge in edges) else 0
-    height = tallest * (NODE_HEIGHT + GAP_DOWN) - GAP_DOWN
+    gap = GAP_DOWN + above * 2 // 3
+    height = tallest * (NODE_HEIGHT + gap) - gap
     for place in sorted(columns):
         column = columns[place]
         column.sort(key=lambda node: _mean([caller.y for caller in callers[node.service]]))
-        used = len(column) * (NODE_HEIGHT + GAP_DOWN) - GAP_DOWN
+        used = len(column) * (NODE_HEIGHT + gap) - gap
         for row, node in enumerate(column):
             node.x = MARGIN + place * (NODE_WIDTH + GAP_ACROSS)
-            node.y = MARGIN + above + (height - used) // 2 + row * (NODE_HEIGHT + GAP_DOWN)
+            node.y = MARGIN + above + (height - used) // 2 + row * (NODE_HEIGHT + gap)
     width = len(columns) * (NODE_WIDTH + GAP_ACROSS) - GAP_ACROSS
     backwards = any(edge.target is not edge.source and edge.target.x <= edge.source.x for edge in edges)
     below = 2 * LOOP if backwards else MARGIN
