@@ -81,6 +81,17 @@ class Development:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(signum, self.stop.set)
         processes.listen(self.options.host, self.options.port, "--port").close()
+        developing = asyncio.create_task(self._develop())
+        stopping = asyncio.create_task(self.stop.wait())
+        await asyncio.wait({developing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not developing.done():
+            developing.cancel()
+            await asyncio.wait({developing})
+            return 0
+        return developing.result()
+
+    async def _develop(self) -> int:
         async with AsyncExitStack() as stack:
             agent = None
             if self.options.agent_port is not None:
@@ -96,7 +107,7 @@ class Development:
             self._say("Ctrl-C ends it.\n")
             if self.page_url and self.options.open_browser:
                 await asyncio.to_thread(webbrowser.open, self.page_url)
-            return await self._wait(service, agent.process if agent else None)
+            return await self._end_of(service, agent.process if agent else None)
 
     async def _receive(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
         """Start the agent and what shows its traces; the service's environment names them afterwards."""
@@ -115,19 +126,18 @@ class Development:
         await stack.enter_async_context(self._following(session, url))
         return _Agent(session, process, url)
 
-    async def _wait(self, service: Process, agent: Process | None) -> int:
-        stopping = asyncio.create_task(self.stop.wait())
+    async def _end_of(self, service: Process, agent: Process | None) -> int:
+        """Wait for the service to end by itself."""
         ended = asyncio.create_task(service.wait())
-        lost = asyncio.create_task(agent.wait()) if agent else None
-        waiting: set[asyncio.Task[Any]] = {stopping, ended, *([lost] if lost else [])}
-        done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if done == {lost}:
-            self._say("The embedded trace agent has ended: no more traces are shown.", "yellow")
-            await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
-        if self.stop.is_set():
-            return 0
+        lost = asyncio.create_task(agent.wait() if agent else asyncio.Event().wait())
+        try:
+            await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                self._say("The embedded trace agent has ended: no more traces are shown.", "yellow")
+            await ended
+        finally:
+            ended.cancel()
+            lost.cancel()
         self._say(f"The service has ended by itself, exit code {service.returncode}.", "yellow")
         return 1 if service.returncode else 0
 

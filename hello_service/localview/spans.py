@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+UPPER_HALF = re.compile("[0-9a-f]{16}")  # of a trace id
 SPANS_OF_A_TRACE = 10_000  # more are counted, not kept
 
 
@@ -40,8 +42,10 @@ class Span:
             start=int(span.get("start") or 0),
             duration=max(0, int(span.get("duration") or 0)),
             error=bool(span.get("error")),
-            meta=span.get("meta") or {},
-            metrics=span.get("metrics") or {},
+            meta={str(tag): str(value) for tag, value in (span.get("meta") or {}).items()},
+            metrics={
+                str(tag): value for tag, value in (span.get("metrics") or {}).items() if isinstance(value, int | float)
+            },
         )
 
     @property
@@ -84,7 +88,8 @@ class Trace:
         self.spans.append(span)
         self.start, self.end = min(self.start, span.start), max(self.end, span.end)
         self.errors += span.error
-        self._high = span.meta.get("_dd.p.tid", self._high)
+        if UPPER_HALF.fullmatch(upper := span.meta.get("_dd.p.tid", "")):
+            self._high = upper
         # What began the trace: the span without a parent if it has come, else the earliest.
         self.root = min(self.root, span, key=lambda each: (each.parent_id != 0, each.start))
 

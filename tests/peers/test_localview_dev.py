@@ -178,6 +178,19 @@ def test_an_agent_that_starts_slowly_is_waited_for(tmp_path: Path) -> None:
         assert dev.running.stop(signal.SIGINT) == 0
 
 
+@pytest.mark.parametrize("slow", ["hello_service.localview.agent", "hello_service.server"])
+def test_it_can_be_ended_while_it_starts(tmp_path: Path, slow: str) -> None:
+    """At once, whatever it is waiting for."""
+    with launched(environment=customized(tmp_path, slow, "time.sleep(600)")) as dev:
+        eventually(lambda: [command for command in dev.processes().values() if slow in command])
+        eventually(lambda: len(dev.processes()), lambda number: number >= 3)
+        code = dev.running.stop(signal.SIGINT)
+
+        assert code == 0
+        assert dev.processes() == {}
+        assert "Traceback" not in dev.said
+
+
 def test_a_line_of_any_length_is_survived(tmp_path: Path) -> None:
     """What comes after it is still read, so that the service never stands still on a full pipe."""
     code = "sys.stderr.write('x' * 3_000_000 + '\\n')"

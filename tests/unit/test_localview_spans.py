@@ -55,6 +55,21 @@ def test_a_trace_knows_its_whole_id_root_time_and_errors() -> None:
     assert made.errors == 1
 
 
+def test_what_is_no_half_of_a_trace_id_is_none() -> None:
+    """It would lead nowhere as a part of a link."""
+    made = trace(span(trace=1, meta={"_dd.p.tid": "../../../../../x"}))
+
+    assert made.id == f"{1:032x}"
+
+
+def test_tags_are_text_and_metrics_are_numbers() -> None:
+    """Whatever a tracer sends in their places."""
+    sent = {"trace_id": 1, "span_id": 2, "meta": {"a": 1, "b": None}, "metrics": {"c": "text", "d": 0.5}}
+    (received,) = read([[sent]])
+
+    assert (received.meta, received.metrics) == ({"a": "1", "b": "None"}, {"d": 0.5})
+
+
 def test_a_trace_without_a_root_begins_with_its_earliest_span() -> None:
     """The root may come later, or never."""
     first, second = span(trace=1, parent_id=99, at=1), span(trace=1, parent_id=99)
