@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from time import monotonic
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -338,6 +340,34 @@ async def test_a_long_line_without_an_end_is_read(monkeypatch: pytest.MonkeyPatc
     stream.feed_eof()
 
     assert [line async for line in processes.lines(stream)] == ["z" * 10]
+
+
+class LateSession:
+    """A session whose server refuses the first `refusals` connections."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    @asynccontextmanager
+    async def get(self, _url: str) -> AsyncIterator[None]:
+        """Answer, when it is time."""
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise aiohttp.ClientConnectionError
+        yield
+
+
+async def test_what_starts_slowly_is_waited_for_as_long_as_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no longer than its time."""
+    monkeypatch.setattr(processes, "ASK_SECONDS", 0)
+    session, living, dead = LateSession(3), SimpleNamespace(returncode=None), SimpleNamespace(returncode=1)
+    await processes.answers(session, "http://agent/info", living)  # type: ignore[arg-type]  # all that is asked of them
+    monkeypatch.setattr(processes, "START_SECONDS", -1)
+
+    assert session.refusals == -1
+    for process in (living, dead):
+        with pytest.raises(processes.StartError, match="The embedded trace agent did not start"):
+            await processes.answers(LateSession(9), "http://agent/info", process)  # type: ignore[arg-type]  # the same
 
 
 def test_a_busy_port_is_named_with_the_option_for_another() -> None:
