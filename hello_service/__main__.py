@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from typing import Any
 
 import click
 
@@ -28,19 +29,34 @@ def serve() -> None:
         sys.exit(1)
 
 
+PORT = click.IntRange(0, 65535)
+
+
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address that the service listens on.")
-@click.option("--port", default=8080, show_default=True, help="Port that the service listens on; 0 takes a free one.")
-@click.option("--agent-port", default=8126, show_default=True, help="Port of the embedded trace agent.")
+@click.option(
+    "--host", envvar="HOST", default="127.0.0.1", show_default=True, help="Address that the service listens on."
+)
+@click.option(
+    "--port", envvar="PORT", type=PORT, default=8080, show_default=True, help="Its port; 0 takes a free one, as below."
+)
+@click.option("--agent-port", type=PORT, default=8126, show_default=True, help="Port of the embedded trace agent.")
 @click.option("--no-embedded-agent", is_flag=True, help="Send to the agent that the environment names; show no traces.")
-def dev(host: str, port: int, agent_port: int, no_embedded_agent: bool) -> None:
-    """Serve beside an embedded trace agent, and show the trace of every request as a tree."""
+@click.option("--view-port", type=PORT, default=8081, show_default=True, help="Port of the page that shows the traces.")
+@click.option("--no-view", is_flag=True, help="Leave the page out.")
+@click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
+@click.option(
+    "--traces", type=click.IntRange(1), default=1000, show_default=True, help="Traces that are kept for the page."
+)
+def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool, **rest: Any) -> None:
+    """Serve beside an embedded trace agent, and show the trace of every request: as a tree, and on a page."""
     try:
         from hello_service.localview import dev as development  # noqa: PLC0415 - production does not install its needs
     except ModuleNotFoundError as error:
         click.echo(f"dev needs the dev group, and {error.name} is missing: scripts/dev installs it", err=True)
         sys.exit(1)
-    options = development.Options(host=host, port=port, agent_port=None if no_embedded_agent else agent_port)
+    options = development.Options(
+        agent_port=None if no_embedded_agent else agent_port, view_port=None if no_view else view_port, **rest
+    )
     sys.exit(development.run(options, os.environ))
 
 

@@ -1,16 +1,15 @@
-"""`hello-service dev`: an embedded trace agent and the service beside it, both ended together."""
+"""`hello-service dev`: an embedded trace agent, the service beside it, and what shows its traces; all ended together."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
-import socket
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+import webbrowser
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -19,14 +18,15 @@ import aiohttp
 from rich.console import Console
 from rich.text import Text
 
-from hello_service.localview import terminal
-from hello_service.localview.spans import Assembly
+from hello_service.localview import page, processes, terminal
+from hello_service.localview.performance import Performance
+from hello_service.localview.processes import LOOPBACK, StartError
+from hello_service.localview.spans import Trace, read
+from hello_service.localview.store import Store
+from hello_service.settings import mask_credentials
 
-LOOPBACK = "127.0.0.1"
-START_SECONDS = 60.0
-STOP_SECONDS = 40.0
 POLL_SECONDS = 0.2
-RUNNING = re.compile(r"Running on (http://\S+)")
+SETTLE_SECONDS = 0.6  # a trace is drawn in the terminal when nothing more of it has come for so long
 
 # What is right on a person's own machine. The environment wins here, too.
 DEFAULTS = {
@@ -39,153 +39,167 @@ DEFAULTS = {
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",  # else ddtrace complains of the test agent's version
 }
-
-
-class StartError(Exception):
-    """Something could not be started; `str()` is a sentence for a person."""
+AGENT_VARIABLES = ("DD_TRACE_AGENT_URL", "DD_AGENT_HOST", "DD_TRACE_AGENT_PORT")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `dev` was asked for. `agent_port` None: no embedded agent, so no traces to show."""
+    """What `dev` was asked for. `agent_port` None: no embedded agent, so no traces; `view_port` None: no page."""
 
     host: str
     port: int
     agent_port: int | None
+    view_port: int | None = None
+    traces: int = 1000
+    open_browser: bool = False
 
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
     """Run until Ctrl-C; return the exit code."""
-    on = terminal.console()
     try:
-        return asyncio.run(_develop(options, environ, on))
+        return asyncio.run(Development(options, environ, terminal.console()).run())
     except StartError as error:
         sys.stderr.write(f"{error}\n")
         return 1
 
 
-async def _develop(options: Options, environ: Mapping[str, str], on: Console) -> int:
-    stop = asyncio.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
-    _check_port(options.host, options.port, "--port")
-    if options.agent_port is None:
-        async with _service(options, environ, on) as service:
-            return await _wait(service, stop)
-    _check_port(LOOPBACK, options.agent_port, "--agent-port")
-    async with (
-        aiohttp.ClientSession() as session,
-        _agent(options.agent_port) as (agent, agent_url),
-        _showing(session, agent_url, on),
-        _service(options, {**environ, "DD_TRACE_AGENT_URL": agent_url}, on) as service,
-    ):
-        await _answers(session, f"{agent_url}/info", agent)
-        on.print(Text(f"Its traces come here, and those of whoever sends to {agent_url}. Ctrl-C ends it.\n"))
-        return await _wait(service, stop)
+class Development:
+    """One run of `dev`."""
 
+    def __init__(self, options: Options, environ: Mapping[str, str], on: Console) -> None:
+        self.options = options
+        self.environ = {**DEFAULTS, **environ, "LOG_FORMAT": "json"}
+        self.environ |= {"HOST": options.host, "PORT": str(options.port)}
+        self.on = on
+        self.view = page.View(Store(options.traces), Performance(monotonic()))
+        self.page_url: str | None = None
+        self.stop = asyncio.Event()
+        self._open: dict[int, tuple[float, Trace]] = {}  # traces that are not drawn yet, and when something came last
 
-async def _wait(service: Process, stop: asyncio.Event) -> int:
-    """Wait for Ctrl-C, or for the service to end by itself."""
-    stopping = asyncio.create_task(stop.wait())
-    ended = asyncio.create_task(service.wait())
-    await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    ended.cancel()
-    return 0 if stop.is_set() else service.returncode or 0
+    async def run(self) -> int:
+        """Start everything, wait for Ctrl-C or for the service to end by itself, end everything."""
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(signum, self.stop.set)
+        processes.listen(self.options.host, self.options.port, "--port").close()
+        developing = asyncio.create_task(self._develop())
+        stopping = asyncio.create_task(self.stop.wait())
+        await asyncio.wait({developing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not developing.done():
+            developing.cancel()
+            await asyncio.wait({developing})
+            return 0
+        return developing.result()
 
+    async def _develop(self) -> int:
+        async with AsyncExitStack() as stack:
+            agent = None
+            if self.options.agent_port is not None:
+                agent = await self._receive(stack, self.options.agent_port)
+            service, url = await stack.enter_async_context(processes.service(self.environ, self._hear))
+            self.view.service_url = url
+            self._say(f"The service listens on {url}.", "bold")
+            if agent is not None:
+                await agent.ready()
+                self._say(f"Its traces come here, and those of whoever sends to {agent.url}.")
+            if self.page_url:
+                self._say(f"Look at them on {self.page_url}", "bold")
+            self._say("Ctrl-C ends it.\n")
+            if self.page_url and self.options.open_browser:
+                await asyncio.to_thread(webbrowser.open, self.page_url)
+            return await self._end_of(service, agent.process if agent else None)
 
-def _check_port(host: str, port: int, option: str) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    async def _receive(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
+        """Start the agent and what shows its traces; the service's environment names them afterwards."""
+        processes.listen(LOOPBACK, agent_port, "--agent-port").close()
+        if self.options.view_port is not None:
+            listener = processes.listen(LOOPBACK, self.options.view_port, "--view-port")
+            self.page_url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+            self.environ["LOCAL_VIEW_URL"] = self.page_url
+            await stack.enter_async_context(page.serving(self.view, listener))
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        process, url = await stack.enter_async_context(processes.agent(agent_port))
+        for name in AGENT_VARIABLES:
+            if value := self.environ.pop(name, ""):
+                self._say(f"{name}={mask_credentials(value)} is set aside: --no-embedded-agent sends there.", "yellow")
+        self.environ["DD_TRACE_AGENT_URL"] = url
+        await stack.enter_async_context(self._following(session, url))
+        return _Agent(session, process, url)
+
+    async def _end_of(self, service: Process, agent: Process | None) -> int:
+        """Wait for the service to end by itself."""
+        ended = asyncio.create_task(service.wait())
+        lost = asyncio.create_task(agent.wait() if agent else asyncio.Event().wait())
         try:
-            probe.bind((host, port))
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise StartError(f"Can't listen on {host} port {port}: {reason}. {option} names another port.") from error
+            await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                self._say("The embedded trace agent has ended: no more traces are shown.", "yellow")
+            await ended
+        finally:
+            ended.cancel()
+            lost.cancel()
+        self._say(f"The service has ended by itself, exit code {service.returncode}.", "yellow")
+        return 1 if service.returncode else 0
 
+    def _say(self, text: str, style: str = "") -> None:
+        self.on.print(Text(text, style), soft_wrap=True)
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-@asynccontextmanager
-async def _ended(process: Process) -> AsyncIterator[Process]:
-    """End `process` with the block: politely, then by force."""
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                await asyncio.wait_for(process.wait(), STOP_SECONDS)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-
-
-@asynccontextmanager
-async def _agent(port: int) -> AsyncIterator[tuple[Process, str]]:
-    otlp_http, otlp_grpc, free = _free_ports(3)
-    port = port or free
-    arguments = ["--host", LOOPBACK, "--port", str(port), "--log-level", "ERROR"]
-    arguments += ["--otlp-http-port", str(otlp_http), "--otlp-grpc-port", str(otlp_grpc)]
-    process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "hello_service.localview.agent", *arguments],
-        stdin=DEVNULL,
-        stdout=DEVNULL,
-        stderr=DEVNULL,
-        start_new_session=True,  # Ctrl-C is for dev alone: the service ends first, then the agent
-    )
-    async with _ended(process):
-        yield process, f"http://{LOOPBACK}:{port}"
-
-
-@asynccontextmanager
-async def _service(options: Options, environ: Mapping[str, str], on: Console) -> AsyncIterator[Process]:
-    env = {**DEFAULTS, **environ, "HOST": options.host, "PORT": str(options.port), "LOG_FORMAT": "json"}
-    process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "hello_service", "serve"],
-        stdin=DEVNULL,
-        stderr=PIPE,
-        env=env,
-        start_new_session=True,
-        limit=2**20,  # bytes of one log line
-    )
-    running: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    reading = asyncio.create_task(_read_log(process, running, on))
-    try:
-        async with _ended(process):
-            either: set[asyncio.Future[Any]] = {running, reading}
-            await asyncio.wait(either, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                raise StartError("The service did not start; what it said stands above.")
-            on.print(Text(f"The service listens on {running.result()}.", "bold"))
-            yield process
-    finally:
-        await reading
-
-
-async def _read_log(process: Process, running: asyncio.Future[str], on: Console) -> None:
-    """Show what the service says, but for its lines of requests: their traces are shown."""
-    assert process.stderr is not None  # noqa: S101 - it was started with a pipe
-    async for raw in process.stderr:
-        line = raw.decode(errors="replace").rstrip()
+    def _hear(self, line: str) -> None:
+        """Show what the service says, but for its lines of requests: their traces are shown."""
         entry = _entry(line)
-        found = RUNNING.search(str(entry.get("event", "")))
-        if found and not running.done():
-            running.set_result(found[1])
+        self.view.store.add_line(entry)
+        if not entry:
+            self._say(line)
         elif entry.get("level") in {"warning", "error", "critical"}:
-            on.print(Text(f"{entry['level']}: {entry['event']}", "yellow"))
-        elif not entry:
-            on.print(Text(line))
+            self._say(f"{entry['level']}: {entry.get('event')}", "yellow")
+
+    @asynccontextmanager
+    async def _following(self, session: aiohttp.ClientSession, agent_url: str) -> AsyncIterator[None]:
+        """Take the traces that the agent receives; at the end also those that came last."""
+
+        async def take() -> None:
+            try:
+                async with session.get(f"{agent_url}/drain") as answer:
+                    self._take(await answer.json())
+            except (aiohttp.ClientError, TimeoutError):
+                return  # not up yet, or gone: whoever waits for it says so
+
+        async def follow() -> None:
+            while True:
+                await take()
+                self._draw(monotonic() - SETTLE_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
+
+        following = asyncio.create_task(follow())
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+            await take()
+            self._draw(monotonic())
+
+    def _take(self, chunks: Any) -> None:
+        spans, now = read(chunks), monotonic()
+        self.view.performance.add(spans, now)
+        for trace in self.view.store.add(spans):
+            self._open[trace.key] = (now, trace)
+
+    def _draw(self, before: float) -> None:
+        """Draw each trace of which nothing more has come since `before`."""
+        done = [key for key, (last, _) in self._open.items() if last <= before]
+        for trace in sorted((self._open.pop(key)[1] for key in done), key=lambda trace: trace.start):
+            terminal.draw(trace, self.on, self.page_url)
+
+
+@dataclass(frozen=True)
+class _Agent:
+    session: aiohttp.ClientSession
+    process: Process
+    url: str
+
+    async def ready(self) -> None:
+        await processes.answers(self.session, f"{self.url}/info", self.process)
 
 
 def _entry(line: str) -> dict[str, Any]:
@@ -194,45 +208,3 @@ def _entry(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return entry if isinstance(entry, dict) else {}
-
-
-async def _answers(session: aiohttp.ClientSession, url: str, process: Process) -> None:
-    """Wait until `url` answers."""
-    deadline = monotonic() + START_SECONDS
-    while True:
-        try:
-            async with session.get(url):
-                return
-        except aiohttp.ClientError as error:
-            if process.returncode is not None or monotonic() > deadline:
-                raise StartError("The embedded trace agent did not start; --agent-port names another port.") from error
-            await asyncio.sleep(POLL_SECONDS / 4)
-
-
-@asynccontextmanager
-async def _showing(session: aiohttp.ClientSession, agent_url: str, on: Console) -> AsyncIterator[None]:
-    """Draw the traces that the agent receives; at the end also those that came last."""
-    assembly = Assembly()
-
-    async def take() -> None:
-        try:
-            async with session.get(f"{agent_url}/drain") as answer:
-                assembly.add(await answer.json(), monotonic())
-        except aiohttp.ClientError:
-            return  # not up yet, or gone: whoever waits for it says so
-
-    async def follow() -> None:
-        while True:
-            await take()
-            for trace in assembly.settled(monotonic()):
-                terminal.draw(trace, on)
-            await asyncio.sleep(POLL_SECONDS)
-
-    following = asyncio.create_task(follow())
-    try:
-        yield
-    finally:
-        following.cancel()
-        await take()
-        for trace in assembly.rest():
-            terminal.draw(trace, on)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+UPPER_HALF = re.compile("[0-9a-f]{16}")  # of a trace id
+SPANS_OF_A_TRACE = 10_000  # more are counted, not kept
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,14 @@ class Span:
             parent_id=int(span.get("parent_id") or 0),
             name=name,
             resource=str(span.get("resource") or name),
-            service=str(span.get("service") or ""),
-            start=int(span["start"]),
-            duration=int(span["duration"]),
+            service=str(span.get("service") or "no service"),
+            start=int(span.get("start") or 0),
+            duration=max(0, int(span.get("duration") or 0)),
             error=bool(span.get("error")),
-            meta=span.get("meta") or {},
-            metrics=span.get("metrics") or {},
+            meta={str(tag): str(value) for tag, value in (span.get("meta") or {}).items()},
+            metrics={
+                str(tag): value for tag, value in (span.get("metrics") or {}).items() if isinstance(value, int | float)
+            },
         )
 
     @property
@@ -51,36 +57,56 @@ class Span:
         """The HTTP status, `ok` or `error` where there is none."""
         return self.meta.get("http.status_code") or ("error" if self.error else "ok")
 
+    @property
+    def kind(self) -> str:
+        """`server`, `client` and so on, empty where the tracer does not say."""
+        return self.meta.get("span.kind", "")
 
-@dataclass
+    @property
+    def enters_service(self) -> bool:
+        """Whether this is a request to its service, and no work within it: what Datadog counts."""
+        return self.parent_id == 0 or self.metrics.get("_dd.top_level") == 1 or self.kind in {"server", "consumer"}
+
+
 class Trace:
-    """All spans that have come of one trace, in any order."""
+    """All spans that have come of one trace, in any order; at least one."""
 
-    spans: list[Span]
+    def __init__(self, first: Span) -> None:
+        self.spans: list[Span] = []
+        self.root = first
+        self.start, self.end = first.start, first.end
+        self.errors = 0
+        self.dropped = 0
+        self._high = "0" * 16
+        self.add(first)
+
+    def add(self, span: Span) -> None:
+        """Take one more span; beyond `SPANS_OF_A_TRACE` it is only counted."""
+        if len(self.spans) >= SPANS_OF_A_TRACE:
+            self.dropped += 1
+            return
+        self.spans.append(span)
+        self.start, self.end = min(self.start, span.start), max(self.end, span.end)
+        self.errors += span.error
+        if UPPER_HALF.fullmatch(upper := span.meta.get("_dd.p.tid", "")):
+            self._high = upper
+        # What began the trace: the span without a parent if it has come, else the earliest.
+        self.root = min(self.root, span, key=lambda each: (each.parent_id != 0, each.start))
+
+    @property
+    def key(self) -> int:
+        """The lower half of the trace id, which every span has."""
+        return self.spans[0].trace_id
 
     @property
     def id(self) -> str:
-        """The trace id, 32 hexadecimal characters: the high half is a tag of some span."""
-        high = next((tid for span in self.spans if (tid := span.meta.get("_dd.p.tid"))), "0" * 16)
-        return f"{high}{self.spans[0].trace_id:016x}"
-
-    @property
-    def root(self) -> Span:
-        """The span that began the trace: without a parent if it has come, else the earliest."""
-        return min(self.spans, key=lambda span: (span.parent_id != 0, span.start))
-
-    @property
-    def start(self) -> int:
-        return min(span.start for span in self.spans)
+        """The trace id, 32 hexadecimal characters: the upper half is a tag of some span."""
+        return f"{self._high}{self.key:016x}"
 
     @property
     def duration(self) -> int:
         """Nanoseconds from the first start to the last end, at least 1."""
-        return max(1, max(span.end for span in self.spans) - self.start)
-
-    @property
-    def errors(self) -> int:
-        return sum(span.error for span in self.spans)
+        return max(1, self.end - self.start)
 
     def walk(self) -> Iterator[tuple[int, bool, Span]]:
         """Yield (depth, is the last child, span), parents before children, children by start.
@@ -103,36 +129,17 @@ class Trace:
                     continue
                 seen.add(id(span))
                 yield depth, last, span
-                below = children[span.span_id]
+                below = children.pop(span.span_id, [])
                 stack.extend((depth + 1, child is below[-1], child) for child in reversed(below))
 
 
-class Assembly:
-    """Puts chunks of spans together to traces, and says which are complete.
-
-    The parts of a trace come in any order and from several processes; it is taken for complete when nothing of it has
-    come for `settle_seconds`.
-    """
-
-    def __init__(self, settle_seconds: float = 0.6) -> None:
-        self.settle_seconds = settle_seconds
-        self._open: dict[int, tuple[float, Trace]] = {}
-
-    def add(self, chunks: Iterable[Iterable[Mapping[str, Any]]], now: float) -> None:
-        """Take what the agent received at `now`, in seconds of any steady clock."""
-        for chunk in chunks:
-            for raw in chunk:
-                span = Span.from_wire(raw)
-                _, trace = self._open.get(span.trace_id, (now, Trace([])))
-                trace.spans.append(span)
-                self._open[span.trace_id] = (now, trace)
-
-    def settled(self, now: float) -> list[Trace]:
-        """Return the traces that are complete at `now`, oldest first, and let go of them."""
-        done = [key for key, (last, _) in self._open.items() if now - last >= self.settle_seconds]
-        traces = [self._open.pop(key)[1] for key in done]
-        return sorted(traces, key=lambda trace: trace.start)
-
-    def rest(self) -> list[Trace]:
-        """Return all that is left, complete or not."""
-        return self.settled(float("inf"))
+def read(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:
+    """Return the spans in what the agent received; one that has no ids or no numbers in their places is left out."""
+    spans: list[Span] = []
+    for chunk in chunks:
+        for raw in chunk:
+            try:
+                spans.append(Span.from_wire(raw))
+            except (AttributeError, KeyError, TypeError, ValueError):
+                continue
+    return spans

@@ -1,0 +1,213 @@
+"""The page: traces, a trace, the service map, service performance. Server-rendered, live, for this machine alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from time import monotonic
+from typing import Any
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from quart import Blueprint, Quart, Response, current_app, redirect, render_template, request
+
+from hello_service.localview import drawing, query, units
+from hello_service.localview.performance import MINUTES, Performance
+from hello_service.localview.service_map import service_map
+from hello_service.localview.spans import Span, Trace
+from hello_service.localview.store import Store
+
+pages = Blueprint("localview", __name__)
+
+ROWS = 200  # of the list, until a person asks for all
+TELL_SECONDS = 0.5  # from one message of a change to the next
+STILL_SECONDS = 15.0  # then a comment is sent, so that a dead connection is noticed
+CLOSE_SECONDS = 1.0
+WINDOWS = (1, 5, MINUTES)
+APDEX_SECONDS = 0.5
+
+# A name that resolves to this machine, but is another's (DNS rebinding), must not get what is shown here.
+OWN_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass
+class View:
+    """What the page shows."""
+
+    store: Store
+    performance: Performance
+    service_url: str | None = None
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def create_page(view: View) -> Quart:
+    """Return the application that shows `view`."""
+    app = Quart(__name__)
+    app.extensions["view"] = view
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.globals.update(view=view, store=view.store, drawing=drawing)
+    app.jinja_env.filters.update(
+        duration=units.duration,
+        count=units.count,
+        percent=units.percent,
+        rate=units.rate,
+        clock=units.clock,
+        line=drawing.log_line,
+    )
+    app.register_blueprint(pages)
+    return app
+
+
+def _view() -> View:
+    view: View = current_app.extensions["view"]
+    return view
+
+
+@pages.before_app_request
+async def refuse_other_names() -> tuple[str, int] | None:
+    """Answer nobody who does not know this machine by its own name."""
+    name, _, port = request.host.rpartition(":")
+    if (name if port.isdigit() else request.host).lower() in OWN_NAMES:
+        return None
+    return "This page answers to 127.0.0.1 and localhost only.", 421
+
+
+@pages.after_app_request
+async def guard(response: Response) -> Response:
+    """Let the page run its own script alone, and nobody frame or read it."""
+    response.headers.update(HEADERS)
+    return response
+
+
+@pages.get("/")
+async def traces() -> str:
+    """List the traces that `q` searches for."""
+    text = request.args.get("q", "")
+    found, mistake = _view().store.newest(), None
+    try:
+        wanted = query.parse(text)
+        found = [trace for trace in found if wanted.matches(trace)]
+    except query.QueryError as error:
+        found, mistake = [], str(error)
+    rows = found if "all" in request.args else found[:ROWS]
+    return await render_template("traces.html", q=text, found=len(found), rows=rows, mistake=mistake)
+
+
+@pages.get("/trace/<text>")
+async def trace(text: str) -> Any:
+    """Draw the trace whose id, in any form, is `text`, with the details of `span`."""
+    found = _view().store.find(text)
+    if found is None:
+        return await render_template("missing.html", text=text), 404
+    if text != found.id:
+        return redirect(f"/trace/{found.id}")
+    span = _chosen(found, request.args.get("span"))
+    return await render_template("trace.html", trace=found, rows=list(drawing.waterfall(found)), span=span)
+
+
+@pages.get("/trace/<text>/span/<number>")
+async def span_detail(text: str, number: str) -> Any:
+    """Show the details of a span, for the page of its trace."""
+    found = _view().store.find(text)
+    if found is None:
+        return "This trace is no longer kept.", 404
+    return await render_template("span.html", trace=found, span=_chosen(found, number))
+
+
+@pages.get("/trace/<text>/json")
+async def trace_json(text: str) -> Any:
+    """Return the trace and its log lines as JSON."""
+    found = _view().store.find(text)
+    if found is None:
+        return {"error": "This trace is not, or no longer, kept."}, 404
+    spans = [asdict(each) for _, _, each in found.walk()]
+    body = {"trace_id": found.id, "spans": spans, "logs": _view().store.lines(found)}
+    return Response(json.dumps(body, indent=2, default=repr), content_type="application/json")
+
+
+@pages.get("/map")
+async def show_map() -> str:
+    """Draw who calls whom."""
+    return await render_template("map.html", map=service_map(_view().store.newest()))
+
+
+@pages.get("/performance")
+async def show_performance() -> str:
+    """Show how each service did in the last `minutes`, with Apdex for the threshold `apdex` in seconds."""
+    minutes = request.args.get("minutes", 5, int)
+    threshold = request.args.get("apdex", APDEX_SECONDS, float)
+    minutes = minutes if minutes in WINDOWS else 5
+    threshold = threshold if 0 < threshold <= 3600 else APDEX_SECONDS
+    reports = _view().performance.reports(minutes, monotonic())
+    return await render_template(
+        "performance.html", reports=reports, minutes=minutes, windows=WINDOWS, threshold=threshold
+    )
+
+
+@pages.get("/events")
+async def events() -> Response:
+    """Tell of every change, of all traces or of one: server-sent events."""
+    response = Response(_changes(_view(), request.args.get("trace")), content_type="text/event-stream")
+    response.timeout = None  # as long as somebody looks
+    return response
+
+
+def _chosen(trace: Trace, number: str | None) -> Span:
+    """Return the span that was asked for; else the deepest error, which is where a failure began; else the root."""
+    for span in trace.spans:
+        if str(span.span_id) == number:
+            return span
+    failed = [(depth, span) for depth, _, span in trace.walk() if span.error]
+    return max(failed, key=lambda each: each[0])[1] if failed else trace.root
+
+
+async def _changes(view: View, wanted: str | None) -> AsyncIterator[bytes]:
+    """Yield a server-sent event whenever something has changed in the store, or in the trace `wanted`."""
+    sent, still = -1, monotonic()
+    while not view.closing.is_set():
+        version = view.store.version if wanted is None else view.store.revision(wanted)
+        if version != sent:
+            sent, still = version, monotonic()
+            yield f"data: {version}\n\n".encode()
+        elif monotonic() - still > STILL_SECONDS:
+            still = monotonic()
+            yield b":\n\n"
+        try:
+            await asyncio.wait_for(view.closing.wait(), TELL_SECONDS)
+        except TimeoutError:
+            continue
+
+
+@asynccontextmanager
+async def serving(view: View, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve the page on `listener` as long as the block lasts."""
+    listener.listen()  # whoever comes before Hypercorn is up waits
+    config = Config()
+    config.bind = [f"fd://{listener.detach()}"]
+    config.accesslog = None
+    config.errorlog = logging.getLogger("hypercorn.error")
+    ending = asyncio.Event()
+    running = asyncio.create_task(serve(create_page(view), config, shutdown_trigger=ending.wait))
+    try:
+        yield
+    finally:
+        view.closing.set()
+        ending.set()
+        await asyncio.wait({running}, timeout=CLOSE_SECONDS)
+        while not running.done():  # a browser that does not read its answer; Hypercorn takes the first for a time limit
+            running.cancel()
+            await asyncio.wait({running}, timeout=CLOSE_SECONDS)
+        await asyncio.gather(running, return_exceptions=True)

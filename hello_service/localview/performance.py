@@ -1,0 +1,177 @@
+"""How services and their resources did over the last minutes: requests, errors, latency, Apdex.
+
+Counted as spans arrive, so that it is complete whatever the store has dropped. Latencies are kept in a histogram whose
+buckets grow by 2 %: a percentile is within 1 % of the true one, and a day of traffic takes no more room than a minute.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from hello_service.localview.spans import Span
+
+BUCKET_SECONDS = 5
+MINUTES = 15  # as far back as it looks
+RESOURCES = 200  # the figures of more are put together
+OTHERS = "(other resources)"
+GROWTH = math.log(1.02)
+PERCENTILES = (50, 75, 90, 95, 99)
+
+
+@dataclass
+class Latencies:
+    """Durations in nanoseconds; the percentiles within 1 %, the rest exact."""
+
+    buckets: Counter[int] = field(default_factory=Counter)
+    number: int = 0
+    total: int = 0
+    max: int = 0
+
+    def add(self, duration: int) -> None:
+        """Take one duration."""
+        self.buckets[math.ceil(math.log(max(1, duration)) / GROWTH)] += 1
+        self.number += 1
+        self.total += duration
+        self.max = max(self.max, duration)
+
+    def merge(self, other: Latencies) -> None:
+        """Take all that `other` has."""
+        self.buckets.update(other.buckets)
+        self.number += other.number
+        self.total += other.total
+        self.max = max(self.max, other.max)
+
+    @property
+    def average(self) -> float:
+        return self.total / self.number if self.number else 0.0
+
+    def percentile(self, percent: float) -> float:
+        """Return the duration that `percent` of all do not exceed; 0 when there are none."""
+        left = math.ceil(self.number * percent / 100)
+        for bucket in sorted(self.buckets):
+            left -= self.buckets[bucket]
+            if left <= 0:
+                return min(self.max, math.exp((bucket - 0.5) * GROWTH))
+        return 0.0
+
+    def within(self, nanoseconds: float) -> int:
+        """Return how many are at most `nanoseconds`."""
+        last = math.floor(math.log(max(1.0, nanoseconds)) / GROWTH + 1e-9)
+        return sum(number for bucket, number in self.buckets.items() if bucket <= last)
+
+
+@dataclass
+class Figures:
+    """What is known of some requests in some time."""
+
+    good: Latencies = field(default_factory=Latencies)
+    failed: Latencies = field(default_factory=Latencies)
+
+    def add(self, span: Span) -> None:
+        """Count one request."""
+        (self.failed if span.error else self.good).add(span.duration)
+
+    def merge(self, other: Figures) -> None:
+        """Count what `other` has counted."""
+        self.good.merge(other.good)
+        self.failed.merge(other.failed)
+
+    @property
+    def all(self) -> Latencies:
+        both = Latencies()
+        both.merge(self.good)
+        both.merge(self.failed)
+        return both
+
+    @property
+    def requests(self) -> int:
+        return self.good.number + self.failed.number
+
+    @property
+    def errors(self) -> int:
+        return self.failed.number
+
+    @property
+    def error_rate(self) -> float:
+        return self.errors / self.requests if self.requests else 0.0
+
+    def apdex(self, threshold_seconds: float) -> float | None:
+        """Return satisfied plus half of tolerating (up to four times the threshold), of all; errors are frustrated."""
+        if not self.requests:
+            return None
+        satisfied = self.good.within(threshold_seconds * 1e9)
+        tolerating = self.good.within(4 * threshold_seconds * 1e9) - satisfied
+        return (satisfied + tolerating / 2) / self.requests
+
+
+@dataclass
+class Report:
+    """One service over the last minutes: altogether, by resource, and from bucket to bucket, oldest first."""
+
+    service: str
+    seconds: float
+    total: Figures
+    resources: list[tuple[str, Figures]]
+    course: list[Figures]
+
+
+class Performance:
+    """Counts requests to services; `now` is in seconds of a steady clock."""
+
+    def __init__(self, now: float) -> None:
+        self._started = now
+        self._resources: set[tuple[str, str]] = set()
+        self._buckets: deque[tuple[int, dict[tuple[str, str], Figures]]] = deque(maxlen=MINUTES * 60 // BUCKET_SECONDS)
+
+    def add(self, spans: Iterable[Span], now: float) -> None:
+        """Count those of `spans` that are requests to a service."""
+        number = int(now // BUCKET_SECONDS)
+        for span in spans:
+            if span.enters_service:
+                if not self._buckets or self._buckets[-1][0] != number:
+                    self._buckets.append((number, {}))
+                key = self._key(span)
+                self._buckets[-1][1].setdefault(key, Figures()).add(span)
+
+    def _key(self, span: Span) -> tuple[str, str]:
+        key = (span.service, span.resource)
+        if key not in self._resources:
+            if len(self._resources) >= RESOURCES:
+                return (span.service if any(span.service == known for known, _ in self._resources) else OTHERS, OTHERS)
+            self._resources.add(key)
+        return key
+
+    def reports(self, minutes: int, now: float) -> list[Report]:
+        """Return what happened in the last `minutes`, a report for each service, the busiest first."""
+        last = int(now // BUCKET_SECONDS)
+        length = minutes * 60 // BUCKET_SECONDS
+        seconds = max(1.0, now - max(self._started, (last - length + 1) * BUCKET_SECONDS))
+        resources: dict[str, dict[str, Figures]] = {}
+        courses: dict[str, list[Figures]] = {}
+        for number, figures in self._buckets:
+            place = number - last + length - 1
+            if place < 0:
+                continue
+            for (service, resource), counted in figures.items():
+                resources.setdefault(service, {}).setdefault(resource, Figures()).merge(counted)
+                course = courses.setdefault(service, [Figures() for _ in range(length)])
+                course[place].merge(counted)
+        found = [
+            Report(service, seconds, _sum(parts.values()), sorted(parts.items(), key=_busiest), courses[service])
+            for service, parts in resources.items()
+        ]
+        return sorted(found, key=lambda report: (-report.total.requests, report.service))
+
+
+def _sum(parts: Iterable[Figures]) -> Figures:
+    total = Figures()
+    for part in parts:
+        total.merge(part)
+    return total
+
+
+def _busiest(item: tuple[str, Figures]) -> tuple[int, str]:
+    return (-item[1].requests, item[0])

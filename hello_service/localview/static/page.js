@@ -1,0 +1,160 @@
+// Keeps the page as the server would render it now. Everything works without this, by links and forms.
+"use strict";
+
+const LEAST_MS = 1000; // from one refresh to the next
+const TICK_MS = 5000; // for figures that change as time goes by
+const live = document.querySelector("#live");
+const shown = { version: document.body.dataset.version, latest: document.body.dataset.version };
+let fetching = null;
+let refreshed = 0;
+let waiting = 0;
+
+// Whether text is selected, which a refresh would take away; a text box keeps its own.
+const isCopying = () => !document.activeElement?.matches("input") && String(document.getSelection()).length > 0;
+const isLive = () => live.getAttribute("aria-pressed") === "true";
+
+// Puts `fresh` in the place of `old`, and leaves alone what is the same, with its focus and its selection.
+function merge(old, fresh) {
+  if (old.isEqualNode(fresh)) return;
+  if (!("keyed" in old.dataset)) {
+    const focused = old.contains(document.activeElement) && document.activeElement.id;
+    old.replaceWith(fresh);
+    if (focused) document.getElementById(focused)?.focus();
+    return;
+  }
+  const known = new Map([...old.children].map((child) => [child.id, child]));
+  let place = old.firstElementChild;
+  for (const child of [...fresh.children]) {
+    const same = known.get(child.id);
+    if (same) known.delete(child.id);
+    if (same && same.isEqualNode(child)) {
+      if (same === place) place = place.nextElementSibling;
+      else old.insertBefore(same, place);
+      continue;
+    }
+    if (same && same === place) place = place.nextElementSibling;
+    const focused = same?.contains(document.activeElement);
+    same?.remove();
+    old.insertBefore(child, place);
+    if (focused) child.querySelector("a")?.focus({ preventScroll: true });
+  }
+  for (const gone of known.values()) gone.remove();
+}
+
+// Fetches this address again and takes over every part that is marked as live.
+async function refresh() {
+  fetching?.abort();
+  const mine = (fetching = new AbortController());
+  const version = shown.latest;
+  try {
+    const answer = await fetch(location.href, { signal: mine.signal, headers: { accept: "text/html" } });
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const part of fresh.querySelectorAll("[data-live]")) {
+      const old = document.getElementById(part.id);
+      if (old) merge(old, part);
+    }
+    shown.version = version;
+  } catch (error) {
+    if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server is gone
+  } finally {
+    if (fetching === mine) fetching = null;
+    refreshed = performance.now();
+  }
+}
+
+function later() {
+  if (waiting || !isLive() || document.hidden) return;
+  const pause = fetching ? LEAST_MS : Math.max(0, refreshed + LEAST_MS - performance.now());
+  waiting = setTimeout(async () => {
+    waiting = 0;
+    if (fetching) return later();
+    if (!isLive() || document.hidden || shown.version === shown.latest) return;
+    if (isCopying()) return later();
+    await refresh();
+    if (shown.version !== shown.latest) later();
+  }, pause);
+}
+
+const events = new EventSource(document.body.dataset.events);
+events.onopen = () => live.classList.remove("ended");
+events.onerror = () => live.classList.add("ended");
+events.onmessage = (message) => {
+  shown.latest = message.data;
+  if (shown.version === shown.latest) return;
+  if (document.querySelector("[data-reload]")) location.reload();
+  else later();
+};
+document.addEventListener("visibilitychange", later);
+live.addEventListener("click", () => {
+  live.setAttribute("aria-pressed", String(!isLive()));
+  live.querySelector("span").textContent = isLive() ? "Live" : "Paused";
+  later();
+});
+if (document.querySelector("[data-ticking]")) {
+  setInterval(() => isLive() && !document.hidden && !fetching && refresh(), TICK_MS);
+}
+
+// A search or a choice: the address says it, so that it can be shared.
+const form = document.querySelector("[data-search]");
+if (form) {
+  const apply = () => {
+    const given = [...new FormData(form)].filter(([, value]) => value !== "");
+    const kept = new URLSearchParams(location.search).has("all") ? [["all", "1"]] : [];
+    history.replaceState(null, "", `${location.pathname}?${new URLSearchParams([...given, ...kept])}`);
+    refresh();
+  };
+  form.addEventListener("input", apply);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    apply();
+  });
+}
+
+async function choose(link) {
+  document.querySelector("#spans [aria-current]")?.removeAttribute("aria-current");
+  link.setAttribute("aria-current", "true");
+  history.replaceState(null, "", link.getAttribute("href"));
+  const answer = await fetch(link.dataset.span);
+  if (link.hasAttribute("aria-current")) {
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    document.querySelector("#detail").replaceChildren(...fresh.body.childNodes);
+    document.querySelector("#detail").scrollTop = 0;
+  }
+}
+
+async function copy(button, text) {
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(await text());
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "The browser does not allow it";
+  }
+  setTimeout(() => (button.textContent = label), 2000);
+}
+
+document.addEventListener("click", (event) => {
+  if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+  const target = event.target.closest("[data-span], [data-copy], [data-copy-link]");
+  if (!target) return;
+  event.preventDefault();
+  if (target.dataset.span) choose(target);
+  else if (target.dataset.copy) copy(target, async () => (await fetch(target.dataset.copy)).text());
+  else copy(target, async () => location.href);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const search = document.querySelector("#q");
+  if (event.key === "/" && search && event.target !== search) {
+    event.preventDefault();
+    search.select();
+  }
+  const item = event.target.closest?.("#spans > li, #rows > li");
+  const next = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
+  if (!item || !next) return;
+  event.preventDefault();
+  const link = item[next]?.querySelector("a");
+  link?.focus();
+  if (link?.dataset.span) choose(link);
+});

@@ -1,0 +1,356 @@
+"""A person looks at the page: from requests to a real service, through the real agent, to what Chromium draws."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from browser import CHROMIUM, chromium, opened
+from developing import Dev, developing
+from playwright.sync_api import Browser, Page, expect
+from running import Running, eventually, free_port, service
+from tracing_data import span, wire
+
+from hello_service.localview.spans import Span
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+
+FILTER_MS = 200
+TIMES = 20
+SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
+
+
+@dataclass
+class Scene:
+    """`dev` with another service that it calls, both sending to the embedded agent."""
+
+    dev: Dev
+    greeter: Running
+    browser: Browser
+
+    def visit(self, page: Page, path: str = "/") -> None:
+        """Go to `path` of the page."""
+        page.goto(self.dev.page_url + path)
+
+    def send(self, *spans: Span) -> None:
+        """Send `spans` to the agent, as a tracer of another service would."""
+        chunks: dict[int, list[dict[str, object]]] = {}
+        for each in spans:
+            chunks.setdefault(each.trace_id, []).append(wire(each))
+        answer = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
+        assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    """One `dev`, one other service, one browser for all tests here."""
+    agent_port = free_port()
+    with (
+        service(f"http://127.0.0.1:{agent_port}", {"DD_SERVICE": "greeter", "DD_ENV": "dev"}) as greeter,
+        developing("--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}) as dev,
+        chromium() as browser,
+    ):
+        yield Scene(dev, greeter, browser)
+
+
+@pytest.fixture
+def page(scene: Scene) -> Iterator[Page]:
+    """A window."""
+    with opened(scene.browser) as page:
+        yield page
+
+
+def trace_id(answer: httpx.Response) -> str:
+    """Return the trace id of an answer."""
+    return answer.headers["traceresponse"].split("-")[1]
+
+
+def row(page: Page, identity: str) -> str:
+    """Return the selector of a trace's row."""
+    return f'#rows a[href="/trace/{identity}"]'
+
+
+def test_a_request_is_drawn_span_by_span(scene: Scene, page: Page) -> None:
+    """It comes in live; a click leads to its spans on one axis; those of the other service are among them."""
+    scene.visit(page)
+    identity = trace_id(scene.dev.get("/api/relay?count=3"))
+    found = page.locator(row(page, identity))
+    expect(found).to_contain_text("7 spans")
+    expect(found).to_contain_text("GET /api/relay")
+    expect(found.locator(".status")).to_have_text("200")
+    expect(found).to_have_text(re.compile(r"\d\d:\d\d:\d\d\.\d{3}.* ms"))
+    found.click()
+    expect(page).to_have_url(f"{scene.dev.page_url}/trace/{identity}")
+    bars = page.locator("#spans rect")
+    expect(bars).to_have_count(7)
+    boxes = [bars.nth(number).bounding_box() for number in range(7)]
+    widths = [box["width"] for box in boxes if box]
+
+    assert len(widths) == 7
+    assert max(widths) == widths[0] > 200
+    assert min(widths) > 0
+    names = page.locator("#spans .name > b").all_inner_texts()
+    assert names == ["asgi.request"] + ["http.request", "asgi.request"] * 3
+    legend = page.locator(".legend li").all_inner_texts()
+    assert [" ".join(each.split()) for each in legend] == ["hello-service 4 spans", "greeter 3 spans"]
+    fills = bars.evaluate_all("bars => [...new Set(bars.map(bar => getComputedStyle(bar).fill))]")
+    assert len(fills) == 2
+
+
+def test_a_span_shows_tags_metrics_and_log_lines(scene: Scene, page: Page) -> None:
+    """After a click, and with an address of its own."""
+    identity = trace_id(scene.dev.get("/api/hello/Ada"))
+    scene.visit(page, f"/trace/{identity}")
+    detail = page.locator("#detail")
+    expect(detail).to_contain_text("http.route")
+    page.locator("#spans a").first.click()
+    expect(page).to_have_url(re.compile(r"\?span=\d+$"))
+
+    for text in ("/api/hello/<name>", "http.status_code", "_dd.top_level", "path=/api/hello/Ada"):
+        expect(detail).to_contain_text(text)
+    expect(page.locator("#logs")).to_contain_text("1 line with this trace id")
+
+
+def test_an_error_shows_type_message_and_stack(scene: Scene, page: Page) -> None:
+    """At once, without a click on the span."""
+    identity = trace_id(scene.dev.get("/api/faults/error"))
+    scene.visit(page)
+    found = page.locator(row(page, identity))
+    expect(found.locator(".mark")).to_have_attribute("title", "1 span with an error")
+    found.click()
+    failure = page.locator("#detail .failure")
+
+    expect(failure).to_contain_text("hello_service.faults.Fault")
+    expect(failure).to_contain_text("this endpoint always fails")
+    expect(failure.locator("pre")).to_contain_text('raise Fault("this endpoint always fails")')
+    expect(page.locator("#logs")).to_contain_text("Exception on request GET /api/faults/error")
+    assert page.locator("#spans .error").count() == 1
+
+
+def test_a_search_finds_and_a_mistake_gets_a_sentence(scene: Scene, page: Page) -> None:
+    """While it is typed; the address can be shared."""
+    good, bad = trace_id(scene.dev.get("/api/hello")), trace_id(scene.dev.get("/api/faults/status/503"))
+    scene.visit(page)
+    expect(page.locator(row(page, bad))).to_be_visible()
+    page.fill("#q", "@http.status_code:503 -service:greeter")
+    expect(page.locator(row(page, good))).to_have_count(0)
+    expect(page.locator(row(page, bad))).to_be_visible()
+    expect(page.locator("#rows li .status").first).to_have_text("503")
+    page.reload()
+    expect(page.locator("#q")).to_have_value("@http.status_code:503 -service:greeter")
+    expect(page.locator(row(page, good))).to_have_count(0)
+    page.fill("#q", "stauts:error")
+
+    expect(page.get_by_role("alert")).to_contain_text("There is no term stauts.")
+    expect(page.locator("#rows li")).to_have_count(0)
+
+
+def test_the_traceresponse_of_an_answer_finds_its_trace(scene: Scene, page: Page) -> None:
+    """In the search, and in the address."""
+    answer = scene.dev.get("/api/hello/Grace")
+    identity = trace_id(answer)
+    scene.visit(page)
+    page.fill("#q", answer.headers["traceresponse"])
+    expect(page.locator("#rows li")).to_have_count(1)
+    expect(page.locator(row(page, identity))).to_be_visible()
+    scene.visit(page, f"/trace/{answer.headers['traceresponse']}")
+
+    expect(page).to_have_url(f"{scene.dev.page_url}/trace/{identity}")
+
+
+def test_a_trace_that_is_still_to_come_appears(scene: Scene, page: Page) -> None:
+    """Who was faster than the spans waits on the page."""
+    root = span(trace=0xF00D, resource="GET /late")
+    scene.visit(page, f"/trace/{0xF00D:032x}")
+    expect(page.locator("h1")).to_have_text("This trace is not here")
+    scene.send(root)
+    expect(page.locator("h1")).to_have_text("GET /late")
+    scene.send(span(root, service="later", resource="GET /later"))
+
+    expect(page.locator("#spans li")).to_have_count(2)
+
+
+def test_everything_is_reached_by_keyboard(scene: Scene, page: Page) -> None:
+    """Tab and Enter open a trace, arrows walk through its spans."""
+    scene.visit(page, "/?q=/api/relay")
+    page.keyboard.press("/")
+    expect(page.locator("#q")).to_be_focused()
+    identity = trace_id(scene.dev.get("/api/relay?count=1"))
+    expect(page.locator(row(page, identity))).to_be_visible()  # live, although the text of the search is selected
+    for _ in range(3):  # the button, the help, the row
+        page.keyboard.press("Tab")
+    expect(page.locator(row(page, identity))).to_be_focused()
+    page.keyboard.press("Enter")
+    page.locator("#spans a").first.focus()
+    page.keyboard.press("ArrowDown")
+
+    expect(page.locator("#detail h2")).to_contain_text("GET 127.0.0.1")
+    expect(page.locator("#spans a").nth(1)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("#detail h2")).to_have_text("GET /api/relay")
+
+
+def test_a_trace_is_copied_as_json(scene: Scene, page: Page) -> None:
+    """With its log lines; its link can be copied, too."""
+    identity = trace_id(scene.dev.get("/api/relay?count=2"))
+    eventually(
+        lambda: len(httpx.get(f"{scene.dev.page_url}/trace/{identity}/json").json().get("spans", [])), lambda n: n == 5
+    )
+    scene.visit(page, f"/trace/{identity}")
+    page.get_by_role("button", name="Copy as JSON").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
+    page.get_by_role("button", name="Copy link").click()
+    eventually(lambda: page.evaluate("navigator.clipboard.readText()"), lambda text: text == page.url)
+
+    assert copied["trace_id"] == identity
+    assert len(copied["spans"]) == 5
+    assert copied["logs"][-1]["route"] == "/api/relay"
+
+
+def test_the_service_map_draws_services_and_their_calls(scene: Scene, page: Page) -> None:
+    """With requests, errors and latency on each, and a table of the same; it follows what comes in."""
+    scene.dev.get("/api/relay?count=4")
+    scene.visit(page, "/map")
+    expect(page.locator("svg.map .node .name", has_text="greeter")).to_be_visible()
+    edge = page.locator("svg.map .edge").first
+
+    expect(edge).to_have_text(re.compile(r"\d+ requests.* % errors · p95 .* ms"))
+    assert "hello-service" in page.locator("#map table tr", has_text="greeter").first.inner_text()
+    scene.send(
+        call := span(service="shop"), span(call, service="shop", meta={"span.kind": "client", "peer.service": "bank"})
+    )
+    expect(page.locator("svg.map .node.inferred .name", has_text="bank")).to_be_visible()
+
+
+def test_performance_shows_figures_by_service_and_resource(scene: Scene, page: Page) -> None:
+    """And charts; the threshold of Apdex can be changed."""
+    for _ in range(5):
+        scene.dev.get("/api/faults/slow?seconds=0.05")
+    scene.visit(page, "/performance")
+    report = page.locator(".report", has=page.locator("h2", has_text="hello-service"))
+    resource = report.locator("tr", has_text="GET /api/faults/slow")
+    expect(resource).to_be_visible()
+    cells = resource.locator("td")
+
+    expect(cells.nth(1)).to_have_text("5")
+    expect(cells.nth(2)).to_have_text(re.compile(r" req/s$"))
+    for number in range(5, 12):
+        expect(cells.nth(number)).to_have_text(re.compile(r"^\d+(\.\d+)? ms$"))
+    expect(cells.nth(12)).to_have_text("1.00")
+    expect(report.locator("rect.requests").first).to_be_visible()
+    assert report.locator("polyline").count() == 3
+    page.fill("[name=apdex]", "0.001")
+    expect(cells.nth(12)).to_have_text("0.00")
+    expect(page).to_have_url(re.compile("apdex=0.001"))
+    page.select_option("[name=minutes]", "15")
+    expect(report.locator(".scale").first).to_contain_text("15 min ago")
+
+
+def test_a_hostile_span_is_text(scene: Scene, page: Page) -> None:
+    """Nothing of it runs, on no view; `opened` fails on a dialog."""
+    hostile = span(
+        trace=0xBAD,
+        resource=SCRIPT,
+        service=SCRIPT,
+        name=SCRIPT,
+        error=True,
+        meta={SCRIPT: SCRIPT, "error.message": SCRIPT},
+    )
+    scene.send(hostile, span(hostile, meta={"span.kind": "client", "peer.service": SCRIPT}))
+    scene.visit(page)
+    expect(page.locator("#rows .resource", has_text="alert('resource')")).to_have_text(f"!{SCRIPT}")
+    for path in (f"/trace/{0xBAD:032x}", "/map", "/performance"):
+        scene.visit(page, path)
+        expect(page.locator("main")).to_contain_text("<script>")
+
+    assert page.locator("main script, main img").count() == 0
+
+
+def test_odd_traces_are_drawn(scene: Scene, page: Page) -> None:
+    """5,000 spans; a parent that never comes; a cycle."""
+    chain = [span(trace=0x5000, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
+    one, two = span(trace=0xC1C, span_id=71, parent_id=72), span(trace=0xC1C, span_id=72, parent_id=71)
+    scene.send(*chain)
+    scene.send(one, two, span(trace=0xC1C, parent_id=99))
+    scene.visit(page, f"/trace/{0xC1C:032x}")
+    expect(page.locator("#spans rect")).to_have_count(3)
+    scene.visit(page, f"/trace/{0x5000:032x}")
+    expect(page.locator("#spans rect")).to_have_count(5000)
+    last = page.locator("#spans a").last
+    last.scroll_into_view_if_needed()
+    last.click()
+
+    expect(page.locator("#detail")).to_contain_text("parent id4999")
+
+
+def test_paused_stands_still(scene: Scene, page: Page) -> None:
+    """Until it is live again."""
+    scene.visit(page)
+    page.get_by_role("button", name="Live").click()
+    identity = trace_id(scene.dev.get("/api/hello"))
+    eventually(lambda: httpx.get(f"{scene.dev.page_url}/trace/{identity}").status_code, lambda status: status == 200)
+    expect(page.locator(row(page, identity))).to_have_count(0)
+    page.get_by_role("button", name="Paused").click()
+
+    expect(page.locator(row(page, identity))).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_readable_on_wide_and_narrow_in_light_and_dark(scene: Scene, width: int, scheme: str) -> None:
+    """Nothing is wider than the window; text stands out from its ground."""
+    identity = trace_id(scene.dev.get("/api/relay?count=2"))
+    with opened(scene.browser, width, scheme=scheme) as page:
+        for path in ("/", f"/trace/{identity}", "/map", "/performance"):
+            scene.visit(page, path)
+            expect(page.locator("#kept")).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            text, ground = page.evaluate(
+                "['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name].match(/\\d+/g).map(Number))"
+            )
+            assert abs(sum(text) - sum(ground)) > 400
+            assert (sum(ground) < 200) is (scheme == "dark")
+
+
+def test_a_thousand_traces_are_filtered_in_time(scene: Scene, page: Page) -> None:
+    """From the last key to the drawn rows, with all of them shown."""
+    spans: list[Span] = []
+    for number in range(1000):
+        root = span(at=1e9 + number, service=f"service-{number % 10}", resource=f"GET /orders/{number % 10}")
+        spans += [root, *[span(root, name="http.request", meta={"http.url": f"http://x/{number}"}) for _ in range(6)]]
+    scene.send(*spans)
+    scene.visit(page, "/?all=1")
+    expect(page.locator("#matching")).to_have_text("1,000")
+    page.get_by_role("button", name="Live").click()
+    measure = """async ([text, expected]) => {
+        const box = document.querySelector("#q");
+        const began = performance.now();
+        box.value = text;
+        box.dispatchEvent(new Event("input", { bubbles: true }));
+        while (document.querySelector("#matching")?.textContent !== expected) await new Promise(requestAnimationFrame);
+        document.querySelector("#rows").getBoundingClientRect();
+        return performance.now() - began;
+    }"""
+    searches = [
+        ("service:service-3", "100"),
+        ("orders -service:service-3", "900"),
+        ("x/99", "11"),
+        ("@http.url:*/1*", "111"),
+    ]
+    taken: dict[str, float] = {}
+    for text, found in searches:
+        for _ in range(TIMES):  # once in time is enough: what else the machine does is no matter of the page
+            page.evaluate(measure, ["", "1,000"])
+            taken[text] = min(taken.get(text, math.inf), page.evaluate(measure, [text, found]))
+            if taken[text] < FILTER_MS:
+                break
+
+    page.evaluate(measure, ["", "1,000"])
+    assert page.locator("#rows li").count() == 1000
+    assert max(taken.values()) < FILTER_MS, taken

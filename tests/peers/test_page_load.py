@@ -1,0 +1,109 @@
+"""The page under 200 requests a second: it keeps up, and memory levels off.
+
+PAGE_LOAD_SECONDS=60 makes it a minute of load; without it the test takes 15 seconds of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from pathlib import Path
+from statistics import mean, median
+
+import aiohttp
+import httpx
+import pytest
+from browser import CHROMIUM, chromium, opened
+from developing import Dev, developing
+from playwright.sync_api import expect
+from running import eventually
+
+SECONDS = int(os.environ.get("PAGE_LOAD_SECONDS", "15"))
+RATE = 200  # requests per second
+TRACES = 1000
+LAG_SECONDS = 5.0  # from an answer to its row, on a machine that also makes the load
+GROWTH = 1.1  # of memory once the store is full
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
+    pytest.mark.timeout(SECONDS + 180),
+]
+
+
+class Load(threading.Thread):
+    """Sends `RATE` requests a second for `SECONDS`, each at its time whatever the others do."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self.url = url
+        self.statuses: list[int] = []
+
+    def run(self) -> None:
+        asyncio.run(self._send())
+
+    async def _send(self) -> None:
+        async with aiohttp.ClientSession(self.url) as session, asyncio.TaskGroup() as requests:
+            begin = asyncio.get_running_loop().time()
+            for number in range(RATE * SECONDS):
+                await asyncio.sleep(begin + number / RATE - asyncio.get_running_loop().time())
+                requests.create_task(self._request(session, "/api/relay?count=1" if number % 10 == 0 else "/api/hello"))
+
+    async def _request(self, session: aiohttp.ClientSession, path: str) -> None:
+        async with session.get(path) as answer:
+            await answer.read()
+            self.statuses.append(answer.status)
+
+
+def resident(pid: int) -> int:
+    """Return the resident memory of a process in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def level(samples: list[int]) -> float:
+    """Return how much the last quarter of `samples` is over the second."""
+    quarter = len(samples) // 4
+    return mean(samples[-quarter:]) / mean(samples[quarter : 2 * quarter])
+
+
+def counted(dev: Dev) -> int:
+    """Return how many traces have come to the page."""
+    kept = httpx.get(f"{dev.page_url}/map").text.split('id="kept" data-live>')[1].split("<")[0].replace(",", "")
+    numbers = [int(word) for word in kept.split() if word.isdigit()]
+    return sum(numbers)
+
+
+def test_the_page_keeps_up_and_memory_levels_off() -> None:
+    """Every answer is 200, every trace arrives, the newest is soon on the page, the bound holds."""
+    with developing("--traces", str(TRACES)) as dev, chromium() as browser, opened(browser) as page:
+        pids = {name: dev.process(part) for name, part in (("dev", "hello-service dev"), ("agent", "localview.agent"))}
+        memory: dict[str, list[int]] = {name: [] for name in pids}
+        lags: list[float] = []
+        page.goto(f"{dev.page_url}/?q=/api/hello/<name>")  # its own requests, among those of the load
+        load = Load(dev.url)
+        load.start()
+        while load.is_alive():
+            for name, pid in pids.items():
+                memory[name].append(resident(pid))
+            identity = httpx.get(f"{dev.url}/api/hello/Ada").headers["traceresponse"].split("-")[1]
+            began = time.monotonic()
+            page.wait_for_function(
+                "id => document.querySelector(`#rows a[href='/trace/${id}']`)", arg=identity, timeout=30_000
+            )
+            lags.append(time.monotonic() - began)
+        load.join()
+        total = RATE * SECONDS + len(lags)
+        eventually(lambda: counted(dev), lambda number: number == total)
+        expect(page.locator("#kept")).to_contain_text(f"{TRACES:,} traces kept, {total - TRACES:,} dropped")
+        figures = [f"{RATE} requests/s for {SECONDS} s: a row after {median(lags):.2f} s (most {max(lags):.2f} s)"]
+        for name, samples in memory.items():
+            span = f"{min(samples) // 1024} to {max(samples) // 1024} MiB"
+            figures.append(f"{name}: {span}, the last quarter {level(samples):.3f} times the second")
+        print("\n".join(["", *figures]))  # noqa: T201 - for whoever runs it with -s
+
+        assert set(load.statuses) == {200}
+        assert len(load.statuses) == RATE * SECONDS
+        assert median(lags) < LAG_SECONDS
+        assert {name: level(samples) for name, samples in memory.items() if level(samples) > GROWTH} == {}

@@ -1,0 +1,384 @@
+"""The page answers for every trace, however odd, to nobody but this machine; and dev's small parts."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+import pytest
+from quart.typing import TestClientProtocol as _TestClientProtocol
+from tracing_data import span
+
+from hello_service.localview import page, processes
+from hello_service.localview.page import View, create_page, serving
+from hello_service.localview.performance import Performance
+from hello_service.localview.spans import Span
+from hello_service.localview.store import Store
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def view() -> View:
+    """A view of nothing yet."""
+    return View(Store(1000), Performance(monotonic()))
+
+
+@pytest.fixture
+def client(view: View) -> _TestClientProtocol:
+    """A client of the page that shows `view`, by the name of this machine."""
+    return create_page(view).test_client()
+
+
+def receive(view: View, *spans: Span) -> str:
+    """Let `spans` come in and return the id of the first one's trace."""
+    view.store.add(spans)
+    view.performance.add(spans, monotonic())
+    found = view.store.find(str(spans[0].trace_id))
+    assert found is not None
+    return found.id
+
+
+async def get(client: _TestClientProtocol, path: str, status: int = 200, host: str = "localhost:8081") -> str:
+    """Return the body of the answer to a GET."""
+    answer = await client.get(path, headers={"host": host})
+    body = await answer.get_data(as_text=True)
+    assert answer.status_code == status, body
+    return str(body)
+
+
+async def test_a_page_without_traces_says_how_to_make_one(view: View, client: _TestClientProtocol) -> None:
+    """On every view."""
+    view.service_url = "http://127.0.0.1:1234"
+
+    assert "http://127.0.0.1:1234/api/relay?count=3" in await get(client, "/")
+    assert "No service yet" in await get(client, "/map")
+    assert "No request in the last 5 minutes" in await get(client, "/performance")
+
+
+async def test_the_list_has_what_a_person_looks_for(view: View, client: _TestClientProtocol) -> None:
+    """Newest first: time, route, status, duration, number of spans, mark of errors."""
+    receive(view, span(resource="GET /old", meta={"http.status_code": "200"}))
+    bad = span(resource="GET /new", at=5, ms=12.3, error=True, meta={"http.status_code": "500"})
+    receive(view, bad, span(bad, at=6, ms=1))
+    body = await get(client, "/")
+
+    assert body.index("GET /new") < body.index("GET /old")
+    for part in (">500<", "12.3 ms", "2 spans", 'title="1 span with an error"', "2 traces kept"):
+        assert part in body
+
+
+async def test_a_search_filters_and_a_mistake_gets_its_sentence(view: View, client: _TestClientProtocol) -> None:
+    """What is not found says why that may be."""
+    receive(view, span(resource="GET /one"))
+    receive(view, span(resource="GET /two"))
+    found = await get(client, "/?q=two")
+
+    assert "GET /two" in found
+    assert "GET /one" not in found
+    assert '<b id="matching">1</b> of 2 traces' in found
+    assert "There is no term foo." in await get(client, "/?q=foo:bar")
+    assert "No trace matches" in await get(client, "/?q=three")
+
+
+async def test_a_long_list_is_shown_in_part_until_asked(view: View, client: _TestClientProtocol) -> None:
+    """And says how many there are."""
+    for number in range(page.ROWS + 50):
+        receive(view, span(at=number))
+    part, whole = await get(client, "/?q=service:web"), await get(client, "/?q=service:web&all=1")
+
+    assert part.count("<li id=") == page.ROWS
+    assert "the first 200 are shown" in part
+    assert "/?q=service%3Aweb&amp;all=1" in part
+    assert whole.count("<li id=") == page.ROWS + 50
+
+
+async def test_what_was_dropped_is_said(client: _TestClientProtocol, view: View) -> None:
+    """On every view, and where a trace is not found."""
+    view.store.limit = 2
+    for _ in range(5):
+        receive(view, span())
+
+    assert "2 traces kept, 3 dropped" in await get(client, "/map")
+    assert "one of the 3 that were dropped" in await get(client, "/trace/123456", 404)
+
+
+async def test_text_of_spans_is_text(view: View, client: _TestClientProtocol) -> None:
+    """A span all of whose parts are scripts runs none, on no view."""
+    hostile = span(
+        resource=SCRIPT,
+        service=SCRIPT,
+        name=SCRIPT,
+        error=True,
+        meta={SCRIPT: SCRIPT, "error.type": SCRIPT, "error.stack": SCRIPT, "http.status_code": SCRIPT},
+    )
+    call = span(hostile, meta={"span.kind": "client", "peer.service": SCRIPT})
+    trace_id = receive(view, hostile, call)
+    view.store.add_line({"dd.trace_id": trace_id, "event": SCRIPT, "level": SCRIPT, "exception": SCRIPT})
+    paths = ["/", f"/?q={SCRIPT}", f"/trace/{trace_id}", f"/trace/{trace_id}/span/{hostile.span_id}"]
+
+    for path in [*paths, "/map", "/performance"]:
+        body = await get(client, path)
+        assert "<script>" not in body
+        assert "&lt;script&gt;" in body
+    assert "<script>" not in await get(client, f"/trace/{SCRIPT.replace('/', '')}", 404)
+
+
+async def test_the_page_allows_its_own_script_alone(client: _TestClientProtocol) -> None:
+    """And no frame, and no cache."""
+    headers = (await client.get("/", headers={"host": "localhost"})).headers
+
+    assert "default-src 'none'; script-src 'self'; style-src 'self'" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_no_template_needs_what_the_policy_forbids(view: View, client: _TestClientProtocol) -> None:
+    """No inline script or style, nothing from another host."""
+    root = span(error=True)
+    trace_id = receive(view, root)
+
+    for path in ("/", f"/trace/{trace_id}", "/map", "/performance", "/trace/1"):
+        body = await get(client, path, 404 if path == "/trace/1" else 200)
+        for forbidden in (" style=", "<style", "onclick", "javascript:", 'src="http', 'rel="stylesheet" href="http'):
+            assert forbidden not in body
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "localhost.evil:1", ""]
+)
+async def test_other_names_of_this_machine_are_refused(client: _TestClientProtocol, host: str) -> None:
+    """A foreign page can't read the traces by pointing its name here."""
+    body = await get(client, "/", 421, host)
+
+    assert body == "This page answers to 127.0.0.1 and localhost only."
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8081", "localhost", "LOCALHOST:1", "[::1]:8081", "[::1]"])
+async def test_own_names_are_served(client: _TestClientProtocol, host: str) -> None:
+    """On any port: it may be forwarded."""
+    assert "Traces" in await get(client, "/", host=host)
+
+
+async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client: _TestClientProtocol) -> None:
+    """The one that is asked for; else the deepest error; else the root."""
+    root = span(error=True, resource="GET /root", meta={"error.type": "OuterError"})
+    below = span(root, error=True, service="greeter", meta={"error.type": "InnerError", "error.message": "no"})
+    good = span(root, meta={"some.tag": "some value"}, metrics={"a.metric": 0.5})
+    trace_id = receive(view, root, below, good)
+    view.store.add_line({"dd.trace_id": trace_id, "dd.span_id": str(good.span_id), "event": "the line of it"})
+    body = await get(client, f"/trace/{trace_id}")
+    detail = await get(client, f"/trace/{trace_id}/span/{good.span_id}")
+
+    assert "InnerError" in body
+    assert "OuterError" not in body
+    assert body.count("data-span=") == 3
+    assert "1 line with this trace id" in body
+    assert "OuterError" in await get(client, f"/trace/{trace_id}?span={root.span_id}")
+    for part in ("some.tag", "some value", "a.metric", "0.5", "the line of it"):
+        assert part in detail
+    assert "GET /root" in await get(client, f"/trace/{receive(view, span(resource='GET /root'))}/span/none")
+
+
+@pytest.mark.parametrize("form", ["00-{id}-00000000000000aa-01", "{low}", "{decimal}"])
+async def test_every_form_of_the_id_finds_the_trace(view: View, client: _TestClientProtocol, form: str) -> None:
+    """As in `traceresponse`, in a log line, in decimal."""
+    trace_id = receive(view, span(trace=0xABC, meta={"_dd.p.tid": "6b03707200000000"}))
+    text = form.format(id=trace_id, low=trace_id[16:], decimal=0xABC)
+    answer = await client.get(f"/trace/{text}", headers={"host": "localhost"})
+
+    assert (answer.status_code, answer.headers["location"]) == (302, f"/trace/{trace_id}")
+
+
+async def test_a_trace_is_given_as_json(view: View, client: _TestClientProtocol) -> None:
+    """With its log lines; what is not kept is a 404."""
+    root = span(meta={"a": "b"})
+    trace_id = receive(view, root)
+    view.store.add_line({"dd.trace_id": trace_id, "event": "request"})
+    answer: Any = await (await client.get(f"/trace/{trace_id}/json", headers={"host": "localhost"})).get_json()
+
+    assert answer["trace_id"] == trace_id
+    assert [(each["resource"], each["meta"]) for each in answer["spans"]] == [("GET /api/hello", {"a": "b"})]
+    assert answer["logs"] == [{"dd.trace_id": trace_id, "event": "request"}]
+    assert "not, or no longer, kept" in await get(client, "/trace/1/json", 404)
+    assert "no longer kept" in await get(client, "/trace/1/span/1", 404)
+
+
+async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientProtocol) -> None:
+    """Each span on a row of its own, however deep."""
+    chain = [span(trace=1, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
+    body = await get(client, f"/trace/{receive(view, *chain)}")
+
+    assert body.count("data-span=") == 5000
+    assert "4999▸" in body
+
+
+async def test_a_missing_parent_and_a_cycle_are_drawn(view: View, client: _TestClientProtocol) -> None:
+    """And the missing parent is told."""
+    one, two = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71)
+    body = await get(client, f"/trace/{receive(view, one, two, span(trace=1, parent_id=99))}")
+
+    assert body.count("data-span=") == 3
+    assert body.count("Its parent has not come") == 1
+
+
+async def test_calls_between_services_are_drawn(view: View, client: _TestClientProtocol) -> None:
+    """With requests, errors and latency on each."""
+    root = span()
+    call = span(root, ms=7, error=True, meta={"span.kind": "client", "peer.service": "mail"})
+    receive(view, root, call)
+    body = await get(client, "/map")
+
+    assert "inferred" in body
+    for part in ("1 request", "100 % errors", "p95 7.00 ms"):
+        assert part in body
+
+
+async def test_performance_takes_window_and_threshold(view: View, client: _TestClientProtocol) -> None:
+    """What makes no sense is the default."""
+    receive(view, span(ms=1000), span(ms=10))
+    loose, strict = await get(client, "/performance?apdex=1.1&minutes=1"), await get(client, "/performance?apdex=0.001")
+
+    assert "T = 1.1 s" in loose
+    assert ">1.00<" in loose
+    assert "1 min ago" in loose
+    assert ">0.00<" in strict
+    for odd in ("apdex=-1&minutes=7", "apdex=nan", "apdex=x&minutes=y"):
+        body = await get(client, f"/performance?{odd}")
+        assert "T = 0.5 s" in body
+        assert "5 min ago" in body
+
+
+async def _after(events: AsyncIterator[bytes]) -> bytes:
+    return await asyncio.wait_for(anext(events), 10)
+
+
+async def test_changes_are_told(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once; a comment when nothing happens; the end with the page."""
+    monkeypatch.setattr(page, "TELL_SECONDS", 0.01)
+    events = page._changes(view, None)
+    first = await _after(events)
+    receive(view, span())
+    second = await _after(events)
+    monkeypatch.setattr(page, "STILL_SECONDS", 0.02)
+    third = await _after(events)
+    view.closing.set()
+
+    assert (first, second, third) == (b"data: 0\n\n", b"data: 1\n\n", b":\n\n")
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
+
+
+async def test_changes_of_one_trace_are_told_alone(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others come and go."""
+    monkeypatch.setattr(page, "TELL_SECONDS", 0.01)
+    root = span(trace=77)
+    events = page._changes(view, f"{77:032x}")
+    first = await _after(events)
+    receive(view, span(), span())
+    receive(view, root)
+    second = await _after(events)
+    receive(view, span(root))
+
+    assert (first, second, await _after(events)) == (b"data: 0\n\n", b"data: 1\n\n", b"data: 2\n\n")
+
+
+async def test_a_browser_does_not_hold_the_end_up(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that listens to changes nor one that has asked for much and does not read it."""
+    monkeypatch.setattr(page, "CLOSE_SECONDS", 0.3)
+    trace_id = receive(view, *[span(trace=1, meta={"tag": "x" * 1000}) for _ in range(5000)])
+    listener = processes.listen("127.0.0.1", 0, "")
+    address = listener.getsockname()
+    async with aiohttp.ClientSession() as session:
+        async with serving(view, listener):
+            events = await session.get(f"http://127.0.0.1:{address[1]}/events")
+            told = await events.content.readline()
+            reader, writer = await asyncio.open_connection(*address, limit=1)
+            writer.write(f"GET /trace/{trace_id}/json HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
+            begun = await reader.readexactly(8)
+            ending = monotonic()
+        ended = monotonic()
+        writer.close()
+        events.close()
+
+        assert told == b"data: 1\n"
+        assert begun == b"HTTP/1.1"
+        assert ended - ending < 20  # while this browser waits, it would never end by itself
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.get(f"http://127.0.0.1:{address[1]}/")
+
+
+async def test_lines_of_any_length_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line over the bound is cut, and what comes after it is read on."""
+    monkeypatch.setattr(processes, "LINE_BYTES", 100_000)
+    stream = asyncio.StreamReader()
+    stream.feed_data(b"first\n" + b"x" * 250_000 + b"\nafter\xff\n" + b"y" * 250_000 + b"\nlast")
+    stream.feed_eof()
+    read = [line async for line in processes.lines(stream)]
+
+    assert [line if len(line) < 50 else (line[0], len(line)) for line in read] == [
+        "first",
+        ("x", 100_000),
+        "after�",
+        ("y", 100_000),
+        "last",
+    ]
+
+
+async def test_a_long_line_without_an_end_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once."""
+    monkeypatch.setattr(processes, "LINE_BYTES", 10)
+    stream = asyncio.StreamReader()
+    stream.feed_data(b"z" * 70_000)
+    stream.feed_eof()
+
+    assert [line async for line in processes.lines(stream)] == ["z" * 10]
+
+
+class LateSession:
+    """A session whose server refuses the first `refusals` connections."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    @asynccontextmanager
+    async def get(self, _url: str) -> AsyncIterator[None]:
+        """Answer, when it is time."""
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise aiohttp.ClientConnectionError
+        yield
+
+
+async def test_what_starts_slowly_is_waited_for_as_long_as_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no longer than its time."""
+    monkeypatch.setattr(processes, "ASK_SECONDS", 0)
+    session, living, dead = LateSession(3), SimpleNamespace(returncode=None), SimpleNamespace(returncode=1)
+    await processes.answers(session, "http://agent/info", living)  # type: ignore[arg-type]  # all that is asked of them
+    monkeypatch.setattr(processes, "START_SECONDS", -1)
+
+    assert session.refusals == -1
+    for process in (living, dead):
+        with pytest.raises(processes.StartError, match="The embedded trace agent did not start"):
+            await processes.answers(LateSession(9), "http://agent/info", process)  # type: ignore[arg-type]  # the same
+
+
+def test_a_busy_port_is_named_with_the_option_for_another() -> None:
+    """And the reason."""
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        with pytest.raises(processes.StartError) as raised:
+            processes.listen("127.0.0.1", port, "--view-port")
+
+    assert str(raised.value) == (
+        f"Can't listen on 127.0.0.1 port {port}: Address already in use. --view-port names another port."
+    )

@@ -1,0 +1,207 @@
+"""Spans become traces, whatever comes and in whatever order; the store keeps the last of them."""
+
+from __future__ import annotations
+
+import pytest
+from tracing_data import MS, span, trace, wire
+
+from hello_service.localview import spans as spans_module
+from hello_service.localview.spans import Span, read
+from hello_service.localview.store import COLOURS, LINES_OF_A_TRACE, SERVICES, Store, trace_key
+
+
+def test_a_span_is_read_as_it_was_sent() -> None:
+    """From the wire and back nothing is lost."""
+    sent = span(error=True, meta={"a": "b", "span.kind": "server"})
+    (received,) = read([[wire(sent)]])
+
+    assert received == sent
+    assert received.kind == "server"
+
+
+def test_what_is_missing_is_empty_and_what_is_no_span_is_left_out() -> None:
+    """One bad span does not cost the others."""
+    good = {"trace_id": 1, "span_id": 2, "name": "work"}
+    (received,) = read([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, None]])  # type: ignore[list-item]  # that is the point
+
+    assert (received.resource, received.service, received.start, received.duration) == ("work", "no service", 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "enters"),
+    [
+        ({"parent_id": 0}, True),
+        ({"parent_id": 7}, False),
+        ({"parent_id": 7, "metrics": {"_dd.top_level": 1}}, True),
+        ({"parent_id": 7, "meta": {"span.kind": "server"}}, True),
+        ({"parent_id": 7, "meta": {"span.kind": "client"}}, False),
+    ],
+)
+def test_a_request_is_a_span_that_enters_a_service(given: dict[str, object], enters: bool) -> None:
+    """The work within a service is not counted as requests to it."""
+    assert span(**given).enters_service is enters  # type: ignore[arg-type]  # the keywords of span()
+
+
+def test_a_trace_knows_its_whole_id_root_time_and_errors() -> None:
+    """In whatever order its spans come."""
+    root = span(trace=0xAB, ms=20, meta={"_dd.p.tid": "6b03000000000000"})
+    late = span(root, at=15, ms=10, error=True)
+    early = span(root, at=-1, ms=3)
+    made = trace(late, early, root)
+
+    assert made.id == "6b0300000000000000000000000000ab"
+    assert made.root is root
+    assert made.duration == 26 * MS
+    assert made.errors == 1
+
+
+def test_what_is_no_half_of_a_trace_id_is_none() -> None:
+    """It would lead nowhere as a part of a link."""
+    made = trace(span(trace=1, meta={"_dd.p.tid": "../../../../../x"}))
+
+    assert made.id == f"{1:032x}"
+
+
+def test_tags_are_text_and_metrics_are_numbers() -> None:
+    """Whatever a tracer sends in their places."""
+    sent = {"trace_id": 1, "span_id": 2, "meta": {"a": 1, "b": None}, "metrics": {"c": "text", "d": 0.5}}
+    (received,) = read([[sent]])
+
+    assert (received.meta, received.metrics) == ({"a": "1", "b": "None"}, {"d": 0.5})
+
+
+def test_a_trace_without_a_root_begins_with_its_earliest_span() -> None:
+    """The root may come later, or never."""
+    first, second = span(trace=1, parent_id=99, at=1), span(trace=1, parent_id=99)
+
+    assert trace(first, second).root is second
+
+
+def test_parents_stand_before_children_and_children_by_start() -> None:
+    """With depth, and with the mark of the last child."""
+    root = span()
+    b, a = span(root, at=5), span(root, at=1)
+    below = span(a)
+
+    assert list(trace(below, b, root, a).walk()) == [(0, True, root), (1, False, a), (2, True, below), (1, True, b)]
+
+
+def test_a_missing_parent_and_a_cycle_are_drawn_all_the_same() -> None:
+    """Each span once, no endless way."""
+    orphan = span(trace=1, parent_id=12345)
+    one, two = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71, at=1)
+    own = span(trace=1, span_id=73, parent_id=73)
+    walked = list(trace(orphan, one, two, own).walk())
+
+    assert [(depth, each) for depth, _, each in walked] == [(0, orphan), (0, own), (0, one), (1, two)]
+
+
+def test_a_chain_of_5000_spans_is_walked_to_its_end() -> None:
+    """Without recursion."""
+    chain = [span(trace=1, span_id=number, parent_id=number - 1) for number in range(1, 5001)]
+
+    assert [depth for depth, _, _ in trace(*chain).walk()] == list(range(5000))
+
+
+def test_spans_beyond_the_bound_of_a_trace_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace that never ends does not take all memory."""
+    monkeypatch.setattr(spans_module, "SPANS_OF_A_TRACE", 3)
+    made = trace(*[span(trace=1) for _ in range(5)])
+
+    assert (len(made.spans), made.dropped) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("6b037072000000009171ffa412f4e523", 0x9171FFA412F4E523),
+        (" 9171FFA412F4E523 ", 0x9171FFA412F4E523),
+        ("00-6b037072000000009171ffa412f4e523-f748b07e49e71eb4-01", 0x9171FFA412F4E523),
+        ("1234", 1234),
+        ("hello", None),
+        ("", None),
+    ],
+)
+def test_a_trace_id_is_understood_in_every_form(text: str, key: int | None) -> None:
+    """As in a log line, in a header, in decimal."""
+    assert trace_key(text) == key
+
+
+def test_the_store_keeps_the_last_traces_and_counts_the_rest() -> None:
+    """The newest first, by their start."""
+    store = Store(3)
+    sent = [span(at=number) for number in range(5)]
+    store.add(sent)
+
+    assert [kept.root for kept in store.newest()] == [sent[4], sent[3], sent[2]]
+    assert (len(store), store.dropped) == (3, 2)
+    assert store.find(str(sent[0].trace_id)) is None
+    assert store.find("no id") is None
+
+
+def test_the_store_bounds_all_spans_together_but_keeps_one_trace() -> None:
+    """Large traces cost the older ones their place."""
+    store = Store(100, spans=10)
+    store.add([span(trace=1) for _ in range(6)])
+    store.add([span(trace=2) for _ in range(12)])
+
+    assert [kept.key for kept in store.newest()] == [2]
+    assert store.dropped == 1
+
+
+def test_spans_of_several_processes_are_one_trace() -> None:
+    """Whenever they come."""
+    store = Store(10)
+    root = span(trace=5)
+    store.add([span(root, service="other")])
+    (touched,) = store.add([root])
+
+    assert {each.service for each in touched.spans} == {"web", "other"}
+    assert touched.root is root
+
+
+def test_log_lines_find_their_trace_before_or_after_it_came() -> None:
+    """A line without a trace id is not kept, and a trace has a bound of lines."""
+    store = Store(2)
+    line = {"dd.trace_id": f"{7:032x}", "event": "request"}
+    store.add_line(line)
+    store.add_line({"event": "no trace"})
+    (trace_seven,) = store.add([span(trace=7)])
+    before = store.revision(trace_seven.id)
+    for _ in range(LINES_OF_A_TRACE + 5):
+        store.add_line(line)
+
+    assert before == 2
+    assert store.lines(trace_seven) == [line] * LINES_OF_A_TRACE
+    assert store.revision("unknown") == 0
+
+
+def test_lines_of_traces_that_never_come_are_forgotten() -> None:
+    """The oldest first."""
+    store = Store(2)
+    for number in range(1, 6):
+        store.add_line({"dd.trace_id": f"{number:032x}"})
+    (first,) = store.add([span(trace=1)])
+    (last,) = store.add([span(trace=5)])
+
+    assert store.lines(first) == []
+    assert len(store.lines(last)) == 1
+
+
+def test_a_service_keeps_its_colour() -> None:
+    """However many there are."""
+    store = Store(1)
+    first = [store.colour(f"service-{number}") for number in range(SERVICES + 20)]
+
+    assert first[:COLOURS] == list(range(COLOURS))
+    assert [store.colour(f"service-{number}") for number in range(SERVICES + 20)] == first
+    assert max(first) < COLOURS
+
+
+def test_nothing_changes_nothing() -> None:
+    """The version, by which the page learns of changes, stays."""
+    store = Store(1)
+    store.add([])
+
+    assert store.version == 0
+    assert isinstance(span(), Span)
