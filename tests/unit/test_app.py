@@ -347,8 +347,9 @@ def metadata() -> Iterator[str]:
         thread.join()
 
 
-async def test_info_names_the_ecs_task(metadata: str) -> None:
-    """What ECS says of it, and nothing besides."""
+async def test_info_names_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ECS says of it, and nothing besides; a proxy is not asked."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     app = create_app(Settings(), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v4/1"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
