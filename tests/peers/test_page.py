@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
 from browser import CHROMIUM, chromium, opened
 from developing import Dev, developing
 from playwright.sync_api import Browser, Page, expect
-from running import Running, eventually, free_port, service
+from running import ROOT, Running, clean_environment, eventually, free_port, service
 from tracing_data import span, wire
 
 from hello_service.localview.spans import Span
@@ -352,5 +355,19 @@ def test_a_thousand_traces_are_filtered_in_time(scene: Scene, page: Page) -> Non
                 break
 
     page.evaluate(measure, ["", "1,000"])
+    print("\n" + ", ".join(f"{text}: {ms:.0f} ms" for text, ms in taken.items()))  # noqa: T201 - for whoever runs it with -s
+
     assert page.locator("#rows li").count() == 1000
     assert max(taken.values()) < FILTER_MS, taken
+
+
+def test_the_pictures_are_made_by_a_script(tmp_path: Path) -> None:
+    """Those that documentation shows, from a real run."""
+    command = [sys.executable, "scripts/screenshots.py", "--seconds", "0", "--to", str(tmp_path)]
+    environment = clean_environment({"PYTHONPATH": "tests"})
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+    made = {each.name for each in tmp_path.iterdir() if each.read_bytes().startswith(b"\x89PNG")}
+    readme = (ROOT / "hello_service" / "localview" / "README.md").read_text()
+    assert made == {"traces.png", "trace.png", "trace-dark.png", "map.png", "performance.png"}
+    assert set(re.findall(r"docs/(.+?\.png)", readme)) <= made
