@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import httpx
 import pytest
+from conformance.comparison import describe
 from conformance.pair import Side
 from conformance.scenarios import PARENT, RATE_0, TRACE, W3C, opened, read_until, ws
 from running import Span
@@ -273,3 +274,22 @@ def test_an_exception_is_itself_and_not_the_group_around_it(quart: Side) -> None
 
     assert span["meta"]["error.type"].endswith("outside.Unhandled")
     assert span["meta"]["error.message"] == "in the stream"
+
+
+def test_a_background_task_follows_its_request_at_any_rate(pairs: Pairs) -> None:
+    """Also when the task begins before the response, which is when the decision would be made otherwise."""
+    rules = '[{"sample_rate": 0.5}]'
+    side = pairs({"DD_TRACE_SAMPLING_RULES": rules, "DD_TRACE_STATS_COMPUTATION_ENABLED": "false"})["quart"]
+    side.clear()
+    for _ in range(30):
+        side.client.get(f"{side.url}/background/before")
+    spans = side.collect(90)
+    labels = describe(spans)
+    kept = {name: float(each["_sampling_priority_v1"]) > 0 for name, each in labels.items() if "work" not in name}
+    followed = {
+        name: each["links"].partition(" {")[0] for name, each in labels.items() if name.startswith("background")
+    }
+
+    assert len(followed) == 30
+    assert {name: kept[name] for name in followed} == {name: kept[request] for name, request in followed.items()}
+    assert len(set(kept.values())) == 2

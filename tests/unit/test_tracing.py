@@ -1,0 +1,97 @@
+"""What tracing.py does where there is no span: outside of requests, for probes, for exceptions that leave Quart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from ddtrace.trace import Span, TraceFilter, tracer
+from quart import Quart
+from quart.signals import got_background_exception
+from quart.testing import WebsocketResponseError
+
+from hello_service import tracing
+
+
+class Finished(TraceFilter):
+    """Keeps the spans that end, in place of sending them."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def process_trace(self, trace: list[Span]) -> list[Span] | None:
+        self.spans += trace
+        return None
+
+
+@pytest.fixture
+def finished() -> Iterator[list[Span]]:
+    """The spans that have ended."""
+    keeper = Finished()
+    tracer.configure(trace_processors=[keeper])
+    yield keeper.spans
+    tracer.configure(trace_processors=[])
+
+
+@pytest.fixture
+def app() -> Quart:
+    """An app with a probe that fails, one that is a WebSocket, and a route that fails."""
+    app = Quart(__name__)
+
+    @app.get("/health")
+    @app.get("/fails")
+    async def fails() -> str:
+        raise RuntimeError("on purpose")
+
+    @app.websocket("/health")
+    async def socket() -> None:
+        raise RuntimeError("on purpose")
+
+    return tracing.trace(app, probes={"/health"})
+
+
+async def test_a_probe_that_fails_answers_and_leaves_no_span(app: Quart, finished: list[Span]) -> None:
+    """Over HTTP and over a WebSocket."""
+    client = app.test_client()
+    answer = await client.get("/health")
+    with pytest.raises(WebsocketResponseError):
+        async with client.websocket("/health") as connected:
+            await connected.receive()
+
+    assert answer.status_code == 500
+    assert finished == []
+
+
+async def test_an_exception_that_leaves_quart_is_a_500(app: Quart, finished: list[Span]) -> None:
+    """As it does in debug mode and in tests; the server answers then."""
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    with pytest.raises(RuntimeError, match="on purpose"):
+        await app.test_client().get("/fails")
+    (span,) = finished
+
+    assert span.get_tag("http.status_code") == "500"
+    assert span.get_tag("error.message") == "on purpose"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_background_task_needs_no_request(app: Quart, finished: list[Span], fails: bool) -> None:
+    """One that was started with the app has no link; its exception reaches Quart's signal all the same."""
+    failed: list[BaseException] = []
+
+    async def note(_app: Quart, exception: BaseException, **_: object) -> None:
+        failed.append(exception)
+
+    async def task() -> None:
+        if fails:
+            raise RuntimeError("on purpose")
+
+    got_background_exception.connect(note, app)
+    app.add_background_task(task)
+    await asyncio.gather(*app.background_tasks)
+    (span,) = finished
+
+    assert span.name == "quart.background_task"
+    assert "span_links" not in str(span.get_tags())
+    assert [str(error) for error in failed] == (["on purpose"] if fails else [])
+    assert span.context.sampling_priority == (2 if fails else None)  # kept; to be decided when it is sent
