@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from time import monotonic
 from types import SimpleNamespace
 from typing import Any
@@ -267,7 +268,9 @@ async def test_changes_are_told(view: View, monkeypatch: pytest.MonkeyPatch) -> 
     first = await _after(events)
     receive(view, span())
     second = await _after(events)
-    monkeypatch.setattr(page, "STILL_SECONDS", 0.02)
+    monkeypatch.setattr(page, "STILL_SECONDS", 2.5)
+    clock = count(monotonic())  # a second each time
+    monkeypatch.setattr(page, "monotonic", lambda: next(clock))
     third = await _after(events)
     view.closing.set()
 
