@@ -181,6 +181,13 @@ class Intake:
         """Return every span that arrived."""
         return list(self.received()["spans"])
 
+    def bytes_of_traces(self) -> int:
+        """Return how long the payloads of traces were, decompressed."""
+        paths = [request["path"] for request in self.received()["requests"]]
+        numbers = [number for number, path in enumerate(paths) if path == "/api/v0.2/traces"]
+        measure = ["--output", os.devnull, "--write-out", "%{size_download}"]
+        return sum(int(self._engine.get(f"{self._url}/{number}", *measure)) for number in numbers)
+
     def wait_for_spans(self, count: int, timeout: float = 30.0) -> list[Span]:
         """Wait until `count` spans have arrived and return all."""
         return eventually(self.spans, lambda spans: len(spans) >= count, timeout)

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 from containers import Engine, Intake
+from cost import SPAN_BYTES
 from fargate import Task, filled, restarted, running_task
 from running import eventually
 
@@ -85,9 +86,12 @@ def test_a_task_that_is_stopped_loses_nothing(world: World) -> None:
     total = sum(load.answers.values())
     spans = world.intake.wait_for_spans(total)
 
+    bytes_of_a_span = world.intake.bytes_of_traces() / len(spans)
+
     assert codes == {"service": 0, "datadog-agent": 0}
     assert (load.failures, set(load.answers)) == ([], {"200"})
     assert len(spans) == total
+    assert SPAN_BYTES / 2 < bytes_of_a_span < SPAN_BYTES  # what deploy/cost.py calculates with
     assert set(Counter(span["resource"] for span in spans)) == {"GET /api/hello", "GET /api/faults/slow"}
 
 
