@@ -115,13 +115,6 @@ def test_a_dry_run_changes_nothing_and_shows_the_definition(account: Account) ->
     assert dry.changes == []
     assert shown["family"] == "dry"
     assert shown["containerDefinitions"][0]["image"].endswith(":3.0.0")
-    for command in (
-        "aws cloudformation create-stack",
-        "aws secretsmanager put-secret-value",
-        "docker.* build",
-        "ecs register",
-    ):
-        assert "would run: " in dry.said, command
     assert "would run: aws cloudformation create-stack --stack-name dry" in dry.said
     assert "--secret-string file:///dev/stdin" in dry.said
 
