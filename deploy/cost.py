@@ -1,0 +1,77 @@
+"""What traces cost in a month, as a table: `python deploy/cost.py`, or with figures of your own (`--help`).
+
+Prices are Datadog's list prices for APM on Fargate, billed annually, in US dollars, as its documentation gave them
+in November 2026 (docs.datadoghq.com, "APM Billing" and "View and Alert on APM Usage"): look at today's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+TASK = 2.00  # a task a month, with what it includes:
+TASK_GB, TASK_SPANS = 10, 65_000
+INGESTED_GB = 0.10
+INDEXED_MILLION = 1.70  # kept for 15 days
+
+# What a span of this service takes up when it is sent, on the safe side; a test measures it.
+SPAN_BYTES = 1000
+SPANS = {"GET /api/hello": 1, "GET /api/relay?count=3": 7}
+SECONDS = 30 * 24 * 3600
+
+
+def month(
+    *, spans: float, requests: float, tasks: int, rate: float = 1.0, indexed: float = 0.1
+) -> tuple[float, float, float]:
+    """Return gigabytes ingested, millions of spans indexed, and dollars.
+
+    Args:
+        spans: of each request.
+        requests: a month.
+        tasks: that run on average.
+        rate: share of traces that are sent, 0 to 1.
+        indexed: share of those spans that retention filters keep for search, 0 to 1.
+    """
+    sent = spans * requests * rate
+    gigabytes, kept = sent * SPAN_BYTES / 1e9, sent * indexed
+    beyond = max(0.0, gigabytes - tasks * TASK_GB) * INGESTED_GB
+    beyond += max(0.0, kept - tasks * TASK_SPANS) / 1e6 * INDEXED_MILLION
+    return gigabytes, kept / 1e6, tasks * TASK + beyond
+
+
+def table(rates: list[float], per_second: list[float], tasks: int, indexed: float) -> str:
+    """Return the costs of some loads in Markdown."""
+    terms = [f"{tasks} tasks x ${TASK:.2f}", f"GB beyond {TASK_GB} a task x ${INGESTED_GB:.2f}"]
+    terms += [f"million indexed spans beyond {TASK_SPANS:,} a task x ${INDEXED_MILLION:.2f}"]
+    lines = [
+        f"{SPAN_BYTES} bytes a span, {indexed:.0%} of the spans indexed. A month costs {' + '.join(terms)}.",
+        "",
+        "| route | spans a request | requests a second | a month | sent | GB | million indexed | dollars |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for route, spans in SPANS.items():
+        for load in per_second:
+            for rate in rates:
+                requests = load * SECONDS
+                gigabytes, kept, dollars = month(
+                    spans=spans, requests=requests, tasks=tasks, rate=rate, indexed=indexed
+                )
+                cells = [f"`{route}`", f"{spans}", f"{load:g}", f"{requests / 1e6:,.1f} million", f"{rate:.0%}"]
+                cells += [f"{gigabytes:,.1f}", f"{kept:,.2f}", f"{dollars:,.2f}"]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--per-second", type=float, nargs="+", default=[10, 200], help="requests")
+    parser.add_argument("--rate", type=float, nargs="+", default=[1.0, 0.1], help="share of traces that are sent")
+    parser.add_argument("--tasks", type=int, default=2, help="that run on average")
+    parser.add_argument("--indexed", type=float, default=0.1, help="share of spans that retention filters keep")
+    options = parser.parse_args()
+    sys.stdout.write(table(options.rate, options.per_second, options.tasks, options.indexed) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Print the size of an image of the service and how long it takes to start: `python scripts/image.py IMAGE`.
+
+The start time is the engine's own: from when it started the process until the process wrote that it listens.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from datetime import datetime
+from statistics import median
+from typing import Any
+
+STARTS = 5
+DEADLINE_SECONDS = 60
+LISTENING = "Running on"
+# As it runs in production, but for the agent: none listens.
+RUN = ["--detach", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "256m"]
+RUN += ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
+
+
+def docker(*arguments: str) -> str:
+    """Run docker and return what it wrote to either stream."""
+    return subprocess.run(
+        ["docker", *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ).stdout.strip()
+
+
+def described(thing: str) -> dict[str, Any]:
+    """Return what the engine knows of an image or container."""
+    found: dict[str, Any] = json.loads(docker("inspect", thing))[0]
+    return found
+
+
+def start_seconds(image: str) -> float:
+    """Start `image` once and return how long it took until it listened."""
+    container = docker("run", *RUN, image)
+    try:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            lines = [line for line in docker("logs", "--timestamps", container).splitlines() if LISTENING in line]
+            if lines:
+                break
+            if time.monotonic() > deadline:
+                sys.exit(f"{image} does not listen within {DEADLINE_SECONDS} s:\n{docker('logs', container)}")
+            time.sleep(0.1)
+        started = datetime.fromisoformat(described(container)["State"]["StartedAt"])
+        return (datetime.fromisoformat(lines[0].split()[0]) - started).total_seconds()
+    finally:
+        docker("rm", "--force", container)
+
+
+def main() -> None:
+    """Measure the image that the command line names."""
+    image = sys.argv[1]
+    base = described(image)["Config"]["Labels"]["org.opencontainers.image.base.name"]
+    size, base_size = described(image)["Size"], described(base)["Size"]
+    print(f"size: {size / 1e6:.0f} MB, of them {(size - base_size) / 1e6:.0f} MB on top of {base}")
+    times = sorted(start_seconds(image) for _ in range(STARTS))
+    print(f"start until it listens: {median(times):.1f} s (median of {STARTS}, {times[0]:.1f} to {times[-1]:.1f})")
+
+
+if __name__ == "__main__":
+    main()

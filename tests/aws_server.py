@@ -1,0 +1,110 @@
+"""moto's AWS API, with what its CloudFormation lacks for deploy/stack.yaml. Started with moto_server's options."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from moto.cloudformation import parsing
+from moto.core.common_models import CloudFormationModel
+from moto.ecr.models import Repository, ecr_backends
+from moto.ecs.models import Service
+from moto.secretsmanager.models import secretsmanager_backends
+from moto.server import main
+
+
+class Secret(CloudFormationModel):  # type: ignore[misc]  # moto is not followed, so its class is Any
+    """AWS::SecretsManager::Secret: created in moto's own Secrets Manager, under a name that the stack makes."""
+
+    __module__ = "moto.secretsmanager.models"  # moto tells by it which service a model belongs to
+
+    def __init__(self, arn: str) -> None:
+        self.physical_resource_id = arn
+
+    @staticmethod
+    def cloudformation_name_type() -> str:
+        return ""
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        return "AWS::SecretsManager::Secret"
+
+    @classmethod
+    def has_cfn_attr(cls, attr: str) -> bool:
+        return attr == "Id"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str, **_: Any
+    ) -> Secret:
+        wanted = cloudformation_json["Properties"]
+        backend = secretsmanager_backends[account_id][region_name]
+        backend.create_secret(
+            resource_name, wanted["SecretString"], None, wanted["Description"], [], None, None, [], False
+        )
+        return cls(backend.describe_secret(resource_name).arn)
+
+    @classmethod
+    def update_from_cloudformation_json(cls, original_resource: Secret, *_: Any, **__: Any) -> Secret:
+        return original_resource
+
+    @classmethod
+    def delete_from_cloudformation_json(
+        cls, resource_name: str, _resource: dict[str, Any], account_id: str, region_name: str
+    ) -> None:
+        secretsmanager_backends[account_id][region_name].delete_secret(resource_name, None, True)
+
+    def is_created(self) -> bool:
+        return True
+
+
+def count_one(create: Any) -> Any:
+    """CloudFormation starts one task where the template has no count, moto none."""
+
+    def create_from_cloudformation_json(name: str, resource: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        resource["Properties"].setdefault("DesiredCount", 1)
+        return create(name, resource, *arguments, **options)
+
+    return create_from_cloudformation_json
+
+
+class Absent:
+    """In place of a resource whose condition is false."""
+
+    physical_resource_id = ""
+
+    def delete(self, *_: str) -> None:
+        """There is nothing to delete."""
+
+
+def mend_updates() -> None:
+    """Let an update of a stack touch only what is there and can be updated.
+
+    moto forgets a resource that it can't update, and updates one that was never made, as its condition is false.
+    """
+
+    def mended(update: Any) -> Any:
+        can_update = not hasattr(update, "__isabstractmethod__")
+
+        def update_from_cloudformation_json(_cls: Any, /, original_resource: Any, **options: Any) -> Any:
+            if original_resource is None:
+                return Absent()
+            return update(original_resource=original_resource, **options) if can_update else original_resource
+
+        return classmethod(update_from_cloudformation_json)
+
+    for model in parsing.get_model_map().values():
+        model.update_from_cloudformation_json = mended(model.update_from_cloudformation_json)
+
+
+def delete_with_images(repository: Repository, account_id: str, region_name: str) -> None:
+    """What EmptyOnDelete means, which moto does not know."""
+    ecr_backends[account_id][region_name].delete_repository(repository.name, repository.registry_id, force=True)
+
+
+if __name__ == "__main__":
+    assert Secret.cloudformation_type() in parsing.get_model_map()
+    mend_updates()
+    Repository.delete = delete_with_images
+    Service.create_from_cloudformation_json = count_one(Service.create_from_cloudformation_json)
+    main(sys.argv[1:])

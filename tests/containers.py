@@ -1,0 +1,193 @@
+"""A real container engine for tests: the one that answers here, or the one that the lab beside the repository starts.
+
+Where neither is there, the tests that ask for it are skipped. With the lab's engine, published ports are not on this
+machine's loopback: `Engine.enter` runs a command where they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from running import ROOT, Span, clean_environment, eventually
+
+LAB = Path(os.environ.get("LAB", ROOT.parent / "shared" / "container-lab" / "lab"))
+LOAD = Path(__file__).with_name("load.py")
+INTAKE_IMAGE = "lab/intake"
+LOCKED_DOWN = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+
+
+def agent_image() -> str:
+    """Return the Datadog Agent's image as compose.yaml pins it."""
+    found = re.findall(r"image: (\S*/agent:\S+)", (ROOT / "compose.yaml").read_text())
+    return str(found[0])
+
+
+class Engine:
+    """Docker with `environment`, which says where it is. `lab` None: published ports are on this machine's loopback."""
+
+    def __init__(self, environment: Mapping[str, str], lab: Path | None) -> None:
+        self.environment = dict(environment)
+        self.lab = lab
+
+    def run(
+        self, *arguments: str, check: bool = True, extra: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `docker ARGUMENTS` at the root of the repository, with `extra` in its environment."""
+        return ran(["docker", *arguments], {**self.environment, **(extra or {})}, check)
+
+    def docker(self, *arguments: str) -> str:
+        """Run `docker ARGUMENTS` and return what it wrote to standard output."""
+        return self.run(*arguments).stdout.strip()
+
+    def inspect(self, thing: str) -> dict[str, Any]:
+        """Return what the engine knows of a container or image."""
+        (described,) = json.loads(self.docker("inspect", thing))
+        return dict(described)
+
+    def has(self, image: str) -> bool:
+        """Say whether `image` is there without a pull."""
+        return self.run("image", "inspect", image, check=False).returncode == 0
+
+    def enter(self, *command: str) -> list[str]:
+        """Return the command that runs `command` where published ports are."""
+        return [str(self.lab), "enter", *command] if self.lab else list(command)
+
+    def get(self, url: str, *options: str) -> str:
+        """Return the body that `url` answers, whatever the status; empty when nobody answers."""
+        command = self.enter("curl", "--silent", "--max-time", "20", *options, url)
+        return ran(command, self.environment, check=False).stdout
+
+    @contextmanager
+    def container(self, image: str, *options: str, command: Sequence[str] = ()) -> Iterator[str]:
+        """Run `image` until the block ends, with `docker run OPTIONS`, and give the name of the container."""
+        name = f"hello-{uuid4().hex[:8]}"
+        self.docker("run", "--detach", "--name", name, *options, image, *command)
+        try:
+            yield name
+        finally:
+            self.docker("rm", "--force", "--volumes", name)
+
+    def healthy(self, container: str, timeout: float = 60.0) -> None:
+        """Wait until the health check of `container` has passed."""
+
+        def health() -> str:
+            state = self.inspect(container)["State"]
+            assert state["Running"], self.logs(container)
+            return str(state["Health"]["Status"])
+
+        eventually(health, lambda status: status == "healthy", timeout)
+
+    def logs(self, container: str) -> str:
+        """Return everything that `container` has written."""
+        return ran(["docker", "logs", container], self.environment, check=True, merge=True).stdout
+
+    def published(self, container: str, port: int) -> str:
+        """Return the address, as a URL, that `port` of `container` is published on."""
+        return f"http://{self.docker('port', container, str(port)).splitlines()[0]}"
+
+    def stop(self, container: str, timeout: int = 45) -> int:
+        """Stop `container` as an orchestrator does, and return its exit code."""
+        self.docker("stop", "--time", str(timeout), container)
+        return int(self.inspect(container)["State"]["ExitCode"])
+
+    @contextmanager
+    def load(self, url: str, *options: str) -> Iterator[Load]:
+        """Send requests to `url` from many clients until the block ends; see load.py for the options."""
+        command = self.enter(sys.executable, str(LOAD), url, *options)
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, env=self.environment, stdin=pipe, stdout=pipe, text=True) as process:
+            load = Load(process)
+            try:
+                yield load
+            finally:
+                load.end()
+
+
+class Load:
+    """What load.py does and has counted."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.answers: dict[str, int] = {}
+        self.failures: list[str] = []
+        assert process.stdout is not None
+        assert process.stdout.readline() == "answered\n"  # under way
+
+    def end(self) -> None:
+        """Start no more requests, and wait for the answers of those that are on their way."""
+        if self._process.poll() is None:
+            told = json.loads(self._process.communicate(timeout=90)[0])
+            self.answers, self.failures = told["answers"], told["failures"]
+
+
+def ran(
+    command: Sequence[str], environment: Mapping[str, str], check: bool, *, merge: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `command`; when it should not fail and does, say what it wrote."""
+    errors = subprocess.STDOUT if merge else subprocess.PIPE
+    done = subprocess.run(
+        list(command), cwd=ROOT, env=dict(environment), stdout=subprocess.PIPE, stderr=errors, text=True, check=False
+    )
+    if check and done.returncode:
+        said = f"{done.stdout}\n{done.stderr or ''}"
+        raise AssertionError(f"{shlex.join(command)} ended with {done.returncode}:\n{said}")
+    return done
+
+
+@contextmanager
+def engine() -> Iterator[Engine]:
+    """Give the engine that answers here, or start the lab's for the length of the block; else skip."""
+    environment = clean_environment()
+    if not LAB.exists():
+        try:
+            ran(["docker", "info"], environment, check=True)
+        except (AssertionError, OSError):
+            pytest.skip("no container engine answers, and there is no lab to start one")
+        yield Engine(environment, None)
+        return
+    was_up = ran([str(LAB), "status"], environment, check=False).returncode == 0
+    ran([str(LAB), "up"], {**environment, "LAB_AGENT_IMAGE": agent_image()}, check=True)
+    try:
+        told = ran(["bash", "-c", 'eval "$("$0" env)"; env -0', str(LAB)], environment, check=True).stdout
+        yield Engine(dict(line.split("=", 1) for line in told.split("\0") if line), LAB)
+    finally:
+        if not was_up:
+            ran([str(LAB), "down"], environment, check=True)
+
+
+class Intake:
+    """The stand-in for Datadog, in a container that can be asked what arrived."""
+
+    def __init__(self, engine: Engine, url: str) -> None:
+        self._engine = engine
+        self._url = f"{url}/received"
+
+    def received(self) -> dict[str, Any]:
+        """Return everything that arrived."""
+        return dict(json.loads(self._engine.get(self._url)))
+
+    def spans(self) -> list[Span]:
+        """Return every span that arrived."""
+        return list(self.received()["spans"])
+
+    def bytes_of_traces(self) -> int:
+        """Return how long the payloads of traces were, decompressed."""
+        paths = [request["path"] for request in self.received()["requests"]]
+        numbers = [number for number, path in enumerate(paths) if path == "/api/v0.2/traces"]
+        measure = ["--output", os.devnull, "--write-out", "%{size_download}"]
+        return sum(int(self._engine.get(f"{self._url}/{number}", *measure)) for number in numbers)
+
+    def wait_for_spans(self, count: int, timeout: float = 30.0) -> list[Span]:
+        """Wait until `count` spans have arrived and return all."""
+        return eventually(self.spans, lambda spans: len(spans) >= count, timeout)

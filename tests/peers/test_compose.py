@@ -1,0 +1,204 @@
+"""The compose files: what a person starts on one machine, asked what arrives, stopped and broken under load."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from containers import INTAKE_IMAGE, Engine, Intake, Load
+from running import ROOT, eventually
+
+from hello_service.settings import Settings
+
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(240)]
+
+KEY = "0123456789abcdef0123456789abcdef"
+SHIPPED = ["compose.yaml", "compose.override.yaml"]
+LOCAL = ["compose.yaml", "compose.local.yaml"]
+# The Agent sends to the intake's stand-in; nothing else is other than what ships.
+TO_INTAKE = {
+    "services": {
+        "datadog-agent": {
+            "environment": {"DD_APM_DD_URL": "http://intake:8080"},
+            "depends_on": {"intake": {"condition": "service_healthy"}},
+        },
+        "intake": {"image": INTAKE_IMAGE, "pull_policy": "never", "ports": ["127.0.0.1::8080"]},
+        "service": {"environment": {"FAULTS": "true"}},
+    }
+}
+
+
+class Project:
+    """Containers that compose started from `files`."""
+
+    def __init__(self, engine: Engine, files: list[str], environment: dict[str, str]) -> None:
+        self.engine = engine
+        self.environment = environment
+        self._command = ["compose", "--project-name", f"hello-{uuid4().hex[:8]}"]
+        self._command += [part for file in files for part in ("--file", file)]
+
+    def compose(self, *arguments: str) -> str:
+        return self.engine.run(*self._command, *arguments, extra=self.environment).stdout.strip()
+
+    def container(self, service: str) -> str:
+        return self.compose("ps", "--all", "--quiet", service)
+
+    def url(self, service: str, port: int) -> str:
+        return f"http://{self.compose('port', service, str(port))}"
+
+    def intake(self) -> Intake:
+        return Intake(self.engine, self.url("intake", 8080))
+
+
+@contextmanager
+def up(engine: Engine, files: list[str], environment: dict[str, str]) -> Iterator[Project]:
+    # Ports that are free: on a person's machine 8080 may be taken.
+    project = Project(engine, files, {"PORT": "0", "AGENT_PORT": "0", **environment})
+    try:
+        project.compose("up", "--detach", "--build", "--wait", "--wait-timeout", "120")
+        yield project
+    finally:
+        project.compose("down", "--volumes", "--timeout", "5")
+
+
+@pytest.fixture
+def project(engine: Engine, intake_image: str, tmp_path: Path) -> Iterator[Project]:
+    """The shipped files, and an intake that the Agent sends to."""
+    added = tmp_path / "compose.intake.yaml"
+    added.write_text(json.dumps(TO_INTAKE))
+    environment = {"DD_API_KEY": KEY, "DD_ENV": "staging", "DD_VERSION": "3.2.1"}
+    with up(engine, [*SHIPPED, str(added)], environment) as project:
+        yield project
+
+
+def config(engine: Engine, files: list[str], **environment: str) -> dict[str, Any]:
+    arguments = [part for file in files for part in ("--file", file)]
+    done = engine.run("compose", *arguments, "config", "--format", "json", extra=environment)
+    return dict(json.loads(done.stdout))
+
+
+def test_without_a_key_one_sentence_says_so(engine: Engine) -> None:
+    """`docker compose up` names the variable, says what to set it to, and starts nothing."""
+    done = engine.run("compose", "up", check=False)
+
+    assert done.returncode != 0
+    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
+    assert "DD_API_KEY is missing a value: Set it to a Datadog API key" in done.stderr
+
+
+@pytest.mark.parametrize("files", [SHIPPED, LOCAL], ids=["shipped", "local"])
+def test_every_container_is_bounded_and_watched(engine: Engine, files: list[str]) -> None:
+    """Memory, a health check, a restart policy, no new privileges; ports on loopback alone."""
+    services = config(engine, files, DD_API_KEY=KEY)["services"]
+
+    assert set(services) == {"service", "datadog-agent"}
+    for service in services.values():
+        assert int(service["mem_limit"]) == int(service["memswap_limit"]) >= 256 * 2**20
+        assert service["restart"] == "unless-stopped"
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert {port["host_ip"] for port in service["ports"]} == {"127.0.0.1"}
+    assert services["service"]["depends_on"]["datadog-agent"]["condition"] == "service_healthy"
+    assert services["service"]["cap_drop"] == ["ALL"]
+    assert services["service"]["read_only"]
+    assert services["datadog-agent"]["healthcheck"]["test"]
+
+
+def test_one_agent_version_is_pinned_everywhere(engine: Engine) -> None:
+    """The same release in compose.yaml and in what goes to ECS; never `latest`."""
+    named = config(engine, SHIPPED, DD_API_KEY=KEY)["services"]["datadog-agent"]["image"]
+    places = [path for path in (ROOT / "deploy").glob("*") if path.is_file()]
+    elsewhere = {found for path in places for found in re.findall(r"[\w./]*/agent:[\w.]+", path.read_text())}
+
+    assert re.fullmatch(r"public\.ecr\.aws/datadog/agent:7\.\d+\.\d+", named)
+    assert elsewhere <= {named}
+
+
+def test_a_stop_has_the_time_it_needs(engine: Engine) -> None:
+    """Compose kills after its grace period: the service's own budget is shorter."""
+    grace = config(engine, SHIPPED, DD_API_KEY=KEY)["services"]["service"]["stop_grace_period"]
+
+    assert float(grace.removesuffix("s")) > Settings.from_environment({}).stop_budget_seconds
+
+
+def test_a_request_arrives_at_datadog(project: Project) -> None:
+    """Service, resource, environment and version of the span are those of the service; the key is the one given."""
+    answer = project.engine.get(f"{project.url('service', 8080)}/api/hello/Ada")
+    (span,) = project.intake().wait_for_spans(1)
+    received = project.intake().received()
+    stats = eventually(lambda: project.intake().received()["counts"].get("/api/v0.2/stats"), timeout=40)
+
+    assert json.loads(answer) == {"message": "Hello, Ada!"}
+    assert (span["service"], span["name"]) == ("hello-service", "asgi.request")
+    assert span["resource"] == "GET /api/hello/<name>"
+    assert (span["meta"]["env"], span["meta"]["version"]) == ("staging", "3.2.1")
+    assert {request["api_key_end"] for request in received["requests"]} == {KEY[-4:]}
+    assert stats
+
+
+def test_a_stop_under_load_loses_nothing(project: Project) -> None:
+    """`docker stop` amid requests: each is answered with 200 and has its span, and the exit code is 0."""
+    with project.engine.load(project.url("service", 8080), "--slow", "--balance") as load:
+        code = project.engine.stop(project.container("service"))
+    total = sum(load.answers.values())
+    spans = project.intake().wait_for_spans(total)
+    resources = Counter(span["resource"] for span in spans)
+
+    assert code == 0
+    assert load.failures == []
+    assert set(load.answers) == {"200"}
+    assert len(spans) == total
+    assert set(resources) == {"GET /api/hello", "GET /api/faults/slow"}
+
+
+def test_an_agent_that_goes_away_fails_no_request(project: Project) -> None:
+    """Killed and started again under load: every answer is 200, and spans arrive again."""
+    agent = project.container("datadog-agent")
+    with project.engine.load(project.url("service", 8080)) as load:
+        begun(load, project)
+        project.engine.docker("kill", agent)
+        project.engine.get(f"{project.url('service', 8080)}/api/hello/missed")
+        project.engine.docker("start", agent)
+        project.engine.healthy(agent)
+
+        def arrived() -> bool:
+            project.engine.get(f"{project.url('service', 8080)}/api/hello/again")
+            return any("again" in span["meta"]["http.url"] for span in project.intake().spans())
+
+        eventually(arrived, timeout=40)
+
+    assert load.failures == []
+    assert set(load.answers) == {"200"}
+    assert project.engine.inspect(project.container("service"))["RestartCount"] == 0
+
+
+def begun(load: Load, project: Project) -> None:
+    """Wait until spans of `load` have come through to the intake."""
+    assert load.failures == []
+    project.intake().wait_for_spans(1)
+
+
+def test_a_trace_is_kept_without_account_or_key(engine: Engine) -> None:
+    """compose.local.yaml: the agent that is built from this repository hands out what it got."""
+    with up(engine, LOCAL, {}) as project:
+        engine.get(f"{project.url('service', 8080)}/api/relay?count=2")
+        agent = project.url("datadog-agent", 8126)
+
+        def trace() -> list[dict[str, Any]]:
+            traces = json.loads(engine.get(f"{agent}/test/session/traces"))
+            return [span for trace in traces for span in trace]
+
+        spans = eventually(trace, lambda spans: len(spans) == 5)
+
+    assert Counter(span["name"] for span in spans) == {"asgi.request": 3, "http.request": 2}
+    assert Counter(span["resource"] for span in spans if span["name"] == "asgi.request") == {
+        "GET /api/relay": 1,
+        "GET /api/hello": 2,
+    }
+    assert {span["meta"]["env"] for span in spans if span["parent_id"] == 0} == {"dev"}

@@ -1,0 +1,170 @@
+"""The image: what is in it, and what it can do without."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from containers import LOCKED_DOWN, Engine
+from running import BIN, ROOT, eventually
+
+pytestmark = pytest.mark.deployment
+
+MEMORY = ["--memory", "256m", "--memory-swap", "256m"]
+NO_AGENT = ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
+
+
+def test_the_dockerfile_has_no_finding() -> None:
+    """hadolint, with every rule."""
+    done = subprocess.run([BIN / "hadolint", "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+def test_the_context_holds_only_what_the_image_needs(engine: Engine, tmp_path: Path) -> None:
+    """No .git, no tests, no .env: the .dockerignore lets in what is listed."""
+    everything = tmp_path / "Dockerfile"
+    everything.write_text("FROM scratch\nCOPY . /\n")
+    target = tmp_path / "context.tar"
+    engine.docker("build", "--file", str(everything), "--output", f"type=tar,dest={target}", ".")
+    with tarfile.open(target) as archive:
+        names = {member.name for member in archive if member.isfile()}
+
+    package = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "hello_service"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    needed = {"README.md", "pyproject.toml", *(f"requirements/{name}.txt" for name in ("uv", "run", "dev"))}
+    assert names == needed | set(package.stdout.split())
+
+
+def test_the_image_holds_what_is_locked_and_the_package(engine: Engine, image: str) -> None:
+    """Every distribution of requirements/run.txt for this Python in its version, hello-service, and nothing else."""
+    ask = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    installed = json.loads(engine.docker("run", "--rm", image, "python", "-Ic", ask))
+    own = installed.pop("hello-service")
+    # Distributions that ship inside of another one, and so are in no lock.
+    inside = {"ddtrace-internal"}
+
+    locked: dict[str, set[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements/run.txt").read_text(), re.MULTILINE):
+        locked.setdefault(normal(name), set()).add(version)
+    foreign = {name: version for name, version in installed.items() if version not in locked.get(normal(name), ())}
+    assert set(foreign) <= inside
+    assert {"ddtrace", "Hypercorn", "Quart"} <= set(installed)
+    assert own == "1.0.0"
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_module_is_compiled(engine: Engine, image: str) -> None:
+    """The root file system is read-only where it runs: what is not compiled now is compiled at each start."""
+    find = "find /opt/venv/lib -name '*.py' | sort; echo; find /opt/venv/lib -name '*.pyc' | sort"
+    sources, compiled = engine.docker("run", "--rm", image, "sh", "-c", find).split("\n\n")
+    made = {re.sub(r"__pycache__/(.*)\.cpython-\d+\.pyc", r"\1.py", path) for path in compiled.splitlines()}
+
+    assert set(sources.splitlines()) == made
+    assert any("hello_service" in path for path in made)
+
+
+def test_the_image_says_what_it_is(engine: Engine, image: str) -> None:
+    """Version and revision are labels, and the version is the DD_VERSION on every span."""
+    config = engine.inspect(image)["Config"]
+    labels = config["Labels"]
+
+    assert labels["org.opencontainers.image.title"] == "hello-service"
+    assert labels["org.opencontainers.image.version"] == "7.8.9"
+    assert labels["org.opencontainers.image.revision"] == "abc123"
+    assert labels["org.opencontainers.image.base.name"] == "python:3.13-slim"
+    assert "DD_VERSION=7.8.9" in config["Env"]
+    assert config["StopSignal"] == "SIGTERM"
+    assert config["Cmd"] == ["hello-service", "serve"]
+    assert re.fullmatch(r"\d+:\d+", config["User"])
+
+
+def test_the_image_runs_with_nothing_granted(engine: Engine, image: str) -> None:
+    """No root, no capability, no writable file system, 256 MiB: it serves, writes nothing, and ends with 0."""
+    with engine.container(image, *LOCKED_DOWN, *MEMORY, *NO_AGENT, "--publish", "127.0.0.1::8080") as name:
+        engine.healthy(name)
+        url = engine.published(name, 8080)
+        greeting = json.loads(engine.get(f"{url}/api/hello?name=Ada"))
+        info = json.loads(engine.get(f"{url}/info"))
+        status = engine.docker("exec", name, "cat", "/proc/1/status")
+        command = engine.docker("exec", name, "cat", "/proc/1/cmdline").split("\0")
+        code = engine.stop(name)
+        state = engine.inspect(name)["State"]
+        changed = engine.docker("diff", name)
+
+    assert greeting == {"message": "Hello, Ada!"}
+    assert (info["version"], info["tracing"]["active"]) == ("7.8.9", True)
+    assert re.search(r"Uid:\s+10001\s+10001\s+10001\s+10001", status)
+    assert re.search(r"CapBnd:\s+0+\n", status)
+    assert re.search(r"NoNewPrivs:\s+1", status)
+    assert command[1:3] == ["-m", "hello_service.server"]  # process 1 is the server: signals are its own
+    assert (code, state["OOMKilled"], changed) == (0, False, "")
+
+
+def test_a_service_that_does_not_answer_is_unhealthy(engine: Engine, image: str) -> None:
+    """The health check asks the port that PORT names, and fails where nobody listens there."""
+    (check,) = [
+        json.loads(found) for found in re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    ]
+    with engine.container(image, *NO_AGENT, "--env", "PORT=9090") as name:
+        engine.healthy(name)
+        elsewhere = engine.run("exec", "--env", "PORT=9091", name, *check, check=False)
+
+    assert elsewhere.returncode == 1
+
+
+def test_a_bad_setting_stops_the_start_with_its_name(engine: Engine, image: str) -> None:
+    """One sentence on standard error, exit code 1."""
+    done = engine.run("run", "--rm", "--env", "DRAIN_SECONDS=soon", image, check=False)
+
+    assert done.returncode == 1
+    assert "DRAIN_SECONDS='soon'" in done.stderr
+
+
+def test_everything_locked_is_there_for_arm64() -> None:
+    """The image builds for linux/arm64 without a compiler: each locked distribution has a wheel for it."""
+    command = [str(BIN / "uv"), "pip", "install", "--dry-run", "--quiet", "--require-hashes", "--only-binary", ":all:"]
+    command += ["--python-platform", "aarch64-manylinux_2_28", "--python-version", "3.13", "--target", "/nonexistent"]
+    done = subprocess.run(
+        [*command, "-r", "requirements/run.txt"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_script_measures_the_image(engine: Engine, image: str) -> None:
+    """scripts/image prints size and start time, as README has them."""
+    command = [str(ROOT / "scripts" / "image"), image]
+    done = subprocess.run(command, env=engine.environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r"size: \d+ MB, of them \d+ MB on top of python:3\.13-slim\n"
+        r"start until it listens: [\d.]+ s \(median of 5, [\d.]+ to [\d.]+\)\n",
+        done.stdout,
+    )
+
+
+def test_the_image_stops_at_once_on_a_second_signal(engine: Engine, image: str) -> None:
+    """SIGTERM reaches the server, which drains; a second one ends it."""
+    with engine.container(image, *NO_AGENT, "--env", "DRAIN_SECONDS=100") as name:
+        engine.healthy(name)
+        engine.docker("kill", "--signal", "TERM", name)
+        eventually(lambda: '"draining"' in engine.logs(name))
+        engine.docker("kill", "--signal", "TERM", name)
+        state = eventually(lambda: engine.inspect(name)["State"], lambda state: not state["Running"])
+
+    assert state["ExitCode"] == 128 + 15

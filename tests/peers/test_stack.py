@@ -1,0 +1,171 @@
+"""deploy/stack.yaml: correct, open to nobody but whom it means, and in agreement with the service's own times."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from typing import Any
+
+import pytest
+import yaml
+from fargate import filled
+from running import BIN, ROOT
+
+from hello_service.settings import Settings
+
+pytestmark = pytest.mark.deployment
+
+TEMPLATE = ROOT / "deploy" / "stack.yaml"
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML ships no types
+    """YAML with CloudFormation's short forms, which are kept as what they stand for."""
+
+
+def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return {suffix: loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {suffix: loader.construct_sequence(node, deep=True)}
+    raise TypeError(node)
+
+
+_Loader.add_multi_constructor("!", _short_form)
+
+
+def resources() -> dict[str, Any]:
+    return dict(yaml.load(TEMPLATE.read_text(), Loader=_Loader)["Resources"])  # a safe loader
+
+
+# What a reference of the template may stand for, by its JSON.
+ARNS = {
+    '{"Ref": "Secret"}': "arn:aws:secretsmanager:eu-west-1:123456789012:secret:key-AbCdEf",
+    '{"Ref": "AWS::AccountId"}': "123456789012",
+    '{"GetAtt": "Repository.Arn"}': "arn:aws:ecr:eu-west-1:123456789012:repository/hello-service",
+    '{"GetAtt": "Cluster.Arn"}': "arn:aws:ecs:eu-west-1:123456789012:cluster/hello-service",
+    '{"GetAtt": "ServiceLogs.Arn"}': "arn:aws:logs:eu-west-1:123456789012:log-group:service:*",
+    '{"GetAtt": "AgentLogs.Arn"}': "arn:aws:logs:eu-west-1:123456789012:log-group:datadog-agent:*",
+}
+WORDS = {
+    "AWS::Partition": "aws",
+    "AWS::Region": "eu-west-1",
+    "AWS::AccountId": "123456789012",
+    "Cluster": "hello-service",
+}
+
+
+def concrete(value: Any) -> Any:
+    """Put a plausible ARN or word wherever the template refers to something."""
+    if isinstance(value, list):
+        return [concrete(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "Sub" in value:
+        return re.sub(r"\$\{([\w:]+)\}", lambda match: WORDS[match[1]], value["Sub"])
+    return ARNS.get(json.dumps(value)) or {key: concrete(each) for key, each in value.items()}
+
+
+def policies() -> dict[str, Any]:
+    """Return every policy of the stack by a name for it."""
+    found = {}
+    for name, resource in resources().items():
+        properties = resource["Properties"]
+        for policy in properties.get("Policies", []) if resource["Type"] == "AWS::IAM::Role" else []:
+            found[f"{name}-{policy['PolicyName']}"] = concrete(policy["PolicyDocument"])
+        if resource["Type"] == "AWS::IAM::Policy":
+            found[name] = concrete(properties["PolicyDocument"])
+    return found
+
+
+def attributes(resource: str, key: str) -> dict[str, str]:
+    return {each["Key"]: each["Value"] for each in resources()[resource]["Properties"][key]}
+
+
+def test_the_template_has_no_finding() -> None:
+    """cfn-lint, with what it calls information, too."""
+    command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(TEMPLATE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (done.stdout, done.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("name", ["ExecutionRole-start-tasks", "TaskRole-datadog-agent", "ExecPolicy"])
+def test_a_policy_has_no_finding(name: str) -> None:
+    """parliament: known actions, resources that go with them."""
+    given = json.dumps(policies()[name])
+    done = subprocess.run([BIN / "parliament"], input=given, capture_output=True, text=True, check=False)
+
+    assert (done.stdout.strip(), done.returncode) == ("", 0)
+
+
+def test_every_policy_is_looked_at() -> None:
+    """The list above is complete."""
+    assert set(policies()) == {"ExecutionRole-start-tasks", "TaskRole-datadog-agent", "ExecPolicy"}
+
+
+def test_any_resource_is_named_only_where_the_action_knows_none() -> None:
+    """`*` stands with actions that AWS lets nobody narrow down."""
+    open_actions = set()
+    for policy in policies().values():
+        for statement in policy["Statement"]:
+            if statement["Resource"] == "*":
+                action = statement["Action"]
+                open_actions |= {action} if isinstance(action, str) else set(action)
+
+    messages = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
+    assert open_actions == {"ecr:GetAuthorizationToken", "ecs:ListClusters"} | messages
+
+
+def test_a_role_is_for_tasks_of_this_account_alone() -> None:
+    """No other account's task, and no other service, can take it."""
+    for name in ("ExecutionRole", "TaskRole"):
+        (statement,) = resources()[name]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+
+        assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
+        assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+
+
+def test_tasks_are_reached_from_the_load_balancer_alone() -> None:
+    """One rule in, from its security group, to the service's port; the Agent's port is open to nobody."""
+    groups = {
+        name: each["Properties"] for name, each in resources().items() if each["Type"] == "AWS::EC2::SecurityGroup"
+    }
+    (rule,) = groups["TaskSecurityGroup"]["SecurityGroupIngress"]
+    (port,) = filled()["containerDefinitions"][0]["portMappings"]
+
+    assert rule["SourceSecurityGroupId"] == {"Ref": "LoadBalancerSecurityGroup"}
+    assert rule["FromPort"] == rule["ToPort"] == port["containerPort"]
+    assert {each["FromPort"] for each in groups["LoadBalancerSecurityGroup"]["SecurityGroupIngress"]} == {80}
+
+
+def test_the_load_balancer_gives_up_a_connection_before_the_service_does() -> None:
+    """Else it would send a request into a closed connection, and answer 502."""
+    idle = attributes("LoadBalancer", "LoadBalancerAttributes")["idle_timeout.timeout_seconds"]
+
+    assert float(idle) < Settings.from_environment({}).keep_alive_seconds
+
+
+def test_the_load_balancer_sees_a_stop_in_time() -> None:
+    """/ready; 503 is seen while the service still serves, and a deregistered target keeps as long as a request may."""
+    group = resources()["TargetGroup"]["Properties"]
+    service = filled()["containerDefinitions"][0]
+    settings = Settings.from_environment({each["name"]: each["value"] for each in service["environment"]})
+    seen_after = group["HealthCheckIntervalSeconds"] * group["UnhealthyThresholdCount"]
+    delay = float(attributes("TargetGroup", "TargetGroupAttributes")["deregistration_delay.timeout_seconds"])
+
+    assert group["HealthCheckPath"] == "/ready"
+    assert seen_after < settings.drain_seconds
+    assert settings.graceful_seconds <= delay <= service["stopTimeout"]
+
+
+def test_a_deployment_that_fails_is_taken_back() -> None:
+    """Circuit breaker with rollback; never fewer tasks than before; images and secret as meant."""
+    service = resources()["Service"]["Properties"]
+    deployment = service["DeploymentConfiguration"]
+
+    assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
+    assert deployment["MinimumHealthyPercent"] == 100
+    assert "DesiredCount" not in service
+    assert resources()["Repository"]["Properties"]["ImageTagMutability"] == "IMMUTABLE"
+    assert resources()["Repository"]["Properties"]["ImageScanningConfiguration"] == {"ScanOnPush": True}

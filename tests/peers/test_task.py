@@ -1,0 +1,113 @@
+"""The task: deploy/task-definition.json filled in, both containers in one network namespace, as on Fargate."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from containers import Engine, Intake
+from cost import SPAN_BYTES
+from fargate import Task, filled, restarted, running_task
+from running import eventually
+
+pytestmark = [pytest.mark.deployment, pytest.mark.timeout(240)]
+
+KEY = "fedcba9876543210fedcba9876543210"
+
+
+class World:
+    """A task and the intake that its Agent sends to."""
+
+    def __init__(self, task: Task, intake: Intake, definition: dict[str, Any]) -> None:
+        self.task = task
+        self.intake = intake
+        self.definition = definition
+        self.url = task.url(8080)
+
+
+@pytest.fixture
+def world(engine: Engine, image: str, intake_image: str) -> Iterator[World]:
+    """The task as it ships; the intake and the endpoints that fail are all that is added."""
+    network = f"net-{uuid4().hex[:8]}"
+    engine.docker("network", "create", network)
+    options = ["--network", network, "--network-alias", "intake", "--publish", "127.0.0.1::8080"]
+    extra = {"datadog-agent": {"DD_APM_DD_URL": "http://intake:8080"}, "service": {"FAULTS": "true"}}
+    definition = filled({"IMAGE": image})
+    try:
+        with engine.container(intake_image, *options) as intake:
+            engine.healthy(intake)
+            with running_task(engine, definition, network=network, image=image, key=KEY, extra=extra) as task:
+                yield World(task, Intake(engine, engine.published(intake, 8080)), definition)
+    finally:
+        engine.docker("network", "rm", network)
+
+
+def test_a_trace_of_the_task_arrives(world: World) -> None:
+    """From the service over the loopback of the task to its Agent and on, named as the definition says."""
+    engine = world.task.engine
+    answer = engine.get(f"{world.url}/api/hello/Ada")
+    (span,) = world.intake.wait_for_spans(1)
+    requests = world.intake.received()["requests"]
+
+    assert json.loads(answer) == {"message": "Hello, Ada!"}
+    assert (span["service"], span["resource"]) == ("hello-service", "GET /api/hello/<name>")
+    assert (span["meta"]["env"], span["meta"]["version"]) == ("staging", "7.8.9")
+    assert {request["api_key_end"] for request in requests} == {KEY[-4:]}
+
+
+def test_the_task_runs_as_the_definition_says(world: World) -> None:
+    """What the engine was asked for is what it does: user, file system, capabilities, memory."""
+    engine = world.task.engine
+    described = engine.inspect(world.task.container("service"))
+    status = engine.docker("exec", world.task.container("service"), "cat", "/proc/1/status")
+    agent = engine.inspect(world.task.container("datadog-agent"))
+    info = json.loads(engine.get(f"{world.url}/info"))
+
+    assert "Uid:\t10001\t" in status
+    assert "CapEff:\t0000000000000000" in status
+    assert described["HostConfig"]["ReadonlyRootfs"]
+    assert described["HostConfig"]["Memory"] == 512 * 2**20
+    assert described["Config"]["StopTimeout"] == 60
+    assert described["Config"]["Labels"]["com.datadoghq.tags.version"] == "7.8.9"
+    assert "ECS_FARGATE=true" in agent["Config"]["Env"]
+    assert agent["HostConfig"]["Memory"] == 512 * 2**20
+    assert info["tracing"]["sampling_rules"] == '[{"sample_rate": 1.0}]'
+    assert KEY not in json.dumps(described)
+
+
+def test_a_task_that_is_stopped_loses_nothing(world: World) -> None:
+    """Under load, the service first and its Agent after it: every answer is 200, every span arrives, exit codes are 0."""
+    with world.task.engine.load(world.url, "--slow", "--balance") as load:
+        codes = world.task.stop()
+    total = sum(load.answers.values())
+    spans = world.intake.wait_for_spans(total)
+
+    bytes_of_a_span = world.intake.bytes_of_traces() / len(spans)
+
+    assert codes == {"service": 0, "datadog-agent": 0}
+    assert (load.failures, set(load.answers)) == ([], {"200"})
+    assert len(spans) == total
+    assert SPAN_BYTES / 2 < bytes_of_a_span < SPAN_BYTES  # what deploy/cost.py calculates with
+    assert set(Counter(span["resource"] for span in spans)) == {"GET /api/hello", "GET /api/faults/slow"}
+
+
+def test_an_agent_that_dies_comes_back_and_fails_no_request(world: World) -> None:
+    """Its restart policy starts it again beside a service that goes on."""
+    engine, agent = world.task.engine, world.task.container("datadog-agent")
+    with engine.load(world.url) as load:
+        world.intake.wait_for_spans(1)
+        state = engine.inspect(agent)["State"]
+        engine.docker("exec", agent, "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
+        restarted(engine, agent, state["StartedAt"])
+
+        def arrived() -> bool:
+            engine.get(f"{world.url}/api/hello/again")
+            return any("again" in span["meta"]["http.url"] for span in world.intake.spans())
+
+        eventually(arrived, timeout=40)
+
+    assert (load.failures, set(load.answers)) == ([], {"200"})
