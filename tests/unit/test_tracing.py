@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from ddtrace.trace import Span, TraceFilter, tracer
@@ -95,3 +96,21 @@ async def test_a_background_task_needs_no_request(app: Quart, finished: list[Spa
     assert "span_links" not in str(span.get_tags())
     assert [str(error) for error in failed] == (["on purpose"] if fails else [])
     assert span.context.sampling_priority == (2 if fails else None)  # kept; to be decided when it is sent
+
+
+async def test_an_exception_comes_out_of_its_group(finished: list[Span]) -> None:
+    """Quart's task group packs what breaks a response half way; the span names the exception itself."""
+    app = Quart(__name__)
+    original = ValueError("on purpose")
+
+    async def breaks(*_: object) -> None:
+        raise ExceptionGroup("unhandled errors in a TaskGroup", [ExceptionGroup("another", [original])])
+
+    app.asgi_app = breaks  # type: ignore[method-assign]  # Quart documents this assignment
+    traced: Any = tracing.trace(app).asgi_app
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
+    with pytest.raises(ValueError, match="on purpose"):
+        await traced(scope, None, None)
+    (span,) = finished
+
+    assert span.get_tag("error.type") == "builtins.ValueError"
