@@ -106,7 +106,7 @@ async def test_an_exception_comes_out_of_its_group(finished: list[Span]) -> None
     async def breaks(*_: object) -> None:
         raise ExceptionGroup("unhandled errors in a TaskGroup", [ExceptionGroup("another", [original])])
 
-    app.asgi_app = breaks  # type: ignore[method-assign]  # Quart documents this assignment
+    app.asgi_app = breaks  # type: ignore[assignment,method-assign]  # Quart documents this assignment
     traced: Any = tracing.trace(app).asgi_app
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
     with pytest.raises(ValueError, match="on purpose"):
