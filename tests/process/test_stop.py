@@ -155,3 +155,16 @@ def test_the_last_spans_arrive(agent: Agent) -> None:
 
     assert before == []
     assert [span["resource"] for span in agent.spans()] == ["GET /api/hello"]
+
+
+def test_an_agent_that_hangs_does_not_hold_the_exit() -> None:
+    """It accepts and never answers; what could not be sent is said."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with service(url, {"FLUSH_SECONDS": "1"}) as running:
+            httpx.get(f"{running.url}/api/hello")
+            code = running.stop(timeout=20)  # ddtrace alone takes half a minute
+            lost = [entry for entry in running.log if entry["event"] == "traces lost"]
+
+    assert code == 0
+    assert [entry["reason"] for entry in lost] == ["the agent did not take them within 1 s of the stop"]

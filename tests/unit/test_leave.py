@@ -1,0 +1,40 @@
+"""The last seconds of the process: spans are sent, or left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from hello_service import server, tracing
+
+
+class Ended(BaseException):
+    """In place of the end of this process."""
+
+
+def end(code: int) -> None:
+    raise Ended(code)
+
+
+def test_spans_that_are_sent_in_time_let_the_process_end_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter closes what it holds."""
+    flushes: list[float] = []
+    monkeypatch.setattr(tracing, "flush", flushes.append)
+    monkeypatch.setattr(os, "_exit", end)
+    server.leave(5)
+
+    assert flushes == [server.AN_HOUR]
+
+
+def test_a_silent_agent_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With exit code 0: the requests were served."""
+    answers = threading.Event()
+    monkeypatch.setattr(tracing, "flush", lambda _: answers.wait(10))
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(Ended) as ended:
+        server.leave(0.05)
+    answers.set()
+
+    assert ended.value.args == (0,)
