@@ -118,8 +118,8 @@ class _BoundedTransport(AiohttpTransport):
         self._body_bytes = body_bytes
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        # httpx has made a header of them, and aiohttp refuses to be told twice.
-        request.url = request.url.copy_with(username=None, password=None)
+        if request.url.userinfo:  # httpx has made a header of it, and aiohttp refuses to be told twice
+            request.url = request.url.copy_with(username=None, password=None)
         response = await super().handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - what this transport makes
         response.stream = _BoundedStream(response.stream, self._body_bytes)
