@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import signal
 import socket
-import threading
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import httpx
 import pytest
+from fake_http import fake_http
 from running import Agent, Running, eventually, service
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
@@ -50,28 +47,6 @@ def test_a_signal_lets_requests_in_flight_end(agent: Agent) -> None:
     resources = [span["resource"] for span in agent.spans()]
     assert resources.count("GET /api/faults/slow") == 20
     assert resources.count("GET /api/hello") == 1
-
-
-@contextmanager
-def large_upstream() -> Iterator[str]:
-    """An upstream whose every answer is 1 MB of text."""
-
-    class Large(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", "1000000")
-            self.end_headers()
-            self.wfile.write(b"x" * 1_000_000)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Large) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
 
 
 def in_flight(running: Running, count: int) -> None:
@@ -117,7 +92,10 @@ def test_a_websocket_is_told_that_the_server_goes(agent: Agent) -> None:
 
 def test_a_client_that_does_not_read_does_not_hold_the_exit(agent: Agent) -> None:
     """Its connection is dropped when the budget is used up, though 20 MB wait to be sent on it."""
-    with large_upstream() as url, service(agent.url, {"GRACEFUL_SECONDS": "0.2", "UPSTREAM_URL": url}) as running:
+    with (
+        fake_http("x" * 1_000_000) as upstream,
+        service(agent.url, {"GRACEFUL_SECONDS": "0.2", "UPSTREAM_URL": upstream.url}) as running,
+    ):
         port = int(running.url.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"GET /api/relay?count=20 HTTP/1.1\r\nhost: x\r\n\r\n")

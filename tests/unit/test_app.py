@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import threading
 from collections.abc import AsyncIterator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from fake_http import fake_http
 from fake_upstream import fake_upstream
 from quart import Quart
 from quart.typing import TestClientProtocol as _Client
@@ -324,27 +322,13 @@ async def test_a_factory_without_settings_reads_the_environment(
     assert app.extensions["settings"].dd_service == "theirs"
 
 
-class Metadata(BaseHTTPRequestHandler):
-    """ECS's task metadata endpoint, as its documentation shows it."""
-
-    def do_GET(self) -> None:
-        task = {"Cluster": "c", "TaskARN": "arn:t", "Family": "hello-service", "Revision": "7", "Secret": "x"}
-        self.send_response(200 if self.path == "/v4/1/task" else 404)
-        self.end_headers()
-        self.wfile.write(json.dumps(task).encode())
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture
 def metadata() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Metadata) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    """ECS's task metadata endpoint, as its documentation shows it."""
+    task = {"Cluster": "c", "TaskARN": "arn:t", "Family": "hello-service", "Revision": "7", "Secret": "x"}
+    with fake_http(task) as server:
+        server.missing.add("/v3/task")
+        yield server.url
 
 
 async def test_info_names_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
