@@ -117,7 +117,13 @@ class Running:
 def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Running]:
     """Start `command` with exactly `environment`; it is killed with the block if it still runs."""
     process = subprocess.Popen(
-        list(command), cwd=ROOT, env=dict(environment), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        list(command),
+        cwd=ROOT,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     running = Running(process)
     try:

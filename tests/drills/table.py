@@ -1,0 +1,8 @@
+"""All drills, in the order of the table."""
+
+from __future__ import annotations
+
+from drills import stopping
+from drills.drill import Drill
+
+TABLE: tuple[Drill, ...] = (stopping.requests_in_flight,)

@@ -1,0 +1,25 @@
+"""The drills of `scripts/drill` in short: what happens to a service, and what it promises then."""
+
+from __future__ import annotations
+
+import pytest
+from drills.drill import Drill, Size
+from drills.table import TABLE
+
+
+def marked(each: Drill) -> object:
+    """Return `each` as a parameter: once is enough where every Python behaves alike."""
+    marks = [] if each.every_python else [pytest.mark.once]
+    if each.missing:
+        marks.append(pytest.mark.skip(reason=each.missing))
+    return pytest.param(each, marks=marks, id=each.event)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("drill", [marked(each) for each in TABLE])
+def test_the_promise_is_kept(drill: Drill) -> None:
+    """The measured figures are printed for whoever runs this with -s."""
+    measured = drill.run(Size.SHORT)
+
+    print(f"\n{drill.event}: {measured}")  # noqa: T201 - see above
+    assert measured
