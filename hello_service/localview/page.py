@@ -103,7 +103,7 @@ async def traces() -> str:
     except query.QueryError as error:
         found, mistake = [], str(error)
     rows = found if "all" in request.args else found[:ROWS]
-    return await render_template("traces.html", q=text, found=len(found), rows=rows, mistake=mistake)
+    return await _page("traces.html", q=text, found=len(found), rows=rows, mistake=mistake)
 
 
 @pages.get("/trace/<text>")
@@ -111,11 +111,12 @@ async def trace(text: str) -> Any:
     """Draw the trace whose id, in any form, is `text`, with the details of `span`."""
     found = _view().store.find(text)
     if found is None:
-        return await render_template("missing.html", text=text), 404
+        return await _page("missing.html", version=0, text=text), 404
     if text != found.id:
         return redirect(f"/trace/{found.id}")
     span = _chosen(found, request.args.get("span"))
-    return await render_template("trace.html", trace=found, rows=list(drawing.waterfall(found)), span=span)
+    version, rows = _view().store.revision(found.id), list(drawing.waterfall(found))
+    return await _page("trace.html", version=version, trace=found, rows=rows, span=span)
 
 
 @pages.get("/trace/<text>/span/<number>")
@@ -141,7 +142,7 @@ async def trace_json(text: str) -> Any:
 @pages.get("/map")
 async def show_map() -> str:
     """Draw who calls whom."""
-    return await render_template("map.html", map=service_map(_view().store.newest()))
+    return await _page("map.html", map=service_map(_view().store.newest()))
 
 
 @pages.get("/performance")
@@ -152,9 +153,7 @@ async def show_performance() -> str:
     minutes = minutes if minutes in WINDOWS else 5
     threshold = threshold if 0 < threshold <= 3600 else APDEX_SECONDS
     reports = _view().performance.reports(minutes, monotonic())
-    return await render_template(
-        "performance.html", reports=reports, minutes=minutes, windows=WINDOWS, threshold=threshold
-    )
+    return await _page("performance.html", reports=reports, minutes=minutes, windows=WINDOWS, threshold=threshold)
 
 
 @pages.get("/events")
@@ -163,6 +162,11 @@ async def events() -> Response:
     response = Response(_changes(_view(), request.args.get("trace")), content_type="text/event-stream")
     response.timeout = None  # as long as somebody looks
     return response
+
+
+async def _page(template: str, version: int | None = None, **shown: Any) -> str:
+    """Render `template` as of now: what comes in while Quart gets ready to render is of a later version."""
+    return await render_template(template, version=_view().store.version if version is None else version, **shown)
 
 
 def _chosen(trace: Trace, number: str | None) -> Span:

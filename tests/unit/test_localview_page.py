@@ -100,6 +100,25 @@ async def test_a_long_list_is_shown_in_part_until_asked(view: View, client: _Tes
     assert whole.count("<li id=") == page.ROWS + 50
 
 
+@pytest.mark.parametrize("path", ["/", "/trace/{}", "/map", "/performance"])
+async def test_what_comes_in_while_a_page_is_made_is_of_a_later_version(view: View, path: str) -> None:
+    """Else a page that does not show it would take itself for the newest, and stand still."""
+    first = span()
+    path = path.format(receive(view, first))
+    told = [view.store.version, view.store.revision(path.rpartition("/")[2])]["trace" in path]
+    app = create_page(view)
+
+    @app.context_processor
+    def more() -> dict[str, object]:
+        """Come in while Quart gets ready to render."""
+        return {"more": receive(view, span(first))}
+
+    body = await get(app.test_client(), path)
+
+    assert f'data-version="{told}"' in body
+    assert view.store.version == 2
+
+
 async def test_what_was_dropped_is_said(client: _TestClientProtocol, view: View) -> None:
     """On every view, and where a trace is not found."""
     view.store.limit = 2
