@@ -1,6 +1,6 @@
 # Stages:
 #   build   the environment of production in /opt/venv: what requirements/run.txt locks, by hash, and the package
-#   dev     build, with the trace agent for a person's own machine; compose.local.yaml alone uses it
+#   view    build, with the trace agent and the page for a person's own machine; compose.local.yaml alone uses it
 #   (last)  the image that ships: Python and that environment, nothing that builds or tests
 
 ARG PYTHON_IMAGE=python:3.13-slim
@@ -19,14 +19,14 @@ COPY pyproject.toml README.md ./
 COPY hello_service hello_service
 RUN uv build --offline --wheel --out-dir dist && uv pip install --offline --no-deps dist/*.whl
 
-FROM build AS dev
+FROM build AS view
 COPY requirements/dev.txt requirements/
 RUN uv pip install --require-hashes --requirements requirements/dev.txt
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /tmp
 USER 10001:10001
-EXPOSE 8126
-CMD ["ddapm-test-agent", "--host", "0.0.0.0", "--port", "8126"]
+EXPOSE 8081 8126
+CMD ["hello-service", "view", "--host", "0.0.0.0"]
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/venv /opt/venv

@@ -1,4 +1,4 @@
-"""The `hello-service` command line: serve, dev, doctor."""
+"""The `hello-service` command line: serve, dev, view, doctor."""
 
 from __future__ import annotations
 
@@ -32,6 +32,18 @@ def serve() -> None:
 PORT = click.IntRange(0, 65535)
 
 
+AGENT_PORT = click.option(
+    "--agent-port", type=PORT, default=8126, show_default=True, help="Port of the embedded trace agent."
+)
+VIEW_PORT = click.option(
+    "--view-port", type=PORT, default=8081, show_default=True, help="Port of the page that shows the traces."
+)
+OPEN = click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
+TRACES = click.option(
+    "--traces", type=click.IntRange(1), default=1000, show_default=True, help="Traces that are kept for the page."
+)
+
+
 @main.command()
 @click.option(
     "--host", envvar="HOST", default="127.0.0.1", show_default=True, help="Address that the service listens on."
@@ -39,25 +51,37 @@ PORT = click.IntRange(0, 65535)
 @click.option(
     "--port", envvar="PORT", type=PORT, default=8080, show_default=True, help="Its port; 0 takes a free one, as below."
 )
-@click.option("--agent-port", type=PORT, default=8126, show_default=True, help="Port of the embedded trace agent.")
+@AGENT_PORT
 @click.option("--no-embedded-agent", is_flag=True, help="Send to the agent that the environment names; show no traces.")
-@click.option("--view-port", type=PORT, default=8081, show_default=True, help="Port of the page that shows the traces.")
+@VIEW_PORT
 @click.option("--no-view", is_flag=True, help="Leave the page out.")
-@click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
-@click.option(
-    "--traces", type=click.IntRange(1), default=1000, show_default=True, help="Traces that are kept for the page."
-)
+@OPEN
+@TRACES
 def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool, **rest: Any) -> None:
     """Serve beside an embedded trace agent, and show the trace of every request: as a tree, and on a page."""
+    _develop(agent_port=None if no_embedded_agent else agent_port, view_port=None if no_view else view_port, **rest)
+
+
+@main.command()
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address of agent and page; another only in a container."
+)
+@AGENT_PORT
+@VIEW_PORT
+@OPEN
+@TRACES
+def view(**options: Any) -> None:
+    """Show the traces of services that run elsewhere: an embedded trace agent and the page, without this service."""
+    _develop(port=None, **options)
+
+
+def _develop(**options: Any) -> None:
     try:
         from hello_service.localview import dev as development  # noqa: PLC0415 - production does not install its needs
     except ModuleNotFoundError as error:
-        click.echo(f"dev needs the dev group, and {error.name} is missing: scripts/dev installs it", err=True)
+        click.echo(f"This needs the dev group, and {error.name} is missing: scripts/dev installs it", err=True)
         sys.exit(1)
-    options = development.Options(
-        agent_port=None if no_embedded_agent else agent_port, view_port=None if no_view else view_port, **rest
-    )
-    sys.exit(development.run(options, os.environ))
+    sys.exit(development.run(development.Options(**options), os.environ))
 
 
 @main.command()

@@ -127,15 +127,16 @@ async def name_client_span(outgoing: ClientRequest) -> None:
     """Event hook for `httpx.AsyncClient`: give the span of this call a readable resource and `peer.service`.
 
     The resource is `METHOD host/path`, with path segments that hold digits replaced by `?`. Two request extensions
-    say it better: `route` (the path with its variables' names) and `peer_service` (the host name otherwise).
+    say it better: `route` (the path with its variables' names) and `peer_service` (in place of the host, in both).
     """
     span = tracer.current_span() if active() else None
     if span is None or span.get_tag("component") != "httpx" or span.get_tag("peer.service") is not None:
         return  # not traced, or the second hop of a redirect
     url, hints = outgoing.url, outgoing.extensions
     route = hints.get("route") or _DIGITS.sub("/?", url.path)
-    span.resource = f"{outgoing.method} {url.host}{route}"
-    span.set_tag("peer.service", hints.get("peer_service") or url.host)
+    peer = hints.get("peer_service") or url.host
+    span.resource = f"{outgoing.method} {peer}{route}"
+    span.set_tag("peer.service", peer)
 
 
 class _Tracing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,9 @@ import httpx
 from running import BIN, ROOT, Running, clean_environment, eventually, started
 
 DEV = [str(BIN / "hello-service"), "dev"]
-FREE_PORTS = ["--port", "0", "--agent-port", "0", "--view-port", "0"]
+FREE_VIEW = ["--agent-port", "0", "--view-port", "0"]
+FREE_PORTS = ["--port", "0", *FREE_VIEW]
+VIEW = [str(BIN / "hello-service"), "view", *FREE_VIEW]
 READY = "Ctrl-C ends it."
 MARK = "HELLO_TEST_MARK"  # a variable that tells the processes of one run
 
@@ -83,18 +85,22 @@ class Dev:
 
 
 @contextmanager
-def launched(*options: str, environment: Mapping[str, str] | None = None) -> Iterator[Dev]:
-    """Start `dev` on free ports; options given here win. It need not come up."""
+def launched(
+    *options: str, environment: Mapping[str, str] | None = None, command: Sequence[str] = (*DEV, *FREE_PORTS)
+) -> Iterator[Dev]:
+    """Start `dev` on free ports, or another `command`; options given here win. It need not come up."""
     mark = uuid.uuid4().hex
-    command = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh", *DEV, *FREE_PORTS, *options]
-    with started(command, clean_environment({MARK: mark, **(environment or {})})) as running:
+    merged = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh", *command, *options]
+    with started(merged, clean_environment({MARK: mark, **(environment or {})})) as running:
         yield Dev(running, mark)
 
 
 @contextmanager
-def developing(*options: str, environment: Mapping[str, str] | None = None) -> Iterator[Dev]:
-    """Run `dev` on free ports and wait until all of it is up."""
-    with launched(*options, environment=environment) as dev:
+def developing(
+    *options: str, environment: Mapping[str, str] | None = None, command: Sequence[str] = (*DEV, *FREE_PORTS)
+) -> Iterator[Dev]:
+    """Run `dev`, or another `command`, on free ports and wait until all of it is up."""
+    with launched(*options, environment=environment, command=command) as dev:
         dev.wait_for(READY)
         yield dev
 

@@ -44,10 +44,17 @@ AGENT_VARIABLES = ("DD_TRACE_AGENT_URL", "DD_AGENT_HOST", "DD_TRACE_AGENT_PORT")
 
 @dataclass(frozen=True)
 class Options:
-    """What `dev` was asked for. `agent_port` None: no embedded agent, so no traces; `view_port` None: no page."""
+    """What `dev` or `view` was asked for.
+
+    Attributes:
+        host: address that the service listens on; of `view`, which has no service, that of agent and page.
+        port: its port. None: no service, as in `view`.
+        agent_port: None: no embedded agent, so no traces.
+        view_port: None: no page.
+    """
 
     host: str
-    port: int
+    port: int | None
     agent_port: int | None
     view_port: int | None = None
     traces: int = 1000
@@ -70,6 +77,7 @@ class Development:
         self.options = options
         self.environ = {**DEFAULTS, **environ, "LOG_FORMAT": "json"}
         self.environ |= {"HOST": options.host, "PORT": str(options.port)}
+        self.listen = LOOPBACK if options.port is not None else options.host
         self.on = on
         self.view = page.View(Store(options.traces), Performance(monotonic()))
         self.page_url: str | None = None
@@ -80,7 +88,8 @@ class Development:
         """Start everything, wait for Ctrl-C or for the service to end by itself, end everything."""
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(signum, self.stop.set)
-        processes.listen(self.options.host, self.options.port, "--port").close()
+        if self.options.port is not None:
+            processes.listen(self.options.host, self.options.port, "--port").close()
         developing = asyncio.create_task(self._develop())
         stopping = asyncio.create_task(self.stop.wait())
         await asyncio.wait({developing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -96,12 +105,15 @@ class Development:
             agent = None
             if self.options.agent_port is not None:
                 agent = await self._receive(stack, self.options.agent_port)
-            service, url = await stack.enter_async_context(processes.service(self.environ, self._hear))
-            self.view.service_url = url
-            self._say(f"The service listens on {url}.", "bold")
+            service = None
+            if self.options.port is not None:
+                service, url = await stack.enter_async_context(processes.service(self.environ, self._hear))
+                self.view.service_url = url
+                self._say(f"The service listens on {url}.", "bold")
             if agent is not None:
                 await agent.ready()
-                self._say(f"Its traces come here, and those of whoever sends to {agent.url}.")
+                whose = "Its traces come here, and those of" if service else "The traces come here of"
+                self._say(f"{whose} whoever sends to {agent.url}.")
             if self.page_url:
                 self._say(f"Look at them on {self.page_url}", "bold")
             self._say("Ctrl-C ends it.\n")
@@ -111,29 +123,31 @@ class Development:
 
     async def _receive(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
         """Start the agent and what shows its traces; the service's environment names them afterwards."""
-        processes.listen(LOOPBACK, agent_port, "--agent-port").close()
+        processes.listen(self.listen, agent_port, "--agent-port").close()
         if self.options.view_port is not None:
-            listener = processes.listen(LOOPBACK, self.options.view_port, "--view-port")
+            listener = processes.listen(self.listen, self.options.view_port, "--view-port")
             self.page_url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
             self.environ["LOCAL_VIEW_URL"] = self.page_url
             await stack.enter_async_context(page.serving(self.view, listener))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        process, url = await stack.enter_async_context(processes.agent(agent_port))
-        for name in AGENT_VARIABLES:
+        process, url = await stack.enter_async_context(processes.agent(self.listen, agent_port))
+        for name in AGENT_VARIABLES if self.options.port is not None else ():
             if value := self.environ.pop(name, ""):
                 self._say(f"{name}={mask_credentials(value)} is set aside: --no-embedded-agent sends there.", "yellow")
         self.environ["DD_TRACE_AGENT_URL"] = url
         await stack.enter_async_context(self._following(session, url))
         return _Agent(session, process, url)
 
-    async def _end_of(self, service: Process, agent: Process | None) -> int:
-        """Wait for the service to end by itself."""
-        ended = asyncio.create_task(service.wait())
+    async def _end_of(self, service: Process | None, agent: Process | None) -> int:
+        """Wait for the service to end by itself, or for the agent where there is no service."""
+        ended = asyncio.create_task(service.wait() if service else asyncio.Event().wait())
         lost = asyncio.create_task(agent.wait() if agent else asyncio.Event().wait())
         try:
             await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
                 self._say("The embedded trace agent has ended: no more traces are shown.", "yellow")
+            if service is None:
+                return 1
             await ended
         finally:
             ended.cancel()

@@ -53,11 +53,11 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def agent(port: int) -> AsyncIterator[tuple[Process, str]]:
-    """Run the embedded trace agent; yields its process and URL. It may not answer yet."""
+async def agent(host: str, port: int) -> AsyncIterator[tuple[Process, str]]:
+    """Run the embedded trace agent on `host`; yields its process and URL. It may not answer yet."""
     otlp_http, otlp_grpc, free = free_ports(3)
     port = port or free
-    arguments = ["--host", LOOPBACK, "--port", str(port), "--log-level", "ERROR"]
+    arguments = ["--host", host, "--port", str(port), "--log-level", "ERROR"]
     arguments += ["--otlp-http-port", str(otlp_http), "--otlp-grpc-port", str(otlp_grpc)]
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "hello_service.localview.agent", *arguments],

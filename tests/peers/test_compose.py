@@ -60,7 +60,7 @@ class Project:
 @contextmanager
 def up(engine: Engine, files: list[str], environment: dict[str, str]) -> Iterator[Project]:
     # Ports that are free: on a person's machine 8080 may be taken.
-    project = Project(engine, files, {"PORT": "0", "AGENT_PORT": "0", **environment})
+    project = Project(engine, files, {"PORT": "0", "AGENT_PORT": "0", "VIEW_PORT": "0", **environment})
     try:
         project.compose("up", "--detach", "--build", "--wait", "--wait-timeout", "120")
         yield project
@@ -184,21 +184,21 @@ def begun(load: Load, project: Project) -> None:
     project.intake().wait_for_spans(1)
 
 
-def test_a_trace_is_kept_without_account_or_key(engine: Engine) -> None:
-    """compose.local.yaml: the agent that is built from this repository hands out what it got."""
+def test_a_trace_is_shown_without_account_or_key(engine: Engine) -> None:
+    """compose.local.yaml: agent and page that are built from this repository show what the service sent."""
     with up(engine, LOCAL, {}) as project:
         engine.get(f"{project.url('service', 8080)}/api/relay?count=2")
-        agent = project.url("datadog-agent", 8126)
+        page = project.url("datadog-agent", 8081)
 
-        def trace() -> list[dict[str, Any]]:
-            traces = json.loads(engine.get(f"{agent}/test/session/traces"))
-            return [span for trace in traces for span in trace]
+        def spans() -> list[dict[str, Any]]:
+            found = re.search(r'/trace/([0-9a-f]{32})"', engine.get(f"{page}/?q=resource_name%3A*relay"))
+            return list(json.loads(engine.get(f"{page}/trace/{found[1]}/json"))["spans"]) if found else []
 
-        spans = eventually(trace, lambda spans: len(spans) == 5)
+        shown = eventually(spans, lambda spans: len(spans) == 5)
 
-    assert Counter(span["name"] for span in spans) == {"asgi.request": 3, "http.request": 2}
-    assert Counter(span["resource"] for span in spans if span["name"] == "asgi.request") == {
-        "GET /api/relay": 1,
-        "GET /api/hello": 2,
+    assert Counter((span["name"], span["resource"]) for span in shown) == {
+        ("asgi.request", "GET /api/relay"): 1,
+        ("http.request", "GET hello-service/api/hello"): 2,
+        ("asgi.request", "GET /api/hello"): 2,
     }
-    assert {span["meta"]["env"] for span in spans if span["parent_id"] == 0} == {"dev"}
+    assert {span["meta"]["env"] for span in shown if span["parent_id"] == 0} == {"dev"}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from developing import DEV, FREE_PORTS, MARK, Dev, customized, developing, launched
-from running import Agent, clean_environment, eventually, free_port
+from developing import DEV, FREE_PORTS, MARK, VIEW, Dev, customized, developing, launched
+from running import Agent, clean_environment, eventually, free_port, service
 
 from hello_service.localview import processes
 
@@ -42,7 +42,7 @@ def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
     assert head.endswith(" ms  5 spans  ")
     assert [row.split()[:4] for row in rows[:3]] == [
         ["asgi.request", "GET", "/api/relay", "hello-service"],
-        ["├─", "http.request", "GET", "127.0.0.1/api/hello"],
+        ["├─", "http.request", "GET", "hello-service/api/hello"],
         ["│", "└─", "asgi.request", "GET"],
     ]
     assert all("█" in row for row in rows)
@@ -228,6 +228,35 @@ def test_an_agent_in_the_environment_is_set_aside_and_said_so() -> None:
         assert "secret" not in dev.said
 
 
+def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
+    """Agent and page alone, on an address that a container needs; an agent in the environment is no matter of theirs."""
+    elsewhere = {"DD_TRACE_AGENT_URL": "http://agent.example:8126"}
+    with developing("--host", "0.0.0.0", command=VIEW, environment=elsewhere) as view:
+        with service(view.agent_url, {"DD_SERVICE": "elsewhere"}) as other:
+            identity = trace_id(httpx.get(f"{other.url}/api/hello"))
+        view.wait_for(identity)
+        page = httpx.get(f"{view.page_url}/trace/{identity}")
+        listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()}
+        code = view.running.stop()
+
+    assert "elsewhere" in page.text
+    assert {f"00000000:{int(url.rpartition(':')[2]):04X}" for url in (view.page_url, view.agent_url)} <= listening
+    assert "The service listens" not in view.said
+    assert "set aside" not in view.said
+    assert code == 0
+    assert view.processes() == {}
+
+
+def test_view_ends_with_its_agent() -> None:
+    """There is nothing more to show then: exit code 1."""
+    with developing(command=VIEW) as view:
+        os.kill(view.process("hello_service.localview.agent"), signal.SIGKILL)
+
+        assert view.running.wait() == 1
+        assert "The embedded trace agent has ended" in view.said
+        assert view.processes() == {}
+
+
 def test_the_page_can_be_left_out_and_host_and_port_come_from_the_environment() -> None:
     """The terminal shows the trace id then."""
     port = free_port()
@@ -336,7 +365,7 @@ def test_without_the_dev_group_it_says_what_is_missing(tmp_path: Path) -> None:
     answer = subprocess.run(DEV, env=environment, capture_output=True, text=True, check=False)
 
     assert answer.returncode == 1
-    assert answer.stderr == "dev needs the dev group, and rich is missing: scripts/dev installs it\n"
+    assert answer.stderr == "This needs the dev group, and rich is missing: scripts/dev installs it\n"
 
 
 async def test_a_process_that_does_not_want_to_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,14 @@ def test_every_option_of_dev_is_described_with_its_default() -> None:
             assert str(each.default) in text
 
 
+def test_the_options_of_view_are_named() -> None:
+    """They are among those of `dev`."""
+    (named,) = [line for line in README.splitlines() if line.startswith("`view` has ")]
+
+    assert set(re.findall(r"`(--[a-z-]+)`", named)) == {each.opts[0] for each in command_line.view.params}
+    assert {each.opts[0] for each in command_line.view.params} <= {each.opts[0] for each in command_line.dev.params}
+
+
 def test_every_search_in_it_is_understood() -> None:
     """Also those between the lines."""
     table = [line for line in README.splitlines() if line.startswith("| `") and not line.startswith("| `--")]
