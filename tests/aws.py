@@ -11,7 +11,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import boto3
+from fake_http import served
 from running import BIN, ROOT, clean_environment, eventually, free_port, started
 
 REGION = "eu-west-1"
@@ -201,12 +201,5 @@ class _RolledBack(BaseHTTPRequestHandler):
 def cloudformation_that_rolls_back() -> Iterator[str]:
     """Give the address of a CloudFormation that can't create a stack."""
     _RolledBack.created = False
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _RolledBack)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), _RolledBack)) as url:
+        yield url

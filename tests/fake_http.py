@@ -55,14 +55,24 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
+def served(server: ThreadingHTTPServer) -> Iterator[str]:
+    """Serve from a thread until the block ends; yields the URL."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
 def fake_http(answer: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Iterator[FakeHTTP]:
     """Answer every request with `answer` as JSON; None: take every request and answer none."""
     server = FakeHTTP(answer, status, headers or {})
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.over.set()
-        server.shutdown()
-        server.server_close()
+    with served(server):
+        try:
+            yield server
+        finally:
+            server.over.set()

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+from fake_http import served
 from running import BIN, QUIET, Agent, Running, Span, clean_environment, eventually, free_port, started, trace_agent
 
 from hello_service.launch import ENVIRONMENT_ONLY
@@ -71,16 +72,13 @@ def upstream() -> Iterator[tuple[str, list[Mapping[str, str]]]]:
     received: list[Mapping[str, str]] = []
     stopped = threading.Event()
     handler = type("Handler", (Upstream,), {"received": received, "stopped": stopped})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    with served(server) as url:
         try:
-            yield f"http://127.0.0.1:{server.server_port}", received
+            yield url, received
         finally:
             stopped.set()
-            server.shutdown()
-            thread.join()
 
 
 @dataclass
