@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from browser import CHROMIUM, chromium, opened
-from developing import Dev, developing
+from developing import DEV, FREE_PORTS, Dev, developing
 from playwright.sync_api import Browser, Page, expect
 from running import ROOT, Running, clean_environment, eventually, free_port, service
 from tracing_data import span, wire
@@ -321,14 +321,21 @@ def test_it_is_readable_on_wide_and_narrow_in_light_and_dark(scene: Scene, width
             assert (sum(ground) < 200) is (scheme == "dark")
 
 
-def test_a_thousand_traces_are_filtered_in_time(scene: Scene, page: Page) -> None:
+@pytest.fixture
+def unwatched(scene: Scene) -> Iterator[Scene]:
+    """Another `dev`, whose coverage nobody measures: that would be most of what it takes."""
+    with developing(command=["env", "-u", "COVERAGE_PROCESS_CONFIG", *DEV, *FREE_PORTS]) as dev:
+        yield Scene(dev, scene.greeter, scene.browser)
+
+
+def test_a_thousand_traces_are_filtered_in_time(unwatched: Scene, page: Page) -> None:
     """From the last key to the drawn rows, with all of them shown."""
     spans: list[Span] = []
     for number in range(1000):
         root = span(at=1e9 + number, service=f"service-{number % 10}", resource=f"GET /orders/{number % 10}")
         spans += [root, *[span(root, name="http.request", meta={"http.url": f"http://x/{number}"}) for _ in range(6)]]
-    scene.send(*spans)
-    scene.visit(page, "/?all=1")
+    unwatched.send(*spans)
+    unwatched.visit(page, "/?all=1")
     expect(page.locator("#matching")).to_have_text("1,000")
     page.get_by_role("button", name="Live").click()
     measure = """async ([text, expected]) => {
