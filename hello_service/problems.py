@@ -34,7 +34,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word for it
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal-error"
-    headers: ClassVar[Mapping[str, str]] = {}
+    headers: Mapping[str, str] = {}
 
     def __init__(self, detail: str, fields: Sequence[Mapping[str, str]] = ()) -> None:
         super().__init__(detail)
@@ -55,7 +55,10 @@ class UpstreamFailed(Problem):
 class UpstreamSaturated(Problem):
     status = 503
     code = "upstream-saturated"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
+
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
 class UpstreamLate(Problem):

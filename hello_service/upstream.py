@@ -1,31 +1,51 @@
 """The one outbound client: pool, time limits, failures. This module alone knows httpx and aiohttp.
 
-httpx's own transport collapses with concurrency; aiohttp's, behind httpx's interface, does not.
+httpx's own transport collapses with concurrency; aiohttp's, behind httpx's interface, does not. What goes wrong is named
+inside of the transport, where the span of the call is still open: so that says it, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import httpx
+from aiohttp.connector import Connection
 from httpx_aiohttp import AiohttpTransport
 
-from hello_service.problems import UpstreamFailed, UpstreamLate, UpstreamSaturated
+from hello_service.problems import Problem, UpstreamFailed, UpstreamLate, UpstreamSaturated
 from hello_service.settings import Settings
 
 Hook = Callable[[Any], Awaitable[None]]
 
-# A silent upstream is noticed by the client a little before the whole call is over: its span then says so, and not
-# merely that the call was cancelled.
-SILENCE_SHARE = 0.9
 KEEP_ALIVE_SECONDS = 15.0
+
+# All that comes out of aiohttp and httpx; a host name that can't be written in IDNA is a UnicodeError.
+FOREIGN = (httpx.HTTPError, aiohttp.ClientError, OSError, UnicodeError)
+
+# What aiohttp raises, the more special first, and what that means to a caller.
+FAILURES: tuple[tuple[type[Exception], str], ...] = (
+    (aiohttp.ClientConnectorDNSError, "The upstream's host name does not resolve."),
+    (aiohttp.ClientSSLError, "The upstream could not be reached over TLS."),
+    (aiohttp.ClientConnectorError, "The upstream refused the connection, or could not be reached."),
+    (aiohttp.ClientConnectionError, "The upstream closed the connection before it answered."),
+    (aiohttp.ClientPayloadError, "The upstream's answer broke off."),
+    (aiohttp.ClientResponseError, "The upstream's answer is not HTTP."),
+)
+OTHER_FAILURE = "The upstream could not be called."
+
+# Of the call that is made in this context: it got a connection that had served before; it is made again on a new one.
+_kept: ContextVar[bool] = ContextVar("kept", default=False)
+_again: ContextVar[bool] = ContextVar("again", default=False)
 
 
 @dataclass(frozen=True)
@@ -49,12 +69,11 @@ class Upstream:
         self._slots = asyncio.Semaphore(settings.upstream_connections)
         self._may_wait = settings.upstream_waiting
         self._waiting = 0
-        # The slots bound the connections; the pool must not queue a second time, or a wait looked like a slow upstream.
-        limits = httpx.Limits(max_connections=settings.upstream_connections, keepalive_expiry=KEEP_ALIVE_SECONDS)
         self._client = httpx.AsyncClient(
-            transport=_BoundedTransport(settings.upstream_body_bytes, limits),
-            timeout=self._seconds * SILENCE_SHARE,
+            transport=_BoundedTransport(settings.upstream_body_bytes, settings.upstream_connections),
+            timeout=None,  # noqa: S113 - the transport keeps the time of the whole call
             headers={"Accept-Encoding": "identity"},
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none goes from one caller's call to another's
             follow_redirects=False,  # an upstream must not send us to a host that the operator did not name
             trust_env=False,
             event_hooks={"request": [on_request] if on_request else []},
@@ -70,59 +89,81 @@ class Upstream:
         await self._client.__aexit__(kind, error, trace)
 
     async def get(self, url: str, peer_service: str | None = None) -> Answer:
-        """GET `url` once.
+        """GET `url`; once more, on a new connection, where a kept one was closed before the answer's head was there.
 
         Raises:
             UpstreamLate: no whole answer within `upstream_timeout_seconds`.
             UpstreamSaturated: `upstream_waiting` calls wait for a connection already, or none became free in time.
             UpstreamFailed: refused, broken off, redirected, a 5xx, nonsense, or a body over `upstream_body_bytes`.
         """
-        hints = {"peer_service": peer_service} if peer_service else {}
-        has_slot = False
-        try:
-            async with asyncio.timeout(self._seconds), self._slot():
-                has_slot = True
+        deadline = asyncio.get_running_loop().time() + self._seconds
+        hints: dict[str, Any] = {"deadline": deadline}
+        if peer_service:
+            hints["peer_service"] = peer_service
+        async with self._slot(deadline):
+            try:
                 response = await self._client.get(url, extensions=hints)
-        except TimeoutError as error:
-            if not has_slot:
-                raise UpstreamSaturated("All connections to the upstream are busy.") from error
-            raise UpstreamLate("The upstream did not answer in time.") from error
-        except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError, OSError) as error:
-            if isinstance(error.__cause__, TimeoutError):
-                raise UpstreamLate("The upstream did not answer in time.") from error
-            raise UpstreamFailed("The upstream could not be reached or broke off.") from error
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise UpstreamFailed(OTHER_FAILURE) from error
         if response.status_code >= 500 or response.has_redirect_location:
             raise UpstreamFailed(f"The upstream answered {response.status_code}.")
         return Answer(response.status_code, _parsed(response))
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        if self._slots.locked() and self._waiting >= self._may_wait:
-            raise UpstreamSaturated("All connections to the upstream are busy, and too many calls wait for one.")
-        self._waiting += 1
-        try:
+    async def _slot(self, deadline: float) -> AsyncIterator[None]:
+        if self._slots.locked():
+            await self._wait(deadline)
+        else:
             await self._slots.acquire()
-        finally:
-            self._waiting -= 1
         try:
             yield
         finally:
             self._slots.release()
 
+    async def _wait(self, deadline: float) -> None:
+        if self._waiting >= self._may_wait:
+            raise self._saturated("All connections to the upstream are busy, and too many calls wait for one.")
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._slots.acquire()
+        except TimeoutError as error:
+            raise self._saturated("All connections to the upstream are busy.") from error
+        finally:
+            self._waiting -= 1
+
+    def _saturated(self, detail: str) -> UpstreamSaturated:
+        """A caller need not come back before the calls of now are over."""
+        return UpstreamSaturated(detail, math.ceil(self._seconds))
+
 
 class _BoundedTransport(AiohttpTransport):
-    """aiohttp under httpx, with an end to what an upstream may send."""
+    """aiohttp under httpx, with an end to what an upstream may send and to the time that it may take.
 
-    def __init__(self, body_bytes: int, limits: httpx.Limits) -> None:
-        super().__init__(limits=limits, trust_env=False)
+    The request extension `deadline` is the loop's time at which a call must be over.
+    """
+
+    def __init__(self, body_bytes: int, connections: int) -> None:
+        super().__init__(client=self._session, trust_env=False)
         self._body_bytes = body_bytes
+        self._connections = connections
+
+    def _session(self) -> aiohttp.ClientSession:
+        # The slots bound the connections; the pool must not queue a second time, or a wait looked like a slow upstream.
+        pool = _Pool(limit=self._connections, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self.ssl_context)
+        return aiohttp.ClientSession(connector=pool, cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_send,))
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.userinfo:  # httpx has made a header of it, and aiohttp refuses to be told twice
             request.url = request.url.copy_with(username=None, password=None)
-        response = await super().handle_async_request(request)
+        deadline = request.extensions["deadline"]
+        try:
+            async with asyncio.timeout_at(deadline):
+                response = await super().handle_async_request(request)
+        except FOREIGN as error:
+            raise _named(error, "The upstream did not answer in time.")  # noqa: B904 - it brings its cause
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - what this transport makes
-        response.stream = _BoundedStream(response.stream, self._body_bytes)
+        response.stream = _BoundedStream(response.stream, self._body_bytes, deadline)
         if response.headers.get("content-encoding", "identity") != "identity":
             await response.aclose()
             raise UpstreamFailed("The upstream's answer is compressed, which was not asked for.")
@@ -130,12 +171,21 @@ class _BoundedTransport(AiohttpTransport):
 
 
 class _BoundedStream(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, limit: int) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, limit: int, deadline: float) -> None:
         self._stream = stream
         self._left = limit
+        self._deadline = deadline
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
+        chunks = aiter(self._stream)
+        while True:
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    chunk = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except FOREIGN as error:
+                raise _named(error, "The upstream's answer was not complete in time.")  # noqa: B904 - it brings its cause
             self._left -= len(chunk)
             if self._left < 0:
                 raise UpstreamFailed("The upstream's answer is larger than this service takes.")
@@ -143,6 +193,46 @@ class _BoundedStream(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _Pool(aiohttp.TCPConnector):
+    async def _get(self, key: Any, traces: Any) -> Connection | None:
+        """Return a kept connection, None: open one. aiohttp tells nobody which of them a call got."""
+        if _again.get():
+            return None
+        connection = await super()._get(key, traces)
+        _kept.set(connection is not None)
+        return connection
+
+
+async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send `request`, and again where its connection had been kept and is closed by now (RFC 9112, section 9.3.1).
+
+    aiohttp by itself would send it again even where a new connection was closed, and maybe on one as stale as the first.
+    """
+    _again.set(False)
+    while True:
+        try:
+            return await send(request)
+        except aiohttp.ClientConnectorError:
+            raise
+        except aiohttp.ClientConnectionError as error:
+            if _again.get() or not _kept.get():
+                raise aiohttp.ClientConnectionError(str(error)) from error  # which aiohttp lets pass
+            _again.set(True)
+
+
+def _named(error: Exception, late: str) -> Problem:
+    """Return the problem that `error` is, caused by what aiohttp said: httpx's names for that mislead."""
+    cause: BaseException | None = error.__cause__ if isinstance(error, httpx.HTTPError) else error
+    if isinstance(cause, TimeoutError):
+        problem: Problem = UpstreamLate(late)
+    else:
+        problem = UpstreamFailed(next((said for kind, said in FAILURES if isinstance(cause, kind)), OTHER_FAILURE))
+    if isinstance(cause, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):
+        cause = cause.__cause__  # their own text holds the URL, whose query may be secret
+    problem.__cause__ = cause
+    return problem
 
 
 def _parsed(response: httpx.Response) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,32 +17,72 @@ ANSWERS = {
     "/broken": b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
     "/redirect": b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
     "/not-json": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{]",
+    "/loop": b"HTTP/1.1 302 Found\r\nlocation: /loop\r\ncontent-length: 0\r\n\r\n",
+    "/cookie": JSON.replace(b"\r\n", b"\r\nset-cookie: a=1; Path=/\r\n", 1),
+    "/once": JSON,
+    "/once-reset": JSON,
+    "/once-half": JSON,
     "/gzip": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x8b",
     "/garbage": b"\x00\x01\x02 this is no HTTP\r\n\r\n",
     "/cut": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
+    "/reset": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
     "/nothing": b"",
 }
+CLOSING = {"/garbage", "/cut", "/reset", "/nothing"}
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close with a reset, not with an end."""
+    connection: socket.socket = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
 
 
 @dataclass
 class FakeUpstream:
-    """Where it listens, the path of each request that arrived, and how many connections are open."""
+    """An upstream and what arrived there.
+
+    After `/once` the connection is kept and closed when the next request comes, which gets no byte of an answer.
+
+    Attributes:
+        url: where it listens.
+        paths: the path of each request that arrived.
+        heads: and its whole head.
+        dropped: the paths of those among them whose kept connection was closed in place of an answer.
+        open: how many connections are open; `most` at once.
+        seconds: how long `/slow` takes, and `/drip` for each byte.
+    """
 
     url: str = ""
     paths: list[str] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
     open: int = 0
+    most: int = 0
+    seconds: float = 0.05
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection until it closes or its path says otherwise."""
         self.open += 1
+        self.most = max(self.most, self.open)
+        before = ""
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                path = head.split(b" ")[1].decode()
+                path = head.split(b" ")[1].decode().partition("?")[0]
                 self.paths.append(path)
                 self.heads.append(head.decode())
+                if before.startswith("/once"):
+                    self.dropped.append(path)
+                    if before == "/once-half":
+                        writer.write(JSON[:20])
+                    if before == "/once-reset":
+                        reset(writer)
+                    return
                 await self._answer(path, reader, writer)
-                if path in {"/garbage", "/cut", "/nothing"}:
+                before = path
+                if path == "/reset":
+                    reset(writer)
+                if path in CLOSING:
                     return
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -57,7 +99,10 @@ class FakeUpstream:
                 writer.write(b".")
                 await writer.drain()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(reader.read(1), 0.05)
+                    await asyncio.wait_for(reader.read(1), self.seconds)
+        elif path == "/slow":
+            await asyncio.sleep(self.seconds)
+            writer.write(JSON)
         elif path == "/big":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
             while not reader.at_eof():

@@ -289,7 +289,7 @@ async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, 
 
 
 async def test_a_saturated_relay_says_when_to_come_back() -> None:
-    """503 with Retry-After."""
+    """503 with Retry-After: by then the calls of now are over."""
     async with fake_upstream() as fake:
         settings = Settings(
             upstream_url=f"{fake.url}/hang", upstream_timeout_seconds=5, upstream_connections=1, upstream_waiting=0
@@ -297,7 +297,7 @@ async def test_a_saturated_relay_says_when_to_come_back() -> None:
         async for client in serving(settings):
             answer = await client.get("/api/relay?count=2")
             assert problem(answer, await answer.get_json(force=True)) == (503, "upstream-saturated")
-            assert answer.headers["Retry-After"] == "1"
+            assert answer.headers["Retry-After"] == "5"
 
 
 async def test_a_relay_passes_answers_on_and_masks_credentials() -> None:

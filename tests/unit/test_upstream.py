@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator
 
 import pytest
@@ -34,40 +35,129 @@ async def test_an_answer_is_passed_on(fake: FakeUpstream, upstream: Upstream, pa
     assert await upstream.get(fake.url + path) == answer
 
 
-@pytest.mark.parametrize("path", ["/broken", "/redirect", "/not-json", "/gzip", "/garbage", "/cut", "/nothing", "/big"])
-async def test_nonsense_is_a_failed_upstream(fake: FakeUpstream, upstream: Upstream, path: str) -> None:
-    """No foreign exception gets out, and a redirect is not followed."""
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/broken", "The upstream answered 500."),
+        ("/redirect", "The upstream answered 302."),
+        ("/loop", "The upstream answered 302."),
+        ("/not-json", "The upstream's answer says that it is JSON and is not."),
+        ("/gzip", "The upstream's answer is compressed, which was not asked for."),
+        ("/garbage", "The upstream's answer is not HTTP."),
+        ("/cut", "The upstream's answer broke off."),
+        ("/reset", "The upstream's answer broke off."),
+        ("/nothing", "The upstream closed the connection before it answered."),
+        ("/big", "The upstream's answer is larger than this service takes."),
+    ],
+)
+async def test_nonsense_is_a_failed_upstream(fake: FakeUpstream, upstream: Upstream, path: str, detail: str) -> None:
+    """No foreign exception gets out, a redirect is not followed, and it is called once."""
     with pytest.raises(UpstreamFailed) as failed:
         await upstream.get(fake.url + path)
 
-    assert failed.value.detail.endswith(".")
-    assert "127.0.0.1" not in failed.value.detail
+    assert failed.value.detail == detail
+    assert fake.paths == [path]
 
 
-async def test_a_refused_connection_is_a_failed_upstream(upstream: Upstream) -> None:
-    """Port 1 of the loopback: nobody listens."""
-    with pytest.raises(UpstreamFailed, match="could not be reached"):
-        await upstream.get("http://127.0.0.1:1/")
+@pytest.mark.parametrize(
+    ("url", "detail"),
+    [
+        ("http://127.0.0.1:1/", "The upstream refused the connection, or could not be reached."),  # nobody listens
+        ("http://nowhere.invalid/", "The upstream's host name does not resolve."),  # RFC 2606: it never will
+        ("http://[::/", "The upstream could not be called."),  # httpx has an error outside of its tree for it
+        ("ftp://127.0.0.1/", "The upstream could not be called."),
+        (f"http://{'x' * 64}.invalid/", "The upstream could not be called."),
+    ],
+)
+async def test_an_upstream_that_can_not_be_reached_has_failed(upstream: Upstream, url: str, detail: str) -> None:
+    """Nothing of what libraries say gets to the caller."""
+    with pytest.raises(UpstreamFailed) as failed:
+        await upstream.get(url)
+
+    assert failed.value.detail == detail
 
 
-async def test_a_url_that_can_not_be_called_is_a_failed_upstream(upstream: Upstream) -> None:
-    """httpx has its own error for these, outside of its tree."""
-    with pytest.raises(UpstreamFailed):
-        await upstream.get("http://[::/")
+async def test_an_upstream_without_tls_can_not_be_reached_over_tls(upstream: Upstream) -> None:
+    """It is said what was tried."""
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        with pytest.raises(UpstreamFailed, match="could not be reached over TLS"):
+            await upstream.get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
 
 
-@pytest.mark.parametrize("path", ["/hang", "/drip"])
-async def test_a_late_answer_is_a_late_upstream(fake: FakeUpstream, path: str) -> None:
+async def test_the_cause_of_a_failure_does_not_hold_the_url(fake: FakeUpstream, upstream: Upstream) -> None:
+    """Its query may be secret, and the cause goes to the span."""
+    url = f"{fake.url}/garbage?token=hidden"
+    with pytest.raises(UpstreamFailed) as failed:
+        await upstream.get(url)
+
+    assert "Bad status line" in str(failed.value.__cause__)
+    assert "hidden" not in "".join(traceback.format_exception(failed.value))
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/hang", "The upstream did not answer in time."),
+        ("/drip", "The upstream's answer was not complete in time."),
+    ],
+)
+async def test_a_late_answer_is_a_late_upstream(fake: FakeUpstream, path: str, detail: str) -> None:
     """Silence and a byte now and then alike."""
     async with Upstream(Settings(upstream_timeout_seconds=0.3)) as upstream:
-        with pytest.raises(UpstreamLate):
+        with pytest.raises(UpstreamLate) as late:
             await upstream.get(fake.url + path)
+
+    assert late.value.detail == detail
+
+
+@pytest.mark.parametrize("path", ["/once", "/once-reset", "/once-half"])
+async def test_a_call_on_a_stale_connection_is_made_once_more(
+    fake: FakeUpstream, upstream: Upstream, path: str
+) -> None:
+    """On a new connection, though others that are as stale are in the pool."""
+    await asyncio.gather(*(upstream.get(fake.url + path) for _ in range(3)))
+    answer = await upstream.get(f"{fake.url}/json")
+
+    assert answer.status == 200
+    assert fake.dropped == ["/json"]
+
+
+async def test_a_call_is_made_no_third_time(fake: FakeUpstream, upstream: Upstream) -> None:
+    """What the new connection does counts."""
+    await upstream.get(f"{fake.url}/once")
+    with pytest.raises(UpstreamFailed, match="closed the connection before it answered"):
+        await upstream.get(f"{fake.url}/nothing")
+
+    assert fake.paths == ["/once", "/nothing", "/nothing"]
+
+
+async def test_a_second_attempt_has_the_rest_of_the_time(fake: FakeUpstream) -> None:
+    """Not as much again."""
+    async with Upstream(Settings(upstream_timeout_seconds=0.3)) as upstream:
+        await upstream.get(f"{fake.url}/once")
+        with pytest.raises(UpstreamLate):
+            await upstream.get(f"{fake.url}/hang")
+
+    assert fake.dropped == ["/hang"]
+
+
+async def test_no_cookie_goes_from_one_call_to_another(fake: FakeUpstream, upstream: Upstream) -> None:
+    """They are made for different callers."""
+    await upstream.get(f"{fake.url}/cookie")
+    await upstream.get(f"{fake.url}/json")
+
+    assert "cookie" not in fake.heads[1].lower()
 
 
 async def test_a_call_that_finds_no_connection_is_saturated(fake: FakeUpstream) -> None:
     """When its time is over if it may wait, at once if too many wait already."""
     settings = Settings(upstream_timeout_seconds=0.2, upstream_connections=1, upstream_waiting=1)
-    async with Upstream(settings) as upstream, upstream._slot():
+    async with Upstream(settings) as upstream, upstream._slot(0):
         calls = [asyncio.create_task(upstream.get(f"{fake.url}/json")) for _ in range(2)]
         waited, refused = await asyncio.gather(*calls, return_exceptions=True)
 
