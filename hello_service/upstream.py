@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -42,6 +42,7 @@ FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (aiohttp.ClientResponseError, "The upstream's answer is not HTTP."),
 )
 OTHER_FAILURE = "The upstream could not be called."
+CANCELLED = "nobody waits for this call any longer: its request is over, or another of its calls failed"
 
 # Of the call that is made in this context: it got a connection that had served before; it is made again on a new one.
 _kept: ContextVar[bool] = ContextVar("kept", default=False)
@@ -157,11 +158,9 @@ class _BoundedTransport(AiohttpTransport):
         if request.url.userinfo:  # httpx has made a header of it, and aiohttp refuses to be told twice
             request.url = request.url.copy_with(username=None, password=None)
         deadline = request.extensions["deadline"]
-        try:
+        with _naming("The upstream did not answer in time."):
             async with asyncio.timeout_at(deadline):
                 response = await super().handle_async_request(request)
-        except FOREIGN as error:
-            raise _named(error, "The upstream did not answer in time.")  # noqa: B904 - it brings its cause
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - what this transport makes
         response.stream = _BoundedStream(response.stream, self._body_bytes, deadline)
         if response.headers.get("content-encoding", "identity") != "identity":
@@ -179,13 +178,11 @@ class _BoundedStream(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         chunks = aiter(self._stream)
         while True:
-            try:
+            with _naming("The upstream's answer was not complete in time."):
                 async with asyncio.timeout_at(self._deadline):
-                    chunk = await anext(chunks)
-            except StopAsyncIteration:
+                    chunk = await anext(chunks, b"")
+            if not chunk:  # aiohttp gives none that is empty before the end
                 return
-            except FOREIGN as error:
-                raise _named(error, "The upstream's answer was not complete in time.")  # noqa: B904 - it brings its cause
             self._left -= len(chunk)
             if self._left < 0:
                 raise UpstreamFailed("The upstream's answer is larger than this service takes.")
@@ -220,6 +217,17 @@ async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
             if _again.get() or not _kept.get():
                 raise aiohttp.ClientConnectionError(str(error)) from error  # which aiohttp lets pass
             _again.set(True)
+
+
+@contextmanager
+def _naming(late: str) -> Iterator[None]:
+    """Let what goes wrong inside come out as a problem, and a cancellation with a word for it: the span shows both."""
+    try:
+        yield
+    except FOREIGN as error:
+        raise _named(error, late)  # noqa: B904 - it brings its cause
+    except asyncio.CancelledError as error:
+        raise asyncio.CancelledError(CANCELLED) from error
 
 
 def _named(error: Exception, late: str) -> Problem:

@@ -50,7 +50,9 @@ class FakeUpstream:
         heads: and its whole head.
         dropped: the paths of those among them whose kept connection was closed in place of an answer.
         open: how many connections are open; `most` at once.
+        sent: bytes of the bodies of `/big`.
         seconds: how long `/slow` takes, and `/drip` for each byte.
+        behaviour: a path of those in `ANSWERS`, which decides in place of the one asked for.
     """
 
     url: str = ""
@@ -59,7 +61,9 @@ class FakeUpstream:
     dropped: list[str] = field(default_factory=list)
     open: int = 0
     most: int = 0
+    sent: int = 0
     seconds: float = 0.05
+    behaviour: str = ""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection until it closes or its path says otherwise."""
@@ -71,6 +75,7 @@ class FakeUpstream:
                 path = head.split(b" ")[1].decode().partition("?")[0]
                 self.paths.append(path)
                 self.heads.append(head.decode())
+                path = self.behaviour or path
                 if before.startswith("/once"):
                     self.dropped.append(path)
                     if before == "/once-half":
@@ -101,13 +106,15 @@ class FakeUpstream:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(reader.read(1), self.seconds)
         elif path == "/slow":
-            await asyncio.sleep(self.seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(reader.read(1), self.seconds)
             writer.write(JSON)
         elif path == "/big":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
             while not reader.at_eof():
                 writer.write(b"x" * 65536)
                 await writer.drain()
+                self.sent += 65536
         else:
             writer.write(ANSWERS[path])
             await writer.drain()

@@ -1,0 +1,82 @@
+"""A client that costs little, so that thousands of them fit beside the service that they ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from running import Running
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An answer, and how long it took."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    seconds: float
+
+
+class Connection:
+    """One kept connection, one request at a time."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, path: str, head: str = "", method: str = "GET") -> None:
+        """Send a request and wait for nothing."""
+        self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode())
+
+    async def get(self, path: str) -> Heard:
+        """Ask and take the whole answer."""
+        began = perf_counter()
+        self.send(path)
+        first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await self.reader.readexactly(int(headers["content-length"]))
+        return Heard(int(first.split()[1]), headers, body, perf_counter() - began)
+
+    def close(self, *, reset: bool = False) -> None:
+        """Go away, without a word where `reset` says so."""
+        self.writer.transport.abort() if reset else self.writer.close()
+
+
+async def connect(running: Running) -> Connection:
+    """Connect to a service."""
+    host, _, port = running.url.removeprefix("http://").rpartition(":")
+    return Connection(*await asyncio.open_connection(host, int(port)))
+
+
+@asynccontextmanager
+async def connected(running: Running) -> AsyncIterator[Connection]:
+    """Connect to a service for a while."""
+    connection = await connect(running)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+async def until(ask: Any, timeout: float = 20.0) -> float:
+    """Ask until the answer is true and return how many seconds that took; the loop goes on meanwhile."""
+    began = perf_counter()
+    while True:
+        answer = ask()
+        if asyncio.iscoroutine(answer):
+            answer = await answer
+        if answer:
+            return perf_counter() - began
+        assert perf_counter() - began < timeout, f"not within {timeout} s"
+        await asyncio.sleep(0.005)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the value that `share` (0.0 to 1.0) of `values` do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
