@@ -64,10 +64,20 @@ class FakeUpstream:
     sent: int = 0
     seconds: float = 0.05
     behaviour: str = ""
+    server: asyncio.Server | None = None
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+
+    def refuse(self) -> None:
+        """Listen no longer, and close what is open."""
+        assert self.server is not None
+        self.server.close()
+        for writer in self.writers:
+            writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one connection until it closes or its path says otherwise."""
         self.open += 1
+        self.writers.add(writer)
         self.most = max(self.most, self.open)
         before = ""
         try:
@@ -93,6 +103,7 @@ class FakeUpstream:
             pass
         finally:
             self.open -= 1
+            self.writers.discard(writer)
             writer.close()
 
     async def _answer(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,9 +135,9 @@ class FakeUpstream:
 async def fake_upstream() -> AsyncIterator[FakeUpstream]:
     """Serve on a free port of the loopback."""
     fake = FakeUpstream()
-    server = await asyncio.start_server(fake.serve, "127.0.0.1", 0)
-    fake.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    fake.server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, backlog=1000)
+    fake.url = f"http://127.0.0.1:{fake.server.sockets[0].getsockname()[1]}"
     try:
         yield fake
     finally:
-        server.close()
+        fake.server.close()

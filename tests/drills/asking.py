@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
-from typing import Any
 
+from fake_upstream import reset as reset_connection
 from running import Running
+
+PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,11 @@ class Connection:
         return Heard(int(first.split()[1]), headers, body, perf_counter() - began)
 
     def close(self, *, reset: bool = False) -> None:
-        """Go away, without a word where `reset` says so."""
-        self.writer.transport.abort() if reset else self.writer.close()
+        """Go away, with a reset where that is said."""
+        if reset:
+            reset_connection(self.writer)
+        else:
+            self.writer.close()
 
 
 async def connect(running: Running) -> Connection:
@@ -63,16 +70,14 @@ async def connected(running: Running) -> AsyncIterator[Connection]:
         connection.close()
 
 
-async def until(ask: Any, timeout: float = 20.0) -> float:
-    """Ask until the answer is true and return how many seconds that took; the loop goes on meanwhile."""
+async def until(ask: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> float:
+    """Ask until the answer is true, for 20 s at most, and return how long it took; the loop goes on meanwhile."""
     began = perf_counter()
     while True:
         answer = ask()
-        if asyncio.iscoroutine(answer):
-            answer = await answer
-        if answer:
+        if answer if isinstance(answer, bool) else await answer:
             return perf_counter() - began
-        assert perf_counter() - began < timeout, f"not within {timeout} s"
+        assert perf_counter() - began < PATIENCE_SECONDS, f"not within {PATIENCE_SECONDS:g} s"
         await asyncio.sleep(0.005)
 
 
@@ -80,3 +85,20 @@ def percentile(values: list[float], share: float) -> float:
     """Return the value that `share` (0.0 to 1.0) of `values` do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+def descriptors(running: Running) -> int:
+    """Return how many file descriptors a service has open."""
+    return len(list(Path(f"/proc/{running.process.pid}/fd").iterdir()))
+
+
+def memory_mib(running: Running) -> float:
+    """Return the resident memory of a service."""
+    status = Path(f"/proc/{running.process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
+
+
+async def in_flight(connection: Connection) -> int:
+    """Return how many requests a service has in flight besides the one that asks."""
+    count: int = json.loads((await connection.get("/info")).body)["in_flight"]
+    return count - 1

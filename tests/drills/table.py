@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from drills import stopping
+from drills import stopping, upstreams
 from drills.drill import Drill
 
-TABLE: tuple[Drill, ...] = (stopping.requests_in_flight,)
+TABLE: tuple[Drill, ...] = (
+    stopping.requests_in_flight,
+    upstreams.misbehaving_upstream,
+    upstreams.flood,
+)
