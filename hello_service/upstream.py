@@ -70,6 +70,8 @@ class Upstream:
         self._slots = asyncio.Semaphore(settings.upstream_connections)
         self._may_wait = settings.upstream_waiting
         self._waiting = 0
+        self._room = settings.upstream_connections + settings.upstream_waiting
+        self._refused, self._refused_since = 0, 0.0
         self._client = httpx.AsyncClient(
             transport=_BoundedTransport(settings.upstream_body_bytes, settings.upstream_connections),
             timeout=None,  # noqa: S113 - the transport keeps the time of the whole call
@@ -134,8 +136,16 @@ class Upstream:
             self._waiting -= 1
 
     def _saturated(self, detail: str) -> UpstreamSaturated:
-        """A caller need not come back before the calls of now are over."""
-        return UpstreamSaturated(detail, math.ceil(self._seconds))
+        """Tell a caller to come back when the calls of now are over, later the more callers have been told so.
+
+        A crowd that comes back at once is work that nobody can do in time, though it is refusals only.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._refused_since > self._seconds:
+            self._refused, self._refused_since = 0, now
+        later = self._seconds * (1 + self._refused / self._room)
+        self._refused += 1
+        return UpstreamSaturated(detail, math.ceil(later))
 
 
 class _BoundedTransport(AiohttpTransport):

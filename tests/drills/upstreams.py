@@ -149,16 +149,16 @@ def flood(size: Size) -> str:
 
     All of them in one moment would measure the wrong thing: 2,000 requests are some seconds of one process's work,
     whatever it answers, and the last one can't have its answer after 100 ms. What a refusal has to bring about is that
-    they do not stay in one moment: so it says when the calls of now are over, and not "in a second".
+    they do not come back in one moment: so the larger the crowd, the later it is told to.
     """
     return asyncio.run(_flood(size))
 
 
 async def _flood(size: Size) -> str:
-    clients, seconds = size.of(300, 2000), size.of(8, 40)
+    clients, seconds = size.of(300, 2000), size.of(10, 60)
     connections, waiting = size.of(15, 100), size.of(30, 200)
     seen = Flood()
-    settings = {"UPSTREAM_CONNECTIONS": str(connections), "UPSTREAM_WAITING": str(waiting), "LOG_LEVEL": "INFO"}
+    settings = {"UPSTREAM_CONNECTIONS": str(connections), "UPSTREAM_WAITING": str(waiting)}
     async with fake_upstream() as fake:
         fake.behaviour, fake.seconds = "/slow", UPSTREAM_SECONDS
         with fake_http({}) as agent, service(agent.url, {**settings, "UPSTREAM_URL": f"{fake.url}/any"}) as running:
@@ -181,14 +181,13 @@ async def _flood(size: Size) -> str:
 
 
 async def _polite(running: Running, seen: Flood, clients: int) -> None:
-    """Come at some moment of the time that a refusal would name, and again that much later."""
-    wait = 5.0  # the default of UPSTREAM_TIMEOUT_SECONDS
-    await asyncio.sleep(random.uniform(0, wait))
+    """Come at some moment, a hundred clients a second, and again when that is asked for or, after an answer, later."""
+    await asyncio.sleep(random.uniform(0, clients / 100))
     async with connected(running) as connection:
         while True:
             answer = await connection.get("/api/relay?count=1")
             (seen.refused if REFUSED in answer.body else seen.others).append(answer)
-            await asyncio.sleep(float(answer.headers.get("retry-after", wait)) * random.uniform(1, 1.5))
+            await asyncio.sleep(float(answer.headers.get("retry-after", "5")) * random.uniform(1, 1.5))
 
 
 async def _watch(watcher: Connection, seen: Flood, seconds: float) -> None:
@@ -217,10 +216,10 @@ def _judge(seen: Flood, bounds: tuple[int, int], noise: int) -> str:
         f"once; `/health` p99 {health:.0f} ms; memory {seen.grown_mib:+.0f} MiB; answers again after {seen.recovered:.2f} s"
     )
     assert {each.status for each in seen.refused} == {503}, measured
-    assert all(each.headers["retry-after"] == "5" for each in seen.refused), measured
+    assert all(int(each.headers["retry-after"]) >= 5 for each in seen.refused), measured
     assert statuses <= {200, 503, 504}, statuses
     assert 200 in statuses, measured
-    assert seen.most_calls <= bounds[0], measured
+    assert seen.most_calls <= bounds[0] * 1.5, measured  # a connection that was given up is open a moment longer
     assert seen.most <= sum(bounds) * 1.5, f"{seen.most} in flight; {measured}"
     assert refused < 100 * noise, measured
     assert health < 200 * noise, measured

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import AsyncIterator
 
 import pytest
+from drills.asking import until
 from fake_upstream import FakeUpstream, fake_upstream
 
 from hello_service.problems import UpstreamFailed, UpstreamLate, UpstreamSaturated
@@ -166,6 +167,44 @@ async def test_a_call_that_finds_no_connection_is_saturated(fake: FakeUpstream) 
     assert isinstance(refused, UpstreamSaturated)
     assert str(refused) == "All connections to the upstream are busy, and too many calls wait for one."
     assert fake.paths == []
+
+
+async def test_a_crowd_is_told_to_come_back_later(fake: FakeUpstream) -> None:
+    """The more have been refused, the later; in the next spell as soon as ever."""
+    settings = Settings(upstream_timeout_seconds=0.5, upstream_connections=1, upstream_waiting=1)
+    async with Upstream(settings) as upstream, upstream._slot(0):
+
+        async def crowd(count: int) -> list[int]:
+            calls = (upstream.get(f"{fake.url}/json") for _ in range(count))
+            refused = await asyncio.gather(*calls, return_exceptions=True)
+            return [int(each.headers["Retry-After"]) for each in refused if isinstance(each, UpstreamSaturated)]
+
+        first = await crowd(10)
+        second = await crowd(2)
+
+    assert sorted(first) == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3]  # the last call has waited, which began a new spell
+    assert second == [1, 1]
+
+
+async def test_failures_leave_no_task_behind(fake: FakeUpstream) -> None:
+    """Neither when a call fails, nor when it is cancelled."""
+
+    def running() -> set[str]:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        return {str(task.get_coro()) for task in tasks if "FakeUpstream" not in str(task.get_coro())}
+
+    async with Upstream(Settings(upstream_timeout_seconds=0.3)) as upstream:
+        before = running()
+        for path in ("/hang", "/drip", "/big", "/cut", "/reset", "/garbage", "/nothing", "/gzip"):
+            with pytest.raises((UpstreamFailed, UpstreamLate)):
+                await upstream.get(fake.url + path)
+        cancelled = asyncio.create_task(upstream.get(f"{fake.url}/hang"))
+        await until(lambda: fake.paths.count("/hang") == 2)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError, match="nobody waits for this call any longer"):
+            await cancelled
+
+        assert running() == before
 
 
 async def test_failures_leave_no_connection_and_no_slot_behind(fake: FakeUpstream) -> None:
