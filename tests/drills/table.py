@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from drills import stopping, upstreams
+from drills import clients, stopping, upstreams
 from drills.drill import Drill
 
 TABLE: tuple[Drill, ...] = (
     stopping.requests_in_flight,
     upstreams.misbehaving_upstream,
     upstreams.flood,
+    clients.disconnects,
 )
