@@ -53,6 +53,7 @@ class FakeUpstream:
         sent: bytes of the bodies of `/big`.
         seconds: how long `/slow` takes, and `/drip` for each byte.
         behaviour: a path of those in `ANSWERS`, which decides in place of the one asked for.
+        location: where `/elsewhere` redirects to.
     """
 
     url: str = ""
@@ -64,6 +65,7 @@ class FakeUpstream:
     sent: int = 0
     seconds: float = 0.05
     behaviour: str = ""
+    location: str = ""
     server: asyncio.Server | None = None
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -126,8 +128,10 @@ class FakeUpstream:
                 writer.write(b"x" * 65536)
                 await writer.drain()
                 self.sent += 65536
+        elif path == "/elsewhere":
+            writer.write(f"HTTP/1.1 302 Found\r\nlocation: {self.location}\r\ncontent-length: 0\r\n\r\n".encode())
         else:
-            writer.write(ANSWERS[path])
+            writer.write(ANSWERS.get(path, ANSWERS["/missing"]))
             await writer.drain()
 
 

@@ -1,0 +1,130 @@
+"""What goes out to the upstream, and that no caller decides where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from drills.asking import connected
+from fake_upstream import FakeUpstream, fake_upstream
+from running import service
+
+NO_AGENT = "http://127.0.0.1:1"
+TRACE_HEADERS = {
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "x-datadog-trace-id",
+    "x-datadog-parent-id",
+    "x-datadog-sampling-priority",
+    "x-datadog-tags",
+}
+OWN_HEADERS = {"host", "accept", "accept-encoding", "connection", "user-agent"}
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeUpstream]:
+    async with fake_upstream() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[FakeUpstream]:
+    """A host that the operator did not name."""
+    async with fake_upstream() as fake:
+        yield fake
+
+
+def headers(head: str) -> dict[str, str]:
+    """Return the header fields of a request's head."""
+    return {name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n")[1:-2])}
+
+
+async def test_of_a_callers_headers_only_the_trace_context_goes_on(fake: FakeUpstream) -> None:
+    """By W3C's standard and by Datadog's; what another vendor has put into `tracestate` is kept, hops end here."""
+    sent = {
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": "vendor=kept",
+        "baggage": "user=ada",
+        "authorization": "Bearer secret",
+        "cookie": "session=secret",
+        "x-forwarded-for": "192.0.2.1",
+        "x-api-key": "secret",
+        "connection": "x-hop, keep-alive",
+        "x-hop": "1",
+        "te": "trailers",
+        "proxy-authorization": "Basic secret",
+        "keep-alive": "timeout=5",
+        "accept-language": "eo",
+    }
+    with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/json"}) as running:
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{running.url}/api/relay?count=1", headers=sent)
+    (head,) = fake.heads
+    arrived = headers(head)
+
+    assert answer.status_code == 200
+    assert set(arrived) == TRACE_HEADERS | OWN_HEADERS
+    assert "secret" not in head
+    assert arrived["traceparent"].split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
+    assert arrived["traceparent"].split("-")[2] != "b7ad6b7169203331"
+    assert "vendor=kept" in arrived["tracestate"].split(",")
+    assert arrived["baggage"] == "user=ada"
+    assert arrived["accept-encoding"] == "identity"
+
+
+async def test_a_traceless_caller_gets_a_trace_of_its_own(fake: FakeUpstream) -> None:
+    """And no baggage out of nowhere."""
+    with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/json"}) as running:
+        async with httpx.AsyncClient() as client:
+            answers = [await client.get(f"{running.url}/api/relay?count=1") for _ in range(2)]
+    arrived = [headers(head) for head in fake.heads]
+
+    assert [set(each) for each in arrived] == [(TRACE_HEADERS | OWN_HEADERS) - {"baggage"}] * 2
+    assert [each["traceparent"].split("-")[1] for each in arrived] == [
+        answer.headers["traceresponse"].split("-")[1] for answer in answers
+    ]
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "own"])
+async def test_no_caller_decides_which_host_is_called(fake: FakeUpstream, elsewhere: FakeUpstream, named: bool) -> None:
+    """By header, query or target; nor does a proxy that the environment names."""
+    other = elsewhere.url.removeprefix("http://")
+    extra = {"UPSTREAM_URL": f"{fake.url}/json"} if named else {}
+    steering = [
+        {"host": other},
+        {"x-forwarded-host": other},
+        {"x-forwarded-server": other},
+        {"x-original-url": f"{elsewhere.url}/json"},
+        {"x-rewrite-url": f"{elsewhere.url}/json"},
+        {"forwarded": f"host={other};proto=http"},
+        {"referer": f"{elsewhere.url}/json", "origin": elsewhere.url},
+    ]
+    query = f"count=1&url={elsewhere.url}&upstream_url={elsewhere.url}&UPSTREAM_URL={elsewhere.url}&host={other}"
+    proxy = {"HTTP_PROXY": elsewhere.url, "http_proxy": elsewhere.url}
+    with service(NO_AGENT, {**extra, **proxy, "DD_TRACE_ENABLED": "false"}) as running:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            answers = [await client.get(f"{running.url}/api/relay?count=1", headers=each) for each in steering]
+            answers.append(await client.get(f"{running.url}/api/relay?{query}"))
+        async with connected(running) as connection:
+            absolute = await connection.get(f"{elsewhere.url}/api/relay?count=1")
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert absolute.status in {200, 400, 404}
+    assert {head.split()[0] for head in elsewhere.heads} <= {"CONNECT"}  # ddtrace asks a proxy for the way to its agent
+    assert {head.split()[1] for head in elsewhere.heads} <= {NO_AGENT.removeprefix("http://")}
+    assert (len(fake.paths) >= len(answers)) == named
+
+
+async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, elsewhere: FakeUpstream) -> None:
+    """It is a failure of the upstream."""
+    fake.location = f"{elsewhere.url}/json"
+    with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/elsewhere"}) as running:
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{running.url}/api/relay?count=1")
+
+    assert answer.status_code == 502
+    assert answer.json()["detail"] == "The upstream answered 302."
+    assert fake.paths == ["/elsewhere"]
+    assert elsewhere.most == 0
