@@ -56,7 +56,7 @@ class UpstreamFailed(Problem):
 class UpstreamSaturated(Problem):
     status = 503
     code = "upstream-saturated"
-    stack = False  # it comes in floods, says nothing, and would be a fifth of what refusing a request costs
+    stack = False  # it is the same each time, and would be a fifth of what refusing a request costs
 
     def __init__(self, detail: str, retry_after_seconds: int) -> None:
         super().__init__(detail)
@@ -66,6 +66,7 @@ class UpstreamSaturated(Problem):
 class UpstreamLate(Problem):
     status = 504
     code = "upstream-late"
+    stack = False  # it is the same each time, and slow upstreams make floods of it
 
 
 # What Quart raises by itself, by status: code and sentence.

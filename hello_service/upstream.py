@@ -130,8 +130,8 @@ class Upstream:
         try:
             async with asyncio.timeout_at(deadline):
                 await self._slots.acquire()
-        except TimeoutError as error:
-            raise self._saturated("All connections to the upstream are busy.") from error
+        except TimeoutError:
+            raise self._saturated("All connections to the upstream are busy.") from None
         finally:
             self._waiting -= 1
 
@@ -243,8 +243,9 @@ def _naming(late: str) -> Iterator[None]:
 def _named(error: Exception, late: str) -> Problem:
     """Return the problem that `error` is, caused by what aiohttp said: httpx's names for that mislead."""
     cause: BaseException | None = error.__cause__ if isinstance(error, httpx.HTTPError) else error
+    problem: Problem
     if isinstance(cause, TimeoutError):
-        problem: Problem = UpstreamLate(late)
+        problem, cause = UpstreamLate(late), None  # our own clock: nothing more is to be said, and it comes in floods
     else:
         problem = UpstreamFailed(next((said for kind, said in FAILURES if isinstance(cause, kind)), OTHER_FAILURE))
     if isinstance(cause, (aiohttp.ClientResponseError, aiohttp.InvalidURL)):

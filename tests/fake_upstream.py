@@ -101,7 +101,7 @@ class FakeUpstream:
                     reset(writer)
                 if path in CLOSING:
                     return
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):  # the last when the test is over
             pass
         finally:
             self.open -= 1

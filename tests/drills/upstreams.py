@@ -113,7 +113,7 @@ def _check_spans(spans: list[Span], behaviour: str, kind: str, said: str) -> Non
             assert (meta["error.type"], meta["error.message"]) == (kind, said), (behaviour, meta)
 
 
-UPSTREAM_SECONDS = 3.0
+UPSTREAM_SECONDS = 2.0
 REFUSED = b"too many calls wait for one"
 
 
@@ -156,7 +156,7 @@ def flood(size: Size) -> str:
 
 async def _flood(size: Size) -> str:
     clients, seconds = size.of(300, 2000), size.of(10, 60)
-    connections, waiting = size.of(15, 100), size.of(30, 200)
+    connections, waiting = size.of(15, 100), size.of(15, 100)
     seen = Flood()
     settings = {"UPSTREAM_CONNECTIONS": str(connections), "UPSTREAM_WAITING": str(waiting)}
     async with fake_upstream() as fake:
