@@ -28,6 +28,7 @@ from hello_service.settings import Settings
 Hook = Callable[[Any], Awaitable[None]]
 
 KEEP_ALIVE_SECONDS = 15.0
+NESTED = 100  # levels of an answer's JSON; Python can't write all that it can read
 
 # All that comes out of aiohttp and httpx; a host name that can't be written in IDNA is a UnicodeError.
 FOREIGN = (httpx.HTTPError, aiohttp.ClientError, OSError, UnicodeError)
@@ -255,9 +256,34 @@ def _named(error: Exception, late: str) -> Problem:
 
 
 def _parsed(response: httpx.Response) -> Any:
+    """Return the body; of JSON only what JSON is, and what can be written again."""
+    text = response.content
     if "json" not in response.headers.get("content-type", ""):
-        return response.content.decode(errors="replace")
+        return text.decode(errors="replace")
     try:
-        return json.loads(response.content)
-    except ValueError as error:
-        raise UpstreamFailed("The upstream's answer says that it is JSON and is not.") from error
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        if text.count(b"[") + text.count(b"{") > NESTED:
+            _check_depth(value)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamFailed("The upstream's answer says that it is JSON and can't be read as that.") from error
+    return value
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is no number in JSON")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(NESTED):
+        level = [
+            child
+            for each in level
+            if isinstance(each, (dict, list))
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+    if level:
+        raise ValueError(f"nested deeper than {NESTED} levels")

@@ -9,14 +9,25 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
-JSON = b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 14\r\n\r\n{"message": 1}'
+
+def json_answer(body: bytes) -> bytes:
+    """Return an answer that says of `body` that it is JSON."""
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+
+
+JSON = json_answer(b'{"message": 1}')
 ANSWERS = {
     "/json": JSON,
+    "/wide": json_answer(b"[" + b"[], " * 199 + b"[]]"),
+    "/deep": json_answer(b"[" * 200 + b"]" * 200),
+    "/deeper": json_answer(b"[" * 100_000 + b"]" * 100_000),
+    "/nan": json_answer(b"[NaN]"),
+    "/endless": json_answer(b"1e999"),
+    "/not-json": json_answer(b"{]"),
     "/text": b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi",
     "/missing": b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnone",
     "/broken": b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
     "/redirect": b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
-    "/not-json": b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{]",
     "/loop": b"HTTP/1.1 302 Found\r\nlocation: /loop\r\ncontent-length: 0\r\n\r\n",
     "/cookie": JSON.replace(b"\r\n", b"\r\nset-cookie: a=1; Path=/\r\n", 1),
     "/once": JSON,

@@ -14,6 +14,8 @@ from hello_service.problems import UpstreamFailed, UpstreamLate, UpstreamSaturat
 from hello_service.settings import Settings
 from hello_service.upstream import Answer, Upstream
 
+NO_JSON = "The upstream's answer says that it is JSON and can't be read as that."
+
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeUpstream]:
@@ -29,7 +31,12 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 @pytest.mark.parametrize(
     ("path", "answer"),
-    [("/json", Answer(200, {"message": 1})), ("/text", Answer(200, "hi")), ("/missing", Answer(404, "none"))],
+    [
+        ("/json", Answer(200, {"message": 1})),
+        ("/text", Answer(200, "hi")),
+        ("/wide", Answer(200, [[]] * 200)),
+        ("/missing", Answer(404, "none")),
+    ],
 )
 async def test_an_answer_is_passed_on(fake: FakeUpstream, upstream: Upstream, path: str, answer: Answer) -> None:
     """JSON is parsed, text is text, and the upstream's 4xx is an answer, too."""
@@ -42,7 +49,11 @@ async def test_an_answer_is_passed_on(fake: FakeUpstream, upstream: Upstream, pa
         ("/broken", "The upstream answered 500."),
         ("/redirect", "The upstream answered 302."),
         ("/loop", "The upstream answered 302."),
-        ("/not-json", "The upstream's answer says that it is JSON and is not."),
+        ("/not-json", NO_JSON),
+        ("/deep", NO_JSON),
+        ("/deeper", NO_JSON),
+        ("/nan", NO_JSON),
+        ("/endless", NO_JSON),
         ("/gzip", "The upstream's answer is compressed, which was not asked for."),
         ("/garbage", "The upstream's answer is not HTTP."),
         ("/cut", "The upstream's answer broke off."),
