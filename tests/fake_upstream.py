@@ -19,6 +19,7 @@ JSON = json_answer(b'{"message": 1}')
 ANSWERS = {
     "/json": JSON,
     "/wide": json_answer(b"[" + b"[], " * 199 + b"[]]"),
+    "/float": json_answer(b"1.5"),
     "/deep": json_answer(b"[" * 200 + b"]" * 200),
     "/deeper": json_answer(b"[" * 100_000 + b"]" * 100_000),
     "/nan": json_answer(b"[NaN]"),

@@ -35,6 +35,7 @@ async def upstream() -> AsyncIterator[Upstream]:
         ("/json", Answer(200, {"message": 1})),
         ("/text", Answer(200, "hi")),
         ("/wide", Answer(200, [[]] * 200)),
+        ("/float", Answer(200, 1.5)),
         ("/missing", Answer(404, "none")),
     ],
 )
