@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from drills import stopping
+from drills import restarts, stopping
 from drills.drill import Drill
 
-TABLE: tuple[Drill, ...] = (stopping.requests_in_flight,)
+TABLE: tuple[Drill, ...] = (
+    stopping.requests_in_flight,
+    stopping.request_that_never_ends,
+    stopping.second_signal,
+    restarts.rolling_restarts,
+)
