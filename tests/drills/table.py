@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drills import restarts, stopping
+from drills import agents, restarts, soak, stopping
 from drills.drill import Drill
 
 TABLE: tuple[Drill, ...] = (
@@ -10,4 +10,7 @@ TABLE: tuple[Drill, ...] = (
     stopping.request_that_never_ends,
     stopping.second_signal,
     restarts.rolling_restarts,
+    agents.absent_at_start,
+    agents.no_good,
+    soak.soak,
 )

@@ -71,7 +71,7 @@ def test_an_exception_stays_on_its_line() -> None:
 def test_ddtrace_does_not_write_its_lines_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each is there once, as JSON; a file that ddtrace was asked to write is written still."""
     logger = logging.getLogger("ddtrace")
-    handlers = [logging.StreamHandler(), logging.FileHandler(tmp_path / "log")]
+    handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(tmp_path / "log")]
     for handler in handlers:
         logger.addHandler(handler)
     stream = configured(io.StringIO())
