@@ -76,7 +76,7 @@ def absent_at_start(size: Size) -> str:
             eventually(lambda: absent.traces > 0, timeout=60)
             flow_seconds = perf_counter() - came
             back = eventually(lambda: tracing_of(running.url), lambda status: status["agent_error"] is None)
-            said_after = complaints(running)[len(said) :]
+            said_after = eventually(lambda: complaints(running)[len(said) :])
 
     missing = set(clients.answers.spans) - absent.spans
     lost, asked = back["traces_lost"], len(clients.answers.spans)

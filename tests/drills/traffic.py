@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -38,13 +38,11 @@ class Answers:
     Attributes:
         seconds: how long each answer took.
         spans: id of the span of each answered request, as its `traceresponse` says.
-        statuses: how many answers there were of each status.
         failures: what was not answered, or not as expected.
     """
 
     seconds: list[float] = field(default_factory=list)
     spans: list[int] = field(default_factory=list)
-    statuses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
 
     def p99(self) -> float:
@@ -71,7 +69,6 @@ class Client:
             self.close()
             return
         self.answers.seconds.append(perf_counter() - began)
-        self.answers.statuses[status] += 1
         if status != ask.status:
             self.answers.failures.append(f"{ask.method} {ask.path}: {status}")
         if "traceresponse" in fields:
