@@ -50,6 +50,9 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
+    # ddtrace writes each of its lines to standard error itself, too, and that is no JSON; a file that was asked for stays.
+    for own in [own for own in logging.getLogger("ddtrace").handlers if type(own) is logging.StreamHandler]:
+        logging.getLogger("ddtrace").removeHandler(own)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call; the span says it
     structlog.configure(
         processors=[

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from drills import clients, stopping, upstreams
+from drills import agents, clients, restarts, soak, stopping, upstreams
 from drills.drill import Drill
 
 TABLE: tuple[Drill, ...] = (
     stopping.requests_in_flight,
+    stopping.request_that_never_ends,
+    stopping.second_signal,
+    restarts.rolling_restarts,
+    agents.absent_at_start,
+    agents.no_good,
     upstreams.misbehaving_upstream,
     upstreams.flood,
     clients.disconnects,
+    soak.soak,
 )

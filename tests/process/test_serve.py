@@ -6,10 +6,12 @@ import json
 import socket
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import pytest
-from running import BIN, SERVE, clean_environment, service, started
+from running import BIN, SERVE, clean_environment, eventually, service, started
 from websockets.sync.client import connect
 
 NO_AGENT = "http://127.0.0.1:1"
@@ -122,6 +124,24 @@ def test_a_header_that_is_no_trace_context_breaks_nothing() -> None:
 
     assert [answer.status_code for answer in answers] == [200] * len(garbage)
     assert len({answer.headers["traceresponse"] for answer in answers}) == len(garbage)
+
+
+def test_a_connection_that_its_client_closed_is_gone() -> None:
+    """Long before an idle one would be closed from here; so it is where the client goes in the middle of a request."""
+    with (
+        service(NO_AGENT, {"FAULTS": "true", "KEEP_ALIVE_SECONDS": "4000"}) as running,
+        httpx.Client(base_url=running.url, timeout=60) as kept,
+    ):
+        descriptors = Path(f"/proc/{running.process.pid}/fd")
+        before, open_before = kept.get("/info").json()["tasks"], len(list(descriptors.iterdir()))
+        for path, timeout in (("/api/hello", 60), ("/api/faults/slow?seconds=1", 0.3)):
+            for _ in range(10):
+                with suppress(httpx.ReadTimeout):
+                    httpx.get(running.url + path, timeout=timeout)
+        after = eventually(lambda: kept.get("/info").json()["tasks"], lambda tasks: tasks <= before)
+        open_after = len(list(descriptors.iterdir()))
+
+    assert (after, open_after) == (before, open_before)
 
 
 def test_production_imports_nothing_of_development() -> None:

@@ -219,8 +219,11 @@ async def test_info_tells_what_runs_here(client: _Client) -> None:
 
     assert info["service"] == "hello-service"
     assert set(info["packages"]) == {"quart", "hypercorn", "ddtrace", "httpx"}
+    assert info["in_flight"] == 1
+    assert info["tasks"] >= 1
     assert info["tracing"]["active"] is False
     assert info["tracing"]["reason"] == "not started under ddtrace-run"
+    assert info["tracing"]["agent_error"] is None
     assert info["ecs"] is None
     assert info["settings"]["PORT"] == 8080
 

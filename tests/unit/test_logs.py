@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,6 +66,23 @@ def test_an_exception_stays_on_its_line() -> None:
     (line,) = lines(stream)
 
     assert "ValueError: invalid literal" in line["exception"]
+
+
+def test_ddtrace_does_not_write_its_lines_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is there once, as JSON; a file that ddtrace was asked to write is written still."""
+    logger = logging.getLogger("ddtrace")
+    handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(tmp_path / "log")]
+    for handler in handlers:
+        logger.addHandler(handler)
+    stream = configured(io.StringIO())
+    logging.getLogger("ddtrace.writer").error("it happened")
+    for handler in handlers:
+        logger.removeHandler(handler)
+        handler.close()
+
+    assert [line["event"] for line in lines(stream)] == ["it happened"]
+    assert (tmp_path / "log").read_text() == "it happened\n"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_terminal_gets_text() -> None:

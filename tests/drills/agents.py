@@ -1,0 +1,248 @@
+"""The trace agent is not there, or is no good: the service does not suffer from being watched."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import httpx
+from running import SERVE, Running, eventually, service
+
+from drills.drill import Size, drill
+from drills.sink import GARBAGE, HANG, SERVER_ERROR, TOO_MANY, Sink, sink
+from drills.traffic import HELLO, Crowd
+
+FLUSH_SECONDS = 5
+MEMORY_MIB = 30
+UNDISTURBED = "undisturbed"
+# As an operator has it: what the other tests leave out for quiet is what could fill a log.
+LIKE_PRODUCTION = {
+    "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true",
+    "DD_REMOTE_CONFIGURATION_ENABLED": "true",
+    "DD_TRACE_WRITER_INTERVAL_SECONDS": "1",
+}
+
+
+def tracing_of(url: str) -> dict[str, Any]:
+    """Return what `/info` says of tracing. The asking is a trace, too."""
+    status: dict[str, Any] = httpx.get(f"{url}/info", timeout=60).json()["tracing"]
+    return status
+
+
+def complaints(running: Running) -> list[str]:
+    """Return each line that an operator would have to read."""
+    return [line for line in running.lines if '"level": "info"' not in line]
+
+
+async def ask_for(clients: Crowd, rate: float, seconds: float) -> None:
+    """Ask `rate` times a second for so long."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await clients.open_loop([HELLO], rate, over)
+
+
+@drill(
+    "agent absent at start, then there",
+    "the service starts in the usual time, one warning (not one a second), spans flow within 5 s of its coming",
+)
+def absent_at_start(size: Size) -> str:
+    """The agent's container takes longer to start than the service's."""
+    with sink() as there, sink(there=False) as absent:
+        times: dict[Sink, list[float]] = {there: [], absent: []}
+        for _ in range(size.of(2, 5)):
+            for agent, seconds in times.items():
+                began = perf_counter()
+                with service(agent.url, LIKE_PRODUCTION):
+                    seconds.append(perf_counter() - began)
+        usual, without = (statistics.median(seconds) for seconds in times.values())
+
+        with service(absent.url, LIKE_PRODUCTION) as running:
+            clients = Crowd(running.url)
+            asyncio.run(ask_for(clients, 20, size.of(8, 60)))
+            said = complaints(running)
+            absent.come()
+            came = perf_counter()
+            httpx.get(f"{running.url}/api/hello")
+            eventually(lambda: absent.traces > 0, timeout=60)
+            flow_seconds = perf_counter() - came
+            back = eventually(lambda: tracing_of(running.url), lambda status: status["agent_error"] is None)
+            said_after = eventually(lambda: complaints(running)[len(said) :])
+
+    missing = set(clients.answers.spans) - absent.spans
+    lost, asked = back["traces_lost"], len(clients.answers.spans)
+    assert len(said) == 1, said
+    assert "the agent takes no traces: " in said[0]
+    assert len(said_after) == 1, said_after
+    assert "the agent takes traces again" in said_after[0]
+    assert len(missing) == lost, f"{len(missing)} traces are not there, and {lost} counted"
+    assert without < usual * size.of(20, 12) / 10, f"start in {without:.2f} s, {usual:.2f} s with an agent"
+    assert flow_seconds < size.of(15, 5), f"the first spans after {flow_seconds:.1f} s"
+    return (
+        f"start in {without:.2f} s ({usual:.2f} s with an agent); {len(said)} warning in {size.of(8, 60)} s; spans after "
+        f"{flow_seconds:.1f} s; {lost} of {asked} traces lost, each counted"
+    )
+
+
+@dataclass
+class Watched:
+    """A service, its agent, and what goes wrong with that."""
+
+    event: str
+    agent: Sink
+    trouble: Callable[[], None]
+    running: Running
+
+    def __post_init__(self) -> None:
+        self.clients = Crowd(self.running.url)
+        self.polls = 0
+
+    def memory_mib(self) -> float:
+        """Return how much memory the process has now (RSS)."""
+        pages = int(Path(f"/proc/{self.running.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def missing(self) -> int:
+        """Return how many traces of answered requests are not at the agent."""
+        return len(set(self.clients.answers.spans) - self.agent.spans)
+
+    def lost(self) -> int:
+        """Return how many the service says it has lost."""
+        self.polls += 1
+        return int(tracing_of(self.running.url)["traces_lost"])
+
+    def exit_seconds(self) -> float:
+        """Stop it; return how long that took."""
+        began = perf_counter()
+        code = self.running.stop()
+        assert code == 0, f"{self.event}: exit {code}"
+        return perf_counter() - began
+
+
+@contextmanager
+def own_names(name: str) -> Iterator[tuple[list[str], Callable[[], object]]]:
+    """Give what goes before a command so that its process alone resolves `name`, to the loopback, and what ends that.
+
+    Files of this drill are mounted over /etc/hosts and /etc/nsswitch.conf in a mount name space of the process's own. So
+    nothing of the machine is touched, and it is the C library, whoever asks it, that does not find the name any more.
+    """
+    with TemporaryDirectory() as folder:
+        hosts, switch = Path(folder, "hosts"), Path(folder, "nsswitch.conf")
+        others = "127.0.0.1 localhost\n"
+        hosts.write_text(f"{others}127.0.0.1 {name}\n")
+        switch.write_text("hosts: files\n")
+        mount = 'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"'
+        own = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", str(hosts), str(switch)]
+        yield own, partial(hosts.write_text, others)
+
+
+def every_trouble(stack: ExitStack) -> list[Watched]:
+    """Start a service for each, all at the same time, and one whose agent is well."""
+    own, forget = stack.enter_context(own_names("agent.drill"))
+
+    def change(agent: Sink, behaviour: str) -> None:
+        agent.behaviour = behaviour
+
+    def vanish(agent: Sink) -> None:
+        forget()
+        agent.hang_up()  # it listens on, for whoever finds it
+
+    troubles: dict[str, Callable[[Sink], None]] = {
+        UNDISTURBED: lambda _: None,
+        "dies": Sink.go,
+        "hangs": partial(change, behaviour=HANG),
+        "500": partial(change, behaviour=SERVER_ERROR),
+        "429": partial(change, behaviour=TOO_MANY),
+        "garbage": partial(change, behaviour=GARBAGE),
+        "name gone": vanish,
+    }
+
+    def start(event: str) -> Watched:
+        agent = stack.enter_context(sink())
+        named = event == "name gone"
+        url = agent.url.replace("127.0.0.1", "agent.drill") if named else agent.url
+        command = [*own, *SERVE] if named else SERVE
+        settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
+        running = stack.enter_context(service(url, settings, command))
+        return Watched(event, agent, partial(troubles[event], agent), running)
+
+    with ThreadPoolExecutor(3) as pool:  # a start is a few seconds of CPU
+        return list(pool.map(start, troubles))
+
+
+async def in_turns(all_of_them: list[Watched], rounds: int, count: int) -> None:
+    """Ask each `count` times, one after the other, again and again: what the machine does otherwise meets them alike."""
+    for _ in range(rounds):
+        for watched in all_of_them:
+            await watched.clients.closed_loop([HELLO], 2, count=count)
+
+
+async def at_once(all_of_them: list[Watched], count: int) -> None:
+    """Ask each until it has been asked `count` times."""
+
+    async def ask(each: Watched) -> None:
+        while (left := count - len(each.clients.answers.seconds)) > 0 and not each.clients.answers.failures:
+            await each.clients.closed_loop([HELLO], 2, count=min(left, 10_000))
+            each.running.lines.clear()  # a line for each request
+
+    await asyncio.gather(*map(ask, all_of_them))
+
+
+@drill(
+    "agent dies, hangs, answers 500, 429, garbage; its host name stops resolving",
+    "p99 within 10 % of the undisturbed run side by side, under 30 MiB more memory after 100,000 requests, exit at most 5 s "
+    "later, each lost trace counted in `/info`",
+    needs=("unshare",),
+)
+def no_good(size: Size) -> str:
+    """Seven services, six of them with an agent that fails, get the same requests in turns."""
+    with ExitStack() as stack, asyncio.Runner() as runner:
+        watched = every_trouble(stack)
+        undisturbed, disturbed = watched[0], watched[1:]
+        runner.run(in_turns(watched, 1, size.of(100, 3000)))
+        for each in watched:
+            eventually(lambda each=each: each.missing() == 0)  # type: ignore[misc]
+            each.clients.answers.seconds.clear()
+            each.trouble()
+        before = {each.event: each.memory_mib() for each in disturbed}
+        connections = disturbed[-1].agent.connections
+
+        runner.run(in_turns(watched, size.of(5, 60), size.of(40, 200)))
+        p99 = {each.event: each.clients.answers.p99() for each in watched}
+        runner.run(at_once(disturbed, size.of(500, 100_000)))
+        for each in watched:
+            assert not each.clients.answers.failures, f"{each.event}: {each.clients.answers.failures[:5]}"
+        grown = {each.event: each.memory_mib() - before[each.event] for each in disturbed}
+        # ddtrace tries six times before it gives up: for half a minute, where each time there is no answer for 3 s.
+        eventually(lambda: min(each.lost() - size.of(1, each.missing()) for each in disturbed) >= 0, timeout=120)
+        lost = sum(each.lost() for each in disturbed)
+        missing = sum(each.missing() for each in disturbed)
+        polls = sum(each.polls for each in disturbed)
+        found_nobody = disturbed[-1].agent.connections == connections
+        with ThreadPoolExecutor(len(watched)) as pool:
+            exits = dict(zip(p99, pool.map(Watched.exit_seconds, watched), strict=True))
+        assert undisturbed.missing() == 0
+
+    usual, later = p99.pop(UNDISTURBED), exits.pop(UNDISTURBED)
+    slower = ", ".join(f"{event} {each / usual - 1:+.0%}" for event, each in p99.items())
+    exits = {event: each - later for event, each in exits.items()}
+    margin_ms = size.of(25, 0)
+    assert found_nobody, "the agent was found although its name was gone"
+    assert max(p99.values()) <= usual * size.of(30, 11) / 10 + margin_ms, f"p99 {usual:.1f} ms undisturbed; {slower}"
+    assert max(grown.values()) < MEMORY_MIB, f"MiB more: {grown}"
+    assert max(exits.values()) < FLUSH_SECONDS + size.of(5, 1), f"seconds later: {exits}"
+    assert lost <= missing + polls, f"{lost} counted, {missing} and at most {polls} polls are not there"
+    return (
+        f"p99 beside {usual:.1f} ms undisturbed: {slower}; memory {max(grown.values()):+.1f} MiB at most after "
+        f"{size.of(500, 100_000)} requests; exit {max(exits.values()):.1f} s later at most; {lost} traces counted as lost, "
+        f"{missing} of answered requests missing"
+    )

@@ -1,0 +1,139 @@
+"""New versions are rolled out: one process after the other is replaced, behind a balancer."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+from running import Running, clean_environment, eventually, free_port, service, started
+
+from drills.drill import Size, drill
+from drills.sink import sink
+from drills.traffic import Ask, crowd
+
+RATE = 100
+MIX = [
+    *[Ask("/api/hello")] * 7,
+    Ask("/api/hello", "POST", b'{"name": "Ada"}'),
+    Ask("/api/hello/Ada"),
+    Ask("/api/faults/slow?seconds=0.3"),
+]
+BALANCER = """\
+global
+    stats socket {folder}/socket
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    timeout check 5s
+    option httpchk GET /ready
+    http-check expect status 200
+    default-server check inter 100ms fall 1 rise 1
+listen service
+    bind 127.0.0.1:{port}
+    server a 127.0.0.1:{a}
+    server b 127.0.0.1:{b}
+"""
+
+
+class Balancer:
+    """HAProxy, which gives a new connection to a process whose `/ready` says 200."""
+
+    def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self.config = folder / "haproxy.cfg"
+        self.config.write_text(BALANCER.format(folder=folder, port=self.port, a=ports[0], b=ports[1]))
+
+    def up(self) -> int:
+        """Return to how many processes it gives connections."""
+        with socket.socket(socket.AF_UNIX) as ask:
+            ask.connect(str(self.folder / "socket"))
+            ask.sendall(b"show stat\n")
+            text = ask.makefile().read().removeprefix("# ")
+        return sum(row["svname"] in {"a", "b"} and row["status"] == "UP" for row in csv.DictReader(io.StringIO(text)))
+
+
+@contextmanager
+def balancer(ports: tuple[int, int]) -> Iterator[Balancer]:
+    """Run one in front of the processes that listen on `ports`, and wait until it has found both."""
+    with TemporaryDirectory() as folder:
+        haproxy = Balancer(Path(folder), ports)
+        with started(["haproxy", "-db", "-f", str(haproxy.config)], clean_environment()):
+            eventually((haproxy.folder / "socket").exists)
+            eventually(haproxy.up, lambda count: count == 2)
+            yield haproxy
+
+
+class Member:
+    """One of the processes: always on the same port, replaced by a new one again and again."""
+
+    def __init__(self, agent_url: str) -> None:
+        self.port = free_port()
+        self.settings = {"PORT": str(self.port), "FAULTS": "true", "DRAIN_SECONDS": "1"}
+        self.agent_url = agent_url
+        self.codes: list[int] = []
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        self._context = service(self.agent_url, self.settings)
+        self.running: Running = self._context.__enter__()
+
+    def stop(self) -> None:
+        """Stop it as ECS does, and keep the exit code."""
+        self.codes.append(self.running.stop(signal.SIGTERM))
+        self._context.__exit__(None, None, None)
+
+
+@drill(
+    "20 rolling restarts under 100 requests/s, two processes behind a TCP balancer that follows `/ready`",
+    "0 failed requests, 0 lost traces",
+    needs=("haproxy",),
+)
+def rolling_restarts(size: Size) -> str:
+    """Each process is told to stop while its requests are under way, and a new one takes its port."""
+    return asyncio.run(_rolling_restarts(size.of(3, 20)))
+
+
+async def _rolling_restarts(restarts: int) -> str:
+    with sink() as agent:
+        members = [Member(agent.url), Member(agent.url)]
+        with balancer((members[0].port, members[1].port)) as haproxy, crowd(haproxy.url) as clients:
+
+            def restart_all() -> None:
+                for number in range(restarts):
+                    members[number % 2].stop()
+                    members[number % 2].start()
+                    eventually(haproxy.up, lambda count: count == 2)
+
+            over, began = asyncio.Event(), monotonic()
+            load = asyncio.create_task(clients.open_loop(MIX, RATE, over))
+            await asyncio.to_thread(restart_all)
+            over.set()
+            await load
+            seconds = monotonic() - began
+        for member in members:
+            member.stop()
+
+    answers = clients.answers
+    lost = set(answers.spans) - agent.spans
+    codes = [code for member in members for code in member.codes]
+    asked = len(answers.spans) + len(answers.failures)
+    assert not answers.failures, f"{len(answers.failures)} of {asked} failed: {answers.failures[:5]}"
+    assert not lost, f"{len(lost)} of {asked} traces lost"
+    assert codes == [0] * (restarts + 2), codes
+    return (
+        f"{restarts} restarts in {seconds:.0f} s, {asked} requests ({asked / seconds:.0f}/s): {len(answers.failures)} failed, "
+        f"{len(lost)} traces lost, each exit 0"
+    )

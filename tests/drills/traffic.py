@@ -1,0 +1,165 @@
+"""Clients: many requests over few connections, with little CPU, each answer with what the caller was told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import cycle
+from math import ceil
+from time import perf_counter
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request, and the status that is expected for it."""
+
+    path: str
+    method: str = "GET"
+    body: bytes = b""
+    status: int = 200
+
+    def text(self) -> bytes:
+        """Return it as HTTP/1.1."""
+        of_body = f"content-type: application/json\r\ncontent-length: {len(self.body)}\r\n" if self.body else ""
+        return f"{self.method} {self.path} HTTP/1.1\r\nhost: drill\r\n{of_body}\r\n".encode() + self.body
+
+
+HELLO = Ask("/api/hello")
+
+
+@dataclass
+class Answers:
+    """What came back.
+
+    Attributes:
+        seconds: how long each answer took.
+        spans: id of the span of each answered request, as its `traceresponse` says.
+        failures: what was not answered, or not as expected.
+    """
+
+    seconds: list[float] = field(default_factory=list)
+    spans: list[int] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def p99(self) -> float:
+        """Return the time in milliseconds that 99 % of the answers took at most."""
+        return sorted(self.seconds)[ceil(len(self.seconds) * 0.99) - 1] * 1000
+
+
+class Client:
+    """One connection to `url` at a time, opened when it is needed and closed when the service asks for it."""
+
+    def __init__(self, url: str, answers: Answers) -> None:
+        self.host = urlsplit(url).hostname
+        self.port = urlsplit(url).port
+        self.answers = answers
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def ask(self, ask: Ask) -> None:
+        """Ask once, and keep what came back. Nothing is tried again."""
+        began = perf_counter()
+        try:
+            status, fields = await asyncio.wait_for(self._exchange(ask), 60)
+        except (OSError, EOFError, TimeoutError) as error:
+            self.answers.failures.append(f"{ask.method} {ask.path}: {error!r}")
+            self.close()
+            return
+        self.answers.seconds.append(perf_counter() - began)
+        if status != ask.status:
+            self.answers.failures.append(f"{ask.method} {ask.path}: {status}")
+        if "traceresponse" in fields:
+            self.answers.spans.append(int(fields["traceresponse"].split("-")[2], 16))
+        if fields.get("connection") == "close":
+            self.close()
+
+    async def _exchange(self, ask: Ask) -> tuple[int, dict[str, str]]:
+        if self._streams is None or self._streams[0].at_eof():  # the service closed it while nothing was asked
+            self.close()
+            self._streams = await asyncio.open_connection(self.host, self.port)
+        reader, writer = self._streams
+        writer.write(ask.text())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
+        if "content-length" in fields:
+            await reader.readexactly(int(fields["content-length"]))
+        else:
+            while size := int(await reader.readuntil(b"\r\n"), 16):
+                await reader.readexactly(size + 2)
+            await reader.readexactly(2)
+        return int(head[0].split(" ")[1]), fields
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+class Crowd:
+    """Clients of one service that keep their connections."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.answers = Answers()
+        self._idle: deque[Client] = deque()
+        self._all: list[Client] = []
+
+    async def ask(self, ask: Ask) -> None:
+        """Ask once, over a connection that nobody uses now."""
+        if not self._idle:
+            self._all.append(Client(self.url, self.answers))
+            self._idle.append(self._all[-1])
+        client = self._idle.popleft()  # the one that rested longest: each is used now and then
+        await client.ask(ask)
+        self._idle.append(client)
+
+    async def closed_loop(self, asks: list[Ask], clients: int, *, seconds: float = 1e9, count: int = 10**9) -> float:
+        """`clients` ask as soon as they have an answer, until `seconds` are over or `count` requests are asked for.
+
+        Returns the answers per second.
+        """
+        began, before, mix = perf_counter(), len(self.answers.seconds), cycle(asks)
+
+        async def one() -> None:
+            nonlocal count
+            while count > 0 and perf_counter() - began < seconds:
+                count -= 1
+                await self.ask(next(mix))
+
+        await asyncio.gather(*(one() for _ in range(clients)))
+        return (len(self.answers.seconds) - before) / (perf_counter() - began)
+
+    async def open_loop(self, asks: list[Ask], rate: float, over: asyncio.Event) -> None:
+        """Ask `rate` times a second, whatever the answers do, until `over`; then wait for what is under way."""
+        began, mix = perf_counter(), cycle(asks)
+        asked = 0
+        running: set[asyncio.Task[None]] = set()
+        while not over.is_set():
+            due = int((perf_counter() - began) * rate)
+            for _ in range(asked, due):
+                task = asyncio.create_task(self.ask(next(mix)))
+                running.add(task)
+                task.add_done_callback(running.discard)
+            asked = max(asked, due)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), 0.005)
+        await asyncio.gather(*running)
+
+    def close(self) -> None:
+        """Close each connection."""
+        for client in self._all:
+            client.close()
+
+
+@contextmanager
+def crowd(url: str) -> Iterator[Crowd]:
+    """Clients of `url`, whose connections are closed with the block."""
+    clients = Crowd(url)
+    try:
+        yield clients
+    finally:
+        clients.close()
