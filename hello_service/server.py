@@ -1,4 +1,4 @@
-"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module alone knows Hypercorn.
+"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module and gate alone know Hypercorn.
 
 One process serves: Hypercorn's own worker pool drops requests when it stops. The stop is a budget, see
 `Settings.stop_budget_seconds`. Hypercorn's `graceful_timeout` is not trusted with it: CPython 3.12.1 and newer wait for
@@ -18,10 +18,10 @@ from collections.abc import Mapping
 
 import structlog
 from hypercorn.asyncio import serve
-from hypercorn.config import Config
 
 from hello_service import logs, tracing
 from hello_service.app import create_app
+from hello_service.gate import Gate
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
 
 BACKLOG = 1024
@@ -127,14 +127,16 @@ class Server:
             self._drain_seconds = 0.0  # a person at a terminal: nobody routes traffic here
         self._stop.set()
 
-    def _config(self) -> Config:
-        config = Config()
-        config.bind = [f"fd://{self.listener.detach()}"]
+    def _config(self) -> Gate:
+        config = Gate(self.listener)
         config.backlog = BACKLOG
         config.accesslog = None
         config.errorlog = logging.getLogger("hypercorn.error")
         config.include_server_header = False
-        config.keep_alive_timeout = self.settings.keep_alive_seconds
+        config.keep_alive_timeout = (
+            self.settings.keep_alive_seconds
+        )  # for a head, too, from its connection's last answer on
+        config.websocket_max_message_size = self.settings.body_bytes
         config.graceful_timeout = self.settings.stop_budget_seconds + 60  # ours comes first
         return config
 
