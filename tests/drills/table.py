@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drills import stopping
+from drills import hostile, stopping
 from drills.drill import Drill
 
-TABLE: tuple[Drill, ...] = (stopping.requests_in_flight,)
+TABLE: tuple[Drill, ...] = (stopping.requests_in_flight, hostile.hostile_clients)
