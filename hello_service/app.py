@@ -17,6 +17,7 @@ from hello_service import launch, logs, tracing
 from hello_service.faults import faults
 from hello_service.greeting import greeting
 from hello_service.lifecycle import Lifecycle
+from hello_service.openapi import Described
 from hello_service.pages import pages
 from hello_service.probes import ecs_task, probes
 from hello_service.problems import SECURITY_HEADERS, answer_problems
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
     QuartSchema(
         app,
         info=Info("hello_service", settings.dd_version or "unset"),
+        openapi_provider_class=Described,
         swagger_ui_path=None,
         redoc_ui_path=None,
         scalar_ui_path=None,

@@ -17,7 +17,7 @@ MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__
 ORDER = [
     ["asgi", "settings"],
     ["problems", "launch", "tracing"],
-    ["logs", "lifecycle", "upstream", "greeting", "faults", "probes", "pages", "gate", "doctor"],
+    ["logs", "lifecycle", "upstream", "greeting", "faults", "probes", "pages", "openapi", "gate", "doctor"],
     ["relay"],
     ["app"],
     ["server"],
