@@ -24,7 +24,7 @@ def state(word: str) -> Schema:
 
 ANSWERS: Mapping[str, Mapping[int, Mapping[str, Schema]]] = {
     "/": {200: {"application/json": OBJECT, "text/html": TEXT}},
-    "/api/hello/stream": {200: {"text/event-stream": TEXT}},
+    "/api/hello/stream": {200: {"text/event-stream": {"description": "events whose data is a greeting"}}},
     "/health": {200: {"application/json": state("ok")}},
     "/ready": {200: {"application/json": state("ready")}, 503: {"application/json": state("stopping")}},
     "/info": {200: {"application/json": OBJECT}},

@@ -73,7 +73,10 @@ class Wire:
 async def told(url: str, form: Form) -> None:
     """Be hostile once, and check what becomes of it."""
     wire = await Wire.open(url, form.sent)
-    answer = await (wire.rest() if form.cut else wire.until(b"\r\n\r\n"))
+    try:
+        answer = await (wire.rest() if form.cut else wire.until(b"\r\n\r\n"))
+    except TimeoutError as error:
+        raise AssertionError(f"{form.name}: neither answered nor cut within {PATIENCE:g} s") from error
     await wire.close()
     statuses = [int(status) for status in STATUS.findall(answer)]
     assert statuses == [form.status], f"{form.name}: {statuses or answer!r}"

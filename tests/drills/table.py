@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from drills import hostile, stopping
+from drills import fuzz, hostile, stopping
 from drills.drill import Drill
 
-TABLE: tuple[Drill, ...] = (stopping.requests_in_flight, hostile.hostile_clients)
+TABLE: tuple[Drill, ...] = (
+    stopping.requests_in_flight,
+    hostile.hostile_clients,
+    fuzz.api_fuzzed,
+    fuzz.trace_headers,
+)
