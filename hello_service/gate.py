@@ -19,7 +19,7 @@ import h11
 import hypercorn.protocol
 import structlog
 from hypercorn.config import Config, Sockets
-from hypercorn.events import Closed, Event
+from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.events import EndBody
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h11 import H11Protocol
@@ -155,6 +155,8 @@ class _Protocol(H11Protocol):
 
     async def handle(self, event: Event) -> None:
         await super().handle(event)
+        if isinstance(event, Closed):
+            await self.send(Updated(idle=False))  # else a client that is gone is waited for as long as one that is idle
         stream = self.stream
         if isinstance(stream, WSStream) and stream.buffer.length > stream.buffer.max_length:
             await self._break_off()  # Hypercorn has said 1009, and would read on for ever

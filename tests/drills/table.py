@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drills import fuzz, hostile, stopping
+from drills import fuzz, hostile, starved, stopping
 from drills.drill import Drill
 
 TABLE: tuple[Drill, ...] = (
@@ -10,4 +10,6 @@ TABLE: tuple[Drill, ...] = (
     hostile.hostile_clients,
     fuzz.api_fuzzed,
     fuzz.trace_headers,
+    starved.descriptors_run_out,
+    starved.odd_machine,
 )
