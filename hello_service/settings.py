@@ -26,14 +26,18 @@ class SettingsError(Exception):
 
 
 def mask_credentials(url: str) -> str:
-    """Return `url` without its user name and password, for logs, errors and pages."""
+    """Return `url` without user name, password and query (tokens are often there), for logs, errors and pages."""
     try:
         parts = urlsplit(url)
-        if "@" not in parts.netloc:
-            return url
-        return urlunsplit(parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}"))
     except ValueError:  # not a URL at all: nothing of it can be trusted to be no secret
         return MASK
+    if not parts.netloc and "@" in url and parts.scheme != "unix":  # as in user:password@host
+        return MASK
+    if "@" in parts.netloc:
+        parts = parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}")
+    if parts.query:
+        parts = parts._replace(query=MASK)
+    return urlunsplit(parts) if MASK in parts.netloc + parts.query else url
 
 
 def _http_url(value: str) -> str:
