@@ -111,18 +111,20 @@ VALID = re.compile(r"(?!ff)(?:00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}|(?!00
 DECIMAL = re.compile(r"[0-9]{1,20}")
 
 
-def parents(headers: dict[str, str]) -> set[tuple[int, int]]:
+def parents(headers: dict[str, str], *, whole: bool) -> set[tuple[int, int]]:
     """Return the contexts (lower 64 bits of the trace id, span id) that the standards let a service continue.
 
-    ddtrace takes Datadog's headers together or not at all: where the priority is no number, nothing is continued.
+    ddtrace takes Datadog's headers together or not at all, and where the priority is no number it may do either: `whole`
+    leaves such a context out.
     """
     found: set[tuple[int, int]] = set()
     if match := VALID.fullmatch(headers.get("traceparent", "")):
         trace, span = (int(part, 16) for part in match.groups() if part)
         found |= {(trace & (2**64 - 1), span)} if trace and span else set()
     trace_id, parent_id = headers.get("x-datadog-trace-id", ""), headers.get("x-datadog-parent-id", "0")
-    whole = re.fullmatch("-?[0-9]+", headers.get("x-datadog-sampling-priority", "0"))
-    if whole and DECIMAL.fullmatch(trace_id) and 0 < int(trace_id) < 2**64:
+    if whole and not re.fullmatch("-?[0-9]+", headers.get("x-datadog-sampling-priority", "0")):
+        return found
+    if DECIMAL.fullmatch(trace_id) and 0 < int(trace_id) < 2**64:
         found |= {(int(trace_id), int(parent_id) if DECIMAL.fullmatch(parent_id) else 0)}
     return found
 
@@ -165,10 +167,9 @@ def _by_number(agent: Agent, count: int) -> dict[int, Span]:
 
 def _linked(headers: dict[str, str], span: Span) -> bool:
     """Return whether `span` continues a context; it must be one that the headers give."""
-    allowed = parents(headers)
     context = (span["trace_id"] & (2**64 - 1), span.get("parent_id") or 0)
-    if not context[1] and context not in allowed:
-        assert not any(parent for _, parent in allowed), f"{headers} is not continued"
-        return False
-    assert context in allowed, f"{headers} made {context}, not one of {allowed}"
-    return True
+    if context in parents(headers, whole=False):
+        return True
+    assert not context[1], f"{headers} made {context}"
+    assert not any(parent for _, parent in parents(headers, whole=True)), f"{headers} is not continued"
+    return False
