@@ -111,22 +111,26 @@ VALID = re.compile(r"(?!ff)(?:00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}|(?!00
 DECIMAL = re.compile(r"[0-9]{1,20}")
 
 
-def parents(headers: dict[str, str], *, whole: bool) -> set[tuple[int, int]]:
-    """Return the contexts (lower 64 bits of the trace id, span id) that the standards let a service continue.
-
-    ddtrace takes Datadog's headers together or not at all, and where the priority is no number it may do either: `whole`
-    leaves such a context out.
-    """
+def parents(headers: dict[str, str]) -> set[tuple[int, int]]:
+    """Return the contexts (lower 64 bits of the trace id, span id) that the standards want continued, one of them."""
     found: set[tuple[int, int]] = set()
     if match := VALID.fullmatch(headers.get("traceparent", "")):
         trace, span = (int(part, 16) for part in match.groups() if part)
         found |= {(trace & (2**64 - 1), span)} if trace and span else set()
     trace_id, parent_id = headers.get("x-datadog-trace-id", ""), headers.get("x-datadog-parent-id", "0")
-    if whole and not re.fullmatch("-?[0-9]+", headers.get("x-datadog-sampling-priority", "0")):
-        return found
-    if DECIMAL.fullmatch(trace_id) and 0 < int(trace_id) < 2**64:
-        found |= {(int(trace_id), int(parent_id) if DECIMAL.fullmatch(parent_id) else 0)}
+    priority = headers.get("x-datadog-sampling-priority", "0")
+    if all(DECIMAL.fullmatch(number.removeprefix("-")) for number in (trace_id, parent_id, priority)):
+        found |= {(int(trace_id), int(parent_id))}
     return found
+
+
+def read_anyway(headers: dict[str, str]) -> int | None:
+    """Return the trace id that ddtrace reads in Datadog's header: what is no UTF-8 is passed over, as in `4é2`."""
+    told = headers.get("x-datadog-trace-id", "").encode("latin-1").decode(errors="ignore")
+    try:
+        return int(told)
+    except ValueError:
+        return None
 
 
 @drill(
@@ -168,8 +172,11 @@ def _by_number(agent: Agent, count: int) -> dict[int, Span]:
 def _linked(headers: dict[str, str], span: Span) -> bool:
     """Return whether `span` continues a context; it must be one that the headers give."""
     context = (span["trace_id"] & (2**64 - 1), span.get("parent_id") or 0)
-    if context in parents(headers, whole=False):
+    wanted = parents(headers)
+    if context in wanted or context[0] == read_anyway(headers):
         return True
     assert not context[1], f"{headers} made {context}"
-    assert not any(parent for _, parent in parents(headers, whole=True)), f"{headers} is not continued"
+    assert not any(0 < trace < 2**64 and 0 < span_id < 2**64 for trace, span_id in wanted), (
+        f"{headers} is not continued"
+    )
     return False

@@ -6,10 +6,11 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
-from running import BIN, SERVE, clean_environment, service, started
+from running import BIN, SERVE, clean_environment, eventually, service, started
 from websockets.sync.client import connect
 
 NO_AGENT = "http://127.0.0.1:1"
@@ -93,6 +94,27 @@ def test_the_remarks_are_logged_once() -> None:
     assert warnings == [
         "DD_TRACE_SAMPLE_RATE=0.5 is applied as DD_TRACE_SAMPLING_RULES='[{\"sample_rate\": 0.5}]'",
     ]
+
+
+def test_no_answer_names_the_server() -> None:
+    """Neither one of the application nor one that Hypercorn gives without it."""
+    with service(NO_AGENT) as running:
+        answers = [httpx.get(running.url, headers={"Host": host}) for host in ("localhost", "a/b")]
+
+    assert [answer.status_code for answer in answers] == [200, 400]
+    assert answers[1].json()["type"] == "urn:hello-service:problem:bad-request"
+    assert all("server" not in answer.headers for answer in answers)
+    assert all(answer.headers["X-Content-Type-Options"] == "nosniff" for answer in answers)
+
+
+def test_a_connection_is_let_go_with_its_client() -> None:
+    """Not after KEEP_ALIVE_SECONDS, which is how long one may be idle."""
+    with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600"}) as running:
+        open_files = Path(f"/proc/{running.process.pid}/fd")
+        before = len(list(open_files.iterdir()))
+        httpx.get(f"{running.url}/health")
+
+        eventually(lambda: len(list(open_files.iterdir())), lambda count: count <= before)
 
 
 def test_a_websocket_is_served() -> None:
