@@ -77,7 +77,19 @@ ROUTINE: Mapping[int, tuple[str, str]] = {
     408: ("request-timeout", "The request's body did not arrive in time."),
     413: ("too-large", "The request's body is larger than this service takes."),
     415: ("unsupported-media-type", "Send the body as application/json."),
+    431: ("headers-too-large", "The request's head is larger than this service takes."),
     500: ("internal-error", "Something went wrong here; the trace id finds the cause."),
+    501: ("not-implemented", "The body's transfer coding is none that this service knows."),
+    505: ("version-not-supported", "This service speaks HTTP/1.1."),
+}
+
+# On every answer: no browser takes it for what it is not, keeps it, runs anything in it or shows it in a frame.
+SECURITY_HEADERS: Mapping[str, str] = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
 }
 
 
@@ -106,10 +118,10 @@ def document(
 
 class _Request(Request):
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """Read the body as JSON; one that is no UTF-8 is bad JSON (RFC 8259, section 8.1) and not our error."""
+        """Read the body as JSON; one that is no UTF-8 (RFC 8259, section 8.1) or nested too deep is bad, and not our error."""
         try:
             return await super().get_json(force, silent, cache)
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, RecursionError) as error:
             return self.on_json_loading_failed(error)
 
 

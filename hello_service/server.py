@@ -1,4 +1,4 @@
-"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module alone knows Hypercorn.
+"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module and gate alone know Hypercorn.
 
 One process serves: Hypercorn's own worker pool drops requests when it stops. The stop is a budget, see
 `Settings.stop_budget_seconds`. Hypercorn's `graceful_timeout` is not trusted with it: CPython 3.12.1 and newer wait for
@@ -16,14 +16,12 @@ import sys
 import threading
 from collections.abc import Mapping
 
-import hypercorn.asyncio.run
 import structlog
 from hypercorn.asyncio import serve
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.config import Config
 
 from hello_service import logs, tracing
 from hello_service.app import create_app
+from hello_service.gate import Gate
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
 
 BACKLOG = 1024
@@ -81,16 +79,6 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-class _Connection(TCPServer):
-    """Hypercorn's, which keeps what its client closed while it was idle until `keep_alive_timeout` is over: the socket, its
-    descriptor and three tasks. Fourteen clients a second that close their connections would use up 1,024 descriptors.
-    """
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        await self.idle_task.stop()
-
-
 class Server:
     """One process that serves on `listener` until it is told to stop."""
 
@@ -139,15 +127,15 @@ class Server:
             self._drain_seconds = 0.0  # a person at a terminal: nobody routes traffic here
         self._stop.set()
 
-    def _config(self) -> Config:
-        hypercorn.asyncio.run.TCPServer = _Connection  # type: ignore[attr-defined]  # no setting names it
-        config = Config()
-        config.bind = [f"fd://{self.listener.detach()}"]
+    def _config(self) -> Gate:
+        config = Gate(self.listener)
         config.backlog = BACKLOG
         config.accesslog = None
         config.errorlog = logging.getLogger("hypercorn.error")
         config.include_server_header = False
+        # For a head, too, from the last answer on its connection.
         config.keep_alive_timeout = self.settings.keep_alive_seconds
+        config.websocket_max_message_size = self.settings.body_bytes
         config.graceful_timeout = self.settings.stop_budget_seconds + 60  # ours comes first
         return config
 

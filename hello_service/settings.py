@@ -26,14 +26,18 @@ class SettingsError(Exception):
 
 
 def mask_credentials(url: str) -> str:
-    """Return `url` without its user name and password, for logs, errors and pages."""
+    """Return `url` without user name, password and query (tokens are often there), for logs, errors and pages."""
     try:
         parts = urlsplit(url)
-        if "@" not in parts.netloc:
-            return url
-        return urlunsplit(parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}"))
     except ValueError:  # not a URL at all: nothing of it can be trusted to be no secret
         return MASK
+    if not parts.netloc and "@" in url and parts.scheme != "unix":  # as in user:password@host
+        return MASK
+    if "@" in parts.netloc:
+        parts = parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}")
+    if parts.query:
+        parts = parts._replace(query=MASK)
+    return urlunsplit(parts) if MASK in parts.netloc + parts.query else url
 
 
 def _http_url(value: str) -> str:
@@ -82,7 +86,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
-    host: str = Field("0.0.0.0", min_length=1, description="Address to listen on")  # noqa: S104 - in a container the address is not known before
+    host: str = Field("0.0.0.0", min_length=1, description="Address to listen on; `::` takes IPv6 and IPv4")  # noqa: S104 - in a container the address is not known before
     port: Port = Field(8080, description="Port to listen on; 0 takes a free one")
     upstream_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
         None, description="What `/api/relay` calls; unset: this service's own `/api/hello`"
@@ -98,7 +102,12 @@ class Settings(BaseSettings):
     upstream_body_bytes: int = Field(
         1_048_576, ge=1, le=1_073_741_824, description="Largest answer taken from the upstream"
     )
-    body_bytes: int = Field(65_536, ge=1, le=1_073_741_824, description="Largest request body taken, else 413")
+    body_bytes: int = Field(
+        65_536,
+        ge=1,
+        le=1_073_741_824,
+        description="Largest request body taken, else 413, and largest WebSocket message",
+    )
     drain_seconds: float = Field(
         5.0, ge=0, le=110, description="After SIGTERM: `/ready` says 503, requests are still served"
     )

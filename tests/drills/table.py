@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drills import agents, clients, restarts, soak, stopping, upstreams
+from drills import agents, clients, fuzz, hostile, restarts, soak, starved, stopping, upstreams
 from drills.drill import Drill
 
 TABLE: tuple[Drill, ...] = (
@@ -15,5 +15,10 @@ TABLE: tuple[Drill, ...] = (
     upstreams.misbehaving_upstream,
     upstreams.flood,
     clients.disconnects,
+    hostile.hostile_clients,
+    fuzz.api_fuzzed,
+    fuzz.trace_headers,
     soak.soak,
+    starved.descriptors_run_out,
+    starved.odd_machine,
 )

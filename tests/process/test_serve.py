@@ -97,6 +97,27 @@ def test_the_remarks_are_logged_once() -> None:
     ]
 
 
+def test_no_answer_names_the_server() -> None:
+    """Neither one of the application nor one that Hypercorn gives without it."""
+    with service(NO_AGENT) as running:
+        answers = [httpx.get(running.url, headers={"Host": host}) for host in ("localhost", "a/b")]
+
+    assert [answer.status_code for answer in answers] == [200, 400]
+    assert answers[1].json()["type"] == "urn:hello-service:problem:bad-request"
+    assert all("server" not in answer.headers for answer in answers)
+    assert all(answer.headers["X-Content-Type-Options"] == "nosniff" for answer in answers)
+
+
+def test_a_connection_is_let_go_with_its_client() -> None:
+    """Not after KEEP_ALIVE_SECONDS, which is how long one may be idle."""
+    with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600"}) as running:
+        open_files = Path(f"/proc/{running.process.pid}/fd")
+        before = len(list(open_files.iterdir()))
+        httpx.get(f"{running.url}/health")
+
+        eventually(lambda: len(list(open_files.iterdir())), lambda count: count <= before)
+
+
 def test_a_websocket_is_served() -> None:
     """Over a real socket."""
     with service(NO_AGENT) as running, connect(running.url.replace("http", "ws") + "/api/hello/ws") as client:

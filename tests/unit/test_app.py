@@ -120,6 +120,18 @@ async def test_an_unknown_route_is_404(client: _Client) -> None:
     assert problem(answer, await answer.get_json(force=True)) == (404, "not-found")
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/api/hello", "/health", "/nope", "/api/faults/error", "/api/hello/stream"]
+)
+async def test_every_answer_tells_browsers_what_not_to_do(client: _Client, path: str) -> None:
+    """Whether it succeeds or fails."""
+    headers = (await client.get(path)).headers
+
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+
+
 async def test_a_wrong_method_is_405_and_names_the_right_ones(client: _Client) -> None:
     """In the Allow header."""
     answer = await client.delete("/api/hello")

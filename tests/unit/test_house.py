@@ -17,13 +17,13 @@ MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__
 ORDER = [
     ["asgi", "settings"],
     ["problems", "launch", "tracing"],
-    ["logs", "lifecycle", "upstream", "greeting", "faults", "probes", "pages", "doctor"],
+    ["logs", "lifecycle", "upstream", "greeting", "faults", "probes", "pages", "openapi", "gate", "doctor"],
     ["relay"],
     ["app"],
     ["server"],
     ["__main__"],
 ]
-ONLY = {"ddtrace": {"tracing"}, "httpx": {"upstream"}, "httpx_aiohttp": {"upstream"}, "hypercorn": {"server"}}
+ONLY = {"ddtrace": {"tracing"}, "httpx": {"upstream"}, "httpx_aiohttp": {"upstream"}, "hypercorn": {"server", "gate"}}
 
 
 def imported(path: Path) -> set[str]:

@@ -1,0 +1,182 @@
+"""Requests that nobody would think of: made from /openapi.json, and from the grammars of trace headers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Any
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from running import Agent, Span, eventually, service, trace_agent
+from schemathesis.checks import CHECKS, load_all_checks
+
+from drills.drill import Size, drill
+
+CHECKED = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+SLOW = re.compile(r"/api/hello/stream|/api/relay")  # up to two seconds a request
+BATCH = 500
+SEED = 7
+
+
+def hypothesis_settings(examples: int) -> settings:
+    """Return settings for `examples` cases that are the same on every run and leave nothing on disk."""
+    return settings(
+        max_examples=examples,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@drill(
+    "schemathesis over `/openapi.json`",
+    "no 5xx, and each answer is as the schema says: status, media type, headers, body",
+)
+def api_fuzzed(size: Size) -> str:
+    """Valid and invalid requests to each operation, over a real socket."""
+    load_all_checks()
+    checks = CHECKS.get_by_names(list(CHECKED))
+    seen: Counter[int] = Counter()
+    with service("http://127.0.0.1:1", {"DD_TRACE_ENABLED": "false"}) as running:
+        schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
+        operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
+        for operation in operations:
+            share = size.of(3, 20) if SLOW.match(operation.path) else size.of(60, 2500)  # few have that many
+            for mode in schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE:
+                if mode is schemathesis.GenerationMode.NEGATIVE and not (list(operation.query) or list(operation.body)):
+                    continue
+                _fuzz(operation.as_strategy(generation_mode=mode), share, checks, seen)
+        assert running.stop() == 0
+    assert seen.total() >= size.of(200, 10_000), seen
+    told = ", ".join(f"{count} of {status}" for status, count in sorted(seen.items()))
+    return f"{seen.total()} requests to {len(operations)} operations answered as the schema says: {told}"
+
+
+def _fuzz(cases: Any, share: int, checks: Any, seen: Counter[int]) -> None:
+    @seed(SEED)
+    @hypothesis_settings(share)
+    @given(case=cases)
+    def ask(case: Any) -> None:
+        response = case.call_and_validate(checks=checks)
+        seen[response.status_code] += 1
+
+    ask()
+
+
+# Else ddtrace would send no trace of a caller who says that it should not be kept.
+SEND_ALL = {"DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
+HEX = "0123456789abcdef"
+
+
+def hexadecimal(length: int) -> st.SearchStrategy[str]:
+    return st.text(HEX, min_size=length, max_size=length)
+
+
+ANYTHING = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=60)
+TRACE_PARENTS = st.one_of(
+    st.builds("00-{}-{}-{}".format, hexadecimal(32), hexadecimal(16), hexadecimal(2)),
+    st.builds("{}-{}-{}-{}".format, hexadecimal(2), hexadecimal(32), hexadecimal(16), hexadecimal(2)),
+    st.builds("00-{}-{}-{}".format, hexadecimal(31), hexadecimal(17), hexadecimal(2)),
+    st.builds("00-{}-{}-{}-{}".format, hexadecimal(32), hexadecimal(16), hexadecimal(2), ANYTHING),
+    st.builds("00-{}-{}-01".format, st.just("0" * 32), hexadecimal(16)),
+    st.builds("00-{}-{}-01".format, hexadecimal(32), st.just("0" * 16)),
+    ANYTHING,
+)
+NUMBERS = st.one_of(st.integers(-(2**70), 2**130).map(str), st.just("0"), ANYTHING)
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "traceparent": TRACE_PARENTS,
+        "tracestate": st.one_of(st.builds("dd=s:{};t.dm:{},x={}".format, NUMBERS, ANYTHING, ANYTHING), ANYTHING),
+        "x-datadog-trace-id": NUMBERS,
+        "x-datadog-parent-id": NUMBERS,
+        "x-datadog-sampling-priority": st.one_of(st.integers(-5, 5).map(str), ANYTHING),
+        "x-datadog-origin": ANYTHING,
+        "x-datadog-tags": st.one_of(st.builds("_dd.p.tid={},_dd.p.dm={}".format, hexadecimal(16), ANYTHING), ANYTHING),
+        "baggage": st.one_of(st.builds("{}={}".format, ANYTHING, ANYTHING), ANYTHING),
+    },
+)
+# W3C Trace Context, section 3.2: version 00 has four fields; a later one may have more; ff and zeros are invalid.
+VALID = re.compile(r"(?!ff)(?:00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}|(?!00)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?)")  # fmt: skip
+DECIMAL = re.compile(r"[0-9]{1,20}")
+
+
+def parents(headers: dict[str, str]) -> set[tuple[int, int]]:
+    """Return the contexts (lower 64 bits of the trace id, span id) that the standards want continued, one of them."""
+    found: set[tuple[int, int]] = set()
+    if match := VALID.fullmatch(headers.get("traceparent", "")):
+        trace, span = (int(part, 16) for part in match.groups() if part)
+        found |= {(trace & (2**64 - 1), span)} if trace and span else set()
+    trace_id, parent_id = headers.get("x-datadog-trace-id", ""), headers.get("x-datadog-parent-id", "0")
+    priority = headers.get("x-datadog-sampling-priority", "0")
+    if all(DECIMAL.fullmatch(number.removeprefix("-")) for number in (trace_id, parent_id, priority)):
+        found |= {(int(trace_id), int(parent_id))}
+    return found
+
+
+def read_anyway(headers: dict[str, str]) -> int | None:
+    """Return the trace id that ddtrace reads in Datadog's header: what is no UTF-8 is passed over, as in `4é2`."""
+    told = headers.get("x-datadog-trace-id", "").encode("latin-1").decode(errors="ignore")
+    try:
+        return int(told)
+    except ValueError:
+        return None
+
+
+@drill(
+    "hypothesis over trace headers",
+    "no 5xx; a valid context of the W3C's or Datadog's is continued, whatever else the headers say, an invalid one "
+    "begins a trace of its own; each request has its span",
+)
+def trace_headers(size: Size) -> str:
+    """The spans at a real agent are compared with what the headers said."""
+    cases: list[dict[str, str]] = []
+
+    @seed(SEED)
+    @hypothesis_settings(size.of(500, 20_000))
+    @given(headers=HEADERS)
+    def make(headers: dict[str, str]) -> None:
+        cases.append(headers)
+
+    make()
+    continued = 0
+    with trace_agent() as agent, service(agent.url, SEND_ALL) as running, httpx.Client() as client:
+        for start in range(0, len(cases), BATCH):
+            batch = cases[start : start + BATCH]
+            agent.clear()
+            for number, headers in enumerate(batch):
+                told = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+                status = client.get(f"{running.url}/api/hello?number={number}", headers=told).status_code
+                assert status == 200, (status, headers)
+            spans = _by_number(agent, len(batch))
+            continued += sum(_linked(headers, spans[number]) for number, headers in enumerate(batch))
+        assert running.stop() == 0
+    return f"{len(cases)} sets of headers, all 200: {continued} contexts continued, {len(cases) - continued} new traces"
+
+
+def _by_number(agent: Agent, count: int) -> dict[int, Span]:
+    spans = eventually(agent.spans, lambda spans: len(spans) >= count)
+    return {int(span["meta"]["http.url"].rpartition("=")[2]): span for span in spans}
+
+
+def _linked(headers: dict[str, str], span: Span) -> bool:
+    """Return whether `span` continues a context; it must be one that the headers give."""
+    context = (span["trace_id"] & (2**64 - 1), span.get("parent_id") or 0)
+    wanted = parents(headers)
+    if context in wanted or context[0] == read_anyway(headers):
+        return True
+    assert not context[1], f"{headers} made {context}"
+    assert not any(0 < trace < 2**64 and 0 < span_id < 2**64 for trace, span_id in wanted), (
+        f"{headers} is not continued"
+    )
+    return False

@@ -1,0 +1,227 @@
+"""Clients that are slow, malformed or out to break something."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from running import Agent, Running, eventually, service, trace_agent
+
+from drills.drill import Size, drill
+from drills.forms import FRAMES, HANDSHAKES, REQUESTS, Form, frame, get, handshake
+
+T = TypeVar("T")
+PATIENCE = 20.0  # seconds; longer than anything here may take on a busy machine
+KEEP_ALIVE = 3.0
+LEAST_MORE_MIB = 30
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+
+
+class Wire:
+    """One connection to a service, byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, url: str, sent: bytes = b"") -> Wire:
+        """Connect, and send."""
+        address = urlsplit(url)
+        wire = cls(*await asyncio.open_connection(address.hostname, address.port))
+        await wire.send(sent)
+        return wire
+
+    async def send(self, data: bytes) -> None:
+        """Send as much as is taken."""
+        with suppress(ConnectionError):
+            self.writer.write(data)
+            await self.writer.drain()
+
+    async def rest(self) -> bytes:
+        """Return all that comes until the connection is closed."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                return await self.reader.read()
+            except ConnectionError:  # closed with something of ours unread
+                return b""
+
+    async def until(self, end: bytes) -> bytes:
+        """Return what comes up to and with `end`, or to the end of the connection."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                return await self.reader.readuntil(end)
+            except asyncio.IncompleteReadError as broken:
+                return broken.partial
+            except ConnectionError:
+                return b""
+
+    async def close(self) -> None:
+        """Close this end."""
+        self.writer.close()
+        with suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+async def told(url: str, form: Form) -> None:
+    """Be hostile once, and check what becomes of it."""
+    wire = await Wire.open(url, form.sent)
+    try:
+        answer = await (wire.rest() if form.cut else wire.until(b"\r\n\r\n"))
+    except TimeoutError as error:
+        raise AssertionError(f"{form.name}: neither answered nor cut within {PATIENCE:g} s") from error
+    await wire.close()
+    statuses = [int(status) for status in STATUS.findall(answer)]
+    assert statuses == [form.status], f"{form.name}: {statuses or answer!r}"
+
+
+async def opened(url: str, extra: bytes = b"") -> Wire:
+    """Open a WebSocket."""
+    wire = await Wire.open(url, handshake(extra))
+    assert b" 101 " in await wire.until(b"\r\n\r\n")
+    return wire
+
+
+async def framed(url: str, name: str) -> None:
+    """Send frames that are not well, and see the WebSocket closed."""
+    wire = await opened(url)
+    sending = asyncio.create_task(wire.send(FRAMES[name]))
+    answer = await wire.rest()
+    await sending
+    await wire.close()
+    assert answer[:1] in {b"", b"\x88"}, f"{name}: {answer!r}"
+
+
+async def shaken(url: str, extra: bytes) -> None:
+    """Open a WebSocket with headers that are not well, and use it."""
+    wire = await opened(url, extra)
+    await wire.send(frame(2, b"") + frame(1, b"Ada"))
+    assert b"as text" in await wire.until(b".")
+    assert b"Hello, Ada" in await wire.until(b"!")
+    await wire.close()
+
+
+async def dripping(url: str) -> float:
+    """Send a head that never ends, a byte a second; return when the connection was cut."""
+    wire = await Wire.open(url)
+    began = perf_counter()
+    ended = asyncio.create_task(wire.rest())
+    for byte in get(headers=b"X: " + b"a" * 1000):
+        await wire.send(bytes([byte]))
+        if (await asyncio.wait({ended}, timeout=1))[0]:
+            break
+    await wire.close()
+    await ended
+    return perf_counter() - began
+
+
+async def flooding(url: str) -> None:
+    """Send greetings to answer as long as they are taken, and read no answer."""
+    wire = await opened(url)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(3):
+            while True:
+                await wire.send(frame(1, b"a" * 150) * 300)
+    wire.writer.transport.abort()
+
+
+class Others:
+    """A client that is not hostile, and what it has seen."""
+
+    def __init__(self) -> None:
+        self.statuses: list[int] = []
+        self.slowest = 0.0
+
+    async def ask(self, url: str) -> None:
+        """Ask 20 times a second until cancelled."""
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            while True:
+                began = perf_counter()
+                self.statuses.append((await client.get("/api/hello")).status_code)
+                self.slowest = max(self.slowest, perf_counter() - began)
+                await asyncio.sleep(0.05)
+
+
+async def at_once(limit: int, jobs: list[Callable[[], Awaitable[T]]]) -> list[T]:
+    """Do all `jobs`, at most `limit` at once."""
+    slots = asyncio.Semaphore(limit)
+
+    async def one(job: Callable[[], Awaitable[T]]) -> T:
+        async with slots:
+            return await job()
+
+    return await asyncio.gather(*(one(job) for job in jobs))
+
+
+def descriptors(running: Running) -> int:
+    """Return how many the service has open."""
+    return sum(1 for _ in Path(f"/proc/{running.process.pid}/fd").iterdir())
+
+
+def memory_mib(running: Running) -> float:
+    """Return the service's resident memory."""
+    pages = Path(f"/proc/{running.process.pid}/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1_048_576
+
+
+@contextmanager
+def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
+    """Run a service beside an agent; afterwards nothing may be left of what was done to it."""
+    with trace_agent() as agent, service(agent.url, {"KEEP_ALIVE_SECONDS": str(KEEP_ALIVE), **settings}) as running:
+        with httpx.Client(base_url=running.url) as client:
+            client.get("/info").raise_for_status()
+        eventually(lambda: len(running.requests("/info")) == 1)
+        before = eventually(lambda: descriptors(running))
+        yield running, agent
+        with httpx.Client(base_url=running.url, timeout=PATIENCE) as client:
+            eventually(lambda: client.get("/info").json()["in_flight"], lambda count: count == 1)
+        eventually(lambda: descriptors(running), lambda count: count <= before + 1)  # one to the agent
+        assert running.stop(timeout=10) == 0
+        errors = [span["resource"] for span in agent.spans() if span["meta"].get("http.status_code", "")[:2] == "50"]
+        noise = [line for line in running.lines if "hypercorn" in line and "Traceback" in line]
+        assert not errors, errors
+        assert not noise, noise[0]
+
+
+@drill(
+    "slowloris, huge and many headers, bad chunks, request smuggling, HTTP/2 rapid reset, invalid UTF-8, WebSocket "
+    "frames oversized or malformed",
+    "refused or cut off, no 500, no crash, nothing held afterwards; others are served meanwhile",
+)
+def hostile_clients(size: Size) -> str:
+    """Each form many times, some of them at once."""
+    slow, rounds = size.of(50, 500), size.of(1, 20)
+
+    async def attack(url: str, others: Others) -> tuple[list[float], int]:
+        jobs: list[Callable[[], Awaitable[None]]] = []
+        jobs += [lambda form=form: told(url, form) for form in REQUESTS]  # type: ignore[misc]
+        jobs += [lambda name=name: framed(url, name) for name in FRAMES]  # type: ignore[misc]
+        jobs += [lambda extra=extra: shaken(url, extra) for extra in HANDSHAKES]  # type: ignore[misc]
+        asking = asyncio.create_task(others.ask(url))
+        drips = asyncio.gather(*(dripping(url) for _ in range(slow)))
+        await at_once(8, jobs * rounds)
+        await asyncio.gather(*(flooding(url) for _ in range(size.of(2, 5))))
+        cut = await drips
+        asking.cancel()
+        return cut, len(jobs) * rounds
+
+    others = Others()
+    with watched({"FAULTS": "true"}) as (running, _):
+        before = memory_mib(running)
+        cut, count = asyncio.run(attack(running.url, others))
+        more = memory_mib(running) - before
+    assert set(others.statuses) == {200}, set(others.statuses)
+    assert max(cut) < KEEP_ALIVE + PATIENCE, f"a drip was cut after {max(cut):.0f} s"
+    assert more < LEAST_MORE_MIB, f"{more:.0f} MiB more"
+    return (
+        f"{count} hostile requests and WebSockets refused or cut, {slow} drips cut after {max(cut):.1f} s at most "
+        f"(KEEP_ALIVE_SECONDS={KEEP_ALIVE:g}), no 500, {more:.0f} MiB more; meanwhile {len(others.statuses)} others "
+        f"answered 200, in {others.slowest * 1000:.0f} ms at most"
+    )

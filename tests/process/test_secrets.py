@@ -1,0 +1,98 @@
+"""Nothing secret leaves the process: marked secrets go in through every door, and all that comes out is searched."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+
+import httpx
+import pytest
+from fake_http import fake_http
+from running import SERVE, Agent, clean_environment, eventually, service
+from websockets.sync.client import connect
+
+MARK = "s3cr3t"
+ENVIRONMENT = {
+    "DD_API_KEY": f"{MARK}0123456789abcdef0123456789abcdef",
+    "DD_APP_KEY": f"{MARK}-app-key",
+    "DATABASE_SECRET": f"{MARK}-of-a-database",
+    "AWS_SECRET_ACCESS_KEY": f"{MARK}-of-aws",
+}
+HEADERS = {
+    "Authorization": f"Bearer {MARK}-bearer",
+    "Proxy-Authorization": f"Basic {MARK}-proxy",
+    "Cookie": f"session={MARK}-cookie",
+    "X-Api-Key": f"{MARK}-api-key",
+    "X-Forwarded-For": f"{MARK}-address",
+}
+QUERY = f"token={MARK}-token&password={MARK}-password&api_key={MARK}-key&secret={MARK}-secret"
+
+
+def doors(url: str) -> Iterator[httpx.Response]:
+    """Send secrets in headers, queries and bodies, to what succeeds and to what fails."""
+    with httpx.Client(base_url=url, headers=HEADERS, timeout=30) as client:
+        for path in ("/", "/api/hello", "/api/relay", "/api/faults/error", "/nope", "/info", "/docs", "/openapi.json"):
+            yield client.get(f"{path}?{QUERY}")
+        yield client.get(f"/api/hello?name=&{QUERY}")
+        yield client.delete(f"/api/hello?{QUERY}")
+        yield client.post(f"/api/hello?{QUERY}", json={"password": f"{MARK}-body"})
+        yield client.post("/api/hello", json={"name": {"password": f"{MARK}-body"}})
+        yield client.post(
+            "/api/hello", content=f'{{"password": "{MARK}-body"', headers={"Content-Type": "application/json"}
+        )
+        yield client.post("/api/hello", content=f"password={MARK}-body")
+        yield client.get("/api/hello", headers={"Host": f"ada:{MARK}-host@localhost"})
+
+
+@pytest.mark.parametrize("upstream_status", [200, 500, 302])
+def test_nothing_secret_leaves_the_process(agent: Agent, upstream_status: int) -> None:
+    """Not in spans, stats, log, answers, `/info` or what is said at the start."""
+    with fake_http({"ok": True}, upstream_status, {"Location": f"/{MARK}?x=1"}) as upstream:
+        target = upstream.url.replace("//", f"//ada:{MARK}-url@") + f"/x?token={MARK}-of-the-url"
+        with service(agent.url, {**ENVIRONMENT, "UPSTREAM_URL": target, "FAULTS": "true"}) as running:
+            answers = [f"{answer.status_code} {answer.headers} {answer.text}" for answer in doors(running.url)]
+            with connect(
+                f"{running.url.replace('http', 'ws')}/api/hello/ws?{QUERY}", additional_headers=HEADERS
+            ) as socket:
+                socket.send(f"{MARK}\0")
+                answers.append(str(socket.recv()))
+            eventually(lambda: len(running.requests()), lambda count: count >= len(answers) - 1)
+            running.stop()
+    out = {
+        "spans": json.dumps(agent.wait_for_spans(len(answers) - 1)),
+        "stats": json.dumps(eventually(agent.stats), default=str),
+        "log": "\n".join(running.lines),
+        "answers": "\n".join(answers),
+    }
+
+    assert "GET /api/relay" in out["spans"]
+    assert leaks(out) == {}
+
+
+def leaks(out: Mapping[str, str]) -> dict[str, str]:
+    """Return the surroundings of the first secret in each of `out` that holds one."""
+    found = {name: text.find(MARK) for name, text in out.items()}
+    return {name: out[name][max(0, at - 200) : at + 100] for name, at in found.items() if at >= 0}
+
+
+def test_a_start_that_fails_tells_no_secret() -> None:
+    """It names the variable and why."""
+    wrong = {"UPSTREAM_URL": f"ftp://ada:{MARK}-url@host/?token={MARK}", "DD_TRACE_AGENT_URL": f"ada:{MARK}@host"}
+    environment = clean_environment({**ENVIRONMENT, **wrong})
+    ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert ended.returncode == 1
+    assert "UPSTREAM_URL" in ended.stderr
+    assert MARK not in ended.stdout + ended.stderr
+
+
+def test_a_client_says_nothing_of_its_address(agent: Agent) -> None:
+    """No address is logged or put on spans, so that no header can make one up; ddtrace's own setting is the operator's."""
+    headers = dict.fromkeys(("X-Forwarded-For", "X-Real-IP", "Forwarded", "True-Client-IP"), "203.0.113.7")
+    with service(agent.url) as running:
+        httpx.get(f"{running.url}/api/hello", headers=headers)
+        spans = agent.wait_for_spans(1)
+        (line,) = eventually(lambda: running.requests("/api/hello"))
+
+    assert "203.0.113.7" not in json.dumps([spans, line])
