@@ -13,7 +13,7 @@ from quart import Quart, Response
 from quart.asgi import ASGIWebsocketConnection
 from quart_schema import Info, QuartSchema
 
-from hello_service import launch, logs, tracing
+from hello_service import delivery, launch, logs, tracing
 from hello_service.faults import faults
 from hello_service.greeting import greeting
 from hello_service.lifecycle import Lifecycle
@@ -59,7 +59,10 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
     app.extensions.update(
         settings=settings,
         lifecycle=Lifecycle(app, tracing.trace_id),
-        tracing_status=lambda: tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
+        tracing_status=lambda: {
+            **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
+            **delivery.current.status(),
+        },
     )
     QuartSchema(
         app,
@@ -93,4 +96,5 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
     logs.log_requests(app, settings.probe_paths, tracing.log_ids)
     if settings.dd_trace_enabled and tracing.active():
         tracing.trace(app, settings.probe_paths, settings.dd_service)
+        delivery.watch()
     return app

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 import structlog
 from hypercorn.asyncio import serve
 
-from hello_service import logs, tracing
+from hello_service import delivery, logs, tracing
 from hello_service.app import create_app
 from hello_service.gate import Gate
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
@@ -50,8 +50,13 @@ def run(environ: Mapping[str, str]) -> int:
 
 def leave(seconds: float) -> None:
     """Send the last spans; return when that is done, and end the process at once where it takes more than `seconds`."""
-    # Given the limit itself, ddtrace would return as if all were sent, and wait when the interpreter ends.
-    flush = threading.Thread(target=tracing.flush, args=(AN_HOUR,), daemon=True)
+
+    def last() -> None:
+        # Given the limit itself, ddtrace would return as if all were sent, and wait when the interpreter ends.
+        tracing.flush(AN_HOUR)
+        delivery.current.end()
+
+    flush = threading.Thread(target=last, daemon=True)
     flush.start()
     flush.join(seconds)
     if flush.is_alive():

@@ -17,18 +17,15 @@ ddtrace's ASGI middleware makes the span of a request. What it can't know of Qua
 - a WebSocket and its messages are named by the route, and what a handler does for a message belongs to that message;
 - a client that went away is tagged on the span, which otherwise would look like a success;
 - `traceresponse` (W3C Trace Context, level 2) tells the caller the trace id;
-- an outbound call's span has a resource that a person can read, and `peer.service`;
-- traces that the agent did not take are counted, and the log says once that it takes none and once that it does again.
+- an outbound call's span has a resource that a person can read, and `peer.service`.
 
 This module alone knows ddtrace.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from typing import Any, Protocol, cast
@@ -84,16 +81,11 @@ def trace(app: Quart, probes: Collection[str] = (), service: str | None = None) 
     got_websocket_exception.connect(_mark_websocket, app)
     _remember_handled_exceptions(app)
     _trace_background_tasks(app)
-    _delivery.watch(getattr(sys.modules.get("ddtrace.internal.writer"), "NativeWriter", None))
     return app
 
 
 def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return whether this process is traced, why not if it isn't, and where its spans go: JSON values, no secret.
-
-    `traces_lost` were made and will never arrive (None: this ddtrace does not let it be counted); `agent_error` is why
-    the agent takes none at the moment.
-    """
+    """Return whether this process is traced, why not if it isn't, and where its spans go: JSON values, no secret."""
     reason = None
     if not wanted:
         reason = "DD_TRACE_ENABLED is false"
@@ -104,8 +96,6 @@ def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str
         "reason": reason,
         "ddtrace": ddtrace.__version__,
         "agent": agent_url,
-        "agent_error": _delivery.error,
-        "traces_lost": _delivery.lost,
         "sampling_rules": environ.get("DD_TRACE_SAMPLING_RULES"),
     }
 
@@ -113,7 +103,6 @@ def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str
 def flush(timeout: float) -> None:
     """Send what is left to the agent, in at most `timeout` seconds. No span is made afterwards."""
     tracer.shutdown(timeout)
-    _delivery.end()
 
 
 def trace_id() -> str | None:
@@ -148,63 +137,6 @@ async def name_client_span(outgoing: ClientRequest) -> None:
     peer = hints.get("peer_service") or url.host
     span.resource = f"{outgoing.method} {peer}{route}"
     span.set_tag("peer.service", peer)
-
-
-class _Delivery:
-    """What became of the traces that ddtrace's writer was given.
-
-    Attributes:
-        lost: how many were dropped; None where it can't be counted.
-        error: why the agent takes none now; None while it does.
-    """
-
-    lost: int | None = None
-    error: str | None = None
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # spans end in one thread, and are sent in another
-        self._log = logging.getLogger(__name__)
-
-    def watch(self, writer: Any) -> None:
-        """Count what the class `writer` sends and drops. ddtrace says it to DogStatsD, or once a minute in its log."""
-        send, report = getattr(writer, "_send_payload", None), getattr(writer, "_metrics_dist", None)
-        if send is None or report is None or self.lost is not None:
-            return
-        self.lost = 0
-
-        def send_payload(of: Any, payload: bytes, count: int, *args: Any) -> None:
-            try:
-                send(of, payload, count, *args)
-            except Exception as error:
-                self._lose(count)
-                if self.error is None:
-                    self._log.warning("the agent takes no traces: %.200s", error)
-                self.error = str(error)[:200]
-                raise
-            if self.error is not None:
-                self._log.warning("the agent takes traces again, %s were lost", self.lost)
-            self.error = None
-
-        def metrics_dist(of: Any, name: str, count: int = 1, tags: list[str] | None = None) -> None:
-            if name in {"buffer.dropped.traces", "encoder.dropped.traces"}:
-                self._lose(count)
-            report(of, name, count, tags)
-
-        writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - see above
-        said = logging.getLogger(writer.__module__)
-        said.addFilter(lambda record: not str(record.msg).startswith("failed to send, dropping"))
-
-    def _lose(self, count: int) -> None:
-        with self._lock:
-            self.lost = (self.lost or 0) + count
-
-    def end(self) -> None:
-        """Say what was lost where nothing can be sent any more."""
-        if self.error is not None:
-            self._log.warning("the agent took no traces to the end, %s were lost", self.lost)
-
-
-_delivery = _Delivery()  # a process has one writer
 
 
 class _Tracing:

@@ -6,7 +6,7 @@ import argparse
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 
@@ -25,16 +25,29 @@ def row(each: Drill, size: Size) -> tuple[str, bool]:
     except AssertionError as error:
         measured, kept = f"BROKEN: {error}", False
     print(f"{each.event}: {measured} ({monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
-    return f"| {each.event} | {each.promise} | {' '.join(measured.split()).replace('|', '/')} |", kept
+    short = "" if size is Size.FULL else " (short)"
+    return f"{head(each)} {' '.join(measured.split()).replace('|', '/')}{short} |", kept
 
 
-def table(rows: list[str], size: Size) -> Iterator[str]:
-    """Yield the lines of the table, and the machine that it was measured on."""
-    yield "| event | promise | measured |"
-    yield "| --- | --- | --- |"
-    yield from rows
-    yield ""
-    yield f"Measured by `scripts/drill` at {size.value} size: CPython {platform.python_version()}, {os.cpu_count()} cores."
+def head(each: Drill) -> str:
+    """Return what a row begins with."""
+    return f"| {each.event} | {each.promise} |"
+
+
+def table(rows: Mapping[str, str]) -> str:
+    """Return the table of `rows`, by their heads."""
+    return "\n".join(["| event | promise | measured |", "| --- | --- | --- |", *rows.values()])
+
+
+def write(rows: Mapping[str, str]) -> None:
+    """Put `rows` into README's table; what was not run now stays as it was measured before."""
+    before, _, rest = README.read_text().partition(BEGIN)
+    old, _, after = rest.partition(END)
+    heads = [head(each) for each in TABLE]
+    kept = {each: line for each in heads for line in old.splitlines() if line.startswith(each)}
+    shown = {each: {**kept, **rows}.get(each, f"{each} not measured yet |") for each in heads}
+    machine = f"CPython {platform.python_version()} on {os.cpu_count()} cores"
+    README.write_text(f"{before}{BEGIN}{table(shown)}\n\nMeasured by `scripts/drill`, {machine}.\n{END}{after}")
 
 
 def main() -> int:
@@ -42,17 +55,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/drill", description=main.__doc__)
     parser.add_argument("words", nargs="*", help="run only drills with one of these words in their event")
     parser.add_argument("--short", action="store_true", help="as the tests do, in a few minutes")
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="put what was measured into README.md")
     given = parser.parse_args()
     size = Size.SHORT if given.short else Size.FULL
     chosen = [each for each in TABLE if not given.words or any(word in each.event for word in given.words)]
-    results = [row(each, size) for each in chosen]
-    text = "\n".join(table([line for line, _ in results], size))
-    print(text)
+    results = {head(each): row(each, size) for each in chosen}
+    rows = {each: line for each, (line, _) in results.items()}
+    print(table(rows))
     if given.write:
-        before, _, rest = README.read_text().partition(BEGIN)
-        README.write_text(f"{before}{BEGIN}{text}\n{END}{rest.partition(END)[2]}")
-    return 0 if all(kept for _, kept in results) else 1
+        write(rows)
+    return 0 if all(kept for _, kept in results.values()) else 1
 
 
 if __name__ == "__main__":

@@ -278,6 +278,9 @@ async def test_the_documentation_names_every_route_and_needs_no_network(client: 
 
     assert {"/api/hello", "/api/relay", "/health", "/info"} <= set(document["paths"])
     assert all(path in page for path in document["paths"])
+    assert "<code>count</code> in the query: integer, 1 to 20; <code>3</code> where it is not given" in page
+    assert "<code>name</code> in the body, <code>application/json</code>: string, 1 to 200 characters" in page
+    assert "Answers: 200, 400, 408, 413, 415, 422, 431, 500, 503" in page
     assert "http://" not in page
     assert "https://" not in page
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ddtrace.internal.writer import NativeWriter
 
-from hello_service import tracing
+from hello_service.delivery import Delivery
 
 
 class Writer:
@@ -43,14 +43,14 @@ def writer() -> Writer:
 
 
 @pytest.fixture
-def delivery(writer: Writer) -> tracing._Delivery:
+def delivery(writer: Writer) -> Delivery:
     """It watches that writer."""
-    watching = tracing._Delivery()
+    watching = Delivery()
     watching.watch(type(writer))
     return watching
 
 
-def test_an_outage_is_two_lines(writer: Writer, delivery: tracing._Delivery, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_two_lines(writer: Writer, delivery: Delivery, caplog: pytest.LogCaptureFixture) -> None:
     """However long it lasts; other errors of ddtrace are logged as ever."""
     writer.send(1)
     writer.send(2, "no answer")
@@ -69,7 +69,7 @@ def test_an_outage_is_two_lines(writer: Writer, delivery: tracing._Delivery, cap
     ]
 
 
-def test_what_is_dropped_before_it_is_sent_counts_too(writer: Writer, delivery: tracing._Delivery) -> None:
+def test_what_is_dropped_before_it_is_sent_counts_too(writer: Writer, delivery: Delivery) -> None:
     """A full buffer, a trace that is too large, one that can't be encoded; each is reported as before."""
     for name in ("buffer.dropped.traces", "buffer.accepted.traces", "buffer.dropped.bytes", "encoder.dropped.traces"):
         writer._metrics_dist(name, 2, ["reason:full"])
@@ -79,7 +79,7 @@ def test_what_is_dropped_before_it_is_sent_counts_too(writer: Writer, delivery: 
 
 
 def test_an_outage_that_does_not_end_is_summed_up(
-    writer: Writer, delivery: tracing._Delivery, caplog: pytest.LogCaptureFixture
+    writer: Writer, delivery: Delivery, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When the process ends; where nothing is amiss there is nothing to say."""
     delivery.end()
@@ -91,7 +91,7 @@ def test_an_outage_that_does_not_end_is_summed_up(
     ]
 
 
-def test_a_writer_is_watched_once(writer: Writer, delivery: tracing._Delivery) -> None:
+def test_a_writer_is_watched_once(writer: Writer, delivery: Delivery) -> None:
     """However many apps a process makes."""
     delivery.watch(type(writer))
     writer.send(2, "no answer")
@@ -102,7 +102,7 @@ def test_a_writer_is_watched_once(writer: Writer, delivery: tracing._Delivery) -
 @pytest.mark.parametrize("missing", ["_send_payload", "_metrics_dist", None])
 def test_a_ddtrace_without_them_is_left_alone(missing: str | None) -> None:
     """Nothing is counted, and nothing breaks."""
-    delivery = tracing._Delivery()
+    delivery = Delivery()
     members = {name: getattr(Writer, name) for name in ("_send_payload", "_metrics_dist") if name != missing}
     delivery.watch(type("Later", (), members) if missing else None)
 
