@@ -164,8 +164,12 @@ class _Protocol(H11Protocol):
     async def stream_send(self, event: StreamEvent) -> None:
         await super().stream_send(event)
         stream = self.stream
-        if type(event) is EndBody and isinstance(stream, WSStream) and stream.state is ASGIWebsocketState.HANDSHAKE:
+        if type(event) is not EndBody or not isinstance(stream, WSStream):
+            return
+        if stream.state is ASGIWebsocketState.HANDSHAKE:
             await self._break_off()  # Hypercorn has refused the handshake, and told neither handler nor connection
+        else:
+            self.task_group.spawn(self.send, Closed())  # the application has: Quart 0.23 leaves it open
 
     async def _break_off(self) -> None:
         await self._close_stream()

@@ -194,6 +194,7 @@ def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
     "slowloris, huge and many headers, bad chunks, request smuggling, HTTP/2 rapid reset, invalid UTF-8, WebSocket "
     "frames oversized or malformed",
     "refused or cut off, no 500, no crash, nothing held afterwards; others are served meanwhile",
+    every_python=True,
 )
 def hostile_clients(size: Size) -> str:
     """Each form many times, some of them at once."""
