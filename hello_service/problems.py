@@ -35,7 +35,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word for it
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal-error"
     headers: Mapping[str, str] = {}
-    stack: ClassVar[bool] = True  # whether the span shows where it was raised
+    stack: ClassVar[bool] = True  # whether the span shows the whole way to where it was raised
 
     def __init__(self, detail: str, fields: Sequence[Mapping[str, str]] = ()) -> None:
         super().__init__(detail)
@@ -135,8 +135,9 @@ def answer_problems(app: Quart, trace_id: TraceId) -> None:
         return Response(body, status, dict(headers), content_type=MEDIA_TYPE)
 
     async def ours(problem: Problem) -> Response:
-        if not problem.stack:
-            problem.__traceback__ = None
+        # Not without any: ddtrace would leave out type and message, too.
+        while not problem.stack and problem.__traceback__ and problem.__traceback__.tb_next:
+            problem.__traceback__ = problem.__traceback__.tb_next
         return respond(problem.status, problem.code, problem.detail, problem.fields, problem.headers)
 
     async def rejected(error: RequestSchemaValidationError) -> Response:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from drills.asking import connected
 from fake_upstream import FakeUpstream, fake_upstream
-from running import service
+from running import Agent, service
 
 NO_AGENT = "http://127.0.0.1:1"
 TRACE_HEADERS = {
@@ -128,3 +128,24 @@ async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, el
     assert answer.json()["detail"] == "The upstream answered 302."
     assert fake.paths == ["/elsewhere"]
     assert elsewhere.most == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "status", "kind", "message"),
+    [(1, 504, "Late", "The upstream did not answer in time."), (2, 503, "Saturated", "too many calls wait for one.")],
+)
+async def test_a_span_says_shortly_what_comes_in_floods(
+    agent: Agent, count: int, status: int, kind: str, message: str
+) -> None:
+    """Type, message and where it was raised, not the way there."""
+    settings = {"UPSTREAM_CONNECTIONS": "1", "UPSTREAM_WAITING": "0", "UPSTREAM_TIMEOUT_SECONDS": "0.5"}
+    async with fake_upstream() as fake:
+        with service(agent.url, {**settings, "UPSTREAM_URL": f"{fake.url}/hang"}) as running:
+            async with httpx.AsyncClient() as client:
+                answer = await client.get(f"{running.url}/api/relay?count={count}")
+    (span,) = [span for span in agent.spans() if span["name"] == "asgi.request"]
+
+    assert answer.status_code == status
+    assert span["meta"]["error.type"] == f"hello_service.problems.Upstream{kind}"
+    assert span["meta"]["error.message"].endswith(message)
+    assert span["meta"]["error.stack"].count("  File ") == 1
