@@ -1,4 +1,4 @@
-"""How the process stops: the drain, the deadline, the second signal."""
+"""How the process stops, beside what the drills show: the deadline, Ctrl-C, the last spans, what would hold it up."""
 
 from __future__ import annotations
 
@@ -24,29 +24,6 @@ class Background:
 
     def get(self, url: str) -> Future[httpx.Response]:
         return self.pool.submit(lambda: httpx.get(url, timeout=60))
-
-
-def test_a_signal_lets_requests_in_flight_end(agent: Agent) -> None:
-    """`/ready` says 503 at once, new requests are served while it drains, and no span is lost."""
-    background = Background()
-    with service(agent.url, {**FAULTS, "DRAIN_SECONDS": "1.5"}) as running:
-        slow = [background.get(f"{running.url}/api/faults/slow?seconds=1") for _ in range(20)]
-        with httpx.Client(base_url=running.url) as client:
-            eventually(lambda: client.get("/info").json()["in_flight"], lambda count: count > 20)
-            agent.clear()
-            running.process.send_signal(signal.SIGTERM)
-            ready = eventually(lambda: client.get("/ready"), lambda answer: answer.status_code == 503)
-            late = httpx.get(f"{running.url}/api/hello")
-            answers = [each.result(60) for each in slow]
-            code = running.wait()
-
-    assert ready.headers["connection"] == "close"
-    assert late.status_code == 200
-    assert [answer.status_code for answer in answers] == [200] * 20
-    assert code == 0
-    resources = [span["resource"] for span in agent.spans()]
-    assert resources.count("GET /api/faults/slow") == 20
-    assert resources.count("GET /api/hello") == 1
 
 
 def in_flight(running: Running, count: int) -> None:
@@ -103,17 +80,6 @@ def test_a_client_that_does_not_read_does_not_hold_the_exit(agent: Agent) -> Non
             code = running.stop(timeout=30)
 
     assert code == 0
-
-
-@pytest.mark.parametrize(("second", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_signal_ends_it_at_once(agent: Agent, second: signal.Signals, code: int) -> None:
-    """Whoever sends it does not want to wait."""
-    with service(agent.url, {"DRAIN_SECONDS": "100"}) as running:
-        running.process.send_signal(signal.SIGTERM)
-        eventually(lambda: [entry for entry in running.log if entry["event"] == "draining"])
-        ended = running.stop(second, timeout=5)
-
-    assert ended == code
 
 
 def test_ctrl_c_does_not_drain(agent: Agent) -> None:
