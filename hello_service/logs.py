@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, MutableMapping
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, TextIO, cast
 
@@ -16,6 +18,8 @@ from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 from hello_service.settings import Settings
 
 Ids = Callable[[], Mapping[str, str]]
+
+REQUESTS = "hello_service.request"  # the logger of requests' lines
 
 
 def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> None:
@@ -41,7 +45,8 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     last: list[Any] = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     if not text:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    formatter = structlog.stdlib.ProcessorFormatter(
+    formatter = _Formatter(
+        None if text else unified,
         foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, correlate, *last],
     )
@@ -63,6 +68,27 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+
+
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Makes a request's line by a short way where it is JSON: by structlog's it took a tenth of the request's CPU.
+
+    `unified` is what each line says of this process; None: text is wanted.
+    """
+
+    def __init__(self, unified: Mapping[str, str | None] | None, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.unified = unified
+        self.encode = json.JSONEncoder().encode
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] | None = getattr(record, "request", None)
+        if fields is None or self.unified is None:
+            record.__dict__.update(record.__dict__.pop("request", {}))
+            return super().format(record)
+        at = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        line = {"event": "request", **fields, "level": "info", "logger": REQUESTS, "timestamp": f"{at}Z"}
+        return self.encode({**line, **record.__dict__["ids"], **self.unified})
 
 
 def log_requests(app: Quart, quiet: Collection[str], ids: Ids) -> None:
@@ -88,7 +114,7 @@ class _RequestLog:
         self.app = app
         self.quiet = quiet
         self.ids = ids
-        self.log = structlog.stdlib.get_logger("hello_service.request")
+        self.log = logging.getLogger(REQUESTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope["path"] in self.quiet:
@@ -100,16 +126,19 @@ class _RequestLog:
         complete = False
 
         def write() -> None:
-            self.log.info(
-                "request",
-                method=scope.get("method", "GET"),
-                route=scope.get("logs.route"),
-                path=scope["path"],
-                status=status,
-                duration_ms=round((perf_counter() - started) * 1000, 3),
+            if not self.log.isEnabledFor(logging.INFO):
+                return
+            record = logging.LogRecord(REQUESTS, logging.INFO, "", 0, "request", None, None)
+            record.request = {
+                "method": scope.get("method", "GET"),
+                "route": scope.get("logs.route"),
+                "path": scope["path"],
+                "status": status,
+                "duration_ms": round((perf_counter() - started) * 1000, 3),
                 **({} if complete else {"incomplete": True}),
-                ids=ids,
-            )
+            }
+            record.ids = ids
+            self.log.handle(record)
 
         async def watch_send(message: Message) -> None:
             nonlocal status, complete

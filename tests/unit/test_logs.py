@@ -129,6 +129,26 @@ async def test_a_request_is_a_line() -> None:
     assert "incomplete" not in line
 
 
+async def test_a_request_is_text_on_a_terminal() -> None:
+    """With the same fields, and no other form of them beside."""
+    stream = configured(Terminal())
+    async with create_app(Settings(), {}).test_app() as app:
+        await app.test_client().get("/api/hello/Ada")
+    (line,) = [line for line in stream.getvalue().splitlines() if "hello_service.request" in line]
+
+    assert all(text in line for text in ("request", "method", "/api/hello/<name>", "200", "dd.trace_id"))
+    assert "{" not in line
+
+
+async def test_no_request_is_a_line_above_its_level() -> None:
+    """An operator's LOG_LEVEL holds for requests, too."""
+    stream = configured(io.StringIO(), log_level="ERROR")
+    async with create_app(Settings(), {}).test_app() as app:
+        await app.test_client().get("/api/hello")
+
+    assert not lines(stream)
+
+
 async def test_a_request_without_a_route_is_a_line() -> None:
     """The route is null."""
     line = await requested("/nope")
