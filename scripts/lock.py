@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 UV = "uv==0.13.9"
 # Each file is constrained by the one before, so that all of them agree on a version.
-FILES = {"run": None, "dev": "run", "test": "dev"}
+FILES = {"run": None, "dev": "run", "test": "dev", "bench": "test"}
 
 
 def declaration() -> str:

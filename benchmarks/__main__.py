@@ -1,0 +1,76 @@
+"""`scripts/bench`: measure all contestants in turn, round after round, and print one table."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import contest, endurance, measure, process, report
+
+ROUNDS, SECONDS = 3, (1, 4)  # of warm-up, and measured
+QUICK_ROUNDS, QUICK_SECONDS = 1, (1, 1)
+
+
+def measured(name: str, behind: measure.Backend, seconds: tuple[int, int]) -> dict[str, Any]:
+    """Start one contestant, measure it at its points, stop it; return what results keep of it."""
+    contestant = contest.ALL[name]
+    with measure.started(contestant, behind) as place:
+        found: dict[str, Any] = {"start_s": process.start_seconds(*place, contestant.points[0].path), "points": {}}
+        for point in contestant.points:
+            one = measure.sample(contestant, point, place, behind, seconds)
+            found["points"][point.name] = asdict(one)
+            say(f"  {name} {point.name}: {one.cpu_us:.0f} µs, {one.per_second:.0f}/s, p99 {one.p99_ms:.0f} ms")
+    return found
+
+
+def say(text: str) -> None:
+    """Tell whoever waits how far it is."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Measure, print, and keep it where that is asked for."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a look, in two minutes: one short round")
+    parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
+    parser.add_argument("--only", nargs="+", choices=contest.ALL, metavar="NAME", help=", ".join(contest.ALL))
+    parser.add_argument("--write", action="store_true", help="keep the results, and the table and picture in README.md")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, too")
+    parser.add_argument("--draw", action="store_true", help="make table and picture of the kept results anew")
+    given = parser.parse_args()
+    if given.draw:
+        report.write(report.kept())
+        return 0
+    if shutil.which("wrk") is None:
+        print("This needs wrk, and there is none on this machine: apt-get install wrk", file=sys.stderr)
+        return 1
+    began = time.monotonic()
+    names = given.only or list(contest.ALL)
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if given.quick else (ROUNDS, SECONDS)
+    results: dict[str, Any] = {"machine": report.machine(), "rounds": [], "endurance": None}
+    process.raise_file_limit()
+    with measure.backend() as behind:
+        for number in range(given.rounds or rounds):
+            say(f"round {number + 1}")
+            results["rounds"].append({name: measured(name, behind, seconds) for name in names})
+        if not given.quick and not given.only:
+            say("endurance")
+            results["endurance"] = endurance.run(behind)
+    results = report.rounded(results)
+    results["minutes"] = round((time.monotonic() - began) / 60, 1)
+    print(report.text(results))
+    if given.json:
+        report.keep(results, given.json)
+    if given.write:
+        report.keep(results, report.RESULTS)
+        report.write(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Who takes part, how each is started, and at which points it is measured."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+CONTESTANTS = "benchmarks.contestants"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A path asked for by so many clients at once."""
+
+    path: str
+    clients: int
+    longer: int = 1  # measured so many times as long: with more clients a request takes longer than a second
+
+    @property
+    def name(self) -> str:
+        """What results are kept under."""
+        return f"{self.path.rpartition('/')[2].partition('?')[0]}-{self.clients}"
+
+
+HELLO = Point("/api/hello", 64)
+RELAY_16, RELAY, RELAY_256 = (Point("/api/relay?count=1", clients) for clients in (16, 64, 256))
+RELAY_1024 = Point("/api/relay?count=1", 1024, longer=3)
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One row of the table.
+
+    Attributes:
+        title: what it is, for a reader.
+        command: its command line; {port} is the port to listen on. None: the upstream itself is asked.
+        spans: how many spans a request leaves, by path up to the `?`; untraced contestants leave none.
+        points: where it is measured.
+        environment: what it is given besides.
+    """
+
+    title: str
+    command: tuple[str, ...] | None
+    points: tuple[Point, ...] = (HELLO, RELAY)
+    spans: Mapping[str, int] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def traced(*command: str) -> tuple[str, ...]:
+    """Return `command` under ddtrace-run."""
+    return (str(BIN / "ddtrace-run"), str(BIN / command[0]), *command[1:])
+
+
+def plain(*command: str) -> tuple[str, ...]:
+    """Return `command` without ddtrace."""
+    return (str(BIN / command[0]), *command[1:])
+
+
+SERVE = plain("hello-service", "serve")
+# More connections than the defaults: at 1,024 clients everybody's calls go out at once.
+OURS = {"HOST": "127.0.0.1", "LOG_FORMAT": "json", "UPSTREAM_CONNECTIONS": "1024", "UPSTREAM_WAITING": "1024"}
+HYPERCORN = ("hypercorn", "--bind", "127.0.0.1:{port}")
+UVICORN = ("uvicorn", "--port", "{port}", "--no-access-log", "--log-level", "warning")
+GRANIAN = ("granian", "--interface", "asgi", "--port", "{port}", "--no-access-log", "--log-level", "warning")
+GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}", "--log-level", "warning")
+
+OURS_NAME = "hello_service"
+
+ALL: Mapping[str, Contestant] = {
+    "hello_service": Contestant(
+        "**hello_service** (Quart, Hypercorn)",
+        SERVE,
+        (HELLO, RELAY_16, RELAY, RELAY_256, RELAY_1024),
+        {"/api/hello": 1, "/api/relay": 2},
+        OURS,
+    ),
+    "naive": Contestant(
+        "the naive form (Quart, Hypercorn, httpx)",
+        traced(*HYPERCORN, f"{CONTESTANTS}.naive:app"),
+        spans={"/api/hello": 1, "/api/relay": 2},
+    ),
+    "flask-sync": Contestant(
+        "Flask, gunicorn sync, 4 workers, requests",
+        traced(*GUNICORN, "--workers", "4", f"{CONTESTANTS}.flask_requests:app"),
+        spans={"/api/hello": 9, "/api/relay": 10},
+    ),
+    "flask-gthread": Contestant(
+        "Flask, gunicorn gthread, 64 threads, requests",
+        traced(*GUNICORN, "--worker-class", "gthread", "--threads", "64", f"{CONTESTANTS}.flask_requests:app"),
+        spans={"/api/hello": 9, "/api/relay": 10},
+    ),
+    "fastapi": Contestant(
+        "FastAPI, uvicorn, httpx",
+        traced(*UVICORN, f"{CONTESTANTS}.fastapi_httpx:app"),
+        spans={"/api/hello": 2, "/api/relay": 3},
+    ),
+    "starlette": Contestant(
+        "Starlette, uvicorn, httpx-aiohttp",
+        traced(*UVICORN, f"{CONTESTANTS}.starlette_httpx_aiohttp:app"),
+        spans={"/api/hello": 1, "/api/relay": 4},
+    ),
+    "litestar": Contestant(
+        "Litestar, granian, httpx-aiohttp",
+        traced(*GRANIAN, f"{CONTESTANTS}.litestar_httpx_aiohttp:app"),
+        spans={"/api/hello": 1, "/api/relay": 4},
+    ),
+    "aiohttp": Contestant(
+        "aiohttp, server and client",
+        traced("python", "-m", f"{CONTESTANTS}.aiohttp_both"),
+        spans={"/api/hello": 1, "/api/relay": 3},
+    ),
+    "hello_service-untraced": Contestant(
+        "**hello_service**, untraced", SERVE, environment={**OURS, "DD_TRACE_ENABLED": "false"}
+    ),
+    "naive-untraced": Contestant("the naive form, untraced", plain(*HYPERCORN, f"{CONTESTANTS}.naive:app"), (HELLO,)),
+    "raw-hypercorn": Contestant(
+        "raw ASGI on Hypercorn, untraced", plain(*HYPERCORN, f"{CONTESTANTS}.raw:app"), (HELLO,)
+    ),
+    "raw-uvicorn": Contestant("raw ASGI on uvicorn, untraced", plain(*UVICORN, f"{CONTESTANTS}.raw:app"), (HELLO,)),
+    "raw-granian": Contestant("raw ASGI on granian, untraced", plain(*GRANIAN, f"{CONTESTANTS}.raw:app"), (HELLO,)),
+    "upstream": Contestant("the upstream itself", None, (RELAY,)),
+}

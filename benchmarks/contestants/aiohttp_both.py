@@ -1,0 +1,48 @@
+"""aiohttp, server and client; ddtrace has integrations for both, of which the server's is switched on by hand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import ClientSession, TCPConnector, web
+from ddtrace.contrib.aiohttp import trace_app
+
+CLIENT = web.AppKey("client", ClientSession)
+routes = web.RouteTableDef()
+
+
+@routes.get("/api/hello")
+async def hello(request: web.Request) -> web.Response:
+    return web.json_response({"message": f"Hello, {request.query.get('name', 'World')}!"})
+
+
+@routes.get("/api/relay")
+async def relay(request: web.Request) -> web.Response:
+    client = request.app[CLIENT]
+
+    async def call() -> dict[str, Any]:
+        async with client.get(os.environ["UPSTREAM_URL"]) as answer:
+            return {"status": answer.status, "body": await answer.json()}
+
+    answers = await asyncio.gather(*(call() for _ in range(int(request.query.get("count", "1")))))
+    return web.json_response({"answers": answers})
+
+
+async def held_open(app: web.Application) -> AsyncIterator[None]:
+    async with ClientSession(connector=TCPConnector(limit=1024)) as app[CLIENT]:
+        yield
+
+
+def main() -> None:
+    app = web.Application()
+    app.add_routes(routes)
+    app.cleanup_ctx.append(held_open)
+    trace_app(app)
+    web.run_app(app, host="127.0.0.1", port=int(os.environ["PORT"]), access_log=None, print=None)
+
+
+if __name__ == "__main__":
+    main()

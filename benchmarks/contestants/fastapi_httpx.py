@@ -1,0 +1,47 @@
+"""FastAPI on uvicorn, httpx as it comes; ddtrace has an integration."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+import httpx
+from fastapi import FastAPI, Query, Request
+from pydantic import BaseModel
+
+
+class Greeting(BaseModel):
+    message: str
+
+
+class Relayed(BaseModel):
+    status: int
+    body: Any
+
+
+class Relay(BaseModel):
+    answers: list[Relayed]
+
+
+@asynccontextmanager
+async def held_open(app: FastAPI) -> AsyncIterator[None]:
+    async with httpx.AsyncClient() as app.state.client:
+        yield
+
+
+app = FastAPI(lifespan=held_open)
+
+
+@app.get("/api/hello")
+async def hello(name: str = "World") -> Greeting:
+    return Greeting(message=f"Hello, {name}!")
+
+
+@app.get("/api/relay")
+async def relay(request: Request, count: Annotated[int, Query(ge=1, le=20)] = 1) -> Relay:
+    client: httpx.AsyncClient = request.app.state.client
+    answers = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
+    return Relay(answers=[Relayed(status=answer.status_code, body=answer.json()) for answer in answers])

@@ -1,0 +1,26 @@
+"""The older guide: Flask, gunicorn, requests; its calls go out one after another."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import requests
+from flask import Flask, request
+from requests.adapters import HTTPAdapter
+
+app = Flask(__name__)
+session = requests.Session()
+session.mount("http://", HTTPAdapter(pool_maxsize=64))
+
+
+@app.get("/api/hello")
+def hello() -> dict[str, str]:
+    return {"message": f"Hello, {request.args.get('name', 'World')}!"}
+
+
+@app.get("/api/relay")
+def relay() -> dict[str, Any]:
+    url = os.environ["UPSTREAM_URL"]
+    answers = [session.get(url, timeout=5) for _ in range(request.args.get("count", 1, int))]
+    return {"answers": [{"status": answer.status_code, "body": answer.json()} for answer in answers]}

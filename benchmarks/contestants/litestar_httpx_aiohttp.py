@@ -1,0 +1,36 @@
+"""Litestar on granian, aiohttp behind httpx's interface; ddtrace has no integration, so its ASGI middleware."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from ddtrace.contrib.asgi import TraceMiddleware
+from httpx_aiohttp import HttpxAiohttpClient
+from litestar import Litestar, get
+from litestar.datastructures import State
+
+
+@asynccontextmanager
+async def held_open(app: Litestar) -> AsyncIterator[None]:
+    async with HttpxAiohttpClient(limits=httpx.Limits(max_connections=1024)) as app.state.client:
+        yield
+
+
+async def hello(name: str = "World") -> dict[str, str]:
+    return {"message": f"Hello, {name}!"}
+
+
+async def relay(state: State, count: int = 1) -> dict[str, Any]:
+    client: httpx.AsyncClient = state.client
+    answers = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
+    return {"answers": [{"status": answer.status_code, "body": answer.json()} for answer in answers]}
+
+
+app = TraceMiddleware(
+    Litestar([get("/api/hello")(hello), get("/api/relay")(relay)], lifespan=[held_open], openapi_config=None)
+)

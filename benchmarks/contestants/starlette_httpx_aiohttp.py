@@ -1,0 +1,35 @@
+"""Starlette on uvicorn, aiohttp behind httpx's interface; ddtrace has an integration."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+from httpx_aiohttp import HttpxAiohttpClient
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+
+@asynccontextmanager
+async def held_open(app: Starlette) -> AsyncIterator[None]:
+    async with HttpxAiohttpClient(limits=httpx.Limits(max_connections=1024)) as app.state.client:
+        yield
+
+
+async def hello(request: Request) -> JSONResponse:
+    return JSONResponse({"message": f"Hello, {request.query_params.get('name', 'World')}!"})
+
+
+async def relay(request: Request) -> JSONResponse:
+    client: httpx.AsyncClient = request.app.state.client
+    count = int(request.query_params.get("count", "1"))
+    answers = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
+    return JSONResponse({"answers": [{"status": answer.status_code, "body": answer.json()} for answer in answers]})
+
+
+app = Starlette(routes=[Route("/api/hello", hello), Route("/api/relay", relay)], lifespan=held_open)

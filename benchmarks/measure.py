@@ -1,0 +1,158 @@
+"""One contestant at one point: load from wrk on one core, the contestant on the other, and what both cost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import process
+from benchmarks.contest import Contestant, Point
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+SETTLE_SECONDS = 15.0  # longest wait for the last spans
+STILL_SECONDS = 1.5  # nothing more comes after so long; the tracer sends once a second
+# The same for all: what talks to the agent besides spans is off, so that only requests cost.
+TRACER = {
+    "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
+    "DD_REMOTE_CONFIGURATION_ENABLED": "false",
+    "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One contestant at one point in one round."""
+
+    cpu_us: float  # of the process tree, a request
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    failures: int
+    answered: int
+    sent: int  # those included that the end of the load cut off
+    spans_due: int  # of all that were answered
+    spans: int
+    rss_mib: float
+    other_core: float  # share of the other core that load, sink and upstream used
+
+
+class Backend:
+    """Sink and upstream, and what they say."""
+
+    def __init__(self, tree: process.Tree, ports: Mapping[str, int]) -> None:
+        self.tree, self.sink, self.upstream = tree, ports["sink"], ports["upstream"]
+
+    def clear(self) -> None:
+        """Forget the spans that came."""
+        process.get(self.sink, "/clear")
+
+    def spans(self) -> int:
+        """Return how many spans came since."""
+        count: int = json.loads(process.get(self.sink, "/count")[1])["spans"]
+        return count
+
+    def settle(self, due: int | None, busy: Callable[[], float]) -> int:
+        """Wait until the spans due (None: it is not known how many) are here, or nothing more comes, and `busy` (CPU
+        seconds) stands still; return how many came.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        seen, changed = (-1, -1.0), time.monotonic()
+        while time.monotonic() < deadline:
+            now = (self.spans(), busy())
+            if now[0] != seen[0] or now[1] - seen[1] > 0.02:
+                seen, changed = now, time.monotonic()
+            quiet = time.monotonic() - changed
+            if quiet > STILL_SECONDS or (due is not None and seen[0] >= due and quiet > STILL_SECONDS / 5):
+                break
+            time.sleep(0.05)
+        return seen[0]
+
+
+@contextmanager
+def backend() -> Iterator[Backend]:
+    """Run sink and upstream on the other core."""
+    command = [sys.executable, "-m", "benchmarks.backend"]
+    with process.running(command, os.environ, process.OTHER_CORE, subprocess.PIPE) as tree:
+        assert tree.process.stdout is not None  # noqa: S101 - it is a pipe
+        yield Backend(tree, json.loads(tree.process.stdout.readline()))
+        tree.process.stdout.close()
+
+
+@contextmanager
+def started(contestant: Contestant, behind: Backend) -> Iterator[tuple[int, process.Tree]]:
+    """Run `contestant` on its core; yield its port and its processes. The upstream runs already."""
+    if contestant.command is None:
+        yield behind.upstream, behind.tree
+        return
+    port = process.free_port()
+    command = [part.format(port=port) for part in contestant.command]
+    with process.running(command, environment(contestant, port, behind), process.CONTESTANT_CORE) as tree:
+        yield port, tree
+
+
+def environment(contestant: Contestant, port: int, behind: Backend) -> dict[str, str]:
+    """Return what `contestant` is started with: nothing that configures a tracer or a service but what is given here."""
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "LC_ALL"}}
+    shared = {
+        **TRACER,
+        "DD_TRACE_AGENT_URL": f"http://127.0.0.1:{behind.sink}",
+        "UPSTREAM_URL": f"http://127.0.0.1:{behind.upstream}/",
+        "PORT": str(port),
+        "PYTHONPATH": str(process.ROOT),
+    }
+    return {**kept, **shared, **contestant.environment}
+
+
+def wrk(port: int, point: Point, seconds: int) -> dict[str, Any]:
+    """Send requests for `seconds` and return what wrk.lua says of them."""
+    command = ["taskset", "--cpu-list", str(process.OTHER_CORE), "wrk", "--threads", "1", "--latency"]
+    command += ["--connections", str(point.clients), "--duration", f"{seconds}s", "--timeout", "10s"]
+    command += ["--script", str(SCRIPT), f"http://127.0.0.1:{port}{point.path}"]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    said: dict[str, Any] = json.loads(ended.stdout.rpartition("JSON ")[2])
+    return said
+
+
+def sample(
+    contestant: Contestant, point: Point, place: tuple[int, process.Tree], behind: Backend, seconds: tuple[int, int]
+) -> Sample:
+    """Measure `contestant` at `point`: `place` is its port and its processes; `seconds` of warm-up and of measurement."""
+    (port, tree), (warm_up, measured) = place, seconds
+    wrk(port, point, warm_up)
+    behind.settle(None, tree.cpu_seconds)
+    behind.clear()
+    cpu, other = tree.cpu_seconds(), behind.tree.cpu_seconds() + _children_seconds()
+    said = wrk(port, point, measured * point.longer)
+    cpu = tree.cpu_seconds() - cpu
+    other = behind.tree.cpu_seconds() + _children_seconds() - other
+    spans_each = contestant.spans.get(point.path.partition("?")[0], 0)
+    due = said["answered"] * spans_each
+    spans = behind.settle(due, tree.cpu_seconds)
+    requests = (said["answered"] + said["sent"]) / 2  # those that the end cut off were half done, on average
+    return Sample(
+        cpu_us=cpu / max(requests, 1) * 1e6,
+        per_second=said["answered"] / said["seconds"],
+        p50_ms=said["p50_ms"],
+        p99_ms=said["p99_ms"],
+        failures=said["failures"],
+        answered=said["answered"],
+        sent=said["sent"],
+        spans_due=due,
+        spans=spans,
+        rss_mib=tree.resident_mib(),
+        other_core=other / said["seconds"],
+    )
+
+
+def _children_seconds() -> float:
+    """Return the CPU time of the children of this process that have ended: wrk."""
+    used = os.times()
+    return used.children_user + used.children_system

@@ -1,0 +1,131 @@
+"""Processes of the benchmark: started on a core, watched through /proc, ended with all that they started."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TICKS = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+CORES = sorted(os.sched_getaffinity(0))
+CONTESTANT_CORE, OTHER_CORE = CORES[0], CORES[-1]
+
+
+def raise_file_limit() -> None:
+    """Let this process, and those that it starts, open as many files as they may: 1,024 clients need more than 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """GET `path` over a connection of its own; return status and body."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+class Tree:
+    """A process and all that it has started."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+
+    def pids(self) -> list[int]:
+        """Return the ids of those that run, the first one's first."""
+        children: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            if fields := _fields(stat):
+                children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+        found = [self.process.pid]
+        for pid in found:
+            found += children.get(pid, [])
+        return found
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of all, of those that have ended, too."""
+        spent = [_fields(Path(f"/proc/{pid}/stat")) for pid in self.pids()]
+        return sum(int(tick) for fields in spent if fields for tick in fields[11:15]) / TICKS
+
+    def resident_mib(self) -> float:
+        """Return the resident memory of all."""
+        resident = [_fields(Path(f"/proc/{pid}/stat")) for pid in self.pids()]
+        return sum(int(fields[21]) for fields in resident if fields) * PAGE_BYTES / 2**20
+
+
+def _fields(stat: Path) -> list[str]:
+    """Return the fields of a /proc/PID/stat from the third (the state) on; none where the process is gone."""
+    try:
+        return stat.read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+@contextmanager
+def running(
+    command: Sequence[str], environment: Mapping[str, str], core: int, stdout: int = subprocess.DEVNULL
+) -> Iterator[Tree]:
+    """Run `command` on `core` for as long as the block lasts."""
+    process = subprocess.Popen(
+        ["taskset", "--cpu-list", str(core), *command],
+        cwd=ROOT,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield Tree(process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+        _end_group(process)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of the session that began with `process`."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def start_seconds(port: int, tree: Tree, path: str) -> float:
+    """Wait for the first 200 and return how long it took; `tree` must have been started just before.
+
+    Raises:
+        RuntimeError: when it ended, or gave no 200 in time.
+    """
+    began = time.monotonic()
+    while time.monotonic() - began < START_SECONDS:
+        if tree.process.poll() is not None:
+            break
+        try:
+            if get(port, path)[0] == 200:
+                return time.monotonic() - began
+        except (OSError, HTTPException):
+            time.sleep(0.005)
+    raise RuntimeError(f"it does not serve: {' '.join(map(str, tree.process.args))}")  # type: ignore[arg-type]

@@ -1,0 +1,120 @@
+"""`scripts/profile`: what the CPU of a request is spent on, by layer and by function, under load.
+
+py-spy looks at the stack 500 times a second; a sample counts for the innermost layer that is on it. So the standard
+library's work counts for whoever asked for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks import measure, process
+from benchmarks.contest import ALL, BIN, HELLO, OURS_NAME, RELAY, Point
+
+RATE = 500
+SECONDS = 20
+WARM_UP_SECONDS = 1
+TOP = 10
+FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]*?)(?::\d+)?\)$")
+# Innermost first is how a stack is read: the first of these on it has the sample.
+LAYERS = {
+    "ddtrace/": "ddtrace",
+    "hello_service/": "hello_service",
+    "httpx_aiohttp/": "httpx",
+    "httpx/": "httpx",
+    "aiohttp/": "aiohttp",
+    "yarl/": "aiohttp",
+    "quart_schema/": "quart-schema, pydantic",
+    "pydantic/": "quart-schema, pydantic",
+    "werkzeug/": "Quart, Werkzeug",
+    "flask/": "Quart, Werkzeug",
+    "quart/": "Quart, Werkzeug",
+    "h11/": "Hypercorn, h11",
+    "hypercorn/": "Hypercorn, h11",
+}
+
+
+def frames(stack: str) -> list[tuple[str, str]]:
+    """Return the frames of a collapsed stack as (file, function), the outermost first; files as they are imported."""
+    found = [match for part in stack.split(";") if (match := FRAME.match(part))]
+    return [
+        (match["file"].rpartition("site-packages/")[2].rpartition("/tmp/")[2], match["function"])  # noqa: S108 - no file
+        for match in found
+    ]
+
+
+def layer(stack: list[tuple[str, str]]) -> str:
+    """Return the layer that a stack's sample counts for."""
+    for file, _ in reversed(stack):
+        for prefix, name in LAYERS.items():
+            if file.startswith(prefix) or f"/{prefix}" in file:
+                return name
+    return "asyncio"
+
+
+def counted(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
+    """Return samples by layer, and by function with all that it calls; samples without a Python frame are left out."""
+    layers: Counter[str] = Counter()
+    functions: Counter[str] = Counter()
+    for line in lines:
+        stack, _, count = line.rpartition(" ")
+        if found := frames(stack):
+            layers[layer(found)] += int(count)
+            functions.update({f"{file} {function}": int(count) for file, function in found})
+    return layers, functions
+
+
+def recorded(point: Point, seconds: int) -> list[str]:
+    """Load this service at `point` and return the collapsed stacks that py-spy saw."""
+    contestant = ALL[OURS_NAME]
+    with (
+        measure.backend() as behind,
+        measure.started(contestant, behind) as (port, tree),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        process.start_seconds(port, tree, HELLO.path)
+        measure.wrk(port, point, WARM_UP_SECONDS)
+        stacks = Path(folder, "stacks")
+        command = [
+            str(BIN / "py-spy"),
+            "record",
+            "--rate",
+            str(RATE),
+            "--duration",
+            f"{seconds}",
+            "--format",
+            "raw",
+        ]
+        command += ["--output", str(stacks), "--pid", str(tree.pids()[-1])]
+        watching = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        measure.wrk(port, point, seconds + WARM_UP_SECONDS)
+        if watching.wait() != 0:
+            sys.exit("py-spy may not look at other processes here: it needs root, or ptrace_scope 0")
+        return stacks.read_text().splitlines()
+
+
+def main() -> None:
+    """Profile both endpoints, or the one that is named."""
+    parser = argparse.ArgumentParser(prog="scripts/profile", description=__doc__)
+    parser.add_argument("endpoint", nargs="?", choices=["hello", "relay"], help="default: both")
+    parser.add_argument("--seconds", type=int, default=SECONDS)
+    parser.add_argument("--functions", type=int, default=0, metavar="N", help="list also the N costliest functions")
+    given = parser.parse_args()
+    for point in (HELLO, RELAY):
+        if given.endpoint not in {None, point.name.partition("-")[0]}:
+            continue
+        layers, functions = counted(recorded(point, given.seconds))
+        print(f"{point.path}, {layers.total():,} samples")
+        for name, count in [*layers.most_common(TOP), *functions.most_common(given.functions)]:
+            print(f"  {count / layers.total():6.1%}  {name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+-- Says as JSON what a run of wrk measured. `sent` counts what was asked, the requests that the end cut off included.
+local threads = {}
+
+function setup(thread)
+  table.insert(threads, thread)
+end
+
+function init(_)
+  sent = -1 -- wrk asks for one request that it does not send
+  asked = wrk.format()
+end
+
+function request()
+  sent = sent + 1
+  return asked
+end
+
+function done(summary, latency, _)
+  local all = 0
+  for _, thread in ipairs(threads) do
+    all = all + thread:get("sent")
+  end
+  local e = summary.errors
+  io.write(string.format(
+    '\nJSON {"answered": %d, "sent": %d, "seconds": %.6f, "failures": %d, "p50_ms": %.3f, "p99_ms": %.3f}\n',
+    summary.requests, all, summary.duration / 1e6, e.connect + e.read + e.write + e.status + e.timeout,
+    latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
+end

@@ -1,0 +1,130 @@
+"""The arithmetic of scripts/bench, and that README shows what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from benchmarks import figures, picture, profile, report
+from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY, Point
+
+ROOT = Path(__file__).parents[2]
+CONTESTANTS = sorted(path.stem for path in (ROOT / "benchmarks" / "contestants").glob("[!_]*.py"))
+
+
+def sample(cpu_us: float, **others: float) -> dict[str, float]:
+    measured = {"per_second": 100, "p50_ms": 1, "p99_ms": 2, "failures": 0, "answered": 10, "sent": 12, "spans_due": 10}
+    return {"cpu_us": cpu_us, **measured, "spans": 10, "rss_mib": 90, "other_core": 0.1, **others}
+
+
+def one_round(points: dict[str, dict[Point, dict[str, float]]]) -> dict[str, Any]:
+    return {
+        name: {"start_s": 1.5, "points": {point.name: measured for point, measured in each.items()}}
+        for name, each in points.items()
+    }
+
+
+def results(*rounds: dict[str, Any]) -> figures.Results:
+    machine = {"python": "3.13.0", "cores": 2, "packages": {"ddtrace": "4.16.0"}}
+    return {"machine": machine, "rounds": list(rounds), "endurance": None, "minutes": 1.0}
+
+
+OURS, NAIVE = (OURS_NAME, HELLO, "cpu_us"), ("naive", HELLO, "cpu_us")
+THREE = results(
+    *(
+        one_round({OURS_NAME: {HELLO: sample(ours)}, "naive": {HELLO: sample(naive)}})
+        for ours, naive in ((100, 200), (300, 400), (90, 300))
+    )
+)
+
+
+def test_a_ratio_is_made_within_its_round() -> None:
+    """Its median is not the ratio of the medians: a round in which the machine was slow was slow for both."""
+    assert figures.ratio(THREE, OURS, NAIVE) == figures.Spread(0.5, 0.3, 0.75)
+    assert figures.middle(THREE, OURS) == 100
+    assert str(figures.ratio(THREE, OURS, NAIVE)) == "0.50 (0.30 to 0.75)"
+
+
+def test_what_was_not_measured_is_nothing() -> None:
+    """Neither zero nor an error, in a run of a few contestants."""
+    assert figures.ratio(THREE, OURS, ("aiohttp", HELLO, "cpu_us")) is None
+    assert figures.middle(THREE, (OURS_NAME, RELAY, "cpu_us")) is None
+    assert figures.lost(THREE, "aiohttp") == 0
+
+
+def test_spans_that_never_arrived_are_lost() -> None:
+    """More than are due are those of requests that the end of the load cut off: they make up for none."""
+    lossy = results(
+        one_round({OURS_NAME: {HELLO: sample(1, spans=7), RELAY: sample(1, spans=99)}}),
+        one_round({OURS_NAME: {HELLO: sample(1, spans=9, failures=2)}}),
+    )
+
+    assert figures.lost(lossy, OURS_NAME) == 4
+    assert figures.total(lossy, OURS_NAME, "failures") == 2
+
+
+def test_a_target_has_a_side() -> None:
+    """Cost must be below it, requests a second above."""
+    at_most = next(target for target in figures.TARGETS if not target.at_least)
+    at_least = next(target for target in figures.TARGETS if target.at_least)
+
+    assert [at_most.reached(at_most.limit + change) for change in (-0.1, 0, 0.1)] == [True, True, False]
+    assert [at_least.reached(at_least.limit + change) for change in (-0.1, 0, 0.1)] == [False, True, True]
+
+
+def test_a_target_that_was_missed_is_said() -> None:
+    """In the table of targets."""
+    (row,) = [line for line in report.targets(THREE) if "naive" in line]
+
+    assert row.endswith("| ≤ 0.8 | 0.50 (0.30 to 0.75) | yes |")
+    slow = results(one_round({OURS_NAME: {HELLO: sample(9)}, "naive": {HELLO: sample(10)}}))
+    assert "| **no** |" in "\n".join(report.targets(slow))
+
+
+@pytest.mark.parametrize("path", report.parts(THREE), ids=lambda path: path.parent.name)
+def test_the_tables_are_those_of_the_kept_results(path: Path) -> None:
+    """`scripts/bench --draw` makes them anew."""
+    between = path.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
+
+    assert between == report.parts(report.kept())[path] + "\n"
+
+
+def test_the_picture_is_that_of_the_kept_results() -> None:
+    """Each traced contestant has a bar in both groups, the least first."""
+    kept = report.kept()
+    drawn = report.PICTURE.read_text()
+    texts = [text.text or "" for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    costs = [int(text.removesuffix(" µs").replace(",", "")) for text in texts if text.endswith(" µs")]
+    traced = [contestant.title.replace("**", "") for contestant in ALL.values() if contestant.spans]
+
+    assert drawn == picture.draw(kept)
+    assert all(texts.count(title) == 2 for title in traced)
+    half = len(costs) // 2
+    assert costs == sorted(costs[:half]) + sorted(costs[half:])
+
+
+def test_every_contestant_takes_part() -> None:
+    """Each file of benchmarks/contestants is started by one, and each is a file."""
+    commands = " ".join(part for contestant in ALL.values() for part in contestant.command or ())
+
+    assert all(f"benchmarks.contestants.{name}" in commands for name in CONTESTANTS)
+    assert {part.partition(":")[0].rpartition(".")[2] for part in commands.split() if ".contestants." in part} == set(
+        CONTESTANTS
+    )
+
+
+def test_a_sample_counts_for_the_innermost_layer() -> None:
+    """What the standard library does is done for whoever asked; a thread without a Python frame is nobody's."""
+    stacks = [
+        "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);dumps (/lib/json/__init__.py:3) 5",
+        "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);send (/v/site-packages/h11/a.py:3) 2",
+        "run (asyncio/base_events.py:1) 1",
+        " 70",
+    ]
+    layers, functions = profile.counted(stacks)
+
+    assert layers == {"Quart, Werkzeug": 5, "Hypercorn, h11": 2, "asyncio": 1}
+    assert functions["quart/app.py handle"] == 7
