@@ -82,10 +82,13 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         self.encode = json.JSONEncoder().encode
 
     def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, Any] | None = getattr(record, "request", None)
-        if fields is None or self.unified is None:
-            record.__dict__.update(record.__dict__.pop("request", {}))
+        if record.name != REQUESTS:
             return super().format(record)
+        fields: dict[str, Any] = record.__dict__["request"]
+        if self.unified is None:
+            shown = logging.makeLogRecord({**record.__dict__, **fields})
+            del shown.__dict__["request"]
+            return super().format(shown)
         at = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
         line = {"event": "request", **fields, "level": "info", "logger": REQUESTS, "timestamp": f"{at}Z"}
         return self.encode({**line, **record.__dict__["ids"], **self.unified})

@@ -56,6 +56,15 @@ def test_an_event_is_a_json_line_with_its_ids(logger: str) -> None:
     }
 
 
+def test_a_library_may_say_request_of_its_own() -> None:
+    """A field of that name makes no request's line of it."""
+    stream = configured(io.StringIO())
+    logging.getLogger("a").info("sent", extra={"request": "GET /"})
+    (line,) = lines(stream)
+
+    assert (line["event"], line["request"], line["logger"]) == ("sent", "GET /", "a")
+
+
 def test_an_exception_stays_on_its_line() -> None:
     """With its stack, in a field."""
     stream = configured(io.StringIO())
