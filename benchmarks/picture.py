@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY, Point
 from benchmarks.figures import Results, middle
 
-WIDTH, LEFT, ROW, TOP = 860, 290, 22, 34
+WIDTH, LEFT, ROW, TOP = 900, 320, 22, 34
 BARS = WIDTH - LEFT - 90
 OURS, PEER = "#632ca6", "#9aa0a6"
 HEAD = (

@@ -23,21 +23,28 @@ SECONDS = 20
 WARM_UP_SECONDS = 1
 TOP = 10
 FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]*?)(?::\d+)?\)$")
-# Innermost first is how a stack is read: the first of these on it has the sample.
+# A stack is read from its innermost frame on: the first of these that is met has the sample. The longest prefix first.
 LAYERS = {
-    "ddtrace/": "ddtrace",
-    "hello_service/": "hello_service",
+    "ddtrace/contrib/": "ddtrace: integrations",
+    "ddtrace/internal/writer/": "ddtrace: writer",
+    "ddtrace/propagation/": "ddtrace: propagation",
+    "ddtrace/": "ddtrace: spans",
+    "hello_service/server.py": "asyncio",
+    "hello_service/logs.py": "hello_service: log line",
+    "hello_service/tracing.py": "hello_service: tracing.py",
+    "hello_service/": "hello_service: all else",
+    "structlog/": "hello_service: log line",
     "httpx_aiohttp/": "httpx",
     "httpx/": "httpx",
     "aiohttp/": "aiohttp",
     "yarl/": "aiohttp",
     "quart_schema/": "quart-schema, pydantic",
     "pydantic/": "quart-schema, pydantic",
-    "werkzeug/": "Quart, Werkzeug",
-    "flask/": "Quart, Werkzeug",
-    "quart/": "Quart, Werkzeug",
-    "h11/": "Hypercorn, h11",
-    "hypercorn/": "Hypercorn, h11",
+    "werkzeug/": "Werkzeug",
+    "flask/": "Quart",
+    "quart/": "Quart",
+    "h11/": "h11",
+    "hypercorn/": "Hypercorn",
 }
 
 

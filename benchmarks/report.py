@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import picture
 from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY
-from benchmarks.figures import TARGETS, Results, lost, middle, ratio, total
+from benchmarks.figures import TARGETS, Results, lost, middle, ratio, total, value
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -77,8 +77,8 @@ def concurrency(results: Results) -> Iterator[str]:
             _number(middle(results, (OURS_NAME, point, field)))
             for field in ("cpu_us", "per_second", "p50_ms", "p99_ms")
         ]
-        failures = sum(each[OURS_NAME]["points"][point.name]["failures"] for each in results["rounds"])
-        yield f"| {point.clients:,} | {' | '.join(cells)} | {failures} |"
+        failures = sum(value(each, (OURS_NAME, point, "failures")) or 0 for each in results["rounds"])
+        yield f"| {point.clients:,} | {' | '.join(cells)} | {failures:.0f} |"
 
 
 def targets(results: Results) -> Iterator[str]:
