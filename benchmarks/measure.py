@@ -18,7 +18,7 @@ from benchmarks.contest import Contestant, Point
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 SETTLE_SECONDS = 15.0  # longest wait for the last spans
-STILL_SECONDS = 1.5  # nothing more comes after so long; the tracer sends once a second
+STILL_SECONDS = 1.2  # nothing more comes after so long; the tracer sends once a second
 # The same for all: what talks to the agent besides spans is off, so that only requests cost.
 TRACER = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
@@ -70,7 +70,7 @@ class Backend:
             if now[0] != seen[0] or now[1] - seen[1] > 0.02:
                 seen, changed = now, time.monotonic()
             quiet = time.monotonic() - changed
-            if quiet > STILL_SECONDS or (due is not None and seen[0] >= due and quiet > STILL_SECONDS / 5):
+            if quiet > STILL_SECONDS or (due is not None and seen[0] >= due and quiet > STILL_SECONDS / 4):
                 break
             time.sleep(0.05)
         return seen[0]
@@ -126,8 +126,9 @@ def sample(
 ) -> Sample:
     """Measure `contestant` at `point`: `place` is its port and its processes; `seconds` of warm-up and of measurement."""
     (port, tree), (warm_up, measured) = place, seconds
-    wrk(port, point, warm_up)
-    behind.settle(None, tree.cpu_seconds)
+    if warm_up:
+        wrk(port, point, warm_up)
+    behind.settle(None if contestant.spans else 0, tree.cpu_seconds)
     behind.clear()
     cpu, other = tree.cpu_seconds(), behind.tree.cpu_seconds() + _children_seconds()
     said = wrk(port, point, measured * point.longer)

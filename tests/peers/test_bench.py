@@ -62,10 +62,10 @@ def test_every_point_is_measured(measured: tuple[str, dict[str, Any]]) -> None:
 
 
 def test_no_span_is_lost(measured: tuple[str, dict[str, Any]]) -> None:
-    """What arrived is what was due, and at most what the requests besides left that the end cut off."""
+    """What arrived is what was due, and at most what requests besides left: those cut off at the end, and the first one."""
     for sample in measured[1]["rounds"][0][OURS_NAME]["points"].values():
         each = 1 if sample["spans_due"] == sample["answered"] else 2
-        assert sample["spans_due"] <= sample["spans"] <= each * sample["sent"]
+        assert sample["spans_due"] <= sample["spans"] <= each * sample["sent"] + 1
 
 
 def test_it_prints_the_tables(measured: tuple[str, dict[str, Any]]) -> None:
