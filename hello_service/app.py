@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from time import monotonic
-from typing import Any
 
 import structlog
-from quart import Quart, Response
-from quart.asgi import ASGIWebsocketConnection
+from quart import Quart
 from quart_schema import Info, QuartSchema
 
 from hello_service import delivery, launch, logs, tracing
+from hello_service.application import Application
 from hello_service.faults import faults
 from hello_service.greeting import greeting
 from hello_service.lifecycle import Lifecycle
 from hello_service.openapi import Described
 from hello_service.pages import pages
 from hello_service.probes import ecs_task, probes
-from hello_service.problems import SECURITY_HEADERS, answer_problems
+from hello_service.problems import answer_problems
 from hello_service.relay import relay
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 from hello_service.upstream import Upstream
-
-MESSAGES_AHEAD = 16
-
-
-class _WebSocket(ASGIWebsocketConnection):
-    """Quart's, which reads as far ahead of its handler as the client sends; here the client has to wait."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.queue = asyncio.Queue(MESSAGES_AHEAD)
 
 
 def create_app(settings: Settings | None = None, environ: Mapping[str, str] | None = None) -> Quart:
@@ -52,8 +40,7 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
         settings = Settings.from_environment(environ)
         logs.configure(settings, tracing.log_ids)
 
-    app = Quart(__name__)
-    app.asgi_websocket_class = _WebSocket
+    app = Application(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
     app.extensions.update(
@@ -77,11 +64,6 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
         app.register_blueprint(blueprint)
 
     answer_problems(app, tracing.trace_id)
-
-    @app.after_request
-    async def secure(response: Response) -> Response:
-        response.headers.update(SECURITY_HEADERS)
-        return response
 
     @app.while_serving
     async def held_open() -> AsyncGenerator[None, None]:

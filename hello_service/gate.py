@@ -7,6 +7,8 @@ and no client holds a connection, a handler or memory by breaking off or by send
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import ipaddress
 import json
@@ -145,18 +147,47 @@ def _is_host(value: bytes) -> bool:
 
 
 class _Protocol(H11Protocol):
-    """Hypercorn's, without ways to hold a connection, a handler or memory for nothing."""
+    """Hypercorn's, without ways to hold a connection, a handler or memory for nothing.
+
+    Hypercorn starts and ends a task for each time that a connection is idle; here one task watches all the while.
+    """
 
     connection: Any
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.connection = _Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        self.to_server, self.send = self.send, self._send
+
+    async def initiate(self) -> None:
+        self.idle_since = asyncio.get_running_loop().time()
+        self.watcher = asyncio.create_task(self._watch())
+
+    async def _send(self, event: Event) -> None:
+        if isinstance(event, Updated):
+            self.idle_since = asyncio.get_running_loop().time()
+            if self.keep_alive_requests:
+                return  # Hypercorn's own task for it ended with the first request
+        await self.to_server(event)
+
+    async def _watch(self) -> None:
+        """Close the connection when it has been idle for long enough, or is idle when the server stops."""
+        loop, terminated = asyncio.get_running_loop(), self.context.terminated
+        while not terminated.is_set():
+            since = self.idle_since if self.stream is None else loop.time()
+            if loop.time() >= since + self.config.keep_alive_timeout:
+                break
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(since + self.config.keep_alive_timeout):
+                    await terminated.wait()
+        if self.stream is None:  # else its end is the connection's
+            self.task_group.spawn(self.to_server, Closed())
 
     async def handle(self, event: Event) -> None:
         await super().handle(event)
-        if isinstance(event, Closed):
-            await self.send(Updated(idle=False))  # else a client that is gone is waited for as long as one that is idle
+        if isinstance(event, Closed):  # else a client that is gone is waited for as long as one that is idle
+            await self.send(Updated(idle=False))
+            self.watcher.cancel()
         stream = self.stream
         if isinstance(stream, WSStream) and stream.buffer.length > stream.buffer.max_length:
             await self._break_off()  # Hypercorn has said 1009, and would read on for ever
@@ -196,7 +227,7 @@ class _Protocol(H11Protocol):
             (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
-            *((name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()),
+            *SECURITY_HEADERS,
             *self.config.response_headers("h11"),
         ]
         await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))

@@ -9,13 +9,13 @@ from typing import Any, cast
 from quart import Quart
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
-from hello_service.problems import MEDIA_TYPE, TraceId, document
+from hello_service.problems import MEDIA_TYPE, SECURITY_HEADERS, TraceId, document
 
 GOING_AWAY = 1012  # "service restart", IANA's WebSocket close codes
 
 
 class Lifecycle:
-    """An ASGI layer around `app` that knows which requests are in flight.
+    """An ASGI layer around `app` that knows which requests are in flight, and ends what each response says of itself.
 
     Attributes:
         stopping: this process should get no new traffic; every response asks the client to close its connection.
@@ -55,8 +55,10 @@ class Lifecycle:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
+                headers = [*message["headers"], *SECURITY_HEADERS]
                 if self.stopping and scope["http_version"] < "2":
-                    message["headers"] = [*message["headers"], (b"connection", b"close")]
+                    headers.append((b"connection", b"close"))
+                message["headers"] = headers
             await send(message)
 
         self._requests.add(request)

@@ -132,10 +132,18 @@ def is_last(span: Span) -> bool:
 @contextmanager
 def pair(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[dict[str, Side]]:
     """Run both services with the same environment, and yield them by name."""
+    with sides(folder, dict.fromkeys(COMMANDS, extra or {})) as both:
+        yield both
+
+
+@contextmanager
+def sides(folder: Path, environments: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Side]]:
+    """Run a service for each of `environments`, and yield them by the same names: what it is called begins with whose it is."""
     with ExitStack() as stack:
         peer, received = stack.enter_context(upstream())
-        sides: dict[str, Side] = {}
-        for name, command in COMMANDS.items():
+        found: dict[str, Side] = {}
+        for name, extra in environments.items():
+            command = COMMANDS[name.partition(" ")[0]]
             own = folder / name
             own.mkdir()
             agent = stack.enter_context(trace_agent())
@@ -146,13 +154,13 @@ def pair(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[dict[
                 "CONFORMANCE_UPSTREAM": peer,
                 "CONFORMANCE_REFUSED": f"http://127.0.0.1:{free_port()}",
                 "DD_TRACE_AGENT_URL": agent.url,
-                **(extra or {}),
+                **extra,
             }
             running = stack.enter_context(
                 started([str(BIN / "ddtrace-run"), str(BIN / command[0]), *command[1:]], clean_environment(environment))
             )
-            sides[name] = Side(name, running, agent, own, received)
-            stack.callback(sides[name].client.close)
-        for side in sides.values():
+            found[name] = Side(name, running, agent, own, received)
+            stack.callback(found[name].client.close)
+        for side in found.values():
             side.running.wait_until_running()
-        yield sides
+        yield found

@@ -6,7 +6,9 @@ import json
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import httpx
@@ -116,6 +118,39 @@ def test_a_connection_is_let_go_with_its_client() -> None:
         httpx.get(f"{running.url}/health")
 
         eventually(lambda: len(list(open_files.iterdir())), lambda count: count <= before)
+
+
+def test_a_connection_is_idle_when_nobody_waits_on_it() -> None:
+    """A request may take longer than KEEP_ALIVE_SECONDS; after its answer the connection has so long, and no longer."""
+    with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "1", "FAULTS": "true"}) as running:
+        connection = HTTPConnection("127.0.0.1", int(httpx.URL(running.url).port or 0), timeout=30)
+        for path in ("/health", "/api/faults/slow?seconds=2", "/health"):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            assert (answer.status, bool(answer.read())) == (200, True)
+        answered = time.monotonic()
+        assert connection.sock.recv(1) == b""
+        idle = time.monotonic() - answered
+        connection.close()
+
+    assert idle > 0.9
+
+
+def test_an_idle_connection_does_not_hold_the_exit() -> None:
+    """Whether it has been used or not, and however long it may be idle."""
+    with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600", "DRAIN_SECONDS": "0"}) as running:
+        port = int(httpx.URL(running.url).port or 0)
+        used, new = (HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2))
+        new.connect()
+        used.request("GET", "/health")
+        used.getresponse().read()
+        code = running.stop()
+        ends = [connection.sock.recv(1) for connection in (used, new)]
+        for connection in (used, new):
+            connection.close()
+
+    assert (code, ends) == (0, [b"", b""])
+    assert "deadline" not in {line["event"] for line in running.log}
 
 
 def test_a_websocket_is_served() -> None:

@@ -15,7 +15,7 @@ MODULES = sorted(path for path in PACKAGE.glob("*.py") if path.stem != "__init__
 
 # Lowest first: a module imports only from lines above its own.
 ORDER = [
-    ["asgi", "settings"],
+    ["application", "asgi", "settings"],
     ["delivery", "problems", "launch", "tracing"],
     ["logs", "lifecycle", "upstream", "greeting", "faults", "probes", "pages", "openapi", "gate", "doctor"],
     ["relay"],

@@ -11,6 +11,7 @@ from quart import Quart
 
 from hello_service.asgi import Message, Receive, Scope, Send
 from hello_service.lifecycle import Lifecycle
+from hello_service.problems import SECURITY_HEADERS
 
 
 class Exchange:
@@ -63,7 +64,7 @@ async def test_a_response_keeps_the_connection_while_the_process_serves() -> Non
     exchange = Exchange(answer)
     await exchange.run()
 
-    assert exchange.sent[0]["headers"] == []
+    assert exchange.sent[0]["headers"] == list(SECURITY_HEADERS)
     assert exchange.lifecycle.in_flight == 0
 
 
@@ -74,7 +75,7 @@ async def test_a_stopping_process_asks_clients_to_close(version: str, headers: l
     exchange.lifecycle.stopping = True
     await exchange.run()
 
-    assert exchange.sent[0]["headers"] == headers
+    assert exchange.sent[0]["headers"] == [*SECURITY_HEADERS, *headers]
 
 
 async def test_an_overdue_request_is_answered_503() -> None:

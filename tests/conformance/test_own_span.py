@@ -1,0 +1,85 @@
+"""The request's span that tracing.py makes is, to the last attribute, the one that ddtrace's own middleware makes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from conformance.comparison import compare
+from conformance.pair import Side, sides
+from conformance.scenarios import SCENARIOS, Scenario, get
+
+# With inferred proxies on, and none announced, ddtrace's middleware does what it does without.
+BY_MIDDLEWARE = {"DD_TRACE_INFERRED_PROXY_SERVICES_ENABLED": "true"}
+SETTINGS = {
+    "defaults": {},
+    "everything on": {
+        "DD_TRACE_HEADER_TAGS": "user-agent:agent,x-tenant,content-type:kind,x-twice",
+        "DD_TRACE_CLIENT_IP_ENABLED": "true",
+        "DD_TRACE_SERVICE_MAPPING": "conformance:mapped",
+        "DD_TRACE_HTTP_SERVER_ERROR_STATUSES": "404,500-599",
+        "DD_TRACE_SPAN_ATTRIBUTE_SCHEMA": "v1",
+        "DD_HTTP_SERVER_TAG_QUERY_STRING": "true",
+        "DD_TRACE_HTTP_TAG_QUERY_STRING": "true",
+    },
+    "everything off": {
+        "DD_TRACE_HTTP_CLIENT_TAG_QUERY_STRING": "false",
+        "DD_HTTP_SERVER_TAG_QUERY_STRING": "false",
+        "DD_TRACE_OBFUSCATION_QUERY_STRING_REGEXP": "",
+    },
+}
+
+
+def raw(*lines: bytes) -> Callable[[Side], None]:
+    """Send bytes that httpx would not, and read to the end of the connection."""
+
+    def send(side: Side) -> None:
+        address = urlsplit(side.url)
+        with socket.create_connection((address.hostname, address.port)) as connection:
+            connection.sendall(b"\r\n".join([*lines, b"", b""]))
+            while connection.recv(65_536):
+                pass
+
+    return send
+
+
+OF_ALL_FRAMEWORKS = [each for each in SCENARIOS if not each.environment and not each.name.startswith("websocket")]
+OF_TAGS = {"query with secrets", "404", "handled 503", "unhandled", "traceparent", "baggage", "body"}
+OF_THEIR_OWN = [
+    Scenario("no host", raw(b"GET /plain?a=b HTTP/1.0")),
+    Scenario("no text", raw(b"GET /plain HTTP/1.1", b"Host: here", b"X-Tenant: \xff", b"Connection: close")),
+    Scenario(
+        "headers",
+        get(
+            "/plain?token=hidden&a=b#c",
+            user_agent="A Browser",
+            referer="https://elsewhere.example/path?secret=1",
+            x_tenant="Ada",
+            x_forwarded_for="203.0.113.7",
+            x_twice="1",
+        ),
+    ),
+]
+
+
+@pytest.mark.timeout(180)  # every request in turn
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_it_is_the_span_of_the_middleware(settings: str, tmp_path: Path) -> None:
+    """Whatever is asked for, and whatever ddtrace is told to tag."""
+    extra, found = SETTINGS[settings], {}
+    asked = [each for each in OF_ALL_FRAMEWORKS if not extra or each.name in OF_TAGS] + OF_THEIR_OWN
+    with sides(tmp_path, {"quart": extra, "quart by ddtrace": {**extra, **BY_MIDDLEWARE}}) as twins:
+        for scenario in asked:
+            spans = []
+            for side in twins.values():
+                side.clear()
+                scenario.send(side)
+                spans.append(side.collect(scenario.spans[0]))
+            assert spans[0] or not scenario.spans[0]
+            if differences := compare(*spans):
+                found[scenario.name] = [str(each) for each in differences]
+
+    assert found == {}
