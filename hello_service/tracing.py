@@ -36,7 +36,7 @@ from ddtrace import config
 from ddtrace.constants import USER_KEEP
 from ddtrace.contrib.asgi import TraceMiddleware
 from ddtrace.contrib.internal import trace_utils
-from ddtrace.contrib.internal.asgi.utils import extract_headers
+from ddtrace.contrib.internal.asgi.utils import bytes_to_str, extract_headers
 from ddtrace.contrib.internal.trace_utils import _copy_trace_level_tags
 from ddtrace.internal.core.event_hub import has_listeners
 from ddtrace.internal.schema import schematize_url_operation
@@ -257,14 +257,18 @@ class _Request(_Served):
         span = tracer.trace(name, service=service, resource=self.method, span_type="web")
         named["datadog"] = {"request_spans": [span]}
         trace_utils.set_service_and_source(span, service, settings)  # type: ignore[arg-type]  # None as ddtrace gives it
+        asgi = scope.get("asgi", {})
         tags = {
             "component": settings.integration_name,
             "span.kind": "server",
             "http.version": scope.get("http_version"),
+            "asgi.version": asgi.get("version"),
+            "asgi.spec_version": asgi.get("spec_version"),
         }
-        for tag, value in {**tags, **{f"asgi.{key}": said for key, said in scope.get("asgi", {}).items()}}.items():
-            span.set_tag(tag, value)
-        query = named["query_string"].decode()
+        for tag, value in tags.items():
+            if value:  # not every test client says all of them
+                span.set_tag(tag, value)
+        query = bytes_to_str(named["query_string"])
         trace_utils.set_http_meta(
             span,
             settings,
@@ -403,13 +407,14 @@ def _needs_middleware(scope: Scope) -> bool:
 
 
 def _url(named: Scope, host: str | None, query: str) -> str | None:
+    scheme = named.get("scheme", "http")
     if host is None:
         host, port = named.get("server") or (None, None)
         if host is None:
             return None
-        if port is not None and port != PORTS[named["scheme"]]:
+        if port not in {None, PORTS.get(scheme)}:
             host = f"{host}:{port}"
-    return f"{named['scheme']}://{host}{named['path']}{'?' if query else ''}{query}"
+    return f"{scheme}://{host}{named['path']}{'?' if query else ''}{query}"
 
 
 def _begin(span: Span, named: Scope) -> None:
