@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import lru_cache
+from http.cookiejar import CookieJar
 from types import TracebackType
 from typing import Any, Self
 
@@ -77,7 +78,7 @@ class Upstream:
             transport=_BoundedTransport(settings.upstream_body_bytes, settings.upstream_connections),
             timeout=None,  # noqa: S113 - the transport keeps the time of the whole call
             headers={"Accept-Encoding": "identity"},
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # none goes from one caller's call to another's
+            cookies=_NoCookies(),
             follow_redirects=False,  # an upstream must not send us to a host that the operator did not name
             trust_env=False,
             event_hooks={"request": [on_request] if on_request else []},
@@ -106,7 +107,7 @@ class Upstream:
             hints["peer_service"] = peer_service
         async with self._slot(deadline):
             try:
-                response = await self._client.get(url, extensions=hints)
+                response = await self._client.get(_parsed_url(url), extensions=hints)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise UpstreamFailed(OTHER_FAILURE) from error
         if response.status_code >= 500 or response.has_redirect_location:
@@ -147,6 +148,16 @@ class Upstream:
         later = self._seconds * (1 + self._refused / self._room)
         self._refused += 1
         return UpstreamSaturated(detail, math.ceil(later))
+
+
+class _NoCookies(CookieJar):
+    """Keeps none, so that none goes from one caller's call to another's."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Leave them where they are."""
+
+
+_parsed_url = lru_cache(16)(httpx.URL)
 
 
 class _BoundedTransport(AiohttpTransport):
