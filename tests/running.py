@@ -113,6 +113,11 @@ class Running:
         return code
 
 
+def serving(running: Running, count: int) -> None:
+    """Wait until a hello_service serves `count` requests besides the one that asks."""
+    eventually(lambda: httpx.get(f"{running.url}/info").json()["in_flight"], lambda found: found > count)
+
+
 @contextmanager
 def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Running]:
     """Start `command` with exactly `environment`; it is killed with the block if it still runs."""

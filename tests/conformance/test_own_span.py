@@ -83,3 +83,14 @@ def test_it_is_the_span_of_the_middleware(settings: str, tmp_path: Path) -> None
                 found[scenario.name] = [str(each) for each in differences]
 
     assert found == {}
+
+
+def test_application_security_keeps_the_middleware(tmp_path: Path) -> None:
+    """Where it is on, an attack is seen: what looks for it hears of a request by the middleware alone."""
+    with sides(tmp_path, {"quart": {"DD_APPSEC_ENABLED": "true"}}) as found:
+        side = found["quart"]
+        side.client.get(f"{side.url}/plain", headers={"user-agent": "Arachni/v1"})
+        (span,) = side.collect(1)
+
+    assert span["metrics"]["_dd.appsec.enabled"] == 1
+    assert span["meta"]["appsec.event"] == "true"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from time import perf_counter
 
 import httpx
-from running import Running, eventually, service, trace_agent
+from running import Agent, Running, eventually, service, serving, trace_agent
 
 from drills.drill import Size, drill
 
@@ -31,7 +33,7 @@ def requests_in_flight(size: Size) -> str:
         httpx.Client(base_url=running.url, timeout=60) as kept,
     ):
         waiting = [pool.submit(kept.get, "/api/faults/slow?seconds=1") for _ in range(IN_FLIGHT)]
-        eventually(lambda: kept.get("/info").json()["in_flight"], lambda count: count > IN_FLIGHT)
+        serving(running, IN_FLIGHT)
         running.process.send_signal(signal.SIGTERM)
         signalled = perf_counter()
         ready = eventually(lambda: kept.get("/ready"), lambda answer: answer.status_code == 503)
@@ -49,9 +51,18 @@ def requests_in_flight(size: Size) -> str:
     return f"{answered} answers 200, {traces} traces, exit {code}; `/ready` 503 after {ready_ms:.0f} ms"
 
 
-def serving(running: Running, count: int) -> None:
-    """Wait until it serves `count` requests besides the one that asks."""
-    eventually(lambda: httpx.get(f"{running.url}/info").json()["in_flight"], lambda found: found > count)
+@contextmanager
+def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Client, Future[httpx.Response]]]:
+    """Run a service that serves a request without end; yield it with its agent, a client, and what comes of the request."""
+    with (
+        trace_agent() as agent,
+        service(agent.url, {"FAULTS": "true", **settings}) as running,
+        ThreadPoolExecutor(1) as pool,
+        httpx.Client(base_url=running.url, timeout=60) as client,
+    ):
+        asked = pool.submit(client.get, "/api/faults/slow?seconds=600")
+        serving(running, 1)
+        yield agent, running, client, asked
 
 
 @drill(
@@ -62,19 +73,12 @@ def serving(running: Running, count: int) -> None:
 def request_that_never_ends(size: Size) -> str:
     """Hypercorn alone waits for it without end on Python 3.12 and newer."""
     graceful = size.of(1, 5)
-    settings = {"FAULTS": "true", "DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful)}
-    with (
-        trace_agent() as agent,
-        service(agent.url, settings) as running,
-        ThreadPoolExecutor(1) as pool,
-        httpx.Client(base_url=running.url, timeout=60) as client,
-    ):
-        endless = pool.submit(client.get, "/api/faults/slow?seconds=600")
-        serving(running, 1)
+    settings = {"DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful)}
+    with endless(settings) as (agent, running, _, asked):
         signalled = perf_counter()
         code = running.stop()
         took = perf_counter() - signalled
-        status = endless.result().status_code
+        status = asked.result().status_code
         (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
 
     budget = DRAIN_SECONDS + graceful + CLOSING_AND_FLUSH_SECONDS
@@ -90,21 +94,13 @@ def second_signal(size: Size) -> str:
     """Whoever sends it does not want to wait, though a request is being served."""
     measured = []
     for second in (signal.SIGTERM, signal.SIGINT):
-        settings = {"FAULTS": "true", "DRAIN_SECONDS": "60"}
-        with (
-            trace_agent() as agent,
-            service(agent.url, settings) as running,
-            ThreadPoolExecutor(1) as pool,
-            httpx.Client(base_url=running.url, timeout=60) as client,
-        ):
-            endless = pool.submit(client.get, "/api/faults/slow?seconds=600")
-            serving(running, 1)
+        with endless({"DRAIN_SECONDS": "60"}) as (_, running, client, asked):
             running.process.send_signal(signal.SIGTERM)
             eventually(lambda: client.get("/ready").status_code, lambda status: status == 503)
             signalled = perf_counter()
             code = running.stop(second)
             took_ms = (perf_counter() - signalled) * 1000
-            broken = endless.exception()
+            broken = asked.exception()
 
         assert code == 128 + second
         assert isinstance(broken, httpx.TransportError)

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import httpx
 import pytest
 from fake_http import fake_http
-from running import Agent, Running, eventually, service
+from running import Agent, service, serving
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
@@ -26,17 +26,12 @@ class Background:
         return self.pool.submit(lambda: httpx.get(url, timeout=60))
 
 
-def in_flight(running: Running, count: int) -> None:
-    """Wait until the process serves `count` requests besides the one that asks."""
-    eventually(lambda: httpx.get(f"{running.url}/info").json()["in_flight"], lambda found: found > count - 1)
-
-
 def test_a_request_that_never_ends_is_cancelled_at_the_deadline(agent: Agent) -> None:
     """503 with the trace id to the client, a marked span at the agent, exit code 0."""
     background = Background()
     with service(agent.url, {**FAULTS, "GRACEFUL_SECONDS": "0.5"}) as running:
         endless = background.get(f"{running.url}/api/faults/slow?seconds=600")
-        in_flight(running, 2)
+        serving(running, 1)
         code = running.stop(timeout=15)
         answer = endless.result(10)
     (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
