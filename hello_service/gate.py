@@ -15,6 +15,7 @@ import json
 import os
 import re
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import h11
@@ -153,15 +154,25 @@ class _Protocol(H11Protocol):
     """
 
     connection: Any
+    watcher: asyncio.Task[None] | None = None
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.connection = _Connection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
-        self.to_server, self.send = self.send, self._send
 
     async def initiate(self) -> None:
         self.idle_since = asyncio.get_running_loop().time()
         self.watcher = asyncio.create_task(self._watch())
+        server: Any = self.to_server
+        server.__self__.protocol.send = _drop  # no HTTP/2 will ask for it, and a server would hold itself
+
+    @property
+    def send(self) -> Callable[[Event], Awaitable[None]]:
+        return self._send  # not kept: this object would hold itself, until garbage is looked for
+
+    @send.setter
+    def send(self, to_server: Callable[[Event], Awaitable[None]]) -> None:
+        self.to_server = to_server
 
     async def _send(self, event: Event) -> None:
         if isinstance(event, Updated):
@@ -187,7 +198,10 @@ class _Protocol(H11Protocol):
         await super().handle(event)
         if isinstance(event, Closed):  # else a client that is gone is waited for as long as one that is idle
             await self.send(Updated(idle=False))
-            self.watcher.cancel()
+            if self.watcher is not None:
+                self.watcher.cancel()
+                self.watcher = None
+            self.to_server = _drop
         stream = self.stream
         if isinstance(stream, WSStream) and stream.buffer.length > stream.buffer.max_length:
             await self._break_off()  # Hypercorn has said 1009, and would read on for ever
@@ -236,4 +250,4 @@ class _Protocol(H11Protocol):
 
 
 async def _drop(_: Any) -> None:
-    """Take what was read for an application that has ended."""
+    """Take what was meant for an application that has ended, or for a connection that is closed."""

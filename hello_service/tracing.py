@@ -161,17 +161,22 @@ class _Tracing:
         if scope["type"] == "lifespan" or scope["path"] in self.probes:
             await self.quart(scope, receive, send)
             return
-        if scope["type"] == "http" and not _needs_middleware(scope):
-            request = _Request(scope, receive, send)
-            with request.begin() as span:
-                try:
-                    await self._call_quart(request.named, request.receive, request.send_and_finish)
-                except Exception as error:
-                    _mark_unanswered(error, span)
-                    raise
-            return
         served = (_WebSocket if scope["type"] == "websocket" else _Request)(scope, receive, send)
-        await self.traced(served.named, served.receive, served.send)
+        try:
+            if isinstance(served, _Request) and not _needs_middleware(scope):
+                await self._trace(served)
+            else:
+                await self.traced(served.named, served.receive, served.send)
+        finally:
+            served.let_go()
+
+    async def _trace(self, request: _Request) -> None:
+        with request.begin() as span:
+            try:
+                await self._call_quart(request.named, request.receive, request.send_and_finish)
+            except Exception as error:
+                _mark_unanswered(error, span)
+                raise
 
     async def _call_quart(self, named: Scope, receive: Receive, send: Send) -> None:
         """Call Quart; an exception comes out as it was raised, not in the group that Quart's task group makes of it."""
@@ -230,6 +235,11 @@ class _Served(ABC):
             span.set_exc_info(type(error), error, error.__traceback__)
         if not self.decided:
             span.set_tag("manual.keep")
+
+    def let_go(self) -> None:
+        """Hold nothing of the request any longer: that would be a ring, and each request garbage to be looked for."""
+        del self.scope, self.named, self.server_receive, self.server_send
+        self.exception = None
 
     @abstractmethod
     async def receive(self) -> Message:

@@ -110,6 +110,7 @@ class Upstream:
                 response = await self._client.get(_parsed_url(url), extensions=hints)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise UpstreamFailed(OTHER_FAILURE) from error
+        del response.stream  # has been read, and holds the response in turn: a ring that only a collection would break
         if response.status_code >= 500 or response.has_redirect_location:
             raise UpstreamFailed(f"The upstream answered {response.status_code}.")
         return Answer(response.status_code, _parsed(response))

@@ -1,0 +1,63 @@
+"""Serve some requests in this process and say, as JSON, of what types the rings are that they left: type -> how many.
+
+Objects that hold one another stay until a collection looks for them, which costs the more the longer it is put off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import json
+import os
+from collections import Counter
+
+from hello_service import logs, server, tracing
+from hello_service.settings import Settings
+
+REQUESTS = 20
+# No 404: Quart keeps the exception on the request, whose traceback holds the request.
+PATHS = ("/api/hello", "/api/relay?count=1", "/api/hello?name=")
+
+
+async def ask(port: int, path: str, times: int, gone: bool) -> None:
+    """Send requests over a connection of their own, and read what is answered, or go away."""
+    for _ in range(times):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        end = "" if gone else "Connection: close\r\n"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\n{end}\r\n".encode())
+        if gone:
+            await writer.drain()
+        else:
+            assert (await reader.read()).startswith(b"HTTP/1.1 ")
+        writer.close()
+        await writer.wait_closed()
+
+
+async def main(settings: Settings) -> None:
+    listener = server.listen(settings)
+    listener.listen()  # who comes before it serves has to wait
+    port = listener.getsockname()[1]
+    serving = server.Server(settings, listener, os.environ)
+    running = asyncio.create_task(serving.serve())
+    for path in PATHS:
+        await ask(port, path, 2, gone=False)  # what is made once is made now
+    gc.collect()
+    gc.disable()
+    for path in PATHS:
+        await ask(port, path, REQUESTS, gone=False)
+    await ask(port, "/api/faults/slow?seconds=60", REQUESTS, gone=True)
+    while serving.lifecycle.in_flight:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.01)
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.collect()
+    gc.set_debug(0)
+    print(json.dumps(Counter(f"{type(each).__module__}.{type(each).__name__}" for each in gc.garbage)))  # noqa: T201 - for the test
+    running.cancel()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    from_environment = Settings.from_environment(os.environ)
+    logs.configure(from_environment, tracing.log_ids, io.StringIO())
+    asyncio.run(main(from_environment))

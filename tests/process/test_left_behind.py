@@ -1,0 +1,44 @@
+"""What a request leaves behind is freed with it, and not when a collection comes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from fake_http import fake_http
+from running import BIN, QUIET, clean_environment, free_port
+
+SERVED = str(Path(__file__).with_name("left_behind.py"))
+OURS_TO_FREE = (
+    "hello_service.",
+    "ddtrace.",
+    "hypercorn.",
+    "httpx",
+    "quart.",
+    "h11.",
+    "asyncio.streams",
+    "asyncio.queues",
+)
+
+
+def test_no_request_and_no_connection_is_a_ring() -> None:
+    """Answered, failed or left by its client, with an outbound call and without."""
+    with fake_http({"answer": "here"}) as upstream:
+        environment = {
+            **QUIET,
+            "DD_TRACE_AGENT_URL": "http://127.0.0.1:9",
+            "UPSTREAM_URL": upstream.url,
+            "FAULTS": "true",
+        }
+        served = subprocess.run(
+            [str(BIN / "ddtrace-run"), sys.executable, SERVED],
+            env=clean_environment({**environment, "HOST": "127.0.0.1", "PORT": str(free_port())}),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    left = json.loads(served.stdout)
+
+    assert {name: count for name, count in left.items() if name.startswith(OURS_TO_FREE)} == {}
