@@ -29,7 +29,7 @@ BACKLOG = 1024
 EXIT_USAGE = 1
 AN_HOUR = 3600.0
 # A full collection holds every request up, in a flood for most of a second: seldom is better.
-COLLECT = (50_000, 20, 100)
+COLLECT = (20_000, 10, 100)
 
 
 def main() -> None:
