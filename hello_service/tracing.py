@@ -150,7 +150,7 @@ async def name_client_span(outgoing: ClientRequest) -> None:
 
 
 class _Tracing:
-    """The ASGI application around Quart's own: probes go straight through, the rest through ddtrace's middleware."""
+    """The ASGI application around Quart's own: probes go straight through, and WebSockets through ddtrace's middleware."""
 
     def __init__(self, app: ASGIApp, probes: frozenset[str]) -> None:
         self.quart = app
