@@ -52,8 +52,6 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(formatter)
-    # No line says these: https://docs.python.org/3/howto/logging.html#optimization
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
