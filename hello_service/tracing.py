@@ -422,8 +422,7 @@ def _url(named: Scope, host: str | None, query: str) -> str | None:
         host, port = named.get("server") or (None, None)
         if host is None:
             return None
-        if port not in {None, PORTS.get(scheme)}:
-            host = f"{host}:{port}"
+        host = host if port in {None, PORTS.get(scheme)} else f"{host}:{port}"
     return f"{scheme}://{host}{named['path']}{'?' if query else ''}{query}"
 
 

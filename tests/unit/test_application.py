@@ -144,10 +144,13 @@ async def test_whoever_cancels_the_request_hears_of_it(gone: bool) -> None:
         await serving
 
 
-async def test_a_handler_that_is_cancelled_from_within_is_no_answer() -> None:
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_handler_that_is_cancelled_from_within_is_no_answer(waits: bool) -> None:
     """The server hears of it, and answers 500."""
 
     async def handler() -> str:
+        if not waits:
+            raise asyncio.CancelledError
         task = asyncio.create_task(hang())
         task.cancel()
         return await task

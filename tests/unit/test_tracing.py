@@ -114,3 +114,21 @@ async def test_an_exception_comes_out_of_its_group(finished: list[Span]) -> None
     (span,) = finished
 
     assert span.get_tag("error.type") == "builtins.ValueError"
+
+
+@pytest.mark.parametrize(
+    ("scope", "host", "url"),
+    [
+        ({"server": ("10.0.0.1", 80)}, None, "http://10.0.0.1/path?a=b"),
+        ({"server": ("10.0.0.1", 8080)}, None, "http://10.0.0.1:8080/path?a=b"),
+        ({"server": ("10.0.0.1", 443), "scheme": "https"}, None, "https://10.0.0.1/path?a=b"),
+        ({"server": ("/run/socket", None)}, None, "http:///run/socket/path?a=b"),
+        ({"server": ("10.0.0.1", 80)}, "here:1", "http://here:1/path?a=b"),
+        ({}, None, None),
+    ],
+)
+def test_a_request_without_host_has_the_url_of_the_server(
+    scope: dict[str, object], host: str | None, url: str | None
+) -> None:
+    """As ddtrace's middleware writes it."""
+    assert tracing._url({"path": "/path", **scope}, host, "a=b") == url
