@@ -8,7 +8,6 @@ and no client holds a connection, a handler or memory by breaking off or by send
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import ipaddress
 import json
@@ -188,9 +187,13 @@ class _Protocol(H11Protocol):
             since = self.idle_since if self.stream is None else loop.time()
             if loop.time() >= since + self.config.keep_alive_timeout:
                 break
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout_at(since + self.config.keep_alive_timeout):
                     await terminated.wait()
+            except TimeoutError:
+                continue
+            except asyncio.CancelledError:
+                return  # it is closed; a task that ends by this holds it, and itself, until a collection
         if self.stream is None:  # else its end is the connection's
             self.task_group.spawn(self.to_server, Closed())
 
