@@ -8,7 +8,7 @@
     client = httpx.AsyncClient(event_hooks={"request": [tracing.name_client_span]})
 
 The span of a request is the one that ddtrace's ASGI middleware makes: by that middleware where application security or
-inferred proxies are on, else here, for a third less of what tracing costs. What it can't know of Quart is added:
+inferred proxies are on, else here, for a quarter less of what tracing costs. What it can't know of Quart is added:
 
 - the resource is the route (`GET /users/<id>`), also in `http.route`; what no route matched is `GET 404` or `GET 405`;
 - an exception puts type, message and stack on the span, although Quart answers it inside the application;
@@ -56,7 +56,6 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 
 # What ddtrace's middleware tells those who look for attacks and leaks. Where one of them listens, it makes the span.
 HEARD = ("asgi.start_request", "asgi.request.parse.body", "asgi.finalize_response", "set_http_meta_for_asm")
-PORTS = {"http": 80, "https": 443}
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client went away before the response was complete
 _DIGITS = re.compile(r"/(?![vV]\d{1,2}(?:/|$))[^/]*\d[^/]*")
@@ -422,7 +421,7 @@ def _url(named: Scope, host: str | None, query: str) -> str | None:
         host, port = named.get("server") or (None, None)
         if host is None:
             return None
-        host = host if port in {None, PORTS.get(scheme)} else f"{host}:{port}"
+        host = host if port in {None, TraceMiddleware.default_ports.get(scheme)} else f"{host}:{port}"
     return f"{scheme}://{host}{named['path']}{'?' if query else ''}{query}"
 
 

@@ -52,7 +52,8 @@ async def main(settings: Settings) -> None:
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()
     gc.set_debug(0)
-    print(json.dumps(Counter(f"{type(each).__module__}.{type(each).__name__}" for each in gc.garbage)))  # noqa: T201 - for the test
+    left = Counter(f"{type(each).__module__}.{type(each).__name__}" for each in gc.garbage)
+    print(json.dumps(left), flush=True)  # noqa: T201 - for the test
     running.cancel()
     os._exit(0)
 
