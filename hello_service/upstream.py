@@ -1,6 +1,6 @@
 """The one outbound client: pool, time limits, failures. This module alone knows httpx and aiohttp.
 
-httpx's own transport collapses with concurrency; aiohttp's, behind httpx's interface, does not. What goes wrong is named
+httpx's own transport collapses with concurrency; aiohttp, behind httpx's interface, does not. What goes wrong is named
 inside of the transport, where the span of the call is still open: so that says it, too.
 """
 
@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from http.cookiejar import CookieJar
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 import httpx
 from aiohttp.connector import Connection
-from httpx_aiohttp import AiohttpTransport
 
 from hello_service.problems import Problem, UpstreamFailed, UpstreamLate, UpstreamSaturated
 from hello_service.settings import Settings
@@ -31,8 +29,8 @@ Hook = Callable[[Any], Awaitable[None]]
 KEEP_ALIVE_SECONDS = 15.0
 NESTED = 100  # levels of an answer's JSON; Python can't write all that it can read
 
-# All that comes out of aiohttp and httpx; a host name that can't be written in IDNA is a UnicodeError.
-FOREIGN = (httpx.HTTPError, aiohttp.ClientError, OSError, UnicodeError)
+# All that comes out of aiohttp; a host name that can't be written in IDNA is a UnicodeError, TimeoutError an OSError.
+FOREIGN = (aiohttp.ClientError, OSError, UnicodeError)
 
 # What aiohttp raises, the more special first, and what that means to a caller.
 FAILURES: tuple[tuple[type[Exception], str], ...] = (
@@ -74,11 +72,10 @@ class Upstream:
         self._waiting = 0
         self._room = settings.upstream_connections + settings.upstream_waiting
         self._refused, self._refused_since = 0, 0.0
-        self._client = httpx.AsyncClient(
-            transport=_BoundedTransport(settings.upstream_body_bytes, settings.upstream_connections),
-            timeout=None,  # noqa: S113 - the transport keeps the time of the whole call
+        self._client = _Client(
+            transport=_Transport(settings.upstream_body_bytes, settings.upstream_connections),
+            timeout=None,  # the transport keeps the time of the whole call
             headers={"Accept-Encoding": "identity"},
-            cookies=_NoCookies(),
             follow_redirects=False,  # an upstream must not send us to a host that the operator did not name
             trust_env=False,
             event_hooks={"request": [on_request] if on_request else []},
@@ -107,7 +104,8 @@ class Upstream:
             hints["peer_service"] = peer_service
         async with self._slot(deadline):
             try:
-                response = await self._client.get(_parsed_url(url), extensions=hints)
+                request = httpx.Request("GET", _parsed_url(url), headers=self._client.headers, extensions=hints)
+                response = await self._client.send(request)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise UpstreamFailed(OTHER_FAILURE) from error
         del response.stream  # has been read, and holds the response in turn: a ring that only a collection would break
@@ -151,68 +149,82 @@ class Upstream:
         return UpstreamSaturated(detail, math.ceil(later))
 
 
-class _NoCookies(CookieJar):
-    """Keeps none, so that none goes from one caller's call to another's."""
-
-    def extract_cookies(self, response: object, request: object) -> None:
-        """Leave them where they are."""
-
-
 _parsed_url = lru_cache(16)(httpx.URL)
 
 
-class _BoundedTransport(AiohttpTransport):
+class _NoCookies(httpx.Cookies):
+    """Keeps none, so that none goes from one caller's call to another's."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Leave them where they are."""
+
+
+class _Client(httpx.AsyncClient):
+    cookies = _NoCookies()  # type: ignore[assignment]  # httpx has a property here, of a jar that it looks through each time
+
+
+class _Transport(httpx.AsyncBaseTransport):
     """aiohttp under httpx, with an end to what an upstream may send and to the time that it may take.
 
-    The request extension `deadline` is the loop's time at which a call must be over.
+    The request extension `deadline` is the loop's time at which a call must be over. An answer comes whole, or not at all.
     """
 
+    session: aiohttp.ClientSession
+
     def __init__(self, body_bytes: int, connections: int) -> None:
-        super().__init__(client=self._session, trust_env=False)
         self._body_bytes = body_bytes
         self._connections = connections
 
-    def _session(self) -> aiohttp.ClientSession:
+    async def __aenter__(self) -> Self:
         # The slots bound the connections; the pool must not queue a second time, or a wait looked like a slow upstream.
-        pool = _Pool(limit=self._connections, keepalive_timeout=KEEP_ALIVE_SECONDS, ssl=self.ssl_context)
-        return aiohttp.ClientSession(connector=pool, cookie_jar=aiohttp.DummyCookieJar(), middlewares=(_send,))
+        pool = _Pool(
+            limit=self._connections,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            ssl=httpx.create_ssl_context(trust_env=False),
+        )
+        self.session = aiohttp.ClientSession(
+            connector=pool,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            middlewares=(_send,),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if request.url.userinfo:  # httpx has made a header of it, and aiohttp refuses to be told twice
-            request.url = request.url.copy_with(username=None, password=None)
-        deadline = request.extensions["deadline"]
-        with _naming("The upstream did not answer in time."):
-            async with asyncio.timeout_at(deadline):
-                response = await super().handle_async_request(request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - what this transport makes
-        response.stream = _BoundedStream(response.stream, self._body_bytes, deadline)
-        if response.headers.get("content-encoding", "identity") != "identity":
-            await response.aclose()
+        url = request.url
+        if url.userinfo:  # httpx has made a header of it, and aiohttp refuses to be told twice
+            url = url.copy_with(username=None, password=None)
+        headers, data = request.headers.multi_items(), request.content or None
+        late = "The upstream did not answer in time."
+        try:
+            async with (
+                asyncio.timeout_at(request.extensions["deadline"]),
+                self.session.request(
+                    request.method, str(url), headers=headers, data=data, allow_redirects=False
+                ) as answer,
+            ):
+                late = "The upstream's answer was not complete in time."
+                content = await self._body(answer)
+        except FOREIGN as error:
+            raise _named(error, late)  # noqa: B904 - it brings its cause
+        except asyncio.CancelledError as error:
+            raise asyncio.CancelledError(CANCELLED) from error
+        extensions = {"http_version": b"HTTP/1.1", "reason_phrase": (answer.reason or "").encode()}
+        return httpx.Response(answer.status, headers=answer.raw_headers, content=content, extensions=extensions)
+
+    async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
+        if answer.headers.get("content-encoding", "identity") != "identity":
             raise UpstreamFailed("The upstream's answer is compressed, which was not asked for.")
-        return response
-
-
-class _BoundedStream(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, limit: int, deadline: float) -> None:
-        self._stream = stream
-        self._left = limit
-        self._deadline = deadline
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        chunks = aiter(self._stream)
-        while True:
-            with _naming("The upstream's answer was not complete in time."):
-                async with asyncio.timeout_at(self._deadline):
-                    chunk = await anext(chunks, b"")
-            if not chunk:  # aiohttp gives none that is empty before the end
-                return
-            self._left -= len(chunk)
-            if self._left < 0:
+        body = bytearray()
+        async for chunk in answer.content.iter_any():
+            body += chunk
+            if len(body) > self._body_bytes:
                 raise UpstreamFailed("The upstream's answer is larger than this service takes.")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+        return bytes(body)
 
 
 class _Pool(aiohttp.TCPConnector):
@@ -242,20 +254,9 @@ async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
             _again.set(True)
 
 
-@contextmanager
-def _naming(late: str) -> Iterator[None]:
-    """Let what goes wrong inside come out as a problem, and a cancellation with a word for it: the span shows both."""
-    try:
-        yield
-    except FOREIGN as error:
-        raise _named(error, late)  # noqa: B904 - it brings its cause
-    except asyncio.CancelledError as error:
-        raise asyncio.CancelledError(CANCELLED) from error
-
-
 def _named(error: Exception, late: str) -> Problem:
-    """Return the problem that `error` is, caused by what aiohttp said: httpx's names for that mislead."""
-    cause: BaseException | None = error.__cause__ if isinstance(error, httpx.HTTPError) else error
+    """Return the problem that `error` is, caused by what aiohttp said."""
+    cause: BaseException | None = error
     problem: Problem
     if isinstance(cause, TimeoutError):
         problem, cause = UpstreamLate(late), None  # our own clock: nothing more is to be said, and it comes in floods
