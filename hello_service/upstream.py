@@ -160,7 +160,7 @@ class _NoCookies(httpx.Cookies):
 
 
 class _Client(httpx.AsyncClient):
-    cookies = _NoCookies()  # type: ignore[assignment,override]  # httpx's property gives a jar, to be looked through
+    cookies = _NoCookies()  # type: ignore[override]  # httpx's property gives a jar, to be looked through
 
 
 class _Transport(httpx.AsyncBaseTransport):
