@@ -15,17 +15,21 @@ import os
 import re
 import socket
 from collections.abc import Awaitable, Callable
+from time import time
 from typing import Any
 
 import h11
 import hypercorn.protocol
 import structlog
 from hypercorn.config import Config, Sockets
-from hypercorn.events import Closed, Event, Updated
-from hypercorn.protocol.events import EndBody
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import EndBody, Request, StreamClosed
 from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
+from hypercorn.typing import ASGISendEvent, HTTPResponseStartEvent
+from hypercorn.utils import build_and_validate_headers, suppress_body
 
 from hello_service.problems import MEDIA_TYPE, ROUTINE, SECURITY_HEADERS, document
 
@@ -43,6 +47,7 @@ class Gate(Config):
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__()
+        self._second, self._headers = 0, list[tuple[bytes, bytes]]()
         self._listener = Listener(fileno=listener.detach())
         self._listener.setblocking(False)
         hypercorn.protocol.H11Protocol = _Protocol  # type: ignore[assignment,attr-defined]  # no setting names it
@@ -50,6 +55,13 @@ class Gate(Config):
     def create_sockets(self) -> Sockets:
         """Return the one socket, in clear text."""
         return Sockets([], [self._listener], [])
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        """Return those that Hypercorn adds to each response; the date is written once a second."""
+        second = int(time())
+        if second != self._second:
+            self._second, self._headers = second, super().response_headers(protocol)
+        return self._headers
 
 
 class Listener(socket.socket):
@@ -146,6 +158,34 @@ def _is_host(value: bytes) -> bool:
         return False
 
 
+class _Stream(HTTPStream):
+    """Hypercorn's, which writes head, body and end each for itself; here a response whose body is known is one write."""
+
+    head: HTTPResponseStartEvent | None = None  # says how long the body is, and waits for it
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        if message is not None and message["type"] == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
+            if any(name == b"content-length" for name, _ in message["headers"]):
+                self.head = message
+                return
+        elif self.head is not None:
+            head, self.head = self.head, None
+            if message is not None and message["type"] == "http.response.body" and not message.get("more_body"):
+                await self._respond(head, message["body"])
+                return
+            await super().app_send(head)
+        await super().app_send(message)
+
+    async def _respond(self, head: HTTPResponseStartEvent, body: bytes) -> None:
+        protocol: Any = self.send
+        protocol = protocol.__self__
+        if suppress_body(self.scope["method"], head["status"]):
+            body = b""
+        self.state = ASGIHTTPState.CLOSED  # whatever comes of it, no second response can follow
+        await protocol.write(head["status"], build_and_validate_headers(head["headers"]), body)
+        await self.send(StreamClosed(STREAM_ID))
+
+
 class _Protocol(H11Protocol):
     """Hypercorn's, without ways to hold a connection, a handler or memory for nothing.
 
@@ -196,6 +236,39 @@ class _Protocol(H11Protocol):
                 return  # it is closed; a task that ends by this holds it, and itself, until a collection
         if self.stream is None:  # else its end is the connection's
             self.task_group.spawn(self.to_server, Closed())
+
+    async def write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Write a whole response."""
+        headers += self.config.response_headers("h11")
+        if self.keep_alive_requests >= self.config.keep_alive_max_requests:
+            headers.append((b"connection", b"close"))
+        events: list[Any] = [h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()]
+        try:
+            await self.to_server(RawData(b"".join(map(self.connection.send, events))))
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        if any(name == b"upgrade" for name, _ in request.headers):
+            await super()._create_stream(request)
+            return
+        self.stream = _Stream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+        )
+        method, version = request.method.decode().upper(), request.http_version.decode()
+        headers = list(request.headers)
+        await self.stream.handle(Request(STREAM_ID, headers, version, method, request.target, self.connection_state))
+        self.keep_alive_requests += 1
+        await self.context.mark_request()
 
     async def handle(self, event: Event) -> None:
         await super().handle(event)

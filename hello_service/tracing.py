@@ -29,6 +29,7 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 import ddtrace
@@ -57,6 +58,9 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 # What ddtrace's middleware tells those who look for attacks and leaks. Where one of them listens, it makes the span.
 HEARD = ("asgi.start_request", "asgi.request.parse.body", "asgi.finalize_response", "set_http_meta_for_asm")
 
+# In the name of each header that brings a caller's trace, in whichever style; most requests have none of them.
+PROPAGATED = ("traceparent", "datadog", "b3", "baggage")
+
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client went away before the response was complete
 _DIGITS = re.compile(r"/(?![vV]\d{1,2}(?:/|$))[^/]*\d[^/]*")
 
@@ -84,8 +88,8 @@ def trace(app: Quart, probes: Collection[str] = (), service: str | None = None) 
         config.service = config.asgi["service_name"] = service
     around: Any = _Tracing(cast("ASGIApp", app.asgi_app), frozenset(probes))
     app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
-    request_started.connect(_name, app)
-    websocket_started.connect(_name, app)
+    request_started.connect(_name_request, app)
+    websocket_started.connect(_name_websocket, app)
     got_request_exception.connect(_remember, app)
     got_websocket_exception.connect(_mark_websocket, app)
     _remember_handled_exceptions(app)
@@ -169,8 +173,15 @@ class _Tracing:
         finally:
             served.let_go()
 
+    @cached_property
+    def _called(self) -> tuple[str, str | None]:
+        """What ddtrace's settings call a request's span, and its service: as they are when the first one comes."""
+        settings = config.asgi
+        name = schematize_url_operation(settings.request_span_name, direction=SpanDirection.INBOUND, protocol="http")
+        return name, trace_utils.int_service(None, settings)
+
     async def _trace(self, request: _Request) -> None:
-        with request.begin() as span:
+        with request.begin(*self._called) as span:
             try:
                 await self._call_quart(request.named, request.receive, request.send_and_finish)
             except Exception as error:
@@ -256,25 +267,24 @@ class _Served(ABC):
 class _Request(_Served):
     complete = False
 
-    def begin(self) -> Span:
+    def begin(self, name: str, service: str | None) -> Span:
         """Start the span as ddtrace's middleware would, and return it."""
         scope, named, settings = self.scope, self.named, config.asgi
         headers: Any = extract_headers(scope)
-        trace_utils.activate_distributed_headers(tracer, int_config=settings, request_headers=headers)
-        service = trace_utils.int_service(None, settings)
-        name = schematize_url_operation(settings.request_span_name, direction=SpanDirection.INBOUND, protocol="http")
+        names = " ".join(headers)
+        if any(mark in names for mark in PROPAGATED):
+            trace_utils.activate_distributed_headers(tracer, int_config=settings, request_headers=headers)
         span = tracer.trace(name, service=service, resource=self.method, span_type="web")
         named["datadog"] = {"request_spans": [span]}
         trace_utils.set_service_and_source(span, service, settings)  # type: ignore[arg-type]  # None as ddtrace gives it
+        span.set_tag("component", settings.integration_name)
+        span.set_tag("span.kind", "server")
         asgi = scope.get("asgi", {})
-        tags = {
-            "component": settings.integration_name,
-            "span.kind": "server",
-            "http.version": scope.get("http_version"),
-            "asgi.version": asgi.get("version"),
-            "asgi.spec_version": asgi.get("spec_version"),
-        }
-        for tag, value in tags.items():
+        for tag, value in (
+            ("http.version", scope.get("http_version")),
+            ("asgi.version", asgi.get("version")),
+            ("asgi.spec_version", asgi.get("spec_version")),
+        ):
             if value:  # not every test client says all of them
                 span.set_tag(tag, value)
         query = bytes_to_str(named["query_string"])
@@ -286,7 +296,7 @@ class _Request(_Served):
             query=query if query and settings.trace_query_string else None,
             request_headers=headers,
             peer_ip=(scope.get("client") or (None,))[0],
-            headers_are_case_sensitive=True,
+            headers_are_case_sensitive="_" in names,  # who finds it looks through all names, for a - that is a _
         )
         _begin(span, named)
         return span
@@ -294,13 +304,21 @@ class _Request(_Served):
     async def send_and_finish(self, message: Message) -> None:
         """Send for Quart; the span of what is no error ends with the response."""
         if message["type"] == "http.response.start":
-            headers = extract_headers(message) if config.asgi.is_header_tracing_configured else None
-            trace_utils.set_http_meta(self.span, config.asgi, status_code=message["status"], response_headers=headers)
+            self._tag_response(message)
         try:
             await self.send(message)
         finally:
             if self.complete and not self.span.error:
                 self.span.finish()
+
+    def _tag_response(self, message: Message) -> None:
+        span, status = self.span, message["status"]
+        span.set_tag("http.status_code", str(status))
+        if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks
+            span.error = 1
+        if config.asgi.is_header_tracing_configured:
+            headers: Any = extract_headers(message)
+            trace_utils.set_http_meta(span, config.asgi, response_headers=headers)
 
     async def receive(self) -> Message:
         message = await self.server_receive()
@@ -347,7 +365,7 @@ class _WebSocket(_Served):
         super().name(connection)
         self.take = connection.receive
         if connection.url_rule is not None:
-            connection._get_current_object().receive = self.take_traced  # noqa: SLF001 - werkzeug's way to what a proxy stands for
+            connection.receive = self.take_traced
 
     async def take_traced(self) -> Any:
         """Give the handler the next message, by way of ddtrace's middleware."""
@@ -401,7 +419,7 @@ class _WebSocket(_Served):
 
     def _refuse(self, status: int) -> None:
         self.span.set_tag("http.status_code", str(status))
-        if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
+        if config._http_server.is_error_code(status):  # noqa: SLF001 - as for HTTP
             self.span.error = 1
             self.keep_error(self.exception)
 
@@ -454,9 +472,18 @@ def _current() -> _Served | None:
     return served
 
 
-async def _name(_app: Quart, **_: object) -> None:
-    if served := _current():
-        served.name(request if has_request_context() else websocket)
+async def _name_request(_app: Quart, **_: object) -> None:
+    _name(request)
+
+
+async def _name_websocket(_app: Quart, **_: object) -> None:
+    _name(websocket)
+
+
+def _name(proxy: Any) -> None:
+    connection = proxy._get_current_object()  # noqa: SLF001 - werkzeug's way to what a proxy stands for
+    if served := connection.scope.get("tracing"):
+        served.name(connection)
 
 
 async def _remember(_app: Quart, exception: BaseException, **_: object) -> None:

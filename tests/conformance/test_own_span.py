@@ -25,6 +25,7 @@ SETTINGS = {
         "DD_HTTP_SERVER_TAG_QUERY_STRING": "true",
         "DD_TRACE_HTTP_TAG_QUERY_STRING": "true",
     },
+    "other styles": {"DD_TRACE_PROPAGATION_STYLE_EXTRACT": "b3,b3multi,datadog,tracecontext"},
     "everything off": {
         "DD_TRACE_HTTP_CLIENT_TAG_QUERY_STRING": "false",
         "DD_HTTP_SERVER_TAG_QUERY_STRING": "false",
@@ -48,7 +49,21 @@ def raw(*lines: bytes) -> Callable[[Side], None]:
 
 OF_ALL_FRAMEWORKS = [each for each in SCENARIOS if not each.environment and not each.name.startswith("websocket")]
 OF_TAGS = {"query with secrets", "404", "handled 503", "unhandled", "traceparent", "baggage", "body"}
+UNDERSCORES = (
+    b"GET /plain HTTP/1.1",
+    b"Host: here",
+    b"HTTP_X_DATADOG_TRACE_ID: 7",
+    b"HTTP_X_DATADOG_PARENT_ID: 8",
+    b"HTTP_USER_AGENT: A Browser",
+    b"X_Datadog_Security_Test: 1",
+    b"Connection: close",
+)
 OF_THEIR_OWN = [
+    Scenario("b3", get("/plain", b3="0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1")),
+    Scenario(
+        "b3 multi", get("/plain", x_b3_traceid="0af7651916cd43dd", x_b3_spanid="b7ad6b7169203331", x_b3_sampled="1")
+    ),
+    Scenario("names of WSGI", raw(*UNDERSCORES)),
     Scenario("no host", raw(b"GET /plain?a=b HTTP/1.0")),
     Scenario("no text", raw(b"GET /plain HTTP/1.1", b"Host: here", b"X-Tenant: \xff", b"Connection: close")),
     Scenario(

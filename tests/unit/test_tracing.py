@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ddtrace.propagation import http
 from ddtrace.trace import Span, TraceFilter, tracer
 from quart import Quart
 from quart.signals import got_background_exception
@@ -132,3 +133,17 @@ def test_a_request_without_host_has_the_url_of_the_server(
 ) -> None:
     """As ddtrace's middleware writes it."""
     assert tracing._url({"path": "/path", **scope}, host, "a=b") == url
+
+
+def test_no_header_that_brings_a_trace_is_overlooked() -> None:
+    """Whatever ddtrace reads a caller's trace from has a name that tracing.py looks for."""
+    names = {
+        name
+        for constant, value in vars(http).items()
+        if "HEADER" in constant
+        for name in ([value] if isinstance(value, str) else value)
+    }
+    overlooked = {name for name in names if not any(mark in name for mark in tracing.PROPAGATED)}
+
+    assert "x-b3-traceid" in names
+    assert overlooked == {"tracestate", "http_tracestate"}  # which says nothing without a traceparent
