@@ -73,9 +73,7 @@ async def served(application: Application) -> AsyncIterator[Client]:
             if event == "lifespan.shutdown":
                 return
 
-    server = asyncio.create_task(
-        hypercorn.asyncio.serve(with_lifespan, config, shutdown_trigger=stop.wait)
-    )
+    server = asyncio.create_task(hypercorn.asyncio.serve(with_lifespan, config, shutdown_trigger=stop.wait))
     reader, writer = await asyncio.open_connection(*address)
     yield Client(reader, writer)
     writer.close()
