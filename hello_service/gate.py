@@ -165,13 +165,13 @@ class _Stream(HTTPStream):
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         if message is not None and message["type"] == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
-            if any(name == b"content-length" for name, _ in message["headers"]):
+            if any(name == b"content-length" for name, _ in message.get("headers", ())):
                 self.head = message
                 return
         elif self.head is not None:
             head, self.head = self.head, None
             if message is not None and message["type"] == "http.response.body" and not message.get("more_body"):
-                await self._respond(head, message["body"])
+                await self._respond(head, message.get("body", b""))
                 return
             await super().app_send(head)
         await super().app_send(message)
