@@ -177,8 +177,7 @@ class _Stream(HTTPStream):
         await super().app_send(message)
 
     async def _respond(self, head: HTTPResponseStartEvent, body: bytes) -> None:
-        protocol: Any = self.send
-        protocol = protocol.__self__
+        protocol: Any = self.send.__self__  # type: ignore[attr-defined]  # a stream is given a method of it
         if suppress_body(self.scope["method"], head["status"]):
             body = b""
         self.state = ASGIHTTPState.CLOSED  # whatever comes of it, no second response can follow

@@ -270,7 +270,7 @@ class _Request(_Served):
     def begin(self, name: str, service: str | None) -> Span:
         """Start the span as ddtrace's middleware would, and return it."""
         scope, named, settings = self.scope, self.named, config.asgi
-        headers: Any = extract_headers(scope)
+        headers: Any = {name.decode(errors="ignore"): value.decode(errors="ignore") for name, value in scope["headers"]}
         names = " ".join(headers)
         if any(mark in names for mark in PROPAGATED):
             trace_utils.activate_distributed_headers(tracer, int_config=settings, request_headers=headers)
@@ -288,11 +288,15 @@ class _Request(_Served):
             if value:  # not every test client says all of them
                 span.set_tag(tag, value)
         query = bytes_to_str(named["query_string"])
+        url = _url(named, headers.get("host"), query)
+        if url is not None and "?" not in url and "@" not in url:  # nothing that ddtrace would have to hide
+            span.set_tag("http.url", url)
+            url = None
         trace_utils.set_http_meta(
             span,
             settings,
             method=scope["method"],
-            url=_url(named, headers.get("host"), query),
+            url=url,
             query=query if query and settings.trace_query_string else None,
             request_headers=headers,
             peer_ip=(scope.get("client") or (None,))[0],
@@ -305,8 +309,9 @@ class _Request(_Served):
         """Send for Quart; the span of what is no error ends with the response."""
         if message["type"] == "http.response.start":
             self._tag_response(message)
+        self._watch(message)
         try:
-            await self.send(message)
+            await self.server_send(message)
         finally:
             if self.complete and not self.span.error:
                 self.span.finish()
@@ -327,11 +332,14 @@ class _Request(_Served):
         return message
 
     async def send(self, message: Message) -> None:
+        self._watch(message)
+        await self.server_send(message)
+
+    def _watch(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._respond(message)
         elif message["type"] == "http.response.body" and not message.get("more_body", False):
             self.complete = True
-        await self.server_send(message)
 
     def _respond(self, message: Message) -> None:
         """Finish what the span of an error needs, and tell the caller the trace id."""

@@ -64,6 +64,10 @@ OF_THEIR_OWN = [
         "b3 multi", get("/plain", x_b3_traceid="0af7651916cd43dd", x_b3_spanid="b7ad6b7169203331", x_b3_sampled="1")
     ),
     Scenario("names of WSGI", raw(*UNDERSCORES)),
+    Scenario("a query in the path", get("/nowhere%3Ftoken=hidden;a@b")),
+    Scenario(
+        "a user in the host", raw(b"GET /plain;a=b HTTP/1.1", b"Host: me:secret@here", b"Connection: close"), (0, 0)
+    ),
     Scenario("no host", raw(b"GET /plain?a=b HTTP/1.0")),
     Scenario("no text", raw(b"GET /plain HTTP/1.1", b"Host: here", b"X-Tenant: \xff", b"Connection: close")),
     Scenario(
