@@ -21,7 +21,6 @@ from benchmarks.contest import ALL, BIN, HELLO, OURS_NAME, RELAY, Point
 RATE = 500
 SECONDS = 20
 WARM_UP_SECONDS = 1
-TOP = 10
 FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]*?)(?::\d+)?\)$")
 # A stack is read from its innermost frame on: the first of these that is met has the sample. The longest prefix first.
 LAYERS = {
@@ -34,7 +33,6 @@ LAYERS = {
     "hello_service/tracing.py": "hello_service: tracing.py",
     "hello_service/": "hello_service: all else",
     "structlog/": "hello_service: log line",
-    "httpx_aiohttp/": "httpx",
     "httpx/": "httpx",
     "aiohttp/": "aiohttp",
     "yarl/": "aiohttp",
@@ -119,7 +117,7 @@ def main() -> None:
             continue
         layers, functions = counted(recorded(point, given.seconds))
         print(f"{point.path}, {layers.total():,} samples")
-        for name, count in [*layers.most_common(TOP), *functions.most_common(given.functions)]:
+        for name, count in [*layers.most_common(), *functions.most_common(given.functions)]:
             print(f"  {count / layers.total():6.1%}  {name}")
 
 

@@ -159,29 +159,34 @@ def _is_host(value: bytes) -> bool:
 
 
 class _Stream(HTTPStream):
-    """Hypercorn's, which writes head, body and end each for itself; here a response whose body is known is one write."""
+    """Hypercorn's, which writes head, body and end each for itself; here a response whose body is known is one write.
 
-    head: HTTPResponseStartEvent | None = None  # says how long the body is, and waits for it
+    A head that says how long the body is waits for it, as ASGI wants it (HTTP, Response Start); others leave at once.
+    """
+
+    head: HTTPResponseStartEvent | None = None  # that waits
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
-        if message is not None and message["type"] == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
-            if any(name == b"content-length" for name, _ in message.get("headers", ())):
-                self.head = message
-                return
-        elif self.head is not None:
+        if self.head is not None:
             head, self.head = self.head, None
             if message is not None and message["type"] == "http.response.body" and not message.get("more_body"):
                 await self._respond(head, message.get("body", b""))
                 return
             await super().app_send(head)
+        elif message is not None and message["type"] == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
+            headers = message["headers"] = list(message.get("headers", ()))
+            if any(name == b"content-length" for name, _ in headers):
+                self.head = message
+                return
         await super().app_send(message)
 
     async def _respond(self, head: HTTPResponseStartEvent, body: bytes) -> None:
         protocol: Any = self.send.__self__  # type: ignore[attr-defined]  # a stream is given a method of it
         if suppress_body(self.scope["method"], head["status"]):
             body = b""
-        self.state = ASGIHTTPState.CLOSED  # whatever comes of it, no second response can follow
-        await protocol.write(head["status"], build_and_validate_headers(head["headers"]), body)
+        events = protocol.events_of(head["status"], build_and_validate_headers(head["headers"]), body)
+        self.state = ASGIHTTPState.CLOSED  # no other response can follow
+        await protocol.write(events)
         await self.send(StreamClosed(STREAM_ID))
 
 
@@ -236,17 +241,36 @@ class _Protocol(H11Protocol):
         if self.stream is None:  # else its end is the connection's
             self.task_group.spawn(self.to_server, Closed())
 
-    async def write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        """Write a whole response."""
+    def events_of(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> list[Any]:
+        """Return the events of a whole response.
+
+        Raises:
+            h11.LocalProtocolError: a header is none.
+        """
         headers += self.config.response_headers("h11")
         if self.keep_alive_requests >= self.config.keep_alive_max_requests:
             headers.append((b"connection", b"close"))
-        events: list[Any] = [h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()]
+        return [h11.Response(status_code=status, headers=headers), h11.Data(data=body), h11.EndOfMessage()]
+
+    async def write(self, events: list[Any]) -> None:
+        """Write `events` at once; where one of them may not be, those before it, and the connection will not be kept."""
+        made = []
         try:
-            await self.to_server(RawData(b"".join(map(self.connection.send, events))))
+            for event in events:
+                made.append(self.connection.send(event))  # noqa: PERF401 - those that were made are written
         except h11.LocalProtocolError:
             if self.connection.their_state is not h11.ERROR:
                 raise
+        finally:
+            if made:
+                await self._write(b"".join(made))
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await self.to_server(RawData(data))
+        except BaseException:
+            self.connection.send_failed()  # a client that reads nothing does not get a next response
+            raise
 
     async def _create_stream(self, request: h11.Request) -> None:
         if any(name == b"upgrade" for name, _ in request.headers):

@@ -181,7 +181,11 @@ class _Tracing:
         return name, trace_utils.int_service(None, settings)
 
     async def _trace(self, request: _Request) -> None:
-        with request.begin(*self._called) as span:
+        headers = {
+            name.decode(errors="ignore"): text.decode(errors="ignore") for name, text in request.scope["headers"]
+        }
+        with request.begin(headers, *self._called) as span:
+            request.describe(headers)
             try:
                 await self._call_quart(request.named, request.receive, request.send_and_finish)
             except Exception as error:
@@ -267,16 +271,20 @@ class _Served(ABC):
 class _Request(_Served):
     complete = False
 
-    def begin(self, name: str, service: str | None) -> Span:
+    def begin(self, headers: dict[str, str], name: str, service: str | None) -> Span:
         """Start the span as ddtrace's middleware would, and return it."""
-        scope, named, settings = self.scope, self.named, config.asgi
-        headers: Any = {name.decode(errors="ignore"): value.decode(errors="ignore") for name, value in scope["headers"]}
-        names = " ".join(headers)
+        names = " ".join(headers).lower()
         if any(mark in names for mark in PROPAGATED):
-            trace_utils.activate_distributed_headers(tracer, int_config=settings, request_headers=headers)
+            trace_utils.activate_distributed_headers(tracer, int_config=config.asgi, request_headers=headers)
         span = tracer.trace(name, service=service, resource=self.method, span_type="web")
-        named["datadog"] = {"request_spans": [span]}
-        trace_utils.set_service_and_source(span, service, settings)  # type: ignore[arg-type]  # None as ddtrace gives it
+        self.named["datadog"] = {"request_spans": [span]}
+        trace_utils.set_service_and_source(span, service, config.asgi)  # type: ignore[arg-type]  # None as ddtrace gives it
+        _begin(span, self.named)
+        return span
+
+    def describe(self, headers: dict[str, str]) -> None:
+        """Tag the span with the request, as ddtrace's middleware would."""
+        span, scope, named, settings = self.span, self.scope, self.named, config.asgi
         span.set_tag("component", settings.integration_name)
         span.set_tag("span.kind", "server")
         asgi = scope.get("asgi", {})
@@ -292,6 +300,8 @@ class _Request(_Served):
         if url is not None and "?" not in url and "@" not in url:  # nothing that ddtrace would have to hide
             span.set_tag("http.url", url)
             url = None
+        names = " ".join(headers)
+        plain = "_" not in names and names == names.lower()
         trace_utils.set_http_meta(
             span,
             settings,
@@ -300,10 +310,9 @@ class _Request(_Served):
             query=query if query and settings.trace_query_string else None,
             request_headers=headers,
             peer_ip=(scope.get("client") or (None,))[0],
-            headers_are_case_sensitive="_" in names,  # who finds it looks through all names, for a - that is a _
+            # Who is told so looks through all of them for each name, and makes small letters of a name that is configured.
+            headers_are_case_sensitive=not plain or config._client_ip_header is not None,  # noqa: SLF001 - no other way to ask
         )
-        _begin(span, named)
-        return span
 
     async def send_and_finish(self, message: Message) -> None:
         """Send for Quart; the span of what is no error ends with the response."""
@@ -436,6 +445,7 @@ def _needs_middleware(scope: Scope) -> bool:
     """Whether somebody wants more of ddtrace's middleware than its span, or has it around this application already."""
     return bool(
         config._inferred_proxy_services_enabled  # noqa: SLF001 - no other way to ask
+        or config.asgi.obfuscate_404_resource
         or "datadog" in scope
         or any(map(has_listeners, HEARD))
     )
@@ -443,7 +453,7 @@ def _needs_middleware(scope: Scope) -> bool:
 
 def _url(named: Scope, host: str | None, query: str) -> str | None:
     scheme = named.get("scheme", "http")
-    if host is None:
+    if not host:
         host, port = named.get("server") or (None, None)
         if host is None:
             return None

@@ -166,7 +166,8 @@ class _Client(httpx.AsyncClient):
 class _Transport(httpx.AsyncBaseTransport):
     """aiohttp under httpx, with an end to what an upstream may send and to the time that it may take.
 
-    The request extension `deadline` is the loop's time at which a call must be over. An answer comes whole, or not at all.
+    The request extension `deadline` is the loop's time at which a call must be over. An answer comes whole, or not at all;
+    a body that is sent must be known, not streamed.
     """
 
     session: aiohttp.ClientSession
@@ -213,11 +214,14 @@ class _Transport(httpx.AsyncBaseTransport):
             raise _named(error, late)  # noqa: B904 - it brings its cause
         except asyncio.CancelledError as error:
             raise asyncio.CancelledError(CANCELLED) from error
-        extensions = {"http_version": b"HTTP/1.1", "reason_phrase": (answer.reason or "").encode()}
+        extensions = {
+            "http_version": b"HTTP/1.1",
+            "reason_phrase": (answer.reason or "").encode(errors="surrogateescape"),
+        }
         return httpx.Response(answer.status, headers=answer.raw_headers, content=content, extensions=extensions)
 
     async def _body(self, answer: aiohttp.ClientResponse) -> bytes:
-        if answer.headers.get("content-encoding", "identity") != "identity":
+        if any(coding != "identity" for coding in answer.headers.getall("content-encoding", ())):
             raise UpstreamFailed("The upstream's answer is compressed, which was not asked for.")
         body = bytearray()
         async for chunk in answer.content.iter_any():

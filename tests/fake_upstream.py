@@ -35,6 +35,10 @@ ANSWERS = {
     "/once-reset": JSON,
     "/once-half": JSON,
     "/gzip": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x8b",
+    "/gzip-said-late": (
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: identity\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x8b"
+    ),
+    "/reason": b"HTTP/1.1 200 \xff\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi",
     "/garbage": b"\x00\x01\x02 this is no HTTP\r\n\r\n",
     "/cut": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
     "/reset": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",

@@ -25,6 +25,10 @@ SETTINGS = {
         "DD_HTTP_SERVER_TAG_QUERY_STRING": "true",
         "DD_TRACE_HTTP_TAG_QUERY_STRING": "true",
     },
+    "an address by a header": {
+        "DD_TRACE_CLIENT_IP_ENABLED": "true",
+        "DD_TRACE_CLIENT_IP_HEADER": "X-Real-IP",
+    },
     "other styles": {"DD_TRACE_PROPAGATION_STYLE_EXTRACT": "b3,b3multi,datadog,tracecontext"},
     "everything off": {
         "DD_TRACE_HTTP_CLIENT_TAG_QUERY_STRING": "false",
@@ -68,6 +72,7 @@ OF_THEIR_OWN = [
     Scenario(
         "a user in the host", raw(b"GET /plain;a=b HTTP/1.1", b"Host: me:secret@here", b"Connection: close"), (0, 0)
     ),
+    Scenario("empty host", raw(b"GET /plain HTTP/1.1", b"Host:", b"Connection: close")),
     Scenario("no host", raw(b"GET /plain?a=b HTTP/1.0")),
     Scenario("no text", raw(b"GET /plain HTTP/1.1", b"Host: here", b"X-Tenant: \xff", b"Connection: close")),
     Scenario(
@@ -78,6 +83,7 @@ OF_THEIR_OWN = [
             referer="https://elsewhere.example/path?secret=1",
             x_tenant="Ada",
             x_forwarded_for="203.0.113.7",
+            x_real_ip="203.0.113.9",
             x_twice="1",
         ),
     ),

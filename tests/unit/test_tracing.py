@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ddtrace import config
 from ddtrace.propagation import http
 from ddtrace.trace import Span, TraceFilter, tracer
 from quart import Quart
@@ -133,6 +134,69 @@ def test_a_request_without_host_has_the_url_of_the_server(
 ) -> None:
     """As ddtrace's middleware writes it."""
     assert tracing._url({"path": "/path", **scope}, host, "a=b") == url
+
+
+def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+    """Return what a server hands over with a request."""
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/fails",
+        "raw_path": b"/fails",
+        "query_string": b"",
+        "root_path": "",
+        "headers": headers,
+        "server": ("10.0.0.1", 80),
+        "client": ("10.0.0.2", 4321),
+    }
+
+
+async def dropped(_: object) -> None:
+    """Take a message of a response."""
+
+
+async def nothing() -> dict[str, Any]:
+    """Wait for what a client sends, which is nothing."""
+    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+
+async def test_headers_count_however_they_are_written(app: Quart, finished: list[Span]) -> None:
+    """Hypercorn passes them on as they came where it is told to."""
+    parent = (b"Traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    await app(scope((b"Host", b"here"), (b"User-Agent", b"A Browser"), parent), nothing, dropped)  # type: ignore[arg-type]
+    (span,) = finished
+
+    assert span.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+    assert span.get_tag("http.useragent") == "A Browser"
+
+
+async def test_a_request_that_can_not_be_described_has_a_span_all_the_same(app: Quart, finished: list[Span]) -> None:
+    """What ddtrace can't take apart is an error of the request, and its span is not lost."""
+    asked = {**scope((b"host", b"[a")), "query_string": b"a=b"}
+    with pytest.raises(ValueError, match="IPv6"):
+        await app(asked, nothing, dropped)  # type: ignore[arg-type]
+    (span,) = finished
+
+    assert span.get_tag("error.type") == "builtins.ValueError"
+
+
+async def test_a_404_hides_its_route_where_ddtrace_is_told_to(
+    finished: list[Span], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DD_ASGI_OBFUSCATE_404_RESOURCE."""
+    monkeypatch.setitem(config.asgi, "obfuscate_404_resource", True)
+    app = Quart(__name__)
+
+    @app.get("/users/<name>")
+    async def user(name: str) -> tuple[str, int]:
+        return name, 404
+
+    await tracing.trace(app).test_client().get("/users/Ada")
+    (span,) = finished
+
+    assert span.resource == "GET 404"
 
 
 def test_no_header_that_brings_a_trace_is_overlooked() -> None:

@@ -37,6 +37,7 @@ async def upstream() -> AsyncIterator[Upstream]:
         ("/wide", Answer(200, [[]] * 200)),
         ("/float", Answer(200, 1.5)),
         ("/missing", Answer(404, "none")),
+        ("/reason", Answer(200, "hi")),
     ],
 )
 async def test_an_answer_is_passed_on(fake: FakeUpstream, upstream: Upstream, path: str, answer: Answer) -> None:
@@ -56,6 +57,7 @@ async def test_an_answer_is_passed_on(fake: FakeUpstream, upstream: Upstream, pa
         ("/nan", NO_JSON),
         ("/endless", NO_JSON),
         ("/gzip", "The upstream's answer is compressed, which was not asked for."),
+        ("/gzip-said-late", "The upstream's answer is compressed, which was not asked for."),
         ("/garbage", "The upstream's answer is not HTTP."),
         ("/cut", "The upstream's answer broke off."),
         ("/reset", "The upstream's answer broke off."),
