@@ -54,13 +54,14 @@ class Client:
 
 
 @asynccontextmanager
-async def served(application: Application) -> AsyncIterator[Client]:
-    """Serve `application` as the service is served, and connect to it."""
+async def served(application: Application, requests: int = 1000) -> AsyncIterator[Client]:
+    """Serve `application` as the service is served, and connect to it; a connection is kept for so many `requests`."""
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
     config = Gate(listener)
     config.startup_timeout = 20
     config.errorlog = None
+    config.keep_alive_max_requests = requests
     stop = asyncio.Event()
 
     async def with_lifespan(scope: Any, receive: Any, send: Any) -> None:
@@ -118,6 +119,17 @@ async def test_the_next_request_is_answered_too(messages: tuple[dict[str, Any], 
         answers = await client.rest()
 
     assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.lower().count(b"connection: close") == 1
+
+
+async def test_a_connection_is_kept_for_so_many_requests() -> None:
+    """The last response says that it is, as Hypercorn's own does."""
+    async with served(sending(head(LENGTH), BODY), requests=2) as client:
+        client.ask()
+        client.ask()
+        answers = await client.rest()
+
+    assert answers.count(b"HTTP/1.1 200 ") == 2
     assert answers.lower().count(b"connection: close") == 1
 
 
