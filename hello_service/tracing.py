@@ -181,11 +181,10 @@ class _Tracing:
         return name, trace_utils.int_service(None, settings)
 
     async def _trace(self, request: _Request) -> None:
-        headers = {
-            name.decode(errors="ignore"): text.decode(errors="ignore") for name, text in request.scope["headers"]
-        }
-        with request.begin(headers, *self._called) as span:
-            request.describe(headers)
+        headers: Any = extract_headers(request.scope)
+        names = " ".join(headers)
+        with request.begin(headers, names, *self._called) as span:
+            request.describe(headers, names)
             try:
                 await self._call_quart(request.named, request.receive, request.send_and_finish)
             except Exception as error:
@@ -242,6 +241,12 @@ class _Served(ABC):
             self.named["path"] = str(connection.routing_exception.code)
         self.span.resource = f"{self.method} {self.named['path']}"
 
+    def tag_status(self, status: int) -> None:
+        """Put the status of the answer on the span, and whether it is an error."""
+        self.span.set_tag("http.status_code", str(status))
+        if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
+            self.span.error = 1
+
     def keep_error(self, error: BaseException | None, span: Span | None = None) -> None:
         """Put `error` on the span (the request's unless another is given), and keep the trace."""
         span = span or self.span
@@ -271,9 +276,9 @@ class _Served(ABC):
 class _Request(_Served):
     complete = False
 
-    def begin(self, headers: dict[str, str], name: str, service: str | None) -> Span:
-        """Start the span as ddtrace's middleware would, and return it."""
-        names = " ".join(headers).lower()
+    def begin(self, headers: dict[str, str], names: str, name: str, service: str | None) -> Span:
+        """Start the span as ddtrace's middleware would, and return it; `names` are those of `headers`, in one."""
+        names = names.lower()
         if any(mark in names for mark in PROPAGATED):
             trace_utils.activate_distributed_headers(tracer, int_config=config.asgi, request_headers=headers)
         span = tracer.trace(name, service=service, resource=self.method, span_type="web")
@@ -282,7 +287,7 @@ class _Request(_Served):
         _begin(span, self.named)
         return span
 
-    def describe(self, headers: dict[str, str]) -> None:
+    def describe(self, headers: dict[str, str], names: str) -> None:
         """Tag the span with the request, as ddtrace's middleware would."""
         span, scope, named, settings = self.span, self.scope, self.named, config.asgi
         span.set_tag("component", settings.integration_name)
@@ -300,7 +305,6 @@ class _Request(_Served):
         if url is not None and "?" not in url and "@" not in url:  # nothing that ddtrace would have to hide
             span.set_tag("http.url", url)
             url = None
-        names = " ".join(headers)
         plain = "_" not in names and names == names.lower()
         trace_utils.set_http_meta(
             span,
@@ -326,13 +330,10 @@ class _Request(_Served):
                 self.span.finish()
 
     def _tag_response(self, message: Message) -> None:
-        span, status = self.span, message["status"]
-        span.set_tag("http.status_code", str(status))
-        if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks
-            span.error = 1
+        self.tag_status(message["status"])
         if config.asgi.is_header_tracing_configured:
             headers: Any = extract_headers(message)
-            trace_utils.set_http_meta(span, config.asgi, response_headers=headers)
+            trace_utils.set_http_meta(self.span, config.asgi, response_headers=headers)
 
     async def receive(self) -> Message:
         message = await self.server_receive()
@@ -435,9 +436,8 @@ class _WebSocket(_Served):
             await receive()
 
     def _refuse(self, status: int) -> None:
-        self.span.set_tag("http.status_code", str(status))
-        if config._http_server.is_error_code(status):  # noqa: SLF001 - as for HTTP
-            self.span.error = 1
+        self.tag_status(status)
+        if self.span.error:
             self.keep_error(self.exception)
 
 

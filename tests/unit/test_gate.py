@@ -34,7 +34,7 @@ def sending(*messages: dict[str, Any]) -> Application:
 
 
 class Client:
-    """Reads what the server writes, as it comes: `pieces` are what each write of the server brought."""
+    """Asks, and reads what the server writes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
