@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hello_service import launch
+from hello_service.serving import launch
 from hello_service.settings import SettingsError
 
 

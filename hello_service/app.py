@@ -10,18 +10,18 @@ import structlog
 from quart import Quart
 from quart_schema import Info, QuartSchema
 
-from hello_service import delivery, launch, logs, tracing
+from hello_service.api.faults import faults
+from hello_service.api.greetings import greeting
+from hello_service.api.openapi import Described
+from hello_service.api.pages import pages
+from hello_service.api.probes import ecs_task, probes
+from hello_service.api.relay import relay
 from hello_service.application import Application
-from hello_service.faults import faults
-from hello_service.greeting import greeting
-from hello_service.lifecycle import Lifecycle
-from hello_service.openapi import Described
-from hello_service.pages import pages
-from hello_service.probes import ecs_task, probes
+from hello_service.clients.upstream import Upstream
+from hello_service.middleware.in_flight import Lifecycle
+from hello_service.observability import environment, logs, trace_loss, tracing
 from hello_service.problems import answer_problems
-from hello_service.relay import relay
 from hello_service.settings import BACKGROUND_SECONDS, Settings
-from hello_service.upstream import Upstream
 
 
 def create_app(settings: Settings | None = None, environ: Mapping[str, str] | None = None) -> Quart:
@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
         lifecycle=Lifecycle(app, tracing.trace_id),
         tracing_status=lambda: {
             **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
-            **delivery.current.status(),
+            **trace_loss.current.status(),
         },
     )
     QuartSchema(
@@ -71,12 +71,12 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
             app.extensions.update(upstream=upstream, ecs=await ecs_task(environ), started=monotonic())
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
-            for remark in launch.remarks(environ, settings):
+            for remark in environment.remarks(environ, settings):
                 log.warning(remark)
             yield
 
     logs.log_requests(app, settings.probe_paths, tracing.log_ids)
     if settings.dd_trace_enabled and tracing.active():
         tracing.trace(app, settings.probe_paths, settings.dd_service)
-        delivery.watch()
+        trace_loss.watch()
     return app

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from hello_service import launch
 from hello_service.doctor.wire import Answer, get, in_background
+from hello_service.observability.environment import tracer_environment
 from hello_service.settings import Settings, SettingsError, mask_credentials
 
 SECONDS = 7.0  # for everything, so that the whole command ends within 10 s
@@ -139,7 +139,7 @@ class Case:
         """
         environ = dict(self.environ)
         if self.settings is not None:
-            environ = launch.tracer_environment(environ, self.settings)
+            environ = tracer_environment(environ, self.settings)
         with self._starting:
             if self._over:
                 raise TimeoutError

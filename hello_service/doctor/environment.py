@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hello_service import launch
 from hello_service.doctor.case import Case
 from hello_service.doctor.finding import Finding, failed, passed, skipped, warned
+from hello_service.observability.environment import sampling_rules
 
 PACKAGE = Path(__file__).resolve().parent.parent
 FLUSHES = (4, 5)  # ddtrace from here on sends its last spans when it is told to stop
@@ -89,14 +89,14 @@ def sampling(case: Case) -> Finding:
     environ = case.environ
     text, source = environ.get("DD_TRACE_SAMPLING_RULES"), "DD_TRACE_SAMPLING_RULES"
     if not text and (rate := _rate(environ)) is not None:
-        text, source = launch.sampling_rules(rate), "DD_TRACE_SAMPLE_RATE"
+        text, source = sampling_rules(rate), "DD_TRACE_SAMPLE_RATE"
     if not text and environ.get("OTEL_TRACES_SAMPLER", "").lower().endswith("always_off"):
-        text, source = launch.sampling_rules(0.0), "OTEL_TRACES_SAMPLER"
+        text, source = sampling_rules(0.0), "OTEL_TRACES_SAMPLER"
     if not text:
         return passed("every trace is kept until the agent asks for fewer (no rule is set)")
     rules = _rules(text)
     if rules is None:
-        return warned(f"{source} is no list of rules: ddtrace ignores it", f"{source}='{launch.sampling_rules(1.0)}'")
+        return warned(f"{source} is no list of rules: ddtrace ignores it", f"{source}='{sampling_rules(1.0)}'")
     if environ.get("DD_TRACE_RATE_LIMIT") == "0":
         return failed("DD_TRACE_RATE_LIMIT=0 keeps no trace that a rule matches", "unset DD_TRACE_RATE_LIMIT")
     for_all = [rule["sample_rate"] for rule in rules if set(rule) == {"sample_rate"}]

@@ -7,10 +7,10 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from hello_service import launch
 from hello_service.doctor.case import Case
 from hello_service.doctor.finding import Finding, failed, passed, skipped, unknown, warned
 from hello_service.doctor.wire import Answer, NoAnswer, Reason, get, in_background
+from hello_service.observability.environment import sampling_rules
 from hello_service.settings import Settings, mask_credentials
 
 SERVER_SECONDS = 2.0
@@ -71,7 +71,7 @@ def _differences(said: Mapping[str, Any], case: Case) -> str:
         differing.append("agent address")
     rules = case.environ.get("DD_TRACE_SAMPLING_RULES")
     if not rules and case.settings is not None and case.settings.dd_trace_sample_rate is not None:
-        rules = launch.sampling_rules(case.settings.dd_trace_sample_rate)
+        rules = sampling_rules(case.settings.dd_trace_sample_rate)
     if rules and said.get("sampling_rules") != rules:
         differing.append("sampling")
     return " and ".join(differing)

@@ -13,7 +13,7 @@ import httpx
 from fake_http import served
 from running import BIN, QUIET, Agent, Running, Span, clean_environment, eventually, free_port, started, trace_agent
 
-from hello_service.launch import ENVIRONMENT_ONLY
+from hello_service.observability.environment import ENVIRONMENT_ONLY
 
 HERE = Path(__file__).resolve().parent
 COMMANDS = {

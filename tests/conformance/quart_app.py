@@ -1,4 +1,4 @@
-"""The routes of this folder in Quart, traced by `hello_service.tracing`. fastapi_app.py has the same ones."""
+"""The routes of this folder in Quart, traced by `hello_service.observability.tracing`. fastapi_app.py has the same ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client,
 from ddtrace.trace import tracer
 from quart import Blueprint, Quart, Response, abort, current_app, jsonify, redirect, request, websocket
 
-from hello_service import tracing
+from hello_service.observability import tracing
 
 inner = Blueprint("inner", __name__, url_prefix="/inner")
 outer = Blueprint("outer", __name__, url_prefix="/outer")

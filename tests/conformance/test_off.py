@@ -12,7 +12,7 @@ import httpx
 import pytest
 from running import BIN, QUIET, clean_environment, service
 
-from hello_service import launch
+from hello_service.serving import launch
 from hello_service.settings import Settings
 
 SERVED = str(Path(__file__).with_name("served.py"))
@@ -39,14 +39,14 @@ def test_no_function_of_ddtrace_is_called(command: list[str], environment: dict[
     served = serve(command, environment)
 
     assert served["calls"] == {}
-    assert "hello_service.tracing" not in served["layers"]
+    assert "hello_service.observability.tracing" not in served["layers"]
 
 
 def test_no_span_is_made_where_only_the_variable_says_so() -> None:
     """Under ddtrace-run all the same: what is left is what ddtrace itself patches; tracing.py is not in the way."""
     served = serve([RUN, sys.executable, SERVED], {"DD_TRACE_ENABLED": "false"})
 
-    assert "hello_service.tracing" not in served["layers"]
+    assert "hello_service.observability.tracing" not in served["layers"]
     assert not any("asgi" in name or "quart" in name for name in served["calls"])
 
 
@@ -54,7 +54,7 @@ def test_the_count_sees_ddtrace_at_work() -> None:
     """The proof of the proof: with tracing on there are calls, and the layer."""
     served = serve([RUN, sys.executable, SERVED], {"DD_TRACE_AGENT_URL": "http://127.0.0.1:9"})
 
-    assert "hello_service.tracing" in served["layers"]
+    assert "hello_service.observability.tracing" in served["layers"]
     assert any("_trace/tracer.py" in name for name in served["calls"])
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from running import BIN, QUIET, Agent, Running, clean_environment, started
 
-from hello_service import tracing
+from hello_service.observability import tracing
 
 SOURCE = Path(tracing.__file__)
 ROUTES = """

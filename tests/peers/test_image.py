@@ -110,7 +110,7 @@ def test_the_image_runs_with_nothing_granted(engine: Engine, image: str) -> None
     assert re.search(r"Uid:\s+10001\s+10001\s+10001\s+10001", status)
     assert re.search(r"CapBnd:\s+0+\n", status)
     assert re.search(r"NoNewPrivs:\s+1", status)
-    assert command[1:3] == ["-m", "hello_service.server"]  # process 1 is the server: signals are its own
+    assert command[1:3] == ["-m", "hello_service.serving.server"]  # process 1 is the server: signals are its own
     assert (code, state["OOMKilled"], changed) == (0, False, "")
 
 

@@ -53,7 +53,7 @@ def test_an_error_shows_its_type_and_message(dev: Dev) -> None:
     """Below its span."""
     dev.get("/api/faults/error")
 
-    dev.wait_for("hello_service.faults.Fault: this endpoint always fails")
+    dev.wait_for("hello_service.api.faults.Fault: this endpoint always fails")
     assert "error: Exception on request GET /api/faults/error" in dev.said
 
 
@@ -129,7 +129,7 @@ def test_a_service_that_does_not_start_says_why() -> None:
 def test_a_service_that_dies_ends_all() -> None:
     """With its exit code told."""
     with developing() as dev:
-        os.kill(dev.process("hello_service.server"), signal.SIGKILL)
+        os.kill(dev.process("hello_service.serving.server"), signal.SIGKILL)
         code = dev.running.wait()
 
         assert code == 1
@@ -153,7 +153,7 @@ def test_a_service_that_dies_after_its_agent_ends_all() -> None:
     with developing() as dev:
         os.kill(dev.process("hello_service.localview.agent"), signal.SIGKILL)
         dev.wait_for("The embedded trace agent has ended")
-        os.kill(dev.process("hello_service.server"), signal.SIGTERM)
+        os.kill(dev.process("hello_service.serving.server"), signal.SIGTERM)
 
         assert dev.running.wait() == 0
         assert dev.processes() == {}
@@ -178,7 +178,7 @@ def test_an_agent_that_starts_slowly_is_waited_for(tmp_path: Path) -> None:
         assert dev.running.stop(signal.SIGINT) == 0
 
 
-@pytest.mark.parametrize("slow", ["hello_service.localview.agent", "hello_service.server"])
+@pytest.mark.parametrize("slow", ["hello_service.localview.agent", "hello_service.serving.server"])
 def test_it_can_be_ended_while_it_starts(tmp_path: Path, slow: str) -> None:
     """At once, whatever it is waiting for."""
     with launched(environment=customized(tmp_path, slow, "time.sleep(600)")) as dev:
@@ -194,7 +194,7 @@ def test_it_can_be_ended_while_it_starts(tmp_path: Path, slow: str) -> None:
 def test_a_line_of_any_length_is_survived(tmp_path: Path) -> None:
     """What comes after it is still read, so that the service never stands still on a full pipe."""
     code = "sys.stderr.write('x' * 3_000_000 + '\\n')"
-    with developing(environment=customized(tmp_path, "hello_service.server", code)) as dev:
+    with developing(environment=customized(tmp_path, "hello_service.serving.server", code)) as dev:
         dev.get("/api/faults/error")
 
         dev.wait_for("error: Exception on request GET /api/faults/error")
@@ -348,7 +348,7 @@ def _read_until(terminal: int, text: str | None) -> str:
 def test_serve_needs_nothing_of_it() -> None:
     """Neither its modules nor what only it needs."""
     code = (
-        "import sys; import hello_service.__main__, hello_service.server;"
+        "import sys; import hello_service.__main__, hello_service.serving.server;"
         "print([name for name in sys.modules"
         " if name.startswith(('hello_service.localview', 'ddapm_test_agent', 'aiohttp.web'))])"
     )

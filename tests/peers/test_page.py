@@ -128,7 +128,7 @@ def test_an_error_shows_type_message_and_stack(scene: Scene, page: Page) -> None
     found.click()
     failure = page.locator("#detail .failure")
 
-    expect(failure).to_contain_text("hello_service.faults.Fault")
+    expect(failure).to_contain_text("hello_service.api.faults.Fault")
     expect(failure).to_contain_text("this endpoint always fails")
     expect(failure.locator("pre")).to_contain_text('raise Fault("this endpoint always fails")')
     expect(page.locator("#logs")).to_contain_text("Exception on request GET /api/faults/error")

@@ -56,7 +56,7 @@ def test_an_unhandled_exception_is_on_the_span(running: Running, agent: Agent) -
     (span,) = agent.wait_for_spans(1)
 
     assert span["error"] == 1
-    assert span["meta"]["error.type"] == "hello_service.faults.Fault"
+    assert span["meta"]["error.type"] == "hello_service.api.faults.Fault"
     assert span["meta"]["error.message"] == "this endpoint always fails"
     assert "in fail" in span["meta"]["error.stack"]
     assert answer.json()["trace_id"].endswith(f"{span['trace_id']:016x}")

@@ -12,7 +12,8 @@ import json
 import os
 from collections import Counter
 
-from hello_service import logs, server, tracing
+from hello_service.observability import logs, tracing
+from hello_service.serving import server
 from hello_service.settings import Settings
 
 REQUESTS = 20

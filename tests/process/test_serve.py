@@ -56,7 +56,7 @@ def test_every_bad_variable_stops_the_start() -> None:
 @pytest.mark.parametrize("variable", ["PORT", "DD_TRACE_SAMPLE_RATE"])
 def test_the_server_module_refuses_them_too(variable: str) -> None:
     """However it is started."""
-    command = [sys.executable, "-m", "hello_service.server"]
+    command = [sys.executable, "-m", "hello_service.serving.server"]
     environment = clean_environment({variable: "x"})
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -203,7 +203,7 @@ def test_a_connection_that_its_client_closed_is_gone() -> None:
 def test_production_imports_nothing_of_development() -> None:
     """What the deployed service does not install it must not need."""
     program = (
-        "import sys, json, hello_service.server, hello_service.__main__;"
+        "import sys, json, hello_service.serving.server, hello_service.__main__;"
         "print(json.dumps([name for name in sys.modules]))"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

@@ -121,7 +121,7 @@ def test_a_sample_counts_for_the_innermost_layer() -> None:
     stacks = [
         "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);dumps (/lib/json/__init__.py:3) 5",
         "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);send (/v/site-packages/h11/a.py:3) 2",
-        "run (/w/hello_service/server.py:9);run_once (asyncio/base_events.py:1) 1",
+        "run (/w/hello_service/serving/server.py:9);run_once (asyncio/base_events.py:1) 1",
         " 70",
     ]
     layers, functions = profile.counted(stacks)

@@ -11,7 +11,7 @@ from typing import Any
 import hypercorn.asyncio
 import pytest
 
-from hello_service.gate import Gate
+from hello_service.serving.gate import Gate
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 LENGTH = (b"content-length", b"5")

@@ -1,94 +1,15 @@
-"""The tracer's environment, a pure function."""
+"""The server's command line, and the process that becomes it."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from hello_service import launch
+from hello_service.serving import launch
 from hello_service.settings import Settings, SettingsError
-
-
-def made(environ: Mapping[str, str]) -> dict[str, str]:
-    return launch.tracer_environment(environ, Settings.from_environment(environ))
-
-
-def said(environ: Mapping[str, str]) -> list[str]:
-    return launch.remarks(environ, Settings.from_environment(environ))
-
-
-def test_what_only_the_environment_can_say_is_said() -> None:
-    """ddtrace reads it while it is imported."""
-    assert made({"HOME": "/root"}) == {
-        "HOME": "/root",
-        "DD_SERVICE": "hello-service",
-        "DD_TRACE_AIOHTTP_ENABLED": "false",
-        "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": "false",
-        "DD_TRACE_ASYNCIO_ENABLED": "false",
-        "DD_TRACE_OTEL_CTX_ENABLED": "false",
-        "DD_TRACE_STATS_COMPUTATION_ENABLED": "true",
-    }
-
-
-@pytest.mark.parametrize("name", ["DD_SERVICE", *launch.ENVIRONMENT_ONLY])
-def test_what_an_operator_sets_wins(name: str) -> None:
-    """Always."""
-    value = "1" if name != "DD_SERVICE" else "theirs"
-
-    assert made({name: value})[name] == value
-
-
-@pytest.mark.parametrize("name", ["DD_TRACE_AGENT_PORT", "DD_TRACE_ENABLED", "DD_ENV"])
-def test_an_empty_variable_is_none_for_ddtrace_too(name: str) -> None:
-    """ddtrace does not start with an empty port, and takes an empty DD_TRACE_ENABLED for no."""
-    assert name not in made({name: ""})
-
-
-@pytest.mark.parametrize("value", ["yes", "on", "TRUE", "1"])
-def test_every_yes_is_one_that_ddtrace_knows(value: str) -> None:
-    """The settings take more words for true than ddtrace does, which takes them for no."""
-    assert made({"DD_TRACE_ENABLED": value})["DD_TRACE_ENABLED"] == "true"
-
-
-def test_the_given_environment_is_left_as_it_is() -> None:
-    """A pure function."""
-    given = {"DD_TRACE_SAMPLE_RATE": "0.5"}
-    made(given)
-
-    assert given == {"DD_TRACE_SAMPLE_RATE": "0.5"}
-
-
-def test_the_sample_rate_becomes_a_rule_and_is_remarked() -> None:
-    """ddtrace 4 ignores the rate itself without a word."""
-    environ = made({"DD_TRACE_SAMPLE_RATE": "0.25"})
-
-    assert json.loads(environ["DD_TRACE_SAMPLING_RULES"]) == [{"sample_rate": 0.25}]
-    assert said(environ) == [
-        "DD_TRACE_SAMPLE_RATE=0.25 is applied as DD_TRACE_SAMPLING_RULES='[{\"sample_rate\": 0.25}]'"
-    ]
-
-
-def test_rules_that_are_set_win_over_the_rate() -> None:
-    """And it is said which of the two has no effect."""
-    environ = made({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_SAMPLING_RULES": "[]"})
-
-    assert environ["DD_TRACE_SAMPLING_RULES"] == "[]"
-    assert said(environ) == ["DD_TRACE_SAMPLE_RATE=0.25 has no effect: DD_TRACE_SAMPLING_RULES is set and wins"]
-
-
-def test_a_start_without_serve_is_told_what_only_the_environment_can_say() -> None:
-    """In one line, and what each setting would spare."""
-    rate, missing = said({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
-
-    assert rate.startswith("DD_TRACE_SAMPLE_RATE=0.25 is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES=")
-    assert "DD_TRACE_AIOHTTP_ENABLED=false (two more spans below each outbound call)" in missing
-    assert "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE=false" in missing
-    assert "DD_TRACE_ASYNCIO_ENABLED" not in missing
 
 
 def test_the_server_runs_under_ddtrace_run() -> None:
@@ -97,13 +18,13 @@ def test_the_server_runs_under_ddtrace_run() -> None:
         str(Path(sys.executable).with_name("ddtrace-run")),
         sys.executable,
         "-m",
-        "hello_service.server",
+        "hello_service.serving.server",
     ]
 
 
 def test_without_tracing_nothing_of_ddtrace_is_started() -> None:
     """Off means off."""
-    assert launch.command(Settings(dd_trace_enabled=False)) == [sys.executable, "-m", "hello_service.server"]
+    assert launch.command(Settings(dd_trace_enabled=False)) == [sys.executable, "-m", "hello_service.serving.server"]
 
 
 def test_serve_replaces_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +33,7 @@ def test_serve_replaces_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.execve", lambda *arguments: seen.extend(arguments))
     launch.serve({"DD_TRACE_ENABLED": "false"})
 
-    assert seen[:2] == [sys.executable, [sys.executable, "-m", "hello_service.server"]]
+    assert seen[:2] == [sys.executable, [sys.executable, "-m", "hello_service.serving.server"]]
     assert seen[2]["DD_SERVICE"] == "hello-service"
 
 

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from hello_service import server, tracing
+from hello_service.observability import tracing
+from hello_service.serving import server
 
 
 class Ended(BaseException):

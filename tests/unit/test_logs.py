@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import structlog
 
-from hello_service import logs
 from hello_service.app import create_app
+from hello_service.observability import logs
 from hello_service.settings import Settings
 
 IDS = {"dd.trace_id": "0" * 31 + "1", "dd.span_id": "2"}

@@ -14,7 +14,7 @@ from quart import Quart
 from quart.signals import got_background_exception
 from quart.testing import WebsocketResponseError
 
-from hello_service import tracing
+from hello_service.observability import tracing
 
 
 class Finished(TraceFilter):

@@ -10,9 +10,9 @@ import pytest
 from drills.asking import until
 from fake_upstream import FakeUpstream, fake_upstream
 
+from hello_service.clients.upstream import Answer, Upstream
 from hello_service.problems import UpstreamFailed, UpstreamLate, UpstreamSaturated
 from hello_service.settings import Settings
-from hello_service.upstream import Answer, Upstream
 
 NO_JSON = "The upstream's answer says that it is JSON and can't be read as that."
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel
 from quart import Blueprint, current_app, request
 from quart_schema import validate_querystring, validate_response
 
-from hello_service.greeting import HowMany
+from hello_service.api.greetings import HowMany
+from hello_service.clients.upstream import Upstream
 from hello_service.problems import Problem
 from hello_service.settings import Settings, mask_credentials
-from hello_service.upstream import Upstream
 
 relay = Blueprint("relay", __name__)
 

@@ -10,7 +10,7 @@ import pytest
 from quart import Quart
 
 from hello_service.asgi import Message, Receive, Scope, Send
-from hello_service.lifecycle import Lifecycle
+from hello_service.middleware.in_flight import Lifecycle
 from hello_service.problems import SECURITY_HEADERS
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from quart import Blueprint, Response, current_app, jsonify, render_template, request
 from quart_schema import hide
 
-pages = Blueprint("pages", __name__)
+pages = Blueprint("pages", __name__, template_folder="templates")
 
 LINKS = (
     ("/api/hello?name=Ada", "a greeting"),

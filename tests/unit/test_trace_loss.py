@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from ddtrace.internal.writer import NativeWriter
 
-from hello_service.delivery import Delivery
+from hello_service.observability.trace_loss import Delivery
 
 
 class Writer:

@@ -1,4 +1,4 @@
-"""The tracer's environment, made before ddtrace starts; then exec under ddtrace-run.
+"""The tracer's environment, made before ddtrace starts, and warnings about it.
 
 ddtrace reads its configuration while it is imported, so what it should know must be in the environment by then.
 What an operator has set always wins.
@@ -7,10 +7,7 @@ What an operator has set always wins.
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from hello_service.settings import Settings
 
@@ -62,22 +59,3 @@ def remarks(environ: Mapping[str, str], settings: Settings) -> list[str]:
     if missing:
         said.append("Only the environment can set these, and it does not: " + ", ".join(missing))
     return said
-
-
-def command(settings: Settings) -> list[str]:
-    """Return the command line of the server: under ddtrace-run, or plain Python when tracing is off."""
-    server = [sys.executable, "-m", "hello_service.server"]
-    if not settings.dd_trace_enabled:
-        return server
-    return [str(Path(sys.executable).with_name("ddtrace-run")), *server]
-
-
-def serve(environ: Mapping[str, str]) -> None:
-    """Replace this process by the server. Does not return.
-
-    Raises:
-        SettingsError: when a variable of `environ` is not usable.
-    """
-    settings = Settings.from_environment(environ)
-    arguments = command(settings)
-    os.execve(arguments[0], arguments, tracer_environment(environ, settings))  # noqa: S606 - no shell is wanted

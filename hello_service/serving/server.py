@@ -20,9 +20,9 @@ from collections.abc import Mapping
 import structlog
 from hypercorn.asyncio import serve
 
-from hello_service import delivery, logs, tracing
 from hello_service.app import create_app
-from hello_service.gate import Gate
+from hello_service.observability import logs, trace_loss, tracing
+from hello_service.serving.gate import Gate
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
 
 BACKLOG = 1024
@@ -60,14 +60,14 @@ def leave(seconds: float) -> None:
     def last() -> None:
         # Given the limit itself, ddtrace would return as if all were sent, and wait when the interpreter ends.
         tracing.flush(AN_HOUR)
-        delivery.current.end()
+        trace_loss.current.end()
 
     flush = threading.Thread(target=last, daemon=True)
     flush.start()
     flush.join(seconds)
     if flush.is_alive():
         reason = f"the agent did not take them within {seconds:g} s of the stop"
-        structlog.stdlib.get_logger("hello_service.server").warning("traces lost", reason=reason)
+        structlog.stdlib.get_logger("hello_service.serving.server").warning("traces lost", reason=reason)
         os._exit(0)  # ddtrace would wait for a silent agent once more, for half a minute
 
 
@@ -98,7 +98,7 @@ class Server:
         self.listener = listener
         self.app = create_app(settings, environ)
         self.lifecycle = self.app.extensions["lifecycle"]
-        self.log = structlog.stdlib.get_logger("hello_service.server")
+        self.log = structlog.stdlib.get_logger("hello_service.serving.server")
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._drain_seconds = settings.drain_seconds

@@ -92,7 +92,7 @@ class Listener(socket.socket):
         if not self._full:
             self._full = True
             reason = "no file descriptor is free; RLIMIT_NOFILE (ulimit -n) sets how many there are"
-            structlog.stdlib.get_logger("hello_service.gate").error("connections turned away", reason=reason)
+            structlog.stdlib.get_logger("hello_service.serving.gate").error("connections turned away", reason=reason)
         os.close(self._spare)
         try:
             super().accept()[0].close()

@@ -1,0 +1,1 @@
+"""What clients reach: one module for each group of endpoints."""

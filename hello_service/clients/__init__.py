@@ -1,0 +1,1 @@
+"""What this service calls: one client for each peer."""

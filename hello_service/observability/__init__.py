@@ -1,0 +1,1 @@
+"""Spans, lost traces, logs and the tracer's environment."""

@@ -1,0 +1,1 @@
+"""How one process serves: launching, Hypercorn, signals, drain."""

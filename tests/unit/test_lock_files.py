@@ -1,0 +1,34 @@
+"""The lock files agree with pyproject.toml, and production installs nothing that only tests need."""
+
+from __future__ import annotations
+
+import runpy
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.stem)
+def test_the_lock_files_are_fresh(path: Path) -> None:
+    """`scripts/lock` has run since the declarations changed, and named no index."""
+    header = runpy.run_path(str(ROOT / "scripts" / "lock.py"))["header"]
+    text = path.read_text()
+
+    assert text.splitlines()[0] == header().strip()
+    assert "://" not in text
+    assert all("==" in line for line in text.splitlines() if line[:1].isalpha())
+
+
+def test_production_installs_nothing_of_the_groups() -> None:
+    """What only tests and development need is in a group."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    run = {line.split("==")[0] for line in (ROOT / "requirements" / "run.txt").read_text().splitlines() if "==" in line}
+    wanted = {
+        entry.split(">")[0].split("[")[0] for group in groups.values() for entry in group if isinstance(entry, str)
+    }
+
+    # Quart is made of flask; a group names it for itself.
+    assert run & wanted == {"flask"}
