@@ -51,12 +51,12 @@ class Dev:
     @property
     def url(self) -> str:
         """The service's."""
-        return self._found("listens on")
+        return self._found("Service:")
 
     @property
     def agent_url(self) -> str:
         """The embedded agent's."""
-        return self._found("whoever sends to")
+        return self._found("Trace agent:")
 
     @property
     def page_url(self) -> str:

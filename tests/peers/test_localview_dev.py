@@ -318,8 +318,7 @@ def test_a_terminal_gets_colours() -> None:
     said = ""
     try:
         said = _read_until(master, "Press Ctrl-C to stop.")
-        url = said.split("listens on ")[1].split()[0].removesuffix(".")
-        url = url.replace("\x1b[0m", "").removesuffix(".")
+        url = said.split("Service: ")[1].split()[0].replace("\x1b[0m", "")
         httpx.get(f"{url}/api/faults/error")
         said = _read_until(master, "Fault: this endpoint always fails")
     finally:
@@ -330,7 +329,7 @@ def test_a_terminal_gets_colours() -> None:
     assert process.wait(60) == 0
     assert "\x1b[31masgi.request" in said
     assert "\x1b[1;31mGET /api/faults/error  500" in said
-    assert "\x1b[31mhello_service.faults.Fault: this endpoint always fails" in said
+    assert "\x1b[31mhello_service.api.faults.Fault: this endpoint always fails" in said
     assert "Traceback" not in rest
 
 
