@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +20,11 @@ START_SECONDS = 60.0
 STOP_SECONDS = 40.0
 ASK_SECONDS = 0.05
 LINE_BYTES = 2**20  # the rest of a longer line of the log is left out
+# The variables that ddapm-test-agent reads for its options; some of them send what it receives elsewhere.
+AGENT_VARIABLES = re.compile(
+    "(DD|OTEL|OTLP|SNAPSHOT|VCR|LOG)_.*|HOST|PORT|WEB_UI_PORT|ENABLED_CHECKS|MAX_REQUESTS|ORG_PROP_MARKER|TEST_AGENT_VERSION"
+    "|DISABLE_LLMOBS_DATA_FORWARDING"
+)
 RUNNING = re.compile(r"Running on (http://[^\s\"]+)")
 
 
@@ -53,17 +59,20 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def agent(host: str, port: int) -> AsyncIterator[tuple[Process, str]]:
-    """Run the embedded trace agent on `host`; yields its process and URL. It may not answer yet."""
+async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[tuple[Process, str]]:
+    """Run the embedded trace agent on `host`; yields its process and URL. It may not respond yet."""
     otlp_http, otlp_grpc, free = free_ports(3)
     port = port or free
     arguments = ["--host", host, "--port", str(port), "--log-level", "ERROR"]
     arguments += ["--otlp-http-port", str(otlp_http), "--otlp-grpc-port", str(otlp_grpc)]
+    for name in allowed_hosts:
+        arguments += ["--allow-host", name]
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "hello_service.localview.agent", *arguments],
         stdin=DEVNULL,
         stdout=DEVNULL,
         stderr=DEVNULL,
+        env={name: value for name, value in os.environ.items() if not AGENT_VARIABLES.fullmatch(name)},
         start_new_session=True,  # Ctrl-C is for dev alone: the service ends first, then the agent
     )
     async with _ended(process):
