@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -36,7 +37,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     """Return a socket bound to the address.
 
     Raises:
-        StartError: naming the port, the reason and the `option` that names another.
+        StartError: with the address, the reason and the option that chooses another: `option` for the port.
     """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,7 +46,9 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
-        raise StartError(f"Can't listen on {host} port {port}: {reason}. {option} names another port.") from error
+        wrong_host = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
+        advice = "Choose another address with --host." if wrong_host else f"Choose another port with {option}."
+        raise StartError(f"Can't listen on {host} port {port}: {reason}. {advice}") from error
     return listener
 
 
@@ -149,8 +152,8 @@ async def answers(session: aiohttp.ClientSession, url: str, process: Process) ->
         except (aiohttp.ClientError, TimeoutError) as error:
             if process.returncode is not None or asyncio.get_running_loop().time() > deadline:
                 raise StartError(
-                    "The embedded trace agent did not start: `python -m hello_service.localview.agent` says why. "
-                    "--agent-port names another port, --no-embedded-agent does without."
+                    "The embedded trace agent did not start: run `python -m hello_service.localview.agent` to see why, "
+                    "or choose another port with --agent-port."
                 ) from error
             await asyncio.sleep(ASK_SECONDS)
 

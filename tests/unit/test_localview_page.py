@@ -402,5 +402,5 @@ def test_a_busy_port_is_named_with_the_option_for_another() -> None:
             processes.listen("127.0.0.1", port, "--view-port")
 
     assert str(raised.value) == (
-        f"Can't listen on 127.0.0.1 port {port}: Address already in use. --view-port names another port."
+        f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with --view-port."
     )
