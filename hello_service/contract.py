@@ -43,6 +43,7 @@ NAMES: Mapping[str, Sequence[Name]] = {
         Name("ddtrace.internal._exceptions:find_exception", ("exc", "exception_type")),
         Name("ddtrace.internal.endpoints:endpoint_collection.add_endpoint", ("method", "path")),
         Name("ddtrace.internal.utils:get_blocked"),
+        Name("ddtrace.trace:Context._reactivate"),
         Name("ddtrace.trace:tracer._span_aggregator.dd_processors"),
     ),
     "fast_span": (

@@ -269,8 +269,7 @@ class _Served:
     raised: BaseException | None = None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not isinstance(scope.get("headers"), list | tuple):
-            scope["headers"] = [*(scope.get("headers") or ())]  # ddtrace reads them, too
+        scope["headers"] = _listed(scope).get("headers", ())
         self.scope = scope
         self.nested = "datadog" in scope
         self.method = "websocket"
@@ -336,10 +335,7 @@ class _Request(_Served):
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
         async def send_listed(message: Message) -> None:
-            headers = message.get("headers")
-            if headers is not None and not isinstance(headers, list | tuple):
-                message = {**message, "headers": [*headers]}  # ddtrace reads them, too
-            await send(message)
+            await send(_listed(message))
 
         await app(self.scope, receive, send_listed)
 
@@ -457,10 +453,12 @@ class _WebSocket(_Served):
         if self.parent is not None and task is not self.taker:
             self.parent.trace_id = self.parent.span_id = None
         self.taker, self.parent = task, received.context.copy(received.trace_id, received.span_id)
+        self.parent._reactivate = True  # noqa: SLF001 - else a first span here would be the last one below it
         tracer.context_provider.activate(self.parent)
 
     async def _send(self, message: Message) -> None:
         if not self.over:
+            message = _listed(message)
             self._watch(message)
         await self.server_send(message)
 
@@ -551,6 +549,12 @@ def _mount(scope: Scope) -> str:
     """Return the path that the app is mounted at: the pattern that Starlette has, if any is around."""
     patterns = scope.get("datadog", {}).get("resource_paths")
     return ("".join(patterns) if patterns else scope.get("root_path") or "").rstrip("/")
+
+
+def _listed(message: Message) -> Message:
+    """Return a message with headers that can be read twice: ddtrace reads them, too."""
+    headers = message.get("headers")
+    return message if headers is None or isinstance(headers, list | tuple) else {**message, "headers": [*headers]}
 
 
 def _value(headers: Collection[tuple[bytes, bytes]], name: bytes) -> bytes | None:

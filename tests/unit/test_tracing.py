@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from ddtrace import config
 from ddtrace.propagation import http
 from ddtrace.trace import Span, TraceFilter, tracer
-from quart import Quart
+from quart import Quart, websocket
 from quart.signals import got_background_exception
 from quart.testing import WebsocketResponseError
 
@@ -223,3 +224,85 @@ def test_no_header_that_brings_a_trace_is_overlooked() -> None:
 
     assert "x-b3-traceid" in names
     assert overlooked == {"tracestate", "http_tracestate"}  # which says nothing without a traceparent
+
+
+def by_resource(spans: list[Span]) -> dict[str, Span]:
+    return {span.resource: span for span in spans}
+
+
+def work(name: Any) -> None:
+    with tracer.trace("work", resource=str(name)):
+        pass
+
+
+async def wrapped() -> Any:
+    return await websocket.receive()
+
+
+TAKING: dict[str, Any] = {
+    "plain": lambda: websocket.receive(),
+    "json": lambda: websocket.receive_json(),
+    "wait_for": lambda: asyncio.wait_for(websocket.receive(), 5),
+    "create_task": lambda: asyncio.create_task(websocket.receive()),
+    "wrapped": lambda: asyncio.create_task(wrapped()),
+}
+
+
+@pytest.mark.parametrize("first", ["plain", "create_task"])
+@pytest.mark.parametrize("later", TAKING)
+async def test_work_for_a_message_is_never_another_messages(finished: list[Span], first: str, later: str) -> None:
+    """However a handler takes it: in its own task or in another one."""
+    app = Quart(__name__)
+
+    @app.websocket("/<kind>")
+    async def socket(kind: str) -> None:
+        for number, way in enumerate([first, later, later]):
+            await TAKING[way]()
+            work(number)
+            work(f"again {number}")
+            await websocket.send("taken")
+            work(f"still {number}")
+
+    tracing.trace(app)
+    async with app.test_client().websocket("/room") as client:
+        for number in range(3):
+            await client.send(str(number))
+            await client.receive()
+    received = [span.span_id for span in finished if span.name == "websocket.receive"]
+    parents = {span.resource: span.parent_id for span in finished if span.name == "work"}
+    own = {name: parents[name] == received[int(name[-1])] for name in parents}
+    same_task = {"0": first == "plain"} | dict.fromkeys("12", later in {"plain", "json"})
+    if sys.version_info >= (3, 12):
+        same_task |= dict.fromkeys("12", later in {"plain", "json", "wait_for"})
+
+    assert len(parents) == 9
+    assert own == {name: same_task[name[-1]] for name in own}
+    assert all(own[name] or parents[name] not in received for name in parents)
+
+
+async def test_a_task_that_a_message_started_stays_with_that_message(finished: list[Span]) -> None:
+    """When the next message has been taken since."""
+    app = Quart(__name__)
+    second = asyncio.Event()
+
+    @app.websocket("/")
+    async def socket() -> None:
+        async def late() -> None:
+            await second.wait()
+            work("late")
+
+        await websocket.receive()
+        task = asyncio.create_task(late())
+        await websocket.receive()
+        second.set()
+        await task
+        await websocket.send("done")
+
+    tracing.trace(app)
+    async with app.test_client().websocket("/") as client:
+        await client.send("one")
+        await client.send("two")
+        await client.receive()
+    first = next(span for span in finished if span.name == "websocket.receive")
+
+    assert by_resource(finished)["late"].parent_id == first.span_id

@@ -431,9 +431,8 @@ SCOPE = {
 
 
 def plain_message(message: dict[str, Any]) -> dict[str, Any]:
-    if "headers" not in message:
-        return message
-    return {**message, "headers": [each for each in message["headers"] if each[0] != b"traceresponse"]}
+    headers = [each for each in message.get("headers", []) if each[0] != b"traceresponse"]
+    return {**message, "headers": headers}
 
 
 def shape(error: BaseException) -> Any:
