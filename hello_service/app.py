@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping
+from importlib import import_module
 from time import monotonic
+from typing import Any
 
 import structlog
 from quart import Quart
 from quart_schema import Info, QuartSchema
 
+from hello_service import contract
 from hello_service.api.faults import faults
 from hello_service.api.greetings import greeting
 from hello_service.api.openapi import Described
@@ -24,13 +27,17 @@ from hello_service.problems import answer_problems
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
 
-def create_app(settings: Settings | None = None, environ: Mapping[str, str] | None = None) -> Quart:
+def create_app(
+    settings: Settings | None = None, environ: Mapping[str, str] | None = None, *, fast_span: bool | None = None
+) -> Quart:
     """Return a fresh app, traced when this process was started under ddtrace-run.
 
     Args:
         settings: what the operator decided. None, as when Hypercorn calls this factory: read from `environ`, and
             logging is set up, too.
         environ: None: the process's own.
+        fast_span: whether the contract for `observability.fast_span` holds; else ddtrace's middleware makes a
+            request's span. None: checked here.
 
     Raises:
         SettingsError: when a variable of `environ` is not usable.
@@ -77,6 +84,9 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
 
     logs.log_requests(app, settings.probe_paths, tracing.log_ids)
     if settings.dd_trace_enabled and tracing.active():
-        tracing.trace(app, settings.probe_paths, settings.dd_service)
+        middleware: Any = None
+        if not contract.broken("fast_span") if fast_span is None else fast_span:
+            middleware = import_module("hello_service.observability.fast_span").FastSpan  # not importable where broken
+        tracing.trace(app, settings.probe_paths, settings.dd_service, middleware)
         trace_loss.watch()
     return app

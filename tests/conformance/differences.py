@@ -73,6 +73,7 @@ WHERE = "a WebSocket is named by its route; FastAPI's is named by its raw path: 
 MESSAGE = "what a handler does for a message belongs to that message; FastAPI's is a trace of its own each time"
 NO_ROUTE = "a path that nothing serves is no resource: FastAPI's is the raw path, unbounded cardinality"
 
+CUT = "a response that broke off says so"
 FOLLOWS = "kept or not as its request is: FastAPI's decides again, so a kept request can miss its task"
 
 TABLE = [
@@ -177,6 +178,7 @@ TABLE = [
         "a method that a client made up is no resource",
     ),
     Line("method unknown", "request", "http.route", None, "/plain", BETTER, "no route has served it"),
+    Line("method unknown", "request", "http.method", "OTHER", "BREW", BETTER, "it is no tag to group by, either"),
     # Errors.
     Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, KEPT),
     Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, KEPT),
@@ -198,7 +200,9 @@ TABLE = [
         BETTER,
         "200 is what the client was told; the error is on the span all the same",
     ),
+    Line("unhandled in stream", "request", "http.response_incomplete", "true", None, BETTER, CUT),
     # Clients that go away.
+    Line("disconnected in stream", "request", "http.response_incomplete", "true", None, BETTER, CUT),
     Line(
         "disconnected*",
         "request",
