@@ -14,7 +14,7 @@ import httpx
 import pytest
 from browser import CHROMIUM, chromium, opened
 from developing import DEV, FREE_PORTS, developing
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from running import ROOT, clean_environment, eventually, free_port, service
 from scene import Scene, trace_id
 from tracing_data import span
