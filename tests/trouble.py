@@ -84,7 +84,10 @@ def large() -> list[Span]:
     """Return 2,000 spans of five services, with an error among them."""
     spans = [span(trace=0x2000, ms=3000)]
     for n in range(1999):
-        given = {"error": n == 1200, "meta": FAILURE if n == 1200 else {"number": str(n)}}
-        parent = spans[n // 3]
-        spans.append(span(parent, at=n, ms=5, resource=f"GET /item/{n}", service=f"service-{n % 5}", **given))
+        failed = n == 1200
+        meta = FAILURE if failed else {"number": str(n)}
+        service = f"service-{n % 5}"
+        spans.append(
+            span(spans[n // 3], at=n, ms=5, resource=f"GET /item/{n}", service=service, error=failed, meta=meta)
+        )
     return spans

@@ -58,6 +58,11 @@ def arrived(scene: Scene, identity: str, number: int) -> None:
     eventually(lambda: len(httpx.get(address).json().get("spans", [])), lambda found: found == number)
 
 
+def copied(page: Page, text: str) -> None:
+    """Wait until `text` is in the clipboard."""
+    eventually(lambda: page.evaluate("navigator.clipboard.readText()"), lambda found: found == text)
+
+
 def seen(page: Page) -> Locator:
     """Return the rows that are not hidden."""
     return page.locator("#spans > :not([hidden])")
@@ -129,7 +134,7 @@ def test_an_error_is_read_at_one_glance(scene: Scene, page: Page) -> None:
     failure.get_by_text("Raw stack trace").click()
     expect(failure.locator("#stack-raw")).to_have_text(STACK)
     failure.get_by_role("button", name="Copy stack").click()
-    eventually(lambda: page.evaluate("navigator.clipboard.readText()"), lambda text: text == STACK)
+    copied(page, STACK)
     box, window = failure.bounding_box(), page.viewport_size
 
     assert box
@@ -359,7 +364,7 @@ def test_a_value_filters_excludes_and_copies(scene: Scene, page: Page) -> None:
         scene.visit(page, f"/trace/{0x7A6:032x}")
         page.get_by_text(value, exact=True).click()
         page.get_by_role("button", name="Copy", exact=True).click()
-        eventually(lambda: page.evaluate("navigator.clipboard.readText()"), lambda text, value=value: text == value)
+        copied(page, value)
         page.get_by_role("link", name="Only traces with it").click()
         expect(page.locator("#q")).to_have_value(term)
         expect(page.locator("#rows li")).to_have_count(1)
