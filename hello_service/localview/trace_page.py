@@ -116,7 +116,9 @@ class Shown:
         self.errors = _errors(trace)
         self.span = self._chosen()
         self.colours = colours(trace, store)
-        self._found = {id(node.span) for node in self._nodes if _finds(asked.find, node.span)} if asked.find else None
+        self._found = (
+            {id(node.span) for node in self._nodes if _finds(asked.find, node.span)} if asked.find.strip() else None
+        )
         self.matches = [node.span for node in self._nodes if self._found and id(node.span) in self._found]
         self._prefix = asked.at(span="") + ("&" if asked.at(span="") != "?" else "")
 
