@@ -16,9 +16,9 @@ from hello_service.api.openapi import Described
 from hello_service.api.pages import pages
 from hello_service.api.probes import ecs_task, probes
 from hello_service.api.relay import relay
-from hello_service.application import Application
 from hello_service.clients.upstream import Upstream
 from hello_service.middleware.in_flight import Lifecycle
+from hello_service.middleware.websocket_bound import bound_websockets
 from hello_service.observability import environment, logs, trace_loss, tracing
 from hello_service.problems import answer_problems
 from hello_service.settings import BACKGROUND_SECONDS, Settings
@@ -40,7 +40,8 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
         settings = Settings.from_environment(environ)
         logs.configure(settings, tracing.log_ids)
 
-    app = Application(__name__)
+    app = Quart(__name__)
+    bound_websockets(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
     app.extensions.update(
