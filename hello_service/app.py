@@ -12,12 +12,14 @@ from quart_schema import Info, QuartSchema
 
 from hello_service.api.faults import faults
 from hello_service.api.greetings import greeting
+from hello_service.api.info import ecs_task, info
 from hello_service.api.openapi import Described
 from hello_service.api.pages import pages
-from hello_service.api.probes import ecs_task, probes
+from hello_service.api.probes import probes
 from hello_service.api.relay import relay
 from hello_service.clients.upstream import Upstream
 from hello_service.middleware.in_flight import Lifecycle
+from hello_service.middleware.security_headers import SecurityHeaders
 from hello_service.middleware.websocket_bound import bound_websockets
 from hello_service.observability import environment, logs, trace_loss, tracing
 from hello_service.problems import answer_problems
@@ -52,6 +54,7 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
             **trace_loss.current.status(),
         },
     )
+    SecurityHeaders(app)
     QuartSchema(
         app,
         info=Info("hello_service", settings.dd_version or "unset"),
@@ -61,7 +64,7 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
         scalar_ui_path=None,
     )
 
-    for blueprint in (pages, greeting, relay, probes, *([faults] if settings.faults else [])):
+    for blueprint in (pages, greeting, relay, probes, info, *([faults] if settings.faults else [])):
         app.register_blueprint(blueprint)
 
     answer_problems(app, tracing.trace_id)
