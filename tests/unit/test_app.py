@@ -269,7 +269,7 @@ async def info_for(client: _Client, host: str, headers: dict[str, str] | None = 
     return document
 
 
-PUBLIC = {
+PUBLIC: dict[str, Any] = {
     "service": "hello-service",
     "env": None,
     "version": None,
