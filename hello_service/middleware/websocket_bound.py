@@ -53,4 +53,4 @@ class _BoundedConnection(ASGIWebsocketConnection):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.queue = asyncio.Queue(MESSAGES_AHEAD)
+        self.queue: asyncio.Queue[Any] = asyncio.Queue(MESSAGES_AHEAD)
