@@ -384,6 +384,15 @@ async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, 
             assert problem(answer, await answer.get_json(force=True)) == expected
 
 
+@pytest.mark.parametrize(("limit", "status"), [(14, 200), (13, 502)])
+async def test_a_response_of_exactly_the_largest_size_is_relayed(limit: int, status: int) -> None:
+    async with fake_upstream() as fake:
+        settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)  # it has 14 bytes
+        async for client in serving(settings):
+            answer = await client.get("/api/relay?count=1")
+            assert answer.status_code == status
+
+
 async def test_a_saturated_relay_says_when_to_come_back() -> None:
     """503 with Retry-After: by then the calls of now are over."""
     async with fake_upstream() as fake:
