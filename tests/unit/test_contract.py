@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from abc import ABCMeta
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
@@ -65,21 +66,46 @@ def renames(name: Name) -> Iterator[tuple[str, Rename]]:
     """Give every single rename in an installed library that `name` must notice: what is renamed, and how."""
     for path in name.path.split(" | "):
         module, _, attributes = path.partition(":")
-        owner: Any = import_module(module)
-        for attribute in filter(None, attributes.split(".")):
-            yield f"{path} {attribute}", _renamed_attribute(owner, attribute)
-            owner = getattr(owner, attribute)
-        function: Any = inspect.unwrap(owner.__init__ if inspect.isclass(owner) else owner)
+        chain = [attribute for attribute in attributes.split(".") if attribute]
+        found: Any = import_module(module)
+        for depth, attribute in enumerate(chain):
+            yield f"{path} {attribute}", _renamed_attribute(import_module(module), chain[: depth + 1])
+            found = getattr(found, attribute)
+        function: Any = inspect.unwrap(found.__init__ if inspect.isclass(found) else found)
         for word in (*name.parameters, *name.uses):
-            yield f"{path} {word}", _renamed_word(function, word)
+            yield f"{path} {word}", _renamed_word(getattr(function, "__func__", function), word)
 
 
-def _renamed_attribute(owner: Any, attribute: str) -> Rename:
-    holder = owner
-    if inspect.isclass(owner):
-        holder = next(each for each in owner.__mro__ if attribute in vars(each))
+class Without:
+    """An object whose attribute at the end of `chain` has another name."""
+
+    def __init__(self, of: Any, chain: list[str]) -> None:
+        self.of, self.chain = of, chain
+
+    def __getattr__(self, name: str) -> Any:
+        first, *rest = self.chain
+        if name == first and not rest:
+            raise AttributeError(name)
+        found = getattr(self.of, name)
+        return Without(found, rest) if name == first else found
+
+
+def _renamed_attribute(module: Any, chain: list[str]) -> Rename:
+    *owners, attribute = chain
+    owner = module
+    for each in owners:
+        owner = getattr(owner, each)
 
     def rename(monkeypatch: pytest.MonkeyPatch) -> None:
+        if not inspect.ismodule(owner) and type(owner) not in {
+            type,
+            ABCMeta,
+        }:  # an instance, or a class that can't change
+            monkeypatch.setattr(module, chain[0], Without(getattr(module, chain[0]), chain[1:]))
+            return
+        holder = owner
+        if inspect.isclass(owner):
+            holder = next(each for each in owner.__mro__ if attribute in vars(each))
         monkeypatch.setattr(holder, f"{attribute}_renamed", vars(holder)[attribute], raising=False)
         monkeypatch.delattr(holder, attribute)
 

@@ -198,7 +198,7 @@ async def test_the_span_of_a_finished_response_has_ended_before_the_app_returns(
     async def nothing(*_: object) -> dict[str, str]:
         return {"type": "http.request"}
 
-    app.asgi_app = lingers  # type: ignore[method-assign]  # Quart documents this assignment
+    app.asgi_app = lingers  # type: ignore[assignment,method-assign]  # Quart documents this assignment
     tracing.trace(app)
     serving = asyncio.create_task(app(scope(), nothing, nothing))  # type: ignore[arg-type]  # Hypercorn's own names
     await sent.wait()
