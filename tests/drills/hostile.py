@@ -24,7 +24,7 @@ PATIENCE = 20.0  # seconds; longer than anything here may take on a busy machine
 KEEP_ALIVE = 3.0
 LEAST_MORE_MIB = 30
 FLOOD_BYTES = 120_000_000
-SILENCE = 3.0
+SILENCE = 5.0
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 

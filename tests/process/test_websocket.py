@@ -18,7 +18,7 @@ ENVIRONMENT = {"GRACEFUL_SECONDS": "0"}
 SERVED = [str(BIN / "ddtrace-run"), sys.executable, str(Path(__file__).with_name("websockets_served.py"))]
 SENT = 120_000_000
 GROWTH_MIB = 40
-SILENCE_SECONDS = 3.0  # for a server that takes nothing more
+SILENCE_SECONDS = 5.0  # for a server that takes nothing more
 
 
 def frame(payload: bytes) -> bytes:
