@@ -25,7 +25,7 @@ def _resolve(value: Any) -> Any:
         (name, argument), *_ = value.items()
         if name == "Ref" or name.startswith("Fn::"):
             return _call(name, argument)
-    members = {name: _resolve(member) for name, member in value.items()}
+    members = {name: _resolve(member) for name, member in value.items() if not name.startswith("Fn::")}
     return {name: member for name, member in members.items() if member is not _NOTHING}
 
 

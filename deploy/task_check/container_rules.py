@@ -49,8 +49,11 @@ def one_container_is_essential(task: Task) -> Iterator[Found]:
 
 @rule("depends-on-unknown", MISTAKE, "name a container of this task definition")
 def what_is_depended_on_exists(task: Task) -> Iterator[Found]:
-    """`dependsOn`, `volumesFrom` or `links` names a container that is not there."""
+    """`dependsOn`, `volumesFrom`, `links` or `proxyConfiguration` names a container that does not exist."""
     is_partly_open = is_open(task.document.get("containerDefinitions"))
+    proxy = str((task.document.get("proxyConfiguration") or {}).get("containerName", ""))
+    if proxy and task.called(proxy) is None and not is_open(proxy) and not is_partly_open:
+        yield Found("", f"`proxyConfiguration` names {shown(proxy)}, which is not a container of this task")
     for container in task.containers:
         named = [("dependsOn", str(each.get("containerName", ""))) for each in container.get("dependsOn") or []]
         named += [("volumesFrom", str(each.get("sourceContainer", ""))) for each in container.get("volumesFrom") or []]
@@ -197,7 +200,7 @@ def images_are_pinned(task: Task) -> Iterator[Found]:
         has_agent = "agent" in image_name(container).rpartition("/")[2]
         is_partial = has_agent and AGENT_MOVING_TAG.fullmatch(tag)
         official = OFFICIAL.search(image_name(container)) or (
-            OTHERS.search(last.partition(":")[0]) and ".dkr.ecr." not in image
+            OTHERS.fullmatch(last.partition(":")[0]) and ".dkr.ecr." not in image
         )
         is_partial = is_partial or (official and re.fullmatch(r"\d+(?:-[a-z][\w.-]*)?", tag))
         if not tag:

@@ -33,7 +33,7 @@ BOUNDS = (
     (("healthCheck", "startPeriod"), 0, 300),
     (("restartPolicy", "restartAttemptPeriod"), 60, 1800),
 )
-FARGATE_BOUNDS = ((("stopTimeout",), 2, 120), (("startTimeout",), 2, 120))
+FARGATE_BOUNDS = ((("stopTimeout",), 0, 120), (("startTimeout",), 0, 120))
 
 
 @rule("fargate-unsupported", MISTAKE, "remove it")

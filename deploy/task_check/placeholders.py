@@ -74,7 +74,8 @@ class _Walk:
 
     def _text(self, value: str, path: str, container: str, variable: str) -> str:
         if OPEN in value:
-            found = re.findall(f"{OPEN}(.*?){CLOSE}", value)[0] if self.registered else ""
+            match = re.search(f"{OPEN}(.*?){CLOSE}", value) if self.registered else None
+            found = match[1] if match else ""
         else:
             anywhere = not variable or (variable.startswith("DD_") and not FREE_NAMES.search(variable))
             found = unfilled(value, anywhere=anywhere)

@@ -189,7 +189,7 @@ def _yaml(text: str) -> list[Source]:
     return list(_sources(json.loads(_Scan(json.dumps(template, default=str)).result)))
 
 
-def _sources(document: Any) -> Iterator[Source]:  # noqa: C901 - one branch for each kind of file
+def _sources(document: Any) -> Iterator[Source]:  # noqa: C901, PLR0912 - one branch for each kind of file
     if isinstance(document, list):
         yield from _list(document)
         return
@@ -208,8 +208,9 @@ def _sources(document: Any) -> Iterator[Source]:  # noqa: C901 - one branch for 
             raise UnreadableError(f"this is {other}, not an ECS task definition")
         document = {**document, key: _parsed(document[key])}
         yield Source(document, registered=bool(document.keys() & {"revision", "taskDefinitionArn", "status"}))
-    elif "container_definitions" in document:
-        yield from _sources(_parsed(document["container_definitions"]))
+    elif found := list(_nested(document)):
+        for containers in found:
+            yield from _sources(_parsed(containers))
     elif other := next((OTHER_FILES[name] for name in OTHER_FILES if name in document), None):
         raise UnreadableError(f"this is {other}, not an ECS task definition")
     elif {"name", "image"} <= document.keys():
@@ -251,6 +252,16 @@ def _template(resources: dict[str, Any]) -> Iterator[Source]:
     for name in found:
         properties = cloudformation.resolved(resources[name]["Properties"])
         yield Source(properties, name if len(found) > 1 else "", text_numbers=True, capitals=True)
+
+
+def _nested(value: Any) -> Iterator[Any]:
+    """Yield what Terraform's JSON, a configuration, plan or state, has as container_definitions."""
+    if isinstance(value, dict):
+        if value.get("container_definitions"):
+            yield value["container_definitions"]
+        value = list(value.values())
+    for entry in value if isinstance(value, list) else []:
+        yield from _nested(entry)
 
 
 def _parsed(value: Any) -> Any:

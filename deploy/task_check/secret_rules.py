@@ -13,9 +13,14 @@ from task_check.task import EC2, FARGATE, KEYS, Container, Task, environment
 from task_check.values import is_open, plain, shown
 
 KEY_NAME = re.compile(
-    r"(?:^|[._-])api_?-?key$|^apikey$|^dd[_-]?api|app_?-?key$|splunk-token|secret_?-?key|password", re.IGNORECASE
+    r"(?:^|[._-])api[._-]?key$|^(?:dd|datadog)[._-](?:\w+[._-])?key$|^apikey$|^dd[_-]?api|app_?-?key$|splunk-token|secret_?-?key|password",
+    re.IGNORECASE,
 )
 HEX_KEY = re.compile(r"(?<![0-9a-fA-F])(?:[0-9a-f]{32}|[0-9a-f]{40})(?![0-9a-fA-F])")
+KEY_IN_TEXT = re.compile(
+    r"(?:DD_API_KEY|DD_APP_KEY|(?:api|app)[._-]?key)['\"]?\s*[=: ]\s*['\"]?(?:[0-9a-f]{40}|[0-9a-f]{32})\b",
+    re.IGNORECASE,
+)
 READABLE = "where anyone who can describe the task definition can read it"
 
 
@@ -31,9 +36,7 @@ def no_key_stands_in_the_clear(task: Task) -> Iterator[Found]:
         clear = [
             each
             for each, value in variables.items()
-            if value
-            and not value.startswith("ENC[")
-            and (_datadog(each) or (each.startswith(("DD_", "DATADOG_")) and _holds_key(each, value)))
+            if value and not value.startswith("ENC[") and (_datadog(each) or _holds_key(each, value))
         ]
         misplaced = {entry.get("name") for entry in container.get("environment") or [] if "value" not in entry}
         if clear := [each for each in clear if each not in misplaced]:
@@ -59,7 +62,10 @@ def _list(names: list[str]) -> str:
 
 
 def _holds_key(name: str, value: str) -> bool:
-    return bool(HEX_KEY.search(value)) and ("ENDPOINT" in name or "KEY" in name or "TOKEN" in name or "HEADER" in name)
+    """Return whether a variable with another name has a key as its value, or inside of it."""
+    is_datadogs = name.startswith(("DD_", "DATADOG_")) and re.search(r"ENDPOINT|KEY|TOKEN|HEADER", name)
+    is_key = re.search(r"(?:^|_)(?:API|APP)_?KEY$", name, re.IGNORECASE) and HEX_KEY.fullmatch(value)
+    return bool(is_key or (is_datadogs and HEX_KEY.search(value)) or KEY_IN_TEXT.search(value))
 
 
 def _option(name: str, value: str) -> bool:
@@ -81,13 +87,7 @@ def _in_command(container: Container) -> bool:
     words = " ".join(
         plain(word) for word in [*(container.get("entryPoint") or []), *(container.get("command") or []), *check]
     )
-    return bool(
-        re.search(
-            r"(?:DD_API_KEY|DD_APP_KEY|api[_-]key|apikey)['\"]?\s*[=: ]\s*['\"]?(?:[0-9a-f]{40}|[0-9a-f]{32})\b",
-            words,
-            re.IGNORECASE,
-        )
-    )
+    return bool(KEY_IN_TEXT.search(words))
 
 
 @rule(

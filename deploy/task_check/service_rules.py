@@ -179,6 +179,7 @@ def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Found]:
                     _name(container),
                     f"{server} closes idle connections after {seconds:g} s",
                     f"pass {option} 75, or more than the load balancer's idle timeout",
+                    "" if server == "hypercorn" else HINT,
                 )
         own = number(environment(container).get("KEEP_ALIVE_SECONDS"))
         if own is not None and is_hello_service(container) and own <= ALB_IDLE_SECONDS:

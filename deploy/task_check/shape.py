@@ -15,6 +15,7 @@ from task_check.values import OpenList, is_open, number, shown
 # What ECS requires, although the model does not.
 REQUIRED = {"ContainerDefinition": ["name", "image"], "PortMapping": ["containerPort"], "MountPoint": ["sourceVolume"]}
 REQUIRED["Secret"], REQUIRED["MountPoint"] = ["name", "valueFrom"], ["sourceVolume", "containerPath"]
+CLOUDFORMATION = {"ProxyConfigurationProperties": "properties"}  # beside the capitals, its only name of its own
 WORDS = {"string": "text in quotes", "integer": "a whole number", "boolean": "true or false", "long": "a whole number"}
 WORDS |= {"structure": "an object", "list": "an array", "map": "an object"}
 TYPES: dict[str, type | tuple[type, ...]] = {"structure": dict, "map": dict, "list": list, "string": str}
@@ -142,7 +143,7 @@ class _Walk:
         lower = {name.lower(): name for name in shape.members}
         clean: dict[str, Any] = {}
         for name, entry in value.items():
-            known = name if name in shape.members else lower.get(name.lower())
+            known = name if name in shape.members else lower.get(CLOUDFORMATION.get(name, name).lower())
             here = f"{path}.{known or name}".lstrip(".")
             if known is None:
                 self._unknown(name, shape, path, container, value)

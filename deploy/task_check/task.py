@@ -26,15 +26,14 @@ AGENT_VARIABLES |= {"DD_APM_ENABLED", "DD_PROCESS_AGENT_ENABLED", "DD_LOGS_CONFI
 KEYS = {"DD_API_KEY", "DATADOG_API_KEY", "DD_APP_KEY", "DD_APPLICATION_KEY", "DATADOG_APP_KEY"}
 
 ROUTER_IMAGE = re.compile(r"fluent-?bit|fluentd|firelens|logstash|filebeat|vector$|log-?router", re.IGNORECASE)
-# Programs of others, which no Datadog tracer runs in. The last part of the image's name has one of these words.
+# Programs of others, which no Datadog tracer runs in: the last part of the image's name, or the container's name.
 OTHERS = re.compile(
-    r"(?:^|[-_.])(?:nginx(?:-unprivileged)?|openresty|envoy|haproxy|traefik|caddy|httpd|varnish|kong|squid|proxyv2"
-    r"|xray(?:-daemon)?|aws-xray-daemon|cloudwatch-agent|amazon-cloudwatch-agent|aws-otel-collector|otel-collector"
-    r"|opentelemetry-collector(?:-contrib)?|otelcol|statsd|collectd|telegraf|prometheus|grafana|node-exporter"
-    r"|cloudflared|tailscale|consul|vault|linkerd|istio|dapr|daprd|oauth2-proxy|pgbouncer|redis|valkey|memcached"
-    r"|postgres|mysql|mariadb|mongo|rabbitmq|kafka|zookeeper|elasticsearch|opensearch|minio|localstack|jenkins"
-    r"|sonarqube|nexus|keycloak|falcon(?:-sensor)?|sysdig|twistlock|guardduty|cws-instrumentation|busybox|alpine|bash"
-    r"|curl|amazon-ecs-agent|ssm-agent|aws-cli|amazonlinux|wait-for|dockerize|flyway|liquibase)(?:$|[-_.])",
+    r"(?:[\w.]+-)*?(?:nginx|openresty|envoy|haproxy|traefik|caddy|httpd|varnish|kong|squid|proxyv2|aws-xray-daemon|xray"
+    r"|cloudwatch|cwagent|otel|opentelemetry|otelcol|adot|statsd|collectd|telegraf|prometheus|grafana|cloudflared|tailscale|consul"
+    r"|vault|linkerd|istio|dapr|daprd|oauth2|pgbouncer|redis|valkey|memcached|postgres|postgresql|mysql|mariadb|mongo"
+    r"|mongodb|rabbitmq|kafka|zookeeper|elasticsearch|opensearch|minio|localstack|jenkins|sonarqube|nexus|keycloak"
+    r"|falcon|sysdig|twistlock|guardduty|cws-instrumentation|busybox|alpine|bash|curl|ssm|aws-cli|flyway|liquibase|fluent-bit)"
+    r"(?:[-_](?:unprivileged|alpine|proxy|sidecar|daemon|agent|sensor|exporter|collector|contrib|config|custom|base|server|init))*",
     re.IGNORECASE,
 )
 TRACER = re.compile(r"\bddtrace\b|ddtrace-run|dd-java-agent|dd-trace|ddtracerb|datadog/init|hello-service")
@@ -149,7 +148,7 @@ class Task:
         image, name = image_name(container), str(container.get("name", ""))
         last = image.rpartition("/")[2]
         is_agent = bool(AGENT_IMAGE.search(image))
-        if not is_agent and AGENT_NAME.search(name) and not OTHERS.search(last) and not ROUTER_IMAGE.search(last):
+        if not is_agent and AGENT_NAME.search(name) and not OTHERS.fullmatch(last) and not ROUTER_IMAGE.search(last):
             is_agent = "firelensConfiguration" not in container
         if name in awaited or (is_agent and _copies(container)):
             return INIT
@@ -161,7 +160,7 @@ class Task:
             return AGENT
         if TRACER.search(command(container)):
             return SERVICE
-        if OTHERS.search(last):
+        if OTHERS.fullmatch(last) or OTHERS.fullmatch(name):
             return SIDECAR
         variables = environment(container).keys() | secrets(container).keys()
         traced = any(each.startswith(("DD_", "DATADOG_")) for each in variables - KEYS)

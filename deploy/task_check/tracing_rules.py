@@ -15,8 +15,11 @@ from task_check.values import is_open, number, shown
 
 LOOPBACK = re.compile(r"localhost|127(?:\.\d+){1,3}|::1|0\.0\.0\.0", re.IGNORECASE)
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")  # those that ddtrace 4.16 was seen to use
-SOCKET = "/var/run/datadog/apm.socket"  # the Agent's default
-SOCKET_URLS = ("DD_TRACE_AGENT_URL", "DD_DOGSTATSD_URL")
+# The tracer's variable, the Agent's variable for the same socket, and the Agent's default.
+SOCKETS = {
+    "DD_TRACE_AGENT_URL": ("DD_APM_RECEIVER_SOCKET", "/var/run/datadog/apm.socket"),
+    "DD_DOGSTATSD_URL": ("DD_DOGSTATSD_SOCKET", "/var/run/datadog/dsd.socket"),
+}
 NOT_PYTHON = re.compile(
     r"\b(?:java|node|npm|yarn|dotnet|php|php-fpm|rails|bundle|puma|ruby|go)\b|\.(?:jar|js|dll|rb)\b"
 )
@@ -84,7 +87,7 @@ def _url_problem(url: str) -> tuple[str, float | None]:
 def a_socket_is_shared(task: Task) -> Iterator[Found]:
     """A `unix://` address without a volume that both containers mount, or on Windows."""
     for container in task.services:
-        urls = [(name, environment(container).get(name, "")) for name in SOCKET_URLS]
+        urls = [(name, environment(container).get(name, "")) for name in SOCKETS]
         urls = [(name, url) for name, url in urls if url.startswith("unix:") and not is_open(url)]
         if not urls or is_open(container.get("mountPoints")):
             continue
@@ -102,8 +105,8 @@ def a_socket_is_shared(task: Task) -> Iterator[Found]:
             yield Found(_name(container), f"{names} is the socket {shown(path)}, but no volume is mounted there")
         else:
             for agent in task.agents:
-                listens = environment(agent).get("DD_APM_RECEIVER_SOCKET") or SOCKET
-                listens = listens if urls[0][0] == "DD_TRACE_AGENT_URL" else listens.rpartition("/")[0] + "/dsd.socket"
+                variable, default = SOCKETS[urls[0][0]]
+                listens = environment(agent).get(variable) or default
                 theirs = _volume(task, agent, listens)
                 if not is_open(listens) and theirs != mine and not is_open(agent.get("mountPoints")):
                     why = f"the Agent {shown(agent.get('name'))} listens on {shown(listens)}, which is not in the same volume"
@@ -118,15 +121,13 @@ def a_socket_is_shared(task: Task) -> Iterator[Found]:
 
 def _volume(task: Task, container: Container, path: str) -> tuple[str, str] | None:
     """Return the volume that `container` has at `path`, and the path inside of it."""
-    inside = [
-        (str(mount.get("sourceVolume")), path[len(folder) :])
-        for mount in task.mounts(container)
-        if path.startswith((folder := str(mount.get("containerPath", "")).rstrip("/")) + "/")
-        or (path := path.replace("/var/run/", "/run/", 1) if folder.startswith("/run/") else path).startswith(
-            folder + "/"
-        )
-    ]
-    return max(inside, key=lambda each: -len(each[1]), default=None)
+    path = re.sub("^/var/run/", "/run/", path)  # one folder in every Linux image
+    inside: list[tuple[str, str]] = []
+    for mount in task.mounts(container):
+        folder = re.sub("^/var/run(?=/|$)", "/run", str(mount.get("containerPath", "")).rstrip("/"))
+        if path.startswith(folder + "/"):
+            inside.append((str(mount.get("sourceVolume")), path[len(folder) :]))
+    return min(inside, key=lambda each: len(each[1]), default=None)
 
 
 @rule("tracing-off", MISTAKE, "remove it")

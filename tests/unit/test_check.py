@@ -135,7 +135,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("stop-timeout", MISTAKE, "30 s (its default) is not above the 33 s", to_service(command=["hello-service", "serve"])),
     ("stop-timeout", MISTAKE, "not a number of seconds", service("DRAIN_SECONDS", "long")),
     ("keep-alive", WARNING, "hypercorn closes idle connections after 5 s", to_service(command=["ddtrace-run", "hypercorn", "orders:app"])),
-    ("keep-alive", WARNING, "uvicorn closes", to_service(command=["sh", "-c", "exec uvicorn --timeout-keep-alive=2 orders:app"])),
+    ("keep-alive", HINT, "uvicorn closes", to_service(command=["sh", "-c", "exec uvicorn --timeout-keep-alive=2 orders:app"])),
     ("keep-alive", WARNING, "`KEEP_ALIVE_SECONDS` is 30", lambda d: (d.service.update(command=["hello-service", "serve"], stopTimeout=60), d.set(d.service, "KEEP_ALIVE_SECONDS", "30"))),
     ("key-in-clear", MISTAKE, "`DD_API_KEY` is in plain text under", agent("DD_API_KEY", HEX_KEY)),
     ("key-in-clear", MISTAKE, "`DD_APP_KEY`", service("DD_APP_KEY", HEX_KEY + HEX_KEY[:8])),
