@@ -149,7 +149,7 @@ def the_trace_port_is_not_udp(task: Task) -> Iterator[Found]:
     "read-only-agent", MISTAKE, "mount a writable volume there; Datadog's guide 'read-only root filesystem' shows all"
 )
 def a_read_only_agent_can_write(task: Task) -> Iterator[Found]:
-    """The Agent's root file system is read-only, but a folder that it writes to has no writable volume, or nothing fills its configuration."""
+    """The Agent's root file system is read-only, but a folder that it writes to has no writable volume, or its configuration is not copied there first."""
     for container in task.agents:
         if container.get("readonlyRootFilesystem") is not True or is_open(container.get("mountPoints")):
             continue
@@ -171,6 +171,10 @@ def a_read_only_agent_can_write(task: Task) -> Iterator[Found]:
             if other is not container
             and any(each.get("sourceVolume") == config.get("sourceVolume") for each in task.mounts(other))
         ]
+        awaited = [each.get("name") for each in sharing if task.reaches(container, {str(each.get("name"))})]
+        if sharing and not awaited:
+            fix = f'"dependsOn": [{{"containerName": "{sharing[0].get("name")}", "condition": "SUCCESS"}}] in the Agent'
+            yield Found(name, f"does not wait for {shown(sharing[0].get('name'))}, which fills {WRITTEN[0]}", fix)
         volume = task.volumes.get(str(config.get("sourceVolume")), {})
         if not sharing and task.source.whole and not volume.keys() & {"efsVolumeConfiguration", "configuredAtLaunch"}:
             fix = "add an init container that copies /etc/datadog-agent of the Agent's image there"

@@ -111,13 +111,18 @@ def the_log_driver_exists_there(task: Task) -> Iterator[Found]:
 
 @rule("awslogs-options", MISTAKE, 'add "awslogs-group", "awslogs-region" and "awslogs-stream-prefix"')
 def awslogs_has_its_options(task: Task) -> Iterator[Found]:
-    """The log driver `awslogs` has no group or, on Fargate, no region or stream prefix."""
+    """The log driver `awslogs` has no group or, on Fargate, no region or stream prefix, or its region is malformed."""
     for container in task.containers:
         log = container.get("logConfiguration") or {}
         needed = ("awslogs-group", "awslogs-region", "awslogs-stream-prefix")[: 3 if task.on_fargate else 1]
         missing = [f"`{each}`" for each in needed if not (log.get("options") or {}).get(each)]
         if log.get("logDriver") == "awslogs" and missing:
             yield Found(str(container.get("name")), f"the log `options` lack {', '.join(missing)}")
+        region = str((log.get("options") or {}).get("awslogs-region", ""))
+        if region and not is_open(region) and not re.fullmatch(r"[a-z]{2,3}(?:-[a-z]+)+-\d+", region):
+            yield Found(
+                str(container.get("name")), f"`awslogs-region` is {shown(region)}, which is not a region", "correct it"
+            )
 
 
 @rule("limits", MISTAKE, "use a value within these bounds")

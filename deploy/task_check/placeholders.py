@@ -30,6 +30,7 @@ FORMS = re.compile(
     r"|(?:[Rr]eplace|REPLACE)[-_ ]?(?:me|ME|this|THIS|with|WITH)\w*|(?:[Cc]hange|CHANGE)[-_ ]?(?:me|ME)|FIXME|TODO|TBD"
     r"|PLACEHOLDER|placeholder|[Xx]{4,})(?![A-Za-z0-9])"
 )
+OPENED = re.compile(f"{OPEN}(.*?){CLOSE}")
 # Scripts, patterns and templates that something else reads.
 FREE = re.compile(
     r"\.(?:command|entryPoint)\[|dockerLabels\.(?!com\.datadoghq\.tags)|options\.(?!awslogs-(?:group|region))"
@@ -73,11 +74,11 @@ class _Walk:
         return value
 
     def _text(self, value: str, path: str, container: str, variable: str) -> str:
+        anywhere = not variable or (variable.startswith("DD_") and not FREE_NAMES.search(variable))
         if OPEN in value:
-            match = re.search(f"{OPEN}(.*?){CLOSE}", value) if self.registered else None
+            match = (OPENED.search if anywhere else OPENED.fullmatch)(value) if self.registered else None
             found = match[1] if match else ""
         else:
-            anywhere = not variable or (variable.startswith("DD_") and not FREE_NAMES.search(variable))
             found = unfilled(value, anywhere=anywhere)
         if found:
             where = variable or path.rpartition("].")[2].lstrip(".")

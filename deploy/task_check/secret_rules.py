@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from task_check import arns
 from task_check.arns import source_problem
 from task_check.finding import MISTAKE, Found, rule
-from task_check.task import EC2, FARGATE, KEYS, Container, Task, environment
+from task_check.task import EC2, FARGATE, KEYS, Container, Task, environment, secrets
 from task_check.values import is_open, plain, shown
 
 KEY_NAME = re.compile(
@@ -30,7 +30,7 @@ def _datadog(name: str) -> bool:
 
 @rule("key-in-clear", MISTAKE, "store it in Secrets Manager, and put its ARN under `secrets`")
 def no_key_stands_in_the_clear(task: Task) -> Iterator[Found]:
-    """An API or application key is in plain text in `environment`, log options, labels or a command."""
+    """An API or application key is in plain text in `environment`, log options, labels, tags or a command."""
     for container in task.containers:
         name, variables = str(container.get("name")), environment(container)
         clear = [
@@ -55,6 +55,12 @@ def no_key_stands_in_the_clear(task: Task) -> Iterator[Found]:
             yield Found(name, f"{_list(options)} is in plain text in `firelensConfiguration`, {READABLE}")
         if _in_command(container):
             yield Found(name, f"the command holds a key in plain text, {READABLE}")
+        for variable, source in secrets(container).items():
+            if HEX_KEY.fullmatch(source):
+                yield Found(name, f"`valueFrom` of the secret `{variable}` is the key itself, {READABLE}")
+    tags = {str(tag.get("key", "")): str(tag.get("value", "")) for tag in task.document.get("tags") or []}
+    if tagged := [each for each, value in tags.items() if _label(each, value)]:
+        yield Found("", f"the tag {_list(tagged)} holds a key in plain text, {READABLE}", "remove the tag")
 
 
 def _list(names: list[str]) -> str:

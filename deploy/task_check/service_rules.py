@@ -17,6 +17,8 @@ OLD = {"DD_SERVICE_NAME": "DD_SERVICE", "DATADOG_SERVICE_NAME": "DD_SERVICE", "D
 OLD |= {"DATADOG_TRACE_AGENT_HOSTNAME": "DD_AGENT_HOST", "DD_TRACE_AGENT_HOST": "DD_AGENT_HOST"}
 OLD |= {"DD_APIKEY": "DD_API_KEY"}
 
+CHECKED = re.compile(r"KEY|SITE|RULES|RATE|URL|HOST|PORT|ENABLED|ENDPOINTS")  # other rules read these values
+
 SERVER_IDLE_SECONDS = 5.0  # the default of Hypercorn and uvicorn
 KEEP_ALIVE = {"hypercorn": "--keep-alive", "uvicorn": "--timeout-keep-alive"}
 ALB_IDLE_SECONDS = 60.0
@@ -95,7 +97,13 @@ def labels_and_environment_agree(task: Task) -> Iterator[Found]:
         variables, labels = environment(container), container.get("dockerLabels") or {}
         for variable, tag in TAGS.items():
             label, value = labels.get(f"com.datadoghq.tags.{tag}"), variables.get(variable)
-            if label and value and label.lower() != value.lower() and not is_open(label) and not is_open(value):
+            if (
+                label
+                and value
+                and label.strip().lower() != value.strip().lower()
+                and not is_open(label)
+                and not is_open(value)
+            ):
                 sentence = f"`{variable}` is {shown(value)}, and the label com.datadoghq.tags.{tag} is {shown(label)}"
                 yield Found(_name(container), sentence)
 
@@ -132,7 +140,8 @@ def values_are_tidy(task: Task) -> Iterator[Found]:
     """A Datadog variable has spaces or quotes around its name or value."""
     for container in task.containers:
         for name, value in environment(container).items():
-            if name != name.strip() or (name.startswith("DD_") and value and value != value.strip(" \t\r\n\"'")):
+            is_text = name.startswith("DD_") and not CHECKED.search(name)
+            if name != name.strip() or (is_text and value and value != value.strip(" \t\r\n\"'")):
                 yield Found(_name(container), f"`{name}` has spaces or quotes around its name or value")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from task_check.arns import source_problem
 from task_check.finding import HINT, MISTAKE, RULES, WARNING, Finding
 from task_check.reading import Source
-from task_check.values import OpenList, is_open, number, shown
+from task_check.values import OpenList, is_open, number, opened, shown
 
 # What ECS requires, although the model does not.
 REQUIRED = {"ContainerDefinition": ["name", "image"], "PortMapping": ["containerPort"], "MountPoint": ["sourceVolume"]}
@@ -81,7 +81,11 @@ class _Walk:
         if not _fits(value, kind):
             what = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
             is_text = "the text " if isinstance(value, str) else ""
-            told = what or (shown(value) if isinstance(value, str | int | float) else "an object or array")
+            told = what or (
+                shown(value)
+                if isinstance(value, str | int | float)
+                else f"{WORDS['list' if isinstance(value, list) else 'map']}"
+            )
             fix = f'write "{what or value}"' if kind == "string" and isinstance(value, int | float) else "correct it"
             if kind in {"integer", "boolean"} and isinstance(value, str):
                 fix = "write it without quotes" if number(value) or value in {"true", "false"} else fix
@@ -98,7 +102,7 @@ class _Walk:
                 return None
             said = f"`{path}` is {shown(value)}, which ECS does not know"
             self.add("unknown-value", container, said, f"use one of: {', '.join(shape.enum)}")
-            return None
+            return next((each for each in shape.enum if each.lower() == value.lower()), opened(value))
         return value
 
     def _converted(self, value: Any, kind: str) -> Any:
@@ -206,6 +210,8 @@ def _nearest(value: Any, kind: str) -> Any:
     """Return what `value` was meant to be, so that no other rule takes it for missing; None when that is unclear."""
     if kind == "string" and isinstance(value, int | float):
         return str(value)
+    if kind == "list":
+        return OpenList()
     if kind in {"integer", "long"} and isinstance(value, str) and value.isdigit():
         return int(value)
     return value == "true" if kind == "boolean" and value in ("true", "false") else None

@@ -168,24 +168,31 @@ def no_proxy_gets_the_traces(task: Task) -> Iterator[Found]:
 
 @rule("sampling-rules", MISTAKE, """write DD_TRACE_SAMPLING_RULES='[{"sample_rate": 0.5}]'""")
 def sampling_rules_are_json(task: Task) -> Iterator[Found]:
-    """`DD_TRACE_SAMPLING_RULES` or `DD_SPAN_SAMPLING_RULES` is not a JSON list of rules with rates from 0 to 1."""
+    """`DD_TRACE_SAMPLING_RULES` or `DD_SPAN_SAMPLING_RULES` is not a JSON list of rules with rates from 0 to 1, or no trace is kept."""
     for container in task.services:
         for name in ("DD_TRACE_SAMPLING_RULES", "DD_SPAN_SAMPLING_RULES"):
             text = environment(container).get(name, "")
             if text and not is_open(text) and (problem := _rules_problem(text)):
-                yield Found(_name(container), f"`{name}` is {shown(text)}, {problem}: the tracer ignores it")
+                yield Found(_name(container), f"`{name}` is {shown(text)}, {problem}")
+        if number(environment(container).get("DD_TRACE_RATE_LIMIT")) == 0:
+            yield Found(
+                _name(container), "`DD_TRACE_RATE_LIMIT` is `0`, which keeps no trace that a rule matches", "remove it"
+            )
 
 
 def _rules_problem(text: str) -> str:
     try:
         rules = json.loads(text)
     except ValueError:
-        return "which is not JSON"
+        return "which is not JSON: the tracer ignores it"
     if not isinstance(rules, list) or not all(isinstance(each, dict) for each in rules):
-        return "which is not a list of rules"
+        return "which is not a list of rules: the tracer ignores it"
     rates = [each.get("sample_rate", 1) for each in rules]
     fine = all(isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= 1 for rate in rates)
-    return "" if fine else "with a sample_rate that is not from 0 to 1"
+    if not fine:
+        return "with a sample_rate that is not from 0 to 1: the tracer ignores it"
+    for_all = [each["sample_rate"] for each in rules if each.keys() == {"sample_rate"}]
+    return "which keeps no trace" if for_all[:1] == [0] else ""
 
 
 @rule("sample-rate", MISTAKE, """write DD_TRACE_SAMPLING_RULES='[{"sample_rate": ...}]'""")
