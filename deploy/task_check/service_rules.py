@@ -12,7 +12,7 @@ from task_check.values import is_open, number, shown
 
 TAGS = {"DD_SERVICE": "service", "DD_ENV": "env", "DD_VERSION": "version"}
 OTEL = {"DD_SERVICE": "service.name", "DD_ENV": "deployment.environment", "DD_VERSION": "service.version"}
-WHY = {True: "releases", False: "services, environments and releases"}
+APART = {"DD_SERVICE": "services", "DD_ENV": "environments", "DD_VERSION": "releases"}
 OLD = {"DD_SERVICE_NAME": "DD_SERVICE", "DATADOG_SERVICE_NAME": "DD_SERVICE", "DATADOG_ENV": "DD_ENV"}
 OLD |= {"DATADOG_TRACE_AGENT_HOSTNAME": "DD_AGENT_HOST", "DD_TRACE_AGENT_HOST": "DD_AGENT_HOST"}
 OLD |= {"DD_APIKEY": "DD_API_KEY"}
@@ -56,7 +56,8 @@ def a_service_is_named(task: Task) -> Iterator[Found]:
                 unlabelled.append(label)
         if unset:
             yield Found(
-                _name(container), f"{_are(unset)} not set, so Datadog can't tell {WHY[unset == ['DD_VERSION']]} apart"
+                _name(container),
+                f"{_are(unset)} not set, so Datadog can't tell {' and '.join(APART[each] for each in unset)} apart",
             )
         if unlabelled and task.on_fargate:
             level = HINT if has_more_variables(container) and len(unlabelled) == 3 and not variables else ""
