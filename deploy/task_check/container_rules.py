@@ -105,14 +105,11 @@ def no_dependencies_form_a_circle(task: Task) -> Iterator[Found]:
                     to_see.append([*path, name])
 
 
-def in_circle(task: Task, container: Container) -> bool:
-    """Return whether a rule on the order of containers has reported `container` already."""
+def order_is_reported(task: Task, container: Container) -> bool:
+    """Return whether a rule above has reported the dependencies of `container` already."""
+    own = str(container.get("name"))
     names = [depended for each, depended, _ in task.dependencies if each is container]
-    return any(task.called(name) is None for name in names) or (
-        bool(names)
-        and task.reaches(container, {str(each.get("name")) for each in task.agents}) is False
-        and any(task.reaches(task.called(name) or {}, {str(container.get("name"))}) for name in names)
-    )
+    return any(task.called(name) is None or task.reaches(task.called(name) or {}, {own}) for name in names)
 
 
 @rule("mount-without-volume", MISTAKE, "add the volume to `volumes`, or remove the mount")

@@ -27,6 +27,7 @@ OTHER_FILES = {
     "tasks": "a list of running tasks",
     "services": "a list of services or a Compose file",
 }
+JSONNET_FILE = "it is Jsonnet; evaluate it first: jsonnet FILE > task-definition.json"
 NOTHING = "it has no containerDefinitions"
 HCL = re.compile(r'^\s*(?:resource|module|locals|data|variable)\s*(?:"|\{)', re.MULTILINE)
 JSONNET = re.compile(r"^\s*(?:local\s+\w+\s*=|import\s|function\s*\()|std\.\w+\(", re.MULTILINE)
@@ -89,7 +90,7 @@ def read(text: str) -> list[Source]:
 def _json(text: str, repeated: list[str]) -> Any:
     scan = _Scan(text)
     if scan.problems:
-        raise UnreadableError("it is not JSON: " + "; ".join(scan.problems))
+        raise UnreadableError(JSONNET_FILE if JSONNET.search(text) else "it is not JSON: " + "; ".join(scan.problems))
 
     def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
@@ -102,7 +103,7 @@ def _json(text: str, repeated: list[str]) -> Any:
         raise UnreadableError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
         if JSONNET.search(text):
-            raise UnreadableError("it is Jsonnet; evaluate it first: jsonnet FILE > task-definition.json") from None
+            raise UnreadableError(JSONNET_FILE) from None
         line = text.splitlines()[error.lineno - 1].strip() if error.lineno <= len(text.splitlines()) else ""
         at = f" at {line[:60]}" if line else ""
         hint = " ({{ }} belongs to a template: render it first)" if "{{" in line else ""

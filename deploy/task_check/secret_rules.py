@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from task_check import arns
 from task_check.arns import source_problem
-from task_check.finding import MISTAKE, Found, rule
+from task_check.finding import MISTAKE, WARNING, Found, rule
 from task_check.task import EC2, FARGATE, KEYS, Container, Task, environment, secrets
 from task_check.values import is_open, plain, shown
 
@@ -130,7 +130,8 @@ def a_variable_is_set_once(task: Task) -> Iterator[Found]:
                 both = "in `environment` and in `secrets`" if name in values and name in hidden else f"{count} times"
                 if name in KEYS and "and" in both:
                     continue  # the key in the clear is the fact; its fix removes it
-                yield Found(str(container.get("name")), f"`{name}` is set {both}")
+                level = "" if name in hidden else WARNING
+                yield Found(str(container.get("name")), f"`{name}` is set {both}", "", level)
 
 
 @rule(

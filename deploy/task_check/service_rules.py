@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from task_check.container_rules import in_circle
+from task_check.container_rules import order_is_reported
 from task_check.finding import HINT, MISTAKE, WARNING, Found, rule
 from task_check.task import Container, Task, command, environment, has_more_variables, secrets
 from task_check.values import is_open, number, shown
@@ -115,7 +115,12 @@ def the_agent_stops_last(task: Task) -> Iterator[Found]:
     agents = {_name(container) for container in task.agents}
     for container in task.services:
         partly_open = is_open(container.get("dependsOn"))
-        if agents and not partly_open and not task.reaches(container, agents) and not in_circle(task, container):
+        if (
+            agents
+            and not partly_open
+            and not task.reaches(container, agents)
+            and not order_is_reported(task, container)
+        ):
             waits = any(task.reaches(agent, {_name(container)}) for agent in task.agents)
             sentence = f"does not depend on the Agent {shown(next(iter(agents)))}, so the Agent may stop first and the last spans are lost"
             if waits:

@@ -154,7 +154,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("secret-arn", MISTAKE, "lacks the two colons", lambda d: d.agent["secrets"][0].update(valueFrom="${secret_arn}:DD_API_KEY")),
     ("secret-arn", MISTAKE, "`credentialsParameter`", to_service(repositoryCredentials={"credentialsParameter": "arn:aws:iam::1:x"})),
     ("secret-twice", MISTAKE, "`DD_ENV` is set in `environment` and in `secrets`", to_service(secrets=[{"name": "DD_ENV", "valueFrom": "/env"}])),
-    ("secret-twice", MISTAKE, "`DD_ENV` is set 2 times", lambda d: d.service["environment"].append({"name": "DD_ENV", "value": "prod"})),
+    ("secret-twice", WARNING, "`DD_ENV` is set 2 times", lambda d: d.service["environment"].append({"name": "DD_ENV", "value": "prod"})),
     ("execution-role", MISTAKE, "secrets (`datadog-agent`)", without("executionRoleArn")),
     ("role-arn", MISTAKE, "`executionRoleArn` is `someArn`", to_task(executionRoleArn="someArn")),
     ("names-twice", MISTAKE, "2 containers have the name `extra`", lambda d: [d.add("extra", "busybox:1.36.1", essential=False) for _ in "12"]),
