@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from task_check.finding import HINT, MISTAKE, WARNING, Found, rule
 from task_check.task import (
+    ENDS,
     FARGATE,
     Container,
     Task,
@@ -171,7 +172,10 @@ def a_read_only_agent_can_write(task: Task) -> Iterator[Found]:
             if other is not container
             and any(each.get("sourceVolume") == config.get("sourceVolume") for each in task.mounts(other))
         ]
-        awaited = [each.get("name") for each in sharing if task.reaches(container, {str(each.get("name"))})]
+        waits_for = {
+            depended for each, depended, condition in task.dependencies if each is container and condition in ENDS
+        }
+        awaited = [each for each in sharing if each.get("name") in waits_for]
         if sharing and not awaited:
             fix = f'"dependsOn": [{{"containerName": "{sharing[0].get("name")}", "condition": "SUCCESS"}}] in the Agent'
             yield Found(name, f"does not wait for {shown(sharing[0].get('name'))}, which fills {WRITTEN[0]}", fix)

@@ -26,7 +26,7 @@ FORMS = re.compile(
     r"|\[\[[^\]]+\]\]"
     r"|\[[A-Z][A-Z0-9_ -]+\]"
     r"|\{[A-Z][A-Z0-9_]+\}"
-    r"|(?<![A-Za-z0-9])(?:(?:YOUR|INSERT|ENTER|MY)_[A-Z0-9_]+|(?:your|insert|enter)[-_][a-z0-9_-]+"
+    r"|(?<![A-Za-z0-9])(?:(?:YOUR|INSERT|ENTER)_[A-Z0-9_]+|(?:your|insert|enter)[-_][a-z0-9_-]+"
     r"|(?:[Rr]eplace|REPLACE)[-_ ]?(?:me|ME|this|THIS|with|WITH)\w*|(?:[Cc]hange|CHANGE)[-_ ]?(?:me|ME)|FIXME|TODO|TBD"
     r"|PLACEHOLDER|placeholder|[Xx]{4,})(?![A-Za-z0-9])"
 )

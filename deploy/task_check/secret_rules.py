@@ -69,7 +69,7 @@ def _list(names: list[str]) -> str:
 
 def _holds_key(name: str, value: str) -> bool:
     """Return whether a variable with another name has a key as its value, or inside of it."""
-    is_datadogs = name.startswith(("DD_", "DATADOG_")) and re.search(r"ENDPOINT|KEY|TOKEN|HEADER", name)
+    is_datadogs = name.startswith(("DD_", "DATADOG_")) and re.search(r"ENDPOINT|KEY|TOKEN|HEADER|URL", name)
     is_key = re.search(r"(?:^|_)(?:API|APP)_?KEY$", name, re.IGNORECASE) and HEX_KEY.fullmatch(value)
     return bool(is_key or (is_datadogs and HEX_KEY.search(value)) or KEY_IN_TEXT.search(value))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from task_check.container_rules import order_is_reported
 from task_check.finding import HINT, MISTAKE, WARNING, Found, rule
@@ -57,7 +57,7 @@ def a_service_is_named(task: Task) -> Iterator[Found]:
         if unset:
             yield Found(
                 _name(container),
-                f"{_are(unset)} not set, so Datadog can't tell {' and '.join(APART[each] for each in unset)} apart",
+                f"{_are(unset)} not set, so Datadog can't tell {_all(APART[each] for each in unset)} apart",
             )
         if unlabelled and task.on_fargate:
             level = HINT if has_more_variables(container) and len(unlabelled) == 3 and not variables else ""
@@ -68,6 +68,11 @@ def a_service_is_named(task: Task) -> Iterator[Found]:
                 fix,
                 level,
             )
+
+
+def _all(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _are(names: list[str]) -> str:

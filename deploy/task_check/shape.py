@@ -150,16 +150,17 @@ class _Walk:
             known = name if name in shape.members else lower.get(CLOUDFORMATION.get(name, name).lower())
             here = f"{path}.{known or name}".lstrip(".")
             if known is None:
-                self._unknown(name, shape, path, container, value)
-                continue
-            if known != name and not self.source.capitals:
+                known = self._unknown(name, shape, path, container, value)
+                if known is None or known in value:
+                    continue
+            elif known != name and not self.source.capitals:
                 self.add("unknown-field", container, f"`{name}` is misspelled{_in(path)}", f"write `{known}`")
             if entry is None:
                 self.nulls.append(f"{container}: {here}" if container else here)
                 continue
             if (member := self.value(entry, shape.members[known], here, container)) is not None:
                 clean[known] = member
-        self._required(value, shape, path, container, {name.lower() for name in value})
+        self._required(value, shape, path, container, {name.lower() for name in [*value, *clean]})
         self._container = container
         return clean
 
@@ -176,7 +177,8 @@ class _Walk:
                 if lower.get(name) == "":
                     self.add("missing-field", container, f"`{name}` is empty", f"fill in `{name}`")
 
-    def _unknown(self, name: str, shape: Any, path: str, container: str, value: dict[str, Any]) -> None:
+    def _unknown(self, name: str, shape: Any, path: str, container: str, value: dict[str, Any]) -> str | None:
+        """Report a field that is not in `shape`, and return the one that is meant, if that is clear."""
         lowered = name[:1].lower() + name[1:]
         if lowered == "valueFrom" and shape.name == "KeyValuePair":
             variable = value.get("name") or value.get("Name")
@@ -200,6 +202,8 @@ class _Walk:
             close = difflib.get_close_matches(lowered, shape.members, 1, 0.8)
             fix = f"write `{close[0]}`" if close else "remove it"
             self.add("unknown-field", container, f"ECS has no field `{name}`{_in(path)}", fix)
+            return close[0] if close else None
+        return None
 
 
 def _fits(value: Any, kind: str) -> bool:

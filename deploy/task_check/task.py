@@ -25,7 +25,7 @@ AGENT_VARIABLES = {"ECS_FARGATE", "ECS_MANAGED_INSTANCES", "DD_APM_NON_LOCAL_TRA
 AGENT_VARIABLES |= {"DD_APM_ENABLED", "DD_PROCESS_AGENT_ENABLED", "DD_LOGS_CONFIG_CONTAINER_COLLECT_ALL"}
 KEYS = {"DD_API_KEY", "DATADOG_API_KEY", "DD_APP_KEY", "DD_APPLICATION_KEY", "DATADOG_APP_KEY"}
 
-ROUTER_IMAGE = re.compile(r"fluent-?bit|fluentd|firelens|logstash|filebeat|vector$|log-?router", re.IGNORECASE)
+ROUTER_IMAGE = re.compile(r"fluent-?bit|fluentd|logstash|filebeat|^vector$", re.IGNORECASE)
 # Programs of others, which no Datadog tracer runs in: the last part of the image's name, or the container's name.
 OTHERS = re.compile(
     r"(?:[\w.]+-)*?(?:nginx|openresty|envoy|haproxy|traefik|caddy|httpd|varnish|kong|squid|proxyv2|aws-xray-daemon|xray"

@@ -244,6 +244,9 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("unknown-value", MISTAKE, "`fargate`", to_task(requiresCompatibilities=["fargate"])),
     ("depends-on-unknown", MISTAKE, "`proxyConfiguration` names `envoy`", to_task(proxyConfiguration={"containerName": "envoy"})),
     ("depends-on-never", MISTAKE, "waits for the end of `init`", lambda d: (read_only_agent(d), d.task["containerDefinitions"][2].pop("essential"))),
+    ("unknown-field", MISTAKE, "no field `enviroment`", lambda d: d.service.update(enviroment=d.service.pop("environment"))),
+    ("unknown-field", MISTAKE, "no field `imgae`", lambda d: d.service.update(imgae=d.service.pop("image"))),
+    ("read-only-agent", MISTAKE, "does not wait for `init`", lambda d: (read_only_agent(d), d.agent["dependsOn"][0].update(condition="START"))),
     ("placeholder", MISTAKE, "`<ACCOUNT>`", to_task(executionRoleArn="arn:aws:iam::<ACCOUNT>:role/x", taskRoleArn="arn:aws:iam::<ACCOUNT>:role/y")),
 )
 
