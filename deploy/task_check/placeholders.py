@@ -30,7 +30,7 @@ FORMS = re.compile(
     r"|(?:[Rr]eplace|REPLACE)[-_ ]?(?:me|ME|this|THIS|with|WITH)\w*|(?:[Cc]hange|CHANGE)[-_ ]?(?:me|ME)|FIXME|TODO|TBD"
     r"|PLACEHOLDER|placeholder|[Xx]{4,})(?![A-Za-z0-9])"
 )
-OPENED = re.compile(f"{OPEN}(.*?){CLOSE}")
+OPENED = re.compile(rf"{OPEN}(\$\{{.*?){CLOSE}")
 # Scripts, patterns and templates that something else reads.
 FREE = re.compile(
     r"\.(?:command|entryPoint)\[|dockerLabels\.(?!com\.datadoghq\.tags)|options\.(?!awslogs-(?:group|region))"

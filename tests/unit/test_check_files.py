@@ -14,7 +14,7 @@ import pytest
 import task_check
 from moto.server import ThreadedMotoServer
 from running import BIN, ROOT, clean_environment
-from task_definitions import HEX_KEY, REGISTRY, SECRET, agent, capitals, changed, service, to_agent, to_service
+from task_definitions import HEX_KEY, REGISTRY, SECRET, agent, capitals, changed, service, to_agent, to_service, to_task
 
 SHIPPED = ROOT / "deploy" / "task-definition.json"
 CHECK = [sys.executable, str(ROOT / "deploy" / "check.py")]
@@ -159,6 +159,7 @@ def test_a_placeholder_of_our_own_form_is_filled_in_later_but_not_once_registere
 
     assert rules(json.dumps(task)) == []
     assert (finding.rule, "`${IMAGE}`" in finding.sentence) == ("placeholder", True)
+    assert rules(json.dumps(registered(changed(to_task(networkMode="vpc"))))) == ["unknown-value"]
 
 
 REFUSED = (
