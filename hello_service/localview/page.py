@@ -189,7 +189,7 @@ async def _page(template: str, version: int | None = None, **shown: Any) -> str:
 
 
 def _shown(trace: Trace, *more: tuple[str, str]) -> Shown:
-    """Return `trace` with what the address asks of it."""
+    """Return `trace` with what the address selects in it."""
     return Shown(trace, _view().store, Asked.of([*request.args.items(multi=True), *more]))
 
 
