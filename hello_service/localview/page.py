@@ -97,7 +97,7 @@ class _OwnNamesOnly:
             return
         headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(REFUSAL)).encode())]
         await send({"type": "http.response.start", "status": 421, "headers": headers})
-        await send({"type": "http.response.body", "body": REFUSAL})
+        await send({"type": "http.response.body", "body": REFUSAL, "more_body": False})
 
 
 def _view() -> View:
