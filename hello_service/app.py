@@ -17,7 +17,7 @@ from hello_service.api.pages import pages
 from hello_service.api.probes import ecs_task, probes
 from hello_service.api.relay import relay
 from hello_service.application import Application
-from hello_service.clients.upstream import Upstream
+from hello_service.clients.upstream import Limits, Upstream
 from hello_service.middleware.in_flight import Lifecycle
 from hello_service.observability import environment, logs, trace_loss, tracing
 from hello_service.problems import answer_problems
@@ -65,9 +65,16 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
 
     answer_problems(app, tracing.trace_id)
 
+    limits = Limits(
+        timeout_seconds=settings.upstream_timeout_seconds,
+        connections=settings.upstream_connections,
+        waiting=settings.upstream_waiting,
+        body_bytes=settings.upstream_body_bytes,
+    )
+
     @app.while_serving
     async def held_open() -> AsyncGenerator[None, None]:
-        async with Upstream(settings, tracing.name_client_span) as upstream:
+        async with Upstream(limits, on_request=tracing.name_client_span) as upstream:
             app.extensions.update(upstream=upstream, ecs=await ecs_task(environ), started=monotonic())
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())

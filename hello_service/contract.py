@@ -30,10 +30,17 @@ class Name:
 
 
 # By the part of this package that relies on them.
-NAMES: Mapping[str, Sequence[Name]] = {}
+NAMES: Mapping[str, Sequence[Name]] = {
+    "clients": (
+        Name("aiohttp:TCPConnector._get", ("self", "key", "traces")),
+        Name("aiohttp:TCPConnector.connect", uses=("_get",)),
+    ),
+}
 
 # What is done without a part, and what to do about it.
-WITHOUT: Mapping[str, str] = {}
+WITHOUT: Mapping[str, str] = {
+    "clients": "Calls on stale connections may fail or be repeated; pin aiohttp to the release of requirements/run.txt.",
+}
 
 
 def broken(part: str) -> list[str]:
