@@ -12,10 +12,11 @@ from quart_schema import Info, QuartSchema
 
 from hello_service.api.faults import faults
 from hello_service.api.greetings import greeting
-from hello_service.api.openapi import Described
+from hello_service.api.openapi import ProblemOpenAPIProvider
 from hello_service.api.pages import pages
 from hello_service.api.probes import ecs_task, probes
 from hello_service.api.relay import relay
+from hello_service.api.services import Services
 from hello_service.application import Application
 from hello_service.clients.upstream import Limits, Upstream
 from hello_service.middleware.in_flight import Lifecycle
@@ -43,18 +44,12 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
     app = Application(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
-    app.extensions.update(
-        settings=settings,
-        lifecycle=Lifecycle(app, tracing.trace_id),
-        tracing_status=lambda: {
-            **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
-            **trace_loss.current.status(),
-        },
-    )
+    lifecycle = Lifecycle(app, tracing.trace_id)
+    app.extensions.update(settings=settings, lifecycle=lifecycle)
     QuartSchema(
         app,
         info=Info("hello_service", settings.dd_version or "unset"),
-        openapi_provider_class=Described,
+        openapi_provider_class=ProblemOpenAPIProvider,
         swagger_ui_path=None,
         redoc_ui_path=None,
         scalar_ui_path=None,
@@ -75,7 +70,17 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
     @app.while_serving
     async def held_open() -> AsyncGenerator[None, None]:
         async with Upstream(limits, on_request=tracing.name_client_span) as upstream:
-            app.extensions.update(upstream=upstream, ecs=await ecs_task(environ), started=monotonic())
+            app.extensions["services"] = Services(
+                settings=settings,
+                lifecycle=lifecycle,
+                upstream=upstream,
+                tracing_status=lambda: {
+                    **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
+                    **trace_loss.current.status(),
+                },
+                ecs=await ecs_task(environ),
+                started=monotonic(),
+            )
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
             for remark in environment.remarks(environ, settings):

@@ -97,7 +97,7 @@ class UpstreamTimeout(Problem):
 
 
 # What Quart raises by itself, by status: code and sentence.
-ROUTINE: Mapping[int, tuple[str, str]] = {
+HTTP_ERRORS: Mapping[int, tuple[str, str]] = {
     400: ("bad-request", "The request could not be understood."),
     404: ("not-found", "Nothing is served under this path."),
     405: ("method-not-allowed", "This path does not serve this method; see the Allow header."),
@@ -169,23 +169,23 @@ def answer_problems(app: Quart, trace_id: TraceId) -> None:
 
     async def rejected(error: RequestSchemaValidationError) -> Response:
         if request.method == "POST" and not request.is_json:
-            return await routine(UnsupportedMediaType())
+            return await http_error(UnsupportedMediaType())
         return await ours(
             Invalid(
                 "The request has values that can't be used.", _flaws(cast("ValidationError", error.validation_error))
             )
         )
 
-    async def routine(error: HTTPException) -> Response:
+    async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        code, detail = ROUTINE.get(status, (error.name.lower().replace(" ", "-"), error.description or error.name))
+        code, detail = HTTP_ERRORS.get(status, (error.name.lower().replace(" ", "-"), error.description or error.name))
         headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
         return respond(status, code, detail.rstrip(".") + ".", (), headers)
 
     app.request_class = _Request
     app.register_error_handler(Problem, ours)
     app.register_error_handler(RequestSchemaValidationError, rejected)
-    app.register_error_handler(HTTPException, routine)
+    app.register_error_handler(HTTPException, http_error)
 
 
 def _flaws(error: ValidationError) -> list[Mapping[str, str]]:

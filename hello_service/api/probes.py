@@ -8,12 +8,15 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 from urllib.request import ProxyHandler, build_opener
 
-from quart import Blueprint, current_app
+from pydantic import BaseModel
+from quart import Blueprint
+from quart_schema import document_response
 
-from hello_service.settings import Settings
+from hello_service.api.openapi import response
+from hello_service.api.services import services
 
 probes = Blueprint("probes", __name__)
 
@@ -21,35 +24,52 @@ PACKAGES = ("quart", "hypercorn", "ddtrace", "httpx")
 METADATA_SECONDS = 1.0
 
 
+class Alive(BaseModel):
+    status: Literal["ok"]
+
+
+class Ready(BaseModel):
+    status: Literal["ready"]
+
+
+class Stopping(BaseModel):
+    status: Literal["stopping"]
+
+
 @probes.get("/health")
+@document_response(Alive)
 async def health() -> dict[str, str]:
     """Say that the process is alive."""
     return {"status": "ok"}
 
 
 @probes.get("/ready")
+@document_response(Ready)
+@document_response(Stopping, 503)
 async def ready() -> tuple[dict[str, str], int]:
     """Say whether this process may take traffic: 503 as soon as it is stopping."""
-    if current_app.extensions["lifecycle"].stopping:
+    if services().lifecycle.stopping:
         return {"status": "stopping"}, 503
     return {"status": "ready"}, 200
 
 
 @probes.get("/info")
+@response({"application/json": {"type": "object"}})
 async def info() -> dict[str, Any]:
     """Describe what runs here: versions, environment, ECS task, tracing. Holds no secret."""
-    settings: Settings = current_app.extensions["settings"]
+    found = services()
+    settings = found.settings
     return {
         "service": settings.dd_service,
         "env": settings.dd_env,
         "version": settings.dd_version,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "uptime_seconds": round(monotonic() - current_app.extensions["started"], 1),
-        "in_flight": current_app.extensions["lifecycle"].in_flight,
+        "uptime_seconds": round(monotonic() - found.started, 1),
+        "in_flight": found.lifecycle.in_flight,
         "tasks": len(asyncio.all_tasks()),
-        "tracing": current_app.extensions["tracing_status"](),
-        "ecs": current_app.extensions["ecs"],
+        "tracing": found.tracing_status(),
+        "ecs": found.ecs,
         "settings": settings.public(),
     }
 

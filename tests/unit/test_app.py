@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 from fake_http import fake_http
 from fake_upstream import fake_upstream
-from quart import Quart
+from quart import Blueprint, Quart
 from quart.typing import TestClientProtocol as _Client
 from werkzeug.exceptions import Unauthorized
 
+from hello_service import api
+from hello_service.api.openapi import example, problems, response
 from hello_service.app import create_app
-from hello_service.problems import MEDIA_TYPE
+from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
 
@@ -280,9 +284,70 @@ async def test_the_documentation_names_every_route_and_needs_no_network(client: 
     assert all(path in page for path in document["paths"])
     assert "<code>count</code> in the query: integer, 1 to 20; <code>3</code> where it is not given" in page
     assert "<code>name</code> in the body, <code>application/json</code>: string, 1 to 200 characters" in page
-    assert "Answers: 200, 400, 408, 413, 415, 422, 431, 500, 503" in page
+    assert "Responses: 200, 400, 408, 413, 415, 422, 431, 500, 503" in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+async def test_a_route_is_described_by_what_its_handler_declares(client: _Client) -> None:
+    """One file is enough: the document, the page and the links of `/` come from the routes."""
+    team = Blueprint("team", __name__)
+
+    @team.get("/team/<name>")
+    @example(name="ada", full="true")
+    @response({"text/csv": {"type": "string"}})
+    @problems(UpstreamFailed, UpstreamTimeout)
+    async def member(name: str) -> str:
+        """Show a member."""
+        return name
+
+    @team.get("/team/hidden/<name>")
+    async def without_example(name: str) -> str:
+        """Have no link: it is not known which name exists."""
+        return name
+
+    @team.websocket("/team/news")
+    async def news() -> None:
+        """Send news."""
+
+    app: Quart = client.app
+    app.register_blueprint(team)
+    links = (await (await client.get("/")).get_json())["links"]
+    page = await (await client.get("/docs")).get_data(as_text=True)
+    document = await (await client.get("/openapi.json")).get_json()
+    responses = document["paths"]["/team/{name}"]["get"]["responses"]
+
+    assert links["/team/ada?full=true"] == "Show a member."
+    assert not any("hidden" in link for link in links)
+    assert "/team/news" not in links
+    assert "WebSocket /team/news" in page
+    assert "Send news." in page
+    assert "/team/{name}" in page
+    assert set(responses["200"]["content"]) == {"text/csv"}
+    assert set(responses) == {"200", "400", "404", "422", "431", "500", "502", "503", "504"}
+    assert set(responses["504"]["content"]) == {MEDIA_TYPE}
+
+
+async def test_every_blueprint_of_the_api_is_registered() -> None:
+    """A new file in api/ needs its line in app.py."""
+    app = create_app(Settings(faults=True), {})
+    modules = [import_module(f"{api.__name__}.{module.name}") for module in iter_modules(api.__path__)]
+    written = {value for module in modules for value in vars(module).values() if isinstance(value, Blueprint)}
+
+    assert written == set(app.blueprints.values())
+
+
+async def test_every_operation_declares_its_response(client: _Client) -> None:
+    """By a model, or by `response`."""
+    document = await (await client.get("/openapi.json")).get_json()
+    operations = {
+        (path, method): {key for key, said in operation["responses"].items() if key < "400" and said["content"]}
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+    del operations["/api/faults/status/{code}", "get"]  # which has errors only
+    assert [operation for operation, declared in operations.items() if not declared] == [("/api/faults/error", "get")]
 
 
 async def test_every_route_has_a_docstring() -> None:
