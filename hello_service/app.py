@@ -55,8 +55,12 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
         scalar_ui_path=None,
     )
 
-    for blueprint in (pages, greeting, relay, probes, *([faults] if settings.faults else [])):
-        app.register_blueprint(blueprint)
+    app.register_blueprint(pages)
+    app.register_blueprint(greeting)
+    app.register_blueprint(relay)
+    app.register_blueprint(probes)
+    if settings.faults:
+        app.register_blueprint(faults)
 
     answer_problems(app, tracing.trace_id)
 
@@ -69,7 +73,9 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
 
     @app.while_serving
     async def held_open() -> AsyncGenerator[None, None]:
-        async with Upstream(limits, on_request=tracing.name_client_span) as upstream:
+        async with (
+            Upstream(limits, on_request=tracing.name_client_span) as upstream,
+        ):
             app.extensions["services"] = Services(
                 settings=settings,
                 lifecycle=lifecycle,
