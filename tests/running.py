@@ -119,11 +119,11 @@ def serving(running: Running, count: int) -> None:
 
 
 @contextmanager
-def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Running]:
-    """Start `command` with exactly `environment`; it is killed with the block if it still runs."""
+def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> Iterator[Running]:
+    """Start `command` in the folder `cwd` with exactly `environment`; it is killed with the block if it still runs."""
     process = subprocess.Popen(
         list(command),
-        cwd=ROOT,
+        cwd=cwd,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

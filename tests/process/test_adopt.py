@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from running import BIN, ROOT, clean_environment
+from copies import copy_to, run
 
 OLD = re.compile(r"hello[-_]service|HelloService")
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """What git has of this repository, and what is new in it; without its history."""
-    listed = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, text=True)
-    for name in (name for name in listed.split("\0") if name and (ROOT / name).exists()):
-        target = tmp_path / "copy" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, target)
-    return tmp_path / "copy"
-
-
-def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run `command` in the copy, whose package comes first."""
-    kept = {name: value for name, value in clean_environment().items() if not name.startswith(("COV_", "COVERAGE_"))}
-    environment = {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(copy)}
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    return copy_to(tmp_path / "copy")
 
 
 @pytest.mark.timeout(900)
