@@ -11,17 +11,13 @@ from pathlib import Path
 from running import BIN, ROOT, clean_environment
 
 GUIDE = ROOT / "docs" / "make-it-yours.md"
+MADE = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".coverage*", ".*_cache", "snapshots", "vcr-cassettes")
 BLOCK = re.compile(r"^`([^`\n]+)`([^\n]*):\n\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def copy_to(folder: Path) -> Path:
-    """Copy what git has of this repository, and what is new in it, without its history; return the copy."""
-    listed = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, text=True)
-    for name in (name for name in listed.split("\0") if name and (ROOT / name).exists()):
-        target = folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, target)
-    return folder
+    """Copy this repository as a fresh clone has it, without its history, and return the copy."""
+    return Path(shutil.copytree(ROOT, folder, ignore=MADE, dirs_exist_ok=True))
 
 
 def environment(copy: Path) -> dict[str, str]:
