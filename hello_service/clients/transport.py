@@ -160,10 +160,15 @@ async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
 
 def _problem(error: Exception, timeout: str) -> Problem:
     """Return the problem for `error`, with a cause that holds no URL."""
+    problem: Problem
     if isinstance(error, TimeoutError):
-        return UpstreamTimeout(timeout)  # the deadline alone raises it: a cause would add nothing
-    kind, detail = next((kind, detail) for foreign, kind, detail in ERRORS if isinstance(error, foreign))
-    problem = kind(detail)
-    hides = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))  # the query of a URL may be secret
-    problem.__cause__ = error.__cause__ if hides else error
+        problem, cause = (
+            UpstreamTimeout(timeout),
+            None,
+        )  # of the deadline alone: a cause adds nothing, and costs in a flood
+    else:
+        kind, detail = next((kind, detail) for foreign, kind, detail in ERRORS if isinstance(error, foreign))
+        hides = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))  # the query of a URL may be secret
+        problem, cause = kind(detail), error.__cause__ if hides else error
+    problem.__cause__ = cause
     return problem

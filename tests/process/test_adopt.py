@@ -18,6 +18,7 @@ def copy(tmp_path: Path) -> Path:
     return copy_to(tmp_path / "copy")
 
 
+@pytest.mark.once
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["orders", "my-orders"])
 def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
