@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from time import monotonic
 
 import structlog
-from quart import Quart
+from quart import Blueprint, Quart
 from quart_schema import Info, QuartSchema
 
 from hello_service.api.faults import faults
@@ -24,14 +24,26 @@ from hello_service.observability import environment, logs, trace_loss, tracing
 from hello_service.problems import answer_problems
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
+# The endpoints of this service. Those of `faults` are served only where the operator wants them.
+ENDPOINTS = (
+    greeting,
+    relay,
+)
 
-def create_app(settings: Settings | None = None, environ: Mapping[str, str] | None = None) -> Quart:
+
+def create_app(
+    settings: Settings | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    endpoints: Sequence[Blueprint] | None = None,
+) -> Quart:
     """Return a fresh app, traced when this process was started under ddtrace-run.
 
     Args:
         settings: what the operator decided. None, as when Hypercorn calls this factory: read from `environ`, and
             logging is set up, too.
         environ: None: the process's own.
+        endpoints: None: `ENDPOINTS`, and `faults` where the settings say so.
 
     Raises:
         SettingsError: when a variable of `environ` is not usable.
@@ -55,12 +67,10 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
         scalar_ui_path=None,
     )
 
-    app.register_blueprint(pages)
-    app.register_blueprint(greeting)
-    app.register_blueprint(relay)
-    app.register_blueprint(probes)
-    if settings.faults:
-        app.register_blueprint(faults)
+    if endpoints is None:
+        endpoints = (*ENDPOINTS, faults) if settings.faults else ENDPOINTS
+    for blueprint in (pages, *endpoints, probes):
+        app.register_blueprint(blueprint)
 
     answer_problems(app, tracing.trace_id)
 

@@ -34,6 +34,7 @@ class Accepted(BaseModel):
 
 
 @faults.get("/error")
+@problems(Problem)
 async def fail() -> str:
     """Raise an exception that nothing handles: 500."""
     raise Fault("this endpoint always fails")
