@@ -15,9 +15,14 @@ from hello_service.settings import Settings, SettingsError
 SERVING = "--serving"  # this process is the one that `launch` would have started
 
 
+def serve_endpoints_of_tests() -> None:
+    """Let `server` make its app with the endpoints of the tests."""
+    server.create_app = partial(server.create_app, endpoints=ENDPOINTS)  # type: ignore[attr-defined]  # as imported there
+
+
 def main() -> None:
     if SERVING in sys.argv:
-        server.create_app = partial(server.create_app, endpoints=ENDPOINTS)  # type: ignore[attr-defined]  # as imported there
+        serve_endpoints_of_tests()
         server.main()
     try:
         settings = Settings.from_environment(os.environ)

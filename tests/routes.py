@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 from quart import Blueprint, Response, current_app, request, websocket
 from quart_schema import validate_querystring, validate_request, validate_response
+from werkzeug.exceptions import default_exceptions
 
 from hello_service.api.openapi import TEXT, example, problems, response
 from hello_service.api.services import services
@@ -128,12 +129,11 @@ async def fail() -> str:
 
 @routes.get("/faults/status/<int:code>")
 @problems(Problem)
-@response({"text/plain": TEXT})
-async def status(code: int) -> tuple[str, int]:
-    """Respond with a status."""
-    if not 400 <= code <= 599:
-        raise Invalid("No error status.", [{"field": "code", "reason": "must be 400 to 599"}])
-    return "refused", code
+async def status(code: int) -> str:
+    """Respond with an error status."""
+    if code not in default_exceptions:
+        raise Invalid("No error status.", [{"field": "code", "reason": "must be an error status"}])
+    raise default_exceptions[code]
 
 
 @routes.get("/faults/slow")
