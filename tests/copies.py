@@ -31,6 +31,21 @@ def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, check=False)
 
 
+def unit_tests(copy: Path) -> subprocess.CompletedProcess[str]:
+    """Run the unit tests of the copy, but for the one that would install an environment there."""
+    command = (
+        str(BIN / "python"),
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--ignore",
+        "tests/unit/test_sbom.py",
+    )
+    return run(copy, *command, "tests/unit")
+
+
 def follow(copy: Path, heading: str) -> dict[str, int]:
     """Make the changes of one section of the guide; return the number of lines that are new in each file."""
     (section,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", GUIDE.read_text(), re.MULTILINE | re.DOTALL)

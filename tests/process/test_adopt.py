@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from copies import copy_to, run
+from copies import copy_to, run, unit_tests
 
 OLD = re.compile(r"hello[-_]service|HelloService")
 
@@ -38,7 +38,7 @@ def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
     assert run(copy, "ruff", "check").returncode == 0
     assert run(copy, "ruff", "format", "--check").returncode == 0
     assert run(copy, "lint-imports").returncode == 0
-    tests = run(copy, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit")
+    tests = unit_tests(copy)
     assert tests.returncode == 0, tests.stdout[-5000:]
 
 

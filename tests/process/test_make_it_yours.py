@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from copies import copy_to, environment, follow, run
+from copies import GUIDE, copy_to, environment, follow, run, unit_tests
 from fake_upstream import fake_upstream
 from running import BIN, QUIET, SERVE, Agent, Running, started
 
@@ -40,6 +41,21 @@ def checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
         (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
     )
     return [result for command in commands if (result := run(copy, *command)).returncode]
+
+
+@pytest.mark.once
+@pytest.mark.timeout(900)
+def test_unit_tests_are_green_without_the_demo(copy: Path) -> None:
+    """Only the demo's own tests go with it."""
+    follow(copy, "Delete the demo")
+    for line in re.findall(r"^\$ rm (.+)$", GUIDE.read_text(), re.MULTILINE):
+        for name in line.split():
+            (copy / name).unlink()
+
+    assert run(copy, "ruff", "check").stdout == "All checks passed!\n"
+    assert run(copy, "ruff", "format", "--check").returncode == 0
+    tests = unit_tests(copy)
+    assert tests.returncode == 0, tests.stdout[-5000:]
 
 
 @pytest.mark.timeout(300)
