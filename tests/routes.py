@@ -19,7 +19,8 @@ from hello_service.api.services import services
 from hello_service.problems import Invalid, Problem, UpstreamFailed, UpstreamSaturated, UpstreamTimeout
 
 routes = Blueprint("routes", __name__, url_prefix="/api")
-ENDPOINTS = (routes,)
+faults = Blueprint("failing", __name__, url_prefix="/api/faults")
+ENDPOINTS = (routes, faults)
 
 LENGTH = 200
 JSON_OBJECT: Mapping[str, Any] = {"application/json": {"type": "object"}}
@@ -74,7 +75,7 @@ async def named(name: str) -> Said:
 
 
 @routes.get("/hello/stream")
-@response({"text/event-stream": TEXT})
+@response({"text/event-stream": {"description": "events whose data is a number"}})
 @validate_querystring(Count)
 async def stream(query_args: Count) -> Response:
     """Send `count` events, a tenth of a second apart."""
@@ -94,8 +95,9 @@ async def echo() -> None:
     """Send a message for each text."""
     await websocket.accept()
     while True:
-        message = str(await websocket.receive())
-        await websocket.send(f"Hello, {message}!" if message.isprintable() else "The text can't be used.")
+        message = await websocket.receive()
+        usable = isinstance(message, str) and 1 <= len(message) <= LENGTH and message.isprintable()
+        await websocket.send(f"Hello, {message!s}!" if usable else "The message can't be used.")
 
 
 @routes.get("/relay")
@@ -120,14 +122,14 @@ async def call(query_args: Count) -> dict[str, Any]:
     raise problem
 
 
-@routes.get("/faults/error")
+@faults.get("/error")
 @problems(Problem)
 async def fail() -> str:
     """Raise an exception that nothing handles."""
     raise RuntimeError("this endpoint always fails")
 
 
-@routes.get("/faults/status/<int:code>")
+@faults.get("/status/<int:code>")
 @problems(Problem)
 async def status(code: int) -> str:
     """Respond with an error status."""
@@ -136,7 +138,7 @@ async def status(code: int) -> str:
     raise default_exceptions[code]
 
 
-@routes.get("/faults/slow")
+@faults.get("/slow")
 @response(JSON_OBJECT)
 @validate_querystring(Seconds)
 async def wait(query_args: Seconds) -> dict[str, float]:
@@ -145,7 +147,7 @@ async def wait(query_args: Seconds) -> dict[str, float]:
     return {"seconds": query_args.seconds}
 
 
-@routes.get("/faults/stream")
+@faults.get("/stream")
 @response({"text/plain": TEXT})
 async def break_off() -> Response:
     """Break off in the middle of a response."""
@@ -157,7 +159,7 @@ async def break_off() -> Response:
     return Response(parts(), content_type="text/plain")
 
 
-@routes.get("/faults/background")
+@faults.get("/background")
 @response(JSON_OBJECT, 202)
 @validate_querystring(Seconds)
 async def fail_later(query_args: Seconds) -> tuple[dict[str, str], int]:

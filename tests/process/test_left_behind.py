@@ -30,6 +30,7 @@ def test_no_request_and_no_connection_is_a_ring() -> None:
             **QUIET,
             "DD_TRACE_AGENT_URL": "http://127.0.0.1:9",
             "UPSTREAM_URL": upstream.url,
+            "FAULTS": "true",
             "PYTHONPATH": str(ROOT / "tests"),
         }
         served = subprocess.run(
