@@ -97,7 +97,7 @@ async def echo() -> None:
     while True:
         message = await websocket.receive()
         usable = isinstance(message, str) and 1 <= len(message) <= LENGTH and message.isprintable()
-        await websocket.send(f"Hello, {message!s}!" if usable else "The message can't be used.")
+        await websocket.send(f"Hello, {message!s}!" if usable else f"Send 1 to {LENGTH} printable characters, as text.")
 
 
 @routes.get("/relay")
