@@ -50,3 +50,12 @@ async def test_a_relay_passes_answers_on_and_masks_credentials() -> None:
             assert document["answers"] == [{"status": 200, "body": {"message": 1}}] * 2
             assert "secret" not in str(document)
             assert fake.paths == ["/json", "/json"]
+
+
+@pytest.mark.parametrize(("limit", "status"), [(14, 200), (13, 502)])
+async def test_a_response_of_exactly_the_largest_size_is_relayed(limit: int, status: int) -> None:
+    async with fake_upstream() as fake:
+        settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)  # it has 14 bytes
+        async for client in serving(settings):
+            answer = await client.get("/api/relay?count=1")
+            assert answer.status_code == status
