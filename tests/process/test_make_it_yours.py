@@ -63,7 +63,7 @@ async def test_a_second_upstream_gets_a_post_with_a_token(copy: Path, agent: Age
     """Once; and the token is nowhere else."""
     follow(copy, "Call another service, with a POST and a token")
     async with fake_upstream() as fake:
-        with serving(copy, agent, INVENTORY_URL=f"{fake.url}/json", INVENTORY_TOKEN=TOKEN) as running:
+        with serving(copy, agent, STOCK_URL=f"{fake.url}/json", STOCK_TOKEN=TOKEN) as running:
             async with httpx.AsyncClient(base_url=running.url) as client:
                 response = await client.post("/api/reservations", json={"article": "a", "count": 2})
                 document = (await client.get("/openapi.json")).json()
