@@ -6,19 +6,16 @@ container that has no translation here is an error, so that nothing of the file 
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from typing import Any
 from uuid import uuid4
 
+import definition
 from containers import Engine
-from running import ROOT, eventually
+from running import eventually
 
-DEFINITION = ROOT / "deploy" / "task-definition.json"
 # One value for each placeholder, as deploy/deploy would fill it in.
 VALUES = {
     "FAMILY": "hello-service",
@@ -34,22 +31,14 @@ VALUES = {
     "SAMPLE_RATE": "1.0",
     "DD_SITE": "datadoghq.eu",
     "REGION": "eu-west-1",
+    "TRUST_TRACE_HEADERS": "false",
+    "ECS_TASK_COLLECTION": "true",
 }
 
 
-def deploy_script() -> Any:
-    """Return deploy/deploy as a module."""
-    loader = SourceFileLoader("deploy_script", str(ROOT / "deploy" / "deploy"))
-    spec = spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
-def filled(values: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the task definition that ships, filled in by the code that deploys it."""
-    return dict(json.loads(deploy_script().fill(DEFINITION.read_text(), {**VALUES, **(values or {})})))
+def filled(values: Mapping[str, str] | None = None, **parameters: Any) -> dict[str, Any]:
+    """Return the task definition that ships, filled in by the code that deploys it; `parameters` are those of `build`."""
+    return definition.build(definition.FILE.read_text(), {**VALUES, **(values or {})}, **parameters)
 
 
 class Task:
