@@ -48,7 +48,8 @@ def warn(text: str) -> None:
 def explained(error: AwsError) -> str:
     """Return the message of `error`, and what to do where that is known."""
     advice = next(
-        (advice for part, advice in ADVICE.items() if part in str(error)), "Run the same command again later."
+        (advice for part, advice in ADVICE.items() if part in str(error)),
+        "Correct what AWS names, then run the same command again.",
     )
     return f"{error} {advice}"
 

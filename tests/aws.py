@@ -80,7 +80,7 @@ class Account:
         return boto3.client(service, region_name=region, endpoint_url=self.url, **keys)
 
     @contextmanager
-    def answering(self, **answers: str | dict[str, Any]) -> Iterator[None]:
+    def answering(self, **answers: object) -> Iterator[None]:
         """Until the block ends, `ecs__describe_tasks=...` answers that command: with JSON, or an error with that message."""
         stubs = {name.replace("__", "-", 1).replace("_", "-"): answer for name, answer in answers.items()}
         for name, answer in stubs.items():

@@ -106,11 +106,12 @@ def delete_with_images(repository: Repository, account_id: str, region_name: str
 def knowing_defaults(resolve: Any) -> Any:
     """UsePreviousValue of a parameter that has never been given: its default, where moto fails."""
 
-    def resolve_update_parameters(instance: Any, incoming_params: Any) -> Any:
-        instance.parameters.update({**instance.stack_parameters, **instance.parameters})
-        return resolve(instance, incoming_params)
+    def resolve_update_parameters(self: Any, instance: Any, incoming_params: Any) -> Any:
+        for name, value in instance.stack_parameters.items():
+            instance.parameters.setdefault(name, str(value))
+        return resolve(self, instance, incoming_params)
 
-    return staticmethod(resolve_update_parameters)
+    return resolve_update_parameters
 
 
 def update_termination_protection(self: CloudFormationResponse) -> ActionResult:

@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aws
+import definition
 import pytest
 from aws import Account
 from fake_http import served
-from fargate import deploy_script
 from running import ROOT
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
@@ -187,7 +187,7 @@ def test_every_command_of_the_guide_does_what_it_says(reader: Reader) -> None:
 
 def test_the_build_for_graviton_is_the_one_that_the_script_asks_for() -> None:
     """The guide names both platforms, as the script has them."""
-    assert set(deploy_script().PLATFORMS.values()) == {"linux/amd64", "linux/arm64"}
+    assert set(definition.PLATFORMS.values()) == {"linux/amd64", "linux/arm64"}
     assert "linux/arm64" in GUIDE
 
 
