@@ -58,6 +58,9 @@ def parser(documentation: str) -> argparse.ArgumentParser:
         each.add_argument("--region", help="AWS region, in place of AWS_DEFAULT_REGION")
     for each in (up, rollback):
         each.add_argument("--url", help="address of the smoke test; without it, the load balancer's own name")
+        each.add_argument(
+            "--no-smoke", action="store_true", help="send no request at the end: this machine can't reach it"
+        )
         each.add_argument("--patience", default="120", metavar="SECONDS", help="how long the smoke test may take")
     for each in (up, definition_):
         each.add_argument("--version", help="tag of the image and DD_VERSION; without it, the commit")
@@ -88,6 +91,38 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         Failure: with a line for each.
     """
+    problems = _pattern_problems(options)
+    if getattr(options, "url", None) is not None and not _is_url(options.url):
+        problems.append(f"--url {options.url}: it must be an address such as https://hello.example.com")
+    problems += _patience(options)
+    for option in ("set", "fill", "tag"):
+        for each in getattr(options, option, []):
+            if problem := _pair_problem(option, each, options):
+                problems.append(f"--{option} {each}: {problem}")
+    key = os.environ.get("DD_API_KEY", "")
+    if options.command == "up" and key and not api_key.FORM.fullmatch(key):
+        problems.append(
+            f"DD_API_KEY has {len(key)} characters, and an API key is 32 hexadecimal digits"
+            + (": is it an application key?" if len(key) == 40 else "")
+        )
+    _refuse(problems)
+
+
+def check_patterns(options: argparse.Namespace) -> None:
+    """Refuse malformed values among --version, --env, --site and --sample-rate.
+
+    Raises:
+        Failure: with a line for each.
+    """
+    _refuse(_pattern_problems(options))
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise Failure("Nothing was done.\n" + "\n".join(f"  {each}." for each in problems))
+
+
+def _pattern_problems(options: argparse.Namespace) -> list[str]:
     problems: list[str] = []
     for name, pattern, form in (
         ("version", VERSION, "letters, digits, '_', '.' and '-', at most 128: it is the tag of an image"),
@@ -102,21 +137,7 @@ def check(options: argparse.Namespace) -> None:
         value = getattr(options, name, None)
         if value is not None and (not pattern.fullmatch(value) or (name == "sample_rate" and float(value) > 1)):
             problems.append(f"--{name.replace('_', '-')} {value}: it must be {form}")
-    if getattr(options, "url", None) is not None and not _is_url(options.url):
-        problems.append(f"--url {options.url}: it must be an address such as https://hello.example.com")
-    problems += _patience(options)
-    for option in ("set", "fill", "tag"):
-        for each in getattr(options, option, []):
-            if problem := _pair_problem(option, each, options):
-                problems.append(f"--{option} {each}: {problem}")
-    key = os.environ.get("DD_API_KEY", "")
-    if options.command == "up" and key and not api_key.FORM.fullmatch(key):
-        problems.append(
-            f"DD_API_KEY has {len(key)} characters, and an API key is 32 hexadecimal digits"
-            + (": is it an application key?" if len(key) == 40 else "")
-        )
-    if problems:
-        raise Failure("Nothing was done.\n" + "\n".join(f"  {each}." for each in problems))
+    return problems
 
 
 def pairs(given: list[str]) -> dict[str, str]:
