@@ -153,7 +153,6 @@ def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
             "provider": "ecs",
             "dd_service": "hello-service",
             "dd_source": "python",
-            "dd_message_key": "log",
             "dd_tags": f"env:{values['ENVIRONMENT']},version:{values['VERSION']}",
         },
         "secretOptions": [{"name": "apikey", "valueFrom": f"{values['SECRET_ARN']}:DD_API_KEY::"}],

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from moto.cloudformation import parsing
-from moto.cloudformation.models import CloudFormationBackend
+from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Stack
 from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.common_models import CloudFormationModel
 from moto.core.responses import ActionResult
@@ -108,10 +108,27 @@ def knowing_defaults(resolve: Any) -> Any:
 
     def resolve_update_parameters(self: Any, instance: Any, incoming_params: Any) -> Any:
         for name, value in instance.stack_parameters.items():
-            instance.parameters.setdefault(name, str(value))
+            instance.parameters.setdefault(name, value)
         return resolve(self, instance, incoming_params)
 
     return resolve_update_parameters
+
+
+def parameters_as_text(stack: Any) -> dict[str, str]:
+    """The parameters of a stack as the API gives them: a list with commas, where moto has Python's own form."""
+    found = stack.resource_map.resolved_parameters
+    return {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in found.items()}
+
+
+def with_outputs(apply: Any) -> Any:
+    """The outputs of a stack that a change set has made or changed, which moto leaves out."""
+
+    def applied(self: Any) -> None:
+        apply(self)
+        self.stack.template_dict = self.template_dict
+        self.stack.output_map = self.stack._create_output_map()
+
+    return applied
 
 
 def update_termination_protection(self: CloudFormationResponse) -> ActionResult:
@@ -126,6 +143,8 @@ if __name__ == "__main__":
     mend_updates()
     resolve = CloudFormationBackend._resolve_update_parameters
     CloudFormationBackend._resolve_update_parameters = knowing_defaults(resolve)
+    Stack.stack_parameters = property(parameters_as_text)
+    ChangeSet.apply = with_outputs(ChangeSet.apply)
     CloudFormationResponse.update_termination_protection = update_termination_protection
     Repository.delete = delete_with_images
     Service.create_from_cloudformation_json = count_one(Service.create_from_cloudformation_json)

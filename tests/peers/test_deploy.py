@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,24 @@ def ok(ran: Ran, code: int = 0) -> Ran:
     assert KEY not in ran.said + ran.complained
     assert KEY not in json.dumps(ran.commands)
     return ran
+
+
+def actions(command: list[str]) -> set[str]:
+    """Return the IAM actions that a command of the AWS CLI needs."""
+    service, verb = command[:2]
+    if service in {"docker", "sts"}:
+        return set()
+    verb = {"wait": f"describe-{command[2].partition('-')[0]}s", "get-login-password": "get-authorization-token"}.get(
+        verb, verb
+    )
+    return {f"{service}:{''.join(part.capitalize() for part in verb.split('-'))}"}
+
+
+def allowed() -> set[str]:
+    """Return the actions of DeployRole."""
+    template = (ROOT / "deploy" / "stack.yaml").read_text()
+    role = template[template.index("  DeployRole:") : template.index("  Scaling:")].split("Policies:")[1]
+    return set(re.findall(r"\b(?:cloudformation|secretsmanager|ecr|ecs|iam):\w+", role))
 
 
 def revisions(account: Account, family: str) -> list[str]:
@@ -93,6 +112,9 @@ def test_a_service_is_deployed_renewed_taken_back_and_deleted(account: Account, 
         "cloudformation update-stack",
         "ecs tag-resource",
     ]
+    # The role for a workflow may do each of these commands.
+    needed = {action for command in renewed.commands for action in actions(command)}
+    assert needed <= allowed()
     images = ecr.list_images(repositoryName="hello-service")["imageIds"]
     assert {each["imageTag"] for each in images} == {"1.0.0", "2.0.0"}
     described = ecs.describe_task_definition(taskDefinition="hello-service:2")["taskDefinition"]
