@@ -110,7 +110,7 @@ def test_a_busy_port_is_a_sentence(option: str) -> None:
 
             assert code == 1
             assert dev.said == (
-                f"Can't listen on 127.0.0.1 port {port}: Address already in use. {option} names another port."
+                f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with {option}."
             )
             assert dev.processes() == {}
 
@@ -166,7 +166,10 @@ def test_an_agent_that_does_not_start_says_what_to_do(tmp_path: Path) -> None:
         code = dev.running.wait()
 
         assert code == 1
-        assert "The embedded trace agent did not start: `python -m hello_service.localview.agent` says why." in dev.said
+        assert (
+            "The embedded trace agent did not start: run `python -m hello_service.localview.agent` to see why"
+            in dev.said
+        )
         assert dev.processes() == {}
 
 
@@ -210,7 +213,8 @@ def test_another_agent_is_used_when_asked_for(agent: Agent) -> None:
         assert span["resource"] == "GET /api/hello"
         assert "traces" not in httpx.get(dev.url).json()
         assert dev.running.stop(signal.SIGINT) == 0
-        assert "Look at them" not in dev.said
+        assert f"Traces go to {agent.url} (DD_TRACE_AGENT_URL)." in dev.said
+        assert "View traces" not in dev.said
         assert "asgi.request" not in dev.said
 
 
@@ -241,7 +245,7 @@ def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
 
     assert "elsewhere" in page.text
     assert {f"00000000:{int(url.rpartition(':')[2]):04X}" for url in (view.page_url, view.agent_url)} <= listening
-    assert "The service listens" not in view.said
+    assert "Service: " not in view.said
     assert "set aside" not in view.said
     assert code == 0
     assert view.processes() == {}
@@ -269,8 +273,8 @@ def test_the_page_can_be_left_out_and_host_and_port_come_from_the_environment() 
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
 
-    assert said[0] == f"The service listens on http://127.0.0.1:{port}.\n"
-    assert said[2] == "Ctrl-C ends it.\n"
+    assert said[0] == f"Service: http://127.0.0.1:{port}\n"
+    assert said[2] == "Press Ctrl-C to stop.\n"
     assert "traces" not in answer.json()
     assert f"trace {trace_id(answer)}" in rest
     assert process.returncode == 0
@@ -317,9 +321,8 @@ def test_a_terminal_gets_colours() -> None:
     os.close(slave)
     said = ""
     try:
-        said = _read_until(master, "Ctrl-C ends it.")
-        url = said.split("listens on ")[1].split()[0].removesuffix(".")
-        url = url.replace("\x1b[0m", "").removesuffix(".")
+        said = _read_until(master, "Press Ctrl-C to stop.")
+        url = said.split("Service: ")[1].split()[0].replace("\x1b[0m", "")
         httpx.get(f"{url}/api/faults/error")
         said = _read_until(master, "Fault: this endpoint always fails")
     finally:
@@ -330,7 +333,7 @@ def test_a_terminal_gets_colours() -> None:
     assert process.wait(60) == 0
     assert "\x1b[31masgi.request" in said
     assert "\x1b[1;31mGET /api/faults/error  500" in said
-    assert "\x1b[31mhello_service.faults.Fault: this endpoint always fails" in said
+    assert "\x1b[31mhello_service.api.faults.Fault: this endpoint always fails" in said
     assert "Traceback" not in rest
 
 
@@ -365,7 +368,7 @@ def test_without_the_dev_group_it_says_what_is_missing(tmp_path: Path) -> None:
     answer = subprocess.run(DEV, env=environment, capture_output=True, text=True, check=False)
 
     assert answer.returncode == 1
-    assert answer.stderr == "This needs the dev group, and rich is missing: scripts/dev installs it\n"
+    assert answer.stderr == "Package rich of the dev group is not installed. scripts/dev installs it.\n"
 
 
 async def test_a_process_that_does_not_want_to_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
