@@ -9,7 +9,8 @@ import json
 import signal
 import socketserver
 import sys
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import Any
 
 SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # of bytes and text: how long the length is
 NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
@@ -17,12 +18,12 @@ FIXED = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # extensions: EventTime 
 COLLECTIONS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 
 
-def number(stream: BinaryIO, size: int) -> int:
+def number(stream: BufferedIOBase, size: int) -> int:
     """Read an unsigned number of `size` bytes."""
     return int.from_bytes(stream.read(size), "big")
 
 
-def read(stream: BinaryIO) -> Any:
+def read(stream: BufferedIOBase) -> Any:
     """Read one value.
 
     Raises:
@@ -31,23 +32,19 @@ def read(stream: BinaryIO) -> Any:
     if not (first := stream.read(1)):
         raise EOFError
     kind = first[0]
-    if kind < 0x80:
-        return kind
-    if kind < 0xA0 or kind in COLLECTIONS:
+    if 0x80 <= kind < 0xA0 or kind in COLLECTIONS:
         count = number(stream, COLLECTIONS[kind]) if kind in COLLECTIONS else kind & 0x0F
         if kind < 0x90 or kind in {0xDE, 0xDF}:
             return {read(stream): read(stream) for _ in range(count)}
         return [read(stream) for _ in range(count)]
-    if kind < 0xC0 or kind in SIZES:
+    if 0xA0 <= kind < 0xC0 or kind in SIZES:
         length = number(stream, SIZES[kind]) if kind in SIZES else kind & 0x1F
         return stream.read(length).decode(errors="replace")
     if kind in NUMBERS:
         return number(stream, NUMBERS[kind])
-    if kind in FIXED:
-        return stream.read(1 + FIXED[kind]).hex()
-    if kind == 0xCB:
-        return stream.read(8).hex()
-    return {0xC0: None, 0xC2: False, 0xC3: True}.get(kind, kind - 0x100)
+    opaque = 1 + FIXED[kind] if kind in FIXED else 8 if kind == 0xCB else 0  # times and floats: nobody looks at them
+    constants = {0xC0: None, 0xC2: False, 0xC3: True}
+    return stream.read(opaque).hex() if opaque else constants.get(kind, kind if kind < 0x80 else kind - 0x100)
 
 
 class Forward(socketserver.StreamRequestHandler):
@@ -59,7 +56,8 @@ class Forward(socketserver.StreamRequestHandler):
                 tag, _, record, *_ = read(self.rfile)
             except EOFError:
                 return
-            print(json.dumps({"tag": tag, **record}), flush=True)
+            sys.stdout.write(json.dumps({"tag": tag, **record}) + "\n")
+            sys.stdout.flush()
 
 
 class Server(socketserver.ThreadingTCPServer):

@@ -81,7 +81,7 @@ def policies() -> dict[str, Any]:
     return found
 
 
-def attributes(resource: str, key: str) -> dict[str, str]:
+def attributes(resource: str, key: str) -> dict[str, Any]:
     return {each["Key"]: each["Value"] for each in resources()[resource]["Properties"][key]}
 
 

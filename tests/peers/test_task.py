@@ -159,7 +159,7 @@ def test_a_read_only_agent_with_routed_logs_traces_and_logs(
 
     assert agent["HostConfig"]["ReadonlyRootfs"]
     assert copied == "datadog.yaml"
-    assert int(line["dd.trace_id"], 16) % 2**64 == span["trace_id"]
+    assert int(line["dd.trace_id"], 16) % 2**64 == int(span["trace_id"])
     assert KEY not in json.dumps(definition)
     assert containers["service"]["logConfiguration"]["secretOptions"] == [
         {"name": "apikey", "valueFrom": containers["datadog-agent"]["secrets"][0]["valueFrom"]}
