@@ -134,8 +134,8 @@ def test_a_read_only_agent_with_routed_logs_traces_and_logs(
     definition = filled({"IMAGE": image}, logs_to="datadog", readonly_agent=True)
     containers = {each["name"]: each for each in definition["containerDefinitions"]}
     # The real image has its configuration there, which the stand-in has not.
-    (tmp_path / "Dockerfile").write_text(f"FROM {containers['datadog-agent']['image']}\nRUN mkdir /etc/datadog-agent\n")
-    (tmp_path / "Dockerfile").open("a").write("RUN touch /etc/datadog-agent/datadog.yaml\n")
+    stage = f"FROM {containers['datadog-agent']['image']}\nRUN mkdir /etc/datadog-agent && touch /etc/datadog-agent/datadog.yaml\n"
+    (tmp_path / "Dockerfile").write_text(stage)
     engine.docker("build", "--tag", "agent-with-configuration", str(tmp_path))
     for name in ("datadog-agent", "datadog-agent-config"):
         containers[name]["image"] = "agent-with-configuration"
