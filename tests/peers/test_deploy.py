@@ -52,9 +52,10 @@ def actions(command: list[str]) -> set[str]:
     service, verb = command[:2]
     if service in {"docker", "sts"}:
         return set()
-    verb = {"wait": f"describe-{command[2].partition('-')[0]}s", "get-login-password": "get-authorization-token"}.get(
-        verb, verb
-    )
+    verb = {
+        "wait": f"describe-{command[2].partition('-')[0].rstrip('s')}s",
+        "get-login-password": "get-authorization-token",
+    }.get(verb, verb)
     return {f"{service}:{''.join(part.capitalize() for part in verb.split('-'))}"}
 
 
