@@ -612,7 +612,7 @@ def _block(served: _Served, connection: Any) -> None:
     set_http_meta(
         served.span,
         config.asgi,
-        request_path_params=connection.view_args,
+        request_path_params={name: str(value) for name, value in (connection.view_args or {}).items()},  # as they came
         request_cookies=dict(connection.cookies),
         route=route,
     )
