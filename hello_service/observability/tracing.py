@@ -38,6 +38,8 @@ from typing import Any
 from weakref import WeakSet
 
 from quart import Quart, has_request_context, request, websocket
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
 
 try:
     import ddtrace
@@ -286,6 +288,7 @@ class _Served:
         span = span or self.span
         if error is not None:
             span.set_exc_info(type(error), error, error.__traceback__)
+            _describe_abort(span, error)
         if not self.decided:
             span.set_tag("manual.keep")
 
@@ -518,6 +521,19 @@ def _listed(message: Message) -> Message:
     """Return a message with headers that can be read twice: ddtrace reads them, too."""
     headers = message.get("headers")
     return message if headers is None or isinstance(headers, list | tuple) else {**message, "headers": [*headers]}
+
+
+def _describe_abort(span: Span, error: BaseException) -> None:
+    """Describe `abort(response)` by the status of that response: the text of the exception itself has none, or another."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if not isinstance(error, HTTPException) or status is None:
+        return
+    message = f"{status} {HTTP_STATUS_CODES.get(status, '')}".rstrip()
+    if error.description and error.description != type(error).description:
+        message = f"{message}: {error.description}"
+    stack = (span.get_tag("error.stack") or "").replace(str(error), message)
+    span.set_tag("error.message", message)
+    span.set_tag("error.stack", stack)
 
 
 def _sampling_priority(span: Span) -> int:
