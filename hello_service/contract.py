@@ -66,6 +66,10 @@ NAMES: Mapping[str, Sequence[Name]] = {
         Name("ddtrace.internal.schema:schematize_url_operation"),
         Name("ddtrace.internal.schema.span_attribute_schema:SpanDirection.INBOUND"),
     ),
+    "clients": (
+        Name("aiohttp:TCPConnector._get", ("self", "key", "traces")),
+        Name("aiohttp:TCPConnector.connect", uses=("_get",)),
+    ),
     "server": (
         Name("hypercorn.asyncio:serve", ("app", "config")),
         Name("hypercorn.asyncio.run:worker_serve", uses=("create_sockets", "insecure_sockets")),
@@ -119,6 +123,7 @@ NAMES: Mapping[str, Sequence[Name]] = {
 WITHOUT: Mapping[str, str] = {
     "tracing": "The service may run untraced: install the ddtrace of requirements/run.txt.",
     "fast_span": "ddtrace's own middleware makes the span of a request, for more CPU.",
+    "clients": "Calls on stale connections may fail or be repeated; pin aiohttp to the release of requirements/run.txt.",
     "server": "The service would not listen where HOST and PORT name, so it does not start. Install hypercorn 0.18.",
     "trace loss": "Lost traces are not counted at /info. Install the locked version of ddtrace.",
     "WebSocket bound": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -380,3 +381,42 @@ async def test_a_task_that_a_message_started_stays_with_that_message(finished: l
     first = next(span for span in finished if span.name == "websocket.receive")
 
     assert by_resource(finished)["late"].parent_id == first.span_id
+
+
+async def test_a_span_is_a_child_of_its_request(finished: list[Span], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what a person looks for, and the exception that left the block, though the handler goes on."""
+    names = ("sqlite.query", "render", "asgi.request")
+    monkeypatch.setattr(tracing, "active", lambda: True)
+    app = Quart(__name__)
+
+    @app.get("/visits")
+    async def visits() -> str:
+        with (
+            suppress(RuntimeError),
+            tracing.span("sqlite.query", resource="SELECT ?", service="visits-db", kind="client") as tag,
+        ):
+            tag("db.system", "sqlite")
+            tag("db.row_count", 3)
+            raise RuntimeError("on purpose")
+        with tracing.span("render"):
+            return "none"
+
+    await tracing.trace(app).test_client().get("/visits")
+    query, render, request = (next(span for span in finished if span.name == name) for name in names)
+
+    assert query.parent_id == render.parent_id == request.span_id
+    assert (query.resource, query.service) == ("SELECT ?", "visits-db")
+    assert (render.resource, render.service) == ("render", request.service)
+    assert (query.get_tag("span.kind"), render.get_tag("span.kind")) == ("client", "internal")
+    assert query.get_tag("db.system") == "sqlite"
+    assert query.get_metric("db.row_count") == 3
+    assert query.get_tag("error.message") == "on purpose"
+    assert request.error == 0
+
+
+def test_a_span_is_nothing_where_tracing_is_not_active(finished: list[Span], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "active", lambda: False)
+    with tracing.span("sqlite.query") as tag:
+        tag("db.system", "sqlite")
+
+    assert finished == []
