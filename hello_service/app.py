@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from importlib import import_module
 from time import monotonic
 from typing import Any
 
 import structlog
-from quart import Quart
+from quart import Blueprint, Quart
 from quart_schema import Info, QuartSchema
 
 from hello_service import contract
 from hello_service.api.faults import faults
 from hello_service.api.greetings import greeting
-from hello_service.api.openapi import Described
+from hello_service.api.info import ecs_task, info
+from hello_service.api.openapi import ProblemOpenAPIProvider
 from hello_service.api.pages import pages
-from hello_service.api.probes import ecs_task, probes
+from hello_service.api.probes import probes
 from hello_service.api.relay import relay
-from hello_service.application import Application
-from hello_service.clients.upstream import Upstream
+from hello_service.api.services import Services
+from hello_service.clients.upstream import Limits, Upstream
 from hello_service.middleware.in_flight import Lifecycle
+from hello_service.middleware.security_headers import SecurityHeaders
+from hello_service.middleware.websocket_bound import bound_websockets
 from hello_service.observability import environment, logs, trace_loss, tracing
 from hello_service.problems import answer_problems
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
+BARE_START = (
+    "Not started by `hello-service serve`: there is no drain and no deadline for a stop, no limit on request heads, idle "
+    "connections and WebSocket messages, and malformed requests are not rejected."
+)
+
+# The endpoints of this service. Those of `faults` are served only where the operator wants them.
+ENDPOINTS = (
+    greeting,
+    relay,
+)
+
 
 def create_app(
-    settings: Settings | None = None, environ: Mapping[str, str] | None = None, *, fast_span: bool | None = None
+    settings: Settings | None = None,
+    environ: Mapping[str, str] | None = None,
+    broken: Mapping[str, Sequence[str]] | None = None,
+    *,
+    endpoints: Sequence[Blueprint] | None = None,
 ) -> Quart:
     """Return a fresh app, traced when this process was started under ddtrace-run.
 
@@ -36,57 +54,81 @@ def create_app(
         settings: what the operator decided. None, as when Hypercorn calls this factory: read from `environ`, and
             logging is set up, too.
         environ: None: the process's own.
-        fast_span: whether the contract for `observability.fast_span` holds; else ddtrace's middleware makes a
-            request's span. None: checked here.
+        broken: what `contract.check()` returned, so that the parts it names are left out. None: checked here where
+            `settings` is None, too, else nothing is left out.
+        endpoints: None: `ENDPOINTS`, and `faults` where the settings say so.
 
     Raises:
         SettingsError: when a variable of `environ` is not usable.
     """
     environ = os.environ if environ is None else environ
+    bare = settings is None
     if settings is None:
         settings = Settings.from_environment(environ)
         logs.configure(settings, tracing.log_ids)
+        broken = contract.check() if broken is None else broken
+    broken = broken or {}
 
-    app = Application(__name__)
+    app = Quart(__name__)
+    if "WebSocket bound" not in broken:
+        bound_websockets(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
-    app.extensions.update(
-        settings=settings,
-        lifecycle=Lifecycle(app, tracing.trace_id),
-        tracing_status=lambda: {
-            **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
-            **trace_loss.current.status(),
-        },
-    )
+    lifecycle = Lifecycle(app, tracing.trace_id)
+    app.extensions.update(settings=settings, lifecycle=lifecycle)
+    SecurityHeaders(app)
     QuartSchema(
         app,
         info=Info("hello_service", settings.dd_version or "unset"),
-        openapi_provider_class=Described,
+        openapi_provider_class=ProblemOpenAPIProvider,
         swagger_ui_path=None,
         redoc_ui_path=None,
         scalar_ui_path=None,
     )
 
-    for blueprint in (pages, greeting, relay, probes, *([faults] if settings.faults else [])):
+    if endpoints is None:
+        endpoints = (*ENDPOINTS, faults) if settings.faults else ENDPOINTS
+    for blueprint in (pages, *endpoints, probes, info):
         app.register_blueprint(blueprint)
 
     answer_problems(app, tracing.trace_id)
 
+    limits = Limits(
+        timeout_seconds=settings.upstream_timeout_seconds,
+        connections=settings.upstream_connections,
+        waiting=settings.upstream_waiting,
+        body_bytes=settings.upstream_body_bytes,
+    )
+
     @app.while_serving
     async def held_open() -> AsyncGenerator[None, None]:
-        async with Upstream(settings, tracing.name_client_span) as upstream:
-            app.extensions.update(upstream=upstream, ecs=await ecs_task(environ), started=monotonic())
+        async with (
+            Upstream(limits, on_request=tracing.name_client_span) as upstream,
+        ):
+            app.extensions["services"] = Services(
+                settings=settings,
+                lifecycle=lifecycle,
+                upstream=upstream,
+                tracing_status=lambda: {
+                    **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
+                    **trace_loss.current.status(),
+                },
+                ecs=await ecs_task(environ),
+                started=monotonic(),
+            )
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
-            for remark in environment.remarks(environ, settings):
-                log.warning(remark)
+            warnings = [" ".join(sentences) for sentences in broken.values()]
+            for warning in [*environment.remarks(environ, settings), *([BARE_START] if bare else []), *warnings]:
+                log.warning(warning)
             yield
 
     logs.log_requests(app, settings.probe_paths, tracing.log_ids)
     if settings.dd_trace_enabled and tracing.active():
         middleware: Any = None
-        if not contract.broken("fast_span") if fast_span is None else fast_span:
+        if "fast_span" not in broken:
             middleware = import_module("hello_service.observability.fast_span").FastSpan  # not importable where broken
         tracing.trace(app, settings.probe_paths, settings.dd_service, middleware)
-        trace_loss.watch()
+        if "trace loss" not in broken:
+            trace_loss.watch()
     return app

@@ -8,18 +8,15 @@
     client = httpx.AsyncClient(event_hooks={"request": [tracing.name_client_span]})
 
 ddtrace's own ASGI middleware makes the span of a request. This file adds what the middleware can't know of Quart:
-
-- the resource is the route (`GET /users/<id>`, with the mount path in front), also in `http.route`; a request that no
-  route matched is `GET 404` or `GET 405`;
-- an exception puts type, message and stack on the span, although Quart handles it inside the application;
-- a trace that this process started and that ends in an error is kept, whatever the sample rate;
-- probes have no span, and so no stats;
+- the resource and `http.route` are the route, with the mount path in front; without a route it is `GET 404` or `GET 405`;
+- an exception puts type, message and stack on the span, and keeps a trace that this process started;
+- probes have no span, and so no stats; application security can block a request before its handler runs;
 - a task of `app.add_background_task` is a trace of its own, linked to its request's span and kept when that is;
 - a WebSocket and its messages are named by the route, and what a handler does for a message belongs to that message;
 - a client that disconnected and a response that is incomplete are tagged, as the span would look like a success;
 - `traceresponse` (W3C Trace Context, level 2) gives the caller the trace id;
 - an outbound call's span has a readable resource, and `peer.service`;
-- application security can block a request before its handler runs, and ddtrace knows the routes and their code.
+- ddtrace knows the routes (endpoint inventory) and the code behind them (Code Origin).
 
 A request, WebSocket or task that works without this file works the same with it. It takes ddtrace 4.5 to 4.x and Quart
 0.19.9 to 0.23; with others, and without ddtrace-run, the service runs untraced.
@@ -32,15 +29,17 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import cache, cached_property, partial
 from importlib import metadata
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakSet
 
-from quart import Quart, request, websocket
+from quart import Quart, has_request_context, request, websocket
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
 
 try:
     import ddtrace
@@ -76,14 +75,6 @@ INCOMPLETE = "http.response_incomplete"  # tag: the response has no end, or fewe
 _DIGITS = re.compile(r"/(?![vV]\d{1,2}(?:/|$))[^/]*\d[^/]*")
 
 
-class ClientRequest(Protocol):
-    """The part of an `httpx.Request` that this file reads."""
-
-    method: str
-    url: Any
-    extensions: MutableMapping[str, Any]
-
-
 def active() -> bool:
     """Whether spans are made: ddtrace was started (`ddtrace-run` or `ddtrace.auto`) and is not switched off."""
     started = getattr(sys.modules.get("ddtrace.bootstrap.sitecustomize"), "loaded", False)
@@ -99,15 +90,10 @@ def trace(
     """Trace every request and WebSocket of `app`, except those for the paths in `probes`, and return `app`.
 
     Nothing at all happens where `active()` is false. Call it before the app serves. A second call adds its probes.
-
-    Args:
-        app: the application; routes, layers and hooks may be added before and after.
-        probes: paths without span, without the path that the app is mounted at.
-        service: the app's name in Datadog, where the environment (`DD_SERVICE`) has none.
-        middleware: makes the span in place of `ddtrace.contrib.asgi.TraceMiddleware`, and takes the same arguments.
+    `service` is used where the environment (`DD_SERVICE`) names none; `middleware` makes the span in place of ddtrace's.
     """
     if reason := _unsupported():
-        _warn(f"{reason} The service runs untraced.")
+        _warn(reason)
     if not active():
         return app
     if known := app.extensions.get("datadog_tracing"):
@@ -119,8 +105,8 @@ def trace(
     around: Any = _Tracing(inner, frozenset(probes), service, middleware or TraceMiddleware)
     app.asgi_app = app.extensions["datadog_tracing"] = around  # type: ignore[method-assign]  # Quart documents this
     # From every app: one that isn't traced itself may be mounted inside of one that is.
-    request_started.connect(_name_request)
-    websocket_started.connect(_name_websocket)
+    request_started.connect(_name)
+    websocket_started.connect(_name)
     got_request_exception.connect(_remember)
     got_websocket_exception.connect(_mark_websocket)
     _remember_handled_exceptions(app)
@@ -167,7 +153,7 @@ def log_ids() -> dict[str, str]:
     return {"dd.trace_id": f"{context.trace_id:032x}", "dd.span_id": str(context.span_id)}
 
 
-async def name_client_span(outgoing: ClientRequest) -> None:
+async def name_client_span(outgoing: Any) -> None:
     """Event hook for `httpx.AsyncClient`: give the span of this call a readable resource and `peer.service`.
 
     The resource is `METHOD host/path`, with path segments that hold digits replaced by `?`. Two request extensions
@@ -183,16 +169,37 @@ async def name_client_span(outgoing: ClientRequest) -> None:
     span.set_tag("peer.service", peer)
 
 
+@contextmanager
+def span(
+    name: str, *, resource: str | None = None, service: str | None = None, kind: str = "internal"
+) -> Iterator[Callable[[str, str | int | float], None]]:
+    """Make a span below the current one, for the `with` block; without tracing it does nothing.
+
+        with tracing.span("sqlite.query", resource="SELECT name FROM visits WHERE id = ?", kind="client") as tag:
+            rows = await database.execute_fetchall(...)
+            tag("db.row_count", len(rows))
+
+    An exception that leaves the block is on the span.
+
+    Args:
+        name: of the operation; few, such as `sqlite.query`.
+        resource: what the operation works on, without values that differ from call to call; None: `name`.
+        service: None: the service of the parent. A name of its own makes a node of its own in the service map.
+        kind: `internal`, `client`, `server`, `producer` or `consumer`.
+    """
+    if not active():
+        yield lambda _key, _value: None
+        return
+    with tracer.trace(name, service=service, resource=resource) as made:
+        made.set_tag("span.kind", kind)
+        yield lambda key, value: made.set_tag(key, value) if isinstance(value, str) else made.set_metric(key, value)
+
+
 class _Tracing:
     """The ASGI application around Quart's own, with ddtrace's middleware in between."""
 
-    def __init__(
-        self, app: ASGIApp, probes: frozenset[str], service: str | None, middleware: Callable[..., ASGIApp]
-    ) -> None:
-        self.app = app
-        self.probes = probes
-        self._service = service
-        self._middleware = middleware
+    def __init__(self, app: ASGIApp, probes: frozenset[str], service: str | None, middleware: Any) -> None:
+        self.app, self.probes, self.service, self.middleware = app, probes, service, middleware
 
     @cached_property
     def _traced(self) -> ASGIApp:
@@ -200,11 +207,15 @@ class _Tracing:
         settings = config.asgi.copy()
         object.__setattr__(settings, "http", config.asgi.http)  # the copy would forget these
         settings["trace_asgi_websocket_messages"] = True  # else the middleware has no span for the handshake
-        if self._service is not None and not config._is_user_provided_service:  # noqa: SLF001 - no other way to ask
-            settings["service_name"] = self._service
-        return self._middleware(
-            self._call_app, integration_config=settings, handle_exception_span=_mark_unanswered, span_modifier=_begin
+        if self.service is not None and not config._is_user_provided_service:  # noqa: SLF001 - no other way to ask
+            settings["service_name"] = self.service
+        traced: ASGIApp = self.middleware(
+            self._call_app,
+            integration_config=settings,
+            handle_exception_span=_mark_unanswered,
+            span_modifier=lambda span, _: _served().begin(span),
         )
+        return traced
 
     def _is_probe(self, scope: Scope) -> bool:
         path = scope.get("path", "")
@@ -234,7 +245,7 @@ class _Tracing:
 
     async def _call_app(self, _named: Scope, receive: Receive, send: Send) -> None:
         """Call the app. The span gets the exception itself, not the group that Quart's task group makes of it."""
-        served: Any = _current.get()
+        served = _served()
         try:
             await served.call(self.app, receive, send)
         except BaseException as raised:  # noqa: BLE001 - raised again below; a cancelled request is an error, too
@@ -243,7 +254,8 @@ class _Tracing:
                 served.error = served.error.exceptions[0]
             if find_exception(raised, BlockingException) is None:
                 served.keep_error(served.error)
-        served.conclude()
+        if isinstance(served, _Request):
+            served.conclude()
         if served.error is not None:
             raise served.error
 
@@ -251,20 +263,15 @@ class _Tracing:
 class _Served:
     """One request or WebSocket while it is served.
 
-    Attributes:
-        scope: the one that the app has.
-        named: the one that ddtrace's middleware has. Its path becomes the route, as the middleware names by the path.
-        span: of the request, or of the WebSocket's handshake.
-        routed: the span has the name of a route, or of Quart's reason why there is none.
-        decided: the caller decided whether this trace is kept.
-        exception: the last one that Quart has handled.
-        error: the exception that ended the app, and `raised`: that exception, in the groups that it was raised in.
-        over: the app has returned.
+    `scope` is the app's, `named` the middleware's: its path becomes the route, as the middleware names by the path.
+    `error` is what ended the app; it was `raised` in the groups of Quart's task groups.
     """
 
     span: Span
-    routed = decided = over = False
-    exception: BaseException | None = None
+    routed = False  # it has the name of a route, or of Quart's reason why there is none
+    decided = False  # by the caller: whether this trace is kept
+    over = False  # the app has returned
+    exception: BaseException | None = None  # the last one that Quart has handled
     error: BaseException | None = None
     raised: BaseException | None = None
 
@@ -307,11 +314,9 @@ class _Served:
         span = span or self.span
         if error is not None:
             span.set_exc_info(type(error), error, error.__traceback__)
+            _describe_abort(span, error)
         if not self.decided:
             span.set_tag("manual.keep")
-
-    def conclude(self) -> None:
-        """Finish what the span lacks once the app has returned."""
 
     def release(self) -> None:
         """Let the app's late messages through untraced, and hold nothing that would be a reference cycle."""
@@ -322,16 +327,11 @@ class _Served:
 
 
 class _Request(_Served):
-    """Tells from the messages whether the response is complete.
+    """Tells from the messages whether the response is complete."""
 
-    Attributes:
-        begun: the response has a status.
-        complete: the server has taken as much of the response as the client waits for.
-        left: bytes that the Content-Length announces and that are still to come; None when it is not known.
-    """
-
-    begun = complete = False
-    left: int | None = None
+    begun = False
+    complete = False  # the server has taken as much of the response as the client waits for
+    left: int | None = None  # bytes that are still to come, where there is a Content-Length
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
         async def send_listed(message: Message) -> None:
@@ -368,14 +368,19 @@ class _Request(_Served):
             self.span.resource = f"{self.method} {status}"  # a layer around Quart has responded
         if self.span.error:
             self.keep_error(self.exception)
-        self.left = 0 if self.method == "HEAD" or status in {204, 304} else _content_length(headers)
-        if _value(headers, b"traceresponse") is not None:
+        values = {name.lower(): value for name, value in headers}
+        if self.method == "HEAD" or status in {204, 304}:
+            self.left = 0
+        elif (length := values.get(b"content-length", b"")).isdigit():
+            self.left = int(length)
+        if b"traceresponse" in values:
             return message
         sampled = _sampling_priority(self.span) > 0
         parent = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}"
         return {**message, "headers": [*headers, (b"traceresponse", parent.encode())]}
 
     def conclude(self) -> None:
+        """Finish what the span lacks once the app has returned."""
         if self.begun:
             if not self.complete:
                 self.span.set_tag(INCOMPLETE, "true")
@@ -402,10 +407,11 @@ class _WebSocket(_Served):
 
     def name(self, connection: Any) -> None:
         super().name(connection)
-        if connection.url_rule is not None and config.asgi.trace_asgi_websocket_messages:
+        if connection.url_rule is not None and self.traced:
             self.connection, connection.receive = connection, partial(self._take, connection.receive)
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
+        self.traced = config.asgi.trace_asgi_websocket_messages  # DD_TRACE_WEBSOCKET_MESSAGES_ENABLED
         self.context, self.traced_receive, self.traced_send = copy_context(), receive, send
         await app(self.scope, self._read_ahead, self._send)
 
@@ -424,14 +430,10 @@ class _WebSocket(_Served):
 
     async def _read_ahead(self) -> Message:
         message = await self.server_receive()
-        if message["type"] == "websocket.disconnect":
-            self._see_end(message)
-        return message
-
-    def _see_end(self, message: Message) -> None:
-        if config.asgi.trace_asgi_websocket_messages and not self.closed and not self.over:
+        if message["type"] == "websocket.disconnect" and self.traced and not self.closed and not self.over:
             self.closed, self.shown = True, message
             self._show(self.traced_receive())
+        return message
 
     async def _take(self, receive: Callable[[], Awaitable[Any]]) -> Any:
         """Give the handler its next message; what the handler does then belongs to that message."""
@@ -444,10 +446,9 @@ class _WebSocket(_Served):
         return data
 
     def _belong(self, received: Span) -> None:
-        """Make `received` the parent of what happens here: in its context, as ddtrace forgets a finished span.
+        """Make `received` the parent of what happens here, by its context: ddtrace forgets a finished span.
 
-        Where another task took the last message, such as that of `asyncio.wait_for`, its parent would stay in place
-        there for what is done for this one: then that work has none.
+        The last message's would stay in place where another task took it, such as that of `asyncio.wait_for`.
         """
         task = asyncio.current_task()
         if self.parent is not None and task is not self.taker:
@@ -463,24 +464,21 @@ class _WebSocket(_Served):
         await self.server_send(message)
 
     def _watch(self, message: Message) -> None:
-        kind = message.get("type")
+        kind, status = message.get("type"), message.get("status")
         if kind == "websocket.accept":
             self.span.set_tag("http.status_code", "101")
         elif kind == "websocket.http.response.start":
-            self._refuse(message["status"])
-        elif not config.asgi.trace_asgi_websocket_messages:
+            self.span.set_tag("http.status_code", str(status))
+            if not self.routed:
+                self.span.resource = f"{self.method} {status}"
+            if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
+                self.span.error = 1
+                self.keep_error(self.exception)
+        elif not self.traced:
             return
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}
         # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
         self._show(self.traced_send({key: value for key, value in message.items() if value is not None}))
-
-    def _refuse(self, status: int) -> None:
-        self.span.set_tag("http.status_code", str(status))
-        if not self.routed:
-            self.span.resource = f"{self.method} {status}"
-        if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
-            self.span.error = 1
-            self.keep_error(self.exception)
 
     def release(self) -> None:
         super().release()
@@ -497,14 +495,12 @@ class _Shared(dict[str, Any]):
         return self
 
 
-_log = logging.getLogger(__name__)
 _current: ContextVar[_Request | _WebSocket | None] = ContextVar("datadog_tracing", default=None)
 _introduced: WeakSet[Quart] = WeakSet()
 
 
-@cache
-def _warn(message: str) -> None:
-    _log.warning(message)
+def _served() -> Any:
+    return _current.get()
 
 
 @cache
@@ -516,12 +512,13 @@ def _unsupported() -> str | None:
         except metadata.PackageNotFoundError:
             return f"{name} is not installed."
         if not first <= tuple(map(int, re.findall(r"\d+", version)[:3])) < end:
-            return f"tracing.py takes {name} from {_dotted(first)} to before {_dotted(end)}, not {version}."
+            return f"tracing.py does not take {name} {version}; its docstring has the range."
     return _missing
 
 
-def _dotted(version: tuple[int, ...]) -> str:
-    return ".".join(map(str, version))
+@cache
+def _warn(reason: str) -> None:
+    logging.getLogger(__name__).warning("%s The service runs untraced.", reason)
 
 
 def _name_process(service: str) -> None:
@@ -532,11 +529,6 @@ def _name_process(service: str) -> None:
     for processor in tracer._span_aggregator.dd_processors:  # noqa: SLF001 - one keeps the name that it has seen first
         if hasattr(processor, "_global_service"):
             processor._global_service = service.lower()  # noqa: SLF001 - the same
-
-
-def _begin(span: Span, _named: Scope) -> None:
-    if served := _current.get():
-        served.begin(span)
 
 
 def _mark_unanswered(_error: Exception, span: Span) -> None:
@@ -557,13 +549,17 @@ def _listed(message: Message) -> Message:
     return message if headers is None or isinstance(headers, list | tuple) else {**message, "headers": [*headers]}
 
 
-def _value(headers: Collection[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    return next((value for each, value in headers if each.lower() == name), None)
-
-
-def _content_length(headers: Collection[tuple[bytes, bytes]]) -> int | None:
-    value = _value(headers, b"content-length")
-    return int(value) if value is not None and value.isdigit() else None
+def _describe_abort(span: Span, error: BaseException) -> None:
+    """Describe `abort(response)` by the status of that response: the text of the exception itself has none, or another."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if not isinstance(error, HTTPException) or status is None:
+        return
+    message = f"{status} {HTTP_STATUS_CODES.get(status, '')}".rstrip()
+    if error.description and error.description != type(error).description:
+        message = f"{message}: {error.description}"
+    stack = (span.get_tag("error.stack") or "").replace(str(error), message)
+    span.set_tag("error.message", message)
+    span.set_tag("error.stack", stack)
 
 
 def _sampling_priority(span: Span) -> int:
@@ -573,19 +569,12 @@ def _sampling_priority(span: Span) -> int:
     return int(span.context.sampling_priority or 0)
 
 
-async def _name_request(app: Quart, **_: object) -> None:
-    _name(app, request)
-
-
-async def _name_websocket(app: Quart, **_: object) -> None:
-    _name(app, websocket)
-
-
-def _name(app: Quart, proxy: Any) -> None:
+async def _name(app: Quart, **_: object) -> None:
     served = _current.get()
     if served is None or served.over:
         return
     with suppress(Exception):  # it only watches; a BlockingException is none
+        proxy: Any = request if has_request_context() else websocket
         connection = proxy._get_current_object()  # noqa: SLF001 - werkzeug's way to what a proxy stands for
         served.name(connection)
         if app not in _introduced:
@@ -608,14 +597,9 @@ def _introduce(app: Quart, mount: str) -> None:
 
 def _block(served: _Served, connection: Any) -> None:
     """Let application security see the route's variables, and end the request here if it is blocked."""
-    route = served.span.get_tag("http.route")
-    set_http_meta(
-        served.span,
-        config.asgi,
-        request_path_params=connection.view_args,
-        request_cookies=dict(connection.cookies),
-        route=route,
-    )
+    variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # as they came
+    route, cookies = served.span.get_tag("http.route"), dict(connection.cookies)
+    set_http_meta(served.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
     dispatch("asgi.start_request", ("quart",))
     if blocked := get_blocked():
         raise BlockingException(blocked)

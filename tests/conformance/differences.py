@@ -79,10 +79,10 @@ FOLLOWS = "kept or not as its request is: FastAPI's decides again, so a kept req
 TABLE = [
     # Names.
     Line(
-        "*", "request", "name", "asgi.request", "fastapi.request", SAME, "the span of a request, after the integration"
+        "*", "request*", "name", "asgi.request", "fastapi.request", SAME, "the span of a request, after the integration"
     ),
     Line("*", "*", "component", "asgi", "fastapi", SAME, "the integration's name"),
-    Line("*", "websocket.close", "_dd.svc_src", "asgi", "fastapi", SAME, "the integration's name"),
+    Line("*", "websocket.close*", "_dd.svc_src", "asgi", "fastapi", SAME, "the integration's name"),
     Line("*", "request", "http.route", "/*<*>*", "/*{*}*", SAME, "a route in its framework's own syntax"),
     Line("*", "request", "resource", "* /*<*>*", "* /*{*}*", SAME, "a route in its framework's own syntax"),
     Line("*background*", "background task", "name", "quart.*", "fastapi.*", SAME, "after the framework"),
@@ -114,13 +114,32 @@ TABLE = [
         SAME,
         "Quart has no such step: a handler makes its response",
     ),
+    # Application security.
+    Line(
+        "*blocked",
+        "request",
+        "_dd.appsec.normalized_route",
+        None,
+        "/orders/{order}",
+        SAME,
+        "ddtrace writes it for its own integrations; http.route is there",
+    ),
+    Line(
+        "not blocked",
+        "request",
+        "http.response.headers.content-type",
+        "text/html*",
+        "text/plain*",
+        SAME,
+        "the framework's default",
+    ),
     # Servers.
     Line("*", "request", "asgi.spec_version", "2.1", "2.3", SERVER, "what the server implements"),
-    Line("websocket*", "request", "asgi.spec_version", "2.3", "2.4", SERVER, "what the server implements"),
+    Line("websocket*", "request*", "asgi.spec_version", "2.3", "2.4", SERVER, "what the server implements"),
     Line("redirect of strict slashes", "request", "http.status_code", "308", "307", SAME, "the framework's choice"),
     Line(
         "websocket*",
-        "websocket.close",
+        "websocket.close*",
         "websocket.close.code",
         "1006.0",
         "*",
@@ -178,6 +197,8 @@ TABLE = [
         "a method that a client made up is no resource",
     ),
     Line("method unknown", "request", "http.route", None, "/plain", BETTER, "no route has served it"),
+    Line("blocked where*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
+    Line("layer", "request", "resource", "GET 401", "GET /layer", BETTER, NO_ROUTE),
     Line("method unknown", "request", "http.method", "OTHER", "BREW", BETTER, "it is no tag to group by, either"),
     # Errors.
     Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, KEPT),
@@ -245,9 +266,9 @@ TABLE = [
     ),
     Line("call *", "http.request", "*peer.service*", "*", None, BETTER, "the peer is named"),
     # WebSockets.
-    Line("websocket*", "request", "http.route", "/ws/<room>*", None, BETTER, WHERE),
+    Line("websocket*", "request*", "http.route", "/ws/<room>*", None, BETTER, WHERE),
     Line("websocket*", "*", "*resource", "websocket /ws/<room>*", "websocket /ws/lounge*", BETTER, WHERE),
-    Line("websocket*", "request", "http.status_code", "101", None, BETTER, "the handshake's answer"),
+    Line("websocket*", "request*", "http.status_code", "101", None, BETTER, "the handshake's answer"),
     Line("websocket refused", "request", "http.status_code", "403", None, BETTER, "the handshake's answer"),
     Line("websocket 404", "request", "http.status_code", "404", None, BETTER, "the handshake's answer"),
     Line(
@@ -270,7 +291,7 @@ TABLE = [
     ),
     Line(
         "websocket*",
-        "websocket.close",
+        "websocket.close*",
         "links",
         "websocket.receive of no message {*",
         "websocket.receive of no message #2 {*",

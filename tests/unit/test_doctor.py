@@ -31,7 +31,13 @@ SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("settings", {}, "pass", "every variable", ""),
     ("settings", {"PORT": "x"}, "fail", "PORT must be a valid integer", "docs/settings.md"),
     ("settings", {"PORT": "x", "HOST": ""}, "fail", "PORT must", "docs/settings.md"),
-    ("settings", {"PORT": "x", "FAULTS": "what"}, "fail", "FAULTS must be a valid boolean", "docs/settings.md"),
+    (
+        "settings",
+        {"PORT": "x", "DD_TRACE_SAMPLE_RATE": "what"},
+        "fail",
+        "DD_TRACE_SAMPLE_RATE must be a valid number",
+        "docs/settings.md",
+    ),
     ("ddtrace", {}, "pass", "ddtrace 4.", ""),
     ("tracing on", {}, "pass", "nothing switches", ""),
     ("tracing on", {"DD_TRACE_ENABLED": "1"}, "pass", "nothing switches", ""),
@@ -294,6 +300,25 @@ def test_a_server_with_another_environment_is_told_apart() -> None:
     assert "another sampling" in server.judge("it", told(), Case({"DD_TRACE_SAMPLE_RATE": "0.5"})).sentence
     assert "agent address and sampling" in server.judge("it", told(agent="http://b:1"), case).sentence
     assert server.judge("it", told(agent="http://b:1"), Case({"PORT": "x"})).outcome == "pass"
+
+
+@pytest.mark.parametrize(
+    ("tracing", "outcome", "sentence"),
+    [
+        ({"active": True, "reason": None, "traces_lost": 0}, "pass", "it is traced"),
+        (
+            {"active": False, "reason": "DD_TRACE_ENABLED is false", "traces_lost": None},
+            "fail",
+            "it is not traced: DD_TRACE_ENABLED is false",
+        ),
+    ],
+)
+def test_what_info_shows_to_anyone_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
+    """Nothing is compared with what is not shown."""
+    shown = Answer(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
+    found = server.judge("it", shown, Case({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"}))
+
+    assert (found.outcome, found.sentence) == (outcome, sentence)
 
 
 def test_a_server_that_is_not_traced_fails() -> None:
