@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from hello_service.localview import units
-from hello_service.localview.performance import Figures
 from hello_service.localview.spans import Span, Trace
 from hello_service.localview.store import Line
 
@@ -16,7 +15,6 @@ DEEPEST = 16  # steps to the right; what is deeper says its depth
 ERROR_TAGS = ("error.type", "error.message", "error.stack")
 THINNEST = 0.25  # per cent of the width
 TICKS = (0, 50, 100)  # per cent; so few that they fit on a narrow page
-CHART_WIDTH, CHART_HEIGHT = 360, 84
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,6 @@ def lines_of(span: Span, lines: Sequence[Line]) -> list[Line]:
     return [line for line in lines if str(line.get("dd.span_id")) == str(span.span_id)]
 
 
-def search_for(service: str, resource: str) -> str:
-    """Return the search that finds the requests to `resource`; a quotation mark in a name can't be searched for."""
-    terms = {"service": service, "resource_name": resource}
-    return " ".join(f'{term}:"{value}"' for term, value in terms.items() if '"' not in value)
-
-
 def grade(status: str) -> str:
     """Return how a status looks: `good`, `moved`, `bad` or `failed`."""
     if status == "error" or status.startswith("5"):
@@ -94,47 +86,3 @@ def log_line(line: Line) -> dict[str, Any]:
         "rest": "  ".join(rest),
         "exception": str(line.get("exception") or ""),
     }
-
-
-@dataclass(frozen=True)
-class Bar:
-    """The requests of one bucket of time in a chart: `top` to the foot, of which `failed` to the foot are errors."""
-
-    x: float
-    width: float
-    top: float
-    failed: float
-
-
-def bars(course: Sequence[Figures]) -> tuple[int, list[Bar]]:
-    """Return the most requests of a bucket, and a bar for each bucket that has some."""
-    most = max((figures.requests for figures in course), default=0)
-    step = CHART_WIDTH / max(1, len(course))
-    drawn = [
-        Bar(
-            x=round(place * step, 2),
-            width=round(step * 0.8, 2),
-            top=round(CHART_HEIGHT * (1 - figures.requests / most), 2),
-            failed=round(CHART_HEIGHT * (1 - figures.errors / most), 2),
-        )
-        for place, figures in enumerate(course)
-        if figures.requests
-    ]
-    return most, drawn
-
-
-def lines(course: Sequence[Figures], percentiles: Sequence[int]) -> tuple[float, list[tuple[int, str]]]:
-    """Return the highest latency in nanoseconds, and the lines of `percentiles` as points of an SVG polyline."""
-    step = CHART_WIDTH / max(1, len(course))
-    known = [(place, figures.all) for place, figures in enumerate(course) if figures.requests]
-    values = {percent: [(place, all_.percentile(percent)) for place, all_ in known] for percent in percentiles}
-    highest = max((value for points in values.values() for _, value in points), default=0.0)
-    drawn = []
-    for percent, points in values.items():
-        text = []
-        for place, value in points:
-            y = CHART_HEIGHT * (1 - value / (highest or 1))
-            # Both ends of the bucket, so that a lone one is a line, too.
-            text += [f"{place * step:.2f},{y:.2f}", f"{(place + 1) * step:.2f},{y:.2f}"]
-        drawn.append((percent, " ".join(text)))
-    return highest, drawn

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hello_service import __main__ as command_line
-from hello_service.localview import page, query, spans, store
+from hello_service.localview import lists, query, spans, store
 from hello_service.localview.performance import MINUTES
 
 README = (Path(query.__file__).parent / "README.md").read_text()
@@ -42,13 +42,13 @@ def test_every_search_in_it_is_understood() -> None:
 
     assert len(searches) >= 10
     for search in searches:
-        assert query.parse(search.replace("6b03…", "6b0370720000000000000000000000aa")).wanted
+        assert query.parse(search.replace("6b03…", "6b0370720000000000000000000000aa")).pieces
 
 
 def test_its_bounds_are_those_of_the_program() -> None:
     """Of spans, traces and minutes; and its pictures are there."""
     for number in (store.SPANS, spans.SPANS_OF_A_TRACE):
         assert f"{number:,}" in README
-    assert f"last {', '.join(map(str, page.WINDOWS[:-1]))} or {MINUTES} minutes" in README
+    assert f"last {', '.join(map(str, lists.WINDOWS[:-1]))} or {MINUTES} minutes" in README
     for picture in re.findall(r"\]\((\.\./[^)]+\.png)\)", README):
         assert (Path(query.__file__).parent / picture).is_file()
