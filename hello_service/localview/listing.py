@@ -169,6 +169,17 @@ def alternatives(store: Store, search: Search) -> list[tuple[str, int]]:
     return hints.alternatives(query.parse(search.q), store.newest())
 
 
+def unfinished(search: Search) -> SearchError | None:
+    """Return that the last word of a search that found nothing may become a field, as while it is typed."""
+    word = search.q.rpartition(" ")[2].lstrip("-(")
+    field = next((name for name in (*terms.KNOWN, "@duration") if word and name.startswith(word)), None)
+    if field is None:
+        return None
+    return SearchError(
+        f"No trace has the text {word}. A field goes on with a colon and a value: {field}:", unfinished=True
+    )
+
+
 @dataclass(frozen=True)
 class Pager:
     """Where a trace stands among those of a search: the `number`th of `of`; addresses of its neighbours."""

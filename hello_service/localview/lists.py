@@ -53,10 +53,12 @@ def pager(trace: Trace) -> listing.Pager:
 async def traces() -> str:
     """List the traces that a search finds."""
     search, store = Search.read(request.args), _view().store
-    mistake, similar = None, []
+    mistake: SearchError | None = None
+    similar: list[tuple[str, int]] = []
     try:
         shown = listing.listing(store, search, _now())
         if not shown.found and len(store):
+            mistake = listing.unfinished(search)
             similar = listing.alternatives(store, search)
     except SearchError as error:
         shown, mistake = Listing(search, [], 0, []), error

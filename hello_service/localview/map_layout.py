@@ -13,7 +13,7 @@ GAP_ACROSS, GAP_DOWN = 120, 40
 LOOP_GAP = 76  # more between two rows where a service calls itself
 WIDE_GAP = 230  # around a chosen service: two labels fit side by side
 MARGIN, LOOP = 24, 58
-LABEL_WIDTH, LABEL_HEIGHT = 92, 46
+LABEL_WIDTH, LABEL_HEIGHT = 92, 54
 MOST_COLUMNS = 5  # so that text stays readable in the width of a card
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom

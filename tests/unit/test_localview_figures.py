@@ -167,7 +167,8 @@ def test_nodes_and_edges_of_the_map_search_for_what_they_count() -> None:
     shown = service_map.service_map(traces)
 
     assert [node.service for node in shown.nodes] == sorted(names)
-    for each in (*shown.nodes, *shown.edges):
+    counted: list[service_map.Node | service_map.Edge] = [*shown.nodes, *shown.edges]
+    for each in counted:
         found = [span for one in traces for span in query.parse(each.search).spans(one)]
         assert len(found) == each.figures.requests > 0
 

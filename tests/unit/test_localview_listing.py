@@ -289,3 +289,15 @@ def test_a_moment_far_from_now_is_no_error() -> None:
     store = kept(span(at=-1e12), span(at=1e12))
 
     assert len(listing.select(store, Search(begin="00:00"), NOW - timedelta(milliseconds=MS))) == 1
+
+
+@pytest.mark.parametrize(
+    ("q", "field"),
+    [("stat", "status:"), ("a -(ser", "service:"), ("@dur", "@duration:"), ("", None), ("x", None), ("@a", None)],
+)
+def test_a_word_that_may_become_a_field_is_unfinished(q: str, field: str | None) -> None:
+    """Where nothing was found by it."""
+    found = listing.unfinished(Search(q=q))
+
+    assert (found and str(found).rpartition(" ")[2]) == field
+    assert found is None or found.unfinished

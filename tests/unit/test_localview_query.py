@@ -298,7 +298,7 @@ def test_a_term_for_a_value_finds_that_value_alone(field: str, value: str, other
     def having(text: str) -> bool:
         names = {"service": "service", "resource_name": "resource", "operation_name": "name"}
         given = {names[field]: text} if field in names else {"meta": {field[1:]: text}}
-        return parse(terms.exact(field, value)).matches(trace(span(**given)))  # type: ignore[arg-type]  # of span()
+        return parse(terms.exact(field, value)).matches(trace(span(**given)))
 
     assert having(value)
     if other.lower() != value.lower() and other.casefold() != value.casefold() and other.upper() != value.upper():

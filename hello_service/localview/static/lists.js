@@ -1,7 +1,7 @@
 // The views of many traces: search as you type, choices, values of the charts. All of it works by links and forms, too.
 "use strict";
 
-const JUDGED_MS = 250; // after the last key: until then a mistake may be a word that is not finished
+const JUDGED_MS = 250; // after the last key: until then what finds nothing may be a word that is not finished
 
 const form = document.querySelector("[data-search]");
 let typed = 0;
@@ -30,7 +30,7 @@ hooks.before = async (fresh) => {
   }
   upgrade(fresh);
   const wait = typed + JUDGED_MS - performance.now();
-  if (wait > 0 && fresh.querySelector("[data-mistake]")) await new Promise((resolve) => setTimeout(resolve, wait));
+  if (wait > 0 && fresh.querySelector("[data-mistake], .empty")) await new Promise((resolve) => setTimeout(resolve, wait));
 };
 hooks.after = () => {
   for (const [id, moment] of cursors) point(document.getElementById(id), moment);
