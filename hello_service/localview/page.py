@@ -14,14 +14,17 @@ from typing import Any, cast
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+from markupsafe import Markup
 from quart import Blueprint, Quart, Response, current_app, redirect, render_template, request
 
 from hello_service.asgi import ASGIApp, Receive, Scope, Send
 from hello_service.localview import charts, drawing, lists, units
 from hello_service.localview.hosts import host_name
 from hello_service.localview.performance import Performance
-from hello_service.localview.spans import Span, Trace
+from hello_service.localview.spans import Trace
 from hello_service.localview.store import Store
+from hello_service.localview.text import visible
+from hello_service.localview.trace_page import Asked, Shown, hexadecimal
 
 pages = Blueprint("localview", __name__)
 
@@ -57,6 +60,7 @@ def create_page(view: View) -> Quart:
     app = Quart(__name__)
     app.extensions["view"] = view
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.finalize = _finalize
     app.jinja_env.globals.update(view=view, store=view.store, drawing=drawing, charts=charts, pager=lists.pager)
     app.jinja_env.filters.update(
         duration=units.duration,
@@ -65,6 +69,7 @@ def create_page(view: View) -> Quart:
         rate=units.rate,
         clock=units.clock,
         line=drawing.log_line,
+        hexadecimal=hexadecimal,
     )
     app.register_blueprint(pages)
     app.register_blueprint(lists.lists)
@@ -112,9 +117,8 @@ async def trace(text: str) -> Any:
         return await _page("missing.html", version=0, text=text), 404
     if text != found.id:
         return redirect(f"/trace/{found.id}")
-    span = _chosen(found, request.args.get("span"))
-    version, rows = _view().store.revision(found.id), list(drawing.waterfall(found))
-    return await _page("trace.html", version=version, trace=found, rows=rows, span=span)
+    version = _view().store.revision(found.id)
+    return await _page("trace.html", version=version, trace=found, shown=_shown(found))
 
 
 @pages.get("/trace/<text>/span/<number>")
@@ -123,7 +127,7 @@ async def span_detail(text: str, number: str) -> Any:
     found = _view().store.find(text)
     if found is None:
         return "This trace is no longer kept.", 404
-    return await render_template("span.html", trace=found, span=_chosen(found, number))
+    return await render_template("fragment.html", trace=found, shown=_shown(found, ("span", number)))
 
 
 @pages.get("/trace/<text>/json")
@@ -150,13 +154,14 @@ async def _page(template: str, version: int | None = None, **shown: Any) -> str:
     return await render_template(template, version=_view().store.version if version is None else version, **shown)
 
 
-def _chosen(trace: Trace, number: str | None) -> Span:
-    """Return the span that was asked for; else the deepest error, which is where a failure began; else the root."""
-    for span in trace.spans:
-        if str(span.span_id) == number:
-            return span
-    failed = [(depth, span) for depth, _, span in trace.walk() if span.error]
-    return max(failed, key=lambda each: each[0])[1] if failed else trace.root
+def _shown(trace: Trace, *more: tuple[str, str]) -> Shown:
+    """Return `trace` with what the address asks of it."""
+    return Shown(trace, _view().store, Asked.of([*request.args.items(multi=True), *more]))
+
+
+def _finalize(value: object) -> object:
+    """Escape what can't be seen in each value of a template; what a macro made has been through this."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 async def _changes(view: View, wanted: str | None) -> AsyncIterator[bytes]:

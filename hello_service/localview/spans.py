@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,6 +11,16 @@ from typing import Any
 
 UPPER_HALF = re.compile("[0-9a-f]{16}")  # of a trace id
 SPANS_OF_A_TRACE = 10_000  # more are counted, not kept
+LINKS_TAG = "_dd.span_links"  # where version 0.5 of the protocol has span links, as JSON
+
+
+@dataclass(frozen=True)
+class Link:
+    """A span link: to the span `span_id` of the trace whose id has the lower half `trace_id`; `kind` may be empty."""
+
+    trace_id: int
+    span_id: int
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,7 @@ class Span:
     error: bool
     meta: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
 
     @classmethod
     def from_wire(cls, span: Mapping[str, Any]) -> Span:
@@ -46,6 +58,7 @@ class Span:
             metrics={
                 str(tag): value for tag, value in (span.get("metrics") or {}).items() if isinstance(value, int | float)
             },
+            links=tuple(_links(span)),
         )
 
     @property
@@ -132,6 +145,27 @@ class Trace:
                 yield depth, last, span
                 below = children.pop(span.span_id, [])
                 stack.extend((depth + 1, child is below[-1], child) for child in reversed(below))
+
+
+def _links(span: Mapping[str, Any]) -> Iterator[Link]:
+    """Yield the span links; what is no link is left out."""
+    found = span.get("span_links")
+    if not found:
+        try:
+            found = json.loads((span.get("meta") or {}).get(LINKS_TAG, "[]"))
+        except (RecursionError, TypeError, ValueError):
+            return
+    for each in found if isinstance(found, list) else []:
+        try:
+            kind = (each.get("attributes") or {}).get("dd.kind", "")
+            yield Link(_lower_half(each["trace_id"]), _lower_half(each["span_id"]), str(kind))
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+            continue
+
+
+def _lower_half(number: int | str) -> int:
+    """Return the lower 64 bits of an id, which is hexadecimal where it is text."""
+    return (int(number, 16) if isinstance(number, str) else int(number)) & (2**64 - 1)
 
 
 def read(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:

@@ -257,31 +257,6 @@ def test_services_that_two_call_stand_behind_both() -> None:
     assert x["a"] < x["b"] < x["c"]
 
 
-def test_the_waterfall_stays_within_its_axis() -> None:
-    """Also what is shorter than a pixel, and what stands at the very end."""
-    root = span(ms=100)
-    rows = list(
-        drawing.waterfall(
-            trace(root, span(root, at=100, ms=0), span(root, at=50, ms=25), span(trace=root.trace_id, parent_id=99))
-        )
-    )
-
-    assert [(row.x, row.width, row.orphan) for row in rows] == [
-        (0, 100, False),
-        (50, 25, False),
-        (99.75, 0.25, False),
-        (0, 10, True),
-    ]
-    assert drawing.ticks(trace(root)) == ["0 ms", "50.0 ms", "100 ms"]
-
-
-def test_the_legend_names_services_in_their_order() -> None:
-    """With the number of spans of each."""
-    root = span()
-
-    assert drawing.services(trace(root, span(root, service="b", at=1), span(root, at=2))) == [("web", 2), ("b", 1)]
-
-
 @pytest.mark.parametrize(
     ("status", "grade"),
     [("200", "good"), ("ok", "good"), ("301", "moved"), ("404", "bad"), ("500", "failed"), ("error", "failed")],
@@ -312,15 +287,6 @@ def test_a_log_line_is_shown_without_what_stands_elsewhere() -> None:
     }
     assert drawing.log_line(line)["time"].endswith(":00.123")
     assert drawing.log_line({})["time"] == ""
-
-
-def test_a_span_has_its_own_log_lines_and_tags() -> None:
-    """The tracer's own tags last."""
-    one = span(meta={"_dd.p.dm": "-0", "http.method": "GET", "error.type": "E"})
-    lines = [{"dd.span_id": str(one.span_id)}, {"dd.span_id": "0"}, {}]
-
-    assert drawing.lines_of(one, lines) == lines[:1]
-    assert drawing.tags(one) == [("http.method", "GET"), ("_dd.p.dm", "-0")]
 
 
 def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:

@@ -42,7 +42,7 @@ function merge(old, fresh) {
     const focused = same?.contains(document.activeElement);
     same?.remove();
     old.insertBefore(child, place);
-    if (focused) child.querySelector("a")?.focus({ preventScroll: true });
+    if (focused) (child.matches("[tabindex]") ? child : child.querySelector("a"))?.focus({ preventScroll: true });
   }
   for (const gone of known.values()) gone.remove();
 }
@@ -57,6 +57,7 @@ async function refresh() {
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     await hooks.before(fresh);
     if (mine.signal.aborted) return;
+    document.dispatchEvent(new CustomEvent("view:fresh", { detail: fresh }));
     for (const part of fresh.querySelectorAll("[data-live]")) {
       const old = document.getElementById(part.id);
       if (old) merge(old, part);
@@ -109,18 +110,6 @@ if (document.querySelector("[data-ticking]")) {
   setInterval(() => isLive() && !document.hidden && !fetching && refresh(), TICK_MS);
 }
 
-async function choose(link) {
-  document.querySelector("#spans [aria-current]")?.removeAttribute("aria-current");
-  link.setAttribute("aria-current", "true");
-  history.replaceState(null, "", link.getAttribute("href"));
-  const answer = await fetch(link.dataset.span);
-  if (link.hasAttribute("aria-current")) {
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    document.querySelector("#detail").replaceChildren(...fresh.body.childNodes);
-    document.querySelector("#detail").scrollTop = 0;
-  }
-}
-
 async function copy(button, text) {
   const label = button.textContent;
   try {
@@ -134,26 +123,10 @@ async function copy(button, text) {
 
 document.addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-  const target = event.target.closest("[data-span], [data-copy], [data-copy-link]");
+  const target = event.target.closest("[data-copy], [data-copy-link], [data-copy-from], [data-copy-value]");
   if (!target) return;
   event.preventDefault();
-  if (target.dataset.span) choose(target);
-  else if (target.dataset.copy) copy(target, async () => (await fetch(target.dataset.copy)).text());
-  else copy(target, async () => location.href);
-});
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const search = document.querySelector("#q");
-  if (event.key === "/" && search && event.target !== search) {
-    event.preventDefault();
-    search.select();
-  }
-  const item = event.target.closest?.("#spans > li, #rows > li");
-  const next = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
-  if (!item || !next) return;
-  event.preventDefault();
-  const link = item[next]?.querySelector("a");
-  link?.focus();
-  if (link?.dataset.span) choose(link);
+  const { copy: address, copyFrom: id, copyValue: value } = target.dataset;
+  if (address) copy(target, async () => (await fetch(address)).text());
+  else copy(target, async () => value ?? (id ? document.getElementById(id).textContent : location.href));
 });

@@ -1,0 +1,39 @@
+"""`dev`, another service and a browser: what a person at the local view has in front of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+from developing import Dev
+from playwright.sync_api import Browser, Page
+from running import Running
+from tracing_data import wire
+
+from hello_service.localview.spans import Span
+
+
+@dataclass
+class Scene:
+    """`dev` with another service that it calls, both sending to the embedded agent."""
+
+    dev: Dev
+    greeter: Running
+    browser: Browser
+
+    def visit(self, page: Page, path: str = "/") -> None:
+        """Go to `path` of the page."""
+        page.goto(self.dev.page_url + path)
+
+    def send(self, *spans: Span) -> None:
+        """Send `spans` to the agent, as a tracer of another service would."""
+        chunks: dict[int, list[dict[str, object]]] = {}
+        for each in spans:
+            chunks.setdefault(each.trace_id, []).append(wire(each))
+        answer = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
+        assert answer.status_code == 200, answer.text
+
+
+def trace_id(answer: httpx.Response) -> str:
+    """Return the trace id of a response."""
+    return answer.headers["traceresponse"].split("-")[1]
