@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import aiohttp
 import httpx
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from browser import CHROMIUM, chromium, opened
 from developing import DEV, FREE_PORTS, VIEW, Dev, developing
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -448,3 +449,34 @@ def test_all_lists_work_without_javascript(dev: Dev, browser: Browser) -> None:
         page.get_by_role("navigation", name="Views").get_by_role("link", name=name).click()
         expect(page.locator("h1")).to_be_visible()
     context.close()
+
+
+@pytest.fixture(scope="module")
+def busy(dev: Dev) -> Dev:
+    """A `dev` with something on every view."""
+    hub(dev)
+    for path in ("/api/hello/Ada", "/.env", "/api/faults/error", "/api/faults/background?seconds=0"):
+        dev.get(path)
+    requested(dev, "/api/relay?count=2")
+    return dev
+
+
+VIEWS = ["/", "/?q=status:error&sort=-duration", "/?q=foo:bar", "/?q=status:", "/?q=service:hello-servise", "/logs"]
+VIEWS += ["/map", f"/map?service={SERVICES[2]}", "/performance?minutes=1"]
+
+
+@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_list(busy: Dev, browser: Browser, width: int, scheme: str) -> None:
+    """And nothing is wider than the window."""
+    with opened(browser, width, scheme=scheme) as page:
+        for path in VIEWS:
+            page.goto(busy.page_url + path)
+            expect(page.locator("#kept")).to_be_visible()
+            found = Axe().run(page).response["violations"]
+            wrong = [
+                (each["id"], node["html"][:200], node["failureSummary"]) for each in found for node in each["nodes"]
+            ]
+
+            assert wrong == [], path
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
