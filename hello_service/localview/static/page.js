@@ -1,6 +1,8 @@
 // Keeps the page as the server would render it now. Everything works without this, by links and forms.
 "use strict";
 
+document.documentElement.classList.add("js"); // shows what works with this alone
+
 const LEAST_MS = 1000; // from one refresh to the next
 const TICK_MS = 5000; // for figures that change as time goes by
 const live = document.querySelector("#live");

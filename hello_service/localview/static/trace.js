@@ -7,6 +7,7 @@
   const find = document.querySelector("#find");
   const toggled = new Map(); // id of a row: whether it is expanded; others are as the server has them
   let choosing = null;
+  let paging = Promise.resolve();
 
   const rows = (root = document) => [...root.querySelectorAll("#spans > [role=row]")];
   const chosen = () => document.querySelector("#spans > [aria-selected]");
@@ -83,10 +84,12 @@
     chosen()?.focus({ preventScroll: true });
   }
 
+  // Pages through the errors or the matches, one after the other however fast the keys come.
   function page(list, way) {
-    const link = document.querySelector(`[data-choose="${list}-${way}"]`);
-    if (link) choose(address(link));
-    return Boolean(link);
+    paging = paging.then(async () => {
+      const link = document.querySelector(`[data-choose="${list}-${way}"]`);
+      if (link) await choose(address(link));
+    });
   }
 
   // Changes what the address asks for, and shows the page as it is then.
@@ -171,6 +174,7 @@
   });
 
   const searched = () => {
+    toggled.clear(); // what is found is shown
     const to = new URL(location.href);
     if (find.value) to.searchParams.set("find", find.value);
     else to.searchParams.delete("find");
