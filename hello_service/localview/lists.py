@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from markupsafe import Markup
 from quart import Blueprint, Response, current_app, make_response, redirect, render_template, request
 
 from hello_service.localview import charts, listing, logbook, map_layout, service_map
@@ -63,7 +64,10 @@ async def traces() -> str:
     except SearchError as error:
         shown, mistake = Listing(search, [], 0, []), error
     rows = shown.rows if search.all else shown.rows[:ROWS]
-    more = {"mistake": mistake, "similar": similar, "minutes": listing.MINUTES}
+    rendered = (
+        current_app.extensions["without asyncio"].get_template("rows.html").render(rows=rows, asked=search.address(""))
+    )
+    more = {"listed": Markup(rendered), "mistake": mistake, "similar": similar, "minutes": listing.MINUTES}
     return await _page("traces.html", search=search, shown=shown, rows=rows, **more)
 
 

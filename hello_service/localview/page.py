@@ -71,6 +71,7 @@ def create_page(view: View) -> Quart:
         line=drawing.log_line,
         hexadecimal=hexadecimal,
     )
+    app.extensions["without asyncio"] = app.jinja_env.overlay(enable_async=False)
     app.register_blueprint(pages)
     app.register_blueprint(lists.lists)
     around: Any = _OwnNamesOnly(cast("ASGIApp", app.asgi_app))

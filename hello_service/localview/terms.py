@@ -208,17 +208,14 @@ def _plain_text(value: Value) -> Select:
     words = text.lower()
     shown = TRACE_ADDRESS.search(words)  # the address of a trace on this page
     number = trace_key(shown[1] if shown else words)
-    if "*" in words and not value.literal:
-        pattern = _pattern(Value(f"*{text}*"))
+    forms = {words, unquote(words)} if "://" in words else {words}
+    pattern = _pattern(Value(f"*{text}*")) if "*" in words and not value.literal else None
 
-        def has(text: str) -> bool:
+    def has(text: str) -> bool:
+        if pattern is not None:
             return pattern.fullmatch(text) is not None
-    else:
-        forms = {words, unquote(words)} if "://" in words else {words}
-
-        def has(text: str) -> bool:
-            low = text.lower()
-            return any(form in low for form in forms)
+        low = text.lower()
+        return words in low or (len(forms) > 1 and any(form in low for form in forms))
 
     def found(span: Span) -> bool:
         if number is not None and number in {span.trace_id, span.span_id}:

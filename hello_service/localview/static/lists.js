@@ -24,6 +24,7 @@ if (form) {
   });
 }
 
+let taking = false; // a fresh document is taken over: what loses focus gets it back
 hooks.before = async (fresh) => {
   for (const open of document.querySelectorAll("details[id][open]")) {
     fresh.getElementById(open.id)?.setAttribute("open", "");
@@ -31,8 +32,10 @@ hooks.before = async (fresh) => {
   upgrade(fresh);
   const wait = typed + JUDGED_MS - performance.now();
   if (wait > 0 && fresh.querySelector("[data-mistake], .empty")) await new Promise((resolve) => setTimeout(resolve, wait));
+  taking = true;
 };
 hooks.after = () => {
+  taking = false;
   for (const [id, moment] of cursors) point(document.getElementById(id), moment);
 };
 
@@ -85,6 +88,12 @@ function point(chart, moment) {
 }
 
 upgrade(document);
+document.querySelector("#q")?.addEventListener("keydown", (event) => {
+  const row = event.key === "ArrowDown" && document.querySelector("#rows a.row");
+  if (!row) return;
+  event.preventDefault();
+  row.focus();
+});
 document.addEventListener("pointermove", (event) => {
   const over = event.target.closest?.("[data-chart]");
   for (const id of [...cursors.keys()]) {
@@ -104,7 +113,7 @@ document.addEventListener("focusin", (event) => {
 });
 document.addEventListener("focusout", (event) => {
   const chart = event.target.closest?.("[data-chart]");
-  if (chart?.isConnected) point(chart, null);
+  if (chart?.isConnected && !taking) point(chart, null);
 });
 document.addEventListener("keydown", (event) => {
   const chart = event.target.closest?.("[data-chart]");
