@@ -126,7 +126,7 @@ def test_a_search_finds_and_a_mistake_gets_a_sentence(scene: Scene, page: Page) 
     expect(page.locator(row(page, good))).to_have_count(0)
     page.fill("#q", "stauts:error")
 
-    expect(page.get_by_role("alert")).to_contain_text("There is no term stauts.")
+    expect(page.get_by_role("alert")).to_contain_text('Unknown field "stauts".')
     expect(page.locator("#rows li")).to_have_count(0)
 
 
