@@ -31,7 +31,8 @@ from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 from hypercorn.typing import ASGISendEvent, HTTPResponseStartEvent
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
-from hello_service.problems import MEDIA_TYPE, ROUTINE, SECURITY_HEADERS, document
+from hello_service.middleware.security_headers import SECURITY_HEADERS
+from hello_service.problems import MEDIA_TYPE, ROUTINE, document
 
 VERSIONS = {b"1.0", b"1.1"}
 ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)

@@ -15,11 +15,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 from hypercorn.asyncio import serve
 
+from hello_service import contract
 from hello_service.app import create_app
 from hello_service.observability import logs, trace_loss, tracing
 from hello_service.serving.gate import Gate
@@ -39,6 +40,10 @@ def main() -> None:
 
 def run(environ: Mapping[str, str]) -> int:
     """Serve until a signal says stop; return the exit code: 0, or 1 when the service could not start."""
+    broken = contract.check()
+    if unusable := [" ".join(sentences) for part, sentences in broken.items() if part in contract.REQUIRED]:
+        sys.stderr.write("\n".join(unusable) + "\n")
+        return EXIT_USAGE
     try:
         settings = Settings.from_environment(environ)
         listener = listen(settings)
@@ -46,7 +51,7 @@ def run(environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_USAGE
     logs.configure(settings, tracing.log_ids)
-    server = Server(settings, listener, environ)
+    server = Server(settings, listener, environ, broken)
     gc.freeze()  # what is there now stays, and need not be looked through again and again
     gc.set_threshold(*COLLECT)
     asyncio.run(server.serve())
@@ -93,10 +98,16 @@ def listen(settings: Settings) -> socket.socket:
 class Server:
     """One process that serves on `listener` until it is told to stop."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        environ: Mapping[str, str],
+        broken: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.settings = settings
         self.listener = listener
-        self.app = create_app(settings, environ)
+        self.app = create_app(settings, environ, broken)
         self.lifecycle = self.app.extensions["lifecycle"]
         self.log = structlog.stdlib.get_logger("hello_service.serving.server")
         self._stop = asyncio.Event()
