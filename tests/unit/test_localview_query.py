@@ -330,6 +330,7 @@ def test_a_search_is_narrowed_and_widened_by_a_term() -> None:
         ("service:(x OR y)", []),
         ("call:nothing", []),
         ("nothing", []),
+        ("zzz and and zzz", []),
     ],
 )
 def test_a_search_that_finds_nothing_gets_one_that_does(text: str, suggestions: list[str]) -> None:
