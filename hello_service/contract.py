@@ -36,6 +36,10 @@ _QUART_0_22_QUEUE = Name("quart.asgi:ASGIWebsocketConnection.__init__", ("self",
 
 # By the part of this package that relies on them.
 NAMES: Mapping[str, Sequence[Name]] = {
+    "clients": (
+        Name("aiohttp:TCPConnector._get", ("self", "key", "traces")),
+        Name("aiohttp:TCPConnector.connect", uses=("_get",)),
+    ),
     "server": (
         Name("hypercorn.asyncio:serve", ("app", "config")),
         Name("hypercorn.asyncio.run:worker_serve", uses=("create_sockets", "insecure_sockets")),
@@ -87,6 +91,7 @@ NAMES: Mapping[str, Sequence[Name]] = {
 
 # What is done without a part, and what to do about it.
 WITHOUT: Mapping[str, str] = {
+    "clients": "Calls on stale connections may fail or be repeated; pin aiohttp to the release of requirements/run.txt.",
     "server": "The service would not listen where HOST and PORT name, so it does not start. Install hypercorn 0.18.",
     "trace loss": "Lost traces are not counted at /info. Install the locked version of ddtrace.",
     "WebSocket bound": (

@@ -33,8 +33,8 @@ class Scene:
         chunks: dict[int, list[dict[str, object]]] = {}
         for each in spans:
             chunks.setdefault(each.trace_id, []).append(wire(each))
-        answer = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
-        assert answer.status_code == 200, answer.text
+        response = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
+        assert response.status_code == 200, response.text
 
 
 @contextmanager
@@ -49,6 +49,6 @@ def staged() -> Iterator[Scene]:
         yield Scene(dev, greeter, browser)
 
 
-def trace_id(answer: httpx.Response) -> str:
+def trace_id(response: httpx.Response) -> str:
     """Return the trace id of a response."""
-    return answer.headers["traceresponse"].split("-")[1]
+    return response.headers["traceresponse"].split("-")[1]

@@ -29,7 +29,7 @@ NO_WORD = re.compile(r"[^\w.:/@-]+")
 
 @dataclass(frozen=True)
 class Asked:
-    """What the address of the page asks for; the rest of it is kept in every link.
+    """The query of the page's address; what belongs to others in it is kept in every link.
 
     Attributes:
         span: id of the chosen span; `none` closes the details.
@@ -121,7 +121,7 @@ def hexadecimal(number: int) -> str:
 
 
 class Shown:
-    """A trace and what is asked of it, for the templates."""
+    """A trace and what its address selects, for the templates."""
 
     def __init__(self, trace: Trace, store: Store, asked: Asked) -> None:
         self.trace = trace
