@@ -265,6 +265,8 @@ TEXTS = st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=30)
 
 
 @given(TEXTS)
+@example('NOT"a')
+@example('NOT"web"')
 @example('foo:"')
 @example("@duration:>>")
 @example("a:[b:[c:[")
