@@ -171,7 +171,7 @@ class Development:
     def _hear(self, line: str) -> None:
         """Show what the service says, but for its lines of requests: their traces are shown."""
         entry = _entry(line)
-        self.view.store.add_line(entry)
+        self.view.store.add_line(entry or {"event": line})
         if not entry:
             self._say(visible(line))
         elif entry.get("level") in {"warning", "error", "critical"}:

@@ -18,10 +18,9 @@ from markupsafe import Markup
 from quart import Blueprint, Quart, Response, current_app, redirect, render_template, request
 
 from hello_service.asgi import ASGIApp, Receive, Scope, Send
-from hello_service.localview import drawing, query, units
+from hello_service.localview import charts, drawing, lists, units
 from hello_service.localview.hosts import host_name
-from hello_service.localview.performance import MINUTES, Performance
-from hello_service.localview.service_map import service_map
+from hello_service.localview.performance import Performance
 from hello_service.localview.spans import Trace
 from hello_service.localview.store import Store
 from hello_service.localview.text import visible
@@ -29,12 +28,9 @@ from hello_service.localview.trace_page import Asked, Shown, hexadecimal
 
 pages = Blueprint("localview", __name__)
 
-ROWS = 200  # of the list, until a person asks for all
 TELL_SECONDS = 0.5  # from one message of a change to the next
 STILL_SECONDS = 15.0  # then a comment is sent, so that a dead connection is noticed
 CLOSE_SECONDS = 1.0
-WINDOWS = (1, 5, MINUTES)
-APDEX_SECONDS = 0.5
 
 # A name that resolves to this machine, but is another's (DNS rebinding), must not get what is shown here.
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -65,7 +61,7 @@ def create_page(view: View) -> Quart:
     app.extensions["view"] = view
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.finalize = _finalize
-    app.jinja_env.globals.update(view=view, store=view.store, drawing=drawing)
+    app.jinja_env.globals.update(view=view, store=view.store, drawing=drawing, charts=charts, pager=lists.pager)
     app.jinja_env.filters.update(
         duration=units.duration,
         count=units.count,
@@ -75,7 +71,9 @@ def create_page(view: View) -> Quart:
         line=drawing.log_line,
         hexadecimal=hexadecimal,
     )
+    app.extensions["without asyncio"] = app.jinja_env.overlay(enable_async=False)
     app.register_blueprint(pages)
+    app.register_blueprint(lists.lists)
     around: Any = _OwnNamesOnly(cast("ASGIApp", app.asgi_app))
     app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
     return app
@@ -112,20 +110,6 @@ async def guard(response: Response) -> Response:
     return response
 
 
-@pages.get("/")
-async def traces() -> str:
-    """List the traces that `q` searches for."""
-    text = request.args.get("q", "")
-    found, mistake = _view().store.newest(), None
-    try:
-        wanted = query.parse(text)
-        found = [trace for trace in found if wanted.matches(trace)]
-    except query.QueryError as error:
-        found, mistake = [], str(error)
-    rows = found if "all" in request.args else found[:ROWS]
-    return await _page("traces.html", q=text, found=len(found), rows=rows, mistake=mistake)
-
-
 @pages.get("/trace/<text>")
 async def trace(text: str) -> Any:
     """Draw the trace whose id, in any form, is `text`, with the details of `span`."""
@@ -156,23 +140,6 @@ async def trace_json(text: str) -> Any:
     spans = [asdict(each) for _, _, each in found.walk()]
     body = {"trace_id": found.id, "spans": spans, "logs": _view().store.lines(found)}
     return Response(json.dumps(body, indent=2, default=repr), content_type="application/json")
-
-
-@pages.get("/map")
-async def show_map() -> str:
-    """Draw who calls whom."""
-    return await _page("map.html", map=service_map(_view().store.newest()))
-
-
-@pages.get("/performance")
-async def show_performance() -> str:
-    """Show how each service did in the last `minutes`, with Apdex for the threshold `apdex` in seconds."""
-    minutes = request.args.get("minutes", 5, int)
-    threshold = request.args.get("apdex", APDEX_SECONDS, float)
-    minutes = minutes if minutes in WINDOWS else 5
-    threshold = threshold if 0 < threshold <= 3600 else APDEX_SECONDS
-    reports = _view().performance.reports(minutes, monotonic())
-    return await _page("performance.html", reports=reports, minutes=minutes, windows=WINDOWS, threshold=threshold)
 
 
 @pages.get("/events")

@@ -94,6 +94,7 @@ class Trace:
         self.start, self.end = first.start, first.end
         self.errors = 0
         self.dropped = 0
+        self.version = 0  # of the store, when a span came last
         self._high = "0" * 16
         self.add(first)
 

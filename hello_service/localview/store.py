@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
@@ -12,6 +13,7 @@ from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, Trace
 
 SPANS = 100_000  # of all traces together
 LINES_OF_A_TRACE = 200
+LINES = 5000  # of the whole log, of a trace or of none
 COLOURS = 10
 SERVICES = 500  # with a colour in the order in which they came
 
@@ -46,6 +48,8 @@ class Store:
         self._spans = 0
         self._traces: dict[int, Trace] = {}
         self._lines: dict[int, list[Line]] = {}
+        self._log: deque[tuple[int, Line]] = deque(maxlen=LINES)
+        self.lines_read = 0
         self._colours: dict[str, int] = {}
         self._linked: dict[int, dict[int, list[Link]]] = {}  # by trace and span that a link leads to: where it is
 
@@ -74,6 +78,8 @@ class Store:
             self._linked.pop(oldest, None)
             self.dropped += 1
         self.version += bool(touched)
+        for trace in touched.values():
+            trace.version = self.version
         return list(touched.values())
 
     def _note(self, link: Link, span: Span) -> None:
@@ -90,7 +96,10 @@ class Store:
         return self._linked.get(span.trace_id, {}).get(span.span_id, [])
 
     def add_line(self, line: Line) -> None:
-        """Take a line of a log; it is kept when it carries a trace id. Its trace may be known or still come."""
+        """Take a line of a log. Where it carries a trace id, its trace may be known or still come."""
+        self.lines_read += 1
+        self.version += 1
+        self._log.append((self.lines_read, line))
         key = trace_key(str(line.get("dd.trace_id", "")))
         if not key:
             return
@@ -100,6 +109,14 @@ class Store:
         if len(self._lines) > 2 * self.limit:  # lines of traces that never came
             for lost in list(islice(self._lines, self.limit)):
                 del self._lines[lost]
+
+    def clear(self) -> None:
+        """Forget all traces and lines."""
+        self._traces.clear()
+        self._lines.clear()
+        self._log.clear()
+        self._linked.clear()
+        self._spans = self.dropped = self.lines_read = 0
         self.version += 1
 
     def newest(self) -> list[Trace]:
@@ -114,6 +131,10 @@ class Store:
     def lines(self, trace: Trace) -> list[Line]:
         """Return the log lines of `trace` in the order in which they came."""
         return self._lines.get(trace.key, [])
+
+    def log(self) -> list[tuple[int, Line]]:
+        """Return the last lines with their numbers, newest first."""
+        return list(reversed(self._log))
 
     def revision(self, text: str) -> int:
         """Return a number that grows with the trace whose id is `text`, with its log lines, and with links to it."""

@@ -644,7 +644,15 @@ def _trace_background_tasks(app: Quart) -> None:
             _sampling_priority(parent)  # decide it here, where its trace is current
 
         async def run() -> None:
-            with tracer.start_span("quart.background_task", resource=_function_name(func), activate=True) as span:
+            span = tracer.start_span("quart.background_task", resource=_function_name(func), activate=True)
+            try:
+                await traced(span)
+            except Exception:
+                tracer.context_provider.activate(span.context)  # Quart logs the exception next: its line has these ids
+                raise
+
+        async def traced(span: Span) -> None:
+            with span:
                 span.set_tag("component", "quart")
                 if parent is not None:
                     span.link_span(parent.context)

@@ -47,7 +47,7 @@ def page(scene: Scene) -> Iterator[Page]:
 
 def row(page: Page, identity: str) -> str:
     """Return the selector of a trace's row."""
-    return f'#rows a[href="/trace/{identity}"]'
+    return f'#rows a[href^="/trace/{identity}"]'
 
 
 def test_a_request_is_drawn_span_by_span(scene: Scene, page: Page) -> None:
@@ -121,7 +121,7 @@ def test_a_search_finds_and_a_mistake_gets_a_sentence(scene: Scene, page: Page) 
     expect(page.locator(row(page, good))).to_have_count(0)
     page.fill("#q", "stauts:error")
 
-    expect(page.get_by_role("alert")).to_contain_text("There is no term stauts.")
+    expect(page.get_by_role("alert")).to_contain_text('Unknown field "stauts".')
     expect(page.locator("#rows li")).to_have_count(0)
 
 
@@ -151,14 +151,13 @@ def test_a_trace_that_is_still_to_come_appears(scene: Scene, page: Page) -> None
 
 
 def test_everything_is_reached_by_keyboard(scene: Scene, page: Page) -> None:
-    """Tab and Enter open a trace, arrows walk through its spans."""
+    """An arrow leads from the search to the rows, Enter opens a trace, arrows walk through its spans."""
     scene.visit(page, "/?q=/api/relay")
     page.keyboard.press("/")
     expect(page.locator("#q")).to_be_focused()
     identity = trace_id(scene.dev.get("/api/relay?count=1"))
     expect(page.locator(row(page, identity))).to_be_visible()  # live, although the text of the search is selected
-    for _ in range(3):  # the button, the help, the row
-        page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
     expect(page.locator(row(page, identity))).to_be_focused()
     page.keyboard.press("Enter")
     page.locator("#spans [role=row]").first.focus()
@@ -195,7 +194,7 @@ def test_the_service_map_draws_services_and_their_calls(scene: Scene, page: Page
     expect(page.locator("svg.map .node .name", has_text="greeter")).to_be_visible()
     edge = page.locator("svg.map .edge").first
 
-    expect(edge).to_have_text(re.compile(r"\d+ requests.* % errors · p95 .* ms"))
+    expect(edge).to_have_text(re.compile(r"\d+ requests.* % errors.*p95 .* ms"))
     assert "hello-service" in page.locator("#map table tr", has_text="greeter").first.inner_text()
     scene.send(
         call := span(service="shop"), span(call, service="shop", meta={"span.kind": "client", "peer.service": "bank"})
@@ -219,7 +218,7 @@ def test_performance_shows_figures_by_service_and_resource(scene: Scene, page: P
         expect(cells.nth(number)).to_have_text(re.compile(r"^\d+(\.\d+)? ms$"))
     expect(cells.nth(12)).to_have_text("1.00")
     expect(report.locator("rect.requests").first).to_be_visible()
-    assert report.locator("polyline").count() == 3
+    assert report.locator("polyline").count() % 3 == 0  # each breaks where there was no request
     page.fill("[name=apdex]", "0.001")
     expect(cells.nth(12)).to_have_text("0.00")
     expect(page).to_have_url(re.compile("apdex=0.001"))

@@ -137,9 +137,12 @@ async def test_a_response_of_an_error_without_an_exception_has_no_message(app: Q
 async def test_a_background_task_needs_no_request(app: Quart, finished: list[Span], fails: bool) -> None:
     """One that was started with the app has no link; its exception reaches Quart's signal all the same."""
     failed: list[BaseException] = []
+    ids: list[int | None] = []
 
     async def note(_app: Quart, exception: BaseException, **_: object) -> None:
         failed.append(exception)
+        context = tracer.current_trace_context()
+        ids.append(context.span_id if context else None)  # as Quart's log line of it has it
 
     async def task() -> None:
         if fails:
@@ -153,6 +156,7 @@ async def test_a_background_task_needs_no_request(app: Quart, finished: list[Spa
     assert span.name == "quart.background_task"
     assert "span_links" not in str(span.get_tags())
     assert [str(error) for error in failed] == (["on purpose"] if fails else [])
+    assert ids == ([span.span_id] if fails else [])
     assert span.context.sampling_priority == (2 if fails else None)  # kept; to be decided when it is sent
 
 

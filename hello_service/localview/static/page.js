@@ -10,6 +10,12 @@ const shown = { version: document.body.dataset.version, latest: document.body.da
 let fetching = null;
 let refreshed = 0;
 let waiting = 0;
+let pressed = false; // what is being clicked must not be replaced
+document.addEventListener("pointerdown", () => (pressed = true));
+for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, () => setTimeout(() => (pressed = false)));
+
+// What a view does with a fresh document before it is taken over, and afterwards.
+const hooks = { before: async () => {}, after: () => {} };
 
 // Whether text is selected, which a refresh would take away; a text box keeps its own.
 const isCopying = () => !document.activeElement?.matches("input") && String(document.getSelection()).length > 0;
@@ -51,12 +57,15 @@ async function refresh() {
   try {
     const answer = await fetch(location.href, { signal: mine.signal, headers: { accept: "text/html" } });
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    await hooks.before(fresh);
+    if (mine.signal.aborted) return;
     document.dispatchEvent(new CustomEvent("view:fresh", { detail: fresh }));
     for (const part of fresh.querySelectorAll("[data-live]")) {
       const old = document.getElementById(part.id);
       if (old) merge(old, part);
     }
     shown.version = version;
+    hooks.after();
   } catch (error) {
     if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server is gone
   } finally {
@@ -72,15 +81,21 @@ function later() {
     waiting = 0;
     if (fetching) return later();
     if (!isLive() || document.hidden || shown.version === shown.latest) return;
-    if (isCopying()) return later();
+    if (isCopying() || pressed) return later();
     await refresh();
     if (shown.version !== shown.latest) later();
   }, pause);
 }
 
 const events = new EventSource(document.body.dataset.events);
-events.onopen = () => live.classList.remove("ended");
-events.onerror = () => live.classList.add("ended");
+function connected(isConnected) {
+  live.classList.toggle("ended", !isConnected);
+  live.querySelector("span").textContent = isConnected ? (isLive() ? "Live" : "Paused") : "Disconnected";
+  const words = "Disconnected: the server has ended. This is what it showed last; it goes on by itself when the server is back.";
+  document.querySelector("#ended").textContent = isConnected ? "" : words;
+}
+events.onopen = () => connected(true);
+events.onerror = () => connected(false);
 events.onmessage = (message) => {
   shown.latest = message.data;
   if (shown.version === shown.latest) return;
@@ -95,22 +110,6 @@ live.addEventListener("click", () => {
 });
 if (document.querySelector("[data-ticking]")) {
   setInterval(() => isLive() && !document.hidden && !fetching && refresh(), TICK_MS);
-}
-
-// A search or a choice: the address says it, so that it can be shared.
-const form = document.querySelector("[data-search]");
-if (form) {
-  const apply = () => {
-    const given = [...new FormData(form)].filter(([, value]) => value !== "");
-    const kept = new URLSearchParams(location.search).has("all") ? [["all", "1"]] : [];
-    history.replaceState(null, "", `${location.pathname}?${new URLSearchParams([...given, ...kept])}`);
-    refresh();
-  };
-  form.addEventListener("input", apply);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    apply();
-  });
 }
 
 async function copy(button, text) {
