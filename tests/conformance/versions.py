@@ -151,7 +151,9 @@ def main() -> int:
     with trace_agent() as agent:
         rows = [row(DDTRACES[name], quart, agent) for name in given.releases or DDTRACES for quart in QUARTS]
     lines = list(dict.fromkeys(line for line, _ in rows))  # the newest may be the locked one
-    table = "\n".join([f"| ddtrace | Quart | {' | '.join(SERVERS)} |", "| --- | --- |" + " --- |" * len(SERVERS), *lines])
+    table = "\n".join(
+        [f"| ddtrace | Quart | {' | '.join(SERVERS)} |", "| --- | --- |" + " --- |" * len(SERVERS), *lines]
+    )
     print(table)
     if given.write:
         before, _, rest = PAGE.read_text().partition(BEGIN)
