@@ -56,4 +56,6 @@ async def background() -> str:
 async def echo(name: str) -> None:
     await quart.websocket.accept()
     while True:
-        await quart.websocket.send(f"{name}: {await quart.websocket.receive()}")
+        text = await quart.websocket.receive()
+        assert isinstance(text, str)
+        await quart.websocket.send(f"{name}: {text}")
