@@ -39,7 +39,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a look, in two minutes: one short round")
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
     parser.add_argument("--only", nargs="+", choices=contest.ALL, metavar="NAME", help=", ".join(contest.ALL))
-    parser.add_argument("--write", action="store_true", help="keep the results, and the table and picture in README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the results, the table and the picture in docs/performance.md"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, too")
     parser.add_argument("--draw", action="store_true", help="make table and picture of the kept results anew")
     given = parser.parse_args()

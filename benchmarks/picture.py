@@ -1,4 +1,4 @@
-"""The picture in README: CPU a request of each traced contestant, as bars. SVG by hand; no library draws it smaller."""
+"""The picture in docs/performance.md: CPU a request of each traced contestant, as bars. SVG by hand; no library draws it smaller."""
 
 from __future__ import annotations
 

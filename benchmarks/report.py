@@ -1,4 +1,4 @@
-"""The tables, and where they are kept: result file, README.md, benchmarks/README.md."""
+"""The tables, and where they are kept: result file, docs/performance.md, benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def keep(results: Results, path: Path) -> None:
 def parts(results: Results) -> dict[Path, str]:
     """Return what belongs between the markers of each file."""
     return {
-        ROOT / "README.md": "\n".join([*contestants(results), "", made(results)]),
+        ROOT / "docs" / "performance.md": "\n".join([*contestants(results), "", made(results)]),
         ROOT / "benchmarks" / "README.md": "\n".join(
             [*targets(results), "", *concurrency(results), "", *endurance(results)]
         ),

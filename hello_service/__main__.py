@@ -21,7 +21,7 @@ def main() -> None:
 
 @main.command()
 def serve() -> None:
-    """Serve under ddtrace-run, configured by the environment alone (README lists the variables)."""
+    """Serve under ddtrace-run, configured by the environment alone (docs/settings.md lists the variables)."""
     try:
         launch.serve(os.environ)
     except SettingsError as error:

@@ -16,7 +16,7 @@ DEV = [str(BIN / "hello-service"), "dev"]
 FREE_VIEW = ["--agent-port", "0", "--view-port", "0"]
 FREE_PORTS = ["--port", "0", *FREE_VIEW]
 VIEW = [str(BIN / "hello-service"), "view", *FREE_VIEW]
-READY = "Ctrl-C ends it."
+READY = "Press Ctrl-C to stop."
 MARK = "HELLO_TEST_MARK"  # a variable that tells the processes of one run
 
 
@@ -51,17 +51,17 @@ class Dev:
     @property
     def url(self) -> str:
         """The service's."""
-        return self._found("listens on")
+        return self._found("Service:")
 
     @property
     def agent_url(self) -> str:
         """The embedded agent's."""
-        return self._found("whoever sends to")
+        return self._found("Trace agent:")
 
     @property
     def page_url(self) -> str:
         """The page's."""
-        return self._found("Look at them on")
+        return self._found("View traces:")
 
     def get(self, path: str) -> httpx.Response:
         """Send a request to the service."""

@@ -31,7 +31,7 @@ def settings(case: Case) -> Finding:
     if not case.complaints:
         return passed("every variable can be used")
     said = [_without_value(complaint, case.environ) for complaint in case.complaints]
-    return failed("the service can't start: " + "; ".join(said), "Correct it; README lists every variable")
+    return failed("the service can't start: " + "; ".join(said), "Correct it; docs/settings.md lists every variable")
 
 
 def _without_value(complaint: str, environ: Mapping[str, str]) -> str:

@@ -109,14 +109,14 @@ class Development:
             if self.options.port is not None:
                 service, url = await stack.enter_async_context(processes.service(self.environ, self._hear))
                 self.view.service_url = url
-                self._say(f"The service listens on {url}.", "bold")
+                self._say(f"Service: {url}", "bold")
             if agent is not None:
                 await agent.ready()
-                whose = "Its traces come here, and those of" if service else "The traces come here of"
-                self._say(f"{whose} whoever sends to {agent.url}.")
+                others = " (other services may send to it too)" if service else ""
+                self._say(f"Trace agent: {agent.url}{others}")
             if self.page_url:
-                self._say(f"Look at them on {self.page_url}", "bold")
-            self._say("Ctrl-C ends it.\n")
+                self._say(f"View traces: {self.page_url}", "bold")
+            self._say("Press Ctrl-C to stop.\n")
             if self.page_url and self.options.open_browser:
                 await asyncio.to_thread(webbrowser.open, self.page_url)
             return await self._end_of(service, agent.process if agent else None)

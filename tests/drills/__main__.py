@@ -1,4 +1,4 @@
-"""`scripts/drill`: run the drills, print the table, and keep it in README where that is asked for."""
+"""`scripts/drill`: run the drills, print the table, and keep it in docs/resilience.md with --write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from time import monotonic
 from drills.drill import Drill, Size
 from drills.table import TABLE
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "resilience.md"
 BEGIN, END = "<!-- scripts/drill --write -->\n", "<!-- end of scripts/drill --write -->"
 
 
@@ -40,14 +40,14 @@ def table(rows: Mapping[str, str]) -> str:
 
 
 def write(rows: Mapping[str, str]) -> None:
-    """Put `rows` into README's table; what was not run now stays as it was measured before."""
-    before, _, rest = README.read_text().partition(BEGIN)
+    """Put `rows` into the page's table; rows that did not run keep their earlier results."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     old, _, after = rest.partition(END)
     heads = [head(each) for each in TABLE]
     kept = {each: line for each in heads for line in old.splitlines() if line.startswith(each)}
     shown = {each: {**kept, **rows}.get(each, f"{each} not measured yet |") for each in heads}
     machine = f"CPython {platform.python_version()} on {os.cpu_count()} cores"
-    README.write_text(f"{before}{BEGIN}{table(shown)}\n\nMeasured by `scripts/drill`, {machine}.\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}{table(shown)}\n\nMeasured by `scripts/drill`, {machine}.\n{END}{after}")
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/drill", description=main.__doc__)
     parser.add_argument("words", nargs="*", help="run only drills with one of these words in their event")
     parser.add_argument("--short", action="store_true", help="as the tests do, in a few minutes")
-    parser.add_argument("--write", action="store_true", help="put what was measured into README.md")
+    parser.add_argument("--write", action="store_true", help="write the results into docs/resilience.md")
     given = parser.parse_args()
     size = Size.SHORT if given.short else Size.FULL
     chosen = [each for each in TABLE if not given.words or any(word in each.event for word in given.words)]

@@ -146,7 +146,7 @@ def test_everything_locked_is_there_for_arm64() -> None:
 
 
 def test_the_script_measures_the_image(engine: Engine, image: str) -> None:
-    """scripts/image prints size and start time, as README has them."""
+    """scripts/image prints size and start time, as documented."""
     command = [str(ROOT / "scripts" / "image"), image]
     done = subprocess.run(command, env=engine.environment, capture_output=True, text=True, check=False)
 

@@ -269,8 +269,8 @@ def test_the_page_can_be_left_out_and_host_and_port_come_from_the_environment() 
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
 
-    assert said[0] == f"The service listens on http://127.0.0.1:{port}.\n"
-    assert said[2] == "Ctrl-C ends it.\n"
+    assert said[0] == f"Service: http://127.0.0.1:{port}\n"
+    assert said[2] == "Press Ctrl-C to stop.\n"
     assert "traces" not in answer.json()
     assert f"trace {trace_id(answer)}" in rest
     assert process.returncode == 0
@@ -317,9 +317,8 @@ def test_a_terminal_gets_colours() -> None:
     os.close(slave)
     said = ""
     try:
-        said = _read_until(master, "Ctrl-C ends it.")
-        url = said.split("listens on ")[1].split()[0].removesuffix(".")
-        url = url.replace("\x1b[0m", "").removesuffix(".")
+        said = _read_until(master, "Press Ctrl-C to stop.")
+        url = said.split("Service: ")[1].split()[0].replace("\x1b[0m", "")
         httpx.get(f"{url}/api/faults/error")
         said = _read_until(master, "Fault: this endpoint always fails")
     finally:
@@ -330,7 +329,7 @@ def test_a_terminal_gets_colours() -> None:
     assert process.wait(60) == 0
     assert "\x1b[31masgi.request" in said
     assert "\x1b[1;31mGET /api/faults/error  500" in said
-    assert "\x1b[31mhello_service.faults.Fault: this endpoint always fails" in said
+    assert "\x1b[31mhello_service.api.faults.Fault: this endpoint always fails" in said
     assert "Traceback" not in rest
 
 

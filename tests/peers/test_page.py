@@ -375,6 +375,6 @@ def test_the_pictures_are_made_by_a_script(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
 
     made = {each.name for each in tmp_path.iterdir() if each.read_bytes().startswith(b"\x89PNG")}
-    readme = (ROOT / "hello_service" / "localview" / "README.md").read_text()
+    readme = (ROOT / "docs" / "local-view.md").read_text()
     assert made == {"traces.png", "trace.png", "trace-dark.png", "map.png", "performance.png"}
     assert set(re.findall(r"docs/(.+?\.png)", readme)) <= made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from drills.__main__ import README, head
+from drills.__main__ import PAGE, head
 from drills.drill import Drill, Size
 from drills.table import TABLE
 
@@ -26,9 +26,9 @@ def test_the_promise_is_kept(drill: Drill) -> None:
     assert measured
 
 
-def test_readme_shows_the_figures_of_every_drill() -> None:
+def test_the_page_shows_the_figures_of_every_drill() -> None:
     """One row for each, none of them broken: `scripts/drill --write` puts them there."""
-    shown = [line for line in README.read_text().splitlines() if any(line.startswith(head(each)) for each in TABLE)]
+    shown = [line for line in PAGE.read_text().splitlines() if any(line.startswith(head(each)) for each in TABLE)]
 
     assert len(shown) == len(TABLE)
     assert not [line for line in shown if "BROKEN" in line or "not measured yet" in line]

@@ -1,4 +1,4 @@
-"""The arithmetic of scripts/bench, and that README shows what was measured."""
+"""The arithmetic of scripts/bench, and that the pages show what was measured."""
 
 from __future__ import annotations
 

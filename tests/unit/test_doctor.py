@@ -29,9 +29,9 @@ UNLOAD = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
 # check, environment, outcome, a part of the sentence, a part of the fix
 SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("settings", {}, "pass", "every variable", ""),
-    ("settings", {"PORT": "x"}, "fail", "PORT must be a valid integer", "README"),
-    ("settings", {"PORT": "x", "HOST": ""}, "fail", "PORT must", "README"),
-    ("settings", {"PORT": "x", "FAULTS": "what"}, "fail", "FAULTS must be a valid boolean", "README"),
+    ("settings", {"PORT": "x"}, "fail", "PORT must be a valid integer", "docs/settings.md"),
+    ("settings", {"PORT": "x", "HOST": ""}, "fail", "PORT must", "docs/settings.md"),
+    ("settings", {"PORT": "x", "FAULTS": "what"}, "fail", "FAULTS must be a valid boolean", "docs/settings.md"),
     ("ddtrace", {}, "pass", "ddtrace 4.", ""),
     ("tracing on", {}, "pass", "nothing switches", ""),
     ("tracing on", {"DD_TRACE_ENABLED": "1"}, "pass", "nothing switches", ""),
@@ -365,18 +365,21 @@ def test_nothing_is_started_when_the_examination_is_over() -> None:
         case.start("hello_service", "serve")
 
 
-def readme_rows() -> list[tuple[str, str]]:
-    """Return check and sentences of each row in README's troubleshooting table."""
-    _, _, section = (Path(__file__).parents[2] / "README.md").read_text().partition("\n| check | it says | do |\n")
+def documented_rows() -> list[tuple[str, str]]:
+    """Return check and sentences of each row in the table of docs/troubleshooting.md."""
+    _, _, section = (
+        (Path(__file__).parents[2] / "docs" / "troubleshooting.md")
+        .read_text()
+        .partition("\n| check | it says | do |\n")
+    )
     rows = [line.split(" | ") for line in section.partition("\n\n")[0].splitlines()[1:]]
     return [(row[0].removeprefix("| "), row[1]) for row in rows]
 
 
-@pytest.mark.skipif(not readme_rows(), reason="README has no troubleshooting yet")
-def test_readme_says_what_the_doctor_says() -> None:
+def test_the_page_has_every_check_and_quotes_it() -> None:
     """Each check that can fail or warn has a row, and each sentence in it is one of the doctor's."""
     source = "".join(path.read_text() for path in Path(hello_service.doctor.__file__).parent.glob("*.py"))
-    quoted = {sentence for _, cell in readme_rows() for sentence in re.findall(r"`([^`]+)`", cell)}
+    quoted = {sentence for _, cell in documented_rows() for sentence in re.findall(r"`([^`]+)`", cell)}
 
-    assert {check for check, _ in readme_rows()} == CHECKS.keys()
+    assert {check for check, _ in documented_rows()} == CHECKS.keys()
     assert {sentence for sentence in quoted if sentence not in source} == set()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError, mask_credentials
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_the_older_guides_variables_have_its_defaults() -> None:
@@ -120,13 +122,25 @@ def test_the_stop_budget_is_the_sum_of_its_parts() -> None:
     assert settings.stop_budget_seconds == 1 + 2 + 3 + CLOSING_SECONDS
 
 
-def test_the_readme_lists_every_variable_with_its_default() -> None:
-    """The table is what an operator reads."""
-    rows = [line for line in README.read_text().splitlines() if line.startswith("| `")]
-    listed = {row.split("`")[1]: row for row in rows}
+def values_of(schema: Mapping[str, Any]) -> str:
+    """Return the values that a field with this JSON schema takes, in the words of docs/settings.md."""
+    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
+    (kind,) = kinds
+    if "enum" in kind:
+        return ", ".join(f"`{value}`" for value in kind["enum"])
+    if "maximum" in kind:
+        least = f"above {kind['exclusiveMinimum']}" if "exclusiveMinimum" in kind else f"{kind['minimum']:g}"
+        return f"{least} to {kind['maximum']:,}"
+    return {"boolean": "`true`, `false`", "array": "a list, separated by commas"}.get(kind["type"], "text")
 
-    for name, field in Settings.model_fields.items():
-        default = Settings().public()[name.upper()]
-        shown = ",".join(default) if isinstance(default, list) else "unset" if default is None else str(default)
-        row = f"| `{name.upper()}` | {shown.lower() if isinstance(default, bool) else shown} | {field.description} |"
-        assert listed.get(name.upper()) == row
+
+def test_the_page_lists_every_variable_with_its_default_and_values() -> None:
+    properties = Settings.model_json_schema()["properties"]
+    rows = ["| variable | default | values | what it does |", "| --- | --- | --- | --- |"]
+    for name, value in Settings().public().items():
+        shown = "unset" if value is None else ",".join(value) if isinstance(value, list) else str(value)
+        shown = shown.lower() if isinstance(value, bool) else shown
+        schema = properties[name.lower()]
+        rows.append(f"| `{name}` | {shown} | {values_of(schema)} | {schema['description']} |")
+
+    assert "\n".join(rows) in PAGE.read_text()

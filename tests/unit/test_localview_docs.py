@@ -1,4 +1,4 @@
-"""The local view's README says what the program does."""
+"""docs/local-view.md says what the program does."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from hello_service import __main__ as command_line
 from hello_service.localview import page, query, spans, store
 from hello_service.localview.performance import MINUTES
 
-README = (Path(query.__file__).parent / "README.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "local-view.md").read_text()
 
 
 def test_every_option_of_dev_is_described_with_its_default() -> None:
     """And no option that there isn't."""
-    rows = [line.split("|") for line in README.splitlines() if line.startswith("| `--")]
+    rows = [line.split("|") for line in PAGE.splitlines() if line.startswith("| `--")]
     described = {name for row in rows for name in re.findall(r"`(--[a-z-]+)`", row[1])}
     text = " ".join(row[2] for row in rows)
     options = [each for each in command_line.dev.params if isinstance(each, click.Option)]
@@ -29,7 +30,7 @@ def test_every_option_of_dev_is_described_with_its_default() -> None:
 
 def test_the_options_of_view_are_named() -> None:
     """They are among those of `dev`."""
-    (named,) = [line for line in README.splitlines() if line.startswith("`view` has ")]
+    (named,) = [line for line in PAGE.splitlines() if line.startswith("`view` has ")]
 
     assert set(re.findall(r"`(--[a-z-]+)`", named)) == {each.opts[0] for each in command_line.view.params}
     assert {each.opts[0] for each in command_line.view.params} <= {each.opts[0] for each in command_line.dev.params}
@@ -37,7 +38,7 @@ def test_the_options_of_view_are_named() -> None:
 
 def test_every_search_in_it_is_understood() -> None:
     """Also those between the lines."""
-    table = [line for line in README.splitlines() if line.startswith("| `") and not line.startswith("| `--")]
+    table = [line for line in PAGE.splitlines() if line.startswith("| `") and not line.startswith("| `--")]
     searches = [term for line in table for term in re.findall(r"`([^`]+)`", line.split("|")[1])]
 
     assert len(searches) >= 10
@@ -48,7 +49,7 @@ def test_every_search_in_it_is_understood() -> None:
 def test_its_bounds_are_those_of_the_program() -> None:
     """Of spans, traces and minutes; and its pictures are there."""
     for number in (store.SPANS, spans.SPANS_OF_A_TRACE):
-        assert f"{number:,}" in README
-    assert f"last {', '.join(map(str, page.WINDOWS[:-1]))} or {MINUTES} minutes" in README
-    for picture in re.findall(r"\]\((\.\./[^)]+\.png)\)", README):
-        assert (Path(query.__file__).parent / picture).is_file()
+        assert f"{number:,}" in PAGE
+    assert f"last {', '.join(map(str, page.WINDOWS[:-1]))} or {MINUTES} minutes" in PAGE
+    for picture in re.findall(r"\]\(([^)]+\.png)\)", PAGE):
+        assert (DOCS / picture).is_file()

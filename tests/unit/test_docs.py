@@ -1,0 +1,50 @@
+"""The documentation: every link leads somewhere, and every command exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md"), *ROOT.glob("tests/*/README.md")]
+)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that a rendered Markdown page has for its headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    broken = []
+    for link in (link for link in links if "://" not in link):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_script_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"\b(scripts/[a-z-]+|deploy/[a-z]+\.py|\.ci/run)\b", page.read_text()))
+
+    assert {command for command in named if not (ROOT / command).is_file()} == set()
+
+
+def test_the_readme_takes_two_minutes_to_read() -> None:
+    """At 450 words a minute, without the terminal output."""
+    prose = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
+
+    assert len(prose.split()) <= 900
