@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import CodeType
 from typing import Any
 
 
@@ -30,10 +31,30 @@ class Name:
 
 
 # By the part of this package that relies on them.
-NAMES: Mapping[str, Sequence[Name]] = {}
+NAMES: Mapping[str, Sequence[Name]] = {
+    "http1": (
+        Name(
+            "hypercorn.asyncio.tcp_server:TCPServer",
+            ("app", "loop", "config", "context", "state", "reader", "writer"),
+        ),
+        Name("hypercorn.asyncio.run:worker_serve", uses=("TCPServer", "create_sockets")),
+        Name(
+            "hypercorn.app_wrappers:ASGIWrapper.__call__",
+            ("self", "scope", "receive", "send", "sync_spawn", "call_soon"),
+        ),
+        Name("hypercorn.config:Sockets", ("secure_sockets", "insecure_sockets", "quic_sockets")),
+    ),
+    "websocket": (
+        Name("websockets.server:ServerProtocol.accept", ("self", "request")),
+        Name("websockets.protocol:Protocol.fail", ("self", "code", "reason")),
+    ),
+}
 
 # What is done without a part, and what to do about it.
-WITHOUT: Mapping[str, str] = {}
+WITHOUT: Mapping[str, str] = {
+    "http1": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
+    "websocket": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
+}
 
 
 def broken(part: str) -> list[str]:
@@ -66,5 +87,12 @@ def _alternative(path: str, name: Name) -> str | None:
         actual = list(inspect.signature(found).parameters)
         if actual[: len(name.parameters)] != list(name.parameters):
             return f"{path} takes ({', '.join(actual)}), expected ({', '.join(name.parameters)})."
-    missing = [used for used in name.uses if used not in (*found.__code__.co_names, *found.__code__.co_varnames)]
+    used_names = _names(found.__code__) if name.uses else set()
+    missing = [used for used in name.uses if used not in used_names]
     return f"{path} no longer uses {', '.join(missing)}." if missing else None
+
+
+def _names(code: CodeType) -> set[str]:
+    """Return every name in `code` and in the functions that it defines."""
+    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    return {*code.co_names, *code.co_varnames}.union(*inner)

@@ -72,14 +72,16 @@ class UpstreamLate(Problem):
 # What Quart raises by itself, by status: code and sentence.
 ROUTINE: Mapping[int, tuple[str, str]] = {
     400: ("bad-request", "The request could not be understood."),
+    403: ("forbidden", "This WebSocket is not served to this client."),
     404: ("not-found", "Nothing is served under this path."),
     405: ("method-not-allowed", "This path does not serve this method; see the Allow header."),
-    408: ("request-timeout", "The request's body did not arrive in time."),
+    408: ("request-timeout", "The request did not arrive in time."),
     413: ("too-large", "The request's body is larger than this service takes."),
     415: ("unsupported-media-type", "Send the body as application/json."),
+    426: ("upgrade-required", "This service speaks version 13 of WebSocket."),
     431: ("headers-too-large", "The request's head is larger than this service takes."),
     500: ("internal-error", "Something went wrong here; the trace id finds the cause."),
-    501: ("not-implemented", "The body's transfer coding is none that this service knows."),
+    501: ("not-implemented", "This service knows neither this method nor, if there is one, this transfer coding."),
     505: ("version-not-supported", "This service speaks HTTP/1.1."),
 }
 
