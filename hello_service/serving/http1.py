@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
         self._parsed = 0
         self._parser: Any = None
         self._head: Head | None = None
-        self._head_complete = self._message_complete = False
+        self._head_complete = self._message_complete = self._keep_alive = self._upgrade = False
         self._body_left: int | None = None
         self._overhead = 0
         self._exchange: Exchange | None = None
@@ -99,6 +99,7 @@ class Connection(asyncio.Protocol):
 
     async def _run(self) -> None:
         """Serve the connection until it is closed and every application task has ended."""
+        self._streams = self._transport.get_protocol()  # what fed reader and writer
         self._transport.set_protocol(self)
         self._reader.feed_eof()
         early = await self._reader.read()  # usually nothing: this runs before the transport reads
@@ -155,6 +156,7 @@ class Connection(asyncio.Protocol):
         self._writing.close()
         self._writable.set()
         self._parser = None
+        self._streams.connection_lost(None)  # else reader, writer and task hold one another
         if not self._lost.done():
             self._lost.set_result(None)
 
@@ -281,6 +283,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._head_complete = True
+        # Behind the end of a message the parser does not know it any longer.
+        self._keep_alive, self._upgrade = self._parser.should_keep_alive(), self._parser.should_upgrade()
 
     def on_body(self, data: bytes) -> None:
         self._overhead = 0
@@ -298,16 +302,15 @@ class Connection(asyncio.Protocol):
         if self._connections.closed:
             self.linger()
             return
-        upgrade, keep_alive = self._parser.should_upgrade(), self._parser.should_keep_alive()
         has_body = head.chunked or bool(head.content_length)
-        if upgrade and head.method == b"GET" and head.has(b"upgrade", b"websocket") and head.version == "1.1":
-            self._upgrade(head, has_body=has_body)
+        if self._upgrade and head.method == b"GET" and head.has(b"upgrade", b"websocket") and head.version == "1.1":
+            self._begin_websocket(head, has_body=has_body)
             return
-        if upgrade and head.chunked:  # llhttp would not read the body
+        self._requests += 1
+        keep_alive = self._keep_alive and head.version == "1.1" and self._requests < self._limits.requests
+        if self._upgrade and head.chunked:  # llhttp would not read the body
             self._parser = HttpRequestParser(self)
             self._parser.feed_data(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
-        self._requests += 1
-        keep_alive &= head.version == "1.1" and self._requests < self._limits.requests
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._body_left = head.content_length
         self._message_complete = False
@@ -330,7 +333,7 @@ class Connection(asyncio.Protocol):
             self._limit_silence()
         self._run_task(self._exchange.run(self._app))
 
-    def _upgrade(self, head: Head, *, has_body: bool) -> None:
+    def _begin_websocket(self, head: Head, *, has_body: bool) -> None:
         scope = head.scope("websocket", {**self._rest, "scheme": "ws", "state": self._state.copy()})
         if has_body or self._received:
             raise Rejected(400, "handshake", "A WebSocket's handshake is followed by data before it is accepted.")
