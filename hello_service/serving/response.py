@@ -68,8 +68,6 @@ class Response:
             self.keep_alive = False  # the end of the connection is the end of the body
         if not self.keep_alive:
             lines += b"connection: close\r\n"
-        if HEADER_LINES.fullmatch(lines) is None:
-            raise ValueError("The response has a header that can't be sent.")
         self._left = None if self._silent else left
         self._head = line + lines + b"\r\n"
         if left is not None:
@@ -79,7 +77,7 @@ class Response:
 
     def _header_lines(self, headers: Headers) -> tuple[bytes, int | None]:
         """Return the lines of `headers` without those that frame the body, and the Content-Length."""
-        lines, left, dated = [], None, False
+        kept, left, dated = [], None, False
         for name, value in headers:
             lower = name.lower()
             if lower == b"content-length":
@@ -90,10 +88,8 @@ class Response:
                 self.keep_alive &= b"close" not in value.lower()
             elif lower != b"transfer-encoding":
                 dated = dated or lower == b"date"
-                lines.append(b"%b: %b\r\n" % (name, value))
-        if not dated:
-            lines.append(date_line())
-        return b"".join(lines), left
+                kept.append((name, value))
+        return header_lines(kept) + (b"" if dated else date_line()), left
 
     def held(self) -> bytes:
         """Return the head that waits for a body; there will be none."""
@@ -108,6 +104,8 @@ class Response:
         """
         if self._head is None:
             raise RuntimeError("The response has not been started.")
+        if not self._silent and self._left is not None and len(data) > self._left:
+            raise RuntimeError("The body is longer than its Content-Length.")
         head = self.held()
         if self._silent:
             data = b""
@@ -115,8 +113,6 @@ class Response:
             data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
             data += b"" if more else b"0\r\n\r\n"
         elif self._left is not None:
-            if len(data) > self._left:
-                raise RuntimeError("The body is longer than its Content-Length.")
             self._left -= len(data)
         self.complete = not more
         self.whole = self._left == 0 or (self.complete and not self._left)
@@ -130,10 +126,19 @@ def switching_protocols(headers: Headers) -> bytes:
         ValueError: a header can't be sent.
     """
     fields = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), *headers]
-    lines = b"".join(b"%b: %b\r\n" % field for field in fields)
-    if HEADER_LINES.fullmatch(lines) is None:
+    return STATUS_LINES[101] + header_lines(fields) + date_line() + b"\r\n"
+
+
+def header_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return `headers` as they are sent.
+
+    Raises:
+        ValueError: one of them is no header, or would become two.
+    """
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if HEADER_LINES.fullmatch(lines) is None or lines.count(b"\n") != len(headers):
         raise ValueError("The response has a header that can't be sent.")
-    return STATUS_LINES[101] + lines + date_line() + b"\r\n"
+    return lines
 
 
 _date = (0, b"")

@@ -44,7 +44,9 @@ async def test_a_line_ends_with_cr_and_lf(sent: bytes) -> None:
     assert echo.requests == []
 
 
-@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\x00", b"\xff", b"\0", b" GET / HTTP/1.1\r\n", b"\tGET", b"(GET", b":"])
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\x02\x00", b"\xff", b"\0", b" GET / HTTP/1.1\r\n", b"\tGET", b"(GET", b":"]
+)
 async def test_what_cannot_become_a_request_is_rejected_at_once(sent: bytes) -> None:
     async with connected(Echo()) as client:
         answer = await client.exchange(sent)

@@ -99,7 +99,7 @@ async def test_http_1_0_has_no_transfer_encoding() -> None:
         (chunked(b"4\r\nbody\r\n0\r\n\r\n"), b"body"),
         (chunked(b"0\r\n\r\n"), b""),
         (chunked(b"000000000004\r\nbody\r\n0\r\n\r\n"), b"body"),
-        (chunked(b"2;a=b\r\nbo\r\n2;c=\"d\"\r\ndy\r\n0;e\r\n\r\n"), b"body"),
+        (chunked(b'2;a=b\r\nbo\r\n2;c="d"\r\ndy\r\n0;e\r\n\r\n'), b"body"),
         (chunked(b"4\r\n\r\n\r\n\r\n0\r\n\r\n"), b"\r\n\r\n"),
         (chunked(b"4\r\nbody\r\n0\r\nTrailer: x\r\nHost: evil\r\n\r\n"), b"body"),
         (get("/", "transfer-ENCODING: CHUNKED", method="POST") + b"A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
