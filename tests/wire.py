@@ -68,6 +68,19 @@ async def read_body(receive: Any) -> bytes | None:
     return body
 
 
+async def read_gone(receive: Any) -> None:
+    """Return when the client is gone, or the response complete."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for `condition`."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - it is anything that changes
+            await asyncio.sleep(0.001)
+
+
 class Echo:
     """An application that responds with what it was asked for.
 

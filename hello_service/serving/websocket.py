@@ -206,15 +206,15 @@ class WebSocket:
     def _parse(self) -> None:
         """Take as many messages as fit into the buffer."""
         protocol = self._protocol
-        while protocol is not None and self._unparsed and not self._full and self._gone is None:
+        while protocol is not None and self._unparsed and not self._full:
             piece = bytes(self._unparsed[:PIECE_BYTES])
             del self._unparsed[:PIECE_BYTES]
             protocol.receive_data(piece)
             for frame in protocol.events_received():
-                if isinstance(frame, Frame) and protocol.state is State.OPEN:
-                    self._take(frame, protocol)
+                if isinstance(frame, Frame) and self._gone is None:
+                    self._take(frame)
             self._flush()
-            if protocol.state is not State.OPEN:
+            if self._gone is None and protocol.state is not State.OPEN:
                 self._take_end(protocol)
         if self._full is not self._paused:
             self._paused = self._full
@@ -224,7 +224,7 @@ class WebSocket:
     def _full(self) -> bool:
         return self._gone is None and (len(self._messages) >= MESSAGES_AHEAD or self._ahead > BYTES_AHEAD)
 
-    def _take(self, frame: Frame, protocol: ServerProtocol) -> None:
+    def _take(self, frame: Frame) -> None:
         if frame.opcode is Opcode.PONG:
             self._pong_due = False
         if frame.opcode not in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
@@ -237,7 +237,7 @@ class WebSocket:
             data = bytes(frame.data)
             self._parts.append(data if self._decoder is None else self._decoder.decode(data, frame.fin))
         except UnicodeDecodeError:
-            protocol.fail(CloseCode.INVALID_DATA, "not UTF-8")
+            self._fail(CloseCode.INVALID_DATA, "not UTF-8")
             return
         if frame.fin:
             key, empty = ("bytes", b"") if self._decoder is None else ("text", "")
@@ -254,6 +254,14 @@ class WebSocket:
         if received is None and sent is not None:
             self._wire.count_rejection(int(sent.code), f"websocket-{int(sent.code)}", f"{sent.reason or sent}.")
 
+    def _fail(self, code: int, reason: str) -> None:
+        """Close with `code` in place of whatever the protocol wants to send for the frames behind this one."""
+        self._protocol.data_to_send()  # type: ignore[union-attr]  # there is one: it has given a frame
+        self._wire.write(Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False))
+        self._disconnect(code, reason)
+        self._wire.count_rejection(code, f"websocket-{int(code)}", f"{reason}.")
+        self._wire.linger()
+
     # Ends
 
     def stop(self) -> None:
@@ -268,7 +276,7 @@ class WebSocket:
 
     def _close(self, code: int, reason: str = "") -> None:
         protocol = self._protocol
-        if protocol is None or protocol.state is not State.OPEN:
+        if protocol is None or self._gone is not None:
             return
         protocol.send_close(code, reason)
         self._flush()
@@ -277,7 +285,7 @@ class WebSocket:
 
     def _ping(self) -> None:
         protocol = self._protocol
-        if protocol is None or protocol.state is not State.OPEN:
+        if protocol is None or self._gone is not None:
             return
         if self._pong_due and not self._paused:
             protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 from wire import BODY, LENGTH, Echo, connected, get, head, sending, statuses
 
@@ -33,9 +36,7 @@ async def test_a_body_that_nobody_wants_is_not_asked_for() -> None:
 
 
 async def test_a_body_that_is_too_large_is_not_asked_for() -> None:
-    async def application(scope, receive, send):  # type: ignore[no-untyped-def]
-        import asyncio  # noqa: PLC0415
-
+    async def application(scope: Any, receive: Any, send: Any) -> None:
         reading = asyncio.create_task(receive())
         await asyncio.sleep(0)
         await sending(head(LENGTH, status=413), BODY)(scope, receive, send)
