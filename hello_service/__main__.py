@@ -13,13 +13,16 @@ import click
 from hello_service.serving import launch
 from hello_service.settings import SettingsError
 
+PORT = click.IntRange(0, 65535)
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="hello-service", message="%(package)s %(version)s")
 def main() -> None:
     """An async Python service under Datadog APM."""
 
 
-@main.command()
+@main.command(short_help="Serve in production, under ddtrace-run.")
 def serve() -> None:
     """Serve under ddtrace-run, configured by the environment alone (docs/settings.md lists the variables)."""
     try:
@@ -29,45 +32,69 @@ def serve() -> None:
         sys.exit(1)
 
 
-PORT = click.IntRange(0, 65535)
-
-
 AGENT_PORT = click.option(
-    "--agent-port", type=PORT, default=8126, show_default=True, help="Port of the embedded trace agent."
+    "--agent-port",
+    type=PORT,
+    default=8126,
+    show_default=True,
+    help="Port of the embedded trace agent; 0 takes a free one.",
 )
 VIEW_PORT = click.option(
-    "--view-port", type=PORT, default=8081, show_default=True, help="Port of the page that shows the traces."
+    "--view-port", type=PORT, default=8081, show_default=True, help="Port of the page; 0 takes a free one."
+)
+ALLOW_HOST = click.option(
+    "--allow-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Another name under which tracers may reach the embedded agent. May be repeated.",
 )
 OPEN = click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 TRACES = click.option(
-    "--traces", type=click.IntRange(1), default=1000, show_default=True, help="Traces that are kept for the page."
+    "--traces", type=click.IntRange(1), default=1000, show_default=True, help="How many traces the page keeps."
 )
 
 
-@main.command()
+@main.command(short_help="Serve on a laptop and show every trace.")
 @click.option(
-    "--host", envvar="HOST", default="127.0.0.1", show_default=True, help="Address that the service listens on."
+    "--host",
+    envvar="HOST",
+    show_envvar=True,
+    default="127.0.0.1",
+    show_default=True,
+    help="Address that the service listens on.",
 )
 @click.option(
-    "--port", envvar="PORT", type=PORT, default=8080, show_default=True, help="Its port; 0 takes a free one, as below."
+    "--port",
+    envvar="PORT",
+    show_envvar=True,
+    type=PORT,
+    default=8080,
+    show_default=True,
+    help="Port that the service listens on; 0 takes a free one.",
 )
 @AGENT_PORT
 @click.option("--no-embedded-agent", is_flag=True, help="Send to the agent that the environment names; show no traces.")
 @VIEW_PORT
-@click.option("--no-view", is_flag=True, help="Leave the page out.")
+@click.option("--no-view", is_flag=True, help="Don't serve the page.")
+@ALLOW_HOST
 @OPEN
 @TRACES
 def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool, **rest: Any) -> None:
-    """Serve beside an embedded trace agent, and show the trace of every request: as a tree, and on a page."""
+    """Serve beside an embedded trace agent, and show the trace of every request: as a tree and on a page."""
     _develop(agent_port=None if no_embedded_agent else agent_port, view_port=None if no_view else view_port, **rest)
 
 
-@main.command()
+@main.command(short_help="Show the traces of services that run elsewhere.")
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address of agent and page; another only in a container."
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address that agent and page listen on; change it only in a container.",
 )
 @AGENT_PORT
 @VIEW_PORT
+@ALLOW_HOST
 @OPEN
 @TRACES
 def view(**options: Any) -> None:
@@ -79,32 +106,27 @@ def _develop(**options: Any) -> None:
     try:
         from hello_service.localview import dev as development  # noqa: PLC0415 - production does not install its needs
     except ModuleNotFoundError as error:
-        click.echo(f"This needs the dev group, and {error.name} is missing: scripts/dev installs it", err=True)
+        click.echo(f"Package {error.name} of the dev group is not installed. scripts/dev installs it.", err=True)
         sys.exit(1)
     sys.exit(development.run(development.Options(**options), os.environ))
 
 
-@main.command()
-@click.option("--url", help="A server that runs; else the one that the environment names, or one started for this.")
+@main.command(short_help="Find out why no trace arrives.")
+@click.option("--url", help="A running server; default: the one that the environment names, or one started for this.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document instead of lines.")
 def doctor(url: str | None, as_json: bool) -> None:
-    """Say why no trace arrives, and what to type; in ten seconds, changing nothing.
+    """Find out why no trace arrives, and what to do about it. It takes at most ten seconds and changes nothing.
 
-    Exit code 0: traces would arrive; 1: they would not; 2: it could not be told.
+    Exit code 0: traces would arrive; 1: they would not; 2: undetermined.
     """
     from hello_service.doctor import case, examine, finding  # noqa: PLC0415 - nothing else pays for it
 
     if url is not None and not (url.startswith("http") and case.Address(url, ()).usable):
         raise click.BadParameter("must be a URL like http://host:port", param_hint="--url")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started, too
-    results = []
-    for result in examine(os.environ, url):
-        results.append(result)
-        if not as_json:
-            click.echo(finding.lines(result))
-    code = finding.exit_code(results)
-    click.echo(json.dumps(finding.document(results), indent=2) if as_json else f"\n{finding.VERDICTS[code]}")
-    sys.exit(code)
+    results = list(examine(os.environ, url))
+    click.echo(json.dumps(finding.document(results), indent=2) if as_json else finding.report(results))
+    sys.exit(finding.exit_code(results))
 
 
 if __name__ == "__main__":

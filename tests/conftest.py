@@ -11,6 +11,15 @@ import structlog
 from running import FOREIGN, Agent, trace_agent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what must not run beside other tests, and keep together what shares fixtures that are dear."""
+    for item in items:
+        if "engine" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.serial)
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder == "conformance" else item.path.stem))
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the machine that runs the tests decides what they see."""

@@ -127,7 +127,7 @@ def span(case: Case) -> Finding:
         return passed("ddtrace sent a test span, and it was accepted")
     return failed(
         f"ddtrace's test span was not accepted: {sent.get('error')}",
-        "Mend what failed above; else look at the agent's log, and at `agent status`",
+        "Fix the failures above. If it still fails, check the agent's log and `agent status`.",
     )
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from shutil import get_terminal_size
+from textwrap import wrap
+from typing import Any, Literal, get_args
 from urllib.parse import unquote
 
 import click
@@ -16,10 +20,12 @@ Outcome = Literal["pass", "warn", "fail", "skipped"]
 
 VERDICTS = {
     0: "Traces would arrive.",
-    1: "Traces would not arrive: see what failed above.",
-    2: "Whether traces would arrive, this could not tell: see what was skipped above.",
+    1: "Traces would not arrive. Fix the failures above.",
+    2: 'Undetermined: some checks could not run (see "skipped" above).',
 }
-COLOURS = {"pass": "green", "warn": "yellow", "fail": "red", "skipped": "cyan"}
+COLOURS = {"fail": "red", "warn": "yellow", "skipped": "cyan", "pass": "green"}  # in the order of a report
+COUNTED = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pass": "passed"}
+COLUMN = 32  # characters before a sentence
 
 # Variables whose whole value is a secret, whatever they are called; the names alone would not tell.
 SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
@@ -103,12 +109,40 @@ class Redaction:
         return Result(result.check, Finding(found.outcome, self(found.sentence), fix, found.undecided))
 
 
-def lines(result: Result) -> str:
-    """Return `result` for a person: one line, and below it the fix."""
+def report(results: Sequence[Result], width: int | None = None) -> str:
+    """Return `results` for a person: failures first, each with its fix below it, then the counts and the verdict.
+
+    Args:
+        results: in the order of the checks.
+        width: of the terminal, in characters; None: as it is, and unlimited where there is none.
+    """
+    if width is None:
+        width = get_terminal_size().columns if sys.stdout.isatty() else 10**6
+    counts = Counter(result.finding.outcome for result in results)
+    order: list[Outcome] = [outcome for outcome in get_args(Outcome) if counts[outcome]]
+    order.sort(key=list(COLOURS).index)
+    shown = [_lines(result, width) for outcome in order for result in results if result.finding.outcome == outcome]
+    summary = ", ".join(
+        click.style(
+            f"{counts[outcome]} {COUNTED[outcome]}{'s' * (outcome == 'warn' and counts[outcome] > 1)}",
+            fg=COLOURS[outcome],
+        )
+        for outcome in order
+    )
+    return "\n".join([*shown, "", summary, VERDICTS[exit_code(results)]])
+
+
+def _lines(result: Result, width: int) -> str:
     found = result.finding
     outcome = click.style(f"{found.outcome:<8}", fg=COLOURS[found.outcome])
-    fix = f"\n{'':<32}-> {found.fix}" if found.fix else ""
-    return f"{outcome}{result.check:<24}{found.sentence}{fix}"
+    fix = f"\n{'':<{COLUMN}}-> {_wrapped(found.fix, width, COLUMN + 3)}" if found.fix else ""
+    return f"{outcome}{result.check:<24}{_wrapped(found.sentence, width, COLUMN)}{fix}"
+
+
+def _wrapped(text: str, width: int, indent: int) -> str:
+    """Return `text` in lines of at most `width` characters; a word, such as a URL to copy, is never broken."""
+    lines = wrap(text, max(width - indent, 24), break_long_words=False, break_on_hyphens=False)
+    return f"\n{'':<{indent}}".join(lines)
 
 
 def document(results: Sequence[Result]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import signal
 import sys
 import webbrowser
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from time import monotonic
@@ -18,6 +18,7 @@ import aiohttp
 from rich.console import Console
 from rich.text import Text
 
+from hello_service.doctor.case import agent_address
 from hello_service.localview import page, processes, terminal
 from hello_service.localview.performance import Performance
 from hello_service.localview.processes import LOOPBACK, StartError
@@ -51,6 +52,7 @@ class Options:
         port: its port. None: no service, as in `view`.
         agent_port: None: no embedded agent, so no traces.
         view_port: None: no page.
+        allowed_hosts: names in the Host header that the embedded agent accepts beside this machine's own.
     """
 
     host: str
@@ -59,6 +61,7 @@ class Options:
     view_port: int | None = None
     traces: int = 1000
     open_browser: bool = False
+    allowed_hosts: Sequence[str] = ()
 
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
@@ -110,7 +113,10 @@ class Development:
                 service, url = await stack.enter_async_context(processes.service(self.environ, self._hear))
                 self.view.service_url = url
                 self._say(f"Service: {url}", "bold")
-            if agent is not None:
+            if agent is None:
+                address = agent_address(self.environ)
+                self._say(f"Traces go to {address.shown}{_named(address.variables)}.")
+            else:
                 await agent.ready()
                 others = " (other services may send to it too)" if service else ""
                 self._say(f"Trace agent: {agent.url}{others}")
@@ -130,7 +136,9 @@ class Development:
             self.environ["LOCAL_VIEW_URL"] = self.page_url
             await stack.enter_async_context(page.serving(self.view, listener))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        process, url = await stack.enter_async_context(processes.agent(self.listen, agent_port))
+        process, url = await stack.enter_async_context(
+            processes.agent(self.listen, agent_port, self.options.allowed_hosts)
+        )
         for name in AGENT_VARIABLES if self.options.port is not None else ():
             if value := self.environ.pop(name, ""):
                 self._say(f"{name}={mask_credentials(value)} is set aside: --no-embedded-agent sends there.", "yellow")
@@ -214,6 +222,10 @@ class _Agent:
 
     async def ready(self) -> None:
         await processes.answers(self.session, f"{self.url}/info", self.process)
+
+
+def _named(variables: Sequence[str]) -> str:
+    return f" ({', '.join(variables)})" if variables else " (the default)"
 
 
 def _entry(line: str) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from quart import Blueprint, Quart, Response, current_app, redirect, render_template, request
 
+from hello_service.asgi import ASGIApp, Receive, Scope, Send
 from hello_service.localview import drawing, query, units
+from hello_service.localview.hosts import host_name
 from hello_service.localview.performance import MINUTES, Performance
 from hello_service.localview.service_map import service_map
 from hello_service.localview.spans import Span, Trace
@@ -32,7 +34,8 @@ WINDOWS = (1, 5, MINUTES)
 APDEX_SECONDS = 0.5
 
 # A name that resolves to this machine, but is another's (DNS rebinding), must not get what is shown here.
-OWN_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]"})
+OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+REFUSAL = b"This page is served under 127.0.0.1 and localhost only."
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -68,21 +71,33 @@ def create_page(view: View) -> Quart:
         line=drawing.log_line,
     )
     app.register_blueprint(pages)
+    around: Any = _OwnNamesOnly(cast("ASGIApp", app.asgi_app))
+    app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
     return app
+
+
+class _OwnNamesOnly:
+    """Refuses requests for other names of this machine, before Quart tries to route a Host that no router can read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        hosts = [value for name, value in scope.get("headers", ()) if name == b"host"]
+        if scope["type"] == "lifespan" or (len(hosts) == 1 and host_name(hosts[0].decode("latin-1")) in OWN_NAMES):
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] == "websocket":  # the page has none
+            await send({"type": "websocket.close"})
+            return
+        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(REFUSAL)).encode())]
+        await send({"type": "http.response.start", "status": 421, "headers": headers})
+        await send({"type": "http.response.body", "body": REFUSAL})
 
 
 def _view() -> View:
     view: View = current_app.extensions["view"]
     return view
-
-
-@pages.before_app_request
-async def refuse_other_names() -> tuple[str, int] | None:
-    """Answer nobody who does not know this machine by its own name."""
-    name, _, port = request.host.rpartition(":")
-    if (name if port.isdigit() else request.host).lower() in OWN_NAMES:
-        return None
-    return "This page answers to 127.0.0.1 and localhost only.", 421
 
 
 @pages.after_app_request

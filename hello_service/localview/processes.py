@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import re
 import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,6 +21,11 @@ START_SECONDS = 60.0
 STOP_SECONDS = 40.0
 ASK_SECONDS = 0.05
 LINE_BYTES = 2**20  # the rest of a longer line of the log is left out
+# The variables that ddapm-test-agent reads for its options; some of them send what it receives elsewhere.
+AGENT_VARIABLES = re.compile(
+    "(DD|OTEL|OTLP|SNAPSHOT|VCR|LOG)_.*|HOST|PORT|WEB_UI_PORT|ENABLED_CHECKS|MAX_REQUESTS|ORG_PROP_MARKER|TEST_AGENT_VERSION"
+    "|DISABLE_LLMOBS_DATA_FORWARDING"
+)
 RUNNING = re.compile(r"Running on (http://[^\s\"]+)")
 
 
@@ -30,7 +37,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     """Return a socket bound to the address.
 
     Raises:
-        StartError: naming the port, the reason and the `option` that names another.
+        StartError: with the address, the reason and the option that chooses another: `option` for the port.
     """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -39,7 +46,9 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
-        raise StartError(f"Can't listen on {host} port {port}: {reason}. {option} names another port.") from error
+        wrong_host = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
+        advice = "Choose another address with --host." if wrong_host else f"Choose another port with {option}."
+        raise StartError(f"Can't listen on {host} port {port}: {reason}. {advice}") from error
     return listener
 
 
@@ -53,17 +62,20 @@ def free_ports(count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def agent(host: str, port: int) -> AsyncIterator[tuple[Process, str]]:
-    """Run the embedded trace agent on `host`; yields its process and URL. It may not answer yet."""
+async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[tuple[Process, str]]:
+    """Run the embedded trace agent on `host`; yields its process and URL. It may not respond yet."""
     otlp_http, otlp_grpc, free = free_ports(3)
     port = port or free
     arguments = ["--host", host, "--port", str(port), "--log-level", "ERROR"]
     arguments += ["--otlp-http-port", str(otlp_http), "--otlp-grpc-port", str(otlp_grpc)]
+    for name in allowed_hosts:
+        arguments += ["--allow-host", name]
     process = await asyncio.create_subprocess_exec(
         *[sys.executable, "-m", "hello_service.localview.agent", *arguments],
         stdin=DEVNULL,
         stdout=DEVNULL,
         stderr=DEVNULL,
+        env={name: value for name, value in os.environ.items() if not AGENT_VARIABLES.fullmatch(name)},
         start_new_session=True,  # Ctrl-C is for dev alone: the service ends first, then the agent
     )
     async with _ended(process):
@@ -140,8 +152,8 @@ async def answers(session: aiohttp.ClientSession, url: str, process: Process) ->
         except (aiohttp.ClientError, TimeoutError) as error:
             if process.returncode is not None or asyncio.get_running_loop().time() > deadline:
                 raise StartError(
-                    "The embedded trace agent did not start: `python -m hello_service.localview.agent` says why. "
-                    "--agent-port names another port, --no-embedded-agent does without."
+                    "The embedded trace agent did not start: run `python -m hello_service.localview.agent` to see why, "
+                    "or choose another port with --agent-port."
                 ) from error
             await asyncio.sleep(ASK_SECONDS)
 

@@ -21,6 +21,12 @@ ENVIRONMENT_ONLY: Mapping[str, tuple[str, str]] = {
 }
 
 
+# ddtrace's own variables for what it takes from a caller's headers. The two for styles: the first that is set counts.
+BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
+STYLES = ("DD_TRACE_PROPAGATION_STYLE_EXTRACT", "DD_TRACE_PROPAGATION_STYLE")
+NO_TRUST = (STYLES[0], "none")  # ignores ids, sampling priority, tags and baggage
+
+
 def sampling_rules(rate: float) -> str:
     """Return `rate` (0.0 to 1.0) as the value of DD_TRACE_SAMPLING_RULES."""
     return json.dumps([{"sample_rate": rate}])
@@ -39,6 +45,8 @@ def tracer_environment(environ: Mapping[str, str], settings: Settings) -> dict[s
     defaults |= {name: value for name, (value, _) in ENVIRONMENT_ONLY.items()}
     if settings.dd_trace_sample_rate is not None:
         defaults["DD_TRACE_SAMPLING_RULES"] = sampling_rules(settings.dd_trace_sample_rate)
+    if not settings.trust_trace_headers and not any(environ.get(name) for name in (BEHAVIOR, *STYLES)):
+        defaults |= [NO_TRUST]
     return {**defaults, **environ}
 
 
@@ -55,7 +63,21 @@ def remarks(environ: Mapping[str, str], settings: Settings) -> list[str]:
             said.append(f"{rate} is applied as DD_TRACE_SAMPLING_RULES='{rules}'")
         else:
             said.append(f"{rate} has no effect: DD_TRACE_SAMPLING_RULES is set and wins")
+    said += _trust_warnings(environ, settings)
     missing = [f"{name}={value} ({why})" for name, (value, why) in ENVIRONMENT_ONLY.items() if not environ.get(name)]
     if missing:
         said.append("Only the environment can set these, and it does not: " + ", ".join(missing))
     return said
+
+
+def _trust_warnings(environ: Mapping[str, str], settings: Settings) -> list[str]:
+    """Return a sentence if ddtrace takes what TRUST_TRACE_HEADERS=false should keep out."""
+    given = {name: environ[name] for name in (BEHAVIOR, *STYLES) if environ.get(name)}
+    style = next((given[name] for name in STYLES if name in given), "")
+    is_ignored = given.get(BEHAVIOR, "").lower() == "ignore" or style.strip().lower() == "none"
+    if settings.trust_trace_headers or not settings.dd_trace_enabled or is_ignored:
+        return []
+    if given:
+        decided = ", ".join(f"{name}={value}" for name, value in given.items())
+        return [f"TRUST_TRACE_HEADERS=false has no effect: {decided} is set and wins"]
+    return [f"TRUST_TRACE_HEADERS=false is applied by `hello-service serve` only: set {'='.join(NO_TRUST)}"]

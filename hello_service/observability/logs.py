@@ -1,15 +1,21 @@
-"""One JSON line for each request and each event, with trace and span ids; readable text on a terminal."""
+"""One JSON line for each request and each event, with trace and span ids; readable text on a terminal.
+
+Every event takes the same short way: a LogRecord, which handlers that a team adds see too, then one dictionary, one
+encoding and one write.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from datetime import UTC, datetime
 from time import perf_counter
 from typing import Any, TextIO, cast
 
+import orjson
 import structlog
 from quart import Quart, request, websocket
 from quart.signals import request_started, websocket_started
@@ -19,79 +25,120 @@ from hello_service.settings import Settings
 
 Ids = Callable[[], Mapping[str, str]]
 
-REQUESTS = "hello_service.request"  # the logger of requests' lines
+REQUESTS = "hello_service.request"  # the logger of request lines
+# Attributes of a LogRecord that this module sets: the fields of an event, and the ids that held when it happened.
+FIELDS, IDS = "hello_service.fields", "hello_service.ids"
+# What every LogRecord has; all else came with `extra`. Source: Python documentation, "LogRecord attributes".
+STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
 
 
 def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> None:
-    """Send everything that this process logs to `stream` (standard error), one line an event.
+    """Write everything that this process logs to `stream` (default: standard error), one line for each event.
 
-    `ids` gives the trace and span id that hold where it is called, `{}` where there is no span.
+    `ids` returns the trace id and span id of the place that calls it, `{}` where there is no span.
     """
     stream = stream or sys.stderr
     text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
     unified = {"service": settings.dd_service, "env": settings.dd_env, "version": settings.dd_version}
-
-    def correlate(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        """Put the ids in: those that the event brings, else those of here. ddtrace's own injection has only the latter."""
-        own = event.pop("ids", None) or ids()
-        kept = {name: value for name, value in event.items() if not name.startswith("dd.")}
-        return {**kept, **own, **({} if text else unified)}
-
-    shared: list[Any] = [
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    last: list[Any] = [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
-    if not text:
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-    formatter = _Formatter(
-        None if text else unified,
-        foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, correlate, *last],
-    )
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(formatter)
     root = logging.getLogger()
-    root.handlers = [handler]
+    root.handlers = [_TextHandler(stream, ids, {}) if text else _JSONHandler(stream, ids, unified)]
     root.setLevel(settings.log_level)
-    # ddtrace writes each of its lines to standard error itself, too, and that is no JSON; a file that was asked for stays.
+    # ddtrace also writes its lines to standard error by itself, and not as JSON. A log file that was asked for stays.
     for own in [own for own in logging.getLogger("ddtrace").handlers if type(own) is logging.StreamHandler]:
         logging.getLogger("ddtrace").removeHandler(own)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each call; the span says it
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line for each call, which the span shows already
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
+        processors=[structlog.stdlib.filter_by_level, _to_logging],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
 
 
-class _Formatter(structlog.stdlib.ProcessorFormatter):
-    """Makes a request's line by a short way where it is JSON: by structlog's it took a tenth of the request's CPU.
+def _to_logging(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Turn a structlog event into the arguments of a call to `logging`."""
+    options = {name: event.pop(name) for name in ("exc_info", "stack_info") if name in event}
+    return (event.pop("event", None),), {**options, "extra": {FIELDS: event}}
 
-    `unified` is what each line says of this process; None: text is wanted.
-    """
 
-    def __init__(self, unified: Mapping[str, str | None] | None, **rest: Any) -> None:
-        super().__init__(**rest)
-        self.unified = unified
-        self.encode = json.JSONEncoder().encode
+class _LineHandler(logging.Handler):
+    """Writes each record to `stream` as one line, which `encode` makes; `unified` holds the fields of every line."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        if record.name != REQUESTS:
-            return super().format(record)
-        fields: dict[str, Any] = record.__dict__["request"]
-        if self.unified is None:
-            shown = logging.makeLogRecord({**record.__dict__, **fields})
-            del shown.__dict__["request"]
-            return super().format(shown)
-        at = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
-        line = {"event": "request", **fields, "level": "info", "logger": REQUESTS, "timestamp": f"{at}Z"}
-        return self.encode({**line, **record.__dict__["ids"], **self.unified})
+    def __init__(self, stream: TextIO, ids: Ids, unified: Mapping[str, str | None]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._ids = ids
+        self._unified = unified
+        self._formatter = logging.Formatter()
+
+    def encode(self, line: Mapping[str, Any]) -> bytes:
+        """Return `line` as bytes that end with a line feed."""
+        raise NotImplementedError
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write `record`; a failure goes to `logging`'s own error handling, and never to the caller."""
+        try:
+            self._write(self.encode(self._line(record)))
+        except Exception:  # noqa: BLE001 - logging must not break what it observes
+            self.handleError(record)
+
+    def _line(self, record: logging.LogRecord) -> dict[str, Any]:
+        extra = record.__dict__
+        fields: Mapping[str, Any] | None = extra.get(FIELDS)
+        if fields is None:  # a library's own; ddtrace adds ids of its own, of the place that writes
+            fields = {
+                name: value for name, value in extra.items() if name not in STANDARD and not name.startswith("dd.")
+            }
+        created = datetime.fromtimestamp(record.created, UTC).replace(tzinfo=None)
+        line = {
+            "event": record.getMessage(),
+            **fields,
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "timestamp": created.isoformat(timespec="microseconds") + "Z",
+            **(extra.get(IDS) or self._ids()),
+            **self._unified,
+        }
+        if record.exc_info:
+            line["exception"] = self._formatter.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        return line
+
+    def _write(self, data: bytes) -> None:
+        try:
+            descriptor = self._stream.fileno()
+        except (AttributeError, OSError):  # a stream in memory
+            self._stream.write(data.decode())
+            return
+        while data:  # a pipe may take a part only
+            data = data[os.write(descriptor, data) :]
+
+
+class _JSONHandler(_LineHandler):
+    def encode(self, line: Mapping[str, Any]) -> bytes:
+        try:
+            return orjson.dumps(line, default=_described, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+        except TypeError:  # an integer of more than 64 bits, or text that is not Unicode: json takes both
+            return json.dumps(line, default=_described).encode() + b"\n"
+
+
+class _TextHandler(_LineHandler):
+    def __init__(self, stream: TextIO, ids: Ids, unified: Mapping[str, str | None]) -> None:
+        super().__init__(stream, ids, unified)
+        self._render = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+
+    def encode(self, line: Mapping[str, Any]) -> bytes:
+        return (self._render(None, "", dict(line)) + "\n").encode(errors="backslashreplace")
+
+
+def _described(value: object) -> str:
+    """Return `value` as text, whatever its type does."""
+    try:
+        return repr(value)
+    except Exception as error:  # noqa: BLE001 - a log line is not lost because of one field
+        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
 
 
 def log_requests(app: Quart, quiet: Collection[str], ids: Ids) -> None:
@@ -132,7 +179,7 @@ class _RequestLog:
             if not self.log.isEnabledFor(logging.INFO):
                 return
             record = logging.LogRecord(REQUESTS, logging.INFO, "", 0, "request", None, None)
-            record.request = {
+            record.__dict__[FIELDS] = {
                 "method": scope.get("method", "GET"),
                 "route": scope.get("logs.route"),
                 "path": scope["path"],
@@ -140,7 +187,7 @@ class _RequestLog:
                 "duration_ms": round((perf_counter() - started) * 1000, 3),
                 **({} if complete else {"incomplete": True}),
             }
-            record.ids = ids
+            record.__dict__[IDS] = ids
             self.log.handle(record)
 
         async def watch_send(message: Message) -> None:

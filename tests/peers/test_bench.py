@@ -25,7 +25,7 @@ MISSING = [
     )
     if not there
 ]
-pytestmark = [pytest.mark.once, pytest.mark.skipif(bool(MISSING), reason=", ".join(MISSING))]
+pytestmark = [pytest.mark.once, pytest.mark.serial, pytest.mark.skipif(bool(MISSING), reason=", ".join(MISSING))]
 
 
 def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

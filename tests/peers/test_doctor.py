@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from typing import Any
 import pytest
 from fake_http import fake_http
 from running import BIN, ROOT, Agent, clean_environment, eventually, free_port, service, started, trace_agent
+
+from hello_service.doctor.finding import COLOURS
 
 DOCTOR = [str(BIN / "hello-service"), "doctor"]
 PATIENT = """
@@ -497,9 +500,13 @@ def test_a_person_gets_a_line_for_each_check_and_the_verdict() -> None:
     (broken,) = [number for number, line in enumerate(lines) if line.startswith("fail    agent ")]
 
     assert done.returncode == 1
-    assert lines[0] == "pass    settings                every variable can be used"
+    assert "pass    settings                every variable can be used" in lines
+    assert lines[0].startswith("fail    ")
+    outcomes = [line.partition(" ")[0] for line in lines[: lines.index("")] if line[:1].strip()]
+    assert outcomes == sorted(outcomes, key=list(COLOURS).index)
     assert "http://agent.invalid:8126: the host name does not resolve" in lines[broken]
     assert lines[broken + 1].strip().startswith("-> Correct the name.")
-    assert lines[-1] == "Traces would not arrive: see what failed above."
+    assert re.fullmatch(r"\d+ failed, \d+ warnings?, \d+ skipped, \d+ passed", lines[-2])
+    assert lines[-1] == "Traces would not arrive. Fix the failures above."
     assert "\x1b" not in done.stdout
     assert done.stderr == ""

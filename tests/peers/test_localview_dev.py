@@ -110,7 +110,7 @@ def test_a_busy_port_is_a_sentence(option: str) -> None:
 
             assert code == 1
             assert dev.said == (
-                f"Can't listen on 127.0.0.1 port {port}: Address already in use. {option} names another port."
+                f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with {option}."
             )
             assert dev.processes() == {}
 
@@ -166,7 +166,10 @@ def test_an_agent_that_does_not_start_says_what_to_do(tmp_path: Path) -> None:
         code = dev.running.wait()
 
         assert code == 1
-        assert "The embedded trace agent did not start: `python -m hello_service.localview.agent` says why." in dev.said
+        assert (
+            "The embedded trace agent did not start: run `python -m hello_service.localview.agent` to see why"
+            in dev.said
+        )
         assert dev.processes() == {}
 
 
@@ -210,7 +213,8 @@ def test_another_agent_is_used_when_asked_for(agent: Agent) -> None:
         assert span["resource"] == "GET /api/hello"
         assert "traces" not in httpx.get(dev.url).json()
         assert dev.running.stop(signal.SIGINT) == 0
-        assert "Look at them" not in dev.said
+        assert f"Traces go to {agent.url} (DD_TRACE_AGENT_URL)." in dev.said
+        assert "View traces" not in dev.said
         assert "asgi.request" not in dev.said
 
 
@@ -241,7 +245,7 @@ def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
 
     assert "elsewhere" in page.text
     assert {f"00000000:{int(url.rpartition(':')[2]):04X}" for url in (view.page_url, view.agent_url)} <= listening
-    assert "The service listens" not in view.said
+    assert "Service: " not in view.said
     assert "set aside" not in view.said
     assert code == 0
     assert view.processes() == {}
@@ -364,7 +368,7 @@ def test_without_the_dev_group_it_says_what_is_missing(tmp_path: Path) -> None:
     answer = subprocess.run(DEV, env=environment, capture_output=True, text=True, check=False)
 
     assert answer.returncode == 1
-    assert answer.stderr == "This needs the dev group, and rich is missing: scripts/dev installs it\n"
+    assert answer.stderr == "Package rich of the dev group is not installed. scripts/dev installs it.\n"
 
 
 async def test_a_process_that_does_not_want_to_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

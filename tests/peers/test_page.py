@@ -21,7 +21,10 @@ from tracing_data import span, wire
 
 from hello_service.localview.spans import Span
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
+]
 
 FILTER_MS = 200
 TIMES = 20

@@ -27,6 +27,8 @@ LAG_SECONDS = 5.0  # from an answer to its row, on a machine that also makes the
 GROWTH = 1.1  # of memory once the store is full
 
 pytestmark = [
+    pytest.mark.once,
+    pytest.mark.serial,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
     pytest.mark.timeout(SECONDS + 180),
 ]

@@ -10,7 +10,7 @@ from drills.table import TABLE
 
 def marked(each: Drill) -> object:
     """Return `each` as a parameter: once is enough where every Python behaves alike."""
-    marks = [] if each.every_python else [pytest.mark.once]
+    marks = [pytest.mark.serial] if each.every_python else [pytest.mark.serial, pytest.mark.once]
     if each.missing:
         marks.append(pytest.mark.skip(reason=each.missing))
     return pytest.param(each, marks=marks, id=each.event)

@@ -74,6 +74,37 @@ async def test_of_a_callers_headers_only_the_trace_context_goes_on(fake: FakeUps
     assert arrived["accept-encoding"] == "identity"
 
 
+async def test_an_untrusted_caller_steers_no_trace(fake: FakeUpstream, agent: Agent) -> None:
+    """Neither ids nor sampling, tags or baggage; the upstream gets what this service began."""
+    strangers = {
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": "dd=s:-1;t.usr.id:YWRh,vendor=kept",
+        "x-datadog-trace-id": "1234",
+        "x-datadog-parent-id": "5678",
+        "x-datadog-sampling-priority": "-1",
+        "x-datadog-origin": "synthetics",
+        "x-datadog-tags": "_dd.p.usr.id=YWRh",
+        "b3": "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
+        "baggage": "user.id=ada,session.id=1",
+    }
+    extra = {"UPSTREAM_URL": f"{fake.url}/json", "TRUST_TRACE_HEADERS": "false"}
+    with service(agent.url, extra) as running:
+        async with httpx.AsyncClient() as client:
+            await client.get(f"{running.url}/api/relay?count=1", headers=strangers)
+            traced = await client.get(f"{running.url}/api/relay?count=1")
+        spans = agent.wait_for_spans(4)
+    first, second = (headers(head) for head in fake.heads)
+    roots = [span for span in spans if not span["parent_id"]]
+
+    assert traced.status_code == 200
+    assert set(first) == set(second) == (TRACE_HEADERS | OWN_HEADERS) - {"baggage"}
+    assert "0af7651916cd43dd8448eb211c80319c" not in str(first)
+    assert "vendor" not in first["tracestate"]
+    assert [root["metrics"]["_sampling_priority_v1"] for root in roots] == [1, 1]
+    assert not [root for root in roots if "user.id" in str(root["meta"]) or "_dd.origin" in root["meta"]]
+    assert not [root for root in roots if "_dd.p.usr.id" in root["meta"]]
+
+
 async def test_a_traceless_caller_gets_a_trace_of_its_own(fake: FakeUpstream) -> None:
     """And no baggage out of nowhere."""
     with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/json"}) as running:

@@ -86,3 +86,40 @@ def test_a_start_without_serve_is_told_what_only_the_environment_can_say() -> No
     assert "DD_TRACE_AIOHTTP_ENABLED=false (two more spans below each outbound call)" in missing
     assert "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE=false" in missing
     assert "DD_TRACE_ASYNCIO_ENABLED" not in missing
+
+
+STYLE, EXTRACT = "DD_TRACE_PROPAGATION_STYLE", "DD_TRACE_PROPAGATION_STYLE_EXTRACT"
+BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
+
+
+def test_callers_are_trusted_unless_an_operator_says_otherwise() -> None:
+    assert EXTRACT not in made({})
+    assert made({"TRUST_TRACE_HEADERS": "false"})[EXTRACT] == "none"
+    assert not [line for line in said(made({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in line]
+
+
+@pytest.mark.parametrize("theirs", [{EXTRACT: "datadog"}, {STYLE: "tracecontext"}, {BEHAVIOR: "restart"}])
+def test_an_operators_propagation_wins_with_a_warning(theirs: dict[str, str]) -> None:
+    environ = made({"TRUST_TRACE_HEADERS": "false", **theirs})
+    ((name, value),) = theirs.items()
+
+    assert {key: environ.get(key) for key in (EXTRACT, STYLE, BEHAVIOR) if key in environ} == theirs
+    assert said(environ)[0] == f"TRUST_TRACE_HEADERS=false has no effect: {name}={value} is set and wins"
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [{EXTRACT: "none"}, {EXTRACT: "None", STYLE: "datadog"}, {STYLE: "none"}, {BEHAVIOR: "ignore", STYLE: "datadog"}],
+    ids=["extract", "extract before style", "style", "behavior"],
+)
+def test_a_propagation_that_trusts_nobody_contradicts_nothing(theirs: dict[str, str]) -> None:
+    environ = made({"TRUST_TRACE_HEADERS": "false", **theirs})
+
+    assert not [line for line in said(environ) if "TRUST" in line]
+
+
+def test_a_start_without_serve_is_warned_that_callers_are_trusted() -> None:
+    line, *_ = said({"TRUST_TRACE_HEADERS": "false"})
+
+    assert line.endswith("is applied by `hello-service serve` only: set DD_TRACE_PROPAGATION_STYLE_EXTRACT=none")
+    assert not said({"TRUST_TRACE_HEADERS": "false", "DD_TRACE_ENABLED": "false"})[0].startswith("TRUST")

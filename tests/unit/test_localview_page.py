@@ -172,13 +172,13 @@ async def test_no_template_needs_what_the_policy_forbids(view: View, client: _Te
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "localhost.evil:1", ""]
+    "host", ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "localhost.evil:1", "a..b", ".", ""]
 )
 async def test_other_names_of_this_machine_are_refused(client: _TestClientProtocol, host: str) -> None:
     """A foreign page can't read the traces by pointing its name here."""
     body = await get(client, "/", 421, host)
 
-    assert body == "This page answers to 127.0.0.1 and localhost only."
+    assert body == "This page is served under 127.0.0.1 and localhost only."
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8081", "localhost", "LOCALHOST:1", "[::1]:8081", "[::1]"])
@@ -402,5 +402,5 @@ def test_a_busy_port_is_named_with_the_option_for_another() -> None:
             processes.listen("127.0.0.1", port, "--view-port")
 
     assert str(raised.value) == (
-        f"Can't listen on 127.0.0.1 port {port}: Address already in use. --view-port names another port."
+        f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with --view-port."
     )

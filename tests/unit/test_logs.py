@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,94 @@ def test_an_exception_stays_on_its_line() -> None:
     (line,) = lines(stream)
 
     assert "ValueError: invalid literal" in line["exception"]
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (2**70, 2**70),
+        ("\ud800", "\ud800"),
+        ({1: "a"}, {"1": "a"}),
+        (b"\xff", "b'\\xff'"),
+        ({"deep": [Path("/x")]}, {"deep": [repr(Path("/x"))]}),
+        (Unprintable(), "<Unprintable whose repr raised RuntimeError>"),
+        ([2**70, Unprintable()], [2**70, "<Unprintable whose repr raised RuntimeError>"]),
+    ],
+    ids=["integer", "surrogate", "keys", "bytes", "object", "unprintable", "both"],
+)
+def test_a_value_that_is_not_json_costs_no_line(value: object, shown: object) -> None:
+    stream = configured(io.StringIO())
+    structlog.stdlib.get_logger("a").info("it happened", value=value)
+    (line,) = lines(stream)
+
+    assert line["value"] == shown
+
+
+def test_a_field_may_have_the_name_of_an_attribute_of_log_records() -> None:
+    """`logging` itself raises KeyError for these names in `extra`."""
+    stream = configured(io.StringIO())
+    structlog.stdlib.get_logger("a").info("it happened", name="Ada", args=[1], module="m", message="hi")
+    (line,) = lines(stream)
+
+    assert (line["event"], line["name"], line["args"], line["module"]) == ("it happened", "Ada", [1], "m")
+    assert line["logger"] == "a"
+
+
+def test_an_event_keeps_its_exception_and_its_stack() -> None:
+    stream = configured(io.StringIO())
+    try:
+        int("no")
+    except ValueError:
+        structlog.stdlib.get_logger("a").exception("failed", why="100% sure", stack_info=True)
+    (line,) = lines(stream)
+
+    assert (line["event"], line["why"], line["level"]) == ("failed", "100% sure", "error")
+    assert "ValueError: invalid literal" in line["exception"]
+    assert "Stack (most recent call last)" in line["stack"]
+
+
+def test_a_handler_that_a_team_adds_sees_every_event() -> None:
+    configured(io.StringIO())
+    seen: list[str] = []
+
+    class Theirs(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            seen.append(record.getMessage())
+
+    logging.getLogger().addHandler(Theirs())
+    structlog.stdlib.get_logger("a").info("ours")
+    logging.getLogger("b").info("a %s", "library's")
+
+    assert seen == ["ours", "a library's"]
+
+
+def test_a_long_line_goes_whole_through_a_full_pipe() -> None:
+    """The kernel takes parts of it only."""
+    ends = os.pipe()
+    with os.fdopen(ends[0], "rb") as reader, os.fdopen(ends[1], "w") as writer, ThreadPoolExecutor() as pool:
+        logs.configure(Settings(), dict, writer)
+        reading = pool.submit(reader.readline)
+        structlog.stdlib.get_logger("a").info("it happened", value="x" * 1_000_000)
+
+        assert len(json.loads(reading.result())["value"]) == 1_000_000
+
+
+def test_a_stream_that_fails_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """`logging` reports it on standard error, as it does for every handler."""
+
+    class Full(io.StringIO):
+        def write(self, _: str) -> int:
+            raise OSError("no space left")
+
+    configured(Full())
+    structlog.stdlib.get_logger("a").info("it happened")
+
+    assert "no space left" in capsys.readouterr().err
 
 
 def test_ddtrace_does_not_write_its_lines_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,89 @@
+"""The embedded trace agent as a real process: what it takes, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from running import clean_environment, eventually, free_port, started
+
+AGENT = [sys.executable, "-m", "hello_service.localview.agent"]
+SPAN = {
+    "trace_id": 1,
+    "span_id": 2,
+    "parent_id": 0,
+    "name": "job",
+    "resource": "nightly",
+    "service": "shell",
+    "start": 1_700_000_000_000_000_000,
+    "duration": 1_000_000,
+    "error": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The address of an agent that also accepts the Host `agent.example`."""
+    ports = {"--port": free_port(), "--otlp-http-port": free_port(), "--otlp-grpc-port": free_port()}
+    arguments = [str(each) for option in ports.items() for each in option]
+    command = [*AGENT, *arguments, "--log-level", "ERROR", "--allow-host", "Agent.Example"]
+    with started(command, clean_environment()):
+        address = f"http://127.0.0.1:{ports['--port']}"
+
+        def responds() -> bool:
+            try:
+                return httpx.get(f"{address}/info").is_success
+            except httpx.TransportError:
+                return False
+
+        eventually(responds, timeout=40)
+        yield address
+
+
+def drained(url: str) -> Any:
+    return httpx.get(f"{url}/drain").json()
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST"])
+@pytest.mark.parametrize("path", ["/v0.3/traces", "/v0.4/traces"])
+def test_json_is_taken_as_datadog_documents_it(url: str, method: str, path: str) -> None:
+    """Source: Datadog, "Tracing API": PUT /v0.3/traces with a list of lists of spans."""
+    response = httpx.request(method, f"{url}{path}", json=[[SPAN]])
+
+    assert response.status_code == 200
+    assert [[span["name"] for span in trace] for trace in drained(url)] == [["job"]]
+
+
+@pytest.mark.parametrize("path", ["/drain", "/test/session/traces", "/info", "/v0.4/traces"])
+@pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"Host": "a..b"}, {"Origin": "http://evil.example"}])
+def test_a_foreign_page_gets_nothing(url: str, path: str, header: dict[str, str]) -> None:
+    method = "PUT" if path == "/v0.4/traces" else "GET"
+    response = httpx.request(method, f"{url}{path}", headers=header)
+
+    assert response.status_code == 403
+    assert set(response.json()) == {"error"}
+
+
+@pytest.mark.parametrize("host", ["localhost:8126", "datadog-agent:8126", "host.docker.internal", "agent.example"])
+def test_names_that_only_this_machine_can_have_are_accepted(url: str, host: str) -> None:
+    assert httpx.get(f"{url}/info", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "header"),
+    [
+        ("/vcr/openai/v1/models", {}),
+        ("/test/settings", {}),
+        ("/v0.4/traces", {"X-Datadog-Proxy-Port": "9999"}),
+        ("/v0.4/traces", {"X-Datadog-Agent-Proxy-Disabled": "false"}),
+    ],
+)
+def test_nothing_is_sent_on_to_another_machine(url: str, path: str, header: dict[str, str]) -> None:
+    response = httpx.post(f"{url}{path}", headers=header, json=[[SPAN]])
+
+    assert response.status_code == 403
+    assert response.json()["error"] == "The embedded agent sends nothing on to other machines."
+    assert drained(url) == []

@@ -1,0 +1,80 @@
+"""Which Host and Origin headers a server on this machine accepts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hello_service.localview.hosts import host_name, is_local, is_own_origin
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "127.0.0.1:8126",
+        "localhost",
+        "LOCALHOST:1",
+        "localhost.:8126",
+        "app.localhost:8126",
+        "[::1]:8126",
+        "[::1]",
+        "192.168.1.5:8126",
+        "datadog-agent:8126",
+        "host.docker.internal:8126",
+        "agent.example",
+        "trace_agent:8126",
+    ],
+)
+def test_a_name_that_only_this_machine_can_have_is_local(header: str) -> None:
+    name = host_name(header)
+
+    assert name is not None
+    assert is_local(name, {"agent.example"})
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "evil.example",
+        "evil.example:8126",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "evillocalhost.example",
+        "a..b",
+        ".",
+        "",
+        ":8126",
+        "localhost:",
+        "localhost:x",
+        "localhost:8126:1",
+        "[::1",
+        "[evil.example]",
+        "[]",
+        "user@localhost",
+        "localhost/evil",
+        "ёж",
+        "-a",
+    ],
+)
+def test_any_other_host_is_refused(header: str) -> None:
+    name = host_name(header)
+
+    assert name is None or not is_local(name)
+
+
+@given(st.text(max_size=30))
+def test_no_header_raises(header: str) -> None:
+    name = host_name(header)
+
+    assert name is None or is_local(name) in {True, False}
+    assert is_own_origin(header, "localhost:8126") in {True, False}
+
+
+def test_an_origin_is_the_pages_own_or_foreign() -> None:
+    assert is_own_origin("http://localhost:8126", "LOCALHOST:8126")
+    assert not is_own_origin("http://evil.example", "localhost:8126")
+    assert not is_own_origin("http://localhost:8081", "localhost:8126")
+    assert not is_own_origin("null", "localhost:8126")
+    assert not is_own_origin("http://[", "localhost:8126")
+    assert not is_own_origin("", "")
