@@ -42,10 +42,15 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
 
     app = Application(__name__)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
+    app.config["BODY_TIMEOUT"] = app.config["RESPONSE_TIMEOUT"] = (
+        None  # of all of it; the server's are without progress
+    )
+    app.url_map.merge_slashes = False  # //info is not /info
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
     app.extensions.update(
         settings=settings,
         lifecycle=Lifecycle(app, tracing.trace_id),
+        rejected_requests=dict,  # the server's count by reason, where it has one
         tracing_status=lambda: {
             **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
             **trace_loss.current.status(),

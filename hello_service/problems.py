@@ -15,11 +15,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import ValidationError
 from quart import Quart, Request, Response, request
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+from werkzeug.routing import RequestRedirect
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -119,6 +121,20 @@ def document(
 
 
 class _Request(Request):
+    _routing_exception: Exception | None = None
+
+    @property
+    def routing_exception(self) -> Exception | None:
+        """Why no route was found. A redirect stays on whatever host the client has reached: it may have made the name up."""
+        return self._routing_exception
+
+    @routing_exception.setter
+    def routing_exception(self, error: Exception | None) -> None:
+        if isinstance(error, RequestRedirect):
+            url = urlsplit(error.new_url)
+            error.new_url = urlunsplit(("", "", f"/{url.path.lstrip('/')}", url.query, ""))
+        self._routing_exception = error
+
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """Read the body as JSON; one that is no UTF-8 (RFC 8259, section 8.1) or nested too deep is bad, and not our error."""
         try:

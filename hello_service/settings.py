@@ -159,7 +159,8 @@ class Settings(BaseSettings):
         None, ge=0, le=1, description="Share of traces to keep; `serve` turns it into `DD_TRACE_SAMPLING_RULES`"
     )
     trust_trace_headers: bool = Field(
-        True, description="`false` at a public edge: callers' trace ids, sampling decisions, tags and baggage are ignored"
+        True,
+        description="`false` at a public edge: callers' trace ids, sampling decisions, tags and baggage are ignored",
     )
     dd_agent_host: str = Field("localhost", min_length=1, description="Host of the trace agent")
     dd_trace_agent_port: Annotated[int, Field(ge=1, le=65535)] = Field(8126, description="Port of the trace agent")

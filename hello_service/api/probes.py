@@ -47,6 +47,7 @@ async def info() -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         "uptime_seconds": round(monotonic() - current_app.extensions["started"], 1),
         "in_flight": current_app.extensions["lifecycle"].in_flight,
+        "rejected_requests": current_app.extensions["rejected_requests"](),
         "tasks": len(asyncio.all_tasks()),
         "tracing": current_app.extensions["tracing_status"](),
         "ecs": current_app.extensions["ecs"],

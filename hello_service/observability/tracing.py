@@ -260,6 +260,11 @@ class _Served(ABC):
         del self.scope, self.named, self.server_receive, self.server_send
         self.exception = None
 
+    def traceresponse(self) -> tuple[bytes, bytes]:
+        """Return the header that tells the caller the trace id (W3C Trace Context, level 2)."""
+        sampled = _sampling_priority(self.span) > 0
+        return b"traceresponse", f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}".encode()
+
     @abstractmethod
     async def receive(self) -> Message:
         """Receive for ddtrace's middleware."""
@@ -355,9 +360,7 @@ class _Request(_Served):
         """Finish what the span of an error needs, and tell the caller the trace id."""
         if self.span.error:
             self.keep_error(self.exception)
-        sampled = _sampling_priority(self.span) > 0
-        parent = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}"
-        message["headers"] = [*message["headers"], (b"traceresponse", parent.encode())]
+        message["headers"] = [*message["headers"], self.traceresponse()]
 
     async def call(self, quart: ASGIApp, receive: Receive, send: Send) -> None:
         await quart(self.scope, receive, send)
@@ -422,8 +425,10 @@ class _WebSocket(_Served):
         async def watch_send(message: Message) -> None:
             if message["type"] == "websocket.accept":
                 self.span.set_tag("http.status_code", "101")
+                message["headers"] = [*message.get("headers", ()), self.traceresponse()]
             elif message["type"] == "websocket.http.response.start":
                 self._refuse(message["status"])
+                message["headers"] = [*message["headers"], self.traceresponse()]
             self.closed |= message["type"] in {"websocket.close", "websocket.http.response.start"}
             # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
             await send({key: value for key, value in message.items() if value is not None})

@@ -33,7 +33,8 @@ VERSION_13 = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
 MESSAGES_AHEAD = 16  # of the application, before the client has to wait
 BYTES_AHEAD = 65_536
-PIECE_BYTES = 4096  # parsed at once
+LENGTH_BYTES = {126: 2, 127: 8}  # by the second byte of a frame
+LEAST_LENGTH = {126: 126, 127: 65_536}
 CLOSING_SECONDS = 2.0  # for the client's Close frame
 IDLE_SECONDS = 1.0  # without a message: then a server that stops need not wait for it
 
@@ -87,6 +88,7 @@ class WebSocket:
         self._connect_given = False
         self._gone: Message | None = None  # the disconnect, once there is one
         self._unparsed = bytearray()
+        self._payload_left = 0  # bytes of the frame that is read
         self._decoder: codecs.IncrementalDecoder | None = None
         self._parts: list[Any] = []
         self._messages: deque[tuple[Message, int]] = deque()
@@ -206,13 +208,11 @@ class WebSocket:
     def _parse(self) -> None:
         """Take as many messages as fit into the buffer."""
         protocol = self._protocol
-        while protocol is not None and self._unparsed and not self._full:
-            piece = bytes(self._unparsed[:PIECE_BYTES])
-            del self._unparsed[:PIECE_BYTES]
+        while protocol is not None and not self._full and (piece := self._next_piece(protocol)):
             protocol.receive_data(piece)
             for frame in protocol.events_received():
                 if isinstance(frame, Frame) and self._gone is None:
-                    self._take(frame)
+                    self._take(frame, protocol)
             self._flush()
             if self._gone is None and protocol.state is not State.OPEN:
                 self._take_end(protocol)
@@ -220,11 +220,32 @@ class WebSocket:
             self._paused = self._full
             self._wire.pause(self._paused)
 
+    def _next_piece(self, protocol: ServerProtocol) -> bytes:
+        """Return what is there of one frame and of no other, so that its fault is found before the next is read.
+
+        A length in more bytes than it needs breaks the rules (section 5.2), which the protocol does not notice.
+        """
+        received, size = self._unparsed, 0
+        if not self._payload_left:
+            short = received[1] & 127 if len(received) > 1 else 0
+            size = 2 + LENGTH_BYTES.get(short, 0) + (4 if len(received) > 1 and received[1] & 128 else 0)
+            if len(received) < size:
+                return b""
+            length = int.from_bytes(received[2 : 2 + LENGTH_BYTES[short]]) if short in LENGTH_BYTES else short
+            if length < LEAST_LENGTH.get(short, 0):
+                protocol.fail(CloseCode.PROTOCOL_ERROR, "length in more bytes than it needs")
+            self._payload_left = length
+        end = min(size + self._payload_left, len(received))
+        self._payload_left -= end - size
+        piece = bytes(received[:end])
+        del received[:end]
+        return piece
+
     @property
     def _full(self) -> bool:
         return self._gone is None and (len(self._messages) >= MESSAGES_AHEAD or self._ahead > BYTES_AHEAD)
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, frame: Frame, protocol: ServerProtocol) -> None:
         if frame.opcode is Opcode.PONG:
             self._pong_due = False
         if frame.opcode not in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
@@ -237,12 +258,17 @@ class WebSocket:
             data = bytes(frame.data)
             self._parts.append(data if self._decoder is None else self._decoder.decode(data, frame.fin))
         except UnicodeDecodeError:
-            self._fail(CloseCode.INVALID_DATA, "not UTF-8")
+            protocol.fail(CloseCode.INVALID_DATA, "not UTF-8")
             return
         if frame.fin:
-            key, empty = ("bytes", b"") if self._decoder is None else ("text", "")
-            content, self._parts = empty.join(self._parts), []
-            self._messages.append(({"type": "websocket.receive", key: content}, len(content)))
+            text, content = self._decoder is not None, ("" if self._decoder is not None else b"").join(self._parts)
+            self._parts = []
+            message = {
+                "type": "websocket.receive",
+                "text": content if text else None,
+                "bytes": None if text else content,
+            }
+            self._messages.append((message, len(content)))
             self._ahead += len(content)
             self._changed.set()
 
@@ -253,14 +279,6 @@ class WebSocket:
         self._disconnect(end.code, end.reason)
         if received is None and sent is not None:
             self._wire.count_rejection(int(sent.code), f"websocket-{int(sent.code)}", f"{sent.reason or sent}.")
-
-    def _fail(self, code: int, reason: str) -> None:
-        """Close with `code` in place of whatever the protocol wants to send for the frames behind this one."""
-        self._protocol.data_to_send()  # type: ignore[union-attr]  # there is one: it has given a frame
-        self._wire.write(Frame(Opcode.CLOSE, Close(code, reason).serialize()).serialize(mask=False))
-        self._disconnect(code, reason)
-        self._wire.count_rejection(code, f"websocket-{int(code)}", f"{reason}.")
-        self._wire.linger()
 
     # Ends
 
