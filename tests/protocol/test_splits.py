@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -134,7 +135,7 @@ async def deliver(pieces: Iterable[bytes], *, patient: bool) -> tuple[bytes, lis
 def cut(data: bytes, at: Iterable[int]) -> Sequence[bytes]:
     """Return `data` cut at these places."""
     places = [0, *sorted({place % (len(data) + 1) for place in at}), len(data)]
-    return [data[start:end] for start, end in zip(places, places[1:], strict=False) if start < end]
+    return [data[start:end] for start, end in pairwise(places) if start < end]
 
 
 @pytest.mark.parametrize("number", range(len(INPUTS)))
