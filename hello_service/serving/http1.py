@@ -1,4 +1,4 @@
-"""HTTP/1.1 for one connection of Hypercorn's (RFC 9112), parsed by llhttp.
+"""HTTP/1.1 for one connection of Hypercorn's (RFC 9112).
 
 `hypercorn.asyncio.run` makes a `TCPServer` for each connection and awaits it. `Connection` is one. It takes the
 transport from Hypercorn's reader and writer, and goes through these stages:
@@ -10,8 +10,8 @@ transport from Hypercorn's reader and writer, and goes through these stages:
       ├──────────────────► LINGERING             a request that is rejected, and a connection that was idle too long
       └──────────────────► UPGRADED              `websocket.py` has it
 
-A request's bytes reach the parser in pieces that end where a message can end: at an empty line, or where its
-Content-Length says. So the parser never sees two requests at once, and the next one waits, unparsed, for its turn.
+`reader.py` reads requests, `exchange.py` is one request and its response for the application. Here is when: what waits
+for what, for how long, and how a connection ends.
 """
 
 from __future__ import annotations
@@ -22,18 +22,15 @@ from collections.abc import Generator
 from enum import Enum, auto
 from typing import Any
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-
 from hello_service.serving.connections import Connections
 from hello_service.serving.exchange import Exchange
-from hello_service.serving.request import HEAD_BYTES, Head, Rejected, read_request_line
+from hello_service.serving.reader import RequestReader
+from hello_service.serving.request import Head, Rejected
 from hello_service.serving.response import Response, problem
 from hello_service.serving.timeout import Timeout
 from hello_service.serving.websocket import WebSocket
 
-EMPTY_LINE = b"\r\n\r\n"
 BUFFER_BYTES = 65_536  # of a body, or of what follows a request, before the client has to wait
-CHUNK_OVERHEAD_BYTES = 65_536  # chunk extensions or trailers in a row
 LINGER_BYTES = 64 * 1_048_576
 LINGER_SECONDS = 2.0  # without a byte
 LINGER_TOTAL_SECONDS = 30.0
@@ -66,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._limits = connections.limits
         self._app = app
         self._loop = loop
-        self._reader = reader
+        self._stream_reader = reader
         self._transport: Any = writer.transport
         self._state = state
         self._context = contextvars.copy_context()  # of no request
@@ -78,17 +75,11 @@ class Connection(asyncio.Protocol):
         self._unwritten = 0  # bytes in the transport when the client's reading was last looked at
 
         self._stage = Stage.HEAD
-        self._received = bytearray()  # not parsed yet, behind up to `_parsed` bytes that are
-        self._parsed = 0
-        self._parser: Any = None
-        self._head: Head | None = None
-        self._head_complete = self._message_complete = self._keep_alive = self._upgrade = False
-        self._body_left: int | None = None
-        self._overhead = 0
+        self._reader = RequestReader()
         self._exchange: Exchange | None = None
         self._websocket: WebSocket | None = None
         self._requests = 0
-        self._eof = self._paused = self._parsing = False
+        self._eof = self._paused = self._busy = False
         self._lingered = 0
         self._linger_until = 0.0
 
@@ -101,13 +92,13 @@ class Connection(asyncio.Protocol):
         """Serve the connection until it is closed and every application task has ended."""
         self._streams = self._transport.get_protocol()  # what fed reader and writer
         self._transport.set_protocol(self)
-        self._reader.feed_eof()
-        early = await self._reader.read()  # usually nothing: this runs before the transport reads
+        self._stream_reader.feed_eof()
+        early = await self._stream_reader.read()  # usually nothing: this runs before the transport reads
         if self._transport.is_closing():
             return
         peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
         self._client = peer[:2] if isinstance(peer, tuple) else None
-        self._rest = {"client": self._client, "server": own[:2] if isinstance(own, tuple) else None}
+        self._addresses = {"client": self._client, "server": own[:2] if isinstance(own, tuple) else None}
         self._connections.open.add(self)
         self._wait_for_request()
         if self._connections.closed:
@@ -131,8 +122,8 @@ class Connection(asyncio.Protocol):
         elif self._websocket is not None:
             self._websocket.data_received(data)
         else:
-            self._received += data
-            self._parse()
+            self._reader.received += data
+            self._read()
 
     def eof_received(self) -> bool:
         """Take that the client has closed its side, or is gone: both look alike. Return whether ours stays open."""
@@ -155,7 +146,7 @@ class Connection(asyncio.Protocol):
         self._reading.close()
         self._writing.close()
         self._writable.set()
-        self._parser = None
+        self._reader.close()
         self._streams.connection_lost(None)  # else reader, writer and task hold one another
         if not self._lost.done():
             self._lost.set_result(None)
@@ -178,167 +169,70 @@ class Connection(asyncio.Protocol):
 
     def _wait_for_request(self) -> None:
         self._stage = Stage.HEAD
-        self._head, self._head_complete, self._message_complete = None, False, False
-        self._parsed = self._overhead = 0
+        self._reader.begin()
         self._reading.start(self._limits.keep_alive_seconds, self._end_idle)
 
-    def _parse(self) -> None:
+    def _read(self) -> None:
         """Go through the stages of a request as far as what was received allows."""
-        if self._parsing:
-            return  # a response within it was complete at once: it goes on
-        self._parsing = True
-        more = True
+        if self._busy:
+            return  # a response within it was complete at once: the loop goes on
+        self._busy = more = True
         try:
-            while more and self._received:
+            while more and self._reader.received:
                 if self._stage is Stage.HEAD:
-                    more = self._writable.is_set() and self._read_head()
+                    head = self._reader.read_head() if self._writable.is_set() else None
+                    more = head is not None
+                    if head is not None:
+                        self._begin(head)
                 elif self._stage is Stage.BODY:
-                    more = self._read_chunked() if self._body_left is None else self._read_counted()
+                    self._take_body(self._reader.read_body())
+                    more = self._reader.complete
                 else:
                     more = False
         except Rejected as rejected:
             self.reject(rejected)
         finally:
-            self._parsing = False
+            self._busy = False
         self._control_reading()
         if self._eof and self._stage is Stage.HEAD:
             self._transport.close()  # what is left is no whole request
-
-    def _read_head(self) -> bool:
-        """Read of a head what is there. Return whether it is complete."""
-        received = self._received
-        if self._head is None:
-            while received.startswith(b"\r\n"):
-                del received[:2]  # RFC 9112, section 2.2
-            if not received or received == b"\r":
-                return False
-            self._head = read_request_line(received)
-            if self._head is None:
-                return False
-            self._parser = HttpRequestParser(self)
-        end = self._next_empty_line()
-        within = min(end, HEAD_BYTES)
-        try:
-            self._feed(within)
-        finally:
-            if self._head_complete:  # first: it says best why a head is rejected
-                self._head.check()
-        if not self._head_complete:
-            if within == HEAD_BYTES:
-                raise Rejected(431, "head-size", f"The head is longer than {HEAD_BYTES} bytes.")
-            return False
-        del received[:within]
-        self._parsed = 0
-        self._begin(self._head)
-        return True
-
-    def _read_counted(self) -> bool:
-        """Read of a body with a Content-Length what is there. Return whether it is complete."""
-        assert self._body_left is not None  # noqa: S101 - for mypy
-        piece = bytes(self._received[: self._body_left])
-        del self._received[: len(piece)]
-        self._body_left -= len(piece)
-        self.on_body(piece)
-        if self._body_left == 0:
-            self._end_body()
-        return self._body_left == 0
-
-    def _read_chunked(self) -> bool:
-        """Read of a body in chunks what is there up to the next empty line. Return whether there may be more."""
-        end, begun = self._next_empty_line(), self._parsed
-        self._overhead += end - begun
-        self._feed(end)
-        if self._overhead > CHUNK_OVERHEAD_BYTES:
-            raise Rejected(
-                400, "malformed", f"Chunk extensions or trailers are longer than {CHUNK_OVERHEAD_BYTES} bytes."
-            )
-        kept = 0 if self._message_complete else min(3, end)  # an empty line may have begun in them
-        del self._received[: end - kept]
-        self._parsed = kept
-        if self._message_complete:
-            self._parsed = 0
-            self._end_body()
-        return len(self._received) > self._parsed
-
-    def _next_empty_line(self) -> int:
-        """Return the offset behind the next empty line that is not parsed, or of the end of what was received."""
-        found = self._received.find(EMPTY_LINE, max(self._parsed - 3, 0))
-        return len(self._received) if found < 0 else found + 4
-
-    def _feed(self, end: int) -> None:
-        piece = bytes(self._received[self._parsed : end])
-        self._parsed = end
-        try:
-            self._parser.feed_data(piece)
-        except HttpParserUpgrade:
-            pass  # it stops at each upgrade, and so at the end of a piece
-        except HttpParserError as error:
-            raise Rejected(400, "malformed", f"{error}.") from None
-
-    # What the parser finds
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_complete:  # trailers are dropped
-            self._head.add(name, value)  # type: ignore[union-attr]  # the parser is fed behind a request line
-
-    def on_headers_complete(self) -> None:
-        self._head_complete = True
-        # Behind the end of a message the parser does not know it any longer.
-        self._keep_alive, self._upgrade = self._parser.should_keep_alive(), self._parser.should_upgrade()
-
-    def on_body(self, data: bytes) -> None:
-        self._overhead = 0
-        if self._exchange is not None:
-            self._exchange.feed(data)
-            self._wait_for_body()
-
-    def on_message_complete(self) -> None:
-        self._message_complete = True
 
     # Serving a request
 
     def _begin(self, head: Head) -> None:
         """Serve the request whose head is complete."""
+        self._reading.stop()
         if self._connections.closed:
             self.linger()
             return
-        has_body = head.chunked or bool(head.content_length)
-        if self._upgrade and head.method == b"GET" and head.has(b"upgrade", b"websocket") and head.version == "1.1":
-            self._begin_websocket(head, has_body=has_body)
+        if head.opens_websocket:
+            self._begin_websocket(head)
             return
         self._requests += 1
-        keep_alive = self._keep_alive and head.version == "1.1" and self._requests < self._limits.requests
-        if self._upgrade and head.chunked:  # llhttp would not read the body
-            self._parser = HttpRequestParser(self)
-            self._parser.feed_data(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+        keep_alive = head.keep_alive and head.version == "1.1" and self._requests < self._limits.requests
         response = Response(head.method, head.version, keep_alive=keep_alive)
-        self._body_left = head.content_length
-        self._message_complete = False
-        self._stage = Stage.BODY if has_body else Stage.RESPONDING
-        self._reading.stop()
-        if head.target == b"*":
-            self._exchange = None
-            self._stage = Stage.RESPONDING
-            response.keep_alive &= not has_body and not self.closing
-            self._write_whole(response)
+        self._stage = Stage.BODY if head.has_body else Stage.RESPONDING
+        if head.target == b"*":  # of the server itself
+            response.keep_alive &= not head.has_body and not self.closing
+            self.write(response.start(200, ALLOWED) + response.body(b"", more=False))
+            self._next(keep_alive=response.keep_alive)
             return
-        expects = head.version == "1.1" and head.has(b"expect", b"100-continue")
-        expects &= (head.content_length or 0) <= self._limits.body_bytes  # a body that is too large need not be sent
-        rest = {**self._rest, "method": head.method.decode(), "scheme": "http", "state": self._state.copy()}
+        rest = {**self._addresses, "method": head.method.decode(), "scheme": "http", "state": self._state.copy()}
         scope = head.scope("http", {**rest, "extensions": {}})
-        self._exchange = Exchange(self, scope, response, has_body=has_body, expects_continue=expects)
-        if has_body:
+        # The body of a request that will be a 413 need not be sent.
+        expects = head.expects_continue and (head.content_length or 0) <= self._limits.body_bytes
+        self._exchange = Exchange(self, scope, response, has_body=head.has_body, expects_continue=expects)
+        if head.has_body:
             self._wait_for_body()
         elif self._eof:
             self._limit_silence()
         self._run_task(self._exchange.run(self._app))
 
-    def _begin_websocket(self, head: Head, *, has_body: bool) -> None:
-        scope = head.scope("websocket", {**self._rest, "scheme": "ws", "state": self._state.copy()})
-        if has_body or self._received:
+    def _begin_websocket(self, head: Head) -> None:
+        scope = head.scope("websocket", {**self._addresses, "scheme": "ws", "state": self._state.copy()})
+        if head.has_body or self._reader.received:
             raise Rejected(400, "handshake", "A WebSocket's handshake is followed by data before it is accepted.")
         websocket = WebSocket(self, self._limits, self._connections, self._loop, scope)  # raises Rejected
-        self._reading.stop()
         self._stage, self._websocket = Stage.UPGRADED, websocket
         self._run_task(websocket.run(self._app))
 
@@ -347,17 +241,16 @@ class Connection(asyncio.Protocol):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _write_whole(self, response: Response) -> None:
-        self.write(response.start(200, ALLOWED) + response.body(b"", more=False))
-        self._next(keep_alive=response.keep_alive)
-
-    def _end_body(self) -> None:
-        self._stage = Stage.RESPONDING
-        self._reading.stop()
-        if self._eof:
-            self._limit_silence()
-        if self._exchange is not None:
-            self._exchange.end_body()
+    def _take_body(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        if data:
+            exchange.feed(data)
+        if self._reader.complete:
+            self._stage = Stage.RESPONDING
+            self._reading.stop()
+            exchange.end_body()
 
     def _wait_for_body(self) -> None:
         """Give the client time to send more of the body, unless it has to wait itself."""
@@ -402,7 +295,7 @@ class Connection(asyncio.Protocol):
         """Respond in place of an application that did not."""
         self._exchange = None
         if self._stage is not Stage.LOST:
-            self.write(problem(status, self._head.method if self._head else b""))
+            self.write(problem(status, self._method))
             self.linger()
 
     def _next(self, *, keep_alive: bool) -> None:
@@ -410,7 +303,7 @@ class Connection(asyncio.Protocol):
             self.linger()
             return
         self._wait_for_request()
-        self._parse()
+        self._read()
 
     # Ends
 
@@ -420,16 +313,20 @@ class Connection(asyncio.Protocol):
         begun = self._exchange is not None and self._exchange.response.begun
         self._disconnect()
         if not begun:
-            method = self._head.method if self._head else bytes(self._received[:4]).strip()
-            self.write(problem(rejected.status, method, rejected.headers))
+            self.write(problem(rejected.status, self._method, rejected.headers))
         self.linger()
+
+    @property
+    def _method(self) -> bytes:
+        head = self._reader.head
+        return head.method if head else bytes(self._reader.received[:5]).strip()
 
     def count_rejection(self, status: int | None, reason: str, detail: str) -> None:
         """Count and log what the client did."""
         self._connections.rejections.add(status, reason, detail, self._client[0] if self._client else None)
 
     def _end_idle(self) -> None:
-        if self._received or self._head is not None:
+        if self._reader.received:
             self.reject(Rejected(408, "head-timeout", f"No whole head came in {self._limits.keep_alive_seconds:g} s."))
         else:
             self.linger()
@@ -460,7 +357,7 @@ class Connection(asyncio.Protocol):
         if self._stage in {Stage.LINGERING, Stage.LOST}:
             return
         self._stage = Stage.LINGERING
-        self._received.clear()
+        self._reader.received.clear()
         self._watch_writing()
         if self._eof:
             self._transport.close()
@@ -483,7 +380,9 @@ class Connection(asyncio.Protocol):
     def _control_reading(self) -> None:
         """Read only as far ahead of the application as fits into the buffers."""
         exchange = self._exchange
-        self.pause(len(self._received) > BUFFER_BYTES or (exchange is not None and exchange.buffered > BUFFER_BYTES))
+        self.pause(
+            len(self._reader.received) > BUFFER_BYTES or (exchange is not None and exchange.buffered > BUFFER_BYTES)
+        )
         if self._stage is Stage.BODY:
             self._wait_for_body()
 
@@ -503,7 +402,7 @@ class Connection(asyncio.Protocol):
         self._writable.set()
         self._writing.stop()
         if self._stage is Stage.HEAD:
-            self._parse()
+            self._read()
 
     def _watch_writing(self) -> None:
         self._unwritten = self._transport.get_write_buffer_size()

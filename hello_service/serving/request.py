@@ -54,6 +54,8 @@ class Head:
         headers: names in lower case, values without blanks around them.
         content_length: None where the body has no length or there is no body.
         chunked: the body is sent in chunks.
+        keep_alive: the client does not ask to close the connection.
+        upgrade: the client asks for another protocol.
     """
 
     method: bytes
@@ -63,6 +65,23 @@ class Head:
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     content_length: int | None = None
     chunked: bool = False
+    keep_alive: bool = False
+    upgrade: bool = False
+
+    @property
+    def has_body(self) -> bool:
+        """Whether there is a body, and more than an empty one where its length is known."""
+        return self.chunked or bool(self.content_length)
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits before it sends the body (RFC 9110, section 10.1.1)."""
+        return self.version == "1.1" and self.has(b"expect", b"100-continue")
+
+    @property
+    def opens_websocket(self) -> bool:
+        """Whether this is the handshake of a WebSocket; another upgrade is served as plain HTTP."""
+        return self.upgrade and self.method == b"GET" and self.version == "1.1" and self.has(b"upgrade", b"websocket")
 
     def add(self, name: bytes, value: bytes) -> None:
         """Take one header line."""

@@ -214,7 +214,7 @@ async def test_connections_can_be_aborted() -> None:
 @pytest.mark.parametrize("before_accept", [True, False])
 async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is in use has until it is idle."""
-    monkeypatch.setattr("hello_service.serving.websocket.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("hello_service.serving.websocket.IDLE_SECONDS", 0.4)
     connections = Connections()
     go = asyncio.Event()
     ended: list[Any] = []
