@@ -24,6 +24,7 @@ from typing import Any
 
 from hello_service.serving.connections import Connections
 from hello_service.serving.exchange import Exchange
+from hello_service.serving.flow import FlowControl
 from hello_service.serving.reader import RequestReader
 from hello_service.serving.request import Head, Rejected
 from hello_service.serving.response import Response, problem
@@ -46,7 +47,7 @@ class Stage(Enum):
     LOST = auto()
 
 
-class Connection(asyncio.Protocol):
+class Connection(FlowControl):
     """One connection, in the place of Hypercorn's `TCPServer`; `connections` knows all of them."""
 
     def __init__(
@@ -59,27 +60,22 @@ class Connection(asyncio.Protocol):
         writer: asyncio.StreamWriter,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self._connections = connections
-        self._limits = connections.limits
+        super().__init__(writer.transport, connections)
         self._app = app
         self._loop = loop
         self._stream_reader = reader
-        self._transport: Any = writer.transport
         self._state = state
         self._context = contextvars.copy_context()  # of no request
         self._lost = loop.create_future()
-        self._writable = asyncio.Event()
-        self._writable.set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading, self._writing = Timeout(loop), Timeout(loop)
-        self._unwritten = 0  # bytes in the transport when the client's reading was last looked at
+        self._reading = Timeout(loop)
 
         self._stage = Stage.HEAD
         self._reader = RequestReader()
         self._exchange: Exchange | None = None
         self._websocket: WebSocket | None = None
         self._requests = 0
-        self._eof = self._paused = self._busy = False
+        self._busy = False
         self._lingered = 0
         self._linger_until = 0.0
 
@@ -144,8 +140,7 @@ class Connection(asyncio.Protocol):
         if self._websocket is not None:
             self._websocket.connection_lost()
         self._reading.close()
-        self._writing.close()
-        self._writable.set()
+        super().connection_lost(None)
         self._reader.close()
         self._streams.connection_lost(None)  # else reader, writer and task hold one another
         if not self._lost.done():
@@ -266,16 +261,6 @@ class Connection(asyncio.Protocol):
         """Whether a response is this connection's last, because the server stops."""
         return self._connections.closing
 
-    def write(self, data: bytes) -> None:
-        """Write to the client; nothing once it is gone."""
-        if not self._transport.is_closing():
-            self._transport.write(data)
-
-    async def drain(self) -> None:
-        """Wait until the client has read enough to write more."""
-        if not self._writable.is_set():
-            await self._writable.wait()
-
     def body_taken(self) -> None:
         """The application has taken what there was of the body."""
         self._control_reading()
@@ -321,10 +306,6 @@ class Connection(asyncio.Protocol):
         head = self._reader.head
         return head.method if head else bytes(self._reader.received[:5]).strip()
 
-    def count_rejection(self, status: int | None, reason: str, detail: str) -> None:
-        """Count and log what the client did."""
-        self._connections.rejections.add(status, reason, detail, self._client[0] if self._client else None)
-
     def _end_idle(self) -> None:
         if self._reader.received:
             self.reject(Rejected(408, "head-timeout", f"No whole head came in {self._limits.keep_alive_seconds:g} s."))
@@ -358,7 +339,7 @@ class Connection(asyncio.Protocol):
             return
         self._stage = Stage.LINGERING
         self._reader.received.clear()
-        self._watch_writing()
+        self.watch_writing()
         if self._eof:
             self._transport.close()
             return
@@ -375,7 +356,7 @@ class Connection(asyncio.Protocol):
         else:
             self._reading.start(min(LINGER_SECONDS, left), self._transport.close)
 
-    # Backpressure
+    # Backpressure, beside `FlowControl`
 
     def _control_reading(self) -> None:
         """Read only as far ahead of the application as fits into the buffers."""
@@ -386,35 +367,8 @@ class Connection(asyncio.Protocol):
         if self._stage is Stage.BODY:
             self._wait_for_body()
 
-    def pause(self, pause: bool) -> None:
-        """Stop reading from the client, or go on."""
-        if pause is not self._paused and not self._eof and not self._transport.is_closing():
-            self._paused = pause
-            (self._transport.pause_reading if pause else self._transport.resume_reading)()
-
-    def pause_writing(self) -> None:
-        """Let the application wait: the client does not read as fast as it writes."""
-        self._writable.clear()
-        self._watch_writing()
-
     def resume_writing(self) -> None:
-        """Let the application write on."""
-        self._writable.set()
-        self._writing.stop()
+        """Go on with the application, or with the next request."""
+        super().resume_writing()
         if self._stage is Stage.HEAD:
             self._read()
-
-    def _watch_writing(self) -> None:
-        self._unwritten = self._transport.get_write_buffer_size()
-        if self._unwritten:
-            self._writing.start(self._limits.write_seconds, self._check_writing)
-
-    def _check_writing(self) -> None:
-        left = self._transport.get_write_buffer_size()
-        if left and left >= self._unwritten:
-            self.count_rejection(
-                None, "write-timeout", f"The client read nothing for {self._limits.write_seconds:g} s."
-            )
-            self._transport.abort()
-        else:
-            self._watch_writing()
