@@ -8,7 +8,8 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 from hello_service.serving.connections import Connections, Limits
 from hello_service.serving.http1 import Connection
@@ -147,6 +148,82 @@ class Client:
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
+
+
+class Memory(asyncio.Transport):
+    """A transport that keeps what is written.
+
+    Attributes:
+        unwritten: what it says that it could not write yet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.protocol: Any = SimpleNamespace(connection_lost=lambda _: None)
+        self.closing = self.ended = False
+        self.unwritten = 0
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.unwritten
+
+    def close(self) -> None:
+        if not self.closing:
+            self.closing = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+async def settle() -> None:
+    """Let everything run that can."""
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+def in_memory(
+    application: Application,
+    transport: Memory,
+    connections: Connections | None = None,
+    reader: asyncio.StreamReader | None = None,
+) -> asyncio.Task[None]:
+    """Serve `application` on `transport`."""
+
+    async def as_hypercorn_wraps_it(scope: Any, receive: Any, send: Any, *_: Any) -> None:
+        await application(scope, receive, send)
+
+    async def serve() -> None:
+        writer = cast("asyncio.StreamWriter", SimpleNamespace(transport=transport))
+        await Connection(
+            connections or Connections(),
+            app=as_hypercorn_wraps_it,
+            state={},
+            reader=reader or asyncio.StreamReader(),
+            writer=writer,
+        )
+
+    return asyncio.create_task(serve())
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ import asyncio
 import contextvars
 from collections.abc import Generator
 from enum import Enum, auto
-from typing import Any
+from typing import Any, cast
 
 from hello_service.serving.connections import Connections
 from hello_service.serving.exchange import Exchange
@@ -197,9 +197,6 @@ class Connection(FlowControl):
     def _begin(self, head: Head) -> None:
         """Serve the request whose head is complete."""
         self._reading.stop()
-        if self._connections.closed:
-            self.linger()
-            return
         if head.opens_websocket:
             self._begin_websocket(head)
             return
@@ -237,9 +234,7 @@ class Connection(FlowControl):
         task.add_done_callback(self._tasks.discard)
 
     def _take_body(self, data: bytes) -> None:
-        exchange = self._exchange
-        if exchange is None:
-            return
+        exchange = cast("Exchange", self._exchange)  # there is one as long as its body is read
         if data:
             exchange.feed(data)
         if self._reader.complete:
@@ -267,9 +262,8 @@ class Connection(FlowControl):
 
     def response_complete(self) -> None:
         """Go on to the next request, or end the connection."""
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            self._next(keep_alive=exchange.response.keep_alive and exchange.body_complete)
+        exchange, self._exchange = cast("Exchange", self._exchange), None
+        self._next(keep_alive=exchange.response.keep_alive and exchange.body_complete)
 
     def response_broken(self) -> None:
         """End the connection, so that the client does not take a part for the whole."""
@@ -279,9 +273,8 @@ class Connection(FlowControl):
     def respond_with_problem(self, status: int) -> None:
         """Respond in place of an application that did not."""
         self._exchange = None
-        if self._stage is not Stage.LOST:
-            self.write(problem(status, self._method))
-            self.linger()
+        self.write(problem(status, self._method))
+        self.linger()
 
     def _next(self, *, keep_alive: bool) -> None:
         if self._stage is not Stage.RESPONDING or not keep_alive or self.closing:

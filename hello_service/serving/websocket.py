@@ -13,7 +13,7 @@ import logging
 import re
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHeader
@@ -293,8 +293,8 @@ class WebSocket:
             self._close(CloseCode.SERVICE_RESTART, "the server is stopping")
 
     def _close(self, code: int, reason: str = "") -> None:
-        protocol = self._protocol
-        if protocol is None or self._gone is not None:
+        protocol = cast("ServerProtocol", self._protocol)
+        if self._gone is not None:
             return
         protocol.send_close(code, reason)
         self._flush()
@@ -302,9 +302,7 @@ class WebSocket:
         self._ending.start(CLOSING_SECONDS, self._wire.linger)
 
     def _ping(self) -> None:
-        protocol = self._protocol
-        if protocol is None or self._gone is not None:
-            return
+        protocol = cast("ServerProtocol", self._protocol)
         if self._pong_due and not self._paused:
             protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")
             self._flush()
@@ -319,6 +317,7 @@ class WebSocket:
         """No message comes any more, and none is sent."""
         if self._gone is None:
             self._gone = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
+            self._pinging.stop()
             self._changed.set()
 
     def _flush(self) -> None:

@@ -412,3 +412,22 @@ async def test_the_client_may_go_before_it_is_accepted() -> None:
         await until(lambda: bool(ended))
 
     assert ended[0]["code"] == 1006
+
+
+async def test_data_while_the_application_thinks_is_rejected() -> None:
+    """The client has to wait for the response (section 4.1)."""
+    begun, ended = asyncio.Event(), []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        begun.set()
+        ended.append((await receive())["code"])
+        await send({"type": "websocket.accept"})
+
+    async with connected(application) as client:
+        await client.send(handshake())
+        await begun.wait()
+        answer = await client.exchange(frame(1, b"early"))
+        await until(lambda: bool(ended))
+
+    assert (statuses(answer), ended) == ([400], [1006])

@@ -61,3 +61,21 @@ async def test_a_request_without_a_body_is_not_asked_for_it() -> None:
         answer = await client.exchange(get("/", "Expect: 100-continue", CLOSE))
 
     assert statuses(answer) == [200]
+
+
+async def test_a_body_is_not_asked_for_once_the_response_has_started() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send(head(LENGTH))
+        assert (await receive())["body"] == b"body"
+        await send(BODY)
+
+    async with connected(application) as client:
+        answer = await client.exchange(expecting(4) + b"body")
+        late = await client.rest()
+    async with connected(application) as client:
+        await client.send(expecting(4))
+        await asyncio.sleep(0.01)
+        silent = await client.exchange(b"body")
+
+    assert statuses(answer + late) == [200]
+    assert statuses(silent) == [200]

@@ -10,17 +10,22 @@ from wire import (
     BODY,
     LENGTH,
     Echo,
+    Memory,
     chunked,
     connected,
     get,
     head,
+    in_memory,
     post,
     read_body,
     read_gone,
     sending,
+    settle,
     statuses,
     until,
 )
+
+from hello_service.serving.connections import Connections, Limits
 
 CLOSE = "Connection: close"
 
@@ -130,15 +135,16 @@ async def test_a_client_that_sends_for_ever_is_cut_off(monkeypatch: pytest.Monke
             await client.send(b"a" * 100_000_000)
 
 
+@pytest.mark.parametrize("last", [b"", get("/", CLOSE)])
 @pytest.mark.parametrize("pieces", [1, 3])
-async def test_a_client_that_closed_its_side_gets_its_responses(pieces: int) -> None:
+async def test_a_client_that_closed_its_side_gets_its_responses(pieces: int, last: bytes) -> None:
     """As `nc -N` and old probes do."""
     async with connected(Echo()) as client:
-        await client.send(get("/a") * pieces)
+        await client.send(get("/a") * pieces + last)
         client.half_close()
         answer = await client.rest()
 
-    assert statuses(answer) == [200] * pieces
+    assert statuses(answer) == [200] * (pieces + bool(last))
 
 
 async def test_a_stream_that_has_begun_is_finished_for_a_client_that_closed_its_side() -> None:
@@ -309,3 +315,124 @@ async def test_a_client_that_has_every_byte_does_not_disturb_the_end() -> None:
         await until(lambda: len(events) == 2)
 
     assert events == [False, "http.disconnect"]
+
+
+async def test_a_stream_that_begins_in_time_is_finished_later() -> None:
+    go = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        await go.wait()
+        await send(BODY)
+
+    transport = Memory()
+    serving = in_memory(application, transport, Connections(Limits(half_close_seconds=0.02)))
+    await settle()
+    transport.protocol.data_received(get())
+    assert transport.protocol.eof_received()  # before the application has run
+    await asyncio.sleep(0.05)
+    go.set()
+    await serving
+
+    assert transport.written.endswith(b"hello\r\n0\r\n\r\n")
+
+
+async def test_a_malformed_body_ends_a_response_that_has_begun() -> None:
+    """There is no second response to it."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        await read_gone(receive)
+
+    async with connected(application) as client:
+        await client.send(chunked(b"1\r\na\r\n"))
+        begun = await client.until(b"\r\n\r\n")
+        answer = await client.exchange(b"nonsense\r\n")
+
+    assert (statuses(begun), answer) == ([200], b"")
+
+
+async def test_a_client_that_goes_while_the_end_waits_for_it_disturbs_nobody() -> None:
+    ended = []
+    transport = Memory()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        transport.protocol.pause_writing()
+        await send(head())
+        ended.append("never")
+
+    async def whole(scope: Any, receive: Any, send: Any) -> None:
+        transport.protocol.pause_writing()
+        await send(head())
+        await send(BODY)
+        ended.append((await receive())["type"])
+
+    async def short(scope: Any, receive: Any, send: Any) -> None:
+        transport.protocol.pause_writing()
+        await send(head((b"content-length", b"6")))
+        await send(BODY)
+
+    for served in (whole, short, application):
+        transport = Memory()
+        serving = in_memory(served, transport)
+        await settle()
+        transport.protocol.data_received(get())
+        await settle()
+        if served is application:
+            serving.cancel()
+        transport.close()
+        await asyncio.wait({serving})
+        await settle()
+
+    assert ended == ["http.disconnect"]
+
+
+async def test_requests_wait_while_the_client_does_not_read() -> None:
+    """Those that the server itself answers, too."""
+    transport = Memory()
+    serving = in_memory(Echo(), transport)
+    await settle()
+    transport.protocol.pause_writing()
+    transport.protocol.data_received(get("*", method="OPTIONS") * 3)
+    before = transport.written
+    transport.protocol.resume_writing()
+    transport.close()
+    await serving
+    transport.protocol.write(b"late")
+
+    assert (before, statuses(transport.written)) == (b"", [200] * 3)
+    assert b"late" not in transport.written
+
+
+async def test_a_client_that_reads_a_little_is_not_given_up() -> None:
+    transport, connections = Memory(), Connections(Limits(write_seconds=0.02))
+    serving = in_memory(Echo(), transport, connections)
+    await settle()
+    transport.unwritten = 5
+    transport.protocol.pause_writing()
+    for left in (4, 3, 2, 1):
+        transport.unwritten = left
+        await asyncio.sleep(0.01)
+    before = dict(connections.rejections.counts)
+    await serving  # it reads no more
+
+    assert (before, connections.rejections.counts) == ({}, {"write-timeout": 1})
+
+
+async def test_what_came_before_the_connection_was_taken_over_is_read() -> None:
+    transport, reader = Memory(), asyncio.StreamReader()
+    reader.feed_data(get("/", CLOSE))
+    serving = in_memory(Echo(), transport, reader=reader)
+    await settle()
+    transport.close()
+    await serving
+
+    assert statuses(transport.written) == [200]
+
+
+async def test_a_connection_that_is_gone_at_once_is_not_served() -> None:
+    transport, connections = Memory(), Connections()
+    transport.closing = True
+    await in_memory(Echo(), transport, connections)
+
+    assert connections.open == set()

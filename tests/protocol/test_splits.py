@@ -6,17 +6,13 @@ import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from drills.forms import REQUESTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import Echo, chunked, get, post
-
-from hello_service.serving.connections import Connections
-from hello_service.serving.http1 import Connection
+from wire import Echo, Memory, chunked, get, in_memory, post, settle
 
 DATE = re.compile(rb"date: [^\r]*\r\n")
 LARGE = 20_000
@@ -54,53 +50,6 @@ INPUTS = [
 ]
 
 
-class Memory(asyncio.Transport):
-    """A transport that keeps what is written."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.protocol: Any = SimpleNamespace(connection_lost=lambda _: None)
-        self.closing = self.ended = False
-
-    def get_protocol(self) -> Any:
-        return self.protocol
-
-    def set_protocol(self, protocol: Any) -> None:
-        self.protocol = protocol
-
-    def write(self, data: Any) -> None:
-        self.written += data
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def get_write_buffer_size(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        if not self.closing:
-            self.closing = True
-            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
-
-    abort = close
-
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
-
-
-async def settle() -> None:
-    """Let everything run that can."""
-    for _ in range(8):
-        await asyncio.sleep(0)
-
-
 async def deliver(pieces: Iterable[bytes], *, patient: bool) -> tuple[bytes, list[Any]]:
     """Return what a connection that gets `pieces`, and then the end, has written, and which requests it served.
 
@@ -108,14 +57,7 @@ async def deliver(pieces: Iterable[bytes], *, patient: bool) -> tuple[bytes, lis
     """
     echo, transport = Echo(), Memory()
 
-    async def application(scope: Any, receive: Any, send: Any, *_: Any) -> None:
-        await echo(scope, receive, send)
-
-    async def serve() -> None:
-        writer = cast("asyncio.StreamWriter", SimpleNamespace(transport=transport))
-        await Connection(Connections(), app=application, state={}, reader=asyncio.StreamReader(), writer=writer)
-
-    serving = asyncio.create_task(serve())
+    serving = in_memory(echo, transport)
     await settle()
     for piece in pieces:
         if not transport.closing:

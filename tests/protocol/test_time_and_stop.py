@@ -216,11 +216,12 @@ async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool, monkey
     """One that is in use has until it is idle."""
     monkeypatch.setattr("hello_service.serving.websocket.IDLE_SECONDS", 0.4)
     connections = Connections()
-    go = asyncio.Event()
+    begun, go = asyncio.Event(), asyncio.Event()
     ended: list[Any] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
+        begun.set()
         await go.wait()
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] == "websocket.receive":
@@ -229,7 +230,7 @@ async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool, monkey
 
     async with connected(application, connections) as client:
         await client.send(HANDSHAKE)
-        await until(lambda: bool(connections.open))
+        await begun.wait()
         if before_accept:
             connections.stop(0)
         go.set()
