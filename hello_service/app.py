@@ -3,48 +3,66 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from time import monotonic
 
 import structlog
 from quart import Quart
 from quart_schema import Info, QuartSchema
 
+from hello_service import contract
 from hello_service.api.faults import faults
 from hello_service.api.greetings import greeting
+from hello_service.api.info import ecs_task, info
 from hello_service.api.openapi import Described
 from hello_service.api.pages import pages
-from hello_service.api.probes import ecs_task, probes
+from hello_service.api.probes import probes
 from hello_service.api.relay import relay
-from hello_service.application import Application
 from hello_service.clients.upstream import Upstream
 from hello_service.middleware.in_flight import Lifecycle
+from hello_service.middleware.security_headers import SecurityHeaders
+from hello_service.middleware.websocket_bound import bound_websockets
 from hello_service.observability import environment, logs, trace_loss, tracing
 from hello_service.problems import answer_problems
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
+BARE_START = (
+    "Not started by `hello-service serve`: there is no drain and no deadline for a stop, no limit on request heads, idle "
+    "connections and WebSocket messages, and malformed requests are not rejected."
+)
 
-def create_app(settings: Settings | None = None, environ: Mapping[str, str] | None = None) -> Quart:
+
+def create_app(
+    settings: Settings | None = None,
+    environ: Mapping[str, str] | None = None,
+    broken: Mapping[str, Sequence[str]] | None = None,
+) -> Quart:
     """Return a fresh app, traced when this process was started under ddtrace-run.
 
     Args:
         settings: what the operator decided. None, as when Hypercorn calls this factory: read from `environ`, and
             logging is set up, too.
         environ: None: the process's own.
+        broken: what `contract.check()` returned, so that the parts it names are left out. None: checked here where
+            `settings` is None, too, else nothing is left out.
 
     Raises:
         SettingsError: when a variable of `environ` is not usable.
     """
     environ = os.environ if environ is None else environ
+    bare = settings is None
     if settings is None:
         settings = Settings.from_environment(environ)
         logs.configure(settings, tracing.log_ids)
+        broken = contract.check() if broken is None else broken
+    broken = broken or {}
 
-    app = Application(__name__)
+    app = Quart(__name__)
+    if "WebSocket bound" not in broken:
+        bound_websockets(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
-    app.config["BODY_TIMEOUT"] = app.config["RESPONSE_TIMEOUT"] = (
-        None  # of all of it; the server's are without progress
-    )
+    # These are for all of a body; the server's are for the time without progress.
+    app.config["BODY_TIMEOUT"] = app.config["RESPONSE_TIMEOUT"] = None
     app.url_map.merge_slashes = False  # //info is not /info
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
     app.extensions.update(
@@ -56,6 +74,7 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
             **trace_loss.current.status(),
         },
     )
+    SecurityHeaders(app)
     QuartSchema(
         app,
         info=Info("hello_service", settings.dd_version or "unset"),
@@ -65,7 +84,7 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
         scalar_ui_path=None,
     )
 
-    for blueprint in (pages, greeting, relay, probes, *([faults] if settings.faults else [])):
+    for blueprint in (pages, greeting, relay, probes, info, *([faults] if settings.faults else [])):
         app.register_blueprint(blueprint)
 
     answer_problems(app, tracing.trace_id)
@@ -76,12 +95,14 @@ def create_app(settings: Settings | None = None, environ: Mapping[str, str] | No
             app.extensions.update(upstream=upstream, ecs=await ecs_task(environ), started=monotonic())
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
-            for remark in environment.remarks(environ, settings):
-                log.warning(remark)
+            warnings = [" ".join(sentences) for sentences in broken.values()]
+            for warning in [*environment.remarks(environ, settings), *([BARE_START] if bare else []), *warnings]:
+                log.warning(warning)
             yield
 
     logs.log_requests(app, settings.probe_paths, tracing.log_ids)
     if settings.dd_trace_enabled and tracing.active():
         tracing.trace(app, settings.probe_paths, settings.dd_service)
-        trace_loss.watch()
+        if "trace loss" not in broken:
+            trace_loss.watch()
     return app

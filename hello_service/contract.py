@@ -22,12 +22,17 @@ class Name:
         path: `module:attribute` or `module:Class.attribute`. Several, separated by ` | `, are alternatives: one must
             be there, as where releases of a library differ.
         parameters: names of the leading parameters, in order, as this package passes them; empty: not checked.
-        uses: names that the code of the function must contain, such as the instance attributes that it sets.
+        uses: names and constants that the code of the function must contain, such as attributes that it sets.
+        alternative: what another supported release of the library has in its place.
     """
 
     path: str
     parameters: Sequence[str] = ()
     uses: Sequence[str] = ()
+    alternative: Name | None = None
+
+
+_QUART_0_22_QUEUE = Name("quart.asgi:ASGIWebsocketConnection.__init__", ("self", "app", "scope"), ("queue",))
 
 
 # By the part of this package that relies on them.
@@ -48,13 +53,71 @@ NAMES: Mapping[str, Sequence[Name]] = {
         Name("websockets.server:ServerProtocol.accept", ("self", "request")),
         Name("websockets.protocol:Protocol.fail", ("self", "code", "reason")),
     ),
+    "server": (
+        Name("hypercorn.asyncio:serve", ("app", "config")),
+        Name("hypercorn.asyncio.run:worker_serve", uses=("create_sockets", "insecure_sockets")),
+        Name("hypercorn.config:Config.create_sockets", ("self",)),
+        Name("hypercorn.config:Sockets.__init__", ("self", "secure_sockets", "insecure_sockets", "quic_sockets")),
+    ),
+    "trace loss": (
+        Name("ddtrace.internal.writer:NativeWriter._send_payload", ("self", "payload", "count")),
+        Name("ddtrace.internal.writer:NativeWriter._metrics_dist", ("self", "name", "count")),
+        Name("ddtrace.internal.writer.writer:NativeWriter._flush_single_payload", uses=("_send_payload",)),
+        Name(
+            "ddtrace.internal.writer.writer:NativeWriter._flush_queue_with_client",
+            uses=("_metrics_dist", "encoder.dropped.traces"),
+        ),
+        Name(
+            "ddtrace.internal.writer.writer:NativeWriter._write_with_client",
+            uses=("_metrics_dist", "buffer.dropped.traces"),
+        ),
+    ),
+    "WebSocket bound": (
+        Name("quart.app:Quart.asgi_websocket_class"),
+        Name("quart.asgi:ASGIWebsocketConnection.__call__", uses=("handle_messages",)),
+        Name(
+            "quart.asgi:ASGIWebsocketConnection.handle_messages",
+            ("self", "websocket", "receive", "websocket_task"),
+            ("buffer", "put"),
+            Name("quart.asgi:ASGIWebsocketConnection.handle_messages", ("self", "receive"), ("queue", "put")),
+        ),
+        Name("quart.wrappers:Websocket.buffer_class", alternative=_QUART_0_22_QUEUE),
+        Name("quart.wrappers:Websocket.__init__", uses=("buffer_class", "buffer"), alternative=_QUART_0_22_QUEUE),
+        Name("quart.wrappers.websocket:Buffer.__init__", ("self",), ("_queue",), _QUART_0_22_QUEUE),
+        Name("quart.wrappers.websocket:Buffer.put", uses=("_queue",), alternative=_QUART_0_22_QUEUE),
+        Name("quart.wrappers.websocket:Buffer.get", uses=("_queue",), alternative=_QUART_0_22_QUEUE),
+    ),
+    "doctor": (
+        Name("ddtrace._trace.tracer:Tracer.__init__", uses=("_span_aggregator",)),
+        Name("ddtrace._trace.processor:SpanAggregator.__init__", uses=("writer",)),
+        Name("ddtrace.internal.writer:NativeWriter.__init__", uses=("_api_version",)),
+        Name("ddtrace.internal.writer:NativeWriter.flush_queue", ("self", "raise_exc")),
+    ),
+    "local view": (
+        Name("ddapm_test_agent.agent:Agent.__init__", uses=("_requests",)),
+        Name("ddapm_test_agent.agent:Agent._traces_from_request", ("self", "req")),
+        Name("ddapm_test_agent.agent:pprint_trace"),
+        Name("ddapm_test_agent.agent:make_app", uses=("agent",)),
+        Name("ddapm_test_agent.agent:main", ("args", "app_factory")),
+    ),
 }
 
 # What is done without a part, and what to do about it.
 WITHOUT: Mapping[str, str] = {
     "http1": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
     "websocket": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
+    "server": "The service would not listen where HOST and PORT name, so it does not start. Install hypercorn 0.18.",
+    "trace loss": "Lost traces are not counted at /info. Install the locked version of ddtrace.",
+    "WebSocket bound": (
+        "A WebSocket client that sends faster than its handler reads can fill the memory. "
+        "Install the locked version of Quart."
+    ),
+    "doctor": "`hello-service doctor` can't send its test span. Install the locked version of ddtrace.",
+    "local view": "The local view can't take traces from its agent. Install the locked version of ddapm-test-agent.",
 }
+
+REQUIRED = frozenset({"server"})  # without one of these nothing can be served
+TOOLS = frozenset({"doctor", "local view"})  # a process that serves does without these, and may lack their libraries
 
 
 def broken(part: str) -> list[str]:
@@ -63,14 +126,16 @@ def broken(part: str) -> list[str]:
 
 
 def check() -> dict[str, list[str]]:
-    """Return `broken(part)` for each part that is broken, with the sentence of `WITHOUT` at its end."""
-    found = {part: broken(part) for part in NAMES}
+    """Return `broken(part)` for each part of serving that is broken, with the sentence of `WITHOUT` at its end."""
+    found = {part: broken(part) for part in NAMES if part not in TOOLS}
     return {part: [*sentences, WITHOUT[part]] for part, sentences in found.items() if sentences}
 
 
 def _complaint(name: Name) -> str | None:
     complaints = [_alternative(path, name) for path in name.path.split(" | ")]
-    return None if None in complaints else complaints[0]
+    if None in complaints or (name.alternative is not None and _complaint(name.alternative) is None):
+        return None
+    return complaints[0]
 
 
 def _alternative(path: str, name: Name) -> str | None:
@@ -87,12 +152,19 @@ def _alternative(path: str, name: Name) -> str | None:
         actual = list(inspect.signature(found).parameters)
         if actual[: len(name.parameters)] != list(name.parameters):
             return f"{path} takes ({', '.join(actual)}), expected ({', '.join(name.parameters)})."
-    used_names = _names(found.__code__) if name.uses else set()
-    missing = [used for used in name.uses if used not in used_names]
-    return f"{path} no longer uses {', '.join(missing)}." if missing else None
+    if name.uses:
+        found = inspect.unwrap(found)
+        if not inspect.isfunction(found):
+            return f"{path} is no function of Python any more."
+        code = found.__code__
+        inside = _inside(code)
+        missing = [used for used in name.uses if used not in inside]
+        if missing:
+            return f"{path} no longer uses {', '.join(missing)}."
+    return None
 
 
-def _names(code: CodeType) -> set[str]:
-    """Return every name in `code` and in the functions that it defines."""
-    inner = [_names(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
-    return {*code.co_names, *code.co_varnames}.union(*inner)
+def _inside(code: CodeType) -> set[Any]:
+    """Return every name and constant in `code` and in the functions that it defines."""
+    inner = [_inside(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
+    return {*code.co_names, *code.co_varnames, *code.co_consts}.union(*inner)

@@ -87,16 +87,6 @@ ROUTINE: Mapping[int, tuple[str, str]] = {
     505: ("version-not-supported", "This service speaks HTTP/1.1."),
 }
 
-# On every answer: no browser takes it for what it is not, keeps it, runs anything in it or shows it in a frame.
-SECURITY_HEADERS: Sequence[tuple[bytes, bytes]] = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (
-        b"content-security-policy",
-        b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ),
-)
-
 TraceId = Callable[[], str | None]
 
 

@@ -6,12 +6,21 @@ The environment is read once, at the command line, and the frozen result is pass
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Collection, Iterable, Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Secret,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+)
 
 MASK = "***"
 SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD", re.IGNORECASE)
@@ -31,7 +40,8 @@ def mask_credentials(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:  # not a URL at all: nothing of it can be trusted to be no secret
         return MASK
-    if not parts.netloc and "@" in url and parts.scheme != "unix":  # as in user:password@host
+    several = url.count("://") > 1
+    if "@" in url and (several or (not parts.netloc and parts.scheme != "unix")):  # as in user:password@host
         return MASK
     if "@" in parts.netloc:
         parts = parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}")
@@ -40,20 +50,24 @@ def mask_credentials(url: str) -> str:
     return urlunsplit(parts) if MASK in parts.netloc + parts.query else url
 
 
+def _is_http_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # its message may quote a password, and a port that is no number is found only when it is read
+        return False
+
+
 def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if not _is_http_url(value):
         raise ValueError("must be a URL like http://host:port/path")
     return value
 
 
 def _agent_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme == "unix" and parts.path:
-        return value
-    if parts.scheme in {"http", "https"} and parts.hostname:
-        return value
-    raise ValueError("must be http://host:port or unix:///path/to/socket")
+    if not _is_http_url(value) and not re.match("unix://[^/]*/", value):
+        raise ValueError("must be http://host:port or unix:///path/to/socket")
+    return value
 
 
 def _paths(value: object) -> object:
@@ -70,21 +84,13 @@ def _absolute(value: tuple[str, ...]) -> tuple[str, ...]:
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class _GivenEnvironment(EnvSettingsSource):
-    """The mapping that was passed in, in place of the process's own environment."""
+class Settings(BaseModel):
+    """What an operator decides. Field names are the variables' names in lower case.
 
-    def __init__(self, settings_cls: type[BaseSettings], environ: Mapping[str, str]) -> None:
-        self.environ = environ
-        super().__init__(settings_cls)
+    A field is a secret, and never shown, when its name holds KEY, SECRET, TOKEN or PASSWORD, or its type SecretStr.
+    """
 
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return {name.lower(): value for name, value in self.environ.items() if value != ""}
-
-
-class Settings(BaseSettings):
-    """What an operator decides. Field names are the variables' names in lower case."""
-
-    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str = Field("0.0.0.0", min_length=1, description="Address to listen on; `::` takes IPv6 and IPv4")  # noqa: S104 - in a container the address is not known before
     port: Port = Field(8080, description="Port to listen on; 0 takes a free one")
@@ -139,8 +145,11 @@ class Settings(BaseSettings):
     http_implementation: Literal["httptools", "hypercorn"] = Field(
         "httptools", description="What serves HTTP and WebSocket; `hypercorn`: Hypercorn's own classes, the way back"
     )
-    probe_paths: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_paths), AfterValidator(_absolute)] = Field(
+    probe_paths: Annotated[tuple[str, ...], BeforeValidator(_paths), AfterValidator(_absolute)] = Field(
         ("/health", "/ready"), description="Paths without span, stats and access-log line, separated by commas"
+    )
+    info_details: bool = Field(
+        False, description="Show settings, packages and ECS task at `/info` to every caller; `dev` sets it"
     )
     faults: bool = Field(False, description="Serve `/api/faults/...`, endpoints that fail on purpose")
     local_view_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
@@ -169,27 +178,17 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the interface of pydantic-settings
-        init_settings: PydanticBaseSettingsSource,
-        *_: PydanticBaseSettingsSource,
-        **__: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take values from arguments alone: what the process's environment holds never leaks in."""
-        return (init_settings,)
-
-    @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
         """Read and check `environ`. An empty variable counts as unset.
 
         Raises:
             SettingsError: naming every bad variable with its value and the reason, not the first only.
         """
+        given: dict[str, Any] = {name: value for name in cls.model_fields if (value := environ.get(name.upper()))}
         try:
-            return cls(**_GivenEnvironment(cls, environ)())
+            return cls(**given)
         except ValidationError as error:
-            lines = [_complaint(problem) for problem in error.errors()]
+            lines = [_complaint(problem, given, cls.secrets()) for problem in error.errors()]
             raise SettingsError("\n".join(lines)) from None
 
     @property
@@ -204,20 +203,48 @@ class Settings(BaseSettings):
         """Longest time from SIGTERM to the exit of the process; the task's `stopTimeout` must be larger."""
         return self.drain_seconds + self.graceful_seconds + CLOSING_SECONDS + self.flush_seconds
 
+    @classmethod
+    def secrets(cls) -> frozenset[str]:
+        """Return the names of the fields whose values must not be shown."""
+        named = {name for name in cls.model_fields if SECRET_NAME.search(name)}
+        return frozenset(named | {name for name, field in cls.model_fields.items() if _holds_secret(field.annotation)})
+
     def public(self) -> dict[str, Any]:
-        """Return the settings by variable name, as JSON values, with credentials masked: fit for a log or a page."""
-        shown: dict[str, Any] = {}
-        for name, value in self.model_dump(mode="json").items():
-            masked = mask_credentials(value) if isinstance(value, str) and name.endswith("_url") else value
-            shown[name.upper()] = masked
-        return shown
+        """Return the settings by variable name, as JSON values, with secrets masked: fit for a log or a page."""
+        secrets = self.secrets()
+        return {
+            name.upper(): MASK if name in secrets and value is not None else _without_credentials(value)
+            for name, value in self.model_dump(mode="json").items()
+        }
+
+    def __repr_args__(self) -> Iterable[tuple[str, Any]]:
+        """Show no secret where somebody logs the settings themselves."""
+        return self.public().items()
 
 
-def _complaint(problem: Mapping[str, Any]) -> str:
-    variable = str(problem["loc"][0]).upper()
-    value = str(problem["input"])
-    shown = MASK if SECRET_NAME.search(variable) else mask_credentials(value)
-    reason = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    if not reason.startswith("must"):
+def _holds_secret(annotation: object) -> bool:
+    kind = get_origin(annotation) or annotation
+    if isinstance(kind, type) and issubclass(kind, (Secret, SecretBytes, SecretStr)):
+        return True
+    return any(map(_holds_secret, get_args(annotation)))
+
+
+def _without_credentials(value: Any) -> Any:
+    """Return the JSON value `value` with the credentials of each URL in it masked."""
+    if isinstance(value, str):
+        return mask_credentials(value) if "://" in value else value
+    if isinstance(value, list):
+        return [_without_credentials(each) for each in value]
+    return value
+
+
+def _complaint(problem: Mapping[str, Any], given: Mapping[str, str], secrets: Collection[str]) -> str:
+    name = str(problem["loc"][0])
+    value = given.get(name, str(problem["input"]))
+    shown = MASK if name in secrets else mask_credentials(value)
+    reason = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").replace(value, shown)
+    if name in secrets and problem["type"] in {"value_error", "assertion_error"}:
+        reason = "must be a value that its check accepts"  # what a check raises may quote a part of the secret
+    elif not reason.startswith("must"):
         reason = f"must be {reason}"
-    return f"{variable}={shown!r}: {reason}"
+    return f"{name.upper()}={shown!r}: {reason}"

@@ -62,12 +62,15 @@ def judge(who: str, answer: Answer, case: Case) -> Finding:
     if differs := _differences(said, case):
         fix = "Ask with the environment that the server was started with"
         return warned(f"{who} is traced, with another {differs} than this environment says", fix)
-    return passed(f"{who} is traced by ddtrace {said.get('ddtrace')}")
+    return passed(f"{who} is traced" + (f" by ddtrace {said['ddtrace']}" if "ddtrace" in said else ""))
 
 
 def _differences(said: Mapping[str, Any], case: Case) -> str:
+    """Return what of tracing differs in a server; nothing where `/info` shows no details."""
+    if "agent" not in said:
+        return ""
     differing = []
-    if case.settings is not None and said.get("agent") != case.settings.agent_url:
+    if case.settings is not None and said["agent"] != case.settings.agent_url:
         differing.append("agent address")
     rules = case.environ.get("DD_TRACE_SAMPLING_RULES")
     if not rules and case.settings is not None and case.settings.dd_trace_sample_rate is not None:

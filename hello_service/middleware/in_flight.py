@@ -9,7 +9,7 @@ from typing import Any, cast
 from quart import Quart
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
-from hello_service.problems import MEDIA_TYPE, SECURITY_HEADERS, TraceId, document
+from hello_service.problems import MEDIA_TYPE, TraceId, document
 
 GOING_AWAY = 1012  # "service restart", IANA's WebSocket close codes
 
@@ -55,10 +55,8 @@ class Lifecycle:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                headers = [*message["headers"], *SECURITY_HEADERS]
                 if self.stopping and scope["http_version"] < "2":
-                    headers.append((b"connection", b"close"))
-                message["headers"] = headers
+                    message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
         if scope.get("path", "").startswith("//"):

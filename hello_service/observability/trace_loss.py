@@ -1,7 +1,7 @@
-"""What became of the traces that ddtrace's writer was given: how many were lost, and whether the agent takes any now.
+"""Counts traces that ddtrace's writer dropped or could not send.
 
-ddtrace says it to DogStatsD, or once a minute in its log; here `/info` says it, and the log when it begins and when it is
-over. The writer is known by name alone: a later ddtrace that has it no more is left alone, and nothing is counted.
+ddtrace reports them to DogStatsD, or once a minute in its log; here `/info` shows them, and the log when an outage begins
+and when it is over. contract.py has the names of the writer that this module relies on; without one nothing is counted.
 """
 
 from __future__ import annotations
@@ -9,15 +9,20 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
 from typing import Any
 
+DROPPED = {"buffer.dropped.traces", "encoder.dropped.traces"}
 
-class Delivery:
-    """What is known of it.
+
+class TraceLossMonitor:
+    """Watches the writer. What it does can't raise into ddtrace, whatever arguments the writer passes.
 
     Attributes:
-        lost: how many traces were made and will never arrive; None where it can't be counted.
-        error: why the agent takes none now; None while it does.
+        lost: how many traces were made and will never arrive; None where they can't be counted.
+        error: why the agent takes no traces now; None while it does.
     """
 
     lost: int | None = None
@@ -28,49 +33,72 @@ class Delivery:
         self._log = logging.getLogger(__name__)
 
     def watch(self, writer: Any) -> None:
-        """Count what the class `writer` sends and drops. Once is enough."""
+        """Count what the class `writer` sends and drops. Calling it once is enough."""
         send, report = getattr(writer, "_send_payload", None), getattr(writer, "_metrics_dist", None)
         if send is None or report is None or self.lost is not None:
             return
-        self.lost = 0
 
-        def send_payload(of: Any, payload: bytes, count: int, *args: Any) -> None:
+        @wraps(send)
+        def send_payload(*args: Any, **kwargs: Any) -> Any:
             try:
-                send(of, payload, count, *args)
+                result = send(*args, **kwargs)
             except Exception as error:
-                self._lose(count)
-                if self.error is None:
-                    self._log.warning("the agent takes no traces: %.200s", error)
-                self.error = str(error)[:200]
+                self._note(self._failed, error, *args[2:3], **kwargs)
                 raise
-            if self.error is not None:
-                self._log.warning("the agent takes traces again, %s were lost", self.lost)
-            self.error = None
+            self._note(self._succeeded)
+            return result
 
-        def metrics_dist(of: Any, name: str, count: int = 1, tags: list[str] | None = None) -> None:
-            if name in {"buffer.dropped.traces", "encoder.dropped.traces"}:
-                self._lose(count)
-            report(of, name, count, tags)
+        @wraps(report)
+        def metrics_dist(*args: Any, **kwargs: Any) -> Any:
+            self._note(self._reported, *args[1:], **kwargs)
+            return report(*args, **kwargs)
 
-        writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - ddtrace has no hook for it
-        said = logging.getLogger(writer.__module__)
-        said.addFilter(lambda record: not str(record.msg).startswith("failed to send, dropping"))
+        try:
+            writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - ddtrace has no hook
+        except (AttributeError, TypeError):  # a class of native code
+            return
+        self.lost = 0
+        logging.getLogger(writer.__module__).addFilter(_is_new)
+
+    def _note(self, note: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        with suppress(Exception):
+            note(*args, **kwargs)
+
+    def _failed(self, error: Exception, count: int = 1, **_: Any) -> None:
+        begins, self.error = self.error is None, str(error)[:200]
+        self._lose(count)
+        if begins:
+            self._log.warning("the agent takes no traces: %s", self.error)
+
+    def _succeeded(self) -> None:
+        ends, self.error = self.error is not None, None
+        if ends:
+            self._log.warning("the agent takes traces again, %s were lost", self.lost)
+
+    def _reported(self, name: str, count: int = 1, *_: Any, **__: Any) -> None:
+        if name in DROPPED:
+            self._lose(count)
 
     def _lose(self, count: int) -> None:
         with self._lock:
             self.lost = (self.lost or 0) + count
 
     def status(self) -> dict[str, Any]:
-        """Return what `/info` says of it."""
+        """Return what `/info` shows of it."""
         return {"agent_error": self.error, "traces_lost": self.lost}
 
     def end(self) -> None:
-        """Say what was lost where nothing can be sent any more."""
+        """Log what was lost where nothing can be sent any more."""
         if self.error is not None:
             self._log.warning("the agent took no traces to the end, %s were lost", self.lost)
 
 
-current = Delivery()  # a process has one writer
+def _is_new(record: logging.LogRecord) -> bool:
+    """Whether ddtrace's log line is no repetition of what the monitor has logged."""
+    return not (isinstance(record.msg, str) and record.msg.startswith("failed to send, dropping"))
+
+
+current = TraceLossMonitor()  # a process has one writer
 
 
 def watch() -> None:

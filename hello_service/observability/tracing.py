@@ -45,6 +45,8 @@ from ddtrace.internal.schema.span_attribute_schema import SpanDirection
 from ddtrace.trace import Span, tracer
 from quart import Quart, has_request_context, has_websocket_context, request, websocket
 from quart.signals import got_request_exception, got_websocket_exception, request_started, websocket_started
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -252,6 +254,7 @@ class _Served(ABC):
         span = span or self.span
         if error is not None:
             span.set_exc_info(type(error), error, error.__traceback__)
+            _describe_abort(span, error)
         if not self.decided:
             span.set_tag("manual.keep")
 
@@ -477,6 +480,19 @@ def _mark_unanswered(_error: Exception, span: Span) -> None:
     """An exception left Quart: the server answers 500, unless a response had begun, whose status stays the truth."""
     if span.get_tag("http.status_code") is None:
         span.set_tag("http.status_code", "500")
+
+
+def _describe_abort(span: Span, error: BaseException) -> None:
+    """Describe `abort(response)` by the status of that response: the text of the exception itself has none, or another."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if not isinstance(error, HTTPException) or status is None:
+        return
+    message = f"{status} {HTTP_STATUS_CODES.get(status, '')}".rstrip()
+    if error.description and error.description != type(error).description:
+        message = f"{message}: {error.description}"
+    stack = (span.get_tag("error.stack") or "").replace(str(error), message)
+    span.set_tag("error.message", message)
+    span.set_tag("error.stack", stack)
 
 
 def _sampling_priority(span: Span) -> int:

@@ -9,7 +9,8 @@ from email.utils import formatdate
 from http import HTTPStatus
 from time import time
 
-from hello_service.problems import MEDIA_TYPE, ROUTINE, SECURITY_HEADERS, document
+from hello_service.middleware.security_headers import SECURITY_HEADERS
+from hello_service.problems import HTTP_ERRORS, MEDIA_TYPE, document
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 HEADER_LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\r\n\0]*\r\n)*")
@@ -155,7 +156,7 @@ def date_line() -> bytes:
 
 def problem(status: int, method: bytes, headers: Headers = (), code: str | None = None) -> bytes:
     """Return a whole response that ends its connection, with a problem (RFC 9457) in it."""
-    usual, detail = ROUTINE[status]
+    usual, detail = HTTP_ERRORS[status]
     body = json.dumps(document(status, code or usual, detail)).encode()
     response = Response(method, "1.1", keep_alive=False)
     fields = [

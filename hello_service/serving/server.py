@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -50,6 +50,10 @@ def main() -> None:
 
 def run(environ: Mapping[str, str]) -> int:
     """Serve until a signal says stop; return the exit code: 0, or 1 when the service could not start."""
+    broken = contract.check()
+    if unusable := [" ".join(sentences) for part, sentences in broken.items() if part in contract.REQUIRED]:
+        sys.stderr.write("\n".join(unusable) + "\n")
+        return EXIT_USAGE
     try:
         settings = Settings.from_environment(environ)
         listener = listen(settings)
@@ -57,7 +61,7 @@ def run(environ: Mapping[str, str]) -> int:
         sys.stderr.write(f"{error}\n")
         return EXIT_USAGE
     logs.configure(settings, tracing.log_ids)
-    server = Server(settings, listener, environ)
+    server = Server(settings, listener, environ, broken)
     gc.freeze()  # what is there now stays, and need not be looked through again and again
     gc.set_threshold(*COLLECT)
     asyncio.run(server.serve())
@@ -134,10 +138,17 @@ def tcp_server(*arguments: Any) -> Any:
 class Server:
     """One process that serves on `listener` until it is told to stop."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        environ: Mapping[str, str],
+        broken: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.settings = settings
         self.listener = listener
-        self.app = create_app(settings, environ)
+        self.broken = broken or {}
+        self.app = create_app(settings, environ, self.broken)
         self.lifecycle = self.app.extensions["lifecycle"]
         self.log = structlog.stdlib.get_logger("hello_service.serving.server")
         self.connections = Connections(_limits(settings))
@@ -186,12 +197,8 @@ class Server:
         self._stop.set()
 
     def _config(self) -> ServerConfig:
-        own = self.settings.http_implementation == "httptools"
-        if own and (complaints := [*contract.broken("http1"), *contract.broken("websocket")]):
-            self.log.warning(
-                "Hypercorn's own classes serve HTTP", reason=" ".join(complaints), remedy=contract.WITHOUT["http1"]
-            )
-            own = False
+        # `create_app` warns of a part that is left out.
+        own = self.settings.http_implementation == "httptools" and self.broken.keys().isdisjoint({"http1", "websocket"})
         config = ServerConfig(self.listener, self.connections if own else None)
         config.backlog = BACKLOG
         config.errorlog = logging.getLogger("hypercorn.error")

@@ -49,6 +49,7 @@ async def _disconnect(batches: int) -> str:
     gone = batches * AT_ONCE
     assert left == (0, 0, 200), f"in flight, at the upstream, status afterwards: {left}"
     assert tagged == gone, f"{tagged} of {gone} spans say that the client went away"
+    assert cancelled == gone * 3 // 5, f"{cancelled} of {gone * 3 // 5} outbound calls were cancelled"
     assert grown < 20, f"{grown:.0f} MiB more"
     return (
         f"{gone} went away: {tagged} spans say so, {cancelled} outbound calls were cancelled; left are 0 requests, 0 outbound "

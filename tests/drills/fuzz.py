@@ -161,6 +161,7 @@ def trace_headers(size: Size) -> str:
             spans = _by_number(agent, len(batch))
             continued += sum(_linked(headers, spans[number]) for number, headers in enumerate(batch))
         assert running.stop() == 0
+    assert 0 < continued < len(cases), continued
     return f"{len(cases)} sets of headers, all 200: {continued} contexts continued, {len(cases) - continued} new traces"
 
 

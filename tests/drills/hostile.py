@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ T = TypeVar("T")
 PATIENCE = 20.0  # seconds; longer than anything here may take on a busy machine
 KEEP_ALIVE = 3.0
 LEAST_MORE_MIB = 30
+FLOOD_BYTES = 120_000_000
+SILENCE = 5.0
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
@@ -122,14 +125,27 @@ async def dripping(url: str) -> float:
     return perf_counter() - began
 
 
-async def flooding(url: str) -> None:
-    """Send greetings to answer as long as they are taken, and read no answer."""
-    wire = await opened(url)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(3):
-            while True:
-                await wire.send(frame(1, b"a" * 150) * 300)
-    wire.writer.transport.abort()
+async def flooding(url: str) -> int:
+    """Send names to a WebSocket, small and large, and read no greeting; return how many bytes were taken.
+
+    It goes on until `FLOOD_BYTES` are gone, or nothing was taken for some seconds: more than the memory may grow, so that
+    a service that reads ahead without a bound is found. What the small ones are answered fills the way back.
+    """
+    address = urlsplit(url)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (address.hostname, address.port))
+        await loop.sock_sendall(client, handshake())
+        assert await loop.sock_recv(client, 12) == b"HTTP/1.1 101"
+        chunk, taken = frame(1, b"a" * 200) * 50 + frame(1, b"a" * 60_000), 0
+        with suppress(TimeoutError):
+            while taken < FLOOD_BYTES:
+                async with asyncio.timeout(SILENCE):
+                    await loop.sock_sendall(client, chunk)
+                taken += len(chunk)
+        return taken
 
 
 class Others:
@@ -208,7 +224,8 @@ def hostile_clients(size: Size) -> str:
         asking = asyncio.create_task(others.ask(url))
         drips = asyncio.gather(*(dripping(url) for _ in range(slow)))
         await at_once(8, jobs * rounds)
-        await asyncio.gather(*(flooding(url) for _ in range(size.of(2, 5))))
+        taken = await asyncio.gather(*(flooding(url) for _ in range(size.of(1, 3))))
+        assert max(taken) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
         cut = await drips
         asking.cancel()
         return cut, len(jobs) * rounds

@@ -130,6 +130,7 @@ async def _rolling_restarts(restarts: int) -> str:
     lost = set(answers.spans) - agent.spans
     codes = [code for member in members for code in member.codes]
     asked = len(answers.spans) + len(answers.failures)
+    assert asked > RATE * seconds / 2, f"{asked} requests in {seconds:.0f} s show nothing"
     assert not answers.failures, f"{len(answers.failures)} of {asked} failed: {answers.failures[:5]}"
     assert not lost, f"{len(lost)} of {asked} traces lost"
     assert codes == [0] * (restarts + 2), codes

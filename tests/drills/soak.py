@@ -97,6 +97,7 @@ async def soaked(seconds: float, size: Size) -> str:
     )
     grown = last[0] - middle[0]
     rate = asked / seconds
+    assert rate > capacity * SHARE / 2, f"{rate:.0f} requests/s show nothing"
     assert not failures, f"{len(failures)} of {asked} failed: {failures[:5]}"
     assert not missing, f"{len(missing)} of {asked} traces are missing"
     assert code == 0

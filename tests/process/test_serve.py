@@ -13,8 +13,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import BIN, SERVE, clean_environment, eventually, service, started
+from running import BIN, SERVE, Running, clean_environment, eventually, service, started
 from websockets.sync.client import connect
+
+from hello_service import contract
 
 NO_AGENT = "http://127.0.0.1:1"
 
@@ -51,6 +53,55 @@ def test_every_bad_variable_stops_the_start() -> None:
         "PORT='x': must be a valid integer, unable to parse string as an integer",
         "DD_TRACE_SAMPLE_RATE='half': must be a valid number, unable to parse string as a number",
     ]
+
+
+def warnings(running: Running, begin: str) -> list[str]:
+    """Return the warnings that begin so."""
+    return [line["event"] for line in running.log if line["level"] == "warning" and line["event"].startswith(begin)]
+
+
+BARE = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "--bind", "127.0.0.1:0", "hello_service.app:create_app()"]
+
+
+@pytest.mark.parametrize(("command", "count"), [(SERVE, 0), (BARE, 1)])
+def test_a_start_without_serve_logs_what_is_missing(command: list[str], count: int) -> None:
+    with service(NO_AGENT, {"LOG_FORMAT": "json"}, command) as running:
+        status = httpx.get(f"{running.url}/api/hello").status_code
+        logged = warnings(running, "Not started by `hello-service serve`: there is no drain")
+
+    assert status == 200
+    assert len(logged) == count
+
+
+RENAMED_CLASS = "from quart import Quart as Q; Q.renamed = Q.asgi_websocket_class; del Q.asgi_websocket_class"
+RENAMED_PARAMETER = (
+    "from ddtrace.internal.writer import NativeWriter as W; code = W._metrics_dist.__code__; "
+    "W._metrics_dist.__code__ = code.replace(co_varnames=('self', 'renamed', *code.co_varnames[2:]))"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "rename", "part", "complaint"),
+    [
+        (SERVE, RENAMED_CLASS, "WebSocket bound", "quart.app:Quart.asgi_websocket_class is missing"),
+        (BARE, RENAMED_CLASS, "WebSocket bound", "quart.app:Quart.asgi_websocket_class is missing"),
+        (SERVE, RENAMED_PARAMETER, "trace loss", "ddtrace.internal.writer:NativeWriter._metrics_dist takes"),
+    ],
+)
+def test_a_renamed_private_name_is_one_warning(
+    tmp_path: Path, command: list[str], rename: str, part: str, complaint: str
+) -> None:
+    """The service starts without the part that relies on the name."""
+    (tmp_path / "sitecustomize.py").write_text(rename)
+    with service(NO_AGENT, {"LOG_FORMAT": "json", "PYTHONPATH": str(tmp_path)}, command) as running:
+        status = httpx.get(f"{running.url}/api/hello").status_code
+        lost = httpx.get(f"{running.url}/info").json()["tracing"]["traces_lost"]
+        logged = warnings(running, complaint)
+
+    assert status == 200
+    assert len(logged) == 1
+    assert logged[0].endswith(contract.WITHOUT[part])
+    assert (lost is None) == (part == "trace loss")
 
 
 @pytest.mark.parametrize("variable", ["PORT", "DD_TRACE_SAMPLE_RATE"])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from fake_http import fake_http
 from fake_upstream import fake_upstream
-from quart import Quart
+from quart import Quart, Response
+from quart.testing import WebsocketResponseError as _RejectedWebsocket
 from quart.typing import TestClientProtocol as _Client
-from werkzeug.exceptions import Unauthorized
+from werkzeug.exceptions import HTTPException, Unauthorized
 
 from hello_service.app import create_app
 from hello_service.problems import MEDIA_TYPE
@@ -120,6 +121,15 @@ async def test_an_unknown_route_is_404(client: _Client) -> None:
     assert problem(answer, await answer.get_json(force=True)) == (404, "not-found")
 
 
+SECURITY = {
+    "X-Content-Type-Options": ["nosniff"],
+    "Cache-Control": ["no-store"],
+    "Content-Security-Policy": [
+        "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ],
+}
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/api/hello", "/health", "/nope", "/api/faults/error", "/api/hello/stream"]
 )
@@ -127,9 +137,36 @@ async def test_every_answer_tells_browsers_what_not_to_do(client: _Client, path:
     """Whether it succeeds or fails."""
     headers = (await client.get(path)).headers
 
-    assert headers["X-Content-Type-Options"] == "nosniff"
-    assert headers["Cache-Control"] == "no-store"
-    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert {name: headers.getlist(name) for name in SECURITY} == SECURITY
+
+
+@pytest.mark.parametrize("name", SECURITY)
+@pytest.mark.parametrize("spelled", [str.title, str.lower, str.upper])
+async def test_a_handler_overrides_a_security_header(client: _Client, name: str, spelled: Callable[[str], str]) -> None:
+    """Its own header stands alone, and the others are as ever; an error handler may do so, too."""
+    app: Quart = client.app
+
+    @app.get("/own")
+    async def own() -> tuple[str, dict[str, str]]:
+        return "here", {spelled(name): "mine"}
+
+    @app.get("/refused")
+    async def refused() -> str:
+        raise HTTPException(response=Response("no", 403, {spelled(name): "mine"}))
+
+    for path in ("/own", "/refused"):
+        headers = (await client.get(path)).headers
+        assert {each: headers.getlist(each) for each in SECURITY} == {**SECURITY, name: ["mine"]}
+
+
+async def test_a_websocket_that_is_refused_has_the_security_headers(client: _Client) -> None:
+    """It is a response of HTTP."""
+    async with client.websocket("/nope") as socket:
+        with pytest.raises(_RejectedWebsocket) as rejected:
+            await socket.receive()
+
+    headers = rejected.value.response.headers
+    assert {name: headers.getlist(name) for name in SECURITY} == SECURITY
 
 
 async def test_a_wrong_method_is_405_and_names_the_right_ones(client: _Client) -> None:
@@ -225,9 +262,50 @@ async def test_probes_say_alive_and_ready(client: _Client) -> None:
     assert (before.status_code, after.status_code, alive.status_code) == (200, 503, 200)
 
 
+async def info_for(client: _Client, host: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return what `/info` shows a caller who connects from `host`."""
+    answer = await client.get("/info", headers=headers, scope_base={"client": (host, 50000)})
+    document: dict[str, Any] = await answer.get_json()
+    return document
+
+
+PUBLIC: dict[str, Any] = {
+    "service": "hello-service",
+    "env": None,
+    "version": None,
+    "tracing": {"active": False, "reason": "not started under ddtrace-run", "traces_lost": None},
+}
+
+
+@pytest.mark.parametrize("host", ["10.0.0.7", "203.0.113.9", "2001:db8::1", "::ffff:10.0.0.7", "", "/run/socket"])
+async def test_info_shows_no_details_to_anyone(client: _Client, host: str) -> None:
+    assert await info_for(client, host) == PUBLIC
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Forwarded", "X-Forwarded-For", "x-forwarded-proto", "X-FORWARDED-ANYTHING", "X-Forwarded", "X-Real-IP", "Via"],
+)
+async def test_info_shows_no_details_through_a_proxy_on_this_host(client: _Client, name: str) -> None:
+    assert await info_for(client, "127.0.0.1", {name: ""}) == PUBLIC
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+async def test_info_shows_details_to_a_caller_on_this_host(client: _Client, host: str) -> None:
+    info = await info_for(client, host, {"X-Request-Id": "1"})
+
+    assert info.keys() > PUBLIC.keys()
+    assert info["tracing"].keys() > PUBLIC["tracing"].keys()
+
+
+async def test_info_shows_details_to_anyone_where_the_operator_wants_it() -> None:
+    async for client in serving(Settings(info_details=True)):
+        assert (await info_for(client, "203.0.113.9", {"Via": "1.1 proxy"}))["settings"]["INFO_DETAILS"] is True
+
+
 async def test_info_tells_what_runs_here(client: _Client) -> None:
     """Versions, tracing and settings; outside of ECS no task."""
-    info = await (await client.get("/info")).get_json()
+    info = await info_for(client, "127.0.0.1")
 
     assert info["service"] == "hello-service"
     assert set(info["packages"]) == {"quart", "hypercorn", "ddtrace", "httpx"}
@@ -306,6 +384,15 @@ async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, 
             assert problem(answer, await answer.get_json(force=True)) == expected
 
 
+@pytest.mark.parametrize(("limit", "status"), [(14, 200), (13, 502)])
+async def test_a_response_of_exactly_the_largest_size_is_relayed(limit: int, status: int) -> None:
+    async with fake_upstream() as fake:
+        settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)  # it has 14 bytes
+        async for client in serving(settings):
+            answer = await client.get("/api/relay?count=1")
+            assert answer.status_code == status
+
+
 async def test_a_saturated_relay_says_when_to_come_back() -> None:
     """503 with Retry-After: by then the calls of now are over."""
     async with fake_upstream() as fake:
@@ -352,7 +439,7 @@ def metadata() -> Iterator[str]:
 async def test_info_names_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What ECS says of it, and nothing besides; a proxy is not asked."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    app = create_app(Settings(), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v4/1"})
+    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v4/1"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 
@@ -368,7 +455,7 @@ async def test_info_names_the_ecs_task(metadata: str, monkeypatch: pytest.Monkey
 
 async def test_info_says_where_ecs_does_not_answer(metadata: str) -> None:
     """The service starts all the same."""
-    app = create_app(Settings(), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v3"})
+    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v3"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 

@@ -1,366 +1,399 @@
-"""The rules for a task definition: each finds the file that breaks it alone, and a file without a mistake passes all."""
+"""The rules of deploy/check.py: each finds the definition that breaks it, and nothing else in it is reported."""
 
 from __future__ import annotations
 
-import copy
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+import re
 
-import check
 import pytest
-from moto.server import ThreadedMotoServer
-from running import BIN, ROOT, clean_environment
-
-SHIPPED = ROOT / "deploy" / "task-definition.json"
-CHECK = [sys.executable, str(ROOT / "deploy" / "check.py")]
-NAMES = {"DD_SERVICE": "hello", "DD_ENV": "prod", "DD_VERSION": "1.0.0"}
-SECRET = "arn:aws:secretsmanager:eu-west-1:111122223333:secret:datadog-AbCdEf"
-
-GOOD: dict[str, Any] = {
-    "family": "hello",
-    "requiresCompatibilities": ["FARGATE"],
-    "networkMode": "awsvpc",
-    "cpu": "512",
-    "memory": "1024",
-    "executionRoleArn": "arn:aws:iam::111122223333:role/execution",
-    "containerDefinitions": [
-        {
-            "name": "service",
-            "image": "111122223333.dkr.ecr.eu-west-1.amazonaws.com/hello:1.0.0",
-            "essential": True,
-            "memory": 512,
-            "stopTimeout": 60,
-            "portMappings": [{"containerPort": 8080, "protocol": "tcp"}],
-            "environment": [{"name": name, "value": value} for name, value in NAMES.items()],
-            "dockerLabels": {
-                "com.datadoghq.tags.service": "hello",
-                "com.datadoghq.tags.env": "prod",
-                "com.datadoghq.tags.version": "1.0.0",
-            },
-            "dependsOn": [{"containerName": "datadog-agent", "condition": "HEALTHY"}],
-            "healthCheck": {"command": ["CMD", "python", "-c", "import hello"]},
-            "linuxParameters": {"capabilities": {"drop": ["ALL"]}},
-        },
-        {
-            "name": "datadog-agent",
-            "image": "public.ecr.aws/datadog/agent:7.60.0",
-            "essential": False,
-            "memory": 512,
-            "environment": [{"name": "ECS_FARGATE", "value": "true"}],
-            "secrets": [{"name": "DD_API_KEY", "valueFrom": f"{SECRET}:DD_API_KEY::"}],
-            "healthCheck": {"command": ["CMD-SHELL", "agent health"]},
-        },
-    ],
-}
-
-
-class Parts(NamedTuple):
-    """A task definition, and two of its containers."""
-
-    task: dict[str, Any]
-    service: dict[str, Any]
-    agent: dict[str, Any]
-
-
-Break = Callable[[Parts], object]
-
-
-def variable(name: str, value: str) -> dict[str, str]:
-    return {"name": name, "value": value}
-
-
-def extra(task: dict[str, Any], **container: Any) -> None:
-    """Add a container that is not essential, and so no service."""
-    task["containerDefinitions"].append({"name": "extra", "image": "busybox:1.36", "essential": False, **container})
-
-
-def no_agent(parts: Parts) -> None:
-    del parts.task["containerDefinitions"][1], parts.service["dependsOn"]
-
-
-def twice_extra(parts: Parts) -> None:
-    extra(parts.task)
-    extra(parts.task)
-
-
-# number of the rule, how the file breaks it, a part of the sentence
-BROKEN: tuple[tuple[int, Break, str], ...] = (
-    (1, no_agent, "no container is a Datadog Agent"),
-    (2, lambda p: p.service["environment"].append(variable("DD_AGENT_HOST", "datadog-agent")), "DD_AGENT_HOST is not"),
-    (
-        2,
-        lambda p: p.service["environment"].append(variable("DD_TRACE_AGENT_URL", "http://agent:8126")),
-        "AGENT_URL is not",
-    ),
-    (2, lambda p: p.service["environment"].append(variable("DD_TRACE_AGENT_PORT", "8125")), "not the agent's 8126"),
-    (3, lambda p: p.agent.update(environment=[]), "ECS_FARGATE is not true"),
-    (3, lambda p: p.agent["environment"].append(variable("DD_ECS_FARGATE", "true")), "misspelling"),
-    (4, lambda p: p.agent.pop("secrets"), "the agent has no DD_API_KEY"),
-    (4, lambda p: p.service["environment"].append(variable("DD_API_KEY", "0" * 32)), "stands in the open"),
-    (5, lambda p: p.agent["secrets"][0].update(valueFrom="datadog"), "DD_API_KEY does not come from an ARN"),
-    (
-        5,
-        lambda p: p.agent["secrets"][0].update(valueFrom=f"{SECRET}:DD_API_KEY"),
-        "not come from an ARN of the right form",
-    ),
-    (6, lambda p: p.service.pop("dockerLabels"), "com.datadoghq.tags.service does not say what DD_SERVICE says"),
-    (6, lambda p: p.service["dockerLabels"].update({"com.datadoghq.tags.env": "test"}), "tags.env does not say"),
-    (6, lambda p: p.service["environment"].pop(), "DD_VERSION is not set"),
-    (7, lambda p: p.service["healthCheck"].update(command=["CMD-SHELL", "curl -f localhost || exit 1"]), "needs curl"),
-    (7, lambda p: p.service["healthCheck"].update(command=["CMD", "wget", "-q", "localhost"]), "needs wget"),
-    (
-        8,
-        lambda p: p.service["dependsOn"].append({"containerName": "db", "condition": "START"}),
-        "names db, which is no",
-    ),
-    (8, lambda p: p.agent.update(dependsOn=[{"containerName": "datadog-agent", "condition": "START"}]), "itself"),
-    (9, lambda p: p.agent.pop("healthCheck"), "datadog-agent to be HEALTHY, which has no health check"),
-    (9, lambda p: p.agent.update(dependsOn=[{"containerName": "service", "condition": "SUCCESS"}]), "service to end"),
-    (10, lambda p: p.service.pop("dependsOn"), "service: does not depend on the agent"),
-    (11, lambda p: p.service.update(stopTimeout=121), "stopTimeout is over Fargate's 120 s"),
-    (12, lambda p: p.service.pop("stopTimeout"), "stopTimeout 30 s (it is not set) is not above the shutdown's 33 s"),
-    (12, lambda p: p.service["environment"].append(variable("DRAIN_SECONDS", "40")), "not above the shutdown's 68 s"),
-    (12, lambda p: p.service["environment"].append(variable("DRAIN_SECONDS", "long")), "DRAIN_SECONDS='long'"),
-    (13, lambda p: p.agent.update(memory=256), "the agent's memory is under 512 MiB"),
-    (14, lambda p: p.service.update(memory=768), "reserve 1280 MiB together, and the task has 1024"),
-    (14, lambda p: p.service.update(memory=2048, memoryReservation=256), "its memory of 2048 MiB is more than"),
-    (15, lambda p: p.task.pop("executionRoleArn"), "datadog-agent: needs an execution role for secrets"),
-    (16, lambda p: p.service.update(privileged=True), "service: privileged is not for Fargate"),
-    (16, lambda p: p.agent.update(linuxParameters={"sharedMemorySize": 64}), "sharedMemorySize is not for Fargate"),
-    (17, lambda p: p.service["linuxParameters"]["capabilities"].update(add=["NET_ADMIN"]), "capabilities NET_ADMIN"),
-    (18, twice_extra, "2 containers are called extra"),
-    (19, lambda p: p.agent.update(image="public.ecr.aws/datadog/agent:latest"), "datadog-agent: the image's tag may"),
-    (19, lambda p: p.agent.update(image="gcr.io/datadoghq/agent:7"), "datadog-agent: the image's tag may change"),
-    (19, lambda p: p.agent.update(image="datadog/agent:latest-jmx"), "datadog-agent: the image's tag may change"),
-    (19, lambda p: p.service.update(image="localhost:5000/hello"), "service: the image's tag may change"),
-    (20, lambda p: p.agent.update(portMappings=[{"containerPort": 8126, "protocol": "udp"}]), "maps 8126/udp"),
-    (21, lambda p: p.service["environment"].append(variable("KEEP_ALIVE_SECONDS", "30")), "connections after 30 s"),
-    (21, lambda p: p.service.update(command=["ddtrace-run", "hypercorn", "hello:app"]), "connections after 5 s"),
-    (21, lambda p: p.service.update(command=["hypercorn", "--keep-alive", "60", "x:y"]), "connections after 60 s"),
-    (22, lambda p: p.agent["environment"].append(variable("DD_HOSTNAME", "web")), "DD_HOSTNAME is set"),
+import task_check
+from running import ROOT
+from task_check.finding import HINT, LEVELS, MISTAKE, RULES, WARNING
+from task_check.service_rules import BUDGET, CLOSING_SECONDS
+from task_definitions import (
+    HEX_KEY,
+    REGISTRY,
+    SECRET,
+    Change,
+    Definition,
+    agent,
+    changed,
+    service,
+    to_agent,
+    to_service,
+    to_task,
+    without,
 )
+
+from hello_service.settings import Settings
+
+PAGE = ROOT / "docs" / "task-definition-check.md"
+SOCKET_URL = "unix:///var/run/datadog/apm.socket"
+ROUTER_IMAGE = "public.ecr.aws/aws-observability/aws-for-fluent-bit:2.32.0"
+
+
+def findings(*changes: Change) -> list[task_check.Finding]:
+    return task_check.check(json.dumps(changed(*changes))).findings
+
+
+@pytest.fixture
+def without_cfn_lint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cfn-lint takes a quarter of a second, and has tests of its own below."""
+    monkeypatch.setattr(task_check, "lint", lambda *_: [])
+
+
+def route_logs(d: Definition, **options: str) -> Definition:
+    """Send the service's log to Datadog by FireLens."""
+    d.add("log", ROUTER_IMAGE, essential=True, firelensConfiguration={"type": "fluentbit"})
+    secret = {"name": "apikey", "valueFrom": SECRET}
+    options = {"Name": "datadog", "provider": "ecs", **options}
+    d.service["logConfiguration"] = {"logDriver": "awsfirelens", "options": options, "secretOptions": [secret]}
+    return d
+
+
+def share_socket(d: Definition) -> Definition:
+    d.set(d.service, "DD_TRACE_AGENT_URL", SOCKET_URL)
+    d.volume("sockets")
+    d.mount(d.service, "sockets", "/var/run/datadog")
+    return d.mount(d.agent, "sockets", "/var/run/datadog")
+
+
+def read_only_agent(d: Definition, *, init: bool = True) -> Definition:
+    d.agent["readonlyRootFilesystem"] = True
+    for name, path in (("config", "/etc/datadog-agent"), ("run", "/opt/datadog-agent/run"), ("tmp", "/tmp")):
+        d.volume(name)
+        d.mount(d.agent, name, path)
+    if init:
+        command = ["sh", "-c", "cp -R /etc/datadog-agent/* /config"]
+        mounts = [{"sourceVolume": "config", "containerPath": "/config"}]
+        d.add("init", d.agent["image"], essential=False, command=command, mountPoints=mounts)
+        d.agent["dependsOn"] = [{"containerName": "init", "condition": "SUCCESS"}]
+    return d
+
+
+def no_agent(d: Definition) -> None:
+    del d.task["containerDefinitions"][1], d.service["dependsOn"]
+
+
+# The rule, its level, words of the sentence, and what breaks it.
+# fmt: off
+BROKEN: tuple[tuple[str, str, str, Change], ...] = (
+    ("agent-missing", MISTAKE, "no container is a Datadog Agent", no_agent),
+    ("agent-twice", WARNING, "`second-agent` share one port", lambda d: d.task["containerDefinitions"].append({**d.agent, "name": "second-agent"})),
+    ("ecs-fargate", MISTAKE, "`ECS_FARGATE` is not set", to_agent(environment=[])),
+    ("ecs-fargate", MISTAKE, "`ECS_FARGATE` is `no`", agent("ECS_FARGATE", "no")),
+    ("ecs-fargate", MISTAKE, "`DD_ECS_FARGATE` does nothing", to_agent(environment=[{"name": "DD_ECS_FARGATE", "value": "true"}])),
+    ("ecs-fargate", HINT, "`DD_ECS_FARGATE` does nothing", agent("DD_ECS_FARGATE", "true")),
+    ("api-key-missing", MISTAKE, "has no `DD_API_KEY`", lambda d: d.agent.pop("secrets")),
+    ("agent-memory", WARNING, "256 MiB", to_agent(memory=256)),
+    ("agent-essential", WARNING, "essential and has a health check", to_agent(essential=True)),
+    ("agent-essential", WARNING, "essential and has a health check", lambda d: d.agent.pop("essential")),
+    ("apm-disabled", MISTAKE, "`DD_APM_ENABLED` is `false`", agent("DD_APM_ENABLED", "false")),
+    ("receiver-port", MISTAKE, "`DD_APM_RECEIVER_PORT` is `0`", agent("DD_APM_RECEIVER_PORT", "0")),
+    ("site", MISTAKE, "`https://app.datadoghq.eu`", agent("DD_SITE", "https://app.datadoghq.eu")),
+    ("site", MISTAKE, "`EU`", agent("DD_SITE", "EU")),
+    ("site", MISTAKE, "`app.datadoghq.com`", agent("DD_SITE", "app.datadoghq.com")),
+    ("site", MISTAKE, "`datadoghq.com/`", service("DD_SITE", "datadoghq.com/")),
+    ("site", WARNING, "`us9.datadoghq.com`", agent("DD_SITE", "us9.datadoghq.com")),
+    ("hostname", MISTAKE, "`DD_HOSTNAME`", agent("DD_HOSTNAME", "web")),
+    ("trace-port-udp", MISTAKE, "8126 is mapped as `udp`", to_agent(portMappings=[{"containerPort": 8126, "protocol": "udp"}])),
+    ("read-only-agent", MISTAKE, "/etc/datadog-agent, /opt/datadog-agent/run, /tmp", to_agent(readonlyRootFilesystem=True)),
+    ("read-only-agent", MISTAKE, "nothing fills the volume", lambda d: read_only_agent(d, init=False)),
+    ("agent-command", WARNING, "`sleep 1`", to_agent(command=["sleep", "1"])),
+    ("agent-address", MISTAKE, "`DD_AGENT_HOST` is `datadog-agent`", service("DD_AGENT_HOST", "datadog-agent")),
+    ("agent-address", MISTAKE, "not a host name", service("DD_AGENT_HOST", "http://localhost:8126")),
+    ("agent-address", MISTAKE, "`http://agent:8126`", service("DD_TRACE_AGENT_URL", "http://agent:8126")),
+    ("agent-address", MISTAKE, "not a URL", service("DD_TRACE_AGENT_URL", "localhost:8126")),
+    ("agent-address", MISTAKE, "not a URL", service("DD_TRACE_AGENT_URL", "http://localhost:port")),
+    ("agent-address", MISTAKE, "no TLS", service("DD_TRACE_AGENT_URL", "https://localhost:8126")),
+    ("agent-address", MISTAKE, "4317`, but the Agent listens on port 8126", service("DD_TRACE_AGENT_URL", "http://localhost:4317")),
+    ("agent-address", MISTAKE, "port `8125`", service("DD_TRACE_AGENT_PORT", "8125")),
+    ("agent-address", MISTAKE, "listens on port 8127", agent("DD_APM_RECEIVER_PORT", "8127")),
+    ("socket", MISTAKE, "no volume is mounted there", service("DD_TRACE_AGENT_URL", SOCKET_URL)),
+    ("socket", MISTAKE, "not in the same volume", lambda d: (share_socket(d), d.agent.pop("mountPoints"))),
+    ("socket", MISTAKE, "read-only", lambda d: (share_socket(d), d.agent["mountPoints"][0].update(readOnly=True))),
+    ("socket", MISTAKE, "Windows", lambda d: (share_socket(d), d.task.update(cpu="1024", memory="2048", runtimePlatform={"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}))),
+    ("proxy", MISTAKE, "`HTTP_PROXY`", service("HTTP_PROXY", "http://proxy:3128")),
+    ("proxy", MISTAKE, "`127.0.0.1`", lambda d: (d.set(d.service, "all_proxy", "http://proxy:3128"), d.set(d.service, "NO_PROXY", "localhost"), d.set(d.service, "DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"))),
+    ("tracing-off", MISTAKE, "`DD_TRACE_ENABLED` is `false`", service("DD_TRACE_ENABLED", "false")),
+    ("tracing-off", MISTAKE, "reads as false", service("DD_TRACE_ENABLED", "enabled")),
+    ("tracing-off", MISTAKE, "`DD_APM_TRACING_ENABLED`", service("DD_APM_TRACING_ENABLED", "0")),
+    ("tracing-off", MISTAKE, "`OTEL_TRACES_EXPORTER`", service("OTEL_TRACES_EXPORTER", "none")),
+    ("sampling-rules", MISTAKE, "not JSON", service("DD_TRACE_SAMPLING_RULES", "[{sample_rate: 1}]")),
+    ("sampling-rules", MISTAKE, "not a list", service("DD_TRACE_SAMPLING_RULES", '{"sample_rate": 1}')),
+    ("sampling-rules", MISTAKE, "from 0 to 1", service("DD_SPAN_SAMPLING_RULES", '[{"sample_rate": 10}]')),
+    ("sample-rate", MISTAKE, "`10%`", service("DD_TRACE_SAMPLE_RATE", "10%")),
+    ("sample-rate", WARNING, "if this is Python", service("DD_TRACE_SAMPLE_RATE", "0.1")),
+    ("sample-rate", MISTAKE, "ddtrace 4 ignores", lambda d: (d.set(d.service, "DD_TRACE_SAMPLE_RATE", "0.1"), d.service.update(command=["ddtrace-run", "python", "app.py"]))),
+    ("tags-missing", WARNING, "`DD_ENV` is not set", lambda d: d.service["environment"].pop(1)),
+    ("tags-missing", WARNING, "com.datadoghq.tags.version` are missing", lambda d: d.service.pop("dockerLabels")),
+    ("tags-differ", MISTAKE, "`DD_ENV` is `prod`", lambda d: d.service["dockerLabels"].update({"com.datadoghq.tags.env": "test"})),
+    ("agent-order", WARNING, "does not depend on the Agent", lambda d: d.service.pop("dependsOn")),
+    ("agent-order", WARNING, "starts last and stops first", lambda d: d.agent.update(dependsOn=[{**d.service.pop("dependsOn")[0], "containerName": "orders"}])),
+    ("old-variable", WARNING, "`DD_SERVICE_NAME`", service("DD_SERVICE_NAME", "orders")),
+    ("untidy-value", WARNING, "`DD_TAGS`", service("DD_TAGS", "team:a ")),
+    ("stop-timeout", MISTAKE, "30 s (its default) is not above the 33 s", to_service(command=["hello-service", "serve"])),
+    ("stop-timeout", MISTAKE, "not a number of seconds", service("DRAIN_SECONDS", "long")),
+    ("keep-alive", WARNING, "hypercorn closes idle connections after 5 s", to_service(command=["ddtrace-run", "hypercorn", "orders:app"])),
+    ("keep-alive", HINT, "uvicorn closes", to_service(command=["sh", "-c", "exec uvicorn --timeout-keep-alive=2 orders:app"])),
+    ("keep-alive", WARNING, "`KEEP_ALIVE_SECONDS` is 30", lambda d: (d.service.update(command=["hello-service", "serve"], stopTimeout=60), d.set(d.service, "KEEP_ALIVE_SECONDS", "30"))),
+    ("key-in-clear", MISTAKE, "`DD_API_KEY` is in plain text under", agent("DD_API_KEY", HEX_KEY)),
+    ("key-in-clear", MISTAKE, "`DD_APP_KEY`", service("DD_APP_KEY", HEX_KEY + HEX_KEY[:8])),
+    ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set(d.agent, "DD_API_KEY", "${key}"))),
+    ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set(d.agent, "DD_API_KEY", "<YOUR_KEY>"))),
+    ("key-in-clear", MISTAKE, "`DD_APM_ADDITIONAL_ENDPOINTS`", agent("DD_APM_ADDITIONAL_ENDPOINTS", f'{{"https://x": ["{HEX_KEY}"]}}')),
+    ("key-in-clear", MISTAKE, "`apikey` is in plain text in the log", lambda d: route_logs(d, apikey=HEX_KEY)),
+    ("key-in-clear", MISTAKE, "`Header`", lambda d: d.service["logConfiguration"]["options"].update(Header=f"DD-API-KEY {HEX_KEY}")),
+    ("key-in-clear", MISTAKE, "the label `dd.api_key`", lambda d: d.service["dockerLabels"].update({"dd.api_key": HEX_KEY})),
+    ("key-in-clear", MISTAKE, "com.datadoghq.ad.instances", lambda d: d.service["dockerLabels"].update({"com.datadoghq.ad.instances": f'[{{"api_key": "{HEX_KEY}"}}]'})),
+    ("key-in-clear", MISTAKE, "the command", to_service(command=["sh", "-c", f"DD_API_KEY={HEX_KEY} exec app"])),
+    ("secret-arn", MISTAKE, "lacks the two colons", lambda d: d.agent["secrets"][0].update(valueFrom=f"{SECRET}:DD_API_KEY")),
+    ("secret-arn", MISTAKE, "not the ARN", lambda d: d.agent["secrets"][0].update(valueFrom="arn:aws:ssm:/datadog/key")),
+    ("secret-arn", MISTAKE, "neither an ARN", lambda d: d.agent["secrets"][0].update(valueFrom="datadog:DD_API_KEY::")),
+    ("secret-arn", MISTAKE, "no keys inside", lambda d: d.agent["secrets"][0].update(valueFrom="arn:aws:ssm:eu-west-1:111122223333:parameter/key:DD_API_KEY::")),
+    ("secret-arn", MISTAKE, "lacks the two colons", lambda d: d.agent["secrets"][0].update(valueFrom="${secret_arn}:DD_API_KEY")),
+    ("secret-arn", MISTAKE, "`credentialsParameter`", to_service(repositoryCredentials={"credentialsParameter": "arn:aws:iam::1:x"})),
+    ("secret-twice", MISTAKE, "`DD_ENV` is set in `environment` and in `secrets`", to_service(secrets=[{"name": "DD_ENV", "valueFrom": "/env"}])),
+    ("secret-twice", WARNING, "`DD_ENV` is set 2 times", lambda d: d.service["environment"].append({"name": "DD_ENV", "value": "prod"})),
+    ("execution-role", MISTAKE, "secrets (`datadog-agent`)", without("executionRoleArn")),
+    ("role-arn", MISTAKE, "`executionRoleArn` is `someArn`", to_task(executionRoleArn="someArn")),
+    ("names-twice", MISTAKE, "2 containers have the name `extra`", lambda d: [d.add("extra", "busybox:1.36.1", essential=False) for _ in "12"]),
+    ("no-essential", MISTAKE, "no container is essential", to_service(essential=False)),
+    ("depends-on-unknown", MISTAKE, "names `dd-agent`", lambda d: d.service["dependsOn"][0].update(containerName="dd-agent")),
+    ("depends-on-unknown", MISTAKE, "`volumesFrom` names `gone`", to_service(volumesFrom=[{"sourceContainer": "gone"}])),
+    ("depends-on-never", MISTAKE, "HEALTHY", lambda d: (d.service["dependsOn"][0].update(condition="HEALTHY"), d.agent.pop("healthCheck"))),
+    ("depends-on-never", MISTAKE, "waits for the end of `first`", lambda d: (d.add("first", "busybox:1.36.1"), d.service["dependsOn"].append({"containerName": "first", "condition": "COMPLETE"}))),
+    ("depends-on-circle", MISTAKE, "orders -> datadog-agent -> orders", to_agent(dependsOn=[{"containerName": "orders", "condition": "START"}])),
+    ("depends-on-circle", MISTAKE, "orders -> orders", lambda d: d.service["dependsOn"].append({"containerName": "orders", "condition": "START"})),
+    ("mount-without-volume", MISTAKE, "`nowhere` at `/x`", lambda d: d.mount(d.service, "nowhere", "/x")),
+    ("mount-without-volume", MISTAKE, "not absolute", lambda d: (d.volume("v"), d.mount(d.service, "v", "tmp"))),
+    ("firelens-router", MISTAKE, "no container has `firelensConfiguration`", to_service(logConfiguration={"logDriver": "awsfirelens"})),
+    ("firelens-router", MISTAKE, "2 containers have", lambda d: (route_logs(d), d.add("log2", ROUTER_IMAGE, firelensConfiguration={"type": "fluentbit"}))),
+    ("firelens-datadog", MISTAKE, "no `apikey`", lambda d: (route_logs(d), d.service["logConfiguration"].pop("secretOptions"))),
+    ("firelens-datadog", MISTAKE, "the Agent's site is `datadoghq.eu`", lambda d: (route_logs(d, Host="http-intake.logs.datadoghq.com"), d.set(d.agent, "DD_SITE", "datadoghq.eu"))),
+    ("image", MISTAKE, "no account id", to_service(image="ACCOUNT.dkr.ecr.eu-west-1.amazonaws.com/orders:1.0")),
+    ("image", MISTAKE, "not a valid reference", to_service(image=f"{REGISTRY}/Orders:1.0")),
+    ("image", MISTAKE, "not a valid reference", to_service(image="https://example.com/orders:1.0")),
+    *(("moving-tag", WARNING, "can move", to_agent(image=f"public.ecr.aws/datadog/agent:{tag}")) for tag in ("latest", "7", "7.72", "7-jmx", "latest-jmx", "dev")),
+    *(("moving-tag", WARNING, "can move", to_service(image=f"{REGISTRY}/orders:{tag}")) for tag in ("latest", "dev", "main", "stable", "v1.28-latest", "staging")),
+    ("moving-tag", WARNING, "has no tag", to_service(image="localhost:5000/orders")),
+    ("memory", MISTAKE, "the containers reserve 1280 MiB", to_service(memory=768)),
+    ("memory", MISTAKE, "above the task's 1024 MiB", to_service(memory=2048, memoryReservation=256)),
+    ("memory", MISTAKE, "`memoryReservation` 300 MiB is above", to_service(memory=256, memoryReservation=300)),
+    ("cpu", MISTAKE, "768 CPU units", lambda d: (d.service.update(cpu=512), d.agent.update(cpu=256))),
+    ("health-check", MISTAKE, "does not start with CMD", to_agent(healthCheck={"command": ["agent", "health"]})),
+    ("health-check", MISTAKE, "name of one program", to_agent(healthCheck={"command": ["CMD", "agent health"]})),
+    ("health-check", MISTAKE, "are lost", to_agent(healthCheck={"command": ["CMD-SHELL", "agent", "health"]})),
+    ("health-check-program", HINT, "needs curl", to_service(healthCheck={"command": ["CMD-SHELL", "curl -f localhost"]})),
+    ("health-check-program", WARNING, "`python:3.13.1-slim` does not have", to_service(image="python:3.13.1-slim", healthCheck={"command": ["CMD-SHELL", "wget localhost"]})),
+    *(("fargate-unsupported", MISTAKE, f"`{field}`", to_service(**{field: value})) for field, value in (("privileged", True), ("links", ["datadog-agent"]), ("dockerSecurityOptions", ["x"]), ("dnsServers", ["1.1.1.1"]), ("dnsSearchDomains", ["x"]), ("extraHosts", [{"hostname": "a", "ipAddress": "1.2.3.4"}]), ("hostname", "x"), ("disableNetworking", True))),
+    *(("fargate-unsupported", MISTAKE, f"`linuxParameters.{field}`", to_service(linuxParameters={field: value})) for field, value in (("devices", [{"hostPath": "/dev/x"}]), ("sharedMemorySize", 64), ("maxSwap", 64), ("swappiness", 0))),
+    ("fargate-unsupported", MISTAKE, "`NET_ADMIN`", to_service(linuxParameters={"capabilities": {"add": ["NET_ADMIN", "SYS_PTRACE"]}})),
+    ("fargate-unsupported", MISTAKE, "GPU", to_service(resourceRequirements=[{"type": "GPU", "value": "1"}])),
+    ("fargate-unsupported", MISTAKE, "`s3`", lambda d: (route_logs(d), d.task["containerDefinitions"][2]["firelensConfiguration"].update(options={"config-file-type": "s3"}))),
+    ("fargate-unsupported", MISTAKE, "`networkMode` is `bridge`", to_task(networkMode="bridge")),
+    ("fargate-unsupported", MISTAKE, "`networkMode` is missing", without("networkMode")),
+    ("fargate-unsupported", MISTAKE, "`pidMode` is `host`", to_task(pidMode="host")),
+    ("fargate-unsupported", MISTAKE, "`ipcMode`", to_task(ipcMode="task")),
+    ("fargate-unsupported", MISTAKE, "`placementConstraints`", to_task(placementConstraints=[{"type": "memberOf", "expression": "x"}])),
+    ("fargate-unsupported", MISTAKE, "`host.sourcePath` `/data`", lambda d: d.volume("v", host={"sourcePath": "/data"})),
+    ("fargate-unsupported", MISTAKE, "Docker volumes", lambda d: d.volume("v", dockerVolumeConfiguration={"scope": "task"})),
+    ("fargate-size", MISTAKE, "`cpu` is missing", without("cpu")),
+    ("log-driver", MISTAKE, "`json-file`", to_service(logConfiguration={"logDriver": "json-file"})),
+    ("awslogs-options", MISTAKE, "`awslogs-stream-prefix`", lambda d: d.service["logConfiguration"]["options"].pop("awslogs-stream-prefix")),
+    *(("limits", MISTAKE, "must be", change) for change in (to_service(stopTimeout=121), to_agent(startTimeout=121), to_task(ephemeralStorage={"sizeInGiB": 20}), to_task(ephemeralStorage={"sizeInGiB": 201}))),
+    *(("limits", MISTAKE, f"`healthCheck.{field}` is {value}", to_agent(healthCheck={"command": ["CMD-SHELL", "agent health"], field: value})) for field, value in (("interval", 4), ("interval", 301), ("timeout", 1), ("timeout", 61), ("retries", 0), ("retries", 11), ("startPeriod", 301))),
+    *(("limits", MISTAKE, f"restartAttemptPeriod` is {value}", to_agent(restartPolicy={"enabled": True, "restartAttemptPeriod": value})) for value in (59, 1801)),
+    ("limits", MISTAKE, "`memory` is 1 MiB", to_service(memory=1)),
+    ("limits", MISTAKE, "`containerPort` is 65536", to_service(portMappings=[{"containerPort": 65536}])),
+    ("host-port", MISTAKE, "`hostPort` 80 differs", to_service(portMappings=[{"containerPort": 8080, "hostPort": 80}])),
+    ("port-twice", MISTAKE, "8080/tcp is also mapped by `orders`", to_agent(portMappings=[{"containerPort": 8080}])),
+    ("windows", MISTAKE, "`readonlyRootFilesystem`", lambda d: (d.service.update(readonlyRootFilesystem=True), d.task.update(cpu="1024", memory="2048", runtimePlatform={"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}))),
+    ("names", MISTAKE, "`my orders`", to_task(family="my orders")),
+    ("required-platform", WARNING, "`requiresCompatibilities` is missing", without("requiresCompatibilities")),
+    ("unknown-field", MISTAKE, "no field `colour`", to_service(colour="red")),
+    ("unknown-field", MISTAKE, "`entrypoint` is misspelled", to_service(entrypoint=[])),
+    ("unknown-field", MISTAKE, "`networkMode` belongs to the task definition", to_service(networkMode="awsvpc")),
+    ("unknown-field", MISTAKE, "`stopTimeout` belongs to a container", to_task(stopTimeout=60)),
+    ("missing-field", MISTAKE, "`image` is empty", to_service(image="")),
+    ("missing-field", MISTAKE, "`family` is missing", without("family")),
+    ("missing-field", MISTAKE, "`condition` is missing", lambda d: d.service["dependsOn"][0].pop("condition")),
+    ("wrong-type", MISTAKE, "must be text in quotes, not `8080`", service("PORT", 8080)),
+    ("wrong-type", MISTAKE, "not the text `512`", to_agent(memory="512")),
+    ("wrong-type", MISTAKE, "not the text `false`", to_agent(essential="false")),
+    ("wrong-type", MISTAKE, "`cpu` must be text", to_task(cpu=512)),
+    ("unknown-value", MISTAKE, "`RUNNING`", lambda d: d.service["dependsOn"].append({"containerName": "datadog-agent", "condition": "RUNNING"})),
+    ("null-field", WARNING, "`orders: user`", to_service(user=None, workingDirectory=None)),
+    ("value-from-in-environment", MISTAKE, "`X` has `valueFrom`", lambda d: d.service["environment"].append({"name": "X", "valueFrom": "/x"})),
+    ("value-in-secrets", MISTAKE, "`X` has `value`", to_service(secrets=[{"name": "X", "value": HEX_KEY}])),
+    *(("placeholder", MISTAKE, "still contains the placeholder", to_service(image=text)) for text in ("<IMAGE>", "$ECR/orders:$TAG", "$(IMAGE)", "{{ image }}", "%IMAGE%", "@IMAGE@", "__IMAGE__", "#{IMAGE}#", "((image))", "[IMAGE]", "{IMAGE}", "YOUR_IMAGE", "your-registry/orders:1.0", "REPLACE_ME", "changeme", "TODO", "repo/<name>:1.0")),
+    ("placeholder", MISTAKE, "`DD_ENV`, `dockerLabels.com.datadoghq.tags.env`", lambda d: (d.set(d.service, "DD_ENV", "<ENV>"), d.service["dockerLabels"].update({"com.datadoghq.tags.env": "<ENV>"}))),
+    ("read-only-agent", MISTAKE, "does not wait for `init`", lambda d: (read_only_agent(d), d.agent.pop("dependsOn"))),
+    ("awslogs-options", MISTAKE, "`awslogs-region` is `REGION`", lambda d: d.service["logConfiguration"]["options"].update({"awslogs-region": "REGION"})),
+    ("key-in-clear", MISTAKE, "is the key itself", lambda d: d.agent["secrets"][0].update(valueFrom=HEX_KEY)),
+    ("key-in-clear", MISTAKE, "the tag `dd-api-key`", to_task(tags=[{"key": "dd-api-key", "value": HEX_KEY}])),
+    ("key-in-clear", MISTAKE, "`JAVA_OPTS`", service("JAVA_OPTS", f"-Ddd.api-key={HEX_KEY}")),
+    ("sampling-rules", MISTAKE, "keeps no trace", service("DD_TRACE_SAMPLING_RULES", '[{"sample_rate": 0}]')),
+    ("sampling-rules", MISTAKE, "`DD_TRACE_RATE_LIMIT`", service("DD_TRACE_RATE_LIMIT", "0")),
+    ("sampling-rules", MISTAKE, "not JSON", service("DD_TRACE_SAMPLING_RULES", "'[{\"sample_rate\": 1}]'")),
+    ("site", MISTAKE, "not a Datadog site", agent("DD_SITE", "datadoghq.com ")),
+    ("untidy-value", WARNING, "`DD_ENV`", service("DD_ENV", "prod ")),
+    ("wrong-type", MISTAKE, "must be an array, not an object", to_service(environment={"DD_ENV": "prod"})),
+    ("unknown-value", MISTAKE, "`networkMode` is `AWSVPC`", to_task(networkMode="AWSVPC")),
+    ("unknown-value", MISTAKE, "`networkMode` is `vpc`", to_task(networkMode="vpc")),
+    ("unknown-value", MISTAKE, "`fargate`", to_task(requiresCompatibilities=["fargate"])),
+    ("depends-on-unknown", MISTAKE, "`proxyConfiguration` names `envoy`", to_task(proxyConfiguration={"containerName": "envoy"})),
+    ("depends-on-never", MISTAKE, "waits for the end of `init`", lambda d: (read_only_agent(d), d.task["containerDefinitions"][2].pop("essential"))),
+    ("unknown-field", MISTAKE, "no field `enviroment`", lambda d: d.service.update(enviroment=d.service.pop("environment"))),
+    ("unknown-field", MISTAKE, "no field `imgae`", lambda d: d.service.update(imgae=d.service.pop("image"))),
+    ("read-only-agent", MISTAKE, "does not wait for `init`", lambda d: (read_only_agent(d), d.agent["dependsOn"][0].update(condition="START"))),
+    ("placeholder", MISTAKE, "`<ACCOUNT>`", to_task(executionRoleArn="arn:aws:iam::<ACCOUNT>:role/x", taskRoleArn="arn:aws:iam::<ACCOUNT>:role/y")),
+)
+
 # What is right although it looks like a mistake.
-FINE: tuple[Break, ...] = (
-    lambda p: p.service["environment"].append(variable("DD_TRACE_AGENT_URL", "http://localhost:8126")),
-    lambda p: p.service["environment"].append(variable("DD_TRACE_AGENT_URL", "unix:///var/run/datadog/apm.socket")),
-    lambda p: p.agent["secrets"][0].update(valueFrom=SECRET),
-    lambda p: p.agent["secrets"][0].update(valueFrom="arn:aws:ssm:eu-west-1:111122223333:parameter/datadog/key"),
-    lambda p: p.service.update(memory=1024, memoryReservation=256),
-    lambda p: p.service["linuxParameters"]["capabilities"].update(add=["SYS_PTRACE"]),
-    lambda p: p.service.update(image="hello@sha256:" + "0" * 64),
-    lambda p: p.service.update(command=["hypercorn", "--keep-alive", "75", "x:y"]),
-    lambda p: extra(p.task, firelensConfiguration={"type": "fluentbit"}, essential=True),
-    lambda p: p.task.pop("memory") and p.task.update(memory="2048"),
+FINE: tuple[Change, ...] = (
+    lambda _: None,
+    lambda d: d.service["dependsOn"][0].update(condition="HEALTHY"),
+    to_service(image="orders@sha256:" + "0" * 64),
+    to_service(image=f"{REGISTRY}/orders:1234"),
+    *(to_agent(image=image) for image in (f"{REGISTRY}/ecr-public/datadog/agent:7.60.0", f"{REGISTRY}/datadog-agent:7.60.0", f"{REGISTRY}/tools/monitoring:3.1", "gcr.io/datadoghq/agent:7.60.0-jmx", "registry.datadoghq.com/agent:7.60.0", "datadoghq.azurecr.io/agent:7.60.0")),
+    lambda d: (d.agent.update(name="sidecar", image=f"{REGISTRY}/monitoring:3.1"), d.service["dependsOn"][0].update(containerName="sidecar")),
+    *(to_agent(secrets=[{"name": "DD_API_KEY", "valueFrom": source}]) for source in (SECRET, "/datadog/key", "DD_KEY", "arn:aws:ssm:eu-west-1:111122223333:parameter/datadog/key", SECRET.replace("arn:aws:", "arn:aws-us-gov:"), "${arn}:DD_API_KEY::")),
+    service("DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"),
+    lambda d: (d.set(d.service, "DD_TRACE_AGENT_URL", "http://localhost:8200"), d.set(d.agent, "DD_APM_RECEIVER_PORT", "8200")),
+    share_socket,
+    read_only_agent,
+    route_logs,
+    lambda d: (d.set(d.service, "HTTP_PROXY", "http://proxy:3128"), d.set(d.service, "NO_PROXY", "169.254.170.2,localhost")),
+    agent("DD_PROXY_HTTPS", "http://proxy:3128"),
+    to_task(ephemeralStorage={"sizeInGiB": 21}, pidMode="task"),
+    to_task(ephemeralStorage={"sizeInGiB": 200}),
+    to_agent(restartPolicy={"enabled": True, "restartAttemptPeriod": 60}, startTimeout=120),
+    to_service(stopTimeout=120),
+    to_service(stopTimeout=10),
+    to_service(memory=1024, memoryReservation=256),
+    to_task(cpu="1 vCPU", memory="2 GB"),
+    to_task(ipcMode="", pidMode=""),
+    to_service(linuxParameters={"capabilities": {"add": ["SYS_PTRACE"], "drop": ["ALL"]}, "tmpfs": [{"containerPath": "/tmp", "size": 64}]}),
+    lambda d: d.volume("v", host={}),
+    lambda d: (d.volume("v", efsVolumeConfiguration={"fileSystemId": "fs-12345678"}), d.mount(d.service, "v", "/data")),
+    lambda d: d.service["environment"].pop(),  # DD_VERSION, which the image may hold; its label is there
+    lambda d: d.service.update(environment=[], environmentFiles=[{"type": "s3", "value": "arn:aws:s3:::b/x.env"}]),
+    lambda d: (d.service.update(environment=[]), d.set(d.service, "DD_TAGS", "service:orders env:prod version:1.0.0")),
+    lambda d: d.service["dockerLabels"].update({"org.opencontainers.image.revision": "0123456789" * 4, "com.datadoghq.ad.instances": '[{"host": "%%host%%", "password": "%%env_X%%"}]'}),
+    service("DD_GIT_COMMIT_SHA", "0123456789" * 4),
+    service("DB_PASSWORD", "a$Bcd<e>{F}"),
+    service("GREETING", "<b>hi</b> there"),
+    service("DD_TRACE_SAMPLING_RULES", '[{"sample_rate": 0.5}]'),
+    lambda d: (d.set(d.service, "DD_TRACE_SAMPLE_RATE", "0.1"), d.service.update(command=["java", "-jar", "app.jar"])),
+    lambda d: (d.set(d.service, "DD_TRACE_SAMPLE_RATE", "0.1"), d.service.update(command=["hello-service", "serve"], stopTimeout=34)),
+    to_service(command=["ddtrace-run", "hypercorn", "--keep-alive", "35", "orders:app"]),
+    to_service(command=["sh", "-c", "exec gunicorn --bind 0.0.0.0:$PORT orders"]),
+    agent("DD_APM_IGNORE_RESOURCES", "(GET|POST) /health,GET /ping$"),
+    lambda d: d.add("nginx", "public.ecr.aws/nginx/nginx:1.27.3", essential=True, portMappings=[{"containerPort": 80}], dependsOn=[{"containerName": "orders", "condition": "START"}]),
+    lambda d: d.add("xray", "public.ecr.aws/xray/aws-xray-daemon:3.3.14", essential=False, portMappings=[{"containerPort": 2000, "protocol": "udp"}]),
+    lambda d: d.add("cwagent", "public.ecr.aws/cloudwatch-agent/cloudwatch-agent:1.300040.0b650", secrets=[{"name": "CONFIG", "valueFrom": "config"}]),
+    lambda d: (d.add("envoy", f"{REGISTRY}/aws-appmesh-envoy:v1.29.9.0-prod", portMappings=[{"containerPort": 9901}]), d.task.update(proxyConfiguration={"type": "APPMESH", "containerName": "envoy"})),
+    lambda d: (d.add("migrate", d.service["image"], essential=False, environment=[{"name": "DB", "value": "x"}]), d.service["dependsOn"].append({"containerName": "migrate", "condition": "SUCCESS"})),
+    lambda d: d.add("worker", f"{REGISTRY}/worker:1.0.0", essential=False),
+    to_service(environment=[*changed()["containerDefinitions"][0]["environment"], {"name": "LOG_PATTERN", "value": "%d ${LEVEL}"}]),
+    lambda d: d.add("nginx", f"{REGISTRY}/web:1.27.3", portMappings=[{"containerPort": 80}]),
+    to_service(environment="${jsonencode(variables)}"),
+    to_service(dependsOn="${jsonencode(order)}"),
 )
+# fmt: on
 
 
-def broken(change: Break) -> str:
-    """Return the good file with `change`."""
-    task = copy.deepcopy(GOOD)
-    change(Parts(task, *task["containerDefinitions"][:2]))
-    return json.dumps(task)
-
-
-def test_a_file_without_a_mistake_passes() -> None:
-    """By all three: botocore, cfn-lint, the rules."""
-    assert check.check(json.dumps(GOOD)) == []
-
-
-@pytest.mark.skipif(not SHIPPED.exists(), reason="deploy/task-definition.json is not there yet")
-def test_the_shipped_file_passes() -> None:
-    """With its placeholders."""
-    assert check.check(SHIPPED.read_text()) == []
-
-
+@pytest.mark.usefixtures("without_cfn_lint")
 @pytest.mark.parametrize(
-    ("number", "change", "sentence"), BROKEN, ids=[f"{row[0]}-{at}" for at, row in enumerate(BROKEN)]
+    ("rule", "level", "words", "change"), BROKEN, ids=[f"{row[0]}-{at}" for at, row in enumerate(BROKEN)]
 )
-def test_a_rule_finds_the_file_that_breaks_it_alone(number: int, change: Break, sentence: str) -> None:
-    """And no other rule complains."""
-    task = check.Task(check.read(broken(change)))
-    mistakes = check.own_mistakes(task)
+def test_a_mistake_is_named_once_and_nothing_else_is(rule: str, level: str, words: str, change: Change) -> None:
+    (finding,) = findings(change)
 
-    assert {mistake.rule for mistake in mistakes} == {str(number)}
-    assert any(sentence in mistake.sentence for mistake in mistakes), mistakes
-    assert all(mistake.fix for mistake in mistakes)
-
-
-def test_every_rule_has_a_number_of_its_own_and_a_file_that_breaks_it() -> None:
-    """In order."""
-    numbers = [rule.number for rule in check.RULES]
-
-    assert numbers == list(range(1, len(numbers) + 1))
-    assert {number for number, *_ in BROKEN} == set(numbers)
-    assert all(rule.find.__doc__ for rule in check.RULES)
+    assert (finding.rule, finding.level) == (rule, level)
+    assert words in finding.sentence
+    assert finding.fix
+    assert HEX_KEY not in finding.sentence + finding.fix
 
 
+@pytest.mark.usefixtures("without_cfn_lint")
 @pytest.mark.parametrize("change", FINE, ids=range(len(FINE)))
-def test_what_is_right_passes(change: Break) -> None:
-    """However unusual."""
-    assert check.own_mistakes(check.Task(check.read(broken(change)))) == []
+def test_what_is_right_passes(change: Change) -> None:
+    assert findings(change) == []
 
 
-@pytest.mark.parametrize(
-    ("change", "rule", "sentence"),
-    [
-        (
-            lambda p: p.service.update(colour="red"),
-            "botocore",
-            'Unknown parameter in containerDefinitions[0]: "colour"',
-        ),
-        (lambda p: p.service.update(environment="DD_ENV=prod"), "botocore", "Invalid type for parameter"),
-        (
-            lambda p: p.task.update(networkMode="vpc"),
-            "botocore",
-            "networkMode must be one of bridge, host, awsvpc, none",
-        ),
-        (lambda p: p.task.update(containerDefinitions=[]), "cfn-lint", ""),
-        (lambda p: p.task.update(cpu="512", memory="8192"), "cfn-lint", "memory"),
-    ],
-)
-def test_what_botocore_and_cfn_lint_know_is_asked_of_them(change: Break, rule: str, sentence: str) -> None:
-    """Unknown names, wrong types, values outside of an enumeration, sizes that Fargate lacks."""
-    mistakes = check.check(broken(change))
-
-    assert any(each.rule.startswith(rule) and sentence.lower() in each.sentence.lower() for each in mistakes), mistakes
+def test_a_definition_without_a_mistake_passes_cfn_lint_too() -> None:
+    assert findings() == []
+    assert findings(route_logs, share_socket) == []
 
 
-def test_a_placeholder_stands_for_something_fitting() -> None:
-    """An image of a placeholder is told by the container's name."""
-    text = broken(lambda p: (p.agent.update(image="${AGENT_IMAGE}"), p.service.update(image="${IMAGE}")))
-    text = text.replace(SECRET, "${SECRET_ARN}").replace(GOOD["executionRoleArn"], "${EXECUTION_ROLE_ARN}")
-    text = text.replace('"prod"', '"${ENVIRONMENT}"')
+def test_cfn_lint_knows_the_sizes_of_fargate() -> None:
+    (finding,) = findings(to_task(cpu="512", memory="8192"))
 
-    assert check.check(text) == []
+    assert (finding.rule, finding.sentence) == ("fargate-size", "Fargate has no size with cpu `512` and memory `8192`")
+    assert "1024 to 4096" in finding.fix
 
 
-def test_what_ecs_describes_is_taken(tmp_path: Path) -> None:
-    """The output of the AWS CLI for a task definition that is registered."""
-    file = tmp_path / "good.json"
-    file.write_text(json.dumps(GOOD))
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "eu-west-1"}
-        environ = {**clean_environment(keys), "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
-        aws = [str(BIN / "aws"), "ecs"]
-        register = [*aws, "register-task-definition", "--cli-input-json", f"file://{file}"]
-        subprocess.run(register, env=environ, check=True, capture_output=True, timeout=60)
-        describe = [*aws, "describe-task-definition", "--task-definition", "hello", "--output", "json"]
-        described = subprocess.run(describe, env=environ, check=True, capture_output=True, text=True, timeout=60).stdout
-    finally:
-        server.stop()
+@pytest.mark.parametrize("platform", ["EC2", "EXTERNAL", "MANAGED_INSTANCES"])
+def test_fargate_rules_do_not_apply_elsewhere(platform: str) -> None:
+    def elsewhere(d: Definition) -> None:
+        d.task.update(requiresCompatibilities=[platform], networkMode="bridge")
+        d.agent.update(environment=[], privileged=True)
+        d.volume("socket", host={"sourcePath": "/var/run/docker.sock"})
+        d.mount(d.agent, "socket", "/var/run/docker.sock")
+        d.service.update(links=["datadog-agent"], hostname="orders", stopTimeout=600)
+        d.set(d.service, "DD_AGENT_HOST", "datadog-agent")
 
-    assert "taskDefinitionArn" in described
-    assert check.check(described) == []
-    assert [
-        mistake.rule for mistake in check.check(described.replace('"stopTimeout": 60', '"stopTimeout": 99999'))
-    ] == ["11"]
+    report = task_check.check(json.dumps(changed(elsewhere)))
+
+    assert report.findings == []
+    assert report.notes == [f"this definition is for {platform}, so the Fargate rules are skipped"]
 
 
-# After the many guides for EC2 and Compose that are copied to Fargate.
-COPIED = {
-    "family": "web",
-    "requiresCompatibilities": ["FARGATE"],
-    "networkMode": "awsvpc",
-    "cpu": "256",
-    "memory": "512",
-    "containerDefinitions": [
-        {
-            "name": "web",
-            "image": "web:latest",
-            "environment": [{"name": "DD_AGENT_HOST", "value": "datadog"}],
-            "healthCheck": {"command": ["CMD-SHELL", "curl -f http://localhost/ || exit 1"]},
-            "logConfiguration": {"logDriver": "awslogs"},
-            "dependsOn": [{"containerName": "datadog", "condition": "HEALTHY"}],
-        },
-        {
-            "name": "datadog",
-            "image": "datadog/agent:latest",
-            "memory": 256,
-            "privileged": True,
-            "environment": [
-                {"name": "DD_API_KEY", "value": "0" * 32},
-                {"name": "DD_ECS_FARGATE", "value": "true"},
-            ],
-            "portMappings": [{"containerPort": 8126, "protocol": "udp"}],
-        },
-    ],
-}
+@pytest.mark.usefixtures("without_cfn_lint")
+def test_a_daemon_on_ec2_is_told_from_its_volumes() -> None:
+    def daemon(d: Definition) -> None:
+        d.task.update(containerDefinitions=[{**d.agent, "environment": [], "essential": True}])
+        for name in ("requiresCompatibilities", "networkMode"):
+            del d.task[name]
+        d.volume("proc", host={"sourcePath": "/proc"})
+
+    assert findings(daemon) == []
 
 
-def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    command = [*CHECK, *arguments]
-    environment = {**clean_environment(), **environ}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+@pytest.mark.usefixtures("without_cfn_lint")
+def test_on_ec2_a_container_needs_memory() -> None:
+    (finding,) = findings(to_task(requiresCompatibilities=["EC2"]), without("memory"))
+
+    assert (finding.rule, finding.container) == ("ec2-memory", "orders")
 
 
-def test_a_copied_file_gets_all_its_lines_at_once(tmp_path: Path) -> None:
-    """Each with its fix below."""
-    file = tmp_path / "copied.json"
-    file.write_text(json.dumps(COPIED))
-    done = run(str(file))
-    lines = done.stdout.splitlines()
+@pytest.mark.usefixtures("without_cfn_lint")
+def test_one_object_with_a_key_twice_is_named() -> None:
+    text = json.dumps(changed()).replace('"family": ', '"family": "old", "family": ')
 
-    assert done.returncode == 1
-    for number in (2, 3, 4, 6, 7, 9, 12, 13, 15, 16, 19, 20):
-        at = next(at for at, line in enumerate(lines) if line.startswith(f"{file}: [{number}] "))
-        assert lines[at + 1].startswith(("    -> ", f"{file}: [{number}] "))
-    assert "0" * 32 not in done.stdout
+    assert [finding.rule for finding in task_check.check(text).findings] == ["repeated-key"]
 
 
-def test_the_command_says_when_there_is_no_mistake(tmp_path: Path) -> None:
-    """Exit code 0."""
-    file = tmp_path / "good.json"
-    file.write_text(json.dumps(GOOD))
-    done = run(str(file))
+def test_the_shutdown_is_that_of_the_service() -> None:
+    settings = Settings.from_environment({})
 
-    assert (done.returncode, done.stdout) == (0, f"{file}: no mistake\n")
+    assert sum(BUDGET.values()) + CLOSING_SECONDS == settings.stop_budget_seconds
+    assert {name: getattr(settings, name.lower()) for name in BUDGET} == BUDGET
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
-        ("{", "it is not JSON"),
-        ("[]", "no containerDefinitions"),
-        ("{}", "no containerDefinitions"),
-        (None, "No such file"),
-    ],
-)
-def test_a_file_that_is_no_task_definition_is_refused(text: str | None, sentence: str, tmp_path: Path) -> None:
-    """Exit code 2, and one sentence."""
-    file = tmp_path / "file.json"
-    if text is not None:
-        file.write_text(text)
-    done = run(str(file))
-
-    assert done.returncode == 2
-    assert sentence in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_every_rule_is_broken_by_a_row() -> None:
+    assert RULES.keys() - {rule for rule, *_ in BROKEN} == {"ec2-memory"}
 
 
-@pytest.mark.parametrize("missing", ["botocore", "cfnlint"])
-def test_a_tool_that_is_missing_is_named(missing: str, tmp_path: Path) -> None:
-    """With the command that installs it."""
-    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{missing!r}] = None\n")
-    file = tmp_path / "good.json"
-    file.write_text(json.dumps(GOOD))
-    done = run(str(file), PYTHONPATH=os.fspath(tmp_path))
+def test_the_page_lists_every_rule() -> None:
+    """docs/task-definition-check.md has a row for each rule: its name, its level, and the docstring of its function."""
+    rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
+    own = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED]
+    of_the_form = {"unknown-field", "missing-field", "wrong-type", "unknown-value", "null-field", "repeated-key"}
+    of_the_form |= {"value-from-in-environment", "value-in-secrets", "placeholder"}
 
-    assert done.returncode == 2
-    assert "pip install botocore cfn-lint" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0)])
-def test_the_command_explains_itself(arguments: tuple[str, ...], code: int) -> None:
-    """Without a file there is nothing to check."""
-    done = run(*arguments)
-
-    assert (done.returncode, "deploy/check.py FILE" in done.stdout) == (code, True)
+    assert [row for row in rows if row[0] in RULES] == own
+    assert {name for name, *_ in rows} - RULES.keys() == of_the_form
+    assert {level for _, level, _ in rows} <= set(LEVELS)

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
+import json
+import sys
+from abc import ABCMeta
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
 import pytest
 
 from hello_service import contract
+from hello_service.app import create_app
 from hello_service.contract import Name
+from hello_service.observability import logs
+from hello_service.serving import server
+from hello_service.settings import Settings
+
+Rename = Callable[[pytest.MonkeyPatch], None]
 
 
 @pytest.mark.parametrize("part", contract.NAMES)
 def test_the_installed_libraries_have_every_name(part: str) -> None:
     assert contract.broken(part) == []
+
+
+def test_every_part_says_what_is_done_without_it() -> None:
+    assert contract.WITHOUT.keys() == contract.NAMES.keys()
+    assert contract.NAMES.keys() >= contract.REQUIRED | contract.TOOLS
 
 
 @pytest.mark.parametrize(
@@ -19,8 +38,11 @@ def test_the_installed_libraries_have_every_name(part: str) -> None:
         (Name("json:dumps"), None),
         (Name("json:JSONEncoder.encode", ("self", "o")), None),
         (Name("json:gone | json:dumps"), None),
+        (Name("json:gone", alternative=Name("json:dumps")), None),
         (Name("json:JSONEncoder.__init__", uses=("skipkeys",)), None),
+        (Name("json:JSONEncoder.iterencode", uses=("_one_shot",)), None),
         (Name("json:gone"), "json:gone is missing: gone was renamed or removed."),
+        (Name("json:gone", alternative=Name("json:lost")), "json:gone is missing: gone was renamed or removed."),
         (Name("no.such"), "Module no.such can't be imported."),
         (Name("json:JSONEncoder.gone"), "json:JSONEncoder.gone is missing: gone was renamed or removed."),
         (
@@ -28,6 +50,7 @@ def test_the_installed_libraries_have_every_name(part: str) -> None:
             "json:JSONEncoder.encode takes (self, o), expected (self, x).",
         ),
         (Name("json:JSONEncoder.__init__", uses=("gone",)), "json:JSONEncoder.__init__ no longer uses gone."),
+        (Name("time:time", uses=("gone",)), "time:time is no function of Python any more."),
     ],
 )
 def test_a_changed_name_is_reported(name: Name, sentence: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,3 +60,124 @@ def test_a_changed_name_is_reported(name: Name, sentence: str | None, monkeypatc
 
     assert contract.broken("part") == expected
     assert contract.check() == ({"part": [*expected, "The part is left out."]} if expected else {})
+
+
+def renames(name: Name) -> Iterator[tuple[str, Rename]]:
+    """Give every single rename in an installed library that `name` must notice: what is renamed, and how."""
+    for path in name.path.split(" | "):
+        module, _, attributes = path.partition(":")
+        chain = [attribute for attribute in attributes.split(".") if attribute]
+        found: Any = import_module(module)
+        for depth, attribute in enumerate(chain):
+            yield f"{path} {attribute}", _renamed_attribute(import_module(module), chain[: depth + 1])
+            found = getattr(found, attribute)
+        function: Any = inspect.unwrap(found.__init__ if inspect.isclass(found) else found)
+        for word in (*name.parameters, *name.uses):
+            yield f"{path} {word}", _renamed_word(getattr(function, "__func__", function), word)
+
+
+class Without:
+    """An object whose attribute at the end of `chain` has another name."""
+
+    def __init__(self, of: Any, chain: list[str]) -> None:
+        self.of, self.chain = of, chain
+
+    def __getattr__(self, name: str) -> Any:
+        first, *rest = self.chain
+        if name == first and not rest:
+            raise AttributeError(name)
+        found = getattr(self.of, name)
+        return Without(found, rest) if name == first else found
+
+
+def _renamed_attribute(module: Any, chain: list[str]) -> Rename:
+    *owners, attribute = chain
+    owner = module
+    for each in owners:
+        owner = getattr(owner, each)
+
+    def rename(monkeypatch: pytest.MonkeyPatch) -> None:
+        if not inspect.ismodule(owner) and type(owner) not in {
+            type,
+            ABCMeta,
+        }:  # an instance, or a class that can't change
+            monkeypatch.setattr(module, chain[0], Without(getattr(module, chain[0]), chain[1:]))
+            return
+        holder = owner
+        if inspect.isclass(owner):
+            holder = next(each for each in owner.__mro__ if attribute in vars(each))
+        monkeypatch.setattr(holder, f"{attribute}_renamed", vars(holder)[attribute], raising=False)
+        monkeypatch.delattr(holder, attribute)
+
+    return rename
+
+
+def _renamed_word(function: Any, word: str) -> Rename:
+    def rename(monkeypatch: pytest.MonkeyPatch) -> None:
+        code, replaced = function.__code__, {}
+        for kind in ("co_names", "co_varnames", "co_consts"):
+            words = getattr(code, kind)
+            replaced[kind] = tuple(f"{word}_renamed" if each == word else each for each in words)
+        monkeypatch.setattr(function, "__code__", code.replace(**replaced))
+
+    return rename
+
+
+def holding(name: Name) -> Name:
+    """Return `name`, or its alternative where that is what the installed release has."""
+    if name.alternative is None or not contract._complaint(Name(name.path, name.parameters, name.uses)):
+        return name
+    return holding(name.alternative)
+
+
+RENAMES = {
+    f"{part}: {what}": (part, rename)
+    for part, names in contract.NAMES.items()
+    for name in names
+    for what, rename in renames(holding(name))
+}
+OF_SERVING = {what: (part, rename) for what, (part, rename) in RENAMES.items() if part not in contract.TOOLS}
+
+
+@pytest.mark.parametrize(("part", "rename"), RENAMES.values(), ids=RENAMES)
+def test_each_rename_is_reported(part: str, rename: Rename) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        rename(monkeypatch)
+        complaints = contract.broken(part)
+        reported = contract.check()
+
+    assert complaints
+    if part not in contract.TOOLS:
+        assert reported[part] == [*complaints, contract.WITHOUT[part]]
+    assert contract.broken(part) == []
+
+
+@pytest.mark.parametrize(("part", "rename"), OF_SERVING.values(), ids=OF_SERVING)
+async def test_each_rename_is_one_warning_at_start(
+    part: str, rename: Rename, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The service starts without the part; only where nothing could be served it refuses to."""
+    settings = Settings(port=0, host="127.0.0.1", log_format="json")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        rename(monkeypatch)
+        broken = contract.check()
+        if part in contract.REQUIRED:
+            assert server.run({"HOST": "127.0.0.1", "PORT": "0"}) == server.EXIT_USAGE
+        else:
+            logs.configure(settings, dict)
+            async with create_app(settings, {}, broken).test_app():
+                pass
+    written = capsys.readouterr().err
+
+    if part in contract.REQUIRED:
+        assert written.splitlines() == [" ".join(sentences) for sentences in broken.values()]
+        return
+    warnings = [entry["event"] for line in written.splitlines() if (entry := json.loads(line))["level"] == "warning"]
+    for sentences in broken.values():
+        assert warnings.count(" ".join(sentences)) == 1
+
+
+def test_a_start_without_a_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ddtrace.internal.writer", None)
+
+    assert contract.check()["trace loss"][0] == "Module ddtrace.internal.writer can't be imported."

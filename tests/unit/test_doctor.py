@@ -296,6 +296,25 @@ def test_a_server_with_another_environment_is_told_apart() -> None:
     assert server.judge("it", told(agent="http://b:1"), Case({"PORT": "x"})).outcome == "pass"
 
 
+@pytest.mark.parametrize(
+    ("tracing", "outcome", "sentence"),
+    [
+        ({"active": True, "reason": None, "traces_lost": 0}, "pass", "it is traced"),
+        (
+            {"active": False, "reason": "DD_TRACE_ENABLED is false", "traces_lost": None},
+            "fail",
+            "it is not traced: DD_TRACE_ENABLED is false",
+        ),
+    ],
+)
+def test_what_info_shows_to_anyone_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
+    """Nothing is compared with what is not shown."""
+    shown = Answer(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
+    found = server.judge("it", shown, Case({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"}))
+
+    assert (found.outcome, found.sentence) == (outcome, sentence)
+
+
 def test_a_server_that_is_not_traced_fails() -> None:
     """With its own reason."""
     found = server.judge("it", told(active=False, reason="not started under ddtrace-run"), Case({}))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import annotated_types
 import pytest
+from pydantic import AfterValidator, Field, Secret, SecretStr
 
+from hello_service.app import create_app
+from hello_service.observability import logs
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError, mask_credentials
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -113,6 +119,159 @@ def test_what_is_no_url_is_masked_whole(value: str) -> None:
 def test_secrets_of_a_url_are_masked(url: str, shown: str) -> None:
     """The rest of it is what an operator wants to see."""
     assert mask_credentials(url) == shown
+
+
+# Every bound: the variable, its least and its largest value, and what is just outside of them (None: no bound).
+BOUNDS = [
+    ("PORT", "-1", "0", "65535", "65536"),
+    ("UPSTREAM_TIMEOUT_SECONDS", "0", "0.001", "300", "300.001"),
+    ("UPSTREAM_CONNECTIONS", "0", "1", "10000", "10001"),
+    ("UPSTREAM_WAITING", "-1", "0", "100000", "100001"),
+    ("UPSTREAM_BODY_BYTES", "0", "1", "1073741824", "1073741825"),
+    ("BODY_BYTES", "0", "1", "1073741824", "1073741825"),
+    ("DRAIN_SECONDS", "-0.001", "0", "110", "110.001"),
+    ("GRACEFUL_SECONDS", "-0.001", "0", "110", "110.001"),
+    ("FLUSH_SECONDS", "-0.001", "0", "110", "110.001"),
+    ("KEEP_ALIVE_SECONDS", "0.999", "1", "4000", "4000.001"),
+    ("DD_TRACE_SAMPLE_RATE", "-0.001", "0", "1", "1.001"),
+    ("DD_TRACE_AGENT_PORT", "0", "1", "65535", "65536"),
+]
+
+
+@pytest.mark.parametrize(("variable", "below", "least", "largest", "above"), BOUNDS)
+def test_a_bound_is_the_last_value_that_is_taken(
+    variable: str, below: str, least: str, largest: str, above: str
+) -> None:
+    for taken in (least, largest):
+        settings = Settings.from_environment({variable: taken})
+        assert getattr(settings, variable.lower()) == float(taken)
+    for refused in (below, above):
+        with pytest.raises(SettingsError, match=f"^{variable}='{refused}': must be (greater|less) than "):
+            Settings.from_environment({variable: refused})
+
+
+def test_every_bound_is_in_the_table_above() -> None:
+    def bounds(metadata: object) -> Iterator[object]:
+        if isinstance(metadata, annotated_types.Ge | annotated_types.Gt | annotated_types.Le | annotated_types.Lt):
+            yield metadata
+
+    bounded = {
+        name.upper(): count
+        for name, field in Settings.model_fields.items()
+        if (count := sum(1 for metadata in field.metadata for _ in bounds(metadata)))
+    }
+    numbers = {
+        name.upper() for name, value in Settings() if isinstance(value, int | float) and value not in {True, False}
+    }
+
+    assert bounded == dict.fromkeys([row[0] for row in BOUNDS], 2)
+    assert numbers <= set(bounded)
+
+
+@pytest.mark.parametrize("variable", ["HOST", "DD_SERVICE", "DD_AGENT_HOST"])
+def test_an_empty_text_is_refused_where_a_text_is_needed(variable: str) -> None:
+    """No environment can say so; a caller of `Settings(...)` can."""
+    empty: dict[str, Any] = {variable.lower(): ""}
+    with pytest.raises(ValueError, match="at least 1 character"):
+        Settings(**empty)
+
+
+MARK = "s3cr3t"
+
+
+def reject(value: str) -> str:
+    if "good" not in value:
+        raise ValueError(f"{value!r} is not one of them")
+    return value
+
+
+class TeamSettings(Settings):
+    """Settings as a team would add them: each field here holds a secret."""
+
+    inventory_token: str = ""
+    api_key: str | None = None
+    database_password: Annotated[str, AfterValidator(reject)] = "good"
+    signing_secrets: tuple[str, ...] = ()
+    session_keys: dict[str, str] = Field({})
+    key_number: int = 0
+    pin: SecretStr = SecretStr("")
+    card: SecretStr | None = Field(None, min_length=30)
+    code: Annotated[Secret[str], Field()] | None = None
+    database_dsn: str = ""
+    broker_url: str = ""
+    peers: tuple[str, ...] = ()
+
+
+MARKED: dict[str, Any] = {
+    "inventory_token": MARK,
+    "api_key": MARK,
+    "database_password": f"{MARK}-good",
+    "signing_secrets": (MARK, MARK),
+    "session_keys": {MARK: MARK},
+    "pin": MARK,
+    "card": MARK * 5,
+    "code": MARK,
+    "database_dsn": f"postgresql://ada:{MARK}@host/x",
+    "broker_url": f"amqp://host/?password={MARK}",
+    "peers": (f"http://ada:{MARK}@one", f"http://ada:{MARK}@two"),
+    "upstream_url": f"http://ada:{MARK}@host/x?token={MARK}",
+    "local_view_url": f"http://ada:{MARK}@host/x?token={MARK}",
+    "dd_trace_agent_url": f"http://ada:{MARK}@host",
+}
+
+
+def test_every_field_that_can_hold_a_secret_is_marked_here() -> None:
+    """A new secret of Settings fails this test until `MARKED` has it."""
+    urls = {name for name in TeamSettings.model_fields if re.search("_url$|_dsn$", name)}
+
+    assert (TeamSettings.secrets() | urls) - {"key_number"} <= set(MARKED)
+
+
+async def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not in what is public, not at `/info`, not in the first log line, not where the settings themselves are logged."""
+    settings = TeamSettings(**MARKED, info_details=True)
+    logs.configure(settings, dict)
+    async with create_app(settings, {}).test_app() as app:
+        info = await (await app.test_client().get("/info")).get_json()
+    logged = capsys.readouterr().err
+
+    assert MARK not in json.dumps(settings.public())
+    assert MARK not in repr(settings) + str(settings)
+    assert MARK not in json.dumps(info)
+    assert MARK not in logged
+    assert info["settings"]["INVENTORY_TOKEN"] == info["settings"]["CODE"] == "***"
+    assert (info["settings"]["KEY_NUMBER"], TeamSettings().public()["API_KEY"]) == ("***", None)
+    assert info["settings"]["PEERS"] == ["http://***@one", "http://***@two"]
+    assert json.loads(logged.splitlines()[0])["INVENTORY_TOKEN"] == "***"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_PASSWORD", MARK),
+        ("KEY_NUMBER", MARK),
+        ("CARD", MARK),
+        ("SIGNING_SECRETS", MARK),
+        ("UPSTREAM_URL", f"ftp://ada:{MARK}@host"),
+        ("UPSTREAM_URL", f"http://ada:{MARK}@[host"),
+        ("UPSTREAM_URL", f"http://ada:{MARK}\u2100@host"),
+        ("UPSTREAM_URL", f"http://ada:{MARK}@host:99999"),
+        ("DD_TRACE_AGENT_URL", f"unix://?{MARK}"),
+        ("LOCAL_VIEW_URL", f"ftp://a@b,ftp://ada:{MARK}@c"),
+    ],
+)
+def test_no_complaint_quotes_a_secret(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        TeamSettings.from_environment({variable: value})
+
+    assert re.fullmatch(rf"{variable}='\S*\*\*\*\S*': must be .+", str(refused.value))
+    assert MARK not in str(refused.value)
+
+
+def test_an_argument_that_is_no_setting_is_refused() -> None:
+    typo: dict[str, Any] = {"prot": 1}
+    with pytest.raises(ValueError, match="prot"):
+        Settings(**typo)
 
 
 def test_the_stop_budget_is_the_sum_of_its_parts() -> None:

@@ -10,9 +10,11 @@ import pytest
 from ddtrace import config
 from ddtrace.propagation import http
 from ddtrace.trace import Span, TraceFilter, tracer
-from quart import Quart
+from quart import Quart, Response
 from quart.signals import got_background_exception
 from quart.testing import WebsocketResponseError
+from werkzeug import Response as WerkzeugResponse
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from hello_service.observability import tracing
 
@@ -77,6 +79,52 @@ async def test_an_exception_that_leaves_quart_is_a_500(app: Quart, finished: lis
     assert span.get_tag("error.message") == "on purpose"
 
 
+class Refusal(HTTPException):
+    """As an application makes its own: with a status, and another one in its response."""
+
+    code = 500
+
+
+@pytest.mark.parametrize(
+    ("aborted", "status", "message"),
+    [
+        (HTTPException(response=Response("busy", 503)), "503", "503 Service Unavailable"),
+        (HTTPException(response=WerkzeugResponse("busy", 502)), "502", "502 Bad Gateway"),
+        (HTTPException(response=Response("busy", 599)), "599", "599"),
+        (HTTPException("why", response=Response("busy", 503)), "503", "503 Service Unavailable: why"),
+        (Refusal(response=Response("busy", 503)), "503", "503 Service Unavailable"),
+        (ServiceUnavailable("why"), "503", "503 Service Unavailable: why"),
+    ],
+)
+async def test_an_abort_has_the_status_of_its_response(
+    app: Quart, finished: list[Span], aborted: HTTPException, status: str, message: str
+) -> None:
+    """Werkzeug's own text for one without a status is `??? Unknown Error: None`."""
+
+    @app.get("/aborts")
+    async def aborts() -> str:
+        raise aborted
+
+    answer = await app.test_client().get("/aborts")
+    (span,) = finished
+
+    assert str(answer.status_code) == span.get_tag("http.status_code") == status
+    assert span.get_tag("error.message") == message
+    assert (span.get_tag("error.stack") or "").rstrip().endswith(message)
+
+
+async def test_a_response_of_an_error_without_an_exception_has_no_message(app: Quart, finished: list[Span]) -> None:
+    @app.get("/returns")
+    async def returns() -> Response:
+        return Response("busy", 503)
+
+    await app.test_client().get("/returns")
+    (span,) = finished
+
+    assert (span.error, span.get_tag("http.status_code")) == (1, "503")
+    assert (span.get_tag("error.type"), span.get_tag("error.message")) == (None, None)
+
+
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_background_task_needs_no_request(app: Quart, finished: list[Span], fails: bool) -> None:
     """One that was started with the app has no link; its exception reaches Quart's signal all the same."""
@@ -134,6 +182,32 @@ def test_a_request_without_host_has_the_url_of_the_server(
 ) -> None:
     """As ddtrace's middleware writes it."""
     assert tracing._url({"path": "/path", **scope}, host, "a=b") == url
+
+
+async def test_the_span_of_a_finished_response_has_ended_before_the_app_returns(finished: list[Span]) -> None:
+    """What a handler's framework does after the last byte is not part of the response."""
+    app = Quart(__name__)
+    sent, returns = asyncio.Event(), asyncio.Event()
+
+    async def lingers(_scope: object, _receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"all", "more_body": False})
+        sent.set()
+        await returns.wait()
+
+    async def nothing(*_: object) -> dict[str, str]:
+        return {"type": "http.request"}
+
+    app.asgi_app = lingers  # type: ignore[assignment,method-assign]  # Quart documents this assignment
+    tracing.trace(app)
+    serving = asyncio.create_task(app(scope(), nothing, nothing))  # type: ignore[arg-type]  # Hypercorn's own names
+    await sent.wait()
+    ended = [span.name for span in finished]
+    returns.set()
+    await serving
+
+    assert ended == ["asgi.request"]
+    assert len(finished) == 1
 
 
 def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:

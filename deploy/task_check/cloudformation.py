@@ -1,0 +1,42 @@
+"""CloudFormation's functions, resolved as far as the file alone allows. The rest is marked as open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from task_check.values import OpenList, opened
+
+_NOTHING = object()
+
+
+def resolved(value: Any) -> Any:
+    """Return `value` without `Ref` and `Fn::...`."""
+    result = _resolve(value)
+    return {} if result is _NOTHING else result
+
+
+def _resolve(value: Any) -> Any:
+    if isinstance(value, list):
+        entries = [entry for entry in map(_resolve, value) if entry is not _NOTHING]
+        return OpenList(entries) if isinstance(value, OpenList) else entries
+    if not isinstance(value, dict):
+        return value
+    if len(value) == 1:
+        (name, argument), *_ = value.items()
+        if name == "Ref" or name.startswith("Fn::"):
+            return _call(name, argument)
+    members = {name: _resolve(member) for name, member in value.items() if not name.startswith("Fn::")}
+    return {name: member for name, member in members.items() if member is not _NOTHING}
+
+
+def _call(name: str, argument: Any) -> Any:
+    if name == "Ref":
+        return _NOTHING if argument == "AWS::NoValue" else opened(f"${{{argument}}}")
+    if name == "Fn::Sub":
+        return _resolve(argument[0] if isinstance(argument, list) and argument else argument)
+    if name == "Fn::If" and isinstance(argument, list) and len(argument) == 3:
+        first, second = _resolve(argument[1]), _resolve(argument[2])
+        return second if first is _NOTHING else first
+    if name == "Fn::Join" and isinstance(argument, list) and len(argument) == 2 and isinstance(argument[1], list):
+        return str(argument[0]).join(map(str, map(_resolve, argument[1])))
+    return opened(f"${{{name.removeprefix('Fn::')}}}")

@@ -1,0 +1,279 @@
+"""Rules for how containers fit together: names, order, volumes, logs, images, and the task's size."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from task_check.finding import HINT, MISTAKE, WARNING, Found, rule
+from task_check.task import ENDS, OTHERS, Container, Task, image_name, is_essential
+from task_check.values import is_open, number, plain, shown
+
+MOVING_TAG = re.compile(
+    r"v?\d*(?:\.\d+)*[-_.]?(?:latest|nightly|edge|canary)(?:[-_.].*)?"
+    r"|(?:latest|main|master|trunk|stable|dev|devel|develop|development|edge|nightly|canary|snapshot|current|lts|rolling"
+    r"|prod|production|live|staging|stage|test|testing|qa|uat|release|beta|alpha|rc|next|head|alpine|slim|bookworm|bullseye"
+    r"|mainline|perl|windows|linux)(?:[-_].*)?",
+    re.IGNORECASE,
+)
+AGENT_MOVING_TAG = re.compile(r"v?\d+(?:\.\d+)?(?:-[a-z][\w-]*)?")  # 7, 7.72, 7-jmx; a full version has three numbers
+OFFICIAL = re.compile(
+    r"(?:^|/)(?:python|node|golang|openjdk|eclipse-temurin|ruby|php|debian|ubuntu|amazonlinux|dotnet)$"
+)
+IMAGE = re.compile(
+    r"(?:[a-zA-Z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*(?::[\w][\w.-]{0,127})?(?:@sha256:[a-f0-9]{64})?"
+)
+ECR = re.compile(r"([^/]*)\.dkr\.ecr[.-]")
+
+
+@rule("names-twice", MISTAKE, "give each a name of its own")
+def names_are_different(task: Task) -> Iterator[Found]:
+    """Two containers or two volumes have the same name."""
+    for name, count in Counter(str(each.get("name")) for each in task.containers if each.get("name")).items():
+        if count > 1:
+            yield Found(plain(name), f"{count} containers have the name {shown(name)}")
+    for name, count in Counter(str(each.get("name")) for each in task.document.get("volumes") or []).items():
+        if count > 1:
+            yield Found("", f"{count} volumes have the name {shown(name)}")
+
+
+@rule("no-essential", MISTAKE, "make the service's container essential")
+def one_container_is_essential(task: Task) -> Iterator[Found]:
+    """No container of the task is essential; ECS requires one."""
+    if task.source.whole and task.containers and not any(map(is_essential, task.containers)):
+        yield Found("", "no container is essential; ECS requires one")
+    if task.source.whole and not task.containers and not is_open(task.document.get("containerDefinitions")):
+        yield Found("", "`containerDefinitions` is empty", "add a container")
+
+
+@rule("depends-on-unknown", MISTAKE, "name a container of this task definition")
+def what_is_depended_on_exists(task: Task) -> Iterator[Found]:
+    """`dependsOn`, `volumesFrom`, `links` or `proxyConfiguration` names a container that does not exist."""
+    is_partly_open = is_open(task.document.get("containerDefinitions"))
+    proxy = str((task.document.get("proxyConfiguration") or {}).get("containerName", ""))
+    if proxy and task.called(proxy) is None and not is_open(proxy) and not is_partly_open:
+        yield Found("", f"`proxyConfiguration` names {shown(proxy)}, which is not a container of this task")
+    for container in task.containers:
+        named = [("dependsOn", str(each.get("containerName", ""))) for each in container.get("dependsOn") or []]
+        named += [("volumesFrom", str(each.get("sourceContainer", ""))) for each in container.get("volumesFrom") or []]
+        named += [
+            ("links", str(each).partition(":")[0]) for each in container.get("links") or [] if not task.on_fargate
+        ]
+        for field, name in named:
+            if name and task.called(name) is None and not is_open(name) and not is_partly_open:
+                yield Found(
+                    str(container.get("name")), f"`{field}` names {shown(name)}, which is not a container of this task"
+                )
+
+
+@rule(
+    "depends-on-never",
+    MISTAKE,
+    "HEALTHY needs a healthCheck there; COMPLETE and SUCCESS need essential: false; START always works",
+)
+def what_is_depended_on_can_come_true(task: Task) -> Iterator[Found]:
+    """A condition in `dependsOn` that can't come true: HEALTHY without a health check, the end of an essential container."""
+    for container, depended, condition in task.dependencies:
+        there, name = task.called(depended), str(container.get("name"))
+        if there is None or there is container:
+            continue
+        check = (there.get("healthCheck") or {}).get("command") or []
+        if condition == "HEALTHY" and (not there.get("healthCheck") or check == ["NONE"]):
+            yield Found(name, f"waits for {shown(depended)} to be HEALTHY, which has no `healthCheck` here")
+        if condition in ENDS and is_essential(there):
+            sentence = f"waits for the end of {shown(depended)}, which is essential: its end stops the task"
+            yield Found(name, sentence, f'make {depended} "essential": false')
+
+
+@rule("depends-on-circle", MISTAKE, "remove one of these dependencies")
+def no_dependencies_form_a_circle(task: Task) -> Iterator[Found]:
+    """Containers depend on each other in a circle, so none of them starts."""
+    edges: dict[str, list[str]] = {}
+    for container, depended, _ in task.dependencies:
+        edges.setdefault(str(container.get("name")), []).append(depended)
+    told: set[frozenset[str]] = set()
+    for start in edges:
+        to_see = [[start]]
+        while to_see:
+            path = to_see.pop()
+            for name in edges.get(path[-1], []):
+                if name == start and frozenset(path) not in told:
+                    told.add(frozenset(path))
+                    yield Found(plain(start), "depends on itself: " + " -> ".join(map(plain, [*path, start])))
+                elif name not in path:
+                    to_see.append([*path, name])
+
+
+def order_is_reported(task: Task, container: Container) -> bool:
+    """Return whether a rule above has reported the dependencies of `container` already."""
+    own = str(container.get("name"))
+    names = [depended for each, depended, _ in task.dependencies if each is container]
+    return any(task.called(name) is None or task.reaches(task.called(name) or {}, {own}) for name in names)
+
+
+@rule("mount-without-volume", MISTAKE, "add the volume to `volumes`, or remove the mount")
+def every_mount_has_a_volume(task: Task) -> Iterator[Found]:
+    """A `mountPoint` names a volume that is not in `volumes`, or its path is not absolute, or is taken twice."""
+    for container in task.containers:
+        name, paths = str(container.get("name")), Counter[str]()
+        for mount in container.get("mountPoints") or []:
+            source, path = str(mount.get("sourceVolume", "")), str(mount.get("containerPath", ""))
+            known = source in task.volumes or is_open(source) or is_open(task.document.get("volumes"))
+            if source and not known and task.source.whole:
+                yield Found(name, f"mounts the volume {shown(source)} at {shown(path)}, which is not in `volumes`")
+            if path and not is_open(path) and not re.match(r"/|[A-Za-z]:|\\\\", path):
+                yield Found(name, f"`containerPath` {shown(path)} is not absolute", "start it with /")
+            paths[path] += 1
+        for path, count in paths.items():
+            if path and count > 1:
+                yield Found(name, f"mounts {count} volumes at {shown(path)}", "keep one of them")
+
+
+@rule("firelens-router", MISTAKE, 'add a container with "firelensConfiguration": {"type": "fluentbit"}')
+def firelens_has_a_router(task: Task) -> Iterator[Found]:
+    """The log driver `awsfirelens` without a log router, with two, or of the router itself."""
+    if is_open(task.document.get("containerDefinitions")):
+        return
+    users = [each for each in task.containers if (each.get("logConfiguration") or {}).get("logDriver") == "awsfirelens"]
+    names = ", ".join(plain(each.get("name")) for each in users)
+    if users and not task.routers:
+        sentence = "logs go to `awsfirelens`, and no container has `firelensConfiguration`"
+        yield Found(names, sentence)
+    if len(task.routers) > 1:
+        yield Found("", f"{len(task.routers)} containers have `firelensConfiguration`; ECS allows one", "keep one")
+    for container in users:
+        if container in task.routers:
+            yield Found(str(container.get("name")), "the log router sends its own log to `awsfirelens`", "use awslogs")
+
+
+@rule("firelens-datadog", MISTAKE, 'add {"name": "apikey", "valueFrom": "<ARN of the secret>"} to `secretOptions`')
+def firelens_reaches_datadog(task: Task) -> Iterator[Found]:
+    """Fluent Bit's `datadog` output has no `apikey`, or its `Host` is of another site than the Agent."""
+    sites = {
+        str(entry.get("value"))
+        for agent in task.agents
+        for entry in agent.get("environment") or []
+        if entry.get("name") == "DD_SITE"
+    }
+    for container in task.containers if task.routers else []:
+        log = container.get("logConfiguration") or {}
+        options = {name.lower(): str(value) for name, value in (log.get("options") or {}).items()}
+        if log.get("logDriver") != "awsfirelens" or options.get("name") != "datadog":
+            continue
+        hidden = {str(each.get("name")).lower() for each in log.get("secretOptions") or []}
+        if "apikey" not in hidden | options.keys() and not is_open(log.get("secretOptions")):
+            yield Found(str(container.get("name")), "the log's output `datadog` has no `apikey`")
+        host, site = options.get("host", ""), next(iter(sites), "datadoghq.com")
+        is_known = len(sites) <= 1 and not is_open(host) and not is_open(site)
+        if is_known and re.search(r"\.(?:datadoghq|ddog-gov)\.", host) and not host.endswith(f".{site}"):
+            sentence = f"logs go to {shown(host)}, but the Agent's site is {shown(site)}"
+            yield Found(str(container.get("name")), sentence, f'write "http-intake.logs.{site}"')
+
+
+@rule("image", MISTAKE, "write registry/repository:tag")
+def an_image_is_a_reference(task: Task) -> Iterator[Found]:
+    """The image is not a valid reference, or its ECR registry has no account id."""
+    for container in task.containers:
+        image = str(container.get("image", ""))
+        if not image or is_open(image):
+            continue
+        if (match := ECR.match(image)) and not re.fullmatch(r"\d{12}", match[1]):
+            yield Found(str(container.get("name")), f"the image {shown(image)} has no account id of 12 digits")
+            continue
+        if not IMAGE.fullmatch(image):
+            yield Found(str(container.get("name")), f"the image {shown(image)} is not a valid reference")
+
+
+@rule("moving-tag", WARNING, "pin a full version, or a digest (@sha256:...)")
+def images_are_pinned(task: Task) -> Iterator[Found]:
+    """The image's tag can move, so tasks may run different code."""
+    for container in task.containers:
+        image = str(container.get("image", ""))
+        last = image.rpartition("/")[2]
+        if not image or is_open(last) or "@" in last or not IMAGE.fullmatch(image.partition("\ue001")[2] or image):
+            continue
+        tag = last.partition(":")[2]
+        has_agent = "agent" in image_name(container).rpartition("/")[2]
+        is_partial = has_agent and AGENT_MOVING_TAG.fullmatch(tag)
+        official = OFFICIAL.search(image_name(container)) or (
+            OTHERS.fullmatch(last.partition(":")[0]) and ".dkr.ecr." not in image
+        )
+        is_partial = is_partial or (official and re.fullmatch(r"\d+(?:-[a-z][\w.-]*)?", tag))
+        if not tag:
+            yield Found(str(container.get("name")), f"{shown(image)} has no tag, which means `latest`")
+        elif MOVING_TAG.fullmatch(tag) or is_partial:
+            yield Found(
+                str(container.get("name")), f"the tag of {shown(image)} can move, so tasks may run different code"
+            )
+
+
+@rule("memory", MISTAKE, "give the task more memory, or its containers less")
+def containers_fit_the_tasks_memory(task: Task) -> Iterator[Found]:
+    """Containers have more memory than the task, or a reservation above the limit."""
+    whole = number(task.document.get("memory"))
+    too_large = False
+    for container in task.containers:
+        limit, reserved = number(container.get("memory")), number(container.get("memoryReservation"))
+        if limit and reserved and reserved > limit:
+            sentence = f"`memoryReservation` {reserved:g} MiB is above `memory` {limit:g} MiB"
+            yield Found(str(container.get("name")), sentence, "make it smaller")
+            too_large = True
+        elif whole and (limit or 0) > whole:
+            yield Found(str(container.get("name")), f"`memory` {limit:g} MiB is above the task's {whole:g} MiB")
+            too_large = too_large or not reserved
+    total = sum(number(each.get("memoryReservation") or each.get("memory")) or 0 for each in task.containers)
+    if whole and total > whole and not too_large:
+        yield Found("", f"the containers reserve {total:g} MiB, and the task has {whole:g} MiB")
+
+
+@rule("cpu", MISTAKE, "give the task more CPU, or its containers less")
+def containers_fit_the_tasks_cpu(task: Task) -> Iterator[Found]:
+    """Containers have more CPU units than the task."""
+    whole, total = number(task.document.get("cpu")), sum(number(each.get("cpu")) or 0 for each in task.containers)
+    if whole and total > whole:
+        yield Found("", f"the containers have {total:g} CPU units, and the task has {whole:g}")
+
+
+@rule("health-check", MISTAKE, 'start it with "CMD" and one word each, or with "CMD-SHELL" and one line')
+def a_health_check_has_a_form(task: Task) -> Iterator[Found]:
+    """The health check's `command` does not start with CMD or CMD-SHELL, or has the wrong number of words."""
+    for container in task.containers:
+        words = [str(word) for word in (container.get("healthCheck") or {}).get("command") or []]
+        name = str(container.get("name"))
+        if not container.get("healthCheck") or is_open((container.get("healthCheck") or {}).get("command")):
+            continue
+        if not words or words[0] not in {"CMD", "CMD-SHELL", "NONE"}:
+            yield Found(name, f"the health check {shown(' '.join(words))} does not start with CMD or CMD-SHELL")
+        elif len(words) == 1 and words[0] != "NONE":
+            yield Found(name, f"the health check has no command behind {words[0]}")
+        elif words[0] == "CMD" and len(words) == 2 and " " in words[1]:
+            yield Found(name, f"CMD runs {shown(words[1])} as the name of one program", "use CMD-SHELL, or split it")
+        elif words[0] == "CMD-SHELL" and len(words) > 2:
+            yield Found(
+                name, f"CMD-SHELL runs {shown(words[1])} alone; the words behind it are lost", "join them in one string"
+            )
+
+
+@rule(
+    "health-check-program",
+    HINT,
+    'if it lacks the program: ["CMD", "python", "-c", "..."], for the Agent ["CMD-SHELL", "agent health"]',
+)
+def a_health_check_needs_no_curl(task: Task) -> Iterator[Found]:
+    """The health check needs curl or wget, which slim images lack."""
+    for container in task.containers:
+        line = " ".join(map(str, (container.get("healthCheck") or {}).get("command") or []))
+        match = re.search(r"\b(curl|wget)\b", line)
+        if not match:
+            continue
+        slim = re.search(
+            r"slim|distroless|scratch" + ("|alpine" if match[1] == "curl" else ""), str(container.get("image"))
+        )
+        if slim and "/" not in str(container.get("image")).partition("distroless")[0]:
+            sentence = f"the health check needs {match[1]}, which {shown(container.get('image'))} does not have"
+            yield Found(str(container.get("name")), sentence, "", WARNING)
+        else:
+            yield Found(
+                str(container.get("name")), f"the health check needs {match[1]}; make sure that the image has it"
+            )

@@ -1,0 +1,236 @@
+"""Rules for what Fargate rejects and for the limits of ECS.
+
+Sources: Amazon ECS Developer Guide, "Task definition differences for Fargate"; Amazon ECS API Reference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from task_check.finding import MISTAKE, WARNING, Found, rule
+from task_check.task import EC2, FARGATE, MANAGED, Container, Task
+from task_check.values import is_open, number, shown
+
+# Fields of a container, and of its linuxParameters, that Fargate does not have.
+REFUSED: tuple[str, ...] = ("privileged", "links", "dockerSecurityOptions", "dnsServers", "dnsSearchDomains")
+REFUSED += ("extraHosts", "hostname", "disableNetworking")
+REFUSED_LINUX = ("devices", "sharedMemorySize", "maxSwap", "swappiness")
+REFUSED_VOLUMES = {
+    "dockerVolumeConfiguration": "Docker volumes",
+    "fsxWindowsFileServerVolumeConfiguration": "FSx for Windows volumes",
+}
+LOG_DRIVERS = {FARGATE: {"awslogs", "splunk", "awsfirelens"}}
+LOG_DRIVERS[MANAGED] = {"awslogs", "splunk", "awsfirelens", "json-file"}
+WINDOWS_REFUSED = ("readonlyRootFilesystem", "linuxParameters", "privileged", "links", "dnsServers", "extraHosts")
+
+# Bounds by field; source: API reference, ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
+BOUNDS = (
+    (("healthCheck", "interval"), 5, 300),
+    (("healthCheck", "timeout"), 2, 60),
+    (("healthCheck", "retries"), 1, 10),
+    (("healthCheck", "startPeriod"), 0, 300),
+    (("restartPolicy", "restartAttemptPeriod"), 60, 1800),
+)
+FARGATE_BOUNDS = ((("stopTimeout",), 0, 120), (("startTimeout",), 0, 120))
+
+
+@rule("fargate-unsupported", MISTAKE, "remove it")
+def nothing_is_refused_by_fargate(task: Task) -> Iterator[Found]:
+    """A field or value that Fargate does not support. Registering or running the task fails."""
+    if not task.on_fargate:
+        return
+    for container in task.containers:
+        name, linux = str(container.get("name")), container.get("linuxParameters") or {}
+        found = [field for field in REFUSED if container.get(field)]
+        found += [
+            f"linuxParameters.{field}" for field in REFUSED_LINUX if linux.get(field) is not None and linux[field] != []
+        ]
+        for field in found:
+            yield Found(name, f"Fargate does not support `{field}`")
+        added = (linux.get("capabilities") or {}).get("add") or []
+        if refused := [each for each in added if each != "SYS_PTRACE" and not is_open(each)]:
+            sentence = f"Fargate can add only the capability SYS_PTRACE, not {', '.join(map(shown, refused))}"
+            yield Found(name, sentence, "remove it from `linuxParameters.capabilities.add`")
+        if any(
+            entry.get("type") in {"GPU", "InferenceAccelerator", "NeuronDevice"}
+            for entry in container.get("resourceRequirements") or []
+        ):
+            yield Found(name, "Fargate has no GPUs or accelerators, but `resourceRequirements` has one")
+        options = (container.get("firelensConfiguration") or {}).get("options") or {}
+        if options.get("config-file-type") == "s3":
+            fix = "put the file into the router's image, with config-file-type `file`"
+            yield Found(name, "Fargate can't load a FireLens configuration from `s3`", fix)
+    yield from _task_refused(task)
+
+
+def _task_refused(task: Task) -> Iterator[Found]:
+    document = task.document
+    if document.get("networkMode") and document["networkMode"] != "awsvpc" and not is_open(document["networkMode"]):
+        yield Found(
+            "", f"`networkMode` is {shown(document['networkMode'])}; Fargate supports only `awsvpc`", "write awsvpc"
+        )
+    elif not document.get("networkMode") and task.source.whole:
+        yield Found("", "`networkMode` is missing; Fargate needs `awsvpc`", 'add "networkMode": "awsvpc"')
+    if document.get("pidMode") == "host":
+        yield Found("", "`pidMode` is `host`; Fargate supports only `task`", "remove it, or write task")
+    for field in ("ipcMode", "placementConstraints", "inferenceAccelerators"):
+        if document.get(field):
+            yield Found("", f"Fargate does not support `{field}`")
+    for name, volume in task.volumes.items():
+        if path := (volume.get("host") or {}).get("sourcePath"):
+            fix = "remove `host`, or use an EFS volume"
+            yield Found(
+                "", f"the volume `{name}` has `host.sourcePath` {shown(path)}; Fargate has no host to mount from", fix
+            )
+        for field, what in REFUSED_VOLUMES.items():
+            if field in volume:
+                yield Found(
+                    "", f"the volume `{name}` has `{field}`; Fargate has no {what}", "remove it, or use an EFS volume"
+                )
+
+
+@rule("fargate-size", MISTAKE, "add it; a small task has cpu 512 and memory 1024")
+def a_fargate_task_has_a_size(task: Task) -> Iterator[Found]:
+    """`cpu` or `memory` of a Fargate task is missing."""
+    missing = [f"`{field}`" for field in ("cpu", "memory") if not task.document.get(field)]
+    if task.source.whole and task.on_fargate and missing:
+        yield Found("", f"{' and '.join(missing)} is missing at the task level; Fargate needs both")
+
+
+@rule("log-driver", MISTAKE, "use awslogs or awsfirelens")
+def the_log_driver_exists_there(task: Task) -> Iterator[Found]:
+    """Fargate and managed instances have other log drivers than EC2."""
+    for platform, drivers in LOG_DRIVERS.items():
+        for container in task.containers if platform in task.platforms else []:
+            driver = (container.get("logConfiguration") or {}).get("logDriver")
+            if driver and driver not in drivers and not is_open(driver):
+                yield Found(str(container.get("name")), f"{platform} does not support the log driver {shown(driver)}")
+
+
+@rule("awslogs-options", MISTAKE, 'add "awslogs-group", "awslogs-region" and "awslogs-stream-prefix"')
+def awslogs_has_its_options(task: Task) -> Iterator[Found]:
+    """The log driver `awslogs` has no group or, on Fargate, no region or stream prefix, or its region is malformed."""
+    for container in task.containers:
+        log = container.get("logConfiguration") or {}
+        needed = ("awslogs-group", "awslogs-region", "awslogs-stream-prefix")[: 3 if task.on_fargate else 1]
+        missing = [f"`{each}`" for each in needed if not (log.get("options") or {}).get(each)]
+        if log.get("logDriver") == "awslogs" and missing:
+            yield Found(str(container.get("name")), f"the log `options` lack {', '.join(missing)}")
+        region = str((log.get("options") or {}).get("awslogs-region", ""))
+        if region and not is_open(region) and not re.fullmatch(r"[a-z]{2,3}(?:-[a-z]+)+-\d+", region):
+            yield Found(
+                str(container.get("name")), f"`awslogs-region` is {shown(region)}, which is not a region", "correct it"
+            )
+
+
+@rule("limits", MISTAKE, "use a value within these bounds")
+def values_are_within_bounds(task: Task) -> Iterator[Found]:
+    """A timeout, an interval, a restart period or a size is outside the bounds of ECS or Fargate."""
+    for container in task.containers:
+        bounds = (*BOUNDS, *(FARGATE_BOUNDS if task.on_fargate else ()))
+        for path, low, high in bounds:
+            value = number(_at(container, path))
+            if value is not None and not low <= value <= high:
+                yield Found(str(container.get("name")), f"`{'.'.join(path)}` is {value:g}; it must be {low} to {high}")
+        codes = (container.get("restartPolicy") or {}).get("ignoredExitCodes") or []
+        if len(codes) > 50:
+            yield Found(
+                str(container.get("name")),
+                f"`restartPolicy.ignoredExitCodes` has {len(codes)} codes; the maximum is 50",
+            )
+        memory = number(container.get("memory"))
+        if memory is not None and memory < 6 and not task.on_windows:
+            yield Found(
+                str(container.get("name")), f"`memory` is {memory:g} MiB; Docker needs 6 or more", "give it in MiB"
+            )
+        yield from _ports(container)
+    size = number((task.document.get("ephemeralStorage") or {}).get("sizeInGiB"))
+    if size is not None and not 21 <= size <= 200:
+        yield Found("", f"`ephemeralStorage.sizeInGiB` is {size:g}; it must be 21 to 200")
+
+
+def _at(container: Container, path: tuple[str, ...]) -> Any:
+    value: Any = container
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _ports(container: Container) -> Iterator[Found]:
+    for mapping in container.get("portMappings") or []:
+        for field in ("containerPort", "hostPort"):
+            port = number(mapping.get(field))
+            low = 1 if field == "containerPort" else 0
+            if port is not None and not low <= port <= 65535:
+                yield Found(str(container.get("name")), f"`{field}` is {port:g}; a port is {low} to 65535")
+
+
+@rule("host-port", MISTAKE, "leave `hostPort` out")
+def host_ports_are_the_containers(task: Task) -> Iterator[Found]:
+    """With `awsvpc` a `hostPort` that differs from its `containerPort`."""
+    if not (task.on_fargate or task.document.get("networkMode") == "awsvpc"):
+        return
+    for container in task.containers:
+        for mapping in container.get("portMappings") or []:
+            inner, outer = number(mapping.get("containerPort")), number(mapping.get("hostPort"))
+            if inner is not None and outer and inner != outer:
+                sentence = (
+                    f"`hostPort` {outer:g} differs from `containerPort` {inner:g}; with awsvpc both must be equal"
+                )
+                yield Found(str(container.get("name")), sentence)
+
+
+@rule("port-twice", MISTAKE, "give each its own port; the containers of a task share one network")
+def no_port_is_taken_twice(task: Task) -> Iterator[Found]:
+    """Two containers of one task map the same port."""
+    if not (task.on_fargate or task.document.get("networkMode") in {"awsvpc", "host"}):
+        return
+    seen: dict[tuple[float, str], str] = {}
+    for container in task.containers:
+        for mapping in container.get("portMappings") or []:
+            port, name = number(mapping.get("containerPort")), str(container.get("name"))
+            key = (port or 0, str(mapping.get("protocol") or "tcp"))
+            if port and seen.setdefault(key, name) != name:
+                yield Found(name, f"port {port:g}/{key[1]} is also mapped by `{seen[key]}`")
+
+
+@rule("windows", MISTAKE, "remove it")
+def nothing_is_refused_by_windows(task: Task) -> Iterator[Found]:
+    """A field that Windows containers do not support."""
+    for container in task.containers if task.on_windows else []:
+        for field in WINDOWS_REFUSED:
+            if container.get(field) and not (task.on_fargate and field in REFUSED):
+                yield Found(str(container.get("name")), f"Windows containers do not support `{field}`")
+
+
+@rule("ec2-memory", MISTAKE, 'add "memory" or "memoryReservation"')
+def a_container_on_ec2_has_memory(task: Task) -> Iterator[Found]:
+    """On EC2 neither the task nor the container has a memory limit."""
+    if EC2 not in task.platforms or task.document.get("memory") or not task.source.whole:
+        return
+    for container in task.containers:
+        if not container.get("memory") and not container.get("memoryReservation"):
+            yield Found(str(container.get("name")), "neither the container nor the task has `memory`")
+
+
+@rule("names", MISTAKE, "use letters, digits, - and _ only, at most 255")
+def names_are_allowed(task: Task) -> Iterator[Found]:
+    """The family's, a container's or a volume's name has characters that ECS rejects."""
+    named = [("", "family", task.document.get("family"))]
+    named += [(str(each.get("name")), "name", each.get("name")) for each in task.containers]
+    named += [("", "volume", volume) for volume in task.volumes]
+    for container, field, value in named:
+        if value and not is_open(value) and not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", str(value)):
+            yield Found(container, f"the {field} {shown(value)} has characters that ECS rejects")
+
+
+@rule("required-platform", WARNING, 'add "requiresCompatibilities": ["FARGATE"]')
+def the_platform_is_named(task: Task) -> Iterator[Found]:
+    """A definition for Fargate has no `requiresCompatibilities`, so ECS reports mistakes only when a task starts."""
+    if task.source.whole and task.on_fargate and not task.document.get("requiresCompatibilities"):
+        yield Found(
+            "",
+            "`requiresCompatibilities` is missing, so ECS does not validate this definition for Fargate when it is registered",
+        )

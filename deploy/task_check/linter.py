@@ -1,0 +1,74 @@
+"""Runs cfn-lint on the task definition: it knows Fargate's sizes, and newer versions may know more."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from task_check.finding import MISTAKE, Finding
+from task_check.task import Task
+from task_check.values import is_open, number, shown
+
+# Covered by this folder's own rules.
+OURS = {"E1152", "E1156", "E3002", "E3003", "E3012", "E3030", "E3031", "E3033", "E3034", "E3042", "E3046", "E3048"}
+OURS |= {"E3049", "E3051", "E3052", "E3054", "E3511"}
+SPECIAL = {"efsVolumeConfiguration": "EFSVolumeConfiguration"}
+SPECIAL["fsxWindowsFileServerVolumeConfiguration"] = "FSxWindowsFileServerVolumeConfiguration"
+SIZE = "E3047"
+STAND_IN = "us-east-1"  # a valid region and a valid name, for an option that is open
+
+
+def lint(task: Task, shape: Any) -> list[Finding]:
+    """Return what cfn-lint finds in `task` as a CloudFormation resource, without what is open and what rules cover."""
+    from cfnlint.api import lint_all  # noqa: PLC0415 - the command reports in one sentence when it is missing
+
+    if not task.source.whole:
+        return []
+    resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": _capitalised(task.document, shape)}
+    found: dict[tuple[str, str], Finding] = {}
+    for match in lint_all(json.dumps({"Resources": {"Task": resource}})):
+        if match.rule.id[0] != "E" or match.rule.id in OURS:
+            continue
+        finding = _size(task) if match.rule.id == SIZE else _finding(match, task)
+        found[finding.rule, finding.sentence] = finding
+    return list(found.values())
+
+
+def _size(task: Task) -> Finding:
+    cpu, memory = task.document.get("cpu"), task.document.get("memory")
+    sentence = f"Fargate has no size with cpu {shown(cpu)} and memory {shown(memory)}"
+    units = number(cpu) or 0
+    sizes = {256: "512, 1024 or 2048", 512: "1024 to 4096", 1024: "2048 to 8192", 2048: "4096 to 16384"}
+    sizes |= {4096: "8192 to 30720", 8192: "16384 to 61440", 16384: "32768 to 122880"}
+    fix = (
+        f"with cpu {units:g} the memory is {sizes[int(units)]} MiB"
+        if units in sizes
+        else "cpu is one of " + ", ".join(map(str, sizes))
+    )
+    return Finding("fargate-size", MISTAKE, "", sentence, fix)
+
+
+def _finding(match: Any, task: Task) -> Finding:
+    path = [str(each) for each in match.path[3:]]
+    container = ""
+    if path[:1] == ["ContainerDefinitions"] and len(path) > 1:
+        container = str(task.containers[int(path[1])].get("name", ""))
+        path = path[2:]
+    where = f"`{'.'.join(path)}`: " if path else ""
+    return Finding(f"cfn-lint-{match.rule.id}", MISTAKE, container, where + match.message, str(match.rule.shortdesc))
+
+
+def _capitalised(value: Any, shape: Any) -> Any:
+    """Return `value` with CloudFormation's names, without what is open; the keys of maps are the user's own."""
+    kind = shape.type_name if shape is not None else ""
+    if kind == "structure" and isinstance(value, dict):
+        return {
+            SPECIAL.get(name, name[:1].upper() + name[1:]): _capitalised(entry, shape.members.get(name))
+            for name, entry in value.items()
+            if not is_open(entry) and entry != []
+        }
+    if kind == "list" and isinstance(value, list):
+        return [_capitalised(entry, shape.member) for entry in value if not is_open(entry)]
+    if kind == "map" and isinstance(value, dict):
+        return {name: STAND_IN if is_open(entry) else entry for name, entry in value.items()}
+    return value

@@ -1,0 +1,209 @@
+"""Rules for a traced service: its names in Datadog, its order with the Agent, its shutdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from task_check.container_rules import order_is_reported
+from task_check.finding import HINT, MISTAKE, WARNING, Found, rule
+from task_check.task import Container, Task, command, environment, has_more_variables, secrets
+from task_check.values import is_open, number, shown
+
+TAGS = {"DD_SERVICE": "service", "DD_ENV": "env", "DD_VERSION": "version"}
+OTEL = {"DD_SERVICE": "service.name", "DD_ENV": "deployment.environment", "DD_VERSION": "service.version"}
+APART = {"DD_SERVICE": "services", "DD_ENV": "environments", "DD_VERSION": "releases"}
+OLD = {"DD_SERVICE_NAME": "DD_SERVICE", "DATADOG_SERVICE_NAME": "DD_SERVICE", "DATADOG_ENV": "DD_ENV"}
+OLD |= {"DATADOG_TRACE_AGENT_HOSTNAME": "DD_AGENT_HOST", "DD_TRACE_AGENT_HOST": "DD_AGENT_HOST"}
+OLD |= {"DD_APIKEY": "DD_API_KEY"}
+
+CHECKED = re.compile(r"KEY|SITE|RULES|RATE|URL|HOST|PORT|ENABLED|ENDPOINTS")  # other rules read these values
+
+SERVER_IDLE_SECONDS = 5.0  # the default of Hypercorn and uvicorn
+KEEP_ALIVE = {"hypercorn": "--keep-alive", "uvicorn": "--timeout-keep-alive"}
+ALB_IDLE_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 30.0
+# hello-service's own shutdown; a test compares it with hello_service.settings, which may not be installed here.
+BUDGET = {"DRAIN_SECONDS": 5.0, "GRACEFUL_SECONDS": 20.0, "FLUSH_SECONDS": 5.0}
+CLOSING_SECONDS = 3.0
+
+
+def _name(container: Container) -> str:
+    return str(container.get("name"))
+
+
+def is_hello_service(container: Container) -> bool:
+    """Return whether `container` runs this repository's service, whose shutdown is known."""
+    return bool(re.search(r"\bhello[-_]service\b", command(container)) or environment(container).keys() & BUDGET.keys())
+
+
+@rule(
+    "tags-missing",
+    WARNING,
+    "set DD_SERVICE, DD_ENV and DD_VERSION, and the labels com.datadoghq.tags.service, .env and .version",
+)
+def a_service_is_named(task: Task) -> Iterator[Found]:
+    """`DD_SERVICE`, `DD_ENV`, `DD_VERSION` or their labels are missing; unified service tagging on Fargate needs both."""
+    for container in task.services:
+        variables, labels = _tags(container), container.get("dockerLabels") or {}
+        unset, unlabelled = [], []
+        for variable, tag in TAGS.items():
+            label = f"com.datadoghq.tags.{tag}"
+            in_image = variable == "DD_VERSION" and label in labels  # often set when the image is built
+            if variable not in variables and not has_more_variables(container) and not in_image:
+                unset.append(variable)
+            if label not in labels and (variable in variables or has_more_variables(container)):
+                unlabelled.append(label)
+        if unset:
+            yield Found(
+                _name(container),
+                f"{_are(unset)} not set, so Datadog can't tell {_all(APART[each] for each in unset)} apart",
+            )
+        if unlabelled and task.on_fargate:
+            level = HINT if has_more_variables(container) and len(unlabelled) == 3 and not variables else ""
+            fix = "add the labels to `dockerLabels`, with the values of the variables"
+            yield Found(
+                _name(container),
+                f"the label{'s' * (len(unlabelled) > 1)} {_are(unlabelled)} missing, so container metrics lack these tags",
+                fix,
+                level,
+            )
+
+
+def _all(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _are(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) + (" are" if len(names) > 1 else " is")
+
+
+def _tags(container: Container) -> dict[str, str]:
+    """Return the variables of unified service tagging, in whichever way they are set."""
+    variables = {**secrets(container), **environment(container)}
+    found = {name: variables[name] for name in TAGS if variables.get(name)}
+    tags = dict(part.split(":", 1) for part in re.split(r"[,\s]+", variables.get("DD_TAGS", "")) if ":" in part)
+    attributes = dict(
+        part.split("=", 1) for part in variables.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in part
+    )
+    for name, tag in TAGS.items():
+        other = tags.get(tag) or attributes.get(OTEL[name])
+        if other and name not in found:
+            found[name] = other
+    if "DD_SERVICE" not in found and variables.get("OTEL_SERVICE_NAME"):
+        found["DD_SERVICE"] = variables["OTEL_SERVICE_NAME"]
+    return found
+
+
+@rule("tags-differ", MISTAKE, "give both the same value")
+def labels_and_environment_agree(task: Task) -> Iterator[Found]:
+    """A label `com.datadoghq.tags.*` differs from its variable."""
+    for container in task.services:
+        variables, labels = environment(container), container.get("dockerLabels") or {}
+        for variable, tag in TAGS.items():
+            label, value = labels.get(f"com.datadoghq.tags.{tag}"), variables.get(variable)
+            if (
+                label
+                and value
+                and label.strip().lower() != value.strip().lower()
+                and not is_open(label)
+                and not is_open(value)
+            ):
+                sentence = f"`{variable}` is {shown(value)}, and the label com.datadoghq.tags.{tag} is {shown(label)}"
+                yield Found(_name(container), sentence)
+
+
+@rule("agent-order", WARNING, '"dependsOn": [{"containerName": "<Agent>", "condition": "START"}] in the service')
+def the_agent_stops_last(task: Task) -> Iterator[Found]:
+    """A service does not depend on the Agent, which may then stop first and lose the last spans."""
+    agents = {_name(container) for container in task.agents}
+    for container in task.services:
+        partly_open = is_open(container.get("dependsOn"))
+        if (
+            agents
+            and not partly_open
+            and not task.reaches(container, agents)
+            and not order_is_reported(task, container)
+        ):
+            waits = any(task.reaches(agent, {_name(container)}) for agent in task.agents)
+            sentence = f"does not depend on the Agent {shown(next(iter(agents)))}, so the Agent may stop first and the last spans are lost"
+            if waits:
+                sentence = (
+                    f"the Agent {shown(next(iter(agents)))} depends on it, so the Agent starts last and stops first"
+                )
+            yield Found(_name(container), sentence)
+
+
+@rule("old-variable", WARNING, "rename it")
+def no_variable_is_out_of_date(task: Task) -> Iterator[Found]:
+    """A variable that nothing reads, in place of the one that is meant."""
+    for container in [*task.services, *task.agents]:
+        for name, meant in OLD.items():
+            if name in environment(container):
+                yield Found(
+                    _name(container), f"`{name}` does nothing; the variable is `{meant}`", f"rename it to {meant}"
+                )
+
+
+@rule("untidy-value", WARNING, "remove the spaces or quotes")
+def values_are_tidy(task: Task) -> Iterator[Found]:
+    """A Datadog variable has spaces or quotes around its name or value."""
+    for container in task.containers:
+        for name, value in environment(container).items():
+            is_text = name.startswith("DD_") and not CHECKED.search(name)
+            if name != name.strip() or (is_text and value and value != value.strip(" \t\r\n\"'")):
+                yield Found(_name(container), f"`{name}` has spaces or quotes around its name or value")
+
+
+@rule("stop-timeout", MISTAKE, "a larger stopTimeout, or smaller DRAIN_SECONDS, GRACEFUL_SECONDS or FLUSH_SECONDS")
+def stop_timeout_covers_the_shutdown(task: Task) -> Iterator[Found]:
+    """hello-service alone: its shutdown takes longer than `stopTimeout`, so it is killed with its last spans."""
+    for container in task.services:
+        variables = environment(container)
+        if not is_hello_service(container) or any(is_open(variables.get(name)) for name in BUDGET):
+            continue
+        seconds, bad = CLOSING_SECONDS, False
+        for name, default in BUDGET.items():
+            value = number(variables.get(name) or str(default))
+            if value is None:
+                yield Found(
+                    _name(container),
+                    f"`{name}` is {shown(variables[name])}, which is not a number of seconds",
+                    "write a number",
+                )
+                bad = True
+            seconds += value or 0
+        timeout = number(container.get("stopTimeout", STOP_TIMEOUT_SECONDS))
+        if timeout is not None and timeout <= seconds and not bad:
+            unset = "" if "stopTimeout" in container else " (its default)"
+            yield Found(
+                _name(container),
+                f"`stopTimeout` {timeout:g} s{unset} is not above the {seconds:g} s that a shutdown takes",
+            )
+
+
+@rule("keep-alive", WARNING, "make it longer than the load balancer's idle timeout (60 s by default)")
+def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Found]:
+    """The server closes idle connections after 5 s (its default) or less; a load balancer then answers 502."""
+    for container in task.services:
+        words = command(container).split()
+        for server, option in KEEP_ALIVE.items():
+            if not any(word.rpartition("/")[2] == server for word in words) or not container.get("portMappings"):
+                continue
+            given = [words[at + 1] for at, word in enumerate(words[:-1]) if word == option]
+            given += [word.partition("=")[2] for word in words if word.startswith(option + "=")]
+            seconds = number(given[-1]) if given else SERVER_IDLE_SECONDS
+            if seconds is not None and seconds <= SERVER_IDLE_SECONDS:
+                yield Found(
+                    _name(container),
+                    f"{server} closes idle connections after {seconds:g} s",
+                    f"pass {option} 75, or more than the load balancer's idle timeout",
+                    "" if server == "hypercorn" else HINT,
+                )
+        own = number(environment(container).get("KEEP_ALIVE_SECONDS"))
+        if own is not None and is_hello_service(container) and own <= ALB_IDLE_SECONDS:
+            yield Found(
+                _name(container),
+                f"`KEEP_ALIVE_SECONDS` is {own:g}, and a load balancer's idle timeout is 60 s by default",
+            )

@@ -1,0 +1,216 @@
+"""A task definition with the role of each container: the Agent, an init container, a log router, a traced service."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+from task_check.reading import Source
+from task_check.values import is_open, mapping, plain
+
+AGENT, INIT, ROUTER, SIDECAR, SERVICE, OTHER = "agent", "init", "router", "sidecar", "service", "other"
+FARGATE, EC2, EXTERNAL, MANAGED = "FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES"
+
+AGENT_IMAGE = re.compile(
+    r"(?:^|/)(?:datadog|datadoghq)/(?:agent|docker-dd-agent)(?:-dev)?$"  # and any mirror that keeps the path
+    r"|^(?:registry\.datadoghq\.com|datadoghq\.azurecr\.io)/(?:.*/)?agent$"
+    r"|(?:^|[/_-])(?:datadog|dd)[_-]?agent(?:[_-](?:fips|jmx|full|custom|mirror))?$",
+    re.IGNORECASE,
+)
+AGENT_NAME = re.compile(r"(?:^|[-_.])(?:datadog|dd)[-_]?agent(?:$|[-_.\d])|^datadog(?:[-_]sidecar)?$", re.IGNORECASE)
+# Variables that only an Agent reads.
+AGENT_VARIABLES = {"ECS_FARGATE", "ECS_MANAGED_INSTANCES", "DD_APM_NON_LOCAL_TRAFFIC", "DD_DOGSTATSD_NON_LOCAL_TRAFFIC"}
+AGENT_VARIABLES |= {"DD_APM_ENABLED", "DD_PROCESS_AGENT_ENABLED", "DD_LOGS_CONFIG_CONTAINER_COLLECT_ALL"}
+KEYS = {"DD_API_KEY", "DATADOG_API_KEY", "DD_APP_KEY", "DD_APPLICATION_KEY", "DATADOG_APP_KEY"}
+
+ROUTER_IMAGE = re.compile(r"fluent-?bit|fluentd|logstash|filebeat|^vector$", re.IGNORECASE)
+# Programs of others, which no Datadog tracer runs in: the last part of the image's name, or the container's name.
+OTHERS = re.compile(
+    r"(?:[\w.]+-)*?(?:nginx|openresty|envoy|haproxy|traefik|caddy|httpd|varnish|kong|squid|proxyv2|aws-xray-daemon|xray"
+    r"|cloudwatch|cwagent|otel|opentelemetry|otelcol|adot|statsd|collectd|telegraf|prometheus|grafana|cloudflared|tailscale|consul"
+    r"|vault|linkerd|istio|dapr|daprd|oauth2|pgbouncer|redis|valkey|memcached|postgres|postgresql|mysql|mariadb|mongo"
+    r"|mongodb|rabbitmq|kafka|zookeeper|elasticsearch|opensearch|minio|localstack|jenkins|sonarqube|nexus|keycloak"
+    r"|falcon|sysdig|twistlock|guardduty|cws-instrumentation|busybox|alpine|bash|curl|ssm|aws-cli|flyway|liquibase|fluent-bit)"
+    r"(?:[-_](?:unprivileged|alpine|proxy|sidecar|daemon|agent|sensor|exporter|collector|contrib|config|custom|base|server|init))*",
+    re.IGNORECASE,
+)
+TRACER = re.compile(r"\bddtrace\b|ddtrace-run|dd-java-agent|dd-trace|ddtracerb|datadog/init|hello-service")
+ENDS = {"COMPLETE", "SUCCESS"}
+
+Container = dict[str, Any]
+
+
+def command(container: Container) -> str:
+    """Return entry point and command as one line."""
+    return " ".join(map(plain, [*(container.get("entryPoint") or []), *(container.get("command") or [])]))
+
+
+def environment(container: Container) -> dict[str, str]:
+    """Return the variables that `container` sets by value."""
+    return mapping(container.get("environment"), "value")
+
+
+def secrets(container: Container) -> dict[str, str]:
+    """Return where the secret variables of `container` come from."""
+    return mapping(container.get("secrets"), "valueFrom")
+
+
+def has_more_variables(container: Container) -> bool:
+    """Return whether variables come from where this file does not show them."""
+    return bool(container.get("environmentFiles")) or any(
+        is_open(container.get(name)) for name in ("environment", "secrets", "environmentFiles")
+    )
+
+
+def is_essential(container: Container) -> bool:
+    """Return whether the task stops with the container; true is ECS's default."""
+    return container.get("essential", True) is not False
+
+
+def image_name(container: Container) -> str:
+    """Return the image without registry, tag and digest, in lower case: `datadog/agent`."""
+    image = str(container.get("image", "")).partition("@")[0]
+    head, _, last = image.rpartition("/")
+    return (f"{head}/" if head else "") + last.partition(":")[0]
+
+
+class Task:
+    """One task definition in the API's form."""
+
+    def __init__(self, document: dict[str, Any], source: Source) -> None:
+        self.document = document
+        self.source = source
+        self.containers: list[Container] = document.get("containerDefinitions") or []
+        self.volumes: dict[str, dict[str, Any]] = {
+            str(volume.get("name")): volume for volume in document.get("volumes") or []
+        }
+
+    def called(self, name: str) -> Container | None:
+        """Return the container of that name."""
+        return next((container for container in self.containers if container.get("name") == name), None)
+
+    @cached_property
+    def platforms(self) -> set[str]:
+        """What the definition is for: what it requires, else what only one platform has."""
+        if required := {str(each) for each in self.document.get("requiresCompatibilities") or []}:
+            return required
+        names = {name for container in self.containers for name in environment(container)}
+        if names & {"ECS_FARGATE", "DD_ECS_FARGATE"}:
+            return {FARGATE}
+        if "ECS_MANAGED_INSTANCES" in names:
+            return {MANAGED}
+        hosted = any(
+            (volume.get("host") or {}).get("sourcePath") or volume.get("dockerVolumeConfiguration")
+            for volume in self.volumes.values()
+        )
+        if hosted or self.document.get("networkMode") in {"bridge", "host", "none"}:
+            return {EC2}
+        sized = "cpu" in self.document and "memory" in self.document
+        return {FARGATE} if sized and self.document.get("networkMode") == "awsvpc" else set()
+
+    @property
+    def on_fargate(self) -> bool:
+        """Whether Fargate's rules hold."""
+        return FARGATE in self.platforms
+
+    @property
+    def on_windows(self) -> bool:
+        """Whether the containers run Windows."""
+        family = str((self.document.get("runtimePlatform") or {}).get("operatingSystemFamily", ""))
+        paths = [
+            str(mount.get("containerPath", "")) for each in self.containers for mount in each.get("mountPoints") or []
+        ]
+        return family.startswith("WINDOWS") or any(path.startswith(("\\\\.\\", "C:\\", "c:\\")) for path in paths)
+
+    @cached_property
+    def dependencies(self) -> list[tuple[Container, str, str]]:
+        """Every `dependsOn`: the container, the name that it depends on, the condition."""
+        return [
+            (container, str(entry.get("containerName", "")), str(entry.get("condition", "")))
+            for container in self.containers
+            for entry in container.get("dependsOn") or []
+        ]
+
+    @cached_property
+    def _roles(self) -> list[str]:
+        awaited = {depended for _, depended, condition in self.dependencies if condition in ENDS}
+        roles = [self._role(container, awaited) for container in self.containers]
+        if AGENT not in roles:  # an Agent under a name of its own is told by what only an Agent has
+            for at, container in enumerate(self.containers):
+                names = environment(container).keys() | secrets(container).keys()
+                if roles[at] in {SERVICE, OTHER} and "DD_API_KEY" in names and names & AGENT_VARIABLES:
+                    roles[at] = AGENT
+        return roles
+
+    def _role(self, container: Container, awaited: set[str]) -> str:
+        image, name = image_name(container), str(container.get("name", ""))
+        last = image.rpartition("/")[2]
+        is_agent = bool(AGENT_IMAGE.search(image))
+        if not is_agent and AGENT_NAME.search(name) and not OTHERS.fullmatch(last) and not ROUTER_IMAGE.search(last):
+            is_agent = "firelensConfiguration" not in container
+        if name in awaited or (is_agent and _copies(container)):
+            return INIT
+        if "firelensConfiguration" in container or (
+            ROUTER_IMAGE.search(last) and not TRACER.search(command(container))
+        ):
+            return ROUTER
+        if is_agent:
+            return AGENT
+        if TRACER.search(command(container)):
+            return SERVICE
+        if OTHERS.fullmatch(last) or OTHERS.fullmatch(name):
+            return SIDECAR
+        variables = environment(container).keys() | secrets(container).keys()
+        traced = any(each.startswith(("DD_", "DATADOG_")) for each in variables - KEYS)
+        labelled = any(label.startswith("com.datadoghq.tags.") for label in container.get("dockerLabels") or {})
+        serves = bool(container.get("portMappings")) and is_essential(container)
+        return SERVICE if traced or labelled or serves else OTHER
+
+    def _of(self, *roles: str) -> list[Container]:
+        return [container for container, role in zip(self.containers, self._roles, strict=True) if role in roles]
+
+    @property
+    def agents(self) -> list[Container]:
+        """The Datadog Agents; an init container with the Agent's image is none."""
+        return self._of(AGENT)
+
+    @property
+    def services(self) -> list[Container]:
+        """What is traced, or is meant to be."""
+        return self._of(SERVICE)
+
+    @property
+    def routers(self) -> list[Container]:
+        """The FireLens log routers."""
+        return [container for container in self.containers if "firelensConfiguration" in container]
+
+    @property
+    def has_collector(self) -> bool:
+        """Whether an OpenTelemetry Collector takes the traces."""
+        return any(re.search(r"otel|opentelemetry", image_name(container)) for container in self._of(SIDECAR))
+
+    def mounts(self, container: Container) -> Iterator[dict[str, Any]]:
+        """Yield the mount points of `container`, and of those that it takes volumes from."""
+        yield from container.get("mountPoints") or []
+        for entry in container.get("volumesFrom") or []:
+            yield from (self.called(str(entry.get("sourceContainer"))) or {}).get("mountPoints") or []
+
+    def reaches(self, start: Container, targets: set[str]) -> bool:
+        """Return whether `start` depends on one of the containers `targets`, itself or through others."""
+        seen, to_see = set(), [str(start.get("name"))]
+        while to_see:
+            if (name := to_see.pop()) in seen:
+                continue
+            seen.add(name)
+            to_see += [depended for container, depended, _ in self.dependencies if container.get("name") == name]
+        return bool(targets & (seen - {str(start.get("name"))}))
+
+
+def _copies(container: Container) -> bool:
+    """Return whether a container with the Agent's image only prepares files and ends."""
+    line = command(container)
+    ends = bool(re.search(r"\bcp\s|\bmkdir\s|\bchown\s|\btrue\b|exit 0", line)) and "/init" not in line
+    named = bool(re.search(r"(?:^|[-_])init(?:$|[-_])", str(container.get("name", ""))))
+    return not re.search(r"agent run|entrypoint", line) and (ends or (named and not is_essential(container)))

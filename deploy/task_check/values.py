@@ -1,0 +1,48 @@
+"""Values that a file leaves open: `${NAME}`, CloudFormation's functions, placeholders that nobody filled in. A leaf."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# Two private-use characters enclose text whose value is known only after the file was rendered.
+OPEN, CLOSE = "\ue000", "\ue001"
+
+NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(vcpu|gb)?\s*", re.IGNORECASE)
+KEY = re.compile(r"\b(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{32})\b")
+
+
+class OpenList(list[Any]):
+    """A list with entries that are not in the file, such as `"environment": ${jsonencode(...)}`."""
+
+
+def opened(text: str) -> str:
+    """Mark `text` as a value that is not known yet."""
+    return f"{OPEN}{text}{CLOSE}"
+
+
+def is_open(value: Any) -> bool:
+    """Return whether `value` is not known yet, wholly or in part."""
+    return isinstance(value, OpenList) or (isinstance(value, str) and OPEN in value)
+
+
+def plain(value: Any) -> str:
+    """Return `value` as it stands in the file."""
+    return str(value).replace(OPEN, "").replace(CLOSE, "")
+
+
+def shown(value: Any) -> str:
+    """Return `value` for a message: in backticks, shortened, without anything that looks like a key."""
+    text = KEY.sub("...", plain(value))
+    return f"`{text if len(text) <= 100 else text[:97] + '...'}`"
+
+
+def number(value: Any) -> float | None:
+    """Return `value` as a number, with vCPU and GB turned into units and MiB; None when it is open or is none."""
+    match = NUMBER.fullmatch(str(value)) if isinstance(value, str | int | float) else None
+    return float(match[1]) * (1024 if match[2] else 1) if match else None
+
+
+def mapping(entries: Any, value: str) -> dict[str, str]:
+    """Return a list of `{"name": ..., value: ...}` as a dictionary."""
+    return {str(entry["name"]): str(entry.get(value) or "") for entry in entries or [] if "name" in entry}

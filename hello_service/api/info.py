@@ -1,0 +1,89 @@
+"""GET /info: what runs here, and whether it is traced. Details are for the operator, not for anyone."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import json
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from time import monotonic
+from typing import Any
+from urllib.request import ProxyHandler, build_opener
+
+from quart import Blueprint, Request, current_app, request
+
+from hello_service.settings import Settings
+
+info = Blueprint("info", __name__)
+
+PACKAGES = ("quart", "hypercorn", "ddtrace", "httpx")
+METADATA_SECONDS = 1.0
+PROXY_HEADERS = re.compile(r"forwarded|x-forwarded|x-forwarded-.*|x-real-ip|via", re.IGNORECASE)
+TO_ANYONE = ("active", "reason", "traces_lost")
+
+
+@info.get("/info")
+async def show_info() -> dict[str, Any]:
+    """Describe what runs here: service, version, environment, whether it is traced, traces lost. Holds no secret.
+
+    With `INFO_DETAILS=true`, and for a caller on the same host: packages, settings, ECS task and what is going on, too.
+    """
+    settings: Settings = current_app.extensions["settings"]
+    tracing: Mapping[str, Any] = current_app.extensions["tracing_status"]()
+    public = {
+        "service": settings.dd_service,
+        "env": settings.dd_env,
+        "version": settings.dd_version,
+        "tracing": {name: tracing[name] for name in TO_ANYONE},
+    }
+    if not settings.info_details and not _is_local(request):
+        return public
+    return {
+        **public,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "uptime_seconds": round(monotonic() - current_app.extensions["started"], 1),
+        "in_flight": current_app.extensions["lifecycle"].in_flight,
+        "rejected_requests": current_app.extensions["rejected_requests"](),
+        "tasks": len(asyncio.all_tasks()),
+        "tracing": tracing,
+        "ecs": current_app.extensions["ecs"],
+        "settings": settings.public(),
+    }
+
+
+def _is_local(caller: Request) -> bool:
+    """Whether `caller` connected over loopback, and no header tells of a proxy that connected for somebody else."""
+    host, *_ = caller.scope.get("client") or ("",)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:  # a socket file, or a test
+        return False
+    address = getattr(address, "ipv4_mapped", None) or address  # IPv4 on a socket that takes both
+    return address.is_loopback and not any(PROXY_HEADERS.fullmatch(name) for name, _ in caller.headers)
+
+
+async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what ECS says of this task, None outside of ECS, `{"error": ...}` where it does not answer in 1 s.
+
+    Source: Amazon ECS Developer Guide, "Task metadata endpoint version 4 for Fargate".
+    """
+    base = environ.get("ECS_CONTAINER_METADATA_URI_V4")
+    if not base:
+        return None
+    try:
+        task = await asyncio.to_thread(_fetch, f"{base}/task")
+    except (OSError, ValueError) as error:
+        return {"error": f"the task metadata endpoint gave no answer: {type(error).__name__}"}
+    wanted = ("Cluster", "TaskARN", "Family", "Revision", "LaunchType", "AvailabilityZone")
+    return {name: task.get(name) for name in wanted}
+
+
+def _fetch(url: str) -> dict[str, Any]:
+    direct = build_opener(ProxyHandler({}))  # the endpoint is the task's own; a proxy must not see its address
+    with direct.open(url, timeout=METADATA_SECONDS) as answer:
+        document: dict[str, Any] = json.load(answer)
+        return document

@@ -1,0 +1,56 @@
+"""The bound on the WebSocket messages that Quart reads ahead of a handler.
+
+Quart itself has none: a client that sends faster than its handler reads fills this process's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from quart import Quart
+from quart.asgi import ASGIWebsocketConnection
+from quart.wrappers import Websocket
+
+MESSAGES_AHEAD = 16
+
+
+def bound_websockets(app: Quart) -> None:
+    """Make a client of `app` wait while `MESSAGES_AHEAD` of its messages wait for the handler."""
+    if sys.version_info >= (3, 13) and hasattr(Websocket, "buffer_class"):  # pragma: no cover - Quart 0.23 only
+        app.websocket_class = _bounded_websocket()
+        app.asgi_websocket_class = _EndingConnection
+    else:  # pragma: no cover - Quart 0.22 only
+        app.asgi_websocket_class = _BoundedConnection
+
+
+if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 needs it
+
+    def _bounded_websocket() -> type[Websocket]:
+        from quart.wrappers.websocket import Buffer  # noqa: PLC0415 - contract.py checks it before it is imported
+
+        class BoundedBuffer(Buffer):
+            def __init__(self) -> None:
+                self._queue = asyncio.Queue(MESSAGES_AHEAD)
+
+        class BoundedWebsocket(Websocket):
+            buffer_class = BoundedBuffer
+
+        return BoundedWebsocket
+
+    class _EndingConnection(ASGIWebsocketConnection):
+        """For Quart 0.23, which waits for its reading task: with a full buffer that task never ends by itself."""
+
+        async def handle_messages(self, websocket: Websocket, receive: Any, websocket_task: asyncio.Task[None]) -> None:
+            reader: Any = asyncio.current_task()
+            websocket_task.add_done_callback(lambda _: reader.cancel())
+            await super().handle_messages(websocket, receive, websocket_task)
+
+
+class _BoundedConnection(ASGIWebsocketConnection):
+    """For Quart 0.22, which cancels its reading task when the handler ends."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.queue: asyncio.Queue[Any] = asyncio.Queue(MESSAGES_AHEAD)

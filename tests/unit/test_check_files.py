@@ -1,0 +1,305 @@
+"""The files that deploy/check.py reads, those that it refuses, and its command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import task_check
+from moto.server import ThreadedMotoServer
+from running import BIN, ROOT, clean_environment
+from task_definitions import HEX_KEY, REGISTRY, SECRET, agent, capitals, changed, service, to_agent, to_service, to_task
+
+SHIPPED = ROOT / "deploy" / "task-definition.json"
+CHECK = [sys.executable, str(ROOT / "deploy" / "check.py")]
+
+
+@pytest.fixture(autouse=True)
+def _without_cfn_lint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cfn-lint takes its time, and the shipped file passes it."""
+    if request.function is not test_the_shipped_file_passes:
+        monkeypatch.setattr(task_check, "lint", lambda *_: [])
+
+
+def rules(data: str | bytes) -> list[str]:
+    return [finding.rule for finding in task_check.check(data).findings]
+
+
+def template(task: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"Resources": {"Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": capitals(task)}, **more}}
+
+
+def registered(task: dict[str, Any]) -> dict[str, Any]:
+    """Return what ECS describes: more fields, and empty lists."""
+    more = {
+        "revision": 7,
+        "status": "ACTIVE",
+        "registeredBy": "x",
+        "compatibilities": ["EC2", "FARGATE"],
+        "volumes": [],
+    }
+    containers = [{"cpu": 0, "mountPoints": [], "systemControls": [], **each} for each in task["containerDefinitions"]]
+    return {**task, **more, "containerDefinitions": containers}
+
+
+# One definition in each form that people have it in.
+FORMS: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
+    ("registered", registered),
+    ("described", lambda task: {"taskDefinition": registered(task), "tags": []}),
+    ("containers", lambda task: task["containerDefinitions"]),
+    ("template", template),
+    ("resource", lambda task: template(task)["Resources"]["Task"]),
+    ("properties", capitals),
+    ("capital containers", lambda task: capitals(task)["ContainerDefinitions"]),
+    ("text", lambda task: {**task, "containerDefinitions": json.dumps(task["containerDefinitions"])}),
+    ("several", lambda task: [task, {"taskDefinition": task}]),
+)
+ENCODINGS: tuple[tuple[str, Callable[[str], bytes]], ...] = (
+    ("utf-8", str.encode),
+    ("utf-8 with BOM", lambda text: text.encode("utf-8-sig")),
+    ("utf-16 with BOM", lambda text: text.encode("utf-16")),
+    ("utf-16 without BOM", lambda text: text.encode("utf-16-le")),
+)
+
+
+def test_the_shipped_file_passes() -> None:
+    assert task_check.check(SHIPPED.read_bytes()) == task_check.Report([], [])
+
+
+@pytest.mark.parametrize(("form", "wrap"), FORMS, ids=[form for form, _ in FORMS])
+def test_every_form_is_read(form: str, wrap: Callable[[dict[str, Any]], Any]) -> None:
+    broken = changed(agent("DD_APM_ENABLED", "false"))
+
+    assert rules(json.dumps(wrap(changed()))) == []
+    assert set(rules(json.dumps(wrap(broken)))) == {"apm-disabled"}
+
+
+@pytest.mark.parametrize(("name", "encode"), ENCODINGS, ids=[name for name, _ in ENCODINGS])
+def test_every_encoding_is_read(name: str, encode: Callable[[str], bytes]) -> None:
+    assert rules(encode(json.dumps(changed(to_service(user=None)), indent=1))) == ["null-field"]
+
+
+def test_a_template_in_yaml_is_read() -> None:
+    text = f"""
+Resources:
+  Task:
+    Type: AWS::ECS::TaskDefinition
+    Properties:
+      Family: orders
+      Cpu: 256
+      Memory: 512
+      NetworkMode: awsvpc
+      RequiresCompatibilities: [FARGATE]
+      ExecutionRoleArn: !GetAtt Role.Arn
+      ContainerDefinitions:
+        - Name: datadog-agent
+          Image: !Sub "${{AWS::AccountId}}.dkr.ecr.${{AWS::Region}}.amazonaws.com/datadog/agent:7.60.0"
+          Environment: [{{Name: ECS_FARGATE, Value: true}}, {{Name: DD_API_KEY, Value: !Ref Key}}]
+          DockerLabels: {{owner: {HEX_KEY}}}
+"""
+    (finding,) = task_check.check(text).findings
+
+    assert (finding.rule, finding.container) == ("key-in-clear", "datadog-agent")
+
+
+def test_functions_of_cloudformation_are_values_that_are_not_known() -> None:
+    task = capitals(changed())
+    service, agent = task["ContainerDefinitions"]
+    task.update(
+        ExecutionRoleArn={"Fn::GetAtt": ["Role", "Arn"]},
+        Cpu={"Ref": "Cpu"},
+        Memory=1024,
+        Volumes={"Ref": "AWS::NoValue"},
+    )
+    service["Image"] = {
+        "Fn::Join": ["", [{"Ref": "AWS::AccountId"}, ".dkr.ecr.", {"Ref": "AWS::Region"}, ".amazonaws.com/orders:1"]]
+    }
+    service["PortMappings"][0]["ContainerPort"] = "8080"
+    service["Environment"][1]["Value"] = {"Ref": "Stage"}
+    service["StopTimeout"] = {"Fn::If": ["Long", {"Ref": "AWS::NoValue"}, 500]}
+    agent["Secrets"][0]["ValueFrom"] = {"Fn::Sub": ["${Arn}:DD_API_KEY::", {"Arn": {"Ref": "Secret"}}]}
+    agent["Essential"] = "false"
+    text = json.dumps({"Resources": {"Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": task}}})
+
+    assert rules(text) == ["limits"]
+    assert rules(text.replace(":DD_API_KEY::", ":DD_API_KEY")) == ["secret-arn", "limits"]
+
+
+def test_the_resources_of_a_template_are_told_apart() -> None:
+    other = template(changed(to_agent(memory=256)))["Resources"]["Task"]
+    (finding,) = task_check.check(json.dumps(template(changed(), Other=other))).findings
+
+    assert (finding.rule, finding.container) == ("agent-memory", "Other: datadog-agent")
+
+
+def test_terraforms_interpolations_are_values_that_are_not_known() -> None:
+    containers = json.dumps(changed()["containerDefinitions"])
+    for old, new in (
+        ("8080", "${var.port}"),
+        ("512", '${lookup(var.sizes, "agent", 512)}'),
+        (f'"{REGISTRY}/orders:1.0.0"', '"${aws_ecr_repository.orders.repository_url}:${replace(var.tag, "/", "-")}"'),
+        (SECRET, "${aws_secretsmanager_secret.key.arn}"),
+        ('"prod"', '"${var.env}"'),
+    ):
+        containers = containers.replace(old, new)
+
+    assert rules(containers) == []
+    assert rules(containers.replace('"ECS_FARGATE"', '"DD_ECS_FARGATE"')) == ["ecs-fargate"]
+
+
+def test_a_placeholder_of_our_own_form_is_filled_in_later_but_not_once_registered() -> None:
+    task = changed(to_service(image="${IMAGE}"))
+    (finding,) = task_check.check(json.dumps(registered(task))).findings
+
+    assert rules(json.dumps(task)) == []
+    assert (finding.rule, "`${IMAGE}`" in finding.sentence) == ("placeholder", True)
+    assert rules(json.dumps(registered(changed(to_task(networkMode="vpc"))))) == ["unknown-value"]
+
+
+REFUSED = (
+    ("{", "it is not JSON: line 1"),
+    ("", "it is empty"),
+    ("[]", "no containerDefinitions"),
+    ("{}", "no containerDefinitions"),
+    ("3", "no"),
+    ('{"containerDefinitions": [\n  {"name": "x",}\n]}', "a trailing comma (line 2)"),
+    ('{"containerDefinitions": [],\n}', "a trailing comma (line 1)"),
+    ('// first\n{"containerDefinitions": [] /* second */}\n', "comments are not JSON (line 1, 2)"),
+    ('{"containerDefinitions": [] # why\n}', "comments are not JSON (line 1)"),
+    ('{"cpu": {{ cpu }}}', "render it first"),
+    ("local name = 'x'; {}", "neither JSON nor"),
+    ('{\n  "name": std.extVar("x")\n}', "it is Jsonnet"),
+    ('{\n  "name": std.extVar("x"),\n}', "it is Jsonnet"),
+    ('resource "aws_ecs_task_definition" "x" {\n}', "it is HCL"),
+    ('{"jobDefinitionName": "x", "type": "container"}', "this is an AWS Batch job definition"),
+    ('{"Resources": {"J": {"Type": "AWS::Batch::JobDefinition", "Properties": {}}}}', "this is an AWS Batch job"),
+    ('{"Resources": {"B": {"Type": "AWS::S3::Bucket", "Properties": {}}}}', "no resource of the type AWS::ECS::Task"),
+    ('{"AWSEBDockerrunVersion": 2, "containerDefinitions": []}', "Elastic Beanstalk"),
+    ('{"apiVersion": "v1", "kind": "Pod"}', "a Kubernetes manifest"),
+    ('{"containerDefinitions": "["}', "text that is not JSON"),
+)
+
+
+@pytest.mark.parametrize(("text", "sentence"), REFUSED, ids=range(len(REFUSED)))
+def test_a_file_that_is_no_task_definition_is_refused(text: str, sentence: str) -> None:
+    with pytest.raises(task_check.UnreadableError) as refused:
+        task_check.check(text)
+
+    assert sentence in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_slashes_and_commas_inside_strings_are_neither_comments_nor_trailing() -> None:
+    assert rules(json.dumps(changed(service("LINKS", 'http://a/ # ,] ,} /* \\" //')))) == []
+
+
+def test_bytes_that_are_no_text_are_refused() -> None:
+    with pytest.raises(task_check.UnreadableError, match="save it as UTF-8"):
+        task_check.check(b"\x89PNG\r\n\x1a\n")
+
+
+def test_what_ecs_describes_is_taken(tmp_path: Path) -> None:
+    """The output of the AWS CLI for a task definition that is registered."""
+    file = tmp_path / "good.json"
+    file.write_text(json.dumps(changed(to_service(stopTimeout=60))))
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "eu-west-1"}
+        environ = {**clean_environment(keys), "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+        aws = [str(BIN / "aws"), "ecs"]
+        register = [*aws, "register-task-definition", "--cli-input-json", f"file://{file}"]
+        subprocess.run(register, env=environ, check=True, capture_output=True, timeout=60)
+        describe = [*aws, "describe-task-definition", "--task-definition", "orders", "--output", "json"]
+        described = subprocess.run(describe, env=environ, check=True, capture_output=True, text=True, timeout=60).stdout
+    finally:
+        server.stop()
+
+    assert "taskDefinitionArn" in described
+    assert rules(described) == []
+    assert rules(described.replace('"stopTimeout": 60', '"stopTimeout": 99999')) == ["limits"]
+
+
+def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+    environment = {**clean_environment(), **environ}
+    command = [*CHECK, *arguments]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments", "code", "last"),
+    [
+        (changed(), (), 0, "-: no mistake"),
+        (changed(to_service(healthCheck={"command": ["CMD-SHELL", "curl localhost"]})), (), 0, "1 hint"),
+        (changed(to_agent(memory=256)), (), 3, "1 warning"),
+        (changed(to_agent(memory=256), agent("DD_HOSTNAME", "x"), agent("DD_SITE", "EU")), (), 1, "2 mistakes, 1 warning"),
+        (changed(to_agent(memory=256)), ("--ignore", "site,agent-memory"), 0, "-: no mistake"),
+    ],
+)  # fmt: skip
+def test_the_exit_code_is_by_level(task: dict[str, Any], arguments: tuple[str, ...], code: int, last: str) -> None:
+    done = run("-", *arguments, stdin=json.dumps(task))
+
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, last)
+
+
+def test_each_finding_is_a_line_with_its_fix_below() -> None:
+    done = run("-", stdin=json.dumps(changed(agent("DD_API_KEY", HEX_KEY))))
+    line, fix, _ = done.stdout.splitlines()
+
+    assert line.startswith("-: mistake [key-in-clear] datadog-agent: `DD_API_KEY` is in plain text")
+    assert fix.startswith("    -> ")
+    assert HEX_KEY not in done.stdout
+
+
+def test_json_has_the_same_findings() -> None:
+    done = run("--json", "-", stdin=json.dumps(changed(to_agent(memory=256))))
+    ((report,), code) = json.loads(done.stdout), done.returncode
+
+    assert (code, report["file"], report["notes"]) == (3, "-", [])
+    assert [(each["rule"], each["level"]) for each in report["findings"]] == [("agent-memory", "warning")]
+    assert report["findings"][0].keys() == {"rule", "level", "container", "sentence", "fix"}
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    done = run("gone.json")
+
+    assert (done.returncode, done.stderr) == (2, "gone.json: No such file or directory\n")
+
+
+def blocked(folder: Path, *modules: str) -> str:
+    """Return a PYTHONPATH under which none of `modules` can be imported."""
+    lines = "".join(f"sys.modules[{module!r}] = None\n" for module in modules)
+    (folder / "sitecustomize.py").write_text(f"import sys\n{lines}")
+    return os.fspath(folder)
+
+
+@pytest.mark.parametrize("missing", ["botocore", "cfnlint"])
+def test_a_tool_that_is_missing_is_named(missing: str, tmp_path: Path) -> None:
+    done = run("-", stdin=json.dumps(changed()), PYTHONPATH=blocked(tmp_path, missing))
+
+    assert done.returncode == 2
+    assert "pip install botocore cfn-lint" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_it_needs_nothing_of_the_service(tmp_path: Path) -> None:
+    modules = ("hello_service", "pydantic_settings", "quart", "ddtrace")
+    done = run(str(SHIPPED), PYTHONPATH=blocked(tmp_path, *modules))
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0)])
+def test_the_command_explains_itself(arguments: tuple[str, ...], code: int) -> None:
+    done = run(*arguments)
+
+    assert (done.returncode, "check.py" in done.stdout + done.stderr) == (code, True)
