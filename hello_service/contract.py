@@ -10,7 +10,6 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from types import CodeType
 from typing import Any
 
 
@@ -42,16 +41,19 @@ NAMES: Mapping[str, Sequence[Name]] = {
             "hypercorn.asyncio.tcp_server:TCPServer",
             ("app", "loop", "config", "context", "state", "reader", "writer"),
         ),
-        Name("hypercorn.asyncio.run:worker_serve", uses=("TCPServer", "create_sockets")),
+        Name("hypercorn.asyncio.run:TCPServer"),
         Name(
             "hypercorn.app_wrappers:ASGIWrapper.__call__",
             ("self", "scope", "receive", "send", "sync_spawn", "call_soon"),
         ),
-        Name("hypercorn.config:Sockets", ("secure_sockets", "insecure_sockets", "quic_sockets")),
     ),
     "websocket": (
         Name("websockets.server:ServerProtocol.accept", ("self", "request")),
         Name("websockets.protocol:Protocol.fail", ("self", "code", "reason")),
+    ),
+    "clients": (
+        Name("aiohttp:TCPConnector._get", ("self", "key", "traces")),
+        Name("aiohttp:TCPConnector.connect", uses=("_get",)),
     ),
     "server": (
         Name("hypercorn.asyncio:serve", ("app", "config")),
@@ -106,6 +108,7 @@ NAMES: Mapping[str, Sequence[Name]] = {
 WITHOUT: Mapping[str, str] = {
     "http1": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
     "websocket": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
+    "clients": "Calls on stale connections may fail or be repeated; pin aiohttp to the release of requirements/run.txt.",
     "server": "The service would not listen where HOST and PORT name, so it does not start. Install hypercorn 0.18.",
     "trace loss": "Lost traces are not counted at /info. Install the locked version of ddtrace.",
     "WebSocket bound": (
@@ -157,14 +160,7 @@ def _alternative(path: str, name: Name) -> str | None:
         if not inspect.isfunction(found):
             return f"{path} is no function of Python any more."
         code = found.__code__
-        inside = _inside(code)
-        missing = [used for used in name.uses if used not in inside]
+        missing = [used for used in name.uses if used not in (*code.co_names, *code.co_varnames, *code.co_consts)]
         if missing:
             return f"{path} no longer uses {', '.join(missing)}."
     return None
-
-
-def _inside(code: CodeType) -> set[Any]:
-    """Return every name and constant in `code` and in the functions that it defines."""
-    inner = [_inside(constant) for constant in code.co_consts if isinstance(constant, CodeType)]
-    return {*code.co_names, *code.co_varnames, *code.co_consts}.union(*inner)

@@ -28,7 +28,8 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Protocol, cast
 
@@ -152,6 +153,32 @@ async def name_client_span(outgoing: ClientRequest) -> None:
     peer = hints.get("peer_service") or url.host
     span.resource = f"{outgoing.method} {peer}{route}"
     span.set_tag("peer.service", peer)
+
+
+@contextmanager
+def span(
+    name: str, *, resource: str | None = None, service: str | None = None, kind: str = "internal"
+) -> Iterator[Callable[[str, str | int | float], None]]:
+    """Make a span below the current one, for the `with` block; without tracing it does nothing.
+
+        with tracing.span("sqlite.query", resource="SELECT name FROM visits WHERE id = ?", kind="client") as tag:
+            rows = await database.execute_fetchall(...)
+            tag("db.row_count", len(rows))
+
+    An exception that leaves the block is on the span.
+
+    Args:
+        name: of the operation; few, such as `sqlite.query`.
+        resource: what the operation works on, without values that differ from call to call; None: `name`.
+        service: None: the service of the parent. A name of its own makes a node of its own in the service map.
+        kind: `internal`, `client`, `server`, `producer` or `consumer`.
+    """
+    if not active():
+        yield lambda _key, _value: None
+        return
+    with tracer.trace(name, service=service, resource=resource) as made:
+        made.set_tag("span.kind", kind)
+        yield lambda key, value: made.set_tag(key, value) if isinstance(value, str) else made.set_metric(key, value)
 
 
 class _Tracing:

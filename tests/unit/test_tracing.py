@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -291,3 +292,41 @@ def test_no_header_that_brings_a_trace_is_overlooked() -> None:
 
     assert "x-b3-traceid" in names
     assert overlooked == {"tracestate", "http_tracestate"}  # which says nothing without a traceparent
+
+
+async def test_a_span_is_a_child_of_its_request(finished: list[Span], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what a person looks for, and the exception that left the block, though the handler goes on."""
+    names = ("sqlite.query", "render", "asgi.request")
+    monkeypatch.setattr(tracing, "active", lambda: True)
+    app = Quart(__name__)
+
+    @app.get("/visits")
+    async def visits() -> str:
+        with (
+            suppress(RuntimeError),
+            tracing.span("sqlite.query", resource="SELECT ?", service="visits-db", kind="client") as tag,
+        ):
+            tag("db.system", "sqlite")
+            tag("db.row_count", 3)
+            raise RuntimeError("on purpose")
+        with tracing.span("render"):
+            return "none"
+
+    await tracing.trace(app).test_client().get("/visits")
+    query, render, request = (next(span for span in finished if span.name == name) for name in names)
+
+    assert query.parent_id == render.parent_id == request.span_id
+    assert (query.resource, query.service) == ("SELECT ?", "visits-db")
+    assert (render.resource, render.service) == ("render", request.service)
+    assert (query.get_tag("span.kind"), render.get_tag("span.kind")) == ("client", "internal")
+    assert query.get_tag("db.system") == "sqlite"
+    assert query.get_metric("db.row_count") == 3
+    assert query.get_tag("error.message") == "on purpose"
+    assert request.error == 0
+
+
+def test_a_span_is_nothing_where_tracing_is_not_active(finished: list[Span]) -> None:
+    with tracing.span("sqlite.query") as tag:
+        tag("db.system", "sqlite")
+
+    assert finished == []
