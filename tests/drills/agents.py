@@ -54,8 +54,9 @@ async def ask_for(clients: Crowd, rate: float, seconds: float) -> None:
 
 
 @drill(
-    "agent absent at start, then there",
-    "the service starts in the usual time, one warning (not one a second), spans flow within 5 s of its coming",
+    "agent is absent at the start and comes later",
+    "The service starts in the usual time and logs one warning (not one a second). Spans arrive within 5 s of the"
+    " agent's start",
 )
 def absent_at_start(size: Size) -> str:
     """The agent's container takes longer to start than the service's."""
@@ -207,9 +208,9 @@ async def hang_up(all_of_them: list[Watched]) -> None:
 
 
 @drill(
-    "agent dies, hangs, answers 500, 429, garbage; its host name stops resolving",
-    "p99 within 10 % of the undisturbed run side by side, under 30 MiB more memory after 100,000 requests, exit at most 5 s "
-    "later, each lost trace counted in `/info`",
+    "agent dies, hangs, responds with 500, 429 or garbage, or its host name stops resolving",
+    "p99 stays within 10% of an undisturbed service beside it, memory grows by less than 30 MiB in 100,000 "
+    "requests, the exit takes at most 5 s longer, and `/info` counts each lost trace",
     needs=("unshare",),
 )
 def no_good(size: Size) -> str:

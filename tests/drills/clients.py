@@ -16,10 +16,10 @@ TRACERS_OWN = 2  # connections that come and go with what the tracer sends
 
 
 @drill(
-    "client disconnects",
-    "the handler and its outbound call are cancelled, `HALF_CLOSE_SECONDS` later where no response has started, the span "
-    "ends and says so, 10,000 of these leave no request, "
-    "connection or file descriptor, and less than 20 MiB of memory",
+    "client disconnects before the response ends",
+    "The handler and its outbound call are cancelled, after `HALF_CLOSE_SECONDS` if no response has started. The "
+    "span ends with a tag for the disconnect. 10,000 disconnects leave no request, connection or file descriptor,"
+    " and memory grows by less than 20 MiB",
     every_python=True,
 )
 def disconnects(size: Size) -> str:

@@ -40,7 +40,7 @@ def hypothesis_settings(examples: int) -> settings:
 
 @drill(
     "schemathesis over `/openapi.json`",
-    "no 5xx, and each answer is as the schema says: status, media type, headers, body",
+    "No response is a 5xx, and the status, media type, headers and body of each response match the schema",
 )
 def api_fuzzed(size: Size) -> str:
     """Valid and invalid requests to each operation, over a real socket."""
@@ -135,8 +135,8 @@ def read_anyway(headers: dict[str, str]) -> int | None:
 
 @drill(
     "hypothesis over trace headers",
-    "no 5xx; a valid context of the W3C's or Datadog's is continued, whatever else the headers say, an invalid one "
-    "begins a trace of its own; each request has its span",
+    "No response is a 5xx. A valid W3C or Datadog context is continued, whatever the other headers contain, an "
+    "invalid one starts a new trace, and each request has its span",
 )
 def trace_headers(size: Size) -> str:
     """The spans at a real agent are compared with what the headers said."""

@@ -207,9 +207,10 @@ def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
 
 
 @drill(
-    "slowloris, huge and many headers, bad chunks, request smuggling, HTTP/2 rapid reset, invalid UTF-8, WebSocket "
-    "frames oversized or malformed",
-    "refused or cut off, no 500, no crash, nothing held afterwards; others are served meanwhile",
+    "slowloris, huge and many headers, bad chunks, request smuggling, HTTP/2 rapid reset, invalid UTF-8, "
+    "WebSocket frames oversized or malformed",
+    "Each request is rejected or its connection closed, with no 500 and no crash. Nothing is held afterwards, and"
+    " other clients are served meanwhile",
     every_python=True,
 )
 def hostile_clients(size: Size) -> str:

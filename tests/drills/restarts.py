@@ -98,7 +98,7 @@ class Member:
 
 @drill(
     "20 rolling restarts under 100 requests/s, two processes behind a TCP balancer that follows `/ready`",
-    "0 failed requests, 0 lost traces",
+    "No request fails and no trace is lost",
     needs=("haproxy",),
 )
 def rolling_restarts(size: Size) -> str:

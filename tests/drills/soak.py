@@ -50,8 +50,8 @@ def sample(running: Running, client: httpx.Client) -> Sample:
 
 
 @drill(
-    "30 minutes at 60 % of capacity",
-    "memory levels off, no growth of descriptors or tasks, every request has its trace",
+    "30 minutes at 60% of capacity",
+    "Memory levels off, descriptors and tasks don't grow, and every request has its trace",
 )
 def soak(size: Size) -> str:
     """Each kind of request, an error now and then."""

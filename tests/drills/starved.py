@@ -31,8 +31,8 @@ FAKE_TIME = Path("/usr/lib")
 
 @drill(
     "file descriptors run out",
-    "who has a connection is served, who comes is turned away, one line of the log says why; when some are free again, "
-    "new connections are served",
+    "Open connections are served, new ones are closed, and one line of the log gives the reason. When descriptors"
+    " are free again, new connections are served",
 )
 def descriptors_run_out(size: Size) -> str:
     """More connections are held open than the service has descriptors."""
@@ -74,8 +74,9 @@ def _status(url: str) -> int | None:
 
 
 @drill(
-    "disk full, read-only file system, clock jumps back an hour, IPv6 only, odd TZ, locale C",
-    "serves, and stops with exit code 0; no span has a negative duration, and the log's are right",
+    "full disk, read-only file system, clock that jumps back an hour, IPv6 only, invalid TZ, or locale C",
+    "The service serves requests and stops with exit code 0. No span has a negative duration, and the durations "
+    "in the log are correct",
     needs=("unshare", "faketime"),
 )
 def odd_machine(_: Size) -> str:

@@ -20,8 +20,8 @@ CLOSING_AND_FLUSH_SECONDS = 8
 
 @drill(
     "SIGTERM with 50 requests in flight, 1 s each",
-    "50 answers 200, 50 traces at the agent, exit 0; `/ready` says 503 within 100 ms, a new connection is served while "
-    "it drains, a kept one is asked to close",
+    "50 responses with 200, 50 traces at the agent, exit code 0. During the drain `/ready` responds with 503 "
+    "within 100 ms, new connections are served, and responses close kept connections",
     every_python=True,
 )
 def requests_in_flight(size: Size) -> str:
@@ -67,7 +67,8 @@ def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Cl
 
 @drill(
     "SIGTERM with a request that never ends",
-    "cancelled at `graceful_seconds`, 503 to the client, its span there and marked, exit 0 within the budget",
+    "The request is cancelled after `GRACEFUL_SECONDS`, the client gets a 503, the span arrives marked as an "
+    "error, and the exit code is 0 within the budget",
     every_python=True,
 )
 def request_that_never_ends(size: Size) -> str:
@@ -89,7 +90,11 @@ def request_that_never_ends(size: Size) -> str:
     return f"{status}, its span says `{marks[2]}`; exit {code} after {took:.1f} s of {budget:g} s"
 
 
-@drill("second SIGTERM, SIGINT", "exit at once, non-zero", every_python=True)
+@drill(
+    "second signal, SIGTERM or SIGINT, during a stop",
+    "The process exits at once with a non-zero code",
+    every_python=True,
+)
 def second_signal(size: Size) -> str:
     """Whoever sends it does not want to wait, though a request is being served."""
     measured = []

@@ -33,10 +33,11 @@ MISBEHAVIOUR = (
 
 
 @drill(
-    "upstream refuses, hangs, resets half way, answers 500, sends 100 MB, sends garbage, drips a byte a second, "
-    "redirects for ever, closes idle connections just as they are reused",
-    "502 or 504 as it is right, within the time-out and a quarter; the body limit is kept; no connection, request or "
-    "descriptor is left behind; a call on a stale connection is made again; both spans say the cause",
+    "upstream refuses connections, hangs, resets a response, responds with 500, sends 100 MB, sends garbage, "
+    "drips a byte a second, redirects forever, or closes idle connections just as they are reused",
+    "The client gets 502 or 504, whichever fits, within 125% of the timeout. The body limit holds, no connection,"
+    " request or descriptor is left behind, a call on a stale connection is retried, and both spans have the "
+    "cause",
 )
 def misbehaving_upstream(size: Size) -> str:
     """Each way to fail, some requests at once; between them, connections that close when they are reused."""
@@ -138,9 +139,10 @@ class Flood:
 
 
 @drill(
-    "upstream slow, 2,000 clients",
-    "at most as many wait as the settings say, the rest get 503 with `Retry-After` within 100 ms (p99), `/health` "
-    "answers within 200 ms (p99), memory grows by less than 150 MiB, and 2 s after the flood calls are answered again",
+    "slow upstream with 2,000 clients",
+    "No more requests wait than the settings allow, and the rest get a 503 with `Retry-After` within 100 ms "
+    "(p99). `/health` responds within 200 ms (p99), memory grows by less than 150 MiB, and calls succeed again "
+    "within 2 s of the flood's end",
 )
 def flood(size: Size) -> str:
     """Clients with a connection each come over some seconds, and come again when `Retry-After` says, as polite ones do.
