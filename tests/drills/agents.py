@@ -1,4 +1,4 @@
-"""The trace agent is not there, or is no good: the service does not suffer from being watched."""
+"""Drills in which the trace agent is absent or fails: the service must not suffer from it."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ LIKE_PRODUCTION = {
 
 
 def tracing_of(url: str) -> dict[str, Any]:
-    """Return what `/info` says of tracing. The asking is a trace, too."""
+    """Return the tracing section of `/info`. This request makes a trace, too."""
     status: dict[str, Any] = httpx.get(f"{url}/info", timeout=60).json()["tracing"]
     return status
 
 
 def complaints(running: Running) -> list[str]:
-    """Return each line that an operator would have to read."""
+    """Return each line of the log that an operator would have to read."""
     return [line for line in list(running.lines) if not line.startswith("{") or json.loads(line)["level"] != "info"]
 
 
 async def ask_for(clients: Crowd, rate: float, seconds: float) -> None:
-    """Ask `rate` times a second for so long."""
+    """Send `rate` requests a second for `seconds`."""
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, over.set)
     await clients.open_loop([HELLO], rate, over)
@@ -59,7 +59,7 @@ async def ask_for(clients: Crowd, rate: float, seconds: float) -> None:
     " agent's start",
 )
 def absent_at_start(size: Size) -> str:
-    """The agent's container takes longer to start than the service's."""
+    """An example: the agent's container takes longer to start than the service's."""
     with sink() as there, sink(there=False) as absent:
         times: dict[Sink, list[float]] = {there: [], absent: []}
         for _ in range(size.of(2, 5)):
@@ -99,7 +99,7 @@ def absent_at_start(size: Size) -> str:
 
 @dataclass
 class Watched:
-    """A service, its agent, and what goes wrong with that."""
+    """A service, its agent, and the failure to cause."""
 
     event: str
     agent: Sink
@@ -111,21 +111,21 @@ class Watched:
         self.polls = 0
 
     def memory_mib(self) -> float:
-        """Return how much memory the process has now (RSS)."""
+        """Return the resident memory of the process (RSS)."""
         pages = int(Path(f"/proc/{self.running.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def missing(self) -> int:
-        """Return how many traces of answered requests are not at the agent."""
+        """Return how many traces of completed requests the agent hasn't received."""
         return len(set(self.clients.answers.spans) - self.agent.spans)
 
     def lost(self) -> int:
-        """Return how many the service says it has lost."""
+        """Return how many traces the service reports as lost."""
         self.polls += 1
         return int(tracing_of(self.running.url)["traces_lost"])
 
     def exit_seconds(self) -> float:
-        """Stop it; return how long that took."""
+        """Stop the service and return how long the exit took."""
         began = perf_counter()
         code = self.running.stop()
         assert code == 0, f"{self.event}: exit {code}"
@@ -134,10 +134,11 @@ class Watched:
 
 @contextmanager
 def own_names(name: str) -> Iterator[tuple[list[str], Callable[[], object]]]:
-    """Give what goes before a command so that its process alone resolves `name`, to the loopback, and what ends that.
+    """Yield a command prefix whose process alone resolves `name`, to the loopback, and a function that removes the
+    name.
 
-    Files of this drill are mounted over /etc/hosts and /etc/nsswitch.conf in a mount name space of the process's own. So
-    nothing of the machine is touched, and it is the C library, whoever asks it, that does not find the name any more.
+    Files of this drill are mounted over /etc/hosts and /etc/nsswitch.conf in a mount namespace of the process. The
+    machine's own files stay as they are, and the C library stops resolving the name for every caller in the process.
     """
     with TemporaryDirectory() as folder:
         hosts, switch = Path(folder, "hosts"), Path(folder, "nsswitch.conf")
@@ -150,7 +151,7 @@ def own_names(name: str) -> Iterator[tuple[list[str], Callable[[], object]]]:
 
 
 def every_trouble(stack: ExitStack) -> list[Watched]:
-    """Start a service for each, all at the same time, and one whose agent is well."""
+    """Start one service for each failure, all at the same time, and one whose agent works."""
     own, forget = stack.enter_context(own_names("agent.drill"))
 
     def change(agent: Sink, behaviour: str) -> None:
@@ -184,14 +185,16 @@ def every_trouble(stack: ExitStack) -> list[Watched]:
 
 
 async def in_turns(all_of_them: list[Watched], rounds: int, count: int) -> None:
-    """Ask each `count` times, one after the other, again and again: what the machine does otherwise meets them alike."""
+    """Send each service `count` requests in turn, `rounds` times, so that disturbances of the machine affect all
+    alike.
+    """
     for _ in range(rounds):
         for watched in all_of_them:
             await watched.clients.closed_loop([HELLO], 2, count=count)
 
 
 async def at_once(all_of_them: list[Watched], count: int) -> None:
-    """Ask each until it has been asked `count` times."""
+    """Send requests to all services at once, `count` to each."""
 
     async def ask(each: Watched) -> None:
         while (left := count - len(each.clients.answers.seconds)) > 0 and not each.clients.answers.failures:
@@ -202,7 +205,7 @@ async def at_once(all_of_them: list[Watched], count: int) -> None:
 
 
 async def hang_up(all_of_them: list[Watched]) -> None:
-    """Close every connection to them."""
+    """Close every connection to the services."""
     for watched in all_of_them:
         watched.clients.close()
 
@@ -214,7 +217,7 @@ async def hang_up(all_of_them: list[Watched]) -> None:
     needs=("unshare",),
 )
 def no_good(size: Size) -> str:
-    """Seven services, six of them with an agent that fails, get the same requests in turns."""
+    """Seven services, six of them with a failing agent, get the same requests in turns."""
     with ExitStack() as stack, asyncio.Runner() as runner:
         watched = every_trouble(stack)
         undisturbed, disturbed = watched[0], watched[1:]

@@ -1,4 +1,4 @@
-"""A client that costs little, so that thousands of them fit beside the service that they ask."""
+"""A cheap HTTP client: thousands of them fit on one machine with the service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Heard:
-    """An answer, and how long it took."""
+    """A response, and how long it took."""
 
     status: int
     headers: Mapping[str, str]
@@ -27,18 +27,18 @@ class Heard:
 
 
 class Connection:
-    """One kept connection, one request at a time."""
+    """One kept connection that handles one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     def send(self, path: str, head: str = "", method: str = "GET") -> None:
-        """Send a request and wait for nothing."""
+        """Send a request without waiting for the response."""
         self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode())
 
     async def get(self, path: str) -> Heard:
-        """Ask and take the whole answer."""
+        """Send a request and return the whole response."""
         began = perf_counter()
         self.send(path)
         first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -47,7 +47,7 @@ class Connection:
         return Heard(int(first.split()[1]), headers, body, perf_counter() - began)
 
     def close(self, *, reset: bool = False) -> None:
-        """Go away, with a reset where that is said."""
+        """Close the connection, with a reset if `reset` is set."""
         if reset:
             reset_connection(self.writer)
         else:
@@ -62,7 +62,7 @@ async def connect(running: Running) -> Connection:
 
 @asynccontextmanager
 async def connected(running: Running) -> AsyncIterator[Connection]:
-    """Connect to a service for a while."""
+    """Connect to a service until the block ends."""
     connection = await connect(running)
     try:
         yield connection
@@ -71,7 +71,9 @@ async def connected(running: Running) -> AsyncIterator[Connection]:
 
 
 async def until(ask: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> float:
-    """Ask until the answer is true, for 20 s at most, and return how long it took; the loop goes on meanwhile."""
+    """Repeat `ask` until it returns True, for 20 s at most, and return how long that took. The event loop keeps
+    running.
+    """
     began = perf_counter()
     while True:
         answer = ask()
@@ -99,6 +101,6 @@ def memory_mib(running: Running) -> float:
 
 
 async def in_flight(connection: Connection) -> int:
-    """Return how many requests a service has in flight besides the one that asks."""
+    """Return how many requests a service has in flight, not counting this one."""
     count: int = json.loads((await connection.get("/info")).body)["in_flight"]
     return count - 1

@@ -1,4 +1,4 @@
-"""The client goes away before it has its answer."""
+"""A drill in which clients disconnect before they have their response."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TRACERS_OWN = 2  # connections that come and go with what the tracer sends
 @drill(
     "client disconnects before the response ends",
     "The handler and its outbound call are cancelled, after `HALF_CLOSE_SECONDS` if no response has started. The "
-    "span ends with a tag for the disconnect. 10,000 disconnects leave no request, connection or file descriptor,"
+    "span ends and records the disconnect. 10,000 disconnects leave no request, connection or file descriptor,"
     " and memory grows by less than 20 MiB",
     every_python=True,
 )
 def disconnects(size: Size) -> str:
-    """Clients go away, half of them with a reset: out of an outbound call, a body of theirs and a stream."""
+    """Clients disconnect, half of them with a reset: during an outbound call, an upload and a stream."""
     return asyncio.run(_disconnect(size.of(6, 200)))
 
 
@@ -59,7 +59,7 @@ async def _disconnect(batches: int) -> str:
 
 
 async def _go_away(running: Running, watcher: Connection, fake: FakeUpstream) -> None:
-    """Begin requests, see them in flight, end their connections, and see them gone."""
+    """Start requests, wait until they are in flight, close their connections, and wait until the requests have ended."""
     clients = [await connect(running) for _ in range(AT_ONCE)]
     calls = len(fake.paths)
     for number, client in enumerate(clients):
@@ -82,7 +82,7 @@ async def _in_flight(watcher: Connection, count: int) -> bool:
 
 
 def _count(agent: Agent, expected: int) -> tuple[int, int]:
-    """Return how many spans say that the client went away, and how many calls that they were cancelled; forget them."""
+    """Return how many requests and outbound calls have a span that records the disconnect, and clear the agent."""
 
     def gone() -> list[str]:
         return ["call" if span["name"] == "http.request" else "request" for span in agent.spans() if _ended(span)]

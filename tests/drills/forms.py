@@ -1,4 +1,4 @@
-"""Hostile requests and frames as bytes, and what becomes of each."""
+"""Hostile requests and frames as bytes, with the expected response to each."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ def rapid_reset(streams: int) -> bytes:
 
 @dataclass(frozen=True)
 class Form:
-    """One way to be hostile.
+    """One hostile request.
 
     Attributes:
-        status: of the one answer.
-        cut: whether the connection is closed, too; else it may be used again.
+        status: the status of the only response.
+        cut: whether the connection is closed afterwards; otherwise it can be used again.
     """
 
     name: str

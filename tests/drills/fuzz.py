@@ -1,4 +1,4 @@
-"""Requests that nobody would think of: made from /openapi.json, and from the grammars of trace headers."""
+"""Drills with generated requests: from /openapi.json, and from the grammars of trace headers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def hypothesis_settings(examples: int) -> settings:
     "No response is a 5xx, and the status, media type, headers and body of each response match the schema",
 )
 def api_fuzzed(size: Size) -> str:
-    """Valid and invalid requests to each operation, over a real socket."""
+    """Valid and invalid requests go to each operation over a real socket."""
     load_all_checks()
     checks = CHECKS.get_by_names(list(CHECKED))
     seen: Counter[int] = Counter()
@@ -112,7 +112,9 @@ DECIMAL = re.compile(r"[0-9]{1,20}")
 
 
 def parents(headers: dict[str, str]) -> set[tuple[int, int]]:
-    """Return the contexts (lower 64 bits of the trace id, span id) that the standards want continued, one of them."""
+    """Return the contexts (lower 64 bits of the trace id, span id) of which the standards require one to be
+    continued.
+    """
     found: set[tuple[int, int]] = set()
     if match := VALID.fullmatch(headers.get("traceparent", "")):
         trace, span = (int(part, 16) for part in match.groups() if part)
@@ -125,7 +127,7 @@ def parents(headers: dict[str, str]) -> set[tuple[int, int]]:
 
 
 def read_anyway(headers: dict[str, str]) -> int | None:
-    """Return the trace id that ddtrace reads in Datadog's header: what is no UTF-8 is passed over, as in `4é2`."""
+    """Return the trace id that ddtrace reads from Datadog's header. It skips bytes that aren't UTF-8, as in `4é2`."""
     told = headers.get("x-datadog-trace-id", "").encode("latin-1").decode(errors="ignore")
     try:
         return int(told)
@@ -139,7 +141,7 @@ def read_anyway(headers: dict[str, str]) -> int | None:
     "invalid one starts a new trace, and each request has its span",
 )
 def trace_headers(size: Size) -> str:
-    """The spans at a real agent are compared with what the headers said."""
+    """The spans at a real agent are compared with the headers."""
     cases: list[dict[str, str]] = []
 
     @seed(SEED)
@@ -171,7 +173,7 @@ def _by_number(agent: Agent, count: int) -> dict[int, Span]:
 
 
 def _linked(headers: dict[str, str], span: Span) -> bool:
-    """Return whether `span` continues a context; it must be one that the headers give."""
+    """Return whether `span` continues a context, and check that the headers contain that context."""
     context = (span["trace_id"] & (2**64 - 1), span.get("parent_id") or 0)
     wanted = parents(headers)
     if context in wanted or context[0] == read_anyway(headers):

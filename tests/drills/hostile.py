@@ -1,4 +1,4 @@
-"""Clients that are slow, malformed or out to break something."""
+"""A drill with clients that are slow, malformed or malicious."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 class Wire:
-    """One connection to a service, byte by byte."""
+    """One connection to a service, with raw bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     @classmethod
     async def open(cls, url: str, sent: bytes = b"") -> Wire:
-        """Connect, and send."""
+        """Connect, and send `data`."""
         address = urlsplit(url)
         wire = cls(*await asyncio.open_connection(address.hostname, address.port))
         await wire.send(sent)
         return wire
 
     async def send(self, data: bytes) -> None:
-        """Send as much as is taken."""
+        """Send as many bytes as the service accepts."""
         with suppress(ConnectionError):
             self.writer.write(data)
             await self.writer.drain()
 
     async def rest(self) -> bytes:
-        """Return all that comes until the connection is closed."""
+        """Return all bytes until the connection is closed."""
         async with asyncio.timeout(PATIENCE):
             try:
                 return await self.reader.read()
@@ -57,7 +57,7 @@ class Wire:
                 return b""
 
     async def until(self, end: bytes) -> bytes:
-        """Return what comes up to and with `end`, or to the end of the connection."""
+        """Return all bytes up to and including `end`, or until the connection is closed."""
         async with asyncio.timeout(PATIENCE):
             try:
                 return await self.reader.readuntil(end)
@@ -67,14 +67,14 @@ class Wire:
                 return b""
 
     async def close(self) -> None:
-        """Close this end."""
+        """Close this side."""
         self.writer.close()
         with suppress(ConnectionError):
             await self.writer.wait_closed()
 
 
 async def told(url: str, form: Form) -> None:
-    """Be hostile once, and check what becomes of it."""
+    """Send one hostile request, and check the response."""
     wire = await Wire.open(url, form.sent)
     try:
         answer = await (wire.rest() if form.cut else wire.until(b"\r\n\r\n"))
@@ -93,7 +93,7 @@ async def opened(url: str, extra: bytes = b"") -> Wire:
 
 
 async def framed(url: str, name: str) -> None:
-    """Send frames that are not well, and see the WebSocket closed."""
+    """Send malformed frames, and check that the WebSocket is closed."""
     wire = await opened(url)
     sending = asyncio.create_task(wire.send(FRAMES[name]))
     answer = await wire.rest()
@@ -103,7 +103,7 @@ async def framed(url: str, name: str) -> None:
 
 
 async def shaken(url: str, extra: bytes) -> None:
-    """Open a WebSocket with headers that are not well, and use it."""
+    """Open a WebSocket with malformed headers, and use it."""
     wire = await opened(url, extra)
     await wire.send(frame(2, b"") + frame(1, b"Ada"))
     assert b"as text" in await wire.until(b".")
@@ -112,7 +112,7 @@ async def shaken(url: str, extra: bytes) -> None:
 
 
 async def dripping(url: str) -> float:
-    """Send a head that never ends, a byte a second; return when the connection was cut."""
+    """Send an endless head, one byte a second; return after how many seconds the connection was closed."""
     wire = await Wire.open(url)
     began = perf_counter()
     ended = asyncio.create_task(wire.rest())
@@ -126,10 +126,12 @@ async def dripping(url: str) -> float:
 
 
 async def flooding(url: str) -> int:
-    """Send names to a WebSocket, small and large, and read no greeting; return how many bytes were taken.
+    """Send names to a WebSocket, small and large, without reading a greeting; return how many bytes the service
+    accepted.
 
-    It goes on until `FLOOD_BYTES` are gone, or nothing was taken for some seconds: more than the memory may grow, so that
-    a service that reads ahead without a bound is found. What the small ones are answered fills the way back.
+    The flood ends after `FLOOD_BYTES`, or when the service has accepted nothing for some seconds. `FLOOD_BYTES` is
+    more than the memory may grow, so the drill finds a service that reads ahead without a bound. The replies to the
+    small names fill the buffers of the other direction.
     """
     address = urlsplit(url)
     with socket.socket() as client:
@@ -149,14 +151,14 @@ async def flooding(url: str) -> int:
 
 
 class Others:
-    """A client that is not hostile, and what it has seen."""
+    """A client that isn't hostile, with the statuses and the slowest response that it has seen."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.slowest = 0.0
 
     async def ask(self, url: str) -> None:
-        """Ask 20 times a second until cancelled."""
+        """Send 20 requests a second until cancelled."""
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             while True:
                 began = perf_counter()
@@ -166,7 +168,7 @@ class Others:
 
 
 async def at_once(limit: int, jobs: list[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Do all `jobs`, at most `limit` at once."""
+    """Run all `jobs`, at most `limit` at once."""
     slots = asyncio.Semaphore(limit)
 
     async def one(job: Callable[[], Awaitable[T]]) -> T:
@@ -177,7 +179,7 @@ async def at_once(limit: int, jobs: list[Callable[[], Awaitable[T]]]) -> list[T]
 
 
 def descriptors(running: Running) -> int:
-    """Return how many the service has open."""
+    """Return how many file descriptors the service has open."""
     return sum(1 for _ in Path(f"/proc/{running.process.pid}/fd").iterdir())
 
 
@@ -189,7 +191,7 @@ def memory_mib(running: Running) -> float:
 
 @contextmanager
 def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
-    """Run a service beside an agent; afterwards nothing may be left of what was done to it."""
+    """Run a service with an agent, and check afterwards that the hostile requests left nothing behind."""
     with trace_agent() as agent, service(agent.url, {"KEEP_ALIVE_SECONDS": str(KEEP_ALIVE), **settings}) as running:
         with httpx.Client(base_url=running.url) as client:
             client.get("/info").raise_for_status()
@@ -214,7 +216,7 @@ def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
     every_python=True,
 )
 def hostile_clients(size: Size) -> str:
-    """Each form many times, some of them at once."""
+    """Each hostile form is sent many times, some of them at once."""
     slow, rounds = size.of(50, 500), size.of(1, 20)
 
     async def attack(url: str, others: Others) -> tuple[list[float], int]:

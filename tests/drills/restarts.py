@@ -1,4 +1,4 @@
-"""New versions are rolled out: one process after the other is replaced, behind a balancer."""
+"""A drill of rolling deployments: one process after the other is replaced behind a load balancer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ listen service
 
 
 class Balancer:
-    """HAProxy, which gives a new connection to a process whose `/ready` says 200."""
+    """HAProxy, which opens new connections only to processes whose `/ready` responds with 200."""
 
     def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
         self.port = free_port()
@@ -56,7 +56,7 @@ class Balancer:
         self.config.write_text(BALANCER.format(folder=folder, port=self.port, a=ports[0], b=ports[1]))
 
     def up(self) -> int:
-        """Return to how many processes it gives connections."""
+        """Return how many processes get new connections."""
         with socket.socket(socket.AF_UNIX) as ask:
             ask.connect(str(self.folder / "socket"))
             ask.sendall(b"show stat\n")
@@ -66,7 +66,7 @@ class Balancer:
 
 @contextmanager
 def balancer(ports: tuple[int, int]) -> Iterator[Balancer]:
-    """Run one in front of the processes that listen on `ports`, and wait until it has found both."""
+    """Run HAProxy in front of the processes on `ports`, and wait until both are up."""
     with TemporaryDirectory() as folder:
         haproxy = Balancer(Path(folder), ports)
         with started(["haproxy", "-db", "-f", str(haproxy.config)], clean_environment()):
@@ -76,7 +76,7 @@ def balancer(ports: tuple[int, int]) -> Iterator[Balancer]:
 
 
 class Member:
-    """One of the processes: always on the same port, replaced by a new one again and again."""
+    """One of the processes, which is replaced again and again on the same port."""
 
     def __init__(self, agent_url: str) -> None:
         self.port = free_port()
@@ -86,12 +86,12 @@ class Member:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the process, and wait until it listens."""
         self._context = service(self.agent_url, self.settings)
         self.running: Running = self._context.__enter__()
 
     def stop(self) -> None:
-        """Stop it as ECS does, and keep the exit code."""
+        """Stop the process as ECS does, and keep the exit code."""
         self.codes.append(self.running.stop(signal.SIGTERM))
         self._context.__exit__(None, None, None)
 
@@ -102,7 +102,7 @@ class Member:
     needs=("haproxy",),
 )
 def rolling_restarts(size: Size) -> str:
-    """Each process is told to stop while its requests are under way, and a new one takes its port."""
+    """Each process gets a SIGTERM while it has requests in flight, and a new process takes its port."""
     return asyncio.run(_rolling_restarts(size.of(3, 20)))
 
 

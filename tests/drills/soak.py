@@ -1,4 +1,4 @@
-"""A long time under load: nothing grows, nothing is lost."""
+"""A drill of a long time under load: nothing grows, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MIX = [
 
 @dataclass(frozen=True)
 class Sample:
-    """What the process holds at a moment.
+    """The resources of the process at one moment.
 
     Attributes:
         memory_mib: RSS.
         descriptors: open files and sockets.
-        tasks: of asyncio, among them one or two for each open connection.
+        tasks: asyncio tasks, with one or two for each open connection.
     """
 
     memory_mib: float
@@ -41,7 +41,7 @@ class Sample:
 
 
 def sample(running: Running, client: httpx.Client) -> Sample:
-    """Look at it now; `client` has a connection of its own."""
+    """Take a sample; `client` has its own connection."""
     tasks = client.get("/info").json()["tasks"]
     process = Path(f"/proc/{running.process.pid}")
     pages = int((process / "statm").read_text().split()[1])
@@ -54,12 +54,12 @@ def sample(running: Running, client: httpx.Client) -> Sample:
     "Memory levels off, descriptors and tasks don't grow, and every request has its trace",
 )
 def soak(size: Size) -> str:
-    """Each kind of request, an error now and then."""
+    """The load has every kind of request, with an error now and then."""
     return asyncio.run(soaked(size.of(20, 1800), size))
 
 
 async def soaked(seconds: float, size: Size) -> str:
-    """Measure what the service can do, and offer a part of that for so long."""
+    """Measure the capacity of the service, and send a share of it for `seconds`."""
     with (
         sink() as agent,
         service(agent.url, {"FAULTS": "true"}) as running,

@@ -1,4 +1,4 @@
-"""A machine that lacks something, or is odd."""
+"""Drills on a machine with a missing resource or an unusual setting."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAKE_TIME = Path("/usr/lib")
     " are free again, new connections are served",
 )
 def descriptors_run_out(size: Size) -> str:
-    """More connections are held open than the service has descriptors."""
+    """Clients hold more connections open than the service has descriptors."""
     held_count = size.of(100, 1000)
     with (
         trace_agent() as agent,
@@ -80,7 +80,7 @@ def _status(url: str) -> int | None:
     needs=("unshare", "faketime"),
 )
 def odd_machine(_: Size) -> str:
-    """One service after the other."""
+    """Each setting gets its own service, one after the other."""
     odd = {"TZ": "../nonsense", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LOG_FORMAT": "text"}
     told = [
         f"disk full: {_mute_served([*PLAIN, *FULL_DISK, *MACHINE])}",
@@ -108,7 +108,7 @@ def _served(command: Sequence[str], settings: dict[str, str]) -> str:
 
 
 def _mute_served(command: Sequence[str]) -> str:
-    """Serve where nothing can be written, so that not even the port can be asked for."""
+    """Serve without any way to write, so even the port has to be known in advance."""
     port = str(free_port())
     environment = {**QUIET, "HOST": "127.0.0.1", "PORT": port, "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": NO_AGENT}
     process = subprocess.Popen(command, env=clean_environment(environment))

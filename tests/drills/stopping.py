@@ -1,4 +1,4 @@
-"""The process is told to stop."""
+"""Drills in which the process receives signals to stop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CLOSING_AND_FLUSH_SECONDS = 8
     every_python=True,
 )
 def requests_in_flight(size: Size) -> str:
-    """Fifty clients wait for their answers when the signal comes."""
+    """Fifty clients wait for their responses when the signal arrives."""
     with (
         trace_agent() as agent,
         service(agent.url, {"FAULTS": "true", "DRAIN_SECONDS": "1.5"}) as running,
@@ -53,7 +53,9 @@ def requests_in_flight(size: Size) -> str:
 
 @contextmanager
 def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Client, Future[httpx.Response]]]:
-    """Run a service that serves a request without end; yield it with its agent, a client, and what comes of the request."""
+    """Run a service with a request that never ends; yield the agent, the service, a client, and the future of the
+    response.
+    """
     with (
         trace_agent() as agent,
         service(agent.url, {"FAULTS": "true", **settings}) as running,
@@ -72,7 +74,7 @@ def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Cl
     every_python=True,
 )
 def request_that_never_ends(size: Size) -> str:
-    """Hypercorn alone waits for it without end on Python 3.12 and newer."""
+    """On Python 3.12 and newer, Hypercorn alone waits forever for such a request."""
     graceful = size.of(1, 5)
     settings = {"DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful)}
     with endless(settings) as (agent, running, _, asked):
@@ -96,7 +98,7 @@ def request_that_never_ends(size: Size) -> str:
     every_python=True,
 )
 def second_signal(size: Size) -> str:
-    """Whoever sends it does not want to wait, though a request is being served."""
+    """A second signal means that the operator doesn't want to wait, even for a request in flight."""
     measured = []
     for second in (signal.SIGTERM, signal.SIGINT):
         with endless({"DRAIN_SECONDS": "60"}) as (_, running, client, asked):

@@ -1,4 +1,4 @@
-"""Clients: many requests over few connections, with little CPU, each answer with what the caller was told."""
+"""Clients that send many requests over few connections with little CPU, and keep the span id of each response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Ask:
-    """A request, and the status that is expected for it."""
+    """A request, and its expected status."""
 
     path: str
     method: str = "GET"
@@ -23,7 +23,7 @@ class Ask:
     status: int = 200
 
     def text(self) -> bytes:
-        """Return it as HTTP/1.1."""
+        """Return the request as HTTP/1.1."""
         of_body = f"content-type: application/json\r\ncontent-length: {len(self.body)}\r\n" if self.body else ""
         return f"{self.method} {self.path} HTTP/1.1\r\nhost: drill\r\n{of_body}\r\n".encode() + self.body
 
@@ -33,12 +33,12 @@ HELLO = Ask("/api/hello")
 
 @dataclass
 class Answers:
-    """What came back.
+    """The results of the requests.
 
     Attributes:
-        seconds: how long each answer took.
-        spans: id of the span of each answered request, as its `traceresponse` says.
-        failures: what was not answered, or not as expected.
+        seconds: the duration of each request.
+        spans: the span id of each response, from its `traceresponse`.
+        failures: requests without a response, or with an unexpected one.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -46,12 +46,12 @@ class Answers:
     failures: list[str] = field(default_factory=list)
 
     def p99(self) -> float:
-        """Return the time in milliseconds that 99 % of the answers took at most."""
+        """Return the 99th percentile of the durations in milliseconds."""
         return sorted(self.seconds)[ceil(len(self.seconds) * 0.99) - 1] * 1000
 
 
 class Client:
-    """One connection to `url` at a time, opened when it is needed and closed when the service asks for it."""
+    """One connection to `url` at a time, opened on demand and closed when the service requests it."""
 
     def __init__(self, url: str, answers: Answers) -> None:
         self.host = urlsplit(url).hostname
@@ -60,7 +60,7 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def ask(self, ask: Ask) -> None:
-        """Ask once, and keep what came back. Nothing is tried again."""
+        """Send one request without a retry, and keep the result."""
         began = perf_counter()
         try:
             status, fields = await asyncio.wait_for(self._exchange(ask), 60)
@@ -109,7 +109,7 @@ class Crowd:
         self._all: list[Client] = []
 
     async def ask(self, ask: Ask) -> None:
-        """Ask once, over a connection that nobody uses now."""
+        """Send one request over an idle connection."""
         if not self._idle:
             self._all.append(Client(self.url, self.answers))
             self._idle.append(self._all[-1])
@@ -118,9 +118,10 @@ class Crowd:
         self._idle.append(client)
 
     async def closed_loop(self, asks: list[Ask], clients: int, *, seconds: float = 1e9, count: int = 10**9) -> float:
-        """`clients` ask as soon as they have an answer, until `seconds` are over or `count` requests are asked for.
+        """Let `clients` send requests back to back, until `seconds` have passed or `count` requests are sent.
 
-        Returns the answers per second.
+        Returns:
+            Responses per second.
         """
         began, before, mix = perf_counter(), len(self.answers.seconds), cycle(asks)
 
@@ -134,7 +135,7 @@ class Crowd:
         return (len(self.answers.seconds) - before) / (perf_counter() - began)
 
     async def open_loop(self, asks: list[Ask], rate: float, over: asyncio.Event) -> None:
-        """Ask `rate` times a second, whatever the answers do, until `over`; then wait for what is under way."""
+        """Send `rate` requests a second, however slow the responses are, until `over`; then wait for those in flight."""
         began, mix = perf_counter(), cycle(asks)
         asked = 0
         running: set[asyncio.Task[None]] = set()
@@ -157,7 +158,7 @@ class Crowd:
 
 @contextmanager
 def crowd(url: str) -> Iterator[Crowd]:
-    """Clients of `url`, whose connections are closed with the block."""
+    """Yield clients of `url`, and close their connections afterwards."""
     clients = Crowd(url)
     try:
         yield clients

@@ -1,4 +1,4 @@
-"""The upstream misbehaves, or is slow while everybody asks."""
+"""Drills in which the upstream misbehaves, or is slow under a crowd of clients."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MISBEHAVIOUR = (
     "cause",
 )
 def misbehaving_upstream(size: Size) -> str:
-    """Each way to fail, some requests at once; between them, connections that close when they are reused."""
+    """Each failure gets some requests at once, and between them the upstream closes connections as they are reused."""
     return asyncio.run(_misbehave(size.of(5, 100), 1.0 if size is Size.FULL else 0.2))
 
 
@@ -81,7 +81,7 @@ async def _misbehave(requests: int, drip_seconds: float) -> str:
 
 
 async def _stale(fake: FakeUpstream, clients: list[Connection]) -> int:
-    """Let the service keep connections that close when they are used again, with and without a reset."""
+    """Let the service keep connections that the upstream closes on reuse, with and without a reset."""
     for behaviour in ("/once", "/once-reset"):
         for now in (behaviour, "/json"):
             fake.behaviour = now
@@ -92,7 +92,7 @@ async def _stale(fake: FakeUpstream, clients: list[Connection]) -> int:
 
 
 def _spans(agent: Agent, count: int) -> list[Span]:
-    """Wait for that many spans of relays and their calls, and forget them."""
+    """Wait for that many spans of relays and their calls, and clear the agent."""
 
     def relayed() -> list[Span]:
         return [span for span in agent.spans() if span["resource"] != "GET /info"]
@@ -118,15 +118,15 @@ REFUSED = b"too many calls wait for one"
 
 @dataclass
 class Flood:
-    """What the clients of a flood have seen, and what was seen beside them.
+    """Measurements of a flood, from its clients and from beside it.
 
     Attributes:
-        refused: answers to those who could not even wait.
-        others: all other answers.
+        refused: responses to requests that could not even wait.
+        others: all other responses.
         health: seconds that `/health` took.
         most: requests in flight at once; `most_calls` at the upstream.
-        grown_mib: what the flood added to the memory.
-        recovered: seconds after it until a call was answered.
+        grown_mib: growth of the memory.
+        recovered: seconds after the flood until a call succeeded.
     """
 
     refused: list[Heard] = field(default_factory=list)
@@ -145,11 +145,11 @@ class Flood:
     "within 2 s of the flood's end",
 )
 def flood(size: Size) -> str:
-    """Clients with a connection each come over some seconds, and come again when `Retry-After` says, as polite ones do.
+    """Clients connect one after the other over some seconds, and retry after the time in `Retry-After`.
 
-    All of them in one moment would measure the wrong thing: 2,000 requests are some seconds of one process's work,
-    whatever it answers, and the last one can't have its answer after 100 ms. What a refusal has to bring about is that
-    they do not come back in one moment: so the larger the crowd, the later it is told to.
+    Connecting at the same moment would measure the wrong thing: one process needs some seconds for 2,000 requests,
+    whatever the response, so the last client can't get its response within 100 ms. A refusal has to spread the
+    retries: the larger the crowd, the later the retry.
     """
     return asyncio.run(_flood(size))
 
@@ -181,7 +181,9 @@ async def _flood(size: Size) -> str:
 
 
 async def _polite(running: Running, seen: Flood, clients: int) -> None:
-    """Come at some moment, a hundred clients a second, and again when that is asked for or, after an answer, later."""
+    """Connect at a random time, at a hundred clients a second, and repeat the request after `Retry-After` or some
+    seconds.
+    """
     await asyncio.sleep(random.uniform(0, clients / 100))
     async with connected(running) as connection:
         while True:
@@ -207,7 +209,7 @@ async def _idle(watcher: Connection) -> bool:
 
 
 def _judge(seen: Flood, bounds: tuple[int, int], noise: int) -> str:
-    """Compare with the promise; where the figures are not the point, a busy machine may take `noise` times as long."""
+    """Compare with the promise. If the figures aren't the point, a busy machine may take `noise` times as long."""
     refused = percentile([each.seconds for each in seen.refused], 0.99) * 1000
     health = percentile(seen.health, 0.99) * 1000
     statuses = {each.status for each in seen.others}
