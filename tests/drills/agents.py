@@ -26,7 +26,7 @@ from drills.traffic import HELLO, Crowd
 FLUSH_SECONDS = 5
 MEMORY_MIB = 30
 UNDISTURBED = "undisturbed"
-# As an operator has it: what the other tests leave out for quiet is what could fill a log.
+# The settings of production. The other tests switch these features off, but their errors could fill a log.
 LIKE_PRODUCTION = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true",
     "DD_REMOTE_CONFIGURATION_ENABLED": "true",
@@ -40,12 +40,12 @@ def tracing_of(url: str) -> dict[str, Any]:
     return status
 
 
-def complaints(running: Running) -> list[str]:
+def logged_warnings(running: Running) -> list[str]:
     """Return each line of the log that an operator would have to read."""
     return [line for line in list(running.lines) if not line.startswith("{") or json.loads(line)["level"] != "info"]
 
 
-async def ask_for(clients: Crowd, rate: float, seconds: float) -> None:
+async def send_requests(clients: Crowd, rate: float, seconds: float) -> None:
     """Send `rate` requests a second for `seconds`."""
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, over.set)
@@ -71,29 +71,29 @@ def absent_at_start(size: Size) -> str:
 
         with service(absent.url, LIKE_PRODUCTION) as running:
             clients = Crowd(running.url)
-            asyncio.run(ask_for(clients, 20, size.of(8, 60)))
-            said = complaints(running)
-            absent.come()
+            asyncio.run(send_requests(clients, 20, size.of(8, 60)))
+            warnings = logged_warnings(running)
+            absent.listen()
             came = perf_counter()
             httpx.get(f"{running.url}/api/hello")
             eventually(lambda: absent.traces > 0, timeout=60)
             flow_seconds = perf_counter() - came
             back = eventually(lambda: tracing_of(running.url), lambda status: status["agent_error"] is None)
-            said_after = eventually(lambda: complaints(running)[len(said) :])
+            later_warnings = eventually(lambda: logged_warnings(running)[len(warnings) :])
 
-    missing = set(clients.answers.spans) - absent.spans
-    lost, asked = back["traces_lost"], len(clients.answers.spans)
-    assert len(said) == 1, said
-    assert "the agent takes no traces: " in said[0]
-    assert len(said_after) == 1, said_after
-    assert "the agent takes traces again" in said_after[0]
+    missing = set(clients.results.spans) - absent.spans
+    lost, sent = back["traces_lost"], len(clients.results.spans)
+    assert len(warnings) == 1, warnings
+    assert "the agent takes no traces: " in warnings[0]
+    assert len(later_warnings) == 1, later_warnings
+    assert "the agent takes traces again" in later_warnings[0]
     assert lost > 0, "nothing was lost while there was no agent"
     assert len(missing) == lost, f"{len(missing)} traces are not there, and {lost} counted"
     assert without < usual * size.of(20, 12) / 10, f"start in {without:.2f} s, {usual:.2f} s with an agent"
     assert flow_seconds < size.of(15, 5), f"the first spans after {flow_seconds:.1f} s"
     return (
-        f"start in {without:.2f} s ({usual:.2f} s with an agent); {len(said)} warning in {size.of(8, 60)} s; spans after "
-        f"{flow_seconds:.1f} s; {lost} of {asked} traces lost, each counted"
+        f"start in {without:.2f} s ({usual:.2f} s with an agent); {len(warnings)} warning in {size.of(8, 60)} s; spans after "
+        f"{flow_seconds:.1f} s; {lost} of {sent} traces lost, each counted"
     )
 
 
@@ -117,7 +117,7 @@ class Watched:
 
     def missing(self) -> int:
         """Return how many traces of completed requests the agent hasn't received."""
-        return len(set(self.clients.answers.spans) - self.agent.spans)
+        return len(set(self.clients.results.spans) - self.agent.spans)
 
     def lost(self) -> int:
         """Return how many traces the service reports as lost."""
@@ -159,11 +159,11 @@ def every_trouble(stack: ExitStack) -> list[Watched]:
 
     def vanish(agent: Sink) -> None:
         forget()
-        agent.hang_up()  # it listens on, for whoever finds it
+        agent.hang_up()  # it still listens on its address
 
     troubles: dict[str, Callable[[Sink], None]] = {
         UNDISTURBED: lambda _: None,
-        "dies": Sink.go,
+        "dies": Sink.die,
         "hangs": partial(change, behaviour=HANG),
         "500": partial(change, behaviour=SERVER_ERROR),
         "429": partial(change, behaviour=TOO_MANY),
@@ -180,7 +180,7 @@ def every_trouble(stack: ExitStack) -> list[Watched]:
         running = stack.enter_context(service(url, settings, command))
         return Watched(event, agent, partial(troubles[event], agent), running)
 
-    with ThreadPoolExecutor(3) as pool:  # a start is a few seconds of CPU
+    with ThreadPoolExecutor(3) as pool:  # a start takes a few seconds of CPU
         return list(pool.map(start, troubles))
 
 
@@ -196,12 +196,12 @@ async def in_turns(all_of_them: list[Watched], rounds: int, count: int) -> None:
 async def at_once(all_of_them: list[Watched], count: int) -> None:
     """Send requests to all services at once, `count` to each."""
 
-    async def ask(each: Watched) -> None:
-        while (left := count - len(each.clients.answers.seconds)) > 0 and not each.clients.answers.failures:
+    async def request(each: Watched) -> None:
+        while (left := count - len(each.clients.results.seconds)) > 0 and not each.clients.results.failures:
             await each.clients.closed_loop([HELLO], 2, count=min(left, 10_000))
-            each.running.lines.clear()  # a line for each request
+            each.running.lines.clear()  # one line per request
 
-    await asyncio.gather(*map(ask, all_of_them))
+    await asyncio.gather(*map(request, all_of_them))
 
 
 async def hang_up(all_of_them: list[Watched]) -> None:
@@ -224,19 +224,19 @@ def no_good(size: Size) -> str:
         runner.run(in_turns(watched, 1, size.of(100, 3000)))
         for each in watched:
             eventually(lambda each=each: each.missing() == 0)  # type: ignore[misc]
-            each.clients.answers.seconds.clear()
+            each.clients.results.seconds.clear()
             each.trouble()
         before = {each.event: each.memory_mib() for each in disturbed}
         connections = disturbed[-1].agent.connections
 
         runner.run(in_turns(watched, size.of(5, 60), size.of(40, 200)))
-        p99 = {each.event: each.clients.answers.p99() for each in watched}
+        p99 = {each.event: each.clients.results.p99() for each in watched}
         runner.run(at_once(disturbed, size.of(500, 100_000)))
         runner.run(hang_up(watched))
         for each in watched:
-            assert not each.clients.answers.failures, f"{each.event}: {each.clients.answers.failures[:5]}"
+            assert not each.clients.results.failures, f"{each.event}: {each.clients.results.failures[:5]}"
         grown = {each.event: each.memory_mib() - before[each.event] for each in disturbed}
-        # ddtrace tries six times before it gives up: for half a minute, where each time there is no answer for 3 s.
+        # ddtrace tries six times before it gives up, which takes half a minute if each try times out after 3 s.
         eventually(lambda: min(each.lost() - size.of(1, each.missing()) for each in disturbed) >= 0, timeout=120)
         lost = sum(each.lost() for each in disturbed)
         missing = sum(each.missing() for each in disturbed)
@@ -258,5 +258,5 @@ def no_good(size: Size) -> str:
     return (
         f"p99 beside {usual:.1f} ms undisturbed: {slower}; memory {max(grown.values()):+.1f} MiB at most after "
         f"{size.of(500, 100_000)} requests; exit {max(exits.values()):.1f} s later at most; {lost} traces counted as lost, "
-        f"{missing} of answered requests missing"
+        f"{missing} traces of completed requests missing"
     )

@@ -7,12 +7,12 @@ import asyncio
 from fake_upstream import FakeUpstream, fake_upstream
 from running import Agent, Running, eventually, service, trace_agent
 
-from drills.asking import Connection, connect, connected, descriptors, in_flight, memory_mib, until
+from drills.connections import Connection, connect, connected, descriptors, in_flight, memory_mib, until
 from drills.drill import Size, drill
 
 AT_ONCE = 50
-BATCHES_BETWEEN_COUNTS = 20  # so that the trace agent, which keeps what it gets, does not have to keep all of it
-TRACERS_OWN = 2  # connections that come and go with what the tracer sends
+BATCHES_BETWEEN_COUNTS = 20  # bounds what the trace agent has to keep
+TRACERS_OWN = 2  # connections that the tracer opens and closes
 
 
 @drill(
@@ -33,7 +33,7 @@ async def _disconnect(batches: int) -> str:
         with trace_agent() as agent, service(agent.url, {"UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
                 fake.behaviour = "/hang"
-                await _go_away(running, watcher, fake)  # what is made once is made now
+                await _go_away(running, watcher, fake)  # create everything that is created only once
                 await asyncio.to_thread(_count, agent, AT_ONCE)
                 before, memory = descriptors(running) + TRACERS_OWN, memory_mib(running)
                 for batch in range(1, batches + 1):
@@ -49,11 +49,11 @@ async def _disconnect(batches: int) -> str:
                 left = (await in_flight(watcher), fake.open - 1, after)
     gone = batches * AT_ONCE
     assert left == (0, 0, 200), f"in flight, at the upstream, status afterwards: {left}"
-    assert tagged == gone, f"{tagged} of {gone} spans say that the client went away"
+    assert tagged == gone, f"{tagged} of {gone} spans record the disconnect"
     assert cancelled == gone * 3 // 5, f"{cancelled} of {gone * 3 // 5} outbound calls were cancelled"
     assert grown < 20, f"{grown:.0f} MiB more"
     return (
-        f"{gone} went away: {tagged} spans say so, {cancelled} outbound calls were cancelled; left are 0 requests, 0 outbound "
+        f"{gone} disconnects: {tagged} spans record them, {cancelled} outbound calls were cancelled; left behind: 0 requests, 0 outbound "
         f"connections, 0 descriptors; memory {grown:+.0f} MiB"
     )
 

@@ -51,29 +51,31 @@ def api_fuzzed(size: Size) -> str:
         schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
         operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
         for operation in operations:
-            share = size.of(3, 20) if SLOW.match(operation.path) else size.of(60, 2500)  # few have that many
+            share = (
+                size.of(3, 20) if SLOW.match(operation.path) else size.of(60, 2500)
+            )  # few operations have that many cases
             for mode in schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE:
                 if mode is schemathesis.GenerationMode.NEGATIVE and not (list(operation.query) or list(operation.body)):
                     continue
                 _fuzz(operation.as_strategy(generation_mode=mode), share, checks, seen)
         assert running.stop() == 0
     assert seen.total() >= size.of(200, 10_000), seen
-    told = ", ".join(f"{count} of {status}" for status, count in sorted(seen.items()))
-    return f"{seen.total()} requests to {len(operations)} operations answered as the schema says: {told}"
+    statuses = ", ".join(f"{count} of {status}" for status, count in sorted(seen.items()))
+    return f"{seen.total()} requests to {len(operations)} operations, every response matches the schema: {statuses}"
 
 
 def _fuzz(cases: Any, share: int, checks: Any, seen: Counter[int]) -> None:
     @seed(SEED)
     @hypothesis_settings(share)
     @given(case=cases)
-    def ask(case: Any) -> None:
+    def request(case: Any) -> None:
         response = case.call_and_validate(checks=checks)
         seen[response.status_code] += 1
 
-    ask()
+    request()
 
 
-# Else ddtrace would send no trace of a caller who says that it should not be kept.
+# Otherwise ddtrace would send no trace for a caller whose sampling decision is to drop it.
 SEND_ALL = {"DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
 HEX = "0123456789abcdef"
 
@@ -128,9 +130,9 @@ def parents(headers: dict[str, str]) -> set[tuple[int, int]]:
 
 def read_anyway(headers: dict[str, str]) -> int | None:
     """Return the trace id that ddtrace reads from Datadog's header. It skips bytes that aren't UTF-8, as in `4é2`."""
-    told = headers.get("x-datadog-trace-id", "").encode("latin-1").decode(errors="ignore")
+    decoded = headers.get("x-datadog-trace-id", "").encode("latin-1").decode(errors="ignore")
     try:
-        return int(told)
+        return int(decoded)
     except ValueError:
         return None
 
@@ -157,8 +159,8 @@ def trace_headers(size: Size) -> str:
             batch = cases[start : start + BATCH]
             agent.clear()
             for number, headers in enumerate(batch):
-                told = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-                status = client.get(f"{running.url}/api/hello?number={number}", headers=told).status_code
+                raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+                status = client.get(f"{running.url}/api/hello?number={number}", headers=raw).status_code
                 assert status == 200, (status, headers)
             spans = _by_number(agent, len(batch))
             continued += sum(_linked(headers, spans[number]) for number, headers in enumerate(batch))

@@ -53,7 +53,7 @@ class Wire:
         async with asyncio.timeout(PATIENCE):
             try:
                 return await self.reader.read()
-            except ConnectionError:  # closed with something of ours unread
+            except ConnectionError:  # closed with unread bytes from us
                 return b""
 
     async def until(self, end: bytes) -> bytes:
@@ -73,16 +73,16 @@ class Wire:
             await self.writer.wait_closed()
 
 
-async def told(url: str, form: Form) -> None:
+async def send_form(url: str, form: Form) -> None:
     """Send one hostile request, and check the response."""
     wire = await Wire.open(url, form.sent)
     try:
-        answer = await (wire.rest() if form.cut else wire.until(b"\r\n\r\n"))
+        response = await (wire.rest() if form.cut else wire.until(b"\r\n\r\n"))
     except TimeoutError as error:
-        raise AssertionError(f"{form.name}: neither answered nor cut within {PATIENCE:g} s") from error
+        raise AssertionError(f"{form.name}: no response and no close within {PATIENCE:g} s") from error
     await wire.close()
-    statuses = [int(status) for status in STATUS.findall(answer)]
-    assert statuses == [form.status], f"{form.name}: {statuses or answer!r}"
+    statuses = [int(status) for status in STATUS.findall(response)]
+    assert statuses == [form.status], f"{form.name}: {statuses or response!r}"
 
 
 async def opened(url: str, extra: bytes = b"") -> Wire:
@@ -92,17 +92,17 @@ async def opened(url: str, extra: bytes = b"") -> Wire:
     return wire
 
 
-async def framed(url: str, name: str) -> None:
+async def send_frames(url: str, name: str) -> None:
     """Send malformed frames, and check that the WebSocket is closed."""
     wire = await opened(url)
     sending = asyncio.create_task(wire.send(FRAMES[name]))
-    answer = await wire.rest()
+    response = await wire.rest()
     await sending
     await wire.close()
-    assert answer[:1] in {b"", b"\x88"}, f"{name}: {answer!r}"
+    assert response[:1] in {b"", b"\x88"}, f"{name}: {response!r}"
 
 
-async def shaken(url: str, extra: bytes) -> None:
+async def use_headers(url: str, extra: bytes) -> None:
     """Open a WebSocket with malformed headers, and use it."""
     wire = await opened(url, extra)
     await wire.send(frame(2, b"") + frame(1, b"Ada"))
@@ -111,7 +111,7 @@ async def shaken(url: str, extra: bytes) -> None:
     await wire.close()
 
 
-async def dripping(url: str) -> float:
+async def drip(url: str) -> float:
     """Send an endless head, one byte a second; return after how many seconds the connection was closed."""
     wire = await Wire.open(url)
     began = perf_counter()
@@ -125,7 +125,7 @@ async def dripping(url: str) -> float:
     return perf_counter() - began
 
 
-async def flooding(url: str) -> int:
+async def flood_websocket(url: str) -> int:
     """Send names to a WebSocket, small and large, without reading a greeting; return how many bytes the service
     accepted.
 
@@ -157,7 +157,7 @@ class Others:
         self.statuses: list[int] = []
         self.slowest = 0.0
 
-    async def ask(self, url: str) -> None:
+    async def request(self, url: str) -> None:
         """Send 20 requests a second until cancelled."""
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             while True:
@@ -200,7 +200,7 @@ def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
         yield running, agent
         with httpx.Client(base_url=running.url, timeout=PATIENCE) as client:
             eventually(lambda: client.get("/info").json()["in_flight"], lambda count: count == 1)
-        eventually(lambda: descriptors(running), lambda count: count <= before + 1)  # one to the agent
+        eventually(lambda: descriptors(running), lambda count: count <= before + 1)  # the connection to the agent
         assert running.stop(timeout=10) == 0
         errors = [span["resource"] for span in agent.spans() if span["meta"].get("http.status_code", "")[:2] == "50"]
         noise = [line for line in running.lines if "hypercorn" in line and "Traceback" in line]
@@ -221,13 +221,13 @@ def hostile_clients(size: Size) -> str:
 
     async def attack(url: str, others: Others) -> tuple[list[float], int]:
         jobs: list[Callable[[], Awaitable[None]]] = []
-        jobs += [lambda form=form: told(url, form) for form in REQUESTS]  # type: ignore[misc]
-        jobs += [lambda name=name: framed(url, name) for name in FRAMES]  # type: ignore[misc]
-        jobs += [lambda extra=extra: shaken(url, extra) for extra in HANDSHAKES]  # type: ignore[misc]
-        asking = asyncio.create_task(others.ask(url))
-        drips = asyncio.gather(*(dripping(url) for _ in range(slow)))
+        jobs += [lambda form=form: send_form(url, form) for form in REQUESTS]  # type: ignore[misc]
+        jobs += [lambda name=name: send_frames(url, name) for name in FRAMES]  # type: ignore[misc]
+        jobs += [lambda extra=extra: use_headers(url, extra) for extra in HANDSHAKES]  # type: ignore[misc]
+        asking = asyncio.create_task(others.request(url))
+        drips = asyncio.gather(*(drip(url) for _ in range(slow)))
         await at_once(8, jobs * rounds)
-        taken = await asyncio.gather(*(flooding(url) for _ in range(size.of(1, 3))))
+        taken = await asyncio.gather(*(flood_websocket(url) for _ in range(size.of(1, 3))))
         assert max(taken) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
         cut = await drips
         asking.cancel()
@@ -239,10 +239,10 @@ def hostile_clients(size: Size) -> str:
         cut, count = asyncio.run(attack(running.url, others))
         more = memory_mib(running) - before
     assert set(others.statuses) == {200}, set(others.statuses)
-    assert max(cut) < KEEP_ALIVE + PATIENCE, f"a drip was cut after {max(cut):.0f} s"
+    assert max(cut) < KEEP_ALIVE + PATIENCE, f"a slow head was closed after {max(cut):.0f} s"
     assert more < LEAST_MORE_MIB, f"{more:.0f} MiB more"
     return (
-        f"{count} hostile requests and WebSockets refused or cut, {slow} drips cut after {max(cut):.1f} s at most "
-        f"(KEEP_ALIVE_SECONDS={KEEP_ALIVE:g}), no 500, {more:.0f} MiB more; meanwhile {len(others.statuses)} others "
-        f"answered 200, in {others.slowest * 1000:.0f} ms at most"
+        f"{count} hostile requests and WebSockets rejected or closed, {slow} slow heads closed after {max(cut):.1f} s at most "
+        f"(KEEP_ALIVE_SECONDS={KEEP_ALIVE:g}), no 500, {more:.0f} MiB more; meanwhile {len(others.statuses)} other requests "
+        f"got 200, in {others.slowest * 1000:.0f} ms at most"
     )

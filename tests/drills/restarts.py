@@ -17,14 +17,14 @@ from running import Running, clean_environment, eventually, free_port, service, 
 
 from drills.drill import Size, drill
 from drills.sink import sink
-from drills.traffic import Ask, crowd
+from drills.traffic import Request, crowd
 
 RATE = 100
 MIX = [
-    *[Ask("/api/hello")] * 7,
-    Ask("/api/hello", "POST", b'{"name": "Ada"}'),
-    Ask("/api/hello/Ada"),
-    Ask("/api/faults/slow?seconds=0.3"),
+    *[Request("/api/hello")] * 7,
+    Request("/api/hello", "POST", b'{"name": "Ada"}'),
+    Request("/api/hello/Ada"),
+    Request("/api/faults/slow?seconds=0.3"),
 ]
 BALANCER = """\
 global
@@ -57,10 +57,10 @@ class Balancer:
 
     def up(self) -> int:
         """Return how many processes get new connections."""
-        with socket.socket(socket.AF_UNIX) as ask:
-            ask.connect(str(self.folder / "socket"))
-            ask.sendall(b"show stat\n")
-            text = ask.makefile().read().removeprefix("# ")
+        with socket.socket(socket.AF_UNIX) as stats:
+            stats.connect(str(self.folder / "socket"))
+            stats.sendall(b"show stat\n")
+            text = stats.makefile().read().removeprefix("# ")
         return sum(row["svname"] in {"a", "b"} and row["status"] == "UP" for row in csv.DictReader(io.StringIO(text)))
 
 
@@ -126,15 +126,15 @@ async def _rolling_restarts(restarts: int) -> str:
         for member in members:
             member.stop()
 
-    answers = clients.answers
-    lost = set(answers.spans) - agent.spans
+    results = clients.results
+    lost = set(results.spans) - agent.spans
     codes = [code for member in members for code in member.codes]
-    asked = len(answers.spans) + len(answers.failures)
-    assert asked > RATE * seconds / 2, f"{asked} requests in {seconds:.0f} s show nothing"
-    assert not answers.failures, f"{len(answers.failures)} of {asked} failed: {answers.failures[:5]}"
-    assert not lost, f"{len(lost)} of {asked} traces lost"
+    sent = len(results.spans) + len(results.failures)
+    assert sent > RATE * seconds / 2, f"{sent} requests in {seconds:.0f} s show nothing"
+    assert not results.failures, f"{len(results.failures)} of {sent} failed: {results.failures[:5]}"
+    assert not lost, f"{len(lost)} of {sent} traces lost"
     assert codes == [0] * (restarts + 2), codes
     return (
-        f"{restarts} restarts in {seconds:.0f} s, {asked} requests ({asked / seconds:.0f}/s): {len(answers.failures)} failed, "
+        f"{restarts} restarts in {seconds:.0f} s, {sent} requests ({sent / seconds:.0f}/s): {len(results.failures)} failed, "
         f"{len(lost)} traces lost, each exit 0"
     )

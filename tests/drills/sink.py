@@ -52,13 +52,13 @@ class Sink:
         """The address, whether the agent listens or not."""
         return f"http://127.0.0.1:{self.port}"
 
-    def come(self) -> None:
+    def listen(self) -> None:
         """Listen, on the same port as before if there was one."""
-        asyncio.run_coroutine_threadsafe(self._come(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
-    def go(self) -> None:
+    def die(self) -> None:
         """Die: close the listener and every connection."""
-        asyncio.run_coroutine_threadsafe(self._go(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._die(), self._loop).result(10)
 
     def hang_up(self) -> None:
         """Close each connection, and keep listening."""
@@ -66,16 +66,16 @@ class Sink:
 
     def close(self) -> None:
         """End the thread."""
-        self.go()
+        self.die()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
 
-    async def _come(self) -> None:
+    async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def _go(self) -> None:
+    async def _die(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -92,12 +92,12 @@ class Sink:
         self.connections += 1
         self._open[writer] = asyncio.current_task()
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await self._answer(reader, writer):
+            while await self._respond(reader, writer):
                 pass
         del self._open[writer]
         writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Respond to one request; return whether the connection can handle another."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         path = head.split(" ", 2)[1]
@@ -134,9 +134,9 @@ def sink(*, there: bool = True) -> Iterator[Sink]:
     """Run an agent. Without `there` it has a port but doesn't listen until `come`."""
     counting = Sink()
     try:
-        counting.come()
+        counting.listen()
         if not there:
-            counting.go()
+            counting.die()
         yield counting
     finally:
         counting.close()

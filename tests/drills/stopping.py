@@ -36,19 +36,19 @@ def requests_in_flight(size: Size) -> str:
         serving(running, IN_FLIGHT)
         running.process.send_signal(signal.SIGTERM)
         signalled = perf_counter()
-        ready = eventually(lambda: kept.get("/ready"), lambda answer: answer.status_code == 503)
+        ready = eventually(lambda: kept.get("/ready"), lambda response: response.status_code == 503)
         ready_ms = (perf_counter() - signalled) * 1000
         fresh = httpx.get(f"{running.url}/api/hello").status_code
         statuses = [each.result().status_code for each in waiting]
         code = running.wait()
         traces = sum(spans[0]["resource"] == "GET /api/faults/slow" for spans in agent.traces())
 
-    answered = statuses.count(200)
+    succeeded = statuses.count(200)
     politely = sum(each.result().headers.get("connection") == "close" for each in waiting)
-    assert (answered, traces, code, fresh) == (IN_FLIGHT, IN_FLIGHT, 0, 200), (statuses, traces, code, fresh)
+    assert (succeeded, traces, code, fresh) == (IN_FLIGHT, IN_FLIGHT, 0, 200), (statuses, traces, code, fresh)
     assert (ready.headers["connection"], politely) == ("close", IN_FLIGHT)
-    assert ready_ms < size.of(2000, 100), f"/ready said 503 after {ready_ms:.0f} ms"
-    return f"{answered} answers 200, {traces} traces, exit {code}; `/ready` 503 after {ready_ms:.0f} ms"
+    assert ready_ms < size.of(2000, 100), f"/ready responded with 503 after {ready_ms:.0f} ms"
+    return f"{succeeded} responses with 200, {traces} traces, exit {code}; `/ready` 503 after {ready_ms:.0f} ms"
 
 
 @contextmanager
@@ -62,9 +62,9 @@ def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Cl
         ThreadPoolExecutor(1) as pool,
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
-        asked = pool.submit(client.get, "/api/faults/slow?seconds=600")
+        pending = pool.submit(client.get, "/api/faults/slow?seconds=600")
         serving(running, 1)
-        yield agent, running, client, asked
+        yield agent, running, client, pending
 
 
 @drill(
@@ -77,11 +77,11 @@ def request_that_never_ends(size: Size) -> str:
     """On Python 3.12 and newer, Hypercorn alone waits forever for such a request."""
     graceful = size.of(1, 5)
     settings = {"DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful)}
-    with endless(settings) as (agent, running, _, asked):
+    with endless(settings) as (agent, running, _, pending):
         signalled = perf_counter()
         code = running.stop()
         took = perf_counter() - signalled
-        status = asked.result().status_code
+        status = pending.result().status_code
         (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
 
     budget = DRAIN_SECONDS + graceful + CLOSING_AND_FLUSH_SECONDS
@@ -101,13 +101,13 @@ def second_signal(size: Size) -> str:
     """A second signal means that the operator doesn't want to wait, even for a request in flight."""
     measured = []
     for second in (signal.SIGTERM, signal.SIGINT):
-        with endless({"DRAIN_SECONDS": "60"}) as (_, running, client, asked):
+        with endless({"DRAIN_SECONDS": "60"}) as (_, running, client, pending):
             running.process.send_signal(signal.SIGTERM)
             eventually(lambda: client.get("/ready").status_code, lambda status: status == 503)
             signalled = perf_counter()
             code = running.stop(second)
             took_ms = (perf_counter() - signalled) * 1000
-            broken = asked.exception()
+            broken = pending.exception()
 
         assert code == 128 + second
         assert isinstance(broken, httpx.TransportError)

@@ -11,13 +11,23 @@ from fake_http import fake_http
 from fake_upstream import FakeUpstream, fake_upstream
 from running import Agent, Running, Span, eventually, service, trace_agent
 
-from drills.asking import Connection, Heard, connect, connected, descriptors, in_flight, memory_mib, percentile, until
+from drills.connections import (
+    Connection,
+    Response,
+    connect,
+    connected,
+    descriptors,
+    in_flight,
+    memory_mib,
+    percentile,
+    until,
+)
 from drills.drill import Size, drill
 
 TIMEOUT_SECONDS = 2.0
 BODY_BYTES = 1_048_576
 
-# How the upstream behaves; the answer; what the spans of the request and of its call say, a status where that is all.
+# The upstream's behaviour; the response; the error on the spans of the request and of its call, or only the status.
 MISBEHAVIOUR = (
     ("/hang", 504, "Timeout", "The upstream did not respond in time."),
     ("/drip", 504, "Timeout", "The upstream's response was not complete in time."),
@@ -55,28 +65,28 @@ async def _misbehave(requests: int, drip_seconds: float) -> str:
                 await asyncio.to_thread(_spans, agent, 4 * 2 * requests)
                 before = descriptors(running) - fake.open
                 fake.seconds = drip_seconds
-                for behaviour, status, kind, said in MISBEHAVIOUR:
+                for behaviour, status, kind, warnings in MISBEHAVIOUR:
                     if behaviour == "refused":
                         fake.refuse()
                     fake.behaviour = behaviour
                     arrived = len(fake.paths)
-                    answers = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
-                    slowest = max(slowest, *(answer.seconds for answer in answers))
-                    assert {answer.status for answer in answers} == {status}, (behaviour, answers)
+                    results = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
+                    slowest = max(slowest, *(response.seconds for response in results))
+                    assert {response.status for response in results} == {status}, (behaviour, results)
                     assert len(fake.paths) - arrived == (0 if behaviour == "refused" else requests), behaviour
-                    _check_spans(await asyncio.to_thread(_spans, agent, 2 * requests), behaviour, kind, said)
-                    kept = 100 if behaviour in {"/broken", "/loop"} else 0  # those answers were whole
+                    _check_spans(await asyncio.to_thread(_spans, agent, 2 * requests), behaviour, kind, warnings)
+                    kept = 100 if behaviour in {"/broken", "/loop"} else 0  # those responses were complete
                     await until(lambda kept=kept: fake.open <= kept)
                     await until(lambda: descriptors(running) - fake.open <= before)
                     assert await in_flight(watcher) == 0
                 for client in clients:
                     client.close()
     each_sent = fake.sent / requests
-    assert slowest < TIMEOUT_SECONDS * 1.25, f"the slowest answer took {slowest:.2f} s"
+    assert slowest < TIMEOUT_SECONDS * 1.25, f"the slowest response took {slowest:.2f} s"
     assert each_sent < 20 * BODY_BYTES, f"{each_sent:.0f} bytes of 100 MB were taken"
     return (
-        f"{requests} requests for each: all answers right, the slowest after {slowest:.2f} s of {TIMEOUT_SECONDS:g}; of 100 MB "
-        f"{each_sent / 1e6:.1f} left the upstream; {stale} calls on stale connections answered 200; nothing left behind"
+        f"{requests} requests for each: all responses correct, the slowest after {slowest:.2f} s of {TIMEOUT_SECONDS:g}; of 100 MB "
+        f"{each_sent / 1e6:.1f} left the upstream; {stale} calls on stale connections got 200; nothing left behind"
     )
 
 
@@ -85,8 +95,8 @@ async def _stale(fake: FakeUpstream, clients: list[Connection]) -> int:
     for behaviour in ("/once", "/once-reset"):
         for now in (behaviour, "/json"):
             fake.behaviour = now
-            answers = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
-            assert {answer.status for answer in answers} == {200}, (behaviour, now, answers)
+            results = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
+            assert {response.status for response in results} == {200}, (behaviour, now, results)
     assert fake.dropped, "no kept connection was used again"
     return len(fake.dropped)
 
@@ -102,14 +112,14 @@ def _spans(agent: Agent, count: int) -> list[Span]:
     return spans
 
 
-def _check_spans(spans: list[Span], behaviour: str, kind: str, said: str) -> None:
+def _check_spans(spans: list[Span], behaviour: str, kind: str, warnings: str) -> None:
     for span in spans:
         meta = span["meta"]
-        if span["name"] == "http.request" and said.isdigit():
-            assert meta.get("http.status_code") == said, (behaviour, span)
+        if span["name"] == "http.request" and warnings.isdigit():
+            assert meta.get("http.status_code") == warnings, (behaviour, span)
         else:
             assert meta.get("error.type") == f"hello_service.problems.Upstream{kind}", (behaviour, span)
-            assert said in meta["error.message"], (behaviour, span)
+            assert warnings in meta["error.message"], (behaviour, span)
 
 
 UPSTREAM_SECONDS = 2.0
@@ -129,8 +139,8 @@ class Flood:
         recovered: seconds after the flood until a call succeeded.
     """
 
-    refused: list[Heard] = field(default_factory=list)
-    others: list[Heard] = field(default_factory=list)
+    refused: list[Response] = field(default_factory=list)
+    others: list[Response] = field(default_factory=list)
     health: list[float] = field(default_factory=list)
     most: int = 0
     most_calls: int = 0
@@ -172,7 +182,7 @@ async def _flood(size: Size) -> str:
                 for task in tasks:
                     task.cancel()
                 fake.behaviour = "/json"
-                recovered = await until(lambda: _answers(watcher))
+                recovered = await until(lambda: _call_succeeds(watcher))
                 await until(lambda: _idle(watcher))
                 for result in await asyncio.gather(*tasks, return_exceptions=True):
                     assert isinstance(result, asyncio.CancelledError), result
@@ -187,9 +197,9 @@ async def _polite(running: Running, seen: Flood, clients: int) -> None:
     await asyncio.sleep(random.uniform(0, clients / 100))
     async with connected(running) as connection:
         while True:
-            answer = await connection.get("/api/relay?count=1")
-            (seen.refused if REFUSED in answer.body else seen.others).append(answer)
-            await asyncio.sleep(float(answer.headers.get("retry-after", "5")) * random.uniform(1, 1.5))
+            response = await connection.get("/api/relay?count=1")
+            (seen.refused if REFUSED in response.body else seen.others).append(response)
+            await asyncio.sleep(float(response.headers.get("retry-after", "5")) * random.uniform(1, 1.5))
 
 
 async def _watch(watcher: Connection, seen: Flood, seconds: float) -> None:
@@ -200,7 +210,7 @@ async def _watch(watcher: Connection, seen: Flood, seconds: float) -> None:
         await asyncio.sleep(0.2)  # Hypercorn asks a client to close its connection after 1,000 requests
 
 
-async def _answers(watcher: Connection) -> bool:
+async def _call_succeeds(watcher: Connection) -> bool:
     return (await watcher.get("/api/relay?count=1")).status == 200
 
 
@@ -215,7 +225,7 @@ def _judge(seen: Flood, bounds: tuple[int, int], noise: int) -> str:
     statuses = {each.status for each in seen.others}
     measured = (
         f"{len(seen.refused)} refused, p99 {refused:.0f} ms; {len(seen.others)} waited, at most {seen.most_calls} calls at "
-        f"once; `/health` p99 {health:.0f} ms; memory {seen.grown_mib:+.0f} MiB; answers again after {seen.recovered:.2f} s"
+        f"once; `/health` p99 {health:.0f} ms; memory {seen.grown_mib:+.0f} MiB; calls succeed again after {seen.recovered:.2f} s"
     )
     assert {each.status for each in seen.refused} == {503}, measured
     assert all(int(each.headers["retry-after"]) >= 5 for each in seen.refused), measured

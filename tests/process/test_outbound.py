@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from drills.asking import connected
+from drills.connections import connected
 from fake_upstream import FakeUpstream, fake_upstream
 from running import Agent, service
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import httpx
 import pytest
-from drills.asking import until
+from drills.connections import until
 from fake_upstream import FakeUpstream, fake_upstream
 
 from hello_service.clients.upstream import Limits, Upstream, UpstreamResponse

@@ -17,7 +17,7 @@ PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Heard:
+class Response:
     """A response, and how long it took."""
 
     status: int
@@ -37,14 +37,14 @@ class Connection:
         """Send a request without waiting for the response."""
         self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode())
 
-    async def get(self, path: str) -> Heard:
+    async def get(self, path: str) -> Response:
         """Send a request and return the whole response."""
         began = perf_counter()
         self.send(path)
         first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await self.reader.readexactly(int(headers["content-length"]))
-        return Heard(int(first.split()[1]), headers, body, perf_counter() - began)
+        return Response(int(first.split()[1]), headers, body, perf_counter() - began)
 
     def close(self, *, reset: bool = False) -> None:
         """Close the connection, with a reset if `reset` is set."""
@@ -70,14 +70,14 @@ async def connected(running: Running) -> AsyncIterator[Connection]:
         connection.close()
 
 
-async def until(ask: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> float:
-    """Repeat `ask` until it returns True, for 20 s at most, and return how long that took. The event loop keeps
+async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> float:
+    """Check `condition` repeatedly until it is true, for 20 s at most, and return how long that took. The event loop keeps
     running.
     """
     began = perf_counter()
     while True:
-        answer = ask()
-        if answer if isinstance(answer, bool) else await answer:
+        met = condition()
+        if met if isinstance(met, bool) else await met:
             return perf_counter() - began
         assert perf_counter() - began < PATIENCE_SECONDS, f"not within {PATIENCE_SECONDS:g} s"
         await asyncio.sleep(0.005)
