@@ -21,10 +21,10 @@ async def serving(
         yield app.test_client()
 
 
-def problem(answer: Any, document: dict[str, Any]) -> tuple[int, str]:
+def problem(response: Any, document: dict[str, Any]) -> tuple[int, str]:
     """Check what every problem has, and return status and code."""
-    assert answer.content_type == MEDIA_TYPE
-    assert document["status"] == answer.status_code
+    assert response.content_type == MEDIA_TYPE
+    assert document["status"] == response.status_code
     assert document["title"]
     assert document["detail"].endswith(".")
-    return answer.status_code, document["type"].removeprefix("urn:hello-service:problem:")
+    return response.status_code, document["type"].removeprefix("urn:hello-service:problem:")

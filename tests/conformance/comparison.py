@@ -1,7 +1,7 @@
-"""Spans without what is chance in them, so that those of two services can be compared attribute by attribute.
+"""Compare the spans of two services attribute by attribute, without the values that differ by chance.
 
-A span is known by its label: what it is, and which one of its kind (`request`, `work: gather 1`, `websocket.send 2`).
-What refers to another span (parent, trace, links) says the label in place of the id.
+Each span has a label: its kind and a number (`request`, `work: gather 1`, `websocket.send 2`). A reference to another
+span (parent, trace, links) is the label in place of the id.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Attributes = dict[str, str]
 
 @dataclass(frozen=True)
 class Difference:
-    """One attribute of one span that is not the same on both sides; None where a side does not have it."""
+    """One attribute of one span that differs between the sides; a value is None where a side lacks the attribute."""
 
     span: str
     attribute: str
@@ -60,7 +60,7 @@ def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
         if kind == "work":
             kind = f"work: {span['resource']}"
         elif kind == "websocket.receive" and "websocket.message.frames" not in span["metrics"]:
-            kind = "websocket.receive of no message"  # the server said that the socket opens, or closes
+            kind = "websocket.receive of no message"  # the message opens or closes the socket
         number = sum(label.partition(" #")[0] == kind for label in labels.values()) + 1
         labels[span["span_id"]] = kind if number == 1 else f"{kind} #{number}"
     traces: dict[int, str] = {}
@@ -70,7 +70,7 @@ def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
 
 
 def compare(quart: Sequence[Span], fastapi: Sequence[Span]) -> list[Difference]:
-    """Return every attribute in which two sets of spans differ; a span that one side lacks is one difference."""
+    """Return every attribute in which two sets of spans differ; a span that only one side has is one difference."""
     ours, theirs = describe(quart), describe(fastapi)
     found: list[Difference] = []
     for label in sorted({*ours, *theirs}):

@@ -20,7 +20,7 @@ Pairs = Callable[[Mapping[str, str]], Pair]
 
 @pytest.fixture(scope="session")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
-    """Both services with a given environment, started at first use."""
+    """Return a function that runs both services with a given environment, started on first use."""
     running: dict[str, Pair] = {}
     with ExitStack() as stack:
 
@@ -35,7 +35,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
 
 @pytest.fixture
 def both(pairs: Pairs) -> Pair:
-    """Both services in the default environment, which have received nothing yet."""
+    """Return both services in the default environment, with nothing received yet."""
     sides = pairs({})
     for side in sides.values():
         side.clear()
@@ -44,13 +44,13 @@ def both(pairs: Pairs) -> Pair:
 
 @pytest.fixture
 def quart(both: Pair) -> Side:
-    """The service in Quart, which has received nothing yet."""
+    """Return the service in Quart, with nothing received yet."""
     return both["quart"]
 
 
 @pytest.fixture(scope="session")
 def differ(pairs: Pairs) -> Callable[[Scenario], list[Difference]]:
-    """Run a scenario on both sides and return in what their spans differ; each scenario runs once."""
+    """Return a function that runs a scenario on both sides, once, and returns the differences of their spans."""
     known: dict[str, list[Difference]] = {}
 
     def find(scenario: Scenario) -> list[Difference]:

@@ -1,6 +1,6 @@
-"""The one table of what is not the same in Quart and in FastAPI, each line with its reason.
+"""The table of all differences between Quart and FastAPI, each with its reason.
 
-Whatever differs and is not here fails the test of its scenario; a line that nothing needs any more fails, too.
+A difference that isn't in the table fails the test of its scenario. A line that no scenario needs fails, too.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ SERVER = "the server's"
 
 @dataclass(frozen=True)
 class Line:
-    """Differences that are right. All are patterns as in a shell; None: a side does not have the attribute.
+    """Accepted differences. All fields are shell patterns; None means that a side lacks the attribute.
 
-    `verdict` is SAME (other words for one thing), BETTER (tracing.py says more, or what is true, where ddtrace's FastAPI
-    integration does not) or SERVER (Hypercorn and uvicorn tell their applications different things).
+    `verdict` is SAME (the same meaning in other words), BETTER (tracing.py records more, or the true value, where
+    ddtrace's FastAPI integration does not) or SERVER (Hypercorn and uvicorn give their applications different
+    information).
     """
 
     scenario: str
@@ -33,7 +34,7 @@ class Line:
     reason: str
 
     def covers(self, scenario: str, found: Difference) -> bool:
-        """Whether this line explains `found` in `scenario`."""
+        """Return whether this line explains `found` in `scenario`."""
         return (
             fnmatchcase(scenario, self.scenario)
             and fnmatchcase(found.span, self.span)
@@ -67,26 +68,40 @@ def render(lines: Sequence[Line]) -> list[str]:
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows]
 
 
-KEPT = "an error trace that this process started is kept, whatever the rate"
-TYPED = "the exception that an error handler answered with a 5xx is on the span"
-WHERE = "a WebSocket is named by its route; FastAPI's is named by its raw path: unbounded cardinality"
-MESSAGE = "what a handler does for a message belongs to that message; FastAPI's is a trace of its own each time"
-NO_ROUTE = "a path that nothing serves is no resource: FastAPI's is the raw path, unbounded cardinality"
+KEPT = "error traces that this process started are kept at any rate"
+TYPED = "the span has the exception for which an error handler returned a 5xx"
+WHERE = "a WebSocket's resource is its route; FastAPI's is the raw path: unbounded cardinality"
+MESSAGE = "work for a message is a child of that message; with FastAPI each piece is a separate trace"
+NO_ROUTE = "an unserved path isn't a resource; FastAPI's is the raw path: unbounded cardinality"
 
-CUT = "a response that broke off says so"
-FOLLOWS = "kept or not as its request is: FastAPI's decides again, so a kept request can miss its task"
+CUT = "the span records that the response broke off"
+FOLLOWS = "sampled like its request; FastAPI decides again, so a kept request can lack its task"
 
 TABLE = [
     # Names.
     Line(
-        "*", "request*", "name", "asgi.request", "fastapi.request", SAME, "the span of a request, after the integration"
+        "*",
+        "request*",
+        "name",
+        "asgi.request",
+        "fastapi.request",
+        SAME,
+        "a request's span is named after the integration",
     ),
     Line("*", "*", "component", "asgi", "fastapi", SAME, "the integration's name"),
     Line("*", "websocket.close*", "_dd.svc_src", "asgi", "fastapi", SAME, "the integration's name"),
     Line("*", "request", "http.route", "/*<*>*", "/*{*}*", SAME, "a route in its framework's own syntax"),
     Line("*", "request", "resource", "* /*<*>*", "* /*{*}*", SAME, "a route in its framework's own syntax"),
-    Line("*background*", "background task", "name", "quart.*", "fastapi.*", SAME, "after the framework"),
-    Line("*background*", "background task", "component", "quart", None, BETTER, "the span says what made it"),
+    Line("*background*", "background task", "name", "quart.*", "fastapi.*", SAME, "named after the framework"),
+    Line(
+        "*background*",
+        "background task",
+        "component",
+        "quart",
+        None,
+        BETTER,
+        "the span has the component that created it",
+    ),
     Line(
         "*background*",
         "background task",
@@ -103,7 +118,7 @@ TABLE = [
         None,
         "present",
         BETTER,
-        "one span for one task; FastAPI has two, the outer unlinked from what the inner does",
+        "one span per task; FastAPI has two, and the outer isn't linked to the inner one's work",
     ),
     Line(
         "json",
@@ -112,7 +127,7 @@ TABLE = [
         None,
         "present",
         SAME,
-        "Quart has no such step: a handler makes its response",
+        "Quart has no such step: the handler creates its response",
     ),
     # Application security.
     Line(
@@ -122,7 +137,7 @@ TABLE = [
         None,
         "/orders/{order}",
         SAME,
-        "ddtrace writes it for its own integrations; http.route is there",
+        "ddtrace sets it only for its own integrations; http.route has the route",
     ),
     Line(
         "not blocked",
@@ -162,7 +177,7 @@ TABLE = [
         "present",
         None,
         SAME,
-        "Quart closes what its handler left open; uvicorn does, unasked",
+        "Quart closes the socket that its handler left open; with FastAPI uvicorn does",
     ),
     Line(
         "websocket 404",
@@ -171,7 +186,7 @@ TABLE = [
         None,
         "present",
         SAME,
-        "Quart answers 404; Starlette closes, and uvicorn answers 403",
+        "Quart responds with 404; Starlette closes, and uvicorn responds with 403",
     ),
     # What no route matched.
     Line("404", "request", "resource", "GET 404", "GET /nowhere/42", BETTER, NO_ROUTE),
@@ -184,9 +199,9 @@ TABLE = [
         "DELETE 405",
         "DELETE /typed/{number}/{name}",
         BETTER,
-        "one resource for what clients try",
+        "one resource for all methods that clients try",
     ),
-    Line("405", "request", "http.route", None, "/typed/{number}/{name}", BETTER, "no route has served it"),
+    Line("405", "request", "http.route", None, "/typed/{number}/{name}", BETTER, "no route served the request"),
     Line(
         "method unknown",
         "request",
@@ -194,12 +209,12 @@ TABLE = [
         "OTHER 405",
         "BREW /plain",
         BETTER,
-        "a method that a client made up is no resource",
+        "a method that a client invented isn't a resource",
     ),
-    Line("method unknown", "request", "http.route", None, "/plain", BETTER, "no route has served it"),
+    Line("method unknown", "request", "http.route", None, "/plain", BETTER, "no route served the request"),
     Line("blocked where*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
     Line("layer", "request", "resource", "GET 401", "GET /layer", BETTER, NO_ROUTE),
-    Line("method unknown", "request", "http.method", "OTHER", "BREW", BETTER, "it is no tag to group by, either"),
+    Line("method unknown", "request", "http.method", "OTHER", "BREW", BETTER, "nor is it a useful tag for grouping"),
     # Errors.
     Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, KEPT),
     Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, KEPT),
@@ -219,7 +234,7 @@ TABLE = [
         "200",
         "500",
         BETTER,
-        "200 is what the client was told; the error is on the span all the same",
+        "the client received 200; the span has the error all the same",
     ),
     Line("unhandled in stream", "request", "http.response_incomplete", "true", None, BETTER, CUT),
     # Clients that go away.
@@ -231,7 +246,7 @@ TABLE = [
         "true",
         None,
         BETTER,
-        "what looks like a success is none",
+        "the span doesn't look like a success",
     ),
     Line(
         "disconnected early",
@@ -250,7 +265,7 @@ TABLE = [
         "present",
         None,
         SAME,
-        "Quart starts a task when asked; Starlette forgets it with the response",
+        "Quart starts the task at once; Starlette discards it with the response",
     ),
     Line("sampled out, background", "background task", "_dd.*psr", None, "0.0", BETTER, FOLLOWS),
     Line("sampled out, background", "background task", "_dd.p.ksr", None, "0", BETTER, FOLLOWS),
@@ -262,15 +277,15 @@ TABLE = [
         "* 127.0.0.1/*",
         "http.request",
         BETTER,
-        "a resource that a person can read; FastAPI's is literally http.request",
+        "a readable resource; FastAPI's is literally http.request",
     ),
-    Line("call *", "http.request", "*peer.service*", "*", None, BETTER, "the peer is named"),
+    Line("call *", "http.request", "*peer.service*", "*", None, BETTER, "the span has the peer's name"),
     # WebSockets.
     Line("websocket*", "request*", "http.route", "/ws/<room>*", None, BETTER, WHERE),
     Line("websocket*", "*", "*resource", "websocket /ws/<room>*", "websocket /ws/lounge*", BETTER, WHERE),
-    Line("websocket*", "request*", "http.status_code", "101", None, BETTER, "the handshake's answer"),
-    Line("websocket refused", "request", "http.status_code", "403", None, BETTER, "the handshake's answer"),
-    Line("websocket 404", "request", "http.status_code", "404", None, BETTER, "the handshake's answer"),
+    Line("websocket*", "request*", "http.status_code", "101", None, BETTER, "the status of the handshake"),
+    Line("websocket refused", "request", "http.status_code", "403", None, BETTER, "the status of the handshake"),
+    Line("websocket 404", "request", "http.status_code", "404", None, BETTER, "the status of the handshake"),
     Line(
         "websocket unhandled*",
         "quart.websocket",
@@ -278,7 +293,7 @@ TABLE = [
         "present",
         None,
         BETTER,
-        "an exception in an open socket has a span, and is kept; FastAPI loses it",
+        "an exception in an open WebSocket has a span and is kept; FastAPI loses it",
     ),
     Line(
         "websocket*",
@@ -287,7 +302,7 @@ TABLE = [
         None,
         "present",
         BETTER,
-        "no span for the opening of the socket, which receives nothing",
+        "opening a WebSocket receives no message, so it has no span",
     ),
     Line(
         "websocket*",
@@ -296,7 +311,7 @@ TABLE = [
         "websocket.receive of no message {*",
         "websocket.receive of no message #2 {*",
         SAME,
-        "the first of FastAPI's is of the opening",
+        "FastAPI's first span is that of the opening",
     ),
     Line("websocket busy when closed", "work: *", "parent", "websocket.receive", "none", BETTER, MESSAGE),
     Line(
@@ -317,6 +332,6 @@ TABLE = [
         None,
         "present",
         BETTER,
-        "a probe leaves nothing; FastAPI's integration has no such setting",
+        "a probe leaves no span; FastAPI's integration has no such setting",
     ),
 ]

@@ -1,4 +1,4 @@
-"""The routes of this folder in FastAPI, traced by ddtrace's own integration. quart_app.py has the same ones."""
+"""The routes of this folder in FastAPI, traced by ddtrace's own integration. quart_app.py has the same routes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
+from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, leave, until
 from ddtrace.trace import tracer
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -33,7 +33,7 @@ async def held_open(app: FastAPI) -> AsyncIterator[None]:
 
 
 class Hooks:
-    """What layers, and Quart's before-request and after-request hooks, are in FastAPI: a middleware."""
+    """A middleware in place of Quart's layers, before-request hooks and after-request hooks."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -65,7 +65,7 @@ async def answer(_request: Request, error: Handled) -> Response:
 
 
 def text(content: object, status: int = 200) -> Response:
-    """Return a response that FastAPI does not serialise, and so makes no span for."""
+    """Return a response that FastAPI does not serialise, so there is no span for it."""
     return PlainTextResponse(str(content), status)
 
 
@@ -147,7 +147,7 @@ async def file() -> Response:
 
 @app.post("/orders/{order}")
 async def orders(order: int) -> Response:
-    tell("ordered")
+    leave("ordered")
     return text(order)
 
 
@@ -188,7 +188,7 @@ async def stream_endless() -> Response:
                 yield b"more"
                 await asyncio.sleep(0.01)
         finally:
-            tell("ended")
+            leave("ended")
 
     return StreamingResponse(parts(), media_type="text/plain")
 
@@ -204,11 +204,11 @@ async def stream_large() -> Response:
 
 @app.get("/held")
 async def held() -> Response:
-    tell("begun")
+    leave("begun")
     try:
         await until("held")
     finally:
-        tell("ended")
+        leave("ended")
     return text("held")
 
 
@@ -347,7 +347,7 @@ async def ws_works(socket: WebSocket, room: str) -> None:
     try:
         await socket.receive_text()
     except WebSocketDisconnect:
-        tell("ended")
+        leave("ended")
 
 
 @app.websocket("/ws/{room}/waits")

@@ -1,6 +1,6 @@
-"""What both applications know of the world outside: files to wait for, files to leave, and the peer that they call.
+"""The parts that both applications share: files to wait for, files to create, and the called peer.
 
-A file is what a test and a process can wait for without a request, which would leave spans of its own.
+Test and process signal each other with files, because requests would create spans.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ PIECES = 160  # 10 MB: more than the buffers between server and client hold
 
 
 class Unhandled(RuntimeError):  # noqa: N818 - named for its part here
-    """What no error handler takes."""
+    """An exception without an error handler."""
 
 
 class Handled(Exception):  # noqa: N818 - named for its part here
-    """What an error handler answers with `status`."""
+    """An exception whose error handler responds with `status`."""
 
     def __init__(self, status: int) -> None:
         super().__init__(f"to be answered with {status}")
@@ -41,18 +41,18 @@ class Handled(Exception):  # noqa: N818 - named for its part here
 
 
 async def until(name: str) -> None:
-    """Wait until the test has left the file `name`."""
-    while not (FOLDER / name).exists():  # noqa: ASYNC110 - nobody inside could set an event
+    """Wait until the test has created the file `name`."""
+    while not (FOLDER / name).exists():  # noqa: ASYNC110 - the test is another process
         await asyncio.sleep(0.01)
 
 
-def tell(name: str) -> None:
-    """Leave the file `name` for the test to find."""
+def leave(name: str) -> None:
+    """Create the file `name` for the test."""
     (FOLDER / name).touch()
 
 
 def client(*on_request: Any) -> httpx.AsyncClient:
-    """Return the client that both applications call their peer with."""
+    """Return the client for both applications' outbound calls."""
     return httpx.AsyncClient(
         transport=AiohttpTransport(trust_env=False),
         trust_env=False,
@@ -62,7 +62,7 @@ def client(*on_request: Any) -> httpx.AsyncClient:
 
 
 async def call(outgoing: httpx.AsyncClient, kind: str) -> str:
-    """Call the peer in the way that `kind` names, and say how it went."""
+    """Call the peer in the way of `kind`, and return the result as text."""
     try:
         if kind == "streamed":
             async with outgoing.stream("POST", f"{UPSTREAM}/stream", content=b"asked") as response:

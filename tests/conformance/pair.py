@@ -1,4 +1,4 @@
-"""The two services, each a real process under ddtrace-run with a trace agent of its own, and the peer that both call."""
+"""The two services as real processes under ddtrace-run, each with its own trace agent, and the peer that both call."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LAST = "0b5e55ed0b5e55ed"
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """The peer of outbound calls; it keeps the headers that it was sent."""
+    """The peer of outbound calls, which keeps the received headers."""
 
     protocol_version = "HTTP/1.1"
     received: list[Mapping[str, str]]
@@ -64,12 +64,12 @@ class Upstream(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def upstream() -> Iterator[tuple[str, list[Mapping[str, str]]]]:
-    """Serve the peer, and yield its URL and the headers of every GET that it has received."""
+    """Serve the peer, and yield its URL and the headers of every received GET."""
     received: list[Mapping[str, str]] = []
     stopped = threading.Event()
     handler = type("Handler", (Upstream,), {"received": received, "stopped": stopped})
@@ -84,10 +84,10 @@ def upstream() -> Iterator[tuple[str, list[Mapping[str, str]]]]:
 
 @dataclass
 class Side:
-    """One of the two services, and what a scenario needs of it.
+    """One of the two services, with the operations that a scenario needs.
 
     Attributes:
-        received: the headers of every GET that the peer of outbound calls was sent, by either service.
+        received: the headers of every GET that the peer of outbound calls received, from either service.
     """
 
     name: str
@@ -102,23 +102,23 @@ class Side:
         return self.running.url
 
     def release(self, name: str) -> None:
-        """Let a handler go on that waits for `name`."""
+        """Let a handler continue that waits for `name`."""
         (self.folder / name).touch()
 
-    def wait_until_told(self, name: str) -> None:
-        """Wait until a handler has said `name`."""
+    def wait_for_file(self, name: str) -> None:
+        """Wait until a handler has created the file `name`."""
         eventually((self.folder / name).exists)
 
     def clear(self) -> None:
-        """Forget what was received and what was released."""
+        """Forget the received spans and the released names."""
         for path in self.folder.iterdir():
             path.unlink()
         self.agent.clear()
 
     def collect(self, count: int) -> list[Span]:
-        """Return the spans of what was sent: at least `count`, and whatever else had arrived by then.
+        """Return at least `count` spans, with everything that had arrived by then.
 
-        A request whose trace id is known is sent last: what came before it has arrived once it has.
+        A request with a known trace id is sent last: once its span has arrived, all earlier ones have.
         """
         eventually(lambda: len(self.agent.spans()) >= count or None)
         self.client.get(f"{self.url}/plain", headers={"traceparent": f"00-{LAST:0>32}-{LAST}-01"})
@@ -139,7 +139,7 @@ def pair(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[dict[
 
 @contextmanager
 def sides(folder: Path, environments: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Side]]:
-    """Run a service for each of `environments`, and yield them by the same names: what it is called begins with whose it is."""
+    """Run a service for each of `environments`, and yield them by the same names, which begin with the framework."""
     with ExitStack() as stack:
         peer, received = stack.enter_context(upstream())
         found: dict[str, Side] = {}

@@ -1,4 +1,6 @@
-"""The routes of this folder in Quart, traced by `hello_service.observability.tracing`. fastapi_app.py has the same ones."""
+"""The routes of this folder in Quart, traced by `hello_service.observability.tracing`. fastapi_app.py has the same
+routes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
 from typing import Any
 
-from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
+from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, leave, until
 from ddtrace.trace import tracer
 from hypercorn.middleware import DispatcherMiddleware, ProxyFixMiddleware
 from quart import Blueprint, Quart, Response, abort, current_app, jsonify, redirect, request, send_file, websocket
@@ -134,7 +136,7 @@ async def file() -> Response:
 
 @app.post("/orders/<int:order>")
 async def orders(order: int) -> str:
-    tell("ordered")
+    leave("ordered")
     return str(order)
 
 
@@ -175,7 +177,7 @@ async def stream_endless() -> Response:
                 yield b"more"
                 await asyncio.sleep(0.01)
         finally:
-            tell("ended")
+            leave("ended")
 
     response = Response(parts(), content_type="text/plain")
     response.timeout = None
@@ -193,11 +195,11 @@ async def stream_large() -> Response:
 
 @app.get("/held")
 async def held() -> str:
-    tell("begun")
+    leave("begun")
     try:
         await until("held")
     finally:
-        tell("ended")
+        leave("ended")
     return "held"
 
 
@@ -338,7 +340,7 @@ async def ws_works(room: str) -> None:
     try:
         await until("never")
     finally:
-        tell("ended")
+        leave("ended")
 
 
 @app.websocket("/ws/<room>/waits")
@@ -384,7 +386,7 @@ async def user(number: str) -> str:
 
 
 class Mount:
-    """Hypercorn's dispatcher, which gives a lifespan to all of its applications."""
+    """Hypercorn's dispatcher, which starts the lifespan of all its applications."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner

@@ -1,4 +1,4 @@
-"""What is sent to both services: a name, how to send it, and how many spans that makes on each side."""
+"""The scenarios: a name, the requests to send, and the number of spans on each side."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DATADOG = {"x-datadog-trace-id": "9532127138774266268", "x-datadog-parent-id": "
 
 @dataclass(frozen=True)
 class Scenario:
-    """`send` is called with each side in turn; `spans` are those to wait for, on Quart's side and on FastAPI's."""
+    """`send` is called with each side in turn; `spans` are the numbers of spans from Quart and from FastAPI."""
 
     name: str
     send: Callable[[Side], None]
@@ -30,7 +30,7 @@ class Scenario:
 
 
 def get(path: str, **headers: str) -> Callable[[Side], None]:
-    """Send a GET; underscores in the names of headers are dashes."""
+    """Send a GET; underscores in the names of headers become dashes."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def send(side: Side) -> None:
@@ -40,7 +40,7 @@ def get(path: str, **headers: str) -> Callable[[Side], None]:
 
 
 def request(method: str, path: str, content: bytes | None = None) -> Callable[[Side], None]:
-    """Send a request of another method."""
+    """Send a request with another method."""
 
     def send(side: Side) -> None:
         side.client.request(method, side.url + path, content=content)
@@ -49,7 +49,7 @@ def request(method: str, path: str, content: bytes | None = None) -> Callable[[S
 
 
 def broken_off(path: str) -> Callable[[Side], None]:
-    """Ask for a response that can't be read to its end."""
+    """Send a request whose response breaks off."""
 
     def send(side: Side) -> None:
         with suppress(httpx.RemoteProtocolError):
@@ -59,7 +59,7 @@ def broken_off(path: str) -> Callable[[Side], None]:
 
 
 def released(path: str, name: str) -> Callable[[Side], None]:
-    """Ask, and let go on what the handler started once the response is here."""
+    """Send a request, and release the work that the handler started once the response has arrived."""
 
     def send(side: Side) -> None:
         side.client.get(side.url + path)
@@ -69,7 +69,7 @@ def released(path: str, name: str) -> Callable[[Side], None]:
 
 
 def opened(side: Side, path: str) -> socket.socket:
-    """Return a connection over which `path` was asked for."""
+    """Send a request for `path`, and return its connection."""
     address = urlsplit(side.url)
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
@@ -79,7 +79,7 @@ def opened(side: Side, path: str) -> socket.socket:
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
-    """Read until `end` was received, or the connection has ended."""
+    """Read until `end` was received, or the connection is closed."""
     tail = b""
     while end not in tail and (part := connection.recv(65_536)):
         tail = tail[-len(end) :] + part
@@ -96,16 +96,16 @@ def stream_held(side: Side) -> None:
 def disconnected(side: Side) -> None:
     with opened(side, "/stream/endless") as connection:
         read_until(connection, b"more")
-    side.wait_until_told("ended")
+    side.wait_for_file("ended")
 
 
 def disconnected_early(side: Side) -> None:
-    """Go away while the handler works; what it would have answered is never sent."""
+    """Disconnect while the handler works, so its response is never sent."""
     with opened(side, "/held"):
-        side.wait_until_told("begun")
+        side.wait_for_file("begun")
     if side.name == "fastapi":
         side.release("held")  # nothing else ends the handler there
-    side.wait_until_told("ended")
+    side.wait_for_file("ended")
 
 
 def slow_client(side: Side) -> None:
@@ -115,7 +115,7 @@ def slow_client(side: Side) -> None:
 
 
 def ws(path: str, *messages: str | bytes, **headers: str) -> Callable[[Side], None]:
-    """Open a WebSocket, send each message and read its answer, and close with 1000."""
+    """Open a WebSocket, send each message and read its reply, and close with 1000."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def send(side: Side) -> None:
@@ -139,11 +139,11 @@ def ws_busy(side: Side) -> None:
         connection.send("hello")
         connection.recv(timeout=10)
         connection.recv(timeout=10)
-    side.wait_until_told("ended")
+    side.wait_for_file("ended")
 
 
 def ws_broadcasts(side: Side) -> None:
-    """Twice: the second one sends to the first, too, which is over."""
+    """Run the exchange twice. The second WebSocket also sends to the first, which is closed."""
     ws("/ws/lounge/broadcasts", "one")(side)
     ws("/ws/lounge/broadcasts", "two")(side)
 

@@ -1,6 +1,7 @@
-"""Serve three requests of hello_service in this process, and say which functions of ddtrace were called meanwhile.
+"""Serve three requests of hello_service in this process, and print which functions of ddtrace were called meanwhile.
 
-python served.py        says as JSON: {"traced": whether a layer of tracing.py is in the way, "calls": {...}}
+`python served.py` prints JSON: {"layers": the modules of the ASGI layers, "calls": {...}, "loaded": whether
+ddtrace.bootstrap is imported}
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ calls: Counter[str] = Counter()
 
 
 def note(frame: FrameType, event: str, _argument: object) -> None:
-    """Count a call of a function of ddtrace, and of nothing else."""
+    """Count a call, if it is to a function of ddtrace."""
     if event == "call" and "/ddtrace/" in frame.f_code.co_filename:
         calls[f"{frame.f_code.co_filename.rpartition('/ddtrace/')[2]}:{frame.f_code.co_name}"] += 1
 

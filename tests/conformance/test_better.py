@@ -126,9 +126,9 @@ def test_a_cancelled_handler_is_no_success(quart: Side) -> None:
     except httpx.ReadTimeout:
         status = None
     (span,) = quart.collect(1)
-    said = {name: span["meta"].get(name) for name in ("http.status_code", "error.type", "http.client_disconnected")}
+    tags = {name: span["meta"].get(name) for name in ("http.status_code", "error.type", "http.client_disconnected")}
 
-    assert said in (
+    assert tags in (
         {
             "http.status_code": "500",
             "error.type": "asyncio.exceptions.CancelledError",
@@ -136,7 +136,7 @@ def test_a_cancelled_handler_is_no_success(quart: Side) -> None:
         },
         {"http.status_code": None, "error.type": None, "http.client_disconnected": "true"},
     )
-    assert str(status) == str(said["http.status_code"])
+    assert str(status) == str(tags["http.status_code"])
     assert span["error"] == (status == 500)
 
 
@@ -154,12 +154,12 @@ def test_an_outbound_call_carries_its_span_to_the_peer(quart: Side) -> None:
 
 def test_a_request_hangs_under_its_caller(quart: Side) -> None:
     """Trace id and parent come from traceparent."""
-    answer = quart.client.get(f"{quart.url}/plain", headers={"traceparent": f"{W3C}01"})
+    response = quart.client.get(f"{quart.url}/plain", headers={"traceparent": f"{W3C}01"})
     (span,) = quart.collect(1)
 
     assert span["parent_id"] == int(PARENT, 16)
     assert f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}" == TRACE
-    assert answer.headers["traceresponse"] == f"00-{TRACE}-{span['span_id']:016x}-01"
+    assert response.headers["traceresponse"] == f"00-{TRACE}-{span['span_id']:016x}-01"
 
 
 @pytest.mark.parametrize(

@@ -30,14 +30,14 @@ def test_the_trace_id_is_the_same_everywhere(
 ) -> None:
     """The id is the same in `traceresponse`, in the problem document, in the log line and on the span."""
     before = len(running.requests(path))
-    answer = httpx.get(running.url + path, headers=headers)
+    response = httpx.get(running.url + path, headers=headers)
     (span,) = agent.wait_for_spans(1)
     line = eventually(lambda: running.requests(path)[before:])[0]
     trace_id = f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
 
     assert len(trace_id) == 32
     assert expected in {None, trace_id}
-    assert answer.headers["traceresponse"].split("-")[1] == trace_id
-    assert answer.json()["trace_id"] == trace_id
+    assert response.headers["traceresponse"].split("-")[1] == trace_id
+    assert response.json()["trace_id"] == trace_id
     assert line["dd.trace_id"] == trace_id
     assert line["dd.span_id"] == str(span["span_id"])

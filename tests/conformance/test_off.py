@@ -75,9 +75,9 @@ def test_serve_starts_no_tracer_when_tracing_is_off() -> None:
 def test_nothing_is_said_of_traces_when_tracing_is_off() -> None:
     """There is no trace id, so neither header, problem nor log line shows one."""
     with service("http://127.0.0.1:9", {"DD_TRACE_ENABLED": "false"}) as running:
-        answer = httpx.get(f"{running.url}/nowhere")
+        response = httpx.get(f"{running.url}/nowhere")
 
-    assert answer.status_code == 404
-    assert "traceresponse" not in answer.headers
-    assert "trace_id" not in answer.json()
+    assert response.status_code == 404
+    assert "traceresponse" not in response.headers
+    assert "trace_id" not in response.json()
     assert not any(name.startswith("dd.") for line in running.requests() for name in line)

@@ -98,11 +98,11 @@ def running(agent: Agent) -> Iterator[Running]:
 def test_a_rule_names_the_route(running: Running, agent: Agent, path: str, priority: int, flag: str) -> None:
     """The resource is set before the sampling decision is made, and `traceresponse` shows that decision."""
     agent.clear()
-    answer = httpx.get(running.url + path)
+    response = httpx.get(running.url + path)
     (span,) = agent.wait_for_spans(1)
 
     assert span["metrics"]["_sampling_priority_v1"] == priority
-    assert answer.headers["traceresponse"].endswith(f"-{flag}")
+    assert response.headers["traceresponse"].endswith(f"-{flag}")
 
 
 def test_a_decision_made_for_the_header_holds(running: Running, agent: Agent) -> None:

@@ -54,7 +54,7 @@ def running(tmp_path: Path, agent: Agent) -> Iterator[Running]:
 def test_another_service_takes_the_file(running: Running, agent: Agent) -> None:
     """Requests are named by their routes, the client's spans are readable, and the probe leaves nothing."""
     httpx.get(f"{running.url}/health")
-    answer = httpx.get(f"{running.url}/call")
+    response = httpx.get(f"{running.url}/call")
     spans = agent.wait_for_spans(3)
 
     assert sorted((span["name"], span["resource"], span["service"]) for span in spans) == [
@@ -63,7 +63,7 @@ def test_another_service_takes_the_file(running: Running, agent: Agent) -> None:
         ("http.request", "GET 127.0.0.1/users/?", "tiny"),
     ]
     assert len({span["trace_id"] for span in spans}) == 1
-    assert answer.headers["traceresponse"].startswith("00-")
+    assert response.headers["traceresponse"].startswith("00-")
 
 
 def test_the_example_is_five_lines() -> None:

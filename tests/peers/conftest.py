@@ -13,14 +13,14 @@ VERSION = "7.8.9"
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """A real container engine."""
+    """Return a real container engine."""
     with containers.engine() as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
 def image(engine: Engine) -> str:
-    """The image, built from the Dockerfile as it is, with version 7.8.9."""
+    """Return the image, built from the unchanged Dockerfile with version 7.8.9."""
     tag = "hello-service:test"
     engine.docker("build", "--build-arg", f"VERSION={VERSION}", "--build-arg", "REVISION=abc123", "--tag", tag, ".")
     return tag
@@ -28,7 +28,7 @@ def image(engine: Engine) -> str:
 
 @pytest.fixture(scope="session")
 def intake_image(engine: Engine) -> str:
-    """The stand-in for Datadog's intake."""
+    """Return the image of the stand-in for Datadog's intake."""
     if not engine.has(containers.INTAKE_IMAGE):
         pytest.skip(f"there is no image {containers.INTAKE_IMAGE}, which stands in for Datadog")
     return containers.INTAKE_IMAGE

@@ -1,4 +1,4 @@
-"""Every view without a violation of axe-core's rules, wide and narrow, in light and dark, and by keyboard alone."""
+"""Tests with axe-core: no view violates its rules, wide or narrow, light or dark, and the keyboard is enough."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ VIEWS = {
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    """A trace with all that a trace can have."""
+    """Serve a trace with every feature that a trace can have."""
     with staged() as scene:
         scene.send(*checkout(), span(service="other"))
         with opened(scene.browser) as page:
@@ -38,7 +38,7 @@ def scene() -> Iterator[Scene]:
 
 
 def violations(page: Page) -> list[str]:
-    """Return what axe-core finds on the page."""
+    """Return the violations that axe-core finds on the page."""
     page.evaluate(AXE)
     found: dict[str, Any] = page.evaluate("axe.run({ resultTypes: ['violations'] })")
     return [
@@ -52,7 +52,7 @@ def violations(page: Page) -> list[str]:
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(scene: Scene, view: str, width: int, scheme: str) -> None:
-    """Contrast, landmarks, names, roles, scrollable regions."""
+    """The rules cover contrast, landmarks, names, roles and scrollable regions."""
     with opened(scene.browser, width, scheme=scheme) as page:
         scene.visit(page, VIEWS[view])
         expect(page.locator("main")).to_be_visible()
@@ -61,7 +61,7 @@ def test_axe_finds_no_violation(scene: Scene, view: str, width: int, scheme: str
 
 
 def test_axe_finds_what_is_wrong(scene: Scene) -> None:
-    """Else the tests above could not fail."""
+    """Otherwise the tests above could not fail."""
     with opened(scene.browser) as page:
         scene.visit(page, VIEWS["a failed trace"])
         page.evaluate(
@@ -72,7 +72,7 @@ def test_axe_finds_what_is_wrong(scene: Scene) -> None:
 
 
 def test_axe_finds_nothing_in_what_opens(scene: Scene) -> None:
-    """The list of keys, folded tags, the choices of a tag, library frames, the raw stack trace."""
+    """These are the list of keys, folded tags, the choices of a tag, library frames and the raw stack trace."""
     with opened(scene.browser) as page:
         scene.visit(page, VIEWS["a failed trace"])
         for summary in page.locator("details:not([open]):not(.value) > summary").all():
@@ -89,7 +89,7 @@ def test_axe_finds_nothing_in_what_opens(scene: Scene) -> None:
 
 
 def test_tab_takes_one_step_through_the_spans(scene: Scene) -> None:
-    """Arrows walk in them; the next Tab leaves them."""
+    """Arrow keys move between the spans, and the next Tab leaves them."""
     with opened(scene.browser) as page:
         scene.visit(page, f"{VIEWS['a failed trace']}?span=none")
         rows = page.locator("#spans [role=row]")
@@ -112,7 +112,7 @@ def test_tab_takes_one_step_through_the_spans(scene: Scene) -> None:
 
 
 def test_the_waterfall_is_a_treegrid(scene: Scene) -> None:
-    """With levels, what is expanded and what is chosen."""
+    """The rows have levels, an expanded state and a selected state."""
     with opened(scene.browser) as page:
         scene.visit(page, VIEWS["a failed trace"])
         grid = page.get_by_role("treegrid", name="Spans over time")
@@ -126,7 +126,7 @@ def test_the_waterfall_is_a_treegrid(scene: Scene) -> None:
 
 
 def test_forced_colours_keep_services_and_choice_apart(scene: Scene) -> None:
-    """Bars keep their colours; the chosen row has an outline."""
+    """Bars keep their colours, and the selected row has an outline."""
     with opened(scene.browser) as page:
         page.emulate_media(forced_colors="active")
         scene.visit(page, VIEWS["a failed trace"])

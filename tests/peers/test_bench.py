@@ -1,4 +1,4 @@
-"""`scripts/bench` measures: two contestants, one short round."""
+"""Tests of `scripts/bench` with two contestants and one short round."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    """What was printed, and the results."""
+    """Return the printed text and the results."""
     kept: Path = tmp_path_factory.mktemp("bench") / "results.json"
     ended = bench("--quick", "--only", OURS_NAME, LIMIT, "--json", str(kept))
 
@@ -48,7 +48,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, A
 
 
 def test_every_point_is_measured(measured: tuple[str, dict[str, Any]]) -> None:
-    """Each answers without a failure, at a cost, and says how long it took to start."""
+    """Each contestant runs without a failure, and has a cost and a start time."""
     (first,) = measured[1]["rounds"]
 
     assert set(first) == {OURS_NAME, LIMIT}
@@ -62,14 +62,14 @@ def test_every_point_is_measured(measured: tuple[str, dict[str, Any]]) -> None:
 
 
 def test_no_span_is_lost(measured: tuple[str, dict[str, Any]]) -> None:
-    """What arrived is what was due, and at most what requests besides left: those cut off at the end, and the first one."""
+    """Apart from the spans that were due, at most those of cut-off requests and of the first request arrive."""
     for sample in measured[1]["rounds"][0][OURS_NAME]["points"].values():
         each = 1 if sample["spans_due"] == sample["answered"] else 2
         assert sample["spans_due"] <= sample["spans"] <= each * sample["sent"] + 1
 
 
 def test_it_prints_the_tables(measured: tuple[str, dict[str, Any]]) -> None:
-    """The contestants, this service by clients, and the targets that such a run can tell."""
+    """The tables show the contestants, this service by clients, and the targets that such a run can measure."""
     printed, results = measured
     lines = printed.splitlines()
 
@@ -83,12 +83,12 @@ def test_it_prints_the_tables(measured: tuple[str, dict[str, Any]]) -> None:
 
 
 def test_the_picture_can_be_drawn(measured: tuple[str, dict[str, Any]]) -> None:
-    """With a bar in each group for what was measured traced."""
+    """Each contestant measured with tracing has a bar in each group."""
     assert picture.draw(measured[1]).count("<rect x=") == 2
 
 
 def test_without_wrk_it_says_so() -> None:
-    """In a sentence that names the package."""
+    """The sentence contains the package's name."""
     ended = bench("--quick", PATH="")
 
     assert (ended.returncode, ended.stdout) == (1, "")

@@ -1,4 +1,4 @@
-"""The embedded trace agent as a real process: what it takes, and what it refuses."""
+"""Tests of the embedded trace agent as a real process: what it accepts, and what it rejects."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPAN = {
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The address of an agent that also accepts the Host `agent.example`."""
+    """Return the address of an agent that also accepts the Host `agent.example`."""
     ports = {"--port": free_port(), "--otlp-http-port": free_port(), "--otlp-grpc-port": free_port()}
     arguments = [str(each) for option in ports.items() for each in option]
     command = [*AGENT, *arguments, "--log-level", "ERROR", "--allow-host", "Agent.Example"]

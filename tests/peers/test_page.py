@@ -1,4 +1,4 @@
-"""A person looks at the page: from requests to a real service, through the real agent, to what Chromium draws."""
+"""Tests of the local view in Chromium, with requests to a real service and spans through the real agent."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    """One `dev`, one other service, one browser for all tests here."""
+    """Run one `dev`, one other service and one browser for all tests here."""
     with staged() as scene:
         yield scene
 
 
 @pytest.fixture
 def page(scene: Scene) -> Iterator[Page]:
-    """A window."""
+    """Open a window."""
     with opened(scene.browser) as page:
         yield page
 
@@ -51,7 +51,7 @@ def row(page: Page, identity: str) -> str:
 
 
 def test_a_request_is_drawn_span_by_span(scene: Scene, page: Page) -> None:
-    """It comes in live; a click leads to its spans on one axis; those of the other service are among them."""
+    """The trace appears live. A click opens its spans on one time axis, with those of the other service."""
     scene.visit(page)
     identity = trace_id(scene.dev.get("/api/relay?count=3"))
     found = page.locator(row(page, identity))
@@ -78,7 +78,7 @@ def test_a_request_is_drawn_span_by_span(scene: Scene, page: Page) -> None:
 
 
 def test_a_span_shows_tags_metrics_and_log_lines(scene: Scene, page: Page) -> None:
-    """After a click, and with an address of its own."""
+    """They appear after a click, which also changes the address."""
     identity = trace_id(scene.dev.get("/api/hello/Ada"))
     scene.visit(page, f"/trace/{identity}")
     detail = page.locator("#detail")
@@ -92,7 +92,7 @@ def test_a_span_shows_tags_metrics_and_log_lines(scene: Scene, page: Page) -> No
 
 
 def test_an_error_shows_type_message_and_stack(scene: Scene, page: Page) -> None:
-    """At once, without a click on the span."""
+    """They are visible at once, without a click on the span."""
     identity = trace_id(scene.dev.get("/api/faults/error"))
     scene.visit(page)
     found = page.locator(row(page, identity))
@@ -108,7 +108,7 @@ def test_an_error_shows_type_message_and_stack(scene: Scene, page: Page) -> None
 
 
 def test_a_search_finds_and_a_mistake_gets_a_sentence(scene: Scene, page: Page) -> None:
-    """While it is typed; the address can be shared."""
+    """The list changes while the search is typed, and its address can be shared."""
     good, bad = trace_id(scene.dev.get("/api/hello")), trace_id(scene.dev.get("/api/faults/status/503"))
     scene.visit(page)
     expect(page.locator(row(page, bad))).to_be_visible()
@@ -126,20 +126,20 @@ def test_a_search_finds_and_a_mistake_gets_a_sentence(scene: Scene, page: Page) 
 
 
 def test_the_traceresponse_of_an_answer_finds_its_trace(scene: Scene, page: Page) -> None:
-    """In the search, and in the address."""
-    answer = scene.dev.get("/api/hello/Grace")
-    identity = trace_id(answer)
+    """The id works in the search and in the address."""
+    response = scene.dev.get("/api/hello/Grace")
+    identity = trace_id(response)
     scene.visit(page)
-    page.fill("#q", answer.headers["traceresponse"])
+    page.fill("#q", response.headers["traceresponse"])
     expect(page.locator("#rows li")).to_have_count(1)
     expect(page.locator(row(page, identity))).to_be_visible()
-    scene.visit(page, f"/trace/{answer.headers['traceresponse']}")
+    scene.visit(page, f"/trace/{response.headers['traceresponse']}")
 
     expect(page).to_have_url(f"{scene.dev.page_url}/trace/{identity}")
 
 
 def test_a_trace_that_is_still_to_come_appears(scene: Scene, page: Page) -> None:
-    """Who was faster than the spans waits on the page."""
+    """A page that is opened before the spans arrive waits for them."""
     root = span(trace=0xF00D, resource="GET /late")
     scene.visit(page, f"/trace/{0xF00D:032x}")
     expect(page.locator("h1")).to_have_text("This trace is not here")
@@ -151,7 +151,7 @@ def test_a_trace_that_is_still_to_come_appears(scene: Scene, page: Page) -> None
 
 
 def test_everything_is_reached_by_keyboard(scene: Scene, page: Page) -> None:
-    """An arrow leads from the search to the rows, Enter opens a trace, arrows walk through its spans."""
+    """An arrow key moves from the search to the rows, Enter opens a trace, and arrow keys move through its spans."""
     scene.visit(page, "/?q=/api/relay")
     page.keyboard.press("/")
     expect(page.locator("#q")).to_be_focused()
@@ -170,7 +170,7 @@ def test_everything_is_reached_by_keyboard(scene: Scene, page: Page) -> None:
 
 
 def test_a_trace_is_copied_as_json(scene: Scene, page: Page) -> None:
-    """With its log lines; its link can be copied, too."""
+    """The JSON includes the log lines. The trace's link can be copied, too."""
     identity = trace_id(scene.dev.get("/api/relay?count=2"))
     eventually(
         lambda: len(httpx.get(f"{scene.dev.page_url}/trace/{identity}/json").json().get("spans", [])), lambda n: n == 5
@@ -188,7 +188,7 @@ def test_a_trace_is_copied_as_json(scene: Scene, page: Page) -> None:
 
 
 def test_the_service_map_draws_services_and_their_calls(scene: Scene, page: Page) -> None:
-    """With requests, errors and latency on each, and a table of the same; it follows what comes in."""
+    """Each service has requests, errors and latency, also as a table. The map updates live."""
     scene.dev.get("/api/relay?count=4")
     scene.visit(page, "/map")
     expect(page.locator("svg.map .node .name", has_text="greeter")).to_be_visible()
@@ -203,7 +203,7 @@ def test_the_service_map_draws_services_and_their_calls(scene: Scene, page: Page
 
 
 def test_performance_shows_figures_by_service_and_resource(scene: Scene, page: Page) -> None:
-    """And charts; the threshold of Apdex can be changed."""
+    """The view has charts, and the threshold of Apdex can be changed."""
     for _ in range(5):
         scene.dev.get("/api/faults/slow?seconds=0.05")
     scene.visit(page, "/performance")
@@ -227,7 +227,7 @@ def test_performance_shows_figures_by_service_and_resource(scene: Scene, page: P
 
 
 def test_a_hostile_span_is_text(scene: Scene, page: Page) -> None:
-    """Nothing of it runs, on no view; `opened` fails on a dialog."""
+    """No view executes any of it; `opened` fails on a dialog."""
     hostile = span(
         trace=0xBAD,
         resource=SCRIPT,
@@ -247,7 +247,7 @@ def test_a_hostile_span_is_text(scene: Scene, page: Page) -> None:
 
 
 def test_odd_traces_are_drawn(scene: Scene, page: Page) -> None:
-    """5,000 spans; a parent that never comes; a cycle."""
+    """The traces have 5,000 spans, a parent that never arrives, and a cycle."""
     chain = [span(trace=0x5000, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
     one, two = span(trace=0xC1C, span_id=71, parent_id=72), span(trace=0xC1C, span_id=72, parent_id=71)
     scene.send(*chain)
@@ -264,7 +264,7 @@ def test_odd_traces_are_drawn(scene: Scene, page: Page) -> None:
 
 
 def test_paused_stands_still(scene: Scene, page: Page) -> None:
-    """Until it is live again."""
+    """The page updates again once it is live."""
     scene.visit(page)
     page.get_by_role("button", name="Live").click()
     identity = trace_id(scene.dev.get("/api/hello"))
@@ -278,7 +278,7 @@ def test_paused_stands_still(scene: Scene, page: Page) -> None:
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_readable_on_wide_and_narrow_in_light_and_dark(scene: Scene, width: int, scheme: str) -> None:
-    """Nothing is wider than the window; text stands out from its ground."""
+    """Nothing is wider than the window, and text contrasts with its background."""
     identity = trace_id(scene.dev.get("/api/relay?count=2"))
     with opened(scene.browser, width, scheme=scheme) as page:
         for path in ("/", f"/trace/{identity}", "/map", "/performance"):
@@ -294,13 +294,13 @@ def test_it_is_readable_on_wide_and_narrow_in_light_and_dark(scene: Scene, width
 
 @pytest.fixture
 def unwatched(scene: Scene) -> Iterator[Scene]:
-    """Another `dev`, whose coverage nobody measures: that would be most of what it takes."""
+    """Run another `dev` without coverage measurement, which would take most of the time."""
     with developing(command=["env", "-u", "COVERAGE_PROCESS_CONFIG", *DEV, *FREE_PORTS]) as dev:
         yield Scene(dev, scene.greeter, scene.browser)
 
 
 def test_a_thousand_traces_are_filtered_in_time(unwatched: Scene, page: Page) -> None:
-    """From the last key to the drawn rows, with all of them shown."""
+    """The time is measured from the last key press to the drawn rows, with all of them shown."""
     spans: list[Span] = []
     for number in range(1000):
         root = span(at=1e9 + number, service=f"service-{number % 10}", resource=f"GET /orders/{number % 10}")
@@ -340,7 +340,7 @@ def test_a_thousand_traces_are_filtered_in_time(unwatched: Scene, page: Page) ->
 
 
 def test_the_pictures_are_made_by_a_script(tmp_path: Path) -> None:
-    """Those that documentation shows, from a real run."""
+    """The documentation's pictures come from a real run."""
     command = [sys.executable, "scripts/screenshots.py", "--seconds", "0", "--to", str(tmp_path)]
     environment = clean_environment({"PYTHONPATH": "tests"})
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)

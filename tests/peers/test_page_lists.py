@@ -1,4 +1,4 @@
-"""A person works with many traces: from requests to a real service, through the real agent, to what Chromium shows."""
+"""Tests of the local view's lists in Chromium, with many traces of a real service through the real agent."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ SERVICES = [f"service-{number:02}" for number in range(19)]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests here."""
+    """Run one browser for all tests here."""
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
-    """One `dev` for all tests that need no empty one."""
+    """Run one `dev` for all tests that need no empty one."""
     with developing() as dev:
         yield dev
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """A window."""
+    """Open a window."""
     with opened(browser) as page:
         yield page
 
@@ -53,8 +53,8 @@ def send(dev: Dev, *spans: Span) -> None:
     chunks: dict[int, list[dict[str, object]]] = {}
     for each in spans:
         chunks.setdefault(each.trace_id, []).append(wire(each))
-    answer = httpx.put(f"{dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
-    assert answer.status_code == 200, answer.text
+    response = httpx.put(f"{dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
+    assert response.status_code == 200, response.text
     for each in spans:
         arrived(dev, f"{each.trace_id:032x}")
 
@@ -71,7 +71,7 @@ def requested(dev: Dev, path: str) -> str:
 
 
 def now(ago: float = 0) -> float:
-    """Return the moment `ago` seconds ago as `span()` takes it, in ms."""
+    """Return the moment `ago` seconds ago in ms, as `span()` takes it."""
     return (time.time() - ago) * 1000 - START / 1_000_000
 
 
@@ -86,7 +86,7 @@ def row(page: Page, identity: str) -> Locator:
 
 
 def test_two_404_are_told_apart_by_their_paths(dev: Dev, page: Page) -> None:
-    """The route is `GET 404` for both."""
+    """Both have the route `GET 404`."""
     first, second = requested(dev, "/.env"), requested(dev, "/wp-login.php")
     page.goto(dev.page_url)
 
@@ -97,7 +97,7 @@ def test_two_404_are_told_apart_by_their_paths(dev: Dev, page: Page) -> None:
 
 
 def test_a_failed_background_task_is_listed_with_its_kind_and_its_log_line(dev: Dev, page: Page) -> None:
-    """The line's trace is one click away."""
+    """A click on the log line opens its trace."""
     requested(dev, "/api/faults/background?seconds=0")
     page.goto(f"{dev.page_url}/?q=operation_name:quart.background_task")
     expect(listed(page).first.locator(".kind")).to_have_text("quart.background_task")
@@ -112,7 +112,7 @@ def test_a_failed_background_task_is_listed_with_its_kind_and_its_log_line(dev: 
 
 
 def test_the_log_has_every_line_of_a_trace_or_of_none(dev: Dev, page: Page) -> None:
-    """It comes in live, can be filtered, and says where other services' lines are."""
+    """The log updates live, can be filtered, and explains where the lines of other services are."""
     page.goto(f"{dev.page_url}/logs")
     expect(page.locator("#rows li", has_text="Running on")).to_be_visible()
     assert page.locator("#rows li", has_text="Running on").locator(".of a").count() == 0
@@ -135,7 +135,7 @@ def test_the_log_has_every_line_of_a_trace_or_of_none(dev: Dev, page: Page) -> N
 
 
 def test_view_says_that_it_has_no_lines(browser: Browser) -> None:
-    """It starts no service."""
+    """`view` starts no service."""
     with developing(command=VIEW) as viewing, opened(browser) as page:
         page.goto(f"{viewing.page_url}/logs")
 
@@ -143,7 +143,7 @@ def test_view_says_that_it_has_no_lines(browser: Browser) -> None:
 
 
 def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) -> None:
-    """Open or not, it stays as it is while others come in."""
+    """The row stays as it is while other traces arrive, whether the WebSocket is open or not."""
 
     async def greet() -> None:
         url = dev.url.replace("http", "ws") + "/api/hello/ws"
@@ -171,7 +171,7 @@ def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) ->
 
 
 def test_facets_sort_and_time_range_work_by_clicks(dev: Dev, page: Page) -> None:
-    """Each facet leads to as many traces as it says; the way back is the browser's."""
+    """Each facet leads to as many traces as its count, and the browser's Back button returns."""
     for number in range(12):
         root = span(at=now(number), ms=10 * number + 5, service="gate", resource=f"GET /{number:02}")
         send(dev, root, span(root, at=now(number), service="shop" if number % 3 else "cart", error=number % 4 == 0))
@@ -207,7 +207,7 @@ def test_facets_sort_and_time_range_work_by_clicks(dev: Dev, page: Page) -> None
 
 
 def test_a_trace_leads_back_to_its_search_and_to_its_neighbours(dev: Dev, page: Page) -> None:
-    """`14 of 47`, from the search in its order."""
+    """The trace shows `14 of 47`, its position in the search."""
     send(dev, *[span(at=now(), ms=number + 1, service="paged", resource=f"GET /{number}") for number in range(47)])
     page.goto(f"{dev.page_url}/?q=service:paged&sort=-duration")
     listed(page).nth(13).locator("a").click()
@@ -227,7 +227,7 @@ def test_a_trace_leads_back_to_its_search_and_to_its_neighbours(dev: Dev, page: 
 
 
 def test_a_mistake_waits_for_the_last_key_and_its_suggestions_hold(dev: Dev, page: Page) -> None:
-    """Rows stay while a term is unfinished; a click on a suggestion finds."""
+    """The rows stay while a term is incomplete, and a click on a suggestion searches for it."""
     requested(dev, "/api/hello")
     page.goto(dev.page_url)
     expect(listed(page).first).to_be_visible()
@@ -257,7 +257,7 @@ def test_a_mistake_waits_for_the_last_key_and_its_suggestions_hold(dev: Dev, pag
 
 
 def test_a_pasted_url_finds_its_requests(dev: Dev, page: Page) -> None:
-    """As it stands in the browser's address; so does the address of a trace here."""
+    """The search accepts a URL from the browser's address bar, and the address of a trace of the local view."""
     identity = requested(dev, "/api/hello/Pasted?x=1")
     page.goto(dev.page_url)
     for text in (f"{dev.url}/api/hello/Pasted?x=1#top", f"{dev.page_url}/trace/{identity}?q=a"):
@@ -267,7 +267,7 @@ def test_a_pasted_url_finds_its_requests(dev: Dev, page: Page) -> None:
 
 
 def test_everything_can_be_cleared(browser: Browser) -> None:
-    """Traces, lines and figures; what comes afterwards is shown."""
+    """Traces, lines and figures are cleared, and later ones are shown."""
     with developing() as own, opened(browser) as page:
         requested(own, "/api/hello")
         page.goto(f"{own.page_url}/?q=service:hello-service")
@@ -285,7 +285,7 @@ def test_everything_can_be_cleared(browser: Browser) -> None:
 
 
 def test_the_end_of_the_server_is_said_in_words(browser: Browser) -> None:
-    """What was shown stays."""
+    """The content of the page stays."""
     with opened(browser) as page:
         with developing() as own:
             requested(own, "/api/hello")
@@ -300,7 +300,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def boxes(texts: Locator) -> list[Box]:
-    """Return where texts stand on the screen."""
+    """Return the positions of all texts on the screen."""
     found = [box for each in texts.all() if (box := each.bounding_box())]
     return [(box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]) for box in found]
 
@@ -315,7 +315,7 @@ def lying_on_each_other(found: list[Box]) -> list[tuple[Box, Box]]:
 
 
 def hub(dev: Dev) -> None:
-    """Send traces of 19 services: one calls all others, two of them a third."""
+    """Send traces of 19 services: one calls all others, and two of them call a third."""
     root = span(at=now(), service=SERVICES[0], meta={"span.kind": "server"})
     spans = [root]
     for number, name in enumerate(SERVICES[1:]):
@@ -330,7 +330,9 @@ def hub(dev: Dev) -> None:
 
 @pytest.mark.parametrize("width", [1300, 1920])
 def test_the_map_of_19_services_fits_and_its_labels_stand_apart(browser: Browser, width: int) -> None:
-    """The neighbours of the busiest, or of a chosen one; nodes and edges lead to the traces that they count."""
+    """The map shows the neighbours of the busiest or of a chosen service. Nodes and edges lead to the traces that
+    they count.
+    """
     with developing() as own, opened(browser, width) as page:
         hub(own)
         page.goto(f"{own.page_url}/map")
@@ -364,7 +366,7 @@ def test_the_map_of_19_services_fits_and_its_labels_stand_apart(browser: Browser
 
 
 def test_charts_show_their_values_and_break_where_there_was_no_request(browser: Browser) -> None:
-    """By hover and by keyboard, which stay at their moment; with a y axis."""
+    """Values appear on hover and by keyboard, and stay at their moment. The charts have a y axis."""
     with (
         developing(command=["env", "-u", "COVERAGE_PROCESS_CONFIG", *DEV, *FREE_PORTS]) as own,
         opened(browser) as page,
@@ -408,7 +410,7 @@ def test_charts_show_their_values_and_break_where_there_was_no_request(browser: 
 
 
 def test_performance_keeps_order_and_choices(browser: Browser) -> None:
-    """Services by name, resources by any column; window, threshold and order hold the next time."""
+    """Services are sorted by name, resources by any column. Window, threshold and order are remembered."""
     with developing() as own, opened(browser) as page:
         send(own, span(at=now(), service="zoo", ms=5), span(at=now(), service="ape", ms=5))
         for path in ("/api/hello", "/api/hello", "/api/faults/slow?seconds=0.1"):
@@ -434,7 +436,7 @@ def test_performance_keeps_order_and_choices(browser: Browser) -> None:
 
 
 def test_all_lists_work_without_javascript(dev: Dev, browser: Browser) -> None:
-    """By links and forms."""
+    """Links and forms are enough."""
     requested(dev, "/api/hello/Plain")
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -454,7 +456,7 @@ def test_all_lists_work_without_javascript(dev: Dev, browser: Browser) -> None:
 
 @pytest.fixture(scope="module")
 def busy(dev: Dev) -> Dev:
-    """A `dev` with something on every view."""
+    """Run a `dev` with data on every view."""
     hub(dev)
     for path in ("/api/hello/Ada", "/.env", "/api/faults/error", "/api/faults/background?seconds=0"):
         dev.get(path)
@@ -469,7 +471,7 @@ VIEWS += ["/map", f"/map?service={SERVICES[2]}", "/performance?minutes=1"]
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_on_any_list(busy: Dev, browser: Browser, width: int, scheme: str) -> None:
-    """And nothing is wider than the window."""
+    """Nothing is wider than the window, either."""
     with opened(browser, width, scheme=scheme) as page:
         for path in VIEWS:
             page.goto(busy.page_url + path)

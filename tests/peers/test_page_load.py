@@ -1,6 +1,6 @@
-"""The page under 200 requests a second: it keeps up, and memory levels off.
+"""Tests of the local view under 200 requests a second: it keeps up, and memory levels off.
 
-PAGE_LOAD_SECONDS=60 makes it a minute of load; without it the test takes 15 seconds of it.
+PAGE_LOAD_SECONDS=60 sets a minute of load; the default is 15 seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ pytestmark = [
 
 
 class Load(threading.Thread):
-    """Sends `RATE` requests a second for `SECONDS`, each at its time whatever the others do."""
+    """Sends `RATE` requests a second for `SECONDS`, on schedule, however slow the responses are."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -53,9 +53,9 @@ class Load(threading.Thread):
                 requests.create_task(self._request(session, "/api/relay?count=1" if number % 10 == 0 else "/api/hello"))
 
     async def _request(self, session: aiohttp.ClientSession, path: str) -> None:
-        async with session.get(path) as answer:
-            await answer.read()
-            self.statuses.append(answer.status)
+        async with session.get(path) as response:
+            await response.read()
+            self.statuses.append(response.status)
 
 
 def resident(pid: int) -> int:
@@ -65,20 +65,20 @@ def resident(pid: int) -> int:
 
 
 def level(samples: list[int]) -> float:
-    """Return how much the last quarter of `samples` is over the second."""
+    """Return the difference between the last and the second quarter of `samples`."""
     quarter = len(samples) // 4
     return mean(samples[-quarter:]) / mean(samples[quarter : 2 * quarter])
 
 
 def counted(dev: Dev) -> int:
-    """Return how many traces have come to the page."""
+    """Return how many traces the page has received."""
     kept = httpx.get(f"{dev.page_url}/map").text.split('id="kept" data-live>')[1].split("<")[0].replace(",", "")
     numbers = [int(word) for word in kept.split() if word.isdigit()]
     return sum(numbers)
 
 
 def test_the_page_keeps_up_and_memory_levels_off() -> None:
-    """Every answer is 200, every trace arrives, the newest is soon on the page, the bound holds."""
+    """Every response is a 200, every trace arrives, the newest is soon on the page, and the bound on traces holds."""
     with developing("--traces", str(TRACES)) as dev, chromium() as browser, opened(browser) as page:
         pids = {name: dev.process(part) for name, part in (("dev", "hello-service dev"), ("agent", "localview.agent"))}
         memory: dict[str, list[int]] = {name: [] for name in pids}

@@ -1,4 +1,4 @@
-"""A person looks into one trace: from a request, or spans sent to the agent, to what Chromium draws."""
+"""Tests of one trace in Chromium, from a request or from spans sent to the agent."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IN_VIEW = """row => {
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    """One `dev`, one browser, and the traces in which much goes wrong."""
+    """Run one `dev` and one browser, with traces that have many errors."""
     with staged() as scene:
         scene.send(*checkout(), *large())
         arrived(scene, LARGE, 2000)
@@ -40,7 +40,7 @@ def scene() -> Iterator[Scene]:
 
 @pytest.fixture
 def page(scene: Scene) -> Iterator[Page]:
-    """A window."""
+    """Open a window."""
     with opened(scene.browser) as page:
         yield page
 
@@ -71,7 +71,9 @@ def chosen(page: Page) -> Locator:
 def test_the_deepest_error_is_chosen_and_in_view(
     scene: Scene, identity: str, resource: str, width: int, height: int
 ) -> None:
-    """Among 39 spans and among 2,000, whatever the window; its details are open, and its row is not covered."""
+    """This holds for 39 spans and for 2,000, in any window. The details of the span are open, and no other element
+    covers its row.
+    """
     with opened(scene.browser, width, height) as page:
         scene.visit(page, f"/trace/{identity}")
         expect(chosen(page)).to_contain_text(resource)
@@ -81,7 +83,7 @@ def test_the_deepest_error_is_chosen_and_in_view(
 
 
 def test_the_span_of_the_address_is_chosen_and_in_view(scene: Scene, page: Page) -> None:
-    """By its id in hexadecimal, as it stands in headers and log lines of others."""
+    """The address has the span's id in hexadecimal, as in the headers and log lines of other services."""
     last = large()[-1]
     number = page.request.get(f"{scene.dev.page_url}/trace/{LARGE}/json").json()["spans"][-1]["span_id"]
     scene.visit(page, f"/trace/{LARGE}?span={number:016x}")
@@ -92,7 +94,7 @@ def test_the_span_of_the_address_is_chosen_and_in_view(scene: Scene, page: Page)
 
 
 def test_errors_are_paged(scene: Scene, page: Page) -> None:
-    """By the pager and by `]` and `[`; each is scrolled into view."""
+    """The pager and the keys `]` and `[` scroll each error into view."""
     scene.visit(page, FAILED)
     pager = page.locator("#errors")
     expect(pager).to_contain_text(f"error 1 of {ERRORS}")
@@ -112,7 +114,9 @@ def test_errors_are_paged(scene: Scene, page: Page) -> None:
 
 
 def test_an_error_is_read_at_one_glance(scene: Scene, page: Page) -> None:
-    """Type, message and the last own frame are on the screen; library frames are folded; the raw text is a click away."""
+    """Type, message and the last frame of the project are on the screen, library frames are folded, and the raw text
+    is a click away.
+    """
     scene.visit(page, FAILED)
     failure = page.locator("#detail .failure")
     frames = failure.locator(".frames").first.locator("li")
@@ -136,7 +140,7 @@ def test_an_error_is_read_at_one_glance(scene: Scene, page: Page) -> None:
 
 
 def test_a_real_error_is_shown_once(scene: Scene, page: Page) -> None:
-    """Paths are relative to the project; the log line leads to the error instead of repeating its stack trace."""
+    """Paths are relative to the project. The log line links to the error instead of repeating its stack trace."""
     identity = trace_id(scene.dev.get("/api/faults/error"))
     arrived(scene, identity, 1)
     scene.visit(page, f"/trace/{identity}")
@@ -151,7 +155,7 @@ def test_a_real_error_is_shown_once(scene: Scene, page: Page) -> None:
 
 
 def test_equal_siblings_are_one_row(scene: Scene, page: Page) -> None:
-    """24 queries in a row are N+1; a click or a key opens them."""
+    """24 queries in a row are an N+1 pattern. A click or a key expands them."""
     scene.visit(page, FAILED)
     fold = page.locator("#spans [id^=g]")
     expect(fold).to_contain_text("\N{MULTIPLICATION SIGN}24 postgres.query")
@@ -168,7 +172,7 @@ def test_equal_siblings_are_one_row(scene: Scene, page: Page) -> None:
 
 
 def test_subtrees_collapse_and_expand(scene: Scene, page: Page) -> None:
-    """By ← and →, by their mark, to a level, all; what comes in live does not undo it."""
+    """This works by arrow keys, by the row's mark, to a level and for all rows. Live updates don't undo it."""
     late = span(trace=0xC0, resource="root")
     below = span(late, resource="below")
     scene.send(late, below, span(below, resource="deepest"))
@@ -196,7 +200,7 @@ def test_subtrees_collapse_and_expand(scene: Scene, page: Page) -> None:
 
 
 def test_a_row_names_its_service_where_it_changes(scene: Scene, page: Page) -> None:
-    """And its full name on hover."""
+    """The full name appears on hover."""
     scene.visit(page, FAILED)
     labels = [
         " ".join(each.split())
@@ -240,7 +244,7 @@ def fills(page: Page) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nineteen_services_have_nineteen_colours(scene: Scene, scheme: str) -> None:
-    """And two that would have shared one elsewhere."""
+    """This includes two services whose colours would be the same in another trace."""
     first = {"light": 0xA100, "dark": 0xA200}[scheme]
     root = span(trace=first, service="edge", resource="GET /nineteen")
     names = [f"colour-{number}" for number in range(18)]
@@ -261,7 +265,7 @@ def test_nineteen_services_have_nineteen_colours(scene: Scene, scheme: str) -> N
 
 
 def test_axis_and_legend_stay_and_bars_get_half(scene: Scene) -> None:
-    """However far a trace is scrolled; the page uses the window's width."""
+    """They stay however far a trace is scrolled. The page uses the window's width."""
     for width, height in ((1300, 850), (1920, 1080), (400, 800), (650, 425)):
         with opened(scene.browser, width, height) as page:
             scene.visit(page, f"/trace/{LARGE}?span=none")
@@ -280,7 +284,7 @@ def test_axis_and_legend_stay_and_bars_get_half(scene: Scene) -> None:
 
 
 def test_self_time_stands_beside_the_duration(scene: Scene, page: Page) -> None:
-    """What no child took."""
+    """Self time is the part of the duration outside of the children."""
     scene.visit(page, FAILED)
     row = page.get_by_role("row", name="POST /charge")
 
@@ -289,7 +293,9 @@ def test_self_time_stands_beside_the_duration(scene: Scene, page: Page) -> None:
 
 
 def test_a_search_within_the_trace(scene: Scene, page: Page) -> None:
-    """Matches are marked, the rest is dimmed; Enter leads to the next one; it also looks into tags and folds."""
+    """Matches are marked, the rest is dimmed, and Enter moves to the next one. Tags and folded rows are searched,
+    too.
+    """
     scene.visit(page, f"{FAILED}?span=none&q=x")
     page.keyboard.press("/")
     page.keyboard.type("from items")
@@ -315,7 +321,7 @@ def test_a_search_within_the_trace(scene: Scene, page: Page) -> None:
 
 
 def test_a_service_of_the_legend_is_shown_alone(scene: Scene, page: Page) -> None:
-    """With what leads to it; a second click shows all again."""
+    """The ancestors of its spans stay visible. A second click shows all spans again."""
     scene.visit(page, FAILED)
     before = seen(page).count()
     page.locator(".legend a", has_text="payments").click()
@@ -329,9 +335,9 @@ def test_a_service_of_the_legend_is_shown_alone(scene: Scene, page: Page) -> Non
 
 
 def test_details_have_log_lines_before_tags(scene: Scene, page: Page) -> None:
-    """Tags and metrics in one table; those of tracer and process folded; ids as in headers."""
-    answer = scene.dev.get("/api/hello/Ada")
-    identity, number = answer.headers["traceresponse"].split("-")[1:3]
+    """Tags and metrics share one table, those of tracer and process are folded, and ids are shown as in headers."""
+    response = scene.dev.get("/api/hello/Ada")
+    identity, number = response.headers["traceresponse"].split("-")[1:3]
     arrived(scene, identity, 1)
     scene.visit(page, f"/trace/{identity}?span={number}")
     headings = page.locator("#span h3")
@@ -346,7 +352,7 @@ def test_details_have_log_lines_before_tags(scene: Scene, page: Page) -> None:
 
 
 def test_a_value_filters_excludes_and_copies(scene: Scene, page: Page) -> None:
-    """Whatever is in it."""
+    """This works for any characters in the value."""
     odd = span(trace=0x7A6, resource="GET /odd", meta={"db.statement": 'SELECT "a" FROM b', "a.tag": "some value"})
     scene.send(odd)
     arrived(scene, f"{0x7A6:032x}", 1)
@@ -370,7 +376,7 @@ def test_a_value_filters_excludes_and_copies(scene: Scene, page: Page) -> None:
 
 
 def test_a_request_and_its_background_task_are_linked(scene: Scene, page: Page) -> None:
-    """There and back; a link that comes later appears."""
+    """The links work in both directions. A link that arrives later appears."""
     identity = trace_id(scene.dev.get("/api/faults/background?seconds=0.5"))
     arrived(scene, identity, 1)
     scene.visit(page, f"/trace/{identity}")
@@ -387,7 +393,7 @@ def test_a_request_and_its_background_task_are_linked(scene: Scene, page: Page) 
 
 
 def test_a_websocket_and_its_messages_are_linked(scene: Scene, page: Page) -> None:
-    """The handshake shows each of them, and each leads to it."""
+    """The handshake shows each message, and each message links to the handshake."""
     with connect(scene.dev.url.replace("http", "ws") + "/api/hello/ws") as websocket:
         websocket.send("Ada")
         assert websocket.recv() == "Hello, Ada!"
@@ -402,7 +408,7 @@ def test_a_websocket_and_its_messages_are_linked(scene: Scene, page: Page) -> No
 
 @pytest.mark.parametrize(("width", "height"), [(400, 800), (650, 425), (960, 540)])
 def test_details_open_and_close_in_a_small_window(scene: Scene, width: int, height: int) -> None:
-    """Also at 200% zoom, which halves the window; a focused row is never covered."""
+    """This also works at 200% zoom, which halves the window. A focused row is never covered."""
     with opened(scene.browser, width, height) as page:
         scene.visit(page, f"{FAILED}?span=none")
         detail = page.locator("#detail")
@@ -429,7 +435,7 @@ def test_details_open_and_close_in_a_small_window(scene: Scene, width: int, heig
 
 
 def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(scene: Scene) -> None:
-    """Nothing lies over them before a person asks for it."""
+    """Nothing covers the spans until a person opens it."""
     identity = trace_id(scene.dev.get("/api/hello"))
     arrived(scene, identity, 1)
     with opened(scene.browser, 400, 800) as page:
@@ -439,7 +445,7 @@ def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(scene: Scene
 
 
 def test_what_comes_in_moves_nothing(scene: Scene, page: Page) -> None:
-    """Neither the waterfall nor the details nor what is open in them."""
+    """The waterfall, the details and all open parts stay in place."""
     root = span(trace=0x11FE, resource="GET /live", ms=100, error=True, meta={**FAILURE, "long": "x" * 20_000})
     children = [span(root, resource=f"GET /{number}", at=number) for number in range(60)]
     scene.send(root, *children)
@@ -459,7 +465,7 @@ def test_what_comes_in_moves_nothing(scene: Scene, page: Page) -> None:
 
 
 def test_back_leads_to_the_list(scene: Scene, page: Page) -> None:
-    """However many spans were looked at."""
+    """This holds however many spans were selected."""
     scene.visit(page, "/?q=POST")
     page.locator("#rows a", has_text="POST /checkout").click()
     expect(page.locator("#errors")).to_contain_text("error 1 of")
@@ -473,7 +479,7 @@ def test_back_leads_to_the_list(scene: Scene, page: Page) -> None:
 
 
 def test_a_trace_is_read_without_javascript(scene: Scene) -> None:
-    """Choosing, paging, searching, folds, services and closing are links and a form."""
+    """Selecting, paging, searching, folding, services and closing are links and a form."""
     context = scene.browser.new_context(java_script_enabled=False, viewport={"width": 1300, "height": 850})
     page = context.new_page()
     scene.visit(page, FAILED)
@@ -498,7 +504,7 @@ def test_a_trace_is_read_without_javascript(scene: Scene) -> None:
 
 
 def test_what_cannot_be_seen_is_escaped(scene: Scene, page: Page) -> None:
-    """Characters that reorder or steer text, in every part of a span, on every view."""
+    """Characters that reorder or control text are escaped in every part of a span, on every view."""
     evil = "a\u202egnp.exe\x9b\x1b[2J"
     shown = r"a\u202egnp.exe\x9b\x1b[2J"
     root = span(
@@ -514,7 +520,7 @@ def test_what_cannot_be_seen_is_escaped(scene: Scene, page: Page) -> None:
 
 
 def test_the_keys_are_listed(scene: Scene, page: Page) -> None:
-    """By `?` and by a button; those of this view among them."""
+    """`?` and a button open the list, which has the keys of this view."""
     scene.visit(page, FAILED)
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keys")

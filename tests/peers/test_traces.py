@@ -1,4 +1,4 @@
-"""What a real trace agent receives from a real service, however that was started."""
+"""Tests of the spans that a real trace agent receives from a real service, however that was started."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HYPERCORN = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "hello_service.ap
 
 @pytest.fixture(scope="module", params=["serve", "hypercorn"])
 def running(request: pytest.FixtureRequest, _agent: Agent) -> Iterator[Running]:
-    """The service as `hello-service serve`, and as `ddtrace-run hypercorn`."""
+    """Run the service as `hello-service serve`, and as `ddtrace-run hypercorn`."""
     command = SERVE if request.param == "serve" else [*HYPERCORN, f"127.0.0.1:{free_port()}"]
     # What only the environment can say, an operator says it for Hypercorn, too.
     with service(_agent.url, {"FAULTS": "true", "DD_TRACE_AIOHTTP_ENABLED": "false"}, command) as running:
@@ -23,11 +23,11 @@ def running(request: pytest.FixtureRequest, _agent: Agent) -> Iterator[Running]:
 
 
 def test_a_relay_is_one_trace_of_seven_spans(running: Running, agent: Agent) -> None:
-    """asgi.request, three parallel http.request below it, and an asgi.request below each."""
-    answer = httpx.get(f"{running.url}/api/relay?count=3")
+    """An asgi.request has three parallel http.request children, each with an asgi.request below it."""
+    response = httpx.get(f"{running.url}/api/relay?count=3")
     spans = agent.wait_for_spans(7)
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
     assert len(agent.traces()) == 1
     (root,) = [span for span in spans if span["parent_id"] == 0]
     calls = [span for span in spans if span["parent_id"] == root["span_id"]]
@@ -51,27 +51,27 @@ def test_a_span_is_named_by_its_route(running: Running, agent: Agent) -> None:
 
 
 def test_an_unhandled_exception_is_on_the_span(running: Running, agent: Agent) -> None:
-    """Type, message and stack."""
-    answer = httpx.get(f"{running.url}/api/faults/error")
+    """The span has type, message and stack."""
+    response = httpx.get(f"{running.url}/api/faults/error")
     (span,) = agent.wait_for_spans(1)
 
     assert span["error"] == 1
     assert span["meta"]["error.type"] == "hello_service.api.faults.Fault"
     assert span["meta"]["error.message"] == "this endpoint always fails"
     assert "in fail" in span["meta"]["error.stack"]
-    assert answer.json()["trace_id"].endswith(f"{span['trace_id']:016x}")
+    assert response.json()["trace_id"].endswith(f"{span['trace_id']:016x}")
 
 
 def test_a_log_line_carries_the_ids_of_its_span(running: Running, agent: Agent) -> None:
-    """The trace id is the same on the span, in the log line, in `traceresponse`, in 128 bits."""
-    answer = httpx.get(f"{running.url}/api/hello/Grace")
+    """The 128-bit trace id is the same on the span, in the log line and in `traceresponse`."""
+    response = httpx.get(f"{running.url}/api/hello/Grace")
     (span,) = agent.wait_for_spans(1)
     line = eventually(lambda: running.requests("/api/hello/Grace"))[-1]
 
     trace_id = f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
     assert line["dd.trace_id"] == trace_id
     assert line["dd.span_id"] == str(span["span_id"])
-    assert answer.headers["traceresponse"] == f"00-{trace_id}-{span['span_id']:016x}-01"
+    assert response.headers["traceresponse"] == f"00-{trace_id}-{span['span_id']:016x}-01"
     assert {name: line[name] for name in ("method", "route", "status", "service", "env", "version")} == {
         "method": "GET",
         "route": "/api/hello/<name>",
@@ -83,7 +83,7 @@ def test_a_log_line_carries_the_ids_of_its_span(running: Running, agent: Agent) 
 
 
 def test_a_probe_leaves_nothing(running: Running, agent: Agent) -> None:
-    """No span, no log line; what comes after it is traced."""
+    """The probe has no span and no log line, and the next request is traced."""
     for path in ("/health", "/ready", "/api/hello"):
         assert httpx.get(running.url + path, headers={"x-datadog-trace-id": "1"}).status_code == 200
     (span,) = agent.wait_for_spans(1)
@@ -94,21 +94,21 @@ def test_a_probe_leaves_nothing(running: Running, agent: Agent) -> None:
 
 
 def test_a_thousand_requests_are_a_thousand_traces(running: Running, agent: Agent) -> None:
-    """Over 20 connections, none lost, none doubled, every trace check passed."""
+    """They use 20 connections. No trace is lost or duplicated, and every trace check passes."""
     with ThreadPoolExecutor(20) as pool, httpx.Client(limits=httpx.Limits(max_connections=20), timeout=60) as client:
-        answers = list(pool.map(lambda _: client.get(f"{running.url}/api/hello"), range(1000)))
+        responses = list(pool.map(lambda _: client.get(f"{running.url}/api/hello"), range(1000)))
     traces = agent.wait_for_traces(1000, timeout=60)
 
-    assert [answer.status_code for answer in answers] == [200] * 1000
+    assert [response.status_code for response in responses] == [200] * 1000
     assert len(traces) == 1000
     assert {len(trace) for trace in traces} == {1}
-    told = {answer.headers["traceresponse"].split("-")[1][16:] for answer in answers}
+    told = {response.headers["traceresponse"].split("-")[1][16:] for response in responses}
     assert told == {f"{trace[0]['trace_id']:016x}" for trace in traces}
     assert agent.failures() == ""
 
 
 def test_spans_arrive_through_a_unix_socket(tmp_path: Path) -> None:
-    """As `DD_TRACE_AGENT_URL=unix://...` asks for."""
+    """DD_TRACE_AGENT_URL is a `unix://` URL."""
     path = tmp_path / "apm.socket"
     with trace_agent(unix_socket=path) as agent, service(f"unix://{path}") as running:
         httpx.get(f"{running.url}/api/hello")
@@ -118,7 +118,7 @@ def test_spans_arrive_through_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_the_older_guides_variables_lead_to_the_agent(agent: Agent) -> None:
-    """Host and port of the agent, service, environment and version."""
+    """The variables set the agent's host and port, the service, the environment and the version."""
     host, port = agent.url.removeprefix("http://").split(":")
     variables = {
         "DD_TRACE_AGENT_URL": "",
@@ -137,13 +137,13 @@ def test_the_older_guides_variables_lead_to_the_agent(agent: Agent) -> None:
 
 
 def test_an_agent_that_dies_is_not_the_clients_matter() -> None:
-    """Before, while and after: every answer is 200, and the exit is clean."""
+    """Every response is a 200 before, during and after the agent's death, and the exit is clean."""
     with trace_agent() as agent, service(agent.url) as running:
         httpx.get(f"{running.url}/api/hello")
         agent.wait_for_spans(1)
         agent.process.kill()
-        answers = [httpx.get(f"{running.url}/api/hello").status_code for _ in range(200)]
+        responses = [httpx.get(f"{running.url}/api/hello").status_code for _ in range(200)]
         code = running.stop()
 
-    assert answers == [200] * 200
+    assert responses == [200] * 200
     assert code == 0

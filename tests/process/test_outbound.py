@@ -62,11 +62,11 @@ async def test_of_a_callers_headers_only_the_trace_context_goes_on(fake: FakeUps
     }
     with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/json"}) as running:
         async with httpx.AsyncClient() as client:
-            answer = await client.get(f"{running.url}/api/relay?count=1", headers=sent)
+            response = await client.get(f"{running.url}/api/relay?count=1", headers=sent)
     (head,) = fake.heads
     arrived = headers(head)
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
     assert set(arrived) == TRACE_HEADERS | OWN_HEADERS
     assert "secret" not in head
     assert arrived["traceparent"].split("-")[1] == "0af7651916cd43dd8448eb211c80319c"
@@ -111,12 +111,12 @@ async def test_a_traceless_caller_gets_a_trace_of_its_own(fake: FakeUpstream) ->
     """The upstream gets no baggage either."""
     with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/json"}) as running:
         async with httpx.AsyncClient() as client:
-            answers = [await client.get(f"{running.url}/api/relay?count=1") for _ in range(2)]
+            responses = [await client.get(f"{running.url}/api/relay?count=1") for _ in range(2)]
     arrived = [headers(head) for head in fake.heads]
 
     assert [set(each) for each in arrived] == [(TRACE_HEADERS | OWN_HEADERS) - {"baggage"}] * 2
     assert [each["traceparent"].split("-")[1] for each in arrived] == [
-        answer.headers["traceresponse"].split("-")[1] for answer in answers
+        response.headers["traceresponse"].split("-")[1] for response in responses
     ]
 
 
@@ -138,16 +138,16 @@ async def test_no_caller_decides_which_host_is_called(fake: FakeUpstream, elsewh
     proxy = {"HTTP_PROXY": elsewhere.url, "http_proxy": elsewhere.url}
     with service(NO_AGENT, {**extra, **proxy, "DD_TRACE_ENABLED": "false"}) as running:
         async with httpx.AsyncClient(trust_env=False) as client:
-            answers = [await client.get(f"{running.url}/api/relay?count=1", headers=each) for each in steering]
-            answers.append(await client.get(f"{running.url}/api/relay?{query}"))
+            responses = [await client.get(f"{running.url}/api/relay?count=1", headers=each) for each in steering]
+            responses.append(await client.get(f"{running.url}/api/relay?{query}"))
         async with connected(running) as connection:
             absolute = await connection.get(f"{elsewhere.url}/api/relay?count=1")
 
-    assert {answer.status_code for answer in answers} == {200}
+    assert {response.status_code for response in responses} == {200}
     assert absolute.status in {200, 400, 404}
     assert {head.split()[0] for head in elsewhere.heads} <= {"CONNECT"}  # ddtrace asks a proxy for the way to its agent
     assert {head.split()[1] for head in elsewhere.heads} <= {NO_AGENT.removeprefix("http://")}
-    assert (len(fake.paths) >= len(answers)) == named
+    assert (len(fake.paths) >= len(responses)) == named
 
 
 async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, elsewhere: FakeUpstream) -> None:
@@ -155,10 +155,10 @@ async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, el
     fake.location = f"{elsewhere.url}/json"
     with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/elsewhere"}) as running:
         async with httpx.AsyncClient() as client:
-            answer = await client.get(f"{running.url}/api/relay?count=1")
+            response = await client.get(f"{running.url}/api/relay?count=1")
 
-    assert answer.status_code == 502
-    assert answer.json()["detail"] == "The upstream responded with status 302."
+    assert response.status_code == 502
+    assert response.json()["detail"] == "The upstream responded with status 302."
     assert fake.paths == ["/elsewhere"]
     assert elsewhere.most == 0
 
@@ -178,10 +178,10 @@ async def test_a_span_says_shortly_what_comes_in_floods(
     async with fake_upstream() as fake:
         with service(agent.url, {**settings, "UPSTREAM_URL": f"{fake.url}/hang"}) as running:
             async with httpx.AsyncClient() as client:
-                answer = await client.get(f"{running.url}/api/relay?count={count}")
+                response = await client.get(f"{running.url}/api/relay?count={count}")
     (span,) = [span for span in agent.spans() if span["name"] == "asgi.request"]
 
-    assert answer.status_code == status
+    assert response.status_code == status
     assert span["meta"]["error.type"] == f"hello_service.problems.Upstream{kind}"
     assert span["meta"]["error.message"].endswith(message)
     assert span["meta"]["error.stack"].count("  File ") == 1

@@ -51,19 +51,21 @@ def test_nothing_secret_leaves_the_process(agent: Agent, upstream_status: int) -
     with fake_http({"ok": True}, upstream_status, {"Location": f"/{MARK}?x=1"}) as upstream:
         target = upstream.url.replace("//", f"//ada:{MARK}-url@") + f"/x?token={MARK}-of-the-url"
         with service(agent.url, {**ENVIRONMENT, "UPSTREAM_URL": target, "FAULTS": "true"}) as running:
-            answers = [f"{answer.status_code} {answer.headers} {answer.text}" for answer in doors(running.url)]
+            responses = [
+                f"{response.status_code} {response.headers} {response.text}" for response in doors(running.url)
+            ]
             with connect(
                 f"{running.url.replace('http', 'ws')}/api/hello/ws?{QUERY}", additional_headers=HEADERS
             ) as socket:
                 socket.send(f"{MARK}\0")
-                answers.append(str(socket.recv()))
-            eventually(lambda: len(running.requests()), lambda count: count >= len(answers) - 1)
+                responses.append(str(socket.recv()))
+            eventually(lambda: len(running.requests()), lambda count: count >= len(responses) - 1)
             running.stop()
     out = {
-        "spans": json.dumps(agent.wait_for_spans(len(answers) - 1)),
+        "spans": json.dumps(agent.wait_for_spans(len(responses) - 1)),
         "stats": json.dumps(eventually(agent.stats), default=str),
         "log": "\n".join(running.lines),
-        "answers": "\n".join(answers),
+        "answers": "\n".join(responses),
     }
 
     assert "GET /api/relay" in out["spans"]

@@ -23,21 +23,21 @@ NO_AGENT = "http://127.0.0.1:1"
 
 def test_it_serves_without_an_agent() -> None:
     with service(NO_AGENT) as running:
-        answers = [httpx.get(running.url + path).status_code for path in ("/", "/api/hello", "/health", "/info")]
+        responses = [httpx.get(running.url + path).status_code for path in ("/", "/api/hello", "/health", "/info")]
         code = running.stop()
 
-    assert answers == [200] * 4
+    assert responses == [200] * 4
     assert code == 0
 
 
 def test_it_serves_with_tracing_off() -> None:
     """The response has no trace id, and `/info` has the reason."""
     with service(NO_AGENT, {"DD_TRACE_ENABLED": "false"}) as running:
-        answer = httpx.get(f"{running.url}/api/hello")
+        response = httpx.get(f"{running.url}/api/hello")
         info = httpx.get(f"{running.url}/info").json()
 
-    assert answer.status_code == 200
-    assert "traceresponse" not in answer.headers
+    assert response.status_code == 200
+    assert "traceresponse" not in response.headers
     assert (info["tracing"]["active"], info["tracing"]["reason"]) == (False, "DD_TRACE_ENABLED is false")
 
 
@@ -131,10 +131,10 @@ def test_a_busy_port_is_named(host: str) -> None:
 def test_it_serves_on_ipv6() -> None:
     """It can also call itself there."""
     with service(NO_AGENT, {"HOST": "::1", "DD_TRACE_ENABLED": "false"}) as running:
-        answer = httpx.get(f"{running.url}/api/relay?count=2")
+        response = httpx.get(f"{running.url}/api/relay?count=2")
 
-    assert answer.status_code == 200
-    assert len(answer.json()["answers"]) == 2
+    assert response.status_code == 200
+    assert len(response.json()["answers"]) == 2
 
 
 def test_the_remarks_are_logged_once() -> None:
@@ -152,12 +152,12 @@ def test_the_remarks_are_logged_once() -> None:
 def test_no_answer_names_the_server() -> None:
     """This holds for the application's responses and for those that Hypercorn sends itself."""
     with service(NO_AGENT) as running:
-        answers = [httpx.get(running.url, headers={"Host": host}) for host in ("localhost", "a/b")]
+        responses = [httpx.get(running.url, headers={"Host": host}) for host in ("localhost", "a/b")]
 
-    assert [answer.status_code for answer in answers] == [200, 400]
-    assert answers[1].json()["type"] == "urn:hello-service:problem:bad-request"
-    assert all("server" not in answer.headers for answer in answers)
-    assert all(answer.headers["X-Content-Type-Options"] == "nosniff" for answer in answers)
+    assert [response.status_code for response in responses] == [200, 400]
+    assert responses[1].json()["type"] == "urn:hello-service:problem:bad-request"
+    assert all("server" not in response.headers for response in responses)
+    assert all(response.headers["X-Content-Type-Options"] == "nosniff" for response in responses)
 
 
 def test_a_connection_is_let_go_with_its_client() -> None:
@@ -178,8 +178,8 @@ def test_a_connection_is_idle_when_nobody_waits_on_it() -> None:
         connection = HTTPConnection("127.0.0.1", int(httpx.URL(running.url).port or 0), timeout=30)
         for path in ("/health", "/api/faults/slow?seconds=2", "/health"):
             connection.request("GET", path)
-            answer = connection.getresponse()
-            assert (answer.status, bool(answer.read())) == (200, True)
+            response = connection.getresponse()
+            assert (response.status, bool(response.read())) == (200, True)
         answered = time.monotonic()
         assert connection.sock.recv(1) == b""
         idle = time.monotonic() - answered
@@ -225,13 +225,13 @@ def test_a_header_that_is_no_trace_context_breaks_nothing() -> None:
     """The request starts a new trace."""
     garbage = [b"00-zz-11-01", b"\xff\xfe", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01", b"x" * 8000]
     with service(NO_AGENT) as running:
-        answers = [
+        responses = [
             httpx.get(f"{running.url}/api/hello", headers={b"traceparent": value, b"x-datadog-trace-id": value})
             for value in garbage
         ]
 
-    assert [answer.status_code for answer in answers] == [200] * len(garbage)
-    assert len({answer.headers["traceresponse"] for answer in answers}) == len(garbage)
+    assert [response.status_code for response in responses] == [200] * len(garbage)
+    assert len({response.headers["traceresponse"] for response in responses}) == len(garbage)
 
 
 def test_a_connection_that_its_client_closed_is_gone() -> None:

@@ -33,13 +33,13 @@ def test_a_request_that_never_ends_is_cancelled_at_the_deadline(agent: Agent) ->
         endless = background.get(f"{running.url}/api/faults/slow?seconds=600")
         serving(running, 1)
         code = running.stop(timeout=15)
-        answer = endless.result(10)
+        response = endless.result(10)
     (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
 
     assert code == 0
-    assert answer.status_code == 503
-    assert answer.json()["type"] == "urn:hello-service:problem:stopping"
-    assert answer.json()["trace_id"] == f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
+    assert response.status_code == 503
+    assert response.json()["type"] == "urn:hello-service:problem:stopping"
+    assert response.json()["trace_id"] == f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
     assert span["error"] == 1
     assert span["meta"]["http.status_code"] == "503"
     assert span["meta"]["error.message"] == "still running 0.5 s after the server began to stop"

@@ -57,9 +57,9 @@ class EchoSocket:
 async def opened(client: Client, *extra: str) -> bytes:
     """Open a WebSocket and return the head of the response."""
     await client.send(handshake(*extra))
-    answer = await client.until(b"\r\n\r\n")
-    assert statuses(answer) == [101]
-    return answer
+    response = await client.until(b"\r\n\r\n")
+    assert statuses(response) == [101]
+    return response
 
 
 def closes_with(sent: bytes) -> int:
@@ -71,12 +71,12 @@ def closes_with(sent: bytes) -> int:
 async def test_the_handshake_has_the_response_of_the_rfc() -> None:
     """The key and its response are those of section 1.3."""
     async with connected(EchoSocket({"headers": [(b"x-app", b"1")]})) as client:
-        answer = await opened(client)
+        response = await opened(client)
 
-    assert answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
-    assert b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
-    assert b"x-app: 1\r\n" in answer
-    assert b"sec-websocket-extensions" not in answer
+    assert response.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    assert b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in response
+    assert b"x-app: 1\r\n" in response
+    assert b"sec-websocket-extensions" not in response
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ async def test_the_handshake_has_the_response_of_the_rfc() -> None:
 async def test_a_handshake_that_is_none_is_refused(request_: bytes, status: int) -> None:
     echo = EchoSocket()
     async with connected(echo) as client:
-        answer = await client.exchange(request_)
+        response = await client.exchange(request_)
 
-    assert statuses(answer) == [status]
-    assert b"application/problem+json" in answer
-    assert (b"sec-websocket-version: 13\r\n" in answer) is (status == 426)
+    assert statuses(response) == [status]
+    assert b"application/problem+json" in response
+    assert (b"sec-websocket-version: 13\r\n" in response) is (status == 426)
     assert echo.scope is None
 
 
@@ -125,10 +125,10 @@ async def test_a_handshake_that_is_none_is_refused(request_: bytes, status: int)
 async def test_another_upgrade_is_served_as_http(request_: bytes, body: bytes) -> None:
     """Its body and the requests that follow are read as usual."""
     async with connected(Echo()) as client:
-        answer = await client.exchange(request_ + get("/next", "Connection: close"))
+        response = await client.exchange(request_ + get("/next", "Connection: close"))
 
-    assert answer.split(b"HTTP/1.1 ")[1].endswith(body)
-    assert statuses(answer) == ([200] if b"HTTP/1.0" in request_ else [200, 200])
+    assert response.split(b"HTTP/1.1 ")[1].endswith(body)
+    assert statuses(response) == ([200] if b"HTTP/1.0" in request_ else [200, 200])
 
 
 @pytest.mark.parametrize(
@@ -143,18 +143,18 @@ async def test_another_upgrade_is_served_as_http(request_: bytes, body: bytes) -
 async def test_subprotocols_are_the_applications_choice(line: str, proposed: list[str]) -> None:
     echo = EchoSocket({"subprotocol": "chat"} if proposed else {})
     async with connected(echo) as client:
-        answer = await opened(client, line)
+        response = await opened(client, line)
 
     assert echo.scope["subprotocols"] == proposed
-    assert (b"sec-websocket-protocol: chat\r\n" in answer) is bool(proposed)
+    assert (b"sec-websocket-protocol: chat\r\n" in response) is bool(proposed)
 
 
 @pytest.mark.parametrize("extension", ["permessage-deflate; server_max_window_bits=abc", "permessage-deflate", "\xff"])
 async def test_no_extension_is_negotiated(extension: str) -> None:
     async with connected(EchoSocket()) as client:
-        answer = await opened(client, f"Sec-WebSocket-Extensions: {extension}")
+        response = await opened(client, f"Sec-WebSocket-Extensions: {extension}")
 
-    assert b"sec-websocket-extensions" not in answer
+    assert b"sec-websocket-extensions" not in response
 
 
 async def test_messages_come_back_however_they_are_cut() -> None:
@@ -177,12 +177,12 @@ async def test_messages_come_back_however_they_are_cut() -> None:
             await opened(client)
             for start in range(0, len(sent), size):
                 await client.send(sent[start : start + size])
-            answer = await client.rest()
+            response = await client.rest()
 
         assert echo.messages == ["Ada", b"\0\xff", "é", "", b"abc"]
         assert echo.end["code"] == 1000
-        assert b"\x8a\x04ping" in answer
-        assert closes_with(answer[-4:]) == 1000
+        assert b"\x8a\x04ping" in response
+        assert closes_with(response[-4:]) == 1000
 
 
 @pytest.mark.parametrize(
@@ -221,10 +221,10 @@ async def test_what_breaks_the_rules_closes_with_its_code(sent: bytes, code: int
     echo = EchoSocket()
     async with connected(echo, body_bytes=200) as client:
         await opened(client)
-        answer = await client.exchange(sent + frame(1, b"after"))
+        response = await client.exchange(sent + frame(1, b"after"))
         await echo.over.wait()
 
-    assert closes_with(answer) == code
+    assert closes_with(response) == code
     assert (echo.messages, echo.end["code"]) == ([], code)
 
 
@@ -241,10 +241,10 @@ async def test_a_close_is_answered_with_its_code(sent: bytes, code: int, echoed:
     echo = EchoSocket()
     async with connected(echo) as client:
         await opened(client)
-        answer = await client.exchange(sent + frame(1, b"after"))
+        response = await client.exchange(sent + frame(1, b"after"))
         await echo.over.wait()
 
-    assert answer == echoed
+    assert response == echoed
     assert (echo.end["code"], echo.messages) == (code, [])
 
 
@@ -269,11 +269,11 @@ async def test_the_application_closes_with_a_code(code: int, reason: str) -> Non
 
     async with connected(application) as client:
         await opened(client)
-        answer = await client.until(reason.encode() or struct.pack("!H", code))
+        response = await client.until(reason.encode() or struct.pack("!H", code))
         await client.send(frame(8, struct.pack("!H", code)))
         assert await client.rest() == b""
 
-    assert closes_with(answer) == code
+    assert closes_with(response) == code
 
 
 async def test_a_client_that_does_not_answer_the_close_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,9 +284,9 @@ async def test_a_client_that_does_not_answer_the_close_is_closed(monkeypatch: py
 
     async with connected(application) as client:
         await opened(client)
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert closes_with(answer) == 1000
+    assert closes_with(response) == 1000
 
 
 @pytest.mark.parametrize(("accepted", "expected"), [(True, 1011), (False, 500)])
@@ -300,9 +300,9 @@ async def test_an_application_that_fails_says_so(accepted: bool, expected: int) 
         await client.send(handshake())
         if accepted:
             await client.until(b"\r\n\r\n")
-        answer = await client.until(struct.pack("!H", 1011) if accepted else b"}")
+        response = await client.until(struct.pack("!H", 1011) if accepted else b"}")
 
-    assert (closes_with(answer) if accepted else statuses(answer)[0]) == expected
+    assert (closes_with(response) if accepted else statuses(response)[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -324,9 +324,9 @@ async def test_the_application_may_refuse(messages: Any, status: int) -> None:
             )
 
     async with connected(application) as client:
-        answer = await client.exchange(handshake())
+        response = await client.exchange(handshake())
 
-    assert statuses(answer) == [status]
+    assert statuses(response) == [status]
 
 
 async def test_a_client_has_to_wait_for_a_slow_application() -> None:
@@ -346,23 +346,23 @@ async def test_a_client_has_to_wait_for_a_slow_application() -> None:
         done, _ = await asyncio.wait({flooding}, timeout=0.3)
         assert not done
         go.set()
-        answer = await client.rest()
+        response = await client.rest()
 
     assert len(received) == 50_000
-    assert closes_with(answer) == 1000
+    assert closes_with(response) == 1000
 
 
 async def test_a_socket_that_answers_pings_is_kept_and_another_is_not() -> None:
-    for answers in (True, False):
+    for responses in (True, False):
         echo = EchoSocket()
         async with connected(echo, ping_seconds=0.1) as client:
             await opened(client)
-            for _ in range(5 if answers else 1):
+            for _ in range(5 if responses else 1):
                 assert await client.until(b"\x89\x00") == b"\x89\x00"
-                if answers:
+                if responses:
                     await client.send(frame(10, b""))
             assert not echo.over.is_set()
-            if not answers:
+            if not responses:
                 assert closes_with(await client.rest()) == 1011
                 await echo.over.wait()
                 assert echo.end["code"] == 1006
@@ -382,10 +382,10 @@ async def test_sends_after_the_end_are_dropped() -> None:
 
     async with connected(application) as client:
         await opened(client)
-        answer = await client.exchange(CLOSE_NORMAL)
+        response = await client.exchange(CLOSE_NORMAL)
         await sent.wait()
 
-    assert answer == b"\x88\x02\x03\xe8"
+    assert response == b"\x88\x02\x03\xe8"
 
 
 async def test_an_unknown_message_is_the_applications_fault() -> None:
@@ -427,7 +427,7 @@ async def test_data_while_the_application_thinks_is_rejected() -> None:
     async with connected(application) as client:
         await client.send(handshake())
         await begun.wait()
-        answer = await client.exchange(frame(1, b"early"))
+        response = await client.exchange(frame(1, b"early"))
         await until(lambda: bool(ended))
 
-    assert (statuses(answer), ended) == ([400], [1006])
+    assert (statuses(response), ended) == ([400], [1006])

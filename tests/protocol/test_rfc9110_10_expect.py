@@ -21,18 +21,18 @@ async def test_the_client_is_asked_for_its_body_when_it_is_wanted(value: str) ->
     async with connected(Echo()) as client:
         await client.send(expecting(4, value=value))
         assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-        answer = await client.exchange(b"body")
+        response = await client.exchange(b"body")
 
-    assert statuses(answer) == [200]
-    assert answer.endswith(b"body")
+    assert statuses(response) == [200]
+    assert response.endswith(b"body")
 
 
 async def test_a_body_that_nobody_wants_is_not_asked_for() -> None:
     async with connected(sending(head(LENGTH, status=404), BODY)) as client:
-        answer = await client.exchange(expecting(4))
+        response = await client.exchange(expecting(4))
 
-    assert statuses(answer) == [404]
-    assert b"connection: close" in answer
+    assert statuses(response) == [404]
+    assert b"connection: close" in response
 
 
 async def test_a_body_that_is_too_large_is_not_asked_for() -> None:
@@ -43,24 +43,24 @@ async def test_a_body_that_is_too_large_is_not_asked_for() -> None:
         await reading
 
     async with connected(application, body_bytes=100) as client:
-        answer = await client.exchange(expecting(101))
+        response = await client.exchange(expecting(101))
 
-    assert statuses(answer) == [413]
+    assert statuses(response) == [413]
 
 
 @pytest.mark.parametrize(("version", "body"), [("1.0", b"body"), ("1.1", b"body")])
 async def test_a_client_that_does_not_wait_is_not_asked(version: str, body: bytes) -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(expecting(4, version) + body)
+        response = await client.exchange(expecting(4, version) + body)
 
-    assert statuses(answer) == [200]
+    assert statuses(response) == [200]
 
 
 async def test_a_request_without_a_body_is_not_asked_for_it() -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(get("/", "Expect: 100-continue", CLOSE))
+        response = await client.exchange(get("/", "Expect: 100-continue", CLOSE))
 
-    assert statuses(answer) == [200]
+    assert statuses(response) == [200]
 
 
 async def test_a_body_is_not_asked_for_once_the_response_has_started() -> None:
@@ -70,12 +70,12 @@ async def test_a_body_is_not_asked_for_once_the_response_has_started() -> None:
         await send(BODY)
 
     async with connected(application) as client:
-        answer = await client.exchange(expecting(4) + b"body")
+        response = await client.exchange(expecting(4) + b"body")
         late = await client.rest()
     async with connected(application) as client:
         await client.send(expecting(4))
         await asyncio.sleep(0.01)
         silent = await client.exchange(b"body")
 
-    assert statuses(answer + late) == [200]
+    assert statuses(response + late) == [200]
     assert statuses(silent) == [200]

@@ -26,11 +26,11 @@ async def test_a_known_response_is_one_write(method: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(Connection, "write", watch)
     async with connected(sending(head(LENGTH), BODY)) as client:
         await client.send(get("/", CLOSE, method=method))
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert written == [answer]
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert answer.endswith(b"hello" if method == "GET" else b"close\r\n\r\n")
+    assert written == [response]
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert response.endswith(b"hello" if method == "GET" else b"close\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -47,10 +47,10 @@ async def test_the_next_request_is_answered_too(messages: tuple[dict[str, Any], 
     async with connected(sending(*messages)) as client:
         await client.send(get())
         await client.send(get("/", CLOSE))
-        answers = await client.rest()
+        responses = await client.rest()
 
-    assert answers.count(b"HTTP/1.1 ") == 2
-    assert answers.lower().count(b"connection: close") == 1
+    assert responses.count(b"HTTP/1.1 ") == 2
+    assert responses.lower().count(b"connection: close") == 1
 
 
 async def test_a_connection_is_kept_for_so_many_requests() -> None:
@@ -58,10 +58,10 @@ async def test_a_connection_is_kept_for_so_many_requests() -> None:
     async with connected(sending(head(LENGTH), BODY), requests=2) as client:
         await client.send(get())
         await client.send(get())
-        answers = await client.rest()
+        responses = await client.rest()
 
-    assert answers.count(b"HTTP/1.1 200 ") == 2
-    assert answers.lower().count(b"connection: close") == 1
+    assert responses.count(b"HTTP/1.1 200 ") == 2
+    assert responses.lower().count(b"connection: close") == 1
 
 
 async def test_a_head_is_not_kept_back_from_who_waits_for_a_stream() -> None:
@@ -95,10 +95,10 @@ async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, A
     """The client sees one response or a part of one, and then the end of the connection."""
     async with connected(sending(*messages)) as client:
         await client.send(get())
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert answer.startswith(answered)
-    assert answer.count(b"HTTP/1.1 ") == 1
+    assert response.startswith(answered)
+    assert response.count(b"HTTP/1.1 ") == 1
 
 
 async def test_headers_may_come_from_an_iterator() -> None:
@@ -110,10 +110,10 @@ async def test_headers_may_come_from_an_iterator() -> None:
 
     async with connected(application) as client:
         await client.send(get("/", CLOSE))
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert b"x-first: 1\r\n" in answer
-    assert b"content-length: 5\r\n" in answer
+    assert b"x-first: 1\r\n" in response
+    assert b"content-length: 5\r\n" in response
 
 
 async def test_who_reads_nothing_gets_no_next_response() -> None:
@@ -135,10 +135,10 @@ async def test_who_reads_nothing_gets_no_next_response() -> None:
         await client.send(get())
         await client.send(get())
         await given_up.wait()
-        answer = await client.rest()
+        response = await client.rest()
 
     assert len(asked) == 1
-    assert answer.count(b"HTTP/1.1 200 ") == 1
+    assert response.count(b"HTTP/1.1 200 ") == 1
 
 
 async def test_a_response_to_a_client_that_broke_the_rules_is_dropped() -> None:
@@ -160,9 +160,9 @@ async def test_a_response_to_a_client_that_broke_the_rules_is_dropped() -> None:
         await client.send(chunked(b""))
         await asked.wait()
         await client.send(b"no chunk\r\n")
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert response.startswith(b"HTTP/1.1 400 ")
     assert failed == []
 
 
@@ -171,10 +171,10 @@ async def test_a_response_to_a_client_that_broke_the_rules_is_dropped() -> None:
 )
 async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes]]) -> None:
     async with connected(sending(head(*headers), BODY)) as client:
-        answer = await client.exchange(get())
+        response = await client.exchange(get())
 
-    assert statuses(answer) == [500]
-    assert b"\r\nb: c" not in answer
+    assert statuses(response) == [500]
+    assert b"\r\nb: c" not in response
 
 
 @pytest.mark.parametrize("status", [204, 304])
@@ -182,21 +182,21 @@ async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes
 async def test_a_status_without_a_body_has_none(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
     """The connection is kept."""
     async with connected(sending(head(*headers, status=status), BODY)) as client:
-        answer = await client.exchange(get() + get("/", CLOSE))
+        response = await client.exchange(get() + get("/", CLOSE))
 
-    assert statuses(answer) == [status] * 2
-    assert b"hello" not in answer
-    assert b"transfer-encoding" not in answer
-    assert b"content-length" not in answer or status == 304
+    assert statuses(response) == [status] * 2
+    assert b"hello" not in response
+    assert b"transfer-encoding" not in response
+    assert b"content-length" not in response or status == 304
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_a_body_without_a_length_is_framed(method: str, version: str) -> None:
     async with connected(sending(head((b"transfer-encoding", b"gzip")), BODY)) as client:
-        answer = await client.exchange(get("/", CLOSE, method=method, version=version))
+        response = await client.exchange(get("/", CLOSE, method=method, version=version))
 
-    fields, _, body = answer.partition(b"\r\n\r\n")
+    fields, _, body = response.partition(b"\r\n\r\n")
     framed = b"5\r\nhello\r\n0\r\n\r\n" if version == "1.1" else b"hello"
     assert body == (framed if method == "GET" else b"")
     assert b"gzip" not in fields
@@ -207,55 +207,55 @@ async def test_an_application_that_fails_is_a_500_and_logged(caplog: pytest.LogC
         raise RuntimeError("broken on purpose")
 
     async with connected(application) as client:
-        answer = await client.exchange(get())
+        response = await client.exchange(get())
 
-    assert statuses(answer) == [500]
-    assert b"urn:hello-service:problem:internal-error" in answer
-    assert b"purpose" not in answer
+    assert statuses(response) == [500]
+    assert b"urn:hello-service:problem:internal-error" in response
+    assert b"purpose" not in response
     assert "broken on purpose" in caplog.text
 
 
 @pytest.mark.parametrize("status", [100, 101, 199, 1000])
 async def test_a_status_that_is_none_is_a_500(status: int) -> None:
     async with connected(sending(head(LENGTH, status=status), BODY)) as client:
-        answer = await client.exchange(get())
+        response = await client.exchange(get())
 
-    assert statuses(answer) == [500]
+    assert statuses(response) == [500]
 
 
 async def test_an_unusual_status_is_sent() -> None:
     async with connected(sending(head(LENGTH, status=599), BODY)) as client:
-        answer = await client.exchange(get("/", CLOSE))
+        response = await client.exchange(get("/", CLOSE))
 
-    assert answer.startswith(b"HTTP/1.1 599 \r\n")
+    assert response.startswith(b"HTTP/1.1 599 \r\n")
 
 
 @pytest.mark.parametrize("message", [BODY, {"type": "websocket.accept"}])
 async def test_a_message_at_the_wrong_time_is_the_applications_fault(message: dict[str, Any]) -> None:
     async with connected(sending(message)) as client:
-        answer = await client.exchange(get())
+        response = await client.exchange(get())
 
-    assert statuses(answer) == [500]
+    assert statuses(response) == [500]
 
 
 async def test_a_body_longer_than_its_length_is_not_sent() -> None:
     async with connected(sending(head(LENGTH), {**BODY, "body": b"hello, world"})) as client:
-        answer = await client.exchange(get())
+        response = await client.exchange(get())
 
-    assert statuses(answer) == [200]
-    assert answer.endswith(b"\r\n\r\n")
+    assert statuses(response) == [200]
+    assert response.endswith(b"\r\n\r\n")
 
 
 async def test_the_application_may_ask_to_close() -> None:
     async with connected(sending(head(LENGTH, (b"connection", b"close")), BODY)) as client:
-        answer = await client.exchange(get() * 2)
+        response = await client.exchange(get() * 2)
 
-    assert statuses(answer) == [200]
-    assert answer.count(b"connection: close") == 1
+    assert statuses(response) == [200]
+    assert response.count(b"connection: close") == 1
 
 
 async def test_a_date_of_the_application_is_kept() -> None:
     async with connected(sending(head(LENGTH, (b"date", b"today")), BODY)) as client:
-        answer = await client.exchange(get("/", CLOSE))
+        response = await client.exchange(get("/", CLOSE))
 
-    assert answer.count(b"date: ") == 1
+    assert response.count(b"date: ") == 1

@@ -73,19 +73,19 @@ async def test_a_host_that_is_none_is_rejected(host: str, absolute: bool) -> Non
     request = get(f"http://{host}/") if absolute else get("/", host=host)
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(request)
+        response = await client.exchange(request)
 
-    assert statuses(answer) == [400]
-    assert b"urn:hello-service:problem:bad-request" in answer
+    assert statuses(response) == [400]
+    assert b"urn:hello-service:problem:bad-request" in response
     assert echo.scopes == []
 
 
 @pytest.mark.parametrize("host", GOOD)
 async def test_a_host_is_a_name_or_an_address(host: str) -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(get("/", CLOSE, host=host))
+        response = await client.exchange(get("/", CLOSE, host=host))
 
-    assert statuses(answer) == [200]
+    assert statuses(response) == [200]
 
 
 @pytest.mark.parametrize(
@@ -94,14 +94,14 @@ async def test_a_host_is_a_name_or_an_address(host: str) -> None:
 )
 async def test_there_is_one_host(version: str, hosts: int, status: int) -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(get("/", CLOSE, *["host: here"] * hosts, version=version, host=None))
+        response = await client.exchange(get("/", CLOSE, *["host: here"] * hosts, version=version, host=None))
 
-    assert statuses(answer) == [status]
+    assert statuses(response) == [status]
 
 
 @pytest.mark.parametrize("target", ["/", "http://here/"])
 async def test_a_bad_host_header_is_rejected_beside_an_absolute_target_too(target: str) -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(get(target, host="a..b"))
+        response = await client.exchange(get(target, host="a..b"))
 
-    assert statuses(answer) == [400]
+    assert statuses(response) == [400]

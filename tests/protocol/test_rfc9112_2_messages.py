@@ -12,9 +12,9 @@ CLOSE = "Connection: close"
 async def test_empty_lines_before_a_request_are_ignored(before: bytes) -> None:
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(before + get("/a") + before + get("/b", CLOSE))
+        response = await client.exchange(before + get("/a") + before + get("/b", CLOSE))
 
-    assert statuses(answer) == [200, 200]
+    assert statuses(response) == [200, 200]
     assert [path for _, path, _, _ in echo.requests] == ["/a", "/b"]
 
 
@@ -38,9 +38,9 @@ async def test_empty_lines_before_a_request_are_ignored(before: bytes) -> None:
 async def test_a_line_ends_with_cr_and_lf(sent: bytes) -> None:
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(sent)
+        response = await client.exchange(sent)
 
-    assert statuses(answer) == [400]
+    assert statuses(response) == [400]
     assert echo.requests == []
 
 
@@ -49,9 +49,9 @@ async def test_a_line_ends_with_cr_and_lf(sent: bytes) -> None:
 )
 async def test_what_cannot_become_a_request_is_rejected_at_once(sent: bytes) -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(sent)
+        response = await client.exchange(sent)
 
-    assert statuses(answer) == [400]
+    assert statuses(response) == [400]
 
 
 @pytest.mark.parametrize("after", [b"\r\n", b"\r\n\r\n", b"x", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", b"\0" * 1000])
@@ -69,10 +69,10 @@ async def test_what_follows_the_last_request_is_ignored(request_: bytes, after: 
     """The request itself is executed and gets its response."""
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(request_ + after)
+        response = await client.exchange(request_ + after)
 
-    assert statuses(answer) == [200]
-    assert b"connection: close\r\n" in answer
+    assert statuses(response) == [200]
+    assert b"connection: close\r\n" in response
     assert echo.ended == ["complete"]
 
 
@@ -89,13 +89,13 @@ async def test_a_head_has_65536_bytes_at_most(size: int, where: str) -> None:
         request = get("/", CLOSE, *lines, "Y: " + "a" * (size - len(get("/", CLOSE, *lines, "Y: "))))
     assert len(request) == size
     async with connected(Echo()) as client:
-        answer = await client.exchange(request)
+        response = await client.exchange(request)
 
-    assert statuses(answer) == [200 if size <= 65_536 else 431]
+    assert statuses(response) == [200 if size <= 65_536 else 431]
 
 
 async def test_a_head_that_does_not_end_is_rejected_at_its_limit() -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"a" * 65_536)
+        response = await client.exchange(b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"a" * 65_536)
 
-    assert statuses(answer) == [431]
+    assert statuses(response) == [431]

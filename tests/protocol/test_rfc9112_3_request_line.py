@@ -42,10 +42,10 @@ CLOSE = "Connection: close"
 async def test_a_malformed_request_line_is_rejected(line: str) -> None:
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(f"{line}\r\nHost: here\r\n\r\n".encode("latin-1"))
+        response = await client.exchange(f"{line}\r\nHost: here\r\n\r\n".encode("latin-1"))
 
-    assert statuses(answer) == [400]
-    assert b"application/problem+json" in answer
+    assert statuses(response) == [400]
+    assert b"application/problem+json" in response
     assert echo.scopes == []
 
 
@@ -53,10 +53,10 @@ async def test_a_malformed_request_line_is_rejected(line: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_another_version_is_rejected(version: str, method: str) -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(get("/", method=method, version=version))
+        response = await client.exchange(get("/", method=method, version=version))
 
-    assert statuses(answer) == [505]
-    assert answer.endswith(b"}") is (method == "GET")
+    assert statuses(response) == [505]
+    assert response.endswith(b"}") is (method == "GET")
 
 
 @pytest.mark.parametrize("method", ["get", "Get", "CONNECT", "PROPFIND", "!#$", "GETT", "X" * 500])
@@ -64,9 +64,9 @@ async def test_a_method_is_case_sensitive_and_known(method: str) -> None:
     """CONNECT is only for proxies."""
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(get("here:80" if method == "CONNECT" else "/", method=method))
+        response = await client.exchange(get("here:80" if method == "CONNECT" else "/", method=method))
 
-    assert statuses(answer) == [501]
+    assert statuses(response) == [501]
     assert echo.scopes == []
 
 
@@ -82,9 +82,9 @@ async def test_a_method_is_case_sensitive_and_known(method: str) -> None:
 async def test_an_absolute_target_wins_over_the_host_header(target: str, path: str, query: bytes, host: bytes) -> None:
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(get(target, CLOSE))
+        response = await client.exchange(get(target, CLOSE))
 
-    assert statuses(answer) == [200]
+    assert statuses(response) == [200]
     (scope,) = echo.scopes
     assert (scope["path"], scope["query_string"]) == (path, query)
     assert [value for name, value in scope["headers"] if name == b"host"] == [host]
@@ -95,10 +95,10 @@ async def test_options_of_the_server_is_answered(target: str) -> None:
     """The request is for the server itself and doesn't reach the application."""
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(get(target, method="OPTIONS") * 900 + get("/", CLOSE))
+        response = await client.exchange(get(target, method="OPTIONS") * 900 + get("/", CLOSE))
 
-    assert statuses(answer) == [200] * 901
-    assert b"allow: GET, " in answer
+    assert statuses(response) == [200] * 901
+    assert b"allow: GET, " in response
     assert len(echo.requests) == 1
 
 

@@ -28,9 +28,9 @@ CLOSE = "Connection: close"
 async def test_a_malformed_field_is_rejected(field: str) -> None:
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(get("/", field))
+        response = await client.exchange(get("/", field))
 
-    assert statuses(answer) == [400]
+    assert statuses(response) == [400]
     assert echo.scopes == []
 
 
@@ -75,19 +75,19 @@ async def test_a_field_value_has_no_blanks_around_it() -> None:
 async def test_the_length_of_a_body_is_clear(fields: list[str], status: int) -> None:
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(get("/", *fields, method="POST") + b"4\r\nbody\r\n0\r\n\r\n")
+        response = await client.exchange(get("/", *fields, method="POST") + b"4\r\nbody\r\n0\r\n\r\n")
 
-    assert statuses(answer) == [status]
+    assert statuses(response) == [status]
     assert echo.scopes == []
 
 
 async def test_http_1_0_has_no_transfer_encoding() -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(
+        response = await client.exchange(
             get("/", "Transfer-Encoding: chunked", method="POST", version="1.0") + b"0\r\n\r\n"
         )
 
-    assert statuses(answer) == [400]
+    assert statuses(response) == [400]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ async def test_http_1_0_has_no_transfer_encoding() -> None:
 async def test_what_follows_a_body_is_the_next_request(sent: bytes, body: bytes) -> None:
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(sent + get("/next", CLOSE))
+        response = await client.exchange(sent + get("/next", CLOSE))
 
-    assert statuses(answer) == [200, 200]
+    assert statuses(response) == [200, 200]
     assert [(path, found) for _, path, _, found in echo.requests] == [("/", body), ("/next", b"")]
     assert b"trailer" not in dict(echo.scopes[0]["headers"])
 
@@ -145,7 +145,7 @@ async def test_a_malformed_chunk_is_rejected(chunks: bytes) -> None:
     """The application, which waits for the body, receives a disconnect."""
     echo = Echo()
     async with connected(echo) as client:
-        answer = await client.exchange(chunked(chunks + b"0\r\n\r\n" * 3))
+        response = await client.exchange(chunked(chunks + b"0\r\n\r\n" * 3))
 
-    assert statuses(answer) == [400]
+    assert statuses(response) == [400]
     assert (echo.requests, echo.ended) == ([], ["disconnected"])

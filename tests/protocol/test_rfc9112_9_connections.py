@@ -65,9 +65,9 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
     echo = Echo()
     requests = b"".join([get("/1"), post(b"a"), chunked(b"1\r\nb\r\n0\r\n\r\n"), get("/2"), get("/3", CLOSE)])
     async with connected(echo) as client:
-        answer = await client.exchange(requests)
+        response = await client.exchange(requests)
 
-    assert statuses(answer) == [200] * 5
+    assert statuses(response) == [200] * 5
     assert [(path, body) for _, path, _, body in echo.requests] == [
         ("/1", b""),
         ("/", b"a"),
@@ -79,10 +79,10 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
 
 async def test_a_bad_request_behind_a_good_one_is_rejected_after_its_response() -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(get("/1") + b"nonsense\r\n\r\n" + get("/2"))
+        response = await client.exchange(get("/1") + b"nonsense\r\n\r\n" + get("/2"))
 
-    assert statuses(answer) == [200, 400]
-    assert answer.index(b"GET /1") < answer.index(b" 400 ")
+    assert statuses(response) == [200, 400]
+    assert response.index(b"GET /1") < response.index(b" 400 ")
 
 
 async def test_the_next_request_waits_for_the_response() -> None:
@@ -92,25 +92,25 @@ async def test_the_next_request_waits_for_the_response() -> None:
         await slow.begun.wait()
         assert slow.started == 1
         slow.go.set()
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert statuses(answer) == [200, 200]
+    assert statuses(response) == [200, 200]
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_http_1_0_is_closed_and_1_1_is_kept(version: str) -> None:
     async with connected(Echo()) as client:
-        answer = await client.exchange(get("/", version=version) + get("/", CLOSE))
+        response = await client.exchange(get("/", version=version) + get("/", CLOSE))
 
-    assert statuses(answer) == ([200] if version == "1.0" else [200, 200])
+    assert statuses(response) == ([200] if version == "1.0" else [200, 200])
 
 
 async def test_a_connection_is_kept_for_so_many_requests() -> None:
     async with connected(Echo(), requests=3) as client:
-        answer = await client.exchange(get() * 5)
+        response = await client.exchange(get() * 5)
 
-    assert statuses(answer) == [200] * 3
-    assert answer.count(b"connection: close") == 1
+    assert statuses(response) == [200] * 3
+    assert response.count(b"connection: close") == 1
 
 
 @pytest.mark.parametrize("status", [404, 413])
@@ -121,10 +121,10 @@ async def test_an_early_response_can_be_read(status: int, framed: str) -> None:
     body = b"a" * 10_000_000
     request = post(body) if framed == "counted" else chunked(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
     async with connected(application) as client:
-        answer = await client.exchange(request)
+        response = await client.exchange(request)
 
-    assert statuses(answer) == [status]
-    assert b"connection: close\r\n" in answer
+    assert statuses(response) == [status]
+    assert b"connection: close\r\n" in response
 
 
 async def test_a_client_that_sends_for_ever_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,9 +142,9 @@ async def test_a_client_that_closed_its_side_gets_its_responses(pieces: int, las
     async with connected(Echo()) as client:
         await client.send(get("/a") * pieces + last)
         client.half_close()
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert statuses(answer) == [200] * (pieces + bool(last))
+    assert statuses(response) == [200] * (pieces + bool(last))
 
 
 async def test_a_stream_that_has_begun_is_finished_for_a_client_that_closed_its_side() -> None:
@@ -155,9 +155,9 @@ async def test_a_stream_that_has_begun_is_finished_for_a_client_that_closed_its_
         client.half_close()
         await asyncio.sleep(0.05)  # longer than a response has to start
         slow.go.set()
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert answer.endswith(b"hello\r\n0\r\n\r\n")
+    assert response.endswith(b"hello\r\n0\r\n\r\n")
     assert slow.received == ["http.disconnect"]
 
 
@@ -168,10 +168,10 @@ async def test_a_response_that_does_not_start_is_given_up() -> None:
         await client.send(get())
         await slow.begun.wait()
         client.half_close()
-        answer = await client.rest()
+        response = await client.rest()
         await slow.over.wait()
 
-    assert answer == b""
+    assert response == b""
     assert slow.received == ["http.disconnect"]
 
 
@@ -220,9 +220,9 @@ async def test_a_client_that_closes_before_a_request_is_closed(sent: bytes) -> N
     async with connected(Echo()) as client:
         await client.send(sent)
         client.half_close()
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert statuses(answer) == ([200] if sent.startswith(get()) else [])
+    assert statuses(response) == ([200] if sent.startswith(get()) else [])
 
 
 async def test_pipelining_does_not_read_without_bounds() -> None:
@@ -261,9 +261,9 @@ async def test_a_body_is_not_read_without_bounds() -> None:
         done, _ = await asyncio.wait({sending_}, timeout=0.3)
         assert not done
         go.set()
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert statuses(answer) == [200]
+    assert statuses(response) == [200]
     assert sum(sizes) == len(body)
     assert max(sizes) < 1_000_000
 
@@ -283,9 +283,9 @@ async def test_http_disconnect_comes_as_soon_as_the_response_is_complete() -> No
         await client.send(get())
         await client.until(b"hello")
         await until(lambda: bool(received))
-        answer = await client.exchange(get("/", CLOSE))
+        response = await client.exchange(get("/", CLOSE))
 
-    assert statuses(answer) == [200]
+    assert statuses(response) == [200]
     assert received[0] == {"type": "http.disconnect"}
 
 
@@ -347,9 +347,9 @@ async def test_a_malformed_body_ends_a_response_that_has_begun() -> None:
     async with connected(application) as client:
         await client.send(chunked(b"1\r\na\r\n"))
         begun = await client.until(b"\r\n\r\n")
-        answer = await client.exchange(b"nonsense\r\n")
+        response = await client.exchange(b"nonsense\r\n")
 
-    assert (statuses(begun), answer) == ([200], b"")
+    assert (statuses(begun), response) == ([200], b"")
 
 
 async def test_a_client_that_goes_while_the_end_waits_for_it_disturbs_nobody() -> None:

@@ -46,9 +46,9 @@ async def test_every_hostile_request_has_its_response() -> None:
         for form in REQUESTS:
             async with client_of(app) as client:
                 await client.send(form.sent)
-                answer = await (client.rest() if form.cut else client.until(b"\r\n\r\n"))
+                response = await (client.rest() if form.cut else client.until(b"\r\n\r\n"))
 
-            assert statuses(answer) == [form.status], form.name
+            assert statuses(response) == [form.status], form.name
 
 
 async def test_every_hostile_frame_closes_its_websocket() -> None:
@@ -58,10 +58,10 @@ async def test_every_hostile_frame_closes_its_websocket() -> None:
                 await client.send(handshake())
                 assert statuses(await client.until(b"\r\n\r\n")) == [101]
                 sending = asyncio.create_task(client.send(frames))
-                answer = await client.rest()
+                response = await client.rest()
                 await asyncio.wait({sending})
 
-            assert answer[:1] == b"\x88", name
+            assert response[:1] == b"\x88", name
             assert sending.exception() is None
 
 
@@ -83,18 +83,18 @@ async def test_no_path_takes_a_host_that_is_none(path: bytes, host: bytes) -> No
     request = handshake().replace(b"localhost", host) if upgrade else get(path, b"Host: " + host + b"\r\n")
     with capture_logs() as lines:
         async with service() as app, client_of(app) as client:
-            answer = await client.exchange(request)
+            response = await client.exchange(request)
 
-    assert statuses(answer) == [400]
+    assert statuses(response) == [400]
     assert [line["reason"] for line in lines if line["event"] == "request rejected"] == ["host"]
 
 
 @pytest.mark.parametrize("path", [b"//info", b"///info", b"//api/hello", b"/api//hello", b"//", b"/api/hello//stream"])
 async def test_a_path_with_empty_segments_is_another_path(path: bytes) -> None:
     async with service() as app, client_of(app) as client:
-        answer = await client.exchange(get(path, b"Host: localhost\r\n" + CLOSE))
+        response = await client.exchange(get(path, b"Host: localhost\r\n" + CLOSE))
 
-    assert statuses(answer) == [404]
+    assert statuses(response) == [404]
 
 
 @pytest.mark.parametrize("host", [b"evil.example", b"evil.example:80", b"[::1]:8080"])
@@ -121,7 +121,7 @@ async def test_a_body_that_is_too_large_is_answered_and_read(path: bytes, waits:
         await client.send(get(path, headers + waits, method=b"POST"))
         if not waits:
             await client.send(b"a" * length)
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert statuses(answer) == [413 if path == b"/api/hello" else 404]
-    assert b"connection: close\r\n" in answer
+    assert statuses(response) == [413 if path == b"/api/hello" else 404]
+    assert b"connection: close\r\n" in response

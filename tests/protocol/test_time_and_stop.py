@@ -27,9 +27,9 @@ HANDSHAKE = get(
 @pytest.mark.parametrize("sent", [b"", b"\r\n", get()])
 async def test_an_idle_connection_is_closed_without_a_word(sent: bytes) -> None:
     async with connected(Echo(), keep_alive_seconds=0.05) as client:
-        answer = await client.exchange(sent)
+        response = await client.exchange(sent)
 
-    assert statuses(answer) == ([200] if sent == get() else [])
+    assert statuses(response) == ([200] if sent == get() else [])
 
 
 @pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: here\r\nX"])
@@ -37,9 +37,9 @@ async def test_a_head_that_does_not_come_is_a_408(sent: bytes) -> None:
     """Bytes of an incomplete head don't extend the timeout."""
     connections = Connections(Limits(keep_alive_seconds=0.05))
     async with connected(Echo(), connections) as client:
-        answer = await client.exchange(sent)
+        response = await client.exchange(sent)
 
-    assert statuses(answer) == [408]
+    assert statuses(response) == [408]
     assert connections.rejections.counts == {"head-timeout": 1}
 
 
@@ -48,9 +48,9 @@ async def test_a_body_that_stops_is_a_408(request_: bytes) -> None:
     echo = Echo()
     connections = Connections(Limits(body_seconds=0.05))
     async with connected(echo, connections) as client:
-        answer = await client.exchange(request_)
+        response = await client.exchange(request_)
 
-    assert statuses(answer) == [408]
+    assert statuses(response) == [408]
     assert echo.ended == ["disconnected"]
     assert connections.rejections.counts == {"body-timeout": 1}
 
@@ -62,9 +62,9 @@ async def test_a_body_that_goes_on_is_read_however_long_it_takes() -> None:
         for _ in range(10):
             await asyncio.sleep(0.04)
             await client.send(b"a")
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert statuses(answer) == [200]
+    assert statuses(response) == [200]
 
 
 async def test_an_application_may_take_longer_than_a_body() -> None:
@@ -79,9 +79,9 @@ async def test_an_application_may_take_longer_than_a_body() -> None:
 
     async with connected(application, body_seconds=0.02) as client:
         await client.send(post(b"a" * 3_000_000, "Connection: close"))
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert statuses(answer) == [200]
+    assert statuses(response) == [200]
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -146,10 +146,10 @@ async def test_a_request_on_its_way_is_served_when_the_server_stops() -> None:
     async with connected(echo, connections) as client:
         await until(lambda: bool(connections.open))
         connections.stop(10)
-        answer = await client.exchange(get("/1") + get("/2"))
+        response = await client.exchange(get("/1") + get("/2"))
 
-    assert statuses(answer) == [200]
-    assert b"connection: close\r\n" in answer
+    assert statuses(response) == [200]
+    assert b"connection: close\r\n" in response
     assert [path for _, path, _, _ in echo.requests] == ["/1"]
 
 
@@ -163,11 +163,11 @@ async def test_nothing_is_executed_once_the_grace_is_over(before: bytes) -> None
             await client.until(b"GET /")
         await until(lambda: bool(connections.open))
         connections.stop(0)
-        answer = await client.rest()
+        response = await client.rest()
         await client.send(get("/late"))
         await asyncio.sleep(0.01)
 
-    assert answer == (b" " if before == get() else b"")
+    assert response == (b" " if before == get() else b"")
     assert len(echo.scopes) == (before == get())
 
 
@@ -175,9 +175,9 @@ async def test_a_connection_that_comes_too_late_is_closed() -> None:
     connections, echo = Connections(), Echo()
     connections.closing = connections.closed = True
     async with connected(echo, connections) as client:
-        answer = await client.exchange(get())
+        response = await client.exchange(get())
 
-    assert (answer, echo.scopes) == (b"", [])
+    assert (response, echo.scopes) == (b"", [])
 
 
 async def test_a_request_in_flight_is_finished_when_the_server_stops() -> None:
@@ -196,10 +196,10 @@ async def test_a_request_in_flight_is_finished_when_the_server_stops() -> None:
         connections.stop(0)
         await until(lambda: connections.closed)
         go.set()
-        answer = await client.rest()
+        response = await client.rest()
 
-    assert statuses(answer) == [200]
-    assert b"connection: close\r\n" in answer
+    assert statuses(response) == [200]
+    assert b"connection: close\r\n" in response
 
 
 async def test_connections_can_be_aborted() -> None:
@@ -241,10 +241,10 @@ async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool, monkey
             await client.send(frame(1, b"Ada"))
             assert await client.until(b"Ada") == b"\x81\x03Ada"
             await asyncio.sleep(0.02)
-        answer = await client.until(b"stopping")
+        response = await client.until(b"stopping")
         await until(lambda: bool(ended))
 
-    assert answer[2:4] == struct.pack("!H", 1012)
+    assert response[2:4] == struct.pack("!H", 1012)
     assert ended[0]["code"] == 1012
 
 

@@ -23,15 +23,15 @@ async def client() -> AsyncIterator[_Client]:
 
 @pytest.mark.parametrize("path", ["/api/faults/slow?seconds=-1", "/api/faults/status/299"])
 async def test_a_value_out_of_bounds_is_422(client: _Client, path: str) -> None:
-    answer = await client.get(path)
+    response = await client.get(path)
 
-    assert problem(answer, await answer.get_json(force=True)) == (422, "invalid")
+    assert problem(response, await response.get_json(force=True)) == (422, "invalid")
 
 
 async def test_a_fault_is_an_unhandled_exception(client: _Client) -> None:
-    answer = await client.get("/api/faults/error")
+    response = await client.get("/api/faults/error")
 
-    assert problem(answer, await answer.get_json(force=True)) == (500, "internal-error")
+    assert problem(response, await response.get_json(force=True)) == (500, "internal-error")
 
 
 async def test_a_stream_breaks_off(client: _Client) -> None:
@@ -42,25 +42,25 @@ async def test_a_stream_breaks_off(client: _Client) -> None:
 @pytest.mark.parametrize("code", [400, 404, 418, 503])
 async def test_a_fault_answers_with_the_status_asked_for(client: _Client, code: int) -> None:
     """A developer uses this endpoint to see an error traced."""
-    answer = await client.get(f"/api/faults/status/{code}")
+    response = await client.get(f"/api/faults/status/{code}")
 
-    assert problem(answer, await answer.get_json(force=True))[0] == code
+    assert problem(response, await response.get_json(force=True))[0] == code
 
 
 async def test_a_slow_fault_answers_after_its_time(client: _Client) -> None:
     """Zero is a valid duration."""
-    answer = await client.get("/api/faults/slow?seconds=0")
+    response = await client.get("/api/faults/slow?seconds=0")
 
-    assert await answer.get_json() == {"seconds": 0.0}
+    assert await response.get_json() == {"seconds": 0.0}
 
 
 async def test_a_background_fault_answers_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
     """The response is a 202, and the exception is logged."""
-    answer = await client.get("/api/faults/background?seconds=0")
+    response = await client.get("/api/faults/background?seconds=0")
     app: Quart = client.app
     await asyncio.gather(*app.background_tasks)
 
-    assert answer.status_code == 202
+    assert response.status_code == 202
     assert "this background task always fails" in caplog.text
 
 

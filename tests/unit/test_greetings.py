@@ -32,10 +32,10 @@ async def client() -> AsyncIterator[_Client]:
 )
 async def test_a_name_or_count_that_can_not_be_used_is_422(client: _Client, path: str) -> None:
     """The problem also names the field and the reason."""
-    answer = await client.get(path)
-    document = await answer.get_json(force=True)
+    response = await client.get(path)
+    document = await response.get_json(force=True)
 
-    assert problem(answer, document) == (422, "invalid")
+    assert problem(response, document) == (422, "invalid")
     (flaw,) = document["errors"]
     assert flaw["field"] in {"name", "count"}
     assert flaw["reason"]
@@ -43,9 +43,9 @@ async def test_a_name_or_count_that_can_not_be_used_is_422(client: _Client, path
 
 @pytest.mark.parametrize("name", [1, "", "\0", "\ud800", "x" * 201])
 async def test_a_posted_name_that_can_not_be_used_is_422(client: _Client, name: object) -> None:
-    answer = await client.post("/api/hello", json={"name": name})
+    response = await client.post("/api/hello", json={"name": name})
 
-    assert problem(answer, await answer.get_json(force=True)) == (422, "invalid")
+    assert problem(response, await response.get_json(force=True)) == (422, "invalid")
 
 
 @pytest.mark.parametrize(
@@ -60,22 +60,22 @@ async def test_a_posted_name_that_can_not_be_used_is_422(client: _Client, name: 
 )
 async def test_a_greeting(client: _Client, path: str, message: str) -> None:
     """The name is in the query or in the path."""
-    answer = await client.get(path)
+    response = await client.get(path)
 
-    assert (answer.status_code, await answer.get_json()) == (200, {"message": message})
+    assert (response.status_code, await response.get_json()) == (200, {"message": message})
 
 
 async def test_a_posted_greeting(client: _Client) -> None:
-    answer = await client.post("/api/hello", json={"name": "Ada"})
+    response = await client.post("/api/hello", json={"name": "Ada"})
 
-    assert (answer.status_code, await answer.get_json()) == (200, {"message": "Hello, Ada!"})
+    assert (response.status_code, await response.get_json()) == (200, {"message": "Hello, Ada!"})
 
 
 async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
-    answer = await client.get("/api/hello/stream?count=2")
+    response = await client.get("/api/hello/stream?count=2")
 
-    assert answer.content_type == "text/event-stream"
-    assert await answer.get_data(as_text=True) == (
+    assert response.content_type == "text/event-stream"
+    assert await response.get_data(as_text=True) == (
         'data: {"message":"Hello, World 1!"}\n\ndata: {"message":"Hello, World 2!"}\n\n'
     )
 

@@ -33,7 +33,7 @@ class Exchange:
         await self.lifecycle(self.scope, receive, send)
 
 
-async def answer(_scope: Scope, _receive: Receive, send: Send) -> None:
+async def response(_scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
@@ -59,7 +59,7 @@ async def cancelled(exchange: Exchange) -> str:
 
 
 async def test_a_response_keeps_the_connection_while_the_process_serves() -> None:
-    exchange = Exchange(answer)
+    exchange = Exchange(response)
     await exchange.run()
 
     assert exchange.sent[0]["headers"] == []
@@ -69,7 +69,7 @@ async def test_a_response_keeps_the_connection_while_the_process_serves() -> Non
 @pytest.mark.parametrize(("version", "headers"), [("1.1", [(b"connection", b"close")]), ("2", [])])
 async def test_a_stopping_process_asks_clients_to_close(version: str, headers: list[tuple[bytes, bytes]]) -> None:
     """HTTP/2 closes connections in its own way; RFC 9113, section 8.2.2, forbids the header."""
-    exchange = Exchange(answer, http_version=version)
+    exchange = Exchange(response, http_version=version)
     exchange.lifecycle.stopping = True
     await exchange.run()
 

@@ -95,11 +95,11 @@ class _Datadog(BaseHTTPRequestHandler):
             kind.append({**body, "id": len(kind)})
         if self.command == "PUT":
             kind[int(self.path.rpartition("/")[2])].update(body)
-        answer = json.dumps(self.monitors if "monitor" in self.path else {"dashboards": self.dashboards}).encode()
+        response = json.dumps(self.monitors if "monitor" in self.path else {"dashboards": self.dashboards}).encode()
         self.send_response(200)
-        self.send_header("Content-Length", str(len(answer)))
+        self.send_header("Content-Length", str(len(response)))
         self.end_headers()
-        self.wfile.write(answer)
+        self.wfile.write(response)
 
     do_GET = do_POST = do_PUT = _respond  # noqa: N815 - the names that http.server calls
 

@@ -12,8 +12,8 @@ from hello_service.settings import Settings
 @pytest.mark.parametrize("count", [0, 21])
 async def test_a_count_out_of_bounds_is_422(count: int) -> None:
     async for client in serving(Settings()):
-        answer = await client.get(f"/api/relay?count={count}")
-        assert problem(answer, await answer.get_json(force=True)) == (422, "invalid")
+        response = await client.get(f"/api/relay?count={count}")
+        assert problem(response, await response.get_json(force=True)) == (422, "invalid")
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, 
     """Each failure of the upstream has its own status."""
     async with fake_upstream() as fake:
         async for client in serving(Settings(upstream_url=fake.url + path, upstream_timeout_seconds=0.2)):
-            answer = await client.get("/api/relay?count=2")
-            assert problem(answer, await answer.get_json(force=True)) == expected
+            response = await client.get("/api/relay?count=2")
+            assert problem(response, await response.get_json(force=True)) == expected
 
 
 async def test_a_saturated_relay_says_when_to_come_back() -> None:
@@ -35,9 +35,9 @@ async def test_a_saturated_relay_says_when_to_come_back() -> None:
             upstream_url=f"{fake.url}/hang", upstream_timeout_seconds=5, upstream_connections=1, upstream_waiting=0
         )
         async for client in serving(settings):
-            answer = await client.get("/api/relay?count=2")
-            assert problem(answer, await answer.get_json(force=True)) == (503, "upstream-saturated")
-            assert answer.headers["Retry-After"] == "5"
+            response = await client.get("/api/relay?count=2")
+            assert problem(response, await response.get_json(force=True)) == (503, "upstream-saturated")
+            assert response.headers["Retry-After"] == "5"
 
 
 async def test_a_relay_passes_answers_on_and_masks_credentials() -> None:
@@ -57,5 +57,5 @@ async def test_a_response_of_exactly_the_largest_size_is_relayed(limit: int, sta
     async with fake_upstream() as fake:
         settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)  # it has 14 bytes
         async for client in serving(settings):
-            answer = await client.get("/api/relay?count=1")
-            assert answer.status_code == status
+            response = await client.get("/api/relay?count=1")
+            assert response.status_code == status
