@@ -16,19 +16,18 @@ from typing import Any
 
 import aiohttp
 from rich.console import Console
-from rich.text import Text
 
 from hello_service.doctor.case import agent_address
 from hello_service.localview import page, processes, terminal
+from hello_service.localview.feed import Feed
 from hello_service.localview.performance import Performance
 from hello_service.localview.processes import LOOPBACK, StartError
-from hello_service.localview.spans import Trace, read
-from hello_service.localview.store import Store
+from hello_service.localview.spans import read
+from hello_service.localview.store import Store, trace_key
 from hello_service.localview.text import visible
 from hello_service.settings import mask_credentials
 
 POLL_SECONDS = 0.2
-SETTLE_SECONDS = 0.6  # a trace is drawn in the terminal when nothing more of it has come for so long
 
 # What is right on a person's own machine. The environment wins here, too.
 DEFAULTS = {
@@ -55,6 +54,7 @@ class Options:
         agent_port: None: no embedded agent, so no traces.
         view_port: None: no page.
         allowed_hosts: names in the Host header that the embedded agent accepts beside this machine's own.
+        tree: which traces the terminal shows, one of `feed.TREES`.
     """
 
     host: str
@@ -64,6 +64,7 @@ class Options:
     traces: int = 1000
     open_browser: bool = False
     allowed_hosts: Sequence[str] = ()
+    tree: str = "all"
 
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
@@ -83,11 +84,10 @@ class Development:
         self.environ = {**DEFAULTS, **environ, "LOG_FORMAT": "json"}
         self.environ |= {"HOST": options.host, "PORT": str(options.port)}
         self.listen = LOOPBACK if options.port is not None else options.host
-        self.on = on
-        self.view = page.View(Store(options.traces), Performance(monotonic()))
-        self.page_url: str | None = None
+        self.feed = Feed(on, options.tree if options.agent_port is not None else "off")
+        program = "dev" if options.port is not None else "view"
+        self.view = page.View(Store(options.traces), Performance(monotonic()), program=program)
         self.stop = asyncio.Event()
-        self._open: dict[int, tuple[float, Trace]] = {}  # traces that are not drawn yet, and when something came last
 
     async def run(self) -> int:
         """Start everything, wait for Ctrl-C or for the service to end by itself, end everything."""
@@ -114,19 +114,19 @@ class Development:
             if self.options.port is not None:
                 service, url = await stack.enter_async_context(processes.service(self.environ, self._hear))
                 self.view.service_url = url
-                self._say(f"Service: {url}", "bold")
+                self.feed.say(f"Service: {url}", "bold")
             if agent is None:
                 address = agent_address(self.environ)
-                self._say(f"Traces go to {address.shown}{_named(address.variables)}.")
+                self.feed.say(f"Traces go to {address.shown}{_named(address.variables)}.")
             else:
                 await agent.ready()
                 others = " (other services may send to it too)" if service else ""
-                self._say(f"Trace agent: {agent.url}{others}")
-            if self.page_url:
-                self._say(f"View traces: {self.page_url}", "bold")
-            self._say("Press Ctrl-C to stop.\n")
-            if self.page_url and self.options.open_browser:
-                await asyncio.to_thread(webbrowser.open, self.page_url)
+                self.feed.say(f"Trace agent: {agent.url}{others}")
+            if self.feed.page_url:
+                self.feed.say(f"View traces: {self.feed.page_url}", "bold")
+            self.feed.say("Press Ctrl-C to stop.\n")
+            if self.feed.page_url and self.options.open_browser:
+                await asyncio.to_thread(webbrowser.open, self.feed.page_url)
             return await self._end_of(service, agent.process if agent else None)
 
     async def _receive(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
@@ -134,8 +134,8 @@ class Development:
         processes.listen(self.listen, agent_port, "--agent-port").close()
         if self.options.view_port is not None:
             listener = processes.listen(self.listen, self.options.view_port, "--view-port")
-            self.page_url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
-            self.environ["LOCAL_VIEW_URL"] = self.page_url
+            self.feed.page_url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+            self.environ["LOCAL_VIEW_URL"] = self.feed.page_url
             await stack.enter_async_context(page.serving(self.view, listener))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         process, url = await stack.enter_async_context(
@@ -143,8 +143,10 @@ class Development:
         )
         for name in AGENT_VARIABLES if self.options.port is not None else ():
             if value := self.environ.pop(name, ""):
-                self._say(f"{name}={mask_credentials(value)} is set aside: --no-embedded-agent sends there.", "yellow")
-        self.environ["DD_TRACE_AGENT_URL"] = url
+                self.feed.say(
+                    f"{name}={mask_credentials(value)} is set aside: --no-embedded-agent sends there.", "yellow"
+                )
+        self.environ["DD_TRACE_AGENT_URL"] = self.view.agent_url = url
         await stack.enter_async_context(self._following(session, url))
         return _Agent(session, process, url)
 
@@ -155,27 +157,25 @@ class Development:
         try:
             await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                self._say("The embedded trace agent has ended: no more traces are shown.", "yellow")
+                self.feed.say("The embedded trace agent has ended: no more traces are shown.", "yellow")
             if service is None:
                 return 1
             await ended
         finally:
             ended.cancel()
             lost.cancel()
-        self._say(f"The service has ended by itself, exit code {service.returncode}.", "yellow")
+        self.feed.say(f"The service has ended by itself, exit code {service.returncode}.", "yellow")
         return 1 if service.returncode else 0
-
-    def _say(self, text: str, style: str = "") -> None:
-        self.on.print(Text(text, style), soft_wrap=True)
 
     def _hear(self, line: str) -> None:
         """Show what the service says, but for its lines of requests: their traces are shown."""
         entry = _entry(line)
         self.view.store.add_line(entry or {"event": line})
         if not entry:
-            self._say(visible(line))
+            self.feed.say(visible(line))
         elif entry.get("level") in {"warning", "error", "critical"}:
-            self._say(visible(f"{entry['level']}: {entry.get('event')}", one_line=True), "yellow")
+            key = trace_key(str(entry.get("dd.trace_id", "")))
+            self.feed.warn(f"{entry['level']}: {entry.get('event')}", key, monotonic())
 
     @asynccontextmanager
     async def _following(self, session: aiohttp.ClientSession, agent_url: str) -> AsyncIterator[None]:
@@ -191,7 +191,7 @@ class Development:
         async def follow() -> None:
             while True:
                 await take()
-                self._draw(monotonic() - SETTLE_SECONDS)
+                self.feed.flush(monotonic())
                 await asyncio.sleep(POLL_SECONDS)
 
         following = asyncio.create_task(follow())
@@ -201,19 +201,12 @@ class Development:
             following.cancel()
             await asyncio.wait({following})
             await take()
-            self._draw(monotonic())
+            self.feed.flush(monotonic(), end=True)
 
     def _take(self, chunks: Any) -> None:
         spans, now = read(chunks), monotonic()
         self.view.performance.add(spans, now)
-        for trace in self.view.store.add(spans):
-            self._open[trace.key] = (now, trace)
-
-    def _draw(self, before: float) -> None:
-        """Draw each trace of which nothing more has come since `before`."""
-        done = [key for key, (last, _) in self._open.items() if last <= before]
-        for trace in sorted((self._open.pop(key)[1] for key in done), key=lambda trace: trace.start):
-            terminal.draw(trace, self.on, self.page_url)
+        self.feed.add(self.view.store.add(spans), now)
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,8 @@ class View:
     store: Store
     performance: Performance
     service_url: str | None = None
+    agent_url: str | None = None
+    program: str = "dev"
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
