@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from importlib import import_module
 from time import monotonic
+from typing import Any
 
 import structlog
-from quart import Quart
+from quart import Blueprint, Quart
 from quart_schema import Info, QuartSchema
 
 from hello_service import contract
 from hello_service.api.faults import faults
 from hello_service.api.greetings import greeting
 from hello_service.api.info import ecs_task, info
-from hello_service.api.openapi import Described
+from hello_service.api.openapi import ProblemOpenAPIProvider
 from hello_service.api.pages import pages
 from hello_service.api.probes import probes
 from hello_service.api.relay import relay
-from hello_service.clients.upstream import Upstream
+from hello_service.api.services import Services
+from hello_service.clients.upstream import Limits, Upstream
 from hello_service.middleware.in_flight import Lifecycle
 from hello_service.middleware.security_headers import SecurityHeaders
 from hello_service.middleware.websocket_bound import bound_websockets
@@ -31,11 +34,19 @@ BARE_START = (
     "connections and WebSocket messages, and malformed requests are not rejected."
 )
 
+# The endpoints of this service. Those of `faults` are served only where the operator wants them.
+ENDPOINTS = (
+    greeting,
+    relay,
+)
+
 
 def create_app(
     settings: Settings | None = None,
     environ: Mapping[str, str] | None = None,
     broken: Mapping[str, Sequence[str]] | None = None,
+    *,
+    endpoints: Sequence[Blueprint] | None = None,
 ) -> Quart:
     """Return a fresh app, traced when this process was started under ddtrace-run.
 
@@ -45,6 +56,7 @@ def create_app(
         environ: None: the process's own.
         broken: what `contract.check()` returned, so that the parts it names are left out. None: checked here where
             `settings` is None, too, else nothing is left out.
+        endpoints: None: `ENDPOINTS`, and `faults` where the settings say so.
 
     Raises:
         SettingsError: when a variable of `environ` is not usable.
@@ -62,33 +74,48 @@ def create_app(
         bound_websockets(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
-    app.extensions.update(
-        settings=settings,
-        lifecycle=Lifecycle(app, tracing.trace_id),
-        tracing_status=lambda: {
-            **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
-            **trace_loss.current.status(),
-        },
-    )
+    lifecycle = Lifecycle(app, tracing.trace_id)
+    app.extensions.update(settings=settings, lifecycle=lifecycle)
     SecurityHeaders(app)
     QuartSchema(
         app,
         info=Info("hello_service", settings.dd_version or "unset"),
-        openapi_provider_class=Described,
+        openapi_provider_class=ProblemOpenAPIProvider,
         swagger_ui_path=None,
         redoc_ui_path=None,
         scalar_ui_path=None,
     )
 
-    for blueprint in (pages, greeting, relay, probes, info, *([faults] if settings.faults else [])):
+    if endpoints is None:
+        endpoints = (*ENDPOINTS, faults) if settings.faults else ENDPOINTS
+    for blueprint in (pages, *endpoints, probes, info):
         app.register_blueprint(blueprint)
 
     answer_problems(app, tracing.trace_id)
 
+    limits = Limits(
+        timeout_seconds=settings.upstream_timeout_seconds,
+        connections=settings.upstream_connections,
+        waiting=settings.upstream_waiting,
+        body_bytes=settings.upstream_body_bytes,
+    )
+
     @app.while_serving
     async def held_open() -> AsyncGenerator[None, None]:
-        async with Upstream(settings, tracing.name_client_span) as upstream:
-            app.extensions.update(upstream=upstream, ecs=await ecs_task(environ), started=monotonic())
+        async with (
+            Upstream(limits, on_request=tracing.name_client_span) as upstream,
+        ):
+            app.extensions["services"] = Services(
+                settings=settings,
+                lifecycle=lifecycle,
+                upstream=upstream,
+                tracing_status=lambda: {
+                    **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
+                    **trace_loss.current.status(),
+                },
+                ecs=await ecs_task(environ),
+                started=monotonic(),
+            )
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
             warnings = [" ".join(sentences) for sentences in broken.values()]
@@ -98,7 +125,10 @@ def create_app(
 
     logs.log_requests(app, settings.probe_paths, tracing.log_ids)
     if settings.dd_trace_enabled and tracing.active():
-        tracing.trace(app, settings.probe_paths, settings.dd_service)
+        middleware: Any = None
+        if "fast_span" not in broken:
+            middleware = import_module("hello_service.observability.fast_span").FastSpan  # not importable where broken
+        tracing.trace(app, settings.probe_paths, settings.dd_service, middleware)
         if "trace loss" not in broken:
             trace_loss.watch()
     return app

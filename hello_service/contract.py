@@ -36,6 +36,40 @@ _QUART_0_22_QUEUE = Name("quart.asgi:ASGIWebsocketConnection.__init__", ("self",
 
 # By the part of this package that relies on them.
 NAMES: Mapping[str, Sequence[Name]] = {
+    "tracing": (
+        Name("ddtrace:config.asgi.copy"),
+        Name("ddtrace:config._is_user_provided_service"),
+        Name("ddtrace:config._http_server.is_error_code", ("status_code",)),
+        Name("ddtrace.contrib.internal.trace_utils:_copy_trace_level_tags", ("target_span", "parent")),
+        Name("ddtrace.contrib.internal.trace_utils:set_http_meta", ("span", "integration_config")),
+        Name("ddtrace.internal.core.event_hub:dispatch"),
+        Name("ddtrace.internal.core.event_hub:has_listeners"),
+        Name("ddtrace.internal._exceptions:BlockingException"),
+        Name("ddtrace.internal._exceptions:find_exception", ("exc", "exception_type")),
+        Name("ddtrace.internal.endpoints:endpoint_collection.add_endpoint", ("method", "path")),
+        Name("ddtrace.internal.utils:get_blocked"),
+        Name("ddtrace.trace:Context._reactivate"),
+        Name("ddtrace.trace:tracer._span_aggregator.dd_processors"),
+    ),
+    "fast_span": (
+        Name("ddtrace:config._inferred_proxy_services_enabled"),
+        Name("ddtrace:config._client_ip_header"),
+        Name("ddtrace:config._http_server.is_error_code", ("status_code",)),
+        Name("ddtrace.contrib.asgi:TraceMiddleware.default_ports"),
+        Name("ddtrace.contrib.internal.asgi.utils:bytes_to_str", ("str_or_bytes",)),
+        Name("ddtrace.contrib.internal.asgi.utils:extract_headers", ("scope",)),
+        Name("ddtrace.contrib.internal.trace_utils:activate_distributed_headers", ("tracer", "int_config")),
+        Name("ddtrace.contrib.internal.trace_utils:int_service", ("pin", "int_config")),
+        Name("ddtrace.contrib.internal.trace_utils:set_http_meta", ("span", "integration_config")),
+        Name("ddtrace.contrib.internal.trace_utils:set_service_and_source", ("span", "service", "int_config")),
+        Name("ddtrace.internal.core.event_hub:has_listeners"),
+        Name("ddtrace.internal.schema:schematize_url_operation"),
+        Name("ddtrace.internal.schema.span_attribute_schema:SpanDirection.INBOUND"),
+    ),
+    "clients": (
+        Name("aiohttp:TCPConnector._get", ("self", "key", "traces")),
+        Name("aiohttp:TCPConnector.connect", uses=("_get",)),
+    ),
     "server": (
         Name("hypercorn.asyncio:serve", ("app", "config")),
         Name("hypercorn.asyncio.run:worker_serve", uses=("create_sockets", "insecure_sockets")),
@@ -87,6 +121,9 @@ NAMES: Mapping[str, Sequence[Name]] = {
 
 # What is done without a part, and what to do about it.
 WITHOUT: Mapping[str, str] = {
+    "tracing": "The service may run untraced: install the ddtrace of requirements/run.txt.",
+    "fast_span": "ddtrace's own middleware makes the span of a request, for more CPU.",
+    "clients": "Calls on stale connections may fail or be repeated; pin aiohttp to the release of requirements/run.txt.",
     "server": "The service would not listen where HOST and PORT name, so it does not start. Install hypercorn 0.18.",
     "trace loss": "Lost traces are not counted at /info. Install the locked version of ddtrace.",
     "WebSocket bound": (

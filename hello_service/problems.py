@@ -1,12 +1,17 @@
 """The error tree and its answers: application/problem+json (RFC 9457). A leaf: it imports nothing of this package.
 
     Problem
-    ├── Invalid             422  a value has the wrong type, length or range
-    ├── UpstreamFailed      502  the upstream refused, broke off or answered nonsense
-    ├── UpstreamSaturated   503  no outbound connection became free in time
-    └── UpstreamLate        504  the upstream did not answer in time
+    ├── Invalid                     422  a value has the wrong type, length or range
+    ├── UpstreamFailed              502  one of these kinds:
+    │   ├── UpstreamConnectError         no connection was made, so nothing was sent
+    │   ├── UpstreamReadError            the connection broke before the response was complete
+    │   ├── UpstreamProtocolError        the response is not valid HTTP or JSON, or is compressed
+    │   ├── UpstreamTooLarge             the response is larger than the limit
+    │   └── UpstreamBadStatus            a redirect or a 5xx
+    ├── UpstreamSaturated           503  no outbound connection became free in time; nothing was sent
+    └── UpstreamTimeout             504  the response was not complete in time
 
-Callers get a stable code and a sentence; what caused it goes to the log and the span by exception chaining.
+Clients get a stable code and a sentence; what caused it goes to the log and the span by exception chaining.
 """
 
 from __future__ import annotations
@@ -49,8 +54,30 @@ class Invalid(Problem):
 
 
 class UpstreamFailed(Problem):
+    """A call to an upstream failed. Its kinds are for the caller of `Upstream`; to clients of this service they are one."""
+
     status = 502
     code = "upstream-failed"
+
+
+class UpstreamConnectError(UpstreamFailed): ...
+
+
+class UpstreamReadError(UpstreamFailed): ...
+
+
+class UpstreamProtocolError(UpstreamFailed): ...
+
+
+class UpstreamTooLarge(UpstreamFailed): ...
+
+
+class UpstreamBadStatus(UpstreamFailed):
+    """The upstream responded with `upstream_status`, an HTTP status."""
+
+    def __init__(self, upstream_status: int) -> None:
+        super().__init__(f"The upstream responded with status {upstream_status}.")
+        self.upstream_status = upstream_status
 
 
 class UpstreamSaturated(Problem):
@@ -63,14 +90,14 @@ class UpstreamSaturated(Problem):
         self.headers = {"Retry-After": str(retry_after_seconds)}
 
 
-class UpstreamLate(Problem):
+class UpstreamTimeout(Problem):
     status = 504
     code = "upstream-late"
     stack = False  # it is the same each time, and slow upstreams make floods of it
 
 
 # What Quart raises by itself, by status: code and sentence.
-ROUTINE: Mapping[int, tuple[str, str]] = {
+HTTP_ERRORS: Mapping[int, tuple[str, str]] = {
     400: ("bad-request", "The request could not be understood."),
     404: ("not-found", "Nothing is served under this path."),
     405: ("method-not-allowed", "This path does not serve this method; see the Allow header."),
@@ -132,23 +159,23 @@ def answer_problems(app: Quart, trace_id: TraceId) -> None:
 
     async def rejected(error: RequestSchemaValidationError) -> Response:
         if request.method == "POST" and not request.is_json:
-            return await routine(UnsupportedMediaType())
+            return await http_error(UnsupportedMediaType())
         return await ours(
             Invalid(
                 "The request has values that can't be used.", _flaws(cast("ValidationError", error.validation_error))
             )
         )
 
-    async def routine(error: HTTPException) -> Response:
+    async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        code, detail = ROUTINE.get(status, (error.name.lower().replace(" ", "-"), error.description or error.name))
+        code, detail = HTTP_ERRORS.get(status, (error.name.lower().replace(" ", "-"), error.description or error.name))
         headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
         return respond(status, code, detail.rstrip(".") + ".", (), headers)
 
     app.request_class = _Request
     app.register_error_handler(Problem, ours)
     app.register_error_handler(RequestSchemaValidationError, rejected)
-    app.register_error_handler(HTTPException, routine)
+    app.register_error_handler(HTTPException, http_error)
 
 
 def _flaws(error: ValidationError) -> list[Mapping[str, str]]:

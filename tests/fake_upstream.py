@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -44,6 +45,7 @@ ANSWERS = {
     "/reset": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
     "/nothing": b"",
 }
+CONTENT_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 CLOSING = {"/garbage", "/cut", "/reset", "/nothing"}
 
 
@@ -64,9 +66,11 @@ class FakeUpstream:
         url: where it listens.
         paths: the path of each request that arrived.
         heads: and its whole head.
+        bodies: and its body.
         dropped: the paths of those among them whose kept connection was closed in place of an answer.
         open: how many connections are open; `most` at once.
         sent: bytes of the bodies of `/big`.
+        bytes: of the bodies of `/whole` and `/chunked`.
         seconds: how long `/slow` takes, and `/drip` for each byte.
         behaviour: a path of those in `ANSWERS`, which decides in place of the one asked for.
         location: where `/elsewhere` redirects to.
@@ -75,10 +79,12 @@ class FakeUpstream:
     url: str = ""
     paths: list[str] = field(default_factory=list)
     heads: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     open: int = 0
     most: int = 0
     sent: int = 0
+    bytes: int = 0
     seconds: float = 0.05
     behaviour: str = ""
     location: str = ""
@@ -103,6 +109,8 @@ class FakeUpstream:
                 path = head.split(b" ")[1].decode().partition("?")[0]
                 self.paths.append(path)
                 self.heads.append(head.decode())
+                length = CONTENT_LENGTH.search(head)
+                self.bodies.append(await reader.readexactly(int(length[1])) if length else b"")
                 path = self.behaviour or path
                 if before.startswith("/once"):
                     self.dropped.append(path)
@@ -144,6 +152,11 @@ class FakeUpstream:
                 writer.write(b"x" * 65536)
                 await writer.drain()
                 self.sent += 65536
+        elif path == "/whole":
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % self.bytes + b"x" * self.bytes)
+        elif path == "/chunked":
+            chunk = b"%x\r\n" % self.bytes + b"x" * self.bytes
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunk + b"\r\n0\r\n\r\n")
         elif path == "/elsewhere":
             writer.write(f"HTTP/1.1 302 Found\r\nlocation: {self.location}\r\ncontent-length: 0\r\n\r\n".encode())
         else:

@@ -24,6 +24,7 @@ Span = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SERVE = [str(BIN / "hello-service"), "serve"]
+MACHINE = [sys.executable, str(ROOT / "tests" / "machine.py")]  # the same with the endpoints of routes.py
 RUNNING = re.compile(r"[Rr]unning on (http://\S+?)[ \"]")
 CHECKS = (
     "trace_count_header,meta_tracer_version_header,trace_content_length,trace_stall,trace_peer_service,"
@@ -119,11 +120,11 @@ def serving(running: Running, count: int) -> None:
 
 
 @contextmanager
-def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Running]:
-    """Start `command` with exactly `environment`; it is killed with the block if it still runs."""
+def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> Iterator[Running]:
+    """Start `command` in the folder `cwd` with exactly `environment`; it is killed with the block if it still runs."""
     process = subprocess.Popen(
         list(command),
-        cwd=ROOT,
+        cwd=cwd,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -147,7 +148,7 @@ def started(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[
 
 @contextmanager
 def service(
-    agent_url: str, extra: Mapping[str, str] | None = None, command: Sequence[str] = SERVE
+    agent_url: str, extra: Mapping[str, str] | None = None, command: Sequence[str] = MACHINE
 ) -> Iterator[Running]:
     """Run the service on a free port with its spans going to `agent_url`, and wait until it listens."""
     settings = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent_url}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
-from developing import Dev
+from browser import chromium
+from developing import Dev, developing
 from playwright.sync_api import Browser, Page
-from running import Running
+from running import Running, free_port, service
 from tracing_data import wire
 
 from hello_service.localview.spans import Span
@@ -30,10 +33,22 @@ class Scene:
         chunks: dict[int, list[dict[str, object]]] = {}
         for each in spans:
             chunks.setdefault(each.trace_id, []).append(wire(each))
-        answer = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
-        assert answer.status_code == 200, answer.text
+        response = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
+        assert response.status_code == 200, response.text
 
 
-def trace_id(answer: httpx.Response) -> str:
+@contextmanager
+def staged() -> Iterator[Scene]:
+    """Run `dev`, a service that it calls, and a browser."""
+    agent_port = free_port()
+    with (
+        service(f"http://127.0.0.1:{agent_port}", {"DD_SERVICE": "greeter", "DD_ENV": "dev"}) as greeter,
+        developing("--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}) as dev,
+        chromium() as browser,
+    ):
+        yield Scene(dev, greeter, browser)
+
+
+def trace_id(response: httpx.Response) -> str:
     """Return the trace id of a response."""
-    return answer.headers["traceresponse"].split("-")[1]
+    return response.headers["traceresponse"].split("-")[1]

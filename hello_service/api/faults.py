@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Literal
 
 from pydantic import BaseModel, Field
 from quart import Blueprint, Response, current_app
-from quart_schema import validate_querystring
+from quart_schema import document_response, validate_querystring
 from werkzeug.exceptions import default_exceptions
 
-from hello_service.problems import Invalid
+from hello_service.api.openapi import TEXT, example, problems, response
+from hello_service.problems import Invalid, Problem
 
 faults = Blueprint("faults", __name__, url_prefix="/api/faults")
 
@@ -19,17 +21,28 @@ class Fault(RuntimeError):  # noqa: N818 - the word that a person looks for on t
     """The exception that these endpoints raise."""
 
 
-class HowLong(BaseModel):
+class SecondsQuery(BaseModel):
     seconds: float = Field(1.0, ge=0, le=600)
 
 
+class Slept(BaseModel):
+    seconds: float
+
+
+class Accepted(BaseModel):
+    status: Literal["accepted"]
+
+
 @faults.get("/error")
+@problems(Problem)
 async def fail() -> str:
     """Raise an exception that nothing handles: 500."""
     raise Fault("this endpoint always fails")
 
 
 @faults.get("/status/<int:code>")
+@example(code=503)
+@problems(Problem)
 async def answer_status(code: int) -> str:
     """Answer with an error status: 400, 404, 503 and so on."""
     if code not in default_exceptions:
@@ -38,14 +51,17 @@ async def answer_status(code: int) -> str:
 
 
 @faults.get("/slow")
-@validate_querystring(HowLong)
-async def wait(query_args: HowLong) -> dict[str, float]:
+@example(seconds=1)
+@document_response(Slept)
+@validate_querystring(SecondsQuery)
+async def wait(query_args: SecondsQuery) -> dict[str, float]:
     """Answer after `seconds`."""
     await asyncio.sleep(query_args.seconds)
     return {"seconds": query_args.seconds}
 
 
 @faults.get("/stream")
+@response({"text/plain": TEXT})
 async def break_stream() -> Response:
     """Break off in the middle of a response."""
 
@@ -57,8 +73,10 @@ async def break_stream() -> Response:
 
 
 @faults.get("/background")
-@validate_querystring(HowLong)
-async def fail_later(query_args: HowLong) -> tuple[dict[str, str], int]:
+@example(seconds=1)
+@document_response(Accepted, 202)
+@validate_querystring(SecondsQuery)
+async def fail_later(query_args: SecondsQuery) -> tuple[dict[str, str], int]:
     """Answer 202 at once, and fail after `seconds`, when the response is gone."""
 
     async def work() -> None:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from quart import Blueprint, Response, stream_with_context, websocket
 from quart_schema import validate_querystring, validate_request, validate_response
 
+from hello_service.api.openapi import example, problems, response
 from hello_service.problems import Invalid
 
 greeting = Blueprint("greeting", __name__, url_prefix="/api/hello")
@@ -42,15 +43,15 @@ def check_text(message: object) -> str:
 Name = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"minLength": 1, "maxLength": NAME_LENGTH})]
 
 
-class Whom(BaseModel):
+class GreetingQuery(BaseModel):
     name: Name = "World"
 
 
-class Someone(BaseModel):
+class GreetingRequest(BaseModel):
     name: Name
 
 
-class HowMany(BaseModel):
+class CountQuery(BaseModel):
     count: int = Field(3, ge=1, le=20)
 
 
@@ -63,22 +64,25 @@ def greet(name: str) -> Greeting:
 
 
 @greeting.get("")
-@validate_querystring(Whom)
+@example(name="Ada")
+@validate_querystring(GreetingQuery)
 @validate_response(Greeting)
-async def hello(query_args: Whom) -> Greeting:
+async def hello(query_args: GreetingQuery) -> Greeting:
     """Greet the name in the query, or the World."""
     return greet(query_args.name)
 
 
 @greeting.post("")
-@validate_request(Someone)
+@validate_request(GreetingRequest)
 @validate_response(Greeting)
-async def hello_posted(data: Someone) -> Greeting:
+async def hello_posted(data: GreetingRequest) -> Greeting:
     """Greet the name in the body."""
     return greet(data.name)
 
 
 @greeting.get("/<name>")
+@example(name="Ada")
+@problems(Invalid)
 @validate_response(Greeting)
 async def hello_named(name: str) -> Greeting:
     """Greet the name in the path."""
@@ -89,8 +93,10 @@ async def hello_named(name: str) -> Greeting:
 
 
 @greeting.get("/stream")
-@validate_querystring(HowMany)
-async def hello_stream(query_args: HowMany) -> Response:
+@example(count=3)
+@response({"text/event-stream": {"description": "events whose data is a greeting"}})
+@validate_querystring(CountQuery)
+async def hello_stream(query_args: CountQuery) -> Response:
     """Send `count` greetings as server-sent events, a tenth of a second apart."""
 
     @stream_with_context

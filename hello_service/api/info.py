@@ -13,9 +13,10 @@ from time import monotonic
 from typing import Any
 from urllib.request import ProxyHandler, build_opener
 
-from quart import Blueprint, Request, current_app, request
+from quart import Blueprint, Request, request
 
-from hello_service.settings import Settings
+from hello_service.api.openapi import response
+from hello_service.api.services import services
 
 info = Blueprint("info", __name__)
 
@@ -26,13 +27,14 @@ TO_ANYONE = ("active", "reason", "traces_lost")
 
 
 @info.get("/info")
+@response({"application/json": {"type": "object"}})
 async def show_info() -> dict[str, Any]:
     """Describe what runs here: service, version, environment, whether it is traced, traces lost. Holds no secret.
 
     With `INFO_DETAILS=true`, and for a caller on the same host: packages, settings, ECS task and what is going on, too.
     """
-    settings: Settings = current_app.extensions["settings"]
-    tracing: Mapping[str, Any] = current_app.extensions["tracing_status"]()
+    found = services()
+    settings, tracing = found.settings, found.tracing_status()
     public = {
         "service": settings.dd_service,
         "env": settings.dd_env,
@@ -45,11 +47,11 @@ async def show_info() -> dict[str, Any]:
         **public,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "uptime_seconds": round(monotonic() - current_app.extensions["started"], 1),
-        "in_flight": current_app.extensions["lifecycle"].in_flight,
+        "uptime_seconds": round(monotonic() - found.started, 1),
+        "in_flight": found.lifecycle.in_flight,
         "tasks": len(asyncio.all_tasks()),
         "tracing": tracing,
-        "ecs": current_app.extensions["ecs"],
+        "ecs": found.ecs,
         "settings": settings.public(),
     }
 

@@ -1,40 +1,26 @@
-"""What /openapi.json says beside what quart-schema reads off the handlers: errors, and answers that have no model."""
+"""What a handler declares for /openapi.json, `/` and `/docs`, beside what quart-schema reads from it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
+from quart import current_app
 from quart_schema.openapi import OpenAPIProvider
 from werkzeug.routing import Rule
 
-from hello_service.problems import MEDIA_TYPE
+from hello_service.problems import MEDIA_TYPE, Problem
 
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 Schema = Mapping[str, Any]
 
+PROBLEMS, RESPONSES, EXAMPLE = "_problems", "_responses", "_example"
+
 TEXT: Schema = {"type": "string"}
-OBJECT: Schema = {"type": "object"}
-SECONDS: Schema = {"type": "object", "properties": {"seconds": {"type": "number"}}, "required": ["seconds"]}
-
-
-def state(word: str) -> Schema:
-    return {"type": "object", "properties": {"status": {"const": word}}, "required": ["status"]}
-
-
-ANSWERS: Mapping[str, Mapping[int, Mapping[str, Schema]]] = {
-    "/": {200: {"application/json": OBJECT, "text/html": TEXT}},
-    "/api/hello/stream": {200: {"text/event-stream": {"description": "events whose data is a greeting"}}},
-    "/health": {200: {"application/json": state("ok")}},
-    "/ready": {200: {"application/json": state("ready")}, 503: {"application/json": state("stopping")}},
-    "/info": {200: {"application/json": OBJECT}},
-    "/api/faults/slow": {200: {"application/json": SECONDS}},
-    "/api/faults/stream": {200: {"text/plain": TEXT}},
-    "/api/faults/background": {202: {"application/json": state("accepted")}},
-}
 ANYWHERE = (400, 431, 500, 503)  # a bad or too large head, our own mistake, the end of the process
 OF_A_BODY = (408, 413, 415)
-OF_THE_UPSTREAM = (502, 504)
 
 PROBLEM: Schema = {
     "type": "object",
@@ -58,40 +44,73 @@ PROBLEM: Schema = {
 }
 
 
-class Described(OpenAPIProvider):
-    """quart-schema's, complete."""
+def problems(*kinds: type[Problem]) -> Callable[[Handler], Handler]:
+    """Declare the problems that a handler raises. `Problem` itself stands for any error status.
+
+    Problems that any request can have need no declaration, nor have those of a query, a path variable or a body.
+    """
+    return _declare(PROBLEMS, kinds)
+
+
+def response(content: Mapping[str, Schema], status: int = 200) -> Callable[[Handler], Handler]:
+    """Declare a response without a model: its media types, and the JSON schema of each.
+
+    A response with a model is declared by quart-schema's `validate_response` or `document_response`.
+    """
+    return _declare(RESPONSES, {status: content})
+
+
+def example(**values: object) -> Callable[[Handler], Handler]:
+    """Declare the path variables and query that `/` links the handler with."""
+    return _declare(EXAMPLE, values)
+
+
+def _declare(attribute: str, value: object) -> Callable[[Handler], Handler]:
+    def decorate(handler: Handler) -> Handler:
+        setattr(handler, attribute, value)
+        return handler
+
+    return decorate
+
+
+def summary(handler: Callable[..., Any]) -> str:
+    """Return the first line of the handler's docstring."""
+    return (inspect.getdoc(handler) or "Return the OpenAPI document.").partition("\n")[0]  # quart-schema's has none
+
+
+class ProblemOpenAPIProvider(OpenAPIProvider):
+    """Adds problems, and responses without a model, to quart-schema's description of each route."""
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Build what is said of `rule`."""
+        """Build the description of `rule`."""
         paths, components = super().build_paths(rule)
         components["Problem"] = PROBLEM
+        handler = current_app.view_functions[rule.endpoint]
         for operation in (operation for path in paths.values() for operation in path.values()):
-            operation["responses"] = responses = {str(status): said for status, said in operation["responses"].items()}
-            for status, content in ANSWERS.get(rule.rule, {}).items():
-                responses[str(status)] = _response(str(status), content)
-            for key in _errors(rule, operation):
-                said = responses.setdefault(key, _response(key, {}))
-                said["content"][MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/Problem"}}
+            operation["responses"] = described = {str(key): value for key, value in operation["responses"].items()}
+            for status, content in getattr(handler, RESPONSES, {}).items():
+                described[str(status)] = _response(str(status), content)
+            for key in _errors(rule, operation, getattr(handler, PROBLEMS, ())):
+                error = described.setdefault(key, _response(key, {}))
+                error["content"][MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/Problem"}}
             if "requestBody" in operation:
                 operation["requestBody"]["required"] = True
         return paths, components
 
 
 def _response(key: str, content: Mapping[str, Schema]) -> dict[str, Any]:
-    said = HTTPStatus(int(key)).phrase if key.isdigit() else "Any error"
-    return {"description": said, "content": {media: {"schema": schema} for media, schema in content.items()}}
+    description = HTTPStatus(int(key)).phrase if key.isdigit() else "Any error"
+    return {"description": description, "content": {media: {"schema": schema} for media, schema in content.items()}}
 
 
-def _errors(rule: Rule, operation: Mapping[str, Any]) -> Iterator[str]:
-    statuses = {*ANYWHERE}
+def _errors(rule: Rule, operation: Mapping[str, Any], declared: tuple[type[Problem], ...]) -> Iterator[str]:
+    statuses = {*ANYWHERE, *(kind.status for kind in declared if kind is not Problem)}
     if operation["parameters"] or "requestBody" in operation:
         statuses |= {422}
     if "requestBody" in operation:
         statuses |= {*OF_A_BODY}
     if rule.arguments:
         statuses |= {404}
-    if rule.rule == "/api/relay":
-        statuses |= {*OF_THE_UPSTREAM}
-    if rule.rule == "/api/faults/status/<int:code>":
+    if Problem in declared:
         yield "default"
     yield from map(str, sorted(statuses))

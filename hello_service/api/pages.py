@@ -1,46 +1,28 @@
-"""What a browser sees: GET / and GET /docs. Both work offline."""
+"""What a browser sees: GET / and GET /docs. Both are made of the routes, and work offline."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from quart import Blueprint, Response, current_app, jsonify, render_template, request
+from quart import Blueprint, Response, current_app, jsonify, render_template, request, url_for
 from quart_schema import hide
+from werkzeug.routing import Rule
+
+from hello_service.api.openapi import EXAMPLE, TEXT, response, summary
+from hello_service.api.services import services
 
 pages = Blueprint("pages", __name__, template_folder="templates")
 
-LINKS = (
-    ("/api/hello?name=Ada", "a greeting"),
-    ("/api/hello/Ada", "the same, on a route with a variable"),
-    ("/api/hello/stream?count=3", "greetings as server-sent events"),
-    ("/api/relay?count=3", "three outbound calls at once, one trace"),
-    ("/health", "alive?"),
-    ("/ready", "may take traffic?"),
-    ("/info", "versions, environment, tracing"),
-    ("/docs", "the API, described"),
-    ("/openapi.json", "the same for machines"),
-)
-FAULT_LINKS = (
-    ("/api/faults/error", "an unhandled exception"),
-    ("/api/faults/status/503", "an error status"),
-    ("/api/faults/slow?seconds=1", "a slow answer"),
-    ("/api/faults/stream", "a response that breaks off"),
-    ("/api/faults/background?seconds=1", "work after the response that fails"),
-)
-
 
 @pages.get("/")
+@response({"application/json": {"type": "object"}, "text/html": TEXT})
 async def index() -> Response | str:
     """Link to everything here: a page for a browser, JSON for anything else."""
-    settings = current_app.extensions["settings"]
-    links = LINKS + (FAULT_LINKS if settings.faults else ())
+    settings, links = services().settings, dict(_links())
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        return await render_template("index.html", settings=settings, links=links)
-    shown: dict[str, Any] = {
-        "service": settings.dd_service,
-        "version": settings.dd_version,
-        "links": dict(links),
-    }
+        return await render_template("index.html", settings=settings, links=links.items())
+    shown: dict[str, Any] = {"service": settings.dd_service, "version": settings.dd_version, "links": links}
     if settings.local_view_url is not None:
         shown["traces"] = settings.local_view_url
     return jsonify(shown)
@@ -51,4 +33,19 @@ async def index() -> Response | str:
 async def docs() -> str:
     """Describe the API on a page that needs no network."""
     api = current_app.extensions["QUART_SCHEMA"].openapi_provider.schema()
-    return await render_template("docs.html", api=api)
+    websockets = [(rule.rule, what) for rule, what in _routes() if rule.websocket]
+    return await render_template("docs.html", api=api, websockets=websockets)
+
+
+def _links() -> Iterator[tuple[str, str]]:
+    """Yield URL and description of each route that a GET reaches; one with a variable needs an `@example`."""
+    for rule, what in _routes():
+        values = getattr(current_app.view_functions[rule.endpoint], EXAMPLE, {})
+        if "GET" in (rule.methods or ()) and not rule.websocket and rule.arguments <= values.keys():
+            yield url_for(rule.endpoint, **values), what
+
+
+def _routes() -> Iterator[tuple[Rule, str]]:
+    for rule in current_app.url_map.iter_rules():
+        if rule.endpoint != "pages.index":
+            yield rule, summary(current_app.view_functions[rule.endpoint])

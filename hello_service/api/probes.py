@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from quart import Blueprint, current_app
+from typing import Literal
+
+from pydantic import BaseModel
+from quart import Blueprint
+from quart_schema import document_response
+
+from hello_service.api.services import services
 
 probes = Blueprint("probes", __name__)
 
 
+class Alive(BaseModel):
+    status: Literal["ok"]
+
+
+class Ready(BaseModel):
+    status: Literal["ready"]
+
+
+class Stopping(BaseModel):
+    status: Literal["stopping"]
+
+
 @probes.get("/health")
+@document_response(Alive)
 async def health() -> dict[str, str]:
     """Say that the process is alive."""
     return {"status": "ok"}
 
 
 @probes.get("/ready")
+@document_response(Ready)
+@document_response(Stopping, 503)
 async def ready() -> tuple[dict[str, str], int]:
     """Say whether this process may take traffic: 503 as soon as it is stopping."""
-    if current_app.extensions["lifecycle"].stopping:
+    if services().lifecycle.stopping:
         return {"status": "stopping"}, 503
     return {"status": "ready"}, 200

@@ -6,12 +6,13 @@ import asyncio
 from typing import Any
 
 from pydantic import BaseModel
-from quart import Blueprint, current_app, request
+from quart import Blueprint, request
 from quart_schema import validate_querystring, validate_response
 
-from hello_service.api.greetings import HowMany
-from hello_service.clients.upstream import Upstream
-from hello_service.problems import Problem
+from hello_service.api.greetings import CountQuery
+from hello_service.api.openapi import example, problems
+from hello_service.api.services import services
+from hello_service.problems import Problem, UpstreamFailed, UpstreamSaturated, UpstreamTimeout
 from hello_service.settings import Settings, mask_credentials
 
 relay = Blueprint("relay", __name__)
@@ -28,13 +29,14 @@ class Relay(BaseModel):
 
 
 @relay.get("/api/relay")
-@validate_querystring(HowMany)
+@example(count=3)
+@problems(UpstreamFailed, UpstreamSaturated, UpstreamTimeout)
+@validate_querystring(CountQuery)
 @validate_response(Relay)
-async def relay_calls(query_args: HowMany) -> Relay:
+async def relay_calls(query_args: CountQuery) -> Relay:
     """Call the upstream `count` times at once and return its answers; 502, 503 or 504 when a call fails."""
-    settings: Settings = current_app.extensions["settings"]
-    upstream: Upstream = current_app.extensions["upstream"]
-    url, peer = _target(settings)
+    upstream = services().upstream
+    url, peer = _target(services().settings)
     try:
         async with asyncio.TaskGroup() as calls:
             tasks = [calls.create_task(upstream.get(url, peer)) for _ in range(query_args.count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from itertools import islice
 
 from hello_service.localview import terms
 from hello_service.localview.query import FIELD, Query, QueryError, parse
@@ -16,17 +17,17 @@ LOWER_OPERATOR = re.compile(r"(?<=\s)(or|and|not)(?=\s)")
 
 def alternatives(wanted: Query, traces: Sequence[Trace]) -> list[tuple[str, int]]:
     """Return up to `MOST` searches like `wanted` that find some of `traces`, each with how many."""
-    found: dict[str, int] = {}
-    for text in _candidates(wanted, traces):
+    return list(islice(_finding(wanted, traces), MOST))
+
+
+def _finding(wanted: Query, traces: Sequence[Trace]) -> Iterator[tuple[str, int]]:
+    for text in dict.fromkeys(_candidates(wanted, traces)):
         try:
             number = sum(map(parse(text).matches, traces))
         except QueryError:
             continue
-        if number and text != wanted.text:
-            found.setdefault(text, number)
-        if len(found) == MOST:
-            break
-    return list(found.items())
+        if number:
+            yield text, number
 
 
 def _candidates(wanted: Query, traces: Sequence[Trace]) -> Iterator[str]:

@@ -100,7 +100,7 @@ def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: N
 
 
 def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Point, Point, Point]:
-    """Return the Bézier curve of a call: to the right from side to side, back below both, to itself above.
+    """Return the Bézier curve of a call: from side to side, to itself above.
 
     Around a chosen service it is level where a neighbour is, so that the labels there stand apart.
     """
@@ -115,13 +115,10 @@ def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Po
         if target.node is chosen:
             first, last = end - bend, end - bend
         return (begin, middle), (first, middle), (last, across), (end, across)
-    if source.x > target.x:  # back to a caller: a little lower than the calls that lead here
-        begin, end = source.x, target.x + NODE_WIDTH
-        bend = (begin - end) / 2
-        return (begin, middle + 22), (begin - bend, middle + 22), (end + bend, across + 22), (end, across + 22)
-    low = max(source.y, target.y) + NODE_HEIGHT + LOOP
-    x, to_x = source.x + NODE_WIDTH / 2, target.x + NODE_WIDTH / 2
-    return (x, source.y + NODE_HEIGHT), (x, low), (to_x, low), (to_x, target.y + NODE_HEIGHT)
+    # Back to a caller: a little lower than the calls that lead here. Two of one column never call each other.
+    begin, end = source.x, target.x + NODE_WIDTH
+    bend = (begin - end) / 2
+    return (begin, middle + 22), (begin - bend, middle + 22), (end + bend, across + 22), (end, across + 22)
 
 
 def _at(curve: tuple[Point, Point, Point, Point], t: float) -> Point:

@@ -97,7 +97,7 @@ class _OwnNamesOnly:
             return
         headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(REFUSAL)).encode())]
         await send({"type": "http.response.start", "status": 421, "headers": headers})
-        await send({"type": "http.response.body", "body": REFUSAL})
+        await send({"type": "http.response.body", "body": REFUSAL, "more_body": False})
 
 
 def _view() -> View:
@@ -158,7 +158,7 @@ async def _page(template: str, version: int | None = None, **shown: Any) -> str:
 
 
 def _shown(trace: Trace, *more: tuple[str, str]) -> Shown:
-    """Return `trace` with what the address asks of it."""
+    """Return `trace` with what the address selects in it."""
     return Shown(trace, _view().store, Asked.of([*request.args.items(multi=True), *more]))
 
 

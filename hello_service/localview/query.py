@@ -23,7 +23,7 @@ from hello_service.localview.terms import Select, TermError, Value, quoted
 
 DEEPEST = 50  # parentheses within each other
 REPAIRS = 20  # mistakes of one search that a suggestion corrects
-OPERATOR = re.compile(r"(AND|OR|NOT)(?=[\s()]|$)")
+OPERATOR = re.compile(r'(AND|OR|NOT)(?=[\s()"]|$)')
 FIELD = re.compile(r'([A-Za-z_][\w.\-]*|@[A-Za-z_][\w.\-/]*|@"(?:[^"\\]|\\.)*"):')
 PHRASE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 RANGE = re.compile(r"\[[^\[\]]*\]")

@@ -7,10 +7,12 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 UPPER_HALF = re.compile("[0-9a-f]{16}")  # of a trace id
 SPANS_OF_A_TRACE = 10_000  # more are counted, not kept
+LINKS_OF_A_SPAN = 200  # more are left out, and so are more that lead to one span
 LINKS_TAG = "_dd.span_links"  # where version 0.5 of the protocol has span links, as JSON
 
 
@@ -43,22 +45,24 @@ class Span:
     @classmethod
     def from_wire(cls, span: Mapping[str, Any]) -> Span:
         """Read a span as `/test/session/traces` of ddapm-test-agent has it; what is missing is empty."""
-        name = str(span.get("name") or "")
+        name = _text(span.get("name") or "")
         return cls(
             trace_id=int(span["trace_id"]),
             span_id=int(span["span_id"]),
             parent_id=int(span.get("parent_id") or 0),
             name=name,
-            resource=str(span.get("resource") or name),
-            service=str(span.get("service") or "no service"),
+            resource=_text(span.get("resource") or name),
+            service=_text(span.get("service") or "no service"),
             start=int(span.get("start") or 0),
             duration=max(0, int(span.get("duration") or 0)),
             error=bool(span.get("error")),
-            meta={str(tag): str(value) for tag, value in (span.get("meta") or {}).items()},
+            meta={_text(tag): _text(value) for tag, value in (span.get("meta") or {}).items()},
             metrics={
-                str(tag): value for tag, value in (span.get("metrics") or {}).items() if isinstance(value, int | float)
+                _text(tag): value
+                for tag, value in (span.get("metrics") or {}).items()
+                if isinstance(value, int | float)
             },
-            links=tuple(_links(span)),
+            links=tuple(islice(_links(span), LINKS_OF_A_SPAN)),
         )
 
     @property
@@ -145,6 +149,12 @@ class Trace:
                 yield depth, last, span
                 below = children.pop(span.span_id, [])
                 stack.extend((depth + 1, child is below[-1], child) for child in reversed(below))
+
+
+def _text(value: object) -> str:
+    """Return `value` as text that can be sent: half a surrogate pair, which JSON can hold, is escaped."""
+    text = str(value)
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _links(span: Mapping[str, Any]) -> Iterator[Link]:

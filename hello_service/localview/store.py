@@ -9,12 +9,11 @@ from itertools import islice
 from typing import Any
 from zlib import crc32
 
-from hello_service.localview.spans import Link, Span, Trace
+from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, Trace
 
 SPANS = 100_000  # of all traces together
 LINES_OF_A_TRACE = 200
 LINES = 5000  # of the whole log, of a trace or of none
-LINKS_OF_A_SPAN = 200  # that lead to it
 COLOURS = 10
 SERVICES = 500  # with a colour in the order in which they came
 

@@ -32,7 +32,7 @@ from hypercorn.typing import ASGISendEvent, HTTPResponseStartEvent
 from hypercorn.utils import build_and_validate_headers, suppress_body
 
 from hello_service.middleware.security_headers import SECURITY_HEADERS
-from hello_service.problems import MEDIA_TYPE, ROUTINE, document
+from hello_service.problems import HTTP_ERRORS, MEDIA_TYPE, document
 
 VERSIONS = {b"1.0", b"1.1"}
 ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
@@ -335,7 +335,7 @@ class _Protocol(H11Protocol):
             stream.app_put = _drop
 
     async def _send_error_response(self, status_code: int) -> None:
-        code, detail = ROUTINE[status_code]
+        code, detail = HTTP_ERRORS[status_code]
         body = json.dumps(document(status_code, code, detail)).encode()
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),

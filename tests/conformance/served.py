@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from quart import Quart
+from routes import ENDPOINTS
 
 from hello_service.app import create_app
 
@@ -43,7 +44,7 @@ async def serve(app: Quart) -> None:
 
 
 def main() -> None:
-    app = create_app()
+    app = create_app(endpoints=ENDPOINTS)
     layers = []
     layer: Any = app.asgi_app
     while not inspect.ismethod(layer):  # Quart's own

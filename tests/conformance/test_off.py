@@ -10,18 +10,23 @@ from typing import Any
 
 import httpx
 import pytest
-from running import BIN, QUIET, clean_environment, service
+from running import BIN, QUIET, ROOT, clean_environment, service
 
 from hello_service.serving import launch
 from hello_service.settings import Settings
 
 SERVED = str(Path(__file__).with_name("served.py"))
+TESTS = str(ROOT / "tests")
 RUN = str(BIN / "ddtrace-run")
 
 
 def serve(command: list[str], environment: dict[str, str]) -> Any:
     done = subprocess.run(
-        command, env=clean_environment({**QUIET, **environment}), capture_output=True, text=True, check=True
+        command,
+        env=clean_environment({**QUIET, "PYTHONPATH": TESTS, **environment}),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return json.loads(done.stdout)
 

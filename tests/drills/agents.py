@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 import httpx
-from running import SERVE, Running, eventually, service
+from running import MACHINE, Running, eventually, service
 
 from drills.drill import Size, drill
 from drills.sink import GARBAGE, HANG, SERVER_ERROR, TOO_MANY, Sink, sink
@@ -173,7 +173,7 @@ def every_trouble(stack: ExitStack) -> list[Watched]:
         agent = stack.enter_context(sink())
         named = event == "name gone"
         url = agent.url.replace("127.0.0.1", "agent.drill") if named else agent.url
-        command = [*own, *SERVE] if named else SERVE
+        command = [*own, *MACHINE] if named else MACHINE
         settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
         running = stack.enter_context(service(url, settings, command))
         return Watched(event, agent, partial(troubles[event], agent), running)

@@ -7,11 +7,9 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, chromium, opened
-from developing import developing
+from browser import CHROMIUM, opened
 from playwright.sync_api import Page, expect
-from running import free_port, service
-from scene import Scene
+from scene import Scene, staged
 from tracing_data import span
 from trouble import TRACE, checkout
 
@@ -31,15 +29,9 @@ VIEWS = {
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     """A trace with all that a trace can have."""
-    agent_port = free_port()
-    with (
-        service(f"http://127.0.0.1:{agent_port}", {"DD_SERVICE": "greeter"}) as greeter,
-        developing("--agent-port", str(agent_port)) as dev,
-        chromium() as browser,
-    ):
-        scene = Scene(dev, greeter, browser)
+    with staged() as scene:
         scene.send(*checkout(), span(service="other"))
-        with opened(browser) as page:
+        with opened(scene.browser) as page:
             scene.visit(page, f"/trace/{TRACE}")
             expect(page.locator("h1")).to_contain_text("POST /checkout")
         yield scene

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from browser import CHROMIUM, chromium, opened
+from browser import CHROMIUM, opened
 from developing import DEV, FREE_PORTS, developing
 from playwright.sync_api import Page, expect
-from running import ROOT, clean_environment, eventually, free_port, service
-from scene import Scene, trace_id
+from running import ROOT, clean_environment, eventually
+from scene import Scene, staged, trace_id
 from tracing_data import span
 
 from hello_service.localview.spans import Span
@@ -34,13 +34,8 @@ SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     """One `dev`, one other service, one browser for all tests here."""
-    agent_port = free_port()
-    with (
-        service(f"http://127.0.0.1:{agent_port}", {"DD_SERVICE": "greeter", "DD_ENV": "dev"}) as greeter,
-        developing("--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}) as dev,
-        chromium() as browser,
-    ):
-        yield Scene(dev, greeter, browser)
+    with staged() as scene:
+        yield scene
 
 
 @pytest.fixture

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from browser import CHROMIUM, chromium, opened
-from developing import developing
+from browser import CHROMIUM, opened
 from playwright.sync_api import Locator, Page, expect
-from running import eventually, free_port, service
-from scene import Scene, trace_id
+from running import eventually
+from scene import Scene, staged, trace_id
 from tracing_data import span
 from trouble import ERRORS, FAILURE, LARGE, STACK, TRACE, checkout, large
 from websockets.sync.client import connect
@@ -33,13 +32,7 @@ IN_VIEW = """row => {
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     """One `dev`, one browser, and the traces in which much goes wrong."""
-    agent_port = free_port()
-    with (
-        service(f"http://127.0.0.1:{agent_port}", {"DD_SERVICE": "greeter", "DD_ENV": "dev"}) as greeter,
-        developing("--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}) as dev,
-        chromium() as browser,
-    ):
-        scene = Scene(dev, greeter, browser)
+    with staged() as scene:
         scene.send(*checkout(), *large())
         arrived(scene, LARGE, 2000)
         yield scene

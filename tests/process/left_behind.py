@@ -12,6 +12,8 @@ import json
 import os
 from collections import Counter
 
+from machine import serve_endpoints_of_tests
+
 from hello_service.observability import logs, tracing
 from hello_service.serving import server
 from hello_service.settings import Settings
@@ -36,6 +38,7 @@ async def ask(port: int, path: str, times: int, gone: bool) -> None:
 
 
 async def main(settings: Settings) -> None:
+    serve_endpoints_of_tests()
     listener = server.listen(settings)
     listener.listen()  # who comes before it serves has to wait
     port = listener.getsockname()[1]

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from fake_http import fake_http
-from running import BIN, QUIET, clean_environment, free_port
+from running import BIN, QUIET, ROOT, clean_environment, free_port
 
 SERVED = str(Path(__file__).with_name("left_behind.py"))
 OURS_TO_FREE = (
@@ -31,6 +31,7 @@ def test_no_request_and_no_connection_is_a_ring() -> None:
             "DD_TRACE_AGENT_URL": "http://127.0.0.1:9",
             "UPSTREAM_URL": upstream.url,
             "FAULTS": "true",
+            "PYTHONPATH": str(ROOT / "tests"),
         }
         served = subprocess.run(
             [str(BIN / "ddtrace-run"), sys.executable, SERVED],

@@ -156,14 +156,17 @@ async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, el
             answer = await client.get(f"{running.url}/api/relay?count=1")
 
     assert answer.status_code == 502
-    assert answer.json()["detail"] == "The upstream answered 302."
+    assert answer.json()["detail"] == "The upstream responded with status 302."
     assert fake.paths == ["/elsewhere"]
     assert elsewhere.most == 0
 
 
 @pytest.mark.parametrize(
     ("count", "status", "kind", "message"),
-    [(1, 504, "Late", "The upstream did not answer in time."), (2, 503, "Saturated", "too many calls wait for one.")],
+    [
+        (1, 504, "Timeout", "The upstream did not respond in time."),
+        (2, 503, "Saturated", "too many calls wait for one."),
+    ],
 )
 async def test_a_span_says_shortly_what_comes_in_floods(
     agent: Agent, count: int, status: int, kind: str, message: str

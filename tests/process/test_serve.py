@@ -73,20 +73,35 @@ def test_a_start_without_serve_logs_what_is_missing(command: list[str], count: i
     assert len(logged) == count
 
 
-@pytest.mark.parametrize("command", [SERVE, BARE])
-def test_a_renamed_private_name_is_one_warning(tmp_path: Path, command: list[str]) -> None:
+RENAMED_CLASS = "from quart import Quart as Q; Q.renamed = Q.asgi_websocket_class; del Q.asgi_websocket_class"
+RENAMED_PARAMETER = (
+    "from ddtrace.internal.writer import NativeWriter as W; code = W._metrics_dist.__code__; "
+    "W._metrics_dist.__code__ = code.replace(co_varnames=('self', 'renamed', *code.co_varnames[2:]))"
+)
+
+
+@pytest.mark.parametrize(
+    ("command", "rename", "part", "complaint"),
+    [
+        (SERVE, RENAMED_CLASS, "WebSocket bound", "quart.app:Quart.asgi_websocket_class is missing"),
+        (BARE, RENAMED_CLASS, "WebSocket bound", "quart.app:Quart.asgi_websocket_class is missing"),
+        (SERVE, RENAMED_PARAMETER, "trace loss", "ddtrace.internal.writer:NativeWriter._metrics_dist takes"),
+    ],
+)
+def test_a_renamed_private_name_is_one_warning(
+    tmp_path: Path, command: list[str], rename: str, part: str, complaint: str
+) -> None:
     """The service starts without the part that relies on the name."""
-    rename = "from quart import Quart; Quart.renamed = Quart.asgi_websocket_class; del Quart.asgi_websocket_class"
     (tmp_path / "sitecustomize.py").write_text(rename)
     with service(NO_AGENT, {"LOG_FORMAT": "json", "PYTHONPATH": str(tmp_path)}, command) as running:
         status = httpx.get(f"{running.url}/api/hello").status_code
-        logged = warnings(running, "quart.app:Quart.asgi_websocket_class is missing")
+        lost = httpx.get(f"{running.url}/info").json()["tracing"]["traces_lost"]
+        logged = warnings(running, complaint)
 
     assert status == 200
-    assert logged == [
-        "quart.app:Quart.asgi_websocket_class is missing: asgi_websocket_class was renamed or removed. "
-        + contract.WITHOUT["WebSocket bound"]
-    ]
+    assert len(logged) == 1
+    assert logged[0].endswith(contract.WITHOUT[part])
+    assert (lost is None) == (part == "trace loss")
 
 
 @pytest.mark.parametrize("variable", ["PORT", "DD_TRACE_SAMPLE_RATE"])

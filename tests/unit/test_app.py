@@ -2,66 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
 from fake_http import fake_http
-from fake_upstream import fake_upstream
-from quart import Quart, Response
+from in_process import problem, serving
+from quart import Blueprint, Quart, Response
 from quart.testing import WebsocketResponseError as _RejectedWebsocket
 from quart.typing import TestClientProtocol as _Client
+from routes import ENDPOINTS
 from werkzeug.exceptions import HTTPException, Unauthorized
 
+from hello_service import api
+from hello_service.api.openapi import example, problems, response
 from hello_service.app import create_app
-from hello_service.problems import MEDIA_TYPE
+from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
-
-async def serving(settings: Settings) -> AsyncIterator[_Client]:
-    async with create_app(settings, {}).test_app() as app:
-        yield app.test_client()
+# Where endpoints are of some settings only, they are served here.
+EVERYTHING = Settings.from_environment({"FAULTS": "true"})
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[_Client]:
-    async for client in serving(Settings(faults=True)):
+    async for client in serving(Settings(), ENDPOINTS):
         client.app.testing = False  # errors answer as they do in production
         yield client
-
-
-def problem(answer: Any, document: dict[str, Any]) -> tuple[int, str]:
-    """Check what every problem has, and return status and code."""
-    assert answer.content_type == MEDIA_TYPE
-    assert document["status"] == answer.status_code
-    assert document["title"]
-    assert document["detail"].endswith(".")
-    return answer.status_code, document["type"].removeprefix("urn:hello-service:problem:")
-
-
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("/api/hello", "Hello, World!"),
-        ("/api/hello?name=Ada", "Hello, Ada!"),
-        ("/api/hello/Ada", "Hello, Ada!"),
-        ("/api/hello?name=%C3%85sa", "Hello, Åsa!"),
-        ("/api/hello?name=" + "x" * 200, f"Hello, {'x' * 200}!"),
-    ],
-)
-async def test_a_greeting(client: _Client, path: str, message: str) -> None:
-    """By query or by path."""
-    answer = await client.get(path)
-
-    assert (answer.status_code, await answer.get_json()) == (200, {"message": message})
-
-
-async def test_a_posted_greeting(client: _Client) -> None:
-    """By body."""
-    answer = await client.post("/api/hello", json={"name": "Ada"})
-
-    assert (answer.status_code, await answer.get_json()) == (200, {"message": "Hello, Ada!"})
 
 
 @pytest.mark.parametrize(
@@ -69,9 +38,7 @@ async def test_a_posted_greeting(client: _Client) -> None:
     [
         "/api/hello?name=",
         "/api/hello?name=" + "x" * 201,
-        "/api/hello?name=a%00b",
         "/api/hello?name=a&name=b",
-        "/api/hello/" + "x" * 201,
         "/api/hello/a%07",
         "/api/hello/stream?count=abc",
         "/api/relay?count=0",
@@ -199,59 +166,6 @@ async def test_an_unhandled_exception_is_500_without_its_text(client: _Client) -
     assert "always fails" not in str(document)
 
 
-@pytest.mark.parametrize("code", [400, 404, 418, 503])
-async def test_a_fault_answers_with_the_status_asked_for(client: _Client, code: int) -> None:
-    """To see it traced."""
-    answer = await client.get(f"/api/faults/status/{code}")
-
-    assert problem(answer, await answer.get_json(force=True))[0] == code
-
-
-async def test_a_slow_fault_answers_after_its_time(client: _Client) -> None:
-    """Zero is a time, too."""
-    answer = await client.get("/api/faults/slow?seconds=0")
-
-    assert await answer.get_json() == {"seconds": 0.0}
-
-
-async def test_a_background_fault_answers_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
-    """202, and the exception in the log."""
-    answer = await client.get("/api/faults/background?seconds=0")
-    app: Quart = client.app
-    await asyncio.gather(*app.background_tasks)
-
-    assert answer.status_code == 202
-    assert "this background task always fails" in caplog.text
-
-
-async def test_faults_are_not_served_unless_asked_for() -> None:
-    """A deployed service has none."""
-    async for client in serving(Settings()):
-        assert (await client.get("/api/faults/error")).status_code == 404
-
-
-async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
-    """As server-sent events."""
-    answer = await client.get("/api/hello/stream?count=2")
-
-    assert answer.content_type == "text/event-stream"
-    assert await answer.get_data(as_text=True) == (
-        'data: {"message":"Hello, World 1!"}\n\ndata: {"message":"Hello, World 2!"}\n\n'
-    )
-
-
-async def test_a_websocket_answers_each_text(client: _Client) -> None:
-    """With a greeting, or with the reason why not."""
-    async with client.websocket("/api/hello/ws") as socket:
-        await socket.send("Ada")
-        greeting = await socket.receive()
-        await socket.send("")
-        refusal = await socket.receive()
-
-    assert greeting == "Hello, Ada!"
-    assert refusal == "The name must have 1 to 200 characters, and has 0."
-
-
 async def test_probes_say_alive_and_ready(client: _Client) -> None:
     """Ready ends when the process is stopping; alive does not."""
     app: Quart = client.app
@@ -339,13 +253,12 @@ async def test_the_index_is_json_for_a_program(client: _Client, accept: str | No
 async def test_the_index_is_a_page_for_a_browser() -> None:
     """With a link to the traces where there is a view of them."""
     accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-    async for client in serving(Settings(local_view_url="http://127.0.0.1:8081")):
+    async for client in serving(Settings(local_view_url="http://127.0.0.1:8081"), ENDPOINTS):
         page = await (await client.get("/", headers={"accept": accept})).get_data(as_text=True)
         document = await (await client.get("/")).get_json()
 
         assert '<a href="http://127.0.0.1:8081">look at the traces</a>' in page
         assert "/api/relay?count=3" in page
-        assert "/api/faults/error" not in page
         assert document["traces"] == "http://127.0.0.1:8081"
 
 
@@ -358,63 +271,83 @@ async def test_the_documentation_names_every_route_and_needs_no_network(client: 
     assert all(path in page for path in document["paths"])
     assert "<code>count</code> in the query: integer, 1 to 20; <code>3</code> where it is not given" in page
     assert "<code>name</code> in the body, <code>application/json</code>: string, 1 to 200 characters" in page
-    assert "Answers: 200, 400, 408, 413, 415, 422, 431, 500, 503" in page
+    assert "Responses: 200, 400, 408, 413, 415, 422, 431, 500, 503" in page
     assert "http://" not in page
     assert "https://" not in page
 
 
+async def test_a_route_is_described_by_what_its_handler_declares(client: _Client) -> None:
+    """One file is enough: the document, the page and the links of `/` come from the routes."""
+    team = Blueprint("team", __name__)
+
+    @team.get("/team/<name>")
+    @example(name="ada", full="true")
+    @response({"text/csv": {"type": "string"}})
+    @problems(UpstreamFailed, UpstreamTimeout)
+    async def member(name: str) -> str:
+        """Show a member."""
+        return name
+
+    @team.get("/team/hidden/<name>")
+    async def without_example(name: str) -> str:
+        """Have no link: it is not known which name exists."""
+        return name
+
+    @team.websocket("/team/news")
+    async def news() -> None:
+        """Send news."""
+
+    app: Quart = client.app
+    app.register_blueprint(team)
+    links = (await (await client.get("/")).get_json())["links"]
+    page = await (await client.get("/docs")).get_data(as_text=True)
+    document = await (await client.get("/openapi.json")).get_json()
+    responses = document["paths"]["/team/{name}"]["get"]["responses"]
+
+    assert links["/team/ada?full=true"] == "Show a member."
+    assert not any("hidden" in link for link in links)
+    assert "/team/news" not in links
+    assert "WebSocket /team/news" in page
+    assert "Send news." in page
+    assert "/team/{name}" in page
+    assert set(responses["200"]["content"]) == {"text/csv"}
+    assert set(responses) == {"200", "400", "404", "422", "431", "500", "502", "503", "504"}
+    assert set(responses["504"]["content"]) == {MEDIA_TYPE}
+
+
+async def test_every_blueprint_of_the_api_is_registered() -> None:
+    """A new file in api/ needs its line in app.py."""
+    app = create_app(EVERYTHING, {})
+    modules = [import_module(f"{api.__name__}.{module.name}") for module in iter_modules(api.__path__)]
+    written = {value for module in modules for value in vars(module).values() if isinstance(value, Blueprint)}
+
+    assert written == set(app.blueprints.values())
+
+
+async def test_every_operation_declares_its_response() -> None:
+    """By a model or by `response`; or that there are errors only, by `problems(Problem)`."""
+    async for client in serving(EVERYTHING):
+        document = await (await client.get("/openapi.json")).get_json()
+
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    undeclared = [
+        operation["operationId"]
+        for operation in operations
+        if not any(key < "4" and said["content"] for key, said in operation["responses"].items())
+        and "default" not in operation["responses"]
+    ]
+
+    assert operations
+    assert undeclared == []
+
+
 async def test_every_route_has_a_docstring() -> None:
     """It is the API's description."""
-    app = create_app(Settings(faults=True), {})
+    app = create_app(EVERYTHING, {})
 
     own = [view for view in app.view_functions.values() if view.__module__.startswith("hello_service")]
     assert own
     assert all(view.__doc__ for view in own)
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [("/broken", (502, "upstream-failed")), ("/hang", (504, "upstream-late"))],
-)
-async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, str]) -> None:
-    """Each failure has its own status."""
-    async with fake_upstream() as fake:
-        async for client in serving(Settings(upstream_url=fake.url + path, upstream_timeout_seconds=0.2)):
-            answer = await client.get("/api/relay?count=2")
-            assert problem(answer, await answer.get_json(force=True)) == expected
-
-
-@pytest.mark.parametrize(("limit", "status"), [(14, 200), (13, 502)])
-async def test_a_response_of_exactly_the_largest_size_is_relayed(limit: int, status: int) -> None:
-    async with fake_upstream() as fake:
-        settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)  # it has 14 bytes
-        async for client in serving(settings):
-            answer = await client.get("/api/relay?count=1")
-            assert answer.status_code == status
-
-
-async def test_a_saturated_relay_says_when_to_come_back() -> None:
-    """503 with Retry-After: by then the calls of now are over."""
-    async with fake_upstream() as fake:
-        settings = Settings(
-            upstream_url=f"{fake.url}/hang", upstream_timeout_seconds=5, upstream_connections=1, upstream_waiting=0
-        )
-        async for client in serving(settings):
-            answer = await client.get("/api/relay?count=2")
-            assert problem(answer, await answer.get_json(force=True)) == (503, "upstream-saturated")
-            assert answer.headers["Retry-After"] == "5"
-
-
-async def test_a_relay_passes_answers_on_and_masks_credentials() -> None:
-    """The upstream's URL is shown without what opens it."""
-    async with fake_upstream() as fake:
-        url = fake.url.replace("http://", "http://ada:secret@") + "/json"
-        async for client in serving(Settings(upstream_url=url)):
-            document = await (await client.get("/api/relay?count=2")).get_json()
-
-            assert document["answers"] == [{"status": 200, "body": {"message": 1}}] * 2
-            assert "secret" not in str(document)
-            assert fake.paths == ["/json", "/json"]
 
 
 async def test_a_factory_without_settings_reads_the_environment(

@@ -16,12 +16,12 @@ from typing import Any
 import aiohttp
 import pytest
 from quart.typing import TestClientProtocol as _TestClientProtocol
-from tracing_data import span
+from tracing_data import span, wire
 
 from hello_service.localview import lists, page, processes
 from hello_service.localview.page import View, create_page, serving
 from hello_service.localview.performance import Performance
-from hello_service.localview.spans import Span
+from hello_service.localview.spans import Span, read
 from hello_service.localview.store import Store
 
 SCRIPT = "<script>alert(1)</script>"
@@ -322,6 +322,17 @@ async def test_text_of_spans_is_text(view: View, client: _TestClientProtocol) ->
         assert "<script>" not in body
         assert "&lt;script&gt;" in body
     assert "<script>" not in await get(client, f"/trace/{SCRIPT.replace('/', '')}", 404)
+
+
+async def test_text_that_cannot_be_sent_is_escaped(view: View, client: _TestClientProtocol) -> None:
+    """JSON can hold half a surrogate pair; UTF-8 and an address can't."""
+    odd = "half \ud800"
+    raw = wire(span(resource=odd, service=odd, name=odd, meta={odd: odd, "a.tag": odd, "error.stack": odd}))
+    trace_id = receive(view, *read([[raw]]))
+    view.store.add_line({"dd.trace_id": trace_id, "event": odd})
+
+    for path in ("/", f"/trace/{trace_id}", f"/trace/{trace_id}?service=x&find=half&q=y", "/map", "/performance"):
+        assert r"half \ud800" in await get(client, path)
 
 
 async def test_the_page_allows_its_own_script_alone(client: _TestClientProtocol) -> None:

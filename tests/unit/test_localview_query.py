@@ -265,6 +265,8 @@ TEXTS = st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=30)
 
 
 @given(TEXTS)
+@example('NOT"a')
+@example('NOT"web"')
 @example('foo:"')
 @example("@duration:>>")
 @example("a:[b:[c:[")
@@ -330,6 +332,7 @@ def test_a_search_is_narrowed_and_widened_by_a_term() -> None:
         ("service:(x OR y)", []),
         ("call:nothing", []),
         ("nothing", []),
+        ("zzz and and zzz", []),
     ],
 )
 def test_a_search_that_finds_nothing_gets_one_that_does(text: str, suggestions: list[str]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from tracing_data import MS, span, trace, wire
 
-from hello_service.localview.spans import Link, Span, read
+from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read
 from hello_service.localview.store import COLOURS as COLOURS_OF_ALL
-from hello_service.localview.store import LINKS_OF_A_SPAN, Store
+from hello_service.localview.store import Store
 from hello_service.localview.trace_page import COLOURS, Asked, Row, Shown, Tag
 
 
@@ -190,6 +190,7 @@ def test_a_search_within_the_trace_marks_what_it_finds() -> None:
     assert [row.classes.split()[-1] for row in page.rows()] == ["dim", "found"]
     assert shown(root, one, find=f"{one.span_id:016x}").matches == [one]
     assert shown(root, one).matches == []
+    assert shown(root, one, find="  ").matches == []
 
 
 def test_a_service_is_shown_alone_with_what_leads_to_it() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+from routes import ENDPOINTS
 
 from hello_service.app import create_app
 from hello_service.observability import logs
@@ -207,7 +208,7 @@ def test_the_level_is_the_operators() -> None:
 
 async def requested(path: str, **headers: str) -> Mapping[str, Any]:
     stream = configured(io.StringIO())
-    async with create_app(Settings(), {}).test_app() as app:
+    async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get(path, headers=headers)
     found = [line for line in lines(stream) if line["event"] == "request"]
     return found[0] if found else {}
@@ -231,7 +232,7 @@ async def test_a_request_is_a_line() -> None:
 async def test_a_request_is_text_on_a_terminal() -> None:
     """With the same fields, and no other form of them beside."""
     stream = configured(Terminal())
-    async with create_app(Settings(), {}).test_app() as app:
+    async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get("/api/hello/Ada")
     (line,) = [line for line in stream.getvalue().splitlines() if "hello_service.request" in line]
 
@@ -242,7 +243,7 @@ async def test_a_request_is_text_on_a_terminal() -> None:
 async def test_no_request_is_a_line_above_its_level() -> None:
     """An operator's LOG_LEVEL holds for requests, too."""
     stream = configured(io.StringIO(), log_level="ERROR")
-    async with create_app(Settings(), {}).test_app() as app:
+    async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get("/api/hello")
 
     assert not lines(stream)
@@ -264,7 +265,10 @@ async def test_a_probe_is_no_line(path: str) -> None:
 async def test_a_websocket_is_a_line() -> None:
     """When it is over."""
     stream = configured(io.StringIO())
-    async with create_app(Settings(), {}).test_app() as app, app.test_client().websocket("/api/hello/ws") as socket:
+    async with (
+        create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app,
+        app.test_client().websocket("/api/hello/ws") as socket,
+    ):
         await socket.send("Ada")
         await socket.receive()
     (line,) = [line for line in lines(stream) if line["event"] == "request"]

@@ -68,8 +68,8 @@
     choosing?.abort();
     const mine = (choosing = new AbortController());
     try {
-      const answer = await fetch(`${location.pathname}/span/${span}${to.search}`, { signal: mine.signal });
-      take(await answer.text());
+      const response = await fetch(`${location.pathname}/span/${span}${to.search}`, { signal: mine.signal });
+      take(await response.text());
       if (scroll) detail.scrollTop = 0;
     } catch (error) {
       if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server is gone
@@ -92,7 +92,7 @@
     });
   }
 
-  // Changes what the address asks for, and shows the page as it is then.
+  // Changes what the address selects, and shows the page as it is then.
   async function show(to) {
     history.replaceState(null, "", to.search || location.pathname);
     await refresh();

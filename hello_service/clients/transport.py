@@ -1,0 +1,174 @@
+"""aiohttp behind httpx's interface, because httpx's own transport collapses with concurrency.
+
+This module turns every exception of aiohttp into a problem. It does so while the span of the call is still open, so
+the span has the same error as the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import Any, Self
+
+import aiohttp
+import httpx
+from aiohttp.connector import Connection
+
+from hello_service.problems import (
+    Problem,
+    UpstreamConnectError,
+    UpstreamProtocolError,
+    UpstreamReadError,
+    UpstreamTimeout,
+    UpstreamTooLarge,
+)
+
+KEEP_ALIVE_SECONDS = 15.0
+
+# RFC 9110, section 9.2.2: to send one of these twice has the effect of sending it once.
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+
+# Everything that aiohttp raises for a call. A bad URL or header is a ValueError, TimeoutError is an OSError.
+FOREIGN = (aiohttp.ClientError, OSError, ValueError)
+
+# The first match counts. UpstreamConnectError promises that nothing was sent.
+ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
+    (aiohttp.ClientConnectorDNSError, UpstreamConnectError, "The upstream's host name does not resolve."),
+    (aiohttp.ClientSSLError, UpstreamConnectError, "The upstream could not be reached over TLS."),
+    (
+        aiohttp.ClientConnectorError,
+        UpstreamConnectError,
+        "The upstream refused the connection, or could not be reached.",
+    ),
+    (
+        aiohttp.ClientConnectionError,
+        UpstreamReadError,
+        "The upstream closed the connection before it responded.",
+    ),
+    (aiohttp.ClientPayloadError, UpstreamReadError, "The upstream's response broke off."),
+    (aiohttp.ClientResponseError, UpstreamProtocolError, "The upstream's response is not HTTP."),
+    (aiohttp.NonHttpUrlClientError, UpstreamConnectError, "The upstream could not be called."),
+    (ValueError, UpstreamConnectError, "The upstream could not be called."),
+    (Exception, UpstreamReadError, "The call to the upstream failed."),
+)
+CANCELLED = "nobody waits for this call any longer: its request is over, or another of its calls failed"
+
+# Of the call in this context: whether its connection had served another call before, and whether this is the retry.
+_connection_reused: ContextVar[bool] = ContextVar("connection_reused", default=False)
+_is_retry: ContextVar[bool] = ContextVar("is_retry", default=False)
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """Sends httpx's requests by aiohttp, within a time and up to a size of the response.
+
+    The request extension `deadline` is the event loop's time at which the call must be over. A response is complete,
+    or an error. The body of a request can't be a stream.
+
+    Raises:
+        UpstreamTimeout: the response was not complete at the deadline.
+        UpstreamConnectError, UpstreamReadError, UpstreamProtocolError, UpstreamTooLarge: see `problems`.
+    """
+
+    session: aiohttp.ClientSession
+
+    def __init__(self, connections: int, body_bytes: int) -> None:
+        self._connections = connections
+        self._body_bytes = body_bytes
+
+    async def __aenter__(self) -> Self:
+        # Upstream's slots bound the connections; a second queue in the pool would make a wait look like a slow peer.
+        pool = _Pool(
+            limit=self._connections,
+            keepalive_timeout=KEEP_ALIVE_SECONDS,
+            ssl=httpx.create_ssl_context(trust_env=False),
+        )
+        self.session = aiohttp.ClientSession(
+            connector=pool,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            middlewares=(_send,),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.session.close()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = request.url
+        if url.userinfo:  # httpx has made a header of it, and aiohttp refuses to have both
+            url = url.copy_with(username=None, password=None)
+        headers, data = request.headers.multi_items(), request.content or None
+        timeout = "The upstream did not respond in time."
+        try:
+            async with (
+                asyncio.timeout_at(request.extensions["deadline"]),
+                self.session.request(
+                    request.method, str(url), headers=headers, data=data, allow_redirects=False
+                ) as response,
+            ):
+                timeout = "The upstream's response was not complete in time."
+                content = await self._body(response)
+        except FOREIGN as error:
+            raise _problem(error, timeout)  # noqa: B904 - it brings its cause
+        except asyncio.CancelledError as error:
+            raise asyncio.CancelledError(CANCELLED) from error
+        extensions = {
+            "http_version": b"HTTP/1.1",
+            "reason_phrase": (response.reason or "").encode(errors="surrogateescape"),
+        }
+        return httpx.Response(response.status, headers=response.raw_headers, content=content, extensions=extensions)
+
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+        if any(coding != "identity" for coding in response.headers.getall("content-encoding", ())):
+            raise UpstreamProtocolError("The upstream's response is compressed, which was not requested.")
+        body = bytearray()
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > self._body_bytes:
+                raise UpstreamTooLarge("The upstream's response is larger than this service accepts.")
+        return bytes(body)
+
+
+class _Pool(aiohttp.TCPConnector):
+    async def _get(self, key: Any, traces: Any) -> Connection | None:
+        """Return an idle connection, or None to open one. aiohttp does not report which of them a call got."""
+        if _is_retry.get():
+            return None
+        connection = await super()._get(key, traces)
+        _connection_reused.set(connection is not None)
+        return connection
+
+
+async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send `request`; once more, on a new connection, where it is idempotent and a reused connection was closed.
+
+    That is RFC 9112, section 9.3.1. aiohttp's own retry is avoided: it also repeats a call that failed on a new
+    connection, and may take another stale one.
+    """
+    _is_retry.set(False)
+    while True:
+        try:
+            return await send(request)
+        except aiohttp.ClientConnectorError:
+            raise
+        except aiohttp.ClientConnectionError as error:
+            if _is_retry.get() or not _connection_reused.get() or request.method not in IDEMPOTENT:
+                raise aiohttp.ClientConnectionError(str(error)) from error  # aiohttp does not retry on this one
+            _is_retry.set(True)
+
+
+def _problem(error: Exception, timeout: str) -> Problem:
+    """Return the problem for `error`, with a cause that holds no URL."""
+    problem: Problem
+    if isinstance(error, TimeoutError):
+        problem, cause = (
+            UpstreamTimeout(timeout),
+            None,
+        )  # of the deadline alone: a cause adds nothing, and costs in a flood
+    else:
+        kind, detail = next((kind, detail) for foreign, kind, detail in ERRORS if isinstance(error, foreign))
+        hides = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))  # the query of a URL may be secret
+        problem, cause = kind(detail), error.__cause__ if hides else error
+    problem.__cause__ = cause
+    return problem

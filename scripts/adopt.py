@@ -1,0 +1,143 @@
+"""Rename package, service, distribution, command and docs to a name of your own.
+
+    scripts/adopt my-orders      package my_orders, service and command my-orders
+
+CHANGELOG.md stays as it is. The script deletes itself, its test and its section of docs/make-it-yours.md at the end.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+REMOVED = ("scripts/adopt", "scripts/adopt.py", "tests/process/test_adopt.py")
+GUIDE = "docs/make-it-yours.md"
+KEPT = ("CHANGELOG.md",)
+NOT_OURS = re.compile(r"\.git|\.venv.*|__pycache__|\..*_cache|\..*cache")
+
+
+@dataclass(frozen=True)
+class Names:
+    """The forms of a name of one or more words: `my_orders`, `my-orders`, `MyOrders`."""
+
+    words: tuple[str, ...]
+
+    @property
+    def package(self) -> str:
+        return "_".join(self.words)
+
+    @property
+    def service(self) -> str:
+        return "-".join(self.words)
+
+    @property
+    def forms(self) -> tuple[str, str, str]:
+        """Package, service and class."""
+        return self.package, self.service, "".join(word.capitalize() for word in self.words)
+
+
+OLD = Names(("hello", "service"))
+
+
+def parse(name: str) -> Names:
+    """Return the forms of `name`.
+
+    Raises:
+        ValueError: with the reason why it can't be the name of a service.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for a service: use small letters, digits and dashes, as in my-orders.")
+    names = Names(tuple(re.split("[-_]", name)))
+    if names.package in taken():
+        raise ValueError(f"{name!r} would hide a module called {names.package}: choose another name.")
+    return names
+
+
+def taken() -> set[str]:
+    """Return the names that a package here can't have: modules of Python, of what is installed, and of the tests."""
+    locked = re.findall(
+        r"^([\w.-]+)==", "\n".join(p.read_text() for p in ROOT.glob("requirements/*.txt")), re.MULTILINE
+    )
+    here = [path.stem for path in (*ROOT.iterdir(), *ROOT.glob("tests/*")) if path.name != OLD.package]
+    return {*sys.stdlib_module_names, *keyword.kwlist, *here, *(name.replace("-", "_").lower() for name in locked)}
+
+
+def files(folder: Path = ROOT) -> Iterator[Path]:
+    """Yield every file that belongs to the repository."""
+    for path in sorted(folder.iterdir()):
+        if NOT_OURS.fullmatch(path.name) or path.is_symlink():
+            continue
+        if path.is_dir():
+            yield from files(path)
+        elif path.name not in KEPT:
+            yield path
+
+
+def rename(new: Names) -> int:
+    """Rename the contents and paths of all files; return how many files changed."""
+    forms = dict(zip(OLD.forms, new.forms, strict=True))
+    pattern = re.compile("|".join(forms))
+
+    def replaced(text: str) -> str:
+        return pattern.sub(lambda match: forms[match[0]], text)
+
+    changed = 0
+    for path in list(files()):
+        try:
+            text = path.read_bytes().decode()
+        except UnicodeDecodeError:  # a picture
+            text = ""
+        target = ROOT / replaced(str(path.relative_to(ROOT)))
+        if (new_text := replaced(text)) != text:
+            path.write_bytes(new_text.encode())
+        if target != path:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+        changed += target != path or new_text != text
+    shutil.rmtree(ROOT / OLD.package)  # what is left there is bytecode
+    return changed
+
+
+def remove_itself() -> None:
+    for path in REMOVED:
+        (ROOT / path).unlink()
+    guide = ROOT / GUIDE
+    guide.write_text(re.sub(r"^## Rename it\n.*?(?=^## )", "", guide.read_text(), flags=re.DOTALL | re.MULTILINE))
+
+
+def tidy() -> bool:
+    """Sort imports and format anew, as the names have other lengths; return whether ruff is there to do it."""
+    ruff = shutil.which("ruff", path=str(ROOT / ".venv" / "bin")) or shutil.which("ruff")
+    if ruff:
+        subprocess.run([ruff, "check", "--quiet", "--select", "I", "--fix"], cwd=ROOT, check=True)
+        subprocess.run([ruff, "format", "--quiet"], cwd=ROOT, check=True)
+    return bool(ruff)
+
+
+def main() -> None:
+    """Rename everything, or exit with the reason why not."""
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit("Usage: scripts/adopt NAME, such as my-orders")
+    if not (ROOT / OLD.package).is_dir():
+        sys.exit(f"There is no {OLD.package}/ here: this copy has been renamed already.")
+    try:
+        new = parse(sys.argv[1])
+    except ValueError as error:
+        sys.exit(str(error))
+    count = rename(new)
+    remove_itself()
+    print(f"{count} files renamed or changed: package {new.package}, service and command {new.service}.")
+    format_first = "" if tidy() else ".venv/bin/ruff check --select I --fix; .venv/bin/ruff format; "
+    print(f"Next: scripts/test tests/unit; {format_first}scripts/lint; then {GUIDE} says what to delete.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Fresh copies of this repository, and the changes that docs/make-it-yours.md describes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from running import BIN, ROOT, clean_environment
+
+GUIDE = ROOT / "docs" / "make-it-yours.md"
+MADE = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".coverage*", ".*_cache", "snapshots", "vcr-cassettes")
+BLOCK = re.compile(r"^`([^`\n]+)`([^\n]*):\n\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def copy_to(folder: Path) -> Path:
+    """Copy this repository as a fresh clone has it, without its history, and return the copy."""
+    return Path(shutil.copytree(ROOT, folder, ignore=MADE, dirs_exist_ok=True))
+
+
+def environment(copy: Path) -> dict[str, str]:
+    """Return an environment in which the package of the copy is the one that is imported."""
+    kept = {name: value for name, value in clean_environment().items() if not name.startswith(("COV_", "COVERAGE_"))}
+    return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(copy)}
+
+
+def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run `command` in the copy."""
+    return subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, check=False)
+
+
+def unit_tests(copy: Path) -> subprocess.CompletedProcess[str]:
+    """Run the unit tests of the copy, but for the one that would install an environment there."""
+    command = (
+        str(BIN / "python"),
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--ignore",
+        "tests/unit/test_sbom.py",
+    )
+    return run(copy, *command, "tests/unit")
+
+
+def follow(copy: Path, heading: str) -> dict[str, int]:
+    """Make the changes of one section of the guide; return the number of lines that are new in each file."""
+    (section,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    lines: dict[str, int] = {}
+    for name, note, language, block in BLOCK.findall(section):
+        path = copy / name
+        if language == "diff":
+            path.write_text(patched(path.read_text(), block))
+            lines[name] = len(re.findall(r"^\+", block, re.MULTILINE))
+        else:
+            assert "a new file" in note
+            assert not path.exists()
+            path.write_text(block)
+            lines[name] = block.count("\n")
+    return lines
+
+
+def patched(text: str, diff: str) -> str:
+    """Return `text` with the hunks of `diff`, each of which fits in one place only."""
+    for hunk in diff.split("@@\n"):
+        lines = hunk.splitlines(keepends=True)
+        old = "".join(line[1:] for line in lines if line[0] in " -")
+        new = "".join(line[1:] for line in lines if line[0] in " +")
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text

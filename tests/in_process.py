@@ -1,0 +1,30 @@
+"""The app in this process, without a server, for tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from quart import Blueprint
+from quart.typing import TestClientProtocol
+
+from hello_service.app import create_app
+from hello_service.problems import MEDIA_TYPE
+from hello_service.settings import Settings
+
+
+async def serving(
+    settings: Settings, endpoints: Sequence[Blueprint] | None = None
+) -> AsyncIterator[TestClientProtocol]:
+    """Yield a client of an app with `endpoints`; None: those of the service."""
+    async with create_app(settings, {}, endpoints=endpoints).test_app() as app:
+        yield app.test_client()
+
+
+def problem(answer: Any, document: dict[str, Any]) -> tuple[int, str]:
+    """Check what every problem has, and return status and code."""
+    assert answer.content_type == MEDIA_TYPE
+    assert document["status"] == answer.status_code
+    assert document["title"]
+    assert document["detail"].endswith(".")
+    return answer.status_code, document["type"].removeprefix("urn:hello-service:problem:")

@@ -1,0 +1,74 @@
+"""`scripts/adopt` makes a service with another name of a fresh copy."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from copies import copy_to, run, unit_tests
+
+OLD = re.compile(r"hello[-_]service|HelloService")
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return copy_to(tmp_path / "copy")
+
+
+@pytest.mark.once
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["orders", "my-orders"])
+def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
+    """Nothing has the old name, unit tests pass, and nothing is left to format or to sort."""
+    adopted = run(copy, "scripts/adopt", name)
+    package = name.replace("-", "_")
+    files = [path for path in copy.rglob("*") if path.is_file() and "_cache" not in str(path)]
+    left = [path for path in files if OLD.search(str(path.relative_to(copy)))]
+    left += [
+        path for path in files if OLD.search(path.read_bytes().decode(errors="replace")) and path.name != "CHANGELOG.md"
+    ]
+
+    assert adopted.returncode == 0, adopted.stderr
+    assert left == []
+    assert (copy / package / "observability" / "tracing.py").is_file()
+    assert not (copy / "scripts" / "adopt").exists()
+    assert run(copy, "ruff", "check").returncode == 0
+    assert run(copy, "ruff", "format", "--check").returncode == 0
+    assert run(copy, "lint-imports").returncode == 0
+    tests = unit_tests(copy)
+    assert tests.returncode == 0, tests.stdout[-5000:]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("My Orders", "is no name for a service"),
+        ("", "is no name for a service"),
+        ("1st", "is no name for a service"),
+        ("json", "would hide a module called json"),
+        ("class", "would hide a module called class"),
+        ("quart-schema", "would hide a module called quart_schema"),
+        ("tests", "would hide a module called tests"),
+        ("running", "would hide a module called running"),
+    ],
+)
+def test_a_name_that_can_not_be_a_package_changes_nothing(copy: Path, name: str, reason: str) -> None:
+    adopted = run(copy, "scripts/adopt", name)
+
+    assert adopted.returncode == 1
+    assert reason in adopted.stderr
+    assert (copy / "hello_service").is_dir()
+
+
+def test_a_second_name_is_refused(copy: Path) -> None:
+    """The old name can't be told from other words any more."""
+    shutil.copy(copy / "scripts" / "adopt.py", copy / "again.py")
+    run(copy, "scripts/adopt", "orders")
+    (copy / "again.py").rename(copy / "scripts" / "adopt.py")
+    again = run(copy, sys.executable, "scripts/adopt.py", "invoices")
+
+    assert again.returncode == 1
+    assert "has been renamed already" in again.stderr

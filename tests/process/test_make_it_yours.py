@@ -1,0 +1,119 @@
+"""docs/make-it-yours.md: its changes are made to a copy of this repository, and the copy is run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from copies import GUIDE, copy_to, environment, follow, run, unit_tests
+from fake_upstream import fake_upstream
+from running import BIN, QUIET, SERVE, Agent, Running, started
+
+TOKEN = "marked-7d1f"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return copy_to(tmp_path)
+
+
+@contextmanager
+def serving(copy: Path, agent: Agent, **settings: str) -> Iterator[Running]:
+    """Run the service of the copy."""
+    own = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent.url}
+    with started(SERVE, {**environment(copy), **QUIET, **own, **settings}, cwd=copy) as running:
+        running.wait_until_running()
+        yield running
+
+
+def checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
+    """Run what holds for every change, and return what failed."""
+    tests = ("tests/unit/test_app.py", "tests/unit/test_settings.py", "tests/unit/test_environment.py")
+    commands = (
+        ("ruff", "check"),
+        ("ruff", "format", "--check"),
+        ("lint-imports",),
+        (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
+    )
+    return [result for command in commands if (result := run(copy, *command)).returncode]
+
+
+@pytest.mark.once
+@pytest.mark.timeout(900)
+def test_unit_tests_are_green_without_the_demo(copy: Path) -> None:
+    """Only the demo's own tests go with it."""
+    follow(copy, "Delete the demo")
+    for line in re.findall(r"^\$ rm (.+)$", GUIDE.read_text(), re.MULTILINE):
+        for name in line.split():
+            (copy / name).unlink()
+
+    assert run(copy, "ruff", "check").stdout == "All checks passed!\n"
+    assert run(copy, "ruff", "format", "--check").returncode == 0
+    tests = unit_tests(copy)
+    assert tests.returncode == 0, tests.stdout[-5000:]
+
+
+@pytest.mark.timeout(300)
+async def test_a_second_upstream_gets_a_post_with_a_token(copy: Path, agent: Agent) -> None:
+    """Once; and the token is nowhere else."""
+    follow(copy, "Call another service, with a POST and a token")
+    async with fake_upstream() as fake:
+        with serving(copy, agent, STOCK_URL=f"{fake.url}/json", STOCK_TOKEN=TOKEN) as running:
+            async with httpx.AsyncClient(base_url=running.url) as client:
+                response = await client.post("/api/reservations", json={"article": "a", "count": 2})
+                document = (await client.get("/openapi.json")).json()
+                info = await client.get("/info")
+            running.stop()
+    (call,) = [span for span in agent.spans() if span["name"] == "http.request"]
+
+    assert response.json() == {"status": 200, "body": {"message": 1}}
+    assert fake.bodies == [b'{"article":"a","count":2}']
+    assert f"authorization: Bearer {TOKEN}" in fake.heads[0]
+    assert call["resource"] == "POST inventory/json"
+    assert call["meta"]["peer.service"] == "inventory"
+    assert {"502", "503", "504"} <= set(document["paths"]["/api/reservations"]["post"]["responses"])
+    assert TOKEN not in str(agent.traces()) + "\n".join(running.lines) + info.text
+    assert checks(copy) == []
+
+
+@pytest.mark.timeout(300)
+async def test_a_query_is_a_child_of_its_request(copy: Path, agent: Agent) -> None:
+    """And no query is a trace of its own."""
+    follow(copy, "Query a database")
+    with serving(copy, agent) as running:
+        async with httpx.AsyncClient(base_url=running.url) as client:
+            counted = [(await client.post("/api/visits/Ada")).json() for _ in range(2)]
+        running.stop()
+    traces = agent.traces()
+
+    assert counted == [{"name": "Ada", "count": 1}, {"name": "Ada", "count": 2}]
+    assert len(traces) == 2
+    for trace in traces:
+        request, insert, select = sorted(trace, key=lambda span: span["start"])
+        assert request["resource"] == "POST /api/visits/<name>"
+        assert insert["resource"] == "INSERT INTO visits (name) VALUES (?)"
+        assert select["resource"] == "SELECT count(*) FROM visits WHERE name = ?"
+        for query in (insert, select):
+            assert query["parent_id"] == request["span_id"]
+            assert (query["name"], query["service"]) == ("sqlite.query", "visits-db")
+            assert query["meta"]["span.kind"] == "client"
+            assert "Ada" not in str(query)
+        assert select["metrics"]["db.row_count"] == 1
+    assert agent.failures() == ""
+    assert checks(copy) == []
+
+
+@pytest.mark.timeout(300)
+def test_a_setting_outside_of_its_bounds_stops_the_start(copy: Path) -> None:
+    follow(copy, "Add a setting with bounds")
+    with started(SERVE, {**environment(copy), "BATCH_SIZE": "501"}, cwd=copy) as refused:
+        code = refused.wait()
+
+    assert code == 1
+    assert "BATCH_SIZE='501': must be less than or equal to 500" in refused.lines
+    assert checks(copy) == []

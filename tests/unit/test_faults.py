@@ -1,0 +1,71 @@
+"""The demo: /api/faults."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from in_process import problem, serving
+from quart import Quart
+from quart.typing import TestClientProtocol as _Client
+
+from hello_service.api.faults import Fault
+from hello_service.settings import Settings
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[_Client]:
+    async for client in serving(Settings(faults=True)):
+        client.app.testing = False  # errors answer as they do in production
+        yield client
+
+
+@pytest.mark.parametrize("path", ["/api/faults/slow?seconds=-1", "/api/faults/status/299"])
+async def test_a_value_out_of_bounds_is_422(client: _Client, path: str) -> None:
+    answer = await client.get(path)
+
+    assert problem(answer, await answer.get_json(force=True)) == (422, "invalid")
+
+
+async def test_a_fault_is_an_unhandled_exception(client: _Client) -> None:
+    answer = await client.get("/api/faults/error")
+
+    assert problem(answer, await answer.get_json(force=True)) == (500, "internal-error")
+
+
+async def test_a_stream_breaks_off(client: _Client) -> None:
+    with pytest.raises((ExceptionGroup, Fault)):
+        await client.get("/api/faults/stream")
+
+
+@pytest.mark.parametrize("code", [400, 404, 418, 503])
+async def test_a_fault_answers_with_the_status_asked_for(client: _Client, code: int) -> None:
+    """To see it traced."""
+    answer = await client.get(f"/api/faults/status/{code}")
+
+    assert problem(answer, await answer.get_json(force=True))[0] == code
+
+
+async def test_a_slow_fault_answers_after_its_time(client: _Client) -> None:
+    """Zero is a time, too."""
+    answer = await client.get("/api/faults/slow?seconds=0")
+
+    assert await answer.get_json() == {"seconds": 0.0}
+
+
+async def test_a_background_fault_answers_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
+    """202, and the exception in the log."""
+    answer = await client.get("/api/faults/background?seconds=0")
+    app: Quart = client.app
+    await asyncio.gather(*app.background_tasks)
+
+    assert answer.status_code == 202
+    assert "this background task always fails" in caplog.text
+
+
+async def test_faults_are_not_served_unless_asked_for() -> None:
+    """A deployed service has none."""
+    async for client in serving(Settings()):
+        assert (await client.get("/api/faults/error")).status_code == 404
+        assert "/api/faults/error" not in (await (await client.get("/")).get_json())["links"]

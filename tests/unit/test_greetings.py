@@ -1,0 +1,94 @@
+"""The demo: /api/hello."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from in_process import problem, serving
+from quart.typing import TestClientProtocol as _Client
+
+from hello_service.settings import Settings
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[_Client]:
+    async for client in serving(Settings(faults=True)):
+        client.app.testing = False  # errors answer as they do in production
+        yield client
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/hello?name=",
+        "/api/hello?name=" + "x" * 201,
+        "/api/hello?name=a%00b",
+        "/api/hello/" + "x" * 201,
+        "/api/hello/a%07",
+        "/api/hello/stream?count=abc",
+        "/api/hello/stream?count=21",
+    ],
+)
+async def test_a_name_or_count_that_can_not_be_used_is_422(client: _Client, path: str) -> None:
+    """And says which field and why."""
+    answer = await client.get(path)
+    document = await answer.get_json(force=True)
+
+    assert problem(answer, document) == (422, "invalid")
+    (flaw,) = document["errors"]
+    assert flaw["field"] in {"name", "count"}
+    assert flaw["reason"]
+
+
+@pytest.mark.parametrize("name", [1, "", "\0", "\ud800", "x" * 201])
+async def test_a_posted_name_that_can_not_be_used_is_422(client: _Client, name: object) -> None:
+    answer = await client.post("/api/hello", json={"name": name})
+
+    assert problem(answer, await answer.get_json(force=True)) == (422, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/api/hello", "Hello, World!"),
+        ("/api/hello?name=Ada", "Hello, Ada!"),
+        ("/api/hello/Ada", "Hello, Ada!"),
+        ("/api/hello?name=%C3%85sa", "Hello, Åsa!"),
+        ("/api/hello?name=" + "x" * 200, f"Hello, {'x' * 200}!"),
+    ],
+)
+async def test_a_greeting(client: _Client, path: str, message: str) -> None:
+    """By query or by path."""
+    answer = await client.get(path)
+
+    assert (answer.status_code, await answer.get_json()) == (200, {"message": message})
+
+
+async def test_a_posted_greeting(client: _Client) -> None:
+    """By body."""
+    answer = await client.post("/api/hello", json={"name": "Ada"})
+
+    assert (answer.status_code, await answer.get_json()) == (200, {"message": "Hello, Ada!"})
+
+
+async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
+    """As server-sent events."""
+    answer = await client.get("/api/hello/stream?count=2")
+
+    assert answer.content_type == "text/event-stream"
+    assert await answer.get_data(as_text=True) == (
+        'data: {"message":"Hello, World 1!"}\n\ndata: {"message":"Hello, World 2!"}\n\n'
+    )
+
+
+async def test_a_websocket_answers_each_text(client: _Client) -> None:
+    """With a greeting, or with the reason why not."""
+    async with client.websocket("/api/hello/ws") as socket:
+        await socket.send("Ada")
+        greeting = await socket.receive()
+        await socket.send("")
+        refusal = await socket.receive()
+
+    assert greeting == "Hello, Ada!"
+    assert refusal == "The name must have 1 to 200 characters, and has 0."

@@ -1,0 +1,61 @@
+"""The demo: /api/relay."""
+
+from __future__ import annotations
+
+import pytest
+from fake_upstream import fake_upstream
+from in_process import problem, serving
+
+from hello_service.settings import Settings
+
+
+@pytest.mark.parametrize("count", [0, 21])
+async def test_a_count_out_of_bounds_is_422(count: int) -> None:
+    async for client in serving(Settings()):
+        answer = await client.get(f"/api/relay?count={count}")
+        assert problem(answer, await answer.get_json(force=True)) == (422, "invalid")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("/broken", (502, "upstream-failed")), ("/hang", (504, "upstream-late"))],
+)
+async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, str]) -> None:
+    """Each failure has its own status."""
+    async with fake_upstream() as fake:
+        async for client in serving(Settings(upstream_url=fake.url + path, upstream_timeout_seconds=0.2)):
+            answer = await client.get("/api/relay?count=2")
+            assert problem(answer, await answer.get_json(force=True)) == expected
+
+
+async def test_a_saturated_relay_says_when_to_come_back() -> None:
+    """503 with Retry-After: by then the calls of now are over."""
+    async with fake_upstream() as fake:
+        settings = Settings(
+            upstream_url=f"{fake.url}/hang", upstream_timeout_seconds=5, upstream_connections=1, upstream_waiting=0
+        )
+        async for client in serving(settings):
+            answer = await client.get("/api/relay?count=2")
+            assert problem(answer, await answer.get_json(force=True)) == (503, "upstream-saturated")
+            assert answer.headers["Retry-After"] == "5"
+
+
+async def test_a_relay_passes_answers_on_and_masks_credentials() -> None:
+    """The upstream's URL is shown without what opens it."""
+    async with fake_upstream() as fake:
+        url = fake.url.replace("http://", "http://ada:secret@") + "/json"
+        async for client in serving(Settings(upstream_url=url)):
+            document = await (await client.get("/api/relay?count=2")).get_json()
+
+            assert document["answers"] == [{"status": 200, "body": {"message": 1}}] * 2
+            assert "secret" not in str(document)
+            assert fake.paths == ["/json", "/json"]
+
+
+@pytest.mark.parametrize(("limit", "status"), [(14, 200), (13, 502)])
+async def test_a_response_of_exactly_the_largest_size_is_relayed(limit: int, status: int) -> None:
+    async with fake_upstream() as fake:
+        settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)  # it has 14 bytes
+        async for client in serving(settings):
+            answer = await client.get("/api/relay?count=1")
+            assert answer.status_code == status
