@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from hello_service.serving import launch
 from hello_service.settings import SettingsError
@@ -78,7 +79,8 @@ TRACES = click.option(
 )
 
 
-@main.command(short_help="Serve on a laptop and show every trace.")
+@main.command(short_help="Serve on a laptop and show every trace.", context_settings={"allow_interspersed_args": False})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--host",
     envvar="HOST",
@@ -105,7 +107,15 @@ TRACES = click.option(
 @TREE
 @TRACES
 def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool, **rest: Any) -> None:
-    """Serve beside an embedded trace agent, and show the trace of every request: as a tree and on a page."""
+    """Serve beside an embedded trace agent, and show the trace of every request: as a tree and on a page.
+
+    With COMMAND, such as `-- hypercorn app:app`, another service runs in the place of this one, unchanged, as with
+    `hello-service trace`.
+    """
+    context = click.get_current_context()
+    for name in ("host", "port") if rest["command"] else ():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} is for this service alone. Give COMMAND the option that it has for this.")
     _develop(agent_port=None if no_embedded_agent else agent_port, view_port=None if no_view else view_port, **rest)
 
 

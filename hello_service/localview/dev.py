@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
 import sys
 import webbrowser
@@ -25,17 +26,16 @@ from hello_service.localview.processes import LOOPBACK, StartError
 from hello_service.localview.spans import read
 from hello_service.localview.store import Store, trace_key
 from hello_service.localview.text import visible
-from hello_service.settings import mask_credentials
+from hello_service.serving import launch
+from hello_service.settings import SettingsError, mask_credentials
 
 POLL_SECONDS = 0.2
 
 # What is right on a person's own machine. The environment wins here, too.
+OWN_DEFAULTS = {"DRAIN_SECONDS": "0", "GRACEFUL_SECONDS": "5", "FAULTS": "true", "INFO_DETAILS": "true"}
 DEFAULTS = {
+    "PYTHONUNBUFFERED": "1",  # a pipe takes its output
     "DD_ENV": "dev",
-    "DRAIN_SECONDS": "0",
-    "GRACEFUL_SECONDS": "5",
-    "FAULTS": "true",
-    "INFO_DETAILS": "true",
     "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.2",
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -55,6 +55,7 @@ class Options:
         view_port: None: no page.
         allowed_hosts: names in the Host header that the embedded agent accepts beside this machine's own.
         tree: which traces the terminal shows, one of `feed.TREES`.
+        command: of another service, which runs in the place of this one.
     """
 
     host: str
@@ -65,6 +66,7 @@ class Options:
     open_browser: bool = False
     allowed_hosts: Sequence[str] = ()
     tree: str = "all"
+    command: Sequence[str] = ()
 
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
@@ -81,8 +83,10 @@ class Development:
 
     def __init__(self, options: Options, environ: Mapping[str, str], on: Console) -> None:
         self.options = options
-        self.environ = {**DEFAULTS, **environ, "LOG_FORMAT": "json"}
-        self.environ |= {"HOST": options.host, "PORT": str(options.port)}
+        self.environ = {**DEFAULTS, **environ}
+        if not options.command:
+            own = {"LOG_FORMAT": "json", "HOST": options.host, "PORT": str(options.port)}
+            self.environ = {**OWN_DEFAULTS, **self.environ, **own}
         self.listen = LOOPBACK if options.port is not None else options.host
         self.feed = Feed(on, options.tree if options.agent_port is not None else "off")
         program = "dev" if options.port is not None else "view"
@@ -93,7 +97,7 @@ class Development:
         """Start everything, wait for Ctrl-C or for the service to end by itself, end everything."""
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(signum, self.stop.set)
-        if self.options.port is not None:
+        if self.options.port is not None and not self.options.command:
             processes.listen(self.options.host, self.options.port, "--port").close()
         developing = asyncio.create_task(self._develop())
         stopping = asyncio.create_task(self.stop.wait())
@@ -111,7 +115,9 @@ class Development:
             if self.options.agent_port is not None:
                 agent = await self._receive(stack, self.options.agent_port)
             service = None
-            if self.options.port is not None:
+            if self.options.command:
+                service = await self._run_command(stack)
+            elif self.options.port is not None:
                 service, url = await stack.enter_async_context(processes.service(self.environ, self._hear))
                 self.view.service_url = url
                 self.feed.say(f"Service: {url}", "bold")
@@ -150,6 +156,29 @@ class Development:
         await stack.enter_async_context(self._following(session, url))
         return _Agent(session, process, url)
 
+    async def _run_command(self, stack: AsyncExitStack) -> Process:
+        try:
+            _, arguments, environ = launch.traced(self.options.command, self.environ)
+        except (launch.LaunchError, SettingsError) as error:
+            raise StartError(str(error)) from error
+        self.feed.say(visible(f"Command: {shlex.join(self.options.command)}", one_line=True), "bold")
+        return await stack.enter_async_context(processes.command(arguments, environ, self._show, self._listens))
+
+    def _listens(self, url: str) -> None:
+        """Show where the command listens."""
+        self.view.service_url, self.view.example = url, "/"
+        self.feed.say(f"Service: {url}", "bold")
+
+    def _show(self, line: str) -> None:
+        """Show a line of the command, after its trace where it is an error of one."""
+        entry = _entry(line)
+        self.view.store.add_line({"event": entry.get("message") or line, **entry})
+        key = trace_key(str(entry.get("dd.trace_id", "")))
+        if key and _matters(entry):
+            self.feed.warn(line, key, monotonic())
+        else:
+            self.feed.say(visible(line))
+
     async def _end_of(self, service: Process | None, agent: Process | None) -> int:
         """Wait for the service to end by itself, or for the agent where there is no service."""
         ended = asyncio.create_task(service.wait() if service else asyncio.Event().wait())
@@ -164,7 +193,8 @@ class Development:
         finally:
             ended.cancel()
             lost.cancel()
-        self.feed.say(f"The service has ended by itself, exit code {service.returncode}.", "yellow")
+        what = "command" if self.options.command else "service"
+        self.feed.say(f"The {what} has ended by itself, exit code {service.returncode}.", "yellow")
         return 1 if service.returncode else 0
 
     def _hear(self, line: str) -> None:
@@ -173,7 +203,7 @@ class Development:
         self.view.store.add_line(entry or {"event": line})
         if not entry:
             self.feed.say(visible(line))
-        elif entry.get("level") in {"warning", "error", "critical"}:
+        elif _matters(entry):
             key = trace_key(str(entry.get("dd.trace_id", "")))
             self.feed.warn(f"{entry['level']}: {entry.get('event')}", key, monotonic())
 
@@ -221,6 +251,10 @@ class _Agent:
 
 def _named(variables: Sequence[str]) -> str:
     return f" ({', '.join(variables)})" if variables else " (the default)"
+
+
+def _matters(entry: Mapping[str, Any]) -> bool:
+    return str(entry.get("level")).lower() in {"warning", "error", "critical"}
 
 
 def _entry(line: str) -> dict[str, Any]:
