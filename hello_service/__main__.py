@@ -1,4 +1,4 @@
-"""The `hello-service` command line: serve, dev, view, doctor."""
+"""The `hello-service` command line: serve, trace, dev, view, doctor."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ def serve() -> None:
         launch.serve(os.environ)
     except SettingsError as error:
         click.echo(f"The service can't start with this environment:\n{error}", err=True)
+        sys.exit(1)
+
+
+@main.command(
+    short_help="Run another Quart service, unchanged and traced.", context_settings={"ignore_unknown_options": True}
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def trace(command: tuple[str, ...]) -> None:
+    """Run COMMAND, such as `hypercorn app:app`, under ddtrace-run, and trace each Quart application in it.
+
+    The application needs no change; ddtrace (4.5 or newer) must be installed where it is installed.
+    """
+    try:
+        launch.trace(command, os.environ)
+    except (SettingsError, launch.LaunchError) as error:
+        click.echo(error, err=True)
         sys.exit(1)
 
 

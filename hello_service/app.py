@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from importlib import import_module
 from time import monotonic
+from typing import Any
 
 import structlog
 from quart import Blueprint, Quart
@@ -128,7 +130,10 @@ def create_app(
 
     logs.log_requests(app, settings.probe_paths, tracing.log_ids)
     if settings.dd_trace_enabled and tracing.active():
-        tracing.trace(app, settings.probe_paths, settings.dd_service)
+        middleware: Any = None
+        if "fast_span" not in broken:
+            middleware = import_module("hello_service.observability.fast_span").FastSpan  # not importable where broken
+        tracing.trace(app, settings.probe_paths, settings.dd_service, middleware)
         if "trace loss" not in broken:
             trace_loss.watch()
     return app

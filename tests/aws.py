@@ -5,6 +5,7 @@ docker's part that needs a registry is played by a program that writes down what
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import socket
@@ -29,6 +30,8 @@ DEPLOY = ROOT / "deploy" / "deploy"
 READING = ("describe-", "get", "list-", "wait")
 
 
+# In front of the AWS CLI: a prepared program may stand for one command, so that a test can show any answer of AWS.
+STUBBED = """[ -x "$RECORD.stubs/$1-$2" ] && exec "$RECORD.stubs/$1-$2" "$@" """
 # Shell, as it is run for every command: one line for each, every argument ended by a unit separator.
 WRITE_DOWN = """{ printf '%s\\037' "$@"; echo; } >>"$RECORD" """
 WRITE_DOWN_DOCKER = """{ printf '%s\\037' docker "$@"; echo; } >>"$RECORD" """
@@ -76,12 +79,27 @@ class Account:
         keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y"}
         return boto3.client(service, region_name=region, endpoint_url=self.url, **keys)
 
+    @contextmanager
+    def answering(self, **answers: object) -> Iterator[None]:
+        """Until the block ends, `ecs__describe_tasks=...` answers that command: with JSON, or an error with that message."""
+        stubs = {name.replace("__", "-", 1).replace("_", "-"): answer for name, answer in answers.items()}
+        for name, answer in stubs.items():
+            shown, code = (answer, 254) if isinstance(answer, str) else (json.dumps(answer), 0)
+            program(
+                self.place / "commands.stubs" / name, f"echo {shlex.quote(shown)} >&{2 if code else 1}\nexit {code}"
+            )
+        try:
+            yield
+        finally:
+            for name in stubs:
+                (self.place / "commands.stubs" / name).unlink()
+
     def network(self) -> dict[str, str]:
         """Return the parameters of the stack that have no default."""
         ec2 = self.client("ec2")
         subnets = ",".join(each["SubnetId"] for each in ec2.describe_subnets()["Subnets"])
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
-        return {"VpcId": vpc, "LoadBalancerSubnets": subnets, "TaskSubnets": subnets}
+        return {"VpcId": vpc, "LoadBalancerSubnets": subnets, "TaskSubnets": subnets, "AllowedCidr": "203.0.113.7/32"}
 
     def deploy(self, *arguments: str, given: str = "", **environment: str) -> Ran:
         """Run deploy/deploy with `environment`; `given` is its standard input."""
@@ -132,7 +150,8 @@ def account(place: Path, engine_environment: Mapping[str, str] | None = None) ->
         }
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in (engine_environment or {}).items())
         program(place / "builds", f'{exports}exec docker "$@"')
-        program(place / "aws", f'{WRITE_DOWN}\nexec {BIN}/aws "$@"')
+        program(place / "aws", f'{WRITE_DOWN}\n{STUBBED}\nexec {BIN}/aws "$@"')
+        (place / "commands.stubs").mkdir()
         program(place / "docker-without-registry", f"{WRITE_DOWN_DOCKER}\n{DOCKER}")
         yield Account(url, place, environment)
 

@@ -6,7 +6,10 @@ import sys
 from typing import Any
 
 from moto.cloudformation import parsing
+from moto.cloudformation.models import ChangeSet, CloudFormationBackend, Stack
+from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.common_models import CloudFormationModel
+from moto.core.responses import ActionResult
 from moto.ecr.models import Repository, ecr_backends
 from moto.ecs.models import Service
 from moto.secretsmanager.models import secretsmanager_backends
@@ -39,9 +42,7 @@ class Secret(CloudFormationModel):  # type: ignore[misc]  # moto is not followed
     ) -> Secret:
         wanted = cloudformation_json["Properties"]
         backend = secretsmanager_backends[account_id][region_name]
-        backend.create_secret(
-            resource_name, wanted["SecretString"], None, wanted["Description"], [], None, None, [], False
-        )
+        backend.create_secret(resource_name, None, None, wanted["Description"], [], None, None, [], False)
         return cls(backend.describe_secret(resource_name).arn)
 
     @classmethod
@@ -102,9 +103,49 @@ def delete_with_images(repository: Repository, account_id: str, region_name: str
     ecr_backends[account_id][region_name].delete_repository(repository.name, repository.registry_id, force=True)
 
 
+def knowing_defaults(resolve: Any) -> Any:
+    """UsePreviousValue of a parameter that has never been given: its default, where moto fails."""
+
+    def resolve_update_parameters(self: Any, instance: Any, incoming_params: Any) -> Any:
+        for name, value in instance.stack_parameters.items():
+            instance.parameters.setdefault(name, value)
+        return resolve(self, instance, incoming_params)
+
+    return resolve_update_parameters
+
+
+def parameters_as_text(stack: Any) -> dict[str, str]:
+    """The parameters of a stack as the API gives them: a list with commas, where moto has Python's own form."""
+    found = stack.resource_map.resolved_parameters
+    return {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in found.items()}
+
+
+def with_outputs(apply: Any) -> Any:
+    """The outputs of a stack that a change set has made or changed, which moto leaves out."""
+
+    def applied(self: Any) -> None:
+        apply(self)
+        self.stack.template_dict = self.template_dict
+        self.stack.output_map = self.stack._create_output_map()
+
+    return applied
+
+
+def update_termination_protection(self: CloudFormationResponse) -> ActionResult:
+    """The API's call of that name, which moto lacks."""
+    stack = self.cloudformation_backend.get_stack(self._get_param("StackName"))
+    stack.enable_termination_protection = self._get_bool_param("EnableTerminationProtection")
+    return ActionResult({"StackId": stack.stack_id})
+
+
 if __name__ == "__main__":
     assert Secret.cloudformation_type() in parsing.get_model_map()
     mend_updates()
+    resolve = CloudFormationBackend._resolve_update_parameters
+    CloudFormationBackend._resolve_update_parameters = knowing_defaults(resolve)
+    Stack.stack_parameters = property(parameters_as_text)
+    ChangeSet.apply = with_outputs(ChangeSet.apply)
+    CloudFormationResponse.update_termination_protection = update_termination_protection
     Repository.delete = delete_with_images
     Service.create_from_cloudformation_json = count_one(Service.create_from_cloudformation_json)
     main(sys.argv[1:])

@@ -6,19 +6,17 @@ container that has no translation here is an error, so that nothing of the file 
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from typing import Any
 from uuid import uuid4
 
+import definition
 from containers import Engine
-from running import ROOT, eventually
+from running import eventually
 
-DEFINITION = ROOT / "deploy" / "task-definition.json"
+FORWARD = "24224"  # where a FireLens router takes log lines
 # One value for each placeholder, as deploy/deploy would fill it in.
 VALUES = {
     "FAMILY": "hello-service",
@@ -34,22 +32,14 @@ VALUES = {
     "SAMPLE_RATE": "1.0",
     "DD_SITE": "datadoghq.eu",
     "REGION": "eu-west-1",
+    "TRUST_TRACE_HEADERS": "false",
+    "ECS_TASK_COLLECTION": "true",
 }
 
 
-def deploy_script() -> Any:
-    """Return deploy/deploy as a module."""
-    loader = SourceFileLoader("deploy_script", str(ROOT / "deploy" / "deploy"))
-    spec = spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
-def filled(values: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the task definition that ships, filled in by the code that deploys it."""
-    return dict(json.loads(deploy_script().fill(DEFINITION.read_text(), {**VALUES, **(values or {})})))
+def filled(values: Mapping[str, str] | None = None, **parameters: Any) -> dict[str, Any]:
+    """Return the task definition that ships, filled in by the code that deploys it; `parameters` are those of `build`."""
+    return definition.build(definition.FILE.read_text(), {**VALUES, **(values or {})}, **parameters)
 
 
 class Task:
@@ -73,15 +63,22 @@ class Task:
     def start(
         self, network: str, image: str, secrets: Mapping[str, str], extra: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """Start every container, each when those are healthy that it depends on."""
+        """Start every container, each once its dependencies have started or succeeded."""
         containers = {each["name"]: each for each in self.definition["containerDefinitions"]}
         ports = [str(port["containerPort"]) for each in containers.values() for port in each.get("portMappings", [])]
+        if any("firelensConfiguration" in each for each in containers.values()):
+            ports.append(FORWARD)
         publish = [part for port in ports for part in ("--publish", f"127.0.0.1::{port}")]
         wait = ["python", "-c", "import signal; signal.pause()"]
         self.engine.docker("run", "--detach", "--name", self.network, "--network", network, *publish, image, *wait)
         while waiting := [name for name in containers if name not in self._started]:
             name = next(each for each in waiting if self._ready(containers[each]))
             options, command = translate(containers[name], secrets, extra.get(name, {}), self._files())
+            for mount in containers[name].get("mountPoints", []):
+                options += ["--volume", f"{self.container(mount['sourceVolume'])}:{mount['containerPath']}"]
+            if containers[name]["logConfiguration"]["logDriver"] == "awsfirelens":
+                address = self.url(int(FORWARD)).removeprefix("http://")
+                options += ["--log-driver", "fluentd", "--log-opt", f"fluentd-address={address}"]
             self.engine.docker(
                 *["run", "--detach", "--name", self.container(name), "--network", f"container:{self.network}"],
                 *[*options, containers[name]["image"], *command],
@@ -100,13 +97,19 @@ class Task:
         """Leave nothing behind."""
         names = [*(self.container(name) for name in reversed(self._started)), self.network]
         self.engine.run("rm", "--force", "--volumes", *names, check=False)
+        volumes = [self.container(each["name"]) for each in self.definition.get("volumes", [])]
+        if volumes:
+            self.engine.run("volume", "rm", "--force", *volumes, check=False)
 
     def _ready(self, container: Mapping[str, Any]) -> bool:
         for dependency in container.get("dependsOn", []):
-            assert dependency["condition"] == "HEALTHY"
             if dependency["containerName"] not in self._started:
                 return False
-            self.engine.healthy(self.container(dependency["containerName"]))
+            if dependency["condition"] == "SUCCESS":
+                ended = self.container(dependency["containerName"])
+                assert self.engine.docker("wait", ended) == "0", self.engine.logs(ended)
+            else:
+                assert dependency["condition"] == "START"
         return True
 
     def _files(self) -> int:
@@ -145,9 +148,18 @@ def translate(
     if left.pop("restartPolicy", {}).get("enabled"):
         options += ["--restart", "always"]
     command = left.pop("command", [])
-    assert left.pop("logConfiguration")["logDriver"] == "awslogs"  # the engine's own here
-    # Names, order and time of the start, and what is published: Task.start. No other key is known.
-    rest = {"name", "image", "essential", "portMappings", "dependsOn", "startTimeout"}
+    assert left.pop("logConfiguration")["logDriver"] in {"awslogs", "awsfirelens"}  # the engine's own here; Task.start
+    # Names, order and time of the start, volumes, and what is published: Task.start. No other key is known.
+    rest = {
+        "name",
+        "image",
+        "essential",
+        "portMappings",
+        "dependsOn",
+        "startTimeout",
+        "mountPoints",
+        "firelensConfiguration",
+    }
     assert set(left) <= rest, f"no translation for {set(left) - rest}"
     return options, command
 
@@ -168,7 +180,8 @@ def running_task(
     try:
         task.start(network, image, secrets, extra)
         for each in definition["containerDefinitions"]:
-            engine.healthy(task.container(each["name"]))
+            if "healthCheck" in each:
+                engine.healthy(task.container(each["name"]))
         yield task
     finally:
         task.remove()

@@ -24,6 +24,7 @@ from hello_service.localview.performance import Performance
 from hello_service.localview.processes import LOOPBACK, StartError
 from hello_service.localview.spans import Trace, read
 from hello_service.localview.store import Store
+from hello_service.localview.text import visible
 from hello_service.settings import mask_credentials
 
 POLL_SECONDS = 0.2
@@ -170,11 +171,11 @@ class Development:
     def _hear(self, line: str) -> None:
         """Show what the service says, but for its lines of requests: their traces are shown."""
         entry = _entry(line)
-        self.view.store.add_line(entry)
+        self.view.store.add_line(entry or {"event": line})
         if not entry:
-            self._say(line)
+            self._say(visible(line))
         elif entry.get("level") in {"warning", "error", "critical"}:
-            self._say(f"{entry['level']}: {entry.get('event')}", "yellow")
+            self._say(visible(f"{entry['level']}: {entry.get('event')}", one_line=True), "yellow")
 
     @asynccontextmanager
     async def _following(self, session: aiohttp.ClientSession, agent_url: str) -> AsyncIterator[None]:

@@ -14,24 +14,23 @@ from typing import Any, cast
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+from markupsafe import Markup
 from quart import Blueprint, Quart, Response, current_app, redirect, render_template, request
 
 from hello_service.asgi import ASGIApp, Receive, Scope, Send
-from hello_service.localview import drawing, query, units
+from hello_service.localview import charts, drawing, lists, units
 from hello_service.localview.hosts import host_name
-from hello_service.localview.performance import MINUTES, Performance
-from hello_service.localview.service_map import service_map
-from hello_service.localview.spans import Span, Trace
+from hello_service.localview.performance import Performance
+from hello_service.localview.spans import Trace
 from hello_service.localview.store import Store
+from hello_service.localview.text import visible
+from hello_service.localview.trace_page import Asked, Shown, hexadecimal
 
 pages = Blueprint("localview", __name__)
 
-ROWS = 200  # of the list, until a person asks for all
 TELL_SECONDS = 0.5  # from one message of a change to the next
 STILL_SECONDS = 15.0  # then a comment is sent, so that a dead connection is noticed
 CLOSE_SECONDS = 1.0
-WINDOWS = (1, 5, MINUTES)
-APDEX_SECONDS = 0.5
 
 # A name that resolves to this machine, but is another's (DNS rebinding), must not get what is shown here.
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -61,7 +60,8 @@ def create_page(view: View) -> Quart:
     app = Quart(__name__)
     app.extensions["view"] = view
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
-    app.jinja_env.globals.update(view=view, store=view.store, drawing=drawing)
+    app.jinja_env.finalize = _finalize
+    app.jinja_env.globals.update(view=view, store=view.store, drawing=drawing, charts=charts, pager=lists.pager)
     app.jinja_env.filters.update(
         duration=units.duration,
         count=units.count,
@@ -69,8 +69,11 @@ def create_page(view: View) -> Quart:
         rate=units.rate,
         clock=units.clock,
         line=drawing.log_line,
+        hexadecimal=hexadecimal,
     )
+    app.extensions["without asyncio"] = app.jinja_env.overlay(enable_async=False)
     app.register_blueprint(pages)
+    app.register_blueprint(lists.lists)
     around: Any = _OwnNamesOnly(cast("ASGIApp", app.asgi_app))
     app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
     return app
@@ -92,7 +95,7 @@ class _OwnNamesOnly:
             return
         headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(REFUSAL)).encode())]
         await send({"type": "http.response.start", "status": 421, "headers": headers})
-        await send({"type": "http.response.body", "body": REFUSAL})
+        await send({"type": "http.response.body", "body": REFUSAL, "more_body": False})
 
 
 def _view() -> View:
@@ -107,20 +110,6 @@ async def guard(response: Response) -> Response:
     return response
 
 
-@pages.get("/")
-async def traces() -> str:
-    """List the traces that `q` searches for."""
-    text = request.args.get("q", "")
-    found, mistake = _view().store.newest(), None
-    try:
-        wanted = query.parse(text)
-        found = [trace for trace in found if wanted.matches(trace)]
-    except query.QueryError as error:
-        found, mistake = [], str(error)
-    rows = found if "all" in request.args else found[:ROWS]
-    return await _page("traces.html", q=text, found=len(found), rows=rows, mistake=mistake)
-
-
 @pages.get("/trace/<text>")
 async def trace(text: str) -> Any:
     """Draw the trace whose id, in any form, is `text`, with the details of `span`."""
@@ -129,9 +118,8 @@ async def trace(text: str) -> Any:
         return await _page("missing.html", version=0, text=text), 404
     if text != found.id:
         return redirect(f"/trace/{found.id}")
-    span = _chosen(found, request.args.get("span"))
-    version, rows = _view().store.revision(found.id), list(drawing.waterfall(found))
-    return await _page("trace.html", version=version, trace=found, rows=rows, span=span)
+    version = _view().store.revision(found.id)
+    return await _page("trace.html", version=version, trace=found, shown=_shown(found))
 
 
 @pages.get("/trace/<text>/span/<number>")
@@ -140,7 +128,7 @@ async def span_detail(text: str, number: str) -> Any:
     found = _view().store.find(text)
     if found is None:
         return "This trace is no longer kept.", 404
-    return await render_template("span.html", trace=found, span=_chosen(found, number))
+    return await render_template("fragment.html", trace=found, shown=_shown(found, ("span", number)))
 
 
 @pages.get("/trace/<text>/json")
@@ -152,23 +140,6 @@ async def trace_json(text: str) -> Any:
     spans = [asdict(each) for _, _, each in found.walk()]
     body = {"trace_id": found.id, "spans": spans, "logs": _view().store.lines(found)}
     return Response(json.dumps(body, indent=2, default=repr), content_type="application/json")
-
-
-@pages.get("/map")
-async def show_map() -> str:
-    """Draw who calls whom."""
-    return await _page("map.html", map=service_map(_view().store.newest()))
-
-
-@pages.get("/performance")
-async def show_performance() -> str:
-    """Show how each service did in the last `minutes`, with Apdex for the threshold `apdex` in seconds."""
-    minutes = request.args.get("minutes", 5, int)
-    threshold = request.args.get("apdex", APDEX_SECONDS, float)
-    minutes = minutes if minutes in WINDOWS else 5
-    threshold = threshold if 0 < threshold <= 3600 else APDEX_SECONDS
-    reports = _view().performance.reports(minutes, monotonic())
-    return await _page("performance.html", reports=reports, minutes=minutes, windows=WINDOWS, threshold=threshold)
 
 
 @pages.get("/events")
@@ -184,13 +155,14 @@ async def _page(template: str, version: int | None = None, **shown: Any) -> str:
     return await render_template(template, version=_view().store.version if version is None else version, **shown)
 
 
-def _chosen(trace: Trace, number: str | None) -> Span:
-    """Return the span that was asked for; else the deepest error, which is where a failure began; else the root."""
-    for span in trace.spans:
-        if str(span.span_id) == number:
-            return span
-    failed = [(depth, span) for depth, _, span in trace.walk() if span.error]
-    return max(failed, key=lambda each: each[0])[1] if failed else trace.root
+def _shown(trace: Trace, *more: tuple[str, str]) -> Shown:
+    """Return `trace` with what the address selects in it."""
+    return Shown(trace, _view().store, Asked.of([*request.args.items(multi=True), *more]))
+
+
+def _finalize(value: object) -> object:
+    """Escape what can't be seen in each value of a template; what a macro made has been through this."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 async def _changes(view: View, wanted: str | None) -> AsyncIterator[bytes]:

@@ -126,6 +126,12 @@ class Performance:
         self._resources: set[tuple[str, str]] = set()
         self._buckets: deque[tuple[int, dict[tuple[str, str], Figures]]] = deque(maxlen=MINUTES * 60 // BUCKET_SECONDS)
 
+    def clear(self, now: float) -> None:
+        """Forget all requests."""
+        self._started = now
+        self._resources.clear()
+        self._buckets.clear()
+
     def add(self, spans: Iterable[Span], now: float) -> None:
         """Count those of `spans` that are requests to a service."""
         number = int(now // BUCKET_SECONDS)
@@ -145,7 +151,7 @@ class Performance:
         return key
 
     def reports(self, minutes: int, now: float) -> list[Report]:
-        """Return what happened in the last `minutes`, a report for each service, the busiest first."""
+        """Return what happened in the last `minutes`, a report for each service by its name."""
         last = int(now // BUCKET_SECONDS)
         length = minutes * 60 // BUCKET_SECONDS
         seconds = max(1.0, now - max(self._started, (last - length + 1) * BUCKET_SECONDS))
@@ -160,10 +166,10 @@ class Performance:
                 course = courses.setdefault(service, [Figures() for _ in range(length)])
                 course[place].merge(counted)
         found = [
-            Report(service, seconds, _sum(parts.values()), sorted(parts.items(), key=_busiest), courses[service])
+            Report(service, seconds, _sum(parts.values()), list(parts.items()), courses[service])
             for service, parts in resources.items()
         ]
-        return sorted(found, key=lambda report: (-report.total.requests, report.service))
+        return sorted(found, key=lambda report: report.service)
 
 
 def _sum(parts: Iterable[Figures]) -> Figures:
@@ -171,7 +177,3 @@ def _sum(parts: Iterable[Figures]) -> Figures:
     for part in parts:
         total.merge(part)
     return total
-
-
-def _busiest(item: tuple[str, Figures]) -> tuple[int, str]:
-    return (-item[1].requests, item[0])

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 UPPER_HALF = re.compile("[0-9a-f]{16}")  # of a trace id
 SPANS_OF_A_TRACE = 10_000  # more are counted, not kept
+LINKS_OF_A_SPAN = 200  # more are left out, and so are more that lead to one span
+LINKS_TAG = "_dd.span_links"  # where version 0.5 of the protocol has span links, as JSON
+
+
+@dataclass(frozen=True)
+class Link:
+    """A span link: to the span `span_id` of the trace whose id has the lower half `trace_id`; `kind` may be empty."""
+
+    trace_id: int
+    span_id: int
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -27,25 +40,29 @@ class Span:
     error: bool
     meta: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    links: tuple[Link, ...] = ()
 
     @classmethod
     def from_wire(cls, span: Mapping[str, Any]) -> Span:
         """Read a span as `/test/session/traces` of ddapm-test-agent has it; what is missing is empty."""
-        name = str(span.get("name") or "")
+        name = _text(span.get("name") or "")
         return cls(
             trace_id=int(span["trace_id"]),
             span_id=int(span["span_id"]),
             parent_id=int(span.get("parent_id") or 0),
             name=name,
-            resource=str(span.get("resource") or name),
-            service=str(span.get("service") or "no service"),
+            resource=_text(span.get("resource") or name),
+            service=_text(span.get("service") or "no service"),
             start=int(span.get("start") or 0),
             duration=max(0, int(span.get("duration") or 0)),
             error=bool(span.get("error")),
-            meta={str(tag): str(value) for tag, value in (span.get("meta") or {}).items()},
+            meta={_text(tag): _text(value) for tag, value in (span.get("meta") or {}).items()},
             metrics={
-                str(tag): value for tag, value in (span.get("metrics") or {}).items() if isinstance(value, int | float)
+                _text(tag): value
+                for tag, value in (span.get("metrics") or {}).items()
+                if isinstance(value, int | float)
             },
+            links=tuple(islice(_links(span), LINKS_OF_A_SPAN)),
         )
 
     @property
@@ -77,6 +94,7 @@ class Trace:
         self.start, self.end = first.start, first.end
         self.errors = 0
         self.dropped = 0
+        self.version = 0  # of the store, when a span came last
         self._high = "0" * 16
         self.add(first)
 
@@ -131,6 +149,33 @@ class Trace:
                 yield depth, last, span
                 below = children.pop(span.span_id, [])
                 stack.extend((depth + 1, child is below[-1], child) for child in reversed(below))
+
+
+def _text(value: object) -> str:
+    """Return `value` as text that can be sent: half a surrogate pair, which JSON can hold, is escaped."""
+    text = str(value)
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
+def _links(span: Mapping[str, Any]) -> Iterator[Link]:
+    """Yield the span links; what is no link is left out."""
+    found = span.get("span_links")
+    if not found:
+        try:
+            found = json.loads((span.get("meta") or {}).get(LINKS_TAG, "[]"))
+        except (RecursionError, TypeError, ValueError):
+            return
+    for each in found if isinstance(found, list) else []:
+        try:
+            kind = (each.get("attributes") or {}).get("dd.kind", "")
+            yield Link(_lower_half(each["trace_id"]), _lower_half(each["span_id"]), str(kind))
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+            continue
+
+
+def _lower_half(number: int | str) -> int:
+    """Return the lower 64 bits of an id, which is hexadecimal where it is text."""
+    return (int(number, 16) if isinstance(number, str) else int(number)) & (2**64 - 1)
 
 
 def read(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 from hello_service.localview import units
 from hello_service.localview.spans import Span, Trace
+from hello_service.localview.text import visible
 
 BAR = 24  # characters
 PLAIN_WIDTH = 200  # where there is no terminal to measure
 SPANS = 100  # of one trace; the page shows all
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # text from spans must not steer the terminal
 
 
 def console() -> Console:
@@ -89,4 +87,5 @@ def _bar(span: Span, trace: Trace) -> str:
 
 
 def _clean(text: str) -> str:
-    return CONTROL.sub("�", text)
+    """Return text of a span on one line: it must not steer the terminal."""
+    return visible(text, one_line=True)

@@ -4,50 +4,59 @@
     import tracing                                    # this file; start the service under ddtrace-run
 
     app = quart.Quart(__name__)
-    tracing.trace(app, probes={"/health"})            # after the routes or before them: no matter
+    tracing.trace(app, probes={"/health"})            # before or after the routes
     client = httpx.AsyncClient(event_hooks={"request": [tracing.name_client_span]})
 
-The span of a request is the one that ddtrace's ASGI middleware makes: by that middleware where application security or
-inferred proxies are on, else here, for a quarter less of what tracing costs. What it can't know of Quart is added:
-
-- the resource is the route (`GET /users/<id>`), also in `http.route`; what no route matched is `GET 404` or `GET 405`;
-- an exception puts type, message and stack on the span, although Quart answers it inside the application;
-- a trace that this process started and that ends in an error is kept, whatever the sample rate;
-- probes have no span, and so no stats;
-- what `app.add_background_task` runs is a trace of its own, linked to its request's span and kept when that is;
+ddtrace's own ASGI middleware makes the span of a request. This file adds what the middleware can't know of Quart:
+- the resource and `http.route` are the route, with the mount path in front; without a route it is `GET 404` or `GET 405`;
+- an exception puts type, message and stack on the span, and keeps a trace that this process started;
+- probes have no span, and so no stats; application security can block a request before its handler runs;
+- a task of `app.add_background_task` is a trace of its own, linked to its request's span and kept when that is;
 - a WebSocket and its messages are named by the route, and what a handler does for a message belongs to that message;
-- a client that went away is tagged on the span, which otherwise would look like a success;
-- `traceresponse` (W3C Trace Context, level 2) tells the caller the trace id;
-- an outbound call's span has a resource that a person can read, and `peer.service`.
+- a client that disconnected and a response that is incomplete are tagged, as the span would look like a success;
+- `traceresponse` (W3C Trace Context, level 2) gives the caller the trace id;
+- an outbound call's span has a readable resource, and `peer.service`;
+- ddtrace knows the routes (endpoint inventory) and the code behind them (Code Origin).
 
-This module alone knows ddtrace.
+A request, WebSocket or task that works without this file works the same with it. It takes ddtrace 4.5 to 4.x and Quart
+0.19.9 to 0.23; with others, and without ddtrace-run, the service runs untraced.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
 import re
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
-from functools import cached_property
-from typing import Any, Protocol, cast
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from functools import cache, cached_property, partial
+from importlib import metadata
+from typing import Any
+from weakref import WeakSet
 
-import ddtrace
-from ddtrace import config
-from ddtrace.constants import USER_KEEP
-from ddtrace.contrib.asgi import TraceMiddleware
-from ddtrace.contrib.internal import trace_utils
-from ddtrace.contrib.internal.asgi.utils import bytes_to_str, extract_headers
-from ddtrace.contrib.internal.trace_utils import _copy_trace_level_tags
-from ddtrace.internal.core.event_hub import has_listeners
-from ddtrace.internal.schema import schematize_url_operation
-from ddtrace.internal.schema.span_attribute_schema import SpanDirection
-from ddtrace.trace import Span, tracer
-from quart import Quart, has_request_context, has_websocket_context, request, websocket
-from quart.signals import got_request_exception, got_websocket_exception, request_started, websocket_started
+from quart import Quart, has_request_context, request, websocket
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
+
+try:
+    import ddtrace
+    from ddtrace import config
+    from ddtrace.constants import USER_KEEP
+    from ddtrace.contrib.asgi import TraceMiddleware
+    from ddtrace.contrib.internal.trace_utils import _copy_trace_level_tags, set_http_meta
+    from ddtrace.internal._exceptions import BlockingException, find_exception
+    from ddtrace.internal.core.event_hub import dispatch, has_listeners
+    from ddtrace.internal.endpoints import endpoint_collection
+    from ddtrace.internal.utils import get_blocked
+    from ddtrace.trace import Span, tracer
+    from quart.signals import got_request_exception, got_websocket_exception, request_started, websocket_started
+except ImportError as error:  # pragma: no cover - in releases outside of SUPPORTED; scripts/test-versions has them
+    _missing: str | None = str(error)
+else:
+    _missing = None
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -55,46 +64,51 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+# From the first release, up to but without the second.
+SUPPORTED = {"ddtrace": ((4, 5), (5,)), "quart": ((0, 19, 9), (0, 24))}
+
 # RFC 9110, section 9.1, and RFC 5789: any other token that a client makes up would be a resource of its own.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
-# What ddtrace's middleware tells those who look for attacks and leaks. Where one of them listens, it makes the span.
-HEARD = ("asgi.start_request", "asgi.request.parse.body", "asgi.finalize_response", "set_http_meta_for_asm")
-
-# In the name of each header that brings a caller's trace, in whichever style; most requests have none of them.
-PROPAGATED = ("traceparent", "datadog", "b3", "baggage")
-
-CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client went away before the response was complete
+CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
+INCOMPLETE = "http.response_incomplete"  # tag: the response has no end, or fewer bytes than its Content-Length
 _DIGITS = re.compile(r"/(?![vV]\d{1,2}(?:/|$))[^/]*\d[^/]*")
-
-
-class ClientRequest(Protocol):
-    """What is needed of an `httpx.Request`."""
-
-    method: str
-    url: Any
-    extensions: MutableMapping[str, Any]
 
 
 def active() -> bool:
     """Whether spans are made: ddtrace was started (`ddtrace-run` or `ddtrace.auto`) and is not switched off."""
     started = getattr(sys.modules.get("ddtrace.bootstrap.sitecustomize"), "loaded", False)
-    return bool(started and tracer.enabled)
+    return bool(started and _unsupported() is None and tracer.enabled)
 
 
-def trace(app: Quart, probes: Collection[str] = (), service: str | None = None) -> Quart:
+def trace(
+    app: Quart,
+    probes: Collection[str] = (),
+    service: str | None = None,
+    middleware: Callable[..., ASGIApp] | None = None,
+) -> Quart:
     """Trace every request and WebSocket of `app`, except those for the paths in `probes`, and return `app`.
 
-    `service` is used where the environment names none. Call it once for an app, before the app serves.
+    Nothing at all happens where `active()` is false. Call it before the app serves. A second call adds its probes.
+    `service` is used where the environment (`DD_SERVICE`) names none; `middleware` makes the span in place of ddtrace's.
     """
-    if service is not None and not config._is_user_provided_service:  # noqa: SLF001 - else what ddtrace guesses from argv
-        config.service = config.asgi["service_name"] = service
-    around: Any = _Tracing(cast("ASGIApp", app.asgi_app), frozenset(probes))
-    app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
-    request_started.connect(_name_request, app)
-    websocket_started.connect(_name_websocket, app)
-    got_request_exception.connect(_remember, app)
-    got_websocket_exception.connect(_mark_websocket, app)
+    if reason := _unsupported():
+        _warn(reason)
+    if not active():
+        return app
+    if known := app.extensions.get("datadog_tracing"):
+        known.probes |= frozenset(probes)
+        return app
+    if service is not None:
+        _name_process(service)
+    inner: Any = app.asgi_app
+    around: Any = _Tracing(inner, frozenset(probes), service, middleware or TraceMiddleware)
+    app.asgi_app = app.extensions["datadog_tracing"] = around  # type: ignore[method-assign]  # Quart documents this
+    # From every app: one that isn't traced itself may be mounted inside of one that is.
+    request_started.connect(_name)
+    websocket_started.connect(_name)
+    got_request_exception.connect(_remember)
+    got_websocket_exception.connect(_mark_websocket)
     _remember_handled_exceptions(app)
     _trace_background_tasks(app)
     return app
@@ -106,7 +120,7 @@ def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str
     if not wanted:
         reason = "DD_TRACE_ENABLED is false"
     elif not active():
-        reason = "not started under ddtrace-run"
+        reason = _unsupported() or "not started under ddtrace-run"
     return {
         "active": reason is None,
         "reason": reason,
@@ -139,7 +153,7 @@ def log_ids() -> dict[str, str]:
     return {"dd.trace_id": f"{context.trace_id:032x}", "dd.span_id": str(context.span_id)}
 
 
-async def name_client_span(outgoing: ClientRequest) -> None:
+async def name_client_span(outgoing: Any) -> None:
     """Event hook for `httpx.AsyncClient`: give the span of this call a readable resource and `peer.service`.
 
     The resource is `METHOD host/path`, with path segments that hold digits replaced by `?`. Two request extensions
@@ -182,99 +196,118 @@ def span(
 
 
 class _Tracing:
-    """The ASGI application around Quart's own: probes go straight through, and WebSockets through ddtrace's middleware."""
+    """The ASGI application around Quart's own, with ddtrace's middleware in between."""
 
-    def __init__(self, app: ASGIApp, probes: frozenset[str]) -> None:
-        self.quart = app
-        self.probes = probes
-        self.traced = TraceMiddleware(self._call_quart, handle_exception_span=_mark_unanswered, span_modifier=_begin)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"] in self.probes:
-            await self.quart(scope, receive, send)
-            return
-        served = (_WebSocket if scope["type"] == "websocket" else _Request)(scope, receive, send)
-        try:
-            if isinstance(served, _Request) and not _needs_middleware(scope):
-                await self._trace(served)
-            else:
-                await self.traced(served.named, served.receive, served.send)
-        finally:
-            served.let_go()
+    def __init__(self, app: ASGIApp, probes: frozenset[str], service: str | None, middleware: Any) -> None:
+        self.app, self.probes, self.service, self.middleware = app, probes, service, middleware
 
     @cached_property
-    def _called(self) -> tuple[str, str | None]:
-        """What ddtrace's settings call a request's span, and its service: as they are when the first one comes."""
-        settings = config.asgi
-        name = schematize_url_operation(settings.request_span_name, direction=SpanDirection.INBOUND, protocol="http")
-        return name, trace_utils.int_service(None, settings)
+    def _traced(self) -> ASGIApp:
+        """The middleware around the app, with ddtrace's settings as they are when the first request comes."""
+        settings = config.asgi.copy()
+        object.__setattr__(settings, "http", config.asgi.http)  # the copy would forget these
+        settings["trace_asgi_websocket_messages"] = True  # else the middleware has no span for the handshake
+        if self.service is not None and not config._is_user_provided_service:  # noqa: SLF001 - no other way to ask
+            settings["service_name"] = self.service
+        traced: ASGIApp = self.middleware(
+            self._call_app,
+            integration_config=settings,
+            handle_exception_span=_mark_unanswered,
+            span_modifier=lambda span, _: _served().begin(span),
+        )
+        return traced
 
-    async def _trace(self, request: _Request) -> None:
-        headers: Any = extract_headers(request.scope)
-        names = " ".join(headers)
-        with request.begin(headers, names, *self._called) as span:
-            request.describe(headers, names)
-            try:
-                await self._call_quart(request.named, request.receive, request.send_and_finish)
-            except Exception as error:
-                _mark_unanswered(error, span)
-                raise
+    def _is_probe(self, scope: Scope) -> bool:
+        path = scope.get("path", "")
+        return path in self.probes or path.removeprefix((scope.get("root_path") or "").rstrip("/")) in self.probes
 
-    async def _call_quart(self, named: Scope, receive: Receive, send: Send) -> None:
-        """Call Quart; an exception comes out as it was raised, not in the group that Quart's task group makes of it."""
-        served: _Served = named["tracing"]
-        served.scope["datadog"] = named["datadog"]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"} or self._is_probe(scope):
+            await self.app(scope, receive, send)
+            return
+        served = (_WebSocket if scope["type"] == "websocket" else _Request)(scope, receive, send)
+        outer, raised = _current.get(), None
+        _current.set(served)
         try:
-            await served.call(self.quart, receive, send)
+            await self._traced(served.named, served.receive, served.send)
+        except BaseException as error:
+            if error is not served.error:
+                raise
+            raised = served.raised
+        finally:
+            _current.set(outer)
+            served.release()
+        if raised is not None:
+            try:
+                raise raised
+            finally:
+                del raised  # else the exception would hold this frame, and this frame the exception
+
+    async def _call_app(self, _named: Scope, receive: Receive, send: Send) -> None:
+        """Call the app. The span gets the exception itself, not the group that Quart's task group makes of it."""
+        served = _served()
+        try:
+            await served.call(self.app, receive, send)
         except BaseException as raised:  # noqa: BLE001 - raised again below; a cancelled request is an error, too
-            error = raised
-            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]
-            served.keep_error(error)
-            raise error from error.__cause__
+            served.error = served.raised = raised
+            while isinstance(served.error, BaseExceptionGroup) and len(served.error.exceptions) == 1:
+                served.error = served.error.exceptions[0]
+            if find_exception(raised, BlockingException) is None:
+                served.keep_error(served.error)
+        if isinstance(served, _Request):
+            served.conclude()
+        if served.error is not None:
+            raise served.error
 
 
-class _Served(ABC):
-    """What is known of one request or WebSocket while it is served.
+class _Served:
+    """One request or WebSocket while it is served.
 
-    Attributes:
-        scope: the one that Quart has. It has this object under `tracing`, so that Quart's signals find it.
-        named: the one that ddtrace's middleware has; what that names by the path is named by the route.
-        span: of the request, or of the WebSocket's handshake.
-        decided: the caller decided whether this trace is kept.
-        exception: the last one that Quart has seen.
+    `scope` is the app's, `named` the middleware's: its path becomes the route, as the middleware names by the path.
+    `error` is what ended the app; it was `raised` in the groups of Quart's task groups.
     """
 
     span: Span
-    decided = False
-    exception: BaseException | None = None
+    routed = False  # it has the name of a route, or of Quart's reason why there is none
+    decided = False  # by the caller: whether this trace is kept
+    over = False  # the app has returned
+    exception: BaseException | None = None  # the last one that Quart has handled
+    error: BaseException | None = None
+    raised: BaseException | None = None
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["headers"] = _listed(scope).get("headers", ())
         self.scope = scope
-        self.named = {**scope, "tracing": self}
-        # A # would begin a fragment in http.url, where ddtrace looks for no secrets.
-        self.named["path"] = scope["path"].replace("#", "%23")
-        self.named["query_string"] = scope["query_string"].replace(b"#", b"%23")
+        self.nested = "datadog" in scope
         self.method = "websocket"
+        self.named = {**scope}
         if scope["type"] == "http":
-            self.method = scope["method"] if scope["method"] in METHODS else "OTHER"
+            self.method = self.named["method"] = scope["method"] if scope["method"] in METHODS else "OTHER"
+        # A # would begin a fragment in http.url, where ddtrace looks for no secrets.
+        self.named["path"] = (scope.get("path") or "").replace("#", "%23")
+        self.named["query_string"] = (scope.get("query_string") or b"").replace(b"#", b"%23")
         self.server_receive, self.server_send = receive, send
-        scope["tracing"] = self
+
+    def begin(self, span: Span) -> None:
+        """Take the span that the middleware has started."""
+        self.span = span
+        self.decided = span.context.sampling_priority is not None
+        span.resource = self.method  # until a route is known; never the raw path
+        if not self.nested:
+            self.scope["datadog"] = self.named["datadog"] = _Shared(self.named["datadog"])
 
     def name(self, connection: Any) -> None:
-        """Name the span by the route that Quart has found, or by the status when it found none."""
-        if connection.url_rule is not None:
-            self.named["path"] = connection.url_rule.rule
-            self.span.set_tag("http.route", connection.url_rule.rule)
-        else:
-            self.named["path"] = str(connection.routing_exception.code)
-        self.span.resource = f"{self.method} {self.named['path']}"
-
-    def tag_status(self, status: int) -> None:
-        """Put the status of the answer on the span, and whether it is an error."""
-        self.span.set_tag("http.status_code", str(status))
-        if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
-            self.span.error = 1
+        """Name the span by the route that Quart has found, or by the status of Quart's reason when it found none."""
+        self.routed = True
+        rule = connection.url_rule
+        if rule is None:
+            self.named["path"] = str(getattr(connection.routing_exception, "code", None) or "")
+            self.span.resource = f"{self.method} {self.named['path']}".rstrip()
+            return
+        self.named["path"] = _mount(connection.scope) + rule.rule
+        for span in {self.span, *self.named["datadog"]["request_spans"][:1]}:  # its own, and the entry span around it
+            span.set_tag("http.route", self.named["path"])
+            span.resource = f"{self.method} {self.named['path']}"
 
     def keep_error(self, error: BaseException | None, span: Span | None = None) -> None:
         """Put `error` on the span (the request's unless another is given), and keep the trace."""
@@ -285,117 +318,78 @@ class _Served(ABC):
         if not self.decided:
             span.set_tag("manual.keep")
 
-    def let_go(self) -> None:
-        """Hold nothing of the request any longer: that would be a ring, and each request garbage to be looked for."""
-        del self.scope, self.named, self.server_receive, self.server_send
-        self.exception = None
-
-    def traceresponse(self) -> tuple[bytes, bytes]:
-        """Return the header that tells the caller the trace id (W3C Trace Context, level 2)."""
+    def tell_trace_id(self, message: Message) -> Message:
+        """Return `message`, which starts a response, with the trace id for the caller."""
         sampled = _sampling_priority(self.span) > 0
-        return b"traceresponse", f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}".encode()
+        parent = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}"
+        return {**message, "headers": [*(message.get("headers") or ()), (b"traceresponse", parent.encode())]}
 
-    @abstractmethod
-    async def receive(self) -> Message:
-        """Receive for ddtrace's middleware."""
-
-    async def send(self, message: Message) -> None:
-        """Send what comes out of ddtrace's middleware."""
-        await self.server_send(message)
-
-    @abstractmethod
-    async def call(self, quart: ASGIApp, receive: Receive, send: Send) -> None:
-        """Call Quart; `receive` and `send` are those of ddtrace's middleware."""
+    def release(self) -> None:
+        """Let the app's late messages through untraced, and hold nothing that would be a reference cycle."""
+        self.over = True
+        self.exception = self.error = self.raised = None
+        if not self.nested:
+            self.scope.pop("datadog", None)
 
 
 class _Request(_Served):
-    complete = False
+    """Tells from the messages whether the response is complete."""
 
-    def begin(self, headers: dict[str, str], names: str, name: str, service: str | None) -> Span:
-        """Start the span as ddtrace's middleware would, and return it; `names` are those of `headers`, in one."""
-        names = names.lower()
-        if any(mark in names for mark in PROPAGATED):
-            trace_utils.activate_distributed_headers(tracer, int_config=config.asgi, request_headers=headers)
-        span = tracer.trace(name, service=service, resource=self.method, span_type="web")
-        self.named["datadog"] = {"request_spans": [span]}
-        trace_utils.set_service_and_source(span, service, config.asgi)  # type: ignore[arg-type]  # None as ddtrace gives it
-        _begin(span, self.named)
-        return span
+    begun = False
+    complete = False  # the server has taken as much of the response as the client waits for
+    left: int | None = None  # bytes that are still to come, where there is a Content-Length
 
-    def describe(self, headers: dict[str, str], names: str) -> None:
-        """Tag the span with the request, as ddtrace's middleware would."""
-        span, scope, named, settings = self.span, self.scope, self.named, config.asgi
-        span.set_tag("component", settings.integration_name)
-        span.set_tag("span.kind", "server")
-        asgi = scope.get("asgi", {})
-        for tag, value in (
-            ("http.version", scope.get("http_version")),
-            ("asgi.version", asgi.get("version")),
-            ("asgi.spec_version", asgi.get("spec_version")),
-        ):
-            if value:  # not every test client says all of them
-                span.set_tag(tag, value)
-        query = bytes_to_str(named["query_string"])
-        url = _url(named, headers.get("host"), query)
-        if url is not None and "?" not in url and "@" not in url:  # nothing that ddtrace would have to hide
-            span.set_tag("http.url", url)
-            url = None
-        plain = "_" not in names and names == names.lower()
-        trace_utils.set_http_meta(
-            span,
-            settings,
-            method=scope["method"],
-            url=url,
-            query=query if query and settings.trace_query_string else None,
-            request_headers=headers,
-            peer_ip=(scope.get("client") or (None,))[0],
-            # Who is told so looks through all of them for each name, and makes small letters of a name that is configured.
-            headers_are_case_sensitive=not plain or config._client_ip_header is not None,  # noqa: SLF001 - no other way to ask
-        )
+    async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
+        async def send_listed(message: Message) -> None:
+            await send(_listed(message))
 
-    async def send_and_finish(self, message: Message) -> None:
-        """Send for Quart; the span of what is no error ends with the response."""
-        if message["type"] == "http.response.start":
-            self._tag_response(message)
-        self._watch(message)
-        try:
-            await self.server_send(message)
-        finally:
-            if self.complete and not self.span.error:
-                self.span.finish()
-
-    def _tag_response(self, message: Message) -> None:
-        self.tag_status(message["status"])
-        if config.asgi.is_header_tracing_configured:
-            headers: Any = extract_headers(message)
-            trace_utils.set_http_meta(self.span, config.asgi, response_headers=headers)
+        await app(self.scope, receive, send_listed)
 
     async def receive(self) -> Message:
         message = await self.server_receive()
-        if message["type"] == "http.disconnect" and not self.complete:
+        if message["type"] == "http.disconnect" and not self.complete and not self.over:
             self.span.set_tag(CLIENT_DISCONNECTED, "true")
         return message
 
     async def send(self, message: Message) -> None:
-        self._watch(message)
+        """Send what comes out of ddtrace's middleware."""
+        kind, last = message.get("type"), False
+        if kind == "http.response.start":
+            message = self._respond(message)
+        elif kind in {"http.response.body", "http.response.zerocopysend", "http.response.pathsend"}:
+            last = kind == "http.response.pathsend" or not message.get("more_body", False)
+            if self.left is not None:
+                # The server reads the file that other messages name.
+                self.left -= len(message.get("body") or b"") if kind == "http.response.body" else self.left
+                if last and self.left > 0:
+                    self.span.set_tag(INCOMPLETE, "true")
         await self.server_send(message)
+        self.complete |= last or (self.left is not None and self.left <= 0)
 
-    def _watch(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._respond(message)
-        elif message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.complete = True
-
-    def _respond(self, message: Message) -> None:
+    def _respond(self, message: Message) -> Message:
         """Finish what the span of an error needs, and tell the caller the trace id."""
+        status, headers = message.get("status"), message.get("headers") or []
+        self.begun = True
+        if not self.routed:
+            self.span.resource = f"{self.method} {status}"  # a layer around Quart has responded
         if self.span.error:
             self.keep_error(self.exception)
-        message["headers"] = [*message["headers"], self.traceresponse()]
+        values = {name.lower(): value for name, value in headers}
+        if self.method == "HEAD" or status in {204, 304}:
+            self.left = 0
+        elif (length := values.get(b"content-length", b"")).isdigit():
+            self.left = int(length)
+        if b"traceresponse" in values:
+            return message
+        return self.tell_trace_id(message)
 
-    async def call(self, quart: ASGIApp, receive: Receive, send: Send) -> None:
-        await quart(self.scope, receive, send)
-        if self.span.get_tag("http.status_code") is None and self.span.get_tag(CLIENT_DISCONNECTED) is None:
-            # Quart says nothing of a handler that was cancelled; the server answers 500.
+    def conclude(self) -> None:
+        """Finish what the span lacks once the app has returned."""
+        if self.begun:
+            if not self.complete:
+                self.span.set_tag(INCOMPLETE, "true")
+        elif self.error is None and self.span.get_tag(CLIENT_DISCONNECTED) is None:
+            # Quart 0.22 returns without a response when a handler was cancelled; the server's is a 500.
             self.span.error = 1
             self.span.set_tag("error.type", "asyncio.exceptions.CancelledError")
             self.span.set_tag("error.message", "the request was cancelled before it was answered")
@@ -404,109 +398,161 @@ class _Request(_Served):
 
 
 class _WebSocket(_Served):
-    """Quart reads ahead of its handler; for ddtrace a message is received when the handler takes it. So its span is the
-    parent of what the handler does and sends until it asks for the next one.
+    """Shows each message to ddtrace's middleware when the handler takes or sends it; Quart reads ahead of its handler.
+
+    The middleware sees messages without carrying them: it waits for nothing, and an exception of its own ends there.
     """
 
-    gone: Message | None = None  # the disconnect
+    connection: Any = None
     closed = False  # ddtrace knows the end of it
-    over = False  # the handler is
+    shown: Message  # what the middleware receives next
+    taker: asyncio.Task[Any] | None = None  # the task that took the last message
+    parent: Any = None  # the context of the last message's span
 
     def name(self, connection: Any) -> None:
         super().name(connection)
-        self.take = connection.receive
-        if connection.url_rule is not None:
-            connection.receive = self.take_traced
+        if connection.url_rule is not None and self.traced:
+            self.connection, connection.receive = connection, partial(self._take, connection.receive)
 
-    async def take_traced(self) -> Any:
-        """Give the handler the next message, by way of ddtrace's middleware."""
-        message = await self.traced_receive()
-        if message["type"] == "websocket.disconnect":
-            raise self.cancelled  # pragma: no cover - CPython 3.11 traces no frame into which an exception was thrown
-        self.resume()
-        return message.get("text", message.get("bytes"))
-
-    def resume(self) -> None:
-        """Let what the handler does next belong to the message that it has taken; ddtrace forgets a finished span."""
-        if received := self.named["datadog"].get("current_receive_span"):
-            tracer.context_provider.activate(received.context)
+    async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
+        self.traced = config.asgi.trace_asgi_websocket_messages  # DD_TRACE_WEBSOCKET_MESSAGES_ENABLED
+        self.context, self.traced_receive, self.traced_send = copy_context(), receive, send
+        await app(self.scope, self._read_ahead, self._send)
 
     async def receive(self) -> Message:
-        if not self.over:
-            try:
-                data = await self.take()
-            except BaseException as error:
-                if self.gone is None:
-                    raise  # pragma: no cover - the same
-                self.cancelled = error
-            else:
-                return {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
-        self.closed = True
-        return cast("Message", self.gone)
+        return self.shown
 
-    async def read_ahead(self) -> Message:
-        """Receive for Quart."""
+    async def send(self, message: Message) -> None:
+        """Drop what the middleware has seen. Close, where application security blocks."""
+        if message["type"] == "http.response.start":
+            await self.server_send({"type": "websocket.close", "code": 1008})
+
+    def _show(self, seeing: Any) -> None:
+        """Let the middleware see one message, in this WebSocket's own context, wherever it is sent or taken."""
+        with suppress(Exception):  # StopIteration, as it waits for nothing
+            self.context.copy().run(seeing.send, None)
+
+    async def _read_ahead(self) -> Message:
         message = await self.server_receive()
-        if message["type"] == "websocket.disconnect":
-            self.gone = message
+        if message["type"] == "websocket.disconnect" and self.traced and not self.closed and not self.over:
+            self.closed, self.shown = True, message
+            self._show(self.traced_receive())
         return message
 
-    async def call(self, quart: ASGIApp, receive: Receive, send: Send) -> None:
-        async def watch_send(message: Message) -> None:
-            if message["type"] == "websocket.accept":
-                self.span.set_tag("http.status_code", "101")
-                message["headers"] = [*message.get("headers", ()), self.traceresponse()]
-            elif message["type"] == "websocket.http.response.start":
-                self._refuse(message["status"])
-                message["headers"] = [*message["headers"], self.traceresponse()]
-            self.closed |= message["type"] in {"websocket.close", "websocket.http.response.start"}
-            # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
-            await send({key: value for key, value in message.items() if value is not None})
-            self.resume()
+    async def _take(self, receive: Callable[[], Awaitable[Any]]) -> Any:
+        """Give the handler its next message; what the handler does then belongs to that message."""
+        data = await receive()
+        if not self.over:
+            self.shown = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
+            self._show(self.traced_receive())
+            if received := self.named["datadog"].get("current_receive_span"):
+                self._belong(received)
+        return data
 
-        self.traced_receive = receive
-        await quart(self.scope, self.read_ahead, watch_send)
-        self.over = True
-        if self.gone is not None and not self.closed:  # the handler was not waiting for a message
-            await receive()
+    def _belong(self, received: Span) -> None:
+        """Make `received` the parent of what happens here, by its context: ddtrace forgets a finished span.
 
-    def _refuse(self, status: int) -> None:
-        self.tag_status(status)
-        if self.span.error:
-            self.keep_error(self.exception)
+        The last message's would stay in place where another task took it, such as that of `asyncio.wait_for`.
+        """
+        task = asyncio.current_task()
+        if self.parent is not None and task is not self.taker:
+            self.parent.trace_id = self.parent.span_id = None
+        self.taker, self.parent = task, received.context.copy(received.trace_id, received.span_id)
+        self.parent._reactivate = True  # noqa: SLF001 - else a first span here would be the last one below it
+        tracer.context_provider.activate(self.parent)
+
+    async def _send(self, message: Message) -> None:
+        if not self.over:
+            message = _listed(message)
+            self._watch(message)
+            if message.get("type") in {"websocket.accept", "websocket.http.response.start"}:
+                message = self.tell_trace_id(message)
+        await self.server_send(message)
+
+    def _watch(self, message: Message) -> None:
+        kind, status = message.get("type"), message.get("status")
+        if kind == "websocket.accept":
+            self.span.set_tag("http.status_code", "101")
+        elif kind == "websocket.http.response.start":
+            self.span.set_tag("http.status_code", str(status))
+            if not self.routed:
+                self.span.resource = f"{self.method} {status}"
+            if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
+                self.span.error = 1
+                self.keep_error(self.exception)
+        elif not self.traced:
+            return
+        self.closed |= kind in {"websocket.close", "websocket.http.response.start"}
+        # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
+        self._show(self.traced_send({key: value for key, value in message.items() if value is not None}))
+
+    def release(self) -> None:
+        super().release()
+        if self.connection is not None:
+            del self.connection.receive, self.connection
+        self.__dict__.pop("context", None)
+        self.traced_receive = self.traced_send = self.taker = self.parent = None  # type: ignore[assignment]
 
 
-def _needs_middleware(scope: Scope) -> bool:
-    """Whether somebody wants more of ddtrace's middleware than its span, or has it around this application already."""
-    return bool(
-        config._inferred_proxy_services_enabled  # noqa: SLF001 - no other way to ask
-        or config.asgi.obfuscate_404_resource
-        or "datadog" in scope
-        or any(map(has_listeners, HEARD))
-    )
+class _Shared(dict[str, Any]):
+    """What ddtrace's middleware keeps in the scope. A layer may copy the scope in depth: spans are no copies."""
+
+    def __deepcopy__(self, _memo: object) -> _Shared:
+        return self
 
 
-def _url(named: Scope, host: str | None, query: str) -> str | None:
-    scheme = named.get("scheme", "http")
-    if not host:
-        host, port = named.get("server") or (None, None)
-        if host is None:
-            return None
-        host = host if port in {None, TraceMiddleware.default_ports.get(scheme)} else f"{host}:{port}"
-    return f"{scheme}://{host}{named['path']}{'?' if query else ''}{query}"
+_current: ContextVar[_Request | _WebSocket | None] = ContextVar("datadog_tracing", default=None)
+_introduced: WeakSet[Quart] = WeakSet()
 
 
-def _begin(span: Span, named: Scope) -> None:
-    served: _Served = named["tracing"]
-    served.span = span
-    served.decided = span.context.sampling_priority is not None
-    span.resource = served.method  # until a route is known; never the raw path
+def _served() -> Any:
+    return _current.get()
+
+
+@cache
+def _unsupported() -> str | None:
+    """Return in a sentence which library is of a release that this file does not take, None when all are right."""
+    for name, (first, end) in SUPPORTED.items():
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return f"{name} is not installed."
+        if not first <= tuple(map(int, re.findall(r"\d+", version)[:3])) < end:
+            return f"tracing.py does not take {name} {version}; its docstring has the range."
+    return _missing
+
+
+@cache
+def _warn(reason: str) -> None:
+    logging.getLogger(__name__).warning("%s The service runs untraced.", reason)
+
+
+def _name_process(service: str) -> None:
+    """Give spans without a service of their own that of the first app, where nothing else has named the process."""
+    if config._is_user_provided_service or config.service not in {None, config._inferred_base_service}:  # noqa: SLF001
+        return  # no other way to ask
+    config.service = service
+    for processor in tracer._span_aggregator.dd_processors:  # noqa: SLF001 - one keeps the name that it has seen first
+        if hasattr(processor, "_global_service"):
+            processor._global_service = service.lower()  # noqa: SLF001 - the same
 
 
 def _mark_unanswered(_error: Exception, span: Span) -> None:
-    """An exception left Quart: the server answers 500, unless a response had begun, whose status stays the truth."""
+    """An exception left the app: the server's response is a 500, unless one had begun, whose status stays the truth."""
     if span.get_tag("http.status_code") is None:
         span.set_tag("http.status_code", "500")
+
+
+def _mount(scope: Scope) -> str:
+    """Return the path that the app is mounted at: the pattern that Starlette has, if any is around."""
+    patterns = scope.get("datadog", {}).get("resource_paths")
+    return ("".join(patterns) if patterns else scope.get("root_path") or "").rstrip("/")
+
+
+def _listed(message: Message) -> Message:
+    """Return a message with headers that can be read twice: ddtrace reads them, too."""
+    headers = message.get("headers")
+    return message if headers is None or isinstance(headers, list | tuple) else {**message, "headers": [*headers]}
 
 
 def _describe_abort(span: Span, error: BaseException) -> None:
@@ -529,31 +575,44 @@ def _sampling_priority(span: Span) -> int:
     return int(span.context.sampling_priority or 0)
 
 
-def _current() -> _Served | None:
-    """Return what Quart is serving here; None for a probe and outside of a request."""
-    if not (has_request_context() or has_websocket_context()):
-        return None
-    connection = request if has_request_context() else websocket
-    served: _Served | None = cast("Scope", connection.scope).get("tracing")
-    return served
-
-
-async def _name_request(_app: Quart, **_: object) -> None:
-    _name(request)
-
-
-async def _name_websocket(_app: Quart, **_: object) -> None:
-    _name(websocket)
-
-
-def _name(proxy: Any) -> None:
-    connection = proxy._get_current_object()  # noqa: SLF001 - werkzeug's way to what a proxy stands for
-    if served := connection.scope.get("tracing"):
+async def _name(app: Quart, **_: object) -> None:
+    served = _current.get()
+    if served is None or served.over:
+        return
+    with suppress(Exception):  # it only watches; a BlockingException is none
+        proxy: Any = request if has_request_context() else websocket
+        connection = proxy._get_current_object()  # noqa: SLF001 - werkzeug's way to what a proxy stands for
         served.name(connection)
+        if app not in _introduced:
+            _introduced.add(app)
+            _introduce(app, _mount(connection.scope))
+        if has_listeners("asm.get_blocked"):
+            _block(served, connection)
+
+
+def _introduce(app: Quart, mount: str) -> None:
+    """Tell ddtrace the routes (endpoint inventory) and the code behind them (Code Origin), as its integrations do."""
+    for rule in app.url_map.iter_rules():
+        if not getattr(rule, "websocket", False):
+            for method in rule.methods or {"*"}:
+                endpoint_collection.add_endpoint(method, mount + rule.rule, operation_name="asgi.request")
+            view = app.view_functions.get(rule.endpoint)
+            if inspect.isfunction(view):
+                dispatch("service_entrypoint.patch", (inspect.unwrap(view),))
+
+
+def _block(served: _Served, connection: Any) -> None:
+    """Let application security see the route's variables, and end the request here if it is blocked."""
+    variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # as they came
+    route, cookies = served.span.get_tag("http.route"), dict(connection.cookies)
+    set_http_meta(served.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
+    dispatch("asgi.start_request", ("quart",))
+    if blocked := get_blocked():
+        raise BlockingException(blocked)
 
 
 async def _remember(_app: Quart, exception: BaseException, **_: object) -> None:
-    if served := _current():
+    if served := _current.get():
         served.exception = exception
 
 
@@ -570,27 +629,36 @@ def _remember_handled_exceptions(app: Quart) -> None:
 
 async def _mark_websocket(_app: Quart, exception: BaseException, **_: object) -> None:
     """The handshake's span is over once the socket is open, a message's once it is here: the error has one of its own."""
-    if served := _current():
-        span = served.named["datadog"].get("current_receive_span") or served.span
-        if not span.finished:
-            served.keep_error(exception)
-            return
-        with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as late:
-            late.set_tag("component", "quart")
-            served.keep_error(exception, late)
+    served = _current.get()
+    if served is None or served.over:
+        return
+    span = served.named["datadog"].get("current_receive_span") or served.span
+    if not span.finished:
+        served.keep_error(exception)
+        return
+    with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as late:
+        late.set_tag("component", "quart")
+        served.keep_error(exception, late)
 
 
 def _trace_background_tasks(app: Quart) -> None:
     add = app.add_background_task
 
     def add_background_task(func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        served, parent = _current(), tracer.current_span()
-        name = getattr(func, "__qualname__", repr(func))
+        served, parent = _current.get(), tracer.current_span()
         if parent is not None:
             _sampling_priority(parent)  # decide it here, where its trace is current
 
         async def run() -> None:
-            with tracer.start_span("quart.background_task", resource=name, activate=True) as span:
+            span = tracer.start_span("quart.background_task", resource=_function_name(func), activate=True)
+            try:
+                await traced(span)
+            except Exception:
+                tracer.context_provider.activate(span.context)  # Quart logs the exception next: its line has these ids
+                raise
+
+        async def traced(span: Span) -> None:
+            with span:
                 span.set_tag("component", "quart")
                 if parent is not None:
                     span.link_span(parent.context)
@@ -608,3 +676,10 @@ def _trace_background_tasks(app: Quart) -> None:
         add(run)
 
     app.add_background_task = add_background_task  # type: ignore[method-assign]
+
+
+def _function_name(func: Any) -> str:
+    """Return the name of a function or a callable object's class: a `repr` would show arguments and addresses."""
+    while isinstance(func, partial):
+        func = func.func
+    return str((func if isinstance(func, type) or inspect.isroutine(func) else type(func)).__qualname__)

@@ -1,14 +1,23 @@
-"""Exec under ddtrace-run, with the environment that the tracer needs."""
+"""Exec under ddtrace-run, with the environment that the tracer needs: this service, or an unchanged one."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hello_service.observability.environment import tracer_environment
+import hello_service.observability
+from hello_service.observability.environment import sampling_rules, tracer_environment
 from hello_service.settings import Settings
+
+# What `trace` puts on PYTHONPATH: a sitecustomize that traces each Quart application.
+UNCHANGED = Path(hello_service.observability.__file__).with_name("unchanged")
+
+
+class LaunchError(Exception):
+    """A command can't be started; `str()` is a sentence for a person."""
 
 
 def command(settings: Settings) -> list[str]:
@@ -28,3 +37,35 @@ def serve(environ: Mapping[str, str]) -> None:
     settings = Settings.from_environment(environ)
     arguments = command(settings)
     os.execve(arguments[0], arguments, tracer_environment(environ, settings))  # noqa: S606 - no shell is wanted
+
+
+def traced(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
+    """Return program, arguments and environment that run the command `arguments` with its Quart applications traced.
+
+    The `ddtrace-run` is that of the command's own environment, which need not be this one.
+
+    Raises:
+        LaunchError: the command or its ddtrace-run can't be found.
+        SettingsError: DD_TRACE_SAMPLE_RATE is not usable.
+    """
+    path = environ.get("PATH")
+    program = shutil.which(arguments[0], path=path)
+    if program is None:
+        raise LaunchError(f"Command {arguments[0]!r} was not found on PATH.")
+    beside = Path(program).with_name("ddtrace-run")
+    runner = str(beside) if beside.exists() else shutil.which("ddtrace-run", path=path)
+    if runner is None:
+        raise LaunchError(f"There is no ddtrace-run beside {program}. Install ddtrace where the service is installed.")
+    rate = Settings.from_environment({"DD_TRACE_SAMPLE_RATE": environ.get("DD_TRACE_SAMPLE_RATE", "")})
+    defaults = {"DD_SERVICE": Path.cwd().name, "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": "false"}
+    if rate.dd_trace_sample_rate is not None:
+        defaults["DD_TRACE_SAMPLING_RULES"] = sampling_rules(rate.dd_trace_sample_rate)
+    paths = [str(UNCHANGED), *filter(None, [environ.get("PYTHONPATH")])]
+    given = {name: value for name, value in environ.items() if value or name not in defaults}
+    return runner, [runner, program, *arguments[1:]], {**defaults, **given, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def trace(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    """Replace this process by the command `arguments`, traced. Does not return; raises what `traced` raises."""
+    program, command_line, environment = traced(arguments, environ)
+    os.execve(program, command_line, environment)  # noqa: S606 - no shell is wanted

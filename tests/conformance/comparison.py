@@ -21,7 +21,13 @@ KINDS = {
     "quart.background_task": "background task",
     "fastapi.background_task": "background task",
 }
-CHANCE = {"runtime-id", "process_id", "_dd.tags.process"}  # of the process: present on both or on none
+CHANCE = {
+    "_dd.appsec.waf.duration",
+    "_dd.appsec.waf.duration_ext",
+    "runtime-id",
+    "process_id",
+    "_dd.tags.process",
+}  # of the process: present on both or on none
 PORT = re.compile(r"127\.0\.0\.1:\d+|'127\.0\.0\.1', \d+")
 FRAME = re.compile(r'File "[^"]*/(?:quart_app|fastapi_app|outside)\.py", line \d+, in (\w+)')
 GENERATED = re.compile(r"[0-9a-f]{8}0{8}")  # the upper half of a trace id that ddtrace made: the time, then zeros
@@ -44,7 +50,10 @@ class Difference:
 
 def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
     """Return the attributes of every span by its label."""
-    ordered = sorted(spans, key=lambda span: (span["start"], span["span_id"]))
+    # Application security has the tracer leave out what is 0.
+    ordered = sorted(
+        ({"parent_id": 0, "error": 0, **span} for span in spans), key=lambda span: (span["start"], span["span_id"])
+    )
     labels: dict[int, str] = {}
     for span in ordered:
         kind: str = KINDS.get(span["name"]) or span["name"]
@@ -117,6 +126,10 @@ def _value(name: str, value: object) -> str:
     text = PORT.sub("127.0.0.1:port", str(value))
     if name == "_dd.p.tid" and GENERATED.fullmatch(text):
         return "generated"
+    if name == "_dd.code_origin.frames.0.line":
+        return "present"
+    if name.startswith("_dd.code_origin.frames.0."):
+        return text.replace("fastapi_app", "app").replace("quart_app", "app")
     if name == "error.stack":
         return " > ".join([*FRAME.findall(text), text.strip().splitlines()[-1]])
     return text

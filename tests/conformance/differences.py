@@ -73,15 +73,16 @@ WHERE = "a WebSocket is named by its route; FastAPI's is named by its raw path: 
 MESSAGE = "what a handler does for a message belongs to that message; FastAPI's is a trace of its own each time"
 NO_ROUTE = "a path that nothing serves is no resource: FastAPI's is the raw path, unbounded cardinality"
 
+CUT = "a response that broke off says so"
 FOLLOWS = "kept or not as its request is: FastAPI's decides again, so a kept request can miss its task"
 
 TABLE = [
     # Names.
     Line(
-        "*", "request", "name", "asgi.request", "fastapi.request", SAME, "the span of a request, after the integration"
+        "*", "request*", "name", "asgi.request", "fastapi.request", SAME, "the span of a request, after the integration"
     ),
     Line("*", "*", "component", "asgi", "fastapi", SAME, "the integration's name"),
-    Line("*", "websocket.close", "_dd.svc_src", "asgi", "fastapi", SAME, "the integration's name"),
+    Line("*", "websocket.close*", "_dd.svc_src", "asgi", "fastapi", SAME, "the integration's name"),
     Line("*", "request", "http.route", "/*<*>*", "/*{*}*", SAME, "a route in its framework's own syntax"),
     Line("*", "request", "resource", "* /*<*>*", "* /*{*}*", SAME, "a route in its framework's own syntax"),
     Line("*background*", "background task", "name", "quart.*", "fastapi.*", SAME, "after the framework"),
@@ -113,13 +114,32 @@ TABLE = [
         SAME,
         "Quart has no such step: a handler makes its response",
     ),
+    # Application security.
+    Line(
+        "*blocked",
+        "request",
+        "_dd.appsec.normalized_route",
+        None,
+        "/orders/{order}",
+        SAME,
+        "ddtrace writes it for its own integrations; http.route is there",
+    ),
+    Line(
+        "not blocked",
+        "request",
+        "http.response.headers.content-type",
+        "text/html*",
+        "text/plain*",
+        SAME,
+        "the framework's default",
+    ),
     # Servers.
     Line("*", "request", "asgi.spec_version", "2.1", "2.3", SERVER, "what the server implements"),
-    Line("websocket*", "request", "asgi.spec_version", "2.3", "2.4", SERVER, "what the server implements"),
+    Line("websocket*", "request*", "asgi.spec_version", "2.3", "2.4", SERVER, "what the server implements"),
     Line("redirect of strict slashes", "request", "http.status_code", "308", "307", SAME, "the framework's choice"),
     Line(
         "websocket*",
-        "websocket.close",
+        "websocket.close*",
         "websocket.close.code",
         "1006.0",
         "*",
@@ -177,6 +197,9 @@ TABLE = [
         "a method that a client made up is no resource",
     ),
     Line("method unknown", "request", "http.route", None, "/plain", BETTER, "no route has served it"),
+    Line("blocked where*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
+    Line("layer", "request", "resource", "GET 401", "GET /layer", BETTER, NO_ROUTE),
+    Line("method unknown", "request", "http.method", "OTHER", "BREW", BETTER, "it is no tag to group by, either"),
     # Errors.
     Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, KEPT),
     Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, KEPT),
@@ -198,7 +221,9 @@ TABLE = [
         BETTER,
         "200 is what the client was told; the error is on the span all the same",
     ),
+    Line("unhandled in stream", "request", "http.response_incomplete", "true", None, BETTER, CUT),
     # Clients that go away.
+    Line("disconnected in stream", "request", "http.response_incomplete", "true", None, BETTER, CUT),
     Line(
         "disconnected*",
         "request",
@@ -241,9 +266,9 @@ TABLE = [
     ),
     Line("call *", "http.request", "*peer.service*", "*", None, BETTER, "the peer is named"),
     # WebSockets.
-    Line("websocket*", "request", "http.route", "/ws/<room>*", None, BETTER, WHERE),
+    Line("websocket*", "request*", "http.route", "/ws/<room>*", None, BETTER, WHERE),
     Line("websocket*", "*", "*resource", "websocket /ws/<room>*", "websocket /ws/lounge*", BETTER, WHERE),
-    Line("websocket*", "request", "http.status_code", "101", None, BETTER, "the handshake's answer"),
+    Line("websocket*", "request*", "http.status_code", "101", None, BETTER, "the handshake's answer"),
     Line("websocket refused", "request", "http.status_code", "403", None, BETTER, "the handshake's answer"),
     Line("websocket 404", "request", "http.status_code", "404", None, BETTER, "the handshake's answer"),
     Line(
@@ -266,7 +291,7 @@ TABLE = [
     ),
     Line(
         "websocket*",
-        "websocket.close",
+        "websocket.close*",
         "links",
         "websocket.receive of no message {*",
         "websocket.receive of no message #2 {*",

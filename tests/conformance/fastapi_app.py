@@ -10,7 +10,7 @@ from typing import Any
 from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
 from ddtrace.trace import tracer
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
-from fastapi.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.websockets import WebSocketDisconnect
 
 
@@ -33,7 +33,7 @@ async def held_open(app: FastAPI) -> AsyncIterator[None]:
 
 
 class Hooks:
-    """What Quart's before-request and after-request hooks are in FastAPI: a middleware."""
+    """What layers, and Quart's before-request and after-request hooks, are in FastAPI: a middleware."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -44,6 +44,10 @@ class Hooks:
                 raise Unhandled("in the after-request hook")
             await send(message)
 
+        if scope.get("path") == "/layer":
+            await send({"type": "http.response.start", "status": 401})
+            await send({"type": "http.response.body"})
+            return
         if scope.get("path") == "/hook/before":
             raise Unhandled("in the before-request hook")
         await self.app(scope, receive, after)
@@ -134,6 +138,27 @@ async def grouped() -> Response:
 @app.get("/hook/after")
 async def hooked() -> Response:
     return text("the hook did not raise")
+
+
+@app.get("/file")
+async def file() -> Response:
+    return FileResponse(__file__)
+
+
+@app.post("/orders/{order}")
+async def orders(order: int) -> Response:
+    tell("ordered")
+    return text(order)
+
+
+@app.get("/partial")
+async def partly(tasks: BackgroundTasks) -> Response:
+    tasks.add_task(later, "ada@example.com", token="hidden")
+    return text("accepted")
+
+
+async def later(*_: object, **__: object) -> None:
+    work("in the background")
 
 
 @app.get("/stream/held")
@@ -325,10 +350,36 @@ async def ws_works(socket: WebSocket, room: str) -> None:
         tell("ended")
 
 
+@app.websocket("/ws/{room}/waits")
+async def ws_waits(socket: WebSocket, room: str) -> None:
+    await socket.accept()
+    for _ in range(2):
+        message = await asyncio.wait_for(socket.receive_text(), 10)
+        await socket.send_text(message)
+    await socket.close()
+
+
+@app.websocket("/ws/{room}/broadcasts")
+async def ws_broadcasts(socket: WebSocket, room: str) -> None:
+    await socket.accept()
+    message = await socket.receive_text()
+    await socket.send_text(message)
+    await socket.close()
+
+
 @app.websocket("/ws/{room}/refuses")
 async def ws_refuses(socket: WebSocket, room: str) -> None:
     raise HTTPException(403)
 
 
+mounted = APIRouter()
+
+
+@mounted.get("/users/{number}")
+async def user(number: str) -> Response:
+    return text(number)
+
+
 outer.include_router(inner)
 app.include_router(outer)
+app.include_router(mounted, prefix="/mounted")

@@ -24,6 +24,7 @@ COMMANDS = {
 ENVIRONMENT = {
     **QUIET,
     **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},
+    "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "true",  # the default
     "DD_SERVICE": "conformance",
     "DD_ENV": "test",
     "DD_VERSION": "1.2.3",

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
+from typing import Any
 
 from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, tell, until
 from ddtrace.trace import tracer
-from quart import Blueprint, Quart, Response, abort, current_app, jsonify, redirect, request, websocket
+from hypercorn.middleware import DispatcherMiddleware, ProxyFixMiddleware
+from quart import Blueprint, Quart, Response, abort, current_app, jsonify, redirect, request, send_file, websocket
 
 from hello_service.observability import tracing
 
 inner = Blueprint("inner", __name__, url_prefix="/inner")
 outer = Blueprint("outer", __name__, url_prefix="/outer")
 app = Quart(__name__)
+sockets: list[Any] = []
 
 
 def work(name: str) -> None:
@@ -121,6 +125,27 @@ async def grouped() -> str:
 @app.get("/hook/after")
 async def hooked() -> str:
     return "the hook did not raise"
+
+
+@app.get("/file")
+async def file() -> Response:
+    return await send_file(__file__)
+
+
+@app.post("/orders/<int:order>")
+async def orders(order: int) -> str:
+    tell("ordered")
+    return str(order)
+
+
+@app.get("/partial")
+async def partly() -> str:
+    app.add_background_task(partial(later, "ada@example.com", token="hidden"))
+    return "accepted"
+
+
+async def later(*_: object, **__: object) -> None:
+    work("in the background")
 
 
 @app.get("/stream/held")
@@ -316,11 +341,62 @@ async def ws_works(room: str) -> None:
         tell("ended")
 
 
+@app.websocket("/ws/<room>/waits")
+async def ws_waits(room: str) -> None:
+    for _ in range(2):
+        message = await asyncio.wait_for(websocket.receive(), 10)
+        await websocket.send(message)
+
+
+@app.websocket("/ws/<room>/broadcasts")
+async def ws_broadcasts(room: str) -> None:
+    sockets.append(websocket._get_current_object())  # type: ignore[attr-defined]
+    message = await websocket.receive()
+    for each in sockets:
+        await each.send(message)
+
+
 @app.websocket("/ws/<room>/refuses")
 async def ws_refuses(room: str) -> None:
     abort(403)
 
 
+class Bare:
+    """A layer that responds without headers."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope.get("path") != "/layer":
+            await self.inner(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 401})
+        await send({"type": "http.response.body"})
+
+
+mounted = Quart(__name__)
+
+
+@mounted.get("/users/<number>")
+async def user(number: str) -> str:
+    return number
+
+
+class Mount:
+    """Hypercorn's dispatcher, which gives a lifespan to all of its applications."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.dispatcher: Any = DispatcherMiddleware({"/mounted": mounted})
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        inside = scope.get("path", "").startswith("/mounted/")
+        await (self.dispatcher if inside else self.inner)(scope, receive, send)
+
+
 outer.register_blueprint(inner)
 app.register_blueprint(outer)
+layered: Any = app
+layered.asgi_app = Mount(Bare(ProxyFixMiddleware(layered.asgi_app)))
 tracing.trace(app, probes={"/health"})

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
@@ -141,11 +142,20 @@ def ws_busy(side: Side) -> None:
     side.wait_until_told("ended")
 
 
+def ws_broadcasts(side: Side) -> None:
+    """Twice: the second one sends to the first, too, which is over."""
+    ws("/ws/lounge/broadcasts", "one")(side)
+    ws("/ws/lounge/broadcasts", "two")(side)
+
+
 def socket_of(side: Side, path: str, headers: Mapping[str, str]) -> ClientConnection:
     return connect(side.url.replace("http", "ws") + path, additional_headers=headers, compression=None, proxy=None)
 
 
 RATE_0 = {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0}]', "DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
+
+# Two rules, one on the variables of a route and one on a header.
+BLOCKING = {"DD_APPSEC_ENABLED": "true", "DD_APPSEC_RULES": str(Path(__file__).with_name("blocking.json"))}
 
 SCENARIOS = [
     Scenario("plain", get("/plain")),
@@ -171,6 +181,14 @@ SCENARIOS = [
     Scenario("unhandled before", get("/hook/before")),
     Scenario("unhandled after", get("/hook/after")),
     Scenario("unhandled in stream", broken_off("/stream/broken")),
+    Scenario("file", get("/file")),
+    Scenario("layer", get("/layer")),
+    Scenario("mounted", get("/mounted/users/7")),
+    Scenario("behind a proxy", get("/plain", x_forwarded_for="203.0.113.7")),
+    Scenario("background of a partial", get("/partial"), (3, 3)),
+    Scenario("blocked", request("POST", "/orders/2"), (1, 1), BLOCKING),
+    Scenario("not blocked", request("POST", "/orders/1"), (1, 1), BLOCKING),
+    Scenario("blocked where no route is", get("/nowhere", user_agent="Blocked/1"), (1, 1), BLOCKING),
     Scenario("stream", stream_held),
     Scenario("slow client", slow_client),
     Scenario("disconnected in stream", disconnected),
@@ -217,6 +235,8 @@ SCENARIOS = [
     Scenario("websocket traced", ws("/ws/lounge", "hello", traceparent=f"{W3C}01", baggage="user.id=ada"), (4, 4)),
     Scenario("websocket closed by the handler", ws("/ws/lounge", "hello", "close"), (5, 5)),
     Scenario("websocket closed by the client", ws_closed_by_client, (4, 4)),
+    Scenario("websocket waits", ws("/ws/lounge/waits", "one", "two"), (6, 6)),
+    Scenario("websocket broadcasts", ws_broadcasts, (8, 8)),
     Scenario("websocket unhandled", ws("/ws/lounge", "fail"), (2, 2)),
     Scenario("websocket unhandled after accept", ws("/ws/lounge/accepts", "hello"), (2, 1)),
     Scenario("websocket busy when closed", ws_busy, (7, 7)),

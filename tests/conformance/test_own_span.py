@@ -1,4 +1,4 @@
-"""The request's span that tracing.py makes is, to the last attribute, the one that ddtrace's own middleware makes."""
+"""The request's span that fast_span.py makes is, to the last attribute, the one that ddtrace's own middleware makes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETTINGS = {
     "everything on": {
         "DD_TRACE_HEADER_TAGS": "user-agent:agent,x-tenant,content-type:kind,x-twice",
         "DD_TRACE_CLIENT_IP_ENABLED": "true",
-        "DD_TRACE_SERVICE_MAPPING": "conformance:mapped",
+        "DD_SERVICE_MAPPING": "conformance:mapped",
         "DD_TRACE_HTTP_SERVER_ERROR_STATUSES": "404,500-599",
         "DD_TRACE_SPAN_ATTRIBUTE_SCHEMA": "v1",
         "DD_HTTP_SERVER_TAG_QUERY_STRING": "true",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import containers
 import pytest
 from containers import INTAKE_IMAGE, Engine, Intake, Load
 from running import ROOT, eventually
@@ -41,11 +42,11 @@ class Project:
     def __init__(self, engine: Engine, files: list[str], environment: dict[str, str]) -> None:
         self.engine = engine
         self.environment = environment
-        self._command = ["compose", "--project-name", f"hello-{uuid4().hex[:8]}"]
-        self._command += [part for file in files for part in ("--file", file)]
+        self.command = ["compose", "--project-name", f"hello-{uuid4().hex[:8]}"]
+        self.command += [part for file in files for part in ("--file", file)]
 
     def compose(self, *arguments: str) -> str:
-        return self.engine.run(*self._command, *arguments, extra=self.environment).stdout.strip()
+        return self.engine.run(*self.command, *arguments, extra=self.environment).stdout.strip()
 
     def container(self, service: str) -> str:
         return self.compose("ps", "--all", "--quiet", service)
@@ -84,13 +85,23 @@ def config(engine: Engine, files: list[str], **environment: str) -> dict[str, An
     return dict(json.loads(done.stdout))
 
 
-def test_without_a_key_one_sentence_says_so(engine: Engine) -> None:
-    """`docker compose up` names the variable, says what to set it to, and starts nothing."""
-    done = engine.run("compose", "up", check=False)
+def test_only_up_needs_a_key_and_says_so(engine: Engine, tmp_path: Path) -> None:
+    """`up` names the variable and what to set it to, and starts nothing; every other command works without."""
+    # An image that is there, so that nothing has to be built.
+    stand_in = tmp_path / "compose.image.yaml"
+    stand_in.write_text(json.dumps({"services": {"service": {"image": containers.agent_image()}}}))
+    project = Project(engine, [*SHIPPED, str(stand_in)], {"PORT": "0", "AGENT_PORT": "0"})
+    try:
+        refused = engine.run(*project.command, "up", "--no-build", check=False, extra=project.environment)
+        running = project.compose("ps", "--quiet")
+        project.compose("logs")
+    finally:
+        project.compose("down")
 
-    assert done.returncode != 0
-    assert (done.stdout, done.stderr.count("\n")) == ("", 1)
-    assert "DD_API_KEY is missing a value: Set it to a Datadog API key" in done.stderr
+    assert refused.returncode != 0
+    (sentence,) = [line for line in refused.stderr.splitlines() if "DD_API_KEY" in line]
+    assert "set it to a Datadog API key, or start without one by docker compose -f" in sentence
+    assert running == ""
 
 
 @pytest.mark.parametrize("files", [SHIPPED, LOCAL], ids=["shipped", "local"])
@@ -104,7 +115,7 @@ def test_every_container_is_bounded_and_watched(engine: Engine, files: list[str]
         assert service["restart"] == "unless-stopped"
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert {port["host_ip"] for port in service["ports"]} == {"127.0.0.1"}
-    assert services["service"]["depends_on"]["datadog-agent"]["condition"] == "service_healthy"
+    assert services["service"]["depends_on"]["datadog-agent"]["condition"] == "service_started"
     assert services["service"]["cap_drop"] == ["ALL"]
     assert services["service"]["read_only"]
     assert services["datadog-agent"]["healthcheck"]["test"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +18,7 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 
 KEY = "00112233445566778899aabbccddeeff"
 NOWHERE = "http://127.0.0.1:1"
+DENIED = "An error occurred (AccessDeniedException) when calling the GetSecretValue operation: User is not authorized"
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +39,31 @@ def sets(account: Account) -> list[str]:
     return [part for name, value in account.network().items() for part in ("--set", f"{name}={value}")]
 
 
-def ok(ran: Ran) -> Ran:
-    assert ran.code == 0, ran.said + ran.complained
+def ok(ran: Ran, code: int = 0) -> Ran:
+    assert ran.code == code, ran.said + ran.complained
+    assert "Traceback" not in ran.complained
     assert KEY not in ran.said + ran.complained
     assert KEY not in json.dumps(ran.commands)
     return ran
+
+
+def actions(command: list[str]) -> set[str]:
+    """Return the IAM actions that a command of the AWS CLI needs."""
+    service, verb = command[:2]
+    if service in {"docker", "sts"}:
+        return set()
+    verb = {
+        "wait": f"describe-{command[2].partition('-')[0].rstrip('s')}s",
+        "get-login-password": "get-authorization-token",
+    }.get(verb, verb)
+    return {f"{service}:{''.join(part.capitalize() for part in verb.split('-'))}"}
+
+
+def allowed() -> set[str]:
+    """Return the actions of DeployRole."""
+    template = (ROOT / "deploy" / "stack.yaml").read_text()
+    role = template[template.index("  DeployRole:") : template.index("  Scaling:")].split("Policies:")[1]
+    return set(re.findall(r"\b(?:cloudformation|secretsmanager|ecr|ecs|iam):\w+", role))
 
 
 def revisions(account: Account, family: str) -> list[str]:
@@ -50,28 +73,34 @@ def revisions(account: Account, family: str) -> list[str]:
 
 def test_a_service_is_deployed_renewed_taken_back_and_deleted(account: Account, versions: dict[str, Running]) -> None:
     """Each run does what is left to do and nothing else, and ends with a request that the right version answers."""
-    first_up = ["up", "--version", "1.0.0", "--env", "staging", "--url", versions["1.0.0"].url]
-    next_up = ["up", "--version", "2.0.0", "--env", "staging", "--url", versions["2.0.0"].url]
+    first_up = ["up", "--version", "1.0.0", "--url", versions["1.0.0"].url]
+    first_up += ["--env", "staging", "--site", "datadoghq.eu", "--sample-rate", "0.1", *sets(account)]
+    again, next_up = first_up[:5], ["up", "--version", "2.0.0", "--url", versions["2.0.0"].url]
     ecs, secrets, ecr = account.client("ecs"), account.client("secretsmanager"), account.client("ecr")
 
-    first = ok(account.deploy(*first_up, *sets(account), DD_API_KEY=KEY))
+    first = ok(account.deploy(*first_up, DD_API_KEY=KEY))
     (secret,) = secrets.list_secrets()["SecretList"]
     assert first.changes == [
         "cloudformation create-stack",
         "secretsmanager put-secret-value",
+        "secretsmanager tag-resource",
         "docker build",
         "docker login",
         "docker push",
         "ecs register-task-definition",
         "cloudformation update-stack",
+        "cloudformation update-termination-protection",
+        "ecs tag-resource",
     ]
     assert json.loads(secrets.get_secret_value(SecretId=secret["ARN"])["SecretString"]) == {"DD_API_KEY": KEY}
     (running,) = ecs.describe_services(cluster="hello-service", services=["hello-service"])["services"]
     assert running["taskDefinition"].endswith("task-definition/hello-service:1")
     assert "/health: 200, version 1.0.0" in first.said
 
-    second = ok(account.deploy(*first_up))
+    with account.answering(secretsmanager__get_secret_value=DENIED):
+        second = ok(account.deploy(*again, DD_API_KEY=KEY))
     assert second.changes == []
+    assert "env staging, site datadoghq.eu, sample rate 0.1\n" in second.said.partition("\n")[0] + "\n"
     assert second.said.count("unchanged") == 3
     assert len(revisions(account, "hello-service")) == 1
 
@@ -82,29 +111,49 @@ def test_a_service_is_deployed_renewed_taken_back_and_deleted(account: Account, 
         "docker push",
         "ecs register-task-definition",
         "cloudformation update-stack",
+        "ecs tag-resource",
     ]
+    # The role for a workflow may do each of these commands.
+    needed = {action for command in renewed.commands for action in actions(command)}
+    assert needed <= allowed()
     images = ecr.list_images(repositoryName="hello-service")["imageIds"]
     assert {each["imageTag"] for each in images} == {"1.0.0", "2.0.0"}
     described = ecs.describe_task_definition(taskDefinition="hello-service:2")["taskDefinition"]
+    assert {"name": "DD_TRACE_SAMPLE_RATE", "value": "0.1"} in described["containerDefinitions"][0]["environment"]
+    assert {"name": "DD_SITE", "value": "datadoghq.eu"} in described["containerDefinitions"][1]["environment"]
     assert described["containerDefinitions"][0]["image"].endswith("/hello-service:2.0.0")
 
-    back = ok(account.deploy("rollback", "--url", versions["1.0.0"].url))
+    # What the circuit breaker refused, and ten that never ran.
+    for _ in range(10):
+        ecs.register_task_definition(family="hello-service", containerDefinitions=described["containerDefinitions"])
+    third = ok(account.deploy("up", "--version", "3.0.0", "--url", versions["2.0.0"].url, "--patience", "0"), code=1)
+    assert "version 2.0.0 answers, not 3.0.0" in third.complained
+    back = ok(account.deploy("rollback", "--url", versions["2.0.0"].url))
     assert back.changes == ["cloudformation update-stack"]
-    assert "from hello-service:2 back to hello-service:1" in back.said
+    assert "from hello-service:13 back to hello-service:2" in back.said
+    ok(account.deploy("rollback", "--url", versions["1.0.0"].url))
     (running,) = ecs.describe_services(cluster="hello-service", services=["hello-service"])["services"]
     assert running["taskDefinition"].endswith(":1")
     no_further = account.deploy("rollback")
     assert (no_further.code, no_further.changes) == (1, [])
-    assert "There is no revision before hello-service:1." in no_further.complained
+    assert "No revision before hello-service:1 was stable." in no_further.complained
+    assert "There is no task definition hello-service:99." in account.deploy("rollback", "--to", "99").complained
 
-    kept = account.deploy("destroy", given="no\n")
-    assert (kept.code, kept.changes, "Nothing is deleted." in kept.complained) == (1, [], True)
+    protected = account.deploy("destroy", "--yes")
+    assert (protected.code, protected.changes) == (1, [])
+    lift = "deploy/deploy unprotect --stack hello-service --region eu-west-1"
+    assert protected.complained.splitlines()[1] == lift
+    unprotected = ok(account.run([str(ROOT / lift.split(maxsplit=1)[0]), *lift.split()[1:]]))
+    assert unprotected.changes == ["cloudformation update-termination-protection", "cloudformation update-stack"]
+    for given in ("no\n", ""):
+        kept = account.deploy("destroy", given=given)
+        assert (kept.code, kept.changes, "Nothing is deleted" in kept.complained) == (1, [], True)
     gone = ok(account.deploy("destroy", given="hello-service\n"))
     assert gone.changes[0] == "cloudformation delete-stack"
     assert revisions(account, "hello-service") == []
     assert secrets.list_secrets()["SecretList"] == []
-    again = ok(account.deploy("destroy", "--yes"))
-    assert (again.changes, "There is no stack hello-service" in again.said) == ([], True)
+    again_gone = ok(account.deploy("destroy", "--yes"))
+    assert (again_gone.changes, "There is no stack hello-service" in again_gone.said) == ([], True)
 
 
 def test_a_dry_run_changes_nothing_and_shows_the_definition(account: Account) -> None:
@@ -115,7 +164,8 @@ def test_a_dry_run_changes_nothing_and_shows_the_definition(account: Account) ->
     assert dry.changes == []
     assert shown["family"] == "dry"
     assert shown["containerDefinitions"][0]["image"].endswith(":3.0.0")
-    assert "would run: aws cloudformation create-stack --stack-name dry" in dry.said
+    assert dry.said.count("would run: aws cloudformation create-stack --stack-name dry") == 1
+    assert dry.said.count("would run: aws cloudformation update-stack --stack-name dry") == 1
     assert "--secret-string file:///dev/stdin" in dry.said
 
 
@@ -133,7 +183,7 @@ def test_a_region_is_needed(account: Account) -> None:
     ran = account.deploy("up", "--version", "1", AWS_DEFAULT_REGION="")
 
     assert (ran.code, ran.changes) == (1, [])
-    assert ran.complained == "deploy: No region: set AWS_DEFAULT_REGION, or say --region eu-west-1.\n"
+    assert ran.complained == "deploy: No region: set AWS_DEFAULT_REGION, or add --region eu-west-1.\n"
 
 
 def test_a_region_that_does_not_answer_is_named(account: Account) -> None:
@@ -160,7 +210,8 @@ def test_parameters_without_a_value_are_named(account: Account) -> None:
     ran = account.deploy("up", "--stack", "new", "--version", "1", "--set", "VpcId=vpc-1")
 
     assert (ran.code, ran.changes) == (1, [])
-    assert ran.complained == "deploy: The stack needs --set LoadBalancerSubnets=..., --set TaskSubnets=...\n"
+    needed = "--set LoadBalancerSubnets=..., --set TaskSubnets=..., --set AllowedCidr=..."
+    assert ran.complained == f"deploy: The stack needs {needed}\n"
 
 
 def test_a_placeholder_without_a_value_is_named(account: Account, tmp_path: Path) -> None:
@@ -173,7 +224,9 @@ def test_a_placeholder_without_a_value_is_named(account: Account, tmp_path: Path
     helped = ok(account.deploy(*up, "--fill", "MY_RATE=0.25"))
 
     assert ran.code == 1
-    assert ran.complained == "deploy: The task definition has placeholders without a value: MY_RATE\n"
+    assert ran.complained == (
+        "deploy: The task definition has placeholders without a value: MY_RATE. Add --fill MY_RATE=....\n"
+    )
     assert '"value": "0.25"' in helped.said
 
 
@@ -181,7 +234,7 @@ def test_a_key_is_needed_once(account: Account) -> None:
     """Without one in the secret and in the environment nothing is built or run."""
     ran = account.deploy("up", "--stack", "keyless", "--version", "1", *sets(account))
 
-    assert (ran.code, ran.changes) == (1, ["cloudformation create-stack"])
+    assert (ran.code, ran.changes) == (1, [])
     assert ran.complained == "deploy: The secret has no Datadog API key yet: set DD_API_KEY.\n"
 
 
@@ -189,26 +242,26 @@ def test_a_stack_that_is_rolled_back_says_why(account: Account) -> None:
     """The first resource that failed, not those that were cancelled for it; the next run says what to do."""
     with aws.cloudformation_that_rolls_back() as url:
         up = ["up", "--version", "1", *sets(account)]
-        ran = account.deploy(*up, AWS_ENDPOINT_URL_CLOUDFORMATION=url)
+        ran = account.deploy(*up, AWS_ENDPOINT_URL_CLOUDFORMATION=url, DD_API_KEY=KEY)
         next_run = account.deploy(*up, AWS_ENDPOINT_URL_CLOUDFORMATION=url)
 
     reason = "LoadBalancer: At least two subnets in two different Availability Zones must be specified"
     assert ran.code == 1
-    assert ran.complained == f"deploy: The stack hello-service is ROLLBACK_COMPLETE. {reason}\n"
+    destroy = "run deploy/deploy destroy --stack hello-service --region eu-west-1"
+    assert f"The stack hello-service is ROLLBACK_COMPLETE. {reason}. It could not be created." in ran.complained
     assert next_run.changes == []
-    assert f"could not be created ({reason}): deploy/deploy destroy" in next_run.complained
+    assert f"The stack hello-service is ROLLBACK_COMPLETE ({reason}). " in next_run.complained
+    assert destroy in ran.complained
+    assert destroy in next_run.complained
 
 
 def test_a_version_that_can_not_be_found_again_is_refused(account: Account, tmp_path: Path) -> None:
     """Where there is no commit to name the image by, a person has to."""
     copy = tmp_path / "deploy"
-    copy.mkdir()
-    for name in ("deploy", "stack.yaml", "task-definition.json"):
-        (copy / name).write_bytes((ROOT / "deploy" / name).read_bytes())
-    (copy / "deploy").chmod(0o755)
+    shutil.copytree(ROOT / "deploy", copy, ignore=shutil.ignore_patterns("__pycache__"))
     ran = account.run([str(copy / "deploy"), "up"])
 
-    assert (ran.code, ran.complained) == (1, "deploy: This is no git checkout: say --version.\n")
+    assert (ran.code, ran.complained) == (1, "deploy: This is no git checkout: add --version.\n")
 
 
 def test_a_service_of_another_version_is_not_what_was_deployed(account: Account, versions: dict[str, Running]) -> None:
@@ -218,6 +271,130 @@ def test_a_service_of_another_version_is_not_what_was_deployed(account: Account,
 
     assert ran.code == 1
     assert "is not what was deployed: version 1.0.0 answers, not 5.0.0." in ran.complained
+
+
+def test_malformed_options_are_refused_by_name_and_value(account: Account) -> None:
+    """All of them, before anything happens."""
+    options = ["--sample-rate", "10%", "--site", "https://app.datadoghq.eu", "--version", "my version/1"]
+    ran = ok(account.deploy("up", *options, "--set", "VpcID=vpc-1", *sets(account), DD_API_KEY=KEY), code=1)
+    names = [each.strip().split(":")[0] for each in ran.complained.splitlines()]
+
+    assert ran.commands == []
+    assert names[1:] == ["--version my version/1", "--site https", "--sample-rate 10%", "--set VpcID=vpc-1"]
+
+
+@pytest.mark.parametrize("option", [["--stack", "Hello"], ["--stack", "hello-"], ["--region", "nowhere"]])
+def test_a_malformed_place_is_refused(account: Account, option: list[str]) -> None:
+    ran = ok(account.deploy("up", "--version", "1", *option, DD_API_KEY=KEY), code=1)
+
+    assert ran.changes == []
+    assert option[1] in ran.complained
+
+
+def test_a_mistake_in_the_task_definition_stops_a_deployment(account: Account, tmp_path: Path) -> None:
+    """check.py reads the filled-in file before the stack is made."""
+    own = tmp_path / "own.json"
+    text = (ROOT / "deploy" / "task-definition.json").read_text()
+    own.write_text(text.replace('"stopTimeout": 60', '"stopTimeout": 600'))
+    for dry in ([], ["--dry-run"]):
+        ran = account.deploy(
+            "up", *dry, "--version", "1", "--task-definition", str(own), *sets(account), DD_API_KEY=KEY
+        )
+
+        assert (ran.code, ran.changes) == (1, [])
+        assert "check.py found mistakes" in ran.complained
+        assert "stopTimeout" in ran.complained
+
+
+def test_plain_http_for_the_internet_needs_a_flag(account: Account) -> None:
+    """Without a certificate; behind an internal load balancer, or with the flag, it is what is meant."""
+    up = ["up", "--dry-run", "--stack", "open", "--version", "1", *sets(account), "--set", "AllowedCidr=0.0.0.0/0"]
+    certificate = "CertificateArn=arn:aws:acm:eu-west-1:123456789012:certificate/x"
+    refused = ok(account.deploy(*up, DD_API_KEY=KEY), code=1)
+
+    assert "AllowedCidr=0.0.0.0/0 without CertificateArn" in refused.complained
+    assert "--allow-open-http" in refused.complained
+    for meant in (["--allow-open-http"], ["--set", "Scheme=internal"], ["--set", certificate]):
+        ok(account.deploy(*up, *meant, DD_API_KEY=KEY))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "trusted"),
+    [
+        ([], "false"),
+        (["Scheme=internal"], "true"),
+        (["TrustTraceHeaders=true"], "true"),
+        (["Scheme=internal", "TrustTraceHeaders=false"], "false"),
+    ],
+)
+def test_trace_headers_of_strangers_are_not_trusted(account: Account, parameters: list[str], trusted: str) -> None:
+    """By default the service continues a caller's trace only where callers are inside the network."""
+    given = [part for each in parameters for part in ("--set", each)]
+    dry = ok(account.deploy("up", "--dry-run", "--stack", "trust", "--version", "1", *sets(account), *given))
+    shown = json.loads(dry.said[dry.said.index("{\n") : dry.said.index("\n}\n") + 2])
+
+    assert {"name": "TRUST_TRACE_HEADERS", "value": trusted} in shown["containerDefinitions"][0]["environment"]
+
+
+def described(status: str, **more: object) -> dict[str, object]:
+    stack = {"StackName": "hello-service", "StackStatus": status, "CreationTime": "2026-01-01T00:00:00Z"}
+    return {"Stacks": [{**stack, "Parameters": [{"ParameterKey": "TaskDefinition", "ParameterValue": ""}], **more}]}
+
+
+EVENTS = {
+    "StackEvents": [
+        {
+            "LogicalResourceId": "Cluster",
+            "ResourceType": "AWS::ECS::Cluster",
+            "ResourceStatus": "UPDATE_FAILED",
+            "ResourceStatusReason": "Unable to assume the service linked role",
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        ("UPDATE_ROLLBACK_FAILED", "aws cloudformation continue-update-rollback --stack-name hello-service"),
+        ("UPDATE_FAILED", "aws cloudformation rollback-stack --stack-name hello-service"),
+        ("ROLLBACK_COMPLETE", "run deploy/deploy destroy"),
+        ("ROLLBACK_FAILED", "run deploy/deploy destroy"),
+        ("CREATE_FAILED", "run deploy/deploy destroy"),
+        ("DELETE_FAILED", "run deploy/deploy destroy"),
+        ("REVIEW_IN_PROGRESS", "run deploy/deploy destroy"),
+        ("UPDATE_IN_PROGRESS", "wait until that has ended"),
+    ],
+)
+def test_a_stack_that_can_not_be_changed_says_what_to_do(account: Account, status: str, advice: str) -> None:
+    """The state, the reason of the first resource that failed, and the next command."""
+    answers = {"cloudformation__describe_stacks": described(status), "cloudformation__describe_stack_events": EVENTS}
+    with account.answering(**answers):
+        for command in (["up", "--version", "1"], ["rollback"]):
+            ran = ok(account.deploy(*command), code=1)
+
+            assert ran.changes == []
+            assert status in ran.complained
+            assert advice.lower() in ran.complained.lower()
+            assert "create-service-linked-role" in ran.complained or "IN_PROGRESS" in status
+
+
+@pytest.mark.parametrize(
+    ("answer", "advice"),
+    [
+        ("An error occurred (ExpiredToken) when calling the DescribeStacks operation: expired", "sign in again"),
+        ("An error occurred (AccessDenied) when calling DescribeStacks: not authorized", 'under "Rights"'),
+        ("An error occurred (Throttling) when calling DescribeStacks: Rate exceeded", "wait a minute"),
+        ("Something else", "Correct what AWS names"),
+    ],
+)
+def test_an_error_of_aws_comes_with_advice(account: Account, answer: str, advice: str) -> None:
+    with account.answering(cloudformation__describe_stacks=answer):
+        ran = ok(account.deploy("up", "--version", "1"), code=1)
+
+    assert ran.complained.startswith("deploy: aws cloudformation describe-stacks failed: ")
+    assert answer in ran.complained
+    assert advice in ran.complained
 
 
 def test_the_image_that_is_pushed_is_built_by_the_engine(

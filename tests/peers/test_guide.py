@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import aws
+import definition
 import pytest
 from aws import Account
 from fake_http import served
-from fargate import deploy_script
 from running import ROOT
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
@@ -25,20 +25,19 @@ GUIDE = (ROOT / "deploy" / "README.md").read_text()
 KEY = "ffeeddccbbaa99887766554433221100"
 # What no API on loopback has: the command, and why it is left out.
 NOT_HERE = {
-    "aws cloudformation detect-stack-drift --stack-name hello-service": "the API on loopback knows no drift",
+    'aws cloudformation detect-stack-drift --stack-name "$STACK"': "the API on loopback knows no drift",
 }
+DESTROY = {
+    "deploy/deploy destroy": "hello-service\n",
+    "deploy/deploy destroy --stack hello-service-dev": "hello-service-dev\n",
+}
+DESTROY['deploy/deploy destroy --stack "$STACK"'] = "hello-by-hand\n"
 
 
 def commands() -> list[str]:
-    """Return the commands of the guide in order, one a line."""
-    blocks = re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line]
-
-
-def block(beginning: str) -> list[str]:
-    """Return the commands from the one that begins so to the end of its block."""
-    (found,) = [each for each in re.findall(r"```bash\n(.*?)```", GUIDE, re.DOTALL) if each.startswith(beginning)]
-    return [line for line in found.splitlines() if line]
+    """Return the commands of the guide in order, one a line: those of its blocks, and those of its last table."""
+    found = re.findall(r"```bash\n(.*?)```|^\| [^|`]+ \| `([^`]+)` \|[^|]+\|$", GUIDE, re.DOTALL | re.MULTILINE)
+    return [line for block, cell in found for line in (block or cell).splitlines() if line]
 
 
 @contextmanager
@@ -48,7 +47,9 @@ def front_door(account: Account) -> Iterator[str]:
     class Door(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             ecs = account.client("ecs")
-            (running,) = ecs.describe_services(cluster="hello-service", services=["hello-service"])["services"]
+            stacks = account.client("cloudformation").describe_stacks()["Stacks"]
+            (cluster,) = [each["StackName"] for each in stacks if self.headers["Host"] in json.dumps(each["Outputs"])]
+            (running,) = ecs.describe_services(cluster=cluster, services=["hello-service"])["services"]
             task = ecs.describe_task_definition(taskDefinition=running["taskDefinition"])["taskDefinition"]
             environment = {each["name"]: each["value"] for each in task["containerDefinitions"][0]["environment"]}
             body = json.dumps({"status": "ok", "version": environment["DD_VERSION"]}).encode()
@@ -71,17 +72,19 @@ class Reader:
         self.account = account
         self.place = place
         network = account.network()
-        self.variables = {
-            **account.environment,
-            "http_proxy": door,
-            "no_proxy": "127.0.0.1",
+        # What a reader sets: each `export` of the guide whose value is an example.
+        self.own = {
+            "AWS_DEFAULT_REGION": aws.REGION,
             "DD_API_KEY": KEY,
             "VPC": network["VpcId"],
             "PUBLIC": network["LoadBalancerSubnets"],
             "PRIVATE": network["TaskSubnets"],
-            "VERSION": "1.0.0",
+            "MY_NETWORK": network["AllowedCidr"],
+            "GITHUB": "owner/name",
         }
-        self.typed: list[str] = []
+        self.environment = {**account.environment, "http_proxy": door, "no_proxy": "127.0.0.1"}
+        self.exports = place.parent / "exports"  # the shell's variables, between one command and the next
+        self.exports.touch()
         self.git("init", "--quiet")
         self.commit()
 
@@ -89,48 +92,32 @@ class Reader:
         identity = ["-c", "user.name=reader", "-c", "user.email=reader@example.com"]
         subprocess.run(["git", *identity, *arguments], cwd=self.place, check=True, capture_output=True)
 
+    def head(self) -> str:
+        """Return the version that is checked out."""
+        head = ["git", "rev-parse", "--short=12", "HEAD"]
+        return subprocess.run(head, cwd=self.place, check=True, capture_output=True, text=True).stdout.strip()
+
     def commit(self) -> None:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "A version")
 
-    def types(self, *lines: str, given: str = "") -> str:
-        """Run `lines` as they are and return what the last one said."""
-        said = ""
-        for line in lines:
-            self.typed.append(line)
-            if line in NOT_HERE or line.startswith("export "):
-                continue
-            done = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", line],
-                cwd=self.place,
-                env=self.variables,
-                input=given,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-            assert KEY not in done.stdout + done.stderr
-            said = done.stdout
-        return said
-
-    def parameters(self, **more: str) -> None:
-        values = {**self.account.network(), **more}
-        (self.place / "parameters.json").write_text(
-            json.dumps([{"ParameterKey": name, "ParameterValue": value} for name, value in values.items()])
+    def types(self, line: str, given: str = "") -> str:
+        """Run `line` as it is, in the shell's environment so far, and return what it printed."""
+        if (own := re.match(r"export (\w+)=", line)) and own[1] in self.own:
+            line = f"export {own[1]}='{self.own[own[1]]}'"
+        script = f'set -a; . "{self.exports}"; set +a\n{line}\nexport -p >"{self.exports}"'
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=self.place,
+            env=self.environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
         )
-
-    def learns(self) -> None:
-        """Take over from the stack's outputs what later commands name."""
-        stack = self.account.client("cloudformation").describe_stacks(StackName="hello-service")["Stacks"][0]
-        outputs = {each["OutputKey"]: each["OutputValue"] for each in stack["Outputs"]}
-        groups = self.account.client("elbv2").describe_target_groups()["TargetGroups"]
-        self.variables |= {
-            "SECRET_ARN": outputs["SecretArn"],
-            "REPOSITORY": outputs["RepositoryUri"],
-            "LOAD_BALANCER": outputs["LoadBalancerName"],
-            "TARGET_GROUP": groups[0]["TargetGroupArn"],
-        }
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert self.own["DD_API_KEY"] not in done.stdout + done.stderr
+        return done.stdout
 
 
 @pytest.fixture
@@ -138,7 +125,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     """A reader with an account of their own."""
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "deploy", checkout / "deploy", ignore=shutil.ignore_patterns("__pycache__"))
-    (checkout / ".gitignore").write_text("*.json\n__pycache__\n")
+    (checkout / ".gitignore").write_text("__pycache__\n")
     place = tmp_path / "account"
     place.mkdir()
     with aws.account(place) as account:
@@ -148,46 +135,46 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
             yield Reader(account, checkout, door)
 
 
-def test_every_command_of_the_guide_does_what_it_says(reader: Reader) -> None:
-    """By the script and by hand, each to a service that answers; at the end, the list before production."""
-    ecs = reader.account.client("ecs")
+def test_a_session_from_the_first_command_to_the_last(reader: Reader) -> None:
+    """Exactly what stands in the guide, in one shell; a reader sets own values, commits, and types names."""
+    ecs, printed = reader.account.client("ecs"), {}
+    for number, line in enumerate(commands()):
+        if line == "deploy/deploy up":
+            reader.commit()
+        if line.startswith("export DD_API_KEY") and number > 2:
+            reader.own["DD_API_KEY"] = KEY[::-1]
+        if line not in NOT_HERE:
+            printed[line] = reader.types(line, given=DESTROY.get(line, ""))
+            if line.startswith("curl"):
+                assert json.loads(printed[line])["version"] == reader.head()
 
-    # By hand.
-    reader.parameters()
-    reader.types(*block("aws cloudformation create-stack"))
-    reader.learns()
-    reader.types(*block("printf"))
-    reader.types(*block("docker build"))
-    dry, register = block("deploy/deploy up --dry-run --version")
-    printed = reader.types(dry)
-    (reader.place / "filled-in.json").write_text(printed[printed.index("{\n") : printed.index("\n}\n") + 2])
-    registered = json.loads(reader.types(register))["taskDefinition"]
-    reader.parameters(TaskDefinition=registered["taskDefinitionArn"])
-    assert json.loads(reader.types(*block("aws cloudformation update-stack")))["version"] == "1.0.0"
+    assert "from hello-service:2 back to hello-service:1" in printed["deploy/deploy rollback"]
+    assert "running tasks are replaced" in printed["deploy/deploy up"]
+    assert "no mistake" in printed["python deploy/check.py deploy/task-definition.json"]
+    assert json.loads(printed["python deploy/monitors.py --env production"])["monitors"]
+    assert reader.account.client("cloudformation").describe_stacks()["Stacks"] == []
+    for family in ("hello-service", "hello-service-dev", "hello-by-hand"):
+        assert ecs.list_task_definitions(familyPrefix=family, status="ACTIVE")["taskDefinitionArns"] == []
 
-    # The list, of what runs now.
-    assert json.loads(reader.types(*block("aws ecs describe-services")))["version"] == "1.0.0"
 
-    # The script: a first time where nothing is, again, back, and away.
-    reader.types(block("deploy/deploy up\n")[2], given="hello-service\n")
-    first = block("export AWS_DEFAULT_REGION")
-    reader.types(*first)
-    reader.commit()
-    up, back, away = block("deploy/deploy up\n")
-    reader.types(up)
-    assert len(ecs.list_task_definitions(familyPrefix="hello-service", status="ACTIVE")["taskDefinitionArns"]) == 2
-    assert "back to" in reader.types(back)
-    reader.types(away, given="hello-service\n")
-    assert ecs.list_task_definitions(familyPrefix="hello-service", status="ACTIVE")["taskDefinitionArns"] == []
+def test_every_command_is_found() -> None:
+    """The table's commands are among them, and each of NOT_HERE and DESTROY is one of the guide's."""
+    assert {*NOT_HERE, *DESTROY, 'curl --fail --silent "http://$LOAD_BALANCER/info"'} <= set(commands())
 
-    reader.types(*block("python deploy/cost.py"))
 
-    assert set(reader.typed) == set(commands())
+def test_the_rights_are_those_of_the_role_that_deploys() -> None:
+    """The guide lists each action of DeployRole."""
+    template = (ROOT / "deploy" / "stack.yaml").read_text()
+    role = template[template.index("  DeployRole:") : template.index("  Scaling:")]
+    actions = re.findall(r"(?:cloudformation|secretsmanager|ecr|ecs|iam):(\w+)", role.split("Policies:")[1])
+
+    assert len(actions) > 20
+    assert [action for action in actions if f"`{action}`" not in GUIDE] == []
 
 
 def test_the_build_for_graviton_is_the_one_that_the_script_asks_for() -> None:
     """The guide names both platforms, as the script has them."""
-    assert set(deploy_script().PLATFORMS.values()) == {"linux/amd64", "linux/arm64"}
+    assert set(definition.PLATFORMS.values()) == {"linux/amd64", "linux/arm64"}
     assert "linux/arm64" in GUIDE
 
 

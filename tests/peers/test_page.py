@@ -8,16 +8,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import pytest
-from browser import CHROMIUM, chromium, opened
-from developing import DEV, FREE_PORTS, Dev, developing
-from playwright.sync_api import Browser, Page, expect
-from running import ROOT, Running, clean_environment, eventually, free_port, service
-from tracing_data import span, wire
+from browser import CHROMIUM, opened
+from developing import DEV, FREE_PORTS, developing
+from playwright.sync_api import Page, expect
+from running import ROOT, clean_environment, eventually
+from scene import Scene, staged, trace_id
+from tracing_data import span
 
 from hello_service.localview.spans import Span
 
@@ -31,37 +31,11 @@ TIMES = 20
 SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
 
 
-@dataclass
-class Scene:
-    """`dev` with another service that it calls, both sending to the embedded agent."""
-
-    dev: Dev
-    greeter: Running
-    browser: Browser
-
-    def visit(self, page: Page, path: str = "/") -> None:
-        """Go to `path` of the page."""
-        page.goto(self.dev.page_url + path)
-
-    def send(self, *spans: Span) -> None:
-        """Send `spans` to the agent, as a tracer of another service would."""
-        chunks: dict[int, list[dict[str, object]]] = {}
-        for each in spans:
-            chunks.setdefault(each.trace_id, []).append(wire(each))
-        answer = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
-        assert answer.status_code == 200, answer.text
-
-
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     """One `dev`, one other service, one browser for all tests here."""
-    agent_port = free_port()
-    with (
-        service(f"http://127.0.0.1:{agent_port}", {"DD_SERVICE": "greeter", "DD_ENV": "dev"}) as greeter,
-        developing("--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}) as dev,
-        chromium() as browser,
-    ):
-        yield Scene(dev, greeter, browser)
+    with staged() as scene:
+        yield scene
 
 
 @pytest.fixture
@@ -71,14 +45,9 @@ def page(scene: Scene) -> Iterator[Page]:
         yield page
 
 
-def trace_id(answer: httpx.Response) -> str:
-    """Return the trace id of an answer."""
-    return answer.headers["traceresponse"].split("-")[1]
-
-
 def row(page: Page, identity: str) -> str:
     """Return the selector of a trace's row."""
-    return f'#rows a[href="/trace/{identity}"]'
+    return f'#rows a[href^="/trace/{identity}"]'
 
 
 def test_a_request_is_drawn_span_by_span(scene: Scene, page: Page) -> None:
@@ -98,9 +67,9 @@ def test_a_request_is_drawn_span_by_span(scene: Scene, page: Page) -> None:
     widths = [box["width"] for box in boxes if box]
 
     assert len(widths) == 7
-    assert max(widths) == widths[0] > 200
+    assert max(widths) == widths[0] > 450
     assert min(widths) > 0
-    names = page.locator("#spans .name > b").all_inner_texts()
+    names = page.locator("#spans .name a b").all_inner_texts()
     assert names == ["asgi.request"] + ["http.request", "asgi.request"] * 3
     legend = page.locator(".legend li").all_inner_texts()
     assert [" ".join(each.split()) for each in legend] == ["hello-service 4 spans", "greeter 3 spans"]
@@ -115,7 +84,7 @@ def test_a_span_shows_tags_metrics_and_log_lines(scene: Scene, page: Page) -> No
     detail = page.locator("#detail")
     expect(detail).to_contain_text("http.route")
     page.locator("#spans a").first.click()
-    expect(page).to_have_url(re.compile(r"\?span=\d+$"))
+    expect(page).to_have_url(re.compile(r"\?span=[0-9a-f]{16}$"))
 
     for text in ("/api/hello/<name>", "http.status_code", "_dd.top_level", "path=/api/hello/Ada"):
         expect(detail).to_contain_text(text)
@@ -133,7 +102,7 @@ def test_an_error_shows_type_message_and_stack(scene: Scene, page: Page) -> None
 
     expect(failure).to_contain_text("hello_service.api.faults.Fault")
     expect(failure).to_contain_text("this endpoint always fails")
-    expect(failure.locator("pre")).to_contain_text('raise Fault("this endpoint always fails")')
+    expect(failure.locator("#stack-raw")).to_contain_text('raise Fault("this endpoint always fails")')
     expect(page.locator("#logs")).to_contain_text("Exception on request GET /api/faults/error")
     assert page.locator("#spans .error").count() == 1
 
@@ -152,7 +121,7 @@ def test_a_search_finds_and_a_mistake_gets_a_sentence(scene: Scene, page: Page) 
     expect(page.locator(row(page, good))).to_have_count(0)
     page.fill("#q", "stauts:error")
 
-    expect(page.get_by_role("alert")).to_contain_text("There is no term stauts.")
+    expect(page.get_by_role("alert")).to_contain_text('Unknown field "stauts".')
     expect(page.locator("#rows li")).to_have_count(0)
 
 
@@ -178,27 +147,26 @@ def test_a_trace_that_is_still_to_come_appears(scene: Scene, page: Page) -> None
     expect(page.locator("h1")).to_have_text("GET /late")
     scene.send(span(root, service="later", resource="GET /later"))
 
-    expect(page.locator("#spans li")).to_have_count(2)
+    expect(page.locator("#spans [role=row]")).to_have_count(2)
 
 
 def test_everything_is_reached_by_keyboard(scene: Scene, page: Page) -> None:
-    """Tab and Enter open a trace, arrows walk through its spans."""
+    """An arrow leads from the search to the rows, Enter opens a trace, arrows walk through its spans."""
     scene.visit(page, "/?q=/api/relay")
     page.keyboard.press("/")
     expect(page.locator("#q")).to_be_focused()
     identity = trace_id(scene.dev.get("/api/relay?count=1"))
     expect(page.locator(row(page, identity))).to_be_visible()  # live, although the text of the search is selected
-    for _ in range(3):  # the button, the help, the row
-        page.keyboard.press("Tab")
+    page.keyboard.press("ArrowDown")
     expect(page.locator(row(page, identity))).to_be_focused()
     page.keyboard.press("Enter")
-    page.locator("#spans a").first.focus()
+    page.locator("#spans [role=row]").first.focus()
     page.keyboard.press("ArrowDown")
 
-    expect(page.locator("#detail h2")).to_contain_text("GET 127.0.0.1")
-    expect(page.locator("#spans a").nth(1)).to_be_focused()
+    expect(page.locator("#span h2")).to_contain_text("GET 127.0.0.1")
+    expect(page.locator("#spans [role=row]").nth(1)).to_be_focused()
     page.keyboard.press("ArrowUp")
-    expect(page.locator("#detail h2")).to_have_text("GET /api/relay")
+    expect(page.locator("#span h2")).to_have_text("GET /api/relay")
 
 
 def test_a_trace_is_copied_as_json(scene: Scene, page: Page) -> None:
@@ -226,7 +194,7 @@ def test_the_service_map_draws_services_and_their_calls(scene: Scene, page: Page
     expect(page.locator("svg.map .node .name", has_text="greeter")).to_be_visible()
     edge = page.locator("svg.map .edge").first
 
-    expect(edge).to_have_text(re.compile(r"\d+ requests.* % errors · p95 .* ms"))
+    expect(edge).to_have_text(re.compile(r"\d+ requests.* % errors.*p95 .* ms"))
     assert "hello-service" in page.locator("#map table tr", has_text="greeter").first.inner_text()
     scene.send(
         call := span(service="shop"), span(call, service="shop", meta={"span.kind": "client", "peer.service": "bank"})
@@ -250,7 +218,7 @@ def test_performance_shows_figures_by_service_and_resource(scene: Scene, page: P
         expect(cells.nth(number)).to_have_text(re.compile(r"^\d+(\.\d+)? ms$"))
     expect(cells.nth(12)).to_have_text("1.00")
     expect(report.locator("rect.requests").first).to_be_visible()
-    assert report.locator("polyline").count() == 3
+    assert report.locator("polyline").count() % 3 == 0  # each breaks where there was no request
     page.fill("[name=apdex]", "0.001")
     expect(cells.nth(12)).to_have_text("0.00")
     expect(page).to_have_url(re.compile("apdex=0.001"))
@@ -292,7 +260,7 @@ def test_odd_traces_are_drawn(scene: Scene, page: Page) -> None:
     last.scroll_into_view_if_needed()
     last.click()
 
-    expect(page.locator("#detail")).to_contain_text("parent id4999")
+    expect(page.locator("#detail")).to_contain_text(f"parent id{4999:016x}")
 
 
 def test_paused_stands_still(scene: Scene, page: Page) -> None:

@@ -42,6 +42,8 @@ def resources() -> dict[str, Any]:
 ARNS = {
     '{"Ref": "Secret"}': "arn:aws:secretsmanager:eu-west-1:123456789012:secret:key-AbCdEf",
     '{"Ref": "AWS::AccountId"}': "123456789012",
+    '{"GetAtt": "ExecutionRole.Arn"}': "arn:aws:iam::123456789012:role/execution",
+    '{"GetAtt": "TaskRole.Arn"}': "arn:aws:iam::123456789012:role/task",
     '{"GetAtt": "Repository.Arn"}': "arn:aws:ecr:eu-west-1:123456789012:repository/hello-service",
     '{"GetAtt": "Cluster.Arn"}': "arn:aws:ecs:eu-west-1:123456789012:cluster/hello-service",
     '{"GetAtt": "ServiceLogs.Arn"}': "arn:aws:logs:eu-west-1:123456789012:log-group:service:*",
@@ -51,6 +53,7 @@ WORDS = {
     "AWS::Partition": "aws",
     "AWS::Region": "eu-west-1",
     "AWS::AccountId": "123456789012",
+    "AWS::StackName": "hello-service",
     "Cluster": "hello-service",
 }
 
@@ -78,7 +81,7 @@ def policies() -> dict[str, Any]:
     return found
 
 
-def attributes(resource: str, key: str) -> dict[str, str]:
+def attributes(resource: str, key: str) -> dict[str, Any]:
     return {each["Key"]: each["Value"] for each in resources()[resource]["Properties"][key]}
 
 
@@ -90,7 +93,10 @@ def test_the_template_has_no_finding() -> None:
     assert (done.stdout, done.returncode) == ("", 0)
 
 
-@pytest.mark.parametrize("name", ["ExecutionRole-start-tasks", "TaskRole-datadog-agent", "ExecPolicy"])
+POLICIES = ["ExecutionRole-start-tasks", "TaskRole-datadog-agent", "ExecPolicy", "DeployRole-deploy"]
+
+
+@pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_has_no_finding(name: str) -> None:
     """parliament: known actions, resources that go with them."""
     given = json.dumps(policies()[name])
@@ -101,7 +107,7 @@ def test_a_policy_has_no_finding(name: str) -> None:
 
 def test_every_policy_is_looked_at() -> None:
     """The list above is complete."""
-    assert set(policies()) == {"ExecutionRole-start-tasks", "TaskRole-datadog-agent", "ExecPolicy"}
+    assert set(policies()) == set(POLICIES)
 
 
 def test_any_resource_is_named_only_where_the_action_knows_none() -> None:
@@ -109,12 +115,12 @@ def test_any_resource_is_named_only_where_the_action_knows_none() -> None:
     open_actions = set()
     for policy in policies().values():
         for statement in policy["Statement"]:
-            if statement["Resource"] == "*":
+            if statement["Resource"] == "*" and "Condition" not in statement:
                 action = statement["Action"]
                 open_actions |= {action} if isinstance(action, str) else set(action)
 
     messages = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
-    assert open_actions == {"ecr:GetAuthorizationToken", "ecs:ListClusters"} | messages
+    assert open_actions == {"ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition", "ecs:ListClusters"} | messages
 
 
 def test_a_role_is_for_tasks_of_this_account_alone() -> None:
@@ -124,6 +130,46 @@ def test_a_role_is_for_tasks_of_this_account_alone() -> None:
 
         assert statement["Principal"] == {"Service": "ecs-tasks.amazonaws.com"}
         assert statement["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+
+
+def test_only_one_branch_of_one_repository_can_deploy() -> None:
+    """The role is for GitHub's tokens whose audience is AWS and whose subject is that branch."""
+    role = resources()["DeployRole"]
+    (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+    issuer = "token.actions.githubusercontent.com"
+
+    assert role["Condition"] == "HasGithub"
+    assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
+    assert statement["Principal"]["Federated"]["Sub"].endswith(f":oidc-provider/{issuer}")
+    assert statement["Condition"]["StringEquals"] == {
+        f"{issuer}:aud": "sts.amazonaws.com",
+        f"{issuer}:sub": {"Sub": "repo:${GithubRepository}:ref:refs/heads/${GithubBranch}"},
+    }
+
+
+def test_nothing_is_open_or_deletable_by_default() -> None:
+    """Who may reach the load balancer has no default; protection covers load balancer and images."""
+    parameters = yaml.load(TEMPLATE.read_text(), Loader=_Loader)["Parameters"]  # a safe loader
+
+    assert "Default" not in parameters["AllowedCidr"]
+    assert attributes("LoadBalancer", "LoadBalancerAttributes")["deletion_protection.enabled"] == {"Ref": "Protect"}
+    assert resources()["Repository"]["Properties"]["EmptyOnDelete"] == {"If": ["IsProtected", False, True]}
+    assert "SecretString" not in resources()["Secret"]["Properties"]
+
+
+def test_a_new_version_of_the_secret_and_alarms_act_on_the_service() -> None:
+    """The nonce replaces tasks; both alarms roll a deployment back, and are named by reference."""
+    service = resources()["Service"]["Properties"]
+    forced, alarms = service["ForceNewDeployment"]["If"], service["DeploymentConfiguration"]["Alarms"]["If"]
+
+    assert forced[:2] == [
+        "HasSecretVersion",
+        {"EnableForceNewDeployment": True, "ForceNewDeploymentNonce": {"Ref": "SecretVersion"}},
+    ]
+    assert alarms[:2] == [
+        "HasAlarms",
+        {"AlarmNames": [{"Ref": "ErrorAlarm"}, {"Ref": "UnhealthyAlarm"}], "Enable": True, "Rollback": True},
+    ]
 
 
 def test_tasks_are_reached_from_the_load_balancer_alone() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -29,14 +31,13 @@ class World:
         self.url = task.url(8080)
 
 
-@pytest.fixture
-def world(engine: Engine, image: str, intake_image: str) -> Iterator[World]:
-    """The task as it ships; the intake and the endpoints that fail are all that is added."""
+@contextmanager
+def a_world(engine: Engine, image: str, intake_image: str, definition: dict[str, Any]) -> Iterator[World]:
+    """The task of `definition`; the intake and the endpoints that fail are all that is added."""
     network = f"net-{uuid4().hex[:8]}"
     engine.docker("network", "create", network)
     options = ["--network", network, "--network-alias", "intake", "--publish", "127.0.0.1::8080"]
     extra = {"datadog-agent": {"DD_APM_DD_URL": "http://intake:8080"}, "service": {"FAULTS": "true"}}
-    definition = filled({"IMAGE": image})
     try:
         with engine.container(intake_image, *options) as intake:
             engine.healthy(intake)
@@ -44,6 +45,13 @@ def world(engine: Engine, image: str, intake_image: str) -> Iterator[World]:
                 yield World(task, Intake(engine, engine.published(intake, 8080)), definition)
     finally:
         engine.docker("network", "rm", network)
+
+
+@pytest.fixture
+def world(engine: Engine, image: str, intake_image: str) -> Iterator[World]:
+    """The task as it ships."""
+    with a_world(engine, image, intake_image, filled({"IMAGE": image})) as world:
+        yield world
 
 
 def test_a_trace_of_the_task_arrives(world: World) -> None:
@@ -114,3 +122,45 @@ def test_an_agent_that_dies_comes_back_and_fails_no_request(world: World) -> Non
         eventually(arrived, timeout=40)
 
     assert (load.failures, set(load.answers)) == ([], {"200"})
+
+
+def test_a_read_only_agent_with_routed_logs_traces_and_logs(
+    engine: Engine, image: str, intake_image: str, tmp_path: Path
+) -> None:
+    """Both parameters at once: a request's trace arrives, and its line arrives at the router with the same trace id.
+
+    Agent and router are stand-ins, so what the real images write and send is not shown here: that the definition starts is.
+    """
+    definition = filled({"IMAGE": image}, logs_to="datadog", readonly_agent=True)
+    containers = {each["name"]: each for each in definition["containerDefinitions"]}
+    # The real image has its configuration there, which the stand-in has not.
+    stage = f"FROM {containers['datadog-agent']['image']}\nRUN mkdir /etc/datadog-agent && touch /etc/datadog-agent/datadog.yaml\n"
+    (tmp_path / "Dockerfile").write_text(stage)
+    engine.docker("build", "--tag", "agent-with-configuration", str(tmp_path))
+    for name in ("datadog-agent", "datadog-agent-config"):
+        containers[name]["image"] = "agent-with-configuration"
+    router = containers["log-router"]
+    router |= {
+        "image": image,
+        "command": ["python", "-c", (Path(__file__).parents[1] / "forward_router.py").read_text()],
+    }
+    with a_world(engine, image, intake_image, definition) as world:
+        engine.get(f"{world.url}/api/hello/Ada")
+        (span,) = world.intake.wait_for_spans(1)
+        agent = engine.inspect(world.task.container("datadog-agent"))
+        copied = engine.docker("exec", world.task.container("datadog-agent"), "ls", "/etc/datadog-agent")
+
+        def lines() -> list[dict[str, Any]]:
+            printed = engine.logs(world.task.container("log-router")).splitlines()
+            logged = [json.loads(json.loads(line)["log"]) for line in printed if '"tag"' in line]
+            return [each for each in logged if each.get("path") == "/api/hello/Ada"]
+
+        (line,) = eventually(lines)
+
+    assert agent["HostConfig"]["ReadonlyRootfs"]
+    assert copied == "datadog.yaml"
+    assert int(line["dd.trace_id"], 16) % 2**64 == int(span["trace_id"])
+    assert KEY not in json.dumps(definition)
+    assert containers["service"]["logConfiguration"]["secretOptions"] == [
+        {"name": "apikey", "valueFrom": containers["datadog-agent"]["secrets"][0]["valueFrom"]}
+    ]

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import definition
 import pytest
 import yaml
+from aws_cli import Failure
 from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, ServiceModel, StructureShape
 from botocore.validate import ParamValidator
-from fargate import DEFINITION, VALUES, deploy_script, filled
+from fargate import VALUES, filled
 from running import BIN, ROOT
 
 from hello_service.settings import Settings
@@ -95,20 +97,18 @@ def test_cloudformation_would_take_it(tmp_path: Path) -> None:
 
 def test_every_placeholder_is_one_that_the_script_fills_in() -> None:
     """None is left over, and none is filled in that is not there."""
-    assert set(deploy_script().PLACEHOLDER.findall(DEFINITION.read_text())) == set(VALUES)
+    assert set(definition.PLACEHOLDER.findall(definition.FILE.read_text())) == set(VALUES)
 
 
 def test_a_missing_value_is_named() -> None:
     """Each placeholder without a value, in one sentence."""
-    script = deploy_script()
-
-    with pytest.raises(script.Failure, match=r"placeholders without a value: IMAGE, REGION$"):
-        script.fill(DEFINITION.read_text(), {**VALUES, "IMAGE": "", "REGION": ""})
+    with pytest.raises(Failure, match=r"placeholders without a value: IMAGE, REGION\. Add --fill IMAGE"):
+        definition.fill(definition.FILE.read_text(), {**VALUES, "IMAGE": "", "REGION": ""})
 
 
 def test_a_value_can_not_break_out_of_its_string() -> None:
     """Quotes in a value stay a part of it."""
-    assert json.loads(deploy_script().fill('{"a": "${A}"}', {"A": 'x", "b": "y'})) == {"a": 'x", "b": "y'}
+    assert json.loads(definition.fill('{"a": "${A}"}', {"A": 'x", "b": "y'})) == {"a": 'x", "b": "y'}
 
 
 def test_the_agent_knows_that_it_is_on_fargate() -> None:
@@ -134,10 +134,10 @@ def test_the_service_is_tagged_for_tracer_and_agent() -> None:
 
 
 def test_the_service_waits_for_its_agent_and_stops_before_it() -> None:
-    """`dependsOn` HEALTHY; an Agent that dies is started again and takes no service with it."""
+    """`dependsOn` START, so that an API key that Datadog refuses stops no task; an Agent that dies is started again."""
     service, agent = containers()["service"], containers()["datadog-agent"]
 
-    assert service["dependsOn"] == [{"containerName": "datadog-agent", "condition": "HEALTHY"}]
+    assert service["dependsOn"] == [{"containerName": "datadog-agent", "condition": "START"}]
     assert (service["essential"], agent["essential"], agent["restartPolicy"]["enabled"]) == (True, False, True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hello_service import __main__ as command_line
-from hello_service.localview import page, query, spans, store
+from hello_service.localview import lists, query, spans, store
 from hello_service.localview.performance import MINUTES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -43,13 +43,13 @@ def test_every_search_in_it_is_understood() -> None:
 
     assert len(searches) >= 10
     for search in searches:
-        assert query.parse(search.replace("6b03…", "6b0370720000000000000000000000aa")).wanted
+        assert query.parse(search.replace("6b03…", "6b0370720000000000000000000000aa")).text
 
 
 def test_its_bounds_are_those_of_the_program() -> None:
     """Of spans, traces and minutes; and its pictures are there."""
     for number in (store.SPANS, spans.SPANS_OF_A_TRACE):
         assert f"{number:,}" in PAGE
-    assert f"last {', '.join(map(str, page.WINDOWS[:-1]))} or {MINUTES} minutes" in PAGE
+    assert f"last {', '.join(map(str, lists.WINDOWS[:-1]))} or {MINUTES} minutes" in PAGE
     for picture in re.findall(r"\]\(([^)]+\.png)\)", PAGE):
         assert (DOCS / picture).is_file()

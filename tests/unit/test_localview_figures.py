@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tracing_data import MS, span, trace
 
-from hello_service.localview import drawing, performance, service_map, units
+from hello_service.localview import charts, drawing, map_layout, performance, query, service_map, units
 from hello_service.localview.performance import Figures, Latencies, Performance
 
 SECOND = 1000 * MS
@@ -82,12 +86,12 @@ def test_apdex_counts_errors_as_frustrated() -> None:
 
 
 def test_requests_are_counted_by_service_and_resource_over_time() -> None:
-    """The busiest first; what is older than the window is left out; work within a service is none of its requests."""
+    """Services by name, so that they keep their places; what is older than the window is left out; work within a service is none of its requests."""
     counted = Performance(now=1000)
     root = span(ms=20)
     counted.add([root, span(root, name="work")], now=1001)
     counted.add([span(service="db", resource="SELECT"), span(), span(resource="POST /api/hello", error=True)], now=1031)
-    web, db = counted.reports(1, now=1040)
+    db, web = counted.reports(1, now=1040)
 
     assert (web.service, web.total.requests, web.total.errors) == ("web", 3, 1)
     assert [(resource, figures.requests) for resource, figures in web.resources] == [
@@ -98,7 +102,7 @@ def test_requests_are_counted_by_service_and_resource_over_time() -> None:
     assert [figures.requests for figures in web.course] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0]
     assert sum(figures.requests for figures in web.course) == 3
     assert db.total.requests == 1
-    assert [report.total.requests for report in counted.reports(1, now=1070)] == [2, 1]
+    assert [report.total.requests for report in counted.reports(1, now=1070)] == [1, 2]
     assert counted.reports(1, now=1100) == []
 
 
@@ -121,7 +125,7 @@ def test_resources_without_end_are_put_together(monkeypatch: pytest.MonkeyPatch)
     reports = {report.service: report for report in counted.reports(1, now=2)}
 
     assert reports["web"].total.requests == 10
-    assert reports["web"].resources[0][0] == performance.OTHERS
+    assert dict(reports["web"].resources)[performance.OTHERS].requests == 7
     assert reports[performance.OTHERS].total.requests == 10
 
 
@@ -134,20 +138,88 @@ def test_the_map_counts_calls_by_the_callers_span() -> None:
     outside = span(root, ms=9, meta={"span.kind": "client", "peer.service": "mail"})
     plain = span(root, meta={"span.kind": "client"})
     again = span(call, service="greeter", meta={"span.kind": "server"})
-    drawn = service_map.service_map([trace(root, call, served, database, outside, plain, again)])
-    calls = {(edge.source.service, edge.target.service): edge.figures for edge in drawn.edges}
-    nodes = {node.service: node for node in drawn.nodes}
+    traces = [trace(root, call, served, database, outside, plain, again)]
+    shown, drawn = map_layout.draw(service_map.service_map(traces), None)
+    calls = {(edge.source.service, edge.target.service): edge.figures for edge in shown.edges}
+    nodes = {node.service: node for node in shown.nodes}
+    places = {place.node.service: place for place in drawn.places}
 
     assert set(calls) == {("web", "greeter"), ("greeter", "postgres"), ("web", "mail")}
     assert calls["web", "greeter"].durations == [30 * MS]
     assert calls["greeter", "postgres"].error_rate == 1
     assert (calls["web", "mail"].average, calls["web", "mail"].p95) == (9 * MS, 9 * MS)
     assert [nodes[name].inferred for name in ("web", "greeter", "postgres", "mail")] == [False, False, False, True]
-    assert nodes["web"].x < nodes["greeter"].x < nodes["postgres"].x
-    assert nodes["mail"].x == nodes["greeter"].x
-    assert nodes["mail"].y != nodes["greeter"].y
+    assert places["web"].x < places["greeter"].x < places["postgres"].x
+    assert places["mail"].x == places["greeter"].x
+    assert places["mail"].y != places["greeter"].y
     assert nodes["mail"].figures.requests == 1
     assert nodes["postgres"].figures.error_rate == 0
+
+
+def test_nodes_and_edges_of_the_map_search_for_what_they_count() -> None:
+    """Each finds the spans that are its figures, whatever the services are called."""
+    names = ["web", 'a "quoted" -> name', "mail (old)"]
+    root = span(service=names[0], meta={"span.kind": "server"})
+    call = span(root, service=names[0], meta={"span.kind": "client"})
+    served = span(call, service=names[1], meta={"span.kind": "server"})
+    outside = span(served, service=names[1], meta={"span.kind": "client", "peer.service": names[2]})
+    traces = [trace(root, call, served, outside), trace(span(service=names[0]))]
+    shown = service_map.service_map(traces)
+
+    assert [node.service for node in shown.nodes] == sorted(names)
+    counted: list[service_map.Node | service_map.Edge] = [*shown.nodes, *shown.edges]
+    for each in counted:
+        found = [span for one in traces for span in query.parse(each.search).spans(one)]
+        assert len(found) == each.figures.requests > 0
+
+
+def overlapping(drawn: map_layout.Drawing) -> list[tuple[map_layout.Box, map_layout.Box]]:
+    """Return the pairs of nodes and labels that lie on each other."""
+    boxes = [place.box for place in drawn.places]
+    boxes += [map_layout._label_box(line.label) for line in drawn.lines if line.label]
+    return [
+        (one, other)
+        for one, other in itertools.combinations(boxes, 2)
+        if one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+    ]
+
+
+@given(st.sets(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=60), st.integers(-1, 16))
+def test_nothing_lies_on_another_on_any_map(calls: set[tuple[int, int]], chosen: int) -> None:
+    """Neither nodes nor labels, within the picture, in at most five columns, with at most twelve services at once."""
+    numbers = sorted({number for call in calls for number in call})
+    nodes = {number: service_map.Node(f"service-{number}") for number in numbers}
+    edges = [service_map.Edge(nodes[source], nodes[target]) for source, target in sorted(calls)]
+    shown, drawn = map_layout.draw(service_map.Map([*nodes.values()], edges), f"service-{chosen}")
+
+    assert overlapping(drawn) == []
+    for left, top, right, bottom in [place.box for place in drawn.places]:
+        assert 0 <= left < right <= drawn.width
+        assert 0 <= top < bottom <= drawn.height
+    for line in drawn.lines:
+        if line.label:
+            assert 0 <= line.label[0] <= drawn.width
+            assert 0 <= line.label[1] <= drawn.height
+    assert len({place.x for place in drawn.places}) <= map_layout.MOST_COLUMNS
+    assert len(drawn.places) <= service_map.MOST_SERVICES or shown.chosen
+    assert len(drawn.lines) == len(shown.drawn()[1])
+
+
+def test_of_many_services_the_neighbours_of_one_are_drawn() -> None:
+    """Of the busiest, or of the one that is asked for; also where a chain is longer than a card is wide."""
+    hub = [span(service="hub")]
+    hub += [span(hub[0], service=f"service-{number:02}") for number in range(18)]
+    shown, drawn = map_layout.draw(service_map.service_map([trace(*hub)]), None)
+    of_one, near = map_layout.draw(service_map.service_map([trace(*hub)]), "service-03")
+    chain = [span(service="c0")]
+    for number in range(1, 8):
+        chain.append(span(chain[-1], service=f"c{number}"))
+    long, _ = map_layout.draw(service_map.service_map([trace(*chain)]), None)
+
+    assert (shown.chosen and shown.chosen.service, len(drawn.places), drawn.unlabelled) == ("hub", 19, 0)
+    assert (of_one.chosen and of_one.chosen.service, len(near.places)) == ("service-03", 2)
+    assert len(of_one.nodes) == 19
+    assert long.chosen is not None
 
 
 def test_the_map_of_calls_in_a_circle_ends() -> None:
@@ -157,24 +229,20 @@ def test_the_map_of_calls_in_a_circle_ends() -> None:
     c = span(b, service="c")
     back = span(c, service="a")
     own = span(back, service="a", meta={"span.kind": "client", "peer.service": "a"})
-    drawn = service_map.service_map([trace(root, b, c, back, own)])
-    edges = {(edge.source.service, edge.target.service): edge for edge in drawn.edges}
+    shown, drawn = map_layout.draw(service_map.service_map([trace(root, b, c, back, own)]), None)
+    edges = {(edge.source.service, edge.target.service) for edge in shown.edges}
 
-    assert set(edges) == {("a", "b"), ("b", "c"), ("c", "a"), ("a", "a")}
-    assert len({node.x for node in drawn.nodes}) == 3
-    for edge in edges.values():
-        assert edge.path.startswith("M")
-        x, y = edge.label
-        assert 0 <= x <= drawn.width
-        assert 0 <= y <= drawn.height
+    assert edges == {("a", "b"), ("b", "c"), ("c", "a"), ("a", "a")}
+    assert len({place.x for place in drawn.places}) == 3
+    assert all(line.path.startswith("M") and line.label for line in drawn.lines)
 
 
 def test_an_empty_map_is_drawn() -> None:
     """Nothing has come yet."""
-    drawn = service_map.service_map([])
+    shown, drawn = map_layout.draw(service_map.service_map([]), "web")
     figures = service_map.Figures()
 
-    assert (drawn.nodes, drawn.edges) == ([], [])
+    assert (shown.nodes, drawn.lines, shown.chosen) == ([], [], None)
     assert (figures.average, figures.p95, figures.error_rate) == (0, 0, 0)
 
 
@@ -183,35 +251,10 @@ def test_services_that_two_call_stand_behind_both() -> None:
     root = span(service="a")
     b = span(root, service="b")
     c = span(b, service="c")
-    drawn = service_map.service_map([trace(root, b, c, span(root, service="c"), span(root, service="b"))])
-    x = {node.service: node.x for node in drawn.nodes}
+    whole = service_map.service_map([trace(root, b, c, span(root, service="c"), span(root, service="b"))])
+    x = {place.node.service: place.x for place in map_layout.draw(whole, None)[1].places}
 
     assert x["a"] < x["b"] < x["c"]
-
-
-def test_the_waterfall_stays_within_its_axis() -> None:
-    """Also what is shorter than a pixel, and what stands at the very end."""
-    root = span(ms=100)
-    rows = list(
-        drawing.waterfall(
-            trace(root, span(root, at=100, ms=0), span(root, at=50, ms=25), span(trace=root.trace_id, parent_id=99))
-        )
-    )
-
-    assert [(row.x, row.width, row.orphan) for row in rows] == [
-        (0, 100, False),
-        (50, 25, False),
-        (99.75, 0.25, False),
-        (0, 10, True),
-    ]
-    assert drawing.ticks(trace(root)) == ["0 ms", "50.0 ms", "100 ms"]
-
-
-def test_the_legend_names_services_in_their_order() -> None:
-    """With the number of spans of each."""
-    root = span()
-
-    assert drawing.services(trace(root, span(root, service="b", at=1), span(root, at=2))) == [("web", 2), ("b", 1)]
 
 
 @pytest.mark.parametrize(
@@ -246,34 +289,76 @@ def test_a_log_line_is_shown_without_what_stands_elsewhere() -> None:
     assert drawing.log_line({})["time"] == ""
 
 
-def test_a_span_has_its_own_log_lines_and_tags() -> None:
-    """The tracer's own tags last."""
-    one = span(meta={"_dd.p.dm": "-0", "http.method": "GET", "error.type": "E"})
-    lines = [{"dd.span_id": str(one.span_id)}, {"dd.span_id": "0"}, {}]
-
-    assert drawing.lines_of(one, lines) == lines[:1]
-    assert drawing.tags(one) == [("http.method", "GET"), ("_dd.p.dm", "-0")]
-
-
-def test_a_resource_links_to_its_traces() -> None:
-    """By a search; what can't be quoted is left out of it."""
-    assert drawing.search_for("web", "GET /") == 'service:"web" resource_name:"GET /"'
-    assert drawing.search_for("web", 'a"b') == 'service:"web"'
-
-
 def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
-    """Errors stand within the bar."""
-    some, more = Figures(), Figures()
+    """Errors stand within the bar; a line breaks where there was no request."""
+    some, more, none = Figures(), Figures(), Figures()
     some.add(span(ms=10))
     for error in (True, False):
         more.add(span(ms=20, error=error))
-    most, bars = drawing.bars([Figures(), some, more])
-    highest, lines = drawing.lines([Figures(), some, more], (95, 50))
+    most, bars = charts.bars([none, some, more, none])
+    top, lines = charts.lines([some, none, more, more], (95, 50))
 
     assert most == 2
-    assert [(bar.x, bar.top, bar.failed) for bar in bars] == [(120, 42, 84), (240, 0, 42)]
-    assert highest == pytest.approx(20 * MS, rel=0.01)
-    assert [percent for percent, _ in lines] == [95, 50]
-    assert lines[0][1].split()[-1] == "360.00,0.00"
-    assert drawing.bars([]) == (0, [])
-    assert drawing.lines([], (50,)) == (0, [(50, "")])
+    assert [(bar.x, bar.top, bar.failed) for bar in bars] == [(90, 42, 84), (180, 0, 42)]
+    assert top == 20 * MS
+    assert [(percent, len(pieces)) for percent, pieces in lines] == [(95, 2), (50, 2)]
+    assert lines[0][1][0].split()[0].startswith("0.00,")
+    assert [point.split(",")[0] for point in lines[0][1][1].split()] == ["180.00", "270.00", "270.00", "360.00"]
+    assert charts.bars([]) == (1, [])
+    assert charts.lines([none], (50,)) == (MS, [(50, [])])
+
+
+@pytest.mark.parametrize(
+    ("most", "top"), [(0, 1), (1, 1), (1.2, 2), (2, 2), (3, 5), (7, 10), (14, 20), (60, 100), (210, 500), (1000, 1000)]
+)
+def test_an_axis_ends_at_a_round_number(most: float, top: float) -> None:
+    """Not much more than the highest value."""
+    assert charts.top_of(most) == top
+
+
+def test_each_moment_of_a_chart_has_its_time_and_values() -> None:
+    """In words."""
+    counted = Performance(now=0)
+    counted.add([span(ms=10), span(ms=10, error=True)], now=21)
+    (report,) = counted.reports(1, now=32)
+    moments = charts.buckets(report, datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC))
+
+    assert len(moments) == 12
+    assert (moments[-1].time, moments[-1].text) == ("12:00:00", "no request")
+    assert (moments[-3].time, moments[-3].text) == (
+        "11:59:50",
+        "2 requests, 1 error, p50 9.91 ms, p95 9.91 ms, p99 9.91 ms",
+    )
+    assert (moments[1].x, moments[1].width) == (30, 30)
+
+
+def test_the_bar_of_a_duration_is_logarithmic() -> None:
+    """It does not depend on other traces, so that it never moves."""
+    assert [charts.share(ms * MS) for ms in (0, 1, 10_000, 99_999)] == [0, 20, 100, 100]
+
+
+def test_resources_are_sorted_by_any_column() -> None:
+    """Equal ones by name."""
+    counted = Performance(now=0)
+    for name, ms, error in (("b", 30, False), ("c", 10, True), ("a", 30, False), ("a", 30, False)):
+        counted.add([span(resource=name, ms=ms, error=error)], now=1)
+    (report,) = counted.reports(1, now=2)
+    orders = {
+        column: "".join(name for name, _ in charts.sort_resources(report, column, 0.5))
+        for each in charts.COLUMNS
+        for column in (each, f"-{each}")
+    }
+
+    assert (orders["resource"], orders["-resource"]) == ("abc", "cba")
+    assert (orders["-requests"], orders["requests"]) == ("abc", "bca")
+    assert (orders["-p95"], orders["p95"], orders["-errors"], orders["apdex"]) == ("abc", "cab", "cab", "cab")
+    assert charts.requests_of(report, 'GET "x"') == r'service:web resource_name:"GET \"x\""'
+
+
+def test_all_figures_can_be_forgotten() -> None:
+    """As by the button of the page."""
+    counted = Performance(now=0)
+    counted.add([span()], now=1)
+    counted.clear(now=2)
+
+    assert counted.reports(1, now=3) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,12 +16,12 @@ from typing import Any
 import aiohttp
 import pytest
 from quart.typing import TestClientProtocol as _TestClientProtocol
-from tracing_data import span
+from tracing_data import span, wire
 
-from hello_service.localview import page, processes
+from hello_service.localview import lists, page, processes
 from hello_service.localview.page import View, create_page, serving
 from hello_service.localview.performance import Performance
-from hello_service.localview.spans import Span
+from hello_service.localview.spans import Span, read
 from hello_service.localview.store import Store
 
 SCRIPT = "<script>alert(1)</script>"
@@ -84,20 +86,181 @@ async def test_a_search_filters_and_a_mistake_gets_its_sentence(view: View, clie
     assert "GET /two" in found
     assert "GET /one" not in found
     assert '<b id="matching">1</b> of 2 traces' in found
-    assert "There is no term foo." in await get(client, "/?q=foo:bar")
+    assert "Unknown field &#34;foo&#34;." in await get(client, "/?q=foo:bar")
     assert "No trace matches" in await get(client, "/?q=three")
+
+
+async def test_suggestions_facets_and_orders_are_links_that_hold(view: View, client: _TestClientProtocol) -> None:
+    """Each leads to a page that has no mistake on it."""
+    bad = span(resource="GET /one", error=True, meta={"http.status_code": "500"})
+    receive(view, bad, span(bad, service="shop (old)"))
+    receive(view, span(resource="GET /two", service="cart"))
+    seen = 0
+    for path in (
+        "/",
+        "/?q=stauts:error",
+        '/?q=resource:"GET /one"',
+        "/?q=status:",
+        "/?q=service:crat",
+        "/?q=(service:web",
+    ):
+        body = await get(client, path)
+        for address in re.findall(r'href="(/\?[^"]+)"', body):
+            led = await get(client, html.unescape(address))
+            assert 'id="mistake"' not in led, (path, address)
+            seen += 1
+
+    assert seen > 15
+
+
+async def test_an_unfinished_term_leaves_the_rows_as_they_are(view: View, client: _TestClientProtocol) -> None:
+    """They are no live part of such a page; of one with a mistake they are, and empty."""
+    receive(view, span())
+
+    assert '<ol class="rows" id="rows" data-keyed ' in await get(client, "/?q=status:")
+    assert '<ol class="rows" id="rows" data-live data-keyed ' in await get(client, "/?q=status:500")
+
+
+async def test_a_trace_leads_back_to_its_search(view: View, client: _TestClientProtocol) -> None:
+    """And to its neighbours there."""
+    ids = [receive(view, span(at=number, resource=f"GET /{number}")) for number in range(3)]
+    receive(view, span(at=9, resource="other"))
+    search = "?q=resource_name%3AGET%2A&amp;sort=time"
+    body = await get(client, f"/trace/{ids[1]}?q=resource_name:GET*&sort=time")
+
+    assert f'href="/trace/{ids[1]}{search}"' in await get(client, "/?q=resource_name:GET*&sort=time")
+    for part in (f'href="/{search}"', "2 of 3", f'href="/trace/{ids[0]}{search}"', f'href="/trace/{ids[2]}{search}"'):
+        assert part in body
+
+
+async def test_traces_are_given_as_json(view: View, client: _TestClientProtocol) -> None:
+    """Those that the search finds; a mistake has its sentence and suggestions; `since` gives only what is new."""
+    failed = span(error=True, ms=12.5, meta={"error.type": "E", "error.message": "no", "http.url": "http://x/a"})
+    trace_id = receive(view, failed, span(failed, service="shop"))
+    receive(view, span(at=10**9))
+    headers = {"host": "localhost:8081"}
+    answer: Any = await (await client.get("/api/traces?q=status:error", headers=headers)).get_json()
+    mistaken = await client.get("/api/traces?q=foo:bar", headers=headers)
+    later: Any = await (await client.get(f"/api/traces?since={answer['version'] - 1}", headers=headers)).get_json()
+    none: Any = await (await client.get("/api/traces?limit=0", headers=headers)).get_json()
+
+    assert {name: value for name, value in answer.items() if name != "traces"} == {
+        "query": "status:error",
+        "found": 1,
+        "kept": 2,
+        "dropped": 0,
+        "version": 2,
+    }
+    assert answer["traces"] == [
+        {
+            "trace_id": trace_id,
+            "url": f"http://localhost:8081/trace/{trace_id}",
+            "start": "2023-11-14T22:13:20+00:00",
+            "duration_ms": 12.5,
+            "service": "web",
+            "services": ["shop", "web"],
+            "operation": "asgi.request",
+            "resource": "GET /api/hello",
+            "http_url": "http://x/a",
+            "status": "error",
+            "spans": 2,
+            "errors": 1,
+            "error": "E: no",
+        }
+    ]
+    assert (later["found"], len(later["traces"]), none["traces"]) == (2, 1, [])
+    assert mistaken.status_code == 400
+    assert await mistaken.get_json() == {
+        "error": 'Unknown field "foo". For a span tag write @foo:bar; for plain text write "foo:bar".',
+        "suggestions": ["@foo:bar", '"foo:bar"'],
+    }
+
+
+async def test_the_log_shows_lines_of_a_trace_and_of_none(view: View, client: _TestClientProtocol) -> None:
+    """And says where the lines of other services are."""
+    nothing = await get(client, "/logs")
+    root = span(trace=77, resource="GET /logged")
+    receive(view, root, span(root, service="shop"))
+    view.store.add_line(
+        {"event": "of it", "service": "web", "dd.trace_id": f"{77:032x}", "dd.span_id": str(root.span_id)}
+    )
+    view.store.add_line({"event": "of none", "level": "error", "exception": "Traceback\n  x\nFault: it failed\n"})
+    view.store.add_line({"event": "of one that is gone", "dd.trace_id": "99"})
+    body = await get(client, "/logs")
+
+    assert "No service was started here" in nothing
+    for part in ("of it", f'href="/trace/{77:032x}?span={root.span_id}"', "of none", "trace not kept"):
+        assert part in body
+    assert "<summary>Fault: it failed</summary>" in body
+    assert "the lines that web writes to its standard error. The log lines of shop are in the terminal" in body
+    assert "of none" not in await get(client, "/logs?text=of it")
+    for number in range(lists.ROWS):
+        view.store.add_line({"event": f"line {number}"})
+    assert "the first 200 are shown" in await get(client, "/logs")
+    assert (await get(client, "/logs?all=1")).count("<li id=") == lists.ROWS + 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 303),
+        ({}, 303),
+        ({"Origin": "http://localhost:8081"}, 303),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8081"}, 403),
+    ],
+)
+async def test_everything_is_forgotten_for_this_page_alone(
+    view: View, client: _TestClientProtocol, headers: dict[str, str], status: int
+) -> None:
+    """A foreign page can't clear it."""
+    receive(view, span())
+    answer = await client.post("/clear?back=/logs", headers={"host": "localhost:8081", **headers})
+
+    assert answer.status_code == status
+    assert len(view.store) == (1 if status == 403 else 0)
+    assert bool(view.performance.reports(15, monotonic())) == (status == 403)
+
+
+@pytest.mark.parametrize(
+    ("back", "location"), [("/logs", "/logs"), ("/?q=a", "/?q=a"), ("//evil", "/"), ("/\\evil", "/"), ("http:x", "/")]
+)
+async def test_the_way_back_stays_here(client: _TestClientProtocol, back: str, location: str) -> None:
+    """Whatever the address says."""
+    answer = await client.post("/clear", query_string={"back": back}, headers={"host": "localhost"})
+
+    assert answer.headers["location"] == location
+
+
+async def test_choices_of_performance_are_remembered(view: View, client: _TestClientProtocol) -> None:
+    """Window, threshold and order; an address that says otherwise wins; nonsense in a cookie is the default."""
+    receive(view, span(ms=1000))
+    await get(client, "/performance?minutes=15&apdex=2&sort=-p99")
+    body = await get(client, "/performance")
+    other = await get(client, "/performance?minutes=1")
+    client.set_cookie("localhost", "performance_minutes", "x")
+    nonsense = await get(client, "/performance?sort=nonsense")
+
+    for part in ("15 min ago", "T = 2 s", 'aria-sort="descending"><a id="sort-1-p99"'):
+        assert part in body
+    assert "1 min ago" in other
+    assert "T = 2 s" in other
+    assert "5 min ago" in nonsense
+    assert 'aria-sort="descending"><a id="sort-1-requests"' in nonsense
 
 
 async def test_a_long_list_is_shown_in_part_until_asked(view: View, client: _TestClientProtocol) -> None:
     """And says how many there are."""
-    for number in range(page.ROWS + 50):
+    for number in range(lists.ROWS + 50):
         receive(view, span(at=number))
     part, whole = await get(client, "/?q=service:web"), await get(client, "/?q=service:web&all=1")
 
-    assert part.count("<li id=") == page.ROWS
+    assert part.count("<li id=") == lists.ROWS
     assert "the first 200 are shown" in part
     assert "/?q=service%3Aweb&amp;all=1" in part
-    assert whole.count("<li id=") == page.ROWS + 50
+    assert whole.count("<li id=") == lists.ROWS + 50
 
 
 @pytest.mark.parametrize("path", ["/", "/trace/{}", "/map", "/performance"])
@@ -150,6 +313,17 @@ async def test_text_of_spans_is_text(view: View, client: _TestClientProtocol) ->
     assert "<script>" not in await get(client, f"/trace/{SCRIPT.replace('/', '')}", 404)
 
 
+async def test_text_that_cannot_be_sent_is_escaped(view: View, client: _TestClientProtocol) -> None:
+    """JSON can hold half a surrogate pair; UTF-8 and an address can't."""
+    odd = "half \ud800"
+    raw = wire(span(resource=odd, service=odd, name=odd, meta={odd: odd, "a.tag": odd, "error.stack": odd}))
+    trace_id = receive(view, *read([[raw]]))
+    view.store.add_line({"dd.trace_id": trace_id, "event": odd})
+
+    for path in ("/", f"/trace/{trace_id}", f"/trace/{trace_id}?service=x&find=half&q=y", "/map", "/performance"):
+        assert r"half \ud800" in await get(client, path)
+
+
 async def test_the_page_allows_its_own_script_alone(client: _TestClientProtocol) -> None:
     """And no frame, and no cache."""
     headers = (await client.get("/", headers={"host": "localhost"})).headers
@@ -199,7 +373,7 @@ async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client
 
     assert "InnerError" in body
     assert "OuterError" not in body
-    assert body.count("data-span=") == 3
+    assert body.count('role="row" id="s') == 3
     assert "1 line with this trace id" in body
     assert "OuterError" in await get(client, f"/trace/{trace_id}?span={root.span_id}")
     for part in ("some.tag", "some value", "a.metric", "0.5", "the line of it"):
@@ -236,7 +410,7 @@ async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientPro
     chain = [span(trace=1, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
     body = await get(client, f"/trace/{receive(view, *chain)}")
 
-    assert body.count("data-span=") == 5000
+    assert body.count('role="row" id="s') == 5000
     assert "4999▸" in body
 
 
@@ -245,7 +419,7 @@ async def test_a_missing_parent_and_a_cycle_are_drawn(view: View, client: _TestC
     one, two = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71)
     body = await get(client, f"/trace/{receive(view, one, two, span(trace=1, parent_id=99))}")
 
-    assert body.count("data-span=") == 3
+    assert body.count('role="row" id="s') == 3
     assert body.count("Its parent has not come") == 1
 
 

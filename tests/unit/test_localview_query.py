@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tracing_data import span, trace
 
-from hello_service.localview.query import QueryError, parse
+from hello_service.localview import hints, terms
+from hello_service.localview.query import DEEPEST, QueryError, parse
 
-ROOT = span(trace=0xABCDEF, resource="GET /api/relay", ms=120, meta={"http.status_code": "500", "env": "dev"})
+META = {"http.status_code": "500", "env": "dev", "http.url": "http://127.0.0.1:8080/api/relay?count=3"}
+ROOT = span(trace=0xABCDEF, resource="GET /api/relay", ms=120, meta=META)
 CHILD = span(
     ROOT,
     service="greeter",
@@ -18,7 +22,8 @@ CHILD = span(
     meta={"http.status_code": "404", "version": "1.2", "error.message": "Connection refused"},
     metrics={"retries": 3, "share": 0.5},
 )
-TRACE = trace(ROOT, CHILD)
+CALL = span(ROOT, name="work()", meta={"span.kind": "client", "peer.service": "postgres"})
+TRACE = trace(ROOT, CHILD, CALL)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,36 @@ TRACE = trace(ROOT, CHILD)
         "-service:db",
         "service:web -@http.status_code:403",
         '-"not there"',
+        "service:db OR service:greeter",
+        "service:(db OR greeter)",
+        "service:(web OR db) @http.status_code:500",
+        "(service:db OR status:error) service:greeter",
+        "NOT service:db",
+        "--service:web",
+        "-(service:db OR env:prod)",
+        "service:(-db -mail)",
+        "-(service:web status:error)",  # not on one and the same span
+        "status:ERROR",
+        "status:*",
+        "status:(ok OR error)",
+        'status:"error"',
+        "@duration:*",
+        "@retries:(-5 OR [2 TO 4])",
+        "@http.status_code:[500 TO *]",
+        '@"http.status_code":404',
+        "trace_id:*abcdef",
+        "trace_id:0000*",
+        "connection*refused",
+        "http://127.0.0.1:8080/api/relay?count=3",
+        "http://127.0.0.1:8080/api/relay#top",
+        "http://other:1/x/trace/00000000000000000000000000abcdef?span=7",
+        "127.0.0.1:8080/api",
+        "work()",
+        "traceresponse: 00-00000000000000000000000000abcdef-0000000000000001-01",
+        "request_to:web",
+        "request_to:post*",
+        'call:"web -> postgres"',
+        "call:*",
     ],
 )
 def test_a_search_finds_the_trace(text: str) -> None:
@@ -80,6 +115,13 @@ def test_a_search_finds_the_trace(text: str) -> None:
         "service:web status:error",  # not on one and the same span
         "-status:error",
         "-service:greeter",
+        "NOT (service:web OR service:db)",
+        "service:(db OR mail)",
+        "service:web (status:error OR version:1.2)",  # each on another span
+        "trace_id:abc*",
+        "request_to:mail",
+        'call:"postgres -> web"',
+        "http://127.0.0.1:9/api/relay",
         "version:2",
         "@http.status_code:>500",
         "@missing:1",
@@ -100,33 +142,202 @@ def test_a_search_leaves_the_trace_out(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message", "suggestions"),
     [
-        ("foo:bar", "There is no term foo"),
-        ("http://x", 'Text with a colon stands in quotation marks: "http://x"'),
-        ("status:500", "The HTTP status is @http.status_code:500"),
-        ("@duration:>100", "@duration is a number with its unit"),
-        ("@duration:>", "not nothing"),
-        ("@duration:100xs", "Units: ns, us, ms, s, m"),
-        ("@http.status_code:>abc", "can be compared with a number only, not with abc"),
-        ("@http.status_code:>", "not with nothing"),
-        ("@http.status_code:[400", "is no range"),
-        ("@http.status_code:[400,499]", "is no range"),
-        ('"open', "A quotation mark is open"),
-        ('service:"open', "A quotation mark is open"),
-        ("service:", "service: has no value"),
-        ("service: web", "service: has no value"),
-        ("web -", "A - stands alone"),
-        ("a OR b", "OR can't be read"),
-        ("(a", "can't be read"),
-        ("service:(a OR b)", "alternatives and brackets are not known"),
-        ("trace_id:xyz", "A trace id is 32 hexadecimal characters"),
+        (
+            "foo:bar",
+            'Unknown field "foo". For a span tag write @foo:bar; for plain text write "foo:bar".',
+            ["@foo:bar", '"foo:bar"'],
+        ),
+        ("foo:", 'For a span tag write @foo:*; for plain text write "foo:".', ["@foo:*", '"foo:"']),
+        ("foo:(a OR b)", "@foo:(a OR b)", ["@foo:(a OR b)", '"foo:(a OR b)"']),
+        ("stauts:error", 'Unknown field "stauts"', ["status:error", "@stauts:error", '"stauts:error"']),
+        ("stauts: error", 'Unknown field "stauts"', ["status:error", '"stauts: error"']),
+        ("ValueError: no such thing", "Unknown field", ['"ValueError: no such thing"']),
+        (
+            'resource:"GET /api/hello"',
+            'Unknown field "resource"',
+            ['resource_name:"GET /api/hello"', '@resource:"GET /api/hello"', '"resource:\\"GET /api/hello\\""'],
+        ),
+        ("duration:>5ms", "Unknown field", ["@duration:>5ms", '"duration:>5ms"']),
+        ("http.status_code:500", "@http.status_code:500", ["@http.status_code:500", '"http.status_code:500"']),
+        ("status:", "status: needs a value, ok or error.", ["status:error", "status:ok"]),
+        ("status:500", "The HTTP status is @http.status_code:500", ["@http.status_code:500"]),
+        ("status:5xx", "The HTTP status is @http.status_code:5*", ["@http.status_code:5*"]),
+        ("status:erorr", "status is ok or error, not erorr", ["status:error"]),
+        ('status:""', "status is ok or error, not empty", ["status:error", "status:ok"]),
+        ("@duration:>100", "@duration is a number with its unit", ["@duration:>100ms", "@duration:>100s"]),
+        ("@duration:>", "@duration: needs a time, like @duration:>100ms", ["@duration:>100ms"]),
+        ("@duration:> 100ms", "@duration: needs a time", ["@duration:>100ms"]),
+        ("@duration:100xs", "Units: ns, us, ms, s, m", ["@duration:100ms", "@duration:100s"]),
+        ('@duration:"100"', "Units: ns, us, ms, s, m", ["@duration:100ms", "@duration:100s"]),
+        ("@duration:[100 TO 200]", "@duration is a number with its unit", ["@duration:[100ms TO 200ms]"]),
+        ("@duration:[100ms,1s]", "A range looks like @duration:[100ms TO 1s]", ["@duration:[100ms TO 1s]"]),
+        ("@duration:abc", "not abc", []),
+        ("@http.status_code:>abc", "can be compared with a number only, not with abc", ['@http.status_code:">abc"']),
+        ("@http.status_code:>", "@http.status_code: needs a value", ["@http.status_code:*"]),
+        ("@http.status_code:[400", "has no ] at its end", ["@http.status_code:[400 TO *]", '@http.status_code:"[400"']),
+        ("@x:[400 TO 499 a", "has no ]", ["@x:[400 TO 499] a", '@x:"[400 TO 499" a']),
+        ("@x:[400,499]", "is no range", ["@x:[400 TO 499]", '@x:"[400,499]"']),
+        ("@x:[]", "is no range", ['@x:"[]"']),
+        ("@x:[499 TO 400]", "is empty", ["@x:[400 TO 499]"]),
+        ("version:>1.2", "version is text and can't be compared", ['version:">1.2"']),
+        ("service:[a TO b]", "service is text and can't be compared", ['service:"[a TO b]"']),
+        ('"open', "A quotation mark is not closed", ['"open"']),
+        ('service:"open', "A quotation mark is not closed", ['service:"open"']),
+        ("service:", "service: needs a value", ["service:*"]),
+        ("service: web", "service: needs a value", ["service:web"]),
+        ("trace_id:", "trace_id: needs a trace id", []),
+        ("trace_id:xyz", "xyz is no trace id", ['"xyz"']),
+        ("web -", "This - stands alone", ["web", 'web "-"']),
+        ("- web", "This - stands alone", ["-web", '"-" web']),
+        ("-", "This - stands alone", ['"-"']),
+        ("a OR", "OR needs a term on each side", ["a", 'a "OR"']),
+        ("OR a", "OR needs a term on each side", ["a", '"OR" a']),
+        ("a OR OR b", "OR needs a term on each side", ["a  OR b", 'a "OR" OR b']),
+        ("AND", "AND needs a term on each side", ['"AND"']),
+        ("a AND", "AND needs a term on each side", ["a", 'a "AND"']),
+        ("NOT", "NOT needs a term after it", ['"NOT"']),
+        ("(a", "This ( has no ) after it", ["(a)", "a"]),
+        ("service:(a OR b", "This ( has no ) after it", ["service:(a OR b)", "service:a OR b"]),
+        ("(", "This ( has no ) after it", ['"("']),
+        ("()", "Nothing stands between ( and )", ["*"]),
+        ("a)", "This ) has no ( before it", ["a", 'a")"']),
+        (")", "This ) has no ( before it", ['")"']),
+        ("service:(a OR env:b)", "can't stand in the parentheses of service", ['service:(a OR "env:b")']),
+        ("foo:bar status:", "Unknown field", ["@foo:bar status:error", '"foo:bar" status:error']),
+        ("(" * (DEEPEST + 1) + "a", "More than 50 parentheses", []),
     ],
 )
-def test_a_mistake_gets_a_sentence(text: str, says: str) -> None:
-    """Never an empty list."""
+def test_a_mistake_gets_a_sentence_and_searches_that_are_right(text: str, message: str, suggestions: list[str]) -> None:
+    """Each suggestion is understood as it stands."""
     with pytest.raises(QueryError) as raised:
         parse(text)
 
-    assert says in str(raised.value)
+    assert message in str(raised.value)
     assert str(raised.value).endswith((".", '"'))
+    assert list(raised.value.suggestions) == suggestions
+    for each in suggestions:
+        parse(each)
+
+
+@pytest.mark.parametrize(
+    ("text", "unfinished"),
+    [
+        *[
+            (text, True)
+            for text in ("status:", "status:e", "@duration:>", "@duration:>10", "@duration:1.", '"op', "a OR")
+        ],
+        *[
+            (text, True)
+            for text in ("(a", "(", "a -", "@x:[400", "@x:[400 TO", "foo:", "trace_id:6b0a", "NOT", "a AND ")
+        ],
+        *[(text, False) for text in ("foo:bar", "status:500", "status: a", "a)", "a OR OR b", "@x:[400,499]", "- a")],
+    ],
+)
+def test_a_term_that_is_still_typed_is_told_from_a_mistake(text: str, *, unfinished: bool) -> None:
+    """More characters at the end may make it right."""
+    with pytest.raises(QueryError) as raised:
+        parse(text)
+
+    assert raised.value.unfinished is unfinished
+
+
+PIECES = st.sampled_from(
+    [
+        *'()- "[]>5*a,\\ß\u202e',
+        "service:",
+        "@x:",
+        "@duration:",
+        "status:",
+        "foo:",
+        "trace_id:",
+        "call:",
+        '@"o:d":',
+        "OR",
+        "AND",
+        "NOT",
+        " TO ",
+        "ms",
+    ]
+)
+TEXTS = st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=30)
+
+
+@given(TEXTS)
+@example('NOT"a')
+@example('NOT"web"')
+@example('foo:"')
+@example("@duration:>>")
+@example("a:[b:[c:[")
+def test_any_text_is_understood_or_explained(text: str) -> None:
+    """Nothing but a `QueryError` is raised; what it suggests is understood; what is understood can be evaluated."""
+    try:
+        found = parse(text)
+    except QueryError as error:
+        for each in error.suggestions:
+            parse(each).matches(TRACE)
+    else:
+        found.matches(TRACE)
+        parse(found.with_term("service:web"))
+        if found.pieces:
+            assert parse(" ".join(found.pieces)).matches(TRACE) == found.matches(TRACE)
+
+
+@given(
+    field=st.sampled_from(
+        ["service", "resource_name", "operation_name", "@x", "@od d", '@q"', "@a:b", "@", "@ü.x-y/z"]
+    ),
+    value=st.text(max_size=20),
+    other=st.text(max_size=20),
+)
+@example(field="@x", value="[1 TO 2]", other="1.5")
+@example(field="service", value="*", other="a")
+@example(field="@x", value="\\", other='"')
+def test_a_term_for_a_value_finds_that_value_alone(field: str, value: str, other: str) -> None:
+    """Whatever the value and the tag's name hold: facets and links are made of such terms."""
+
+    def having(text: str) -> bool:
+        names = {"service": "service", "resource_name": "resource", "operation_name": "name"}
+        given = {names[field]: text} if field in names else {"meta": {field[1:]: text}}
+        return parse(terms.exact(field, value)).matches(trace(span(**given)))
+
+    assert having(value)
+    if other.lower() != value.lower() and other.casefold() != value.casefold() and other.upper() != value.upper():
+        assert not having(other)
+
+
+def test_a_search_is_narrowed_and_widened_by_a_term() -> None:
+    """A narrowed search keeps its own meaning; a term is taken out as it was put in."""
+    either, both = parse("service:web OR service:db"), parse("service:web  -env:prod")
+
+    assert either.with_term("status:error") == "(service:web OR service:db) status:error"
+    assert parse("").with_term("status:error") == "status:error"
+    assert both.with_term("x") == "service:web  -env:prod x"
+    assert both.pieces == ("service:web", "-env:prod")
+    assert both.without_term("service:web") == "-env:prod"
+
+
+@pytest.mark.parametrize(
+    ("text", "suggestions"),
+    [
+        ("service:greter", ["service:greeter"]),
+        ("service:greet", ["service:greeter", "service:*greet*"]),
+        ('resource_name:"GET /api/rely"', ['resource_name:"GET /api/relay"']),
+        ("@http.status_cod:500", ["@http.status_code:500"]),
+        ("@version:9.2", ["@version:1.2"]),
+        ("service:web or service:greeter", ["service:web OR service:greeter"]),
+        ("status:error service:mail", ["status:error"]),
+        ("@http.status_code:>9000", []),
+        ("service:(x OR y)", []),
+        ("call:nothing", []),
+        ("nothing", []),
+        ("zzz and and zzz", []),
+    ],
+)
+def test_a_search_that_finds_nothing_gets_one_that_does(text: str, suggestions: list[str]) -> None:
+    """Each suggestion finds as many traces as it says."""
+    found = hints.alternatives(parse(text), [TRACE])
+
+    assert [each for each, _ in found][: len(suggestions) or None] == suggestions
+    assert all(number == 1 and parse(each).matches(TRACE) for each, number in found)

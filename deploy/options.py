@@ -1,0 +1,179 @@
+"""The command line of deploy/deploy: its options, and what is wrong with a value before anything happens."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import api_key
+import definition
+from aws_cli import Failure
+from stack import parameter_problem
+
+SITE = re.compile(r"([a-z]{2}\d\.)?(datadoghq\.com|datadoghq\.eu|ddog-gov\.com)")
+VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
+ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")
+RATE = re.compile(r"\d*\.?\d+")
+TAG = re.compile(r"[\w +=.:/@-]{1,128}")
+# Placeholders that deploy/deploy fills in, and where their values come from.
+FILLED = {
+    "FAMILY": "--stack",
+    "IMAGE": "the stack and --version",
+    "VERSION": "--version",
+    "ENVIRONMENT": "--env",
+    "SAMPLE_RATE": "--sample-rate",
+    "DD_SITE": "--site",
+    "REGION": "--region",
+    "CPU_ARCHITECTURE": "--set CpuArchitecture",
+    "TRUST_TRACE_HEADERS": "--set TrustTraceHeaders",
+    "ECS_TASK_COLLECTION": "--set EcsTaskCollection",
+    "EXECUTION_ROLE_ARN": "the stack",
+    "TASK_ROLE_ARN": "the stack",
+    "SECRET_ARN": "the stack",
+    "SERVICE_LOG_GROUP": "the stack",
+    "AGENT_LOG_GROUP": "the stack",
+}
+
+
+def parser(documentation: str) -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    told = documentation.partition("\n")
+    parser = argparse.ArgumentParser(
+        description=told[0], epilog=told[2], formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="up | rollback | definition | unprotect | destroy"
+    )
+    up = commands.add_parser("up", help="deploy")
+    rollback = commands.add_parser("rollback", help="run the last revision before this one that was stable")
+    definition_ = commands.add_parser("definition", help="print the filled-in task definition")
+    unprotect = commands.add_parser("unprotect", help="lift the protection against deletion")
+    destroy = commands.add_parser("destroy", help="delete everything")
+    for each in (up, rollback, definition_, unprotect, destroy):
+        each.add_argument("--stack", default="hello-service", help="name of the stack, the cluster and the repository")
+        each.add_argument("--region", help="AWS region, in place of AWS_DEFAULT_REGION")
+    for each in (up, rollback):
+        each.add_argument("--url", help="address of the smoke test; without it, the load balancer's own name")
+        each.add_argument(
+            "--no-smoke", action="store_true", help="send no request at the end: this machine can't reach it"
+        )
+        each.add_argument("--patience", default="120", metavar="SECONDS", help="how long the smoke test may take")
+    for each in (up, definition_):
+        each.add_argument("--version", help="tag of the image and DD_VERSION; without it, the commit")
+        each.add_argument("--env", help="DD_ENV; at first production")
+        each.add_argument("--site", help="Datadog site, such as datadoghq.eu; at first datadoghq.com")
+        each.add_argument("--sample-rate", help="share of traces to keep, 0 to 1; at first 1.0")
+        each.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of stack.yaml")
+        each.add_argument("--fill", action="append", default=[], metavar="NAME=VALUE", help="a placeholder of your own")
+        each.add_argument("--task-definition", type=Path, default=definition.FILE, help="the file to fill in")
+    up.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a tag of every resource")
+    up.add_argument(
+        "--protect",
+        action=argparse.BooleanOptionalAction,
+        help="protection against deletion; at first on, but off for --env dev",
+    )
+    up.add_argument(
+        "--allow-open-http", action="store_true", help="confirm plain HTTP that the whole internet can reach"
+    )
+    up.add_argument("--dry-run", action="store_true", help="change nothing, and print what would be done")
+    rollback.add_argument("--to", type=int, metavar="REVISION", help="the number of the revision to run")
+    destroy.add_argument("--yes", action="store_true", help="do not ask")
+    return parser
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse every malformed option at once, by name and value, before anything happens.
+
+    Raises:
+        Failure: with a line for each.
+    """
+    problems = _pattern_problems(options)
+    if getattr(options, "url", None) is not None and not _is_url(options.url):
+        problems.append(f"--url {options.url}: it must be an address such as https://hello.example.com")
+    problems += _patience(options)
+    for option in ("set", "fill", "tag"):
+        for each in getattr(options, option, []):
+            if problem := _pair_problem(option, each, options):
+                problems.append(f"--{option} {each}: {problem}")
+    key = os.environ.get("DD_API_KEY", "")
+    if options.command == "up" and key and not api_key.FORM.fullmatch(key):
+        problems.append(
+            f"DD_API_KEY has {len(key)} characters, and an API key is 32 hexadecimal digits"
+            + (": is it an application key?" if len(key) == 40 else "")
+        )
+    _refuse(problems)
+
+
+def check_patterns(options: argparse.Namespace) -> None:
+    """Refuse malformed values among --version, --env, --site and --sample-rate.
+
+    Raises:
+        Failure: with a line for each.
+    """
+    _refuse(_pattern_problems(options))
+
+
+def _refuse(problems: list[str]) -> None:
+    if problems:
+        raise Failure("Nothing was done.\n" + "\n".join(f"  {each}." for each in problems))
+
+
+def _pattern_problems(options: argparse.Namespace) -> list[str]:
+    problems: list[str] = []
+    for name, pattern, form in (
+        ("version", VERSION, "letters, digits, '_', '.' and '-', at most 128: it is the tag of an image"),
+        ("env", ENVIRONMENT, "lower-case letters, digits and _ . / : -, with a letter first, as Datadog stores it"),
+        (
+            "site",
+            SITE,
+            "a Datadog site without https:// and app., such as datadoghq.com, datadoghq.eu or us3.datadoghq.com",
+        ),
+        ("sample_rate", RATE, "a number from 0 to 1, such as 0.1"),
+    ):
+        value = getattr(options, name, None)
+        if value is not None and (not pattern.fullmatch(value) or (name == "sample_rate" and float(value) > 1)):
+            problems.append(f"--{name.replace('_', '-')} {value}: it must be {form}")
+    return problems
+
+
+def pairs(given: list[str]) -> dict[str, str]:
+    """Return NAME=VALUE arguments as a mapping; the last of a name counts."""
+    return dict(each.split("=", 1) for each in given)
+
+
+def _patience(options: argparse.Namespace) -> list[str]:
+    value = getattr(options, "patience", "0")
+    try:
+        options.patience = float(value)
+    except ValueError:
+        options.patience = math.nan
+    return [] if 0 <= options.patience < math.inf else [f"--patience {value}: it must be a number of seconds"]
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return False
+    plain = not (parts.query or parts.fragment or re.search(r"\s", text))
+    return bool(parts.scheme in {"http", "https"} and parts.hostname and plain and port != 0)
+
+
+def _pair_problem(option: str, given: str, options: argparse.Namespace) -> str | None:
+    name, equals, value = given.partition("=")
+    if not equals or not name:
+        return "it must be NAME=VALUE"
+    if option == "set":
+        return parameter_problem(name, value)
+    if option == "tag":
+        return None if TAG.fullmatch(name) and (not value or TAG.fullmatch(value)) else "AWS allows no such tag"
+    if name in FILLED:
+        return f"{name} comes from {FILLED[name]}"
+    if name not in definition.PLACEHOLDER.findall(definition.read(options.task_definition)):
+        return f"{options.task_definition.name} has no placeholder ${{{name}}}"
+    return None if value else "the value is empty"

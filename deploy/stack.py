@@ -1,0 +1,306 @@
+"""The CloudFormation stack of stack.yaml: its parameters, its states, its changes."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from aws_cli import Aws, AwsError, Failure, say
+
+TEMPLATE = Path(__file__).resolve().with_name("stack.yaml")
+NAME = re.compile(r"(?=.{1,25}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
+# Parameters that deploy/deploy sets by itself, and how a person sets them.
+RESERVED = {
+    "TaskDefinition": "deploy/deploy sets it to the revision that it registers",
+    "SecretVersion": "deploy/deploy sets it to the version of the API key",
+    "Protect": "use --protect or --no-protect",
+}
+# A change would replace the load balancer while its target group is still in use, which AWS refuses.
+FIXED = ("VpcId", "Scheme")
+TYPES = {
+    "AWS::EC2::VPC::Id": (r"vpc-[0-9a-f]+", "an id such as vpc-0a1b2c3d"),
+    "List<AWS::EC2::Subnet::Id>": (
+        r"subnet-[0-9a-f]+(,subnet-[0-9a-f]+)*",
+        "ids separated by commas, such as subnet-0a1b,subnet-2c3d",
+    ),
+    "Number": (r"\d{1,9}", "a whole number"),
+}
+OPEN_BITS = 8  # a network larger than a /8 holds public addresses of strangers
+STABLE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
+# States that need a person, and what to do.
+STUCK = {
+    "REVIEW_IN_PROGRESS": "It holds a change set and no resources. Run {destroy}, then run the same command again.",
+    "ROLLBACK_COMPLETE": "It could not be created. Remove the cause, run {destroy}, then run the same command again.",
+    "ROLLBACK_FAILED": "It could not be created. Remove the cause, run {destroy}, then run the same command again.",
+    "CREATE_FAILED": "It could not be created. Remove the cause, run {destroy}, then run the same command again.",
+    "DELETE_FAILED": "It could not be deleted. Remove the cause, then run {destroy} again.",
+    "UPDATE_ROLLBACK_FAILED": "An update failed, and so did its rollback. Remove the cause, then run "
+    "aws cloudformation continue-update-rollback --stack-name {name} --region {region}, and the same command again. "
+    'deploy/README.md explains it under "UPDATE_ROLLBACK_FAILED".',
+    "UPDATE_FAILED": "Run aws cloudformation rollback-stack --stack-name {name} --region {region}, "
+    "then the same command again.",
+}
+SERVICE_ROLE = "aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
+
+
+def declared() -> dict[str, dict[str, Any]]:
+    """Return the parameters that stack.yaml declares, by name, without the help of a YAML library."""
+    section = TEMPLATE.read_text().partition("\nParameters:\n")[2].partition("\nConditions:\n")[0]
+    found: dict[str, dict[str, Any]] = {}
+    for block in re.split(r"^  (?=\w+:$)", section, flags=re.MULTILINE)[1:]:
+        name, _, rest = block.partition(":\n")
+        pairs = dict(re.findall(r"^    (\w+): (.*)$", rest, re.MULTILINE))
+        found[name] = {
+            key: _scalars(value) if key == "AllowedValues" else _scalar(value) for key, value in pairs.items()
+        }
+    return found
+
+
+def _scalar(text: str) -> str:
+    return text.strip().strip('"')
+
+
+def _scalars(text: str) -> list[str]:
+    return [_scalar(each) for each in text.strip("[]").split(",")]
+
+
+def parameter_problem(name: str, value: str) -> str | None:
+    """Return what is wrong with `value` for the parameter `name`; None when nothing is."""
+    parameters = declared()
+    if name not in parameters:
+        close = next((each for each in parameters if each.lower() == name.lower()), None)
+        return (
+            f"stack.yaml has no such parameter; {f'{close} is meant' if close else 'it has ' + ', '.join(parameters)}"
+        )
+    if name in RESERVED:
+        return RESERVED[name]
+    if name == "AllowedCidr":
+        return _network_problem(value)
+    return _value_problem(value, parameters[name])
+
+
+def _value_problem(value: str, wanted: dict[str, Any]) -> str | None:
+    if "AllowedValues" in wanted and value not in wanted["AllowedValues"]:
+        return f"it must be one of {', '.join(filter(None, wanted['AllowedValues']))}"
+    pattern, form = TYPES.get(wanted["Type"], (wanted.get("AllowedPattern", ""), ""))
+    if not re.fullmatch(pattern, value) and pattern:
+        return f"it must be {form or f'of the form {pattern}'}"
+    low, high = int(wanted.get("MinValue", 0)), int(wanted.get("MaxValue", 10**9))
+    if wanted["Type"] == "Number" and not low <= int(value) <= high:
+        return f"it must be from {low} to {high}"
+    return None
+
+
+def _network_problem(value: str) -> str | None:
+    try:
+        ipaddress.IPv4Network(value)
+    except ValueError as error:
+        return f"it must be an IPv4 network such as 203.0.113.7/32: {error}"
+    return None if "/" in value else "it must be an IPv4 network such as 203.0.113.7/32"
+
+
+def is_open(parameters: dict[str, str]) -> bool:
+    """Whether strangers can reach the load balancer by plain HTTP."""
+    network = ipaddress.IPv4Network(parameters["AllowedCidr"])
+    public = parameters["Scheme"] == "internet-facing" and network.prefixlen < OPEN_BITS
+    return public and not parameters["CertificateArn"]
+
+
+class Stack:
+    """One stack that is made from stack.yaml."""
+
+    def __init__(self, aws: Aws, name: str) -> None:
+        if not NAME.fullmatch(name):
+            raise Failure(
+                f"--stack {name}: the name must be lower-case letters, digits and single hyphens, at most 25 characters."
+            )
+        self.aws = aws
+        self.name = name
+        self._pretended: dict[str, str] | None = None  # the parameters of a stack that a dry run would have made
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the stack as CloudFormation describes it, None when there is none."""
+        try:
+            stacks = self.aws.ask("cloudformation", "describe-stacks", "--stack-name", self.name)["Stacks"]
+        except AwsError as error:
+            if "does not exist" in str(error):
+                return None
+            raise
+        return dict(stacks[0])
+
+    def parameters(self) -> dict[str, str]:
+        """Return the parameters in force; empty when there is no stack."""
+        return values(self.read(), "Parameter")
+
+    def outputs(self) -> dict[str, str]:
+        """Return the outputs; empty when there is no stack."""
+        return values(self.read(), "Output")
+
+    def ready(self, found: dict[str, Any] | None) -> None:
+        """Raise a Failure when the stack is in a state in which it can't be changed."""
+        status = found["StackStatus"] if found else "CREATE_COMPLETE"
+        destroy = f"deploy/deploy destroy --stack {self.name} --region {self.aws.region}"
+        if status in STUCK:
+            advice = STUCK[status].format(name=self.name, region=self.aws.region, destroy=destroy)
+            raise Failure(f"The stack {self.name} is {status} ({self.reason()}). {advice}")
+        if status not in STABLE:
+            raise Failure(f"The stack {self.name} is being changed right now ({status}): wait until that has ended.")
+
+    def planned(self, found: dict[str, Any] | None, given: dict[str, str], *, open_http: bool) -> dict[str, str]:
+        """Return every parameter as it will be: what is not given stays as it is.
+
+        Raises:
+            Failure: when one is missing, can't be changed, or would open the service by accident.
+        """
+        parameters = declared()
+        current = {name: value for name, value in values(found, "Parameter").items() if name in parameters}
+        defaults = {name: each["Default"] for name, each in parameters.items() if "Default" in each}
+        planned = {**defaults, **current, **given}
+        if missing := [
+            name for name in parameters if name not in planned or (not planned[name] and name not in defaults)
+        ]:
+            raise Failure("The stack needs " + ", ".join(f"--set {name}=..." for name in missing))
+        for name in FIXED:
+            if current.get(name, planned[name]) != planned[name]:
+                raise Failure(
+                    f"--set {name}={planned[name]}: it is {current[name]} and can't be changed. "
+                    "Deploy a second stack (--stack), then destroy this one."
+                )
+        if int(planned["MinTasks"]) > int(planned["MaxTasks"]):
+            raise Failure(f"MinTasks={planned['MinTasks']} is more than MaxTasks={planned['MaxTasks']}.")
+        was_open = bool(current.get("AllowedCidr")) and is_open({**defaults, **current})
+        if is_open(planned) and not was_open and not open_http:
+            raise Failure(
+                f"AllowedCidr={planned['AllowedCidr']} without CertificateArn opens the service to the internet by plain "
+                "HTTP. Set a smaller network or a certificate; --allow-open-http confirms that it is meant."
+            )
+        if not found or given.keys() & {"VpcId", "LoadBalancerSubnets", "TaskSubnets"}:
+            self._check_network(planned)
+        return planned
+
+    def converge(self, planned: dict[str, str], tags: dict[str, str]) -> None:
+        """Bring the stack to stack.yaml with the parameters `planned` and the tags `tags`."""
+        found = self.read()
+        current = values(found, "Parameter") or self._pretended or {}
+        exists = found is not None or self._pretended is not None
+        tagged = {each["Key"]: each["Value"] for each in (found or {}).get("Tags", [])}
+        same = all(current.get(name) == value for name, value in planned.items())
+        if found and same and tagged == {**tagged, **tags} and self._template() == TEMPLATE.read_text().strip():
+            say(f"  {self.name}: unchanged")
+            return
+        verb = "update" if exists else "create"
+        # An empty value is the default of each parameter that may be empty.
+        given: list[dict[str, Any]] = [
+            {"ParameterKey": name, "UsePreviousValue": True}
+            if current.get(name) == value
+            else {"ParameterKey": name, "ParameterValue": value}
+            for name, value in planned.items()
+            if value or name in current
+        ]
+        self._change(verb, given, {**tagged, **tags}, "--template-body", f"file://{TEMPLATE}")
+        if self.aws.dry:
+            self._pretended = planned
+        say(f"  {self.name}: {verb}d" if not self.aws.dry else f"  {self.name}: would be {verb}d")
+
+    def unprotect(self) -> None:
+        """Let the stack be deleted; nothing else of it changes."""
+        found = self.read()
+        if found is None:
+            raise Failure(f"There is no stack {self.name} in {self.aws.region}.")
+        self.ready(found)
+        self.protect_from_deletion(wanted=False)
+        if values(found, "Parameter").get("Protect") == "true":
+            given: list[dict[str, Any]] = [{"ParameterKey": "Protect", "ParameterValue": "false"}]
+            others = values(found, "Parameter").keys() - {"Protect"}
+            given += [{"ParameterKey": name, "UsePreviousValue": True} for name in sorted(others)]
+            tags = {each["Key"]: each["Value"] for each in found.get("Tags", [])}
+            self._change("update", given, tags, "--use-previous-template")
+
+    def protect_from_deletion(self, *, wanted: bool) -> None:
+        """Turn termination protection on or off."""
+        found = self.read()
+        if found is not None and bool(found.get("EnableTerminationProtection")) != wanted:
+            flag = "--enable-termination-protection" if wanted else "--no-enable-termination-protection"
+            self.aws.change("cloudformation", "update-termination-protection", flag, "--stack-name", self.name)
+
+    def delete(self) -> None:
+        """Delete the stack."""
+        self.aws.change("cloudformation", "delete-stack", "--stack-name", self.name)
+        self._wait("delete")
+
+    def reason(self) -> str:
+        """Return why the last change of the stack failed: the message of the first resource that failed."""
+        events = self.aws.ask("cloudformation", "describe-stack-events", "--stack-name", self.name)["StackEvents"]
+        why = "no resource gives a reason"
+        for event in events:  # the newest first
+            status, text = event["ResourceStatus"], event.get("ResourceStatusReason", "")
+            if event["ResourceType"] == "AWS::CloudFormation::Stack" and text == "User Initiated":
+                break
+            if status.endswith("_FAILED") and "cancelled" not in text:
+                why = f"{event['LogicalResourceId']}: {text}"
+        if "service linked role" in why.replace("-", " "):
+            why += f"; a new account needs this once: {SERVICE_ROLE}"
+        return why
+
+    def _change(self, verb: str, given: list[dict[str, Any]], tags: dict[str, str], *template: str) -> None:
+        arguments = ["--stack-name", self.name, *template, "--parameters", json.dumps(given)]
+        if tags:
+            arguments += ["--tags", json.dumps([{"Key": key, "Value": value} for key, value in tags.items()])]
+        try:
+            self.aws.change("cloudformation", f"{verb}-stack", *arguments, "--capabilities", "CAPABILITY_IAM")
+        except AwsError as error:
+            if "No updates are to be performed" in str(error):
+                return
+            raise
+        self._wait(verb)
+
+    def _wait(self, verb: str) -> None:
+        if self.aws.dry:
+            return
+        try:
+            self.aws.ask("cloudformation", "wait", f"stack-{verb}-complete", "--stack-name", self.name)
+        except AwsError:
+            found = self.read()
+            status = found["StackStatus"] if found else "gone"
+            advice = "The same command can be run again once the cause is removed."
+            if status == "UPDATE_ROLLBACK_COMPLETE":
+                advice = "What ran before runs on. " + advice
+            elif status in STUCK:
+                destroy = f"deploy/deploy destroy --stack {self.name} --region {self.aws.region}"
+                advice = STUCK[status].format(name=self.name, region=self.aws.region, destroy=destroy)
+            elif status.endswith("IN_PROGRESS"):
+                advice = "AWS is still at work: wait until that has ended, then run the same command again."
+            raise Failure(f"The stack {self.name} is {status}. {self.reason()}. {advice}") from None
+
+    def _template(self) -> str:
+        body = self.aws.ask("cloudformation", "get-template", "--stack-name", self.name)["TemplateBody"]
+        return str(body).strip()
+
+    def _check_network(self, planned: dict[str, str]) -> None:
+        vpc, balanced = planned["VpcId"], planned["LoadBalancerSubnets"].split(",")
+        try:
+            self.aws.ask("ec2", "describe-vpcs", "--vpc-ids", vpc)
+            asked = sorted({*balanced, *planned["TaskSubnets"].split(",")})
+            found = self.aws.ask("ec2", "describe-subnets", "--subnet-ids", *asked)["Subnets"]
+        except AwsError as error:
+            if not (missing := re.search(r"'?((?:vpc|subnet)-[0-9a-f]+)\S*' does not exist", str(error))):
+                if "NotFound" not in str(error):
+                    raise
+                raise Failure(f"{vpc} is not in {self.aws.region}: is that the right region?") from None
+            raise Failure(f"{missing[1]} is not in {self.aws.region}: is that the right region?") from None
+        if elsewhere := sorted(each["SubnetId"] for each in found if each["VpcId"] != vpc):
+            raise Failure(f"{', '.join(elsewhere)} is not a subnet of {vpc}: use subnets of that VPC.")
+        if len({each["AvailabilityZone"] for each in found if each["SubnetId"] in balanced}) < 2:
+            raise Failure(
+                f"LoadBalancerSubnets={planned['LoadBalancerSubnets']}: a load balancer needs subnets in two "
+                "availability zones."
+            )
+
+
+def values(stack: dict[str, Any] | None, kind: str) -> dict[str, str]:
+    """Return the parameters or outputs of a stack that CloudFormation has described, by name."""
+    found = (stack or {}).get(f"{kind}s", [])
+    return {each[f"{kind}Key"]: each[f"{kind}Value"] for each in found}

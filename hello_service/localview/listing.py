@@ -1,0 +1,356 @@
+"""The list of traces: what an address selects, in which order, grouped how, with which facets."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, time, timedelta
+from typing import Any
+from urllib.parse import unquote, urlencode, urlsplit
+
+from hello_service.localview import hints, query, terms
+from hello_service.localview.spans import Span, Trace
+from hello_service.localview.store import Store, trace_key
+from hello_service.localview.units import SECOND, count
+
+NEWEST_FIRST = "-time"
+FACET_VALUES = 8  # of each field
+MINUTES = (1, 5, 15, 60)
+COLUMNS: dict[str, Callable[[Trace], Any]] = {
+    "time": lambda trace: trace.start,
+    "request": lambda trace: (trace.root.resource, path(trace.root)),
+    "service": lambda trace: trace.root.service,
+    "status": lambda trace: trace.root.status,
+    "duration": lambda trace: trace.duration,
+    "spans": lambda trace: len(trace.spans),
+}
+FACETS: dict[str, tuple[str, Callable[[Span], str | None]]] = {
+    "Service": ("service", lambda span: span.service),
+    "Status": ("status", lambda span: "error" if span.error else None),
+    "HTTP status": ("@http.status_code", lambda span: span.meta.get("http.status_code")),
+    "Operation": ("operation_name", lambda span: span.name),
+}
+
+
+class SearchError(ValueError):
+    """What is wrong with an address, in a sentence for a person; `suggestions` are searches that are right."""
+
+    def __init__(self, message: str, suggestions: Sequence[str] = (), *, unfinished: bool = False) -> None:
+        super().__init__(message)
+        self.suggestions = tuple(suggestions)
+        self.unfinished = unfinished
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the list is asked for: a search, a time range, an order. The address holds all of it.
+
+    Attributes:
+        last: minutes, as text; `begin` and `end` are moments as people write them.
+        sort: a column, with `-` before it the greatest first.
+    """
+
+    q: str = ""
+    last: str = ""
+    begin: str = ""
+    end: str = ""
+    sort: str = NEWEST_FIRST
+    all: bool = False
+
+    @classmethod
+    def read(cls, arguments: Mapping[str, str]) -> Search:
+        """Return what the arguments of an address ask for; what makes no sense in `sort` and `last` is left out."""
+        sort = arguments.get("sort", NEWEST_FIRST)
+        last = arguments.get("last", "")
+        return cls(
+            q=arguments.get("q", ""),
+            last=last if last in map(str, MINUTES) else "",
+            begin=arguments.get("from", "").strip(),
+            end=arguments.get("to", "").strip(),
+            sort=sort if sort.removeprefix("-") in COLUMNS else NEWEST_FIRST,
+            all="all" in arguments,
+        )
+
+    def address(self, path: str = "/", **changes: Any) -> str:
+        """Return the address that asks for this with `changes`."""
+        asked = replace(self, **changes)
+        arguments = {
+            "q": asked.q,
+            "last": asked.last,
+            "from": asked.begin,
+            "to": asked.end,
+            "sort": "" if asked.sort == NEWEST_FIRST else asked.sort,
+            "all": "1" if asked.all else "",
+        }
+        given = {name: value for name, value in arguments.items() if value}
+        return f"{path}?{urlencode(given)}" if given else path
+
+    def sorted_by(self, column: str) -> str:
+        """Return the `sort` that a click on the head of `column` asks for."""
+        greatest_first = column in {"time", "duration", "spans", "status"}
+        usual, other = (f"-{column}", column) if greatest_first else (column, f"-{column}")
+        return other if self.sort == usual else usual
+
+    @property
+    def is_everything(self) -> bool:
+        return not (self.q.strip() or self.last or self.begin or self.end)
+
+
+@dataclass
+class Row:
+    """A trace of the list; `below` are the messages of a WebSocket and its close."""
+
+    trace: Trace
+    below: list[Row] = field(default_factory=list)
+
+    @property
+    def path(self) -> str:
+        return path(self.trace.root)
+
+    @property
+    def kind(self) -> str:
+        """The operation's name, where it is no request."""
+        root = self.trace.root
+        is_request = root.kind == "server" or "http.method" in root.meta or "http.url" in root.meta
+        return "" if is_request else root.name
+
+    @property
+    def below_in_words(self) -> str:
+        """What stands below, such as `3 messages, close`."""
+        names = [each.trace.root.name for each in self.below]
+        messages = len(names) - names.count("websocket.close")
+        return ", ".join([count(messages, "message")] * bool(messages) + ["close"] * (messages < len(names)))
+
+
+@dataclass(frozen=True)
+class Facet:
+    """A value of a field: in how many of the traces found, and the search for them."""
+
+    value: str
+    number: int
+    address: str
+    chosen: bool
+
+
+@dataclass
+class Listing:
+    """What a search has found. `rows` are in order; `found` counts traces, also those below others."""
+
+    search: Search
+    rows: list[Row]
+    found: int
+    facets: list[tuple[str, list[Facet]]]
+
+
+def listing(store: Store, search: Search, now: datetime) -> Listing:
+    """Return what `search` finds.
+
+    Raises:
+        SearchError: when it makes no sense.
+    """
+    wanted, found = _found(store, search, now)
+    rows = grouped([trace for trace, _ in found])
+    return Listing(search, rows, len(found), _facets(wanted, search, found))
+
+
+def select(store: Store, search: Search, now: datetime) -> list[Trace]:
+    """Return the traces that `search` finds, in its order and not grouped.
+
+    Raises:
+        SearchError: when it makes no sense.
+    """
+    return [trace for trace, _ in _found(store, search, now)[1]]
+
+
+def alternatives(store: Store, search: Search) -> list[tuple[str, int]]:
+    """Return searches that are like one that found nothing, with how many traces they find."""
+    return hints.alternatives(query.parse(search.q), store.newest())
+
+
+def unfinished(search: Search) -> SearchError | None:
+    """Return that the last word of a search that found nothing may become a field, as while it is typed."""
+    word = search.q.rpartition(" ")[2].lstrip("-(")
+    field = next((name for name in (*terms.KNOWN, "@duration") if word and name.startswith(word)), None)
+    if field is None:
+        return None
+    return SearchError(
+        f"No trace has the text {word}. A field goes on with a colon and a value: {field}:", unfinished=True
+    )
+
+
+@dataclass(frozen=True)
+class Pager:
+    """Where a trace stands among those of a search: the `number`th of `of`; addresses of its neighbours."""
+
+    back: str
+    number: int
+    of: int
+    previous: str
+    next: str
+
+
+def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetime | None = None) -> Pager:
+    """Return the place of `trace` in the list from which it was opened; number 0 where it is not among them."""
+    search = Search.read(arguments)
+    try:
+        found = _flat(grouped(select(store, search, now or datetime.now().astimezone())))
+    except SearchError:
+        found = []
+    places = {each.key: number for number, each in enumerate(found)}
+    place = places.get(trace.key)
+    back = search.address("/")
+    if place is None:
+        return Pager(back, 0, len(found), "", "")
+
+    def at(number: int) -> str:
+        return search.address(f"/trace/{found[number].id}") if 0 <= number < len(found) else ""
+
+    return Pager(back, place + 1, len(found), at(place - 1), at(place + 1))
+
+
+def path(span: Span) -> str:
+    """Return the path of a request where its resource does not have it, empty elsewhere."""
+    url = span.meta.get("http.url", "")
+    try:
+        found = unquote(urlsplit(url).path) if url else ""
+    except ValueError:
+        return ""
+    return "" if found in {"", span.resource.rpartition(" ")[2]} else found
+
+
+def grouped(traces: Sequence[Trace]) -> list[Row]:
+    """Return the rows of `traces` in their order, the messages of a WebSocket below its handshake."""
+    rows = {trace.key: Row(trace) for trace in traces}
+    parents = _parents(traces)
+    for trace in traces:
+        top = trace.key
+        while (
+            top in parents
+        ):  # a close hangs on a message, a message on the handshake; each begins before what it bears
+            top = parents[top]
+        if top != trace.key:
+            rows[top].below.append(rows[trace.key])
+    below = {row.trace.key for each in rows.values() for row in each.below}
+    for row in rows.values():
+        row.below.sort(key=lambda each: each.trace.start)
+    return [row for row in rows.values() if row.trace.key not in below]
+
+
+def _flat(rows: Iterable[Row]) -> list[Trace]:
+    return [each.trace for row in rows for each in (row, *row.below)]
+
+
+def _parents(traces: Sequence[Trace]) -> dict[int, int]:
+    """Return for each trace of a WebSocket's message the trace that it hangs on, by their keys."""
+    messages = sorted((each for each in traces if each.root.name.startswith("websocket.")), key=lambda each: each.start)
+    if not messages:
+        return {}
+    starts = {trace.key: trace.start for trace in traces}
+    parents = {}
+    for each in messages:
+        target = _linked(each.root)
+        if target in starts and (starts[target], target) < (each.start, each.key):
+            parents[each.key] = target
+    # ddtrace links the receive that learns of the disconnect to nothing. Where one socket alone can be meant, it is that.
+    sockets = [each for each in traces if each.root.meta.get("http.upgraded") == "websocket"]
+    ended: set[int] = set()
+    for each in messages:
+        if each.key in parents or each.root.name != "websocket.receive":
+            continue
+        open_ = [
+            socket
+            for socket in sockets
+            if socket.key not in ended and socket.start <= each.start and _like(socket.root, each.root)
+        ]
+        if len(open_) == 1:
+            parents[each.key] = open_[0].key
+            ended.add(open_[0].key)
+    return parents
+
+
+def _like(one: Span, other: Span) -> bool:
+    """Whether two spans are of the same endpoint of the same process."""
+    return (one.service, one.resource, one.meta.get("runtime-id")) == (
+        other.service,
+        other.resource,
+        other.meta.get("runtime-id"),
+    )
+
+
+def _linked(span: Span) -> int | None:
+    """Return the key of the trace to which `span` is linked."""
+    try:
+        links = json.loads(span.meta.get("_dd.span_links", "[]"))
+        return trace_key(str(links[0]["trace_id"])) if links else None
+    except (ValueError, TypeError, KeyError, IndexError):
+        return None
+
+
+def _found(store: Store, search: Search, now: datetime) -> tuple[query.Query, list[tuple[Trace, Sequence[Span]]]]:
+    try:
+        wanted = query.parse(search.q)
+    except query.QueryError as error:
+        raise SearchError(str(error), error.suggestions, unfinished=error.unfinished) from error
+    begin, end = time_range(search, now)
+    of_that_time = (trace for trace in store.newest() if begin <= trace.start < end)
+    found = [(trace, spans) for trace in of_that_time if (spans := wanted.spans(trace))]
+    column = search.sort.removeprefix("-")
+    if search.sort != NEWEST_FIRST:
+        found.sort(key=lambda each: COLUMNS[column](each[0]), reverse=search.sort.startswith("-"))
+    return wanted, found
+
+
+def _facets(
+    wanted: query.Query, search: Search, found: Sequence[tuple[Trace, Sequence[Span]]]
+) -> list[tuple[str, list[Facet]]]:
+    """Return for each field its values among the spans found: a click on one finds just as many traces as it says."""
+    facets = []
+    for title, (name, value_of) in FACETS.items():
+        numbers: Counter[str] = Counter()
+        for _, spans in found:
+            numbers.update({value for span in spans if (value := value_of(span)) is not None})
+        shown = []
+        for value, number in sorted(numbers.items(), key=lambda each: (-each[1], each[0]))[:FACET_VALUES]:
+            term = terms.exact(name, value)
+            chosen = term in wanted.pieces
+            q = wanted.without_term(term) if chosen else wanted.with_term(term)
+            shown.append(Facet(value, number, search.address(q=q), chosen))
+        if shown and (len(shown) > 1 or shown[0].chosen or name == "status"):
+            facets.append((title, shown))
+    return facets
+
+
+def time_range(search: Search, now: datetime) -> tuple[float, float]:
+    """Return first and end of the time that is asked for, in nanoseconds since the epoch.
+
+    Raises:
+        SearchError: for what is no time.
+    """
+    begin, end = float("-inf"), float("inf")
+    if search.last:
+        begin = (now - timedelta(minutes=int(search.last))).timestamp() * SECOND
+    if search.begin:
+        moment = _moment("from", search.begin, now)
+        if moment > now + timedelta(minutes=1) and len(search.begin) <= len("23:59:59.999"):
+            moment -= timedelta(days=1)  # yesterday's evening
+        begin = max(begin, moment.timestamp() * SECOND)
+    if search.end:
+        moment = _moment("to", search.end, now)
+        end = moment.timestamp() * SECOND
+        if end <= begin:
+            raise SearchError(f"No time lies between from={search.begin} and to={search.end}.")
+    return begin, end
+
+
+def _moment(name: str, text: str, now: datetime) -> datetime:
+    try:
+        try:
+            return datetime.combine(now.date(), time.fromisoformat(text), now.tzinfo)
+        except ValueError:
+            moment = datetime.fromisoformat(text)
+            return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
+    except ValueError:
+        example = f"{now:%H:%M:%S} or {now:%Y-%m-%dT%H:%M:%S}"
+        raise SearchError(f"{name}={text} is no time. Write it like {example}.", unfinished=True) from None

@@ -1,0 +1,183 @@
+"""What shows many traces at once: the list, the log, the service map, service performance, and the list as JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from markupsafe import Markup
+from quart import Blueprint, Response, current_app, make_response, redirect, render_template, request
+
+from hello_service.localview import charts, listing, logbook, map_layout, service_map
+from hello_service.localview.listing import Listing, Search, SearchError
+from hello_service.localview.performance import BUCKET_SECONDS, MINUTES
+from hello_service.localview.spans import Trace
+from hello_service.localview.units import MILLISECOND, SECOND
+
+if TYPE_CHECKING:
+    from hello_service.localview.page import View
+
+lists = Blueprint("lists", __name__)
+
+ROWS = 200  # of a list, until a person asks for all
+API_TRACES = 100  # of one response, unless `limit` asks for another number
+WINDOWS = (1, 5, MINUTES)
+APDEX_SECONDS = 0.5
+BUSIEST_FIRST = "-requests"
+REMEMBERED_SECONDS = 365 * 24 * 3600
+
+
+def _view() -> View:
+    view: View = current_app.extensions["view"]
+    return view
+
+
+def _now() -> datetime:
+    return datetime.now().astimezone()
+
+
+async def _page(template: str, **shown: Any) -> str:
+    """Render `template` as of now: what comes in while Quart gets ready to render is of a later version."""
+    return await render_template(template, version=_view().store.version, **shown)
+
+
+def pager(trace: Trace) -> listing.Pager:
+    """Return where `trace` stands in the list from which its page was opened."""
+    return listing.pager(_view().store, request.args, trace)
+
+
+@lists.get("/")
+async def traces() -> str:
+    """List the traces that a search finds."""
+    search, store = Search.read(request.args), _view().store
+    mistake: SearchError | None = None
+    similar: list[tuple[str, int]] = []
+    try:
+        shown = listing.listing(store, search, _now())
+        if not shown.found and len(store):
+            mistake = listing.unfinished(search)
+            similar = listing.alternatives(store, search)
+    except SearchError as error:
+        shown, mistake = Listing(search, [], 0, []), error
+    rows = shown.rows if search.all else shown.rows[:ROWS]
+    at_once = current_app.extensions["without asyncio"].get_template("rows.html")
+    listed = Markup(at_once.render(rows=rows, asked=search.address("")))  # noqa: S704 - Jinja has escaped what is in it
+    more = {"listed": listed, "mistake": mistake, "similar": similar, "minutes": listing.MINUTES}
+    return await _page("traces.html", search=search, shown=shown, rows=rows, **more)
+
+
+@lists.get("/api/traces")
+async def traces_json() -> Any:
+    """Return the traces that a search finds as JSON; docs/local-view.md describes it."""
+    search, store = Search.read(request.args), _view().store
+    limit, since = request.args.get("limit", API_TRACES, int), request.args.get("since", 0, int)
+    version = store.version
+    try:
+        found = listing.select(store, search, _now())
+    except SearchError as error:
+        return {"error": str(error), "suggestions": list(error.suggestions)}, 400
+    changed = [trace for trace in found if trace.version > since]
+    body = {
+        "query": search.q,
+        "found": len(found),
+        "kept": len(store),
+        "dropped": store.dropped,
+        "version": version,
+        "traces": [_summary(trace) for trace in changed[: max(0, limit)]],
+    }
+    return Response(json.dumps(body, indent=2), content_type="application/json")
+
+
+def _summary(trace: Trace) -> dict[str, Any]:
+    """Return what the list shows of a trace."""
+    root = trace.root
+    failed = next((span for span in trace.spans if span.error and "error.type" in span.meta), None)
+    return {
+        "trace_id": trace.id,
+        "url": f"{request.scheme}://{request.host}/trace/{trace.id}",
+        "start": datetime.fromtimestamp(trace.start / SECOND, UTC).isoformat() if trace.start < 2**62 else None,
+        "duration_ms": round(trace.duration / MILLISECOND, 3),
+        "service": root.service,
+        "services": sorted({span.service for span in trace.spans}),
+        "operation": root.name,
+        "resource": root.resource,
+        "http_url": root.meta.get("http.url"),
+        "status": root.status,
+        "spans": len(trace.spans),
+        "errors": trace.errors,
+        "error": None if failed is None else f"{failed.meta['error.type']}: {failed.meta.get('error.message', '')}",
+    }
+
+
+@lists.post("/clear")
+async def clear() -> Any:
+    """Forget all traces, lines and figures; only for this page's own button."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site != "same-origin" and (site is not None or (origin and urlsplit(origin).netloc != request.host)):
+        return "Only this page's own button may clear it.", 403
+    view, back = _view(), request.args.get("back", "/")
+    view.store.clear()
+    view.performance.clear(monotonic())
+    return redirect(back if back.startswith("/") and back[1:2] not in {"/", "\\"} else "/", 303)
+
+
+@lists.get("/logs")
+async def logs() -> str:
+    """Show every line of the service's log, of a trace or of none."""
+    found = logbook.read(_view().store, request.args)
+    rows = found.entries if found.all else found.entries[:ROWS]
+    return await _page("logs.html", found=found, rows=rows, levels=logbook.LEVELS)
+
+
+@lists.get("/map")
+async def show_map() -> str:
+    """Draw who calls whom; of many services the neighbours of one."""
+    shown, drawing = map_layout.draw(service_map.service_map(_view().store.newest()), request.args.get("service"))
+    return await _page("map.html", map=shown, picture=drawing)
+
+
+@lists.get("/performance")
+async def show_performance() -> Any:
+    """Show how each service did in the last `minutes`, with Apdex for the threshold `apdex` in seconds.
+
+    A choice is remembered by a cookie, so that it holds the next time, too.
+    """
+    minutes = _choice("minutes", int, 5)
+    threshold = _choice("apdex", float, APDEX_SECONDS)
+    sort = _choice("sort", str, BUSIEST_FIRST)
+    minutes = minutes if minutes in WINDOWS else 5
+    threshold = threshold if 0 < threshold <= 3600 else APDEX_SECONDS
+    sort = sort if sort.removeprefix("-") in charts.COLUMNS else BUSIEST_FIRST
+    now = monotonic()
+    ended = datetime.fromtimestamp(time.time() - now % BUCKET_SECONDS).astimezone()
+    body = await _page(
+        "performance.html",
+        reports=_view().performance.reports(minutes, now),
+        minutes=minutes,
+        windows=WINDOWS,
+        threshold=threshold,
+        sort=sort,
+        ended=ended,
+    )
+    response = await make_response(body)
+    for name, value in (("minutes", minutes), ("apdex", f"{threshold:g}"), ("sort", sort)):
+        if name in request.args:
+            response.set_cookie(
+                f"performance_{name}", str(value), max_age=REMEMBERED_SECONDS, httponly=True, samesite="Strict"
+            )
+    return response
+
+
+def _choice(name: str, kind: Any, default: Any) -> Any:
+    """Return what the address says of `name`, else what was chosen before, else the default."""
+    for given in (request.args.get(name), request.cookies.get(f"performance_{name}")):
+        if given is not None:
+            try:
+                return kind(given)
+            except ValueError:
+                return default
+    return default

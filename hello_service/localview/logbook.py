@@ -1,0 +1,85 @@
+"""The log as the page shows it: every line that was read, with its trace, filtered by text and level."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from hello_service.localview.spans import Trace
+from hello_service.localview.store import Line, Store
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line, and its trace where it has one that is kept."""
+
+    number: int
+    line: Line
+    trace: Trace | None
+
+    @property
+    def trace_id(self) -> str:
+        """The trace id that the line has; `0` is none."""
+        found = str(self.line.get("dd.trace_id", ""))
+        return "" if not found.strip("0") else found
+
+    @property
+    def address(self) -> str:
+        """The address of the line's span in its trace."""
+        if self.trace is None:
+            return ""
+        span = str(self.line.get("dd.span_id", ""))
+        return f"/trace/{self.trace.id}" + (f"?{urlencode({'span': span})}" if span.strip("0") else "")
+
+
+@dataclass(frozen=True)
+class Log:
+    """The lines that were asked for, newest first, and which others there are."""
+
+    text: str
+    level: str
+    traceless: bool
+    all: bool
+    entries: list[Entry]
+    kept: int
+    read: int
+    own: list[str]
+    others: list[str]
+
+    @property
+    def address(self) -> str:
+        """The address of all of these lines."""
+        given = {"text": self.text, "level": self.level, "traceless": "1" if self.traceless else "", "all": "1"}
+        return f"/logs?{urlencode({name: value for name, value in given.items() if value})}"
+
+
+def read(store: Store, arguments: Mapping[str, str]) -> Log:
+    """Return the lines that `text`, `level` (at least) and `traceless` select."""
+    text, level = arguments.get("text", ""), arguments.get("level", "")
+    level = level if level in LEVELS else ""
+    traceless = "traceless" in arguments
+    log = store.log()
+    wanted = text.strip().lower()
+    entries = []
+    for number, line in log:
+        if level and not _at_least(line, level):
+            continue
+        if wanted and wanted not in json.dumps(dict(line), ensure_ascii=False, default=repr).lower():
+            continue
+        entry = Entry(number, line, store.find(str(line.get("dd.trace_id", ""))))
+        if not (traceless and entry.trace_id):
+            entries.append(entry)
+    own = {str(line["service"]) for _, line in log if line.get("service")}
+    others = {span.service for trace in store.newest() for span in trace.spans} - own
+    return Log(
+        text, level, traceless, "all" in arguments, entries, len(log), store.lines_read, sorted(own), sorted(others)
+    )
+
+
+def _at_least(line: Line, level: str) -> bool:
+    own = str(line.get("level", "")).lower()
+    return own in LEVELS and LEVELS.index(own) >= LEVELS.index(level)

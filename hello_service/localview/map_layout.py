@@ -1,0 +1,221 @@
+"""Where services, calls and their labels stand in the drawing of the service map. No two labels overlap."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from hello_service.localview.service_map import Edge, Map, Node, choose
+
+NODE_WIDTH, NODE_HEIGHT = 176, 74
+GAP_ACROSS, GAP_DOWN = 120, 40
+LOOP_GAP = 76  # more between two rows where a service calls itself
+WIDE_GAP = 230  # around a chosen service: two labels fit side by side
+MARGIN, LOOP = 24, 58
+LABEL_WIDTH, LABEL_HEIGHT = 92, 54
+MOST_COLUMNS = 5  # so that text stays readable in the width of a card
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A service and its corner."""
+
+    node: Node
+    x: int
+    y: int
+
+    @property
+    def box(self) -> Box:
+        return self.x, self.y, self.x + NODE_WIDTH, self.y + NODE_HEIGHT
+
+
+@dataclass(frozen=True)
+class Line:
+    """A call: its curve as an SVG path, and the middle of its label, None where there is no room for one."""
+
+    edge: Edge
+    path: str
+    label: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A picture of `width` by `height`."""
+
+    places: list[Place]
+    lines: list[Line]
+    width: int
+    height: int
+
+    @property
+    def unlabelled(self) -> int:
+        return sum(line.label is None for line in self.lines)
+
+
+def draw(whole: Map, service: str | None) -> tuple[Map, Drawing]:
+    """Return the map with the chosen service, and its drawing."""
+    shown = choose(whole, service)
+    columns = _columns(*shown.drawn())
+    if shown.chosen is None and len(columns) > MOST_COLUMNS:
+        busiest = max(shown.nodes, key=lambda node: sum(node in (edge.source, edge.target) for edge in shown.edges))
+        shown = choose(whole, busiest.service)
+    if shown.chosen is not None:
+        columns = _around(shown.chosen, *shown.drawn())
+    return shown, _drawing(columns, shown.drawn()[1], shown.chosen)
+
+
+def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: Node | None) -> Drawing:
+    across = WIDE_GAP if chosen else GAP_ACROSS
+    loops = any(edge.source is edge.target for edge in edges)
+    gap, above = GAP_DOWN + LOOP_GAP * loops, LOOP_GAP * loops
+    tallest = max((len(column) for column in columns), default=0)
+    height = max(0, tallest * (NODE_HEIGHT + gap) - gap)
+    places: dict[str, Place] = {}
+    for number, column in enumerate(columns):
+        used = len(column) * (NODE_HEIGHT + gap) - gap
+        for row, node in enumerate(column):
+            y = MARGIN + above + (height - used) // 2 + row * (NODE_HEIGHT + gap)
+            places[node.service] = Place(node, MARGIN + number * (NODE_WIDTH + across), y)
+    curves = [(edge, _curve(places[edge.source.service], places[edge.target.service], chosen)) for edge in edges]
+    taken = [place.box for place in places.values()]
+    lines = []
+    for edge, curve in curves:
+        near = 0.5 if chosen is None else 0.88 if edge.source is chosen else 0.12  # on the side of the neighbour
+        label = next((spot for spot in _spots(curve, near) if _is_free(spot, taken)), None)
+        if label is not None:
+            taken.append(_label_box(label))
+        path = "M{:.0f},{:.0f} C{:.0f},{:.0f} {:.0f},{:.0f} {:.0f},{:.0f}".format(
+            *(part for at in curve for part in at)
+        )
+        lines.append(Line(edge, path, None if label is None else (round(label[0]), round(label[1]))))
+    width = max(0, len(columns) * (NODE_WIDTH + across) - across)
+    lowest = max(
+        [height + MARGIN + above, *(int(box[3]) for box in taken), *(int(_lowest(curve)) for _, curve in curves)]
+    )
+    return Drawing(list(places.values()), lines, width + 2 * MARGIN, lowest + MARGIN)
+
+
+def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Point, Point, Point]:
+    """Return the Bézier curve of a call: from side to side, to itself above.
+
+    Around a chosen service it is level where a neighbour is, so that the labels there stand apart.
+    """
+    middle = source.y + NODE_HEIGHT / 2
+    if source is target:
+        x = source.x + NODE_WIDTH / 2
+        return (x + 36, source.y), (x + 60, source.y - LOOP), (x - 60, source.y - LOOP), (x - 36, source.y)
+    begin, end, across = source.x + NODE_WIDTH, target.x, target.y + NODE_HEIGHT / 2
+    if end > begin:
+        bend = (end - begin) / (2 if chosen is None else 4)
+        first, last = (begin + bend, end - bend) if chosen is None else (begin + bend, begin + bend)
+        if target.node is chosen:
+            first, last = end - bend, end - bend
+        return (begin, middle), (first, middle), (last, across), (end, across)
+    # Back to a caller: a little lower than the calls that lead here. Two of one column never call each other.
+    begin, end = source.x, target.x + NODE_WIDTH
+    bend = (begin - end) / 2
+    return (begin, middle + 22), (begin - bend, middle + 22), (end + bend, across + 22), (end, across + 22)
+
+
+def _at(curve: tuple[Point, Point, Point, Point], t: float) -> Point:
+    weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
+    x, y = (sum(weight * at[axis] for weight, at in zip(weights, curve, strict=True)) for axis in (0, 1))
+    return x, y
+
+
+def _lowest(curve: tuple[Point, Point, Point, Point]) -> float:
+    return max(_at(curve, step / 10)[1] for step in range(11))
+
+
+def _spots(curve: tuple[Point, Point, Point, Point], near: float) -> Iterator[Point]:
+    """Yield where a label may stand: on its line if that is possible, first where `near` is, else beside it."""
+    along = [_at(curve, t) for t in sorted((near, 0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2), key=lambda t: abs(t - near))]
+    for aside in (0, -24, 24, -44, 44):
+        for x, y in along:
+            yield x, y + aside
+
+
+def _label_box(middle: Point) -> Box:
+    x, y = middle
+    return x - LABEL_WIDTH / 2, y - LABEL_HEIGHT / 2, x + LABEL_WIDTH / 2, y + LABEL_HEIGHT / 2
+
+
+def _is_free(spot: Point, taken: Sequence[Box]) -> bool:
+    left, top, right, bottom = _label_box(spot)
+    if left < 0 or top < 0:
+        return False
+    return not any(left < box[2] and box[0] < right and top < box[3] and box[1] < bottom for box in taken)
+
+
+def _around(chosen: Node, nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
+    """Return three columns: callers, `chosen`, what it calls."""
+    called = {edge.target.service for edge in edges if edge.source is chosen} - {chosen.service}
+    others = [node for node in nodes if node is not chosen]
+    callers = [node for node in others if node.service not in called]
+    return [column for column in (callers, [chosen], [node for node in others if node.service in called]) if column]
+
+
+def _columns(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
+    """Put callers left of what they call, and each service near its callers."""
+    callers: dict[str, list[str]] = defaultdict(list)
+    for edge in _without_circles(nodes, edges):
+        callers[edge.target.service].append(edge.source.service)
+    depth = _depths(nodes, callers)
+    columns: dict[int, list[Node]] = defaultdict(list)
+    for node in sorted(nodes, key=lambda node: (depth[node.service], node.service)):
+        columns[depth[node.service]].append(node)
+    row: dict[str, float] = {}
+    for number in sorted(columns):
+        columns[number].sort(key=lambda node: _mean([row[caller] for caller in callers[node.service]]))
+        row |= {node.service: place / len(columns[number]) for place, node in enumerate(columns[number])}
+    return [columns[number] for number in sorted(columns)]
+
+
+def _mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers) if numbers else 0.0
+
+
+def _without_circles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
+    """Return the edges without those that lead back to a service from which their source was reached."""
+    leaving: dict[str, list[Edge]] = defaultdict(list)
+    for edge in edges:
+        leaving[edge.source.service].append(edge)
+    called = {edge.target.service for edge in edges if edge.source is not edge.target}
+    kept: list[Edge] = []
+    done: set[str] = set()
+    for start in sorted(nodes, key=lambda node: node.service in called):
+        if start.service in done:
+            continue
+        way = [(start.service, iter(leaving[start.service]))]
+        on_way = {start.service}
+        while way:
+            service, rest = way[-1]
+            following = next(rest, None)
+            if following is None:
+                way.pop()
+                on_way.discard(service)
+                done.add(service)
+            elif (target := following.target.service) not in on_way:
+                kept.append(following)
+                if target not in done:
+                    on_way.add(target)
+                    way.append((target, iter(leaving[target])))
+    return kept
+
+
+def _depths(nodes: Sequence[Node], callers: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return for each service the longest way of calls that leads to it; `callers` has no circle."""
+    depth = {node.service: 0 for node in nodes}
+    for _ in nodes:
+        changed = False
+        for node in nodes:
+            least = max((depth[caller] + 1 for caller in callers.get(node.service, ())), default=0)
+            changed |= least != depth[node.service]
+            depth[node.service] = least
+        if not changed:
+            break
+    return depth

@@ -1,0 +1,163 @@
+"""A stack trace as frames: own code told from libraries, paths relative to the project, causes told apart. A leaf."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+LONGEST = 1000  # characters of a line that is looked at: a frame is shorter
+BEGIN = re.compile(r"(Exception Group )?Traceback \(most recent call last\):")
+PYTHON = re.compile(r'\s*File "([^"]+)", line (\d+)(?:, in (.+))?')
+AT = re.compile(r"\s+at (?:async )?(?:([^()]+) \(?)?\(?([^()\s]+?):(\d+)(?::\d+)?\)?")  # JavaScript and Java
+JAVA = re.compile(r"\s+at ([^()\s]+)\(([^()\s:]+):(\d+)\)")
+REPEATED = re.compile(r"\s*\[Previous line repeated (\d+) more times?]")
+MARKERS = re.compile(r"[\s~^]+")
+RULE = re.compile(r" *\+(-\+)?-+( \d+ -+)?")  # between the members of an exception group
+MARGIN = re.compile(r" *[|+] ?")
+RELATIONS = {
+    "The above exception was the direct cause of the following exception:": "Caused by",
+    "During handling of the above exception, another exception occurred:": "While handling",
+}
+LIBRARY = re.compile(
+    r"(^|/)(site-packages|dist-packages|node_modules)/|/lib/python\d[\d.]*/|/python\d[\d.]*/lib/|^<frozen |^node:|^internal/",
+    re.IGNORECASE,
+)
+JDK = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A call: `folder` and `file` are relative to the project where the file is part of it."""
+
+    folder: str
+    file: str
+    line: int
+    function: str
+    source: str = ""
+    own: bool = True
+    repeated: int = 0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception with its frames, the innermost first; `relation` is how the one before it leads here."""
+
+    title: str
+    frames: tuple[Frame, ...]
+    relation: str = ""
+
+    @property
+    def own(self) -> list[Frame]:
+        return [frame for frame in self.frames if frame.own]
+
+    @property
+    def library(self) -> list[Frame]:
+        return [frame for frame in self.frames if not frame.own]
+
+
+def failures(text: str, project: Path | None = None) -> list[Failure]:
+    """Return the exceptions of a stack trace, the one that was raised last first; none where it can't be read.
+
+    Paths are relative to `project`, or to what the own frames have in common.
+    """
+    found = _Reader().read(text)
+    own = [PurePosixPath(_path(frame)) for failure in found for frame in failure.own]
+    root = _root([path for path in own if path.is_absolute()], project)
+    shortened = [replace(each, frames=tuple(_relative(frame, root) for frame in each.frames)) for each in found]
+    return shortened[::-1]
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.found: list[Failure] = []
+        self.frames: list[Frame] = []
+        self.title: list[str] = []
+        self.relation = ""
+        self.innermost_first = False
+
+    def read(self, text: str) -> list[Failure]:
+        lines = text.splitlines()
+        grouped = "Exception Group Traceback" in text
+        for line in lines:
+            if grouped and RULE.fullmatch(line):
+                self._end()
+            else:
+                self._take((MARGIN.sub("", line, count=1) if grouped else line)[:LONGEST])
+        self._end()
+        return self.found
+
+    def _take(self, line: str) -> None:
+        if BEGIN.fullmatch(line.strip()):
+            self._end()
+        elif line.strip() in RELATIONS:
+            self._end(RELATIONS[line.strip()])
+        elif frame := _python(line):
+            self._add(frame)
+        elif frame := _at(line):
+            self.innermost_first = True
+            self._add(frame)
+        elif self.frames and (repeated := REPEATED.fullmatch(line)):
+            self.frames[-1] = replace(self.frames[-1], repeated=int(repeated[1]))
+        elif self.frames and line.startswith("    ") and not self.title:
+            if not self.frames[-1].source and not MARKERS.fullmatch(line):
+                self.frames[-1] = replace(self.frames[-1], source=line.strip())
+        elif line.strip() or self.title:
+            self.title.append(line)
+
+    def _add(self, frame: Frame) -> None:
+        if self.title and self.frames and not self.innermost_first:
+            self._end()
+        self.frames.append(frame)
+
+    def _end(self, relation: str = "") -> None:
+        if self.frames:
+            frames = self.frames if self.innermost_first else self.frames[::-1]
+            self.found.append(Failure("\n".join(self.title).strip(), tuple(frames), self.relation))
+            self.relation = ""
+        self.frames, self.title, self.innermost_first = [], [], False
+        self.relation = relation or self.relation
+
+
+def _python(line: str) -> Frame | None:
+    found = PYTHON.fullmatch(line)
+    return _frame(found[1], found[2], found[3] or "") if found else None
+
+
+def _at(line: str) -> Frame | None:
+    if found := JAVA.fullmatch(line):
+        frame = _frame(found[2], found[3], found[1])
+        return replace(frame, own=not JDK.match(found[1]))
+    found = AT.fullmatch(line)
+    return _frame(found[2], found[3], found[1] or "") if found else None
+
+
+def _frame(path: str, line: str, function: str) -> Frame:
+    path = path.replace("\\", "/").removeprefix("file://")
+    folder, slash, file = path.rpartition("/")
+    return Frame(folder + slash, file, int(line), function, own=not LIBRARY.search(path))
+
+
+def _path(frame: Frame) -> str:
+    return frame.folder + frame.file
+
+
+def _root(own: Sequence[PurePosixPath], project: Path | None) -> str:
+    """Return the folder that own paths are relative to, with its slash; empty where there is none."""
+    if project and any(path.is_relative_to(project.as_posix()) for path in own):
+        return f"{project.as_posix().rstrip('/')}/"
+    if not own:
+        return ""
+    common = PurePosixPath(os.path.commonpath([path.parent for path in own]))
+    return f"{str(common.parent).rstrip('/')}/"
+
+
+def _relative(frame: Frame, root: str) -> Frame:
+    if frame.own:
+        return replace(frame, folder=frame.folder.removeprefix(root))
+    *_, rest = re.split(
+        r"(?:site|dist)-packages/|node_modules/|/lib/python\d[\d.]*/", frame.folder, flags=re.IGNORECASE
+    )
+    return replace(frame, folder=rest)

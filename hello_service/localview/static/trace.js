@@ -1,0 +1,202 @@
+// One trace: choosing a span, collapsing, paging through errors and matches, searching. Without this all but the
+// collapsing is done by links. What a person has collapsed or opened is applied to each fresh page before it is shown.
+"use strict";
+{
+  const SEARCH_MS = 250; // after the last key
+  const detail = document.querySelector("#detail");
+  const find = document.querySelector("#find");
+  const toggled = new Map(); // id of a row: whether it is expanded; others are as the server has them
+  let choosing = null;
+  let paging = Promise.resolve();
+
+  const rows = (root = document) => [...root.querySelectorAll("#spans > [role=row]")];
+  const chosen = () => document.querySelector("#spans > [aria-selected]");
+  const levelOf = (row) => Number(row.ariaLevel);
+  const address = (link) => new URL(link.getAttribute("href"), location.href);
+
+  // Shows and hides the rows in `root` by what is expanded.
+  function unfold(root = document) {
+    let closed = Infinity; // the level of a closed row; what is deeper is hidden
+    for (const row of rows(root)) {
+      const level = levelOf(row);
+      if (level <= closed) closed = Infinity;
+      row.hidden = closed < Infinity || "out" in row.dataset;
+      const known = toggled.get(row.id);
+      if (known !== undefined && row.ariaExpanded !== null) row.ariaExpanded = String(known);
+      if (closed === Infinity && row.ariaExpanded === "false") closed = level;
+    }
+  }
+
+  function toggle(row, expanded = row.ariaExpanded !== "true") {
+    toggled.set(row.id, expanded);
+    row.ariaExpanded = String(expanded);
+    unfold();
+  }
+
+  function parentOf(row) {
+    let above = row.previousElementSibling;
+    while (above && levelOf(above) >= levelOf(row)) above = above.previousElementSibling;
+    return above;
+  }
+
+  // Expands what `row` is in, and brings it into view.
+  function reveal(row, block = "nearest") {
+    if (row.hidden) {
+      for (let above = parentOf(row); above; above = parentOf(above)) toggled.set(above.id, true);
+      unfold();
+    }
+    row.scrollIntoView({ block });
+  }
+
+  // Puts a part of what the server made in the place of the one with its id, as a refresh does.
+  function take(html) {
+    const fresh = new DOMParser().parseFromString(html, "text/html");
+    document.dispatchEvent(new CustomEvent("view:fresh", { detail: fresh }));
+    for (const part of fresh.querySelectorAll("[data-live]")) merge(document.getElementById(part.id), part);
+  }
+
+  // Shows the span that the address `to` names.
+  async function choose(to, opens = true) {
+    const span = to.searchParams.get("span");
+    const row = document.getElementById(`s${span}`);
+    const scroll = row && chosen() !== row;
+    chosen()?.removeAttribute("aria-selected");
+    row?.setAttribute("aria-selected", "true");
+    history.replaceState(null, "", to.search);
+    if (opens) document.body.className = "trace details-open";
+    if (row) reveal(row);
+    choosing?.abort();
+    const mine = (choosing = new AbortController());
+    try {
+      const response = await fetch(`${location.pathname}/span/${span}${to.search}`, { signal: mine.signal });
+      take(await response.text());
+      if (scroll) detail.scrollTop = 0;
+    } catch (error) {
+      if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server is gone
+    }
+  }
+
+  function close() {
+    document.body.className = "trace details-closed";
+    const to = new URL(location.href);
+    to.searchParams.set("span", "none");
+    history.replaceState(null, "", to.search);
+    chosen()?.focus({ preventScroll: true });
+  }
+
+  // Pages through the errors or the matches, one after the other however fast the keys come.
+  function page(list, way) {
+    paging = paging.then(async () => {
+      const link = document.querySelector(`[data-choose="${list}-${way}"]`);
+      if (link) await choose(address(link));
+    });
+  }
+
+  // Changes what the address selects, and shows the page as it is then.
+  async function show(to) {
+    history.replaceState(null, "", to.search || location.pathname);
+    await refresh();
+    document.dispatchEvent(new CustomEvent("view:rows"));
+  }
+
+  document.addEventListener("view:fresh", ({ detail: fresh }) => {
+    unfold(fresh);
+    for (const own of document.querySelectorAll("#detail details[id]")) {
+      const same = fresh.getElementById(own.id);
+      if (same && fresh.querySelector("#span")?.dataset.id === document.querySelector("#span").dataset.id) same.open = own.open;
+    }
+  });
+
+  document.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    const row = event.target.closest("#spans > [role=row]");
+    const link = event.target.closest("[data-choose], [data-part], [data-close], [data-level]") ?? row?.querySelector("a");
+    if (!link) {
+      for (const value of document.querySelectorAll("details.value[open]")) if (!value.contains(event.target)) value.open = false;
+      return;
+    }
+    event.preventDefault();
+    if ("close" in link.dataset) return close();
+    if ("part" in link.dataset) return void show(address(link));
+    if ("level" in link.dataset) return level(Number(link.dataset.level));
+    if (row && (event.target.closest(".name i") || row.id.startsWith("g")) && row.ariaExpanded !== null) {
+      row.focus({ preventScroll: true });
+      return toggle(row);
+    }
+    if (row) row.focus({ preventScroll: true });
+    choose(address(link)).then(() => {
+      if (link.dataset.choose && !link.isConnected) {
+        const list = link.dataset.choose.split("-")[0];
+        (document.querySelector(`[data-choose="${link.dataset.choose}"]`) ?? document.querySelector(`[data-choose^="${list}-"]`))?.focus();
+      }
+    });
+  });
+
+  // Expands what is above level `most`, 0 for all, and collapses the rest.
+  function level(most) {
+    for (const row of rows()) if (row.ariaExpanded !== null) toggled.set(row.id, !most || levelOf(row) < most);
+    unfold();
+    const focused = document.activeElement.closest("#spans > [role=row]");
+    let place = focused;
+    while (place?.hidden) place = parentOf(place);
+    if (place !== focused) place?.focus();
+    document.dispatchEvent(new CustomEvent("view:rows"));
+  }
+
+  document.addEventListener("view:move", ({ target }) => {
+    if (target.matches("#spans > :not([id^=g])")) choose(address(target.querySelector("a")), false);
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    if (event.key === "Escape") {
+      const value = document.querySelector("details.value[open]");
+      if (value) value.open = false;
+      else if (event.target !== find) close();
+      return;
+    }
+    if (event.target.matches("input, select, textarea")) return;
+    const row = event.target.matches("#spans > [role=row]") ? event.target : null;
+    if (event.key === "]") page("error", "Next");
+    else if (event.key === "[") page("error", "Previous");
+    else if (event.key === "n") page("match", "Next");
+    else if (event.key === "p") page("match", "Previous");
+    else if (/^[0-9]$/.test(event.key)) level(Number(event.key));
+    else if (row && event.key === "Enter") row.querySelector("a").click();
+    else if (row && event.key === "ArrowRight") {
+      if (row.ariaExpanded === "false") toggle(row);
+      else if (row.ariaExpanded === "true") row.nextElementSibling?.focus();
+    } else if (row && event.key === "ArrowLeft") {
+      if (row.ariaExpanded === "true") toggle(row, false);
+      else parentOf(row)?.focus();
+    } else return;
+    event.preventDefault();
+  });
+
+  const searched = () => {
+    toggled.clear(); // what is found is shown
+    const to = new URL(location.href);
+    if (find.value) to.searchParams.set("find", find.value);
+    else to.searchParams.delete("find");
+    return to;
+  };
+  let waiting = 0;
+  find.addEventListener("input", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => show(searched()), SEARCH_MS);
+  });
+  find.form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    clearTimeout(waiting);
+    if (searched().search !== location.search) await show(searched());
+    page("match", "Next");
+  });
+  find.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.shiftKey) {
+      event.preventDefault();
+      page("match", "Previous");
+    }
+  });
+
+  if (chosen()) reveal(chosen(), "center");
+}

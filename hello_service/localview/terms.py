@@ -1,0 +1,361 @@
+"""The single terms of the search language: fields, tags, durations and plain text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import translate
+from urllib.parse import unquote
+
+from hello_service.localview.calls import calls, requests
+from hello_service.localview.spans import Span, Trace
+from hello_service.localview.store import trace_key
+from hello_service.localview.units import MICROSECOND, MILLISECOND, MINUTE, SECOND
+
+Select = Callable[[Trace, Sequence[Span]], Sequence[Span]]  # which of some spans of a trace fulfil the term
+
+FIELDS: dict[str, Callable[[Span], str | None]] = {
+    "service": lambda span: span.service,
+    "resource_name": lambda span: span.resource,
+    "operation_name": lambda span: span.name,
+    "env": lambda span: span.meta.get("env"),
+    "version": lambda span: span.meta.get("version"),
+}
+KNOWN = ("service", "resource_name", "operation_name", "status", "env", "version", "trace_id", "call", "request_to")
+OTHER_NAMES = {  # as people know them from elsewhere
+    "resource": "resource_name",
+    "operation": "operation_name",
+    "name": "operation_name",
+    "span_name": "operation_name",
+    "error": "status",
+    "environment": "env",
+    "trace": "trace_id",
+    "traceid": "trace_id",
+    "id": "trace_id",
+    "duration": "@duration",
+    "status_code": "@http.status_code",
+    "http_status": "@http.status_code",
+    "url": "@http.url",
+    "route": "@http.route",
+    "method": "@http.method",
+}
+UNITS = {
+    "ns": 1,
+    "us": MICROSECOND,
+    "µs": MICROSECOND,
+    "μs": MICROSECOND,
+    "ms": MILLISECOND,
+    "s": SECOND,
+    "m": MINUTE,
+    "min": MINUTE,
+}
+COMPARISON = re.compile(r"(>=|<=|>|<)(.*)", re.DOTALL)
+RANGE = re.compile(r"\[\s*(\S+)\s+TO\s+(\S+)\s*\]")
+TWO_ENDS = re.compile(r"\[\s*([^\s,;\]]+?)\s*(?:,|;|\s|\bto\b|\.\.+|\s-\s)+\s*([^\s,;\]]+?)\s*\]")
+DURATION = re.compile(r"(\d+(?:\.\d+)?)([a-zµμ]+)")
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+TRACE_ADDRESS = re.compile(r"/trace/([0-9a-f]{32})")
+
+
+@dataclass(frozen=True)
+class Value:
+    """What stands for a value in a search. `literal`: it was quoted, so nothing in it is special."""
+
+    text: str
+    literal: bool = False
+
+
+@dataclass(frozen=True)
+class Instead:
+    """What may stand in the place of a term: another `value` of the same field, or a `whole` other term."""
+
+    value: str = ""
+    whole: str = ""
+
+
+class TermError(ValueError):
+    """What is wrong with a term, in a sentence for a person, and what may stand there `instead`.
+
+    `unfinished`: more characters at its end may make it right, as while it is typed.
+    """
+
+    def __init__(self, message: str, *instead: Instead, unfinished: bool = False) -> None:
+        super().__init__(message)
+        self.instead = instead
+        self.unfinished = unfinished
+
+
+def quoted(text: str) -> str:
+    """Return `text` as a phrase."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def unescaped(text: str) -> str:
+    """Return what stands between the quotation marks of a phrase."""
+    return re.sub(r'\\(["\\])', r"\1", text)
+
+
+def exact(field: str, value: str) -> str:
+    """Return the term that finds the spans whose `field`, such as `service` or `@http.route`, is `value`."""
+    if field.startswith("@") and not re.fullmatch(r"@[A-Za-z_][\w.\-/]*", field):
+        field = f"@{quoted(field[1:])}"
+    plain = re.fullmatch(r"[\w][\w./\-]*", value)
+    return f"{field}:{value if plain else quoted(value)}"
+
+
+def known(field: str) -> bool:
+    """Whether there is such a field."""
+    return field.startswith("@") or field in KNOWN
+
+
+def similar(field: str) -> list[str]:
+    """Return the fields that a person may have meant."""
+    if field.lower() in OTHER_NAMES:
+        return [OTHER_NAMES[field.lower()]]
+    return get_close_matches(field.lower(), KNOWN, n=1, cutoff=0.7)
+
+
+def missing(field: str) -> TermError:
+    """Return the error of a field without a value."""
+    if field == "status":
+        return TermError(
+            "status: needs a value, ok or error.", Instead(whole="status:error"), Instead(whole="status:ok")
+        )
+    if field == "@duration":
+        return TermError("@duration: needs a time, like @duration:>100ms.", Instead(whole="@duration:>100ms"))
+    if field == "trace_id":
+        return TermError("trace_id: needs a trace id, 32 hexadecimal characters or a decimal number.")
+    return TermError(f"{field}: needs a value. {field}:* finds every span that has one.", Instead(whole=f"{field}:*"))
+
+
+def term(field: str | None, value: Value) -> Select:
+    """Return the test that a term is; without a field it is plain text.
+
+    Raises:
+        TermError: when the value makes no sense for the field.
+    """
+    if field is None:
+        return _plain_text(value)
+    if field.startswith("@"):
+        return _each(_duration(value) if field == "@duration" else _tag(field, value))
+    if field == "trace_id":
+        return _trace_id(value)
+    _refuse_comparison(field, value)
+    pattern = _pattern(value)
+    if field in {"call", "request_to"}:
+        counted = _calls if field == "call" else _requests
+        return lambda trace, spans: _among(spans, [span for name, span in counted(trace) if pattern.fullmatch(name)])
+    of = FIELDS.get(field)
+    return _each(_status(value, pattern) if of is None else lambda span: _fits(pattern, of(span)))
+
+
+def call(source: str, target: str) -> str:
+    """Return the term that finds the calls from one service to another."""
+    return exact("call", f"{source} -> {target}")
+
+
+def _calls(trace: Trace) -> list[tuple[str, Span]]:
+    return [(f"{source} -> {target}", span) for source, target, span in calls(trace)]
+
+
+def _requests(trace: Trace) -> list[tuple[str, Span]]:
+    return list(requests(trace))
+
+
+def _each(test: Callable[[Span], bool]) -> Select:
+    return lambda _, spans: [span for span in spans if test(span)]
+
+
+def _among(spans: Sequence[Span], wanted: Sequence[Span]) -> list[Span]:
+    ids = {id(span) for span in wanted}
+    return [span for span in spans if id(span) in ids]
+
+
+def _status(value: Value, pattern: re.Pattern[str]) -> Callable[[Span], bool]:
+    wanted = {error for error in (True, False) if pattern.fullmatch("error" if error else "ok")}
+    if not wanted:
+        close = get_close_matches(value.text.lower(), ("error", "ok"), n=1, cutoff=0.5)
+        if NUMBER.fullmatch(value.text.rstrip("*xX")):
+            hint = f"@http.status_code:{re.sub('[*xX]+$', '*', value.text)}"
+            raise TermError(f"status is ok or error, not {value.text}. The HTTP status is {hint}.", Instead(whole=hint))
+        instead = [Instead(each) for each in close or ("error", "ok")]
+        unfinished = not value.literal and any(each.startswith(value.text.lower()) for each in ("error", "ok"))
+        raise TermError(f"status is ok or error, not {value.text or 'empty'}.", *instead, unfinished=unfinished)
+    return lambda span: span.error in wanted
+
+
+def _trace_id(value: Value) -> Select:
+    if "*" in value.text and not value.literal:
+        pattern = _pattern(value)
+        return lambda trace, spans: spans if pattern.fullmatch(trace.id) else []
+    key = trace_key(value.text)
+    if key is None:
+        raise TermError(
+            f"{value.text or 'nothing'} is no trace id. A trace id is 32 hexadecimal characters, or a decimal number.",
+            Instead(whole=quoted(value.text)),
+            unfinished=re.fullmatch(r"[0-9a-f\-]{1,54}", value.text.lower()) is not None,
+        )
+    return lambda trace, spans: spans if trace.key == key else []
+
+
+def _plain_text(value: Value) -> Select:
+    text = value.text
+    if not value.literal and "://" in text:
+        text = text.partition("#")[0]
+    words = text.lower()
+    shown = TRACE_ADDRESS.search(words)  # the address of a trace on this page
+    number = trace_key(shown[1] if shown else words)
+    forms = {words, unquote(words)} if "://" in words else {words}
+    pattern = _pattern(Value(f"*{text}*")) if "*" in words and not value.literal else None
+
+    def has(text: str) -> bool:
+        if pattern is not None:
+            return pattern.fullmatch(text) is not None
+        low = text.lower()
+        return words in low or (len(forms) > 1 and any(form in low for form in forms))
+
+    def found(span: Span) -> bool:
+        if number is not None and number in {span.trace_id, span.span_id}:
+            return True
+        return any(map(has, (span.resource, span.service, span.name, *span.meta.values())))
+
+    return _each(found)
+
+
+def _duration(value: Value) -> Callable[[Span], bool]:
+    if value.text == "*":
+        return lambda _: True
+    holds = _numeric("@duration", value, _nanoseconds)
+    if holds is None:
+        wanted = _nanoseconds(value.text)
+        return lambda span: span.duration == wanted
+    return lambda span: holds(span.duration)
+
+
+def _nanoseconds(text: str) -> float:
+    found = DURATION.fullmatch(text.lower())
+    if found is None or found[2] not in UNITS:
+        number = NUMBER.match(text.replace(",", "."))
+        instead = [number[0] + unit for unit in ("ms", "s")] if number else []
+        raise _PartError(
+            f"@duration is a number with its unit, like @duration:>100ms, not {text or 'nothing'}. "
+            "Units: ns, us, ms, s, m.",
+            instead,
+        )
+    return float(found[1]) * UNITS[found[2]]
+
+
+def _tag(field: str, value: Value) -> Callable[[Span], bool]:
+    name = unescaped(field[2:-1]) if field.startswith('@"') else field[1:]
+
+    def number(text: str) -> float:
+        try:
+            return float(text)
+        except ValueError:
+            raise _PartError(f"{field} can be compared with a number only, not with {text or 'nothing'}.", []) from None
+
+    def tag(span: Span) -> str | None:
+        return span.meta[name] if name in span.meta else _plain_number(span.metrics.get(name))
+
+    holds = _numeric(field, value, number)
+    if holds is None:
+        pattern = _pattern(value)
+        return lambda span: _fits(pattern, tag(span))
+
+    def compares(span: Span) -> bool:
+        try:
+            return holds(float(tag(span) or "none"))
+        except ValueError:
+            return False
+
+    return compares
+
+
+class _PartError(ValueError):
+    """What is wrong with one number of a comparison or a range, and what it may be instead."""
+
+    def __init__(self, message: str, instead: Sequence[str]) -> None:
+        super().__init__(message)
+        self.instead = instead
+
+
+def _numeric(field: str, value: Value, number: Callable[[str], float]) -> Callable[[float], bool] | None:
+    """Return the test that `>5`, `<=5` or `[1 TO 5]` is, None when `value` is none of them."""
+    text = value.text
+    try:
+        if value.literal:
+            if field == "@duration":
+                number(text)
+            return None
+        if text.startswith("["):
+            return _range(field, text, number)
+        if found := COMPARISON.fullmatch(text):
+            return _comparison(found[1], number(found[2]))
+        if field == "@duration":
+            number(text)
+    except _PartError as error:
+        others = [Instead(text.replace(_bare(text), each)) for each in error.instead if not text.startswith("[")]
+        if field == "@duration" and text.startswith("["):
+            others = [Instead(re.sub(r"(\d)(?=[\s\]])", r"\1ms", text))]
+        as_text = [] if field == "@duration" or value.literal else [Instead(quoted(text))]
+        typed = re.fullmatch(r"[<>]?=?\d+(\.\d*)?[a-zµμ]?", text) if field == "@duration" else None
+        raise TermError(str(error), *others, *as_text, unfinished=typed is not None) from None
+    return None
+
+
+def _bare(text: str) -> str:
+    return text.lstrip("<>=")
+
+
+def _comparison(operator: str, limit: float) -> Callable[[float], bool]:
+    return {
+        ">": lambda given: given > limit,
+        ">=": lambda given: given >= limit,
+        "<": lambda given: given < limit,
+        "<=": lambda given: given <= limit,
+    }[operator]
+
+
+def _range(field: str, text: str, number: Callable[[str], float]) -> Callable[[float], bool]:
+    found = RANGE.fullmatch(text)
+    if found is None:
+        ends = TWO_ENDS.fullmatch(text)
+        instead = [Instead(f"[{ends[1]} TO {ends[2]}]")] if ends else []
+        as_text = [] if field == "@duration" else [Instead(quoted(text))]
+        raise TermError(f"{text} is no range. A range looks like {field}:{_example(field)}.", *instead, *as_text)
+    least = float("-inf") if found[1] == "*" else number(found[1])
+    most = float("inf") if found[2] == "*" else number(found[2])
+    if least > most:
+        raise TermError(f"{text} is empty: its first end is the greater one.", Instead(f"[{found[2]} TO {found[1]}]"))
+    return lambda given: least <= given <= most
+
+
+def _example(field: str) -> str:
+    return "[100ms TO 1s]" if field == "@duration" else "[400 TO 499]"
+
+
+def _refuse_comparison(field: str, value: Value) -> None:
+    found = COMPARISON.fullmatch(value.text) if not value.literal else None
+    if (found and NUMBER.match(found[2])) or (not value.literal and RANGE.fullmatch(value.text)):
+        raise TermError(
+            f"{field} is text and can't be compared. For that very text write {field}:{quoted(value.text)}.",
+            Instead(quoted(value.text)),
+        )
+
+
+def _pattern(value: Value) -> re.Pattern[str]:
+    """Return what a value has to be, upper and lower case alike; `*` stands for anything, but not between quotes."""
+    if value.literal:
+        return re.compile(re.escape(value.text), re.IGNORECASE)
+    return re.compile(translate(value.text.replace("[", "[[]").replace("?", "[?]")), re.IGNORECASE)
+
+
+def _fits(pattern: re.Pattern[str], text: str | None) -> bool:
+    return text is not None and pattern.fullmatch(text) is not None
+
+
+def _plain_number(number: float | None) -> str | None:
+    return None if number is None else f"{number:.15g}"

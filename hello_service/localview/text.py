@@ -1,0 +1,32 @@
+"""Text from outside, made visible: control characters and those that reorder or hide text are shown as escapes. A leaf."""
+
+from __future__ import annotations
+
+import re
+
+# C0 but tab and line feed, DEL, C1, soft hyphen, bidirectional controls, invisible characters, line and paragraph
+# separators, lone surrogates (which can't be encoded), tags. Joiners stay: Persian and emoji need them.
+HIDDEN = re.compile(
+    "\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+LAYOUT = re.compile("[\r\n\t]")
+ESCAPES = {"\r": r"\r", "\n": r"\n", "\t": r"\t"}
+
+
+def visible(text: str, *, one_line: bool = False) -> str:
+    r"""Return `text` with each character that can't be seen, or that changes how others are seen, as `\x9b` or `\u202e`.
+
+    Line feeds and tabs stay unless `one_line`.
+    """
+    if text.isprintable():
+        return text
+    text = HIDDEN.sub(_escape, text)
+    return LAYOUT.sub(_escape, text) if one_line else text
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    if found[0] in ESCAPES:
+        return ESCAPES[found[0]]
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

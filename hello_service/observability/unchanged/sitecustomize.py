@@ -1,0 +1,75 @@
+"""Traces every Quart application of this process, unchanged. `hello-service trace` puts this folder on PYTHONPATH.
+
+It needs tracing.py, one folder above, and nothing else of this package. ddtrace's own sitecustomize imports it; it
+imports the sitecustomize that would have been imported without it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+from wrapt import when_imported  # a dependency of ddtrace
+
+HERE = Path(__file__).resolve().parent
+PROBES = frozenset(path.strip() for path in os.environ.get("PROBE_PATHS", "/health,/ready").split(",") if path.strip())
+
+
+@cache
+def tracing() -> Any:
+    """Return tracing.py as a module of a name that no application has."""
+    spec = spec_from_file_location("hello_service_tracing", HERE.parent / "tracing.py")
+    assert spec is not None  # noqa: S101 - the name ends with .py
+    assert spec.loader is not None  # noqa: S101 - the same
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@when_imported("quart.app")
+def trace_every_app(module: Any) -> None:
+    """Trace each application when it is first called, unless it, or the one around it, is traced already."""
+    call = module.Quart.__call__
+
+    async def traced_call(app: Any, scope: Any, receive: Any, send: Any) -> None:
+        if "datadog" not in scope:
+            tracing().trace(app, PROBES)
+        await call(app, scope, receive, send)
+
+    module.Quart.__call__ = traced_call
+
+
+@when_imported("httpx")
+def name_every_call(module: Any) -> None:
+    """Add the event hook that names a call's span to each client, unless the client has it."""
+    init = module.AsyncClient.__init__
+
+    async def name_client_span(request: Any) -> None:
+        if "quart" in sys.modules:
+            await tracing().name_client_span(request)
+
+    def named_init(client: Any, *args: Any, **kwargs: Any) -> None:
+        init(client, *args, **kwargs)
+        hooks = client.event_hooks
+        if not any(getattr(hook, "__name__", "") == "name_client_span" for hook in hooks["request"]):
+            client.event_hooks = {**hooks, "request": [*hooks["request"], name_client_span]}
+
+    module.AsyncClient.__init__ = named_init
+
+
+def chain() -> None:
+    """Import the next sitecustomize on the path. This folder leaves the path: the application has no use for it."""
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
+    own = sys.modules.pop("sitecustomize", None)
+    try:
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401, PLC0415 - another one, if there is one
+    except ModuleNotFoundError:
+        if own is not None:
+            sys.modules["sitecustomize"] = own
+
+
+chain()

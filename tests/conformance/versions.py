@@ -1,0 +1,167 @@
+"""Run the portable tracing.py with old and new releases of ddtrace and Quart; the table is kept in docs/tracing.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+import websockets
+from running import QUIET, ROOT, Agent, clean_environment, eventually, free_port, started, trace_agent
+
+PAGE = ROOT / "docs" / "tracing.md"
+BEGIN, END = "<!-- scripts/test-versions --write -->\n", "<!-- end of scripts/test-versions --write -->"
+ENVIRONMENTS = ROOT / ".venv-versions"
+LOCKED = version("ddtrace")
+# Quart 0.23 needs Python 3.13.
+QUARTS = ["0.19.9", "0.22.0", *(["0.23.*"] if sys.version_info >= (3, 13) else [])]
+DDTRACES = {"oldest": "4.5.*", "locked": LOCKED, "newest": ""}
+SERVERS = {
+    "hypercorn": ["hypercorn", "versions_app:app", "--bind", "127.0.0.1:{port}"],
+    "uvicorn": ["uvicorn", "versions_app:app", "--host", "127.0.0.1", "--port", "{port}"],
+}
+
+
+def installed(ddtrace: str, quart: str) -> Path:
+    """Return the folder of programs of an environment with these releases, and make it if it is not there."""
+    name = re.sub(r"[^\w.]", "", f"ddtrace-{ddtrace or 'newest'}-quart-{quart}-py{sys.version_info.minor}")
+    folder = ENVIRONMENTS / name
+    if ddtrace == "" or not (folder / "complete").exists():
+        subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
+        wanted = [f"ddtrace=={ddtrace}" if ddtrace else "ddtrace", f"quart=={quart}"]
+        wanted += [f"{package}=={version(package)}" for package in ("hypercorn", "httpx", "uvicorn", "websockets")]
+        subprocess.run(
+            ["uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *wanted], check=True
+        )
+        (folder / "complete").touch()
+    return folder / "bin"
+
+
+def release(programs: Path, package: str) -> str:
+    """Return the installed release of `package`."""
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    return subprocess.run(
+        [str(programs / "python"), "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@contextmanager
+def served(programs: Path, server: str, agent: Agent) -> Iterator[tuple[str, list[str]]]:
+    """Serve tests/conformance/versions_app.py; yields its URL and its log."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(ROOT / "tests" / "conformance" / "versions_app.py", folder)
+        shutil.copy(ROOT / "hello_service" / "observability" / "tracing.py", folder)
+        port = free_port()
+        program, *arguments = [each.format(port=port) for each in SERVERS[server]]
+        command = [str(programs / "ddtrace-run"), str(programs / program), *arguments]
+        environment = {**QUIET, "PYTHONPATH": folder, "DD_TRACE_AGENT_URL": agent.url, "DD_SERVICE": "theirs"}
+        with started(command, clean_environment(environment)) as running:
+            url = f"http://127.0.0.1:{port}"
+
+            def responds() -> bool:
+                assert running.process.poll() is None, "\n".join(running.lines)
+                try:
+                    return httpx.get(f"{url}/health", timeout=10).is_success
+                except httpx.TransportError:
+                    return False
+
+            eventually(responds, timeout=60)
+            yield url, running.lines
+
+
+async def exercise(url: str) -> None:
+    """Request each route once, with two messages over the WebSocket."""
+    async with httpx.AsyncClient(base_url=url) as client:
+        for path in ("/users/7", "/nope", "/error", "/stream", "/call", "/background"):
+            response = await client.get(path)
+            assert len(response.headers.get_list("traceresponse")) == 1, f"no traceresponse for {path}"
+    async with websockets.connect(f"{url.replace('http', 'ws', 1)}/echo/ada") as socket:
+        for text in ("one", "two"):
+            await socket.send(text)
+            assert await socket.recv() == f"ada: {text}"
+
+
+def check(spans: list[dict[str, Any]], log: list[str]) -> None:
+    """Compare what arrived with what tracing.py promises.
+
+    Raises:
+        AssertionError: with what differs.
+    """
+    requests = Counter(span["resource"] for span in spans if span["name"] == "asgi.request")
+    assert requests == Counter(
+        {
+            "GET /users/<int:number>": 2,
+            "GET 404": 1,
+            "GET /error": 1,
+            "GET /stream": 1,
+            "GET /call": 1,
+            "GET /background": 1,
+            "websocket /echo/<name>": 1,
+        }
+    ), requests
+    (failed,) = [span for span in spans if span["resource"] == "GET /error"]
+    assert failed["meta"]["error.message"] == "on purpose", failed["meta"]
+    (task,) = [span for span in spans if span["name"] == "quart.background_task"]
+    assert "later" in task["resource"], task["resource"]
+    calls = {span["resource"] for span in spans if span["name"] == "http.request"}
+    assert calls == {"GET 127.0.0.1/users/?", "GET 127.0.0.1/"}, calls
+    messages = Counter(span["name"] for span in spans if span["name"].startswith("websocket."))
+    assert (messages["websocket.receive"], messages["websocket.send"]) == (2, 2), messages
+    raised = [line for line in log if line.startswith(("TypeError", "AttributeError", "KeyError", "RuntimeError"))]
+    assert not raised, raised
+
+
+def row(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
+    """Return the row of the table for these releases, and whether every check passed."""
+    programs = installed(ddtrace, quart)
+    results, passed = [], True
+    for server in SERVERS:
+        agent.clear()
+        try:
+            with served(programs, server, agent) as (url, log):
+                asyncio.run(exercise(url))
+                eventually(agent.spans, lambda spans: len(spans) >= 14)  # the WebSocket's come last
+            check(agent.spans(), log)
+        except (AssertionError, httpx.HTTPError, OSError) as error:
+            passed = False
+            print(f"ddtrace {ddtrace}, Quart {quart}, {server}: {error}", file=sys.stderr)
+            results.append("**no**")
+        else:
+            results.append("yes")
+    return f"| {release(programs, 'ddtrace')} | {release(programs, 'quart')} | {' | '.join(results)} |", passed
+
+
+def main() -> int:
+    """Run the matrix, or the rows of the ddtrace releases that are named; return the exit code."""
+    parser = argparse.ArgumentParser(prog="scripts/test-versions", description=main.__doc__)
+    parser.add_argument("releases", nargs="*", choices=[*DDTRACES, []], help="releases of ddtrace; default: all")
+    parser.add_argument("--write", action="store_true", help="keep the table in docs/tracing.md")
+    given = parser.parse_args()
+    with trace_agent() as agent:
+        rows = [row(DDTRACES[name], quart, agent) for name in given.releases or DDTRACES for quart in QUARTS]
+    lines = list(dict.fromkeys(line for line, _ in rows))  # the newest may be the locked one
+    table = "\n".join(
+        [f"| ddtrace | Quart | {' | '.join(SERVERS)} |", "| --- | --- |" + " --- |" * len(SERVERS), *lines]
+    )
+    print(table)
+    if given.write:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+        made = f"Printed by `scripts/test-versions` on {python}."
+        PAGE.write_text(f"{before}{BEGIN}{table}\n\n{made}\n{END}{rest.partition(END)[2]}")
+    return 0 if all(passed for _, passed in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""A stand-in for a FireLens router: it takes Fluentd's forward protocol on port 24224 and prints each record as JSON.
+
+It runs in any image that has Python, so it decodes MessagePack by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import socketserver
+import sys
+from io import BufferedIOBase
+from typing import Any
+
+SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # of bytes and text: how long the length is
+NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+FIXED = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # extensions: EventTime is one
+COLLECTIONS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
+
+
+def number(stream: BufferedIOBase, size: int) -> int:
+    """Read an unsigned number of `size` bytes."""
+    return int.from_bytes(stream.read(size), "big")
+
+
+def read(stream: BufferedIOBase) -> Any:
+    """Read one value.
+
+    Raises:
+        EOFError: at the end of the stream.
+    """
+    if not (first := stream.read(1)):
+        raise EOFError
+    kind = first[0]
+    if 0x80 <= kind < 0xA0 or kind in COLLECTIONS:
+        count = number(stream, COLLECTIONS[kind]) if kind in COLLECTIONS else kind & 0x0F
+        if kind < 0x90 or kind in {0xDE, 0xDF}:
+            return {read(stream): read(stream) for _ in range(count)}
+        return [read(stream) for _ in range(count)]
+    if 0xA0 <= kind < 0xC0 or kind in SIZES:
+        length = number(stream, SIZES[kind]) if kind in SIZES else kind & 0x1F
+        return stream.read(length).decode(errors="replace")
+    if kind in NUMBERS:
+        return number(stream, NUMBERS[kind])
+    opaque = 1 + FIXED[kind] if kind in FIXED else 8 if kind == 0xCB else 0  # times and floats: nobody looks at them
+    constants = {0xC0: None, 0xC2: False, 0xC3: True}
+    return stream.read(opaque).hex() if opaque else constants.get(kind, kind if kind < 0x80 else kind - 0x100)
+
+
+class Forward(socketserver.StreamRequestHandler):
+    """One connection: messages of the form [tag, time, record, options]."""
+
+    def handle(self) -> None:
+        while True:
+            try:
+                tag, _, record, *_ = read(self.rfile)
+            except EOFError:
+                return
+            sys.stdout.write(json.dumps({"tag": tag, **record}) + "\n")
+            sys.stdout.flush()
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Every connection in a thread."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    Server(("0.0.0.0", 24224), Forward).serve_forever()

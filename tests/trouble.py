@@ -1,0 +1,93 @@
+"""A trace in which much goes wrong, for tests of the local view: 39 spans of ten services, and 2,000 spans."""
+
+from __future__ import annotations
+
+from tracing_data import span
+
+from hello_service.localview.spans import Span
+
+TRACE = f"{0x39:032x}"
+LARGE = f"{0x2000:032x}"
+ERRORS = 7  # of `checkout`
+STACK = """Traceback (most recent call last):
+  File "/srv/shop/.venv/lib/python3.13/site-packages/httpx/_transports/default.py", line 101, in map_exceptions
+    yield
+httpcore.ConnectError: All connection attempts failed
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/srv/shop/.venv/lib/python3.13/site-packages/quart/app.py", line 1598, in dispatch_request
+    return await self.ensure_async(handler)(**request_.view_args)
+           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  File "/srv/shop/payments/routes.py", line 41, in work
+    return await bank.charge(card, amount)
+           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  File "/srv/shop/payments/bank.py", line 88, in charge
+    raise CardDeclined("card ending 4242 was declined")
+shop.errors.CardDeclined: card ending 4242 was declined
+"""
+FAILURE = {
+    "error.type": "shop.errors.CardDeclined",
+    "error.message": "card ending 4242 was declined",
+    "error.stack": STACK,
+    "http.url": "http://bank/charge?card=4242",
+    "http.status_code": "502",
+    "runtime-id": "6955d175e28042da9be2200338da4a14",
+    "_dd.p.dm": "-0",
+}
+
+
+def checkout() -> list[Span]:
+    """Return 39 spans: 24 equal queries, and an error that goes up from the deepest span through four services."""
+    root = span(
+        trace=0x39,
+        resource="POST /checkout",
+        service="gateway",
+        ms=420,
+        error=True,
+        meta={"http.status_code": "502", "http.method": "POST", "env": "dev"},
+        metrics={"_dd.top_level": 1, "process_id": 77, "http.response.size": 512},
+    )
+    auth = span(root, name="http.request", resource="GET auth", service="gateway", at=5, ms=30)
+    session = span(auth, resource="GET /session/<id>", service="auth", at=8, ms=24)
+    order = span(root, name="http.request", resource="POST orders", service="gateway", at=40, ms=370, error=True)
+    orders = span(order, resource="POST /orders", service="orders", at=45, ms=360, error=True, meta=FAILURE)
+    queries = [
+        span(
+            orders,
+            name="postgres.query",
+            resource="SELECT * FROM items WHERE id = ?",
+            service="db",
+            at=50 + 9 * n,
+            ms=9,
+        )
+        for n in range(24)
+    ]
+    pay = span(orders, name="http.request", resource="POST payments", service="orders", at=280, ms=110, error=True)
+    payments = span(pay, resource="POST /charge", service="payments", at=285, ms=100, error=True, meta=FAILURE)
+    bank = span(
+        payments, name="http.request", resource="POST bank", service="bank", at=310, ms=15, error=True, meta=FAILURE
+    )
+    others = [
+        span(payments, name="http.request", resource=f"POST {name}", service=name, at=340 + 20 * n, ms=15)
+        for n, name in enumerate(("risk", "ledger", "mail"))
+    ]
+    last = [
+        span(root, name="redis.command", resource=f"SET {n}", service="gateway", at=410 + n, ms=1) for n in range(3)
+    ]
+    late = span(root, name="audit", resource="audit", service="gateway", at=418, ms=1, error=True)
+    return [root, auth, session, order, orders, *queries, pay, payments, bank, *others, *last, late]
+
+
+def large() -> list[Span]:
+    """Return 2,000 spans of five services, with an error among them."""
+    spans = [span(trace=0x2000, ms=3000)]
+    for n in range(1999):
+        failed = n == 1200
+        meta = FAILURE if failed else {"number": str(n)}
+        service = f"service-{n % 5}"
+        spans.append(
+            span(spans[n // 3], at=n, ms=5, resource=f"GET /item/{n}", service=service, error=failed, meta=meta)
+        )
+    return spans

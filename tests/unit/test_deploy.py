@@ -1,0 +1,326 @@
+"""deploy/: options that are refused, the API key, the Agent's health and age, and what a revision was filled in with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import api_key
+import definition
+import options as command_line
+import pytest
+import rollout
+import stack
+import yaml
+from aws_cli import Aws, AwsError, Failure
+from fargate import VALUES, filled
+from running import ROOT
+
+KEY = "00112233445566778899aabbccddeeff"
+ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x-AbCdEf"
+MALFORMED = [
+    ["--sample-rate", "10%"],
+    ["--sample-rate", "1.5"],
+    ["--sample-rate", "nan"],
+    ["--site", "https://app.datadoghq.eu"],
+    ["--site", "app.datadoghq.eu"],
+    ["--version", "my version/1"],
+    ["--env", "Production!"],
+    ["--set", "VpcID=vpc-1"],
+    ["--set", "VpcId=my-vpc"],
+    ["--set", "TaskSubnets=subnet-1, subnet-2"],
+    ["--set", "Spot=yes"],
+    ["--set", "MinTasks=two"],
+    ["--set", "CpuPercent=95"],
+    ["--set", "AllowedCidr=203.0.113.7"],
+    ["--set", "AllowedCidr=203.0.113.7/8"],
+    ["--set", "CertificateArn=example.com"],
+    ["--set", "TaskDefinition=hello-service:1"],
+    ["--set", "Protect=false"],
+    ["--set", "Spot"],
+    ["--fill", "SAMPLE_RATE=0.1"],
+    ["--fill", "UNKNOWN=1"],
+    ["--tag", "a"],
+    ["--url", "hello.example.com"],
+    ["--patience", "long"],
+]
+
+
+def checked(*arguments: str) -> None:
+    command_line.check(command_line.parser("Deploy.").parse_args(["up", *arguments]))
+
+
+@pytest.mark.parametrize("option", MALFORMED, ids="=".join)
+def test_a_malformed_option_is_refused_by_name_and_value(option: list[str]) -> None:
+    with pytest.raises(Failure, match=r"^Nothing was done\.\n") as refused:
+        checked(*option)
+
+    assert f"{option[0]} {option[1]}: " in str(refused.value)
+
+
+def test_options_of_the_right_form_are_taken() -> None:
+    checked("--sample-rate", ".5", "--site", "us3.datadoghq.com", "--version", "1.2.3-rc_1", "--env", "pre-prod")
+    checked("--sample-rate", "0", "--site", "ddog-gov.com", "--set", "CertificateArn=", "--set", "LogDays=7")
+    checked(
+        "--url", "https://hello.example.com:8443/base", "--patience", "0", "--tag", "team=web & co".replace("&", "+")
+    )
+
+
+@pytest.mark.parametrize("key", ["my key", "a" * 40, "arn:aws:secretsmanager:eu-west-1:1:secret:x"])
+def test_a_malformed_api_key_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("DD_API_KEY", key)
+    with pytest.raises(Failure, match=f"DD_API_KEY has {len(key)} characters") as refused:
+        checked()
+
+    assert key not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "it is not JSON"),
+        ("[]", "no list containerDefinitions"),
+        ('{"containerDefinitions": []}', "no container is named service"),
+        ('{"containerDefinitions": [{"image": "x"}]}', "no list containerDefinitions"),
+        (None, "it can't be read"),
+    ],
+)
+def test_a_file_that_is_no_task_definition_is_refused(tmp_path: Path, text: str | None, problem: str) -> None:
+    path = tmp_path / "own.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(Failure, match=problem) as refused:
+        definition.read(path)
+
+    assert f"--task-definition {path}: " in str(refused.value)
+
+
+class FakeAws(Aws):
+    """AWS with prepared answers by `service verb`; every command is kept."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {name.replace("__", " ", 1).replace("_", "-"): answer for name, answer in answers.items()}
+        self.dry, self.region = False, "eu-west-1"
+        self.commands: list[tuple[str, ...]] = []
+        self.given: list[str | None] = []
+
+    def ask(self, *arguments: str, given: str | None = None) -> Any:
+        self.commands.append(arguments)
+        self.given.append(given)
+        answer = self.answers.get(" ".join(arguments[:2]), {})
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @property
+    def verbs(self) -> list[str]:
+        return [command[1] for command in self.commands]
+
+
+def secret(value: object = None, tag: str = "") -> dict[str, Any]:
+    """Return what a secret with `value` in version v1 answers; `tag` is our mark on it."""
+    described = {
+        "VersionIdsToStages": {"v0": ["AWSPREVIOUS"], "v1": ["AWSCURRENT"]},
+        "Tags": [{"Key": api_key.FINGERPRINT, "Value": tag}] if tag else [],
+    }
+    text = value if isinstance(value, str) else json.dumps(value)
+    return {
+        "secretsmanager__describe_secret": described,
+        "secretsmanager__get_secret_value": {"SecretString": text},
+        "secretsmanager__put_secret_value": {"VersionId": "v2"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (KEY, "plain text"),
+        ([KEY], "a JSON list"),
+        ({"api_key": KEY}, "has no DD_API_KEY"),
+        ({"DD_API_KEY": ""}, "not 32 hexadecimal digits"),
+        ({"DD_API_KEY": 1}, "not 32 hexadecimal digits"),
+        ("null", "a JSON NoneType"),
+    ],
+)
+def test_a_secret_of_another_form_is_named_and_can_be_replaced(
+    monkeypatch: pytest.MonkeyPatch, value: object, problem: str
+) -> None:
+    """Without a key that is a sentence; with one the secret gets the right form."""
+    aws = FakeAws(**secret(value))
+    with pytest.raises(Failure, match=problem) as refused:
+        api_key.store(aws, ARN)
+    monkeypatch.setenv("DD_API_KEY", KEY)
+    version = api_key.store(aws, ARN)
+
+    assert "Set DD_API_KEY" in str(refused.value)
+    assert KEY not in str(refused.value)
+    assert version == "v2"
+    assert json.dumps({"DD_API_KEY": KEY}) in aws.given
+    assert KEY not in str(aws.commands)
+
+
+def test_a_key_that_is_there_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mark on the secret tells version and key, so no right to read the key is needed."""
+    monkeypatch.setenv("DD_API_KEY", KEY)
+    stored = FakeAws(**secret({"DD_API_KEY": "f" * 32}))
+    api_key.store(stored, ARN)
+    (mark,) = [command[-1] for command in stored.commands if command[1] == "tag-resource"]
+    tag = mark.partition("Value=")[2].replace("v2:", "v1:")
+    denied = {"secretsmanager__get_secret_value": AwsError("AccessDeniedException")}
+    for key in (KEY, ""):
+        monkeypatch.setenv("DD_API_KEY", key)
+        aws = FakeAws(**{**secret({}, tag), **denied})
+
+        assert api_key.store(aws, ARN) == "v1"
+        assert aws.verbs == ["describe-secret"]
+    # A new key is stored; one that somebody else stored is not verified, and left.
+    monkeypatch.setenv("DD_API_KEY", KEY[::-1])
+    assert api_key.store(FakeAws(**{**secret({}, tag), **denied}), ARN) == "v2"
+    monkeypatch.delenv("DD_API_KEY")
+    assert api_key.store(FakeAws(**{**secret({}, "v0:x"), **denied}), ARN) == "v1"
+
+
+def test_a_secret_that_is_to_be_deleted_is_named() -> None:
+    with pytest.raises(Failure, match="restore-secret"):
+        api_key.store(FakeAws(secretsmanager__describe_secret={"DeletedDate": "2026-01-01"}), ARN)
+
+
+@pytest.mark.parametrize(
+    ("containers", "error", "output"),
+    [
+        ([{"healthStatus": "HEALTHY"}, {"healthStatus": "HEALTHY"}], "", "healthy in 2 of 2 tasks"),
+        ([{"healthStatus": "HEALTHY"}, {"healthStatus": "UNHEALTHY"}], "UNHEALTHY in 1 of 2 tasks", ""),
+        ([{"healthStatus": "UNKNOWN", "lastStatus": "STOPPED"}], "UNHEALTHY in 1 of 1 tasks", ""),
+        ([{"healthStatus": "UNKNOWN"}], "", "healthy in 0 of 1 tasks"),
+        ([{}], "", "healthy in 0 of 1 tasks"),
+        ([], "", ""),
+    ],
+)
+def test_an_unhealthy_agent_is_warned_of(
+    capsys: pytest.CaptureFixture[str], containers: list[dict[str, str]], error: str, output: str
+) -> None:
+    """No task waits for the Agent, so this is where a refused API key shows."""
+    tasks = [{"containers": [{"name": "service"}, {"name": "datadog-agent", **each}]} for each in containers]
+    listed = [f"task/{number}" for number in range(len(tasks))]
+    rollout.watch_agent(
+        FakeAws(ecs__list_tasks={"taskArns": listed}, ecs__describe_tasks={"tasks": tasks}), "hello-service", 0
+    )
+    printed = capsys.readouterr()
+
+    assert error in printed.err
+    assert bool(error) == bool(printed.err)
+    assert output in printed.out
+
+
+def test_a_service_that_is_not_stable_is_told_with_its_last_event() -> None:
+    service = {"runningCount": 1, "desiredCount": 2, "events": [{"message": "(service x) was unable to place a task."}]}
+    aws = FakeAws(ecs__wait=AwsError("Max attempts exceeded"), ecs__describe_services={"services": [service]})
+    with pytest.raises(Failure, match=r"1 of 2 tasks run\. \(service x\) was unable to place a task\. .*rollback"):
+        rollout.wait(aws, "hello-service")
+
+
+def test_a_revision_gives_back_what_it_was_filled_in_with() -> None:
+    """In whatever order AWS lists what has a name."""
+    template = json.loads(definition.FILE.read_text())
+    revision = filled(logs_to="datadog", readonly_agent=True)
+    for container in revision["containerDefinitions"]:
+        container.get("environment", []).reverse()
+    revision["containerDefinitions"].reverse()
+    found = definition.values_in(template, revision)
+
+    assert {name: found[name] for name in ("ENVIRONMENT", "DD_SITE", "SAMPLE_RATE")} == {
+        name: VALUES[name] for name in ("ENVIRONMENT", "DD_SITE", "SAMPLE_RATE")
+    }
+    assert found.items() <= VALUES.items()
+
+
+def test_an_old_agent_is_hinted_at() -> None:
+    """After 90 days; where there is no date, there is no hint."""
+    document = filled()
+    hint = definition.agent_hint(document, date(2027, 1, 1))
+
+    assert definition.agent_hint(document, date(2026, 12, 30)) is None
+    assert hint is not None
+    assert "The Datadog Agent 7.84.6 was released in 2026-10, over 90 days ago" in hint
+    definition.container(document, "datadog-agent")["dockerLabels"] = {}  # type: ignore[index]
+    assert definition.agent_hint(document, date(2027, 1, 1)) is None
+
+
+def test_one_agent_is_pinned_with_its_release_in_both_files() -> None:
+    compose = (ROOT / "compose.yaml").read_text()
+    agent = definition.container(filled(), "datadog-agent") or {}
+
+    assert f"image: {agent['image']} # released {agent['dockerLabels'][definition.RELEASED]}\n" in compose
+
+
+def test_the_parameters_are_read_as_yaml_has_them() -> None:
+    """stack.py reads stack.yaml without a YAML library."""
+    loader = type("Loader", (yaml.BaseLoader,), {})
+    loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[attr-defined]
+    parameters = yaml.load(stack.TEMPLATE.read_text(), Loader=loader)["Parameters"]
+
+    assert stack.declared() == parameters
+
+
+def planned(current: dict[str, str], given: dict[str, str]) -> Callable[[], dict[str, str]]:
+    whole = {
+        "VpcId": "vpc-1",
+        "LoadBalancerSubnets": "subnet-1",
+        "TaskSubnets": "subnet-1",
+        "AllowedCidr": "10.0.0.0/16",
+    }
+    listed = [{"ParameterKey": name, "ParameterValue": value} for name, value in {**whole, **current}.items()]
+    found = {"StackStatus": "UPDATE_COMPLETE", "Parameters": listed}
+    return lambda: stack.Stack(FakeAws(), "hello-service").planned(found, given, open_http=False)
+
+
+@pytest.mark.parametrize(
+    ("current", "given", "problem"),
+    [
+        ({"Scheme": "internal"}, {"Scheme": "internet-facing"}, "Scheme=internet-facing: it is internal"),
+        ({}, {"VpcId": "vpc-2"}, "VpcId=vpc-2: it is vpc-1"),
+        ({}, {"MinTasks": "20"}, "MinTasks=20 is more than MaxTasks=10"),
+        ({}, {"AllowedCidr": "0.0.0.0/1"}, "by plain HTTP"),
+        ({"CertificateArn": "arn", "AllowedCidr": "0.0.0.0/0"}, {"CertificateArn": ""}, "by plain HTTP"),
+    ],
+)
+def test_a_change_that_can_not_be_meant_is_refused(
+    current: dict[str, str], given: dict[str, str], problem: str
+) -> None:
+    with pytest.raises(Failure, match=problem):
+        planned(current, given)()
+
+
+def test_parameters_that_are_not_given_stay() -> None:
+    found = planned({"AllowedCidr": "0.0.0.0/0", "Spot": "true", "Gone": "x"}, {"MinTasks": "3"})()
+
+    assert (found["Spot"], found["MinTasks"], found["MaxTasks"], "Gone" in found) == ("true", "3", "10", False)
+
+
+def test_a_network_is_looked_at_before_it_is_used() -> None:
+    """The VPC, the VPC of each subnet, and two availability zones for the load balancer."""
+    given = {"VpcId": "vpc-1", "LoadBalancerSubnets": "subnet-1,subnet-2", "TaskSubnets": "subnet-3"}
+    given["AllowedCidr"] = "10.0.0.0/16"
+    zones = {"subnet-1": "a", "subnet-2": "b", "subnet-3": "a"}
+
+    def subnets(**vpcs: str) -> dict[str, Any]:
+        return {
+            "Subnets": [
+                {"SubnetId": name, "AvailabilityZone": zone, "VpcId": vpcs.get(name[-1], "vpc-1")}
+                for name, zone in zones.items()
+            ]
+        }
+
+    def plan(**answers: Any) -> None:
+        stack.Stack(FakeAws(**answers), "hello-service").planned(None, given, open_http=False)
+
+    plan(ec2__describe_subnets=subnets())
+    missing = AwsError("(InvalidSubnetID.NotFound) The subnet ID 'subnet-2' does not exist.")
+    with pytest.raises(Failure, match="subnet-2 is not in eu-west-1"):
+        plan(ec2__describe_subnets=missing)
+    zones["subnet-2"] = "a"
+    with pytest.raises(Failure, match="two availability zones"):
+        plan(ec2__describe_subnets=subnets())

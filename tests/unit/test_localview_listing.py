@@ -1,0 +1,303 @@
+"""The list shows what its address asks for: searched, sorted, grouped, in a time range, with facets that hold."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tracing_data import MS, START, span
+
+from hello_service.localview import listing, logbook
+from hello_service.localview.listing import Search, SearchError
+from hello_service.localview.spans import Span
+from hello_service.localview.store import LINES, Store
+
+NOW = datetime.fromtimestamp(START / 1_000_000_000, UTC)
+HANDSHAKE = {"http.upgraded": "websocket", "runtime-id": "r", "http.url": "ws://x/ws", "http.status_code": "101"}
+
+
+def kept(*spans: Span) -> Store:
+    """Return a store with `spans`."""
+    store = Store(1000)
+    store.add(spans)
+    return store
+
+
+def link(to: Span) -> dict[str, str]:
+    """Return the tags of a span that is linked to another."""
+    return {"_dd.span_links": json.dumps([{"trace_id": f"6b03707200000000{to.trace_id:016x}", "span_id": "1"}])}
+
+
+def asked(address: str) -> Search:
+    """Return what an address asks for."""
+    return Search.read(dict(parse_qsl(urlsplit(address).query)))
+
+
+@pytest.mark.parametrize(
+    ("url", "resource", "path"),
+    [
+        ("http://x/.env", "GET 404", "/.env"),
+        ("http://x/wp-login.php?a=b", "GET 404", "/wp-login.php"),
+        ("http://x/api/hello?name=Ada", "GET /api/hello", ""),
+        ("http://x/api/hello/Ada%20L", "GET /api/hello/<name>", "/api/hello/Ada L"),
+        ("http://x", "GET /", ""),
+        ("", "work", ""),
+        ("http://[x/y", "GET 404", ""),
+    ],
+)
+def test_a_path_stands_beside_its_route_where_they_differ(url: str, resource: str, path: str) -> None:
+    """Two `GET 404` are told apart."""
+    assert listing.path(span(resource=resource, meta={"http.url": url})) == path
+
+
+def test_the_kind_of_operation_is_shown_where_it_is_no_request() -> None:
+    """As of a background task."""
+    spans = [
+        span(at=1, name="quart.background_task"),
+        span(at=2, meta={"http.method": "GET"}),
+        span(at=3, meta={"span.kind": "server"}),
+    ]
+    rows = listing.grouped(kept(*spans).newest())
+
+    assert [row.kind for row in rows] == ["", "", "quart.background_task"]
+
+
+def test_messages_and_close_of_a_websocket_stand_below_its_handshake() -> None:
+    """Also the last receive, which ddtrace links to nothing, and the close that is linked to that one."""
+    hand = span(meta=HANDSHAKE)
+    messages = [span(at=number, name="websocket.receive", meta={**link(hand), "runtime-id": "r"}) for number in (1, 2)]
+    last = span(at=3, name="websocket.receive", meta={"runtime-id": "r"})
+    close = span(at=4, name="websocket.close", meta=link(last))
+    other = span(at=5, resource="GET /x")
+    found = listing.listing(kept(hand, *messages, last, close, other), Search(), NOW)
+
+    assert [row.trace.root for row in found.rows] == [other, hand]
+    assert [row.trace.root for row in found.rows[1].below] == [*messages, last, close]
+    assert found.rows[1].below_in_words == "3 messages, close"
+    assert found.found == 6
+
+
+def test_what_can_not_be_told_is_not_grouped() -> None:
+    """With two open sockets the last receive is of either; without its handshake a message stands alone."""
+    first, second = span(meta=HANDSHAKE), span(at=1, meta=HANDSHAKE)
+    last = span(at=2, name="websocket.receive", meta={"runtime-id": "r"})
+    lost = span(at=3, name="websocket.receive", meta=link(span()))
+    strange = span(at=4, name="websocket.close", meta={"_dd.span_links": '[{"trace_id": 7}, 5'})
+    odd = span(at=5, name="websocket.close", meta={"_dd.span_links": "{}"})
+    forward = span(at=6, trace=901, name="websocket.close", meta=link(span(trace=902)))
+    back = span(at=7, trace=902, name="websocket.close", meta=link(span(trace=901)))
+    found = listing.listing(kept(first, second, last, lost, strange, odd, forward, back), Search(), NOW)
+
+    assert [len(row.below) for row in found.rows] == [1, 0, 0, 0, 0, 0, 0]
+    assert found.rows[0].trace.root is forward
+
+
+def test_a_list_is_sorted_by_any_column_either_way() -> None:
+    """An unknown column is the default: the newest first."""
+    a = span(at=3, ms=10, resource="GET /a", service="z", meta={"http.status_code": "500"})
+    b = span(at=1, ms=30, resource="GET /b", service="y", meta={"http.status_code": "200"})
+    c = span(at=2, ms=20, resource="GET /c", service="x", meta={"http.status_code": "404"})
+    store = kept(a, b, c, span(b))
+
+    def order(sort: str) -> str:
+        return "".join(each.root.resource[-1] for each in listing.select(store, asked(f"/?sort={sort}"), NOW))
+
+    assert [order(column) for column in ("time", "request", "service", "status", "duration")] == [
+        "bca",
+        "abc",
+        "cba",
+        "bca",
+        "acb",
+    ]
+    assert [order(column) for column in ("-time", "-spans", "-duration", "nonsense")] == ["acb", "bac", "bca", "acb"]
+    assert Search().sorted_by("duration") == "-duration"
+    assert Search(sort="-duration").sorted_by("duration") == "duration"
+    assert (Search().sorted_by("time"), Search(sort="service").sorted_by("service")) == ("time", "-service")
+
+
+@pytest.mark.parametrize(
+    ("address", "found"),
+    [
+        ("/?last=5", ["4 min ago"]),
+        ("/?last=7", ["4 min ago", "yesterday"]),
+        ("/?from=22:00", ["4 min ago"]),
+        ("/?from=22:09:20.000&to=22:09:21", ["4 min ago"]),
+        ("/?to=22:09:20", ["yesterday"]),
+        ("/?from=2023-11-14T22:00:00&to=2023-11-14T22:09:20Z", []),
+        ("/?from=23:50&to=22:00", []),
+        ("/?from=2023-11-13T00:00:00%2B00:00&to=23:59", ["4 min ago", "yesterday"]),
+    ],
+)
+def test_a_time_range_is_kept(address: str, found: list[str]) -> None:
+    """Of the last minutes, of times of day, of dates; a time of day that is still to come was yesterday's."""
+    store = kept(
+        span(at=-240_000, resource="4 min ago"),
+        span(at=-23 * 3600 * 1000, resource="yesterday"),
+    )
+
+    assert [each.root.resource for each in listing.select(store, asked(address), NOW)] == found
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("/?from=25:00", "from=25:00 is no time. Write it like 22:13:20 or 2023-11-14T22:13:20."),
+        ("/?to=soon", "to=soon is no time."),
+        ("/?from=22:10&to=22:05", "No time lies between from=22:10 and to=22:05."),
+        ("/?q=foo:bar", 'Unknown field "foo".'),
+    ],
+)
+def test_what_makes_no_sense_gets_a_sentence(address: str, message: str) -> None:
+    """In place of an empty list."""
+    with pytest.raises(SearchError, match=message.replace("?", r"\?")):
+        listing.listing(kept(span()), asked(address), NOW)
+
+
+def test_an_address_holds_the_whole_search() -> None:
+    """Read back it is the same."""
+    search = Search(q='a "b"&=é', last="5", begin="10:00", end="11:00", sort="-spans", all=True)
+
+    assert asked(search.address()) == search
+    assert Search().address() == "/"
+    assert Search().is_everything
+    assert not Search(last="5").is_everything
+
+
+SPANS = st.lists(
+    st.tuples(
+        st.integers(1, 4),
+        st.sampled_from(["web", "shop", 'od"d (1)', "a OR b"]),
+        st.booleans(),
+        st.sampled_from(["200", "404", "500"]),
+        st.sampled_from(["asgi.request", "sql"]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+QUERIES = st.sampled_from(
+    ["", "service:web", "service:web OR status:error", "-status:error", "@http.status_code:>=400"]
+)
+
+
+@given(SPANS, QUERIES)
+def test_a_facet_finds_as_many_traces_as_it_says(given: list[tuple[int, str, bool, str, str]], q: str) -> None:
+    """On whatever search; a click on a chosen one takes it out again."""
+    spans = [
+        span(trace=trace, service=service, error=error, name=name, meta={"http.status_code": status})
+        for trace, service, error, status, name in given
+    ]
+    store = kept(*spans)
+    found = listing.listing(store, Search(q=q), NOW)
+    for _, facets in found.facets:
+        for facet in facets:
+            narrowed = listing.listing(store, asked(facet.address), NOW)
+            if facet.chosen:
+                assert narrowed.found >= found.found
+            else:
+                assert narrowed.found == facet.number
+                (chosen,) = [
+                    each for _, some in narrowed.facets for each in some if each.chosen and each.value == facet.value
+                ]
+                assert listing.listing(store, asked(chosen.address), NOW).found == found.found
+
+
+def test_a_pager_walks_through_what_the_search_found() -> None:
+    """From the first to the last; also through messages; a trace outside of the search leads back alone."""
+    hand = span(meta=HANDSHAKE)
+    message = span(at=1, name="websocket.receive", meta=link(hand))
+    other = span(at=2, resource="GET /x")
+    store = kept(hand, message, other)
+    newest, oldest = store.find(str(other.trace_id)), store.find(str(message.trace_id))
+    assert newest
+    assert oldest
+    first = listing.pager(store, {}, newest, NOW)
+    last = listing.pager(store, {"last": "60"}, oldest, NOW)
+
+    assert (first.number, first.of, first.previous, first.next) == (1, 3, "", f"/trace/{hand.trace_id:032x}")
+    assert (last.number, last.next, last.back) == (3, "", "/?last=60")
+    assert last.previous == f"/trace/{hand.trace_id:032x}?last=60"
+    assert listing.pager(store, {"q": "nothing"}, newest, NOW) == listing.Pager("/?q=nothing", 0, 0, "", "")
+    assert listing.pager(store, {"q": "foo:"}, newest).number == 0
+
+
+def line(number: int, level: str = "info", **rest: str) -> dict[str, str]:
+    """Return a line of the log."""
+    return {"event": f"line {number}", "level": level, "service": "web", **rest}
+
+
+def test_every_line_is_in_the_log_with_its_trace_where_it_has_one() -> None:
+    """The newest first; what is no JSON, too; a trace that is not kept is said."""
+    root = span(trace=77)
+    store = kept(root, span(service="shop"))
+    ids = {"dd.trace_id": f"{77:032x}", "dd.span_id": str(root.span_id)}
+    for each in (line(1, **ids), line(2, "error"), line(3, **{"dd.trace_id": "99"}), {"event": "plain"}):
+        store.add_line(each)
+    store.add_line(line(5, **{"dd.trace_id": f"{77:032x}", "dd.span_id": "0"}))
+    found = logbook.read(store, {})
+
+    assert [entry.line["event"] for entry in found.entries] == ["line 5", "plain", "line 3", "line 2", "line 1"]
+    assert [entry.address for entry in found.entries] == [
+        f"/trace/{77:032x}",
+        "",
+        "",
+        "",
+        f"/trace/{77:032x}?span={root.span_id}",
+    ]
+    assert [entry.trace_id for entry in found.entries][1:4] == ["", "99", ""]
+    assert (found.own, found.others, found.kept, found.read) == (["web"], ["shop"], 5, 5)
+
+
+def test_the_log_is_filtered() -> None:
+    """By text in any part, by the least level, by having no trace."""
+    store = kept(span(trace=77))
+    store.add_line(line(1, "warning", path="/Ärger", **{"dd.trace_id": f"{77:032x}"}))
+    store.add_line(line(2, "critical"))
+    store.add_line(line(3, "strange"))
+
+    def events(**arguments: str) -> list[str]:
+        return [str(entry.line["event"])[-1] for entry in logbook.read(store, arguments).entries]
+
+    assert events(text=" äRGER ") == ["1"]
+    assert (events(level="warning"), events(level="error"), events(level="nonsense")) == (
+        ["2", "1"],
+        ["2"],
+        list("321"),
+    )
+    assert events(traceless="1") == ["3", "2"]
+    assert logbook.read(store, {"text": "a b", "traceless": "1"}).address == "/logs?text=a+b&traceless=1&all=1"
+
+
+def test_the_log_has_a_bound_and_can_be_forgotten() -> None:
+    """Like the traces."""
+    store = kept(span())
+    for number in range(LINES + 10):
+        store.add_line(line(number))
+    version, read = store.version, logbook.read(store, {})
+    store.clear()
+
+    assert (read.kept, read.read) == (LINES, LINES + 10)
+    assert store.version > version
+    assert (len(store), store.log(), store.dropped, store.lines_read) == (0, [], 0, 0)
+
+
+def test_a_moment_far_from_now_is_no_error() -> None:
+    """A tracer may send any start."""
+    store = kept(span(at=-1e12), span(at=1e12))
+
+    assert len(listing.select(store, Search(begin="00:00"), NOW - timedelta(milliseconds=MS))) == 1
+
+
+@pytest.mark.parametrize(
+    ("q", "field"),
+    [("stat", "status:"), ("a -(ser", "service:"), ("@dur", "@duration:"), ("", None), ("x", None), ("@a", None)],
+)
+def test_a_word_that_may_become_a_field_is_unfinished(q: str, field: str | None) -> None:
+    """Where nothing was found by it."""
+    found = listing.unfinished(Search(q=q))
+
+    assert (found and str(found).rpartition(" ")[2]) == field
+    assert found is None or found.unfinished

@@ -1,0 +1,187 @@
+"""A stack trace is read as frames, whoever wrote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hello_service.localview.stack import Failure, Frame, failures
+from hello_service.localview.text import visible
+
+PLAIN = """Traceback (most recent call last):
+  File "/srv/shop/.venv/lib/python3.13/site-packages/quart/app.py", line 1598, in dispatch_request
+    return await self.ensure_async(handler)(**request_.view_args)
+           ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+  File "/srv/shop/orders/faults.py", line 41, in work
+    raise Fault("no")
+  File "/usr/lib/python3.13/asyncio/tasks.py", line 507, in wait_for
+    return await fut
+orders.faults.Fault: no
+that is all
+"""
+CHAIN = """Traceback (most recent call last):
+  File "/app/a.py", line 1, in low
+    low()
+KeyError: 'x'
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "/app/b.py", line 2, in high
+ValueError: y
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "/app/c.py", line 3, in top
+RuntimeError
+"""
+GROUP = """  + Exception Group Traceback (most recent call last):
+  |   File "/app/main.py", line 5, in <module>
+  |     raise ExceptionGroup("both", [...])
+  | ExceptionGroup: both (2 sub-exceptions)
+  +-+---------------- 1 ----------------
+    | Traceback (most recent call last):
+    |   File "/app/one.py", line 6, in one
+    |     raise ValueError(1)
+    | ValueError: 1
+    +---------------- 2 ----------------
+    | KeyError: 2
+    +------------------------------------
+"""
+NODE = """Error: card declined
+    at charge (/srv/pay/src/bank.js:88:11)
+    at async /srv/pay/src/routes.js:41:5
+    at Layer.handle (/srv/pay/node_modules/express/lib/router/layer.js:95:5)
+    at node:internal/process/task_queues:95:5
+"""
+JAVA = """java.lang.IllegalStateException: declined
+\tat com.shop.Bank.charge(Bank.java:88)
+\tat java.base/java.lang.Thread.run(Thread.java:1583)
+"""
+
+
+def said(frame: Frame) -> str:
+    """Return a frame as the page has it."""
+    return f"{frame.folder}{frame.file}:{frame.line} in {frame.function}"
+
+
+def test_own_frames_are_told_from_those_of_libraries() -> None:
+    """The innermost first, with the line of source, without its markers."""
+    (failure,) = failures(PLAIN)
+
+    assert [said(frame) for frame in failure.own] == ["orders/faults.py:41 in work"]
+    assert failure.own[0].source == 'raise Fault("no")'
+    assert [said(frame) for frame in failure.library] == [
+        "asyncio/tasks.py:507 in wait_for",
+        "quart/app.py:1598 in dispatch_request",
+    ]
+    assert failure.title == "orders.faults.Fault: no\nthat is all"
+
+
+def test_paths_are_relative_to_the_project() -> None:
+    """To the folder given where the own frames are in it, else to what they have in common."""
+    frame = '  File "{}", line 1, in f\n'
+    text = "Traceback (most recent call last):\n" + frame.format("/a/b/c/d.py") + frame.format("/a/b/e/f.py") + "E: x"
+
+    assert [each.folder for each in failures(text, Path("/a"))[0].frames] == ["b/e/", "b/c/"]
+    assert [each.folder for each in failures(text, Path("/other"))[0].frames] == ["b/e/", "b/c/"]
+    assert [each.folder for each in failures(frame.format("d.py"), Path("/a"))[0].frames] == [""]
+    assert [each.folder for each in failures(frame.format("/d.py"))[0].frames] == [""]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/x/.venv/lib/python3.13/site-packages/a.py",
+        "/usr/lib/python3/dist-packages/a.py",
+        "/root/.pyenv/versions/3.11.7/lib/python3.11/asyncio/a.py",
+        "C:\\\\Python313\\\\Lib\\\\asyncio\\\\a.py",
+        "C:\\\\shop\\\\venv\\\\Lib\\\\site-packages\\\\a.py",
+        "<frozen importlib._bootstrap>",
+    ],
+)
+def test_a_library_is_recognized(path: str) -> None:
+    """Wherever it is installed."""
+    (failure,) = failures(
+        f'Traceback (most recent call last):\n  File "{path}", line 1, in f\nE: x'.replace("\\\\", "\\")
+    )
+
+    assert (failure.own, len(failure.library)) == ([], 1)
+
+
+def test_causes_are_told_apart() -> None:
+    """The exception that was raised last comes first."""
+    found = failures(CHAIN)
+
+    assert [each.title for each in found] == ["RuntimeError", "ValueError: y", "KeyError: 'x'"]
+    assert [each.relation for each in found] == ["While handling", "Caused by", ""]
+
+
+def test_an_exception_group_has_its_members() -> None:
+    """Each with its own frames."""
+    assert [(each.title, [said(frame) for frame in each.frames]) for each in failures(GROUP)] == [
+        ("ValueError: 1", ["app/one.py:6 in one"]),
+        ("ExceptionGroup: both (2 sub-exceptions)", ["app/main.py:5 in <module>"]),
+    ]
+
+
+def test_other_languages_are_read() -> None:
+    """Their frames have the innermost first already."""
+    (node,), (java,) = failures(NODE), failures(JAVA)
+
+    assert [said(frame) for frame in node.own] == ["src/bank.js:88 in charge", "src/routes.js:41 in "]
+    assert [frame.line for frame in node.library] == [95, 95]
+    assert [said(frame) for frame in java.own] == ["Bank.java:88 in com.shop.Bank.charge"]
+    assert len(java.library) == 1
+
+
+def test_a_recursion_is_counted() -> None:
+    """Python writes the same frame three times, and how often it came after that."""
+    text = 'Traceback (most recent call last):\n  File "/a/b.py", line 1, in f\n    f()\n  [Previous line repeated 996 more times]\nE'
+
+    assert failures(text)[0].frames[0].repeated == 996
+
+
+def test_a_stack_that_lost_its_beginning_is_read() -> None:
+    """Two in a row are two, without the sentence between them."""
+    text = '  File "/a/b.py", line 1, in f\nE: 1\n  File "/a/c.py", line 2, in g\nE: 2'
+
+    assert [each.title for each in failures(text)] == ["E: 2", "E: 1"]
+
+
+@pytest.mark.parametrize("text", ["", "no stack at all", "x" * 1_000_000, '  File "' * 50_000, "    at " * 50_000])
+def test_what_is_no_stack_has_no_frames(text: str) -> None:
+    """And takes no time."""
+    assert failures(text) == []
+
+
+def test_a_failure_is_a_value() -> None:
+    """Two readings of a text are equal."""
+    assert failures(PLAIN) == failures(PLAIN)
+    assert isinstance(failures(PLAIN)[0], Failure)
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("plain", "plain"),
+        ("Grüße, 東京 👩‍👩‍👧 \u00a0", "Grüße, 東京 👩‍👩‍👧 \u00a0"),
+        ("a\u202egnp.exe", r"a\u202egnp.exe"),
+        ("\x1b[31m\x9b\x7f\x00", r"\x1b[31m\x9b\x7f\x00"),
+        ("\u2066\u200b\ufeff\u2028\xad", r"\u2066\u200b\ufeff\u2028\xad"),
+        ("\ud800", r"\ud800"),
+        ("\U000e0041", r"\U000e0041"),
+        ("one\r\ntwo\tthree", "one\r\ntwo\tthree"),
+        ("over\rwritten", r"over\rwritten"),
+    ],
+)
+def test_what_cannot_be_seen_is_shown_escaped(given: str, shown: str) -> None:
+    """What a person can read stays as it is."""
+    assert visible(given) == shown
+
+
+def test_one_line_stays_one_line() -> None:
+    """Where a line feed would begin another."""
+    assert visible("one\r\ntwo\tthree", one_line=True) == r"one\r\ntwo\tthree"

@@ -1,0 +1,362 @@
+"""What the page of a trace shows of it: rows, folds, colours, errors, links, tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from tracing_data import MS, span, trace, wire
+
+from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read
+from hello_service.localview.store import COLOURS as COLOURS_OF_ALL
+from hello_service.localview.store import Store
+from hello_service.localview.trace_page import COLOURS, Asked, Row, Shown, Tag
+
+
+def shown(*spans: Span, store: Store | None = None, **asked: str) -> Shown:
+    """Return the page of the trace of `spans`."""
+    store = Store(100) if store is None else store
+    return Shown(store.add(spans)[0], store, Asked.of(asked.items()))
+
+
+def outline(page: Shown) -> list[str]:
+    """Return the rows that are seen, with their level and how often they stand for a span."""
+    return [f"{row.level} {row.times}x {row.span.resource}" for row in page.rows() if not row.hidden and not row.out]
+
+
+def queries(root: Span, number: int, **rest: object) -> list[Span]:
+    """Return `number` equal children of `root`."""
+    return [
+        span(root, resource="SELECT 1", name="postgres.query", service="db", at=2 * each, ms=1, **rest)  # type: ignore[arg-type]  # the keywords of span()
+        for each in range(number)
+    ]
+
+
+def test_the_waterfall_stays_within_its_axis() -> None:
+    """Also what is shorter than a pixel, and what stands at the very end."""
+    root = span(ms=100)
+    page = shown(root, span(root, at=100, ms=0), span(root, at=50, ms=25), span(trace=root.trace_id, parent_id=99))
+
+    assert [(row.bars, row.orphan) for row in page.rows()] == [
+        ([(0, 100)], False),
+        ([(50, 25)], False),
+        ([(99.85, 0.15)], False),
+        ([(0, 10)], True),
+    ]
+    assert page.ticks == [(0, "0 ms"), (25, "25.0 ms"), (50, "50.0 ms"), (75, "75.0 ms"), (100, "100 ms")]
+
+
+def test_self_time_is_what_no_child_took() -> None:
+    """Children that overlap count once, and only as far as they lie within their parent."""
+    root = span(ms=100)
+    rows = list(shown(root, span(root, at=10, ms=20), span(root, at=20, ms=20), span(root, at=90, ms=50)).rows())
+
+    assert [row.own for row in rows] == [60 * MS, 20 * MS, 20 * MS, 50 * MS]
+
+
+def test_equal_siblings_fold_into_one_row() -> None:
+    """With their number and the sum of their time; each has its bar. That is what N+1 queries look like."""
+    root = span()
+    page = shown(root, *queries(root, 24), span(root, resource="GET /other", at=99))
+    fold = list(page.rows())[1]
+
+    assert outline(page) == ["1 1x GET /api/hello", "2 24x SELECT 1", "2 1x GET /other"]
+    assert (fold.duration, fold.own, len(fold.bars), fold.expanded, fold.service) == (24 * MS, 24 * MS, 24, False, "db")
+    assert [row.level for row in page.rows() if row.hidden] == [3] * 24
+
+
+def test_a_fold_opens() -> None:
+    """By its address, for the chosen span, and for what the search finds."""
+    root = span()
+    some = queries(root, 9)
+    closed = shown(root, *some)
+    fold = list(closed.rows())[1]
+    number = f"{some[3].span_id:016x}"
+    choices: list[dict[str, Any]] = [{"open": fold.id}, {"open": "all"}, {"span": number}, {"find": "select"}]
+
+    assert len(outline(closed)) == 2
+    for asked in choices:
+        assert len(outline(shown(root, *some, **asked))) == 11, asked
+
+
+def test_few_equal_siblings_and_failed_ones_stand_apart() -> None:
+    """What failed does not vanish among what worked."""
+    root = span()
+
+    assert len(outline(shown(root, *queries(root, 3)))) == 4
+    assert outline(shown(root, *queries(root, 5), *queries(root, 1, error=True), span="none"))[1:] == [
+        "2 5x SELECT 1",
+        "2 1x SELECT 1",
+    ]
+
+
+def test_folded_spans_keep_their_children() -> None:
+    """One level deeper than without the fold."""
+    root = span()
+    some = queries(root, 4)
+    page = shown(root, *some, *(span(each, resource="below") for each in some), open="all")
+
+    assert outline(page)[2:4] == ["3 1x SELECT 1", "4 1x below"]
+
+
+def test_rows_name_a_service_where_it_changes() -> None:
+    """The root's, too."""
+    root = span(service="a")
+    b = span(root, service="b")
+
+    assert [row.service for row in shown(root, b, span(b, service="b")).rows()] == ["a", "b", ""]
+
+
+def test_no_two_services_of_a_trace_share_a_colour() -> None:
+    """Not even those that share one among all services; with more services than colours, the shape differs."""
+    store = Store(100)
+    for number in range(COLOURS_OF_ALL):
+        store.colour(f"other-{number}")
+    root = span(service="a")
+    two = shown(root, span(root, service="other-0"), store=store)
+    many = shown(root, *(span(root, service=f"service-{number}") for number in range(3 * COLOURS)))
+    given = [many.colour(service) for service, _ in many.services]
+
+    assert store.colour("a") == store.colour("other-0")
+    assert two.colour("a") != two.colour("other-0")
+    assert len(set(given)) == len(given) == 3 * COLOURS + 1
+    assert len({each.split()[0] for each in given}) == COLOURS
+
+
+def test_a_service_keeps_the_colour_that_it_has_elsewhere() -> None:
+    """Where it is free, whatever comes later."""
+    store = Store(100)
+    store.colour("first")
+    root = span(service="second")
+    page = shown(root, span(root, service="first"), store=store)
+
+    assert [page.colour(service) for service in ("first", "second")] == ["s0", "s1"]
+
+
+def test_the_legend_names_services_in_their_order() -> None:
+    """With the number of spans of each."""
+    root = span()
+
+    assert shown(root, span(root, service="b", at=1), span(root, at=2)).services == [("web", 2), ("b", 1)]
+
+
+def test_errors_are_paged_from_the_deepest() -> None:
+    """It is chosen by itself."""
+    root = span(error=True)
+    middle = span(root)
+    deep, side = span(middle, error=True), span(root, error=True, at=5)
+    page = shown(root, middle, deep, side)
+    last = shown(root, middle, deep, side, span=f"{root.span_id:016x}")
+    none = shown(root, middle, deep, side, span=f"{middle.span_id:016x}")
+
+    assert page.span is deep
+    assert page.pager(page.errors) == (1, None, side)
+    assert last.pager(last.errors) == (3, side, None)
+    assert none.pager(none.errors) == (0, None, deep)
+    assert page.pager([]) == (0, None, None)
+    assert [each.details for each in (page, last, shown(span()), shown(root, span="none"))] == [
+        "open",
+        "open",
+        "auto",
+        "closed",
+    ]
+
+
+@pytest.mark.parametrize("odd", ["x", "²", "9" * 30, "-1", "٣"])
+def test_a_span_that_is_none_chooses_the_default(odd: str) -> None:
+    """The address is a person's."""
+    root = span()
+
+    assert shown(root, span=odd).span is root
+
+
+def test_an_id_is_hexadecimal_where_it_can_be() -> None:
+    """Else a span whose id looks like the decimal number of another one could not be chosen."""
+    ten, sixteen = span(trace=1, span_id=10), span(trace=1, span_id=16)
+
+    assert shown(ten, sixteen, span=f"{16:016x}").span is sixteen
+    assert shown(ten, sixteen, span="16").span is sixteen
+    assert shown(ten, sixteen, span="10").span is ten
+
+
+def test_a_search_within_the_trace_marks_what_it_finds() -> None:
+    """In names, tags and ids; the rest is dimmed."""
+    root = span()
+    one = span(root, resource="SELECT 1", meta={"db.user": "Ada"})
+    page = shown(root, one, find="ada")
+
+    assert page.matches == [one]
+    assert [row.classes.split()[-1] for row in page.rows()] == ["dim", "found"]
+    assert shown(root, one, find=f"{one.span_id:016x}").matches == [one]
+    assert shown(root, one).matches == []
+    assert shown(root, one, find="  ").matches == []
+
+
+def test_a_service_is_shown_alone_with_what_leads_to_it() -> None:
+    """What leads to it is dimmed."""
+    root = span(service="a")
+    b = span(root, service="b")
+    page = shown(root, b, span(b, service="c"), span(root, service="d"), *queries(root, 5), service="c")
+    rows = {row.span.service: row for row in page.rows()}
+
+    assert [service for service, row in rows.items() if not row.out] == ["a", "b", "c"]
+    assert [rows[service].classes.split()[-1] for service in "abc"] == ["dim", "dim", "s2"]
+
+
+def test_what_the_address_asks_for_is_kept_in_every_link() -> None:
+    """With what others ask for in it."""
+    root = span()
+    page = shown(root, find="a b", q="service:web", service="web")
+
+    assert page.link(root) == f"?q=service%3Aweb&find=a+b&service=web&span={root.span_id:016x}#s{root.span_id:016x}"
+    assert page.asked.at(service="") == "?q=service%3Aweb&find=a+b"
+    assert shown(root).link(root).startswith("?span=")
+
+
+def test_rows_have_ids_of_their_own() -> None:
+    """Also where two spans have one id: a tracer sent it twice."""
+    rows = list(shown(span(trace=1, span_id=7), span(trace=1, span_id=7)).rows())
+
+    assert [row.id for row in rows] == ["s0000000000000007", "s0000000000000007-2"]
+
+
+def test_2000_nested_spans_are_rows() -> None:
+    """However deep: the indent ends somewhere."""
+    chain = [span(trace=1, span_id=number, parent_id=number - 1) for number in range(1, 2001)]
+    rows: list[Row] = list(shown(*chain).rows())
+
+    assert (len(rows), rows[-1].level, rows[-1].indent) == (2000, 2000, 16)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"span_links": [{"trace_id": 5, "trace_id_high": 9, "span_id": 6, "attributes": {"dd.kind": "executed_by"}}]},
+        {
+            "meta": {
+                "_dd.span_links": '[{"trace_id": "6b0a1ae6000000000000000000000005", "span_id": "0000000000000006",'
+                ' "attributes": {"dd.kind": "executed_by"}}]'
+            }
+        },
+    ],
+)
+def test_span_links_are_read(sent: Mapping[str, object]) -> None:
+    """As both versions of the protocol have them."""
+    (received,) = read([[{**wire(span()), **sent}]])
+
+    assert received.links == (Link(5, 6, "executed_by"),)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "{",
+        "7",
+        '{"a": 1}',
+        "[7, null]",
+        '[{"trace_id": "x", "span_id": "y"}]',
+        "[" * 100_000,
+        '[{"trace_id": Infinity}]',
+    ],
+)
+def test_what_is_no_span_link_is_left_out(odd: str) -> None:
+    """The span stays."""
+    (received,) = read([[wire(span(meta={"_dd.span_links": odd}))]])
+
+    assert received.links == ()
+
+
+def test_span_links_lead_both_ways() -> None:
+    """Whichever comes first; what is not kept is shown as such."""
+    store = Store(10)
+    request = span(trace=1)
+    task = span(trace=2, links=(Link(1, request.span_id), Link(99, 98)))
+    store.add([task])
+    before = len(store.linked(request))
+    request_page = shown(request, store=store)
+    task_page = Shown(store.newest()[0] if store.newest()[0].key == 2 else store.newest()[1], store, Asked())
+
+    assert before == 1
+    assert [(each.direction, each.span) for each in request_page.linked] == [("from", task)]
+    assert [(each.direction, each.span) for each in task_page.linked] == [("to", request), ("to", None)]
+    assert store.revision("1") == 2
+
+
+def test_links_to_a_span_are_bounded() -> None:
+    """A WebSocket may have any number of messages, and what they lead to may never come."""
+    store = Store(2)
+    target = span(trace=1)
+    store.add([target, *(span(trace=2, links=(Link(1, target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5))])
+    kept = len(store.linked(target))
+    store.add([span(trace=2, links=tuple(Link(number, 1) for number in range(10, 20)))])
+
+    assert kept == LINKS_OF_A_SPAN
+    assert store.linked(target) == []
+
+
+def test_tags_and_metrics_are_one_table() -> None:
+    """Those of tracer and process stand apart."""
+    page = shown(
+        span(
+            meta={
+                "http.method": "GET",
+                "_dd.p.dm": "-0",
+                "language": "python",
+                "error.type": "E",
+                "_dd.span_links": "[]",
+            },
+            metrics={"a.size": 5.0, "process_id": 7},
+        )
+    )
+    own, other = page.tags
+
+    assert own == [Tag("a.size", "5"), Tag("http.method", "GET")]
+    assert other == [Tag("_dd.p.dm", "-0"), Tag("language", "python"), Tag("process_id", "7")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "term"),
+    [
+        ("http.url", "http://x/a b", '@http.url:"http://x/a b"'),
+        ("db.statement", 'SELECT "a" FROM b', "@db.statement:*SELECT*a*FROM*b*"),
+        ("odd name", "x", ""),
+        ("empty", "", ""),
+        ("quotes", '""', ""),
+    ],
+)
+def test_a_tag_has_its_term(name: str, value: str, term: str) -> None:
+    """Which the search understands; none where it would not."""
+    assert Tag(name, value).term == term
+
+
+def test_a_stack_trace_is_shown_once() -> None:
+    """Not in the error and in the log: the line leads to it."""
+    store = Store(10)
+    text = "Traceback (most recent call last):\n  File ...\nFault: no"
+    root = span(trace=1, error=True, meta={"error.stack": f"{text}\n"})
+    below = span(root)
+    lines = [
+        {"dd.trace_id": "1", "dd.span_id": str(root.span_id), "exception": text},
+        {"dd.trace_id": "1", "dd.span_id": str(below.span_id), "exception": f"…\n{text}"},
+        {"dd.trace_id": "1", "exception": "Other: no"},
+        {"dd.trace_id": "1"},
+    ]
+    for line in lines:
+        store.add_line(line)
+    page = shown(root, below, store=store)
+
+    assert [page.shows_stack(line) for line in lines] == [root, root, None, None]
+    assert page.lines == lines[:1]
+    assert [page.writer(line) for line in lines] == [root, below, None, None]
+    assert len(trace(root).spans) == 1
+
+
+def test_a_span_has_its_parent_if_it_came() -> None:
+    """Else there is no link to it."""
+    root = span()
+    below = span(root)
+    page = shown(root, below)
+
+    assert page.parent(below) is root
+    assert page.parent(root) is None

@@ -1,0 +1,132 @@
+"""deploy/monitors.py: what it would post is what Datadog's API takes, and it posts it once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import monitors
+import pytest
+from datadog_api_client.api_client import ApiClient
+from datadog_api_client.configuration import Configuration
+from datadog_api_client.model_utils import validate_and_convert_types
+from datadog_api_client.v1.model.dashboard import Dashboard
+from datadog_api_client.v1.model.monitor import Monitor
+from fake_http import served
+from running import ROOT
+
+COMMAND = [sys.executable, str(ROOT / "deploy" / "monitors.py")]
+
+
+def as_model(document: dict[str, Any], model: type) -> Any:
+    """Return `document` as the API client's model, which refuses what the API does."""
+    configuration = Configuration()
+    with ApiClient(configuration):
+        return validate_and_convert_types(document, (model,), ["document"], True, True, configuration)
+
+
+def test_the_api_takes_monitors_and_dashboard() -> None:
+    """Types, enumerations and required fields of Datadog's own client."""
+    filled, dashboard = monitors.filled("staging")
+
+    for each in filled:
+        model = as_model(each, Monitor)
+        assert not model._unparsed
+        assert "env:staging" in each["query"]
+    assert not as_model(dashboard, Dashboard)._unparsed
+    assert "${" not in json.dumps([filled, dashboard])
+
+
+def test_a_wrong_value_would_be_seen() -> None:
+    """The client does not take any type or operator."""
+    (first, *_), dashboard = monitors.filled("staging")
+    dashboard["widgets"][0]["definition"]["type"] = "timeserious"
+
+    assert as_model({**first, "type": "query alarm"}, Monitor)._unparsed
+    assert as_model(dashboard, Dashboard)._unparsed
+
+
+def run(*arguments: str, **keys: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DD_")}
+    return subprocess.run(
+        [*COMMAND, *arguments], env={**environment, **keys}, capture_output=True, text=True, check=False
+    )
+
+
+def test_without_keys_it_prints() -> None:
+    done = run("--env", "staging")
+
+    assert done.returncode == 0
+    assert [each["name"] for each in json.loads(done.stdout)["monitors"]] == [
+        "hello-service staging: too many errors",
+        "hello-service staging: slow responses",
+        "hello-service staging: no traces arrive",
+    ]
+    assert "set DD_API_KEY and DD_APP_KEY" in done.stderr
+
+
+def test_a_malformed_option_is_refused() -> None:
+    for option in (["--env", "Staging"], ["--site", "app.datadoghq.com"]):
+        done = run(*option)
+
+        assert (done.returncode, " ".join(option) in done.stderr) == (1, True)
+
+
+class _Datadog(BaseHTTPRequestHandler):
+    """Datadog's API for monitors and dashboards."""
+
+    monitors: list[dict[str, Any]]
+    dashboards: list[dict[str, Any]]
+    keys: set[str]
+
+    def _respond(self) -> None:
+        kind = self.monitors if "monitor" in self.path else self.dashboards
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
+        type(self).keys.add(self.headers["DD-APPLICATION-KEY"])
+        if self.headers["DD-API-KEY"] != "good":
+            self.send_error(403)
+            return
+        if self.command == "POST":
+            kind.append({**body, "id": len(kind)})
+        if self.command == "PUT":
+            kind[int(self.path.rpartition("/")[2])].update(body)
+        answer = json.dumps(self.monitors if "monitor" in self.path else {"dashboards": self.dashboards}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST = do_PUT = _respond  # noqa: N815 - the names that http.server calls
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def datadog() -> Iterator[str]:
+    """Datadog's API with nothing in it."""
+    _Datadog.monitors, _Datadog.dashboards, _Datadog.keys = [], [], set()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), _Datadog)) as url:
+        yield url
+
+
+def test_with_keys_it_posts_and_replaces(datadog: str) -> None:
+    """A second run changes what is there in place of adding to it."""
+    for word in ("created", "replaced"):
+        done = run("--api-url", datadog, DD_API_KEY="good", DD_APP_KEY="app")
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count(word) == 4
+    assert (len(_Datadog.monitors), len(_Datadog.dashboards), _Datadog.keys) == (3, 1, {"app"})
+
+
+def test_a_refused_key_is_named(datadog: str) -> None:
+    done = run("--api-url", datadog, DD_API_KEY="bad", DD_APP_KEY="app")
+
+    assert done.returncode == 1
+    assert "Datadog responds with 403. Check both keys and --site." in done.stderr

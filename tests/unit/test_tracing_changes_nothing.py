@@ -1,0 +1,481 @@
+"""An application does the same with tracing.py and without it: random sequences of requests, WebSockets and tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+from ddtrace.trace import Span, TraceFilter, tracer
+from hypercorn.middleware import DispatcherMiddleware, ProxyFixMiddleware
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from quart import Quart, Response, abort, request, websocket
+from quart.signals import got_background_exception
+
+from hello_service.observability import fast_span, tracing
+
+EXAMPLES = 300
+TURNS = 300  # of the event loop: long enough for a handler to do all that it does without waiting for its client
+Messages = list[dict[str, Any]]
+
+
+class Discard(TraceFilter):
+    """Counts spans in place of sending them."""
+
+    count = 0
+
+    def process_trace(self, trace: list[Span]) -> list[Span] | None:
+        self.count += len(trace)
+        return None
+
+
+@pytest.fixture(scope="module")
+def discard() -> Iterator[Discard]:
+    """What becomes of the spans that these tests make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracing, "active", lambda: True)
+        kept = Discard()
+        tracer.configure(trace_processors=[kept])
+        yield kept
+        tracer.configure(trace_processors=[])
+
+
+# Layers around the application.
+
+
+def proxy_fix(app: Any) -> Any:
+    return ProxyFixMiddleware(app, "legacy", 1)
+
+
+def deep_copy(app: Any) -> Any:
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        await app(copy.deepcopy(scope), receive, send)
+
+    return layer
+
+
+def flat_copy(app: Any) -> Any:
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        await app(copy.copy(scope), receive, send)
+
+    return layer
+
+
+def new_scope(app: Any) -> Any:
+    names = ("type", "asgi", "http_version", "method", "scheme", "path", "query_string", "headers", "subprotocols")
+
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        await app({name: scope[name] for name in names if name in scope}, receive, send)
+
+    return layer
+
+
+def own_task(app: Any) -> Any:
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.create_task(app(scope, receive, send))
+
+    return layer
+
+
+def bare_401(app: Any) -> Any:
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/status/4"):
+            await app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 401})
+        await send({"type": "http.response.body"})
+
+    return layer
+
+
+CONSTANT = {"type": "http.response.start", "status": 200, "headers": [(b"x-constant", b"1")]}
+
+
+def constant_message(app: Any) -> Any:
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != "/plain":
+            await app(scope, receive, send)
+            return
+        await send(CONSTANT)
+        await send({"type": "http.response.body", "body": b"constant"})
+
+    return layer
+
+
+def listed_once(app: Any) -> Any:
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        async def once(message: Any) -> None:
+            await send({**message, "headers": iter(message["headers"])} if "headers" in message else message)
+
+        await app({**scope, "headers": iter(scope["headers"])}, receive, once)
+
+    return layer
+
+
+def dispatcher(app: Any) -> Any:
+    other = build([])
+
+    dispatch: Any = DispatcherMiddleware({"/other": other, "/": app})
+
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        await dispatch({"root_path": "", **scope}, receive, send)
+
+    return layer
+
+
+def silent(app: Any) -> Any:
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/plain":
+            await app(scope, receive, send)
+
+    return layer
+
+
+def paths_sent(app: Any) -> Any:
+    async def layer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] != "/plain":
+            await app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})
+        await send({"type": "http.response.pathsend", "path": "/etc/hostname"})
+        await send({"type": "http.response.trailers", "headers": [(b"x-end", b"1")]})
+
+    return layer
+
+
+LAYERS: list[Callable[[Any], Any]] = [
+    proxy_fix,
+    deep_copy,
+    flat_copy,
+    new_scope,
+    own_task,
+    bare_401,
+    constant_message,
+    listed_once,
+    dispatcher,
+    silent,
+    paths_sent,
+]
+
+
+class Task:
+    """A callable object."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note = note
+
+    def __call__(self, *args: object) -> None:
+        self.note(f"object {args}")
+
+    def method(self, *args: object) -> None:
+        self.note(f"method {args}")
+
+
+def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app with everything
+    """Return an app that notes what happens in `app.extensions["notes"]`."""
+    app = Quart(__name__)
+    notes: list[str] = []
+    note = notes.append
+    sockets: list[Any] = []
+    app.extensions["notes"] = notes
+
+    @app.get("/plain")
+    async def plain() -> str:
+        return "plain"
+
+    @app.post("/echo")
+    async def echo() -> bytes:
+        return await request.get_data()  # type: ignore[return-value]  # bytes, unless text is asked for
+
+    @app.route("/status/<int:status>")
+    async def status(status: int) -> tuple[str, int]:
+        return "status", status
+
+    @app.get("/raises/<kind>")
+    async def raises(kind: str) -> str:
+        if kind == "abort":
+            abort(409)
+        if kind == "cancelled":
+            raise asyncio.CancelledError
+        if kind == "group":
+            raise ExceptionGroup("both", [ValueError(1), KeyError(2)])
+        raise {"value": ValueError, "handled": LookupError, "base": Base}.get(kind, RuntimeError)(kind)
+
+    @app.errorhandler(LookupError)
+    async def handled(error: LookupError) -> tuple[str, int]:
+        return str(error), 503
+
+    @app.get("/sync")
+    def sync() -> str:
+        return "sync"
+
+    @app.get("/stream/<int:count>/<kind>")
+    async def stream(count: int, kind: str) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            for number in range(count):
+                yield b"%d" % number
+                await asyncio.sleep(0)
+            if kind == "breaks":
+                raise ValueError("in the stream")
+            if kind == "waits":
+                note("waits")
+                await asyncio.Event().wait()
+
+        response = Response(parts(), headers={"content-length": "3"} if kind == "short" else None)
+        response.timeout = None
+        return response
+
+    @app.get("/background/<kind>")
+    async def background(kind: str) -> str:
+        async def task(*args: object) -> None:
+            note(f"task {args}")
+
+        async def fails() -> None:
+            raise ValueError("in the background")
+
+        functions: dict[str, Any] = {
+            "function": task,
+            "partial": partial(partial(task, 1), 2),
+            "object": Task(note),
+            "method": Task(note).method,
+            "lambda": lambda *_: note("lambda"),
+            "builtin": print,
+            "class": Task,
+            "fails": fails,
+            "none": None,
+        }
+        arguments = [note] if kind == "class" else []
+        app.add_background_task(functions[kind], *arguments)
+        return "accepted"
+
+    async def failed(_app: Quart, exception: BaseException, **_: object) -> None:
+        note(repr(exception))
+
+    got_background_exception.connect(failed, app, weak=False)
+
+    async def take(kind: str) -> Any:
+        if kind == "wait_for":
+            return await asyncio.wait_for(websocket.receive(), 5)
+        if kind == "create_task":
+            return await asyncio.create_task(websocket.receive())
+        if kind == "gather":
+            return (await asyncio.gather(websocket.receive()))[0]
+        if kind == "impatient":
+            with suppress(TimeoutError):
+                return await asyncio.wait_for(websocket.receive(), 0)
+        return await websocket.receive()
+
+    @app.websocket("/ws/<kind>")
+    async def ws(kind: str) -> None:
+        if kind == "refuses":
+            abort(403)
+        if kind == "silent":
+            return
+        if kind == "raises":
+            raise ValueError("before accept")
+        sockets.append(websocket._get_current_object())  # type: ignore[attr-defined]
+        try:
+            while True:
+                message = await take(kind)
+                note(repr(message))
+                if message == "close":
+                    await websocket.close(4001, "asked to")
+                    return
+                if message == "fail":
+                    raise ValueError("in the socket")
+                if kind == "broadcast":
+                    for socket in sockets:
+                        await socket.send(message)
+                else:
+                    await websocket.send(message)
+                if kind == "producer":
+                    app.add_background_task(produce, sockets[-1])
+        finally:
+            note("over")
+
+    async def produce(socket: Any) -> None:
+        for _ in range(8):  # outlives its handler, most times
+            await asyncio.sleep(0)
+            await socket.send("produced")
+
+    for layer in layers:
+        app.asgi_app = layer(app.asgi_app)  # type: ignore[method-assign]
+    return app
+
+
+class Base(BaseException):
+    """What `except Exception` does not take."""
+
+
+# What is sent to it.
+
+Operation = tuple[Any, ...]
+
+REQUESTS = st.tuples(
+    st.just("http"),
+    st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "BREW"]),
+    st.sampled_from(
+        [
+            "/plain",
+            "/other/plain",
+            "/echo",
+            "/sync",
+            "/nowhere",
+            *(f"/status/{status}" for status in (200, 204, 304, 404, 503)),
+            *(f"/raises/{kind}" for kind in ("abort", "value", "handled", "base", "group", "cancelled")),
+            *(f"/stream/{count}/{kind}" for count in (0, 2, 3) for kind in ("ends", "breaks", "short", "waits")),
+        ]
+    ),
+    st.lists(st.binary(max_size=3), max_size=3),
+    st.booleans(),
+)
+BACKGROUND: st.SearchStrategy[Operation] = st.tuples(
+    st.just("http"),
+    st.just("GET"),
+    st.sampled_from(
+        [
+            f"/background/{kind}"
+            for kind in ("function", "partial", "object", "method", "lambda", "builtin", "class", "fails", "none")
+        ]
+    ),
+    st.just([]),
+    st.just(False),
+)
+WEBSOCKETS = st.tuples(
+    st.just("websocket"),
+    st.sampled_from(
+        [
+            *(
+                f"/ws/{kind}"
+                for kind in (
+                    "plain",
+                    "wait_for",
+                    "create_task",
+                    "gather",
+                    "impatient",
+                    "broadcast",
+                    "producer",
+                    "refuses",
+                    "silent",
+                    "raises",
+                )
+            ),
+            "/nowhere",
+        ]
+    ),
+    st.lists(st.sampled_from(["one", "two", b"three", "close", "fail", ""]), max_size=4),
+    st.booleans(),
+)
+
+
+async def run(app: Quart, operations: list[Operation]) -> list[Any]:
+    """Return what a client sees of each operation, and what the application noted."""
+    seen: list[Any] = []
+    for kind, *rest in operations:
+        sent: Messages = []
+        scope, incoming, response = (request_scope if kind == "http" else websocket_scope)(*rest)
+        try:
+            await asyncio.wait_for(serve(app, scope, incoming, response, sent), 10)
+        except BaseException as error:  # noqa: BLE001 - it is what is compared
+            seen.append(shape(error))
+        await asyncio.gather(*app.background_tasks, return_exceptions=True)
+        seen.append([plain_message(message) for message in sent])
+    return [*seen, *app.extensions["notes"]]
+
+
+async def serve(app: Any, scope: Any, incoming: Messages, extension: bool, sent: Messages) -> None:
+    """Call the app as a server does; the client goes away when all is said, or at the first byte (`extension`)."""
+    gone = asyncio.Event()
+    patient = scope["type"] == "http" and "/waits" not in scope["path"] and scope["path"] != "/raises/cancelled"
+
+    async def receive() -> Any:
+        if incoming:
+            return incoming.pop(0)
+        if patient:
+            await gone.wait()
+        for _ in range(0 if patient else TURNS):
+            await asyncio.sleep(0)
+        return {"type": f"{scope['type']}.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        kind, more = message["type"], message.get("more_body", False)
+        if kind.endswith(("response.body", "pathsend")) and (extension or not more):
+            gone.set()
+
+    await app(scope, receive, send)
+
+
+def request_scope(method: str, path: str, body: list[bytes], leaves: bool) -> tuple[dict[str, Any], Messages, bool]:
+    messages: Messages = [{"type": "http.request", "body": part, "more_body": True} for part in body]
+    return {**SCOPE, "type": "http", "method": method, "path": path}, [*messages, {"type": "http.request"}], leaves
+
+
+def websocket_scope(path: str, messages: list[Any], extended: bool) -> tuple[dict[str, Any], Messages, bool]:
+    received = [{"type": "websocket.receive", "text" if isinstance(each, str) else "bytes": each} for each in messages]
+    extensions: dict[str, Any] = {"websocket.http.response": {}} if extended else {}
+    scope = {**SCOPE, "type": "websocket", "path": path, "scheme": "ws", "subprotocols": [], "extensions": extensions}
+    return scope, [{"type": "websocket.connect"}, *received], False
+
+
+SCOPE = {
+    "asgi": {"version": "3.0", "spec_version": "2.3"},
+    "http_version": "1.1",
+    "scheme": "http",
+    "query_string": b"",
+    "headers": [(b"host", b"here"), (b"x-forwarded-for", b"203.0.113.7")],
+}
+
+
+def plain_message(message: dict[str, Any]) -> dict[str, Any]:
+    headers = [each for each in message.get("headers", []) if each[0] != b"traceresponse"]
+    return {**message, "headers": headers}
+
+
+def shape(error: BaseException) -> Any:
+    if isinstance(error, BaseExceptionGroup):
+        return type(error), [shape(each) for each in error.exceptions]
+    return type(error), str(error)
+
+
+def both(layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any) -> tuple[Any, Any]:
+    untraced = asyncio.run(run(build(layers), operations))
+    traced = asyncio.run(run(tracing.trace(build(layers), middleware=middleware), operations))
+    return traced, untraced
+
+
+@pytest.mark.timeout(600)
+@settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+)
+@given(
+    st.lists(st.sampled_from(LAYERS), max_size=2, unique=True),
+    st.lists(st.one_of(REQUESTS, BACKGROUND, WEBSOCKETS), min_size=1, max_size=6),
+    st.sampled_from([None, fast_span.FastSpan]),
+)
+def test_an_application_does_the_same_with_and_without_tracing(
+    discard: Discard, layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any
+) -> None:
+    """Statuses, headers, bodies, close codes, exceptions and their order are equal."""
+    traced, untraced = both(layers, operations, middleware)
+
+    assert traced == untraced
+
+
+@pytest.mark.parametrize("layer", [None, *LAYERS])
+def test_every_request_is_traced_while_nothing_changes(discard: Discard, layer: Callable[[Any], Any] | None) -> None:
+    """The proof of the proof: spans are made."""
+    operations: list[Operation] = [
+        ("http", "GET", "/status/200", [], False),
+        ("websocket", "/ws/plain", ["one"], True),
+    ]
+    before = discard.count
+    traced, untraced = both([layer] if layer else [], operations, None)
+
+    assert traced == untraced
+    assert discard.count - before >= 4
