@@ -54,7 +54,7 @@ class Options:
         agent_port: None: no embedded agent, so no traces.
         view_port: None: no page.
         allowed_hosts: names in the Host header that the embedded agent accepts beside this machine's own.
-        tree: which traces the terminal shows, one of `feed.TREES`.
+        tree: which traces the terminal shows: `all`, `errors`, `slow` or `off`.
         command: of another service, which runs in the place of this one.
     """
 

@@ -12,7 +12,6 @@ from hello_service.localview.spans import Trace
 from hello_service.localview.text import visible
 from hello_service.localview.units import MILLISECOND
 
-TREES = ("all", "errors", "slow", "off")
 SLOW = 500 * MILLISECOND
 SETTLE_SECONDS = 0.6  # a trace is drawn when nothing more of it has come for so long
 HOLD_SECONDS = 4.0  # a line waits so long for its trace
@@ -21,7 +20,7 @@ SHAPES = 1000  # of traces that were drawn; the one that came longest ago is for
 
 
 class Feed:
-    """Prints traces and log lines on the console `on`.
+    """Prints traces and log lines on the console `on`; `tree` selects traces: `all`, `errors`, `slow` or `off`.
 
     Attributes:
         page_url: where traces are linked to, None where there is no page.

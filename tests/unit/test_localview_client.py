@@ -139,7 +139,7 @@ def test_a_trace_is_one_line_that_does_not_steer_the_terminal() -> None:
 def test_it_follows_each_trace_once_when_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the page ends; what was not listed then comes first."""
     monkeypatch.setattr(client, "POLL_SECONDS", 0)
-    monkeypatch.setattr(client, "REMEMBERED", 2)
+    monkeypatch.setattr(client, "REMEMBERED", 1)
     responses = (
         document(summary(1)),
         document(summary(2), summary(1, spans=9), version=2),
