@@ -59,8 +59,8 @@ class Page:
         connection = HTTPConnection(*self._address, timeout=TIMEOUT_SECONDS)
         try:
             connection.request("GET", f"/api/traces?{wanted}")
-            response = connection.getresponse()
-            status, body = response.status, response.read(RESPONSE_BYTES)
+            with connection.getresponse() as response:
+                status, body = response.status, response.read(RESPONSE_BYTES)
         except OSError as error:
             reason = error.strerror or str(error)
             raise PageError(

@@ -285,6 +285,9 @@ async def test_the_documentation_names_every_route_and_needs_no_network(client: 
     assert "https://" not in page
 
 
+FAILED = {"$ref": "#/components/schemas/Problem"}
+
+
 async def test_a_route_is_described_by_what_its_handler_declares(client: _Client) -> None:
     """One file is enough: the document, the page and the links of `/` come from the routes."""
     team = Blueprint("team", __name__)
@@ -296,6 +299,12 @@ async def test_a_route_is_described_by_what_its_handler_declares(client: _Client
     async def member(name: str) -> str:
         """Show a member."""
         return name
+
+    @team.get("/team")
+    @response({"application/json": {"type": "object", "properties": {"failed": {"type": "array", "items": FAILED}}}})
+    async def members() -> str:
+        """List those that failed."""
+        return ""
 
     @team.get("/team/hidden/<name>")
     async def without_example(name: str) -> str:
@@ -318,6 +327,7 @@ async def test_a_route_is_described_by_what_its_handler_declares(client: _Client
     assert "/team/news" not in links
     assert "WebSocket /team/news" in page
     assert "Send news." in page
+    assert '"failed": [\n    {\n      "detail": "text"' in page
     assert "/team/{name}" in page
     assert set(responses["200"]["content"]) == {"text/csv"}
     assert set(responses) == {"200", "400", "404", "422", "431", "500", "502", "503", "504"}
