@@ -22,7 +22,7 @@ from hypercorn.asyncio import serve
 
 from hello_service import contract
 from hello_service.app import create_app
-from hello_service.observability import logs, trace_loss, tracing
+from hello_service.observability import logs, status, trace_loss, tracing
 from hello_service.serving.gate import Gate
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
 
@@ -64,7 +64,7 @@ def leave(seconds: float) -> None:
 
     def last() -> None:
         # Given the limit itself, ddtrace would return as if all were sent, and wait when the interpreter ends.
-        tracing.flush(AN_HOUR)
+        status.flush(AN_HOUR)
         trace_loss.current.end()
 
     flush = threading.Thread(target=last, daemon=True)
