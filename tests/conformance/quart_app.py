@@ -351,7 +351,7 @@ async def ws_waits(room: str) -> None:
 
 @app.websocket("/ws/<room>/broadcasts")
 async def ws_broadcasts(room: str) -> None:
-    sockets.append(websocket._get_current_object())  # type: ignore[attr-defined]
+    sockets.append(websocket._get_current_object())  # type: ignore[attr-defined,unused-ignore]
     message = await websocket.receive()
     for each in sockets:
         with suppress(Exception):  # Quart 0.23 raises where the other socket is over, older releases send nothing

@@ -82,7 +82,7 @@ def served(programs: Path, server: str, agent: Agent) -> Iterator[tuple[str, lis
 
 async def exercise(url: str) -> None:
     """Request each route once, with two messages over the WebSocket."""
-    async with httpx.AsyncClient(base_url=url) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         for path in ("/users/7", "/nope", "/error", "/stream", "/call", "/background"):
             response = await client.get(path)
             assert len(response.headers.get_list("traceresponse")) == 1, f"no traceresponse for {path}"
@@ -136,7 +136,7 @@ def row(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
             check(agent.spans(), log)
         except (AssertionError, httpx.HTTPError, OSError) as error:
             passed = False
-            print(f"ddtrace {ddtrace}, Quart {quart}, {server}: {error}", file=sys.stderr)
+            print(f"ddtrace {ddtrace}, Quart {quart}, {server}: {error!r}", file=sys.stderr)
             results.append("**no**")
         else:
             results.append("yes")

@@ -56,4 +56,4 @@ async def background() -> str:
 async def echo(name: str) -> None:
     await quart.websocket.accept()
     while True:
-        await quart.websocket.send(f"{name}: {await quart.websocket.receive()}")
+        await quart.websocket.send(f"{name}: {await quart.websocket.receive()!s}")
