@@ -350,7 +350,7 @@ async def ws_waits(room: str) -> None:
 
 @app.websocket("/ws/<room>/broadcasts")
 async def ws_broadcasts(room: str) -> None:
-    sockets.append(websocket._get_current_object())  # type: ignore[attr-defined]
+    sockets.append(websocket._get_current_object())
     message = await websocket.receive()
     for each in sockets:
         await each.send(message)

@@ -278,7 +278,7 @@ async def test_a_socket_from_elsewhere_makes_no_trace_without_end(finished: list
 
     @app.websocket("/ws")
     async def ws() -> None:
-        sockets.append(websocket._get_current_object())  # type: ignore[attr-defined]
+        sockets.append(websocket._get_current_object())
         await websocket.receive()
 
     tracing.trace(app)
