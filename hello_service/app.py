@@ -73,9 +73,13 @@ def create_app(
     if "WebSocket bound" not in broken:
         bound_websockets(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
+    # These are for all of a body; the server's are for the time without progress.
+    app.config["BODY_TIMEOUT"] = app.config["RESPONSE_TIMEOUT"] = None
+    app.url_map.merge_slashes = False  # //info is not /info
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
     lifecycle = Lifecycle(app, tracing.trace_id)
-    app.extensions.update(settings=settings, lifecycle=lifecycle)
+    # The server puts its count by reason in the place of `dict`.
+    app.extensions.update(settings=settings, lifecycle=lifecycle, rejected_requests=dict)
     SecurityHeaders(app)
     QuartSchema(
         app,
@@ -113,6 +117,7 @@ def create_app(
                     **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
                     **trace_loss.current.status(),
                 },
+                rejected_requests=app.extensions["rejected_requests"],
                 ecs=await ecs_task(environ),
                 started=monotonic(),
             )

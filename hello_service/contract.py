@@ -66,6 +66,21 @@ NAMES: Mapping[str, Sequence[Name]] = {
         Name("ddtrace.internal.schema:schematize_url_operation"),
         Name("ddtrace.internal.schema.span_attribute_schema:SpanDirection.INBOUND"),
     ),
+    "http1": (
+        Name(
+            "hypercorn.asyncio.tcp_server:TCPServer",
+            ("app", "loop", "config", "context", "state", "reader", "writer"),
+        ),
+        Name("hypercorn.asyncio.run:TCPServer"),
+        Name(
+            "hypercorn.app_wrappers:ASGIWrapper.__call__",
+            ("self", "scope", "receive", "send", "sync_spawn", "call_soon"),
+        ),
+    ),
+    "websocket": (
+        Name("websockets.server:ServerProtocol.accept", ("self", "request")),
+        Name("websockets.protocol:Protocol.fail", ("self", "code", "reason")),
+    ),
     "clients": (
         Name("aiohttp:TCPConnector._get", ("self", "key", "traces")),
         Name("aiohttp:TCPConnector.connect", uses=("_get",)),
@@ -123,6 +138,8 @@ NAMES: Mapping[str, Sequence[Name]] = {
 WITHOUT: Mapping[str, str] = {
     "tracing": "The service may run untraced: install the ddtrace of requirements/run.txt.",
     "fast_span": "ddtrace's own middleware makes the span of a request, for more CPU.",
+    "http1": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
+    "websocket": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
     "clients": "Calls on stale connections may fail or be repeated; pin aiohttp to the release of requirements/run.txt.",
     "server": "The service would not listen where HOST and PORT name, so it does not start. Install hypercorn 0.18.",
     "trace loss": "Lost traces are not counted at /info. Install the locked version of ddtrace.",

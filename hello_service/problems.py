@@ -20,11 +20,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
+from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import ValidationError
 from quart import Quart, Request, Response, request
 from quart_schema import RequestSchemaValidationError
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
+from werkzeug.routing import RequestRedirect
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -99,14 +101,16 @@ class UpstreamTimeout(Problem):
 # What Quart raises by itself, by status: code and sentence.
 HTTP_ERRORS: Mapping[int, tuple[str, str]] = {
     400: ("bad-request", "The request could not be understood."),
+    403: ("forbidden", "This WebSocket is not served to this client."),
     404: ("not-found", "Nothing is served under this path."),
     405: ("method-not-allowed", "This path does not serve this method; see the Allow header."),
-    408: ("request-timeout", "The request's body did not arrive in time."),
+    408: ("request-timeout", "The request did not arrive in time."),
     413: ("too-large", "The request's body is larger than this service takes."),
     415: ("unsupported-media-type", "Send the body as application/json."),
+    426: ("upgrade-required", "This service speaks version 13 of WebSocket."),
     431: ("headers-too-large", "The request's head is larger than this service takes."),
     500: ("internal-error", "Something went wrong here; the trace id finds the cause."),
-    501: ("not-implemented", "The body's transfer coding is none that this service knows."),
+    501: ("not-implemented", "This service knows neither this method nor, if there is one, this transfer coding."),
     505: ("version-not-supported", "This service speaks HTTP/1.1."),
 }
 
@@ -134,6 +138,20 @@ def document(
 
 
 class _Request(Request):
+    _routing_exception: Exception | None = None
+
+    @property
+    def routing_exception(self) -> Exception | None:
+        """Why no route was found. A redirect stays on whatever host the client has reached: it may have made the name up."""
+        return self._routing_exception
+
+    @routing_exception.setter
+    def routing_exception(self, error: Exception | None) -> None:
+        if isinstance(error, RequestRedirect):
+            url = urlsplit(error.new_url)
+            error.new_url = urlunsplit(("", "", f"/{url.path.lstrip('/')}", url.query, ""))
+        self._routing_exception = error
+
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
         """Read the body as JSON; one that is no UTF-8 (RFC 8259, section 8.1) or nested too deep is bad, and not our error."""
         try:

@@ -124,6 +124,27 @@ class Settings(BaseModel):
     keep_alive_seconds: float = Field(
         75.0, ge=1, le=4000, description="Idle connections are kept this long; longer than the load balancer's 60"
     )
+    half_close_seconds: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="A client that closed its side of the connection waits this long for its response to start",
+    )
+    body_timeout_seconds: float = Field(
+        30.0, ge=1, le=4000, description="An upload is given up when nothing of it arrives for this long"
+    )
+    write_timeout_seconds: float = Field(
+        30.0, ge=1, le=4000, description="A response is given up when the client reads nothing of it for this long"
+    )
+    websocket_ping_seconds: float = Field(
+        20.0,
+        ge=1,
+        le=4000,
+        description="Time between pings of a WebSocket; a missing pong closes it after as long again",
+    )
+    http_implementation: Literal["httptools", "hypercorn"] = Field(
+        "httptools", description="What serves HTTP and WebSocket; `hypercorn`: Hypercorn's own classes, the way back"
+    )
     probe_paths: Annotated[tuple[str, ...], BeforeValidator(_paths), AfterValidator(_absolute)] = Field(
         ("/health", "/ready"), description="Paths without span, stats and access-log line, separated by commas"
     )

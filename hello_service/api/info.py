@@ -49,6 +49,7 @@ async def show_info() -> dict[str, Any]:
         "packages": {name: version(name) for name in PACKAGES},
         "uptime_seconds": round(monotonic() - found.started, 1),
         "in_flight": found.lifecycle.in_flight,
+        "rejected_requests": found.rejected_requests(),
         "tasks": len(asyncio.all_tasks()),
         "tracing": tracing,
         "ecs": found.ecs,

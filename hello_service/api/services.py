@@ -20,6 +20,7 @@ class Services:
     Attributes:
         upstream: the peer of `/api/relay`.
         tracing_status: returns whether this process is traced, why not, and the traces lost, as JSON values.
+        rejected_requests: returns how many requests the server rejected, by reason.
         ecs: what ECS reports of this task; None outside of ECS.
         started: when the app began to serve, by `time.monotonic()`.
     """
@@ -28,6 +29,7 @@ class Services:
     lifecycle: Lifecycle
     upstream: Upstream
     tracing_status: Callable[[], Mapping[str, Any]]
+    rejected_requests: Callable[[], Mapping[str, int]]
     ecs: Mapping[str, Any] | None
     started: float
 

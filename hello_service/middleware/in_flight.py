@@ -59,6 +59,8 @@ class Lifecycle:
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
+        if scope.get("path", "").startswith("//"):
+            scope = {**scope, "path": f"/.{scope['path']}"}  # Werkzeug would drop a slash, and find another route
         self._requests.add(request)
         try:
             await self._app(scope, receive, watch_send)

@@ -47,6 +47,7 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     for own in [own for own in logging.getLogger("ddtrace").handlers if type(own) is logging.StreamHandler]:
         logging.getLogger("ddtrace").removeHandler(own)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # one line for each call, which the span shows already
+    logging.getLogger("websockets.server").setLevel(logging.WARNING)  # one line for each end of a connection
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, _to_logging],
         logger_factory=structlog.stdlib.LoggerFactory(),

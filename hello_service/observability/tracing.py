@@ -318,6 +318,15 @@ class _Served:
         if not self.decided:
             span.set_tag("manual.keep")
 
+    def with_trace_id(self, message: Message) -> Message:
+        """Return `message`, the head of a response, with the `traceresponse` header unless it has one."""
+        headers = message.get("headers") or []
+        if any(name.lower() == b"traceresponse" for name, _ in headers):
+            return message
+        sampled = _sampling_priority(self.span) > 0
+        parent = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}"
+        return {**message, "headers": [*headers, (b"traceresponse", parent.encode())]}
+
     def release(self) -> None:
         """Let the app's late messages through untraced, and hold nothing that would be a reference cycle."""
         self.over = True
@@ -373,11 +382,7 @@ class _Request(_Served):
             self.left = 0
         elif (length := values.get(b"content-length", b"")).isdigit():
             self.left = int(length)
-        if b"traceresponse" in values:
-            return message
-        sampled = _sampling_priority(self.span) > 0
-        parent = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}"
-        return {**message, "headers": [*headers, (b"traceresponse", parent.encode())]}
+        return self.with_trace_id(message)
 
     def conclude(self) -> None:
         """Finish what the span lacks once the app has returned."""
@@ -461,6 +466,8 @@ class _WebSocket(_Served):
         if not self.over:
             message = _listed(message)
             self._watch(message)
+            if message.get("type") in {"websocket.accept", "websocket.http.response.start"}:
+                message = self.with_trace_id(message)
         await self.server_send(message)
 
     def _watch(self, message: Message) -> None:

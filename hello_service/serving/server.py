@@ -1,4 +1,7 @@
-"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module and gate alone know Hypercorn.
+"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module alone knows Hypercorn.
+
+Hypercorn accepts, runs the lifespan and shuts down. What it makes for each connection is `http1.Connection`, in the
+place of its own `TCPServer`; with HTTP_IMPLEMENTATION=hypercorn, or where Hypercorn has changed, it makes its own.
 
 One process serves: Hypercorn's own worker pool drops requests when it stops. The stop is a budget, see
 `Settings.stop_budget_seconds`. Hypercorn's `graceful_timeout` is not trusted with it: CPython 3.12.1 and newer wait for
@@ -16,19 +19,26 @@ import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import structlog
+from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.asyncio import serve
+from hypercorn.config import Config, Sockets
 
 from hello_service import contract
 from hello_service.app import create_app
 from hello_service.observability import logs, trace_loss, tracing
-from hello_service.serving.gate import Gate
+from hello_service.serving.connections import GRACE_SECONDS, Connections, Limits
+from hello_service.serving.http1 import Connection
+from hello_service.serving.listener import Listener
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
 
 BACKLOG = 1024
 EXIT_USAGE = 1
 AN_HOUR = 3600.0
+ABORT_SECONDS = 1.0
+HYPERCORN_TCP_SERVER: Any = getattr(hypercorn_run, "TCPServer", None)
 # A full collection holds every request up, in a flood for most of a second: seldom is better.
 COLLECT = (20_000, 10, 100)
 
@@ -95,6 +105,36 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
+class ServerConfig(Config):
+    """Hypercorn's configuration for `listener` alone, in clear text.
+
+    `connections` has the connections and what holds for them; None: Hypercorn's own classes serve them.
+    """
+
+    def __init__(self, listener: socket.socket, connections: Connections | None) -> None:
+        super().__init__()
+        self.connections = connections
+        self.accesslog = None
+        self.include_server_header = False
+        self._listener = Listener(fileno=listener.detach())
+        self._listener.setblocking(False)
+        if connections is not None:
+            hypercorn_run.TCPServer = tcp_server  # type: ignore[assignment,attr-defined]  # no setting names it
+
+    def create_sockets(self) -> Sockets:
+        """Return the one socket."""
+        return Sockets([], [self._listener], [])
+
+
+def tcp_server(*arguments: Any) -> Any:
+    """Return what serves one connection, awaitable: in the place of Hypercorn's `TCPServer`."""
+    app, _, config, _, state, reader, writer = arguments
+    connections = config.connections if isinstance(config, ServerConfig) else None
+    if connections is None:
+        return HYPERCORN_TCP_SERVER(*arguments)
+    return Connection(connections, app=app, state=state, reader=reader, writer=writer)
+
+
 class Server:
     """One process that serves on `listener` until it is told to stop."""
 
@@ -107,9 +147,12 @@ class Server:
     ) -> None:
         self.settings = settings
         self.listener = listener
-        self.app = create_app(settings, environ, broken)
+        self.broken = broken or {}
+        self.app = create_app(settings, environ, self.broken)
         self.lifecycle = self.app.extensions["lifecycle"]
         self.log = structlog.stdlib.get_logger("hello_service.serving.server")
+        self.connections = Connections(_limits(settings))
+        self.app.extensions["rejected_requests"] = lambda: dict(self.connections.rejections.counts)
         self._stop = asyncio.Event()
         self._drained = asyncio.Event()
         self._drain_seconds = settings.drain_seconds
@@ -124,11 +167,14 @@ class Server:
         await asyncio.wait({serving, drained}, return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
         await asyncio.wait({serving}, timeout=self.settings.graceful_seconds)
-        if not serving.done():
+        if not serving.done() and self.lifecycle.in_flight:
             self.log.warning("deadline", in_flight=self.lifecycle.in_flight)
             self.lifecycle.cancel(f"still running {self.settings.graceful_seconds:g} s after the server began to stop")
             await asyncio.wait({serving}, timeout=CLOSING_SECONDS)
-        if not serving.done():  # a client that does not read its answer
+        if not serving.done():  # clients that neither read their responses nor close their side
+            self.connections.abort()
+            await asyncio.wait({serving}, timeout=ABORT_SECONDS)
+        if not serving.done():
             serving.cancel()
             await asyncio.wait({serving})
         if not serving.cancelled():
@@ -140,6 +186,7 @@ class Server:
         self.lifecycle.stopping = True
         self.log.info("draining", seconds=self._drain_seconds, in_flight=self.lifecycle.in_flight)
         await asyncio.sleep(self._drain_seconds)
+        self.connections.stop(min(GRACE_SECONDS, self.settings.graceful_seconds / 2))
         self._drained.set()
 
     def _on_signal(self, signum: signal.Signals) -> None:
@@ -149,17 +196,27 @@ class Server:
             self._drain_seconds = 0.0  # a person at a terminal: nobody routes traffic here
         self._stop.set()
 
-    def _config(self) -> Gate:
-        config = Gate(self.listener)
+    def _config(self) -> ServerConfig:
+        # `create_app` warns of a part that is left out.
+        own = self.settings.http_implementation == "httptools" and self.broken.keys().isdisjoint({"http1", "websocket"})
+        config = ServerConfig(self.listener, self.connections if own else None)
         config.backlog = BACKLOG
-        config.accesslog = None
         config.errorlog = logging.getLogger("hypercorn.error")
-        config.include_server_header = False
-        # For a head, too, from the last answer on its connection.
         config.keep_alive_timeout = self.settings.keep_alive_seconds
         config.websocket_max_message_size = self.settings.body_bytes
         config.graceful_timeout = self.settings.stop_budget_seconds + 60  # ours comes first
         return config
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        body_bytes=settings.body_bytes,
+        keep_alive_seconds=settings.keep_alive_seconds,
+        body_seconds=settings.body_timeout_seconds,
+        write_seconds=settings.write_timeout_seconds,
+        half_close_seconds=settings.half_close_seconds,
+        ping_seconds=settings.websocket_ping_seconds,
+    )
 
 
 if __name__ == "__main__":

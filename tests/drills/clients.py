@@ -17,7 +17,8 @@ TRACERS_OWN = 2  # connections that come and go with what the tracer sends
 
 @drill(
     "client disconnects",
-    "the handler and its outbound call are cancelled, the span ends and says so, 10,000 of these leave no request, "
+    "the handler and its outbound call are cancelled, `HALF_CLOSE_SECONDS` later where no response has started, the span "
+    "ends and says so, 10,000 of these leave no request, "
     "connection or file descriptor, and less than 20 MiB of memory",
     every_python=True,
 )

@@ -23,7 +23,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 def test_no_description_is_cut_off(command: str | None) -> None:
     text = run(*([command] if command else []), "--help").output
 
-    _, _, described = text.partition("]...") if command is None else text.partition("[OPTIONS]")
+    _, _, described = text.partition("\n\n")  # the usage has dots of its own
     assert "..." not in described
     assert "Show this message and exit." in described
 

@@ -133,6 +133,10 @@ BOUNDS = [
     ("GRACEFUL_SECONDS", "-0.001", "0", "110", "110.001"),
     ("FLUSH_SECONDS", "-0.001", "0", "110", "110.001"),
     ("KEEP_ALIVE_SECONDS", "0.999", "1", "4000", "4000.001"),
+    ("HALF_CLOSE_SECONDS", "-0.001", "0", "60", "60.001"),
+    ("BODY_TIMEOUT_SECONDS", "0.999", "1", "4000", "4000.001"),
+    ("WRITE_TIMEOUT_SECONDS", "0.999", "1", "4000", "4000.001"),
+    ("WEBSOCKET_PING_SECONDS", "0.999", "1", "4000", "4000.001"),
     ("DD_TRACE_SAMPLE_RATE", "-0.001", "0", "1", "1.001"),
     ("DD_TRACE_AGENT_PORT", "0", "1", "65535", "65536"),
 ]

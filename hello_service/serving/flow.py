@@ -1,0 +1,73 @@
+"""Backpressure on one connection, both ways, and the end of a client that does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from hello_service.serving.connections import Connections
+from hello_service.serving.timeout import Timeout
+
+
+class FlowControl(asyncio.Protocol):
+    """Writes to a client and reads from it no faster than either side takes it."""
+
+    def __init__(self, transport: Any, connections: Connections) -> None:
+        self._transport = transport
+        self._connections = connections
+        self._limits = connections.limits
+        self._client: tuple[str, int] | None = None
+        self._eof = self._paused = False  # the client has closed its side; it has to wait
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._writing = Timeout(asyncio.get_running_loop())
+        self._unwritten = 0  # bytes in the transport when the client's reading was last looked at
+
+    def write(self, data: bytes) -> None:
+        """Write to the client; nothing once it is gone."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough to write more."""
+        if not self._writable.is_set():
+            await self._writable.wait()
+
+    def pause(self, pause: bool) -> None:
+        """Stop reading from the client, or go on."""
+        if pause is not self._paused and not self._eof and not self._transport.is_closing():
+            self._paused = pause
+            (self._transport.pause_reading if pause else self._transport.resume_reading)()
+
+    def pause_writing(self) -> None:
+        """Let the application wait: the client does not read as fast as it writes."""
+        self._writable.clear()
+        self.watch_writing()
+
+    def resume_writing(self) -> None:
+        """Let the application write on."""
+        self._writable.set()
+        self._writing.stop()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Let nobody wait for a client that is gone."""
+        self._writing.close()
+        self._writable.set()
+
+    def count_rejection(self, status: int | None, reason: str, detail: str) -> None:
+        """Count and log what the client did."""
+        self._connections.rejections.add(status, reason, detail, self._client[0] if self._client else None)
+
+    def watch_writing(self) -> None:
+        """Abort the connection when the client reads nothing of what is left for `write_seconds`."""
+        self._unwritten = self._transport.get_write_buffer_size()
+        if self._unwritten:
+            self._writing.start(self._limits.write_seconds, self._check_writing)
+
+    def _check_writing(self) -> None:
+        if self._transport.get_write_buffer_size() < self._unwritten:
+            self.watch_writing()
+            return
+        detail = f"The client read nothing for {self._limits.write_seconds:g} s."
+        self.count_rejection(None, "write-timeout", detail)
+        self._transport.abort()

@@ -1,0 +1,367 @@
+"""HTTP/1.1 for one connection of Hypercorn's (RFC 9112).
+
+`hypercorn.asyncio.run` makes a `TCPServer` for each connection and awaits it. `Connection` is one. It takes the
+transport from Hypercorn's reader and writer, and goes through these stages:
+
+    HEAD ──► BODY ──► RESPONDING ──► HEAD        the next request of a connection that is kept
+      │                   │
+      │                   └────────► LINGERING   the last response is written, and our side closed; what the client
+      │                                          still sends is thrown away, so that it can read the response
+      ├──────────────────► LINGERING             a request that is rejected, and a connection that was idle too long
+      └──────────────────► UPGRADED              `websocket.py` has it
+
+`reader.py` reads requests, `exchange.py` is one request and its response for the application. Here is when: what waits
+for what, for how long, and how a connection ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Generator
+from enum import Enum, auto
+from typing import Any, cast
+
+from hello_service.serving.connections import Connections
+from hello_service.serving.exchange import Exchange
+from hello_service.serving.flow import FlowControl
+from hello_service.serving.reader import RequestReader
+from hello_service.serving.request import Head, Rejected
+from hello_service.serving.response import Response, problem
+from hello_service.serving.timeout import Timeout
+from hello_service.serving.websocket import WebSocket
+
+BUFFER_BYTES = 65_536  # of a body, or of what follows a request, before the client has to wait
+LINGER_BYTES = 64 * 1_048_576
+LINGER_SECONDS = 2.0  # without a byte
+LINGER_TOTAL_SECONDS = 30.0
+ALLOWED = ((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH"), (b"content-length", b"0"))
+
+
+class Stage(Enum):
+    HEAD = auto()
+    BODY = auto()
+    RESPONDING = auto()
+    LINGERING = auto()
+    UPGRADED = auto()
+    LOST = auto()
+
+
+class Connection(FlowControl):
+    """One connection, in the place of Hypercorn's `TCPServer`; `connections` knows all of them."""
+
+    def __init__(
+        self,
+        connections: Connections,
+        *,
+        app: Any,
+        state: dict[str, Any],
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(writer.transport, connections)
+        self._app = app
+        self._loop = loop
+        self._stream_reader = reader
+        self._state = state
+        self._context = contextvars.copy_context()  # of no request
+        self._lost = loop.create_future()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reading = Timeout(loop)
+
+        self._stage = Stage.HEAD
+        self._reader = RequestReader()
+        self._exchange: Exchange | None = None
+        self._websocket: WebSocket | None = None
+        self._requests = 0
+        self._busy = False
+        self._lingered = 0
+        self._linger_until = 0.0
+
+    # The life of the connection
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._run().__await__()
+
+    async def _run(self) -> None:
+        """Serve the connection until it is closed and every application task has ended."""
+        self._streams = self._transport.get_protocol()  # what fed reader and writer
+        self._transport.set_protocol(self)
+        self._stream_reader.feed_eof()
+        early = await self._stream_reader.read()  # usually nothing: this runs before the transport reads
+        if self._transport.is_closing():
+            return
+        peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
+        self._client = peer[:2] if isinstance(peer, tuple) else None
+        self._addresses = {"client": self._client, "server": own[:2] if isinstance(own, tuple) else None}
+        self._connections.open.add(self)
+        self._wait_for_request()
+        if self._connections.closed:
+            self.end_grace()
+        if early:
+            self.data_received(early)
+        try:
+            await self._lost
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            self._connections.open.discard(self)
+            self._transport.abort()
+            for task in self._tasks:
+                task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent."""
+        if self._stage is Stage.LINGERING:
+            self._discard(len(data))
+        elif self._websocket is not None:
+            self._websocket.data_received(data)
+        else:
+            self._reader.received += data
+            self._read()
+
+    def eof_received(self) -> bool:
+        """Take that the client has closed its side, or is gone: both look alike. Return whether ours stays open."""
+        self._eof = True
+        if self._stage is Stage.RESPONDING and self._exchange is not None:
+            self._limit_silence()
+            return True
+        if self._stage is Stage.BODY:
+            self._disconnect()
+        if self._websocket is not None:
+            return self._websocket.eof_received()
+        return False
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Take that the connection is closed, from whichever side."""
+        self._stage = Stage.LOST
+        self._disconnect()
+        if self._websocket is not None:
+            self._websocket.connection_lost()
+        self._reading.close()
+        super().connection_lost(None)
+        self._reader.close()
+        self._streams.connection_lost(None)  # else reader, writer and task hold one another
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+    def stop(self) -> None:
+        """Take one more request at most; close a WebSocket that is idle."""
+        if self._websocket is not None:
+            self._websocket.stop()
+
+    def end_grace(self) -> None:
+        """Take no more requests."""
+        if self._stage is Stage.HEAD:
+            self.linger()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._transport.abort()
+
+    # Reading a request
+
+    def _wait_for_request(self) -> None:
+        self._stage = Stage.HEAD
+        self._reader.begin()
+        self._reading.start(self._limits.keep_alive_seconds, self._end_idle)
+
+    def _read(self) -> None:
+        """Go through the stages of a request as far as what was received allows."""
+        if self._busy:
+            return  # a response within it was complete at once: the loop goes on
+        self._busy = more = True
+        try:
+            while more and self._reader.received:
+                if self._stage is Stage.HEAD:
+                    head = self._reader.read_head() if self._writable.is_set() else None
+                    more = head is not None
+                    if head is not None:
+                        self._begin(head)
+                elif self._stage is Stage.BODY:
+                    self._take_body(self._reader.read_body())
+                    more = self._reader.complete
+                else:
+                    more = False
+        except Rejected as rejected:
+            self.reject(rejected)
+        finally:
+            self._busy = False
+        self._control_reading()
+        if self._eof and self._stage is Stage.HEAD:
+            self._transport.close()  # what is left is no whole request
+
+    # Serving a request
+
+    def _begin(self, head: Head) -> None:
+        """Serve the request whose head is complete."""
+        self._reading.stop()
+        if head.opens_websocket:
+            self._begin_websocket(head)
+            return
+        self._requests += 1
+        keep_alive = head.keep_alive and head.version == "1.1" and self._requests < self._limits.requests
+        response = Response(head.method, head.version, keep_alive=keep_alive)
+        self._stage = Stage.BODY if head.has_body else Stage.RESPONDING
+        if head.target == b"*":  # of the server itself
+            response.keep_alive &= not head.has_body and not self.closing
+            self.write(response.start(200, ALLOWED) + response.body(b"", more=False))
+            self._next(keep_alive=response.keep_alive)
+            return
+        rest = {**self._addresses, "method": head.method.decode(), "scheme": "http", "state": self._state.copy()}
+        scope = head.scope("http", {**rest, "extensions": {}})
+        # The body of a request that will be a 413 need not be sent.
+        expects = head.expects_continue and (head.content_length or 0) <= self._limits.body_bytes
+        self._exchange = Exchange(self, scope, response, has_body=head.has_body, expects_continue=expects)
+        if head.has_body:
+            self._wait_for_body()
+        elif self._eof:
+            self._limit_silence()
+        self._run_task(self._exchange.run(self._app))
+
+    def _begin_websocket(self, head: Head) -> None:
+        scope = head.scope("websocket", {**self._addresses, "scheme": "ws", "state": self._state.copy()})
+        if head.has_body or self._reader.received:
+            raise Rejected(400, "handshake", "A WebSocket's handshake is followed by data before it is accepted.")
+        websocket = WebSocket(self, self._limits, self._connections, self._loop, scope)  # raises Rejected
+        self._stage, self._websocket = Stage.UPGRADED, websocket
+        self._run_task(websocket.run(self._app))
+
+    def _run_task(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine, context=self._context.copy())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _take_body(self, data: bytes) -> None:
+        exchange = cast("Exchange", self._exchange)  # there is one as long as its body is read
+        if data:
+            exchange.feed(data)
+        if self._reader.complete:
+            self._stage = Stage.RESPONDING
+            self._reading.stop()
+            exchange.end_body()
+
+    def _wait_for_body(self) -> None:
+        """Give the client time to send more of the body, unless it has to wait itself."""
+        if self._paused:
+            self._reading.stop()
+        else:
+            self._reading.start(self._limits.body_seconds, self._end_stalled)
+
+    # What an exchange asks for
+
+    @property
+    def closing(self) -> bool:
+        """Whether a response is this connection's last, because the server stops."""
+        return self._connections.closing
+
+    def body_taken(self) -> None:
+        """The application has taken what there was of the body."""
+        self._control_reading()
+
+    def response_complete(self) -> None:
+        """Go on to the next request, or end the connection."""
+        exchange, self._exchange = cast("Exchange", self._exchange), None
+        self._next(keep_alive=exchange.response.keep_alive and exchange.body_complete)
+
+    def response_broken(self) -> None:
+        """End the connection, so that the client does not take a part for the whole."""
+        self._exchange = None
+        self.linger()
+
+    def respond_with_problem(self, status: int) -> None:
+        """Respond in place of an application that did not."""
+        self._exchange = None
+        self.write(problem(status, self._method))
+        self.linger()
+
+    def _next(self, *, keep_alive: bool) -> None:
+        if self._stage is not Stage.RESPONDING or not keep_alive or self.closing:
+            self.linger()
+            return
+        self._wait_for_request()
+        self._read()
+
+    # Ends
+
+    def reject(self, rejected: Rejected) -> None:
+        """Respond with the reason, and end the connection."""
+        self.count_rejection(rejected.status, rejected.reason, rejected.detail)
+        begun = self._exchange is not None and self._exchange.response.begun
+        self._disconnect()
+        if not begun:
+            self.write(problem(rejected.status, self._method, rejected.headers))
+        self.linger()
+
+    @property
+    def _method(self) -> bytes:
+        head = self._reader.head
+        return head.method if head else bytes(self._reader.received[:5]).strip()
+
+    def _end_idle(self) -> None:
+        if self._reader.received:
+            self.reject(Rejected(408, "head-timeout", f"No whole head came in {self._limits.keep_alive_seconds:g} s."))
+        else:
+            self.linger()
+
+    def _end_stalled(self) -> None:
+        self.reject(Rejected(408, "body-timeout", f"Nothing of the body came for {self._limits.body_seconds:g} s."))
+
+    def _limit_silence(self) -> None:
+        """Wait for a response to start, but not for long: a client that has closed its side may be gone."""
+        if self._exchange is not None and not self._exchange.response.begun:
+            self._reading.start(self._limits.half_close_seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        """The client closed its side, and no response has started since."""
+        if self._exchange is not None and not self._exchange.response.begun:
+            self._disconnect()
+            self._transport.close()
+
+    def _disconnect(self) -> None:
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.disconnect()
+            if exchange.over:
+                self._exchange = None
+
+    def linger(self) -> None:
+        """Close our side; go on reading for a while, since unread data would make a reset of the end."""
+        if self._stage in {Stage.LINGERING, Stage.LOST}:
+            return
+        self._stage = Stage.LINGERING
+        self._reader.received.clear()
+        self.watch_writing()
+        if self._eof:
+            self._transport.close()
+            return
+        self._transport.write_eof()
+        self._linger_until = self._loop.time() + LINGER_TOTAL_SECONDS
+        self._control_reading()
+        self._discard(0)
+
+    def _discard(self, count: int) -> None:
+        self._lingered += count
+        left = self._linger_until - self._loop.time()
+        if self._lingered > LINGER_BYTES or left <= 0:
+            self._transport.close()
+        else:
+            self._reading.start(min(LINGER_SECONDS, left), self._transport.close)
+
+    # Backpressure, beside `FlowControl`
+
+    def _control_reading(self) -> None:
+        """Read only as far ahead of the application as fits into the buffers."""
+        exchange = self._exchange
+        self.pause(
+            len(self._reader.received) > BUFFER_BYTES or (exchange is not None and exchange.buffered > BUFFER_BYTES)
+        )
+        if self._stage is Stage.BODY:
+            self._wait_for_body()
+
+    def resume_writing(self) -> None:
+        """Go on with the application, or with the next request."""
+        super().resume_writing()
+        if self._stage is Stage.HEAD:
+            self._read()

@@ -1,0 +1,185 @@
+"""The head of a request: what it asks for, or why it is rejected (RFC 9112, sections 3 and 6; RFC 9110, section 7.2).
+
+llhttp rejects what is malformed. This module rejects what two readers of one connection could understand differently,
+and what nobody behind it could serve.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+HEAD_BYTES = 65_536  # request line and headers, with the empty line
+HOST_BYTES = 255
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})  # CONNECT: no proxy
+
+TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+# One blank between the parts, and no #: some readers take it for the end of the target.
+REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
+FIRST_BYTE = re.compile(TOKEN)
+ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
+LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"
+HOST = re.compile(rb"(?:(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?|\[([0-9A-Fa-f:.]+)\])?(?::(\d{0,5}))?")
+
+
+class Rejected(Exception):  # noqa: N818 - the request is
+    """A request that is not served.
+
+    Args:
+        status: of the response.
+        reason: a short code for log and counter.
+        detail: one sentence for the log.
+        headers: further ones of the response.
+    """
+
+    def __init__(self, status: int, reason: str, detail: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.reason = reason
+        self.detail = detail
+        self.headers = headers
+
+
+@dataclass
+class Head:
+    """The head of one request.
+
+    Attributes:
+        target: path and query, or `*`.
+        host: of a target in absolute form, which replaces the Host header; else None.
+        headers: names in lower case, values without blanks around them.
+        content_length: None where the body has no length or there is no body.
+        chunked: the body is sent in chunks.
+        keep_alive: the client does not ask to close the connection.
+        upgrade: the client asks for another protocol.
+    """
+
+    method: bytes
+    target: bytes
+    version: str
+    host: bytes | None
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    content_length: int | None = None
+    chunked: bool = False
+    keep_alive: bool = False
+    upgrade: bool = False
+
+    @property
+    def has_body(self) -> bool:
+        """Whether there is a body, and more than an empty one where its length is known."""
+        return self.chunked or bool(self.content_length)
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits before it sends the body (RFC 9110, section 10.1.1)."""
+        return self.version == "1.1" and self.has(b"expect", b"100-continue")
+
+    @property
+    def opens_websocket(self) -> bool:
+        """Whether this is the handshake of a WebSocket; another upgrade is served as plain HTTP."""
+        return self.upgrade and self.method == b"GET" and self.version == "1.1" and self.has(b"upgrade", b"websocket")
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """Take one header line."""
+        self.headers.append((name.lower(), value.rstrip(b" \t")))
+
+    def check(self) -> None:
+        """Check the headers that decide to whom the request goes and where its body ends.
+
+        Raises:
+            Rejected: 400, or 501 for a transfer coding that is not known.
+        """
+        hosts, codings = [], []
+        for name, value in self.headers:
+            if name == b"host":
+                hosts.append(value)
+            elif name == b"content-length":
+                self.content_length = int(value)  # llhttp has checked that there is one, and that it is a number
+            elif name == b"transfer-encoding":
+                codings.append(value.lower())
+        self._check_hosts(hosts)
+        if codings:
+            self._check_codings(codings)
+
+    def _check_hosts(self, hosts: list[bytes]) -> None:
+        if len(hosts) > 1 or (not hosts and self.version == "1.1"):
+            raise Rejected(400, "host", f"Expected one Host header, got {len(hosts)}.")
+        if self.host is not None:
+            self.headers = [(name, value) for name, value in self.headers if name != b"host"]
+            self.headers.append((b"host", self.host))
+            hosts.append(self.host)
+        if not all(map(is_host, hosts)):
+            raise Rejected(400, "host", "The host is not a valid name or address.")
+
+    def _check_codings(self, codings: list[bytes]) -> None:
+        if self.version == "1.0":
+            raise Rejected(400, "length", "HTTP/1.0 has no Transfer-Encoding.")
+        if codings != [b"chunked"]:
+            raise Rejected(501, "length", "The only transfer coding is chunked.")
+        self.chunked = True
+
+    def has(self, name: bytes, value: bytes) -> bool:
+        """Return whether there is a header `name` with this `value`, in any case."""
+        return any(key == name and given.lower() == value for key, given in self.headers)
+
+    def scope(self, kind: str, rest: Mapping[str, Any]) -> dict[str, Any]:
+        """Return ASGI's scope of this request; `rest` is what its connection knows."""
+        path, _, query = self.target.partition(b"?")
+        return {
+            "type": kind,
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": self.version,
+            "path": unquote(path.decode("ascii")),
+            "raw_path": path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self.headers,
+            **rest,
+        }
+
+
+def read_request_line(received: bytes | bytearray) -> Head | None:
+    """Return the head that `received` begins, without its headers; None as long as the line is not complete.
+
+    Raises:
+        Rejected: 400, 431 (longer than `HEAD_BYTES`), 501 (method) or 505 (version).
+    """
+    if FIRST_BYTE.match(received) is None:
+        raise Rejected(400, "malformed", "The request does not begin with a method.")
+    if received.find(b"\n", 0, HEAD_BYTES) < 0:
+        if len(received) >= HEAD_BYTES:
+            raise Rejected(431, "head-size", f"The request line is longer than {HEAD_BYTES} bytes.")
+        return None
+    line = REQUEST_LINE.match(received)
+    if line is None:
+        raise Rejected(400, "malformed", "The first line is not a request line.")
+    method, target, version = (bytes(part) for part in line.groups())
+    if version not in {b"1.0", b"1.1"}:
+        raise Rejected(505, "version", "The only version is HTTP/1.1.")
+    if method not in METHODS:
+        raise Rejected(501, "method", "The method is not known; methods are case-sensitive.")
+    host = None
+    if absolute := ABSOLUTE.fullmatch(target):
+        host, target = absolute.groups()
+        if not target.startswith(b"/"):
+            target = (b"/" if target or method != b"OPTIONS" else b"*") + target
+    if not target.startswith(b"/") and (method, target) != (b"OPTIONS", b"*"):
+        raise Rejected(400, "target", "The target is neither a path nor a URL.")
+    return Head(method, target, version.decode(), host)
+
+
+def is_host(value: bytes) -> bool:
+    """Return whether `value` is a host with or without a port (RFC 3986, section 3.2.2), and one that IDNA takes."""
+    found = HOST.fullmatch(value)
+    if found is None or len(value) > HOST_BYTES or int(found[2] or 0) > 65_535:
+        return False
+    if found[1] is None:
+        return True
+    try:
+        return bool(ipaddress.IPv6Address(found[1].decode()).packed)
+    except ValueError:
+        return False

@@ -1,0 +1,168 @@
+"""A response as bytes: status line, headers and the framing of the body (RFC 9112, sections 4, 6 and 7)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from email.utils import formatdate
+from http import HTTPStatus
+from time import time
+
+from hello_service.middleware.security_headers import SECURITY_HEADERS
+from hello_service.problems import HTTP_ERRORS, MEDIA_TYPE, document
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+HEADER_LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\r\n\0]*\r\n)*")
+WITHOUT_BODY = {204, 304}
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Response:
+    """Makes the bytes of one response out of ASGI's messages.
+
+    A head with a Content-Length waits for the first piece of the body, so that both are one write. Others leave at
+    once, because a stream's client waits for them.
+
+    Attributes:
+        keep_alive: the connection can be used again after this response.
+        begun: a part of it has been handed out.
+        whole: every byte that the client expects has been handed out.
+        complete: the application has sent the last message.
+    """
+
+    def __init__(self, method: bytes, version: str, *, keep_alive: bool) -> None:
+        self.keep_alive = keep_alive
+        self.begun = self.whole = self.complete = False
+        self._method = method
+        self._version = version
+        self._head: bytes | None = None
+        self._left: int | None = None  # bytes that the Content-Length still promises
+        self._chunked = self._silent = False
+
+    @property
+    def started(self) -> bool:
+        """Whether the application has sent the head."""
+        return self._head is not None
+
+    def start(self, status: int, headers: Headers) -> bytes:
+        """Take the head; return the bytes to write now.
+
+        Raises:
+            RuntimeError: there was one before.
+            ValueError: status or headers can't be sent.
+        """
+        if self._head is not None:
+            raise RuntimeError("The response has been started before.")
+        if status < 200 or status > 999:
+            raise ValueError(f"{status} is not the status of a response.")
+        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        lines, left = self._header_lines(headers)
+        self._silent = self._method == b"HEAD" or status in WITHOUT_BODY
+        self._chunked = left is None and not self._silent and self._version == "1.1"
+        if self._chunked:
+            lines += b"transfer-encoding: chunked\r\n"
+        elif left is not None and status != HTTPStatus.NO_CONTENT:  # RFC 9110, section 8.6
+            lines += b"content-length: %d\r\n" % left
+        elif not self._silent:
+            self.keep_alive = False  # the end of the connection is the end of the body
+        if not self.keep_alive:
+            lines += b"connection: close\r\n"
+        self._left = None if self._silent else left
+        self._head = line + lines + b"\r\n"
+        if left is not None:
+            return b""
+        self.begun = True
+        return self._head
+
+    def _header_lines(self, headers: Headers) -> tuple[bytes, int | None]:
+        """Return the lines of `headers` without those that frame the body, and the Content-Length."""
+        kept, left, dated = [], None, False
+        for name, value in headers:
+            lower = name.lower()
+            if lower == b"content-length":
+                if left is not None or not value.isdigit():
+                    raise ValueError("The response has no usable Content-Length.")
+                left = int(value)
+            elif lower == b"connection":
+                self.keep_alive &= b"close" not in value.lower()
+            elif lower != b"transfer-encoding":
+                dated = dated or lower == b"date"
+                kept.append((name, value))
+        return header_lines(kept) + (b"" if dated else date_line()), left
+
+    def held(self) -> bytes:
+        """Return the head that waits for a body; there will be none."""
+        head, self.begun = b"" if self.begun or self._head is None else self._head, True
+        return head
+
+    def body(self, data: bytes, more: bool) -> bytes:
+        """Take a piece of the body; return the bytes to write.
+
+        Raises:
+            RuntimeError: there is no head yet, or the body is longer or shorter than its Content-Length.
+        """
+        if self._head is None:
+            raise RuntimeError("The response has not been started.")
+        if not self._silent and self._left is not None and len(data) > self._left:
+            raise RuntimeError("The body is longer than its Content-Length.")
+        head = self.held()
+        if self._silent:
+            data = b""
+        elif self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            data += b"" if more else b"0\r\n\r\n"
+        elif self._left is not None:
+            self._left -= len(data)
+        self.complete = not more
+        self.whole = self._left == 0 or (self.complete and not self._left)
+        return head + data
+
+
+def switching_protocols(headers: Headers) -> bytes:
+    """Return the response that makes a connection a WebSocket.
+
+    Raises:
+        ValueError: a header can't be sent.
+    """
+    fields = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), *headers]
+    return STATUS_LINES[101] + header_lines(fields) + date_line() + b"\r\n"
+
+
+def header_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
+    """Return `headers` as they are sent.
+
+    Raises:
+        ValueError: one of them is no header, or would become two.
+    """
+    lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+    if HEADER_LINES.fullmatch(lines) is None or lines.count(b"\n") != len(headers):
+        raise ValueError("The response has a header that can't be sent.")
+    return lines
+
+
+_date = (0, b"")
+
+
+def date_line() -> bytes:
+    """Return the Date header, made once a second."""
+    global _date  # noqa: PLW0603 - a cache of the clock
+    second = int(time())
+    if second != _date[0]:
+        _date = (second, b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n")
+    return _date[1]
+
+
+def problem(status: int, method: bytes, headers: Headers = (), code: str | None = None) -> bytes:
+    """Return a whole response that ends its connection, with a problem (RFC 9457) in it."""
+    usual, detail = HTTP_ERRORS[status]
+    body = json.dumps(document(status, code or usual, detail)).encode()
+    response = Response(method, "1.1", keep_alive=False)
+    fields = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        *SECURITY_HEADERS,
+        *headers,
+    ]
+    return response.start(status, fields) + response.body(body, more=False)

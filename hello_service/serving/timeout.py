@@ -1,0 +1,48 @@
+"""A timeout that is cheap to start again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+
+class Timeout:
+    """Calls back when its time is up. It can be started again for each request: the event loop's timer is kept."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.TimerHandle | None = None
+        self._callback: Callable[[], None] | None = None
+        self._due = 0.0
+
+    def start(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call `callback` in `seconds`, and nothing that was started before."""
+        self._due, self._callback = self._loop.time() + seconds, callback
+        if self._handle is None or self._handle.when() > self._due:
+            self._arm()
+
+    def stop(self) -> None:
+        """Call nothing."""
+        self._callback = None
+
+    def close(self) -> None:
+        """Call nothing, ever."""
+        self._callback = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _arm(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._handle = self._loop.call_at(self._due, self._fire)
+
+    def _fire(self) -> None:
+        self._handle = None
+        if self._callback is None:
+            return
+        if self._loop.time() < self._due:
+            self._arm()
+            return
+        callback, self._callback = self._callback, None
+        callback()

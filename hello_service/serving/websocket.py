@@ -1,0 +1,356 @@
+"""WebSocket for one connection (RFC 6455), once `http1.py` has read the handshake's request.
+
+Frames, close codes and limits are those of the sans-I/O protocol of `websockets`. This module connects it to ASGI, and
+decides when a WebSocket ends: the application closes it, the client breaks a rule or answers no ping, or the server stops.
+No extension is negotiated: compression isn't worth a message that unpacks to a thousand times its size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import logging
+import re
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
+
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHeader
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from hello_service.asgi import Message
+from hello_service.serving.connections import Connections, Limits
+from hello_service.serving.request import TOKEN, Rejected
+from hello_service.serving.response import Response, problem, switching_protocols
+from hello_service.serving.timeout import Timeout
+
+HANDSHAKE = {b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"}
+VERSION_13 = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
+TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
+MESSAGES_AHEAD = 16  # of the application, before the client has to wait
+BYTES_AHEAD = 65_536
+LENGTH_BYTES = {126: 2, 127: 8}  # by the second byte of a frame
+LEAST_LENGTH = {126: 126, 127: 65_536}
+CLOSING_SECONDS = 2.0  # for the client's Close frame
+IDLE_SECONDS = 1.0  # without a message: then a server that stops need not wait for it
+
+
+class Wire(Protocol):
+    """The connection that a WebSocket belongs to."""
+
+    def write(self, data: bytes) -> None:
+        """Write to the client."""
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough to write more."""
+
+    def pause(self, pause: bool) -> None:
+        """Stop reading from the client, or go on."""
+
+    def reject(self, rejected: Rejected) -> None:
+        """Respond with the reason, and end the connection."""
+
+    def count_rejection(self, status: int, reason: str, detail: str) -> None:
+        """Count and log what the client did."""
+
+    def linger(self) -> None:
+        """Close our side, and the connection when the client has closed its own."""
+
+
+class WebSocket:
+    """One WebSocket, from its handshake to the end of its connection.
+
+    Raises:
+        Rejected: the handshake is not one of version 13.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        limits: Limits,
+        connections: Connections,
+        loop: asyncio.AbstractEventLoop,
+        scope: dict[str, Any],
+    ) -> None:
+        headers = scope["headers"]
+        self._accept_value = check_handshake(headers)
+        self.scope = {**scope, "subprotocols": subprotocols(headers), "extensions": {"websocket.http.response": {}}}
+        self._wire = wire
+        self._limits = limits
+        self._connections = connections
+        self._loop = loop
+        self._protocol: ServerProtocol | None = None  # from the handshake's response on
+        self._refusal = Response(b"GET", "1.1", keep_alive=False)
+        self._connect_given = False
+        self._gone: Message | None = None  # the disconnect, once there is one
+        self._unparsed = bytearray()
+        self._payload_left = 0  # bytes of the frame that is read
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._parts: list[Any] = []
+        self._messages: deque[tuple[Message, int]] = deque()
+        self._ahead = 0  # bytes in them
+        self._changed = asyncio.Event()
+        self._pinging, self._ending = Timeout(loop), Timeout(loop)
+        self._pong_due = self._paused = False
+        self._last_message = 0.0
+
+    async def run(self, app: Any) -> None:
+        """Let `app` serve the WebSocket; what it leaves open is closed, with 1011 where it failed."""
+        code = CloseCode.NORMAL_CLOSURE
+        try:
+            await app(self.scope, self.receive, self.send, None, None)
+        except Exception:
+            code = CloseCode.INTERNAL_ERROR
+            logging.getLogger("hello_service.serving").exception("The application failed.")
+        finally:
+            if self._protocol is not None:
+                self._close(code)
+            elif self._gone is None:
+                self._refuse(problem(500, b"GET"))
+
+    # ASGI
+
+    async def receive(self) -> Message:
+        """Return the next message; `websocket.disconnect` when there will be none."""
+        if not self._connect_given:
+            self._connect_given = True
+            return {"type": "websocket.connect"}
+        while not self._messages:
+            if self._gone is not None:
+                return self._gone
+            self._changed.clear()
+            await self._changed.wait()
+        message, size = self._messages.popleft()
+        self._ahead -= size
+        self._parse()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Accept, refuse, send or close. Nothing is sent once the client is gone.
+
+        Raises:
+            RuntimeError: there is no such message in this state.
+        """
+        if self._gone is not None:
+            return
+        kind = message["type"]
+        if self._protocol is None:
+            self._respond(kind, message)
+        elif kind == "websocket.send":
+            text = message.get("text")
+            if text is not None:
+                self._protocol.send_text(text.encode())
+            else:
+                self._protocol.send_binary(message["bytes"])
+            self._last_message = self._loop.time()
+            self._flush()
+        elif kind == "websocket.close":
+            self._close(message.get("code") or CloseCode.NORMAL_CLOSURE, message.get("reason") or "")
+        else:
+            raise RuntimeError(f"{kind} can't be sent on an open WebSocket.")
+        await self._wire.drain()
+
+    def _respond(self, kind: str, message: Message) -> None:
+        """Respond to the handshake."""
+        if kind == "websocket.accept":
+            headers = [(b"sec-websocket-accept", self._accept_value), *message.get("headers", ())]
+            if message.get("subprotocol"):
+                headers.append((b"sec-websocket-protocol", message["subprotocol"].encode()))
+            self._wire.write(switching_protocols(headers))
+            log = logging.getLogger("websockets.server")
+            self._protocol = ServerProtocol(state=State.OPEN, max_size=self._limits.body_bytes, logger=log)
+            self._last_message = self._loop.time()
+            self._pinging.start(self._limits.ping_seconds, self._ping)
+            if self._connections.closing:
+                self.stop()
+        elif kind == "websocket.close":
+            self._refuse(problem(403, b"GET"))
+        elif kind == "websocket.http.response.start":
+            self._wire.write(self._refusal.start(message["status"], message.get("headers", ())))
+        elif kind == "websocket.http.response.body":
+            self._wire.write(self._refusal.body(message.get("body", b""), message.get("more_body", False)))
+            if self._refusal.complete:
+                self._refuse(b"")
+        else:
+            raise RuntimeError(f"{kind} can't be sent before a WebSocket is accepted.")
+
+    def _refuse(self, response: bytes) -> None:
+        self._disconnect(CloseCode.ABNORMAL_CLOSURE)
+        self._wire.write(response)
+        self._wire.linger()
+
+    # The client
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sent."""
+        self._unparsed += data
+        if self._protocol is None:
+            self._disconnect(CloseCode.ABNORMAL_CLOSURE)
+            self._wire.reject(Rejected(400, "handshake", "Data came before the WebSocket was accepted."))
+        else:
+            self._parse()
+
+    def eof_received(self) -> bool:
+        """Take that the client has closed its side. Return whether ours stays open."""
+        self._disconnect(CloseCode.ABNORMAL_CLOSURE)
+        return False
+
+    def connection_lost(self) -> None:
+        """Take that the connection is closed."""
+        self._disconnect(CloseCode.ABNORMAL_CLOSURE)
+        self._pinging.close()
+        self._ending.close()
+
+    def _parse(self) -> None:
+        """Take as many messages as fit into the buffer."""
+        protocol = self._protocol
+        while protocol is not None and not self._full and (piece := self._next_piece(protocol)):
+            protocol.receive_data(piece)
+            for frame in protocol.events_received():
+                if isinstance(frame, Frame) and self._gone is None:
+                    self._take(frame, protocol)
+            self._flush()
+            if self._gone is None and protocol.state is not State.OPEN:
+                self._take_end(protocol)
+        if self._full is not self._paused:
+            self._paused = self._full
+            self._wire.pause(self._paused)
+
+    def _next_piece(self, protocol: ServerProtocol) -> bytes:
+        """Return what is there of one frame and of no other, so that its fault is found before the next is read.
+
+        A length in more bytes than it needs breaks the rules (section 5.2), which the protocol does not notice.
+        """
+        received, size = self._unparsed, 0
+        if not self._payload_left:
+            short = received[1] & 127 if len(received) > 1 else 0
+            size = 2 + LENGTH_BYTES.get(short, 0) + (4 if len(received) > 1 and received[1] & 128 else 0)
+            if len(received) < size:
+                return b""
+            length = int.from_bytes(received[2 : 2 + LENGTH_BYTES[short]]) if short in LENGTH_BYTES else short
+            if length < LEAST_LENGTH.get(short, 0):
+                protocol.fail(CloseCode.PROTOCOL_ERROR, "length in more bytes than it needs")
+            self._payload_left = length
+        end = min(size + self._payload_left, len(received))
+        self._payload_left -= end - size
+        piece = bytes(received[:end])
+        del received[:end]
+        return piece
+
+    @property
+    def _full(self) -> bool:
+        return self._gone is None and (len(self._messages) >= MESSAGES_AHEAD or self._ahead > BYTES_AHEAD)
+
+    def _take(self, frame: Frame, protocol: ServerProtocol) -> None:
+        if frame.opcode is Opcode.PONG:
+            self._pong_due = False
+        if frame.opcode not in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
+            return
+        self._last_message = self._loop.time()
+        if frame.opcode is not Opcode.CONT:
+            self._decoder = codecs.getincrementaldecoder("utf-8")() if frame.opcode is Opcode.TEXT else None
+            self._parts = []
+        try:
+            data = bytes(frame.data)
+            self._parts.append(data if self._decoder is None else self._decoder.decode(data, frame.fin))
+        except UnicodeDecodeError:
+            protocol.fail(CloseCode.INVALID_DATA, "not UTF-8")
+            return
+        if frame.fin:
+            text, content = self._decoder is not None, ("" if self._decoder is not None else b"").join(self._parts)
+            self._parts = []
+            message = {
+                "type": "websocket.receive",
+                "text": content if text else None,
+                "bytes": None if text else content,
+            }
+            self._messages.append((message, len(content)))
+            self._ahead += len(content)
+            self._changed.set()
+
+    def _take_end(self, protocol: ServerProtocol) -> None:
+        """The client closed the WebSocket or broke a rule."""
+        received, sent = protocol.close_rcvd, protocol.close_sent
+        end = received or sent or Close(CloseCode.ABNORMAL_CLOSURE, "")
+        self._disconnect(end.code, end.reason)
+        if received is None and sent is not None:
+            self._wire.count_rejection(int(sent.code), f"websocket-{int(sent.code)}", f"{sent.reason or sent}.")
+
+    # Ends
+
+    def stop(self) -> None:
+        """Close the WebSocket as soon as it is idle: the server stops."""
+        if self._protocol is None or self._gone is not None:
+            return
+        left = self._last_message + IDLE_SECONDS - self._loop.time()
+        if left > 0:
+            self._ending.start(left, self.stop)
+        else:
+            self._close(CloseCode.SERVICE_RESTART, "the server is stopping")
+
+    def _close(self, code: int, reason: str = "") -> None:
+        protocol = cast("ServerProtocol", self._protocol)
+        if self._gone is not None:
+            return
+        protocol.send_close(code, reason)
+        self._flush()
+        self._disconnect(code, reason)
+        self._ending.start(CLOSING_SECONDS, self._wire.linger)
+
+    def _ping(self) -> None:
+        protocol = cast("ServerProtocol", self._protocol)
+        if self._pong_due and not self._paused:
+            protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")
+            self._flush()
+            self._disconnect(CloseCode.ABNORMAL_CLOSURE)
+            return
+        self._pong_due = True
+        protocol.send_ping(b"")
+        self._flush()
+        self._pinging.start(self._limits.ping_seconds, self._ping)
+
+    def _disconnect(self, code: int, reason: str = "") -> None:
+        """No message comes any more, and none is sent."""
+        if self._gone is None:
+            self._gone = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
+            self._pinging.stop()
+            self._changed.set()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send() if self._protocol else ():
+            if data:
+                self._wire.write(data)
+            else:
+                self._wire.linger()
+
+
+def check_handshake(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the value of Sec-WebSocket-Accept for a request with these `headers`.
+
+    Raises:
+        Rejected: 426 for another version than 13, else 400.
+    """
+    fields = Headers()
+    for name, value in headers:
+        if name in HANDSHAKE:
+            fields[name.decode()] = value.decode("latin-1")
+    protocol = ServerProtocol()
+    response = protocol.accept(Request("/", fields))
+    if response.status_code == 101:
+        return response.headers["Sec-WebSocket-Accept"].encode()
+    error = protocol.handshake_exc
+    if isinstance(error, InvalidHeader) and error.name == "Sec-WebSocket-Version":
+        raise Rejected(426, "handshake", "The only version of WebSocket is 13.", VERSION_13)
+    raise Rejected(400, "handshake", f"The handshake is not valid: {type(error).__name__}.")
+
+
+def subprotocols(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
+    """Return what the client proposes; nothing where it can't be understood."""
+    proposed = [value for name, value in headers if name == b"sec-websocket-protocol"]
+    if not all(map(TOKENS.fullmatch, proposed)):
+        return []
+    return [one.strip().decode() for value in proposed for one in value.split(b",")]

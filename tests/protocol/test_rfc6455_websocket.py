@@ -1,0 +1,433 @@
+"""RFC 6455: the handshake (section 4), frames (5), messages (6), the end (7) and limits (10)."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any
+
+import pytest
+from drills.forms import frame
+from wire import BODY, Client, Echo, chunked, connected, get, post, statuses, until
+
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+VERSION = "Sec-WebSocket-Version: 13"
+UPGRADE = ("Connection: Upgrade", "Upgrade: websocket")
+CLOSE_NORMAL = frame(8, b"\x03\xe8")
+
+
+def handshake(*extra: str, key: str = KEY, version: str = VERSION, path: str = "/ws") -> bytes:
+    """Return a WebSocket's opening request."""
+    return get(path, *UPGRADE, *(line for line in (key, version) if line), *extra)
+
+
+class EchoSocket:
+    """An application that sends each message back.
+
+    Attributes:
+        messages: what it received.
+        end: the disconnect.
+    """
+
+    def __init__(self, accept: dict[str, Any] | None = None) -> None:
+        self.accept = accept or {}
+        self.scope: Any = None
+        self.messages: list[str | bytes] = []
+        self.end: Any = None  # until there is one
+        self.over = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scope = scope
+        if scope["type"] == "http":
+            await Echo()(scope, receive, send)
+            return
+        assert await receive() == {"type": "websocket.connect"}
+        await send({"type": "websocket.accept", **self.accept})
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                self.end = message
+                self.over.set()
+                return
+            content = message["text"] if message["bytes"] is None else message["bytes"]
+            self.messages.append(content)
+            await send({"type": "websocket.send", "text" if isinstance(content, str) else "bytes": content})
+
+
+async def opened(client: Client, *extra: str) -> bytes:
+    """Open a WebSocket and return the head of the response."""
+    await client.send(handshake(*extra))
+    answer = await client.until(b"\r\n\r\n")
+    assert statuses(answer) == [101]
+    return answer
+
+
+def closes_with(sent: bytes) -> int:
+    """Return the code of the Close frame at the end of `sent`."""
+    assert sent[:1] == b"\x88", sent
+    return int(struct.unpack("!H", sent[2:4])[0])
+
+
+async def test_the_handshake_has_the_response_of_the_rfc() -> None:
+    """Section 1.3 has this key and its response."""
+    async with connected(EchoSocket({"headers": [(b"x-app", b"1")]})) as client:
+        answer = await opened(client)
+
+    assert answer.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+    assert b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
+    assert b"x-app: 1\r\n" in answer
+    assert b"sec-websocket-extensions" not in answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (handshake(key=""), 400),
+        (handshake(key="Sec-WebSocket-Key: abc"), 400),
+        (handshake(key="Sec-WebSocket-Key: "), 400),
+        (handshake(key="Sec-WebSocket-Key: !!!hIHNhbXBsZSBub25jZQ=="), 400),
+        (handshake(key="Sec-WebSocket-Key: \xe9"), 400),
+        (handshake(key="Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZTEyMw=="), 400),
+        (handshake(KEY), 400),
+        (handshake(version=""), 426),
+        (handshake(version="Sec-WebSocket-Version: 12"), 426),
+        (handshake(version="Sec-WebSocket-Version: 99"), 426),
+        (handshake(version="Sec-WebSocket-Version: 13, 8"), 426),
+        (handshake("Content-Length: 5") + b"hello", 400),
+        (handshake("Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
+        (handshake() + frame(1, b"early"), 400),
+        (handshake().replace(b"here", b"a..b"), 400),
+        (handshake().replace(b"Host: here\r\n", b""), 400),
+    ],
+)
+async def test_a_handshake_that_is_none_is_refused(request_: bytes, status: int) -> None:
+    echo = EchoSocket()
+    async with connected(echo) as client:
+        answer = await client.exchange(request_)
+
+    assert statuses(answer) == [status]
+    assert b"application/problem+json" in answer
+    assert (b"sec-websocket-version: 13\r\n" in answer) is (status == 426)
+    assert echo.scope is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "body"),
+    [
+        (get("/", "Connection: Upgrade", "Upgrade: h2c"), b"GET / "),
+        (get("/", "Upgrade: websocket"), b"GET / "),
+        (get("/", *UPGRADE, version="1.0"), b"GET / "),
+        (post(b"body", "Connection: Upgrade", "Upgrade: h2c"), b"POST / body"),
+        (post(b"body", *UPGRADE), b"POST / body"),
+        (chunked(b"4\r\nbody\r\n0\r\n\r\n", "Connection: Upgrade", "Upgrade: TLS/1.0"), b"POST / body"),
+    ],
+)
+async def test_another_upgrade_is_served_as_http(request_: bytes, body: bytes) -> None:
+    """With its body, and what follows it."""
+    async with connected(Echo()) as client:
+        answer = await client.exchange(request_ + get("/next", "Connection: close"))
+
+    assert answer.split(b"HTTP/1.1 ")[1].endswith(body)
+    assert statuses(answer) == ([200] if b"HTTP/1.0" in request_ else [200, 200])
+
+
+@pytest.mark.parametrize(
+    ("line", "proposed"),
+    [
+        ("Sec-WebSocket-Protocol: chat, superchat", ["chat", "superchat"]),
+        ("Sec-WebSocket-Protocol: \xff", []),
+        ("Sec-WebSocket-Protocol: a b", []),
+        ("X: y", []),
+    ],
+)
+async def test_subprotocols_are_the_applications_choice(line: str, proposed: list[str]) -> None:
+    echo = EchoSocket({"subprotocol": "chat"} if proposed else {})
+    async with connected(echo) as client:
+        answer = await opened(client, line)
+
+    assert echo.scope["subprotocols"] == proposed
+    assert (b"sec-websocket-protocol: chat\r\n" in answer) is bool(proposed)
+
+
+@pytest.mark.parametrize("extension", ["permessage-deflate; server_max_window_bits=abc", "permessage-deflate", "\xff"])
+async def test_no_extension_is_negotiated(extension: str) -> None:
+    async with connected(EchoSocket()) as client:
+        answer = await opened(client, f"Sec-WebSocket-Extensions: {extension}")
+
+    assert b"sec-websocket-extensions" not in answer
+
+
+async def test_messages_come_back_however_they_are_cut() -> None:
+    sent = (
+        frame(1, b"Ada")
+        + frame(2, b"\0\xff")
+        + frame(1, "é".encode()[:1], last=False)
+        + frame(9, b"ping")
+        + frame(0, b"", last=False)
+        + frame(0, "é".encode()[1:])
+        + frame(1, b"")
+        + frame(2, b"", last=False)
+        + frame(0, b"ab", last=False)
+        + frame(0, b"c")
+        + CLOSE_NORMAL
+    )
+    for size in (1, 3, len(sent)):
+        echo = EchoSocket()
+        async with connected(echo) as client:
+            await opened(client)
+            for start in range(0, len(sent), size):
+                await client.send(sent[start : start + size])
+            answer = await client.rest()
+
+        assert echo.messages == ["Ada", b"\0\xff", "é", "", b"abc"]
+        assert echo.end["code"] == 1000
+        assert b"\x8a\x04ping" in answer
+        assert closes_with(answer[-4:]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(1, b"Ada", masked=False), 1002),
+        (frame(1, b"Ada", reserved=4), 1002),
+        (frame(1, b"Ada", reserved=2), 1002),
+        (frame(1, b"Ada", reserved=1), 1002),
+        (frame(1, b"Ada", reserved=7), 1002),
+        (frame(3, b""), 1002),
+        (frame(11, b""), 1002),
+        (frame(9, b"a" * 126), 1002),
+        (frame(9, b"a", last=False), 1002),
+        (frame(8, b"", last=False), 1002),
+        (frame(0, b"a"), 1002),
+        (frame(1, b"a", last=False) + frame(1, b"b"), 1002),
+        (frame(8, b"\0"), 1002),
+        *[(frame(8, struct.pack("!H", code)), 1002) for code in (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000)],
+        (frame(8, b"\x03\xe8\xff"), 1007),
+        (b"\x81\xfe\0\x7d" + bytes(4) + b"a" * 125, 1002),
+        (b"\x81\xff" + struct.pack("!Q", 150) + bytes(4) + b"a" * 150, 1002),
+        (frame(1, b"\xff"), 1007),
+        (frame(1, b"\xc3"), 1007),
+        (frame(1, b"\xed\xa0\x80"), 1007),
+        (frame(1, b"\xf4\x90\x80\x80"), 1007),
+        (frame(1, b"ab\xc3", last=False) + frame(0, b"x", last=False), 1007),
+        (frame(1, b"ab\xc3", last=False) + frame(0, b""), 1007),
+        (frame(1, b"a" * 201), 1009),
+        (frame(2, b"a" * 160, last=False) + frame(0, b"a" * 41), 1009),
+        (b"\x82\xff" + struct.pack("!Q", 2**62) + bytes(4), 1009),
+        (b"\x81\xff" + b"\xff" * 8 + bytes(4), 1009),
+    ],
+)
+async def test_what_breaks_the_rules_closes_with_its_code(sent: bytes, code: int) -> None:
+    echo = EchoSocket()
+    async with connected(echo, body_bytes=200) as client:
+        await opened(client)
+        answer = await client.exchange(sent + frame(1, b"after"))
+        await echo.over.wait()
+
+    assert closes_with(answer) == code
+    assert (echo.messages, echo.end["code"]) == ([], code)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "echoed"),
+    [
+        (frame(8, b""), 1005, b"\x88\x00"),
+        (CLOSE_NORMAL, 1000, b"\x88\x02\x03\xe8"),
+        (frame(8, b"\x03\xe9bye"), 1001, b"\x88\x05\x03\xe9bye"),
+        (frame(8, b"\x0f\xa0"), 4000, b"\x88\x02\x0f\xa0"),
+    ],
+)
+async def test_a_close_is_answered_with_its_code(sent: bytes, code: int, echoed: bytes) -> None:
+    echo = EchoSocket()
+    async with connected(echo) as client:
+        await opened(client)
+        answer = await client.exchange(sent + frame(1, b"after"))
+        await echo.over.wait()
+
+    assert answer == echoed
+    assert (echo.end["code"], echo.messages) == (code, [])
+
+
+@pytest.mark.parametrize("end", ["half_close", "close", "reset"])
+async def test_a_client_that_goes_away_without_a_close_is_1006(end: str) -> None:
+    echo = EchoSocket()
+    async with connected(echo) as client:
+        await opened(client)
+        getattr(client, end)()
+        await echo.over.wait()
+
+    assert echo.end["code"] == 1006
+
+
+@pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1008, "policy"), (4999, "é")])
+async def test_the_application_closes_with_a_code(code: int, reason: str) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close", "code": code, "reason": reason})
+        assert (await receive())["code"] == code
+
+    async with connected(application) as client:
+        await opened(client)
+        answer = await client.until(reason.encode() or struct.pack("!H", code))
+        await client.send(frame(8, struct.pack("!H", code)))
+        assert await client.rest() == b""
+
+    assert closes_with(answer) == code
+
+
+async def test_a_client_that_does_not_answer_the_close_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hello_service.serving.websocket.CLOSING_SECONDS", 0.01)
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+
+    async with connected(application) as client:
+        await opened(client)
+        answer = await client.rest()
+
+    assert closes_with(answer) == 1000
+
+
+@pytest.mark.parametrize(("accepted", "expected"), [(True, 1011), (False, 500)])
+async def test_an_application_that_fails_says_so(accepted: bool, expected: int) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        if accepted:
+            await send({"type": "websocket.accept"})
+        raise RuntimeError("broken on purpose")
+
+    async with connected(application) as client:
+        await client.send(handshake())
+        if accepted:
+            await client.until(b"\r\n\r\n")
+        answer = await client.until(struct.pack("!H", 1011) if accepted else b"}")
+
+    assert (closes_with(answer) if accepted else statuses(answer)[0]) == expected
+
+
+@pytest.mark.parametrize(
+    ("messages", "status"),
+    [
+        (({"type": "websocket.close"},), 403),
+        (({"type": "websocket.http.response.start", "status": 404, "headers": []}, BODY), 404),
+        ((), 500),
+        (({"type": "websocket.send", "text": "early"},), 500),
+        (({"type": "websocket.accept", "headers": [(b"a b", b"")]},), 500),
+    ],
+)
+async def test_the_application_may_refuse(messages: Any, status: int) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        for message in messages:
+            await send(
+                {**message, "type": message["type"].replace("http.response.body", "websocket.http.response.body")}
+            )
+
+    async with connected(application) as client:
+        answer = await client.exchange(handshake())
+
+    assert statuses(answer) == [status]
+
+
+async def test_a_client_has_to_wait_for_a_slow_application() -> None:
+    go = asyncio.Event()
+    received = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await go.wait()
+        while (message := await receive())["type"] == "websocket.receive":
+            received.append(message)
+
+    async with connected(application) as client:
+        await opened(client)
+        flooding = asyncio.create_task(client.send(frame(1, b"a" * 100) * 50_000 + CLOSE_NORMAL))
+        done, _ = await asyncio.wait({flooding}, timeout=0.3)
+        assert not done
+        go.set()
+        answer = await client.rest()
+
+    assert len(received) == 50_000
+    assert closes_with(answer) == 1000
+
+
+async def test_a_socket_that_answers_pings_is_kept_and_another_is_not() -> None:
+    for answers in (True, False):
+        echo = EchoSocket()
+        async with connected(echo, ping_seconds=0.1) as client:
+            await opened(client)
+            for _ in range(5 if answers else 1):
+                assert await client.until(b"\x89\x00") == b"\x89\x00"
+                if answers:
+                    await client.send(frame(10, b""))
+            assert not echo.over.is_set()
+            if not answers:
+                assert closes_with(await client.rest()) == 1011
+                await echo.over.wait()
+                assert echo.end["code"] == 1006
+
+
+async def test_sends_after_the_end_are_dropped() -> None:
+    sent = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] != "websocket.disconnect":
+            pass
+        await send({"type": "websocket.send", "text": "late"})
+        await send({"type": "websocket.close"})
+        sent.set()
+
+    async with connected(application) as client:
+        await opened(client)
+        answer = await client.exchange(CLOSE_NORMAL)
+        await sent.wait()
+
+    assert answer == b"\x88\x02\x03\xe8"
+
+
+async def test_an_unknown_message_is_the_applications_fault() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.accept"})
+
+    async with connected(application) as client:
+        await opened(client)
+        assert closes_with(await client.until(struct.pack("!H", 1011))) == 1011
+
+
+async def test_the_client_may_go_before_it_is_accepted() -> None:
+    ended = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        ended.append(await receive())
+        await send({"type": "websocket.accept"})
+
+    async with connected(application) as client:
+        await client.send(handshake())
+        client.close()
+        await until(lambda: bool(ended))
+
+    assert ended[0]["code"] == 1006
+
+
+async def test_data_while_the_application_thinks_is_rejected() -> None:
+    """The client has to wait for the response (section 4.1)."""
+    begun, ended = asyncio.Event(), []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        begun.set()
+        ended.append((await receive())["code"])
+        await send({"type": "websocket.accept"})
+
+    async with connected(application) as client:
+        await client.send(handshake())
+        await begun.wait()
+        answer = await client.exchange(frame(1, b"early"))
+        await until(lambda: bool(ended))
+
+    assert (statuses(answer), ended) == ([400], [1006])

@@ -1,0 +1,261 @@
+"""RFC 9110, sections 8 and 15, and RFC 9112, sections 6 and 7: what an application sends, and what of it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from wire import BODY, LENGTH, chunked, connected, get, head, sending, statuses
+
+from hello_service.serving.http1 import Connection
+
+CLOSE = "Connection: close"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_known_response_is_one_write(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Head and body leave together, and a HEAD has the head alone."""
+    written = []
+    write = Connection.write
+
+    def watch(self: Connection, data: bytes) -> None:
+        written.append(bytes(data))
+        write(self, data)
+
+    monkeypatch.setattr(Connection, "write", watch)
+    async with connected(sending(head(LENGTH), BODY)) as client:
+        await client.send(get("/", CLOSE, method=method))
+        answer = await client.rest()
+
+    assert written == [answer]
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"hello" if method == "GET" else b"close\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        (head(), {**BODY, "more_body": True}, {**BODY, "body": b""}),
+        (head(LENGTH), {**BODY, "body": b"hel", "more_body": True}, {**BODY, "body": b"lo"}),
+        (head(LENGTH, status=304), BODY),
+    ],
+    ids=["no length", "in parts", "not modified"],
+)
+async def test_the_next_request_is_answered_too(messages: tuple[dict[str, Any], ...]) -> None:
+    """However a response was made, its connection is kept."""
+    async with connected(sending(*messages)) as client:
+        await client.send(get())
+        await client.send(get("/", CLOSE))
+        answers = await client.rest()
+
+    assert answers.count(b"HTTP/1.1 ") == 2
+    assert answers.lower().count(b"connection: close") == 1
+
+
+async def test_a_connection_is_kept_for_so_many_requests() -> None:
+    """The last response says that it is, as Hypercorn's own does."""
+    async with connected(sending(head(LENGTH), BODY), requests=2) as client:
+        await client.send(get())
+        await client.send(get())
+        answers = await client.rest()
+
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+    assert answers.lower().count(b"connection: close") == 1
+
+
+async def test_a_head_is_not_kept_back_from_who_waits_for_a_stream() -> None:
+    """A response without a length is begun when the application begins it."""
+    go_on = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        await go_on.wait()
+        await send(BODY)
+
+    async with connected(application) as client:
+        await client.send(get())
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        go_on.set()
+        await client.until(b"hello\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("messages", "answered"),
+    [
+        ((head(LENGTH),), b"HTTP/1.1 200 "),
+        ((head(LENGTH, (b"bad name", b"")), BODY), b"HTTP/1.1 500 "),
+        ((head((b"content-length", b"6")), BODY), b"HTTP/1.1 200 "),
+        ((head((b"content-length", b"x")), BODY), b"HTTP/1.1 500 "),
+        ((head(LENGTH), head(LENGTH, status=500), BODY), b"HTTP/1.1 200 "),
+    ],
+    ids=["no body", "bad header", "wrong length", "no length", "two heads"],
+)
+async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, Any], ...], answered: bytes) -> None:
+    """The client learns that there is no more to come, and has one answer or a part of it."""
+    async with connected(sending(*messages)) as client:
+        await client.send(get())
+        answer = await client.rest()
+
+    assert answer.startswith(answered)
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+async def test_headers_may_come_from_an_iterator() -> None:
+    """ASGI wants no more of them."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send({**head(), "headers": iter([(b"x-first", b"1"), LENGTH])})
+        await send(BODY)
+
+    async with connected(application) as client:
+        await client.send(get("/", CLOSE))
+        answer = await client.rest()
+
+    assert b"x-first: 1\r\n" in answer
+    assert b"content-length: 5\r\n" in answer
+
+
+async def test_who_reads_nothing_gets_no_next_response() -> None:
+    """A response that was given up while it waited for the client to read ends the connection."""
+    body = b"x" * 8_000_000
+    given_up = asyncio.Event()
+    asked = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await send(head((b"content-length", str(len(body)).encode())))
+        try:
+            async with asyncio.timeout(0.1):
+                await send({**BODY, "body": body})
+        except TimeoutError:
+            given_up.set()
+
+    async with connected(application) as client:
+        await client.send(get())
+        await client.send(get())
+        await given_up.wait()
+        answer = await client.rest()
+
+    assert len(asked) == 1
+    assert answer.count(b"HTTP/1.1 200 ") == 1
+
+
+async def test_a_response_to_a_client_that_broke_the_rules_is_dropped() -> None:
+    """What the client sends after its request is no HTTP: nothing can be answered, and nothing fails."""
+    failed: list[Any] = []
+    asked = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        asked.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        try:
+            await sending(head(LENGTH), BODY)(scope, receive, send)
+        except BaseException as error:
+            failed.append(error)
+            raise
+
+    async with connected(application) as client:
+        await client.send(chunked(b""))
+        await asked.wait()
+        await client.send(b"no chunk\r\n")
+        answer = await client.rest()
+
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert failed == []
+
+
+@pytest.mark.parametrize(
+    "headers", [[(b"x", b"a\r\nb: c")], [(b"x", b"a\nb")], [(b"x\r\n", b"")], [(b"", b"a")], [LENGTH, LENGTH]]
+)
+async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes]]) -> None:
+    async with connected(sending(head(*headers), BODY)) as client:
+        answer = await client.exchange(get())
+
+    assert statuses(answer) == [500]
+    assert b"\r\nb: c" not in answer
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("headers", [(), (LENGTH,)])
+async def test_a_status_without_a_body_has_none(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    """And the connection is kept."""
+    async with connected(sending(head(*headers, status=status), BODY)) as client:
+        answer = await client.exchange(get() + get("/", CLOSE))
+
+    assert statuses(answer) == [status] * 2
+    assert b"hello" not in answer
+    assert b"transfer-encoding" not in answer
+    assert b"content-length" not in answer or status == 304
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_body_without_a_length_is_framed(method: str, version: str) -> None:
+    async with connected(sending(head((b"transfer-encoding", b"gzip")), BODY)) as client:
+        answer = await client.exchange(get("/", CLOSE, method=method, version=version))
+
+    fields, _, body = answer.partition(b"\r\n\r\n")
+    framed = b"5\r\nhello\r\n0\r\n\r\n" if version == "1.1" else b"hello"
+    assert body == (framed if method == "GET" else b"")
+    assert b"gzip" not in fields
+
+
+async def test_an_application_that_fails_is_a_500_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("broken on purpose")
+
+    async with connected(application) as client:
+        answer = await client.exchange(get())
+
+    assert statuses(answer) == [500]
+    assert b"urn:hello-service:problem:internal-error" in answer
+    assert b"purpose" not in answer
+    assert "broken on purpose" in caplog.text
+
+
+@pytest.mark.parametrize("status", [100, 101, 199, 1000])
+async def test_a_status_that_is_none_is_a_500(status: int) -> None:
+    async with connected(sending(head(LENGTH, status=status), BODY)) as client:
+        answer = await client.exchange(get())
+
+    assert statuses(answer) == [500]
+
+
+async def test_an_unusual_status_is_sent() -> None:
+    async with connected(sending(head(LENGTH, status=599), BODY)) as client:
+        answer = await client.exchange(get("/", CLOSE))
+
+    assert answer.startswith(b"HTTP/1.1 599 \r\n")
+
+
+@pytest.mark.parametrize("message", [BODY, {"type": "websocket.accept"}])
+async def test_a_message_at_the_wrong_time_is_the_applications_fault(message: dict[str, Any]) -> None:
+    async with connected(sending(message)) as client:
+        answer = await client.exchange(get())
+
+    assert statuses(answer) == [500]
+
+
+async def test_a_body_longer_than_its_length_is_not_sent() -> None:
+    async with connected(sending(head(LENGTH), {**BODY, "body": b"hello, world"})) as client:
+        answer = await client.exchange(get())
+
+    assert statuses(answer) == [200]
+    assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_the_application_may_ask_to_close() -> None:
+    async with connected(sending(head(LENGTH, (b"connection", b"close")), BODY)) as client:
+        answer = await client.exchange(get() * 2)
+
+    assert statuses(answer) == [200]
+    assert answer.count(b"connection: close") == 1
+
+
+async def test_a_date_of_the_application_is_kept() -> None:
+    async with connected(sending(head(LENGTH, (b"date", b"today")), BODY)) as client:
+        answer = await client.exchange(get("/", CLOSE))
+
+    assert answer.count(b"date: ") == 1

@@ -1,0 +1,112 @@
+"""RFC 9112, section 3: the request line."""
+
+from __future__ import annotations
+
+import pytest
+from wire import Echo, connected, get, statuses
+
+CLOSE = "Connection: close"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GET  / HTTP/1.1",
+        "GET /  HTTP/1.1",
+        "GET\t/ HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET / HTTP/1.1 x",
+        "GET /a b HTTP/1.1",
+        "GET / HTTP/1.10",
+        "GET / HTTP/11",
+        "GET / http/1.1",
+        "GET / RTSP/1.0",
+        "GET / ICE/1.0",
+        "GET /",
+        "GET",
+        "G@T / HTTP/1.1",
+        "GET /\xe9 HTTP/1.1",
+        "GET /\x7f HTTP/1.1",
+        "GET /a#b HTTP/1.1",
+        "GET ?x=1 HTTP/1.1",
+        "GET api HTTP/1.1",
+        "GET * HTTP/1.1",
+        "GET here:80 HTTP/1.1",
+        "GET ftp://here/ HTTP/1.1",
+        "GET http:/here/ HTTP/1.1",
+        "GET http://user@here/ HTTP/1.1",
+        "GET http://[::1/ HTTP/1.1",
+        "GET https://a..b/ HTTP/1.1",
+    ],
+)
+async def test_a_malformed_request_line_is_rejected(line: str) -> None:
+    echo = Echo()
+    async with connected(echo) as client:
+        answer = await client.exchange(f"{line}\r\nHost: here\r\n\r\n".encode("latin-1"))
+
+    assert statuses(answer) == [400]
+    assert b"application/problem+json" in answer
+    assert echo.scopes == []
+
+
+@pytest.mark.parametrize("version", ["0.9", "1.2", "1.9", "2.0", "3.0", "9.9"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_another_version_is_rejected(version: str, method: str) -> None:
+    async with connected(Echo()) as client:
+        answer = await client.exchange(get("/", method=method, version=version))
+
+    assert statuses(answer) == [505]
+    assert answer.endswith(b"}") is (method == "GET")
+
+
+@pytest.mark.parametrize("method", ["get", "Get", "CONNECT", "PROPFIND", "!#$", "GETT", "X" * 500])
+async def test_a_method_is_case_sensitive_and_known(method: str) -> None:
+    """CONNECT is for proxies."""
+    echo = Echo()
+    async with connected(echo) as client:
+        answer = await client.exchange(get("here:80" if method == "CONNECT" else "/", method=method))
+
+    assert statuses(answer) == [501]
+    assert echo.scopes == []
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query", "host"),
+    [
+        ("http://other/a?b=c", "/a", b"b=c", b"other"),
+        ("HTTP://[::1]:80?x=1", "/", b"x=1", b"[::1]:80"),
+        ("https://other", "/", b"", b"other"),
+        ("http://other:8080/a//b?", "/a//b", b"", b"other:8080"),
+    ],
+)
+async def test_an_absolute_target_wins_over_the_host_header(target: str, path: str, query: bytes, host: bytes) -> None:
+    echo = Echo()
+    async with connected(echo) as client:
+        answer = await client.exchange(get(target, CLOSE))
+
+    assert statuses(answer) == [200]
+    (scope,) = echo.scopes
+    assert (scope["path"], scope["query_string"]) == (path, query)
+    assert [value for name, value in scope["headers"] if name == b"host"] == [host]
+
+
+@pytest.mark.parametrize("target", ["*", "http://here"])
+async def test_options_of_the_server_is_answered(target: str) -> None:
+    """For the server itself; no application is involved."""
+    echo = Echo()
+    async with connected(echo) as client:
+        answer = await client.exchange(get(target, method="OPTIONS") * 900 + get("/", CLOSE))
+
+    assert statuses(answer) == [200] * 901
+    assert b"allow: GET, " in answer
+    assert len(echo.requests) == 1
+
+
+async def test_the_path_is_what_the_client_sent() -> None:
+    echo = Echo()
+    async with connected(echo) as client:
+        await client.exchange(get("//info/%2e%2E/%C3%A9?a=%20&b", CLOSE))
+
+    (scope,) = echo.scopes
+    assert (scope["path"], scope["raw_path"]) == ("//info/../é", b"//info/%2e%2E/%C3%A9")
+    assert scope["query_string"] == b"a=%20&b"

@@ -1,0 +1,151 @@
+"""RFC 9112, sections 5 to 7: fields, and where a body ends."""
+
+from __future__ import annotations
+
+import pytest
+from wire import Echo, chunked, connected, get, post, statuses
+
+CLOSE = "Connection: close"
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "X : a",
+        " X: a",
+        "X: a\r\n b",
+        "X: a\r\n\tb",
+        "X",
+        ": a",
+        "X\xe9: a",
+        "X: a\0b",
+        "X: a\x0bb",
+        "X: a\x7fb",
+        "X(: a",
+        "Transfer-Encoding : chunked",
+    ],
+)
+async def test_a_malformed_field_is_rejected(field: str) -> None:
+    echo = Echo()
+    async with connected(echo) as client:
+        answer = await client.exchange(get("/", field))
+
+    assert statuses(answer) == [400]
+    assert echo.scopes == []
+
+
+async def test_a_field_value_has_no_blanks_around_it() -> None:
+    echo = Echo()
+    async with connected(echo) as client:
+        await client.exchange(get("/", "X-Name: \t a b \t ", "X-Raw: \xe9", CLOSE))
+
+    headers = dict(echo.scopes[0]["headers"])
+    assert (headers[b"x-name"], headers[b"x-raw"]) == (b"a b", b"\xe9")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        (["Content-Length: 4", "Transfer-Encoding: chunked"], 400),
+        (["Transfer-Encoding: chunked", "Content-Length: 4"], 400),
+        (["Content-Length: 4", "Content-Length: 4"], 400),
+        (["Content-Length: 4", "Content-Length: 5"], 400),
+        (["Content-Length: 4, 4"], 400),
+        (["Content-Length: 4 4"], 400),
+        (["Content-Length: +4"], 400),
+        (["Content-Length: -4"], 400),
+        (["Content-Length: 0x4"], 400),
+        (["Content-Length: 4.0"], 400),
+        (["Content-Length: "], 400),
+        (["Content-Length: " + "9" * 5000], 400),
+        (["Transfer-Encoding: chunked, chunked"], 400),
+        (["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"], 400),
+        (["Transfer-Encoding: chunked, gzip"], 400),
+        (["Transfer-Encoding: chunked", "Transfer-Encoding: identity"], 400),
+        (["Transfer-Encoding: "], 400),
+        (["Transfer-Encoding: xchunked"], 501),
+        (["Transfer-Encoding: identity"], 501),
+        (["Transfer-Encoding: gzip, chunked"], 501),
+        (["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"], 501),
+        (["Transfer-Encoding: ,chunked"], 501),
+        (["Transfer-Encoding: chunked;q=1"], 501),
+        (["Transfer-Encoding: \x0bchunked"], 400),
+    ],
+)
+async def test_the_length_of_a_body_is_clear(fields: list[str], status: int) -> None:
+    echo = Echo()
+    async with connected(echo) as client:
+        answer = await client.exchange(get("/", *fields, method="POST") + b"4\r\nbody\r\n0\r\n\r\n")
+
+    assert statuses(answer) == [status]
+    assert echo.scopes == []
+
+
+async def test_http_1_0_has_no_transfer_encoding() -> None:
+    async with connected(Echo()) as client:
+        answer = await client.exchange(
+            get("/", "Transfer-Encoding: chunked", method="POST", version="1.0") + b"0\r\n\r\n"
+        )
+
+    assert statuses(answer) == [400]
+
+
+@pytest.mark.parametrize(
+    ("sent", "body"),
+    [
+        (post(b"body"), b"body"),
+        (post(b""), b""),
+        (post(b"GET / HTTP/1.1\r\n\r\n"), b"GET / HTTP/1.1\r\n\r\n"),
+        (chunked(b"4\r\nbody\r\n0\r\n\r\n"), b"body"),
+        (chunked(b"0\r\n\r\n"), b""),
+        (chunked(b"000000000004\r\nbody\r\n0\r\n\r\n"), b"body"),
+        (chunked(b'2;a=b\r\nbo\r\n2;c="d"\r\ndy\r\n0;e\r\n\r\n'), b"body"),
+        (chunked(b"4\r\n\r\n\r\n\r\n0\r\n\r\n"), b"\r\n\r\n"),
+        (chunked(b"4\r\nbody\r\n0\r\nTrailer: x\r\nHost: evil\r\n\r\n"), b"body"),
+        (get("/", "transfer-ENCODING: CHUNKED", method="POST") + b"A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
+        (chunked(b"1\r\na\r\n" * 7000 + b"0\r\n\r\n"), b"a" * 7000),
+    ],
+)
+async def test_what_follows_a_body_is_the_next_request(sent: bytes, body: bytes) -> None:
+    echo = Echo()
+    async with connected(echo) as client:
+        answer = await client.exchange(sent + get("/next", CLOSE))
+
+    assert statuses(answer) == [200, 200]
+    assert [(path, found) for _, path, _, found in echo.requests] == [("/", body), ("/next", b"")]
+    assert b"trailer" not in dict(echo.scopes[0]["headers"])
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"zz\r\n",
+        b"-1\r\n",
+        b"+1\r\na\r\n",
+        b"0x1\r\na\r\n",
+        b"1 \r\na\r\n",
+        b" 1\r\na\r\n",
+        b"1\t\r\na\r\n",
+        b"1_0\r\n",
+        b"f" * 40 + b"\r\n",
+        b"1\na\r\n",
+        b"1\r\na\n",
+        b"1\r\nab\r\n",
+        b"1;a\rb\r\na\r\n",
+        b"1;a\nb\r\na\r\n",
+        b"\r\n",
+        b"1\r\na\r\n0\r\n\n",
+        b"1\r\na\r\n0\r\nX : y\r\n\r\n",
+        b"1\r\na\r\n0\r\nContent-Length: 5\r\n\r\n",
+        b"1;" + b"a" * 200_000,
+        b"0\r\nX: " + b"a" * 200_000,
+    ],
+)
+async def test_a_malformed_chunk_is_rejected(chunks: bytes) -> None:
+    """The application, which waits for the body, learns that the client is gone."""
+    echo = Echo()
+    async with connected(echo) as client:
+        answer = await client.exchange(chunked(chunks + b"0\r\n\r\n" * 3))
+
+    assert statuses(answer) == [400]
+    assert (echo.requests, echo.ended) == ([], ["disconnected"])

@@ -1,0 +1,295 @@
+"""What a connection does with time: its timeouts, and the end of the server (RFC 9110, section 15.5.9; RFC 9112, 9.6)."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any
+
+import pytest
+from drills.forms import frame
+from structlog.testing import capture_logs
+from wire import BODY, LENGTH, Echo, chunked, connected, get, head, post, read_gone, sending, statuses, until
+
+from hello_service.serving.connections import Connections, Limits
+from hello_service.serving.rejections import LINES_PER_SECOND, Rejections
+from hello_service.serving.timeout import Timeout
+
+HANDSHAKE = get(
+    "/ws",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", get()])
+async def test_an_idle_connection_is_closed_without_a_word(sent: bytes) -> None:
+    async with connected(Echo(), keep_alive_seconds=0.05) as client:
+        answer = await client.exchange(sent)
+
+    assert statuses(answer) == ([200] if sent == get() else [])
+
+
+@pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: here\r\nX"])
+async def test_a_head_that_does_not_come_is_a_408(sent: bytes) -> None:
+    """However slowly it comes: bytes of a head are no progress."""
+    connections = Connections(Limits(keep_alive_seconds=0.05))
+    async with connected(Echo(), connections) as client:
+        answer = await client.exchange(sent)
+
+    assert statuses(answer) == [408]
+    assert connections.rejections.counts == {"head-timeout": 1}
+
+
+@pytest.mark.parametrize("request_", [post(b"ab", length=3), chunked(b"2\r\nab\r\n")])
+async def test_a_body_that_stops_is_a_408(request_: bytes) -> None:
+    echo = Echo()
+    connections = Connections(Limits(body_seconds=0.05))
+    async with connected(echo, connections) as client:
+        answer = await client.exchange(request_)
+
+    assert statuses(answer) == [408]
+    assert echo.ended == ["disconnected"]
+    assert connections.rejections.counts == {"body-timeout": 1}
+
+
+async def test_a_body_that_goes_on_is_read_however_long_it_takes() -> None:
+    """The time without progress counts, not the total."""
+    async with connected(Echo(), body_seconds=0.2) as client:
+        await client.send(post(b"", "Connection: close", length=10))
+        for _ in range(10):
+            await asyncio.sleep(0.04)
+            await client.send(b"a")
+        answer = await client.rest()
+
+    assert statuses(answer) == [200]
+
+
+async def test_an_application_may_take_longer_than_a_body() -> None:
+    """The client isn't late when the server reads no more."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.1)
+        while (await receive())["more_body"]:
+            pass
+        await send(head(LENGTH))
+        await send(BODY)
+
+    async with connected(application, body_seconds=0.02) as client:
+        await client.send(post(b"a" * 3_000_000, "Connection: close"))
+        answer = await client.rest()
+
+    assert statuses(answer) == [200]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_response_that_nobody_reads_is_given_up(streamed: bool) -> None:
+    ended = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        waiting = asyncio.create_task(read_gone(receive))
+        size = 50_000_000
+        await send(head(*([] if streamed else [(b"content-length", b"%d" % size)])))
+        await send({**BODY, "body": b"a" * size})
+        await waiting
+        ended.set()
+
+    connections = Connections(Limits(write_seconds=0.05))
+    async with connected(application, connections) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is one that reads
+        await client.send(get())
+        await ended.wait()
+        await until(lambda: not connections.open)
+
+    assert connections.rejections.counts == {"write-timeout": 1}
+
+
+async def test_a_response_that_is_read_slowly_is_finished() -> None:
+    size = 3_000_000
+    application = sending(head((b"content-length", b"%d" % size)), {**BODY, "body": b"a" * size})
+    async with connected(application, write_seconds=0.1) as client:
+        await client.send(get("/", "Connection: close"))
+        read = 0
+        while piece := await client.reader.read(300_000):
+            read += len(piece)
+            await asyncio.sleep(0.03)
+
+    assert read > size
+
+
+async def test_a_timeout_is_started_again_without_a_new_timer() -> None:
+    loop = asyncio.get_running_loop()
+    calls: list[str] = []
+    timeout = Timeout(loop)
+    timeout.start(0.01, lambda: calls.append("first"))
+    timeout.start(0.03, lambda: calls.append("second"))
+    await until(lambda: bool(calls))
+    timeout.start(0.01, lambda: calls.append("third"))
+    timeout.stop()
+    await asyncio.sleep(0.03)
+    timeout.start(5, lambda: calls.append("fourth"))
+    timeout.start(0.01, lambda: calls.append("sooner"))
+    await until(lambda: len(calls) > 1)
+    timeout.start(0.01, lambda: calls.append("closed"))
+    timeout.close()
+    timeout.close()
+    await asyncio.sleep(0.03)
+
+    assert calls == ["second", "sooner"]
+
+
+async def test_a_request_on_its_way_is_served_when_the_server_stops() -> None:
+    """And is the last of its connection."""
+    connections, echo = Connections(), Echo()
+    async with connected(echo, connections) as client:
+        await until(lambda: bool(connections.open))
+        connections.stop(10)
+        answer = await client.exchange(get("/1") + get("/2"))
+
+    assert statuses(answer) == [200]
+    assert b"connection: close\r\n" in answer
+    assert [path for _, path, _, _ in echo.requests] == ["/1"]
+
+
+@pytest.mark.parametrize("before", [b"", b"GET / HT", get()])
+async def test_nothing_is_executed_once_the_grace_is_over(before: bytes) -> None:
+    """Our side is closed first, so that a client's request is neither executed nor lost in a reset."""
+    connections, echo = Connections(), Echo()
+    async with connected(echo, connections) as client:
+        await client.send(before)
+        if before == get():
+            await client.until(b"GET /")
+        await until(lambda: bool(connections.open))
+        connections.stop(0)
+        answer = await client.rest()
+        await client.send(get("/late"))
+        await asyncio.sleep(0.01)
+
+    assert answer == (b" " if before == get() else b"")
+    assert len(echo.scopes) == (before == get())
+
+
+async def test_a_connection_that_comes_too_late_is_closed() -> None:
+    connections, echo = Connections(), Echo()
+    connections.closing = connections.closed = True
+    async with connected(echo, connections) as client:
+        answer = await client.exchange(get())
+
+    assert (answer, echo.scopes) == (b"", [])
+
+
+async def test_a_request_in_flight_is_finished_when_the_server_stops() -> None:
+    connections = Connections()
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        begun.set()
+        await go.wait()
+        await send(head(LENGTH))
+        await send(BODY)
+
+    async with connected(application, connections) as client:
+        await client.send(get())
+        await begun.wait()
+        connections.stop(0)
+        await until(lambda: connections.closed)
+        go.set()
+        answer = await client.rest()
+
+    assert statuses(answer) == [200]
+    assert b"connection: close\r\n" in answer
+
+
+async def test_connections_can_be_aborted() -> None:
+    connections = Connections()
+    async with connected(Echo(), connections) as client:
+        await until(lambda: bool(connections.open))
+        connections.abort()
+        with pytest.raises((ConnectionError, AssertionError)):
+            assert await client.rest()
+
+
+@pytest.mark.parametrize("before_accept", [True, False])
+async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is in use has until it is idle."""
+    monkeypatch.setattr("hello_service.serving.websocket.IDLE_SECONDS", 0.4)
+    connections = Connections()
+    begun, go = asyncio.Event(), asyncio.Event()
+    ended: list[Any] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        begun.set()
+        await go.wait()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": message["text"]})
+        ended.append(message)
+
+    async with connected(application, connections) as client:
+        await client.send(HANDSHAKE)
+        await begun.wait()
+        if before_accept:
+            connections.stop(0)
+        go.set()
+        await client.until(b"\r\n\r\n")
+        if not before_accept:
+            connections.stop(0)
+        for _ in range(5):
+            await client.send(frame(1, b"Ada"))
+            assert await client.until(b"Ada") == b"\x81\x03Ada"
+            await asyncio.sleep(0.02)
+        answer = await client.until(b"stopping")
+        await until(lambda: bool(ended))
+
+    assert answer[2:4] == struct.pack("!H", 1012)
+    assert ended[0]["code"] == 1012
+
+
+async def test_each_rejected_request_is_counted_and_ten_a_second_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("hello_service.serving.rejections.monotonic", lambda: now)
+    rejections = Rejections()
+    with capture_logs() as lines:
+        for _ in range(25):
+            rejections.add(400, "host", "The host is not valid.", "192.0.2.1")
+        now += 1
+        rejections.add(501, "method", "The method is not known.", None)
+
+    assert rejections.counts == {"host": 25, "method": 1}
+    assert len(lines) == LINES_PER_SECOND + 1
+    assert lines[0] == {
+        "event": "request rejected",
+        "log_level": "warning",
+        "reason": "host",
+        "status": 400,
+        "detail": "The host is not valid.",
+        "client": "192.0.2.1",
+    }
+    assert lines[-1]["unlogged_before"] == 25 - LINES_PER_SECOND
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"\x16\x03\x01", "malformed"),
+        (get(host=None), "host"),
+        (get(method="get"), "method"),
+        (get(version="2.0"), "version"),
+        (get("api"), "target"),
+        (get("/", "Transfer-Encoding: gzip, chunked"), "length"),
+        (get("/", "X: " + "a" * 70_000), "head-size"),
+        (HANDSHAKE.replace(b"13", b"12"), "handshake"),
+    ],
+)
+async def test_a_rejected_request_has_a_reason_and_a_line(sent: bytes, reason: str) -> None:
+    connections = Connections()
+    with capture_logs() as lines:
+        async with connected(Echo(), connections) as client:
+            await client.exchange(sent)
+
+    assert connections.rejections.counts == {reason: 1}
+    assert [(line["reason"], line["client"]) for line in lines] == [(reason, "127.0.0.1")]
+    assert lines[0]["detail"].endswith(".")

@@ -1,0 +1,46 @@
+"""The listening socket, where no file descriptor is free."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+
+import pytest
+from structlog.testing import capture_logs
+
+from hello_service.serving.listener import Listener
+
+
+def test_a_connection_without_a_descriptor_is_closed_and_the_next_one_is_served() -> None:
+    """With one line in the log, however many are turned away."""
+    listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    with capture_logs() as lines:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            for _ in range(2):
+                with pytest.raises(BlockingIOError):
+                    listener.accept()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        served, _ = listener.accept()
+    ends = [client.recv(1) for client in clients[:2]]
+    for each in (*clients, served, listener, listener):
+        each.close()
+
+    assert ends == [b"", b""]
+    assert [line["event"] for line in lines] == ["connections turned away"]
+
+
+def test_another_error_is_not_hidden() -> None:
+    listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
+    listener.setblocking(False)
+    with pytest.raises(BlockingIOError) as none:
+        listener.accept()
+    listener.close()
+
+    assert none.value.errno not in {None, 24}

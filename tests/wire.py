@@ -1,0 +1,255 @@
+"""One connection of the real HTTP class over a socket pair, for tests: an application on one end, bytes on the other."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hello_service.serving.connections import Connections, Limits
+from hello_service.serving.http1 import Connection
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+PATIENCE = 20.0
+BODY = {"type": "http.response.body", "body": b"hello"}
+LENGTH = (b"content-length", b"5")
+
+
+def get(target: str = "/", *lines: str, method: str = "GET", version: str = "1.1", host: str | None = "here") -> bytes:
+    """Return a request without a body."""
+    fields = [*([] if host is None else [f"Host: {host}"]), *lines]
+    return "\r\n".join([f"{method} {target} HTTP/{version}", *fields, "", ""]).encode("latin-1")
+
+
+def post(body: bytes, *lines: str, target: str = "/", length: int | None = None) -> bytes:
+    """Return a request with a body."""
+    size = len(body) if length is None else length
+    return get(target, f"Content-Length: {size}", *lines, method="POST") + body
+
+
+def chunked(body: bytes, *lines: str) -> bytes:
+    """Return a request whose body, chunks and all, is `body`."""
+    return get("/", "Transfer-Encoding: chunked", *lines, method="POST") + body
+
+
+def statuses(answer: bytes) -> list[int]:
+    """Return the statuses of the responses in `answer`."""
+    return [int(status) for status in STATUS.findall(answer)]
+
+
+def head(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, Any]:
+    """Return the message that starts a response."""
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def sending(*messages: dict[str, Any]) -> Application:
+    """Return an application that responds with `messages`."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(dict(message))
+
+    return application
+
+
+async def read_body(receive: Any) -> bytes | None:
+    """Return the body of a request, None if the client went away."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body, more = body + message["body"], message["more_body"]
+    return body
+
+
+async def read_gone(receive: Any) -> None:
+    """Return when the client is gone, or the response complete."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for `condition`."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - it is anything that changes
+            await asyncio.sleep(0.001)
+
+
+class Echo:
+    """An application that responds with what it was asked for.
+
+    Attributes:
+        requests: method, path, query and body of each request that was complete.
+        ended: how each request ended: "complete", "disconnected" or the name of an exception.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, bytes, bytes]] = []
+        self.scopes: list[Any] = []
+        self.ended: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.scopes.append(scope)
+        body = await read_body(receive)
+        if body is None:
+            self.ended.append("disconnected")
+            return
+        self.requests.append((scope["method"], scope["path"], scope["query_string"], body))
+        answer = f"{scope['method']} {scope['path']} ".encode() + body
+        await send(head((b"content-length", b"%d" % len(answer))))
+        await send({"type": "http.response.body", "body": answer})
+        self.ended.append("complete")
+
+
+class Client:
+    """The other end of a connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Send `data`."""
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def until(self, end: bytes) -> bytes:
+        """Return what comes up to `end`."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.readuntil(end)
+
+    async def rest(self) -> bytes:
+        """Return what comes until the server closes its side."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.read()
+
+    async def exchange(self, data: bytes) -> bytes:
+        """Send `data` and return what comes until the server closes its side."""
+        await self.send(data)
+        return await self.rest()
+
+    def half_close(self) -> None:
+        """Close this side."""
+        self.writer.write_eof()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.writer.close()
+
+    def reset(self) -> None:
+        """Close the connection with a reset."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+class Memory(asyncio.Transport):
+    """A transport that keeps what is written.
+
+    Attributes:
+        unwritten: what it says that it could not write yet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.protocol: Any = SimpleNamespace(connection_lost=lambda _: None)
+        self.closing = self.ended = False
+        self.unwritten = 0
+
+    def get_protocol(self) -> Any:
+        return self.protocol
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def write_eof(self) -> None:
+        self.ended = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.unwritten
+
+    def close(self) -> None:
+        if not self.closing:
+            self.closing = True
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+async def settle() -> None:
+    """Let everything run that can."""
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+def in_memory(
+    application: Application,
+    transport: Memory,
+    connections: Connections | None = None,
+    reader: asyncio.StreamReader | None = None,
+) -> asyncio.Task[None]:
+    """Serve `application` on `transport`."""
+
+    async def as_hypercorn_wraps_it(scope: Any, receive: Any, send: Any, *_: Any) -> None:
+        await application(scope, receive, send)
+
+    async def serve() -> None:
+        writer = cast("asyncio.StreamWriter", SimpleNamespace(transport=transport))
+        await Connection(
+            connections or Connections(),
+            app=as_hypercorn_wraps_it,
+            state={},
+            reader=reader or asyncio.StreamReader(),
+            writer=writer,
+        )
+
+    return asyncio.create_task(serve())
+
+
+@asynccontextmanager
+async def connected(
+    application: Application, connections: Connections | None = None, **limits: Any
+) -> AsyncIterator[Client]:
+    """Serve `application` on one connection; afterwards nothing of it may be left."""
+    connections = connections or Connections(Limits(**limits))
+
+    async def as_hypercorn_wraps_it(scope: Any, receive: Any, send: Any, *_: Any) -> None:
+        await application(scope, receive, send)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    reader, writer = await asyncio.open_connection(sock=theirs)
+
+    async def serve() -> None:
+        await Connection(connections, app=as_hypercorn_wraps_it, state={}, reader=reader, writer=writer)
+
+    serving = asyncio.create_task(serve())
+    client = Client(*await asyncio.open_connection(sock=ours))
+    try:
+        yield client
+    finally:
+        client.writer.transport.abort()
+        async with asyncio.timeout(PATIENCE):
+            await serving
+        assert not connections.open
