@@ -14,7 +14,7 @@ from uuid import uuid4
 import containers
 import pytest
 from containers import INTAKE_IMAGE, Engine, Intake, Load
-from running import ROOT, eventually
+from running import ROOT, eventually, free_port
 
 from hello_service.settings import Settings
 
@@ -60,8 +60,9 @@ class Project:
 
 @contextmanager
 def up(engine: Engine, files: list[str], environment: dict[str, str]) -> Iterator[Project]:
-    # Ports that are free: on a person's machine 8080 may be taken.
-    project = Project(engine, files, {"PORT": "0", "AGENT_PORT": "0", "VIEW_PORT": "0", **environment})
+    # Ports that are free: on a person's machine 8080 may be taken. The page's is a part of LOCAL_VIEW_URL.
+    ports = {"PORT": "0", "AGENT_PORT": "0", "VIEW_PORT": str(free_port())}
+    project = Project(engine, files, {**ports, **environment})
     try:
         project.compose("up", "--detach", "--build", "--wait", "--wait-timeout", "120")
         yield project
