@@ -31,19 +31,10 @@ def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=copy, env=environment(copy), capture_output=True, text=True, check=False)
 
 
-def unit_tests(copy: Path) -> subprocess.CompletedProcess[str]:
-    """Run the unit tests of the copy, but for the one that would install an environment there."""
-    command = (
-        str(BIN / "python"),
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--ignore",
-        "tests/unit/test_sbom.py",
-    )
-    return run(copy, *command, "tests/unit")
+def unit_tests(copy: Path, *paths: str) -> subprocess.CompletedProcess[str]:
+    """Run the unit tests of the copy, or those in `paths`, but for the one that would install an environment there."""
+    command = (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    return run(copy, *command, "--ignore", "tests/unit/test_sbom.py", *(paths or ["tests/unit"]))
 
 
 def follow(copy: Path, heading: str) -> dict[str, int]:
