@@ -12,7 +12,7 @@ import pytest
 from copies import copy_to, run, unit_tests
 from running import BIN
 
-OLD = re.compile(r"hello[-_]service|HelloService")
+OLD = re.compile(r"hello(?:[-_]|\[[-_]+\])service|HelloService")
 # Unit tests that read names in files, in the environment and in what a process prints.
 NAMES = (
     "app",
