@@ -11,7 +11,9 @@ from pathlib import Path
 from running import BIN, ROOT, clean_environment
 
 GUIDE = ROOT / "docs" / "make-it-yours.md"
-MADE = shutil.ignore_patterns(".git", ".venv*", "__pycache__", ".coverage*", ".*_cache", "snapshots", "vcr-cassettes")
+MADE = shutil.ignore_patterns(
+    ".git", ".venv*", "__pycache__", ".coverage*", ".*_cache", ".hypothesis", "snapshots", "vcr-cassettes"
+)
 BLOCK = re.compile(r"^`([^`\n]+)`([^\n]*):\n\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

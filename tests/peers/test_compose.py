@@ -203,7 +203,7 @@ def test_a_trace_is_shown_without_account_or_key(engine: Engine) -> None:
         page = project.url("datadog-agent", 8081)
 
         def spans() -> list[dict[str, Any]]:
-            found = re.search(r'/trace/([0-9a-f]{32})\b', engine.get(f"{page}/?q=resource_name%3A*relay"))
+            found = re.search(r"/trace/([0-9a-f]{32})\b", engine.get(f"{page}/?q=resource_name%3A*relay"))
             return list(json.loads(engine.get(f"{page}/trace/{found[1]}/json"))["spans"]) if found else []
 
         shown = eventually(spans, lambda spans: len(spans) == 5)
