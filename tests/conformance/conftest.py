@@ -1,4 +1,4 @@
-"""Both services for the tests of this folder, every scenario compared once, and the table at the end."""
+"""Fixtures of this folder: both services, the comparison of every scenario, and the table at the end."""
 
 from __future__ import annotations
 

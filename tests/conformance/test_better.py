@@ -1,4 +1,4 @@
-"""What can't be seen by comparing attributes: durations, secrets, who is whose child, what is kept."""
+"""Tests of what a comparison of attributes can't show: durations, secrets, parents and children, and sampling."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def named(spans: list[Span], name: str) -> Span:
 
 @SIDES
 def test_a_streams_span_lasts_until_its_last_byte(both: Pair, name: str) -> None:
-    """Not until its first one."""
+    """The span doesn't end with the first byte."""
     with opened(both[name], "/stream/held") as connection:
         read_until(connection, b"first")
         before_the_last = time.time_ns()
@@ -43,7 +43,7 @@ def test_a_streams_span_lasts_until_its_last_byte(both: Pair, name: str) -> None
 
 @SIDES
 def test_a_slow_clients_span_lasts_until_it_has_read(both: Pair, name: str) -> None:
-    """The response is over when the client has taken it, not when the handler has made it."""
+    """The response is complete when the client has read it, not when the handler has produced it."""
     with opened(both[name], "/stream/large") as connection:
         read_until(connection, b"xxx")
         early = both[name].agent.spans()
@@ -57,7 +57,7 @@ def test_a_slow_clients_span_lasts_until_it_has_read(both: Pair, name: str) -> N
 
 @SIDES
 async def test_interleaved_requests_keep_their_own_children(both: Pair, name: str) -> None:
-    """200 requests at once, three children each: two tasks and a thread."""
+    """There are 200 concurrent requests with three children each: two tasks and a thread."""
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=200)) as client:
         await asyncio.gather(*(client.get(f"{both[name].url}/tasks/mixed/{number}") for number in range(200)))
     spans = await asyncio.to_thread(both[name].collect, 800)
@@ -87,7 +87,7 @@ SECRETS = [
 
 @pytest.mark.parametrize("secret", SECRETS)
 def test_a_secret_in_a_query_reaches_no_span(quart: Side, secret: str) -> None:
-    """Neither http.url nor http.query.string nor anything else has it, the rest of the query is there."""
+    """No tag has the secret, and the rest of the query is still there."""
     quart.client.get(f"{quart.url}/plain?page=2&{secret}")
     quart.client.get(f"{quart.url}/nowhere?page=2&{secret}")
     spans = quart.collect(2)
@@ -98,7 +98,7 @@ def test_a_secret_in_a_query_reaches_no_span(quart: Side, secret: str) -> None:
 
 
 def test_a_secret_in_the_query_of_a_call_or_a_websocket_reaches_no_span(quart: Side) -> None:
-    """The client's span and the handshake's are as discreet as a request's."""
+    """Secrets are redacted in the client's span and in the handshake's span, too."""
     quart.client.get(f"{quart.url}/call/success")
     ws("/ws/lounge?token=hidden", "hello")(quart)
     spans = quart.collect(7)
@@ -109,7 +109,7 @@ def test_a_secret_in_the_query_of_a_call_or_a_websocket_reaches_no_span(quart: S
 
 @pytest.mark.parametrize("target", ["/plain?page=2#token=hidden", "/plain%23?token=hidden", "/plain%3F?token=hidden"])
 def test_a_secret_behind_a_fragment_reaches_no_span(quart: Side, target: str) -> None:
-    """A request target has no fragment; a client that sends one all the same gives nothing away."""
+    """A request target has no fragment, but a client may send one."""
     with opened(quart, target) as connection:
         read_until(connection, b"\r\n\r\n")
     spans = quart.collect(1)
@@ -118,7 +118,9 @@ def test_a_secret_behind_a_fragment_reaches_no_span(quart: Side, target: str) ->
 
 
 def test_a_cancelled_handler_is_no_success(quart: Side) -> None:
-    """Quart 0.22 answers nothing, and the server 500; with 0.23 the client waits until it goes away."""
+    """With Quart 0.22 the server responds with 500. With 0.23 no response is sent, and the client waits until it
+    disconnects.
+    """
     try:
         status = quart.client.get(f"{quart.url}/cancelled", timeout=2).status_code
     except httpx.ReadTimeout:
@@ -139,7 +141,7 @@ def test_a_cancelled_handler_is_no_success(quart: Side) -> None:
 
 
 def test_an_outbound_call_carries_its_span_to_the_peer(quart: Side) -> None:
-    """Whoever is called joins the trace below the call's span, in 128 bits."""
+    """The peer joins the trace below the call's span, with the 128-bit trace id."""
     quart.client.get(f"{quart.url}/call/success", headers={"traceparent": f"{W3C}01"})
     spans = quart.collect(2)
     call = named(spans, "http.request")
@@ -151,7 +153,7 @@ def test_an_outbound_call_carries_its_span_to_the_peer(quart: Side) -> None:
 
 
 def test_a_request_hangs_under_its_caller(quart: Side) -> None:
-    """Trace id and parent are those of traceparent."""
+    """Trace id and parent come from traceparent."""
     answer = quart.client.get(f"{quart.url}/plain", headers={"traceparent": f"{W3C}01"})
     (span,) = quart.collect(1)
 
@@ -177,7 +179,9 @@ def test_a_request_hangs_under_its_caller(quart: Side) -> None:
 def test_an_error_is_kept_and_says_what_it_was(
     pairs: Pairs, path: str, error: str | None, function: str | None
 ) -> None:
-    """At a rate of 0, with the type of the exception and the function that raised it, also when a handler answered."""
+    """At a rate of 0 the span has the exception's type and the function that raised it, even if an error handler
+    responded.
+    """
     side = pairs(RATE_0)["quart"]
     side.clear()
     with suppress(httpx.RemoteProtocolError):
@@ -202,7 +206,7 @@ def test_an_error_is_kept_and_says_what_it_was(
 def test_a_background_task_is_kept_when_its_request_is(
     pairs: Pairs, headers: Mapping[str, str], path: str, kept: bool
 ) -> None:
-    """Also at a rate of 0: by its caller, or because of an error found while the task was running."""
+    """At a rate of 0 a task is kept if its caller kept the trace, or if an error occurred while the task ran."""
     side = pairs(RATE_0)["quart"]
     side.clear()
     side.client.get(side.url + path, headers=headers)
@@ -219,7 +223,7 @@ def test_a_background_task_is_kept_when_its_request_is(
 def test_a_failed_background_task_is_kept_unless_the_caller_decided(
     pairs: Pairs, headers: Mapping[str, str], kept: bool
 ) -> None:
-    """It is a trace of this process, and an error."""
+    """A background task is an error trace that this process started."""
     side = pairs(RATE_0)["quart"]
     side.clear()
     side.client.get(f"{side.url}/background/unhandled", headers=headers)
@@ -237,7 +241,7 @@ def test_a_failed_background_task_is_kept_unless_the_caller_decided(
     ],
 )
 def test_an_exception_in_an_open_websocket_is_kept(pairs: Pairs, path: str, message: str, parent: str) -> None:
-    """With type, message, stack and route, below what was being handled."""
+    """The span has type, message, stack and route, and is a child of the span that was active."""
     side = pairs(RATE_0)["quart"]
     side.clear()
     ws(path, "fail")(side)
@@ -255,7 +259,7 @@ def test_an_exception_in_an_open_websocket_is_kept(pairs: Pairs, path: str, mess
 
 
 def test_what_a_message_starts_hangs_under_the_message(quart: Side) -> None:
-    """Not under the handshake, which is over, and of another trace."""
+    """The parent isn't the handshake, which is over and belongs to another trace."""
     ws("/ws/lounge/works", "hello")(quart)
     spans = quart.collect(8)
     names = {span["span_id"]: span["name"] for span in spans}
@@ -267,7 +271,7 @@ def test_what_a_message_starts_hangs_under_the_message(quart: Side) -> None:
 
 
 def test_an_exception_is_itself_and_not_the_group_around_it(quart: Side) -> None:
-    """Quart 0.23 runs a request in a task group; what breaks a stream comes out of it wrapped."""
+    """Quart 0.23 runs a request in a task group, which wraps the exception of a stream."""
     with pytest.raises(httpx.RemoteProtocolError):
         quart.client.get(f"{quart.url}/stream/broken")
     (span,) = quart.collect(1)
@@ -277,7 +281,7 @@ def test_an_exception_is_itself_and_not_the_group_around_it(quart: Side) -> None
 
 
 def test_a_background_task_follows_its_request_at_any_rate(pairs: Pairs) -> None:
-    """Also when the task begins before the response, which is when the decision would be made otherwise."""
+    """This also holds for a task that starts before the response, while no sampling decision has been made."""
     rules = '[{"sample_rate": 0.5}]'
     side = pairs({"DD_TRACE_SAMPLING_RULES": rules, "DD_TRACE_STATS_COMPUTATION_ENABLED": "false"})["quart"]
     side.clear()

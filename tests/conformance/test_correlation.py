@@ -1,4 +1,4 @@
-"""One trace id, in 128 bits, wherever a person may look for it."""
+"""Tests that one 128-bit trace id is found everywhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def running(_agent: Agent) -> Iterator[Running]:
 def test_the_trace_id_is_the_same_everywhere(
     running: Running, agent: Agent, path: str, headers: dict[str, str], expected: str | None
 ) -> None:
-    """In `traceresponse`, in the problem's document, in the log line and on the span."""
+    """The id is the same in `traceresponse`, in the problem document, in the log line and on the span."""
     before = len(running.requests(path))
     answer = httpx.get(running.url + path, headers=headers)
     (span,) = agent.wait_for_spans(1)

@@ -1,4 +1,4 @@
-"""Turning tracing off leaves no ddtrace work on the way of a request."""
+"""Tests that a request runs no ddtrace code when tracing is off."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def serve(command: list[str], environment: dict[str, str]) -> Any:
     ids=["off", "not under ddtrace-run"],
 )
 def test_no_function_of_ddtrace_is_called(command: list[str], environment: dict[str, str]) -> None:
-    """Whatever is served: a plain answer, an outbound call, an error."""
+    """This holds for a plain response, an outbound call and an error."""
     served = serve(command, environment)
 
     assert served["calls"] == {}
@@ -48,7 +48,7 @@ def test_no_function_of_ddtrace_is_called(command: list[str], environment: dict[
 
 
 def test_no_span_is_made_where_only_the_variable_says_so() -> None:
-    """Under ddtrace-run all the same: what is left is what ddtrace itself patches; tracing.py is not in the way."""
+    """ddtrace-run still applies ddtrace's own patches, but tracing.py adds nothing."""
     served = serve([RUN, sys.executable, SERVED], {"DD_TRACE_ENABLED": "false"})
 
     assert "hello_service.observability.tracing" not in served["layers"]
@@ -56,7 +56,7 @@ def test_no_span_is_made_where_only_the_variable_says_so() -> None:
 
 
 def test_the_count_sees_ddtrace_at_work() -> None:
-    """The proof of the proof: with tracing on there are calls, and the layer."""
+    """With tracing on, the same count finds calls and the middleware."""
     served = serve([RUN, sys.executable, SERVED], {"DD_TRACE_AGENT_URL": "http://127.0.0.1:9"})
 
     assert "hello_service.observability.tracing" in served["layers"]
@@ -64,7 +64,7 @@ def test_the_count_sees_ddtrace_at_work() -> None:
 
 
 def test_serve_starts_no_tracer_when_tracing_is_off() -> None:
-    """`hello-service serve` leaves ddtrace-run out."""
+    """`hello-service serve` doesn't use ddtrace-run."""
     off = launch.command(Settings.from_environment({"DD_TRACE_ENABLED": "false"}))
     on = launch.command(Settings.from_environment({}))
 
@@ -73,7 +73,7 @@ def test_serve_starts_no_tracer_when_tracing_is_off() -> None:
 
 
 def test_nothing_is_said_of_traces_when_tracing_is_off() -> None:
-    """No trace id in header, problem or log line: there is none."""
+    """There is no trace id, so neither header, problem nor log line shows one."""
     with service("http://127.0.0.1:9", {"DD_TRACE_ENABLED": "false"}) as running:
         answer = httpx.get(f"{running.url}/nowhere")
 

@@ -1,4 +1,6 @@
-"""The request's span that fast_span.py makes is, to the last attribute, the one that ddtrace's own middleware makes."""
+"""Tests that the request span of fast_span.py has exactly the attributes of the one that ddtrace's own middleware
+creates.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ SETTINGS = {
 
 
 def raw(*lines: bytes) -> Callable[[Side], None]:
-    """Send bytes that httpx would not, and read to the end of the connection."""
+    """Send bytes that httpx would reject, and read until the connection is closed."""
 
     def send(side: Side) -> None:
         address = urlsplit(side.url)
@@ -93,7 +95,7 @@ OF_THEIR_OWN = [
 @pytest.mark.timeout(180)  # every request in turn
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_it_is_the_span_of_the_middleware(settings: str, tmp_path: Path) -> None:
-    """Whatever is asked for, and whatever ddtrace is told to tag."""
+    """This holds for every request and every tagging option of ddtrace."""
     extra, found = SETTINGS[settings], {}
     asked = [each for each in OF_ALL_FRAMEWORKS if not extra or each.name in OF_TAGS] + OF_THEIR_OWN
     with sides(tmp_path, {"quart": extra, "quart by ddtrace": {**extra, **BY_MIDDLEWARE}}) as twins:
@@ -111,7 +113,9 @@ def test_it_is_the_span_of_the_middleware(settings: str, tmp_path: Path) -> None
 
 
 def test_application_security_keeps_the_middleware(tmp_path: Path) -> None:
-    """Where it is on, an attack is seen: what looks for it hears of a request by the middleware alone."""
+    """With application security on, ddtrace's middleware stays, because only it passes requests to the attack
+    detection.
+    """
     with sides(tmp_path, {"quart": {"DD_APPSEC_ENABLED": "true"}}) as found:
         side = found["quart"]
         side.client.get(f"{side.url}/plain", headers={"user-agent": "Arachni/v1"})

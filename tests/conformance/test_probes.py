@@ -1,4 +1,4 @@
-"""Probes leave nothing, and one setting says which paths they are."""
+"""Tests that probes leave nothing, and that one setting lists their paths."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ HEADERS: list[dict[str, str]] = [
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Agent]:
-    """An agent of its own, whose statistics are of these requests alone."""
+    """Run a separate agent, whose statistics are of these requests alone."""
     with trace_agent() as agent:
         yield agent
 
 
 def probe(running: Running, agent: Agent, paths: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Ask for each path with each kind of headers, stop the service, and return what it left: spans, stats, log lines."""
+    """Request each path with each set of headers, stop the service, and return its spans, stats and log lines."""
     agent.clear()
     for path in paths:
         for headers in HEADERS:
@@ -39,7 +39,7 @@ def probe(running: Running, agent: Agent, paths: list[str]) -> tuple[list[str], 
 
 
 def test_a_probe_leaves_no_span_no_stats_and_no_log_line(agent: Agent) -> None:
-    """Also when it carries trace headers, those of a kept trace among them."""
+    """This also holds for a probe that carries trace headers, even those of a kept trace."""
     with service(agent.url) as running:
         left = probe(running, agent, ["/health", "/ready", "/info"])
 
@@ -47,7 +47,7 @@ def test_a_probe_leaves_no_span_no_stats_and_no_log_line(agent: Agent) -> None:
 
 
 def test_one_setting_names_the_probes(agent: Agent) -> None:
-    """For span, stats and log line alike."""
+    """The setting applies to the span, the stats and the log line."""
     with service(agent.url, {"PROBE_PATHS": "/info"}) as running:
         left = probe(running, agent, ["/health", "/info"])
 

@@ -1,4 +1,4 @@
-"""What is kept, what is counted, and that what is kept is whole: of hello_service itself, under load."""
+"""Tests of hello_service under load: which traces are kept and counted, and that kept traces are complete."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ PARTS = {"GET /api/hello": 1, "GET /api/relay": 3, "GET /api/faults/error": 1}  
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Agent]:
-    """An agent of its own: the others would see this load."""
+    """Run a separate agent, because this load would disturb the others."""
     with trace_agent() as agent:
         yield agent
 
 
 async def send(url: str) -> Counter[int]:
-    """Send all requests, mixed, sixteen at once, and count the answers by status."""
+    """Send all requests, mixed, sixteen at once, and count the responses by status."""
     paths = [path for path, count in REQUESTS.items() for _ in range(count)]
     paths = [paths[number * 7 % len(paths)] for number in range(len(paths))]
     statuses: Counter[int] = Counter()
@@ -39,7 +39,7 @@ async def send(url: str) -> Counter[int]:
 
 
 def counted(agent: Agent) -> Counter[tuple[str, str]]:
-    """Return hits and errors by resource of the server's spans, as the statistics say."""
+    """Return hits and errors of the server's spans by resource, as in the statistics."""
     counts: Counter[tuple[str, str]] = Counter()
     for payload in agent.stats():
         for bucket in payload["Stats"]:
@@ -52,7 +52,7 @@ def counted(agent: Agent) -> Counter[tuple[str, str]]:
 
 @pytest.mark.timeout(180)
 async def test_a_tenth_is_kept_all_errors_are_and_all_is_counted(agent: Agent) -> None:
-    """5,000 requests at DD_TRACE_SAMPLE_RATE=0.1; the tracer's limit of 100 traces a second is out of the way."""
+    """5,000 requests run at DD_TRACE_SAMPLE_RATE=0.1, with the tracer's limit of 100 traces a second raised."""
     settings = {"FAULTS": "true", "DD_TRACE_SAMPLE_RATE": "0.1", "DD_TRACE_RATE_LIMIT": "10000"}
     with service(agent.url, settings) as running:
         statuses = await send(running.url)
@@ -96,7 +96,7 @@ def running(agent: Agent) -> Iterator[Running]:
 
 @pytest.mark.parametrize(("path", "priority", "flag"), [("/api/hello/Ada", -1, "00"), ("/api/hello", 2, "01")])
 def test_a_rule_names_the_route(running: Running, agent: Agent, path: str, priority: int, flag: str) -> None:
-    """The resource is the route before the decision is made, and `traceresponse` tells the caller what it was."""
+    """The resource is set before the sampling decision is made, and `traceresponse` shows that decision."""
     agent.clear()
     answer = httpx.get(running.url + path)
     (span,) = agent.wait_for_spans(1)
@@ -106,7 +106,7 @@ def test_a_rule_names_the_route(running: Running, agent: Agent, path: str, prior
 
 
 def test_a_decision_made_for_the_header_holds(running: Running, agent: Agent) -> None:
-    """What `traceresponse` says is what the agent receives: one decision for a trace."""
+    """The agent receives the decision that `traceresponse` showed: a trace has only one."""
     agent.clear()
     flags = [httpx.get(f"{running.url}/api/hello").headers["traceresponse"] for _ in range(5)]
     spans: Any = eventually(agent.spans, lambda spans: len(spans) == 5)

@@ -1,4 +1,4 @@
-"""tracing.py is one file that another Quart service takes, used as its docstring says."""
+"""Tests that another Quart service can use the one file tracing.py as its docstring says."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def example() -> str:
 
 @pytest.fixture
 def running(tmp_path: Path, agent: Agent) -> Iterator[Running]:
-    """A tiny service: the docstring's lines, three routes, and a copy of the one file beside them."""
+    """Run a tiny service made of the docstring's lines and three routes, with a copy of the file beside it."""
     shutil.copy(SOURCE, tmp_path / "tracing.py")
     (tmp_path / "tiny.py").write_text(example() + ROUTES)
     command = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "tiny:app", "-w", "0", "--bind", "127.0.0.1:0"]
@@ -52,7 +52,7 @@ def running(tmp_path: Path, agent: Agent) -> Iterator[Running]:
 
 
 def test_another_service_takes_the_file(running: Running, agent: Agent) -> None:
-    """Requests are named by their routes, the client's spans are readable, the probe leaves nothing."""
+    """Requests are named by their routes, the client's spans are readable, and the probe leaves nothing."""
     httpx.get(f"{running.url}/health")
     answer = httpx.get(f"{running.url}/call")
     spans = agent.wait_for_spans(3)
@@ -67,12 +67,12 @@ def test_another_service_takes_the_file(running: Running, agent: Agent) -> None:
 
 
 def test_the_example_is_five_lines() -> None:
-    """Beside blank lines."""
+    """Blank lines don't count."""
     assert len([line for line in example().splitlines() if line.strip()]) == 5
 
 
 def test_the_file_needs_nothing_but_ddtrace_and_quart() -> None:
-    """And the standard library: it can be copied as it is."""
+    """Apart from these the file uses only the standard library, so it can be copied as it is."""
     imported = set()
     for node in ast.walk(ast.parse(SOURCE.read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""What must not lose a request or a span: each event made for real, and what was measured.
+"""Drills: failures caused for real, and whether the service loses a request or a span.
 
-`scripts/drill` runs them at full size and prints one table; `tests/process/test_drills.py` runs the same in short.
+`scripts/drill` runs them at full size and prints one table; `tests/process/test_drills.py` runs their short forms.
 """

@@ -1,4 +1,4 @@
-"""`scripts/drill`: run the drills, print the table, and keep it in docs/resilience.md with --write."""
+"""`scripts/drill`: run the drills, print the table, and with --write update it in docs/resilience.md."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def row(each: Drill, size: Size) -> tuple[str, bool]:
 
 
 def head(each: Drill) -> str:
-    """Return what a row begins with."""
+    """Return the first two columns of a row."""
     return f"| {each.event} | {each.promise} |"
 
 
 def table(rows: Mapping[str, str]) -> str:
-    """Return the table of `rows`, by their heads."""
+    """Return a table with these `rows`, which are keyed by their heads."""
     return "\n".join(["| event | promise | measured |", "| --- | --- | --- |", *rows.values()])
 
 
 def write(rows: Mapping[str, str]) -> None:
-    """Put `rows` into the page's table; rows that did not run keep their earlier results."""
+    """Put `rows` into the page's table. The other rows keep their earlier results."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     old, _, after = rest.partition(END)
     heads = [head(each) for each in TABLE]
@@ -51,7 +51,7 @@ def write(rows: Mapping[str, str]) -> None:
 
 
 def main() -> int:
-    """Run those whose event holds one of the words given, all without."""
+    """Run the drills whose event contains one of the given words, or all of them."""
     parser = argparse.ArgumentParser(prog="scripts/drill", description=main.__doc__)
     parser.add_argument("words", nargs="*", help="run only drills with one of these words in their event")
     parser.add_argument("--short", action="store_true", help="as the tests do, in a few minutes")

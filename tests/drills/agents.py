@@ -1,4 +1,4 @@
-"""The trace agent is not there, or is no good: the service does not suffer from being watched."""
+"""Drills in which the trace agent is absent or fails: the service must not suffer from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from drills.traffic import HELLO, Crowd
 FLUSH_SECONDS = 5
 MEMORY_MIB = 30
 UNDISTURBED = "undisturbed"
-# As an operator has it: what the other tests leave out for quiet is what could fill a log.
+# The settings of production. The other tests switch these features off, but their errors could fill a log.
 LIKE_PRODUCTION = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true",
     "DD_REMOTE_CONFIGURATION_ENABLED": "true",
@@ -35,18 +35,18 @@ LIKE_PRODUCTION = {
 
 
 def tracing_of(url: str) -> dict[str, Any]:
-    """Return what `/info` says of tracing. The asking is a trace, too."""
+    """Return the tracing section of `/info`. This request makes a trace, too."""
     status: dict[str, Any] = httpx.get(f"{url}/info", timeout=60).json()["tracing"]
     return status
 
 
-def complaints(running: Running) -> list[str]:
-    """Return each line that an operator would have to read."""
+def logged_warnings(running: Running) -> list[str]:
+    """Return each line of the log that an operator would have to read."""
     return [line for line in list(running.lines) if not line.startswith("{") or json.loads(line)["level"] != "info"]
 
 
-async def ask_for(clients: Crowd, rate: float, seconds: float) -> None:
-    """Ask `rate` times a second for so long."""
+async def send_requests(clients: Crowd, rate: float, seconds: float) -> None:
+    """Send `rate` requests a second for `seconds`."""
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, over.set)
     await clients.open_loop([HELLO], rate, over)
@@ -54,11 +54,12 @@ async def ask_for(clients: Crowd, rate: float, seconds: float) -> None:
 
 
 @drill(
-    "agent absent at start, then there",
-    "the service starts in the usual time, one warning (not one a second), spans flow within 5 s of its coming",
+    "agent is absent at the start and comes later",
+    "The service starts in the usual time and logs one warning (not one a second). Spans arrive within 5 s of the"
+    " agent's start",
 )
 def absent_at_start(size: Size) -> str:
-    """The agent's container takes longer to start than the service's."""
+    """An example: the agent's container takes longer to start than the service's."""
     with sink() as there, sink(there=False) as absent:
         times: dict[Sink, list[float]] = {there: [], absent: []}
         for _ in range(size.of(2, 5)):
@@ -70,35 +71,35 @@ def absent_at_start(size: Size) -> str:
 
         with service(absent.url, LIKE_PRODUCTION) as running:
             clients = Crowd(running.url)
-            asyncio.run(ask_for(clients, 20, size.of(8, 60)))
-            said = complaints(running)
-            absent.come()
+            asyncio.run(send_requests(clients, 20, size.of(8, 60)))
+            warnings = logged_warnings(running)
+            absent.listen()
             came = perf_counter()
             httpx.get(f"{running.url}/api/hello")
             eventually(lambda: absent.traces > 0, timeout=60)
             flow_seconds = perf_counter() - came
             back = eventually(lambda: tracing_of(running.url), lambda status: status["agent_error"] is None)
-            said_after = eventually(lambda: complaints(running)[len(said) :])
+            later_warnings = eventually(lambda: logged_warnings(running)[len(warnings) :])
 
-    missing = set(clients.answers.spans) - absent.spans
-    lost, asked = back["traces_lost"], len(clients.answers.spans)
-    assert len(said) == 1, said
-    assert "the agent takes no traces: " in said[0]
-    assert len(said_after) == 1, said_after
-    assert "the agent takes traces again" in said_after[0]
+    missing = set(clients.results.spans) - absent.spans
+    lost, sent = back["traces_lost"], len(clients.results.spans)
+    assert len(warnings) == 1, warnings
+    assert "the agent takes no traces: " in warnings[0]
+    assert len(later_warnings) == 1, later_warnings
+    assert "the agent takes traces again" in later_warnings[0]
     assert lost > 0, "nothing was lost while there was no agent"
     assert len(missing) == lost, f"{len(missing)} traces are not there, and {lost} counted"
     assert without < usual * size.of(20, 12) / 10, f"start in {without:.2f} s, {usual:.2f} s with an agent"
     assert flow_seconds < size.of(15, 5), f"the first spans after {flow_seconds:.1f} s"
     return (
-        f"start in {without:.2f} s ({usual:.2f} s with an agent); {len(said)} warning in {size.of(8, 60)} s; spans after "
-        f"{flow_seconds:.1f} s; {lost} of {asked} traces lost, each counted"
+        f"start in {without:.2f} s ({usual:.2f} s with an agent); {len(warnings)} warning in {size.of(8, 60)} s; spans after "
+        f"{flow_seconds:.1f} s; {lost} of {sent} traces lost, each counted"
     )
 
 
 @dataclass
 class Watched:
-    """A service, its agent, and what goes wrong with that."""
+    """A service, its agent, and the failure to cause."""
 
     event: str
     agent: Sink
@@ -110,21 +111,21 @@ class Watched:
         self.polls = 0
 
     def memory_mib(self) -> float:
-        """Return how much memory the process has now (RSS)."""
+        """Return the resident memory of the process (RSS)."""
         pages = int(Path(f"/proc/{self.running.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def missing(self) -> int:
-        """Return how many traces of answered requests are not at the agent."""
-        return len(set(self.clients.answers.spans) - self.agent.spans)
+        """Return how many traces of completed requests the agent hasn't received."""
+        return len(set(self.clients.results.spans) - self.agent.spans)
 
     def lost(self) -> int:
-        """Return how many the service says it has lost."""
+        """Return how many traces the service reports as lost."""
         self.polls += 1
         return int(tracing_of(self.running.url)["traces_lost"])
 
     def exit_seconds(self) -> float:
-        """Stop it; return how long that took."""
+        """Stop the service and return how long the exit took."""
         began = perf_counter()
         code = self.running.stop()
         assert code == 0, f"{self.event}: exit {code}"
@@ -133,10 +134,11 @@ class Watched:
 
 @contextmanager
 def own_names(name: str) -> Iterator[tuple[list[str], Callable[[], object]]]:
-    """Give what goes before a command so that its process alone resolves `name`, to the loopback, and what ends that.
+    """Yield a command prefix whose process alone resolves `name`, to the loopback, and a function that removes the
+    name.
 
-    Files of this drill are mounted over /etc/hosts and /etc/nsswitch.conf in a mount name space of the process's own. So
-    nothing of the machine is touched, and it is the C library, whoever asks it, that does not find the name any more.
+    Files of this drill are mounted over /etc/hosts and /etc/nsswitch.conf in a mount namespace of the process. The
+    machine's own files stay as they are, and the C library stops resolving the name for every caller in the process.
     """
     with TemporaryDirectory() as folder:
         hosts, switch = Path(folder, "hosts"), Path(folder, "nsswitch.conf")
@@ -149,7 +151,7 @@ def own_names(name: str) -> Iterator[tuple[list[str], Callable[[], object]]]:
 
 
 def every_trouble(stack: ExitStack) -> list[Watched]:
-    """Start a service for each, all at the same time, and one whose agent is well."""
+    """Start one service for each failure, all at the same time, and one whose agent works."""
     own, forget = stack.enter_context(own_names("agent.drill"))
 
     def change(agent: Sink, behaviour: str) -> None:
@@ -157,11 +159,11 @@ def every_trouble(stack: ExitStack) -> list[Watched]:
 
     def vanish(agent: Sink) -> None:
         forget()
-        agent.hang_up()  # it listens on, for whoever finds it
+        agent.hang_up()  # it still listens on its address
 
     troubles: dict[str, Callable[[Sink], None]] = {
         UNDISTURBED: lambda _: None,
-        "dies": Sink.go,
+        "dies": Sink.die,
         "hangs": partial(change, behaviour=HANG),
         "500": partial(change, behaviour=SERVER_ERROR),
         "429": partial(change, behaviour=TOO_MANY),
@@ -178,61 +180,63 @@ def every_trouble(stack: ExitStack) -> list[Watched]:
         running = stack.enter_context(service(url, settings, command))
         return Watched(event, agent, partial(troubles[event], agent), running)
 
-    with ThreadPoolExecutor(3) as pool:  # a start is a few seconds of CPU
+    with ThreadPoolExecutor(3) as pool:  # a start takes a few seconds of CPU
         return list(pool.map(start, troubles))
 
 
 async def in_turns(all_of_them: list[Watched], rounds: int, count: int) -> None:
-    """Ask each `count` times, one after the other, again and again: what the machine does otherwise meets them alike."""
+    """Send each service `count` requests in turn, `rounds` times, so that disturbances of the machine affect all
+    alike.
+    """
     for _ in range(rounds):
         for watched in all_of_them:
             await watched.clients.closed_loop([HELLO], 2, count=count)
 
 
 async def at_once(all_of_them: list[Watched], count: int) -> None:
-    """Ask each until it has been asked `count` times."""
+    """Send requests to all services at once, `count` to each."""
 
-    async def ask(each: Watched) -> None:
-        while (left := count - len(each.clients.answers.seconds)) > 0 and not each.clients.answers.failures:
+    async def request(each: Watched) -> None:
+        while (left := count - len(each.clients.results.seconds)) > 0 and not each.clients.results.failures:
             await each.clients.closed_loop([HELLO], 2, count=min(left, 10_000))
-            each.running.lines.clear()  # a line for each request
+            each.running.lines.clear()  # one line per request
 
-    await asyncio.gather(*map(ask, all_of_them))
+    await asyncio.gather(*map(request, all_of_them))
 
 
 async def hang_up(all_of_them: list[Watched]) -> None:
-    """Close every connection to them."""
+    """Close every connection to the services."""
     for watched in all_of_them:
         watched.clients.close()
 
 
 @drill(
-    "agent dies, hangs, answers 500, 429, garbage; its host name stops resolving",
-    "p99 within 10 % of the undisturbed run side by side, under 30 MiB more memory after 100,000 requests, exit at most 5 s "
-    "later, each lost trace counted in `/info`",
+    "agent dies, hangs, responds with 500, 429 or garbage, or its host name stops resolving",
+    "p99 stays within 10% of an undisturbed service beside it, memory grows by less than 30 MiB in 100,000 "
+    "requests, the exit takes at most 5 s longer, and `/info` counts each lost trace",
     needs=("unshare",),
 )
 def no_good(size: Size) -> str:
-    """Seven services, six of them with an agent that fails, get the same requests in turns."""
+    """Seven services, six of them with a failing agent, get the same requests in turns."""
     with ExitStack() as stack, asyncio.Runner() as runner:
         watched = every_trouble(stack)
         undisturbed, disturbed = watched[0], watched[1:]
         runner.run(in_turns(watched, 1, size.of(100, 3000)))
         for each in watched:
             eventually(lambda each=each: each.missing() == 0)  # type: ignore[misc]
-            each.clients.answers.seconds.clear()
+            each.clients.results.seconds.clear()
             each.trouble()
         before = {each.event: each.memory_mib() for each in disturbed}
         connections = disturbed[-1].agent.connections
 
         runner.run(in_turns(watched, size.of(5, 60), size.of(40, 200)))
-        p99 = {each.event: each.clients.answers.p99() for each in watched}
+        p99 = {each.event: each.clients.results.p99() for each in watched}
         runner.run(at_once(disturbed, size.of(500, 100_000)))
         runner.run(hang_up(watched))
         for each in watched:
-            assert not each.clients.answers.failures, f"{each.event}: {each.clients.answers.failures[:5]}"
+            assert not each.clients.results.failures, f"{each.event}: {each.clients.results.failures[:5]}"
         grown = {each.event: each.memory_mib() - before[each.event] for each in disturbed}
-        # ddtrace tries six times before it gives up: for half a minute, where each time there is no answer for 3 s.
+        # ddtrace tries six times before it gives up, which takes half a minute if each try times out after 3 s.
         eventually(lambda: min(each.lost() - size.of(1, each.missing()) for each in disturbed) >= 0, timeout=120)
         lost = sum(each.lost() for each in disturbed)
         missing = sum(each.missing() for each in disturbed)
@@ -254,5 +258,5 @@ def no_good(size: Size) -> str:
     return (
         f"p99 beside {usual:.1f} ms undisturbed: {slower}; memory {max(grown.values()):+.1f} MiB at most after "
         f"{size.of(500, 100_000)} requests; exit {max(exits.values()):.1f} s later at most; {lost} traces counted as lost, "
-        f"{missing} of answered requests missing"
+        f"{missing} traces of completed requests missing"
     )

@@ -1,4 +1,4 @@
-"""The client goes away before it has its answer."""
+"""A drill in which clients disconnect before they have their response."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import asyncio
 from fake_upstream import FakeUpstream, fake_upstream
 from running import Agent, Running, eventually, service, trace_agent
 
-from drills.asking import Connection, connect, connected, descriptors, in_flight, memory_mib, until
+from drills.connections import Connection, connect, connected, descriptors, in_flight, memory_mib, until
 from drills.drill import Size, drill
 
 AT_ONCE = 50
-BATCHES_BETWEEN_COUNTS = 20  # so that the trace agent, which keeps what it gets, does not have to keep all of it
-TRACERS_OWN = 2  # connections that come and go with what the tracer sends
+BATCHES_BETWEEN_COUNTS = 20  # bounds what the trace agent has to keep
+TRACERS_OWN = 2  # connections that the tracer opens and closes
 
 
 @drill(
-    "client disconnects",
-    "the handler and its outbound call are cancelled, `HALF_CLOSE_SECONDS` later where no response has started, the span "
-    "ends and says so, 10,000 of these leave no request, "
-    "connection or file descriptor, and less than 20 MiB of memory",
+    "client disconnects before the response ends",
+    "The handler and its outbound call are cancelled, after `HALF_CLOSE_SECONDS` if no response has started. The "
+    "span ends and records the disconnect. 10,000 disconnects leave no request, connection or file descriptor,"
+    " and memory grows by less than 20 MiB",
     every_python=True,
 )
 def disconnects(size: Size) -> str:
-    """Clients go away, half of them with a reset: out of an outbound call, a body of theirs and a stream."""
+    """Clients disconnect, half of them with a reset: during an outbound call, an upload and a stream."""
     return asyncio.run(_disconnect(size.of(6, 200)))
 
 
@@ -33,7 +33,7 @@ async def _disconnect(batches: int) -> str:
         with trace_agent() as agent, service(agent.url, {"UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
                 fake.behaviour = "/hang"
-                await _go_away(running, watcher, fake)  # what is made once is made now
+                await _go_away(running, watcher, fake)  # create everything that is created only once
                 await asyncio.to_thread(_count, agent, AT_ONCE)
                 before, memory = descriptors(running) + TRACERS_OWN, memory_mib(running)
                 for batch in range(1, batches + 1):
@@ -49,17 +49,17 @@ async def _disconnect(batches: int) -> str:
                 left = (await in_flight(watcher), fake.open - 1, after)
     gone = batches * AT_ONCE
     assert left == (0, 0, 200), f"in flight, at the upstream, status afterwards: {left}"
-    assert tagged == gone, f"{tagged} of {gone} spans say that the client went away"
+    assert tagged == gone, f"{tagged} of {gone} spans record the disconnect"
     assert cancelled == gone * 3 // 5, f"{cancelled} of {gone * 3 // 5} outbound calls were cancelled"
     assert grown < 20, f"{grown:.0f} MiB more"
     return (
-        f"{gone} went away: {tagged} spans say so, {cancelled} outbound calls were cancelled; left are 0 requests, 0 outbound "
+        f"{gone} disconnects: {tagged} spans record them, {cancelled} outbound calls were cancelled; left behind: 0 requests, 0 outbound "
         f"connections, 0 descriptors; memory {grown:+.0f} MiB"
     )
 
 
 async def _go_away(running: Running, watcher: Connection, fake: FakeUpstream) -> None:
-    """Begin requests, see them in flight, end their connections, and see them gone."""
+    """Start requests, wait until they are in flight, close their connections, and wait until the requests have ended."""
     clients = [await connect(running) for _ in range(AT_ONCE)]
     calls = len(fake.paths)
     for number, client in enumerate(clients):
@@ -82,7 +82,7 @@ async def _in_flight(watcher: Connection, count: int) -> bool:
 
 
 def _count(agent: Agent, expected: int) -> tuple[int, int]:
-    """Return how many spans say that the client went away, and how many calls that they were cancelled; forget them."""
+    """Return how many requests and outbound calls have a span that records the disconnect, and clear the agent."""
 
     def gone() -> list[str]:
         return ["call" if span["name"] == "http.request" else "request" for span in agent.spans() if _ended(span)]

@@ -1,4 +1,6 @@
-"""A drill: an event, what the service promises for it, and how the two are brought together."""
+"""The definition of a drill: an event, the service's promise for it, and a function that causes it and checks the
+promise.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,13 @@ from enum import Enum
 
 
 class Size(Enum):
-    """How much of an event: SHORT is for every run of the tests, FULL is what the promise says."""
+    """The size of an event: SHORT runs with the tests, FULL is the size in the promise."""
 
     SHORT = "short"
     FULL = "full"
 
     def of(self, short: int, full: int) -> int:
-        """Return the number that belongs to this size."""
+        """Return the number for this size."""
         return short if self is Size.SHORT else full
 
 
@@ -28,10 +30,10 @@ class Drill:
 
     Attributes:
         event: what happens to the service.
-        promise: what it promises then.
-        run: makes it happen; returns the measured figures, and raises AssertionError where the promise is broken.
-        needs: programs of the machine without which it can't be run.
-        every_python: whether one Python may behave otherwise than another.
+        promise: how the service behaves then.
+        run: causes the event and returns the measured figures; raises AssertionError if the promise is broken.
+        needs: programs that the drill requires.
+        every_python: whether the result may depend on the Python version.
     """
 
     event: str
@@ -42,7 +44,7 @@ class Drill:
 
     @property
     def missing(self) -> str | None:
-        """Say which program is missing here, None when all are there."""
+        """The required programs that aren't installed, as a sentence; None if all are."""
         missing = [program for program in self.needs if shutil.which(program) is None]
         return f"not on this machine: {', '.join(missing)}" if missing else None
 
@@ -50,5 +52,5 @@ class Drill:
 def drill(
     event: str, promise: str, needs: tuple[str, ...] = (), *, every_python: bool = False
 ) -> Callable[[Run], Drill]:
-    """Make a drill of a function that runs it."""
+    """Return a decorator that turns a function into the `run` of a drill."""
     return lambda run: Drill(event, promise, run, needs, every_python)

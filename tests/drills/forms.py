@@ -1,4 +1,4 @@
-"""Hostile requests and frames as bytes, and what becomes of each."""
+"""Hostile requests and frames as bytes, with the expected response to each."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ def frame(opcode: int, payload: bytes, *, last: bool = True, masked: bool = True
 def rapid_reset(streams: int) -> bytes:
     """Return HTTP/2 with `streams` requests, each of them reset at once (CVE-2023-44487)."""
     head = bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff")  # RFC 7541, C.4.1
-    told = b"".join(
+    send_form = b"".join(
         struct.pack("!I", len(head))[1:] + b"\x01\x05" + struct.pack("!I", number) + head
         + b"\0\0\x04\x03\0" + struct.pack("!II", number, 8)
         for number in range(1, 2 * streams, 2)
     )  # fmt: skip
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" + told
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" + send_form
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way to be hostile.
+    """One hostile request.
 
     Attributes:
-        status: of the one answer.
-        cut: whether the connection is closed, too; else it may be used again.
+        status: the status of the only response.
+        cut: whether the connection is closed afterwards; otherwise it can be used again.
     """
 
     name: str
@@ -76,13 +76,13 @@ REQUESTS = (
     Form("CL as a list", POST + b"Content-Length: 15, 15\r\n\r\n" + BODY, 400),
     Form("CL negative", POST + b"Content-Length: -1\r\n\r\n", 400),
     Form("CL signed", POST + b"Content-Length: +15\r\n\r\n" + BODY, 400),
-    Form("CL beyond all bounds", POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
+    Form("CL with 5,000 digits", POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", 400),
     Form("TE unknown", POST + b"Transfer-Encoding: xchunked\r\n\r\n", 501),
     Form("TE twice", POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n", 400),
-    Form("TE before a space", POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
-    Form("chunk of no number", CHUNKED + b"zz\r\n" + BODY, 400),
+    Form("TE followed by a space", POST + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+    Form("chunk size not a number", CHUNKED + b"zz\r\n" + BODY, 400),
     Form("chunk of -1", CHUNKED + b"-1\r\n" + BODY, 400),
-    Form("chunk too long a number", CHUNKED + b"f" * 40 + b"\r\n", 400),
+    Form("chunk size too long", CHUNKED + b"f" * 40 + b"\r\n", 400),
     Form("chunk without end", CHUNKED + b"f\r\n" + BODY + b"XX0\r\n\r\n", 400),
     Form("chunks of one byte", CHUNKED + b"1\r\na\r\n" * 7_000 + b"0\r\n\r\n", 400, cut=False),
     Form("body over the limit", POST + b"Content-Length: 1000000\r\n\r\n", 413),
@@ -91,59 +91,59 @@ REQUESTS = (
     Form("huge target", get(b"/" + b"a" * 200_000), 431),
     Form("no Host", get(headers=b""), 400),
     Form("two Hosts", get(headers=HOST + HOST), 400),
-    Form("Host of bytes", get(headers=b"Host: a b[::\xff\r\n"), 400),
-    Form("Host of half an IPv6 address", get(headers=b"Host: [\r\n"), 400),
-    Form("Host of a wrong IPv6 address", get(headers=b"Host: [1:2]\r\n"), 400),
+    Form("Host with raw bytes", get(headers=b"Host: a b[::\xff\r\n"), 400),
+    Form("Host with half an IPv6 address", get(headers=b"Host: [\r\n"), 400),
+    Form("Host with an invalid IPv6 address", get(headers=b"Host: [1:2]\r\n"), 400),
     Form("Host with a path", get(headers=b"Host: a/../b\r\n"), 400),
     Form("HTTP/0.9", b"GET /api/hello\r\n\r\n", 400),
     Form("HTTP/9.9", get(version=b"9.9"), 505),
     Form("HTTP/2 by prior knowledge, rapid reset", rapid_reset(1000), 505),
     Form("HTTP/2 by upgrade", get(headers=HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: _\r\n"), 200, cut=False),
-    Form("HEAD of HTTP/3.0", get(version=b"3.0", method=b"HEAD"), 505),
+    Form("HEAD with HTTP/3.0", get(version=b"3.0", method=b"HEAD"), 505),
     Form("TLS", bytes.fromhex("160301020001000001fc0303") + bytes(500), 400),
     Form("random bytes", b"\xff" + os.urandom(300) + b"\r\n\r\n", 400),
-    Form("no path", get(b"?x=1"), 400),
+    Form("target without a path", get(b"?x=1"), 400),
     Form("path without /", get(b"api/hello"), 400),
     Form("absolute target", get(b"http://other/api/hello"), 200, cut=False),
     Form("absolute target without path", get(b"HTTP://[::1]:80?x=1"), 200, cut=False),
-    Form("absolute target of nonsense", get(b"http://["), 400),
+    Form("malformed absolute target", get(b"http://["), 400),
     Form("CONNECT", get(b"other:80", method=b"CONNECT"), 501),
-    Form("method nobody knows", get(method=b"!#$"), 501),
-    Form("path of bytes", get(b"/api/hello/\xff\xfe"), 400),
-    Form("path no UTF-8", get(b"/api/hello/%ff%fe"), 200, cut=False),
+    Form("unknown method", get(method=b"!#$"), 501),
+    Form("path with raw bytes", get(b"/api/hello/\xff\xfe"), 400),
+    Form("path not UTF-8", get(b"/api/hello/%ff%fe"), 200, cut=False),
     Form("path with a NUL", get(b"/api/hello/%00"), 422, cut=False),
-    Form("path with a line end", get(b"/nope%0d%0aX:%20y"), 404, cut=False),
-    Form("query no UTF-8", get(b"/api/hello?name=%ff%fe&%ff"), 200, cut=False),
-    Form("number without end", get(b"/api/hello/stream?count=" + b"9" * 6000), 422, cut=False),
-    Form("header no UTF-8", get(headers=HOST + b"Cookie: \xff=\xff\r\nAccept: \xff;q=\xff\r\nBaggage: \xff=\xff\r\n"), 200, cut=False),
-    Form("header name no UTF-8", get(headers=HOST + b"X\xff: 1\r\n"), 400),
+    Form("path with a line break", get(b"/nope%0d%0aX:%20y"), 404, cut=False),
+    Form("query not UTF-8", get(b"/api/hello?name=%ff%fe&%ff"), 200, cut=False),
+    Form("number with too many digits", get(b"/api/hello/stream?count=" + b"9" * 6000), 422, cut=False),
+    Form("header not UTF-8", get(headers=HOST + b"Cookie: \xff=\xff\r\nAccept: \xff;q=\xff\r\nBaggage: \xff=\xff\r\n"), 200, cut=False),
+    Form("header name not UTF-8", get(headers=HOST + b"X\xff: 1\r\n"), 400),
     Form("header with a NUL", get(headers=HOST + b"X: a\0b\r\n"), 400),
-    Form("header with half a line end", get(headers=HOST + b"X: a\rContent-Length: 5\r\n"), 400),
-    Form("body no UTF-8", post(b'{"name": "\xff"}'), 400, cut=False),
-    Form("body half a character", post(b'{"name": "\\ud800"}'), 422, cut=False),
+    Form("header with a bare CR", get(headers=HOST + b"X: a\rContent-Length: 5\r\n"), 400),
+    Form("body not UTF-8", post(b'{"name": "\xff"}'), 400, cut=False),
+    Form("body with a lone surrogate", post(b'{"name": "\\ud800"}'), 422, cut=False),
     Form("JSON 60,000 deep", post(b"[" * 60_000), 400, cut=False),
-    Form("JSON number without end", post(b'{"name": ' + b"1" * 5000 + b"}"), 400, cut=False),
-    Form("charset nobody knows", POST.replace(b"json", b"json; charset=nope") + b"Content-Length: 15\r\n\r\n" + BODY, 200, cut=False),
-    Form("media type no UTF-8", POST.replace(b"application", b"\xff") + b"Content-Length: 15\r\n\r\n" + BODY, 415, cut=False),
+    Form("JSON number with too many digits", post(b'{"name": ' + b"1" * 5000 + b"}"), 400, cut=False),
+    Form("unknown charset", POST.replace(b"json", b"json; charset=nope") + b"Content-Length: 15\r\n\r\n" + BODY, 200, cut=False),
+    Form("media type not UTF-8", POST.replace(b"application", b"\xff") + b"Content-Length: 15\r\n\r\n" + BODY, 415, cut=False),
     Form("WebSocket without a key", handshake(key=b""), 400),
     Form("WebSocket of version 99", handshake().replace(b"13", b"99"), 426),
     Form("WebSocket with a body", handshake(b"Content-Length: 5\r\n") + b"hello", 400),
-    Form("WebSocket that does not wait", handshake() + frame(1, b"Ada"), 400),
-    Form("WebSocket where there is none", handshake(path=b"/api/nope"), 404),
+    Form("WebSocket frame before the handshake response", handshake() + frame(1, b"Ada"), 400),
+    Form("WebSocket on an unknown path", handshake(path=b"/api/nope"), 404),
 )  # fmt: skip
 
-# Sent once the WebSocket is open: it is closed, and nothing else comes.
+# Sent over an open WebSocket. The service closes it and sends nothing else.
 FRAMES = {
     "not masked": frame(1, b"Ada", masked=False),
     "reserved bits": frame(1, b"Ada", reserved=7),
     "unknown opcode": frame(11, b"Ada"),
-    "text no UTF-8": frame(1, b"\xff\xfe"),
+    "text not UTF-8": frame(1, b"\xff\xfe"),
     "long ping": frame(9, b"a" * 200),
     "ping in parts": frame(9, b"a", last=False),
-    "end of nothing": frame(0, b"a"),
+    "continuation without a start": frame(0, b"a"),
     "close code 1": frame(8, b"\0\1"),
     "half a close code": frame(8, b"\0"),
-    "close reason no UTF-8": frame(8, b"\x03\xe8\xff"),
+    "close reason not UTF-8": frame(8, b"\x03\xe8\xff"),
     "negative length": b"\x81\xff" + b"\xff" * 8 + bytes(4),
     "length too long": b"\x81\xfe\0\3" + bytes(4) + b"Ada",
     "random bytes": b"\xff" + os.urandom(1000),
@@ -152,7 +152,7 @@ FRAMES = {
     "20 MB": frame(1, b"a" * 20_000_000),
     "20 MB in parts": frame(1, b"a" * 1000, last=False) + frame(0, b"a" * 1000, last=False) * 20_000,
 }
-# Sent in a handshake, or once the WebSocket is open: all of it is served.
+# Sent in a handshake. The service accepts all of them.
 HANDSHAKES = (
     b"Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=abc\r\n",
     b"Sec-WebSocket-Extensions: \xff\r\n",

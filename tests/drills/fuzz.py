@@ -1,4 +1,4 @@
-"""Requests that nobody would think of: made from /openapi.json, and from the grammars of trace headers."""
+"""Drills with generated requests: from /openapi.json, and from the grammars of trace headers."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def hypothesis_settings(examples: int) -> settings:
 
 @drill(
     "schemathesis over `/openapi.json`",
-    "no 5xx, and each answer is as the schema says: status, media type, headers, body",
+    "No response is a 5xx, and the status, media type, headers and body of each response match the schema",
 )
 def api_fuzzed(size: Size) -> str:
-    """Valid and invalid requests to each operation, over a real socket."""
+    """Valid and invalid requests go to each operation over a real socket."""
     load_all_checks()
     checks = CHECKS.get_by_names(list(CHECKED))
     seen: Counter[int] = Counter()
@@ -51,29 +51,31 @@ def api_fuzzed(size: Size) -> str:
         schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
         operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
         for operation in operations:
-            share = size.of(3, 20) if SLOW.match(operation.path) else size.of(60, 2500)  # few have that many
+            share = (
+                size.of(3, 20) if SLOW.match(operation.path) else size.of(60, 2500)
+            )  # few operations have that many cases
             for mode in schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE:
                 if mode is schemathesis.GenerationMode.NEGATIVE and not (list(operation.query) or list(operation.body)):
                     continue
                 _fuzz(operation.as_strategy(generation_mode=mode), share, checks, seen)
         assert running.stop() == 0
     assert seen.total() >= size.of(200, 10_000), seen
-    told = ", ".join(f"{count} of {status}" for status, count in sorted(seen.items()))
-    return f"{seen.total()} requests to {len(operations)} operations answered as the schema says: {told}"
+    statuses = ", ".join(f"{count} of {status}" for status, count in sorted(seen.items()))
+    return f"{seen.total()} requests to {len(operations)} operations, every response matches the schema: {statuses}"
 
 
 def _fuzz(cases: Any, share: int, checks: Any, seen: Counter[int]) -> None:
     @seed(SEED)
     @hypothesis_settings(share)
     @given(case=cases)
-    def ask(case: Any) -> None:
+    def request(case: Any) -> None:
         response = case.call_and_validate(checks=checks)
         seen[response.status_code] += 1
 
-    ask()
+    request()
 
 
-# Else ddtrace would send no trace of a caller who says that it should not be kept.
+# Otherwise ddtrace would send no trace for a caller whose sampling decision is to drop it.
 SEND_ALL = {"DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
 HEX = "0123456789abcdef"
 
@@ -112,7 +114,9 @@ DECIMAL = re.compile(r"[0-9]{1,20}")
 
 
 def parents(headers: dict[str, str]) -> set[tuple[int, int]]:
-    """Return the contexts (lower 64 bits of the trace id, span id) that the standards want continued, one of them."""
+    """Return the contexts (lower 64 bits of the trace id, span id) of which the standards require one to be
+    continued.
+    """
     found: set[tuple[int, int]] = set()
     if match := VALID.fullmatch(headers.get("traceparent", "")):
         trace, span = (int(part, 16) for part in match.groups() if part)
@@ -125,21 +129,21 @@ def parents(headers: dict[str, str]) -> set[tuple[int, int]]:
 
 
 def read_anyway(headers: dict[str, str]) -> int | None:
-    """Return the trace id that ddtrace reads in Datadog's header: what is no UTF-8 is passed over, as in `4é2`."""
-    told = headers.get("x-datadog-trace-id", "").encode("latin-1").decode(errors="ignore")
+    """Return the trace id that ddtrace reads from Datadog's header. It skips bytes that aren't UTF-8, as in `4é2`."""
+    decoded = headers.get("x-datadog-trace-id", "").encode("latin-1").decode(errors="ignore")
     try:
-        return int(told)
+        return int(decoded)
     except ValueError:
         return None
 
 
 @drill(
     "hypothesis over trace headers",
-    "no 5xx; a valid context of the W3C's or Datadog's is continued, whatever else the headers say, an invalid one "
-    "begins a trace of its own; each request has its span",
+    "No response is a 5xx. A valid W3C or Datadog context is continued, whatever the other headers contain, an "
+    "invalid one starts a new trace, and each request has its span",
 )
 def trace_headers(size: Size) -> str:
-    """The spans at a real agent are compared with what the headers said."""
+    """The spans at a real agent are compared with the headers."""
     cases: list[dict[str, str]] = []
 
     @seed(SEED)
@@ -155,8 +159,8 @@ def trace_headers(size: Size) -> str:
             batch = cases[start : start + BATCH]
             agent.clear()
             for number, headers in enumerate(batch):
-                told = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-                status = client.get(f"{running.url}/api/hello?number={number}", headers=told).status_code
+                raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
+                status = client.get(f"{running.url}/api/hello?number={number}", headers=raw).status_code
                 assert status == 200, (status, headers)
             spans = _by_number(agent, len(batch))
             continued += sum(_linked(headers, spans[number]) for number, headers in enumerate(batch))
@@ -171,7 +175,7 @@ def _by_number(agent: Agent, count: int) -> dict[int, Span]:
 
 
 def _linked(headers: dict[str, str], span: Span) -> bool:
-    """Return whether `span` continues a context; it must be one that the headers give."""
+    """Return whether `span` continues a context, and check that the headers contain that context."""
     context = (span["trace_id"] & (2**64 - 1), span.get("parent_id") or 0)
     wanted = parents(headers)
     if context in wanted or context[0] == read_anyway(headers):

@@ -1,4 +1,4 @@
-"""Clients that are slow, malformed or out to break something."""
+"""A drill with clients that are slow, malformed or malicious."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 class Wire:
-    """One connection to a service, byte by byte."""
+    """One connection to a service, with raw bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     @classmethod
     async def open(cls, url: str, sent: bytes = b"") -> Wire:
-        """Connect, and send."""
+        """Connect, and send `data`."""
         address = urlsplit(url)
         wire = cls(*await asyncio.open_connection(address.hostname, address.port))
         await wire.send(sent)
         return wire
 
     async def send(self, data: bytes) -> None:
-        """Send as much as is taken."""
+        """Send as many bytes as the service accepts."""
         with suppress(ConnectionError):
             self.writer.write(data)
             await self.writer.drain()
 
     async def rest(self) -> bytes:
-        """Return all that comes until the connection is closed."""
+        """Return all bytes until the connection is closed."""
         async with asyncio.timeout(PATIENCE):
             try:
                 return await self.reader.read()
-            except ConnectionError:  # closed with something of ours unread
+            except ConnectionError:  # closed with unread bytes from us
                 return b""
 
     async def until(self, end: bytes) -> bytes:
-        """Return what comes up to and with `end`, or to the end of the connection."""
+        """Return all bytes up to and including `end`, or until the connection is closed."""
         async with asyncio.timeout(PATIENCE):
             try:
                 return await self.reader.readuntil(end)
@@ -67,22 +67,22 @@ class Wire:
                 return b""
 
     async def close(self) -> None:
-        """Close this end."""
+        """Close this side."""
         self.writer.close()
         with suppress(ConnectionError):
             await self.writer.wait_closed()
 
 
-async def told(url: str, form: Form) -> None:
-    """Be hostile once, and check what becomes of it."""
+async def send_form(url: str, form: Form) -> None:
+    """Send one hostile request, and check the response."""
     wire = await Wire.open(url, form.sent)
     try:
-        answer = await (wire.rest() if form.cut else wire.until(b"\r\n\r\n"))
+        response = await (wire.rest() if form.cut else wire.until(b"\r\n\r\n"))
     except TimeoutError as error:
-        raise AssertionError(f"{form.name}: neither answered nor cut within {PATIENCE:g} s") from error
+        raise AssertionError(f"{form.name}: no response and no close within {PATIENCE:g} s") from error
     await wire.close()
-    statuses = [int(status) for status in STATUS.findall(answer)]
-    assert statuses == [form.status], f"{form.name}: {statuses or answer!r}"
+    statuses = [int(status) for status in STATUS.findall(response)]
+    assert statuses == [form.status], f"{form.name}: {statuses or response!r}"
 
 
 async def opened(url: str, extra: bytes = b"") -> Wire:
@@ -92,18 +92,18 @@ async def opened(url: str, extra: bytes = b"") -> Wire:
     return wire
 
 
-async def framed(url: str, name: str) -> None:
-    """Send frames that are not well, and see the WebSocket closed."""
+async def send_frames(url: str, name: str) -> None:
+    """Send malformed frames, and check that the WebSocket is closed."""
     wire = await opened(url)
     sending = asyncio.create_task(wire.send(FRAMES[name]))
-    answer = await wire.rest()
+    response = await wire.rest()
     await sending
     await wire.close()
-    assert answer[:1] in {b"", b"\x88"}, f"{name}: {answer!r}"
+    assert response[:1] in {b"", b"\x88"}, f"{name}: {response!r}"
 
 
-async def shaken(url: str, extra: bytes) -> None:
-    """Open a WebSocket with headers that are not well, and use it."""
+async def use_headers(url: str, extra: bytes) -> None:
+    """Open a WebSocket with malformed headers, and use it."""
     wire = await opened(url, extra)
     await wire.send(frame(2, b"") + frame(1, b"Ada"))
     assert b"as text" in await wire.until(b".")
@@ -111,8 +111,8 @@ async def shaken(url: str, extra: bytes) -> None:
     await wire.close()
 
 
-async def dripping(url: str) -> float:
-    """Send a head that never ends, a byte a second; return when the connection was cut."""
+async def drip(url: str) -> float:
+    """Send an endless head, one byte a second; return after how many seconds the connection was closed."""
     wire = await Wire.open(url)
     began = perf_counter()
     ended = asyncio.create_task(wire.rest())
@@ -125,11 +125,13 @@ async def dripping(url: str) -> float:
     return perf_counter() - began
 
 
-async def flooding(url: str) -> int:
-    """Send names to a WebSocket, small and large, and read no greeting; return how many bytes were taken.
+async def flood_websocket(url: str) -> int:
+    """Send names to a WebSocket, small and large, without reading a greeting; return how many bytes the service
+    accepted.
 
-    It goes on until `FLOOD_BYTES` are gone, or nothing was taken for some seconds: more than the memory may grow, so that
-    a service that reads ahead without a bound is found. What the small ones are answered fills the way back.
+    The flood ends after `FLOOD_BYTES`, or when the service has accepted nothing for some seconds. `FLOOD_BYTES` is
+    more than the memory may grow, so the drill finds a service that reads ahead without a bound. The replies to the
+    small names fill the buffers of the other direction.
     """
     address = urlsplit(url)
     with socket.socket() as client:
@@ -149,14 +151,14 @@ async def flooding(url: str) -> int:
 
 
 class Others:
-    """A client that is not hostile, and what it has seen."""
+    """A client that isn't hostile, with the statuses and the slowest response that it has seen."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.slowest = 0.0
 
-    async def ask(self, url: str) -> None:
-        """Ask 20 times a second until cancelled."""
+    async def request(self, url: str) -> None:
+        """Send 20 requests a second until cancelled."""
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             while True:
                 began = perf_counter()
@@ -166,7 +168,7 @@ class Others:
 
 
 async def at_once(limit: int, jobs: list[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Do all `jobs`, at most `limit` at once."""
+    """Run all `jobs`, at most `limit` at once."""
     slots = asyncio.Semaphore(limit)
 
     async def one(job: Callable[[], Awaitable[T]]) -> T:
@@ -177,7 +179,7 @@ async def at_once(limit: int, jobs: list[Callable[[], Awaitable[T]]]) -> list[T]
 
 
 def descriptors(running: Running) -> int:
-    """Return how many the service has open."""
+    """Return how many file descriptors the service has open."""
     return sum(1 for _ in Path(f"/proc/{running.process.pid}/fd").iterdir())
 
 
@@ -189,7 +191,7 @@ def memory_mib(running: Running) -> float:
 
 @contextmanager
 def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
-    """Run a service beside an agent; afterwards nothing may be left of what was done to it."""
+    """Run a service with an agent, and check afterwards that the hostile requests left nothing behind."""
     with trace_agent() as agent, service(agent.url, {"KEEP_ALIVE_SECONDS": str(KEEP_ALIVE), **settings}) as running:
         with httpx.Client(base_url=running.url) as client:
             client.get("/info").raise_for_status()
@@ -198,7 +200,7 @@ def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
         yield running, agent
         with httpx.Client(base_url=running.url, timeout=PATIENCE) as client:
             eventually(lambda: client.get("/info").json()["in_flight"], lambda count: count == 1)
-        eventually(lambda: descriptors(running), lambda count: count <= before + 1)  # one to the agent
+        eventually(lambda: descriptors(running), lambda count: count <= before + 1)  # the connection to the agent
         assert running.stop(timeout=10) == 0
         errors = [span["resource"] for span in agent.spans() if span["meta"].get("http.status_code", "")[:2] == "50"]
         noise = [line for line in running.lines if "hypercorn" in line and "Traceback" in line]
@@ -207,24 +209,25 @@ def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
 
 
 @drill(
-    "slowloris, huge and many headers, bad chunks, request smuggling, HTTP/2 rapid reset, invalid UTF-8, WebSocket "
-    "frames oversized or malformed",
-    "refused or cut off, no 500, no crash, nothing held afterwards; others are served meanwhile",
+    "slowloris, huge and many headers, bad chunks, request smuggling, HTTP/2 rapid reset, invalid UTF-8, "
+    "WebSocket frames oversized or malformed",
+    "Each request is rejected or its connection closed, with no 500 and no crash. Nothing is held afterwards, and"
+    " other clients are served meanwhile",
     every_python=True,
 )
 def hostile_clients(size: Size) -> str:
-    """Each form many times, some of them at once."""
+    """Each hostile form is sent many times, some of them at once."""
     slow, rounds = size.of(50, 500), size.of(1, 20)
 
     async def attack(url: str, others: Others) -> tuple[list[float], int]:
         jobs: list[Callable[[], Awaitable[None]]] = []
-        jobs += [lambda form=form: told(url, form) for form in REQUESTS]  # type: ignore[misc]
-        jobs += [lambda name=name: framed(url, name) for name in FRAMES]  # type: ignore[misc]
-        jobs += [lambda extra=extra: shaken(url, extra) for extra in HANDSHAKES]  # type: ignore[misc]
-        asking = asyncio.create_task(others.ask(url))
-        drips = asyncio.gather(*(dripping(url) for _ in range(slow)))
+        jobs += [lambda form=form: send_form(url, form) for form in REQUESTS]  # type: ignore[misc]
+        jobs += [lambda name=name: send_frames(url, name) for name in FRAMES]  # type: ignore[misc]
+        jobs += [lambda extra=extra: use_headers(url, extra) for extra in HANDSHAKES]  # type: ignore[misc]
+        asking = asyncio.create_task(others.request(url))
+        drips = asyncio.gather(*(drip(url) for _ in range(slow)))
         await at_once(8, jobs * rounds)
-        taken = await asyncio.gather(*(flooding(url) for _ in range(size.of(1, 3))))
+        taken = await asyncio.gather(*(flood_websocket(url) for _ in range(size.of(1, 3))))
         assert max(taken) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
         cut = await drips
         asking.cancel()
@@ -236,10 +239,10 @@ def hostile_clients(size: Size) -> str:
         cut, count = asyncio.run(attack(running.url, others))
         more = memory_mib(running) - before
     assert set(others.statuses) == {200}, set(others.statuses)
-    assert max(cut) < KEEP_ALIVE + PATIENCE, f"a drip was cut after {max(cut):.0f} s"
+    assert max(cut) < KEEP_ALIVE + PATIENCE, f"a slow head was closed after {max(cut):.0f} s"
     assert more < LEAST_MORE_MIB, f"{more:.0f} MiB more"
     return (
-        f"{count} hostile requests and WebSockets refused or cut, {slow} drips cut after {max(cut):.1f} s at most "
-        f"(KEEP_ALIVE_SECONDS={KEEP_ALIVE:g}), no 500, {more:.0f} MiB more; meanwhile {len(others.statuses)} others "
-        f"answered 200, in {others.slowest * 1000:.0f} ms at most"
+        f"{count} hostile requests and WebSockets rejected or closed, {slow} slow heads closed after {max(cut):.1f} s at most "
+        f"(KEEP_ALIVE_SECONDS={KEEP_ALIVE:g}), no 500, {more:.0f} MiB more; meanwhile {len(others.statuses)} other requests "
+        f"got 200, in {others.slowest * 1000:.0f} ms at most"
     )

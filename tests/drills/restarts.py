@@ -1,4 +1,4 @@
-"""New versions are rolled out: one process after the other is replaced, behind a balancer."""
+"""A drill of rolling deployments: one process after the other is replaced behind a load balancer."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from running import Running, clean_environment, eventually, free_port, service, 
 
 from drills.drill import Size, drill
 from drills.sink import sink
-from drills.traffic import Ask, crowd
+from drills.traffic import Request, crowd
 
 RATE = 100
 MIX = [
-    *[Ask("/api/hello")] * 7,
-    Ask("/api/hello", "POST", b'{"name": "Ada"}'),
-    Ask("/api/hello/Ada"),
-    Ask("/api/faults/slow?seconds=0.3"),
+    *[Request("/api/hello")] * 7,
+    Request("/api/hello", "POST", b'{"name": "Ada"}'),
+    Request("/api/hello/Ada"),
+    Request("/api/faults/slow?seconds=0.3"),
 ]
 BALANCER = """\
 global
@@ -46,7 +46,7 @@ listen service
 
 
 class Balancer:
-    """HAProxy, which gives a new connection to a process whose `/ready` says 200."""
+    """HAProxy, which opens new connections only to processes whose `/ready` responds with 200."""
 
     def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
         self.port = free_port()
@@ -56,17 +56,17 @@ class Balancer:
         self.config.write_text(BALANCER.format(folder=folder, port=self.port, a=ports[0], b=ports[1]))
 
     def up(self) -> int:
-        """Return to how many processes it gives connections."""
-        with socket.socket(socket.AF_UNIX) as ask:
-            ask.connect(str(self.folder / "socket"))
-            ask.sendall(b"show stat\n")
-            text = ask.makefile().read().removeprefix("# ")
+        """Return how many processes get new connections."""
+        with socket.socket(socket.AF_UNIX) as stats:
+            stats.connect(str(self.folder / "socket"))
+            stats.sendall(b"show stat\n")
+            text = stats.makefile().read().removeprefix("# ")
         return sum(row["svname"] in {"a", "b"} and row["status"] == "UP" for row in csv.DictReader(io.StringIO(text)))
 
 
 @contextmanager
 def balancer(ports: tuple[int, int]) -> Iterator[Balancer]:
-    """Run one in front of the processes that listen on `ports`, and wait until it has found both."""
+    """Run HAProxy in front of the processes on `ports`, and wait until both are up."""
     with TemporaryDirectory() as folder:
         haproxy = Balancer(Path(folder), ports)
         with started(["haproxy", "-db", "-f", str(haproxy.config)], clean_environment()):
@@ -76,7 +76,7 @@ def balancer(ports: tuple[int, int]) -> Iterator[Balancer]:
 
 
 class Member:
-    """One of the processes: always on the same port, replaced by a new one again and again."""
+    """One of the processes, which is replaced again and again on the same port."""
 
     def __init__(self, agent_url: str) -> None:
         self.port = free_port()
@@ -86,23 +86,23 @@ class Member:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the process, and wait until it listens."""
         self._context = service(self.agent_url, self.settings)
         self.running: Running = self._context.__enter__()
 
     def stop(self) -> None:
-        """Stop it as ECS does, and keep the exit code."""
+        """Stop the process as ECS does, and keep the exit code."""
         self.codes.append(self.running.stop(signal.SIGTERM))
         self._context.__exit__(None, None, None)
 
 
 @drill(
     "20 rolling restarts under 100 requests/s, two processes behind a TCP balancer that follows `/ready`",
-    "0 failed requests, 0 lost traces",
+    "No request fails and no trace is lost",
     needs=("haproxy",),
 )
 def rolling_restarts(size: Size) -> str:
-    """Each process is told to stop while its requests are under way, and a new one takes its port."""
+    """Each process gets a SIGTERM while it has requests in flight, and a new process takes its port."""
     return asyncio.run(_rolling_restarts(size.of(3, 20)))
 
 
@@ -126,15 +126,15 @@ async def _rolling_restarts(restarts: int) -> str:
         for member in members:
             member.stop()
 
-    answers = clients.answers
-    lost = set(answers.spans) - agent.spans
+    results = clients.results
+    lost = set(results.spans) - agent.spans
     codes = [code for member in members for code in member.codes]
-    asked = len(answers.spans) + len(answers.failures)
-    assert asked > RATE * seconds / 2, f"{asked} requests in {seconds:.0f} s show nothing"
-    assert not answers.failures, f"{len(answers.failures)} of {asked} failed: {answers.failures[:5]}"
-    assert not lost, f"{len(lost)} of {asked} traces lost"
+    sent = len(results.spans) + len(results.failures)
+    assert sent > RATE * seconds / 2, f"{sent} requests in {seconds:.0f} s show nothing"
+    assert not results.failures, f"{len(results.failures)} of {sent} failed: {results.failures[:5]}"
+    assert not lost, f"{len(lost)} of {sent} traces lost"
     assert codes == [0] * (restarts + 2), codes
     return (
-        f"{restarts} restarts in {seconds:.0f} s, {asked} requests ({asked / seconds:.0f}/s): {len(answers.failures)} failed, "
+        f"{restarts} restarts in {seconds:.0f} s, {sent} requests ({sent / seconds:.0f}/s): {len(results.failures)} failed, "
         f"{len(lost)} traces lost, each exit 0"
     )

@@ -1,6 +1,7 @@
-"""A trace agent that only counts: it keeps the id of each span that arrived, and can die, hang, refuse or babble.
+"""A trace agent that only keeps the ids of the received spans. It can die, hang, reject payloads or respond with
+garbage.
 
-The real test agent keeps every payload, and is asked in the other drills; this one takes millions of spans.
+The other drills use the real test agent, which keeps every payload; this one handles millions of spans.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ SERVER_ERROR, TOO_MANY = "500 Internal Server Error", "429 Too Many Requests"
 
 
 class Sink:
-    """What arrived, and how it answers from now on.
+    """The received spans, and how the agent responds from now on.
 
     Attributes:
-        behaviour: OK, SERVER_ERROR, TOO_MANY (with that status), GARBAGE (no HTTP), HANG (takes and never answers).
-        spans: the ids of all spans that were taken.
-        traces: how many traces were taken.
-        connections: how many were opened.
+        behaviour: OK, SERVER_ERROR, TOO_MANY (with that status), GARBAGE (not HTTP), HANG (reads and never responds).
+        spans: the ids of all accepted spans.
+        traces: how many traces were accepted.
+        connections: how many connections were opened.
     """
 
     def __init__(self) -> None:
@@ -48,33 +49,33 @@ class Sink:
 
     @property
     def url(self) -> str:
-        """Where it listens, or did."""
+        """The address, whether the agent listens or not."""
         return f"http://127.0.0.1:{self.port}"
 
-    def come(self) -> None:
-        """Listen, at the port where it was before if it was."""
-        asyncio.run_coroutine_threadsafe(self._come(), self._loop).result(10)
+    def listen(self) -> None:
+        """Listen, on the same port as before if there was one."""
+        asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
-    def go(self) -> None:
-        """Die: no listener, and no connection."""
-        asyncio.run_coroutine_threadsafe(self._go(), self._loop).result(10)
+    def die(self) -> None:
+        """Die: close the listener and every connection."""
+        asyncio.run_coroutine_threadsafe(self._die(), self._loop).result(10)
 
     def hang_up(self) -> None:
-        """Close each connection, and go on listening."""
+        """Close each connection, and keep listening."""
         asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(10)
 
     def close(self) -> None:
         """End the thread."""
-        self.go()
+        self.die()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
 
-    async def _come(self) -> None:
+    async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
-    async def _go(self) -> None:
+    async def _die(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -91,13 +92,13 @@ class Sink:
         self.connections += 1
         self._open[writer] = asyncio.current_task()
         with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await self._answer(reader, writer):
+            while await self._respond(reader, writer):
                 pass
         del self._open[writer]
         writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; return whether the connection can take another."""
+    async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Respond to one request; return whether the connection can handle another."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         path = head.split(" ", 2)[1]
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
@@ -130,12 +131,12 @@ class Sink:
 
 @contextmanager
 def sink(*, there: bool = True) -> Iterator[Sink]:
-    """Run one; without `there` it has a port, and nothing listens on it before `come`."""
+    """Run an agent. Without `there` it has a port but doesn't listen until `come`."""
     counting = Sink()
     try:
-        counting.come()
+        counting.listen()
         if not there:
-            counting.go()
+            counting.die()
         yield counting
     finally:
         counting.close()

@@ -1,4 +1,4 @@
-"""A long time under load: nothing grows, nothing is lost."""
+"""A drill of a long time under load: nothing grows, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from running import Running, eventually, service
 
 from drills.drill import Size, drill
 from drills.sink import sink
-from drills.traffic import Ask, Crowd
+from drills.traffic import Crowd, Request
 
 SHARE = 0.6
-SPARE_DESCRIPTORS = 2  # what is opened once, such as the connection to the agent
+SPARE_DESCRIPTORS = 2  # opened once, such as the connection to the agent
 MIX = [
-    *[Ask("/api/hello"), Ask("/api/hello?name=Ada"), Ask("/api/hello/Ada")] * 10,
-    *[Ask("/api/hello", "POST", b'{"name": "Ada"}')] * 8,
-    *[Ask("/api/hello/stream?count=2"), Ask("/api/relay?count=2"), Ask("/nothing/here", status=404)] * 4,
-    Ask("/api/faults/error", status=500),
+    *[Request("/api/hello"), Request("/api/hello?name=Ada"), Request("/api/hello/Ada")] * 10,
+    *[Request("/api/hello", "POST", b'{"name": "Ada"}')] * 8,
+    *[Request("/api/hello/stream?count=2"), Request("/api/relay?count=2"), Request("/nothing/here", status=404)] * 4,
+    Request("/api/faults/error", status=500),
 ]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the process holds at a moment.
+    """The resources of the process at one moment.
 
     Attributes:
         memory_mib: RSS.
         descriptors: open files and sockets.
-        tasks: of asyncio, among them one or two for each open connection.
+        tasks: asyncio tasks, with one or two for each open connection.
     """
 
     memory_mib: float
@@ -41,25 +41,25 @@ class Sample:
 
 
 def sample(running: Running, client: httpx.Client) -> Sample:
-    """Look at it now; `client` has a connection of its own."""
+    """Take a sample; `client` has its own connection."""
     tasks = client.get("/info").json()["tasks"]
     process = Path(f"/proc/{running.process.pid}")
     pages = int((process / "statm").read_text().split()[1])
-    running.lines.clear()  # a line for each request
+    running.lines.clear()  # one line per request
     return Sample(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(list((process / "fd").iterdir())), tasks)
 
 
 @drill(
-    "30 minutes at 60 % of capacity",
-    "memory levels off, no growth of descriptors or tasks, every request has its trace",
+    "30 minutes at 60% of capacity",
+    "Memory levels off, descriptors and tasks don't grow, and every request has its trace",
 )
 def soak(size: Size) -> str:
-    """Each kind of request, an error now and then."""
+    """The load has every kind of request, with an error now and then."""
     return asyncio.run(soaked(size.of(20, 1800), size))
 
 
 async def soaked(seconds: float, size: Size) -> str:
-    """Measure what the service can do, and offer a part of that for so long."""
+    """Measure the capacity of the service, and send a share of it for `seconds`."""
     with (
         sink() as agent,
         service(agent.url, {"FAULTS": "true"}) as running,
@@ -87,23 +87,23 @@ async def soaked(seconds: float, size: Size) -> str:
         after = await asyncio.to_thread(eventually, lambda: sample(running, client), at_rest, 120)
         code = running.stop()
 
-    failures = full.answers.failures + clients.answers.failures
-    asked = len(clients.answers.spans)
-    missing = set(full.answers.spans + clients.answers.spans) - agent.spans
+    failures = full.results.failures + clients.results.failures
+    sent = len(clients.results.spans)
+    missing = set(full.results.spans + clients.results.spans) - agent.spans
     third = len(samples) // 3
     middle, last = (
         [statistics.median(each.memory_mib for each in part), statistics.median(each.descriptors for each in part)]
         for part in (samples[third : 2 * third], samples[2 * third :])
     )
     grown = last[0] - middle[0]
-    rate = asked / seconds
+    rate = sent / seconds
     assert rate > capacity * SHARE / 2, f"{rate:.0f} requests/s show nothing"
-    assert not failures, f"{len(failures)} of {asked} failed: {failures[:5]}"
-    assert not missing, f"{len(missing)} of {asked} traces are missing"
+    assert not failures, f"{len(failures)} of {sent} failed: {failures[:5]}"
+    assert not missing, f"{len(missing)} of {sent} traces are missing"
     assert code == 0
     assert grown < size.of(8, 2), f"{middle[0]:.1f} MiB in the middle third, {last[0]:.1f} MiB in the last"
     return (
-        f"{seconds / 60:.1f} minutes at {rate:.0f}/s ({SHARE:.0%} of {capacity:.0f}/s): {asked} requests, {len(missing)} traces "
+        f"{seconds / 60:.1f} minutes at {rate:.0f}/s ({SHARE:.0%} of {capacity:.0f}/s): {sent} requests, {len(missing)} traces "
         f"missing; {samples[0].memory_mib:.0f} MiB at first, {middle[0]:.1f} in the middle third, {last[0]:.1f} in the last; at rest "
         f"{rested.descriptors} descriptors and {rested.tasks} tasks before, {after.descriptors} and {after.tasks} after"
     )

@@ -1,4 +1,4 @@
-"""A machine that lacks something, or is odd."""
+"""Drills on a machine with a missing resource or an unusual setting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from drills.hostile import descriptors
 NO_AGENT = "http://127.0.0.1:1"
 FREE = 20
 HOUR = 3600
-# What measures coverage writes files of its own.
+# Coverage measurement would write files.
 PLAIN = ["env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START"]
 READ_ONLY = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -o remount,bind,ro / && exec "$@"', "sh"]
 FULL_DISK = ["sh", "-c", 'ulimit -f 0; exec "$@" 2>/dev/full', "sh"]
@@ -31,11 +31,11 @@ FAKE_TIME = Path("/usr/lib")
 
 @drill(
     "file descriptors run out",
-    "who has a connection is served, who comes is turned away, one line of the log says why; when some are free again, "
-    "new connections are served",
+    "Open connections are served, new ones are closed, and one line of the log gives the reason. When descriptors"
+    " are free again, new connections are served",
 )
 def descriptors_run_out(size: Size) -> str:
-    """More connections are held open than the service has descriptors."""
+    """Clients hold more connections open than the service has descriptors."""
     held_count = size.of(100, 1000)
     with (
         trace_agent() as agent,
@@ -50,7 +50,7 @@ def descriptors_run_out(size: Size) -> str:
         for _ in range(held_count):
             held.enter_context(socket.create_connection(address, timeout=10))
         served = [kept.get("/api/hello").status_code for _ in range(20)]
-        said = eventually(lambda: [line for line in running.log if line["event"] == "connections turned away"])
+        warnings = eventually(lambda: [line for line in running.log if line["event"] == "connections turned away"])
         held.close()
         freed = monotonic()
         eventually(lambda: _status(f"{running.url}/api/hello"), lambda status: status == 200)
@@ -58,11 +58,11 @@ def descriptors_run_out(size: Size) -> str:
         kept.get("/info").raise_for_status()
         code = running.stop()
     assert served == [200] * 20, served
-    assert len(said) == 1, said
+    assert len(warnings) == 1, warnings
     assert code == 0
     return (
-        f"{held_count} connections held with {FREE} descriptors free: 20 requests over a kept connection answered 200, "
-        f"1 line in the log; new ones served {seconds:.1f} s after they were free"
+        f"{held_count} connections held with {FREE} descriptors free: 20 requests over a kept connection got 200, "
+        f"1 line in the log; new connections served {seconds:.1f} s after descriptors were free"
     )
 
 
@@ -74,53 +74,54 @@ def _status(url: str) -> int | None:
 
 
 @drill(
-    "disk full, read-only file system, clock jumps back an hour, IPv6 only, odd TZ, locale C",
-    "serves, and stops with exit code 0; no span has a negative duration, and the log's are right",
+    "full disk, read-only file system, clock that jumps back an hour, IPv6 only, invalid TZ, or locale C",
+    "The service serves requests and stops with exit code 0. No span has a negative duration, and the durations "
+    "in the log are correct",
     needs=("unshare", "faketime"),
 )
 def odd_machine(_: Size) -> str:
-    """One service after the other."""
+    """Each setting gets its own service, one after the other."""
     odd = {"TZ": "../nonsense", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LOG_FORMAT": "text"}
-    told = [
+    results = [
         f"disk full: {_mute_served([*PLAIN, *FULL_DISK, *MACHINE])}",
         f"read-only: {_served([*PLAIN, *READ_ONLY, *MACHINE], {})}",
         f"IPv6 only: {_served(MACHINE, {'HOST': '::1'})}",
         f"TZ=../nonsense, LC_ALL=C: {_served(MACHINE, odd)}",
         f"clock back an hour: {_clock_jumps()}",
     ]
-    return "; ".join(told)
+    return "; ".join(results)
 
 
-def _asked(url: str) -> str:
+def _use(url: str) -> str:
     with httpx.Client(base_url=url, timeout=30) as client:
         paths = ("/api/hello/Åsa", "/api/relay?count=2", "/info", "/docs", "/nope")
         statuses = [client.get(path).status_code for path in paths] + [client.get("/health").status_code]
     assert statuses == [200, 200, 200, 200, 404, 200], statuses
-    return f"{len(statuses)} requests answered"
+    return f"{len(statuses)} requests"
 
 
 def _served(command: Sequence[str], settings: dict[str, str]) -> str:
     with service(NO_AGENT, settings, command) as running:
-        answered = _asked(running.url)
+        succeeded = _use(running.url)
         assert running.stop() == 0, running.lines[-5:]
-    return f"{answered}, exit 0"
+    return f"{succeeded}, exit 0"
 
 
 def _mute_served(command: Sequence[str]) -> str:
-    """Serve where nothing can be written, so that not even the port can be asked for."""
+    """Serve without any way to write, so even the port has to be known in advance."""
     port = str(free_port())
     environment = {**QUIET, "HOST": "127.0.0.1", "PORT": port, "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": NO_AGENT}
     process = subprocess.Popen(command, env=clean_environment(environment))
     try:
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: _status(f"{url}/health"), lambda status: status == 200, timeout=40)
-        answered = _asked(url)
+        succeeded = _use(url)
         process.terminate()
         code = process.wait(30)
     finally:
         process.kill()
     assert code == 0, code
-    return f"{answered}, exit {code}"
+    return f"{succeeded}, exit {code}"
 
 
 def _clock_jumps() -> str:
@@ -136,7 +137,7 @@ def _clock_jumps() -> str:
             "DONT_FAKE_MONOTONIC": "1",
         }
         with service(agent.url, {**faked, "FAULTS": "true"}) as running:
-            _asked(running.url)
+            _use(running.url)
             with httpx.Client(base_url=running.url, timeout=30) as client, ThreadPoolExecutor(1) as pool:
                 across = pool.submit(client.get, "/api/faults/slow?seconds=1")
                 eventually(lambda: client.get("/info").json()["in_flight"] == 2)
@@ -151,7 +152,7 @@ def _clock_jumps() -> str:
     assert len(spans) == 3, spans
     starts = [span["start"] / 1e9 for span in spans]
     assert max(starts) - min(starts) > HOUR / 2, "the clock did not jump"
-    # ddtrace takes both ends of a span from the wall clock: one across the jump is 0 long, as below 0 it may not be.
+    # ddtrace takes start and end from the wall clock, so a span across the jump lasts 0: durations are never negative.
     durations = sorted(span["duration"] / 1e6 for span in spans)
     assert durations[0] >= 0, durations
     assert all(400 < duration < 10_000 for duration in (*durations[1:], *logged)), (durations, logged)

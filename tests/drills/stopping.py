@@ -1,4 +1,4 @@
-"""The process is told to stop."""
+"""Drills in which the process receives signals to stop."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ CLOSING_AND_FLUSH_SECONDS = 8
 
 @drill(
     "SIGTERM with 50 requests in flight, 1 s each",
-    "50 answers 200, 50 traces at the agent, exit 0; `/ready` says 503 within 100 ms, a new connection is served while "
-    "it drains, a kept one is asked to close",
+    "50 responses with 200, 50 traces at the agent, exit code 0. During the drain `/ready` responds with 503 "
+    "within 100 ms, new connections are served, and responses close kept connections",
     every_python=True,
 )
 def requests_in_flight(size: Size) -> str:
-    """Fifty clients wait for their answers when the signal comes."""
+    """Fifty clients wait for their responses when the signal arrives."""
     with (
         trace_agent() as agent,
         service(agent.url, {"FAULTS": "true", "DRAIN_SECONDS": "1.5"}) as running,
@@ -36,49 +36,52 @@ def requests_in_flight(size: Size) -> str:
         serving(running, IN_FLIGHT)
         running.process.send_signal(signal.SIGTERM)
         signalled = perf_counter()
-        ready = eventually(lambda: kept.get("/ready"), lambda answer: answer.status_code == 503)
+        ready = eventually(lambda: kept.get("/ready"), lambda response: response.status_code == 503)
         ready_ms = (perf_counter() - signalled) * 1000
         fresh = httpx.get(f"{running.url}/api/hello").status_code
         statuses = [each.result().status_code for each in waiting]
         code = running.wait()
         traces = sum(spans[0]["resource"] == "GET /api/faults/slow" for spans in agent.traces())
 
-    answered = statuses.count(200)
+    succeeded = statuses.count(200)
     politely = sum(each.result().headers.get("connection") == "close" for each in waiting)
-    assert (answered, traces, code, fresh) == (IN_FLIGHT, IN_FLIGHT, 0, 200), (statuses, traces, code, fresh)
+    assert (succeeded, traces, code, fresh) == (IN_FLIGHT, IN_FLIGHT, 0, 200), (statuses, traces, code, fresh)
     assert (ready.headers["connection"], politely) == ("close", IN_FLIGHT)
-    assert ready_ms < size.of(2000, 100), f"/ready said 503 after {ready_ms:.0f} ms"
-    return f"{answered} answers 200, {traces} traces, exit {code}; `/ready` 503 after {ready_ms:.0f} ms"
+    assert ready_ms < size.of(2000, 100), f"/ready responded with 503 after {ready_ms:.0f} ms"
+    return f"{succeeded} responses with 200, {traces} traces, exit {code}; `/ready` 503 after {ready_ms:.0f} ms"
 
 
 @contextmanager
 def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Client, Future[httpx.Response]]]:
-    """Run a service that serves a request without end; yield it with its agent, a client, and what comes of the request."""
+    """Run a service with a request that never ends; yield the agent, the service, a client, and the future of the
+    response.
+    """
     with (
         trace_agent() as agent,
         service(agent.url, {"FAULTS": "true", **settings}) as running,
         ThreadPoolExecutor(1) as pool,
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
-        asked = pool.submit(client.get, "/api/faults/slow?seconds=600")
+        pending = pool.submit(client.get, "/api/faults/slow?seconds=600")
         serving(running, 1)
-        yield agent, running, client, asked
+        yield agent, running, client, pending
 
 
 @drill(
     "SIGTERM with a request that never ends",
-    "cancelled at `graceful_seconds`, 503 to the client, its span there and marked, exit 0 within the budget",
+    "The request is cancelled after `GRACEFUL_SECONDS`, the client gets a 503, the span arrives marked as an "
+    "error, and the exit code is 0 within the budget",
     every_python=True,
 )
 def request_that_never_ends(size: Size) -> str:
-    """Hypercorn alone waits for it without end on Python 3.12 and newer."""
+    """On Python 3.12 and newer, Hypercorn alone waits forever for such a request."""
     graceful = size.of(1, 5)
     settings = {"DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful)}
-    with endless(settings) as (agent, running, _, asked):
+    with endless(settings) as (agent, running, _, pending):
         signalled = perf_counter()
         code = running.stop()
         took = perf_counter() - signalled
-        status = asked.result().status_code
+        status = pending.result().status_code
         (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
 
     budget = DRAIN_SECONDS + graceful + CLOSING_AND_FLUSH_SECONDS
@@ -89,18 +92,22 @@ def request_that_never_ends(size: Size) -> str:
     return f"{status}, its span says `{marks[2]}`; exit {code} after {took:.1f} s of {budget:g} s"
 
 
-@drill("second SIGTERM, SIGINT", "exit at once, non-zero", every_python=True)
+@drill(
+    "second signal, SIGTERM or SIGINT, during a stop",
+    "The process exits at once with a non-zero code",
+    every_python=True,
+)
 def second_signal(size: Size) -> str:
-    """Whoever sends it does not want to wait, though a request is being served."""
+    """A second signal means that the operator doesn't want to wait, even for a request in flight."""
     measured = []
     for second in (signal.SIGTERM, signal.SIGINT):
-        with endless({"DRAIN_SECONDS": "60"}) as (_, running, client, asked):
+        with endless({"DRAIN_SECONDS": "60"}) as (_, running, client, pending):
             running.process.send_signal(signal.SIGTERM)
             eventually(lambda: client.get("/ready").status_code, lambda status: status == 503)
             signalled = perf_counter()
             code = running.stop(second)
             took_ms = (perf_counter() - signalled) * 1000
-            broken = asked.exception()
+            broken = pending.exception()
 
         assert code == 128 + second
         assert isinstance(broken, httpx.TransportError)

@@ -1,4 +1,4 @@
-"""Clients: many requests over few connections, with little CPU, each answer with what the caller was told."""
+"""Clients that send many requests over few connections with little CPU, and keep the span id of each response."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A request, and the status that is expected for it."""
+class Request:
+    """A request, and its expected status."""
 
     path: str
     method: str = "GET"
@@ -23,22 +23,22 @@ class Ask:
     status: int = 200
 
     def text(self) -> bytes:
-        """Return it as HTTP/1.1."""
+        """Return the request as HTTP/1.1."""
         of_body = f"content-type: application/json\r\ncontent-length: {len(self.body)}\r\n" if self.body else ""
         return f"{self.method} {self.path} HTTP/1.1\r\nhost: drill\r\n{of_body}\r\n".encode() + self.body
 
 
-HELLO = Ask("/api/hello")
+HELLO = Request("/api/hello")
 
 
 @dataclass
-class Answers:
-    """What came back.
+class Results:
+    """The results of the requests.
 
     Attributes:
-        seconds: how long each answer took.
-        spans: id of the span of each answered request, as its `traceresponse` says.
-        failures: what was not answered, or not as expected.
+        seconds: the duration of each request.
+        spans: the span id of each response, from its `traceresponse`.
+        failures: requests without a response, or with an unexpected one.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -46,42 +46,42 @@ class Answers:
     failures: list[str] = field(default_factory=list)
 
     def p99(self) -> float:
-        """Return the time in milliseconds that 99 % of the answers took at most."""
+        """Return the 99th percentile of the durations in milliseconds."""
         return sorted(self.seconds)[ceil(len(self.seconds) * 0.99) - 1] * 1000
 
 
 class Client:
-    """One connection to `url` at a time, opened when it is needed and closed when the service asks for it."""
+    """One connection to `url` at a time, opened on demand and closed when the service requests it."""
 
-    def __init__(self, url: str, answers: Answers) -> None:
+    def __init__(self, url: str, results: Results) -> None:
         self.host = urlsplit(url).hostname
         self.port = urlsplit(url).port
-        self.answers = answers
+        self.results = results
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def ask(self, ask: Ask) -> None:
-        """Ask once, and keep what came back. Nothing is tried again."""
+    async def request(self, request: Request) -> None:
+        """Send one request without a retry, and keep the result."""
         began = perf_counter()
         try:
-            status, fields = await asyncio.wait_for(self._exchange(ask), 60)
+            status, fields = await asyncio.wait_for(self._exchange(request), 60)
         except (OSError, EOFError, TimeoutError) as error:
-            self.answers.failures.append(f"{ask.method} {ask.path}: {error!r}")
+            self.results.failures.append(f"{request.method} {request.path}: {error!r}")
             self.close()
             return
-        self.answers.seconds.append(perf_counter() - began)
-        if status != ask.status:
-            self.answers.failures.append(f"{ask.method} {ask.path}: {status}")
+        self.results.seconds.append(perf_counter() - began)
+        if status != request.status:
+            self.results.failures.append(f"{request.method} {request.path}: {status}")
         if "traceresponse" in fields:
-            self.answers.spans.append(int(fields["traceresponse"].split("-")[2], 16))
+            self.results.spans.append(int(fields["traceresponse"].split("-")[2], 16))
         if fields.get("connection") == "close":
             self.close()
 
-    async def _exchange(self, ask: Ask) -> tuple[int, dict[str, str]]:
-        if self._streams is None or self._streams[0].at_eof():  # the service closed it while nothing was asked
+    async def _exchange(self, request: Request) -> tuple[int, dict[str, str]]:
+        if self._streams is None or self._streams[0].at_eof():  # the service closed it while it was idle
             self.close()
             self._streams = await asyncio.open_connection(self.host, self.port)
         reader, writer = self._streams
-        writer.write(ask.text())
+        writer.write(request.text())
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
         if "content-length" in fields:
@@ -104,47 +104,50 @@ class Crowd:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.answers = Answers()
+        self.results = Results()
         self._idle: deque[Client] = deque()
         self._all: list[Client] = []
 
-    async def ask(self, ask: Ask) -> None:
-        """Ask once, over a connection that nobody uses now."""
+    async def request(self, request: Request) -> None:
+        """Send one request over an idle connection."""
         if not self._idle:
-            self._all.append(Client(self.url, self.answers))
+            self._all.append(Client(self.url, self.results))
             self._idle.append(self._all[-1])
-        client = self._idle.popleft()  # the one that rested longest: each is used now and then
-        await client.ask(ask)
+        client = self._idle.popleft()  # the one that was idle longest, so each is used from time to time
+        await client.request(request)
         self._idle.append(client)
 
-    async def closed_loop(self, asks: list[Ask], clients: int, *, seconds: float = 1e9, count: int = 10**9) -> float:
-        """`clients` ask as soon as they have an answer, until `seconds` are over or `count` requests are asked for.
+    async def closed_loop(
+        self, requests: list[Request], clients: int, *, seconds: float = 1e9, count: int = 10**9
+    ) -> float:
+        """Let `clients` send requests back to back, until `seconds` have passed or `count` requests are sent.
 
-        Returns the answers per second.
+        Returns:
+            Responses per second.
         """
-        began, before, mix = perf_counter(), len(self.answers.seconds), cycle(asks)
+        began, before, mix = perf_counter(), len(self.results.seconds), cycle(requests)
 
         async def one() -> None:
             nonlocal count
             while count > 0 and perf_counter() - began < seconds:
                 count -= 1
-                await self.ask(next(mix))
+                await self.request(next(mix))
 
         await asyncio.gather(*(one() for _ in range(clients)))
-        return (len(self.answers.seconds) - before) / (perf_counter() - began)
+        return (len(self.results.seconds) - before) / (perf_counter() - began)
 
-    async def open_loop(self, asks: list[Ask], rate: float, over: asyncio.Event) -> None:
-        """Ask `rate` times a second, whatever the answers do, until `over`; then wait for what is under way."""
-        began, mix = perf_counter(), cycle(asks)
-        asked = 0
+    async def open_loop(self, requests: list[Request], rate: float, over: asyncio.Event) -> None:
+        """Send `rate` requests a second, however slow the responses are, until `over`; then wait for those in flight."""
+        began, mix = perf_counter(), cycle(requests)
+        sent = 0
         running: set[asyncio.Task[None]] = set()
         while not over.is_set():
             due = int((perf_counter() - began) * rate)
-            for _ in range(asked, due):
-                task = asyncio.create_task(self.ask(next(mix)))
+            for _ in range(sent, due):
+                task = asyncio.create_task(self.request(next(mix)))
                 running.add(task)
                 task.add_done_callback(running.discard)
-            asked = max(asked, due)
+            sent = max(sent, due)
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), 0.005)
         await asyncio.gather(*running)
@@ -157,7 +160,7 @@ class Crowd:
 
 @contextmanager
 def crowd(url: str) -> Iterator[Crowd]:
-    """Clients of `url`, whose connections are closed with the block."""
+    """Yield clients of `url`, and close their connections afterwards."""
     clients = Crowd(url)
     try:
         yield clients

@@ -1,4 +1,4 @@
-"""The upstream misbehaves, or is slow while everybody asks."""
+"""Drills in which the upstream misbehaves, or is slow under a crowd of clients."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ from fake_http import fake_http
 from fake_upstream import FakeUpstream, fake_upstream
 from running import Agent, Running, Span, eventually, service, trace_agent
 
-from drills.asking import Connection, Heard, connect, connected, descriptors, in_flight, memory_mib, percentile, until
+from drills.connections import (
+    Connection,
+    Response,
+    connect,
+    connected,
+    descriptors,
+    in_flight,
+    memory_mib,
+    percentile,
+    until,
+)
 from drills.drill import Size, drill
 
 TIMEOUT_SECONDS = 2.0
 BODY_BYTES = 1_048_576
 
-# How the upstream behaves; the answer; what the spans of the request and of its call say, a status where that is all.
+# The upstream's behaviour; the response; the error on the spans of the request and of its call, or only the status.
 MISBEHAVIOUR = (
     ("/hang", 504, "Timeout", "The upstream did not respond in time."),
     ("/drip", 504, "Timeout", "The upstream's response was not complete in time."),
@@ -33,13 +43,14 @@ MISBEHAVIOUR = (
 
 
 @drill(
-    "upstream refuses, hangs, resets half way, answers 500, sends 100 MB, sends garbage, drips a byte a second, "
-    "redirects for ever, closes idle connections just as they are reused",
-    "502 or 504 as it is right, within the time-out and a quarter; the body limit is kept; no connection, request or "
-    "descriptor is left behind; a call on a stale connection is made again; both spans say the cause",
+    "upstream refuses connections, hangs, resets a response, responds with 500, sends 100 MB, sends garbage, "
+    "drips a byte a second, redirects forever, or closes idle connections just as they are reused",
+    "The client gets 502 or 504, whichever fits, within 125% of the timeout. The body limit holds, no connection,"
+    " request or descriptor is left behind, a call on a stale connection is retried, and both spans have the "
+    "cause",
 )
 def misbehaving_upstream(size: Size) -> str:
-    """Each way to fail, some requests at once; between them, connections that close when they are reused."""
+    """Each failure gets some requests at once, and between them the upstream closes connections as they are reused."""
     return asyncio.run(_misbehave(size.of(5, 100), 1.0 if size is Size.FULL else 0.2))
 
 
@@ -54,44 +65,44 @@ async def _misbehave(requests: int, drip_seconds: float) -> str:
                 await asyncio.to_thread(_spans, agent, 4 * 2 * requests)
                 before = descriptors(running) - fake.open
                 fake.seconds = drip_seconds
-                for behaviour, status, kind, said in MISBEHAVIOUR:
+                for behaviour, status, kind, warnings in MISBEHAVIOUR:
                     if behaviour == "refused":
                         fake.refuse()
                     fake.behaviour = behaviour
                     arrived = len(fake.paths)
-                    answers = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
-                    slowest = max(slowest, *(answer.seconds for answer in answers))
-                    assert {answer.status for answer in answers} == {status}, (behaviour, answers)
+                    results = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
+                    slowest = max(slowest, *(response.seconds for response in results))
+                    assert {response.status for response in results} == {status}, (behaviour, results)
                     assert len(fake.paths) - arrived == (0 if behaviour == "refused" else requests), behaviour
-                    _check_spans(await asyncio.to_thread(_spans, agent, 2 * requests), behaviour, kind, said)
-                    kept = 100 if behaviour in {"/broken", "/loop"} else 0  # those answers were whole
+                    _check_spans(await asyncio.to_thread(_spans, agent, 2 * requests), behaviour, kind, warnings)
+                    kept = 100 if behaviour in {"/broken", "/loop"} else 0  # those responses were complete
                     await until(lambda kept=kept: fake.open <= kept)
                     await until(lambda: descriptors(running) - fake.open <= before)
                     assert await in_flight(watcher) == 0
                 for client in clients:
                     client.close()
     each_sent = fake.sent / requests
-    assert slowest < TIMEOUT_SECONDS * 1.25, f"the slowest answer took {slowest:.2f} s"
+    assert slowest < TIMEOUT_SECONDS * 1.25, f"the slowest response took {slowest:.2f} s"
     assert each_sent < 20 * BODY_BYTES, f"{each_sent:.0f} bytes of 100 MB were taken"
     return (
-        f"{requests} requests for each: all answers right, the slowest after {slowest:.2f} s of {TIMEOUT_SECONDS:g}; of 100 MB "
-        f"{each_sent / 1e6:.1f} left the upstream; {stale} calls on stale connections answered 200; nothing left behind"
+        f"{requests} requests for each: all responses correct, the slowest after {slowest:.2f} s of {TIMEOUT_SECONDS:g}; of 100 MB "
+        f"{each_sent / 1e6:.1f} left the upstream; {stale} calls on stale connections got 200; nothing left behind"
     )
 
 
 async def _stale(fake: FakeUpstream, clients: list[Connection]) -> int:
-    """Let the service keep connections that close when they are used again, with and without a reset."""
+    """Let the service keep connections that the upstream closes on reuse, with and without a reset."""
     for behaviour in ("/once", "/once-reset"):
         for now in (behaviour, "/json"):
             fake.behaviour = now
-            answers = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
-            assert {answer.status for answer in answers} == {200}, (behaviour, now, answers)
+            results = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
+            assert {response.status for response in results} == {200}, (behaviour, now, results)
     assert fake.dropped, "no kept connection was used again"
     return len(fake.dropped)
 
 
 def _spans(agent: Agent, count: int) -> list[Span]:
-    """Wait for that many spans of relays and their calls, and forget them."""
+    """Wait for that many spans of relays and their calls, and clear the agent."""
 
     def relayed() -> list[Span]:
         return [span for span in agent.spans() if span["resource"] != "GET /info"]
@@ -101,14 +112,14 @@ def _spans(agent: Agent, count: int) -> list[Span]:
     return spans
 
 
-def _check_spans(spans: list[Span], behaviour: str, kind: str, said: str) -> None:
+def _check_spans(spans: list[Span], behaviour: str, kind: str, warnings: str) -> None:
     for span in spans:
         meta = span["meta"]
-        if span["name"] == "http.request" and said.isdigit():
-            assert meta.get("http.status_code") == said, (behaviour, span)
+        if span["name"] == "http.request" and warnings.isdigit():
+            assert meta.get("http.status_code") == warnings, (behaviour, span)
         else:
             assert meta.get("error.type") == f"hello_service.problems.Upstream{kind}", (behaviour, span)
-            assert said in meta["error.message"], (behaviour, span)
+            assert warnings in meta["error.message"], (behaviour, span)
 
 
 UPSTREAM_SECONDS = 2.0
@@ -117,19 +128,19 @@ REFUSED = b"too many calls wait for one"
 
 @dataclass
 class Flood:
-    """What the clients of a flood have seen, and what was seen beside them.
+    """Measurements of a flood, from its clients and from beside it.
 
     Attributes:
-        refused: answers to those who could not even wait.
-        others: all other answers.
+        refused: responses to requests that could not even wait.
+        others: all other responses.
         health: seconds that `/health` took.
         most: requests in flight at once; `most_calls` at the upstream.
-        grown_mib: what the flood added to the memory.
-        recovered: seconds after it until a call was answered.
+        grown_mib: growth of the memory.
+        recovered: seconds after the flood until a call succeeded.
     """
 
-    refused: list[Heard] = field(default_factory=list)
-    others: list[Heard] = field(default_factory=list)
+    refused: list[Response] = field(default_factory=list)
+    others: list[Response] = field(default_factory=list)
     health: list[float] = field(default_factory=list)
     most: int = 0
     most_calls: int = 0
@@ -138,16 +149,17 @@ class Flood:
 
 
 @drill(
-    "upstream slow, 2,000 clients",
-    "at most as many wait as the settings say, the rest get 503 with `Retry-After` within 100 ms (p99), `/health` "
-    "answers within 200 ms (p99), memory grows by less than 150 MiB, and 2 s after the flood calls are answered again",
+    "slow upstream with 2,000 clients",
+    "No more requests wait than the settings allow, and the rest get a 503 with `Retry-After` within 100 ms "
+    "(p99). `/health` responds within 200 ms (p99), memory grows by less than 150 MiB, and calls succeed again "
+    "within 2 s of the flood's end",
 )
 def flood(size: Size) -> str:
-    """Clients with a connection each come over some seconds, and come again when `Retry-After` says, as polite ones do.
+    """Clients connect one after the other over some seconds, and retry after the time in `Retry-After`.
 
-    All of them in one moment would measure the wrong thing: 2,000 requests are some seconds of one process's work,
-    whatever it answers, and the last one can't have its answer after 100 ms. What a refusal has to bring about is that
-    they do not come back in one moment: so the larger the crowd, the later it is told to.
+    Connecting at the same moment would measure the wrong thing: one process needs some seconds for 2,000 requests,
+    whatever the response, so the last client can't get its response within 100 ms. A refusal has to spread the
+    retries: the larger the crowd, the later the retry.
     """
     return asyncio.run(_flood(size))
 
@@ -170,7 +182,7 @@ async def _flood(size: Size) -> str:
                 for task in tasks:
                     task.cancel()
                 fake.behaviour = "/json"
-                recovered = await until(lambda: _answers(watcher))
+                recovered = await until(lambda: _call_succeeds(watcher))
                 await until(lambda: _idle(watcher))
                 for result in await asyncio.gather(*tasks, return_exceptions=True):
                     assert isinstance(result, asyncio.CancelledError), result
@@ -179,13 +191,15 @@ async def _flood(size: Size) -> str:
 
 
 async def _polite(running: Running, seen: Flood, clients: int) -> None:
-    """Come at some moment, a hundred clients a second, and again when that is asked for or, after an answer, later."""
+    """Connect at a random time, at a hundred clients a second, and repeat the request after `Retry-After` or some
+    seconds.
+    """
     await asyncio.sleep(random.uniform(0, clients / 100))
     async with connected(running) as connection:
         while True:
-            answer = await connection.get("/api/relay?count=1")
-            (seen.refused if REFUSED in answer.body else seen.others).append(answer)
-            await asyncio.sleep(float(answer.headers.get("retry-after", "5")) * random.uniform(1, 1.5))
+            response = await connection.get("/api/relay?count=1")
+            (seen.refused if REFUSED in response.body else seen.others).append(response)
+            await asyncio.sleep(float(response.headers.get("retry-after", "5")) * random.uniform(1, 1.5))
 
 
 async def _watch(watcher: Connection, seen: Flood, seconds: float) -> None:
@@ -196,7 +210,7 @@ async def _watch(watcher: Connection, seen: Flood, seconds: float) -> None:
         await asyncio.sleep(0.2)  # Hypercorn asks a client to close its connection after 1,000 requests
 
 
-async def _answers(watcher: Connection) -> bool:
+async def _call_succeeds(watcher: Connection) -> bool:
     return (await watcher.get("/api/relay?count=1")).status == 200
 
 
@@ -205,13 +219,13 @@ async def _idle(watcher: Connection) -> bool:
 
 
 def _judge(seen: Flood, bounds: tuple[int, int], noise: int) -> str:
-    """Compare with the promise; where the figures are not the point, a busy machine may take `noise` times as long."""
+    """Compare with the promise. If the figures aren't the point, a busy machine may take `noise` times as long."""
     refused = percentile([each.seconds for each in seen.refused], 0.99) * 1000
     health = percentile(seen.health, 0.99) * 1000
     statuses = {each.status for each in seen.others}
     measured = (
         f"{len(seen.refused)} refused, p99 {refused:.0f} ms; {len(seen.others)} waited, at most {seen.most_calls} calls at "
-        f"once; `/health` p99 {health:.0f} ms; memory {seen.grown_mib:+.0f} MiB; answers again after {seen.recovered:.2f} s"
+        f"once; `/health` p99 {health:.0f} ms; memory {seen.grown_mib:+.0f} MiB; calls succeed again after {seen.recovered:.2f} s"
     )
     assert {each.status for each in seen.refused} == {503}, measured
     assert all(int(each.headers["retry-after"]) >= 5 for each in seen.refused), measured

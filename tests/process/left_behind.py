@@ -1,6 +1,7 @@
-"""Serve some requests in this process and say, as JSON, of what types the rings are that they left: type -> how many.
+"""Serve some requests in this process and print, as JSON, the types of the objects in the reference cycles that they
+left, with counts.
 
-Objects that hold one another stay until a collection looks for them, which costs the more the longer it is put off.
+Objects in a cycle stay in memory until the cyclic GC finds them, which costs more the longer it is put off.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ PATHS = ("/api/hello", "/api/relay?count=1", "/api/hello?name=")
 
 
 async def ask(port: int, path: str, times: int, gone: bool) -> None:
-    """Send requests over a connection of their own, and read what is answered, or go away."""
+    """Send requests over one new connection, and read each response, or disconnect before it."""
     for _ in range(times):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         end = "" if gone else "Connection: close\r\n"

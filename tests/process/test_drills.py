@@ -1,4 +1,4 @@
-"""The drills of `scripts/drill` in short: what happens to a service, and what it promises then."""
+"""Tests of the drills of `scripts/drill` in their short form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from drills.table import TABLE
 
 
 def marked(each: Drill) -> object:
-    """Return `each` as a parameter: once is enough where every Python behaves alike."""
+    """Return `each` as a parameter; it runs on one Python only if all of them behave alike."""
     marks = [pytest.mark.serial] if each.every_python else [pytest.mark.serial, pytest.mark.once]
     if each.missing:
         marks.append(pytest.mark.skip(reason=each.missing))
@@ -19,7 +19,7 @@ def marked(each: Drill) -> object:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("drill", [marked(each) for each in TABLE])
 def test_the_promise_is_kept(drill: Drill) -> None:
-    """The measured figures are printed for whoever runs this with -s."""
+    """Run with -s to see the measured figures."""
     measured = drill.run(Size.SHORT)
 
     print(f"\n{drill.event}: {measured}")  # noqa: T201 - see above
@@ -27,7 +27,7 @@ def test_the_promise_is_kept(drill: Drill) -> None:
 
 
 def test_the_page_shows_the_figures_of_every_drill() -> None:
-    """One row for each, none of them broken: `scripts/drill --write` puts them there."""
+    """There is one row for each drill, and none is broken. `scripts/drill --write` writes them."""
     shown = [line for line in PAGE.read_text().splitlines() if any(line.startswith(head(each)) for each in TABLE)]
 
     assert len(shown) == len(TABLE)

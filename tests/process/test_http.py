@@ -1,4 +1,4 @@
-"""HTTP as the process serves it: on which implementation, at the end, and what it says of what it rejected."""
+"""Tests of HTTP in the real process: the implementation in use, the stop, and the traces of rejected requests."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_api_is_served_by_each_implementation(implementation: str) -> None:
 
 @pytest.mark.parametrize("part", ["http1", "websocket"])
 def test_a_changed_library_means_hypercorns_own_classes(part: str) -> None:
-    """One warning names it, and the service serves (see the contract's tests)."""
+    """The service serves, with one warning that has the changed name (see the tests of the contract)."""
     settings = Settings(host="127.0.0.1", port=0)
     served = server.Server(settings, server.listen(settings), {}, {part: ["It was renamed."]})
 
@@ -64,7 +64,7 @@ def test_a_changed_library_means_hypercorns_own_classes(part: str) -> None:
 
 @pytest.mark.parametrize("round_", range(2))
 def test_nothing_is_executed_and_not_answered_when_the_server_stops(round_: int) -> None:
-    """Under clients that connect for each request."""
+    """The clients open a connection for each request."""
     answered: Counter[str] = Counter()
     lock = threading.Lock()
 
@@ -95,7 +95,7 @@ def test_nothing_is_executed_and_not_answered_when_the_server_stops(round_: int)
 
 
 def test_clients_that_left_hold_no_stop() -> None:
-    """Whatever they had sent behind their requests."""
+    """This holds whatever they sent after their requests."""
     with service(NO_AGENT, {"GRACEFUL_SECONDS": "60", "FAULTS": "true"}) as running:
         for more in (b"", b"x", b"GET / HTTP/1.1\r\n"):
             for path in (b"/api/hello/stream?count=20", b"/api/faults/slow?seconds=600"):
@@ -109,7 +109,7 @@ def test_clients_that_left_hold_no_stop() -> None:
 
 
 def test_an_idle_websocket_does_not_hold_the_stop() -> None:
-    """It is closed with 1012, and so is one that only answers pings."""
+    """The close code is 1012. A WebSocket that only responds to pings counts as idle."""
     with service(NO_AGENT, {"GRACEFUL_SECONDS": "60", "WEBSOCKET_PING_SECONDS": "1"}) as running:
         with connect(running.url.replace("http", "ws") + "/api/hello/ws") as websocket:
             running.process.send_signal(signal.SIGTERM)
@@ -135,7 +135,7 @@ def test_rejected_requests_are_logged_and_counted() -> None:
 
 
 def test_a_websocket_says_its_trace_id(agent: Agent) -> None:
-    """In the response to the handshake, accepted or not."""
+    """The trace id is in the response to the handshake, accepted or not."""
     with service(agent.url) as running:
         url = running.url.replace("http", "ws")
         with connect(f"{url}/api/hello/ws") as websocket:

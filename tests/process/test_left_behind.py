@@ -1,4 +1,4 @@
-"""What a request leaves behind is freed with it, and not when a collection comes."""
+"""Tests that what a request leaves behind is freed with it, and doesn't wait for the cyclic GC."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OURS_TO_FREE = (
 
 
 def test_no_request_and_no_connection_is_a_ring() -> None:
-    """Answered, failed or left by its client, with an outbound call and without."""
+    """Requests succeed, fail or lose their client, with an outbound call and without."""
     with fake_http({"answer": "here"}) as upstream:
         environment = {
             **QUIET,

@@ -1,4 +1,4 @@
-"""What goes out to the upstream, and that no caller decides where it goes."""
+"""Tests of requests to the upstream, and that no caller can choose their destination."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from drills.asking import connected
+from drills.connections import connected
 from fake_upstream import FakeUpstream, fake_upstream
 from running import Agent, service
 
@@ -31,7 +31,7 @@ async def fake() -> AsyncIterator[FakeUpstream]:
 
 @pytest.fixture
 async def elsewhere() -> AsyncIterator[FakeUpstream]:
-    """A host that the operator did not name."""
+    """Run a host that the operator did not configure."""
     async with fake_upstream() as fake:
         yield fake
 
@@ -42,7 +42,9 @@ def headers(head: str) -> dict[str, str]:
 
 
 async def test_of_a_callers_headers_only_the_trace_context_goes_on(fake: FakeUpstream) -> None:
-    """By W3C's standard and by Datadog's; what another vendor has put into `tracestate` is kept, hops end here."""
+    """The context is sent in W3C's and Datadog's headers. Other vendors' `tracestate` is kept, and hop-by-hop headers
+    are dropped.
+    """
     sent = {
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate": "vendor=kept",
@@ -75,7 +77,7 @@ async def test_of_a_callers_headers_only_the_trace_context_goes_on(fake: FakeUps
 
 
 async def test_an_untrusted_caller_steers_no_trace(fake: FakeUpstream, agent: Agent) -> None:
-    """Neither ids nor sampling, tags or baggage; the upstream gets what this service began."""
+    """The upstream gets this service's own trace, without the caller's ids, sampling, tags and baggage."""
     strangers = {
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate": "dd=s:-1;t.usr.id:YWRh,vendor=kept",
@@ -106,7 +108,7 @@ async def test_an_untrusted_caller_steers_no_trace(fake: FakeUpstream, agent: Ag
 
 
 async def test_a_traceless_caller_gets_a_trace_of_its_own(fake: FakeUpstream) -> None:
-    """And no baggage out of nowhere."""
+    """The upstream gets no baggage either."""
     with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/json"}) as running:
         async with httpx.AsyncClient() as client:
             answers = [await client.get(f"{running.url}/api/relay?count=1") for _ in range(2)]
@@ -120,7 +122,7 @@ async def test_a_traceless_caller_gets_a_trace_of_its_own(fake: FakeUpstream) ->
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "own"])
 async def test_no_caller_decides_which_host_is_called(fake: FakeUpstream, elsewhere: FakeUpstream, named: bool) -> None:
-    """By header, query or target; nor does a proxy that the environment names."""
+    """Header, query and target can't change the host, and neither can a proxy in the environment."""
     other = elsewhere.url.removeprefix("http://")
     extra = {"UPSTREAM_URL": f"{fake.url}/json"} if named else {}
     steering = [
@@ -149,7 +151,7 @@ async def test_no_caller_decides_which_host_is_called(fake: FakeUpstream, elsewh
 
 
 async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, elsewhere: FakeUpstream) -> None:
-    """It is a failure of the upstream."""
+    """The redirect counts as a failure of the upstream."""
     fake.location = f"{elsewhere.url}/json"
     with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/elsewhere"}) as running:
         async with httpx.AsyncClient() as client:
@@ -171,7 +173,7 @@ async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, el
 async def test_a_span_says_shortly_what_comes_in_floods(
     agent: Agent, count: int, status: int, kind: str, message: str
 ) -> None:
-    """Type, message and where it was raised, not the way there."""
+    """The span has the exception's type, its message and where it was raised, but no full stack."""
     settings = {"UPSTREAM_CONNECTIONS": "1", "UPSTREAM_WAITING": "0", "UPSTREAM_TIMEOUT_SECONDS": "0.5"}
     async with fake_upstream() as fake:
         with service(agent.url, {**settings, "UPSTREAM_URL": f"{fake.url}/hang"}) as running:

@@ -1,4 +1,4 @@
-"""Nothing secret leaves the process: marked secrets go in through every door, and all that comes out is searched."""
+"""Tests that nothing secret leaves the process: marked secrets are sent to every input, and every output is searched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ QUERY = f"token={MARK}-token&password={MARK}-password&api_key={MARK}-key&secret=
 
 
 def doors(url: str) -> Iterator[httpx.Response]:
-    """Send secrets in headers, queries and bodies, to what succeeds and to what fails."""
+    """Send secrets in headers, queries and bodies, in requests that succeed and requests that fail."""
     with httpx.Client(base_url=url, headers=HEADERS, timeout=30) as client:
         for path in ("/", "/api/hello", "/api/relay", "/api/faults/error", "/nope", "/info", "/docs", "/openapi.json"):
             yield client.get(f"{path}?{QUERY}")
@@ -47,7 +47,7 @@ def doors(url: str) -> Iterator[httpx.Response]:
 
 @pytest.mark.parametrize("upstream_status", [200, 500, 302])
 def test_nothing_secret_leaves_the_process(agent: Agent, upstream_status: int) -> None:
-    """Not in spans, stats, log, answers, `/info` or what is said at the start."""
+    """No secret is in spans, stats, log, responses, `/info` or the output at the start."""
     with fake_http({"ok": True}, upstream_status, {"Location": f"/{MARK}?x=1"}) as upstream:
         target = upstream.url.replace("//", f"//ada:{MARK}-url@") + f"/x?token={MARK}-of-the-url"
         with service(agent.url, {**ENVIRONMENT, "UPSTREAM_URL": target, "FAULTS": "true"}) as running:
@@ -71,13 +71,13 @@ def test_nothing_secret_leaves_the_process(agent: Agent, upstream_status: int) -
 
 
 def leaks(out: Mapping[str, str]) -> dict[str, str]:
-    """Return the surroundings of the first secret in each of `out` that holds one."""
+    """Return the text around the first secret in each of `out` that has one."""
     found = {name: text.find(MARK) for name, text in out.items()}
     return {name: out[name][max(0, at - 200) : at + 100] for name, at in found.items() if at >= 0}
 
 
 def test_a_start_that_fails_tells_no_secret() -> None:
-    """It names the variable and why."""
+    """The error has the variable and the reason."""
     wrong = {"UPSTREAM_URL": f"ftp://ada:{MARK}-url@host/?token={MARK}", "DD_TRACE_AGENT_URL": f"ada:{MARK}@host"}
     environment = clean_environment({**ENVIRONMENT, **wrong})
     ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -88,7 +88,9 @@ def test_a_start_that_fails_tells_no_secret() -> None:
 
 
 def test_a_client_says_nothing_of_its_address(agent: Agent) -> None:
-    """No address is logged or put on spans, so that no header can make one up; ddtrace's own setting is the operator's."""
+    """No address is logged or put on spans, so no header can forge one. An operator can change this with ddtrace's
+    setting.
+    """
     headers = dict.fromkeys(("X-Forwarded-For", "X-Real-IP", "Forwarded", "True-Client-IP"), "203.0.113.7")
     with service(agent.url) as running:
         httpx.get(f"{running.url}/api/hello", headers=headers)

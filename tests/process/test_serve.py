@@ -1,4 +1,4 @@
-"""`hello-service serve` as a real process: how it starts, and what it says where it can't."""
+"""Tests of `hello-service serve` as a real process: how it starts, and its errors when it can't."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ NO_AGENT = "http://127.0.0.1:1"
 
 
 def test_it_serves_without_an_agent() -> None:
-    """Being watched is not a condition."""
     with service(NO_AGENT) as running:
         answers = [httpx.get(running.url + path).status_code for path in ("/", "/api/hello", "/health", "/info")]
         code = running.stop()
@@ -32,7 +31,7 @@ def test_it_serves_without_an_agent() -> None:
 
 
 def test_it_serves_with_tracing_off() -> None:
-    """No trace id in the answer, and `/info` says why."""
+    """The response has no trace id, and `/info` has the reason."""
     with service(NO_AGENT, {"DD_TRACE_ENABLED": "false"}) as running:
         answer = httpx.get(f"{running.url}/api/hello")
         info = httpx.get(f"{running.url}/info").json()
@@ -43,7 +42,7 @@ def test_it_serves_with_tracing_off() -> None:
 
 
 def test_every_bad_variable_stops_the_start() -> None:
-    """All of them named, exit code 1."""
+    """The error lists all of them, and the exit code is 1."""
     environment = clean_environment({"DD_TRACE_SAMPLE_RATE": "half", "PORT": "x"})
     ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -56,7 +55,7 @@ def test_every_bad_variable_stops_the_start() -> None:
 
 
 def warnings(running: Running, begin: str) -> list[str]:
-    """Return the warnings that begin so."""
+    """Return the warnings that begin with this text."""
     return [line["event"] for line in running.log if line["level"] == "warning" and line["event"].startswith(begin)]
 
 
@@ -106,7 +105,7 @@ def test_a_renamed_private_name_is_one_warning(
 
 @pytest.mark.parametrize("variable", ["PORT", "DD_TRACE_SAMPLE_RATE"])
 def test_the_server_module_refuses_them_too(variable: str) -> None:
-    """However it is started."""
+    """This holds for any way to start the server."""
     command = [sys.executable, "-m", "hello_service.serving.server"]
     environment = clean_environment({variable: "x"})
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -117,7 +116,7 @@ def test_the_server_module_refuses_them_too(variable: str) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_busy_port_is_named(host: str) -> None:
-    """With the variables that name another one, exit code 1."""
+    """The error lists the variables that set another port, and the exit code is 1."""
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
         port = taken.getsockname()[1]
         environment = clean_environment({"HOST": host, "PORT": str(port), "DD_TRACE_ENABLED": "false"})
@@ -130,7 +129,7 @@ def test_a_busy_port_is_named(host: str) -> None:
 
 
 def test_it_serves_on_ipv6() -> None:
-    """And relays to itself there."""
+    """It can also call itself there."""
     with service(NO_AGENT, {"HOST": "::1", "DD_TRACE_ENABLED": "false"}) as running:
         answer = httpx.get(f"{running.url}/api/relay?count=2")
 
@@ -139,7 +138,7 @@ def test_it_serves_on_ipv6() -> None:
 
 
 def test_the_remarks_are_logged_once() -> None:
-    """What becomes of the old sampling variable."""
+    """The warning tells what became of the old sampling variable."""
     with service(NO_AGENT, {"DD_TRACE_SAMPLE_RATE": "0.5"}) as running:
         httpx.get(f"{running.url}/api/hello")
         running.stop()
@@ -151,7 +150,7 @@ def test_the_remarks_are_logged_once() -> None:
 
 
 def test_no_answer_names_the_server() -> None:
-    """Neither one of the application nor one that Hypercorn gives without it."""
+    """This holds for the application's responses and for those that Hypercorn sends itself."""
     with service(NO_AGENT) as running:
         answers = [httpx.get(running.url, headers={"Host": host}) for host in ("localhost", "a/b")]
 
@@ -162,7 +161,7 @@ def test_no_answer_names_the_server() -> None:
 
 
 def test_a_connection_is_let_go_with_its_client() -> None:
-    """Not after KEEP_ALIVE_SECONDS, which is how long one may be idle."""
+    """The connection doesn't last until KEEP_ALIVE_SECONDS, the limit for an idle one."""
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600"}) as running:
         open_files = Path(f"/proc/{running.process.pid}/fd")
         before = len(list(open_files.iterdir()))
@@ -172,7 +171,9 @@ def test_a_connection_is_let_go_with_its_client() -> None:
 
 
 def test_a_connection_is_idle_when_nobody_waits_on_it() -> None:
-    """A request may take longer than KEEP_ALIVE_SECONDS; after its answer the connection has so long, and no longer."""
+    """A request may take longer than KEEP_ALIVE_SECONDS. After its response the connection stays open for that time,
+    and no longer.
+    """
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "1", "FAULTS": "true"}) as running:
         connection = HTTPConnection("127.0.0.1", int(httpx.URL(running.url).port or 0), timeout=30)
         for path in ("/health", "/api/faults/slow?seconds=2", "/health"):
@@ -188,7 +189,7 @@ def test_a_connection_is_idle_when_nobody_waits_on_it() -> None:
 
 
 def test_an_idle_connection_does_not_hold_the_exit() -> None:
-    """Whether it has been used or not, and however long it may be idle."""
+    """This holds for new and used connections, however long they may be idle."""
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600", "DRAIN_SECONDS": "0"}) as running:
         port = int(httpx.URL(running.url).port or 0)
         used, new = (HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2))
@@ -205,14 +206,14 @@ def test_an_idle_connection_does_not_hold_the_exit() -> None:
 
 
 def test_a_websocket_is_served() -> None:
-    """Over a real socket."""
+    """The test uses a real socket."""
     with service(NO_AGENT) as running, connect(running.url.replace("http", "ws") + "/api/hello/ws") as client:
         client.send("Ada")
         assert client.recv() == "Hello, Ada!"
 
 
 def test_a_stream_that_breaks_closes_the_connection() -> None:
-    """So that the client does not take the part for the whole."""
+    """Otherwise the client would take the part for the whole."""
     with (
         service(NO_AGENT, {"FAULTS": "true"}) as running,
         pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"),
@@ -221,7 +222,7 @@ def test_a_stream_that_breaks_closes_the_connection() -> None:
 
 
 def test_a_header_that_is_no_trace_context_breaks_nothing() -> None:
-    """The request begins a trace of its own."""
+    """The request starts a new trace."""
     garbage = [b"00-zz-11-01", b"\xff\xfe", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01", b"x" * 8000]
     with service(NO_AGENT) as running:
         answers = [
@@ -234,7 +235,7 @@ def test_a_header_that_is_no_trace_context_breaks_nothing() -> None:
 
 
 def test_a_connection_that_its_client_closed_is_gone() -> None:
-    """Long before an idle one would be closed from here; so it is where the client goes in the middle of a request."""
+    """The connection is closed long before its idle timeout, as it is when the client disconnects during a request."""
     with (
         service(NO_AGENT, {"FAULTS": "true", "KEEP_ALIVE_SECONDS": "4000"}) as running,
         httpx.Client(base_url=running.url, timeout=60) as kept,
@@ -252,7 +253,7 @@ def test_a_connection_that_its_client_closed_is_gone() -> None:
 
 
 def test_production_imports_nothing_of_development() -> None:
-    """What the deployed service does not install it must not need."""
+    """The deployed service must not need packages that only development installs."""
     program = (
         "import sys, json, hello_service.serving.server, hello_service.__main__;"
         "print(json.dumps([name for name in sys.modules]))"
@@ -265,7 +266,7 @@ def test_production_imports_nothing_of_development() -> None:
 
 
 def test_hypercorn_is_told_what_only_the_environment_can_say() -> None:
-    """In one line of the log."""
+    """One line of the log has the settings."""
     command = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "hello_service.app:create_app()", "-b", "127.0.0.1:0"]
     with started(command, clean_environment({"DD_TRACE_AGENT_URL": NO_AGENT})) as running:
         running.wait_until_running()

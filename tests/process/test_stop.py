@@ -1,4 +1,4 @@
-"""How the process stops, beside what the drills show: the deadline, Ctrl-C, the last spans, what would hold it up."""
+"""Tests of the stop, beyond the drills: the deadline, Ctrl-C, the last spans, and clients that could delay it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Background:
 
 
 def test_a_request_that_never_ends_is_cancelled_at_the_deadline(agent: Agent) -> None:
-    """503 with the trace id to the client, a marked span at the agent, exit code 0."""
+    """The client gets a 503 with the trace id, the agent a marked span, and the exit code is 0."""
     background = Background()
     with service(agent.url, {**FAULTS, "GRACEFUL_SECONDS": "0.5"}) as running:
         endless = background.get(f"{running.url}/api/faults/slow?seconds=600")
@@ -47,7 +47,7 @@ def test_a_request_that_never_ends_is_cancelled_at_the_deadline(agent: Agent) ->
 
 
 def test_a_websocket_is_told_that_the_server_goes(agent: Agent) -> None:
-    """Close code 1012, service restart."""
+    """The close code is 1012, service restart."""
     with service(agent.url, {"GRACEFUL_SECONDS": "0.2"}) as running:
         with connect(running.url.replace("http", "ws") + "/api/hello/ws") as client:
             client.send("Ada")
@@ -63,7 +63,7 @@ def test_a_websocket_is_told_that_the_server_goes(agent: Agent) -> None:
 
 
 def test_a_client_that_does_not_read_does_not_hold_the_exit(agent: Agent) -> None:
-    """Its connection is dropped when the budget is used up, though 20 MB wait to be sent on it."""
+    """The connection is dropped at the end of the budget, although 20 MB wait to be sent on it."""
     with (
         fake_http("x" * 1_000_000) as upstream,
         service(agent.url, {"GRACEFUL_SECONDS": "0.2", "UPSTREAM_URL": upstream.url}) as running,
@@ -78,7 +78,7 @@ def test_a_client_that_does_not_read_does_not_hold_the_exit(agent: Agent) -> Non
 
 
 def test_ctrl_c_does_not_drain(agent: Agent) -> None:
-    """At a terminal nobody routes traffic here."""
+    """No load balancer routes traffic to a terminal."""
     with service(agent.url, {"DRAIN_SECONDS": "100"}) as running:
         code = running.stop(signal.SIGINT, timeout=10)
 
@@ -86,7 +86,7 @@ def test_ctrl_c_does_not_drain(agent: Agent) -> None:
 
 
 def test_the_last_spans_arrive(agent: Agent) -> None:
-    """Although the tracer sends only now and then."""
+    """The tracer sends spans only from time to time."""
     with service(agent.url, {"DD_TRACE_WRITER_INTERVAL_SECONDS": "60"}) as running:
         httpx.get(f"{running.url}/api/hello")
         before = agent.spans()
@@ -97,7 +97,7 @@ def test_the_last_spans_arrive(agent: Agent) -> None:
 
 
 def test_an_agent_that_hangs_does_not_hold_the_exit() -> None:
-    """It accepts and never answers; what could not be sent is said."""
+    """The agent accepts connections and never responds. The log counts the traces that could not be sent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with service(url, {"FLUSH_SECONDS": "1"}) as running:

@@ -1,4 +1,4 @@
-"""`hello-service trace`: Quart services that know nothing of ddtrace, traced without a change."""
+"""Tests of `hello-service trace`, which traces Quart services without a change to their code."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ UVICORN = ["uvicorn", "app:app", "--host", "127.0.0.1", "--port", "{port}"]
 def unchanged(
     folder: Path, agent: Agent, command: list[str], app: str = APP, **environ: str
 ) -> Iterator[tuple[str, Running]]:
-    """Run `command` in `folder`, where app.py holds `app`; yields the URL once it serves."""
+    """Run `command` in `folder`, where app.py holds `app`; yield the URL once it serves."""
     (folder / "app.py").write_text(app)
     port = free_port()
     arguments = [argument.format(port=port) for argument in command]
@@ -90,7 +90,7 @@ def requests_of(spans: list[dict[str, Any]]) -> list[str]:
     ids=["hypercorn", "one process", "two workers", "reloader", "factory", "uvicorn", "module"],
 )
 def test_every_application_is_traced_whatever_serves_it(tmp_path: Path, agent: Agent, command: list[str]) -> None:
-    """One span for each request, named by its route; probes leave none; calls are named."""
+    """Each request has one span with its route, probes have none, and calls have readable resources."""
     with unchanged(tmp_path, agent, command, DD_SERVICE="theirs") as (url, _):
         response = httpx.get(f"{url}/users/7", timeout=30)
         spans = agent.wait_for_spans(2)
@@ -104,7 +104,7 @@ def test_every_application_is_traced_whatever_serves_it(tmp_path: Path, agent: A
 
 
 def test_an_application_that_calls_trace_is_left_alone(tmp_path: Path, agent: Agent) -> None:
-    """By a copy of tracing.py under a name of its own: one span, and the application's own probes."""
+    """The application uses its own copy of tracing.py and its own probes, and each request has one span."""
     shutil.copy(tracing.__file__, tmp_path / "tracing.py")
     own = APP.replace("import httpx, quart", "import httpx, quart, tracing").replace(
         "    return app", '    return tracing.trace(app, probes={"/health", "/users/7"})'
@@ -129,7 +129,7 @@ def test_a_module_of_theirs_called_tracing_stays_theirs(tmp_path: Path, agent: A
 
 
 def test_another_sitecustomize_is_imported_too(tmp_path: Path, agent: Agent) -> None:
-    """One that would have been imported without the command."""
+    """The other sitecustomize is the one that Python would import without the command."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text("import os\nos.environ['SEEN'] = 'yes'\n")
     own = APP.replace('return "ok"', 'import os; return os.environ["SEEN"]')
@@ -156,7 +156,7 @@ def test_probe_paths_and_the_sample_rate_are_applied(tmp_path: Path, agent: Agen
 
 
 def test_a_program_without_quart_runs_as_before(agent: Agent) -> None:
-    """Its calls by httpx, too."""
+    """Its httpx calls work as well."""
     code = """
 import asyncio, sys, httpx
 async def call():
@@ -192,7 +192,7 @@ def test_nothing_else_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("beside", [True, False], ids=["its own", "of the path"])
 def test_the_ddtrace_run_is_that_of_the_command(tmp_path: Path, beside: bool) -> None:
-    """Of the environment that the command is installed in."""
+    """It belongs to the environment that the command is installed in."""
     for folder, names in (("theirs", ["serve", *["ddtrace-run"] * beside]), ("ours", ["ddtrace-run"])):
         (tmp_path / folder).mkdir()
         for name in names:

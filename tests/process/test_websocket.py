@@ -1,4 +1,4 @@
-"""A WebSocket client that sends more than its handler reads has to wait."""
+"""Tests that a WebSocket client that sends more than its handler reads has to wait."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SMALL, LARGE = frame(b"A" * 200), frame(b"x" * 60_000)
 
 @contextmanager
 def opened(running: Running, path: str) -> Iterator[socket.socket]:
-    """Open a WebSocket and read no more of it than the head of the response."""
+    """Open a WebSocket and read only the head of the response."""
     host, port = running.url.removeprefix("http://").split(":")
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what the server sends must not fit in here
@@ -48,7 +48,9 @@ def opened(running: Running, path: str) -> Iterator[socket.socket]:
 
 
 def flood(client: socket.socket) -> int:
-    """Send small and large messages until `SENT` bytes are gone or the server takes no more; return how many were."""
+    """Send small and large messages until `SENT` bytes are sent or the server stops reading; return the number of
+    bytes.
+    """
     sent, chunk = 0, SMALL * 50 + LARGE
     while sent < SENT:
         try:
@@ -59,7 +61,7 @@ def flood(client: socket.socket) -> int:
 
 
 def memory_mib(running: Running, name: str) -> float:
-    """Return VmRSS (now) or VmHWM (most so far) of the server."""
+    """Return VmRSS (current) or VmHWM (peak) of the server."""
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     found = re.search(rf"{name}:\s+(\d+) kB", status)
     assert found

@@ -1,4 +1,4 @@
-"""Serve the application with two more WebSockets: one that reads nothing, and one that ends while messages wait for it."""
+"""Serve the application with two more WebSockets: one never reads, and one returns while messages wait in its queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def reads_nothing() -> None:
 
 
 async def ends() -> None:
-    """End when the bound on messages is reached: the task that reads for this handler waits then."""
+    """Return when the message queue is full, while the task that fills it is blocked."""
     await websocket.accept()
     waiting = websocket_queue()
     while not waiting.full():  # noqa: ASYNC110 - nobody tells
@@ -26,7 +26,7 @@ async def ends() -> None:
 
 
 def websocket_queue() -> asyncio.Queue[object]:
-    """Return the queue of messages for this handler: Quart 0.23's buffer, or what Quart 0.22 receives from."""
+    """Return the queue of messages for this handler: Quart 0.23's buffer, or the queue that Quart 0.22 receives from."""
     buffer = getattr(websocket, "buffer", None)
     queue: asyncio.Queue[object] = buffer._queue if buffer is not None else vars(websocket)["_receive"].__self__
     return queue

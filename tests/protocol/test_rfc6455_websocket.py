@@ -1,4 +1,4 @@
-"""RFC 6455: the handshake (section 4), frames (5), messages (6), the end (7) and limits (10)."""
+"""Tests of RFC 6455: the handshake (section 4), frames (5), messages (6), the end (7) and limits (10)."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class EchoSocket:
     """An application that sends each message back.
 
     Attributes:
-        messages: what it received.
-        end: the disconnect.
+        messages: the received messages.
+        end: the disconnect message.
     """
 
     def __init__(self, accept: dict[str, Any] | None = None) -> None:
@@ -69,7 +69,7 @@ def closes_with(sent: bytes) -> int:
 
 
 async def test_the_handshake_has_the_response_of_the_rfc() -> None:
-    """Section 1.3 has this key and its response."""
+    """The key and its response are those of section 1.3."""
     async with connected(EchoSocket({"headers": [(b"x-app", b"1")]})) as client:
         answer = await opened(client)
 
@@ -123,7 +123,7 @@ async def test_a_handshake_that_is_none_is_refused(request_: bytes, status: int)
     ],
 )
 async def test_another_upgrade_is_served_as_http(request_: bytes, body: bytes) -> None:
-    """With its body, and what follows it."""
+    """Its body and the requests that follow are read as usual."""
     async with connected(Echo()) as client:
         answer = await client.exchange(request_ + get("/next", "Connection: close"))
 

@@ -1,4 +1,4 @@
-"""RFC 9110, section 10.1.1: Expect."""
+"""Tests of RFC 9110, section 10.1.1: Expect."""
 
 from __future__ import annotations
 

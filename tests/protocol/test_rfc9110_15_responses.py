@@ -1,4 +1,4 @@
-"""RFC 9110, sections 8 and 15, and RFC 9112, sections 6 and 7: what an application sends, and what of it arrives."""
+"""Tests of responses as they reach the client: RFC 9110, sections 8 and 15, and RFC 9112, sections 6 and 7."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLOSE = "Connection: close"
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_known_response_is_one_write(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Head and body leave together, and a HEAD has the head alone."""
+    """Head and body are sent together. The response to HEAD is only the head."""
     written = []
     write = Connection.write
 
@@ -43,7 +43,7 @@ async def test_a_known_response_is_one_write(method: str, monkeypatch: pytest.Mo
     ids=["no length", "in parts", "not modified"],
 )
 async def test_the_next_request_is_answered_too(messages: tuple[dict[str, Any], ...]) -> None:
-    """However a response was made, its connection is kept."""
+    """The connection is kept after every kind of response."""
     async with connected(sending(*messages)) as client:
         await client.send(get())
         await client.send(get("/", CLOSE))
@@ -54,7 +54,7 @@ async def test_the_next_request_is_answered_too(messages: tuple[dict[str, Any], 
 
 
 async def test_a_connection_is_kept_for_so_many_requests() -> None:
-    """The last response says that it is, as Hypercorn's own does."""
+    """The last response closes the connection, as Hypercorn's own limit does."""
     async with connected(sending(head(LENGTH), BODY), requests=2) as client:
         await client.send(get())
         await client.send(get())
@@ -65,7 +65,7 @@ async def test_a_connection_is_kept_for_so_many_requests() -> None:
 
 
 async def test_a_head_is_not_kept_back_from_who_waits_for_a_stream() -> None:
-    """A response without a length is begun when the application begins it."""
+    """The head of a response without a length is sent as soon as the application starts it."""
     go_on = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -92,7 +92,7 @@ async def test_a_head_is_not_kept_back_from_who_waits_for_a_stream() -> None:
     ids=["no body", "bad header", "wrong length", "no length", "two heads"],
 )
 async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, Any], ...], answered: bytes) -> None:
-    """The client learns that there is no more to come, and has one answer or a part of it."""
+    """The client sees one response or a part of one, and then the end of the connection."""
     async with connected(sending(*messages)) as client:
         await client.send(get())
         answer = await client.rest()
@@ -102,7 +102,7 @@ async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, A
 
 
 async def test_headers_may_come_from_an_iterator() -> None:
-    """ASGI wants no more of them."""
+    """ASGI requires only an iterable."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({**head(), "headers": iter([(b"x-first", b"1"), LENGTH])})
@@ -117,7 +117,7 @@ async def test_headers_may_come_from_an_iterator() -> None:
 
 
 async def test_who_reads_nothing_gets_no_next_response() -> None:
-    """A response that was given up while it waited for the client to read ends the connection."""
+    """A response that was abandoned while it waited for the client to read ends the connection."""
     body = b"x" * 8_000_000
     given_up = asyncio.Event()
     asked = []
@@ -142,7 +142,7 @@ async def test_who_reads_nothing_gets_no_next_response() -> None:
 
 
 async def test_a_response_to_a_client_that_broke_the_rules_is_dropped() -> None:
-    """What the client sends after its request is no HTTP: nothing can be answered, and nothing fails."""
+    """The bytes after the client's request aren't HTTP, so the server can send no response. Nothing fails."""
     failed: list[Any] = []
     asked = asyncio.Event()
 
@@ -180,7 +180,7 @@ async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes
 @pytest.mark.parametrize("status", [204, 304])
 @pytest.mark.parametrize("headers", [(), (LENGTH,)])
 async def test_a_status_without_a_body_has_none(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    """And the connection is kept."""
+    """The connection is kept."""
     async with connected(sending(head(*headers, status=status), BODY)) as client:
         answer = await client.exchange(get() + get("/", CLOSE))
 

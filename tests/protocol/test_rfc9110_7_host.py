@@ -1,4 +1,4 @@
-"""RFC 9110, section 7.2: the host."""
+"""Tests of RFC 9110, section 7.2: the Host header."""
 
 from __future__ import annotations
 

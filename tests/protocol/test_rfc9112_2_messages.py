@@ -1,4 +1,4 @@
-"""RFC 9112, section 2: how a message is read."""
+"""Tests of RFC 9112, section 2: how messages are parsed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_what_cannot_become_a_request_is_rejected_at_once(sent: bytes) -> 
     ],
 )
 async def test_what_follows_the_last_request_is_ignored(request_: bytes, after: bytes) -> None:
-    """The request is executed and has its response."""
+    """The request itself is executed and gets its response."""
     echo = Echo()
     async with connected(echo) as client:
         answer = await client.exchange(request_ + after)

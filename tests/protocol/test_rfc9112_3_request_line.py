@@ -1,4 +1,4 @@
-"""RFC 9112, section 3: the request line."""
+"""Tests of RFC 9112, section 3: the request line."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_another_version_is_rejected(version: str, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["get", "Get", "CONNECT", "PROPFIND", "!#$", "GETT", "X" * 500])
 async def test_a_method_is_case_sensitive_and_known(method: str) -> None:
-    """CONNECT is for proxies."""
+    """CONNECT is only for proxies."""
     echo = Echo()
     async with connected(echo) as client:
         answer = await client.exchange(get("here:80" if method == "CONNECT" else "/", method=method))
@@ -92,7 +92,7 @@ async def test_an_absolute_target_wins_over_the_host_header(target: str, path: s
 
 @pytest.mark.parametrize("target", ["*", "http://here"])
 async def test_options_of_the_server_is_answered(target: str) -> None:
-    """For the server itself; no application is involved."""
+    """The request is for the server itself and doesn't reach the application."""
     echo = Echo()
     async with connected(echo) as client:
         answer = await client.exchange(get(target, method="OPTIONS") * 900 + get("/", CLOSE))

@@ -1,4 +1,4 @@
-"""RFC 9112, sections 5 to 7: fields, and where a body ends."""
+"""Tests of RFC 9112, sections 5 to 7: header fields, and where a body ends."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def test_what_follows_a_body_is_the_next_request(sent: bytes, body: bytes)
     ],
 )
 async def test_a_malformed_chunk_is_rejected(chunks: bytes) -> None:
-    """The application, which waits for the body, learns that the client is gone."""
+    """The application, which waits for the body, receives a disconnect."""
     echo = Echo()
     async with connected(echo) as client:
         answer = await client.exchange(chunked(chunks + b"0\r\n\r\n" * 3))

@@ -1,4 +1,4 @@
-"""RFC 9112, section 9: how connections are kept, shared and closed."""
+"""Tests of RFC 9112, section 9: how connections are kept, pipelined and closed."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ CLOSE = "Connection: close"
 
 
 class Slow:
-    """An application that responds when it is told to.
+    """An application that responds when the test sets its event.
 
     Attributes:
         started: how many requests have begun.
-        received: what `receive` gave after the request.
+        received: the message that `receive` returned after the request.
     """
 
     def __init__(self, *before: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ async def test_a_connection_is_kept_for_so_many_requests() -> None:
 @pytest.mark.parametrize("status", [404, 413])
 @pytest.mark.parametrize("framed", ["counted", "chunked"])
 async def test_an_early_response_can_be_read(status: int, framed: str) -> None:
-    """A client that sends 10 MB before it reads anything gets the response, not a reset."""
+    """A client that sends 10 MB before it reads gets the response, not a reset."""
     application = sending(head(LENGTH, status=status), BODY)
     body = b"a" * 10_000_000
     request = post(body) if framed == "counted" else chunked(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
@@ -138,7 +138,7 @@ async def test_a_client_that_sends_for_ever_is_cut_off(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("last", [b"", get("/", CLOSE)])
 @pytest.mark.parametrize("pieces", [1, 3])
 async def test_a_client_that_closed_its_side_gets_its_responses(pieces: int, last: bytes) -> None:
-    """As `nc -N` and old probes do."""
+    """`nc -N` and old probes do that."""
     async with connected(Echo()) as client:
         await client.send(get("/a") * pieces + last)
         client.half_close()
@@ -162,7 +162,7 @@ async def test_a_stream_that_has_begun_is_finished_for_a_client_that_closed_its_
 
 
 async def test_a_response_that_does_not_start_is_given_up() -> None:
-    """Nobody can tell whether the client waits or is gone."""
+    """The server can't tell whether the client waits or has disconnected."""
     slow = Slow()
     async with connected(slow, half_close_seconds=0.01) as client:
         await client.send(get())
@@ -178,7 +178,7 @@ async def test_a_response_that_does_not_start_is_given_up() -> None:
 @pytest.mark.parametrize("request_", [post(b"ab", length=3), chunked(b"2\r\nab"), chunked(b"2\r\nab\r\n")])
 @pytest.mark.parametrize("end", ["half_close", "close", "reset"])
 async def test_half_a_body_is_never_whole(request_: bytes, end: str) -> None:
-    """The application learns at once that there will be no more."""
+    """The application receives the disconnect at once."""
     echo = Echo()
     async with connected(echo, half_close_seconds=1000) as client:
         await client.send(request_)
@@ -192,7 +192,7 @@ async def test_half_a_body_is_never_whole(request_: bytes, end: str) -> None:
 @pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("more", [b"", b"x", b"GET /", get("/2"), b"\r\n"])
 async def test_a_client_that_goes_away_leaves_nothing(end: str, more: bytes) -> None:
-    """Whatever it had sent behind its request, and though a stream runs."""
+    """This holds whatever the client sent after its request, even during a stream."""
     ended = asyncio.Event()
     started = []
 
@@ -226,7 +226,7 @@ async def test_a_client_that_closes_before_a_request_is_closed(sent: bytes) -> N
 
 
 async def test_pipelining_does_not_read_without_bounds() -> None:
-    """The client has to wait while a response takes its time."""
+    """The client has to wait while a response is in progress."""
     slow = Slow()
     async with connected(slow) as client:
         await client.send(get("/1"))
@@ -269,7 +269,7 @@ async def test_a_body_is_not_read_without_bounds() -> None:
 
 
 async def test_http_disconnect_comes_as_soon_as_the_response_is_complete() -> None:
-    """An application that waits for it does not hold its connection."""
+    """An application that waits for the disconnect doesn't hold its connection."""
     received = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -290,7 +290,7 @@ async def test_http_disconnect_comes_as_soon_as_the_response_is_complete() -> No
 
 
 async def test_a_client_that_has_every_byte_does_not_disturb_the_end() -> None:
-    """A file's last piece is sent before the application knows that it was the last."""
+    """A file's last chunk is sent before the application knows that it was the last."""
     events = []
     gone = asyncio.Event()
 
@@ -338,7 +338,7 @@ async def test_a_stream_that_begins_in_time_is_finished_later() -> None:
 
 
 async def test_a_malformed_body_ends_a_response_that_has_begun() -> None:
-    """There is no second response to it."""
+    """A second response can't follow."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send(head())
@@ -388,7 +388,7 @@ async def test_a_client_that_goes_while_the_end_waits_for_it_disturbs_nobody() -
 
 
 async def test_requests_wait_while_the_client_does_not_read() -> None:
-    """Those that the server itself answers, too."""
+    """This includes requests that the server itself responds to."""
     transport = Memory()
     serving = in_memory(Echo(), transport)
     await settle()

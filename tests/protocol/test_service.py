@@ -1,4 +1,4 @@
-"""The service itself behind the real class: hostile clients, and what RFC 9110 leaves to an application."""
+"""Tests of the service behind the real HTTP class: hostile clients, and what RFC 9110 leaves to an application."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLOSE = b"Connection: close\r\n"
 
 @asynccontextmanager
 async def service() -> AsyncIterator[Quart]:
-    """Run the application, without a tracer."""
+    """Run the application without a tracer."""
     app = create_app(Settings(faults=True), {})
 
     @app.get("/with-slash/")
@@ -41,7 +41,7 @@ async def client_of(app: Quart) -> AsyncIterator[Client]:
 
 
 async def test_every_hostile_request_has_its_response() -> None:
-    """One response each, none of them a 500, and the connection is closed where nothing can follow."""
+    """Each gets one response, and no response is a 500. The connection is closed where no request can follow."""
     async with service() as app:
         for form in REQUESTS:
             async with client_of(app) as client:
@@ -114,7 +114,7 @@ async def test_a_redirect_does_not_name_the_host_that_the_client_made_up(host: b
 @pytest.mark.parametrize("path", [b"/api/hello", b"/nope"])
 @pytest.mark.parametrize("waits", [b"", b"Expect: 100-continue\r\n"])
 async def test_a_body_that_is_too_large_is_answered_and_read(path: bytes, waits: bytes) -> None:
-    """To the end, so that the response is not lost in a reset."""
+    """The body is read to its end, so that no reset destroys the response."""
     length = 10_000_000
     headers = b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % length
     async with service() as app, client_of(app) as client:

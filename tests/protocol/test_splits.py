@@ -1,4 +1,4 @@
-"""However the bytes of a connection are cut into pieces, and whatever comes in one piece: the verdict is the same."""
+"""Tests that the result doesn't depend on how the bytes of a connection are split into pieces."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ INPUTS = [
 
 
 async def deliver(pieces: Iterable[bytes], *, patient: bool) -> tuple[bytes, list[Any]]:
-    """Return what a connection that gets `pieces`, and then the end, has written, and which requests it served.
+    """Return what a connection wrote that got `pieces` and then the end, and which requests it served.
 
-    `patient`: each piece comes when all that came before has been dealt with.
+    With `patient`, each piece arrives after all earlier pieces have been processed.
     """
     echo, transport = Echo(), Memory()
 
@@ -115,7 +115,7 @@ def test_requests_may_be_merged_and_cut_anywhere(requests: list[bytes], at: list
 def test_a_request_with_any_fault_has_one_verdict(
     sent: bytes, place: int, fault: bytes, removed: int, at: list[int]
 ) -> None:
-    """Some bytes are put in, others left out."""
+    """Some bytes are inserted, others left out."""
     place %= len(sent) + 1
     broken = sent[:place] + fault + sent[place + removed :] + get("/after")
 

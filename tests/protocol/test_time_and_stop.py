@@ -1,4 +1,4 @@
-"""What a connection does with time: its timeouts, and the end of the server (RFC 9110, section 15.5.9; RFC 9112, 9.6)."""
+"""Tests of a connection's timeouts, and of the server's stop (RFC 9110, section 15.5.9; RFC 9112, section 9.6)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_an_idle_connection_is_closed_without_a_word(sent: bytes) -> None:
 
 @pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: here\r\nX"])
 async def test_a_head_that_does_not_come_is_a_408(sent: bytes) -> None:
-    """However slowly it comes: bytes of a head are no progress."""
+    """Bytes of an incomplete head don't extend the timeout."""
     connections = Connections(Limits(keep_alive_seconds=0.05))
     async with connected(Echo(), connections) as client:
         answer = await client.exchange(sent)
@@ -56,7 +56,7 @@ async def test_a_body_that_stops_is_a_408(request_: bytes) -> None:
 
 
 async def test_a_body_that_goes_on_is_read_however_long_it_takes() -> None:
-    """The time without progress counts, not the total."""
+    """The timeout counts the time without progress, not the total."""
     async with connected(Echo(), body_seconds=0.2) as client:
         await client.send(post(b"", "Connection: close", length=10))
         for _ in range(10):
@@ -68,7 +68,7 @@ async def test_a_body_that_goes_on_is_read_however_long_it_takes() -> None:
 
 
 async def test_an_application_may_take_longer_than_a_body() -> None:
-    """The client isn't late when the server reads no more."""
+    """The client isn't late once the server has stopped reading."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.sleep(0.1)
@@ -141,7 +141,7 @@ async def test_a_timeout_is_started_again_without_a_new_timer() -> None:
 
 
 async def test_a_request_on_its_way_is_served_when_the_server_stops() -> None:
-    """And is the last of its connection."""
+    """It is the last request of its connection."""
     connections, echo = Connections(), Echo()
     async with connected(echo, connections) as client:
         await until(lambda: bool(connections.open))
@@ -155,7 +155,7 @@ async def test_a_request_on_its_way_is_served_when_the_server_stops() -> None:
 
 @pytest.mark.parametrize("before", [b"", b"GET / HT", get()])
 async def test_nothing_is_executed_once_the_grace_is_over(before: bytes) -> None:
-    """Our side is closed first, so that a client's request is neither executed nor lost in a reset."""
+    """The server closes its side first, so a client's request is neither executed nor lost in a reset."""
     connections, echo = Connections(), Echo()
     async with connected(echo, connections) as client:
         await client.send(before)
@@ -213,7 +213,7 @@ async def test_connections_can_be_aborted() -> None:
 
 @pytest.mark.parametrize("before_accept", [True, False])
 async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that is in use has until it is idle."""
+    """A WebSocket in use stays open until it is idle."""
     monkeypatch.setattr("hello_service.serving.websocket.IDLE_SECONDS", 0.4)
     connections = Connections()
     begun, go = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""Every route, in-process: what is served, and how bad input is answered."""
+"""Tests of every route in process: what is served, and how bad input is rejected."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def client() -> AsyncIterator[_Client]:
     ],
 )
 async def test_a_value_that_can_not_be_used_is_422(client: _Client, path: str) -> None:
-    """And says which field and why."""
+    """The problem also names the field and the reason."""
     answer = await client.get(path)
     document = await answer.get_json(force=True)
 
@@ -75,14 +75,14 @@ async def test_a_value_that_can_not_be_used_is_422(client: _Client, path: str) -
     ],
 )
 async def test_a_bad_body(client: _Client, body: bytes, media_type: str, expected: tuple[int, str]) -> None:
-    """Each kind has its own status and a stable code."""
+    """Each kind of bad body has its own status and a stable code."""
     answer = await client.post("/api/hello", data=body, headers={"content-type": media_type})
 
     assert problem(answer, await answer.get_json(force=True)) == expected
 
 
 async def test_an_unknown_route_is_404(client: _Client) -> None:
-    """As a problem."""
+    """The response is a problem document."""
     answer = await client.get("/nope")
 
     assert problem(answer, await answer.get_json(force=True)) == (404, "not-found")
@@ -101,7 +101,7 @@ SECURITY = {
     "path", ["/", "/docs", "/api/hello", "/health", "/nope", "/api/faults/error", "/api/hello/stream"]
 )
 async def test_every_answer_tells_browsers_what_not_to_do(client: _Client, path: str) -> None:
-    """Whether it succeeds or fails."""
+    """The security headers are on successful and failed responses."""
     headers = (await client.get(path)).headers
 
     assert {name: headers.getlist(name) for name in SECURITY} == SECURITY
@@ -110,7 +110,9 @@ async def test_every_answer_tells_browsers_what_not_to_do(client: _Client, path:
 @pytest.mark.parametrize("name", SECURITY)
 @pytest.mark.parametrize("spelled", [str.title, str.lower, str.upper])
 async def test_a_handler_overrides_a_security_header(client: _Client, name: str, spelled: Callable[[str], str]) -> None:
-    """Its own header stands alone, and the others are as ever; an error handler may do so, too."""
+    """The handler's own header replaces the default, and the other security headers stay. The same holds for error
+    handlers.
+    """
     app: Quart = client.app
 
     @app.get("/own")
@@ -127,7 +129,7 @@ async def test_a_handler_overrides_a_security_header(client: _Client, name: str,
 
 
 async def test_a_websocket_that_is_refused_has_the_security_headers(client: _Client) -> None:
-    """It is a response of HTTP."""
+    """A refused handshake has an ordinary HTTP response."""
     async with client.websocket("/nope") as socket:
         with pytest.raises(_RejectedWebsocket) as rejected:
             await socket.receive()
@@ -137,7 +139,7 @@ async def test_a_websocket_that_is_refused_has_the_security_headers(client: _Cli
 
 
 async def test_a_wrong_method_is_405_and_names_the_right_ones(client: _Client) -> None:
-    """In the Allow header."""
+    """The Allow header lists the allowed methods."""
     answer = await client.delete("/api/hello")
 
     assert problem(answer, await answer.get_json(force=True)) == (405, "method-not-allowed")
@@ -145,7 +147,7 @@ async def test_a_wrong_method_is_405_and_names_the_right_ones(client: _Client) -
 
 
 async def test_an_error_that_no_table_knows_answers_as_a_problem(client: _Client) -> None:
-    """Its own name becomes the code."""
+    """The code of the problem is derived from the exception's name."""
     app: Quart = client.app
 
     @app.get("/secret")
@@ -158,7 +160,7 @@ async def test_an_error_that_no_table_knows_answers_as_a_problem(client: _Client
 
 
 async def test_an_unhandled_exception_is_500_without_its_text(client: _Client) -> None:
-    """The cause is for the span and the log."""
+    """The cause goes only to the span and the log."""
     answer = await client.get("/api/faults/error")
     document = await answer.get_json(force=True)
 
@@ -167,7 +169,7 @@ async def test_an_unhandled_exception_is_500_without_its_text(client: _Client) -
 
 
 async def test_probes_say_alive_and_ready(client: _Client) -> None:
-    """Ready ends when the process is stopping; alive does not."""
+    """A stopping process is no longer ready but still alive."""
     app: Quart = client.app
     before = await client.get("/ready")
     app.extensions["lifecycle"].stopping = True
@@ -218,7 +220,7 @@ async def test_info_shows_details_to_anyone_where_the_operator_wants_it() -> Non
 
 
 async def test_info_tells_what_runs_here(client: _Client) -> None:
-    """Versions, tracing and settings; outside of ECS no task."""
+    """`/info` shows versions, tracing and settings. Outside ECS it shows no task."""
     info = await info_for(client, "127.0.0.1")
 
     assert info["service"] == "hello-service"
@@ -233,7 +235,7 @@ async def test_info_tells_what_runs_here(client: _Client) -> None:
 
 
 async def test_info_says_that_tracing_was_switched_off() -> None:
-    """The reason that an operator can act on."""
+    """The reason tells the operator which setting to change."""
     async for client in serving(Settings(dd_trace_enabled=False)):
         info = await (await client.get("/info")).get_json()
         assert info["tracing"]["reason"] == "DD_TRACE_ENABLED is false"
@@ -241,7 +243,7 @@ async def test_info_says_that_tracing_was_switched_off() -> None:
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", None])
 async def test_the_index_is_json_for_a_program(client: _Client, accept: str | None) -> None:
-    """curl sends */*."""
+    """curl sends `Accept: */*`."""
     answer = await client.get("/", headers={"accept": accept} if accept else {})
     document = await answer.get_json()
 
@@ -251,7 +253,7 @@ async def test_the_index_is_json_for_a_program(client: _Client, accept: str | No
 
 
 async def test_the_index_is_a_page_for_a_browser() -> None:
-    """With a link to the traces where there is a view of them."""
+    """The page links to the traces when a trace view is configured."""
     accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
     async for client in serving(Settings(local_view_url="http://127.0.0.1:8081"), ENDPOINTS):
         page = await (await client.get("/", headers={"accept": accept})).get_data(as_text=True)
@@ -265,7 +267,7 @@ async def test_the_index_is_a_page_for_a_browser() -> None:
 
 
 async def test_the_documentation_names_every_route_and_needs_no_network(client: _Client) -> None:
-    """A page of our own: the usual ones load their scripts from elsewhere."""
+    """The page is the service's own because the usual documentation pages load scripts from elsewhere."""
     page = await (await client.get("/docs")).get_data(as_text=True)
     document = await (await client.get("/openapi.json")).get_json()
 
@@ -289,7 +291,7 @@ FAILED = {"$ref": "#/components/schemas/Problem"}
 
 
 async def test_a_route_is_described_by_what_its_handler_declares(client: _Client) -> None:
-    """One file is enough: the document, the page and the links of `/` come from the routes."""
+    """One file is enough: the document, the page and the links of `/` are built from the routes."""
     team = Blueprint("team", __name__)
 
     @team.get("/team/<name>")
@@ -308,7 +310,7 @@ async def test_a_route_is_described_by_what_its_handler_declares(client: _Client
 
     @team.get("/team/hidden/<name>")
     async def without_example(name: str) -> str:
-        """Have no link: it is not known which name exists."""
+        """This route gets no link because no existing name is known."""
         return name
 
     @team.websocket("/team/news")
@@ -344,7 +346,9 @@ async def test_every_blueprint_of_the_api_is_registered() -> None:
 
 
 async def test_every_operation_declares_its_response() -> None:
-    """By a model or by `response`; or that there are errors only, by `problems(Problem)`."""
+    """A handler declares its response by a model or by `response`; a handler that only fails uses
+    `problems(Problem)`.
+    """
     async for client in serving(EVERYTHING):
         document = await (await client.get("/openapi.json")).get_json()
 
@@ -361,7 +365,7 @@ async def test_every_operation_declares_its_response() -> None:
 
 
 async def test_every_route_has_a_docstring() -> None:
-    """It is the API's description."""
+    """The docstring is the route's description in the API document."""
     app = create_app(EVERYTHING, {})
 
     own = [view for view in app.view_functions.values() if view.__module__.startswith("hello_service")]
@@ -372,7 +376,7 @@ async def test_every_route_has_a_docstring() -> None:
 async def test_a_factory_without_settings_reads_the_environment(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As Hypercorn calls it; logging is set up, too."""
+    """Hypercorn calls the factory without settings. The factory sets up logging, too."""
     monkeypatch.setenv("DD_SERVICE", "theirs")
     app = create_app()
 
@@ -381,7 +385,7 @@ async def test_a_factory_without_settings_reads_the_environment(
 
 @pytest.fixture
 def metadata() -> Iterator[str]:
-    """ECS's task metadata endpoint, as its documentation shows it."""
+    """Serve ECS's task metadata endpoint, with the document from its documentation."""
     task = {"Cluster": "c", "TaskARN": "arn:t", "Family": "hello-service", "Revision": "7", "Secret": "x"}
     with fake_http(task) as server:
         server.missing.add("/v3/task")
@@ -389,7 +393,7 @@ def metadata() -> Iterator[str]:
 
 
 async def test_info_names_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What ECS says of it, and nothing besides; a proxy is not asked."""
+    """`/info` shows only what the metadata endpoint returned, and the request bypasses any proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v4/1"})
     async with app.test_app() as serving_app:
@@ -406,7 +410,7 @@ async def test_info_names_the_ecs_task(metadata: str, monkeypatch: pytest.Monkey
 
 
 async def test_info_says_where_ecs_does_not_answer(metadata: str) -> None:
-    """The service starts all the same."""
+    """The service starts even if the metadata endpoint fails."""
     app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v3"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()

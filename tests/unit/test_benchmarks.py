@@ -1,4 +1,4 @@
-"""The arithmetic of scripts/bench, and that the pages show what was measured."""
+"""Tests of the arithmetic of scripts/bench, and of the pages that show its results."""
 
 from __future__ import annotations
 
@@ -42,21 +42,23 @@ THREE = results(
 
 
 def test_a_ratio_is_made_within_its_round() -> None:
-    """Its median is not the ratio of the medians: a round in which the machine was slow was slow for both."""
+    """The median of the ratios isn't the ratio of the medians: a round in which the machine was slow was slow for
+    both.
+    """
     assert figures.ratio(THREE, OURS, NAIVE) == figures.Spread(0.5, 0.3, 0.75)
     assert figures.middle(THREE, OURS) == 100
     assert str(figures.ratio(THREE, OURS, NAIVE)) == "0.50 (0.30 to 0.75)"
 
 
 def test_what_was_not_measured_is_nothing() -> None:
-    """Neither zero nor an error, in a run of a few contestants."""
+    """A contestant that did not run has neither a zero nor an error in the table."""
     assert figures.ratio(THREE, OURS, ("aiohttp", HELLO, "cpu_us")) is None
     assert figures.middle(THREE, (OURS_NAME, RELAY, "cpu_us")) is None
     assert figures.lost(THREE, "aiohttp") == 0
 
 
 def test_spans_that_never_arrived_are_lost() -> None:
-    """More than are due are those of requests that the end of the load cut off: they make up for none."""
+    """Surplus spans belong to requests that were cut off at the end of the load, so they don't make up for lost ones."""
     lossy = results(
         one_round({OURS_NAME: {HELLO: sample(1, spans=7), RELAY: sample(1, spans=99)}}),
         one_round({OURS_NAME: {HELLO: sample(1, spans=9, failures=2)}}),
@@ -67,7 +69,7 @@ def test_spans_that_never_arrived_are_lost() -> None:
 
 
 def test_a_target_has_a_side() -> None:
-    """Cost must be below it, requests a second above."""
+    """Cost must be below its target, and requests per second above."""
     at_most = next(target for target in figures.TARGETS if not target.at_least and not target.best)
     at_least = next(target for target in figures.TARGETS if target.at_least)
 
@@ -94,7 +96,7 @@ def test_what_tracing_adds_is_a_difference_within_a_round() -> None:
 
 
 def test_a_target_that_was_missed_is_said() -> None:
-    """In the table of targets."""
+    """The table of targets shows every miss."""
     (row,) = [line for line in report.targets(THREE) if "naive" in line]
 
     assert row.endswith("| ≤ 0.6 | 0.50 (0.30 to 0.75) | yes |")
@@ -104,14 +106,14 @@ def test_a_target_that_was_missed_is_said() -> None:
 
 @pytest.mark.parametrize("path", report.parts(THREE), ids=lambda path: path.parent.name)
 def test_the_tables_are_those_of_the_kept_results(path: Path) -> None:
-    """`scripts/bench --draw` makes them anew."""
+    """`scripts/bench --draw` makes the tables again from the results."""
     between = path.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
 
     assert between == report.parts(report.kept())[path] + "\n"
 
 
 def test_the_picture_is_that_of_the_kept_results() -> None:
-    """Each traced contestant has a bar in both groups, the least first."""
+    """Each traced contestant has a bar in both groups, the smallest first."""
     kept = report.kept()
     drawn = report.PICTURE.read_text()
     texts = [text.text or "" for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
@@ -125,7 +127,7 @@ def test_the_picture_is_that_of_the_kept_results() -> None:
 
 
 def test_every_contestant_takes_part() -> None:
-    """Each file of benchmarks/contestants is started by one, and each is a file."""
+    """A contestant starts each file of benchmarks/contestants, and every file that a contestant starts exists."""
     commands = " ".join(part for contestant in ALL.values() for part in contestant.command or ())
 
     assert all(f"benchmarks.contestants.{name}" in commands for name in CONTESTANTS)
@@ -135,7 +137,7 @@ def test_every_contestant_takes_part() -> None:
 
 
 def test_a_sample_counts_for_the_innermost_layer() -> None:
-    """What the standard library does is done for whoever asked; a thread without a Python frame is nobody's."""
+    """Time in the standard library counts for its caller. A thread without a Python frame counts for no layer."""
     stacks = [
         "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);dumps (/lib/json/__init__.py:3) 5",
         "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);send (/v/site-packages/h11/a.py:3) 2",

@@ -1,4 +1,4 @@
-"""The rules of deploy/check.py: each finds the definition that breaks it, and nothing else in it is reported."""
+"""Tests of the rules of deploy/check.py: each rule reports the definition that breaks it, and no other rule does."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def findings(*changes: Change) -> list[task_check.Finding]:
 
 @pytest.fixture
 def without_cfn_lint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cfn-lint takes a quarter of a second, and has tests of its own below."""
+    """Turn off cfn-lint, which takes a quarter of a second and has its own tests below."""
     monkeypatch.setattr(task_check, "lint", lambda *_: [])
 
 
 def route_logs(d: Definition, **options: str) -> Definition:
-    """Send the service's log to Datadog by FireLens."""
+    """Send the service's log to Datadog through FireLens."""
     d.add("log", ROUTER_IMAGE, essential=True, firelensConfiguration={"type": "fluentbit"})
     secret = {"name": "apikey", "valueFrom": SECRET}
     options = {"Name": "datadog", "provider": "ecs", **options}

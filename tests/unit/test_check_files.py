@@ -1,4 +1,4 @@
-"""The files that deploy/check.py reads, those that it refuses, and its command line."""
+"""Tests of the files that deploy/check.py reads and rejects, and of its command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHECK = [sys.executable, str(ROOT / "deploy" / "check.py")]
 
 @pytest.fixture(autouse=True)
 def _without_cfn_lint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """cfn-lint takes its time, and the shipped file passes it."""
+    """Turn off cfn-lint, which is slow and passes the shipped file."""
     if request.function is not test_the_shipped_file_passes:
         monkeypatch.setattr(task_check, "lint", lambda *_: [])
 
@@ -36,7 +36,7 @@ def template(task: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def registered(task: dict[str, Any]) -> dict[str, Any]:
-    """Return what ECS describes: more fields, and empty lists."""
+    """Return a definition in the form that ECS describes it: more fields, and empty lists."""
     more = {
         "revision": 7,
         "status": "ACTIVE",
@@ -205,7 +205,7 @@ def test_bytes_that_are_no_text_are_refused() -> None:
 
 
 def test_what_ecs_describes_is_taken(tmp_path: Path) -> None:
-    """The output of the AWS CLI for a task definition that is registered."""
+    """The check reads the output of `aws ecs describe-task-definition`."""
     file = tmp_path / "good.json"
     file.write_text(json.dumps(changed(to_service(stopTimeout=60))))
     server = ThreadedMotoServer(port=0, verbose=False)

@@ -1,4 +1,4 @@
-"""The command line: help that can be read whole, and errors that name the right option."""
+"""Tests of the command line: readable help, and errors that name the right option."""
 
 from __future__ import annotations
 

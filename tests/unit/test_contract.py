@@ -1,4 +1,4 @@
-"""Undocumented names: a rename, a removal or other parameters are reported in one sentence."""
+"""Tests of the undocumented names: a rename, a removal or other parameters are reported in one sentence."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_a_changed_name_is_reported(name: Name, sentence: str | None, monkeypatc
 
 
 def renames(name: Name) -> Iterator[tuple[str, Rename]]:
-    """Give every single rename in an installed library that `name` must notice: what is renamed, and how."""
+    """Yield every single rename in an installed library that `name` must detect: the renamed object, and how it is
+    renamed.
+    """
     for path in name.path.split(" | "):
         module, _, attributes = path.partition(":")
         chain = [attribute for attribute in attributes.split(".") if attribute]
@@ -77,7 +79,7 @@ def renames(name: Name) -> Iterator[tuple[str, Rename]]:
 
 
 class Without:
-    """An object whose attribute at the end of `chain` has another name."""
+    """An object that lacks the attribute at the end of `chain` because it was renamed."""
 
     def __init__(self, of: Any, chain: list[str]) -> None:
         self.of, self.chain = of, chain
@@ -124,7 +126,7 @@ def _renamed_word(function: Any, word: str) -> Rename:
 
 
 def holding(name: Name) -> Name:
-    """Return `name`, or its alternative where that is what the installed release has."""
+    """Return `name`, or the alternative that the installed release has."""
     if name.alternative is None or not contract._complaint(Name(name.path, name.parameters, name.uses)):
         return name
     return holding(name.alternative)
@@ -156,7 +158,7 @@ def test_each_rename_is_reported(part: str, rename: Rename) -> None:
 async def test_each_rename_is_one_warning_at_start(
     part: str, rename: Rename, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The service starts without the part; only where nothing could be served it refuses to."""
+    """The service starts without the part. It refuses to start only if it could serve nothing."""
     settings = Settings(port=0, host="127.0.0.1", log_format="json")
     with pytest.MonkeyPatch.context() as monkeypatch:
         rename(monkeypatch)

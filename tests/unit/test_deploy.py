@@ -1,4 +1,6 @@
-"""deploy/: options that are refused, the API key, the Agent's health and age, and what a revision was filled in with."""
+"""Tests of deploy/: rejected options, the API key, the Agent's health and age, and the values in a registered
+revision.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,7 @@ def test_a_file_that_is_no_task_definition_is_refused(tmp_path: Path, text: str 
 
 
 class FakeAws(Aws):
-    """AWS with prepared answers by `service verb`; every command is kept."""
+    """A fake AWS with prepared results by `service verb`. It keeps every command."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers = {name.replace("__", " ", 1).replace("_", "-"): answer for name, answer in answers.items()}
@@ -121,7 +123,7 @@ class FakeAws(Aws):
 
 
 def secret(value: object = None, tag: str = "") -> dict[str, Any]:
-    """Return what a secret with `value` in version v1 answers; `tag` is our mark on it."""
+    """Return a stored secret with `value` in version v1; `tag` is our mark on it."""
     described = {
         "VersionIdsToStages": {"v0": ["AWSPREVIOUS"], "v1": ["AWSCURRENT"]},
         "Tags": [{"Key": api_key.FINGERPRINT, "Value": tag}] if tag else [],
@@ -148,7 +150,7 @@ def secret(value: object = None, tag: str = "") -> dict[str, Any]:
 def test_a_secret_of_another_form_is_named_and_can_be_replaced(
     monkeypatch: pytest.MonkeyPatch, value: object, problem: str
 ) -> None:
-    """Without a key that is a sentence; with one the secret gets the right form."""
+    """Without a new key the script fails with a sentence. With a new key it replaces the secret in the right form."""
     aws = FakeAws(**secret(value))
     with pytest.raises(Failure, match=problem) as refused:
         api_key.store(aws, ARN)
@@ -163,7 +165,7 @@ def test_a_secret_of_another_form_is_named_and_can_be_replaced(
 
 
 def test_a_key_that_is_there_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mark on the secret tells version and key, so no right to read the key is needed."""
+    """The mark on the secret holds version and key, so the script needs no permission to read the key."""
     monkeypatch.setenv("DD_API_KEY", KEY)
     stored = FakeAws(**secret({"DD_API_KEY": "f" * 32}))
     api_key.store(stored, ARN)
@@ -202,7 +204,7 @@ def test_a_secret_that_is_to_be_deleted_is_named() -> None:
 def test_an_unhealthy_agent_is_warned_of(
     capsys: pytest.CaptureFixture[str], containers: list[dict[str, str]], error: str, output: str
 ) -> None:
-    """No task waits for the Agent, so this is where a refused API key shows."""
+    """No task waits for the Agent, so a rejected API key shows up only here."""
     tasks = [{"containers": [{"name": "service"}, {"name": "datadog-agent", **each}]} for each in containers]
     listed = [f"task/{number}" for number in range(len(tasks))]
     rollout.watch_agent(
@@ -223,7 +225,7 @@ def test_a_service_that_is_not_stable_is_told_with_its_last_event() -> None:
 
 
 def test_a_revision_gives_back_what_it_was_filled_in_with() -> None:
-    """In whatever order AWS lists what has a name."""
+    """AWS may list named items in any order."""
     template = json.loads(definition.FILE.read_text())
     revision = filled(logs_to="datadog", readonly_agent=True)
     for container in revision["containerDefinitions"]:
@@ -238,7 +240,7 @@ def test_a_revision_gives_back_what_it_was_filled_in_with() -> None:
 
 
 def test_an_old_agent_is_hinted_at() -> None:
-    """After 90 days; where there is no date, there is no hint."""
+    """The hint appears after 90 days. An Agent without a date gets no hint."""
     document = filled()
     hint = definition.agent_hint(document, date(2027, 1, 1))
 
@@ -301,7 +303,7 @@ def test_parameters_that_are_not_given_stay() -> None:
 
 
 def test_a_network_is_looked_at_before_it_is_used() -> None:
-    """The VPC, the VPC of each subnet, and two availability zones for the load balancer."""
+    """The script checks the VPC, the VPC of each subnet, and that the load balancer has two availability zones."""
     given = {"VpcId": "vpc-1", "LoadBalancerSubnets": "subnet-1,subnet-2", "TaskSubnets": "subnet-3"}
     given["AllowedCidr"] = "10.0.0.0/16"
     zones = {"subnet-1": "a", "subnet-2": "b", "subnet-3": "a"}

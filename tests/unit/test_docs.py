@@ -1,4 +1,4 @@
-"""The documentation: every link leads somewhere, and every command exists."""
+"""Tests of the documentation: every link has a target, and every command exists."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_script_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_the_readme_takes_two_minutes_to_read() -> None:
-    """At 450 words a minute, without the terminal output."""
+    """The limit is 450 words a minute, without the terminal output."""
     prose = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
 
     assert len(prose.split()) <= 900

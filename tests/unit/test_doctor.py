@@ -1,4 +1,4 @@
-"""What the doctor says of an environment, without asking anyone."""
+"""Tests of the doctor's checks that need no network."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
 def test_what_is_said_of_an_environment(
     check: str, environ: dict[str, str], outcome: str, sentence: str, fix: str
 ) -> None:
-    """The line names what is wrong, the fix what to type."""
+    """The sentence names the fault, and the fix is something to type."""
     found = CHECKS[check](Case(environ))
 
     assert (found.outcome, sentence in found.sentence, fix in (found.fix or "")) == (outcome, True, True), found
@@ -144,7 +144,7 @@ def test_what_is_said_of_an_environment(
 
 
 def test_an_unusable_value_is_not_shown() -> None:
-    """It may be a secret in the wrong place."""
+    """The value may be a secret in the wrong variable."""
     found = environment.settings(Case({"PORT": "hunter2", "PROBE_PATHS": "hunter2,/x", "LOG_LEVEL": "hunter2"}))
 
     assert "hunter2" not in found.sentence
@@ -152,7 +152,7 @@ def test_an_unusable_value_is_not_shown() -> None:
 
 
 def test_a_complaint_of_another_form_is_not_shown_either() -> None:
-    """Whatever the settings say one day."""
+    """The settings' messages may change in a later version."""
     case = Case({})
     case.complaints = ["hunter2"]
 
@@ -165,7 +165,7 @@ def test_a_complaint_of_another_form_is_not_shown_either() -> None:
 def test_the_version_of_ddtrace_is_judged(
     there: str | None, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From 4.5 on it sends its last spans."""
+    """ddtrace sends its last spans at exit from 4.5 on."""
     if there is not None:
         metadata = tmp_path / f"ddtrace-{there}.dist-info"
         metadata.mkdir()
@@ -181,7 +181,7 @@ def test_the_version_of_ddtrace_is_judged(
 def test_gevent_beside_ddtrace_is_found(
     value: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Being installed is enough to do harm."""
+    """An installed gevent is enough to do harm."""
     (tmp_path / "gevent.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     found = environment.gevent(Case({UNLOAD: value}))
@@ -192,7 +192,7 @@ def test_gevent_beside_ddtrace_is_found(
 
 @pytest.mark.parametrize("line", ["import ddtrace.auto", "import ddtrace.auto  # first", "from ddtrace import auto"])
 def test_ddtrace_auto_in_the_source_is_found(line: str, tmp_path: Path) -> None:
-    """`serve` starts ddtrace-run: never both."""
+    """`serve` starts ddtrace-run, and the two must not be combined."""
     (tmp_path / "views").mkdir()
     (tmp_path / "views" / "shop.py").write_text(f'"""A shop."""\n{line}\n')
     found = environment.started_once(Case({}), tmp_path)
@@ -231,7 +231,6 @@ print(json.dumps(urls))
 
 
 def test_the_address_is_the_one_that_ddtrace_takes() -> None:
-    """Whatever is set."""
     theirs = subprocess.run(
         [sys.executable, "-c", ASK_DDTRACE], input=json.dumps(ADDRESSES), capture_output=True, text=True, check=True
     )
@@ -240,7 +239,7 @@ def test_the_address_is_the_one_that_ddtrace_takes() -> None:
 
 
 def test_the_agents_own_socket_is_the_address_when_it_is_there_and_nothing_is_set(tmp_path: Path) -> None:
-    """As for ddtrace."""
+    """ddtrace does the same."""
     socket = tmp_path / "apm.socket"
     socket.touch()
 
@@ -249,7 +248,7 @@ def test_the_agents_own_socket_is_the_address_when_it_is_there_and_nothing_is_se
 
 
 def test_a_protocol_that_is_chosen_switches_otlp_off() -> None:
-    """As for ddtrace."""
+    """ddtrace does the same."""
     environ = {"OTEL_TRACES_EXPORTER": "OTLP"}
 
     assert without_agent(environ) is not None
@@ -273,7 +272,7 @@ def test_a_protocol_that_is_chosen_switches_otlp_off() -> None:
     ],
 )
 def test_no_proxy_is_read_as_the_exporter_reads_it(host: str, no_proxy: str, expected: bool) -> None:
-    """An address by address, a name by name."""
+    """An address is matched as an address, and a name as a name."""
     assert agent.exempt(host, {"no_proxy": no_proxy}) == expected
 
 
@@ -282,7 +281,7 @@ def test_no_proxy_is_read_as_the_exporter_reads_it(host: str, no_proxy: str, exp
     [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("10.0.0.1", "http://10.0.0.1:8080")],
 )
 def test_the_server_is_asked_where_it_can_be_reached(host: str, expected: str) -> None:
-    """What listens everywhere is asked on loopback."""
+    """A server that listens on all interfaces is requested on loopback."""
     assert server.local_url(Settings(host=host)) == expected
 
 
@@ -292,7 +291,7 @@ def told(**tracing: Any) -> Answer:
 
 
 def test_a_server_with_another_environment_is_told_apart() -> None:
-    """On a laptop the shell that asks is seldom the one that serves."""
+    """On a laptop the doctor seldom runs in the same shell as the server."""
     case = Case({"DD_TRACE_SAMPLING_RULES": "[]"})
 
     assert server.judge("it", told(sampling_rules="[]"), case).outcome == "pass"
@@ -314,7 +313,7 @@ def test_a_server_with_another_environment_is_told_apart() -> None:
     ],
 )
 def test_what_info_shows_to_anyone_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
-    """Nothing is compared with what is not shown."""
+    """The doctor compares only values that `/info` shows."""
     shown = Answer(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
     found = server.judge("it", shown, Case({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"}))
 
@@ -322,14 +321,14 @@ def test_what_info_shows_to_anyone_is_enough(tracing: dict[str, Any], outcome: s
 
 
 def test_a_server_that_is_not_traced_fails() -> None:
-    """With its own reason."""
+    """The finding contains the server's own reason."""
     found = server.judge("it", told(active=False, reason="not started under ddtrace-run"), Case({}))
 
     assert (found.outcome, found.sentence) == ("fail", "it is not traced: not started under ddtrace-run")
 
 
 def test_the_exit_code_is_that_of_the_worst() -> None:
-    """0: traces would arrive; 1: not; 2: it could not be told."""
+    """Exit code 0: traces would arrive. 1: they would not. 2: undetermined."""
     fine, fail, unknown = (
         Result("x", found) for found in (finding.warned("", ""), finding.failed("", ""), finding.unknown(""))
     )
@@ -338,14 +337,14 @@ def test_the_exit_code_is_that_of_the_worst() -> None:
 
 
 def test_secrets_are_taken_out_of_any_text() -> None:
-    """Those of secret names, of URLs, and what has the form of a key."""
+    """The doctor redacts secrets by name, in URLs, and anything in the form of a key."""
     redact = Redaction({"MY_TOKEN": "tok-1", "A_URL": "http://me:p%40ss@host/", "OTEL_EXPORTER_OTLP_HEADERS": "k=vvv"})
 
     assert redact(f"tok-1 http://me:p%40ss@host p@ss k=vvv {KEY}. word") == "*** http://***@host *** *** ***. word"
 
 
 def test_a_check_that_breaks_takes_no_other_with_it() -> None:
-    """It says that it could not tell."""
+    """The result of the failed check is "undetermined"."""
 
     def broken(_: Case) -> Finding:
         raise ZeroDivisionError
@@ -358,7 +357,7 @@ def test_a_check_that_breaks_takes_no_other_with_it() -> None:
 
 
 def test_a_check_that_hangs_is_given_up() -> None:
-    """It may matter, so it is not told."""
+    """The result is "undetermined", because the check may matter."""
     checks = [Check("hanging", lambda _: finding.passed(str(threading.Event().wait())))]
     (result,) = examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=checks, seconds=0.1)
 
@@ -367,12 +366,11 @@ def test_a_check_that_hangs_is_given_up() -> None:
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
 def test_an_answer_that_is_no_json_object_is_an_empty_one(body: bytes) -> None:
-    """Whoever sent it."""
     assert Answer(200, Message(), body, 1.0).document() == {}
 
 
 def test_every_address_of_a_name_is_tried() -> None:
-    """localhost is ::1 and 127.0.0.1, and an agent may listen on one of them."""
+    """localhost is ::1 and 127.0.0.1, and an agent may listen on only one of them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with wire._first_that_connects(["::1", "127.0.0.1"], port, 2.0) as second:
@@ -391,7 +389,7 @@ def test_nothing_is_started_when_the_examination_is_over() -> None:
 
 
 def documented_rows() -> list[tuple[str, str]]:
-    """Return check and sentences of each row in the table of docs/troubleshooting.md."""
+    """Return the check and the sentences of each row in the table of docs/troubleshooting.md."""
     _, _, section = (
         (Path(__file__).parents[2] / "docs" / "troubleshooting.md")
         .read_text()
@@ -402,7 +400,7 @@ def documented_rows() -> list[tuple[str, str]]:
 
 
 def test_the_page_has_every_check_and_quotes_it() -> None:
-    """Each check that can fail or warn has a row, and each sentence in it is one of the doctor's."""
+    """Each check that can fail or warn has a row, and each quoted sentence is one of the doctor's."""
     source = "".join(path.read_text() for path in Path(hello_service.doctor.__file__).parent.glob("*.py"))
     quoted = {sentence for _, cell in documented_rows() for sentence in re.findall(r"`([^`]+)`", cell)}
 

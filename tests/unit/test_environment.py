@@ -1,4 +1,4 @@
-"""The tracer's environment, a pure function."""
+"""Tests of the tracer's environment, which a pure function computes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def said(environ: Mapping[str, str]) -> list[str]:
 
 
 def test_what_only_the_environment_can_say_is_said() -> None:
-    """ddtrace reads it while it is imported."""
+    """ddtrace reads these variables at import."""
     own = {
         "DD_SERVICE": "hello-service",
         "DD_TRACE_AIOHTTP_ENABLED": "false",
@@ -37,7 +37,6 @@ def test_what_only_the_environment_can_say_is_said() -> None:
 
 @pytest.mark.parametrize("name", ["DD_SERVICE", *environment.ENVIRONMENT_ONLY])
 def test_what_an_operator_sets_wins(name: str) -> None:
-    """Always."""
     value = "1" if name != "DD_SERVICE" else "theirs"
 
     assert made({name: value})[name] == value
@@ -45,18 +44,18 @@ def test_what_an_operator_sets_wins(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["DD_TRACE_AGENT_PORT", "DD_TRACE_ENABLED", "DD_ENV"])
 def test_an_empty_variable_is_none_for_ddtrace_too(name: str) -> None:
-    """ddtrace does not start with an empty port, and takes an empty DD_TRACE_ENABLED for no."""
+    """ddtrace does not start with an empty port, and treats an empty DD_TRACE_ENABLED as false."""
     assert name not in made({name: ""})
 
 
 @pytest.mark.parametrize("value", ["yes", "on", "TRUE", "1"])
 def test_every_yes_is_one_that_ddtrace_knows(value: str) -> None:
-    """The settings take more words for true than ddtrace does, which takes them for no."""
+    """The settings accept more words for true than ddtrace, which treats the others as false."""
     assert made({"DD_TRACE_ENABLED": value})["DD_TRACE_ENABLED"] == "true"
 
 
 def test_the_given_environment_is_left_as_it_is() -> None:
-    """A pure function."""
+    """The function is pure."""
     given = {"DD_TRACE_SAMPLE_RATE": "0.5"}
     made(given)
 
@@ -64,7 +63,7 @@ def test_the_given_environment_is_left_as_it_is() -> None:
 
 
 def test_the_sample_rate_becomes_a_rule_and_is_remarked() -> None:
-    """ddtrace 4 ignores the rate itself without a word."""
+    """ddtrace 4 silently ignores the rate itself."""
     environ = made({"DD_TRACE_SAMPLE_RATE": "0.25"})
 
     assert json.loads(environ["DD_TRACE_SAMPLING_RULES"]) == [{"sample_rate": 0.25}]
@@ -74,7 +73,7 @@ def test_the_sample_rate_becomes_a_rule_and_is_remarked() -> None:
 
 
 def test_rules_that_are_set_win_over_the_rate() -> None:
-    """And it is said which of the two has no effect."""
+    """A warning names the variable that has no effect."""
     environ = made({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_SAMPLING_RULES": "[]"})
 
     assert environ["DD_TRACE_SAMPLING_RULES"] == "[]"
@@ -82,7 +81,7 @@ def test_rules_that_are_set_win_over_the_rate() -> None:
 
 
 def test_a_start_without_serve_is_told_what_only_the_environment_can_say() -> None:
-    """In one line, and what each setting would spare."""
+    """One line lists the variables, with the benefit of each."""
     rate, missing = said({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
 
     assert rate.startswith("DD_TRACE_SAMPLE_RATE=0.25 is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES=")

@@ -1,4 +1,4 @@
-"""The demo: /api/faults."""
+"""Tests of the demo endpoints under /api/faults."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ async def test_a_stream_breaks_off(client: _Client) -> None:
 
 @pytest.mark.parametrize("code", [400, 404, 418, 503])
 async def test_a_fault_answers_with_the_status_asked_for(client: _Client, code: int) -> None:
-    """To see it traced."""
+    """A developer uses this endpoint to see an error traced."""
     answer = await client.get(f"/api/faults/status/{code}")
 
     assert problem(answer, await answer.get_json(force=True))[0] == code
 
 
 async def test_a_slow_fault_answers_after_its_time(client: _Client) -> None:
-    """Zero is a time, too."""
+    """Zero is a valid duration."""
     answer = await client.get("/api/faults/slow?seconds=0")
 
     assert await answer.get_json() == {"seconds": 0.0}
 
 
 async def test_a_background_fault_answers_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
-    """202, and the exception in the log."""
+    """The response is a 202, and the exception is logged."""
     answer = await client.get("/api/faults/background?seconds=0")
     app: Quart = client.app
     await asyncio.gather(*app.background_tasks)
@@ -65,7 +65,7 @@ async def test_a_background_fault_answers_before_it_fails(client: _Client, caplo
 
 
 async def test_faults_are_not_served_unless_asked_for() -> None:
-    """A deployed service has none."""
+    """A deployed service doesn't serve them."""
     async for client in serving(Settings()):
         assert (await client.get("/api/faults/error")).status_code == 404
         assert "/api/faults/error" not in (await (await client.get("/")).get_json())["links"]

@@ -1,4 +1,4 @@
-"""The demo: /api/hello."""
+"""Tests of the demo endpoints under /api/hello."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def client() -> AsyncIterator[_Client]:
     ],
 )
 async def test_a_name_or_count_that_can_not_be_used_is_422(client: _Client, path: str) -> None:
-    """And says which field and why."""
+    """The problem also names the field and the reason."""
     answer = await client.get(path)
     document = await answer.get_json(force=True)
 
@@ -59,21 +59,19 @@ async def test_a_posted_name_that_can_not_be_used_is_422(client: _Client, name: 
     ],
 )
 async def test_a_greeting(client: _Client, path: str, message: str) -> None:
-    """By query or by path."""
+    """The name is in the query or in the path."""
     answer = await client.get(path)
 
     assert (answer.status_code, await answer.get_json()) == (200, {"message": message})
 
 
 async def test_a_posted_greeting(client: _Client) -> None:
-    """By body."""
     answer = await client.post("/api/hello", json={"name": "Ada"})
 
     assert (answer.status_code, await answer.get_json()) == (200, {"message": "Hello, Ada!"})
 
 
 async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
-    """As server-sent events."""
     answer = await client.get("/api/hello/stream?count=2")
 
     assert answer.content_type == "text/event-stream"
@@ -83,7 +81,7 @@ async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
 
 
 async def test_a_websocket_answers_each_text(client: _Client) -> None:
-    """With a greeting, or with the reason why not."""
+    """The reply is a greeting, or the reason why there is none."""
     async with client.websocket("/api/hello/ws") as socket:
         await socket.send("Ada")
         greeting = await socket.receive()

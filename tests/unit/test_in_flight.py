@@ -1,4 +1,4 @@
-"""The requests in flight, and how they end when the process stops."""
+"""Tests of the requests in flight, and of how they end when the process stops."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hello_service.middleware.in_flight import Lifecycle
 
 
 class Exchange:
-    """One request to a Lifecycle around `behaviour`, and what it sent."""
+    """One request to a Lifecycle around `behaviour`, with the messages that it sent."""
 
     def __init__(self, behaviour: Any, kind: str = "http", http_version: str = "1.1") -> None:
         app = Quart(__name__)
@@ -48,7 +48,7 @@ async def begin_and_hang(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 async def cancelled(exchange: Exchange) -> str:
-    """Let it hang, cancel it with a reason and return the reason that came out."""
+    """Cancel a hanging request with a reason and return the reason that it raised."""
     task = asyncio.create_task(exchange.run())
     await asyncio.sleep(0)
     assert exchange.lifecycle.in_flight == 1
@@ -59,7 +59,6 @@ async def cancelled(exchange: Exchange) -> str:
 
 
 async def test_a_response_keeps_the_connection_while_the_process_serves() -> None:
-    """As clients expect it."""
     exchange = Exchange(answer)
     await exchange.run()
 
@@ -69,7 +68,7 @@ async def test_a_response_keeps_the_connection_while_the_process_serves() -> Non
 
 @pytest.mark.parametrize(("version", "headers"), [("1.1", [(b"connection", b"close")]), ("2", [])])
 async def test_a_stopping_process_asks_clients_to_close(version: str, headers: list[tuple[bytes, bytes]]) -> None:
-    """HTTP/2 has its own way (RFC 9113, section 8.2.2, forbids the header)."""
+    """HTTP/2 closes connections in its own way; RFC 9113, section 8.2.2, forbids the header."""
     exchange = Exchange(answer, http_version=version)
     exchange.lifecycle.stopping = True
     await exchange.run()
@@ -78,7 +77,7 @@ async def test_a_stopping_process_asks_clients_to_close(version: str, headers: l
 
 
 async def test_an_overdue_request_is_answered_503() -> None:
-    """As a problem with the trace id, and the reason goes up to the span."""
+    """The problem has the trace id, and the exception with the reason propagates to the span."""
     exchange = Exchange(hang)
     reason = await cancelled(exchange)
     start, body = exchange.sent
@@ -92,7 +91,7 @@ async def test_an_overdue_request_is_answered_503() -> None:
 
 
 async def test_an_overdue_response_is_broken_off() -> None:
-    """Its status has been said already."""
+    """The status was already sent."""
     exchange = Exchange(begin_and_hang)
     await cancelled(exchange)
 
@@ -100,7 +99,7 @@ async def test_an_overdue_response_is_broken_off() -> None:
 
 
 async def test_an_overdue_websocket_is_closed_with_a_reason() -> None:
-    """1012, service restart."""
+    """The close code is 1012, service restart."""
     exchange = Exchange(hang, kind="websocket")
     await cancelled(exchange)
 
@@ -108,7 +107,7 @@ async def test_an_overdue_websocket_is_closed_with_a_reason() -> None:
 
 
 async def test_a_request_that_is_cancelled_otherwise_is_left_alone() -> None:
-    """The client went away: there is nobody to answer."""
+    """The client disconnected, so no response can reach it."""
     exchange = Exchange(hang)
     task = asyncio.create_task(exchange.run())
     await asyncio.sleep(0)
@@ -120,7 +119,7 @@ async def test_a_request_that_is_cancelled_otherwise_is_left_alone() -> None:
 
 
 async def test_the_lifespan_is_no_request() -> None:
-    """It lasts as long as the process."""
+    """The lifespan lasts as long as the process."""
     exchange = Exchange(hang, kind="lifespan")
     task = asyncio.create_task(exchange.run())
     await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The server's command line, and the process that becomes it."""
+"""Tests of the server's command line, and of the process that executes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hello_service.settings import Settings, SettingsError
 
 
 def test_the_server_runs_under_ddtrace_run() -> None:
-    """That of the same environment, whatever PATH says."""
+    """`serve` runs the ddtrace-run of its own environment, regardless of PATH."""
     assert launch.command(Settings()) == [
         str(Path(sys.executable).with_name("ddtrace-run")),
         sys.executable,
@@ -23,12 +23,11 @@ def test_the_server_runs_under_ddtrace_run() -> None:
 
 
 def test_without_tracing_nothing_of_ddtrace_is_started() -> None:
-    """Off means off."""
     assert launch.command(Settings(dd_trace_enabled=False)) == [sys.executable, "-m", "hello_service.serving.server"]
 
 
 def test_serve_replaces_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the prepared environment, so that signals reach the server itself."""
+    """The server gets the prepared environment, and receives signals itself."""
     seen: list[Any] = []
     monkeypatch.setattr("os.execve", lambda *arguments: seen.extend(arguments))
     launch.serve({"DD_TRACE_ENABLED": "false"})
@@ -38,6 +37,6 @@ def test_serve_replaces_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_serve_refuses_an_environment_that_can_not_be_used() -> None:
-    """Before anything is started."""
+    """`serve` fails before it starts anything."""
     with pytest.raises(SettingsError, match="PORT='x'"):
         launch.serve({"PORT": "x"})

@@ -1,4 +1,4 @@
-"""The last seconds of the process: spans are sent, or left behind."""
+"""Tests of the last seconds of the process: the spans are flushed, or given up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hello_service.serving import server
 
 
 class Ended(BaseException):
-    """In place of the end of this process."""
+    """Raised in place of the exit of this process."""
 
 
 def end(code: int) -> None:
@@ -20,7 +20,6 @@ def end(code: int) -> None:
 
 
 def test_spans_that_are_sent_in_time_let_the_process_end_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter closes what it holds."""
     flushes: list[float] = []
     monkeypatch.setattr(status, "flush", flushes.append)
     monkeypatch.setattr(os, "_exit", end)
@@ -30,7 +29,7 @@ def test_spans_that_are_sent_in_time_let_the_process_end_as_usual(monkeypatch: p
 
 
 def test_a_silent_agent_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With exit code 0: the requests were served."""
+    """The exit code is 0 because the requests were served."""
     answers = threading.Event()
     monkeypatch.setattr(status, "flush", lambda _: answers.wait(10))
     monkeypatch.setattr(os, "_exit", end)

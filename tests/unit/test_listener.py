@@ -1,4 +1,4 @@
-"""The listening socket, where no file descriptor is free."""
+"""Tests of the listening socket when no file descriptor is free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hello_service.serving.listener import Listener
 
 
 def test_a_connection_without_a_descriptor_is_closed_and_the_next_one_is_served() -> None:
-    """With one line in the log, however many are turned away."""
+    """The log has one line, however many connections are turned away."""
     listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
     clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""The lock files agree with pyproject.toml, and production installs nothing that only tests need."""
+"""Tests that the lock files agree with pyproject.toml, and that production installs nothing that only tests need."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.stem)
 def test_the_lock_files_are_fresh(path: Path) -> None:
-    """`scripts/lock` has run since the declarations changed, and named no index."""
+    """`scripts/lock` has run since the declarations changed, and wrote no index URL."""
     header = runpy.run_path(str(ROOT / "scripts" / "lock.py"))["header"]
     text = path.read_text()
 
@@ -23,7 +23,7 @@ def test_the_lock_files_are_fresh(path: Path) -> None:
 
 
 def test_production_installs_nothing_of_the_groups() -> None:
-    """What only tests and development need is in a group."""
+    """Packages that only tests and development need belong to a group."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     run = {line.split("==")[0] for line in (ROOT / "requirements" / "run.txt").read_text().splitlines() if "==" in line}
     wanted = {

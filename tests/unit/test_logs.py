@@ -1,4 +1,4 @@
-"""One line for each request and each event: JSON for machines, text on a terminal."""
+"""Tests of the log: one line for each request and each event, as JSON for machines and as text on a terminal."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("logger", ["ours", "standard"])
 def test_an_event_is_a_json_line_with_its_ids(logger: str) -> None:
-    """Whether it comes from structlog or from a library's own logging."""
+    """The event may come from structlog or from a library's own logging."""
     stream = configured(io.StringIO(), dd_env="test", dd_version="1.2.3")
     if logger == "ours":
         structlog.stdlib.get_logger("a").info("it happened", thing=1)
@@ -60,7 +60,7 @@ def test_an_event_is_a_json_line_with_its_ids(logger: str) -> None:
 
 
 def test_a_library_may_say_request_of_its_own() -> None:
-    """A field of that name makes no request's line of it."""
+    """A library's field named `request` doesn't turn its line into a request's line."""
     stream = configured(io.StringIO())
     logging.getLogger("a").info("sent", extra={"request": "GET /"})
     (line,) = lines(stream)
@@ -69,7 +69,7 @@ def test_a_library_may_say_request_of_its_own() -> None:
 
 
 def test_an_exception_stays_on_its_line() -> None:
-    """With its stack, in a field."""
+    """The stack is in a field."""
     stream = configured(io.StringIO())
     try:
         int("no")
@@ -145,7 +145,7 @@ def test_a_handler_that_a_team_adds_sees_every_event() -> None:
 
 
 def test_a_long_line_goes_whole_through_a_full_pipe() -> None:
-    """The kernel takes parts of it only."""
+    """The kernel accepts only parts of such a line."""
     ends = os.pipe()
     with os.fdopen(ends[0], "rb") as reader, os.fdopen(ends[1], "w") as writer, ThreadPoolExecutor() as pool:
         logs.configure(Settings(), dict, writer)
@@ -156,7 +156,7 @@ def test_a_long_line_goes_whole_through_a_full_pipe() -> None:
 
 
 def test_a_stream_that_fails_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """`logging` reports it on standard error, as it does for every handler."""
+    """`logging` reports the failure on standard error, as it does for every handler."""
 
     class Full(io.StringIO):
         def write(self, _: str) -> int:
@@ -169,7 +169,7 @@ def test_a_stream_that_fails_raises_nothing(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_ddtrace_does_not_write_its_lines_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each is there once, as JSON; a file that ddtrace was asked to write is written still."""
+    """Each line is logged once, as JSON. A log file that the operator configured for ddtrace is still written."""
     logger = logging.getLogger("ddtrace")
     handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(tmp_path / "log")]
     for handler in handlers:
@@ -186,7 +186,7 @@ def test_ddtrace_does_not_write_its_lines_beside_ours(tmp_path: Path, capsys: py
 
 
 def test_a_terminal_gets_text() -> None:
-    """Unless JSON is asked for."""
+    """LOG_FORMAT=json turns this off."""
     text = configured(Terminal())
     structlog.stdlib.get_logger("a").info("it happened")
     forced = configured(Terminal(), log_format="json")
@@ -198,7 +198,6 @@ def test_a_terminal_gets_text() -> None:
 
 
 def test_the_level_is_the_operators() -> None:
-    """What is below it is not logged."""
     stream = configured(io.StringIO(), log_level="WARNING")
     structlog.stdlib.get_logger("a").info("quiet")
     structlog.stdlib.get_logger("a").warning("loud")
@@ -215,7 +214,7 @@ async def requested(path: str, **headers: str) -> Mapping[str, Any]:
 
 
 async def test_a_request_is_a_line() -> None:
-    """Method, route, path without the query, status and duration."""
+    """The line has method, route, path without the query, status and duration."""
     line = await requested("/api/hello/Ada?token=secret")
 
     assert {name: line[name] for name in ("method", "route", "path", "status")} == {
@@ -230,7 +229,7 @@ async def test_a_request_is_a_line() -> None:
 
 
 async def test_a_request_is_text_on_a_terminal() -> None:
-    """With the same fields, and no other form of them beside."""
+    """The text has the same fields, and the JSON form isn't written as well."""
     stream = configured(Terminal())
     async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get("/api/hello/Ada")
@@ -241,7 +240,7 @@ async def test_a_request_is_text_on_a_terminal() -> None:
 
 
 async def test_no_request_is_a_line_above_its_level() -> None:
-    """An operator's LOG_LEVEL holds for requests, too."""
+    """LOG_LEVEL applies to requests, too."""
     stream = configured(io.StringIO(), log_level="ERROR")
     async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get("/api/hello")
@@ -258,12 +257,12 @@ async def test_a_request_without_a_route_is_a_line() -> None:
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 async def test_a_probe_is_no_line(path: str) -> None:
-    """They come every few seconds."""
+    """Load balancers send probes every few seconds."""
     assert not await requested(path)
 
 
 async def test_a_websocket_is_a_line() -> None:
-    """When it is over."""
+    """The line is written when the WebSocket has ended."""
     stream = configured(io.StringIO())
     async with (
         create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app,
@@ -277,7 +276,6 @@ async def test_a_websocket_is_a_line() -> None:
 
 
 async def test_the_settings_are_logged_once_without_secrets() -> None:
-    """At start."""
     stream = configured(io.StringIO())
     async with create_app(Settings(upstream_url="http://ada:secret@host/"), {}).test_app():
         pass

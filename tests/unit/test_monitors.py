@@ -1,4 +1,4 @@
-"""deploy/monitors.py: what it would post is what Datadog's API takes, and it posts it once."""
+"""Tests of deploy/monitors.py: Datadog's API accepts what it posts, and it posts each object once."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ COMMAND = [sys.executable, str(ROOT / "deploy" / "monitors.py")]
 
 
 def as_model(document: dict[str, Any], model: type) -> Any:
-    """Return `document` as the API client's model, which refuses what the API does."""
+    """Return `document` as the API client's model, which rejects what the API rejects."""
     configuration = Configuration()
     with ApiClient(configuration):
         return validate_and_convert_types(document, (model,), ["document"], True, True, configuration)
 
 
 def test_the_api_takes_monitors_and_dashboard() -> None:
-    """Types, enumerations and required fields of Datadog's own client."""
+    """Datadog's own client checks types, enumerations and required fields."""
     filled, dashboard = monitors.filled("staging")
 
     for each in filled:
@@ -43,7 +43,7 @@ def test_the_api_takes_monitors_and_dashboard() -> None:
 
 
 def test_a_wrong_value_would_be_seen() -> None:
-    """The client does not take any type or operator."""
+    """The client doesn't accept just any type or operator."""
     (first, *_), dashboard = monitors.filled("staging")
     dashboard["widgets"][0]["definition"]["type"] = "timeserious"
 
@@ -78,7 +78,7 @@ def test_a_malformed_option_is_refused() -> None:
 
 
 class _Datadog(BaseHTTPRequestHandler):
-    """Datadog's API for monitors and dashboards."""
+    """A fake of Datadog's API for monitors and dashboards."""
 
     monitors: list[dict[str, Any]]
     dashboards: list[dict[str, Any]]
@@ -104,19 +104,19 @@ class _Datadog(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = _respond  # noqa: N815 - the names that http.server calls
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def datadog() -> Iterator[str]:
-    """Datadog's API with nothing in it."""
+    """Serve an empty fake of Datadog's API."""
     _Datadog.monitors, _Datadog.dashboards, _Datadog.keys = [], [], set()
     with served(ThreadingHTTPServer(("127.0.0.1", 0), _Datadog)) as url:
         yield url
 
 
 def test_with_keys_it_posts_and_replaces(datadog: str) -> None:
-    """A second run changes what is there in place of adding to it."""
+    """A second run updates the existing objects instead of adding more."""
     for word in ("created", "replaced"):
         done = run("--api-url", datadog, DD_API_KEY="good", DD_APP_KEY="app")
 

@@ -1,4 +1,4 @@
-"""The demo: /api/relay."""
+"""Tests of the demo endpoint /api/relay."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_a_count_out_of_bounds_is_422(count: int) -> None:
     [("/broken", (502, "upstream-failed")), ("/hang", (504, "upstream-late"))],
 )
 async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, str]) -> None:
-    """Each failure has its own status."""
+    """Each failure of the upstream has its own status."""
     async with fake_upstream() as fake:
         async for client in serving(Settings(upstream_url=fake.url + path, upstream_timeout_seconds=0.2)):
             answer = await client.get("/api/relay?count=2")
@@ -29,7 +29,7 @@ async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, 
 
 
 async def test_a_saturated_relay_says_when_to_come_back() -> None:
-    """503 with Retry-After: by then the calls of now are over."""
+    """The response is a 503 with Retry-After, after which the current calls will have ended."""
     async with fake_upstream() as fake:
         settings = Settings(
             upstream_url=f"{fake.url}/hang", upstream_timeout_seconds=5, upstream_connections=1, upstream_waiting=0
@@ -41,7 +41,7 @@ async def test_a_saturated_relay_says_when_to_come_back() -> None:
 
 
 async def test_a_relay_passes_answers_on_and_masks_credentials() -> None:
-    """The upstream's URL is shown without what opens it."""
+    """The shown URL of the upstream has no credentials."""
     async with fake_upstream() as fake:
         url = fake.url.replace("http://", "http://ada:secret@") + "/json"
         async for client in serving(Settings(upstream_url=url)):

@@ -1,4 +1,4 @@
-"""`scripts/sbom`: a valid CycloneDX document of everything that production installs."""
+"""Tests of `scripts/sbom`, which writes a valid CycloneDX document of everything that production installs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ LOCKED = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
 
 
 def test_the_bill_of_materials_is_valid_and_complete() -> None:
-    """Each locked version with its hashes; the program that makes it checks it by CycloneDX's own schema."""
+    """The document has each locked version with its hashes. `scripts/sbom` validates it against CycloneDX's own
+    schema.
+    """
     command = [str(ROOT / "scripts" / "sbom"), "--validate"]
     made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     document = json.loads(made.stdout)

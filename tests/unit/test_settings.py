@@ -1,4 +1,4 @@
-"""The environment: what is read, what is refused, what is shown."""
+"""Tests of the settings: which variables are read, rejected and shown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_the_older_guides_variables_have_its_defaults() -> None:
-    """Whoever comes from the Flask guide finds the same names and values."""
+    """A reader of the Flask guide finds the same names and values."""
     settings = Settings.from_environment({})
 
     assert (settings.dd_agent_host, settings.dd_trace_agent_port) == ("localhost", 8126)
@@ -30,19 +30,19 @@ def test_the_older_guides_variables_have_its_defaults() -> None:
 
 
 def test_a_variable_sets_its_field() -> None:
-    """Names are the fields' names in upper case; lists are separated by commas."""
+    """Each variable is the field's name in upper case. Lists are separated by commas."""
     settings = Settings.from_environment({"PORT": "81", "DD_TRACE_ENABLED": "false", "PROBE_PATHS": "/a, /b", "X": "1"})
 
     assert (settings.port, settings.dd_trace_enabled, settings.probe_paths) == (81, False, ("/a", "/b"))
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    """Compose files and task definitions pass variables on empty."""
+    """Compose files and task definitions pass empty variables on."""
     assert Settings.from_environment({"PORT": "", "UPSTREAM_URL": ""}) == Settings()
 
 
 def test_every_bad_variable_is_named_at_once() -> None:
-    """With its value and the reason, so that one start is enough to mend them all."""
+    """The message has each value and reason, so one failed start is enough to fix them all."""
     with pytest.raises(SettingsError) as refused:
         Settings.from_environment(
             {"PORT": "http", "DRAIN_SECONDS": "-1", "UPSTREAM_URL": "ftp://x", "LOG_LEVEL": "LOUD"}
@@ -58,14 +58,14 @@ def test_every_bad_variable_is_named_at_once() -> None:
 
 @pytest.mark.parametrize("rate", ["1.5", "-0.1", "half"])
 def test_a_sample_rate_outside_of_0_to_1_is_refused(rate: str) -> None:
-    """With variable, value and reason."""
+    """The message has the variable, the value and the reason."""
     with pytest.raises(SettingsError, match=f"DD_TRACE_SAMPLE_RATE='{rate}': must be "):
         Settings.from_environment({"DD_TRACE_SAMPLE_RATE": rate})
 
 
 @pytest.mark.parametrize("url", ["unix:///var/run/datadog/apm.socket", "http://agent:8126", "https://agent"])
 def test_an_agent_url_may_be_http_or_a_socket(url: str) -> None:
-    """It wins over host and port."""
+    """The URL takes precedence over host and port."""
     settings = Settings.from_environment({"DD_TRACE_AGENT_URL": url, "DD_AGENT_HOST": "elsewhere"})
 
     assert settings.agent_url == url
@@ -73,13 +73,13 @@ def test_an_agent_url_may_be_http_or_a_socket(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["agent:8126", "unix://", "http://", "ftp://agent"])
 def test_any_other_agent_url_is_refused(url: str) -> None:
-    """ddtrace would fall back to its default without a word."""
+    """ddtrace would silently fall back to its default."""
     with pytest.raises(SettingsError, match=r"DD_TRACE_AGENT_URL=.*must be http://host:port or unix:///path/to/socket"):
         Settings.from_environment({"DD_TRACE_AGENT_URL": url})
 
 
 def test_without_an_agent_url_host_and_port_name_the_agent() -> None:
-    """As in ddtrace."""
+    """ddtrace does the same."""
     settings = Settings.from_environment({"DD_AGENT_HOST": "agent", "DD_TRACE_AGENT_PORT": "9126"})
 
     assert settings.agent_url == "http://agent:9126"
@@ -92,7 +92,7 @@ def test_a_probe_path_is_absolute() -> None:
 
 
 def test_credentials_in_a_url_are_never_shown() -> None:
-    """Neither among the settings nor in a complaint."""
+    """The credentials are neither in the shown settings nor in an error message."""
     shown = Settings(upstream_url="http://ada:secret@host/x?y=1").public()
     with pytest.raises(SettingsError) as refused:
         Settings.from_environment({"UPSTREAM_URL": "ftp://ada:secret@host"})
@@ -103,7 +103,7 @@ def test_credentials_in_a_url_are_never_shown() -> None:
 
 @pytest.mark.parametrize("value", ["http://[secret", "ada:secret@host"])
 def test_what_is_no_url_is_masked_whole(value: str) -> None:
-    """Nothing can be told of it."""
+    """Its parts can't be told apart, so any of them may be a secret."""
     assert mask_credentials(value) == "***"
 
 
@@ -117,7 +117,7 @@ def test_what_is_no_url_is_masked_whole(value: str) -> None:
     ],
 )
 def test_secrets_of_a_url_are_masked(url: str, shown: str) -> None:
-    """The rest of it is what an operator wants to see."""
+    """The rest of the URL helps an operator."""
     assert mask_credentials(url) == shown
 
 
@@ -174,7 +174,7 @@ def test_every_bound_is_in_the_table_above() -> None:
 
 @pytest.mark.parametrize("variable", ["HOST", "DD_SERVICE", "DD_AGENT_HOST"])
 def test_an_empty_text_is_refused_where_a_text_is_needed(variable: str) -> None:
-    """No environment can say so; a caller of `Settings(...)` can."""
+    """The environment can't pass an empty text, but a caller of `Settings(...)` can."""
     empty: dict[str, Any] = {variable.lower(): ""}
     with pytest.raises(ValueError, match="at least 1 character"):
         Settings(**empty)
@@ -190,7 +190,7 @@ def reject(value: str) -> str:
 
 
 class TeamSettings(Settings):
-    """Settings as a team would add them: each field here holds a secret."""
+    """Settings as a team would extend them: each field here holds a secret."""
 
     inventory_token: str = ""
     api_key: str | None = None
@@ -225,14 +225,16 @@ MARKED: dict[str, Any] = {
 
 
 def test_every_field_that_can_hold_a_secret_is_marked_here() -> None:
-    """A new secret of Settings fails this test until `MARKED` has it."""
+    """A new secret of Settings fails this test until it is added to `MARKED`."""
     urls = {name for name in TeamSettings.model_fields if re.search("_url$|_dsn$", name)}
 
     assert (TeamSettings.secrets() | urls) - {"key_number"} <= set(MARKED)
 
 
 async def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """Not in what is public, not at `/info`, not in the first log line, not where the settings themselves are logged."""
+    """No secret is in the public settings, at `/info`, in the first log line, or where the settings object itself is
+    logged.
+    """
     settings = TeamSettings(**MARKED, info_details=True)
     logs.configure(settings, dict)
     async with create_app(settings, {}).test_app() as app:
@@ -279,14 +281,14 @@ def test_an_argument_that_is_no_setting_is_refused() -> None:
 
 
 def test_the_stop_budget_is_the_sum_of_its_parts() -> None:
-    """Drain, grace, closing, flush."""
+    """The parts are drain, grace, closing and flush."""
     settings = Settings(drain_seconds=1, graceful_seconds=2, flush_seconds=3)
 
     assert settings.stop_budget_seconds == 1 + 2 + 3 + CLOSING_SECONDS
 
 
 def values_of(schema: Mapping[str, Any]) -> str:
-    """Return the values that a field with this JSON schema takes, in the words of docs/settings.md."""
+    """Return the values that a field with this JSON schema accepts, in the words of docs/settings.md."""
     kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
     (kind,) = kinds
     if "enum" in kind:

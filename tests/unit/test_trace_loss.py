@@ -1,4 +1,4 @@
-"""What of ddtrace's writer is seen: traces that were lost, and whether the agent takes any."""
+"""Tests of the monitor of ddtrace's writer: lost traces, and whether the agent accepts any."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hello_service.observability.trace_loss import TraceLossMonitor
 
 
 class Writer:
-    """As much of ddtrace's as is looked at."""
+    """A stand-in with the parts of ddtrace's writer that the monitor reads."""
 
     log = logging.getLogger(__name__)
 
@@ -36,21 +36,21 @@ class Writer:
 
 @pytest.fixture
 def writer() -> Writer:
-    """One of a fresh class, which can be watched without an end of it."""
+    """Return an instance of a fresh class, because the monitor's patch is permanent."""
     fresh: Any = type("Fresh", (Writer,), {"__module__": __name__})
     return fresh()  # type: ignore[no-any-return]
 
 
 @pytest.fixture
 def monitor(writer: Writer) -> TraceLossMonitor:
-    """It watches that writer."""
+    """Return a monitor that watches the writer."""
     watching = TraceLossMonitor()
     watching.watch(type(writer))
     return watching
 
 
 def test_an_outage_is_two_lines(writer: Writer, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture) -> None:
-    """However long it lasts; other errors of ddtrace are logged as ever."""
+    """The two lines don't depend on the length of the outage. Other errors of ddtrace are logged as before."""
     writer.send(1)
     writer.send(2, "no answer")
     during = (monitor.lost, monitor.error)
@@ -69,7 +69,9 @@ def test_an_outage_is_two_lines(writer: Writer, monitor: TraceLossMonitor, caplo
 
 
 def test_what_is_dropped_before_it_is_sent_counts_too(writer: Writer, monitor: TraceLossMonitor) -> None:
-    """A full buffer, a trace that is too large, one that can't be encoded; each is reported as before."""
+    """A full buffer, a trace that is too large and one that can't be encoded are counted, and each is reported as
+    before.
+    """
     for name in ("buffer.dropped.traces", "buffer.accepted.traces", "buffer.dropped.bytes", "encoder.dropped.traces"):
         writer._metrics_dist(name, 2, ["reason:full"])
 
@@ -80,7 +82,7 @@ def test_what_is_dropped_before_it_is_sent_counts_too(writer: Writer, monitor: T
 def test_an_outage_that_does_not_end_is_summed_up(
     writer: Writer, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When the process ends; where nothing is amiss there is nothing to say."""
+    """The sum is logged when the process ends. Without losses nothing is logged."""
     monitor.end()
     writer.send(2, "no answer")
     monitor.end()
@@ -91,7 +93,7 @@ def test_an_outage_that_does_not_end_is_summed_up(
 
 
 def test_a_writer_is_watched_once(writer: Writer, monitor: TraceLossMonitor) -> None:
-    """However many apps a process makes."""
+    """A process may create more than one app."""
     monitor.watch(type(writer))
     writer.send(2, "no answer")
 
@@ -100,7 +102,7 @@ def test_a_writer_is_watched_once(writer: Writer, monitor: TraceLossMonitor) -> 
 
 @pytest.mark.parametrize("missing", ["_send_payload", "_metrics_dist", None])
 def test_a_ddtrace_without_them_is_left_alone(missing: str | None) -> None:
-    """Nothing is counted, and nothing breaks."""
+    """Nothing is counted, and nothing fails."""
     monitor = TraceLossMonitor()
     members = {name: getattr(Writer, name) for name in ("_send_payload", "_metrics_dist") if name != missing}
     monitor.watch(type("Later", (), members) if missing else None)
@@ -120,7 +122,7 @@ def test_a_class_of_native_code_is_left_alone() -> None:
 
 
 class LaterWriter(Writer):
-    """A ddtrace to come: other parameters, other results."""
+    """A future writer of ddtrace with other parameters and other results."""
 
     def _send_payload(self, *_: object, **__: object) -> object:  # type: ignore[override]  # that is what it is for
         super()._send_payload()
@@ -142,7 +144,7 @@ class LaterWriter(Writer):
     ],
 )
 def test_payloads_of_another_signature_do_not_raise(args: Any, kwargs: Any, lost: int) -> None:
-    """The writer gets its own result and its own exceptions; what can be counted is."""
+    """The writer gets its own result and its own exceptions, and the monitor counts what it can."""
     later: Any = type("Fresh", (LaterWriter,), {})
     monitor, writer = TraceLossMonitor(), later()
     monitor.watch(later)

@@ -1,4 +1,4 @@
-"""The outbound client against an upstream that misbehaves on a real socket."""
+"""Tests of the outbound client against an upstream that misbehaves on a real socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import httpx
 import pytest
-from drills.asking import until
+from drills.connections import until
 from fake_upstream import FakeUpstream, fake_upstream
 
 from hello_service.clients.upstream import Limits, Upstream, UpstreamResponse
@@ -54,7 +54,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def test_an_answer_is_passed_on(
     fake: FakeUpstream, upstream: Upstream, path: str, answer: UpstreamResponse
 ) -> None:
-    """JSON is parsed, text is text, and the upstream's 4xx is an answer, too."""
+    """JSON is parsed, text stays text, and the upstream's 4xx is passed on as well."""
     assert await upstream.get(fake.url + path) == answer
 
 
@@ -81,7 +81,7 @@ async def test_an_answer_is_passed_on(
 async def test_a_bad_response_is_a_failed_upstream(
     fake: FakeUpstream, upstream: Upstream, path: str, kind: type[UpstreamFailed], detail: str
 ) -> None:
-    """No foreign exception gets out, a redirect is not followed, and the upstream is called once."""
+    """No foreign exception propagates, a redirect isn't followed, and the upstream is called once."""
     with pytest.raises(UpstreamFailed) as failed:
         await upstream.get(fake.url + path)
 
@@ -110,7 +110,7 @@ async def test_a_bad_status_is_there_for_the_caller(fake: FakeUpstream, upstream
     ],
 )
 async def test_an_upstream_that_can_not_be_reached_has_failed(upstream: Upstream, url: str, detail: str) -> None:
-    """Nothing of the libraries' texts reaches the caller."""
+    """The caller sees no text of the HTTP libraries."""
     with pytest.raises(UpstreamConnectError) as failed:
         await upstream.get(url)
 
@@ -118,7 +118,7 @@ async def test_an_upstream_that_can_not_be_reached_has_failed(upstream: Upstream
 
 
 def exceptions(module: object) -> list[type[Exception]]:
-    """Return the exceptions that `module` exports, without warnings."""
+    """Return the exceptions that `module` exports, leaving out warnings."""
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     return [kind for kind in kinds if not issubclass(kind, Warning)]
 
@@ -131,7 +131,7 @@ NOT_OF_A_CALL = {aiohttp.EofStream, aiohttp.WebSocketError, aiohttp.WSMessageTyp
 async def test_no_exception_of_aiohttp_is_left_unmapped(
     fake: FakeUpstream, upstream: Upstream, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception that a new release adds is in this list by itself."""
+    """The list includes exceptions that a later release adds."""
     if kind in NOT_OF_A_CALL:
         return
 
@@ -149,7 +149,7 @@ async def test_no_exception_of_aiohttp_is_left_unmapped(
 async def test_no_exception_of_httpx_is_left_unmapped(
     fake: FakeUpstream, upstream: Upstream, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of streams and cookies are left out: responses are read as a whole, and no cookies are kept."""
+    """Exceptions of streams and cookies are left out: responses are read as a whole, and no cookies are kept."""
     if issubclass(kind, (httpx.StreamError, httpx.CookieConflict)):
         return
 
@@ -168,7 +168,7 @@ async def test_no_exception_of_httpx_is_left_unmapped(
 async def test_a_header_or_body_that_can_not_be_sent_is_not_sent(
     fake: FakeUpstream, upstream: Upstream, sent: dict[str, str], body: object
 ) -> None:
-    """Such as a token that was read with the line end of its file."""
+    """An example is a token that was read from a file together with its line break."""
     with pytest.raises(UpstreamConnectError, match="could not be called"):
         await upstream.post(f"{fake.url}/json", body, headers=sent)
 
@@ -188,7 +188,7 @@ async def test_the_largest_body_is_accepted_and_one_byte_more_is_not(fake: FakeU
 
 
 async def test_json_and_headers_are_posted(fake: FakeUpstream) -> None:
-    """A header of one call wins over the same header of the client, in whatever case it is written."""
+    """A header of one call overrides the same header of the client, regardless of case."""
     async with Upstream(Limits(), headers={"Authorization": "Bearer ours", "X-Team": "a"}) as upstream:
         await upstream.post(f"{fake.url}/json", {"name": "Ada"}, peer_service="billing")
         await upstream.post(f"{fake.url}/json", [1], headers={"authorization": "Bearer theirs"})
@@ -209,7 +209,7 @@ async def test_json_and_headers_are_posted(fake: FakeUpstream) -> None:
 async def test_a_call_that_is_not_idempotent_is_sent_once(
     fake: FakeUpstream, upstream: Upstream, path: str, method: str
 ) -> None:
-    """RFC 9110, section 9.2.2: the upstream may have acted on it before it closed the stale connection."""
+    """RFC 9110, section 9.2.2: the upstream may have acted on the call before it closed the stale connection."""
     await upstream.get(fake.url + path)
     with pytest.raises(UpstreamReadError):
         await upstream.request(method, f"{fake.url}/json", json=1)
@@ -227,7 +227,7 @@ async def test_an_idempotent_call_is_sent_again_with_its_body(fake: FakeUpstream
 
 
 async def test_a_saturated_peer_does_not_hold_up_another(fake: FakeUpstream) -> None:
-    """Each `Upstream` has connections and limits of its own."""
+    """Each `Upstream` has its own connections and limits."""
     async with (
         Upstream(Limits(connections=1, waiting=0)) as busy,
         Upstream(Limits(connections=1, waiting=0)) as other,
@@ -241,7 +241,7 @@ async def test_a_saturated_peer_does_not_hold_up_another(fake: FakeUpstream) -> 
 
 
 async def test_an_upstream_without_tls_can_not_be_reached_over_tls(upstream: Upstream) -> None:
-    """It is said what was tried."""
+    """The error names the attempted connection."""
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -253,7 +253,7 @@ async def test_an_upstream_without_tls_can_not_be_reached_over_tls(upstream: Ups
 
 
 async def test_the_cause_of_a_failure_does_not_hold_the_url(fake: FakeUpstream, upstream: Upstream) -> None:
-    """Its query may be secret, and the cause goes to the span."""
+    """The URL's query may be secret, and the cause goes to the span."""
     url = f"{fake.url}/garbage?token=hidden"
     with pytest.raises(UpstreamFailed) as failed:
         await upstream.get(url)
@@ -270,7 +270,7 @@ async def test_the_cause_of_a_failure_does_not_hold_the_url(fake: FakeUpstream, 
     ],
 )
 async def test_a_late_answer_is_a_late_upstream(fake: FakeUpstream, path: str, detail: str) -> None:
-    """Silence and a byte now and then alike."""
+    """A silent upstream and one that sends a byte now and then are both too late."""
     async with Upstream(Limits(timeout_seconds=0.3)) as upstream:
         with pytest.raises(UpstreamTimeout) as late:
             await upstream.get(fake.url + path)
@@ -283,7 +283,7 @@ async def test_a_late_answer_is_a_late_upstream(fake: FakeUpstream, path: str, d
 async def test_a_call_on_a_stale_connection_is_made_once_more(
     fake: FakeUpstream, upstream: Upstream, path: str
 ) -> None:
-    """On a new connection, though others that are as stale are in the pool."""
+    """The retry uses a new connection, even if the pool has other stale ones."""
     await asyncio.gather(*(upstream.get(fake.url + path) for _ in range(3)))
     answer = await upstream.get(f"{fake.url}/json")
 
@@ -292,7 +292,7 @@ async def test_a_call_on_a_stale_connection_is_made_once_more(
 
 
 async def test_a_call_is_made_no_third_time(fake: FakeUpstream, upstream: Upstream) -> None:
-    """What the new connection does counts."""
+    """The result of the retry is final."""
     await upstream.get(f"{fake.url}/once")
     with pytest.raises(UpstreamFailed, match="closed the connection before it responded"):
         await upstream.get(f"{fake.url}/nothing")
@@ -301,7 +301,7 @@ async def test_a_call_is_made_no_third_time(fake: FakeUpstream, upstream: Upstre
 
 
 async def test_a_second_attempt_has_the_rest_of_the_time(fake: FakeUpstream) -> None:
-    """Not as much again."""
+    """The retry doesn't get the full timeout again."""
     async with Upstream(Limits(timeout_seconds=0.3)) as upstream:
         await upstream.get(f"{fake.url}/once")
         with pytest.raises(UpstreamTimeout):
@@ -311,7 +311,7 @@ async def test_a_second_attempt_has_the_rest_of_the_time(fake: FakeUpstream) -> 
 
 
 async def test_no_cookie_goes_from_one_call_to_another(fake: FakeUpstream, upstream: Upstream) -> None:
-    """They are made for different callers."""
+    """Calls are made for different callers."""
     await upstream.get(f"{fake.url}/cookie")
     await upstream.get(f"{fake.url}/json")
 
@@ -319,7 +319,7 @@ async def test_no_cookie_goes_from_one_call_to_another(fake: FakeUpstream, upstr
 
 
 async def test_a_call_that_finds_no_connection_is_saturated(fake: FakeUpstream) -> None:
-    """When its time is over if it may wait, at once if too many wait already."""
+    """A call that may wait fails after its timeout, and fails at once if too many calls wait already."""
     settings = Limits(timeout_seconds=0.2, connections=1, waiting=1)
     async with Upstream(settings) as upstream, upstream._slot(0):
         calls = [asyncio.create_task(upstream.get(f"{fake.url}/json")) for _ in range(2)]
@@ -333,7 +333,7 @@ async def test_a_call_that_finds_no_connection_is_saturated(fake: FakeUpstream) 
 
 
 async def test_a_crowd_is_told_to_come_back_later(fake: FakeUpstream) -> None:
-    """The more have been refused, the later; in the next spell as soon as ever."""
+    """`Retry-After` grows with the number of refused calls, and starts again with the next overload."""
     settings = Limits(timeout_seconds=0.5, connections=1, waiting=1)
     async with Upstream(settings) as upstream, upstream._slot(0):
 
@@ -350,7 +350,7 @@ async def test_a_crowd_is_told_to_come_back_later(fake: FakeUpstream) -> None:
 
 
 async def test_failures_leave_no_task_behind(fake: FakeUpstream) -> None:
-    """Neither when a call fails, nor when it is cancelled."""
+    """Neither a failed nor a cancelled call leaves a task."""
 
     def running() -> set[str]:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -371,7 +371,7 @@ async def test_failures_leave_no_task_behind(fake: FakeUpstream) -> None:
 
 
 async def test_failures_leave_no_connection_and_no_slot_behind(fake: FakeUpstream) -> None:
-    """After every kind of failure the next call is served."""
+    """After every kind of failure the next call succeeds."""
     async with Upstream(Limits(timeout_seconds=0.3, connections=1)) as upstream:
         for path in ("/hang", "/drip", "/big", "/cut", "/garbage", "/gzip"):
             with pytest.raises((UpstreamFailed, UpstreamTimeout)):
@@ -382,7 +382,7 @@ async def test_failures_leave_no_connection_and_no_slot_behind(fake: FakeUpstrea
 
 
 async def test_connections_are_kept(fake: FakeUpstream, upstream: Upstream) -> None:
-    """Ten calls one after the other use one."""
+    """Ten calls in sequence use one connection."""
     for _ in range(10):
         await upstream.get(f"{fake.url}/json")
 
@@ -391,7 +391,7 @@ async def test_connections_are_kept(fake: FakeUpstream, upstream: Upstream) -> N
 
 
 async def test_the_hook_sees_each_request_and_its_hints(fake: FakeUpstream) -> None:
-    """That is how tracing names the span."""
+    """Tracing uses this hook to name the span."""
     seen: list[str] = []
 
     async def hook(request: object) -> None:

@@ -1,4 +1,4 @@
-"""A client that costs little, so that thousands of them fit beside the service that they ask."""
+"""A cheap HTTP client: thousands of them fit on one machine with the service."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PATIENCE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Heard:
-    """An answer, and how long it took."""
+class Response:
+    """A response, and how long it took."""
 
     status: int
     headers: Mapping[str, str]
@@ -27,27 +27,27 @@ class Heard:
 
 
 class Connection:
-    """One kept connection, one request at a time."""
+    """One kept connection that handles one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     def send(self, path: str, head: str = "", method: str = "GET") -> None:
-        """Send a request and wait for nothing."""
+        """Send a request without waiting for the response."""
         self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode())
 
-    async def get(self, path: str) -> Heard:
-        """Ask and take the whole answer."""
+    async def get(self, path: str) -> Response:
+        """Send a request and return the whole response."""
         began = perf_counter()
         self.send(path)
         first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await self.reader.readexactly(int(headers["content-length"]))
-        return Heard(int(first.split()[1]), headers, body, perf_counter() - began)
+        return Response(int(first.split()[1]), headers, body, perf_counter() - began)
 
     def close(self, *, reset: bool = False) -> None:
-        """Go away, with a reset where that is said."""
+        """Close the connection, with a reset if `reset` is set."""
         if reset:
             reset_connection(self.writer)
         else:
@@ -62,7 +62,7 @@ async def connect(running: Running) -> Connection:
 
 @asynccontextmanager
 async def connected(running: Running) -> AsyncIterator[Connection]:
-    """Connect to a service for a while."""
+    """Connect to a service until the block ends."""
     connection = await connect(running)
     try:
         yield connection
@@ -70,12 +70,14 @@ async def connected(running: Running) -> AsyncIterator[Connection]:
         connection.close()
 
 
-async def until(ask: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> float:
-    """Ask until the answer is true, for 20 s at most, and return how long it took; the loop goes on meanwhile."""
+async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> float:
+    """Check `condition` repeatedly until it is true, for 20 s at most, and return how long that took. The event loop keeps
+    running.
+    """
     began = perf_counter()
     while True:
-        answer = ask()
-        if answer if isinstance(answer, bool) else await answer:
+        met = condition()
+        if met if isinstance(met, bool) else await met:
             return perf_counter() - began
         assert perf_counter() - began < PATIENCE_SECONDS, f"not within {PATIENCE_SECONDS:g} s"
         await asyncio.sleep(0.005)
@@ -99,6 +101,6 @@ def memory_mib(running: Running) -> float:
 
 
 async def in_flight(connection: Connection) -> int:
-    """Return how many requests a service has in flight besides the one that asks."""
+    """Return how many requests a service has in flight, not counting this one."""
     count: int = json.loads((await connection.get("/info")).body)["in_flight"]
     return count - 1
