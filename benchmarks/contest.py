@@ -115,6 +115,12 @@ ALL: Mapping[str, Contestant] = {
     "hello_service-untraced": Contestant(
         "**hello_service**, untraced", SERVE, environment={**OURS, "DD_TRACE_ENABLED": "false"}
     ),
+    "fastapi-untraced": Contestant(
+        "FastAPI, uvicorn, untraced", plain(*UVICORN, f"{CONTESTANTS}.fastapi_httpx:app"), (HELLO,)
+    ),
+    "starlette-untraced": Contestant(
+        "Starlette, uvicorn, untraced", plain(*UVICORN, f"{CONTESTANTS}.starlette_httpx_aiohttp:app"), (HELLO,)
+    ),
     "naive-untraced": Contestant("the naive form, untraced", plain(*HYPERCORN, f"{CONTESTANTS}.naive:app"), (HELLO,)),
     "raw-hypercorn": Contestant(
         "raw ASGI on Hypercorn, untraced", plain(*HYPERCORN, f"{CONTESTANTS}.raw:app"), (HELLO,)

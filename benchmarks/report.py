@@ -88,7 +88,7 @@ def targets(results: Results) -> Iterator[str]:
     for target in TARGETS:
         if found := ratio(results, target.value, target.to):
             side = "≥" if target.at_least else "≤"
-            reached = "yes" if target.reached(found.median) else "**no**"
+            reached = "yes" if target.reached(found) else "**no**"
             yield f"| {target.figure} | {side} {target.limit:g} | {found} | {reached} |"
 
 

@@ -1,4 +1,4 @@
-"""The `hello-service` command line: serve, trace, dev, view, doctor."""
+"""The `hello-service` command line: serve, trace, dev, view, traces, doctor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from hello_service.serving import launch
 from hello_service.settings import SettingsError
@@ -66,12 +67,20 @@ ALLOW_HOST = click.option(
     help="Another name under which tracers may reach the embedded agent. May be repeated.",
 )
 OPEN = click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
+TREE = click.option(
+    "--tree",
+    type=click.Choice(["all", "errors", "slow", "off"]),
+    default="all",
+    show_default=True,
+    help="Traces to draw in the terminal. slow: over half a second. all: a repeated trace is one line.",
+)
 TRACES = click.option(
     "--traces", type=click.IntRange(1), default=1000, show_default=True, help="How many traces the page keeps."
 )
 
 
-@main.command(short_help="Serve on a laptop and show every trace.")
+@main.command(short_help="Serve on a laptop and show every trace.", context_settings={"allow_interspersed_args": False})
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--host",
     envvar="HOST",
@@ -95,9 +104,18 @@ TRACES = click.option(
 @click.option("--no-view", is_flag=True, help="Don't serve the page.")
 @ALLOW_HOST
 @OPEN
+@TREE
 @TRACES
 def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool, **rest: Any) -> None:
-    """Serve beside an embedded trace agent, and show the trace of every request: as a tree and on a page."""
+    """Serve beside an embedded trace agent, and show the trace of every request: as a tree and on a page.
+
+    With COMMAND, such as `-- hypercorn app:app`, another service runs in the place of this one, unchanged, as with
+    `hello-service trace`.
+    """
+    context = click.get_current_context()
+    for name in ("host", "port") if rest["command"] else ():
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} is for this service alone. Give COMMAND the option that it has for this.")
     _develop(agent_port=None if no_embedded_agent else agent_port, view_port=None if no_view else view_port, **rest)
 
 
@@ -112,6 +130,7 @@ def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool,
 @VIEW_PORT
 @ALLOW_HOST
 @OPEN
+@TREE
 @TRACES
 def view(**options: Any) -> None:
     """Show the traces of services that run elsewhere: an embedded trace agent and the page, without this service."""
@@ -125,6 +144,27 @@ def _develop(**options: Any) -> None:
         click.echo(f"Package {error.name} of the dev group is not installed. scripts/dev installs it.", err=True)
         sys.exit(1)
     sys.exit(development.run(development.Options(**options), os.environ))
+
+
+@main.command(short_help="List the traces that a running dev or view has received.")
+@click.option("--query", default="", help="A search, as on the page; default: all traces.")
+@click.option(
+    "--url", default="http://127.0.0.1:8081", show_default=True, help="Address of the page of a running dev or view."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for each trace, one on a line.")
+@click.option("--follow", is_flag=True, help="Keep running, and list traces as they arrive.")
+def traces(query: str, url: str, as_json: bool, follow: bool) -> None:
+    """List the traces that a running `dev` or `view` has received, oldest first.
+
+    Exit code 0: listed, none too; 1: no page of `dev` or `view` responds at --url; 2: --query is not understood.
+    """
+    from hello_service.localview import client  # noqa: PLC0415 - nothing else pays for it
+
+    try:
+        client.run(client.Page(url), query, as_json=as_json, follow=follow)
+    except client.PageError as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
 
 
 @main.command(short_help="Find out why no trace arrives.")

@@ -25,7 +25,7 @@ from hello_service.clients.upstream import Limits, Upstream
 from hello_service.middleware.in_flight import Lifecycle
 from hello_service.middleware.security_headers import SecurityHeaders
 from hello_service.middleware.websocket_bound import bound_websockets
-from hello_service.observability import environment, logs, trace_loss, tracing
+from hello_service.observability import environment, logs, status, trace_loss, tracing
 from hello_service.problems import answer_problems
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
@@ -114,7 +114,7 @@ def create_app(
                 lifecycle=lifecycle,
                 upstream=upstream,
                 tracing_status=lambda: {
-                    **tracing.status(settings.agent_url, settings.dd_trace_enabled, environ),
+                    **status.status(settings.agent_url, settings.dd_trace_enabled, environ),
                     **trace_loss.current.status(),
                 },
                 rejected_requests=app.extensions["rejected_requests"],

@@ -49,6 +49,7 @@ NAMES: Mapping[str, Sequence[Name]] = {
         Name("ddtrace.internal.endpoints:endpoint_collection.add_endpoint", ("method", "path")),
         Name("ddtrace.internal.utils:get_blocked"),
         Name("ddtrace.trace:Context._reactivate"),
+        Name("ddtrace.trace:Span._on_finish_callbacks"),
         Name("ddtrace.trace:tracer._span_aggregator.dd_processors"),
     ),
     "fast_span": (

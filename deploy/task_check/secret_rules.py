@@ -13,7 +13,7 @@ from task_check.task import EC2, FARGATE, KEYS, Container, Task, environment, se
 from task_check.values import is_open, plain, shown
 
 KEY_NAME = re.compile(
-    r"(?:^|[._-])api[._-]?key$|^(?:dd|datadog)[._-](?:\w+[._-])?key$|^apikey$|^dd[_-]?api|app_?-?key$|splunk-token|secret_?-?key|password",
+    r"(?:^|[._-])api[._-]?key$|^(?:dd|datadog)[._-]key$|^apikey$|^dd[_-]?api|app_?-?key$|splunk-token|secret_?-?key|password",
     re.IGNORECASE,
 )
 HEX_KEY = re.compile(r"(?<![0-9a-fA-F])(?:[0-9a-f]{32}|[0-9a-f]{40})(?![0-9a-fA-F])")
@@ -74,15 +74,20 @@ def _holds_key(name: str, value: str) -> bool:
     return bool(is_key or (is_datadogs and HEX_KEY.search(value)) or KEY_IN_TEXT.search(value))
 
 
+def _names_key(name: str, value: str) -> bool:
+    """Return whether `name` is a secret's; `dd_message_key` and `tag_key` are names of fields, unless a key is there."""
+    return bool(KEY_NAME.search(name) or (re.search(r"key$", name, re.IGNORECASE) and HEX_KEY.fullmatch(value)))
+
+
 def _option(name: str, value: str) -> bool:
     """Return whether a log option is a key; a header has it in its value."""
     return bool(value) and (
-        bool(KEY_NAME.search(name)) or bool(re.search(r"dd-api-key", value, re.IGNORECASE) and name.lower() == "header")
+        _names_key(name, value) or bool(re.search(r"dd-api-key", value, re.IGNORECASE) and name.lower() == "header")
     )
 
 
 def _label(name: str, value: str) -> bool:
-    named = bool(KEY_NAME.search(name)) or bool(
+    named = _names_key(name, value) or bool(
         re.search(r'"(?:dd_)?(?:api|app)_?key"\s*:\s*"(?!%%|ENC\[)[^"]+"', value, re.IGNORECASE)
     )
     return named and bool(value) and not value.startswith(("%%", "ENC["))

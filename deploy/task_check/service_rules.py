@@ -34,7 +34,10 @@ def _name(container: Container) -> str:
 
 def is_hello_service(container: Container) -> bool:
     """Return whether `container` runs this repository's service, whose shutdown is known."""
-    return bool(re.search(r"\bhello[-_]service\b", command(container)) or environment(container).keys() & BUDGET.keys())
+    return bool(
+        re.search(r"\b(?:hello-service|hello_service)\b", command(container))
+        or environment(container).keys() & BUDGET.keys()
+    )
 
 
 @rule(

@@ -22,6 +22,23 @@ TEXT: Schema = {"type": "string"}
 ANYWHERE = (400, 431, 500, 503)  # a bad or too large head, our own mistake, the end of the process
 OF_A_BODY = (408, 413, 415)
 
+MEANINGS = {
+    "200": "The request succeeded.",
+    "202": "The request was accepted and is still being worked on.",
+    "400": "The request is malformed.",
+    "404": "Nothing is here, or not under this name.",
+    "408": "The body took too long to arrive.",
+    "413": "The body is too large.",
+    "415": "The content type of the body is not supported.",
+    "422": "A parameter or the body is not valid; `errors` says what is wrong with which field.",
+    "431": "The request's headers are too large.",
+    "500": "Internal error. Quote the trace id when reporting it.",
+    "502": "The upstream service failed.",
+    "503": "The service is stopping or overloaded. Retry after a moment.",
+    "504": "The upstream service took too long.",
+    "default": "Any error.",
+}
+
 PROBLEM: Schema = {
     "type": "object",
     "description": "RFC 9457",
@@ -93,14 +110,19 @@ class ProblemOpenAPIProvider(OpenAPIProvider):
             for key in _errors(rule, operation, getattr(handler, PROBLEMS, ())):
                 error = described.setdefault(key, _response(key, {}))
                 error["content"][MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/Problem"}}
+            for key, each in described.items():
+                each["description"] = each["description"] or _meaning(key)
             if "requestBody" in operation:
                 operation["requestBody"]["required"] = True
         return paths, components
 
 
 def _response(key: str, content: Mapping[str, Schema]) -> dict[str, Any]:
-    description = HTTPStatus(int(key)).phrase if key.isdigit() else "Any error"
-    return {"description": description, "content": {media: {"schema": schema} for media, schema in content.items()}}
+    return {"description": _meaning(key), "content": {media: {"schema": schema} for media, schema in content.items()}}
+
+
+def _meaning(key: str) -> str:
+    return MEANINGS.get(key) or f"{HTTPStatus(int(key)).phrase}."
 
 
 def _errors(rule: Rule, operation: Mapping[str, Any], declared: tuple[type[Problem], ...]) -> Iterator[str]:

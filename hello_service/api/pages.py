@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import shlex
+from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from quart import Blueprint, Response, current_app, jsonify, render_template, request, url_for
 from quart_schema import hide
@@ -21,7 +24,8 @@ async def index() -> Response | str:
     """Link to everything here: a page for a browser, JSON for anything else."""
     settings, links = services().settings, dict(_links())
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        return await render_template("index.html", settings=settings, links=links.items())
+        others = [(method, rule.rule, what) for rule, what in _routes() if (method := _without_link(rule))]
+        return await render_template("index.html", settings=settings, links=links.items(), others=others)
     shown: dict[str, Any] = {"service": settings.dd_service, "version": settings.dd_version, "links": links}
     if settings.local_view_url is not None:
         shown["traces"] = settings.local_view_url
@@ -34,7 +38,38 @@ async def docs() -> str:
     """Describe the API on a page that needs no network."""
     api = current_app.extensions["QUART_SCHEMA"].openapi_provider.schema()
     websockets = [(rule.rule, what) for rule, what in _routes() if rule.websocket]
-    return await render_template("docs.html", api=api, websockets=websockets)
+    return await render_template("docs.html", api=api, websockets=websockets, sample=_sample, command=_command)
+
+
+def _without_link(rule: Rule) -> str | None:
+    """Return the method of a route that no link can reach, None where one can."""
+    if rule.websocket:
+        return "WebSocket"
+    return None if "GET" in (rule.methods or ()) else min((rule.methods or set()) - {"HEAD", "OPTIONS"})
+
+
+def _sample(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
+    """Return a value that `schema` describes; `schemas` are those that it may refer to."""
+    if "$ref" in schema:
+        return _sample(schemas[schema["$ref"].rpartition("/")[2]], schemas)
+    if schema.get("type") == "object":
+        return {name: _sample(each, schemas) for name, each in schema.get("properties", {}).items()}
+    if schema.get("type") == "array":
+        return [_sample(schema["items"], schemas)]
+    number = schema.get("minimum", 1)
+    by_type = {"integer": number, "number": number, "string": schema.get("title", "text").lower()}
+    return schema.get("const", schema.get("default", by_type.get(schema.get("type", ""))))
+
+
+def _command(method: str, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    """Return a command line that sends a request to an operation of the API."""
+    parameters = operation["parameters"]
+    values = {each["name"]: _sample(each["schema"], schemas) for each in parameters if each["in"] == "path"}
+    query = urlencode({each["name"]: _sample(each["schema"], schemas) for each in parameters if each["in"] == "query"})
+    arguments = ["curl", *([] if method == "get" else ["-X", method.upper()])]
+    for media, body in operation.get("requestBody", {}).get("content", {}).items():
+        arguments += ["-H", f"content-type: {media}", "-d", json.dumps(_sample(body["schema"], schemas))]
+    return shlex.join([*arguments, request.host + path.format(**values) + ("?" + query if query else "")])
 
 
 def _links() -> Iterator[tuple[str, str]]:

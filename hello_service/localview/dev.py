@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
 import sys
 import webbrowser
@@ -16,27 +17,25 @@ from typing import Any
 
 import aiohttp
 from rich.console import Console
-from rich.text import Text
 
 from hello_service.doctor.case import agent_address
 from hello_service.localview import page, processes, terminal
+from hello_service.localview.feed import Feed
 from hello_service.localview.performance import Performance
 from hello_service.localview.processes import LOOPBACK, StartError
-from hello_service.localview.spans import Trace, read
-from hello_service.localview.store import Store
+from hello_service.localview.spans import read
+from hello_service.localview.store import Store, trace_key
 from hello_service.localview.text import visible
-from hello_service.settings import mask_credentials
+from hello_service.serving import launch
+from hello_service.settings import SettingsError, mask_credentials
 
 POLL_SECONDS = 0.2
-SETTLE_SECONDS = 0.6  # a trace is drawn in the terminal when nothing more of it has come for so long
 
 # What is right on a person's own machine. The environment wins here, too.
+OWN_DEFAULTS = {"DRAIN_SECONDS": "0", "GRACEFUL_SECONDS": "5", "FAULTS": "true", "INFO_DETAILS": "true"}
 DEFAULTS = {
+    "PYTHONUNBUFFERED": "1",  # a pipe takes its output
     "DD_ENV": "dev",
-    "DRAIN_SECONDS": "0",
-    "GRACEFUL_SECONDS": "5",
-    "FAULTS": "true",
-    "INFO_DETAILS": "true",
     "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.2",
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -55,6 +54,8 @@ class Options:
         agent_port: None: no embedded agent, so no traces.
         view_port: None: no page.
         allowed_hosts: names in the Host header that the embedded agent accepts beside this machine's own.
+        tree: which traces the terminal shows: `all`, `errors`, `slow` or `off`.
+        command: of another service, which runs in the place of this one.
     """
 
     host: str
@@ -64,6 +65,8 @@ class Options:
     traces: int = 1000
     open_browser: bool = False
     allowed_hosts: Sequence[str] = ()
+    tree: str = "all"
+    command: Sequence[str] = ()
 
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
@@ -80,20 +83,21 @@ class Development:
 
     def __init__(self, options: Options, environ: Mapping[str, str], on: Console) -> None:
         self.options = options
-        self.environ = {**DEFAULTS, **environ, "LOG_FORMAT": "json"}
-        self.environ |= {"HOST": options.host, "PORT": str(options.port)}
+        self.environ = {**DEFAULTS, **environ}
+        if not options.command:
+            own = {"LOG_FORMAT": "json", "HOST": options.host, "PORT": str(options.port)}
+            self.environ = {**OWN_DEFAULTS, **self.environ, **own}
         self.listen = LOOPBACK if options.port is not None else options.host
-        self.on = on
-        self.view = page.View(Store(options.traces), Performance(monotonic()))
-        self.page_url: str | None = None
+        self.feed = Feed(on, options.tree if options.agent_port is not None else "off")
+        program = "dev" if options.port is not None else "view"
+        self.view = page.View(Store(options.traces), Performance(monotonic()), program=program)
         self.stop = asyncio.Event()
-        self._open: dict[int, tuple[float, Trace]] = {}  # traces that are not drawn yet, and when something came last
 
     async def run(self) -> int:
         """Start everything, wait for Ctrl-C or for the service to end by itself, end everything."""
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(signum, self.stop.set)
-        if self.options.port is not None:
+        if self.options.port is not None and not self.options.command:
             processes.listen(self.options.host, self.options.port, "--port").close()
         developing = asyncio.create_task(self._develop())
         stopping = asyncio.create_task(self.stop.wait())
@@ -111,22 +115,24 @@ class Development:
             if self.options.agent_port is not None:
                 agent = await self._receive(stack, self.options.agent_port)
             service = None
-            if self.options.port is not None:
+            if self.options.command:
+                service = await self._run_command(stack)
+            elif self.options.port is not None:
                 service, url = await stack.enter_async_context(processes.service(self.environ, self._hear))
                 self.view.service_url = url
-                self._say(f"Service: {url}", "bold")
+                self.feed.say(f"Service: {url}", "bold")
             if agent is None:
                 address = agent_address(self.environ)
-                self._say(f"Traces go to {address.shown}{_named(address.variables)}.")
+                self.feed.say(f"Traces go to {address.shown}{_named(address.variables)}.")
             else:
                 await agent.ready()
                 others = " (other services may send to it too)" if service else ""
-                self._say(f"Trace agent: {agent.url}{others}")
-            if self.page_url:
-                self._say(f"View traces: {self.page_url}", "bold")
-            self._say("Press Ctrl-C to stop.\n")
-            if self.page_url and self.options.open_browser:
-                await asyncio.to_thread(webbrowser.open, self.page_url)
+                self.feed.say(f"Trace agent: {agent.url}{others}")
+            if self.feed.page_url:
+                self.feed.say(f"View traces: {self.feed.page_url}", "bold")
+            self.feed.say("Press Ctrl-C to stop.\n")
+            if self.feed.page_url and self.options.open_browser:
+                await asyncio.to_thread(webbrowser.open, self.feed.page_url)
             return await self._end_of(service, agent.process if agent else None)
 
     async def _receive(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
@@ -134,8 +140,8 @@ class Development:
         processes.listen(self.listen, agent_port, "--agent-port").close()
         if self.options.view_port is not None:
             listener = processes.listen(self.listen, self.options.view_port, "--view-port")
-            self.page_url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
-            self.environ["LOCAL_VIEW_URL"] = self.page_url
+            self.feed.page_url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+            self.environ["LOCAL_VIEW_URL"] = self.feed.page_url
             await stack.enter_async_context(page.serving(self.view, listener))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         process, url = await stack.enter_async_context(
@@ -143,10 +149,35 @@ class Development:
         )
         for name in AGENT_VARIABLES if self.options.port is not None else ():
             if value := self.environ.pop(name, ""):
-                self._say(f"{name}={mask_credentials(value)} is set aside: --no-embedded-agent sends there.", "yellow")
-        self.environ["DD_TRACE_AGENT_URL"] = url
+                self.feed.say(
+                    f"{name}={mask_credentials(value)} is set aside: --no-embedded-agent sends there.", "yellow"
+                )
+        self.environ["DD_TRACE_AGENT_URL"] = self.view.agent_url = url
         await stack.enter_async_context(self._following(session, url))
         return _Agent(session, process, url)
+
+    async def _run_command(self, stack: AsyncExitStack) -> Process:
+        try:
+            _, arguments, environ = launch.traced(self.options.command, self.environ)
+        except (launch.LaunchError, SettingsError) as error:
+            raise StartError(str(error)) from error
+        self.feed.say(visible(f"Command: {shlex.join(self.options.command)}", one_line=True), "bold")
+        return await stack.enter_async_context(processes.command(arguments, environ, self._show, self._listens))
+
+    def _listens(self, url: str) -> None:
+        """Show where the command listens."""
+        self.view.service_url, self.view.example = url, "/"
+        self.feed.say(f"Service: {url}", "bold")
+
+    def _show(self, line: str) -> None:
+        """Show a line of the command, after its trace where it is an error of one."""
+        entry = _entry(line)
+        self.view.store.add_line({"event": entry.get("message") or line, **entry})
+        key = trace_key(str(entry.get("dd.trace_id", "")))
+        if key and _matters(entry):
+            self.feed.warn(line, key, monotonic())
+        else:
+            self.feed.say(visible(line))
 
     async def _end_of(self, service: Process | None, agent: Process | None) -> int:
         """Wait for the service to end by itself, or for the agent where there is no service."""
@@ -155,27 +186,26 @@ class Development:
         try:
             await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
             if not ended.done():
-                self._say("The embedded trace agent has ended: no more traces are shown.", "yellow")
+                self.feed.say("The embedded trace agent has ended: no more traces are shown.", "yellow")
             if service is None:
                 return 1
             await ended
         finally:
             ended.cancel()
             lost.cancel()
-        self._say(f"The service has ended by itself, exit code {service.returncode}.", "yellow")
+        what = "command" if self.options.command else "service"
+        self.feed.say(f"The {what} has ended by itself, exit code {service.returncode}.", "yellow")
         return 1 if service.returncode else 0
-
-    def _say(self, text: str, style: str = "") -> None:
-        self.on.print(Text(text, style), soft_wrap=True)
 
     def _hear(self, line: str) -> None:
         """Show what the service says, but for its lines of requests: their traces are shown."""
         entry = _entry(line)
         self.view.store.add_line(entry or {"event": line})
         if not entry:
-            self._say(visible(line))
-        elif entry.get("level") in {"warning", "error", "critical"}:
-            self._say(visible(f"{entry['level']}: {entry.get('event')}", one_line=True), "yellow")
+            self.feed.say(visible(line))
+        elif _matters(entry):
+            key = trace_key(str(entry.get("dd.trace_id", "")))
+            self.feed.warn(f"{entry['level']}: {entry.get('event')}", key, monotonic())
 
     @asynccontextmanager
     async def _following(self, session: aiohttp.ClientSession, agent_url: str) -> AsyncIterator[None]:
@@ -191,7 +221,7 @@ class Development:
         async def follow() -> None:
             while True:
                 await take()
-                self._draw(monotonic() - SETTLE_SECONDS)
+                self.feed.flush(monotonic())
                 await asyncio.sleep(POLL_SECONDS)
 
         following = asyncio.create_task(follow())
@@ -201,19 +231,12 @@ class Development:
             following.cancel()
             await asyncio.wait({following})
             await take()
-            self._draw(monotonic())
+            self.feed.flush(monotonic(), end=True)
 
     def _take(self, chunks: Any) -> None:
         spans, now = read(chunks), monotonic()
         self.view.performance.add(spans, now)
-        for trace in self.view.store.add(spans):
-            self._open[trace.key] = (now, trace)
-
-    def _draw(self, before: float) -> None:
-        """Draw each trace of which nothing more has come since `before`."""
-        done = [key for key, (last, _) in self._open.items() if last <= before]
-        for trace in sorted((self._open.pop(key)[1] for key in done), key=lambda trace: trace.start):
-            terminal.draw(trace, self.on, self.page_url)
+        self.feed.add(self.view.store.add(spans), now)
 
 
 @dataclass(frozen=True)
@@ -228,6 +251,10 @@ class _Agent:
 
 def _named(variables: Sequence[str]) -> str:
     return f" ({', '.join(variables)})" if variables else " (the default)"
+
+
+def _matters(entry: Mapping[str, Any]) -> bool:
+    return str(entry.get("level")).lower() in {"warning", "error", "critical"}
 
 
 def _entry(line: str) -> dict[str, Any]:

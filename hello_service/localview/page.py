@@ -52,6 +52,9 @@ class View:
     store: Store
     performance: Performance
     service_url: str | None = None
+    example: str = "/api/relay?count=3"  # a path of the service to try
+    agent_url: str | None = None
+    program: str = "dev"
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 

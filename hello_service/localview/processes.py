@@ -9,9 +9,9 @@ import re
 import signal
 import socket
 import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import DEVNULL, STDOUT, Process
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -19,6 +19,7 @@ import aiohttp
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
+REST_SECONDS = 2.0  # for the processes that a command leaves behind when it ends
 ASK_SECONDS = 0.05
 LINE_BYTES = 2**20  # the rest of a longer line of the log is left out
 # The variables that ddapm-test-agent reads for its options; some of them send what it receives elsewhere.
@@ -26,7 +27,7 @@ AGENT_VARIABLES = re.compile(
     "(DD|OTEL|OTLP|SNAPSHOT|VCR|LOG)_.*|HOST|PORT|WEB_UI_PORT|ENABLED_CHECKS|MAX_REQUESTS|ORG_PROP_MARKER|TEST_AGENT_VERSION"
     "|DISABLE_LLMOBS_DATA_FORWARDING"
 )
-RUNNING = re.compile(r"Running on (http://[^\s\"]+)")
+RUNNING = re.compile(r"(?:[Rr]unning on|[Ll]istening (?:at:?|on:?)) (https?://[^\s\"]+)")
 
 
 class StartError(Exception):
@@ -84,37 +85,64 @@ async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> Asyn
 
 @asynccontextmanager
 async def service(environ: Mapping[str, str], say: Callable[[str], None]) -> AsyncIterator[tuple[Process, str]]:
-    """Run the service; yields its process and URL once it listens. `say` gets each line of its standard error.
+    """Run the service; yields its process and URL once it listens. `say` gets each line of its output.
 
     Raises:
         StartError: when it does not start.
     """
-    process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "hello_service", "serve"],
-        stdin=DEVNULL,
-        stderr=PIPE,
-        env=dict(environ),
-        start_new_session=True,
-    )
-    assert process.stderr is not None  # noqa: S101 - it was started with a pipe
     running: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    arguments = [sys.executable, "-m", "hello_service", "serve"]
+    async with command(arguments, environ, say, running.set_result, signal.SIGTERM) as process:
+        ended = asyncio.create_task(process.wait())
+        either: set[asyncio.Future[Any]] = {running, ended}
+        await asyncio.wait(either, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not running.done():
+            raise StartError("The service did not start; what it said stands above.")
+        yield process, running.result()
 
-    async def listen_to(stream: asyncio.StreamReader) -> None:
-        async for line in lines(stream):
-            if not running.done() and (found := RUNNING.search(line)):
-                running.set_result(found[1])
+
+@asynccontextmanager
+async def command(
+    arguments: Sequence[str],
+    environ: Mapping[str, str],
+    say: Callable[[str], None],
+    found: Callable[[str], None],
+    end: signal.Signals = signal.SIGINT,
+) -> AsyncIterator[Process]:
+    """Run a command and yield its process; the signal `end` ends it with the block, and all that it has started.
+
+    `say` gets each line of its output, `found` the first URL that it prints as the one on which it listens.
+    """
+    # Not asyncio's own pipe: before Python 3.13, wait() waits for its end, which a child of the process may hold open.
+    read, write = os.pipe()
+    process = await asyncio.create_subprocess_exec(
+        *arguments, stdin=DEVNULL, stdout=write, stderr=STDOUT, env=dict(environ), start_new_session=True
+    )
+    os.close(write)
+    output = asyncio.StreamReader()
+    pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read, "rb", 0)
+    )
+
+    async def read_lines() -> None:
+        url = None
+        async for line in lines(output):
             say(line)
+            if url is None and (url := RUNNING.search(line)):
+                found(url[1])
 
-    reading = asyncio.create_task(listen_to(process.stderr))
+    reading = asyncio.create_task(read_lines())
     try:
-        async with _ended(process):
-            either: set[asyncio.Future[Any]] = {running, reading}
-            await asyncio.wait(either, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
-                raise StartError("The service did not start; what it said stands above.")
-            yield process, running.result()
+        async with _ended(process, end):
+            yield process
     finally:
+        for signum in (signal.SIGTERM, signal.SIGKILL):  # what holds its output open still runs
+            if not (await asyncio.wait({reading}, timeout=REST_SECONDS))[0]:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signum)
         await reading
+        pipe.close()
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
@@ -159,13 +187,13 @@ async def answers(session: aiohttp.ClientSession, url: str, process: Process) ->
 
 
 @asynccontextmanager
-async def _ended(process: Process) -> AsyncIterator[None]:
-    """End `process` with the block: politely, then by force."""
+async def _ended(process: Process, end: signal.Signals = signal.SIGTERM) -> AsyncIterator[None]:
+    """End `process` with the block: by the signal `end`, then by force."""
     try:
         yield
     finally:
         if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(end)
             try:
                 await asyncio.wait_for(process.wait(), STOP_SECONDS)
             except TimeoutError:

@@ -1,18 +1,27 @@
-"""A trace as a tree in the terminal: name, resource, service, status, duration and when each span ran."""
+"""A trace as a tree in the terminal: name, resource, service, status, duration and when each span ran.
+
+What does not fit into a narrow terminal is shortened, then left out, so that each span stays on one line.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from hello_service.localview import units
+from hello_service.localview import stack, units
 from hello_service.localview.spans import Span, Trace
 from hello_service.localview.text import visible
 
 BAR = 24  # characters
+GAP = "  "  # between columns
 PLAIN_WIDTH = 200  # where there is no terminal to measure
 SPANS = 100  # of one trace; the page shows all
+NAME, RESOURCE, SERVICE, STATUS, DURATION, BARS = range(6)
+LEAST = ((RESOURCE, 20), (SERVICE, 12), (NAME, 24))  # columns that shrink, in this order, and down to which width
 
 
 def console() -> Console:
@@ -23,10 +32,7 @@ def console() -> Console:
 
 def draw(trace: Trace, on: Console, page_url: str | None = None) -> None:
     """Print `trace` on the console `on`, with a link to it on the page at `page_url`."""
-    root = trace.root
-    where = f"{page_url}/trace/{trace.id}" if page_url else f"trace {trace.id}"
-    head = [root.resource, root.status, units.duration(trace.duration), units.count(len(trace.spans), "span"), where]
-    text = Text().append("  ".join(_clean(part) for part in head), "bold red" if trace.errors else "bold")
+    text = _head(trace, on, page_url)
     rows: list[tuple[str, Span]] = []
     ancestors: list[bool] = []
     for number, (depth, last, span) in enumerate(trace.walk()):
@@ -37,10 +43,30 @@ def draw(trace: Trace, on: Console, page_url: str | None = None) -> None:
     widths = _widths(rows, on.width)
     for branch, span in rows:
         _row(text, widths, branch, span, trace)
+        if span.error and "error.type" in span.meta:
+            _error(text, len(branch), span, on)
     if len(trace.spans) > SPANS:
         text.append(f"\n… and {units.count(len(trace.spans) - SPANS, 'span')} more", "dim")
     text.append("\n")
     on.print(text, soft_wrap=True)
+
+
+def draw_head(trace: Trace, on: Console, page_url: str | None = None) -> None:
+    """Print the first line of `trace` alone."""
+    on.print(_head(trace, on, page_url), soft_wrap=True)
+
+
+def _head(trace: Trace, on: Console, page_url: str | None) -> Text:
+    """Return resource, status, duration and number of spans, then the link, on its own line where it does not fit."""
+    root = trace.root
+    where = f"{page_url}/trace/{trace.id}" if page_url else f"trace {trace.id}"
+    resource = _clean(root.resource)
+    rest = [_clean(root.status), units.duration(trace.duration), units.count(len(trace.spans), "span")]
+    line = GAP.join([resource, *rest, where])
+    if on.is_terminal and cell_len(line) > on.width:
+        taken = sum(cell_len(part) + len(GAP) for part in rest)
+        line = f"{GAP.join([_fitted(resource, max(1, on.width - taken)).rstrip(), *rest])}\n{where}"
+    return Text().append(line, "bold red" if trace.errors else "bold")
 
 
 def _cells(branch: str, span: Span) -> tuple[str, str, str, str, str]:
@@ -48,30 +74,65 @@ def _cells(branch: str, span: Span) -> tuple[str, str, str, str, str]:
     return name, _clean(span.resource), _clean(span.service), _clean(span.status), units.duration(span.duration)
 
 
-def _widths(rows: list[tuple[str, Span]], width: int) -> list[int]:
-    """Return the width of each column; name, resource and service shrink in turn where the terminal is narrow."""
+def _widths(rows: Sequence[tuple[str, Span]], width: int) -> dict[int, int]:
+    """Return the width of each column that fits into `width`.
+
+    Columns are left out, least important first, until the others fit after shrinking; then the name takes what is left.
+    """
     columns = zip(*(_cells(branch, span) for branch, span in rows), strict=True)
-    widths = [max(map(cell_len, column)) for column in columns]
-    over = sum(widths) + 2 * len(widths) + BAR - width
-    for column, least in ((1, 20), (2, 12), (0, 24)):
-        shrink = max(0, min(over, widths[column] - least))
-        widths[column] -= shrink
-        over -= shrink
+    widths = {number: max(map(cell_len, column)) for number, column in enumerate(columns)} | {BARS: BAR}
+    least = dict(LEAST)
+    several = len({span.service for _, span in rows}) > 1
+    for column in (*((BARS, SERVICE) if several else (SERVICE, BARS)), RESOURCE, STATUS):
+        if _line(min(size, least.get(number, size)) for number, size in widths.items()) <= width:
+            break
+        del widths[column]
+    over = _line(widths.values()) - width
+    for column, fewest in LEAST:
+        if column in widths:
+            shrink = max(0, min(over, widths[column] - fewest))
+            widths[column] -= shrink
+            over -= shrink
+    widths[NAME] = max(1, widths[NAME] - max(0, over))
     return widths
 
 
-def _row(text: Text, widths: list[int], branch: str, span: Span, trace: Trace) -> None:
-    cells = _cells(branch, span)
-    styles = ("red" if span.error else "", "red" if span.error else "", "cyan", "red" if span.error else "green", "")
+def _line(widths: Iterable[int]) -> int:
+    """Return the width of a line of columns of `widths`."""
+    sizes = list(widths)
+    return sum(sizes) + len(GAP) * (len(sizes) - 1)
+
+
+def _row(text: Text, widths: dict[int, int], branch: str, span: Span, trace: Trace) -> None:
+    red = "red" if span.error else ""
+    styles = (red, red, "cyan", red or "green", "", red or "blue")
+    cells = (*_cells(branch, span), _bar(span, trace))
     text.append("\n")
-    for place, (cell, width, style) in enumerate(zip(cells, widths, styles, strict=True)):
-        fitted = set_cell_size(cell, width) if cell_len(cell) <= width else set_cell_size(cell, width - 1) + "…"
-        text.append(cell.rjust(width) if place == len(cells) - 1 else fitted, style)
-        text.append("  ")
-    text.append(_bar(span, trace), "red" if span.error else "blue")
-    if span.error and "error.type" in span.meta:
-        kind, message = span.meta["error.type"], span.meta.get("error.message", "")
-        text.append(f"\n{' ' * len(branch)}{_clean(f'{kind}: {message}')}", "red")
+    for place, (column, width) in enumerate(widths.items()):
+        cell = cells[column]
+        text.append(GAP if place else "")
+        text.append(cell.rjust(width) if column == DURATION else _fitted(cell, width), styles[column])
+
+
+def _error(text: Text, indent: int, span: Span, on: Console) -> None:
+    """Add the error of `span` with its place in the code, wrapped on a terminal."""
+    frame = own_frame(span)
+    place = f" ({frame.file}:{frame.line})" if frame else ""
+    words = Text(_clean(f"{span.meta['error.type']}: {span.meta.get('error.message', '')}{place}"), "red")
+    indent = min(indent, on.width // 2)
+    for line in words.wrap(on, on.width - indent) if on.is_terminal else [words]:
+        text.append(f"\n{' ' * indent}").append(line)
+
+
+def own_frame(span: Span) -> stack.Frame | None:
+    """Return the innermost frame of the error of `span` that is no library's, None where there is none."""
+    found = stack.failures(span.meta.get("error.stack", ""), Path.cwd())
+    return next((failure.own[0] for failure in found if failure.own), None)
+
+
+def _fitted(cell: str, width: int) -> str:
+    """Return `cell` as wide as `width`, shortened or filled up."""
+    return set_cell_size(cell, width) if cell_len(cell) <= width else set_cell_size(cell, width - 1) + "…"
 
 
 def _branch(lasts: list[bool]) -> str:

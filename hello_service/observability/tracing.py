@@ -29,7 +29,7 @@ import inspect
 import logging
 import re
 import sys
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import cache, cached_property, partial
@@ -42,7 +42,6 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
 try:
-    import ddtrace
     from ddtrace import config
     from ddtrace.constants import USER_KEEP
     from ddtrace.contrib.asgi import TraceMiddleware
@@ -72,13 +71,18 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
 INCOMPLETE = "http.response_incomplete"  # tag: the response has no end, or fewer bytes than its Content-Length
-_DIGITS = re.compile(r"/(?![vV]\d{1,2}(?:/|$))[^/]*\d[^/]*")
+
+# Of an outbound call's path: segments that are taken for words, and how many of them stay readable.
+WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
+WORDS = 20  # behind one beginning of a path, such as /users: names look like words, but there are more of them
+RESOURCES = 500  # in all
+SEGMENTS = 8
 
 
 def active() -> bool:
     """Whether spans are made: ddtrace was started (`ddtrace-run` or `ddtrace.auto`) and is not switched off."""
     started = getattr(sys.modules.get("ddtrace.bootstrap.sitecustomize"), "loaded", False)
-    return bool(started and _unsupported() is None and tracer.enabled)
+    return bool(started and unsupported() is None and tracer.enabled)
 
 
 def trace(
@@ -92,8 +96,8 @@ def trace(
     Nothing at all happens where `active()` is false. Call it before the app serves. A second call adds its probes.
     `service` is used where the environment (`DD_SERVICE`) names none; `middleware` makes the span in place of ddtrace's.
     """
-    if reason := _unsupported():
-        _warn(reason)
+    if reason := unsupported():
+        _warn(f"{reason} The service runs untraced.")
     if not active():
         return app
     if known := app.extensions.get("datadog_tracing"):
@@ -114,31 +118,9 @@ def trace(
     return app
 
 
-def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return whether this process is traced, why not if it isn't, and where its spans go: JSON values, no secret."""
-    reason = None
-    if not wanted:
-        reason = "DD_TRACE_ENABLED is false"
-    elif not active():
-        reason = _unsupported() or "not started under ddtrace-run"
-    return {
-        "active": reason is None,
-        "reason": reason,
-        "ddtrace": ddtrace.__version__,
-        "agent": agent_url,
-        "sampling_rules": environ.get("DD_TRACE_SAMPLING_RULES"),
-    }
-
-
-def flush(timeout: float) -> None:
-    """Send what is left to the agent, in at most `timeout` seconds. No span is made afterwards."""
-    tracer.shutdown(timeout)
-
-
 def trace_id() -> str | None:
     """Return the current trace id as 32 hexadecimal characters, None outside of a span."""
-    context = tracer.current_trace_context() if active() else None
-    return f"{context.trace_id:032x}" if context is not None and context.trace_id else None
+    return log_ids().get("dd.trace_id")
 
 
 def log_ids() -> dict[str, str]:
@@ -156,17 +138,21 @@ def log_ids() -> dict[str, str]:
 async def name_client_span(outgoing: Any) -> None:
     """Event hook for `httpx.AsyncClient`: give the span of this call a readable resource and `peer.service`.
 
-    The resource is `METHOD host/path`, with path segments that hold digits replaced by `?`. Two request extensions
-    say it better: `route` (the path with its variables' names) and `peer_service` (in place of the host, in both).
+    The resource is `METHOD host/path`, where path segments that may differ from call to call are `?`: all but plain
+    lower-case words, and words of which there are too many. Two request extensions replace the guess: `route` (the
+    path with its variables' names) and `peer_service` (in place of the host, in both).
     """
     span = tracer.current_span() if active() else None
     if span is None or span.get_tag("component") != "httpx" or span.get_tag("peer.service") is not None:
         return  # not traced, or the second hop of a redirect
     url, hints = outgoing.url, outgoing.extensions
-    route = hints.get("route") or _DIGITS.sub("/?", url.path)
     peer = hints.get("peer_service") or url.host
-    span.resource = f"{outgoing.method} {peer}{route}"
+    route = hints.get("route") or _readable(peer, url.raw_path.decode("ascii").partition("?")[0])
+    method = outgoing.method if outgoing.method in METHODS else "OTHER"
+    span.resource = f"{method} {peer}{route}"
     span.set_tag("peer.service", peer)
+    if method == "OTHER":  # ddtrace sets the tag last
+        span._on_finish_callbacks.insert(0, lambda span: span.set_tag("http.method", "OTHER"))  # noqa: SLF001 - no hook
 
 
 @contextmanager
@@ -213,7 +199,7 @@ class _Tracing:
             self._call_app,
             integration_config=settings,
             handle_exception_span=_mark_unanswered,
-            span_modifier=lambda span, _: _served().begin(span),
+            span_modifier=lambda span, _: _current.get().begin(span),
         )
         return traced
 
@@ -245,7 +231,7 @@ class _Tracing:
 
     async def _call_app(self, _named: Scope, receive: Receive, send: Send) -> None:
         """Call the app. The span gets the exception itself, not the group that Quart's task group makes of it."""
-        served = _served()
+        served = _current.get()
         try:
             await served.call(self.app, receive, send)
         except BaseException as raised:  # noqa: BLE001 - raised again below; a cancelled request is an error, too
@@ -430,7 +416,7 @@ class _WebSocket(_Served):
 
     def _show(self, seeing: Any) -> None:
         """Let the middleware see one message, in this WebSocket's own context, wherever it is sent or taken."""
-        with suppress(Exception):  # StopIteration, as it waits for nothing
+        with _watching("Showing a WebSocket message to ddtrace"), suppress(StopIteration):  # it waits for nothing
             self.context.copy().run(seeing.send, None)
 
     async def _read_ahead(self) -> Message:
@@ -502,16 +488,12 @@ class _Shared(dict[str, Any]):
         return self
 
 
-_current: ContextVar[_Request | _WebSocket | None] = ContextVar("datadog_tracing", default=None)
+_current: ContextVar[Any] = ContextVar("datadog_tracing", default=None)  # a _Request or a _WebSocket
 _introduced: WeakSet[Quart] = WeakSet()
 
 
-def _served() -> Any:
-    return _current.get()
-
-
 @cache
-def _unsupported() -> str | None:
+def unsupported() -> str | None:
     """Return in a sentence which library is of a release that this file does not take, None when all are right."""
     for name, (first, end) in SUPPORTED.items():
         try:
@@ -524,8 +506,21 @@ def _unsupported() -> str | None:
 
 
 @cache
-def _warn(reason: str) -> None:
-    logging.getLogger(__name__).warning("%s The service runs untraced.", reason)
+def _warn(message: str) -> None:
+    """Log `message`, once in this process."""
+    logging.getLogger(__name__).warning(message)
+
+
+@contextmanager
+def _watching(what: str) -> Iterator[None]:
+    """Keep an exception of what only watches away from the application; the first is logged. A BlockingException is none."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever a release of ddtrace or Quart raises
+        # Its text may hold what an application has received.
+        _warn(
+            f"{what} failed with {type(error).__name__}, so spans are incomplete. Compare ddtrace's release and Quart's."
+        )
 
 
 def _name_process(service: str) -> None:
@@ -576,11 +571,32 @@ def _sampling_priority(span: Span) -> int:
     return int(span.context.sampling_priority or 0)
 
 
+_words: dict[str, int] = {}  # the beginnings of paths that stay readable, and how many words follow each
+
+
+def _readable(peer: str, path: str) -> str:
+    """Return `path` with `?` for each segment that isn't one of few words."""
+    segments, begin = path.split("/")[1:], peer
+    for number, segment in enumerate(segments[:SEGMENTS]):
+        is_end = not segment and number == len(segments) - 1
+        begin = f"{begin}/{segment}" if is_end or _is_word(begin, segment) else f"{begin}/?"
+    return begin.removeprefix(peer) + "/?" * (len(segments) > SEGMENTS)
+
+
+def _is_word(begin: str, segment: str) -> bool:
+    """Whether `segment` is a word, and among the first that followed `begin`."""
+    path = f"{begin}/{segment}"
+    if path not in _words and WORD.fullmatch(segment) and _words.get(begin, 0) < WORDS and len(_words) < RESOURCES:
+        _words[begin] = _words.get(begin, 0) + 1
+        _words[path] = 0
+    return path in _words
+
+
 async def _name(app: Quart, **_: object) -> None:
     served = _current.get()
     if served is None or served.over:
         return
-    with suppress(Exception):  # it only watches; a BlockingException is none
+    with _watching("Naming a span by its route"):
         proxy: Any = request if has_request_context() else websocket
         connection = proxy._get_current_object()  # noqa: SLF001 - werkzeug's way to what a proxy stands for
         served.name(connection)
@@ -652,27 +668,22 @@ def _trace_background_tasks(app: Quart) -> None:
 
         async def run() -> None:
             span = tracer.start_span("quart.background_task", resource=_function_name(func), activate=True)
+            span.set_tag("component", "quart")
+            if parent is not None:
+                span.link_span(parent.context)
+                _copy_trace_level_tags(span, parent)  # the sampling decision, and what it was made by
             try:
-                await traced(span)
-            except Exception:
-                tracer.context_provider.activate(span.context)  # Quart logs the exception next: its line has these ids
+                await app.ensure_async(func)(*args, **kwargs)
+            except BaseException as error:
+                span.set_exc_info(type(error), error, error.__traceback__)
+                if isinstance(error, Exception) and (served is None or not served.decided):
+                    span.set_tag("manual.keep")
                 raise
-
-        async def traced(span: Span) -> None:
-            with span:
-                span.set_tag("component", "quart")
-                if parent is not None:
-                    span.link_span(parent.context)
-                    _copy_trace_level_tags(span, parent)  # the sampling decision, and what it was made by
-                try:
-                    await app.ensure_async(func)(*args, **kwargs)
-                except Exception:
-                    if served is None or not served.decided:
-                        span.set_tag("manual.keep")
-                    raise
-                finally:
-                    if parent is not None and parent.context.sampling_priority == USER_KEEP:
-                        span.set_tag("manual.keep")  # an error was found since
+            finally:
+                if parent is not None and parent.context.sampling_priority == USER_KEEP:
+                    span.set_tag("manual.keep")  # an error was found since
+                span.finish()
+                tracer.context_provider.activate(span.context)  # Quart logs an exception next: its line has these ids
 
         add(run)
 

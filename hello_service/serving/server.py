@@ -28,7 +28,7 @@ from hypercorn.config import Config, Sockets
 
 from hello_service import contract
 from hello_service.app import create_app
-from hello_service.observability import logs, trace_loss, tracing
+from hello_service.observability import logs, status, trace_loss, tracing
 from hello_service.serving.connections import GRACE_SECONDS, Connections, Limits
 from hello_service.serving.http1 import Connection
 from hello_service.serving.listener import Listener
@@ -74,7 +74,7 @@ def leave(seconds: float) -> None:
 
     def last() -> None:
         # Given the limit itself, ddtrace would return as if all were sent, and wait when the interpreter ends.
-        tracing.flush(AN_HOUR)
+        status.flush(AN_HOUR)
         trace_loss.current.end()
 
     flush = threading.Thread(target=last, daemon=True)

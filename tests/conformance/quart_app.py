@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -352,10 +353,11 @@ async def ws_waits(room: str) -> None:
 
 @app.websocket("/ws/<room>/broadcasts")
 async def ws_broadcasts(room: str) -> None:
-    sockets.append(websocket._get_current_object())  # type: ignore[attr-defined]
+    sockets.append(websocket._get_current_object())  # type: ignore[attr-defined,unused-ignore]
     message = await websocket.receive()
     for each in sockets:
-        await each.send(message)
+        with suppress(Exception):  # Quart 0.23 raises where the other socket is over, older releases send nothing
+            await each.send(message)
 
 
 @app.websocket("/ws/<room>/refuses")

@@ -60,6 +60,18 @@ def test_axe_finds_no_violation(scene: Scene, view: str, width: int, scheme: str
         assert violations(page) == []
 
 
+@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_in_the_pages_of_the_service(scene: Scene, path: str, width: int, scheme: str) -> None:
+    with opened(scene.browser, width, scheme=scheme) as page:
+        page.goto(scene.dev.url + path)
+        expect(page.locator("main")).to_be_visible()
+
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_axe_finds_what_is_wrong(scene: Scene) -> None:
     """Otherwise the tests above could not fail."""
     with opened(scene.browser) as page:

@@ -14,7 +14,7 @@ from uuid import uuid4
 import containers
 import pytest
 from containers import INTAKE_IMAGE, Engine, Intake, Load
-from running import ROOT, eventually
+from running import ROOT, eventually, free_port
 
 from hello_service.settings import Settings
 
@@ -60,8 +60,9 @@ class Project:
 
 @contextmanager
 def up(engine: Engine, files: list[str], environment: dict[str, str]) -> Iterator[Project]:
-    # Ports that are free: on a person's machine 8080 may be taken.
-    project = Project(engine, files, {"PORT": "0", "AGENT_PORT": "0", "VIEW_PORT": "0", **environment})
+    # Ports that are free: on a person's machine 8080 may be taken. The page's is a part of LOCAL_VIEW_URL.
+    ports = {"PORT": "0", "AGENT_PORT": "0", "VIEW_PORT": str(free_port())}
+    project = Project(engine, files, {**ports, **environment})
     try:
         project.compose("up", "--detach", "--build", "--wait", "--wait-timeout", "120")
         yield project
@@ -202,7 +203,7 @@ def test_a_trace_is_shown_without_account_or_key(engine: Engine) -> None:
         page = project.url("datadog-agent", 8081)
 
         def spans() -> list[dict[str, Any]]:
-            found = re.search(r'/trace/([0-9a-f]{32})"', engine.get(f"{page}/?q=resource_name%3A*relay"))
+            found = re.search(r"/trace/([0-9a-f]{32})\b", engine.get(f"{page}/?q=resource_name%3A*relay"))
             return list(json.loads(engine.get(f"{page}/trace/{found[1]}/json"))["spans"]) if found else []
 
         shown = eventually(spans, lambda spans: len(spans) == 5)

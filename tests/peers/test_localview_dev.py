@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -50,11 +51,35 @@ def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
 
 
 def test_an_error_shows_its_type_and_message(dev: Dev) -> None:
-    """Below its span."""
+    """Below its span, with the place in the code; the log line comes after the tree."""
     dev.get("/api/faults/error")
+    said = dev.wait_for("error: Exception on request GET /api/faults/error")
 
-    dev.wait_for("hello_service.api.faults.Fault: this endpoint always fails")
-    assert "error: Exception on request GET /api/faults/error" in dev.said
+    assert re.search(r"hello_service\.api\.faults\.Fault: this endpoint always fails \(faults\.py:\d+\)\n", said)
+    assert said.index("Fault: this endpoint always fails") < said.index("error: Exception on request")
+
+
+def test_only_the_traces_that_are_asked_for_are_drawn() -> None:
+    """The page has all of them, and a log line without its trace is shown all the same."""
+    with developing("--tree", "slow") as dev:
+        fast, failed = dev.get("/api/hello"), dev.get("/api/faults/error")
+        dev.wait_for("error: Exception on request GET /api/faults/error")
+        slow = dev.get("/api/faults/slow?seconds=0.6")
+        dev.wait_for(trace_id(slow))
+
+        assert trace_id(fast) not in dev.said
+        assert trace_id(failed) not in dev.said
+        assert httpx.get(f"{dev.page_url}/trace/{trace_id(fast)}").status_code == 200
+
+
+def test_nothing_that_waits_is_lost_at_the_end() -> None:
+    """Neither the last trace nor its log line."""
+    with developing() as dev:
+        failed = dev.get("/api/faults/error")
+        dev.running.stop(signal.SIGINT)
+
+        assert trace_id(failed) in dev.said
+        assert dev.said.endswith("error: Exception on request GET /api/faults/error")
 
 
 def test_the_service_links_to_the_page(dev: Dev) -> None:

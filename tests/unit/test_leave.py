@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from hello_service.observability import tracing
+from hello_service.observability import status
 from hello_service.serving import server
 
 
@@ -21,7 +21,7 @@ def end(code: int) -> None:
 
 def test_spans_that_are_sent_in_time_let_the_process_end_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     flushes: list[float] = []
-    monkeypatch.setattr(tracing, "flush", flushes.append)
+    monkeypatch.setattr(status, "flush", flushes.append)
     monkeypatch.setattr(os, "_exit", end)
     server.leave(5)
 
@@ -31,7 +31,7 @@ def test_spans_that_are_sent_in_time_let_the_process_end_as_usual(monkeypatch: p
 def test_a_silent_agent_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit code is 0 because the requests were served."""
     answers = threading.Event()
-    monkeypatch.setattr(tracing, "flush", lambda _: answers.wait(10))
+    monkeypatch.setattr(status, "flush", lambda _: answers.wait(10))
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended) as ended:
         server.leave(0.05)

@@ -15,15 +15,27 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "local-view.md").read_text()
 
 
+def options(section: str) -> list[list[str]]:
+    """Return the cells of the rows about options in the section with that heading."""
+    (text,) = [text for text in PAGE.split("\n## ") if text.startswith(section)]
+    return [line.split("|") for line in text.splitlines() if line.startswith("| `--")]
+
+
+def test_the_options_of_traces_are_described() -> None:
+    described = {row[1].strip(" `") for row in options("In the terminal")}
+
+    assert described == {each.opts[0] for each in command_line.traces.params}
+
+
 def test_every_option_of_dev_is_described_with_its_default() -> None:
     """And no option that there isn't."""
-    rows = [line.split("|") for line in PAGE.splitlines() if line.startswith("| `--")]
+    rows = options("Options of")
     described = {name for row in rows for name in re.findall(r"`(--[a-z-]+)`", row[1])}
     text = " ".join(row[2] for row in rows)
-    options = [each for each in command_line.dev.params if isinstance(each, click.Option)]
+    known = [each for each in command_line.dev.params if isinstance(each, click.Option)]
 
-    assert described == {each.opts[0] for each in options}
-    for each in options:
+    assert described == {each.opts[0] for each in known}
+    for each in known:
         if not each.is_flag and not each.multiple:
             assert str(each.default) in text
 

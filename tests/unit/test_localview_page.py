@@ -65,6 +65,17 @@ async def test_a_page_without_traces_says_how_to_make_one(view: View, client: _T
     assert "No request in the last 5 minutes" in await get(client, "/performance")
 
 
+async def test_a_page_without_a_service_has_the_line_that_starts_one(view: View, client: _TestClientProtocol) -> None:
+    """With the agent's own address, in the name of the program that runs."""
+    view.agent_url, view.program = "http://127.0.0.1:4321", "view"
+    body = await get(client, "/")
+
+    assert '<code id="start">DD_TRACE_AGENT_URL=http://127.0.0.1:4321 ddtrace-run python app.py</code>' in body
+    assert 'data-copy-from="start"' in body
+    assert "hello-service view</title>" in body
+    assert "hello-service dev" not in body
+
+
 async def test_the_list_has_what_a_person_looks_for(view: View, client: _TestClientProtocol) -> None:
     """Newest first: time, route, status, duration, number of spans, mark of errors."""
     receive(view, span(resource="GET /old", meta={"http.status_code": "200"}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from tracing_data import span, trace
 
@@ -12,9 +13,9 @@ from hello_service.localview import terminal
 from hello_service.localview.spans import Trace
 
 
-def drawn(of: Trace, width: int = 160, **options: object) -> str:
+def drawn(of: Trace, width: int = 160, *, on_terminal: bool = False, **options: object) -> str:
     """Return what is printed for `of`."""
-    on = Console(file=io.StringIO(), highlight=False, width=width, color_system=None)
+    on = Console(file=io.StringIO(), highlight=False, width=width, color_system=None, force_terminal=on_terminal)
     terminal.draw(of, on, **options)  # type: ignore[arg-type]  # the options of draw()
     assert isinstance(on.file, io.StringIO)
     return on.file.getvalue()
@@ -63,14 +64,82 @@ def test_text_of_spans_does_not_steer_the_terminal() -> None:
     assert r"a\x1b[2Jb\nc\u202e\x9b" in text
 
 
-@pytest.mark.parametrize("width", [80, 110])
-def test_a_narrow_terminal_shortens_what_is_long(width: int) -> None:
-    """Each span stays on a line of its own, with its bar."""
-    root = span(resource="GET /" + "long/" * 20, service="a-service-with-a-very-long-name", name="operation." * 4)
-    row = drawn(trace(root), width).splitlines()[1]
+STACK = """Traceback (most recent call last):
+  File "/srv/shop/faults.py", line 41, in work
+    json.loads("{")
+  File "/usr/lib/python3.13/json/__init__.py", line 346, in loads
+    raise JSONDecodeError
+json.decoder.JSONDecodeError: no
+"""
 
-    assert "…" in row
-    assert row.endswith("█" * terminal.BAR)
+
+def test_an_error_has_its_place_in_the_own_code() -> None:
+    """A library's frame is not what a person looks for."""
+    error = {"error.type": "ValueError", "error.message": "no"}
+
+    assert drawn(trace(span(error=True, meta={**error, "error.stack": STACK}))).splitlines()[2] == (
+        "ValueError: no (faults.py:41)"
+    )
+    assert drawn(trace(span(error=True, meta=error))).splitlines()[2] == "ValueError: no"
+
+
+def wide_and_long(services: int) -> Trace:
+    """Return a trace whose columns are all long, partly of characters that take two cells."""
+    long = {"resource": "GET /" + "長い/" * 20, "service": "shop", "name": "operation." * 4}
+    error = {"error.type": "Fault", "error.message": "長い word " * 30, "error.stack": STACK}
+    spans = [span(**long, ms=4000)]  # type: ignore[arg-type]  # text
+    for number in range(25):
+        spans.append(span(spans[-1], **long | {"service": f"サービス-{number % services}"}, error=True, meta=error))  # type: ignore[arg-type]
+    return trace(*spans)
+
+
+@pytest.mark.parametrize("services", [1, 3])
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
+    """But for the link, which stays whole on its own line."""
+    of = wide_and_long(services)
+    head, link, *rows = drawn(of, width, on_terminal=True).splitlines()
+
+    assert link == f"trace {of.id}"
+    assert max(cell_len(line) for line in (head, *rows)) <= width
+    assert head.endswith("…  ok  4.00 s  26 spans")
+    assert sum(" 10.0 ms" in row for row in rows) == 25
+    assert "(faults.py:41)" in "".join(row.strip() for row in rows)
+
+
+def test_a_narrow_terminal_drops_columns() -> None:
+    """The service where it is the same everywhere, then the bar, the resource and the status; name and duration stay."""
+    one = trace(root := span(resource="GET /api/relay/orders"), span(root, name="http.request"))
+    rows = {width: drawn(one, width, on_terminal=True).splitlines()[-2] for width in (90, 80, 60, 40, 20)}
+
+    assert "web" in rows[90]
+    assert "web" not in rows[80]
+    assert rows[80].endswith("█")
+    assert rows[60].split() == ["└─", "http.request", "GET", "/api/hello", "ok", "10.0", "ms"]
+    assert rows[40].split() == ["└─", "http.request", "ok", "10.0", "ms"]
+    assert rows[20].split() == ["└─", "http.re…", "10.0", "ms"]
+
+
+def test_several_services_are_kept_longer_than_the_bar() -> None:
+    one = trace(root := span(resource="GET /api/relay/orders", service="hello-service"), span(root, service="shop"))
+    row = drawn(one, 80, on_terminal=True).splitlines()[-2]
+
+    assert "shop" in row
+    assert "█" not in row
+
+
+def test_the_link_stands_on_its_own_line_where_it_does_not_fit() -> None:
+    """Text that is for no terminal has it always on the first."""
+    one = trace(span())
+    link = f"http://127.0.0.1:8081/trace/{one.id}"
+    page = "http://127.0.0.1:8081"
+
+    assert drawn(one, 80, on_terminal=True, page_url=page).splitlines()[:2] == [
+        "GET /api/hello  ok  10.0 ms  1 span",
+        link,
+    ]
+    assert drawn(one, 100, on_terminal=True, page_url=page).splitlines()[0].endswith(f"  1 span  {link}")
+    assert drawn(one, 80, page_url=page).splitlines()[0].endswith(f"  1 span  {link}")
 
 
 def test_a_huge_trace_is_cut_and_says_so() -> None:

@@ -278,7 +278,7 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
             return
         if kind == "raises":
             raise ValueError("before accept")
-        sockets.append(websocket._get_current_object())  # type: ignore[attr-defined]
+        sockets.append(websocket._get_current_object())  # type: ignore[attr-defined,unused-ignore]
         try:
             while True:
                 message = await take(kind)

@@ -9,6 +9,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from ddtrace import config
@@ -278,7 +279,7 @@ async def test_a_socket_from_elsewhere_makes_no_trace_without_end(finished: list
 
     @app.websocket("/ws")
     async def ws() -> None:
-        sockets.append(websocket._get_current_object())  # type: ignore[attr-defined]
+        sockets.append(websocket._get_current_object())  # type: ignore[attr-defined,unused-ignore]
         await websocket.receive()
 
     tracing.trace(app)
@@ -478,16 +479,42 @@ async def test_ddtrace_knows_the_routes_and_the_views(app: Quart, finished: list
 
 
 async def test_what_ddtrace_can_not_know_changes_nothing(
-    app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch
+    app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(endpoint_collection, "add_endpoint", fail)
+    monkeypatch.setattr(tracing, "_introduced", WeakSet())
+    tracing._warn.cache_clear()
     sent = await ask(tracing.trace(app), scope("/users/7"))
+    tracing._introduced.clear()
+    await ask(app, scope("/users/8"))
+    warned = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
 
     assert sent[1]["body"] == b"7"
     assert finished[0].resource == "GET /users/<int:number>"
+    assert len(warned) == 1
+    assert "RuntimeError" in warned[0]
+    assert "on purpose" not in warned[0]
+
+
+async def test_a_message_that_ddtrace_can_not_see_changes_nothing(
+    app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(TraceMiddleware, "_handle_websocket_receive_message", fail)
+    tracing._warn.cache_clear()
+    async with tracing.trace(app).test_client().websocket("/ws") as client:
+        await client.send("one")
+        assert await client.receive() == "one"
+    warned = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
+
+    assert finished
+    assert len(warned) == 1
+    assert "RuntimeError" in warned[0]
 
 
 # Where nothing is traced.
@@ -532,11 +559,11 @@ async def test_other_releases_leave_the_service_untraced_with_one_warning(
         return version if name == library and version else right(name)
 
     monkeypatch.setattr(metadata, "version", versions)
-    tracing._unsupported.cache_clear()
+    tracing.unsupported.cache_clear()
     tracing._warn.cache_clear()
     inner = app.asgi_app
     tracing.trace(tracing.trace(app))
-    tracing._unsupported.cache_clear()
+    tracing.unsupported.cache_clear()
     warned = [record.getMessage() for record in caplog.records]
 
     assert app.asgi_app == inner

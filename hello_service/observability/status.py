@@ -1,0 +1,32 @@
+"""Whether this process is traced, for `/info`, and the end of its tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ddtrace
+from ddtrace.trace import tracer
+
+from hello_service.observability import tracing
+
+
+def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return whether this process is traced, why not if it isn't, and where its spans go: JSON values, no secret."""
+    reason = None
+    if not wanted:
+        reason = "DD_TRACE_ENABLED is false"
+    elif not tracing.active():
+        reason = tracing.unsupported() or "not started under ddtrace-run"
+    return {
+        "active": reason is None,
+        "reason": reason,
+        "ddtrace": ddtrace.__version__,
+        "agent": agent_url,
+        "sampling_rules": environ.get("DD_TRACE_SAMPLING_RULES"),
+    }
+
+
+def flush(timeout: float) -> None:
+    """Send what is left to the agent, in at most `timeout` seconds. No span is made afterwards."""
+    tracer.shutdown(timeout)

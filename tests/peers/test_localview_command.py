@@ -1,0 +1,140 @@
+"""`hello-service dev -- COMMAND`: another service, unchanged, beside the embedded agent and the page."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from developing import FREE_VIEW, developing, launched
+from running import BIN, eventually, free_port
+
+from hello_service.__main__ import main
+
+APP = """
+import quart
+
+app = quart.Quart(__name__)
+
+@app.get("/users/<int:number>")
+async def user(number):
+    print("standard output", number)
+    return {"number": number}
+
+@app.get("/fail")
+async def fail():
+    raise ValueError("it fails")
+"""
+PORT = "{port}"
+HYPERCORN = ["hypercorn", "app:app", "--bind", f"127.0.0.1:{PORT}"]
+UVICORN = ["uvicorn", "app:app", "--port", PORT]
+# A server that prints neither URL nor log, and leaves a child behind that ignores the signal.
+SILENT = """
+import subprocess, sys
+subprocess.Popen(["/bin/sh", "-c", "trap '' INT TERM; while :; do sleep 1; done"])
+from werkzeug.serving import make_server
+make_server("127.0.0.1", int(sys.argv[1]), lambda environ, start: [start("200 OK", []), b"served"][1:]).serve_forever()
+"""
+
+
+def command(folder: Path, server: Sequence[str], port: int) -> list[str]:
+    """Return the command line of `dev` that runs `server` in `folder`."""
+    (folder / "app.py").write_text(APP)
+    dev = [str(BIN / "hello-service"), "dev", *FREE_VIEW]
+    return ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *dev, *[each.replace(PORT, str(port)) for each in server]]
+
+
+PATH = {"PATH": f"{BIN}:/usr/bin:/bin"}
+
+
+@pytest.mark.parametrize(
+    "server",
+    [["--", *HYPERCORN], [*HYPERCORN, "--workers", "2"], ["--", *UVICORN]],
+    ids=["hypercorn", "workers", "uvicorn"],
+)
+def test_its_traces_and_its_output_are_shown(tmp_path: Path, server: list[str]) -> None:
+    """The URL is found; the last trace and all processes are gone with Ctrl-C."""
+    with developing(environment=PATH, command=command(tmp_path, server, port := free_port())) as dev:
+        dev.wait_for(f"Service: http://127.0.0.1:{port}")
+        response = httpx.get(f"{dev.url}/users/7")
+        dev.wait_for(response.headers["traceresponse"].split("-")[1])
+        dev.wait_for("standard output 7")
+        failed = httpx.get(f"{dev.url}/fail").headers["traceresponse"].split("-")[1]
+        empty = httpx.get(f"{dev.page_url}/logs").text
+        code = dev.running.stop(signal.SIGINT)
+
+        assert "GET /users/<int:number>  200  " in dev.said
+        assert f"Command: {' '.join(server[server[0] == '--' :])}".replace(PORT, str(port)) in dev.said
+        assert failed in dev.said
+        assert re.search(r"ValueError: it fails \(app\.py:\d+\)", dev.said)
+        assert "standard output 7" in empty
+        assert code == 0
+        assert dev.processes() == {}
+
+
+def test_a_server_that_prints_no_url_works_and_its_children_end_with_it(tmp_path: Path) -> None:
+    (tmp_path / "silent.py").write_text(SILENT)
+    server = ["--", sys.executable, "silent.py", PORT]
+    with developing(environment=PATH, command=command(tmp_path, server, port := free_port())) as dev:
+        eventually(lambda: _served(port), timeout=60)
+        children = [line for line in dev.processes().values() if "trap" in line]
+        code = dev.running.stop(signal.SIGINT)
+
+        assert len(children) == 1
+        assert "Service: " not in dev.said
+        assert code == 0
+        assert dev.processes() == {}
+
+
+def _served(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/").text == "served"
+    except httpx.TransportError:
+        return False
+
+
+def test_a_line_of_a_foreign_log_comes_after_its_trace(tmp_path: Path) -> None:
+    """JSON too is shown as it is; the page has its message."""
+    (tmp_path / "printing.py").write_text("""
+import time
+print('{"level": "ERROR", "message": "held", "dd.trace_id": "77"}')
+print('{"level": [], "message": "free"}')
+time.sleep(600)
+""")
+    server = ["--", sys.executable, "printing.py"]
+    with developing(environment=PATH, command=command(tmp_path, server, 0)) as dev:
+        dev.wait_for('"free"')
+        waiting = '"held"' not in dev.said
+        dev.wait_for('{"level": "ERROR", "message": "held", "dd.trace_id": "77"}')
+        logs = httpx.get(f"{dev.page_url}/logs").text
+        dev.running.stop(signal.SIGINT)
+
+    assert waiting
+    assert ">held<" in logs
+
+
+@pytest.mark.parametrize(
+    ("server", "sentence"),
+    [
+        (["--", "no-such-server"], "Command 'no-such-server' was not found on PATH."),
+        (["--", "sh", "-c", "exit 3"], "The command has ended by itself, exit code 3."),
+    ],
+)
+def test_a_command_that_does_not_run_is_a_sentence(tmp_path: Path, server: list[str], sentence: str) -> None:
+    with launched(environment=PATH, command=command(tmp_path, server, 0)) as dev:
+        assert dev.running.wait() == 1
+        assert dev.said.splitlines()[-1] == sentence
+        assert dev.processes() == {}
+
+
+@pytest.mark.parametrize("option", ["--host", "--port"])
+def test_its_address_is_its_own_option(option: str) -> None:
+    done = CliRunner().invoke(main, ["dev", option, "1", "--", "hypercorn", "app:app"])
+
+    assert done.exit_code == 2
+    assert f"{option} is for this service alone." in done.output

@@ -1,0 +1,132 @@
+"""The resources of outbound calls: readable, and few, whatever the paths and methods are."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from ddtrace.trace import Span, TraceFilter, tracer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hello_service.observability import tracing
+
+
+class Finished(TraceFilter):
+    """Keeps the spans that end, in place of sending them."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+
+    def process_trace(self, trace: list[Span]) -> list[Span] | None:
+        self.spans += trace
+        return None
+
+
+@pytest.fixture(autouse=True)
+def finished(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
+    """The spans that have ended, in a process that is traced and has called nothing yet."""
+    monkeypatch.setattr(tracing, "active", lambda: True)
+    monkeypatch.setattr(tracing, "_words", {})
+    keeper = Finished()
+    tracer.configure(trace_processors=[keeper])
+    yield keeper.spans
+    tracer.configure(trace_processors=[])
+
+
+async def resource(path: str, method: str = "GET", **extensions: Any) -> str:
+    """Return the resource of a call to `path`."""
+    with tracer.trace("http.request") as span:
+        span.set_tag("component", "httpx")
+        await tracing.name_client_span(httpx.Request(method, f"http://peer{path}", extensions=extensions))
+        return span.resource
+
+
+@pytest.mark.parametrize(
+    ("path", "readable"),
+    [
+        ("/", "/"),
+        ("", "/"),
+        ("/api/hello", "/api/hello"),
+        ("/v1/users/42/orders", "/v1/users/?/orders"),
+        ("/v2/sign-in/", "/v2/sign-in/"),
+        ("/user_profiles?name=ada", "/user_profiles"),
+        ("/users/Ada", "/users/?"),
+        ("/users/Ada%20Lovelace/orders", "/users/?/orders"),
+        ("/users/ada%2Flovelace", "/users/?"),
+        ("/users/ada@example.com", "/users/?"),
+        ("/users/ada.lovelace", "/users/?"),
+        ("/users/ada+lovelace", "/users/?"),
+        ("/users/ada,grace", "/users/?"),
+        ("/users/öre", "/users/?"),
+        ("/users/~ada", "/users/?"),
+        ("/hosts/db.internal/ping", "/hosts/?/ping"),
+        ("/hosts/::ffff:a", "/hosts/?"),
+        ("/tokens/abcdefghijklmnopqrstuvwxyzabcdef", "/tokens/?"),
+        ("/tokens/eyJhbGciOiJub25lIn0.e30.", "/tokens/?"),
+        ("/ids/deadbeef-cafe-babe-face-feedfacecafe", "/ids/?"),
+        ("/ids/-", "/ids/?"),
+        ("/v123", "/?"),
+        ("/a//b", "/a/?/b"),
+        ("/../../etc/passwd", "/etc/passwd"),
+        ("/" + "/".join("abcdefghijklmnop"), "/a/b/c/d/e/f/g/h/?"),
+        ("/" + "a/" * 5000, "/a/a/a/a/a/a/a/a/?"),
+        ("/" + "a" * 50_000, "/?"),
+    ],
+)
+async def test_a_path_without_a_hint_is_readable(path: str, readable: str) -> None:
+    assert await resource(path) == f"GET peer{readable}"
+
+
+async def test_a_hint_is_taken_as_it_is() -> None:
+    assert await resource("/users/ada", route="/users/<name>") == "GET peer/users/<name>"
+
+
+async def test_names_that_look_like_words_are_few(finished: list[Span]) -> None:
+    """A path that was called in many forms ends in one; those that were there before stay readable."""
+    await resource("/users/list")
+    names = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrs"]
+    for name in names:
+        await resource(f"/users/{name}/orders")
+
+    assert len({span.resource for span in finished}) <= tracing.WORDS + 2
+    assert await resource("/users/list") == "GET peer/users/list"
+    assert await resource("/users/zoe/orders") == "GET peer/users/?/orders"
+    assert await resource("/api/hello") == "GET peer/api/hello"
+
+
+async def test_a_method_that_was_made_up_is_in_no_tag(finished: list[Span]) -> None:
+    """As where a proxy passes on what its client sent; ddtrace tags the method when the call is over."""
+    with tracer.trace("http.request") as span:
+        span.set_tag("component", "httpx")
+        await tracing.name_client_span(httpx.Request("BREW", "http://peer/pots"))
+        span.set_tag("http.method", "BREW")
+
+    assert [(span.resource, span.get_tag("http.method")) for span in finished] == [("OTHER peer/pots", "OTHER")]
+
+
+ALPHABETS = [
+    string.ascii_lowercase,
+    string.ascii_lowercase[:6] + "-",
+    string.ascii_letters + "_",
+    string.ascii_letters + string.digits + "-._~@:%+",
+    "a/",
+]
+
+
+# Every example is one more thousand of calls of one process.
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(), st.sampled_from(ALPHABETS), st.integers(1, 30), st.integers(1, 12))
+async def test_random_ids_make_few_resources(
+    finished: list[Span], seed: int, alphabet: str, length: int, depth: int
+) -> None:
+    chance = random.Random(seed)
+    for _ in range(1000):
+        segments = ["".join(chance.choices(alphabet, k=chance.randint(1, length))) for _ in range(depth)]
+        await resource("/" + "/".join(segments))
+
+    assert len({span.resource for span in finished}) <= 2 * tracing.RESOURCES

@@ -1,0 +1,183 @@
+"""`hello-service traces` where something else than the page of `dev` or `view` is at the other end."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Thread
+
+import pytest
+from click.testing import CliRunner, Result
+
+from hello_service.__main__ import main
+from hello_service.localview import client
+
+FOREIGN = "is not the page of `dev` or `view`"
+
+
+@contextmanager
+def responding(*responses: bytes) -> Iterator[str]:
+    """Serve one of `responses` to each connection in turn, then none; yields the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for number, each in enumerate(responses, 1):
+                connection, _ = server.accept()
+                with connection:
+                    if number == len(responses):
+                        server.close()
+                    connection.recv(65536)
+                    connection.sendall(each)
+
+        serving = Thread(target=serve)
+        serving.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        serving.join()
+
+
+def document(*traces: object, version: object = 1, status: int = 200, **more: object) -> bytes:
+    """Return the page's response."""
+    body = json.dumps({"kept": 3, "version": version, "traces": traces, **more}).encode()
+    return b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
+
+
+def summary(number: int = 1, **more: object) -> dict[str, object]:
+    """Return a trace as the page has it."""
+    given = {"trace_id": f"{number:032x}", "url": f"http://page/trace/{number}", "resource": "GET /", "status": "200"}
+    return {**given, "start": None, "duration_ms": 1.5, "spans": 2, "services": ["web"], "error": None, **more}
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["traces", *arguments])
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"SSH-2.0-OpenSSH_9.6\r\n",
+        b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\xff\xfe{}}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 15\r\n\r\n{'error': 'no'}",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,
+        document({}),
+        document(summary(status=200)),
+        document(summary(duration_ms=float("inf"))),
+        document(version="one"),
+    ],
+)
+def test_what_is_no_page_gets_a_sentence(response: bytes) -> None:
+    """Exit code 1, no traceback, and where to find the right address."""
+    with responding(response) as url:
+        done = run("--url", url)
+
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    assert done.stderr.startswith(f"What responds at {url} {FOREIGN}: ")
+    assert "`View traces:`" in done.stderr
+    assert done.stdout == ""
+
+
+def test_where_nothing_listens_it_says_what_to_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    done = run("--url", url)
+
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"No page responds at {url}: Connection refused. Start `hello-service dev`")
+
+
+def test_what_does_not_respond_is_left_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        done = run("--url", f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+    assert done.exit_code == 1
+    assert ": timed out. " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8081", "https://127.0.0.1", "http://", "http://[::1", "http://a:b", "http://a/?q=status:error"]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    done = run("--url", url)
+
+    assert done.exit_code == 2
+    assert done.stderr == f"--url {url!r} must be an address like http://127.0.0.1:8081.\n"
+
+
+def test_a_search_that_is_not_understood_gets_suggestions() -> None:
+    with responding(document(status=400, error="No field x.", suggestions=["a:b", "c:d"])) as url:
+        done = run("--url", url, "--query", "x:1")
+
+    assert done.exit_code == 2
+    assert done.stderr == "No field x. Did you mean a:b or c:d?\n"
+
+
+@pytest.mark.parametrize(("kept", "sentence"), [(0, "No trace yet.\n"), (3, "No trace matches.\n")])
+def test_an_empty_list_is_a_sentence(kept: int, sentence: str) -> None:
+    """Not among the traces."""
+    with responding(document(kept=kept)) as url:
+        done = run("--url", url)
+
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", sentence)
+
+
+def test_a_trace_is_one_line_that_does_not_steer_the_terminal() -> None:
+    with responding(document(summary(resource="GET /\x1b[2J\n", error="ValueError: \x9b no", spans=1))) as url:
+        done = run("--url", url)
+
+    assert done.stdout == (
+        "no valid time  GET /\\x1b[2J\\n  200  1.50 ms  1 span  web  ValueError: \\x9b no  http://page/trace/1\n"
+    )
+
+
+def test_it_follows_each_trace_once_when_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the page ends; what was not listed then comes first."""
+    monkeypatch.setattr(client, "POLL_SECONDS", 0)
+    monkeypatch.setattr(client, "REMEMBERED", 1)
+    responses = (
+        document(summary(1)),
+        document(summary(2), summary(1, spans=9), version=2),
+        document(summary(2, spans=3), version=3),
+        document(version=4),
+        document(summary(2, spans=4), summary(3), version=5),
+    )
+    with responding(*responses) as url:
+        done = run("--url", url, "--follow", "--json")
+        listed = [json.loads(line) for line in done.stdout.splitlines()]
+
+    assert done.exit_code == 1
+    assert [(int(each["trace_id"], 16), each["spans"]) for each in listed] == [(1, 2), (2, 3), (3, 2)]
+    assert done.stderr == f"The page at {url} has ended: no more traces are listed.\n"
+
+
+def test_ctrl_c_lists_what_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And ends without an error."""
+    sleeps = iter([None])
+
+    def sleep(_: float) -> None:
+        if next(sleeps, KeyboardInterrupt) is KeyboardInterrupt:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    with responding(document(), document(summary(2), version=2)) as url:
+        done = run("--url", url, "--follow", "--json")
+
+    assert done.exit_code == 0
+    assert [json.loads(line)["trace_id"] for line in done.stdout.splitlines()] == [f"{2:032x}"]
+    assert done.stderr == ""
+
+
+def test_ctrl_c_before_the_first_response_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(client.Page, "ask", interrupted)
+    done = run()
+
+    assert (done.exit_code, done.output) == (0, "")
