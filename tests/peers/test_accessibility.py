@@ -13,7 +13,10 @@ from scene import Scene, staged
 from tracing_data import span
 from trouble import TRACE, checkout
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
+]
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 # A view and what it shows. A new view belongs here.

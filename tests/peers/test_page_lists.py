@@ -21,7 +21,10 @@ from tracing_data import START, span, wire
 
 from hello_service.localview.spans import Span
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
+]
 
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 SERVICES = [f"service-{number:02}" for number in range(19)]

@@ -17,7 +17,10 @@ from websockets.sync.client import connect
 
 from hello_service.localview.store import COLOURS
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
+]
 
 FAILED = f"/trace/{TRACE}"
 IN_VIEW = """row => {

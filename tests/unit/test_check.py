@@ -27,6 +27,8 @@ from task_definitions import (
 
 from hello_service.settings import Settings
 
+pytestmark = pytest.mark.deployment
+
 PAGE = ROOT / "docs" / "task-definition-check.md"
 SOCKET_URL = "unix:///var/run/datadog/apm.socket"
 ROUTER_IMAGE = "public.ecr.aws/aws-observability/aws-for-fluent-bit:2.32.0"

@@ -16,6 +16,8 @@ from moto.server import ThreadedMotoServer
 from running import BIN, ROOT, clean_environment
 from task_definitions import HEX_KEY, REGISTRY, SECRET, agent, capitals, changed, service, to_agent, to_service, to_task
 
+pytestmark = pytest.mark.deployment
+
 SHIPPED = ROOT / "deploy" / "task-definition.json"
 CHECK = [sys.executable, str(ROOT / "deploy" / "check.py")]
 

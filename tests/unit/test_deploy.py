@@ -21,6 +21,8 @@ from aws_cli import Aws, AwsError, Failure
 from fargate import VALUES, filled
 from running import ROOT
 
+pytestmark = pytest.mark.deployment
+
 KEY = "00112233445566778899aabbccddeeff"
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x-AbCdEf"
 MALFORMED = [

@@ -20,6 +20,8 @@ from datadog_api_client.v1.model.monitor import Monitor
 from fake_http import served
 from running import ROOT
 
+pytestmark = pytest.mark.deployment
+
 COMMAND = [sys.executable, str(ROOT / "deploy" / "monitors.py")]
 
 
