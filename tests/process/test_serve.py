@@ -125,7 +125,7 @@ def test_a_busy_port_is_named(host: str) -> None:
 
     assert ended.returncode == 1
     assert ended.stderr.strip() == (
-        f"Can't listen on {host} port {port}: Address already in use. HOST and PORT name another address."
+        f"Can't listen on {host} port {port}: Address already in use. Set HOST and PORT to another address."
     )
 
 
@@ -138,7 +138,7 @@ def test_it_serves_on_ipv6() -> None:
     assert len(answer.json()["answers"]) == 2
 
 
-def test_the_remarks_are_logged_once() -> None:
+def test_the_configuration_warnings_are_logged_once() -> None:
     """What becomes of the old sampling variable."""
     with service(NO_AGENT, {"DD_TRACE_SAMPLE_RATE": "0.5"}) as running:
         httpx.get(f"{running.url}/api/hello")
