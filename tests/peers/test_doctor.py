@@ -500,7 +500,7 @@ def test_a_person_gets_a_line_for_each_check_and_the_verdict() -> None:
     (broken,) = [number for number, line in enumerate(lines) if line.startswith("fail    agent ")]
 
     assert done.returncode == 1
-    assert "pass    settings                every variable can be used" in lines
+    assert "pass    settings                every variable is valid" in lines
     assert lines[0].startswith("fail    ")
     outcomes = [line.partition(" ")[0] for line in lines[: lines.index("")] if line[:1].strip()]
     assert outcomes == sorted(outcomes, key=list(COLOURS).index)
