@@ -1,20 +1,20 @@
 # Stages:
-#   build   the environment of production in /opt/venv: what requirements/run.txt locks, by hash, and the package
-#   view    build, with the trace agent and the page for a person's own machine; compose.local.yaml alone uses it
-#   (last)  the image that ships: Python and that environment, nothing that builds or tests
+#   build   the production environment in /opt/venv: the packages of requirements/run.txt, by hash, and this package
+#   view    build, with the embedded trace agent and its page; only compose.local.yaml uses it
+#   (last)  the image that ships: Python and that environment, without build or test tools
 
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
-# Files are copied, as a link into another layer would be; bytecode now, as nobody can write it when the image runs.
+# Copy files, because a link into another layer would be a copy anyway. Compile now, because the running image is read-only.
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_PYTHON=/opt/venv/bin/python PATH=/opt/uv/bin:$PATH
 COPY requirements/uv.txt requirements/
 RUN python -m venv /opt/uv \
     && pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 COPY requirements/run.txt requirements/
 RUN python -m venv --without-pip /opt/venv && uv pip install --require-hashes --requirements requirements/run.txt
-# The last, as it changes most. uv is itself the package's build backend: nothing is resolved or fetched.
+# Last, because it changes most often. uv is also the package's build backend, so nothing is resolved or fetched.
 COPY pyproject.toml README.md ./
 COPY hello_service hello_service
 RUN uv build --offline --wheel --out-dir dist && uv pip install --offline --no-deps dist/*.whl
@@ -31,16 +31,16 @@ CMD ["hello-service", "view", "--host", "0.0.0.0"]
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# A number: an orchestrator can tell that it is not root, and no user database is needed.
+# Numeric ids, so that an orchestrator can verify that it is not root, without a user database.
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# `serve` executes ddtrace-run, and that the server: signals reach it as process 1.
+# `serve` execs ddtrace-run, which execs the server, so the server is process 1 and gets the signals.
 CMD ["hello-service", "serve"]
-# ECS does not look at this one: deploy/task-definition.json has the same.
+# ECS ignores this health check; deploy/task-definition.json has the same one.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["python", "-Ic", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.getenv('PORT') or 8080), timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
-# At the end, so that a new version is a new label and nothing else.
+# At the end, so that a new version changes only the labels.
 ARG PYTHON_IMAGE
 ARG REVISION=unknown
 ARG VERSION=dev

@@ -1,1 +1,1 @@
-"""hello_service beside its peers: the same two routes, the same upstream, the same trace sink, one core, one run."""
+"""Compares hello_service with other frameworks: the same two routes, upstream, trace sink and core."""

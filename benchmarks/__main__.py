@@ -1,4 +1,4 @@
-"""`scripts/bench`: measure all contestants in turn, round after round, and print one table."""
+"""`scripts/bench`: measure all contestants in interleaved rounds, and print the tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUICK_ROUNDS, QUICK_SECONDS = 1, (0, 1)
 
 
 def measured(name: str, behind: measure.Backend, seconds: tuple[int, int]) -> dict[str, Any]:
-    """Start one contestant, measure it at its points, stop it; return what results keep of it."""
+    """Start one contestant, measure it at each of its points, stop it. Return its results."""
     contestant = contest.ALL[name]
     with measure.started(contestant, behind) as place:
         found: dict[str, Any] = {"start_s": process.start_seconds(*place, contestant.points[0].path), "points": {}}
@@ -29,27 +29,27 @@ def measured(name: str, behind: measure.Backend, seconds: tuple[int, int]) -> di
 
 
 def say(text: str) -> None:
-    """Tell whoever waits how far it is."""
+    """Print the progress."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:
-    """Measure, print, and keep it where that is asked for."""
+    """Measure, print the tables, and save them if requested."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a look, in two minutes: one short round")
+    parser.add_argument("--quick", action="store_true", help="one short round, which takes two minutes")
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
     parser.add_argument("--only", nargs="+", choices=contest.ALL, metavar="NAME", help=", ".join(contest.ALL))
     parser.add_argument(
-        "--write", action="store_true", help="keep the results, the table and the picture in docs/performance.md"
+        "--write", action="store_true", help="save the results, the tables and the chart in docs/performance.md"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, too")
-    parser.add_argument("--draw", action="store_true", help="make table and picture of the kept results anew")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
+    parser.add_argument("--draw", action="store_true", help="redraw tables and chart from the saved results")
     given = parser.parse_args()
     if given.draw:
         report.write(report.kept())
         return 0
     if shutil.which("wrk") is None:
-        print("This needs wrk, and there is none on this machine: apt-get install wrk", file=sys.stderr)
+        print("wrk is not installed: apt-get install wrk", file=sys.stderr)
         return 1
     began = time.monotonic()
     names = given.only or list(contest.ALL)

@@ -1,8 +1,8 @@
-"""What stands behind every contestant, in one process: the trace agent's part and the upstream's.
+"""The backend of every contestant, in one process: a trace sink in place of the agent, and the upstream.
 
-The agent's part decodes what arrives and counts it; the upstream answers each request after 50 ms. Both must cost far
-less than a contestant: raw asyncio protocols on uvloop. Standard output names the two ports, as JSON.
-`GET /count` of the agent's part says how many traces and spans came since the last `GET /clear`.
+The sink decodes and counts traces; the upstream responds to each request after 50 ms. Both must cost far less than a
+contestant, so they are raw asyncio protocols on uvloop. The process prints the two ports as JSON to standard output.
+`GET /count` of the sink returns the number of traces and spans since the last `GET /clear`.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ INFO = {
 }
 
 
-def answer(document: object) -> bytes:
+def response(document: object) -> bytes:
     """Return a whole HTTP response with `document` as JSON."""
     body = json.dumps(document).encode()
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
 
 def length(head: bytes) -> int:
-    """Return the length of the body that a request's head announces."""
+    """Return the Content-Length in a request's head."""
     _, found, rest = head.lower().partition(b"\r\ncontent-length:")
     return int(rest.partition(b"\r\n")[0]) if found else 0
 
 
 class Connection(asyncio.Protocol):
-    """One connection, and what has come of a request that is not whole yet."""
+    """One connection, with the data of an incomplete request."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
             self.data = self.data[whole:]
 
     def take(self, path: bytes, body: bytes) -> None:
-        """Answer a whole request."""
+        """Respond to a complete request."""
         raise NotImplementedError
 
 
@@ -65,32 +65,32 @@ class Sink(Connection):
     """Counts the traces and spans of every payload, v0.4 or v0.5."""
 
     traces = spans = 0
-    accepted = answer({"rate_by_service": {}})
-    info = answer(INFO)
+    accepted = response({"rate_by_service": {}})
+    info = response(INFO)
 
     def take(self, path: bytes, body: bytes) -> None:
-        said = self.accepted
+        result = self.accepted
         if path.endswith(b"/traces"):
             payload = msgpack.unpackb(body, strict_map_key=False)
             traces = payload[1] if path.startswith(b"/v0.5") else payload
             Sink.traces += len(traces)
             Sink.spans += sum(map(len, traces))
         elif path == b"/info":
-            said = self.info
+            result = self.info
         elif path == b"/count":
-            said = answer({"traces": Sink.traces, "spans": Sink.spans})
+            result = response({"traces": Sink.traces, "spans": Sink.spans})
         elif path == b"/clear":
             Sink.traces = Sink.spans = 0
-        self.transport.write(said)
+        self.transport.write(result)
 
 
 class Upstream(Connection):
-    """Answers each request after 50 ms."""
+    """Responds to each request after 50 ms."""
 
-    said = answer({"message": "Hello from upstream!"})
+    greeting = response({"message": "Hello from upstream!"})
 
-    def take(self, path: bytes, body: bytes) -> None:  # noqa: ARG002 - whatever is asked
-        asyncio.get_running_loop().call_later(UPSTREAM_SECONDS, self.transport.write, self.said)
+    def take(self, path: bytes, body: bytes) -> None:  # noqa: ARG002 - the same response to every request
+        asyncio.get_running_loop().call_later(UPSTREAM_SECONDS, self.transport.write, self.greeting)
 
 
 async def main() -> None:

@@ -1,4 +1,4 @@
-"""Who takes part, how each is started, and at which points it is measured."""
+"""The contestants: how each is started, and the points at which it is measured."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ CONTESTANTS = "benchmarks.contestants"
 
 @dataclass(frozen=True)
 class Point:
-    """A path asked for by so many clients at once."""
+    """A path and the number of concurrent clients."""
 
     path: str
     clients: int
-    longer: int = 1  # measured so many times as long: with more clients a request takes longer than a second
+    longer: int = 1  # factor for the duration: with many clients a request takes longer than a second
 
     @property
     def name(self) -> str:
-        """What results are kept under."""
+        """The point's key in the results."""
         return f"{self.path.rpartition('/')[2].partition('?')[0]}-{self.clients}"
 
 
@@ -35,11 +35,11 @@ class Contestant:
     """One row of the table.
 
     Attributes:
-        title: what it is, for a reader.
-        command: its command line; {port} is the port to listen on. None: the upstream itself is asked.
-        spans: how many spans a request leaves, by path up to the `?`; untraced contestants leave none.
-        points: where it is measured.
-        environment: what it is given besides.
+        title: its name in the tables.
+        command: its command line; {port} is the port to listen on. None: the upstream itself is measured.
+        spans: number of spans for each request, by path up to the `?`; empty for untraced contestants.
+        points: the points at which it is measured.
+        environment: its additional variables.
     """
 
     title: str
@@ -60,7 +60,7 @@ def plain(*command: str) -> tuple[str, ...]:
 
 
 SERVE = plain("hello-service", "serve")
-# More connections than the defaults: at 1,024 clients everybody's calls go out at once.
+# More connections than the default: with 1,024 clients all calls are concurrent.
 OURS = {"HOST": "127.0.0.1", "LOG_FORMAT": "json", "UPSTREAM_CONNECTIONS": "1024", "UPSTREAM_WAITING": "1024"}
 HYPERCORN = ("hypercorn", "--bind", "127.0.0.1:{port}")
 UVICORN = ("uvicorn", "--port", "{port}", "--no-access-log", "--log-level", "warning")

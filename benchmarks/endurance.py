@@ -1,6 +1,6 @@
-"""This service for long, and with more to do than it can.
+"""The endurance and the overload test of this service.
 
-One process answers 100,000 requests at four fifths of its highest rate. Another is offered twice that rate for 60 s.
+One process serves 100,000 requests at four fifths of its maximum rate. Another gets twice that rate for 60 s.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from benchmarks import measure, process
 from benchmarks.contest import ALL, HELLO, OURS_NAME
 from benchmarks.offer import ASK, DROP
 
-WARM_UP_SECONDS, SECONDS = 1, 4  # to learn the highest rate
-EASY, OVERLOAD = 0.8, 2.0  # of the highest rate
+WARM_UP_SECONDS, SECONDS = 1, 4  # to find the maximum rate
+EASY, OVERLOAD = 0.8, 2.0  # of the maximum rate
 OVERLOAD_SECONDS = 60
 REQUESTS = 100_000
-MANY = 1024  # connections; with so many there is always a request that waits
+MANY = 1024  # connections; enough that a request is always waiting
 
 
 def run(behind: measure.Backend) -> dict[str, Any]:
-    """Return memory before, at half and after 100,000 requests, and what became of those offered at twice the rate."""
+    """Return the memory before, halfway through and after 100,000 requests, and the results of the overload test."""
     contestant = ALL[OURS_NAME]
     with measure.started(contestant, behind) as (port, tree):
         process.start_seconds(port, tree, HELLO.path)
@@ -43,9 +43,9 @@ def run(behind: measure.Backend) -> dict[str, Any]:
 
 
 def offer(port: int, rate: float, count: int, connections: int, ending: str) -> dict[str, Any]:
-    """Run benchmarks.offer on the other core and return what it says."""
+    """Run benchmarks.offer on the other core and return its results."""
     command = ["taskset", "--cpu-list", str(process.OTHER_CORE), sys.executable, "-m", "benchmarks.offer"]
     command += [str(port), HELLO.path, str(rate), str(count), str(connections), ending]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
-    said: dict[str, Any] = json.loads(ended.stdout)
-    return said
+    result: dict[str, Any] = json.loads(ended.stdout)
+    return result

@@ -1,6 +1,6 @@
-"""What results say: medians, ratios within a run, and the targets. Arithmetic alone; it measures nothing.
+"""Computes medians, ratios within a round, and targets from results. It measures nothing.
 
-Results are what `scripts/bench` keeps: `rounds`, a list of {contestant: {"start_s", "points": {point: Sample}}}, and
+Results are what `scripts/bench` saves: `rounds`, a list of {contestant: {"start_s", "points": {point: Sample}}}, and
 `endurance`. A ratio is made within a round, where both were measured minutes apart; its median is over the rounds.
 """
 
@@ -30,7 +30,7 @@ Value = Measured | Added
 
 @dataclass(frozen=True)
 class Spread:
-    """A median, and what lies around it."""
+    """A median with minimum and maximum."""
 
     median: float
     least: float
@@ -97,7 +97,7 @@ def value(one_round: Results, wanted: Value) -> float | None:
 
 
 def spread(numbers: list[float]) -> Spread | None:
-    """Return the median of `numbers` and what lies around it, None of none."""
+    """Return median, minimum and maximum of `numbers`, None if there are none."""
     return Spread(median(numbers), min(numbers), max(numbers)) if numbers else None
 
 
@@ -119,6 +119,6 @@ def total(results: Results, name: str, field: str) -> int:
 
 
 def lost(results: Results, name: str) -> int:
-    """Return how many spans of answered requests never arrived."""
+    """Return the number of spans of completed requests that never arrived."""
     samples = [sample for each in results["rounds"] if name in each for sample in each[name]["points"].values()]
     return sum(max(sample["spans_due"] - sample["spans"], 0) for sample in samples)

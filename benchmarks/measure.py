@@ -1,4 +1,4 @@
-"""One contestant at one point: load from wrk on one core, the contestant on the other, and what both cost."""
+"""Measures one contestant at one point: wrk runs on one core, the contestant on the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmarks.contest import Contestant, Point
 SCRIPT = Path(__file__).with_name("wrk.lua")
 SETTLE_SECONDS = 15.0  # longest wait for the last spans
 STILL_SECONDS = 1.2  # nothing more comes after so long; the tracer sends once a second
-# The same for all: what talks to the agent besides spans is off, so that only requests cost.
+# The same for all: everything but spans is off, so that only requests cost CPU.
 TRACER = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -37,25 +37,25 @@ class Sample:
     p99_ms: float
     failures: int
     answered: int
-    sent: int  # those included that the end of the load cut off
-    spans_due: int  # of all that were answered
+    sent: int  # including the requests that were interrupted at the end
+    spans_due: int  # of all completed requests
     spans: int
     rss_mib: float
     other_core: float  # share of the other core that load, sink and upstream used
 
 
 class Backend:
-    """Sink and upstream, and what they say."""
+    """The process of sink and upstream."""
 
     def __init__(self, tree: process.Tree, ports: Mapping[str, int]) -> None:
         self.tree, self.sink, self.upstream = tree, ports["sink"], ports["upstream"]
 
     def clear(self) -> None:
-        """Forget the spans that came."""
+        """Reset the count of spans."""
         process.get(self.sink, "/clear")
 
     def spans(self) -> int:
-        """Return how many spans came since."""
+        """Return the number of spans received since `clear`."""
         count: int = json.loads(process.get(self.sink, "/count")[1])["spans"]
         return count
 
@@ -112,13 +112,13 @@ def environment(contestant: Contestant, port: int, behind: Backend) -> dict[str,
 
 
 def wrk(port: int, point: Point, seconds: int) -> dict[str, Any]:
-    """Send requests for `seconds` and return what wrk.lua says of them."""
+    """Send requests for `seconds` and return the results of wrk.lua."""
     command = ["taskset", "--cpu-list", str(process.OTHER_CORE), "wrk", "--threads", "1", "--latency"]
     command += ["--connections", str(point.clients), "--duration", f"{seconds}s", "--timeout", "10s"]
     command += ["--script", str(SCRIPT), f"http://127.0.0.1:{port}{point.path}"]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
-    said: dict[str, Any] = json.loads(ended.stdout.rpartition("JSON ")[2])
-    return said
+    result: dict[str, Any] = json.loads(ended.stdout.rpartition("JSON ")[2])
+    return result
 
 
 def sample(
@@ -131,25 +131,25 @@ def sample(
     behind.settle(None if contestant.spans else 0, tree.cpu_seconds)
     behind.clear()
     cpu, other = tree.cpu_seconds(), behind.tree.cpu_seconds() + _children_seconds()
-    said = wrk(port, point, measured * point.longer)
+    result = wrk(port, point, measured * point.longer)
     cpu = tree.cpu_seconds() - cpu
     other = behind.tree.cpu_seconds() + _children_seconds() - other
     spans_each = contestant.spans.get(point.path.partition("?")[0], 0)
-    due = said["answered"] * spans_each
+    due = result["answered"] * spans_each
     spans = behind.settle(due, tree.cpu_seconds)
-    requests = (said["answered"] + said["sent"]) / 2  # those that the end cut off were half done, on average
+    requests = (result["answered"] + result["sent"]) / 2  # the interrupted requests were half done, on average
     return Sample(
         cpu_us=cpu / max(requests, 1) * 1e6,
-        per_second=said["answered"] / said["seconds"],
-        p50_ms=said["p50_ms"],
-        p99_ms=said["p99_ms"],
-        failures=said["failures"],
-        answered=said["answered"],
-        sent=said["sent"],
+        per_second=result["answered"] / result["seconds"],
+        p50_ms=result["p50_ms"],
+        p99_ms=result["p99_ms"],
+        failures=result["failures"],
+        answered=result["answered"],
+        sent=result["sent"],
         spans_due=due,
         spans=spans,
         rss_mib=tree.resident_mib(),
-        other_core=other / said["seconds"],
+        other_core=other / result["seconds"],
     )
 
 

@@ -1,8 +1,8 @@
-"""Requests at a rate that does not wait for answers, as many clients make them who know nothing of each other.
+"""Sends requests at a fixed rate that does not depend on the responses, like many independent clients.
 
-`python -m benchmarks.offer PORT PATH RATE COUNT CONNECTIONS (ask|drop)` says as JSON what became of them. A request that finds all
-connections busy is asked as soon as one is free, so one that is offered more than it can has always something to do; those that still wait
-when all are offered are asked or dropped. Each one that was asked is waited for: what is due afterwards is known exactly.
+`python -m benchmarks.offer PORT PATH RATE COUNT CONNECTIONS (ask|drop)` prints the results as JSON. A request that finds all connections
+busy is sent as soon as one is free, so an overloaded server never idles. Requests that still wait after the last one was offered are sent
+(`ask`) or dropped (`drop`). The program waits for the response to each request that was sent, so the expected number of spans is exact.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Offer:
         self.statuses: Counter[str] = Counter()
 
     async def run(self, port: int, connections: int, ending: str) -> dict[str, Any]:
-        """Send them all, and return what became of them."""
+        """Send all requests, and return the results."""
         loop = asyncio.get_running_loop()
         for _ in range(connections):
             await loop.create_connection(lambda: Client(self), "127.0.0.1", port)
@@ -48,9 +48,9 @@ class Offer:
         seconds = loop.time() - began
         while ending == ASK and self.waiting:  # noqa: ASYNC110 - the same as below
             await asyncio.sleep(TICK_SECONDS)
-        self.waiting = 0  # nobody waits for them any more
+        self.waiting = 0  # the rest is dropped
         async with asyncio.timeout(WAIT_SECONDS):
-            while self.statuses.total() < self.sent:  # noqa: ASYNC110 - an event would be set for each answer
+            while self.statuses.total() < self.sent:  # noqa: ASYNC110 - an event would be set for each response
                 await asyncio.sleep(TICK_SECONDS)
         return {
             "offered": offered,
@@ -61,14 +61,14 @@ class Offer:
         }
 
     def send(self) -> None:
-        """Ask what is waiting, on the connections that are free."""
+        """Send waiting requests on the idle connections."""
         while self.waiting and self.idle:
             self.idle.popleft().transport.write(self.asked)
             self.waiting -= 1
             self.sent += 1
 
     def answered(self, client: Client, status: str) -> None:
-        """Note an answer; its connection is free."""
+        """Count a response; its connection is idle now."""
         self.statuses[status] += 1
         self.idle.append(client)
         self.send()
@@ -97,10 +97,10 @@ class Client(asyncio.Protocol):
 
 
 def main() -> None:
-    """Offer what the command line says."""
+    """Offer the requests of the command line."""
     port, path, rate, count, connections, ending = sys.argv[1:]
-    said = uvloop.run(Offer(path, float(rate), int(count)).run(int(port), int(connections), ending))
-    sys.stdout.write(json.dumps(said))
+    result = uvloop.run(Offer(path, float(rate), int(count)).run(int(port), int(connections), ending))
+    sys.stdout.write(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The picture in docs/performance.md: CPU a request of each traced contestant, as bars. SVG by hand; no library draws it smaller."""
+"""The chart in docs/performance.md: CPU per request of each traced contestant. Written as SVG by hand, which is the smallest."""
 
 from __future__ import annotations
 

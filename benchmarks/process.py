@@ -1,4 +1,4 @@
-"""Processes of the benchmark: started on a core, watched through /proc, ended with all that they started."""
+"""The processes of the benchmark: started on a core, measured through /proc, stopped with all their children."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONTESTANT_CORE, OTHER_CORE = CORES[0], CORES[-1]
 
 
 def raise_file_limit() -> None:
-    """Let this process, and those that it starts, open as many files as they may: 1,024 clients need more than 1,024."""
+    """Raise the soft limit of open files to the hard limit: 1,024 clients need more than 1,024 descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -41,20 +41,20 @@ def get(port: int, path: str) -> tuple[int, bytes]:
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
     finally:
         connection.close()
 
 
 class Tree:
-    """A process and all that it has started."""
+    """A process and all its descendants."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
 
     def pids(self) -> list[int]:
-        """Return the ids of those that run, the first one's first."""
+        """Return the ids of the running processes, the root first."""
         children: dict[int, list[int]] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             if fields := _fields(stat):
@@ -65,12 +65,12 @@ class Tree:
         return found
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of all, of those that have ended, too."""
+        """Return the CPU time of all processes, including those that have ended."""
         spent = [_fields(Path(f"/proc/{pid}/stat")) for pid in self.pids()]
         return sum(int(tick) for fields in spent if fields for tick in fields[11:15]) / TICKS
 
     def resident_mib(self) -> float:
-        """Return the resident memory of all."""
+        """Return the resident memory of all processes."""
         resident = [_fields(Path(f"/proc/{pid}/stat")) for pid in self.pids()]
         return sum(int(fields[21]) for fields in resident if fields) * PAGE_BYTES / 2**20
 
@@ -117,7 +117,7 @@ def start_seconds(port: int, tree: Tree, path: str) -> float:
     """Wait for the first 200 and return how long it took; `tree` must have been started just before.
 
     Raises:
-        RuntimeError: when it ended, or gave no 200 in time.
+        RuntimeError: the process ended, or did not respond with 200 in time.
     """
     began = time.monotonic()
     while time.monotonic() - began < START_SECONDS:

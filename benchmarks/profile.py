@@ -1,7 +1,7 @@
-"""`scripts/profile`: what the CPU of a request is spent on, by layer and by function, under load.
+"""`scripts/profile`: show where the CPU time of a request goes under load, by layer and by function.
 
-py-spy looks at the stack 500 times a second; a sample counts for the innermost layer that is on it. So the standard
-library's work counts for whoever asked for it.
+py-spy samples the stack 500 times a second. A sample counts for the innermost layer on the stack, so time in the
+standard library counts for its caller.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RATE = 500
 SECONDS = 20
 WARM_UP_SECONDS = 1
 FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]*?)(?::\d+)?\)$")
-# A stack is read from its innermost frame on: the first of these that is met has the sample. The longest prefix first.
+# The innermost frame with one of these prefixes gets the sample. Longer prefixes come first.
 LAYERS = {
     "ddtrace/contrib/": "ddtrace: integrations",
     "ddtrace/internal/writer/": "ddtrace: writer",
@@ -101,7 +101,7 @@ def recorded(point: Point, seconds: int) -> list[str]:
         watching = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         measure.wrk(port, point, seconds + WARM_UP_SECONDS)
         if watching.wait() != 0:
-            sys.exit("py-spy may not look at other processes here: it needs root, or ptrace_scope 0")
+            sys.exit("py-spy has no permission to read other processes: it needs root, or ptrace_scope 0")
         return stacks.read_text().splitlines()
 
 

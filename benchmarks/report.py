@@ -1,4 +1,4 @@
-"""The tables, and where they are kept: result file, docs/performance.md, benchmarks/README.md."""
+"""Writes the results file and the tables of docs/performance.md and benchmarks/README.md."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PACKAGES += ("aiohttp", "httpx", "httpx-aiohttp", "requests", "uvloop")
 
 
 def machine() -> dict[str, Any]:
-    """Return what results depend on besides the code."""
+    """Return what the results depend on in addition to the code."""
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
@@ -67,7 +67,7 @@ def contestants(results: Results) -> Iterator[str]:
 
 
 def concurrency(results: Results) -> Iterator[str]:
-    """Yield what `/api/relay` of this service costs, by clients."""
+    """Yield the cost of this service's `/api/relay`, by number of clients."""
     yield "| `/api/relay`, clients | CPU µs | requests/s | p50 ms | p99 ms | failures |"
     yield "| ---: " * 6 + "|"
     for point in ALL[OURS_NAME].points:
@@ -82,8 +82,8 @@ def concurrency(results: Results) -> Iterator[str]:
 
 
 def targets(results: Results) -> Iterator[str]:
-    """Yield each target, and what was measured."""
-    yield "| figure | target | median (least to most) | reached |"
+    """Yield each target with its result."""
+    yield "| figure | target | median (minimum to maximum) | reached |"
     yield "| --- | --- | --- | --- |"
     for target in TARGETS:
         if found := ratio(results, target.value, target.to):
@@ -93,30 +93,30 @@ def targets(results: Results) -> Iterator[str]:
 
 
 def endurance(results: Results) -> Iterator[str]:
-    """Yield what became of this service with more to do than it can."""
-    if (said := results["endurance"]) is None:
+    """Yield the results of the endurance and the overload test."""
+    if (result := results["endurance"]) is None:
         return
-    before, half, after = said["rss_mib"]
+    before, half, after = result["rss_mib"]
     yield (f"RSS of one process: {before:.0f} MiB before, {half:.0f} after 50,000 requests, {after:.0f} after 100,000.")
     yield (
-        f"Offered {said['offered'] / said['seconds']:,.0f} requests a second for {said['seconds']:.0f} s, twice what it can: "
-        f"{said['sent']:,} taken, {said['failures']} failed, {said['spans']:,} spans arrived, "
-        f"{said['spans'] / said['sent']:.3f} of those due"
-        + (f"; `/info` counts {said['lost']} lost." if said["lost"] is not None else ".")
+        f"Offered {result['offered'] / result['seconds']:,.0f} requests a second for {result['seconds']:.0f} s, twice the maximum rate: "
+        f"{result['sent']:,} accepted, {result['failures']} failed, {result['spans']:,} spans received, "
+        f"{result['spans'] / result['sent']:.3f} of those expected"
+        + (f"; `/info` counts {result['lost']} lost." if result["lost"] is not None else ".")
     )
 
 
 def made(results: Results) -> str:
-    """Return the sentence that says where figures come from."""
+    """Return the sentence about the measurement's conditions."""
     known, rounds = results["machine"], len(results["rounds"])
     return (
         f"Medians of {rounds} interleaved round{'s' if rounds > 1 else ''}, {results['minutes']:g} minutes: CPython {known['python']}, "
-        f"ddtrace {known['packages']['ddtrace']}, {known['cores']} cores. Read the ratios; microseconds are this machine's."
+        f"ddtrace {known['packages']['ddtrace']}, {known['cores']} cores. Read the ratios; absolute times depend on the machine."
     )
 
 
 def text(results: Results) -> str:
-    """Return all that there is to print."""
+    """Return all tables as text."""
     parts = [contestants(results)]
     if any(OURS_NAME in each for each in results["rounds"]):
         parts += [concurrency(results), targets(results), endurance(results)]
@@ -124,13 +124,13 @@ def text(results: Results) -> str:
 
 
 def kept() -> Results:
-    """Return the results that are kept."""
+    """Return the saved results."""
     results: Results = json.loads(RESULTS.read_text())
     return results
 
 
 def rounded(results: Results) -> Results:
-    """Return `results` without the digits that mean nothing."""
+    """Return `results` without insignificant digits."""
     less: Results = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 3))
     return less
 
@@ -141,7 +141,7 @@ def keep(results: Results, path: Path) -> None:
 
 
 def parts(results: Results) -> dict[Path, str]:
-    """Return what belongs between the markers of each file."""
+    """Return the text between the markers of each file."""
     return {
         ROOT / "docs" / "performance.md": "\n".join([*contestants(results), "", made(results)]),
         ROOT / "benchmarks" / "README.md": "\n".join(

@@ -1,4 +1,4 @@
--- Says as JSON what a run of wrk measured. `sent` counts what was asked, the requests that the end cut off included.
+-- Prints the results of a run of wrk as JSON. `sent` counts all requests, including those interrupted at the end.
 local threads = {}
 
 function setup(thread)
@@ -6,7 +6,7 @@ function setup(thread)
 end
 
 function init(_)
-  sent = -1 -- wrk asks for one request that it does not send
+  sent = -1 -- wrk calls request() once without sending it
   asked = wrk.format()
 end
 

@@ -1,7 +1,7 @@
-"""What traces cost in a month, as a table: `python deploy/cost.py`, or with figures of your own (`--help`).
+"""Print the monthly cost of traces as a table: `python deploy/cost.py`, or with your own numbers (`--help`).
 
-Prices are Datadog's list prices for APM on Fargate, billed annually, in US dollars, as its documentation gave them
-in November 2026 (docs.datadoghq.com, "APM Billing" and "View and Alert on APM Usage"): look at today's.
+The prices are Datadog's list prices for APM on Fargate, billed annually, in US dollars, from its documentation of
+November 2026 (docs.datadoghq.com, "APM Billing" and "View and Alert on APM Usage"). Check the current prices.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-TASK = 2.00  # a task a month, with what it includes:
+TASK = 2.00  # per task and month, which includes:
 TASK_GB, TASK_SPANS = 10, 65_000
 INGESTED_GB = 0.10
 INDEXED_MILLION = 1.70  # kept for 15 days
@@ -26,11 +26,11 @@ def month(
     """Return gigabytes ingested, millions of spans indexed, and dollars.
 
     Args:
-        spans: of each request.
-        requests: a month.
-        tasks: that run on average.
-        rate: share of traces that are sent, 0 to 1.
-        indexed: share of those spans that retention filters keep for search, 0 to 1.
+        spans: number of spans per request.
+        requests: number of requests per month.
+        tasks: average number of running tasks.
+        rate: fraction of traces that are sent, 0 to 1.
+        indexed: fraction of those spans that retention filters keep for search, 0 to 1.
     """
     sent = spans * requests * rate
     gigabytes, kept = sent * SPAN_BYTES / 1e9, sent * indexed
@@ -40,7 +40,7 @@ def month(
 
 
 def table(rates: list[float], per_second: list[float], tasks: int, indexed: float) -> str:
-    """Return the costs of some loads in Markdown."""
+    """Return the costs of several loads as a Markdown table."""
     terms = [f"{tasks} tasks x ${TASK:.2f}", f"GB beyond {TASK_GB} a task x ${INGESTED_GB:.2f}"]
     terms += [f"million indexed spans beyond {TASK_SPANS:,} a task x ${INDEXED_MILLION:.2f}"]
     lines = [
@@ -65,10 +65,10 @@ def table(rates: list[float], per_second: list[float], tasks: int, indexed: floa
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--per-second", type=float, nargs="+", default=[10, 200], help="requests")
-    parser.add_argument("--rate", type=float, nargs="+", default=[1.0, 0.1], help="share of traces that are sent")
-    parser.add_argument("--tasks", type=int, default=2, help="that run on average")
-    parser.add_argument("--indexed", type=float, default=0.1, help="share of spans that retention filters keep")
+    parser.add_argument("--per-second", type=float, nargs="+", default=[10, 200], help="requests per second")
+    parser.add_argument("--rate", type=float, nargs="+", default=[1.0, 0.1], help="fraction of traces that are sent")
+    parser.add_argument("--tasks", type=int, default=2, help="average number of running tasks")
+    parser.add_argument("--indexed", type=float, default=0.1, help="fraction of spans that retention filters keep")
     options = parser.parse_args()
     sys.stdout.write(table(options.rate, options.per_second, options.tasks, options.indexed) + "\n")
 

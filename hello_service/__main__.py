@@ -54,17 +54,17 @@ AGENT_PORT = click.option(
     type=PORT,
     default=8126,
     show_default=True,
-    help="Port of the embedded trace agent; 0 takes a free one.",
+    help="Port of the embedded trace agent; 0 picks a free port.",
 )
 VIEW_PORT = click.option(
-    "--view-port", type=PORT, default=8081, show_default=True, help="Port of the page; 0 takes a free one."
+    "--view-port", type=PORT, default=8081, show_default=True, help="Port of the page; 0 picks a free port."
 )
 ALLOW_HOST = click.option(
     "--allow-host",
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
-    help="Another name under which tracers may reach the embedded agent. May be repeated.",
+    help="Another host name that tracers use for the embedded agent. Can be repeated.",
 )
 OPEN = click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
 TREE = click.option(
@@ -75,7 +75,7 @@ TREE = click.option(
     help="Traces to draw in the terminal. slow: over half a second. all: a repeated trace is one line.",
 )
 TRACES = click.option(
-    "--traces", type=click.IntRange(1), default=1000, show_default=True, help="How many traces the page keeps."
+    "--traces", type=click.IntRange(1), default=1000, show_default=True, help="Number of traces that the page keeps."
 )
 
 
@@ -96,10 +96,10 @@ TRACES = click.option(
     type=PORT,
     default=8080,
     show_default=True,
-    help="Port that the service listens on; 0 takes a free one.",
+    help="Port that the service listens on; 0 picks a free port.",
 )
 @AGENT_PORT
-@click.option("--no-embedded-agent", is_flag=True, help="Send to the agent that the environment names; show no traces.")
+@click.option("--no-embedded-agent", is_flag=True, help="Send traces to the agent of the environment; show no traces.")
 @VIEW_PORT
 @click.option("--no-view", is_flag=True, help="Don't serve the page.")
 @ALLOW_HOST
@@ -124,7 +124,7 @@ def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool,
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address that agent and page listen on; change it only in a container.",
+    help="Address that the agent and the page listen on; change it only in a container.",
 )
 @AGENT_PORT
 @VIEW_PORT
@@ -133,13 +133,13 @@ def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool,
 @TREE
 @TRACES
 def view(**options: Any) -> None:
-    """Show the traces of services that run elsewhere: an embedded trace agent and the page, without this service."""
+    """Show the traces of services that run elsewhere. It runs an embedded trace agent and the page, not the service."""
     _develop(port=None, **options)
 
 
 def _develop(**options: Any) -> None:
     try:
-        from hello_service.localview import dev as development  # noqa: PLC0415 - production does not install its needs
+        from hello_service.localview import dev as development  # noqa: PLC0415 - production does not install its dependencies
     except ModuleNotFoundError as error:
         click.echo(f"Package {error.name} of the dev group is not installed. scripts/dev installs it.", err=True)
         sys.exit(1)
@@ -168,18 +168,20 @@ def traces(query: str, url: str, as_json: bool, follow: bool) -> None:
 
 
 @main.command(short_help="Find out why no trace arrives.")
-@click.option("--url", help="A running server; default: the one that the environment names, or one started for this.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document instead of lines.")
+@click.option(
+    "--url", help="URL of a running server; default: the server at HOST and PORT, or one started for the check."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
 def doctor(url: str | None, as_json: bool) -> None:
     """Find out why no trace arrives, and what to do about it. It takes at most ten seconds and changes nothing.
 
     Exit code 0: traces would arrive; 1: they would not; 2: undetermined.
     """
-    from hello_service.doctor import case, examine, finding  # noqa: PLC0415 - nothing else pays for it
+    from hello_service.doctor import case, examine, finding  # noqa: PLC0415 - no other command needs it
 
     if url is not None and not (url.startswith("http") and case.Address(url, ()).usable):
         raise click.BadParameter("must be a URL like http://host:port", param_hint="--url")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends what was started, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the child processes, too
     results = list(examine(os.environ, url))
     click.echo(json.dumps(finding.document(results), indent=2) if as_json else finding.report(results))
     sys.exit(finding.exit_code(results))

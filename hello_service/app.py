@@ -1,4 +1,4 @@
-"""create_app(settings): what is served, what is held open, how errors answer."""
+"""create_app(settings): the endpoints, the resources that stay open while the app serves, the error handlers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from hello_service.problems import answer_problems
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
 BARE_START = (
-    "Not started by `hello-service serve`: there is no drain and no deadline for a stop, no limit on request heads, idle "
+    "Not started by `hello-service serve`: there is no drain and no shutdown deadline, no limit on request heads, idle "
     "connections and WebSocket messages, and malformed requests are not rejected."
 )
 
-# The endpoints of this service. Those of `faults` are served only where the operator wants them.
+# The endpoints of this service. Those of `faults` are served only if FAULTS=true.
 ENDPOINTS = (
     greeting,
     relay,
@@ -48,18 +48,18 @@ def create_app(
     *,
     endpoints: Sequence[Blueprint] | None = None,
 ) -> Quart:
-    """Return a fresh app, traced when this process was started under ddtrace-run.
+    """Return a new app, which is traced if this process was started under ddtrace-run.
 
     Args:
-        settings: what the operator decided. None, as when Hypercorn calls this factory: read from `environ`, and
-            logging is set up, too.
-        environ: None: the process's own.
-        broken: what `contract.check()` returned, so that the parts it names are left out. None: checked here where
-            `settings` is None, too, else nothing is left out.
-        endpoints: None: `ENDPOINTS`, and `faults` where the settings say so.
+        settings: the operator's settings. With None, as when Hypercorn calls this factory, they are read from
+            `environ` and logging is set up, too.
+        environ: None: the process's environment.
+        broken: the result of `contract.check()`; the app works without these parts. None: checked here if `settings`
+            is None, otherwise the app has every part.
+        endpoints: None: `ENDPOINTS`, and `faults` if the settings enable it.
 
     Raises:
-        SettingsError: when a variable of `environ` is not usable.
+        SettingsError: a variable of `environ` has an invalid value.
     """
     environ = os.environ if environ is None else environ
     bare = settings is None
@@ -73,12 +73,12 @@ def create_app(
     if "WebSocket bound" not in broken:
         bound_websockets(app)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes
-    # These are for all of a body; the server's are for the time without progress.
+    # Quart's limits are for a whole body; the server limits the time without progress.
     app.config["BODY_TIMEOUT"] = app.config["RESPONSE_TIMEOUT"] = None
     app.url_map.merge_slashes = False  # //info is not /info
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
     lifecycle = Lifecycle(app, tracing.trace_id)
-    # The server puts its count by reason in the place of `dict`.
+    # The server replaces `dict` with its counts by reason.
     app.extensions.update(settings=settings, lifecycle=lifecycle, rejected_requests=dict)
     SecurityHeaders(app)
     QuartSchema(
@@ -95,7 +95,7 @@ def create_app(
     for blueprint in (pages, *endpoints, probes, info):
         app.register_blueprint(blueprint)
 
-    answer_problems(app, tracing.trace_id)
+    register_problem_handlers(app, tracing.trace_id)
 
     limits = Limits(
         timeout_seconds=settings.upstream_timeout_seconds,
@@ -124,7 +124,11 @@ def create_app(
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
             warnings = [" ".join(sentences) for sentences in broken.values()]
-            for warning in [*environment.remarks(environ, settings), *([BARE_START] if bare else []), *warnings]:
+            for warning in [
+                *environment.configuration_warnings(environ, settings),
+                *([BARE_START] if bare else []),
+                *warnings,
+            ]:
                 log.warning(warning)
             yield
 

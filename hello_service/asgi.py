@@ -1,4 +1,4 @@
-"""The types of ASGI, as loose as the layers around Quart need them. A leaf."""
+"""The types of ASGI, as loose as the layers around Quart need. A leaf."""
 
 from __future__ import annotations
 

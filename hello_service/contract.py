@@ -1,7 +1,7 @@
 """Every undocumented name that this package relies on, as strings; checked at start. A leaf.
 
-The names are resolved by importlib, so that no folder imports a library that is not its own. `broken` reports what a
-new release of a library renamed, removed or gave other parameters, before the first request depends on it.
+importlib resolves the names, so this module imports no library itself. `broken` reports names that a new release of a
+library has renamed, removed or given other parameters, before the first request depends on them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Name:
     """One undocumented name.
 
     Attributes:
-        path: `module:attribute` or `module:Class.attribute`. Several, separated by ` | `, are alternatives: one must
-            be there, as where releases of a library differ.
+        path: `module:attribute` or `module:Class.attribute`. Several, separated by ` | `, are alternatives for
+            different releases of a library: at least one must exist.
         parameters: names of the leading parameters, in order, as this package passes them; empty: not checked.
         uses: names and constants that the code of the function must contain, such as attributes that it sets.
-        alternative: what another supported release of the library has in its place.
+        alternative: the name that another supported release of the library has instead.
     """
 
     path: str
@@ -34,7 +34,7 @@ class Name:
 _QUART_0_22_QUEUE = Name("quart.asgi:ASGIWebsocketConnection.__init__", ("self", "app", "scope"), ("queue",))
 
 
-# By the part of this package that relies on them.
+# Undocumented names, by the part of this package that relies on them.
 NAMES: Mapping[str, Sequence[Name]] = {
     "tracing": (
         Name("ddtrace:config.asgi.copy"),
@@ -135,34 +135,34 @@ NAMES: Mapping[str, Sequence[Name]] = {
     ),
 }
 
-# What is done without a part, and what to do about it.
+# The effect of running without a part, and the fix.
 WITHOUT: Mapping[str, str] = {
     "tracing": "The service may run untraced: install the ddtrace of requirements/run.txt.",
-    "fast_span": "ddtrace's own middleware makes the span of a request, for more CPU.",
+    "fast_span": "ddtrace's own middleware creates the span of a request, which costs more CPU.",
     "http1": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
     "websocket": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
     "clients": "Calls on stale connections may fail or be repeated; pin aiohttp to the release of requirements/run.txt.",
-    "server": "The service would not listen where HOST and PORT name, so it does not start. Install hypercorn 0.18.",
+    "server": "The service could not listen on HOST and PORT, so it does not start. Install hypercorn 0.18.",
     "trace loss": "Lost traces are not counted at /info. Install the locked version of ddtrace.",
     "WebSocket bound": (
         "A WebSocket client that sends faster than its handler reads can fill the memory. "
         "Install the locked version of Quart."
     ),
     "doctor": "`hello-service doctor` can't send its test span. Install the locked version of ddtrace.",
-    "local view": "The local view can't take traces from its agent. Install the locked version of ddapm-test-agent.",
+    "local view": "The local view can't read traces from its agent. Install the locked version of ddapm-test-agent.",
 }
 
-REQUIRED = frozenset({"server"})  # without one of these nothing can be served
-TOOLS = frozenset({"doctor", "local view"})  # a process that serves does without these, and may lack their libraries
+REQUIRED = frozenset({"server"})  # the service can't run without these
+TOOLS = frozenset({"doctor", "local view"})  # a serving process does not need these, and may not have their libraries
 
 
 def broken(part: str) -> list[str]:
-    """Return one sentence for each name of `part` that is not what this package relies on; empty when all hold."""
+    """Return one sentence for each name of `part` that has changed; empty if none has."""
     return [sentence for name in NAMES[part] if (sentence := _complaint(name)) is not None]
 
 
 def check() -> dict[str, list[str]]:
-    """Return `broken(part)` for each part of serving that is broken, with the sentence of `WITHOUT` at its end."""
+    """Return `broken(part)`, followed by the sentence of `WITHOUT`, for each broken part except `TOOLS`."""
     found = {part: broken(part) for part in NAMES if part not in TOOLS}
     return {part: [*sentences, WITHOUT[part]] for part, sentences in found.items() if sentences}
 
@@ -191,7 +191,7 @@ def _alternative(path: str, name: Name) -> str | None:
     if name.uses:
         found = inspect.unwrap(found)
         if not inspect.isfunction(found):
-            return f"{path} is no function of Python any more."
+            return f"{path} is no longer a Python function."
         code = found.__code__
         missing = [used for used in name.uses if used not in (*code.co_names, *code.co_varnames, *code.co_consts)]
         if missing:

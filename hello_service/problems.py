@@ -1,4 +1,4 @@
-"""The error tree and its answers: application/problem+json (RFC 9457). A leaf: it imports nothing of this package.
+"""The error tree and its responses: application/problem+json (RFC 9457). A leaf: it imports nothing of this package.
 
     Problem
     ├── Invalid                     422  a value has the wrong type, length or range
@@ -11,7 +11,7 @@
     ├── UpstreamSaturated           503  no outbound connection became free in time; nothing was sent
     └── UpstreamTimeout             504  the response was not complete in time
 
-Clients get a stable code and a sentence; what caused it goes to the log and the span by exception chaining.
+Clients get a stable code and a sentence; exception chaining brings the cause to the log and the span.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ MEDIA_TYPE = "application/problem+json"
 
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's own word for it
-    """An error that a caller is told about.
+    """An error that is reported to the client.
 
     Args:
-        detail: one sentence for the caller; never the text of a foreign exception.
-        fields: for Invalid, what is wrong with which field.
+        detail: one sentence for the client; never the text of a foreign exception.
+        fields: for Invalid, each invalid field and the reason.
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal-error"
     headers: Mapping[str, str] = {}
-    stack: ClassVar[bool] = True  # whether the span shows the whole way to where it was raised
+    stack: ClassVar[bool] = True  # whether the span has the whole traceback
 
     def __init__(self, detail: str, fields: Sequence[Mapping[str, str]] = ()) -> None:
         super().__init__(detail)
@@ -56,7 +56,7 @@ class Invalid(Problem):
 
 
 class UpstreamFailed(Problem):
-    """A call to an upstream failed. Its kinds are for the caller of `Upstream`; to clients of this service they are one."""
+    """A call to an upstream failed. Callers of `Upstream` can tell the subclasses apart; clients get one code for all."""
 
     status = 502
     code = "upstream-failed"
@@ -85,7 +85,7 @@ class UpstreamBadStatus(UpstreamFailed):
 class UpstreamSaturated(Problem):
     status = 503
     code = "upstream-saturated"
-    stack = False  # it is the same each time, and would be a fifth of what refusing a request costs
+    stack = False  # the traceback is always the same, and would be a fifth of the cost of a rejection
 
     def __init__(self, detail: str, retry_after_seconds: int) -> None:
         super().__init__(detail)
@@ -95,23 +95,23 @@ class UpstreamSaturated(Problem):
 class UpstreamTimeout(Problem):
     status = 504
     code = "upstream-late"
-    stack = False  # it is the same each time, and slow upstreams make floods of it
+    stack = False  # the traceback is always the same, and a slow upstream causes many of these errors
 
 
-# What Quart raises by itself, by status: code and sentence.
+# Code and sentence of the errors that Quart raises itself, by status.
 HTTP_ERRORS: Mapping[int, tuple[str, str]] = {
     400: ("bad-request", "The request could not be understood."),
     403: ("forbidden", "This WebSocket is not served to this client."),
-    404: ("not-found", "Nothing is served under this path."),
-    405: ("method-not-allowed", "This path does not serve this method; see the Allow header."),
+    404: ("not-found", "No resource has this path."),
+    405: ("method-not-allowed", "This path does not support this method. See the Allow header."),
     408: ("request-timeout", "The request did not arrive in time."),
-    413: ("too-large", "The request's body is larger than this service takes."),
+    413: ("too-large", "The request body is larger than this service accepts."),
     415: ("unsupported-media-type", "Send the body as application/json."),
-    426: ("upgrade-required", "This service speaks version 13 of WebSocket."),
-    431: ("headers-too-large", "The request's head is larger than this service takes."),
-    500: ("internal-error", "Something went wrong here; the trace id finds the cause."),
-    501: ("not-implemented", "This service knows neither this method nor, if there is one, this transfer coding."),
-    505: ("version-not-supported", "This service speaks HTTP/1.1."),
+    426: ("upgrade-required", "This service supports WebSocket version 13 only."),
+    431: ("headers-too-large", "The request's headers are larger than this service accepts."),
+    500: ("internal-error", "Internal error. Quote the trace id when reporting it."),
+    501: ("not-implemented", "This service does not support the request's method or transfer coding."),
+    505: ("version-not-supported", "This service supports HTTP/1.1 only."),
 }
 
 TraceId = Callable[[], str | None]
@@ -120,7 +120,7 @@ TraceId = Callable[[], str | None]
 def document(
     status: int, code: str, detail: str, *, trace_id: str | None = None, fields: Sequence[Mapping[str, str]] = ()
 ) -> dict[str, object]:
-    """Return the body of a problem as RFC 9457, section 3, names its members.
+    """Return the body of a problem, with the members of RFC 9457, section 3.
 
     `type` is a stable URN made of `code`; `trace_id` (32 hexadecimal characters) and `errors` are extensions.
     """
@@ -142,7 +142,7 @@ class _Request(Request):
 
     @property
     def routing_exception(self) -> Exception | None:
-        """Why no route was found. A redirect stays on whatever host the client has reached: it may have made the name up."""
+        """Why no route matched. A redirect has no host, because the client may have forged the Host header."""
         return self._routing_exception
 
     @routing_exception.setter
@@ -153,15 +153,15 @@ class _Request(Request):
         self._routing_exception = error
 
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """Read the body as JSON; one that is no UTF-8 (RFC 8259, section 8.1) or nested too deep is bad, and not our error."""
+        """Read the body as JSON. Invalid UTF-8 (RFC 8259, section 8.1) or too deep nesting is a 400, not a 500."""
         try:
             return await super().get_json(force, silent, cache)
         except (UnicodeDecodeError, RecursionError) as error:
             return self.on_json_loading_failed(error)
 
 
-def answer_problems(app: Quart, trace_id: TraceId) -> None:
-    """Let every error of `app` answer as a problem that carries what `trace_id()` says at that moment."""
+def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
+    """Make every error response of `app` a problem that includes the result of `trace_id()`."""
 
     def respond(
         status: int, code: str, detail: str, fields: Sequence[Mapping[str, str]], headers: Mapping[str, str]
@@ -169,38 +169,36 @@ def answer_problems(app: Quart, trace_id: TraceId) -> None:
         body = json.dumps(document(status, code, detail, trace_id=trace_id(), fields=fields))
         return Response(body, status, dict(headers), content_type=MEDIA_TYPE)
 
-    async def ours(problem: Problem) -> Response:
-        # Not without any: ddtrace would leave out type and message, too.
+    async def handle_problem(problem: Problem) -> Response:
+        # Keep one frame: without a traceback ddtrace would leave out type and message, too.
         while not problem.stack and problem.__traceback__ and problem.__traceback__.tb_next:
             problem.__traceback__ = problem.__traceback__.tb_next
         return respond(problem.status, problem.code, problem.detail, problem.fields, problem.headers)
 
-    async def rejected(error: RequestSchemaValidationError) -> Response:
+    async def handle_validation_error(error: RequestSchemaValidationError) -> Response:
         if request.method == "POST" and not request.is_json:
-            return await http_error(UnsupportedMediaType())
-        return await ours(
-            Invalid(
-                "The request has values that can't be used.", _flaws(cast("ValidationError", error.validation_error))
-            )
+            return await handle_http_error(UnsupportedMediaType())
+        return await handle_problem(
+            Invalid("The request has invalid values.", _field_errors(cast("ValidationError", error.validation_error)))
         )
 
-    async def http_error(error: HTTPException) -> Response:
+    async def handle_http_error(error: HTTPException) -> Response:
         status = error.code or 500
         code, detail = HTTP_ERRORS.get(status, (error.name.lower().replace(" ", "-"), error.description or error.name))
         headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
         return respond(status, code, detail.rstrip(".") + ".", (), headers)
 
     app.request_class = _Request
-    app.register_error_handler(Problem, ours)
-    app.register_error_handler(RequestSchemaValidationError, rejected)
-    app.register_error_handler(HTTPException, http_error)
+    app.register_error_handler(Problem, handle_problem)
+    app.register_error_handler(RequestSchemaValidationError, handle_validation_error)
+    app.register_error_handler(HTTPException, handle_http_error)
 
 
-def _flaws(error: ValidationError) -> list[Mapping[str, str]]:
+def _field_errors(error: ValidationError) -> list[Mapping[str, str]]:
     return [
         {
-            "field": ".".join(str(part) for part in flaw["loc"]) or "body",
-            "reason": flaw["msg"].removeprefix("Value error, "),
+            "field": ".".join(str(part) for part in each["loc"]) or "body",
+            "reason": each["msg"].removeprefix("Value error, "),
         }
-        for flaw in error.errors(include_url=False, include_context=False, include_input=False)
+        for each in error.errors(include_url=False, include_context=False, include_input=False)
     ]

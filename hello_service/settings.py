@@ -31,14 +31,14 @@ CLOSING_SECONDS = 3.0
 
 
 class SettingsError(Exception):
-    """The environment can't be used. `str()` gives every bad variable, one a line: variable, value, reason."""
+    """The environment is invalid. `str()` lists every bad variable, one per line: variable, value, reason."""
 
 
 def mask_credentials(url: str) -> str:
     """Return `url` without user name, password and query (tokens are often there), for logs, errors and pages."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # not a URL at all: nothing of it can be trusted to be no secret
+    except ValueError:  # not a URL, so any part of it may be a secret
         return MASK
     several = url.count("://") > 1
     if "@" in url and (several or (not parts.netloc and parts.scheme != "unix")):  # as in user:password@host
@@ -54,7 +54,7 @@ def _is_http_url(value: str) -> bool:
     try:
         parts = urlsplit(value)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # its message may quote a password, and a port that is no number is found only when it is read
+    except ValueError:  # its message may quote a password; urlsplit checks the port only when `parts.port` is read
         return False
 
 
@@ -77,7 +77,7 @@ def _paths(value: object) -> object:
 def _absolute(value: tuple[str, ...]) -> tuple[str, ...]:
     for path in value:
         if not path.startswith("/"):
-            raise ValueError(f"must be paths that start with /, and {path!r} does not")
+            raise ValueError(f"must be paths that start with /, got {path!r}")
     return value
 
 
@@ -85,96 +85,108 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Settings(BaseModel):
-    """What an operator decides. Field names are the variables' names in lower case.
+    """The operator's configuration. Field names are the variables' names in lower case.
 
-    A field is a secret, and never shown, when its name holds KEY, SECRET, TOKEN or PASSWORD, or its type SecretStr.
+    A field is secret and never shown if its name contains KEY, SECRET, TOKEN or PASSWORD, or if its type is SecretStr.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("0.0.0.0", min_length=1, description="Address to listen on; `::` takes IPv6 and IPv4")  # noqa: S104 - in a container the address is not known before
-    port: Port = Field(8080, description="Port to listen on; 0 takes a free one")
+    host: str = Field("0.0.0.0", min_length=1, description="Address to listen on; `::` accepts IPv6 and IPv4")  # noqa: S104 - a container's address is not known in advance
+    port: Port = Field(8080, description="Port to listen on; 0 picks a free port")
     upstream_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
-        None, description="What `/api/relay` calls; unset: this service's own `/api/hello`"
+        None, description="URL that `/api/relay` calls; unset: this service's own `/api/hello`"
     )
     upstream_service: str | None = Field(
-        None, description="`peer.service` of those calls; unset: the upstream's host name, or `DD_SERVICE` for its own"
+        None,
+        description="`peer.service` of those calls; unset: the upstream's host name, or `DD_SERVICE` for this service itself",
     )
-    upstream_timeout_seconds: float = Field(5.0, gt=0, le=300, description="Whole time of one outbound call")
-    upstream_connections: int = Field(100, ge=1, le=10_000, description="Outbound connections at once")
+    upstream_timeout_seconds: float = Field(
+        5.0, gt=0, le=300, description="Time limit of an outbound call, from start to end"
+    )
+    upstream_connections: int = Field(
+        100, ge=1, le=10_000, description="Maximum number of concurrent outbound connections"
+    )
     upstream_waiting: int = Field(
-        200, ge=0, le=100_000, description="Calls that may wait for one of them; more are answered 503 at once"
+        200, ge=0, le=100_000, description="Calls that may wait for a free connection; any more get a 503 at once"
     )
     upstream_body_bytes: int = Field(
-        1_048_576, ge=1, le=1_073_741_824, description="Largest answer taken from the upstream"
+        1_048_576, ge=1, le=1_073_741_824, description="Maximum size of an upstream response body"
     )
     body_bytes: int = Field(
         65_536,
         ge=1,
         le=1_073_741_824,
-        description="Largest request body taken, else 413, and largest WebSocket message",
+        description="Maximum size of a request body (larger: 413) and of a WebSocket message",
     )
     drain_seconds: float = Field(
-        5.0, ge=0, le=110, description="After SIGTERM: `/ready` says 503, requests are still served"
+        5.0, ge=0, le=110, description="First stage after SIGTERM: `/ready` returns 503, requests are still served"
     )
     graceful_seconds: float = Field(
-        20.0, ge=0, le=110, description="Then: time for requests in flight before they are cancelled"
+        20.0, ge=0, le=110, description="Second stage: time for requests in flight to finish before they are cancelled"
     )
-    flush_seconds: float = Field(5.0, ge=0, le=110, description="Then: time to send the last spans to the agent")
+    flush_seconds: float = Field(5.0, ge=0, le=110, description="Last stage: time to send the last spans to the agent")
     keep_alive_seconds: float = Field(
-        75.0, ge=1, le=4000, description="Idle connections are kept this long; longer than the load balancer's 60"
+        75.0,
+        ge=1,
+        le=4000,
+        description="How long an idle connection stays open; set it above the load balancer's idle timeout (60)",
     )
     half_close_seconds: float = Field(
         1.0,
         ge=0,
         le=60,
-        description="A client that closed its side of the connection waits this long for its response to start",
+        description="How long a response may take to start after the client has closed its side of the connection",
     )
     body_timeout_seconds: float = Field(
-        30.0, ge=1, le=4000, description="An upload is given up when nothing of it arrives for this long"
+        30.0, ge=1, le=4000, description="Maximum time without receiving any of a request body (then 408)"
     )
     write_timeout_seconds: float = Field(
-        30.0, ge=1, le=4000, description="A response is given up when the client reads nothing of it for this long"
+        30.0,
+        ge=1,
+        le=4000,
+        description="Maximum time without the client reading any of a response (then the connection is aborted)",
     )
     websocket_ping_seconds: float = Field(
         20.0,
         ge=1,
         le=4000,
-        description="Time between pings of a WebSocket; a missing pong closes it after as long again",
+        description="Time between WebSocket pings; without a pong within the same time, the WebSocket is closed",
     )
     http_implementation: Literal["httptools", "hypercorn"] = Field(
-        "httptools", description="What serves HTTP and WebSocket; `hypercorn`: Hypercorn's own classes, the way back"
+        "httptools",
+        description="Implementation of HTTP and WebSocket; `hypercorn`: Hypercorn's own classes, as a fallback",
     )
     probe_paths: Annotated[tuple[str, ...], BeforeValidator(_paths), AfterValidator(_absolute)] = Field(
-        ("/health", "/ready"), description="Paths without span, stats and access-log line, separated by commas"
+        ("/health", "/ready"), description="Paths without spans, stats and access-log lines, separated by commas"
     )
     info_details: bool = Field(
-        False, description="Show settings, packages and ECS task at `/info` to every caller; `dev` sets it"
+        False, description="Show settings, packages and ECS task at `/info` to every client; `dev` sets it"
     )
     faults: bool = Field(False, description="Serve `/api/faults/...`, endpoints that fail on purpose")
     local_view_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
-        None, description="Where `GET /` links to for the traces; `dev` sets it"
+        None, description="URL of the trace page that `GET /` links to; `dev` sets it"
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Minimum log level")
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="`auto`: text when standard error is a terminal, else JSON lines"
+        "auto", description="`auto`: text if standard error is a terminal, JSON lines otherwise"
     )
 
     dd_service: str = Field("hello-service", min_length=1, description="Service name on every span")
     dd_env: str | None = Field(None, description="Environment on every span, such as `production`")
     dd_version: str | None = Field(None, description="Version on every span, such as `1.4.2`")
-    dd_trace_enabled: bool = Field(True, description="`false`: no spans and no ddtrace on a request's way")
+    dd_trace_enabled: bool = Field(True, description="`false`: no spans, and no ddtrace code in the request path")
     dd_trace_sample_rate: float | None = Field(
-        None, ge=0, le=1, description="Share of traces to keep; `serve` turns it into `DD_TRACE_SAMPLING_RULES`"
+        None, ge=0, le=1, description="Fraction of traces to keep; `serve` turns it into `DD_TRACE_SAMPLING_RULES`"
     )
     trust_trace_headers: bool = Field(
         True,
-        description="`false` at a public edge: callers' trace ids, sampling decisions, tags and baggage are ignored",
+        description="Set `false` at a public edge to ignore clients' trace ids, sampling decisions, tags and baggage",
     )
     dd_agent_host: str = Field("localhost", min_length=1, description="Host of the trace agent")
     dd_trace_agent_port: Annotated[int, Field(ge=1, le=65535)] = Field(8126, description="Port of the trace agent")
     dd_trace_agent_url: Annotated[str, AfterValidator(_agent_url)] | None = Field(
-        None, description="`http://host:port` or `unix:///socket` of the agent; wins over host and port"
+        None, description="`http://host:port` or `unix:///socket` of the agent; overrides host and port"
     )
 
     @classmethod
@@ -182,7 +194,7 @@ class Settings(BaseModel):
         """Read and check `environ`. An empty variable counts as unset.
 
         Raises:
-            SettingsError: naming every bad variable with its value and the reason, not the first only.
+            SettingsError: it lists every bad variable, not only the first.
         """
         given: dict[str, Any] = {name: value for name in cls.model_fields if (value := environ.get(name.upper()))}
         try:
@@ -218,7 +230,7 @@ class Settings(BaseModel):
         }
 
     def __repr_args__(self) -> Iterable[tuple[str, Any]]:
-        """Show no secret where somebody logs the settings themselves."""
+        """Keep secrets out of `repr()`, and so out of a log line that contains the settings."""
         return self.public().items()
 
 
@@ -244,7 +256,7 @@ def _complaint(problem: Mapping[str, Any], given: Mapping[str, str], secrets: Co
     shown = MASK if name in secrets else mask_credentials(value)
     reason = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").replace(value, shown)
     if name in secrets and problem["type"] in {"value_error", "assertion_error"}:
-        reason = "must be a value that its check accepts"  # what a check raises may quote a part of the secret
+        reason = "must be a value that its validator accepts"  # a validator's message may quote a part of the secret
     elif not reason.startswith("must"):
         reason = f"must be {reason}"
     return f"{name.upper()}={shown!r}: {reason}"

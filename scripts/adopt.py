@@ -51,7 +51,7 @@ def parse(name: str) -> Names:
     """Return the forms of `name`.
 
     Raises:
-        ValueError: with the reason why it can't be the name of a service.
+        ValueError: the name is not valid for a service; the message has the reason.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a service: use small letters, digits and dashes, as in my-orders.")
@@ -62,7 +62,7 @@ def parse(name: str) -> Names:
 
 
 def taken() -> set[str]:
-    """Return the names that a package here can't have: modules of Python, of what is installed, and of the tests."""
+    """Return the names that would collide: modules of Python, of the dependencies and of the tests."""
     locked = re.findall(
         r"^([\w.-]+)==", "\n".join(p.read_text() for p in ROOT.glob("requirements/*.txt")), re.MULTILINE
     )
@@ -102,7 +102,7 @@ def rename(new: Names) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
         changed += target != path or new_text != text
-    shutil.rmtree(ROOT / OLD.package)  # what is left there is bytecode
+    shutil.rmtree(ROOT / OLD.package)  # only bytecode is left there
     return changed
 
 
@@ -114,7 +114,7 @@ def remove_itself() -> None:
 
 
 def tidy() -> bool:
-    """Sort imports and format anew, as the names have other lengths; return whether ruff is there to do it."""
+    """Sort imports and reformat, because the lengths of names have changed. Return whether ruff is available."""
     ruff = shutil.which("ruff", path=str(ROOT / ".venv" / "bin")) or shutil.which("ruff")
     if ruff:
         subprocess.run([ruff, "check", "--quiet", "--select", "I", "--fix"], cwd=ROOT, check=True)
@@ -123,7 +123,7 @@ def tidy() -> bool:
 
 
 def main() -> None:
-    """Rename everything, or exit with the reason why not."""
+    """Rename everything, or exit with the reason why that isn't possible."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("Usage: scripts/adopt NAME, such as my-orders")
     if not (ROOT / OLD.package).is_dir():

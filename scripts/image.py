@@ -1,6 +1,6 @@
-"""Print the size of an image of the service and how long it takes to start: `python scripts/image.py IMAGE`.
+"""Print the size and the start time of an image of the service: `python scripts/image.py IMAGE`.
 
-The start time is the engine's own: from when it started the process until the process wrote that it listens.
+The start time comes from the container engine: from the start of the process until it logs that it is listening.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from typing import Any
 STARTS = 5
 DEADLINE_SECONDS = 60
 LISTENING = "Running on"
-# As it runs in production, but for the agent: none listens.
+# As in production, except that there is no agent.
 RUN = ["--detach", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "256m"]
 RUN += ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
 
 
 def docker(*arguments: str) -> str:
-    """Run docker and return what it wrote to either stream."""
+    """Run docker and return its output and errors."""
     return subprocess.run(
         ["docker", *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ).stdout.strip()
 
 
 def described(thing: str) -> dict[str, Any]:
-    """Return what the engine knows of an image or container."""
+    """Return the result of `docker inspect` for an image or container."""
     found: dict[str, Any] = json.loads(docker("inspect", thing))[0]
     return found
 
 
 def start_seconds(image: str) -> float:
-    """Start `image` once and return how long it took until it listened."""
+    """Start `image` once and return the seconds until it listened."""
     container = docker("run", *RUN, image)
     try:
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -53,7 +53,7 @@ def start_seconds(image: str) -> float:
 
 
 def main() -> None:
-    """Measure the image that the command line names."""
+    """Measure the image given on the command line."""
     image = sys.argv[1]
     base = described(image)["Config"]["Labels"]["org.opencontainers.image.base.name"]
     size, base_size = described(image)["Size"], described(base)["Size"]

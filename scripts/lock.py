@@ -1,7 +1,7 @@
 """Compile requirements/*.txt from pyproject.toml: every version with its hashes, for all supported Pythons.
 
-Each file names no package index and says in its first line which declaration it was made from, so that a test can tell
-offline when it is stale. What is locked stays as it is where it still fits; `--upgrade` takes the newest.
+The files contain no package index. Their first line has a digest of the declaration, so a test can detect a stale file
+offline. Locked versions stay as they are if they still fit; `--upgrade` takes the newest.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 UV = "uv==0.13.9"
-# Each file is constrained by the one before, so that all of them agree on a version.
+# Each file is constrained by the one before, so that all have the same versions.
 FILES = {"run": None, "dev": "run", "test": "dev", "bench": "test"}
 
 
 def declaration() -> str:
-    """Return a digest of what the locked versions depend on."""
+    """Return a digest of the inputs of the lock files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    told = [project["project"]["dependencies"], project["project"]["requires-python"], project["dependency-groups"], UV]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    inputs = [
+        project["project"]["dependencies"],
+        project["project"]["requires-python"],
+        project["dependency-groups"],
+        UV,
+    ]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def header() -> str:

@@ -1,6 +1,6 @@
-"""Make the pictures of the local view in docs/: three real services, real requests, a real browser.
+"""Take the screenshots of the local view in docs/, from three real services, real requests and a real browser.
 
-`--seconds` is how long requests are sent before the pictures are made.
+`--seconds` sets how long requests are sent before the screenshots are taken.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ REQUESTS = {  # path: how often
 
 
 def main() -> None:
-    """Run the services, send requests, make the pictures."""
+    """Run the services, send requests, take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=75)
     parser.add_argument("--to", type=Path, default=DOCS)
     asked = parser.parse_args()
     if CHROMIUM is None:
-        sys.exit("There is no chromium on this machine: apt-get install chromium")
+        sys.exit("Chromium is not installed: apt-get install chromium")
     asked.to.mkdir(exist_ok=True)
     with ExitStack() as stack:
         dev = _services(stack)

@@ -1,4 +1,4 @@
-"""Endpoints that fail on purpose, to see how a failure is traced. Served only where the operator sets FAULTS=true."""
+"""Endpoints that fail on purpose, to show how failures are traced. Served only if FAULTS=true."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hello_service.problems import Invalid, Problem
 faults = Blueprint("faults", __name__, url_prefix="/api/faults")
 
 
-class Fault(RuntimeError):  # noqa: N818 - the word that a person looks for on the span
+class Fault(RuntimeError):  # noqa: N818 - the name appears on the span
     """The exception that these endpoints raise."""
 
 
@@ -44,7 +44,7 @@ async def fail() -> str:
 @example(code=503)
 @problems(Problem)
 async def answer_status(code: int) -> str:
-    """Answer with an error status: 400, 404, 503 and so on."""
+    """Respond with an error status: 400, 404, 503 and so on."""
     if code not in default_exceptions:
         raise Invalid("No such error status.", [{"field": "code", "reason": "must be an HTTP error status"}])
     raise default_exceptions[code]
@@ -55,7 +55,7 @@ async def answer_status(code: int) -> str:
 @document_response(Slept)
 @validate_querystring(SecondsQuery)
 async def wait(query_args: SecondsQuery) -> dict[str, float]:
-    """Answer after `seconds`."""
+    """Respond after `seconds`."""
     await asyncio.sleep(query_args.seconds)
     return {"seconds": query_args.seconds}
 
@@ -63,7 +63,7 @@ async def wait(query_args: SecondsQuery) -> dict[str, float]:
 @faults.get("/stream")
 @response({"text/plain": TEXT})
 async def break_stream() -> Response:
-    """Break off in the middle of a response."""
+    """Fail in the middle of a response."""
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"the first part\n"
@@ -77,7 +77,7 @@ async def break_stream() -> Response:
 @document_response(Accepted, 202)
 @validate_querystring(SecondsQuery)
 async def fail_later(query_args: SecondsQuery) -> tuple[dict[str, str], int]:
-    """Answer 202 at once, and fail after `seconds`, when the response is gone."""
+    """Respond with 202 at once, and fail after `seconds`, when the response has been sent."""
 
     async def work() -> None:
         await asyncio.sleep(query_args.seconds)

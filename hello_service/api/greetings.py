@@ -1,4 +1,4 @@
-"""GET and POST /api/hello, the stream and the WebSocket of it."""
+"""GET and POST /api/hello, its stream and its WebSocket."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ NAME_LENGTH = 200
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it can be greeted: 1 to 200 characters, none of them a control character.
+    """Return `name` if it is valid: 1 to 200 characters, none of them a control character.
 
     Raises:
-        ValueError: with the reason.
+        ValueError: the message is the reason.
     """
     if not 1 <= len(name) <= NAME_LENGTH:
-        raise ValueError(f"must have 1 to {NAME_LENGTH} characters, and has {len(name)}")
+        raise ValueError(f"must have 1 to {NAME_LENGTH} characters, got {len(name)}")
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
         raise ValueError("must not contain control characters")
     return name
 
 
 def check_text(message: object) -> str:
-    """Return the WebSocket message `message` if it is a name, as `check_name` says, and text."""
+    """Return the WebSocket message `message` if it is text and a name that `check_name` accepts."""
     if not isinstance(message, str):
-        raise ValueError("must be sent as text")  # noqa: TRY004 - one reason more why it can't be greeted
+        raise ValueError("must be sent as text")  # noqa: TRY004 - handled like the ValueError of `check_name`
     return check_name(message)
 
 
@@ -89,7 +89,7 @@ async def hello_named(name: str) -> Greeting:
     try:
         return greet(check_name(name))
     except ValueError as error:
-        raise Invalid("The name can't be greeted.", [{"field": "name", "reason": str(error)}]) from error
+        raise Invalid("The name is not valid.", [{"field": "name", "reason": str(error)}]) from error
 
 
 @greeting.get("/stream")
@@ -113,7 +113,7 @@ async def hello_stream(query_args: CountQuery) -> Response:
 
 @greeting.websocket("/ws")
 async def hello_websocket() -> None:
-    """Answer each text message with a greeting, or with the reason why not."""
+    """Respond to each text message with a greeting, or with the reason why the name is invalid."""
     await websocket.accept()
     while True:
         name = await websocket.receive()

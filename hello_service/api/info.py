@@ -1,4 +1,4 @@
-"""GET /info: what runs here, and whether it is traced. Details are for the operator, not for anyone."""
+"""GET /info: the service and whether it is traced. Details are for the operator only."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TO_ANYONE = ("active", "reason", "traces_lost")
 @info.get("/info")
 @response({"application/json": {"type": "object"}})
 async def show_info() -> dict[str, Any]:
-    """Describe what runs here: service, version, environment, whether it is traced, traces lost. Holds no secret.
+    """Describe the service: name, version, environment, whether it is traced, traces lost. Contains no secret.
 
-    With `INFO_DETAILS=true`, and for a caller on the same host: packages, settings, ECS task and what is going on, too.
+    With `INFO_DETAILS=true`, and for a client on the same host, also packages, settings, ECS task and current load.
     """
     found = services()
     settings, tracing = found.settings, found.tracing_status()
@@ -58,18 +58,18 @@ async def show_info() -> dict[str, Any]:
 
 
 def _is_local(caller: Request) -> bool:
-    """Whether `caller` connected over loopback, and no header tells of a proxy that connected for somebody else."""
+    """Whether `caller` connected over loopback, and no header shows that it is a proxy for another client."""
     host, *_ = caller.scope.get("client") or ("",)
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:  # a socket file, or a test
+    except ValueError:  # a Unix socket, or a test
         return False
-    address = getattr(address, "ipv4_mapped", None) or address  # IPv4 on a socket that takes both
+    address = getattr(address, "ipv4_mapped", None) or address  # IPv4 on a socket that accepts both
     return address.is_loopback and not any(PROXY_HEADERS.fullmatch(name) for name, _ in caller.headers)
 
 
 async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what ECS says of this task, None outside of ECS, `{"error": ...}` where it does not answer in 1 s.
+    """Return ECS's metadata of this task, None outside of ECS, `{"error": ...}` without a response within 1 s.
 
     Source: Amazon ECS Developer Guide, "Task metadata endpoint version 4 for Fargate".
     """
@@ -79,13 +79,13 @@ async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
     try:
         task = await asyncio.to_thread(_fetch, f"{base}/task")
     except (OSError, ValueError) as error:
-        return {"error": f"the task metadata endpoint gave no answer: {type(error).__name__}"}
+        return {"error": f"no response from the task metadata endpoint: {type(error).__name__}"}
     wanted = ("Cluster", "TaskARN", "Family", "Revision", "LaunchType", "AvailabilityZone")
     return {name: task.get(name) for name in wanted}
 
 
 def _fetch(url: str) -> dict[str, Any]:
     direct = build_opener(ProxyHandler({}))  # the endpoint is the task's own; a proxy must not see its address
-    with direct.open(url, timeout=METADATA_SECONDS) as answer:
-        document: dict[str, Any] = json.load(answer)
+    with direct.open(url, timeout=METADATA_SECONDS) as response:
+        document: dict[str, Any] = json.load(response)
         return document

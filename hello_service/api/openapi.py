@@ -1,4 +1,4 @@
-"""What a handler declares for /openapi.json, `/` and `/docs`, beside what quart-schema reads from it."""
+"""A handler's declarations for /openapi.json, `/` and `/docs`, in addition to those that quart-schema reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Schema = Mapping[str, Any]
 PROBLEMS, RESPONSES, EXAMPLE = "_problems", "_responses", "_example"
 
 TEXT: Schema = {"type": "string"}
-ANYWHERE = (400, 431, 500, 503)  # a bad or too large head, our own mistake, the end of the process
+ANYWHERE = (400, 431, 500, 503)  # malformed or too large headers, an internal error, shutdown
 OF_A_BODY = (408, 413, 415)
 
 MEANINGS = {
@@ -64,7 +64,7 @@ PROBLEM: Schema = {
 def problems(*kinds: type[Problem]) -> Callable[[Handler], Handler]:
     """Declare the problems that a handler raises. `Problem` itself stands for any error status.
 
-    Problems that any request can have need no declaration, nor have those of a query, a path variable or a body.
+    Problems that any request can cause need no declaration, nor do those of a query, a path variable or a body.
     """
     return _declare(PROBLEMS, kinds)
 
@@ -78,7 +78,7 @@ def response(content: Mapping[str, Schema], status: int = 200) -> Callable[[Hand
 
 
 def example(**values: object) -> Callable[[Handler], Handler]:
-    """Declare the path variables and query that `/` links the handler with."""
+    """Declare the path variables and the query of the handler's link on `/`."""
     return _declare(EXAMPLE, values)
 
 

@@ -1,4 +1,4 @@
-"""What a browser sees: GET / and GET /docs. Both are made of the routes, and work offline."""
+"""The pages for a browser, GET / and GET /docs. Both are generated from the routes, and work offline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pages = Blueprint("pages", __name__, template_folder="templates")
 @pages.get("/")
 @response({"application/json": {"type": "object"}, "text/html": TEXT})
 async def index() -> Response | str:
-    """Link to everything here: a page for a browser, JSON for anything else."""
+    """Link to every endpoint: a page for a browser, JSON for any other client."""
     settings, links = services().settings, dict(_links())
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
         others = [(method, rule.rule, what) for rule, what in _routes() if (method := _without_link(rule))]

@@ -1,4 +1,4 @@
-"""GET /health (alive), GET /ready (may take traffic)."""
+"""GET /health (the process is alive), GET /ready (it accepts traffic)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Stopping(BaseModel):
 @probes.get("/health")
 @document_response(Alive)
 async def health() -> dict[str, str]:
-    """Say that the process is alive."""
+    """Report that the process is alive."""
     return {"status": "ok"}
 
 
@@ -36,7 +36,7 @@ async def health() -> dict[str, str]:
 @document_response(Ready)
 @document_response(Stopping, 503)
 async def ready() -> tuple[dict[str, str], int]:
-    """Say whether this process may take traffic: 503 as soon as it is stopping."""
+    """Report whether this process accepts traffic: 503 once it is stopping."""
     if services().lifecycle.stopping:
         return {"status": "stopping"}, 503
     return {"status": "ready"}, 200

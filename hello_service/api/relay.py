@@ -1,4 +1,4 @@
-"""GET /api/relay: outbound calls, one or many at once."""
+"""GET /api/relay: one or more concurrent outbound calls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Relay(BaseModel):
 @validate_querystring(CountQuery)
 @validate_response(Relay)
 async def relay_calls(query_args: CountQuery) -> Relay:
-    """Call the upstream `count` times at once and return its answers; 502, 503 or 504 when a call fails."""
+    """Call the upstream `count` times concurrently and return its responses; 502, 503 or 504 if a call fails."""
     upstream = services().upstream
     url, peer = _target(services().settings)
     try:
@@ -43,15 +43,15 @@ async def relay_calls(query_args: CountQuery) -> Relay:
     except* Problem as failed:
         problem = failed.exceptions[0]
     else:
-        answers = [task.result() for task in tasks]
-        return Relay(upstream=mask_credentials(url), answers=[Relayed(status=a.status, body=a.body) for a in answers])
+        responses = [Relayed(status=each.status, body=each.body) for each in (task.result() for task in tasks)]
+        return Relay(upstream=mask_credentials(url), answers=responses)
     raise problem
 
 
 def _target(settings: Settings) -> tuple[str, str | None]:
-    """Return the upstream's URL and `peer.service`: what the operator named, else this service where it listens.
+    """Return the upstream's URL and `peer.service`: those of the settings, or else this service's own.
 
-    The own address is that of the socket which took the request, never what a caller says in a header.
+    This service's address is that of the socket that received the request, never that of the Host header.
     """
     if settings.upstream_url is not None:
         return settings.upstream_url, settings.upstream_service

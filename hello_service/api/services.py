@@ -1,4 +1,4 @@
-"""What handlers work with: everything that `create_app` opened for them, typed."""
+"""The typed services that `create_app` opens for handlers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hello_service.settings import Settings
 
 @dataclass(frozen=True)
 class Services:
-    """What is open while the app serves.
+    """The services that are open while the app serves.
 
     Attributes:
         upstream: the peer of `/api/relay`.
-        tracing_status: returns whether this process is traced, why not, and the traces lost, as JSON values.
-        rejected_requests: returns how many requests the server rejected, by reason.
-        ecs: what ECS reports of this task; None outside of ECS.
-        started: when the app began to serve, by `time.monotonic()`.
+        tracing_status: returns, as JSON values, whether this process is traced, the reason if not, and the traces lost.
+        rejected_requests: returns the number of requests that the server rejected, by reason.
+        ecs: ECS's metadata of this task; None outside of ECS.
+        started: the `time.monotonic()` at which the app started to serve.
     """
 
     settings: Settings

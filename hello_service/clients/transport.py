@@ -1,7 +1,7 @@
 """aiohttp behind httpx's interface, because httpx's own transport collapses with concurrency.
 
-This module turns every exception of aiohttp into a problem. It does so while the span of the call is still open, so
-the span has the same error as the caller.
+This module turns every exception of aiohttp into a problem. The span of the call is still open at that point, so the
+span gets the same error as the caller.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from hello_service.problems import (
 
 KEEP_ALIVE_SECONDS = 15.0
 
-# RFC 9110, section 9.2.2: to send one of these twice has the effect of sending it once.
+# RFC 9110, section 9.2.2: sending one of these twice has the same effect as sending it once.
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
-# Everything that aiohttp raises for a call. A bad URL or header is a ValueError, TimeoutError is an OSError.
+# Every exception that aiohttp raises for a call. A bad URL or header is a ValueError; TimeoutError is an OSError.
 FOREIGN = (aiohttp.ClientError, OSError, ValueError)
 
 # The first match counts. UpstreamConnectError promises that nothing was sent.
@@ -51,18 +51,18 @@ ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
     (ValueError, UpstreamConnectError, "The upstream could not be called."),
     (Exception, UpstreamReadError, "The call to the upstream failed."),
 )
-CANCELLED = "nobody waits for this call any longer: its request is over, or another of its calls failed"
+CANCELLED = "the result is no longer needed: the request that made this call has ended, or another of its calls failed"
 
-# Of the call in this context: whether its connection had served another call before, and whether this is the retry.
+# Whether the current call's connection has served another call before, and whether this is the retry.
 _connection_reused: ContextVar[bool] = ContextVar("connection_reused", default=False)
 _is_retry: ContextVar[bool] = ContextVar("is_retry", default=False)
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Sends httpx's requests by aiohttp, within a time and up to a size of the response.
+    """Sends httpx's requests through aiohttp, with a deadline and a maximum size of the response.
 
-    The request extension `deadline` is the event loop's time at which the call must be over. A response is complete,
-    or an error. The body of a request can't be a stream.
+    The request extension `deadline` is the event loop time at which the call must be complete. The result is a complete
+    response or an exception. The body of a request can't be a stream.
 
     Raises:
         UpstreamTimeout: the response was not complete at the deadline.
@@ -96,7 +96,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        if url.userinfo:  # httpx has made a header of it, and aiohttp refuses to have both
+        if url.userinfo:  # httpx has turned it into a header; aiohttp rejects a request with both
             url = url.copy_with(username=None, password=None)
         headers, data = request.headers.multi_items(), request.content or None
         timeout = "The upstream did not respond in time."
@@ -110,7 +110,7 @@ class Transport(httpx.AsyncBaseTransport):
                 timeout = "The upstream's response was not complete in time."
                 content = await self._body(response)
         except FOREIGN as error:
-            raise _problem(error, timeout)  # noqa: B904 - it brings its cause
+            raise _problem(error, timeout)  # noqa: B904 - `_problem` sets the cause
         except asyncio.CancelledError as error:
             raise asyncio.CancelledError(CANCELLED) from error
         extensions = {
@@ -132,7 +132,7 @@ class Transport(httpx.AsyncBaseTransport):
 
 class _Pool(aiohttp.TCPConnector):
     async def _get(self, key: Any, traces: Any) -> Connection | None:
-        """Return an idle connection, or None to open one. aiohttp does not report which of them a call got."""
+        """Return an idle connection, or None to open a new one. aiohttp has no public way to tell which a call got."""
         if _is_retry.get():
             return None
         connection = await super()._get(key, traces)
@@ -141,10 +141,10 @@ class _Pool(aiohttp.TCPConnector):
 
 
 async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send `request`; once more, on a new connection, where it is idempotent and a reused connection was closed.
+    """Send `request`. Retry once on a new connection if it is idempotent and a reused connection was closed.
 
-    That is RFC 9112, section 9.3.1. aiohttp's own retry is avoided: it also repeats a call that failed on a new
-    connection, and may take another stale one.
+    This follows RFC 9112, section 9.3.1. aiohttp's own retry is avoided: it also repeats a call that failed on a new
+    connection, and may pick another stale connection.
     """
     _is_retry.set(False)
     while True:
@@ -165,7 +165,7 @@ def _problem(error: Exception, timeout: str) -> Problem:
         problem, cause = (
             UpstreamTimeout(timeout),
             None,
-        )  # of the deadline alone: a cause adds nothing, and costs in a flood
+        )  # only the deadline raises it: a cause adds nothing, and costs CPU under overload
     else:
         kind, detail = next((kind, detail) for foreign, kind, detail in ERRORS if isinstance(error, foreign))
         hides = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))  # the query of a URL may be secret

@@ -24,7 +24,7 @@ from hello_service.problems import (
 
 Hook = Callable[[Any], Awaitable[None]]
 
-JSON_DEPTH = 100  # levels; Python can't write all that it can read
+JSON_DEPTH = 100  # levels; Python can parse deeper JSON than it can serialize
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class Limits:
     """The limits of one peer. Each `Upstream` has its own.
 
     Attributes:
-        timeout_seconds: for one call from start to end, the wait for a connection included.
-        connections: calls at once.
-        waiting: calls that may wait for a connection; any more fail at once.
-        body_bytes: largest body of a response.
+        timeout_seconds: for one call from start to end, including the wait for a connection.
+        connections: maximum number of concurrent calls.
+        waiting: number of calls that may wait for a connection; any more fail at once.
+        body_bytes: maximum size of a response body.
     """
 
     timeout_seconds: float = 5.0
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class UpstreamResponse:
-    """HTTP status below 500 and body: parsed where it is JSON, else text."""
+    """HTTP status (below 500) and body, which is parsed if it is JSON and text otherwise."""
 
     status: int
     body: Any
@@ -56,7 +56,7 @@ class Upstream:
     """A pool of connections to one peer, open as long as the `async with` lasts.
 
     Args:
-        limits: of this peer.
+        limits: the limits of this peer.
         headers: sent with each call, such as a token. They are neither logged nor put on spans.
         on_request: called with each `httpx.Request` before it is sent.
     """
@@ -72,7 +72,7 @@ class Upstream:
             transport=Transport(limits.connections, limits.body_bytes),
             timeout=None,  # the transport enforces the deadline of the whole call
             headers=_headers(headers, {"Accept-Encoding": "identity"}),
-            follow_redirects=False,  # an upstream must not send us to a host that the operator did not name
+            follow_redirects=False,  # an upstream must not direct calls to a host that the operator has not configured
             trust_env=False,
             event_hooks={"request": [on_request] if on_request else []},
         )
@@ -93,7 +93,7 @@ class Upstream:
     async def post(
         self, url: str, json: Any, *, headers: Mapping[str, str] | None = None, peer_service: str | None = None
     ) -> UpstreamResponse:
-        """POST `json` to `url`, as `request` does. It is never sent twice."""
+        """POST `json` to `url`, as `request` does. It is never retried."""
         return await self.request("POST", url, json=json, headers=headers, peer_service=peer_service)
 
     async def request(
@@ -105,13 +105,13 @@ class Upstream:
         headers: Mapping[str, str] | None = None,
         peer_service: str | None = None,
     ) -> UpstreamResponse:
-        """Call `url`. An idempotent method is sent once more where a reused connection was closed without a response.
+        """Call `url`. An idempotent method is retried once if a reused connection was closed without a response.
 
         Args:
-            method: in capital letters.
-            url: absolute.
+            method: in upper case.
+            url: an absolute URL.
             json: the body; None: no body.
-            headers: for this call alone; they win over those of the client.
+            headers: for this call only; they override those of the client.
             peer_service: `peer.service` of the span; None: the host.
 
         Raises:
@@ -128,9 +128,13 @@ class Upstream:
                 sent = _headers(self._client.headers, headers) if headers else self._client.headers
                 request = httpx.Request(method, _parsed_url(url), headers=sent, json=json, extensions=hints)
                 response = await self._client.send(request)
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the last: a header or JSON can't be sent
+            except (
+                httpx.HTTPError,
+                httpx.InvalidURL,
+                ValueError,
+            ) as error:  # ValueError: a header or JSON can't be sent
                 raise UpstreamConnectError("The upstream could not be called.") from error
-        del response.stream  # has been read, and refers back to the response: only the cyclic GC would free the two
+        del response.stream  # already read; it refers back to the response, a cycle that only the cyclic GC would free
         if response.status_code >= 500 or response.has_redirect_location:
             raise UpstreamBadStatus(response.status_code)
         return UpstreamResponse(response.status_code, _parsed(response))
@@ -159,9 +163,9 @@ class Upstream:
             self._waiting -= 1
 
     def _saturated(self, detail: str) -> UpstreamSaturated:
-        """Return the problem, with a time to come back: when the calls of now are over, later the more were refused.
+        """Return the problem with a `Retry-After`: one timeout from now, later the more calls were rejected recently.
 
-        A crowd that comes back at once is work that can't be done in time, even if it is refusals only.
+        Otherwise all rejected clients would return at the same time, and even rejecting them again would cost too much.
         """
         now, limits = asyncio.get_running_loop().time(), self._limits
         if now - self._refused_since > limits.timeout_seconds:
@@ -175,7 +179,7 @@ _parsed_url = lru_cache(16)(httpx.URL)
 
 
 def _headers(first: Mapping[str, str] | None, second: Mapping[str, str]) -> httpx.Headers:
-    """Return the headers of both; `second` wins, in whatever case its names are written."""
+    """Return the headers of both. `second` overrides `first`; names are case-insensitive."""
     joined = httpx.Headers(first)
     joined.update(second)
     return joined
@@ -193,7 +197,7 @@ class _Client(httpx.AsyncClient):
 
 
 def _parsed(response: httpx.Response) -> Any:
-    """Return the body; JSON is parsed, and must be what RFC 8259 allows and Python can write again."""
+    """Return the body. JSON is parsed, and must be valid by RFC 8259 and serializable by Python again."""
     text = response.content
     if "json" not in response.headers.get("content-type", ""):
         return text.decode(errors="replace")
@@ -209,7 +213,7 @@ def _parsed(response: httpx.Response) -> Any:
 def _finite(number: str) -> float:
     value = float(number)
     if not math.isfinite(value):
-        raise ValueError(f"{number} is no number in JSON")
+        raise ValueError(f"{number} is not a JSON number")
     return value
 
 

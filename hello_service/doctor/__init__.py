@@ -1,7 +1,7 @@
-"""`hello-service doctor`: the checks that a person makes when no trace arrives, all at once, in ten seconds.
+"""`hello-service doctor`: runs every check for missing traces concurrently, within ten seconds.
 
-It changes nothing, shows no secret, and ends in time whatever hangs. `CHECKS` is what it looks at, in the order in
-which a person wants to read it; one small function each. Nothing of the service imports this package.
+It changes nothing, shows no secret, and ends in time even if the agent or the server hangs. `CHECKS` lists the checks,
+one small function each, in the order of the report. No other part of the service imports this package.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from hello_service.doctor.wire import in_background
 
 @dataclass(frozen=True)
 class Check:
-    """A question and the function that answers it."""
+    """A check and the function that runs it."""
 
     name: str
-    ask: Callable[[Case], Finding]
+    run: Callable[[Case], Finding]
 
 
 CHECKS = (
@@ -32,7 +32,7 @@ CHECKS = (
     Check("agent address", agent.address),
     Check("agent variables", agent.agreement),
     Check("proxy", agent.proxy),
-    Check("agent", agent.answers),
+    Check("agent", agent.reachable),
     Check("trace format", agent.trace_format),
     Check("test span", agent.span),
     Check("clock", agent.clock),
@@ -49,20 +49,20 @@ CHECKS = (
 def examine(
     environ: Mapping[str, str], url: str | None = None, checks: Sequence[Check] = CHECKS, seconds: float = SECONDS
 ) -> Iterator[Result]:
-    """Make all `checks` at once and yield their results in order, the last one after `seconds` at most.
+    """Run all `checks` concurrently and yield their results in order, the last one after `seconds` at most.
 
     Args:
-        environ: what a server would be started with.
-        url: a running server; None: the one that the settings name, or else one that is started for this.
+        environ: the environment that a server would be started with.
+        url: a running server; None: the one at HOST and PORT, or else one that is started for the check.
     """
     redact = Redaction(environ)
     with Case(environ, url, seconds) as case:
-        asked = [(check, in_background(partial(check.ask, case))) for check in checks]
-        for check, future in asked:
+        running = [(check, in_background(partial(check.run, case))) for check in checks]
+        for check, future in running:
             try:
                 finding = future.result(case.remaining)
             except TimeoutError:
-                finding = unknown(f"no answer within {seconds:g} s")
-            except Exception as error:  # noqa: BLE001 - one broken check must not take the others with it
-                finding = unknown(f"this check broke off: {type(error).__name__}")
+                finding = unknown(f"no result within {seconds:g} s")
+            except Exception as error:  # noqa: BLE001 - a broken check must not end the others
+                finding = unknown(f"this check failed with {type(error).__name__}")
             yield redact.result(Result(check.name, finding))

@@ -1,4 +1,4 @@
-"""What is examined: an environment, and what the checks ask of it together, each question once and all at once."""
+"""The environment under examination, and the requests that several checks share, each made once and concurrently."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from hello_service.doctor.wire import Answer, get, in_background
+from hello_service.doctor.wire import Response, get, in_background
 from hello_service.observability.environment import tracer_environment
 from hello_service.settings import Settings, SettingsError, mask_credentials
 
 SECONDS = 7.0  # for everything, so that the whole command ends within 10 s
-ENDING_SECONDS = 0.25  # then, for a process that was started: to end by itself, and again when it is told to
+ENDING_SECONDS = 0.25  # then, for a child process to end by itself, and again after each signal
 AGENT_SECONDS = 2.0  # as long as ddtrace itself waits
 
-SOCKET = Path("/var/run/datadog/apm.socket")  # ddtrace uses it when nothing is set and it is there
+SOCKET = Path("/var/run/datadog/apm.socket")  # ddtrace uses it if it exists and no variable is set
 HOSTS = ("DD_TRACE_AGENT_HOSTNAME", "DD_AGENT_HOST")
 PORTS = ("DD_TRACE_AGENT_PORT", "DD_AGENT_PORT")
 
-# The child is no service: it should say nothing to anyone but what it is asked for.
+# The child process is not a service, so it must send nothing but its output.
 CHILD = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -38,7 +38,7 @@ CHILD = {
 
 @dataclass(frozen=True)
 class Address:
-    """Where ddtrace sends traces, and the variables that decided it, none for the default."""
+    """The address that ddtrace sends traces to, and the variables that set it, none for the default."""
 
     url: str
     variables: tuple[str, ...]
@@ -50,7 +50,7 @@ class Address:
 
     @property
     def usable(self) -> bool:
-        """Whether it is an address that ddtrace takes."""
+        """Whether ddtrace accepts the address."""
         try:
             parts = urlsplit(self.url)
             known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
@@ -60,7 +60,7 @@ class Address:
 
 
 def agent_address(environ: Mapping[str, str], default_socket: Path = SOCKET) -> Address:
-    """Return the agent's address as ddtrace 4.16 finds it: its own URL, its own host and port, a socket, localhost."""
+    """Return the agent's address as ddtrace 4.16 finds it: from the URL, else host and port, else a socket, else localhost."""
     if url := environ.get("DD_TRACE_AGENT_URL"):
         return Address(url, ("DD_TRACE_AGENT_URL",))
     decided = [next((name for name in names if environ.get(name)), None) for names in (HOSTS, PORTS)]
@@ -73,25 +73,25 @@ def agent_address(environ: Mapping[str, str], default_socket: Path = SOCKET) -> 
 
 
 def without_agent(environ: Mapping[str, str]) -> str | None:
-    """Return why the agent is not asked at all, None when traces go to it."""
+    """Return the reason why spans are not sent to an agent, None if they are."""
     if environ.get("OTEL_TRACES_EXPORTER", "").lower() == "otlp" and not environ.get("DD_TRACE_AGENT_PROTOCOL_VERSION"):
-        return "OTEL_TRACES_EXPORTER=otlp: spans leave as OTLP, not to the agent"
+        return "OTEL_TRACES_EXPORTER=otlp: spans are sent as OTLP, not to the agent"
     if environ.get("DD_AGENTLESS_ENABLED", "").lower() in {"true", "1"}:
-        return "DD_AGENTLESS_ENABLED: spans go to Datadog itself, not to the agent"
+        return "DD_AGENTLESS_ENABLED: spans are sent to Datadog itself, not to the agent"
     return None
 
 
 class Case:
-    """An environment under examination, for as long as the `with` lasts; processes started for it end with it.
+    """An environment under examination. The end of the `with` block also ends the processes started for it.
 
     Attributes:
         environ: the environment that a server would be started with.
-        url: the running server to ask; None: the one that the settings name.
-        settings: None when they can't be used; then `complaints` say why, one a variable.
-        address: of the agent.
-        agent: the agent's answer to `/info`, some time.
-        planned: what ddtrace makes of the environment, some time; empty when it ended before it could say.
-        sent: whether the agent took ddtrace's test span, some time.
+        url: the running server to examine; None: the one at HOST and PORT.
+        settings: None if they are invalid; then `complaints` has one reason for each bad variable.
+        address: the agent's address.
+        agent: a future of the agent's response to `/info`.
+        planned: a future of ddtrace's configuration in this environment; empty if its process ended early.
+        sent: a future of the result of ddtrace's test span.
     """
 
     def __init__(self, environ: Mapping[str, str], url: str | None = None, seconds: float = SECONDS) -> None:
@@ -110,10 +110,12 @@ class Case:
             self.complaints = str(error).splitlines()
 
     def __enter__(self) -> Self:
-        self.agent: Future[Answer] = in_background(lambda: get(self.address.url, "/info", AGENT_SECONDS))
+        self.agent: Future[Response] = in_background(lambda: get(self.address.url, "/info", AGENT_SECONDS))
         tracer = in_background(lambda: self.start("hello_service.doctor.span"))
-        self.planned: Future[dict[str, Any]] = in_background(lambda: _said(tracer.result()))
-        self.sent: Future[dict[str, Any]] = in_background(lambda: self.planned.result() and _said(tracer.result()))
+        self.planned: Future[dict[str, Any]] = in_background(lambda: _next_document(tracer.result()))
+        self.sent: Future[dict[str, Any]] = in_background(
+            lambda: self.planned.result() and _next_document(tracer.result())
+        )
         return self
 
     def __exit__(
@@ -130,12 +132,12 @@ class Case:
         return max(0.0, self._deadline - monotonic())
 
     def start(self, *module: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Run a module of this package with the environment that `serve` would make; `extra` is for a server.
+        """Run a module of this package with the environment that `serve` would set; `extra` is for a server.
 
-        What a server logs comes with its output.
+        A server's log goes to its standard output.
 
         Raises:
-            TimeoutError: when the examination is over.
+            TimeoutError: the examination is over.
         """
         environ = dict(self.environ)
         if self.settings is not None:
@@ -165,8 +167,8 @@ def _end(child: subprocess.Popen[str]) -> None:
     child.communicate()
 
 
-def _said(child: subprocess.Popen[str]) -> dict[str, Any]:
-    """Return the next line that `child` writes as the JSON object it is, an empty one when it ended without."""
-    assert child.stdout is not None  # noqa: S101 - a pipe was asked for
+def _next_document(child: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return the JSON object in the next line of `child`'s output, an empty one if `child` has ended."""
+    assert child.stdout is not None  # noqa: S101 - `start` requests a pipe
     document: dict[str, Any] = json.loads(child.stdout.readline() or "{}")
     return document

@@ -1,4 +1,4 @@
-"""The checks of what the operator has set, and of what is installed: they ask nobody."""
+"""The checks of the operator's variables and of the installed packages. They make no request."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hello_service.doctor.finding import Finding, failed, passed, skipped, warne
 from hello_service.observability.environment import sampling_rules
 
 PACKAGE = Path(__file__).resolve().parent.parent
-FLUSHES = (4, 5)  # ddtrace from here on sends its last spans when it is told to stop
-TRUE = {"true", "1"}  # what ddtrace takes for true; everything else is false
-ONLY_OURS = {"yes", "on", "y", "t"}  # what the settings take for true besides
+FLUSHES = (4, 5)  # the first version of ddtrace that sends its last spans when the process gets SIGTERM
+TRUE = {"true", "1"}  # ddtrace reads every other value as false
+ONLY_SETTINGS = {"yes", "on", "y", "t"}  # true for the settings, false for ddtrace
 
 COMPLAINT = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
 API_KEY = re.compile(r"[0-9a-fA-F]{32}")
@@ -27,17 +27,17 @@ BOOTSTRAP = re.compile(r"ddtrace[/\\]bootstrap")
 
 
 def settings(case: Case) -> Finding:
-    """Whether the service can start with this environment. Values are not shown: one may be a secret in a wrong place."""
+    """Check that the service can start with this environment. Values are not shown: one may be a misplaced secret."""
     if not case.complaints:
-        return passed("every variable can be used")
-    said = [_without_value(complaint, case.environ) for complaint in case.complaints]
-    return failed("the service can't start: " + "; ".join(said), "Correct it; docs/settings.md lists every variable")
+        return passed("every variable is valid")
+    reasons = [_without_value(complaint, case.environ) for complaint in case.complaints]
+    return failed("the service can't start: " + "; ".join(reasons), "Correct it; docs/settings.md lists every variable")
 
 
 def _without_value(complaint: str, environ: Mapping[str, str]) -> str:
     match = COMPLAINT.fullmatch(complaint)
     if match is None:
-        return "a variable can't be used"
+        return "a variable is invalid"
     variable, reason = match.groups()
     for part in environ.get(variable, "").split(","):
         reason = reason.replace(repr(part.strip()), "one")
@@ -45,37 +45,37 @@ def _without_value(complaint: str, environ: Mapping[str, str]) -> str:
 
 
 def installed(_: Case) -> Finding:
-    """Whether ddtrace is there, at a version that sends its last spans when the process stops."""
+    """Check that ddtrace is installed, in a version that sends its last spans when the process stops."""
     wanted = ".".join(map(str, FLUSHES))
     fix = f"pip install 'ddtrace>={wanted}'"
     try:
-        there = version("ddtrace")
+        found = version("ddtrace")
     except PackageNotFoundError:
         return failed("ddtrace is not installed", fix)
-    numbers = tuple(int(number) for number in re.findall(r"\d+", there)[:2])
+    numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:2])
     if numbers < FLUSHES:
-        return failed(f"ddtrace {there} loses the last spans of a process that is told to stop", fix)
-    return passed(f"ddtrace {there} sends its last spans when the process stops")
+        return failed(f"ddtrace {found} loses the last spans of a process that gets SIGTERM", fix)
+    return passed(f"ddtrace {found} sends its last spans when the process stops")
 
 
 def switched_on(case: Case) -> Finding:
-    """Whether tracing is switched on."""
+    """Check that no variable disables tracing."""
     environ = case.environ
     value = environ.get("DD_TRACE_ENABLED")
     if value and value.lower() not in TRUE:
-        if value.lower() in ONLY_OURS:
-            said = "DD_TRACE_ENABLED is a yes that a bare ddtrace-run takes for no (`serve` says it in its words)"
-            return warned(said, "DD_TRACE_ENABLED=true")
-        return failed("DD_TRACE_ENABLED switches tracing off", "unset DD_TRACE_ENABLED")
+        if value.lower() in ONLY_SETTINGS:
+            sentence = f"DD_TRACE_ENABLED={value} means true to `serve`, but false to a bare ddtrace-run"
+            return warned(sentence, "DD_TRACE_ENABLED=true")
+        return failed("DD_TRACE_ENABLED disables tracing", "unset DD_TRACE_ENABLED")
     if not value and environ.get("OTEL_TRACES_EXPORTER", "").lower() == "none":
-        return failed("OTEL_TRACES_EXPORTER=none switches tracing off", "unset OTEL_TRACES_EXPORTER")
+        return failed("OTEL_TRACES_EXPORTER=none disables tracing", "unset OTEL_TRACES_EXPORTER")
     if environ.get("DD_APM_TRACING_ENABLED", "true").lower() not in TRUE:
-        return failed("DD_APM_TRACING_ENABLED switches APM off", "unset DD_APM_TRACING_ENABLED")
-    return passed("nothing switches tracing off")
+        return failed("DD_APM_TRACING_ENABLED disables APM", "unset DD_APM_TRACING_ENABLED")
+    return passed("no variable disables tracing")
 
 
 def names(case: Case) -> Finding:
-    """Whether service, environment and version are set, by which Datadog joins everything."""
+    """Check that service, environment and version are set, which Datadog correlates data by."""
     missing = [name for name in ("DD_SERVICE", "DD_ENV", "DD_VERSION") if not case.environ.get(name)]
     if missing:
         fix = " ".join(f"{name}=..." for name in missing)
@@ -85,7 +85,7 @@ def names(case: Case) -> Finding:
 
 
 def sampling(case: Case) -> Finding:
-    """Which share of the traces is kept, and what decided it."""
+    """Report the fraction of traces that is kept, and the variable that sets it."""
     environ = case.environ
     text, source = environ.get("DD_TRACE_SAMPLING_RULES"), "DD_TRACE_SAMPLING_RULES"
     if not text and (rate := _rate(environ)) is not None:
@@ -93,22 +93,24 @@ def sampling(case: Case) -> Finding:
     if not text and environ.get("OTEL_TRACES_SAMPLER", "").lower().endswith("always_off"):
         text, source = sampling_rules(0.0), "OTEL_TRACES_SAMPLER"
     if not text:
-        return passed("every trace is kept until the agent asks for fewer (no rule is set)")
+        return passed("every trace is kept unless the agent lowers the rate (no rule is set)")
     rules = _rules(text)
     if rules is None:
-        return warned(f"{source} is no list of rules: ddtrace ignores it", f"{source}='{sampling_rules(1.0)}'")
+        return warned(
+            f"{source} is not a valid list of rules, so ddtrace ignores it", f"{source}='{sampling_rules(1.0)}'"
+        )
     if environ.get("DD_TRACE_RATE_LIMIT") == "0":
         return failed("DD_TRACE_RATE_LIMIT=0 keeps no trace that a rule matches", "unset DD_TRACE_RATE_LIMIT")
     for_all = [rule["sample_rate"] for rule in rules if set(rule) == {"sample_rate"}]
     if not for_all:
-        return passed(f"{source} decides for some traces; the others are kept until the agent asks for fewer")
+        return passed(f"{source} applies to some traces; the others are kept unless the agent lowers the rate")
     if for_all[0] == 0:
         return failed(f"{source} keeps no trace", f"unset {source}")
-    return passed(f"{for_all[0] * 100:g} % of the traces are kept ({source})")
+    return passed(f"{for_all[0] * 100:g}% of the traces are kept ({source})")
 
 
 def _rate(environ: Mapping[str, str]) -> float | None:
-    """Return the sample rate, which counts even where another variable makes the settings unusable."""
+    """Return the sample rate, which has its effect even if another variable makes the settings invalid."""
     try:
         return float(environ["DD_TRACE_SAMPLE_RATE"])
     except (KeyError, ValueError):
@@ -120,34 +122,34 @@ def _rules(text: str) -> list[dict[str, Any]] | None:
         rules = json.loads(text)
     except ValueError:
         return None
-    fine = isinstance(rules, list) and all(
+    valid = isinstance(rules, list) and all(
         isinstance(rule, dict) and isinstance(rule.get("sample_rate"), int | float) for rule in rules
     )
-    return rules if fine else None
+    return rules if valid else None
 
 
 def api_key(case: Case) -> Finding:
-    """Whether the API key, where it can be seen, has the form of one. It is never shown."""
+    """Check the form of the API key, if it is visible here. The key is never shown."""
     key = case.environ.get("DD_API_KEY")
     if not key:
         return skipped("DD_API_KEY is not set here; the agent needs it, the service does not")
     if API_KEY.fullmatch(key):
         return passed("DD_API_KEY has the form of an API key")
     if key.lstrip().startswith("{"):
-        said, fix = (
+        fault, fix = (
             "is a whole JSON object: a key/value secret",
             'In the task definition: "valueFrom": "<arn>:DD_API_KEY::"',
         )
     elif APPLICATION_KEY.fullmatch(key):
-        said, fix = (
+        fault, fix = (
             "has 40 characters: an application key",
             "Take an API key (32 characters) from Organization Settings",
         )
     elif key != key.strip(" \t\r\n\"'"):
-        said, fix = "has spaces or quotes around it", "Store the 32 characters alone, without quotes and line end"
+        fault, fix = "has spaces or quotes around it", "Store the 32 characters alone, without quotes and line break"
     else:
-        said, fix = "is not 32 hexadecimal characters", "Take an API key (32 characters) from Organization Settings"
-    return failed(f"DD_API_KEY {said}; Datadog refuses it", fix)
+        fault, fix = "is not 32 hexadecimal characters", "Take an API key (32 characters) from Organization Settings"
+    return failed(f"DD_API_KEY {fault}; Datadog rejects it", fix)
 
 
 def _on_fargate(environ: Mapping[str, str]) -> bool:
@@ -162,7 +164,7 @@ def _without_rules(environ: Mapping[str, str]) -> bool:
     return not environ.get("DD_TRACE_SAMPLING_RULES")
 
 
-# variable, when it is a mistake, what is wrong with it, what replaced it
+# variable, condition of the mistake, the mistake, the replacement
 OLD: tuple[tuple[str, Callable[[Mapping[str, str]], bool], str, str], ...] = (
     (
         "DD_TRACE_SAMPLE_RATE",
@@ -171,27 +173,27 @@ OLD: tuple[tuple[str, Callable[[Mapping[str, str]], bool], str, str], ...] = (
         """DD_TRACE_SAMPLING_RULES='[{"sample_rate": ...}]'""",
     ),
     ("DD_ECS_FARGATE", _always, "is a misspelling of ECS_FARGATE", "ECS_FARGATE=true, for the agent's container"),
-    ("DD_HOSTNAME", _on_fargate, "makes a billed host of every task on Fargate", "unset DD_HOSTNAME"),
-    ("DD_SERVICE_NAME", _always, "does nothing", "DD_SERVICE=..."),
-    ("DATADOG_SERVICE_NAME", _always, "does nothing", "DD_SERVICE=..."),
-    ("DATADOG_ENV", _always, "does nothing", "DD_ENV=..."),
-    ("DD_TRACE_AGENT_HOSTNAME", _always, "is old, and still wins over DD_AGENT_HOST", "DD_AGENT_HOST=..."),
-    ("DATADOG_TRACE_AGENT_HOSTNAME", _always, "does nothing", "DD_AGENT_HOST=..."),
-    ("DD_AGENT_PORT", _always, "is the old name", "DD_TRACE_AGENT_PORT=..."),
+    ("DD_HOSTNAME", _on_fargate, "turns every task on Fargate into a billed host", "unset DD_HOSTNAME"),
+    ("DD_SERVICE_NAME", _always, "has no effect", "DD_SERVICE=..."),
+    ("DATADOG_SERVICE_NAME", _always, "has no effect", "DD_SERVICE=..."),
+    ("DATADOG_ENV", _always, "has no effect", "DD_ENV=..."),
+    ("DD_TRACE_AGENT_HOSTNAME", _always, "is deprecated, and still overrides DD_AGENT_HOST", "DD_AGENT_HOST=..."),
+    ("DATADOG_TRACE_AGENT_HOSTNAME", _always, "has no effect", "DD_AGENT_HOST=..."),
+    ("DD_AGENT_PORT", _always, "is deprecated", "DD_TRACE_AGENT_PORT=..."),
 )
 
 
 def old_settings(case: Case) -> Finding:
-    """Which settings are of another time, and what replaced them."""
+    """Find outdated settings, and report their replacements."""
     environ = case.environ
-    found = [(name, said, fix) for name, when, said, fix in OLD if environ.get(name) and when(environ)]
+    found = [(name, fault, fix) for name, when, fault, fix in OLD if environ.get(name) and when(environ)]
     if not found:
-        return passed("no setting is out of date")
-    return warned("; ".join(f"{name} {said}" for name, said, _ in found), "; ".join(fix for *_, fix in found))
+        return passed("no setting is outdated")
+    return warned("; ".join(f"{name} {fault}" for name, fault, _ in found), "; ".join(fix for *_, fix in found))
 
 
 def gevent(case: Case) -> Finding:
-    """Whether gevent is beside ddtrace, which then unloads modules when it starts."""
+    """Check for gevent, which makes ddtrace unload modules when it starts."""
     name = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
     if find_spec("gevent") is None:
         return passed("gevent is not installed")
@@ -200,17 +202,15 @@ def gevent(case: Case) -> Finding:
         return warned(f"gevent is installed: without {name} a bare ddtrace-run serves no connection", f"{name}=false")
     if value == "auto" or value in TRUE:
         return failed(f"gevent is installed and {name} unloads asyncio: no connection is served", f"{name}=false")
-    return passed(f"gevent is installed, and {name} keeps it from doing harm")
+    return passed(f"gevent is installed, and {name} prevents its side effects")
 
 
 def started_once(case: Case, sources: Path = PACKAGE) -> Finding:
-    """Whether ddtrace is started one way: what the service's own source and PYTHONPATH say; a dependency's is not read."""
+    """Check that ddtrace is started in one way only, by the service's own source and PYTHONPATH, not by dependencies."""
     importing = [path.name for path in sorted(sources.rglob("*.py")) if AUTO.search(path.read_text(errors="replace"))]
     if importing:
-        said = f"{', '.join(importing)} imports ddtrace.auto, and `serve` starts ddtrace-run: never both"
-        return warned(said, f"Remove the import from {', '.join(importing)}")
+        sentence = f"{', '.join(importing)} imports ddtrace.auto, and `serve` starts ddtrace-run: use one only"
+        return warned(sentence, f"Remove the import from {', '.join(importing)}")
     if BOOTSTRAP.search(case.environ.get("PYTHONPATH", "")):
-        return warned(
-            "this environment is under ddtrace-run already, and `serve` starts it, too", "hello-service serve"
-        )
+        return warned("this process already runs under ddtrace-run, and `serve` starts it, too", "hello-service serve")
     return passed("ddtrace is started in one way only")

@@ -1,4 +1,4 @@
-"""What a check found, and how it is told: as lines for a person, as JSON for a machine, never with a secret. A leaf."""
+"""The result of a check and its output: lines for people, JSON for scripts, never with a secret. A leaf."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ COLOURS = {"fail": "red", "warn": "yellow", "skipped": "cyan", "pass": "green"} 
 COUNTED = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pass": "passed"}
 COLUMN = 32  # characters before a sentence
 
-# Variables whose whole value is a secret, whatever they are called; the names alone would not tell.
+# Variables whose whole value is treated as a secret.
 SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
 CREDENTIALS = re.compile(r"://([^/@\s]+)@")
 KEY_SHAPED = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{32})(?![0-9A-Za-z])")
-SHORTEST_SECRET = 4  # characters; less could not be told from words of a sentence
+SHORTEST_SECRET = 4  # characters; masking shorter ones would mask parts of ordinary words
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check, a sentence that says it, and what to type where something is wrong.
+    """The outcome of one check, a sentence about it, and the fix if something is wrong.
 
-    `undecided`: whether traces would arrive depends on it, and it could not be found out.
+    `undecided`: the check could not run, and whether traces would arrive depends on it.
     """
 
     outcome: Outcome
@@ -52,22 +52,22 @@ def passed(sentence: str) -> Finding:
 
 
 def warned(sentence: str, fix: str) -> Finding:
-    """Traces arrive, but not as a person would want them."""
+    """Traces arrive, but something about them is wrong."""
     return Finding("warn", sentence, fix)
 
 
 def failed(sentence: str, fix: str) -> Finding:
-    """No trace arrives because of this."""
+    """This prevents traces from arriving."""
     return Finding("fail", sentence, fix)
 
 
 def skipped(reason: str) -> Finding:
-    """There was nothing to check, or another check says why not."""
+    """There was nothing to check, or another check reports the reason."""
     return Finding("skipped", reason)
 
 
 def unknown(reason: str, fix: str | None = None) -> Finding:
-    """It could not be found out, and it matters."""
+    """The check could not run, and the verdict depends on it."""
     return Finding("skipped", reason, fix, undecided=True)
 
 
@@ -80,7 +80,7 @@ class Result:
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """Return 0 when traces would arrive, 1 when not, 2 when it could not be told."""
+    """Return 0 if traces would arrive, 1 if not, 2 if undetermined."""
     if any(result.finding.outcome == "fail" for result in results):
         return 1
     return 2 if any(result.finding.undecided for result in results) else 0
@@ -97,7 +97,7 @@ class Redaction:
         self._secrets = sorted((secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        """Return `text` with every secret masked, and whatever has the shape of a Datadog key."""
+        """Return `text` with every secret and everything that looks like a Datadog key masked."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return KEY_SHAPED.sub(MASK, text)
@@ -110,11 +110,11 @@ class Redaction:
 
 
 def report(results: Sequence[Result], width: int | None = None) -> str:
-    """Return `results` for a person: failures first, each with its fix below it, then the counts and the verdict.
+    """Return `results` as text: failures first, each with its fix below it, then the counts and the verdict.
 
     Args:
         results: in the order of the checks.
-        width: of the terminal, in characters; None: as it is, and unlimited where there is none.
+        width: width in characters; None: that of the terminal, or unlimited if the output is not a terminal.
     """
     if width is None:
         width = get_terminal_size().columns if sys.stdout.isatty() else 10**6
@@ -146,7 +146,7 @@ def _wrapped(text: str, width: int, indent: int) -> str:
 
 
 def document(results: Sequence[Result]) -> dict[str, Any]:
-    """Return `results` for a machine: JSON values."""
+    """Return `results` as JSON values."""
     code = exit_code(results)
     checks = [{"check": result.check, **asdict(result.finding)} for result in results]
     return {"exit_code": code, "verdict": VERDICTS[code], "checks": checks}

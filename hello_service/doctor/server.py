@@ -1,4 +1,4 @@
-"""The check that matters most: whether a server is traced, asked of the server itself."""
+"""The most important check: whether the server itself reports that it is traced."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 from hello_service.doctor.case import Case
 from hello_service.doctor.finding import Finding, failed, passed, skipped, unknown, warned
-from hello_service.doctor.wire import Answer, NoAnswer, Reason, get, in_background
+from hello_service.doctor.wire import NoResponse, Reason, Response, get, in_background
 from hello_service.observability.environment import sampling_rules
 from hello_service.settings import Settings, mask_credentials
 
 SERVER_SECONDS = 2.0
-KEPT_SECONDS = 0.5  # to say so when there is no answer
+RESERVED_SECONDS = 0.5  # for the report if there is no response
 RUNNING = re.compile(r"Running on (http://[^\s\"]+)")
-SEVERAL = "Start it with `hello-service serve`, or under ddtrace-run"
+START_TRACED = "Start it with `hello-service serve`, or under ddtrace-run"
 
-# A server that is there for one question: on no port that anyone else wants, and gone at once.
+# For a server that is started for one request: on a free port, and without a drain.
 BRIEFLY = {
     "HOST": "127.0.0.1",
     "PORT": "0",
@@ -30,80 +30,81 @@ BRIEFLY = {
 
 
 def active(case: Case) -> Finding:
-    """Whether ddtrace is active in the server: the running one, or else one that is started for the question."""
+    """Check that ddtrace is active in the server: the running one, or else one that is started for the check."""
     url = case.url or (local_url(case.settings) if case.settings is not None else None)
     if url is None:
-        return skipped("a server does not start with this environment; --url names one that runs")
+        return skipped("no server can start with this environment; set --url to check a running one")
     shown = mask_credentials(url)
     try:
         return judge(f"the server at {shown}", get(url, "/info", SERVER_SECONDS), case)
-    except NoAnswer as none:
-        if case.url is None and none.reason is Reason.REFUSED and case.settings is not None:
+    except NoResponse as error:
+        if case.url is None and error.reason is Reason.REFUSED and case.settings is not None:
             return started(case)
-        fix = "--url names the server"
-        if none.reason in {Reason.REFUSED, Reason.UNRESOLVED}:
-            return failed(f"no server at {shown}: {none.reason.value}", fix)
-        return unknown(f"the server at {shown} can't be asked: {none.reason.value}", fix)
+        fix = "Set --url to the address of the server"
+        if error.reason in {Reason.REFUSED, Reason.UNRESOLVED}:
+            return failed(f"no server at {shown}: {error.reason.value}", fix)
+        return unknown(f"the server at {shown} can't be checked: {error.reason.value}", fix)
 
 
 def local_url(settings: Settings) -> str:
-    """Return where a server with these settings is reached from its own machine."""
+    """Return the URL of a server with these settings, as seen from its own host."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 - what it listens on
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
-def judge(who: str, answer: Answer, case: Case) -> Finding:
-    """Return what `/info` says of tracing in a server."""
-    said = answer.document().get("tracing")
-    if answer.status != 200 or not isinstance(said, dict) or "active" not in said:
-        return unknown(f"what answers for {who} is not this service", "--url names it")
-    if not said["active"]:
-        return failed(f"{who} is not traced: {said.get('reason')}", SEVERAL)
-    if differs := _differences(said, case):
-        fix = "Ask with the environment that the server was started with"
-        return warned(f"{who} is traced, with another {differs} than this environment says", fix)
-    return passed(f"{who} is traced" + (f" by ddtrace {said['ddtrace']}" if "ddtrace" in said else ""))
+def judge(server: str, response: Response, case: Case) -> Finding:
+    """Return the finding for `server` from its `response` of `/info`."""
+    tracing = response.document().get("tracing")
+    if response.status != 200 or not isinstance(tracing, dict) or "active" not in tracing:
+        return unknown(f"{server} is not this service", "Set --url to the address of the server")
+    if not tracing["active"]:
+        return failed(f"{server} is not traced: {tracing.get('reason')}", START_TRACED)
+    if differences := _differences(tracing, case):
+        fix = "Run the doctor with the environment that the server was started with"
+        return warned(f"{server} is traced, but with another {differences} than in this environment", fix)
+    return passed(f"{server} is traced" + (f" by ddtrace {tracing['ddtrace']}" if "ddtrace" in tracing else ""))
 
 
-def _differences(said: Mapping[str, Any], case: Case) -> str:
-    """Return what of tracing differs in a server; nothing where `/info` shows no details."""
-    if "agent" not in said:
+def _differences(tracing: Mapping[str, Any], case: Case) -> str:
+    """Return the tracing settings that differ in a server, "" if `/info` shows no details."""
+    if "agent" not in tracing:
         return ""
     differing = []
-    if case.settings is not None and said["agent"] != case.settings.agent_url:
+    if case.settings is not None and tracing["agent"] != case.settings.agent_url:
         differing.append("agent address")
     rules = case.environ.get("DD_TRACE_SAMPLING_RULES")
     if not rules and case.settings is not None and case.settings.dd_trace_sample_rate is not None:
         rules = sampling_rules(case.settings.dd_trace_sample_rate)
-    if rules and said.get("sampling_rules") != rules:
+    if rules and tracing.get("sampling_rules") != rules:
         differing.append("sampling")
     return " and ".join(differing)
 
 
 def started(case: Case) -> Finding:
-    """Start a server as `serve` would, ask it, end it."""
+    """Start a server as `serve` would, check it, and stop it."""
     server = case.start("hello_service", "serve", extra=BRIEFLY)
     try:
-        address = in_background(lambda: _listening(server)).result(max(0.1, case.remaining - KEPT_SECONDS))
+        address = in_background(lambda: _listening(server)).result(max(0.1, case.remaining - RESERVED_SECONDS))
         if address is None:
-            fix = "hello-service serve, and read what it says"
-            return failed("no server runs, and one started as `serve` would ended at once", fix)
-        answer = get(address, "/info", max(0.1, case.remaining - KEPT_SECONDS))
-        return judge("a server started as `serve` would", answer, case)
-    except (TimeoutError, NoAnswer):
+            fix = "Run hello-service serve, and read its output"
+            return failed("no server is running, and a server started like `serve` exited at once", fix)
+        response = get(address, "/info", max(0.1, case.remaining - RESERVED_SECONDS))
+        return judge("a server started like `serve`", response, case)
+    except (TimeoutError, NoResponse):
         return unknown(
-            "no server runs, and one started as `serve` would did not answer in time", "--url names one that runs"
+            "no server is running, and a server started like `serve` did not respond in time",
+            "Set --url to the address of a running server",
         )
     finally:
         server.terminate()
 
 
 def _listening(server: subprocess.Popen[str]) -> str | None:
-    """Return the address in the server's log, None when it ended without one."""
-    assert server.stdout is not None  # noqa: S101 - a pipe was asked for
+    """Return the address in the server's log, None if the server exits before it logs one."""
+    assert server.stdout is not None  # noqa: S101 - `start` requests a pipe
     for line in server.stdout:
         if match := RUNNING.search(line):
-            # What it says from here on nobody reads, and a full pipe would stop it.
+            # Keep reading, because a full pipe would block the server.
             in_background(server.stdout.read)
             return match[1]
     return None

@@ -1,7 +1,7 @@
-"""A process of its own, in which ddtrace itself sends a test span: `python -m hello_service.doctor.span`.
+"""A separate process, in which ddtrace itself sends a test span: `python -m hello_service.doctor.span`.
 
-It is started with the environment that the server would have, and writes two JSON lines: what ddtrace made of that
-environment, then whether the agent took the span. Nothing of ddtrace is in the process that asks.
+It is started with the environment that the server would have, and writes two JSON lines: ddtrace's configuration from
+that environment, then whether the agent accepted the span. The doctor's own process does not import ddtrace.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ NAME = "hello_service.doctor"
 SHOWN_CHARACTERS = 120
 
 
-def say(document: dict[str, Any]) -> None:
+def write(document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()
 
 
 def main() -> None:
-    """Write what ddtrace will do, then do it."""
+    """Write ddtrace's configuration, send a test span, write the result."""
     from ddtrace.trace import tracer  # noqa: PLC0415 - an environment that ddtrace can't read must not end as a traceback
 
-    writer: Any = tracer._span_aggregator.writer  # noqa: SLF001 - no public call says whether a span was taken
-    say({"url": tracer.agent_trace_url, "enabled": tracer.enabled, "format": writer._api_version})  # noqa: SLF001 - the same
+    writer: Any = tracer._span_aggregator.writer  # noqa: SLF001 - no public API reports whether a span was accepted
+    write({"url": tracer.agent_trace_url, "enabled": tracer.enabled, "format": writer._api_version})  # noqa: SLF001 - the same
     error = send(tracer, writer)
-    say({"accepted": error is None, "error": error})
+    write({"accepted": error is None, "error": error})
 
 
 def send(tracer: Any, writer: Any) -> str | None:
-    """Send one span and return None, or why it was not taken."""
+    """Send one span. Return None, or the reason why it was not accepted."""
     with tracer.trace(NAME, resource="hello-service doctor") as span:
         span.set_tag("manual.keep")
     try:
@@ -45,5 +45,5 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as failure:  # noqa: BLE001 - its message may hold a value; its type can't
-        say({"unusable": type(failure).__name__})
+        write({"unusable": type(failure).__name__})
     os._exit(0)  # ddtrace's own exit would send again and wait

@@ -1,4 +1,4 @@
-"""One HTTP request over TCP, TLS or a Unix socket, bounded as a whole: name, connection and answer. No proxy. A leaf."""
+"""One HTTP request over TCP, TLS or a Unix socket, with one timeout from DNS to response. No proxy. A leaf."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from urllib.parse import unquote, urlsplit
 
 T = TypeVar("T")
 
-ANSWER_BYTES = 1_048_576
+RESPONSE_BYTES = 1_048_576
 
 
 class Reason(Enum):
-    """Why there was no answer."""
+    """Why there was no response."""
 
     UNRESOLVED = "the host name does not resolve"
     REFUSED = "nothing listens there"
     MISSING = "there is no such socket"
-    DENIED = "this user may not open the socket"
-    SILENT = "the connection was taken and never answered"
-    BROKEN = "the connection broke, or what came was not HTTP"
+    DENIED = "this user has no permission for the socket"
+    SILENT = "the connection was accepted, but no response came"
+    BROKEN = "the connection broke, or the response was not HTTP"
 
 
-class NoAnswer(Exception):  # noqa: N818 - what happened, not an error of this program
-    """There was no HTTP answer; `reason` says why."""
+class NoResponse(Exception):  # noqa: N818 - a result of the check, not an error of this program
+    """There was no HTTP response; `reason` has the cause."""
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.value)
@@ -41,8 +41,8 @@ class NoAnswer(Exception):  # noqa: N818 - what happened, not an error of this p
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer and the milliseconds that it took."""
+class Response:
+    """An HTTP response and the milliseconds that it took."""
 
     status: int
     headers: Message
@@ -50,7 +50,7 @@ class Answer:
     milliseconds: float
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON object of the body, an empty one where there is none."""
+        """Return the JSON object in the body, an empty one if there is none."""
         try:
             document = json.loads(self.body)
         except ValueError:
@@ -59,44 +59,44 @@ class Answer:
 
 
 def in_background(work: Callable[[], T]) -> Future[T]:
-    """Start `work` in a thread that no exit of the process waits for: nothing can stop a thread that hangs."""
+    """Start `work` in a daemon thread, so that the process can exit even if the thread hangs."""
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - whoever asks for the result gets it
+        except Exception as error:  # noqa: BLE001 - the future raises it
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
     return future
 
 
-def get(url: str, path: str, seconds: float) -> Answer:
+def get(url: str, path: str, seconds: float) -> Response:
     """GET `path` below `url` (http, https or unix) in `seconds` at most.
 
     Raises:
-        NoAnswer: whatever went wrong.
+        NoResponse: there was none, for any reason.
     """
     request = _Request(url, path, seconds)
     try:
         return in_background(request.send).result(seconds)
     except TimeoutError:
-        raise NoAnswer(request.waiting_for) from None
+        raise NoResponse(request.waiting_for) from None
     except PermissionError:
-        raise NoAnswer(Reason.DENIED) from None
+        raise NoResponse(Reason.DENIED) from None
     except FileNotFoundError:
-        raise NoAnswer(Reason.MISSING) from None
+        raise NoResponse(Reason.MISSING) from None
     except ConnectionRefusedError:
-        raise NoAnswer(Reason.REFUSED) from None
+        raise NoResponse(Reason.REFUSED) from None
     except (socket.gaierror, UnicodeError):
-        raise NoAnswer(Reason.UNRESOLVED) from None
+        raise NoResponse(Reason.UNRESOLVED) from None
     except (OSError, HTTPException):
-        raise NoAnswer(Reason.BROKEN) from None
+        raise NoResponse(Reason.BROKEN) from None
 
 
 class _Request:
-    """A request that knows what it is waiting for."""
+    """A request that tracks the step it is waiting for."""
 
     def __init__(self, url: str, path: str, seconds: float) -> None:
         self.waiting_for = Reason.SILENT
@@ -104,15 +104,15 @@ class _Request:
         self._path = path if self._parts.scheme == "unix" else self._parts.path.rstrip("/") + path
         self._seconds = seconds
 
-    def send(self) -> Answer:
+    def send(self) -> Response:
         begun = monotonic()
         connection = HTTPConnection(self._parts.hostname or "localhost", timeout=self._seconds)
         connection.sock = self._connected()
         try:
             connection.request("GET", self._path, headers={"Connection": "close"})
             response = connection.getresponse()
-            body = response.read(ANSWER_BYTES)
-            return Answer(response.status, response.headers, body, (monotonic() - begun) * 1000)
+            body = response.read(RESPONSE_BYTES)
+            return Response(response.status, response.headers, body, (monotonic() - begun) * 1000)
         finally:
             connection.close()
 

@@ -1,4 +1,4 @@
-"""The requests in flight, and how they end when the process stops. `server` drives it, `/ready` shows it."""
+"""Tracks the requests in flight, and ends them when the process stops. `server` controls it, `/ready` reports it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ GOING_AWAY = 1012  # "service restart", IANA's WebSocket close codes
 
 
 class Lifecycle:
-    """An ASGI layer around `app` that knows which requests are in flight, and ends what each response says of itself.
+    """An ASGI layer around `app` that tracks requests in flight and can cancel them.
 
     Attributes:
-        stopping: this process should get no new traffic; every response asks the client to close its connection.
+        stopping: this process should get no new traffic; every response has `Connection: close`.
     """
 
     def __init__(self, app: Quart, trace_id: TraceId) -> None:
@@ -32,13 +32,13 @@ class Lifecycle:
 
     @property
     def in_flight(self) -> int:
-        """How many requests and WebSockets are being served."""
+        """The number of requests and WebSockets in flight."""
         return len(self._requests)
 
     def cancel(self, reason: str) -> None:
-        """End every request in flight: 503 where no response has begun, else the connection is closed.
+        """Cancel every request in flight: it gets a 503 if no response has started, otherwise its connection is closed.
 
-        `reason` is the message of the span's error.
+        `reason` becomes the error message of the span.
         """
         self._overdue = True
         for request in self._requests:
@@ -60,7 +60,7 @@ class Lifecycle:
             await send(message)
 
         if scope.get("path", "").startswith("//"):
-            scope = {**scope, "path": f"/.{scope['path']}"}  # Werkzeug would drop a slash, and find another route
+            scope = {**scope, "path": f"/.{scope['path']}"}  # Werkzeug would drop a slash, and match another route
         self._requests.add(request)
         try:
             await self._app(scope, receive, watch_send)
@@ -74,7 +74,7 @@ class Lifecycle:
             self._requests.discard(request)
 
     async def _refuse(self, send: Send) -> None:
-        detail = "The server is stopping, and this request took too long to wait for."
+        detail = "The server is stopping, and this request did not finish in time."
         body = json.dumps(document(503, "stopping", detail, trace_id=self._trace_id())).encode()
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),

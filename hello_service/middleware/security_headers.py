@@ -1,4 +1,4 @@
-"""Headers that keep browsers safe, on every response that has none of its own."""
+"""Security headers for browsers, on every response that does not set its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quart import Quart
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 
-# No browser guesses the type of a response, keeps it, runs anything in it or shows it in a frame.
+# A browser must not guess a response's type, cache it, run anything in it or show it in a frame.
 SECURITY_HEADERS: Sequence[tuple[bytes, bytes]] = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -21,7 +21,7 @@ SECURITY_HEADERS: Sequence[tuple[bytes, bytes]] = (
 
 
 class SecurityHeaders:
-    """An ASGI layer around `app` that adds `SECURITY_HEADERS`; a header that a response has already stays as it is."""
+    """An ASGI layer around `app` that adds `SECURITY_HEADERS`; it keeps a header that the response already has."""
 
     def __init__(self, app: Quart) -> None:
         self._app = cast("ASGIApp", app.asgi_app)

@@ -1,6 +1,6 @@
-"""The bound on the WebSocket messages that Quart reads ahead of a handler.
+"""Limits the WebSocket messages that Quart reads ahead of a handler.
 
-Quart itself has none: a client that sends faster than its handler reads fills this process's memory.
+Quart itself has no limit: a client that sends faster than its handler reads fills this process's memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MESSAGES_AHEAD = 16
 
 
 def bound_websockets(app: Quart) -> None:
-    """Make a client of `app` wait while `MESSAGES_AHEAD` of its messages wait for the handler."""
+    """Stop reading from a client of `app` while `MESSAGES_AHEAD` of its messages wait for the handler."""
     if sys.version_info >= (3, 13) and hasattr(Websocket, "buffer_class"):  # pragma: no cover - Quart 0.23 only
         app.websocket_class = _bounded_websocket()
         app.asgi_websocket_class = _EndingConnection
@@ -40,7 +40,7 @@ if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 needs it
         return BoundedWebsocket
 
     class _EndingConnection(ASGIWebsocketConnection):
-        """For Quart 0.23, which waits for its reading task: with a full buffer that task never ends by itself."""
+        """For Quart 0.23, which waits for its reading task: with a full buffer that task would never end."""
 
         async def handle_messages(self, websocket: Websocket, receive: Any, websocket_task: asyncio.Task[None]) -> None:
             reader: Any = asyncio.current_task()

@@ -1,7 +1,7 @@
-"""The tracer's environment, made before ddtrace starts, and warnings about it.
+"""The tracer's environment, prepared before ddtrace starts, and warnings about it.
 
-ddtrace reads its configuration while it is imported, so what it should know must be in the environment by then.
-What an operator has set always wins.
+ddtrace reads its configuration from the environment while it is imported, so the environment must be complete by then.
+A variable that an operator has set always wins.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from hello_service.settings import Settings
 
-# Only the environment can make these: variable, value, and what is seen without it.
+# Only the environment can set these: variable, value, and the effect of leaving it unset.
 ENVIRONMENT_ONLY: Mapping[str, tuple[str, str]] = {
-    "DD_TRACE_AIOHTTP_ENABLED": ("false", "two more spans below each outbound call"),
+    "DD_TRACE_AIOHTTP_ENABLED": ("false", "two more spans for each outbound call"),
     "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": ("false", "no connection is served where gevent is installed"),
     "DD_TRACE_ASYNCIO_ENABLED": ("false", "more CPU a request, for the same spans"),
     "DD_TRACE_OTEL_CTX_ENABLED": ("false", "more CPU a request, for the same spans"),
@@ -21,7 +21,7 @@ ENVIRONMENT_ONLY: Mapping[str, tuple[str, str]] = {
 }
 
 
-# ddtrace's own variables for what it takes from a caller's headers. The two for styles: the first that is set counts.
+# ddtrace's own variables for trace propagation from request headers. Of the two STYLES, the first that is set counts.
 BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
 STYLES = ("DD_TRACE_PROPAGATION_STYLE_EXTRACT", "DD_TRACE_PROPAGATION_STYLE")
 NO_TRUST = (STYLES[0], "none")  # ignores ids, sampling priority, tags and baggage
@@ -33,10 +33,10 @@ def sampling_rules(rate: float) -> str:
 
 
 def tracer_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """Return `environ` with what ddtrace should know besides, nothing of it changed that was set.
+    """Return `environ` with defaults for ddtrace added. Variables that are set stay as they are.
 
-    What counts as unset or as a yes for the settings does so for ddtrace, too: an empty variable of its own is left
-    out, and every word for true is `true`. `settings` are those read from the same `environ`.
+    ddtrace gets the same reading of a value as the settings: an empty DD_ variable is removed, and every word for true
+    becomes `true`. `settings` must have been read from the same `environ`.
     """
     environ = {name: value for name, value in environ.items() if value or not name.startswith("DD_")}
     if settings.dd_trace_enabled and "DD_TRACE_ENABLED" in environ:
@@ -50,28 +50,28 @@ def tracer_environment(environ: Mapping[str, str], settings: Settings) -> dict[s
     return {**defaults, **environ}
 
 
-def remarks(environ: Mapping[str, str], settings: Settings) -> list[str]:
-    """Return what an operator should know of the tracer's environment, one sentence each, for the log at start."""
-    said: list[str] = []
+def configuration_warnings(environ: Mapping[str, str], settings: Settings) -> list[str]:
+    """Return warnings about the tracer's environment, one sentence each, for the log at start."""
+    warnings: list[str] = []
     if settings.dd_trace_sample_rate is not None:
         rules = sampling_rules(settings.dd_trace_sample_rate)
         rate = f"DD_TRACE_SAMPLE_RATE={environ['DD_TRACE_SAMPLE_RATE']}"
         in_force = environ.get("DD_TRACE_SAMPLING_RULES")
         if not in_force:
-            said.append(f"{rate} is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES='{rules}'")
+            warnings.append(f"{rate} is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES='{rules}'")
         elif in_force == rules:
-            said.append(f"{rate} is applied as DD_TRACE_SAMPLING_RULES='{rules}'")
+            warnings.append(f"{rate} is applied as DD_TRACE_SAMPLING_RULES='{rules}'")
         else:
-            said.append(f"{rate} has no effect: DD_TRACE_SAMPLING_RULES is set and wins")
-    said += _trust_warnings(environ, settings)
+            warnings.append(f"{rate} has no effect: DD_TRACE_SAMPLING_RULES is set and wins")
+    warnings += _trust_warnings(environ, settings)
     missing = [f"{name}={value} ({why})" for name, (value, why) in ENVIRONMENT_ONLY.items() if not environ.get(name)]
     if missing:
-        said.append("Only the environment can set these, and it does not: " + ", ".join(missing))
-    return said
+        warnings.append("Only the environment can set these variables, and they are unset: " + ", ".join(missing))
+    return warnings
 
 
 def _trust_warnings(environ: Mapping[str, str], settings: Settings) -> list[str]:
-    """Return a sentence if ddtrace takes what TRUST_TRACE_HEADERS=false should keep out."""
+    """Return a warning if ddtrace would trust trace headers although TRUST_TRACE_HEADERS is false."""
     given = {name: environ[name] for name in (BEHAVIOR, *STYLES) if environ.get(name)}
     style = next((given[name] for name in STYLES if name in given), "")
     is_ignored = given.get(BEHAVIOR, "").lower() == "ignore" or style.strip().lower() == "none"

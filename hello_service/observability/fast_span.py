@@ -1,7 +1,7 @@
-"""A cheaper way to make the span of ddtrace's ASGI middleware: 13% less of a request's CPU. Optional, for this service only.
+"""Creates the span of ddtrace's ASGI middleware with 13% less CPU per request. Optional, for this service only.
 
-It relies on ddtrace's insides, which `contract.py` lists under `fast_span`; without them the middleware makes the span.
-tests/conformance/test_own_span.py proves that both make the same one.
+It relies on ddtrace's internals, which `contract.py` lists under `fast_span`; without them the middleware creates the
+span. tests/conformance/test_own_span.py proves that both create the same span.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from ddtrace.trace import Span, tracer
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 
-# The middleware's events for application security and leak detection. Where one has a listener, the middleware makes the span.
+# The middleware's events for application security and leak detection. If one has a listener, the middleware is used.
 EVENTS = ("asgi.start_request", "asgi.request.parse.body", "asgi.finalize_response", "set_http_meta_for_asm")
 
-# In the name of each header that brings a caller's trace, in whichever style; most requests have none of them.
+# The name of every trace propagation header, of any style, contains one of these; most requests have none.
 PROPAGATED = ("traceparent", "datadog", "b3", "baggage")
 
 
 class FastSpan:
-    """Stands in for `TraceMiddleware`, and hands WebSockets, and requests that need more than a span, to it."""
+    """Replaces `TraceMiddleware`, and passes WebSockets and requests that need more than a span on to it."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class FastSpan:
                 raise
 
     def _begin(self, scope: Scope, headers: MutableMapping[str, str], names: str) -> Span:
-        """Start the span; `names` are those of `headers`, in one and in lower case."""
+        """Start the span. `names` is the names of `headers` in lower case, joined into one string."""
         name, service = self._name_and_service
         if any(mark in names for mark in PROPAGATED):
             trace_utils.activate_distributed_headers(tracer, int_config=self.settings, request_headers=headers)
@@ -92,7 +92,7 @@ class FastSpan:
         return span
 
     def _describe(self, span: Span, scope: Scope, headers: dict[str, str], names: str) -> None:
-        """Tag the span with the request."""
+        """Set the request's tags on the span."""
         settings = self.settings
         span.set_tag("component", settings.integration_name)
         span.set_tag("span.kind", "server")
@@ -102,11 +102,11 @@ class FastSpan:
             ("asgi.version", asgi.get("version")),
             ("asgi.spec_version", asgi.get("spec_version")),
         ):
-            if value:  # not every test client gives all of them
+            if value:  # some test clients leave them out
                 span.set_tag(tag, value)
         query = bytes_to_str(scope["query_string"])
         url = _url(scope, headers.get("host"), query)
-        if url is not None and "?" not in url and "@" not in url:  # nothing that ddtrace would have to hide
+        if url is not None and "?" not in url and "@" not in url:  # no part that ddtrace would have to redact
             span.set_tag("http.url", url)
             url = None
         plain = "_" not in names and names == names.lower()
@@ -118,13 +118,13 @@ class FastSpan:
             query=query if query and settings.trace_query_string else None,
             request_headers=headers,
             peer_ip=(scope.get("client") or (None,))[0],
-            # True makes ddtrace look through all of them for each name, and write a configured name in small letters.
-            headers_are_case_sensitive=not plain or config._client_ip_header is not None,  # noqa: SLF001 - no other way to ask
+            # True makes ddtrace scan all headers for each name, and write a configured name in lower case.
+            headers_are_case_sensitive=not plain or config._client_ip_header is not None,  # noqa: SLF001 - no public API
         )
 
     def _tag_response(self, span: Span, message: Message) -> None:
         span.set_tag("http.status_code", str(message["status"]))
-        if config._http_server.is_error_code(message["status"]):  # noqa: SLF001 - as the middleware asks
+        if config._http_server.is_error_code(message["status"]):  # noqa: SLF001 - as in the middleware
             span.error = 1
         if self.settings.is_header_tracing_configured:
             headers: Any = extract_headers(message)
@@ -132,9 +132,9 @@ class FastSpan:
 
 
 def _needs_middleware(scope: Scope, settings: Any) -> bool:
-    """Whether the request needs more of ddtrace's middleware than its span, or has one around this application already."""
+    """Whether the request needs more of ddtrace's middleware than its span, or is inside another such middleware."""
     return bool(
-        config._inferred_proxy_services_enabled  # noqa: SLF001 - no other way to ask
+        config._inferred_proxy_services_enabled  # noqa: SLF001 - no public API
         or settings.obfuscate_404_resource
         or "datadog" in scope
         or any(map(has_listeners, EVENTS))

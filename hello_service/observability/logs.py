@@ -1,6 +1,6 @@
-"""One JSON line for each request and each event, with trace and span ids; readable text on a terminal.
+"""Logs one JSON line for each request and each event, with trace and span ids; readable text on a terminal.
 
-Every event takes the same short way: a LogRecord, which handlers that a team adds see too, then one dictionary, one
+Every event takes the same short path: a LogRecord, which additional handlers receive as well, then one dictionary, one
 encoding and one write.
 """
 
@@ -26,16 +26,16 @@ from hello_service.settings import Settings
 Ids = Callable[[], Mapping[str, str]]
 
 REQUESTS = "hello_service.request"  # the logger of request lines
-# Attributes of a LogRecord that this module sets: the fields of an event, and the ids that held when it happened.
+# Attributes of a LogRecord that this module sets: the fields of an event, and the trace and span ids at that time.
 FIELDS, IDS = "hello_service.fields", "hello_service.ids"
-# What every LogRecord has; all else came with `extra`. Source: Python documentation, "LogRecord attributes".
+# Attributes of every LogRecord; all others came with `extra`. Source: Python documentation, "LogRecord attributes".
 STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
 
 
 def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> None:
-    """Write everything that this process logs to `stream` (default: standard error), one line for each event.
+    """Write all logs of this process to `stream` (default: standard error), one line for each event.
 
-    `ids` returns the trace id and span id of the place that calls it, `{}` where there is no span.
+    `ids` returns the current trace id and span id, `{}` without a span.
     """
     stream = stream or sys.stderr
     text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
@@ -43,11 +43,11 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     root = logging.getLogger()
     root.handlers = [_TextHandler(stream, ids, {}) if text else _JSONHandler(stream, ids, unified)]
     root.setLevel(settings.log_level)
-    # ddtrace also writes its lines to standard error by itself, and not as JSON. A log file that was asked for stays.
+    # ddtrace also writes its own log lines to standard error, and not as JSON. A configured log file of ddtrace stays.
     for own in [own for own in logging.getLogger("ddtrace").handlers if type(own) is logging.StreamHandler]:
         logging.getLogger("ddtrace").removeHandler(own)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # one line for each call, which the span shows already
-    logging.getLogger("websockets.server").setLevel(logging.WARNING)  # one line for each end of a connection
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs one line for each call, which the span already shows
+    logging.getLogger("websockets.server").setLevel(logging.WARNING)  # it logs one line for each closed connection
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, _to_logging],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -64,7 +64,7 @@ def _to_logging(
 
 
 class _LineHandler(logging.Handler):
-    """Writes each record to `stream` as one line, which `encode` makes; `unified` holds the fields of every line."""
+    """Writes each record to `stream` as one line, encoded by `encode`; `unified` has the fields of every line."""
 
     def __init__(self, stream: TextIO, ids: Ids, unified: Mapping[str, str | None]) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class _LineHandler(logging.Handler):
     def _line(self, record: logging.LogRecord) -> dict[str, Any]:
         extra = record.__dict__
         fields: Mapping[str, Any] | None = extra.get(FIELDS)
-        if fields is None:  # a library's own; ddtrace adds ids of its own, of the place that writes
+        if fields is None:  # of a library; ddtrace adds ids itself, those of the place that writes
             fields = {
                 name: value for name, value in extra.items() if name not in STANDARD and not name.startswith("dd.")
             }
@@ -113,7 +113,7 @@ class _LineHandler(logging.Handler):
         except (AttributeError, OSError):  # a stream in memory
             self._stream.write(data.decode())
             return
-        while data:  # a pipe may take a part only
+        while data:  # a pipe may accept only a part
             data = data[os.write(descriptor, data) :]
 
 
@@ -121,7 +121,7 @@ class _JSONHandler(_LineHandler):
     def encode(self, line: Mapping[str, Any]) -> bytes:
         try:
             return orjson.dumps(line, default=_described, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
-        except TypeError:  # an integer of more than 64 bits, or text that is not Unicode: json takes both
+        except TypeError:  # an integer of more than 64 bits, or invalid Unicode: json accepts both
             return json.dumps(line, default=_described).encode() + b"\n"
 
 
@@ -135,15 +135,15 @@ class _TextHandler(_LineHandler):
 
 
 def _described(value: object) -> str:
-    """Return `value` as text, whatever its type does."""
+    """Return `repr(value)`, or a placeholder if that fails."""
     try:
         return repr(value)
-    except Exception as error:  # noqa: BLE001 - a log line is not lost because of one field
+    except Exception as error:  # noqa: BLE001 - one bad field must not lose the log line
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
 
 
 def log_requests(app: Quart, quiet: Collection[str], ids: Ids) -> None:
-    """Log one line for each request and WebSocket of `app` when it is over, none for the paths in `quiet`."""
+    """Log one line for each completed request and WebSocket of `app`, none for the paths in `quiet`."""
     around: Any = _RequestLog(cast("ASGIApp", app.asgi_app), frozenset(quiet), ids)
     app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
     request_started.connect(_note_request_route, app)
@@ -172,7 +172,7 @@ class _RequestLog:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
-        ids = self.ids()  # the span is over when the line is written
+        ids = self.ids()  # the span has ended when the line is written
         status: int | None = None
         complete = False
 

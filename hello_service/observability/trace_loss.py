@@ -1,7 +1,7 @@
 """Counts traces that ddtrace's writer dropped or could not send.
 
-ddtrace reports them to DogStatsD, or once a minute in its log; here `/info` shows them, and the log when an outage begins
-and when it is over. contract.py has the names of the writer that this module relies on; without one nothing is counted.
+ddtrace reports them to DogStatsD, or once a minute in its log. This module shows them at `/info`, and logs the start and
+the end of an outage. contract.py lists the names of the writer that this module relies on; without them it counts nothing.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ DROPPED = {"buffer.dropped.traces", "encoder.dropped.traces"}
 
 
 class TraceLossMonitor:
-    """Watches the writer. What it does can't raise into ddtrace, whatever arguments the writer passes.
+    """Watches the writer. It never raises into ddtrace, whatever arguments the writer passes.
 
     Attributes:
-        lost: how many traces were made and will never arrive; None where they can't be counted.
-        error: why the agent takes no traces now; None while it does.
+        lost: the number of traces that will never arrive; None if they can't be counted.
+        error: the reason why the agent currently accepts no traces; None while it does.
     """
 
     lost: int | None = None
     error: str | None = None
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # spans end in one thread, and are sent in another
+        self._lock = threading.Lock()  # spans end in one thread and are sent in another
         self._log = logging.getLogger(__name__)
 
     def watch(self, writer: Any) -> None:
-        """Count what the class `writer` sends and drops. Calling it once is enough."""
+        """Count the traces that the class `writer` sends and drops. Further calls do nothing."""
         send, report = getattr(writer, "_send_payload", None), getattr(writer, "_metrics_dist", None)
         if send is None or report is None or self.lost is not None:
             return
@@ -84,17 +84,17 @@ class TraceLossMonitor:
             self.lost = (self.lost or 0) + count
 
     def status(self) -> dict[str, Any]:
-        """Return what `/info` shows of it."""
+        """Return the fields for `/info`."""
         return {"agent_error": self.error, "traces_lost": self.lost}
 
     def end(self) -> None:
-        """Log what was lost where nothing can be sent any more."""
+        """Log the loss if the outage has lasted until the process ends."""
         if self.error is not None:
             self._log.warning("the agent took no traces to the end, %s were lost", self.lost)
 
 
 def _is_new(record: logging.LogRecord) -> bool:
-    """Whether ddtrace's log line is no repetition of what the monitor has logged."""
+    """Whether ddtrace's log line has news, rather than what the monitor has logged already."""
     return not (isinstance(record.msg, str) and record.msg.startswith("failed to send, dropping"))
 
 

@@ -1,1 +1,1 @@
-"""How one process serves: launching, Hypercorn, signals, drain."""
+"""Runs the server process: launch, Hypercorn, connections, signals, drain."""

@@ -1,4 +1,4 @@
-"""The open connections of a server: what holds for each of them, and how all of them end when the server stops."""
+"""The open connections of a server: their limits, and how they are closed when the server stops."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Protocol
 
 from hello_service.serving.rejections import Rejections
 
-GRACE_SECONDS = 0.5  # for a request that is on its way when the server stops
+GRACE_SECONDS = 0.5  # for a request that is still on the network when the server stops
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may do.
+    """The limits of one client connection.
 
     Attributes:
-        requests: on one connection.
-        body_bytes: of a request or a WebSocket message.
-        keep_alive_seconds: without a request, or until its head is complete.
-        body_seconds: without a byte of a body that the application waits for.
-        write_seconds: without reading a byte of a response.
-        half_close_seconds: until a response starts, once the client has closed its side.
-        ping_seconds: between the pings of a WebSocket; after each the client has as long to send its pong.
+        requests: maximum number of requests on one connection.
+        body_bytes: maximum size of a request body or a WebSocket message.
+        keep_alive_seconds: maximum time without a request, and until a request's head is complete.
+        body_seconds: maximum time without a byte of a body that the application waits for.
+        write_seconds: maximum time without the client reading a byte of a response.
+        half_close_seconds: maximum time until a response starts, once the client has closed its side.
+        ping_seconds: time between WebSocket pings; the client must send its pong within the same time.
     """
 
     requests: int = 1000
@@ -35,13 +35,13 @@ class Limits:
 
 
 class Stoppable(Protocol):
-    """A connection, to the server that stops."""
+    """A connection, as the stopping server sees it."""
 
     def stop(self) -> None:
-        """Take one more request at most; close a WebSocket that is idle."""
+        """Accept at most one more request; close an idle WebSocket."""
 
     def end_grace(self) -> None:
-        """Take no more requests."""
+        """Accept no more requests."""
 
     def abort(self) -> None:
         """Close at once."""
@@ -52,8 +52,8 @@ class Connections:
     """The open connections of a server.
 
     Attributes:
-        closing: the server stops; each response is its connection's last.
-        closed: no request is served any longer, but those that have begun.
+        closing: the server is stopping; each response is its connection's last.
+        closed: no new request is served; those in flight are finished.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -63,7 +63,7 @@ class Connections:
     open: set[Stoppable] = field(default_factory=set)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Let connections end: those without a request have `grace_seconds` to send one."""
+        """Close connections as they become idle. Those that are idle now have `grace_seconds` to send one more request."""
         self.closing = True
         for connection in list(self.open):
             connection.stop()

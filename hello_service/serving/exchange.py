@@ -13,11 +13,11 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Wire(Protocol):
-    """The connection that an exchange belongs to."""
+    """The connection of an exchange."""
 
     @property
     def closing(self) -> bool:
-        """Whether a response is this connection's last, because the server stops."""
+        """Whether a response is this connection's last because the server is stopping."""
 
     def write(self, data: bytes) -> None:
         """Write to the client."""
@@ -26,26 +26,26 @@ class Wire(Protocol):
         """Wait until the client has read enough to write more."""
 
     def body_taken(self) -> None:
-        """The application has taken what there was of the body, and waits for more of it."""
+        """The application has read all body data received so far, and waits for more."""
 
     def response_complete(self) -> None:
         """The response has been written."""
 
     def response_broken(self) -> None:
-        """There will be no more of the response, and it is not complete."""
+        """The response has ended before it was complete."""
 
     def respond_with_problem(self, status: int) -> None:
-        """Write a problem in place of the response."""
+        """Write a problem instead of the response."""
 
 
 class Exchange:
     """One request and its response.
 
     Attributes:
-        response: what makes the bytes of it.
-        body_complete: the whole request has arrived.
-        buffered: bytes of the body that the application has not taken.
-        over: nothing is received or sent any longer.
+        response: serializes the response.
+        body_complete: the whole request has been received.
+        buffered: number of body bytes that the application has not read.
+        over: nothing more is received or sent.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Exchange:
         self._changed = asyncio.Event()
 
     async def run(self, app: Any) -> None:
-        """Let `app` respond. A response that it leaves out is a 500; one that it leaves unfinished ends the connection."""
+        """Run `app`. Without a response from it the client gets a 500; after an incomplete one the connection is closed."""
         try:
             await app(self.scope, self.receive, self.send, None, None)
         except Exception:
@@ -78,7 +78,7 @@ class Exchange:
                     self._wire.respond_with_problem(500)
 
     def feed(self, data: bytes) -> None:
-        """Take a piece of the body from the client."""
+        """Add a received piece of the body."""
         self._expects_continue = False  # the client does not wait
         self._body.append(data)
         self.buffered += len(data)
@@ -90,13 +90,13 @@ class Exchange:
         self._changed.set()
 
     def disconnect(self) -> None:
-        """The client is gone. Where it has every byte of the response, the application may finish undisturbed."""
+        """The client has disconnected. After a fully sent response the application may finish without being told."""
         if not self.response.whole:
             self.over = True
             self._changed.set()
 
     async def receive(self) -> Message:
-        """Return the next piece of the body; `http.disconnect` when the client is gone or the response is complete."""
+        """Return the next piece of the body, or `http.disconnect` once the client has disconnected or the response is complete."""
         if self._expects_continue and not self.over:
             self._expects_continue = False
             if not self.response.started:
@@ -112,7 +112,7 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Write what `message` has of the response. Nothing is written once the client is gone.
+        """Write the response part in `message`; write nothing once the client has disconnected.
 
         Raises:
             RuntimeError, ValueError: the message can't be sent.
@@ -120,19 +120,19 @@ class Exchange:
         if self.over:
             return
         if message["type"] == "http.response.start":
-            # A request that is answered early may still be on its way: its rest is read and thrown away.
+            # The response may start before the request is complete; the rest of the request is read and discarded.
             self.response.keep_alive &= self.body_complete and not self._wire.closing
             data = self.response.start(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body":
             data = self.response.body(message.get("body", b""), message.get("more_body", False))
         else:
-            raise RuntimeError(f"{message['type']} is no message of an HTTP response.")
+            raise RuntimeError(f"{message['type']} is not a message of an HTTP response.")
         if data:
             self._wire.write(data)
         try:
             await self._wire.drain()
         except BaseException:
-            self.response.keep_alive = False  # a client that reads nothing gets no next response
+            self.response.keep_alive = False  # a client that does not read gets no further response
             if self.response.complete:
                 self._finish()
             raise

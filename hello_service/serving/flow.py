@@ -1,4 +1,4 @@
-"""Backpressure on one connection, both ways, and the end of a client that does not read."""
+"""Backpressure on one connection in both directions, and the write timeout for a client that does not read."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from hello_service.serving.timeout import Timeout
 
 
 class FlowControl(asyncio.Protocol):
-    """Writes to a client and reads from it no faster than either side takes it."""
+    """Writes to a client no faster than it reads, and reads no faster than the application does."""
 
     def __init__(self, transport: Any, connections: Connections) -> None:
         self._transport = transport
         self._connections = connections
         self._limits = connections.limits
         self._client: tuple[str, int] | None = None
-        self._eof = self._paused = False  # the client has closed its side; it has to wait
+        self._eof = self._paused = False  # the client has closed its side; reading from it is paused
         self._writable = asyncio.Event()
         self._writable.set()
         self._writing = Timeout(asyncio.get_running_loop())
-        self._unwritten = 0  # bytes in the transport when the client's reading was last looked at
+        self._unwritten = 0  # bytes in the transport's write buffer at the last check
 
     def write(self, data: bytes) -> None:
-        """Write to the client; nothing once it is gone."""
+        """Write to the client; do nothing once the connection is closing."""
         if not self._transport.is_closing():
             self._transport.write(data)
 
@@ -34,32 +34,32 @@ class FlowControl(asyncio.Protocol):
             await self._writable.wait()
 
     def pause(self, pause: bool) -> None:
-        """Stop reading from the client, or go on."""
+        """Pause reading from the client, or resume it."""
         if pause is not self._paused and not self._eof and not self._transport.is_closing():
             self._paused = pause
             (self._transport.pause_reading if pause else self._transport.resume_reading)()
 
     def pause_writing(self) -> None:
-        """Let the application wait: the client does not read as fast as it writes."""
+        """Block the application's writes until the client has read more."""
         self._writable.clear()
         self.watch_writing()
 
     def resume_writing(self) -> None:
-        """Let the application write on."""
+        """Unblock the application's writes."""
         self._writable.set()
         self._writing.stop()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Let nobody wait for a client that is gone."""
+        """Unblock writers that wait for the disconnected client."""
         self._writing.close()
         self._writable.set()
 
     def count_rejection(self, status: int | None, reason: str, detail: str) -> None:
-        """Count and log what the client did."""
+        """Count and log a client's error."""
         self._connections.rejections.add(status, reason, detail, self._client[0] if self._client else None)
 
     def watch_writing(self) -> None:
-        """Abort the connection when the client reads nothing of what is left for `write_seconds`."""
+        """Abort the connection if the client reads nothing for `write_seconds` while data is unwritten."""
         self._unwritten = self._transport.get_write_buffer_size()
         if self._unwritten:
             self._writing.start(self._limits.write_seconds, self._check_writing)

@@ -1,17 +1,17 @@
-"""HTTP/1.1 for one connection of Hypercorn's (RFC 9112).
+"""HTTP/1.1 for one connection that Hypercorn has accepted (RFC 9112).
 
-`hypercorn.asyncio.run` makes a `TCPServer` for each connection and awaits it. `Connection` is one. It takes the
+`hypercorn.asyncio.run` creates a `TCPServer` for each connection and awaits it. `Connection` replaces it. It takes the
 transport from Hypercorn's reader and writer, and goes through these stages:
 
-    HEAD ──► BODY ──► RESPONDING ──► HEAD        the next request of a connection that is kept
+    HEAD ──► BODY ──► RESPONDING ──► HEAD        the next request on a kept-alive connection
       │                   │
-      │                   └────────► LINGERING   the last response is written, and our side closed; what the client
-      │                                          still sends is thrown away, so that it can read the response
-      ├──────────────────► LINGERING             a request that is rejected, and a connection that was idle too long
-      └──────────────────► UPGRADED              `websocket.py` has it
+      │                   └────────► LINGERING   the last response is written and our side is closed; further data from
+      │                                          the client is discarded, so that it can read the response
+      ├──────────────────► LINGERING             a request was rejected, or the connection was idle too long
+      └──────────────────► UPGRADED              `websocket.py` takes over
 
-`reader.py` reads requests, `exchange.py` is one request and its response for the application. Here is when: what waits
-for what, for how long, and how a connection ends.
+`reader.py` parses requests, and `exchange.py` is one request and its response for the application. This module has the
+timing: the order of the stages, the timeouts, and how a connection ends.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hello_service.serving.response import Response, problem
 from hello_service.serving.timeout import Timeout
 from hello_service.serving.websocket import WebSocket
 
-BUFFER_BYTES = 65_536  # of a body, or of what follows a request, before the client has to wait
+BUFFER_BYTES = 65_536  # of a body, or of pipelined requests; then reading from the client is paused
 LINGER_BYTES = 64 * 1_048_576
 LINGER_SECONDS = 2.0  # without a byte
 LINGER_TOTAL_SECONDS = 30.0
@@ -48,7 +48,7 @@ class Stage(Enum):
 
 
 class Connection(FlowControl):
-    """One connection, in the place of Hypercorn's `TCPServer`; `connections` knows all of them."""
+    """One connection, in place of Hypercorn's `TCPServer`; `connections` tracks all of them."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Connection(FlowControl):
         self._loop = loop
         self._stream_reader = reader
         self._state = state
-        self._context = contextvars.copy_context()  # of no request
+        self._context = contextvars.copy_context()  # without any request's context variables
         self._lost = loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading = Timeout(loop)
@@ -86,7 +86,7 @@ class Connection(FlowControl):
 
     async def _run(self) -> None:
         """Serve the connection until it is closed and every application task has ended."""
-        self._streams = self._transport.get_protocol()  # what fed reader and writer
+        self._streams = self._transport.get_protocol()  # the protocol that fed reader and writer
         self._transport.set_protocol(self)
         self._stream_reader.feed_eof()
         early = await self._stream_reader.read()  # usually nothing: this runs before the transport reads
@@ -112,7 +112,7 @@ class Connection(FlowControl):
                 task.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent."""
+        """Process data from the client."""
         if self._stage is Stage.LINGERING:
             self._discard(len(data))
         elif self._websocket is not None:
@@ -122,7 +122,7 @@ class Connection(FlowControl):
             self._read()
 
     def eof_received(self) -> bool:
-        """Take that the client has closed its side, or is gone: both look alike. Return whether ours stays open."""
+        """The client has closed its side or has disconnected; both look alike. Return whether our side stays open."""
         self._eof = True
         if self._stage is Stage.RESPONDING and self._exchange is not None:
             self._limit_silence()
@@ -134,7 +134,7 @@ class Connection(FlowControl):
         return False
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Take that the connection is closed, from whichever side."""
+        """The connection is closed, by either side."""
         self._stage = Stage.LOST
         self._disconnect()
         if self._websocket is not None:
@@ -142,17 +142,17 @@ class Connection(FlowControl):
         self._reading.close()
         super().connection_lost(None)
         self._reader.close()
-        self._streams.connection_lost(None)  # else reader, writer and task hold one another
+        self._streams.connection_lost(None)  # otherwise reader, writer and task form a reference cycle
         if not self._lost.done():
             self._lost.set_result(None)
 
     def stop(self) -> None:
-        """Take one more request at most; close a WebSocket that is idle."""
+        """Accept at most one more request; close an idle WebSocket."""
         if self._websocket is not None:
             self._websocket.stop()
 
     def end_grace(self) -> None:
-        """Take no more requests."""
+        """Accept no more requests."""
         if self._stage is Stage.HEAD:
             self.linger()
 
@@ -168,9 +168,9 @@ class Connection(FlowControl):
         self._reading.start(self._limits.keep_alive_seconds, self._end_idle)
 
     def _read(self) -> None:
-        """Go through the stages of a request as far as what was received allows."""
+        """Go through the stages of a request as far as the received data allows."""
         if self._busy:
-            return  # a response within it was complete at once: the loop goes on
+            return  # called from inside the loop below, by a response that completed at once
         self._busy = more = True
         try:
             while more and self._reader.received:
@@ -190,7 +190,7 @@ class Connection(FlowControl):
             self._busy = False
         self._control_reading()
         if self._eof and self._stage is Stage.HEAD:
-            self._transport.close()  # what is left is no whole request
+            self._transport.close()  # the remaining data is not a whole request
 
     # Serving a request
 
@@ -204,14 +204,14 @@ class Connection(FlowControl):
         keep_alive = head.keep_alive and head.version == "1.1" and self._requests < self._limits.requests
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._stage = Stage.BODY if head.has_body else Stage.RESPONDING
-        if head.target == b"*":  # of the server itself
+        if head.target == b"*":  # `OPTIONS *` concerns the server itself
             response.keep_alive &= not head.has_body and not self.closing
             self.write(response.start(200, ALLOWED) + response.body(b"", more=False))
             self._next(keep_alive=response.keep_alive)
             return
         rest = {**self._addresses, "method": head.method.decode(), "scheme": "http", "state": self._state.copy()}
         scope = head.scope("http", {**rest, "extensions": {}})
-        # The body of a request that will be a 413 need not be sent.
+        # A request that will get a 413 need not send its body.
         expects = head.expects_continue and (head.content_length or 0) <= self._limits.body_bytes
         self._exchange = Exchange(self, scope, response, has_body=head.has_body, expects_continue=expects)
         if head.has_body:
@@ -234,7 +234,7 @@ class Connection(FlowControl):
         task.add_done_callback(self._tasks.discard)
 
     def _take_body(self, data: bytes) -> None:
-        exchange = cast("Exchange", self._exchange)  # there is one as long as its body is read
+        exchange = cast("Exchange", self._exchange)  # it exists while its body is read
         if data:
             exchange.feed(data)
         if self._reader.complete:
@@ -243,21 +243,21 @@ class Connection(FlowControl):
             exchange.end_body()
 
     def _wait_for_body(self) -> None:
-        """Give the client time to send more of the body, unless it has to wait itself."""
+        """Start the timeout for more of the body, unless reading is paused."""
         if self._paused:
             self._reading.stop()
         else:
             self._reading.start(self._limits.body_seconds, self._end_stalled)
 
-    # What an exchange asks for
+    # Called by an exchange
 
     @property
     def closing(self) -> bool:
-        """Whether a response is this connection's last, because the server stops."""
+        """Whether a response is this connection's last because the server is stopping."""
         return self._connections.closing
 
     def body_taken(self) -> None:
-        """The application has taken what there was of the body."""
+        """The application has read all body data received so far."""
         self._control_reading()
 
     def response_complete(self) -> None:
@@ -266,12 +266,12 @@ class Connection(FlowControl):
         self._next(keep_alive=exchange.response.keep_alive and exchange.body_complete)
 
     def response_broken(self) -> None:
-        """End the connection, so that the client does not take a part for the whole."""
+        """Close the connection, so that the client does not mistake a partial response for a complete one."""
         self._exchange = None
         self.linger()
 
     def respond_with_problem(self, status: int) -> None:
-        """Respond in place of an application that did not."""
+        """Respond with a problem, because the application has not responded."""
         self._exchange = None
         self.write(problem(status, self._method))
         self.linger()
@@ -286,7 +286,7 @@ class Connection(FlowControl):
     # Ends
 
     def reject(self, rejected: Rejected) -> None:
-        """Respond with the reason, and end the connection."""
+        """Respond with the reason, and close the connection."""
         self.count_rejection(rejected.status, rejected.reason, rejected.detail)
         begun = self._exchange is not None and self._exchange.response.begun
         self._disconnect()
@@ -301,15 +301,19 @@ class Connection(FlowControl):
 
     def _end_idle(self) -> None:
         if self._reader.received:
-            self.reject(Rejected(408, "head-timeout", f"No whole head came in {self._limits.keep_alive_seconds:g} s."))
+            self.reject(
+                Rejected(
+                    408, "head-timeout", f"The head was not complete within {self._limits.keep_alive_seconds:g} s."
+                )
+            )
         else:
             self.linger()
 
     def _end_stalled(self) -> None:
-        self.reject(Rejected(408, "body-timeout", f"Nothing of the body came for {self._limits.body_seconds:g} s."))
+        self.reject(Rejected(408, "body-timeout", f"No body data was received for {self._limits.body_seconds:g} s."))
 
     def _limit_silence(self) -> None:
-        """Wait for a response to start, but not for long: a client that has closed its side may be gone."""
+        """Limit the wait for a response to start, because a client that has closed its side may be gone."""
         if self._exchange is not None and not self._exchange.response.begun:
             self._reading.start(self._limits.half_close_seconds, self._give_up)
 
@@ -327,7 +331,7 @@ class Connection(FlowControl):
                 self._exchange = None
 
     def linger(self) -> None:
-        """Close our side; go on reading for a while, since unread data would make a reset of the end."""
+        """Close our side, and keep reading for a while: unread data would turn the close into a reset."""
         if self._stage in {Stage.LINGERING, Stage.LOST}:
             return
         self._stage = Stage.LINGERING
@@ -349,7 +353,7 @@ class Connection(FlowControl):
         else:
             self._reading.start(min(LINGER_SECONDS, left), self._transport.close)
 
-    # Backpressure, beside `FlowControl`
+    # Backpressure, in addition to `FlowControl`
 
     def _control_reading(self) -> None:
         """Read only as far ahead of the application as fits into the buffers."""
@@ -361,7 +365,7 @@ class Connection(FlowControl):
             self._wait_for_body()
 
     def resume_writing(self) -> None:
-        """Go on with the application, or with the next request."""
+        """Resume the application's writes, or go on with the next request."""
         super().resume_writing()
         if self._stage is Stage.HEAD:
             self._read()

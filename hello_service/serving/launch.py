@@ -1,4 +1,4 @@
-"""Exec under ddtrace-run, with the environment that the tracer needs: this service, or an unchanged one."""
+"""Starts this service, or an unchanged one, under ddtrace-run with the environment that the tracer needs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import hello_service.observability
 from hello_service.observability.environment import sampling_rules, tracer_environment
 from hello_service.settings import Settings
 
-# What `trace` puts on PYTHONPATH: a sitecustomize that traces each Quart application.
+# `trace` puts this folder on PYTHONPATH: its sitecustomize traces each Quart application.
 UNCHANGED = Path(hello_service.observability.__file__).with_name("unchanged")
 
 
 class LaunchError(Exception):
-    """A command can't be started; `str()` is a sentence for a person."""
+    """A command can't be started. `str()` is a sentence for the user."""
 
 
 def command(settings: Settings) -> list[str]:
@@ -29,10 +29,10 @@ def command(settings: Settings) -> list[str]:
 
 
 def serve(environ: Mapping[str, str]) -> None:
-    """Replace this process by the server. Does not return.
+    """Replace this process with the server. Does not return.
 
     Raises:
-        SettingsError: when a variable of `environ` is not usable.
+        SettingsError: a variable of `environ` has an invalid value.
     """
     settings = Settings.from_environment(environ)
     arguments = command(settings)
@@ -42,11 +42,11 @@ def serve(environ: Mapping[str, str]) -> None:
 def traced(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
     """Return program, arguments and environment that run the command `arguments` with its Quart applications traced.
 
-    The `ddtrace-run` is that of the command's own environment, which need not be this one.
+    `ddtrace-run` is taken from the command's own virtual environment, which may be another one than this.
 
     Raises:
         LaunchError: the command or its ddtrace-run can't be found.
-        SettingsError: DD_TRACE_SAMPLE_RATE is not usable.
+        SettingsError: DD_TRACE_SAMPLE_RATE has an invalid value.
     """
     path = environ.get("PATH")
     program = shutil.which(arguments[0], path=path)
@@ -66,6 +66,6 @@ def traced(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
 
 
 def trace(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Replace this process by the command `arguments`, traced. Does not return; raises what `traced` raises."""
+    """Replace this process with the command `arguments`, traced. Does not return; raises the errors of `traced`."""
     program, command_line, environment = traced(arguments, environ)
     os.execve(program, command_line, environment)  # noqa: S606 - no shell is wanted

@@ -1,4 +1,4 @@
-"""A listening socket that survives a process without free file descriptors."""
+"""A listening socket that keeps working when the process has no free file descriptor."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import structlog
 
 
 class Listener(socket.socket):
-    """Closes the connections for which there is no file descriptor.
+    """Accepts and closes connections while no file descriptor is free.
 
-    asyncio alone would schedule itself again for each place in the backlog, and never recover. A spare descriptor is
-    given up for a moment to take a connection and to close it.
+    asyncio alone would schedule a retry for each place in the backlog, and never recover. This class frees a spare
+    descriptor for a moment, to accept a connection and close it.
     """
 
     def __init__(self, fileno: int) -> None:
@@ -26,7 +26,7 @@ class Listener(socket.socket):
         """Accept a connection, as a socket does.
 
         Raises:
-            BlockingIOError: there was none, or no descriptor for it.
+            BlockingIOError: there is no connection, or no free descriptor for it.
         """
         try:
             accepted = super().accept()

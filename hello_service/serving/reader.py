@@ -1,8 +1,8 @@
-"""Reads requests out of a connection's bytes: one at a time, by llhttp (RFC 9112, sections 2 to 7).
+"""Parses the requests of a connection one at a time, with llhttp (RFC 9112, sections 2 to 7).
 
-The parser gets the bytes in pieces that end where a message can end: at an empty line, or where the Content-Length says.
-So it never sees two requests at once, and the next one waits, unparsed, for its turn. However the bytes are cut on
-their way, the result is the same.
+The parser gets the bytes in pieces that end where a message can end: at an empty line, or at the end of the
+Content-Length. So it never sees two requests at once; the next request stays unparsed until its turn. The result does
+not depend on how the network splits the bytes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ UNKNOWN_UPGRADE = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class RequestReader:
-    """Reads one request after another: `read_head` until there is one, then `read_body` until it is complete.
+    """Reads one request after another: call `read_head` until it returns a head, then `read_body` until `complete`.
 
     Attributes:
-        received: what the client sent and is not read; in front of it are up to `_parsed` bytes that the parser has.
-        head: of the request that is read; None before its first line is complete.
+        received: data that is not consumed yet; the parser has seen its first `_parsed` bytes.
+        head: the head of the current request; None before its first line is complete.
         complete: the whole request has been read.
     """
 
@@ -46,7 +46,7 @@ class RequestReader:
         """Return the head of the request once it is complete.
 
         Raises:
-            Rejected: it is none, or too large.
+            Rejected: the head is malformed or too large.
         """
         received = self.received
         if self.head is None:
@@ -62,7 +62,7 @@ class RequestReader:
         try:
             self._parse(end)
         finally:
-            if self._head_complete:  # first: it says best why a head is rejected
+            if self._head_complete:  # before llhttp's error, because its reason is more precise
                 self.head.check()
         if not self._head_complete:
             if end == HEAD_BYTES:
@@ -76,10 +76,10 @@ class RequestReader:
         return self.head
 
     def read_body(self) -> bytes:
-        """Return what has come of the body.
+        """Return the body data received so far.
 
         Raises:
-            Rejected: its chunks are none.
+            Rejected: the chunks are malformed.
         """
         if self._left is not None:
             body = bytes(self.received[: self._left])
@@ -98,11 +98,11 @@ class RequestReader:
         return body
 
     def close(self) -> None:
-        """Let go of the parser, which holds this object."""
+        """Release the parser, which refers back to this object."""
         self._parser = None
 
     def _next_empty_line(self) -> int:
-        """Return the offset behind the next empty line that is not parsed, or of the end of what was received."""
+        """Return the offset after the next unparsed empty line, or the length of the received data if there is none."""
         found = self.received.find(EMPTY_LINE, max(self._parsed - 3, 0))
         return len(self.received) if found < 0 else found + 4
 
@@ -120,7 +120,7 @@ class RequestReader:
         del self.received[:count]
         self._parsed -= count
 
-    # What the parser finds
+    # The parser's callbacks
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_complete:  # trailers are dropped
@@ -129,7 +129,7 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         if not self._head_complete:
             self._head_complete = True
-            # Behind the end of a message the parser does not know these any longer.
+            # After the end of a message the parser no longer has these.
             self.head.keep_alive = self._parser.should_keep_alive()  # type: ignore[union-attr]
             self.head.upgrade = self._parser.should_upgrade()  # type: ignore[union-attr]
 

@@ -1,4 +1,4 @@
-"""Requests that were rejected: one log line each, at most ten a second, and a counter by reason for `/info`."""
+"""Logs rejected requests, at most ten a second, and counts them by reason for `/info`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LINES_PER_SECOND = 10
 
 
 class Rejections:
-    """Counts and logs what was rejected.
+    """Counts and logs rejected requests.
 
     Attributes:
-        counts: how often, by reason.
+        counts: the number of rejections, by reason.
     """
 
     def __init__(self) -> None:
@@ -24,13 +24,13 @@ class Rejections:
         self._log = structlog.stdlib.get_logger("hello_service.serving.rejections")
 
     def add(self, status: int | None, reason: str, detail: str, client: str | None) -> None:
-        """Count one, and log it if there have not been ten in this second.
+        """Count a rejection, and log it unless ten have been logged in this second.
 
         Args:
-            status: of the response, a WebSocket's close code, None where there was none.
-            reason: short code, of a fixed set.
-            detail: one sentence, without anything that the client sent.
-            client: its address.
+            status: status of the response or close code of the WebSocket; None without either.
+            reason: a short code from a fixed set.
+            detail: one sentence, without any data from the client.
+            client: the client's address.
         """
         self.counts[reason] += 1
         second = int(monotonic())

@@ -1,7 +1,7 @@
-"""The head of a request: what it asks for, or why it is rejected (RFC 9112, sections 3 and 6; RFC 9110, section 7.2).
+"""The head of a request and the checks that may reject it (RFC 9112, sections 3 and 6; RFC 9110, section 7.2).
 
-llhttp rejects what is malformed. This module rejects what two readers of one connection could understand differently,
-and what nobody behind it could serve.
+llhttp rejects malformed requests. This module rejects ambiguous ones, which two servers could parse differently (request
+smuggling), and those that the application could not serve.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HOST_BYTES = 255
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})  # CONNECT: no proxy
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-# One blank between the parts, and no #: some readers take it for the end of the target.
+# One space between the parts. No `#`: some parsers end the target there.
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
 FIRST_BYTE = re.compile(TOKEN)
 ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
@@ -26,14 +26,14 @@ LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"
 HOST = re.compile(rb"(?:(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?|\[([0-9A-Fa-f:.]+)\])?(?::(\d{0,5}))?")
 
 
-class Rejected(Exception):  # noqa: N818 - the request is
+class Rejected(Exception):  # noqa: N818 - the request is rejected
     """A request that is not served.
 
     Args:
-        status: of the response.
+        status: status of the response.
         reason: a short code for log and counter.
         detail: one sentence for the log.
-        headers: further ones of the response.
+        headers: additional headers of the response.
     """
 
     def __init__(self, status: int, reason: str, detail: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
@@ -50,9 +50,9 @@ class Head:
 
     Attributes:
         target: path and query, or `*`.
-        host: of a target in absolute form, which replaces the Host header; else None.
-        headers: names in lower case, values without blanks around them.
-        content_length: None where the body has no length or there is no body.
+        host: the host of a target in absolute form, which replaces the Host header; else None.
+        headers: names in lower case, values without surrounding whitespace.
+        content_length: None if the request has no body, or a chunked one.
         chunked: the body is sent in chunks.
         keep_alive: the client does not ask to close the connection.
         upgrade: the client asks for another protocol.
@@ -70,7 +70,7 @@ class Head:
 
     @property
     def has_body(self) -> bool:
-        """Whether there is a body, and more than an empty one where its length is known."""
+        """Whether the request has a chunked body, or a Content-Length above 0."""
         return self.chunked or bool(self.content_length)
 
     @property
@@ -80,25 +80,25 @@ class Head:
 
     @property
     def opens_websocket(self) -> bool:
-        """Whether this is the handshake of a WebSocket; another upgrade is served as plain HTTP."""
+        """Whether this is a WebSocket handshake; any other upgrade is served as plain HTTP."""
         return self.upgrade and self.method == b"GET" and self.version == "1.1" and self.has(b"upgrade", b"websocket")
 
     def add(self, name: bytes, value: bytes) -> None:
-        """Take one header line."""
+        """Add one header line."""
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def check(self) -> None:
-        """Check the headers that decide to whom the request goes and where its body ends.
+        """Check the headers that determine the request's host and the end of its body.
 
         Raises:
-            Rejected: 400, or 501 for a transfer coding that is not known.
+            Rejected: 400, or 501 for an unknown transfer coding.
         """
         hosts, codings = [], []
         for name, value in self.headers:
             if name == b"host":
                 hosts.append(value)
             elif name == b"content-length":
-                self.content_length = int(value)  # llhttp has checked that there is one, and that it is a number
+                self.content_length = int(value)  # llhttp has checked that it is unique and a number
             elif name == b"transfer-encoding":
                 codings.append(value.lower())
         self._check_hosts(hosts)
@@ -119,15 +119,15 @@ class Head:
         if self.version == "1.0":
             raise Rejected(400, "length", "HTTP/1.0 has no Transfer-Encoding.")
         if codings != [b"chunked"]:
-            raise Rejected(501, "length", "The only transfer coding is chunked.")
+            raise Rejected(501, "length", "The only supported transfer coding is chunked.")
         self.chunked = True
 
     def has(self, name: bytes, value: bytes) -> bool:
-        """Return whether there is a header `name` with this `value`, in any case."""
+        """Return whether there is a header `name` with this `value`, ignoring case."""
         return any(key == name and given.lower() == value for key, given in self.headers)
 
     def scope(self, kind: str, rest: Mapping[str, Any]) -> dict[str, Any]:
-        """Return ASGI's scope of this request; `rest` is what its connection knows."""
+        """Return the ASGI scope of this request; `rest` has the keys that the connection adds."""
         path, _, query = self.target.partition(b"?")
         return {
             "type": kind,
@@ -143,7 +143,7 @@ class Head:
 
 
 def read_request_line(received: bytes | bytearray) -> Head | None:
-    """Return the head that `received` begins, without its headers; None as long as the line is not complete.
+    """Return the head at the start of `received`, without its headers; None while the line is incomplete.
 
     Raises:
         Rejected: 400, 431 (longer than `HEAD_BYTES`), 501 (method) or 505 (version).
@@ -159,9 +159,9 @@ def read_request_line(received: bytes | bytearray) -> Head | None:
         raise Rejected(400, "malformed", "The first line is not a request line.")
     method, target, version = (bytes(part) for part in line.groups())
     if version not in {b"1.0", b"1.1"}:
-        raise Rejected(505, "version", "The only version is HTTP/1.1.")
+        raise Rejected(505, "version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
     if method not in METHODS:
-        raise Rejected(501, "method", "The method is not known; methods are case-sensitive.")
+        raise Rejected(501, "method", "Unknown method; methods are case-sensitive.")
     host = None
     if absolute := ABSOLUTE.fullmatch(target):
         host, target = absolute.groups()
@@ -173,7 +173,7 @@ def read_request_line(received: bytes | bytearray) -> Head | None:
 
 
 def is_host(value: bytes) -> bool:
-    """Return whether `value` is a host with or without a port (RFC 3986, section 3.2.2), and one that IDNA takes."""
+    """Return whether `value` is a host with or without a port (RFC 3986, section 3.2.2) that IDNA accepts."""
     found = HOST.fullmatch(value)
     if found is None or len(value) > HOST_BYTES or int(found[2] or 0) > 65_535:
         return False

@@ -1,4 +1,4 @@
-"""A response as bytes: status line, headers and the framing of the body (RFC 9112, sections 4, 6 and 7)."""
+"""Serializes a response: status line, headers and the framing of the body (RFC 9112, sections 4, 6 and 7)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Response:
-    """Makes the bytes of one response out of ASGI's messages.
+    """Turns the ASGI messages of one response into bytes.
 
-    A head with a Content-Length waits for the first piece of the body, so that both are one write. Others leave at
-    once, because a stream's client waits for them.
+    A head with a Content-Length waits for the first piece of the body, so that both need one write. Any other head is
+    written at once, because a stream's client waits for it.
 
     Attributes:
-        keep_alive: the connection can be used again after this response.
-        begun: a part of it has been handed out.
-        whole: every byte that the client expects has been handed out.
-        complete: the application has sent the last message.
+        keep_alive: the connection can be reused after this response.
+        begun: some bytes have been returned for writing.
+        whole: every byte that the client expects has been returned for writing.
+        complete: the application has sent its last message.
     """
 
     def __init__(self, method: bytes, version: str, *, keep_alive: bool) -> None:
@@ -38,7 +38,7 @@ class Response:
         self._method = method
         self._version = version
         self._head: bytes | None = None
-        self._left: int | None = None  # bytes that the Content-Length still promises
+        self._left: int | None = None  # body bytes left by the Content-Length
         self._chunked = self._silent = False
 
     @property
@@ -47,16 +47,16 @@ class Response:
         return self._head is not None
 
     def start(self, status: int, headers: Headers) -> bytes:
-        """Take the head; return the bytes to write now.
+        """Start the response. Return the bytes to write now.
 
         Raises:
-            RuntimeError: there was one before.
+            RuntimeError: the response has already been started.
             ValueError: status or headers can't be sent.
         """
         if self._head is not None:
-            raise RuntimeError("The response has been started before.")
+            raise RuntimeError("The response has already been started.")
         if status < 200 or status > 999:
-            raise ValueError(f"{status} is not the status of a response.")
+            raise ValueError(f"{status} is not a valid response status.")
         line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         lines, left = self._header_lines(headers)
         self._silent = self._method == b"HEAD" or status in WITHOUT_BODY
@@ -83,7 +83,7 @@ class Response:
             lower = name.lower()
             if lower == b"content-length":
                 if left is not None or not value.isdigit():
-                    raise ValueError("The response has no usable Content-Length.")
+                    raise ValueError("The response has an invalid Content-Length.")
                 left = int(value)
             elif lower == b"connection":
                 self.keep_alive &= b"close" not in value.lower()
@@ -93,15 +93,15 @@ class Response:
         return header_lines(kept) + (b"" if dated else date_line()), left
 
     def held(self) -> bytes:
-        """Return the head that waits for a body; there will be none."""
+        """Return the head if it is still waiting for the first piece of the body."""
         head, self.begun = b"" if self.begun or self._head is None else self._head, True
         return head
 
     def body(self, data: bytes, more: bool) -> bytes:
-        """Take a piece of the body; return the bytes to write.
+        """Add a piece of the body. Return the bytes to write.
 
         Raises:
-            RuntimeError: there is no head yet, or the body is longer or shorter than its Content-Length.
+            RuntimeError: the response has not been started, or the body is longer than its Content-Length.
         """
         if self._head is None:
             raise RuntimeError("The response has not been started.")
@@ -121,7 +121,7 @@ class Response:
 
 
 def switching_protocols(headers: Headers) -> bytes:
-    """Return the response that makes a connection a WebSocket.
+    """Return the response that turns a connection into a WebSocket.
 
     Raises:
         ValueError: a header can't be sent.
@@ -131,10 +131,10 @@ def switching_protocols(headers: Headers) -> bytes:
 
 
 def header_lines(headers: list[tuple[bytes, bytes]]) -> bytes:
-    """Return `headers` as they are sent.
+    """Serialize `headers`.
 
     Raises:
-        ValueError: one of them is no header, or would become two.
+        ValueError: a header is invalid, or would be split into two.
     """
     lines = b"".join([b"%b: %b\r\n" % header for header in headers])
     if HEADER_LINES.fullmatch(lines) is None or lines.count(b"\n") != len(headers):
@@ -146,7 +146,7 @@ _date = (0, b"")
 
 
 def date_line() -> bytes:
-    """Return the Date header, made once a second."""
+    """Return the Date header, which is cached for a second."""
     global _date  # noqa: PLW0603 - a cache of the clock
     second = int(time())
     if second != _date[0]:
@@ -155,7 +155,7 @@ def date_line() -> bytes:
 
 
 def problem(status: int, method: bytes, headers: Headers = (), code: str | None = None) -> bytes:
-    """Return a whole response that ends its connection, with a problem (RFC 9457) in it."""
+    """Return a complete response with a problem (RFC 9457) as its body and `Connection: close`."""
     usual, detail = HTTP_ERRORS[status]
     body = json.dumps(document(status, code or usual, detail)).encode()
     response = Response(method, "1.1", keep_alive=False)

@@ -1,11 +1,11 @@
-"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module alone knows Hypercorn.
+"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module alone imports Hypercorn.
 
-Hypercorn accepts, runs the lifespan and shuts down. What it makes for each connection is `http1.Connection`, in the
-place of its own `TCPServer`; with HTTP_IMPLEMENTATION=hypercorn, or where Hypercorn has changed, it makes its own.
+Hypercorn accepts connections, runs the lifespan and shuts down. For each connection it creates an `http1.Connection`
+instead of its own `TCPServer`; with HTTP_IMPLEMENTATION=hypercorn, or if Hypercorn has changed, it creates a `TCPServer`.
 
-One process serves: Hypercorn's own worker pool drops requests when it stops. The stop is a budget, see
-`Settings.stop_budget_seconds`. Hypercorn's `graceful_timeout` is not trusted with it: CPython 3.12.1 and newer wait for
-open connections without a limit before Hypercorn looks at it.
+The service is a single process, because Hypercorn's worker pool drops requests when it stops. The shutdown has a time
+budget, `Settings.stop_budget_seconds`. Hypercorn's `graceful_timeout` can't enforce it: CPython 3.12.1 and newer wait
+for open connections without a limit before Hypercorn applies the timeout.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
 
 BACKLOG = 1024
 EXIT_USAGE = 1
-AN_HOUR = 3600.0
+HOUR_SECONDS = 3600.0
 ABORT_SECONDS = 1.0
 HYPERCORN_TCP_SERVER: Any = getattr(hypercorn_run, "TCPServer", None)
-# A full collection holds every request up, in a flood for most of a second: seldom is better.
-COLLECT = (20_000, 10, 100)
+# A full collection delays every request, under heavy load for most of a second, so it should be rare.
+GC_THRESHOLDS = (20_000, 10, 100)
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def run(environ: Mapping[str, str]) -> int:
-    """Serve until a signal says stop; return the exit code: 0, or 1 when the service could not start."""
+    """Serve until a signal arrives. Return the exit code: 0, or 1 if the service could not start."""
     broken = contract.check()
     if unusable := [" ".join(sentences) for part, sentences in broken.items() if part in contract.REQUIRED]:
         sys.stderr.write("\n".join(unusable) + "\n")
@@ -62,35 +62,35 @@ def run(environ: Mapping[str, str]) -> int:
         return EXIT_USAGE
     logs.configure(settings, tracing.log_ids)
     server = Server(settings, listener, environ, broken)
-    gc.freeze()  # what is there now stays, and need not be looked through again and again
-    gc.set_threshold(*COLLECT)
+    gc.freeze()  # these objects live as long as the process, so no collection needs to visit them
+    gc.set_threshold(*GC_THRESHOLDS)
     asyncio.run(server.serve())
-    leave(settings.flush_seconds)
+    flush_or_exit(settings.flush_seconds)
     return 0
 
 
-def leave(seconds: float) -> None:
-    """Send the last spans; return when that is done, and end the process at once where it takes more than `seconds`."""
+def flush_or_exit(seconds: float) -> None:
+    """Send the last spans. If that takes more than `seconds`, end the process at once."""
 
     def last() -> None:
         # Given the limit itself, ddtrace would return as if all were sent, and wait when the interpreter ends.
         status.flush(AN_HOUR)
         trace_loss.current.end()
 
-    flush = threading.Thread(target=last, daemon=True)
+    flush = threading.Thread(target=flush_spans, daemon=True)
     flush.start()
     flush.join(seconds)
     if flush.is_alive():
-        reason = f"the agent did not take them within {seconds:g} s of the stop"
+        reason = f"the agent did not accept them within {seconds:g} s of the shutdown"
         structlog.stdlib.get_logger("hello_service.serving.server").warning("traces lost", reason=reason)
-        os._exit(0)  # ddtrace would wait for a silent agent once more, for half a minute
+        os._exit(0)  # at exit ddtrace would wait for an unresponsive agent again, for half a minute
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Bind the address that `settings` name.
+    """Bind to the address in `settings`.
 
     Raises:
-        OSError: with a sentence that names address and variable.
+        OSError: the message has the address and the variables.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -100,15 +100,17 @@ def listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
-        message = f"Can't listen on {settings.host} port {settings.port}: {reason}. HOST and PORT name another address."
+        message = (
+            f"Can't listen on {settings.host} port {settings.port}: {reason}. Set HOST and PORT to another address."
+        )
         raise OSError(message) from error
     return listener
 
 
 class ServerConfig(Config):
-    """Hypercorn's configuration for `listener` alone, in clear text.
+    """Hypercorn's configuration: plain HTTP on `listener` only.
 
-    `connections` has the connections and what holds for them; None: Hypercorn's own classes serve them.
+    `connections` tracks the open connections and has their limits; None: Hypercorn's own classes serve them.
     """
 
     def __init__(self, listener: socket.socket, connections: Connections | None) -> None:
@@ -119,15 +121,15 @@ class ServerConfig(Config):
         self._listener = Listener(fileno=listener.detach())
         self._listener.setblocking(False)
         if connections is not None:
-            hypercorn_run.TCPServer = tcp_server  # type: ignore[assignment,attr-defined]  # no setting names it
+            hypercorn_run.TCPServer = tcp_server  # type: ignore[assignment,attr-defined]  # Hypercorn has no setting for it
 
     def create_sockets(self) -> Sockets:
-        """Return the one socket."""
+        """Return the listening socket."""
         return Sockets([], [self._listener], [])
 
 
 def tcp_server(*arguments: Any) -> Any:
-    """Return what serves one connection, awaitable: in the place of Hypercorn's `TCPServer`."""
+    """Return the awaitable that serves one connection. It replaces Hypercorn's `TCPServer`."""
     app, _, config, _, state, reader, writer = arguments
     connections = config.connections if isinstance(config, ServerConfig) else None
     if connections is None:
@@ -136,7 +138,7 @@ def tcp_server(*arguments: Any) -> Any:
 
 
 class Server:
-    """One process that serves on `listener` until it is told to stop."""
+    """One process that serves on `listener` until SIGTERM or SIGINT."""
 
     def __init__(
         self,
@@ -191,20 +193,20 @@ class Server:
 
     def _on_signal(self, signum: signal.Signals) -> None:
         if self._stop.is_set():
-            os._exit(128 + signum)  # whoever sends a second signal does not want to wait
+            os._exit(128 + signum)  # a second signal asks for an immediate exit
         if signum == signal.SIGINT:
-            self._drain_seconds = 0.0  # a person at a terminal: nobody routes traffic here
+            self._drain_seconds = 0.0  # Ctrl-C at a terminal: no load balancer sends traffic here
         self._stop.set()
 
     def _config(self) -> ServerConfig:
-        # `create_app` warns of a part that is left out.
+        # `create_app` logs a warning for each part that is left out.
         own = self.settings.http_implementation == "httptools" and self.broken.keys().isdisjoint({"http1", "websocket"})
         config = ServerConfig(self.listener, self.connections if own else None)
         config.backlog = BACKLOG
         config.errorlog = logging.getLogger("hypercorn.error")
         config.keep_alive_timeout = self.settings.keep_alive_seconds
         config.websocket_max_message_size = self.settings.body_bytes
-        config.graceful_timeout = self.settings.stop_budget_seconds + 60  # ours comes first
+        config.graceful_timeout = self.settings.stop_budget_seconds + 60  # never reached: `serve` stops earlier
         return config
 
 

@@ -1,4 +1,4 @@
-"""A timeout that is cheap to start again."""
+"""A timeout that is cheap to restart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Timeout:
-    """Calls back when its time is up. It can be started again for each request: the event loop's timer is kept."""
+    """Calls back when its time is up. Restarting it for each request is cheap, because it reuses the event loop's timer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -16,17 +16,17 @@ class Timeout:
         self._due = 0.0
 
     def start(self, seconds: float, callback: Callable[[], None]) -> None:
-        """Call `callback` in `seconds`, and nothing that was started before."""
+        """Call `callback` in `seconds`. This cancels an earlier callback."""
         self._due, self._callback = self._loop.time() + seconds, callback
         if self._handle is None or self._handle.when() > self._due:
             self._arm()
 
     def stop(self) -> None:
-        """Call nothing."""
+        """Cancel the callback."""
         self._callback = None
 
     def close(self) -> None:
-        """Call nothing, ever."""
+        """Cancel the callback and the event loop's timer."""
         self._callback = None
         if self._handle is not None:
             self._handle.cancel()

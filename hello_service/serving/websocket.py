@@ -1,8 +1,8 @@
 """WebSocket for one connection (RFC 6455), once `http1.py` has read the handshake's request.
 
-Frames, close codes and limits are those of the sans-I/O protocol of `websockets`. This module connects it to ASGI, and
-decides when a WebSocket ends: the application closes it, the client breaks a rule or answers no ping, or the server stops.
-No extension is negotiated: compression isn't worth a message that unpacks to a thousand times its size.
+The sans-I/O protocol of `websockets` handles frames, close codes and limits. This module connects it to ASGI, and
+decides when a WebSocket ends: the application closes it, the client breaks the protocol or sends no pong, or the server
+stops. It negotiates no extension: compression isn't worth a message that unpacks to a thousand times its size.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from hello_service.serving.timeout import Timeout
 HANDSHAKE = {b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"}
 VERSION_13 = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
-MESSAGES_AHEAD = 16  # of the application, before the client has to wait
+MESSAGES_AHEAD = 16  # that the application has not received; then reading from the client is paused
 BYTES_AHEAD = 65_536
-LENGTH_BYTES = {126: 2, 127: 8}  # by the second byte of a frame
+LENGTH_BYTES = {126: 2, 127: 8}  # size of the extended length, by the length in a frame's second byte
 LEAST_LENGTH = {126: 126, 127: 65_536}
 CLOSING_SECONDS = 2.0  # for the client's Close frame
-IDLE_SECONDS = 1.0  # without a message: then a server that stops need not wait for it
+IDLE_SECONDS = 1.0  # without a message; then a stopping server closes the WebSocket
 
 
 class Wire(Protocol):
-    """The connection that a WebSocket belongs to."""
+    """The connection of a WebSocket."""
 
     def write(self, data: bytes) -> None:
         """Write to the client."""
@@ -49,16 +49,16 @@ class Wire(Protocol):
         """Wait until the client has read enough to write more."""
 
     def pause(self, pause: bool) -> None:
-        """Stop reading from the client, or go on."""
+        """Pause reading from the client, or resume it."""
 
     def reject(self, rejected: Rejected) -> None:
-        """Respond with the reason, and end the connection."""
+        """Respond with the reason, and close the connection."""
 
     def count_rejection(self, status: int, reason: str, detail: str) -> None:
-        """Count and log what the client did."""
+        """Count and log a client's error."""
 
     def linger(self) -> None:
-        """Close our side, and the connection when the client has closed its own."""
+        """Close our side, and close the connection once the client has closed its side."""
 
 
 class WebSocket:
@@ -83,23 +83,23 @@ class WebSocket:
         self._limits = limits
         self._connections = connections
         self._loop = loop
-        self._protocol: ServerProtocol | None = None  # from the handshake's response on
+        self._protocol: ServerProtocol | None = None  # None until the handshake is accepted
         self._refusal = Response(b"GET", "1.1", keep_alive=False)
         self._connect_given = False
-        self._gone: Message | None = None  # the disconnect, once there is one
+        self._gone: Message | None = None  # the disconnect message, once there is one
         self._unparsed = bytearray()
-        self._payload_left = 0  # bytes of the frame that is read
+        self._payload_left = 0  # bytes left of the current frame's payload
         self._decoder: codecs.IncrementalDecoder | None = None
         self._parts: list[Any] = []
         self._messages: deque[tuple[Message, int]] = deque()
-        self._ahead = 0  # bytes in them
+        self._ahead = 0  # bytes in `_messages`
         self._changed = asyncio.Event()
         self._pinging, self._ending = Timeout(loop), Timeout(loop)
         self._pong_due = self._paused = False
         self._last_message = 0.0
 
     async def run(self, app: Any) -> None:
-        """Let `app` serve the WebSocket; what it leaves open is closed, with 1011 where it failed."""
+        """Run `app`. Close the WebSocket if it is still open afterwards, with 1011 if `app` failed."""
         code = CloseCode.NORMAL_CLOSURE
         try:
             await app(self.scope, self.receive, self.send, None, None)
@@ -115,7 +115,7 @@ class WebSocket:
     # ASGI
 
     async def receive(self) -> Message:
-        """Return the next message; `websocket.disconnect` when there will be none."""
+        """Return the next message, or `websocket.disconnect` after the last one."""
         if not self._connect_given:
             self._connect_given = True
             return {"type": "websocket.connect"}
@@ -130,10 +130,10 @@ class WebSocket:
         return message
 
     async def send(self, message: Message) -> None:
-        """Accept, refuse, send or close. Nothing is sent once the client is gone.
+        """Accept, reject, send or close. Nothing is sent once the client has disconnected.
 
         Raises:
-            RuntimeError: there is no such message in this state.
+            RuntimeError: the message is not allowed in this state.
         """
         if self._gone is not None:
             return
@@ -186,27 +186,27 @@ class WebSocket:
     # The client
 
     def data_received(self, data: bytes) -> None:
-        """Take what the client sent."""
+        """Process data from the client."""
         self._unparsed += data
         if self._protocol is None:
             self._disconnect(CloseCode.ABNORMAL_CLOSURE)
-            self._wire.reject(Rejected(400, "handshake", "Data came before the WebSocket was accepted."))
+            self._wire.reject(Rejected(400, "handshake", "Data was received before the WebSocket was accepted."))
         else:
             self._parse()
 
     def eof_received(self) -> bool:
-        """Take that the client has closed its side. Return whether ours stays open."""
+        """The client has closed its side. Return whether our side stays open."""
         self._disconnect(CloseCode.ABNORMAL_CLOSURE)
         return False
 
     def connection_lost(self) -> None:
-        """Take that the connection is closed."""
+        """The connection is closed."""
         self._disconnect(CloseCode.ABNORMAL_CLOSURE)
         self._pinging.close()
         self._ending.close()
 
     def _parse(self) -> None:
-        """Take as many messages as fit into the buffer."""
+        """Parse as many messages as fit into the buffer."""
         protocol = self._protocol
         while protocol is not None and not self._full and (piece := self._next_piece(protocol)):
             protocol.receive_data(piece)
@@ -221,9 +221,9 @@ class WebSocket:
             self._wire.pause(self._paused)
 
     def _next_piece(self, protocol: ServerProtocol) -> bytes:
-        """Return what is there of one frame and of no other, so that its fault is found before the next is read.
+        """Return the received bytes of a single frame, so that its errors are found before the next frame is parsed.
 
-        A length in more bytes than it needs breaks the rules (section 5.2), which the protocol does not notice.
+        A length that is not minimally encoded is an error (section 5.2), which the protocol does not detect.
         """
         received, size = self._unparsed, 0
         if not self._payload_left:
@@ -280,10 +280,10 @@ class WebSocket:
         if received is None and sent is not None:
             self._wire.count_rejection(int(sent.code), f"websocket-{int(sent.code)}", f"{sent.reason or sent}.")
 
-    # Ends
+    # The end of the WebSocket
 
     def stop(self) -> None:
-        """Close the WebSocket as soon as it is idle: the server stops."""
+        """Close the WebSocket as soon as it is idle, because the server is stopping."""
         if self._protocol is None or self._gone is not None:
             return
         left = self._last_message + IDLE_SECONDS - self._loop.time()
@@ -314,7 +314,7 @@ class WebSocket:
         self._pinging.start(self._limits.ping_seconds, self._ping)
 
     def _disconnect(self, code: int, reason: str = "") -> None:
-        """No message comes any more, and none is sent."""
+        """Receive and send no more messages."""
         if self._gone is None:
             self._gone = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
             self._pinging.stop()
@@ -332,7 +332,7 @@ def check_handshake(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the value of Sec-WebSocket-Accept for a request with these `headers`.
 
     Raises:
-        Rejected: 426 for another version than 13, else 400.
+        Rejected: 426 for a version other than 13, else 400.
     """
     fields = Headers()
     for name, value in headers:
@@ -344,12 +344,12 @@ def check_handshake(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         return response.headers["Sec-WebSocket-Accept"].encode()
     error = protocol.handshake_exc
     if isinstance(error, InvalidHeader) and error.name == "Sec-WebSocket-Version":
-        raise Rejected(426, "handshake", "The only version of WebSocket is 13.", VERSION_13)
+        raise Rejected(426, "handshake", "The only supported WebSocket version is 13.", VERSION_13)
     raise Rejected(400, "handshake", f"The handshake is not valid: {type(error).__name__}.")
 
 
 def subprotocols(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
-    """Return what the client proposes; nothing where it can't be understood."""
+    """Return the subprotocols that the client proposes; an empty list if a header is malformed."""
     proposed = [value for name, value in headers if name == b"sec-websocket-protocol"]
     if not all(map(TOKENS.fullmatch, proposed)):
         return []

@@ -108,9 +108,9 @@ def test_where_traces_arrive_it_says_so(agent: Agent) -> None:
     assert said.code == 0, said.text
     assert {said.outcome(check) for check in said.lines} == {"pass", "skipped"}
     assert said.document["verdict"] == "Traces would arrive."
-    assert said.sentence("server") == "a server started as `serve` would is traced by ddtrace 4.16.0"
-    assert said.sentence("agent").startswith(f"agent test answers at {agent.url} in ")
-    assert said.sentence("trace format") == "ddtrace will send v0.5, and the agent takes it"
+    assert said.sentence("server") == "a server started like `serve` is traced by ddtrace 4.16.0"
+    assert said.sentence("agent").startswith(f"agent test responds at {agent.url} in ")
+    assert said.sentence("trace format") == "ddtrace will send v0.5, and the agent accepts it"
     (span,) = [span for span in spans if span["name"] == "hello_service.doctor"]
     assert (span["service"], span["meta"]["env"], span["meta"]["version"]) == ("shop", "prod", "1.2")
 
@@ -148,7 +148,7 @@ def test_a_server_that_can_not_be_asked_leaves_it_open(agent: Agent) -> None:
 
     assert [(said.code, said.outcome("server")) for said in asked] == [(1, "fail"), (2, "skipped"), (2, "skipped")]
     assert "nothing listens there" in asked[0].sentence("server")
-    assert "never answered" in asked[1].sentence("server")
+    assert "no response came" in asked[1].sentence("server")
     assert "is not this service" in asked[2].sentence("server")
 
 
@@ -189,7 +189,7 @@ def test_a_server_that_does_not_start_is_found(agent: Agent, tmp_path: Path) -> 
     said = doctor({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": path})
 
     assert said.code == 1
-    assert said.sentence("server") == "no server runs, and one started as `serve` would ended at once"
+    assert said.sentence("server") == "no server is running, and a server started like `serve` exited at once"
 
 
 def test_ddtrace_that_is_not_there_is_found(agent: Agent, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_an_agent_that_never_answers_is_found() -> None:
         said = examined({"DD_TRACE_AGENT_URL": url})
 
     assert said.code == 1
-    assert said.sentence("agent") == f"{url}: the connection was taken and never answered (waited 2 s)"
+    assert said.sentence("agent") == f"{url}: the connection was accepted, but no response came (waited 2 s)"
 
 
 def test_a_host_name_that_does_not_resolve_is_found() -> None:
@@ -246,7 +246,7 @@ def test_an_http_server_that_is_no_agent_is_found(answer: object, status: int) -
         said = examined({"DD_TRACE_AGENT_URL": other.url})
 
     assert said.code == 1
-    assert said.sentence("agent").startswith(f"what answers at {other.url} is no trace agent (HTTP {status} to /info)")
+    assert said.sentence("agent").startswith(f"{other.url} is not a trace agent (HTTP {status} for /info)")
 
 
 def test_what_does_not_speak_http_is_found() -> None:
@@ -256,7 +256,7 @@ def test_what_does_not_speak_http_is_found() -> None:
         encrypted = examined({"DD_TRACE_AGENT_URL": silent.replace("http:", "https:")})
         greeted = examined({"DD_TRACE_AGENT_URL": f"http://127.0.0.1:{port}"})
 
-    assert "never answered" in encrypted.sentence("agent")
+    assert "no response came" in encrypted.sentence("agent")
     assert "not HTTP" in greeted.sentence("agent")
 
 
@@ -292,7 +292,7 @@ def test_an_agent_that_lacks_the_format_is_found() -> None:
         refused, fails = (examined({"DD_TRACE_AGENT_URL": agent.url}) for agent in (older, without))
         told = examined({"DD_TRACE_AGENT_URL": older.url, "DD_TRACE_API_VERSION": "v0.4"})
 
-    assert refused.sentence("agent").startswith("an agent that does not say its version answers")
+    assert refused.sentence("agent").startswith("an agent of unknown version responds")
     assert [refused.outcome(check) for check in ("trace format", "test span")] == ["fail", "fail"]
     assert refused.lines["trace format"]["fix"] == "DD_TRACE_API_VERSION=v0.4"
     assert (told.code, told.outcome("trace format"), told.outcome("test span")) == (0, "pass", "pass")
@@ -327,7 +327,7 @@ def test_a_unix_socket_needs_permission(tmp_path: Path) -> None:
         denied = examined({"DD_TRACE_AGENT_URL": f"unix://{path}"}, OBEDIENT)
 
     assert (allowed.outcome("agent"), allowed.outcome("test span")) == ("pass", "pass"), allowed.text
-    assert denied.sentence("agent") == f"unix://{path}: this user may not open the socket"
+    assert denied.sentence("agent") == f"unix://{path}: this user has no permission for the socket"
     assert "chmod" in denied.lines["agent"]["fix"]
 
 
@@ -428,7 +428,7 @@ def test_a_server_that_never_gets_ready_is_given_up_and_ended(agent: Agent, tmp_
     ended = monotonic()
 
     assert said.code == 2
-    assert "did not answer in time" in said.sentence("server")
+    assert "did not respond in time" in said.sentence("server")
     assert ended - begun < PROMISED_SECONDS
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
@@ -500,7 +500,7 @@ def test_a_person_gets_a_line_for_each_check_and_the_verdict() -> None:
     (broken,) = [number for number, line in enumerate(lines) if line.startswith("fail    agent ")]
 
     assert done.returncode == 1
-    assert "pass    settings                every variable can be used" in lines
+    assert "pass    settings                every variable is valid" in lines
     assert lines[0].startswith("fail    ")
     outcomes = [line.partition(" ")[0] for line in lines[: lines.index("")] if line[:1].strip()]
     assert outcomes == sorted(outcomes, key=list(COLOURS).index)

@@ -124,7 +124,7 @@ def test_a_busy_port_is_named(host: str) -> None:
 
     assert ended.returncode == 1
     assert ended.stderr.strip() == (
-        f"Can't listen on {host} port {port}: Address already in use. HOST and PORT name another address."
+        f"Can't listen on {host} port {port}: Address already in use. Set HOST and PORT to another address."
     )
 
 

@@ -106,4 +106,4 @@ def test_an_agent_that_hangs_does_not_hold_the_exit() -> None:
             lost = [entry for entry in running.log if entry["event"] == "traces lost"]
 
     assert code == 0
-    assert [entry["reason"] for entry in lost] == ["the agent did not take them within 1 s of the stop"]
+    assert [entry["reason"] for entry in lost] == ["the agent did not accept them within 1 s of the shutdown"]

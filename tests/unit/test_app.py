@@ -259,7 +259,7 @@ async def test_the_index_is_a_page_for_a_browser() -> None:
         page = await (await client.get("/", headers={"accept": accept})).get_data(as_text=True)
         document = await (await client.get("/")).get_json()
 
-        assert '<a href="http://127.0.0.1:8081">look at the traces</a>' in page
+        assert '<a href="http://127.0.0.1:8081">view the traces</a>' in page
         assert "/api/relay?count=3" in page
         assert "<code>POST /api/hello</code>" in page
         assert "<code>WebSocket /api/hello/ws</code>" in page
@@ -273,7 +273,7 @@ async def test_the_documentation_names_every_route_and_needs_no_network(client: 
 
     assert {"/api/hello", "/api/relay", "/health", "/info"} <= set(document["paths"])
     assert all(path in page for path in document["paths"])
-    assert "<code>count</code> in the query: integer, 1 to 20; <code>3</code> where it is not given" in page
+    assert "<code>count</code> in the query: integer, 1 to 20; default <code>3</code>" in page
     assert "<code>name</code> in the body, <code>application/json</code>: string, 1 to 200 characters" in page
     assert "<td>413</td><td>The body is too large.</td><td><code>application/problem+json</code></td>" in page
     assert "<td>trace_id</td>" in page.replace("<code>", "").replace("</code>", "")
@@ -415,4 +415,4 @@ async def test_info_says_where_ecs_does_not_answer(metadata: str) -> None:
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 
-    assert info["ecs"] == {"error": "the task metadata endpoint gave no answer: HTTPError"}
+    assert info["ecs"] == {"error": "no response from the task metadata endpoint: HTTPError"}

@@ -50,7 +50,7 @@ def test_every_part_says_what_is_done_without_it() -> None:
             "json:JSONEncoder.encode takes (self, o), expected (self, x).",
         ),
         (Name("json:JSONEncoder.__init__", uses=("gone",)), "json:JSONEncoder.__init__ no longer uses gone."),
-        (Name("time:time", uses=("gone",)), "time:time is no function of Python any more."),
+        (Name("time:time", uses=("gone",)), "time:time is no longer a Python function."),
     ],
 )
 def test_a_changed_name_is_reported(name: Name, sentence: str | None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,11 @@ import hello_service.doctor
 from hello_service.doctor import Check, agent, environment, examine, finding, server, wire
 from hello_service.doctor.case import Case, agent_address, without_agent
 from hello_service.doctor.finding import Finding, Redaction, Result, exit_code
-from hello_service.doctor.wire import Answer
+from hello_service.doctor.wire import Response
 from hello_service.settings import Settings
 
 KEY = "0123456789abcdef0123456789abcdef"
-CHECKS = {check.name: check.ask for check in hello_service.doctor.CHECKS}
+CHECKS = {check.name: check.run for check in hello_service.doctor.CHECKS}
 ALL_SET = {"DD_SERVICE": "shop", "DD_ENV": "prod", "DD_VERSION": "1.2"}
 UNLOAD = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
 
@@ -39,68 +39,80 @@ SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
         "docs/settings.md",
     ),
     ("ddtrace", {}, "pass", "ddtrace 4.", ""),
-    ("tracing on", {}, "pass", "nothing switches", ""),
-    ("tracing on", {"DD_TRACE_ENABLED": "1"}, "pass", "nothing switches", ""),
-    ("tracing on", {"DD_TRACE_ENABLED": ""}, "pass", "nothing switches", ""),
-    ("tracing on", {"DD_TRACE_ENABLED": "false"}, "fail", "DD_TRACE_ENABLED switches", "unset DD_TRACE_ENABLED"),
-    ("tracing on", {"DD_TRACE_ENABLED": "false", "PORT": "x"}, "fail", "DD_TRACE_ENABLED switches", "unset"),
-    ("tracing on", {"DD_TRACE_ENABLED": "yes"}, "warn", "takes for no", "DD_TRACE_ENABLED=true"),
-    ("tracing on", {"DD_TRACE_ENABLED": "yes", "PORT": "x"}, "warn", "takes for no", "DD_TRACE_ENABLED=true"),
+    ("tracing on", {}, "pass", "no variable disables", ""),
+    ("tracing on", {"DD_TRACE_ENABLED": "1"}, "pass", "no variable disables", ""),
+    ("tracing on", {"DD_TRACE_ENABLED": ""}, "pass", "no variable disables", ""),
+    ("tracing on", {"DD_TRACE_ENABLED": "false"}, "fail", "DD_TRACE_ENABLED disables", "unset DD_TRACE_ENABLED"),
+    ("tracing on", {"DD_TRACE_ENABLED": "false", "PORT": "x"}, "fail", "DD_TRACE_ENABLED disables", "unset"),
+    ("tracing on", {"DD_TRACE_ENABLED": "yes"}, "warn", "false to a bare", "DD_TRACE_ENABLED=true"),
+    ("tracing on", {"DD_TRACE_ENABLED": "yes", "PORT": "x"}, "warn", "false to a bare", "DD_TRACE_ENABLED=true"),
     ("tracing on", {"DD_APM_TRACING_ENABLED": "false"}, "fail", "DD_APM_TRACING_ENABLED", "unset"),
     ("tracing on", {"OTEL_TRACES_EXPORTER": "none"}, "fail", "OTEL_TRACES_EXPORTER", "unset"),
-    ("agent address", {}, "pass", "http://localhost:8126 (no variable is set: the default)", ""),
+    ("agent address", {}, "pass", "http://localhost:8126 (default, because no variable is set)", ""),
     ("agent address", {"DD_AGENT_HOST": "dd"}, "pass", "http://dd:8126 (DD_AGENT_HOST)", ""),
     ("agent address", {"DD_TRACE_AGENT_URL": "localhost:8126"}, "fail", "DD_TRACE_AGENT_URL gives", "http://host:8126"),
     ("agent address", {"DD_TRACE_AGENT_URL": "http://a:b"}, "fail", "DD_TRACE_AGENT_URL gives", "http://host:8126"),
-    ("agent address", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "leave as OTLP", ""),
+    ("agent address", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "sent as OTLP", ""),
     ("agent address", {"DD_AGENTLESS_ENABLED": "true"}, "skipped", "to Datadog itself", ""),
-    ("agent", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "leave as OTLP", ""),
+    ("agent", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "sent as OTLP", ""),
     ("agent", {"DD_TRACE_AGENT_URL": "nonsense"}, "skipped", "no usable address", ""),
-    ("clock", {"DD_TRACE_AGENT_URL": "nonsense"}, "skipped", "no agent answers", ""),
-    ("agent variables", {}, "pass", "no variable contradicts", ""),
+    ("clock", {"DD_TRACE_AGENT_URL": "nonsense"}, "skipped", "no agent responds", ""),
+    ("agent variables", {}, "pass", "no variables contradict", ""),
     ("agent variables", {"DD_TRACE_AGENT_URL": "unix:///x", "DD_AGENT_HOST": "b"}, "warn", "DD_AGENT_HOST", "unset"),
     (
         "agent variables",
         {"DD_TRACE_AGENT_URL": "http://a:1", "DD_AGENT_HOST": "b", "DD_TRACE_AGENT_PORT": "2"},
         "warn",
-        "DD_TRACE_AGENT_URL wins: DD_AGENT_HOST and DD_TRACE_AGENT_PORT has no effect",
+        "DD_TRACE_AGENT_URL takes precedence: DD_AGENT_HOST and DD_TRACE_AGENT_PORT has another",
         "unset DD_AGENT_HOST DD_TRACE_AGENT_PORT",
     ),
     (
         "agent variables",
         {"DD_TRACE_AGENT_URL": "http://a:8126", "DD_AGENT_HOST": "a", "DD_TRACE_AGENT_PORT": "8126"},
         "pass",
-        "say the same",
+        "the variables agree",
         "",
     ),
-    ("agent variables", {"DD_TRACE_AGENT_HOSTNAME": "a", "DD_AGENT_HOST": "b"}, "warn", "HOSTNAME wins", "unset DD_AG"),
+    (
+        "agent variables",
+        {"DD_TRACE_AGENT_HOSTNAME": "a", "DD_AGENT_HOST": "b"},
+        "warn",
+        "HOSTNAME takes precedence",
+        "unset DD_AG",
+    ),
     ("proxy", {}, "pass", "no proxy", ""),
     (
         "proxy",
         {"HTTP_PROXY": "http://p"},
         "fail",
-        "HTTP_PROXY captures what ddtrace sends to localhost",
-        "NO_PROXY=loc",
+        "HTTP_PROXY sends ddtrace's traces for localhost through a proxy",
+        "Add localhost to NO_PROXY",
     ),
-    ("proxy", {"all_proxy": "http://p", "DD_AGENT_HOST": "127.0.0.1"}, "fail", "all_proxy captures", "NO_PROXY=127"),
-    ("proxy", {"http_proxy": "http://p", "DD_AGENT_HOST": "dd"}, "warn", "http_proxy captures", "NO_PROXY=dd"),
+    ("proxy", {"all_proxy": "http://p", "DD_AGENT_HOST": "127.0.0.1"}, "fail", "all_proxy sends", "Add 127.0.0.1 to"),
+    ("proxy", {"http_proxy": "http://p", "DD_AGENT_HOST": "dd"}, "warn", "http_proxy sends", "Add dd to NO_PROXY"),
     ("proxy", {"HTTP_PROXY": "http://p", "NO_PROXY": "x, localhost"}, "pass", "no proxy", ""),
     ("proxy", {"HTTPS_PROXY": "http://p"}, "pass", "no proxy", ""),
-    ("proxy", {"HTTPS_PROXY": "http://p", "DD_TRACE_AGENT_URL": "https://dd"}, "warn", "HTTPS_PROXY captures", "dd"),
-    ("proxy", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "leave as OTLP", ""),
+    ("proxy", {"HTTPS_PROXY": "http://p", "DD_TRACE_AGENT_URL": "https://dd"}, "warn", "HTTPS_PROXY sends", "dd"),
+    ("proxy", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "sent as OTLP", ""),
     ("proxy", {"DD_TRACE_AGENT_URL": "unix:///x"}, "skipped", "no address", ""),
     ("service, env, version", ALL_SET, "pass", "service shop, environment prod, version 1.2", ""),
     ("service, env, version", {**ALL_SET, "DD_ENV": ""}, "warn", "DD_ENV not set", "DD_ENV=..."),
     ("service, env, version", {}, "warn", "DD_SERVICE, DD_ENV, DD_VERSION not set", "DD_VERSION=..."),
     ("sampling", {}, "pass", "every trace is kept", ""),
-    ("sampling", {"DD_TRACE_SAMPLE_RATE": "0.25"}, "pass", "25 % of the traces are kept (DD_TRACE_SAMPLE_RATE)", ""),
-    ("sampling", {"DD_TRACE_SAMPLE_RATE": "0.25", "PORT": "x"}, "pass", "25 % of the traces", ""),
+    ("sampling", {"DD_TRACE_SAMPLE_RATE": "0.25"}, "pass", "25% of the traces are kept (DD_TRACE_SAMPLE_RATE)", ""),
+    ("sampling", {"DD_TRACE_SAMPLE_RATE": "0.25", "PORT": "x"}, "pass", "25% of the traces", ""),
     ("sampling", {"DD_TRACE_SAMPLE_RATE": "half"}, "pass", "every trace is kept", ""),
     ("sampling", {"DD_TRACE_SAMPLE_RATE": "0"}, "fail", "DD_TRACE_SAMPLE_RATE keeps no trace", "unset"),
-    ("sampling", {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0.1}]'}, "pass", "10 % of the traces", ""),
-    ("sampling", {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0, "name": "x"}]'}, "pass", "for some traces", ""),
-    ("sampling", {"DD_TRACE_SAMPLING_RULES": "0.5"}, "warn", "no list of rules", "sample_rate"),
-    ("sampling", {"DD_TRACE_SAMPLING_RULES": "[{]"}, "warn", "no list of rules", "sample_rate"),
+    ("sampling", {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0.1}]'}, "pass", "10% of the traces", ""),
+    (
+        "sampling",
+        {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0, "name": "x"}]'},
+        "pass",
+        "applies to some traces",
+        "",
+    ),
+    ("sampling", {"DD_TRACE_SAMPLING_RULES": "0.5"}, "warn", "not a valid list of rules", "sample_rate"),
+    ("sampling", {"DD_TRACE_SAMPLING_RULES": "[{]"}, "warn", "not a valid list of rules", "sample_rate"),
     ("sampling", {"DD_TRACE_SAMPLE_RATE": "1", "DD_TRACE_RATE_LIMIT": "0"}, "fail", "DD_TRACE_RATE_LIMIT=0", "unset"),
     ("sampling", {"OTEL_TRACES_SAMPLER": "always_off"}, "fail", "OTEL_TRACES_SAMPLER keeps no", "unset OTEL"),
     ("API key", {}, "skipped", "not set here", ""),
@@ -117,8 +129,8 @@ SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("old settings", {"DD_ECS_FARGATE": "true"}, "warn", "DD_ECS_FARGATE is a misspelling", "ECS_FARGATE=true"),
     ("old settings", {"DD_HOSTNAME": "h"}, "pass", "no setting", ""),
     ("old settings", {"DD_HOSTNAME": "h", "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE"}, "warn", "billed host", "unset DD_H"),
-    ("old settings", {"DD_SERVICE_NAME": "s"}, "warn", "DD_SERVICE_NAME does nothing", "DD_SERVICE="),
-    ("old settings", {"DD_TRACE_AGENT_HOSTNAME": "h"}, "warn", "still wins", "DD_AGENT_HOST="),
+    ("old settings", {"DD_SERVICE_NAME": "s"}, "warn", "DD_SERVICE_NAME has no effect", "DD_SERVICE="),
+    ("old settings", {"DD_TRACE_AGENT_HOSTNAME": "h"}, "warn", "still overrides", "DD_AGENT_HOST="),
     ("old settings", {"DD_AGENT_PORT": "1", "DATADOG_ENV": "e"}, "warn", "DD_AGENT_PORT is", "DD_ENV=...; DD_TRACE_"),
     ("gevent", {}, "pass", "not installed", ""),
     ("started once", {}, "pass", "one way only", ""),
@@ -126,7 +138,7 @@ SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
         "started once",
         {"PYTHONPATH": "/x/ddtrace/bootstrap"},
         "warn",
-        "under ddtrace-run already",
+        "already runs under ddtrace-run",
         "hello-service serve",
     ),
 )
@@ -156,7 +168,7 @@ def test_a_complaint_of_another_form_is_not_shown_either() -> None:
     case = Case({})
     case.complaints = ["hunter2"]
 
-    assert environment.settings(case).sentence == "the service can't start: a variable can't be used"
+    assert environment.settings(case).sentence == "the service can't start: a variable is invalid"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +211,7 @@ def test_ddtrace_auto_in_the_source_is_found(line: str, tmp_path: Path) -> None:
 
     assert found == Finding(
         "warn",
-        "shop.py imports ddtrace.auto, and `serve` starts ddtrace-run: never both",
+        "shop.py imports ddtrace.auto, and `serve` starts ddtrace-run: use one only",
         "Remove the import from shop.py",
     )
 
@@ -285,9 +297,9 @@ def test_the_server_is_asked_where_it_can_be_reached(host: str, expected: str) -
     assert server.local_url(Settings(host=host)) == expected
 
 
-def told(**tracing: Any) -> Answer:
+def told(**tracing: Any) -> Response:
     fine = {"active": True, "reason": None, "ddtrace": "4", "agent": "http://localhost:8126", "sampling_rules": None}
-    return Answer(200, Message(), json.dumps({"tracing": {**fine, **tracing}}).encode(), 1.0)
+    return Response(200, Message(), json.dumps({"tracing": {**fine, **tracing}}).encode(), 1.0)
 
 
 def test_a_server_with_another_environment_is_told_apart() -> None:
@@ -352,7 +364,7 @@ def test_a_check_that_breaks_takes_no_other_with_it() -> None:
     checks = [Check("broken", broken), Check("fine", lambda _: finding.passed("fine"))]
     results = list(examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=checks))
 
-    assert [result.finding.sentence for result in results] == ["this check broke off: ZeroDivisionError", "fine"]
+    assert [result.finding.sentence for result in results] == ["this check failed with ZeroDivisionError", "fine"]
     assert exit_code(results) == 2
 
 
@@ -361,7 +373,7 @@ def test_a_check_that_hangs_is_given_up() -> None:
     checks = [Check("hanging", lambda _: finding.passed(str(threading.Event().wait())))]
     (result,) = examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=checks, seconds=0.1)
 
-    assert result == Result("hanging", finding.unknown("no answer within 0.1 s"))
+    assert result == Result("hanging", finding.unknown("no result within 0.1 s"))
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
@@ -393,7 +405,7 @@ def documented_rows() -> list[tuple[str, str]]:
     _, _, section = (
         (Path(__file__).parents[2] / "docs" / "troubleshooting.md")
         .read_text()
-        .partition("\n| check | it says | do |\n")
+        .partition("\n| check | message | fix |\n")
     )
     rows = [line.split(" | ") for line in section.partition("\n\n")[0].splitlines()[1:]]
     return [(row[0].removeprefix("| "), row[1]) for row in rows]

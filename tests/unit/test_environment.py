@@ -16,7 +16,7 @@ def made(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def said(environ: Mapping[str, str]) -> list[str]:
-    return environment.remarks(environ, Settings.from_environment(environ))
+    return environment.configuration_warnings(environ, Settings.from_environment(environ))
 
 
 def test_what_only_the_environment_can_say_is_said() -> None:
@@ -85,7 +85,7 @@ def test_a_start_without_serve_is_told_what_only_the_environment_can_say() -> No
     rate, missing = said({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
 
     assert rate.startswith("DD_TRACE_SAMPLE_RATE=0.25 is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES=")
-    assert "DD_TRACE_AIOHTTP_ENABLED=false (two more spans below each outbound call)" in missing
+    assert "DD_TRACE_AIOHTTP_ENABLED=false (two more spans for each outbound call)" in missing
     assert "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE=false" in missing
     assert "DD_TRACE_ASYNCIO_ENABLED" not in missing
 

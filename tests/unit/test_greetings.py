@@ -89,4 +89,4 @@ async def test_a_websocket_answers_each_text(client: _Client) -> None:
         refusal = await socket.receive()
 
     assert greeting == "Hello, Ada!"
-    assert refusal == "The name must have 1 to 200 characters, and has 0."
+    assert refusal == "The name must have 1 to 200 characters, got 0."

@@ -87,7 +87,7 @@ def test_without_an_agent_url_host_and_port_name_the_agent() -> None:
 
 def test_a_probe_path_is_absolute() -> None:
     """A path that can never match is a mistake."""
-    with pytest.raises(SettingsError, match=r"PROBE_PATHS=.*must be paths that start with /, and 'health' does not"):
+    with pytest.raises(SettingsError, match=r"PROBE_PATHS=.*must be paths that start with /, got 'health'"):
         Settings.from_environment({"PROBE_PATHS": "health"})
 
 

@@ -1,7 +1,7 @@
 """Traces every Quart application of this process, unchanged. `hello-service trace` puts this folder on PYTHONPATH.
 
-It needs tracing.py, one folder above, and nothing else of this package. ddtrace's own sitecustomize imports it; it
-imports the sitecustomize that would have been imported without it.
+It needs tracing.py, one folder above, and nothing else of this package. ddtrace's own sitecustomize imports this one,
+and this one imports the next sitecustomize on the path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PROBES = frozenset(path.strip() for path in os.environ.get("PROBE_PATHS", "/heal
 
 @cache
 def tracing() -> Any:
-    """Return tracing.py as a module of a name that no application has."""
+    """Return tracing.py as a module, under a name that doesn't collide with an application's."""
     spec = spec_from_file_location("hello_service_tracing", HERE.parent / "tracing.py")
     assert spec is not None  # noqa: S101 - the name ends with .py
     assert spec.loader is not None  # noqa: S101 - the same
@@ -32,7 +32,7 @@ def tracing() -> Any:
 
 @when_imported("quart.app")
 def trace_every_app(module: Any) -> None:
-    """Trace each application when it is first called, unless it, or the one around it, is traced already."""
+    """Trace each application on its first call, unless it or an application around it is already traced."""
     call = module.Quart.__call__
 
     async def traced_call(app: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -45,7 +45,7 @@ def trace_every_app(module: Any) -> None:
 
 @when_imported("httpx")
 def name_every_call(module: Any) -> None:
-    """Add the event hook that names a call's span to each client, unless the client has it."""
+    """Add the event hook that names a call's span to each client that doesn't have it yet."""
     init = module.AsyncClient.__init__
 
     async def name_client_span(request: Any) -> None:
@@ -62,11 +62,11 @@ def name_every_call(module: Any) -> None:
 
 
 def chain() -> None:
-    """Import the next sitecustomize on the path. This folder leaves the path: the application has no use for it."""
+    """Import the next sitecustomize on the path. Remove this folder from the path, as the application doesn't need it."""
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
     own = sys.modules.pop("sitecustomize", None)
     try:
-        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401, PLC0415 - another one, if there is one
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401, PLC0415 - the next one on the path, if any
     except ModuleNotFoundError:
         if own is not None:
             sys.modules["sitecustomize"] = own

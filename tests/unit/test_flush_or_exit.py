@@ -23,9 +23,9 @@ def test_spans_that_are_sent_in_time_let_the_process_end_as_usual(monkeypatch: p
     flushes: list[float] = []
     monkeypatch.setattr(status, "flush", flushes.append)
     monkeypatch.setattr(os, "_exit", end)
-    server.leave(5)
+    server.flush_or_exit(5)
 
-    assert flushes == [server.AN_HOUR]
+    assert flushes == [server.HOUR_SECONDS]
 
 
 def test_a_silent_agent_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,7 @@ def test_a_silent_agent_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "flush", lambda _: answers.wait(10))
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended) as ended:
-        server.leave(0.05)
+        server.flush_or_exit(0.05)
     answers.set()
 
     assert ended.value.args == (0,)
