@@ -26,7 +26,7 @@ from hello_service.middleware.in_flight import Lifecycle
 from hello_service.middleware.security_headers import SecurityHeaders
 from hello_service.middleware.websocket_bound import bound_websockets
 from hello_service.observability import environment, logs, status, trace_loss, tracing
-from hello_service.problems import answer_problems
+from hello_service.problems import register_problem_handlers
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
 BARE_START = (

@@ -72,9 +72,9 @@ def run(environ: Mapping[str, str]) -> int:
 def flush_or_exit(seconds: float) -> None:
     """Send the last spans. If that takes more than `seconds`, end the process at once."""
 
-    def last() -> None:
-        # Given the limit itself, ddtrace would return as if all were sent, and wait when the interpreter ends.
-        status.flush(AN_HOUR)
+    def flush_spans() -> None:
+        # With `seconds` as its timeout, ddtrace would return as if it had sent all, and wait again at exit.
+        status.flush(HOUR_SECONDS)
         trace_loss.current.end()
 
     flush = threading.Thread(target=flush_spans, daemon=True)

@@ -326,7 +326,7 @@ def test_a_server_with_another_environment_is_told_apart() -> None:
 )
 def test_what_info_shows_to_anyone_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
     """The doctor compares only values that `/info` shows."""
-    shown = Answer(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
+    shown = Response(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
     found = server.judge("it", shown, Case({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"}))
 
     assert (found.outcome, found.sentence) == (outcome, sentence)
@@ -378,7 +378,7 @@ def test_a_check_that_hangs_is_given_up() -> None:
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
 def test_an_answer_that_is_no_json_object_is_an_empty_one(body: bytes) -> None:
-    assert Answer(200, Message(), body, 1.0).document() == {}
+    assert Response(200, Message(), body, 1.0).document() == {}
 
 
 def test_every_address_of_a_name_is_tried() -> None:
