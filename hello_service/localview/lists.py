@@ -135,7 +135,7 @@ async def logs() -> str:
 
 @lists.get("/map")
 async def show_map() -> str:
-    """Draw who calls whom; of many services the neighbours of one."""
+    """Draw the calls between services; of many services, the neighbours of one."""
     shown, drawing = map_layout.draw(service_map.service_map(_view().store.newest()), request.args.get("service"))
     return await _page("map.html", map=shown, picture=drawing)
 

@@ -1,7 +1,7 @@
 """How services and their resources did over the last minutes: requests, errors, latency, Apdex.
 
 Counted as spans arrive, so that it is complete whatever the store has dropped. Latencies are kept in a histogram whose
-buckets grow by 2 %: a percentile is within 1 % of the true one, and a day of traffic takes no more room than a minute.
+buckets grow by 2%: a percentile is within 1% of the true one, and a day of traffic takes no more room than a minute.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PERCENTILES = (50, 75, 90, 95, 99)
 
 @dataclass
 class Latencies:
-    """Durations in nanoseconds; the percentiles within 1 %, the rest exact."""
+    """Durations in nanoseconds; the percentiles within 1%, the rest exact."""
 
     buckets: Counter[int] = field(default_factory=Counter)
     number: int = 0

@@ -25,11 +25,11 @@ def count(number: int, unit: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share of 1 as `0 %`, `0.4 %`, `12 %`; what is not 0 is never shown as 0."""
+    """Return a share of 1 as `0%`, `0.4%`, `12%`; what is not 0 is never shown as 0."""
     number = share * 100
     if 0 < number < 0.1:
-        return "< 0.1 %"
-    return f"{number:.1f} %" if 0 < number < 10 else f"{number:.0f} %"
+        return "< 0.1%"
+    return f"{number:.1f}%" if 0 < number < 10 else f"{number:.0f}%"
 
 
 def rate(per_second: float) -> str:

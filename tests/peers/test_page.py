@@ -194,7 +194,7 @@ def test_the_service_map_draws_services_and_their_calls(scene: Scene, page: Page
     expect(page.locator("svg.map .node .name", has_text="greeter")).to_be_visible()
     edge = page.locator("svg.map .edge").first
 
-    expect(edge).to_have_text(re.compile(r"\d+ requests.* % errors.*p95 .* ms"))
+    expect(edge).to_have_text(re.compile(r"\d+ requests.*% errors.*p95 .* ms"))
     assert "hello-service" in page.locator("#map table tr", has_text="greeter").first.inner_text()
     scene.send(
         call := span(service="shop"), span(call, service="shop", meta={"span.kind": "client", "peer.service": "bank"})

@@ -39,11 +39,11 @@ def test_other_numbers_have_units_too() -> None:
     """Nothing is rounded to a false zero."""
     assert [units.count(number, "span") for number in (0, 1, 1234)] == ["0 spans", "1 span", "1,234 spans"]
     assert [units.percent(share) for share in (0, 0.0001, 0.004, 0.123, 1)] == [
-        "0 %",
-        "< 0.1 %",
-        "0.4 %",
-        "12 %",
-        "100 %",
+        "0%",
+        "< 0.1%",
+        "0.4%",
+        "12%",
+        "100%",
     ]
     assert [units.rate(number) for number in (0.354, 12.44, 1200)] == ["0.35 req/s", "12.4 req/s", "1,200 req/s"]
     assert units.clock(1_700_000_000_123_456_789).endswith(":20.123")
