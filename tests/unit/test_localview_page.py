@@ -203,7 +203,10 @@ async def test_the_log_shows_lines_of_a_trace_and_of_none(view: View, client: _T
     for part in ("of it", f'href="/trace/{77:032x}?span={root.span_id}"', "of none", "trace not kept"):
         assert part in body
     assert "<summary>Fault: it failed</summary>" in body
-    assert "the lines that web writes to its standard output and standard error. The log lines of shop are in the terminal" in body
+    assert (
+        "the lines that web writes to its standard output and standard error. The log lines of shop are in the terminal"
+        in body
+    )
     assert "of none" not in await get(client, "/logs?text=of it")
     for number in range(lists.ROWS):
         view.store.add_line({"event": f"line {number}"})
