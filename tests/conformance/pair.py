@@ -18,7 +18,8 @@ from hello_service.observability.environment import ENVIRONMENT_ONLY
 HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "quart": ("hypercorn", "conformance.quart_app:app", "--workers", "0", "--bind", "127.0.0.1:0"),
-    "fastapi": ("uvicorn", "conformance.fastapi_app:app", "--port", "0"),
+    # h11 passes unknown methods on to the application; llhttp rejects them.
+    "fastapi": ("uvicorn", "conformance.fastapi_app:app", "--http", "h11", "--port", "0"),
 }
 # Both sides have what hello-service gives its tracer, and the same names.
 ENVIRONMENT = {
