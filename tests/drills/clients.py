@@ -94,4 +94,4 @@ def _count(agent: Agent, expected: int) -> tuple[int, int]:
 
 def _ended(span: dict[str, dict[str, str]]) -> bool:
     meta = span["meta"]
-    return meta.get("http.client_disconnected") == "true" or "nobody waits" in meta.get("error.message", "")
+    return meta.get("http.client_disconnected") == "true" or "no longer needed" in meta.get("error.message", "")
