@@ -10,6 +10,8 @@ from pathlib import Path
 from fake_http import fake_http
 from running import BIN, QUIET, ROOT, clean_environment, free_port
 
+from hello_service.observability.environment import ENVIRONMENT_ONLY
+
 SERVED = str(Path(__file__).with_name("left_behind.py"))
 OURS_TO_FREE = (
     "hello_service.",
@@ -27,6 +29,7 @@ def test_no_request_and_no_connection_is_a_ring() -> None:
     """Requests succeed, fail or lose their client, with an outbound call and without."""
     with fake_http({"answer": "here"}) as upstream:
         environment = {
+            **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},  # as `serve` sets them
             **QUIET,
             "DD_TRACE_AGENT_URL": "http://127.0.0.1:9",
             "UPSTREAM_URL": upstream.url,
