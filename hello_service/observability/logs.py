@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from datetime import UTC, datetime
 from time import perf_counter
@@ -63,7 +64,7 @@ def _to_logging(
     return (event.pop("event", None),), {**options, "extra": {FIELDS: event}}
 
 
-class _LineHandler(logging.Handler):
+class _LineHandler(logging.Handler, ABC):
     """Writes each record to `stream` as one line, encoded by `encode`; `unified` has the fields of every line."""
 
     def __init__(self, stream: TextIO, ids: Ids, unified: Mapping[str, str | None]) -> None:
@@ -73,9 +74,9 @@ class _LineHandler(logging.Handler):
         self._unified = unified
         self._formatter = logging.Formatter()
 
+    @abstractmethod
     def encode(self, line: Mapping[str, Any]) -> bytes:
         """Return `line` as bytes that end with a line feed."""
-        raise NotImplementedError
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write `record`; a failure goes to `logging`'s own error handling, and never to the caller."""

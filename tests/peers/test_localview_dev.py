@@ -260,15 +260,18 @@ def test_an_agent_in_the_environment_is_set_aside_and_said_so() -> None:
 def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
     """Agent and page alone, on an address that a container needs; an agent in the environment is no matter of theirs."""
     elsewhere = {"DD_TRACE_AGENT_URL": "http://agent.example:8126"}
-    with developing("--host", "0.0.0.0", command=VIEW, environment=elsewhere) as view:
+    options = ["--host", "0.0.0.0", "--allow-host", "agent.example"]
+    with developing(*options, command=VIEW, environment=elsewhere) as view:
         with service(view.agent_url, {"DD_SERVICE": "elsewhere"}) as other:
             identity = trace_id(httpx.get(f"{other.url}/api/hello"))
         view.wait_for(identity)
         page = httpx.get(f"{view.page_url}/trace/{identity}")
+        allowed = httpx.get(f"{view.agent_url}/info", headers={"Host": "agent.example:8126"})
         listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()}
         code = view.running.stop()
 
     assert "elsewhere" in page.text
+    assert allowed.status_code == 200
     assert {f"00000000:{int(url.rpartition(':')[2]):04X}" for url in (view.page_url, view.agent_url)} <= listening
     assert "Service: " not in view.said
     assert "set aside" not in view.said

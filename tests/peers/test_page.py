@@ -84,7 +84,7 @@ def test_a_span_shows_tags_metrics_and_log_lines(scene: Scene, page: Page) -> No
     detail = page.locator("#detail")
     expect(detail).to_contain_text("http.route")
     page.locator("#spans a").first.click()
-    expect(page).to_have_url(re.compile(r"\?span=[0-9a-f]{16}$"))
+    expect(page).to_have_url(re.compile(r"\?span=[0-9a-f]{16}(#s[0-9a-f]{16})?$"))
 
     for text in ("/api/hello/<name>", "http.status_code", "_dd.top_level", "path=/api/hello/Ada"):
         expect(detail).to_contain_text(text)

@@ -197,6 +197,7 @@ def test_facets_sort_and_time_range_work_by_clicks(dev: Dev, page: Page) -> None
     assert widths[0] > 2 * widths[-1]
     page.locator("#head").get_by_text("Duration").click()
     expect(listed(page).first).to_contain_text("GET /old")
+    page.wait_for_load_state()  # the page's script applies the choice
     page.get_by_label("Time").select_option("5")
     expect(listed(page)).to_have_count(12)
     expect(listed(page).first).to_contain_text("GET /00")
@@ -416,7 +417,7 @@ def test_performance_keeps_order_and_choices(browser: Browser) -> None:
     """Services are sorted by name, resources by any column. Window, threshold and order are remembered."""
     with developing() as own, opened(browser) as page:
         send(own, span(at=now(), service="zoo", ms=5), span(at=now(), service="ape", ms=5))
-        for path in ("/api/hello", "/api/hello", "/api/faults/slow?seconds=0.1"):
+        for path in ("/api/hello", "/api/hello", "/api/faults/slow?seconds=2"):
             requested(own, path)
         page.goto(f"{own.page_url}/performance")
         expect(page.locator(".report h2")).to_have_text(["ape", "hello-service", "zoo"])

@@ -58,3 +58,10 @@ def test_an_address_of_another_machine_is_blamed_on_host(
 
     assert done.exit_code == 1
     assert option in done.output + capfd.readouterr().err
+
+
+def test_a_command_that_can_not_be_traced_is_explained() -> None:
+    done = run("trace", "--", "no-such-server")
+
+    assert done.exit_code == 1
+    assert "Command 'no-such-server' was not found on PATH." in done.output

@@ -12,6 +12,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 import hello_service.doctor
@@ -418,3 +419,13 @@ def test_the_page_has_every_check_and_quotes_it() -> None:
 
     assert {check for check, _ in documented_rows()} == CHECKS.keys()
     assert {sentence for sentence in quoted if sentence not in source} == set()
+
+
+def test_a_report_fits_its_width() -> None:
+    """Words to copy, such as URLs, are never broken."""
+    word = "http://" + "a" * 60
+    results = [Result("agent", finding.failed("the agent does not respond to " + "x " * 40, f"look at {word}"))]
+    lines = click.unstyle(finding.report(results, width=70)).splitlines()
+
+    assert all(len(line) <= 70 or word in line for line in lines)
+    assert len(lines) > 5

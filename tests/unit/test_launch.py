@@ -40,3 +40,10 @@ def test_serve_refuses_an_environment_that_can_not_be_used() -> None:
     """`serve` fails before it starts anything."""
     with pytest.raises(SettingsError, match="PORT='x'"):
         launch.serve({"PORT": "x"})
+
+
+def test_a_command_without_ddtrace_beside_it_is_not_started(tmp_path: Path) -> None:
+    (tmp_path / "serve").touch(0o755)
+
+    with pytest.raises(launch.LaunchError, match="Install ddtrace where the service is installed"):
+        launch.traced(["serve"], {"PATH": str(tmp_path)})

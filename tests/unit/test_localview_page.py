@@ -592,3 +592,15 @@ def test_a_busy_port_is_named_with_the_option_for_another() -> None:
     assert str(raised.value) == (
         f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with --view-port."
     )
+
+
+async def test_a_websocket_is_closed_under_a_foreign_name(view: View) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app: Any = page.create_page(view)
+    await app.asgi_app({"type": "websocket", "headers": [(b"host", b"evil.example")]}, None, send)
+
+    assert sent == [{"type": "websocket.close"}]

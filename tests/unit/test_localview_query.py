@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tracing_data import span, trace
 
-from hello_service.localview import hints, terms
+from hello_service.localview import hints, query, terms
 from hello_service.localview.query import DEEPEST, QueryError, parse
 
 META = {"http.status_code": "500", "env": "dev", "http.url": "http://127.0.0.1:8080/api/relay?count=3"}
@@ -341,3 +341,7 @@ def test_a_search_that_finds_nothing_gets_one_that_does(text: str, suggestions: 
 
     assert [each for each, _ in found][: len(suggestions) or None] == suggestions
     assert all(number == 1 and parse(each).matches(TRACE) for each, number in found)
+
+
+def test_a_text_with_too_many_mistakes_has_no_correction() -> None:
+    assert query._repaired(" ".join(f"f{number}:1" for number in range(query.REPAIRS + 1))) == ""
