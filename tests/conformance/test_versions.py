@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from running import BIN, ROOT, clean_environment
 
 
 @pytest.mark.serial
@@ -15,7 +17,10 @@ import pytest
 def test_the_oldest_and_the_locked_ddtrace_make_the_same_spans() -> None:
     """With each release of Quart that this Python has, on Hypercorn and uvicorn."""
     versions = Path(__file__).with_name("versions.py")
-    done = subprocess.run([sys.executable, versions, "oldest", "locked"], check=False, capture_output=True, text=True)
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # uv is there
+    environment = clean_environment({"PYTHONPATH": str(ROOT / "tests"), "PATH": path})
+    command = [sys.executable, versions, "oldest", "locked"]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     rows = done.stdout.splitlines()[2:]
 
     assert done.returncode == 0, done.stdout + done.stderr

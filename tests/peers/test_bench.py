@@ -92,4 +92,4 @@ def test_without_wrk_it_says_so() -> None:
     ended = bench("--quick", PATH="")
 
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == "This needs wrk, and there is none on this machine: apt-get install wrk\n"
+    assert ended.stderr == "wrk is not installed: apt-get install wrk\n"
