@@ -10,7 +10,7 @@ import sys
 import webbrowser
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -29,6 +29,7 @@ from hello_service.localview.text import visible
 from hello_service.serving import launch
 from hello_service.settings import SettingsError, mask_credentials
 
+LAST_SECONDS = 5.0  # for a request to the agent that is under way at the end
 POLL_SECONDS = 0.2
 
 # What is right on a person's own machine. The environment wins here, too.
@@ -218,16 +219,21 @@ class Development:
             except (aiohttp.ClientError, TimeoutError):
                 return  # not up yet, or gone: whoever waits for it says so
 
+        ending = asyncio.Event()
+
         async def follow() -> None:
-            while True:
+            while not ending.is_set():
                 await take()
                 self.feed.flush(monotonic())
-                await asyncio.sleep(POLL_SECONDS)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(ending.wait(), POLL_SECONDS)
 
         following = asyncio.create_task(follow())
         try:
             yield
         finally:
+            ending.set()  # a request that is cancelled would lose the traces that the agent has just handed over
+            await asyncio.wait({following}, timeout=LAST_SECONDS)
             following.cancel()
             await asyncio.wait({following})
             await take()

@@ -19,7 +19,7 @@ def test_the_oldest_and_the_locked_ddtrace_make_the_same_spans() -> None:
     versions = Path(__file__).with_name("versions.py")
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # uv is there
     environment = clean_environment({"PYTHONPATH": str(ROOT / "tests"), "PATH": path})
-    command = [sys.executable, versions, "oldest", "locked"]
+    command = [sys.executable, str(versions), "oldest", "locked"]
     done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
     rows = done.stdout.splitlines()[2:]
 
