@@ -96,7 +96,7 @@ def test_paths_are_relative_to_the_project() -> None:
     [
         "/x/.venv/lib/python3.13/site-packages/a.py",
         "/usr/lib/python3/dist-packages/a.py",
-        "/root/.pyenv/versions/3.11.7/lib/python3.11/asyncio/a.py",
+        "/usr/local/lib/python3.11/asyncio/a.py",
         "C:\\\\Python313\\\\Lib\\\\asyncio\\\\a.py",
         "C:\\\\shop\\\\venv\\\\Lib\\\\site-packages\\\\a.py",
         "<frozen importlib._bootstrap>",
