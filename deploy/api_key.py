@@ -1,4 +1,4 @@
-"""The Datadog API key in Secrets Manager: stored through standard input, and read only when somebody else put it there."""
+"""The Datadog API key in Secrets Manager: stored through standard input, and read only if it was stored by other means."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def store(aws: Aws, arn: str) -> str:
 
 
 def _stored(aws: Aws, arn: str) -> tuple[str, str]:
-    """Return the key that somebody else put into the secret, and what is wrong with the secret's form."""
+    """Return the key that was stored in the secret by other means, and what is wrong with the secret's form."""
     try:
         found = aws.ask("secretsmanager", "get-secret-value", "--secret-id", arn)
     except AwsError as error:

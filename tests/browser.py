@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 TIMEOUT_MS = 20_000  # of a machine that does much else
 CHROMIUM = shutil.which("chromium")
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -56,3 +59,14 @@ def opened(
         context.close()
     # A 404 that a test asks for is told on the console, too.
     assert [each for each in wrong if "404" not in each] == []
+
+
+def violations(page: Page) -> list[str]:
+    """Return the violations that axe-core finds on the page."""
+    page.evaluate(AXE)
+    found: dict[str, Any] = page.evaluate("axe.run({ resultTypes: ['violations'] })")
+    return [
+        f"{rule['id']}: {rule['help']}: {node['target']} {node['html'][:150]} {node['failureSummary'][:300]}"
+        for rule in found["violations"]
+        for node in rule["nodes"]
+    ]

@@ -1,4 +1,4 @@
-"""Values that a file leaves open: `${NAME}`, CloudFormation's functions, placeholders that nobody filled in. A leaf."""
+"""Values that a file leaves open: `${NAME}`, CloudFormation's functions, placeholders that were never filled in. A leaf."""
 
 from __future__ import annotations
 

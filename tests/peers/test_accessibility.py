@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.resources import files
-from typing import Any
 
 import pytest
-from browser import CHROMIUM, opened
-from playwright.sync_api import Page, expect
+from browser import CHROMIUM, opened, violations
+from playwright.sync_api import expect
 from scene import Scene, staged
 from tracing_data import span
 from trouble import TRACE, checkout
@@ -18,7 +16,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
 ]
 
-AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 # A view and what it shows. A new view belongs here.
 VIEWS = {
     "a failed trace": f"/trace/{TRACE}",
@@ -38,17 +35,6 @@ def scene() -> Iterator[Scene]:
             scene.visit(page, f"/trace/{TRACE}")
             expect(page.locator("h1")).to_contain_text("POST /checkout")
         yield scene
-
-
-def violations(page: Page) -> list[str]:
-    """Return the violations that axe-core finds on the page."""
-    page.evaluate(AXE)
-    found: dict[str, Any] = page.evaluate("axe.run({ resultTypes: ['violations'] })")
-    return [
-        f"{rule['id']}: {rule['help']}: {node['target']} {node['html'][:150]} {node['failureSummary'][:300]}"
-        for rule in found["violations"]
-        for node in rule["nodes"]
-    ]
 
 
 @pytest.mark.parametrize("view", VIEWS)

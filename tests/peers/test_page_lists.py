@@ -8,12 +8,11 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from importlib.resources import files
 
 import aiohttp
 import httpx
 import pytest
-from browser import CHROMIUM, chromium, opened
+from browser import CHROMIUM, chromium, opened, violations
 from developing import DEV, FREE_PORTS, VIEW, Dev, developing
 from playwright.sync_api import Browser, Locator, Page, expect
 from running import eventually
@@ -26,7 +25,6 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
 ]
 
-AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 SERVICES = [f"service-{number:02}" for number in range(19)]
 
 
@@ -480,11 +478,7 @@ def test_axe_finds_nothing_on_any_list(busy: Dev, browser: Browser, width: int, 
         for path in VIEWS:
             page.goto(busy.page_url + path)
             expect(page.locator("#kept")).to_be_visible()
-            page.evaluate(AXE)
-            found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
-            wrong = [
-                (each["id"], node["html"][:200], node["failureSummary"]) for each in found for node in each["nodes"]
-            ]
+            wrong = violations(page)
 
             assert wrong == [], path
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path

@@ -9,22 +9,12 @@ from typing import Any
 
 import httpx
 import pytest
-from ddtrace.trace import Span, TraceFilter, tracer
+from ddtrace.trace import Span, tracer
+from finished_spans import finished_spans
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hello_service.observability import tracing
-
-
-class Finished(TraceFilter):
-    """Keeps the spans that end, in place of sending them."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-
-    def process_trace(self, trace: list[Span]) -> list[Span] | None:
-        self.spans += trace
-        return None
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +22,8 @@ def finished(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
     """The spans that have ended, in a process that is traced and has called nothing yet."""
     monkeypatch.setattr(tracing, "active", lambda: True)
     monkeypatch.setattr(tracing, "_words", {})
-    keeper = Finished()
-    tracer.configure(trace_processors=[keeper])
-    yield keeper.spans
-    tracer.configure(trace_processors=[])
+    with finished_spans() as spans:
+        yield spans
 
 
 async def resource(path: str, method: str = "GET", **extensions: Any) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from ddtrace import config
 from ddtrace.propagation import http
-from ddtrace.trace import Span, TraceFilter, tracer
+from ddtrace.trace import Span, tracer
+from finished_spans import finished_spans
 from quart import Quart, Response, websocket
 from quart.signals import got_background_exception
 from quart.testing import WebsocketResponseError
@@ -19,17 +20,6 @@ from werkzeug import Response as WerkzeugResponse
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from hello_service.observability import fast_span, tracing
-
-
-class Finished(TraceFilter):
-    """Keeps the spans that end, in place of sending them."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-
-    def process_trace(self, trace: list[Span]) -> list[Span] | None:
-        self.spans += trace
-        return None
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +31,8 @@ def _active(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def finished() -> Iterator[list[Span]]:
     """The spans that have ended."""
-    keeper = Finished()
-    tracer.configure(trace_processors=[keeper])
-    yield keeper.spans
-    tracer.configure(trace_processors=[])
+    with finished_spans() as spans:
+        yield spans
 
 
 @pytest.fixture

@@ -16,8 +16,9 @@ from ddtrace import config
 from ddtrace.contrib.asgi import TraceMiddleware
 from ddtrace.internal.core import event_hub
 from ddtrace.internal.endpoints import endpoint_collection
-from ddtrace.trace import Span, TraceFilter, tracer
+from ddtrace.trace import Span, tracer
 from fastapi import FastAPI
+from finished_spans import finished_spans
 from hypercorn.middleware import DispatcherMiddleware
 from quart import Quart, Response, send_file, websocket
 
@@ -26,25 +27,12 @@ from hello_service.observability import fast_span, tracing
 MIDDLEWARES = pytest.mark.parametrize("middleware", [None, fast_span.FastSpan], ids=["middleware", "fast"])
 
 
-class Finished(TraceFilter):
-    """Keeps the spans that end, in place of sending them."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-
-    def process_trace(self, trace: list[Span]) -> list[Span] | None:
-        self.spans += trace
-        return None
-
-
 @pytest.fixture
 def finished(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
     """The spans that have ended, in a process that is traced."""
     monkeypatch.setattr(tracing, "active", lambda: True)
-    keeper = Finished()
-    tracer.configure(trace_processors=[keeper])
-    yield keeper.spans
-    tracer.configure(trace_processors=[])
+    with finished_spans() as spans:
+        yield spans
 
 
 @pytest.fixture
