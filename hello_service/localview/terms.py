@@ -102,7 +102,7 @@ def exact(field: str, value: str) -> str:
     """Return the term that finds the spans whose `field`, such as `service` or `@http.route`, is `value`."""
     if field.startswith("@") and not re.fullmatch(r"@[A-Za-z_][\w.\-/]*", field):
         field = f"@{quoted(field[1:])}"
-    plain = re.fullmatch(r"[\w][\w./\-]*", value)
+    plain = re.fullmatch(r"(?!\d+/)\w[\w./\-]*", value)  # service:7/x would be read as an address: host, port and path
     return f"{field}:{value if plain else quoted(value)}"
 
 

@@ -294,6 +294,7 @@ def test_any_text_is_understood_or_explained(text: str) -> None:
 @example(field="@x", value="[1 TO 2]", other="1.5")
 @example(field="service", value="*", other="a")
 @example(field="@x", value="\\", other='"')
+@example(field="service", value="7/x", other="a")
 def test_a_term_for_a_value_finds_that_value_alone(field: str, value: str, other: str) -> None:
     """Whatever the value and the tag's name hold: facets and links are made of such terms."""
 
