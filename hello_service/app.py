@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from importlib import import_module
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from quart import Blueprint, Quart
@@ -21,6 +20,7 @@ from hello_service.api.pages import pages
 from hello_service.api.probes import probes
 from hello_service.api.relay import relay
 from hello_service.api.services import Services
+from hello_service.asgi import ASGIApp
 from hello_service.clients.upstream import Limits, Upstream
 from hello_service.middleware.in_flight import Lifecycle
 from hello_service.middleware.security_headers import SecurityHeaders
@@ -77,10 +77,11 @@ def create_app(
     app.config["BODY_TIMEOUT"] = app.config["RESPONSE_TIMEOUT"] = None
     app.url_map.merge_slashes = False  # //info is not /info
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
-    lifecycle = Lifecycle(app, tracing.trace_id)
+    lifecycle = Lifecycle(cast("ASGIApp", app.asgi_app), tracing.trace_id)
+    layers: Any = logs.RequestLog(SecurityHeaders(lifecycle), app, settings.probe_paths, tracing.log_ids)
+    app.asgi_app = layers  # type: ignore[method-assign]  # Quart documents this assignment
     # The server replaces `dict` with its counts by reason.
-    app.extensions.update(settings=settings, lifecycle=lifecycle, rejected_requests=dict)
-    SecurityHeaders(app)
+    app.extensions.update(lifecycle=lifecycle, rejected_requests=dict)
     QuartSchema(
         app,
         info=Info("hello_service", settings.dd_version or "unset"),
@@ -132,11 +133,12 @@ def create_app(
                 log.warning(warning)
             yield
 
-    logs.log_requests(app, settings.probe_paths, tracing.log_ids)
     if settings.dd_trace_enabled and tracing.active():
         middleware: Any = None
         if "fast_span" not in broken:
-            middleware = import_module("hello_service.observability.fast_span").FastSpan  # not importable where broken
+            from hello_service.observability.fast_span import FastSpan  # noqa: PLC0415 - not importable where broken
+
+            middleware = FastSpan
         tracing.trace(app, settings.probe_paths, settings.dd_service, middleware)
         if "trace loss" not in broken:
             trace_loss.watch()

@@ -18,8 +18,7 @@ class Name:
     """One undocumented name.
 
     Attributes:
-        path: `module:attribute` or `module:Class.attribute`. Several, separated by ` | `, are alternatives for
-            different releases of a library: at least one must exist.
+        path: `module:attribute` or `module:Class.attribute`.
         parameters: names of the leading parameters, in order, as this package passes them; empty: not checked.
         uses: names and constants that the code of the function must contain, such as attributes that it sets.
         alternative: the name that another supported release of the library has instead.
@@ -168,13 +167,13 @@ def check() -> dict[str, list[str]]:
 
 
 def _complaint(name: Name) -> str | None:
-    complaints = [_alternative(path, name) for path in name.path.split(" | ")]
-    if None in complaints or (name.alternative is not None and _complaint(name.alternative) is None):
+    if name.alternative is not None and _complaint(name.alternative) is None:
         return None
-    return complaints[0]
+    return _change(name)
 
 
-def _alternative(path: str, name: Name) -> str | None:
+def _change(name: Name) -> str | None:
+    path = name.path
     module, _, attributes = path.partition(":")
     try:
         found: Any = import_module(module)

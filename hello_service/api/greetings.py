@@ -106,9 +106,7 @@ async def hello_stream(query_args: CountQuery) -> Response:
                 await asyncio.sleep(STREAM_INTERVAL_SECONDS)
             yield f"data: {greet(f'World {number}').model_dump_json()}\n\n".encode()
 
-    response = Response(events(), content_type="text/event-stream")
-    response.timeout = None  # a stream ends when it is over, not after Quart's 60 s
-    return response
+    return Response(events(), content_type="text/event-stream")
 
 
 @greeting.websocket("/ws")

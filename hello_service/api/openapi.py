@@ -99,7 +99,6 @@ class ProblemOpenAPIProvider(OpenAPIProvider):
     """Adds problems, and responses without a model, to quart-schema's description of each route."""
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Build the description of `rule`."""
         paths, components = super().build_paths(rule)
         components["Problem"] = PROBLEM
         handler = current_app.view_functions[rule.endpoint]

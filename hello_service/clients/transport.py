@@ -28,7 +28,7 @@ KEEP_ALIVE_SECONDS = 15.0
 # RFC 9110, section 9.2.2: sending one of these twice has the same effect as sending it once.
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
-# Every exception that aiohttp raises for a call. A bad URL or header is a ValueError; TimeoutError is an OSError.
+# Every exception that aiohttp raises for a call. A bad URL or header is a ValueError.
 FOREIGN = (aiohttp.ClientError, OSError, ValueError)
 
 # The first match counts. UpstreamConnectError promises that nothing was sent.
@@ -91,7 +91,7 @@ class Transport(httpx.AsyncBaseTransport):
         )
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def aclose(self) -> None:
         await self.session.close()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -109,15 +109,17 @@ class Transport(httpx.AsyncBaseTransport):
             ):
                 timeout = "The upstream's response was not complete in time."
                 content = await self._body(response)
+        except TimeoutError:  # always the deadline: a cause would add nothing, and cost CPU under overload
+            raise UpstreamTimeout(timeout) from None
         except FOREIGN as error:
-            raise _problem(error, timeout)  # noqa: B904 - `_problem` sets the cause
+            kind, detail = next((kind, detail) for foreign, kind, detail in ERRORS if isinstance(error, foreign))
+            hides = isinstance(
+                error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)
+            )  # the query of a URL may be secret
+            raise kind(detail) from (error.__cause__ if hides else error)
         except asyncio.CancelledError as error:
             raise asyncio.CancelledError(CANCELLED) from error
-        extensions = {
-            "http_version": b"HTTP/1.1",
-            "reason_phrase": (response.reason or "").encode(errors="surrogateescape"),
-        }
-        return httpx.Response(response.status, headers=response.raw_headers, content=content, extensions=extensions)
+        return httpx.Response(response.status, headers=response.raw_headers, content=content)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         if any(coding != "identity" for coding in response.headers.getall("content-encoding", ())):
@@ -156,19 +158,3 @@ async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
             if _is_retry.get() or not _connection_reused.get() or request.method not in IDEMPOTENT:
                 raise aiohttp.ClientConnectionError(str(error)) from error  # aiohttp does not retry on this one
             _is_retry.set(True)
-
-
-def _problem(error: Exception, timeout: str) -> Problem:
-    """Return the problem for `error`, with a cause that holds no URL."""
-    problem: Problem
-    if isinstance(error, TimeoutError):
-        problem, cause = (
-            UpstreamTimeout(timeout),
-            None,
-        )  # only the deadline raises it: a cause adds nothing, and costs CPU under overload
-    else:
-        kind, detail = next((kind, detail) for foreign, kind, detail in ERRORS if isinstance(error, foreign))
-        hides = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))  # the query of a URL may be secret
-        problem, cause = kind(detail), error.__cause__ if hides else error
-    problem.__cause__ = cause
-    return problem

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from types import TracebackType
 from typing import Any, Self
 
 import httpx
@@ -81,10 +80,8 @@ class Upstream:
         await self._client.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
 
     async def get(self, url: str, peer_service: str | None = None) -> UpstreamResponse:
         """GET `url`, as `request` does."""
@@ -128,11 +125,8 @@ class Upstream:
                 sent = _headers(self._client.headers, headers) if headers else self._client.headers
                 request = httpx.Request(method, _parsed_url(url), headers=sent, json=json, extensions=hints)
                 response = await self._client.send(request)
-            except (
-                httpx.HTTPError,
-                httpx.InvalidURL,
-                ValueError,
-            ) as error:  # ValueError: a header or JSON can't be sent
+            # ValueError: a header or JSON can't be sent.
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise UpstreamConnectError("The upstream could not be called.") from error
         del response.stream  # already read; it refers back to the response, a cycle that only the cyclic GC would free
         if response.status_code >= 500 or response.has_redirect_location:
@@ -189,7 +183,7 @@ class _NoCookies(httpx.Cookies):
     """Keeps none, so that none goes from one caller's call to another's."""
 
     def extract_cookies(self, response: httpx.Response) -> None:
-        """Leave them where they are."""
+        pass
 
 
 class _Client(httpx.AsyncClient):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any, cast
-
-from quart import Quart
+from typing import Any
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 from hello_service.problems import MEDIA_TYPE, TraceId, document
@@ -21,14 +19,12 @@ class Lifecycle:
         stopping: this process should get no new traffic; every response has `Connection: close`.
     """
 
-    def __init__(self, app: Quart, trace_id: TraceId) -> None:
+    def __init__(self, app: ASGIApp, trace_id: TraceId) -> None:
         self.stopping = False
         self._overdue = False
         self._requests: set[asyncio.Task[Any]] = set()
         self._trace_id = trace_id
-        self._app = cast("ASGIApp", app.asgi_app)
-        around: Any = self
-        app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
+        self._app = app
 
     @property
     def in_flight(self) -> int:

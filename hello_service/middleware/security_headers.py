@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
-
-from quart import Quart
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,10 +20,8 @@ SECURITY_HEADERS: Sequence[tuple[bytes, bytes]] = (
 class SecurityHeaders:
     """An ASGI layer around `app` that adds `SECURITY_HEADERS`; it keeps a header that the response already has."""
 
-    def __init__(self, app: Quart) -> None:
-        self._app = cast("ASGIApp", app.asgi_app)
-        around: Any = self
-        app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def add_headers(message: Message) -> None:

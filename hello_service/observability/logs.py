@@ -10,21 +10,21 @@ import json
 import logging
 import os
 import sys
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 import orjson
 import structlog
-from quart import Quart, request, websocket
+from quart import Quart, has_request_context, request, websocket
 from quart.signals import request_started, websocket_started
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 from hello_service.settings import Settings
 
 Ids = Callable[[], Mapping[str, str]]
+Encode = Callable[[Mapping[str, Any]], bytes]  # a line's fields -> bytes that end with a line feed
 
 REQUESTS = "hello_service.request"  # the logger of request lines
 # Attributes of a LogRecord that this module sets: the fields of an event, and the trace and span ids at that time.
@@ -42,7 +42,9 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
     unified = {"service": settings.dd_service, "env": settings.dd_env, "version": settings.dd_version}
     root = logging.getLogger()
-    root.handlers = [_TextHandler(stream, ids, {}) if text else _JSONHandler(stream, ids, unified)]
+    root.handlers = [
+        _Handler(stream, ids, {}, _text(stream.isatty())) if text else _Handler(stream, ids, unified, _json)
+    ]
     root.setLevel(settings.log_level)
     # ddtrace also writes its own log lines to standard error, and not as JSON. A configured log file of ddtrace stays.
     for own in [own for own in logging.getLogger("ddtrace").handlers if type(own) is logging.StreamHandler]:
@@ -64,24 +66,21 @@ def _to_logging(
     return (event.pop("event", None),), {**options, "extra": {FIELDS: event}}
 
 
-class _LineHandler(logging.Handler, ABC):
+class _Handler(logging.Handler):
     """Writes each record to `stream` as one line, encoded by `encode`; `unified` has the fields of every line."""
 
-    def __init__(self, stream: TextIO, ids: Ids, unified: Mapping[str, str | None]) -> None:
+    def __init__(self, stream: TextIO, ids: Ids, unified: Mapping[str, str | None], encode: Encode) -> None:
         super().__init__()
         self._stream = stream
         self._ids = ids
         self._unified = unified
+        self._encode = encode
         self._formatter = logging.Formatter()
-
-    @abstractmethod
-    def encode(self, line: Mapping[str, Any]) -> bytes:
-        """Return `line` as bytes that end with a line feed."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write `record`; a failure goes to `logging`'s own error handling, and never to the caller."""
         try:
-            self._write(self.encode(self._line(record)))
+            self._write(self._encode(self._line(record)))
         except Exception:  # noqa: BLE001 - logging must not break what it observes
             self.handleError(record)
 
@@ -118,21 +117,16 @@ class _LineHandler(logging.Handler, ABC):
             data = data[os.write(descriptor, data) :]
 
 
-class _JSONHandler(_LineHandler):
-    def encode(self, line: Mapping[str, Any]) -> bytes:
-        try:
-            return orjson.dumps(line, default=_described, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
-        except TypeError:  # an integer of more than 64 bits, or invalid Unicode: json accepts both
-            return json.dumps(line, default=_described).encode() + b"\n"
+def _json(line: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(line, default=_described, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+    except TypeError:  # an integer of more than 64 bits, or invalid Unicode: json accepts both
+        return json.dumps(line, default=_described).encode() + b"\n"
 
 
-class _TextHandler(_LineHandler):
-    def __init__(self, stream: TextIO, ids: Ids, unified: Mapping[str, str | None]) -> None:
-        super().__init__(stream, ids, unified)
-        self._render = structlog.dev.ConsoleRenderer(colors=stream.isatty())
-
-    def encode(self, line: Mapping[str, Any]) -> bytes:
-        return (self._render(None, "", dict(line)) + "\n").encode(errors="backslashreplace")
+def _text(colors: bool) -> Encode:
+    render = structlog.dev.ConsoleRenderer(colors=colors)
+    return lambda line: (render(None, "", dict(line)) + "\n").encode(errors="backslashreplace")
 
 
 def _described(value: object) -> str:
@@ -143,27 +137,21 @@ def _described(value: object) -> str:
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
 
 
-def log_requests(app: Quart, quiet: Collection[str], ids: Ids) -> None:
-    """Log one line for each completed request and WebSocket of `app`, none for the paths in `quiet`."""
-    around: Any = _RequestLog(cast("ASGIApp", app.asgi_app), frozenset(quiet), ids)
-    app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
-    request_started.connect(_note_request_route, app)
-    websocket_started.connect(_note_websocket_route, app)
+async def _note_route(_app: Quart, **_: object) -> None:
+    exchange: Any = request if has_request_context() else websocket
+    exchange.scope["logs.route"] = exchange.url_rule.rule if exchange.url_rule else None
 
 
-async def _note_request_route(_app: Quart, **_: object) -> None:
-    scope: Any = request.scope
-    scope["logs.route"] = request.url_rule.rule if request.url_rule else None
+class RequestLog:
+    """An ASGI layer around `inner` that logs one line for each completed request and WebSocket of `app`.
 
+    It logs none for the paths in `quiet`.
+    """
 
-async def _note_websocket_route(_app: Quart, **_: object) -> None:
-    scope: Any = websocket.scope
-    scope["logs.route"] = websocket.url_rule.rule if websocket.url_rule else None
-
-
-class _RequestLog:
-    def __init__(self, app: ASGIApp, quiet: frozenset[str], ids: Ids) -> None:
-        self.app = app
+    def __init__(self, inner: ASGIApp, app: Quart, quiet: Collection[str], ids: Ids) -> None:
+        request_started.connect(_note_route, app)
+        websocket_started.connect(_note_route, app)
+        self.app = inner
         self.quiet = quiet
         self.ids = ids
         self.log = logging.getLogger(REQUESTS)

@@ -7,7 +7,6 @@ the end of an outage. contract.py lists the names of the writer that this module
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,9 +33,9 @@ class TraceLossMonitor:
 
     def watch(self, writer: Any) -> None:
         """Count the traces that the class `writer` sends and drops. Further calls do nothing."""
-        send, report = getattr(writer, "_send_payload", None), getattr(writer, "_metrics_dist", None)
-        if send is None or report is None or self.lost is not None:
+        if self.lost is not None:
             return
+        send, report = writer._send_payload, writer._metrics_dist  # noqa: SLF001 - ddtrace has no hook
 
         @wraps(send)
         def send_payload(*args: Any, **kwargs: Any) -> Any:
@@ -53,10 +52,7 @@ class TraceLossMonitor:
             self._note(self._reported, *args[1:], **kwargs)
             return report(*args, **kwargs)
 
-        try:
-            writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - ddtrace has no hook
-        except (AttributeError, TypeError):  # a class of native code
-            return
+        writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - the same
         self.lost = 0
         logging.getLogger(writer.__module__).addFilter(_is_new)
 
@@ -103,4 +99,6 @@ current = TraceLossMonitor()  # a process has one writer
 
 def watch() -> None:
     """Watch the writer of this process."""
-    current.watch(getattr(sys.modules.get("ddtrace.internal.writer"), "NativeWriter", None))
+    from ddtrace.internal.writer import NativeWriter  # noqa: PLC0415 - not importable where contract.py reports it
+
+    current.watch(NativeWriter)

@@ -39,7 +39,6 @@ class Listener(socket.socket):
         return accepted
 
     def close(self) -> None:
-        """Close the socket and the spare descriptor."""
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1

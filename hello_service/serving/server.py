@@ -124,7 +124,6 @@ class ServerConfig(Config):
             hypercorn_run.TCPServer = tcp_server  # type: ignore[assignment,attr-defined]  # Hypercorn has no setting for it
 
     def create_sockets(self) -> Sockets:
-        """Return the listening socket."""
         return Sockets([], [self._listener], [])
 
 

@@ -378,9 +378,10 @@ async def test_a_factory_without_settings_reads_the_environment(
 ) -> None:
     """Hypercorn calls the factory without settings. The factory sets up logging, too."""
     monkeypatch.setenv("DD_SERVICE", "theirs")
-    app = create_app()
+    async with create_app().test_app() as app:
+        info = await (await app.test_client().get("/info")).get_json()
 
-    assert app.extensions["settings"].dd_service == "theirs"
+    assert info["service"] == "theirs"
 
 
 @pytest.fixture

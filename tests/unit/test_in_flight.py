@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
-from quart import Quart
 
-from hello_service.asgi import Message, Receive, Scope, Send
+from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 from hello_service.middleware.in_flight import Lifecycle
 
 
 class Exchange:
     """One request to a Lifecycle around `behaviour`, with the messages that it sent."""
 
-    def __init__(self, behaviour: Any, kind: str = "http", http_version: str = "1.1") -> None:
-        app = Quart(__name__)
-        app.asgi_app = behaviour  # type: ignore[method-assign]  # Quart documents this assignment
-        self.lifecycle = Lifecycle(app, lambda: "1" * 32)
+    def __init__(self, behaviour: ASGIApp, kind: str = "http", http_version: str = "1.1") -> None:
+        self.lifecycle = Lifecycle(behaviour, lambda: "1" * 32)
         self.scope: Scope = {"type": kind, "http_version": http_version}
         self.sent: list[Message] = []
 
