@@ -184,7 +184,10 @@ def test_a_request_without_host_has_the_url_of_the_server(
     assert fast_span._url({"path": "/path", **scope}, host, "a=b") == url
 
 
-async def test_the_span_of_a_finished_response_has_ended_before_the_app_returns(finished: list[Span]) -> None:
+@pytest.mark.parametrize("middleware", [None, fast_span.FastSpan], ids=["middleware", "fast"])
+async def test_the_span_of_a_finished_response_has_ended_before_the_app_returns(
+    finished: list[Span], middleware: Any
+) -> None:
     """What a handler's framework does after the last byte is not part of the response."""
     app = Quart(__name__)
     sent, returns = asyncio.Event(), asyncio.Event()
@@ -199,7 +202,7 @@ async def test_the_span_of_a_finished_response_has_ended_before_the_app_returns(
         return {"type": "http.request"}
 
     app.asgi_app = lingers  # type: ignore[assignment,method-assign]  # Quart documents this assignment
-    tracing.trace(app)
+    tracing.trace(app, middleware=middleware)
     serving = asyncio.create_task(app(scope(), nothing, nothing))  # type: ignore[arg-type]  # Hypercorn's own names
     await sent.wait()
     ended = [span.name for span in finished]
