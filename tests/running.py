@@ -101,6 +101,18 @@ class Running:
 
         self.url = str(eventually(found, timeout=timeout)).replace("0.0.0.0", "127.0.0.1")
 
+    def wait_until_responding(self, url: str, timeout: float = 60.0) -> None:
+        """Wait until a GET of `url` succeeds."""
+
+        def responds() -> bool:
+            assert self.process.poll() is None, "\n".join(self.lines)
+            try:
+                return httpx.get(url, timeout=10).is_success
+            except httpx.TransportError:
+                return False
+
+        eventually(responds, timeout=timeout)
+
     def stop(self, signum: int = signal.SIGTERM, timeout: float = 60.0) -> int:
         """Send `signum`, wait for the end and return the exit code."""
         if self.process.poll() is None:
@@ -217,15 +229,7 @@ def trace_agent(port: int | None = None, unix_socket: Path | None = None) -> Ite
         arguments += ["--trace-uds-socket", str(unix_socket)]
     with started([str(BIN / "ddapm-test-agent"), *arguments], clean_environment({"ENABLED_CHECKS": CHECKS})) as running:
         agent = Agent(f"http://127.0.0.1:{port}", running.process)
-
-        def answers() -> bool:
-            assert running.process.poll() is None, running.lines
-            try:
-                return httpx.get(f"{agent.url}/info", timeout=5).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        eventually(answers, timeout=40)
+        running.wait_until_responding(f"{agent.url}/info")
         try:
             yield agent
         finally:

@@ -68,15 +68,7 @@ def served(programs: Path, server: str, agent: Agent) -> Iterator[tuple[str, lis
         environment = {**QUIET, "PYTHONPATH": folder, "DD_TRACE_AGENT_URL": agent.url, "DD_SERVICE": "theirs"}
         with started(command, clean_environment(environment)) as running:
             url = f"http://127.0.0.1:{port}"
-
-            def responds() -> bool:
-                assert running.process.poll() is None, "\n".join(running.lines)
-                try:
-                    return httpx.get(f"{url}/health", timeout=10).is_success
-                except httpx.TransportError:
-                    return False
-
-            eventually(responds, timeout=60)
+            running.wait_until_responding(f"{url}/health")
             yield url, running.lines
 
 

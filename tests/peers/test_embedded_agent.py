@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from running import clean_environment, eventually, free_port, started
+from running import clean_environment, free_port, started
 
 AGENT = [sys.executable, "-m", "hello_service.localview.agent"]
 SPAN = {
@@ -30,16 +30,9 @@ def url() -> Iterator[str]:
     ports = {"--port": free_port(), "--otlp-http-port": free_port(), "--otlp-grpc-port": free_port()}
     arguments = [str(each) for option in ports.items() for each in option]
     command = [*AGENT, *arguments, "--log-level", "ERROR", "--allow-host", "Agent.Example"]
-    with started(command, clean_environment()):
+    with started(command, clean_environment()) as running:
         address = f"http://127.0.0.1:{ports['--port']}"
-
-        def responds() -> bool:
-            try:
-                return httpx.get(f"{address}/info").is_success
-            except httpx.TransportError:
-                return False
-
-        eventually(responds, timeout=40)
+        running.wait_until_responding(f"{address}/info")
         yield address
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from running import BIN, QUIET, Agent, Running, clean_environment, eventually, free_port, started
+from running import BIN, QUIET, Agent, Running, clean_environment, free_port, started
 
 from hello_service.observability import tracing
 from hello_service.serving import launch
@@ -60,15 +60,7 @@ def unchanged(
     shell = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *TRACE, *arguments]
     with started(shell, environment) as running:
         url = f"http://127.0.0.1:{port}"
-
-        def responds() -> bool:
-            assert running.process.poll() is None, running.lines
-            try:
-                return httpx.get(f"{url}/health", timeout=10).status_code == 200
-            except httpx.TransportError:
-                return False
-
-        eventually(responds, timeout=60)
+        running.wait_until_responding(f"{url}/health")
         yield url, running
 
 

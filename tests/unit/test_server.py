@@ -1,12 +1,17 @@
-"""The parts of the process that need no process of their own."""
+"""Tests of the server that need no process of their own."""
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
+from drills.connections import until
+from hypercorn.asyncio import run as hypercorn_run
 from hypercorn.config import Config
+from structlog.testing import capture_logs
 
 from hello_service.app import create_app
 from hello_service.observability import trace_loss, tracing
@@ -36,3 +41,46 @@ def test_the_middleware_makes_the_span_where_the_cheaper_one_is_broken(
     create_app(Settings(), {}, broken)
 
     assert [middleware is None for middleware in given] == [bool(broken)]
+
+
+@pytest.fixture
+def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Hypercorn have its own class again after the test: the server replaces it."""
+    monkeypatch.setattr(hypercorn_run, "TCPServer", server.HYPERCORN_TCP_SERVER)
+
+
+@pytest.mark.parametrize(("signum", "seconds"), [(signal.SIGTERM, 0.01), (signal.SIGINT, 0.0)])
+@pytest.mark.usefixtures("unpatched")
+async def test_a_stopping_server_is_not_ready_and_logs_each_stage(signum: signal.Signals, seconds: float) -> None:
+    """Ctrl-C at a terminal skips the drain, because no load balancer sends traffic there."""
+    settings = Settings(host="127.0.0.1", port=0, drain_seconds=0.01)
+    serving = server.Server(settings, server.listen(settings), {})
+    with capture_logs() as lines:
+        serving._on_signal(signum)
+        await serving.serve()
+    (drained,) = [line for line in lines if line["event"] == "draining"]
+
+    assert serving.lifecycle.stopping
+    assert (drained["seconds"], drained["in_flight"]) == (seconds, 0)
+    assert lines[-1]["event"] == "stopped"
+
+
+@pytest.mark.usefixtures("unpatched")
+async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> None:
+    settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0, faults=True)
+    listener = server.listen(settings)
+    listener.listen()  # a client can connect before the server accepts
+    port = listener.getsockname()[1]
+    serving = server.Server(settings, listener, {})
+    with capture_logs() as lines:
+        stopped = asyncio.create_task(serving.serve())
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /api/faults/slow?seconds=600 HTTP/1.1\r\nHost: test\r\n\r\n")
+        await until(lambda: serving.lifecycle.in_flight == 1)
+        serving._on_signal(signal.SIGTERM)
+        response = await reader.read()
+        writer.close()
+        await stopped
+
+    assert response.startswith(b"HTTP/1.1 503 ")
+    assert [(line["log_level"], line["in_flight"]) for line in lines if line["event"] == "deadline"] == [("warning", 1)]
