@@ -43,7 +43,7 @@ async def fail() -> str:
 @faults.get("/status/<int:code>")
 @example(code=503)
 @problems(Problem)
-async def answer_status(code: int) -> str:
+async def fail_with_status(code: int) -> str:
     """Respond with an error status: 400, 404, 503 and so on."""
     if code not in default_exceptions:
         raise Invalid("No such error status.", [{"field": "code", "reason": "must be an HTTP error status"}])

@@ -23,7 +23,7 @@ info = Blueprint("info", __name__)
 PACKAGES = ("quart", "hypercorn", "ddtrace", "httpx")
 METADATA_SECONDS = 1.0
 PROXY_HEADERS = re.compile(r"forwarded|x-forwarded|x-forwarded-.*|x-real-ip|via", re.IGNORECASE)
-TO_ANYONE = ("active", "reason", "traces_lost")
+PUBLIC_TRACING_FIELDS = ("active", "reason", "traces_lost")
 
 
 @info.get("/info")
@@ -39,7 +39,7 @@ async def show_info() -> dict[str, Any]:
         "service": settings.dd_service,
         "env": settings.dd_env,
         "version": settings.dd_version,
-        "tracing": {name: tracing[name] for name in TO_ANYONE},
+        "tracing": {name: tracing[name] for name in PUBLIC_TRACING_FIELDS},
     }
     if not settings.info_details and not _is_local(request):
         return public

@@ -30,7 +30,7 @@ MEANINGS = {
     "408": "The body took too long to arrive.",
     "413": "The body is too large.",
     "415": "The content type of the body is not supported.",
-    "422": "A parameter or the body is not valid; `errors` says what is wrong with which field.",
+    "422": "A parameter or the body is not valid; `errors` lists the invalid fields and the reasons.",
     "431": "The request's headers are too large.",
     "500": "Internal error. Quote the trace id when reporting it.",
     "502": "The upstream service failed.",

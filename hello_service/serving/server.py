@@ -192,7 +192,7 @@ class Server:
 
     def _on_signal(self, signum: signal.Signals) -> None:
         if self._stop.is_set():
-            os._exit(128 + signum)  # a second signal asks for an immediate exit
+            os._exit(128 + signum)  # a second signal ends the process at once
         if signum == signal.SIGINT:
             self._drain_seconds = 0.0  # Ctrl-C at a terminal: no load balancer sends traffic here
         self._stop.set()

@@ -22,14 +22,14 @@ from hello_service.app import create_app
 from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
-# Where endpoints are of some settings only, they are served here.
+# Enables the endpoints that are off by default.
 EVERYTHING = Settings.from_environment({"FAULTS": "true"})
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[_Client]:
     async for client in serving(Settings(), ENDPOINTS):
-        client.app.testing = False  # errors answer as they do in production
+        client.app.testing = False  # errors become responses as in production
         yield client
 
 
@@ -47,12 +47,12 @@ async def client() -> AsyncIterator[_Client]:
         "/api/faults/status/299",
     ],
 )
-async def test_a_value_that_can_not_be_used_is_422(client: _Client, path: str) -> None:
+async def test_an_invalid_value_is_422(client: _Client, path: str) -> None:
     """The problem also names the field and the reason."""
-    answer = await client.get(path)
-    document = await answer.get_json(force=True)
+    response = await client.get(path)
+    document = await response.get_json(force=True)
 
-    assert problem(answer, document) == (422, "invalid")
+    assert problem(response, document) == (422, "invalid")
     (flaw,) = document["errors"]
     assert flaw["field"] in {"name", "count", "seconds", "code"}
     assert flaw["reason"]
@@ -76,16 +76,16 @@ async def test_a_value_that_can_not_be_used_is_422(client: _Client, path: str) -
 )
 async def test_a_bad_body(client: _Client, body: bytes, media_type: str, expected: tuple[int, str]) -> None:
     """Each kind of bad body has its own status and a stable code."""
-    answer = await client.post("/api/hello", data=body, headers={"content-type": media_type})
+    response = await client.post("/api/hello", data=body, headers={"content-type": media_type})
 
-    assert problem(answer, await answer.get_json(force=True)) == expected
+    assert problem(response, await response.get_json(force=True)) == expected
 
 
 async def test_an_unknown_route_is_404(client: _Client) -> None:
     """The response is a problem document."""
-    answer = await client.get("/nope")
+    response = await client.get("/nope")
 
-    assert problem(answer, await answer.get_json(force=True)) == (404, "not-found")
+    assert problem(response, await response.get_json(force=True)) == (404, "not-found")
 
 
 SECURITY = {
@@ -100,7 +100,7 @@ SECURITY = {
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/api/hello", "/health", "/nope", "/api/faults/error", "/api/hello/stream"]
 )
-async def test_every_answer_tells_browsers_what_not_to_do(client: _Client, path: str) -> None:
+async def test_every_response_has_the_security_headers(client: _Client, path: str) -> None:
     """The security headers are on successful and failed responses."""
     headers = (await client.get(path)).headers
 
@@ -119,17 +119,17 @@ async def test_a_handler_overrides_a_security_header(client: _Client, name: str,
     async def own() -> tuple[str, dict[str, str]]:
         return "here", {spelled(name): "mine"}
 
-    @app.get("/refused")
-    async def refused() -> str:
+    @app.get("/rejected")
+    async def rejected() -> str:
         raise HTTPException(response=Response("no", 403, {spelled(name): "mine"}))
 
-    for path in ("/own", "/refused"):
+    for path in ("/own", "/rejected"):
         headers = (await client.get(path)).headers
         assert {each: headers.getlist(each) for each in SECURITY} == {**SECURITY, name: ["mine"]}
 
 
-async def test_a_websocket_that_is_refused_has_the_security_headers(client: _Client) -> None:
-    """A refused handshake has an ordinary HTTP response."""
+async def test_a_rejected_websocket_has_the_security_headers(client: _Client) -> None:
+    """A rejected handshake has an ordinary HTTP response."""
     async with client.websocket("/nope") as socket:
         with pytest.raises(_RejectedWebsocket) as rejected:
             await socket.receive()
@@ -138,15 +138,15 @@ async def test_a_websocket_that_is_refused_has_the_security_headers(client: _Cli
     assert {name: headers.getlist(name) for name in SECURITY} == SECURITY
 
 
-async def test_a_wrong_method_is_405_and_names_the_right_ones(client: _Client) -> None:
+async def test_a_wrong_method_is_405_with_the_allowed_methods(client: _Client) -> None:
     """The Allow header lists the allowed methods."""
-    answer = await client.delete("/api/hello")
+    response = await client.delete("/api/hello")
 
-    assert problem(answer, await answer.get_json(force=True)) == (405, "method-not-allowed")
-    assert {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
+    assert problem(response, await response.get_json(force=True)) == (405, "method-not-allowed")
+    assert {"GET", "POST"} <= set(response.headers["Allow"].split(", "))
 
 
-async def test_an_error_that_no_table_knows_answers_as_a_problem(client: _Client) -> None:
+async def test_an_unlisted_http_error_is_a_problem(client: _Client) -> None:
     """The code of the problem is derived from the exception's name."""
     app: Quart = client.app
 
@@ -154,21 +154,21 @@ async def test_an_error_that_no_table_knows_answers_as_a_problem(client: _Client
     async def secret() -> str:
         raise Unauthorized(description="Who are you.")
 
-    answer = await client.get("/secret")
+    response = await client.get("/secret")
 
-    assert problem(answer, await answer.get_json(force=True)) == (401, "unauthorized")
+    assert problem(response, await response.get_json(force=True)) == (401, "unauthorized")
 
 
 async def test_an_unhandled_exception_is_500_without_its_text(client: _Client) -> None:
     """The cause goes only to the span and the log."""
-    answer = await client.get("/api/faults/error")
-    document = await answer.get_json(force=True)
+    response = await client.get("/api/faults/error")
+    document = await response.get_json(force=True)
 
-    assert problem(answer, document) == (500, "internal-error")
+    assert problem(response, document) == (500, "internal-error")
     assert "always fails" not in str(document)
 
 
-async def test_probes_say_alive_and_ready(client: _Client) -> None:
+async def test_a_stopping_process_is_alive_but_not_ready(client: _Client) -> None:
     """A stopping process is no longer ready but still alive."""
     app: Quart = client.app
     before = await client.get("/ready")
@@ -179,9 +179,9 @@ async def test_probes_say_alive_and_ready(client: _Client) -> None:
 
 
 async def info_for(client: _Client, host: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
-    """Return what `/info` shows a caller who connects from `host`."""
-    answer = await client.get("/info", headers=headers, scope_base={"client": (host, 50000)})
-    document: dict[str, Any] = await answer.get_json()
+    """Return what `/info` shows a caller that connects from `host`."""
+    response = await client.get("/info", headers=headers, scope_base={"client": (host, 50000)})
+    document: dict[str, Any] = await response.get_json()
     return document
 
 
@@ -219,7 +219,7 @@ async def test_info_shows_details_to_anyone_where_the_operator_wants_it() -> Non
         assert (await info_for(client, "203.0.113.9", {"Via": "1.1 proxy"}))["settings"]["INFO_DETAILS"] is True
 
 
-async def test_info_tells_what_runs_here(client: _Client) -> None:
+async def test_info_shows_versions_tracing_and_settings(client: _Client) -> None:
     """`/info` shows versions, tracing and settings. Outside ECS it shows no task."""
     info = await info_for(client, "127.0.0.1")
 
@@ -234,8 +234,8 @@ async def test_info_tells_what_runs_here(client: _Client) -> None:
     assert info["settings"]["PORT"] == 8080
 
 
-async def test_info_says_that_tracing_was_switched_off() -> None:
-    """The reason tells the operator which setting to change."""
+async def test_info_shows_why_tracing_is_off() -> None:
+    """The reason names the setting to change."""
     async for client in serving(Settings(dd_trace_enabled=False)):
         info = await (await client.get("/info")).get_json()
         assert info["tracing"]["reason"] == "DD_TRACE_ENABLED is false"
@@ -244,8 +244,8 @@ async def test_info_says_that_tracing_was_switched_off() -> None:
 @pytest.mark.parametrize("accept", ["*/*", "application/json", None])
 async def test_the_index_is_json_for_a_program(client: _Client, accept: str | None) -> None:
     """curl sends `Accept: */*`."""
-    answer = await client.get("/", headers={"accept": accept} if accept else {})
-    document = await answer.get_json()
+    response = await client.get("/", headers={"accept": accept} if accept else {})
+    document = await response.get_json()
 
     assert "/api/relay?count=3" in document["links"]
     assert "/api/faults/error" in document["links"]
@@ -356,7 +356,7 @@ async def test_every_operation_declares_its_response() -> None:
     undeclared = [
         operation["operationId"]
         for operation in operations
-        if not any(key < "4" and said["content"] for key, said in operation["responses"].items())
+        if not any(key < "4" and described["content"] for key, described in operation["responses"].items())
         and "default" not in operation["responses"]
     ]
 
@@ -410,7 +410,7 @@ async def test_info_names_the_ecs_task(metadata: str, monkeypatch: pytest.Monkey
     }
 
 
-async def test_info_says_where_ecs_does_not_answer(metadata: str) -> None:
+async def test_info_shows_that_the_ecs_metadata_endpoint_fails(metadata: str) -> None:
     """The service starts even if the metadata endpoint fails."""
     app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v3"})
     async with app.test_app() as serving_app:

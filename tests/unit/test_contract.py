@@ -27,7 +27,7 @@ def test_the_installed_libraries_have_every_name(part: str) -> None:
     assert contract.broken(part) == []
 
 
-def test_every_part_says_what_is_done_without_it() -> None:
+def test_every_part_has_the_effect_of_its_absence() -> None:
     assert contract.WITHOUT.keys() == contract.NAMES.keys()
     assert contract.NAMES.keys() >= contract.REQUIRED | contract.TOOLS
 

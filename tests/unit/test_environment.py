@@ -15,12 +15,12 @@ def made(environ: Mapping[str, str]) -> dict[str, str]:
     return environment.tracer_environment(environ, Settings.from_environment(environ))
 
 
-def said(environ: Mapping[str, str]) -> list[str]:
+def warnings(environ: Mapping[str, str]) -> list[str]:
     return environment.configuration_warnings(environ, Settings.from_environment(environ))
 
 
-def test_what_only_the_environment_can_say_is_said() -> None:
-    """ddtrace reads these variables at import."""
+def test_variables_that_ddtrace_reads_at_import_are_set() -> None:
+    """Nothing else is added to the environment."""
     own = {
         "DD_SERVICE": "hello-service",
         "DD_TRACE_AIOHTTP_ENABLED": "false",
@@ -43,18 +43,18 @@ def test_what_an_operator_sets_wins(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["DD_TRACE_AGENT_PORT", "DD_TRACE_ENABLED", "DD_ENV"])
-def test_an_empty_variable_is_none_for_ddtrace_too(name: str) -> None:
+def test_an_empty_variable_is_removed(name: str) -> None:
     """ddtrace does not start with an empty port, and treats an empty DD_TRACE_ENABLED as false."""
     assert name not in made({name: ""})
 
 
 @pytest.mark.parametrize("value", ["yes", "on", "TRUE", "1"])
-def test_every_yes_is_one_that_ddtrace_knows(value: str) -> None:
+def test_every_word_for_true_becomes_true(value: str) -> None:
     """The settings accept more words for true than ddtrace, which treats the others as false."""
     assert made({"DD_TRACE_ENABLED": value})["DD_TRACE_ENABLED"] == "true"
 
 
-def test_the_given_environment_is_left_as_it_is() -> None:
+def test_the_given_environment_is_not_modified() -> None:
     """The function is pure."""
     given = {"DD_TRACE_SAMPLE_RATE": "0.5"}
     made(given)
@@ -62,12 +62,12 @@ def test_the_given_environment_is_left_as_it_is() -> None:
     assert given == {"DD_TRACE_SAMPLE_RATE": "0.5"}
 
 
-def test_the_sample_rate_becomes_a_rule_and_is_remarked() -> None:
+def test_the_sample_rate_becomes_a_rule_with_a_warning() -> None:
     """ddtrace 4 silently ignores the rate itself."""
     environ = made({"DD_TRACE_SAMPLE_RATE": "0.25"})
 
     assert json.loads(environ["DD_TRACE_SAMPLING_RULES"]) == [{"sample_rate": 0.25}]
-    assert said(environ) == [
+    assert warnings(environ) == [
         "DD_TRACE_SAMPLE_RATE=0.25 is applied as DD_TRACE_SAMPLING_RULES='[{\"sample_rate\": 0.25}]'"
     ]
 
@@ -77,12 +77,12 @@ def test_rules_that_are_set_win_over_the_rate() -> None:
     environ = made({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_SAMPLING_RULES": "[]"})
 
     assert environ["DD_TRACE_SAMPLING_RULES"] == "[]"
-    assert said(environ) == ["DD_TRACE_SAMPLE_RATE=0.25 has no effect: DD_TRACE_SAMPLING_RULES is set and wins"]
+    assert warnings(environ) == ["DD_TRACE_SAMPLE_RATE=0.25 has no effect: DD_TRACE_SAMPLING_RULES is set and wins"]
 
 
-def test_a_start_without_serve_is_told_what_only_the_environment_can_say() -> None:
+def test_a_start_without_serve_warns_of_unset_variables() -> None:
     """One line lists the variables, with the benefit of each."""
-    rate, missing = said({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
+    rate, missing = warnings({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
 
     assert rate.startswith("DD_TRACE_SAMPLE_RATE=0.25 is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES=")
     assert "DD_TRACE_AIOHTTP_ENABLED=false (two more spans for each outbound call)" in missing
@@ -94,10 +94,10 @@ STYLE, EXTRACT = "DD_TRACE_PROPAGATION_STYLE", "DD_TRACE_PROPAGATION_STYLE_EXTRA
 BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
 
 
-def test_callers_are_trusted_unless_an_operator_says_otherwise() -> None:
+def test_trace_headers_are_trusted_by_default() -> None:
     assert EXTRACT not in made({})
     assert made({"TRUST_TRACE_HEADERS": "false"})[EXTRACT] == "none"
-    assert not [line for line in said(made({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in line]
+    assert not [line for line in warnings(made({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in line]
 
 
 @pytest.mark.parametrize("theirs", [{EXTRACT: "datadog"}, {STYLE: "tracecontext"}, {BEHAVIOR: "restart"}])
@@ -106,7 +106,7 @@ def test_an_operators_propagation_wins_with_a_warning(theirs: dict[str, str]) ->
     ((name, value),) = theirs.items()
 
     assert {key: environ.get(key) for key in (EXTRACT, STYLE, BEHAVIOR) if key in environ} == theirs
-    assert said(environ)[0] == f"TRUST_TRACE_HEADERS=false has no effect: {name}={value} is set and wins"
+    assert warnings(environ)[0] == f"TRUST_TRACE_HEADERS=false has no effect: {name}={value} is set and wins"
 
 
 @pytest.mark.parametrize(
@@ -114,14 +114,14 @@ def test_an_operators_propagation_wins_with_a_warning(theirs: dict[str, str]) ->
     [{EXTRACT: "none"}, {EXTRACT: "None", STYLE: "datadog"}, {STYLE: "none"}, {BEHAVIOR: "ignore", STYLE: "datadog"}],
     ids=["extract", "extract before style", "style", "behavior"],
 )
-def test_a_propagation_that_trusts_nobody_contradicts_nothing(theirs: dict[str, str]) -> None:
+def test_a_propagation_that_ignores_trace_headers_needs_no_warning(theirs: dict[str, str]) -> None:
     environ = made({"TRUST_TRACE_HEADERS": "false", **theirs})
 
-    assert not [line for line in said(environ) if "TRUST" in line]
+    assert not [line for line in warnings(environ) if "TRUST" in line]
 
 
-def test_a_start_without_serve_is_warned_that_callers_are_trusted() -> None:
-    line, *_ = said({"TRUST_TRACE_HEADERS": "false"})
+def test_a_start_without_serve_warns_that_trace_headers_are_trusted() -> None:
+    line, *_ = warnings({"TRUST_TRACE_HEADERS": "false"})
 
     assert line.endswith("is applied by `hello-service serve` only: set DD_TRACE_PROPAGATION_STYLE_EXTRACT=none")
-    assert not said({"TRUST_TRACE_HEADERS": "false", "DD_TRACE_ENABLED": "false"})[0].startswith("TRUST")
+    assert not warnings({"TRUST_TRACE_HEADERS": "false", "DD_TRACE_ENABLED": "false"})[0].startswith("TRUST")

@@ -17,7 +17,7 @@ from hello_service.settings import Settings
 @pytest.fixture
 async def client() -> AsyncIterator[_Client]:
     async for client in serving(Settings(faults=True)):
-        client.app.testing = False  # errors answer as they do in production
+        client.app.testing = False  # errors become responses, as in production
         yield client
 
 
@@ -40,21 +40,21 @@ async def test_a_stream_breaks_off(client: _Client) -> None:
 
 
 @pytest.mark.parametrize("code", [400, 404, 418, 503])
-async def test_a_fault_answers_with_the_status_asked_for(client: _Client, code: int) -> None:
+async def test_a_fault_responds_with_the_requested_status(client: _Client, code: int) -> None:
     """A developer uses this endpoint to see an error traced."""
     response = await client.get(f"/api/faults/status/{code}")
 
     assert problem(response, await response.get_json(force=True))[0] == code
 
 
-async def test_a_slow_fault_answers_after_its_time(client: _Client) -> None:
+async def test_a_slow_fault_responds_after_its_time(client: _Client) -> None:
     """Zero is a valid duration."""
     response = await client.get("/api/faults/slow?seconds=0")
 
     assert await response.get_json() == {"seconds": 0.0}
 
 
-async def test_a_background_fault_answers_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_background_fault_responds_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
     """The response is a 202, and the exception is logged."""
     response = await client.get("/api/faults/background?seconds=0")
     app: Quart = client.app

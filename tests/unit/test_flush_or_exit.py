@@ -30,11 +30,11 @@ def test_spans_that_are_sent_in_time_let_the_process_end_as_usual(monkeypatch: p
 
 def test_a_silent_agent_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit code is 0 because the requests were served."""
-    answers = threading.Event()
-    monkeypatch.setattr(status, "flush", lambda _: answers.wait(10))
+    accepted = threading.Event()
+    monkeypatch.setattr(status, "flush", lambda _: accepted.wait(10))
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(Ended) as ended:
         server.flush_or_exit(0.05)
-    answers.set()
+    accepted.set()
 
     assert ended.value.args == (0,)

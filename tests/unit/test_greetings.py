@@ -14,7 +14,7 @@ from hello_service.settings import Settings
 @pytest.fixture
 async def client() -> AsyncIterator[_Client]:
     async for client in serving(Settings(faults=True)):
-        client.app.testing = False  # errors answer as they do in production
+        client.app.testing = False  # errors become responses, as in production
         yield client
 
 
@@ -80,7 +80,7 @@ async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
     )
 
 
-async def test_a_websocket_answers_each_text(client: _Client) -> None:
+async def test_a_websocket_responds_to_each_text(client: _Client) -> None:
     """The reply is a greeting, or the reason why there is none."""
     async with client.websocket("/api/hello/ws") as socket:
         await socket.send("Ada")

@@ -72,7 +72,7 @@ async def test_a_stopping_process_asks_clients_to_close(version: str, headers: l
     assert exchange.sent[0]["headers"] == headers
 
 
-async def test_an_overdue_request_is_answered_503() -> None:
+async def test_an_overdue_request_is_a_503() -> None:
     """The problem has the trace id, and the exception with the reason propagates to the span."""
     exchange = Exchange(hang)
     reason = await cancelled(exchange)
@@ -86,7 +86,7 @@ async def test_an_overdue_request_is_answered_503() -> None:
     assert exchange.lifecycle.in_flight == 0
 
 
-async def test_an_overdue_response_is_broken_off() -> None:
+async def test_an_overdue_response_is_cut_off() -> None:
     """The status was already sent."""
     exchange = Exchange(begin_and_hang)
     await cancelled(exchange)
@@ -102,7 +102,7 @@ async def test_an_overdue_websocket_is_closed_with_a_reason() -> None:
     assert exchange.sent == [{"type": "websocket.close", "code": 1012, "reason": "the server is stopping"}]
 
 
-async def test_a_request_that_is_cancelled_otherwise_is_left_alone() -> None:
+async def test_a_request_that_is_cancelled_for_another_reason_gets_no_response() -> None:
     """The client disconnected, so no response can reach it."""
     exchange = Exchange(hang)
     task = asyncio.create_task(exchange.run())
@@ -114,7 +114,7 @@ async def test_a_request_that_is_cancelled_otherwise_is_left_alone() -> None:
     assert exchange.sent == []
 
 
-async def test_the_lifespan_is_no_request() -> None:
+async def test_the_lifespan_is_not_a_request() -> None:
     """The lifespan lasts as long as the process."""
     exchange = Exchange(hang, kind="lifespan")
     task = asyncio.create_task(exchange.run())

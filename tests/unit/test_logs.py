@@ -59,7 +59,7 @@ def test_an_event_is_a_json_line_with_its_ids(logger: str) -> None:
     }
 
 
-def test_a_library_may_say_request_of_its_own() -> None:
+def test_a_library_may_use_a_field_called_request() -> None:
     """A library's field named `request` doesn't turn its line into a request's line."""
     stream = configured(io.StringIO())
     logging.getLogger("a").info("sent", extra={"request": "GET /"})
@@ -68,7 +68,7 @@ def test_a_library_may_say_request_of_its_own() -> None:
     assert (line["event"], line["request"], line["logger"]) == ("sent", "GET /", "a")
 
 
-def test_an_exception_stays_on_its_line() -> None:
+def test_an_exception_is_a_field_of_its_line() -> None:
     """The stack is in a field."""
     stream = configured(io.StringIO())
     try:
@@ -98,7 +98,7 @@ class Unprintable:
     ],
     ids=["integer", "surrogate", "keys", "bytes", "object", "unprintable", "both"],
 )
-def test_a_value_that_is_not_json_costs_no_line(value: object, shown: object) -> None:
+def test_a_value_that_is_not_json_loses_no_line(value: object, shown: object) -> None:
     stream = configured(io.StringIO())
     structlog.stdlib.get_logger("a").info("it happened", value=value)
     (line,) = lines(stream)
@@ -197,7 +197,7 @@ def test_a_terminal_gets_text() -> None:
     assert lines(forced)[0]["event"] == "it happened"
 
 
-def test_the_level_is_the_operators() -> None:
+def test_the_operator_sets_the_level() -> None:
     stream = configured(io.StringIO(), log_level="WARNING")
     structlog.stdlib.get_logger("a").info("quiet")
     structlog.stdlib.get_logger("a").warning("loud")
@@ -213,7 +213,7 @@ async def requested(path: str, **headers: str) -> Mapping[str, Any]:
     return found[0] if found else {}
 
 
-async def test_a_request_is_a_line() -> None:
+async def test_a_request_is_logged() -> None:
     """The line has method, route, path without the query, status and duration."""
     line = await requested("/api/hello/Ada?token=secret")
 
@@ -239,7 +239,7 @@ async def test_a_request_is_text_on_a_terminal() -> None:
     assert "{" not in line
 
 
-async def test_no_request_is_a_line_above_its_level() -> None:
+async def test_request_lines_follow_the_log_level() -> None:
     """LOG_LEVEL applies to requests, too."""
     stream = configured(io.StringIO(), log_level="ERROR")
     async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
@@ -248,7 +248,7 @@ async def test_no_request_is_a_line_above_its_level() -> None:
     assert not lines(stream)
 
 
-async def test_a_request_without_a_route_is_a_line() -> None:
+async def test_a_request_without_a_route_is_logged() -> None:
     """The route is null."""
     line = await requested("/nope")
 
@@ -256,12 +256,12 @@ async def test_a_request_without_a_route_is_a_line() -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])
-async def test_a_probe_is_no_line(path: str) -> None:
+async def test_a_probe_is_not_logged(path: str) -> None:
     """Load balancers send probes every few seconds."""
     assert not await requested(path)
 
 
-async def test_a_websocket_is_a_line() -> None:
+async def test_a_websocket_is_logged() -> None:
     """The line is written when the WebSocket has ended."""
     stream = configured(io.StringIO())
     async with (

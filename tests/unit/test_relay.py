@@ -20,7 +20,7 @@ async def test_a_count_out_of_bounds_is_422(count: int) -> None:
     ("path", "expected"),
     [("/broken", (502, "upstream-failed")), ("/hang", (504, "upstream-late"))],
 )
-async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, str]) -> None:
+async def test_a_failed_upstream_has_its_own_status(path: str, expected: tuple[int, str]) -> None:
     """Each failure of the upstream has its own status."""
     async with fake_upstream() as fake:
         async for client in serving(Settings(upstream_url=fake.url + path, upstream_timeout_seconds=0.2)):
@@ -28,8 +28,8 @@ async def test_a_relay_answers_for_its_upstream(path: str, expected: tuple[int, 
             assert problem(response, await response.get_json(force=True)) == expected
 
 
-async def test_a_saturated_relay_says_when_to_come_back() -> None:
-    """The response is a 503 with Retry-After, after which the current calls will have ended."""
+async def test_a_saturated_relay_is_a_503_with_retry_after() -> None:
+    """`Retry-After` is the time after which the current calls will have ended."""
     async with fake_upstream() as fake:
         settings = Settings(
             upstream_url=f"{fake.url}/hang", upstream_timeout_seconds=5, upstream_connections=1, upstream_waiting=0
@@ -40,7 +40,7 @@ async def test_a_saturated_relay_says_when_to_come_back() -> None:
             assert response.headers["Retry-After"] == "5"
 
 
-async def test_a_relay_passes_answers_on_and_masks_credentials() -> None:
+async def test_a_relay_passes_responses_on_and_masks_credentials() -> None:
     """The shown URL of the upstream has no credentials."""
     async with fake_upstream() as fake:
         url = fake.url.replace("http://", "http://ada:secret@") + "/json"

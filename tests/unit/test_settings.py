@@ -19,7 +19,7 @@ from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError, mas
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
-def test_the_older_guides_variables_have_its_defaults() -> None:
+def test_the_variables_of_the_flask_guide_have_its_defaults() -> None:
     """A reader of the Flask guide finds the same names and values."""
     settings = Settings.from_environment({})
 
@@ -43,12 +43,12 @@ def test_an_empty_variable_counts_as_unset() -> None:
 
 def test_every_bad_variable_is_named_at_once() -> None:
     """The message has each value and reason, so one failed start is enough to fix them all."""
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as rejected:
         Settings.from_environment(
             {"PORT": "http", "DRAIN_SECONDS": "-1", "UPSTREAM_URL": "ftp://x", "LOG_LEVEL": "LOUD"}
         )
 
-    assert str(refused.value).splitlines() == [
+    assert str(rejected.value).splitlines() == [
         "PORT='http': must be a valid integer, unable to parse string as an integer",
         "UPSTREAM_URL='ftp://x': must be a URL like http://host:port/path",
         "DRAIN_SECONDS='-1': must be greater than or equal to 0",
@@ -57,7 +57,7 @@ def test_every_bad_variable_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("rate", ["1.5", "-0.1", "half"])
-def test_a_sample_rate_outside_of_0_to_1_is_refused(rate: str) -> None:
+def test_a_sample_rate_outside_of_0_to_1_is_rejected(rate: str) -> None:
     """The message has the variable, the value and the reason."""
     with pytest.raises(SettingsError, match=f"DD_TRACE_SAMPLE_RATE='{rate}': must be "):
         Settings.from_environment({"DD_TRACE_SAMPLE_RATE": rate})
@@ -72,13 +72,13 @@ def test_an_agent_url_may_be_http_or_a_socket(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["agent:8126", "unix://", "http://", "ftp://agent"])
-def test_any_other_agent_url_is_refused(url: str) -> None:
+def test_any_other_agent_url_is_rejected(url: str) -> None:
     """ddtrace would silently fall back to its default."""
     with pytest.raises(SettingsError, match=r"DD_TRACE_AGENT_URL=.*must be http://host:port or unix:///path/to/socket"):
         Settings.from_environment({"DD_TRACE_AGENT_URL": url})
 
 
-def test_without_an_agent_url_host_and_port_name_the_agent() -> None:
+def test_without_an_agent_url_host_and_port_are_the_agents_address() -> None:
     """ddtrace does the same."""
     settings = Settings.from_environment({"DD_AGENT_HOST": "agent", "DD_TRACE_AGENT_PORT": "9126"})
 
@@ -94,16 +94,16 @@ def test_a_probe_path_is_absolute() -> None:
 def test_credentials_in_a_url_are_never_shown() -> None:
     """The credentials are neither in the shown settings nor in an error message."""
     shown = Settings(upstream_url="http://ada:secret@host/x?y=1").public()
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as rejected:
         Settings.from_environment({"UPSTREAM_URL": "ftp://ada:secret@host"})
 
     assert shown["UPSTREAM_URL"] == "http://***@host/x?***"
-    assert "secret" not in str(refused.value)
+    assert "secret" not in str(rejected.value)
 
 
 @pytest.mark.parametrize("value", ["http://[secret", "ada:secret@host"])
-def test_what_is_no_url_is_masked_whole(value: str) -> None:
-    """Its parts can't be told apart, so any of them may be a secret."""
+def test_a_text_that_is_not_a_url_is_masked_whole(value: str) -> None:
+    """Its parts can't be distinguished, so any of them may be a secret."""
     assert mask_credentials(value) == "***"
 
 
@@ -143,15 +143,15 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize(("variable", "below", "least", "largest", "above"), BOUNDS)
-def test_a_bound_is_the_last_value_that_is_taken(
+def test_a_bound_is_the_last_value_that_is_accepted(
     variable: str, below: str, least: str, largest: str, above: str
 ) -> None:
-    for taken in (least, largest):
-        settings = Settings.from_environment({variable: taken})
-        assert getattr(settings, variable.lower()) == float(taken)
-    for refused in (below, above):
-        with pytest.raises(SettingsError, match=f"^{variable}='{refused}': must be (greater|less) than "):
-            Settings.from_environment({variable: refused})
+    for accepted in (least, largest):
+        settings = Settings.from_environment({variable: accepted})
+        assert getattr(settings, variable.lower()) == float(accepted)
+    for rejected in (below, above):
+        with pytest.raises(SettingsError, match=f"^{variable}='{rejected}': must be (greater|less) than "):
+            Settings.from_environment({variable: rejected})
 
 
 def test_every_bound_is_in_the_table_above() -> None:
@@ -173,7 +173,7 @@ def test_every_bound_is_in_the_table_above() -> None:
 
 
 @pytest.mark.parametrize("variable", ["HOST", "DD_SERVICE", "DD_AGENT_HOST"])
-def test_an_empty_text_is_refused_where_a_text_is_needed(variable: str) -> None:
+def test_an_empty_text_is_rejected_where_a_text_is_needed(variable: str) -> None:
     """The environment can't pass an empty text, but a caller of `Settings(...)` can."""
     empty: dict[str, Any] = {variable.lower(): ""}
     with pytest.raises(ValueError, match="at least 1 character"):
@@ -266,15 +266,15 @@ async def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
         ("LOCAL_VIEW_URL", f"ftp://a@b,ftp://ada:{MARK}@c"),
     ],
 )
-def test_no_complaint_quotes_a_secret(variable: str, value: str) -> None:
-    with pytest.raises(SettingsError) as refused:
+def test_no_error_message_quotes_a_secret(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError) as rejected:
         TeamSettings.from_environment({variable: value})
 
-    assert re.fullmatch(rf"{variable}='\S*\*\*\*\S*': must be .+", str(refused.value))
-    assert MARK not in str(refused.value)
+    assert re.fullmatch(rf"{variable}='\S*\*\*\*\S*': must be .+", str(rejected.value))
+    assert MARK not in str(rejected.value)
 
 
-def test_an_argument_that_is_no_setting_is_refused() -> None:
+def test_an_argument_that_is_not_a_setting_is_rejected() -> None:
     typo: dict[str, Any] = {"prot": 1}
     with pytest.raises(ValueError, match="prot"):
         Settings(**typo)

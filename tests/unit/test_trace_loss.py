@@ -16,18 +16,18 @@ class Writer:
     log = logging.getLogger(__name__)
 
     def __init__(self) -> None:
-        self.refused: str | None = None
+        self.rejected: str | None = None
         self.reported: list[object] = []
 
     def _send_payload(self, *_: object) -> None:
-        if self.refused is not None:
-            raise OSError(self.refused)
+        if self.rejected is not None:
+            raise OSError(self.rejected)
 
     def _metrics_dist(self, name: str, count: int = 1, tags: object = None) -> None:
         self.reported.append((name, count, tags))
 
-    def send(self, count: int, refused: str | None = None) -> None:
-        self.refused = refused
+    def send(self, count: int, rejected: str | None = None) -> None:
+        self.rejected = rejected
         try:
             self._send_payload(b"", count, "agent")
         except OSError as error:
@@ -52,17 +52,17 @@ def monitor(writer: Writer) -> TraceLossMonitor:
 def test_an_outage_is_two_lines(writer: Writer, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture) -> None:
     """The two lines don't depend on the length of the outage. Other errors of ddtrace are logged as before."""
     writer.send(1)
-    writer.send(2, "no answer")
+    writer.send(2, "no response")
     during = (monitor.lost, monitor.error)
-    writer.send(3, "refused" * 100)
+    writer.send(3, "rejected" * 100)
     writer.log.error("failed to encode")
     writer.send(4)
     writer.send(5)
 
-    assert during == (2, "no answer")
+    assert during == (2, "no response")
     assert (monitor.lost, monitor.error) == (5, None)
     assert [record.getMessage() for record in caplog.records] == [
-        "the agent takes no traces: no answer",
+        "the agent takes no traces: no response",
         "failed to encode",
         "the agent takes traces again, 5 were lost",
     ]
@@ -84,7 +84,7 @@ def test_an_outage_that_does_not_end_is_summed_up(
 ) -> None:
     """The sum is logged when the process ends. Without losses nothing is logged."""
     monitor.end()
-    writer.send(2, "no answer")
+    writer.send(2, "no response")
     monitor.end()
 
     assert [record.getMessage() for record in caplog.records][1:] == [
@@ -95,7 +95,7 @@ def test_an_outage_that_does_not_end_is_summed_up(
 def test_a_writer_is_watched_once(writer: Writer, monitor: TraceLossMonitor) -> None:
     """A process may create more than one app."""
     monitor.watch(type(writer))
-    writer.send(2, "no answer")
+    writer.send(2, "no response")
 
     assert monitor.lost == 2
 
@@ -103,7 +103,7 @@ def test_a_writer_is_watched_once(writer: Writer, monitor: TraceLossMonitor) -> 
 class LaterWriter(Writer):
     """A future writer of ddtrace with other parameters and other results."""
 
-    def _send_payload(self, *_: object, **__: object) -> object:  # type: ignore[override]  # that is what it is for
+    def _send_payload(self, *_: object, **__: object) -> object:  # type: ignore[override]  # as a later ddtrace may
         super()._send_payload()
         return "sent"
 
@@ -128,7 +128,7 @@ def test_payloads_of_another_signature_do_not_raise(args: Any, kwargs: Any, lost
     monitor, writer = TraceLossMonitor(), later()
     monitor.watch(later)
     result = writer._send_payload(*args, **kwargs)
-    writer.refused = "no agent"
+    writer.rejected = "no agent"
     with pytest.raises(OSError, match="no agent"):
         writer._send_payload(*args, **kwargs)
 
@@ -165,10 +165,10 @@ def test_a_log_that_can_not_be_written_does_not_raise(writer: Writer, monitor: T
     handler = Broken()
     logging.getLogger().addHandler(handler)
     try:
-        writer.refused = "no agent"
+        writer.rejected = "no agent"
         with pytest.raises(OSError, match="no agent"):
             writer._send_payload(b"", 2, "agent")
-        writer.refused = None
+        writer.rejected = None
         writer._send_payload(b"", 2, "agent")
     finally:
         logging.getLogger().removeHandler(handler)

@@ -41,7 +41,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.mark.parametrize(
-    ("path", "answer"),
+    ("path", "response"),
     [
         ("/json", UpstreamResponse(200, {"message": 1})),
         ("/text", UpstreamResponse(200, "hi")),
@@ -51,11 +51,11 @@ async def upstream() -> AsyncIterator[Upstream]:
         ("/reason", UpstreamResponse(200, "hi")),
     ],
 )
-async def test_an_answer_is_passed_on(
-    fake: FakeUpstream, upstream: Upstream, path: str, answer: UpstreamResponse
+async def test_a_response_is_passed_on(
+    fake: FakeUpstream, upstream: Upstream, path: str, response: UpstreamResponse
 ) -> None:
     """JSON is parsed, text stays text, and the upstream's 4xx is passed on as well."""
-    assert await upstream.get(fake.url + path) == answer
+    assert await upstream.get(fake.url + path) == response
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ async def test_a_bad_response_is_a_failed_upstream(
     assert fake.paths == [path]
 
 
-async def test_a_bad_status_is_there_for_the_caller(fake: FakeUpstream, upstream: Upstream) -> None:
+async def test_a_caller_gets_the_bad_status(fake: FakeUpstream, upstream: Upstream) -> None:
     with pytest.raises(UpstreamBadStatus) as failed:
         await upstream.get(f"{fake.url}/broken")
 
@@ -100,7 +100,7 @@ async def test_a_bad_status_is_there_for_the_caller(fake: FakeUpstream, upstream
 @pytest.mark.parametrize(
     ("url", "detail"),
     [
-        ("http://127.0.0.1:1/", "The upstream refused the connection, or could not be reached."),  # nobody listens
+        ("http://127.0.0.1:1/", "The upstream refused the connection, or could not be reached."),  # no server listens
         ("http://nowhere.invalid/", "The upstream's host name does not resolve."),  # RFC 2606: it never will
         ("http://[::/", "The upstream could not be called."),  # httpx has an error outside of its tree for it
         ("ftp://127.0.0.1/", "The upstream could not be called."),
@@ -109,7 +109,7 @@ async def test_a_bad_status_is_there_for_the_caller(fake: FakeUpstream, upstream
         ("", "The upstream could not be called."),
     ],
 )
-async def test_an_upstream_that_can_not_be_reached_has_failed(upstream: Upstream, url: str, detail: str) -> None:
+async def test_an_unreachable_upstream_is_a_connect_error(upstream: Upstream, url: str, detail: str) -> None:
     """The caller sees no text of the HTTP libraries."""
     with pytest.raises(UpstreamConnectError) as failed:
         await upstream.get(url)
@@ -165,7 +165,7 @@ async def test_no_exception_of_httpx_is_left_unmapped(
     ("sent", "body"),
     [({"a": "x\r\nb: y"}, None), ({"a": "\u2019"}, None), ({}, float("nan")), ({}, "\ud800")],
 )
-async def test_a_header_or_body_that_can_not_be_sent_is_not_sent(
+async def test_an_invalid_header_or_body_is_not_sent(
     fake: FakeUpstream, upstream: Upstream, sent: dict[str, str], body: object
 ) -> None:
     """An example is a token that was read from a file together with its line break."""
@@ -217,7 +217,7 @@ async def test_a_call_that_is_not_idempotent_is_sent_once(
     assert [head.split()[0] for head in fake.heads] == ["GET", method]
 
 
-async def test_an_idempotent_call_is_sent_again_with_its_body(fake: FakeUpstream, upstream: Upstream) -> None:
+async def test_an_idempotent_call_is_retried_with_its_body(fake: FakeUpstream, upstream: Upstream) -> None:
     await upstream.get(f"{fake.url}/once")
     response = await upstream.request("PUT", f"{fake.url}/json", json={"a": 1})
 
@@ -269,29 +269,27 @@ async def test_the_cause_of_a_failure_does_not_hold_the_url(fake: FakeUpstream, 
         ("/drip", "The upstream's response was not complete in time."),
     ],
 )
-async def test_a_late_answer_is_a_late_upstream(fake: FakeUpstream, path: str, detail: str) -> None:
+async def test_a_late_response_is_an_upstream_timeout(fake: FakeUpstream, path: str, detail: str) -> None:
     """A silent upstream and one that sends a byte now and then are both too late."""
     async with Upstream(Limits(timeout_seconds=0.3)) as upstream:
         with pytest.raises(UpstreamTimeout) as late:
             await upstream.get(fake.url + path)
 
     assert late.value.detail == detail
-    assert "TimeoutError" not in "".join(traceback.format_exception(late.value))  # short, as it comes in floods
+    assert "TimeoutError" not in "".join(traceback.format_exception(late.value))  # short, because overload causes many
 
 
 @pytest.mark.parametrize("path", ["/once", "/once-reset", "/once-half"])
-async def test_a_call_on_a_stale_connection_is_made_once_more(
-    fake: FakeUpstream, upstream: Upstream, path: str
-) -> None:
+async def test_a_call_on_a_stale_connection_is_retried(fake: FakeUpstream, upstream: Upstream, path: str) -> None:
     """The retry uses a new connection, even if the pool has other stale ones."""
     await asyncio.gather(*(upstream.get(fake.url + path) for _ in range(3)))
-    answer = await upstream.get(f"{fake.url}/json")
+    response = await upstream.get(f"{fake.url}/json")
 
-    assert answer.status == 200
+    assert response.status == 200
     assert fake.dropped == ["/json"]
 
 
-async def test_a_call_is_made_no_third_time(fake: FakeUpstream, upstream: Upstream) -> None:
+async def test_a_retry_is_not_retried(fake: FakeUpstream, upstream: Upstream) -> None:
     """The result of the retry is final."""
     await upstream.get(f"{fake.url}/once")
     with pytest.raises(UpstreamFailed, match="closed the connection before it responded"):
@@ -300,7 +298,7 @@ async def test_a_call_is_made_no_third_time(fake: FakeUpstream, upstream: Upstre
     assert fake.paths == ["/once", "/nothing", "/nothing"]
 
 
-async def test_a_second_attempt_has_the_rest_of_the_time(fake: FakeUpstream) -> None:
+async def test_a_retry_has_the_rest_of_the_time(fake: FakeUpstream) -> None:
     """The retry doesn't get the full timeout again."""
     async with Upstream(Limits(timeout_seconds=0.3)) as upstream:
         await upstream.get(f"{fake.url}/once")
@@ -318,35 +316,36 @@ async def test_no_cookie_goes_from_one_call_to_another(fake: FakeUpstream, upstr
     assert "cookie" not in fake.heads[1].lower()
 
 
-async def test_a_call_that_finds_no_connection_is_saturated(fake: FakeUpstream) -> None:
+async def test_a_call_without_a_free_connection_is_saturated(fake: FakeUpstream) -> None:
     """A call that may wait fails after its timeout, and fails at once if too many calls wait already."""
     settings = Limits(timeout_seconds=0.2, connections=1, waiting=1)
     async with Upstream(settings) as upstream, upstream._slot(0):
         calls = [asyncio.create_task(upstream.get(f"{fake.url}/json")) for _ in range(2)]
-        waited, refused = await asyncio.gather(*calls, return_exceptions=True)
+        waited, rejected = await asyncio.gather(*calls, return_exceptions=True)
 
     assert isinstance(waited, UpstreamSaturated)
     assert str(waited) == "All connections to the upstream are busy."
-    assert isinstance(refused, UpstreamSaturated)
-    assert str(refused) == "All connections to the upstream are busy, and too many calls wait for one."
+    assert isinstance(rejected, UpstreamSaturated)
+    assert str(rejected) == "All connections to the upstream are busy, and too many calls wait for one."
     assert fake.paths == []
 
 
-async def test_a_crowd_is_told_to_come_back_later(fake: FakeUpstream) -> None:
-    """`Retry-After` grows with the number of refused calls, and starts again with the next overload."""
-    settings = Limits(timeout_seconds=0.5, connections=1, waiting=1)
-    async with Upstream(settings) as upstream, upstream._slot(0):
+async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUpstream) -> None:
+    """It starts again with the next overload."""
+    async with Upstream(Limits(timeout_seconds=60, connections=2, waiting=0)) as upstream:
 
-        async def crowd(count: int) -> list[int]:
+        async def overload(count: int) -> list[str]:
             calls = (upstream.get(f"{fake.url}/json") for _ in range(count))
-            refused = await asyncio.gather(*calls, return_exceptions=True)
-            return [int(each.headers["Retry-After"]) for each in refused if isinstance(each, UpstreamSaturated)]
+            rejected = await asyncio.gather(*calls, return_exceptions=True)
+            return [each.headers["Retry-After"] for each in rejected if isinstance(each, UpstreamSaturated)]
 
-        first = await crowd(10)
-        second = await crowd(2)
+        async with upstream._slot(0), upstream._slot(0):
+            first = await overload(4)
+            upstream._refused_since -= 61
+            second = await overload(2)
 
-    assert sorted(first) == [1, 1, 1, 1, 2, 2, 2, 2, 3, 3]  # the last call has waited, which began a new spell
-    assert second == [1, 1]
+    assert first == ["60", "90", "120", "150"]
+    assert second == ["60", "90"]
 
 
 async def test_failures_leave_no_task_behind(fake: FakeUpstream) -> None:
@@ -376,9 +375,9 @@ async def test_failures_leave_no_connection_and_no_slot_behind(fake: FakeUpstrea
         for path in ("/hang", "/drip", "/big", "/cut", "/garbage", "/gzip"):
             with pytest.raises((UpstreamFailed, UpstreamTimeout)):
                 await upstream.get(fake.url + path)
-        answer = await upstream.get(f"{fake.url}/json")
+        response = await upstream.get(f"{fake.url}/json")
 
-    assert answer.status == 200
+    assert response.status == 200
 
 
 async def test_connections_are_kept(fake: FakeUpstream, upstream: Upstream) -> None:
