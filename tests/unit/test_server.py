@@ -66,6 +66,17 @@ async def test_a_stopping_server_is_not_ready_and_logs_each_stage(signum: signal
 
 
 @pytest.mark.usefixtures("unpatched")
+async def test_a_server_warns_of_a_part_that_it_leaves_out() -> None:
+    settings = Settings(host="127.0.0.1", port=0, drain_seconds=0)
+    serving = server.Server(settings, server.listen(settings), {}, {"trace loss": ["It changed."]})
+    with capture_logs() as lines:
+        serving._on_signal(signal.SIGTERM)
+        await serving.serve()
+
+    assert [line["log_level"] for line in lines if line["event"] == "It changed."] == ["warning"]
+
+
+@pytest.mark.usefixtures("unpatched")
 async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> None:
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0, faults=True)
     listener = server.listen(settings)
