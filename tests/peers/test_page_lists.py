@@ -424,6 +424,7 @@ def test_performance_keeps_order_and_choices(browser: Browser) -> None:
         expect(table.first).to_contain_text("GET /api/hello")
         page.locator(".report", has_text="hello-service").get_by_role("link", name="p99").click()
         expect(table.first).to_contain_text("GET /api/faults/slow")
+        page.wait_for_load_state()  # the page's script applies the choice
         page.select_option("[name=minutes]", "15")
         page.fill("[name=apdex]", "0.05")
         expect(page).to_have_url(re.compile("apdex=0.05"))
