@@ -125,3 +125,27 @@ async def test_a_body_that_is_too_large_is_answered_and_read(path: bytes, waits:
 
     assert statuses(response) == [413 if path == b"/api/hello" else 404]
     assert b"connection: close\r\n" in response
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [(b"POST", b"/nope", 404), (b"PUT", b"/api/hello", 405), (b"GET", b"/health", 200)]
+)
+async def test_a_body_that_no_handler_reads_is_not_asked_for(method: bytes, path: bytes, status: int) -> None:
+    """Quart calls `receive()` for every request, even before it knows whether there is a handler."""
+    headers = b"Host: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n"
+    async with service() as app, client_of(app) as client:
+        response = await client.exchange(get(path, headers, method=method))
+
+    assert statuses(response) == [status]
+    assert b"connection: close\r\n" in response
+
+
+async def test_a_body_that_a_handler_reads_is_asked_for() -> None:
+    body = b'{"name": "Ada"}'
+    headers = b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    async with service() as app, client_of(app) as client:
+        await client.send(get(b"/api/hello", headers + CLOSE + b"Expect: 100-continue\r\n", method=b"POST"))
+        assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        response = await client.exchange(body)
+
+    assert statuses(response) == [200]
