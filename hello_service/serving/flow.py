@@ -22,10 +22,12 @@ class FlowControl(asyncio.Protocol):
         self._writable.set()
         self._writing = Timeout(asyncio.get_running_loop())
         self._unwritten = 0  # bytes in the transport's write buffer at the last check
+        self._written = 0  # bytes in all
 
     def write(self, data: bytes) -> None:
         """Write to the client; do nothing once the connection is closing."""
         if not self._transport.is_closing():
+            self._written += len(data)
             self._transport.write(data)
 
     async def drain(self) -> None:

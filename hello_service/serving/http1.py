@@ -165,6 +165,9 @@ class Connection(FlowControl):
     def _wait_for_request(self) -> None:
         self._stage = Stage.HEAD
         self._reader.begin()
+        self._wait_for_head()
+
+    def _wait_for_head(self) -> None:
         self._reading.start(self._limits.keep_alive_seconds, self._end_idle)
 
     def _read(self) -> None:
@@ -300,7 +303,9 @@ class Connection(FlowControl):
         return head.method if head else bytes(self._reader.received[:5]).strip()
 
     def _end_idle(self) -> None:
-        if self._reader.received:
+        if not self._writable.is_set():  # the client is still reading the last response
+            self._wait_for_head()
+        elif self._reader.received:
             self.reject(
                 Rejected(
                     408, "head-timeout", f"The head was not complete within {self._limits.keep_alive_seconds:g} s."
@@ -357,12 +362,29 @@ class Connection(FlowControl):
 
     def _control_reading(self) -> None:
         """Read only as far ahead of the application as fits into the buffers."""
-        exchange = self._exchange
-        self.pause(
-            len(self._reader.received) > BUFFER_BYTES or (exchange is not None and exchange.buffered > BUFFER_BYTES)
-        )
+        unread = self._exchange.buffered if self._exchange is not None and self._stage is Stage.BODY else 0
+        self.pause(len(self._reader.received) > BUFFER_BYTES or unread > BUFFER_BYTES)
         if self._stage is Stage.BODY:
             self._wait_for_body()
+        elif self._stage is Stage.RESPONDING and self._paused:
+            self._wait_for_progress()
+
+    def _wait_for_progress(self) -> None:
+        """Limit the silence of a response while reading is paused: the client's disconnect would not be noticed."""
+        written = self._written
+
+        def check() -> None:
+            if self._written > written:
+                self._wait_for_progress()
+                return
+            seconds = self._limits.write_seconds
+            detail = (
+                f"More than {BUFFER_BYTES} bytes were pipelined behind a response that sent nothing for {seconds:g} s."
+            )
+            self.count_rejection(None, "pipelining", detail)
+            self._transport.abort()
+
+        self._reading.start(self._limits.write_seconds, check)
 
     def resume_writing(self) -> None:
         """Resume the application's writes, or go on with the next request."""
