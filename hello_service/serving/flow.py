@@ -1,4 +1,4 @@
-"""Backpressure on one connection in both directions, and the write timeout for a client that does not read."""
+"""Backpressure on one connection in both directions, and the timeouts for a connection on which nothing moves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class FlowControl(asyncio.Protocol):
         self._eof = self._paused = False  # the client has closed its side; reading from it is paused
         self._writable = asyncio.Event()
         self._writable.set()
-        self._writing = Timeout(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._reading, self._writing = Timeout(loop), Timeout(loop)  # what runs in `_reading` depends on the stage
         self._unwritten = 0  # bytes in the transport's write buffer at the last check
         self._written = 0  # bytes in all
 
@@ -53,6 +54,7 @@ class FlowControl(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Unblock writers that wait for the disconnected client."""
+        self._reading.close()
         self._writing.close()
         self._writable.set()
 
@@ -73,3 +75,17 @@ class FlowControl(asyncio.Protocol):
         detail = f"The client read nothing for {self._limits.write_seconds:g} s."
         self.count_rejection(None, "write-timeout", detail)
         self._transport.abort()
+
+    def watch_progress(self) -> None:
+        """Abort the connection if nothing is written for `write_seconds`: with reading paused, no disconnect is noticed."""
+        written = self._written
+
+        def check() -> None:
+            if self._written > written:
+                self.watch_progress()
+                return
+            detail = f"Too much was pipelined behind a response that sent nothing for {self._limits.write_seconds:g} s."
+            self.count_rejection(None, "pipelining", detail)
+            self._transport.abort()
+
+        self._reading.start(self._limits.write_seconds, check)

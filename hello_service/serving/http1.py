@@ -10,8 +10,16 @@ transport from Hypercorn's reader and writer, and goes through these stages:
       ├──────────────────► LINGERING             a request was rejected, or the connection was idle too long
       └──────────────────► UPGRADED              `websocket.py` takes over
 
-`reader.py` parses requests, and `exchange.py` is one request and its response for the application. This module has the
-timing: the order of the stages, the timeouts, and how a connection ends.
+From each stage a connection can become LOST: it is closed, by either side. One timeout runs at a time (see `Limits`):
+
+    HEAD        keep_alive_seconds until the head of the next request is complete
+    BODY        body_seconds without data, unless the application is slower than the client
+    RESPONDING  half_close_seconds until the response starts, once the client has closed its side;
+                write_seconds without a written byte, while too much is pipelined behind the response
+    LINGERING   LINGER_SECONDS without data
+
+`reader.py` parses requests, `exchange.py` is one request and its response for the application, and `flow.py` waits for a
+client that reads slowly. This module has the order of the stages, the timeouts, and how a connection ends.
 """
 
 from __future__ import annotations
@@ -28,7 +36,6 @@ from hello_service.serving.flow import FlowControl
 from hello_service.serving.reader import RequestReader
 from hello_service.serving.request import Head, Rejected
 from hello_service.serving.response import Response, problem
-from hello_service.serving.timeout import Timeout
 from hello_service.serving.websocket import WebSocket
 
 BUFFER_BYTES = 65_536  # of a body, or of pipelined requests; then reading from the client is paused
@@ -68,7 +75,6 @@ class Connection(FlowControl):
         self._context = contextvars.copy_context()  # without any request's context variables
         self._lost = loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading = Timeout(loop)
 
         self._stage = Stage.HEAD
         self._reader = RequestReader()
@@ -139,7 +145,6 @@ class Connection(FlowControl):
         self._disconnect()
         if self._websocket is not None:
             self._websocket.connection_lost()
-        self._reading.close()
         super().connection_lost(None)
         self._reader.close()
         self._streams.connection_lost(None)  # otherwise reader, writer and task form a reference cycle
@@ -367,24 +372,7 @@ class Connection(FlowControl):
         if self._stage is Stage.BODY:
             self._wait_for_body()
         elif self._stage is Stage.RESPONDING and self._paused:
-            self._wait_for_progress()
-
-    def _wait_for_progress(self) -> None:
-        """Limit the silence of a response while reading is paused: the client's disconnect would not be noticed."""
-        written = self._written
-
-        def check() -> None:
-            if self._written > written:
-                self._wait_for_progress()
-                return
-            seconds = self._limits.write_seconds
-            detail = (
-                f"More than {BUFFER_BYTES} bytes were pipelined behind a response that sent nothing for {seconds:g} s."
-            )
-            self.count_rejection(None, "pipelining", detail)
-            self._transport.abort()
-
-        self._reading.start(self._limits.write_seconds, check)
+            self.watch_progress()
 
     def resume_writing(self) -> None:
         """Resume the application's writes, or go on with the next request."""

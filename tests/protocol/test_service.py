@@ -33,6 +33,11 @@ async def service() -> AsyncIterator[Quart]:
     await app.shutdown()
 
 
+async def with_name(name: str) -> str:
+    """Return `name`; a handler of a route that ends with a slash."""
+    return name
+
+
 @asynccontextmanager
 async def client_of(app: Quart) -> AsyncIterator[Client]:
     """Connect to `app`."""
@@ -109,6 +114,33 @@ async def test_a_redirect_does_not_name_the_host_that_the_client_made_up(host: b
     assert b"location: /with-slash/?a=b\r\n" in added
     assert host not in added
     assert b"location: https://elsewhere.example/\r\n" in elsewhere
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        (b"http://evil.example/with-slash?a=//b", b"/with-slash/?a=//b"),
+        (b"http://evil.example/ada", b"/ada/"),
+        (b"/\\evil.example", b"/%5Cevil.example/"),
+        (b"/%5C%5Cevil.example", b"/%5C%5Cevil.example/"),
+        (b"/http:evil.example", b"/http:evil.example/"),
+        (b"/named/a%0D%0ALocation:b", b"/named/a%0D%0ALocation:b/"),
+        (b"//evil.example", None),
+        (b"//evil.example/with-slash", None),
+        (b"/%2Fevil.example", None),
+        (b"/%2F/evil.example", None),
+        (b"http://evil.example//with-slash", None),
+    ],
+)
+async def test_a_redirect_stays_on_its_host(target: bytes, location: bytes | None) -> None:
+    """A browser takes a Location that begins with two slashes, or a slash and a backslash, for another host."""
+    async with service() as app, client_of(app) as client:
+        app.add_url_rule("/<name>/", "named", with_name)
+        app.add_url_rule("/named/<name>/", "named", with_name)
+        response = await client.exchange(get(target, b"Host: evil.example\r\n" + CLOSE))
+
+    assert statuses(response) == [308 if location else 404]
+    assert (b"location: %b\r\n" % (location or b"") in response) is (location is not None)
 
 
 @pytest.mark.parametrize("path", [b"/api/hello", b"/nope"])
