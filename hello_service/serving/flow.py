@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from hello_service.serving.connections import Connections
@@ -76,16 +77,18 @@ class FlowControl(asyncio.Protocol):
         self.count_rejection(None, "write-timeout", detail)
         self._transport.abort()
 
-    def watch_progress(self) -> None:
-        """Abort the connection if nothing is written for `write_seconds`: with reading paused, no disconnect is noticed."""
-        written = self._written
+    def watch_progress(self, give_up: Callable[[], None]) -> None:
+        """Call `give_up` once nothing has been sent for `write_seconds`: without reading, no disconnect is noticed."""
+        sent = self._sent
 
         def check() -> None:
-            if self._written > written:
-                self.watch_progress()
-                return
-            detail = f"Too much was pipelined behind a response that sent nothing for {self._limits.write_seconds:g} s."
-            self.count_rejection(None, "pipelining", detail)
-            self._transport.abort()
+            if self._sent > sent:
+                self.watch_progress(give_up)
+            else:
+                give_up()
 
         self._reading.start(self._limits.write_seconds, check)
+
+    @property
+    def _sent(self) -> int:
+        return self._written - int(self._transport.get_write_buffer_size())

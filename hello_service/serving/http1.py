@@ -14,8 +14,8 @@ From each stage a connection can become LOST: it is closed, by either side. One 
 
     HEAD        keep_alive_seconds until the head of the next request is complete
     BODY        body_seconds without data, unless the application is slower than the client
-    RESPONDING  half_close_seconds until the response starts, once the client has closed its side;
-                write_seconds without a written byte, while too much is pipelined behind the response
+    RESPONDING  once the client has closed its side, half_close_seconds until the response starts, then write_seconds
+                without a written byte; the latter also while too much is pipelined behind the response
     LINGERING   LINGER_SECONDS without data
 
 `reader.py` parses requests, `exchange.py` is one request and its response for the application, and `flow.py` waits for a
@@ -197,8 +197,9 @@ class Connection(FlowControl):
         finally:
             self._busy = False
         self._control_reading()
-        if self._eof and self._stage is Stage.HEAD:
-            self._transport.close()  # the remaining data is not a whole request
+        if self._eof and self._stage in {Stage.HEAD, Stage.BODY}:  # the remaining data is not a whole request
+            self._disconnect()
+            self._transport.close()
 
     # Serving a request
 
@@ -249,6 +250,8 @@ class Connection(FlowControl):
             self._stage = Stage.RESPONDING
             self._reading.stop()
             exchange.end_body()
+            if self._eof:
+                self._limit_silence()
 
     def _wait_for_body(self) -> None:
         """Start the timeout for more of the body, unless reading is paused."""
@@ -322,14 +325,20 @@ class Connection(FlowControl):
     def _end_stalled(self) -> None:
         self.reject(Rejected(408, "body-timeout", f"No body data was received for {self._limits.body_seconds:g} s."))
 
-    def _limit_silence(self) -> None:
-        """Limit the wait for a response to start, because a client that has closed its side may be gone."""
-        if self._exchange is not None and not self._exchange.response.begun:
-            self._reading.start(self._limits.half_close_seconds, self._give_up)
+    def _end_pipelining(self) -> None:
+        seconds = self._limits.write_seconds
+        detail = f"Too much was pipelined behind a response that sent nothing for {seconds:g} s."
+        self.count_rejection(None, "pipelining", detail)
+        self._transport.abort()
 
-    def _give_up(self) -> None:
-        """The client closed its side, and no response has started since."""
-        if self._exchange is not None and not self._exchange.response.begun:
+    def _limit_silence(self) -> None:
+        """Limit the wait for the response, because a client that has closed its side may be gone."""
+        self._reading.start(self._limits.half_close_seconds, self._check_begun)
+
+    def _check_begun(self) -> None:
+        if self._exchange is not None and self._exchange.response.begun:
+            self.watch_progress(self._transport.abort)
+        else:
             self._disconnect()
             self._transport.close()
 
@@ -372,7 +381,7 @@ class Connection(FlowControl):
         if self._stage is Stage.BODY:
             self._wait_for_body()
         elif self._stage is Stage.RESPONDING and self._paused:
-            self.watch_progress()
+            self.watch_progress(self._end_pipelining)
 
     def resume_writing(self) -> None:
         """Resume the application's writes, or go on with the next request."""

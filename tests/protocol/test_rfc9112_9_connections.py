@@ -158,12 +158,59 @@ async def test_a_stream_is_finished_for_a_client_that_closed_its_side(begun: boo
     if begun:
         await slow.begun.wait()
     assert transport.protocol.eof_received()
-    await pass_time(100)  # longer than a response has to start
+    await pass_time(20)  # longer than a response has to start
     slow.go.set()
     await serving
 
     assert transport.written.endswith(b"hello\r\n0\r\n\r\n")
     assert slow.received == ["http.disconnect"]
+
+
+async def test_a_silent_stream_of_a_client_that_closed_its_side_is_given_up() -> None:
+    """The client may be gone, and only a write would tell."""
+    slow, transport, connections = Slow(head()), Memory(), Connections()
+    serving = in_memory(slow, transport, connections)
+    await settle()
+    transport.protocol.data_received(get())
+    assert transport.protocol.eof_received()  # before the response has begun
+    await slow.begun.wait()
+    for _ in range(5):
+        await pass_time(connections.limits.write_seconds - 1)
+        transport.protocol.write(b"progress")
+    transport.unwritten = 5
+    for left in (4, 3, 2, 1):
+        await pass_time(connections.limits.write_seconds - 1)
+        transport.unwritten = left
+    lost = transport.closing
+    for _ in range(2):
+        await pass_time(connections.limits.write_seconds)
+    await serving
+
+    assert not lost
+    assert slow.received == ["http.disconnect"]
+    assert connections.rejections.counts == {}
+
+
+@pytest.mark.parametrize("length", [2, 3])
+async def test_a_pipelined_body_of_a_client_that_closed_its_side(length: int) -> None:
+    """With a whole body the response must start in time; half a body is a disconnect."""
+    slow, echo, transport, connections = Slow(), Echo(), Memory(), Connections()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await (echo if scope["path"] == "/1" else slow)(scope, receive, send)
+
+    serving = in_memory(application, transport, connections)
+    await settle()
+    transport.protocol.data_received(get("/1") + post(b"ab", target="/2", length=length))
+    assert transport.protocol.eof_received()
+    await settle()
+    before = transport.closing
+    await pass_time(connections.limits.half_close_seconds)
+    await serving
+
+    assert before is (length == 3)
+    assert slow.received == ["http.disconnect"]
+    assert statuses(transport.written) == [200]
 
 
 async def test_a_response_that_does_not_start_is_given_up() -> None:
