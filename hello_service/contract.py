@@ -80,6 +80,7 @@ NAMES: Mapping[str, Sequence[Name]] = {
     "websocket": (
         Name("websockets.server:ServerProtocol.accept", ("self", "request")),
         Name("websockets.protocol:Protocol.fail", ("self", "code", "reason")),
+        Name("websockets.protocol:Protocol.recv_frame", uses=("current_size",)),
     ),
     "clients": (
         Name("aiohttp:TCPConnector._get", ("self", "key", "traces")),

@@ -155,7 +155,8 @@ class Settings(BaseModel):
     )
     http_implementation: Literal["httptools", "hypercorn"] = Field(
         "httptools",
-        description="Implementation of HTTP and WebSocket; `hypercorn`: Hypercorn's own classes, as a fallback",
+        description="Implementation of HTTP and WebSocket; `hypercorn`: Hypercorn's own classes, as a fallback, "
+        "without body, write and half-close timeouts and without WebSocket pings",
     )
     probe_paths: Annotated[tuple[str, ...], BeforeValidator(_paths), AfterValidator(_absolute)] = Field(
         ("/health", "/ready"), description="Paths without spans, stats and access-log lines, separated by commas"

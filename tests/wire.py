@@ -155,13 +155,14 @@ class Memory(asyncio.Transport):
 
     Attributes:
         unwritten: what it says that it could not write yet.
+        paused: reading is paused.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
         self.protocol: Any = SimpleNamespace(connection_lost=lambda _: None)
-        self.closing = self.ended = False
+        self.closing = self.ended = self.paused = False
         self.unwritten = 0
 
     def get_protocol(self) -> Any:
@@ -190,16 +191,24 @@ class Memory(asyncio.Transport):
     abort = close
 
     def pause_reading(self) -> None:
-        pass
+        self.paused = True
 
     def resume_reading(self) -> None:
-        pass
+        self.paused = False
 
 
 async def settle() -> None:
     """Let everything run that can."""
     for _ in range(8):
         await asyncio.sleep(0)
+
+
+async def pass_time(seconds: float) -> None:
+    """Put the event loop's clock forward, and let everything run that is due."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    loop.time = lambda: clock() + seconds  # type: ignore[method-assign]  # timers are compared with this clock
+    await settle()
 
 
 def in_memory(

@@ -20,7 +20,8 @@ class Limits:
         body_bytes: maximum size of a request body or a WebSocket message.
         keep_alive_seconds: maximum time without a request, and until a request's head is complete.
         body_seconds: maximum time without a byte of a body that the application waits for.
-        write_seconds: maximum time without the client reading a byte of a response.
+        write_seconds: maximum time without the client reading a byte of a response; also without a byte to read, once
+            the client has closed its side or pipelined too much.
         half_close_seconds: maximum time until a response starts, once the client has closed its side.
         ping_seconds: time between WebSocket pings; the client must send its pong within the same time.
     """

@@ -97,10 +97,10 @@ class Exchange:
 
     async def receive(self) -> Message:
         """Return the next piece of the body, or `http.disconnect` once the client has disconnected or the response is complete."""
-        if self._expects_continue and not self.over:
-            self._expects_continue = False
-            if not self.response.started:
-                self._wire.write(CONTINUE)
+        if self._expects_continue:
+            # Quart calls `receive` before it looks at the request. A response without the body, such as a 404, is ready
+            # before the event loop's next turn.
+            asyncio.get_running_loop().call_soon(self._ask_for_body)
         while not self.over:
             if self._body or (self.body_complete and not self._body_given):
                 body, self._body, self.buffered = b"".join(self._body), [], 0
@@ -110,6 +110,11 @@ class Exchange:
             self._changed.clear()
             await self._changed.wait()
         return {"type": "http.disconnect"}
+
+    def _ask_for_body(self) -> None:
+        if self._expects_continue and not self.over and not self.response.started:
+            self._wire.write(CONTINUE)
+        self._expects_continue = False
 
     async def send(self, message: Message) -> None:
         """Write the response part in `message`; write nothing once the client has disconnected.

@@ -1,8 +1,9 @@
-"""Backpressure on one connection in both directions, and the write timeout for a client that does not read."""
+"""Backpressure on one connection in both directions, and the timeouts for a connection on which nothing moves."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from hello_service.serving.connections import Connections
@@ -20,12 +21,15 @@ class FlowControl(asyncio.Protocol):
         self._eof = self._paused = False  # the client has closed its side; reading from it is paused
         self._writable = asyncio.Event()
         self._writable.set()
-        self._writing = Timeout(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._reading, self._writing = Timeout(loop), Timeout(loop)  # what runs in `_reading` depends on the stage
         self._unwritten = 0  # bytes in the transport's write buffer at the last check
+        self._written = 0  # bytes in all
 
     def write(self, data: bytes) -> None:
         """Write to the client; do nothing once the connection is closing."""
         if not self._transport.is_closing():
+            self._written += len(data)
             self._transport.write(data)
 
     async def drain(self) -> None:
@@ -51,6 +55,7 @@ class FlowControl(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         """Unblock writers that wait for the disconnected client."""
+        self._reading.close()
         self._writing.close()
         self._writable.set()
 
@@ -71,3 +76,19 @@ class FlowControl(asyncio.Protocol):
         detail = f"The client read nothing for {self._limits.write_seconds:g} s."
         self.count_rejection(None, "write-timeout", detail)
         self._transport.abort()
+
+    def watch_progress(self, give_up: Callable[[], None]) -> None:
+        """Call `give_up` once nothing has been sent for `write_seconds`: without reading, no disconnect is noticed."""
+        sent = self._sent
+
+        def check() -> None:
+            if self._sent > sent:
+                self.watch_progress(give_up)
+            else:
+                give_up()
+
+        self._reading.start(self._limits.write_seconds, check)
+
+    @property
+    def _sent(self) -> int:
+        return self._written - int(self._transport.get_write_buffer_size())

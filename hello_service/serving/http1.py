@@ -10,8 +10,16 @@ transport from Hypercorn's reader and writer, and goes through these stages:
       ├──────────────────► LINGERING             a request was rejected, or the connection was idle too long
       └──────────────────► UPGRADED              `websocket.py` takes over
 
-`reader.py` parses requests, and `exchange.py` is one request and its response for the application. This module has the
-timing: the order of the stages, the timeouts, and how a connection ends.
+From each stage a connection can become LOST: it is closed, by either side. One timeout runs at a time (see `Limits`):
+
+    HEAD        keep_alive_seconds until the head of the next request is complete
+    BODY        body_seconds without data, unless the application is slower than the client
+    RESPONDING  once the client has closed its side, half_close_seconds until the response starts, then write_seconds
+                without a written byte; the latter also while too much is pipelined behind the response
+    LINGERING   LINGER_SECONDS without data
+
+`reader.py` parses requests, `exchange.py` is one request and its response for the application, and `flow.py` waits for a
+client that reads slowly. This module has the order of the stages, the timeouts, and how a connection ends.
 """
 
 from __future__ import annotations
@@ -28,7 +36,6 @@ from hello_service.serving.flow import FlowControl
 from hello_service.serving.reader import RequestReader
 from hello_service.serving.request import Head, Rejected
 from hello_service.serving.response import Response, problem
-from hello_service.serving.timeout import Timeout
 from hello_service.serving.websocket import WebSocket
 
 BUFFER_BYTES = 65_536  # of a body, or of pipelined requests; then reading from the client is paused
@@ -68,7 +75,6 @@ class Connection(FlowControl):
         self._context = contextvars.copy_context()  # without any request's context variables
         self._lost = loop.create_future()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reading = Timeout(loop)
 
         self._stage = Stage.HEAD
         self._reader = RequestReader()
@@ -139,7 +145,6 @@ class Connection(FlowControl):
         self._disconnect()
         if self._websocket is not None:
             self._websocket.connection_lost()
-        self._reading.close()
         super().connection_lost(None)
         self._reader.close()
         self._streams.connection_lost(None)  # otherwise reader, writer and task form a reference cycle
@@ -165,6 +170,9 @@ class Connection(FlowControl):
     def _wait_for_request(self) -> None:
         self._stage = Stage.HEAD
         self._reader.begin()
+        self._wait_for_head()
+
+    def _wait_for_head(self) -> None:
         self._reading.start(self._limits.keep_alive_seconds, self._end_idle)
 
     def _read(self) -> None:
@@ -189,8 +197,9 @@ class Connection(FlowControl):
         finally:
             self._busy = False
         self._control_reading()
-        if self._eof and self._stage is Stage.HEAD:
-            self._transport.close()  # the remaining data is not a whole request
+        if self._eof and self._stage in {Stage.HEAD, Stage.BODY}:  # the remaining data is not a whole request
+            self._disconnect()
+            self._transport.close()
 
     # Serving a request
 
@@ -241,6 +250,8 @@ class Connection(FlowControl):
             self._stage = Stage.RESPONDING
             self._reading.stop()
             exchange.end_body()
+            if self._eof:
+                self._limit_silence()
 
     def _wait_for_body(self) -> None:
         """Start the timeout for more of the body, unless reading is paused."""
@@ -300,7 +311,9 @@ class Connection(FlowControl):
         return head.method if head else bytes(self._reader.received[:5]).strip()
 
     def _end_idle(self) -> None:
-        if self._reader.received:
+        if not self._writable.is_set():  # the client is still reading the last response
+            self._wait_for_head()
+        elif self._reader.received:
             self.reject(
                 Rejected(
                     408, "head-timeout", f"The head was not complete within {self._limits.keep_alive_seconds:g} s."
@@ -312,14 +325,20 @@ class Connection(FlowControl):
     def _end_stalled(self) -> None:
         self.reject(Rejected(408, "body-timeout", f"No body data was received for {self._limits.body_seconds:g} s."))
 
-    def _limit_silence(self) -> None:
-        """Limit the wait for a response to start, because a client that has closed its side may be gone."""
-        if self._exchange is not None and not self._exchange.response.begun:
-            self._reading.start(self._limits.half_close_seconds, self._give_up)
+    def _end_pipelining(self) -> None:
+        seconds = self._limits.write_seconds
+        detail = f"Too much was pipelined behind a response that sent nothing for {seconds:g} s."
+        self.count_rejection(None, "pipelining", detail)
+        self._transport.abort()
 
-    def _give_up(self) -> None:
-        """The client closed its side, and no response has started since."""
-        if self._exchange is not None and not self._exchange.response.begun:
+    def _limit_silence(self) -> None:
+        """Limit the wait for the response, because a client that has closed its side may be gone."""
+        self._reading.start(self._limits.half_close_seconds, self._check_begun)
+
+    def _check_begun(self) -> None:
+        if self._exchange is not None and self._exchange.response.begun:
+            self.watch_progress(self._transport.abort)
+        else:
             self._disconnect()
             self._transport.close()
 
@@ -357,12 +376,12 @@ class Connection(FlowControl):
 
     def _control_reading(self) -> None:
         """Read only as far ahead of the application as fits into the buffers."""
-        exchange = self._exchange
-        self.pause(
-            len(self._reader.received) > BUFFER_BYTES or (exchange is not None and exchange.buffered > BUFFER_BYTES)
-        )
+        unread = self._exchange.buffered if self._exchange is not None and self._stage is Stage.BODY else 0
+        self.pause(len(self._reader.received) > BUFFER_BYTES or unread > BUFFER_BYTES)
         if self._stage is Stage.BODY:
             self._wait_for_body()
+        elif self._stage is Stage.RESPONDING and self._paused:
+            self.watch_progress(self._end_pipelining)
 
     def resume_writing(self) -> None:
         """Resume the application's writes, or go on with the next request."""

@@ -1,4 +1,4 @@
-"""A listening socket that keeps working when the process has no free file descriptor."""
+"""The listening socket: it keeps working without a free file descriptor, and its connections notice a lost host."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import socket
 from typing import Any
 
 import structlog
+
+# The kernel probes a connection without data, and resets it when the client's host is gone. Not every system has these.
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class Listener(socket.socket):
@@ -19,6 +22,9 @@ class Listener(socket.socket):
 
     def __init__(self, fileno: int) -> None:
         super().__init__(fileno=fileno)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # accepted sockets inherit the options
+        for name in KEEPALIVE.keys() & vars(socket).keys():
+            self.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), KEEPALIVE[name])
         self._spare = os.open(os.devnull, os.O_RDONLY)
         self._full = False
 

@@ -38,6 +38,10 @@ BACKLOG = 1024
 EXIT_USAGE = 1
 HOUR_SECONDS = 3600.0
 ABORT_SECONDS = 1.0
+HYPERCORN_ALONE = (
+    "Hypercorn's own classes serve HTTP and WebSocket: BODY_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS, HALF_CLOSE_SECONDS and "
+    "WEBSOCKET_PING_SECONDS have no effect, so a client that neither sends nor reads holds its request without a limit."
+)
 HYPERCORN_TCP_SERVER: Any = getattr(hypercorn_run, "TCPServer", None)
 # A full collection delays every request, under heavy load for most of a second, so it should be rare.
 GC_THRESHOLDS = (20_000, 10, 100)
@@ -200,6 +204,8 @@ class Server:
     def _config(self) -> ServerConfig:
         # `create_app` logs a warning for each part that is left out.
         own = self.settings.http_implementation == "httptools" and self.broken.keys().isdisjoint({"http1", "websocket"})
+        if not own:
+            self.log.warning(HYPERCORN_ALONE)
         config = ServerConfig(self.listener, self.connections if own else None)
         config.backlog = BACKLOG
         config.errorlog = logging.getLogger("hypercorn.error")

@@ -227,6 +227,8 @@ class WebSocket:
         """
         received, size = self._unparsed, 0
         if not self._payload_left:
+            if received and received[0] & 15 == Opcode.CLOSE:
+                protocol.current_size = None  # section 5.4 allows it within a fragmented message, the protocol does not
             short = received[1] & 127 if len(received) > 1 else 0
             size = 2 + LENGTH_BYTES.get(short, 0) + (4 if len(received) > 1 and received[1] & 128 else 0)
             if len(received) < size:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from running import BIN, SERVE, Agent, eventually, service
+from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -43,8 +44,10 @@ def test_the_api_is_served_by_each_implementation(implementation: str) -> None:
             websocket.send("Ada")
             greeting = websocket.recv()
         code = running.stop()
+        unlimited = [line for line in running.log if "no timeout" in line["event"] or "no effect" in line["event"]]
 
     assert [hello.json(), posted.json()] == [{"message": "Hello, Ada!"}] * 2
+    assert len(unlimited) == (implementation != "httptools")
     assert stream.text.count("data: ") == 2
     assert missing.headers["content-type"] == "application/problem+json"
     assert (greeting, code) == ("Hello, Ada!", 0)
@@ -56,10 +59,12 @@ def test_a_changed_library_means_hypercorns_own_classes(part: str) -> None:
     settings = Settings(host="127.0.0.1", port=0)
     served = server.Server(settings, server.listen(settings), {}, {part: ["It was renamed."]})
 
-    config = served._config()
+    with capture_logs() as lines:
+        config = served._config()
     config.create_sockets().insecure_sockets[0].close()
 
     assert config.connections is None
+    assert [line["event"] for line in lines] == [server.HYPERCORN_ALONE]
 
 
 @pytest.mark.parametrize("round_", range(2))

@@ -235,6 +235,8 @@ async def test_what_breaks_the_rules_closes_with_its_code(sent: bytes, code: int
         (CLOSE_NORMAL, 1000, b"\x88\x02\x03\xe8"),
         (frame(8, b"\x03\xe9bye"), 1001, b"\x88\x05\x03\xe9bye"),
         (frame(8, b"\x0f\xa0"), 4000, b"\x88\x02\x0f\xa0"),
+        (frame(1, b"unfinished", last=False) + CLOSE_NORMAL, 1000, b"\x88\x02\x03\xe8"),
+        (frame(2, b"a", last=False) + frame(0, b"b", last=False) + frame(8, b""), 1005, b"\x88\x00"),
     ],
 )
 async def test_a_close_is_answered_with_its_code(sent: bytes, code: int, echoed: bytes) -> None:

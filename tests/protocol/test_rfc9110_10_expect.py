@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from wire import BODY, LENGTH, Echo, connected, get, head, sending, statuses
+from wire import BODY, LENGTH, Echo, connected, get, head, sending, settle, statuses
 
 CLOSE = "Connection: close"
 
@@ -38,7 +38,7 @@ async def test_a_body_that_nobody_wants_is_not_asked_for() -> None:
 async def test_a_body_that_is_too_large_is_not_asked_for() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         reading = asyncio.create_task(receive())
-        await asyncio.sleep(0)
+        await settle()
         await sending(head(LENGTH, status=413), BODY)(scope, receive, send)
         await reading
 
@@ -64,18 +64,38 @@ async def test_a_request_without_a_body_is_not_asked_for_it() -> None:
 
 
 async def test_a_body_is_not_asked_for_once_the_response_has_started() -> None:
+    waiting = asyncio.Event()
+
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send(head(LENGTH))
-        assert (await receive())["body"] == b"body"
+        reading = asyncio.create_task(receive())
+        await settle()
+        waiting.set()
+        assert (await reading)["body"] == b"body"
         await send(BODY)
 
     async with connected(application) as client:
-        response = await client.exchange(expecting(4) + b"body")
-        late = await client.rest()
+        at_once = await client.exchange(expecting(4) + b"body")
+    waiting.clear()
     async with connected(application) as client:
         await client.send(expecting(4))
-        await asyncio.sleep(0.01)
-        silent = await client.exchange(b"body")
+        await waiting.wait()
+        later = await client.exchange(b"body")
 
-    assert statuses(response + late) == [200]
-    assert statuses(silent) == [200]
+    assert statuses(at_once) == [200]
+    assert statuses(later) == [200]
+
+
+async def test_a_response_that_is_ready_at_once_comes_without_100() -> None:
+    """Frameworks call `receive` before they look at the request."""
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        reading = asyncio.create_task(receive())
+        await asyncio.sleep(0)
+        await sending(head(LENGTH, status=404), BODY)(scope, receive, send)
+        await reading
+
+    async with connected(application) as client:
+        response = await client.exchange(expecting(4))
+
+    assert statuses(response) == [404]

@@ -16,6 +16,7 @@ from wire import (
     get,
     head,
     in_memory,
+    pass_time,
     post,
     read_body,
     read_gone,
@@ -147,18 +148,69 @@ async def test_a_client_that_closed_its_side_gets_its_responses(pieces: int, las
     assert statuses(response) == [200] * (pieces + bool(last))
 
 
-async def test_a_stream_that_has_begun_is_finished_for_a_client_that_closed_its_side() -> None:
-    slow = Slow(head())
-    async with connected(slow, half_close_seconds=0.01) as client:
-        await client.send(get())
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_stream_is_finished_for_a_client_that_closed_its_side(begun: bool) -> None:
+    """The stream has begun, or begins in time."""
+    slow, transport = Slow(head()), Memory()
+    serving = in_memory(slow, transport)
+    await settle()
+    transport.protocol.data_received(get())
+    if begun:
         await slow.begun.wait()
-        client.half_close()
-        await asyncio.sleep(0.05)  # longer than a response has to start
-        slow.go.set()
-        response = await client.rest()
+    assert transport.protocol.eof_received()
+    await pass_time(20)  # longer than a response has to start
+    slow.go.set()
+    await serving
 
-    assert response.endswith(b"hello\r\n0\r\n\r\n")
+    assert transport.written.endswith(b"hello\r\n0\r\n\r\n")
     assert slow.received == ["http.disconnect"]
+
+
+async def test_a_silent_stream_of_a_client_that_closed_its_side_is_given_up() -> None:
+    """The client may be gone, and only a write would tell."""
+    slow, transport, connections = Slow(head()), Memory(), Connections()
+    serving = in_memory(slow, transport, connections)
+    await settle()
+    transport.protocol.data_received(get())
+    assert transport.protocol.eof_received()  # before the response has begun
+    await slow.begun.wait()
+    for _ in range(5):
+        await pass_time(connections.limits.write_seconds - 1)
+        transport.protocol.write(b"progress")
+    transport.unwritten = 5
+    for left in (4, 3, 2, 1):
+        await pass_time(connections.limits.write_seconds - 1)
+        transport.unwritten = left
+    lost = transport.closing
+    for _ in range(2):
+        await pass_time(connections.limits.write_seconds)
+    await serving
+
+    assert not lost
+    assert slow.received == ["http.disconnect"]
+    assert connections.rejections.counts == {}
+
+
+@pytest.mark.parametrize("length", [2, 3])
+async def test_a_pipelined_body_of_a_client_that_closed_its_side(length: int) -> None:
+    """With a whole body the response must start in time; half a body is a disconnect."""
+    slow, echo, transport, connections = Slow(), Echo(), Memory(), Connections()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await (echo if scope["path"] == "/1" else slow)(scope, receive, send)
+
+    serving = in_memory(application, transport, connections)
+    await settle()
+    transport.protocol.data_received(get("/1") + post(b"ab", target="/2", length=length))
+    assert transport.protocol.eof_received()
+    await settle()
+    before = transport.closing
+    await pass_time(connections.limits.half_close_seconds)
+    await serving
+
+    assert before is (length == 3)
+    assert slow.received == ["http.disconnect"]
+    assert statuses(transport.written) == [200]
 
 
 async def test_a_response_that_does_not_start_is_given_up() -> None:
@@ -202,7 +254,7 @@ async def test_a_client_that_goes_away_leaves_nothing(end: str, more: bytes) -> 
         await send(head())
         while not gone.done():
             await send({**BODY, "more_body": True})
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
         ended.set()
 
     async with connected(stream) as client:
@@ -227,18 +279,72 @@ async def test_a_client_that_closes_before_a_request_is_closed(sent: bytes) -> N
 
 async def test_pipelining_does_not_read_without_bounds() -> None:
     """The client has to wait while a response is in progress."""
-    slow = Slow()
-    async with connected(slow) as client:
-        await client.send(get("/1"))
-        await slow.begun.wait()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.5):
-                await client.send(get("/2") * 1_000_000)
-        client.writer.transport.abort()
-        slow.go.set()
-        await slow.over.wait()
+    slow, transport = Slow(), Memory()
+    serving = in_memory(slow, transport)
+    await settle()
+    transport.protocol.data_received(get("/1"))
+    transport.protocol.data_received(get("/2") * 4_000)
+    paused = transport.paused
+    slow.go.set()
+    await until(lambda: transport.ended)
+    transport.close()
+    await serving
 
-    assert slow.started < 5
+    assert paused
+    assert slow.started == Limits.requests
+
+
+@pytest.mark.parametrize("before", [(), (head(),)])
+async def test_a_silent_response_with_too_much_pipelined_behind_it_is_given_up(before: tuple[dict[str, Any]]) -> None:
+    """The server doesn't read, so it can't see whether the client has disconnected."""
+    slow, transport, connections = Slow(*before), Memory(), Connections()
+    serving = in_memory(slow, transport, connections)
+    await settle()
+    transport.protocol.data_received(get("/1") + get("/2") * 4_000)
+    await slow.begun.wait()
+    for _ in range(2):  # the head is progress
+        await pass_time(connections.limits.write_seconds)
+    await serving
+
+    assert slow.received == ["http.disconnect"]
+    assert slow.started == 1
+    assert connections.rejections.counts == {"pipelining": 1}
+
+
+async def test_a_response_that_makes_progress_is_finished_whatever_is_pipelined_behind_it() -> None:
+    slow, transport, connections = Slow(), Memory(), Connections()
+    serving = in_memory(slow, transport, connections)
+    await settle()
+    transport.protocol.data_received(get("/1") + get("/2") * 4_000)
+    for _ in range(5):
+        await pass_time(connections.limits.write_seconds - 1)
+        transport.protocol.write(b"progress")
+    before = dict(connections.rejections.counts)
+    for _ in range(2):
+        await pass_time(connections.limits.write_seconds)
+    await serving
+
+    assert (before, connections.rejections.counts) == ({}, {"pipelining": 1})
+
+
+async def test_a_complete_body_that_is_not_read_does_not_hide_a_disconnect() -> None:
+    slow, transport = Slow(), Memory()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await slow.go.wait()
+        await read_gone(receive)
+        slow.over.set()
+
+    serving = in_memory(application, transport)
+    await settle()
+    transport.protocol.data_received(post(b"a" * 200_000))
+    paused = transport.paused
+    slow.go.set()
+    transport.close()
+    await serving
+
+    assert not paused
+    assert slow.over.is_set()
 
 
 async def test_a_body_is_not_read_without_bounds() -> None:
@@ -255,17 +361,21 @@ async def test_a_body_is_not_read_without_bounds() -> None:
         await send(head(LENGTH))
         await send(BODY)
 
-    body = b"a" * 30_000_000
-    async with connected(application) as client:
-        sending_ = asyncio.create_task(client.send(post(body, CLOSE)))
-        done, _ = await asyncio.wait({sending_}, timeout=0.3)
-        assert not done
-        go.set()
-        response = await client.rest()
+    transport, piece = Memory(), b"a" * 100_000
+    serving = in_memory(application, transport)
+    await settle()
+    transport.protocol.data_received(post(piece, CLOSE, length=2 * len(piece)))
+    paused = transport.paused
+    go.set()
+    await settle()
+    resumed = not transport.paused
+    transport.protocol.data_received(piece)
+    await settle()
+    transport.close()
+    await serving
 
-    assert statuses(response) == [200]
-    assert sum(sizes) == len(body)
-    assert max(sizes) < 1_000_000
+    assert (paused, resumed, sizes) == (True, True, [len(piece)] * 2)
+    assert statuses(transport.written) == [200]
 
 
 async def test_http_disconnect_comes_as_soon_as_the_response_is_complete() -> None:
@@ -300,41 +410,22 @@ async def test_a_client_that_has_every_byte_does_not_disturb_the_end() -> None:
         await send({**BODY, "more_body": True})
         waiting = asyncio.create_task(receive())
         await gone.wait()
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await settle()
         events.append(waiting.done())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         events.append((await waiting)["type"])
 
-    async with connected(application) as client:
-        await client.send(get())
-        await client.until(b"hello")
-        client.reset()
-        await asyncio.sleep(0.05)
-        gone.set()
-        await until(lambda: len(events) == 2)
-
-    assert events == [False, "http.disconnect"]
-
-
-async def test_a_stream_that_begins_in_time_is_finished_later() -> None:
-    go = asyncio.Event()
-
-    async def application(scope: Any, receive: Any, send: Any) -> None:
-        await send(head())
-        await go.wait()
-        await send(BODY)
-
     transport = Memory()
-    serving = in_memory(application, transport, Connections(Limits(half_close_seconds=0.02)))
+    serving = in_memory(application, transport)
     await settle()
     transport.protocol.data_received(get())
-    assert transport.protocol.eof_received()  # before the application has run
-    await asyncio.sleep(0.05)
-    go.set()
+    await settle()
+    transport.close()
+    await settle()
+    gone.set()
     await serving
 
-    assert transport.written.endswith(b"hello\r\n0\r\n\r\n")
+    assert events == [False, "http.disconnect"]
 
 
 async def test_a_malformed_body_ends_a_response_that_has_begun() -> None:
@@ -405,18 +496,36 @@ async def test_requests_wait_while_the_client_does_not_read() -> None:
 
 
 async def test_a_client_that_reads_a_little_is_not_given_up() -> None:
-    transport, connections = Memory(), Connections(Limits(write_seconds=0.02))
+    transport, connections = Memory(), Connections()
     serving = in_memory(Echo(), transport, connections)
     await settle()
     transport.unwritten = 5
     transport.protocol.pause_writing()
     for left in (4, 3, 2, 1):
         transport.unwritten = left
-        await asyncio.sleep(0.01)
+        await pass_time(connections.limits.write_seconds)
     before = dict(connections.rejections.counts)
-    await serving  # it reads no more
+    await pass_time(connections.limits.write_seconds)
+    await serving
 
     assert (before, connections.rejections.counts) == ({}, {"write-timeout": 1})
+
+
+async def test_a_pipelined_request_waits_for_a_client_that_reads_slowly() -> None:
+    """The request has been received, however long the previous response takes."""
+    transport, connections, echo = Memory(), Connections(), Echo()
+    serving = in_memory(echo, transport, connections)
+    await settle()
+    transport.protocol.pause_writing()
+    transport.protocol.data_received(get("/1"))
+    await pass_time(connections.limits.keep_alive_seconds)
+    before = transport.written
+    transport.protocol.resume_writing()
+    await settle()
+    transport.close()
+    await serving
+
+    assert (before, statuses(transport.written)) == (b"", [200])
 
 
 async def test_what_came_before_the_connection_was_taken_over_is_read() -> None:

@@ -33,6 +33,11 @@ async def service() -> AsyncIterator[Quart]:
     await app.shutdown()
 
 
+async def with_name(name: str) -> str:
+    """Return `name`; a handler of a route that ends with a slash."""
+    return name
+
+
 @asynccontextmanager
 async def client_of(app: Quart) -> AsyncIterator[Client]:
     """Connect to `app`."""
@@ -111,6 +116,33 @@ async def test_a_redirect_does_not_name_the_host_that_the_client_made_up(host: b
     assert b"location: https://elsewhere.example/\r\n" in elsewhere
 
 
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        (b"http://evil.example/with-slash?a=//b", b"/with-slash/?a=//b"),
+        (b"http://evil.example/ada", b"/ada/"),
+        (b"/\\evil.example", b"/%5Cevil.example/"),
+        (b"/%5C%5Cevil.example", b"/%5C%5Cevil.example/"),
+        (b"/http:evil.example", b"/http:evil.example/"),
+        (b"/named/a%0D%0ALocation:b", b"/named/a%0D%0ALocation:b/"),
+        (b"//evil.example", None),
+        (b"//evil.example/with-slash", None),
+        (b"/%2Fevil.example", None),
+        (b"/%2F/evil.example", None),
+        (b"http://evil.example//with-slash", None),
+    ],
+)
+async def test_a_redirect_stays_on_its_host(target: bytes, location: bytes | None) -> None:
+    """A browser takes a Location that begins with two slashes, or a slash and a backslash, for another host."""
+    async with service() as app, client_of(app) as client:
+        app.add_url_rule("/<name>/", "named", with_name)
+        app.add_url_rule("/named/<name>/", "named", with_name)
+        response = await client.exchange(get(target, b"Host: evil.example\r\n" + CLOSE))
+
+    assert statuses(response) == [308 if location else 404]
+    assert (b"location: %b\r\n" % (location or b"") in response) is (location is not None)
+
+
 @pytest.mark.parametrize("path", [b"/api/hello", b"/nope"])
 @pytest.mark.parametrize("waits", [b"", b"Expect: 100-continue\r\n"])
 async def test_a_body_that_is_too_large_is_answered_and_read(path: bytes, waits: bytes) -> None:
@@ -125,3 +157,27 @@ async def test_a_body_that_is_too_large_is_answered_and_read(path: bytes, waits:
 
     assert statuses(response) == [413 if path == b"/api/hello" else 404]
     assert b"connection: close\r\n" in response
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [(b"POST", b"/nope", 404), (b"PUT", b"/api/hello", 405), (b"GET", b"/health", 200)]
+)
+async def test_a_body_that_no_handler_reads_is_not_asked_for(method: bytes, path: bytes, status: int) -> None:
+    """Quart calls `receive()` for every request, even before it knows whether there is a handler."""
+    headers = b"Host: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n"
+    async with service() as app, client_of(app) as client:
+        response = await client.exchange(get(path, headers, method=method))
+
+    assert statuses(response) == [status]
+    assert b"connection: close\r\n" in response
+
+
+async def test_a_body_that_a_handler_reads_is_asked_for() -> None:
+    body = b'{"name": "Ada"}'
+    headers = b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
+    async with service() as app, client_of(app) as client:
+        await client.send(get(b"/api/hello", headers + CLOSE + b"Expect: 100-continue\r\n", method=b"POST"))
+        assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        response = await client.exchange(body)
+
+    assert statuses(response) == [200]

@@ -9,11 +9,28 @@ from typing import Any
 import pytest
 from drills.forms import frame
 from structlog.testing import capture_logs
-from wire import BODY, LENGTH, Echo, chunked, connected, get, head, post, read_gone, sending, statuses, until
+from wire import (
+    BODY,
+    LENGTH,
+    Echo,
+    Memory,
+    chunked,
+    connected,
+    get,
+    head,
+    in_memory,
+    pass_time,
+    post,
+    read_gone,
+    settle,
+    statuses,
+    until,
+)
 
 from hello_service.serving.connections import Connections, Limits
 from hello_service.serving.rejections import LINES_PER_SECOND, Rejections
 from hello_service.serving.timeout import Timeout
+from hello_service.serving.websocket import IDLE_SECONDS
 
 HANDSHAKE = get(
     "/ws",
@@ -57,31 +74,44 @@ async def test_a_body_that_stops_is_a_408(request_: bytes) -> None:
 
 async def test_a_body_that_goes_on_is_read_however_long_it_takes() -> None:
     """The timeout counts the time without progress, not the total."""
-    async with connected(Echo(), body_seconds=0.2) as client:
-        await client.send(post(b"", "Connection: close", length=10))
-        for _ in range(10):
-            await asyncio.sleep(0.04)
-            await client.send(b"a")
-        response = await client.rest()
+    transport, connections = Memory(), Connections()
+    serving = in_memory(Echo(), transport, connections)
+    await settle()
+    transport.protocol.data_received(post(b"", "Connection: close", length=10))
+    for _ in range(10):
+        await pass_time(connections.limits.body_seconds - 1)
+        transport.protocol.data_received(b"a")
+    await settle()
+    transport.close()
+    await serving
 
-    assert statuses(response) == [200]
+    assert statuses(transport.written) == [200]
 
 
 async def test_an_application_may_take_longer_than_a_body() -> None:
     """The client isn't late once the server has stopped reading."""
+    go = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        await asyncio.sleep(0.1)
+        await go.wait()
         while (await receive())["more_body"]:
             pass
         await send(head(LENGTH))
         await send(BODY)
 
-    async with connected(application, body_seconds=0.02) as client:
-        await client.send(post(b"a" * 3_000_000, "Connection: close"))
-        response = await client.rest()
+    transport, connections = Memory(), Connections()
+    serving = in_memory(application, transport, connections)
+    await settle()
+    transport.protocol.data_received(post(b"a" * 100_000, "Connection: close", length=100_001))
+    await pass_time(connections.limits.body_seconds * 2)
+    go.set()
+    await settle()
+    transport.protocol.data_received(b"a")
+    await settle()
+    transport.close()
+    await serving
 
-    assert statuses(response) == [200]
+    assert statuses(transport.written) == [200]
 
 
 @pytest.mark.parametrize("streamed", [True, False])
@@ -106,36 +136,24 @@ async def test_a_response_that_nobody_reads_is_given_up(streamed: bool) -> None:
     assert connections.rejections.counts == {"write-timeout": 1}
 
 
-async def test_a_response_that_is_read_slowly_is_finished() -> None:
-    size = 3_000_000
-    application = sending(head((b"content-length", b"%d" % size)), {**BODY, "body": b"a" * size})
-    async with connected(application, write_seconds=0.1) as client:
-        await client.send(get("/", "Connection: close"))
-        read = 0
-        while piece := await client.reader.read(300_000):
-            read += len(piece)
-            await asyncio.sleep(0.03)
-
-    assert read > size
-
-
 async def test_a_timeout_is_started_again_without_a_new_timer() -> None:
-    loop = asyncio.get_running_loop()
     calls: list[str] = []
-    timeout = Timeout(loop)
-    timeout.start(0.01, lambda: calls.append("first"))
-    timeout.start(0.03, lambda: calls.append("second"))
-    await until(lambda: bool(calls))
-    timeout.start(0.01, lambda: calls.append("third"))
+    timeout = Timeout(asyncio.get_running_loop())
+    timeout.start(10, lambda: calls.append("first"))
+    timeout.start(30, lambda: calls.append("second"))
+    await pass_time(20)
+    assert calls == []
+    await pass_time(10)
+    timeout.start(10, lambda: calls.append("third"))
     timeout.stop()
-    await asyncio.sleep(0.03)
-    timeout.start(5, lambda: calls.append("fourth"))
-    timeout.start(0.01, lambda: calls.append("sooner"))
-    await until(lambda: len(calls) > 1)
-    timeout.start(0.01, lambda: calls.append("closed"))
+    await pass_time(10)
+    timeout.start(500, lambda: calls.append("fourth"))
+    timeout.start(10, lambda: calls.append("sooner"))
+    await pass_time(10)
+    timeout.start(10, lambda: calls.append("closed"))
     timeout.close()
     timeout.close()
-    await asyncio.sleep(0.03)
+    await pass_time(1000)
 
     assert calls == ["second", "sooner"]
 
@@ -165,7 +183,8 @@ async def test_nothing_is_executed_once_the_grace_is_over(before: bytes) -> None
         connections.stop(0)
         response = await client.rest()
         await client.send(get("/late"))
-        await asyncio.sleep(0.01)
+        client.half_close()
+        await until(lambda: not connections.open)
 
     assert response == (b" " if before == get() else b"")
     assert len(echo.scopes) == (before == get())
@@ -212,9 +231,8 @@ async def test_connections_can_be_aborted() -> None:
 
 
 @pytest.mark.parametrize("before_accept", [True, False])
-async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool) -> None:
     """A WebSocket in use stays open until it is idle."""
-    monkeypatch.setattr("hello_service.serving.websocket.IDLE_SECONDS", 0.4)
     connections = Connections()
     begun, go = asyncio.Event(), asyncio.Event()
     ended: list[Any] = []
@@ -240,7 +258,8 @@ async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool, monkey
         for _ in range(5):
             await client.send(frame(1, b"Ada"))
             assert await client.until(b"Ada") == b"\x81\x03Ada"
-            await asyncio.sleep(0.02)
+            await pass_time(0.6 * IDLE_SECONDS)
+        await pass_time(IDLE_SECONDS)
         response = await client.until(b"stopping")
         await until(lambda: bool(ended))
 

@@ -36,6 +36,25 @@ def test_a_connection_without_a_descriptor_is_closed_and_the_next_one_is_served(
     assert [line["event"] for line in lines] == ["connections turned away"]
 
 
+def test_a_vanished_client_is_noticed() -> None:
+    """The kernel probes an idle connection; without that, a silent stream to a lost host would never end."""
+    with Listener(socket.create_server(("127.0.0.1", 0)).detach()) as listener:
+        client = socket.create_connection(listener.getsockname())
+        served, _ = listener.accept()
+    with client, served:
+        options = [
+            served.getsockopt(level, option)
+            for level, option in (
+                (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
+                (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
+            )
+        ]
+
+    assert options == [1, 60, 10, 3]
+
+
 def test_another_error_is_not_hidden() -> None:
     listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
     listener.setblocking(False)
