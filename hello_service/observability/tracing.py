@@ -10,16 +10,16 @@
 ddtrace's own ASGI middleware makes the span of a request. This file adds what the middleware can't know of Quart:
 - the resource and `http.route` are the route, with the mount path in front; without a route it is `GET 404` or `GET 405`;
 - an exception puts type, message and stack on the span, and keeps a trace that this process started;
-- probes have no span, and so no stats; application security can block a request before its handler runs;
-- a task of `app.add_background_task` is a trace of its own, linked to its request's span and kept when that is;
+- probes have no span; application security can block a request before its handler runs;
+- a task of `app.add_background_task` is a trace of its own, linked to its request's span;
 - a WebSocket and its messages are named by the route, and what a handler does for a message belongs to that message;
-- a client that disconnected and a response that is incomplete are tagged, as the span would look like a success;
+- a client that disconnected and a response that is incomplete are tagged;
 - `traceresponse` (W3C Trace Context, level 2) gives the caller the trace id;
 - an outbound call's span has a readable resource, and `peer.service`;
 - ddtrace knows the routes (endpoint inventory) and the code behind them (Code Origin).
 
-A request, WebSocket or task that works without this file works the same with it. It takes ddtrace 4.5 to 4.x and Quart
-0.19.9 to 0.23; with others, and without ddtrace-run, the service runs untraced.
+A request, WebSocket or task that works without this file works the same with it. It supports ddtrace 4.5 to 4.x and
+Quart 0.19.9 to 0.23; with other releases, and without ddtrace-run, the service runs untraced.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from contextvars import ContextVar, copy_context
 from functools import cache, cached_property, partial
 from importlib import metadata
 from typing import Any
-from weakref import WeakSet
 
 from quart import Quart, has_request_context, request, websocket
 from werkzeug.exceptions import HTTPException
@@ -71,6 +70,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
 INCOMPLETE = "http.response_incomplete"  # tag: the response has no end, or fewer bytes than its Content-Length
+BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
 
 # Of an outbound call's path: segments that are taken for words, and how many of them stay readable.
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
@@ -126,8 +126,7 @@ def trace_id() -> str | None:
 def log_ids() -> dict[str, str]:
     """Return the attributes that join a log line to the current span; empty outside of one.
 
-    Source: Datadog, "Correlating Python Logs and Traces": `dd.trace_id` here in hexadecimal (128 bits),
-    `dd.span_id` in decimal.
+    `dd.trace_id` is hexadecimal (128 bits), `dd.span_id` decimal, as in Datadog's "Correlating Python Logs and Traces".
     """
     context = tracer.current_trace_context() if active() else None
     if context is None or not context.trace_id:
@@ -159,18 +158,16 @@ async def name_client_span(outgoing: Any) -> None:
 def span(
     name: str, *, resource: str | None = None, service: str | None = None, kind: str = "internal"
 ) -> Iterator[Callable[[str, str | int | float], None]]:
-    """Make a span below the current one, for the `with` block; without tracing it does nothing.
+    """Make a span below the current one for the `with` block, whose exception it gets. Without tracing it does nothing.
 
         with tracing.span("sqlite.query", resource="SELECT name FROM visits WHERE id = ?", kind="client") as tag:
             rows = await database.execute_fetchall(...)
             tag("db.row_count", len(rows))
 
-    An exception that leaves the block is on the span.
-
     Args:
-        name: of the operation; few, such as `sqlite.query`.
+        name: the operation, of which there are few.
         resource: what the operation works on, without values that differ from call to call; None: `name`.
-        service: None: the service of the parent. A name of its own makes a node of its own in the service map.
+        service: None: the service of the parent. Another name is another node in the service map.
         kind: `internal`, `client`, `server`, `producer` or `consumer`.
     """
     if not active():
@@ -198,7 +195,6 @@ class _Tracing:
         traced: ASGIApp = self.middleware(
             self._call_app,
             integration_config=settings,
-            handle_exception_span=_mark_unanswered,
             span_modifier=lambda span, _: _current.get().begin(span),
         )
         return traced
@@ -212,45 +208,32 @@ class _Tracing:
             await self.app(scope, receive, send)
             return
         served = (_WebSocket if scope["type"] == "websocket" else _Request)(scope, receive, send)
-        outer, raised = _current.get(), None
+        outer = _current.get()
         _current.set(served)
         try:
             await self._traced(served.named, served.receive, served.send)
-        except BaseException as error:
-            if error is not served.error:
-                raise
-            raised = served.raised
+            if served.raised is not None:
+                raise served.raised
         finally:
             _current.set(outer)
             served.release()
-        if raised is not None:
-            try:
-                raise raised
-            finally:
-                del raised  # else the exception would hold this frame, and this frame the exception
 
     async def _call_app(self, _named: Scope, receive: Receive, send: Send) -> None:
-        """Call the app. The span gets the exception itself, not the group that Quart's task group makes of it."""
+        """Call the app. Its exceptions pass the middleware by, which would put Quart's exception groups on the span."""
         served = _current.get()
         try:
             await served.call(self.app, receive, send)
-        except BaseException as raised:  # noqa: BLE001 - raised again below; a cancelled request is an error, too
-            served.error = served.raised = raised
-            while isinstance(served.error, BaseExceptionGroup) and len(served.error.exceptions) == 1:
-                served.error = served.error.exceptions[0]
-            if find_exception(raised, BlockingException) is None:
-                served.keep_error(served.error)
-        if isinstance(served, _Request):
-            served.conclude()
-        if served.error is not None:
-            raise served.error
+        except BaseException as raised:
+            if find_exception(raised, BlockingException) is not None:
+                raise  # the middleware sends the response
+            served.raised = raised
+        served.conclude()
 
 
 class _Served:
     """One request or WebSocket while it is served.
 
     `scope` is the app's, `named` the middleware's: its path becomes the route, as the middleware names by the path.
-    `error` is what ended the app; it was `raised` in the groups of Quart's task groups.
     """
 
     span: Span
@@ -258,8 +241,7 @@ class _Served:
     decided = False  # by the caller: whether this trace is kept
     over = False  # the app has returned
     exception: BaseException | None = None  # the last one that Quart has handled
-    error: BaseException | None = None
-    raised: BaseException | None = None
+    raised: BaseException | None = None  # what left the app
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["headers"] = _listed(scope).get("headers", ())
@@ -299,24 +281,39 @@ class _Served:
         """Put `error` on the span (the request's unless another is given), and keep the trace."""
         span = span or self.span
         if error is not None:
-            span.set_exc_info(type(error), error, error.__traceback__)
+            # ddtrace ignores an exception without a traceback, as one in a group can be.
+            span.set_exc_info(type(error), error, error.__traceback__ or getattr(self.raised, "__traceback__", None))
             _describe_abort(span, error)
         if not self.decided:
             span.set_tag("manual.keep")
 
-    def with_trace_id(self, message: Message) -> Message:
-        """Return `message`, the head of a response, with the `traceresponse` header unless it has one."""
+    def respond(self, message: Message) -> Message:
+        """Return `message`, the head of a response, with the trace id for the caller. An error's span is completed."""
         headers = message.get("headers") or []
+        if not self.routed:
+            self.span.resource = f"{self.method} {message.get('status', 101)}"  # a layer around Quart has responded
+        if self.span.error:
+            self.keep_error(self.exception)
         if any(name.lower() == b"traceresponse" for name, _ in headers):
             return message
         sampled = _sampling_priority(self.span) > 0
         parent = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}"
         return {**message, "headers": [*headers, (b"traceresponse", parent.encode())]}
 
+    def conclude(self) -> None:
+        """Complete the span once the app has returned or raised."""
+        error = self.raised
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # Quart 0.23 runs each request in a task group
+        if error is not None:
+            self.keep_error(error)
+        if isinstance(error, Exception) and self.span.get_tag("http.status_code") is None:
+            self.span.set_tag("http.status_code", "500")  # by the server
+
     def release(self) -> None:
         """Let the app's late messages through untraced, and hold nothing that would be a reference cycle."""
         self.over = True
-        self.exception = self.error = self.raised = None
+        self.exception = self.raised = None
         if not self.nested:
             self.scope.pop("datadog", None)
 
@@ -344,12 +341,9 @@ class _Request(_Served):
         """Send what comes out of ddtrace's middleware."""
         kind, last = message.get("type"), False
         if kind == "http.response.start":
-            message = self._respond(message)
-        elif kind in {  # pragma: no branch - hints and trailers pass as they are
-            "http.response.body",
-            "http.response.zerocopysend",
-            "http.response.pathsend",
-        }:
+            self.begun, self.left = True, self._body_length(message)
+            message = self.respond(message)
+        elif kind in BODIES:  # pragma: no branch - hints and trailers pass as they are
             last = kind == "http.response.pathsend" or not message.get("more_body", False)
             if self.left is not None:
                 # The server reads the file that other messages name.
@@ -359,30 +353,20 @@ class _Request(_Served):
         await self.server_send(message)
         self.complete |= last or (self.left is not None and self.left <= 0)
 
-    def _respond(self, message: Message) -> Message:
-        """Finish what the span of an error needs, and tell the caller the trace id."""
-        status, headers = message.get("status"), message.get("headers") or []
-        self.begun = True
-        if not self.routed:
-            self.span.resource = f"{self.method} {status}"  # a layer around Quart has responded
-        if self.span.error:
-            self.keep_error(self.exception)
-        values = {name.lower(): value for name, value in headers}
-        if self.method == "HEAD" or status in {204, 304}:
-            self.left = 0
-        elif (length := values.get(b"content-length", b"")).isdigit():
-            self.left = int(length)
-        return self.with_trace_id(message)
+    def _body_length(self, head: Message) -> int | None:
+        """Return how many bytes the client waits for, None if the head of the response doesn't give the number."""
+        if self.method == "HEAD" or head.get("status") in {204, 304}:
+            return 0
+        lengths = [value for name, value in head.get("headers") or [] if name.lower() == b"content-length"]
+        return int(lengths[-1]) if lengths and lengths[-1].isdigit() else None
 
     def conclude(self) -> None:
-        """Finish what the span lacks once the app has returned."""
+        super().conclude()
         if self.begun:
             if not self.complete:
                 self.span.set_tag(INCOMPLETE, "true")
-        elif (  # pragma: no cover - Quart 0.22 alone, so not on the Python whose coverage counts
-            self.error is None and self.span.get_tag(CLIENT_DISCONNECTED) is None
-        ):
-            # Quart 0.22 returns without a response when a handler was cancelled; the server's is a 500.
+        elif self.raised is None and not self.span.get_tag(CLIENT_DISCONNECTED):  # pragma: no cover - Quart 0.22 only
+            # It returns without a response when a handler was cancelled. The server then responds with a 500.
             self.span.error = 1
             self.span.set_tag("error.type", "asyncio.exceptions.CancelledError")
             self.span.set_tag("error.message", "the request was cancelled before it was answered")
@@ -393,7 +377,7 @@ class _Request(_Served):
 class _WebSocket(_Served):
     """Shows each message to ddtrace's middleware when the handler takes or sends it; Quart reads ahead of its handler.
 
-    The middleware sees messages without carrying them: it waits for nothing, and an exception of its own ends there.
+    No message passes through the middleware, so an exception of the middleware can't reach the application.
     """
 
     connection: Any = None
@@ -435,13 +419,12 @@ class _WebSocket(_Served):
     async def _take(self, receive: Callable[[], Awaitable[Any]]) -> Any:
         """Give the handler its next message; what the handler does then belongs to that message."""
         data = await receive()
-        if (
-            not self.over
-        ):  # pragma: no branch - else a task outlives its WebSocket, in processes of the conformance suite
-            self.shown = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
-            self._show(self.traced_receive())
-            if received := self.named["datadog"].get("current_receive_span"):
-                self._belong(received)
+        if self.over:  # pragma: no cover - a task outlives its WebSocket, in processes of the conformance suite
+            return data
+        self.shown = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
+        self._show(self.traced_receive())
+        if received := self.named["datadog"].get("current_receive_span"):
+            self._belong(received)
         return data
 
     def _belong(self, received: Span) -> None:
@@ -457,29 +440,21 @@ class _WebSocket(_Served):
         tracer.context_provider.activate(self.parent)
 
     async def _send(self, message: Message) -> None:
-        if not self.over:  # pragma: no branch - the same
-            message = _listed(message)
-            self._watch(message)
-            if message.get("type") in {"websocket.accept", "websocket.http.response.start"}:
-                message = self.with_trace_id(message)
-        await self.server_send(message)
+        await self.server_send(message if self.over else self._watch(_listed(message)))
 
-    def _watch(self, message: Message) -> None:
-        kind, status = message.get("type"), message.get("status")
-        if kind == "websocket.accept":
-            self.span.set_tag("http.status_code", "101")
-        elif kind == "websocket.http.response.start":
+    def _watch(self, message: Message) -> Message:
+        kind = message.get("type")
+        if kind in {"websocket.accept", "websocket.http.response.start"}:
+            status = message.get("status", 101)
             self.span.set_tag("http.status_code", str(status))
-            if not self.routed:
-                self.span.resource = f"{self.method} {status}"
-            if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
-                self.span.error = 1
-                self.keep_error(self.exception)
+            self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as the middleware does for HTTP
+            message = self.respond(message)
         elif not self.traced:
-            return
+            return message
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}
         # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
         self._show(self.traced_send({key: value for key, value in message.items() if value is not None}))
+        return message
 
     def release(self) -> None:
         super().release()
@@ -497,7 +472,6 @@ class _Shared(dict[str, Any]):
 
 
 _current: ContextVar[Any] = ContextVar("datadog_tracing", default=None)  # a _Request or a _WebSocket
-_introduced: WeakSet[Quart] = WeakSet()
 
 
 @cache
@@ -521,7 +495,7 @@ def _warn(message: str) -> None:
 
 @contextmanager
 def _watching(what: str) -> Iterator[None]:
-    """Keep an exception of what only watches away from the application; the first is logged. A BlockingException is none."""
+    """Keep an `Exception` of code that only observes away from the application; the first one is logged."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever a release of ddtrace or Quart raises
@@ -539,12 +513,6 @@ def _name_process(service: str) -> None:
     for processor in tracer._span_aggregator.dd_processors:  # noqa: SLF001 - one keeps the name that it has seen first
         if hasattr(processor, "_global_service"):
             processor._global_service = service.lower()  # noqa: SLF001 - the same
-
-
-def _mark_unanswered(_error: Exception, span: Span) -> None:
-    """An exception left the app: the server's response is a 500, unless one had begun, whose status stays the truth."""
-    if span.get_tag("http.status_code") is None:
-        span.set_tag("http.status_code", "500")
 
 
 def _mount(scope: Scope) -> str:
@@ -608,8 +576,8 @@ async def _name(app: Quart, **_: object) -> None:
         proxy: Any = request if has_request_context() else websocket
         connection = proxy._get_current_object()  # noqa: SLF001 - werkzeug's way to what a proxy stands for
         served.name(connection)
-        if app not in _introduced:
-            _introduced.add(app)
+        if not app.extensions.get("datadog_introduced"):
+            app.extensions["datadog_introduced"] = True
             _introduce(app, _mount(connection.scope))
         if has_listeners("asm.get_blocked"):
             _block(served, connection)

@@ -9,7 +9,6 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import pytest
 from ddtrace import config
@@ -473,10 +472,9 @@ async def test_what_ddtrace_can_not_know_changes_nothing(
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(endpoint_collection, "add_endpoint", fail)
-    monkeypatch.setattr(tracing, "_introduced", WeakSet())
     tracing._warn.cache_clear()
     sent = await ask(tracing.trace(app), scope("/users/7"))
-    tracing._introduced.clear()
+    del app.extensions["datadog_introduced"]
     await ask(app, scope("/users/8"))
     warned = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
 
