@@ -36,7 +36,7 @@ from functools import cache, cached_property, partial
 from importlib import metadata
 from typing import Any
 
-from quart import Quart, has_request_context, request, websocket
+from quart import Quart, has_request_context, request, websocket, wrappers
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -71,6 +71,9 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
 INCOMPLETE = "http.response_incomplete"  # tag: the response has no end, or fewer bytes than its Content-Length
 BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
+
+# What Quart 0.23 raises in a handler whose client has left; earlier releases cancel the handler.
+DISCONNECTED: Any = getattr(wrappers, "ClientDisconnectedError", ())
 
 # Of an outbound call's path: segments that are taken for words, and how many of them stay readable.
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
@@ -135,14 +138,14 @@ def log_ids() -> dict[str, str]:
 
 
 async def name_client_span(outgoing: Any) -> None:
-    """Event hook for `httpx.AsyncClient`: give the span of this call a readable resource and `peer.service`.
+    """Event hook for `httpx.AsyncClient` (and httpx2's): give the span of this call a readable resource and `peer.service`.
 
     The resource is `METHOD host/path`, where path segments that may differ from call to call are `?`: all but plain
     lower-case words, and words of which there are too many. Two request extensions replace the guess: `route` (the
     path with its variables' names) and `peer_service` (in place of the host, in both).
     """
     span = tracer.current_span() if active() else None
-    if span is None or span.get_tag("component") != "httpx" or span.get_tag("peer.service") is not None:
+    if span is None or span.get_tag("component") not in {"httpx", "httpx2"} or span.get_tag("peer.service") is not None:
         return  # not traced, or the second hop of a redirect
     url, hints = outgoing.url, outgoing.extensions
     peer = hints.get("peer_service") or url.host
@@ -209,6 +212,9 @@ class _Tracing:
             return
         served = (_WebSocket if scope["type"] == "websocket" else _Request)(scope, receive, send)
         outer = _current.get()
+        same_client = outer is not None and outer.scope.get("client") == scope.get("client")
+        if same_client and outer.complete and not served.nested:
+            tracer.context_provider.activate(None)  # uvicorn starts a pipelined request in the context of the last one
         _current.set(served)
         try:
             await self._traced(served.named, served.receive, served.send)
@@ -239,6 +245,7 @@ class _Served:
     span: Span
     routed = False  # it has the name of a route, or of Quart's reason why there is none
     decided = False  # by the caller: whether this trace is kept
+    complete = False  # the server has taken as much of the response as the client waits for
     over = False  # the app has returned
     exception: BaseException | None = None  # the last one that Quart has handled
     raised: BaseException | None = None  # what left the app
@@ -305,8 +312,9 @@ class _Served:
         error = self.raised
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # Quart 0.23 runs each request in a task group
-        if error is not None:
-            self.keep_error(error)
+        if error is None or isinstance(error, DISCONNECTED):
+            return
+        self.keep_error(error)
         if isinstance(error, Exception) and self.span.get_tag("http.status_code") is None:
             self.span.set_tag("http.status_code", "500")  # by the server
 
@@ -322,7 +330,6 @@ class _Request(_Served):
     """Tells from the messages whether the response is complete."""
 
     begun = False
-    complete = False  # the server has taken as much of the response as the client waits for
     left: int | None = None  # bytes that are still to come, where there is a Content-Length
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
@@ -623,7 +630,7 @@ def _remember_handled_exceptions(app: Quart) -> None:
 async def _mark_websocket(_app: Quart, exception: BaseException, **_: object) -> None:
     """The handshake's span is over once the socket is open, a message's once it is here: the error has one of its own."""
     served = _current.get()
-    if served is None or served.over:
+    if served is None or served.over or isinstance(exception, DISCONNECTED):
         return
     span = served.named["datadog"].get("current_receive_span") or served.span
     if not span.finished:

@@ -241,6 +241,38 @@ async def test_a_client_that_has_its_bytes_has_not_disconnected(tmp_path: Path, 
     assert [span.get_tag(tracing.INCOMPLETE) for span in finished] == [None] * 10
 
 
+@MIDDLEWARES
+async def test_a_request_that_starts_in_the_context_of_the_last_one_has_its_own_trace(
+    app: Quart, finished: list[Span], middleware: Any
+) -> None:
+    """uvicorn starts a request that came early while the application still sends the end of the last response.
+
+    ddtrace's asyncio integration then passes the trace on to the new task.
+    """
+    tracing.trace(app, middleware=middleware)
+    following: list[asyncio.Task[Any]] = []
+    left = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            following.append(asyncio.create_task(follow(tracer.current_trace_context())))
+            left.set()
+
+    async def follow(active: Any) -> None:
+        tracer.context_provider.activate(active)
+        await ask(app, scope("/users/8"))
+
+    await app(scope("/users/7"), receive, send)  # type: ignore[arg-type]
+    await following[0]
+
+    assert [(span.resource, span.parent_id) for span in finished] == [("GET /users/<int:number>", None)] * 2
+    assert finished[0].trace_id != finished[1].trace_id
+
+
 # WebSockets.
 
 
@@ -284,6 +316,31 @@ async def test_a_socket_from_elsewhere_makes_no_trace_without_end(finished: list
         await client.send("end")
 
     assert "default" not in {span.name for span in finished}
+
+
+async def test_a_client_that_closes_its_websocket_is_no_error(finished: list[Span]) -> None:
+    """Quart 0.23 raises ClientDisconnectedError in a task that receives; handlers await such tasks at their end."""
+    app = Quart(__name__)
+
+    async def take() -> None:
+        while True:
+            await websocket.receive()
+
+    @app.websocket("/ws")
+    async def chat() -> None:
+        task = asyncio.ensure_future(take())
+        try:
+            await websocket.accept()
+            await asyncio.Event().wait()
+        finally:
+            task.cancel()
+            await task
+
+    async with tracing.trace(app).test_client().websocket("/ws") as client:
+        await client.send("one")
+        await client.disconnect()
+
+    assert {span.name for span in finished if span.error} == set()
 
 
 async def test_a_layer_that_refuses_a_websocket_names_it_by_its_status(app: Quart, finished: list[Span]) -> None:
