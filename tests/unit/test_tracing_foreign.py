@@ -74,7 +74,7 @@ def scope(path: str, **rest: Any) -> dict[str, Any]:
 
 
 async def ask(app: Any, asked: dict[str, Any], leave_after: int | None = None) -> list[dict[str, Any]]:
-    """Return the messages of the response; the client goes away after `leave_after` bytes, or when it is complete."""
+    """Return the messages of the response; the client disconnects after `leave_after` bytes, or after the last message."""
     gone, sent = asyncio.Event(), list[dict[str, Any]]()
 
     async def receive() -> dict[str, Any]:
@@ -203,7 +203,7 @@ async def test_a_span_says_that_its_response_is_incomplete(
 
 
 async def test_a_stream_that_times_out_is_incomplete(finished: list[Span]) -> None:
-    """Quart ends it without a word after RESPONSE_TIMEOUT."""
+    """Quart ends it silently after RESPONSE_TIMEOUT."""
     app = Quart(__name__)
     app.config["RESPONSE_TIMEOUT"] = 0.01
 
@@ -292,7 +292,7 @@ async def test_a_websocket_is_served_where_its_messages_are_not_traced(
 
 
 async def test_a_socket_from_elsewhere_makes_no_trace_without_end(finished: list[Span]) -> None:
-    """A broadcast of a task that knows no request: ddtrace would begin a span there that nothing ends."""
+    """A broadcast from a task outside of any request: ddtrace would start a span there that never ends."""
     app = Quart(__name__)
     sockets: list[Any] = []
 
@@ -488,7 +488,7 @@ async def test_a_probe_behind_a_prefix_has_no_span(app: Quart, finished: list[Sp
 
 
 async def test_tracing_twice_makes_one_span(app: Quart, finished: list[Span]) -> None:
-    """Also where a layer came in between; the probes of both calls are probes."""
+    """Also with a layer between the two calls; the probes of both calls count."""
     tracing.trace(app)
     inner: Any = app.asgi_app
 
@@ -564,7 +564,7 @@ async def test_a_message_that_ddtrace_can_not_see_changes_nothing(
 
 
 async def test_a_process_that_is_not_traced_has_nothing_of_it(app: Quart) -> None:
-    """Such as a team's unit tests: without ddtrace-run, trace() leaves the app as it is."""
+    """Without ddtrace-run, as in a team's unit tests, trace() leaves the app as it is."""
     before, task, inner = dict(vars(app)), app.add_background_task, app.asgi_app
 
     assert tracing.trace(app, {"/health"}, "mine") is app
