@@ -35,19 +35,12 @@ class FastSpan:
         self,
         app: ASGIApp,
         integration_config: Any,
-        handle_exception_span: Callable[[Exception, Span], None],
         span_modifier: Callable[[Span, Scope], None],
     ) -> None:
         self.app = app
         self.settings = integration_config
-        self.handle_exception_span = handle_exception_span
         self.span_modifier = span_modifier
-        self.middleware = TraceMiddleware(
-            app,
-            integration_config=integration_config,
-            handle_exception_span=handle_exception_span,
-            span_modifier=span_modifier,
-        )
+        self.middleware = TraceMiddleware(app, integration_config=integration_config, span_modifier=span_modifier)
 
     @cached_property
     def _name_and_service(self) -> tuple[str, str | None]:
@@ -74,11 +67,7 @@ class FastSpan:
                     if kind == "http.response.body" and not message.get("more_body", False) and not span.error:
                         span.finish()
 
-            try:
-                await self.app(scope, receive, send_and_finish)
-            except Exception as error:
-                self.handle_exception_span(error, span)
-                raise
+            await self.app(scope, receive, send_and_finish)
 
     def _begin(self, scope: Scope, headers: MutableMapping[str, str], names: str) -> Span:
         """Start the span. `names` is the names of `headers` in lower case, joined into one string."""

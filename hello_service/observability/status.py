@@ -1,4 +1,4 @@
-"""Whether this process is traced, for `/info`, and the end of its tracing."""
+"""The state of tracing in this process, for `/info`, and the last flush."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hello_service.observability import tracing
 
 
 def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return whether this process is traced, why not if it isn't, and where its spans go: JSON values, no secret."""
+    """Return whether this process is traced, the reason if it isn't, and the agent's URL: JSON values, no secret."""
     reason = None
     if not wanted:
         reason = "DD_TRACE_ENABLED is false"
@@ -28,5 +28,5 @@ def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str
 
 
 def flush(timeout: float) -> None:
-    """Send what is left to the agent, in at most `timeout` seconds. No span is made afterwards."""
+    """Send the remaining spans to the agent, in at most `timeout` seconds. No span is created afterwards."""
     tracer.shutdown(timeout)

@@ -10,16 +10,16 @@
 ddtrace's own ASGI middleware makes the span of a request. This file adds what the middleware can't know of Quart:
 - the resource and `http.route` are the route, with the mount path in front; without a route it is `GET 404` or `GET 405`;
 - an exception puts type, message and stack on the span, and keeps a trace that this process started;
-- probes have no span, and so no stats; application security can block a request before its handler runs;
-- a task of `app.add_background_task` is a trace of its own, linked to its request's span and kept when that is;
+- probes have no span; application security can block a request before its handler runs;
+- a task of `app.add_background_task` is a trace of its own, linked to its request's span;
 - a WebSocket and its messages are named by the route, and what a handler does for a message belongs to that message;
-- a client that disconnected and a response that is incomplete are tagged, as the span would look like a success;
+- a client that disconnected and a response that is incomplete are tagged;
 - `traceresponse` (W3C Trace Context, level 2) gives the caller the trace id;
 - an outbound call's span has a readable resource, and `peer.service`;
 - ddtrace knows the routes (endpoint inventory) and the code behind them (Code Origin).
 
-A request, WebSocket or task that works without this file works the same with it. It takes ddtrace 4.5 to 4.x and Quart
-0.19.9 to 0.23; with others, and without ddtrace-run, the service runs untraced.
+A request, WebSocket or task that works without this file works the same with it. It supports ddtrace 4.5 to 4.x and
+Quart 0.19.9 to 0.23; with other releases, and without ddtrace-run, the service runs untraced.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ from contextvars import ContextVar, copy_context
 from functools import cache, cached_property, partial
 from importlib import metadata
 from typing import Any
-from weakref import WeakSet
 
-from quart import Quart, has_request_context, request, websocket
+from quart import Quart, has_request_context, request, websocket, wrappers
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
@@ -71,11 +70,15 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
 INCOMPLETE = "http.response_incomplete"  # tag: the response has no end, or fewer bytes than its Content-Length
+BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
 
-# Of an outbound call's path: segments that are taken for words, and how many of them stay readable.
+# What Quart 0.23 raises in a handler whose client has left; earlier releases cancel the handler.
+DISCONNECTED: Any = getattr(wrappers, "ClientDisconnectedError", ())
+
+# Path segments of outbound calls that count as words, and the number of words that stay readable.
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
-WORDS = 20  # behind one beginning of a path, such as /users: names look like words, but there are more of them
-RESOURCES = 500  # in all
+WORDS = 20  # after the same beginning of a path, such as /users: names look like words, but there are more of them
+RESOURCES = 500  # in total
 SEGMENTS = 8
 
 
@@ -93,8 +96,8 @@ def trace(
 ) -> Quart:
     """Trace every request and WebSocket of `app`, except those for the paths in `probes`, and return `app`.
 
-    Nothing at all happens where `active()` is false. Call it before the app serves. A second call adds its probes.
-    `service` is used where the environment (`DD_SERVICE`) names none; `middleware` makes the span in place of ddtrace's.
+    It changes nothing if `active()` is false. Call it before the app serves. A second call adds its probes.
+    `service` is used if `DD_SERVICE` is unset; `middleware` creates the spans in place of ddtrace's.
     """
     if reason := unsupported():
         _warn(f"{reason} The service runs untraced.")
@@ -126,8 +129,7 @@ def trace_id() -> str | None:
 def log_ids() -> dict[str, str]:
     """Return the attributes that join a log line to the current span; empty outside of one.
 
-    Source: Datadog, "Correlating Python Logs and Traces": `dd.trace_id` here in hexadecimal (128 bits),
-    `dd.span_id` in decimal.
+    `dd.trace_id` is hexadecimal (128 bits), `dd.span_id` decimal, as in Datadog's "Correlating Python Logs and Traces".
     """
     context = tracer.current_trace_context() if active() else None
     if context is None or not context.trace_id:
@@ -136,14 +138,14 @@ def log_ids() -> dict[str, str]:
 
 
 async def name_client_span(outgoing: Any) -> None:
-    """Event hook for `httpx.AsyncClient`: give the span of this call a readable resource and `peer.service`.
+    """Event hook for `httpx.AsyncClient` (and httpx2's): give the span of this call a readable resource and `peer.service`.
 
-    The resource is `METHOD host/path`, where path segments that may differ from call to call are `?`: all but plain
-    lower-case words, and words of which there are too many. Two request extensions replace the guess: `route` (the
-    path with its variables' names) and `peer_service` (in place of the host, in both).
+    The resource is `METHOD host/path`. Path segments that are no plain lower-case words are `?`, and so are words once
+    there are too many. Two request extensions replace the guess: `route` (the path with its variables' names) and
+    `peer_service` (replaces the host in the resource and in `peer.service`).
     """
     span = tracer.current_span() if active() else None
-    if span is None or span.get_tag("component") != "httpx" or span.get_tag("peer.service") is not None:
+    if span is None or span.get_tag("component") not in {"httpx", "httpx2"} or span.get_tag("peer.service") is not None:
         return  # not traced, or the second hop of a redirect
     url, hints = outgoing.url, outgoing.extensions
     peer = hints.get("peer_service") or url.host
@@ -159,18 +161,16 @@ async def name_client_span(outgoing: Any) -> None:
 def span(
     name: str, *, resource: str | None = None, service: str | None = None, kind: str = "internal"
 ) -> Iterator[Callable[[str, str | int | float], None]]:
-    """Make a span below the current one, for the `with` block; without tracing it does nothing.
+    """Make a span below the current one for the `with` block, whose exception it gets. Without tracing it does nothing.
 
         with tracing.span("sqlite.query", resource="SELECT name FROM visits WHERE id = ?", kind="client") as tag:
             rows = await database.execute_fetchall(...)
             tag("db.row_count", len(rows))
 
-    An exception that leaves the block is on the span.
-
     Args:
-        name: of the operation; few, such as `sqlite.query`.
+        name: the operation, of which there are few.
         resource: what the operation works on, without values that differ from call to call; None: `name`.
-        service: None: the service of the parent. A name of its own makes a node of its own in the service map.
+        service: None: the service of the parent. Another name is another node in the service map.
         kind: `internal`, `client`, `server`, `producer` or `consumer`.
     """
     if not active():
@@ -182,23 +182,22 @@ def span(
 
 
 class _Tracing:
-    """The ASGI application around Quart's own, with ddtrace's middleware in between."""
+    """The ASGI application around Quart's own, with ddtrace's middleware between the two."""
 
     def __init__(self, app: ASGIApp, probes: frozenset[str], service: str | None, middleware: Any) -> None:
         self.app, self.probes, self.service, self.middleware = app, probes, service, middleware
 
     @cached_property
     def _traced(self) -> ASGIApp:
-        """The middleware around the app, with ddtrace's settings as they are when the first request comes."""
+        """The middleware around the app, with ddtrace's settings at the time of the first request."""
         settings = config.asgi.copy()
-        object.__setattr__(settings, "http", config.asgi.http)  # the copy would forget these
+        object.__setattr__(settings, "http", config.asgi.http)  # which copy() leaves out
         settings["trace_asgi_websocket_messages"] = True  # else the middleware has no span for the handshake
         if self.service is not None and not config._is_user_provided_service:  # noqa: SLF001 - no other way to ask
             settings["service_name"] = self.service
         traced: ASGIApp = self.middleware(
             self._call_app,
             integration_config=settings,
-            handle_exception_span=_mark_unanswered,
             span_modifier=lambda span, _: _current.get().begin(span),
         )
         return traced
@@ -211,67 +210,57 @@ class _Tracing:
         if scope["type"] not in {"http", "websocket"} or self._is_probe(scope):
             await self.app(scope, receive, send)
             return
-        served = (_WebSocket if scope["type"] == "websocket" else _Request)(scope, receive, send)
-        outer, raised = _current.get(), None
-        _current.set(served)
+        exchange = (_WebSocket if scope["type"] == "websocket" else _Request)(scope, receive, send)
+        outer = _current.get()
+        same_client = outer is not None and outer.scope.get("client") == scope.get("client")
+        if same_client and outer.complete and not exchange.nested:
+            tracer.context_provider.activate(None)  # uvicorn starts a pipelined request in the context of the last one
+        _current.set(exchange)
         try:
-            await self._traced(served.named, served.receive, served.send)
-        except BaseException as error:
-            if error is not served.error:
-                raise
-            raised = served.raised
+            await self._traced(exchange.traced_scope, exchange.receive, exchange.send)
+            if exchange.raised is not None:
+                raise exchange.raised
         finally:
             _current.set(outer)
-            served.release()
-        if raised is not None:
-            try:
-                raise raised
-            finally:
-                del raised  # else the exception would hold this frame, and this frame the exception
+            exchange.release()
 
     async def _call_app(self, _named: Scope, receive: Receive, send: Send) -> None:
-        """Call the app. The span gets the exception itself, not the group that Quart's task group makes of it."""
-        served = _current.get()
+        """Call the app. Its exceptions pass the middleware by, which would put Quart's exception groups on the span."""
+        exchange = _current.get()
         try:
-            await served.call(self.app, receive, send)
-        except BaseException as raised:  # noqa: BLE001 - raised again below; a cancelled request is an error, too
-            served.error = served.raised = raised
-            while isinstance(served.error, BaseExceptionGroup) and len(served.error.exceptions) == 1:
-                served.error = served.error.exceptions[0]
-            if find_exception(raised, BlockingException) is None:
-                served.keep_error(served.error)
-        if isinstance(served, _Request):
-            served.conclude()
-        if served.error is not None:
-            raise served.error
+            await exchange.call(self.app, receive, send)
+        except BaseException as raised:
+            if find_exception(raised, BlockingException) is not None:
+                raise  # the middleware sends the response
+            exchange.raised = raised
+        exchange.conclude()
 
 
-class _Served:
+class _Exchange:
     """One request or WebSocket while it is served.
 
-    `scope` is the app's, `named` the middleware's: its path becomes the route, as the middleware names by the path.
-    `error` is what ended the app; it was `raised` in the groups of Quart's task groups.
+    The app gets `scope`, the middleware `traced_scope`, whose path becomes the route: the middleware names spans by it.
     """
 
     span: Span
-    routed = False  # it has the name of a route, or of Quart's reason why there is none
-    decided = False  # by the caller: whether this trace is kept
+    routed = False  # Quart has looked for a route, and the span is named by the result
+    decided = False  # the caller has decided whether this trace is kept
+    complete = False  # the server has taken as much of the response as the client waits for
     over = False  # the app has returned
     exception: BaseException | None = None  # the last one that Quart has handled
-    error: BaseException | None = None
-    raised: BaseException | None = None
+    raised: BaseException | None = None  # the exception that left the app
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["headers"] = _listed(scope).get("headers", ())
         self.scope = scope
         self.nested = "datadog" in scope
         self.method = "websocket"
-        self.named = {**scope}
+        self.traced_scope = {**scope}
         if scope["type"] == "http":
-            self.method = self.named["method"] = scope["method"] if scope["method"] in METHODS else "OTHER"
+            self.method = self.traced_scope["method"] = scope["method"] if scope["method"] in METHODS else "OTHER"
         # A # would begin a fragment in http.url, where ddtrace looks for no secrets.
-        self.named["path"] = (scope.get("path") or "").replace("#", "%23")
-        self.named["query_string"] = (scope.get("query_string") or b"").replace(b"#", b"%23")
+        self.traced_scope["path"] = (scope.get("path") or "").replace("#", "%23")
+        self.traced_scope["query_string"] = (scope.get("query_string") or b"").replace(b"#", b"%23")
         self.server_receive, self.server_send = receive, send
 
     def begin(self, span: Span) -> None:
@@ -280,52 +269,70 @@ class _Served:
         self.decided = span.context.sampling_priority is not None
         span.resource = self.method  # until a route is known; never the raw path
         if not self.nested:
-            self.scope["datadog"] = self.named["datadog"] = _Shared(self.named["datadog"])
+            self.scope["datadog"] = self.traced_scope["datadog"] = _Shared(self.traced_scope["datadog"])
 
     def name(self, connection: Any) -> None:
         """Name the span by the route that Quart has found, or by the status of Quart's reason when it found none."""
         self.routed = True
         rule = connection.url_rule
         if rule is None:
-            self.named["path"] = str(getattr(connection.routing_exception, "code", None) or "")
-            self.span.resource = f"{self.method} {self.named['path']}".rstrip()
+            self.traced_scope["path"] = str(getattr(connection.routing_exception, "code", None) or "")
+            self.span.resource = f"{self.method} {self.traced_scope['path']}".rstrip()
             return
-        self.named["path"] = _mount(connection.scope) + rule.rule
-        for span in {self.span, *self.named["datadog"]["request_spans"][:1]}:  # its own, and the entry span around it
-            span.set_tag("http.route", self.named["path"])
-            span.resource = f"{self.method} {self.named['path']}"
+        self.traced_scope["path"] = _mount(connection.scope) + rule.rule
+        for span in {
+            self.span,
+            *self.traced_scope["datadog"]["request_spans"][:1],
+        }:  # the entry span of a mounted app, too
+            span.set_tag("http.route", self.traced_scope["path"])
+            span.resource = f"{self.method} {self.traced_scope['path']}"
 
     def keep_error(self, error: BaseException | None, span: Span | None = None) -> None:
         """Put `error` on the span (the request's unless another is given), and keep the trace."""
         span = span or self.span
         if error is not None:
-            span.set_exc_info(type(error), error, error.__traceback__)
+            # ddtrace ignores an exception without a traceback, as one in a group can be.
+            span.set_exc_info(type(error), error, error.__traceback__ or getattr(self.raised, "__traceback__", None))
             _describe_abort(span, error)
         if not self.decided:
             span.set_tag("manual.keep")
 
-    def with_trace_id(self, message: Message) -> Message:
-        """Return `message`, the head of a response, with the `traceresponse` header unless it has one."""
+    def respond(self, message: Message) -> Message:
+        """Complete the span of an error, and return `message`, the head of a response, with the `traceresponse` header."""
         headers = message.get("headers") or []
+        if not self.routed:
+            self.span.resource = f"{self.method} {message.get('status', 101)}"  # a layer around Quart has responded
+        if self.span.error:
+            self.keep_error(self.exception)
         if any(name.lower() == b"traceresponse" for name, _ in headers):
             return message
         sampled = _sampling_priority(self.span) > 0
         parent = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}"
         return {**message, "headers": [*headers, (b"traceresponse", parent.encode())]}
 
+    def conclude(self) -> None:
+        """Complete the span once the app has returned or raised."""
+        error = self.raised
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]  # Quart 0.23 runs each request in a task group
+        if error is None or isinstance(error, DISCONNECTED):
+            return
+        self.keep_error(error)
+        if isinstance(error, Exception) and self.span.get_tag("http.status_code") is None:
+            self.span.set_tag("http.status_code", "500")  # by the server
+
     def release(self) -> None:
-        """Let the app's late messages through untraced, and hold nothing that would be a reference cycle."""
+        """Trace no later message of the app, and drop what would be a reference cycle."""
         self.over = True
-        self.exception = self.error = self.raised = None
+        self.exception = self.raised = None
         if not self.nested:
             self.scope.pop("datadog", None)
 
 
-class _Request(_Served):
-    """Tells from the messages whether the response is complete."""
+class _Request(_Exchange):
+    """Derives from the messages whether the response is complete."""
 
     begun = False
-    complete = False  # the server has taken as much of the response as the client waits for
     left: int | None = None  # bytes that are still to come, where there is a Content-Length
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
@@ -341,15 +348,12 @@ class _Request(_Served):
         return message
 
     async def send(self, message: Message) -> None:
-        """Send what comes out of ddtrace's middleware."""
+        """Send a message that ddtrace's middleware passes on."""
         kind, last = message.get("type"), False
         if kind == "http.response.start":
-            message = self._respond(message)
-        elif kind in {  # pragma: no branch - hints and trailers pass as they are
-            "http.response.body",
-            "http.response.zerocopysend",
-            "http.response.pathsend",
-        }:
+            self.begun, self.left = True, self._body_length(message)
+            message = self.respond(message)
+        elif kind in BODIES:  # pragma: no branch - hints and trailers pass as they are
             last = kind == "http.response.pathsend" or not message.get("more_body", False)
             if self.left is not None:
                 # The server reads the file that other messages name.
@@ -359,30 +363,20 @@ class _Request(_Served):
         await self.server_send(message)
         self.complete |= last or (self.left is not None and self.left <= 0)
 
-    def _respond(self, message: Message) -> Message:
-        """Finish what the span of an error needs, and tell the caller the trace id."""
-        status, headers = message.get("status"), message.get("headers") or []
-        self.begun = True
-        if not self.routed:
-            self.span.resource = f"{self.method} {status}"  # a layer around Quart has responded
-        if self.span.error:
-            self.keep_error(self.exception)
-        values = {name.lower(): value for name, value in headers}
-        if self.method == "HEAD" or status in {204, 304}:
-            self.left = 0
-        elif (length := values.get(b"content-length", b"")).isdigit():
-            self.left = int(length)
-        return self.with_trace_id(message)
+    def _body_length(self, head: Message) -> int | None:
+        """Return how many bytes the client waits for, None if the head of the response doesn't give the number."""
+        if self.method == "HEAD" or head.get("status") in {204, 304}:
+            return 0
+        lengths = [value for name, value in head.get("headers") or [] if name.lower() == b"content-length"]
+        return int(lengths[-1]) if lengths and lengths[-1].isdigit() else None
 
     def conclude(self) -> None:
-        """Finish what the span lacks once the app has returned."""
+        super().conclude()
         if self.begun:
             if not self.complete:
                 self.span.set_tag(INCOMPLETE, "true")
-        elif (  # pragma: no cover - Quart 0.22 alone, so not on the Python whose coverage counts
-            self.error is None and self.span.get_tag(CLIENT_DISCONNECTED) is None
-        ):
-            # Quart 0.22 returns without a response when a handler was cancelled; the server's is a 500.
+        elif self.raised is None and not self.span.get_tag(CLIENT_DISCONNECTED):  # pragma: no cover - Quart 0.22 only
+            # It returns without a response when a handler was cancelled. The server then responds with a 500.
             self.span.error = 1
             self.span.set_tag("error.type", "asyncio.exceptions.CancelledError")
             self.span.set_tag("error.message", "the request was cancelled before it was answered")
@@ -390,16 +384,16 @@ class _Request(_Served):
             self.keep_error(None)
 
 
-class _WebSocket(_Served):
+class _WebSocket(_Exchange):
     """Shows each message to ddtrace's middleware when the handler takes or sends it; Quart reads ahead of its handler.
 
-    The middleware sees messages without carrying them: it waits for nothing, and an exception of its own ends there.
+    No message passes through the middleware, so an exception of the middleware can't reach the application.
     """
 
     connection: Any = None
-    closed = False  # ddtrace knows the end of it
-    shown: Message  # what the middleware receives next
-    taker: asyncio.Task[Any] | None = None  # the task that took the last message
+    closed = False  # ddtrace has seen the end of the WebSocket
+    shown: Message  # the message that the middleware receives next
+    taker: asyncio.Task[Any] | None = None  # the task that received the last message
     parent: Any = None  # the context of the last message's span
 
     def name(self, connection: Any) -> None:
@@ -416,12 +410,12 @@ class _WebSocket(_Served):
         return self.shown
 
     async def send(self, message: Message) -> None:
-        """Drop what the middleware has seen. Close, where application security blocks."""
+        """Drop a message that the middleware passes on. Close the WebSocket if application security blocks it."""
         if message["type"] == "http.response.start":  # pragma: no cover - needs application security in the process
             await self.server_send({"type": "websocket.close", "code": 1008})
 
     def _show(self, seeing: Any) -> None:
-        """Let the middleware see one message, in this WebSocket's own context, wherever it is sent or taken."""
+        """Let the middleware see one message, in this WebSocket's own context whichever task sends or receives it."""
         with _watching("Showing a WebSocket message to ddtrace"), suppress(StopIteration):  # it waits for nothing
             self.context.copy().run(seeing.send, None)
 
@@ -433,21 +427,20 @@ class _WebSocket(_Served):
         return message
 
     async def _take(self, receive: Callable[[], Awaitable[Any]]) -> Any:
-        """Give the handler its next message; what the handler does then belongs to that message."""
+        """Return the handler's next message; the handler's work from now on belongs to that message."""
         data = await receive()
-        if (
-            not self.over
-        ):  # pragma: no branch - else a task outlives its WebSocket, in processes of the conformance suite
-            self.shown = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
-            self._show(self.traced_receive())
-            if received := self.named["datadog"].get("current_receive_span"):
-                self._belong(received)
+        if self.over:  # pragma: no cover - a task outlives its WebSocket, in processes of the conformance suite
+            return data
+        self.shown = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
+        self._show(self.traced_receive())
+        if received := self.traced_scope["datadog"].get("current_receive_span"):
+            self._belong(received)
         return data
 
     def _belong(self, received: Span) -> None:
-        """Make `received` the parent of what happens here, by its context: ddtrace forgets a finished span.
+        """Make `received` the parent of new spans here, by its context, as ddtrace forgets a finished span.
 
-        The last message's would stay in place where another task took it, such as that of `asyncio.wait_for`.
+        If another task received the last message, as in `asyncio.wait_for`, that message's context is invalidated.
         """
         task = asyncio.current_task()
         if self.parent is not None and task is not self.taker:
@@ -457,29 +450,21 @@ class _WebSocket(_Served):
         tracer.context_provider.activate(self.parent)
 
     async def _send(self, message: Message) -> None:
-        if not self.over:  # pragma: no branch - the same
-            message = _listed(message)
-            self._watch(message)
-            if message.get("type") in {"websocket.accept", "websocket.http.response.start"}:
-                message = self.with_trace_id(message)
-        await self.server_send(message)
+        await self.server_send(message if self.over else self._watch(_listed(message)))
 
-    def _watch(self, message: Message) -> None:
-        kind, status = message.get("type"), message.get("status")
-        if kind == "websocket.accept":
-            self.span.set_tag("http.status_code", "101")
-        elif kind == "websocket.http.response.start":
+    def _watch(self, message: Message) -> Message:
+        kind = message.get("type")
+        if kind in {"websocket.accept", "websocket.http.response.start"}:
+            status = message.get("status", 101)
             self.span.set_tag("http.status_code", str(status))
-            if not self.routed:
-                self.span.resource = f"{self.method} {status}"
-            if config._http_server.is_error_code(status):  # noqa: SLF001 - what ddtrace's middleware asks for HTTP
-                self.span.error = 1
-                self.keep_error(self.exception)
+            self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as the middleware does for HTTP
+            message = self.respond(message)
         elif not self.traced:
-            return
+            return message
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}
         # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
         self._show(self.traced_send({key: value for key, value in message.items() if value is not None}))
+        return message
 
     def release(self) -> None:
         super().release()
@@ -490,26 +475,25 @@ class _WebSocket(_Served):
 
 
 class _Shared(dict[str, Any]):
-    """What ddtrace's middleware keeps in the scope. A layer may copy the scope in depth: spans are no copies."""
+    """What ddtrace's middleware keeps in the scope. A layer may deep-copy the scope, but spans can't be copied."""
 
     def __deepcopy__(self, _memo: object) -> _Shared:
         return self
 
 
 _current: ContextVar[Any] = ContextVar("datadog_tracing", default=None)  # a _Request or a _WebSocket
-_introduced: WeakSet[Quart] = WeakSet()
 
 
 @cache
 def unsupported() -> str | None:
-    """Return in a sentence which library is of a release that this file does not take, None when all are right."""
+    """Return a sentence about a library whose release this file doesn't support, None if there is none."""
     for name, (first, end) in SUPPORTED.items():
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
             return f"{name} is not installed."
         if not first <= tuple(map(int, re.findall(r"\d+", version)[:3])) < end:
-            return f"tracing.py does not take {name} {version}; its docstring has the range."
+            return f"tracing.py does not support {name} {version}; its docstring has the range."
     return _missing
 
 
@@ -521,7 +505,7 @@ def _warn(message: str) -> None:
 
 @contextmanager
 def _watching(what: str) -> Iterator[None]:
-    """Keep an exception of what only watches away from the application; the first is logged. A BlockingException is none."""
+    """Keep an `Exception` of code that only observes away from the application; the first one is logged."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever a release of ddtrace or Quart raises
@@ -532,19 +516,13 @@ def _watching(what: str) -> Iterator[None]:
 
 
 def _name_process(service: str) -> None:
-    """Give spans without a service of their own that of the first app, where nothing else has named the process."""
+    """Make `service` the service of this process, unless the process has one already."""
     if config._is_user_provided_service or config.service not in {None, config._inferred_base_service}:  # noqa: SLF001
         return  # no other way to ask
     config.service = service
     for processor in tracer._span_aggregator.dd_processors:  # noqa: SLF001 - one keeps the name that it has seen first
         if hasattr(processor, "_global_service"):
             processor._global_service = service.lower()  # noqa: SLF001 - the same
-
-
-def _mark_unanswered(_error: Exception, span: Span) -> None:
-    """An exception left the app: the server's response is a 500, unless one had begun, whose status stays the truth."""
-    if span.get_tag("http.status_code") is None:
-        span.set_tag("http.status_code", "500")
 
 
 def _mount(scope: Scope) -> str:
@@ -601,18 +579,18 @@ def _is_word(begin: str, segment: str) -> bool:
 
 
 async def _name(app: Quart, **_: object) -> None:
-    served = _current.get()
-    if served is None or served.over:
+    exchange = _current.get()
+    if exchange is None or exchange.over:
         return
     with _watching("Naming a span by its route"):
         proxy: Any = request if has_request_context() else websocket
         connection = proxy._get_current_object()  # noqa: SLF001 - werkzeug's way to what a proxy stands for
-        served.name(connection)
-        if app not in _introduced:
-            _introduced.add(app)
+        exchange.name(connection)
+        if not app.extensions.get("datadog_introduced"):
+            app.extensions["datadog_introduced"] = True
             _introduce(app, _mount(connection.scope))
         if has_listeners("asm.get_blocked"):
-            _block(served, connection)
+            _block(exchange, connection)
 
 
 def _introduce(app: Quart, mount: str) -> None:
@@ -626,19 +604,19 @@ def _introduce(app: Quart, mount: str) -> None:
                 dispatch("service_entrypoint.patch", (inspect.unwrap(view),))
 
 
-def _block(served: _Served, connection: Any) -> None:
+def _block(exchange: _Exchange, connection: Any) -> None:
     """Let application security see the route's variables, and end the request here if it is blocked."""
     variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # as they came
-    route, cookies = served.span.get_tag("http.route"), dict(connection.cookies)
-    set_http_meta(served.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
+    route, cookies = exchange.span.get_tag("http.route"), dict(connection.cookies)
+    set_http_meta(exchange.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
     dispatch("asgi.start_request", ("quart",))
     if blocked := get_blocked():
         raise BlockingException(blocked)
 
 
 async def _remember(_app: Quart, exception: BaseException, **_: object) -> None:
-    if served := _current.get():
-        served.exception = exception
+    if exchange := _current.get():
+        exchange.exception = exception
 
 
 def _remember_handled_exceptions(app: Quart) -> None:
@@ -654,23 +632,23 @@ def _remember_handled_exceptions(app: Quart) -> None:
 
 async def _mark_websocket(_app: Quart, exception: BaseException, **_: object) -> None:
     """The handshake's span is over once the socket is open, a message's once it is here: the error has one of its own."""
-    served = _current.get()
-    if served is None or served.over:
+    exchange = _current.get()
+    if exchange is None or exchange.over or isinstance(exception, DISCONNECTED):
         return
-    span = served.named["datadog"].get("current_receive_span") or served.span
+    span = exchange.traced_scope["datadog"].get("current_receive_span") or exchange.span
     if not span.finished:
-        served.keep_error(exception)
+        exchange.keep_error(exception)
         return
     with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as late:
         late.set_tag("component", "quart")
-        served.keep_error(exception, late)
+        exchange.keep_error(exception, late)
 
 
 def _trace_background_tasks(app: Quart) -> None:
     add = app.add_background_task
 
     def add_background_task(func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        served, parent = _current.get(), tracer.current_span()
+        exchange, parent = _current.get(), tracer.current_span()
         if parent is not None:
             _sampling_priority(parent)  # decide it here, where its trace is current
 
@@ -684,7 +662,7 @@ def _trace_background_tasks(app: Quart) -> None:
                 await app.ensure_async(func)(*args, **kwargs)
             except BaseException as error:
                 span.set_exc_info(type(error), error, error.__traceback__)
-                if isinstance(error, Exception) and (served is None or not served.decided):
+                if isinstance(error, Exception) and (exchange is None or not exchange.decided):
                     span.set_tag("manual.keep")
                 raise
             finally:

@@ -167,6 +167,21 @@ asyncio.run(call())
     assert (done.returncode, done.stdout) == (0, "called False\n")
 
 
+@pytest.mark.parametrize("client", ["httpx", "httpx2"])
+def test_the_clients_of_either_httpx_are_named(tmp_path: Path, client: str) -> None:
+    """httpx2 is not installed here: a module with its interface takes its place."""
+    (tmp_path / "httpx2.py").write_text(
+        "class AsyncClient:\n    def __init__(self):\n        self.event_hooks = {'request': [], 'response': []}\n"
+    )
+    code = f"import {client} as c; print([hook.__name__ for hook in c.AsyncClient().event_hooks['request']])"
+    path = f"{Path(tracing.__file__).parent / 'unchanged'}:{tmp_path}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment({"PYTHONPATH": path}), check=True, capture_output=True
+    )
+
+    assert done.stdout.split() == [b"['name_client_span']"]
+
+
 def test_nothing_else_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another application may need what `serve` switches off."""
     monkeypatch.chdir(tmp_path)

@@ -87,6 +87,16 @@ async def test_names_that_look_like_words_are_few(finished: list[Span]) -> None:
     assert await resource("/api/hello") == "GET peer/api/hello"
 
 
+@pytest.mark.parametrize("component", ["httpx", "httpx2"])
+async def test_either_httpx_is_named(finished: list[Span], component: str) -> None:
+    """httpx2 is a fork with the same interface, which ddtrace traces, too."""
+    with tracer.trace("http.request") as span:
+        span.set_tag("component", component)
+        await tracing.name_client_span(httpx.Request("GET", "http://peer/pots"))
+
+    assert [span.resource for span in finished] == ["GET peer/pots"]
+
+
 async def test_a_method_that_was_made_up_is_in_no_tag(finished: list[Span]) -> None:
     """As where a proxy passes on what its client sent; ddtrace tags the method when the call is over."""
     with tracer.trace("http.request") as span:

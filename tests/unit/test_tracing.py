@@ -1,4 +1,4 @@
-"""What tracing.py does where there is no span: outside of requests, for probes, for exceptions that leave Quart."""
+"""Tests of tracing.py for single applications: probes, errors, background tasks, WebSocket messages, own spans."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def app() -> Quart:
     return tracing.trace(app, probes={"/health"})
 
 
-async def test_a_probe_that_fails_answers_and_leaves_no_span(app: Quart, finished: list[Span]) -> None:
+async def test_a_probe_that_fails_responds_and_leaves_no_span(app: Quart, finished: list[Span]) -> None:
     """Over HTTP and over a WebSocket."""
     client = app.test_client()
     answer = await client.get("/health")
@@ -65,7 +65,7 @@ async def test_a_probe_that_fails_answers_and_leaves_no_span(app: Quart, finishe
 
 
 async def test_an_exception_that_leaves_quart_is_a_500(app: Quart, finished: list[Span]) -> None:
-    """As it does in debug mode and in tests; the server answers then."""
+    """An exception leaves Quart in debug mode and in tests; the server then sends the response."""
     app.config["PROPAGATE_EXCEPTIONS"] = True
     with pytest.raises((RuntimeError, ExceptionGroup)):  # Quart 0.23 runs a request in a task group
         await app.test_client().get("/fails")
@@ -76,7 +76,7 @@ async def test_an_exception_that_leaves_quart_is_a_500(app: Quart, finished: lis
 
 
 class Refusal(HTTPException):
-    """As an application makes its own: with a status, and another one in its response."""
+    """An application's own exception, whose status differs from that of its response."""
 
     code = 500
 
@@ -149,7 +149,7 @@ async def test_a_background_task_needs_no_request(app: Quart, finished: list[Spa
 
 
 async def test_an_exception_comes_out_of_its_group(finished: list[Span]) -> None:
-    """Quart's task group packs what breaks a response half way; the span names the exception itself."""
+    """Quart's task group wraps an exception that ends a response halfway; the span has the exception itself."""
     app = Quart(__name__)
     original = ValueError("on purpose")
 
@@ -188,7 +188,7 @@ def test_a_request_without_host_has_the_url_of_the_server(
 async def test_the_span_of_a_finished_response_has_ended_before_the_app_returns(
     finished: list[Span], middleware: Any
 ) -> None:
-    """What a handler's framework does after the last byte is not part of the response."""
+    """Work after the last byte isn't part of the response."""
     app = Quart(__name__)
     sent, returns = asyncio.Event(), asyncio.Event()
 
@@ -214,7 +214,7 @@ async def test_the_span_of_a_finished_response_has_ended_before_the_app_returns(
 
 
 def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
-    """Return what a server hands over with a request."""
+    """Return the scope of a request."""
     return {
         "type": "http",
         "http_version": "1.1",
@@ -231,7 +231,7 @@ def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
 
 
 async def ask(app: Any, asked: dict[str, Any]) -> None:
-    """Send a request, and go away once it is answered."""
+    """Send a request, and disconnect after the response."""
     answered = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
@@ -246,7 +246,7 @@ async def ask(app: Any, asked: dict[str, Any]) -> None:
 
 
 async def test_headers_count_however_they_are_written(app: Quart, finished: list[Span]) -> None:
-    """Hypercorn passes them on as they came where it is told to."""
+    """Hypercorn can be configured not to lower-case them."""
     parent = (b"Traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
     await ask(app, scope((b"Host", b"here"), (b"User-Agent", b"A Browser"), parent))
     (span,) = finished
@@ -256,7 +256,7 @@ async def test_headers_count_however_they_are_written(app: Quart, finished: list
 
 
 async def test_a_request_that_can_not_be_described_has_a_span_all_the_same(app: Quart, finished: list[Span]) -> None:
-    """What ddtrace can't take apart is an error of the request, and its span is not lost."""
+    """A request that ddtrace can't parse is an error, and its span is not lost."""
     asked = {**scope((b"host", b"[a")), "query_string": b"a=b"}
     with pytest.raises(ValueError, match="IPv6"):
         await ask(app, asked)
@@ -283,7 +283,7 @@ async def test_a_404_hides_its_route_where_ddtrace_is_told_to(
 
 
 def test_no_header_that_brings_a_trace_is_overlooked() -> None:
-    """Whatever ddtrace reads a caller's trace from has a name that fast_span.py looks for."""
+    """fast_span.py looks for the name of every header that ddtrace reads a caller's trace from."""
     names = {
         name
         for constant, value in vars(http).items()
@@ -321,7 +321,7 @@ TAKING: dict[str, Any] = {
 @pytest.mark.parametrize("first", ["plain", "create_task"])
 @pytest.mark.parametrize("later", TAKING)
 async def test_work_for_a_message_is_never_another_messages(finished: list[Span], first: str, later: str) -> None:
-    """However a handler takes it: in its own task or in another one."""
+    """A handler may receive in its own task or in another one."""
     app = Quart(__name__)
 
     @app.websocket("/<kind>")
@@ -351,7 +351,7 @@ async def test_work_for_a_message_is_never_another_messages(finished: list[Span]
 
 
 async def test_a_task_that_a_message_started_stays_with_that_message(finished: list[Span]) -> None:
-    """When the next message has been taken since."""
+    """The next message has been received since."""
     app = Quart(__name__)
     second = asyncio.Event()
 

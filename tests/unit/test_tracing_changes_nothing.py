@@ -36,7 +36,7 @@ class Discard(TraceFilter):
 
 @pytest.fixture(scope="module")
 def discard() -> Iterator[Discard]:
-    """What becomes of the spans that these tests make."""
+    """Discard the spans of these tests, and count them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracing, "active", lambda: True)
         kept = Discard()
@@ -309,7 +309,7 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
 
 
 class Base(BaseException):
-    """What `except Exception` does not take."""
+    """An exception that `except Exception` doesn't catch."""
 
 
 # What is sent to it.
@@ -389,7 +389,7 @@ async def run(app: Quart, operations: list[Operation]) -> list[Any]:
 
 
 async def serve(app: Any, scope: Any, incoming: Messages, extension: bool, sent: Messages) -> None:
-    """Call the app as a server does; the client goes away when all is said, or at the first byte (`extension`)."""
+    """Call the app as a server does; the client disconnects after the last message, or at the first byte (`extension`)."""
     gone = asyncio.Event()
     patient = scope["type"] == "http" and "/waits" not in scope["path"] and scope["path"] != "/raises/cancelled"
 
@@ -469,7 +469,7 @@ def test_an_application_does_the_same_with_and_without_tracing(
 
 @pytest.mark.parametrize("layer", [None, *LAYERS])
 def test_every_request_is_traced_while_nothing_changes(discard: Discard, layer: Callable[[Any], Any] | None) -> None:
-    """The proof of the proof: spans are made."""
+    """The comparison means something only if spans are created."""
     operations: list[Operation] = [
         ("http", "GET", "/status/200", [], False),
         ("websocket", "/ws/plain", ["one"], True),

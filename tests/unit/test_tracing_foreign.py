@@ -9,7 +9,6 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from weakref import WeakSet
 
 import pytest
 from ddtrace import config
@@ -75,7 +74,7 @@ def scope(path: str, **rest: Any) -> dict[str, Any]:
 
 
 async def ask(app: Any, asked: dict[str, Any], leave_after: int | None = None) -> list[dict[str, Any]]:
-    """Return the messages of the response; the client goes away after `leave_after` bytes, or when it is complete."""
+    """Return the messages of the response; the client disconnects after `leave_after` bytes, or after the last message."""
     gone, sent = asyncio.Event(), list[dict[str, Any]]()
 
     async def receive() -> dict[str, Any]:
@@ -204,7 +203,7 @@ async def test_a_span_says_that_its_response_is_incomplete(
 
 
 async def test_a_stream_that_times_out_is_incomplete(finished: list[Span]) -> None:
-    """Quart ends it without a word after RESPONSE_TIMEOUT."""
+    """Quart ends it silently after RESPONSE_TIMEOUT."""
     app = Quart(__name__)
     app.config["RESPONSE_TIMEOUT"] = 0.01
 
@@ -242,6 +241,38 @@ async def test_a_client_that_has_its_bytes_has_not_disconnected(tmp_path: Path, 
     assert [span.get_tag(tracing.INCOMPLETE) for span in finished] == [None] * 10
 
 
+@MIDDLEWARES
+async def test_a_request_that_starts_in_the_context_of_the_last_one_has_its_own_trace(
+    app: Quart, finished: list[Span], middleware: Any
+) -> None:
+    """uvicorn starts a request that came early while the application still sends the end of the last response.
+
+    ddtrace's asyncio integration then passes the trace on to the new task.
+    """
+    tracing.trace(app, middleware=middleware)
+    following: list[asyncio.Task[Any]] = []
+    left = asyncio.Event()
+
+    async def receive() -> dict[str, Any]:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            following.append(asyncio.create_task(follow(tracer.current_trace_context())))
+            left.set()
+
+    async def follow(active: Any) -> None:
+        tracer.context_provider.activate(active)
+        await ask(app, scope("/users/8"))
+
+    await app(scope("/users/7"), receive, send)  # type: ignore[arg-type]
+    await following[0]
+
+    assert [(span.resource, span.parent_id) for span in finished] == [("GET /users/<int:number>", None)] * 2
+    assert finished[0].trace_id != finished[1].trace_id
+
+
 # WebSockets.
 
 
@@ -261,7 +292,7 @@ async def test_a_websocket_is_served_where_its_messages_are_not_traced(
 
 
 async def test_a_socket_from_elsewhere_makes_no_trace_without_end(finished: list[Span]) -> None:
-    """A broadcast of a task that knows no request: ddtrace would begin a span there that nothing ends."""
+    """A broadcast from a task outside of any request: ddtrace would start a span there that never ends."""
     app = Quart(__name__)
     sockets: list[Any] = []
 
@@ -285,6 +316,31 @@ async def test_a_socket_from_elsewhere_makes_no_trace_without_end(finished: list
         await client.send("end")
 
     assert "default" not in {span.name for span in finished}
+
+
+async def test_a_client_that_closes_its_websocket_is_no_error(finished: list[Span]) -> None:
+    """Quart 0.23 raises ClientDisconnectedError in a task that receives; handlers await such tasks at their end."""
+    app = Quart(__name__)
+
+    async def take() -> None:
+        while True:
+            await websocket.receive()
+
+    @app.websocket("/ws")
+    async def chat() -> None:
+        task = asyncio.ensure_future(take())
+        try:
+            await websocket.accept()
+            await asyncio.Event().wait()
+        finally:
+            task.cancel()
+            await task
+
+    async with tracing.trace(app).test_client().websocket("/ws") as client:
+        await client.send("one")
+        await client.disconnect()
+
+    assert {span.name for span in finished if span.error} == set()
 
 
 async def test_a_layer_that_refuses_a_websocket_names_it_by_its_status(app: Quart, finished: list[Span]) -> None:
@@ -432,7 +488,7 @@ async def test_a_probe_behind_a_prefix_has_no_span(app: Quart, finished: list[Sp
 
 
 async def test_tracing_twice_makes_one_span(app: Quart, finished: list[Span]) -> None:
-    """Also where a layer came in between; the probes of both calls are probes."""
+    """Also with a layer between the two calls; the probes of both calls count."""
     tracing.trace(app)
     inner: Any = app.asgi_app
 
@@ -473,10 +529,9 @@ async def test_what_ddtrace_can_not_know_changes_nothing(
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(endpoint_collection, "add_endpoint", fail)
-    monkeypatch.setattr(tracing, "_introduced", WeakSet())
     tracing._warn.cache_clear()
     sent = await ask(tracing.trace(app), scope("/users/7"))
-    tracing._introduced.clear()
+    del app.extensions["datadog_introduced"]
     await ask(app, scope("/users/8"))
     warned = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
 
@@ -509,7 +564,7 @@ async def test_a_message_that_ddtrace_can_not_see_changes_nothing(
 
 
 async def test_a_process_that_is_not_traced_has_nothing_of_it(app: Quart) -> None:
-    """Such as a team's unit tests: without ddtrace-run, trace() leaves the app as it is."""
+    """Without ddtrace-run, as in a team's unit tests, trace() leaves the app as it is."""
     before, task, inner = dict(vars(app)), app.add_background_task, app.asgi_app
 
     assert tracing.trace(app, {"/health"}, "mine") is app

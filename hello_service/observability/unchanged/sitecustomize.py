@@ -44,6 +44,7 @@ def trace_every_app(module: Any) -> None:
 
 
 @when_imported("httpx")
+@when_imported("httpx2")  # a fork with the same interface, which the client of OpenAI uses
 def name_every_call(module: Any) -> None:
     """Add the event hook that names a call's span to each client that doesn't have it yet."""
     init = module.AsyncClient.__init__

@@ -1,0 +1,96 @@
+"""ddtrace's endpoint inventory, as the agent receives it by telemetry: Quart's routes, as those of FastAPI."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import httpx
+from running import BIN, QUIET, Agent, clean_environment, eventually, free_port, started
+
+from hello_service.observability import tracing
+
+QUART = """
+import quart, tracing
+
+app = tracing.trace(quart.Quart(__name__))
+
+@app.get("/users/<int:number>")
+async def user(number):
+    return {}
+
+@app.route("/things", methods=["POST", "PUT"])
+async def things():
+    return {}
+
+@app.websocket("/ws")
+async def ws():
+    pass
+"""
+FASTAPI = """
+import fastapi
+
+app = fastapi.FastAPI(openapi_url=None)
+
+@app.get("/users/{number}")
+async def user(number: int):
+    return {}
+
+@app.api_route("/things", methods=["POST", "PUT"])
+async def things():
+    return {}
+
+@app.websocket("/ws")
+async def ws(socket: fastapi.WebSocket):
+    pass
+"""
+
+
+def inventory(app: str, count: int, folder: Path, agent: Agent) -> set[tuple[str, str, str]]:
+    """Serve `app`, and return method, path and resource of the `count` endpoints that ddtrace reports after a request."""
+    agent.clear()
+    folder.mkdir()
+    (folder / "app.py").write_text(app)
+    shutil.copy(tracing.__file__, folder)
+    port = free_port()
+    command = [str(BIN / "ddtrace-run"), str(BIN / "uvicorn"), "app:app", "--host", "127.0.0.1", "--port", str(port)]
+    telemetry = {"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true", "DD_TELEMETRY_HEARTBEAT_INTERVAL": "1"}
+    environment = {**QUIET, **telemetry, "PYTHONPATH": str(folder), "DD_TRACE_AGENT_URL": agent.url}
+
+    def responds() -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/users/7", timeout=10).is_success
+        except httpx.TransportError:
+            return False
+
+    def reported() -> set[tuple[str, str, str]]:
+        events = httpx.get(f"{agent.url}/test/session/apmtelemetry", timeout=10).json()
+        batches = [event["payload"] if event["request_type"] == "message-batch" else [event] for event in events]
+        payloads = [
+            event["payload"] for batch in batches for event in batch if event["request_type"] == "app-endpoints"
+        ]
+        endpoints = [endpoint for payload in payloads for endpoint in payload["endpoints"]]
+        return {(endpoint["method"], endpoint["path"], endpoint["resource_name"]) for endpoint in endpoints}
+
+    with started(command, clean_environment(environment), cwd=folder):
+        eventually(responds, timeout=60)
+        return eventually(reported, lambda endpoints: len(endpoints) >= count, timeout=60)
+
+
+def test_the_agent_knows_quarts_routes_as_it_knows_fastapis(tmp_path: Path, agent: Agent) -> None:
+    """Quart itself adds HEAD, OPTIONS and its folder of static files."""
+    quart = inventory(QUART, 9, tmp_path / "quart", agent)
+    fastapi = inventory(FASTAPI, 3, tmp_path / "fastapi", agent)
+    same = {tuple(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", text) for text in endpoint) for endpoint in quart}
+
+    assert len(fastapi) == 3
+    assert fastapi <= same
+    assert {(method, path.split("/")[1]) for method, path, _ in same - fastapi} == {
+        ("HEAD", "users"),
+        ("OPTIONS", "users"),
+        ("OPTIONS", "things"),
+        ("GET", "static"),
+        ("HEAD", "static"),
+        ("OPTIONS", "static"),
+    }
