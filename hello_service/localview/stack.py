@@ -1,4 +1,4 @@
-"""A stack trace as frames: own code told from libraries, paths relative to the project, causes told apart. A leaf."""
+"""Parses stack traces: exceptions and their causes, frames of the project and of libraries, relative paths. A leaf."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-LONGEST = 1000  # characters of a line that is looked at: a frame is shorter
+MAX_CHARACTERS = 1000  # of a line; the rest is ignored
 BEGIN = re.compile(r"(Exception Group )?Traceback \(most recent call last\):")
 PYTHON = re.compile(r'\s*File "([^"]+)", line (\d+)(?:, in (.+))?')
 AT = re.compile(r"\s+at (?:async )?(?:([^()]+) \(?)?\(?([^()\s]+?):(\d+)(?::\d+)?\)?")  # JavaScript and Java
@@ -30,7 +30,7 @@ JDK = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
 
 @dataclass(frozen=True)
 class Frame:
-    """A call: `folder` and `file` are relative to the project where the file is part of it."""
+    """A stack frame. `folder` is relative to the project if the file is `own`, that is, part of the project."""
 
     folder: str
     file: str
@@ -43,7 +43,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception with its frames, the innermost first; `relation` is how the one before it leads here."""
+    """An exception with its frames, innermost first. `relation` is its relation to the exception raised before it."""
 
     title: str
     frames: tuple[Frame, ...]
@@ -59,9 +59,9 @@ class Failure:
 
 
 def failures(text: str, project: Path | None = None) -> list[Failure]:
-    """Return the exceptions of a stack trace, the one that was raised last first; none where it can't be read.
+    """Return the exceptions of a stack trace, the last raised first; none if it can't be parsed.
 
-    Paths are relative to `project`, or to what the own frames have in common.
+    Paths are relative to `project` if the project's frames are in it, else to their common folder.
     """
     found = _Reader().read(text)
     own = [PurePosixPath(_path(frame)) for failure in found for frame in failure.own]
@@ -85,7 +85,7 @@ class _Reader:
             if grouped and RULE.fullmatch(line):
                 self._end()
             else:
-                self._take((MARGIN.sub("", line, count=1) if grouped else line)[:LONGEST])
+                self._take((MARGIN.sub("", line, count=1) if grouped else line)[:MAX_CHARACTERS])
         self._end()
         return self.found
 
@@ -145,7 +145,7 @@ def _path(frame: Frame) -> str:
 
 
 def _root(own: Sequence[PurePosixPath], project: Path | None) -> str:
-    """Return the folder that own paths are relative to, with its slash; empty where there is none."""
+    """Return the folder, with a trailing slash, that own paths are relative to; empty if there is none."""
     if project and any(path.is_relative_to(project.as_posix()) for path in own):
         return f"{project.as_posix().rstrip('/')}/"
     if not own:

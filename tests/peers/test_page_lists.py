@@ -293,7 +293,7 @@ def test_the_end_of_the_server_is_said_in_words(browser: Browser) -> None:
             requested(own, "/api/hello")
             page.goto(own.page_url)
             expect(listed(page)).to_have_count(1)
-        expect(page.get_by_role("status")).to_contain_text("Disconnected: the server has ended.")
+        expect(page.get_by_role("status")).to_contain_text("Disconnected")
         expect(page.locator("#live")).to_have_text("Disconnected")
         expect(listed(page)).to_have_count(1)
 
