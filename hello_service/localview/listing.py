@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from hello_service.localview import hints, query, terms
 from hello_service.localview.spans import Span, Trace
-from hello_service.localview.store import Store, trace_key
+from hello_service.localview.store import Store
 from hello_service.localview.units import SECOND, count
 
 NEWEST_FIRST = "-time"
@@ -255,7 +254,7 @@ def _parents(traces: Sequence[Trace]) -> dict[int, int]:
     starts = {trace.key: trace.start for trace in traces}
     parents = {}
     for each in messages:
-        target = _linked(each.root)
+        target = each.root.links[0].trace_id if each.root.links else None
         if target in starts and (starts[target], target) < (each.start, each.key):
             parents[each.key] = target
     # ddtrace does not link the receive that gets the disconnect. If only one open WebSocket is possible, that is its parent.
@@ -282,15 +281,6 @@ def _like(one: Span, other: Span) -> bool:
         other.resource,
         other.meta.get("runtime-id"),
     )
-
-
-def _linked(span: Span) -> int | None:
-    """Return the key of the trace to which `span` is linked."""
-    try:
-        links = json.loads(span.meta.get("_dd.span_links", "[]"))
-        return trace_key(str(links[0]["trace_id"])) if links else None
-    except (ValueError, TypeError, KeyError, IndexError):
-        return None
 
 
 def _found(store: Store, search: Search, now: datetime) -> tuple[query.Query, list[tuple[Trace, Sequence[Span]]]]:

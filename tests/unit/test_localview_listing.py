@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,7 +12,7 @@ from tracing_data import MS, START, span
 
 from hello_service.localview import listing, logbook
 from hello_service.localview.listing import Search, SearchError
-from hello_service.localview.spans import Span
+from hello_service.localview.spans import Link, Span
 from hello_service.localview.store import LINES, Store
 
 NOW = datetime.fromtimestamp(START / 1_000_000_000, UTC)
@@ -27,9 +26,9 @@ def kept(*spans: Span) -> Store:
     return store
 
 
-def link(to: Span) -> dict[str, str]:
-    """Return the tags of a span that is linked to another."""
-    return {"_dd.span_links": json.dumps([{"trace_id": f"6b03707200000000{to.trace_id:016x}", "span_id": "1"}])}
+def link(to: Span) -> tuple[Link, ...]:
+    """Return the links of a span that is linked to another one."""
+    return (Link(to.trace_id, to.span_id),)
 
 
 def search_of(address: str) -> Search:
@@ -69,9 +68,11 @@ def test_an_operation_that_is_not_a_request_shows_its_name() -> None:
 def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
     """This includes the last receive, which ddtrace does not link, and the close, which is linked to that receive."""
     hand = span(meta=HANDSHAKE)
-    messages = [span(at=number, name="websocket.receive", meta={**link(hand), "runtime-id": "r"}) for number in (1, 2)]
+    messages = [
+        span(at=number, name="websocket.receive", links=link(hand), meta={"runtime-id": "r"}) for number in (1, 2)
+    ]
     last = span(at=3, name="websocket.receive", meta={"runtime-id": "r"})
-    close = span(at=4, name="websocket.close", meta=link(last))
+    close = span(at=4, name="websocket.close", links=link(last))
     other = span(at=5, resource="GET /x")
     found = listing.listing(kept(hand, *messages, last, close, other), Search(), NOW)
 
@@ -82,17 +83,16 @@ def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
 
 
 def test_messages_without_a_known_handshake_are_not_grouped() -> None:
-    """With two open WebSockets, the last receive may belong to either. Invalid and circular links are ignored."""
+    """With two open WebSockets, the last receive may belong to either. Circular links are ignored."""
     first, second = span(meta=HANDSHAKE), span(at=1, meta=HANDSHAKE)
     last = span(at=2, name="websocket.receive", meta={"runtime-id": "r"})
-    lost = span(at=3, name="websocket.receive", meta=link(span()))
-    strange = span(at=4, name="websocket.close", meta={"_dd.span_links": '[{"trace_id": 7}, 5'})
-    odd = span(at=5, name="websocket.close", meta={"_dd.span_links": "{}"})
-    forward = span(at=6, trace=901, name="websocket.close", meta=link(span(trace=902)))
-    back = span(at=7, trace=902, name="websocket.close", meta=link(span(trace=901)))
-    found = listing.listing(kept(first, second, last, lost, strange, odd, forward, back), Search(), NOW)
+    lost = span(at=3, name="websocket.receive", links=link(span()))
+    unlinked = span(at=4, name="websocket.close")
+    forward = span(at=6, trace=901, name="websocket.close", links=link(span(trace=902)))
+    back = span(at=7, trace=902, name="websocket.close", links=link(span(trace=901)))
+    found = listing.listing(kept(first, second, last, lost, unlinked, forward, back), Search(), NOW)
 
-    assert [len(row.below) for row in found.rows] == [1, 0, 0, 0, 0, 0, 0]
+    assert [len(row.below) for row in found.rows] == [1, 0, 0, 0, 0, 0]
     assert found.rows[0].trace.root is forward
 
 
@@ -208,7 +208,7 @@ def test_a_facet_finds_as_many_traces_as_it_shows(given: list[tuple[int, str, bo
 def test_a_pager_leads_through_the_results_of_a_search() -> None:
     """The messages of a WebSocket are included. A trace outside of the results has only the link back to the list."""
     hand = span(meta=HANDSHAKE)
-    message = span(at=1, name="websocket.receive", meta=link(hand))
+    message = span(at=1, name="websocket.receive", links=link(hand))
     other = span(at=2, resource="GET /x")
     store = kept(hand, message, other)
     newest, oldest = store.find(str(other.trace_id)), store.find(str(message.trace_id))
