@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+from running import eventually
 
 TIMEOUT_MS = 20_000  # of a machine that does much else
 CHROMIUM = shutil.which("chromium")
@@ -59,6 +60,15 @@ def opened(
         context.close()
     # A 404 that a test asks for is told on the console, too.
     assert [each for each in wrong if "404" not in each] == []
+
+
+def open_before_script(page: Page, url: str, script: str) -> Route:
+    """Open `url`, but hold back its script until `continue_` of the returned route is called."""
+    held: list[Route] = []
+    page.route(f"**/{script}", lambda route: held.append(route))  # noqa: PLW0108 - Playwright rejects a built-in method
+    page.goto(url, wait_until="commit")
+    eventually(lambda: page.evaluate("document.readyState") and held)
+    return held[0]
 
 
 def violations(page: Page) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import aiohttp
 import httpx
 import pytest
-from browser import CHROMIUM, chromium, opened, violations
+from browser import CHROMIUM, chromium, open_before_script, opened, violations
 from developing import DEV, FREE_PORTS, VIEW, Dev, developing
 from playwright.sync_api import Browser, Locator, Page, expect
 from running import eventually
@@ -257,6 +257,22 @@ def test_a_mistake_waits_for_the_last_key_and_its_suggestions_hold(dev: Dev, pag
     assert found
     expect(page.locator("#matching")).to_have_text(re.compile(r"\d+"))
     assert int(page.locator("#matching").inner_text().replace(",", "")) >= int(found[1])
+
+
+def test_a_field_changed_before_the_script_runs_is_applied(dev: Dev, page: Page) -> None:
+    """A person on a slow machine may type as soon as the page is visible."""
+    identity = requested(dev, "/api/hello/Early")
+    script = open_before_script(page, dev.page_url, "lists.js")
+    page.fill("#q", "/api/hello/Early")
+    script.continue_()
+    expect(listed(page)).to_have_count(1)
+    expect(row(page, identity)).to_be_visible()
+    expect(page).to_have_url(re.compile(r"\?q=%2Fapi%2Fhello%2FEarly$"))
+    script = open_before_script(page, f"{dev.page_url}/logs", "lists.js")
+    page.get_by_label("without a trace").check()
+    script.continue_()
+
+    expect(page).to_have_url(re.compile("traceless=1"))
 
 
 def test_a_pasted_url_finds_its_requests(dev: Dev, page: Page) -> None:

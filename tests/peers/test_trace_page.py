@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from browser import CHROMIUM, opened
+from browser import CHROMIUM, open_before_script, opened
 from playwright.sync_api import Locator, Page, expect
 from running import eventually
 from scene import Scene, staged, trace_id
@@ -321,6 +321,15 @@ def test_a_search_within_the_trace(scene: Scene, page: Page) -> None:
     page.fill("#find", "nothing like it")
 
     expect(matches).to_have_text(re.compile("0 matches"))
+
+
+def test_a_search_typed_before_the_script_runs_is_applied(scene: Scene, page: Page) -> None:
+    """A person on a slow machine may type as soon as the page is visible."""
+    script = open_before_script(page, scene.dev.page_url + FAILED, "trace.js")
+    page.fill("#find", "from items")
+    script.continue_()
+
+    expect(page.locator("#matches")).to_have_text(re.compile("24 matches"))
 
 
 def test_a_service_of_the_legend_is_shown_alone(scene: Scene, page: Page) -> None:

@@ -23,6 +23,9 @@ if (form) {
     typed = 0;
     apply();
   });
+  const entries = (each) => new URLSearchParams(new FormData(each)).toString();
+  const rendered = new DOMParser().parseFromString(form.outerHTML, "text/html").forms[0];
+  if (entries(form) !== entries(rendered)) apply(); // a field was changed before this script ran
 }
 
 let merging = false; // while a fetched document is merged, an element that loses the focus gets it back

@@ -199,4 +199,5 @@
   });
 
   if (chosen()) reveal(chosen(), "center");
+  if (find.value !== find.defaultValue) show(searchAddress()); // text was typed before this script ran
 }
