@@ -30,9 +30,7 @@ class Feed:
         self.console = console
         self.tree = tree
         self.page_url: str | None = None
-        self._pending: dict[
-            int, tuple[float, Trace]
-        ] = {}  # traces that are not drawn yet, with the time of the last change
+        self._pending: dict[int, tuple[float, Trace]] = {}  # traces not drawn yet, with the time of the last change
         self._waiting: list[tuple[float, int, str]] = []  # lines that wait for their traces, with time and trace key
         self._shapes: dict[int, None] = {}
 

@@ -122,7 +122,7 @@ class Row:
         return "" if is_request else root.name
 
     @property
-    def below_in_words(self) -> str:
+    def below_summary(self) -> str:
         """A summary of `below`, such as `3 messages, close`."""
         names = [each.trace.root.name for each in self.below]
         messages = len(names) - names.count("websocket.close")
@@ -230,9 +230,8 @@ def grouped(traces: Sequence[Trace]) -> list[Row]:
     parents = _parents(traces)
     for trace in traces:
         top = trace.key
-        while (
-            top in parents
-        ):  # from a close to a message, from a message to the handshake; a parent always began earlier
+        # From a close to a message, and from a message to the handshake. This ends, because a parent always began earlier.
+        while top in parents:
             top = parents[top]
         if top != trace.key:
             rows[top].below.append(rows[trace.key])
@@ -259,22 +258,22 @@ def _parents(traces: Sequence[Trace]) -> dict[int, int]:
             parents[each.key] = target
     # ddtrace does not link the receive that gets the disconnect. If only one open WebSocket is possible, that is its parent.
     sockets = [each for each in traces if each.root.meta.get("http.upgraded") == "websocket"]
-    ended: set[int] = set()
+    closed: set[int] = set()
     for each in messages:
         if each.key in parents or each.root.name != "websocket.receive":
             continue
         open_ = [
             socket
             for socket in sockets
-            if socket.key not in ended and socket.start <= each.start and _like(socket.root, each.root)
+            if socket.key not in closed and socket.start <= each.start and _is_same_endpoint(socket.root, each.root)
         ]
         if len(open_) == 1:
             parents[each.key] = open_[0].key
-            ended.add(open_[0].key)
+            closed.add(open_[0].key)
     return parents
 
 
-def _like(one: Span, other: Span) -> bool:
+def _is_same_endpoint(one: Span, other: Span) -> bool:
     """Return whether two spans belong to the same endpoint of the same process."""
     return (one.service, one.resource, one.meta.get("runtime-id")) == (
         other.service,

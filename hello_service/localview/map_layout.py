@@ -85,18 +85,18 @@ def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: N
     lines = []
     for edge, curve in curves:
         near = 0.5 if chosen is None else 0.88 if edge.source is chosen else 0.12  # close to the neighbour
-        label = next((spot for spot in _spots(curve, near) if _is_free(spot, taken)), None)
+        label = next((position for position in _label_positions(curve, near) if _is_free(position, taken)), None)
         if label is not None:
             taken.append(_label_box(label))
         path = "M{:.0f},{:.0f} C{:.0f},{:.0f} {:.0f},{:.0f} {:.0f},{:.0f}".format(
-            *(part for at in curve for part in at)
+            *(coordinate for point in curve for coordinate in point)
         )
         lines.append(Line(edge, path, None if label is None else (round(label[0]), round(label[1]))))
     width = max(0, len(columns) * (NODE_WIDTH + across) - across)
-    lowest = max(
-        [height + MARGIN + above, *(int(box[3]) for box in taken), *(int(_lowest(curve)) for _, curve in curves)]
+    bottom = max(
+        [height + MARGIN + above, *(int(box[3]) for box in taken), *(int(_bottom(curve)) for _, curve in curves)]
     )
-    return Drawing(list(places.values()), lines, width + 2 * MARGIN, lowest + MARGIN)
+    return Drawing(list(places.values()), lines, width + 2 * MARGIN, bottom + MARGIN)
 
 
 def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Point, Point, Point]:
@@ -108,30 +108,31 @@ def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Po
     if source is target:
         x = source.x + NODE_WIDTH / 2
         return (x + 36, source.y), (x + 60, source.y - LOOP), (x - 60, source.y - LOOP), (x - 36, source.y)
-    begin, end, across = source.x + NODE_WIDTH, target.x, target.y + NODE_HEIGHT / 2
+    begin, end, target_middle = source.x + NODE_WIDTH, target.x, target.y + NODE_HEIGHT / 2
     if end > begin:
         bend = (end - begin) / (2 if chosen is None else 4)
         first, last = (begin + bend, end - bend) if chosen is None else (begin + bend, begin + bend)
         if target.node is chosen:
             first, last = end - bend, end - bend
-        return (begin, middle), (first, middle), (last, across), (end, across)
+        return (begin, middle), (first, middle), (last, target_middle), (end, target_middle)
     # A call back to the left starts lower than the calls from there. Services in the same column never call each other.
     begin, end = source.x, target.x + NODE_WIDTH
     bend = (begin - end) / 2
-    return (begin, middle + 22), (begin - bend, middle + 22), (end + bend, across + 22), (end, across + 22)
+    y, target_y = middle + 22, target_middle + 22
+    return (begin, y), (begin - bend, y), (end + bend, target_y), (end, target_y)
 
 
 def _at(curve: tuple[Point, Point, Point, Point], t: float) -> Point:
     weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-    x, y = (sum(weight * at[axis] for weight, at in zip(weights, curve, strict=True)) for axis in (0, 1))
+    x, y = (sum(weight * point[axis] for weight, point in zip(weights, curve, strict=True)) for axis in (0, 1))
     return x, y
 
 
-def _lowest(curve: tuple[Point, Point, Point, Point]) -> float:
+def _bottom(curve: tuple[Point, Point, Point, Point]) -> float:
     return max(_at(curve, step / 10)[1] for step in range(11))
 
 
-def _spots(curve: tuple[Point, Point, Point, Point], near: float) -> Iterator[Point]:
+def _label_positions(curve: tuple[Point, Point, Point, Point], near: float) -> Iterator[Point]:
     """Yield the candidate positions of a label: along its curve, beginning at `near`, then beside the curve."""
     along = [_at(curve, t) for t in sorted((near, 0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2), key=lambda t: abs(t - near))]
     for offset in (0, -24, 24, -44, 44):
@@ -139,13 +140,13 @@ def _spots(curve: tuple[Point, Point, Point, Point], near: float) -> Iterator[Po
             yield x, y + offset
 
 
-def _label_box(middle: Point) -> Box:
-    x, y = middle
+def _label_box(centre: Point) -> Box:
+    x, y = centre
     return x - LABEL_WIDTH / 2, y - LABEL_HEIGHT / 2, x + LABEL_WIDTH / 2, y + LABEL_HEIGHT / 2
 
 
-def _is_free(spot: Point, taken: Sequence[Box]) -> bool:
-    left, top, right, bottom = _label_box(spot)
+def _is_free(centre: Point, taken: Sequence[Box]) -> bool:
+    left, top, right, bottom = _label_box(centre)
     if left < 0 or top < 0:
         return False
     return not any(left < box[2] and box[0] < right and top < box[3] and box[1] < bottom for box in taken)

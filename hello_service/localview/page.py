@@ -32,7 +32,7 @@ EVENT_SECONDS = 0.5  # minimum time between two events
 HEARTBEAT_SECONDS = 15.0  # without an event; then a comment is sent, which reveals a dead connection
 CLOSE_SECONDS = 1.0
 
-# Any other name may be a foreign web page's whose domain resolves to this machine (DNS rebinding).
+# Any other name may be the domain of a web page that resolves to this machine (DNS rebinding).
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 WRONG_HOST = b"This page is served under 127.0.0.1 and localhost only."
 HEADERS = {
@@ -201,9 +201,8 @@ async def serving(view: View, listener: socket.socket) -> AsyncIterator[None]:
         view.closing.set()
         stopping.set()
         await asyncio.wait({running}, timeout=CLOSE_SECONDS)
-        while (
-            not running.done()
-        ):  # a client doesn't read its response; Hypercorn mistakes a single cancel for a timeout
+        # A client that doesn't read its response holds the server open, and Hypercorn mistakes the first cancel for a timeout.
+        while not running.done():
             running.cancel()
             await asyncio.wait({running}, timeout=CLOSE_SECONDS)
         await asyncio.gather(running, return_exceptions=True)

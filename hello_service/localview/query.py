@@ -89,8 +89,8 @@ def parse(text: str) -> Query:
     try:
         return _Parser(text).query()
     except _Mistake as mistake:
-        wholes = [_repaired(whole) for whole in mistake.corrected(text)]
-        suggestions = [whole for whole in dict.fromkeys(wholes) if whole]
+        corrections = [_repaired(each) for each in mistake.corrected(text)]
+        suggestions = [each for each in dict.fromkeys(corrections) if each]
         raise QueryError(str(mistake), suggestions, unfinished=mistake.unfinished) from None
 
 
@@ -138,15 +138,15 @@ class _Parser:
 
     def any(self, field: str | None, pieces: list[str] | None = None) -> Select:
         """Read alternatives. If there is only one, its terms are added to `pieces`."""
-        own: list[str] = []
-        found = [self.all(field, own)]
+        single: list[str] = []
+        found = [self.all(field, single)]
         while self.operator() == "OR":
             begin, self.at = self.at, self.at + 2
             if not self.starts_term():
                 raise self.dangling("OR", begin)
-            found.append(self.all(field, own))
+            found.append(self.all(field, single))
         if len(found) == 1 and pieces is not None:
-            pieces += own
+            pieces += single
         return found[0] if len(found) == 1 else _either(found)
 
     def all(self, field: str | None, pieces: list[str]) -> Select:
@@ -162,7 +162,7 @@ class _Parser:
                 begin, self.at = self.at, self.at + 3
                 if not self.starts_term():
                     raise self.dangling("AND", begin)
-        if not found:  # only a ) can stand here
+        if not found:  # the next character is a )
             raise self.stray()
         return found[0] if len(found) == 1 else _every(found)
 
@@ -238,7 +238,7 @@ class _Parser:
         return self.checked(lambda: terms.term(name, value), name, begin)
 
     def checked(self, make: Callable[[], Select], field: str, begin: int) -> Select:
-        """Return the result of `make`, which reads the term that begins at `begin`."""
+        """Return the result of `make`. If it raises a `TermError`, raise the mistake of the term that begins at `begin`."""
         try:
             return make()
         except TermError as error:
@@ -271,9 +271,8 @@ class _Parser:
         value, end = self.text[value_begin : self.at] or "*", self.at
         plain = quoted(self.text[begin:end])
         message = f'Unknown field "{name}". For a span tag write @{name}:{value}; for plain text write {plain}.'
-        if (
-            value_begin == end and self.text[end:].strip()
-        ):  # probably a copied message, such as "ValueError: no such file"
+        # Without a value, but with text after it, this is probably a copied message, such as "ValueError: no such file".
+        if value_begin == end and self.text[end:].strip():
             word = NEXT_WORD.match(self.text, end)
             similar = [f"{known}:{word[1] if word else '*'}" for known in terms.similar(name)]
             whole = quoted(self.text[begin:].rstrip())

@@ -79,7 +79,7 @@ class Map:
     chosen: Node | None = None
 
     def drawn(self) -> tuple[list[Node], list[Edge]]:
-        """Return the services and calls that are drawn."""
+        """Return the services and calls to draw."""
         if self.chosen is None:
             return self.nodes, self.edges
         edges = [edge for edge in self.edges if self.chosen in (edge.source, edge.target)]
@@ -108,7 +108,7 @@ def service_map(traces: Collection[Trace]) -> Map:
 
 
 def choose(whole: Map, service: str | None) -> Map:
-    """Return `whole` with `service` chosen or, if there is none and services are many, the one with most neighbours."""
+    """Return `whole` with a chosen service: `service` if it exists, else the busiest one if there are too many to draw."""
     by_name = {node.service: node for node in whole.nodes}
     chosen = by_name.get(service or "")
     if chosen is None and len(whole.nodes) > MAX_SERVICES:

@@ -211,33 +211,33 @@ def _plain_text(value: Value) -> Select:
     if not value.literal and "://" in text:
         text = text.partition("#")[0]
     words = text.lower()
-    shown = TRACE_ADDRESS.search(words)  # the address of a trace on this page
-    number = trace_key(shown[1] if shown else words)
+    trace_address = TRACE_ADDRESS.search(words)  # a pasted address of this page
+    number = trace_key(trace_address[1] if trace_address else words)
     forms = {words, unquote(words)} if "://" in words else {words}
     pattern = _pattern(Value(f"*{text}*")) if "*" in words and not value.literal else None
 
-    def has(text: str) -> bool:
+    def contains(text: str) -> bool:
         if pattern is not None:
             return pattern.fullmatch(text) is not None
-        low = text.lower()
-        return words in low or (len(forms) > 1 and any(form in low for form in forms))
+        lower = text.lower()
+        return words in lower or (len(forms) > 1 and any(form in lower for form in forms))
 
-    def found(span: Span) -> bool:
+    def matches(span: Span) -> bool:
         if number is not None and number in {span.trace_id, span.span_id}:
             return True
-        return any(map(has, (span.resource, span.service, span.name, *span.meta.values())))
+        return any(map(contains, (span.resource, span.service, span.name, *span.meta.values())))
 
-    return _each(found)
+    return _each(matches)
 
 
 def _duration(value: Value) -> Callable[[Span], bool]:
     if value.text == "*":
         return lambda _: True
-    holds = _numeric("@duration", value, _nanoseconds)
-    if holds is None:
+    passes = _numeric("@duration", value, _nanoseconds)
+    if passes is None:
         wanted = _nanoseconds(value.text)
         return lambda span: span.duration == wanted
-    return lambda span: holds(span.duration)
+    return lambda span: passes(span.duration)
 
 
 def _nanoseconds(text: str) -> float:
@@ -266,14 +266,14 @@ def _tag(field: str, value: Value) -> Callable[[Span], bool]:
     def tag(span: Span) -> str | None:
         return span.meta[name] if name in span.meta else _plain_number(span.metrics.get(name))
 
-    holds = _numeric(field, value, number)
-    if holds is None:
+    passes = _numeric(field, value, number)
+    if passes is None:
         pattern = _pattern(value)
         return lambda span: _matches(pattern, tag(span))
 
     def compares(span: Span) -> bool:
         try:
-            return holds(float(tag(span) or "none"))
+            return passes(float(tag(span) or "none"))
         except ValueError:
             return False
 

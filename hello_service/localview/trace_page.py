@@ -191,8 +191,10 @@ class TraceView:
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows, parents before children, equal siblings folded."""
-        revealed = {id(span) for span in [self.span, *self.matches]}  # with their ancestors, these open closed folds
-        context: set[int] = set()  # the ancestors of the only service to show
+        revealed = {
+            id(span) for span in [self.span, *self.matches]
+        }  # and their ancestors: a fold that contains one is open
+        context: set[int] = set()  # the ancestors of the spans of the only service to show
         for node in reversed(self._nodes):  # children before parents
             if node.parent and id(node.span) in revealed:
                 revealed.add(id(node.parent.span))
@@ -200,39 +202,39 @@ class TraceView:
                 context.add(id(node.parent))
         present = {node.span.span_id for node in self._nodes}
         used: dict[str, int] = {}
-        waiting: list[tuple[list[_Node], int, bool]] = []
+        pending: list[tuple[list[_Node], int, bool]] = []
 
         def push(groups: Sequence[list[_Node]], level: int, *, hidden: bool) -> None:
-            waiting.extend((group, level, hidden) for group in reversed(groups))
+            pending.extend((group, level, hidden) for group in reversed(groups))
 
         push(_folded([node for node in self._nodes if node.parent is None]), 1, hidden=False)
-        while waiting:
-            group, level, hidden = waiting.pop()
+        while pending:
+            group, level, hidden = pending.pop()
             node, times = group[0], len(group)
             span = node.span
-            name = f"{'g' if times > 1 else 's'}{hexadecimal(span.span_id)}"
-            used[name] = used.get(name, 0) + 1
-            name += f"-{used[name]}" if used[name] > 1 else ""
+            row_id = f"{'g' if times > 1 else 's'}{hexadecimal(span.span_id)}"
+            used[row_id] = used.get(row_id, 0) + 1
+            row_id += f"-{used[row_id]}" if used[row_id] > 1 else ""
             expanded = True if node.children else None
             if times > 1:
-                expanded = self.selection.open in {name, "all"} or any(id(each.span) in revealed for each in group)
-            leads = any(id(each) in context for each in group)
+                expanded = self.selection.open in {row_id, "all"} or any(id(each.span) in revealed for each in group)
+            is_context = any(id(each) in context for each in group)
             other = bool(self.selection.service) and span.service != self.selection.service
             yield Row(
-                id=name,
+                id=row_id,
                 span=span,
                 level=level,
                 bars=[self._bar(each.span) for each in group[:DRAWN_BARS]],
                 duration=sum(each.span.duration for each in group),
                 self_time=sum(map(_self_time, group)),
                 service=span.service if node.parent is None or node.parent.span.service != span.service else "",
-                address=f"{self.selection.address(open=name)}#{name}" if times > 1 else self.link(span),
-                classes=self._classes(group, dim=other and leads),
+                address=f"{self.selection.address(open=row_id)}#{row_id}" if times > 1 else self.link(span),
+                classes=self._classes(group, dim=other and is_context),
                 expanded=expanded,
                 times=times,
                 chosen=span is self.span and times == 1,
                 hidden=hidden,
-                out=other and not leads,
+                out=other and not is_context,
                 orphan=span.parent_id != 0 and span.parent_id not in present,
             )
             if times > 1:

@@ -36,9 +36,12 @@ async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
     app.router.add_get("/drain", agent.drain)
     options = Options(host="127.0.0.1", port=None, agent_port=0)
     development = Development(options, {}, Console(file=io.StringIO()))
-    async with _TestServer(app) as server, aiohttp.ClientSession() as session:
-        async with development._polling(session, str(server.make_url("")).rstrip("/")):
-            await agent.requested.wait()
-            asyncio.get_running_loop().call_soon(agent.release.set)  # runs when the end of the block waits
+    async with (
+        _TestServer(app) as server,
+        aiohttp.ClientSession() as session,
+        development._polling(session, str(server.make_url("")).rstrip("/")),
+    ):
+        await agent.requested.wait()
+        asyncio.get_running_loop().call_soon(agent.release.set)  # runs when the end of the block waits
 
     assert development.view.store.find("7") is not None

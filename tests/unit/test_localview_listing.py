@@ -78,7 +78,7 @@ def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
 
     assert [row.trace.root for row in found.rows] == [other, hand]
     assert [row.trace.root for row in found.rows[1].below] == [*messages, last, close]
-    assert found.rows[1].below_in_words == "3 messages, close"
+    assert found.rows[1].below_summary == "3 messages, close"
     assert found.found == 6
 
 

@@ -122,13 +122,13 @@ def test_spans_beyond_the_bound_of_a_trace_are_counted(monkeypatch: pytest.Monke
         ("", None),
     ],
 )
-def test_a_trace_id_is_understood_in_every_form(text: str, key: int | None) -> None:
-    """As in a log line, in a header, in decimal."""
+def test_a_trace_id_is_accepted_in_every_form(text: str, key: int | None) -> None:
+    """The forms are those of log lines and headers, and the decimal number."""
     assert trace_key(text) == key
 
 
 def test_the_store_keeps_the_last_traces_and_counts_the_rest() -> None:
-    """The newest first, by their start."""
+    """They are sorted by start, the newest first."""
     store = Store(3)
     sent = [span(at=number) for number in range(5)]
     store.add(sent)

@@ -85,9 +85,9 @@
   }
 
   // Moves to the next or previous error or match. The queue keeps fast key presses in order.
-  function page(list, way) {
+  function page(list, direction) {
     paging = paging.then(async () => {
-      const link = document.querySelector(`[data-choose="${list}-${way}"]`);
+      const link = document.querySelector(`[data-choose="${list}-${direction}"]`);
       if (link) await choose(address(link));
     });
   }
