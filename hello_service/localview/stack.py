@@ -63,14 +63,16 @@ def failures(text: str, project: Path | None = None) -> list[Failure]:
 
     Paths are relative to `project` if the project's frames are in it, else to their common folder.
     """
-    found = _Reader().read(text)
+    found = _Parser().parse(text)
     own = [PurePosixPath(_path(frame)) for failure in found for frame in failure.own]
     root = _root([path for path in own if path.is_absolute()], project)
     shortened = [replace(each, frames=tuple(_relative(frame, root) for frame in each.frames)) for each in found]
     return shortened[::-1]
 
 
-class _Reader:
+class _Parser:
+    """Parses a stack trace line by line. `frames` and `title` belong to the exception that is not complete yet."""
+
     def __init__(self) -> None:
         self.found: list[Failure] = []
         self.frames: list[Frame] = []
@@ -78,27 +80,27 @@ class _Reader:
         self.relation = ""
         self.innermost_first = False
 
-    def read(self, text: str) -> list[Failure]:
+    def parse(self, text: str) -> list[Failure]:
         lines = text.splitlines()
         grouped = "Exception Group Traceback" in text
         for line in lines:
             if grouped and RULE.fullmatch(line):
-                self._end()
+                self._finish_failure()
             else:
-                self._take((MARGIN.sub("", line, count=1) if grouped else line)[:MAX_CHARACTERS])
-        self._end()
+                self._parse_line((MARGIN.sub("", line, count=1) if grouped else line)[:MAX_CHARACTERS])
+        self._finish_failure()
         return self.found
 
-    def _take(self, line: str) -> None:
+    def _parse_line(self, line: str) -> None:
         if BEGIN.fullmatch(line.strip()):
-            self._end()
+            self._finish_failure()
         elif line.strip() in RELATIONS:
-            self._end(RELATIONS[line.strip()])
-        elif frame := _python(line):
-            self._add(frame)
-        elif frame := _at(line):
+            self._finish_failure(RELATIONS[line.strip()])
+        elif frame := _python_frame(line):
+            self._add_frame(frame)
+        elif frame := _at_frame(line):
             self.innermost_first = True
-            self._add(frame)
+            self._add_frame(frame)
         elif self.frames and (repeated := REPEATED.fullmatch(line)):
             self.frames[-1] = replace(self.frames[-1], repeated=int(repeated[1]))
         elif self.frames and line.startswith("    ") and not self.title:
@@ -107,12 +109,12 @@ class _Reader:
         elif line.strip() or self.title:
             self.title.append(line)
 
-    def _add(self, frame: Frame) -> None:
+    def _add_frame(self, frame: Frame) -> None:
         if self.title and self.frames and not self.innermost_first:
-            self._end()
+            self._finish_failure()
         self.frames.append(frame)
 
-    def _end(self, relation: str = "") -> None:
+    def _finish_failure(self, relation: str = "") -> None:
         if self.frames:
             frames = self.frames if self.innermost_first else self.frames[::-1]
             self.found.append(Failure("\n".join(self.title).strip(), tuple(frames), self.relation))
@@ -121,12 +123,12 @@ class _Reader:
         self.relation = relation or self.relation
 
 
-def _python(line: str) -> Frame | None:
+def _python_frame(line: str) -> Frame | None:
     found = PYTHON.fullmatch(line)
     return _frame(found[1], found[2], found[3] or "") if found else None
 
 
-def _at(line: str) -> Frame | None:
+def _at_frame(line: str) -> Frame | None:
     if found := JAVA.fullmatch(line):
         frame = _frame(found[2], found[3], found[1])
         return replace(frame, own=not JDK.match(found[1]))

@@ -15,7 +15,7 @@ SPANS = 100_000  # in all traces together
 LINES_OF_A_TRACE = 200
 LINES = 5000  # in the whole log, with or without a trace
 COLOURS = 10
-SERVICES = 500  # whose colour is remembered; for further services it follows from the name
+SERVICES = 500  # with a remembered colour; the colour of further services is computed from their names
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 HEX_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}")
@@ -44,14 +44,14 @@ class Store:
         self.limit = limit
         self.dropped = 0
         self.version = 0  # increases with each change
-        self._most_spans = spans
+        self._max_spans = spans
         self._spans = 0
         self._traces: dict[int, Trace] = {}
         self._lines: dict[int, list[Line]] = {}
         self._log: deque[tuple[int, Line]] = deque(maxlen=LINES)
         self.lines_read = 0
         self._colours: dict[str, int] = {}
-        self._backlinks: dict[int, dict[int, list[Link]]] = {}  # by trace and span of a link's target: its source
+        self._backlinks: dict[int, dict[int, list[Link]]] = {}  # sources of links, by trace and span of their targets
 
     def __len__(self) -> int:
         return len(self._traces)
@@ -71,7 +71,7 @@ class Store:
             changed[span.trace_id] = trace
             for link in span.links:
                 self._add_backlink(link, span)
-        while len(self._traces) > self.limit or (self._spans > self._most_spans and len(self._traces) > 1):
+        while len(self._traces) > self.limit or (self._spans > self._max_spans and len(self._traces) > 1):
             oldest = next(iter(self._traces))
             self._spans -= len(self._traces.pop(oldest).spans)
             self._lines.pop(oldest, None)
@@ -83,7 +83,7 @@ class Store:
         return list(changed.values())
 
     def _add_backlink(self, link: Link, span: Span) -> None:
-        """Record that `span` has `link`, under the target of the link, whose trace may not have arrived yet."""
+        """Record the link from `span` under its target, whose trace may not have arrived yet."""
         backlinks = self._backlinks.setdefault(link.trace_id, {}).setdefault(link.span_id, [])
         if len(backlinks) < LINKS_OF_A_SPAN:
             backlinks.append(Link(span.trace_id, span.span_id, link.kind))
@@ -92,7 +92,7 @@ class Store:
                 del self._backlinks[oldest]
 
     def links_to(self, span: Span) -> list[Link]:
-        """Return the spans that have a link to `span`, in order of arrival."""
+        """Return the sources of the links to `span`, in order of arrival."""
         return self._backlinks.get(span.trace_id, {}).get(span.span_id, [])
 
     def add_line(self, line: Line) -> None:
