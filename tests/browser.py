@@ -1,4 +1,4 @@
-"""Debian's Chromium, headless, through Playwright: no browser is downloaded."""
+"""Runs Debian's Chromium, headless, through Playwright, which downloads no browser."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+from running import eventually
 
-TIMEOUT_MS = 20_000  # of a machine that does much else
+TIMEOUT_MS = 20_000  # the machine may be busy
 CHROMIUM = shutil.which("chromium")
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 ARGUMENTS = [
@@ -39,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 def opened(
     browser: Browser, width: int = 1300, height: int = 850, scheme: str = "light", scale: float = 1
 ) -> Iterator[Page]:
-    """Open a window; what goes wrong in it ends the test."""
+    """Open a window. An error of a script, an error on the console or a dialog in it fails the test."""
     context: BrowserContext = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",
@@ -49,16 +50,25 @@ def opened(
     page = context.new_page()
     page.set_default_timeout(TIMEOUT_MS)
     expect.set_options(timeout=TIMEOUT_MS)
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("dialog", lambda dialog: wrong.append(f"dialog: {dialog.message}"))
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     try:
         yield page
     finally:
         context.close()
-    # A 404 that a test asks for is told on the console, too.
-    assert [each for each in wrong if "404" not in each] == []
+    # The console also reports each response with the status 404, which some tests expect.
+    assert [each for each in errors if "404" not in each] == []
+
+
+def open_before_script(page: Page, url: str, script: str) -> Route:
+    """Open `url`, but hold back its script until `continue_` of the returned route is called."""
+    held: list[Route] = []
+    page.route(f"**/{script}", lambda route: held.append(route))  # noqa: PLW0108 - Playwright rejects a built-in method
+    page.goto(url, wait_until="commit")
+    eventually(lambda: page.evaluate("document.readyState") and held)
+    return held[0]
 
 
 def violations(page: Page) -> list[str]:

@@ -1,4 +1,4 @@
-"""The spans of this process, kept in place of being sent."""
+"""Collects the spans of this process instead of sending them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Keeper(TraceFilter):
 
 @contextmanager
 def finished_spans() -> Iterator[list[Span]]:
-    """Yield a list that gets each span that ends while the block lasts."""
+    """Yield a list, to which each trace that finishes within the block adds its spans."""
     keeper = _Keeper()
     tracer.configure(trace_processors=[keeper])
     yield keeper.spans

@@ -1,4 +1,4 @@
-"""`dev`, another service and a browser: what a person at the local view has in front of them."""
+"""Runs `dev`, another service and a browser for tests of the local view."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hello_service.localview.spans import Span
 
 @dataclass
 class Scene:
-    """`dev` with another service that it calls, both sending to the embedded agent."""
+    """`dev`, a service that it calls, and a browser. Both services send their traces to the embedded agent."""
 
     dev: Dev
     greeter: Running
     browser: Browser
 
     def visit(self, page: Page, path: str = "/") -> None:
-        """Go to `path` of the page."""
+        """Open `path` of the page."""
         page.goto(self.dev.page_url + path)
 
     def send(self, *spans: Span) -> None:

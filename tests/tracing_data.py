@@ -1,4 +1,4 @@
-"""Spans and traces for tests of the local view, as short as they can be said."""
+"""Short ways to make spans and traces for tests of the local view."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def span(
     meta: Mapping[str, str] | None = None,
     **rest: Any,
 ) -> Span:
-    """Return a span below `parent`, beginning `at` ms and lasting `ms`."""
+    """Return a span that starts `at` ms and takes `ms`, a child of `parent` if there is one."""
     trace_id = trace if trace is not None else parent.trace_id if parent else next(_ids)
     given = {
         "span_id": next(_ids),

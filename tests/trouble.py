@@ -1,4 +1,4 @@
-"""A trace in which much goes wrong, for tests of the local view: 39 spans of ten services, and 2,000 spans."""
+"""Two traces with errors, for tests of the local view: one with 39 spans of ten services, one with 2,000 spans."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hello_service.localview.spans import Span
 
 TRACE = f"{0x39:032x}"
 LARGE = f"{0x2000:032x}"
-ERRORS = 7  # of `checkout`
+ERRORS = 7  # in `checkout`
 STACK = """Traceback (most recent call last):
   File "/srv/shop/.venv/lib/python3.13/site-packages/httpx/_transports/default.py", line 101, in map_exceptions
     yield
@@ -39,7 +39,7 @@ FAILURE = {
 
 
 def checkout() -> list[Span]:
-    """Return 39 spans: 24 equal queries, and an error that goes up from the deepest span through four services."""
+    """Return 39 spans: 24 equal queries, and an error that propagates from the deepest span through four services."""
     root = span(
         trace=0x39,
         resource="POST /checkout",

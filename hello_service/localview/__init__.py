@@ -1,1 +1,1 @@
-"""Development only: the embedded trace agent, and what shows its traces. `serve` imports nothing of this."""
+"""Development only: the embedded trace agent, and the terminal and web views of its traces. `serve` never imports it."""

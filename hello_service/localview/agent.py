@@ -1,9 +1,10 @@
-"""Datadog's own test agent with two more routes, for this machine alone.
+"""Datadog's own test agent with two more routes, restricted to this machine.
 
-`GET /drain` returns the traces received and forgets them: the agent keeps everything until `/test/session/clear`, and
-what arrives between a read and a clear would be lost. `PUT /v0.3/traces` takes JSON, as Datadog documents it for sending
-traces without a library. Requests of web pages are refused, and nothing is sent on to another machine.
-Started as `python -m hello_service.localview.agent --port ...`, with the options of ddapm-test-agent and --allow-host.
+`GET /drain` returns the traces received and forgets them in one step. The test agent itself keeps everything until
+`/test/session/clear`, so traces that arrive between a read and a clear would be lost. `PUT /v0.3/traces` accepts JSON,
+as Datadog documents it for sending traces without a library. Requests from web pages are rejected, and nothing is
+forwarded to another machine.
+Run it as `python -m hello_service.localview.agent --port ...`. It has the options of ddapm-test-agent and --allow-host.
 """
 
 from __future__ import annotations
@@ -23,61 +24,62 @@ from hello_service.localview.hosts import host_name, is_local, is_own_origin
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-DOCUMENTED = "/v0.3/traces"  # takes what /v0.4/traces takes
-# The test agent's own ways to other machines: a proxy to any URL, and settings and headers that name an agent to forward to.
+JSON_TRACES_PATH = "/v0.3/traces"  # accepts the same requests as /v0.4/traces
+# The test agent can forward to other machines: by a proxy to any URL, and by settings and headers that name another agent.
 FORWARDING_PATHS = ("/vcr/", "/test/settings")
 FORWARDING_HEADERS = ("X-Datadog-Proxy-Port", "X-Datadog-Agent-Proxy-Disabled")
 
-dumps = partial(json.dumps, default=repr)  # a span may hold bytes
+dumps = partial(json.dumps, default=repr)  # a span may contain bytes
 
 
 def make_app(allowed_hosts: Collection[str] = (), **options: Any) -> web.Application:
-    """Return the test agent's own application, with `/drain` and `/v0.3/traces`, guarded.
+    """Return the test agent's application with `/drain`, `/v0.3/traces` and the request checks.
 
     Args:
-        allowed_hosts: names in the Host header that are accepted beside those that only this machine can have.
-        options: those of ddapm-test-agent.
+        allowed_hosts: names accepted in the Host header, in addition to those that always mean this machine.
+        options: the options of ddapm-test-agent.
     """
-    # It draws each trace for its log, at any log level; under coverage one of 5,000 nested spans took it two minutes.
-    ddapm.pprint_trace = _drawn
+    # The test agent renders each trace for its log at every log level. Under coverage, that took two minutes for a trace
+    # of 5,000 nested spans.
+    ddapm.pprint_trace = _render_nothing
     app: web.Application = ddapm.make_app(**options)
     app.router.add_get("/drain", drain)
     agent: ddapm.Agent = app["agent"]
-    agent._forward_endpoints.append(DOCUMENTED)  # noqa: SLF001 - the paths whose requests it stores; its version is locked
-    app.router.add_put(DOCUMENTED, agent.handle_v04_traces)
-    app.router.add_post(DOCUMENTED, agent.handle_v04_traces)
+    agent._forward_endpoints.append(JSON_TRACES_PATH)  # noqa: SLF001 - the paths whose requests it stores; its version is locked
+    app.router.add_put(JSON_TRACES_PATH, agent.handle_v04_traces)
+    app.router.add_post(JSON_TRACES_PATH, agent.handle_v04_traces)
 
     @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if refusal := _refusal(request, allowed_hosts):
-            return web.json_response({"error": refusal}, status=403)
+    async def reject(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if reason := _rejection(request, allowed_hosts):
+            return web.json_response({"error": reason}, status=403)
         return await handler(request)
 
-    app.middlewares.insert(0, guard)
+    app.middlewares.insert(0, reject)
     return app
 
 
-def _refusal(request: web.Request, allowed_hosts: Collection[str]) -> str | None:
-    """Return why `request` gets no response, None where it does."""
+def _rejection(request: web.Request, allowed_hosts: Collection[str]) -> str | None:
+    """Return the reason to reject `request`, None to accept it."""
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
     name = host_name(host)
     if name is None or not is_local(name, allowed_hosts):
         return f"Host {host!r} is not this machine. Allow it with --allow-host."
     if origin is not None and not is_own_origin(origin, host):
-        return f"This agent does not respond to web pages, such as those of {origin!r}."
+        return f"This agent rejects requests from web pages, such as those of {origin!r}."
     if request.path.startswith(FORWARDING_PATHS) or any(name in request.headers for name in FORWARDING_HEADERS):
-        return "The embedded agent sends nothing on to other machines."
+        return "The embedded agent forwards nothing to other machines."
     return None
 
 
-def _drawn(*_: object) -> str:
+def _render_nothing(*_: object) -> str:
     return ""
 
 
 async def drain(request: web.Request) -> web.Response:
-    """Answer with the traces received since the last call, a list of lists of spans, and forget them.
+    """Return the traces received since the last call, as a list of lists of spans, and forget them.
 
-    Nothing is awaited between taking the requests and forgetting them, so none can slip through.
+    There is no await between reading the requests and forgetting them, so none can be lost in between.
     """
     agent: ddapm.Agent = request.app["agent"]
     received, agent._requests = agent._requests, []  # noqa: SLF001 - the agent has no such operation; its version is locked
@@ -86,14 +88,14 @@ async def drain(request: web.Request) -> web.Response:
         if each.path.endswith("/traces") and each.method in {"PUT", "POST"}:
             try:
                 chunks.extend(await agent._traces_from_request(each))  # noqa: SLF001 - the same
-            except Exception:  # noqa: BLE001, S112 - whoever sent what is no trace got the reason as the answer
+            except Exception:  # noqa: BLE001, S112 - the sender of a malformed trace already received an error response
                 continue
             await asyncio.sleep(0)
     return web.json_response(chunks, dumps=dumps)
 
 
 def main(arguments: list[str]) -> None:
-    """Run the agent until a signal ends it."""
+    """Run the agent until a signal stops it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--allow-host", action="append", default=[], type=str.lower)
     own, rest = parser.parse_known_args(arguments)

@@ -1,4 +1,4 @@
-"""What the charts of service performance are made of: bars, lines with breaks, axes, the values of each moment."""
+"""Computes the charts of the performance view: bars, lines with gaps, axes, and the values of each time bucket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hello_service.localview.performance import BUCKET_SECONDS, Figures, Report
 from hello_service.localview.units import MILLISECOND, SECOND
 
 WIDTH, HEIGHT = 360, 84
-LEAST, MOST = 100_000, 10 * SECOND  # ends of the logarithmic bar of a duration
+SHORTEST, LONGEST = 100_000, 10 * SECOND  # range of the logarithmic bar of a duration
 COLUMNS: dict[str, Callable[[tuple[str, Figures], float], float | str]] = {
     "resource": lambda item, _: item[0],
     "requests": lambda item, _: item[1].requests,
@@ -33,7 +33,7 @@ TITLES = {"error_rate": "Error rate", "p50": "p50", "p75": "p75", "p90": "p90", 
 
 @dataclass(frozen=True)
 class Bar:
-    """The requests of one bucket of time: `top` to the foot, of which `failed` to the foot are errors."""
+    """The bar of one time bucket. It reaches from the x axis up to `top`, and its part for errors up to `failed`."""
 
     x: float
     width: float
@@ -43,7 +43,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bucket:
-    """A moment of a chart, `x` to `x + width`: when it began, and its values in words."""
+    """One time bucket of a chart, from `x` to `x + width`, with its start time and its values as text."""
 
     x: float
     width: float
@@ -51,73 +51,77 @@ class Bucket:
     text: str
 
 
-def share(duration: int) -> float:
-    """Return how long the bar of a duration is, in per cent: logarithmic from 0.1 ms to 10 s, so that it never moves."""
-    return round(100 * math.log(min(max(duration, LEAST), MOST) / LEAST) / math.log(MOST / LEAST), 1)
+def bar_percent(duration: int) -> float:
+    """Return the length of the bar of a duration in percent.
+
+    The scale is logarithmic from 0.1 ms to 10 s and the same for all traces, so a bar never changes.
+    """
+    clamped = min(max(duration, SHORTEST), LONGEST)
+    return round(100 * math.log(clamped / SHORTEST) / math.log(LONGEST / SHORTEST), 1)
 
 
-def top_of(most: float) -> float:
-    """Return the end of an axis for values up to `most`: 1, 2 or 5 times a power of ten."""
-    if most <= 1:
+def axis_end(highest: float) -> float:
+    """Return the end of an axis for values up to `highest`: 1, 2 or 5 times a power of ten."""
+    if highest <= 1:
         return 1.0
-    power: float = 10.0 ** math.floor(math.log10(most))
-    return next(step * power for step in (1, 2, 5, 10) if most <= step * power * 1.000001)
+    power: float = 10.0 ** math.floor(math.log10(highest))
+    return next(step * power for step in (1, 2, 5, 10) if highest <= step * power * 1.000001)
 
 
 def sort_resources(report: Report, column: str, threshold: float) -> list[tuple[str, Figures]]:
-    """Return the resources of `report` by `column`, with `-` before it the greatest first; equal ones by their name."""
+    """Return the resources of `report` sorted by `column`, descending if it begins with `-`; ties are sorted by name."""
     value = COLUMNS[column.removeprefix("-")]
     by_name = sorted(report.resources, key=lambda item: item[0])
     return sorted(by_name, key=lambda item: value(item, threshold), reverse=column.startswith("-"))
 
 
-def bars(course: Sequence[Figures]) -> tuple[int, list[Bar]]:
+def bars(series: Sequence[Figures]) -> tuple[int, list[Bar]]:
     """Return the end of the axis, and a bar for each bucket that has requests."""
-    most = round(top_of(max((figures.requests for figures in course), default=0)))
-    step = WIDTH / max(1, len(course))
+    most = round(axis_end(max((figures.requests for figures in series), default=0)))
+    step = WIDTH / max(1, len(series))
     drawn = [
         Bar(
-            x=round(place * step, 2),
+            x=round(index * step, 2),
             width=round(step * 0.8, 2),
             top=round(HEIGHT * (1 - figures.requests / most), 2),
             failed=round(HEIGHT * (1 - figures.errors / most), 2),
         )
-        for place, figures in enumerate(course)
+        for index, figures in enumerate(series)
         if figures.requests
     ]
     return most, drawn
 
 
-def lines(course: Sequence[Figures], percentiles: Sequence[int]) -> tuple[float, list[tuple[int, list[str]]]]:
+def lines(series: Sequence[Figures], percentiles: Sequence[int]) -> tuple[float, list[tuple[int, list[str]]]]:
     """Return the end of the axis in nanoseconds, and the lines of `percentiles`.
 
-    A line is several pieces, each the points of an SVG polyline: it breaks where there was no request.
+    A line has a gap where there was no request, so it is a list of SVG polylines, each given by its points.
     """
-    step = WIDTH / max(1, len(course))
-    values = [{percent: figures.all.percentile(percent) for percent in percentiles} for figures in course]
+    step = WIDTH / max(1, len(series))
+    values = [{percent: figures.all.percentile(percent) for percent in percentiles} for figures in series]
     highest = max((value for each in values for value in each.values()), default=0.0)
-    top = top_of(highest / MILLISECOND) * MILLISECOND
+    top = axis_end(highest / MILLISECOND) * MILLISECOND
     drawn = []
     for percent in percentiles:
         pieces: list[list[str]] = [[]]
-        for place, figures in enumerate(course):
+        for index, figures in enumerate(series):
             if not figures.requests:
                 pieces.append([])
                 continue
-            y = HEIGHT * (1 - values[place][percent] / top)
-            # Both ends of the bucket, so that a lone one is a line, too.
-            pieces[-1] += [f"{place * step:.2f},{y:.2f}", f"{(place + 1) * step:.2f},{y:.2f}"]
+            y = HEIGHT * (1 - values[index][percent] / top)
+            # A point at both ends of the bucket, so that a single bucket is a line, too.
+            pieces[-1] += [f"{index * step:.2f},{y:.2f}", f"{(index + 1) * step:.2f},{y:.2f}"]
         drawn.append((percent, [" ".join(piece) for piece in pieces if piece]))
     return top, drawn
 
 
-def buckets(report: Report, ended: datetime) -> list[Bucket]:
-    """Return the moments of the charts of `report`, whose last bucket began at `ended`."""
-    step = WIDTH / len(report.course)
+def buckets(report: Report, last_begin: datetime) -> list[Bucket]:
+    """Return the time buckets of the charts of `report`. The last one began at `last_begin`."""
+    step = WIDTH / len(report.series)
     made = []
-    for place, figures in enumerate(report.course):
+    for index, figures in enumerate(report.series):
         moment = datetime.fromtimestamp(
-            ended.timestamp() - (len(report.course) - 1 - place) * BUCKET_SECONDS, ended.tzinfo
+            last_begin.timestamp() - (len(report.series) - 1 - index) * BUCKET_SECONDS, last_begin.tzinfo
         )
         text = "no request"
         if figures.requests:
@@ -126,10 +130,10 @@ def buckets(report: Report, ended: datetime) -> list[Bucket]:
                 f"p{percent} {units.duration(latencies.percentile(percent))}" for percent in (50, 95, 99)
             )
             text = f"{units.count(figures.requests, 'request')}, {units.count(figures.errors, 'error')}, {values}"
-        made.append(Bucket(round(place * step, 2), round(step, 2), f"{moment:%H:%M:%S}", text))
+        made.append(Bucket(round(index * step, 2), round(step, 2), f"{moment:%H:%M:%S}", text))
     return made
 
 
 def requests_of(report: Report, resource: str) -> str:
-    """Return the search for the requests to `resource`."""
+    """Return the search that finds the requests to `resource`."""
     return f"{terms.exact('service', report.service)} {terms.exact('resource_name', resource)}"

@@ -16,16 +16,16 @@ from hello_service.localview.units import MILLISECOND, count, duration
 
 TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.3
-LIMIT = 10**9  # traces of a response: all that the page keeps
+LIMIT = 10**9  # traces in a response: more than the page keeps
 RESPONSE_BYTES = 2**28
-REMEMBERED = 100_000  # traces that --follow knows as listed
-MISUNDERSTOOD = 400
+REMEMBERED = 100_000  # traces that --follow remembers as listed
+BAD_REQUEST = 400
 
 Summary = dict[str, Any]
 
 
 class PageError(Exception):
-    """The page sends no traces; `str()` is a sentence for a person, `exit_code` that of the program."""
+    """The page returned no traces. `str()` is the message to show; `exit_code` is the exit code of the command."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -36,7 +36,7 @@ class Page:
     """The page of a running `dev` or `view`.
 
     Raises:
-        PageError: `url` is no address of a page.
+        PageError: `url` can't be the address of a page.
     """
 
     def __init__(self, url: str) -> None:
@@ -49,26 +49,26 @@ class Page:
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
             raise PageError(f"--url {url!r} must be an address like http://127.0.0.1:8081.", 2)
 
-    def ask(self, query: str, since: int = 0) -> dict[str, Any]:
-        """Return the response for traces that match `query` and have changed since version `since`, oldest first.
+    def fetch(self, query: str, since: int = 0) -> dict[str, Any]:
+        """Return the page's response: the traces that match `query` and have changed since version `since`, oldest first.
 
         Raises:
-            PageError: there is none, or the query is not understood.
+            PageError: nothing responds, the response is not the page's, or the query is invalid.
         """
-        wanted = urlencode({"q": query, "since": since, "limit": LIMIT, "sort": "time"})
+        parameters = urlencode({"q": query, "since": since, "limit": LIMIT, "sort": "time"})
         connection = HTTPConnection(*self._address, timeout=TIMEOUT_SECONDS)
         try:
-            connection.request("GET", f"/api/traces?{wanted}")
+            connection.request("GET", f"/api/traces?{parameters}")
             with connection.getresponse() as response:
                 status, body = response.status, response.read(RESPONSE_BYTES)
         except OSError as error:
             reason = error.strerror or str(error)
             raise PageError(
-                f"No page responds at {self.url}: {reason}. Start `hello-service dev` or `hello-service view`, or give "
-                "the address of a running one's page with --url."
+                f"No page responds at {self.url}: {reason}. Start `hello-service dev` or `hello-service view`, or use "
+                "--url with the address of a page that is running."
             ) from error
         except HTTPException as error:
-            raise self._foreign("it does not speak HTTP") from error
+            raise self._not_the_page("the response is not HTTP") from error
         finally:
             connection.close()
         return self._read(status, body)
@@ -76,35 +76,35 @@ class Page:
     def _read(self, status: int, body: bytes) -> dict[str, Any]:
         try:
             document = json.loads(body)
-            if status == MISUNDERSTOOD:
+            if status == BAD_REQUEST:
                 similar = " or ".join(document["suggestions"])
                 raise PageError(visible(document["error"] + (f" Did you mean {similar}?" if similar else "")), 2)
             [_line(each) for each in document["traces"]]
             document["version"] + 0
         except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise self._foreign(f"GET /api/traces has status {status} and no list of traces") from error
+            raise self._not_the_page(f"GET /api/traces returned status {status} and no list of traces") from error
         found: dict[str, Any] = document
         return found
 
-    def _foreign(self, reason: str) -> PageError:
+    def _not_the_page(self, reason: str) -> PageError:
         return PageError(
-            f"What responds at {self.url} is not the page of `dev` or `view`: {reason}. "
-            "Both print the page's address as `View traces:`; give it with --url."
+            f"The server at {self.url} is not the page of `dev` or `view`: {reason}. "
+            "Both print the address of their page after `View traces:`. Use it with --url."
         )
 
 
 def run(page: Page, query: str, *, as_json: bool, follow: bool) -> None:
-    """Print the traces of `page` that match `query`; with `follow` until Ctrl-C.
+    """Print the traces of `page` that match `query`. With `follow`, continue until Ctrl-C.
 
     Raises:
-        PageError: what `Page.ask` raises; with `follow` also when the page ends.
+        PageError: as `Page.fetch`; with `follow` also when the page stops responding.
     """
     try:
-        first = page.ask(query)
+        first = page.fetch(query)
         for each in first["traces"]:
             _print(each, as_json=as_json)
         if follow:
-            for each in _later(page, query, first):
+            for each in _follow(page, query, first):
                 _print(each, as_json=as_json)
         elif not first["traces"]:
             sys.stderr.write("No trace matches.\n" if first["kept"] else "No trace yet.\n")
@@ -112,25 +112,25 @@ def run(page: Page, query: str, *, as_json: bool, follow: bool) -> None:
         return
 
 
-def _later(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
-    """Yield each trace that comes after the response `last`, once, when nothing more of it has come for a moment."""
+def _follow(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
+    """Yield each trace that arrives after the response `last`, once, when it did not change between two polls."""
     listed = dict.fromkeys(each["trace_id"] for each in last["traces"])
-    open_: dict[str, Summary] = {}
+    pending: dict[str, Summary] = {}
     while True:
         try:
             time.sleep(POLL_SECONDS)
-            response = page.ask(query, last["version"])
+            response = page.fetch(query, last["version"])
         except PageError as error:
-            yield from open_.values()
-            raise PageError(f"The page at {page.url} has ended: no more traces are listed.", error.exit_code) from error
+            yield from pending.values()
+            raise PageError(f"The page at {page.url} no longer responds.", error.exit_code) from error
         except KeyboardInterrupt:
-            yield from open_.values()
+            yield from pending.values()
             return
         changed = {each["trace_id"]: each for each in response["traces"] if each["trace_id"] not in listed}
-        for identity in [identity for identity in open_ if identity not in changed]:
+        for identity in [identity for identity in pending if identity not in changed]:
             listed[identity] = None
-            yield open_.pop(identity)
-        open_.update(changed)
+            yield pending.pop(identity)
+        pending.update(changed)
         while len(listed) > REMEMBERED:
             del listed[next(iter(listed))]
         last = response
@@ -142,7 +142,7 @@ def _print(trace: Summary, *, as_json: bool) -> None:
 
 
 def _line(trace: Summary) -> str:
-    """Return time, resource, status, duration, spans, services, error and link of a trace."""
+    """Return one line with the time, resource, status, duration, spans, services, error and URL of a trace."""
     moment = datetime.fromisoformat(trace["start"]).astimezone() if trace["start"] else None
     parts = [
         f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}" if moment else "no valid time",

@@ -1,4 +1,4 @@
-"""`hello-service dev`: an embedded trace agent, the service beside it, and what shows its traces; all ended together."""
+"""`hello-service dev`: runs the service, an embedded trace agent and the views of its traces, and stops them together."""
 
 from __future__ import annotations
 
@@ -29,34 +29,34 @@ from hello_service.localview.text import visible
 from hello_service.serving import launch
 from hello_service.settings import SettingsError, mask_credentials
 
-LAST_SECONDS = 5.0  # for a request to the agent that is under way at the end
+LAST_SECONDS = 5.0  # for a request to the agent that is in flight when dev stops
 POLL_SECONDS = 0.2
 
-# What is right on a person's own machine. The environment wins here, too.
+# Defaults for a developer's machine. Variables of the environment override them.
 OWN_DEFAULTS = {"DRAIN_SECONDS": "0", "GRACEFUL_SECONDS": "5", "FAULTS": "true", "INFO_DETAILS": "true"}
 DEFAULTS = {
-    "PYTHONUNBUFFERED": "1",  # a pipe takes its output
+    "PYTHONUNBUFFERED": "1",  # standard output is a pipe
     "DD_ENV": "dev",
     "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.2",
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
-    "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",  # else ddtrace complains of the test agent's version
+    "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",  # otherwise ddtrace warns about the test agent's version
 }
 AGENT_VARIABLES = ("DD_TRACE_AGENT_URL", "DD_AGENT_HOST", "DD_TRACE_AGENT_PORT")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `dev` or `view` was asked for.
+    """The options of `dev` or `view`.
 
     Attributes:
-        host: address that the service listens on; of `view`, which has no service, that of agent and page.
-        port: its port. None: no service, as in `view`.
+        host: the address on which the service listens; for `view`, which has no service, the address of agent and page.
+        port: the service's port. None: no service, as in `view`.
         agent_port: None: no embedded agent, so no traces.
         view_port: None: no page.
-        allowed_hosts: names in the Host header that the embedded agent accepts beside this machine's own.
+        allowed_hosts: names that the embedded agent accepts in the Host header, in addition to this machine's own.
         tree: which traces the terminal shows: `all`, `errors`, `slow` or `off`.
-        command: of another service, which runs in the place of this one.
+        command: the command line of another service to run instead of this one.
     """
 
     host: str
@@ -73,29 +73,29 @@ class Options:
 def run(options: Options, environ: Mapping[str, str]) -> int:
     """Run until Ctrl-C; return the exit code."""
     try:
-        return asyncio.run(Development(options, environ, terminal.console()).run())
+        return asyncio.run(Development(options, environ, terminal.make_console()).run())
     except StartError as error:
         sys.stderr.write(f"{error}\n")
         return 1
 
 
 class Development:
-    """One run of `dev`."""
+    """One run of `dev` or `view`."""
 
-    def __init__(self, options: Options, environ: Mapping[str, str], on: Console) -> None:
+    def __init__(self, options: Options, environ: Mapping[str, str], console: Console) -> None:
         self.options = options
         self.environ = {**DEFAULTS, **environ}
         if not options.command:
             own = {"LOG_FORMAT": "json", "HOST": options.host, "PORT": str(options.port)}
             self.environ = {**OWN_DEFAULTS, **self.environ, **own}
         self.listen = LOOPBACK if options.port is not None else options.host
-        self.feed = Feed(on, options.tree if options.agent_port is not None else "off")
+        self.feed = Feed(console, options.tree if options.agent_port is not None else "off")
         program = "dev" if options.port is not None else "view"
         self.view = page.View(Store(options.traces), Performance(monotonic()), program=program)
         self.stop = asyncio.Event()
 
     async def run(self) -> int:
-        """Start everything, wait for Ctrl-C or for the service to end by itself, end everything."""
+        """Start everything, wait until Ctrl-C or until the service exits, stop everything, and return the exit code."""
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(signum, self.stop.set)
         if self.options.port is not None and not self.options.command:
@@ -114,30 +114,30 @@ class Development:
         async with AsyncExitStack() as stack:
             agent = None
             if self.options.agent_port is not None:
-                agent = await self._receive(stack, self.options.agent_port)
+                agent = await self._start_agent(stack, self.options.agent_port)
             service = None
             if self.options.command:
                 service = await self._run_command(stack)
             elif self.options.port is not None:
-                service, url = await stack.enter_async_context(processes.service(self.environ, self._hear))
+                service, url = await stack.enter_async_context(processes.service(self.environ, self._on_service_line))
                 self.view.service_url = url
-                self.feed.say(f"Service: {url}", "bold")
+                self.feed.print(f"Service: {url}", "bold")
             if agent is None:
                 address = agent_address(self.environ)
-                self.feed.say(f"Traces go to {address.shown}{_named(address.variables)}.")
+                self.feed.print(f"Traces go to {address.shown}{_origin(address.variables)}.")
             else:
                 await agent.ready()
                 others = " (other services may send to it too)" if service else ""
-                self.feed.say(f"Trace agent: {agent.url}{others}")
+                self.feed.print(f"Trace agent: {agent.url}{others}")
             if self.feed.page_url:
-                self.feed.say(f"View traces: {self.feed.page_url}", "bold")
-            self.feed.say("Press Ctrl-C to stop.\n")
+                self.feed.print(f"View traces: {self.feed.page_url}", "bold")
+            self.feed.print("Press Ctrl-C to stop.\n")
             if self.feed.page_url and self.options.open_browser:
                 await asyncio.to_thread(webbrowser.open, self.feed.page_url)
-            return await self._end_of(service, agent.process if agent else None)
+            return await self._wait_for_exit(service, agent.process if agent else None)
 
-    async def _receive(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
-        """Start the agent and what shows its traces; the service's environment names them afterwards."""
+    async def _start_agent(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
+        """Start the agent and the views of its traces, and add their addresses to the service's environment."""
         processes.listen(self.listen, agent_port, "--agent-port").close()
         if self.options.view_port is not None:
             listener = processes.listen(self.listen, self.options.view_port, "--view-port")
@@ -150,11 +150,12 @@ class Development:
         )
         for name in AGENT_VARIABLES if self.options.port is not None else ():
             if value := self.environ.pop(name, ""):
-                self.feed.say(
-                    f"{name}={mask_credentials(value)} is set aside: --no-embedded-agent sends there.", "yellow"
+                self.feed.print(
+                    f"{name}={mask_credentials(value)} is ignored. Use --no-embedded-agent to send traces there.",
+                    "yellow",
                 )
         self.environ["DD_TRACE_AGENT_URL"] = self.view.agent_url = url
-        await stack.enter_async_context(self._following(session, url))
+        await stack.enter_async_context(self._polling(session, url))
         return _Agent(session, process, url)
 
     async def _run_command(self, stack: AsyncExitStack) -> Process:
@@ -162,84 +163,87 @@ class Development:
             _, arguments, environ = launch.traced(self.options.command, self.environ)
         except (launch.LaunchError, SettingsError) as error:
             raise StartError(str(error)) from error
-        self.feed.say(visible(f"Command: {shlex.join(self.options.command)}", one_line=True), "bold")
-        return await stack.enter_async_context(processes.command(arguments, environ, self._show, self._listens))
+        self.feed.print(visible(f"Command: {shlex.join(self.options.command)}", one_line=True), "bold")
+        return await stack.enter_async_context(
+            processes.command(arguments, environ, self._on_command_line, self._on_command_url)
+        )
 
-    def _listens(self, url: str) -> None:
-        """Show where the command listens."""
+    def _on_command_url(self, url: str) -> None:
+        """Show the URL on which the command listens."""
         self.view.service_url, self.view.example = url, "/"
-        self.feed.say(f"Service: {url}", "bold")
+        self.feed.print(f"Service: {url}", "bold")
 
-    def _show(self, line: str) -> None:
-        """Show a line of the command, after its trace where it is an error of one."""
+    def _on_command_line(self, line: str) -> None:
+        """Show a line of the command's output. A warning or an error of a trace is shown after that trace."""
         entry = _entry(line)
         self.view.store.add_line({"event": entry.get("message") or line, **entry})
         key = trace_key(str(entry.get("dd.trace_id", "")))
-        if key and _matters(entry):
-            self.feed.warn(line, key, monotonic())
+        if key and _is_warning(entry):
+            self.feed.print_after_trace(line, key, monotonic())
         else:
-            self.feed.say(visible(line))
+            self.feed.print(visible(line))
 
-    async def _end_of(self, service: Process | None, agent: Process | None) -> int:
-        """Wait for the service to end by itself, or for the agent where there is no service."""
-        ended = asyncio.create_task(service.wait() if service else asyncio.Event().wait())
-        lost = asyncio.create_task(agent.wait() if agent else asyncio.Event().wait())
+    async def _wait_for_exit(self, service: Process | None, agent: Process | None) -> int:
+        """Wait until the service exits, or the agent if there is no service, and return the exit code of `dev`."""
+        service_exit = asyncio.create_task(service.wait() if service else asyncio.Event().wait())
+        agent_exit = asyncio.create_task(agent.wait() if agent else asyncio.Event().wait())
         try:
-            await asyncio.wait({ended, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                self.feed.say("The embedded trace agent has ended: no more traces are shown.", "yellow")
+            await asyncio.wait({service_exit, agent_exit}, return_when=asyncio.FIRST_COMPLETED)
+            if not service_exit.done():
+                self.feed.print("The embedded trace agent has exited, so no more traces are shown.", "yellow")
             if service is None:
                 return 1
-            await ended
+            await service_exit
         finally:
-            ended.cancel()
-            lost.cancel()
+            service_exit.cancel()
+            agent_exit.cancel()
         what = "command" if self.options.command else "service"
-        self.feed.say(f"The {what} has ended by itself, exit code {service.returncode}.", "yellow")
+        self.feed.print(f"The {what} has exited with code {service.returncode}.", "yellow")
         return 1 if service.returncode else 0
 
-    def _hear(self, line: str) -> None:
-        """Show what the service says, but for its lines of requests: their traces are shown."""
+    def _on_service_line(self, line: str) -> None:
+        """Show a line of the service's output, unless it is a log line below warning, such as those of requests."""
         entry = _entry(line)
         self.view.store.add_line(entry or {"event": line})
         if not entry:
-            self.feed.say(visible(line))
-        elif _matters(entry):
+            self.feed.print(visible(line))
+        elif _is_warning(entry):
             key = trace_key(str(entry.get("dd.trace_id", "")))
-            self.feed.warn(f"{entry['level']}: {entry.get('event')}", key, monotonic())
+            self.feed.print_after_trace(f"{entry['level']}: {entry.get('event')}", key, monotonic())
 
     @asynccontextmanager
-    async def _following(self, session: aiohttp.ClientSession, agent_url: str) -> AsyncIterator[None]:
-        """Take the traces that the agent receives; at the end also those that came last."""
+    async def _polling(self, session: aiohttp.ClientSession, agent_url: str) -> AsyncIterator[None]:
+        """Drain the agent regularly while the block runs, and once more at its end."""
 
-        async def take() -> None:
+        async def drain() -> None:
             try:
-                async with session.get(f"{agent_url}/drain") as answer:
-                    self._take(await answer.json())
+                async with session.get(f"{agent_url}/drain") as response:
+                    self._add(await response.json())
             except (aiohttp.ClientError, TimeoutError):
-                return  # not up yet, or gone: whoever waits for it says so
+                return  # the agent isn't up yet or has exited; `_Agent.ready` and `_wait_for_exit` report that
 
-        ending = asyncio.Event()
+        stopping = asyncio.Event()
 
-        async def follow() -> None:
-            while not ending.is_set():
-                await take()
+        async def poll() -> None:
+            while not stopping.is_set():
+                await drain()
                 self.feed.flush(monotonic())
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(ending.wait(), POLL_SECONDS)
+                    await asyncio.wait_for(stopping.wait(), POLL_SECONDS)
 
-        following = asyncio.create_task(follow())
+        polling = asyncio.create_task(poll())
         try:
             yield
         finally:
-            ending.set()  # a request that is cancelled would lose the traces that the agent has just handed over
-            await asyncio.wait({following}, timeout=LAST_SECONDS)
-            following.cancel()
-            await asyncio.wait({following})
-            await take()
+            # A request in flight is not cancelled: the agent forgets traces as it sends them, so they would be lost.
+            stopping.set()
+            await asyncio.wait({polling}, timeout=LAST_SECONDS)
+            polling.cancel()
+            await asyncio.wait({polling})
+            await drain()
             self.feed.flush(monotonic(), end=True)
 
-    def _take(self, chunks: Any) -> None:
+    def _add(self, chunks: Any) -> None:
         spans, now = read(chunks), monotonic()
         self.view.performance.add(spans, now)
         self.feed.add(self.view.store.add(spans), now)
@@ -252,14 +256,14 @@ class _Agent:
     url: str
 
     async def ready(self) -> None:
-        await processes.answers(self.session, f"{self.url}/info", self.process)
+        await processes.wait_for_response(self.session, f"{self.url}/info", self.process)
 
 
-def _named(variables: Sequence[str]) -> str:
+def _origin(variables: Sequence[str]) -> str:
     return f" ({', '.join(variables)})" if variables else " (the default)"
 
 
-def _matters(entry: Mapping[str, Any]) -> bool:
+def _is_warning(entry: Mapping[str, Any]) -> bool:
     return str(entry.get("level")).lower() in {"warning", "error", "critical"}
 
 

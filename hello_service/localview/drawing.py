@@ -1,4 +1,4 @@
-"""Where the parts of the page's pictures stand, and log lines as text: what templates can't work out themselves."""
+"""Prepares values for the templates: the colour class of a status, and the parts of a log line."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hello_service.localview.store import Line
 
 
 def grade(status: str) -> str:
-    """Return how a status looks: `good`, `moved`, `bad` or `failed`."""
+    """Return the CSS class of a status: `good`, `moved`, `bad` or `failed`."""
     if status == "error" or status.startswith("5"):
         return "failed"
     return {"4": "bad", "3": "moved"}.get(status[:1], "good")
 
 
 def log_line(line: Line) -> dict[str, Any]:
-    """Return a line's `time`, `level`, `event`, the `rest` as `name=value`, and `exception`."""
+    """Return the `time`, `level`, `event` and `exception` of a line, and its other fields as `name=value` in `rest`."""
     hidden = {"timestamp", "level", "event", "logger", "service", "env", "version", "exception"}
     rest = [f"{name}={value}" for name, value in line.items() if name not in hidden and not name.startswith("dd.")]
     try:

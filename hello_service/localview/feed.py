@@ -1,4 +1,4 @@
-"""What the terminal shows as it comes in: traces, folded where they repeat, and the log lines that matter."""
+"""Prints traces and log lines on the terminal as they arrive. A repeated trace takes one line."""
 
 from __future__ import annotations
 
@@ -13,64 +13,64 @@ from hello_service.localview.text import visible
 from hello_service.localview.units import MILLISECOND
 
 SLOW = 500 * MILLISECOND
-SETTLE_SECONDS = 0.6  # a trace is drawn when nothing more of it has come for so long
-HOLD_SECONDS = 4.0  # a line waits so long for its trace
-HELD = 1000  # lines that wait; the oldest is printed when there are more
-SHAPES = 1000  # of traces that were drawn; the one that came longest ago is forgotten
+SETTLE_SECONDS = 0.6  # without a new span; then a trace counts as complete and is drawn
+WAIT_SECONDS = 4.0  # how long a line waits for its trace
+MAX_WAITING = 1000  # lines; if there are more, the oldest is printed
+SHAPES = 1000  # of traces drawn before; if there are more, the least recently drawn one is forgotten
 
 
 class Feed:
-    """Prints traces and log lines on the console `on`; `tree` selects traces: `all`, `errors`, `slow` or `off`.
+    """Prints traces and log lines on `console`. `tree` selects the traces: `all`, `errors`, `slow` or `off`.
 
     Attributes:
-        page_url: where traces are linked to, None where there is no page.
+        page_url: the page that traces are linked to, None if there is no page.
     """
 
-    def __init__(self, on: Console, tree: str) -> None:
-        self.on = on
+    def __init__(self, console: Console, tree: str) -> None:
+        self.console = console
         self.tree = tree
         self.page_url: str | None = None
-        self._open: dict[int, tuple[float, Trace]] = {}  # traces that are not drawn yet, and when something came last
-        self._held: list[tuple[float, int, str]] = []  # lines that wait for their traces, with time and trace key
+        self._pending: dict[int, tuple[float, Trace]] = {}  # traces not drawn yet, with the time of the last change
+        self._waiting: list[tuple[float, int, str]] = []  # lines that wait for their traces, with time and trace key
         self._shapes: dict[int, None] = {}
 
-    def say(self, text: str, style: str = "") -> None:
-        """Print `text` as it is."""
-        self.on.print(Text(text, style), soft_wrap=True)
+    def print(self, text: str, style: str = "") -> None:
+        """Print `text` unchanged."""
+        self.console.print(Text(text, style), soft_wrap=True)
 
-    def warn(self, text: str, key: int | None, now: float) -> None:
-        """Print a line of a log, after its trace where `key` is the trace's."""
+    def print_after_trace(self, text: str, key: int | None, now: float) -> None:
+        """Print a log line after the trace with `key`, or at once if it belongs to no trace or no trace is drawn."""
         if not key or self.tree == "off":
-            self._warn(text)
+            self._print_line(text)
             return
-        self._held.append((now, key, text))
-        if len(self._held) > HELD:
-            self._warn(self._held.pop(0)[2])
+        self._waiting.append((now, key, text))
+        if len(self._waiting) > MAX_WAITING:
+            self._print_line(self._waiting.pop(0)[2])
 
     def add(self, traces: Sequence[Trace], now: float) -> None:
-        """Take traces that have changed."""
+        """Add traces that are new or have changed."""
         if self.tree != "off":
-            self._open.update((trace.key, (now, trace)) for trace in traces)
+            self._pending.update((trace.key, (now, trace)) for trace in traces)
 
     def flush(self, now: float, *, end: bool = False) -> None:
-        """Draw each trace of which nothing more has come for a moment; print lines whose traces don't come.
+        """Draw the traces that are complete, and print the lines that have waited long enough for their traces.
 
-        At the `end`, all of them.
+        With `end`, draw and print everything.
         """
-        done = [key for key, (last, _) in self._open.items() if end or last <= now - SETTLE_SECONDS]
-        for trace in sorted((self._open.pop(key)[1] for key in done), key=lambda trace: trace.start):
+        done = [key for key, (last, _) in self._pending.items() if end or last <= now - SETTLE_SECONDS]
+        for trace in sorted((self._pending.pop(key)[1] for key in done), key=lambda trace: trace.start):
             self._draw(trace)
-            self._release([held for held in self._held if held[1] == trace.key])
-        late = [held for held in self._held if held[1] not in self._open and held[0] <= now - HOLD_SECONDS]
-        self._release(self._held[:] if end else late)
+            self._release([line for line in self._waiting if line[1] == trace.key])
+        late = [line for line in self._waiting if line[1] not in self._pending and line[0] <= now - WAIT_SECONDS]
+        self._release(self._waiting[:] if end else late)
 
-    def _release(self, held: Sequence[tuple[float, int, str]]) -> None:
-        for each in held:
-            self._held.remove(each)
-            self._warn(each[2])
+    def _release(self, lines: Sequence[tuple[float, int, str]]) -> None:
+        for each in lines:
+            self._waiting.remove(each)
+            self._print_line(each[2])
 
-    def _warn(self, text: str) -> None:
-        self.say(visible(text, one_line=True), "yellow")
+    def _print_line(self, text: str) -> None:
+        self.print(visible(text, one_line=True), "yellow")
 
     def _draw(self, trace: Trace) -> None:
         if self.tree == "errors" and not trace.errors:
@@ -78,12 +78,12 @@ class Feed:
         if self.tree == "slow" and trace.duration <= SLOW:
             return
         if self.tree == "all" and not trace.errors and self._is_repeated(trace):
-            terminal.draw_head(trace, self.on, self.page_url)
+            terminal.draw_head(trace, self.console, self.page_url)
         else:
-            terminal.draw(trace, self.on, self.page_url)
+            terminal.draw(trace, self.console, self.page_url)
 
     def _is_repeated(self, trace: Trace) -> bool:
-        """Whether a trace of the same spans, but for their times, was drawn before."""
+        """Return whether an earlier trace had the same spans, apart from their times."""
         rows = [(depth, span.name, span.resource, span.service, span.status) for depth, _, span in trace.walk()]
         shape = hash(tuple(rows))
         known = shape in self._shapes

@@ -1,4 +1,4 @@
-"""What a search that found nothing may have meant: each suggestion is tried before it is made."""
+"""Suggests alternatives to a search that found nothing. Each suggestion is known to find traces."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hello_service.localview import terms
 from hello_service.localview.query import FIELD, Query, QueryError, parse
 from hello_service.localview.spans import Trace
 
-MOST = 3
+MAX_SUGGESTIONS = 3
 LOWER_OPERATOR = re.compile(r"(?<=\s)(or|and|not)(?=\s)")
 
 
 def alternatives(wanted: Query, traces: Sequence[Trace]) -> list[tuple[str, int]]:
-    """Return up to `MOST` searches like `wanted` that find some of `traces`, each with how many."""
-    return list(islice(_finding(wanted, traces), MOST))
+    """Return up to `MAX_SUGGESTIONS` searches similar to `wanted`, each with the number of `traces` that it finds."""
+    return list(islice(_successful(wanted, traces), MAX_SUGGESTIONS))
 
 
-def _finding(wanted: Query, traces: Sequence[Trace]) -> Iterator[tuple[str, int]]:
+def _successful(wanted: Query, traces: Sequence[Trace]) -> Iterator[tuple[str, int]]:
     for text in dict.fromkeys(_candidates(wanted, traces)):
         try:
             number = sum(map(parse(text).matches, traces))
@@ -34,19 +34,19 @@ def _candidates(wanted: Query, traces: Sequence[Trace]) -> Iterator[str]:
     upper = LOWER_OPERATOR.sub(lambda operator: operator[1].upper(), wanted.text)
     if upper != wanted.text:
         yield upper
-    for place, piece in enumerate(wanted.pieces):
-        for instead in _instead(piece, traces):
-            yield " ".join([*wanted.pieces[:place], instead, *wanted.pieces[place + 1 :]])
-    for place in range(len(wanted.pieces)) if len(wanted.pieces) > 1 else ():
-        yield " ".join([*wanted.pieces[:place], *wanted.pieces[place + 1 :]])
+    for index, piece in enumerate(wanted.pieces):
+        for replacement in _replacements(piece, traces):
+            yield " ".join([*wanted.pieces[:index], replacement, *wanted.pieces[index + 1 :]])
+    for index in range(len(wanted.pieces)) if len(wanted.pieces) > 1 else ():
+        yield " ".join([*wanted.pieces[:index], *wanted.pieces[index + 1 :]])
 
 
-def _instead(piece: str, traces: Sequence[Trace]) -> Iterator[str]:
-    """Yield terms like `piece`: a close value, the value as a part, a close tag."""
-    named = FIELD.match(piece)
-    if named is None or piece[named.end() :].startswith(("(", "[", ">", "<")):
+def _replacements(piece: str, traces: Sequence[Trace]) -> Iterator[str]:
+    """Yield terms similar to `piece`: with a similar tag, with a similar value, with `*` around the value."""
+    prefix = FIELD.match(piece)
+    if prefix is None or piece[prefix.end() :].startswith(("(", "[", ">", "<")):
         return
-    field, value = named[1], piece[named.end() :]
+    field, value = prefix[1], piece[prefix.end() :]
     plain = terms.unescaped(value[1:-1]) if value.startswith('"') else value
     if field.startswith("@"):
         names = sorted({name for trace in traces for span in trace.spans for name in (*span.meta, *span.metrics)})

@@ -1,6 +1,6 @@
-"""Which Host and Origin headers a server on this machine accepts. A leaf.
+"""Checks the Host and Origin headers of requests to a server on this machine. A leaf.
 
-A name that resolves to this machine but belongs to somebody's web page (DNS rebinding) must not read what is shown here.
+This prevents DNS rebinding, where a web page reads local data because its own domain name resolves to this machine.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-# A name without dots can't be registered: compose calls the agent `datadog-agent`. Docker resolves the second to the host.
+# A name without dots can't be a registered domain; in compose, the agent's name is `datadog-agent`.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
-DOCKER_HOST = "host.docker.internal"
+DOCKER_HOST = "host.docker.internal"  # Docker resolves it to the host
 PORT = re.compile(r":\d{1,5}")
 
 
 def host_name(header: str) -> str | None:
-    """Return the lower-case name or address in the value of a Host header, without port and brackets; None if malformed."""
+    """Return the lower-case name or address in a Host header, without port and brackets, or None if it is malformed."""
     name, bracket, port = header.strip().lower().rpartition("]")
     if bracket:
         name = name.removeprefix("[")
@@ -30,7 +30,7 @@ def host_name(header: str) -> str | None:
 
 
 def is_local(name: str, allowed: Collection[str] = ()) -> bool:
-    """Whether `name`, as `host_name` returns it, is a loopback name, an address, has no dots, or is `allowed`."""
+    """Return whether `name`, as returned by `host_name`, is an address, has no dots, is a local name or is `allowed`."""
     try:
         return bool(ipaddress.ip_address(name))
     except ValueError:
@@ -38,7 +38,7 @@ def is_local(name: str, allowed: Collection[str] = ()) -> bool:
 
 
 def is_own_origin(origin: str, host: str) -> bool:
-    """Whether a request with this Origin header comes from the page that is served under the Host header `host`."""
+    """Return whether a request with the headers Origin and Host comes from a page of the same server."""
     try:
         return urlsplit(origin).netloc.lower() == host.strip().lower() != ""
     except ValueError:

@@ -1,8 +1,7 @@
-"""The list of traces: what an address selects, in which order, grouped how, with which facets."""
+"""The list of traces: searching, sorting, grouping and counting facets, as given by the page's address."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +11,11 @@ from urllib.parse import unquote, urlencode, urlsplit
 
 from hello_service.localview import hints, query, terms
 from hello_service.localview.spans import Span, Trace
-from hello_service.localview.store import Store, trace_key
+from hello_service.localview.store import Store
 from hello_service.localview.units import SECOND, count
 
 NEWEST_FIRST = "-time"
-FACET_VALUES = 8  # of each field
+FACET_VALUES = 8  # per field
 MINUTES = (1, 5, 15, 60)
 COLUMNS: dict[str, Callable[[Trace], Any]] = {
     "time": lambda trace: trace.start,
@@ -35,7 +34,12 @@ FACETS: dict[str, tuple[str, Callable[[Span], str | None]]] = {
 
 
 class SearchError(ValueError):
-    """What is wrong with an address, in a sentence for a person; `suggestions` are searches that are right."""
+    """The address asks for an invalid search or time range. `str()` is the message to show.
+
+    Attributes:
+        suggestions: valid searches that may have been meant.
+        unfinished: whether more characters may make the search valid, as while it is typed.
+    """
 
     def __init__(self, message: str, suggestions: Sequence[str] = (), *, unfinished: bool = False) -> None:
         super().__init__(message)
@@ -45,11 +49,12 @@ class SearchError(ValueError):
 
 @dataclass(frozen=True)
 class Search:
-    """What the list is asked for: a search, a time range, an order. The address holds all of it.
+    """The parameters of the list: search, time range and order. The page's address contains all of them.
 
     Attributes:
-        last: minutes, as text; `begin` and `end` are moments as people write them.
-        sort: a column, with `-` before it the greatest first.
+        last: minutes, as text.
+        begin, end: times as people write them.
+        sort: a column; with `-` before it, in descending order.
     """
 
     q: str = ""
@@ -61,7 +66,7 @@ class Search:
 
     @classmethod
     def read(cls, arguments: Mapping[str, str]) -> Search:
-        """Return what the arguments of an address ask for; what makes no sense in `sort` and `last` is left out."""
+        """Return the search of an address with these arguments. Invalid values of `sort` and `last` are ignored."""
         sort = arguments.get("sort", NEWEST_FIRST)
         last = arguments.get("last", "")
         return cls(
@@ -74,24 +79,24 @@ class Search:
         )
 
     def address(self, path: str = "/", **changes: Any) -> str:
-        """Return the address that asks for this with `changes`."""
-        asked = replace(self, **changes)
+        """Return the address of this search with `changes`."""
+        changed = replace(self, **changes)
         arguments = {
-            "q": asked.q,
-            "last": asked.last,
-            "from": asked.begin,
-            "to": asked.end,
-            "sort": "" if asked.sort == NEWEST_FIRST else asked.sort,
-            "all": "1" if asked.all else "",
+            "q": changed.q,
+            "last": changed.last,
+            "from": changed.begin,
+            "to": changed.end,
+            "sort": "" if changed.sort == NEWEST_FIRST else changed.sort,
+            "all": "1" if changed.all else "",
         }
         given = {name: value for name, value in arguments.items() if value}
         return f"{path}?{urlencode(given)}" if given else path
 
     def sorted_by(self, column: str) -> str:
-        """Return the `sort` that a click on the head of `column` asks for."""
-        greatest_first = column in {"time", "duration", "spans", "status"}
-        usual, other = (f"-{column}", column) if greatest_first else (column, f"-{column}")
-        return other if self.sort == usual else usual
+        """Return the `sort` that a click on the header of `column` selects."""
+        descending_first = column in {"time", "duration", "spans", "status"}
+        first, second = (f"-{column}", column) if descending_first else (column, f"-{column}")
+        return second if self.sort == first else first
 
     @property
     def is_everything(self) -> bool:
@@ -100,7 +105,7 @@ class Search:
 
 @dataclass
 class Row:
-    """A trace of the list; `below` are the messages of a WebSocket and its close."""
+    """A row of the list. The row of a WebSocket has the traces of its messages and of its close in `below`."""
 
     trace: Trace
     below: list[Row] = field(default_factory=list)
@@ -111,14 +116,14 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """The operation's name, where it is no request."""
+        """The name of the operation if it is not a request, else empty."""
         root = self.trace.root
         is_request = root.kind == "server" or "http.method" in root.meta or "http.url" in root.meta
         return "" if is_request else root.name
 
     @property
-    def below_in_words(self) -> str:
-        """What stands below, such as `3 messages, close`."""
+    def below_summary(self) -> str:
+        """A summary of `below`, such as `3 messages, close`."""
         names = [each.trace.root.name for each in self.below]
         messages = len(names) - names.count("websocket.close")
         return ", ".join([count(messages, "message")] * bool(messages) + ["close"] * (messages < len(names)))
@@ -126,7 +131,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Facet:
-    """A value of a field: in how many of the traces found, and the search for them."""
+    """A value of a field, the number of traces found that have it, and the address that narrows the search to them."""
 
     value: str
     number: int
@@ -136,7 +141,7 @@ class Facet:
 
 @dataclass
 class Listing:
-    """What a search has found. `rows` are in order; `found` counts traces, also those below others."""
+    """The result of a search. `found` counts all traces, including those below other rows."""
 
     search: Search
     rows: list[Row]
@@ -145,10 +150,10 @@ class Listing:
 
 
 def listing(store: Store, search: Search, now: datetime) -> Listing:
-    """Return what `search` finds.
+    """Return the result of `search`.
 
     Raises:
-        SearchError: when it makes no sense.
+        SearchError: the search or its time range is invalid.
     """
     wanted, found = _found(store, search, now)
     rows = grouped([trace for trace, _ in found])
@@ -156,33 +161,33 @@ def listing(store: Store, search: Search, now: datetime) -> Listing:
 
 
 def select(store: Store, search: Search, now: datetime) -> list[Trace]:
-    """Return the traces that `search` finds, in its order and not grouped.
+    """Return the traces that `search` finds, sorted but not grouped.
 
     Raises:
-        SearchError: when it makes no sense.
+        SearchError: the search or its time range is invalid.
     """
     return [trace for trace, _ in _found(store, search, now)[1]]
 
 
 def alternatives(store: Store, search: Search) -> list[tuple[str, int]]:
-    """Return searches that are like one that found nothing, with how many traces they find."""
+    """Return searches similar to one that found nothing, each with the number of traces that it finds."""
     return hints.alternatives(query.parse(search.q), store.newest())
 
 
 def unfinished(search: Search) -> SearchError | None:
-    """Return that the last word of a search that found nothing may become a field, as while it is typed."""
+    """Return an error if a search found nothing and its last word is the beginning of a field's name, else None."""
     word = search.q.rpartition(" ")[2].lstrip("-(")
     field = next((name for name in (*terms.KNOWN, "@duration") if word and name.startswith(word)), None)
     if field is None:
         return None
     return SearchError(
-        f"No trace has the text {word}. A field goes on with a colon and a value: {field}:", unfinished=True
+        f"No trace contains the text {word}. To search a field, add a colon and a value: {field}:", unfinished=True
     )
 
 
 @dataclass(frozen=True)
 class Pager:
-    """Where a trace stands among those of a search: the `number`th of `of`; addresses of its neighbours."""
+    """The position of a trace in the list, as in "14 of 47", with the addresses of the list and of the next traces."""
 
     back: str
     number: int
@@ -192,26 +197,25 @@ class Pager:
 
 
 def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetime | None = None) -> Pager:
-    """Return the place of `trace` in the list from which it was opened; number 0 where it is not among them."""
+    """Return the position of `trace` in the list from which it was opened; number 0 if the list doesn't contain it."""
     search = Search.read(arguments)
     try:
         found = _flat(grouped(select(store, search, now or datetime.now().astimezone())))
     except SearchError:
         found = []
-    places = {each.key: number for number, each in enumerate(found)}
-    place = places.get(trace.key)
+    index = next((index for index, each in enumerate(found) if each.key == trace.key), None)
     back = search.address("/")
-    if place is None:
+    if index is None:
         return Pager(back, 0, len(found), "", "")
 
-    def at(number: int) -> str:
-        return search.address(f"/trace/{found[number].id}") if 0 <= number < len(found) else ""
+    def address(index: int) -> str:
+        return search.address(f"/trace/{found[index].id}") if 0 <= index < len(found) else ""
 
-    return Pager(back, place + 1, len(found), at(place - 1), at(place + 1))
+    return Pager(back, index + 1, len(found), address(index - 1), address(index + 1))
 
 
 def path(span: Span) -> str:
-    """Return the path of a request where its resource does not have it, empty elsewhere."""
+    """Return the path of a request if its resource does not contain it, else an empty text."""
     url = span.meta.get("http.url", "")
     try:
         found = unquote(urlsplit(url).path) if url else ""
@@ -221,14 +225,13 @@ def path(span: Span) -> str:
 
 
 def grouped(traces: Sequence[Trace]) -> list[Row]:
-    """Return the rows of `traces` in their order, the messages of a WebSocket below its handshake."""
+    """Return the rows of `traces` in the same order, with the messages of a WebSocket below its handshake."""
     rows = {trace.key: Row(trace) for trace in traces}
     parents = _parents(traces)
     for trace in traces:
         top = trace.key
-        while (
-            top in parents
-        ):  # a close hangs on a message, a message on the handshake; each begins before what it bears
+        # From a close to a message, and from a message to the handshake. This ends, because a parent always began earlier.
+        while top in parents:
             top = parents[top]
         if top != trace.key:
             rows[top].below.append(rows[trace.key])
@@ -243,49 +246,40 @@ def _flat(rows: Iterable[Row]) -> list[Trace]:
 
 
 def _parents(traces: Sequence[Trace]) -> dict[int, int]:
-    """Return for each trace of a WebSocket's message the trace that it hangs on, by their keys."""
+    """Return the key of the parent trace for the key of each trace of a WebSocket message."""
     messages = sorted((each for each in traces if each.root.name.startswith("websocket.")), key=lambda each: each.start)
     if not messages:
         return {}
     starts = {trace.key: trace.start for trace in traces}
     parents = {}
     for each in messages:
-        target = _linked(each.root)
+        target = each.root.links[0].trace_id if each.root.links else None
         if target in starts and (starts[target], target) < (each.start, each.key):
             parents[each.key] = target
-    # ddtrace links the receive that learns of the disconnect to nothing. Where one socket alone can be meant, it is that.
+    # ddtrace does not link the receive that gets the disconnect. If only one open WebSocket is possible, that is its parent.
     sockets = [each for each in traces if each.root.meta.get("http.upgraded") == "websocket"]
-    ended: set[int] = set()
+    closed: set[int] = set()
     for each in messages:
         if each.key in parents or each.root.name != "websocket.receive":
             continue
         open_ = [
             socket
             for socket in sockets
-            if socket.key not in ended and socket.start <= each.start and _like(socket.root, each.root)
+            if socket.key not in closed and socket.start <= each.start and _is_same_endpoint(socket.root, each.root)
         ]
         if len(open_) == 1:
             parents[each.key] = open_[0].key
-            ended.add(open_[0].key)
+            closed.add(open_[0].key)
     return parents
 
 
-def _like(one: Span, other: Span) -> bool:
-    """Whether two spans are of the same endpoint of the same process."""
+def _is_same_endpoint(one: Span, other: Span) -> bool:
+    """Return whether two spans belong to the same endpoint of the same process."""
     return (one.service, one.resource, one.meta.get("runtime-id")) == (
         other.service,
         other.resource,
         other.meta.get("runtime-id"),
     )
-
-
-def _linked(span: Span) -> int | None:
-    """Return the key of the trace to which `span` is linked."""
-    try:
-        links = json.loads(span.meta.get("_dd.span_links", "[]"))
-        return trace_key(str(links[0]["trace_id"])) if links else None
-    except (ValueError, TypeError, KeyError, IndexError):
-        return None
 
 
 def _found(store: Store, search: Search, now: datetime) -> tuple[query.Query, list[tuple[Trace, Sequence[Span]]]]:
@@ -294,8 +288,8 @@ def _found(store: Store, search: Search, now: datetime) -> tuple[query.Query, li
     except query.QueryError as error:
         raise SearchError(str(error), error.suggestions, unfinished=error.unfinished) from error
     begin, end = time_range(search, now)
-    of_that_time = (trace for trace in store.newest() if begin <= trace.start < end)
-    found = [(trace, spans) for trace in of_that_time if (spans := wanted.spans(trace))]
+    in_range = (trace for trace in store.newest() if begin <= trace.start < end)
+    found = [(trace, spans) for trace in in_range if (spans := wanted.spans(trace))]
     column = search.sort.removeprefix("-")
     if search.sort != NEWEST_FIRST:
         found.sort(key=lambda each: COLUMNS[column](each[0]), reverse=search.sort.startswith("-"))
@@ -305,7 +299,7 @@ def _found(store: Store, search: Search, now: datetime) -> tuple[query.Query, li
 def _facets(
     wanted: query.Query, search: Search, found: Sequence[tuple[Trace, Sequence[Span]]]
 ) -> list[tuple[str, list[Facet]]]:
-    """Return for each field its values among the spans found: a click on one finds just as many traces as it says."""
+    """Return the values of each facet field among the spans found. A click on a value finds as many traces as it shows."""
     facets = []
     for title, (name, value_of) in FACETS.items():
         numbers: Counter[str] = Counter()
@@ -323,10 +317,10 @@ def _facets(
 
 
 def time_range(search: Search, now: datetime) -> tuple[float, float]:
-    """Return first and end of the time that is asked for, in nanoseconds since the epoch.
+    """Return begin and end of the search's time range, in nanoseconds since the epoch.
 
     Raises:
-        SearchError: for what is no time.
+        SearchError: a time is invalid, or the range is empty.
     """
     begin, end = float("-inf"), float("inf")
     if search.last:
@@ -334,13 +328,13 @@ def time_range(search: Search, now: datetime) -> tuple[float, float]:
     if search.begin:
         moment = _moment("from", search.begin, now)
         if moment > now + timedelta(minutes=1) and len(search.begin) <= len("23:59:59.999"):
-            moment -= timedelta(days=1)  # yesterday's evening
+            moment -= timedelta(days=1)  # a time of day in the future means yesterday
         begin = max(begin, moment.timestamp() * SECOND)
     if search.end:
         moment = _moment("to", search.end, now)
         end = moment.timestamp() * SECOND
         if end <= begin:
-            raise SearchError(f"No time lies between from={search.begin} and to={search.end}.")
+            raise SearchError(f"The time range is empty: from={search.begin} is not before to={search.end}.")
     return begin, end
 
 
@@ -353,4 +347,4 @@ def _moment(name: str, text: str, now: datetime) -> datetime:
             return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
     except ValueError:
         example = f"{now:%H:%M:%S} or {now:%Y-%m-%dT%H:%M:%S}"
-        raise SearchError(f"{name}={text} is no time. Write it like {example}.", unfinished=True) from None
+        raise SearchError(f"{name}={text} is not a time. Write it like {example}.", unfinished=True) from None

@@ -1,4 +1,4 @@
-"""What shows many traces at once: the list, the log, the service map, service performance, and the list as JSON."""
+"""The views of many traces: the list, the log, the service map, service performance, and the list as JSON."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 lists = Blueprint("lists", __name__)
 
-ROWS = 200  # of a list, until a person asks for all
-API_TRACES = 100  # of one response, unless `limit` asks for another number
+ROWS = 200  # of a list, unless the address has `all`
+API_TRACES = 100  # the default of `limit`
 WINDOWS = (1, 5, MINUTES)
 APDEX_SECONDS = 0.5
 BUSIEST_FIRST = "-requests"
@@ -41,18 +41,18 @@ def _now() -> datetime:
 
 
 async def _page(template: str, **shown: Any) -> str:
-    """Render `template` as of now: what comes in while Quart gets ready to render is of a later version."""
+    """Render `template` with the store's version before rendering, so that the page refreshes if spans arrive meanwhile."""
     return await render_template(template, version=_view().store.version, **shown)
 
 
 def pager(trace: Trace) -> listing.Pager:
-    """Return where `trace` stands in the list from which its page was opened."""
+    """Return the position of `trace` in the list from which its page was opened."""
     return listing.pager(_view().store, request.args, trace)
 
 
 @lists.get("/")
 async def traces() -> str:
-    """List the traces that a search finds."""
+    """Show the traces that a search finds."""
     search, store = Search.read(request.args), _view().store
     mistake: SearchError | None = None
     similar: list[tuple[str, int]] = []
@@ -64,15 +64,15 @@ async def traces() -> str:
     except SearchError as error:
         shown, mistake = Listing(search, [], 0, []), error
     rows = shown.rows if search.all else shown.rows[:ROWS]
-    at_once = current_app.extensions["without asyncio"].get_template("rows.html")
-    listed = Markup(at_once.render(rows=rows, asked=search.address("")))  # noqa: S704 - Jinja has escaped what is in it
+    template = current_app.extensions["synchronous_jinja"].get_template("rows.html")
+    listed = Markup(template.render(rows=rows, query=search.address("")))  # noqa: S704 - Jinja has escaped the values
     more = {"listed": listed, "mistake": mistake, "similar": similar, "minutes": listing.MINUTES}
     return await _page("traces.html", search=search, shown=shown, rows=rows, **more)
 
 
 @lists.get("/api/traces")
 async def traces_json() -> Any:
-    """Return the traces that a search finds as JSON; docs/local-view.md describes it."""
+    """Return the traces that a search finds as JSON, in the format of docs/local-view.md."""
     search, store = Search.read(request.args), _view().store
     limit, since = request.args.get("limit", API_TRACES, int), request.args.get("since", 0, int)
     version = store.version
@@ -93,7 +93,7 @@ async def traces_json() -> Any:
 
 
 def _summary(trace: Trace) -> dict[str, Any]:
-    """Return what the list shows of a trace."""
+    """Return the fields of a trace in the JSON list."""
     root = trace.root
     failed = next((span for span in trace.spans if span.error and "error.type" in span.meta), None)
     return {
@@ -115,10 +115,10 @@ def _summary(trace: Trace) -> dict[str, Any]:
 
 @lists.post("/clear")
 async def clear() -> Any:
-    """Forget all traces, lines and figures; only for this page's own button."""
+    """Forget all traces, log lines and figures. Requests from other sites are rejected."""
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site != "same-origin" and (site is not None or (origin and urlsplit(origin).netloc != request.host)):
-        return "Only this page's own button may clear it.", 403
+        return "Requests from other sites can't clear this page.", 403
     view, back = _view(), request.args.get("back", "/")
     view.store.clear()
     view.performance.clear(monotonic())
@@ -127,7 +127,7 @@ async def clear() -> Any:
 
 @lists.get("/logs")
 async def logs() -> str:
-    """Show every line of the service's log, of a trace or of none."""
+    """Show the lines of the service's log, with or without a trace."""
     found = logbook.read(_view().store, request.args)
     rows = found.entries if found.all else found.entries[:ROWS]
     return await _page("logs.html", found=found, rows=rows, levels=logbook.LEVELS)
@@ -135,16 +135,16 @@ async def logs() -> str:
 
 @lists.get("/map")
 async def show_map() -> str:
-    """Draw the calls between services; of many services, the neighbours of one."""
+    """Draw the calls between services. With many services, draw the neighbours of one."""
     shown, drawing = map_layout.draw(service_map.service_map(_view().store.newest()), request.args.get("service"))
     return await _page("map.html", map=shown, picture=drawing)
 
 
 @lists.get("/performance")
 async def show_performance() -> Any:
-    """Show how each service did in the last `minutes`, with Apdex for the threshold `apdex` in seconds.
+    """Show the figures of each service in the last `minutes`, with Apdex for the threshold `apdex` in seconds.
 
-    A choice is remembered by a cookie, so that it holds the next time, too.
+    Cookies remember the choices for the next visit.
     """
     minutes = _choice("minutes", int, 5)
     threshold = _choice("apdex", float, APDEX_SECONDS)
@@ -153,7 +153,7 @@ async def show_performance() -> Any:
     threshold = threshold if 0 < threshold <= 3600 else APDEX_SECONDS
     sort = sort if sort.removeprefix("-") in charts.COLUMNS else BUSIEST_FIRST
     now = monotonic()
-    ended = datetime.fromtimestamp(time.time() - now % BUCKET_SECONDS).astimezone()
+    last_begin = datetime.fromtimestamp(time.time() - now % BUCKET_SECONDS).astimezone()
     body = await _page(
         "performance.html",
         reports=_view().performance.reports(minutes, now),
@@ -161,7 +161,7 @@ async def show_performance() -> Any:
         windows=WINDOWS,
         threshold=threshold,
         sort=sort,
-        ended=ended,
+        last_begin=last_begin,
     )
     response = await make_response(body)
     for name, value in (("minutes", minutes), ("apdex", f"{threshold:g}"), ("sort", sort)):
@@ -173,7 +173,7 @@ async def show_performance() -> Any:
 
 
 def _choice(name: str, kind: Any, default: Any) -> Any:
-    """Return what the address says of `name`, else what was chosen before, else the default."""
+    """Return the value of `name` in the address, else in the cookie of an earlier choice, else the default."""
     for given in (request.args.get(name), request.cookies.get(f"performance_{name}")):
         if given is not None:
             try:

@@ -1,4 +1,4 @@
-"""The log as the page shows it: every line that was read, with its trace, filtered by text and level."""
+"""The log of the service: its last lines, each with its trace, filtered by text and level."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 @dataclass(frozen=True)
 class Entry:
-    """A line, and its trace where it has one that is kept."""
+    """A line, with its trace if it has one that is kept."""
 
     number: int
     line: Line
@@ -23,13 +23,13 @@ class Entry:
 
     @property
     def trace_id(self) -> str:
-        """The trace id that the line has; `0` is none."""
+        """The trace id in the line, empty if it is missing or 0."""
         found = str(self.line.get("dd.trace_id", ""))
         return "" if not found.strip("0") else found
 
     @property
     def address(self) -> str:
-        """The address of the line's span in its trace."""
+        """The address of the line's span on the page of its trace."""
         if self.trace is None:
             return ""
         span = str(self.line.get("dd.span_id", ""))
@@ -38,7 +38,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Log:
-    """The lines that were asked for, newest first, and which others there are."""
+    """The lines that match a filter, newest first.
+
+    Attributes:
+        kept: number of lines before the filter.
+        read: number of lines read so far, including those dropped since.
+        own: services that wrote the lines.
+        others: services that sent traces, but have no lines here.
+    """
 
     text: str
     level: str
@@ -52,13 +59,13 @@ class Log:
 
     @property
     def address(self) -> str:
-        """The address of all of these lines."""
+        """The address that shows all of these lines."""
         given = {"text": self.text, "level": self.level, "traceless": "1" if self.traceless else "", "all": "1"}
         return f"/logs?{urlencode({name: value for name, value in given.items() if value})}"
 
 
 def read(store: Store, arguments: Mapping[str, str]) -> Log:
-    """Return the lines that `text`, `level` (at least) and `traceless` select."""
+    """Return the lines selected by `text`, minimum `level` and `traceless`."""
     text, level = arguments.get("text", ""), arguments.get("level", "")
     level = level if level in LEVELS else ""
     traceless = "traceless" in arguments

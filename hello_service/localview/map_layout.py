@@ -1,4 +1,4 @@
-"""Where services, calls and their labels stand in the drawing of the service map. No two labels overlap."""
+"""Computes the positions of services, calls and labels in the drawing of the service map. No two labels overlap."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hello_service.localview.service_map import Edge, Map, Node, choose
 
 NODE_WIDTH, NODE_HEIGHT = 176, 74
 GAP_ACROSS, GAP_DOWN = 120, 40
-LOOP_GAP = 76  # more between two rows where a service calls itself
-WIDE_GAP = 230  # around a chosen service: two labels fit side by side
+LOOP_GAP = 76  # additional gap between rows if a service calls itself
+WIDE_GAP = 230  # beside a chosen service, so that two labels fit side by side
 MARGIN, LOOP = 24, 58
 LABEL_WIDTH, LABEL_HEIGHT = 92, 54
-MOST_COLUMNS = 5  # so that text stays readable in the width of a card
+MAX_COLUMNS = 5  # with more, the text would be too small
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Point = tuple[float, float]
@@ -22,7 +22,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Place:
-    """A service and its corner."""
+    """A service with the position of its upper left corner."""
 
     node: Node
     x: int
@@ -35,7 +35,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Line:
-    """A call: its curve as an SVG path, and the middle of its label, None where there is no room for one."""
+    """A call with its curve as an SVG path. `label` is the centre of its label, or None if there is no room."""
 
     edge: Edge
     path: str
@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A picture of `width` by `height`."""
+    """The drawing: positions of services and lines of calls, in a picture of `width` by `height`."""
 
     places: list[Place]
     lines: list[Line]
@@ -57,10 +57,10 @@ class Drawing:
 
 
 def draw(whole: Map, service: str | None) -> tuple[Map, Drawing]:
-    """Return the map with the chosen service, and its drawing."""
+    """Return the map with its chosen service, and the drawing."""
     shown = choose(whole, service)
     columns = _columns(*shown.drawn())
-    if shown.chosen is None and len(columns) > MOST_COLUMNS:
+    if shown.chosen is None and len(columns) > MAX_COLUMNS:
         busiest = max(shown.nodes, key=lambda node: sum(node in (edge.source, edge.target) for edge in shown.edges))
         shown = choose(whole, busiest.service)
     if shown.chosen is not None:
@@ -84,75 +84,76 @@ def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: N
     taken = [place.box for place in places.values()]
     lines = []
     for edge, curve in curves:
-        near = 0.5 if chosen is None else 0.88 if edge.source is chosen else 0.12  # on the side of the neighbour
-        label = next((spot for spot in _spots(curve, near) if _is_free(spot, taken)), None)
+        near = 0.5 if chosen is None else 0.88 if edge.source is chosen else 0.12  # close to the neighbour
+        label = next((position for position in _label_positions(curve, near) if _is_free(position, taken)), None)
         if label is not None:
             taken.append(_label_box(label))
         path = "M{:.0f},{:.0f} C{:.0f},{:.0f} {:.0f},{:.0f} {:.0f},{:.0f}".format(
-            *(part for at in curve for part in at)
+            *(coordinate for point in curve for coordinate in point)
         )
         lines.append(Line(edge, path, None if label is None else (round(label[0]), round(label[1]))))
     width = max(0, len(columns) * (NODE_WIDTH + across) - across)
-    lowest = max(
-        [height + MARGIN + above, *(int(box[3]) for box in taken), *(int(_lowest(curve)) for _, curve in curves)]
+    bottom = max(
+        [height + MARGIN + above, *(int(box[3]) for box in taken), *(int(_bottom(curve)) for _, curve in curves)]
     )
-    return Drawing(list(places.values()), lines, width + 2 * MARGIN, lowest + MARGIN)
+    return Drawing(list(places.values()), lines, width + 2 * MARGIN, bottom + MARGIN)
 
 
 def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Point, Point, Point]:
-    """Return the Bézier curve of a call: from side to side, to itself above.
+    """Return the Bézier curve of a call. It connects the sides of two services, or is a loop above a single one.
 
-    Around a chosen service it is level where a neighbour is, so that the labels there stand apart.
+    Beside a chosen service, the curve is horizontal near the neighbour, so that the labels there don't overlap.
     """
     middle = source.y + NODE_HEIGHT / 2
     if source is target:
         x = source.x + NODE_WIDTH / 2
         return (x + 36, source.y), (x + 60, source.y - LOOP), (x - 60, source.y - LOOP), (x - 36, source.y)
-    begin, end, across = source.x + NODE_WIDTH, target.x, target.y + NODE_HEIGHT / 2
+    begin, end, target_middle = source.x + NODE_WIDTH, target.x, target.y + NODE_HEIGHT / 2
     if end > begin:
         bend = (end - begin) / (2 if chosen is None else 4)
         first, last = (begin + bend, end - bend) if chosen is None else (begin + bend, begin + bend)
         if target.node is chosen:
             first, last = end - bend, end - bend
-        return (begin, middle), (first, middle), (last, across), (end, across)
-    # Back to a caller: a little lower than the calls that lead here. Two of one column never call each other.
+        return (begin, middle), (first, middle), (last, target_middle), (end, target_middle)
+    # A call back to the left starts lower than the calls from there. Services in the same column never call each other.
     begin, end = source.x, target.x + NODE_WIDTH
     bend = (begin - end) / 2
-    return (begin, middle + 22), (begin - bend, middle + 22), (end + bend, across + 22), (end, across + 22)
+    y, target_y = middle + 22, target_middle + 22
+    return (begin, y), (begin - bend, y), (end + bend, target_y), (end, target_y)
 
 
 def _at(curve: tuple[Point, Point, Point, Point], t: float) -> Point:
     weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-    x, y = (sum(weight * at[axis] for weight, at in zip(weights, curve, strict=True)) for axis in (0, 1))
+    x, y = (sum(weight * point[axis] for weight, point in zip(weights, curve, strict=True)) for axis in (0, 1))
     return x, y
 
 
-def _lowest(curve: tuple[Point, Point, Point, Point]) -> float:
+def _bottom(curve: tuple[Point, Point, Point, Point]) -> float:
     return max(_at(curve, step / 10)[1] for step in range(11))
 
 
-def _spots(curve: tuple[Point, Point, Point, Point], near: float) -> Iterator[Point]:
-    """Yield where a label may stand: on its line if that is possible, first where `near` is, else beside it."""
+def _label_positions(curve: tuple[Point, Point, Point, Point], near: float) -> Iterator[Point]:
+    """Yield the candidate positions of a label: along its curve, beginning at `near`, then beside the curve."""
     along = [_at(curve, t) for t in sorted((near, 0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2), key=lambda t: abs(t - near))]
-    for aside in (0, -24, 24, -44, 44):
+    for offset in (0, -24, 24, -44, 44):
         for x, y in along:
-            yield x, y + aside
+            yield x, y + offset
 
 
-def _label_box(middle: Point) -> Box:
-    x, y = middle
+def _label_box(centre: Point) -> Box:
+    x, y = centre
     return x - LABEL_WIDTH / 2, y - LABEL_HEIGHT / 2, x + LABEL_WIDTH / 2, y + LABEL_HEIGHT / 2
 
 
-def _is_free(spot: Point, taken: Sequence[Box]) -> bool:
-    left, top, right, bottom = _label_box(spot)
+def _is_free(centre: Point, taken: Sequence[Box]) -> bool:
+    left, top, right, bottom = _label_box(centre)
     if left < 0 or top < 0:
         return False
     return not any(left < box[2] and box[0] < right and top < box[3] and box[1] < bottom for box in taken)
 
 
 def _around(chosen: Node, nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
-    """Return three columns: callers, `chosen`, what it calls."""
+    """Return three columns: the callers of `chosen`, `chosen`, and the services that it calls."""
     called = {edge.target.service for edge in edges if edge.source is chosen} - {chosen.service}
     others = [node for node in nodes if node is not chosen]
     callers = [node for node in others if node.service not in called]
@@ -160,9 +161,9 @@ def _around(chosen: Node, nodes: Sequence[Node], edges: Sequence[Edge]) -> list[
 
 
 def _columns(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
-    """Put callers left of what they call, and each service near its callers."""
+    """Return the columns: callers are left of the services that they call, and close to them."""
     callers: dict[str, list[str]] = defaultdict(list)
-    for edge in _without_circles(nodes, edges):
+    for edge in _without_cycles(nodes, edges):
         callers[edge.target.service].append(edge.source.service)
     depth = _depths(nodes, callers)
     columns: dict[int, list[Node]] = defaultdict(list)
@@ -179,8 +180,8 @@ def _mean(numbers: Sequence[float]) -> float:
     return sum(numbers) / len(numbers) if numbers else 0.0
 
 
-def _without_circles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
-    """Return the edges without those that lead back to a service from which their source was reached."""
+def _without_cycles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
+    """Return the edges of a depth-first search, without those that close a cycle."""
     leaving: dict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
         leaving[edge.source.service].append(edge)
@@ -190,32 +191,32 @@ def _without_circles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]
     for start in sorted(nodes, key=lambda node: node.service in called):
         if start.service in done:
             continue
-        way = [(start.service, iter(leaving[start.service]))]
-        on_way = {start.service}
-        while way:
-            service, rest = way[-1]
+        path = [(start.service, iter(leaving[start.service]))]
+        on_path = {start.service}
+        while path:
+            service, rest = path[-1]
             following = next(rest, None)
             if following is None:
-                way.pop()
-                on_way.discard(service)
+                path.pop()
+                on_path.discard(service)
                 done.add(service)
-            elif (target := following.target.service) not in on_way:
+            elif (target := following.target.service) not in on_path:
                 kept.append(following)
                 if target not in done:
-                    on_way.add(target)
-                    way.append((target, iter(leaving[target])))
+                    on_path.add(target)
+                    path.append((target, iter(leaving[target])))
     return kept
 
 
 def _depths(nodes: Sequence[Node], callers: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """Return for each service the longest way of calls that leads to it; `callers` has no circle."""
+    """Return the length of the longest chain of calls to each service. `callers` has no cycle."""
     depth = {node.service: 0 for node in nodes}
     for _ in nodes:
         changed = False
         for node in nodes:
-            least = max((depth[caller] + 1 for caller in callers.get(node.service, ())), default=0)
-            changed |= least != depth[node.service]
-            depth[node.service] = least
+            longest = max((depth[caller] + 1 for caller in callers.get(node.service, ())), default=0)
+            changed |= longest != depth[node.service]
+            depth[node.service] = longest
         if not changed:
             break
     return depth

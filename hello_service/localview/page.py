@@ -1,4 +1,4 @@
-"""The page: traces, a trace, the service map, service performance. Server-rendered, live, for this machine alone."""
+"""The web page: its application, the views of one trace, live updates and its server, restricted to this machine."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from hello_service.localview.performance import Performance
 from hello_service.localview.spans import Trace
 from hello_service.localview.store import Store
 from hello_service.localview.text import visible
-from hello_service.localview.trace_page import Asked, Shown, hexadecimal
+from hello_service.localview.trace_page import Selection, TraceView, hexadecimal
 
 pages = Blueprint("localview", __name__)
 
-TELL_SECONDS = 0.5  # from one message of a change to the next
-STILL_SECONDS = 15.0  # then a comment is sent, so that a dead connection is noticed
+EVENT_SECONDS = 0.5  # minimum time between two events
+HEARTBEAT_SECONDS = 15.0  # without an event; then a comment is sent, which reveals a dead connection
 CLOSE_SECONDS = 1.0
 
-# A name that resolves to this machine, but is another's (DNS rebinding), must not get what is shown here.
+# Any other name may be the domain of a web page that resolves to this machine (DNS rebinding).
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-REFUSAL = b"This page is served under 127.0.0.1 and localhost only."
+WRONG_HOST = b"This page is served under 127.0.0.1 and localhost only."
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -47,12 +47,12 @@ HEADERS = {
 
 @dataclass
 class View:
-    """What the page shows."""
+    """The data that the page shows."""
 
     store: Store
     performance: Performance
     service_url: str | None = None
-    example: str = "/api/relay?count=3"  # a path of the service to try
+    example: str = "/api/relay?count=3"  # a path of the service for a first request
     agent_url: str | None = None
     program: str = "dev"
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,16 +74,16 @@ def create_page(view: View) -> Quart:
         line=drawing.log_line,
         hexadecimal=hexadecimal,
     )
-    app.extensions["without asyncio"] = app.jinja_env.overlay(enable_async=False)
+    app.extensions["synchronous_jinja"] = app.jinja_env.overlay(enable_async=False)
     app.register_blueprint(pages)
     app.register_blueprint(lists.lists)
-    around: Any = _OwnNamesOnly(cast("ASGIApp", app.asgi_app))
-    app.asgi_app = around  # type: ignore[method-assign]  # Quart documents this assignment
+    checked: Any = _HostCheck(cast("ASGIApp", app.asgi_app))
+    app.asgi_app = checked  # type: ignore[method-assign]  # Quart documents this assignment
     return app
 
 
-class _OwnNamesOnly:
-    """Refuses requests for other names of this machine, before Quart tries to route a Host that no router can read."""
+class _HostCheck:
+    """Rejects requests with any other Host than `OWN_NAMES`, before Quart's router, which fails on a malformed Host."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -93,12 +93,12 @@ class _OwnNamesOnly:
         if scope["type"] == "lifespan" or (len(hosts) == 1 and host_name(hosts[0].decode("latin-1")) in OWN_NAMES):
             await self._app(scope, receive, send)
             return
-        if scope["type"] == "websocket":  # the page has none
+        if scope["type"] == "websocket":  # the page has no WebSockets
             await send({"type": "websocket.close"})
             return
-        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(REFUSAL)).encode())]
+        headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(WRONG_HOST)).encode())]
         await send({"type": "http.response.start", "status": 421, "headers": headers})
-        await send({"type": "http.response.body", "body": REFUSAL, "more_body": False})
+        await send({"type": "http.response.body", "body": WRONG_HOST, "more_body": False})
 
 
 def _view() -> View:
@@ -107,15 +107,15 @@ def _view() -> View:
 
 
 @pages.after_app_request
-async def guard(response: Response) -> Response:
-    """Let the page run its own script alone, and nobody frame or read it."""
+async def add_security_headers(response: Response) -> Response:
+    """Allow the page's own scripts only, and prevent other pages from framing or reading it."""
     response.headers.update(HEADERS)
     return response
 
 
 @pages.get("/trace/<text>")
 async def trace(text: str) -> Any:
-    """Draw the trace whose id, in any form, is `text`, with the details of `span`."""
+    """Show the trace with the id `text`, in any form, and the details of the span chosen in the address."""
     found = _view().store.find(text)
     if found is None:
         return await _page("missing.html", version=0, text=text), 404
@@ -127,7 +127,7 @@ async def trace(text: str) -> Any:
 
 @pages.get("/trace/<text>/span/<number>")
 async def span_detail(text: str, number: str) -> Any:
-    """Show the details of a span, for the page of its trace."""
+    """Return the details of a span as a fragment for the page of its trace."""
     found = _view().store.find(text)
     if found is None:
         return "This trace is no longer kept.", 404
@@ -139,7 +139,7 @@ async def trace_json(text: str) -> Any:
     """Return the trace and its log lines as JSON."""
     found = _view().store.find(text)
     if found is None:
-        return {"error": "This trace is not, or no longer, kept."}, 404
+        return {"error": "This trace is not kept, or no longer kept."}, 404
     spans = [asdict(each) for _, _, each in found.walk()]
     body = {"trace_id": found.id, "spans": spans, "logs": _view().store.lines(found)}
     return Response(json.dumps(body, indent=2, default=repr), content_type="application/json")
@@ -147,61 +147,62 @@ async def trace_json(text: str) -> Any:
 
 @pages.get("/events")
 async def events() -> Response:
-    """Tell of every change, of all traces or of one: server-sent events."""
+    """Send a server-sent event for each change of any trace, or of one."""
     response = Response(_changes(_view(), request.args.get("trace")), content_type="text/event-stream")
-    response.timeout = None  # as long as somebody looks
+    response.timeout = None  # until the client disconnects
     return response
 
 
 async def _page(template: str, version: int | None = None, **shown: Any) -> str:
-    """Render `template` as of now: what comes in while Quart gets ready to render is of a later version."""
+    """Render `template` with the version before rendering, so that the page refreshes if spans arrive meanwhile."""
     return await render_template(template, version=_view().store.version if version is None else version, **shown)
 
 
-def _shown(trace: Trace, *more: tuple[str, str]) -> Shown:
-    """Return `trace` with what the address selects in it."""
-    return Shown(trace, _view().store, Asked.of([*request.args.items(multi=True), *more]))
+def _shown(trace: Trace, *more: tuple[str, str]) -> TraceView:
+    """Return `trace` with the selection in the address."""
+    return TraceView(trace, _view().store, Selection.read([*request.args.items(multi=True), *more]))
 
 
 def _finalize(value: object) -> object:
-    """Escape what can't be seen in each value of a template; what a macro made has been through this."""
+    """Escape invisible characters in each value of a template. `Markup` comes from a macro, which has escaped them."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 async def _changes(view: View, wanted: str | None) -> AsyncIterator[bytes]:
-    """Yield a server-sent event whenever something has changed in the store, or in the trace `wanted`."""
-    sent, still = -1, monotonic()
+    """Yield a server-sent event with the new version whenever the store, or the trace `wanted`, has changed."""
+    sent, last = -1, monotonic()
     while not view.closing.is_set():
         version = view.store.version if wanted is None else view.store.revision(wanted)
         if version != sent:
-            sent, still = version, monotonic()
+            sent, last = version, monotonic()
             yield f"data: {version}\n\n".encode()
-        elif monotonic() - still > STILL_SECONDS:
-            still = monotonic()
+        elif monotonic() - last > HEARTBEAT_SECONDS:
+            last = monotonic()
             yield b":\n\n"
         try:
-            await asyncio.wait_for(view.closing.wait(), TELL_SECONDS)
+            await asyncio.wait_for(view.closing.wait(), EVENT_SECONDS)
         except TimeoutError:
             continue
 
 
 @asynccontextmanager
 async def serving(view: View, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve the page on `listener` as long as the block lasts."""
-    listener.listen()  # whoever comes before Hypercorn is up waits
+    """Serve the page on `listener` until the end of the block."""
+    listener.listen()  # connections made before Hypercorn is up wait in the backlog
     config = Config()
     config.bind = [f"fd://{listener.detach()}"]
     config.accesslog = None
     config.errorlog = logging.getLogger("hypercorn.error")
-    ending = asyncio.Event()
-    running = asyncio.create_task(serve(create_page(view), config, shutdown_trigger=ending.wait))
+    stopping = asyncio.Event()
+    running = asyncio.create_task(serve(create_page(view), config, shutdown_trigger=stopping.wait))
     try:
         yield
     finally:
         view.closing.set()
-        ending.set()
+        stopping.set()
         await asyncio.wait({running}, timeout=CLOSE_SECONDS)
-        while not running.done():  # a browser that does not read its answer; Hypercorn takes the first for a time limit
+        # A client that doesn't read its response holds the server open, and Hypercorn mistakes the first cancel for a timeout.
+        while not running.done():
             running.cancel()
             await asyncio.wait({running}, timeout=CLOSE_SECONDS)
         await asyncio.gather(running, return_exceptions=True)

@@ -1,7 +1,7 @@
-"""How services and their resources did over the last minutes: requests, errors, latency, Apdex.
+"""Requests, errors, latency and Apdex of each service and resource over the last minutes.
 
-Counted as spans arrive, so that it is complete whatever the store has dropped. Latencies are kept in a histogram whose
-buckets grow by 2%: a percentile is within 1% of the true one, and a day of traffic takes no more room than a minute.
+Spans are counted on arrival, so the figures include traces that the store has dropped since. Latencies are kept in a
+histogram whose buckets grow by 2%: percentiles are within 1% of the true value, and memory does not grow with traffic.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from hello_service.localview.spans import Span
 
 BUCKET_SECONDS = 5
-MINUTES = 15  # as far back as it looks
-RESOURCES = 200  # the figures of more are put together
+MINUTES = 15  # how far back the figures reach
+RESOURCES = 200  # further resources are counted as one
 OTHERS = "(other resources)"
 GROWTH = math.log(1.02)
 PERCENTILES = (50, 75, 90, 95, 99)
@@ -23,7 +23,7 @@ PERCENTILES = (50, 75, 90, 95, 99)
 
 @dataclass
 class Latencies:
-    """Durations in nanoseconds; the percentiles within 1%, the rest exact."""
+    """A histogram of durations in nanoseconds. Percentiles are within 1%; the other figures are exact."""
 
     buckets: Counter[int] = field(default_factory=Counter)
     number: int = 0
@@ -31,14 +31,14 @@ class Latencies:
     max: int = 0
 
     def add(self, duration: int) -> None:
-        """Take one duration."""
+        """Add one duration."""
         self.buckets[math.ceil(math.log(max(1, duration)) / GROWTH)] += 1
         self.number += 1
         self.total += duration
         self.max = max(self.max, duration)
 
     def merge(self, other: Latencies) -> None:
-        """Take all that `other` has."""
+        """Add the durations of `other`."""
         self.buckets.update(other.buckets)
         self.number += other.number
         self.total += other.total
@@ -49,7 +49,7 @@ class Latencies:
         return self.total / self.number if self.number else 0.0
 
     def percentile(self, percent: float) -> float:
-        """Return the duration that `percent` of all do not exceed; 0 when there are none."""
+        """Return the duration that `percent` of all durations don't exceed; 0 if there are none."""
         left = math.ceil(self.number * percent / 100)
         for bucket in sorted(self.buckets):
             left -= self.buckets[bucket]
@@ -58,14 +58,14 @@ class Latencies:
         return 0.0
 
     def within(self, nanoseconds: float) -> int:
-        """Return how many are at most `nanoseconds`."""
+        """Return how many durations are at most `nanoseconds`."""
         last = math.floor(math.log(max(1.0, nanoseconds)) / GROWTH + 1e-9)
         return sum(number for bucket, number in self.buckets.items() if bucket <= last)
 
 
 @dataclass
 class Figures:
-    """What is known of some requests in some time."""
+    """The latencies of a group of requests, those without and those with an error."""
 
     good: Latencies = field(default_factory=Latencies)
     failed: Latencies = field(default_factory=Latencies)
@@ -75,7 +75,7 @@ class Figures:
         (self.failed if span.error else self.good).add(span.duration)
 
     def merge(self, other: Figures) -> None:
-        """Count what `other` has counted."""
+        """Add the requests of `other`."""
         self.good.merge(other.good)
         self.failed.merge(other.failed)
 
@@ -99,7 +99,10 @@ class Figures:
         return self.errors / self.requests if self.requests else 0.0
 
     def apdex(self, threshold_seconds: float) -> float | None:
-        """Return satisfied plus half of tolerating (up to four times the threshold), of all; errors are frustrated."""
+        """Return the Apdex score: satisfied requests plus half of the tolerating ones, divided by all.
+
+        Tolerating requests take up to four times the threshold. A request with an error is frustrated.
+        """
         if not self.requests:
             return None
         satisfied = self.good.within(threshold_seconds * 1e9)
@@ -109,17 +112,17 @@ class Figures:
 
 @dataclass
 class Report:
-    """One service over the last minutes: altogether, by resource, and from bucket to bucket, oldest first."""
+    """The figures of one service: in total, by resource, and as a series of time buckets, oldest first."""
 
     service: str
     seconds: float
     total: Figures
     resources: list[tuple[str, Figures]]
-    course: list[Figures]
+    series: list[Figures]
 
 
 class Performance:
-    """Counts requests to services; `now` is in seconds of a steady clock."""
+    """Counts requests to services. `now` is always in seconds of a monotonic clock."""
 
     def __init__(self, now: float) -> None:
         self._started = now
@@ -133,7 +136,7 @@ class Performance:
         self._buckets.clear()
 
     def add(self, spans: Iterable[Span], now: float) -> None:
-        """Count those of `spans` that are requests to a service."""
+        """Count the `spans` that are requests to a service."""
         number = int(now // BUCKET_SECONDS)
         for span in spans:
             if span.enters_service:
@@ -151,22 +154,22 @@ class Performance:
         return key
 
     def reports(self, minutes: int, now: float) -> list[Report]:
-        """Return what happened in the last `minutes`, a report for each service by its name."""
+        """Return a report on the last `minutes` for each service, sorted by name."""
         last = int(now // BUCKET_SECONDS)
         length = minutes * 60 // BUCKET_SECONDS
         seconds = max(1.0, now - max(self._started, (last - length + 1) * BUCKET_SECONDS))
         resources: dict[str, dict[str, Figures]] = {}
-        courses: dict[str, list[Figures]] = {}
+        all_series: dict[str, list[Figures]] = {}
         for number, figures in self._buckets:
-            place = number - last + length - 1
-            if place < 0:
+            index = number - last + length - 1
+            if index < 0:
                 continue
             for (service, resource), counted in figures.items():
                 resources.setdefault(service, {}).setdefault(resource, Figures()).merge(counted)
-                course = courses.setdefault(service, [Figures() for _ in range(length)])
-                course[place].merge(counted)
+                series = all_series.setdefault(service, [Figures() for _ in range(length)])
+                series[index].merge(counted)
         found = [
-            Report(service, seconds, _sum(parts.values()), list(parts.items()), courses[service])
+            Report(service, seconds, _sum(parts.values()), list(parts.items()), all_series[service])
             for service, parts in resources.items()
         ]
         return sorted(found, key=lambda report: report.service)

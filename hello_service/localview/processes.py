@@ -1,4 +1,4 @@
-"""The agent and the service as child processes: their ports, their start, their words, their end."""
+"""Runs the agent and the service as child processes: finds their ports, reads their output and stops them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ import aiohttp
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
-REST_SECONDS = 2.0  # for the processes that a command leaves behind when it ends
-ASK_SECONDS = 0.05
-LINE_BYTES = 2**20  # the rest of a longer line of the log is left out
-# The variables that ddapm-test-agent reads for its options; some of them send what it receives elsewhere.
+LEFTOVER_SECONDS = 2.0  # for processes that a command started and that outlive it
+POLL_SECONDS = 0.05
+LINE_BYTES = 2**20  # a longer line is cut
+# The variables that ddapm-test-agent reads as options. Some of them make it forward what it receives.
 AGENT_VARIABLES = re.compile(
     "(DD|OTEL|OTLP|SNAPSHOT|VCR|LOG)_.*|HOST|PORT|WEB_UI_PORT|ENABLED_CHECKS|MAX_REQUESTS|ORG_PROP_MARKER|TEST_AGENT_VERSION"
     "|DISABLE_LLMOBS_DATA_FORWARDING"
@@ -31,14 +31,14 @@ RUNNING = re.compile(r"(?:[Rr]unning on|[Ll]istening (?:at:?|on:?)) (https?://[^
 
 
 class StartError(Exception):
-    """Something could not be started; `str()` is a sentence for a person."""
+    """A part of `dev` could not be started. `str()` is the message to show."""
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
     """Return a socket bound to the address.
 
     Raises:
-        StartError: with the address, the reason and the option that chooses another: `option` for the port.
+        StartError: names the address, the reason and the option to change; `option` is the one for the port.
     """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -54,7 +54,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago, for programs that can't bind 0 and say what they got."""
+    """Return ports that were free a moment ago, for programs that can't bind port 0 and report the port they got."""
     sockets = [listen(LOOPBACK, 0, "") for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -64,7 +64,7 @@ def free_ports(count: int) -> list[int]:
 
 @asynccontextmanager
 async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[tuple[Process, str]]:
-    """Run the embedded trace agent on `host`; yields its process and URL. It may not respond yet."""
+    """Run the embedded trace agent on `host`, and yield its process and URL before it responds."""
     otlp_http, otlp_grpc, free = free_ports(3)
     port = port or free
     arguments = ["--host", host, "--port", str(port), "--log-level", "ERROR"]
@@ -77,44 +77,44 @@ async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> Asyn
         stdout=DEVNULL,
         stderr=DEVNULL,
         env={name: value for name, value in os.environ.items() if not AGENT_VARIABLES.fullmatch(name)},
-        start_new_session=True,  # Ctrl-C is for dev alone: the service ends first, then the agent
+        start_new_session=True,  # so that Ctrl-C reaches only dev, which stops the service before the agent
     )
-    async with _ended(process):
+    async with _stopped_at_exit(process):
         yield process, f"http://{LOOPBACK}:{port}"
 
 
 @asynccontextmanager
-async def service(environ: Mapping[str, str], say: Callable[[str], None]) -> AsyncIterator[tuple[Process, str]]:
-    """Run the service; yields its process and URL once it listens. `say` gets each line of its output.
+async def service(environ: Mapping[str, str], on_line: Callable[[str], None]) -> AsyncIterator[tuple[Process, str]]:
+    """Run the service, and yield its process and URL once it listens. `on_line` is called with each line of its output.
 
     Raises:
-        StartError: when it does not start.
+        StartError: the service does not start.
     """
-    running: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     arguments = [sys.executable, "-m", "hello_service", "serve"]
-    async with command(arguments, environ, say, running.set_result, signal.SIGTERM) as process:
-        ended = asyncio.create_task(process.wait())
-        either: set[asyncio.Future[Any]] = {running, ended}
+    async with command(arguments, environ, on_line, url.set_result, signal.SIGTERM) as process:
+        exited = asyncio.create_task(process.wait())
+        either: set[asyncio.Future[Any]] = {url, exited}
         await asyncio.wait(either, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        ended.cancel()
-        if not running.done():
-            raise StartError("The service did not start; what it said stands above.")
-        yield process, running.result()
+        exited.cancel()
+        if not url.done():
+            raise StartError("The service did not start. Its output above shows the reason.")
+        yield process, url.result()
 
 
 @asynccontextmanager
 async def command(
     arguments: Sequence[str],
     environ: Mapping[str, str],
-    say: Callable[[str], None],
-    found: Callable[[str], None],
-    end: signal.Signals = signal.SIGINT,
+    on_line: Callable[[str], None],
+    on_url: Callable[[str], None],
+    stop_signal: signal.Signals = signal.SIGINT,
 ) -> AsyncIterator[Process]:
-    """Run a command and yield its process; the signal `end` ends it with the block, and all that it has started.
+    """Run a command and yield its process. At the end of the block, `stop_signal` stops it and all that it started.
 
-    `say` gets each line of its output, `found` the first URL that it prints as the one on which it listens.
+    `on_line` is called with each line of its output, `on_url` with the first URL that it prints as its listening address.
     """
-    # Not asyncio's own pipe: before Python 3.13, wait() waits for its end, which a child of the process may hold open.
+    # Not asyncio's own pipe: before Python 3.13, wait() waits for EOF of the pipe, which a child process may hold open.
     read, write = os.pipe()
     process = await asyncio.create_subprocess_exec(
         *arguments, stdin=DEVNULL, stdout=write, stderr=STDOUT, env=dict(environ), start_new_session=True
@@ -128,17 +128,17 @@ async def command(
     async def read_lines() -> None:
         url = None
         async for line in lines(output):
-            say(line)
+            on_line(line)
             if url is None and (url := RUNNING.search(line)):
-                found(url[1])
+                on_url(url[1])
 
     reading = asyncio.create_task(read_lines())
     try:
-        async with _ended(process, end):
+        async with _stopped_at_exit(process, stop_signal):
             yield process
     finally:
-        for signum in (signal.SIGTERM, signal.SIGKILL):  # what holds its output open still runs
-            if not (await asyncio.wait({reading}, timeout=REST_SECONDS))[0]:
+        for signum in (signal.SIGTERM, signal.SIGKILL):  # without EOF, a process of its group is still running
+            if not (await asyncio.wait({reading}, timeout=LEFTOVER_SECONDS))[0]:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signum)
         await reading
@@ -146,7 +146,7 @@ async def command(
 
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
-    """Yield the lines of `stream`, none longer than `LINE_BYTES`: asyncio's own iteration fails on such a line."""
+    """Yield the lines of `stream`, cut to `LINE_BYTES`. Asyncio's own iteration fails on a very long line."""
     line, cut = b"", False
     while chunk := await stream.read(2**16):
         *ended, line = (line + chunk).split(b"\n")
@@ -166,11 +166,11 @@ def _text(line: bytes) -> str:
     return line[:LINE_BYTES].decode(errors="replace").rstrip()
 
 
-async def answers(session: aiohttp.ClientSession, url: str, process: Process) -> None:
-    """Wait until `url`, which `process` serves, answers.
+async def wait_for_response(session: aiohttp.ClientSession, url: str, process: Process) -> None:
+    """Wait until there is a response from `url`, which the agent's `process` serves.
 
     Raises:
-        StartError: when it ends instead, or does not answer in time.
+        StartError: the process exits, or there is no response in time.
     """
     deadline = asyncio.get_running_loop().time() + START_SECONDS
     while True:
@@ -183,17 +183,17 @@ async def answers(session: aiohttp.ClientSession, url: str, process: Process) ->
                     "The embedded trace agent did not start: run `python -m hello_service.localview.agent` to see why, "
                     "or choose another port with --agent-port."
                 ) from error
-            await asyncio.sleep(ASK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)
 
 
 @asynccontextmanager
-async def _ended(process: Process, end: signal.Signals = signal.SIGTERM) -> AsyncIterator[None]:
-    """End `process` with the block: by the signal `end`, then by force."""
+async def _stopped_at_exit(process: Process, stop_signal: signal.Signals = signal.SIGTERM) -> AsyncIterator[None]:
+    """Stop `process` at the end of the block: by `stop_signal`, and by SIGKILL if it has not exited in time."""
     try:
         yield
     finally:
         if process.returncode is None:
-            process.send_signal(end)
+            process.send_signal(stop_signal)
             try:
                 await asyncio.wait_for(process.wait(), STOP_SECONDS)
             except TimeoutError:

@@ -1,10 +1,10 @@
-"""The grammar of the search language: which traces does a person mean?
+"""The grammar of the search language.
 
     service:web (status:error OR @duration:>100ms) -@http.status_code:404 "GET /api"
 
-A space or `AND` combines terms, `OR` separates alternatives, `-` or `NOT` negates, parentheses group, also the values of
-one field. A trace is found when one of its spans fulfils the search; a negated part must hold for no span of the trace.
-`terms` knows the single terms. A mistake is a `QueryError`: a sentence for a person, and searches that would be understood.
+A space or `AND` combines terms, `OR` separates alternatives, `-` or `NOT` negates, and parentheses group terms or the
+values of one field. A search finds a trace if one of its spans matches; a negated part must match no span of the trace.
+The module `terms` implements the terms. For an invalid search, `parse` raises a `QueryError`, which suggests valid ones.
 
     any    = all { "OR" all }
     all    = single { [ "AND" ] single }
@@ -21,24 +21,25 @@ from hello_service.localview import terms
 from hello_service.localview.spans import Span, Trace
 from hello_service.localview.terms import Select, TermError, Value, quoted
 
-DEEPEST = 50  # parentheses within each other
-REPAIRS = 20  # mistakes of one search that a suggestion corrects
+MAX_DEPTH = 50  # of nested parentheses
+MAX_REPAIRS = 20  # mistakes in one search that a suggestion corrects
 OPERATOR = re.compile(r'(AND|OR|NOT)(?=[\s()"]|$)')
 FIELD = re.compile(r'([A-Za-z_][\w.\-]*|@[A-Za-z_][\w.\-/]*|@"(?:[^"\\]|\\.)*"):')
 PHRASE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 RANGE = re.compile(r"\[[^\[\]]*\]")
 ADDRESS = re.compile(r"[A-Za-z][\w+.\-]*://|localhost:\d|[A-Za-z][\w.\-]*:\d{1,5}/")
 OPEN_RANGE = re.compile(r"\[[^\s()]*(?:\s+TO(?:\s+[^\s()]+)?)?")
-HEADER = re.compile(r"\s*trace(?:response|parent):\s*(\S+)\s*")  # a line that was copied from a response
+HEADER = re.compile(r"\s*trace(?:response|parent):\s*(\S+)\s*")  # a header copied with its name
+NOT_CLOSED = "A parenthesis ( is not closed."
 NEXT_WORD = re.compile(r'\s+([^\s()"]+)')
 
 
 class QueryError(ValueError):
-    """What is wrong with a search, in a sentence for a person.
+    """The search is invalid. `str()` is the message to show.
 
     Attributes:
-        suggestions: whole searches that are understood, each of which may be what was meant.
-        unfinished: whether more of the text may repair it, as while it is typed.
+        suggestions: valid searches that may have been meant.
+        unfinished: whether more characters may make the search valid, as while it is typed.
     """
 
     def __init__(self, message: str, suggestions: Sequence[str], *, unfinished: bool) -> None:
@@ -49,10 +50,10 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True)
 class Query:
-    """A search that was understood.
+    """A parsed search.
 
     Attributes:
-        pieces: the parts of `text` that a trace has to fulfil all together; empty where the outermost operator is OR.
+        pieces: the parts of `text` that must all match; empty if the outermost operator is OR.
     """
 
     text: str
@@ -60,42 +61,42 @@ class Query:
     pieces: tuple[str, ...] = ()
 
     def spans(self, trace: Trace) -> Sequence[Span]:
-        """Return the spans of `trace` that fulfil the search."""
+        """Return the spans of `trace` that match the search."""
         return self.select(trace, trace.spans)
 
     def matches(self, trace: Trace) -> bool:
-        """Whether `trace` is what was searched for."""
+        """Return whether the search finds `trace`."""
         return bool(self.spans(trace))
 
     def with_term(self, term: str) -> str:
-        """Return the search for the spans of this one that `term` finds, too."""
+        """Return this search narrowed by `term`."""
         text = f"({self.text})" if self.text and not self.pieces else self.text
         return f"{text} {term}".strip()
 
     def without_term(self, term: str) -> str:
-        """Return this search without `term`, which is one of its pieces."""
+        """Return this search without the piece `term`."""
         return " ".join(piece for piece in self.pieces if piece != term)
 
 
 def parse(text: str) -> Query:
-    """Return the search that `text` means; an empty text finds every trace.
+    """Return the parsed search. An empty `text` finds every trace.
 
     Raises:
-        QueryError: for a text that can't mean anything.
+        QueryError: the search is invalid.
     """
     if header := HEADER.fullmatch(text):
         text = header[1]
     try:
         return _Parser(text).query()
     except _Mistake as mistake:
-        wholes = [_repaired(whole) for whole in mistake.corrected(text)]
-        suggestions = [whole for whole in dict.fromkeys(wholes) if whole]
+        corrections = [_repaired(each) for each in mistake.corrected(text)]
+        suggestions = [each for each in dict.fromkeys(corrections) if each]
         raise QueryError(str(mistake), suggestions, unfinished=mistake.unfinished) from None
 
 
 def _repaired(text: str) -> str:
-    """Return `text` with what else is wrong in it corrected, or nothing where that is not known."""
-    for _ in range(REPAIRS):
+    """Return `text` with its other mistakes corrected, or an empty text if one has no correction."""
+    for _ in range(MAX_REPAIRS):
         try:
             return _Parser(text).query().text
         except _Mistake as mistake:
@@ -104,19 +105,21 @@ def _repaired(text: str) -> str:
 
 
 class _Mistake(Exception):  # noqa: N818 - `QueryError` is what callers see
-    """What is wrong with the text from `begin` to `end`, and what may stand there instead."""
+    """A mistake in the text from `begin` to `end`, with replacements for that part."""
 
-    def __init__(self, message: str, begin: int, end: int, instead: Sequence[str], *, unfinished: bool = False) -> None:
+    def __init__(
+        self, message: str, begin: int, end: int, replacements: Sequence[str], *, unfinished: bool = False
+    ) -> None:
         super().__init__(message)
-        self.begin, self.end, self.instead = begin, end, instead
+        self.begin, self.end, self.replacements = begin, end, replacements
         self.unfinished = unfinished
 
     def corrected(self, text: str) -> list[str]:
-        return [f"{text[: self.begin]}{instead}{text[self.end :]}".strip() for instead in self.instead]
+        return [f"{text[: self.begin]}{each}{text[self.end :]}".strip() for each in self.replacements]
 
 
 class _Parser:
-    """Reads a search from left to right; `at` is how far it has come."""
+    """A recursive descent parser. `at` is the position of the next character to read."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -124,7 +127,7 @@ class _Parser:
         self.depth = 0
 
     def query(self) -> Query:
-        """Return the whole search."""
+        """Read the whole search."""
         if not self.text.strip():
             return Query("", lambda _, spans: spans)
         pieces: list[str] = []
@@ -134,20 +137,20 @@ class _Parser:
         return Query(self.text.strip(), select, tuple(pieces))
 
     def any(self, field: str | None, pieces: list[str] | None = None) -> Select:
-        """Read alternatives; what stands alone is added to `pieces`."""
-        own: list[str] = []
-        found = [self.all(field, own)]
+        """Read alternatives. If there is only one, its terms are added to `pieces`."""
+        single: list[str] = []
+        found = [self.all(field, single)]
         while self.operator() == "OR":
             begin, self.at = self.at, self.at + 2
             if not self.starts_term():
                 raise self.dangling("OR", begin)
-            found.append(self.all(field, own))
+            found.append(self.all(field, single))
         if len(found) == 1 and pieces is not None:
-            pieces += own
+            pieces += single
         return found[0] if len(found) == 1 else _either(found)
 
     def all(self, field: str | None, pieces: list[str]) -> Select:
-        """Read terms that hold together."""
+        """Read terms that must all match."""
         if (operator := self.operator()) in {"AND", "OR"}:
             raise self.dangling(operator, self.at)
         found: list[Select] = []
@@ -159,7 +162,7 @@ class _Parser:
                 begin, self.at = self.at, self.at + 3
                 if not self.starts_term():
                     raise self.dangling("AND", begin)
-        if not found:  # only a ) can stand here
+        if not found:  # the next character is a )
             raise self.stray()
         return found[0] if len(found) == 1 else _every(found)
 
@@ -184,26 +187,26 @@ class _Parser:
         """Read a `-`."""
         begin, self.at = self.at, self.at + 1
         if self.at == len(self.text) or self.text[self.at] in ") \t\r\n":
-            message = "This - stands alone. It belongs directly before the term to exclude, like -status:error."
+            message = "This - has no term. Write it directly before the term to exclude, like -status:error."
             self.skip()
-            instead = ["-"] if self.starts_term() else [""] if self.text[:begin].strip() else []
-            raise _Mistake(message, begin, self.at, [*instead, f"{quoted('-')} "], unfinished=self.at == len(self.text))
+            replacements = ["-"] if self.starts_term() else [""] if self.text[:begin].strip() else []
+            replacements.append(f"{quoted('-')} ")
+            raise _Mistake(message, begin, self.at, replacements, unfinished=self.at == len(self.text))
 
     def group(self, field: str | None) -> Select:
-        """Read what stands in parentheses."""
+        """Read a group in parentheses."""
         begin, self.at = self.at, self.at + 1
         self.depth += 1
-        if self.depth > DEEPEST:
-            raise _Mistake(f"More than {DEEPEST} parentheses stand within each other.", begin, begin + 1, [])
+        if self.depth > MAX_DEPTH:
+            raise _Mistake(f"Parentheses are nested more than {MAX_DEPTH} deep.", begin, begin + 1, [])
         if self.end():
-            message = "This ( has no ) after it."
-            raise _Mistake(message, begin, self.at, [quoted("(")], unfinished=True)
+            raise _Mistake(NOT_CLOSED, begin, self.at, [quoted("(")], unfinished=True)
         if self.text[self.at] == ")":
-            raise _Mistake("Nothing stands between ( and ).", begin, self.at + 1, ["*"])
+            raise _Mistake("The parentheses () are empty.", begin, self.at + 1, ["*"])
         select = self.any(field)
         if self.at == len(self.text):
-            instead = [self.text[begin:] + ")", self.text[begin + 1 :]]
-            raise _Mistake("This ( has no ) after it.", begin, self.at, instead, unfinished=True)
+            replacements = [self.text[begin:] + ")", self.text[begin + 1 :]]
+            raise _Mistake(NOT_CLOSED, begin, self.at, replacements, unfinished=True)
         self.at += 1
         self.depth -= 1
         return select
@@ -211,16 +214,16 @@ class _Parser:
     def term(self, field: str | None) -> Select:
         """Read `field:value`, `field:(values)` or a value alone."""
         begin = self.at
-        named = None if ADDRESS.match(self.text, self.at) else FIELD.match(self.text, self.at)
-        if named is None:
+        prefix = None if ADDRESS.match(self.text, self.at) else FIELD.match(self.text, self.at)
+        if prefix is None:
             value = self.value(ranges=field is not None)
             return self.checked(lambda: terms.term(field, value), field or "", begin)
-        self.at = named.end()
-        name = named[1]
+        self.at = prefix.end()
+        name = prefix[1]
         if field is not None:
             self.value(ranges=False, empty=True)
             whole = self.text[begin : self.at]
-            message = f"{whole} can't stand in the parentheses of {field}: they hold values of {field} only."
+            message = f"{whole} is not a value of {field}. The parentheses after {field}: can contain only its values."
             raise _Mistake(message, begin, self.at, [quoted(whole)])
         following = self.text[self.at : self.at + 1]
         if not terms.known(name):
@@ -235,21 +238,20 @@ class _Parser:
         return self.checked(lambda: terms.term(name, value), name, begin)
 
     def checked(self, make: Callable[[], Select], field: str, begin: int) -> Select:
-        """Return what `make` makes of the term that began at `begin`."""
+        """Return the result of `make`. If it raises a `TermError`, raise the mistake of the term that begins at `begin`."""
         try:
             return make()
         except TermError as error:
             whole = self.text[begin : self.at]
             prefix = f"{field}:" if field and whole.startswith(f"{field}:") else ""
-            instead = [each.whole or f"{prefix}{each.value}" for each in error.instead]
+            replacements = [each.whole or f"{prefix}{each.value}" for each in error.replacements]
             unfinished = error.unfinished and self.at == len(self.text)
-            raise _Mistake(str(error), begin, self.at, instead, unfinished=unfinished) from None
+            raise _Mistake(str(error), begin, self.at, replacements, unfinished=unfinished) from None
 
     def without_value(self, error: TermError, begin: int) -> _Mistake:
-        """Return the mistake of a field whose value is missing, or stands behind a space."""
-        ends = self.at == len(self.text)
-        head, own_end = self.text[begin : self.at], self.at
-        instead = [each.whole or "" for each in error.instead]
+        """Return the mistake of a field whose value is missing or follows a space."""
+        head, end = self.text[begin : self.at], self.at
+        replacements = [each.whole or "" for each in error.replacements]
         if joined := NEXT_WORD.match(self.text, self.at):
             try:
                 _Parser(head + joined[1]).query()
@@ -257,10 +259,10 @@ class _Parser:
                 pass
             else:
                 return _Mistake(str(error), begin, joined.end(), [head + joined[1]])
-        return _Mistake(str(error), begin, own_end, instead, unfinished=ends)
+        return _Mistake(str(error), begin, end, replacements, unfinished=end == len(self.text))
 
     def unknown(self, name: str, begin: int) -> _Mistake:
-        """Return the mistake of a field that there is not."""
+        """Return the mistake of a field that doesn't exist."""
         value_begin = self.at
         if self.text.startswith("(", self.at):
             self.group("@any")
@@ -269,14 +271,14 @@ class _Parser:
         value, end = self.text[value_begin : self.at] or "*", self.at
         plain = quoted(self.text[begin:end])
         message = f'Unknown field "{name}". For a span tag write @{name}:{value}; for plain text write {plain}.'
-        instead = [f"@{name}:{value}", plain]
-        if value_begin == end and self.text[end:].strip():  # as in a message that was copied
+        # Without a value, but with text after it, this is probably a copied message, such as "ValueError: no such file".
+        if value_begin == end and self.text[end:].strip():
             word = NEXT_WORD.match(self.text, end)
             similar = [f"{known}:{word[1] if word else '*'}" for known in terms.similar(name)]
             whole = quoted(self.text[begin:].rstrip())
             return _Mistake(message, begin, len(self.text), [*similar, whole])
-        instead = [*(f"{known}:{value}" for known in terms.similar(name)), *instead]
-        return _Mistake(message, begin, end, instead, unfinished=end == value_begin)
+        replacements = [*(f"{known}:{value}" for known in terms.similar(name)), f"@{name}:{value}", plain]
+        return _Mistake(message, begin, end, replacements, unfinished=end == value_begin)
 
     def value(self, *, ranges: bool, empty: bool = False) -> Value:
         """Read a phrase, a range or a word."""
@@ -297,22 +299,21 @@ class _Parser:
             if "]" not in self.text[begin:]:
                 raise self.open_range(begin)
         self.at = self.word_end(begin)
-        assert empty or self.at > begin  # noqa: S101 - callers have looked
+        assert empty or self.at > begin  # noqa: S101 - callers have checked this
         return Value(self.text[begin : self.at])
 
     def open_range(self, begin: int) -> _Mistake:
-        """Return the mistake of a range without an end."""
+        """Return the mistake of a range that is not closed."""
         found = OPEN_RANGE.match(self.text, begin)
         assert found is not None  # noqa: S101 - it begins with a [
-        ends_of_it = found[0].split()
-        whole = f"{found[0]}]" if len(ends_of_it) == 3 else f"{ends_of_it[0]} TO *]"
-        instead = [whole, quoted(found[0])]
-        ends = found.end() == len(self.text.rstrip())
-        message = "This range has no ] at its end. A range looks like [400 TO 499]."
-        return _Mistake(message, begin, found.end(), instead, unfinished=ends)
+        parts = found[0].split()
+        closed = f"{found[0]}]" if len(parts) == 3 else f"{parts[0]} TO *]"
+        unfinished = found.end() == len(self.text.rstrip())
+        message = "A range has no ] at its end. Write it like [400 TO 499]."
+        return _Mistake(message, begin, found.end(), [closed, quoted(found[0])], unfinished=unfinished)
 
     def word_end(self, at: int) -> int:
-        """Return where the word from `at` on ends; parentheses that it opens itself are part of it, as in `work()`."""
+        """Return the end of the word that begins at `at`. Balanced parentheses are part of it, as in `work()`."""
         opened = 0
         while at < len(self.text) and not self.text[at].isspace() and self.text[at] != '"':
             if self.text[at] == ")" and not opened:
@@ -322,37 +323,37 @@ class _Parser:
         return at
 
     def dangling(self, operator: str, begin: int) -> _Mistake:
-        """Return the mistake of an operator that has no term beside it."""
+        """Return the mistake of an operator without a term beside it."""
         sides = "a term after it" if operator == "NOT" else "a term on each side"
         alone = self.text[:begin].strip() + self.text[begin + len(operator) :].strip()
-        instead = [quoted(operator), *([""] if alone else [])]
+        replacements = [*([""] if alone else []), quoted(operator)]
         end = begin + len(operator)
-        ends = not self.text[end:].strip()
-        return _Mistake(f"{operator} needs {sides}.", begin, end, instead[::-1], unfinished=ends)
+        unfinished = not self.text[end:].strip()
+        return _Mistake(f"{operator} needs {sides}.", begin, end, replacements, unfinished=unfinished)
 
     def stray(self) -> _Mistake:
         """Return the mistake of a `)` that closes nothing."""
         alone = self.text.strip() == ")"
-        instead = [quoted(")")] if alone else ["", quoted(")")]
-        return _Mistake("This ) has no ( before it.", self.at, self.at + 1, instead)
+        replacements = [quoted(")")] if alone else ["", quoted(")")]
+        return _Mistake("A parenthesis ) has no matching (.", self.at, self.at + 1, replacements)
 
     def operator(self) -> str | None:
-        """Return the operator that comes next."""
+        """Return the operator at the current position, None if there is none."""
         self.skip()
         found = OPERATOR.match(self.text, self.at)
         return found[1] if found else None
 
     def starts_term(self) -> bool:
-        """Whether a term comes next."""
+        """Return whether a term begins at the current position."""
         return not self.end() and self.text[self.at] != ")" and self.operator() not in {"AND", "OR"}
 
     def end(self) -> bool:
-        """Whether nothing comes any more."""
+        """Return whether the rest of the text is empty."""
         self.skip()
         return self.at == len(self.text)
 
     def skip(self) -> None:
-        """Pass over white space."""
+        """Skip white space."""
         while self.at < len(self.text) and self.text[self.at].isspace():
             self.at += 1
 

@@ -1,4 +1,4 @@
-"""Which services call which, how often, how well: counted from traces."""
+"""The service map: services, the calls between them, and the requests, errors and latency of each."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hello_service.localview import terms
 from hello_service.localview.calls import calls, requests
 from hello_service.localview.spans import Span, Trace
 
-MOST_SERVICES = 12  # that are drawn at once; of more, the neighbours of one
+MAX_SERVICES = 12  # drawn at once; if there are more, the neighbours of one are drawn
 
 
 @dataclass
 class Figures:
-    """Requests to a service, or from one to another."""
+    """The figures of a service's requests, or of the calls from one service to another."""
 
     durations: list[int] = field(default_factory=list)
     errors: int = 0
@@ -44,7 +44,7 @@ class Figures:
 
 @dataclass(eq=False)
 class Node:
-    """A service. `inferred`: others name it as `peer.service`, and it sent no span itself."""
+    """A service. It is `inferred` if it sent no spans and is only known from the `peer.service` of others."""
 
     service: str
     figures: Figures = field(default_factory=Figures)
@@ -52,7 +52,7 @@ class Node:
 
     @property
     def search(self) -> str:
-        """The search for the traces whose requests are counted here."""
+        """The search that finds the traces counted here."""
         return terms.exact("request_to", self.service)
 
 
@@ -66,20 +66,20 @@ class Edge:
 
     @property
     def search(self) -> str:
-        """The search for the traces whose calls are counted here."""
+        """The search that finds the traces counted here."""
         return terms.call(self.source.service, self.target.service)
 
 
 @dataclass
 class Map:
-    """Services and calls by name; `chosen` is the one whose neighbours alone are drawn."""
+    """Services and calls, sorted by name. If a service is `chosen`, only that service and its neighbours are drawn."""
 
     nodes: list[Node]
     edges: list[Edge]
     chosen: Node | None = None
 
     def drawn(self) -> tuple[list[Node], list[Edge]]:
-        """Return the services and calls that are drawn."""
+        """Return the services and calls to draw."""
         if self.chosen is None:
             return self.nodes, self.edges
         edges = [edge for edge in self.edges if self.chosen in (edge.source, edge.target)]
@@ -108,9 +108,9 @@ def service_map(traces: Collection[Trace]) -> Map:
 
 
 def choose(whole: Map, service: str | None) -> Map:
-    """Return `whole` with a chosen service: the one that is asked for; of many services the one with most neighbours."""
+    """Return `whole` with a chosen service: `service` if it exists, else the busiest one if there are too many to draw."""
     by_name = {node.service: node for node in whole.nodes}
     chosen = by_name.get(service or "")
-    if chosen is None and len(whole.nodes) > MOST_SERVICES:
+    if chosen is None and len(whole.nodes) > MAX_SERVICES:
         chosen = max(whole.nodes, key=lambda node: sum(node in (edge.source, edge.target) for edge in whole.edges))
     return Map(whole.nodes, whole.edges, chosen)

@@ -1,4 +1,4 @@
-"""Spans as the agent received them, put together to traces. A leaf: the terminal and the page draw from it."""
+"""Spans as the agent received them, grouped into traces. A leaf, used by the terminal and the page."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from itertools import islice
 from typing import Any
 
 UPPER_HALF = re.compile("[0-9a-f]{16}")  # of a trace id
-SPANS_OF_A_TRACE = 10_000  # more are counted, not kept
-LINKS_OF_A_SPAN = 200  # more are left out, and so are more that lead to one span
-LINKS_TAG = "_dd.span_links"  # where version 0.5 of the protocol has span links, as JSON
+SPANS_OF_A_TRACE = 10_000  # further spans are counted, but not kept
+LINKS_OF_A_SPAN = 200  # limit of the links from a span, and of the links to a span
+LINKS_TAG = "_dd.span_links"  # version 0.5 of the protocol has span links here, as JSON
 
 
 @dataclass(frozen=True)
 class Link:
-    """A span link: to the span `span_id` of the trace whose id has the lower half `trace_id`; `kind` may be empty."""
+    """One end of a span link. `trace_id` is the lower 64 bits of the trace id; `kind` may be empty."""
 
     trace_id: int
     span_id: int
@@ -27,7 +27,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Span:
-    """One span. Times are in nanoseconds, `start` since the epoch; ids are those of the wire (64 bits)."""
+    """One span. Times are in nanoseconds, `start` since the epoch; ids have 64 bits, as in the agent's protocol."""
 
     trace_id: int
     span_id: int
@@ -44,7 +44,7 @@ class Span:
 
     @classmethod
     def from_wire(cls, span: Mapping[str, Any]) -> Span:
-        """Read a span as `/test/session/traces` of ddapm-test-agent has it; what is missing is empty."""
+        """Return the span given as a JSON object of the agent's protocol. Missing fields get empty values."""
         name = _text(span.get("name") or "")
         return cls(
             trace_id=int(span["trace_id"]),
@@ -71,22 +71,22 @@ class Span:
 
     @property
     def status(self) -> str:
-        """The HTTP status, `ok` or `error` where there is none."""
+        """The HTTP status if there is one, else `ok` or `error`."""
         return self.meta.get("http.status_code") or ("error" if self.error else "ok")
 
     @property
     def kind(self) -> str:
-        """`server`, `client` and so on, empty where the tracer does not say."""
+        """The tag `span.kind`, such as `server` or `client`; empty if it is missing."""
         return self.meta.get("span.kind", "")
 
     @property
     def enters_service(self) -> bool:
-        """Whether this is a request to its service, and no work within it: what Datadog counts."""
+        """Whether this span is a request to its service and not work within it. Datadog counts these spans."""
         return self.parent_id == 0 or self.metrics.get("_dd.top_level") == 1 or self.kind in {"server", "consumer"}
 
 
 class Trace:
-    """All spans that have come of one trace, in any order; at least one."""
+    """The spans of one trace that have arrived, in any order; at least one."""
 
     def __init__(self, first: Span) -> None:
         self.spans: list[Span] = []
@@ -94,12 +94,12 @@ class Trace:
         self.start, self.end = first.start, first.end
         self.errors = 0
         self.dropped = 0
-        self.version = 0  # of the store, when a span came last
+        self.version = 0  # the store's version when the last span arrived
         self._high = "0" * 16
         self.add(first)
 
     def add(self, span: Span) -> None:
-        """Take one more span; beyond `SPANS_OF_A_TRACE` it is only counted."""
+        """Add a span; beyond `SPANS_OF_A_TRACE` it is only counted."""
         if len(self.spans) >= SPANS_OF_A_TRACE:
             self.dropped += 1
             return
@@ -108,17 +108,17 @@ class Trace:
         self.errors += span.error
         if UPPER_HALF.fullmatch(upper := span.meta.get("_dd.p.tid", "")):
             self._high = upper
-        # What began the trace: the span without a parent if it has come, else the earliest.
+        # The span without a parent if it has arrived, else the earliest span.
         self.root = min(self.root, span, key=lambda each: (each.parent_id != 0, each.start))
 
     @property
     def key(self) -> int:
-        """The lower half of the trace id, which every span has."""
+        """The lower 64 bits of the trace id, which every span has."""
         return self.spans[0].trace_id
 
     @property
     def id(self) -> str:
-        """The trace id, 32 hexadecimal characters: the upper half is a tag of some span."""
+        """The trace id, 32 hexadecimal characters. Some span of the trace has the upper half as a tag."""
         return f"{self._high}{self.key:016x}"
 
     @property
@@ -127,9 +127,9 @@ class Trace:
         return max(1, self.end - self.start)
 
     def walk(self) -> Iterator[tuple[int, bool, Span]]:
-        """Yield (depth, is the last child, span), parents before children, children by start.
+        """Yield (depth, is the last child, span), parents before children, children sorted by start.
 
-        A span whose parent has not come stands at depth 0; so does one member of a cycle.
+        A span whose parent is missing has depth 0, and so has one span of a cycle.
         """
         present = {span.span_id for span in self.spans}
         children: dict[int, list[Span]] = defaultdict(list)
@@ -138,7 +138,7 @@ class Trace:
             is_child = span.parent_id in present and span.parent_id != span.span_id
             (children[span.parent_id] if is_child else tops).append(span)
         seen: set[int] = set()
-        waiting = [*tops, *self.spans]  # the second time round for what only a cycle holds
+        waiting = [*tops, *self.spans]  # spans that can only be reached through a cycle come last
         for top in waiting:
             stack = [(0, True, top)]
             while stack:
@@ -152,13 +152,13 @@ class Trace:
 
 
 def _text(value: object) -> str:
-    """Return `value` as text that can be sent: half a surrogate pair, which JSON can hold, is escaped."""
+    """Return `value` as text that can be encoded: lone surrogates, which JSON can contain, are escaped."""
     text = str(value)
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def _links(span: Mapping[str, Any]) -> Iterator[Link]:
-    """Yield the span links; what is no link is left out."""
+    """Yield the valid span links of `span`."""
     found = span.get("span_links")
     if not found:
         try:
@@ -174,12 +174,12 @@ def _links(span: Mapping[str, Any]) -> Iterator[Link]:
 
 
 def _lower_half(number: int | str) -> int:
-    """Return the lower 64 bits of an id, which is hexadecimal where it is text."""
+    """Return the lower 64 bits of an id, which is either a number or hexadecimal text."""
     return (int(number, 16) if isinstance(number, str) else int(number)) & (2**64 - 1)
 
 
 def read(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:
-    """Return the spans in what the agent received; one that has no ids or no numbers in their places is left out."""
+    """Return the spans of `chunks`, which the agent received. A span with a missing or malformed field is left out."""
     spans: list[Span] = []
     for chunk in chunks:
         for raw in chunk:

@@ -1,4 +1,4 @@
-"""A stack trace as frames: own code told from libraries, paths relative to the project, causes told apart. A leaf."""
+"""Parses stack traces: exceptions and their causes, frames of the project and of libraries, relative paths. A leaf."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-LONGEST = 1000  # characters of a line that is looked at: a frame is shorter
+MAX_CHARACTERS = 1000  # of a line; the rest is ignored
 BEGIN = re.compile(r"(Exception Group )?Traceback \(most recent call last\):")
 PYTHON = re.compile(r'\s*File "([^"]+)", line (\d+)(?:, in (.+))?')
 AT = re.compile(r"\s+at (?:async )?(?:([^()]+) \(?)?\(?([^()\s]+?):(\d+)(?::\d+)?\)?")  # JavaScript and Java
@@ -30,7 +30,7 @@ JDK = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
 
 @dataclass(frozen=True)
 class Frame:
-    """A call: `folder` and `file` are relative to the project where the file is part of it."""
+    """A stack frame. `folder` is relative to the project if the file is `own`, that is, part of the project."""
 
     folder: str
     file: str
@@ -43,7 +43,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception with its frames, the innermost first; `relation` is how the one before it leads here."""
+    """An exception with its frames, innermost first. `relation` is its relation to the exception raised before it."""
 
     title: str
     frames: tuple[Frame, ...]
@@ -59,18 +59,20 @@ class Failure:
 
 
 def failures(text: str, project: Path | None = None) -> list[Failure]:
-    """Return the exceptions of a stack trace, the one that was raised last first; none where it can't be read.
+    """Return the exceptions of a stack trace, the last raised first; none if it can't be parsed.
 
-    Paths are relative to `project`, or to what the own frames have in common.
+    Paths are relative to `project` if the project's frames are in it, else to their common folder.
     """
-    found = _Reader().read(text)
+    found = _Parser().parse(text)
     own = [PurePosixPath(_path(frame)) for failure in found for frame in failure.own]
     root = _root([path for path in own if path.is_absolute()], project)
     shortened = [replace(each, frames=tuple(_relative(frame, root) for frame in each.frames)) for each in found]
     return shortened[::-1]
 
 
-class _Reader:
+class _Parser:
+    """Parses a stack trace line by line. `frames` and `title` belong to the exception that is not complete yet."""
+
     def __init__(self) -> None:
         self.found: list[Failure] = []
         self.frames: list[Frame] = []
@@ -78,27 +80,27 @@ class _Reader:
         self.relation = ""
         self.innermost_first = False
 
-    def read(self, text: str) -> list[Failure]:
+    def parse(self, text: str) -> list[Failure]:
         lines = text.splitlines()
         grouped = "Exception Group Traceback" in text
         for line in lines:
             if grouped and RULE.fullmatch(line):
-                self._end()
+                self._finish_failure()
             else:
-                self._take((MARGIN.sub("", line, count=1) if grouped else line)[:LONGEST])
-        self._end()
+                self._parse_line((MARGIN.sub("", line, count=1) if grouped else line)[:MAX_CHARACTERS])
+        self._finish_failure()
         return self.found
 
-    def _take(self, line: str) -> None:
+    def _parse_line(self, line: str) -> None:
         if BEGIN.fullmatch(line.strip()):
-            self._end()
+            self._finish_failure()
         elif line.strip() in RELATIONS:
-            self._end(RELATIONS[line.strip()])
-        elif frame := _python(line):
-            self._add(frame)
-        elif frame := _at(line):
+            self._finish_failure(RELATIONS[line.strip()])
+        elif frame := _python_frame(line):
+            self._add_frame(frame)
+        elif frame := _at_frame(line):
             self.innermost_first = True
-            self._add(frame)
+            self._add_frame(frame)
         elif self.frames and (repeated := REPEATED.fullmatch(line)):
             self.frames[-1] = replace(self.frames[-1], repeated=int(repeated[1]))
         elif self.frames and line.startswith("    ") and not self.title:
@@ -107,12 +109,12 @@ class _Reader:
         elif line.strip() or self.title:
             self.title.append(line)
 
-    def _add(self, frame: Frame) -> None:
+    def _add_frame(self, frame: Frame) -> None:
         if self.title and self.frames and not self.innermost_first:
-            self._end()
+            self._finish_failure()
         self.frames.append(frame)
 
-    def _end(self, relation: str = "") -> None:
+    def _finish_failure(self, relation: str = "") -> None:
         if self.frames:
             frames = self.frames if self.innermost_first else self.frames[::-1]
             self.found.append(Failure("\n".join(self.title).strip(), tuple(frames), self.relation))
@@ -121,12 +123,12 @@ class _Reader:
         self.relation = relation or self.relation
 
 
-def _python(line: str) -> Frame | None:
+def _python_frame(line: str) -> Frame | None:
     found = PYTHON.fullmatch(line)
     return _frame(found[1], found[2], found[3] or "") if found else None
 
 
-def _at(line: str) -> Frame | None:
+def _at_frame(line: str) -> Frame | None:
     if found := JAVA.fullmatch(line):
         frame = _frame(found[2], found[3], found[1])
         return replace(frame, own=not JDK.match(found[1]))
@@ -145,7 +147,7 @@ def _path(frame: Frame) -> str:
 
 
 def _root(own: Sequence[PurePosixPath], project: Path | None) -> str:
-    """Return the folder that own paths are relative to, with its slash; empty where there is none."""
+    """Return the folder, with a trailing slash, that own paths are relative to; empty if there is none."""
     if project and any(path.is_relative_to(project.as_posix()) for path in own):
         return f"{project.as_posix().rstrip('/')}/"
     if not own:

@@ -1,6 +1,6 @@
-"""A trace as a tree in the terminal: name, resource, service, status, duration and when each span ran.
+"""Draws a trace as a tree in the terminal, with the name, resource, service, status, duration and time bar of each span.
 
-What does not fit into a narrow terminal is shortened, then left out, so that each span stays on one line.
+In a narrow terminal, columns are shortened, then left out, so that each span takes one line.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from hello_service.localview.text import visible
 
 BAR = 24  # characters
 GAP = "  "  # between columns
-PLAIN_WIDTH = 200  # where there is no terminal to measure
-SPANS = 100  # of one trace; the page shows all
+PLAIN_WIDTH = 200  # if standard output is not a terminal
+SPANS = 100  # of a trace; the page shows all
 NAME, RESOURCE, SERVICE, STATUS, DURATION, BARS = range(6)
-LEAST = ((RESOURCE, 20), (SERVICE, 12), (NAME, 24))  # columns that shrink, in this order, and down to which width
+MIN_WIDTHS = ((RESOURCE, 20), (SERVICE, 12), (NAME, 24))  # of the columns that can shrink, in the order of shrinking
 
 
-def console() -> Console:
-    """Return the console to draw on: colours on a terminal, plain text elsewhere."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=PLAIN_WIDTH, color_system=None)
+def make_console() -> Console:
+    """Return the console for standard output: with colours on a terminal, plain text elsewhere."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH, color_system=None)
 
 
-def draw(trace: Trace, on: Console, page_url: str | None = None) -> None:
-    """Print `trace` on the console `on`, with a link to it on the page at `page_url`."""
-    text = _head(trace, on, page_url)
+def draw(trace: Trace, console: Console, page_url: str | None = None) -> None:
+    """Print `trace` on `console`, with a link to its page if there is a `page_url`."""
+    text = _head(trace, console, page_url)
     rows: list[tuple[str, Span]] = []
     ancestors: list[bool] = []
     for number, (depth, last, span) in enumerate(trace.walk()):
@@ -40,32 +40,32 @@ def draw(trace: Trace, on: Console, page_url: str | None = None) -> None:
             break
         ancestors[depth:] = [last]
         rows.append((_branch(ancestors), span))
-    widths = _widths(rows, on.width)
+    widths = _widths(rows, console.width)
     for branch, span in rows:
         _row(text, widths, branch, span, trace)
         if span.error and "error.type" in span.meta:
-            _error(text, len(branch), span, on)
+            _error(text, len(branch), span, console)
     if len(trace.spans) > SPANS:
         text.append(f"\n… and {units.count(len(trace.spans) - SPANS, 'span')} more", "dim")
     text.append("\n")
-    on.print(text, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
-def draw_head(trace: Trace, on: Console, page_url: str | None = None) -> None:
-    """Print the first line of `trace` alone."""
-    on.print(_head(trace, on, page_url), soft_wrap=True)
+def draw_head(trace: Trace, console: Console, page_url: str | None = None) -> None:
+    """Print only the first line of `trace`."""
+    console.print(_head(trace, console, page_url), soft_wrap=True)
 
 
-def _head(trace: Trace, on: Console, page_url: str | None) -> Text:
-    """Return resource, status, duration and number of spans, then the link, on its own line where it does not fit."""
+def _head(trace: Trace, console: Console, page_url: str | None) -> Text:
+    """Return resource, status, duration, number of spans and link. If the link doesn't fit, it gets its own line."""
     root = trace.root
     where = f"{page_url}/trace/{trace.id}" if page_url else f"trace {trace.id}"
     resource = _clean(root.resource)
     rest = [_clean(root.status), units.duration(trace.duration), units.count(len(trace.spans), "span")]
     line = GAP.join([resource, *rest, where])
-    if on.is_terminal and cell_len(line) > on.width:
+    if console.is_terminal and cell_len(line) > console.width:
         taken = sum(cell_len(part) + len(GAP) for part in rest)
-        line = f"{GAP.join([_fitted(resource, max(1, on.width - taken)).rstrip(), *rest])}\n{where}"
+        line = f"{GAP.join([_fitted(resource, max(1, console.width - taken)).rstrip(), *rest])}\n{where}"
     return Text().append(line, "bold red" if trace.errors else "bold")
 
 
@@ -75,22 +75,22 @@ def _cells(branch: str, span: Span) -> tuple[str, str, str, str, str]:
 
 
 def _widths(rows: Sequence[tuple[str, Span]], width: int) -> dict[int, int]:
-    """Return the width of each column that fits into `width`.
+    """Return the columns that fit into `width`, each with its own width.
 
-    Columns are left out, least important first, until the others fit after shrinking; then the name takes what is left.
+    Columns are left out, least important first, until the others fit when shrunk. The name gets the rest of the width.
     """
     columns = zip(*(_cells(branch, span) for branch, span in rows), strict=True)
     widths = {number: max(map(cell_len, column)) for number, column in enumerate(columns)} | {BARS: BAR}
-    least = dict(LEAST)
+    least = dict(MIN_WIDTHS)
     several = len({span.service for _, span in rows}) > 1
     for column in (*((BARS, SERVICE) if several else (SERVICE, BARS)), RESOURCE, STATUS):
         if _line(min(size, least.get(number, size)) for number, size in widths.items()) <= width:
             break
         del widths[column]
     over = _line(widths.values()) - width
-    for column, fewest in LEAST:
+    for column, min_width in MIN_WIDTHS:
         if column in widths:
-            shrink = max(0, min(over, widths[column] - fewest))
+            shrink = max(0, min(over, widths[column] - min_width))
             widths[column] -= shrink
             over -= shrink
     widths[NAME] = max(1, widths[NAME] - max(0, over))
@@ -98,7 +98,7 @@ def _widths(rows: Sequence[tuple[str, Span]], width: int) -> dict[int, int]:
 
 
 def _line(widths: Iterable[int]) -> int:
-    """Return the width of a line of columns of `widths`."""
+    """Return the width of a line whose columns have these `widths`."""
     sizes = list(widths)
     return sum(sizes) + len(GAP) * (len(sizes) - 1)
 
@@ -114,24 +114,24 @@ def _row(text: Text, widths: dict[int, int], branch: str, span: Span, trace: Tra
         text.append(cell.rjust(width) if column == DURATION else _fitted(cell, width), styles[column])
 
 
-def _error(text: Text, indent: int, span: Span, on: Console) -> None:
-    """Add the error of `span` with its place in the code, wrapped on a terminal."""
+def _error(text: Text, indent: int, span: Span, console: Console) -> None:
+    """Add the error of `span` with its place in the code. On a terminal, it is wrapped."""
     frame = own_frame(span)
     place = f" ({frame.file}:{frame.line})" if frame else ""
     words = Text(_clean(f"{span.meta['error.type']}: {span.meta.get('error.message', '')}{place}"), "red")
-    indent = min(indent, on.width // 2)
-    for line in words.wrap(on, on.width - indent) if on.is_terminal else [words]:
+    indent = min(indent, console.width // 2)
+    for line in words.wrap(console, console.width - indent) if console.is_terminal else [words]:
         text.append(f"\n{' ' * indent}").append(line)
 
 
 def own_frame(span: Span) -> stack.Frame | None:
-    """Return the innermost frame of the error of `span` that is no library's, None where there is none."""
+    """Return the innermost frame of the project's own code in the error of `span`, None if there is none."""
     found = stack.failures(span.meta.get("error.stack", ""), Path.cwd())
     return next((failure.own[0] for failure in found if failure.own), None)
 
 
 def _fitted(cell: str, width: int) -> str:
-    """Return `cell` as wide as `width`, shortened or filled up."""
+    """Return `cell` shortened or padded to `width`."""
     return set_cell_size(cell, width) if cell_len(cell) <= width else set_cell_size(cell, width - 1) + "…"
 
 
@@ -148,5 +148,5 @@ def _bar(span: Span, trace: Trace) -> str:
 
 
 def _clean(text: str) -> str:
-    """Return text of a span on one line: it must not steer the terminal."""
+    """Return a span's text on one line and without control characters, which would change the terminal's state."""
     return visible(text, one_line=True)

@@ -1,4 +1,4 @@
-"""The single terms of the search language: fields, tags, durations and plain text."""
+"""The terms of the search language: fields, tags, durations and plain text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hello_service.localview.spans import Span, Trace
 from hello_service.localview.store import trace_key
 from hello_service.localview.units import MICROSECOND, MILLISECOND, MINUTE, SECOND
 
-Select = Callable[[Trace, Sequence[Span]], Sequence[Span]]  # which of some spans of a trace fulfil the term
+Select = Callable[[Trace, Sequence[Span]], Sequence[Span]]  # returns those of the given spans of a trace that match
 
 FIELDS: dict[str, Callable[[Span], str | None]] = {
     "service": lambda span: span.service,
@@ -24,7 +24,7 @@ FIELDS: dict[str, Callable[[Span], str | None]] = {
     "version": lambda span: span.meta.get("version"),
 }
 KNOWN = ("service", "resource_name", "operation_name", "status", "env", "version", "trace_id", "call", "request_to")
-OTHER_NAMES = {  # as people know them from elsewhere
+ALIASES = {  # names from Datadog and other tools, suggested as corrections
     "resource": "resource_name",
     "operation": "operation_name",
     "name": "operation_name",
@@ -61,45 +61,47 @@ TRACE_ADDRESS = re.compile(r"/trace/([0-9a-f]{32})")
 
 @dataclass(frozen=True)
 class Value:
-    """What stands for a value in a search. `literal`: it was quoted, so nothing in it is special."""
+    """A value in a search. It is `literal` if it was quoted; then it has no special characters."""
 
     text: str
     literal: bool = False
 
 
 @dataclass(frozen=True)
-class Instead:
-    """What may stand in the place of a term: another `value` of the same field, or a `whole` other term."""
+class Replacement:
+    """A replacement for a term: another `value` of the same field, or a `whole` other term."""
 
     value: str = ""
     whole: str = ""
 
 
 class TermError(ValueError):
-    """What is wrong with a term, in a sentence for a person, and what may stand there `instead`.
+    """The term is invalid. `str()` is the message to show.
 
-    `unfinished`: more characters at its end may make it right, as while it is typed.
+    Attributes:
+        replacements: valid terms that may have been meant.
+        unfinished: whether more characters may make the term valid, as while it is typed.
     """
 
-    def __init__(self, message: str, *instead: Instead, unfinished: bool = False) -> None:
+    def __init__(self, message: str, *replacements: Replacement, unfinished: bool = False) -> None:
         super().__init__(message)
-        self.instead = instead
+        self.replacements = replacements
         self.unfinished = unfinished
 
 
 def quoted(text: str) -> str:
-    """Return `text` as a phrase."""
+    """Return `text` in quotation marks, with special characters escaped."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def unescaped(text: str) -> str:
-    """Return what stands between the quotation marks of a phrase."""
+    """Return the text of a phrase, given what is between its quotation marks."""
     return re.sub(r'\\(["\\])', r"\1", text)
 
 
 def exact(field: str, value: str) -> str:
-    """Return the term that finds the spans whose `field`, such as `service` or `@http.route`, is `value`."""
+    """Return the term for spans in which `field`, such as `service` or `@http.route`, is exactly `value`."""
     if field.startswith("@") and not re.fullmatch(r"@[A-Za-z_][\w.\-/]*", field):
         field = f"@{quoted(field[1:])}"
     plain = re.fullmatch(r"(?!\d+/)\w[\w./\-]*", value)  # service:7/x would be read as an address: host, port and path
@@ -107,14 +109,14 @@ def exact(field: str, value: str) -> str:
 
 
 def known(field: str) -> bool:
-    """Whether there is such a field."""
+    """Return whether `field` exists."""
     return field.startswith("@") or field in KNOWN
 
 
 def similar(field: str) -> list[str]:
-    """Return the fields that a person may have meant."""
-    if field.lower() in OTHER_NAMES:
-        return [OTHER_NAMES[field.lower()]]
+    """Return the existing fields that may have been meant by `field`."""
+    if field.lower() in ALIASES:
+        return [ALIASES[field.lower()]]
     return get_close_matches(field.lower(), KNOWN, n=1, cutoff=0.7)
 
 
@@ -122,20 +124,22 @@ def missing(field: str) -> TermError:
     """Return the error of a field without a value."""
     if field == "status":
         return TermError(
-            "status: needs a value, ok or error.", Instead(whole="status:error"), Instead(whole="status:ok")
+            "status: needs a value, ok or error.", Replacement(whole="status:error"), Replacement(whole="status:ok")
         )
     if field == "@duration":
-        return TermError("@duration: needs a time, like @duration:>100ms.", Instead(whole="@duration:>100ms"))
+        return TermError("@duration: needs a time, like @duration:>100ms.", Replacement(whole="@duration:>100ms"))
     if field == "trace_id":
-        return TermError("trace_id: needs a trace id, 32 hexadecimal characters or a decimal number.")
-    return TermError(f"{field}: needs a value. {field}:* finds every span that has one.", Instead(whole=f"{field}:*"))
+        return TermError("trace_id: needs a trace id: 32 hexadecimal characters or a decimal number.")
+    return TermError(
+        f"{field}: needs a value. {field}:* finds every span that has one.", Replacement(whole=f"{field}:*")
+    )
 
 
 def term(field: str | None, value: Value) -> Select:
-    """Return the test that a term is; without a field it is plain text.
+    """Return the function that selects the spans matching a term. Without a field, the term is plain text.
 
     Raises:
-        TermError: when the value makes no sense for the field.
+        TermError: the value is invalid for the field.
     """
     if field is None:
         return _plain_text(value)
@@ -143,13 +147,13 @@ def term(field: str | None, value: Value) -> Select:
         return _each(_duration(value) if field == "@duration" else _tag(field, value))
     if field == "trace_id":
         return _trace_id(value)
-    _refuse_comparison(field, value)
+    _reject_comparison(field, value)
     pattern = _pattern(value)
     if field in {"call", "request_to"}:
-        counted = _calls if field == "call" else _requests
-        return lambda trace, spans: _among(spans, [span for name, span in counted(trace) if pattern.fullmatch(name)])
-    of = FIELDS.get(field)
-    return _each(_status(value, pattern) if of is None else lambda span: _fits(pattern, of(span)))
+        named = _calls if field == "call" else _requests
+        return lambda trace, spans: _among(spans, [span for name, span in named(trace) if pattern.fullmatch(name)])
+    value_of = FIELDS.get(field)
+    return _each(_status(value, pattern) if value_of is None else lambda span: _matches(pattern, value_of(span)))
 
 
 def call(source: str, target: str) -> str:
@@ -180,10 +184,11 @@ def _status(value: Value, pattern: re.Pattern[str]) -> Callable[[Span], bool]:
         close = get_close_matches(value.text.lower(), ("error", "ok"), n=1, cutoff=0.5)
         if NUMBER.fullmatch(value.text.rstrip("*xX")):
             hint = f"@http.status_code:{re.sub('[*xX]+$', '*', value.text)}"
-            raise TermError(f"status is ok or error, not {value.text}. The HTTP status is {hint}.", Instead(whole=hint))
-        instead = [Instead(each) for each in close or ("error", "ok")]
+            message = f"status is ok or error, not {value.text}. To search for an HTTP status write {hint}."
+            raise TermError(message, Replacement(whole=hint))
+        replacements = [Replacement(each) for each in close or ("error", "ok")]
         unfinished = not value.literal and any(each.startswith(value.text.lower()) for each in ("error", "ok"))
-        raise TermError(f"status is ok or error, not {value.text or 'empty'}.", *instead, unfinished=unfinished)
+        raise TermError(f"status is ok or error, not {value.text or 'empty'}.", *replacements, unfinished=unfinished)
     return lambda span: span.error in wanted
 
 
@@ -194,8 +199,8 @@ def _trace_id(value: Value) -> Select:
     key = trace_key(value.text)
     if key is None:
         raise TermError(
-            f"{value.text or 'nothing'} is no trace id. A trace id is 32 hexadecimal characters, or a decimal number.",
-            Instead(whole=quoted(value.text)),
+            f"{quoted(value.text)} is not a trace id. A trace id is 32 hexadecimal characters or a decimal number.",
+            Replacement(whole=quoted(value.text)),
             unfinished=re.fullmatch(r"[0-9a-f\-]{1,54}", value.text.lower()) is not None,
         )
     return lambda trace, spans: spans if trace.key == key else []
@@ -206,44 +211,44 @@ def _plain_text(value: Value) -> Select:
     if not value.literal and "://" in text:
         text = text.partition("#")[0]
     words = text.lower()
-    shown = TRACE_ADDRESS.search(words)  # the address of a trace on this page
-    number = trace_key(shown[1] if shown else words)
+    trace_address = TRACE_ADDRESS.search(words)  # a pasted address of this page
+    number = trace_key(trace_address[1] if trace_address else words)
     forms = {words, unquote(words)} if "://" in words else {words}
     pattern = _pattern(Value(f"*{text}*")) if "*" in words and not value.literal else None
 
-    def has(text: str) -> bool:
+    def contains(text: str) -> bool:
         if pattern is not None:
             return pattern.fullmatch(text) is not None
-        low = text.lower()
-        return words in low or (len(forms) > 1 and any(form in low for form in forms))
+        lower = text.lower()
+        return words in lower or (len(forms) > 1 and any(form in lower for form in forms))
 
-    def found(span: Span) -> bool:
+    def matches(span: Span) -> bool:
         if number is not None and number in {span.trace_id, span.span_id}:
             return True
-        return any(map(has, (span.resource, span.service, span.name, *span.meta.values())))
+        return any(map(contains, (span.resource, span.service, span.name, *span.meta.values())))
 
-    return _each(found)
+    return _each(matches)
 
 
 def _duration(value: Value) -> Callable[[Span], bool]:
     if value.text == "*":
         return lambda _: True
-    holds = _numeric("@duration", value, _nanoseconds)
-    if holds is None:
+    passes = _numeric("@duration", value, _nanoseconds)
+    if passes is None:
         wanted = _nanoseconds(value.text)
         return lambda span: span.duration == wanted
-    return lambda span: holds(span.duration)
+    return lambda span: passes(span.duration)
 
 
 def _nanoseconds(text: str) -> float:
     found = DURATION.fullmatch(text.lower())
     if found is None or found[2] not in UNITS:
         number = NUMBER.match(text.replace(",", "."))
-        instead = [number[0] + unit for unit in ("ms", "s")] if number else []
+        replacements = [number[0] + unit for unit in ("ms", "s")] if number else []
         raise _PartError(
-            f"@duration is a number with its unit, like @duration:>100ms, not {text or 'nothing'}. "
+            f"@duration is a number with its unit, like @duration:>100ms, not {text or 'empty'}. "
             "Units: ns, us, ms, s, m.",
-            instead,
+            replacements,
         )
     return float(found[1]) * UNITS[found[2]]
 
@@ -255,19 +260,20 @@ def _tag(field: str, value: Value) -> Callable[[Span], bool]:
         try:
             return float(text)
         except ValueError:
-            raise _PartError(f"{field} can be compared with a number only, not with {text or 'nothing'}.", []) from None
+            message = f"{field} can be compared only with a number, not with {text or 'an empty value'}."
+            raise _PartError(message, []) from None
 
     def tag(span: Span) -> str | None:
         return span.meta[name] if name in span.meta else _plain_number(span.metrics.get(name))
 
-    holds = _numeric(field, value, number)
-    if holds is None:
+    passes = _numeric(field, value, number)
+    if passes is None:
         pattern = _pattern(value)
-        return lambda span: _fits(pattern, tag(span))
+        return lambda span: _matches(pattern, tag(span))
 
     def compares(span: Span) -> bool:
         try:
-            return holds(float(tag(span) or "none"))
+            return passes(float(tag(span) or "none"))
         except ValueError:
             return False
 
@@ -275,15 +281,18 @@ def _tag(field: str, value: Value) -> Callable[[Span], bool]:
 
 
 class _PartError(ValueError):
-    """What is wrong with one number of a comparison or a range, and what it may be instead."""
+    """A number of a comparison or a range is invalid. `replacements` are valid numbers that may have been meant."""
 
-    def __init__(self, message: str, instead: Sequence[str]) -> None:
+    def __init__(self, message: str, replacements: Sequence[str]) -> None:
         super().__init__(message)
-        self.instead = instead
+        self.replacements = replacements
 
 
 def _numeric(field: str, value: Value, number: Callable[[str], float]) -> Callable[[float], bool] | None:
-    """Return the test that `>5`, `<=5` or `[1 TO 5]` is, None when `value` is none of them."""
+    """Return the test for a number that a comparison or a range stands for, None if `value` is neither.
+
+    Examples are `>5`, `<=5` and `[1 TO 5]`.
+    """
     text = value.text
     try:
         if value.literal:
@@ -297,10 +306,12 @@ def _numeric(field: str, value: Value, number: Callable[[str], float]) -> Callab
         if field == "@duration":
             number(text)
     except _PartError as error:
-        others = [Instead(text.replace(_bare(text), each)) for each in error.instead if not text.startswith("[")]
+        others = [
+            Replacement(text.replace(_bare(text), each)) for each in error.replacements if not text.startswith("[")
+        ]
         if field == "@duration" and text.startswith("["):
-            others = [Instead(re.sub(r"(\d)(?=[\s\]])", r"\1ms", text))]
-        as_text = [] if field == "@duration" or value.literal else [Instead(quoted(text))]
+            others = [Replacement(re.sub(r"(\d)(?=[\s\]])", r"\1ms", text))]
+        as_text = [] if field == "@duration" or value.literal else [Replacement(quoted(text))]
         typed = re.fullmatch(r"[<>]?=?\d+(\.\d*)?[a-zµμ]?", text) if field == "@duration" else None
         raise TermError(str(error), *others, *as_text, unfinished=typed is not None) from None
     return None
@@ -323,13 +334,14 @@ def _range(field: str, text: str, number: Callable[[str], float]) -> Callable[[f
     found = RANGE.fullmatch(text)
     if found is None:
         ends = TWO_ENDS.fullmatch(text)
-        instead = [Instead(f"[{ends[1]} TO {ends[2]}]")] if ends else []
-        as_text = [] if field == "@duration" else [Instead(quoted(text))]
-        raise TermError(f"{text} is no range. A range looks like {field}:{_example(field)}.", *instead, *as_text)
+        corrected = [Replacement(f"[{ends[1]} TO {ends[2]}]")] if ends else []
+        as_text = [] if field == "@duration" else [Replacement(quoted(text))]
+        raise TermError(f"{text} is not a range. Write it like {field}:{_example(field)}.", *corrected, *as_text)
     least = float("-inf") if found[1] == "*" else number(found[1])
     most = float("inf") if found[2] == "*" else number(found[2])
     if least > most:
-        raise TermError(f"{text} is empty: its first end is the greater one.", Instead(f"[{found[2]} TO {found[1]}]"))
+        swapped = Replacement(f"[{found[2]} TO {found[1]}]")
+        raise TermError(f"The range {text} is empty. Write the smaller number first.", swapped)
     return lambda given: least <= given <= most
 
 
@@ -337,23 +349,23 @@ def _example(field: str) -> str:
     return "[100ms TO 1s]" if field == "@duration" else "[400 TO 499]"
 
 
-def _refuse_comparison(field: str, value: Value) -> None:
+def _reject_comparison(field: str, value: Value) -> None:
     found = COMPARISON.fullmatch(value.text) if not value.literal else None
     if (found and NUMBER.match(found[2])) or (not value.literal and RANGE.fullmatch(value.text)):
         raise TermError(
-            f"{field} is text and can't be compared. For that very text write {field}:{quoted(value.text)}.",
-            Instead(quoted(value.text)),
+            f"{field} is text and can't be compared. To search for exactly this text write {field}:{quoted(value.text)}.",
+            Replacement(quoted(value.text)),
         )
 
 
 def _pattern(value: Value) -> re.Pattern[str]:
-    """Return what a value has to be, upper and lower case alike; `*` stands for anything, but not between quotes."""
+    """Return the case-insensitive pattern of a value. `*` matches any text, unless the value is literal."""
     if value.literal:
         return re.compile(re.escape(value.text), re.IGNORECASE)
     return re.compile(translate(value.text.replace("[", "[[]").replace("?", "[?]")), re.IGNORECASE)
 
 
-def _fits(pattern: re.Pattern[str], text: str | None) -> bool:
+def _matches(pattern: re.Pattern[str], text: str | None) -> bool:
     return text is not None and pattern.fullmatch(text) is not None
 
 

@@ -1,11 +1,11 @@
-"""Text from outside, made visible: control characters and those that reorder or hide text are shown as escapes. A leaf."""
+"""Escapes control characters, and characters that hide or reorder text, in text from other programs. A leaf."""
 
 from __future__ import annotations
 
 import re
 
-# C0 but tab and line feed, DEL, C1, soft hyphen, bidirectional controls, invisible characters, line and paragraph
-# separators, lone surrogates (which can't be encoded), tags. Joiners stay: Persian and emoji need them.
+# C0 except tab and line feed, DEL, C1, soft hyphen, bidirectional controls, invisible characters, line and paragraph
+# separators, lone surrogates (which can't be encoded), tags. Joiners are kept, because Persian and emoji need them.
 HIDDEN = re.compile(
     "\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
@@ -15,9 +15,9 @@ ESCAPES = {"\r": r"\r", "\n": r"\n", "\t": r"\t"}
 
 
 def visible(text: str, *, one_line: bool = False) -> str:
-    r"""Return `text` with each character that can't be seen, or that changes how others are seen, as `\x9b` or `\u202e`.
+    r"""Return `text` with each invisible, control or reordering character escaped, such as `\x9b` or `\u202e`.
 
-    Line feeds and tabs stay unless `one_line`.
+    Line feeds and tabs are kept, unless `one_line`.
     """
     if text.isprintable():
         return text

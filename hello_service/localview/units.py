@@ -1,4 +1,4 @@
-"""Numbers as people read them, each with its unit."""
+"""Formats numbers with their units."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def count(number: int, unit: str) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share of 1 as `0%`, `0.4%`, `12%`; what is not 0 is never shown as 0."""
+    """Return a share of 1 as `0%`, `0.4%` or `12%`. Only 0 itself is shown as `0%`."""
     number = share * 100
     if 0 < number < 0.1:
         return "< 0.1%"
@@ -38,7 +38,7 @@ def rate(per_second: float) -> str:
 
 
 def clock(nanoseconds: int) -> str:
-    """Return the local time of day of a moment, given since the epoch."""
+    """Return the local time of day of a time since the epoch."""
     try:
         moment = datetime.fromtimestamp(nanoseconds // SECOND).astimezone()
     except (OverflowError, ValueError, OSError):

@@ -1,4 +1,4 @@
-"""Tests with axe-core: no view violates its rules, wide or narrow, light or dark, and the keyboard is enough."""
+"""Tests of accessibility: the rules of axe-core in all views, widths and colour schemes, and the keyboard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
 ]
 
-# A view and what it shows. A new view belongs here.
+# Each view by a description of its content.
 VIEWS = {
     "a failed trace": f"/trace/{TRACE}",
     "a trace with its details closed": f"/trace/{TRACE}?span=none",
@@ -61,8 +61,8 @@ def test_axe_finds_no_violation_in_the_pages_of_the_service(scene: Scene, path: 
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_axe_finds_what_is_wrong(scene: Scene) -> None:
-    """Otherwise the tests above could not fail."""
+def test_axe_finds_a_violation(scene: Scene) -> None:
+    """This proves that the other tests can fail."""
     with opened(scene.browser) as page:
         scene.visit(page, VIEWS["a failed trace"])
         page.evaluate(
@@ -72,8 +72,8 @@ def test_axe_finds_what_is_wrong(scene: Scene) -> None:
         assert [each.split(":")[0] for each in violations(page)] == ["image-alt"]
 
 
-def test_axe_finds_nothing_in_what_opens(scene: Scene) -> None:
-    """These are the list of keys, folded tags, the choices of a tag, library frames and the raw stack trace."""
+def test_axe_finds_no_violation_in_opened_parts(scene: Scene) -> None:
+    """They are the list of keys, folded tags, the choices of a tag, library frames and the raw stack trace."""
     with opened(scene.browser) as page:
         scene.visit(page, VIEWS["a failed trace"])
         for summary in page.locator("details:not([open]):not(.value) > summary").all():
@@ -89,7 +89,7 @@ def test_axe_finds_nothing_in_what_opens(scene: Scene) -> None:
         assert opens + violations(page) == []
 
 
-def test_tab_takes_one_step_through_the_spans(scene: Scene) -> None:
+def test_the_spans_are_a_single_tab_stop(scene: Scene) -> None:
     """Arrow keys move between the spans, and the next Tab leaves them."""
     with opened(scene.browser) as page:
         scene.visit(page, f"{VIEWS['a failed trace']}?span=none")
@@ -126,7 +126,7 @@ def test_the_waterfall_is_a_treegrid(scene: Scene) -> None:
         expect(grid.get_by_role("row", expanded=False)).to_contain_text("\N{MULTIPLICATION SIGN}24")
 
 
-def test_forced_colours_keep_services_and_choice_apart(scene: Scene) -> None:
+def test_forced_colours_keep_services_and_selection_visible(scene: Scene) -> None:
     """Bars keep their colours, and the selected row has an outline."""
     with opened(scene.browser) as page:
         page.emulate_media(forced_colors="active")

@@ -1,4 +1,4 @@
-"""`hello-service dev -- COMMAND`: another service, unchanged, beside the embedded agent and the page."""
+"""Tests of `hello-service dev -- COMMAND`, which runs another service with the embedded agent and the page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def fail():
 PORT = "{port}"
 HYPERCORN = ["hypercorn", "app:app", "--bind", f"127.0.0.1:{PORT}"]
 UVICORN = ["uvicorn", "app:app", "--port", PORT]
-# A server that prints neither URL nor log, and leaves a child behind that ignores the signal.
+# A server that prints neither its URL nor a log, and that leaves behind a child that ignores signals.
 SILENT = """
 import subprocess, sys
 subprocess.Popen(["/bin/sh", "-c", "trap '' INT TERM; while :; do sleep 1; done"])
@@ -58,26 +58,26 @@ PATH = {"PATH": f"{BIN}:/usr/bin:/bin"}
     ids=["hypercorn", "workers", "uvicorn"],
 )
 def test_its_traces_and_its_output_are_shown(tmp_path: Path, server: list[str]) -> None:
-    """The URL is found; the last trace and all processes are gone with Ctrl-C."""
+    """Its URL is recognized. Ctrl-C shows the last trace and stops all processes."""
     with developing(environment=PATH, command=command(tmp_path, server, port := free_port())) as dev:
         dev.wait_for(f"Service: http://127.0.0.1:{port}")
         response = httpx.get(f"{dev.url}/users/7")
         dev.wait_for(response.headers["traceresponse"].split("-")[1])
         dev.wait_for("standard output 7")
         failed = httpx.get(f"{dev.url}/fail").headers["traceresponse"].split("-")[1]
-        empty = httpx.get(f"{dev.page_url}/logs").text
+        logs = httpx.get(f"{dev.page_url}/logs").text
         code = dev.running.stop(signal.SIGINT)
 
-        assert "GET /users/<int:number>  200  " in dev.said
-        assert f"Command: {' '.join(server[server[0] == '--' :])}".replace(PORT, str(port)) in dev.said
-        assert failed in dev.said
-        assert re.search(r"ValueError: it fails \(app\.py:\d+\)", dev.said)
-        assert "standard output 7" in empty
+        assert "GET /users/<int:number>  200  " in dev.output
+        assert f"Command: {' '.join(server[server[0] == '--' :])}".replace(PORT, str(port)) in dev.output
+        assert failed in dev.output
+        assert re.search(r"ValueError: it fails \(app\.py:\d+\)", dev.output)
+        assert "standard output 7" in logs
         assert code == 0
         assert dev.processes() == {}
 
 
-def test_a_server_that_prints_no_url_works_and_its_children_end_with_it(tmp_path: Path) -> None:
+def test_a_server_that_prints_no_url_works_and_its_children_are_stopped(tmp_path: Path) -> None:
     (tmp_path / "silent.py").write_text(SILENT)
     server = ["--", sys.executable, "silent.py", PORT]
     with developing(environment=PATH, command=command(tmp_path, server, port := free_port())) as dev:
@@ -86,7 +86,7 @@ def test_a_server_that_prints_no_url_works_and_its_children_end_with_it(tmp_path
         code = dev.running.stop(signal.SIGINT)
 
         assert len(children) == 1
-        assert "Service: " not in dev.said
+        assert "Service: " not in dev.output
         assert code == 0
         assert dev.processes() == {}
 
@@ -98,8 +98,8 @@ def _served(port: int) -> bool:
         return False
 
 
-def test_a_line_of_a_foreign_log_comes_after_its_trace(tmp_path: Path) -> None:
-    """JSON too is shown as it is; the page has its message."""
+def test_an_error_line_is_shown_after_its_trace(tmp_path: Path) -> None:
+    """A line in JSON is shown unchanged in the terminal. The page shows its message."""
     (tmp_path / "printing.py").write_text("""
 import time
 print('{"level": "ERROR", "message": "held", "dd.trace_id": "77"}')
@@ -109,7 +109,7 @@ time.sleep(600)
     server = ["--", sys.executable, "printing.py"]
     with developing(environment=PATH, command=command(tmp_path, server, 0)) as dev:
         dev.wait_for('"free"')
-        waiting = '"held"' not in dev.said
+        waiting = '"held"' not in dev.output
         dev.wait_for('{"level": "ERROR", "message": "held", "dd.trace_id": "77"}')
         logs = httpx.get(f"{dev.page_url}/logs").text
         dev.running.stop(signal.SIGINT)
@@ -121,19 +121,19 @@ time.sleep(600)
 @pytest.mark.parametrize(
     ("server", "sentence"),
     [
-        (["--", "no-such-server"], "Command 'no-such-server' was not found on PATH."),
-        (["--", "sh", "-c", "exit 3"], "The command has ended by itself, exit code 3."),
+        (["--", "no-such-server"], "'no-such-server' was not found on PATH."),
+        (["--", "sh", "-c", "exit 3"], "exited with code 3."),
     ],
 )
-def test_a_command_that_does_not_run_is_a_sentence(tmp_path: Path, server: list[str], sentence: str) -> None:
+def test_a_command_that_fails_is_reported(tmp_path: Path, server: list[str], sentence: str) -> None:
     with launched(environment=PATH, command=command(tmp_path, server, 0)) as dev:
         assert dev.running.wait() == 1
-        assert dev.said.splitlines()[-1] == sentence
+        assert dev.output.splitlines()[-1].endswith(sentence)
         assert dev.processes() == {}
 
 
 @pytest.mark.parametrize("option", ["--host", "--port"])
-def test_its_address_is_its_own_option(option: str) -> None:
+def test_the_options_of_this_services_address_are_rejected(option: str) -> None:
     done = CliRunner().invoke(main, ["dev", option, "1", "--", "hypercorn", "app:app"])
 
     assert done.exit_code == 2

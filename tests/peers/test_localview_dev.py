@@ -1,4 +1,4 @@
-"""`hello-service dev` starts what a person needs to see a trace, shows it, and leaves nothing behind."""
+"""Tests of `hello-service dev` and `view`: their start, their output, and their stop, which leaves no process behind."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from hello_service.localview import processes
 
 @pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
-    """A `dev` that several tests share."""
+    """A `dev` shared by several tests."""
     with developing() as dev:
         yield dev
 
 
-def trace_id(answer: httpx.Response) -> str:
-    """Return the trace id of an answer."""
-    return answer.headers["traceresponse"].split("-")[1]
+def trace_id(response: httpx.Response) -> str:
+    """Return the trace id of a response."""
+    return response.headers["traceresponse"].split("-")[1]
 
 
 def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
-    """With a link to its page, in plain text when standard output is no terminal."""
+    """The tree has a link to its page. If standard output is not a terminal, it is plain text."""
     link = f"{dev.page_url}/trace/{trace_id(dev.get('/api/relay?count=2'))}"
-    said = dev.wait_for(link)
-    head, *rows = said[: said.index(link)].splitlines()[-1:] + said[said.index(link) :].splitlines()[1:6]
+    output = dev.wait_for(link)
+    head, *rows = output[: output.index(link)].splitlines()[-1:] + output[output.index(link) :].splitlines()[1:6]
 
     assert head.startswith("GET /api/relay  200  ")
     assert head.endswith(" ms  5 spans  ")
@@ -47,43 +47,42 @@ def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
         ["│", "└─", "asgi.request", "GET"],
     ]
     assert all("█" in row for row in rows)
-    assert "\x1b" not in said
+    assert "\x1b" not in output
 
 
 def test_an_error_shows_its_type_and_message(dev: Dev) -> None:
-    """Below its span, with the place in the code; the log line comes after the tree."""
+    """They are below the span, with the position in the code. The log line is below the tree."""
     dev.get("/api/faults/error")
-    said = dev.wait_for("error: Exception on request GET /api/faults/error")
+    output = dev.wait_for("error: Exception on request GET /api/faults/error")
 
-    assert re.search(r"hello_service\.api\.faults\.Fault: this endpoint always fails \(faults\.py:\d+\)\n", said)
-    assert said.index("Fault: this endpoint always fails") < said.index("error: Exception on request")
+    assert re.search(r"hello_service\.api\.faults\.Fault: this endpoint always fails \(faults\.py:\d+\)\n", output)
+    assert output.index("Fault: this endpoint always fails") < output.index("error: Exception on request")
 
 
-def test_only_the_traces_that_are_asked_for_are_drawn() -> None:
-    """The page has all of them, and a log line without its trace is shown all the same."""
+def test_the_option_tree_selects_traces() -> None:
+    """The page has all traces, and the log lines of traces that are not drawn are shown."""
     with developing("--tree", "slow") as dev:
         fast, failed = dev.get("/api/hello"), dev.get("/api/faults/error")
         dev.wait_for("error: Exception on request GET /api/faults/error")
         slow = dev.get("/api/faults/slow?seconds=0.6")
         dev.wait_for(trace_id(slow))
 
-        assert trace_id(fast) not in dev.said
-        assert trace_id(failed) not in dev.said
+        assert trace_id(fast) not in dev.output
+        assert trace_id(failed) not in dev.output
         assert httpx.get(f"{dev.page_url}/trace/{trace_id(fast)}").status_code == 200
 
 
-def test_nothing_that_waits_is_lost_at_the_end() -> None:
-    """Neither the last trace nor its log line."""
+def test_the_last_trace_and_its_log_line_are_shown_at_the_end() -> None:
     with developing() as dev:
         failed = dev.get("/api/faults/error")
         dev.running.stop(signal.SIGINT)
 
-        assert trace_id(failed) in dev.said
-        assert dev.said.endswith("error: Exception on request GET /api/faults/error")
+        assert trace_id(failed) in dev.output
+        assert dev.output.endswith("error: Exception on request GET /api/faults/error")
 
 
 def test_the_service_links_to_the_page(dev: Dev) -> None:
-    """For a browser, and for anything else."""
+    """The link is in the HTML for browsers, and in the JSON for other clients."""
     page = httpx.get(dev.url, headers={"accept": "text/html"})
 
     assert f'<a href="{dev.page_url}">' in page.text
@@ -91,41 +90,40 @@ def test_the_service_links_to_the_page(dev: Dev) -> None:
 
 
 def test_probes_make_no_tree_and_request_lines_are_not_repeated(dev: Dev) -> None:
-    """What comes after a probe is shown."""
+    """The request after the probe is shown."""
     dev.get("/health")
-    answer = dev.get("/api/hello/Probe")
-    said = dev.wait_for(trace_id(answer))
+    response = dev.get("/api/hello/Probe")
+    output = dev.wait_for(trace_id(response))
 
-    assert "GET /health" not in said
-    assert '"event": "request"' not in said
+    assert "GET /health" not in output
+    assert '"event": "request"' not in output
 
 
-def test_what_is_no_trace_costs_no_other_its_place(dev: Dev) -> None:
-    """Whoever sends to the agent."""
+def test_a_malformed_trace_does_not_affect_others(dev: Dev) -> None:
     httpx.put(f"{dev.agent_url}/v0.4/traces", content=b"\xff", headers={"content-type": "application/msgpack"})
-    answer = dev.get("/api/hello")
+    response = dev.get("/api/hello")
 
-    assert trace_id(answer) in dev.wait_for(trace_id(answer))
+    assert trace_id(response) in dev.wait_for(trace_id(response))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_its_end_ends_everything_and_shows_the_last_traces(signum: int) -> None:
-    """Ctrl-C, a stop from outside, a terminal that was closed."""
+def test_a_signal_stops_everything_and_shows_the_last_traces(signum: int) -> None:
+    """The signals mean Ctrl-C, a stop by another process, and a closed terminal."""
     with developing() as dev:
         started = dev.processes()
-        answer = dev.get("/api/hello")
+        response = dev.get("/api/hello")
         code = dev.running.stop(signum)
 
         assert len(started) == 3
         assert code == 0
         assert dev.processes() == {}
-        assert trace_id(answer) in dev.said
-        assert "Traceback" not in dev.said
+        assert trace_id(response) in dev.output
+        assert "Traceback" not in dev.output
 
 
 @pytest.mark.parametrize("option", ["--port", "--agent-port", "--view-port"])
-def test_a_busy_port_is_a_sentence(option: str) -> None:
-    """It names the port and the option; the exit code is 1 and no process is left."""
+def test_a_busy_port_is_reported(option: str) -> None:
+    """The message has the port and the option to change it. No process is left."""
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -134,72 +132,68 @@ def test_a_busy_port_is_a_sentence(option: str) -> None:
             code = dev.running.wait()
 
             assert code == 1
-            assert dev.said == (
+            assert dev.output == (
                 f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with {option}."
             )
             assert dev.processes() == {}
 
 
-def test_a_service_that_does_not_start_says_why() -> None:
-    """Its own words, exit code 1, and no process is left."""
+def test_a_service_that_does_not_start_is_reported_with_its_output() -> None:
+    """The exit code is 1, and no process is left."""
     with launched(environment={"DD_TRACE_SAMPLE_RATE": "1.5"}) as dev:
         code = dev.running.wait()
 
         assert code == 1
-        assert "DD_TRACE_SAMPLE_RATE='1.5': must be less than or equal to 1" in dev.said
-        assert dev.said.endswith("The service did not start; what it said stands above.")
+        assert "DD_TRACE_SAMPLE_RATE='1.5': must be less than or equal to 1" in dev.output
+        assert "The service did not start." in dev.output.splitlines()[-1]
         assert dev.processes() == {}
 
 
-def test_a_service_that_dies_ends_all() -> None:
-    """With its exit code told."""
+def test_everything_stops_if_the_service_dies() -> None:
+    """The service's exit code is shown."""
     with developing() as dev:
         os.kill(dev.process("hello_service.serving.server"), signal.SIGKILL)
         code = dev.running.wait()
 
         assert code == 1
-        assert dev.said.endswith("The service has ended by itself, exit code -9.")
+        assert dev.output.endswith("exited with code -9.")
         assert dev.processes() == {}
 
 
-def test_an_agent_that_dies_is_told_and_the_service_goes_on() -> None:
-    """Nothing more can be shown."""
+def test_the_service_continues_if_the_agent_dies() -> None:
+    """A message says that no more traces are shown."""
     with developing() as dev:
         os.kill(dev.process("hello_service.localview.agent"), signal.SIGKILL)
-        dev.wait_for("The embedded trace agent has ended: no more traces are shown.")
+        dev.wait_for("no more traces are shown")
 
         assert dev.get("/api/hello").status_code == 200
         assert dev.running.stop(signal.SIGINT) == 0
         assert dev.processes() == {}
 
 
-def test_a_service_that_dies_after_its_agent_ends_all() -> None:
-    """Also then."""
+def test_everything_stops_if_the_service_exits_after_the_agent() -> None:
     with developing() as dev:
         os.kill(dev.process("hello_service.localview.agent"), signal.SIGKILL)
-        dev.wait_for("The embedded trace agent has ended")
+        dev.wait_for("The embedded trace agent has exited")
         os.kill(dev.process("hello_service.serving.server"), signal.SIGTERM)
 
         assert dev.running.wait() == 0
         assert dev.processes() == {}
 
 
-def test_an_agent_that_does_not_start_says_what_to_do(tmp_path: Path) -> None:
-    """Exit code 1, and no process is left."""
+def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) -> None:
+    """The exit code is 1, and no process is left."""
     environment = customized(tmp_path, "hello_service.localview.agent", "sys.exit(3)")
     with launched(environment=environment) as dev:
         code = dev.running.wait()
 
         assert code == 1
-        assert (
-            "The embedded trace agent did not start: run `python -m hello_service.localview.agent` to see why"
-            in dev.said
-        )
+        assert "run `python -m hello_service.localview.agent`" in dev.output
         assert dev.processes() == {}
 
 
-def test_an_agent_that_starts_slowly_is_waited_for(tmp_path: Path) -> None:
-    """Nothing is lost by it."""
+def test_dev_waits_for_an_agent_that_starts_slowly(tmp_path: Path) -> None:
+    """No trace is lost."""
     with developing(environment=customized(tmp_path, "hello_service.localview.agent", "time.sleep(6)")) as dev:
         dev.wait_for(trace_id(dev.get("/api/hello")))
 
@@ -207,8 +201,8 @@ def test_an_agent_that_starts_slowly_is_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("slow", ["hello_service.localview.agent", "hello_service.serving.server"])
-def test_it_can_be_ended_while_it_starts(tmp_path: Path, slow: str) -> None:
-    """At once, whatever it is waiting for."""
+def test_it_can_be_stopped_while_it_starts(tmp_path: Path, slow: str) -> None:
+    """It stops at once, both while it waits for the agent and while it waits for the service."""
     with launched(environment=customized(tmp_path, slow, "time.sleep(600)")) as dev:
         eventually(lambda: [command for command in dev.processes().values() if slow in command])
         eventually(lambda: len(dev.processes()), lambda number: number >= 3)
@@ -216,21 +210,21 @@ def test_it_can_be_ended_while_it_starts(tmp_path: Path, slow: str) -> None:
 
         assert code == 0
         assert dev.processes() == {}
-        assert "Traceback" not in dev.said
+        assert "Traceback" not in dev.output
 
 
-def test_a_line_of_any_length_is_survived(tmp_path: Path) -> None:
-    """What comes after it is still read, so that the service never stands still on a full pipe."""
+def test_a_very_long_line_is_cut(tmp_path: Path) -> None:
+    """The output after it is still read, so the service never blocks on a full pipe."""
     code = "sys.stderr.write('x' * 3_000_000 + '\\n')"
     with developing(environment=customized(tmp_path, "hello_service.serving.server", code)) as dev:
         dev.get("/api/faults/error")
 
         dev.wait_for("error: Exception on request GET /api/faults/error")
-        assert max(len(line) for line in dev.said.splitlines()) == processes.LINE_BYTES
+        assert max(len(line) for line in dev.output.splitlines()) == processes.LINE_BYTES
 
 
-def test_another_agent_is_used_when_asked_for(agent: Agent) -> None:
-    """The one that the environment names; no trace is shown, no page is served."""
+def test_no_embedded_agent_uses_the_agent_in_the_environment(agent: Agent) -> None:
+    """No trace is shown, and there is no page."""
     with developing("--no-embedded-agent", environment={"DD_TRACE_AGENT_URL": agent.url}) as dev:
         dev.get("/api/hello")
         (span,) = agent.wait_for_spans(1)
@@ -238,27 +232,24 @@ def test_another_agent_is_used_when_asked_for(agent: Agent) -> None:
         assert span["resource"] == "GET /api/hello"
         assert "traces" not in httpx.get(dev.url).json()
         assert dev.running.stop(signal.SIGINT) == 0
-        assert f"Traces go to {agent.url} (DD_TRACE_AGENT_URL)." in dev.said
-        assert "View traces" not in dev.said
-        assert "asgi.request" not in dev.said
+        assert f"Traces go to {agent.url} (DD_TRACE_AGENT_URL)." in dev.output
+        assert "View traces" not in dev.output
+        assert "asgi.request" not in dev.output
 
 
-def test_an_agent_in_the_environment_is_set_aside_and_said_so() -> None:
-    """Without its password."""
+def test_an_agent_in_the_environment_is_ignored_with_a_message() -> None:
+    """The message does not contain its password."""
     environment = {"DD_TRACE_AGENT_URL": "http://user:secret@agent.example:8126", "DD_AGENT_HOST": "agent.example"}
     with developing(environment=environment) as dev:
         dev.wait_for(trace_id(dev.get("/api/hello")))
 
-        assert (
-            "DD_TRACE_AGENT_URL=http://***@agent.example:8126 is set aside: --no-embedded-agent sends there."
-            in dev.said
-        )
-        assert "DD_AGENT_HOST=agent.example is set aside" in dev.said
-        assert "secret" not in dev.said
+        assert "DD_TRACE_AGENT_URL=http://***@agent.example:8126 is ignored. Use --no-embedded-agent" in dev.output
+        assert "DD_AGENT_HOST=agent.example is ignored." in dev.output
+        assert "secret" not in dev.output
 
 
 def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
-    """Agent and page alone, on an address that a container needs; an agent in the environment is no matter of theirs."""
+    """It listens on the address that a container needs, and says nothing about an agent in the environment."""
     elsewhere = {"DD_TRACE_AGENT_URL": "http://agent.example:8126"}
     options = ["--host", "0.0.0.0", "--allow-host", "agent.example"]
     with developing(*options, command=VIEW, environment=elsewhere) as view:
@@ -273,43 +264,43 @@ def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
     assert "elsewhere" in page.text
     assert allowed.status_code == 200
     assert {f"00000000:{int(url.rpartition(':')[2]):04X}" for url in (view.page_url, view.agent_url)} <= listening
-    assert "Service: " not in view.said
-    assert "set aside" not in view.said
+    assert "Service: " not in view.output
+    assert "is ignored" not in view.output
     assert code == 0
     assert view.processes() == {}
 
 
-def test_view_ends_with_its_agent() -> None:
-    """There is nothing more to show then: exit code 1."""
+def test_view_exits_with_its_agent() -> None:
+    """The exit code is 1, because it can't show anything without an agent."""
     with developing(command=VIEW) as view:
         os.kill(view.process("hello_service.localview.agent"), signal.SIGKILL)
 
         assert view.running.wait() == 1
-        assert "The embedded trace agent has ended" in view.said
+        assert "The embedded trace agent has exited" in view.output
         assert view.processes() == {}
 
 
 def test_the_page_can_be_left_out_and_host_and_port_come_from_the_environment() -> None:
-    """The terminal shows the trace id then."""
+    """Without a page, the terminal shows the trace id."""
     port = free_port()
     command = [*DEV, "--agent-port", "0", "--no-view"]
     environment = clean_environment({"HOST": "localhost", "PORT": str(port)})
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(3)]
-        answer = httpx.get(f"http://127.0.0.1:{port}/")
+        lines = [process.stdout.readline() for _ in range(3)]
+        response = httpx.get(f"http://127.0.0.1:{port}/")
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
 
-    assert said[0] == f"Service: http://127.0.0.1:{port}\n"
-    assert said[2] == "Press Ctrl-C to stop.\n"
-    assert "traces" not in answer.json()
-    assert f"trace {trace_id(answer)}" in rest
+    assert lines[0] == f"Service: http://127.0.0.1:{port}\n"
+    assert lines[2] == "Press Ctrl-C to stop.\n"
+    assert "traces" not in response.json()
+    assert f"trace {trace_id(response)}" in rest
     assert process.returncode == 0
 
 
 def test_the_page_is_opened_in_a_browser(tmp_path: Path) -> None:
-    """The one that the person has chosen."""
+    """It is the browser in the variable BROWSER."""
     opened = tmp_path / "opened"
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" >"{opened}"\n')
@@ -318,22 +309,22 @@ def test_the_page_is_opened_in_a_browser(tmp_path: Path) -> None:
         assert eventually(lambda: opened.exists() and opened.read_text().strip()) == dev.page_url
 
 
-def test_a_reader_that_goes_away_ends_all() -> None:
-    """As in `hello-service dev | head -1`."""
+def test_everything_stops_if_the_reader_of_its_output_exits() -> None:
+    """An example is `hello-service dev | head -1`."""
     environment = clean_environment({MARK: "reader-" + str(os.getpid())})
     process = subprocess.Popen([*DEV, *FREE_PORTS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with process:
         assert process.stdout is not None
         url = process.stdout.readline().decode().split()[-1].removesuffix(".")
         process.stdout.close()
-        eventually(lambda: _asked(url) or process.poll() is not None, bool)
-        eventually(lambda: process.poll() is not None or (_asked(url) and False))
+        eventually(lambda: _responds(url) or process.poll() is not None, bool)
+        eventually(lambda: process.poll() is not None or (_responds(url) and False))
 
     assert process.returncode != 0
     assert Dev(None, environment[MARK]).processes() == {}  # type: ignore[arg-type]  # only the mark is needed
 
 
-def _asked(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         return httpx.get(f"{url}/api/hello").status_code == 200
     except httpx.TransportError:
@@ -341,66 +332,68 @@ def _asked(url: str) -> bool:
 
 
 def test_a_terminal_gets_colours() -> None:
-    """Errors in red."""
+    """Errors are red."""
     master, slave = pty.openpty()
     environment = clean_environment({"TERM": "xterm-256color", "COLUMNS": "140"})
     environment.pop("NO_COLOR", None)
     process = subprocess.Popen([*DEV, *FREE_PORTS], env=environment, stdin=slave, stdout=slave, stderr=slave)
     os.close(slave)
-    said = ""
+    output = ""
     try:
-        said = _read_until(master, "Press Ctrl-C to stop.")
-        url = said.split("Service: ")[1].split()[0].replace("\x1b[0m", "")
+        output = _read_until(master, "Press Ctrl-C to stop.")
+        url = output.split("Service: ")[1].split()[0].replace("\x1b[0m", "")
         httpx.get(f"{url}/api/faults/error")
-        said = _read_until(master, "Fault: this endpoint always fails")
+        output = _read_until(master, "Fault: this endpoint always fails")
     finally:
         process.send_signal(signal.SIGINT)
         rest = _read_until(master, None)
         os.close(master)
 
     assert process.wait(60) == 0
-    assert "\x1b[31masgi.request" in said
-    assert "\x1b[1;31mGET /api/faults/error  500" in said
-    assert "\x1b[31mhello_service.api.faults.Fault: this endpoint always fails" in said
+    assert "\x1b[31masgi.request" in output
+    assert "\x1b[1;31mGET /api/faults/error  500" in output
+    assert "\x1b[31mhello_service.api.faults.Fault: this endpoint always fails" in output
     assert "Traceback" not in rest
 
 
 def _read_until(terminal: int, text: str | None) -> str:
-    said = ""
-    while text is None or text not in said:
+    output = ""
+    while text is None or text not in output:
         try:
             part = os.read(terminal, 65536)
-        except OSError:  # the other side is closed
+        except OSError:  # the other end is closed
             break
-        said += part.decode(errors="replace")
-    return said
+        output += part.decode(errors="replace")
+    return output
 
 
-def test_serve_needs_nothing_of_it() -> None:
-    """Neither its modules nor what only it needs."""
+def test_serve_imports_nothing_of_the_local_view() -> None:
+    """It imports neither its modules nor the libraries that only the local view needs."""
     code = (
         "import sys; import hello_service.__main__, hello_service.serving.server;"
         "print([name for name in sys.modules"
         " if name.startswith(('hello_service.localview', 'ddapm_test_agent', 'aiohttp.web'))])"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert answer.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[]"
 
 
-def test_without_the_dev_group_it_says_what_is_missing(tmp_path: Path) -> None:
-    """As in the environment of a deployed service."""
+def test_without_the_dev_group_the_missing_package_is_reported(tmp_path: Path) -> None:
+    """The environment of a deployed service is without that group."""
     (tmp_path / "rich").mkdir()
     (tmp_path / "rich" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')")
     environment = clean_environment({"PYTHONPATH": str(tmp_path)})
-    answer = subprocess.run(DEV, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(DEV, env=environment, capture_output=True, text=True, check=False)
 
-    assert answer.returncode == 1
-    assert answer.stderr == "Package rich of the dev group is not installed. scripts/dev installs it.\n"
+    assert done.returncode == 1
+    assert "rich" in done.stderr
+    assert "scripts/dev installs it" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
-async def test_a_process_that_does_not_want_to_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its time."""
+async def test_a_process_that_ignores_the_signal_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is killed after `STOP_SECONDS`."""
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.2)
     process = await asyncio.create_subprocess_exec(
         "/bin/sh",
@@ -409,7 +402,7 @@ async def test_a_process_that_does_not_want_to_end_is_killed(monkeypatch: pytest
         stdout=subprocess.PIPE,
         stdin=subprocess.PIPE,
     )
-    async with processes._ended(process):
+    async with processes._stopped_at_exit(process):
         assert process.stdout is not None
         await process.stdout.readline()
 

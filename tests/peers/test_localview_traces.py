@@ -1,4 +1,4 @@
-"""`hello-service traces` lists what a running `dev` has received."""
+"""Tests of `hello-service traces` against a running `dev`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TRACES = [str(BIN / "hello-service"), "traces"]
 
 @pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
-    """A `dev` that several tests share."""
+    """A `dev` shared by several tests."""
     with developing() as dev:
         yield dev
 
@@ -35,7 +35,7 @@ def listed(dev: Dev, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_traces_that_match_are_listed_oldest_first(dev: Dev) -> None:
-    """As lines, and as JSON with the fields of `GET /api/traces`."""
+    """The format is lines of text, or JSON with the fields of `GET /api/traces`."""
     first, failed = request(dev, "/api/hello/First"), request(dev, "/api/faults/error")
     lines = listed(dev).stdout.splitlines()
     errors = listed(dev, "--query", "status:error", "--json")
@@ -50,7 +50,7 @@ def test_the_traces_that_match_are_listed_oldest_first(dev: Dev) -> None:
     assert errors.returncode == 0
 
 
-def test_a_search_that_is_not_understood_is_exit_code_2(dev: Dev) -> None:
+def test_an_invalid_search_is_exit_code_2(dev: Dev) -> None:
     done = listed(dev, "--query", "servic:web")
 
     assert done.returncode == 2
@@ -58,7 +58,7 @@ def test_a_search_that_is_not_understood_is_exit_code_2(dev: Dev) -> None:
     assert "service:web" in done.stderr
 
 
-def test_the_agent_is_not_the_page(dev: Dev) -> None:
+def test_the_url_of_the_agent_is_an_error(dev: Dev) -> None:
     command = [*TRACES, "--url", dev.agent_url]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
 
@@ -83,8 +83,8 @@ def test_it_follows_until_ctrl_c(dev: Dev) -> None:
     assert not any("Traceback" in line for line in following.lines)
 
 
-def test_it_ends_with_the_page() -> None:
-    """With a sentence and exit code 1."""
+def test_it_exits_when_the_page_stops() -> None:
+    """There is a message, and the exit code is 1."""
     with developing(command=VIEW) as view:
         url = view.page_url
         command = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh", *TRACES, "--url", url, "--follow"]
@@ -97,4 +97,4 @@ def test_it_ends_with_the_page() -> None:
 
     assert code == 1
     assert "  a job  ok  " in following.lines[0]
-    assert following.lines[1:] == [f"The page at {url} has ended: no more traces are listed."]
+    assert following.lines[1:] == [f"The page at {url} no longer responds."]

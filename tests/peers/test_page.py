@@ -33,7 +33,7 @@ SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    """Run one `dev`, one other service and one browser for all tests here."""
+    """Run a `dev`, another service and a browser for all tests of this module."""
     with staged() as scene:
         yield scene
 
@@ -46,7 +46,7 @@ def page(scene: Scene) -> Iterator[Page]:
 
 
 def row(page: Page, identity: str) -> str:
-    """Return the selector of a trace's row."""
+    """Return the selector of the row of a trace."""
     return f'#rows a[href^="/trace/{identity}"]'
 
 
@@ -107,7 +107,7 @@ def test_an_error_shows_type_message_and_stack(scene: Scene, page: Page) -> None
     assert page.locator("#spans .error").count() == 1
 
 
-def test_a_search_finds_and_a_mistake_gets_a_sentence(scene: Scene, page: Page) -> None:
+def test_a_search_filters_and_a_mistake_is_shown(scene: Scene, page: Page) -> None:
     """The list changes while the search is typed, and its address can be shared."""
     good, bad = trace_id(scene.dev.get("/api/hello")), trace_id(scene.dev.get("/api/faults/status/503"))
     scene.visit(page)
@@ -125,8 +125,8 @@ def test_a_search_finds_and_a_mistake_gets_a_sentence(scene: Scene, page: Page) 
     expect(page.locator("#rows li")).to_have_count(0)
 
 
-def test_the_traceresponse_of_an_answer_finds_its_trace(scene: Scene, page: Page) -> None:
-    """The id works in the search and in the address."""
+def test_the_traceresponse_header_finds_the_trace(scene: Scene, page: Page) -> None:
+    """The header works in the search and in the address."""
     response = scene.dev.get("/api/hello/Grace")
     identity = trace_id(response)
     scene.visit(page)
@@ -138,11 +138,11 @@ def test_the_traceresponse_of_an_answer_finds_its_trace(scene: Scene, page: Page
     expect(page).to_have_url(f"{scene.dev.page_url}/trace/{identity}")
 
 
-def test_a_trace_that_is_still_to_come_appears(scene: Scene, page: Page) -> None:
-    """A page that is opened before the spans arrive waits for them."""
+def test_a_page_opened_before_its_trace_shows_it_on_arrival(scene: Scene, page: Page) -> None:
+    """Later spans of the trace appear, too."""
     root = span(trace=0xF00D, resource="GET /late")
     scene.visit(page, f"/trace/{0xF00D:032x}")
-    expect(page.locator("h1")).to_have_text("This trace is not here")
+    expect(page.locator("[data-reload]")).to_be_visible()
     scene.send(root)
     expect(page.locator("h1")).to_have_text("GET /late")
     scene.send(span(root, service="later", resource="GET /later"))
@@ -228,8 +228,8 @@ def test_performance_shows_figures_by_service_and_resource(scene: Scene, page: P
     expect(report.locator(".scale").first).to_contain_text("15 min ago")
 
 
-def test_a_hostile_span_is_text(scene: Scene, page: Page) -> None:
-    """No view executes any of it; `opened` fails on a dialog."""
+def test_scripts_in_spans_are_not_executed(scene: Scene, page: Page) -> None:
+    """Every view shows them as text. A dialog would fail the test in `opened`."""
     hostile = span(
         trace=0xBAD,
         resource=SCRIPT,
@@ -248,8 +248,8 @@ def test_a_hostile_span_is_text(scene: Scene, page: Page) -> None:
     assert page.locator("main script, main img").count() == 0
 
 
-def test_odd_traces_are_drawn(scene: Scene, page: Page) -> None:
-    """The traces have 5,000 spans, a parent that never arrives, and a cycle."""
+def test_unusual_traces_are_drawn(scene: Scene, page: Page) -> None:
+    """They have 5,000 nested spans, a parent that never arrives, and a cycle."""
     chain = [span(trace=0x5000, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
     one, two = span(trace=0xC1C, span_id=71, parent_id=72), span(trace=0xC1C, span_id=72, parent_id=71)
     scene.send(*chain)
@@ -265,8 +265,8 @@ def test_odd_traces_are_drawn(scene: Scene, page: Page) -> None:
     expect(page.locator("#detail")).to_contain_text(f"parent id{4999:016x}")
 
 
-def test_paused_stands_still(scene: Scene, page: Page) -> None:
-    """The page updates again once it is live."""
+def test_a_paused_page_does_not_change(scene: Scene, page: Page) -> None:
+    """The page updates again when it is live."""
     scene.visit(page)
     page.get_by_role("button", name="Live").click()
     identity = trace_id(scene.dev.get("/api/hello"))
@@ -279,7 +279,7 @@ def test_paused_stands_still(scene: Scene, page: Page) -> None:
 
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_readable_on_wide_and_narrow_in_light_and_dark(scene: Scene, width: int, scheme: str) -> None:
+def test_it_is_readable_in_all_widths_and_colour_schemes(scene: Scene, width: int, scheme: str) -> None:
     """Nothing is wider than the window, and text contrasts with its background."""
     identity = trace_id(scene.dev.get("/api/relay?count=2"))
     with opened(scene.browser, width, scheme=scheme) as page:
@@ -295,20 +295,20 @@ def test_it_is_readable_on_wide_and_narrow_in_light_and_dark(scene: Scene, width
 
 
 @pytest.fixture
-def unwatched(scene: Scene) -> Iterator[Scene]:
-    """Run another `dev` without coverage measurement, which would take most of the time."""
+def uncovered(scene: Scene) -> Iterator[Scene]:
+    """Run another `dev` without coverage measurement, which would take most of its time."""
     with developing(command=["env", "-u", "COVERAGE_PROCESS_CONFIG", *DEV, *FREE_PORTS]) as dev:
         yield Scene(dev, scene.greeter, scene.browser)
 
 
-def test_a_thousand_traces_are_filtered_in_time(unwatched: Scene, page: Page) -> None:
+def test_a_thousand_traces_are_filtered_in_time(uncovered: Scene, page: Page) -> None:
     """The time is measured from the last key press to the drawn rows, with all of them shown."""
     spans: list[Span] = []
     for number in range(1000):
         root = span(at=1e9 + number, service=f"service-{number % 10}", resource=f"GET /orders/{number % 10}")
         spans += [root, *[span(root, name="http.request", meta={"http.url": f"http://x/{number}"}) for _ in range(6)]]
-    unwatched.send(*spans)
-    unwatched.visit(page, "/?all=1")
+    uncovered.send(*spans)
+    uncovered.visit(page, "/?all=1")
     expect(page.locator("#matching")).to_have_text("1,000")
     page.get_by_role("button", name="Live").click()
     measure = """async ([text, expected]) => {
@@ -328,21 +328,20 @@ def test_a_thousand_traces_are_filtered_in_time(unwatched: Scene, page: Page) ->
     ]
     taken: dict[str, float] = {}
     for text, found in searches:
-        for _ in range(TIMES):  # once in time is enough: what else the machine does is no matter of the page
+        for _ in range(TIMES):  # a single fast run is enough, because the machine may be busy
             page.evaluate(measure, ["", "1,000"])
             taken[text] = min(taken.get(text, math.inf), page.evaluate(measure, [text, found]))
             if taken[text] < FILTER_MS:
                 break
 
     page.evaluate(measure, ["", "1,000"])
-    print("\n" + ", ".join(f"{text}: {ms:.0f} ms" for text, ms in taken.items()))  # noqa: T201 - for whoever runs it with -s
+    print("\n" + ", ".join(f"{text}: {ms:.0f} ms" for text, ms in taken.items()))  # noqa: T201 - shown with pytest -s
 
     assert page.locator("#rows li").count() == 1000
     assert max(taken.values()) < FILTER_MS, taken
 
 
-def test_the_pictures_are_made_by_a_script(tmp_path: Path) -> None:
-    """The documentation's pictures come from a real run."""
+def test_a_script_takes_the_pictures_of_the_documentation(tmp_path: Path) -> None:
     command = [sys.executable, "scripts/screenshots.py", "--seconds", "0", "--to", str(tmp_path)]
     environment = clean_environment({"PYTHONPATH": "tests"})
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import aiohttp
 import httpx
 import pytest
-from browser import CHROMIUM, chromium, opened, violations
+from browser import CHROMIUM, chromium, open_before_script, opened, violations
 from developing import DEV, FREE_PORTS, VIEW, Dev, developing
 from playwright.sync_api import Browser, Locator, Page, expect
 from running import eventually
@@ -30,14 +30,14 @@ SERVICES = [f"service-{number:02}" for number in range(19)]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Run one browser for all tests here."""
+    """Run a browser for all tests of this module."""
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
-    """Run one `dev` for all tests that need no empty one."""
+    """Run a `dev` for all tests that don't need an empty one."""
     with developing() as dev:
         yield dev
 
@@ -72,7 +72,7 @@ def requested(dev: Dev, path: str) -> str:
 
 
 def now(ago: float = 0) -> float:
-    """Return the moment `ago` seconds ago in ms, as `span()` takes it."""
+    """Return the time `ago` seconds ago, in the milliseconds that `span()` expects."""
     return (time.time() - ago) * 1000 - START / 1_000_000
 
 
@@ -82,12 +82,12 @@ def listed(page: Page) -> Locator:
 
 
 def row(page: Page, identity: str) -> Locator:
-    """Return a trace's row."""
+    """Return the row of a trace."""
     return page.locator(f'#rows a.row[href*="/trace/{identity}"]')
 
 
-def test_two_404_are_told_apart_by_their_paths(dev: Dev, page: Page) -> None:
-    """Both have the route `GET 404`."""
+def test_requests_with_status_404_show_their_paths(dev: Dev, page: Page) -> None:
+    """All of them have the resource `GET 404`."""
     first, second = requested(dev, "/.env"), requested(dev, "/wp-login.php")
     page.goto(dev.page_url)
 
@@ -112,7 +112,7 @@ def test_a_failed_background_task_is_listed_with_its_kind_and_its_log_line(dev: 
     expect(page.locator("h1")).to_contain_text("fail_later.<locals>.work")
 
 
-def test_the_log_has_every_line_of_a_trace_or_of_none(dev: Dev, page: Page) -> None:
+def test_the_log_has_lines_with_and_without_a_trace(dev: Dev, page: Page) -> None:
     """The log updates live, can be filtered, and explains where the lines of other services are."""
     page.goto(f"{dev.page_url}/logs")
     expect(page.locator("#rows li", has_text="Running on")).to_be_visible()
@@ -135,8 +135,8 @@ def test_the_log_has_every_line_of_a_trace_or_of_none(dev: Dev, page: Page) -> N
     expect(page.locator("#rows li", has_text="Running on")).to_have_count(0)
 
 
-def test_view_says_that_it_has_no_lines(browser: Browser) -> None:
-    """`view` starts no service."""
+def test_view_explains_that_it_has_no_log_lines(browser: Browser) -> None:
+    """It starts no service."""
     with developing(command=VIEW) as viewing, opened(browser) as page:
         page.goto(f"{viewing.page_url}/logs")
 
@@ -153,9 +153,9 @@ def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) ->
                 await socket.send_str(name)
                 assert await socket.receive_str() == f"Hello, {name}!"
 
-    talking = threading.Thread(target=lambda: asyncio.run(greet()))  # Playwright has a loop in this one
-    talking.start()
-    talking.join()
+    greeting = threading.Thread(target=lambda: asyncio.run(greet()))  # Playwright runs a loop in this thread
+    greeting.start()
+    greeting.join()
     page.goto(f'{dev.page_url}/?q=resource_name:"websocket /api/hello/ws"')
     below = page.locator("#rows details.below")
     expect(below.locator("summary")).to_have_text("3 messages, close")  # two greetings, and the end
@@ -205,7 +205,7 @@ def test_facets_sort_and_time_range_work_by_clicks(dev: Dev, page: Page) -> None
     expect(listed(page)).to_have_count(1)
     page.get_by_label("to", exact=True).fill("later")
 
-    expect(page.get_by_role("alert")).to_contain_text("to=later is no time.")
+    expect(page.get_by_role("alert")).to_contain_text("to=later is not a time.")
 
 
 def test_a_trace_leads_back_to_its_search_and_to_its_neighbours(dev: Dev, page: Page) -> None:
@@ -228,7 +228,7 @@ def test_a_trace_leads_back_to_its_search_and_to_its_neighbours(dev: Dev, page: 
     expect(listed(page).first).to_contain_text("GET /46")
 
 
-def test_a_mistake_waits_for_the_last_key_and_its_suggestions_hold(dev: Dev, page: Page) -> None:
+def test_a_mistake_is_shown_after_the_last_key_with_valid_suggestions(dev: Dev, page: Page) -> None:
     """The rows stay while a term is incomplete, and a click on a suggestion searches for it."""
     requested(dev, "/api/hello")
     page.goto(dev.page_url)
@@ -259,6 +259,22 @@ def test_a_mistake_waits_for_the_last_key_and_its_suggestions_hold(dev: Dev, pag
     assert int(page.locator("#matching").inner_text().replace(",", "")) >= int(found[1])
 
 
+def test_a_field_changed_before_the_script_runs_is_applied(dev: Dev, page: Page) -> None:
+    """A person on a slow machine may type as soon as the page is visible."""
+    identity = requested(dev, "/api/hello/Early")
+    script = open_before_script(page, dev.page_url, "lists.js")
+    page.fill("#q", "/api/hello/Early")
+    script.continue_()
+    expect(listed(page)).to_have_count(1)
+    expect(row(page, identity)).to_be_visible()
+    expect(page).to_have_url(re.compile(r"\?q=%2Fapi%2Fhello%2FEarly$"))
+    script = open_before_script(page, f"{dev.page_url}/logs", "lists.js")
+    page.get_by_label("without a trace").check()
+    script.continue_()
+
+    expect(page).to_have_url(re.compile("traceless=1"))
+
+
 def test_a_pasted_url_finds_its_requests(dev: Dev, page: Page) -> None:
     """The search accepts a URL from the browser's address bar, and the address of a trace of the local view."""
     identity = requested(dev, "/api/hello/Pasted?x=1")
@@ -287,14 +303,14 @@ def test_everything_can_be_cleared(browser: Browser) -> None:
         expect(listed(page)).to_have_count(1)
 
 
-def test_the_end_of_the_server_is_said_in_words(browser: Browser) -> None:
-    """The content of the page stays."""
+def test_a_stopped_server_is_reported(browser: Browser) -> None:
+    """The content of the page is kept."""
     with opened(browser) as page:
         with developing() as own:
             requested(own, "/api/hello")
             page.goto(own.page_url)
             expect(listed(page)).to_have_count(1)
-        expect(page.get_by_role("status")).to_contain_text("Disconnected: the server has ended.")
+        expect(page.get_by_role("status")).to_contain_text("Disconnected")
         expect(page.locator("#live")).to_have_text("Disconnected")
         expect(listed(page)).to_have_count(1)
 
@@ -308,7 +324,7 @@ def boxes(texts: Locator) -> list[Box]:
     return [(box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]) for box in found]
 
 
-def lying_on_each_other(found: list[Box]) -> list[tuple[Box, Box]]:
+def overlapping(found: list[Box]) -> list[tuple[Box, Box]]:
     """Return pairs of boxes that overlap by more than a pixel."""
     return [
         (one, other)
@@ -332,10 +348,8 @@ def hub(dev: Dev) -> None:
 
 
 @pytest.mark.parametrize("width", [1300, 1920])
-def test_the_map_of_19_services_fits_and_its_labels_stand_apart(browser: Browser, width: int) -> None:
-    """The map shows the neighbours of the busiest or of a chosen service. Nodes and edges lead to the traces that
-    they count.
-    """
+def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: int) -> None:
+    """It shows the neighbours of the busiest or of a chosen service. Nodes and edges link to the traces they count."""
     with developing() as own, opened(browser, width) as page:
         hub(own)
         page.goto(f"{own.page_url}/map")
@@ -348,7 +362,7 @@ def test_the_map_of_19_services_fits_and_its_labels_stand_apart(browser: Browser
         assert drawing["x"] + drawing["width"] <= card["x"] + card["width"]
         texts = boxes(page.locator("svg.map text"))
         assert len(texts) == 3 * (19 + 18)
-        assert lying_on_each_other(texts) == []
+        assert overlapping(texts) == []
         assert (
             page.locator("svg.map text").evaluate_all(
                 "all => Math.min(...all.map(e => e.getBoundingClientRect().height))"
@@ -368,8 +382,8 @@ def test_the_map_of_19_services_fits_and_its_labels_stand_apart(browser: Browser
         expect(listed(page)).to_have_count(1)
 
 
-def test_charts_show_their_values_and_break_where_there_was_no_request(browser: Browser) -> None:
-    """Values appear on hover and by keyboard, and stay at their moment. The charts have a y axis."""
+def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
+    """Values appear on hover and by keyboard, and keep their time. A line has a gap where there was no request."""
     with (
         developing(command=["env", "-u", "COVERAGE_PROCESS_CONFIG", *DEV, *FREE_PORTS]) as own,
         opened(browser) as page,
@@ -406,13 +420,13 @@ def test_charts_show_their_values_and_break_where_there_was_no_request(browser: 
         expect(page.locator("#reports")).to_be_visible()
         page.keyboard.press("ArrowLeft")
         at = value.inner_text()
-        requested(own, "/api/hello/again")  # the page is made anew
+        requested(own, "/api/hello/again")  # refreshes the page
         expect(page.locator("tr", has_text="/api/hello/<name>")).to_be_visible()
         expect(chart).to_be_focused()
         assert value.inner_text()[:8] == at[:8]
 
 
-def test_performance_keeps_order_and_choices(browser: Browser) -> None:
+def test_performance_remembers_order_and_choices(browser: Browser) -> None:
     """Services are sorted by name, resources by any column. Window, threshold and order are remembered."""
     with developing() as own, opened(browser) as page:
         send(own, span(at=now(), service="zoo", ms=5), span(at=now(), service="ape", ms=5))
@@ -480,7 +494,7 @@ def test_axe_finds_nothing_on_any_list(busy: Dev, browser: Browser, width: int, 
         for path in VIEWS:
             page.goto(busy.page_url + path)
             expect(page.locator("#kept")).to_be_visible()
-            wrong = violations(page)
+            found = violations(page)
 
-            assert wrong == [], path
+            assert found == [], path
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path

@@ -23,8 +23,8 @@ from running import eventually
 SECONDS = int(os.environ.get("PAGE_LOAD_SECONDS", "15"))
 RATE = 200  # requests per second
 TRACES = 1000
-LAG_SECONDS = 5.0  # from an answer to its row, on a machine that also makes the load
-GROWTH = 1.1  # of memory once the store is full
+LAG_SECONDS = 5.0  # from a response to its row, on the machine that also generates the load
+GROWTH = 1.1  # maximum growth of memory once the store is full
 
 pytestmark = [
     pytest.mark.once,
@@ -64,8 +64,8 @@ def resident(pid: int) -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
 
-def level(samples: list[int]) -> float:
-    """Return the difference between the last and the second quarter of `samples`."""
+def growth(samples: list[int]) -> float:
+    """Return the mean of the last quarter of `samples` divided by that of the second quarter."""
     quarter = len(samples) // 4
     return mean(samples[-quarter:]) / mean(samples[quarter : 2 * quarter])
 
@@ -83,7 +83,7 @@ def test_the_page_keeps_up_and_memory_levels_off() -> None:
         pids = {name: dev.process(part) for name, part in (("dev", "hello-service dev"), ("agent", "localview.agent"))}
         memory: dict[str, list[int]] = {name: [] for name in pids}
         lags: list[float] = []
-        page.goto(f"{dev.page_url}/?q=/api/hello/<name>")  # its own requests, among those of the load
+        page.goto(f"{dev.page_url}/?q=/api/hello/<name>")  # the requests of this test, without those of the load
         load = Load(dev.url)
         load.start()
         while load.is_alive():
@@ -102,10 +102,10 @@ def test_the_page_keeps_up_and_memory_levels_off() -> None:
         figures = [f"{RATE} requests/s for {SECONDS} s: a row after {median(lags):.2f} s (most {max(lags):.2f} s)"]
         for name, samples in memory.items():
             span = f"{min(samples) // 1024} to {max(samples) // 1024} MiB"
-            figures.append(f"{name}: {span}, the last quarter {level(samples):.3f} times the second")
-        print("\n".join(["", *figures]))  # noqa: T201 - for whoever runs it with -s
+            figures.append(f"{name}: {span}, the last quarter {growth(samples):.3f} times the second")
+        print("\n".join(["", *figures]))  # noqa: T201 - shown with pytest -s
 
         assert set(load.statuses) == {200}
         assert len(load.statuses) == RATE * SECONDS
         assert median(lags) < LAG_SECONDS
-        assert {name: level(samples) for name, samples in memory.items() if level(samples) > GROWTH} == {}
+        assert {name: growth(samples) for name, samples in memory.items() if growth(samples) > GROWTH} == {}

@@ -1,4 +1,4 @@
-"""Tests of one trace in Chromium, from a request or from spans sent to the agent."""
+"""Tests of the page of one trace in Chromium. The traces come from requests, or from spans sent to the agent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from browser import CHROMIUM, opened
+from browser import CHROMIUM, open_before_script, opened
 from playwright.sync_api import Locator, Page, expect
 from running import eventually
 from scene import Scene, staged, trace_id
@@ -34,7 +34,7 @@ IN_VIEW = """row => {
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    """Run one `dev` and one browser, with traces that have many errors."""
+    """Run a `dev` and a browser, with traces that have many errors."""
     with staged() as scene:
         scene.send(*checkout(), *large())
         arrived(scene, LARGE, 2000)
@@ -59,7 +59,7 @@ def copied(page: Page, text: str) -> None:
     eventually(lambda: page.evaluate("navigator.clipboard.readText()"), lambda found: found == text)
 
 
-def seen(page: Page) -> Locator:
+def visible(page: Page) -> Locator:
     """Return the rows that are not hidden."""
     return page.locator("#spans > :not([hidden])")
 
@@ -116,7 +116,7 @@ def test_errors_are_paged(scene: Scene, page: Page) -> None:
     expect(pager).to_contain_text(f"{ERRORS} errors")
 
 
-def test_an_error_is_read_at_one_glance(scene: Scene, page: Page) -> None:
+def test_an_error_is_visible_at_a_glance(scene: Scene, page: Page) -> None:
     """Type, message and the last frame of the project are on the screen, library frames are folded, and the raw text
     is a click away.
     """
@@ -158,18 +158,18 @@ def test_a_real_error_is_shown_once(scene: Scene, page: Page) -> None:
 
 
 def test_equal_siblings_are_one_row(scene: Scene, page: Page) -> None:
-    """24 queries in a row are an N+1 pattern. A click or a key expands them."""
+    """They are 24 equal queries, an N+1 pattern. A click or a key expands the row."""
     scene.visit(page, FAILED)
     fold = page.locator("#spans [id^=g]")
     expect(fold).to_contain_text("\N{MULTIPLICATION SIGN}24 postgres.query")
     expect(fold).to_contain_text("216 ms")
-    before = seen(page).count()
+    before = visible(page).count()
     fold.click()
-    expect(seen(page)).to_have_count(before + 24)
+    expect(visible(page)).to_have_count(before + 24)
     page.keyboard.press("ArrowLeft")
-    expect(seen(page)).to_have_count(before)
+    expect(visible(page)).to_have_count(before)
     page.keyboard.press("ArrowRight")
-    expect(seen(page)).to_have_count(before + 24)
+    expect(visible(page)).to_have_count(before + 24)
 
     assert fold.locator("rect").count() == 24
 
@@ -181,28 +181,28 @@ def test_subtrees_collapse_and_expand(scene: Scene, page: Page) -> None:
     scene.send(late, below, span(below, resource="deepest"))
     arrived(scene, f"{0xC0:032x}", 3)
     scene.visit(page, f"/trace/{0xC0:032x}")
-    seen(page).first.focus()
+    visible(page).first.focus()
     page.keyboard.press("ArrowLeft")
-    expect(seen(page)).to_have_count(1)
+    expect(visible(page)).to_have_count(1)
     scene.send(span(late, resource="late"))
     expect(page.locator(".title")).to_contain_text("4 spans")
-    expect(seen(page)).to_have_count(1)
-    expect(seen(page).first).to_be_focused()
+    expect(visible(page)).to_have_count(1)
+    expect(visible(page).first).to_be_focused()
     page.get_by_role("button", name="Collapse to level 2").click()
-    expect(seen(page)).to_have_count(3)
+    expect(visible(page)).to_have_count(3)
     page.get_by_role("button", name="Expand all").click()
-    expect(seen(page)).to_have_count(4)
-    seen(page).nth(1).locator("i").click()
-    expect(seen(page)).to_have_count(3)
-    expect(seen(page).nth(1)).to_be_focused()
+    expect(visible(page)).to_have_count(4)
+    visible(page).nth(1).locator("i").click()
+    expect(visible(page)).to_have_count(3)
+    expect(visible(page).nth(1)).to_be_focused()
     page.keyboard.press("ArrowLeft")
-    expect(seen(page).first).to_be_focused()
+    expect(visible(page).first).to_be_focused()
     page.keyboard.press("0")
     page.keyboard.press("ArrowRight")
-    expect(seen(page).nth(1)).to_be_focused()
+    expect(visible(page).nth(1)).to_be_focused()
 
 
-def test_a_row_names_its_service_where_it_changes(scene: Scene, page: Page) -> None:
+def test_a_row_shows_its_service_where_it_changes(scene: Scene, page: Page) -> None:
     """The full name appears on hover."""
     scene.visit(page, FAILED)
     labels = [
@@ -231,7 +231,7 @@ def test_a_row_names_its_service_where_it_changes(scene: Scene, page: Page) -> N
         "-",
         "-",
     ]
-    assert title.count() == 25  # the fold and what is in it
+    assert title.count() == 25  # the fold and its 24 rows
 
 
 def fills(page: Page) -> dict[str, set[str]]:
@@ -267,8 +267,8 @@ def test_nineteen_services_have_nineteen_colours(scene: Scene, scheme: str) -> N
     assert few[names[0]] != few[names[COLOURS]]
 
 
-def test_axis_and_legend_stay_and_bars_get_half(scene: Scene) -> None:
-    """They stay however far a trace is scrolled. The page uses the window's width."""
+def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(scene: Scene) -> None:
+    """They stay visible when a trace is scrolled. The page uses the full width of the window."""
     for width, height in ((1300, 850), (1920, 1080), (400, 800), (650, 425)):
         with opened(scene.browser, width, height) as page:
             scene.visit(page, f"/trace/{LARGE}?span=none")
@@ -286,8 +286,8 @@ def test_axis_and_legend_stay_and_bars_get_half(scene: Scene) -> None:
             assert bars["width"] > 0.48 * waterfall["width"]
 
 
-def test_self_time_stands_beside_the_duration(scene: Scene, page: Page) -> None:
-    """Self time is the part of the duration outside of the children."""
+def test_self_time_is_beside_the_duration(scene: Scene, page: Page) -> None:
+    """Self time is the part of the duration in which no child ran."""
     scene.visit(page, FAILED)
     row = page.get_by_role("row", name="POST /charge")
 
@@ -323,21 +323,30 @@ def test_a_search_within_the_trace(scene: Scene, page: Page) -> None:
     expect(matches).to_have_text(re.compile("0 matches"))
 
 
-def test_a_service_of_the_legend_is_shown_alone(scene: Scene, page: Page) -> None:
+def test_a_search_typed_before_the_script_runs_is_applied(scene: Scene, page: Page) -> None:
+    """A person on a slow machine may type as soon as the page is visible."""
+    script = open_before_script(page, scene.dev.page_url + FAILED, "trace.js")
+    page.fill("#find", "from items")
+    script.continue_()
+
+    expect(page.locator("#matches")).to_have_text(re.compile("24 matches"))
+
+
+def test_a_click_in_the_legend_shows_a_single_service(scene: Scene, page: Page) -> None:
     """The ancestors of its spans stay visible. A second click shows all spans again."""
     scene.visit(page, FAILED)
-    before = seen(page).count()
+    before = visible(page).count()
     page.locator(".legend a", has_text="payments").click()
-    expect(seen(page)).to_have_count(5)
-    expect(seen(page).locator(".of")).to_have_text(["gateway", "orders", "payments"])
+    expect(visible(page)).to_have_count(5)
+    expect(visible(page).locator(".of")).to_have_text(["gateway", "orders", "payments"])
     page.keyboard.press("0")
-    expect(seen(page)).to_have_count(5)
+    expect(visible(page)).to_have_count(5)
     page.locator(".legend a", has_text="payments").click()
 
-    expect(seen(page)).to_have_count(before + 24)  # all were expanded
+    expect(visible(page)).to_have_count(before + 24)  # the key 0 has expanded the fold
 
 
-def test_details_have_log_lines_before_tags(scene: Scene, page: Page) -> None:
+def test_details_show_log_lines_before_tags(scene: Scene, page: Page) -> None:
     """Tags and metrics share one table, those of tracer and process are folded, and ids are shown as in headers."""
     response = scene.dev.get("/api/hello/Ada")
     identity, number = response.headers["traceresponse"].split("-")[1:3]
@@ -419,7 +428,7 @@ def test_details_open_and_close_in_a_small_window(scene: Scene, width: int, heig
         page.get_by_role("row", name="GET auth").click()
         expect(detail).to_be_visible()
         expect(detail.locator("h2").first).to_have_text("GET auth")
-        rows = seen(page)
+        rows = visible(page)
         expect(rows.nth(1)).to_be_focused()
         for number in range(rows.count()):
             rows.nth(number).focus()
@@ -443,12 +452,12 @@ def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(scene: Scene
     arrived(scene, identity, 1)
     with opened(scene.browser, 400, 800) as page:
         scene.visit(page, f"/trace/{identity}")
-        expect(seen(page)).to_have_count(1)
+        expect(visible(page)).to_have_count(1)
         expect(page.locator("#detail")).to_be_hidden()
 
 
-def test_what_comes_in_moves_nothing(scene: Scene, page: Page) -> None:
-    """The waterfall, the details and all open parts stay in place."""
+def test_new_spans_do_not_move_the_page(scene: Scene, page: Page) -> None:
+    """The waterfall and the details keep their scroll positions, and opened parts stay open."""
     root = span(trace=0x11FE, resource="GET /live", ms=100, error=True, meta={**FAILURE, "long": "x" * 20_000})
     children = [span(root, resource=f"GET /{number}", at=number) for number in range(60)]
     scene.send(root, *children)
@@ -467,8 +476,8 @@ def test_what_comes_in_moves_nothing(scene: Scene, page: Page) -> None:
     expect(page.locator("#stack-raw")).to_be_visible()
 
 
-def test_back_leads_to_the_list(scene: Scene, page: Page) -> None:
-    """This holds however many spans were selected."""
+def test_the_back_button_returns_to_the_list(scene: Scene, page: Page) -> None:
+    """Selecting spans adds nothing to the browser's history."""
     scene.visit(page, "/?q=POST")
     page.locator("#rows a", has_text="POST /checkout").click()
     expect(page.locator("#errors")).to_contain_text("error 1 of")
@@ -482,7 +491,7 @@ def test_back_leads_to_the_list(scene: Scene, page: Page) -> None:
     expect(page).to_have_url(f"{scene.dev.page_url}/?q=POST")
 
 
-def test_a_trace_is_read_without_javascript(scene: Scene) -> None:
+def test_a_trace_works_without_javascript(scene: Scene) -> None:
     """Selecting, paging, searching, folding, services and closing are links and a form."""
     context = scene.browser.new_context(java_script_enabled=False, viewport={"width": 1300, "height": 850})
     page = context.new_page()
@@ -493,22 +502,22 @@ def test_a_trace_is_read_without_javascript(scene: Scene) -> None:
     expect(chosen(page)).to_be_in_viewport()
     page.get_by_role("row", name="GET auth").get_by_role("link").click()
     expect(page.locator("#span h2")).to_have_text("GET auth")
-    before = seen(page).count()
+    before = visible(page).count()
     page.get_by_role("row", name="\N{MULTIPLICATION SIGN}24").get_by_role("link").click()
-    expect(seen(page)).to_have_count(before + 24)
+    expect(visible(page)).to_have_count(before + 24)
     page.fill("#find", "payments")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#matches")).to_contain_text("4")
     page.locator(".legend a", has_text="payments").click()
-    expect(seen(page)).to_have_count(5)
+    expect(visible(page)).to_have_count(5)
     page.get_by_role("link", name="Close the details").click()
     expect(page.locator("#detail")).to_be_hidden()
     expect(page.get_by_role("button", name="Expand all")).to_be_hidden()
     context.close()
 
 
-def test_what_cannot_be_seen_is_escaped(scene: Scene, page: Page) -> None:
-    """Characters that reorder or control text are escaped in every part of a span, on every view."""
+def test_invisible_characters_are_escaped(scene: Scene, page: Page) -> None:
+    """Characters that control or reorder text are escaped in every part of a span, on every view."""
     evil = "a\u202egnp.exe\x9b\x1b[2J"
     shown = r"a\u202egnp.exe\x9b\x1b[2J"
     root = span(

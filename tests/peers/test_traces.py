@@ -1,4 +1,4 @@
-"""Tests of the spans that a real trace agent receives from a real service, however that was started."""
+"""Tests of the spans that a real trace agent receives from a real service, started in two ways."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HYPERCORN = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "hello_service.ap
 def running(request: pytest.FixtureRequest, _agent: Agent) -> Iterator[Running]:
     """Run the service as `hello-service serve`, and as `ddtrace-run hypercorn`."""
     command = SERVE if request.param == "serve" else [*HYPERCORN, f"127.0.0.1:{free_port()}"]
-    # What only the environment can say, an operator says it for Hypercorn, too.
+    # Under plain Hypercorn, the operator sets the variables that `serve` would set.
     with service(_agent.url, {"FAULTS": "true", "DD_TRACE_AIOHTTP_ENABLED": "false"}, command) as running:
         yield running
 
@@ -82,8 +82,8 @@ def test_a_log_line_carries_the_ids_of_its_span(running: Running, agent: Agent) 
     }
 
 
-def test_a_probe_leaves_nothing(running: Running, agent: Agent) -> None:
-    """The probe has no span and no log line, and the next request is traced."""
+def test_a_probe_leaves_no_span_and_no_log_line(running: Running, agent: Agent) -> None:
+    """The next request is traced."""
     for path in ("/health", "/ready", "/api/hello"):
         assert httpx.get(running.url + path, headers={"x-datadog-trace-id": "1"}).status_code == 200
     (span,) = agent.wait_for_spans(1)
@@ -102,8 +102,8 @@ def test_a_thousand_requests_are_a_thousand_traces(running: Running, agent: Agen
     assert [response.status_code for response in responses] == [200] * 1000
     assert len(traces) == 1000
     assert {len(trace) for trace in traces} == {1}
-    told = {response.headers["traceresponse"].split("-")[1][16:] for response in responses}
-    assert told == {f"{trace[0]['trace_id']:016x}" for trace in traces}
+    ids = {response.headers["traceresponse"].split("-")[1][16:] for response in responses}
+    assert ids == {f"{trace[0]['trace_id']:016x}" for trace in traces}
     assert agent.failures() == ""
 
 
@@ -117,7 +117,7 @@ def test_spans_arrive_through_a_unix_socket(tmp_path: Path) -> None:
     assert span["resource"] == "GET /api/hello"
 
 
-def test_the_older_guides_variables_lead_to_the_agent(agent: Agent) -> None:
+def test_the_variables_of_older_guides_are_supported(agent: Agent) -> None:
     """The variables set the agent's host and port, the service, the environment and the version."""
     host, port = agent.url.removeprefix("http://").split(":")
     variables = {
@@ -136,7 +136,7 @@ def test_the_older_guides_variables_lead_to_the_agent(agent: Agent) -> None:
     assert (span["meta"]["env"], span["meta"]["version"]) == ("staging", "1.4.2")
 
 
-def test_an_agent_that_dies_is_not_the_clients_matter() -> None:
+def test_the_death_of_the_agent_does_not_affect_responses() -> None:
     """Every response is a 200 before, during and after the agent's death, and the exit is clean."""
     with trace_agent() as agent, service(agent.url) as running:
         httpx.get(f"{running.url}/api/hello")

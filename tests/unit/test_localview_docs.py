@@ -1,4 +1,4 @@
-"""docs/local-view.md says what the program does."""
+"""Tests that docs/local-view.md matches the program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGE = (DOCS / "local-view.md").read_text()
 
 
 def options(section: str) -> list[list[str]]:
-    """Return the cells of the rows about options in the section with that heading."""
+    """Return the cells of each option's row in the section whose heading begins with `section`."""
     (text,) = [text for text in PAGE.split("\n## ") if text.startswith(section)]
     return [line.split("|") for line in text.splitlines() if line.startswith("| `--")]
 
@@ -28,7 +28,7 @@ def test_the_options_of_traces_are_described() -> None:
 
 
 def test_every_option_of_dev_is_described_with_its_default() -> None:
-    """And no option that there isn't."""
+    """No other options are described."""
     rows = options("Options of")
     described = {name for row in rows for name in re.findall(r"`(--[a-z-]+)`", row[1])}
     text = " ".join(row[2] for row in rows)
@@ -41,15 +41,14 @@ def test_every_option_of_dev_is_described_with_its_default() -> None:
 
 
 def test_the_options_of_view_are_named() -> None:
-    """They are among those of `dev`."""
+    """All of them are also options of `dev`."""
     (named,) = [line for line in PAGE.splitlines() if line.startswith("`view` has ")]
 
     assert set(re.findall(r"`(--[a-z-]+)`", named)) == {each.opts[0] for each in command_line.view.params}
     assert {each.opts[0] for each in command_line.view.params} <= {each.opts[0] for each in command_line.dev.params}
 
 
-def test_every_search_in_it_is_understood() -> None:
-    """Also those between the lines."""
+def test_every_documented_search_is_valid() -> None:
     table = [line for line in PAGE.splitlines() if line.startswith("| `") and not line.startswith("| `--")]
     searches = [term for line in table for term in re.findall(r"`([^`]+)`", line.split("|")[1])]
 
@@ -58,8 +57,8 @@ def test_every_search_in_it_is_understood() -> None:
         assert query.parse(search.replace("6b03…", "6b0370720000000000000000000000aa")).text
 
 
-def test_its_bounds_are_those_of_the_program() -> None:
-    """Of spans, traces and minutes; and its pictures are there."""
+def test_documented_limits_match_the_program_and_pictures_exist() -> None:
+    """The limits are those of spans, of spans in a trace and of minutes."""
     for number in (store.SPANS, spans.SPANS_OF_A_TRACE):
         assert f"{number:,}" in PAGE
     assert f"last {', '.join(map(str, lists.WINDOWS[:-1]))} or {MINUTES} minutes" in PAGE

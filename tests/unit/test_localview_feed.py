@@ -1,4 +1,4 @@
-"""The terminal shows which traces a person has asked for, a repeated one on one line, and log lines after their traces."""
+"""Tests of the terminal's output: which traces are drawn, repeated traces, and log lines after their traces."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hello_service.localview.spans import Trace
 ERROR = {"error.type": "ValueError", "error.message": "no"}
 
 
-class Shown(Feed):
-    """A feed that can be read."""
+class RecordedFeed(Feed):
+    """A feed whose output can be read."""
 
     def __init__(self, tree: str = "all") -> None:
         self.file = io.StringIO()
@@ -37,8 +37,8 @@ def request(ms: float = 10, *, resource: str = "GET /api/hello", below: str = "w
 
 
 def test_a_repeated_trace_is_one_line() -> None:
-    """Other spans, another status or an error make it a tree again."""
-    shown = Shown()
+    """A trace with other spans, another status or an error is a tree again."""
+    shown = RecordedFeed()
     lengths = []
     for each in (
         request(),
@@ -58,9 +58,9 @@ def test_a_repeated_trace_is_one_line() -> None:
 
 
 def test_known_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that came longest ago is drawn again."""
+    """The least recently drawn one is forgotten and drawn as a tree again."""
     monkeypatch.setattr(feed, "SHAPES", 2)
-    shown = Shown()
+    shown = RecordedFeed()
     lengths = []
     for resource in ("a", "b", "a", "c", "a", "b"):
         shown.add([request(resource=resource)], 0)
@@ -73,16 +73,16 @@ def test_known_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("tree", "expected"), [("all", ["fast", "slow", "failed"]), ("errors", ["failed"]), ("slow", ["slow"]), ("off", [])]
 )
-def test_the_traces_that_are_asked_for_are_drawn(tree: str, expected: list[str]) -> None:
-    shown = Shown(tree)
+def test_the_option_tree_selects_traces(tree: str, expected: list[str]) -> None:
+    shown = RecordedFeed(tree)
     shown.add([request(resource="fast"), request(501, resource="slow"), request(resource="failed", error=True)], 0)
     shown.flush(feed.SETTLE_SECONDS)
 
     assert [line.split()[0] for line in shown.lines() if " 2 spans " in line] == expected
 
 
-def test_a_repeated_trace_is_a_whole_tree_where_only_some_are_drawn() -> None:
-    shown = Shown("slow")
+def test_a_repeated_trace_is_a_tree_if_only_some_traces_are_drawn() -> None:
+    shown = RecordedFeed("slow")
     shown.add([request(501), request(502)], 0)
     shown.flush(feed.SETTLE_SECONDS)
 
@@ -90,11 +90,11 @@ def test_a_repeated_trace_is_a_whole_tree_where_only_some_are_drawn() -> None:
 
 
 def test_a_line_comes_after_its_trace() -> None:
-    """Lines of other traces wait for theirs."""
-    shown = Shown()
+    """Lines of other traces wait for their own traces."""
+    shown = RecordedFeed()
     failed, other = request(error=True), request()
-    shown.warn("error: it failed", failed.key, 0)
-    shown.warn("error: another", other.key, 0)
+    shown.print_after_trace("error: it failed", failed.key, 0)
+    shown.print_after_trace("error: another", other.key, 0)
     assert shown.lines() == []
     shown.add([failed], 0.5)
     shown.flush(1)
@@ -108,45 +108,45 @@ def test_a_line_comes_after_its_trace() -> None:
 
 @pytest.mark.parametrize("tree", ["errors", "slow"])
 def test_a_line_of_a_trace_that_is_not_drawn_is_shown(tree: str) -> None:
-    shown = Shown(tree)
+    shown = RecordedFeed(tree)
     one = request()
-    shown.warn("warning: look", one.key, 0)
+    shown.print_after_trace("warning: look", one.key, 0)
     shown.add([one], 0)
     shown.flush(feed.SETTLE_SECONDS)
 
     assert shown.lines() == ["warning: look"]
 
 
-def test_a_line_of_no_trace_or_where_none_is_drawn_is_shown_at_once() -> None:
-    shown, without = Shown(), Shown("off")
-    shown.warn("a\x1b[2J\nb", None, 0)
-    shown.warn("zero", 0, 0)
-    without.warn("b", 1, 0)
+def test_a_line_is_shown_at_once_if_it_has_no_trace_or_none_is_drawn() -> None:
+    shown, without = RecordedFeed(), RecordedFeed("off")
+    shown.print_after_trace("a\x1b[2J\nb", None, 0)
+    shown.print_after_trace("zero", 0, 0)
+    without.print_after_trace("b", 1, 0)
 
     assert shown.lines() == [r"a\x1b[2J\nb", "zero"]
     assert without.lines() == ["b"]
 
 
-def test_a_line_whose_trace_never_comes_is_shown_after_a_moment() -> None:
-    """As long as more of its trace comes, it waits for that."""
-    shown = Shown()
+def test_a_line_whose_trace_never_arrives_is_shown_in_the_end() -> None:
+    """A line keeps waiting while its trace is still receiving spans."""
+    shown = RecordedFeed()
     coming = request()
-    shown.warn("lost", 1, 0)
-    shown.warn("coming", coming.key, 0)
-    shown.flush(feed.HOLD_SECONDS - 0.1)
+    shown.print_after_trace("lost", 1, 0)
+    shown.print_after_trace("coming", coming.key, 0)
+    shown.flush(feed.WAIT_SECONDS - 0.1)
     assert shown.lines() == []
-    shown.add([coming], feed.HOLD_SECONDS)
-    shown.flush(feed.HOLD_SECONDS)
+    shown.add([coming], feed.WAIT_SECONDS)
+    shown.flush(feed.WAIT_SECONDS)
 
     assert shown.lines() == ["lost"]
 
 
 def test_nothing_is_lost_at_the_end() -> None:
-    """Neither what has just come nor lines that wait."""
-    shown = Shown()
+    """The last traces and the waiting lines are printed."""
+    shown = RecordedFeed()
     one = request()
-    shown.warn("lost", 1, 0)
-    shown.warn("last", one.key, 0)
+    shown.print_after_trace("lost", 1, 0)
+    shown.print_after_trace("last", one.key, 0)
     shown.add([one], 0)
     shown.flush(0, end=True)
     lines = shown.lines()
@@ -155,10 +155,10 @@ def test_nothing_is_lost_at_the_end() -> None:
     assert lines[-2:] == ["last", "lost"]
 
 
-def test_lines_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "HELD", 2)
-    shown = Shown()
+def test_waiting_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_WAITING", 2)
+    shown = RecordedFeed()
     for number in range(1, 4):
-        shown.warn(f"line {number}", number, 0)
+        shown.print_after_trace(f"line {number}", number, 0)
 
     assert shown.lines() == ["line 1"]

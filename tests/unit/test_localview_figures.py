@@ -1,4 +1,4 @@
-"""Requests, errors and latencies are counted right, with their units, and placed where a picture has them."""
+"""Tests of the figures of services, their units and charts, and of the service map and its layout."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SECOND = 1000 * MS
     ],
 )
 def test_a_duration_has_a_unit(nanoseconds: int, text: str) -> None:
-    """Three digits that count."""
+    """It has three significant digits."""
     assert units.duration(nanoseconds) == text
 
 
 def test_other_numbers_have_units_too() -> None:
-    """Nothing is rounded to a false zero."""
+    """No value is rounded to 0."""
     assert [units.count(number, "span") for number in (0, 1, 1234)] == ["0 spans", "1 span", "1,234 spans"]
     assert [units.percent(share) for share in (0, 0.0001, 0.004, 0.123, 1)] == [
         "0%",
@@ -50,7 +50,7 @@ def test_other_numbers_have_units_too() -> None:
     assert units.clock(10**30) == "no valid time"
 
 
-def test_percentiles_are_within_one_per_cent() -> None:
+def test_percentiles_are_within_one_percent() -> None:
     """Average and maximum are exact."""
     chance = random.Random(1)
     values = sorted(round(chance.lognormvariate(15, 2)) for _ in range(5000))
@@ -66,7 +66,7 @@ def test_percentiles_are_within_one_per_cent() -> None:
 
 
 def test_without_requests_there_are_no_figures() -> None:
-    """Zero, and no Apdex."""
+    """They are 0, and Apdex is None."""
     nothing = Figures()
 
     assert (nothing.all.percentile(95), nothing.all.average, nothing.error_rate) == (0, 0, 0)
@@ -75,7 +75,7 @@ def test_without_requests_there_are_no_figures() -> None:
 
 
 def test_apdex_counts_errors_as_frustrated() -> None:
-    """Satisfied plus half of tolerating, of all."""
+    """The score is satisfied plus half of tolerating, divided by all."""
     figures = Figures()
     for ms, error in ((100, False), (490, False), (1500, False), (3000, False), (10, True)):
         figures.add(span(ms=ms, error=error))
@@ -86,7 +86,7 @@ def test_apdex_counts_errors_as_frustrated() -> None:
 
 
 def test_requests_are_counted_by_service_and_resource_over_time() -> None:
-    """Services by name, so that they keep their places; what is older than the window is left out; work within a service is none of its requests."""
+    """Services are sorted by name. Older requests than the window, and work within a service, are not counted."""
     counted = Performance(now=1000)
     root = span(ms=20)
     counted.add([root, span(root, name="work")], now=1001)
@@ -99,25 +99,25 @@ def test_requests_are_counted_by_service_and_resource_over_time() -> None:
         ("POST /api/hello", 1),
     ]
     assert web.seconds == 40
-    assert [figures.requests for figures in web.course] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0]
-    assert sum(figures.requests for figures in web.course) == 3
+    assert [figures.requests for figures in web.series] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0]
+    assert sum(figures.requests for figures in web.series) == 3
     assert db.total.requests == 1
     assert [report.total.requests for report in counted.reports(1, now=1070)] == [1, 2]
     assert counted.reports(1, now=1100) == []
 
 
-def test_the_window_is_no_longer_than_asked() -> None:
-    """Requests per second are of the time that is shown."""
+def test_the_rate_is_that_of_the_window() -> None:
+    """The seconds of a report don't exceed its minutes."""
     counted = Performance(now=0)
     counted.add([span()], now=599)
     (report,) = counted.reports(5, now=600)
 
     assert 295 <= report.seconds <= 300
-    assert len(report.course) == 60
+    assert len(report.series) == 60
 
 
-def test_resources_without_end_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path in place of a route does not take all memory."""
+def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a tracer that uses paths as resources would exhaust the memory."""
     monkeypatch.setattr(performance, "RESOURCES", 3)
     counted = Performance(now=0)
     counted.add([span(resource=f"GET /{number}") for number in range(10)], now=1)
@@ -130,7 +130,7 @@ def test_resources_without_end_are_put_together(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_map_counts_calls_by_the_callers_span() -> None:
-    """A client's span with a server's below it; one with a peer; a span of another service."""
+    """A call is a client span with a server span below it, a client span with a peer, or a span of another service."""
     root = span(ms=50)
     call = span(root, ms=30, meta={"span.kind": "client", "peer.service": "greeter.example"})
     served = span(call, service="greeter", ms=20, meta={"span.kind": "server"})
@@ -156,8 +156,8 @@ def test_the_map_counts_calls_by_the_callers_span() -> None:
     assert nodes["postgres"].figures.error_rate == 0
 
 
-def test_nodes_and_edges_of_the_map_search_for_what_they_count() -> None:
-    """Each finds the spans that are its figures, whatever the services are called."""
+def test_nodes_and_edges_link_to_the_traces_that_they_count() -> None:
+    """The names of services may contain any characters."""
     names = ["web", 'a "quoted" -> name', "mail (old)"]
     root = span(service=names[0], meta={"span.kind": "server"})
     call = span(root, service=names[0], meta={"span.kind": "client"})
@@ -174,7 +174,7 @@ def test_nodes_and_edges_of_the_map_search_for_what_they_count() -> None:
 
 
 def overlapping(drawn: map_layout.Drawing) -> list[tuple[map_layout.Box, map_layout.Box]]:
-    """Return the pairs of nodes and labels that lie on each other."""
+    """Return the pairs of nodes and labels that overlap."""
     boxes = [place.box for place in drawn.places]
     boxes += [map_layout._label_box(line.label) for line in drawn.lines if line.label]
     return [
@@ -185,8 +185,8 @@ def overlapping(drawn: map_layout.Drawing) -> list[tuple[map_layout.Box, map_lay
 
 
 @given(st.sets(st.tuples(st.integers(0, 15), st.integers(0, 15)), max_size=60), st.integers(-1, 16))
-def test_nothing_lies_on_another_on_any_map(calls: set[tuple[int, int]], chosen: int) -> None:
-    """Neither nodes nor labels, within the picture, in at most five columns, with at most twelve services at once."""
+def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -> None:
+    """All nodes and labels are within the picture, in at most five columns, with at most twelve services at once."""
     numbers = sorted({number for call in calls for number in call})
     nodes = {number: service_map.Node(f"service-{number}") for number in numbers}
     edges = [service_map.Edge(nodes[source], nodes[target]) for source, target in sorted(calls)]
@@ -200,13 +200,13 @@ def test_nothing_lies_on_another_on_any_map(calls: set[tuple[int, int]], chosen:
         if line.label:
             assert 0 <= line.label[0] <= drawn.width
             assert 0 <= line.label[1] <= drawn.height
-    assert len({place.x for place in drawn.places}) <= map_layout.MOST_COLUMNS
-    assert len(drawn.places) <= service_map.MOST_SERVICES or shown.chosen
+    assert len({place.x for place in drawn.places}) <= map_layout.MAX_COLUMNS
+    assert len(drawn.places) <= service_map.MAX_SERVICES or shown.chosen
     assert len(drawn.lines) == len(shown.drawn()[1])
 
 
-def test_of_many_services_the_neighbours_of_one_are_drawn() -> None:
-    """Of the busiest, or of the one that is asked for; also where a chain is longer than a card is wide."""
+def test_with_many_services_the_neighbours_of_one_are_drawn() -> None:
+    """It is the chosen or the busiest service. A chain of calls that is too long for the width counts as many, too."""
     hub = [span(service="hub")]
     hub += [span(hub[0], service=f"service-{number:02}") for number in range(18)]
     shown, drawn = map_layout.draw(service_map.service_map([trace(*hub)]), None)
@@ -222,8 +222,8 @@ def test_of_many_services_the_neighbours_of_one_are_drawn() -> None:
     assert long.chosen is not None
 
 
-def test_the_map_of_calls_in_a_circle_ends() -> None:
-    """And of a service that calls itself."""
+def test_cyclic_calls_are_drawn() -> None:
+    """A service that calls itself is drawn, too."""
     root = span(service="a")
     b = span(root, service="b", meta={"span.kind": "server"})
     c = span(b, service="c")
@@ -238,7 +238,7 @@ def test_the_map_of_calls_in_a_circle_ends() -> None:
 
 
 def test_an_empty_map_is_drawn() -> None:
-    """Nothing has come yet."""
+    """It has no nodes and no lines."""
     shown, drawn = map_layout.draw(service_map.service_map([]), "web")
     figures = service_map.Figures()
 
@@ -246,8 +246,8 @@ def test_an_empty_map_is_drawn() -> None:
     assert (figures.average, figures.p95, figures.error_rate) == (0, 0, 0)
 
 
-def test_services_that_two_call_stand_behind_both() -> None:
-    """The longest way decides."""
+def test_a_service_is_right_of_all_its_callers() -> None:
+    """The longest chain of calls decides."""
     root = span(service="a")
     b = span(root, service="b")
     c = span(b, service="c")
@@ -262,12 +262,12 @@ def test_services_that_two_call_stand_behind_both() -> None:
     [("200", "good"), ("ok", "good"), ("301", "moved"), ("404", "bad"), ("500", "failed"), ("error", "failed")],
 )
 def test_a_status_has_a_grade(status: str, grade: str) -> None:
-    """Which is its colour."""
+    """The grade determines its colour."""
     assert drawing.grade(status) == grade
 
 
-def test_a_log_line_is_shown_without_what_stands_elsewhere() -> None:
-    """Ids, service, env and version are the trace's."""
+def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
+    """These are the ids, service, env and version."""
     line = {
         "timestamp": "2026-11-22T10:00:00.123456Z",
         "level": "error",
@@ -290,7 +290,7 @@ def test_a_log_line_is_shown_without_what_stands_elsewhere() -> None:
 
 
 def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
-    """Errors stand within the bar; a line breaks where there was no request."""
+    """Errors are a part of the bar, and a line has a gap where there was no request."""
     some, more, none = Figures(), Figures(), Figures()
     some.add(span(ms=10))
     for error in (True, False):
@@ -312,12 +312,12 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     ("most", "top"), [(0, 1), (1, 1), (1.2, 2), (2, 2), (3, 5), (7, 10), (14, 20), (60, 100), (210, 500), (1000, 1000)]
 )
 def test_an_axis_ends_at_a_round_number(most: float, top: float) -> None:
-    """Not much more than the highest value."""
-    assert charts.top_of(most) == top
+    """It is not much greater than the highest value."""
+    assert charts.axis_end(most) == top
 
 
-def test_each_moment_of_a_chart_has_its_time_and_values() -> None:
-    """In words."""
+def test_each_bucket_of_a_chart_has_its_time_and_values() -> None:
+    """They are text, for a tooltip and screen readers."""
     counted = Performance(now=0)
     counted.add([span(ms=10), span(ms=10, error=True)], now=21)
     (report,) = counted.reports(1, now=32)
@@ -333,12 +333,12 @@ def test_each_moment_of_a_chart_has_its_time_and_values() -> None:
 
 
 def test_the_bar_of_a_duration_is_logarithmic() -> None:
-    """It does not depend on other traces, so that it never moves."""
-    assert [charts.share(ms * MS) for ms in (0, 1, 10_000, 99_999)] == [0, 20, 100, 100]
+    """It does not depend on other traces, so its length never changes."""
+    assert [charts.bar_percent(ms * MS) for ms in (0, 1, 10_000, 99_999)] == [0, 20, 100, 100]
 
 
 def test_resources_are_sorted_by_any_column() -> None:
-    """Equal ones by name."""
+    """Ties are sorted by name."""
     counted = Performance(now=0)
     for name, ms, error in (("b", 30, False), ("c", 10, True), ("a", 30, False), ("a", 30, False)):
         counted.add([span(resource=name, ms=ms, error=error)], now=1)
@@ -355,8 +355,7 @@ def test_resources_are_sorted_by_any_column() -> None:
     assert charts.requests_of(report, 'GET "x"') == r'service:web resource_name:"GET \"x\""'
 
 
-def test_all_figures_can_be_forgotten() -> None:
-    """As by the button of the page."""
+def test_all_figures_can_be_cleared() -> None:
     counted = Performance(now=0)
     counted.add([span()], now=1)
     counted.clear(now=2)

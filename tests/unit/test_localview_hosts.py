@@ -1,4 +1,4 @@
-"""Which Host and Origin headers a server on this machine accepts."""
+"""Tests of the Host and Origin headers that a local server accepts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hello_service.localview.hosts import host_name, is_local, is_own_origin
         "trace_agent:8126",
     ],
 )
-def test_a_name_that_only_this_machine_can_have_is_local(header: str) -> None:
+def test_local_names_and_addresses_are_accepted(header: str) -> None:
     name = host_name(header)
 
     assert name is not None
@@ -57,7 +57,7 @@ def test_a_name_that_only_this_machine_can_have_is_local(header: str) -> None:
         "-a",
     ],
 )
-def test_any_other_host_is_refused(header: str) -> None:
+def test_any_other_host_is_rejected(header: str) -> None:
     name = host_name(header)
 
     assert name is None or not is_local(name)

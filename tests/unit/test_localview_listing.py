@@ -1,8 +1,7 @@
-"""The list shows what its address asks for: searched, sorted, grouped, in a time range, with facets that hold."""
+"""Tests of the list of traces: search, time range, sorting, grouping, facets and paging, and of the log."""
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,7 +12,7 @@ from tracing_data import MS, START, span
 
 from hello_service.localview import listing, logbook
 from hello_service.localview.listing import Search, SearchError
-from hello_service.localview.spans import Span
+from hello_service.localview.spans import Link, Span
 from hello_service.localview.store import LINES, Store
 
 NOW = datetime.fromtimestamp(START / 1_000_000_000, UTC)
@@ -27,13 +26,13 @@ def kept(*spans: Span) -> Store:
     return store
 
 
-def link(to: Span) -> dict[str, str]:
-    """Return the tags of a span that is linked to another."""
-    return {"_dd.span_links": json.dumps([{"trace_id": f"6b03707200000000{to.trace_id:016x}", "span_id": "1"}])}
+def link(to: Span) -> tuple[Link, ...]:
+    """Return the links of a span that is linked to another one."""
+    return (Link(to.trace_id, to.span_id),)
 
 
-def asked(address: str) -> Search:
-    """Return what an address asks for."""
+def search_of(address: str) -> Search:
+    """Return the search in an address."""
     return Search.read(dict(parse_qsl(urlsplit(address).query)))
 
 
@@ -49,13 +48,13 @@ def asked(address: str) -> Search:
         ("http://[x/y", "GET 404", ""),
     ],
 )
-def test_a_path_stands_beside_its_route_where_they_differ(url: str, resource: str, path: str) -> None:
-    """Two `GET 404` are told apart."""
+def test_a_path_is_shown_if_it_differs_from_the_route(url: str, resource: str, path: str) -> None:
+    """It distinguishes the requests with the resource `GET 404`."""
     assert listing.path(span(resource=resource, meta={"http.url": url})) == path
 
 
-def test_the_kind_of_operation_is_shown_where_it_is_no_request() -> None:
-    """As of a background task."""
+def test_an_operation_that_is_not_a_request_shows_its_name() -> None:
+    """An example is a background task."""
     spans = [
         span(at=1, name="quart.background_task"),
         span(at=2, meta={"http.method": "GET"}),
@@ -66,45 +65,46 @@ def test_the_kind_of_operation_is_shown_where_it_is_no_request() -> None:
     assert [row.kind for row in rows] == ["", "", "quart.background_task"]
 
 
-def test_messages_and_close_of_a_websocket_stand_below_its_handshake() -> None:
-    """Also the last receive, which ddtrace links to nothing, and the close that is linked to that one."""
+def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
+    """This includes the last receive, which ddtrace does not link, and the close, which is linked to that receive."""
     hand = span(meta=HANDSHAKE)
-    messages = [span(at=number, name="websocket.receive", meta={**link(hand), "runtime-id": "r"}) for number in (1, 2)]
+    messages = [
+        span(at=number, name="websocket.receive", links=link(hand), meta={"runtime-id": "r"}) for number in (1, 2)
+    ]
     last = span(at=3, name="websocket.receive", meta={"runtime-id": "r"})
-    close = span(at=4, name="websocket.close", meta=link(last))
+    close = span(at=4, name="websocket.close", links=link(last))
     other = span(at=5, resource="GET /x")
     found = listing.listing(kept(hand, *messages, last, close, other), Search(), NOW)
 
     assert [row.trace.root for row in found.rows] == [other, hand]
     assert [row.trace.root for row in found.rows[1].below] == [*messages, last, close]
-    assert found.rows[1].below_in_words == "3 messages, close"
+    assert found.rows[1].below_summary == "3 messages, close"
     assert found.found == 6
 
 
-def test_what_can_not_be_told_is_not_grouped() -> None:
-    """With two open sockets the last receive is of either; without its handshake a message stands alone."""
+def test_messages_without_a_known_handshake_are_not_grouped() -> None:
+    """With two open WebSockets, the last receive may belong to either. Circular links are ignored."""
     first, second = span(meta=HANDSHAKE), span(at=1, meta=HANDSHAKE)
     last = span(at=2, name="websocket.receive", meta={"runtime-id": "r"})
-    lost = span(at=3, name="websocket.receive", meta=link(span()))
-    strange = span(at=4, name="websocket.close", meta={"_dd.span_links": '[{"trace_id": 7}, 5'})
-    odd = span(at=5, name="websocket.close", meta={"_dd.span_links": "{}"})
-    forward = span(at=6, trace=901, name="websocket.close", meta=link(span(trace=902)))
-    back = span(at=7, trace=902, name="websocket.close", meta=link(span(trace=901)))
-    found = listing.listing(kept(first, second, last, lost, strange, odd, forward, back), Search(), NOW)
+    lost = span(at=3, name="websocket.receive", links=link(span()))
+    unlinked = span(at=4, name="websocket.close")
+    forward = span(at=6, trace=901, name="websocket.close", links=link(span(trace=902)))
+    back = span(at=7, trace=902, name="websocket.close", links=link(span(trace=901)))
+    found = listing.listing(kept(first, second, last, lost, unlinked, forward, back), Search(), NOW)
 
-    assert [len(row.below) for row in found.rows] == [1, 0, 0, 0, 0, 0, 0]
+    assert [len(row.below) for row in found.rows] == [1, 0, 0, 0, 0, 0]
     assert found.rows[0].trace.root is forward
 
 
-def test_a_list_is_sorted_by_any_column_either_way() -> None:
-    """An unknown column is the default: the newest first."""
+def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
+    """With an unknown column, the newest come first."""
     a = span(at=3, ms=10, resource="GET /a", service="z", meta={"http.status_code": "500"})
     b = span(at=1, ms=30, resource="GET /b", service="y", meta={"http.status_code": "200"})
     c = span(at=2, ms=20, resource="GET /c", service="x", meta={"http.status_code": "404"})
     store = kept(a, b, c, span(b))
 
     def order(sort: str) -> str:
-        return "".join(each.root.resource[-1] for each in listing.select(store, asked(f"/?sort={sort}"), NOW))
+        return "".join(each.root.resource[-1] for each in listing.select(store, search_of(f"/?sort={sort}"), NOW))
 
     assert [order(column) for column in ("time", "request", "service", "status", "duration")] == [
         "bca",
@@ -132,36 +132,36 @@ def test_a_list_is_sorted_by_any_column_either_way() -> None:
         ("/?from=2023-11-13T00:00:00%2B00:00&to=23:59", ["4 min ago", "yesterday"]),
     ],
 )
-def test_a_time_range_is_kept(address: str, found: list[str]) -> None:
-    """Of the last minutes, of times of day, of dates; a time of day that is still to come was yesterday's."""
+def test_a_time_range_selects_traces(address: str, found: list[str]) -> None:
+    """It is given in minutes, times of day or dates. A time of day in the future means yesterday."""
     store = kept(
         span(at=-240_000, resource="4 min ago"),
         span(at=-23 * 3600 * 1000, resource="yesterday"),
     )
 
-    assert [each.root.resource for each in listing.select(store, asked(address), NOW)] == found
+    assert [each.root.resource for each in listing.select(store, search_of(address), NOW)] == found
 
 
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("/?from=25:00", "from=25:00 is no time. Write it like 22:13:20 or 2023-11-14T22:13:20."),
-        ("/?to=soon", "to=soon is no time."),
-        ("/?from=22:10&to=22:05", "No time lies between from=22:10 and to=22:05."),
+        ("/?from=25:00", "from=25:00 is not a time. Write it like 22:13:20 or 2023-11-14T22:13:20."),
+        ("/?to=soon", "to=soon is not a time."),
+        ("/?from=22:10&to=22:05", "from=22:10 is not before to=22:05."),
         ("/?q=foo:bar", 'Unknown field "foo".'),
     ],
 )
-def test_what_makes_no_sense_gets_a_sentence(address: str, message: str) -> None:
-    """In place of an empty list."""
+def test_an_invalid_search_or_time_is_an_error(address: str, message: str) -> None:
+    """It does not become an empty list."""
     with pytest.raises(SearchError, match=message.replace("?", r"\?")):
-        listing.listing(kept(span()), asked(address), NOW)
+        listing.listing(kept(span()), search_of(address), NOW)
 
 
-def test_an_address_holds_the_whole_search() -> None:
-    """Read back it is the same."""
+def test_an_address_contains_the_whole_search() -> None:
+    """Reading the address returns the same search."""
     search = Search(q='a "b"&=é', last="5", begin="10:00", end="11:00", sort="-spans", all=True)
 
-    assert asked(search.address()) == search
+    assert search_of(search.address()) == search
     assert Search().address() == "/"
     assert Search().is_everything
     assert not Search(last="5").is_everything
@@ -184,8 +184,8 @@ QUERIES = st.sampled_from(
 
 
 @given(SPANS, QUERIES)
-def test_a_facet_finds_as_many_traces_as_it_says(given: list[tuple[int, str, bool, str, str]], q: str) -> None:
-    """On whatever search; a click on a chosen one takes it out again."""
+def test_a_facet_finds_as_many_traces_as_it_shows(given: list[tuple[int, str, bool, str, str]], q: str) -> None:
+    """This holds for any search. A click on a chosen facet removes it from the search."""
     spans = [
         span(trace=trace, service=service, error=error, name=name, meta={"http.status_code": status})
         for trace, service, error, status, name in given
@@ -194,7 +194,7 @@ def test_a_facet_finds_as_many_traces_as_it_says(given: list[tuple[int, str, boo
     found = listing.listing(store, Search(q=q), NOW)
     for _, facets in found.facets:
         for facet in facets:
-            narrowed = listing.listing(store, asked(facet.address), NOW)
+            narrowed = listing.listing(store, search_of(facet.address), NOW)
             if facet.chosen:
                 assert narrowed.found >= found.found
             else:
@@ -202,13 +202,13 @@ def test_a_facet_finds_as_many_traces_as_it_says(given: list[tuple[int, str, boo
                 (chosen,) = [
                     each for _, some in narrowed.facets for each in some if each.chosen and each.value == facet.value
                 ]
-                assert listing.listing(store, asked(chosen.address), NOW).found == found.found
+                assert listing.listing(store, search_of(chosen.address), NOW).found == found.found
 
 
-def test_a_pager_walks_through_what_the_search_found() -> None:
-    """From the first to the last; also through messages; a trace outside of the search leads back alone."""
+def test_a_pager_leads_through_the_results_of_a_search() -> None:
+    """The messages of a WebSocket are included. A trace outside of the results has only the link back to the list."""
     hand = span(meta=HANDSHAKE)
-    message = span(at=1, name="websocket.receive", meta=link(hand))
+    message = span(at=1, name="websocket.receive", links=link(hand))
     other = span(at=2, resource="GET /x")
     store = kept(hand, message, other)
     newest, oldest = store.find(str(other.trace_id)), store.find(str(message.trace_id))
@@ -225,12 +225,12 @@ def test_a_pager_walks_through_what_the_search_found() -> None:
 
 
 def line(number: int, level: str = "info", **rest: str) -> dict[str, str]:
-    """Return a line of the log."""
+    """Return a log line."""
     return {"event": f"line {number}", "level": level, "service": "web", **rest}
 
 
-def test_every_line_is_in_the_log_with_its_trace_where_it_has_one() -> None:
-    """The newest first; what is no JSON, too; a trace that is not kept is said."""
+def test_every_line_is_in_the_log_with_its_trace() -> None:
+    """The newest line is first. Some lines are not JSON, have no trace, or belong to a trace that is not kept."""
     root = span(trace=77)
     store = kept(root, span(service="shop"))
     ids = {"dd.trace_id": f"{77:032x}", "dd.span_id": str(root.span_id)}
@@ -252,7 +252,7 @@ def test_every_line_is_in_the_log_with_its_trace_where_it_has_one() -> None:
 
 
 def test_the_log_is_filtered() -> None:
-    """By text in any part, by the least level, by having no trace."""
+    """The filters are text in any field, a minimum level, and having no trace."""
     store = kept(span(trace=77))
     store.add_line(line(1, "warning", path="/Ärger", **{"dd.trace_id": f"{77:032x}"}))
     store.add_line(line(2, "critical"))
@@ -271,8 +271,7 @@ def test_the_log_is_filtered() -> None:
     assert logbook.read(store, {"text": "a b", "traceless": "1"}).address == "/logs?text=a+b&traceless=1&all=1"
 
 
-def test_the_log_has_a_bound_and_can_be_forgotten() -> None:
-    """Like the traces."""
+def test_the_log_is_bounded_and_can_be_cleared() -> None:
     store = kept(span())
     for number in range(LINES + 10):
         store.add_line(line(number))
@@ -284,8 +283,8 @@ def test_the_log_has_a_bound_and_can_be_forgotten() -> None:
     assert (len(store), store.log(), store.dropped, store.lines_read) == (0, [], 0, 0)
 
 
-def test_a_moment_far_from_now_is_no_error() -> None:
-    """A tracer may send any start."""
+def test_a_start_far_from_now_is_no_error() -> None:
+    """A tracer may send any start time."""
     store = kept(span(at=-1e12), span(at=1e12))
 
     assert len(listing.select(store, Search(begin="00:00"), NOW - timedelta(milliseconds=MS))) == 1
@@ -296,7 +295,7 @@ def test_a_moment_far_from_now_is_no_error() -> None:
     [("stat", "status:"), ("a -(ser", "service:"), ("@dur", "@duration:"), ("", None), ("x", None), ("@a", None)],
 )
 def test_a_word_that_may_become_a_field_is_unfinished(q: str, field: str | None) -> None:
-    """Where nothing was found by it."""
+    """This applies to a search that found nothing."""
     found = listing.unfinished(Search(q=q))
 
     assert (found and str(found).rpartition(" ")[2]) == field

@@ -1,4 +1,4 @@
-"""The page answers for every trace, however odd, to nobody but this machine; and dev's small parts."""
+"""Tests of the page's responses, its access checks and its live updates, and of the child processes of `dev`."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SCRIPT = "<script>alert(1)</script>"
 
 @pytest.fixture
 def view() -> View:
-    """A view of nothing yet."""
+    """An empty view."""
     return View(Store(1000), Performance(monotonic()))
 
 
 @pytest.fixture
 def client(view: View) -> _TestClientProtocol:
-    """A client of the page that shows `view`, by the name of this machine."""
+    """A client of the page that shows `view`."""
     return create_page(view).test_client()
 
 
 def receive(view: View, *spans: Span) -> str:
-    """Let `spans` come in and return the id of the first one's trace."""
+    """Add `spans` to `view` and return the trace id of the first one."""
     view.store.add(spans)
     view.performance.add(spans, monotonic())
     found = view.store.find(str(spans[0].trace_id))
@@ -49,15 +49,15 @@ def receive(view: View, *spans: Span) -> str:
 
 
 async def get(client: _TestClientProtocol, path: str, status: int = 200, host: str = "localhost:8081") -> str:
-    """Return the body of the answer to a GET."""
-    answer = await client.get(path, headers={"host": host})
-    body = await answer.get_data(as_text=True)
-    assert answer.status_code == status, body
+    """Return the body of the response to a GET request."""
+    response = await client.get(path, headers={"host": host})
+    body = await response.get_data(as_text=True)
+    assert response.status_code == status, body
     return str(body)
 
 
-async def test_a_page_without_traces_says_how_to_make_one(view: View, client: _TestClientProtocol) -> None:
-    """On every view."""
+async def test_without_traces_the_page_shows_a_first_request(view: View, client: _TestClientProtocol) -> None:
+    """The other views show that they are empty."""
     view.service_url = "http://127.0.0.1:1234"
 
     assert "http://127.0.0.1:1234/api/relay?count=3" in await get(client, "/")
@@ -65,8 +65,10 @@ async def test_a_page_without_traces_says_how_to_make_one(view: View, client: _T
     assert "No request in the last 5 minutes" in await get(client, "/performance")
 
 
-async def test_a_page_without_a_service_has_the_line_that_starts_one(view: View, client: _TestClientProtocol) -> None:
-    """With the agent's own address, in the name of the program that runs."""
+async def test_without_a_service_the_page_shows_the_command_that_starts_one(
+    view: View, client: _TestClientProtocol
+) -> None:
+    """The command has the agent's address. The title has the name of the running program."""
     view.agent_url, view.program = "http://127.0.0.1:4321", "view"
     body = await get(client, "/")
 
@@ -76,8 +78,8 @@ async def test_a_page_without_a_service_has_the_line_that_starts_one(view: View,
     assert "hello-service dev" not in body
 
 
-async def test_the_list_has_what_a_person_looks_for(view: View, client: _TestClientProtocol) -> None:
-    """Newest first: time, route, status, duration, number of spans, mark of errors."""
+async def test_the_list_shows_each_trace(view: View, client: _TestClientProtocol) -> None:
+    """The newest is first. Each has time, route, status, duration, number of spans and a mark for errors."""
     receive(view, span(resource="GET /old", meta={"http.status_code": "200"}))
     bad = span(resource="GET /new", at=5, ms=12.3, error=True, meta={"http.status_code": "500"})
     receive(view, bad, span(bad, at=6, ms=1))
@@ -88,8 +90,7 @@ async def test_the_list_has_what_a_person_looks_for(view: View, client: _TestCli
         assert part in body
 
 
-async def test_a_search_filters_and_a_mistake_gets_its_sentence(view: View, client: _TestClientProtocol) -> None:
-    """What is not found says why that may be."""
+async def test_a_search_filters_and_a_mistake_is_shown(view: View, client: _TestClientProtocol) -> None:
     receive(view, span(resource="GET /one"))
     receive(view, span(resource="GET /two"))
     found = await get(client, "/?q=two")
@@ -101,8 +102,8 @@ async def test_a_search_filters_and_a_mistake_gets_its_sentence(view: View, clie
     assert "No trace matches" in await get(client, "/?q=three")
 
 
-async def test_suggestions_facets_and_orders_are_links_that_hold(view: View, client: _TestClientProtocol) -> None:
-    """Each leads to a page that has no mistake on it."""
+async def test_suggestions_facets_and_orders_are_valid_links(view: View, client: _TestClientProtocol) -> None:
+    """Each leads to a page without a mistake."""
     bad = span(resource="GET /one", error=True, meta={"http.status_code": "500"})
     receive(view, bad, span(bad, service="shop (old)"))
     receive(view, span(resource="GET /two", service="cart"))
@@ -117,15 +118,15 @@ async def test_suggestions_facets_and_orders_are_links_that_hold(view: View, cli
     ):
         body = await get(client, path)
         for address in re.findall(r'href="(/\?[^"]+)"', body):
-            led = await get(client, html.unescape(address))
-            assert 'id="mistake"' not in led, (path, address)
+            target = await get(client, html.unescape(address))
+            assert 'id="mistake"' not in target, (path, address)
             seen += 1
 
     assert seen > 15
 
 
-async def test_an_unfinished_term_leaves_the_rows_as_they_are(view: View, client: _TestClientProtocol) -> None:
-    """They are no live part of such a page; of one with a mistake they are, and empty."""
+async def test_an_unfinished_term_does_not_change_the_rows(view: View, client: _TestClientProtocol) -> None:
+    """With an unfinished term, the rows are not marked as live. With a mistake they are, and they are empty."""
     receive(view, span())
 
     assert '<ol class="rows" id="rows" data-keyed ' in await get(client, "/?q=status:")
@@ -133,7 +134,7 @@ async def test_an_unfinished_term_leaves_the_rows_as_they_are(view: View, client
 
 
 async def test_a_trace_leads_back_to_its_search(view: View, client: _TestClientProtocol) -> None:
-    """And to its neighbours there."""
+    """It also leads to the previous and the next trace there."""
     ids = [receive(view, span(at=number, resource=f"GET /{number}")) for number in range(3)]
     receive(view, span(at=9, resource="other"))
     search = "?q=resource_name%3AGET%2A&amp;sort=time"
@@ -144,25 +145,25 @@ async def test_a_trace_leads_back_to_its_search(view: View, client: _TestClientP
         assert part in body
 
 
-async def test_traces_are_given_as_json(view: View, client: _TestClientProtocol) -> None:
-    """Those that the search finds; a mistake has its sentence and suggestions; `since` gives only what is new."""
+async def test_traces_are_returned_as_json(view: View, client: _TestClientProtocol) -> None:
+    """They can be searched and limited. An invalid search returns suggestions; `since` selects the changed traces."""
     failed = span(error=True, ms=12.5, meta={"error.type": "E", "error.message": "no", "http.url": "http://x/a"})
     trace_id = receive(view, failed, span(failed, service="shop"))
     receive(view, span(at=10**9))
     headers = {"host": "localhost:8081"}
-    answer: Any = await (await client.get("/api/traces?q=status:error", headers=headers)).get_json()
+    found: Any = await (await client.get("/api/traces?q=status:error", headers=headers)).get_json()
     mistaken = await client.get("/api/traces?q=foo:bar", headers=headers)
-    later: Any = await (await client.get(f"/api/traces?since={answer['version'] - 1}", headers=headers)).get_json()
+    later: Any = await (await client.get(f"/api/traces?since={found['version'] - 1}", headers=headers)).get_json()
     none: Any = await (await client.get("/api/traces?limit=0", headers=headers)).get_json()
 
-    assert {name: value for name, value in answer.items() if name != "traces"} == {
+    assert {name: value for name, value in found.items() if name != "traces"} == {
         "query": "status:error",
         "found": 1,
         "kept": 2,
         "dropped": 0,
         "version": 2,
     }
-    assert answer["traces"] == [
+    assert found["traces"] == [
         {
             "trace_id": trace_id,
             "url": f"http://localhost:8081/trace/{trace_id}",
@@ -187,8 +188,8 @@ async def test_traces_are_given_as_json(view: View, client: _TestClientProtocol)
     }
 
 
-async def test_the_log_shows_lines_of_a_trace_and_of_none(view: View, client: _TestClientProtocol) -> None:
-    """And says where the lines of other services are."""
+async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: _TestClientProtocol) -> None:
+    """It explains where the lines of other services are."""
     nothing = await get(client, "/logs")
     root = span(trace=77, resource="GET /logged")
     receive(view, root, span(root, service="shop"))
@@ -226,14 +227,14 @@ async def test_the_log_shows_lines_of_a_trace_and_of_none(view: View, client: _T
         ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8081"}, 403),
     ],
 )
-async def test_everything_is_forgotten_for_this_page_alone(
+async def test_only_the_page_itself_can_clear_everything(
     view: View, client: _TestClientProtocol, headers: dict[str, str], status: int
 ) -> None:
-    """A foreign page can't clear it."""
+    """Requests from other sites are rejected."""
     receive(view, span())
-    answer = await client.post("/clear?back=/logs", headers={"host": "localhost:8081", **headers})
+    response = await client.post("/clear?back=/logs", headers={"host": "localhost:8081", **headers})
 
-    assert answer.status_code == status
+    assert response.status_code == status
     assert len(view.store) == (1 if status == 403 else 0)
     assert bool(view.performance.reports(15, monotonic())) == (status == 403)
 
@@ -241,15 +242,14 @@ async def test_everything_is_forgotten_for_this_page_alone(
 @pytest.mark.parametrize(
     ("back", "location"), [("/logs", "/logs"), ("/?q=a", "/?q=a"), ("//evil", "/"), ("/\\evil", "/"), ("http:x", "/")]
 )
-async def test_the_way_back_stays_here(client: _TestClientProtocol, back: str, location: str) -> None:
-    """Whatever the address says."""
-    answer = await client.post("/clear", query_string={"back": back}, headers={"host": "localhost"})
+async def test_clearing_never_redirects_to_another_site(client: _TestClientProtocol, back: str, location: str) -> None:
+    response = await client.post("/clear", query_string={"back": back}, headers={"host": "localhost"})
 
-    assert answer.headers["location"] == location
+    assert response.headers["location"] == location
 
 
 async def test_choices_of_performance_are_remembered(view: View, client: _TestClientProtocol) -> None:
-    """Window, threshold and order; an address that says otherwise wins; nonsense in a cookie is the default."""
+    """They are window, threshold and order. The address overrides them, and an invalid cookie is ignored."""
     receive(view, span(ms=1000))
     await get(client, "/performance?minutes=15&apdex=2&sort=-p99")
     body = await get(client, "/performance")
@@ -265,8 +265,8 @@ async def test_choices_of_performance_are_remembered(view: View, client: _TestCl
     assert 'aria-sort="descending"><a id="sort-1-requests"' in nonsense
 
 
-async def test_a_long_list_is_shown_in_part_until_asked(view: View, client: _TestClientProtocol) -> None:
-    """And says how many there are."""
+async def test_only_the_first_rows_of_a_long_list_are_shown(view: View, client: _TestClientProtocol) -> None:
+    """A link shows all of them."""
     for number in range(lists.ROWS + 50):
         receive(view, span(at=number))
     part, whole = await get(client, "/?q=service:web"), await get(client, "/?q=service:web&all=1")
@@ -278,36 +278,36 @@ async def test_a_long_list_is_shown_in_part_until_asked(view: View, client: _Tes
 
 
 @pytest.mark.parametrize("path", ["/", "/trace/{}", "/map", "/performance"])
-async def test_what_comes_in_while_a_page_is_made_is_of_a_later_version(view: View, path: str) -> None:
-    """Else a page that does not show it would take itself for the newest, and stand still."""
+async def test_spans_that_arrive_during_rendering_make_the_page_outdated(view: View, path: str) -> None:
+    """Otherwise the page would never refresh to show them."""
     first = span()
     path = path.format(receive(view, first))
-    told = [view.store.version, view.store.revision(path.rpartition("/")[2])]["trace" in path]
+    version = [view.store.version, view.store.revision(path.rpartition("/")[2])]["trace" in path]
     app = create_page(view)
 
     @app.context_processor
     def more() -> dict[str, object]:
-        """Come in while Quart gets ready to render."""
+        """Add a span before the template is rendered."""
         return {"more": receive(view, span(first))}
 
     body = await get(app.test_client(), path)
 
-    assert f'data-version="{told}"' in body
+    assert f'data-version="{version}"' in body
     assert view.store.version == 2
 
 
-async def test_what_was_dropped_is_said(client: _TestClientProtocol, view: View) -> None:
-    """On every view, and where a trace is not found."""
+async def test_the_number_of_dropped_traces_is_shown(client: _TestClientProtocol, view: View) -> None:
+    """It is on every view, and on the page of a missing trace."""
     view.store.limit = 2
     for _ in range(5):
         receive(view, span())
 
     assert "2 traces kept, 3 dropped" in await get(client, "/map")
-    assert "one of the 3 that were dropped" in await get(client, "/trace/123456", 404)
+    assert "one of the 3 traces that were dropped" in await get(client, "/trace/123456", 404)
 
 
-async def test_text_of_spans_is_text(view: View, client: _TestClientProtocol) -> None:
-    """A span all of whose parts are scripts runs none, on no view."""
+async def test_markup_in_spans_is_escaped(view: View, client: _TestClientProtocol) -> None:
+    """All parts of the span contain a script, and every view escapes it."""
     hostile = span(
         resource=SCRIPT,
         service=SCRIPT,
@@ -327,8 +327,8 @@ async def test_text_of_spans_is_text(view: View, client: _TestClientProtocol) ->
     assert "<script>" not in await get(client, f"/trace/{SCRIPT.replace('/', '')}", 404)
 
 
-async def test_text_that_cannot_be_sent_is_escaped(view: View, client: _TestClientProtocol) -> None:
-    """JSON can hold half a surrogate pair; UTF-8 and an address can't."""
+async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestClientProtocol) -> None:
+    """JSON can contain a lone surrogate, UTF-8 and URLs can't."""
     odd = "half \ud800"
     raw = wire(span(resource=odd, service=odd, name=odd, meta={odd: odd, "a.tag": odd, "error.stack": odd}))
     trace_id = receive(view, *read([[raw]]))
@@ -338,8 +338,8 @@ async def test_text_that_cannot_be_sent_is_escaped(view: View, client: _TestClie
         assert r"half \ud800" in await get(client, path)
 
 
-async def test_the_page_allows_its_own_script_alone(client: _TestClientProtocol) -> None:
-    """And no frame, and no cache."""
+async def test_the_page_allows_only_its_own_scripts(client: _TestClientProtocol) -> None:
+    """Other pages can't frame it."""
     headers = (await client.get("/", headers={"host": "localhost"})).headers
 
     assert "default-src 'none'; script-src 'self'; style-src 'self'" in headers["Content-Security-Policy"]
@@ -348,8 +348,8 @@ async def test_the_page_allows_its_own_script_alone(client: _TestClientProtocol)
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_no_template_needs_what_the_policy_forbids(view: View, client: _TestClientProtocol) -> None:
-    """No inline script or style, nothing from another host."""
+async def test_templates_comply_with_the_content_security_policy(view: View, client: _TestClientProtocol) -> None:
+    """They contain no inline script or style, and nothing from another host."""
     root = span(error=True)
     trace_id = receive(view, root)
 
@@ -362,21 +362,21 @@ async def test_no_template_needs_what_the_policy_forbids(view: View, client: _Te
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "localhost.evil:1", "a..b", ".", ""]
 )
-async def test_other_names_of_this_machine_are_refused(client: _TestClientProtocol, host: str) -> None:
-    """A foreign page can't read the traces by pointing its name here."""
+async def test_requests_for_other_hosts_are_rejected(client: _TestClientProtocol, host: str) -> None:
+    """This prevents DNS rebinding."""
     body = await get(client, "/", 421, host)
 
-    assert body == "This page is served under 127.0.0.1 and localhost only."
+    assert "127.0.0.1 and localhost only" in body
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8081", "localhost", "LOCALHOST:1", "[::1]:8081", "[::1]"])
-async def test_own_names_are_served(client: _TestClientProtocol, host: str) -> None:
-    """On any port: it may be forwarded."""
+async def test_requests_for_local_names_are_served(client: _TestClientProtocol, host: str) -> None:
+    """Any port is accepted, because it may be forwarded."""
     assert "Traces" in await get(client, "/", host=host)
 
 
 async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client: _TestClientProtocol) -> None:
-    """The one that is asked for; else the deepest error; else the root."""
+    """That is the span in the address, else the deepest error, else the root."""
     root = span(error=True, resource="GET /root", meta={"error.type": "OuterError"})
     below = span(root, error=True, service="greeter", meta={"error.type": "InnerError", "error.message": "no"})
     good = span(root, meta={"some.tag": "some value"}, metrics={"a.metric": 0.5})
@@ -397,30 +397,30 @@ async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client
 
 @pytest.mark.parametrize("form", ["00-{id}-00000000000000aa-01", "{low}", "{decimal}"])
 async def test_every_form_of_the_id_finds_the_trace(view: View, client: _TestClientProtocol, form: str) -> None:
-    """As in `traceresponse`, in a log line, in decimal."""
+    """The forms are the `traceresponse` header, the lower 64 bits and the decimal number."""
     trace_id = receive(view, span(trace=0xABC, meta={"_dd.p.tid": "6b03707200000000"}))
     text = form.format(id=trace_id, low=trace_id[16:], decimal=0xABC)
-    answer = await client.get(f"/trace/{text}", headers={"host": "localhost"})
+    response = await client.get(f"/trace/{text}", headers={"host": "localhost"})
 
-    assert (answer.status_code, answer.headers["location"]) == (302, f"/trace/{trace_id}")
+    assert (response.status_code, response.headers["location"]) == (302, f"/trace/{trace_id}")
 
 
-async def test_a_trace_is_given_as_json(view: View, client: _TestClientProtocol) -> None:
-    """With its log lines; what is not kept is a 404."""
+async def test_a_trace_is_returned_as_json(view: View, client: _TestClientProtocol) -> None:
+    """The JSON includes its log lines. For a trace that is not kept, the status is 404."""
     root = span(meta={"a": "b"})
     trace_id = receive(view, root)
     view.store.add_line({"dd.trace_id": trace_id, "event": "request"})
-    answer: Any = await (await client.get(f"/trace/{trace_id}/json", headers={"host": "localhost"})).get_json()
+    document: Any = await (await client.get(f"/trace/{trace_id}/json", headers={"host": "localhost"})).get_json()
 
-    assert answer["trace_id"] == trace_id
-    assert [(each["resource"], each["meta"]) for each in answer["spans"]] == [("GET /api/hello", {"a": "b"})]
-    assert answer["logs"] == [{"dd.trace_id": trace_id, "event": "request"}]
-    assert "not, or no longer, kept" in await get(client, "/trace/1/json", 404)
+    assert document["trace_id"] == trace_id
+    assert [(each["resource"], each["meta"]) for each in document["spans"]] == [("GET /api/hello", {"a": "b"})]
+    assert document["logs"] == [{"dd.trace_id": trace_id, "event": "request"}]
+    assert "no longer kept" in await get(client, "/trace/1/json", 404)
     assert "no longer kept" in await get(client, "/trace/1/span/1", 404)
 
 
 async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientProtocol) -> None:
-    """Each span on a row of its own, however deep."""
+    """Each span has its own row."""
     chain = [span(trace=1, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
     body = await get(client, f"/trace/{receive(view, *chain)}")
 
@@ -428,17 +428,17 @@ async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientPro
     assert "4999▸" in body
 
 
-async def test_a_missing_parent_and_a_cycle_are_drawn(view: View, client: _TestClientProtocol) -> None:
-    """And the missing parent is told."""
+async def test_spans_with_a_missing_parent_or_in_a_cycle_are_drawn(view: View, client: _TestClientProtocol) -> None:
+    """The missing parent is marked."""
     one, two = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71)
     body = await get(client, f"/trace/{receive(view, one, two, span(trace=1, parent_id=99))}")
 
     assert body.count('role="row" id="s') == 3
-    assert body.count("Its parent has not come") == 1
+    assert body.count("Its parent span is missing") == 1
 
 
 async def test_calls_between_services_are_drawn(view: View, client: _TestClientProtocol) -> None:
-    """With requests, errors and latency on each."""
+    """Each has its requests, errors and latency."""
     root = span()
     call = span(root, ms=7, error=True, meta={"span.kind": "client", "peer.service": "mail"})
     receive(view, root, call)
@@ -450,7 +450,7 @@ async def test_calls_between_services_are_drawn(view: View, client: _TestClientP
 
 
 async def test_performance_takes_window_and_threshold(view: View, client: _TestClientProtocol) -> None:
-    """What makes no sense is the default."""
+    """Invalid values are ignored."""
     receive(view, span(ms=1000), span(ms=10))
     loose, strict = await get(client, "/performance?apdex=1.1&minutes=1"), await get(client, "/performance?apdex=0.001")
 
@@ -464,21 +464,21 @@ async def test_performance_takes_window_and_threshold(view: View, client: _TestC
         assert "5 min ago" in body
 
 
-async def _after(events: AsyncIterator[bytes]) -> bytes:
+async def _next(events: AsyncIterator[bytes]) -> bytes:
     return await asyncio.wait_for(anext(events), 10)
 
 
-async def test_changes_are_told(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each once; a comment when nothing happens; the end with the page."""
-    monkeypatch.setattr(page, "TELL_SECONDS", 0.01)
+async def test_each_change_is_one_event(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without changes, comments keep the connection alive. The events end when the page closes."""
+    monkeypatch.setattr(page, "EVENT_SECONDS", 0.01)
     events = page._changes(view, None)
-    first = await _after(events)
+    first = await _next(events)
     receive(view, span())
-    second = await _after(events)
-    monkeypatch.setattr(page, "STILL_SECONDS", 2.5)
+    second = await _next(events)
+    monkeypatch.setattr(page, "HEARTBEAT_SECONDS", 2.5)
     clock = count(monotonic())  # a second each time
     monkeypatch.setattr(page, "monotonic", lambda: next(clock))
-    third = await _after(events)
+    third = await _next(events)
     view.closing.set()
 
     assert (first, second, third) == (b"data: 0\n\n", b"data: 1\n\n", b":\n\n")
@@ -486,22 +486,21 @@ async def test_changes_are_told(view: View, monkeypatch: pytest.MonkeyPatch) -> 
         await anext(events)
 
 
-async def test_changes_of_one_trace_are_told_alone(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others come and go."""
-    monkeypatch.setattr(page, "TELL_SECONDS", 0.01)
+async def test_changes_of_other_traces_are_no_event_for_one_trace(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "EVENT_SECONDS", 0.01)
     root = span(trace=77)
     events = page._changes(view, f"{77:032x}")
-    first = await _after(events)
+    first = await _next(events)
     receive(view, span(), span())
     receive(view, root)
-    second = await _after(events)
+    second = await _next(events)
     receive(view, span(root))
 
-    assert (first, second, await _after(events)) == (b"data: 0\n\n", b"data: 1\n\n", b"data: 2\n\n")
+    assert (first, second, await _next(events)) == (b"data: 0\n\n", b"data: 1\n\n", b"data: 2\n\n")
 
 
-async def test_a_browser_does_not_hold_the_end_up(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither one that listens to changes nor one that has asked for much and does not read it."""
+async def test_open_connections_do_not_delay_the_stop(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One client waits for events, and another does not read its large response."""
     monkeypatch.setattr(page, "CLOSE_SECONDS", 0.3)
     trace_id = receive(view, *[span(trace=1, meta={"tag": "x" * 1000}) for _ in range(5000)])
     listener = processes.listen("127.0.0.1", 0, "")
@@ -509,24 +508,24 @@ async def test_a_browser_does_not_hold_the_end_up(view: View, monkeypatch: pytes
     async with aiohttp.ClientSession() as session:
         async with serving(view, listener):
             events = await session.get(f"http://127.0.0.1:{address[1]}/events")
-            told = await events.content.readline()
+            event = await events.content.readline()
             reader, writer = await asyncio.open_connection(*address, limit=1)
             writer.write(f"GET /trace/{trace_id}/json HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
             begun = await reader.readexactly(8)
-            ending = monotonic()
-        ended = monotonic()
+            stopping = monotonic()
+        stopped = monotonic()
         writer.close()
         events.close()
 
-        assert told == b"data: 1\n"
+        assert event == b"data: 1\n"
         assert begun == b"HTTP/1.1"
-        assert ended - ending < 20  # while this browser waits, it would never end by itself
+        assert stopped - stopping < 20  # otherwise it would never stop while this client is connected
         with pytest.raises(aiohttp.ClientConnectionError):
             await session.get(f"http://127.0.0.1:{address[1]}/")
 
 
 async def test_lines_of_any_length_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line over the bound is cut, and what comes after it is read on."""
+    """A line over the limit is cut, and the lines after it are complete."""
     monkeypatch.setattr(processes, "LINE_BYTES", 100_000)
     stream = asyncio.StreamReader()
     stream.feed_data(b"first\n" + b"x" * 250_000 + b"\nafter\xff\n" + b"y" * 250_000 + b"\nlast")
@@ -542,8 +541,7 @@ async def test_lines_of_any_length_are_read(monkeypatch: pytest.MonkeyPatch) -> 
     ]
 
 
-async def test_a_long_line_without_an_end_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once."""
+async def test_a_long_line_without_a_line_feed_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "LINE_BYTES", 10)
     stream = asyncio.StreamReader()
     stream.feed_data(b"z" * 70_000)
@@ -553,35 +551,35 @@ async def test_a_long_line_without_an_end_is_read(monkeypatch: pytest.MonkeyPatc
 
 
 class LateSession:
-    """A session whose server refuses the first `refusals` connections."""
+    """A session in which the first `refusals` connections are refused."""
 
     def __init__(self, refusals: int) -> None:
         self.refusals = refusals
 
     @asynccontextmanager
     async def get(self, _url: str) -> AsyncIterator[None]:
-        """Answer, when it is time."""
+        """Return a response, or refuse the connection."""
         self.refusals -= 1
         if self.refusals >= 0:
             raise aiohttp.ClientConnectionError
         yield
 
 
-async def test_what_starts_slowly_is_waited_for_as_long_as_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no longer than its time."""
-    monkeypatch.setattr(processes, "ASK_SECONDS", 0)
+async def test_a_slow_process_gets_time_to_respond(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wait ends if the process exits, or after `START_SECONDS`."""
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0)
     session, living, dead = LateSession(3), SimpleNamespace(returncode=None), SimpleNamespace(returncode=1)
-    await processes.answers(session, "http://agent/info", living)  # type: ignore[arg-type]  # all that is asked of them
+    await processes.wait_for_response(session, "http://agent/info", living)  # type: ignore[arg-type]  # fakes with the attributes that are used
     monkeypatch.setattr(processes, "START_SECONDS", -1)
 
     assert session.refusals == -1
     for process in (living, dead):
         with pytest.raises(processes.StartError, match="The embedded trace agent did not start"):
-            await processes.answers(LateSession(9), "http://agent/info", process)  # type: ignore[arg-type]  # the same
+            await processes.wait_for_response(LateSession(9), "http://agent/info", process)  # type: ignore[arg-type]  # the same
 
 
-def test_a_busy_port_is_named_with_the_option_for_another() -> None:
-    """And the reason."""
+def test_a_busy_port_is_reported_with_the_option_to_change_it() -> None:
+    """The message has the reason, too."""
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -594,7 +592,7 @@ def test_a_busy_port_is_named_with_the_option_for_another() -> None:
     )
 
 
-async def test_a_websocket_is_closed_under_a_foreign_name(view: View) -> None:
+async def test_a_websocket_for_another_host_is_closed(view: View) -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

@@ -1,4 +1,4 @@
-"""The search language finds what it says, and says what is wrong with a search."""
+"""Tests of the search language: what searches find, and how mistakes are reported and corrected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tracing_data import span, trace
 
 from hello_service.localview import hints, query, terms
-from hello_service.localview.query import DEEPEST, QueryError, parse
+from hello_service.localview.query import MAX_DEPTH, QueryError, parse
 
 META = {"http.status_code": "500", "env": "dev", "http.url": "http://127.0.0.1:8080/api/relay?count=3"}
 ROOT = span(trace=0xABCDEF, resource="GET /api/relay", ms=120, meta=META)
@@ -104,7 +104,7 @@ TRACE = trace(ROOT, CHILD, CALL)
     ],
 )
 def test_a_search_finds_the_trace(text: str) -> None:
-    """Terms that people know from Datadog."""
+    """Most terms are the same as in Datadog."""
     assert parse(text).matches(TRACE)
 
 
@@ -136,8 +136,8 @@ def test_a_search_finds_the_trace(text: str) -> None:
         "trace_id:1",
     ],
 )
-def test_a_search_leaves_the_trace_out(text: str) -> None:
-    """Plain terms hold on one and the same span, terms with - on none."""
+def test_a_search_does_not_find_the_trace(text: str) -> None:
+    """All terms must match the same span, and terms with - must match no span."""
     assert not parse(text).matches(TRACE)
 
 
@@ -162,8 +162,8 @@ def test_a_search_leaves_the_trace_out(text: str) -> None:
         ("duration:>5ms", "Unknown field", ["@duration:>5ms", '"duration:>5ms"']),
         ("http.status_code:500", "@http.status_code:500", ["@http.status_code:500", '"http.status_code:500"']),
         ("status:", "status: needs a value, ok or error.", ["status:error", "status:ok"]),
-        ("status:500", "The HTTP status is @http.status_code:500", ["@http.status_code:500"]),
-        ("status:5xx", "The HTTP status is @http.status_code:5*", ["@http.status_code:5*"]),
+        ("status:500", "write @http.status_code:500", ["@http.status_code:500"]),
+        ("status:5xx", "write @http.status_code:5*", ["@http.status_code:5*"]),
         ("status:erorr", "status is ok or error, not erorr", ["status:error"]),
         ('status:""', "status is ok or error, not empty", ["status:error", "status:ok"]),
         ("@duration:>100", "@duration is a number with its unit", ["@duration:>100ms", "@duration:>100s"]),
@@ -172,14 +172,14 @@ def test_a_search_leaves_the_trace_out(text: str) -> None:
         ("@duration:100xs", "Units: ns, us, ms, s, m", ["@duration:100ms", "@duration:100s"]),
         ('@duration:"100"', "Units: ns, us, ms, s, m", ["@duration:100ms", "@duration:100s"]),
         ("@duration:[100 TO 200]", "@duration is a number with its unit", ["@duration:[100ms TO 200ms]"]),
-        ("@duration:[100ms,1s]", "A range looks like @duration:[100ms TO 1s]", ["@duration:[100ms TO 1s]"]),
+        ("@duration:[100ms,1s]", "Write it like @duration:[100ms TO 1s]", ["@duration:[100ms TO 1s]"]),
         ("@duration:abc", "not abc", []),
-        ("@http.status_code:>abc", "can be compared with a number only, not with abc", ['@http.status_code:">abc"']),
+        ("@http.status_code:>abc", "only with a number, not with abc", ['@http.status_code:">abc"']),
         ("@http.status_code:>", "@http.status_code: needs a value", ["@http.status_code:*"]),
         ("@http.status_code:[400", "has no ] at its end", ["@http.status_code:[400 TO *]", '@http.status_code:"[400"']),
         ("@x:[400 TO 499 a", "has no ]", ["@x:[400 TO 499] a", '@x:"[400 TO 499" a']),
-        ("@x:[400,499]", "is no range", ["@x:[400 TO 499]", '@x:"[400,499]"']),
-        ("@x:[]", "is no range", ['@x:"[]"']),
+        ("@x:[400,499]", "is not a range", ["@x:[400 TO 499]", '@x:"[400,499]"']),
+        ("@x:[]", "is not a range", ['@x:"[]"']),
         ("@x:[499 TO 400]", "is empty", ["@x:[400 TO 499]"]),
         ("version:>1.2", "version is text and can't be compared", ['version:">1.2"']),
         ("service:[a TO b]", "service is text and can't be compared", ['service:"[a TO b]"']),
@@ -188,29 +188,29 @@ def test_a_search_leaves_the_trace_out(text: str) -> None:
         ("service:", "service: needs a value", ["service:*"]),
         ("service: web", "service: needs a value", ["service:web"]),
         ("trace_id:", "trace_id: needs a trace id", []),
-        ("trace_id:xyz", "xyz is no trace id", ['"xyz"']),
-        ("web -", "This - stands alone", ["web", 'web "-"']),
-        ("- web", "This - stands alone", ["-web", '"-" web']),
-        ("-", "This - stands alone", ['"-"']),
+        ("trace_id:xyz", '"xyz" is not a trace id', ['"xyz"']),
+        ("web -", "This - has no term", ["web", 'web "-"']),
+        ("- web", "This - has no term", ["-web", '"-" web']),
+        ("-", "This - has no term", ['"-"']),
         ("a OR", "OR needs a term on each side", ["a", 'a "OR"']),
         ("OR a", "OR needs a term on each side", ["a", '"OR" a']),
         ("a OR OR b", "OR needs a term on each side", ["a  OR b", 'a "OR" OR b']),
         ("AND", "AND needs a term on each side", ['"AND"']),
         ("a AND", "AND needs a term on each side", ["a", 'a "AND"']),
         ("NOT", "NOT needs a term after it", ['"NOT"']),
-        ("(a", "This ( has no ) after it", ["(a)", "a"]),
-        ("service:(a OR b", "This ( has no ) after it", ["service:(a OR b)", "service:a OR b"]),
-        ("(", "This ( has no ) after it", ['"("']),
-        ("()", "Nothing stands between ( and )", ["*"]),
-        ("a)", "This ) has no ( before it", ["a", 'a")"']),
-        (")", "This ) has no ( before it", ['")"']),
-        ("service:(a OR env:b)", "can't stand in the parentheses of service", ['service:(a OR "env:b")']),
+        ("(a", "( is not closed", ["(a)", "a"]),
+        ("service:(a OR b", "( is not closed", ["service:(a OR b)", "service:a OR b"]),
+        ("(", "( is not closed", ['"("']),
+        ("()", "() are empty", ["*"]),
+        ("a)", ") has no matching (", ["a", 'a")"']),
+        (")", ") has no matching (", ['")"']),
+        ("service:(a OR env:b)", "env:b is not a value of service", ['service:(a OR "env:b")']),
         ("foo:bar status:", "Unknown field", ["@foo:bar status:error", '"foo:bar" status:error']),
-        ("(" * (DEEPEST + 1) + "a", "More than 50 parentheses", []),
+        ("(" * (MAX_DEPTH + 1) + "a", "more than 50 deep", []),
     ],
 )
-def test_a_mistake_gets_a_sentence_and_searches_that_are_right(text: str, message: str, suggestions: list[str]) -> None:
-    """Each suggestion is understood as it stands."""
+def test_a_mistake_is_reported_with_suggestions(text: str, message: str, suggestions: list[str]) -> None:
+    """Each suggestion is a valid search."""
     with pytest.raises(QueryError) as raised:
         parse(text)
 
@@ -235,8 +235,8 @@ def test_a_mistake_gets_a_sentence_and_searches_that_are_right(text: str, messag
         *[(text, False) for text in ("foo:bar", "status:500", "status: a", "a)", "a OR OR b", "@x:[400,499]", "- a")],
     ],
 )
-def test_a_term_that_is_still_typed_is_told_from_a_mistake(text: str, *, unfinished: bool) -> None:
-    """More characters at the end may make it right."""
+def test_an_unfinished_search_is_distinguished_from_a_mistake(text: str, *, unfinished: bool) -> None:
+    """More characters at the end may make it valid."""
     with pytest.raises(QueryError) as raised:
         parse(text)
 
@@ -270,8 +270,8 @@ TEXTS = st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=30)
 @example('foo:"')
 @example("@duration:>>")
 @example("a:[b:[c:[")
-def test_any_text_is_understood_or_explained(text: str) -> None:
-    """Nothing but a `QueryError` is raised; what it suggests is understood; what is understood can be evaluated."""
+def test_any_text_is_either_valid_or_a_query_error(text: str) -> None:
+    """The suggestions of the error are valid, and valid searches can be evaluated."""
     try:
         found = parse(text)
     except QueryError as error:
@@ -295,8 +295,8 @@ def test_any_text_is_understood_or_explained(text: str) -> None:
 @example(field="service", value="*", other="a")
 @example(field="@x", value="\\", other='"')
 @example(field="service", value="7/x", other="a")
-def test_a_term_for_a_value_finds_that_value_alone(field: str, value: str, other: str) -> None:
-    """Whatever the value and the tag's name hold: facets and links are made of such terms."""
+def test_an_exact_term_finds_only_its_value(field: str, value: str, other: str) -> None:
+    """The value and the tag's name may contain any characters. Facets and links use such terms."""
 
     def having(text: str) -> bool:
         names = {"service": "service", "resource_name": "resource", "operation_name": "name"}
@@ -308,8 +308,8 @@ def test_a_term_for_a_value_finds_that_value_alone(field: str, value: str, other
         assert not having(other)
 
 
-def test_a_search_is_narrowed_and_widened_by_a_term() -> None:
-    """A narrowed search keeps its own meaning; a term is taken out as it was put in."""
+def test_a_term_is_added_to_a_search_and_removed_again() -> None:
+    """An added term does not change the meaning of the others."""
     either, both = parse("service:web OR service:db"), parse("service:web  -env:prod")
 
     assert either.with_term("status:error") == "(service:web OR service:db) status:error"
@@ -336,8 +336,8 @@ def test_a_search_is_narrowed_and_widened_by_a_term() -> None:
         ("zzz and and zzz", []),
     ],
 )
-def test_a_search_that_finds_nothing_gets_one_that_does(text: str, suggestions: list[str]) -> None:
-    """Each suggestion finds as many traces as it says."""
+def test_a_search_that_finds_nothing_gets_suggestions_that_do(text: str, suggestions: list[str]) -> None:
+    """Each suggestion finds as many traces as it shows."""
     found = hints.alternatives(parse(text), [TRACE])
 
     assert [each for each, _ in found][: len(suggestions) or None] == suggestions
@@ -345,4 +345,4 @@ def test_a_search_that_finds_nothing_gets_one_that_does(text: str, suggestions: 
 
 
 def test_a_text_with_too_many_mistakes_has_no_correction() -> None:
-    assert query._repaired(" ".join(f"f{number}:1" for number in range(query.REPAIRS + 1))) == ""
+    assert query._repaired(" ".join(f"f{number}:1" for number in range(query.MAX_REPAIRS + 1))) == ""

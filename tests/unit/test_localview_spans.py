@@ -1,4 +1,4 @@
-"""Spans become traces, whatever comes and in whatever order; the store keeps the last of them."""
+"""Tests of spans and traces, in any order of arrival, and of the store that keeps them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hello_service.localview.store import COLOURS, LINES_OF_A_TRACE, SERVICES, S
 
 
 def test_a_span_is_read_as_it_was_sent() -> None:
-    """From the wire and back nothing is lost."""
+    """All fields survive the protocol."""
     sent = span(error=True, meta={"a": "b", "span.kind": "server"})
     (received,) = read([[wire(sent)]])
 
@@ -19,10 +19,10 @@ def test_a_span_is_read_as_it_was_sent() -> None:
     assert received.kind == "server"
 
 
-def test_what_is_missing_is_empty_and_what_is_no_span_is_left_out() -> None:
-    """One bad span does not cost the others."""
+def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
+    """The other spans are kept."""
     good = {"trace_id": 1, "span_id": 2, "name": "work"}
-    (received,) = read([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, None]])  # type: ignore[list-item]  # that is the point
+    (received,) = read([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, None]])  # type: ignore[list-item]  # malformed on purpose
 
     assert (received.resource, received.service, received.start, received.duration) == ("work", "no service", 0, 0)
 
@@ -38,12 +38,12 @@ def test_what_is_missing_is_empty_and_what_is_no_span_is_left_out() -> None:
     ],
 )
 def test_a_request_is_a_span_that_enters_a_service(given: dict[str, object], enters: bool) -> None:
-    """The work within a service is not counted as requests to it."""
+    """Work within a service does not count as a request."""
     assert span(**given).enters_service is enters  # type: ignore[arg-type]  # the keywords of span()
 
 
 def test_a_trace_knows_its_whole_id_root_time_and_errors() -> None:
-    """In whatever order its spans come."""
+    """The order of the spans does not matter."""
     root = span(trace=0xAB, ms=20, meta={"_dd.p.tid": "6b03000000000000"})
     late = span(root, at=15, ms=10, error=True)
     early = span(root, at=-1, ms=3)
@@ -55,15 +55,15 @@ def test_a_trace_knows_its_whole_id_root_time_and_errors() -> None:
     assert made.errors == 1
 
 
-def test_what_is_no_half_of_a_trace_id_is_none() -> None:
-    """It would lead nowhere as a part of a link."""
+def test_an_invalid_upper_half_of_a_trace_id_is_ignored() -> None:
+    """Otherwise links to the trace would be broken."""
     made = trace(span(trace=1, meta={"_dd.p.tid": "../../../../../x"}))
 
     assert made.id == f"{1:032x}"
 
 
 def test_tags_are_text_and_metrics_are_numbers() -> None:
-    """Whatever a tracer sends in their places."""
+    """Values of other types are converted or left out."""
     sent = {"trace_id": 1, "span_id": 2, "meta": {"a": 1, "b": None}, "metrics": {"c": "text", "d": 0.5}}
     (received,) = read([[sent]])
 
@@ -71,14 +71,14 @@ def test_tags_are_text_and_metrics_are_numbers() -> None:
 
 
 def test_a_trace_without_a_root_begins_with_its_earliest_span() -> None:
-    """The root may come later, or never."""
+    """The root may arrive later, or never."""
     first, second = span(trace=1, parent_id=99, at=1), span(trace=1, parent_id=99)
 
     assert trace(first, second).root is second
 
 
-def test_parents_stand_before_children_and_children_by_start() -> None:
-    """With depth, and with the mark of the last child."""
+def test_parents_come_before_children_and_children_are_sorted_by_start() -> None:
+    """Each has its depth, and whether it is the last child."""
     root = span()
     b, a = span(root, at=5), span(root, at=1)
     below = span(a)
@@ -86,8 +86,8 @@ def test_parents_stand_before_children_and_children_by_start() -> None:
     assert list(trace(below, b, root, a).walk()) == [(0, True, root), (1, False, a), (2, True, below), (1, True, b)]
 
 
-def test_a_missing_parent_and_a_cycle_are_drawn_all_the_same() -> None:
-    """Each span once, no endless way."""
+def test_spans_with_a_missing_parent_or_in_a_cycle_are_walked() -> None:
+    """Each span comes once."""
     orphan = span(trace=1, parent_id=12345)
     one, two = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71, at=1)
     own = span(trace=1, span_id=73, parent_id=73)
@@ -96,8 +96,8 @@ def test_a_missing_parent_and_a_cycle_are_drawn_all_the_same() -> None:
     assert [(depth, each) for depth, _, each in walked] == [(0, orphan), (0, own), (0, one), (1, two)]
 
 
-def test_a_chain_of_5000_spans_is_walked_to_its_end() -> None:
-    """Without recursion."""
+def test_a_chain_of_5000_spans_is_walked() -> None:
+    """The walk is not recursive."""
     chain = [span(trace=1, span_id=number, parent_id=number - 1) for number in range(1, 5001)]
 
     assert [depth for depth, _, _ in trace(*chain).walk()] == list(range(5000))
@@ -122,13 +122,13 @@ def test_spans_beyond_the_bound_of_a_trace_are_counted(monkeypatch: pytest.Monke
         ("", None),
     ],
 )
-def test_a_trace_id_is_understood_in_every_form(text: str, key: int | None) -> None:
-    """As in a log line, in a header, in decimal."""
+def test_a_trace_id_is_accepted_in_every_form(text: str, key: int | None) -> None:
+    """The forms are those of log lines and headers, and the decimal number."""
     assert trace_key(text) == key
 
 
 def test_the_store_keeps_the_last_traces_and_counts_the_rest() -> None:
-    """The newest first, by their start."""
+    """They are sorted by start, the newest first."""
     store = Store(3)
     sent = [span(at=number) for number in range(5)]
     store.add(sent)
@@ -140,7 +140,7 @@ def test_the_store_keeps_the_last_traces_and_counts_the_rest() -> None:
 
 
 def test_the_store_bounds_all_spans_together_but_keeps_one_trace() -> None:
-    """Large traces cost the older ones their place."""
+    """A large trace displaces older ones."""
     store = Store(100, spans=10)
     store.add([span(trace=1) for _ in range(6)])
     store.add([span(trace=2) for _ in range(12)])
@@ -150,18 +150,18 @@ def test_the_store_bounds_all_spans_together_but_keeps_one_trace() -> None:
 
 
 def test_spans_of_several_processes_are_one_trace() -> None:
-    """Whenever they come."""
+    """The order of arrival does not matter."""
     store = Store(10)
     root = span(trace=5)
     store.add([span(root, service="other")])
-    (touched,) = store.add([root])
+    (changed,) = store.add([root])
 
-    assert {each.service for each in touched.spans} == {"web", "other"}
-    assert touched.root is root
+    assert {each.service for each in changed.spans} == {"web", "other"}
+    assert changed.root is root
 
 
-def test_log_lines_find_their_trace_before_or_after_it_came() -> None:
-    """A line without a trace id is not kept, and a trace has a bound of lines."""
+def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
+    """A line without a trace id belongs to none, and the lines of a trace are bounded."""
     store = Store(2)
     line = {"dd.trace_id": f"{7:032x}", "event": "request"}
     store.add_line(line)
@@ -176,8 +176,8 @@ def test_log_lines_find_their_trace_before_or_after_it_came() -> None:
     assert store.revision("unknown") == 0
 
 
-def test_lines_of_traces_that_never_come_are_forgotten() -> None:
-    """The oldest first."""
+def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
+    """The oldest are forgotten first."""
     store = Store(2)
     for number in range(1, 6):
         store.add_line({"dd.trace_id": f"{number:032x}"})
@@ -189,7 +189,7 @@ def test_lines_of_traces_that_never_come_are_forgotten() -> None:
 
 
 def test_a_service_keeps_its_colour() -> None:
-    """However many there are."""
+    """This holds for any number of services."""
     store = Store(1)
     first = [store.colour(f"service-{number}") for number in range(SERVICES + 20)]
 
@@ -198,8 +198,7 @@ def test_a_service_keeps_its_colour() -> None:
     assert max(first) < COLOURS
 
 
-def test_nothing_changes_nothing() -> None:
-    """The version, by which the page learns of changes, stays."""
+def test_adding_no_spans_does_not_change_the_version() -> None:
     store = Store(1)
     store.add([])
 

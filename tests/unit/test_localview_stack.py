@@ -1,4 +1,4 @@
-"""A stack trace is read as frames, whoever wrote it."""
+"""Tests of parsing stack traces of Python, JavaScript and Java, and of escaping invisible characters."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ JAVA = """java.lang.IllegalStateException: declined
 """
 
 
-def said(frame: Frame) -> str:
-    """Return a frame as the page has it."""
+def text_of(frame: Frame) -> str:
+    """Return a frame as the page shows it."""
     return f"{frame.folder}{frame.file}:{frame.line} in {frame.function}"
 
 
-def test_own_frames_are_told_from_those_of_libraries() -> None:
-    """The innermost first, with the line of source, without its markers."""
+def test_own_frames_are_separated_from_library_frames() -> None:
+    """The innermost is first, with its line of source code but without the markers below it."""
     (failure,) = failures(PLAIN)
 
-    assert [said(frame) for frame in failure.own] == ["orders/faults.py:41 in work"]
+    assert [text_of(frame) for frame in failure.own] == ["orders/faults.py:41 in work"]
     assert failure.own[0].source == 'raise Fault("no")'
-    assert [said(frame) for frame in failure.library] == [
+    assert [text_of(frame) for frame in failure.library] == [
         "asyncio/tasks.py:507 in wait_for",
         "quart/app.py:1598 in dispatch_request",
     ]
@@ -81,7 +81,7 @@ def test_own_frames_are_told_from_those_of_libraries() -> None:
 
 
 def test_paths_are_relative_to_the_project() -> None:
-    """To the folder given where the own frames are in it, else to what they have in common."""
+    """They are relative to the given folder if the own frames are in it, else to their common folder."""
     frame = '  File "{}", line 1, in f\n'
     text = "Traceback (most recent call last):\n" + frame.format("/a/b/c/d.py") + frame.format("/a/b/e/f.py") + "E: x"
 
@@ -103,7 +103,7 @@ def test_paths_are_relative_to_the_project() -> None:
     ],
 )
 def test_a_library_is_recognized(path: str) -> None:
-    """Wherever it is installed."""
+    """It may be installed in any of the usual places."""
     (failure,) = failures(
         f'Traceback (most recent call last):\n  File "{path}", line 1, in f\nE: x'.replace("\\\\", "\\")
     )
@@ -111,54 +111,53 @@ def test_a_library_is_recognized(path: str) -> None:
     assert (failure.own, len(failure.library)) == ([], 1)
 
 
-def test_causes_are_told_apart() -> None:
-    """The exception that was raised last comes first."""
+def test_chained_exceptions_are_separated() -> None:
+    """The last raised exception is first."""
     found = failures(CHAIN)
 
     assert [each.title for each in found] == ["RuntimeError", "ValueError: y", "KeyError: 'x'"]
     assert [each.relation for each in found] == ["While handling", "Caused by", ""]
 
 
-def test_an_exception_group_has_its_members() -> None:
-    """Each with its own frames."""
-    assert [(each.title, [said(frame) for frame in each.frames]) for each in failures(GROUP)] == [
+def test_the_members_of_an_exception_group_are_separated() -> None:
+    """Each has its own frames."""
+    assert [(each.title, [text_of(frame) for frame in each.frames]) for each in failures(GROUP)] == [
         ("ValueError: 1", ["app/one.py:6 in one"]),
         ("ExceptionGroup: both (2 sub-exceptions)", ["app/main.py:5 in <module>"]),
     ]
 
 
-def test_other_languages_are_read() -> None:
-    """Their frames have the innermost first already."""
+def test_other_languages_are_parsed() -> None:
+    """Their stack traces begin with the innermost frame."""
     (node,), (java,) = failures(NODE), failures(JAVA)
 
-    assert [said(frame) for frame in node.own] == ["src/bank.js:88 in charge", "src/routes.js:41 in "]
+    assert [text_of(frame) for frame in node.own] == ["src/bank.js:88 in charge", "src/routes.js:41 in "]
     assert [frame.line for frame in node.library] == [95, 95]
-    assert [said(frame) for frame in java.own] == ["Bank.java:88 in com.shop.Bank.charge"]
+    assert [text_of(frame) for frame in java.own] == ["Bank.java:88 in com.shop.Bank.charge"]
     assert len(java.library) == 1
 
 
 def test_a_recursion_is_counted() -> None:
-    """Python writes the same frame three times, and how often it came after that."""
+    """Python prints the same frame three times, then the number of further repetitions."""
     text = 'Traceback (most recent call last):\n  File "/a/b.py", line 1, in f\n    f()\n  [Previous line repeated 996 more times]\nE'
 
     assert failures(text)[0].frames[0].repeated == 996
 
 
-def test_a_stack_that_lost_its_beginning_is_read() -> None:
-    """Two in a row are two, without the sentence between them."""
+def test_a_truncated_stack_trace_is_parsed() -> None:
+    """Two exceptions are recognized without the sentence between them."""
     text = '  File "/a/b.py", line 1, in f\nE: 1\n  File "/a/c.py", line 2, in g\nE: 2'
 
     assert [each.title for each in failures(text)] == ["E: 2", "E: 1"]
 
 
 @pytest.mark.parametrize("text", ["", "no stack at all", "x" * 1_000_000, '  File "' * 50_000, "    at " * 50_000])
-def test_what_is_no_stack_has_no_frames(text: str) -> None:
-    """And takes no time."""
+def test_other_text_has_no_frames(text: str) -> None:
+    """Long texts take no noticeable time."""
     assert failures(text) == []
 
 
-def test_a_failure_is_a_value() -> None:
-    """Two readings of a text are equal."""
+def test_failures_are_compared_by_value() -> None:
     assert failures(PLAIN) == failures(PLAIN)
     assert isinstance(failures(PLAIN)[0], Failure)
 
@@ -177,11 +176,10 @@ def test_a_failure_is_a_value() -> None:
         ("over\rwritten", r"over\rwritten"),
     ],
 )
-def test_what_cannot_be_seen_is_shown_escaped(given: str, shown: str) -> None:
-    """What a person can read stays as it is."""
+def test_invisible_characters_are_escaped(given: str, shown: str) -> None:
+    """Readable text is unchanged."""
     assert visible(given) == shown
 
 
-def test_one_line_stays_one_line() -> None:
-    """Where a line feed would begin another."""
+def test_line_feeds_are_escaped_in_a_single_line() -> None:
     assert visible("one\r\ntwo\tthree", one_line=True) == r"one\r\ntwo\tthree"

@@ -1,4 +1,4 @@
-"""The terminal shows a trace as a tree that can be read, whatever its spans hold."""
+"""Tests of the tree that the terminal shows for a trace."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hello_service.localview.spans import Trace
 
 def drawn(of: Trace, width: int = 160, *, on_terminal: bool = False, **options: object) -> str:
     """Return what is printed for `of`."""
-    on = Console(file=io.StringIO(), highlight=False, width=width, color_system=None, force_terminal=on_terminal)
-    terminal.draw(of, on, **options)  # type: ignore[arg-type]  # the options of draw()
-    assert isinstance(on.file, io.StringIO)
-    return on.file.getvalue()
+    file = io.StringIO()
+    console = Console(file=file, highlight=False, width=width, color_system=None, force_terminal=on_terminal)
+    terminal.draw(of, console, **options)  # type: ignore[arg-type]  # the options of draw()
+    return file.getvalue()
 
 
-def test_a_trace_is_a_tree_with_everything_to_know() -> None:
-    """Name, resource, service, status, duration and when it ran."""
+def test_a_trace_is_a_tree() -> None:
+    """Each span has its name, resource, service, status, duration and time bar."""
     root = span(resource="GET /api/relay", ms=40, meta={"http.status_code": "200"})
     call = span(root, name="http.request", resource="GET greeter/hello", at=10, ms=20)
     served = span(call, service="greeter", at=12, ms=10)
@@ -39,7 +39,7 @@ def test_a_trace_is_a_tree_with_everything_to_know() -> None:
 
 
 def test_an_error_has_its_type_and_message_below() -> None:
-    """Where there is one."""
+    """A span without an exception has no such line."""
     root = span(error=True)
     below = span(root, error=True, meta={"error.type": "ValueError", "error.message": "no"})
     lines = drawn(trace(root, below)).splitlines()
@@ -49,14 +49,14 @@ def test_an_error_has_its_type_and_message_below() -> None:
 
 
 def test_the_page_is_linked() -> None:
-    """In place of the id."""
+    """The link replaces the trace id."""
     root = span()
 
     assert f"http://page/trace/{trace(root).id}" in drawn(trace(root), page_url="http://page")
 
 
-def test_text_of_spans_does_not_steer_the_terminal() -> None:
-    """Control characters and those that reorder text are shown escaped."""
+def test_control_characters_of_spans_are_escaped() -> None:
+    """So are characters that reorder text."""
     text = drawn(trace(span(resource="a\x1b[2Jb\nc\u202e\x9b", error=True, meta={"error.type": "\x1b]0;x\x07"})))
 
     assert "\x1b" not in text
@@ -73,8 +73,8 @@ json.decoder.JSONDecodeError: no
 """
 
 
-def test_an_error_has_its_place_in_the_own_code() -> None:
-    """A library's frame is not what a person looks for."""
+def test_an_error_shows_the_last_frame_of_the_projects_code() -> None:
+    """Library frames are skipped."""
     error = {"error.type": "ValueError", "error.message": "no"}
 
     assert drawn(trace(span(error=True, meta={**error, "error.stack": STACK}))).splitlines()[2] == (
@@ -84,7 +84,7 @@ def test_an_error_has_its_place_in_the_own_code() -> None:
 
 
 def wide_and_long(services: int) -> Trace:
-    """Return a trace whose columns are all long, partly of characters that take two cells."""
+    """Return a trace in which every column is long and contains characters that take two cells."""
     long = {"resource": "GET /" + "長い/" * 20, "service": "shop", "name": "operation." * 4}
     error = {"error.type": "Fault", "error.message": "長い word " * 30, "error.stack": STACK}
     spans = [span(**long, ms=4000)]  # type: ignore[arg-type]  # text
@@ -96,7 +96,7 @@ def wide_and_long(services: int) -> Trace:
 @pytest.mark.parametrize("services", [1, 3])
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
-    """But for the link, which stays whole on its own line."""
+    """Only the link, which is on its own line, is never shortened."""
     of = wide_and_long(services)
     head, link, *rows = drawn(of, width, on_terminal=True).splitlines()
 
@@ -108,7 +108,7 @@ def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
 
 
 def test_a_narrow_terminal_drops_columns() -> None:
-    """The service where it is the same everywhere, then the bar, the resource and the status; name and duration stay."""
+    """With a single service, the order is service, bar, resource, status. Name and duration are always shown."""
     one = trace(root := span(resource="GET /api/relay/orders"), span(root, name="http.request"))
     rows = {width: drawn(one, width, on_terminal=True).splitlines()[-2] for width in (90, 80, 60, 40, 20)}
 
@@ -120,7 +120,7 @@ def test_a_narrow_terminal_drops_columns() -> None:
     assert rows[20].split() == ["└─", "http.re…", "10.0", "ms"]
 
 
-def test_several_services_are_kept_longer_than_the_bar() -> None:
+def test_with_several_services_the_bar_is_dropped_before_the_service() -> None:
     one = trace(root := span(resource="GET /api/relay/orders", service="hello-service"), span(root, service="shop"))
     row = drawn(one, 80, on_terminal=True).splitlines()[-2]
 
@@ -128,8 +128,8 @@ def test_several_services_are_kept_longer_than_the_bar() -> None:
     assert "█" not in row
 
 
-def test_the_link_stands_on_its_own_line_where_it_does_not_fit() -> None:
-    """Text that is for no terminal has it always on the first."""
+def test_a_link_that_does_not_fit_is_on_its_own_line() -> None:
+    """Without a terminal, it is always on the first line."""
     one = trace(span())
     link = f"http://127.0.0.1:8081/trace/{one.id}"
     page = "http://127.0.0.1:8081"
@@ -142,8 +142,8 @@ def test_the_link_stands_on_its_own_line_where_it_does_not_fit() -> None:
     assert drawn(one, 80, page_url=page).splitlines()[0].endswith(f"  1 span  {link}")
 
 
-def test_a_huge_trace_is_cut_and_says_so() -> None:
-    """The page shows all of it."""
+def test_a_huge_trace_is_truncated() -> None:
+    """The last line has the number of further spans."""
     root = span()
     lines = drawn(trace(root, *[span(root) for _ in range(150)])).splitlines()
 
@@ -151,11 +151,11 @@ def test_a_huge_trace_is_cut_and_says_so() -> None:
     assert lines[-2] == "… and 51 spans more"
 
 
-def test_colours_are_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere the text is plain and wide."""
-    plain = terminal.console()
+def test_only_terminals_get_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere, the text is plain and wide."""
+    plain = terminal.make_console()
     is_terminal = plain.is_terminal
     monkeypatch.setenv("FORCE_COLOR", "1")
 
     assert (is_terminal, plain.width, plain.color_system) == (False, terminal.PLAIN_WIDTH, None)
-    assert terminal.console().is_terminal
+    assert terminal.make_console().is_terminal

@@ -1,4 +1,4 @@
-"""What the page of a trace shows of it: rows, folds, colours, errors, links, tags."""
+"""Tests of the page of a trace: rows, folds, colours, errors, links and tags."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tracing_data import MS, span, trace, wire
 from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read
 from hello_service.localview.store import COLOURS as COLOURS_OF_ALL
 from hello_service.localview.store import Store
-from hello_service.localview.trace_page import COLOURS, Asked, Row, Shown, Tag
+from hello_service.localview.trace_page import COLOURS, Row, Selection, Tag, TraceView
 
 
-def shown(*spans: Span, store: Store | None = None, **asked: str) -> Shown:
-    """Return the page of the trace of `spans`."""
+def shown(*spans: Span, store: Store | None = None, **selected: str) -> TraceView:
+    """Return the view of the trace of `spans` with the selection `selected`."""
     store = Store(100) if store is None else store
-    return Shown(store.add(spans)[0], store, Asked.of(asked.items()))
+    return TraceView(store.add(spans)[0], store, Selection.read(selected.items()))
 
 
-def outline(page: Shown) -> list[str]:
-    """Return the rows that are seen, with their level and how often they stand for a span."""
+def outline(page: TraceView) -> list[str]:
+    """Return the visible rows, each with its level and its number of spans."""
     return [f"{row.level} {row.times}x {row.span.resource}" for row in page.rows() if not row.hidden and not row.out]
 
 
@@ -34,7 +34,7 @@ def queries(root: Span, number: int, **rest: object) -> list[Span]:
 
 
 def test_the_waterfall_stays_within_its_axis() -> None:
-    """Also what is shorter than a pixel, and what stands at the very end."""
+    """This includes a span shorter than a pixel, and one at the very end."""
     root = span(ms=100)
     page = shown(root, span(root, at=100, ms=0), span(root, at=50, ms=25), span(trace=root.trace_id, parent_id=99))
 
@@ -47,27 +47,33 @@ def test_the_waterfall_stays_within_its_axis() -> None:
     assert page.ticks == [(0, "0 ms"), (25, "25.0 ms"), (50, "50.0 ms"), (75, "75.0 ms"), (100, "100 ms")]
 
 
-def test_self_time_is_what_no_child_took() -> None:
-    """Children that overlap count once, and only as far as they lie within their parent."""
+def test_self_time_excludes_the_time_of_children() -> None:
+    """Overlapping children count once, and only within the time of their parent."""
     root = span(ms=100)
     rows = list(shown(root, span(root, at=10, ms=20), span(root, at=20, ms=20), span(root, at=90, ms=50)).rows())
 
-    assert [row.own for row in rows] == [60 * MS, 20 * MS, 20 * MS, 50 * MS]
+    assert [row.self_time for row in rows] == [60 * MS, 20 * MS, 20 * MS, 50 * MS]
 
 
 def test_equal_siblings_fold_into_one_row() -> None:
-    """With their number and the sum of their time; each has its bar. That is what N+1 queries look like."""
+    """The row has their number, the sum of their durations and a bar for each. This reveals N+1 queries."""
     root = span()
     page = shown(root, *queries(root, 24), span(root, resource="GET /other", at=99))
     fold = list(page.rows())[1]
 
     assert outline(page) == ["1 1x GET /api/hello", "2 24x SELECT 1", "2 1x GET /other"]
-    assert (fold.duration, fold.own, len(fold.bars), fold.expanded, fold.service) == (24 * MS, 24 * MS, 24, False, "db")
+    assert (fold.duration, fold.self_time, len(fold.bars), fold.expanded, fold.service) == (
+        24 * MS,
+        24 * MS,
+        24,
+        False,
+        "db",
+    )
     assert [row.level for row in page.rows() if row.hidden] == [3] * 24
 
 
 def test_a_fold_opens() -> None:
-    """By its address, for the chosen span, and for what the search finds."""
+    """The address, a chosen span in it or a match of the search opens it."""
     root = span()
     some = queries(root, 9)
     closed = shown(root, *some)
@@ -76,12 +82,12 @@ def test_a_fold_opens() -> None:
     choices: list[dict[str, Any]] = [{"open": fold.id}, {"open": "all"}, {"span": number}, {"find": "select"}]
 
     assert len(outline(closed)) == 2
-    for asked in choices:
-        assert len(outline(shown(root, *some, **asked))) == 11, asked
+    for selected in choices:
+        assert len(outline(shown(root, *some, **selected))) == 11, selected
 
 
-def test_few_equal_siblings_and_failed_ones_stand_apart() -> None:
-    """What failed does not vanish among what worked."""
+def test_few_equal_siblings_are_not_folded_and_failed_ones_stay_visible() -> None:
+    """A failed span is not folded with successful ones."""
     root = span()
 
     assert len(outline(shown(root, *queries(root, 3)))) == 4
@@ -92,7 +98,7 @@ def test_few_equal_siblings_and_failed_ones_stand_apart() -> None:
 
 
 def test_folded_spans_keep_their_children() -> None:
-    """One level deeper than without the fold."""
+    """They are one level deeper than without the fold."""
     root = span()
     some = queries(root, 4)
     page = shown(root, *some, *(span(each, resource="below") for each in some), open="all")
@@ -100,8 +106,8 @@ def test_folded_spans_keep_their_children() -> None:
     assert outline(page)[2:4] == ["3 1x SELECT 1", "4 1x below"]
 
 
-def test_rows_name_a_service_where_it_changes() -> None:
-    """The root's, too."""
+def test_rows_show_the_service_where_it_changes() -> None:
+    """The root always shows it."""
     root = span(service="a")
     b = span(root, service="b")
 
@@ -109,7 +115,7 @@ def test_rows_name_a_service_where_it_changes() -> None:
 
 
 def test_no_two_services_of_a_trace_share_a_colour() -> None:
-    """Not even those that share one among all services; with more services than colours, the shape differs."""
+    """They may share one in other views. With more services than colours, the shape differs."""
     store = Store(100)
     for number in range(COLOURS_OF_ALL):
         store.colour(f"other-{number}")
@@ -124,8 +130,8 @@ def test_no_two_services_of_a_trace_share_a_colour() -> None:
     assert len({each.split()[0] for each in given}) == COLOURS
 
 
-def test_a_service_keeps_the_colour_that_it_has_elsewhere() -> None:
-    """Where it is free, whatever comes later."""
+def test_a_service_has_the_same_colour_as_in_other_views() -> None:
+    """An exception is a colour that another service of the trace has already."""
     store = Store(100)
     store.colour("first")
     root = span(service="second")
@@ -134,15 +140,15 @@ def test_a_service_keeps_the_colour_that_it_has_elsewhere() -> None:
     assert [page.colour(service) for service in ("first", "second")] == ["s0", "s1"]
 
 
-def test_the_legend_names_services_in_their_order() -> None:
-    """With the number of spans of each."""
+def test_the_legend_lists_services_by_their_first_span() -> None:
+    """Each has the number of its spans."""
     root = span()
 
     assert shown(root, span(root, service="b", at=1), span(root, at=2)).services == [("web", 2), ("b", 1)]
 
 
 def test_errors_are_paged_from_the_deepest() -> None:
-    """It is chosen by itself."""
+    """The deepest error is chosen by default."""
     root = span(error=True)
     middle = span(root)
     deep, side = span(middle, error=True), span(root, error=True, at=5)
@@ -164,15 +170,14 @@ def test_errors_are_paged_from_the_deepest() -> None:
 
 
 @pytest.mark.parametrize("odd", ["x", "²", "9" * 30, "-1", "٣"])
-def test_a_span_that_is_none_chooses_the_default(odd: str) -> None:
-    """The address is a person's."""
+def test_an_invalid_span_id_chooses_the_default(odd: str) -> None:
     root = span()
 
     assert shown(root, span=odd).span is root
 
 
-def test_an_id_is_hexadecimal_where_it_can_be() -> None:
-    """Else a span whose id looks like the decimal number of another one could not be chosen."""
+def test_16_digits_are_a_hexadecimal_id() -> None:
+    """Otherwise a span whose hexadecimal id is the decimal id of another one could not be chosen."""
     ten, sixteen = span(trace=1, span_id=10), span(trace=1, span_id=16)
 
     assert shown(ten, sixteen, span=f"{16:016x}").span is sixteen
@@ -180,8 +185,8 @@ def test_an_id_is_hexadecimal_where_it_can_be() -> None:
     assert shown(ten, sixteen, span="10").span is ten
 
 
-def test_a_search_within_the_trace_marks_what_it_finds() -> None:
-    """In names, tags and ids; the rest is dimmed."""
+def test_a_search_within_the_trace_marks_matches() -> None:
+    """It searches names, tags and ids. Other rows are dimmed."""
     root = span()
     one = span(root, resource="SELECT 1", meta={"db.user": "Ada"})
     page = shown(root, one, find="ada")
@@ -193,8 +198,8 @@ def test_a_search_within_the_trace_marks_what_it_finds() -> None:
     assert shown(root, one, find="  ").matches == []
 
 
-def test_a_service_is_shown_alone_with_what_leads_to_it() -> None:
-    """What leads to it is dimmed."""
+def test_a_single_service_is_shown_with_its_ancestors() -> None:
+    """The ancestors are dimmed."""
     root = span(service="a")
     b = span(root, service="b")
     page = shown(root, b, span(b, service="c"), span(root, service="d"), *queries(root, 5), service="c")
@@ -204,25 +209,25 @@ def test_a_service_is_shown_alone_with_what_leads_to_it() -> None:
     assert [rows[service].classes.split()[-1] for service in "abc"] == ["dim", "dim", "s2"]
 
 
-def test_what_the_address_asks_for_is_kept_in_every_link() -> None:
-    """With what others ask for in it."""
+def test_every_link_keeps_the_selection() -> None:
+    """It also keeps parameters of other views."""
     root = span()
     page = shown(root, find="a b", q="service:web", service="web")
 
     assert page.link(root) == f"?q=service%3Aweb&find=a+b&service=web&span={root.span_id:016x}#s{root.span_id:016x}"
-    assert page.asked.at(service="") == "?q=service%3Aweb&find=a+b"
+    assert page.selection.address(service="") == "?q=service%3Aweb&find=a+b"
     assert shown(root).link(root).startswith("?span=")
 
 
-def test_rows_have_ids_of_their_own() -> None:
-    """Also where two spans have one id: a tracer sent it twice."""
+def test_rows_have_unique_ids() -> None:
+    """This includes two spans with the same id, which a tracer may have sent twice."""
     rows = list(shown(span(trace=1, span_id=7), span(trace=1, span_id=7)).rows())
 
     assert [row.id for row in rows] == ["s0000000000000007", "s0000000000000007-2"]
 
 
 def test_2000_nested_spans_are_rows() -> None:
-    """However deep: the indent ends somewhere."""
+    """The indent is limited."""
     chain = [span(trace=1, span_id=number, parent_id=number - 1) for number in range(1, 2001)]
     rows: list[Row] = list(shown(*chain).rows())
 
@@ -242,7 +247,7 @@ def test_2000_nested_spans_are_rows() -> None:
     ],
 )
 def test_span_links_are_read(sent: Mapping[str, object]) -> None:
-    """As both versions of the protocol have them."""
+    """The two versions of the protocol have different formats."""
     (received,) = read([[{**wire(span()), **sent}]])
 
     assert received.links == (Link(5, 6, "executed_by"),)
@@ -260,22 +265,22 @@ def test_span_links_are_read(sent: Mapping[str, object]) -> None:
         '[{"trace_id": Infinity}]',
     ],
 )
-def test_what_is_no_span_link_is_left_out(odd: str) -> None:
-    """The span stays."""
+def test_a_malformed_span_link_is_left_out(odd: str) -> None:
+    """The span is kept."""
     (received,) = read([[wire(span(meta={"_dd.span_links": odd}))]])
 
     assert received.links == ()
 
 
-def test_span_links_lead_both_ways() -> None:
-    """Whichever comes first; what is not kept is shown as such."""
+def test_span_links_are_shown_in_both_directions() -> None:
+    """The order of arrival does not matter. A link to a trace that is not kept is shown, too."""
     store = Store(10)
     request = span(trace=1)
     task = span(trace=2, links=(Link(1, request.span_id), Link(99, 98)))
     store.add([task])
-    before = len(store.linked(request))
+    before = len(store.links_to(request))
     request_page = shown(request, store=store)
-    task_page = Shown(store.newest()[0] if store.newest()[0].key == 2 else store.newest()[1], store, Asked())
+    task_page = TraceView(store.newest()[0] if store.newest()[0].key == 2 else store.newest()[1], store, Selection())
 
     assert before == 1
     assert [(each.direction, each.span) for each in request_page.linked] == [("from", task)]
@@ -284,19 +289,19 @@ def test_span_links_lead_both_ways() -> None:
 
 
 def test_links_to_a_span_are_bounded() -> None:
-    """A WebSocket may have any number of messages, and what they lead to may never come."""
+    """A WebSocket may have any number of messages, and the targets of links may never arrive."""
     store = Store(2)
     target = span(trace=1)
     store.add([target, *(span(trace=2, links=(Link(1, target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5))])
-    kept = len(store.linked(target))
+    kept = len(store.links_to(target))
     store.add([span(trace=2, links=tuple(Link(number, 1) for number in range(10, 20)))])
 
     assert kept == LINKS_OF_A_SPAN
-    assert store.linked(target) == []
+    assert store.links_to(target) == []
 
 
 def test_tags_and_metrics_are_one_table() -> None:
-    """Those of tracer and process stand apart."""
+    """Those of tracer and process are separate."""
     page = shown(
         span(
             meta={
@@ -325,13 +330,13 @@ def test_tags_and_metrics_are_one_table() -> None:
         ("quotes", '""', ""),
     ],
 )
-def test_a_tag_has_its_term(name: str, value: str, term: str) -> None:
-    """Which the search understands; none where it would not."""
+def test_a_tag_has_a_search_term(name: str, value: str, term: str) -> None:
+    """It is empty if the search language can't express it."""
     assert Tag(name, value).term == term
 
 
 def test_a_stack_trace_is_shown_once() -> None:
-    """Not in the error and in the log: the line leads to it."""
+    """It is shown with the error. The log line links to it."""
     store = Store(10)
     text = "Traceback (most recent call last):\n  File ...\nFault: no"
     root = span(trace=1, error=True, meta={"error.stack": f"{text}\n"})
@@ -352,8 +357,8 @@ def test_a_stack_trace_is_shown_once() -> None:
     assert len(trace(root).spans) == 1
 
 
-def test_a_span_has_its_parent_if_it_came() -> None:
-    """Else there is no link to it."""
+def test_a_span_has_its_parent() -> None:
+    """The root has none."""
     root = span()
     below = span(root)
     page = shown(root, below)

@@ -1,34 +1,34 @@
-// Keys that hold on every view: rows are walked with arrows, j, k, Home and End; `/` searches; `?` lists the keys.
-// A list of rows is marked with data-roving, whose value selects its rows; one of them at a time takes part in Tab.
+// Keys of every view: arrow keys, j, k, Home and End move between rows; `/` focuses the search; `?` lists the keys.
+// The attribute data-roving marks a list and selects its rows. Only one row at a time can be reached by Tab.
 "use strict";
 {
-  const current = new Map(); // id of a list: id of the row that Tab leads to
+  const current = new Map(); // id of a list: id of the row that Tab reaches
   const dialog = document.querySelector("#keys");
   const idOf = (row) => row.id || row.closest("[id]").id;
   const rowsOf = (list) => [...list.querySelectorAll(list.dataset.roving)];
 
-  // Lets Tab lead to one row of each list in `root`, which may be a document that is about to be taken over.
-  function settle(root) {
+  // Makes one row of each list in `root` reachable by Tab. `root` may be a fetched document before it is merged.
+  function setTabStops(root) {
     for (const list of root.querySelectorAll("[data-roving]")) {
       const rows = rowsOf(list);
-      const place =
+      const stop =
         rows.find((row) => idOf(row) === current.get(list.id)) ?? rows.find((row) => row.ariaSelected === "true") ?? rows[0];
       for (const row of rows) {
-        row.tabIndex = row === place ? 0 : -1;
+        row.tabIndex = row === stop ? 0 : -1;
         if (!row.matches("a")) for (const link of row.querySelectorAll("a")) link.tabIndex = -1;
       }
     }
   }
 
-  // Tells the row that `target` is in, with its list.
+  // Returns the row that contains `target`, with its list.
   function rowAt(target) {
     const list = target.closest?.("[data-roving]");
     const row = list && target.closest(list.dataset.roving);
     return row ? { list, row } : {};
   }
 
-  document.addEventListener("view:fresh", (event) => settle(event.detail));
-  document.addEventListener("view:rows", () => settle(document));
+  document.addEventListener("view:fresh", (event) => setTabStops(event.detail));
+  document.addEventListener("view:rows", () => setTabStops(document));
   document.addEventListener("focusin", (event) => {
     const { list, row } = rowAt(event.target);
     if (!row) return;
@@ -61,5 +61,5 @@
     }
   });
   document.querySelector("#show-keys").addEventListener("click", () => dialog.showModal());
-  settle(document);
+  setTabStops(document);
 }

@@ -1,7 +1,8 @@
-// The views of many traces: search as you type, choices, values of the charts. All of it works by links and forms, too.
+// The views of many traces: search while typing, filters, and the values of the charts.
+// Without JavaScript, the same works with links and forms.
 "use strict";
 
-const JUDGED_MS = 250; // after the last key: until then what finds nothing may be a word that is not finished
+const MISTAKE_MS = 250; // after the last key, before a mistake or an empty result is shown
 
 const form = document.querySelector("[data-search]");
 let typed = 0;
@@ -22,26 +23,29 @@ if (form) {
     typed = 0;
     apply();
   });
+  const entries = (each) => new URLSearchParams(new FormData(each)).toString();
+  const rendered = new DOMParser().parseFromString(form.outerHTML, "text/html").forms[0];
+  if (entries(form) !== entries(rendered)) apply(); // a field was changed before this script ran
 }
 
-let taking = false; // a fresh document is taken over: what loses focus gets it back
+let merging = false; // while a fetched document is merged, an element that loses the focus gets it back
 hooks.before = async (fresh) => {
   for (const open of document.querySelectorAll("details[id][open]")) {
     fresh.getElementById(open.id)?.setAttribute("open", "");
   }
   upgrade(fresh);
-  const wait = typed + JUDGED_MS - performance.now();
+  const wait = typed + MISTAKE_MS - performance.now();
   if (wait > 0 && fresh.querySelector("[data-mistake], .empty")) await new Promise((resolve) => setTimeout(resolve, wait));
-  taking = true;
+  merging = true;
 };
 hooks.after = () => {
-  taking = false;
+  merging = false;
   for (const [id, moment] of cursors) point(document.getElementById(id), moment);
 };
 
-// The charts: a moment is pointed at by the mouse or by the arrow keys, and stays where it is while time goes by.
+// The charts. The mouse or the arrow keys move a cursor, which stays at its time when the chart moves on.
 const STEP_SECONDS = 5;
-const cursors = new Map(); // chart: the moment that is pointed at, in seconds since the epoch
+const cursors = new Map(); // id of a chart: the time of its cursor, in seconds since the epoch
 
 function upgrade(root) {
   for (const chart of root.querySelectorAll("[data-chart]")) {
@@ -113,7 +117,7 @@ document.addEventListener("focusin", (event) => {
 });
 document.addEventListener("focusout", (event) => {
   const chart = event.target.closest?.("[data-chart]");
-  if (chart?.isConnected && !taking) point(chart, null);
+  if (chart?.isConnected && !merging) point(chart, null);
 });
 document.addEventListener("keydown", (event) => {
   const chart = event.target.closest?.("[data-chart]");

@@ -1,27 +1,28 @@
-// Keeps the page as the server would render it now. Everything works without this, by links and forms.
+// Live updates: fetches the page again when the server reports a change, and replaces the parts that differ.
+// Without JavaScript, the page works with links and forms.
 "use strict";
 
-document.documentElement.classList.add("js"); // shows what works with this alone
+document.documentElement.classList.add("js"); // shows the elements that need JavaScript
 
-const LEAST_MS = 1000; // from one refresh to the next
-const TICK_MS = 5000; // for figures that change as time goes by
+const REFRESH_MS = 1000; // minimum time between two refreshes
+const TICK_MS = 5000; // refresh interval of figures that depend on the current time
 const live = document.querySelector("#live");
 const shown = { version: document.body.dataset.version, latest: document.body.dataset.version };
 let fetching = null;
 let refreshed = 0;
 let waiting = 0;
-let pressed = false; // what is being clicked must not be replaced
+let pressed = false; // while the mouse button is down, no refresh may replace the element below it
 document.addEventListener("pointerdown", () => (pressed = true));
 for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, () => setTimeout(() => (pressed = false)));
 
-// What a view does with a fresh document before it is taken over, and afterwards.
+// Functions that a view sets, called with the fetched document before its parts are merged, and afterwards.
 const hooks = { before: async () => {}, after: () => {} };
 
-// Whether text is selected, which a refresh would take away; a text box keeps its own.
+// Returns whether text is selected on the page, because a refresh would remove the selection. Text fields are not affected.
 const isCopying = () => !document.activeElement?.matches("input") && String(document.getSelection()).length > 0;
 const isLive = () => live.getAttribute("aria-pressed") === "true";
 
-// Puts `fresh` in the place of `old`, and leaves alone what is the same, with its focus and its selection.
+// Replaces `old` by `fresh`, but keeps children that haven't changed, with their focus and selection.
 function merge(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   if (!("keyed" in old.dataset)) {
@@ -30,33 +31,33 @@ function merge(old, fresh) {
     if (focused) document.getElementById(focused)?.focus();
     return;
   }
-  const known = new Map([...old.children].map((child) => [child.id, child]));
-  let place = old.firstElementChild;
+  const unmatched = new Map([...old.children].map((child) => [child.id, child]));
+  let next = old.firstElementChild;
   for (const child of [...fresh.children]) {
-    const same = known.get(child.id);
-    if (same) known.delete(child.id);
+    const same = unmatched.get(child.id);
+    if (same) unmatched.delete(child.id);
     if (same && same.isEqualNode(child)) {
-      if (same === place) place = place.nextElementSibling;
-      else old.insertBefore(same, place);
+      if (same === next) next = next.nextElementSibling;
+      else old.insertBefore(same, next);
       continue;
     }
-    if (same && same === place) place = place.nextElementSibling;
+    if (same && same === next) next = next.nextElementSibling;
     const focused = same?.contains(document.activeElement);
     same?.remove();
-    old.insertBefore(child, place);
+    old.insertBefore(child, next);
     if (focused) (child.matches("[tabindex]") ? child : child.querySelector("a"))?.focus({ preventScroll: true });
   }
-  for (const gone of known.values()) gone.remove();
+  for (const removed of unmatched.values()) removed.remove();
 }
 
-// Fetches this address again and takes over every part that is marked as live.
+// Fetches the current address and merges every part that is marked with data-live.
 async function refresh() {
   fetching?.abort();
   const mine = (fetching = new AbortController());
   const version = shown.latest;
   try {
-    const answer = await fetch(location.href, { signal: mine.signal, headers: { accept: "text/html" } });
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const response = await fetch(location.href, { signal: mine.signal, headers: { accept: "text/html" } });
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     await hooks.before(fresh);
     if (mine.signal.aborted) return;
     document.dispatchEvent(new CustomEvent("view:fresh", { detail: fresh }));
@@ -67,46 +68,47 @@ async function refresh() {
     shown.version = version;
     hooks.after();
   } catch (error) {
-    if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server is gone
+    if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server has stopped
   } finally {
     if (fetching === mine) fetching = null;
     refreshed = performance.now();
   }
 }
 
-function later() {
+// Refreshes as soon as the page is live, visible and not in use, and the last refresh is long enough ago.
+function scheduleRefresh() {
   if (waiting || !isLive() || document.hidden) return;
-  const pause = fetching ? LEAST_MS : Math.max(0, refreshed + LEAST_MS - performance.now());
+  const delay = fetching ? REFRESH_MS : Math.max(0, refreshed + REFRESH_MS - performance.now());
   waiting = setTimeout(async () => {
     waiting = 0;
-    if (fetching) return later();
+    if (fetching) return scheduleRefresh();
     if (!isLive() || document.hidden || shown.version === shown.latest) return;
-    if (isCopying() || pressed) return later();
+    if (isCopying() || pressed) return scheduleRefresh();
     await refresh();
-    if (shown.version !== shown.latest) later();
-  }, pause);
+    if (shown.version !== shown.latest) scheduleRefresh();
+  }, delay);
 }
 
 const events = new EventSource(document.body.dataset.events);
-function connected(isConnected) {
-  live.classList.toggle("ended", !isConnected);
+function showConnection(isConnected) {
+  live.classList.toggle("disconnected", !isConnected);
   live.querySelector("span").textContent = isConnected ? (isLive() ? "Live" : "Paused") : "Disconnected";
-  const words = "Disconnected: the server has ended. This is what it showed last; it goes on by itself when the server is back.";
-  document.querySelector("#ended").textContent = isConnected ? "" : words;
+  const message = "Disconnected: the server has stopped. The page shows its last state and updates again when the server is back.";
+  document.querySelector("#disconnected").textContent = isConnected ? "" : message;
 }
-events.onopen = () => connected(true);
-events.onerror = () => connected(false);
+events.onopen = () => showConnection(true);
+events.onerror = () => showConnection(false);
 events.onmessage = (message) => {
   shown.latest = message.data;
   if (shown.version === shown.latest) return;
   if (document.querySelector("[data-reload]")) location.reload();
-  else later();
+  else scheduleRefresh();
 };
-document.addEventListener("visibilitychange", later);
+document.addEventListener("visibilitychange", scheduleRefresh);
 live.addEventListener("click", () => {
   live.setAttribute("aria-pressed", String(!isLive()));
   live.querySelector("span").textContent = isLive() ? "Live" : "Paused";
-  later();
+  scheduleRefresh();
 });
 if (document.querySelector("[data-ticking]")) {
   setInterval(() => isLive() && !document.hidden && !fetching && refresh(), TICK_MS);
@@ -118,7 +120,7 @@ async function copy(button, text) {
     await navigator.clipboard.writeText(await text());
     button.textContent = "Copied";
   } catch {
-    button.textContent = "The browser does not allow it";
+    button.textContent = "Not allowed by the browser";
   }
   setTimeout(() => (button.textContent = label), 2000);
 }

@@ -1,11 +1,11 @@
-// One trace: choosing a span, collapsing, paging through errors and matches, searching. Without this all but the
-// collapsing is done by links. What a person has collapsed or opened is applied to each fresh page before it is shown.
+// One trace: choosing a span, collapsing, paging through errors and matches, searching. Without JavaScript, all but
+// collapsing works with links. Rows that were expanded or collapsed stay so when the page is refreshed.
 "use strict";
 {
   const SEARCH_MS = 250; // after the last key
   const detail = document.querySelector("#detail");
   const find = document.querySelector("#find");
-  const toggled = new Map(); // id of a row: whether it is expanded; others are as the server has them
+  const toggled = new Map(); // id of a row that was expanded or collapsed: whether it is expanded
   let choosing = null;
   let paging = Promise.resolve();
 
@@ -14,9 +14,9 @@
   const levelOf = (row) => Number(row.ariaLevel);
   const address = (link) => new URL(link.getAttribute("href"), location.href);
 
-  // Shows and hides the rows in `root` by what is expanded.
-  function unfold(root = document) {
-    let closed = Infinity; // the level of a closed row; what is deeper is hidden
+  // Hides the rows in `root` that are below a collapsed row, and shows the others.
+  function applyFolds(root = document) {
+    let closed = Infinity; // the level of the last collapsed row; deeper rows are hidden
     for (const row of rows(root)) {
       const level = levelOf(row);
       if (level <= closed) closed = Infinity;
@@ -30,7 +30,7 @@
   function toggle(row, expanded = row.ariaExpanded !== "true") {
     toggled.set(row.id, expanded);
     row.ariaExpanded = String(expanded);
-    unfold();
+    applyFolds();
   }
 
   function parentOf(row) {
@@ -39,23 +39,23 @@
     return above;
   }
 
-  // Expands what `row` is in, and brings it into view.
+  // Expands the ancestors of `row`, and scrolls it into view.
   function reveal(row, block = "nearest") {
     if (row.hidden) {
       for (let above = parentOf(row); above; above = parentOf(above)) toggled.set(above.id, true);
-      unfold();
+      applyFolds();
     }
     row.scrollIntoView({ block });
   }
 
-  // Puts a part of what the server made in the place of the one with its id, as a refresh does.
-  function take(html) {
+  // Merges the parts of a fragment into the page, as a refresh does.
+  function mergeFragment(html) {
     const fresh = new DOMParser().parseFromString(html, "text/html");
     document.dispatchEvent(new CustomEvent("view:fresh", { detail: fresh }));
     for (const part of fresh.querySelectorAll("[data-live]")) merge(document.getElementById(part.id), part);
   }
 
-  // Shows the span that the address `to` names.
+  // Shows the details of the span in the address `to`.
   async function choose(to, opens = true) {
     const span = to.searchParams.get("span");
     const row = document.getElementById(`s${span}`);
@@ -69,10 +69,10 @@
     const mine = (choosing = new AbortController());
     try {
       const response = await fetch(`${location.pathname}/span/${span}${to.search}`, { signal: mine.signal });
-      take(await response.text());
+      mergeFragment(await response.text());
       if (scroll) detail.scrollTop = 0;
     } catch (error) {
-      if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server is gone
+      if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server has stopped
     }
   }
 
@@ -84,15 +84,15 @@
     chosen()?.focus({ preventScroll: true });
   }
 
-  // Pages through the errors or the matches, one after the other however fast the keys come.
-  function page(list, way) {
+  // Moves to the next or previous error or match. The queue keeps fast key presses in order.
+  function page(list, direction) {
     paging = paging.then(async () => {
-      const link = document.querySelector(`[data-choose="${list}-${way}"]`);
+      const link = document.querySelector(`[data-choose="${list}-${direction}"]`);
       if (link) await choose(address(link));
     });
   }
 
-  // Changes what the address selects, and shows the page as it is then.
+  // Changes the address to `to`, and shows its page.
   async function show(to) {
     history.replaceState(null, "", to.search || location.pathname);
     await refresh();
@@ -100,7 +100,7 @@
   }
 
   document.addEventListener("view:fresh", ({ detail: fresh }) => {
-    unfold(fresh);
+    applyFolds(fresh);
     for (const own of document.querySelectorAll("#detail details[id]")) {
       const same = fresh.getElementById(own.id);
       if (same && fresh.querySelector("#span")?.dataset.id === document.querySelector("#span").dataset.id) same.open = own.open;
@@ -132,14 +132,14 @@
     });
   });
 
-  // Expands what is above level `most`, 0 for all, and collapses the rest.
+  // Expands the rows above level `most` and collapses the others; 0 expands all.
   function level(most) {
     for (const row of rows()) if (row.ariaExpanded !== null) toggled.set(row.id, !most || levelOf(row) < most);
-    unfold();
+    applyFolds();
     const focused = document.activeElement.closest("#spans > [role=row]");
-    let place = focused;
-    while (place?.hidden) place = parentOf(place);
-    if (place !== focused) place?.focus();
+    let visible = focused;
+    while (visible?.hidden) visible = parentOf(visible);
+    if (visible !== focused) visible?.focus();
     document.dispatchEvent(new CustomEvent("view:rows"));
   }
 
@@ -173,8 +173,8 @@
     event.preventDefault();
   });
 
-  const searched = () => {
-    toggled.clear(); // what is found is shown
+  const searchAddress = () => {
+    toggled.clear(); // so that all matches are shown
     const to = new URL(location.href);
     if (find.value) to.searchParams.set("find", find.value);
     else to.searchParams.delete("find");
@@ -183,12 +183,12 @@
   let waiting = 0;
   find.addEventListener("input", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => show(searched()), SEARCH_MS);
+    waiting = setTimeout(() => show(searchAddress()), SEARCH_MS);
   });
   find.form.addEventListener("submit", async (event) => {
     event.preventDefault();
     clearTimeout(waiting);
-    if (searched().search !== location.search) await show(searched());
+    if (searchAddress().search !== location.search) await show(searchAddress());
     page("match", "Next");
   });
   find.addEventListener("keydown", (event) => {
@@ -199,4 +199,5 @@
   });
 
   if (chosen()) reveal(chosen(), "center");
+  if (find.value !== find.defaultValue) show(searchAddress()); // text was typed before this script ran
 }

@@ -1,0 +1,47 @@
+"""Tests of `dev`'s polling of the embedded agent."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer as _TestServer
+from rich.console import Console
+from tracing_data import span, wire
+
+from hello_service.localview.dev import Development, Options
+
+
+class SlowAgent:
+    """An agent that forgets its one trace when `/drain` is requested, and sends it when `release` is set."""
+
+    def __init__(self) -> None:
+        self.traces = [[wire(span(trace=7))]]
+        self.requested, self.release = asyncio.Event(), asyncio.Event()
+
+    async def drain(self, _: web.Request) -> web.Response:
+        """Return the trace once, as the embedded agent does."""
+        traces, self.traces = self.traces, []
+        self.requested.set()
+        await self.release.wait()
+        return web.json_response(traces)
+
+
+async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
+    """The agent has already forgotten the traces of that response, so a cancelled request would lose them."""
+    agent = SlowAgent()
+    app = web.Application()
+    app.router.add_get("/drain", agent.drain)
+    options = Options(host="127.0.0.1", port=None, agent_port=0)
+    development = Development(options, {}, Console(file=io.StringIO()))
+    async with (
+        _TestServer(app) as server,
+        aiohttp.ClientSession() as session,
+        development._polling(session, str(server.make_url("")).rstrip("/")),
+    ):
+        await agent.requested.wait()
+        asyncio.get_running_loop().call_soon(agent.release.set)  # runs when the end of the block waits
+
+    assert development.view.store.find("7") is not None
