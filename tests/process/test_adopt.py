@@ -1,4 +1,4 @@
-"""`scripts/adopt` makes a service with another name of a fresh copy."""
+"""`scripts/adopt` turns a fresh copy into a service with another name."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def copy(tmp_path: Path) -> Path:
     ("name", "paths"),
     [
         ("my-orders", ()),
-        ("orders", [f"tests/unit/test_{name}.py" for name in NAMES]),  # the rest would fail with the other name, too
+        ("orders", [f"tests/unit/test_{name}.py" for name in NAMES]),  # the rest is run with the other name
     ],
 )
 def test_a_copy_with_another_name_is_complete(copy: Path, name: str, paths: Sequence[str]) -> None:
-    """Nothing has the old name, all tests can be collected, unit tests pass, and nothing is left to format or to sort."""
+    """The old name is gone, all tests can be collected, unit tests pass, and ruff has nothing to format or sort."""
     adopted = run(copy, "scripts/adopt", name)
     package = name.replace("-", "_")
     files = [path for path in copy.rglob("*") if path.is_file() and "_cache" not in str(path)]
@@ -70,9 +70,9 @@ def test_a_copy_with_another_name_is_complete(copy: Path, name: str, paths: Sequ
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("My Orders", "is no name for a service"),
-        ("", "is no name for a service"),
-        ("1st", "is no name for a service"),
+        ("My Orders", "can't be the name of a service"),
+        ("", "can't be the name of a service"),
+        ("1st", "can't be the name of a service"),
         ("json", "would hide a module called json"),
         ("class", "would hide a module called class"),
         ("quart-schema", "would hide a module called quart_schema"),
@@ -89,7 +89,7 @@ def test_a_name_that_can_not_be_a_package_changes_nothing(copy: Path, name: str,
 
 
 def test_a_second_name_is_refused(copy: Path) -> None:
-    """The old name can't be told from other words any more."""
+    """A second run could no longer distinguish the name from other words."""
     shutil.copy(copy / "scripts" / "adopt.py", copy / "again.py")
     run(copy, "scripts/adopt", "orders")
     (copy / "again.py").rename(copy / "scripts" / "adopt.py")

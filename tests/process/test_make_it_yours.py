@@ -1,4 +1,4 @@
-"""docs/make-it-yours.md: its changes are made to a copy of this repository, and the copy is run."""
+"""Makes the changes of docs/make-it-yours.md to a copy of this repository, and tests the copy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def serving(copy: Path, agent: Agent, **settings: str) -> Iterator[Running]:
 
 
 def checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
-    """Run what holds for every change, and return what failed."""
+    """Run the checks that apply to every change, and return those that failed."""
     tests = ("tests/unit/test_app.py", "tests/unit/test_settings.py", "tests/unit/test_environment.py")
     commands = (
         ("ruff", "check"),
@@ -46,7 +46,7 @@ def checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
 @pytest.mark.once
 @pytest.mark.timeout(900)
 def test_unit_tests_are_green_without_the_demo(copy: Path) -> None:
-    """Only the demo's own tests go with it."""
+    """Deleting the demo deletes only the demo's own tests."""
     follow(copy, "Delete the demo")
     for line in re.findall(r"^\$ rm (.+)$", GUIDE.read_text(), re.MULTILINE):
         for name in line.split():
@@ -60,7 +60,7 @@ def test_unit_tests_are_green_without_the_demo(copy: Path) -> None:
 
 @pytest.mark.timeout(300)
 async def test_a_second_upstream_gets_a_post_with_a_token(copy: Path, agent: Agent) -> None:
-    """Once; and the token is nowhere else."""
+    """The POST is sent once, and the token appears nowhere else."""
     follow(copy, "Call another service, with a POST and a token")
     async with fake_upstream() as fake:
         with serving(copy, agent, STOCK_URL=f"{fake.url}/json", STOCK_TOKEN=TOKEN) as running:
@@ -83,7 +83,7 @@ async def test_a_second_upstream_gets_a_post_with_a_token(copy: Path, agent: Age
 
 @pytest.mark.timeout(300)
 async def test_a_query_is_a_child_of_its_request(copy: Path, agent: Agent) -> None:
-    """And no query is a trace of its own."""
+    """No query is a trace of its own."""
     follow(copy, "Query a database")
     with serving(copy, agent) as running:
         async with httpx.AsyncClient(base_url=running.url) as client:

@@ -70,7 +70,7 @@ async def test_an_answer_is_passed_on(
         ("/nan", UpstreamProtocolError, NO_JSON),
         ("/endless", UpstreamProtocolError, NO_JSON),
         ("/gzip", UpstreamProtocolError, COMPRESSED),
-        ("/gzip-said-late", UpstreamProtocolError, COMPRESSED),
+        ("/gzip-second-header", UpstreamProtocolError, COMPRESSED),
         ("/garbage", UpstreamProtocolError, "The upstream's response is not HTTP."),
         ("/cut", UpstreamReadError, "The upstream's response broke off."),
         ("/reset", UpstreamReadError, "The upstream's response broke off."),
