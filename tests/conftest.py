@@ -10,9 +10,15 @@ import pytest
 import structlog
 from running import FOREIGN, Agent, trace_agent
 
+SLOWEST = ["peers", "process", "conformance"]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that must not run in parallel, and run tests that share expensive fixtures in one worker."""
+    """Mark tests that must not run in parallel, and run tests that share expensive fixtures in one worker.
+
+    Slow folders come first, so that no worker waits for another's long test at the end.
+    """
+    items.sort(key=lambda item: [item.path.parent.name == folder for folder in SLOWEST], reverse=True)
     for item in items:
         if "engine" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.serial)

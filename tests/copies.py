@@ -10,7 +10,7 @@ from pathlib import Path
 
 from running import BIN, ROOT, clean_environment
 
-GUIDE = ROOT / "docs" / "make-it-yours.md"
+GUIDE = Path("docs", "make-it-yours.md")
 MADE = shutil.ignore_patterns(
     ".git", ".venv*", "__pycache__", ".coverage*", ".*_cache", ".hypothesis", "snapshots", "vcr-cassettes"
 )
@@ -44,7 +44,8 @@ def unit_tests(copy: Path, *paths: str) -> subprocess.CompletedProcess[str]:
 
 def follow(copy: Path, heading: str) -> dict[str, int]:
     """Make the changes of one section of the guide; return the number of lines added to each file."""
-    (section,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", GUIDE.read_text(), re.MULTILINE | re.DOTALL)
+    guide = (copy / GUIDE).read_text()
+    (section,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", guide, re.MULTILINE | re.DOTALL)
     lines: dict[str, int] = {}
     for name, note, language, block in BLOCK.findall(section):
         path = copy / name

@@ -160,6 +160,8 @@ def test_everything_is_reached_by_keyboard(scene: Scene, page: Page) -> None:
     page.keyboard.press("ArrowDown")
     expect(page.locator(row(page, identity))).to_be_focused()
     page.keyboard.press("Enter")
+    expect(page.locator("#spans [role=row]").first).to_be_visible()
+    page.wait_for_load_state()  # the page's script moves the focus
     page.locator("#spans [role=row]").first.focus()
     page.keyboard.press("ArrowDown")
 

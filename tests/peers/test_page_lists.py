@@ -247,6 +247,7 @@ def test_a_mistake_waits_for_the_last_key_and_its_suggestions_hold(dev: Dev, pag
     page.get_by_role("alert").get_by_text('resource_name:"GET /api/hello"', exact=True).click()
     expect(page.locator("#q")).to_have_value('resource_name:"GET /api/hello"')
     expect(listed(page).first).to_contain_text("GET /api/hello")
+    page.wait_for_load_state()  # the page's script searches
     page.fill("#q", "service:hello-servise")
     similar = page.locator("#found a", has_text="service:hello-service")
     number = eventually(lambda: similar.count() and page.locator(".empty").inner_text())
@@ -423,6 +424,7 @@ def test_performance_keeps_order_and_choices(browser: Browser) -> None:
         expect(table.first).to_contain_text("GET /api/hello")
         page.locator(".report", has_text="hello-service").get_by_role("link", name="p99").click()
         expect(table.first).to_contain_text("GET /api/faults/slow")
+        page.wait_for_load_state()  # the page's script applies the choice
         page.select_option("[name=minutes]", "15")
         page.fill("[name=apdex]", "0.05")
         expect(page).to_have_url(re.compile("apdex=0.05"))

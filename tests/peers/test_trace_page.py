@@ -472,6 +472,7 @@ def test_back_leads_to_the_list(scene: Scene, page: Page) -> None:
     scene.visit(page, "/?q=POST")
     page.locator("#rows a", has_text="POST /checkout").click()
     expect(page.locator("#errors")).to_contain_text("error 1 of")
+    page.wait_for_load_state()  # the page's script handles keys
     for _ in range(3):
         page.keyboard.press("]")
     expect(page.locator("#errors")).to_contain_text("error 4 of")
