@@ -383,7 +383,7 @@ def test_a_stack_that_can_not_be_changed_is_reported_with_advice(account: Accoun
     ("message", "advice"),
     [
         ("An error occurred (ExpiredToken) when calling the DescribeStacks operation: expired", "sign in again"),
-        ("An error occurred (AccessDenied) when calling DescribeStacks: not authorized", 'under "Rights"'),
+        ("An error occurred (AccessDenied) when calling DescribeStacks: not authorized", '"Rights"'),
         ("An error occurred (Throttling) when calling DescribeStacks: Rate exceeded", "wait a minute"),
         ("Something else", "Correct"),
     ],
