@@ -29,7 +29,7 @@ EVERYTHING = Settings.from_environment({"FAULTS": "true"})
 @pytest.fixture
 async def client() -> AsyncIterator[_Client]:
     async for client in serving(Settings(), ENDPOINTS):
-        client.app.testing = False  # errors answer as they do in production
+        client.app.testing = False  # errors are handled as in production
         yield client
 
 
@@ -49,10 +49,10 @@ async def client() -> AsyncIterator[_Client]:
 )
 async def test_a_value_that_can_not_be_used_is_422(client: _Client, path: str) -> None:
     """The problem also names the field and the reason."""
-    answer = await client.get(path)
-    document = await answer.get_json(force=True)
+    response = await client.get(path)
+    document = await response.get_json(force=True)
 
-    assert problem(answer, document) == (422, "invalid")
+    assert problem(response, document) == (422, "invalid")
     (flaw,) = document["errors"]
     assert flaw["field"] in {"name", "count", "seconds", "code"}
     assert flaw["reason"]
@@ -76,16 +76,16 @@ async def test_a_value_that_can_not_be_used_is_422(client: _Client, path: str) -
 )
 async def test_a_bad_body(client: _Client, body: bytes, media_type: str, expected: tuple[int, str]) -> None:
     """Each kind of bad body has its own status and a stable code."""
-    answer = await client.post("/api/hello", data=body, headers={"content-type": media_type})
+    response = await client.post("/api/hello", data=body, headers={"content-type": media_type})
 
-    assert problem(answer, await answer.get_json(force=True)) == expected
+    assert problem(response, await response.get_json(force=True)) == expected
 
 
 async def test_an_unknown_route_is_404(client: _Client) -> None:
     """The response is a problem document."""
-    answer = await client.get("/nope")
+    response = await client.get("/nope")
 
-    assert problem(answer, await answer.get_json(force=True)) == (404, "not-found")
+    assert problem(response, await response.get_json(force=True)) == (404, "not-found")
 
 
 SECURITY = {
@@ -128,7 +128,7 @@ async def test_a_handler_overrides_a_security_header(client: _Client, name: str,
         assert {each: headers.getlist(each) for each in SECURITY} == {**SECURITY, name: ["mine"]}
 
 
-async def test_a_websocket_that_is_refused_has_the_security_headers(client: _Client) -> None:
+async def test_a_rejected_websocket_has_the_security_headers(client: _Client) -> None:
     """A refused handshake has an ordinary HTTP response."""
     async with client.websocket("/nope") as socket:
         with pytest.raises(_RejectedWebsocket) as rejected:
@@ -140,13 +140,13 @@ async def test_a_websocket_that_is_refused_has_the_security_headers(client: _Cli
 
 async def test_a_wrong_method_is_405_and_names_the_right_ones(client: _Client) -> None:
     """The Allow header lists the allowed methods."""
-    answer = await client.delete("/api/hello")
+    response = await client.delete("/api/hello")
 
-    assert problem(answer, await answer.get_json(force=True)) == (405, "method-not-allowed")
-    assert {"GET", "POST"} <= set(answer.headers["Allow"].split(", "))
+    assert problem(response, await response.get_json(force=True)) == (405, "method-not-allowed")
+    assert {"GET", "POST"} <= set(response.headers["Allow"].split(", "))
 
 
-async def test_an_error_that_no_table_knows_answers_as_a_problem(client: _Client) -> None:
+async def test_an_unlisted_error_is_a_problem_response(client: _Client) -> None:
     """The code of the problem is derived from the exception's name."""
     app: Quart = client.app
 
@@ -154,17 +154,17 @@ async def test_an_error_that_no_table_knows_answers_as_a_problem(client: _Client
     async def secret() -> str:
         raise Unauthorized(description="Who are you.")
 
-    answer = await client.get("/secret")
+    response = await client.get("/secret")
 
-    assert problem(answer, await answer.get_json(force=True)) == (401, "unauthorized")
+    assert problem(response, await response.get_json(force=True)) == (401, "unauthorized")
 
 
 async def test_an_unhandled_exception_is_500_without_its_text(client: _Client) -> None:
     """The cause goes only to the span and the log."""
-    answer = await client.get("/api/faults/error")
-    document = await answer.get_json(force=True)
+    response = await client.get("/api/faults/error")
+    document = await response.get_json(force=True)
 
-    assert problem(answer, document) == (500, "internal-error")
+    assert problem(response, document) == (500, "internal-error")
     assert "always fails" not in str(document)
 
 
@@ -180,8 +180,8 @@ async def test_probes_say_alive_and_ready(client: _Client) -> None:
 
 async def info_for(client: _Client, host: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
     """Return what `/info` shows a caller who connects from `host`."""
-    answer = await client.get("/info", headers=headers, scope_base={"client": (host, 50000)})
-    document: dict[str, Any] = await answer.get_json()
+    response = await client.get("/info", headers=headers, scope_base={"client": (host, 50000)})
+    document: dict[str, Any] = await response.get_json()
     return document
 
 
@@ -244,8 +244,8 @@ async def test_info_says_that_tracing_was_switched_off() -> None:
 @pytest.mark.parametrize("accept", ["*/*", "application/json", None])
 async def test_the_index_is_json_for_a_program(client: _Client, accept: str | None) -> None:
     """curl sends `Accept: */*`."""
-    answer = await client.get("/", headers={"accept": accept} if accept else {})
-    document = await answer.get_json()
+    response = await client.get("/", headers={"accept": accept} if accept else {})
+    document = await response.get_json()
 
     assert "/api/relay?count=3" in document["links"]
     assert "/api/faults/error" in document["links"]
@@ -356,7 +356,7 @@ async def test_every_operation_declares_its_response() -> None:
     undeclared = [
         operation["operationId"]
         for operation in operations
-        if not any(key < "4" and said["content"] for key, said in operation["responses"].items())
+        if not any(key < "4" and response["content"] for key, response in operation["responses"].items())
         and "default" not in operation["responses"]
     ]
 
@@ -392,7 +392,7 @@ def metadata() -> Iterator[str]:
         yield server.url
 
 
-async def test_info_names_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_info_shows_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`/info` shows only what the metadata endpoint returned, and the request bypasses any proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v4/1"})

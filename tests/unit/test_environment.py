@@ -15,11 +15,11 @@ def made(environ: Mapping[str, str]) -> dict[str, str]:
     return environment.tracer_environment(environ, Settings.from_environment(environ))
 
 
-def said(environ: Mapping[str, str]) -> list[str]:
+def warnings(environ: Mapping[str, str]) -> list[str]:
     return environment.configuration_warnings(environ, Settings.from_environment(environ))
 
 
-def test_what_only_the_environment_can_say_is_said() -> None:
+def test_what_only_the_environment_can_say_is_warnings() -> None:
     """ddtrace reads these variables at import."""
     own = {
         "DD_SERVICE": "hello-service",
@@ -49,7 +49,7 @@ def test_an_empty_variable_is_none_for_ddtrace_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["yes", "on", "TRUE", "1"])
-def test_every_yes_is_one_that_ddtrace_knows(value: str) -> None:
+def test_every_true_value_is_one_that_ddtrace_accepts(value: str) -> None:
     """The settings accept more words for true than ddtrace, which treats the others as false."""
     assert made({"DD_TRACE_ENABLED": value})["DD_TRACE_ENABLED"] == "true"
 
@@ -67,7 +67,7 @@ def test_the_sample_rate_becomes_a_rule_and_is_remarked() -> None:
     environ = made({"DD_TRACE_SAMPLE_RATE": "0.25"})
 
     assert json.loads(environ["DD_TRACE_SAMPLING_RULES"]) == [{"sample_rate": 0.25}]
-    assert said(environ) == [
+    assert warnings(environ) == [
         "DD_TRACE_SAMPLE_RATE=0.25 is applied as DD_TRACE_SAMPLING_RULES='[{\"sample_rate\": 0.25}]'"
     ]
 
@@ -77,12 +77,12 @@ def test_rules_that_are_set_win_over_the_rate() -> None:
     environ = made({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_SAMPLING_RULES": "[]"})
 
     assert environ["DD_TRACE_SAMPLING_RULES"] == "[]"
-    assert said(environ) == ["DD_TRACE_SAMPLE_RATE=0.25 has no effect: DD_TRACE_SAMPLING_RULES is set and wins"]
+    assert warnings(environ) == ["DD_TRACE_SAMPLE_RATE=0.25 has no effect: DD_TRACE_SAMPLING_RULES is set and wins"]
 
 
-def test_a_start_without_serve_is_told_what_only_the_environment_can_say() -> None:
+def test_a_start_without_serve_reports_what_only_the_environment_can_set() -> None:
     """One line lists the variables, with the benefit of each."""
-    rate, missing = said({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
+    rate, missing = warnings({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
 
     assert rate.startswith("DD_TRACE_SAMPLE_RATE=0.25 is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES=")
     assert "DD_TRACE_AIOHTTP_ENABLED=false (two more spans for each outbound call)" in missing
@@ -97,7 +97,7 @@ BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
 def test_callers_are_trusted_unless_an_operator_says_otherwise() -> None:
     assert EXTRACT not in made({})
     assert made({"TRUST_TRACE_HEADERS": "false"})[EXTRACT] == "none"
-    assert not [line for line in said(made({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in line]
+    assert not [line for line in warnings(made({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in line]
 
 
 @pytest.mark.parametrize("theirs", [{EXTRACT: "datadog"}, {STYLE: "tracecontext"}, {BEHAVIOR: "restart"}])
@@ -106,7 +106,7 @@ def test_an_operators_propagation_wins_with_a_warning(theirs: dict[str, str]) ->
     ((name, value),) = theirs.items()
 
     assert {key: environ.get(key) for key in (EXTRACT, STYLE, BEHAVIOR) if key in environ} == theirs
-    assert said(environ)[0] == f"TRUST_TRACE_HEADERS=false has no effect: {name}={value} is set and wins"
+    assert warnings(environ)[0] == f"TRUST_TRACE_HEADERS=false has no effect: {name}={value} is set and wins"
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_an_operators_propagation_wins_with_a_warning(theirs: dict[str, str]) ->
 def test_a_propagation_that_trusts_nobody_contradicts_nothing(theirs: dict[str, str]) -> None:
     environ = made({"TRUST_TRACE_HEADERS": "false", **theirs})
 
-    assert not [line for line in said(environ) if "TRUST" in line]
+    assert not [line for line in warnings(environ) if "TRUST" in line]
 
 
 def test_a_start_without_serve_is_warned_that_callers_are_trusted() -> None:
-    line, *_ = said({"TRUST_TRACE_HEADERS": "false"})
+    line, *_ = warnings({"TRUST_TRACE_HEADERS": "false"})
 
     assert line.endswith("is applied by `hello-service serve` only: set DD_TRACE_PROPAGATION_STYLE_EXTRACT=none")
-    assert not said({"TRUST_TRACE_HEADERS": "false", "DD_TRACE_ENABLED": "false"})[0].startswith("TRUST")
+    assert not warnings({"TRUST_TRACE_HEADERS": "false", "DD_TRACE_ENABLED": "false"})[0].startswith("TRUST")

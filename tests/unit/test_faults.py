@@ -17,7 +17,7 @@ from hello_service.settings import Settings
 @pytest.fixture
 async def client() -> AsyncIterator[_Client]:
     async for client in serving(Settings(faults=True)):
-        client.app.testing = False  # errors answer as they do in production
+        client.app.testing = False  # errors are handled as in production
         yield client
 
 

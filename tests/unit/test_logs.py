@@ -59,7 +59,7 @@ def test_an_event_is_a_json_line_with_its_ids(logger: str) -> None:
     }
 
 
-def test_a_library_may_say_request_of_its_own() -> None:
+def test_a_library_may_log_its_own_request_event() -> None:
     """A library's field named `request` doesn't turn its line into a request's line."""
     stream = configured(io.StringIO())
     logging.getLogger("a").info("sent", extra={"request": "GET /"})
@@ -239,7 +239,7 @@ async def test_a_request_is_text_on_a_terminal() -> None:
     assert "{" not in line
 
 
-async def test_no_request_is_a_line_above_its_level() -> None:
+async def test_no_request_is_logged_above_the_level() -> None:
     """LOG_LEVEL applies to requests, too."""
     stream = configured(io.StringIO(), log_level="ERROR")
     async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:

@@ -41,7 +41,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
     assert Settings.from_environment({"PORT": "", "UPSTREAM_URL": ""}) == Settings()
 
 
-def test_every_bad_variable_is_named_at_once() -> None:
+def test_all_bad_variables_are_reported_at_once() -> None:
     """The message has each value and reason, so one failed start is enough to fix them all."""
     with pytest.raises(SettingsError) as refused:
         Settings.from_environment(
@@ -57,7 +57,7 @@ def test_every_bad_variable_is_named_at_once() -> None:
 
 
 @pytest.mark.parametrize("rate", ["1.5", "-0.1", "half"])
-def test_a_sample_rate_outside_of_0_to_1_is_refused(rate: str) -> None:
+def test_a_sample_rate_outside_0_to_1_is_rejected(rate: str) -> None:
     """The message has the variable, the value and the reason."""
     with pytest.raises(SettingsError, match=f"DD_TRACE_SAMPLE_RATE='{rate}': must be "):
         Settings.from_environment({"DD_TRACE_SAMPLE_RATE": rate})
@@ -72,7 +72,7 @@ def test_an_agent_url_may_be_http_or_a_socket(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["agent:8126", "unix://", "http://", "ftp://agent"])
-def test_any_other_agent_url_is_refused(url: str) -> None:
+def test_any_other_agent_url_is_rejected(url: str) -> None:
     """ddtrace would silently fall back to its default."""
     with pytest.raises(SettingsError, match=r"DD_TRACE_AGENT_URL=.*must be http://host:port or unix:///path/to/socket"):
         Settings.from_environment({"DD_TRACE_AGENT_URL": url})
@@ -102,8 +102,8 @@ def test_credentials_in_a_url_are_never_shown() -> None:
 
 
 @pytest.mark.parametrize("value", ["http://[secret", "ada:secret@host"])
-def test_what_is_no_url_is_masked_whole(value: str) -> None:
-    """Its parts can't be told apart, so any of them may be a secret."""
+def test_a_value_that_is_not_a_url_is_masked_completely(value: str) -> None:
+    """Its parts can't be distinguished, so any of them may be a secret."""
     assert mask_credentials(value) == "***"
 
 
@@ -121,7 +121,7 @@ def test_secrets_of_a_url_are_masked(url: str, shown: str) -> None:
     assert mask_credentials(url) == shown
 
 
-# Every bound: the variable, its least and its largest value, and what is just outside of them (None: no bound).
+# Every bound: the variable, its least and its largest value, and the values just outside them (None: no bound).
 BOUNDS = [
     ("PORT", "-1", "0", "65535", "65536"),
     ("UPSTREAM_TIMEOUT_SECONDS", "0", "0.001", "300", "300.001"),
@@ -173,7 +173,7 @@ def test_every_bound_is_in_the_table_above() -> None:
 
 
 @pytest.mark.parametrize("variable", ["HOST", "DD_SERVICE", "DD_AGENT_HOST"])
-def test_an_empty_text_is_refused_where_a_text_is_needed(variable: str) -> None:
+def test_an_empty_text_is_rejected_where_a_text_is_needed(variable: str) -> None:
     """The environment can't pass an empty text, but a caller of `Settings(...)` can."""
     empty: dict[str, Any] = {variable.lower(): ""}
     with pytest.raises(ValueError, match="at least 1 character"):
@@ -274,7 +274,7 @@ def test_no_complaint_quotes_a_secret(variable: str, value: str) -> None:
     assert MARK not in str(refused.value)
 
 
-def test_an_argument_that_is_no_setting_is_refused() -> None:
+def test_an_argument_that_is_not_a_setting_is_rejected() -> None:
     typo: dict[str, Any] = {"prot": 1}
     with pytest.raises(ValueError, match="prot"):
         Settings(**typo)

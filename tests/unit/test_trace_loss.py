@@ -101,7 +101,7 @@ def test_a_writer_is_watched_once(writer: Writer, monitor: TraceLossMonitor) -> 
 
 
 @pytest.mark.parametrize("missing", ["_send_payload", "_metrics_dist", None])
-def test_a_ddtrace_without_them_is_left_alone(missing: str | None) -> None:
+def test_a_ddtrace_without_these_names_is_not_changed(missing: str | None) -> None:
     """Nothing is counted, and nothing fails."""
     monitor = TraceLossMonitor()
     members = {name: getattr(Writer, name) for name in ("_send_payload", "_metrics_dist") if name != missing}
@@ -110,7 +110,7 @@ def test_a_ddtrace_without_them_is_left_alone(missing: str | None) -> None:
     assert monitor.lost is None
 
 
-def test_a_class_of_native_code_is_left_alone() -> None:
+def test_a_class_in_native_code_is_not_changed() -> None:
     class Native(type):
         def __setattr__(cls, name: str, value: object) -> None:
             raise TypeError("cannot set an attribute of an immutable type")

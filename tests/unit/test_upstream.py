@@ -41,7 +41,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.mark.parametrize(
-    ("path", "answer"),
+    ("path", "response"),
     [
         ("/json", UpstreamResponse(200, {"message": 1})),
         ("/text", UpstreamResponse(200, "hi")),
@@ -52,10 +52,10 @@ async def upstream() -> AsyncIterator[Upstream]:
     ],
 )
 async def test_an_answer_is_passed_on(
-    fake: FakeUpstream, upstream: Upstream, path: str, answer: UpstreamResponse
+    fake: FakeUpstream, upstream: Upstream, path: str, response: UpstreamResponse
 ) -> None:
     """JSON is parsed, text stays text, and the upstream's 4xx is passed on as well."""
-    assert await upstream.get(fake.url + path) == answer
+    assert await upstream.get(fake.url + path) == response
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,10 @@ async def test_a_bad_status_is_there_for_the_caller(fake: FakeUpstream, upstream
 @pytest.mark.parametrize(
     ("url", "detail"),
     [
-        ("http://127.0.0.1:1/", "The upstream refused the connection, or could not be reached."),  # nobody listens
+        (
+            "http://127.0.0.1:1/",
+            "The upstream refused the connection, or could not be reached.",
+        ),  # nothing listens there
         ("http://nowhere.invalid/", "The upstream's host name does not resolve."),  # RFC 2606: it never will
         ("http://[::/", "The upstream could not be called."),  # httpx has an error outside of its tree for it
         ("ftp://127.0.0.1/", "The upstream could not be called."),
@@ -226,7 +229,7 @@ async def test_an_idempotent_call_is_sent_again_with_its_body(fake: FakeUpstream
     assert fake.bodies[1:] == [b'{"a":1}'] * 2
 
 
-async def test_a_saturated_peer_does_not_hold_up_another(fake: FakeUpstream) -> None:
+async def test_a_saturated_peer_does_not_delay_another(fake: FakeUpstream) -> None:
     """Each `Upstream` has its own connections and limits."""
     async with (
         Upstream(Limits(connections=1, waiting=0)) as busy,
@@ -252,7 +255,7 @@ async def test_an_upstream_without_tls_can_not_be_reached_over_tls(upstream: Ups
             await upstream.get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
 
 
-async def test_the_cause_of_a_failure_does_not_hold_the_url(fake: FakeUpstream, upstream: Upstream) -> None:
+async def test_the_cause_of_a_failure_does_not_contain_the_url(fake: FakeUpstream, upstream: Upstream) -> None:
     """The URL's query may be secret, and the cause goes to the span."""
     url = f"{fake.url}/garbage?token=hidden"
     with pytest.raises(UpstreamFailed) as failed:
@@ -285,9 +288,9 @@ async def test_a_call_on_a_stale_connection_is_made_once_more(
 ) -> None:
     """The retry uses a new connection, even if the pool has other stale ones."""
     await asyncio.gather(*(upstream.get(fake.url + path) for _ in range(3)))
-    answer = await upstream.get(f"{fake.url}/json")
+    response = await upstream.get(f"{fake.url}/json")
 
-    assert answer.status == 200
+    assert response.status == 200
     assert fake.dropped == ["/json"]
 
 
@@ -332,7 +335,7 @@ async def test_a_call_that_finds_no_connection_is_saturated(fake: FakeUpstream) 
     assert fake.paths == []
 
 
-async def test_a_crowd_is_told_to_come_back_later(fake: FakeUpstream) -> None:
+async def test_rejected_calls_have_a_retry_after(fake: FakeUpstream) -> None:
     """`Retry-After` grows with the number of refused calls, and starts again with the next overload."""
     settings = Limits(timeout_seconds=0.5, connections=1, waiting=1)
     async with Upstream(settings) as upstream, upstream._slot(0):
@@ -349,7 +352,7 @@ async def test_a_crowd_is_told_to_come_back_later(fake: FakeUpstream) -> None:
     assert second == [1, 1]
 
 
-async def test_failures_leave_no_task_behind(fake: FakeUpstream) -> None:
+async def test_failures_leave_no_task(fake: FakeUpstream) -> None:
     """Neither a failed nor a cancelled call leaves a task."""
 
     def running() -> set[str]:
@@ -376,9 +379,9 @@ async def test_failures_leave_no_connection_and_no_slot_behind(fake: FakeUpstrea
         for path in ("/hang", "/drip", "/big", "/cut", "/garbage", "/gzip"):
             with pytest.raises((UpstreamFailed, UpstreamTimeout)):
                 await upstream.get(fake.url + path)
-        answer = await upstream.get(f"{fake.url}/json")
+        response = await upstream.get(f"{fake.url}/json")
 
-    assert answer.status == 200
+    assert response.status == 200
 
 
 async def test_connections_are_kept(fake: FakeUpstream, upstream: Upstream) -> None:
