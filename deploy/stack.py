@@ -72,7 +72,7 @@ def parameter_problem(name: str, value: str) -> str | None:
     parameters = declared()
     if name not in parameters:
         close = next((each for each in parameters if each.lower() == name.lower()), None)
-        return f"stack.yaml has no such parameter; {f'did you mean {close}?' if close else 'it has ' + ', '.join(parameters)}"
+        return f"stack.yaml has no such parameter; {f'use {close}' if close else 'it has ' + ', '.join(parameters)}"
     if name in RESERVED:
         return RESERVED[name]
     if name == "AllowedCidr":
