@@ -24,12 +24,12 @@ def measured(name: str, behind: measure.Backend, seconds: tuple[int, int]) -> di
         for point in contestant.points:
             one = measure.sample(contestant, point, place, behind, seconds)
             found["points"][point.name] = asdict(one)
-            say(f"  {name} {point.name}: {one.cpu_us:.0f} µs, {one.per_second:.0f}/s, p99 {one.p99_ms:.0f} ms")
+            progress(f"  {name} {point.name}: {one.cpu_us:.0f} µs, {one.per_second:.0f}/s, p99 {one.p99_ms:.0f} ms")
     return found
 
 
-def say(text: str) -> None:
-    """Print the progress."""
+def progress(text: str) -> None:
+    """Print a line of progress."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -44,31 +44,31 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     parser.add_argument("--draw", action="store_true", help="redraw tables and chart from the saved results")
-    given = parser.parse_args()
-    if given.draw:
+    options = parser.parse_args()
+    if options.draw:
         report.write(report.kept())
         return 0
     if shutil.which("wrk") is None:
         print("wrk is not installed: apt-get install wrk", file=sys.stderr)
         return 1
     began = time.monotonic()
-    names = given.only or list(contest.ALL)
-    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if given.quick else (ROUNDS, SECONDS)
+    names = options.only or list(contest.ALL)
+    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if options.quick else (ROUNDS, SECONDS)
     results: dict[str, Any] = {"machine": report.machine(), "rounds": [], "endurance": None}
     process.raise_file_limit()
     with measure.backend() as behind:
-        for number in range(given.rounds or rounds):
-            say(f"round {number + 1}")
+        for number in range(options.rounds or rounds):
+            progress(f"round {number + 1}")
             results["rounds"].append({name: measured(name, behind, seconds) for name in names})
-        if not given.quick and not given.only:
-            say("endurance")
+        if not options.quick and not options.only:
+            progress("endurance")
             results["endurance"] = endurance.run(behind)
     results = report.rounded(results)
     results["minutes"] = round((time.monotonic() - began) / 60, 1)
     print(report.text(results))
-    if given.json:
-        report.keep(results, given.json)
-    if given.write:
+    if options.json:
+        report.keep(results, options.json)
+    if options.write:
         report.keep(results, report.RESULTS)
         report.write(results)
     return 0

@@ -18,8 +18,8 @@ from benchmarks.contest import Contestant, Point
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
 SETTLE_SECONDS = 15.0  # longest wait for the last spans
-STILL_SECONDS = 1.2  # nothing more comes after so long; the tracer sends once a second
-# The same for all: everything but spans is off, so that only requests cost CPU.
+STILL_SECONDS = 1.2  # after this time without a span no more arrive, because the tracer sends once a second
+# For all contestants: everything but spans is off, so that only requests cost CPU.
 TRACER = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -60,8 +60,8 @@ class Backend:
         return count
 
     def settle(self, due: int | None, busy: Callable[[], float]) -> int:
-        """Wait until the spans due (None: it is not known how many) are here, or nothing more comes, and `busy` (CPU
-        seconds) stands still; return how many came.
+        """Wait until all `due` spans (None: unknown) have arrived or no more arrive, and `busy` (CPU seconds) no longer
+        grows; return how many arrived.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         seen, changed = (-1, -1.0), time.monotonic()
@@ -99,7 +99,7 @@ def started(contestant: Contestant, behind: Backend) -> Iterator[tuple[int, proc
 
 
 def environment(contestant: Contestant, port: int, behind: Backend) -> dict[str, str]:
-    """Return what `contestant` is started with: nothing that configures a tracer or a service but what is given here."""
+    """Return the environment of `contestant`; only the variables given here configure a tracer or a service."""
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "LC_ALL"}}
     shared = {
         **TRACER,

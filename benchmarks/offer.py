@@ -25,7 +25,7 @@ class Offer:
     """`count` requests for `path`, `rate` a second."""
 
     def __init__(self, path: str, rate: float, count: int) -> None:
-        self.asked = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
+        self.request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
         self.rate, self.left = rate, count
         self.idle: deque[Client] = deque()
         self.waiting = 0  # offered, while all connections were busy
@@ -63,11 +63,11 @@ class Offer:
     def send(self) -> None:
         """Send waiting requests on the idle connections."""
         while self.waiting and self.idle:
-            self.idle.popleft().transport.write(self.asked)
+            self.idle.popleft().transport.write(self.request)
             self.waiting -= 1
             self.sent += 1
 
-    def answered(self, client: Client, status: str) -> None:
+    def complete(self, client: Client, status: str) -> None:
         """Count a response; its connection is idle now."""
         self.statuses[status] += 1
         self.idle.append(client)
@@ -90,7 +90,7 @@ class Client(asyncio.Protocol):
         head, found, body = self.data.partition(END)
         if found and len(body) >= int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
             self.data = b""
-            self.offer.answered(self, head[9:12].decode())
+            self.offer.complete(self, head[9:12].decode())
 
     def connection_lost(self, _error: Exception | None) -> None:
         sys.exit("the service closed a connection")

@@ -1,4 +1,4 @@
-"""The chart in docs/performance.md: CPU per request of each traced contestant. Written as SVG by hand, which is the smallest."""
+"""The chart in docs/performance.md: CPU per request of each traced contestant. The SVG is written without a library."""
 
 from __future__ import annotations
 

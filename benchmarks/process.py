@@ -37,7 +37,7 @@ def free_port() -> int:
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """GET `path` over a connection of its own; return status and body."""
+    """GET `path` over a new connection; return status and body."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)
@@ -107,7 +107,7 @@ def running(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End what is left of the session that began with `process`."""
+    """End all remaining processes of the session that `process` started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -128,4 +128,4 @@ def start_seconds(port: int, tree: Tree, path: str) -> float:
                 return time.monotonic() - began
         except (OSError, HTTPException):
             time.sleep(0.005)
-    raise RuntimeError(f"it does not serve: {' '.join(map(str, tree.process.args))}")  # type: ignore[arg-type]
+    raise RuntimeError(f"The contestant does not serve: {' '.join(map(str, tree.process.args))}")  # type: ignore[arg-type]

@@ -77,7 +77,7 @@ def counted(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
 
 
 def recorded(point: Point, seconds: int) -> list[str]:
-    """Load this service at `point` and return the collapsed stacks that py-spy saw."""
+    """Load this service at `point` and return the collapsed stacks that py-spy recorded."""
     contestant = ALL[OURS_NAME]
     with (
         measure.backend() as behind,
@@ -106,18 +106,18 @@ def recorded(point: Point, seconds: int) -> list[str]:
 
 
 def main() -> None:
-    """Profile both endpoints, or the one that is named."""
+    """Profile both endpoints, or the options one."""
     parser = argparse.ArgumentParser(prog="scripts/profile", description=__doc__)
     parser.add_argument("endpoint", nargs="?", choices=["hello", "relay"], help="default: both")
     parser.add_argument("--seconds", type=int, default=SECONDS)
     parser.add_argument("--functions", type=int, default=0, metavar="N", help="list also the N costliest functions")
-    given = parser.parse_args()
+    options = parser.parse_args()
     for point in (HELLO, RELAY):
-        if given.endpoint not in {None, point.name.partition("-")[0]}:
+        if options.endpoint not in {None, point.name.partition("-")[0]}:
             continue
-        layers, functions = counted(recorded(point, given.seconds))
+        layers, functions = counted(recorded(point, options.seconds))
         print(f"{point.path}, {layers.total():,} samples")
-        for name, count in [*layers.most_common(), *functions.most_common(given.functions)]:
+        for name, count in [*layers.most_common(), *functions.most_common(options.functions)]:
             print(f"  {count / layers.total():6.1%}  {name}")
 
 

@@ -7,12 +7,12 @@ end
 
 function init(_)
   sent = -1 -- wrk calls request() once without sending it
-  asked = wrk.format()
+  prepared = wrk.format()
 end
 
 function request()
   sent = sent + 1
-  return asked
+  return prepared
 end
 
 function done(summary, latency, _)

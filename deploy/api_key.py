@@ -1,4 +1,4 @@
-"""The Datadog API key in Secrets Manager: stored through standard input, and read only if it was stored by other means."""
+"""Stores the Datadog API key in Secrets Manager, through standard input. It reads a key only if another tool stored it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import os
 import re
 import sys
 
-from aws_cli import NOT_YET, Aws, AwsError, Failure, say
+from aws_cli import NOT_YET, Aws, AwsError, Failure, echo
 
 FORM = re.compile(r"[0-9a-fA-F]{32}")
 FINGERPRINT = "hello-service:key"  # tag of the secret: its version, and a hash of the key in it
@@ -17,9 +17,9 @@ NO_KEY = "The secret has no Datadog API key yet: set DD_API_KEY."
 
 
 def store(aws: Aws, arn: str) -> str:
-    """Store the API key, unless it is there, and return the version of the secret that holds it."""
+    """Store the API key unless the secret has it already; return the version of the secret that contains it."""
     key = os.environ.get("DD_API_KEY", "")
-    described = aws.ask("secretsmanager", "describe-secret", "--secret-id", arn) if arn != NOT_YET else {}
+    described = aws.run("secretsmanager", "describe-secret", "--secret-id", arn) if arn != NOT_YET else {}
     if described.get("DeletedDate"):
         raise Failure(
             f"The secret {arn} is to be deleted. Run aws secretsmanager restore-secret --secret-id {arn}, "
@@ -30,7 +30,7 @@ def store(aws: Aws, arn: str) -> str:
     current = next((version for version, names in stages.items() if "AWSCURRENT" in names), "")
     marked, _, print_ = tags.get(FINGERPRINT, "").partition(":")
     if current and marked == current and (not key or print_ == _fingerprint(arn, key)):
-        say("  unchanged")
+        echo("  unchanged")
         return current
     stored, problem = _stored(aws, arn) if current and marked != current else ("", "")
     if not key and problem:
@@ -40,26 +40,26 @@ def store(aws: Aws, arn: str) -> str:
     if not key and not current and not aws.dry:
         raise Failure(NO_KEY)
     if (not key and current) or (key and key == stored):
-        say("  unchanged")
+        echo("  unchanged")
         return current
     put = ["put-secret-value", "--secret-id", arn, "--secret-string", "file:///dev/stdin"]
-    made = aws.change("secretsmanager", *put, given=json.dumps({"DD_API_KEY": key}))
+    made = aws.change("secretsmanager", *put, stdin=json.dumps({"DD_API_KEY": key}))
     version = str((made or {}).get("VersionId", ""))
     mark = f"Key={FINGERPRINT},Value={version or 'VERSION'}:{_fingerprint(arn, key)}"
     aws.change("secretsmanager", "tag-resource", "--secret-id", arn, "--tags", mark)
     replaced = "; running tasks are replaced in step 5, because they keep the old key" if current else ""
-    say("  would be stored" if aws.dry else f"  stored{replaced}")
+    echo("  would be stored" if aws.dry else f"  stored{replaced}")
     return version
 
 
 def _stored(aws: Aws, arn: str) -> tuple[str, str]:
-    """Return the key that was stored in the secret by other means, and what is wrong with the secret's form."""
+    """Return the key that another tool stored in the secret, and the problem with the secret's form."""
     try:
-        found = aws.ask("secretsmanager", "get-secret-value", "--secret-id", arn)
+        found = aws.run("secretsmanager", "get-secret-value", "--secret-id", arn)
     except AwsError as error:
         if "AccessDenied" not in str(error):
             raise
-        say("  not verified: these credentials may not read the secret")
+        echo("  not verified: these credentials may not read the secret")
         return "", ""
     form = "The task reads the field DD_API_KEY of a JSON object"
     try:
@@ -77,5 +77,5 @@ def _stored(aws: Aws, arn: str) -> tuple[str, str]:
 
 
 def _fingerprint(arn: str, key: str) -> str:
-    """Return a short hash that tells keys apart, and that the key can't be found from."""
+    """Return a short hash that differs between keys and does not reveal the key."""
     return hashlib.sha256(f"{arn} {key}".encode()).hexdigest()[:16]

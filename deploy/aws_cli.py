@@ -1,4 +1,4 @@
-"""The AWS CLI in one region, and its errors in words."""
+"""Runs the AWS CLI in one region, and explains its errors."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import subprocess
 import sys
 from typing import Any
 
-LONG = 2000  # characters of an argument that a dry run does not print twice: the task definition
-NOT_YET = "(made by the stack)"  # in place of what a dry run has not made
+LONG = 2000  # characters; a dry run shortens longer arguments, because it prints the task definition anyway
+NOT_YET = "(made by the stack)"  # in a dry run, the value of an output that does not exist yet
 REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
-# What AWS's message contains, and what a person can do about it.
+# A part of AWS's message, and advice for the user.
 ADVICE = {
     "ExpiredToken": "Your AWS session has expired: sign in again (aws sso login).",
     "UnrecognizedClient": "AWS does not know these credentials: check AWS_PROFILE, or sign in again.",
-    "AccessDenied": 'These credentials lack a right: deploy/README.md lists the rights under "Rights".',
-    "UnauthorizedOperation": 'These credentials lack a right: deploy/README.md lists the rights under "Rights".',
-    "Throttling": "AWS limits how often this is called: wait a minute, and run the same command again.",
+    "AccessDenied": 'These credentials lack a permission: see "Rights" in deploy/README.md.',
+    "UnauthorizedOperation": 'These credentials lack a permission: see "Rights" in deploy/README.md.',
+    "Throttling": "AWS limits the rate of these calls: wait a minute, and run the same command again.",
     "Could not connect": "The network or the region's name may be wrong: check the connection and --region.",
 }
 
 
-class Failure(Exception):  # noqa: N818 - it is a message to a person, not a bug
-    """A sentence for the person who deploys: what is wrong, and what to do."""
+class Failure(Exception):  # noqa: N818 - it is a message to the user, not a bug
+    """A sentence for the user: what is wrong, and what to do."""
 
 
 class AwsError(Exception):
     """The AWS CLI failed; `str()` is its message and the command."""
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Print a line at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
@@ -46,16 +46,16 @@ def warn(text: str) -> None:
 
 
 def explained(error: AwsError) -> str:
-    """Return the message of `error`, and what to do where that is known."""
+    """Return the message of `error` with advice."""
     advice = next(
         (advice for part, advice in ADVICE.items() if part in str(error)),
-        "Correct what AWS names, then run the same command again.",
+        "Correct the problem, then run the same command again.",
     )
     return f"{error} {advice}"
 
 
 class Aws:
-    """The AWS CLI, in one region. With `dry`, nothing is changed."""
+    """The AWS CLI in one region. With `dry`, it changes nothing."""
 
     def __init__(self, region: str | None, dry: bool) -> None:
         self.dry = dry
@@ -71,14 +71,14 @@ class Aws:
             raise Failure(f"{self.region!r} is not the name of a region; an example is eu-west-1.")
         self.environment |= {"AWS_REGION": self.region, "AWS_DEFAULT_REGION": self.region}
 
-    def ask(self, *arguments: str, given: str | None = None) -> Any:
-        """Run a command and return its output; `given` goes to its standard input.
+    def run(self, *arguments: str, stdin: str | None = None) -> Any:
+        """Run a command with the standard input `stdin`, and return its output.
 
         Raises:
             AwsError: when the command fails.
         """
         command = ["aws", *arguments, "--output", "json"]
-        done = subprocess.run(command, env=self.environment, input=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=self.environment, input=stdin, capture_output=True, text=True, check=False)
         if done.returncode:
             message = " ".join(done.stderr.split()) or f"exit code {done.returncode}."
             raise AwsError(f"aws {arguments[0]} {arguments[1]} failed: {message.rstrip('.')}.")
@@ -87,24 +87,24 @@ class Aws:
         except ValueError:
             return done.stdout.strip()
 
-    def change(self, *arguments: str, given: str | None = None) -> Any:
+    def change(self, *arguments: str, stdin: str | None = None) -> Any:
         """Run a command that changes something; a dry run prints it instead."""
         if self.dry:
-            say(f"  would run: aws {shlex.join(each if len(each) < LONG else '...' for each in arguments)}")
+            echo(f"  would run: aws {shlex.join(each if len(each) < LONG else '...' for each in arguments)}")
             return None
-        return self.ask(*arguments, given=given)
+        return self.run(*arguments, stdin=stdin)
 
     def check(self) -> str:
         """Return the account's number.
 
         Raises:
-            Failure: when there are no credentials, or the region does not answer.
+            Failure: when there are no usable credentials, or the region does not respond.
         """
         try:
-            return str(self.ask("sts", "get-caller-identity")["Account"])
+            return str(self.run("sts", "get-caller-identity")["Account"])
         except AwsError as error:
             if "Could not connect" in str(error):
-                raise Failure(f"{self.region} does not answer: is it the name of a region? {error}") from None
+                raise Failure(f"The region {self.region} does not respond. Is the name right? {error}") from None
             raise Failure(f"No usable AWS credentials: {explained(error)}") from None
 
     def _configured(self) -> str:

@@ -1,12 +1,12 @@
 """Check an ECS task definition with a Datadog Agent: `python deploy/check.py [--json] [--ignore RULE] FILE ...`.
 
-FILE is what `aws ecs register-task-definition --cli-input-json` takes, what `aws ecs describe-task-definition` prints,
-a CloudFormation template (also what `cdk synth` writes), or the JSON of Terraform's container_definitions; `-` is
-standard input. `${NAME}` stands for a value that a deployment fills in. `--ignore` may be given several times, and
-takes several rules separated by commas. docs/task-definition-check.md lists them.
+FILE is the input of `aws ecs register-task-definition --cli-input-json`, the output of `aws ecs describe-task-definition`,
+a CloudFormation template (also one from `cdk synth`), or the JSON of Terraform's container_definitions; `-` is standard
+input. `${NAME}` stands for a value that a deployment fills in. `--ignore` can be repeated, and accepts several rules
+separated by commas. docs/task-definition-check.md lists all rules.
 
-Exit code: 0 nothing, or hints alone; 1 a mistake; 3 a warning, and no mistake; 2 a file could not be checked.
-It needs botocore and cfn-lint, and nothing else of this repository but the folder task_check beside it.
+Exit code: 0 no findings, or only hints; 1 a mistake; 3 a warning, and no mistake; 2 a file could not be checked.
+It needs botocore, cfn-lint and the folder task_check next to it, and nothing else from this repository.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXIT_CODES = {MISTAKE: 1, WARNING: 3, HINT: 0}
 
 
 def main(arguments: list[str]) -> int:
-    """Print what is wrong with the files and return the exit code."""
+    """Print the findings for the files, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="check.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ignore", action="append", default=[], metavar="RULE", help="leave out this rule")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    ignored = {rule.strip() for given in options.ignore for rule in given.split(",")}
+    ignored = {rule.strip() for rules in options.ignore for rule in rules.split(",")}
     reports: dict[str, Report] = {}
     for name in options.files:
         try:
@@ -64,8 +64,8 @@ def _print_text(reports: dict[str, Report]) -> None:
             where = f"{each.container}: " if each.container else ""
             print(f"{name}: {each.level} [{each.rule}] {where}{each.sentence}\n    -> {each.fix}")
     counts = [sum(each.level == level for report in reports.values() for each in report.findings) for level in LEVELS]
-    told = [f"{count} {level}{'s' * (count > 1)}" for level, count in zip(LEVELS, counts, strict=True) if count]
-    print(", ".join(told) if told else f"{', '.join(reports)}: no mistake")
+    summary = [f"{count} {level}{'s' * (count > 1)}" for level, count in zip(LEVELS, counts, strict=True) if count]
+    print(", ".join(summary) if summary else f"{', '.join(reports)}: no mistake")
 
 
 if __name__ == "__main__":

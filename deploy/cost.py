@@ -14,7 +14,7 @@ TASK_GB, TASK_SPANS = 10, 65_000
 INGESTED_GB = 0.10
 INDEXED_MILLION = 1.70  # kept for 15 days
 
-# What a span of this service takes up when it is sent, on the safe side; a test measures it.
+# A conservative estimate of the size of one span when it is sent; a test measures the size.
 SPAN_BYTES = 1300
 SPANS = {"GET /api/hello": 1, "GET /api/relay?count=3": 7}
 SECONDS = 30 * 24 * 3600

@@ -1,4 +1,4 @@
-"""The task definition: task-definition.json with its placeholders filled in, and the parts that a parameter adds."""
+"""The task definition: task-definition.json with its placeholders filled in, and the containers that parameters add."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ HERE = Path(__file__).resolve().parent
 FILE = HERE / "task-definition.json"
 CHECK = HERE / "check.py"
 PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
-PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}  # of docker, by CpuArchitecture
+PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}  # docker's platform for each CpuArchitecture
 SERVICE, AGENT, ROUTER, INIT = "service", "datadog-agent", "log-router", "datadog-agent-config"
 ROUTER_IMAGE = "public.ecr.aws/aws-observability/aws-for-fluent-bit:3.5.10"
 RELEASED = "hello-service.agent-released"  # a docker label of the Agent: the month of its release
 AGENT_DAYS = 90
-# Router or init container beside the others: the next size that Fargate has for half a vCPU.
+# With a router or an init container: the next memory size that Fargate has for half a vCPU.
 MEMORY_WITH_THREE = "2048"
-# Where the Agent writes, by volume.
+# The folders that the Agent writes to, by volume.
 WRITABLE = {
     "agent-config": "/etc/datadog-agent",
     "agent-run": "/opt/datadog-agent/run",
@@ -39,7 +39,7 @@ def read(path: Path) -> str:
     """Return the text of a task definition file.
 
     Raises:
-        Failure: when there is none, or it is no task definition with a container named service.
+        Failure: when it can't be read, or is not a task definition with a container named service.
     """
     try:
         text = path.read_text()
@@ -60,7 +60,7 @@ def fill(text: str, values: dict[str, str]) -> str:
     """Return `text` with every `${NAME}` replaced.
 
     Raises:
-        Failure: naming every placeholder without a value.
+        Failure: some have no value; its message lists them.
     """
     if missing := sorted({name for name in PLACEHOLDER.findall(text) if not values.get(name)}):
         raise Failure(
@@ -74,7 +74,7 @@ def fill(text: str, values: dict[str, str]) -> str:
 
 
 def values_in(template: Any, filled: Any) -> dict[str, str]:
-    """Return the values of the placeholders in `template` that `filled` was made with: the inverse of `fill`."""
+    """Return the values that the placeholders of `template` have in `filled`. It is the inverse of `fill`."""
     found: dict[str, str] = {}
     if isinstance(template, str) and isinstance(filled, str):
         pattern = "(.+)".join(map(re.escape, PLACEHOLDER.split(template)[::2]))
@@ -96,7 +96,7 @@ def values_in(template: Any, filled: Any) -> dict[str, str]:
 def build(
     text: str, values: dict[str, str], *, logs_to: str = "cloudwatch", readonly_agent: bool = False
 ) -> dict[str, Any]:
-    """Return the task definition that is registered."""
+    """Return the filled-in task definition, with the containers that the parameters add."""
     document: dict[str, Any] = json.loads(fill(text, values))
     if readonly_agent:
         _make_agent_readonly(document)
@@ -118,7 +118,7 @@ def _needed(document: dict[str, Any], name: str, parameter: str) -> dict[str, An
 
 
 def _make_agent_readonly(document: dict[str, Any]) -> None:
-    """An init container copies the Agent's configuration into a volume, because the Agent writes there at its start."""
+    """Add an init container that copies the Agent's configuration into a volume, because the Agent writes there."""
     agent = _needed(document, AGENT, "ReadonlyAgent=true")
     agent["readonlyRootFilesystem"] = True
     agent["mountPoints"] = [{"sourceVolume": name, "containerPath": path} for name, path in WRITABLE.items()]
@@ -141,7 +141,7 @@ def _make_agent_readonly(document: dict[str, Any]) -> None:
 
 
 def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
-    """A FireLens router sends the service's lines to Datadog; its own go where the Agent's go."""
+    """Add a FireLens router that sends the service's log to Datadog. The router's own log goes where the Agent's goes."""
     service, agent = _needed(document, SERVICE, "LogsTo=datadog"), _needed(document, AGENT, "LogsTo=datadog")
     service["logConfiguration"] = {
         "logDriver": "awsfirelens",
@@ -175,7 +175,7 @@ def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
 
 
 def agent_hint(document: dict[str, Any], today: date) -> str | None:
-    """Return a sentence when the Agent's release is over 90 days old; None when it is newer or not known."""
+    """Return a hint if the Agent's release is over 90 days old, None if it is newer or its age is unknown."""
     agent = container(document, AGENT) or {}
     match = re.fullmatch(r"(\d{4})-(\d\d)", agent.get("dockerLabels", {}).get(RELEASED, ""))
     if not match or (today - date(int(match[1]), int(match[2]), 1)).days <= AGENT_DAYS:
@@ -187,13 +187,13 @@ def agent_hint(document: dict[str, Any], today: date) -> str | None:
 
 
 def check(document: dict[str, Any], name: str) -> str | None:
-    """Run check.py on `document`, of the file `name`.
+    """Run check.py on `document`, the content of the file `name`.
 
     Returns:
-        What it printed; None when its libraries are not installed.
+        The output of check.py, None if its libraries are not installed.
 
     Raises:
-        Failure: when it found a mistake.
+        Failure: when check.py finds a mistake.
     """
     if not all(map(importlib.util.find_spec, ("botocore", "cfnlint"))):
         return None
@@ -207,4 +207,4 @@ def check(document: dict[str, Any], name: str) -> str | None:
     return printed
 
 
-MISTAKES = {1, 2}  # exit codes of check.py: mistakes, and nothing that it could read
+MISTAKES = {1, 2}  # exit codes of check.py: a mistake, or a file that could not be checked

@@ -1,7 +1,7 @@
 """Datadog monitors and a dashboard for the service: `python deploy/monitors.py --env production`.
 
-With DD_API_KEY and DD_APP_KEY it posts monitors.json and dashboard.json; what has the same name there is replaced.
-Without them it prints both.
+With DD_API_KEY and DD_APP_KEY, it posts monitors.json and dashboard.json to Datadog, and replaces monitors and
+dashboards with the same names. Without them, it prints both.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import options as command_line
-from aws_cli import Failure, say
+from aws_cli import Failure, echo
 from definition import fill
 
 HERE = Path(__file__).resolve().parent
@@ -40,7 +40,7 @@ class Datadog:
         """Send a request and return the JSON of its response.
 
         Raises:
-            Failure: when Datadog refuses it, or can't be reached.
+            Failure: when Datadog rejects it or can't be reached.
         """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._url}{path}", data, self._headers, method=method)  # noqa: S310 - https, or a test's
@@ -56,14 +56,14 @@ class Datadog:
             raise Failure(f"{method} {self._url}{path}: {error}. Check --site and the network.") from None
 
     def put_monitor(self, monitor: dict[str, Any]) -> None:
-        """Create `monitor`, or replace the one of its name."""
+        """Create `monitor`, or replace the monitor with the same name."""
         tags = ",".join(monitor["tags"])
         found = self.send("GET", f"/api/v1/monitor?monitor_tags={tags}")
         known = [each["id"] for each in found if each["name"] == monitor["name"]]
         self._put("/api/v1/monitor", known, monitor, monitor["name"])
 
     def put_dashboard(self, dashboard: dict[str, Any]) -> None:
-        """Create `dashboard`, or replace the one of its title."""
+        """Create `dashboard`, or replace the dashboard with the same title."""
         found = self.send("GET", "/api/v1/dashboard")["dashboards"]
         known = [each["id"] for each in found if each["title"] == dashboard["title"]]
         self._put("/api/v1/dashboard", known, dashboard, dashboard["title"])
@@ -73,11 +73,11 @@ class Datadog:
             self.send("PUT", f"{path}/{known[0]}", body)
         else:
             self.send("POST", path, body)
-        say(f"{'replaced' if known else 'created'}: {name}")
+        echo(f"{'replaced' if known else 'created'}: {name}")
 
 
 def main() -> int:
-    """Print or post, and return the exit code."""
+    """Print or post the monitors and the dashboard; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="production", help="DD_ENV of the service")
     parser.add_argument("--site", default=os.environ.get("DD_SITE", "datadoghq.com"), help="Datadog site")
@@ -88,7 +88,7 @@ def main() -> int:
         command_line.check_patterns(options)
         monitors, dashboard = filled(options.env)
         if not all(keys):
-            say(json.dumps({"monitors": monitors, "dashboard": dashboard}, indent=2))
+            echo(json.dumps({"monitors": monitors, "dashboard": dashboard}, indent=2))
             sys.stderr.write("Nothing was posted: set DD_API_KEY and DD_APP_KEY to post these.\n")
             return 0
         datadog = Datadog(options.api_url or f"https://api.{options.site}", *keys)

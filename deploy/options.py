@@ -1,4 +1,4 @@
-"""The command line of deploy/deploy: its options, and what is wrong with a value before anything happens."""
+"""The command line of deploy/deploy: its options, and the validation of their values before any change."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")
 RATE = re.compile(r"\d*\.?\d+")
 TAG = re.compile(r"[\w +=.:/@-]{1,128}")
-# Placeholders that deploy/deploy fills in, and where their values come from.
+# The placeholders that deploy/deploy fills in, and the source of their values.
 FILLED = {
     "FAMILY": "--stack",
     "IMAGE": "the stack and --version",
@@ -41,40 +41,42 @@ FILLED = {
 
 def parser(documentation: str) -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    told = documentation.partition("\n")
+    description, _, epilog = documentation.partition("\n")
     parser = argparse.ArgumentParser(
-        description=told[0], epilog=told[2], formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="up | rollback | definition | unprotect | destroy"
     )
     up = commands.add_parser("up", help="deploy")
-    rollback = commands.add_parser("rollback", help="run the last revision before this one that was stable")
+    rollback = commands.add_parser("rollback", help="run the previous revision that was stable")
     definition_ = commands.add_parser("definition", help="print the filled-in task definition")
     unprotect = commands.add_parser("unprotect", help="lift the protection against deletion")
     destroy = commands.add_parser("destroy", help="delete everything")
     for each in (up, rollback, definition_, unprotect, destroy):
         each.add_argument("--stack", default="hello-service", help="name of the stack, the cluster and the repository")
-        each.add_argument("--region", help="AWS region, in place of AWS_DEFAULT_REGION")
+        each.add_argument("--region", help="AWS region; default: AWS_DEFAULT_REGION")
     for each in (up, rollback):
-        each.add_argument("--url", help="address of the smoke test; without it, the load balancer's own name")
+        each.add_argument("--url", help="URL for the smoke test; default: the load balancer's own name")
         each.add_argument(
-            "--no-smoke", action="store_true", help="send no request at the end: this machine can't reach it"
+            "--no-smoke",
+            action="store_true",
+            help="send no request at the end, if this machine can't reach the service",
         )
-        each.add_argument("--patience", default="120", metavar="SECONDS", help="how long the smoke test may take")
+        each.add_argument("--patience", default="120", metavar="SECONDS", help="time limit of the smoke test")
     for each in (up, definition_):
-        each.add_argument("--version", help="tag of the image and DD_VERSION; without it, the commit")
-        each.add_argument("--env", help="DD_ENV; at first production")
-        each.add_argument("--site", help="Datadog site, such as datadoghq.eu; at first datadoghq.com")
-        each.add_argument("--sample-rate", help="share of traces to keep, 0 to 1; at first 1.0")
+        each.add_argument("--version", help="tag of the image and DD_VERSION; default: the commit")
+        each.add_argument("--env", help="DD_ENV; initially production")
+        each.add_argument("--site", help="Datadog site, such as datadoghq.eu; initially datadoghq.com")
+        each.add_argument("--sample-rate", help="fraction of traces to keep, 0 to 1; initially 1.0")
         each.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of stack.yaml")
         each.add_argument("--fill", action="append", default=[], metavar="NAME=VALUE", help="a placeholder of your own")
         each.add_argument("--task-definition", type=Path, default=definition.FILE, help="the file to fill in")
-    up.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a tag of every resource")
+    up.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a tag for every resource")
     up.add_argument(
         "--protect",
         action=argparse.BooleanOptionalAction,
-        help="protection against deletion; at first on, but off for --env dev",
+        help="protection against deletion; initially on, but off for --env dev",
     )
     up.add_argument(
         "--allow-open-http", action="store_true", help="confirm plain HTTP that the whole internet can reach"
@@ -86,10 +88,10 @@ def parser(documentation: str) -> argparse.ArgumentParser:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse every malformed option at once, by name and value, before anything happens.
+    """Reject all malformed options at once, by name and value, before any change.
 
     Raises:
-        Failure: with a line for each.
+        Failure: some are malformed; its message has a line for each.
     """
     problems = _pattern_problems(options)
     if getattr(options, "url", None) is not None and not _is_url(options.url):
@@ -109,10 +111,10 @@ def check(options: argparse.Namespace) -> None:
 
 
 def check_patterns(options: argparse.Namespace) -> None:
-    """Refuse malformed values among --version, --env, --site and --sample-rate.
+    """Reject malformed values of --version, --env, --site and --sample-rate.
 
     Raises:
-        Failure: with a line for each.
+        Failure: some are malformed; its message has a line for each.
     """
     _refuse(_pattern_problems(options))
 
@@ -125,8 +127,8 @@ def _refuse(problems: list[str]) -> None:
 def _pattern_problems(options: argparse.Namespace) -> list[str]:
     problems: list[str] = []
     for name, pattern, form in (
-        ("version", VERSION, "letters, digits, '_', '.' and '-', at most 128: it is the tag of an image"),
-        ("env", ENVIRONMENT, "lower-case letters, digits and _ . / : -, with a letter first, as Datadog stores it"),
+        ("version", VERSION, "letters, digits, '_', '.' and '-', at most 128, because it is the tag of an image"),
+        ("env", ENVIRONMENT, "lower-case letters, digits and _ . / : -, starting with a letter, as Datadog stores it"),
         (
             "site",
             SITE,
@@ -140,9 +142,9 @@ def _pattern_problems(options: argparse.Namespace) -> list[str]:
     return problems
 
 
-def pairs(given: list[str]) -> dict[str, str]:
-    """Return NAME=VALUE arguments as a mapping; the last of a name counts."""
-    return dict(each.split("=", 1) for each in given)
+def pairs(arguments: list[str]) -> dict[str, str]:
+    """Return NAME=VALUE arguments as a mapping; the last one for a name wins."""
+    return dict(each.split("=", 1) for each in arguments)
 
 
 def _patience(options: argparse.Namespace) -> list[str]:
@@ -164,14 +166,14 @@ def _is_url(text: str) -> bool:
     return bool(parts.scheme in {"http", "https"} and parts.hostname and plain and port != 0)
 
 
-def _pair_problem(option: str, given: str, options: argparse.Namespace) -> str | None:
-    name, equals, value = given.partition("=")
+def _pair_problem(option: str, argument: str, options: argparse.Namespace) -> str | None:
+    name, equals, value = argument.partition("=")
     if not equals or not name:
         return "it must be NAME=VALUE"
     if option == "set":
         return parameter_problem(name, value)
     if option == "tag":
-        return None if TAG.fullmatch(name) and (not value or TAG.fullmatch(value)) else "AWS allows no such tag"
+        return None if TAG.fullmatch(name) and (not value or TAG.fullmatch(value)) else "AWS does not allow this tag"
     if name in FILLED:
         return f"{name} comes from {FILLED[name]}"
     if name not in definition.PLACEHOLDER.findall(definition.read(options.task_definition)):

@@ -1,4 +1,4 @@
-"""What runs after a deployment: the service stable, its front door open, the Datadog Agent healthy."""
+"""Checks after a deployment: the service is stable, it responds, and the Datadog Agent is healthy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 import urllib.request
 
-from aws_cli import Aws, AwsError, Failure, say, warn
+from aws_cli import Aws, AwsError, Failure, echo, warn
 from definition import AGENT
 
 
@@ -14,19 +14,19 @@ def wait(aws: Aws, cluster: str) -> None:
     """Wait until the service is stable."""
     where = ["--cluster", cluster, "--services", "hello-service"]
     try:
-        aws.ask("ecs", "wait", "services-stable", *where)
+        aws.run("ecs", "wait", "services-stable", *where)
     except AwsError:
-        (service,) = aws.ask("ecs", "describe-services", *where)["services"]
+        (service,) = aws.run("ecs", "describe-services", *where)["services"]
         events = [each["message"] for each in service.get("events", [])[:1]]
         raise Failure(
             f"The service is not stable: {service['runningCount']} of {service['desiredCount']} tasks run. "
-            f"{' '.join(events)} Look at aws logs tail /ecs/{cluster}/service, then run the same command again "
+            f"{' '.join(events)} Read its log with aws logs tail /ecs/{cluster}/service, then run the same command again "
             "or deploy/deploy rollback."
         ) from None
 
 
 def smoke(url: str, version: str, patience: float) -> None:
-    """Send requests to the service through its front door until it is healthy and of `version`."""
+    """Send requests to the service at `url` until it is healthy and has `version`."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -35,21 +35,21 @@ def smoke(url: str, version: str, patience: float) -> None:
             with urllib.request.urlopen(f"{url}/info", timeout=10) as info:  # noqa: S310 - the same
                 running = json.load(info)["version"]
             if running == version:
-                say(f"  {url}/health: {status}, version {running}")
+                echo(f"  {url}/health: {status}, version {running}")
                 return
-            problem = f"version {running} answers, not {version}"
+            problem = f"version {running} responds, not {version}"
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = str(error)
         if time.monotonic() > deadline:
             raise Failure(
-                f"{url} is not what was deployed: {problem}. Its address must be in AllowedCidr; --url names another "
-                "address to send the request to."
+                f"{url} is not the deployed version: {problem}. AllowedCidr must contain this machine's address; set --url "
+                "to send the request to another address."
             )
         time.sleep(2)
 
 
 def watch_agent(aws: Aws, cluster: str, patience: float) -> None:
-    """Warn when the Datadog Agent is unhealthy: no task waits for it, so nothing else would show that."""
+    """Warn if the Datadog Agent is unhealthy; no task waits for it, so nothing else would show that."""
     deadline = time.monotonic() + patience
     while health := _agent_health(aws, cluster):
         unhealthy = health.count("UNHEALTHY")
@@ -57,22 +57,22 @@ def watch_agent(aws: Aws, cluster: str, patience: float) -> None:
             warn(
                 f"the Datadog Agent is UNHEALTHY in {unhealthy} of {len(health)} tasks, so traces may be lost. Usually "
                 "the API key is revoked or belongs to another site. "
-                f"Look at aws logs tail /ecs/{cluster}/datadog-agent."
+                f"Read its log with aws logs tail /ecs/{cluster}/datadog-agent."
             )
             return
         if "UNKNOWN" not in health or time.monotonic() > deadline:
             known = len(health) - health.count("UNKNOWN")
-            say(f"  the Datadog Agent is healthy in {known} of {len(health)} tasks")
+            echo(f"  the Datadog Agent is healthy in {known} of {len(health)} tasks")
             return
         time.sleep(2)
 
 
 def _agent_health(aws: Aws, cluster: str) -> list[str]:
     """Return the health of the Datadog Agent in each running task."""
-    listed = aws.ask("ecs", "list-tasks", "--cluster", cluster, "--service-name", "hello-service")["taskArns"]
+    listed = aws.run("ecs", "list-tasks", "--cluster", cluster, "--service-name", "hello-service")["taskArns"]
     if not listed:
         return []
-    tasks = aws.ask("ecs", "describe-tasks", "--cluster", cluster, "--tasks", *listed[:100])["tasks"]
+    tasks = aws.run("ecs", "describe-tasks", "--cluster", cluster, "--tasks", *listed[:100])["tasks"]
     containers = [each for task in tasks for each in task["containers"] if each["name"] == AGENT]
     stopped = [each for each in containers if each.get("lastStatus") == "STOPPED"]
     return ["UNHEALTHY" if each in stopped else each.get("healthStatus", "UNKNOWN") for each in containers]

@@ -1,4 +1,4 @@
-"""The CloudFormation stack of stack.yaml: its parameters, its states, its changes."""
+"""The CloudFormation stack of stack.yaml: its parameters, states and changes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-from aws_cli import Aws, AwsError, Failure, say
+from aws_cli import Aws, AwsError, Failure, echo
 
 TEMPLATE = Path(__file__).resolve().with_name("stack.yaml")
 NAME = re.compile(r"(?=.{1,25}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
-# Parameters that deploy/deploy sets by itself, and how a person sets them.
+# Parameters that `--set` does not accept, and the reason.
 RESERVED = {
     "TaskDefinition": "deploy/deploy sets it to the revision that it registers",
     "SecretVersion": "deploy/deploy sets it to the version of the API key",
     "Protect": "use --protect or --no-protect",
 }
-# A change would replace the load balancer while its target group is still in use, which AWS refuses.
+# A change of these would replace the load balancer while its target group is still in use, which AWS rejects.
 FIXED = ("VpcId", "Scheme")
 TYPES = {
     "AWS::EC2::VPC::Id": (r"vpc-[0-9a-f]+", "an id such as vpc-0a1b2c3d"),
@@ -28,9 +28,9 @@ TYPES = {
     ),
     "Number": (r"\d{1,9}", "a whole number"),
 }
-OPEN_BITS = 8  # a network larger than a /8 holds public addresses of strangers
+OPEN_BITS = 8  # a network larger than a /8 contains other people's public addresses
 STABLE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
-# States that need a person, and what to do.
+# States that the user must resolve, and how.
 STUCK = {
     "REVIEW_IN_PROGRESS": "It holds a change set and no resources. Run {destroy}, then run the same command again.",
     "ROLLBACK_COMPLETE": "It could not be created. Remove the cause, run {destroy}, then run the same command again.",
@@ -47,7 +47,7 @@ SERVICE_ROLE = "aws iam create-service-linked-role --aws-service-name ecs.amazon
 
 
 def declared() -> dict[str, dict[str, Any]]:
-    """Return the parameters that stack.yaml declares, by name, without the help of a YAML library."""
+    """Return the parameters that stack.yaml declares, by name, without a YAML library."""
     section = TEMPLATE.read_text().partition("\nParameters:\n")[2].partition("\nConditions:\n")[0]
     found: dict[str, dict[str, Any]] = {}
     for block in re.split(r"^  (?=\w+:$)", section, flags=re.MULTILINE)[1:]:
@@ -68,13 +68,11 @@ def _scalars(text: str) -> list[str]:
 
 
 def parameter_problem(name: str, value: str) -> str | None:
-    """Return what is wrong with `value` for the parameter `name`; None when nothing is."""
+    """Return the problem with `value` for the parameter `name`, None if it is valid."""
     parameters = declared()
     if name not in parameters:
         close = next((each for each in parameters if each.lower() == name.lower()), None)
-        return (
-            f"stack.yaml has no such parameter; {f'{close} is meant' if close else 'it has ' + ', '.join(parameters)}"
-        )
+        return f"stack.yaml has no such parameter; {f'use {close}' if close else 'it has ' + ', '.join(parameters)}"
     if name in RESERVED:
         return RESERVED[name]
     if name == "AllowedCidr":
@@ -103,14 +101,14 @@ def _network_problem(value: str) -> str | None:
 
 
 def is_open(parameters: dict[str, str]) -> bool:
-    """Whether strangers can reach the load balancer by plain HTTP."""
+    """Whether the internet can reach the load balancer by plain HTTP."""
     network = ipaddress.IPv4Network(parameters["AllowedCidr"])
     public = parameters["Scheme"] == "internet-facing" and network.prefixlen < OPEN_BITS
     return public and not parameters["CertificateArn"]
 
 
 class Stack:
-    """One stack that is made from stack.yaml."""
+    """A stack that is created from stack.yaml."""
 
     def __init__(self, aws: Aws, name: str) -> None:
         if not NAME.fullmatch(name):
@@ -119,12 +117,12 @@ class Stack:
             )
         self.aws = aws
         self.name = name
-        self._pretended: dict[str, str] | None = None  # the parameters of a stack that a dry run would have made
+        self._pretended: dict[str, str] | None = None  # in a dry run, the parameters of the stack that would exist
 
     def read(self) -> dict[str, Any] | None:
-        """Return the stack as CloudFormation describes it, None when there is none."""
+        """Return the stack as CloudFormation describes it, None if there is none."""
         try:
-            stacks = self.aws.ask("cloudformation", "describe-stacks", "--stack-name", self.name)["Stacks"]
+            stacks = self.aws.run("cloudformation", "describe-stacks", "--stack-name", self.name)["Stacks"]
         except AwsError as error:
             if "does not exist" in str(error):
                 return None
@@ -132,28 +130,32 @@ class Stack:
         return dict(stacks[0])
 
     def parameters(self) -> dict[str, str]:
-        """Return the parameters in force; empty when there is no stack."""
+        """Return the current parameters, none if there is no stack."""
         return values(self.read(), "Parameter")
 
     def outputs(self) -> dict[str, str]:
-        """Return the outputs; empty when there is no stack."""
+        """Return the outputs, none if there is no stack."""
         return values(self.read(), "Output")
 
     def ready(self, found: dict[str, Any] | None) -> None:
-        """Raise a Failure when the stack is in a state in which it can't be changed."""
+        """Check that the stack can be changed.
+
+        Raises:
+            Failure: its state does not allow it.
+        """
         status = found["StackStatus"] if found else "CREATE_COMPLETE"
         destroy = f"deploy/deploy destroy --stack {self.name} --region {self.aws.region}"
         if status in STUCK:
             advice = STUCK[status].format(name=self.name, region=self.aws.region, destroy=destroy)
             raise Failure(f"The stack {self.name} is {status} ({self.reason()}). {advice}")
         if status not in STABLE:
-            raise Failure(f"The stack {self.name} is being changed right now ({status}): wait until that has ended.")
+            raise Failure(f"The stack {self.name} is {status}: wait until this change is complete.")
 
     def planned(self, found: dict[str, Any] | None, given: dict[str, str], *, open_http: bool) -> dict[str, str]:
-        """Return every parameter as it will be: what is not given stays as it is.
+        """Return all parameters with the values `given`; the others keep their current values.
 
         Raises:
-            Failure: when one is missing, can't be changed, or would open the service by accident.
+            Failure: when a parameter is missing, can't be changed, or would open the service by accident.
         """
         parameters = declared()
         current = {name: value for name, value in values(found, "Parameter").items() if name in parameters}
@@ -175,24 +177,24 @@ class Stack:
         if is_open(planned) and not was_open and not open_http:
             raise Failure(
                 f"AllowedCidr={planned['AllowedCidr']} without CertificateArn opens the service to the internet by plain "
-                "HTTP. Set a smaller network or a certificate; --allow-open-http confirms that it is meant."
+                "HTTP. Set a smaller network or a certificate, or confirm it with --allow-open-http."
             )
         if not found or given.keys() & {"VpcId", "LoadBalancerSubnets", "TaskSubnets"}:
             self._check_network(planned)
         return planned
 
     def converge(self, planned: dict[str, str], tags: dict[str, str]) -> None:
-        """Bring the stack to stack.yaml with the parameters `planned` and the tags `tags`."""
+        """Create or update the stack from stack.yaml with the parameters `planned` and the tags `tags`."""
         found = self.read()
         current = values(found, "Parameter") or self._pretended or {}
         exists = found is not None or self._pretended is not None
         tagged = {each["Key"]: each["Value"] for each in (found or {}).get("Tags", [])}
         same = all(current.get(name) == value for name, value in planned.items())
         if found and same and tagged == {**tagged, **tags} and self._template() == TEMPLATE.read_text().strip():
-            say(f"  {self.name}: unchanged")
+            echo(f"  {self.name}: unchanged")
             return
         verb = "update" if exists else "create"
-        # An empty value is the default of each parameter that may be empty.
+        # An empty value need not be set: it is the default of every parameter that may be empty.
         given: list[dict[str, Any]] = [
             {"ParameterKey": name, "UsePreviousValue": True}
             if current.get(name) == value
@@ -203,10 +205,10 @@ class Stack:
         self._change(verb, given, {**tagged, **tags}, "--template-body", f"file://{TEMPLATE}")
         if self.aws.dry:
             self._pretended = planned
-        say(f"  {self.name}: {verb}d" if not self.aws.dry else f"  {self.name}: would be {verb}d")
+        echo(f"  {self.name}: {verb}d" if not self.aws.dry else f"  {self.name}: would be {verb}d")
 
     def unprotect(self) -> None:
-        """Let the stack be deleted; nothing else of it changes."""
+        """Lift the protection against deletion; nothing else changes."""
         found = self.read()
         if found is None:
             raise Failure(f"There is no stack {self.name} in {self.aws.region}.")
@@ -232,8 +234,8 @@ class Stack:
         self._wait("delete")
 
     def reason(self) -> str:
-        """Return why the last change of the stack failed: the message of the first resource that failed."""
-        events = self.aws.ask("cloudformation", "describe-stack-events", "--stack-name", self.name)["StackEvents"]
+        """Return the reason why the last change of the stack failed: the message of the first resource that failed."""
+        events = self.aws.run("cloudformation", "describe-stack-events", "--stack-name", self.name)["StackEvents"]
         why = "no resource gives a reason"
         for event in events:  # the newest first
             status, text = event["ResourceStatus"], event.get("ResourceStatusReason", "")
@@ -261,30 +263,30 @@ class Stack:
         if self.aws.dry:
             return
         try:
-            self.aws.ask("cloudformation", "wait", f"stack-{verb}-complete", "--stack-name", self.name)
+            self.aws.run("cloudformation", "wait", f"stack-{verb}-complete", "--stack-name", self.name)
         except AwsError:
             found = self.read()
             status = found["StackStatus"] if found else "gone"
-            advice = "The same command can be run again once the cause is removed."
+            advice = "Remove the cause, then run the same command again."
             if status == "UPDATE_ROLLBACK_COMPLETE":
-                advice = "What ran before runs on. " + advice
+                advice = "The previous version keeps running. " + advice
             elif status in STUCK:
                 destroy = f"deploy/deploy destroy --stack {self.name} --region {self.aws.region}"
                 advice = STUCK[status].format(name=self.name, region=self.aws.region, destroy=destroy)
             elif status.endswith("IN_PROGRESS"):
-                advice = "AWS is still at work: wait until that has ended, then run the same command again."
+                advice = "AWS is still changing it: wait until this is complete, then run the same command again."
             raise Failure(f"The stack {self.name} is {status}. {self.reason()}. {advice}") from None
 
     def _template(self) -> str:
-        body = self.aws.ask("cloudformation", "get-template", "--stack-name", self.name)["TemplateBody"]
+        body = self.aws.run("cloudformation", "get-template", "--stack-name", self.name)["TemplateBody"]
         return str(body).strip()
 
     def _check_network(self, planned: dict[str, str]) -> None:
         vpc, balanced = planned["VpcId"], planned["LoadBalancerSubnets"].split(",")
         try:
-            self.aws.ask("ec2", "describe-vpcs", "--vpc-ids", vpc)
-            asked = sorted({*balanced, *planned["TaskSubnets"].split(",")})
-            found = self.aws.ask("ec2", "describe-subnets", "--subnet-ids", *asked)["Subnets"]
+            self.aws.run("ec2", "describe-vpcs", "--vpc-ids", vpc)
+            subnets = sorted({*balanced, *planned["TaskSubnets"].split(",")})
+            found = self.aws.run("ec2", "describe-subnets", "--subnet-ids", *subnets)["Subnets"]
         except AwsError as error:
             if not (missing := re.search(r"'?((?:vpc|subnet)-[0-9a-f]+)\S*' does not exist", str(error))):
                 if "NotFound" not in str(error):
@@ -301,6 +303,6 @@ class Stack:
 
 
 def values(stack: dict[str, Any] | None, kind: str) -> dict[str, str]:
-    """Return the parameters or outputs of a stack that CloudFormation has described, by name."""
+    """Return the parameters or outputs of a described stack, by name."""
     found = (stack or {}).get(f"{kind}s", [])
     return {each[f"{kind}Key"]: each[f"{kind}Value"] for each in found}

@@ -54,7 +54,9 @@ def parse(name: str) -> Names:
         ValueError: the name is not valid for a service; the message has the reason.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is no name for a service: use small letters, digits and dashes, as in my-orders.")
+        raise ValueError(
+            f"{name!r} can't be the name of a service: use lower-case letters, digits and dashes, as in my-orders."
+        )
     names = Names(tuple(re.split("[-_]", name)))
     if names.package in taken():
         raise ValueError(f"{name!r} would hide a module called {names.package}: choose another name.")

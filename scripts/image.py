@@ -28,9 +28,9 @@ def docker(*arguments: str) -> str:
     ).stdout.strip()
 
 
-def described(thing: str) -> dict[str, Any]:
+def described(name: str) -> dict[str, Any]:
     """Return the result of `docker inspect` for an image or container."""
-    found: dict[str, Any] = json.loads(docker("inspect", thing))[0]
+    found: dict[str, Any] = json.loads(docker("inspect", name))[0]
     return found
 
 

@@ -20,8 +20,8 @@ from running import eventually, free_port, service
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 WIDTH, HEIGHT = 1300, 700
-PAUSE_SECONDS = 0.11  # on average, from one request to the next
-REQUESTS = {  # path: how often
+PAUSE_SECONDS = 0.11  # the average time between two requests
+REQUESTS = {  # each path with its weight
     "/api/hello?name=Ada": 5,
     "/api/hello/Grace": 4,
     "/api/relay?count=2": 4,
@@ -37,13 +37,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=75)
     parser.add_argument("--to", type=Path, default=DOCS)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     if CHROMIUM is None:
         sys.exit("Chromium is not installed: apt-get install chromium")
-    asked.to.mkdir(exist_ok=True)
+    options.to.mkdir(exist_ok=True)
     with ExitStack() as stack:
         dev = _services(stack)
-        identity = _send(dev, asked.seconds)
+        identity = _send(dev, options.seconds)
         browser = stack.enter_context(chromium())
         for name, path, scheme in (
             ("traces", "/", "light"),
@@ -53,7 +53,7 @@ def main() -> None:
             ("performance", "/performance?minutes=1", "light"),
         ):
             with opened(browser, WIDTH, HEIGHT, scheme) as page:
-                _shoot(page, dev.page_url + path, asked.to / f"{name}.png")
+                _shoot(page, dev.page_url + path, options.to / f"{name}.png")
 
 
 def _services(stack: ExitStack) -> Dev:
@@ -69,12 +69,12 @@ def _services(stack: ExitStack) -> Dev:
 
 def _send(dev: Dev, seconds: float) -> str:
     """Send requests and return the id of a whole trace through all services."""
-    chance = random.Random(7)  # noqa: S311 - which requests, no secret
+    chance = random.Random(7)  # noqa: S311 - it selects requests, not secrets
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         dev.get(chance.choices([*REQUESTS], [*REQUESTS.values()])[0])
         time.sleep(chance.expovariate(1 / PAUSE_SECONDS))
-    for path in REQUESTS:  # so that each kind stands among the newest
+    for path in REQUESTS:  # so that each kind is among the newest
         dev.get(path)
     identity = dev.get("/api/relay?count=2").headers["traceresponse"].split("-")[1]
 

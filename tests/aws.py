@@ -1,6 +1,6 @@
-"""AWS for tests: moto's API on loopback, the real AWS CLI in front of it, and every command line written down.
+"""AWS for tests: moto's API on loopback and the real AWS CLI. Every command line is recorded.
 
-docker's part that needs a registry is played by a program that writes down what it was asked, too.
+A program stands in for the docker commands that need a registry; it records its command lines, too.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from running import BIN, ROOT, clean_environment, eventually, free_port, started
 
 REGION = "eu-west-1"
 DEPLOY = ROOT / "deploy" / "deploy"
-# What reads; everything else changes something.
+# Prefixes of the verbs that only read; every other verb changes something.
 READING = ("describe-", "get", "list-", "wait")
 
 
-# In front of the AWS CLI: a prepared program may stand for one command, so that a test can show any answer of AWS.
+# Runs before the AWS CLI: a stub may replace one command, so that a test can use any response of AWS.
 STUBBED = """[ -x "$RECORD.stubs/$1-$2" ] && exec "$RECORD.stubs/$1-$2" "$@" """
-# Shell, as it is run for every command: one line for each, every argument ended by a unit separator.
+# Shell code that runs for every command: it writes one line, with a unit separator after each argument.
 WRITE_DOWN = """{ printf '%s\\037' "$@"; echo; } >>"$RECORD" """
 WRITE_DOWN_DOCKER = """{ printf '%s\\037' docker "$@"; echo; } >>"$RECORD" """
-# docker, but for the registry, which is not to be had: login wants a password, push puts a manifest where it goes.
+# docker without a registry: `login` only needs a password, `push` registers a manifest in ECR.
 DOCKER = """
 case $1 in
 build) exec "$BUILDS" "$@" ;;
@@ -52,39 +52,42 @@ esac
 
 @dataclass
 class Ran:
-    """One run of deploy/deploy: its exit code, what it said, and every command that it ran."""
+    """One run of deploy/deploy: its exit code, its output, and every command that it ran."""
 
     code: int
-    said: str
-    complained: str
+    stdout: str
+    stderr: str
     commands: list[list[str]]
 
     @property
     def changes(self) -> list[str]:
-        """Return what was asked of AWS that changes something, as `service verb`, and of docker."""
+        """Return each AWS command that changes something, as `service verb`, and each docker command."""
         changing = [each for each in self.commands if each[0] == "docker" or not each[1].startswith(READING)]
         return [" ".join(each[:2]) for each in changing]
 
 
 @dataclass
 class Account:
-    """An AWS account at `url`, and a place to keep what is recorded."""
+    """An AWS account at `url`, and a folder for the recorded commands."""
 
     url: str
     place: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def client(self, service: str, region: str = REGION) -> Any:
-        """Return a client of the API, for asking what is there now."""
+        """Return a client of the API, which shows what the account contains."""
         keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y"}
         return boto3.client(service, region_name=region, endpoint_url=self.url, **keys)
 
     @contextmanager
-    def answering(self, **answers: object) -> Iterator[None]:
-        """Until the block ends, `ecs__describe_tasks=...` answers that command: with JSON, or an error with that message."""
-        stubs = {name.replace("__", "-", 1).replace("_", "-"): answer for name, answer in answers.items()}
-        for name, answer in stubs.items():
-            shown, code = (answer, 254) if isinstance(answer, str) else (json.dumps(answer), 0)
+    def stubbed(self, **responses: object) -> Iterator[None]:
+        """Replace commands until the block ends.
+
+        With `ecs__describe_tasks=...`, `aws ecs describe-tasks` prints that value as JSON; a string is an error message.
+        """
+        stubs = {name.replace("__", "-", 1).replace("_", "-"): response for name, response in responses.items()}
+        for name, response in stubs.items():
+            shown, code = (response, 254) if isinstance(response, str) else (json.dumps(response), 0)
             program(
                 self.place / "commands.stubs" / name, f"echo {shlex.quote(shown)} >&{2 if code else 1}\nexit {code}"
             )
@@ -101,17 +104,17 @@ class Account:
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
         return {"VpcId": vpc, "LoadBalancerSubnets": subnets, "TaskSubnets": subnets, "AllowedCidr": "203.0.113.7/32"}
 
-    def deploy(self, *arguments: str, given: str = "", **environment: str) -> Ran:
-        """Run deploy/deploy with `environment`; `given` is its standard input."""
-        return self.run([str(DEPLOY), *arguments], given, **environment)
+    def deploy(self, *arguments: str, stdin: str = "", **environment: str) -> Ran:
+        """Run deploy/deploy with `environment` and the standard input `stdin`."""
+        return self.run([str(DEPLOY), *arguments], stdin, **environment)
 
-    def run(self, command: list[str], given: str = "", **environment: str) -> Ran:
-        """Run any command where this account is the AWS that it finds."""
+    def run(self, command: list[str], stdin: str = "", **environment: str) -> Ran:
+        """Run any command against this account."""
         record = self.place / "commands"
         record.unlink(missing_ok=True)
         variables = {**self.environment, **environment}
         done = subprocess.run(
-            command, cwd=ROOT, env=variables, input=given, capture_output=True, text=True, check=False
+            command, cwd=ROOT, env=variables, input=stdin, capture_output=True, text=True, check=False
         )
         lines = record.read_text().splitlines() if record.exists() else []
         return Ran(done.returncode, done.stdout, done.stderr, [line.split("\037")[:-1] for line in lines])
@@ -119,9 +122,9 @@ class Account:
 
 @contextmanager
 def account(place: Path, engine_environment: Mapping[str, str] | None = None) -> Iterator[Account]:
-    """Give an account with nothing in it but its default network.
+    """Yield an account that contains only its default network.
 
-    `engine_environment`: of a container engine that builds images; without one, builds are only written down.
+    `engine_environment`: the environment of a container engine that builds images; without one, builds are only recorded.
     """
     port = free_port()
     server = [sys.executable, str(Path(__file__).with_name("aws_server.py")), "-H", "127.0.0.1", "-p", str(port)]
@@ -163,7 +166,7 @@ def program(path: Path, body: str) -> None:
 
 
 class _RolledBack(BaseHTTPRequestHandler):
-    """CloudFormation where every stack that is created is rolled back."""
+    """A CloudFormation API that rolls back every stack that is created."""
 
     created = False
 
@@ -173,20 +176,20 @@ class _RolledBack(BaseHTTPRequestHandler):
         stack = f"<StackName>{name}</StackName><CreationTime>2026-01-01T00:00:00Z</CreationTime>"
         if action == "CreateStack":
             type(self).created = True
-            self._answer(200, action, "<StackId>arn:stack</StackId>")
+            self._respond(200, action, "<StackId>arn:stack</StackId>")
         elif not self.created:
-            self._answer(
+            self._respond(
                 400, "Error", f"<Code>ValidationError</Code><Message>Stack with id {name} does not exist</Message>"
             )
         elif action == "DescribeStacks":
             status = "<StackStatus>ROLLBACK_COMPLETE</StackStatus>"
-            self._answer(200, action, f"<Stacks><member>{stack}{status}</member></Stacks>")
+            self._respond(200, action, f"<Stacks><member>{stack}{status}</member></Stacks>")
         else:
-            self._answer(200, action, f"<StackEvents>{self._events()}</StackEvents>")
+            self._respond(200, action, f"<StackEvents>{self._events()}</StackEvents>")
 
     def _events(self) -> str:
-        """The newest first: what was cancelled is not the reason."""
-        happened = [
+        """Return the events of the stack, newest first; a cancelled resource is not the reason."""
+        events = [
             ("Cluster", "AWS::ECS::Cluster", "CREATE_FAILED", "Resource creation cancelled"),
             (
                 "LoadBalancer",
@@ -195,14 +198,14 @@ class _RolledBack(BaseHTTPRequestHandler):
                 "At least two subnets in two different Availability Zones must be specified",
             ),
             ("stack", "AWS::CloudFormation::Stack", "CREATE_IN_PROGRESS", "User Initiated"),
-            ("Repository", "AWS::ECR::Repository", "CREATE_FAILED", "of an attempt before"),
+            ("Repository", "AWS::ECR::Repository", "CREATE_FAILED", "of an earlier attempt"),
         ]
-        told = "<LogicalResourceId>{}</LogicalResourceId><ResourceType>{}</ResourceType>"
-        told += "<ResourceStatus>{}</ResourceStatus><ResourceStatusReason>{}</ResourceStatusReason>"
+        form = "<LogicalResourceId>{}</LogicalResourceId><ResourceType>{}</ResourceType>"
+        form += "<ResourceStatus>{}</ResourceStatus><ResourceStatusReason>{}</ResourceStatusReason>"
         fixed = "<EventId>e</EventId><StackId>s</StackId><StackName>s</StackName><Timestamp>2026-01-01T00:00:00Z</Timestamp>"
-        return "".join(f"<member>{fixed}{told.format(*each)}</member>" for each in happened)
+        return "".join(f"<member>{fixed}{form.format(*each)}</member>" for each in events)
 
-    def _answer(self, status: int, action: str, inner: str) -> None:
+    def _respond(self, status: int, action: str, inner: str) -> None:
         wrapped = f"<{action}Result>{inner}</{action}Result>" if status < 400 else f"<Error>{inner}</Error>"
         tag = f"{action}Response"
         body = f'<{tag} xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">{wrapped}</{tag}>'.encode()
@@ -213,12 +216,12 @@ class _RolledBack(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def cloudformation_that_rolls_back() -> Iterator[str]:
-    """Give the address of a CloudFormation that can't create a stack."""
+    """Yield the URL of a CloudFormation API that can't create a stack."""
     _RolledBack.created = False
     with served(ThreadingHTTPServer(("127.0.0.1", 0), _RolledBack)) as url:
         yield url

@@ -1,4 +1,4 @@
-"""moto's AWS API, with what its CloudFormation lacks for deploy/stack.yaml. Started with moto_server's options."""
+"""moto's AWS API, extended by the features of CloudFormation that deploy/stack.yaml needs. It takes moto_server's options."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from moto.server import main
 
 
 class Secret(CloudFormationModel):  # type: ignore[misc]  # moto is not followed, so its class is Any
-    """AWS::SecretsManager::Secret: created in moto's own Secrets Manager, under a name that the stack makes."""
+    """AWS::SecretsManager::Secret, created in moto's own Secrets Manager under the stack's name for it."""
 
-    __module__ = "moto.secretsmanager.models"  # moto tells by it which service a model belongs to
+    __module__ = "moto.secretsmanager.models"  # moto derives the service of a model from it
 
     def __init__(self, arn: str) -> None:
         self.physical_resource_id = arn
@@ -40,9 +40,9 @@ class Secret(CloudFormationModel):  # type: ignore[misc]  # moto is not followed
     def create_from_cloudformation_json(
         cls, resource_name: str, cloudformation_json: dict[str, Any], account_id: str, region_name: str, **_: Any
     ) -> Secret:
-        wanted = cloudformation_json["Properties"]
+        properties = cloudformation_json["Properties"]
         backend = secretsmanager_backends[account_id][region_name]
-        backend.create_secret(resource_name, None, None, wanted["Description"], [], None, None, [], False)
+        backend.create_secret(resource_name, None, None, properties["Description"], [], None, None, [], False)
         return cls(backend.describe_secret(resource_name).arn)
 
     @classmethod
@@ -60,7 +60,7 @@ class Secret(CloudFormationModel):  # type: ignore[misc]  # moto is not followed
 
 
 def count_one(create: Any) -> Any:
-    """CloudFormation starts one task where the template has no count, moto none."""
+    """Start one task if the template has no count, as CloudFormation does; moto starts none."""
 
     def create_from_cloudformation_json(name: str, resource: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         resource["Properties"].setdefault("DesiredCount", 1)
@@ -70,7 +70,7 @@ def count_one(create: Any) -> Any:
 
 
 class Absent:
-    """In place of a resource whose condition is false."""
+    """Stands in for a resource whose condition is false."""
 
     physical_resource_id = ""
 
@@ -78,13 +78,13 @@ class Absent:
         """There is nothing to delete."""
 
 
-def mend_updates() -> None:
-    """Let an update of a stack touch only what is there and can be updated.
+def fix_updates() -> None:
+    """Restrict an update of a stack to resources that exist and can be updated.
 
-    moto forgets a resource that it can't update, and updates one that was never made, as its condition is false.
+    moto drops a resource that it can't update, and updates one that was never created because its condition is false.
     """
 
-    def mended(update: Any) -> Any:
+    def fixed(update: Any) -> Any:
         can_update = not hasattr(update, "__isabstractmethod__")
 
         def update_from_cloudformation_json(_cls: Any, /, original_resource: Any, **options: Any) -> Any:
@@ -95,16 +95,16 @@ def mend_updates() -> None:
         return classmethod(update_from_cloudformation_json)
 
     for model in parsing.get_model_map().values():
-        model.update_from_cloudformation_json = mended(model.update_from_cloudformation_json)
+        model.update_from_cloudformation_json = fixed(model.update_from_cloudformation_json)
 
 
 def delete_with_images(repository: Repository, account_id: str, region_name: str) -> None:
-    """What EmptyOnDelete means, which moto does not know."""
+    """Delete a repository with its images, as EmptyOnDelete requires; moto does not support it."""
     ecr_backends[account_id][region_name].delete_repository(repository.name, repository.registry_id, force=True)
 
 
-def knowing_defaults(resolve: Any) -> Any:
-    """UsePreviousValue of a parameter that has never been given: its default, where moto fails."""
+def with_defaults(resolve: Any) -> Any:
+    """Use the default for UsePreviousValue of a parameter that was never set; moto fails there."""
 
     def resolve_update_parameters(self: Any, instance: Any, incoming_params: Any) -> Any:
         for name, value in instance.stack_parameters.items():
@@ -115,13 +115,13 @@ def knowing_defaults(resolve: Any) -> Any:
 
 
 def parameters_as_text(stack: Any) -> dict[str, str]:
-    """The parameters of a stack as the API gives them: a list with commas, where moto has Python's own form."""
+    """Return the parameters of a stack as the API does, lists with commas; moto returns Python's own form."""
     found = stack.resource_map.resolved_parameters
     return {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in found.items()}
 
 
 def with_outputs(apply: Any) -> Any:
-    """The outputs of a stack that a change set has made or changed, which moto leaves out."""
+    """Set the outputs of a stack that a change set has created or changed; moto leaves them out."""
 
     def applied(self: Any) -> None:
         apply(self)
@@ -132,7 +132,7 @@ def with_outputs(apply: Any) -> Any:
 
 
 def update_termination_protection(self: CloudFormationResponse) -> ActionResult:
-    """The API's call of that name, which moto lacks."""
+    """Handle UpdateTerminationProtection, which moto lacks."""
     stack = self.cloudformation_backend.get_stack(self._get_param("StackName"))
     stack.enable_termination_protection = self._get_bool_param("EnableTerminationProtection")
     return ActionResult({"StackId": stack.stack_id})
@@ -140,9 +140,9 @@ def update_termination_protection(self: CloudFormationResponse) -> ActionResult:
 
 if __name__ == "__main__":
     assert Secret.cloudformation_type() in parsing.get_model_map()
-    mend_updates()
+    fix_updates()
     resolve = CloudFormationBackend._resolve_update_parameters
-    CloudFormationBackend._resolve_update_parameters = knowing_defaults(resolve)
+    CloudFormationBackend._resolve_update_parameters = with_defaults(resolve)
     Stack.stack_parameters = property(parameters_as_text)
     ChangeSet.apply = with_outputs(ChangeSet.apply)
     CloudFormationResponse.update_termination_protection = update_termination_protection

@@ -14,7 +14,7 @@ SLOWEST = ["peers", "process", "conformance"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that must not run beside others, and keep together those that share expensive fixtures.
+    """Mark tests that must not run in parallel, and run tests that share expensive fixtures in one worker.
 
     Slow folders come first, so that no worker waits for another's long test at the end.
     """
@@ -28,14 +28,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the machine that runs the tests decides what they see."""
+    """Remove the machine's own configuration, so that it can't change a test's result."""
     for name in [name for name in os.environ if FOREIGN.match(name)]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)
 def _own_logging() -> Iterator[None]:
-    """What a test sets up of logging ends with it."""
+    """Restore logging after each test."""
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
     level = root.level
     yield
@@ -58,7 +58,7 @@ def agent(_agent: Agent) -> Agent:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Where NOTHING_SKIPPED is set, as in .ci/run, a test that had to be skipped is a failure of the run."""
+    """Fail the run if a test was skipped and NOTHING_SKIPPED is set, as in .ci/run."""
     skipped = terminalreporter.stats.get("skipped", [])
     if os.environ.get("NOTHING_SKIPPED") and skipped:
         for report in skipped:

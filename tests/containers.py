@@ -1,7 +1,7 @@
-"""A real container engine for tests: the one that answers here, or the one that the lab beside the repository starts.
+"""A real container engine for tests: the one on this machine, or the one that the lab next to the repository starts.
 
-Where neither is there, the tests that ask for it are skipped. With the lab's engine, published ports are not on this
-machine's loopback: `Engine.enter` runs a command where they are.
+Without either, the tests that need an engine are skipped. With the lab's engine, published ports are not on this
+machine's loopback; `Engine.enter` runs a command where they are.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def agent_image() -> str:
 
 
 class Engine:
-    """Docker with `environment`, which says where it is. `lab` None: published ports are on this machine's loopback."""
+    """Docker, which finds its engine through `environment`. `lab` None: published ports are on this machine's loopback."""
 
     def __init__(self, environment: Mapping[str, str], lab: Path | None) -> None:
         self.environment = dict(environment)
@@ -50,13 +50,13 @@ class Engine:
         """Run `docker ARGUMENTS` and return what it wrote to standard output."""
         return self.run(*arguments).stdout.strip()
 
-    def inspect(self, thing: str) -> dict[str, Any]:
-        """Return what the engine knows of a container or image."""
-        (described,) = json.loads(self.docker("inspect", thing))
+    def inspect(self, name: str) -> dict[str, Any]:
+        """Return the engine's description of a container or image."""
+        (described,) = json.loads(self.docker("inspect", name))
         return dict(described)
 
     def has(self, image: str) -> bool:
-        """Say whether `image` is there without a pull."""
+        """Return whether `image` is available without a pull."""
         return self.run("image", "inspect", image, check=False).returncode == 0
 
     def enter(self, *command: str) -> list[str]:
@@ -64,13 +64,13 @@ class Engine:
         return [str(self.lab), "enter", *command] if self.lab else list(command)
 
     def get(self, url: str, *options: str) -> str:
-        """Return the body that `url` answers, whatever the status; empty when nobody answers."""
+        """Return the body of the response from `url`, whatever its status; empty if there is no response."""
         command = self.enter("curl", "--silent", "--max-time", "20", *options, url)
         return ran(command, self.environment, check=False).stdout
 
     @contextmanager
     def container(self, image: str, *options: str, command: Sequence[str] = ()) -> Iterator[str]:
-        """Run `image` until the block ends, with `docker run OPTIONS`, and give the name of the container."""
+        """Run `image` until the block ends, with `docker run OPTIONS`, and yield the name of the container."""
         name = f"hello-{uuid4().hex[:8]}"
         self.docker("run", "--detach", "--name", name, *options, image, *command)
         try:
@@ -97,7 +97,7 @@ class Engine:
         return f"http://{self.docker('port', container, str(port)).splitlines()[0]}"
 
     def stop(self, container: str, timeout: int = 45) -> int:
-        """Stop `container` as an orchestrator does, and return its exit code."""
+        """Stop `container` the way an orchestrator does, and return its exit code."""
         self.docker("stop", "--time", str(timeout), container)
         return int(self.inspect(container)["State"]["ExitCode"])
 
@@ -115,59 +115,59 @@ class Engine:
 
 
 class Load:
-    """What load.py does and has counted."""
+    """A running load.py, and its results."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self.answers: dict[str, int] = {}
+        self.statuses: dict[str, int] = {}
         self.failures: list[str] = []
         assert process.stdout is not None
-        assert process.stdout.readline() == "answered\n"  # under way
+        assert process.stdout.readline() == "started\n"
 
     def end(self) -> None:
-        """Start no more requests, and wait for the answers of those that are on their way."""
+        """Start no more requests, and wait for the responses to those in flight."""
         if self._process.poll() is None:
-            told = json.loads(self._process.communicate(timeout=90)[0])
-            self.answers, self.failures = told["answers"], told["failures"]
+            results = json.loads(self._process.communicate(timeout=90)[0])
+            self.statuses, self.failures = results["statuses"], results["failures"]
 
 
 def ran(
     command: Sequence[str], environment: Mapping[str, str], check: bool, *, merge: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command`; when it should not fail and does, say what it wrote."""
+    """Run `command`. With `check`, a failure raises an error that shows what the command wrote."""
     errors = subprocess.STDOUT if merge else subprocess.PIPE
     done = subprocess.run(
         list(command), cwd=ROOT, env=dict(environment), stdout=subprocess.PIPE, stderr=errors, text=True, check=False
     )
     if check and done.returncode:
-        said = f"{done.stdout}\n{done.stderr or ''}"
-        raise AssertionError(f"{shlex.join(command)} ended with {done.returncode}:\n{said}")
+        output = f"{done.stdout}\n{done.stderr or ''}"
+        raise AssertionError(f"{shlex.join(command)} ended with {done.returncode}:\n{output}")
     return done
 
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """Give the engine that answers here, or start the lab's for the length of the block; else skip."""
+    """Yield the engine of this machine, or start the lab's until the block ends; skip the test if there is neither."""
     environment = clean_environment()
     if not LAB.exists():
         try:
             ran(["docker", "info"], environment, check=True)
         except (AssertionError, OSError):
-            pytest.skip("no container engine answers, and there is no lab to start one")
+            pytest.skip("no container engine runs here, and there is no lab to start one")
         yield Engine(environment, None)
         return
     was_up = ran([str(LAB), "status"], environment, check=False).returncode == 0
     ran([str(LAB), "up"], {**environment, "LAB_AGENT_IMAGE": agent_image()}, check=True)
     try:
-        told = ran(["bash", "-c", 'eval "$("$0" env)"; env -0', str(LAB)], environment, check=True).stdout
-        yield Engine(dict(line.split("=", 1) for line in told.split("\0") if line), LAB)
+        variables = ran(["bash", "-c", 'eval "$("$0" env)"; env -0', str(LAB)], environment, check=True).stdout
+        yield Engine(dict(line.split("=", 1) for line in variables.split("\0") if line), LAB)
     finally:
         if not was_up:
             ran([str(LAB), "down"], environment, check=True)
 
 
 class Intake:
-    """The stand-in for Datadog, in a container that can be asked what arrived."""
+    """A container that stands in for Datadog and returns what it has received."""
 
     def __init__(self, engine: Engine, url: str) -> None:
         self._engine = engine
@@ -182,12 +182,12 @@ class Intake:
         return list(self.received()["spans"])
 
     def bytes_of_traces(self) -> int:
-        """Return how long the payloads of traces were, decompressed."""
+        """Return the total size of the trace payloads, decompressed."""
         paths = [request["path"] for request in self.received()["requests"]]
         numbers = [number for number, path in enumerate(paths) if path == "/api/v0.2/traces"]
         measure = ["--output", os.devnull, "--write-out", "%{size_download}"]
         return sum(int(self._engine.get(f"{self._url}/{number}", *measure)) for number in numbers)
 
     def wait_for_spans(self, count: int, timeout: float = 30.0) -> list[Span]:
-        """Wait until `count` spans have arrived and return all."""
+        """Wait until `count` spans have arrived, and return all of them."""
         return eventually(self.spans, lambda spans: len(spans) >= count, timeout)

@@ -18,12 +18,12 @@ BLOCK = re.compile(r"^`([^`\n]+)`([^\n]*):\n\n```(\w+)\n(.*?)^```$", re.MULTILIN
 
 
 def copy_to(folder: Path) -> Path:
-    """Copy this repository as a fresh clone has it, without its history, and return the copy."""
+    """Copy this repository as in a fresh clone, but without its history, and return the path of the copy."""
     return Path(shutil.copytree(ROOT, folder, ignore=MADE, dirs_exist_ok=True))
 
 
 def environment(copy: Path) -> dict[str, str]:
-    """Return an environment in which the package of the copy is the one that is imported."""
+    """Return an environment in which Python imports the package from the copy."""
     kept = {name: value for name, value in clean_environment().items() if not name.startswith(("COV_", "COVERAGE_"))}
     return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(copy)}
 
@@ -34,7 +34,7 @@ def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def unit_tests(copy: Path, *paths: str) -> subprocess.CompletedProcess[str]:
-    """Run the unit tests of the copy, or those in `paths`, but for the one that would install an environment there."""
+    """Run the unit tests of the copy, or those in `paths`, except the one that would install an environment there."""
     command = (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider")
     # Nothing has installed the copy, so its distribution has no version.
     uninstalled = "tests/unit/test_command_line.py::test_the_version_is_that_of_the_distribution"
@@ -43,7 +43,7 @@ def unit_tests(copy: Path, *paths: str) -> subprocess.CompletedProcess[str]:
 
 
 def follow(copy: Path, heading: str) -> dict[str, int]:
-    """Make the changes of one section of the guide; return the number of lines that are new in each file."""
+    """Make the changes of one section of the guide; return the number of lines added to each file."""
     guide = (copy / GUIDE).read_text()
     (section,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", guide, re.MULTILINE | re.DOTALL)
     lines: dict[str, int] = {}
@@ -61,7 +61,7 @@ def follow(copy: Path, heading: str) -> dict[str, int]:
 
 
 def patched(text: str, diff: str) -> str:
-    """Return `text` with the hunks of `diff`, each of which fits in one place only."""
+    """Return `text` with the hunks of `diff` applied; each hunk must match in exactly one place."""
     for hunk in diff.split("@@\n"):
         lines = hunk.splitlines(keepends=True)
         old = "".join(line[1:] for line in lines if line[0] in " -")

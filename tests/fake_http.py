@@ -1,4 +1,4 @@
-"""A small HTTP server that answers as it was told, and can be asked what arrived. Without an answer it never gives one."""
+"""A small HTTP server with one prepared response, which records the requests that arrive. Without a response it hangs."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from typing import Any
 
 
 class FakeHTTP(ThreadingHTTPServer):
-    """The paths that were asked for are in `paths`."""
+    """The server. `paths` has the path of each request that arrived."""
 
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, answer: Any, status: int, headers: Mapping[str, str]) -> None:
+    def __init__(self, body: Any, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answer, self.status, self.headers = answer, status, headers
-        self.refused: int | None = None  # status for what is sent here, where it is not that of the answers
-        self.missing: set[str] = set()  # paths that are not there
+        self.body, self.status, self.headers = body, status, headers
+        self.refused: int | None = None  # the status for all methods but GET, if it is not `status`
+        self.missing: set[str] = set()  # paths that get 404
         self.paths: list[str] = []
         self.over = threading.Event()
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The URL that it listens on."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
 class _Handler(BaseHTTPRequestHandler):
     server: FakeHTTP
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         self.server.paths.append(self.path)
-        if self.server.answer is None:
+        if self.server.body is None:
             self.server.over.wait()
             return
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        body = json.dumps(self.server.answer).encode()
+        body = json.dumps(self.server.body).encode()
         self.send_response_only(self._status())
         for name, value in {"Content-Length": str(len(body)), **self.server.headers}.items():
             self.send_header(name, value)
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
             return 404
         return self.server.refused if self.server.refused and self.command != "GET" else self.server.status
 
-    do_GET = do_POST = do_PUT = do_CONNECT = _answer  # noqa: N815 - the names that http.server calls
+    do_GET = do_POST = do_PUT = do_CONNECT = _respond  # noqa: N815 - the names that http.server calls
 
 
 @contextmanager
@@ -68,9 +68,9 @@ def served(server: ThreadingHTTPServer) -> Iterator[str]:
 
 
 @contextmanager
-def fake_http(answer: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Iterator[FakeHTTP]:
-    """Answer every request with `answer` as JSON; None: take every request and answer none."""
-    server = FakeHTTP(answer, status, headers or {})
+def fake_http(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Iterator[FakeHTTP]:
+    """Respond to every request with `body` as JSON; None: accept every request and never respond."""
+    server = FakeHTTP(body, status, headers or {})
     with served(server):
         try:
             yield server

@@ -1,4 +1,4 @@
-"""An upstream that behaves as its path says, and can be asked what arrived."""
+"""An upstream whose behaviour depends on the requested path, and which records the requests that arrive."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 
-def json_answer(body: bytes) -> bytes:
-    """Return an answer that says of `body` that it is JSON."""
+def json_response(body: bytes) -> bytes:
+    """Return a response whose body `body` is declared as JSON."""
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
-JSON = json_answer(b'{"message": 1}')
-ANSWERS = {
+JSON = json_response(b'{"message": 1}')
+RESPONSES = {
     "/json": JSON,
-    "/wide": json_answer(b"[" + b"[], " * 199 + b"[]]"),
-    "/float": json_answer(b"1.5"),
-    "/deep": json_answer(b"[" * 200 + b"]" * 200),
-    "/deeper": json_answer(b"[" * 100_000 + b"]" * 100_000),
-    "/nan": json_answer(b"[NaN]"),
-    "/endless": json_answer(b"1e999"),
-    "/not-json": json_answer(b"{]"),
+    "/wide": json_response(b"[" + b"[], " * 199 + b"[]]"),
+    "/float": json_response(b"1.5"),
+    "/deep": json_response(b"[" * 200 + b"]" * 200),
+    "/deeper": json_response(b"[" * 100_000 + b"]" * 100_000),
+    "/nan": json_response(b"[NaN]"),
+    "/endless": json_response(b"1e999"),
+    "/not-json": json_response(b"{]"),
     "/text": b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi",
     "/missing": b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnone",
     "/broken": b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
@@ -36,7 +36,7 @@ ANSWERS = {
     "/once-reset": JSON,
     "/once-half": JSON,
     "/gzip": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x8b",
-    "/gzip-said-late": (
+    "/gzip-second-header": (
         b"HTTP/1.1 200 OK\r\ncontent-encoding: identity\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x8b"
     ),
     "/reason": b"HTTP/1.1 200 \xff\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi",
@@ -50,7 +50,7 @@ CLOSING = {"/garbage", "/cut", "/reset", "/nothing"}
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Close with a reset, not with an end."""
+    """Close the connection with a reset instead of an orderly close."""
     connection: socket.socket = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
@@ -60,19 +60,20 @@ def reset(writer: asyncio.StreamWriter) -> None:
 class FakeUpstream:
     """An upstream and what arrived there.
 
-    After `/once` the connection is kept and closed when the next request comes, which gets no byte of an answer.
+    After `/once` the connection stays open, and is closed without a response when the next request arrives.
 
     Attributes:
-        url: where it listens.
+        url: the URL that it listens on.
         paths: the path of each request that arrived.
-        heads: and its whole head.
-        bodies: and its body.
-        dropped: the paths of those among them whose kept connection was closed in place of an answer.
-        open: how many connections are open; `most` at once.
-        sent: bytes of the bodies of `/big`.
-        bytes: of the bodies of `/whole` and `/chunked`.
-        seconds: how long `/slow` takes, and `/drip` for each byte.
-        behaviour: a path of those in `ANSWERS`, which decides in place of the one asked for.
+        heads: the whole head of each request.
+        bodies: the body of each request.
+        dropped: the paths of the requests whose reused connection was closed instead of a response.
+        open: the number of open connections.
+        most: the highest number of connections that were open at once.
+        sent: the number of bytes sent in the bodies of `/big`.
+        bytes: the length of the bodies of `/whole` and `/chunked`.
+        seconds: the time that `/slow` takes, and `/drip` for each byte.
+        behaviour: a path in `RESPONSES` that is used instead of the requested one.
         location: where `/elsewhere` redirects to.
     """
 
@@ -92,14 +93,14 @@ class FakeUpstream:
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def refuse(self) -> None:
-        """Listen no longer, and close what is open."""
+        """Stop listening, and close every open connection."""
         assert self.server is not None
         self.server.close()
         for writer in self.writers:
             writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one connection until it closes or its path says otherwise."""
+        """Serve one connection until it closes or the path requires that it is closed."""
         self.open += 1
         self.writers.add(writer)
         self.most = max(self.most, self.open)
@@ -119,20 +120,24 @@ class FakeUpstream:
                     if before == "/once-reset":
                         reset(writer)
                     return
-                await self._answer(path, reader, writer)
+                await self._respond(path, reader, writer)
                 before = path
                 if path == "/reset":
                     reset(writer)
                 if path in CLOSING:
                     return
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):  # the last when the test is over
+        except (
+            asyncio.IncompleteReadError,
+            ConnectionError,
+            asyncio.CancelledError,
+        ):  # cancelled when the test is over
             pass
         finally:
             self.open -= 1
             self.writers.discard(writer)
             writer.close()
 
-    async def _answer(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _respond(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if path == "/hang":
             await reader.read()  # until the client gives up
         elif path == "/drip":
@@ -160,13 +165,13 @@ class FakeUpstream:
         elif path == "/elsewhere":
             writer.write(f"HTTP/1.1 302 Found\r\nlocation: {self.location}\r\ncontent-length: 0\r\n\r\n".encode())
         else:
-            writer.write(ANSWERS.get(path, ANSWERS["/missing"]))
+            writer.write(RESPONSES.get(path, RESPONSES["/missing"]))
             await writer.drain()
 
 
 @asynccontextmanager
 async def fake_upstream() -> AsyncIterator[FakeUpstream]:
-    """Serve on a free port of the loopback."""
+    """Serve on a free loopback port."""
     fake = FakeUpstream()
     fake.server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, backlog=1000)
     fake.url = f"http://127.0.0.1:{fake.server.sockets[0].getsockname()[1]}"

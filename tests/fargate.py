@@ -1,7 +1,7 @@
-"""A task of ECS Fargate on a container engine: a filled-in task definition, translated line by line.
+"""Runs an ECS Fargate task on a container engine: a filled-in task definition, translated key by key.
 
 All containers share one network namespace, as with `awsvpc`, and start in the order of `dependsOn`. A key of a
-container that has no translation here is an error, so that nothing of the file goes untested unnoticed.
+container that has no translation here is an error, so that no part of the file goes untested unnoticed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import definition
 from containers import Engine
 from running import eventually
 
-FORWARD = "24224"  # where a FireLens router takes log lines
-# One value for each placeholder, as deploy/deploy would fill it in.
+FORWARD = "24224"  # the port on which a FireLens router receives log lines
+# A value for each placeholder, as deploy/deploy would fill it in.
 VALUES = {
     "FAMILY": "hello-service",
     "CPU_ARCHITECTURE": "X86_64",
@@ -57,7 +57,7 @@ class Task:
         return f"{self.prefix}-{name}"
 
     def url(self, port: int) -> str:
-        """Return where `port` of the task is published."""
+        """Return the URL on which `port` of the task is published."""
         return self.engine.published(self.network, port)
 
     def start(
@@ -94,7 +94,7 @@ class Task:
         return codes
 
     def remove(self) -> None:
-        """Leave nothing behind."""
+        """Remove every container and volume of the task."""
         names = [*(self.container(name) for name in reversed(self._started)), self.network]
         self.engine.run("rm", "--force", "--volumes", *names, check=False)
         volumes = [self.container(each["name"]) for each in self.definition.get("volumes", [])]
@@ -143,13 +143,13 @@ def translate(
         options += ["--health-cmd", shlex.join(command) if kind == "CMD" else command[0]]
         options += ["--health-interval", f"{check['interval']}s", "--health-timeout", f"{check['timeout']}s"]
         options += ["--health-retries", str(check["retries"]), "--health-start-period", f"{check['startPeriod']}s"]
-        options += ["--health-start-interval", "1s"]  # ECS has no such thing; a test need not wait
+        options += ["--health-start-interval", "1s"]  # ECS has no such option; it saves the tests waiting
     options += ["--stop-timeout", str(left.pop("stopTimeout"))]
     if left.pop("restartPolicy", {}).get("enabled"):
         options += ["--restart", "always"]
     command = left.pop("command", [])
-    assert left.pop("logConfiguration")["logDriver"] in {"awslogs", "awsfirelens"}  # the engine's own here; Task.start
-    # Names, order and time of the start, volumes, and what is published: Task.start. No other key is known.
+    assert left.pop("logConfiguration")["logDriver"] in {"awslogs", "awsfirelens"}  # `Task.start` sets the driver
+    # `Task.start` translates these keys; any other key is an error.
     rest = {
         "name",
         "image",
@@ -174,7 +174,7 @@ def running_task(
     key: str,
     extra: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Task]:
-    """Run the task that `definition` describes, the API key being `key`, until every container is healthy."""
+    """Run the task that `definition` describes, with `key` as the API key, and yield it once every container is healthy."""
     secrets = {f"{VALUES['SECRET_ARN']}:DD_API_KEY::": key}
     task = Task(engine, definition)
     try:
@@ -188,7 +188,7 @@ def running_task(
 
 
 def restarted(engine: Engine, container: str, before: str) -> None:
-    """Wait until `container` was started again after `before`, and is healthy."""
+    """Wait until `container` has been restarted after `before` and is healthy."""
     eventually(
         lambda: engine.inspect(container)["State"], lambda state: state["Running"] and state["StartedAt"] > before
     )

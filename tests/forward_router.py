@@ -1,6 +1,6 @@
-"""A stand-in for a FireLens router: it takes Fluentd's forward protocol on port 24224 and prints each record as JSON.
+"""A stand-in for a FireLens router: it receives Fluentd's forward protocol on port 24224 and prints each record as JSON.
 
-It runs in any image that has Python, so it decodes MessagePack by itself.
+It must run in any image that has Python, so it decodes MessagePack without a library.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from io import BufferedIOBase
 from typing import Any
 
-SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # of bytes and text: how long the length is
+SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bytes and text: the size of the length
 NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
 FIXED = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # extensions: EventTime is one
 COLLECTIONS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
@@ -42,7 +42,7 @@ def read(stream: BufferedIOBase) -> Any:
         return stream.read(length).decode(errors="replace")
     if kind in NUMBERS:
         return number(stream, NUMBERS[kind])
-    opaque = 1 + FIXED[kind] if kind in FIXED else 8 if kind == 0xCB else 0  # times and floats: nobody looks at them
+    opaque = 1 + FIXED[kind] if kind in FIXED else 8 if kind == 0xCB else 0  # times and floats: no test reads them
     constants = {0xC0: None, 0xC2: False, 0xC3: True}
     return stream.read(opaque).hex() if opaque else constants.get(kind, kind if kind < 0x80 else kind - 0x100)
 
@@ -61,7 +61,7 @@ class Forward(socketserver.StreamRequestHandler):
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Every connection in a thread."""
+    """A server with a thread for each connection."""
 
     allow_reuse_address = True
     daemon_threads = True

@@ -1,10 +1,10 @@
-"""Many clients of one service, until standard input ends. Started as `python load.py URL [--slow] [--balance]`.
+"""Sends requests of many clients to one service until standard input ends: `python load.py URL [--slow] [--balance]`.
 
-Prints "answered" when each client has its first answer, and at the end, as JSON, how many answers of which status
-there were and every request that got none. `--balance`: as behind a load balancer, no request is begun once `/ready`
-says that there should be none. `--slow`: a client in two asks for an answer that takes a second.
+It prints "started" when each client has had its first response. At the end it prints as JSON how many responses had
+which status, and every request that got no response. `--balance`: as behind a load balancer, no request is started once
+`/ready` reports that the service is not ready. `--slow`: every second client requests a response that takes a second.
 
-Standard library alone: it runs where the published ports are, with nothing but a Python.
+It uses the standard library only, because it runs where the published ports are, which may have nothing but Python.
 """
 
 from __future__ import annotations
@@ -24,40 +24,40 @@ class Clients:
     def __init__(self, url: str, options: list[str]) -> None:
         self.address = urlsplit(url).netloc
         self.slow = "--slow" in options
-        self.enough = threading.Event()
-        self.answers: Counter[int] = Counter()
+        self.ending = threading.Event()
+        self.statuses: Counter[int] = Counter()
         self.failures: list[str] = []
         self.lock = threading.Lock()
-        self.begun = threading.Barrier(CLIENTS + 1)
+        self.started = threading.Barrier(CLIENTS + 1)
 
     def client(self, number: int) -> None:
-        """Ask again and again over one connection, as long as the server keeps it."""
+        """Send requests over one connection for as long as the server keeps it open, then over a new one."""
         path = "/api/faults/slow?seconds=1" if self.slow and number % 2 else "/api/hello"
         connection = http.client.HTTPConnection(self.address, timeout=60)
         first = True
-        while first or not self.enough.wait(PAUSE_SECONDS):
+        while first or not self.ending.wait(PAUSE_SECONDS):
             try:
                 connection.request("GET", path)
-                answer = connection.getresponse()
-                answer.read()
+                response = connection.getresponse()
+                response.read()
                 with self.lock:
-                    self.answers[answer.status] += 1
+                    self.statuses[response.status] += 1
             except (OSError, http.client.HTTPException) as error:
                 with self.lock:
                     self.failures.append(f"{path}: {error!r}")
                 connection.close()
             if first:
-                self.begun.wait(60)
+                self.started.wait(60)
                 first = False
         connection.close()
 
     def balance(self) -> None:
-        """Begin no request once the service says that it is not ready."""
-        while not self.enough.wait(0.1):
+        """Start no more requests once the service is not ready."""
+        while not self.ending.wait(0.1):
             connection = http.client.HTTPConnection(self.address, timeout=5)
             connection.request("GET", "/ready")
             if connection.getresponse().status != http.client.OK:
-                self.enough.set()
+                self.ending.set()
             connection.close()
 
 
@@ -69,14 +69,14 @@ def main() -> None:
         threads.append(threading.Thread(target=clients.balance))
     for thread in threads:
         thread.start()
-    clients.begun.wait(60)
-    sys.stdout.write("answered\n")
+    clients.started.wait(60)
+    sys.stdout.write("started\n")
     sys.stdout.flush()
     sys.stdin.read()
-    clients.enough.set()
+    clients.ending.set()
     for thread in threads:
         thread.join()
-    sys.stdout.write(json.dumps({"answers": clients.answers, "failures": clients.failures}))
+    sys.stdout.write(json.dumps({"statuses": clients.statuses, "failures": clients.failures}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`hello-service serve` with the endpoints of the tests: what runs around them is all the service's own."""
+"""`hello-service serve` with the endpoints of the tests; everything else is the service's own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hello_service.observability.environment import tracer_environment
 from hello_service.serving import launch, server
 from hello_service.settings import Settings, SettingsError
 
-SERVING = "--serving"  # this process is the one that `launch` would have started
+SERVING = "--serving"  # marks the process that `launch` would have started
 
 
 def serve_endpoints_of_tests() -> None:
-    """Let `server` make its app with the endpoints of the tests; those that fail only with FAULTS, as in the service."""
+    """Make `server` create its app with the endpoints of the tests. As in the service, FAULTS enables those that fail."""
     endpoints = ENDPOINTS if os.environ.get("FAULTS") else ENDPOINTS[:1]
-    server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # as imported there
+    server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # the imported name
 
 
 def main() -> None:

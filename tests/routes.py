@@ -1,4 +1,4 @@
-"""Endpoints for tests of everything around endpoints, so that they hold whatever the service serves.
+"""Endpoints for the tests of everything but the endpoints, so that these tests don't depend on what the service serves.
 
 They have the paths of the demo and are served in its place.
 """
@@ -42,36 +42,36 @@ class Seconds(BaseModel):
     seconds: float = Field(1.0, ge=0, le=600)
 
 
-class Said(BaseModel):
+class Message(BaseModel):
     message: str
 
 
 @routes.get("/hello")
 @example(name="Ada")
 @validate_querystring(Names)
-@validate_response(Said)
-async def queried(query_args: Names) -> Said:
+@validate_response(Message)
+async def queried(query_args: Names) -> Message:
     """Return a message for the `name` of the query."""
-    return Said(message=f"Hello, {query_args.name}!")
+    return Message(message=f"Hello, {query_args.name}!")
 
 
 @routes.post("/hello")
 @validate_request(Posted)
-@validate_response(Said)
-async def posted(data: Posted) -> Said:
+@validate_response(Message)
+async def posted(data: Posted) -> Message:
     """Return a message for the `name` of the body."""
-    return Said(message=f"Hello, {data.name}!")
+    return Message(message=f"Hello, {data.name}!")
 
 
 @routes.get("/hello/<name>")
 @example(name="Ada")
 @problems(Invalid)
-@validate_response(Said)
-async def named(name: str) -> Said:
+@validate_response(Message)
+async def named(name: str) -> Message:
     """Return a message for the name of the path."""
     if not name.isprintable():
         raise Invalid("The name can't be used.", [{"field": "name", "reason": "must be printable"}])
-    return Said(message=f"Hello, {name}!")
+    return Message(message=f"Hello, {name}!")
 
 
 @routes.get("/hello/stream")

@@ -1,4 +1,4 @@
-"""Real processes for tests: a service, a trace agent. Each binds a free port, says which, and is gone afterwards."""
+"""Real processes for tests: a service, a trace agent. Each binds a free port, logs it, and is stopped afterwards."""
 
 from __future__ import annotations
 
@@ -25,12 +25,20 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SERVE = [str(BIN / "hello-service"), "serve"]
 MACHINE = [sys.executable, str(ROOT / "tests" / "machine.py")]  # the same with the endpoints of routes.py
+# And without `serve`, also with the endpoints of routes.py.
+BARE = [
+    str(BIN / "ddtrace-run"),
+    str(BIN / "hypercorn"),
+    f"{ROOT / 'tests' / 'bare'}:create_app()",
+    "-b",
+    "127.0.0.1:0",
+]
 RUNNING = re.compile(r"[Rr]unning on (http://\S+?)[ \"]")
 CHECKS = (
     "trace_count_header,meta_tracer_version_header,trace_content_length,trace_stall,trace_peer_service,"
     "trace_dd_service,meta_events_is_valid_json"
 )
-# Nothing of the machine that runs the tests decides what they see.
+# The machine's own configuration, which must not change a test's result.
 FOREIGN = re.compile(r"^(DD_|_DD_|OTEL_|HOST$|PORT$|UPSTREAM_|LOG_|FAULTS$|ECS_|HTTPS?_PROXY$|https?_proxy$)")
 QUIET = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
@@ -41,28 +49,28 @@ QUIET = {
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment without what configures a service, and with `extra`."""
+    """Return this process's environment without the variables that configure a service, and with `extra`."""
     kept = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
     return {**kept, **(extra or {})}
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for programs that can't bind 0 and say what they got."""
+    """Return a port that was free a moment ago, for programs that can't bind port 0 and report the port they got."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def eventually(ask: Callable[[], T], expected: Callable[[T], bool] = bool, timeout: float = 20.0) -> T:
-    """Ask until the answer is as `expected` and return it; after `timeout` seconds fail with the last answer."""
+def eventually(read: Callable[[], T], expected: Callable[[T], bool] = bool, timeout: float = 20.0) -> T:
+    """Call `read` until `expected` accepts its result, and return it; after `timeout` seconds fail with the last result."""
     deadline = time.monotonic() + timeout
     while True:
-        answer = ask()
-        if expected(answer):
-            return answer
+        result = read()
+        if expected(result):
+            return result
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout} s; the last answer was {answer!r}")
+            raise AssertionError(f"not within {timeout} s; the last result was {result!r}")
         time.sleep(0.02)
 
 
@@ -87,12 +95,12 @@ class Running:
         return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
 
     def requests(self, path: str | None = None) -> list[dict[str, Any]]:
-        """The lines of requests, those for `path` if it is given."""
+        """The log lines of requests, only those for `path` if it is given."""
         lines = [entry for entry in self.log if entry["event"] == "request"]
         return [entry for entry in lines if path is None or entry["path"] == path]
 
     def wait_until_running(self, timeout: float = 40.0) -> None:
-        """Wait for the line that says where it listens."""
+        """Wait for the log line with the URL that the process listens on."""
 
         def found() -> str | None:
             if self.process.poll() is not None:
@@ -127,13 +135,13 @@ class Running:
 
 
 def serving(running: Running, count: int) -> None:
-    """Wait until a hello_service serves `count` requests besides the one that asks."""
+    """Wait until `count` requests are in flight, in addition to the one that counts them."""
     eventually(lambda: httpx.get(f"{running.url}/info").json()["in_flight"], lambda found: found > count)
 
 
 @contextmanager
 def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> Iterator[Running]:
-    """Start `command` in the folder `cwd` with exactly `environment`; it is killed with the block if it still runs."""
+    """Start `command` in the folder `cwd` with exactly `environment`; at the end of the block it is stopped."""
     process = subprocess.Popen(
         list(command),
         cwd=cwd,
@@ -162,7 +170,7 @@ def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = 
 def service(
     agent_url: str, extra: Mapping[str, str] | None = None, command: Sequence[str] = MACHINE
 ) -> Iterator[Running]:
-    """Run the service on a free port with its spans going to `agent_url`, and wait until it listens."""
+    """Run the service on a free port, with `agent_url` as its trace agent, and wait until it listens."""
     settings = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent_url}
     with started(command, clean_environment({**QUIET, **settings, **(extra or {})})) as running:
         running.wait_until_running()
@@ -170,7 +178,7 @@ def service(
 
 
 class Agent:
-    """A real ddapm-test-agent that can be asked what arrived."""
+    """A real ddapm-test-agent, and what it has received."""
 
     def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
         self.url = url
@@ -178,9 +186,9 @@ class Agent:
         self._client = httpx.Client(base_url=url, timeout=60)
 
     def _get(self, path: str) -> Any:
-        answer = self._client.get(path)
-        answer.raise_for_status()
-        return answer.json() if answer.content else None
+        response = self._client.get(path)
+        response.raise_for_status()
+        return response.json() if response.content else None
 
     def clear(self) -> None:
         """Forget everything received."""
@@ -188,7 +196,7 @@ class Agent:
         self._client.get("/test/trace_check/clear").raise_for_status()
 
     def traces(self) -> list[list[Span]]:
-        """Return what arrived, the spans of each trace id together."""
+        """Return the traces that arrived, each as a list of its spans."""
         traces: list[list[Span]] = self._get("/test/session/traces")
         return traces
 
@@ -203,8 +211,8 @@ class Agent:
 
     def failures(self) -> str:
         """Return the trace checks that failed as text, empty when none did."""
-        answer = self._client.get("/test/trace_check/failures")
-        return "" if answer.status_code == 200 else answer.text
+        response = self._client.get("/test/trace_check/failures")
+        return "" if response.status_code == 200 else response.text
 
     def wait_for_traces(self, count: int, timeout: float = 20.0) -> list[list[Span]]:
         """Wait until `count` traces have arrived and return them."""
@@ -215,13 +223,13 @@ class Agent:
         return eventually(self.spans, lambda spans: len(spans) >= count, timeout)
 
     def close(self) -> None:
-        """Close the connections to it."""
+        """Close the connections to the agent."""
         self._client.close()
 
 
 @contextmanager
 def trace_agent(port: int | None = None, unix_socket: Path | None = None) -> Iterator[Agent]:
-    """Run a ddapm-test-agent with its trace checks on; it listens on `unix_socket`, too, if that is given."""
+    """Run a ddapm-test-agent with its trace checks enabled. It also listens on `unix_socket` if that is given."""
     port = port or free_port()
     arguments = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"]
     arguments += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]

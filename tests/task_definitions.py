@@ -1,4 +1,4 @@
-"""Task definitions to break: one without a mistake, and the words in which the tables of test_check.py change it."""
+"""A correct task definition, and the changes with which the tables of test_check.py break it."""
 
 from __future__ import annotations
 

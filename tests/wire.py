@@ -1,4 +1,4 @@
-"""One connection of the real HTTP class over a socket pair, for tests: an application on one end, bytes on the other."""
+"""One connection of the real HTTP class over a socket pair, for tests: the server with an application, and a client."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def post(body: bytes, *lines: str, target: str = "/", length: int | None = None)
 
 
 def chunked(body: bytes, *lines: str) -> bytes:
-    """Return a request whose body, chunks and all, is `body`."""
+    """Return a chunked request with the raw body `body`, which includes the chunk framing."""
     return get("/", "Transfer-Encoding: chunked", *lines, method="POST") + body
 
 
-def statuses(answer: bytes) -> list[int]:
-    """Return the statuses of the responses in `answer`."""
-    return [int(status) for status in STATUS.findall(answer)]
+def statuses(received: bytes) -> list[int]:
+    """Return the statuses of the responses in `received`."""
+    return [int(status) for status in STATUS.findall(received)]
 
 
 def head(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def sending(*messages: dict[str, Any]) -> Application:
 
 
 async def read_body(receive: Any) -> bytes | None:
-    """Return the body of a request, None if the client went away."""
+    """Return the body of a request, None if the client disconnected."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -70,7 +70,7 @@ async def read_body(receive: Any) -> bytes | None:
 
 
 async def read_gone(receive: Any) -> None:
-    """Return when the client is gone, or the response complete."""
+    """Return when the client has disconnected or the response is complete."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
@@ -78,12 +78,12 @@ async def read_gone(receive: Any) -> None:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for `condition`."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - it is anything that changes
+        while not condition():  # noqa: ASYNC110 - a condition sets no event
             await asyncio.sleep(0.001)
 
 
 class Echo:
-    """An application that responds with what it was asked for.
+    """An application that responds with method, path and body of the request.
 
     Attributes:
         requests: method, path, query and body of each request that was complete.
@@ -102,9 +102,9 @@ class Echo:
             self.ended.append("disconnected")
             return
         self.requests.append((scope["method"], scope["path"], scope["query_string"], body))
-        answer = f"{scope['method']} {scope['path']} ".encode() + body
-        await send(head((b"content-length", b"%d" % len(answer))))
-        await send({"type": "http.response.body", "body": answer})
+        response = f"{scope['method']} {scope['path']} ".encode() + body
+        await send(head((b"content-length", b"%d" % len(response))))
+        await send({"type": "http.response.body", "body": response})
         self.ended.append("complete")
 
 
@@ -121,17 +121,17 @@ class Client:
         await self.writer.drain()
 
     async def until(self, end: bytes) -> bytes:
-        """Return what comes up to `end`."""
+        """Return the bytes up to and including `end`."""
         async with asyncio.timeout(PATIENCE):
             return await self.reader.readuntil(end)
 
     async def rest(self) -> bytes:
-        """Return what comes until the server closes its side."""
+        """Return everything up to the point where the server closes its side."""
         async with asyncio.timeout(PATIENCE):
             return await self.reader.read()
 
     async def exchange(self, data: bytes) -> bytes:
-        """Send `data` and return what comes until the server closes its side."""
+        """Send `data` and return everything up to the point where the server closes its side."""
         await self.send(data)
         return await self.rest()
 
@@ -151,10 +151,10 @@ class Client:
 
 
 class Memory(asyncio.Transport):
-    """A transport that keeps what is written.
+    """A transport that keeps the written bytes in memory.
 
     Attributes:
-        unwritten: what it says that it could not write yet.
+        unwritten: the size of the write buffer that the transport reports.
         paused: reading is paused.
     """
 
@@ -198,7 +198,7 @@ class Memory(asyncio.Transport):
 
 
 async def settle() -> None:
-    """Let everything run that can."""
+    """Let every task run that is ready to."""
     for _ in range(8):
         await asyncio.sleep(0)
 
@@ -239,7 +239,7 @@ def in_memory(
 async def connected(
     application: Application, connections: Connections | None = None, **limits: Any
 ) -> AsyncIterator[Client]:
-    """Serve `application` on one connection; afterwards nothing of it may be left."""
+    """Serve `application` on one connection; afterwards no connection may be left."""
     connections = connections or Connections(Limits(**limits))
 
     async def as_hypercorn_wraps_it(scope: Any, receive: Any, send: Any, *_: Any) -> None:

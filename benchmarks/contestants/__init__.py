@@ -1,4 +1,4 @@
-"""Each peer in one file: `/api/hello` and `/api/relay?count=1`, as its own documentation would write them.
+"""One file for each peer: `/api/hello` and `/api/relay?count=1`, written as in the peer's own documentation.
 
-They read UPSTREAM_URL and log no request, which is the fastest that each can be started.
+They read UPSTREAM_URL and log no requests, so each runs in its fastest form.
 """

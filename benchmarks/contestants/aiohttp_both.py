@@ -1,4 +1,4 @@
-"""aiohttp, server and client; ddtrace has integrations for both, of which the server's is switched on by hand."""
+"""aiohttp, server and client; ddtrace has integrations for both, and the server's must be enabled in code."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ async def relay(request: web.Request) -> web.Response:
     client = request.app[CLIENT]
 
     async def call() -> dict[str, Any]:
-        async with client.get(os.environ["UPSTREAM_URL"]) as answer:
-            return {"status": answer.status, "body": await answer.json()}
+        async with client.get(os.environ["UPSTREAM_URL"]) as response:
+            return {"status": response.status, "body": await response.json()}
 
-    answers = await asyncio.gather(*(call() for _ in range(int(request.query.get("count", "1")))))
-    return web.json_response({"answers": answers})
+    responses = await asyncio.gather(*(call() for _ in range(int(request.query.get("count", "1")))))
+    return web.json_response({"answers": responses})
 
 
 async def held_open(app: web.Application) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""FastAPI on uvicorn, httpx as it comes; ddtrace has an integration."""
+"""FastAPI on uvicorn, httpx with its defaults; ddtrace has an integration."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ async def hello(name: str = "World") -> Greeting:
 @app.get("/api/relay")
 async def relay(request: Request, count: Annotated[int, Query(ge=1, le=20)] = 1) -> Relay:
     client: httpx.AsyncClient = request.app.state.client
-    answers = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
-    return Relay(answers=[Relayed(status=answer.status_code, body=answer.json()) for answer in answers])
+    responses = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
+    return Relay(answers=[Relayed(status=response.status_code, body=response.json()) for response in responses])

@@ -1,4 +1,4 @@
-"""The older guide: Flask, gunicorn, requests; its calls go out one after another."""
+"""The older guide's form: Flask, gunicorn, requests; its outbound calls are sequential."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ def hello() -> dict[str, str]:
 @app.get("/api/relay")
 def relay() -> dict[str, Any]:
     url = os.environ["UPSTREAM_URL"]
-    answers = [session.get(url, timeout=5) for _ in range(request.args.get("count", 1, int))]
-    return {"answers": [{"status": answer.status_code, "body": answer.json()} for answer in answers]}
+    responses = [session.get(url, timeout=5) for _ in range(request.args.get("count", 1, int))]
+    return {"answers": [{"status": response.status_code, "body": response.json()} for response in responses]}

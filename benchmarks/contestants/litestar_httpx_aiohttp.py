@@ -1,4 +1,4 @@
-"""Litestar on granian, aiohttp behind httpx's interface; ddtrace has no integration, so its ASGI middleware."""
+"""Litestar on granian, aiohttp behind httpx's interface; ddtrace has no integration, so its ASGI middleware is used."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ async def hello(name: str = "World") -> dict[str, str]:
 
 async def relay(state: State, count: int = 1) -> dict[str, Any]:
     client: httpx.AsyncClient = state.client
-    answers = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
-    return {"answers": [{"status": answer.status_code, "body": answer.json()} for answer in answers]}
+    responses = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
+    return {"answers": [{"status": response.status_code, "body": response.json()} for response in responses]}
 
 
 app = TraceMiddleware(

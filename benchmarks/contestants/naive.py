@@ -1,4 +1,4 @@
-"""The naive form: Quart, Hypercorn, ddtrace's middleware, httpx as it comes."""
+"""The naive form: Quart, Hypercorn, ddtrace's middleware, httpx with its defaults."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ async def hello() -> dict[str, str]:
 async def relay() -> dict[str, Any]:
     client: httpx.AsyncClient = current_app.extensions["client"]
     url = os.environ["UPSTREAM_URL"]
-    answers = await asyncio.gather(*(client.get(url) for _ in range(request.args.get("count", 1, int))))
-    return {"answers": [{"status": answer.status_code, "body": answer.json()} for answer in answers]}
+    responses = await asyncio.gather(*(client.get(url) for _ in range(request.args.get("count", 1, int))))
+    return {"answers": [{"status": response.status_code, "body": response.json()} for response in responses]}
 
 
 if "ddtrace.bootstrap.sitecustomize" in sys.modules:

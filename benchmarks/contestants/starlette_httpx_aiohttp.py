@@ -28,8 +28,10 @@ async def hello(request: Request) -> JSONResponse:
 async def relay(request: Request) -> JSONResponse:
     client: httpx.AsyncClient = request.app.state.client
     count = int(request.query_params.get("count", "1"))
-    answers = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
-    return JSONResponse({"answers": [{"status": answer.status_code, "body": answer.json()} for answer in answers]})
+    responses = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
+    return JSONResponse(
+        {"answers": [{"status": response.status_code, "body": response.json()} for response in responses]}
+    )
 
 
 app = Starlette(routes=[Route("/api/hello", hello), Route("/api/relay", relay)], lifespan=held_open)

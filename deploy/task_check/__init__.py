@@ -1,4 +1,4 @@
-"""The rules for an ECS task definition with a Datadog Agent that no linter has. The command is `deploy/check.py`.
+"""Rules for an ECS task definition with a Datadog Agent, which no linter has. The command is `deploy/check.py`.
 
 reading -> shape -> placeholders -> task -> the rules by theme -> linter. It needs botocore and cfn-lint, nothing else.
 """
@@ -22,14 +22,14 @@ ORDERED = [rule for theme in THEMES for rule in RULES.values() if rule.find.__mo
 
 @dataclass(frozen=True)
 class Report:
-    """The findings of one file, mistakes first, and notes on what the file is."""
+    """The findings of one file, mistakes first, and notes on the file."""
 
     findings: list[Finding]
     notes: list[str]
 
 
 def check(data: bytes | str) -> Report:
-    """Return what is wrong with the task definitions in `data`.
+    """Return the findings for the task definitions in `data`.
 
     Raises:
         UnreadableError: when there is none.

@@ -1,4 +1,4 @@
-"""Rules for the Datadog Agent: it is there, it can work, and its failure does not stop the service."""
+"""Rules for the Datadog Agent: it exists, it can work, and its failure does not stop the service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AGENT_MIB = 512
 SITES = {"datadoghq.com", "us3.datadoghq.com", "us5.datadoghq.com", "datadoghq.eu", "ap1.datadoghq.com"}
 SITES |= {"ap2.datadoghq.com", "ddog-gov.com", "us2.ddog-gov.com", "datad0g.com"}
 FALSE = {"false", "0", "no", "off", "f", "n"}
-# Where the Agent writes; each needs a volume when its root file system is read-only.
+# The folders that the Agent writes to; each needs a volume if the root file system is read-only.
 WRITTEN = ("/etc/datadog-agent", "/opt/datadog-agent/run", "/tmp")  # noqa: S108 - paths inside a container
 
 
@@ -42,7 +42,7 @@ def there_is_one_agent(task: Task) -> Iterator[Found]:
 
 
 @rule("ecs-fargate", MISTAKE, 'add {"name": "ECS_FARGATE", "value": "true"} to the Agent\'s environment')
-def the_agent_knows_that_it_is_on_fargate(task: Task) -> Iterator[Found]:
+def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Found]:
     """`ECS_FARGATE` of the Agent is not `true`, or is misspelled `DD_ECS_FARGATE`, which nothing reads."""
     for container in task.containers:
         name, variables = str(container.get("name")), environment(container)
@@ -85,8 +85,8 @@ def an_unhealthy_agent_stops_nothing(task: Task) -> Iterator[Found]:
 
 
 @rule("apm-disabled", MISTAKE, "remove it, or set it to true")
-def the_agent_takes_traces(task: Task) -> Iterator[Found]:
-    """`DD_APM_ENABLED` of the Agent is false beside a traced service."""
+def the_agent_receives_traces(task: Task) -> Iterator[Found]:
+    """`DD_APM_ENABLED` of the Agent is false, although the task has a traced service."""
     for container in task.agents:
         value = environment(container).get("DD_APM_ENABLED", "")
         if task.services and value.lower() in FALSE:
@@ -94,13 +94,13 @@ def the_agent_takes_traces(task: Task) -> Iterator[Found]:
 
 
 def receiver_port(agent: Container) -> float | None:
-    """Return the TCP port on which `agent` takes traces; None when it is open."""
+    """Return the TCP port on which `agent` receives traces, None if it is open."""
     return number(environment(agent).get("DD_APM_RECEIVER_PORT") or "8126")
 
 
 @rule("receiver-port", MISTAKE, "remove it: the port is 8126")
-def the_agent_takes_traces_by_tcp(task: Task) -> Iterator[Found]:
-    """`DD_APM_RECEIVER_PORT` is 0 or no port, so the Agent has no TCP receiver."""
+def the_agent_receives_traces_over_tcp(task: Task) -> Iterator[Found]:
+    """`DD_APM_RECEIVER_PORT` is 0 or not a port, so the Agent has no TCP receiver."""
     for container in task.agents:
         value = environment(container).get("DD_APM_RECEIVER_PORT", "")
         by_socket = task.services and all(
@@ -131,25 +131,25 @@ def the_site_is_one(task: Task) -> Iterator[Found]:
 
 @rule("hostname", MISTAKE, "remove it")
 def no_host_name_is_set(task: Task) -> Iterator[Found]:
-    """`DD_HOSTNAME` on Fargate makes a host, which Datadog bills, of every task."""
+    """`DD_HOSTNAME` on Fargate turns every task into a host, which Datadog bills."""
     for container in task.containers if task.on_fargate else []:
         if "DD_HOSTNAME" in environment(container):
-            yield Found(str(container.get("name")), "`DD_HOSTNAME` makes a billed host of every Fargate task")
+            yield Found(str(container.get("name")), "`DD_HOSTNAME` turns every Fargate task into a billed host")
 
 
 @rule("trace-port-udp", MISTAKE, "remove the port mapping, or make its protocol tcp")
 def the_trace_port_is_not_udp(task: Task) -> Iterator[Found]:
-    """Port 8126 is mapped as UDP; traces come by TCP."""
+    """Port 8126 is mapped as UDP; traces use TCP."""
     for container in task.agents:
         ports = [mapping for mapping in container.get("portMappings") or [] if mapping.get("containerPort") == 8126]
         if ports and all(mapping.get("protocol") == "udp" for mapping in ports):
-            yield Found(str(container.get("name")), "port 8126 is mapped as `udp`, and traces come by TCP")
+            yield Found(str(container.get("name")), "port 8126 is mapped as `udp`, but traces use TCP")
 
 
 @rule(
     "read-only-agent", MISTAKE, "mount a writable volume there; Datadog's guide 'read-only root filesystem' shows all"
 )
-def a_read_only_agent_can_write(task: Task) -> Iterator[Found]:
+def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Found]:
     """The Agent's root file system is read-only, but a folder that it writes to has no writable volume, or its configuration is not copied there first."""
     for container in task.agents:
         if container.get("readonlyRootFilesystem") is not True or is_open(container.get("mountPoints")):

@@ -1,4 +1,4 @@
-"""What `valueFrom` may hold: an ARN of Secrets Manager or Parameter Store, or a parameter's name. A leaf."""
+"""Checks a `valueFrom`: an ARN of Secrets Manager or Parameter Store, or a parameter's name. A leaf."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NO_COLONS = "which lacks the two colons after the key"
 
 
 def source_problem(source: str) -> str:
-    """Return what is wrong with a `valueFrom`, as a clause; what is open in it may be anything."""
+    """Return the problem with a `valueFrom` as a clause, "" if there is none; an open part may be anything."""
     if is_open(source):
         rest = source.rpartition(CLOSE)[2]
         starts_open = source.startswith(OPEN) and "arn:" not in rest

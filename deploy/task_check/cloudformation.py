@@ -1,4 +1,4 @@
-"""CloudFormation's functions, resolved as far as the file alone allows. The rest is marked as open."""
+"""Resolves CloudFormation's functions as far as the file allows, and marks the rest as open."""
 
 from __future__ import annotations
 

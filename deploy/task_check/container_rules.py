@@ -1,4 +1,4 @@
-"""Rules for how containers fit together: names, order, volumes, logs, images, and the task's size."""
+"""Rules for containers and their relations: names, order, volumes, logs, images, and the task's size."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def one_container_is_essential(task: Task) -> Iterator[Found]:
         yield Found("", "`containerDefinitions` is empty", "add a container")
 
 
-@rule("depends-on-unknown", MISTAKE, "name a container of this task definition")
-def what_is_depended_on_exists(task: Task) -> Iterator[Found]:
-    """`dependsOn`, `volumesFrom`, `links` or `proxyConfiguration` names a container that does not exist."""
+@rule("depends-on-unknown", MISTAKE, "use the name of a container in this task definition")
+def dependencies_exist(task: Task) -> Iterator[Found]:
+    """`dependsOn`, `volumesFrom`, `links` or `proxyConfiguration` refers to a container that does not exist."""
     is_partly_open = is_open(task.document.get("containerDefinitions"))
     proxy = str((task.document.get("proxyConfiguration") or {}).get("containerName", ""))
-    if proxy and task.called(proxy) is None and not is_open(proxy) and not is_partly_open:
-        yield Found("", f"`proxyConfiguration` names {shown(proxy)}, which is not a container of this task")
+    if proxy and task.container(proxy) is None and not is_open(proxy) and not is_partly_open:
+        yield Found("", f"`proxyConfiguration` refers to {shown(proxy)}, which is not a container of this task")
     for container in task.containers:
         named = [("dependsOn", str(each.get("containerName", ""))) for each in container.get("dependsOn") or []]
         named += [("volumesFrom", str(each.get("sourceContainer", ""))) for each in container.get("volumesFrom") or []]
@@ -61,9 +61,10 @@ def what_is_depended_on_exists(task: Task) -> Iterator[Found]:
             ("links", str(each).partition(":")[0]) for each in container.get("links") or [] if not task.on_fargate
         ]
         for field, name in named:
-            if name and task.called(name) is None and not is_open(name) and not is_partly_open:
+            if name and task.container(name) is None and not is_open(name) and not is_partly_open:
                 yield Found(
-                    str(container.get("name")), f"`{field}` names {shown(name)}, which is not a container of this task"
+                    str(container.get("name")),
+                    f"`{field}` refers to {shown(name)}, which is not a container of this task",
                 )
 
 
@@ -72,10 +73,10 @@ def what_is_depended_on_exists(task: Task) -> Iterator[Found]:
     MISTAKE,
     "HEALTHY needs a healthCheck there; COMPLETE and SUCCESS need essential: false; START always works",
 )
-def what_is_depended_on_can_come_true(task: Task) -> Iterator[Found]:
-    """A condition in `dependsOn` that can't come true: HEALTHY without a health check, the end of an essential container."""
+def dependencies_can_be_met(task: Task) -> Iterator[Found]:
+    """A condition in `dependsOn` can't be met: HEALTHY without a health check, or the end of an essential container."""
     for container, depended, condition in task.dependencies:
-        there, name = task.called(depended), str(container.get("name"))
+        there, name = task.container(depended), str(container.get("name"))
         if there is None or there is container:
             continue
         check = (there.get("healthCheck") or {}).get("command") or []
@@ -87,34 +88,34 @@ def what_is_depended_on_can_come_true(task: Task) -> Iterator[Found]:
 
 
 @rule("depends-on-circle", MISTAKE, "remove one of these dependencies")
-def no_dependencies_form_a_circle(task: Task) -> Iterator[Found]:
-    """Containers depend on each other in a circle, so none of them starts."""
+def dependencies_form_no_cycle(task: Task) -> Iterator[Found]:
+    """Containers depend on each other in a cycle, so none of them starts."""
     edges: dict[str, list[str]] = {}
     for container, depended, _ in task.dependencies:
         edges.setdefault(str(container.get("name")), []).append(depended)
-    told: set[frozenset[str]] = set()
+    reported: set[frozenset[str]] = set()
     for start in edges:
         to_see = [[start]]
         while to_see:
             path = to_see.pop()
             for name in edges.get(path[-1], []):
-                if name == start and frozenset(path) not in told:
-                    told.add(frozenset(path))
+                if name == start and frozenset(path) not in reported:
+                    reported.add(frozenset(path))
                     yield Found(plain(start), "depends on itself: " + " -> ".join(map(plain, [*path, start])))
                 elif name not in path:
                     to_see.append([*path, name])
 
 
 def order_is_reported(task: Task, container: Container) -> bool:
-    """Return whether a rule above has reported the dependencies of `container` already."""
+    """Return whether a rule above has already reported the dependencies of `container`."""
     own = str(container.get("name"))
     names = [depended for each, depended, _ in task.dependencies if each is container]
-    return any(task.called(name) is None or task.reaches(task.called(name) or {}, {own}) for name in names)
+    return any(task.container(name) is None or task.reaches(task.container(name) or {}, {own}) for name in names)
 
 
 @rule("mount-without-volume", MISTAKE, "add the volume to `volumes`, or remove the mount")
 def every_mount_has_a_volume(task: Task) -> Iterator[Found]:
-    """A `mountPoint` names a volume that is not in `volumes`, or its path is not absolute, or is taken twice."""
+    """A `mountPoint` refers to a volume that is not in `volumes`, or its path is not absolute or used twice."""
     for container in task.containers:
         name, paths = str(container.get("name")), Counter[str]()
         for mount in container.get("mountPoints") or []:
@@ -132,7 +133,7 @@ def every_mount_has_a_volume(task: Task) -> Iterator[Found]:
 
 @rule("firelens-router", MISTAKE, 'add a container with "firelensConfiguration": {"type": "fluentbit"}')
 def firelens_has_a_router(task: Task) -> Iterator[Found]:
-    """The log driver `awsfirelens` without a log router, with two, or of the router itself."""
+    """The log driver `awsfirelens` is used without a log router, with two, or by the router itself."""
     if is_open(task.document.get("containerDefinitions")):
         return
     users = [each for each in task.containers if (each.get("logConfiguration") or {}).get("logDriver") == "awsfirelens"]
@@ -149,7 +150,7 @@ def firelens_has_a_router(task: Task) -> Iterator[Found]:
 
 @rule("firelens-datadog", MISTAKE, 'add {"name": "apikey", "valueFrom": "<ARN of the secret>"} to `secretOptions`')
 def firelens_reaches_datadog(task: Task) -> Iterator[Found]:
-    """Fluent Bit's `datadog` output has no `apikey`, or its `Host` is of another site than the Agent."""
+    """Fluent Bit's `datadog` output has no `apikey`, or its `Host` belongs to another site than the Agent's."""
     sites = {
         str(entry.get("value"))
         for agent in task.agents
@@ -236,7 +237,7 @@ def containers_fit_the_tasks_cpu(task: Task) -> Iterator[Found]:
 
 
 @rule("health-check", MISTAKE, 'start it with "CMD" and one word each, or with "CMD-SHELL" and one line')
-def a_health_check_has_a_form(task: Task) -> Iterator[Found]:
+def a_health_check_is_well_formed(task: Task) -> Iterator[Found]:
     """The health check's `command` does not start with CMD or CMD-SHELL, or has the wrong number of words."""
     for container in task.containers:
         words = [str(word) for word in (container.get("healthCheck") or {}).get("command") or []]
@@ -246,12 +247,12 @@ def a_health_check_has_a_form(task: Task) -> Iterator[Found]:
         if not words or words[0] not in {"CMD", "CMD-SHELL", "NONE"}:
             yield Found(name, f"the health check {shown(' '.join(words))} does not start with CMD or CMD-SHELL")
         elif len(words) == 1 and words[0] != "NONE":
-            yield Found(name, f"the health check has no command behind {words[0]}")
+            yield Found(name, f"the health check has no command after {words[0]}")
         elif words[0] == "CMD" and len(words) == 2 and " " in words[1]:
             yield Found(name, f"CMD runs {shown(words[1])} as the name of one program", "use CMD-SHELL, or split it")
         elif words[0] == "CMD-SHELL" and len(words) > 2:
             yield Found(
-                name, f"CMD-SHELL runs {shown(words[1])} alone; the words behind it are lost", "join them in one string"
+                name, f"CMD-SHELL runs only {shown(words[1])}; the words after it are lost", "join them in one string"
             )
 
 

@@ -14,16 +14,16 @@ from task_check.task import EC2, FARGATE, MANAGED, Container, Task
 from task_check.values import is_open, number, shown
 
 # Fields of a container, and of its linuxParameters, that Fargate does not have.
-REFUSED: tuple[str, ...] = ("privileged", "links", "dockerSecurityOptions", "dnsServers", "dnsSearchDomains")
-REFUSED += ("extraHosts", "hostname", "disableNetworking")
-REFUSED_LINUX = ("devices", "sharedMemorySize", "maxSwap", "swappiness")
-REFUSED_VOLUMES = {
+UNSUPPORTED: tuple[str, ...] = ("privileged", "links", "dockerSecurityOptions", "dnsServers", "dnsSearchDomains")
+UNSUPPORTED += ("extraHosts", "hostname", "disableNetworking")
+UNSUPPORTED_LINUX = ("devices", "sharedMemorySize", "maxSwap", "swappiness")
+UNSUPPORTED_VOLUMES = {
     "dockerVolumeConfiguration": "Docker volumes",
     "fsxWindowsFileServerVolumeConfiguration": "FSx for Windows volumes",
 }
 LOG_DRIVERS = {FARGATE: {"awslogs", "splunk", "awsfirelens"}}
 LOG_DRIVERS[MANAGED] = {"awslogs", "splunk", "awsfirelens", "json-file"}
-WINDOWS_REFUSED = ("readonlyRootFilesystem", "linuxParameters", "privileged", "links", "dnsServers", "extraHosts")
+WINDOWS_UNSUPPORTED = ("readonlyRootFilesystem", "linuxParameters", "privileged", "links", "dnsServers", "extraHosts")
 
 # Bounds by field; source: API reference, ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
 BOUNDS = (
@@ -37,15 +37,17 @@ FARGATE_BOUNDS = ((("stopTimeout",), 0, 120), (("startTimeout",), 0, 120))
 
 
 @rule("fargate-unsupported", MISTAKE, "remove it")
-def nothing_is_refused_by_fargate(task: Task) -> Iterator[Found]:
+def fargate_supports_every_field(task: Task) -> Iterator[Found]:
     """A field or value that Fargate does not support. Registering or running the task fails."""
     if not task.on_fargate:
         return
     for container in task.containers:
         name, linux = str(container.get("name")), container.get("linuxParameters") or {}
-        found = [field for field in REFUSED if container.get(field)]
+        found = [field for field in UNSUPPORTED if container.get(field)]
         found += [
-            f"linuxParameters.{field}" for field in REFUSED_LINUX if linux.get(field) is not None and linux[field] != []
+            f"linuxParameters.{field}"
+            for field in UNSUPPORTED_LINUX
+            if linux.get(field) is not None and linux[field] != []
         ]
         for field in found:
             yield Found(name, f"Fargate does not support `{field}`")
@@ -62,10 +64,10 @@ def nothing_is_refused_by_fargate(task: Task) -> Iterator[Found]:
         if options.get("config-file-type") == "s3":
             fix = "put the file into the router's image, with config-file-type `file`"
             yield Found(name, "Fargate can't load a FireLens configuration from `s3`", fix)
-    yield from _task_refused(task)
+    yield from _unsupported_by_fargate(task)
 
 
-def _task_refused(task: Task) -> Iterator[Found]:
+def _unsupported_by_fargate(task: Task) -> Iterator[Found]:
     document = task.document
     if document.get("networkMode") and document["networkMode"] != "awsvpc" and not is_open(document["networkMode"]):
         yield Found(
@@ -84,7 +86,7 @@ def _task_refused(task: Task) -> Iterator[Found]:
             yield Found(
                 "", f"the volume `{name}` has `host.sourcePath` {shown(path)}; Fargate has no host to mount from", fix
             )
-        for field, what in REFUSED_VOLUMES.items():
+        for field, what in UNSUPPORTED_VOLUMES.items():
             if field in volume:
                 yield Found(
                     "", f"the volume `{name}` has `{field}`; Fargate has no {what}", "remove it, or use an EFS volume"
@@ -100,8 +102,8 @@ def a_fargate_task_has_a_size(task: Task) -> Iterator[Found]:
 
 
 @rule("log-driver", MISTAKE, "use awslogs or awsfirelens")
-def the_log_driver_exists_there(task: Task) -> Iterator[Found]:
-    """Fargate and managed instances have other log drivers than EC2."""
+def the_platform_has_the_log_driver(task: Task) -> Iterator[Found]:
+    """Fargate or managed instances do not have the log driver."""
     for platform, drivers in LOG_DRIVERS.items():
         for container in task.containers if platform in task.platforms else []:
             driver = (container.get("logConfiguration") or {}).get("logDriver")
@@ -169,7 +171,7 @@ def _ports(container: Container) -> Iterator[Found]:
 
 @rule("host-port", MISTAKE, "leave `hostPort` out")
 def host_ports_are_the_containers(task: Task) -> Iterator[Found]:
-    """With `awsvpc` a `hostPort` that differs from its `containerPort`."""
+    """With `awsvpc`, a `hostPort` differs from its `containerPort`."""
     if not (task.on_fargate or task.document.get("networkMode") == "awsvpc"):
         return
     for container in task.containers:
@@ -197,11 +199,11 @@ def no_port_is_taken_twice(task: Task) -> Iterator[Found]:
 
 
 @rule("windows", MISTAKE, "remove it")
-def nothing_is_refused_by_windows(task: Task) -> Iterator[Found]:
+def windows_supports_every_field(task: Task) -> Iterator[Found]:
     """A field that Windows containers do not support."""
     for container in task.containers if task.on_windows else []:
-        for field in WINDOWS_REFUSED:
-            if container.get(field) and not (task.on_fargate and field in REFUSED):
+        for field in WINDOWS_UNSUPPORTED:
+            if container.get(field) and not (task.on_fargate and field in UNSUPPORTED):
                 yield Found(str(container.get("name")), f"Windows containers do not support `{field}`")
 
 
@@ -227,7 +229,7 @@ def names_are_allowed(task: Task) -> Iterator[Found]:
 
 
 @rule("required-platform", WARNING, 'add "requiresCompatibilities": ["FARGATE"]')
-def the_platform_is_named(task: Task) -> Iterator[Found]:
+def the_platform_is_set(task: Task) -> Iterator[Found]:
     """A definition for Fargate has no `requiresCompatibilities`, so ECS reports mistakes only when a task starts."""
     if task.source.whole and task.on_fargate and not task.document.get("requiresCompatibilities"):
         yield Found(

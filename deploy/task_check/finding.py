@@ -1,4 +1,4 @@
-"""What a rule reports, and the list of all rules. A leaf."""
+"""Findings, and the list of all rules. A leaf."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVELS = (MISTAKE, WARNING, HINT)
 
 @dataclass(frozen=True)
 class Finding:
-    """One fact about a task definition: which rule, how serious, where, what is wrong and what to do."""
+    """A finding in a task definition: its rule, level and container, what is wrong, and what to do."""
 
     rule: str
     level: str
@@ -25,7 +25,7 @@ class Finding:
 
 
 class Found(NamedTuple):
-    """What a rule's function yields. An empty `container` means the task; `fix` and `level` replace the rule's own."""
+    """A finding as a rule's function yields it. An empty `container` means the task; `fix` and `level` replace the rule's own."""
 
     container: str
     sentence: str
@@ -46,7 +46,7 @@ class Rule:
     find: Find
 
     def findings(self, task: Task) -> Iterator[Finding]:
-        """Yield what is wrong with `task` by this rule."""
+        """Yield the findings of this rule in `task`."""
         for found in self.find(task):
             yield Finding(self.name, found.level or self.level, found.container, found.sentence, found.fix or self.fix)
 

@@ -1,4 +1,4 @@
-"""Runs cfn-lint on the task definition: it knows Fargate's sizes, and newer versions may know more."""
+"""Runs cfn-lint on the task definition. It checks Fargate's sizes, and newer versions may check more."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAND_IN = "us-east-1"  # a valid region and a valid name, for an option that is
 
 
 def lint(task: Task, shape: Any) -> list[Finding]:
-    """Return what cfn-lint finds in `task` as a CloudFormation resource, without what is open and what rules cover."""
+    """Return cfn-lint's findings in `task`, without open values and without findings that other rules cover."""
     from cfnlint.api import lint_all  # noqa: PLC0415 - the command reports in one sentence when it is missing
 
     if not task.source.whole:
@@ -59,7 +59,7 @@ def _finding(match: Any, task: Task) -> Finding:
 
 
 def _capitalised(value: Any, shape: Any) -> Any:
-    """Return `value` with CloudFormation's names, without what is open; the keys of maps are the user's own."""
+    """Return `value` with CloudFormation's names and without open values; the keys of maps are the user's own."""
     kind = shape.type_name if shape is not None else ""
     if kind == "structure" and isinstance(value, dict):
         return {

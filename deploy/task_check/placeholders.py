@@ -1,4 +1,4 @@
-"""Finds placeholders that were not filled in. `${NAME}` alone is taken for one that a deployment fills in."""
+"""Finds placeholders that were not filled in. Only `${NAME}` is accepted, because a deployment fills it in."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from task_check.values import CLOSE, OPEN, opened, plain, shown
 RULE = "placeholder"
 FIX = "fill it in"
 
-# The forms that people and tools use. A lone match is a placeholder anywhere, a part only where no free text stands.
+# The forms that people and tools use. A match of a whole value is always a placeholder, a part only outside free text.
 FORMS = re.compile(
     r"<[A-Za-z][\w .:/-]*>"
     r"|\{\{(?!resolve:)[^{}]*\}\}"
@@ -31,7 +31,7 @@ FORMS = re.compile(
     r"|PLACEHOLDER|placeholder|[Xx]{4,})(?![A-Za-z0-9])"
 )
 OPENED = re.compile(rf"{OPEN}(\$\{{.*?){CLOSE}")
-# Scripts, patterns and templates that something else reads.
+# Scripts, patterns and templates for another program.
 FREE = re.compile(
     r"\.(?:command|entryPoint)\[|dockerLabels\.(?!com\.datadoghq\.tags)|options\.(?!awslogs-(?:group|region))"
 )

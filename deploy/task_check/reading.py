@@ -1,4 +1,4 @@
-"""From a file's bytes to the task definitions in it, whatever tool wrote or will render the file."""
+"""Reads the task definitions in a file, whichever tool wrote or will render the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from task_check.values import opened
 
 MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
-# A key or a type that only another kind of file has, and what that file is.
+# Keys that only another kind of file has, and the name of that kind.
 OTHER_FILES = {
     "jobDefinitionName": "an AWS Batch job definition",
     "jobDefinitions": "a list of AWS Batch job definitions",
@@ -34,15 +34,15 @@ JSONNET = re.compile(r"^\s*(?:local\s+\w+\s*=|import\s|function\s*\()|std\.\w+\(
 
 
 class UnreadableError(Exception):
-    """The file is no task definition; `str()` is a sentence."""
+    """The file is not a task definition; `str()` is a sentence."""
 
 
 @dataclass
 class Source:
-    """One task definition of a file. `name` tells it from others in the same file.
+    """One task definition of a file. `name` distinguishes it from others in the same file.
 
-    `whole` is false for a bare list of containers; `registered` is true for what ECS describes.
-    `text_numbers`: CloudFormation takes "256" for 256.
+    `whole` is false for a bare list of containers; `registered` is true for the description of a registered one.
+    `text_numbers`: CloudFormation accepts "256" as 256.
     """
 
     document: dict[str, Any]
@@ -70,7 +70,7 @@ def decode(data: bytes) -> str:
 
 
 def read(text: str) -> list[Source]:
-    """Return the task definitions in `text`, with what is open marked.
+    """Return the task definitions in `text`, with open values marked.
 
     Raises:
         UnreadableError: when there is none.
@@ -179,11 +179,11 @@ class _Scan:
 
 
 def _yaml(text: str) -> list[Source]:
-    """Read a CloudFormation template in YAML, by cfn-lint's own reader."""
+    """Read a CloudFormation template in YAML with cfn-lint's own reader."""
     from cfnlint.decode import decode_str  # noqa: PLC0415 - the command reports in one sentence when it is missing
 
     if HCL.search(text):
-        raise UnreadableError("it is HCL; check what Terraform renders: the JSON of container_definitions")
+        raise UnreadableError("it is HCL; check the JSON that Terraform renders for container_definitions")
     template, _ = decode_str(text)
     if not isinstance(template, dict):
         raise UnreadableError("it is neither JSON nor a CloudFormation template")
@@ -256,7 +256,7 @@ def _template(resources: dict[str, Any]) -> Iterator[Source]:
 
 
 def _nested(value: Any) -> Iterator[Any]:
-    """Yield what Terraform's JSON, a configuration, plan or state, has as container_definitions."""
+    """Yield each container_definitions in Terraform's JSON, which may be a configuration, a plan or a state."""
     if isinstance(value, dict):
         if value.get("container_definitions"):
             yield value["container_definitions"]

@@ -1,4 +1,4 @@
-"""Rules for keys and secrets: none in plain text, each from a valid ARN, with a role that can read it."""
+"""Rules for keys and secrets: none is in plain text, and each has a valid ARN and a role that can read it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _datadog(name: str) -> bool:
 
 
 @rule("key-in-clear", MISTAKE, "store it in Secrets Manager, and put its ARN under `secrets`")
-def no_key_stands_in_the_clear(task: Task) -> Iterator[Found]:
+def no_key_is_in_plain_text(task: Task) -> Iterator[Found]:
     """An API or application key is in plain text in `environment`, log options, labels, tags or a command."""
     for container in task.containers:
         name, variables = str(container.get("name")), environment(container)
@@ -68,19 +68,19 @@ def _list(names: list[str]) -> str:
 
 
 def _holds_key(name: str, value: str) -> bool:
-    """Return whether a variable with another name has a key as its value, or inside of it."""
+    """Return whether a variable with another name has a key as its value, or in its value."""
     is_datadogs = name.startswith(("DD_", "DATADOG_")) and re.search(r"ENDPOINT|KEY|TOKEN|HEADER|URL", name)
     is_key = re.search(r"(?:^|_)(?:API|APP)_?KEY$", name, re.IGNORECASE) and HEX_KEY.fullmatch(value)
     return bool(is_key or (is_datadogs and HEX_KEY.search(value)) or KEY_IN_TEXT.search(value))
 
 
 def _names_key(name: str, value: str) -> bool:
-    """Return whether `name` is a secret's; `dd_message_key` and `tag_key` are names of fields, unless a key is there."""
+    """Return whether `name` is the name of a secret; `dd_message_key` and `tag_key` are names of fields, unless their value is a key."""
     return bool(KEY_NAME.search(name) or (re.search(r"key$", name, re.IGNORECASE) and HEX_KEY.fullmatch(value)))
 
 
 def _option(name: str, value: str) -> bool:
-    """Return whether a log option is a key; a header has it in its value."""
+    """Return whether a log option is a key; a header contains it in its value."""
     return bool(value) and (
         _names_key(name, value) or bool(re.search(r"dd-api-key", value, re.IGNORECASE) and name.lower() == "header")
     )
@@ -104,7 +104,7 @@ def _in_command(container: Container) -> bool:
 @rule(
     "secret-arn",
     MISTAKE,
-    'write "arn:aws:secretsmanager:<region>:<account>:secret:<name>", with ":<key>::" behind it for one key of a JSON secret',
+    'write "arn:aws:secretsmanager:<region>:<account>:secret:<name>", followed by ":<key>::" for one key of a JSON secret',
 )
 def a_secret_comes_from_an_arn(task: Task) -> Iterator[Found]:
     """`valueFrom` is neither an ARN of Secrets Manager or Parameter Store nor a parameter's name."""
@@ -134,7 +134,7 @@ def a_variable_is_set_once(task: Task) -> Iterator[Found]:
             if count > 1 and not is_open(name):
                 both = "in `environment` and in `secrets`" if name in values and name in hidden else f"{count} times"
                 if name in KEYS and "and" in both:
-                    continue  # the key in the clear is the fact; its fix removes it
+                    continue  # the key in plain text is reported, and its fix removes it
                 level = "" if name in hidden else WARNING
                 yield Found(str(container.get("name")), f"`{name}` is set {both}", "", level)
 
@@ -142,9 +142,9 @@ def a_variable_is_set_once(task: Task) -> Iterator[Found]:
 @rule(
     "execution-role",
     MISTAKE,
-    '"executionRoleArn": a role with AmazonECSTaskExecutionRolePolicy and the right to read the secrets',
+    '"executionRoleArn": a role with AmazonECSTaskExecutionRolePolicy and permission to read the secrets',
 )
-def an_execution_role_is_there_when_needed(task: Task) -> Iterator[Found]:
+def an_execution_role_is_set_when_needed(task: Task) -> Iterator[Found]:
     """`executionRoleArn` is missing, but ECS needs it for secrets and, on Fargate, for awslogs and private images."""
     if task.document.get("executionRoleArn") or not task.source.whole:
         return

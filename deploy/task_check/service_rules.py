@@ -60,7 +60,7 @@ def a_service_is_named(task: Task) -> Iterator[Found]:
         if unset:
             yield Found(
                 _name(container),
-                f"{_are(unset)} not set, so Datadog can't tell {_all(APART[each] for each in unset)} apart",
+                f"{_are(unset)} not set, so Datadog can't distinguish {_all(APART[each] for each in unset)}",
             )
         if unlabelled and task.on_fargate:
             level = HINT if has_more_variables(container) and len(unlabelled) == 3 and not variables else ""
@@ -83,7 +83,7 @@ def _are(names: list[str]) -> str:
 
 
 def _tags(container: Container) -> dict[str, str]:
-    """Return the variables of unified service tagging, in whichever way they are set."""
+    """Return the variables of unified service tagging, however they are set."""
     variables = {**secrets(container), **environment(container)}
     found = {name: variables[name] for name in TAGS if variables.get(name)}
     tags = dict(part.split(":", 1) for part in re.split(r"[,\s]+", variables.get("DD_TAGS", "")) if ":" in part)
@@ -140,7 +140,7 @@ def the_agent_stops_last(task: Task) -> Iterator[Found]:
 
 @rule("old-variable", WARNING, "rename it")
 def no_variable_is_out_of_date(task: Task) -> Iterator[Found]:
-    """A variable that nothing reads, in place of the one that is meant."""
+    """A variable that nothing reads is used instead of the right one."""
     for container in [*task.services, *task.agents]:
         for name, meant in OLD.items():
             if name in environment(container):
@@ -161,7 +161,7 @@ def values_are_tidy(task: Task) -> Iterator[Found]:
 
 @rule("stop-timeout", MISTAKE, "a larger stopTimeout, or smaller DRAIN_SECONDS, GRACEFUL_SECONDS or FLUSH_SECONDS")
 def stop_timeout_covers_the_shutdown(task: Task) -> Iterator[Found]:
-    """hello-service alone: its shutdown takes longer than `stopTimeout`, so it is killed with its last spans."""
+    """hello-service only: its shutdown takes longer than `stopTimeout`, so it is killed and its last spans are lost."""
     for container in task.services:
         variables = environment(container)
         if not is_hello_service(container) or any(is_open(variables.get(name)) for name in BUDGET):
@@ -188,7 +188,7 @@ def stop_timeout_covers_the_shutdown(task: Task) -> Iterator[Found]:
 
 @rule("keep-alive", WARNING, "make it longer than the load balancer's idle timeout (60 s by default)")
 def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Found]:
-    """The server closes idle connections after 5 s (its default) or less; a load balancer then answers 502."""
+    """The server closes idle connections after 5 s (its default) or less, and a load balancer then responds with 502."""
     for container in task.services:
         words = command(container).split()
         for server, option in KEEP_ALIVE.items():

@@ -1,4 +1,4 @@
-"""The names and types of RegisterTaskDefinition, by botocore's model, and the document in exactly that form."""
+"""Converts a document to the names and types of RegisterTaskDefinition, which botocore's model defines."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from task_check.finding import HINT, MISTAKE, RULES, WARNING, Finding
 from task_check.reading import Source
 from task_check.values import OpenList, is_open, number, opened, shown
 
-# What ECS requires, although the model does not.
+# Fields that ECS requires although the model does not.
 REQUIRED = {"ContainerDefinition": ["name", "image"], "PortMapping": ["containerPort"], "MountPoint": ["sourceVolume"]}
 REQUIRED["Secret"], REQUIRED["MountPoint"] = ["name", "valueFrom"], ["sourceVolume", "containerPath"]
-CLOUDFORMATION = {"ProxyConfigurationProperties": "properties"}  # beside the capitals, its only name of its own
+CLOUDFORMATION = {
+    "ProxyConfigurationProperties": "properties"
+}  # apart from capitals, its only name that differs from the API's
 WORDS = {"string": "text in quotes", "integer": "a whole number", "boolean": "true or false", "long": "a whole number"}
 WORDS |= {"structure": "an object", "list": "an array", "map": "an object"}
 TYPES: dict[str, type | tuple[type, ...]] = {"structure": dict, "map": dict, "list": list, "string": str}
@@ -39,9 +41,9 @@ def _described() -> set[str]:
 
 
 def conform(source: Source) -> tuple[dict[str, Any], list[Finding]]:
-    """Return the document with the API's names and types, and what was wrong with them.
+    """Return the document with the API's names and types, and a finding for each that was wrong.
 
-    Later rules can rely on names and types: what is unknown or of the wrong type is left out of the result.
+    Other rules can rely on names and types, because unknown fields and values of the wrong type are left out.
     """
     walk = _Walk(source)
     described = {name.lower() for name in _described()}
@@ -73,7 +75,7 @@ class _Walk:
         self.findings.append(Finding(rule, level, container, sentence, fix))
 
     def value(self, value: Any, shape: Any, path: str, container: str) -> Any:  # noqa: PLR0911 - one for each kind of shape
-        """Return `value` in the form of `shape`, or None when it has to be left out."""
+        """Return `value` in the form of `shape`, or None if it must be left out."""
         kind = shape.type_name
         if isinstance(value, str) and is_open(value):
             return OpenList() if kind == "list" else (None if kind in {"structure", "map"} else value)
@@ -81,7 +83,7 @@ class _Walk:
         if not _fits(value, kind):
             what = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
             is_text = "the text " if isinstance(value, str) else ""
-            told = what or (
+            described = what or (
                 shown(value)
                 if isinstance(value, str | int | float)
                 else f"{WORDS['list' if isinstance(value, list) else 'map']}"
@@ -89,7 +91,7 @@ class _Walk:
             fix = f'write "{what or value}"' if kind == "string" and isinstance(value, int | float) else "correct it"
             if kind in {"integer", "boolean"} and isinstance(value, str):
                 fix = "write it without quotes" if number(value) or value in {"true", "false"} else fix
-            self.add("wrong-type", container, f"`{path}` must be {WORDS[kind]}, not {is_text}{told}", fix)
+            self.add("wrong-type", container, f"`{path}` must be {WORDS[kind]}, not {is_text}{described}", fix)
             return _nearest(value, kind)
         if kind == "structure":
             return self.structure(value, shape, path, container)
@@ -100,8 +102,8 @@ class _Walk:
         if getattr(shape, "enum", None) and value not in shape.enum:
             if value == "" and shape.name != "Compatibility":
                 return None
-            said = f"`{path}` is {shown(value)}, which ECS does not know"
-            self.add("unknown-value", container, said, f"use one of: {', '.join(shape.enum)}")
+            sentence = f"`{path}` is {shown(value)}, which ECS does not accept"
+            self.add("unknown-value", container, sentence, f"use one of: {', '.join(shape.enum)}")
             return next((each for each in shape.enum if each.lower() == value.lower()), opened(value))
         return value
 
@@ -178,7 +180,7 @@ class _Walk:
                     self.add("missing-field", container, f"`{name}` is empty", f"fill in `{name}`")
 
     def _unknown(self, name: str, shape: Any, path: str, container: str, value: dict[str, Any]) -> str | None:
-        """Report a field that is not in `shape`, and return the one that is meant, if that is clear."""
+        """Report a field that is not in `shape`, and return the intended one if that is clear."""
         lowered = name[:1].lower() + name[1:]
         if lowered == "valueFrom" and shape.name == "KeyValuePair":
             variable = value.get("name") or value.get("Name")
@@ -194,7 +196,7 @@ class _Walk:
         elif shape.name == "ContainerDefinition" and lowered in model().members:
             sentence = f"`{name}` belongs to the task definition, not to a container"
             level = WARNING if not self.source.whole else MISTAKE
-            self.add("unknown-field", container, sentence, "move it beside `containerDefinitions`", level)
+            self.add("unknown-field", container, sentence, "move it to the same level as `containerDefinitions`", level)
         elif not path and not container and lowered in model().members["containerDefinitions"].member.members:
             sentence = f"`{name}` belongs to a container, not to the task definition"
             self.add("unknown-field", container, sentence, "move it into `containerDefinitions`")
@@ -211,7 +213,7 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 def _nearest(value: Any, kind: str) -> Any:
-    """Return what `value` was meant to be, so that no other rule takes it for missing; None when that is unclear."""
+    """Return the probable intended value, so that no other rule reports it as missing; None if that is unclear."""
     if kind == "string" and isinstance(value, int | float):
         return str(value)
     if kind == "list":

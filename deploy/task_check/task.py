@@ -26,7 +26,7 @@ AGENT_VARIABLES |= {"DD_APM_ENABLED", "DD_PROCESS_AGENT_ENABLED", "DD_LOGS_CONFI
 KEYS = {"DD_API_KEY", "DATADOG_API_KEY", "DD_APP_KEY", "DD_APPLICATION_KEY", "DATADOG_APP_KEY"}
 
 ROUTER_IMAGE = re.compile(r"fluent-?bit|fluentd|logstash|filebeat|^vector$", re.IGNORECASE)
-# Programs of others, which no Datadog tracer runs in: the last part of the image's name, or the container's name.
+# Third-party programs, which have no Datadog tracer: the last part of the image's name, or the container's name.
 OTHERS = re.compile(
     r"(?:[\w.]+-)*?(?:nginx|openresty|envoy|haproxy|traefik|caddy|httpd|varnish|kong|squid|proxyv2|aws-xray-daemon|xray"
     r"|cloudwatch|cwagent|otel|opentelemetry|otelcol|adot|statsd|collectd|telegraf|prometheus|grafana|cloudflared|tailscale|consul"
@@ -53,12 +53,12 @@ def environment(container: Container) -> dict[str, str]:
 
 
 def secrets(container: Container) -> dict[str, str]:
-    """Return where the secret variables of `container` come from."""
+    """Return the secret variables of `container` with their sources."""
     return mapping(container.get("secrets"), "valueFrom")
 
 
 def has_more_variables(container: Container) -> bool:
-    """Return whether variables come from where this file does not show them."""
+    """Return whether some variables of `container` are not in this file."""
     return bool(container.get("environmentFiles")) or any(
         is_open(container.get(name)) for name in ("environment", "secrets", "environmentFiles")
     )
@@ -87,13 +87,13 @@ class Task:
             str(volume.get("name")): volume for volume in document.get("volumes") or []
         }
 
-    def called(self, name: str) -> Container | None:
-        """Return the container of that name."""
+    def container(self, name: str) -> Container | None:
+        """Return the container `name`."""
         return next((container for container in self.containers if container.get("name") == name), None)
 
     @cached_property
     def platforms(self) -> set[str]:
-        """What the definition is for: what it requires, else what only one platform has."""
+        """The platforms of the definition: those that it requires, else the one whose own features it uses."""
         if required := {str(each) for each in self.document.get("requiresCompatibilities") or []}:
             return required
         names = {name for container in self.containers for name in environment(container)}
@@ -112,7 +112,7 @@ class Task:
 
     @property
     def on_fargate(self) -> bool:
-        """Whether Fargate's rules hold."""
+        """Whether Fargate's rules apply."""
         return FARGATE in self.platforms
 
     @property
@@ -137,7 +137,7 @@ class Task:
     def _roles(self) -> list[str]:
         awaited = {depended for _, depended, condition in self.dependencies if condition in ENDS}
         roles = [self._role(container, awaited) for container in self.containers]
-        if AGENT not in roles:  # an Agent under a name of its own is told by what only an Agent has
+        if AGENT not in roles:  # an Agent with an unusual name is recognized by variables that only an Agent has
             for at, container in enumerate(self.containers):
                 names = environment(container).keys() | secrets(container).keys()
                 if roles[at] in {SERVICE, OTHER} and "DD_API_KEY" in names and names & AGENT_VARIABLES:
@@ -173,12 +173,12 @@ class Task:
 
     @property
     def agents(self) -> list[Container]:
-        """The Datadog Agents; an init container with the Agent's image is none."""
+        """The Datadog Agents, without init containers that have the Agent's image."""
         return self._of(AGENT)
 
     @property
     def services(self) -> list[Container]:
-        """What is traced, or is meant to be."""
+        """The containers that are traced, or should be."""
         return self._of(SERVICE)
 
     @property
@@ -188,14 +188,14 @@ class Task:
 
     @property
     def has_collector(self) -> bool:
-        """Whether an OpenTelemetry Collector takes the traces."""
+        """Whether an OpenTelemetry Collector receives the traces."""
         return any(re.search(r"otel|opentelemetry", image_name(container)) for container in self._of(SIDECAR))
 
     def mounts(self, container: Container) -> Iterator[dict[str, Any]]:
-        """Yield the mount points of `container`, and of those that it takes volumes from."""
+        """Yield the mount points of `container` and of the containers in its `volumesFrom`."""
         yield from container.get("mountPoints") or []
         for entry in container.get("volumesFrom") or []:
-            yield from (self.called(str(entry.get("sourceContainer"))) or {}).get("mountPoints") or []
+            yield from (self.container(str(entry.get("sourceContainer"))) or {}).get("mountPoints") or []
 
     def reaches(self, start: Container, targets: set[str]) -> bool:
         """Return whether `start` depends on one of the containers `targets`, itself or through others."""
@@ -209,7 +209,7 @@ class Task:
 
 
 def _copies(container: Container) -> bool:
-    """Return whether a container with the Agent's image only prepares files and ends."""
+    """Return whether a container with the Agent's image only prepares files and exits."""
     line = command(container)
     ends = bool(re.search(r"\bcp\s|\bmkdir\s|\bchown\s|\btrue\b|exit 0", line)) and "/init" not in line
     named = bool(re.search(r"(?:^|[-_])init(?:$|[-_])", str(container.get("name", ""))))

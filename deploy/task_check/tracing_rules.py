@@ -1,4 +1,4 @@
-"""Rules for what the tracer is told: the Agent's address, proxies, whether tracing is on, which traces are kept."""
+"""Rules for the tracer's configuration: the Agent's address, proxies, whether tracing is on, which traces are kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from task_check.task import Container, Task, command, environment
 from task_check.values import is_open, number, shown
 
 LOOPBACK = re.compile(r"localhost|127(?:\.\d+){1,3}|::1|0\.0\.0\.0", re.IGNORECASE)
-PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")  # those that ddtrace 4.16 was seen to use
+PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")  # ddtrace 4.16 was observed to use these
 # The tracer's variable, the Agent's variable for the same socket, and the Agent's default.
 SOCKETS = {
     "DD_TRACE_AGENT_URL": ("DD_APM_RECEIVER_SOCKET", "/var/run/datadog/apm.socket"),
@@ -36,7 +36,7 @@ def _name(container: Container) -> str:
     "remove the variable, or point it at http://localhost:8126: all containers of a task share one loopback",
 )
 def the_service_points_at_the_agent(task: Task) -> Iterator[Found]:
-    """The tracer's address of the Agent is malformed, not the task's own loopback, or another port than the Agent's."""
+    """The tracer's address of the Agent is malformed, is not the task's own loopback, or has another port than the Agent."""
     if not task.on_fargate or not task.agents:
         return
     receiver = receiver_port(task.agents[0])
@@ -62,9 +62,9 @@ def the_service_points_at_the_agent(task: Task) -> Iterator[Found]:
         written = from_url or variables.get("DD_TRACE_AGENT_PORT") or variables.get("DD_AGENT_PORT") or "8126"
         by_socket = from_url.startswith("unix:")
         if receiver and not is_open(written) and not by_socket and port != receiver:
-            told = f"traces go to {shown(written)}" if from_url else f"traces go to port {shown(written)}"
+            target = f"traces go to {shown(written)}" if from_url else f"traces go to port {shown(written)}"
             yield Found(
-                _name(container), f"{told}, but the Agent listens on port {receiver:g}", f"use port {receiver:g}"
+                _name(container), f"{target}, but the Agent listens on port {receiver:g}", f"use port {receiver:g}"
             )
 
 
@@ -85,7 +85,7 @@ def _url_problem(url: str) -> tuple[str, float | None]:
 
 @rule("socket", MISTAKE, "mount one volume in both containers at the socket's folder, or use http://localhost:8126")
 def a_socket_is_shared(task: Task) -> Iterator[Found]:
-    """A `unix://` address without a volume that both containers mount, or on Windows."""
+    """A `unix://` address is used without a volume that both containers mount, or on Windows."""
     for container in task.services:
         urls = [(name, environment(container).get(name, "")) for name in SOCKETS]
         urls = [(name, url) for name, url in urls if url.startswith("unix:") and not is_open(url)]
@@ -120,7 +120,7 @@ def a_socket_is_shared(task: Task) -> Iterator[Found]:
 
 
 def _volume(task: Task, container: Container, path: str) -> tuple[str, str] | None:
-    """Return the volume that `container` has at `path`, and the path inside of it."""
+    """Return the volume that `container` has at `path`, and the path inside the volume."""
     path = re.sub("^/var/run/", "/run/", path)  # one folder in every Linux image
     inside: list[tuple[str, str]] = []
     for mount in task.mounts(container):
@@ -150,8 +150,8 @@ def tracing_is_on(task: Task) -> Iterator[Found]:
 
 
 @rule("proxy", MISTAKE, "add NO_PROXY=localhost,127.0.0.1")
-def no_proxy_gets_the_traces(task: Task) -> Iterator[Found]:
-    """A proxy variable without `NO_PROXY` for the Agent's address: the tracer sends its traces to the proxy."""
+def no_proxy_receives_the_traces(task: Task) -> Iterator[Found]:
+    """A proxy variable is set without `NO_PROXY` for the Agent's address, so the tracer sends its traces to the proxy."""
     for container in task.services:
         variables = environment(container)
         url = variables.get("DD_TRACE_AGENT_URL", "")
@@ -196,7 +196,7 @@ def _rules_problem(text: str) -> str:
 
 
 @rule("sample-rate", MISTAKE, """write DD_TRACE_SAMPLING_RULES='[{"sample_rate": ...}]'""")
-def a_sample_rate_counts(task: Task) -> Iterator[Found]:
+def a_sample_rate_has_an_effect(task: Task) -> Iterator[Found]:
     """`DD_TRACE_SAMPLE_RATE` is not a rate, or is set for ddtrace 4 (Python), which ignores it."""
     for container in task.services:
         variables, line = environment(container), command(container)

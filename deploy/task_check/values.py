@@ -1,11 +1,11 @@
-"""Values that a file leaves open: `${NAME}`, CloudFormation's functions, placeholders that were never filled in. A leaf."""
+"""Open values, which are not known yet: `${NAME}`, CloudFormation's functions, unfilled placeholders. A leaf."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-# Two private-use characters enclose text whose value is known only after the file was rendered.
+# Two private-use characters enclose text whose value is known only after the file is rendered.
 OPEN, CLOSE = "\ue000", "\ue001"
 
 NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(vcpu|gb)?\s*", re.IGNORECASE)
@@ -27,7 +27,7 @@ def is_open(value: Any) -> bool:
 
 
 def plain(value: Any) -> str:
-    """Return `value` as it stands in the file."""
+    """Return `value` as it is in the file."""
     return str(value).replace(OPEN, "").replace(CLOSE, "")
 
 
@@ -38,7 +38,7 @@ def shown(value: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return `value` as a number, with vCPU and GB turned into units and MiB; None when it is open or is none."""
+    """Return `value` as a number, with vCPU and GB converted to units and MiB; None if it is open or not a number."""
     match = NUMBER.fullmatch(str(value)) if isinstance(value, str | int | float) else None
     return float(match[1]) * (1024 if match[2] else 1) if match else None
 

@@ -111,13 +111,13 @@ def _remote(span: Span, labels: Mapping[int, str]) -> bool:
 
 def _links(span: Span, labels: Mapping[int, str]) -> list[str]:
     links: list[dict[str, Any]] = span.get("span_links") or json.loads(span["meta"].pop("_dd.span_links", "[]"))
-    said = []
+    lines = []
     for link in links:
         identity = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
         attributes = json.dumps(link.get("attributes", {}), sort_keys=True)
         attributes = attributes.replace(f"{identity:016x}", "its id")
-        said.append(f"{labels.get(identity, f'{identity:016x}')} {attributes}")
-    return said
+        lines.append(f"{labels.get(identity, f'{identity:016x}')} {attributes}")
+    return lines
 
 
 def _value(name: str, value: object) -> str:

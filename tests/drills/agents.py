@@ -212,7 +212,7 @@ async def hang_up(all_of_them: list[Watched]) -> None:
 
 @drill(
     "agent dies, hangs, responds with 500, 429 or garbage, or its host name stops resolving",
-    "p99 stays within 10% of an undisturbed service beside it, memory grows by less than 30 MiB in 100,000 "
+    "p99 stays within 10% of an undisturbed service next to it, memory grows by less than 30 MiB in 100,000 "
     "requests, the exit takes at most 5 s longer, and `/info` counts each lost trace",
     needs=("unshare",),
 )
@@ -256,7 +256,7 @@ def no_good(size: Size) -> str:
     assert max(exits.values()) < FLUSH_SECONDS + size.of(5, 1), f"seconds later: {exits}"
     assert lost <= missing + polls, f"{lost} counted, {missing} and at most {polls} polls are not there"
     return (
-        f"p99 beside {usual:.1f} ms undisturbed: {slower}; memory {max(grown.values()):+.1f} MiB at most after "
+        f"p99, compared with {usual:.1f} ms undisturbed: {slower}; memory {max(grown.values()):+.1f} MiB at most after "
         f"{size.of(500, 100_000)} requests; exit {max(exits.values()):.1f} s later at most; {lost} traces counted as lost, "
         f"{missing} traces of completed requests missing"
     )

@@ -89,7 +89,7 @@ def request_that_never_ends(size: Size) -> str:
     assert (status, code) == (503, 0)
     assert marks == (1, "503", f"still running {graceful} s after the server began to stop")
     assert DRAIN_SECONDS + graceful <= took < budget, f"exit after {took:.1f} s"
-    return f"{status}, its span says `{marks[2]}`; exit {code} after {took:.1f} s of {budget:g} s"
+    return f"{status}, its span has `{marks[2]}`; exit {code} after {took:.1f} s of {budget:g} s"
 
 
 @drill(

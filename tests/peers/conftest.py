@@ -13,7 +13,7 @@ VERSION = "7.8.9"
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """Return a real container engine."""
+    """Yield a real container engine."""
     with containers.engine() as engine:
         yield engine
 

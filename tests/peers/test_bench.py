@@ -62,7 +62,7 @@ def test_every_point_is_measured(measured: tuple[str, dict[str, Any]]) -> None:
 
 
 def test_no_span_is_lost(measured: tuple[str, dict[str, Any]]) -> None:
-    """Apart from the spans that were due, at most those of cut-off requests and of the first request arrive."""
+    """In addition to the spans that were due, only those of interrupted requests and of the first request may arrive."""
     for sample in measured[1]["rounds"][0][OURS_NAME]["points"].values():
         each = 1 if sample["spans_due"] == sample["answered"] else 2
         assert sample["spans_due"] <= sample["spans"] <= each * sample["sent"] + 1
@@ -87,8 +87,7 @@ def test_the_picture_can_be_drawn(measured: tuple[str, dict[str, Any]]) -> None:
     assert picture.draw(measured[1]).count("<rect x=") == 2
 
 
-def test_without_wrk_it_says_so() -> None:
-    """The sentence contains the package's name."""
+def test_without_wrk_the_error_has_the_package_to_install() -> None:
     ended = bench("--quick", PATH="")
 
     assert (ended.returncode, ended.stdout) == (1, "")

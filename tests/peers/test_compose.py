@@ -1,4 +1,4 @@
-"""The compose files: what a person starts on one machine, asked what arrives, stopped and broken under load."""
+"""Tests the compose files: their configuration, the traces that arrive, a stop under load, an Agent that fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(240)]
 KEY = "0123456789abcdef0123456789abcdef"
 SHIPPED = ["compose.yaml", "compose.override.yaml"]
 LOCAL = ["compose.yaml", "compose.local.yaml"]
-# The Agent sends to the intake's stand-in; nothing else is other than what ships.
+# The Agent sends to a stand-in for the intake; everything else is as shipped.
 TO_INTAKE = {
     "services": {
         "datadog-agent": {
@@ -60,7 +60,7 @@ class Project:
 
 @contextmanager
 def up(engine: Engine, files: list[str], environment: dict[str, str]) -> Iterator[Project]:
-    # Ports that are free: on a person's machine 8080 may be taken. The page's is a part of LOCAL_VIEW_URL.
+    # Free ports, because 8080 may be in use. The page's port is chosen here, because it is part of LOCAL_VIEW_URL.
     ports = {"PORT": "0", "AGENT_PORT": "0", "VIEW_PORT": str(free_port())}
     project = Project(engine, files, {**ports, **environment})
     try:
@@ -86,9 +86,9 @@ def config(engine: Engine, files: list[str], **environment: str) -> dict[str, An
     return dict(json.loads(done.stdout))
 
 
-def test_only_up_needs_a_key_and_says_so(engine: Engine, tmp_path: Path) -> None:
-    """`up` names the variable and what to set it to, and starts nothing; every other command works without."""
-    # An image that is there, so that nothing has to be built.
+def test_only_up_needs_a_key(engine: Engine, tmp_path: Path) -> None:
+    """Without a key, `up` starts nothing and its error has the variable and what to do; all other commands work."""
+    # An image that exists, so that nothing has to be built.
     stand_in = tmp_path / "compose.image.yaml"
     stand_in.write_text(json.dumps({"services": {"service": {"image": containers.agent_image()}}}))
     project = Project(engine, [*SHIPPED, str(stand_in)], {"PORT": "0", "AGENT_PORT": "0"})
@@ -106,8 +106,8 @@ def test_only_up_needs_a_key_and_says_so(engine: Engine, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("files", [SHIPPED, LOCAL], ids=["shipped", "local"])
-def test_every_container_is_bounded_and_watched(engine: Engine, files: list[str]) -> None:
-    """Memory, a health check, a restart policy, no new privileges; ports on loopback alone."""
+def test_every_container_is_limited_and_checked(engine: Engine, files: list[str]) -> None:
+    """Each has a memory limit, a health check, a restart policy, no new privileges, and ports on loopback only."""
     services = config(engine, files, DD_API_KEY=KEY)["services"]
 
     assert set(services) == {"service", "datadog-agent"}
@@ -123,30 +123,30 @@ def test_every_container_is_bounded_and_watched(engine: Engine, files: list[str]
 
 
 def test_one_agent_version_is_pinned_everywhere(engine: Engine) -> None:
-    """The same release in compose.yaml and in what goes to ECS; never `latest`."""
-    named = config(engine, SHIPPED, DD_API_KEY=KEY)["services"]["datadog-agent"]["image"]
+    """compose.yaml and the task definition have the same release, which is never `latest`."""
+    pinned = config(engine, SHIPPED, DD_API_KEY=KEY)["services"]["datadog-agent"]["image"]
     places = [path for path in (ROOT / "deploy").glob("*") if path.is_file()]
     elsewhere = {found for path in places for found in re.findall(r"[\w./]*/agent:[\w.]+", path.read_text())}
 
-    assert re.fullmatch(r"public\.ecr\.aws/datadog/agent:7\.\d+\.\d+", named)
-    assert elsewhere <= {named}
+    assert re.fullmatch(r"public\.ecr\.aws/datadog/agent:7\.\d+\.\d+", pinned)
+    assert elsewhere <= {pinned}
 
 
-def test_a_stop_has_the_time_it_needs(engine: Engine) -> None:
-    """Compose kills after its grace period: the service's own budget is shorter."""
+def test_the_service_stops_within_the_grace_period(engine: Engine) -> None:
+    """Compose kills the container after its grace period; the service's own budget is shorter."""
     grace = config(engine, SHIPPED, DD_API_KEY=KEY)["services"]["service"]["stop_grace_period"]
 
     assert float(grace.removesuffix("s")) > Settings.from_environment({}).stop_budget_seconds
 
 
 def test_a_request_arrives_at_datadog(project: Project) -> None:
-    """Service, resource, environment and version of the span are those of the service; the key is the one given."""
-    answer = project.engine.get(f"{project.url('service', 8080)}/api/hello/Ada")
+    """The span has the service, resource, environment and version of the service, and the right key is used."""
+    body = project.engine.get(f"{project.url('service', 8080)}/api/hello/Ada")
     (span,) = project.intake().wait_for_spans(1)
     received = project.intake().received()
     stats = eventually(lambda: project.intake().received()["counts"].get("/api/v0.2/stats"), timeout=40)
 
-    assert json.loads(answer) == {"message": "Hello, Ada!"}
+    assert json.loads(body) == {"message": "Hello, Ada!"}
     assert (span["service"], span["name"]) == ("hello-service", "asgi.request")
     assert span["resource"] == "GET /api/hello/<name>"
     assert (span["meta"]["env"], span["meta"]["version"]) == ("staging", "3.2.1")
@@ -155,25 +155,25 @@ def test_a_request_arrives_at_datadog(project: Project) -> None:
 
 
 def test_a_stop_under_load_loses_nothing(project: Project) -> None:
-    """`docker stop` amid requests: each is answered with 200 and has its span, and the exit code is 0."""
+    """After `docker stop` under load, every response is 200, every request has its span, and the exit code is 0."""
     with project.engine.load(project.url("service", 8080), "--slow", "--balance") as load:
         code = project.engine.stop(project.container("service"))
-    total = sum(load.answers.values())
+    total = sum(load.statuses.values())
     spans = project.intake().wait_for_spans(total)
     resources = Counter(span["resource"] for span in spans)
 
     assert code == 0
     assert load.failures == []
-    assert set(load.answers) == {"200"}
+    assert set(load.statuses) == {"200"}
     assert len(spans) == total
     assert set(resources) == {"GET /api/hello", "GET /api/faults/slow"}
 
 
-def test_an_agent_that_goes_away_fails_no_request(project: Project) -> None:
-    """Killed and started again under load: every answer is 200, and spans arrive again."""
+def test_an_agent_that_is_killed_fails_no_request(project: Project) -> None:
+    """The Agent is killed and restarted under load: every response is 200, and spans arrive again."""
     agent = project.container("datadog-agent")
     with project.engine.load(project.url("service", 8080)) as load:
-        begun(load, project)
+        started(load, project)
         project.engine.docker("kill", agent)
         project.engine.get(f"{project.url('service', 8080)}/api/hello/missed")
         project.engine.docker("start", agent)
@@ -186,18 +186,18 @@ def test_an_agent_that_goes_away_fails_no_request(project: Project) -> None:
         eventually(arrived, timeout=40)
 
     assert load.failures == []
-    assert set(load.answers) == {"200"}
+    assert set(load.statuses) == {"200"}
     assert project.engine.inspect(project.container("service"))["RestartCount"] == 0
 
 
-def begun(load: Load, project: Project) -> None:
-    """Wait until spans of `load` have come through to the intake."""
+def started(load: Load, project: Project) -> None:
+    """Wait until a span of `load` has arrived at the intake."""
     assert load.failures == []
     project.intake().wait_for_spans(1)
 
 
 def test_a_trace_is_shown_without_account_or_key(engine: Engine) -> None:
-    """compose.local.yaml: agent and page that are built from this repository show what the service sent."""
+    """With compose.local.yaml, the agent and page of this repository show the service's traces."""
     with up(engine, LOCAL, {}) as project:
         engine.get(f"{project.url('service', 8080)}/api/relay?count=2")
         page = project.url("datadog-agent", 8081)

@@ -1,4 +1,4 @@
-"""What `hello-service doctor` says with real agents, real servers, and things that are neither, as a real command."""
+"""Tests the command `hello-service doctor` with real agents and servers, and with programs that are neither."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from running import BIN, ROOT, Agent, clean_environment, eventually, free_port, 
 from hello_service.doctor.finding import COLOURS
 
 DOCTOR = [str(BIN / "hello-service"), "doctor"]
-PATIENT = """
+WITHOUT_TIME_LIMIT = """
 import json, os, sys
 from hello_service.doctor import examine, finding
 results = list(examine(os.environ, *sys.argv[1:], seconds=60))
@@ -31,21 +31,21 @@ print(json.dumps(finding.document(results)))
 sys.exit(finding.exit_code(results))
 """
 INFO = {"version": "7.99.0", "endpoints": ["/v0.4/traces", "/v0.5/traces"]}
-# Root may open everything, unless it is without this right.
-OBEDIENT = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+# Root can open every file, except without these capabilities.
+WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 PROMISED_SECONDS = 10.0
 Line = dict[str, Any]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled(_agent: Agent) -> None:
-    """What a fresh installation compiles when it is first imported is not in the doctor's time."""
+    """Import everything once, so that the compilation after a fresh installation does not count as the doctor's time."""
     with service(_agent.url):
         pass
 
 
-class Said:
-    """What the command printed as JSON, and its exit code."""
+class Report:
+    """The command's JSON output and its exit code."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
         self.code = done.returncode
@@ -60,63 +60,63 @@ class Said:
         return str(self.lines[check]["sentence"])
 
 
-def doctor(extra: Mapping[str, str], url: str | None = None, prefix: Sequence[str] = ()) -> Said:
-    """Examine an environment with `extra`, with more time than the command has: this machine may be a busy one.
+def doctor(extra: Mapping[str, str], url: str | None = None, prefix: Sequence[str] = ()) -> Report:
+    """Examine an environment with `extra`, with a longer time limit than the command's, because the machine may be busy.
 
-    No server runs where that environment says.
+    No server runs at the environment's HOST and PORT.
     """
-    return said([*prefix, sys.executable, "-c", PATIENT, *([url] if url else [])], extra)
+    return run([*prefix, sys.executable, "-c", WITHOUT_TIME_LIMIT, *([url] if url else [])], extra)
 
 
-def in_time(extra: Mapping[str, str], *arguments: str) -> Said:
-    """Run the command itself, with the time that it has."""
-    return said([*DOCTOR, "--json", *arguments], extra)
+def in_time(extra: Mapping[str, str], *arguments: str) -> Report:
+    """Run the command itself, with its own time limit."""
+    return run([*DOCTOR, "--json", *arguments], extra)
 
 
-def said(command: Sequence[str], extra: Mapping[str, str]) -> Said:
+def run(command: Sequence[str], extra: Mapping[str, str]) -> Report:
     environ = clean_environment({"HOST": "127.0.0.1", "PORT": str(free_port()), **extra})
-    return Said(
+    return Report(
         subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     )
 
 
-def examined(extra: Mapping[str, str], prefix: Sequence[str] = ()) -> Said:
-    """As `doctor`, where the server is not what the test is about: a fake one says that it is traced."""
+def examined(extra: Mapping[str, str], prefix: Sequence[str] = ()) -> Report:
+    """Do the same as `doctor`, with a fake server that reports that it is traced."""
     with fake_http({"tracing": {"active": True, "ddtrace": "4", "agent": None, "sampling_rules": None}}) as server:
         return doctor(extra, server.url, prefix)
 
 
 @contextmanager
 def silent_port() -> Iterator[str]:
-    """A port that accepts and never answers."""
+    """Yield the URL of a port that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def replaced(where: Path, source: str) -> str:
-    """Return a PYTHONPATH on which `source` runs before the command does."""
+    """Return a PYTHONPATH with which `source` runs before the command."""
     (where / "sitecustomize.py").write_text(source)
     return str(where)
 
 
-def test_where_traces_arrive_it_says_so(agent: Agent) -> None:
-    """Every line is a pass, or says why it does not matter; ddtrace's own span is with the agent."""
+def test_everything_passes_where_traces_arrive(agent: Agent) -> None:
+    """Every check passes or is skipped, and ddtrace's own span arrives at the agent."""
     names = {"DD_SERVICE": "shop", "DD_ENV": "prod", "DD_VERSION": "1.2"}
-    said = doctor({"DD_TRACE_AGENT_URL": agent.url, **names})
+    report = doctor({"DD_TRACE_AGENT_URL": agent.url, **names})
     spans = agent.wait_for_spans(1)
 
-    assert said.code == 0, said.text
-    assert {said.outcome(check) for check in said.lines} == {"pass", "skipped"}
-    assert said.document["verdict"] == "Traces would arrive."
-    assert said.sentence("server") == "a server started like `serve` is traced by ddtrace 4.16.0"
-    assert said.sentence("agent").startswith(f"agent test responds at {agent.url} in ")
-    assert said.sentence("trace format") == "ddtrace will send v0.5, and the agent accepts it"
+    assert report.code == 0, report.text
+    assert {report.outcome(check) for check in report.lines} == {"pass", "skipped"}
+    assert report.document["verdict"] == "Traces would arrive."
+    assert report.sentence("server") == "a server started like `serve` is traced by ddtrace 4.16.0"
+    assert report.sentence("agent").startswith(f"agent test responds at {agent.url} in ")
+    assert report.sentence("trace format") == "ddtrace will send v0.5, and the agent accepts it"
     (span,) = [span for span in spans if span["name"] == "hello_service.doctor"]
     assert (span["service"], span["meta"]["env"], span["meta"]["version"]) == ("shop", "prod", "1.2")
 
 
-def test_a_running_server_is_asked(agent: Agent) -> None:
-    """By the address in the settings, or by --url; and it goes on running."""
+def test_a_running_server_is_checked(agent: Agent) -> None:
+    """Its address comes from the settings or --url, and it keeps running."""
     with service(agent.url) as running:
         port = running.url.rpartition(":")[2]
         by_settings = doctor({"DD_TRACE_AGENT_URL": agent.url, "PORT": port})
@@ -128,33 +128,37 @@ def test_a_running_server_is_asked(agent: Agent) -> None:
     assert "with another agent address" in by_url.sentence("server")
 
 
-def test_a_server_that_ddtrace_does_not_know_of_is_found(agent: Agent) -> None:
-    """ddtrace is installed and importable there, and not active."""
+def test_an_untraced_server_is_found(agent: Agent) -> None:
+    """ddtrace can be imported there, but is not active."""
     hypercorn = [str(BIN / "hypercorn"), "hello_service.app:create_app()", "--bind", f"127.0.0.1:{free_port()}"]
     with service(agent.url, command=hypercorn) as running:
-        said = doctor({"DD_TRACE_AGENT_URL": agent.url}, running.url)
+        report = doctor({"DD_TRACE_AGENT_URL": agent.url}, running.url)
 
-    assert said.code == 1
-    assert said.sentence("server") == f"the server at {running.url} is not traced: not started under ddtrace-run"
+    assert report.code == 1
+    assert report.sentence("server") == f"the server at {running.url} is not traced: not started under ddtrace-run"
 
 
-def test_a_server_that_can_not_be_asked_leaves_it_open(agent: Agent) -> None:
-    """Not there: no trace. Another program, or one that does not answer: it could not tell."""
+def test_a_server_that_can_not_be_checked_is_reported(agent: Agent) -> None:
+    """A missing server is a failure. With a silent one or another program, the result is undetermined."""
     with silent_port() as silent, fake_http({"hello": 1}) as other:
-        asked = [
+        reports = [
             doctor({"DD_TRACE_AGENT_URL": agent.url}, url)
             for url in (f"http://127.0.0.1:{free_port()}", silent, other.url)
         ]
 
-    assert [(said.code, said.outcome("server")) for said in asked] == [(1, "fail"), (2, "skipped"), (2, "skipped")]
-    assert "nothing listens there" in asked[0].sentence("server")
-    assert "no response came" in asked[1].sentence("server")
-    assert "is not this service" in asked[2].sentence("server")
+    assert [(report.code, report.outcome("server")) for report in reports] == [
+        (1, "fail"),
+        (2, "skipped"),
+        (2, "skipped"),
+    ]
+    assert "nothing listens there" in reports[0].sentence("server")
+    assert "no response came" in reports[1].sentence("server")
+    assert "is not this service" in reports[2].sentence("server")
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "http://", "http://localhost:x"])
-def test_a_url_that_is_none_is_refused(url: str) -> None:
-    """As any wrong option is."""
+def test_a_malformed_url_is_rejected(url: str) -> None:
+    """It is an error in the command line."""
     done = subprocess.run([*DOCTOR, "--url", url], capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 2
@@ -162,95 +166,95 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
     assert done.stdout == ""
 
 
-def test_settings_that_can_not_be_used_hide_nothing_else(agent: Agent) -> None:
-    """They are a line of their own."""
-    said = doctor({"DD_TRACE_AGENT_URL": agent.url, "DRAIN_SECONDS": "soon"})
+def test_invalid_settings_do_not_stop_the_other_checks(agent: Agent) -> None:
+    """They are a finding of their own."""
+    report = doctor({"DD_TRACE_AGENT_URL": agent.url, "DRAIN_SECONDS": "soon"})
 
-    assert said.code == 1
-    assert "DRAIN_SECONDS must be a valid number" in said.sentence("settings")
-    assert said.outcome("server") == "skipped"
-    assert said.outcome("test span") == "pass"
+    assert report.code == 1
+    assert "DRAIN_SECONDS must be a valid number" in report.sentence("settings")
+    assert report.outcome("server") == "skipped"
+    assert report.outcome("test span") == "pass"
 
 
-def test_settings_that_ddtrace_can_not_use_are_found(agent: Agent) -> None:
-    """It ends before it could send anything."""
-    said = examined(
+def test_settings_that_ddtrace_rejects_are_found(agent: Agent) -> None:
+    """With them, ddtrace exits before it sends anything."""
+    report = examined(
         {"DD_TRACE_AGENT_URL": agent.url, "DD_TRACE_AGENT_PORT": "x", "DD_TRACE_AGENT_TIMEOUT_SECONDS": "x"}
     )
 
-    assert said.code == 1
-    assert said.outcome("trace format") == "skipped"
-    assert "ddtrace can't start with this environment" in said.sentence("test span")
+    assert report.code == 1
+    assert report.outcome("trace format") == "skipped"
+    assert "ddtrace can't start with this environment" in report.sentence("test span")
 
 
 def test_a_server_that_does_not_start_is_found(agent: Agent, tmp_path: Path) -> None:
-    """It is started as `serve` would start it."""
+    """The doctor starts it the way `serve` does."""
     path = replaced(tmp_path, "import sys\nsys.modules['quart'] = None\n")
-    said = doctor({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": path})
+    report = doctor({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": path})
 
-    assert said.code == 1
-    assert said.sentence("server") == "no server is running, and a server started like `serve` exited at once"
+    assert report.code == 1
+    assert report.sentence("server") == "no server is running, and a server started like `serve` exited at once"
 
 
-def test_ddtrace_that_is_not_there_is_found(agent: Agent, tmp_path: Path) -> None:
-    """The doctor needs none to say so."""
+def test_a_missing_ddtrace_is_found(agent: Agent, tmp_path: Path) -> None:
+    """The doctor itself runs without ddtrace."""
     path = replaced(tmp_path, "import sys\nsys.modules['ddtrace'] = None\n")
-    said = doctor({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": path})
+    report = doctor({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": path})
 
-    assert said.code == 1
-    assert said.sentence("test span") == "ddtrace can't start with this environment (ModuleNotFoundError)"
-    assert said.outcome("server") == "fail"
+    assert report.code == 1
+    assert report.sentence("test span") == "ddtrace can't start with this environment (ModuleNotFoundError)"
+    assert report.outcome("server") == "fail"
 
 
 def test_tracing_that_is_switched_off_is_found(agent: Agent) -> None:
-    """By the variable, by the server, by ddtrace."""
-    said = doctor({"DD_TRACE_AGENT_URL": agent.url, "DD_TRACE_ENABLED": "false"})
+    """Three checks find it: those of the variable, of the server and of ddtrace itself."""
+    report = doctor({"DD_TRACE_AGENT_URL": agent.url, "DD_TRACE_ENABLED": "false"})
 
-    assert said.code == 1
-    assert [said.outcome(check) for check in ("tracing on", "server", "test span")] == ["fail"] * 3
+    assert report.code == 1
+    assert [report.outcome(check) for check in ("tracing on", "server", "test span")] == ["fail"] * 3
     assert agent.spans() == []
 
 
-def test_an_agent_that_is_not_there_is_found() -> None:
-    """A closed port."""
+def test_a_missing_agent_is_found() -> None:
+    """Its port is closed."""
     url = f"http://127.0.0.1:{free_port()}"
-    said = examined({"DD_TRACE_AGENT_URL": url})
+    report = examined({"DD_TRACE_AGENT_URL": url})
 
-    assert said.code == 1
-    assert said.sentence("agent") == f"{url}: nothing listens there"
-    assert "Start the agent" in said.lines["agent"]["fix"]
-    assert {said.outcome(check) for check in ("trace format", "test span", "clock")} == {"skipped"}
+    assert report.code == 1
+    assert report.sentence("agent") == f"{url}: nothing listens there"
+    assert "Start the agent" in report.lines["agent"]["fix"]
+    assert {report.outcome(check) for check in ("trace format", "test span", "clock")} == {"skipped"}
 
 
-def test_an_agent_that_never_answers_is_found() -> None:
-    """A port that accepts, and that is all."""
+def test_an_agent_that_never_responds_is_found() -> None:
+    """Its port only accepts connections."""
     with silent_port() as url:
-        said = examined({"DD_TRACE_AGENT_URL": url})
+        report = examined({"DD_TRACE_AGENT_URL": url})
 
-    assert said.code == 1
-    assert said.sentence("agent") == f"{url}: the connection was accepted, but no response came (waited 2 s)"
+    assert report.code == 1
+    assert report.sentence("agent") == f"{url}: the connection was accepted, but no response came (waited 2 s)"
 
 
 def test_a_host_name_that_does_not_resolve_is_found() -> None:
-    """RFC 6761 keeps .invalid for this."""
-    said = examined({"DD_AGENT_HOST": "agent.invalid"})
+    """RFC 6761 reserves .invalid for this."""
+    report = examined({"DD_AGENT_HOST": "agent.invalid"})
 
-    assert said.code == 1
-    assert said.sentence("agent").startswith("http://agent.invalid:8126: the host name does not resolve")
-
-
-@pytest.mark.parametrize(("answer", "status"), [({"hello": 1}, 200), ([], 200), ({}, 404)])
-def test_an_http_server_that_is_no_agent_is_found(answer: object, status: int) -> None:
-    """Even one that says yes to everything."""
-    with fake_http(answer, status) as other:
-        said = examined({"DD_TRACE_AGENT_URL": other.url})
-
-    assert said.code == 1
-    assert said.sentence("agent").startswith(f"{other.url} is not a trace agent (HTTP {status} for /info)")
+    assert report.code == 1
+    assert report.sentence("agent").startswith("http://agent.invalid:8126: the host name does not resolve")
 
 
-def test_what_does_not_speak_http_is_found() -> None:
-    """TLS where nobody speaks it, and another protocol altogether."""
+@pytest.mark.parametrize(("body", "status"), [({"hello": 1}, 200), ([], 200), ({}, 404)])
+def test_an_http_server_that_is_not_an_agent_is_found(body: object, status: int) -> None:
+    """This includes one that responds with 200 to every request."""
+    with fake_http(body, status) as other:
+        report = examined({"DD_TRACE_AGENT_URL": other.url})
+
+    assert report.code == 1
+    assert report.sentence("agent").startswith(f"{other.url} is not a trace agent (HTTP {status} for /info)")
+
+
+def test_another_protocol_is_found() -> None:
+    """The URL has https for a server without TLS, or the server has a protocol other than HTTP."""
     with silent_port() as silent, started([sys.executable, "-c", GREETER], clean_environment()) as greeter:
         port = eventually(lambda: next(iter(greeter.lines), ""))
         encrypted = examined({"DD_TRACE_AGENT_URL": silent.replace("http:", "https:")})
@@ -271,90 +275,90 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
 """
 
 
-def test_an_agent_that_refuses_spans_is_found() -> None:
-    """It says that it takes them, and does not."""
-    with fake_http(INFO, 200) as fine:
-        answers = examined({"DD_TRACE_AGENT_URL": fine.url})
+def test_an_agent_that_rejects_spans_is_found() -> None:
+    """Its `/info` has the trace format, but it rejects the traces."""
     with fake_http(INFO, 200) as agent:
+        accepting = examined({"DD_TRACE_AGENT_URL": agent.url})
+        paths = list(agent.paths)
         agent.refused = 413
-        refuses = examined({"DD_TRACE_AGENT_URL": agent.url})
+        rejecting = examined({"DD_TRACE_AGENT_URL": agent.url})
 
-    assert (answers.code, answers.outcome("test span")) == (0, "pass")
-    assert "/v0.5/traces" in fine.paths
-    assert (refuses.code, refuses.outcome("test span")) == (1, "fail")
-    assert "413" in refuses.sentence("test span")
+    assert (accepting.code, accepting.outcome("test span")) == (0, "pass")
+    assert "/v0.5/traces" in paths
+    assert (rejecting.code, rejecting.outcome("test span")) == (1, "fail")
+    assert "413" in rejecting.sentence("test span")
 
 
 def test_an_agent_that_lacks_the_format_is_found() -> None:
-    """An older one takes v0.4 alone, and gets it when it is told to; one whose APM is off takes nothing."""
+    """An older agent accepts only v0.4, which a variable selects; one with APM switched off accepts nothing."""
     with fake_http({"endpoints": ["/v0.4/traces"]}) as older, fake_http({"endpoints": ["/info"]}) as without:
         older.missing = {"/v0.5/traces"}
-        refused, fails = (examined({"DD_TRACE_AGENT_URL": agent.url}) for agent in (older, without))
-        told = examined({"DD_TRACE_AGENT_URL": older.url, "DD_TRACE_API_VERSION": "v0.4"})
+        rejected, disabled = (examined({"DD_TRACE_AGENT_URL": agent.url}) for agent in (older, without))
+        selected = examined({"DD_TRACE_AGENT_URL": older.url, "DD_TRACE_API_VERSION": "v0.4"})
 
-    assert refused.sentence("agent").startswith("an agent of unknown version responds")
-    assert [refused.outcome(check) for check in ("trace format", "test span")] == ["fail", "fail"]
-    assert refused.lines["trace format"]["fix"] == "DD_TRACE_API_VERSION=v0.4"
-    assert (told.code, told.outcome("trace format"), told.outcome("test span")) == (0, "pass", "pass")
-    assert (fails.outcome("trace format"), fails.code) == ("fail", 1)
-    assert "DD_APM_ENABLED=true" in fails.lines["trace format"]["fix"]
+    assert rejected.sentence("agent").startswith("an agent of unknown version responds")
+    assert [rejected.outcome(check) for check in ("trace format", "test span")] == ["fail", "fail"]
+    assert rejected.lines["trace format"]["fix"] == "DD_TRACE_API_VERSION=v0.4"
+    assert (selected.code, selected.outcome("trace format"), selected.outcome("test span")) == (0, "pass", "pass")
+    assert (disabled.outcome("trace format"), disabled.code) == ("fail", 1)
+    assert "DD_APM_ENABLED=true" in disabled.lines["trace format"]["fix"]
 
 
 @pytest.mark.parametrize(("skew", "side"), [(-600, "ahead of"), (600, "behind")])
-def test_a_clock_that_is_wrong_is_found(skew: float, side: str) -> None:
-    """The agent's Date says so."""
+def test_a_wrong_clock_is_found(skew: float, side: str) -> None:
+    """It is compared with the agent's Date header."""
     with fake_http(INFO, headers={"Date": formatdate(time() + skew, usegmt=True)}) as agent:
-        said = examined({"DD_TRACE_AGENT_URL": agent.url})
+        report = examined({"DD_TRACE_AGENT_URL": agent.url})
 
-    assert said.outcome("clock") == "warn"
-    assert f"{side} the agent's" in said.sentence("clock")
+    assert report.outcome("clock") == "warn"
+    assert f"{side} the agent's" in report.sentence("clock")
 
 
-def test_a_clock_that_is_right_passes_and_one_that_is_not_told_is_skipped() -> None:
-    """A Date is not required of an agent."""
-    with fake_http(INFO, headers={"Date": formatdate(usegmt=True)}) as agent, fake_http(INFO) as silent:
-        right, untold = (examined({"DD_TRACE_AGENT_URL": each.url}) for each in (agent, silent))
+def test_a_correct_clock_passes_and_an_unknown_one_is_skipped() -> None:
+    """An agent may leave out the Date header."""
+    with fake_http(INFO, headers={"Date": formatdate(usegmt=True)}) as agent, fake_http(INFO) as without:
+        correct, unknown = (examined({"DD_TRACE_AGENT_URL": each.url}) for each in (agent, without))
 
-    assert (right.outcome("clock"), untold.outcome("clock")) == ("pass", "skipped")
+    assert (correct.outcome("clock"), unknown.outcome("clock")) == ("pass", "skipped")
 
 
 def test_a_unix_socket_needs_permission(tmp_path: Path) -> None:
-    """With it the span arrives; without it the line says whose right is missing."""
+    """With it, the span arrives; without it, the finding says so."""
     path = tmp_path / "apm.socket"
     with trace_agent(unix_socket=path):
-        allowed = examined({"DD_TRACE_AGENT_URL": f"unix://{path}"}, OBEDIENT)
+        allowed = examined({"DD_TRACE_AGENT_URL": f"unix://{path}"}, WITHOUT_CAPABILITIES)
         path.chmod(0)
-        denied = examined({"DD_TRACE_AGENT_URL": f"unix://{path}"}, OBEDIENT)
+        denied = examined({"DD_TRACE_AGENT_URL": f"unix://{path}"}, WITHOUT_CAPABILITIES)
 
     assert (allowed.outcome("agent"), allowed.outcome("test span")) == ("pass", "pass"), allowed.text
     assert denied.sentence("agent") == f"unix://{path}: this user has no permission for the socket"
     assert "chmod" in denied.lines["agent"]["fix"]
 
 
-def test_a_unix_socket_that_is_not_there_is_found(tmp_path: Path) -> None:
+def test_a_missing_unix_socket_is_found(tmp_path: Path) -> None:
     """The usual reason is a volume that is not mounted."""
-    said = examined({"DD_TRACE_AGENT_URL": f"unix://{tmp_path}/none"})
+    report = examined({"DD_TRACE_AGENT_URL": f"unix://{tmp_path}/none"})
 
-    assert said.sentence("agent") == f"unix://{tmp_path}/none: there is no such socket"
-    assert "Mount the directory" in said.lines["agent"]["fix"]
+    assert report.sentence("agent") == f"unix://{tmp_path}/none: there is no such socket"
+    assert "Mount the directory" in report.lines["agent"]["fix"]
 
 
 def test_a_proxy_that_captures_localhost_is_found(agent: Agent) -> None:
-    """ddtrace asks the proxy, which knows nothing of this localhost; the agent itself answers."""
+    """ddtrace sends to the proxy, which can't reach this localhost; the agent itself responds."""
     with fake_http({}, 502) as proxy:
         environ = {"DD_TRACE_AGENT_URL": agent.url, "HTTP_PROXY": proxy.url}
         captured = examined(environ)
-        asked = list(proxy.paths)
+        paths = list(proxy.paths)
         exempt = examined({**environ, "NO_PROXY": "127.0.0.1"})
 
     assert captured.code == 1
     assert [captured.outcome(check) for check in ("proxy", "agent", "test span")] == ["fail", "pass", "fail"]
-    assert asked
+    assert paths
     assert (exempt.code, exempt.outcome("proxy"), exempt.outcome("test span")) == (0, "pass", "pass")
 
 
 LABELS = {"com.datadoghq.tags.env": "prod", "com.datadoghq.tags.service": "hello"}
-SICK = {
+UNHEALTHY = {
     "Image": "public.ecr.aws/datadog/agent:7.60.0",
     "KnownStatus": "RUNNING",
     "Labels": {},
@@ -366,7 +370,7 @@ TASK: dict[str, Any] = {
     "LaunchType": "FARGATE",
     "Containers": [
         {"Image": "hello", "KnownStatus": "RUNNING", "Labels": LABELS},
-        {**SICK, "Health": {"status": "HEALTHY"}},
+        {**UNHEALTHY, "Health": {"status": "HEALTHY"}},
     ],
 }
 
@@ -377,65 +381,65 @@ TASK: dict[str, Any] = {
         (TASK, {}, "pass", "task hello:7: 1 agent container"),
         (TASK, {"DD_VERSION": "2"}, "warn", "com.datadoghq.tags.* lack or contradict DD_VERSION"),
         (TASK, {"DD_ENV": "test"}, "warn", "lack or contradict DD_ENV"),
-        ({**TASK, "Containers": [SICK]}, {}, "fail", "the agent container is RUNNING, UNHEALTHY"),
-        ({**TASK, "Containers": [{**SICK, "KnownStatus": "STOPPED", "Health": None}]}, {}, "fail", "is STOPPED"),
+        ({**TASK, "Containers": [UNHEALTHY]}, {}, "fail", "the agent container is RUNNING, UNHEALTHY"),
+        ({**TASK, "Containers": [{**UNHEALTHY, "KnownStatus": "STOPPED", "Health": None}]}, {}, "fail", "is STOPPED"),
         ({**TASK, "Containers": []}, {}, "fail", "task hello:7 has no agent container"),
         ({**TASK, "Containers": []}, {"DD_AGENT_HOST": "agent.invalid"}, "warn", "lack or contradict"),
         ({**TASK, "Containers": []}, {"DD_TRACE_AGENT_URL": "nonsense"}, "warn", "lack or contradict"),
     ],
 )
-def test_the_task_is_asked_on_fargate(task: object, extra: dict[str, str], outcome: str, sentence: str) -> None:
-    """Whether an agent runs in it, and whether labels and environment agree."""
+def test_the_task_is_checked_on_fargate(task: object, extra: dict[str, str], outcome: str, sentence: str) -> None:
+    """It must run an agent, and its labels and environment must agree."""
     names = {"DD_SERVICE": "hello", "DD_ENV": "prod"}
     with fake_http(task) as metadata:
-        said = examined({**names, "ECS_CONTAINER_METADATA_URI_V4": f"{metadata.url}/v4/abc", **extra})
+        report = examined({**names, "ECS_CONTAINER_METADATA_URI_V4": f"{metadata.url}/v4/abc", **extra})
 
-    assert said.outcome("ECS task") == outcome, said.text
-    assert sentence in said.sentence("ECS task")
+    assert report.outcome("ECS task") == outcome, report.text
+    assert sentence in report.sentence("ECS task")
     assert "/v4/abc/task" in metadata.paths
 
 
-def test_a_metadata_endpoint_that_is_not_there_is_a_warning() -> None:
-    """It says nothing of traces."""
-    said = examined({"ECS_CONTAINER_METADATA_URI_V4": "http://127.0.0.1:1/v4/abc"})
+def test_a_missing_metadata_endpoint_is_a_warning() -> None:
+    """It does not affect traces."""
+    report = examined({"ECS_CONTAINER_METADATA_URI_V4": "http://127.0.0.1:1/v4/abc"})
 
-    assert said.outcome("ECS task") == "warn"
+    assert report.outcome("ECS task") == "warn"
 
 
 def test_it_ends_in_time_when_everything_hangs(tmp_path: Path) -> None:
-    """Agent, metadata endpoint and server take connections and never answer, and no name ever resolves."""
+    """Agent, metadata endpoint and server accept connections and never respond, and names never resolve."""
     hang = "import socket, threading\nsocket.getaddrinfo = lambda *_, **__: threading.Event().wait()\n"
     slow = {"PYTHONPATH": replaced(tmp_path, hang)}
     with silent_port() as url:
         begun = monotonic()
         silent = in_time({"DD_TRACE_AGENT_URL": url, "ECS_CONTAINER_METADATA_URI_V4": url}, "--url", url)
-        then = monotonic()
+        between = monotonic()
         unresolved = in_time({**slow, "DD_AGENT_HOST": "agent.internal", "ECS_CONTAINER_METADATA_URI_V4": url})
         ended = monotonic()
 
     assert silent.code == unresolved.code == 1
     assert "does not resolve (waited 2 s)" in unresolved.sentence("agent")
-    assert then - begun < PROMISED_SECONDS
-    assert ended - then < PROMISED_SECONDS
+    assert between - begun < PROMISED_SECONDS
+    assert ended - between < PROMISED_SECONDS
 
 
-def test_a_server_that_never_gets_ready_is_given_up_and_ended(agent: Agent, tmp_path: Path) -> None:
-    """It could not tell, and nothing stays behind."""
+def test_a_server_that_never_gets_ready_is_stopped(agent: Agent, tmp_path: Path) -> None:
+    """The result is undetermined, and no process is left."""
     hang = "import os, sys, time\nif 'serve' in sys.orig_argv:\n"
     hang += f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n    time.sleep(600)\n"
     begun = monotonic()
-    said = in_time({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": replaced(tmp_path, hang)})
+    report = in_time({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": replaced(tmp_path, hang)})
     ended = monotonic()
 
-    assert said.code == 2
-    assert "did not respond in time" in said.sentence("server")
+    assert report.code == 2
+    assert "did not respond in time" in report.sentence("server")
     assert ended - begun < PROMISED_SECONDS
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_ended_early_it_leaves_nothing_behind(agent: Agent, tmp_path: Path) -> None:
-    """SIGTERM, as `timeout` sends it."""
+def test_a_signal_ends_the_doctor_and_its_server(agent: Agent, tmp_path: Path) -> None:
+    """The signal is SIGTERM, which `timeout` sends."""
     hang = "import os, sys, time\nif 'serve' in sys.orig_argv:\n"
     hang += f"    open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()) + '.')\n    time.sleep(600)\n"
     extra = {"PYTHONPATH": replaced(tmp_path, hang), "DD_TRACE_AGENT_URL": agent.url, "PORT": str(free_port())}
@@ -449,7 +453,7 @@ def test_ended_early_it_leaves_nothing_behind(agent: Agent, tmp_path: Path) -> N
 
 
 def test_no_secret_is_shown(agent: Agent) -> None:
-    """Whatever variable it was put into."""
+    """No secret is shown, whichever variable it is in."""
     key, word = "5ec2e7" + "0" * 26, "s3cret-word"
     secret = {
         "DD_API_KEY": f'{{"DD_API_KEY": "{key}"}}',
@@ -483,17 +487,17 @@ def test_no_secret_is_shown(agent: Agent) -> None:
         "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": word,
     }
     urls = (f"http://me:{word}@{agent.url.removeprefix('http://')}", f"http://{key}:{word}", word)
-    said = [in_time({**secret, "DD_TRACE_AGENT_URL": url}, "--url", f"http://me:{word}@127.0.0.1:1") for url in urls]
+    reports = [in_time({**secret, "DD_TRACE_AGENT_URL": url}, "--url", f"http://me:{word}@127.0.0.1:1") for url in urls]
     usable = in_time({"DD_API_KEY": key, "DD_TRACE_AGENT_URL": urls[0], "DD_HOSTNAME": word, "DD_TAGS": word})
 
-    for each in (*said, usable):
+    for each in (*reports, usable):
         assert word not in each.text
         assert key not in each.text
     assert usable.outcome("agent") == "pass"
 
 
-def test_a_person_gets_a_line_for_each_check_and_the_verdict() -> None:
-    """The fix below the line that it mends."""
+def test_the_output_has_a_line_for_each_check_and_the_verdict() -> None:
+    """Each fix is below its finding."""
     environ = clean_environment({"DD_AGENT_HOST": "agent.invalid", "PORT": str(free_port())})
     done = subprocess.run(DOCTOR, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     lines = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""deploy/README.md: every command in it is run here as it stands there, in its order, in one shell's environment."""
+"""Runs every command of deploy/README.md as it is written there, in order, in one shell's environment."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 
 GUIDE = (ROOT / "deploy" / "README.md").read_text()
 KEY = "ffeeddccbbaa99887766554433221100"
-# What no API on loopback has: the command, and why it is left out.
+# Commands that an API on loopback lacks, and the reason.
 NOT_HERE = {
-    'aws cloudformation detect-stack-drift --stack-name "$STACK"': "the API on loopback knows no drift",
+    'aws cloudformation detect-stack-drift --stack-name "$STACK"': "the API on loopback does not detect drift",
 }
 DESTROY = {
     "deploy/deploy destroy": "hello-service\n",
@@ -36,16 +36,16 @@ DESTROY['deploy/deploy destroy --stack "$STACK"'] = "hello-by-hand\n"
 
 
 def commands() -> list[str]:
-    """Return the commands of the guide in order, one a line: those of its blocks, and those of its last table."""
+    """Return the commands of the guide in order: those of its code blocks and of its last table."""
     found = re.findall(r"```bash\n(.*?)```|^\| [^|`]+ \| `([^`]+)` \|[^|]+\|$", GUIDE, re.DOTALL | re.MULTILINE)
     return [line for block, cell in found for line in (block or cell).splitlines() if line]
 
 
 @contextmanager
-def front_door(account: Account) -> Iterator[str]:
-    """Stand where the load balancer's name would lead: a proxy that answers as the version that the service runs."""
+def load_balancer(account: Account) -> Iterator[str]:
+    """Stand in for the load balancers: a proxy that responds as the version that the service runs."""
 
-    class Door(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             ecs = account.client("ecs")
             stacks = account.client("cloudformation").describe_stacks()["Stacks"]
@@ -60,20 +60,20 @@ def front_door(account: Account) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
-    with served(ThreadingHTTPServer(("127.0.0.1", 0), Door)) as url:
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as url:
         yield url
 
 
 class Reader:
     """A person in a clean checkout who types the guide's commands."""
 
-    def __init__(self, account: Account, place: Path, door: str) -> None:
+    def __init__(self, account: Account, place: Path, proxy: str) -> None:
         self.account = account
         self.place = place
         network = account.network()
-        # What a reader sets: each `export` of the guide whose value is an example.
+        # The variables that a reader sets: each `export` of the guide whose value is an example.
         self.own = {
             "AWS_DEFAULT_REGION": aws.REGION,
             "DD_API_KEY": KEY,
@@ -83,8 +83,8 @@ class Reader:
             "MY_NETWORK": network["AllowedCidr"],
             "GITHUB": "owner/name",
         }
-        self.environment = {**account.environment, "http_proxy": door, "no_proxy": "127.0.0.1"}
-        self.exports = place.parent / "exports"  # the shell's variables, between one command and the next
+        self.environment = {**account.environment, "http_proxy": proxy, "no_proxy": "127.0.0.1"}
+        self.exports = place.parent / "exports"  # keeps the shell's variables between commands
         self.exports.touch()
         self.git("init", "--quiet")
         self.commit()
@@ -102,8 +102,8 @@ class Reader:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "A version")
 
-    def types(self, line: str, given: str = "") -> str:
-        """Run `line` as it is, in the shell's environment so far, and return what it printed."""
+    def types(self, line: str, stdin: str = "") -> str:
+        """Run `line` unchanged in the shell's current environment, and return its output."""
         if (own := re.match(r"export (\w+)=", line)) and own[1] in self.own:
             line = f"export {own[1]}='{self.own[own[1]]}'"
         script = f'set -a; . "{self.exports}"; set +a\n{line}\nexport -p >"{self.exports}"'
@@ -111,7 +111,7 @@ class Reader:
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.place,
             env=self.environment,
-            input=given,
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,
@@ -132,12 +132,12 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     with aws.account(place) as account:
         (place / "docker").write_text((place / "docker-without-registry").read_text())
         (place / "docker").chmod(0o755)
-        with front_door(account) as door:
-            yield Reader(account, checkout, door)
+        with load_balancer(account) as proxy:
+            yield Reader(account, checkout, proxy)
 
 
 def test_a_session_from_the_first_command_to_the_last(reader: Reader) -> None:
-    """Exactly what stands in the guide, in one shell; a reader sets own values, commits, and types names."""
+    """Every command of the guide runs as written; the reader only sets values, commits, and types names."""
     ecs, printed = reader.account.client("ecs"), {}
     for number, line in enumerate(commands()):
         if line == "deploy/deploy up":
@@ -145,7 +145,7 @@ def test_a_session_from_the_first_command_to_the_last(reader: Reader) -> None:
         if line.startswith("export DD_API_KEY") and number > 2:
             reader.own["DD_API_KEY"] = KEY[::-1]
         if line not in NOT_HERE:
-            printed[line] = reader.types(line, given=DESTROY.get(line, ""))
+            printed[line] = reader.types(line, stdin=DESTROY.get(line, ""))
             if line.startswith("curl"):
                 assert json.loads(printed[line])["version"] == reader.head()
 
@@ -159,7 +159,7 @@ def test_a_session_from_the_first_command_to_the_last(reader: Reader) -> None:
 
 
 def test_every_command_is_found() -> None:
-    """The table's commands are among them, and each of NOT_HERE and DESTROY is one of the guide's."""
+    """The table's commands are found, and each command in NOT_HERE and DESTROY is in the guide."""
     assert {*NOT_HERE, *DESTROY, 'curl --fail --silent "http://$LOAD_BALANCER/info"'} <= set(commands())
 
 
@@ -173,14 +173,13 @@ def test_the_rights_are_those_of_the_role_that_deploys() -> None:
     assert [action for action in actions if f"`{action}`" not in GUIDE] == []
 
 
-def test_the_build_for_graviton_is_the_one_that_the_script_asks_for() -> None:
-    """The guide names both platforms, as the script has them."""
+def test_the_guide_has_the_platforms_of_the_script() -> None:
     assert set(definition.PLATFORMS.values()) == {"linux/amd64", "linux/arm64"}
     assert "linux/arm64" in GUIDE
 
 
 def test_the_costs_are_those_that_the_script_calculates() -> None:
-    """The table of the guide is what deploy/cost.py prints."""
+    """The table of the guide is the output of deploy/cost.py."""
     printed = subprocess.run(
         [sys.executable, str(ROOT / "deploy" / "cost.py")], capture_output=True, text=True, check=True
     ).stdout
@@ -188,8 +187,7 @@ def test_the_costs_are_those_that_the_script_calculates() -> None:
     assert printed in GUIDE
 
 
-def test_a_link_within_the_guide_leads_somewhere() -> None:
-    """Each is the name of a section."""
+def test_every_link_within_the_guide_is_a_section() -> None:
     sections = {
         re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in re.findall(r"^#+ (.*)$", GUIDE, re.MULTILINE)
     }

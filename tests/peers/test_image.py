@@ -1,4 +1,4 @@
-"""The image: what is in it, and what it can do without."""
+"""Tests the image: its contents, and the limits under which it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_AGENT = ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTR
 
 
 def test_the_dockerfile_has_no_finding() -> None:
-    """hadolint, with every rule."""
+    """hadolint reports nothing with all rules enabled."""
     done = subprocess.run([BIN / "hadolint", "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.stdout == ""
@@ -27,7 +27,7 @@ def test_the_dockerfile_has_no_finding() -> None:
 
 
 def test_the_context_holds_only_what_the_image_needs(engine: Engine, tmp_path: Path) -> None:
-    """No .git, no tests, no .env: the .dockerignore lets in what is listed."""
+    """The .dockerignore is a list of what is included, so .git, tests and .env are not."""
     everything = tmp_path / "Dockerfile"
     everything.write_text("FROM scratch\nCOPY . /\n")
     target = tmp_path / "context.tar"
@@ -46,12 +46,12 @@ def test_the_context_holds_only_what_the_image_needs(engine: Engine, tmp_path: P
     assert names == needed | set(package.stdout.split())
 
 
-def test_the_image_holds_what_is_locked_and_the_package(engine: Engine, image: str) -> None:
-    """Every distribution of requirements/run.txt for this Python in its version, hello-service, and nothing else."""
-    ask = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
-    installed = json.loads(engine.docker("run", "--rm", image, "python", "-Ic", ask))
+def test_the_image_contains_only_locked_distributions_and_the_package(engine: Engine, image: str) -> None:
+    """It has the distributions of requirements/run.txt in their versions, hello-service, and nothing else."""
+    program = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+    installed = json.loads(engine.docker("run", "--rm", image, "python", "-Ic", program))
     own = installed.pop("hello-service")
-    # Distributions that ship inside of another one, and so are in no lock.
+    # Distributions that ship inside another one, so no lock file has them.
     inside = {"ddtrace-internal"}
 
     locked: dict[str, set[str]] = {}
@@ -68,7 +68,7 @@ def normal(name: str) -> str:
 
 
 def test_every_module_is_compiled(engine: Engine, image: str) -> None:
-    """The root file system is read-only where it runs: what is not compiled now is compiled at each start."""
+    """The root file system is read-only at run time, so a module without bytecode would be compiled at each start."""
     find = "find /opt/venv/lib -name '*.py' | sort; echo; find /opt/venv/lib -name '*.pyc' | sort"
     sources, compiled = engine.docker("run", "--rm", image, "sh", "-c", find).split("\n\n")
     made = {re.sub(r"__pycache__/(.*)\.cpython-\d+\.pyc", r"\1.py", path) for path in compiled.splitlines()}
@@ -77,8 +77,8 @@ def test_every_module_is_compiled(engine: Engine, image: str) -> None:
     assert any("hello_service" in path for path in made)
 
 
-def test_the_image_says_what_it_is(engine: Engine, image: str) -> None:
-    """Version and revision are labels, and the version is the DD_VERSION on every span."""
+def test_the_image_is_labelled(engine: Engine, image: str) -> None:
+    """Version and revision are labels, and the version is also DD_VERSION."""
     config = engine.inspect(image)["Config"]
     labels = config["Labels"]
 
@@ -92,8 +92,8 @@ def test_the_image_says_what_it_is(engine: Engine, image: str) -> None:
     assert re.fullmatch(r"\d+:\d+", config["User"])
 
 
-def test_the_image_runs_with_nothing_granted(engine: Engine, image: str) -> None:
-    """No root, no capability, no writable file system, 256 MiB: it serves, writes nothing, and ends with 0."""
+def test_the_image_runs_without_privileges(engine: Engine, image: str) -> None:
+    """It serves without root, capabilities or a writable file system, in 256 MiB; it writes nothing and exits with 0."""
     with engine.container(image, *LOCKED_DOWN, *MEMORY, *NO_AGENT, "--publish", "127.0.0.1::8080") as name:
         engine.healthy(name)
         url = engine.published(name, 8080)
@@ -110,12 +110,12 @@ def test_the_image_runs_with_nothing_granted(engine: Engine, image: str) -> None
     assert re.search(r"Uid:\s+10001\s+10001\s+10001\s+10001", status)
     assert re.search(r"CapBnd:\s+0+\n", status)
     assert re.search(r"NoNewPrivs:\s+1", status)
-    assert command[1:3] == ["-m", "hello_service.serving.server"]  # process 1 is the server: signals are its own
+    assert command[1:3] == ["-m", "hello_service.serving.server"]  # process 1 is the server, so it receives the signals
     assert (code, state["OOMKilled"], changed) == (0, False, "")
 
 
-def test_a_service_that_does_not_answer_is_unhealthy(engine: Engine, image: str) -> None:
-    """The health check asks the port that PORT names, and fails where nobody listens there."""
+def test_a_service_that_does_not_respond_is_unhealthy(engine: Engine, image: str) -> None:
+    """The health check uses the port in PORT, and fails if nothing listens there."""
     (check,) = [
         json.loads(found) for found in re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     ]
@@ -126,16 +126,16 @@ def test_a_service_that_does_not_answer_is_unhealthy(engine: Engine, image: str)
     assert elsewhere.returncode == 1
 
 
-def test_a_bad_setting_stops_the_start_with_its_name(engine: Engine, image: str) -> None:
-    """One sentence on standard error, exit code 1."""
+def test_a_bad_setting_stops_the_start(engine: Engine, image: str) -> None:
+    """One sentence on standard error has its name and value, and the exit code is 1."""
     done = engine.run("run", "--rm", "--env", "DRAIN_SECONDS=soon", image, check=False)
 
     assert done.returncode == 1
     assert "DRAIN_SECONDS='soon'" in done.stderr
 
 
-def test_everything_locked_is_there_for_arm64() -> None:
-    """The image builds for linux/arm64 without a compiler: each locked distribution has a wheel for it."""
+def test_every_locked_distribution_has_a_wheel_for_arm64() -> None:
+    """The image can be built for linux/arm64 without a compiler."""
     command = [str(BIN / "uv"), "pip", "install", "--dry-run", "--quiet", "--require-hashes", "--only-binary", ":all:"]
     command += ["--python-platform", "aarch64-manylinux_2_28", "--python-version", "3.13", "--target", "/nonexistent"]
     done = subprocess.run(
@@ -146,7 +146,7 @@ def test_everything_locked_is_there_for_arm64() -> None:
 
 
 def test_the_script_measures_the_image(engine: Engine, image: str) -> None:
-    """scripts/image prints size and start time, as documented."""
+    """scripts/image prints the size and the start time, as documented."""
     command = [str(ROOT / "scripts" / "image"), image]
     done = subprocess.run(command, env=engine.environment, capture_output=True, text=True, check=False)
 
@@ -159,7 +159,7 @@ def test_the_script_measures_the_image(engine: Engine, image: str) -> None:
 
 
 def test_the_image_stops_at_once_on_a_second_signal(engine: Engine, image: str) -> None:
-    """SIGTERM reaches the server, which drains; a second one ends it."""
+    """SIGTERM makes the server drain; a second one ends it."""
     with engine.container(image, *NO_AGENT, "--env", "DRAIN_SECONDS=100") as name:
         engine.healthy(name)
         engine.docker("kill", "--signal", "TERM", name)

@@ -1,4 +1,4 @@
-"""deploy/stack.yaml: correct, open to nobody but whom it means, and in agreement with the service's own times."""
+"""Tests deploy/stack.yaml: it is valid, opens only what it must, and agrees with the service's own timeouts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TEMPLATE = ROOT / "deploy" / "stack.yaml"
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML ships no types
-    """YAML with CloudFormation's short forms, which are kept as what they stand for."""
+    """YAML with CloudFormation's short forms, such as `!Ref`, as mappings."""
 
 
 def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
@@ -38,7 +38,7 @@ def resources() -> dict[str, Any]:
     return dict(yaml.load(TEMPLATE.read_text(), Loader=_Loader)["Resources"])  # a safe loader
 
 
-# What a reference of the template may stand for, by its JSON.
+# A plausible value for each reference in the template, by its JSON.
 ARNS = {
     '{"Ref": "Secret"}': "arn:aws:secretsmanager:eu-west-1:123456789012:secret:key-AbCdEf",
     '{"Ref": "AWS::AccountId"}': "123456789012",
@@ -59,7 +59,7 @@ WORDS = {
 
 
 def concrete(value: Any) -> Any:
-    """Put a plausible ARN or word wherever the template refers to something."""
+    """Replace each reference in the template by a plausible ARN or word."""
     if isinstance(value, list):
         return [concrete(each) for each in value]
     if not isinstance(value, dict):
@@ -70,7 +70,7 @@ def concrete(value: Any) -> Any:
 
 
 def policies() -> dict[str, Any]:
-    """Return every policy of the stack by a name for it."""
+    """Return every policy of the stack by its name."""
     found = {}
     for name, resource in resources().items():
         properties = resource["Properties"]
@@ -86,7 +86,7 @@ def attributes(resource: str, key: str) -> dict[str, Any]:
 
 
 def test_the_template_has_no_finding() -> None:
-    """cfn-lint, with what it calls information, too."""
+    """cfn-lint reports nothing, not even information."""
     command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(TEMPLATE)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -98,20 +98,20 @@ POLICIES = ["ExecutionRole-start-tasks", "TaskRole-datadog-agent", "ExecPolicy",
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_policy_has_no_finding(name: str) -> None:
-    """parliament: known actions, resources that go with them."""
-    given = json.dumps(policies()[name])
-    done = subprocess.run([BIN / "parliament"], input=given, capture_output=True, text=True, check=False)
+    """parliament reports nothing: the actions exist, and the resources fit them."""
+    policy = json.dumps(policies()[name])
+    done = subprocess.run([BIN / "parliament"], input=policy, capture_output=True, text=True, check=False)
 
     assert (done.stdout.strip(), done.returncode) == ("", 0)
 
 
-def test_every_policy_is_looked_at() -> None:
-    """The list above is complete."""
+def test_every_policy_is_checked() -> None:
+    """POLICIES is complete."""
     assert set(policies()) == set(POLICIES)
 
 
-def test_any_resource_is_named_only_where_the_action_knows_none() -> None:
-    """`*` stands with actions that AWS lets nobody narrow down."""
+def test_only_actions_without_resources_have_a_wildcard() -> None:
+    """AWS accepts nothing but `*` as the resource of these actions."""
     open_actions = set()
     for policy in policies().values():
         for statement in policy["Statement"]:
@@ -123,8 +123,8 @@ def test_any_resource_is_named_only_where_the_action_knows_none() -> None:
     assert open_actions == {"ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition", "ecs:ListClusters"} | messages
 
 
-def test_a_role_is_for_tasks_of_this_account_alone() -> None:
-    """No other account's task, and no other service, can take it."""
+def test_only_tasks_of_this_account_can_assume_the_roles() -> None:
+    """Tasks of other accounts, and other services, can't."""
     for name in ("ExecutionRole", "TaskRole"):
         (statement,) = resources()[name]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
 
@@ -133,7 +133,7 @@ def test_a_role_is_for_tasks_of_this_account_alone() -> None:
 
 
 def test_only_one_branch_of_one_repository_can_deploy() -> None:
-    """The role is for GitHub's tokens whose audience is AWS and whose subject is that branch."""
+    """The role accepts only tokens of GitHub with AWS as audience and that branch as subject."""
     role = resources()["DeployRole"]
     (statement,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     issuer = "token.actions.githubusercontent.com"
@@ -148,7 +148,7 @@ def test_only_one_branch_of_one_repository_can_deploy() -> None:
 
 
 def test_nothing_is_open_or_deletable_by_default() -> None:
-    """Who may reach the load balancer has no default; protection covers load balancer and images."""
+    """AllowedCidr has no default; protection covers the load balancer and the images."""
     parameters = yaml.load(TEMPLATE.read_text(), Loader=_Loader)["Parameters"]  # a safe loader
 
     assert "Default" not in parameters["AllowedCidr"]
@@ -157,8 +157,8 @@ def test_nothing_is_open_or_deletable_by_default() -> None:
     assert "SecretString" not in resources()["Secret"]["Properties"]
 
 
-def test_a_new_version_of_the_secret_and_alarms_act_on_the_service() -> None:
-    """The nonce replaces tasks; both alarms roll a deployment back, and are named by reference."""
+def test_a_new_secret_replaces_tasks_and_alarms_roll_back() -> None:
+    """A new version of the secret changes the nonce; both alarms, given by reference, roll a deployment back."""
     service = resources()["Service"]["Properties"]
     forced, alarms = service["ForceNewDeployment"]["If"], service["DeploymentConfiguration"]["Alarms"]["If"]
 
@@ -172,8 +172,8 @@ def test_a_new_version_of_the_secret_and_alarms_act_on_the_service() -> None:
     ]
 
 
-def test_tasks_are_reached_from_the_load_balancer_alone() -> None:
-    """One rule in, from its security group, to the service's port; the Agent's port is open to nobody."""
+def test_only_the_load_balancer_reaches_tasks() -> None:
+    """One inbound rule, from its security group, opens the service's port; the Agent's port is closed."""
     groups = {
         name: each["Properties"] for name, each in resources().items() if each["Type"] == "AWS::EC2::SecurityGroup"
     }
@@ -185,28 +185,28 @@ def test_tasks_are_reached_from_the_load_balancer_alone() -> None:
     assert {each["FromPort"] for each in groups["LoadBalancerSecurityGroup"]["SecurityGroupIngress"]} == {80}
 
 
-def test_the_load_balancer_gives_up_a_connection_before_the_service_does() -> None:
-    """Else it would send a request into a closed connection, and answer 502."""
+def test_the_load_balancer_closes_an_idle_connection_before_the_service_does() -> None:
+    """Otherwise it would send a request on a closed connection, and respond with 502."""
     idle = attributes("LoadBalancer", "LoadBalancerAttributes")["idle_timeout.timeout_seconds"]
 
     assert float(idle) < Settings.from_environment({}).keep_alive_seconds
 
 
-def test_the_load_balancer_sees_a_stop_in_time() -> None:
-    """/ready; 503 is seen while the service still serves, and a deregistered target keeps as long as a request may."""
+def test_the_load_balancer_notices_a_stop_in_time() -> None:
+    """`/ready` fails twice while the service still serves, and deregistration waits for the longest request."""
     group = resources()["TargetGroup"]["Properties"]
     service = filled()["containerDefinitions"][0]
     settings = Settings.from_environment({each["name"]: each["value"] for each in service["environment"]})
-    seen_after = group["HealthCheckIntervalSeconds"] * group["UnhealthyThresholdCount"]
+    unhealthy_after = group["HealthCheckIntervalSeconds"] * group["UnhealthyThresholdCount"]
     delay = float(attributes("TargetGroup", "TargetGroupAttributes")["deregistration_delay.timeout_seconds"])
 
     assert group["HealthCheckPath"] == "/ready"
-    assert seen_after < settings.drain_seconds
+    assert unhealthy_after < settings.drain_seconds
     assert settings.graceful_seconds <= delay <= service["stopTimeout"]
 
 
-def test_a_deployment_that_fails_is_taken_back() -> None:
-    """Circuit breaker with rollback; never fewer tasks than before; images and secret as meant."""
+def test_a_failed_deployment_is_rolled_back() -> None:
+    """The circuit breaker rolls back, there are never fewer tasks than before, and image tags can't be changed."""
     service = resources()["Service"]["Properties"]
     deployment = service["DeploymentConfiguration"]
 

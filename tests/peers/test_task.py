@@ -1,4 +1,4 @@
-"""The task: deploy/task-definition.json filled in, both containers in one network namespace, as on Fargate."""
+"""Runs deploy/task-definition.json, filled in, with both containers in one network namespace, as on Fargate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "fedcba9876543210fedcba9876543210"
 
 
 class World:
-    """A task and the intake that its Agent sends to."""
+    """A task, and the intake that its Agent sends to."""
 
     def __init__(self, task: Task, intake: Intake, definition: dict[str, Any]) -> None:
         self.task = task
@@ -33,7 +33,7 @@ class World:
 
 @contextmanager
 def a_world(engine: Engine, image: str, intake_image: str, definition: dict[str, Any]) -> Iterator[World]:
-    """The task of `definition`; the intake and the endpoints that fail are all that is added."""
+    """Run the task of `definition`; only the intake and the faults are added."""
     network = f"net-{uuid4().hex[:8]}"
     engine.docker("network", "create", network)
     options = ["--network", network, "--network-alias", "intake", "--publish", "127.0.0.1::8080"]
@@ -55,28 +55,28 @@ def world(engine: Engine, image: str, intake_image: str) -> Iterator[World]:
 
 
 def test_a_trace_of_the_task_arrives(world: World) -> None:
-    """From the service over the loopback of the task to its Agent and on, named as the definition says."""
+    """It goes from the service over the task's loopback to its Agent, with the names of the definition."""
     engine = world.task.engine
-    answer = engine.get(f"{world.url}/api/hello/Ada")
+    body = engine.get(f"{world.url}/api/hello/Ada")
     (span,) = world.intake.wait_for_spans(1)
     requests = world.intake.received()["requests"]
 
-    assert json.loads(answer) == {"message": "Hello, Ada!"}
+    assert json.loads(body) == {"message": "Hello, Ada!"}
     assert (span["service"], span["resource"]) == ("hello-service", "GET /api/hello/<name>")
     assert (span["meta"]["env"], span["meta"]["version"]) == ("staging", "7.8.9")
     assert {request["api_key_end"] for request in requests} == {KEY[-4:]}
 
 
 def test_the_task_runs_as_the_definition_says(world: World) -> None:
-    """What the engine was asked for is what it does: user, file system, capabilities, memory."""
+    """User, file system, capabilities and memory are as defined."""
     engine = world.task.engine
     described = engine.inspect(world.task.container("service"))
     status = engine.docker("exec", world.task.container("service"), "cat", "/proc/1/status")
     agent = engine.inspect(world.task.container("datadog-agent"))
-    ask = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/info', timeout=10).read().decode())"
+    request = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/info', timeout=10).read().decode())"
     info = json.loads(
-        engine.docker("exec", world.task.container("service"), "python", "-Ic", ask)
-    )  # details stay inside
+        engine.docker("exec", world.task.container("service"), "python", "-Ic", request)
+    )  # only a loopback caller gets the details
 
     assert "Uid:\t10001\t" in status
     assert "CapEff:\t0000000000000000" in status
@@ -91,23 +91,23 @@ def test_the_task_runs_as_the_definition_says(world: World) -> None:
 
 
 def test_a_task_that_is_stopped_loses_nothing(world: World) -> None:
-    """Under load, the service first and its Agent after it: every answer is 200, every span arrives, exit codes are 0."""
+    """Under load, the service stops before its Agent: every response is 200, every span arrives, exit codes are 0."""
     with world.task.engine.load(world.url, "--slow", "--balance") as load:
         codes = world.task.stop()
-    total = sum(load.answers.values())
+    total = sum(load.statuses.values())
     spans = world.intake.wait_for_spans(total)
 
     bytes_of_a_span = world.intake.bytes_of_traces() / len(spans)
 
     assert codes == {"service": 0, "datadog-agent": 0}
-    assert (load.failures, set(load.answers)) == ([], {"200"})
+    assert (load.failures, set(load.statuses)) == ([], {"200"})
     assert len(spans) == total
-    assert SPAN_BYTES / 2 < bytes_of_a_span < SPAN_BYTES  # what deploy/cost.py calculates with
+    assert SPAN_BYTES / 2 < bytes_of_a_span < SPAN_BYTES  # deploy/cost.py assumes it
     assert set(Counter(span["resource"] for span in spans)) == {"GET /api/hello", "GET /api/faults/slow"}
 
 
-def test_an_agent_that_dies_comes_back_and_fails_no_request(world: World) -> None:
-    """Its restart policy starts it again beside a service that goes on."""
+def test_an_agent_that_dies_is_restarted_and_fails_no_request(world: World) -> None:
+    """Its restart policy restarts it while the service keeps serving."""
     engine, agent = world.task.engine, world.task.container("datadog-agent")
     with engine.load(world.url) as load:
         world.intake.wait_for_spans(1)
@@ -121,19 +121,19 @@ def test_an_agent_that_dies_comes_back_and_fails_no_request(world: World) -> Non
 
         eventually(arrived, timeout=40)
 
-    assert (load.failures, set(load.answers)) == ([], {"200"})
+    assert (load.failures, set(load.statuses)) == ([], {"200"})
 
 
 def test_a_read_only_agent_with_routed_logs_traces_and_logs(
     engine: Engine, image: str, intake_image: str, tmp_path: Path
 ) -> None:
-    """Both parameters at once: a request's trace arrives, and its line arrives at the router with the same trace id.
+    """With both parameters, a request's trace arrives, and its log line arrives at the router with the same trace id.
 
-    Agent and router are stand-ins, so what the real images write and send is not shown here: that the definition starts is.
+    Agent and router are stand-ins, so this proves that the definition starts, not what the real images write and send.
     """
     definition = filled({"IMAGE": image}, logs_to="datadog", readonly_agent=True)
     containers = {each["name"]: each for each in definition["containerDefinitions"]}
-    # The real image has its configuration there, which the stand-in has not.
+    # The real image has its configuration there; the stand-in needs one.
     stage = f"FROM {containers['datadog-agent']['image']}\nRUN mkdir /etc/datadog-agent && touch /etc/datadog-agent/datadog.yaml\n"
     (tmp_path / "Dockerfile").write_text(stage)
     engine.docker("build", "--tag", "agent-with-configuration", str(tmp_path))

@@ -1,4 +1,4 @@
-"""deploy/task-definition.json, asked of those who know the format, and held against what it repeats of other files."""
+"""Tests deploy/task-definition.json against botocore, cfn-lint, and the values that it shares with other files."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from hello_service.settings import Settings
 
 pytestmark = pytest.mark.deployment
 
-# Maps whose keys are a person's own words, which CloudFormation does not spell with a capital.
-OWN_WORDS = {"dockerLabels", "options"}
+# Maps whose keys are the user's own, so CloudFormation does not capitalize them.
+OWN_KEYS = {"dockerLabels", "options"}
 
 
 def containers() -> dict[str, dict[str, Any]]:
@@ -41,7 +41,7 @@ def register_model() -> Any:
 
 
 def wrong_enums(shape: Any, value: Any, where: str = "") -> Iterator[str]:
-    """Yield each value that the model of the API does not list, which botocore itself lets through."""
+    """Yield each value that is not in the API model's enumeration; botocore does not validate them."""
     if isinstance(shape, StructureShape):
         for name, member in value.items():
             yield from wrong_enums(shape.members[name], member, f"{where}.{name}")
@@ -61,22 +61,22 @@ def as_cloudformation(value: Any) -> Any:
         return [as_cloudformation(each) for each in value]
     if isinstance(value, dict):
         return {
-            key[0].upper() + key[1:]: each if key in OWN_WORDS else as_cloudformation(each)
+            key[0].upper() + key[1:]: each if key in OWN_KEYS else as_cloudformation(each)
             for key, each in value.items()
         }
     return value
 
 
-def test_the_api_knows_every_key_and_value() -> None:
-    """botocore's model of RegisterTaskDefinition: keys, types, required ones, and each enumeration."""
+def test_the_api_accepts_every_key_and_value() -> None:
+    """botocore's model of RegisterTaskDefinition has every key, its type, and each value of an enumeration."""
     shape = register_model()
 
     assert ParamValidator().validate(filled(), shape).generate_report() == ""
     assert list(wrong_enums(shape, filled())) == []
 
 
-def test_a_wrong_value_would_be_seen() -> None:
-    """The walk over the enumerations finds one that is deep inside."""
+def test_a_wrong_value_is_found() -> None:
+    """`wrong_enums` finds a deeply nested value."""
     wrong = filled()
     wrong["containerDefinitions"][0]["dependsOn"][0]["condition"] = "READY"
 
@@ -84,8 +84,8 @@ def test_a_wrong_value_would_be_seen() -> None:
     assert found.startswith(".containerDefinitions[].dependsOn[].condition: 'READY'")
 
 
-def test_cloudformation_would_take_it(tmp_path: Path) -> None:
-    """cfn-lint, which knows what Fargate lacks, has nothing to say on it as AWS::ECS::TaskDefinition."""
+def test_cloudformation_would_accept_it(tmp_path: Path) -> None:
+    """cfn-lint, which also checks Fargate's limits, reports nothing on it as AWS::ECS::TaskDefinition."""
     template = tmp_path / "task.yaml"
     resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(filled())}
     template.write_text(yaml.safe_dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Task": resource}}))
@@ -95,24 +95,23 @@ def test_cloudformation_would_take_it(tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("", 0)
 
 
-def test_every_placeholder_is_one_that_the_script_fills_in() -> None:
-    """None is left over, and none is filled in that is not there."""
+def test_the_script_fills_in_exactly_the_placeholders() -> None:
     assert set(definition.PLACEHOLDER.findall(definition.FILE.read_text())) == set(VALUES)
 
 
-def test_a_missing_value_is_named() -> None:
-    """Each placeholder without a value, in one sentence."""
+def test_missing_values_are_reported() -> None:
+    """One sentence has every placeholder without a value."""
     with pytest.raises(Failure, match=r"placeholders without a value: IMAGE, REGION\. Add --fill IMAGE"):
         definition.fill(definition.FILE.read_text(), {**VALUES, "IMAGE": "", "REGION": ""})
 
 
 def test_a_value_can_not_break_out_of_its_string() -> None:
-    """Quotes in a value stay a part of it."""
+    """Quotes in a value stay part of it."""
     assert json.loads(definition.fill('{"a": "${A}"}', {"A": 'x", "b": "y'})) == {"a": 'x", "b": "y'}
 
 
-def test_the_agent_knows_that_it_is_on_fargate() -> None:
-    """ECS_FARGATE, no DD_HOSTNAME, 512 MiB, its own health check, the key from the secret's JSON and nowhere else."""
+def test_the_agent_is_configured_for_fargate() -> None:
+    """It has ECS_FARGATE, no DD_HOSTNAME, 512 MiB and its own health check; its key comes only from the secret's JSON."""
     agent = containers()["datadog-agent"]
 
     assert environment(agent)["ECS_FARGATE"] == "true"
@@ -125,7 +124,7 @@ def test_the_agent_knows_that_it_is_on_fargate() -> None:
 
 
 def test_the_service_is_tagged_for_tracer_and_agent() -> None:
-    """Environment and labels say the same service, env and version."""
+    """Environment and labels have the same service, env and version."""
     service = containers()["service"]
     labels = service["dockerLabels"]
 
@@ -134,7 +133,7 @@ def test_the_service_is_tagged_for_tracer_and_agent() -> None:
 
 
 def test_the_service_waits_for_its_agent_and_stops_before_it() -> None:
-    """`dependsOn` START, so that an API key that Datadog refuses stops no task; an Agent that dies is started again."""
+    """With `dependsOn` START, a rejected API key stops no task; an Agent that dies is restarted."""
     service, agent = containers()["service"], containers()["datadog-agent"]
 
     assert service["dependsOn"] == [{"containerName": "datadog-agent", "condition": "START"}]
@@ -142,14 +141,14 @@ def test_the_service_waits_for_its_agent_and_stops_before_it() -> None:
 
 
 def test_the_health_check_is_that_of_the_image() -> None:
-    """ECS does not look at the Dockerfile's: the two are the same."""
+    """ECS ignores the Dockerfile's health check, so the definition repeats it."""
     (check,) = re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
     assert containers()["service"]["healthCheck"]["command"] == ["CMD", *json.loads(check)]
 
 
-def test_a_stop_has_the_time_it_needs() -> None:
-    """ECS kills after `stopTimeout`, at most 120 s on Fargate: the service's own budget is shorter."""
+def test_the_service_stops_within_the_stop_timeout() -> None:
+    """ECS kills the container after `stopTimeout`, at most 120 s on Fargate; the service's own budget is shorter."""
     service = containers()["service"]
     budget = Settings.from_environment(environment(service)).stop_budget_seconds
 
@@ -157,7 +156,7 @@ def test_a_stop_has_the_time_it_needs() -> None:
 
 
 def test_the_containers_fit_into_the_task() -> None:
-    """Their memory is the task's, and each writes its log where a full log can't stop it."""
+    """Their memory adds up to the task's at most, and a full log blocks no container."""
     definition = filled()
 
     assert sum(each["memory"] for each in containers().values()) <= int(definition["memory"])

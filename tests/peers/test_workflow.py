@@ -1,4 +1,4 @@
-"""The workflows, checked by actionlint, and deploy.yml against what the stack lets it do."""
+"""Tests the workflows with actionlint, and the permissions of deploy.yml."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def test_the_newest_releases_are_tried_weekly_and_not_by_ci() -> None:
     assert "newest" not in (WORKFLOWS / "ci.yml").read_text()
 
 
-def test_it_gets_a_role_by_a_token_and_nothing_else() -> None:
-    """No stored secret, no more permission than to read the code; each action is pinned by its commit."""
+def test_the_deployment_needs_no_stored_secret() -> None:
+    """It may read the code and request a token; each action is pinned by its commit."""
     text = WORKFLOW.read_text()
     workflow = yaml.safe_load(text)
     steps = workflow["jobs"]["deploy"]["steps"]

@@ -24,7 +24,7 @@ REQUESTS = 20
 PATHS = ("/api/hello", "/api/relay?count=1", "/api/hello?name=")
 
 
-async def ask(port: int, path: str, times: int, gone: bool) -> None:
+async def send_requests(port: int, path: str, times: int, gone: bool) -> None:
     """Send requests over one new connection, and read each response, or disconnect before it."""
     for _ in range(times):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -41,18 +41,18 @@ async def ask(port: int, path: str, times: int, gone: bool) -> None:
 async def main(settings: Settings) -> None:
     serve_endpoints_of_tests()
     listener = server.listen(settings)
-    listener.listen()  # who comes before it serves has to wait
+    listener.listen()  # connections that arrive early have to wait
     port = listener.getsockname()[1]
     serving = server.Server(settings, listener, os.environ)
     running = asyncio.create_task(serving.serve())
     for path in PATHS:
-        await ask(port, path, 2, gone=False)  # what is made once is made now
+        await send_requests(port, path, 2, gone=False)  # creates everything that is created once
     gc.collect()
     gc.disable()
     for path in PATHS:
-        await ask(port, path, REQUESTS, gone=False)
-    await ask(port, "/api/faults/slow?seconds=60", REQUESTS, gone=True)
-    while serving.lifecycle.in_flight:  # noqa: ASYNC110 - nobody tells
+        await send_requests(port, path, REQUESTS, gone=False)
+    await send_requests(port, "/api/faults/slow?seconds=60", REQUESTS, gone=True)
+    while serving.lifecycle.in_flight:  # noqa: ASYNC110 - no event signals it
         await asyncio.sleep(0.01)
     gc.set_debug(gc.DEBUG_SAVEALL)
     gc.collect()

@@ -1,4 +1,4 @@
-"""`scripts/adopt` makes a service with another name of a fresh copy."""
+"""`scripts/adopt` turns a fresh copy into a service with another name."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def copy(tmp_path: Path) -> Path:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["my-orders", "orders"])
 def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
-    """Nothing has the old name, all tests can be collected, tests that read names pass, and nothing is left to format
-    or to sort. test_make_it_yours.py runs all unit tests in such a copy.
+    """The old name is gone, all tests can be collected, tests that read names pass, and ruff has nothing to format or
+    sort. test_make_it_yours.py runs all unit tests in such a copy.
     """
     adopted = run(copy, "scripts/adopt", name)
     package = name.replace("-", "_")
@@ -65,9 +65,9 @@ def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("My Orders", "is no name for a service"),
-        ("", "is no name for a service"),
-        ("1st", "is no name for a service"),
+        ("My Orders", "can't be the name of a service"),
+        ("", "can't be the name of a service"),
+        ("1st", "can't be the name of a service"),
         ("json", "would hide a module called json"),
         ("class", "would hide a module called class"),
         ("quart-schema", "would hide a module called quart_schema"),
@@ -84,7 +84,7 @@ def test_a_name_that_can_not_be_a_package_changes_nothing(copy: Path, name: str,
 
 
 def test_a_second_name_is_refused(copy: Path) -> None:
-    """The old name can't be told from other words any more."""
+    """A second run could no longer distinguish the name from other words."""
     shutil.copy(copy / "scripts" / "adopt.py", copy / "again.py")
     run(copy, "scripts/adopt", "orders")
     (copy / "again.py").rename(copy / "scripts" / "adopt.py")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from running import BIN, SERVE, Agent, eventually, service
+from running import BARE, MACHINE, Agent, eventually, service
 from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -20,11 +20,10 @@ from hello_service.settings import Settings
 
 NO_AGENT = "http://127.0.0.1:1"
 CLIENTS = 12
-BARE = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "hello_service.app:create_app()", "-b", "127.0.0.1:0"]
 
 
 def raw(url: str, sent: bytes) -> socket.socket:
-    """Connect and send."""
+    """Connect and send `sent`."""
     address = urlsplit(url)
     client = socket.create_connection((address.hostname, address.port), timeout=30)
     client.sendall(sent)
@@ -35,7 +34,10 @@ def raw(url: str, sent: bytes) -> socket.socket:
 def test_the_api_is_served_by_each_implementation(implementation: str) -> None:
     bare = implementation == "bare"
     settings = {} if bare else {"HTTP_IMPLEMENTATION": implementation}
-    with service(NO_AGENT, settings, BARE if bare else SERVE) as running, httpx.Client(base_url=running.url) as client:
+    with (
+        service(NO_AGENT, settings, BARE if bare else MACHINE) as running,
+        httpx.Client(base_url=running.url) as client,
+    ):
         hello = client.get("/api/hello?name=Ada")
         posted = client.post("/api/hello", json={"name": "Ada"})
         stream = client.get("/api/hello/stream?count=2")
@@ -68,12 +70,12 @@ def test_a_changed_library_means_hypercorns_own_classes(part: str) -> None:
 
 
 @pytest.mark.parametrize("round_", range(2))
-def test_nothing_is_executed_and_not_answered_when_the_server_stops(round_: int) -> None:
+def test_every_executed_request_gets_its_response_when_the_server_stops(round_: int) -> None:
     """The clients open a connection for each request."""
-    answered: Counter[str] = Counter()
+    responses: Counter[str] = Counter()
     lock = threading.Lock()
 
-    def ask(url: str, number: int) -> None:
+    def send_requests(url: str, number: int) -> None:
         for count in range(100_000):
             name = f"{number}-{count}"
             try:
@@ -83,23 +85,23 @@ def test_nothing_is_executed_and_not_answered_when_the_server_stops(round_: int)
             except httpx.TransportError:
                 continue
             with lock:
-                answered["200"] += 1
+                responses["200"] += 1
 
     with service(NO_AGENT, {"DRAIN_SECONDS": "0.3"}) as running:
-        threads = [threading.Thread(target=ask, args=(running.url, number)) for number in range(CLIENTS)]
+        threads = [threading.Thread(target=send_requests, args=(running.url, number)) for number in range(CLIENTS)]
         for thread in threads:
             thread.start()
-        eventually(lambda: answered["200"], lambda count: count > 5 * CLIENTS)
+        eventually(lambda: responses["200"], lambda count: count > 5 * CLIENTS)
         code = running.stop()
         for thread in threads:
             thread.join()
         executed = len(running.requests("/api/hello"))
 
     assert code == 0
-    assert executed == answered["200"]
+    assert executed == responses["200"]
 
 
-def test_clients_that_left_hold_no_stop() -> None:
+def test_disconnected_clients_do_not_delay_the_stop() -> None:
     """This holds whatever they sent after their requests."""
     with service(NO_AGENT, {"GRACEFUL_SECONDS": "60", "FAULTS": "true"}) as running:
         for more in (b"", b"x", b"GET / HTTP/1.1\r\n"):
@@ -113,7 +115,7 @@ def test_clients_that_left_hold_no_stop() -> None:
     assert "deadline" not in events
 
 
-def test_an_idle_websocket_does_not_hold_the_stop() -> None:
+def test_an_idle_websocket_does_not_delay_the_stop() -> None:
     """The close code is 1012. A WebSocket that only responds to pings counts as idle."""
     with service(NO_AGENT, {"GRACEFUL_SECONDS": "60", "WEBSOCKET_PING_SECONDS": "1"}) as running:
         with connect(running.url.replace("http", "ws") + "/api/hello/ws") as websocket:
@@ -139,7 +141,7 @@ def test_rejected_requests_are_logged_and_counted() -> None:
     assert all(line["client"] == "127.0.0.1" for line in lines)
 
 
-def test_a_websocket_says_its_trace_id(agent: Agent) -> None:
+def test_a_websocket_handshake_has_the_trace_id(agent: Agent) -> None:
     """The trace id is in the response to the handshake, accepted or not."""
     with service(agent.url) as running:
         url = running.url.replace("http", "ws")
@@ -150,6 +152,6 @@ def test_a_websocket_says_its_trace_id(agent: Agent) -> None:
             connect(f"{url}/nope")
         spans = agent.wait_for_spans(2)
 
-    told = {accepted, refused.value.response.headers["traceresponse"]}
+    ids = {accepted, refused.value.response.headers["traceresponse"]}
     assert refused.value.response.headers["content-type"] == "application/problem+json"
-    assert {value.split("-")[2] for value in told} <= {f"{span['span_id']:016x}" for span in spans}
+    assert {value.split("-")[2] for value in ids} <= {f"{span['span_id']:016x}" for span in spans}

@@ -25,9 +25,9 @@ OURS_TO_FREE = (
 )
 
 
-def test_no_request_and_no_connection_is_a_ring() -> None:
+def test_no_request_and_no_connection_leaves_a_reference_cycle() -> None:
     """Requests succeed, fail or lose their client, with an outbound call and without."""
-    with fake_http({"answer": "here"}) as upstream:
+    with fake_http({"message": "here"}) as upstream:
         environment = {
             **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},  # as `serve` sets them
             **QUIET,

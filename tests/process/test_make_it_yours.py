@@ -1,4 +1,4 @@
-"""docs/make-it-yours.md: its changes are made to a copy of this repository, and the copy is run."""
+"""Makes the changes of docs/make-it-yours.md to a copy of this repository, and tests the copy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def serving(copy: Path, agent: Agent, **settings: str) -> Iterator[Running]:
 
 
 def checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
-    """Run what holds for every change, and return what failed."""
+    """Run the checks that apply to every change, and return those that failed."""
     tests = ("tests/unit/test_app.py", "tests/unit/test_settings.py", "tests/unit/test_environment.py")
     commands = (
         ("ruff", "check"),
@@ -46,7 +46,7 @@ def checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
 @pytest.mark.once
 @pytest.mark.timeout(900)
 def test_unit_tests_pass_in_a_renamed_copy_without_the_demo(copy: Path) -> None:
-    """Only the demo's own tests go with it."""
+    """Deleting the demo deletes only the demo's own tests: no other test imports it, and the service's rules hold."""
     adopted = run(copy, "scripts/adopt", "my-orders")
     assert adopted.returncode == 0, adopted.stderr
     follow(copy, "Delete the demo")
@@ -56,13 +56,16 @@ def test_unit_tests_pass_in_a_renamed_copy_without_the_demo(copy: Path) -> None:
 
     assert run(copy, "ruff", "check").stdout == "All checks passed!\n"
     assert run(copy, "ruff", "format", "--check").returncode == 0
-    tests = unit_tests(copy)
+    pytest_in_copy = (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    collected = run(copy, *pytest_in_copy, "--collect-only", "tests")
+    assert collected.returncode == 0, collected.stdout[-5000:]
+    tests = unit_tests(copy, "tests/unit", "tests/protocol/test_service.py")
     assert tests.returncode == 0, tests.stdout[-5000:]
 
 
 @pytest.mark.timeout(300)
 async def test_a_second_upstream_gets_a_post_with_a_token(copy: Path, agent: Agent) -> None:
-    """Once; and the token is nowhere else."""
+    """The POST is sent once, and the token appears nowhere else."""
     follow(copy, "Call another service, with a POST and a token")
     async with fake_upstream() as fake:
         with serving(copy, agent, STOCK_URL=f"{fake.url}/json", STOCK_TOKEN=TOKEN) as running:
@@ -85,7 +88,7 @@ async def test_a_second_upstream_gets_a_post_with_a_token(copy: Path, agent: Age
 
 @pytest.mark.timeout(300)
 async def test_a_query_is_a_child_of_its_request(copy: Path, agent: Agent) -> None:
-    """And no query is a trace of its own."""
+    """No query is a trace of its own."""
     follow(copy, "Query a database")
     with serving(copy, agent) as running:
         async with httpx.AsyncClient(base_url=running.url) as client:

@@ -41,7 +41,7 @@ def headers(head: str) -> dict[str, str]:
     return {name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n")[1:-2])}
 
 
-async def test_of_a_callers_headers_only_the_trace_context_goes_on(fake: FakeUpstream) -> None:
+async def test_only_the_trace_context_of_a_callers_headers_is_forwarded(fake: FakeUpstream) -> None:
     """The context is sent in W3C's and Datadog's headers. Other vendors' `tracestate` is kept, and hop-by-hop headers
     are dropped.
     """
@@ -76,9 +76,9 @@ async def test_of_a_callers_headers_only_the_trace_context_goes_on(fake: FakeUps
     assert arrived["accept-encoding"] == "identity"
 
 
-async def test_an_untrusted_caller_steers_no_trace(fake: FakeUpstream, agent: Agent) -> None:
+async def test_an_untrusted_caller_controls_no_trace(fake: FakeUpstream, agent: Agent) -> None:
     """The upstream gets this service's own trace, without the caller's ids, sampling, tags and baggage."""
-    strangers = {
+    untrusted = {
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate": "dd=s:-1;t.usr.id:YWRh,vendor=kept",
         "x-datadog-trace-id": "1234",
@@ -92,7 +92,7 @@ async def test_an_untrusted_caller_steers_no_trace(fake: FakeUpstream, agent: Ag
     extra = {"UPSTREAM_URL": f"{fake.url}/json", "TRUST_TRACE_HEADERS": "false"}
     with service(agent.url, extra) as running:
         async with httpx.AsyncClient() as client:
-            await client.get(f"{running.url}/api/relay?count=1", headers=strangers)
+            await client.get(f"{running.url}/api/relay?count=1", headers=untrusted)
             traced = await client.get(f"{running.url}/api/relay?count=1")
         spans = agent.wait_for_spans(4)
     first, second = (headers(head) for head in fake.heads)
@@ -107,7 +107,7 @@ async def test_an_untrusted_caller_steers_no_trace(fake: FakeUpstream, agent: Ag
     assert not [root for root in roots if "_dd.p.usr.id" in root["meta"]]
 
 
-async def test_a_traceless_caller_gets_a_trace_of_its_own(fake: FakeUpstream) -> None:
+async def test_each_request_without_a_trace_starts_a_new_one(fake: FakeUpstream) -> None:
     """The upstream gets no baggage either."""
     with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/json"}) as running:
         async with httpx.AsyncClient() as client:

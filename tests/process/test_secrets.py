@@ -65,7 +65,7 @@ def test_nothing_secret_leaves_the_process(agent: Agent, upstream_status: int) -
         "spans": json.dumps(agent.wait_for_spans(len(responses) - 1)),
         "stats": json.dumps(eventually(agent.stats), default=str),
         "log": "\n".join(running.lines),
-        "answers": "\n".join(responses),
+        "responses": "\n".join(responses),
     }
 
     assert "GET /api/relay" in out["spans"]
@@ -78,7 +78,7 @@ def leaks(out: Mapping[str, str]) -> dict[str, str]:
     return {name: out[name][max(0, at - 200) : at + 100] for name, at in found.items() if at >= 0}
 
 
-def test_a_start_that_fails_tells_no_secret() -> None:
+def test_a_failed_start_shows_no_secret() -> None:
     """The error has the variable and the reason."""
     wrong = {"UPSTREAM_URL": f"ftp://ada:{MARK}-url@host/?token={MARK}", "DD_TRACE_AGENT_URL": f"ada:{MARK}@host"}
     environment = clean_environment({**ENVIRONMENT, **wrong})
@@ -89,7 +89,7 @@ def test_a_start_that_fails_tells_no_secret() -> None:
     assert MARK not in ended.stdout + ended.stderr
 
 
-def test_a_client_says_nothing_of_its_address(agent: Agent) -> None:
+def test_client_addresses_are_not_recorded(agent: Agent) -> None:
     """No address is logged or put on spans, so no header can forge one. An operator can change this with ddtrace's
     setting.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import BIN, SERVE, Running, clean_environment, eventually, service, started
+from running import BARE, SERVE, Running, clean_environment, eventually, service, started
 from websockets.sync.client import connect
 
 from hello_service import contract
@@ -59,13 +59,10 @@ def warnings(running: Running, begin: str) -> list[str]:
     return [line["event"] for line in running.log if line["level"] == "warning" and line["event"].startswith(begin)]
 
 
-BARE = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "--bind", "127.0.0.1:0", "hello_service.app:create_app()"]
-
-
 @pytest.mark.parametrize(("command", "count"), [(SERVE, 0), (BARE, 1)])
 def test_a_start_without_serve_logs_what_is_missing(command: list[str], count: int) -> None:
     with service(NO_AGENT, {"LOG_FORMAT": "json"}, command) as running:
-        status = httpx.get(f"{running.url}/api/hello").status_code
+        status = httpx.get(running.url).status_code
         logged = warnings(running, "Not started by `hello-service serve`: there is no drain")
 
     assert status == 200
@@ -93,7 +90,7 @@ def test_a_renamed_private_name_is_one_warning(
     """The service starts without the part that relies on the name."""
     (tmp_path / "sitecustomize.py").write_text(rename)
     with service(NO_AGENT, {"LOG_FORMAT": "json", "PYTHONPATH": str(tmp_path)}, command) as running:
-        status = httpx.get(f"{running.url}/api/hello").status_code
+        status = httpx.get(running.url).status_code
         lost = httpx.get(f"{running.url}/info").json()["tracing"]["traces_lost"]
         logged = warnings(running, complaint)
 
@@ -104,7 +101,7 @@ def test_a_renamed_private_name_is_one_warning(
 
 
 @pytest.mark.parametrize("variable", ["PORT", "DD_TRACE_SAMPLE_RATE"])
-def test_the_server_module_refuses_them_too(variable: str) -> None:
+def test_the_server_module_rejects_bad_variables_too(variable: str) -> None:
     """This holds for any way to start the server."""
     command = [sys.executable, "-m", "hello_service.serving.server"]
     environment = clean_environment({variable: "x"})
@@ -115,7 +112,7 @@ def test_the_server_module_refuses_them_too(variable: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_busy_port_is_named(host: str) -> None:
+def test_a_busy_port_is_reported(host: str) -> None:
     """The error lists the variables that set another port, and the exit code is 1."""
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
         port = taken.getsockname()[1]
@@ -137,8 +134,8 @@ def test_it_serves_on_ipv6() -> None:
     assert len(response.json()["answers"]) == 2
 
 
-def test_the_remarks_are_logged_once() -> None:
-    """The warning tells what became of the old sampling variable."""
+def test_configuration_warnings_are_logged_once() -> None:
+    """The warning shows the rule that replaces the old sampling variable."""
     with service(NO_AGENT, {"DD_TRACE_SAMPLE_RATE": "0.5"}) as running:
         httpx.get(f"{running.url}/api/hello")
         running.stop()
@@ -149,7 +146,7 @@ def test_the_remarks_are_logged_once() -> None:
     ]
 
 
-def test_no_answer_names_the_server() -> None:
+def test_no_response_has_a_server_header() -> None:
     """This holds for the application's responses and for those that Hypercorn sends itself."""
     with service(NO_AGENT) as running:
         responses = [httpx.get(running.url, headers={"Host": host}) for host in ("localhost", "a/b")]
@@ -160,7 +157,7 @@ def test_no_answer_names_the_server() -> None:
     assert all(response.headers["X-Content-Type-Options"] == "nosniff" for response in responses)
 
 
-def test_a_connection_is_let_go_with_its_client() -> None:
+def test_a_connection_is_closed_with_its_client() -> None:
     """The connection doesn't last until KEEP_ALIVE_SECONDS, the limit for an idle one."""
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600"}) as running:
         open_files = Path(f"/proc/{running.process.pid}/fd")
@@ -170,7 +167,7 @@ def test_a_connection_is_let_go_with_its_client() -> None:
         eventually(lambda: len(list(open_files.iterdir())), lambda count: count <= before)
 
 
-def test_a_connection_is_idle_when_nobody_waits_on_it() -> None:
+def test_only_a_connection_without_a_request_is_idle() -> None:
     """A request may take longer than KEEP_ALIVE_SECONDS. After its response the connection stays open for that time,
     and no longer.
     """
@@ -180,15 +177,15 @@ def test_a_connection_is_idle_when_nobody_waits_on_it() -> None:
             connection.request("GET", path)
             response = connection.getresponse()
             assert (response.status, bool(response.read())) == (200, True)
-        answered = time.monotonic()
+        received = time.monotonic()
         assert connection.sock.recv(1) == b""
-        idle = time.monotonic() - answered
+        idle = time.monotonic() - received
         connection.close()
 
     assert idle > 0.9
 
 
-def test_an_idle_connection_does_not_hold_the_exit() -> None:
+def test_an_idle_connection_does_not_delay_the_exit() -> None:
     """This holds for new and used connections, however long they may be idle."""
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600", "DRAIN_SECONDS": "0"}) as running:
         port = int(httpx.URL(running.url).port or 0)
@@ -213,7 +210,7 @@ def test_a_websocket_is_served() -> None:
 
 
 def test_a_stream_that_breaks_closes_the_connection() -> None:
-    """Otherwise the client would take the part for the whole."""
+    """Otherwise the client would mistake the part for the whole."""
     with (
         service(NO_AGENT, {"FAULTS": "true"}) as running,
         pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"),
@@ -221,7 +218,7 @@ def test_a_stream_that_breaks_closes_the_connection() -> None:
         httpx.get(f"{running.url}/api/faults/stream")
 
 
-def test_a_header_that_is_no_trace_context_breaks_nothing() -> None:
+def test_a_malformed_trace_header_breaks_nothing() -> None:
     """The request starts a new trace."""
     garbage = [b"00-zz-11-01", b"\xff\xfe", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01", b"x" * 8000]
     with service(NO_AGENT) as running:
@@ -234,7 +231,7 @@ def test_a_header_that_is_no_trace_context_breaks_nothing() -> None:
     assert len({response.headers["traceresponse"] for response in responses}) == len(garbage)
 
 
-def test_a_connection_that_its_client_closed_is_gone() -> None:
+def test_a_connection_that_its_client_closed_is_not_kept() -> None:
     """The connection is closed long before its idle timeout, as it is when the client disconnects during a request."""
     with (
         service(NO_AGENT, {"FAULTS": "true", "KEEP_ALIVE_SECONDS": "4000"}) as running,
@@ -261,14 +258,13 @@ def test_production_imports_nothing_of_development() -> None:
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     modules = {name.split(".")[0] for name in json.loads(ended.stdout)}
 
-    assert not modules & {"ddapm_test_agent", "pytest", "playwright"}  # httpx itself takes rich where it is
+    assert not modules & {"ddapm_test_agent", "pytest", "playwright"}  # httpx itself imports rich if it is installed
     assert "hello_service.localview" not in json.loads(ended.stdout)
 
 
-def test_hypercorn_is_told_what_only_the_environment_can_say() -> None:
+def test_a_bare_start_logs_what_only_the_environment_could_set() -> None:
     """One line of the log has the settings."""
-    command = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "hello_service.app:create_app()", "-b", "127.0.0.1:0"]
-    with started(command, clean_environment({"DD_TRACE_AGENT_URL": NO_AGENT})) as running:
+    with started(BARE, clean_environment({"DD_TRACE_AGENT_URL": NO_AGENT})) as running:
         running.wait_until_running()
         (line,) = [entry for entry in running.log if entry["event"].startswith("Only the environment")]
 

@@ -17,7 +17,7 @@ FAULTS = {"FAULTS": "true"}
 
 
 class Background:
-    """Calls that run beside the test."""
+    """Requests that run in the background of the test."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(64)
@@ -46,7 +46,7 @@ def test_a_request_that_never_ends_is_cancelled_at_the_deadline(agent: Agent) ->
     assert any(entry["event"] == "deadline" and entry["in_flight"] == 1 for entry in running.log)
 
 
-def test_a_websocket_is_told_that_the_server_goes(agent: Agent) -> None:
+def test_a_websocket_is_closed_when_the_server_stops(agent: Agent) -> None:
     """The close code is 1012, service restart."""
     with service(agent.url, {"GRACEFUL_SECONDS": "0.2"}) as running:
         with connect(running.url.replace("http", "ws") + "/api/hello/ws") as client:
@@ -62,7 +62,7 @@ def test_a_websocket_is_told_that_the_server_goes(agent: Agent) -> None:
     assert code == 0
 
 
-def test_a_client_that_does_not_read_does_not_hold_the_exit(agent: Agent) -> None:
+def test_a_client_that_does_not_read_does_not_delay_the_exit(agent: Agent) -> None:
     """The connection is dropped at the end of the budget, although 20 MB wait to be sent on it."""
     with (
         fake_http("x" * 1_000_000) as upstream,
@@ -96,7 +96,7 @@ def test_the_last_spans_arrive(agent: Agent) -> None:
     assert [span["resource"] for span in agent.spans()] == ["GET /api/hello"]
 
 
-def test_an_agent_that_hangs_does_not_hold_the_exit() -> None:
+def test_an_agent_that_hangs_does_not_delay_the_exit() -> None:
     """The agent accepts connections and never responds. The log counts the traces that could not be sent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"

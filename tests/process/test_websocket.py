@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from running import BIN, Running, service
+from running import BIN, ROOT, Running, service
 
 NO_AGENT = "http://127.0.0.1:1"
 pytestmark = pytest.mark.serial
-ENVIRONMENT = {"GRACEFUL_SECONDS": "0"}
+ENVIRONMENT = {"GRACEFUL_SECONDS": "0", "PYTHONPATH": str(ROOT / "tests")}
 SERVED = [str(BIN / "ddtrace-run"), sys.executable, str(Path(__file__).with_name("websockets_served.py"))]
 SENT = 120_000_000
 GROWTH_MIB = 40
-SILENCE_SECONDS = 5.0  # for a server that takes nothing more
+SILENCE_SECONDS = 5.0  # without progress, the server has stopped reading
 
 
 def frame(payload: bytes) -> bytes:
@@ -28,7 +28,7 @@ def frame(payload: bytes) -> bytes:
     return b"\x81" + length + bytes(4) + payload
 
 
-# What a greeting of 200 characters fills is the way back to a client that does not read.
+# The responses to small messages fill the buffers to a client that does not read.
 SMALL, LARGE = frame(b"A" * 200), frame(b"x" * 60_000)
 
 
@@ -37,7 +37,7 @@ def opened(running: Running, path: str) -> Iterator[socket.socket]:
     """Open a WebSocket and read only the head of the response."""
     host, port = running.url.removeprefix("http://").split(":")
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what the server sends must not fit in here
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the server's responses
         client.settimeout(SILENCE_SECONDS)
         client.connect((host, int(port)))
         lines = (f"GET {path} HTTP/1.1", "Host: here", "Connection: Upgrade", "Upgrade: websocket")
@@ -79,7 +79,7 @@ def test_a_client_that_sends_and_never_reads_has_to_wait(path: str) -> None:
     assert grown <= GROWTH_MIB
 
 
-def test_a_handler_that_ends_while_messages_wait_ends_the_connection() -> None:
+def test_a_handler_that_returns_while_messages_wait_ends_the_connection() -> None:
     with service(NO_AGENT, ENVIRONMENT, SERVED) as running:
         with opened(running, "/ends") as client:
             client.sendall(SMALL * 100)

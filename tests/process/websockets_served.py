@@ -1,10 +1,11 @@
-"""Serve the application with two more WebSockets: one never reads, and one returns while messages wait in its queue."""
+"""Serve the endpoints of the tests with two more WebSockets: one never reads, and one returns while messages wait."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 
+from machine import serve_endpoints_of_tests
 from quart import websocket
 
 from hello_service.observability import logs, tracing
@@ -21,7 +22,7 @@ async def ends() -> None:
     """Return when the message queue is full, while the task that fills it is blocked."""
     await websocket.accept()
     waiting = websocket_queue()
-    while not waiting.full():  # noqa: ASYNC110 - nobody tells
+    while not waiting.full():  # noqa: ASYNC110 - no event signals it
         await asyncio.sleep(0.001)
 
 
@@ -33,6 +34,7 @@ def websocket_queue() -> asyncio.Queue[object]:
 
 
 async def main(settings: Settings) -> None:
+    serve_endpoints_of_tests()
     listener = server.listen(settings)
     serving = server.Server(settings, listener, os.environ)
     serving.app.websocket("/reads-nothing")(reads_nothing)

@@ -81,7 +81,7 @@ async def test_a_head_is_not_kept_back_from_who_waits_for_a_stream() -> None:
 
 
 @pytest.mark.parametrize(
-    ("messages", "answered"),
+    ("messages", "received"),
     [
         ((head(LENGTH),), b"HTTP/1.1 200 "),
         ((head(LENGTH, (b"bad name", b"")), BODY), b"HTTP/1.1 500 "),
@@ -91,13 +91,13 @@ async def test_a_head_is_not_kept_back_from_who_waits_for_a_stream() -> None:
     ],
     ids=["no body", "bad header", "wrong length", "no length", "two heads"],
 )
-async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, Any], ...], answered: bytes) -> None:
+async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, Any], ...], received: bytes) -> None:
     """The client sees one response or a part of one, and then the end of the connection."""
     async with connected(sending(*messages)) as client:
         await client.send(get())
         response = await client.rest()
 
-    assert response.startswith(answered)
+    assert response.startswith(received)
     assert response.count(b"HTTP/1.1 ") == 1
 
 

@@ -10,6 +10,7 @@ import pytest
 from drills.forms import FRAMES, HANDSHAKES, REQUESTS, frame, get, handshake
 from quart import Quart, redirect
 from quart.typing import ResponseReturnValue
+from routes import ENDPOINTS
 from structlog.testing import capture_logs
 from wire import Client, connected, statuses
 
@@ -22,7 +23,7 @@ CLOSE = b"Connection: close\r\n"
 @asynccontextmanager
 async def service() -> AsyncIterator[Quart]:
     """Run the application without a tracer."""
-    app = create_app(Settings(faults=True), {})
+    app = create_app(Settings(), {}, endpoints=ENDPOINTS)
 
     @app.get("/with-slash/")
     async def with_slash() -> ResponseReturnValue:

@@ -393,7 +393,7 @@ def metadata() -> Iterator[str]:
         yield server.url
 
 
-async def test_info_names_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_info_shows_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`/info` shows only what the metadata endpoint returned, and the request bypasses any proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v4/1"})

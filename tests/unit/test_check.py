@@ -161,8 +161,8 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("role-arn", MISTAKE, "`executionRoleArn` is `someArn`", to_task(executionRoleArn="someArn")),
     ("names-twice", MISTAKE, "2 containers have the name `extra`", lambda d: [d.add("extra", "busybox:1.36.1", essential=False) for _ in "12"]),
     ("no-essential", MISTAKE, "no container is essential", to_service(essential=False)),
-    ("depends-on-unknown", MISTAKE, "names `dd-agent`", lambda d: d.service["dependsOn"][0].update(containerName="dd-agent")),
-    ("depends-on-unknown", MISTAKE, "`volumesFrom` names `gone`", to_service(volumesFrom=[{"sourceContainer": "gone"}])),
+    ("depends-on-unknown", MISTAKE, "refers to `dd-agent`", lambda d: d.service["dependsOn"][0].update(containerName="dd-agent")),
+    ("depends-on-unknown", MISTAKE, "`volumesFrom` refers to `gone`", to_service(volumesFrom=[{"sourceContainer": "gone"}])),
     ("depends-on-never", MISTAKE, "HEALTHY", lambda d: (d.service["dependsOn"][0].update(condition="HEALTHY"), d.agent.pop("healthCheck"))),
     ("depends-on-never", MISTAKE, "waits for the end of `first`", lambda d: (d.add("first", "busybox:1.36.1"), d.service["dependsOn"].append({"containerName": "first", "condition": "COMPLETE"}))),
     ("depends-on-circle", MISTAKE, "orders -> datadog-agent -> orders", to_agent(dependsOn=[{"containerName": "orders", "condition": "START"}])),
@@ -246,7 +246,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("unknown-value", MISTAKE, "`networkMode` is `AWSVPC`", to_task(networkMode="AWSVPC")),
     ("unknown-value", MISTAKE, "`networkMode` is `vpc`", to_task(networkMode="vpc")),
     ("unknown-value", MISTAKE, "`fargate`", to_task(requiresCompatibilities=["fargate"])),
-    ("depends-on-unknown", MISTAKE, "`proxyConfiguration` names `envoy`", to_task(proxyConfiguration={"containerName": "envoy"})),
+    ("depends-on-unknown", MISTAKE, "`proxyConfiguration` refers to `envoy`", to_task(proxyConfiguration={"containerName": "envoy"})),
     ("depends-on-never", MISTAKE, "waits for the end of `init`", lambda d: (read_only_agent(d), d.task["containerDefinitions"][2].pop("essential"))),
     ("unknown-field", MISTAKE, "no field `enviroment`", lambda d: d.service.update(enviroment=d.service.pop("environment"))),
     ("unknown-field", MISTAKE, "no field `imgae`", lambda d: d.service.update(imgae=d.service.pop("image"))),
@@ -315,7 +315,7 @@ FINE: tuple[Change, ...] = (
 @pytest.mark.parametrize(
     ("rule", "level", "words", "change"), BROKEN, ids=[f"{row[0]}-{at}" for at, row in enumerate(BROKEN)]
 )
-def test_a_mistake_is_named_once_and_nothing_else_is(rule: str, level: str, words: str, change: Change) -> None:
+def test_a_mistake_causes_exactly_one_finding(rule: str, level: str, words: str, change: Change) -> None:
     (finding,) = findings(change)
 
     assert (finding.rule, finding.level) == (rule, level)
@@ -326,7 +326,7 @@ def test_a_mistake_is_named_once_and_nothing_else_is(rule: str, level: str, word
 
 @pytest.mark.usefixtures("without_cfn_lint")
 @pytest.mark.parametrize("change", FINE, ids=range(len(FINE)))
-def test_what_is_right_passes(change: Change) -> None:
+def test_a_correct_definition_passes(change: Change) -> None:
     assert findings(change) == []
 
 
@@ -335,7 +335,7 @@ def test_a_definition_without_a_mistake_passes_cfn_lint_too() -> None:
     assert findings(route_logs, share_socket) == []
 
 
-def test_cfn_lint_knows_the_sizes_of_fargate() -> None:
+def test_cfn_lint_checks_the_sizes_of_fargate() -> None:
     (finding,) = findings(to_task(cpu="512", memory="8192"))
 
     assert (finding.rule, finding.sentence) == ("fargate-size", "Fargate has no size with cpu `512` and memory `8192`")
@@ -359,7 +359,7 @@ def test_fargate_rules_do_not_apply_elsewhere(platform: str) -> None:
 
 
 @pytest.mark.usefixtures("without_cfn_lint")
-def test_a_daemon_on_ec2_is_told_from_its_volumes() -> None:
+def test_a_daemon_on_ec2_is_recognized_by_its_volumes() -> None:
     def daemon(d: Definition) -> None:
         d.task.update(containerDefinitions=[{**d.agent, "environment": [], "essential": True}])
         for name in ("requiresCompatibilities", "networkMode"):
@@ -377,7 +377,7 @@ def test_on_ec2_a_container_needs_memory() -> None:
 
 
 @pytest.mark.usefixtures("without_cfn_lint")
-def test_one_object_with_a_key_twice_is_named() -> None:
+def test_a_repeated_key_is_reported() -> None:
     text = json.dumps(changed()).replace('"family": ', '"family": "old", "family": ')
 
     assert [finding.rule for finding in task_check.check(text).findings] == ["repeated-key"]

@@ -38,7 +38,7 @@ def template(task: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def registered(task: dict[str, Any]) -> dict[str, Any]:
-    """Return a definition in the form that ECS describes it: more fields, and empty lists."""
+    """Return a definition as ECS describes it, with more fields and with empty lists."""
     more = {
         "revision": 7,
         "status": "ACTIVE",
@@ -110,7 +110,7 @@ Resources:
     assert (finding.rule, finding.container) == ("key-in-clear", "datadog-agent")
 
 
-def test_functions_of_cloudformation_are_values_that_are_not_known() -> None:
+def test_functions_of_cloudformation_are_open_values() -> None:
     task = capitals(changed())
     service, agent = task["ContainerDefinitions"]
     task.update(
@@ -133,14 +133,14 @@ def test_functions_of_cloudformation_are_values_that_are_not_known() -> None:
     assert rules(text.replace(":DD_API_KEY::", ":DD_API_KEY")) == ["secret-arn", "limits"]
 
 
-def test_the_resources_of_a_template_are_told_apart() -> None:
+def test_findings_are_separate_for_each_resource_of_a_template() -> None:
     other = template(changed(to_agent(memory=256)))["Resources"]["Task"]
     (finding,) = task_check.check(json.dumps(template(changed(), Other=other))).findings
 
     assert (finding.rule, finding.container) == ("agent-memory", "Other: datadog-agent")
 
 
-def test_terraforms_interpolations_are_values_that_are_not_known() -> None:
+def test_terraforms_interpolations_are_open_values() -> None:
     containers = json.dumps(changed()["containerDefinitions"])
     for old, new in (
         ("8080", "${var.port}"),
@@ -155,7 +155,7 @@ def test_terraforms_interpolations_are_values_that_are_not_known() -> None:
     assert rules(containers.replace('"ECS_FARGATE"', '"DD_ECS_FARGATE"')) == ["ecs-fargate"]
 
 
-def test_a_placeholder_of_our_own_form_is_filled_in_later_but_not_once_registered() -> None:
+def test_our_own_placeholders_are_mistakes_only_in_a_registered_definition() -> None:
     task = changed(to_service(image="${IMAGE}"))
     (finding,) = task_check.check(json.dumps(registered(task))).findings
 
@@ -189,7 +189,7 @@ REFUSED = (
 
 
 @pytest.mark.parametrize(("text", "sentence"), REFUSED, ids=range(len(REFUSED)))
-def test_a_file_that_is_no_task_definition_is_refused(text: str, sentence: str) -> None:
+def test_a_file_that_is_not_a_task_definition_is_rejected(text: str, sentence: str) -> None:
     with pytest.raises(task_check.UnreadableError) as refused:
         task_check.check(text)
 
@@ -201,12 +201,12 @@ def test_slashes_and_commas_inside_strings_are_neither_comments_nor_trailing() -
     assert rules(json.dumps(changed(service("LINKS", 'http://a/ # ,] ,} /* \\" //')))) == []
 
 
-def test_bytes_that_are_no_text_are_refused() -> None:
+def test_bytes_that_are_not_text_are_rejected() -> None:
     with pytest.raises(task_check.UnreadableError, match="save it as UTF-8"):
         task_check.check(b"\x89PNG\r\n\x1a\n")
 
 
-def test_what_ecs_describes_is_taken(tmp_path: Path) -> None:
+def test_a_described_definition_is_read(tmp_path: Path) -> None:
     """The check reads the output of `aws ecs describe-task-definition`."""
     file = tmp_path / "good.json"
     file.write_text(json.dumps(changed(to_service(stopTimeout=60))))
@@ -253,7 +253,7 @@ def test_the_exit_code_is_by_level(task: dict[str, Any], arguments: tuple[str, .
     assert (done.returncode, done.stdout.splitlines()[-1]) == (code, last)
 
 
-def test_each_finding_is_a_line_with_its_fix_below() -> None:
+def test_each_finding_is_a_line_followed_by_its_fix() -> None:
     done = run("-", stdin=json.dumps(changed(agent("DD_API_KEY", HEX_KEY))))
     line, fix, _ = done.stdout.splitlines()
 
@@ -271,7 +271,7 @@ def test_json_has_the_same_findings() -> None:
     assert report["findings"][0].keys() == {"rule", "level", "container", "sentence", "fix"}
 
 
-def test_a_file_that_is_not_there_is_named() -> None:
+def test_a_missing_file_is_reported() -> None:
     done = run("gone.json")
 
     assert (done.returncode, done.stderr) == (2, "gone.json: No such file or directory\n")
@@ -285,7 +285,7 @@ def blocked(folder: Path, *modules: str) -> str:
 
 
 @pytest.mark.parametrize("missing", ["botocore", "cfnlint"])
-def test_a_tool_that_is_missing_is_named(missing: str, tmp_path: Path) -> None:
+def test_a_missing_tool_is_reported(missing: str, tmp_path: Path) -> None:
     done = run("-", stdin=json.dumps(changed()), PYTHONPATH=blocked(tmp_path, missing))
 
     assert done.returncode == 2
@@ -293,7 +293,7 @@ def test_a_tool_that_is_missing_is_named(missing: str, tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_it_needs_nothing_of_the_service(tmp_path: Path) -> None:
+def test_it_needs_nothing_from_the_service(tmp_path: Path) -> None:
     modules = ("hello_service", "pydantic_settings", "quart", "ddtrace")
     done = run(str(SHIPPED), PYTHONPATH=blocked(tmp_path, *modules))
 

@@ -58,14 +58,14 @@ def checked(*arguments: str) -> None:
 
 
 @pytest.mark.parametrize("option", MALFORMED, ids="=".join)
-def test_a_malformed_option_is_refused_by_name_and_value(option: list[str]) -> None:
+def test_a_malformed_option_is_rejected_by_name_and_value(option: list[str]) -> None:
     with pytest.raises(Failure, match=r"^Nothing was done\.\n") as refused:
         checked(*option)
 
     assert f"{option[0]} {option[1]}: " in str(refused.value)
 
 
-def test_options_of_the_right_form_are_taken() -> None:
+def test_well_formed_options_are_accepted() -> None:
     checked("--sample-rate", ".5", "--site", "us3.datadoghq.com", "--version", "1.2.3-rc_1", "--env", "pre-prod")
     checked("--sample-rate", "0", "--site", "ddog-gov.com", "--set", "CertificateArn=", "--set", "LogDays=7")
     checked(
@@ -74,7 +74,7 @@ def test_options_of_the_right_form_are_taken() -> None:
 
 
 @pytest.mark.parametrize("key", ["my key", "a" * 40, "arn:aws:secretsmanager:eu-west-1:1:secret:x"])
-def test_a_malformed_api_key_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+def test_a_malformed_api_key_is_rejected_without_showing_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("DD_API_KEY", key)
     with pytest.raises(Failure, match=f"DD_API_KEY has {len(key)} characters") as refused:
         checked()
@@ -92,7 +92,7 @@ def test_a_malformed_api_key_is_refused_without_showing_it(monkeypatch: pytest.M
         (None, "it can't be read"),
     ],
 )
-def test_a_file_that_is_no_task_definition_is_refused(tmp_path: Path, text: str | None, problem: str) -> None:
+def test_a_file_that_is_no_task_definition_is_rejected(tmp_path: Path, text: str | None, problem: str) -> None:
     path = tmp_path / "own.json"
     if text is not None:
         path.write_text(text)
@@ -105,19 +105,19 @@ def test_a_file_that_is_no_task_definition_is_refused(tmp_path: Path, text: str 
 class FakeAws(Aws):
     """A fake AWS with prepared results by `service verb`. It keeps every command."""
 
-    def __init__(self, **answers: Any) -> None:
-        self.answers = {name.replace("__", " ", 1).replace("_", "-"): answer for name, answer in answers.items()}
+    def __init__(self, **results: Any) -> None:
+        self.results = {name.replace("__", " ", 1).replace("_", "-"): result for name, result in results.items()}
         self.dry, self.region = False, "eu-west-1"
         self.commands: list[tuple[str, ...]] = []
-        self.given: list[str | None] = []
+        self.stdins: list[str | None] = []
 
-    def ask(self, *arguments: str, given: str | None = None) -> Any:
+    def run(self, *arguments: str, stdin: str | None = None) -> Any:
         self.commands.append(arguments)
-        self.given.append(given)
-        answer = self.answers.get(" ".join(arguments[:2]), {})
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        self.stdins.append(stdin)
+        result = self.results.get(" ".join(arguments[:2]), {})
+        if isinstance(result, Exception):
+            raise result
+        return result
 
     @property
     def verbs(self) -> list[str]:
@@ -125,7 +125,7 @@ class FakeAws(Aws):
 
 
 def secret(value: object = None, tag: str = "") -> dict[str, Any]:
-    """Return a stored secret with `value` in version v1; `tag` is our mark on it."""
+    """Return a stored secret with `value` in version v1 and the tag `tag`."""
     described = {
         "VersionIdsToStages": {"v0": ["AWSPREVIOUS"], "v1": ["AWSCURRENT"]},
         "Tags": [{"Key": api_key.FINGERPRINT, "Value": tag}] if tag else [],
@@ -149,7 +149,7 @@ def secret(value: object = None, tag: str = "") -> dict[str, Any]:
         ("null", "a JSON NoneType"),
     ],
 )
-def test_a_secret_of_another_form_is_named_and_can_be_replaced(
+def test_a_malformed_secret_is_reported_and_can_be_replaced(
     monkeypatch: pytest.MonkeyPatch, value: object, problem: str
 ) -> None:
     """Without a new key the script fails with a sentence. With a new key it replaces the secret in the right form."""
@@ -162,12 +162,12 @@ def test_a_secret_of_another_form_is_named_and_can_be_replaced(
     assert "Set DD_API_KEY" in str(refused.value)
     assert KEY not in str(refused.value)
     assert version == "v2"
-    assert json.dumps({"DD_API_KEY": KEY}) in aws.given
+    assert json.dumps({"DD_API_KEY": KEY}) in aws.stdins
     assert KEY not in str(aws.commands)
 
 
-def test_a_key_that_is_there_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mark on the secret holds version and key, so the script needs no permission to read the key."""
+def test_a_stored_key_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The secret's tag has the version and a hash of the key, so the script needs no permission to read the key."""
     monkeypatch.setenv("DD_API_KEY", KEY)
     stored = FakeAws(**secret({"DD_API_KEY": "f" * 32}))
     api_key.store(stored, ARN)
@@ -180,14 +180,14 @@ def test_a_key_that_is_there_is_not_read_again(monkeypatch: pytest.MonkeyPatch) 
 
         assert api_key.store(aws, ARN) == "v1"
         assert aws.verbs == ["describe-secret"]
-    # A new key is stored; one that somebody else stored is not verified, and left.
+    # A new key is stored; one that another tool has stored is kept without being verified.
     monkeypatch.setenv("DD_API_KEY", KEY[::-1])
     assert api_key.store(FakeAws(**{**secret({}, tag), **denied}), ARN) == "v2"
     monkeypatch.delenv("DD_API_KEY")
     assert api_key.store(FakeAws(**{**secret({}, "v0:x"), **denied}), ARN) == "v1"
 
 
-def test_a_secret_that_is_to_be_deleted_is_named() -> None:
+def test_a_secret_scheduled_for_deletion_is_reported() -> None:
     with pytest.raises(Failure, match="restore-secret"):
         api_key.store(FakeAws(secretsmanager__describe_secret={"DeletedDate": "2026-01-01"}), ARN)
 
@@ -203,7 +203,7 @@ def test_a_secret_that_is_to_be_deleted_is_named() -> None:
         ([], "", ""),
     ],
 )
-def test_an_unhealthy_agent_is_warned_of(
+def test_an_unhealthy_agent_causes_a_warning(
     capsys: pytest.CaptureFixture[str], containers: list[dict[str, str]], error: str, output: str
 ) -> None:
     """No task waits for the Agent, so a rejected API key shows up only here."""
@@ -219,14 +219,14 @@ def test_an_unhealthy_agent_is_warned_of(
     assert output in printed.out
 
 
-def test_a_service_that_is_not_stable_is_told_with_its_last_event() -> None:
+def test_an_unstable_service_is_reported_with_its_last_event() -> None:
     service = {"runningCount": 1, "desiredCount": 2, "events": [{"message": "(service x) was unable to place a task."}]}
     aws = FakeAws(ecs__wait=AwsError("Max attempts exceeded"), ecs__describe_services={"services": [service]})
     with pytest.raises(Failure, match=r"1 of 2 tasks run\. \(service x\) was unable to place a task\. .*rollback"):
         rollout.wait(aws, "hello-service")
 
 
-def test_a_revision_gives_back_what_it_was_filled_in_with() -> None:
+def test_the_values_of_a_revision_can_be_read_back() -> None:
     """AWS may list named items in any order."""
     template = json.loads(definition.FILE.read_text())
     revision = filled(logs_to="datadog", readonly_agent=True)
@@ -241,7 +241,7 @@ def test_a_revision_gives_back_what_it_was_filled_in_with() -> None:
     assert found.items() <= VALUES.items()
 
 
-def test_an_old_agent_is_hinted_at() -> None:
+def test_an_old_agent_gets_a_hint() -> None:
     """The hint appears after 90 days. An Agent without a date gets no hint."""
     document = filled()
     hint = definition.agent_hint(document, date(2027, 1, 1))
@@ -253,15 +253,15 @@ def test_an_old_agent_is_hinted_at() -> None:
     assert definition.agent_hint(document, date(2027, 1, 1)) is None
 
 
-def test_one_agent_is_pinned_with_its_release_in_both_files() -> None:
+def test_both_files_pin_the_same_agent_and_its_release() -> None:
     compose = (ROOT / "compose.yaml").read_text()
     agent = definition.container(filled(), "datadog-agent") or {}
 
     assert f"image: {agent['image']} # released {agent['dockerLabels'][definition.RELEASED]}\n" in compose
 
 
-def test_the_parameters_are_read_as_yaml_has_them() -> None:
-    """stack.py reads stack.yaml without a YAML library."""
+def test_the_parameters_are_those_that_a_yaml_library_reads() -> None:
+    """stack.py reads stack.yaml without one."""
     loader = type("Loader", (yaml.BaseLoader,), {})
     loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[attr-defined]
     parameters = yaml.load(stack.TEMPLATE.read_text(), Loader=loader)["Parameters"]
@@ -291,20 +291,18 @@ def planned(current: dict[str, str], given: dict[str, str]) -> Callable[[], dict
         ({"CertificateArn": "arn", "AllowedCidr": "0.0.0.0/0"}, {"CertificateArn": ""}, "by plain HTTP"),
     ],
 )
-def test_a_change_that_can_not_be_meant_is_refused(
-    current: dict[str, str], given: dict[str, str], problem: str
-) -> None:
+def test_an_unsafe_change_is_rejected(current: dict[str, str], given: dict[str, str], problem: str) -> None:
     with pytest.raises(Failure, match=problem):
         planned(current, given)()
 
 
-def test_parameters_that_are_not_given_stay() -> None:
+def test_parameters_that_are_not_given_keep_their_values() -> None:
     found = planned({"AllowedCidr": "0.0.0.0/0", "Spot": "true", "Gone": "x"}, {"MinTasks": "3"})()
 
     assert (found["Spot"], found["MinTasks"], found["MaxTasks"], "Gone" in found) == ("true", "3", "10", False)
 
 
-def test_a_network_is_looked_at_before_it_is_used() -> None:
+def test_a_network_is_checked_before_it_is_used() -> None:
     """The script checks the VPC, the VPC of each subnet, and that the load balancer has two availability zones."""
     given = {"VpcId": "vpc-1", "LoadBalancerSubnets": "subnet-1,subnet-2", "TaskSubnets": "subnet-3"}
     given["AllowedCidr"] = "10.0.0.0/16"
@@ -318,8 +316,8 @@ def test_a_network_is_looked_at_before_it_is_used() -> None:
             ]
         }
 
-    def plan(**answers: Any) -> None:
-        stack.Stack(FakeAws(**answers), "hello-service").planned(None, given, open_http=False)
+    def plan(**results: Any) -> None:
+        stack.Stack(FakeAws(**results), "hello-service").planned(None, given, open_http=False)
 
     plan(ec2__describe_subnets=subnets())
     missing = AwsError("(InvalidSubnetID.NotFound) The subnet ID 'subnet-2' does not exist.")

@@ -1,4 +1,4 @@
-"""Tests of the documentation: every link has a target, and every command exists."""
+"""Tests of the documentation: every link has a target, and every command and option exists."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+from hello_service.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -48,3 +50,18 @@ def test_the_readme_takes_two_minutes_to_read() -> None:
     prose = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
 
     assert len(prose.split()) <= 900
+
+
+COMMAND = re.compile(r"(?:scripts/|hello-service )(dev|view|doctor|traces|trace|serve)\b([^`\n]*)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_option_that_a_page_shows_exists(page: Path) -> None:
+    """The options of `hello-service` and of the scripts that start it; those after `--` belong to another program."""
+    unknown = []
+    for command, rest in COMMAND.findall(page.read_text()):
+        known = {option for parameter in main.commands[command].params for option in parameter.opts}
+        options = re.findall(r"(?<!\S)--[a-z][a-z-]*", rest.partition(" -- ")[0])
+        unknown += [f"{command} {option}" for option in options if option not in known]
+
+    assert unknown == []

@@ -28,7 +28,7 @@ ALL_SET = {"DD_SERVICE": "shop", "DD_ENV": "prod", "DD_VERSION": "1.2"}
 UNLOAD = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
 
 # check, environment, outcome, a part of the sentence, a part of the fix
-SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
+FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("settings", {}, "pass", "every variable", ""),
     ("settings", {"PORT": "x"}, "fail", "PORT must be a valid integer", "docs/settings.md"),
     ("settings", {"PORT": "x", "HOST": ""}, "fail", "PORT must", "docs/settings.md"),
@@ -145,11 +145,11 @@ SAID: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
 )
 
 
-@pytest.mark.parametrize(("check", "environ", "outcome", "sentence", "fix"), SAID)
-def test_what_is_said_of_an_environment(
+@pytest.mark.parametrize(("check", "environ", "outcome", "sentence", "fix"), FINDINGS)
+def test_the_findings_of_an_environment(
     check: str, environ: dict[str, str], outcome: str, sentence: str, fix: str
 ) -> None:
-    """The sentence names the fault, and the fix is something to type."""
+    """The sentence has the fault, and the fix can be typed."""
     found = CHECKS[check](Case(environ))
 
     assert (found.outcome, sentence in found.sentence, fix in (found.fix or "")) == (outcome, True, True), found
@@ -164,7 +164,7 @@ def test_an_unusable_value_is_not_shown() -> None:
     assert all(name in found.sentence for name in ("PORT", "PROBE_PATHS must be paths", "LOG_LEVEL must be 'DEBUG'"))
 
 
-def test_a_complaint_of_another_form_is_not_shown_either() -> None:
+def test_an_unknown_form_of_message_is_not_shown_either() -> None:
     """The settings' messages may change in a later version."""
     case = Case({})
     case.complaints = ["hunter2"]
@@ -191,7 +191,7 @@ def test_the_version_of_ddtrace_is_judged(
 
 
 @pytest.mark.parametrize(("value", "outcome"), [("", "warn"), ("auto", "fail"), ("1", "fail"), ("false", "pass")])
-def test_gevent_beside_ddtrace_is_found(
+def test_gevent_with_ddtrace_is_found(
     value: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An installed gevent is enough to do harm."""
@@ -230,7 +230,7 @@ ADDRESSES: tuple[dict[str, str], ...] = (
     {"DD_TRACE_AGENT_URL": "unix:///x", "DD_AGENT_HOST": "a"},
     {"DD_TRACE_AGENT_URL": "https://d:3/path", "DD_TRACE_AGENT_PORT": "1"},
 )
-ASK_DDTRACE = """
+PRINT_ADDRESS = """
 import json, os, sys
 from ddtrace.internal.settings._agent import AgentConfig
 urls = []
@@ -243,15 +243,15 @@ print(json.dumps(urls))
 """
 
 
-def test_the_address_is_the_one_that_ddtrace_takes() -> None:
+def test_the_address_is_the_one_that_ddtrace_uses() -> None:
     theirs = subprocess.run(
-        [sys.executable, "-c", ASK_DDTRACE], input=json.dumps(ADDRESSES), capture_output=True, text=True, check=True
+        [sys.executable, "-c", PRINT_ADDRESS], input=json.dumps(ADDRESSES), capture_output=True, text=True, check=True
     )
 
     assert [agent_address(environ).url for environ in ADDRESSES] == json.loads(theirs.stdout.splitlines()[-1])
 
 
-def test_the_agents_own_socket_is_the_address_when_it_is_there_and_nothing_is_set(tmp_path: Path) -> None:
+def test_an_existing_agent_socket_is_the_default_address(tmp_path: Path) -> None:
     """ddtrace does the same."""
     socket = tmp_path / "apm.socket"
     socket.touch()
@@ -260,7 +260,7 @@ def test_the_agents_own_socket_is_the_address_when_it_is_there_and_nothing_is_se
     assert agent_address({"DD_AGENT_HOST": "a"}, socket).url == "http://a:8126"
 
 
-def test_a_protocol_that_is_chosen_switches_otlp_off() -> None:
+def test_an_agent_protocol_switches_otlp_off() -> None:
     """ddtrace does the same."""
     environ = {"OTEL_TRACES_EXPORTER": "OTLP"}
 
@@ -293,25 +293,25 @@ def test_no_proxy_is_read_as_the_exporter_reads_it(host: str, no_proxy: str, exp
     ("host", "expected"),
     [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("10.0.0.1", "http://10.0.0.1:8080")],
 )
-def test_the_server_is_asked_where_it_can_be_reached(host: str, expected: str) -> None:
+def test_the_server_is_requested_at_a_reachable_address(host: str, expected: str) -> None:
     """A server that listens on all interfaces is requested on loopback."""
     assert server.local_url(Settings(host=host)) == expected
 
 
-def told(**tracing: Any) -> Response:
+def info(**tracing: Any) -> Response:
     fine = {"active": True, "reason": None, "ddtrace": "4", "agent": "http://localhost:8126", "sampling_rules": None}
     return Response(200, Message(), json.dumps({"tracing": {**fine, **tracing}}).encode(), 1.0)
 
 
-def test_a_server_with_another_environment_is_told_apart() -> None:
+def test_a_server_with_another_environment_is_recognized() -> None:
     """On a laptop the doctor seldom runs in the same shell as the server."""
     case = Case({"DD_TRACE_SAMPLING_RULES": "[]"})
 
-    assert server.judge("it", told(sampling_rules="[]"), case).outcome == "pass"
-    assert "another sampling" in server.judge("it", told(), case).sentence
-    assert "another sampling" in server.judge("it", told(), Case({"DD_TRACE_SAMPLE_RATE": "0.5"})).sentence
-    assert "agent address and sampling" in server.judge("it", told(agent="http://b:1"), case).sentence
-    assert server.judge("it", told(agent="http://b:1"), Case({"PORT": "x"})).outcome == "pass"
+    assert server.judge("it", info(sampling_rules="[]"), case).outcome == "pass"
+    assert "another sampling" in server.judge("it", info(), case).sentence
+    assert "another sampling" in server.judge("it", info(), Case({"DD_TRACE_SAMPLE_RATE": "0.5"})).sentence
+    assert "agent address and sampling" in server.judge("it", info(agent="http://b:1"), case).sentence
+    assert server.judge("it", info(agent="http://b:1"), Case({"PORT": "x"})).outcome == "pass"
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_a_server_with_another_environment_is_told_apart() -> None:
         ),
     ],
 )
-def test_what_info_shows_to_anyone_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
+def test_the_public_part_of_info_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
     """The doctor compares only values that `/info` shows."""
     shown = Response(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
     found = server.judge("it", shown, Case({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"}))
@@ -335,12 +335,12 @@ def test_what_info_shows_to_anyone_is_enough(tracing: dict[str, Any], outcome: s
 
 def test_a_server_that_is_not_traced_fails() -> None:
     """The finding contains the server's own reason."""
-    found = server.judge("it", told(active=False, reason="not started under ddtrace-run"), Case({}))
+    found = server.judge("it", info(active=False, reason="not started under ddtrace-run"), Case({}))
 
     assert (found.outcome, found.sentence) == ("fail", "it is not traced: not started under ddtrace-run")
 
 
-def test_the_exit_code_is_that_of_the_worst() -> None:
+def test_the_exit_code_is_that_of_the_worst_finding() -> None:
     """Exit code 0: traces would arrive. 1: they would not. 2: undetermined."""
     fine, fail, unknown = (
         Result("x", found) for found in (finding.warned("", ""), finding.failed("", ""), finding.unknown(""))
@@ -349,14 +349,14 @@ def test_the_exit_code_is_that_of_the_worst() -> None:
     assert [exit_code(results) for results in ([fine], [fine, unknown], [unknown, fail])] == [0, 2, 1]
 
 
-def test_secrets_are_taken_out_of_any_text() -> None:
+def test_secrets_are_removed_from_any_text() -> None:
     """The doctor redacts secrets by name, in URLs, and anything in the form of a key."""
     redact = Redaction({"MY_TOKEN": "tok-1", "A_URL": "http://me:p%40ss@host/", "OTEL_EXPORTER_OTLP_HEADERS": "k=vvv"})
 
     assert redact(f"tok-1 http://me:p%40ss@host p@ss k=vvv {KEY}. word") == "*** http://***@host *** *** ***. word"
 
 
-def test_a_check_that_breaks_takes_no_other_with_it() -> None:
+def test_a_check_that_fails_does_not_stop_the_others() -> None:
     """The result of the failed check is "undetermined"."""
 
     def broken(_: Case) -> Finding:
@@ -369,7 +369,7 @@ def test_a_check_that_breaks_takes_no_other_with_it() -> None:
     assert exit_code(results) == 2
 
 
-def test_a_check_that_hangs_is_given_up() -> None:
+def test_a_check_that_hangs_is_abandoned() -> None:
     """The result is "undetermined", because the check may matter."""
     checks = [Check("hanging", lambda _: finding.passed(str(threading.Event().wait())))]
     (result,) = examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=checks, seconds=0.1)
@@ -378,7 +378,7 @@ def test_a_check_that_hangs_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
-def test_an_answer_that_is_no_json_object_is_an_empty_one(body: bytes) -> None:
+def test_a_response_without_a_json_object_is_an_empty_one(body: bytes) -> None:
     assert Response(200, Message(), body, 1.0).document() == {}
 
 

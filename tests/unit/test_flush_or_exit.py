@@ -1,4 +1,4 @@
-"""Tests of the last seconds of the process: the spans are flushed, or given up."""
+"""Tests of the last seconds of the process: the spans are flushed, or dropped after a time limit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from hello_service.serving import server
 
 
 class Ended(BaseException):
-    """Raised in place of the exit of this process."""
+    """Raised instead of an exit of this process."""
 
 
 def end(code: int) -> None:
     raise Ended(code)
 
 
-def test_spans_that_are_sent_in_time_let_the_process_end_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_process_exits_normally_if_the_spans_are_sent_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     flushes: list[float] = []
     monkeypatch.setattr(status, "flush", flushes.append)
     monkeypatch.setattr(os, "_exit", end)
@@ -28,7 +28,7 @@ def test_spans_that_are_sent_in_time_let_the_process_end_as_usual(monkeypatch: p
     assert flushes == [server.HOUR_SECONDS]
 
 
-def test_a_silent_agent_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_exit_does_not_wait_for_a_silent_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit code is 0 because the requests were served."""
     accepted = threading.Event()
     monkeypatch.setattr(status, "flush", lambda _: accepted.wait(10))

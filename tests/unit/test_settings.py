@@ -41,7 +41,7 @@ def test_an_empty_variable_counts_as_unset() -> None:
     assert Settings.from_environment({"PORT": "", "UPSTREAM_URL": ""}) == Settings()
 
 
-def test_every_bad_variable_is_named_at_once() -> None:
+def test_all_bad_variables_are_reported_at_once() -> None:
     """The message has each value and reason, so one failed start is enough to fix them all."""
     with pytest.raises(SettingsError) as rejected:
         Settings.from_environment(
@@ -121,7 +121,7 @@ def test_secrets_of_a_url_are_masked(url: str, shown: str) -> None:
     assert mask_credentials(url) == shown
 
 
-# Every bound: the variable, its least and its largest value, and what is just outside of them (None: no bound).
+# Every bound: the variable, its least and its largest value, and the values just outside them (None: no bound).
 BOUNDS = [
     ("PORT", "-1", "0", "65535", "65536"),
     ("UPSTREAM_TIMEOUT_SECONDS", "0", "0.001", "300", "300.001"),

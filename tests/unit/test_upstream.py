@@ -70,7 +70,7 @@ async def test_a_response_is_passed_on(
         ("/nan", UpstreamProtocolError, NO_JSON),
         ("/endless", UpstreamProtocolError, NO_JSON),
         ("/gzip", UpstreamProtocolError, COMPRESSED),
-        ("/gzip-said-late", UpstreamProtocolError, COMPRESSED),
+        ("/gzip-second-header", UpstreamProtocolError, COMPRESSED),
         ("/garbage", UpstreamProtocolError, "The upstream's response is not HTTP."),
         ("/cut", UpstreamReadError, "The upstream's response broke off."),
         ("/reset", UpstreamReadError, "The upstream's response broke off."),
@@ -226,7 +226,7 @@ async def test_an_idempotent_call_is_retried_with_its_body(fake: FakeUpstream, u
     assert fake.bodies[1:] == [b'{"a":1}'] * 2
 
 
-async def test_a_saturated_peer_does_not_hold_up_another(fake: FakeUpstream) -> None:
+async def test_a_saturated_peer_does_not_delay_another(fake: FakeUpstream) -> None:
     """Each `Upstream` has its own connections and limits."""
     async with (
         Upstream(Limits(connections=1, waiting=0)) as busy,
@@ -252,7 +252,7 @@ async def test_an_upstream_without_tls_can_not_be_reached_over_tls(upstream: Ups
             await upstream.get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
 
 
-async def test_the_cause_of_a_failure_does_not_hold_the_url(fake: FakeUpstream, upstream: Upstream) -> None:
+async def test_the_cause_of_a_failure_does_not_contain_the_url(fake: FakeUpstream, upstream: Upstream) -> None:
     """The URL's query may be secret, and the cause goes to the span."""
     url = f"{fake.url}/garbage?token=hidden"
     with pytest.raises(UpstreamFailed) as failed:
@@ -348,7 +348,7 @@ async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUps
     assert second == ["60", "90"]
 
 
-async def test_failures_leave_no_task_behind(fake: FakeUpstream) -> None:
+async def test_failures_leave_no_task(fake: FakeUpstream) -> None:
     """Neither a failed nor a cancelled call leaves a task."""
 
     def running() -> set[str]:
