@@ -58,7 +58,7 @@ def test_a_reader_sees_the_tree_of_the_page(way: str, tmp_path: Path) -> None:
             eventually(lambda: listens(port), timeout=60)
             subprocess.run(["sh", "-c", request], env=environment, check=True, capture_output=True, timeout=60)
             expected = stable(tree)
-            printed = eventually(lambda: stable(view.said), lambda lines: expected[-1] in lines, timeout=60)
+            printed = eventually(lambda: stable(view.output), lambda lines: expected[-1] in lines, timeout=60)
     begin = printed.index(expected[0])
 
     assert printed[begin : begin + len(expected)] == expected
