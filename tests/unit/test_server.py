@@ -78,15 +78,20 @@ async def test_a_server_warns_of_a_part_that_it_leaves_out() -> None:
 
 @pytest.mark.usefixtures("unpatched")
 async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> None:
-    settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0, faults=True)
+    settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0)
     listener = server.listen(settings)
     listener.listen()  # a client can connect before the server accepts
     port = listener.getsockname()[1]
     serving = server.Server(settings, listener, {})
+
+    @serving.app.get("/hang")
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
     with capture_logs() as lines:
         stopped = asyncio.create_task(serving.serve())
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /api/faults/slow?seconds=600 HTTP/1.1\r\nHost: test\r\n\r\n")
+        writer.write(b"GET /hang HTTP/1.1\r\nHost: test\r\n\r\n")
         await until(lambda: serving.lifecycle.in_flight == 1)
         serving._on_signal(signal.SIGTERM)
         response = await reader.read()
