@@ -107,15 +107,15 @@ TRACES = click.option(
 @TREE
 @TRACES
 def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool, **rest: Any) -> None:
-    """Serve beside an embedded trace agent, and show the trace of every request: as a tree and on a page.
+    """Serve with an embedded trace agent, and show the trace of every request in the terminal and on a page.
 
-    With COMMAND, such as `-- hypercorn app:app`, another service runs in the place of this one, unchanged, as with
-    `hello-service trace`.
+    With COMMAND, such as `-- hypercorn app:app`, run that service instead of this one, unchanged, as
+    `hello-service trace` does.
     """
     context = click.get_current_context()
     for name in ("host", "port") if rest["command"] else ():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} is for this service alone. Give COMMAND the option that it has for this.")
+            raise click.UsageError(f"--{name} does not apply to another service. Give COMMAND its own option instead.")
     _develop(agent_port=None if no_embedded_agent else agent_port, view_port=None if no_view else view_port, **rest)
 
 
@@ -156,9 +156,9 @@ def _develop(**options: Any) -> None:
 def traces(query: str, url: str, as_json: bool, follow: bool) -> None:
     """List the traces that a running `dev` or `view` has received, oldest first.
 
-    Exit code 0: listed, none too; 1: no page of `dev` or `view` responds at --url; 2: --query is not understood.
+    Exit code 0: success, even without a trace; 1: no page of `dev` or `view` responds at --url; 2: invalid --query.
     """
-    from hello_service.localview import client  # noqa: PLC0415 - nothing else pays for it
+    from hello_service.localview import client  # noqa: PLC0415 - no other command needs it
 
     try:
         client.run(client.Page(url), query, as_json=as_json, follow=follow)

@@ -137,4 +137,4 @@ def test_the_options_of_this_services_address_are_rejected(option: str) -> None:
     done = CliRunner().invoke(main, ["dev", option, "1", "--", "hypercorn", "app:app"])
 
     assert done.exit_code == 2
-    assert f"{option} is for this service alone." in done.output
+    assert f"{option} does not apply to another service." in done.output
