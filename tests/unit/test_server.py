@@ -85,8 +85,8 @@ async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> 
     serving = server.Server(settings, listener, {})
 
     @serving.app.get("/hang")
-    async def hang() -> None:
-        await asyncio.Event().wait()
+    async def hang() -> str:
+        return str(await asyncio.Event().wait())
 
     with capture_logs() as lines:
         stopped = asyncio.create_task(serving.serve())
