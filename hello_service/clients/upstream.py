@@ -180,14 +180,14 @@ def _headers(first: Mapping[str, str] | None, second: Mapping[str, str]) -> http
 
 
 class _NoCookies(httpx.Cookies):
-    """Keeps none, so that none goes from one caller's call to another's."""
+    """Keeps none: a jar would grow with each name that an upstream sets, and requests don't read it."""
 
     def extract_cookies(self, response: httpx.Response) -> None:
         pass
 
 
 class _Client(httpx.AsyncClient):
-    cookies = _NoCookies()  # type: ignore[override]  # httpx's property gives a jar, to be looked through
+    cookies = _NoCookies()  # type: ignore[override]  # a property in httpx
 
 
 def _parsed(response: httpx.Response) -> Any:

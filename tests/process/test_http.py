@@ -11,12 +11,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from running import BARE, MACHINE, Agent, eventually, service
-from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
-
-from hello_service.serving import server
-from hello_service.settings import Settings
 
 NO_AGENT = "http://127.0.0.1:1"
 CLIENTS = 12
@@ -53,20 +49,6 @@ def test_the_api_is_served_by_each_implementation(implementation: str) -> None:
     assert stream.text.count("data: ") == 2
     assert missing.headers["content-type"] == "application/problem+json"
     assert (greeting, code) == ("Hello, Ada!", 0)
-
-
-@pytest.mark.parametrize("part", ["http1", "websocket"])
-def test_a_changed_library_means_hypercorns_own_classes(part: str) -> None:
-    """The service serves, with one warning that has the changed name (see the tests of the contract)."""
-    settings = Settings(host="127.0.0.1", port=0)
-    served = server.Server(settings, server.listen(settings), {}, {part: ["It was renamed."]})
-
-    with capture_logs() as lines:
-        config = served._config()
-    config.create_sockets().insecure_sockets[0].close()
-
-    assert config.connections is None
-    assert [line["event"] for line in lines] == [server.HYPERCORN_ALONE]
 
 
 @pytest.mark.parametrize("round_", range(2))

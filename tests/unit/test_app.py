@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException, Unauthorized
 
 from hello_service import api
 from hello_service.api.openapi import example, problems, response
-from hello_service.app import create_app
+from hello_service.app import BARE_START, create_app
 from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
@@ -374,14 +374,15 @@ async def test_every_route_has_a_docstring() -> None:
 
 
 async def test_a_factory_without_settings_reads_the_environment(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Hypercorn calls the factory without settings. The factory sets up logging, too."""
+    """Hypercorn calls the factory without settings. The factory sets up logging, and warns of what is missing."""
     monkeypatch.setenv("DD_SERVICE", "theirs")
     async with create_app().test_app() as app:
         info = await (await app.test_client().get("/info")).get_json()
 
     assert info["service"] == "theirs"
+    assert BARE_START in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -76,6 +76,20 @@ async def test_a_server_warns_of_a_part_that_it_leaves_out() -> None:
     assert [line["log_level"] for line in lines if line["event"] == "It changed."] == ["warning"]
 
 
+@pytest.mark.parametrize("part", ["http1", "websocket"])
+@pytest.mark.usefixtures("unpatched")
+def test_a_changed_library_means_hypercorns_own_classes(part: str) -> None:
+    """The service serves, with one warning that has the changed name (see the tests of the contract)."""
+    settings = Settings(host="127.0.0.1", port=0)
+    serving = server.Server(settings, server.listen(settings), {}, {part: ["It was renamed."]})
+    with capture_logs() as lines:
+        config = serving._config()
+    config.create_sockets().insecure_sockets[0].close()
+
+    assert config.connections is None
+    assert [line["event"] for line in lines] == [server.HYPERCORN_ALONE]
+
+
 @pytest.mark.usefixtures("unpatched")
 async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> None:
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0)

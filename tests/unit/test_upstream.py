@@ -308,11 +308,12 @@ async def test_a_retry_has_the_rest_of_the_time(fake: FakeUpstream) -> None:
     assert fake.dropped == ["/hang"]
 
 
-async def test_no_cookie_goes_from_one_call_to_another(fake: FakeUpstream, upstream: Upstream) -> None:
+async def test_no_cookie_is_sent_with_another_call_or_kept(fake: FakeUpstream, upstream: Upstream) -> None:
     """Calls are made for different callers."""
     await upstream.get(f"{fake.url}/cookie")
     await upstream.get(f"{fake.url}/json")
 
+    assert list(upstream._client.cookies.jar) == []
     assert "cookie" not in fake.heads[1].lower()
 
 
