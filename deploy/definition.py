@@ -17,14 +17,15 @@ from aws_cli import Failure
 HERE = Path(__file__).resolve().parent
 FILE = HERE / "task-definition.json"
 CHECK = HERE / "check.py"
+FAILED_CHECK_CODES = {1, 2}  # exit codes of check.py: a mistake, or a file that could not be checked
 PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}  # docker's platform for each CpuArchitecture
 SERVICE, AGENT, ROUTER, INIT = "service", "datadog-agent", "log-router", "datadog-agent-config"
 ROUTER_IMAGE = "public.ecr.aws/aws-observability/aws-for-fluent-bit:3.5.10"
 RELEASED = "hello-service.agent-released"  # a docker label of the Agent: the month of its release
 AGENT_DAYS = 90
-# With a router or an init container: the next memory size that Fargate has for half a vCPU.
-MEMORY_WITH_THREE = "2048"
+# A third container (the log router or the init container) needs Fargate's next memory size for half a vCPU, in MiB.
+MEMORY_WITH_THIRD_CONTAINER = "2048"
 # The folders that the Agent writes to, by volume.
 WRITABLE = {
     "agent-config": "/etc/datadog-agent",
@@ -50,7 +51,7 @@ def read(path: Path) -> str:
     except ValueError as error:
         raise Failure(f"--task-definition {path}: it is not JSON: {error}") from None
     except (KeyError, TypeError):
-        raise Failure(f"--task-definition {path}: it has no list containerDefinitions with named containers.") from None
+        raise Failure(f"--task-definition {path}: it has no containerDefinitions list of named containers.") from None
     if SERVICE not in names:
         raise Failure(f"--task-definition {path}: no container is named {SERVICE}, which the load balancer needs.")
     return text
@@ -60,7 +61,7 @@ def fill(text: str, values: dict[str, str]) -> str:
     """Return `text` with every `${NAME}` replaced.
 
     Raises:
-        Failure: some have no value; its message lists them.
+        Failure: when placeholders have no value; the message lists them.
     """
     if missing := sorted({name for name in PLACEHOLDER.findall(text) if not values.get(name)}):
         raise Failure(
@@ -111,20 +112,23 @@ def container(document: dict[str, Any], name: str) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def _needed(document: dict[str, Any], name: str, parameter: str) -> dict[str, Any]:
+def _required(document: dict[str, Any], name: str, parameter: str) -> dict[str, Any]:
     if (found := container(document, name)) is None:
         raise Failure(f"--set {parameter}: the task definition has no container named {name}.")
     return found
 
 
 def _make_agent_readonly(document: dict[str, Any]) -> None:
-    """Add an init container that copies the Agent's configuration into a volume, because the Agent writes there."""
-    agent = _needed(document, AGENT, "ReadonlyAgent=true")
+    """Make the Agent's root file system read-only, with a volume for each folder that it writes to.
+
+    An init container copies the Agent's configuration into its volume.
+    """
+    agent = _required(document, AGENT, "ReadonlyAgent=true")
     agent["readonlyRootFilesystem"] = True
     agent["mountPoints"] = [{"sourceVolume": name, "containerPath": path} for name, path in WRITABLE.items()]
     agent["dependsOn"] = [{"containerName": INIT, "condition": "SUCCESS"}]
     document["volumes"] = [*document.get("volumes", []), *({"name": name} for name in WRITABLE)]
-    document["memory"] = MEMORY_WITH_THREE
+    document["memory"] = MEMORY_WITH_THIRD_CONTAINER
     document["containerDefinitions"].append(
         {
             "name": INIT,
@@ -141,8 +145,8 @@ def _make_agent_readonly(document: dict[str, Any]) -> None:
 
 
 def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
-    """Add a FireLens router that sends the service's log to Datadog. The router's own log goes where the Agent's goes."""
-    service, agent = _needed(document, SERVICE, "LogsTo=datadog"), _needed(document, AGENT, "LogsTo=datadog")
+    """Add a FireLens router that sends the service's log to Datadog. The router's own log goes to the Agent's log group."""
+    service, agent = _required(document, SERVICE, "LogsTo=datadog"), _required(document, AGENT, "LogsTo=datadog")
     service["logConfiguration"] = {
         "logDriver": "awsfirelens",
         "options": {
@@ -158,7 +162,7 @@ def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
         "secretOptions": [{"name": "apikey", "valueFrom": f"{values['SECRET_ARN']}:DD_API_KEY::"}],
     }
     service["dependsOn"] = [*service.get("dependsOn", []), {"containerName": ROUTER, "condition": "START"}]
-    document["memory"] = MEMORY_WITH_THREE
+    document["memory"] = MEMORY_WITH_THIRD_CONTAINER
     document["containerDefinitions"].append(
         {
             "name": ROUTER,
@@ -197,14 +201,11 @@ def check(document: dict[str, Any], name: str) -> str | None:
     """
     if not all(map(importlib.util.find_spec, ("botocore", "cfnlint"))):
         return None
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place, "task-definition.json")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "task-definition.json")
         path.write_text(json.dumps(document, indent=2))
-        done = subprocess.run([sys.executable, CHECK, path], capture_output=True, text=True, check=False)
-    printed = (done.stdout + done.stderr).replace(str(path), name).strip()
-    if done.returncode in MISTAKES:
+        completed = subprocess.run([sys.executable, CHECK, path], capture_output=True, text=True, check=False)
+    printed = (completed.stdout + completed.stderr).replace(str(path), name).strip()
+    if completed.returncode in FAILED_CHECK_CODES:
         raise Failure(f"check.py found mistakes in the filled-in task definition, so nothing was done:\n{printed}")
     return printed
-
-
-MISTAKES = {1, 2}  # exit codes of check.py: a mistake, or a file that could not be checked

@@ -19,15 +19,15 @@ def wait(aws: Aws, cluster: str) -> None:
         (service,) = aws.run("ecs", "describe-services", *where)["services"]
         events = [each["message"] for each in service.get("events", [])[:1]]
         raise Failure(
-            f"The service is not stable: {service['runningCount']} of {service['desiredCount']} tasks run. "
+            f"The service is not stable: {service['runningCount']} of {service['desiredCount']} tasks are running. "
             f"{' '.join(events)} Read its log with aws logs tail /ecs/{cluster}/service, then run the same command again "
             "or deploy/deploy rollback."
         ) from None
 
 
-def smoke(url: str, version: str, patience: float) -> None:
-    """Send requests to the service at `url` until it is healthy and has `version`."""
-    deadline = time.monotonic() + patience
+def smoke(url: str, version: str, timeout_seconds: float) -> None:
+    """Send requests to the service at `url` until it is healthy and reports `version`."""
+    deadline = time.monotonic() + timeout_seconds
     while True:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=10) as health:  # noqa: S310 - http or https, as built or checked
@@ -42,15 +42,15 @@ def smoke(url: str, version: str, patience: float) -> None:
             problem = str(error)
         if time.monotonic() > deadline:
             raise Failure(
-                f"{url} is not the deployed version: {problem}. AllowedCidr must contain this machine's address; set --url "
-                "to send the request to another address."
+                f"{url} does not serve the deployed version: {problem}. AllowedCidr must contain this machine's address; "
+                "set --url to send the request to another address."
             )
         time.sleep(2)
 
 
-def watch_agent(aws: Aws, cluster: str, patience: float) -> None:
-    """Warn if the Datadog Agent is unhealthy; no task waits for it, so nothing else would show that."""
-    deadline = time.monotonic() + patience
+def watch_agent(aws: Aws, cluster: str, timeout_seconds: float) -> None:
+    """Warn if the Datadog Agent is unhealthy; no task depends on its health, so nothing else reports it."""
+    deadline = time.monotonic() + timeout_seconds
     while health := _agent_health(aws, cluster):
         unhealthy = health.count("UNHEALTHY")
         if unhealthy:

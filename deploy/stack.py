@@ -18,8 +18,9 @@ RESERVED = {
     "SecretVersion": "deploy/deploy sets it to the version of the API key",
     "Protect": "use --protect or --no-protect",
 }
-# A change of these would replace the load balancer while its target group is still in use, which AWS rejects.
+# Changing these would replace the load balancer while its target group is still in use, which AWS rejects.
 FIXED = ("VpcId", "Scheme")
+# For each parameter type, the pattern of a value and its description in an error.
 TYPES = {
     "AWS::EC2::VPC::Id": (r"vpc-[0-9a-f]+", "an id such as vpc-0a1b2c3d"),
     "List<AWS::EC2::Subnet::Id>": (
@@ -101,7 +102,7 @@ def _network_problem(value: str) -> str | None:
 
 
 def is_open(parameters: dict[str, str]) -> bool:
-    """Whether the internet can reach the load balancer by plain HTTP."""
+    """Whether the internet can reach the load balancer over plain HTTP."""
     network = ipaddress.IPv4Network(parameters["AllowedCidr"])
     public = parameters["Scheme"] == "internet-facing" and network.prefixlen < OPEN_BITS
     return public and not parameters["CertificateArn"]
@@ -117,7 +118,7 @@ class Stack:
             )
         self.aws = aws
         self.name = name
-        self._pretended: dict[str, str] | None = None  # in a dry run, the parameters of the stack that would exist
+        self._dry_run_parameters: dict[str, str] | None = None  # of the stack that a dry run would have created
 
     def read(self) -> dict[str, Any] | None:
         """Return the stack as CloudFormation describes it, None if there is none."""
@@ -137,7 +138,7 @@ class Stack:
         """Return the outputs, none if there is no stack."""
         return values(self.read(), "Output")
 
-    def ready(self, found: dict[str, Any] | None) -> None:
+    def check_ready(self, found: dict[str, Any] | None) -> None:
         """Check that the stack can be changed.
 
         Raises:
@@ -151,8 +152,10 @@ class Stack:
         if status not in STABLE:
             raise Failure(f"The stack {self.name} is {status}: wait until this change is complete.")
 
-    def planned(self, found: dict[str, Any] | None, given: dict[str, str], *, open_http: bool) -> dict[str, str]:
-        """Return all parameters with the values `given`; the others keep their current values.
+    def planned_parameters(
+        self, found: dict[str, Any] | None, given: dict[str, str], *, open_http: bool
+    ) -> dict[str, str]:
+        """Return all parameters: those in `given` have new values, the others keep their current or default values.
 
         Raises:
             Failure: when a parameter is missing, can't be changed, or would open the service by accident.
@@ -176,8 +179,8 @@ class Stack:
         was_open = bool(current.get("AllowedCidr")) and is_open({**defaults, **current})
         if is_open(planned) and not was_open and not open_http:
             raise Failure(
-                f"AllowedCidr={planned['AllowedCidr']} without CertificateArn opens the service to the internet by plain "
-                "HTTP. Set a smaller network or a certificate, or confirm it with --allow-open-http."
+                f"AllowedCidr={planned['AllowedCidr']} without CertificateArn opens the service to the internet over "
+                "plain HTTP. Set a smaller network or a certificate, or confirm it with --allow-open-http."
             )
         if not found or given.keys() & {"VpcId", "LoadBalancerSubnets", "TaskSubnets"}:
             self._check_network(planned)
@@ -186,8 +189,8 @@ class Stack:
     def converge(self, planned: dict[str, str], tags: dict[str, str]) -> None:
         """Create or update the stack from stack.yaml with the parameters `planned` and the tags `tags`."""
         found = self.read()
-        current = values(found, "Parameter") or self._pretended or {}
-        exists = found is not None or self._pretended is not None
+        current = values(found, "Parameter") or self._dry_run_parameters or {}
+        exists = found is not None or self._dry_run_parameters is not None
         tagged = {each["Key"]: each["Value"] for each in (found or {}).get("Tags", [])}
         same = all(current.get(name) == value for name, value in planned.items())
         if found and same and tagged == {**tagged, **tags} and self._template() == TEMPLATE.read_text().strip():
@@ -204,15 +207,15 @@ class Stack:
         ]
         self._change(verb, given, {**tagged, **tags}, "--template-body", f"file://{TEMPLATE}")
         if self.aws.dry:
-            self._pretended = planned
+            self._dry_run_parameters = planned
         echo(f"  {self.name}: {verb}d" if not self.aws.dry else f"  {self.name}: would be {verb}d")
 
     def unprotect(self) -> None:
-        """Lift the protection against deletion; nothing else changes."""
+        """Turn off the protection against deletion; nothing else changes."""
         found = self.read()
         if found is None:
             raise Failure(f"There is no stack {self.name} in {self.aws.region}.")
-        self.ready(found)
+        self.check_ready(found)
         self.protect_from_deletion(wanted=False)
         if values(found, "Parameter").get("Protect") == "true":
             given: list[dict[str, Any]] = [{"ParameterKey": "Protect", "ParameterValue": "false"}]
@@ -282,10 +285,10 @@ class Stack:
         return str(body).strip()
 
     def _check_network(self, planned: dict[str, str]) -> None:
-        vpc, balanced = planned["VpcId"], planned["LoadBalancerSubnets"].split(",")
+        vpc, balancer_subnets = planned["VpcId"], planned["LoadBalancerSubnets"].split(",")
         try:
             self.aws.run("ec2", "describe-vpcs", "--vpc-ids", vpc)
-            subnets = sorted({*balanced, *planned["TaskSubnets"].split(",")})
+            subnets = sorted({*balancer_subnets, *planned["TaskSubnets"].split(",")})
             found = self.aws.run("ec2", "describe-subnets", "--subnet-ids", *subnets)["Subnets"]
         except AwsError as error:
             if not (missing := re.search(r"'?((?:vpc|subnet)-[0-9a-f]+)\S*' does not exist", str(error))):
@@ -294,8 +297,8 @@ class Stack:
                 raise Failure(f"{vpc} is not in {self.aws.region}: is that the right region?") from None
             raise Failure(f"{missing[1]} is not in {self.aws.region}: is that the right region?") from None
         if elsewhere := sorted(each["SubnetId"] for each in found if each["VpcId"] != vpc):
-            raise Failure(f"{', '.join(elsewhere)} is not a subnet of {vpc}: use subnets of that VPC.")
-        if len({each["AvailabilityZone"] for each in found if each["SubnetId"] in balanced}) < 2:
+            raise Failure(f"{vpc} does not contain {', '.join(elsewhere)}: use subnets of that VPC.")
+        if len({each["AvailabilityZone"] for each in found if each["SubnetId"] in balancer_subnets}) < 2:
             raise Failure(
                 f"LoadBalancerSubnets={planned['LoadBalancerSubnets']}: a load balancer needs subnets in two "
                 "availability zones."

@@ -1,4 +1,4 @@
-"""aiohttp behind httpx's interface, because httpx's own transport collapses with concurrency.
+"""An httpx transport that sends through aiohttp, because httpx's own transport is slow at high concurrency.
 
 This module turns every exception of aiohttp into a problem. The span of the call is still open at that point, so the
 span gets the same error as the caller.
@@ -28,10 +28,10 @@ KEEP_ALIVE_SECONDS = 15.0
 # RFC 9110, section 9.2.2: sending one of these twice has the same effect as sending it once.
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
-# Every exception that aiohttp raises for a call. A bad URL or header is a ValueError.
-FOREIGN = (aiohttp.ClientError, OSError, ValueError)
+# Every exception type that aiohttp raises for a call. A bad URL or header is a ValueError.
+AIOHTTP_ERRORS = (aiohttp.ClientError, OSError, ValueError)
 
-# The first match counts. UpstreamConnectError promises that nothing was sent.
+# The first match is used. UpstreamConnectError means that nothing was sent.
 ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
     (aiohttp.ClientConnectorDNSError, UpstreamConnectError, "The upstream's host name does not resolve."),
     (aiohttp.ClientSSLError, UpstreamConnectError, "The upstream could not be reached over TLS."),
@@ -45,7 +45,7 @@ ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
         UpstreamReadError,
         "The upstream closed the connection before it responded.",
     ),
-    (aiohttp.ClientPayloadError, UpstreamReadError, "The upstream's response broke off."),
+    (aiohttp.ClientPayloadError, UpstreamReadError, "The upstream's response was cut short."),
     (aiohttp.ClientResponseError, UpstreamProtocolError, "The upstream's response is not HTTP."),
     (aiohttp.NonHttpUrlClientError, UpstreamConnectError, "The upstream could not be called."),
     (ValueError, UpstreamConnectError, "The upstream could not be called."),
@@ -59,7 +59,7 @@ _is_retry: ContextVar[bool] = ContextVar("is_retry", default=False)
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Sends httpx's requests through aiohttp, with a deadline and a maximum size of the response.
+    """Sends httpx's requests through aiohttp, with a deadline and a maximum response size.
 
     The request extension `deadline` is the event loop time at which the call must be complete. The result is a complete
     response or an exception. The body of a request can't be a stream.
@@ -76,7 +76,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._body_bytes = body_bytes
 
     async def __aenter__(self) -> Self:
-        # Upstream's slots bound the connections; a second queue in the pool would make a wait look like a slow peer.
+        # `Upstream` already limits concurrent calls; a second queue here would make the wait look like a slow upstream.
         pool = _Pool(
             limit=self._connections,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
@@ -99,7 +99,7 @@ class Transport(httpx.AsyncBaseTransport):
         if url.userinfo:  # httpx has turned it into a header; aiohttp rejects a request with both
             url = url.copy_with(username=None, password=None)
         headers, data = request.headers.multi_items(), request.content or None
-        timeout = "The upstream did not respond in time."
+        timeout_detail = "The upstream did not respond in time."
         try:
             async with (
                 asyncio.timeout_at(request.extensions["deadline"]),
@@ -107,16 +107,16 @@ class Transport(httpx.AsyncBaseTransport):
                     request.method, str(url), headers=headers, data=data, allow_redirects=False
                 ) as response,
             ):
-                timeout = "The upstream's response was not complete in time."
+                timeout_detail = "The upstream's response was not complete in time."
                 content = await self._body(response)
         except TimeoutError:  # always the deadline: a cause would add nothing, and cost CPU under overload
-            raise UpstreamTimeout(timeout) from None
-        except FOREIGN as error:
-            kind, detail = next((kind, detail) for foreign, kind, detail in ERRORS if isinstance(error, foreign))
-            hides = isinstance(
+            raise UpstreamTimeout(timeout_detail) from None
+        except AIOHTTP_ERRORS as error:
+            kind, detail = next((kind, detail) for source, kind, detail in ERRORS if isinstance(error, source))
+            may_show_url = isinstance(
                 error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)
             )  # the query of a URL may be secret
-            raise kind(detail) from (error.__cause__ if hides else error)
+            raise kind(detail) from (error.__cause__ if may_show_url else error)
         except asyncio.CancelledError as error:
             raise asyncio.CancelledError(CANCELLED) from error
         return httpx.Response(response.status, headers=response.raw_headers, content=content)
@@ -134,7 +134,7 @@ class Transport(httpx.AsyncBaseTransport):
 
 class _Pool(aiohttp.TCPConnector):
     async def _get(self, key: Any, traces: Any) -> Connection | None:
-        """Return an idle connection, or None to open a new one. aiohttp has no public way to tell which a call got."""
+        """Return an idle connection, or None to open a new one. aiohttp has no public API for this."""
         if _is_retry.get():
             return None
         connection = await super()._get(key, traces)
@@ -156,5 +156,5 @@ async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
             raise
         except aiohttp.ClientConnectionError as error:
             if _is_retry.get() or not _connection_reused.get() or request.method not in IDEMPOTENT:
-                raise aiohttp.ClientConnectionError(str(error)) from error  # aiohttp does not retry on this one
+                raise aiohttp.ClientConnectionError(str(error)) from error  # aiohttp does not retry on this type
             _is_retry.set(True)

@@ -1,4 +1,4 @@
-"""`hello-service doctor`: runs every check for missing traces concurrently, within ten seconds.
+"""`hello-service doctor`: runs all checks for causes of missing traces concurrently, within ten seconds.
 
 It changes nothing, shows no secret, and ends in time even if the agent or the server hangs. `CHECKS` lists the checks,
 one small function each, in the order of the report. No other part of the service imports this package.
@@ -18,7 +18,7 @@ from hello_service.doctor.wire import in_background
 
 @dataclass(frozen=True)
 class Check:
-    """A check and the function that runs it."""
+    """A check's name and the function that runs it."""
 
     name: str
     run: Callable[[Case], Finding]

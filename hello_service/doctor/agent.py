@@ -1,4 +1,4 @@
-"""The checks of the agent: its address, a proxy in between, its response, its clock, whether it accepts a span."""
+"""The checks of the agent: address, proxy, response, trace format and clock, and whether it accepts a span."""
 
 from __future__ import annotations
 
@@ -8,60 +8,60 @@ from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
-from hello_service.doctor.case import AGENT_SECONDS, HOSTS, PORTS, Case, without_agent
+from hello_service.doctor.case import AGENT_SECONDS, HOSTS, PORTS, Case, no_agent_reason
 from hello_service.doctor.finding import Finding, failed, passed, skipped, unknown, warned
 from hello_service.doctor.wire import NoResponse, Reason, Response
 
 SKEW_SECONDS = 60.0  # above this the Datadog Agent itself warns about the clock
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")  # ddtrace 4.16 was observed to use these
-WHERE = (
-    "Set DD_TRACE_AGENT_URL=http://host:8126: the host is localhost inside an ECS task, the service's name in Compose"
+SET_URL = (
+    "Set DD_TRACE_AGENT_URL=http://host:8126, where host is localhost in an ECS task and the service's name in Compose"
 )
 
 FIXES = {
-    Reason.UNRESOLVED: f"Correct the name. {WHERE}",
-    Reason.REFUSED: "Start the agent (on a laptop: scripts/dev; on ECS: check the agent container's log). " + WHERE,
+    Reason.UNRESOLVED: f"Correct the name. {SET_URL}",
+    Reason.REFUSED: "Start the agent (on a laptop: scripts/dev; on ECS: check the agent container's log). " + SET_URL,
     Reason.MISSING: "Mount the directory of the agent's socket into this container, or unset DD_TRACE_AGENT_URL to use TCP",
     Reason.DENIED: "Give this user write permission for the socket (chmod o+rw, or a common group), or use TCP",
-    Reason.SILENT: f"Restart the agent, and check for a firewall or a wrong port. {WHERE}",
-    Reason.BROKEN: f"Another program listens there, or it expects TLS: correct the address. {WHERE}",
+    Reason.SILENT: f"Restart the agent, and check for a firewall or a wrong port. {SET_URL}",
+    Reason.BROKEN: f"Another program listens there, or the server there expects TLS: correct the address. {SET_URL}",
 }
 
 
 def address(case: Case) -> Finding:
     """Report the agent's address and the variables that set it."""
-    if reason := without_agent(case.environ):
+    if reason := no_agent_reason(case.environ):
         return skipped(reason)
-    decided = " and ".join(case.address.variables) or "default, because no variable is set"
+    source = " and ".join(case.address.variables) or "default, because no variable is set"
     if not case.address.usable:
-        return failed(f"{decided} gives an address that ddtrace can't use", WHERE)
-    return passed(f"{case.address.shown} ({decided})")
+        return failed(f"{source} gives an address that ddtrace can't use", SET_URL)
+    return passed(f"{case.address.shown} ({source})")
 
 
 def agreement(case: Case) -> Finding:
     """Check that the variables for the agent's address agree."""
-    losers = [name for name in (*HOSTS, *PORTS) if case.environ.get(name) and name not in case.address.variables]
-    if not losers or not case.address.usable:
+    unused = [name for name in (*HOSTS, *PORTS) if case.environ.get(name) and name not in case.address.variables]
+    if not unused or not case.address.usable:
         return passed("no variables contradict each other")
     parts = urlsplit(case.address.url)
-    in_force = {str(parts.hostname), str(parts.port or 8126)}
-    against = [name for name in losers if case.environ[name] not in in_force]
-    if not against:
+    used_values = {str(parts.hostname), str(parts.port or 8126)}
+    conflicting = [name for name in unused if case.environ[name] not in used_values]
+    if not conflicting:
         return passed("the variables agree")
-    winner = " and ".join(case.address.variables)
+    used = " and ".join(case.address.variables)
     return warned(
-        f"{winner} takes precedence: {' and '.join(against)} has another value and no effect",
-        f"unset {' '.join(against)}",
+        f"ddtrace uses {used} and ignores the different value of {' and '.join(conflicting)}",
+        f"unset {' '.join(conflicting)}",
     )
 
 
 def proxy(case: Case) -> Finding:
-    """Check that no proxy receives the traces for the agent; ddtrace's exporter obeys the usual variables."""
-    if reason := without_agent(case.environ):
+    """Check that no proxy receives the traces for the agent; ddtrace's exporter uses the usual proxy variables."""
+    if reason := no_agent_reason(case.environ):
         return skipped(reason)
     parts = urlsplit(case.address.url) if case.address.usable else None
     if parts is None or parts.scheme == "unix":
-        return skipped("no address that a proxy could intercept")
+        return skipped("no address that ddtrace could reach through a proxy")
     names = [name for name in PROXIES if case.environ.get(name)]
     if parts.scheme == "https":
         names = [name for name in ("HTTPS_PROXY", "https_proxy", *PROXIES[2:]) if case.environ.get(name)]
@@ -85,7 +85,7 @@ def exempt(host: str, environ: Mapping[str, str]) -> bool:
 
 
 def reachable(case: Case) -> Finding:
-    """Check that an agent responds at that address; report its version and the response time."""
+    """Check that an agent responds at the address; report its version and the response time."""
     response = _response(case)
     if isinstance(response, Finding):
         return response
@@ -99,7 +99,7 @@ def trace_format(case: Case) -> Finding:
     response = _response(case)
     if isinstance(response, Finding):
         return skipped("no agent responds")
-    wanted = case.planned.result(case.remaining).get("format")
+    wanted = case.configuration.result(case.remaining).get("format")
     if wanted is None:
         return unknown("ddtrace's trace format could not be determined")
     accepted = [str(endpoint).strip("/") for endpoint in response.document()["endpoints"]]
@@ -113,17 +113,18 @@ def trace_format(case: Case) -> Finding:
 
 def span(case: Case) -> Finding:
     """Check that a span that ddtrace itself sends is accepted."""
-    if without_agent(case.environ) is None and isinstance(_response(case), Finding):
+    if no_agent_reason(case.environ) is None and isinstance(_response(case), Finding):
         return skipped("no agent responds")
-    planned = case.planned.result(case.remaining)
-    if "format" not in planned:
-        kind = f" ({planned['unusable']})" if planned else ""
+    configuration = case.configuration.result(case.remaining)
+    if "format" not in configuration:
+        kind = f" ({configuration['unusable']})" if configuration else ""
         return failed(
-            f"ddtrace can't start with this environment{kind}", "Correct the DD_ variable: ddtrace-run --info"
+            f"ddtrace can't start with this environment{kind}",
+            "Correct the DD_ variable that ddtrace can't read (see `ddtrace-run --info`)",
         )
-    if not planned["enabled"]:
+    if not configuration["enabled"]:
         return failed("ddtrace is switched off in this environment", "unset DD_TRACE_ENABLED")
-    sent = case.sent.result(case.remaining)
+    sent = case.test_span.result(case.remaining)
     if sent.get("accepted"):
         return passed("ddtrace sent a test span, and it was accepted")
     return failed(
@@ -138,10 +139,10 @@ def clock(case: Case) -> Finding:
     if isinstance(response, Finding):
         return skipped("no agent responds")
     try:
-        theirs = parsedate_to_datetime(response.headers["Date"])
+        agent_time = parsedate_to_datetime(response.headers["Date"])
     except (TypeError, ValueError):
         return skipped("the agent's response has no date")
-    skew = (datetime.now(UTC) - theirs.astimezone(UTC)).total_seconds()
+    skew = (datetime.now(UTC) - agent_time.astimezone(UTC)).total_seconds()
     if abs(skew) < SKEW_SECONDS:
         return passed("this clock and the agent's agree")
     side = "ahead of" if skew > 0 else "behind"
@@ -153,7 +154,7 @@ def clock(case: Case) -> Finding:
 
 def _response(case: Case) -> Response | Finding:
     """Return the agent's response to `/info`, or a finding if there is none."""
-    if reason := without_agent(case.environ):
+    if reason := no_agent_reason(case.environ):
         return skipped(reason)
     if not case.address.usable:
         return skipped("no usable address")
@@ -166,7 +167,7 @@ def _response(case: Case) -> Response | Finding:
     if response.status == 200 and isinstance(response.document().get("endpoints"), list):
         return response
     sentence = f"{shown} is not a trace agent (HTTP {response.status} for /info), or one older than 7.24"
-    return failed(sentence, f"Correct the address, or update the agent. {WHERE}")
+    return failed(sentence, f"Correct the address, or update the agent. {SET_URL}")
 
 
 def _loopback(host: str) -> bool:

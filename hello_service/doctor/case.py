@@ -1,4 +1,4 @@
-"""The environment under examination, and the requests that several checks share, each made once and concurrently."""
+"""The environment that doctor examines, and the requests that several checks share. All are sent once, concurrently."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hello_service.doctor.wire import Response, get, in_background
 from hello_service.observability.environment import tracer_environment
 from hello_service.settings import Settings, SettingsError, mask_credentials
 
-SECONDS = 7.0  # for everything, so that the whole command ends within 10 s
-ENDING_SECONDS = 0.25  # then, for a child process to end by itself, and again after each signal
+SECONDS = 7.0  # for all checks together, so that the whole command ends within 10 s
+EXIT_SECONDS = 0.25  # how long a child process may take to exit, before SIGTERM and again before SIGKILL
 AGENT_SECONDS = 2.0  # as long as ddtrace itself waits
 
 SOCKET = Path("/var/run/datadog/apm.socket")  # ddtrace uses it if it exists and no variable is set
@@ -38,7 +38,7 @@ CHILD = {
 
 @dataclass(frozen=True)
 class Address:
-    """The address that ddtrace sends traces to, and the variables that set it, none for the default."""
+    """The address that ddtrace sends traces to, and the variables that set it; no variables for the default."""
 
     url: str
     variables: tuple[str, ...]
@@ -63,16 +63,16 @@ def agent_address(environ: Mapping[str, str], default_socket: Path = SOCKET) -> 
     """Return the agent's address as ddtrace 4.16 finds it: from the URL, else host and port, else a socket, else localhost."""
     if url := environ.get("DD_TRACE_AGENT_URL"):
         return Address(url, ("DD_TRACE_AGENT_URL",))
-    decided = [next((name for name in names if environ.get(name)), None) for names in (HOSTS, PORTS)]
-    if not any(decided) and default_socket.exists():
+    chosen = [next((name for name in names if environ.get(name)), None) for names in (HOSTS, PORTS)]
+    if not any(chosen) and default_socket.exists():
         return Address(f"unix://{default_socket}", ())
-    host = environ[decided[0]] if decided[0] else "localhost"
-    port = environ[decided[1]] if decided[1] else "8126"
-    shown = f"[{host}]" if ":" in host else host
-    return Address(f"http://{shown}:{port}", tuple(name for name in decided if name))
+    host = environ[chosen[0]] if chosen[0] else "localhost"
+    port = environ[chosen[1]] if chosen[1] else "8126"
+    url_host = f"[{host}]" if ":" in host else host
+    return Address(f"http://{url_host}:{port}", tuple(name for name in chosen if name))
 
 
-def without_agent(environ: Mapping[str, str]) -> str | None:
+def no_agent_reason(environ: Mapping[str, str]) -> str | None:
     """Return the reason why spans are not sent to an agent, None if they are."""
     if environ.get("OTEL_TRACES_EXPORTER", "").lower() == "otlp" and not environ.get("DD_TRACE_AGENT_PROTOCOL_VERSION"):
         return "OTEL_TRACES_EXPORTER=otlp: spans are sent as OTLP, not to the agent"
@@ -82,47 +82,47 @@ def without_agent(environ: Mapping[str, str]) -> str | None:
 
 
 class Case:
-    """An environment under examination. The end of the `with` block also ends the processes started for it.
+    """An environment that doctor examines. Leaving the `with` block ends the processes that were started for it.
 
     Attributes:
         environ: the environment that a server would be started with.
         url: the running server to examine; None: the one at HOST and PORT.
-        settings: None if they are invalid; then `complaints` has one reason for each bad variable.
+        settings: None if they are invalid; then `settings_errors` has one reason for each bad variable.
         address: the agent's address.
         agent: a future of the agent's response to `/info`.
-        planned: a future of ddtrace's configuration in this environment; empty if its process ended early.
-        sent: a future of the result of ddtrace's test span.
+        configuration: a future of ddtrace's configuration in this environment; empty if its process ended early.
+        test_span: a future of the result of ddtrace's test span.
     """
 
     def __init__(self, environ: Mapping[str, str], url: str | None = None, seconds: float = SECONDS) -> None:
         self.environ = environ
         self.url = url
         self.settings: Settings | None = None
-        self.complaints: list[str] = []
+        self.settings_errors: list[str] = []
         self.address = agent_address(environ)
         self._deadline = monotonic() + seconds
         self._children: list[subprocess.Popen[str]] = []
-        self._over = False
-        self._starting = threading.Lock()
+        self._ended = False
+        self._start_lock = threading.Lock()
         try:
             self.settings = Settings.from_environment(environ)
         except SettingsError as error:
-            self.complaints = str(error).splitlines()
+            self.settings_errors = str(error).splitlines()
 
     def __enter__(self) -> Self:
         self.agent: Future[Response] = in_background(lambda: get(self.address.url, "/info", AGENT_SECONDS))
         tracer = in_background(lambda: self.start("hello_service.doctor.span"))
-        self.planned: Future[dict[str, Any]] = in_background(lambda: _next_document(tracer.result()))
-        self.sent: Future[dict[str, Any]] = in_background(
-            lambda: self.planned.result() and _next_document(tracer.result())
+        self.configuration: Future[dict[str, Any]] = in_background(lambda: _next_document(tracer.result()))
+        self.test_span: Future[dict[str, Any]] = in_background(
+            lambda: self.configuration.result() and _next_document(tracer.result())
         )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._starting:
-            self._over = True
+        with self._start_lock:
+            self._ended = True
         for child in self._children:
             _end(child)
 
@@ -132,9 +132,9 @@ class Case:
         return max(0.0, self._deadline - monotonic())
 
     def start(self, *module: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Run a module of this package with the environment that `serve` would set; `extra` is for a server.
+        """Run a module of this package with the environment that `serve` would set; `extra` adds variables for a server.
 
-        A server's log goes to its standard output.
+        With `extra`, standard error goes to standard output, which then has the server's log.
 
         Raises:
             TimeoutError: the examination is over.
@@ -142,8 +142,8 @@ class Case:
         environ = dict(self.environ)
         if self.settings is not None:
             environ = tracer_environment(environ, self.settings)
-        with self._starting:
-            if self._over:
+        with self._start_lock:
+            if self._ended:
                 raise TimeoutError
             child = subprocess.Popen(  # noqa: S603 - this package's own modules
                 [sys.executable, "-P", "-m", *module],
@@ -159,11 +159,11 @@ class Case:
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    for end in (child.terminate, child.kill):
+    for send_signal in (child.terminate, child.kill):
         try:
-            child.communicate(timeout=ENDING_SECONDS)
+            child.communicate(timeout=EXIT_SECONDS)
         except subprocess.TimeoutExpired:
-            end()
+            send_signal()
     child.communicate()
 
 

@@ -19,7 +19,7 @@ FLUSHES = (4, 5)  # the first version of ddtrace that sends its last spans when 
 TRUE = {"true", "1"}  # ddtrace reads every other value as false
 ONLY_SETTINGS = {"yes", "on", "y", "t"}  # true for the settings, false for ddtrace
 
-COMPLAINT = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
+SETTINGS_ERROR = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
 API_KEY = re.compile(r"[0-9a-fA-F]{32}")
 APPLICATION_KEY = re.compile(r"[0-9a-fA-F]{40}")
 AUTO = re.compile(r"^\s*(?:import ddtrace\.auto|from ddtrace import .*\bauto\b)", re.MULTILINE)
@@ -28,14 +28,14 @@ BOOTSTRAP = re.compile(r"ddtrace[/\\]bootstrap")
 
 def settings(case: Case) -> Finding:
     """Check that the service can start with this environment. Values are not shown: one may be a misplaced secret."""
-    if not case.complaints:
+    if not case.settings_errors:
         return passed("every variable is valid")
-    reasons = [_without_value(complaint, case.environ) for complaint in case.complaints]
+    reasons = [_without_value(error, case.environ) for error in case.settings_errors]
     return failed("the service can't start: " + "; ".join(reasons), "Correct it; docs/settings.md lists every variable")
 
 
-def _without_value(complaint: str, environ: Mapping[str, str]) -> str:
-    match = COMPLAINT.fullmatch(complaint)
+def _without_value(error: str, environ: Mapping[str, str]) -> str:
+    match = SETTINGS_ERROR.fullmatch(error)
     if match is None:
         return "a variable is invalid"
     variable, reason = match.groups()

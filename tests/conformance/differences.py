@@ -1,6 +1,7 @@
 """The table of all differences between Quart and FastAPI, each with its reason.
 
-A difference that isn't in the table fails the test of its scenario. A line that no scenario needs fails, too.
+A difference that isn't in the table fails the test of its scenario. A line that no scenario needs fails a
+test, too.
 """
 
 from __future__ import annotations
@@ -13,16 +14,15 @@ from conformance.comparison import Difference
 
 SAME = "same meaning"
 BETTER = "better here"
-SERVER = "the server's"
+SERVER = "server difference"
 
 
 @dataclass(frozen=True)
 class Line:
-    """Accepted differences. All fields are shell patterns; None means that a side lacks the attribute.
+    """Accepted differences. The fields before `verdict` are shell patterns; None means that a side lacks the attribute.
 
-    `verdict` is SAME (the same meaning in other words), BETTER (tracing.py records more, or the true value, where
-    ddtrace's FastAPI integration does not) or SERVER (Hypercorn and uvicorn give their applications different
-    information).
+    `verdict` is SAME (the same meaning in other words), BETTER (tracing.py records more than ddtrace's FastAPI
+    integration, or a more accurate value) or SERVER (Hypercorn and uvicorn give their applications different information).
     """
 
     scenario: str
@@ -68,14 +68,14 @@ def render(lines: Sequence[Line]) -> list[str]:
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows]
 
 
-KEPT = "error traces that this process started are kept at any rate"
+KEPT = "error traces that this process started are kept at every sampling rate"
 TYPED = "the span has the exception for which an error handler returned a 5xx"
-WHERE = "a WebSocket's resource is its route; FastAPI's is the raw path: unbounded cardinality"
-MESSAGE = "work for a message is a child of that message; with FastAPI each piece is a separate trace"
-NO_ROUTE = "an unserved path isn't a resource; FastAPI's is the raw path: unbounded cardinality"
+WEBSOCKET_ROUTE = "a WebSocket's resource is its route; FastAPI's is the raw path: unbounded cardinality"
+MESSAGE = "work for a message is a child of that message's span; with FastAPI each piece is a separate trace"
+NO_ROUTE = "a path without a route isn't a resource; FastAPI's is the raw path: unbounded cardinality"
 
-CUT = "the span records that the response broke off"
-FOLLOWS = "sampled like its request; FastAPI decides again, so a kept request can lack its task"
+CUT = "the span records that the response was cut short"
+FOLLOWS = "a task is sampled like its request; FastAPI decides again, so a kept request can lack its task"
 
 TABLE = [
     # Names.
@@ -118,7 +118,7 @@ TABLE = [
         None,
         "present",
         BETTER,
-        "one span per task; FastAPI has two, and the outer isn't linked to the inner one's work",
+        "one span per task; FastAPI has two, and the outer one isn't linked to the work in the inner one",
     ),
     Line(
         "json",
@@ -188,7 +188,7 @@ TABLE = [
         SAME,
         "Quart responds with 404; Starlette closes, and uvicorn responds with 403",
     ),
-    # What no route matched.
+    # Requests that no route matched.
     Line("404", "request", "resource", "GET 404", "GET /nowhere/42", BETTER, NO_ROUTE),
     Line("websocket 404", "request", "resource", "websocket 404", "websocket /nowhere/42", BETTER, NO_ROUTE),
     Line("redirect of strict slashes", "request", "resource", "GET 308", "GET /slashed/Ada", BETTER, NO_ROUTE),
@@ -214,7 +214,7 @@ TABLE = [
     Line("method unknown", "request", "http.route", None, "/plain", BETTER, "no route served the request"),
     Line("blocked where*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
     Line("layer", "request", "resource", "GET 401", "GET /layer", BETTER, NO_ROUTE),
-    Line("method unknown", "request", "http.method", "OTHER", "BREW", BETTER, "nor is it a useful tag for grouping"),
+    Line("method unknown", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
     # Errors.
     Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, KEPT),
     Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, KEPT),
@@ -237,7 +237,7 @@ TABLE = [
         "the client received 200; the span has the error all the same",
     ),
     Line("unhandled in stream", "request", "http.response_incomplete", "true", None, BETTER, CUT),
-    # Clients that go away.
+    # Clients that disconnect.
     Line("disconnected in stream", "request", "http.response_incomplete", "true", None, BETTER, CUT),
     Line(
         "disconnected*",
@@ -281,8 +281,8 @@ TABLE = [
     ),
     Line("call *", "http.request", "*peer.service*", "*", None, BETTER, "the span has the peer's name"),
     # WebSockets.
-    Line("websocket*", "request*", "http.route", "/ws/<room>*", None, BETTER, WHERE),
-    Line("websocket*", "*", "*resource", "websocket /ws/<room>*", "websocket /ws/lounge*", BETTER, WHERE),
+    Line("websocket*", "request*", "http.route", "/ws/<room>*", None, BETTER, WEBSOCKET_ROUTE),
+    Line("websocket*", "*", "*resource", "websocket /ws/<room>*", "websocket /ws/lounge*", BETTER, WEBSOCKET_ROUTE),
     Line("websocket*", "request*", "http.status_code", "101", None, BETTER, "the status of the handshake"),
     Line("websocket refused", "request", "http.status_code", "403", None, BETTER, "the status of the handshake"),
     Line("websocket 404", "request", "http.status_code", "404", None, BETTER, "the status of the handshake"),
@@ -311,7 +311,7 @@ TABLE = [
         "websocket.receive of no message {*",
         "websocket.receive of no message #2 {*",
         SAME,
-        "FastAPI's first span is that of the opening",
+        "FastAPI's first span is for the opening of the WebSocket",
     ),
     Line("websocket busy when closed", "work: *", "parent", "websocket.receive", "none", BETTER, MESSAGE),
     Line(
@@ -332,6 +332,6 @@ TABLE = [
         None,
         "present",
         BETTER,
-        "a probe leaves no span; FastAPI's integration has no such setting",
+        "a probe creates no span; FastAPI's integration has no such setting",
     ),
 ]

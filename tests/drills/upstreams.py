@@ -31,8 +31,8 @@ BODY_BYTES = 1_048_576
 MISBEHAVIOUR = (
     ("/hang", 504, "Timeout", "The upstream did not respond in time."),
     ("/drip", 504, "Timeout", "The upstream's response was not complete in time."),
-    ("/reset", 502, "ReadError", "The upstream's response broke off."),
-    ("/cut", 502, "ReadError", "The upstream's response broke off."),
+    ("/reset", 502, "ReadError", "The upstream's response was cut short."),
+    ("/cut", 502, "ReadError", "The upstream's response was cut short."),
     ("/nothing", 502, "ReadError", "The upstream closed the connection before it responded."),
     ("/garbage", 502, "ProtocolError", "The upstream's response is not HTTP."),
     ("/big", 502, "TooLarge", "The upstream's response is larger than this service accepts."),

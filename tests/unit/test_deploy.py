@@ -86,9 +86,9 @@ def test_a_malformed_api_key_is_rejected_without_showing_it(monkeypatch: pytest.
     ("text", "problem"),
     [
         ("", "it is not JSON"),
-        ("[]", "no list containerDefinitions"),
+        ("[]", "no containerDefinitions list"),
         ('{"containerDefinitions": []}', "no container is named service"),
-        ('{"containerDefinitions": [{"image": "x"}]}', "no list containerDefinitions"),
+        ('{"containerDefinitions": [{"image": "x"}]}', "no containerDefinitions list"),
         (None, "it can't be read"),
     ],
 )
@@ -222,7 +222,9 @@ def test_an_unhealthy_agent_causes_a_warning(
 def test_an_unstable_service_is_reported_with_its_last_event() -> None:
     service = {"runningCount": 1, "desiredCount": 2, "events": [{"message": "(service x) was unable to place a task."}]}
     aws = FakeAws(ecs__wait=AwsError("Max attempts exceeded"), ecs__describe_services={"services": [service]})
-    with pytest.raises(Failure, match=r"1 of 2 tasks run\. \(service x\) was unable to place a task\. .*rollback"):
+    with pytest.raises(
+        Failure, match=r"1 of 2 tasks are running\. \(service x\) was unable to place a task\. .*rollback"
+    ):
         rollout.wait(aws, "hello-service")
 
 
@@ -278,7 +280,7 @@ def planned(current: dict[str, str], given: dict[str, str]) -> Callable[[], dict
     }
     listed = [{"ParameterKey": name, "ParameterValue": value} for name, value in {**whole, **current}.items()]
     found = {"StackStatus": "UPDATE_COMPLETE", "Parameters": listed}
-    return lambda: stack.Stack(FakeAws(), "hello-service").planned(found, given, open_http=False)
+    return lambda: stack.Stack(FakeAws(), "hello-service").planned_parameters(found, given, open_http=False)
 
 
 @pytest.mark.parametrize(
@@ -287,8 +289,8 @@ def planned(current: dict[str, str], given: dict[str, str]) -> Callable[[], dict
         ({"Scheme": "internal"}, {"Scheme": "internet-facing"}, "Scheme=internet-facing: it is internal"),
         ({}, {"VpcId": "vpc-2"}, "VpcId=vpc-2: it is vpc-1"),
         ({}, {"MinTasks": "20"}, "MinTasks=20 is more than MaxTasks=10"),
-        ({}, {"AllowedCidr": "0.0.0.0/1"}, "by plain HTTP"),
-        ({"CertificateArn": "arn", "AllowedCidr": "0.0.0.0/0"}, {"CertificateArn": ""}, "by plain HTTP"),
+        ({}, {"AllowedCidr": "0.0.0.0/1"}, "over plain HTTP"),
+        ({"CertificateArn": "arn", "AllowedCidr": "0.0.0.0/0"}, {"CertificateArn": ""}, "over plain HTTP"),
     ],
 )
 def test_an_unsafe_change_is_rejected(current: dict[str, str], given: dict[str, str], problem: str) -> None:
@@ -317,7 +319,7 @@ def test_a_network_is_checked_before_it_is_used() -> None:
         }
 
     def plan(**results: Any) -> None:
-        stack.Stack(FakeAws(**results), "hello-service").planned(None, given, open_http=False)
+        stack.Stack(FakeAws(**results), "hello-service").planned_parameters(None, given, open_http=False)
 
     plan(ec2__describe_subnets=subnets())
     missing = AwsError("(InvalidSubnetID.NotFound) The subnet ID 'subnet-2' does not exist.")

@@ -17,7 +17,7 @@ import pytest
 
 import hello_service.doctor
 from hello_service.doctor import Check, agent, environment, examine, finding, server, wire
-from hello_service.doctor.case import Case, agent_address, without_agent
+from hello_service.doctor.case import Case, agent_address, no_agent_reason
 from hello_service.doctor.finding import Finding, Redaction, Result, exit_code
 from hello_service.doctor.wire import Response
 from hello_service.settings import Settings
@@ -64,7 +64,7 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
         "agent variables",
         {"DD_TRACE_AGENT_URL": "http://a:1", "DD_AGENT_HOST": "b", "DD_TRACE_AGENT_PORT": "2"},
         "warn",
-        "DD_TRACE_AGENT_URL takes precedence: DD_AGENT_HOST and DD_TRACE_AGENT_PORT has another",
+        "ddtrace uses DD_TRACE_AGENT_URL and ignores the different value of DD_AGENT_HOST and DD_TRACE_AGENT_PORT",
         "unset DD_AGENT_HOST DD_TRACE_AGENT_PORT",
     ),
     (
@@ -78,7 +78,7 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
         "agent variables",
         {"DD_TRACE_AGENT_HOSTNAME": "a", "DD_AGENT_HOST": "b"},
         "warn",
-        "HOSTNAME takes precedence",
+        "HOSTNAME and ignores the different value",
         "unset DD_AG",
     ),
     ("proxy", {}, "pass", "no proxy", ""),
@@ -167,7 +167,7 @@ def test_an_unusable_value_is_not_shown() -> None:
 def test_an_unknown_form_of_message_is_not_shown_either() -> None:
     """The settings' messages may change in a later version."""
     case = Case({})
-    case.complaints = ["hunter2"]
+    case.settings_errors = ["hunter2"]
 
     assert environment.settings(case).sentence == "the service can't start: a variable is invalid"
 
@@ -264,8 +264,8 @@ def test_an_agent_protocol_switches_otlp_off() -> None:
     """ddtrace does the same."""
     environ = {"OTEL_TRACES_EXPORTER": "OTLP"}
 
-    assert without_agent(environ) is not None
-    assert without_agent({**environ, "DD_TRACE_AGENT_PROTOCOL_VERSION": "v0.4"}) is None
+    assert no_agent_reason(environ) is not None
+    assert no_agent_reason({**environ, "DD_TRACE_AGENT_PROTOCOL_VERSION": "v0.4"}) is None
 
 
 @pytest.mark.parametrize(
