@@ -22,7 +22,7 @@ from urllib.parse import parse_qs
 
 import boto3
 from fake_http import served
-from running import BIN, ROOT, clean_environment, eventually, free_port, started
+from running import BIN, ROOT, eventually, free_port, started, unmeasured_environment
 
 REGION = "eu-west-1"
 DEPLOY = ROOT / "deploy" / "deploy"
@@ -128,7 +128,7 @@ def account(place: Path, engine_environment: Mapping[str, str] | None = None) ->
     """
     port = free_port()
     server = [sys.executable, str(Path(__file__).with_name("aws_server.py")), "-H", "127.0.0.1", "-p", str(port)]
-    environment = {name: value for name, value in clean_environment().items() if not name.startswith("AWS_")}
+    environment = {name: value for name, value in unmeasured_environment().items() if not name.startswith("AWS_")}
     with started(server, {**environment, "MOTO_ECS_SERVICE_RUNNING": "1"}) as running:
 
         def listens() -> bool:

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from running import BIN, ROOT, clean_environment
+from running import BIN, ROOT, unmeasured_environment
 
 GUIDE = Path("docs", "make-it-yours.md")
 MADE = shutil.ignore_patterns(
@@ -24,8 +24,7 @@ def copy_to(folder: Path) -> Path:
 
 def environment(copy: Path) -> dict[str, str]:
     """Return an environment in which Python imports the package from the copy."""
-    kept = {name: value for name, value in clean_environment().items() if not name.startswith(("COV_", "COVERAGE_"))}
-    return {**kept, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(copy)}
+    return {**unmeasured_environment(), "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(copy)}
 
 
 def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:

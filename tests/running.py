@@ -54,6 +54,13 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, **(extra or {})}
 
 
+def unmeasured_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return `clean_environment(extra)` for programs that run no code of the package: coverage would only slow them."""
+    return {
+        name: value for name, value in clean_environment(extra).items() if not name.startswith(("COV_", "COVERAGE_"))
+    }
+
+
 def free_port() -> int:
     """Return a port that was free a moment ago, for programs that can't bind port 0 and report the port they got."""
     with socket.socket() as probe:
@@ -235,7 +242,9 @@ def trace_agent(port: int | None = None, unix_socket: Path | None = None) -> Ite
     arguments += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]
     if unix_socket is not None:
         arguments += ["--trace-uds-socket", str(unix_socket)]
-    with started([str(BIN / "ddapm-test-agent"), *arguments], clean_environment({"ENABLED_CHECKS": CHECKS})) as running:
+    with started(
+        [str(BIN / "ddapm-test-agent"), *arguments], unmeasured_environment({"ENABLED_CHECKS": CHECKS})
+    ) as running:
         agent = Agent(f"http://127.0.0.1:{port}", running.process)
         running.wait_until_responding(f"{agent.url}/info")
         try:
