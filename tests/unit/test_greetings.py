@@ -80,13 +80,17 @@ async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
     )
 
 
-async def test_a_websocket_responds_to_each_text(client: _Client) -> None:
-    """The reply is a greeting, or the reason why there is none."""
+@pytest.mark.parametrize(
+    ("message", "reply"),
+    [
+        ("Ada", "Hello, Ada!"),
+        ("", "The name must have 1 to 200 characters, got 0."),
+        (b"Ada", "The name must be sent as text."),
+    ],
+)
+async def test_a_websocket_responds_to_each_message(client: _Client, message: str | bytes, reply: str) -> None:
+    """The reply is a greeting, or the reason why there is none. The socket stays open."""
     async with client.websocket("/api/hello/ws") as socket:
-        await socket.send("Ada")
-        greeting = await socket.receive()
-        await socket.send("")
-        refusal = await socket.receive()
-
-    assert greeting == "Hello, Ada!"
-    assert refusal == "The name must have 1 to 200 characters, got 0."
+        for _ in range(2):
+            await socket.send(message)
+            assert await socket.receive() == reply
