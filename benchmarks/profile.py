@@ -31,6 +31,8 @@ LAYERS = {
     "hello_service/serving/server.py": "asyncio",
     "hello_service/observability/logs.py": "hello_service: log line",
     "hello_service/observability/tracing.py": "hello_service: tracing.py",
+    "hello_service/observability/fast_span.py": "hello_service: tracing.py",
+    "hello_service/serving/": "hello_service: HTTP/1.1",
     "hello_service/": "hello_service: all else",
     "structlog/": "hello_service: log line",
     "httpx/": "httpx",
@@ -41,7 +43,6 @@ LAYERS = {
     "werkzeug/": "Werkzeug",
     "flask/": "Quart",
     "quart/": "Quart",
-    "h11/": "h11",
     "hypercorn/": "Hypercorn",
 }
 

@@ -140,11 +140,11 @@ def test_a_sample_counts_for_the_innermost_layer() -> None:
     """Time in the standard library counts for its caller. A thread without a Python frame counts for no layer."""
     stacks = [
         "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);dumps (/lib/json/__init__.py:3) 5",
-        "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);send (/v/site-packages/h11/a.py:3) 2",
+        "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);send (/w/hello_service/serving/http1.py:3) 2",
         "run (/w/hello_service/serving/server.py:9);run_once (asyncio/base_events.py:1) 1",
         " 70",
     ]
     layers, functions = profile.counted(stacks)
 
-    assert layers == {"Quart": 5, "h11": 2, "asyncio": 1}
+    assert layers == {"Quart": 5, "hello_service: HTTP/1.1": 2, "asyncio": 1}
     assert functions["quart/app.py handle"] == 7
