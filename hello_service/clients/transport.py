@@ -113,9 +113,8 @@ class Transport(httpx.AsyncBaseTransport):
             raise UpstreamTimeout(timeout_detail) from None
         except AIOHTTP_ERRORS as error:
             kind, detail = next((kind, detail) for source, kind, detail in ERRORS if isinstance(error, source))
-            may_show_url = isinstance(
-                error, (aiohttp.ClientResponseError, aiohttp.InvalidURL)
-            )  # the query of a URL may be secret
+            # The query of a URL may be secret.
+            may_show_url = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))
             raise kind(detail) from (error.__cause__ if may_show_url else error)
         except asyncio.CancelledError as error:
             raise asyncio.CancelledError(CANCELLED) from error

@@ -48,9 +48,7 @@ if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 needs it
             await super().handle_messages(websocket, receive, websocket_task)
 
 
-class _BoundedConnection(
-    ASGIWebsocketConnection
-):  # pragma: no cover - Quart 0.22, not on the Python whose coverage counts
+class _BoundedConnection(ASGIWebsocketConnection):  # pragma: no cover - Quart 0.22, which coverage is not measured on
     """For Quart 0.22, which cancels its reading task when the handler ends."""
 
     def __init__(self, *args: Any) -> None:

@@ -280,10 +280,8 @@ class _Exchange:
             self.span.resource = f"{self.method} {self.traced_scope['path']}".rstrip()
             return
         self.traced_scope["path"] = _mount(connection.scope) + rule.rule
-        for span in {
-            self.span,
-            *self.traced_scope["datadog"]["request_spans"][:1],
-        }:  # the entry span of a mounted app, too
+        entry = self.traced_scope["datadog"]["request_spans"][:1]  # of a mounted app; else the span itself
+        for span in {self.span, *entry}:
             span.set_tag("http.route", self.traced_scope["path"])
             span.resource = f"{self.method} {self.traced_scope['path']}"
 
