@@ -68,8 +68,8 @@ def _targets() -> Iterator[Target]:
     yield Target("CPU of `/api/hello`, traced ÷ untraced", hello, untraced, 1.5)
     title = f"CPU that tracing adds to `/api/hello` ÷ what it adds to {ALL['fastapi'].title}"
     fastapi = Added(_cpu("fastapi", HELLO), _cpu("fastapi-untraced", HELLO))
-    yield Target(title, Added(hello, untraced), fastapi, 1.0)
-    for name, limit in (("naive", 0.6), ("flask-sync", 0.45), ("fastapi", 1.0), ("starlette", 1.35)):
+    yield Target(title, Added(hello, untraced), fastapi, 0.6)
+    for name, limit in (("naive", 0.6), ("flask-sync", 0.4), ("fastapi", 0.95), ("starlette", 1.35)):
         yield Target(f"CPU of `/api/hello` ÷ {ALL[name].title}", hello, _cpu(name, HELLO), limit)
     peers = (("naive", 0.16), ("fastapi", 0.25), ("flask-gthread", 0.5), ("starlette", 0.9), ("aiohttp", 1.4))
     for name, limit in peers:
@@ -80,7 +80,7 @@ def _targets() -> Iterator[Target]:
     title = "requests/s of `/api/relay`, 256 clients ÷ 64 clients"
     yield Target(title, (OURS_NAME, RELAY_256, "per_second"), (OURS_NAME, RELAY, "per_second"), 0.9, at_least=True)
     title = "CPU of `/api/relay`, 1,024 clients ÷ 16 clients"
-    yield Target(title, _cpu(OURS_NAME, RELAY_1024), _cpu(OURS_NAME, RELAY_16), 1.3)
+    yield Target(title, _cpu(OURS_NAME, RELAY_1024), _cpu(OURS_NAME, RELAY_16), 1.0)
 
 
 TARGETS = tuple(_targets())
