@@ -62,28 +62,28 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# From the first release, up to but without the second.
+# The first release that is supported, and the first that is not.
 SUPPORTED = {"ddtrace": ((4, 5), (5,)), "quart": ((0, 19, 9), (0, 24))}
 
-# RFC 9110, section 9.1, and RFC 5789: any other token that a client makes up would be a resource of its own.
+# RFC 9110, section 9.1, and RFC 5789. Any other method becomes OTHER: clients could create a new resource with each token.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
-INCOMPLETE = "http.response_incomplete"  # tag: the response has no end, or fewer bytes than its Content-Length
+INCOMPLETE = "http.response_incomplete"  # tag: the response broke off, or is shorter than its Content-Length
 BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
 
-# What Quart 0.23 raises in a handler whose client has left; earlier releases cancel the handler.
+# Quart 0.23 raises this in a handler whose client has disconnected. Earlier releases cancel the handler.
 DISCONNECTED: Any = getattr(wrappers, "ClientDisconnectedError", ())
 
-# Path segments of outbound calls that count as words, and the number of words that stay readable.
+# Which path segments of outbound calls stay readable in a resource, and how many.
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
-WORDS = 20  # after the same beginning of a path, such as /users: names look like words, but there are more of them
+WORDS = 20  # after the same beginning of a path, such as /users: user names look like words, but there are many of them
 RESOURCES = 500  # in total
-SEGMENTS = 8
+SEGMENTS = 8  # of one path
 
 
 def active() -> bool:
-    """Whether spans are made: ddtrace was started (`ddtrace-run` or `ddtrace.auto`) and is not switched off."""
+    """Whether spans are created: ddtrace was started (`ddtrace-run` or `ddtrace.auto`) and is enabled."""
     started = getattr(sys.modules.get("ddtrace.bootstrap.sitecustomize"), "loaded", False)
     return bool(started and unsupported() is None and tracer.enabled)
 
@@ -103,19 +103,19 @@ def trace(
         _warn(f"{reason} The service runs untraced.")
     if not active():
         return app
-    if known := app.extensions.get("datadog_tracing"):
-        known.probes |= frozenset(probes)
+    if earlier := app.extensions.get("datadog_tracing"):
+        earlier.probes |= frozenset(probes)
         return app
     if service is not None:
         _name_process(service)
-    inner: Any = app.asgi_app
-    around: Any = _Tracing(inner, frozenset(probes), service, middleware or TraceMiddleware)
-    app.asgi_app = app.extensions["datadog_tracing"] = around  # type: ignore[method-assign]  # Quart documents this
-    # From every app: one that isn't traced itself may be mounted inside of one that is.
+    untraced: Any = app.asgi_app
+    traced: Any = _Tracing(untraced, frozenset(probes), service, middleware or TraceMiddleware)
+    app.asgi_app = app.extensions["datadog_tracing"] = traced  # type: ignore[method-assign]  # Quart documents this
+    # The signals of every app, because an app without `trace` may be mounted inside of a traced one.
     request_started.connect(_name)
     websocket_started.connect(_name)
     got_request_exception.connect(_remember)
-    got_websocket_exception.connect(_mark_websocket)
+    got_websocket_exception.connect(_record_websocket_error)
     _remember_handled_exceptions(app)
     _trace_background_tasks(app)
     return app
@@ -138,10 +138,10 @@ def log_ids() -> dict[str, str]:
 
 
 async def name_client_span(outgoing: Any) -> None:
-    """Event hook for `httpx.AsyncClient` (and httpx2's): give the span of this call a readable resource and `peer.service`.
+    """Give the span of an outbound call a readable resource and `peer.service`. An event hook of httpx and httpx2.
 
-    The resource is `METHOD host/path`. Path segments that are no plain lower-case words are `?`, and so are words once
-    there are too many. Two request extensions replace the guess: `route` (the path with its variables' names) and
+    The resource is `METHOD host/path`. A path segment that is not a plain lower-case word becomes `?`, and so does a word
+    once there are too many. Two request extensions override this: `route` (the path with its variables' names) and
     `peer_service` (replaces the host in the resource and in `peer.service`).
     """
     span = tracer.current_span() if active() else None
@@ -153,7 +153,7 @@ async def name_client_span(outgoing: Any) -> None:
     method = outgoing.method if outgoing.method in METHODS else "OTHER"
     span.resource = f"{method} {peer}{route}"
     span.set_tag("peer.service", peer)
-    if method == "OTHER":  # ddtrace sets the tag last
+    if method == "OTHER":  # ddtrace sets this tag later, so replace it when the span ends
         span._on_finish_callbacks.insert(0, lambda span: span.set_tag("http.method", "OTHER"))  # noqa: SLF001 - no hook
 
 
@@ -161,39 +161,39 @@ async def name_client_span(outgoing: Any) -> None:
 def span(
     name: str, *, resource: str | None = None, service: str | None = None, kind: str = "internal"
 ) -> Iterator[Callable[[str, str | int | float], None]]:
-    """Make a span below the current one for the `with` block, whose exception it gets. Without tracing it does nothing.
+    """Create a child of the current span for the `with` block, and record its exception. Does nothing without tracing.
 
         with tracing.span("sqlite.query", resource="SELECT name FROM visits WHERE id = ?", kind="client") as tag:
             rows = await database.execute_fetchall(...)
             tag("db.row_count", len(rows))
 
     Args:
-        name: the operation, of which there are few.
-        resource: what the operation works on, without values that differ from call to call; None: `name`.
-        service: None: the service of the parent. Another name is another node in the service map.
+        name: the kind of operation, such as `sqlite.query`.
+        resource: what the operation works on, without values that differ from call to call. Default: `name`.
+        service: a separate node in the service map. Default: the parent's service.
         kind: `internal`, `client`, `server`, `producer` or `consumer`.
     """
     if not active():
         yield lambda _key, _value: None
         return
-    with tracer.trace(name, service=service, resource=resource) as made:
-        made.set_tag("span.kind", kind)
-        yield lambda key, value: made.set_tag(key, value) if isinstance(value, str) else made.set_metric(key, value)
+    with tracer.trace(name, service=service, resource=resource) as child:
+        child.set_tag("span.kind", kind)
+        yield lambda key, value: child.set_tag(key, value) if isinstance(value, str) else child.set_metric(key, value)
 
 
 class _Tracing:
-    """The ASGI application around Quart's own, with ddtrace's middleware between the two."""
+    """ASGI middleware: this class calls ddtrace's middleware, which calls `_call_app`, which calls Quart."""
 
     def __init__(self, app: ASGIApp, probes: frozenset[str], service: str | None, middleware: Any) -> None:
         self.app, self.probes, self.service, self.middleware = app, probes, service, middleware
 
     @cached_property
     def _traced(self) -> ASGIApp:
-        """The middleware around the app, with ddtrace's settings at the time of the first request."""
+        """ddtrace's middleware around the app, with ddtrace's settings at the time of the first request."""
         settings = config.asgi.copy()
-        object.__setattr__(settings, "http", config.asgi.http)  # which copy() leaves out
-        settings["trace_asgi_websocket_messages"] = True  # else the middleware has no span for the handshake
-        if self.service is not None and not config._is_user_provided_service:  # noqa: SLF001 - no other way to ask
+        object.__setattr__(settings, "http", config.asgi.http)  # copy() leaves it out
+        settings["trace_asgi_websocket_messages"] = True  # otherwise the handshake has no span
+        if self.service is not None and not config._is_user_provided_service:  # noqa: SLF001 - no public way
             settings["service_name"] = self.service
         traced: ASGIApp = self.middleware(
             self._call_app,
@@ -214,7 +214,7 @@ class _Tracing:
         outer = _current.get()
         same_client = outer is not None and outer.scope.get("client") == scope.get("client")
         if same_client and outer.complete and not exchange.nested:
-            tracer.context_provider.activate(None)  # uvicorn starts a pipelined request in the context of the last one
+            tracer.context_provider.activate(None)  # uvicorn starts a pipelined request in the previous one's context
         _current.set(exchange)
         try:
             await self._traced(exchange.traced_scope, exchange.receive, exchange.send)
@@ -225,7 +225,7 @@ class _Tracing:
             exchange.release()
 
     async def _call_app(self, _named: Scope, receive: Receive, send: Send) -> None:
-        """Call the app. Its exceptions pass the middleware by, which would put Quart's exception groups on the span."""
+        """Call the app. Keep its exception from the middleware, which would put Quart's exception group on the span."""
         exchange = _current.get()
         try:
             await exchange.call(self.app, receive, send)
@@ -239,16 +239,17 @@ class _Tracing:
 class _Exchange:
     """One request or WebSocket while it is served.
 
-    The app gets `scope`, the middleware `traced_scope`, whose path becomes the route: the middleware names spans by it.
+    The app gets `scope`. The middleware gets `traced_scope`, whose path becomes the route, as the middleware names spans
+    by the path.
     """
 
     span: Span
-    routed = False  # Quart has looked for a route, and the span is named by the result
+    routed = False  # Quart has looked for a route, and the span has its name
     decided = False  # the caller has decided whether this trace is kept
-    complete = False  # the server has taken as much of the response as the client waits for
+    complete = False  # the server has accepted every byte that the client waits for
     over = False  # the app has returned
-    exception: BaseException | None = None  # the last one that Quart has handled
-    raised: BaseException | None = None  # the exception that left the app
+    exception: BaseException | None = None  # the last exception that Quart has handled
+    raised: BaseException | None = None  # the exception that the app has raised
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["headers"] = _listed(scope).get("headers", ())
@@ -258,7 +259,7 @@ class _Exchange:
         self.traced_scope = {**scope}
         if scope["type"] == "http":
             self.method = self.traced_scope["method"] = scope["method"] if scope["method"] in METHODS else "OTHER"
-        # A # would begin a fragment in http.url, where ddtrace looks for no secrets.
+        # A # would begin a fragment in http.url, and ddtrace redacts nothing in fragments.
         self.traced_scope["path"] = (scope.get("path") or "").replace("#", "%23")
         self.traced_scope["query_string"] = (scope.get("query_string") or b"").replace(b"#", b"%23")
         self.server_receive, self.server_send = receive, send
@@ -272,7 +273,7 @@ class _Exchange:
             self.scope["datadog"] = self.traced_scope["datadog"] = _Shared(self.traced_scope["datadog"])
 
     def name(self, connection: Any) -> None:
-        """Name the span by the route that Quart has found, or by the status of Quart's reason when it found none."""
+        """Name the span by the route, or by Quart's status (404 or 405) if there is no route."""
         self.routed = True
         rule = connection.url_rule
         if rule is None:
@@ -280,7 +281,7 @@ class _Exchange:
             self.span.resource = f"{self.method} {self.traced_scope['path']}".rstrip()
             return
         self.traced_scope["path"] = _mount(connection.scope) + rule.rule
-        entry = self.traced_scope["datadog"]["request_spans"][:1]  # of a mounted app; else the span itself
+        entry = self.traced_scope["datadog"]["request_spans"][:1]  # the span of the app that this app is mounted in
         for span in {self.span, *entry}:
             span.set_tag("http.route", self.traced_scope["path"])
             span.resource = f"{self.method} {self.traced_scope['path']}"
@@ -289,17 +290,17 @@ class _Exchange:
         """Put `error` on the span (the request's unless another is given), and keep the trace."""
         span = span or self.span
         if error is not None:
-            # ddtrace ignores an exception without a traceback, as one in a group can be.
+            # ddtrace ignores an exception without a traceback, and an exception inside a group can lack one.
             span.set_exc_info(type(error), error, error.__traceback__ or getattr(self.raised, "__traceback__", None))
             _describe_abort(span, error)
         if not self.decided:
             span.set_tag("manual.keep")
 
     def respond(self, message: Message) -> Message:
-        """Complete the span of an error, and return `message`, the head of a response, with the `traceresponse` header."""
+        """Add the `traceresponse` header to `message`, the head of a response. Complete the span if it is an error's."""
         headers = message.get("headers") or []
         if not self.routed:
-            self.span.resource = f"{self.method} {message.get('status', 101)}"  # a layer around Quart has responded
+            self.span.resource = f"{self.method} {message.get('status', 101)}"  # a layer around Quart responds
         if self.span.error:
             self.keep_error(self.exception)
         if any(name.lower() == b"traceresponse" for name, _ in headers):
@@ -317,10 +318,10 @@ class _Exchange:
             return
         self.keep_error(error)
         if isinstance(error, Exception) and self.span.get_tag("http.status_code") is None:
-            self.span.set_tag("http.status_code", "500")  # by the server
+            self.span.set_tag("http.status_code", "500")  # the server's response
 
     def release(self) -> None:
-        """Trace no later message of the app, and drop what would be a reference cycle."""
+        """Stop tracing, as tasks of the app may send messages later, and break reference cycles."""
         self.over = True
         self.exception = self.raised = None
         if not self.nested:
@@ -328,10 +329,10 @@ class _Exchange:
 
 
 class _Request(_Exchange):
-    """Derives from the messages whether the response is complete."""
+    """Detects from the messages of a request whether its response is complete."""
 
-    begun = False
-    left: int | None = None  # bytes that are still to come, where there is a Content-Length
+    started = False
+    bytes_left: int | None = None  # of the body; None without a Content-Length
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
         async def send_listed(message: Message) -> None:
@@ -346,23 +347,23 @@ class _Request(_Exchange):
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a message that ddtrace's middleware passes on."""
+        """Send a message that has passed through ddtrace's middleware."""
         kind, last = message.get("type"), False
         if kind == "http.response.start":
-            self.begun, self.left = True, self._body_length(message)
+            self.started, self.bytes_left = True, self._body_length(message)
             message = self.respond(message)
-        elif kind in BODIES:  # pragma: no branch - hints and trailers pass as they are
+        elif kind in BODIES:  # pragma: no branch - early hints and trailers need nothing
             last = kind == "http.response.pathsend" or not message.get("more_body", False)
-            if self.left is not None:
-                # The server reads the file that other messages name.
-                self.left -= len(message.get("body") or b"") if kind == "http.response.body" else self.left
-                if last and self.left > 0:
+            if self.bytes_left is not None:
+                # A message of another type names a file, whose bytes the server sends.
+                self.bytes_left -= len(message.get("body") or b"") if kind == "http.response.body" else self.bytes_left
+                if last and self.bytes_left > 0:
                     self.span.set_tag(INCOMPLETE, "true")
         await self.server_send(message)
-        self.complete |= last or (self.left is not None and self.left <= 0)
+        self.complete |= last or (self.bytes_left is not None and self.bytes_left <= 0)
 
     def _body_length(self, head: Message) -> int | None:
-        """Return how many bytes the client waits for, None if the head of the response doesn't give the number."""
+        """Return the length of the body in bytes, None if the head of the response doesn't contain it."""
         if self.method == "HEAD" or head.get("status") in {204, 304}:
             return 0
         lengths = [value for name, value in head.get("headers") or [] if name.lower() == b"content-length"]
@@ -370,34 +371,35 @@ class _Request(_Exchange):
 
     def conclude(self) -> None:
         super().conclude()
-        if self.begun:
+        if self.started:
             if not self.complete:
                 self.span.set_tag(INCOMPLETE, "true")
         elif self.raised is None and not self.span.get_tag(CLIENT_DISCONNECTED):  # pragma: no cover - Quart 0.22 only
-            # It returns without a response when a handler was cancelled. The server then responds with a 500.
+            # When a handler is cancelled, Quart 0.22 returns without a response, and the server responds with a 500.
             self.span.error = 1
             self.span.set_tag("error.type", "asyncio.exceptions.CancelledError")
-            self.span.set_tag("error.message", "the request was cancelled before it was answered")
+            self.span.set_tag("error.message", "the request was cancelled before its response")
             self.span.set_tag("http.status_code", "500")
             self.keep_error(None)
 
 
 class _WebSocket(_Exchange):
-    """Shows each message to ddtrace's middleware when the handler takes or sends it; Quart reads ahead of its handler.
+    """Passes a copy of each message to ddtrace's middleware when the handler receives or sends it.
 
-    No message passes through the middleware, so an exception of the middleware can't reach the application.
+    Quart reads messages earlier than its handler does, so their spans would begin too early. The messages themselves
+    bypass the middleware, so that an exception in it can't reach the application.
     """
 
     connection: Any = None
-    closed = False  # ddtrace has seen the end of the WebSocket
-    shown: Message  # the message that the middleware receives next
-    taker: asyncio.Task[Any] | None = None  # the task that received the last message
+    closed = False  # the middleware has received the end of the WebSocket
+    copied: Message  # the message that the middleware receives next
+    receiver: asyncio.Task[Any] | None = None  # the task that received the last message
     parent: Any = None  # the context of the last message's span
 
     def name(self, connection: Any) -> None:
         super().name(connection)
         if connection.url_rule is not None and self.traced:
-            self.connection, connection.receive = connection, partial(self._take, connection.receive)
+            self.connection, connection.receive = connection, partial(self._receive_message, connection.receive)
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
         self.traced = config.asgi.trace_asgi_websocket_messages  # DD_TRACE_WEBSOCKET_MESSAGES_ENABLED
@@ -405,63 +407,65 @@ class _WebSocket(_Exchange):
         await app(self.scope, self._read_ahead, self._send)
 
     async def receive(self) -> Message:
-        return self.shown
+        return self.copied
 
     async def send(self, message: Message) -> None:
-        """Drop a message that the middleware passes on. Close the WebSocket if application security blocks it."""
+        """Drop the copy of a message. Close the WebSocket if application security blocks it."""
         if message["type"] == "http.response.start":  # pragma: no cover - needs application security in the process
             await self.server_send({"type": "websocket.close", "code": 1008})
 
-    def _show(self, seeing: Any) -> None:
-        """Let the middleware see one message, in this WebSocket's own context whichever task sends or receives it."""
-        with _watching("Showing a WebSocket message to ddtrace"), suppress(StopIteration):  # it waits for nothing
-            self.context.copy().run(seeing.send, None)
+    def _copy(self, middleware: Any) -> None:
+        """Run the middleware's coroutine for one message, in this WebSocket's context, whichever task is current."""
+        # The coroutine never waits, so it is over after one step.
+        with _watching("Passing a WebSocket message to ddtrace"), suppress(StopIteration):
+            self.context.copy().run(middleware.send, None)
 
     async def _read_ahead(self) -> Message:
         message = await self.server_receive()
         if message["type"] == "websocket.disconnect" and self.traced and not self.closed and not self.over:
-            self.closed, self.shown = True, message
-            self._show(self.traced_receive())
+            self.closed, self.copied = True, message
+            self._copy(self.traced_receive())
         return message
 
-    async def _take(self, receive: Callable[[], Awaitable[Any]]) -> Any:
-        """Return the handler's next message; the handler's work from now on belongs to that message."""
+    async def _receive_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the handler's next message, and make its span the parent of what the handler does next."""
         data = await receive()
         if self.over:  # pragma: no cover - a task outlives its WebSocket, in processes of the conformance suite
             return data
-        self.shown = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
-        self._show(self.traced_receive())
+        self.copied = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
+        self._copy(self.traced_receive())
         if received := self.traced_scope["datadog"].get("current_receive_span"):
-            self._belong(received)
+            self._make_parent(received)
         return data
 
-    def _belong(self, received: Span) -> None:
-        """Make `received` the parent of new spans here, by its context, as ddtrace forgets a finished span.
+    def _make_parent(self, received: Span) -> None:
+        """Make `received` the parent of new spans of this task.
 
-        If another task received the last message, as in `asyncio.wait_for`, that message's context is invalidated.
+        Its context takes its place, because ddtrace ignores a current span that is finished. If another task received the
+        last message, as in `asyncio.wait_for`, that message's context is invalidated.
         """
         task = asyncio.current_task()
-        if self.parent is not None and task is not self.taker:
+        if self.parent is not None and task is not self.receiver:
             self.parent.trace_id = self.parent.span_id = None
-        self.taker, self.parent = task, received.context.copy(received.trace_id, received.span_id)
-        self.parent._reactivate = True  # noqa: SLF001 - else a first span here would be the last one below it
+        self.receiver, self.parent = task, received.context.copy(received.trace_id, received.span_id)
+        self.parent._reactivate = True  # noqa: SLF001 - otherwise only the next span would be its child
         tracer.context_provider.activate(self.parent)
 
     async def _send(self, message: Message) -> None:
-        await self.server_send(message if self.over else self._watch(_listed(message)))
+        await self.server_send(message if self.over else self._copy_sent(_listed(message)))
 
-    def _watch(self, message: Message) -> Message:
+    def _copy_sent(self, message: Message) -> Message:
         kind = message.get("type")
         if kind in {"websocket.accept", "websocket.http.response.start"}:
             status = message.get("status", 101)
             self.span.set_tag("http.status_code", str(status))
-            self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as the middleware does for HTTP
+            self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as for HTTP in the middleware
             message = self.respond(message)
         elif not self.traced:
             return message
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}
-        # ddtrace takes a text that is None, as Quart sends it beside bytes, for a text.
-        self._show(self.traced_send({key: value for key, value in message.items() if value is not None}))
+        # Quart sends bytes with a text of None, which ddtrace would treat as a text.
+        self._copy(self.traced_send({key: value for key, value in message.items() if value is not None}))
         return message
 
     def release(self) -> None:
@@ -469,11 +473,11 @@ class _WebSocket(_Exchange):
         if self.connection is not None:
             del self.connection.receive, self.connection
         self.__dict__.pop("context", None)
-        self.traced_receive = self.traced_send = self.taker = self.parent = None  # type: ignore[assignment]
+        self.traced_receive = self.traced_send = self.receiver = self.parent = None  # type: ignore[assignment]
 
 
 class _Shared(dict[str, Any]):
-    """What ddtrace's middleware keeps in the scope. A layer may deep-copy the scope, but spans can't be copied."""
+    """The state of ddtrace's middleware in the scope. It isn't copied when a layer deep-copies the scope: spans can't be."""
 
     def __deepcopy__(self, _memo: object) -> _Shared:
         return self
@@ -503,11 +507,11 @@ def _warn(message: str) -> None:
 
 @contextmanager
 def _watching(what: str) -> Iterator[None]:
-    """Keep an `Exception` of code that only observes away from the application; the first one is logged."""
+    """Suppress an `Exception` of code that only observes, so that the application runs on. Log the first one."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - whatever a release of ddtrace or Quart raises
-        # Its text may hold what an application has received.
+    except Exception as error:  # noqa: BLE001 - a release of ddtrace or Quart may raise anything
+        # The exception's text may contain data of a request, so only its type is logged.
         _warn(
             f"{what} failed with {type(error).__name__}, so spans are incomplete. Compare ddtrace's release and Quart's."
         )
@@ -516,27 +520,27 @@ def _watching(what: str) -> Iterator[None]:
 def _name_process(service: str) -> None:
     """Make `service` the service of this process, unless the process has one already."""
     if config._is_user_provided_service or config.service not in {None, config._inferred_base_service}:  # noqa: SLF001
-        return  # no other way to ask
+        return  # there is no public way to find out
     config.service = service
-    for processor in tracer._span_aggregator.dd_processors:  # noqa: SLF001 - one keeps the name that it has seen first
+    for processor in tracer._span_aggregator.dd_processors:  # noqa: SLF001 - one of them keeps the first name
         if hasattr(processor, "_global_service"):
             processor._global_service = service.lower()  # noqa: SLF001 - the same
 
 
 def _mount(scope: Scope) -> str:
-    """Return the path that the app is mounted at: the pattern that Starlette has, if any is around."""
+    """Return the path that the app is mounted at: Starlette's pattern if it is mounted in Starlette."""
     patterns = scope.get("datadog", {}).get("resource_paths")
     return ("".join(patterns) if patterns else scope.get("root_path") or "").rstrip("/")
 
 
 def _listed(message: Message) -> Message:
-    """Return a message with headers that can be read twice: ddtrace reads them, too."""
+    """Return `message` with its headers in a list, because ddtrace reads them before the server does."""
     headers = message.get("headers")
     return message if headers is None or isinstance(headers, list | tuple) else {**message, "headers": [*headers]}
 
 
 def _describe_abort(span: Span, error: BaseException) -> None:
-    """Describe `abort(response)` by the status of that response: the text of the exception itself has none, or another."""
+    """Describe `abort(response)` by the status of that response, which the exception's own text lacks."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if not isinstance(error, HTTPException) or status is None:
         return
@@ -549,17 +553,17 @@ def _describe_abort(span: Span, error: BaseException) -> None:
 
 
 def _sampling_priority(span: Span) -> int:
-    """Return whether the trace of `span` is kept (above 0) or not, deciding it now if it was open."""
+    """Return the sampling priority of the trace: kept if above 0. Sample the trace now if that hasn't happened yet."""
     if span.context.sampling_priority is None:
         tracer.sample(tracer.current_root_span() or span)
     return int(span.context.sampling_priority or 0)
 
 
-_words: dict[str, int] = {}  # the beginnings of paths that stay readable, and how many words follow each
+_words: dict[str, int] = {}  # the beginnings of paths that stay readable, and how many words each is followed by
 
 
 def _readable(peer: str, path: str) -> str:
-    """Return `path` with `?` for each segment that isn't one of few words."""
+    """Return `path` with `?` in place of each segment that isn't a word, or isn't among the first words."""
     segments, begin = path.split("/")[1:], peer
     for number, segment in enumerate(segments[:SEGMENTS]):
         is_end = not segment and number == len(segments) - 1
@@ -568,7 +572,7 @@ def _readable(peer: str, path: str) -> str:
 
 
 def _is_word(begin: str, segment: str) -> bool:
-    """Whether `segment` is a word, and among the first that followed `begin`."""
+    """Whether `segment` is a word, and one of the first that followed `begin`."""
     path = f"{begin}/{segment}"
     if path not in _words and WORD.fullmatch(segment) and _words.get(begin, 0) < WORDS and len(_words) < RESOURCES:
         _words[begin] = _words.get(begin, 0) + 1
@@ -582,17 +586,17 @@ async def _name(app: Quart, **_: object) -> None:
         return
     with _watching("Naming a span by its route"):
         proxy: Any = request if has_request_context() else websocket
-        connection = proxy._get_current_object()  # noqa: SLF001 - werkzeug's way to what a proxy stands for
+        connection = proxy._get_current_object()  # noqa: SLF001 - how werkzeug returns a proxy's object
         exchange.name(connection)
-        if not app.extensions.get("datadog_introduced"):
-            app.extensions["datadog_introduced"] = True
-            _introduce(app, _mount(connection.scope))
+        if not app.extensions.get("datadog_routes_registered"):
+            app.extensions["datadog_routes_registered"] = True
+            _register_routes(app, _mount(connection.scope))
         if has_listeners("asm.get_blocked"):
             _block(exchange, connection)
 
 
-def _introduce(app: Quart, mount: str) -> None:
-    """Tell ddtrace the routes (endpoint inventory) and the code behind them (Code Origin), as its integrations do."""
+def _register_routes(app: Quart, mount: str) -> None:
+    """Register the routes (endpoint inventory) and views (Code Origin) with ddtrace, as its integrations do."""
     for rule in app.url_map.iter_rules():
         if not getattr(rule, "websocket", False):
             for method in rule.methods or {"*"}:
@@ -603,8 +607,8 @@ def _introduce(app: Quart, mount: str) -> None:
 
 
 def _block(exchange: _Exchange, connection: Any) -> None:
-    """Let application security see the route's variables, and end the request here if it is blocked."""
-    variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # as they came
+    """Pass the route's variables to application security, and end the request here if it is blocked."""
+    variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # not converted
     route, cookies = exchange.span.get_tag("http.route"), dict(connection.cookies)
     set_http_meta(exchange.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
     dispatch("asgi.start_request", ("quart",))
@@ -618,7 +622,7 @@ async def _remember(_app: Quart, exception: BaseException, **_: object) -> None:
 
 
 def _remember_handled_exceptions(app: Quart) -> None:
-    """Quart has a signal for exceptions that no handler took, none for one that a handler answered with a 5xx."""
+    """Remember exceptions that an error handler turns into a 5xx response: Quart has no signal for them."""
     handle = app.handle_user_exception
 
     async def handle_user_exception(*args: Any) -> Any:  # Quart 0.22: (error), 0.23: (context, error)
@@ -628,8 +632,8 @@ def _remember_handled_exceptions(app: Quart) -> None:
     app.handle_user_exception = handle_user_exception  # type: ignore[assignment,method-assign]
 
 
-async def _mark_websocket(_app: Quart, exception: BaseException, **_: object) -> None:
-    """The handshake's span is over once the socket is open, a message's once it is here: the error has one of its own."""
+async def _record_websocket_error(_app: Quart, exception: BaseException, **_: object) -> None:
+    """Put the error on the span of the message or handshake, or below it on a new span if that span has ended."""
     exchange = _current.get()
     if exchange is None or exchange.over or isinstance(exception, DISCONNECTED):
         return
@@ -648,14 +652,14 @@ def _trace_background_tasks(app: Quart) -> None:
     def add_background_task(func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         exchange, parent = _current.get(), tracer.current_span()
         if parent is not None:
-            _sampling_priority(parent)  # decide it here, where its trace is current
+            _sampling_priority(parent)  # must happen while its trace is current
 
         async def run() -> None:
             span = tracer.start_span("quart.background_task", resource=_function_name(func), activate=True)
             span.set_tag("component", "quart")
             if parent is not None:
                 span.link_span(parent.context)
-                _copy_trace_level_tags(span, parent)  # the sampling decision, and what it was made by
+                _copy_trace_level_tags(span, parent)  # the sampling decision and its mechanism
             try:
                 await app.ensure_async(func)(*args, **kwargs)
             except BaseException as error:
@@ -665,9 +669,9 @@ def _trace_background_tasks(app: Quart) -> None:
                 raise
             finally:
                 if parent is not None and parent.context.sampling_priority == USER_KEEP:
-                    span.set_tag("manual.keep")  # an error was found since
+                    span.set_tag("manual.keep")  # the request has failed since
                 span.finish()
-                tracer.context_provider.activate(span.context)  # Quart logs an exception next: its line has these ids
+                tracer.context_provider.activate(span.context)  # Quart logs an exception next, with these ids
 
         add(run)
 
@@ -675,7 +679,7 @@ def _trace_background_tasks(app: Quart) -> None:
 
 
 def _function_name(func: Any) -> str:
-    """Return the name of a function or a callable object's class: a `repr` would show arguments and addresses."""
+    """Return the name of a function or of a callable object's class. A `repr` could contain arguments and addresses."""
     while isinstance(func, partial):
         func = func.func
     return str((func if isinstance(func, type) or inspect.isroutine(func) else type(func)).__qualname__)

@@ -531,7 +531,7 @@ async def test_what_ddtrace_can_not_know_changes_nothing(
     monkeypatch.setattr(endpoint_collection, "add_endpoint", fail)
     tracing._warn.cache_clear()
     sent = await ask(tracing.trace(app), scope("/users/7"))
-    del app.extensions["datadog_introduced"]
+    del app.extensions["datadog_routes_registered"]
     await ask(app, scope("/users/8"))
     warned = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
 
