@@ -22,8 +22,8 @@ def row(each: Drill, size: Size) -> tuple[str, bool]:
     began = monotonic()
     try:
         measured, kept = each.missing or each.run(size), each.missing is None
-    except AssertionError as error:
-        measured, kept = f"BROKEN: {error}", False
+    except Exception as error:  # noqa: BLE001 - a drill that fails must not lose the results of the others
+        measured, kept = f"BROKEN: {type(error).__name__}: {error}", False
     print(f"{each.event}: {measured} ({monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
     short = "" if size is Size.FULL else " (short)"
     return f"{head(each)} {' '.join(measured.split()).replace('|', '/')}{short} |", kept
@@ -59,12 +59,14 @@ def main() -> int:
     given = parser.parse_args()
     size = Size.SHORT if given.short else Size.FULL
     chosen = [each for each in TABLE if not given.words or any(word in each.event for word in given.words)]
-    results = {head(each): row(each, size) for each in chosen}
-    rows = {each: line for each, (line, _) in results.items()}
+    rows, all_kept = {}, True
+    for each in chosen:
+        rows[head(each)], kept = row(each, size)
+        all_kept = all_kept and kept
+        if given.write:
+            write(rows)
     print(table(rows))
-    if given.write:
-        write(rows)
-    return 0 if all(kept for _, kept in results.values()) else 1
+    return 0 if all_kept else 1
 
 
 if __name__ == "__main__":

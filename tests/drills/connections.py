@@ -27,11 +27,20 @@ class Response:
 
 
 class Connection:
-    """One kept connection that handles one request at a time."""
+    """One reused connection that handles one request at a time. `get` opens a new one if the server closes it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader = reader
-        self.writer = writer
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    is_open = False
+
+    def __init__(self, url: str) -> None:
+        self.host, _, port = url.removeprefix("http://").rpartition(":")
+        self.port = int(port)
+
+    async def open(self) -> None:
+        """Open the connection."""
+        self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
+        self.is_open = True
 
     def send(self, path: str, head: str = "", method: str = "GET") -> None:
         """Send a request without waiting for the response."""
@@ -39,11 +48,16 @@ class Connection:
 
     async def get(self, path: str) -> Response:
         """Send a request and return the whole response."""
+        if not self.is_open:
+            await self.open()
         began = perf_counter()
         self.send(path)
         first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await self.reader.readexactly(int(headers["content-length"]))
+        if headers.get("connection") == "close":  # as Hypercorn's configuration requires after 1,000 requests
+            self.writer.close()
+            self.is_open = False
         return Response(int(first.split()[1]), headers, body, perf_counter() - began)
 
     def close(self, *, reset: bool = False) -> None:
@@ -56,8 +70,9 @@ class Connection:
 
 async def connect(running: Running) -> Connection:
     """Connect to a service."""
-    host, _, port = running.url.removeprefix("http://").rpartition(":")
-    return Connection(*await asyncio.open_connection(host, int(port)))
+    connection = Connection(running.url)
+    await connection.open()
+    return connection
 
 
 @asynccontextmanager
