@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 from fake_upstream import FakeUpstream, fake_upstream
 from running import Agent, Running, eventually, service, trace_agent
@@ -13,13 +14,16 @@ from drills.drill import Size, drill
 AT_ONCE = 50
 BATCHES_BETWEEN_COUNTS = 20  # bounds what the trace agent has to keep
 TRACERS_OWN = 2  # connections that the tracer opens and closes
+# asyncio.TaskGroup of earlier releases leaves a cancelled handler in a reference cycle (python/cpython#124958).
+LIMIT_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13) else 40
 
 
 @drill(
     "client disconnects before the response ends",
     "The handler and its outbound call are cancelled, after `HALF_CLOSE_SECONDS` if no response has started. The "
     "span ends and records the disconnect. 10,000 disconnects leave no request, connection or file descriptor,"
-    " and memory grows by less than 20 MiB",
+    " and memory grows by less than 20 MiB (40 MiB on CPython 3.11, 3.12.7 and 3.13.0, whose `asyncio.TaskGroup` leaves"
+    " reference cycles)",
     every_python=True,
 )
 def disconnects(size: Size) -> str:
@@ -51,7 +55,7 @@ async def _disconnect(batches: int) -> str:
     assert left == (0, 0, 200), f"in flight, at the upstream, status afterwards: {left}"
     assert tagged == gone, f"{tagged} of {gone} spans record the disconnect"
     assert cancelled == gone * 3 // 5, f"{cancelled} of {gone * 3 // 5} outbound calls were cancelled"
-    assert grown < 20, f"{grown:.0f} MiB more"
+    assert grown < LIMIT_MIB, f"{grown:.0f} MiB more"
     return (
         f"{gone} disconnects: {tagged} spans record them, {cancelled} outbound calls were cancelled; left behind: 0 requests, 0 outbound "
         f"connections, 0 descriptors; memory {grown:+.0f} MiB"
