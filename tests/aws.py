@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -47,6 +48,17 @@ push)
         --image-manifest-media-type application/vnd.docker.distribution.manifest.v2+json --image-manifest \\
         "{\\"schemaVersion\\": 2, \\"config\\": {\\"digest\\": \\"sha256:$digest\\"}}" >/dev/null ;;
 esac
+"""
+
+
+# The source of a client of aws_cli_server.py, whose first argument is the path of the socket.
+AWS_CLI_CLIENT = """import json, os, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect(sys.argv[1])
+    socket.send_fds(server, [b"."], [0, 1, 2])
+    server.sendall(json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode())
+    server.shutdown(socket.SHUT_WR)
+    sys.exit(server.recv(1)[0])
 """
 
 
@@ -127,9 +139,9 @@ def account(place: Path, engine_environment: Mapping[str, str] | None = None) ->
     `engine_environment`: the environment of a container engine that builds images; without one, builds are only recorded.
     """
     port = free_port()
-    server = [sys.executable, str(Path(__file__).with_name("aws_server.py")), "-H", "127.0.0.1", "-p", str(port)]
+    api = [sys.executable, str(Path(__file__).with_name("aws_server.py")), "-H", "127.0.0.1", "-p", str(port)]
     environment = {name: value for name, value in unmeasured_environment().items() if not name.startswith("AWS_")}
-    with started(server, {**environment, "MOTO_ECS_SERVICE_RUNNING": "1"}) as running:
+    with started(api, {**environment, "MOTO_ECS_SERVICE_RUNNING": "1"}) as running, aws_cli(environment) as cli:
 
         def listens() -> bool:
             assert running.process.poll() is None, running.lines
@@ -148,15 +160,32 @@ def account(place: Path, engine_environment: Mapping[str, str] | None = None) ->
             "AWS_EC2_METADATA_DISABLED": "true",
             "DOCKER": str(place / "docker-without-registry"),
             "RECORD": str(place / "commands"),
-            "AWS": str(BIN / "aws"),
+            "AWS": str(place / "aws-cli"),
             "BUILDS": str(place / "builds") if engine_environment else "true",
         }
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in (engine_environment or {}).items())
         program(place / "builds", f'{exports}exec docker "$@"')
-        program(place / "aws", f'{WRITE_DOWN}\n{STUBBED}\nexec {BIN}/aws "$@"')
+        program(place / "aws-cli", f'exec {cli} "$@"')
+        program(place / "aws", f'{WRITE_DOWN}\n{STUBBED}\nexec "$AWS" "$@"')
         (place / "commands.stubs").mkdir()
         program(place / "docker-without-registry", f"{WRITE_DOWN_DOCKER}\n{DOCKER}")
         yield Account(url, place, environment)
+
+
+@contextmanager
+def aws_cli(environment: Mapping[str, str]) -> Iterator[str]:
+    """Yield a shell command that runs the AWS CLI in a fork of a process that has loaded it."""
+    with TemporaryDirectory() as folder:  # a short name, because the path of a socket is limited to 108 bytes
+        path = Path(folder) / "aws"
+        server = [sys.executable, str(Path(__file__).with_name("aws_cli_server.py")), str(path)]
+        with started(server, environment) as running:
+
+            def listens() -> bool:
+                assert running.process.poll() is None, running.lines
+                return path.exists()
+
+            eventually(listens, timeout=60)
+            yield shlex.join([sys.executable, "-I", "-S", "-c", AWS_CLI_CLIENT, str(path)])
 
 
 def program(path: Path, body: str) -> None:

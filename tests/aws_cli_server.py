@@ -1,0 +1,67 @@
+"""Runs the AWS CLI in forks of one process that has loaded it. Starting it anew for each command takes five times the CPU.
+
+`python aws_cli_server.py SOCKET` listens on a Unix socket. A client sends its three standard descriptors, then its
+arguments, working directory and environment as JSON, and receives the exit code in one byte.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+import awscli.clidriver
+
+
+def main(path: str) -> None:
+    """Listen at `path`, and run the command of each connection in a fork."""
+    run(["configure", "get", "region"])  # loads what every command needs
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes forks that have ended
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{path}.new")
+        listener.listen()
+        Path(f"{path}.new").rename(path)  # a client that finds `path` can connect
+        while True:
+            client, _ = listener.accept()
+            with client:
+                if os.fork() == 0:
+                    serve(client)
+
+
+def serve(client: socket.socket) -> None:
+    """Run the command of `client` with its descriptors, working directory and environment, and exit."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, descriptors, _, _ = socket.recv_fds(client, 1, 3)
+    with client.makefile() as stream:
+        arguments, folder, environment = json.load(stream)
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    os.chdir(folder)
+    data_path = os.environ["AWS_DATA_PATH"]  # the AWS CLI sets this when it is imported
+    os.environ.clear()
+    os.environ.update(environment | {"AWS_DATA_PATH": data_path})
+    code = 1
+    try:
+        code = run(arguments)
+        sys.stdout.flush()
+    except BaseException:  # noqa: BLE001 - nothing may return into the loop of the parent
+        traceback.print_exc()
+    client.sendall(bytes([code]))
+    os._exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run the AWS CLI as `aws ARGUMENTS`, and return its exit code."""
+    sys.argv = ["aws", *arguments]
+    try:
+        return int(awscli.clidriver.main())
+    except SystemExit as error:  # for malformed arguments
+        return int(error.code or 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
