@@ -14,16 +14,21 @@ SLOWEST = ["peers", "process", "conformance"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that must not run in parallel, and run tests that share expensive fixtures in one worker.
+    """Run tests that share expensive fixtures in one worker: those of a file, of conformance/, or of the container engine.
 
     Slow folders come first, so that no worker waits for another's long test at the end.
     """
     items.sort(key=lambda item: [item.path.parent.name == folder for folder in SLOWEST], reverse=True)
     for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
         if "engine" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.serial)
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder == "conformance" else item.path.stem))
+            group = "engine"
+        elif item.path.parent.name == "conformance":
+            group = "conformance"
+        else:
+            group = item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from running import BIN, ROOT, clean_environment
 
 
-@pytest.mark.serial
+@pytest.mark.xdist_group("versions")  # shares nothing with the other tests of this folder
 @pytest.mark.once
 @pytest.mark.timeout(600)
 def test_the_oldest_and_the_locked_ddtrace_make_the_same_spans() -> None:

@@ -13,7 +13,6 @@ import pytest
 from running import BIN, ROOT, Running, service
 
 NO_AGENT = "http://127.0.0.1:1"
-pytestmark = pytest.mark.serial
 ENVIRONMENT = {"GRACEFUL_SECONDS": "0", "PYTHONPATH": str(ROOT / "tests")}
 SERVED = [str(BIN / "ddtrace-run"), sys.executable, str(Path(__file__).with_name("websockets_served.py"))]
 SENT = 120_000_000
