@@ -76,8 +76,8 @@ class Transport(httpx.AsyncBaseTransport):
         self._body_bytes = body_bytes
 
     async def __aenter__(self) -> Self:
-        # `Upstream` admits no more calls than `limit`, so none waits in aiohttp's own queue, where a wait would look like a
-        # slow upstream.
+        # `Upstream` admits no more calls than `limit`, so none waits in aiohttp's own queue. A wait there would look
+        # like a slow upstream.
         pool = _Pool(
             limit=self._connections,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
