@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 from rich.console import Console
 
-from hello_service.doctor.case import agent_address
+from hello_service.doctor.context import agent_address
 from hello_service.localview import page, processes, terminal
 from hello_service.localview.feed import Feed
 from hello_service.localview.performance import Performance
