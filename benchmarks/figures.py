@@ -46,7 +46,7 @@ class Target:
     """A ratio of two values that should stay on one side of `limit`.
 
     Attributes:
-        title: the target's row in the table.
+        title: the first cell of the target's row in the table.
         at_least: whether the limit is a minimum; otherwise it is a maximum.
         best_round: whether one round is enough, because the ranges of the two values overlap.
     """
@@ -115,7 +115,7 @@ def median_of_rounds(results: Results, which: Value) -> float | None:
 
 
 def ratio(results: Results, numerator: Value, denominator: Value) -> Spread | None:
-    """Return the ratios of two values within each round, or None if one of the values was not measured."""
+    """Return the spread of the rounds' ratios of two values, or None if one of the values was not measured."""
     pairs = [(value(each, numerator), value(each, denominator)) for each in results["rounds"]]
     return spread([above / below for above, below in pairs if above is not None and below])
 

@@ -46,7 +46,7 @@ class Sample:
 
 
 class Backend:
-    """The process of sink and upstream."""
+    """The process of sink and upstream. The attributes `sink` and `upstream` are their ports."""
 
     def __init__(self, tree: process.Tree, ports: Mapping[str, int]) -> None:
         self.tree, self.sink, self.upstream = tree, ports["sink"], ports["upstream"]
@@ -135,7 +135,7 @@ def sample(
     (port, tree), (warm_up, measurement) = server, seconds
     if warm_up:
         wrk(port, point, warm_up)
-    backend.settle(None if contestant.spans else 0, tree.cpu_seconds)
+    backend.settle(None if contestant.spans else 0, tree.cpu_seconds)  # the spans of the warm-up
     backend.clear()
     cpu, other = tree.cpu_seconds(), backend.tree.cpu_seconds() + _children_seconds()
     result = wrk(port, point, measurement * point.duration_factor)

@@ -1,4 +1,4 @@
-"""Sends requests at a fixed rate that does not depend on the responses, like many independent clients.
+"""An open-loop load generator, like many independent clients: its rate does not depend on the responses.
 
 `python -m benchmarks.offer PORT PATH RATE COUNT CONNECTIONS (send|drop)` prints the results as JSON. If all connections
 are busy, a request waits, and is sent as soon as one is free, so an overloaded server never idles. Requests that still
@@ -35,7 +35,7 @@ class Offer:
         self.statuses: Counter[str] = Counter()
 
     async def run(self, port: int, connections: int, ending: str) -> dict[str, Any]:
-        """Send all requests, and return the results."""
+        """Send all requests, and return the results. `ending` is SEND or DROP."""
         loop = asyncio.get_running_loop()
         for _ in range(connections):
             await loop.create_connection(lambda: Client(self), "127.0.0.1", port)

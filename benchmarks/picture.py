@@ -8,6 +8,7 @@ from xml.sax.saxutils import escape
 from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY, Point
 from benchmarks.figures import Results, median_of_rounds
 
+# In pixels: the picture, the labels, a bar with its gap, the title of a group, and the longest bar.
 WIDTH, LEFT, ROW, TOP = 900, 320, 22, 34
 BARS = WIDTH - LEFT - 90
 OURS, PEER = "#632ca6", "#9aa0a6"

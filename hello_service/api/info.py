@@ -85,7 +85,7 @@ async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
 
 
 def _fetch(url: str) -> dict[str, Any]:
-    direct = build_opener(ProxyHandler({}))  # the endpoint is the task's own; a proxy must not see its address
-    with direct.open(url, timeout=METADATA_SECONDS) as response:
+    opener = build_opener(ProxyHandler({}))  # without a proxy: none must see the address, which belongs to the task
+    with opener.open(url, timeout=METADATA_SECONDS) as response:
         document: dict[str, Any] = json.load(response)
         return document

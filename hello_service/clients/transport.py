@@ -97,7 +97,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        if url.userinfo:  # httpx has turned it into a header; aiohttp rejects a request that has both
+        if url.userinfo:  # httpx has turned these credentials into a header; aiohttp rejects a request with both
             url = url.copy_with(username=None, password=None)
         headers, data = request.headers.multi_items(), request.content or None
         timeout_detail = "The upstream did not respond in time."
@@ -114,7 +114,7 @@ class Transport(httpx.AsyncBaseTransport):
             raise UpstreamTimeout(timeout_detail) from None
         except AIOHTTP_ERRORS as error:
             kind, detail = next((kind, detail) for source, kind, detail in ERRORS if isinstance(error, source))
-            # These exceptions are not chained, because they contain the URL, and its query may be secret.
+            # An exception that contains the URL is left out of the chain, because the URL's query may be secret.
             has_url = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))
             raise kind(detail) from (error.__cause__ if has_url else error)
         except asyncio.CancelledError as error:
@@ -150,7 +150,7 @@ async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
     This follows RFC 9112, section 9.3.1. aiohttp's own retry is avoided: it also repeats a call that failed on a new
     connection, and may pick another stale connection.
     """
-    _is_retry.set(False)
+    _is_retry.set(False)  # an earlier call of the same task may have set it
     while True:
         try:
             return await send(request)
@@ -158,5 +158,5 @@ async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType)
             raise
         except aiohttp.ClientConnectionError as error:
             if _is_retry.get() or not _connection_reused.get() or request.method not in IDEMPOTENT:
-                raise aiohttp.ClientConnectionError(str(error)) from error  # aiohttp does not retry on this type
+                raise aiohttp.ClientConnectionError(str(error)) from error  # aiohttp's own retry ignores this type
             _is_retry.set(True)

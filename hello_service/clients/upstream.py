@@ -175,13 +175,15 @@ _parsed_url = lru_cache(16)(httpx.URL)
 
 def _headers(first: Mapping[str, str] | None, second: Mapping[str, str]) -> httpx.Headers:
     """Merge `first` and `second`, which overrides `first`. Names are case-insensitive."""
-    joined = httpx.Headers(first)
-    joined.update(second)
-    return joined
+    merged = httpx.Headers(first)
+    merged.update(second)
+    return merged
 
 
 class _NoCookies(httpx.Cookies):
-    """A cookie jar that stays empty: it would grow with each name that an upstream sets, and requests don't read it."""
+    """A cookie jar that stays empty. Otherwise it would grow with each name that an upstream sets, without any use:
+    requests don't read it.
+    """
 
     def extract_cookies(self, response: httpx.Response) -> None:
         pass
@@ -206,6 +208,7 @@ def _parsed(response: httpx.Response) -> Any:
 
 
 def _finite(number: str) -> float:
+    """Return `number` as a float, unless it is NaN or infinite: `json.loads` accepts these, but they are not JSON."""
     value = float(number)
     if not math.isfinite(value):
         raise ValueError(f"{number} is not a JSON number")
@@ -213,7 +216,8 @@ def _finite(number: str) -> float:
 
 
 def _check_depth(value: Any) -> None:
-    level = [value]
+    """Raise a ValueError if `value` has more than JSON_DEPTH levels."""
+    level = [value]  # all values at the current depth
     for _ in range(JSON_DEPTH):
         level = [
             child

@@ -58,7 +58,7 @@ def agreement(context: CheckContext) -> Finding:
 
 
 def proxy(context: CheckContext) -> Finding:
-    """Check that ddtrace sends no traces through a proxy: its exporter uses the usual proxy variables."""
+    """Check that ddtrace sends no traces through a proxy. Its exporter uses the usual proxy variables."""
     if reason := no_agent_reason(context.environ):
         return skipped(reason)
     parts = urlsplit(context.address.url) if context.address.usable else None
@@ -75,7 +75,10 @@ def proxy(context: CheckContext) -> Finding:
 
 
 def exempt(host: str, environ: Mapping[str, str]) -> bool:
-    """Whether NO_PROXY excludes `host`, as ddtrace's exporter reads it: an address matches addresses, a name names."""
+    """Whether NO_PROXY excludes `host`, as ddtrace's exporter reads it.
+
+    Only an address or a network in NO_PROXY matches an address, and only a name or `*` matches a name.
+    """
     entries = [entry.strip() for entry in (environ.get("NO_PROXY") or environ.get("no_proxy") or "").split(",")]
     try:
         address = ip_address(host)

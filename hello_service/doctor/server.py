@@ -15,7 +15,7 @@ from hello_service.settings import Settings, mask_credentials
 
 SERVER_SECONDS = 2.0
 RESERVED_SECONDS = 0.5  # for the report if there is no response
-RUNNING = re.compile(r"Running on (http://[^\s\"]+)")
+RUNNING = re.compile(r"Running on (http://[^\s\"]+)")  # in the log of a server once it listens
 START_TRACED = "Start it with `hello-service serve`, or under ddtrace-run"
 
 # Variables of a server that is started for one request: a free port, and no drain.
