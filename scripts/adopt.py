@@ -21,7 +21,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 REMOVED = ("scripts/adopt", "scripts/adopt.py", "tests/process/test_adopt.py")
 GUIDE = "docs/make-it-yours.md"
 UNCHANGED = ("CHANGELOG.md",)
-GENERATED = re.compile(r"\.git|\.venv.*|__pycache__|\..*_cache|\..*cache")
+IGNORED = re.compile(r"\.git|\.venv.*|__pycache__|\..*_cache|\..*cache")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def reserved_names() -> set[str]:
 def files(folder: Path = ROOT) -> Iterator[Path]:
     """Yield every file in which names are replaced."""
     for path in sorted(folder.iterdir()):
-        if GENERATED.fullmatch(path.name) or path.is_symlink():
+        if IGNORED.fullmatch(path.name) or path.is_symlink():
             continue
         if path.is_dir():
             yield from files(path)
@@ -95,7 +95,7 @@ def rename(new: Names) -> int:
     for path in list(files()):
         try:
             text = path.read_bytes().decode()
-        except UnicodeDecodeError:  # a picture
+        except UnicodeDecodeError:  # a picture: only its path can change
             text = ""
         target = ROOT / with_new_names(str(path.relative_to(ROOT)))
         if (new_text := with_new_names(text)) != text:

@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _services(stack: ExitStack) -> Dev:
-    """Start three services that call each other, all sending to the agent of the first."""
+    """Start three services that call each other, and return the first. All send their traces to its agent."""
     agent_port = free_port()
     agent_url = f"http://127.0.0.1:{agent_port}"
     names = stack.enter_context(service(agent_url, {"DD_SERVICE": "names", "DD_ENV": "dev"}))

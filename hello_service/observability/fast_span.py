@@ -77,7 +77,7 @@ class FastSpan:
             trace_utils.activate_distributed_headers(tracer, int_config=self.settings, request_headers=headers)
         span = tracer.trace(name, service=service, resource=scope["method"], span_type="web")
         scope["datadog"] = {"request_spans": [span]}
-        trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # None in ddtrace, too
+        trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # ddtrace passes None, too
         self.span_modifier(span, scope)
         return span
 
@@ -108,7 +108,8 @@ class FastSpan:
             query=query if query and settings.trace_query_string else None,
             request_headers=headers,
             peer_ip=(scope.get("client") or (None,))[0],
-            # True is slower: ddtrace scans all headers for each name. It also finds the configured name in lower case.
+            # True makes ddtrace scan all headers for each name, regardless of case, and convert the configured name to
+            # lower case. False is faster.
             headers_are_case_sensitive=not names_are_plain or config._client_ip_header is not None,  # noqa: SLF001 - no public API
         )
 

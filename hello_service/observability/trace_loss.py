@@ -103,6 +103,6 @@ current = TraceLossMonitor()  # a process has one writer
 
 def watch() -> None:
     """Watch the writer of this process."""
-    from ddtrace.internal.writer import NativeWriter  # noqa: PLC0415 - it fails if contract.py reports that it is missing
+    from ddtrace.internal.writer import NativeWriter  # noqa: PLC0415 - fails if contract.py has reported this name
 
     current.watch(NativeWriter)
