@@ -124,7 +124,7 @@ class Development:
                 self.feed.print(f"Service: {url}", "bold")
             if agent is None:
                 address = agent_address(self.environ)
-                self.feed.print(f"Traces go to {address.shown}{_origin(address.variables)}.")
+                self.feed.print(f"Traces go to {address.masked_url}{_origin(address.variables)}.")
             else:
                 await agent.ready()
                 others = " (other services may send to it too)" if service else ""
