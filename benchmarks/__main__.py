@@ -12,20 +12,22 @@ from typing import Any
 
 from benchmarks import contest, endurance, measure, process, report
 
-ROUNDS, SECONDS = 3, (1, 4)  # of warm-up, and measured
+ROUNDS, SECONDS = 3, (1, 4)  # seconds of warm-up and of measurement
 QUICK_ROUNDS, QUICK_SECONDS = 1, (0, 1)
 
 
-def measured(name: str, behind: measure.Backend, seconds: tuple[int, int]) -> dict[str, Any]:
-    """Start one contestant, measure it at each of its points, stop it. Return its results."""
+def measure_contestant(name: str, backend: measure.Backend, seconds: tuple[int, int]) -> dict[str, Any]:
+    """Start one contestant, measure it at each of its points, and stop it. Return its results."""
     contestant = contest.ALL[name]
-    with measure.started(contestant, behind) as place:
-        found: dict[str, Any] = {"start_s": process.start_seconds(*place, contestant.points[0].path), "points": {}}
+    with measure.started(contestant, backend) as server:
+        results: dict[str, Any] = {"start_s": process.start_seconds(*server, contestant.points[0].path), "points": {}}
         for point in contestant.points:
-            one = measure.sample(contestant, point, place, behind, seconds)
-            found["points"][point.name] = asdict(one)
-            progress(f"  {name} {point.name}: {one.cpu_us:.0f} µs, {one.per_second:.0f}/s, p99 {one.p99_ms:.0f} ms")
-    return found
+            sample = measure.sample(contestant, point, server, backend, seconds)
+            results["points"][point.name] = asdict(sample)
+            progress(
+                f"  {name} {point.name}: {sample.cpu_us:.0f} µs, {sample.per_second:.0f}/s, p99 {sample.p99_ms:.0f} ms"
+            )
+    return results
 
 
 def progress(text: str) -> None:
@@ -46,30 +48,30 @@ def main() -> int:
     parser.add_argument("--draw", action="store_true", help="redraw tables and chart from the saved results")
     options = parser.parse_args()
     if options.draw:
-        report.write(report.kept())
+        report.write(report.load())
         return 0
     if shutil.which("wrk") is None:
         print("wrk is not installed: apt-get install wrk", file=sys.stderr)
         return 1
-    began = time.monotonic()
+    start = time.monotonic()
     names = options.only or list(contest.ALL)
     rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if options.quick else (ROUNDS, SECONDS)
     results: dict[str, Any] = {"machine": report.machine(), "rounds": [], "endurance": None}
     process.raise_file_limit()
-    with measure.backend() as behind:
+    with measure.running_backend() as backend:
         for number in range(options.rounds or rounds):
             progress(f"round {number + 1}")
-            results["rounds"].append({name: measured(name, behind, seconds) for name in names})
+            results["rounds"].append({name: measure_contestant(name, backend, seconds) for name in names})
         if not options.quick and not options.only:
             progress("endurance")
-            results["endurance"] = endurance.run(behind)
+            results["endurance"] = endurance.run(backend)
     results = report.rounded(results)
-    results["minutes"] = round((time.monotonic() - began) / 60, 1)
+    results["minutes"] = round((time.monotonic() - start) / 60, 1)
     print(report.text(results))
     if options.json:
-        report.keep(results, options.json)
+        report.save(results, options.json)
     if options.write:
-        report.keep(results, report.RESULTS)
+        report.save(results, report.RESULTS)
         report.write(results)
     return 0
 

@@ -31,14 +31,14 @@ def response(document: object) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
 
-def length(head: bytes) -> int:
-    """Return the Content-Length in a request's head."""
+def content_length(head: bytes) -> int:
+    """Return the Content-Length in a request's head, or 0 if there is none."""
     _, found, rest = head.lower().partition(b"\r\ncontent-length:")
     return int(rest.partition(b"\r\n")[0]) if found else 0
 
 
 class Connection(asyncio.Protocol):
-    """One connection, with the data of an incomplete request."""
+    """One connection. `data` is the start of a request that is still incomplete."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -48,15 +48,15 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
-        while (end := self.data.find(END)) >= 0:
-            head, body = self.data[:end], end + len(END)
-            whole = body + length(head)
-            if len(self.data) < whole:
+        while (head_end := self.data.find(END)) >= 0:
+            head, body_start = self.data[:head_end], head_end + len(END)
+            body_end = body_start + content_length(head)
+            if len(self.data) < body_end:
                 return
-            self.take(head.split(b" ", 2)[1], self.data[body:whole])
-            self.data = self.data[whole:]
+            self.respond(head.split(b" ", 2)[1], self.data[body_start:body_end])
+            self.data = self.data[body_end:]
 
-    def take(self, path: bytes, body: bytes) -> None:
+    def respond(self, path: bytes, body: bytes) -> None:
         """Respond to a complete request."""
         raise NotImplementedError
 
@@ -64,15 +64,15 @@ class Connection(asyncio.Protocol):
 class Sink(Connection):
     """Counts the traces and spans of every payload, v0.4 or v0.5."""
 
-    traces = spans = 0
+    traces = spans = 0  # of all connections: only the class has these attributes
     accepted = response({"rate_by_service": {}})
     info = response(INFO)
 
-    def take(self, path: bytes, body: bytes) -> None:
+    def respond(self, path: bytes, body: bytes) -> None:
         result = self.accepted
         if path.endswith(b"/traces"):
             payload = msgpack.unpackb(body, strict_map_key=False)
-            traces = payload[1] if path.startswith(b"/v0.5") else payload
+            traces = payload[1] if path.startswith(b"/v0.5") else payload  # v0.5: [strings, traces]
             Sink.traces += len(traces)
             Sink.spans += sum(map(len, traces))
         elif path == b"/info":
@@ -89,12 +89,12 @@ class Upstream(Connection):
 
     greeting = response({"message": "Hello from upstream!"})
 
-    def take(self, path: bytes, body: bytes) -> None:  # noqa: ARG002 - the same response to every request
+    def respond(self, path: bytes, body: bytes) -> None:  # noqa: ARG002 - the same response to every request
         asyncio.get_running_loop().call_later(UPSTREAM_SECONDS, self.transport.write, self.greeting)
 
 
 async def main() -> None:
-    """Serve until the process is ended."""
+    """Serve until the process is stopped."""
     loop = asyncio.get_running_loop()
     servers = {
         name: await loop.create_server(kind, "127.0.0.1", 0, backlog=BACKLOG)

@@ -17,7 +17,7 @@ class Point:
 
     path: str
     clients: int
-    longer: int = 1  # factor for the duration: with many clients a request takes longer than a second
+    duration_factor: int = 1  # with many clients a request takes longer than a second, so it needs a longer measurement
 
     @property
     def name(self) -> str:
@@ -27,7 +27,7 @@ class Point:
 
 HELLO = Point("/api/hello", 64)
 RELAY_16, RELAY, RELAY_256 = (Point("/api/relay?count=1", clients) for clients in (16, 64, 256))
-RELAY_1024 = Point("/api/relay?count=1", 1024, longer=3)
+RELAY_1024 = Point("/api/relay?count=1", 1024, duration_factor=3)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Contestant:
     Attributes:
         title: its name in the tables.
         command: its command line; {port} is the port to listen on. None: the upstream itself is measured.
-        spans: number of spans for each request, by path up to the `?`; empty for untraced contestants.
+        spans: number of spans of one request, by path without the query; empty for untraced contestants.
         points: the points at which it is measured.
         environment: its additional variables.
     """
@@ -60,7 +60,7 @@ def plain(*command: str) -> tuple[str, ...]:
 
 
 SERVE = plain("hello-service", "serve")
-# More connections than the default: with 1,024 clients all calls are concurrent.
+# More connections than the default, so that with 1,024 clients no call waits for a connection.
 OURS = {"HOST": "127.0.0.1", "LOG_FORMAT": "json", "UPSTREAM_CONNECTIONS": "1024", "UPSTREAM_WAITING": "1024"}
 HYPERCORN = ("hypercorn", "--bind", "127.0.0.1:{port}")
 UVICORN = ("uvicorn", "--port", "{port}", "--no-access-log", "--log-level", "warning")

@@ -1,6 +1,6 @@
-"""The endurance and the overload test of this service.
+"""The endurance test and the overload test of this service.
 
-One process serves 100,000 requests at four fifths of its maximum rate. Another gets twice that rate for 60 s.
+One process serves 100,000 requests at four fifths of its maximum rate. Another gets twice the maximum rate for 60 s.
 """
 
 from __future__ import annotations
@@ -12,32 +12,31 @@ from typing import Any
 
 from benchmarks import measure, process
 from benchmarks.contest import ALL, HELLO, OURS_NAME
-from benchmarks.offer import ASK, DROP
+from benchmarks.offer import DROP, SEND
 
-WARM_UP_SECONDS, SECONDS = 1, 4  # to find the maximum rate
-EASY, OVERLOAD = 0.8, 2.0  # of the maximum rate
+SECONDS = (1, 4)  # of warm-up and of measurement, to determine the maximum rate
+SUSTAINED, OVERLOAD = 0.8, 2.0  # as multiples of the maximum rate
 OVERLOAD_SECONDS = 60
 REQUESTS = 100_000
-MANY = 1024  # connections; enough that a request is always waiting
+OVERLOAD_CONNECTIONS = 1024  # so many that the service never waits for a request
 
 
-def run(behind: measure.Backend) -> dict[str, Any]:
+def run(backend: measure.Backend) -> dict[str, Any]:
     """Return the memory before, halfway through and after 100,000 requests, and the results of the overload test."""
     contestant = ALL[OURS_NAME]
-    with measure.started(contestant, behind) as (port, tree):
+    with measure.started(contestant, backend) as (port, tree):
         process.start_seconds(port, tree, HELLO.path)
-        point = (WARM_UP_SECONDS, SECONDS)
-        rate = measure.sample(contestant, HELLO, (port, tree), behind, point).per_second
+        rate = measure.sample(contestant, HELLO, (port, tree), backend, SECONDS).per_second
         rss = [tree.resident_mib()]
         for _ in range(2):
-            offer(port, EASY * rate, REQUESTS // 2, HELLO.clients, ASK)
+            offer(port, SUSTAINED * rate, REQUESTS // 2, HELLO.clients, SEND)
             rss.append(tree.resident_mib())
-    with measure.started(contestant, behind) as (port, tree):
+    with measure.started(contestant, backend) as (port, tree):
         process.start_seconds(port, tree, HELLO.path)
-        behind.settle(None, tree.cpu_seconds)
-        behind.clear()
-        overload = offer(port, OVERLOAD * rate, int(OVERLOAD * rate * OVERLOAD_SECONDS), MANY, DROP)
-        spans = behind.settle(overload["sent"], tree.cpu_seconds)
+        backend.settle(None, tree.cpu_seconds)
+        backend.clear()
+        overload = offer(port, OVERLOAD * rate, int(OVERLOAD * rate * OVERLOAD_SECONDS), OVERLOAD_CONNECTIONS, DROP)
+        spans = backend.settle(overload["sent"], tree.cpu_seconds)
         info = json.loads(process.get(port, "/info")[1])
     return {"rate": rate, "rss_mib": rss, **overload, "spans": spans, "lost": info["tracing"].get("traces_lost")}
 
@@ -46,6 +45,6 @@ def offer(port: int, rate: float, count: int, connections: int, ending: str) -> 
     """Run benchmarks.offer on the other core and return its results."""
     command = ["taskset", "--cpu-list", str(process.OTHER_CORE), sys.executable, "-m", "benchmarks.offer"]
     command += [str(port), HELLO.path, str(rate), str(count), str(connections), ending]
-    ended = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, Any] = json.loads(ended.stdout)
+    completed = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(completed.stdout)
     return result

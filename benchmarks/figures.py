@@ -1,7 +1,8 @@
 """Computes medians, ratios within a round, and targets from results. It measures nothing.
 
 Results are what `scripts/bench` saves: `rounds`, a list of {contestant: {"start_s", "points": {point: Sample}}}, and
-`endurance`. A ratio is made within a round, where both were measured minutes apart; its median is over the rounds.
+`endurance`. A ratio compares two values of the same round, which were measured only minutes apart. The tables show the
+median of these ratios.
 """
 
 from __future__ import annotations
@@ -14,18 +15,18 @@ from typing import Any
 from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY, RELAY_16, RELAY_256, RELAY_1024, Point
 
 Results = dict[str, Any]
-Measured = tuple[str, Point, str]  # contestant, point, field of a Sample
+SampleField = tuple[str, Point, str]  # contestant, point, field of its Sample
 
 
 @dataclass(frozen=True)
-class Added:
-    """What tracing adds: the value of a traced contestant less that of the same one untraced."""
+class TracingOverhead:
+    """The value of a traced contestant minus the value of the same contestant without tracing."""
 
-    traced: Measured
-    untraced: Measured
+    traced: SampleField
+    untraced: SampleField
 
 
-Value = Measured | Added
+Value = SampleField | TracingOverhead
 
 
 @dataclass(frozen=True)
@@ -33,32 +34,38 @@ class Spread:
     """A median with minimum and maximum."""
 
     median: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
     def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.least:.2f} to {self.most:.2f})"
+        return f"{self.median:.2f} ({self.minimum:.2f} to {self.maximum:.2f})"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio of two values that should stay on one side of `limit`."""
+    """A ratio of two values that should stay on one side of `limit`.
 
-    figure: str
-    value: Value
-    to: Value
+    Attributes:
+        title: the first cell of the target's row in the table.
+        at_least: whether the limit is a minimum; otherwise it is a maximum.
+        best_round: whether one round is enough, because the ranges of the two values overlap.
+    """
+
+    title: str
+    numerator: Value
+    denominator: Value
     limit: float
     at_least: bool = False
-    best: bool = False
+    best_round: bool = False
 
     def reached(self, ratio: Spread) -> bool:
-        """Whether the median of `ratio` is on the right side; where `best` is set, its least: the ranges overlap."""
-        if self.best:
-            return ratio.least <= self.limit
+        """Whether the median of `ratio` is on the right side of the limit, or its minimum if `best_round` is set."""
+        if self.best_round:
+            return ratio.minimum <= self.limit
         return ratio.median >= self.limit if self.at_least else ratio.median <= self.limit
 
 
-def _cpu(name: str, point: Point) -> Measured:
+def _cpu(name: str, point: Point) -> SampleField:
     return (name, point, "cpu_us")
 
 
@@ -67,8 +74,8 @@ def _targets() -> Iterator[Target]:
     untraced = _cpu("hello_service-untraced", HELLO)
     yield Target("CPU of `/api/hello`, traced ÷ untraced", hello, untraced, 1.5)
     title = f"CPU that tracing adds to `/api/hello` ÷ what it adds to {ALL['fastapi'].title}"
-    fastapi = Added(_cpu("fastapi", HELLO), _cpu("fastapi-untraced", HELLO))
-    yield Target(title, Added(hello, untraced), fastapi, 0.6)
+    fastapi = TracingOverhead(_cpu("fastapi", HELLO), _cpu("fastapi-untraced", HELLO))
+    yield Target(title, TracingOverhead(hello, untraced), fastapi, 0.6)
     for name, limit in (("naive", 0.6), ("flask-sync", 0.4), ("fastapi", 0.95), ("starlette", 1.35)):
         yield Target(f"CPU of `/api/hello` ÷ {ALL[name].title}", hello, _cpu(name, HELLO), limit)
     peers = (("naive", 0.16), ("fastapi", 0.25), ("flask-gthread", 0.5), ("starlette", 0.9), ("aiohttp", 1.4))
@@ -76,7 +83,7 @@ def _targets() -> Iterator[Target]:
         yield Target(f"CPU of `/api/relay` ÷ {ALL[name].title}", relay, _cpu(name, RELAY), limit)
     for name in ("starlette", "litestar"):
         title = f"p99 of `/api/relay` ÷ {ALL[name].title}, in the best round"
-        yield Target(title, (OURS_NAME, RELAY, "p99_ms"), (name, RELAY, "p99_ms"), 1.0, best=True)
+        yield Target(title, (OURS_NAME, RELAY, "p99_ms"), (name, RELAY, "p99_ms"), 1.0, best_round=True)
     title = "requests/s of `/api/relay`, 256 clients ÷ 64 clients"
     yield Target(title, (OURS_NAME, RELAY_256, "per_second"), (OURS_NAME, RELAY, "per_second"), 0.9, at_least=True)
     title = "CPU of `/api/relay`, 1,024 clients ÷ 16 clients"
@@ -86,39 +93,43 @@ def _targets() -> Iterator[Target]:
 TARGETS = tuple(_targets())
 
 
-def value(one_round: Results, wanted: Value) -> float | None:
-    """Return one value of one round, None where it was not measured."""
-    if isinstance(wanted, Added):
-        traced, untraced = value(one_round, wanted.traced), value(one_round, wanted.untraced)
+def value(one_round: Results, which: Value) -> float | None:
+    """Return one value of one round, or None if it was not measured."""
+    if isinstance(which, TracingOverhead):
+        traced, untraced = value(one_round, which.traced), value(one_round, which.untraced)
         return None if traced is None or untraced is None else traced - untraced
-    name, point, field = wanted
+    name, point, field = which
     sample = one_round.get(name, {}).get("points", {}).get(point.name)
     return None if sample is None else float(sample[field])
 
 
 def spread(numbers: list[float]) -> Spread | None:
-    """Return median, minimum and maximum of `numbers`, None if there are none."""
+    """Return median, minimum and maximum of `numbers`, or None if `numbers` is empty."""
     return Spread(median(numbers), min(numbers), max(numbers)) if numbers else None
 
 
-def middle(results: Results, wanted: Value) -> float | None:
-    """Return the median of a value over the rounds, None where it was not measured."""
-    found = [number for each in results["rounds"] if (number := value(each, wanted)) is not None]
-    return median(found) if found else None
+def median_of_rounds(results: Results, which: Value) -> float | None:
+    """Return the median of a value over the rounds, or None if it was not measured."""
+    numbers = [number for each in results["rounds"] if (number := value(each, which)) is not None]
+    return median(numbers) if numbers else None
 
 
-def ratio(results: Results, of: Value, to: Value) -> Spread | None:
-    """Return how `of` compares with `to` in the same round, None where one of them was not measured."""
-    pairs = [(value(each, of), value(each, to)) for each in results["rounds"]]
-    return spread([first / second for first, second in pairs if first is not None and second])
+def ratio(results: Results, numerator: Value, denominator: Value) -> Spread | None:
+    """Return the spread of the rounds' ratios of two values, or None if one of the values was not measured."""
+    pairs = [(value(each, numerator), value(each, denominator)) for each in results["rounds"]]
+    return spread([above / below for above, below in pairs if above is not None and below])
 
 
 def total(results: Results, name: str, field: str) -> int:
     """Return the sum of a count over all points and rounds of a contestant."""
-    return sum(sample[field] for each in results["rounds"] if name in each for sample in each[name]["points"].values())
+    return sum(sample[field] for sample in _samples(results, name))
 
 
-def lost(results: Results, name: str) -> int:
+def lost_spans(results: Results, name: str) -> int:
     """Return the number of spans of completed requests that never arrived."""
-    samples = [sample for each in results["rounds"] if name in each for sample in each[name]["points"].values()]
-    return sum(max(sample["spans_due"] - sample["spans"], 0) for sample in samples)
+    # A surplus at one point, which comes from interrupted requests, must not hide a loss at another.
+    return sum(max(sample["spans_due"] - sample["spans"], 0) for sample in _samples(results, name))
+
+
+def _samples(results: Results, name: str) -> list[dict[str, Any]]:
+    return [sample for each in results["rounds"] if name in each for sample in each[name]["points"].values()]

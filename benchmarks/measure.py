@@ -17,8 +17,9 @@ from benchmarks import process
 from benchmarks.contest import Contestant, Point
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
-SETTLE_SECONDS = 15.0  # longest wait for the last spans
-STILL_SECONDS = 1.2  # after this time without a span no more arrive, because the tracer sends once a second
+SETTLE_SECONDS = 15.0  # maximum wait for the last spans
+QUIET_SECONDS = 1.2  # after this time without a span no more arrive, because the tracer sends once a second
+IDLE_CPU_SECONDS = 0.02  # CPU time that an idle contestant may use between two checks
 # For all contestants: everything but spans is off, so that only requests cost CPU.
 TRACER = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
@@ -31,21 +32,21 @@ TRACER = {
 class Sample:
     """One contestant at one point in one round."""
 
-    cpu_us: float  # of the process tree, a request
+    cpu_us: float  # of the process tree, per request
     per_second: float
     p50_ms: float
     p99_ms: float
     failures: int
-    answered: int
+    completed: int
     sent: int  # including the requests that were interrupted at the end
-    spans_due: int  # of all completed requests
+    spans_due: int  # the spans of all completed requests
     spans: int
     rss_mib: float
-    other_core: float  # share of the other core that load, sink and upstream used
+    other_core: float  # share of the other core that wrk, sink and upstream used
 
 
 class Backend:
-    """The process of sink and upstream."""
+    """The process of sink and upstream. The attributes `sink` and `upstream` are their ports."""
 
     def __init__(self, tree: process.Tree, ports: Mapping[str, int]) -> None:
         self.tree, self.sink, self.upstream = tree, ports["sink"], ports["upstream"]
@@ -59,25 +60,26 @@ class Backend:
         count: int = json.loads(process.get(self.sink, "/count")[1])["spans"]
         return count
 
-    def settle(self, due: int | None, busy: Callable[[], float]) -> int:
-        """Wait until all `due` spans (None: unknown) have arrived or no more arrive, and `busy` (CPU seconds) no longer
-        grows; return how many arrived.
+    def settle(self, due: int | None, cpu_seconds: Callable[[], float]) -> int:
+        """Wait until no more spans arrive and the contestant is idle. Return the number of spans that arrived.
+
+        If all `due` spans have arrived (None: unknown), a shorter wait is enough.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
-        seen, changed = (-1, -1.0), time.monotonic()
+        spans, cpu, changed = -1, -1.0, time.monotonic()
         while time.monotonic() < deadline:
-            now = (self.spans(), busy())
-            if now[0] != seen[0] or now[1] - seen[1] > 0.02:
-                seen, changed = now, time.monotonic()
+            spans_now, cpu_now = self.spans(), cpu_seconds()
+            if spans_now != spans or cpu_now - cpu > IDLE_CPU_SECONDS:
+                spans, cpu, changed = spans_now, cpu_now, time.monotonic()
             quiet = time.monotonic() - changed
-            if quiet > STILL_SECONDS or (due is not None and seen[0] >= due and quiet > STILL_SECONDS / 4):
+            if quiet > QUIET_SECONDS or (due is not None and spans >= due and quiet > QUIET_SECONDS / 4):
                 break
             time.sleep(0.05)
-        return seen[0]
+        return spans
 
 
 @contextmanager
-def backend() -> Iterator[Backend]:
+def running_backend() -> Iterator[Backend]:
     """Run sink and upstream on the other core."""
     command = [sys.executable, "-m", "benchmarks.backend"]
     with process.running(command, os.environ, process.OTHER_CORE, subprocess.PIPE) as tree:
@@ -87,28 +89,28 @@ def backend() -> Iterator[Backend]:
 
 
 @contextmanager
-def started(contestant: Contestant, behind: Backend) -> Iterator[tuple[int, process.Tree]]:
-    """Run `contestant` on its core; yield its port and its processes. The upstream runs already."""
+def started(contestant: Contestant, backend: Backend) -> Iterator[tuple[int, process.Tree]]:
+    """Run `contestant` on its core, and yield its port and its processes. The upstream is running already."""
     if contestant.command is None:
-        yield behind.upstream, behind.tree
+        yield backend.upstream, backend.tree
         return
     port = process.free_port()
     command = [part.format(port=port) for part in contestant.command]
-    with process.running(command, environment(contestant, port, behind), process.CONTESTANT_CORE) as tree:
+    with process.running(command, environment(contestant, port, backend), process.CONTESTANT_CORE) as tree:
         yield port, tree
 
 
-def environment(contestant: Contestant, port: int, behind: Backend) -> dict[str, str]:
-    """Return the environment of `contestant`; only the variables given here configure a tracer or a service."""
-    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "LC_ALL"}}
+def environment(contestant: Contestant, port: int, backend: Backend) -> dict[str, str]:
+    """Return the environment of `contestant`. It inherits no variable that configures a tracer or a service."""
+    inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "LC_ALL"}}
     shared = {
         **TRACER,
-        "DD_TRACE_AGENT_URL": f"http://127.0.0.1:{behind.sink}",
-        "UPSTREAM_URL": f"http://127.0.0.1:{behind.upstream}/",
+        "DD_TRACE_AGENT_URL": f"http://127.0.0.1:{backend.sink}",
+        "UPSTREAM_URL": f"http://127.0.0.1:{backend.upstream}/",
         "PORT": str(port),
         "PYTHONPATH": str(process.ROOT),
     }
-    return {**kept, **shared, **contestant.environment}
+    return {**inherited, **shared, **contestant.environment}
 
 
 def wrk(port: int, point: Point, seconds: int) -> dict[str, Any]:
@@ -116,35 +118,40 @@ def wrk(port: int, point: Point, seconds: int) -> dict[str, Any]:
     command = ["taskset", "--cpu-list", str(process.OTHER_CORE), "wrk", "--threads", "1", "--latency"]
     command += ["--connections", str(point.clients), "--duration", f"{seconds}s", "--timeout", "10s"]
     command += ["--script", str(SCRIPT), f"http://127.0.0.1:{port}{point.path}"]
-    ended = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, Any] = json.loads(ended.stdout.rpartition("JSON ")[2])
+    completed = subprocess.run(command, check=True, capture_output=True, text=True)
+    result: dict[str, Any] = json.loads(completed.stdout.rpartition("JSON ")[2])
     return result
 
 
 def sample(
-    contestant: Contestant, point: Point, place: tuple[int, process.Tree], behind: Backend, seconds: tuple[int, int]
+    contestant: Contestant, point: Point, server: tuple[int, process.Tree], backend: Backend, seconds: tuple[int, int]
 ) -> Sample:
-    """Measure `contestant` at `point`: `place` is its port and its processes; `seconds` of warm-up and of measurement."""
-    (port, tree), (warm_up, measured) = place, seconds
+    """Measure `contestant` at `point`.
+
+    Args:
+        server: the contestant's port and its processes.
+        seconds: the duration of the warm-up and of the measurement.
+    """
+    (port, tree), (warm_up, measurement) = server, seconds
     if warm_up:
         wrk(port, point, warm_up)
-    behind.settle(None if contestant.spans else 0, tree.cpu_seconds)
-    behind.clear()
-    cpu, other = tree.cpu_seconds(), behind.tree.cpu_seconds() + _children_seconds()
-    result = wrk(port, point, measured * point.longer)
+    backend.settle(None if contestant.spans else 0, tree.cpu_seconds)  # the spans of the warm-up
+    backend.clear()
+    cpu, other = tree.cpu_seconds(), backend.tree.cpu_seconds() + _children_seconds()
+    result = wrk(port, point, measurement * point.duration_factor)
     cpu = tree.cpu_seconds() - cpu
-    other = behind.tree.cpu_seconds() + _children_seconds() - other
+    other = backend.tree.cpu_seconds() + _children_seconds() - other
     spans_each = contestant.spans.get(point.path.partition("?")[0], 0)
-    due = result["answered"] * spans_each
-    spans = behind.settle(due, tree.cpu_seconds)
-    requests = (result["answered"] + result["sent"]) / 2  # the interrupted requests were half done, on average
+    due = result["completed"] * spans_each
+    spans = backend.settle(due, tree.cpu_seconds)
+    requests = (result["completed"] + result["sent"]) / 2  # the interrupted requests were half done, on average
     return Sample(
         cpu_us=cpu / max(requests, 1) * 1e6,
-        per_second=result["answered"] / result["seconds"],
+        per_second=result["completed"] / result["seconds"],
         p50_ms=result["p50_ms"],
         p99_ms=result["p99_ms"],
         failures=result["failures"],
-        answered=result["answered"],
+        completed=result["completed"],
         sent=result["sent"],
         spans_due=due,
         spans=spans,
@@ -154,6 +161,6 @@ def sample(
 
 
 def _children_seconds() -> float:
-    """Return the CPU time of the children of this process that have ended: wrk."""
+    """Return the CPU time of this process's children that have ended, which are runs of wrk."""
     used = os.times()
     return used.children_user + used.children_system

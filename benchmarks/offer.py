@@ -1,8 +1,9 @@
-"""Sends requests at a fixed rate that does not depend on the responses, like many independent clients.
+"""An open-loop load generator, like many independent clients: its rate does not depend on the responses.
 
-`python -m benchmarks.offer PORT PATH RATE COUNT CONNECTIONS (ask|drop)` prints the results as JSON. A request that finds all connections
-busy is sent as soon as one is free, so an overloaded server never idles. Requests that still wait after the last one was offered are sent
-(`ask`) or dropped (`drop`). The program waits for the response to each request that was sent, so the expected number of spans is exact.
+`python -m benchmarks.offer PORT PATH RATE COUNT CONNECTIONS (send|drop)` prints the results as JSON. If all connections
+are busy, a request waits, and is sent as soon as one is free, so an overloaded server never idles. Requests that still
+wait at the end are sent (`send`) or dropped (`drop`). The program waits for the response to each request that was sent,
+so the expected number of spans is exact.
 """
 
 from __future__ import annotations
@@ -18,37 +19,37 @@ import uvloop
 TICK_SECONDS = 0.01
 WAIT_SECONDS = 60.0
 END = b"\r\n\r\n"
-ASK, DROP = "ask", "drop"
+SEND, DROP = "send", "drop"
 
 
 class Offer:
-    """`count` requests for `path`, `rate` a second."""
+    """A load of `count` requests for `path`, `rate` of them a second."""
 
     def __init__(self, path: str, rate: float, count: int) -> None:
         self.request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
-        self.rate, self.left = rate, count
+        self.rate, self.remaining = rate, count
         self.idle: deque[Client] = deque()
-        self.waiting = 0  # offered, while all connections were busy
+        self.waiting = 0  # offered while all connections were busy
         self.most_waiting = 0
         self.sent = 0
         self.statuses: Counter[str] = Counter()
 
     async def run(self, port: int, connections: int, ending: str) -> dict[str, Any]:
-        """Send all requests, and return the results."""
+        """Send all requests, and return the results. `ending` is SEND or DROP."""
         loop = asyncio.get_running_loop()
         for _ in range(connections):
             await loop.create_connection(lambda: Client(self), "127.0.0.1", port)
-        began, offered = loop.time(), 0
-        while self.left:
-            now = min(int((loop.time() - began) * self.rate) - offered, self.left)
-            offered, self.left, self.waiting = offered + now, self.left - now, self.waiting + now
+        start, offered = loop.time(), 0
+        while self.remaining:
+            due = min(int((loop.time() - start) * self.rate) - offered, self.remaining)
+            offered, self.remaining, self.waiting = offered + due, self.remaining - due, self.waiting + due
             self.most_waiting = max(self.most_waiting, self.waiting)
             self.send()
             await asyncio.sleep(TICK_SECONDS)
-        seconds = loop.time() - began
-        while ending == ASK and self.waiting:  # noqa: ASYNC110 - the same as below
+        seconds = loop.time() - start
+        while ending == SEND and self.waiting:  # noqa: ASYNC110 - an event would be set for each response
             await asyncio.sleep(TICK_SECONDS)
-        self.waiting = 0  # the rest is dropped
+        self.waiting = 0  # with `drop`, waiting requests are never sent
         async with asyncio.timeout(WAIT_SECONDS):
             while self.statuses.total() < self.sent:  # noqa: ASYNC110 - an event would be set for each response
                 await asyncio.sleep(TICK_SECONDS)
@@ -68,7 +69,7 @@ class Offer:
             self.sent += 1
 
     def complete(self, client: Client, status: str) -> None:
-        """Count a response; its connection is idle now."""
+        """Count a response and make its connection idle again."""
         self.statuses[status] += 1
         self.idle.append(client)
         self.send()
@@ -90,14 +91,14 @@ class Client(asyncio.Protocol):
         head, found, body = self.data.partition(END)
         if found and len(body) >= int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
             self.data = b""
-            self.offer.complete(self, head[9:12].decode())
+            self.offer.complete(self, head[9:12].decode())  # the status, in HTTP/1.1 200 OK
 
     def connection_lost(self, _error: Exception | None) -> None:
         sys.exit("the service closed a connection")
 
 
 def main() -> None:
-    """Offer the requests of the command line."""
+    """Offer the load that the command line describes."""
     port, path, rate, count, connections, ending = sys.argv[1:]
     result = uvloop.run(Offer(path, float(rate), int(count)).run(int(port), int(connections), ending))
     sys.stdout.write(json.dumps(result))

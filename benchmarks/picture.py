@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from xml.sax.saxutils import escape
 
 from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY, Point
-from benchmarks.figures import Results, middle
+from benchmarks.figures import Results, median_of_rounds
 
+# In pixels: the picture, the labels, a bar with its gap, the title of a group, and the longest bar.
 WIDTH, LEFT, ROW, TOP = 900, 320, 22, 34
 BARS = WIDTH - LEFT - 90
 OURS, PEER = "#632ca6", "#9aa0a6"
@@ -18,11 +19,12 @@ HEAD = (
 
 
 def bars(results: Results, point: Point, title: str, top: int) -> Iterator[str]:
-    """Yield one group of bars, the least first."""
-    found = [(cost, name) for name in ALL if ALL[name].spans and (cost := middle(results, (name, point, "cpu_us")))]
+    """Yield one group of bars, the smallest first."""
+    traced = [name for name, contestant in ALL.items() if contestant.spans]
+    costs = [(cost, name) for name in traced if (cost := median_of_rounds(results, (name, point, "cpu_us")))]
     yield f'<text x="12" y="{top + 20}" font-weight="600">{escape(title)}</text>'
-    longest = max((cost for cost, _ in found), default=1)
-    for number, (cost, name) in enumerate(sorted(found)):
+    longest = max((cost for cost, _ in costs), default=1)
+    for number, (cost, name) in enumerate(sorted(costs)):
         y = top + TOP + number * ROW
         width = max(cost / longest * BARS, 1)
         weight = ' font-weight="600"' if name == OURS_NAME else ""
@@ -40,11 +42,11 @@ def draw(results: Results) -> str:
     height = 2 * group + 6
     lines = [
         HEAD.format(width=WIDTH, height=height),
-        f"<title>CPU a request, all traced, {HELLO.clients} clients, one core</title>",
+        f"<title>CPU per request, all traced, {HELLO.clients} clients, one core</title>",
         f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
         '<g fill="#202124">',
         *bars(results, HELLO, "CPU of one /api/hello, traced, 64 clients", 0),
-        *bars(results, RELAY, "CPU of one /api/relay with one call out, traced, 64 clients", group),
+        *bars(results, RELAY, "CPU of one /api/relay with one outbound call, traced, 64 clients", group),
         "</g>",
         "</svg>",
     ]

@@ -14,12 +14,15 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TICKS = os.sysconf("SC_CLK_TCK")
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
 CORES = sorted(os.sched_getaffinity(0))
 CONTESTANT_CORE, OTHER_CORE = CORES[0], CORES[-1]
+
+# Indexes into the result of `_fields`. CPU_TIMES: user and system time of the process and of its ended children.
+PARENT, CPU_TIMES, RESIDENT_PAGES = 1, slice(11, 15), 21
 
 
 def raise_file_limit() -> None:
@@ -37,7 +40,7 @@ def free_port() -> int:
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """GET `path` over a new connection; return status and body."""
+    """Send a GET request over a new connection. Return status and body."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)
@@ -58,25 +61,25 @@ class Tree:
         children: dict[int, list[int]] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             if fields := _fields(stat):
-                children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-        found = [self.process.pid]
-        for pid in found:
-            found += children.get(pid, [])
-        return found
+                children.setdefault(int(fields[PARENT]), []).append(int(stat.parent.name))
+        pids = [self.process.pid]
+        for pid in pids:  # the list grows in the loop
+            pids += children.get(pid, [])
+        return pids
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of all processes, including those that have ended."""
-        spent = [_fields(Path(f"/proc/{pid}/stat")) for pid in self.pids()]
-        return sum(int(tick) for fields in spent if fields for tick in fields[11:15]) / TICKS
+        processes = [_fields(Path(f"/proc/{pid}/stat")) for pid in self.pids()]
+        return sum(int(ticks) for fields in processes if fields for ticks in fields[CPU_TIMES]) / TICKS_PER_SECOND
 
     def resident_mib(self) -> float:
-        """Return the resident memory of all processes."""
-        resident = [_fields(Path(f"/proc/{pid}/stat")) for pid in self.pids()]
-        return sum(int(fields[21]) for fields in resident if fields) * PAGE_BYTES / 2**20
+        """Return the resident memory of all processes in MiB."""
+        processes = [_fields(Path(f"/proc/{pid}/stat")) for pid in self.pids()]
+        return sum(int(fields[RESIDENT_PAGES]) for fields in processes if fields) * PAGE_BYTES / 2**20
 
 
 def _fields(stat: Path) -> list[str]:
-    """Return the fields of a /proc/PID/stat from the third (the state) on; none where the process is gone."""
+    """Return the fields of a /proc/PID/stat from the third (the state) on, or none if the process has ended."""
     try:
         return stat.read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -87,7 +90,7 @@ def _fields(stat: Path) -> list[str]:
 def running(
     command: Sequence[str], environment: Mapping[str, str], core: int, stdout: int = subprocess.DEVNULL
 ) -> Iterator[Tree]:
-    """Run `command` on `core` for as long as the block lasts."""
+    """Run `command` on `core` until the `with` block ends."""
     process = subprocess.Popen(
         ["taskset", "--cpu-list", str(core), *command],
         cwd=ROOT,
@@ -114,18 +117,18 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def start_seconds(port: int, tree: Tree, path: str) -> float:
-    """Wait for the first 200 and return how long it took; `tree` must have been started just before.
+    """Wait for the first 200, and return the seconds that it took. `tree` must have been started just before.
 
     Raises:
         RuntimeError: the process ended, or did not respond with 200 in time.
     """
-    began = time.monotonic()
-    while time.monotonic() - began < START_SECONDS:
+    start = time.monotonic()
+    while time.monotonic() - start < START_SECONDS:
         if tree.process.poll() is not None:
             break
         try:
             if get(port, path)[0] == 200:
-                return time.monotonic() - began
+                return time.monotonic() - start
         except (OSError, HTTPException):
             time.sleep(0.005)
-    raise RuntimeError(f"The contestant does not serve: {' '.join(map(str, tree.process.args))}")  # type: ignore[arg-type]
+    raise RuntimeError(f"The contestant does not respond with 200: {' '.join(map(str, tree.process.args))}")  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ LAYERS = {
     "ddtrace/internal/writer/": "ddtrace: writer",
     "ddtrace/propagation/": "ddtrace: propagation",
     "ddtrace/": "ddtrace: spans",
-    "hello_service/serving/server.py": "asyncio",
+    "hello_service/serving/server.py": "asyncio",  # it starts the event loop, so it is below every other frame
     "hello_service/observability/logs.py": "hello_service: log line",
     "hello_service/observability/tracing.py": "hello_service: tracing.py",
     "hello_service/observability/fast_span.py": "hello_service: tracing.py",
@@ -48,11 +48,12 @@ LAYERS = {
 
 
 def frames(stack: str) -> list[tuple[str, str]]:
-    """Return the frames of a collapsed stack as (file, function), the outermost first; files as they are imported."""
-    found = [match for part in stack.split(";") if (match := FRAME.match(part))]
+    """Return the frames of a collapsed stack as (file, function), the outermost first."""
+    matches = [match for part in stack.split(";") if (match := FRAME.match(part))]
+    # A file's path begins below site-packages, as in an import.
     return [
-        (match["file"].rpartition("site-packages/")[2].rpartition("/tmp/")[2], match["function"])  # noqa: S108 - no file
-        for match in found
+        (match["file"].rpartition("site-packages/")[2].rpartition("/tmp/")[2], match["function"])  # noqa: S108 - no file is created
+        for match in matches
     ]
 
 
@@ -65,24 +66,27 @@ def layer(stack: list[tuple[str, str]]) -> str:
     return "asyncio"
 
 
-def counted(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
-    """Return samples by layer, and by function with all that it calls; samples without a Python frame are left out."""
+def count_samples(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
+    """Return the samples by layer, and by function including all that it calls.
+
+    Samples without a Python frame are left out.
+    """
     layers: Counter[str] = Counter()
     functions: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
-        if found := frames(stack):
-            layers[layer(found)] += int(count)
-            functions.update({f"{file} {function}": int(count) for file, function in found})
+        if stack_frames := frames(stack):
+            layers[layer(stack_frames)] += int(count)
+            functions.update({f"{file} {function}": int(count) for file, function in stack_frames})
     return layers, functions
 
 
-def recorded(point: Point, seconds: int) -> list[str]:
-    """Load this service at `point` and return the collapsed stacks that py-spy recorded."""
+def record(point: Point, seconds: int) -> list[str]:
+    """Send load to this service at `point`, and return the collapsed stacks that py-spy recorded."""
     contestant = ALL[OURS_NAME]
     with (
-        measure.backend() as behind,
-        measure.started(contestant, behind) as (port, tree),
+        measure.running_backend() as backend,
+        measure.started(contestant, backend) as (port, tree),
         tempfile.TemporaryDirectory() as folder,
     ):
         process.start_seconds(port, tree, HELLO.path)
@@ -99,24 +103,24 @@ def recorded(point: Point, seconds: int) -> list[str]:
             "raw",
         ]
         command += ["--output", str(stacks), "--pid", str(tree.pids()[-1])]
-        watching = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        profiler = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         measure.wrk(port, point, seconds + WARM_UP_SECONDS)
-        if watching.wait() != 0:
-            sys.exit("py-spy has no permission to read other processes: it needs root, or ptrace_scope 0")
+        if profiler.wait() != 0:
+            sys.exit("py-spy failed: to read other processes it needs root, or ptrace_scope 0")
         return stacks.read_text().splitlines()
 
 
 def main() -> None:
-    """Profile both endpoints, or the options one."""
+    """Profile both endpoints, or only the one in the arguments."""
     parser = argparse.ArgumentParser(prog="scripts/profile", description=__doc__)
     parser.add_argument("endpoint", nargs="?", choices=["hello", "relay"], help="default: both")
     parser.add_argument("--seconds", type=int, default=SECONDS)
-    parser.add_argument("--functions", type=int, default=0, metavar="N", help="list also the N costliest functions")
+    parser.add_argument("--functions", type=int, default=0, metavar="N", help="also list the N costliest functions")
     options = parser.parse_args()
     for point in (HELLO, RELAY):
         if options.endpoint not in {None, point.name.partition("-")[0]}:
             continue
-        layers, functions = counted(recorded(point, options.seconds))
+        layers, functions = count_samples(record(point, options.seconds))
         print(f"{point.path}, {layers.total():,} samples")
         for name, count in [*layers.most_common(), *functions.most_common(options.functions)]:
             print(f"  {count / layers.total():6.1%}  {name}")

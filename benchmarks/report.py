@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import picture
 from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY
-from benchmarks.figures import TARGETS, Results, lost, middle, ratio, total, value
+from benchmarks.figures import TARGETS, Results, lost_spans, median_of_rounds, ratio, total, value
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -35,7 +35,7 @@ PACKAGES += ("aiohttp", "httpx", "httpx-aiohttp", "requests", "uvloop")
 
 
 def machine() -> dict[str, Any]:
-    """Return what the results depend on in addition to the code."""
+    """Return the versions and the number of cores, on which the results depend."""
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
@@ -43,38 +43,39 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _number(found: float | None, digits: int = 0) -> str:
-    return "—" if found is None else f"{found:,.{digits}f}"
+def _cell(number: float | None, digits: int = 0) -> str:
+    return "—" if number is None else f"{number:,.{digits}f}"
 
 
 def contestants(results: Results) -> Iterator[str]:
-    """Yield the table of all that were measured: medians over the rounds."""
+    """Yield the table of all contestants that were measured, with medians over the rounds."""
     yield "| 64 clients, one core | `/api/hello` CPU µs | requests/s | p99 ms | `/api/relay` CPU µs | requests/s | p50 ms | p99 ms | failures | spans lost | RSS MiB | start s |"
     yield "| --- " + "| ---: " * 11 + "|"
     for name, contestant in ALL.items():
         rounds = [each[name] for each in results["rounds"] if name in each]
         if not rounds:
             continue
-        cells = [_number(middle(results, (name, HELLO, field))) for field in ("cpu_us", "per_second", "p99_ms")]
+        cells = [_cell(median_of_rounds(results, (name, HELLO, field))) for field in ("cpu_us", "per_second", "p99_ms")]
         cells += [
-            _number(middle(results, (name, RELAY, field))) for field in ("cpu_us", "per_second", "p50_ms", "p99_ms")
+            _cell(median_of_rounds(results, (name, RELAY, field)))
+            for field in ("cpu_us", "per_second", "p50_ms", "p99_ms")
         ]
-        cells += [_number(total(results, name, "failures"))]
-        cells += [_number(lost(results, name) if contestant.spans else None)]
+        cells += [_cell(total(results, name, "failures"))]
+        cells += [_cell(lost_spans(results, name) if contestant.spans else None)]
         memory = [max(sample["rss_mib"] for sample in each["points"].values()) for each in rounds]
-        cells += [_number(median(memory)), _number(median(each["start_s"] for each in rounds), 1)]
+        cells += [_cell(median(memory)), _cell(median(each["start_s"] for each in rounds), 1)]
         yield f"| {contestant.title} | {' | '.join(cells)} |"
 
 
 def concurrency(results: Results) -> Iterator[str]:
-    """Yield the cost of this service's `/api/relay`, by number of clients."""
+    """Yield the table of this service's `/api/relay`, by number of clients."""
     yield "| `/api/relay`, clients | CPU µs | requests/s | p50 ms | p99 ms | failures |"
     yield "| ---: " * 6 + "|"
     for point in ALL[OURS_NAME].points:
         if not point.path.startswith("/api/relay"):
             continue
         cells = [
-            _number(middle(results, (OURS_NAME, point, field)))
+            _cell(median_of_rounds(results, (OURS_NAME, point, field)))
             for field in ("cpu_us", "per_second", "p50_ms", "p99_ms")
         ]
         failures = sum(value(each, (OURS_NAME, point, "failures")) or 0 for each in results["rounds"])
@@ -82,22 +83,24 @@ def concurrency(results: Results) -> Iterator[str]:
 
 
 def targets(results: Results) -> Iterator[str]:
-    """Yield each target with its result."""
+    """Yield the table of targets and their results."""
     yield "| figure | target | median (minimum to maximum) | reached |"
     yield "| --- | --- | --- | --- |"
     for target in TARGETS:
-        if found := ratio(results, target.value, target.to):
+        if result := ratio(results, target.numerator, target.denominator):
             side = "≥" if target.at_least else "≤"
-            reached = "yes" if target.reached(found) else "**no**"
-            yield f"| {target.figure} | {side} {target.limit:g} | {found} | {reached} |"
+            reached = "yes" if target.reached(result) else "**no**"
+            yield f"| {target.title} | {side} {target.limit:g} | {result} | {reached} |"
 
 
 def endurance(results: Results) -> Iterator[str]:
-    """Yield the results of the endurance and the overload test."""
+    """Yield sentences about the endurance test and the overload test."""
     if (result := results["endurance"]) is None:
         return
-    before, half, after = result["rss_mib"]
-    yield (f"RSS of one process: {before:.0f} MiB before, {half:.0f} after 50,000 requests, {after:.0f} after 100,000.")
+    before, halfway, after = result["rss_mib"]
+    yield (
+        f"RSS of one process: {before:.0f} MiB before, {halfway:.0f} after 50,000 requests, {after:.0f} after 100,000."
+    )
     yield (
         f"Offered {result['offered'] / result['seconds']:,.0f} requests a second for {result['seconds']:.0f} s, twice the maximum rate: "
         f"{result['sent']:,} accepted, {result['failures']} failed, {result['spans']:,} spans received, "
@@ -106,8 +109,8 @@ def endurance(results: Results) -> Iterator[str]:
     )
 
 
-def made(results: Results) -> str:
-    """Return the sentence about the measurement's conditions."""
+def conditions(results: Results) -> str:
+    """Return sentences about the conditions of the measurement."""
     known, rounds = results["machine"], len(results["rounds"])
     return (
         f"Medians of {rounds} interleaved round{'s' if rounds > 1 else ''}, {results['minutes']:g} minutes: CPython {known['python']}, "
@@ -117,33 +120,34 @@ def made(results: Results) -> str:
 
 def text(results: Results) -> str:
     """Return all tables as text."""
-    parts = [contestants(results)]
+    tables = [contestants(results)]
     if any(OURS_NAME in each for each in results["rounds"]):
-        parts += [concurrency(results), targets(results), endurance(results)]
-    return "\n\n".join(table for part in parts if (table := "\n".join(part))) + f"\n\n{made(results)}"
+        tables += [concurrency(results), targets(results), endurance(results)]
+    return "\n\n".join(table for lines in tables if (table := "\n".join(lines))) + f"\n\n{conditions(results)}"
 
 
-def kept() -> Results:
+def load() -> Results:
     """Return the saved results."""
     results: Results = json.loads(RESULTS.read_text())
     return results
 
 
 def rounded(results: Results) -> Results:
-    """Return `results` without insignificant digits."""
-    less: Results = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 3))
-    return less
+    """Return `results` with every number rounded to three decimal places."""
+    # Parsing them again visits every number, however deep.
+    result: Results = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 3))
+    return result
 
 
-def keep(results: Results, path: Path) -> None:
+def save(results: Results, path: Path) -> None:
     """Write `results` to `path`."""
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def parts(results: Results) -> dict[Path, str]:
-    """Return the text between the markers of each file."""
+def generated_texts(results: Results) -> dict[Path, str]:
+    """Return the text that belongs between the markers of each file."""
     return {
-        ROOT / "docs" / "performance.md": "\n".join([*contestants(results), "", made(results)]),
+        ROOT / "docs" / "performance.md": "\n".join([*contestants(results), "", conditions(results)]),
         ROOT / "benchmarks" / "README.md": "\n".join(
             [*targets(results), "", *concurrency(results), "", *endurance(results)]
         ),
@@ -153,6 +157,6 @@ def parts(results: Results) -> dict[Path, str]:
 def write(results: Results) -> None:
     """Draw the picture, and put the tables between their markers."""
     PICTURE.write_text(picture.draw(results))
-    for path, between in parts(results).items():
+    for path, between in generated_texts(results).items():
         before, _, rest = path.read_text().partition(BEGIN)
         path.write_text(f"{before}{BEGIN}{between}\n{END}{rest.partition(END)[2]}")

@@ -22,7 +22,7 @@ function done(summary, latency, _)
   end
   local e = summary.errors
   io.write(string.format(
-    '\nJSON {"answered": %d, "sent": %d, "seconds": %.6f, "failures": %d, "p50_ms": %.3f, "p99_ms": %.3f}\n',
+    '\nJSON {"completed": %d, "sent": %d, "seconds": %.6f, "failures": %d, "p50_ms": %.3f, "p99_ms": %.3f}\n',
     summary.requests, all, summary.duration / 1e6, e.connect + e.read + e.write + e.status + e.timeout,
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
 end

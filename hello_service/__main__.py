@@ -177,9 +177,9 @@ def doctor(url: str | None, as_json: bool) -> None:
 
     Exit code 0: traces would arrive; 1: they would not; 2: undetermined.
     """
-    from hello_service.doctor import case, examine, finding  # noqa: PLC0415 - no other command needs it
+    from hello_service.doctor import context, examine, finding  # noqa: PLC0415 - no other command needs it
 
-    if url is not None and not (url.startswith("http") and case.Address(url, ()).usable):
+    if url is not None and not (url.startswith("http") and context.Address(url, ()).usable):
         raise click.BadParameter("must be a URL like http://host:port", param_hint="--url")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the child processes, too
     results = list(examine(os.environ, url))

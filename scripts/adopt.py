@@ -1,4 +1,4 @@
-"""Rename package, service, distribution, command and docs to a name of your own.
+"""Rename package, service, distribution, command and docs in a fresh copy of this repository.
 
     scripts/adopt my-orders      package my_orders, service and command my-orders
 
@@ -20,13 +20,13 @@ ROOT = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 REMOVED = ("scripts/adopt", "scripts/adopt.py", "tests/process/test_adopt.py")
 GUIDE = "docs/make-it-yours.md"
-KEPT = ("CHANGELOG.md",)
-NOT_OURS = re.compile(r"\.git|\.venv.*|__pycache__|\..*_cache|\..*cache")
+UNCHANGED = ("CHANGELOG.md",)
+IGNORED = re.compile(r"\.git|\.venv.*|__pycache__|\..*_cache|\..*cache")
 
 
 @dataclass(frozen=True)
 class Names:
-    """The forms of a name of one or more words: `my_orders`, `my-orders`, `MyOrders`."""
+    """The forms of a name that consists of one or more words: `my_orders`, `my-orders`, `MyOrders`."""
 
     words: tuple[str, ...]
 
@@ -51,20 +51,20 @@ def parse(name: str) -> Names:
     """Return the forms of `name`.
 
     Raises:
-        ValueError: the name is not valid for a service; the message has the reason.
+        ValueError: the name can't be used; the message has the reason.
     """
     if not NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} can't be the name of a service: use lower-case letters, digits and dashes, as in my-orders."
         )
     names = Names(tuple(re.split("[-_]", name)))
-    if names.package in taken():
+    if names.package in reserved_names():
         raise ValueError(f"{name!r} would hide a module called {names.package}: choose another name.")
     return names
 
 
-def taken() -> set[str]:
-    """Return the names that would collide: modules of Python, of the dependencies and of the tests."""
+def reserved_names() -> set[str]:
+    """Return the names that would collide: keywords, and modules of Python, of the dependencies and of the tests."""
     locked = re.findall(
         r"^([\w.-]+)==", "\n".join(p.read_text() for p in ROOT.glob("requirements/*.txt")), re.MULTILINE
     )
@@ -73,42 +73,43 @@ def taken() -> set[str]:
 
 
 def files(folder: Path = ROOT) -> Iterator[Path]:
-    """Yield every file that belongs to the repository."""
+    """Yield every file in which names are replaced."""
     for path in sorted(folder.iterdir()):
-        if NOT_OURS.fullmatch(path.name) or path.is_symlink():
+        if IGNORED.fullmatch(path.name) or path.is_symlink():
             continue
         if path.is_dir():
             yield from files(path)
-        elif path.name not in KEPT:
+        elif path.name not in UNCHANGED:
             yield path
 
 
 def rename(new: Names) -> int:
-    """Rename the contents and paths of all files; return how many files changed."""
+    """Replace the names in the contents and paths of all files. Return the number of files that changed."""
     forms = dict(zip(OLD.forms, new.forms, strict=True))
     pattern = re.compile("|".join(forms))
 
-    def replaced(text: str) -> str:
+    def with_new_names(text: str) -> str:
         return pattern.sub(lambda match: forms[match[0]], text)
 
     changed = 0
     for path in list(files()):
         try:
             text = path.read_bytes().decode()
-        except UnicodeDecodeError:  # a picture
+        except UnicodeDecodeError:  # a picture: only its path can change
             text = ""
-        target = ROOT / replaced(str(path.relative_to(ROOT)))
-        if (new_text := replaced(text)) != text:
+        target = ROOT / with_new_names(str(path.relative_to(ROOT)))
+        if (new_text := with_new_names(text)) != text:
             path.write_bytes(new_text.encode())
         if target != path:
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
         changed += target != path or new_text != text
-    shutil.rmtree(ROOT / OLD.package)  # only bytecode is left there
+    shutil.rmtree(ROOT / OLD.package)  # contains only bytecode now
     return changed
 
 
 def remove_itself() -> None:
+    """Delete this script, its test and its section of the guide."""
     for path in REMOVED:
         (ROOT / path).unlink()
     guide = ROOT / GUIDE
@@ -116,7 +117,7 @@ def remove_itself() -> None:
 
 
 def tidy() -> bool:
-    """Sort imports and reformat, because the lengths of names have changed. Return whether ruff is available."""
+    """Sort imports and reformat, because names have another length now. Return whether ruff is available."""
     ruff = shutil.which("ruff", path=str(ROOT / ".venv" / "bin")) or shutil.which("ruff")
     if ruff:
         subprocess.run([ruff, "check", "--quiet", "--select", "I", "--fix"], cwd=ROOT, check=True)
@@ -129,7 +130,7 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("Usage: scripts/adopt NAME, such as my-orders")
     if not (ROOT / OLD.package).is_dir():
-        sys.exit(f"There is no {OLD.package}/ here: this copy has been renamed already.")
+        sys.exit(f"No {OLD.package}/ found here: this copy has been renamed already.")
     try:
         new = parse(sys.argv[1])
     except ValueError as error:
@@ -138,7 +139,7 @@ def main() -> None:
     remove_itself()
     print(f"{count} files renamed or changed: package {new.package}, service and command {new.service}.")
     format_first = "" if tidy() else ".venv/bin/ruff check --select I --fix; .venv/bin/ruff format; "
-    print(f"Next: scripts/test tests/unit; {format_first}scripts/lint; then {GUIDE} says what to delete.")
+    print(f"Next: scripts/test tests/unit; {format_first}scripts/lint; then {GUIDE} lists what to delete.")
 
 
 if __name__ == "__main__":

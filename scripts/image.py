@@ -1,6 +1,7 @@
 """Print the size and the start time of an image of the service: `python scripts/image.py IMAGE`.
 
-The start time comes from the container engine: from the start of the process until it logs that it is listening.
+The start time is the time from the start of the process until it logs that it is listening, by the container engine's
+clock.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from typing import Any
 STARTS = 5
 DEADLINE_SECONDS = 60
 LISTENING = "Running on"
-# As in production, except that there is no agent.
+# As in production, but without an agent.
 RUN = ["--detach", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "256m"]
 RUN += ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
 
 
 def docker(*arguments: str) -> str:
-    """Run docker and return its output and errors."""
+    """Run docker, and return its output and errors together."""
     return subprocess.run(
         ["docker", *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ).stdout.strip()
 
 
-def described(name: str) -> dict[str, Any]:
+def inspect(name: str) -> dict[str, Any]:
     """Return the result of `docker inspect` for an image or container."""
-    found: dict[str, Any] = json.loads(docker("inspect", name))[0]
-    return found
+    result: dict[str, Any] = json.loads(docker("inspect", name))[0]
+    return result
 
 
 def start_seconds(image: str) -> float:
-    """Start `image` once and return the seconds until it listened."""
+    """Start `image` once, and return the seconds until it listened."""
     container = docker("run", *RUN, image)
     try:
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -44,9 +45,9 @@ def start_seconds(image: str) -> float:
             if lines:
                 break
             if time.monotonic() > deadline:
-                sys.exit(f"{image} does not listen within {DEADLINE_SECONDS} s:\n{docker('logs', container)}")
+                sys.exit(f"{image} did not listen within {DEADLINE_SECONDS} s:\n{docker('logs', container)}")
             time.sleep(0.1)
-        started = datetime.fromisoformat(described(container)["State"]["StartedAt"])
+        started = datetime.fromisoformat(inspect(container)["State"]["StartedAt"])
         return (datetime.fromisoformat(lines[0].split()[0]) - started).total_seconds()
     finally:
         docker("rm", "--force", container)
@@ -55,11 +56,11 @@ def start_seconds(image: str) -> float:
 def main() -> None:
     """Measure the image given on the command line."""
     image = sys.argv[1]
-    base = described(image)["Config"]["Labels"]["org.opencontainers.image.base.name"]
-    size, base_size = described(image)["Size"], described(base)["Size"]
-    print(f"size: {size / 1e6:.0f} MB, of them {(size - base_size) / 1e6:.0f} MB on top of {base}")
+    base = inspect(image)["Config"]["Labels"]["org.opencontainers.image.base.name"]
+    size, base_size = inspect(image)["Size"], inspect(base)["Size"]
+    print(f"size: {size / 1e6:.0f} MB, {(size - base_size) / 1e6:.0f} MB of it on top of {base}")
     times = sorted(start_seconds(image) for _ in range(STARTS))
-    print(f"start until it listens: {median(times):.1f} s (median of {STARTS}, {times[0]:.1f} to {times[-1]:.1f})")
+    print(f"start time until it listens: {median(times):.1f} s (median of {STARTS}, {times[0]:.1f} to {times[-1]:.1f})")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Compile requirements/*.txt from pyproject.toml: every version with its hashes, for all supported Pythons.
 
-The files contain no package index. Their first line has a digest of the declaration, so a test can detect a stale file
-offline. Locked versions stay as they are if they still fit; `--upgrade` takes the newest.
+The files contain no URL of a package index. Their first line has a digest of the declaration, so a test can detect a
+stale file offline. Locked versions stay if they still satisfy the declaration; `--upgrade` locks the newest.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 UV = "uv==0.13.9"
-# Each file is constrained by the one before, so that all have the same versions.
+# Each file and the file whose versions constrain it, so that all files have the same versions.
 FILES = {"run": None, "dev": "run", "test": "dev", "bench": "test"}
 
 
-def declaration() -> str:
-    """Return a digest of the inputs of the lock files."""
+def declaration_digest() -> str:
+    """Return a digest of everything in pyproject.toml that determines the lock files, and of uv's version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     inputs = [
         project["project"]["dependencies"],
@@ -33,7 +33,7 @@ def declaration() -> str:
 
 
 def header() -> str:
-    return f"# Made by scripts/lock from declaration {declaration()}. Do not edit.\n"
+    return f"# Made by scripts/lock from declaration {declaration_digest()}. Do not edit.\n"
 
 
 def compile_file(name: str, source: list[str], options: list[str]) -> None:

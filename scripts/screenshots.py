@@ -1,4 +1,4 @@
-"""Take the screenshots of the local view in docs/, from three real services, real requests and a real browser.
+"""Take the screenshots of the local view in docs/, with three real services, real requests and a real browser.
 
 `--seconds` sets how long requests are sent before the screenshots are taken.
 """
@@ -43,12 +43,12 @@ def main() -> None:
     options.to.mkdir(exist_ok=True)
     with ExitStack() as stack:
         dev = _services(stack)
-        identity = _send(dev, options.seconds)
+        trace_id = _send(dev, options.seconds)
         browser = stack.enter_context(chromium())
         for name, path, scheme in (
             ("traces", "/", "light"),
-            ("trace", f"/trace/{identity}", "light"),
-            ("trace-dark", f"/trace/{identity}", "dark"),
+            ("trace", f"/trace/{trace_id}", "light"),
+            ("trace-dark", f"/trace/{trace_id}", "dark"),
             ("map", "/map", "light"),
             ("performance", "/performance?minutes=1", "light"),
         ):
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _services(stack: ExitStack) -> Dev:
-    """Start three services that call each other, all sending to the agent of the first."""
+    """Start three services that call each other, and return the first. All send their traces to its agent."""
     agent_port = free_port()
     agent_url = f"http://127.0.0.1:{agent_port}"
     names = stack.enter_context(service(agent_url, {"DD_SERVICE": "names", "DD_ENV": "dev"}))
@@ -68,21 +68,22 @@ def _services(stack: ExitStack) -> Dev:
 
 
 def _send(dev: Dev, seconds: float) -> str:
-    """Send requests and return the id of a whole trace through all services."""
-    chance = random.Random(7)  # noqa: S311 - it selects requests, not secrets
+    """Send requests for `seconds`. Return the id of a complete trace through all services."""
+    rng = random.Random(7)  # noqa: S311 - it selects requests, not secrets
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        dev.get(chance.choices([*REQUESTS], [*REQUESTS.values()])[0])
-        time.sleep(chance.expovariate(1 / PAUSE_SECONDS))
-    for path in REQUESTS:  # so that each kind is among the newest
+        dev.get(rng.choices([*REQUESTS], [*REQUESTS.values()])[0])
+        time.sleep(rng.expovariate(1 / PAUSE_SECONDS))
+    for path in REQUESTS:  # so that each of them is among the newest traces
         dev.get(path)
-    identity = dev.get("/api/relay?count=2").headers["traceresponse"].split("-")[1]
+    trace_id = dev.get("/api/relay?count=2").headers["traceresponse"].split("-")[1]
 
     def spans() -> int:
-        return len(httpx.get(f"{dev.page_url}/trace/{identity}/json").json().get("spans", []))
+        return len(httpx.get(f"{dev.page_url}/trace/{trace_id}/json").json().get("spans", []))
 
+    # The relay's span, and for each of its 2 calls: the client's and the server's span, and those of 2 further calls.
     eventually(spans, lambda number: number == 1 + 2 * (2 + 2 * 2))
-    return identity
+    return trace_id
 
 
 def _shoot(page: Page, url: str, to: Path) -> None:

@@ -1,4 +1,4 @@
-"""One file for each peer: `/api/hello` and `/api/relay?count=1`, written as in the peer's own documentation.
+"""The same service in other frameworks: `/api/hello` and `/api/relay?count=1`, written as in their own documentation.
 
-They read UPSTREAM_URL and log no requests, so each runs in its fastest form.
+Each file reads UPSTREAM_URL, and logs no requests, so that the framework runs in its fastest form.
 """

@@ -1,4 +1,4 @@
-"""aiohttp, server and client; ddtrace has integrations for both, and the server's must be enabled in code."""
+"""aiohttp as server and client. ddtrace has integrations for both; the server's must be enabled in code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def relay(request: web.Request) -> web.Response:
     return web.json_response({"answers": responses})
 
 
-async def held_open(app: web.Application) -> AsyncIterator[None]:
+async def open_client(app: web.Application) -> AsyncIterator[None]:
     async with ClientSession(connector=TCPConnector(limit=1024)) as app[CLIENT]:
         yield
 
@@ -39,7 +39,7 @@ async def held_open(app: web.Application) -> AsyncIterator[None]:
 def main() -> None:
     app = web.Application()
     app.add_routes(routes)
-    app.cleanup_ctx.append(held_open)
+    app.cleanup_ctx.append(open_client)
     trace_app(app)
     web.run_app(app, host="127.0.0.1", port=int(os.environ["PORT"]), access_log=None, print=None)
 

@@ -1,4 +1,4 @@
-"""FastAPI on uvicorn, httpx with its defaults; ddtrace has an integration."""
+"""FastAPI on uvicorn, and httpx with its defaults. ddtrace has an integration for FastAPI."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Relay(BaseModel):
 
 
 @asynccontextmanager
-async def held_open(app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     async with httpx.AsyncClient() as app.state.client:
         yield
 
 
-app = FastAPI(lifespan=held_open)
+app = FastAPI(lifespan=lifespan)
 
 
 @app.get("/api/hello")

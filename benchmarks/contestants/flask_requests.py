@@ -1,4 +1,4 @@
-"""The older guide's form: Flask, gunicorn, requests; its outbound calls are sequential."""
+"""The setup of the older Flask guide: Flask, gunicorn and requests. Its outbound calls are sequential."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Litestar on granian, aiohttp behind httpx's interface; ddtrace has no integration, so its ASGI middleware is used."""
+"""Litestar on granian, and aiohttp behind httpx's interface.
+
+ddtrace has no integration for Litestar, so its ASGI middleware is used.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from litestar.datastructures import State
 
 
 @asynccontextmanager
-async def held_open(app: Litestar) -> AsyncIterator[None]:
+async def lifespan(app: Litestar) -> AsyncIterator[None]:
     async with HttpxAiohttpClient(limits=httpx.Limits(max_connections=1024)) as app.state.client:
         yield
 
@@ -32,5 +35,5 @@ async def relay(state: State, count: int = 1) -> dict[str, Any]:
 
 
 app = TraceMiddleware(
-    Litestar([get("/api/hello")(hello), get("/api/relay")(relay)], lifespan=[held_open], openapi_config=None)
+    Litestar([get("/api/hello")(hello), get("/api/relay")(relay)], lifespan=[lifespan], openapi_config=None)
 )

@@ -1,4 +1,4 @@
-"""The naive form: Quart, Hypercorn, ddtrace's middleware, httpx with its defaults."""
+"""The naive form of this service: Quart, Hypercorn, ddtrace's middleware, and httpx with its defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = Quart(__name__)
 
 
 @app.while_serving
-async def held_open() -> AsyncGenerator[None, None]:
+async def open_client() -> AsyncGenerator[None, None]:
     async with httpx.AsyncClient() as client:
         app.extensions["client"] = client
         yield
@@ -34,7 +34,7 @@ async def relay() -> dict[str, Any]:
     return {"answers": [{"status": response.status_code, "body": response.json()} for response in responses]}
 
 
-if "ddtrace.bootstrap.sitecustomize" in sys.modules:
+if "ddtrace.bootstrap.sitecustomize" in sys.modules:  # only under ddtrace-run; the same file runs untraced
     from ddtrace.contrib.asgi import TraceMiddleware
 
     app.asgi_app = TraceMiddleware(app.asgi_app)  # type: ignore[method-assign]

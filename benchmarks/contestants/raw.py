@@ -1,4 +1,4 @@
-"""Raw ASGI, untraced: what a server costs when the application costs nothing."""
+"""Raw ASGI, untraced: the cost of a server whose application costs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starlette on uvicorn, aiohttp behind httpx's interface; ddtrace has an integration."""
+"""Starlette on uvicorn, and aiohttp behind httpx's interface. ddtrace has an integration for Starlette."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 
 @asynccontextmanager
-async def held_open(app: Starlette) -> AsyncIterator[None]:
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
     async with HttpxAiohttpClient(limits=httpx.Limits(max_connections=1024)) as app.state.client:
         yield
 
@@ -34,4 +34,4 @@ async def relay(request: Request) -> JSONResponse:
     )
 
 
-app = Starlette(routes=[Route("/api/hello", hello), Route("/api/relay", relay)], lifespan=held_open)
+app = Starlette(routes=[Route("/api/hello", hello), Route("/api/relay", relay)], lifespan=lifespan)

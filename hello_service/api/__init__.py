@@ -1,1 +1,1 @@
-"""What clients reach: one module for each group of endpoints."""
+"""The HTTP API: one module for each group of endpoints."""

@@ -25,18 +25,18 @@ class SecondsQuery(BaseModel):
     seconds: float = Field(1.0, ge=0, le=600)
 
 
-class Slept(BaseModel):
+class DelayedResponse(BaseModel):
     seconds: float
 
 
-class Accepted(BaseModel):
+class AcceptedResponse(BaseModel):
     status: Literal["accepted"]
 
 
 @faults.get("/error")
 @problems(Problem)
 async def fail() -> str:
-    """Raise an exception that nothing handles: 500."""
+    """Raise an unhandled exception, so the response is a 500."""
     raise Fault("this endpoint always fails")
 
 
@@ -52,7 +52,7 @@ async def fail_with_status(code: int) -> str:
 
 @faults.get("/slow")
 @example(seconds=1)
-@document_response(Slept)
+@document_response(DelayedResponse)
 @validate_querystring(SecondsQuery)
 async def wait(query_args: SecondsQuery) -> dict[str, float]:
     """Respond after `seconds`."""
@@ -63,7 +63,7 @@ async def wait(query_args: SecondsQuery) -> dict[str, float]:
 @faults.get("/stream")
 @response({"text/plain": TEXT})
 async def break_stream() -> Response:
-    """Fail in the middle of a response."""
+    """Raise an exception in the middle of the response."""
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"the first part\n"
@@ -74,10 +74,10 @@ async def break_stream() -> Response:
 
 @faults.get("/background")
 @example(seconds=1)
-@document_response(Accepted, 202)
+@document_response(AcceptedResponse, 202)
 @validate_querystring(SecondsQuery)
 async def fail_later(query_args: SecondsQuery) -> tuple[dict[str, str], int]:
-    """Respond with 202 at once, and fail after `seconds`, when the response has been sent."""
+    """Respond with 202 at once, then fail in a background task after `seconds`."""
 
     async def work() -> None:
         await asyncio.sleep(query_args.seconds)

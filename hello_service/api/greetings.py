@@ -17,30 +17,37 @@ from hello_service.problems import Invalid
 greeting = Blueprint("greeting", __name__, url_prefix="/api/hello")
 
 STREAM_INTERVAL_SECONDS = 0.1
-NAME_LENGTH = 200
+MAX_NAME_LENGTH = 200
 
 
 def check_name(name: str) -> str:
     """Return `name` if it is valid: 1 to 200 characters, none of them a control character.
 
     Raises:
-        ValueError: the message is the reason.
+        ValueError: the name is invalid; the message has the reason.
     """
-    if not 1 <= len(name) <= NAME_LENGTH:
-        raise ValueError(f"must have 1 to {NAME_LENGTH} characters, got {len(name)}")
+    if not 1 <= len(name) <= MAX_NAME_LENGTH:
+        raise ValueError(f"must have 1 to {MAX_NAME_LENGTH} characters, got {len(name)}")
+    # Cc: control characters. Cs: lone surrogates, which UTF-8 can't encode.
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
         raise ValueError("must not contain control characters")
     return name
 
 
 def check_text(message: object) -> str:
-    """Return the WebSocket message `message` if it is text and a name that `check_name` accepts."""
+    """Return the WebSocket `message` if it is text and a valid name.
+
+    Raises:
+        ValueError: as in `check_name`.
+    """
     if not isinstance(message, str):
         raise ValueError("must be sent as text")  # noqa: TRY004 - handled like the ValueError of `check_name`
     return check_name(message)
 
 
-Name = Annotated[str, AfterValidator(check_name), Field(json_schema_extra={"minLength": 1, "maxLength": NAME_LENGTH})]
+Name = Annotated[
+    str, AfterValidator(check_name), Field(json_schema_extra={"minLength": 1, "maxLength": MAX_NAME_LENGTH})
+]
 
 
 class GreetingQuery(BaseModel):
@@ -114,8 +121,8 @@ async def hello_websocket() -> None:
     """Respond to each text message with a greeting, or with the reason why the name is invalid."""
     await websocket.accept()
     while True:
-        name = await websocket.receive()
+        message = await websocket.receive()
         try:
-            await websocket.send(greet(check_text(name)).message)
+            await websocket.send(greet(check_text(message)).message)
         except ValueError as error:
             await websocket.send(f"The name {error}.")

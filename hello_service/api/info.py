@@ -29,12 +29,12 @@ PUBLIC_TRACING_FIELDS = ("active", "reason", "traces_lost")
 @info.get("/info")
 @response({"application/json": {"type": "object"}})
 async def show_info() -> dict[str, Any]:
-    """Describe the service: name, version, environment, whether it is traced, traces lost. Contains no secret.
+    """Describe the service: name, version, environment, whether it is traced, and lost traces. It shows no secret.
 
-    With `INFO_DETAILS=true`, and for a client on the same host, also packages, settings, ECS task and current load.
+    With `INFO_DETAILS=true`, or to a client on the same host, it also shows packages, settings, ECS task and load.
     """
-    found = services()
-    settings, tracing = found.settings, found.tracing_status()
+    app_services = services()
+    settings, tracing = app_services.settings, app_services.tracing_status()
     public = {
         "service": settings.dd_service,
         "env": settings.dd_env,
@@ -47,29 +47,29 @@ async def show_info() -> dict[str, Any]:
         **public,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
-        "uptime_seconds": round(monotonic() - found.started, 1),
-        "in_flight": found.lifecycle.in_flight,
-        "rejected_requests": found.rejected_requests(),
+        "uptime_seconds": round(monotonic() - app_services.started, 1),
+        "in_flight": app_services.lifecycle.in_flight,
+        "rejected_requests": app_services.rejected_requests(),
         "tasks": len(asyncio.all_tasks()),
         "tracing": tracing,
-        "ecs": found.ecs,
+        "ecs": app_services.ecs,
         "settings": settings.public(),
     }
 
 
-def _is_local(caller: Request) -> bool:
-    """Whether `caller` connected over loopback, and no header shows that it is a proxy for another client."""
-    host, *_ = caller.scope.get("client") or ("",)
+def _is_local(incoming: Request) -> bool:
+    """Whether `incoming` arrived over loopback, and no header shows that a proxy forwarded it."""
+    host, *_ = incoming.scope.get("client") or ("",)
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:  # a Unix socket, or a test
+    except ValueError:  # a Unix socket or a test client, which have no IP address
         return False
-    address = getattr(address, "ipv4_mapped", None) or address  # IPv4 on a socket that accepts both
-    return address.is_loopback and not any(PROXY_HEADERS.fullmatch(name) for name, _ in caller.headers)
+    address = getattr(address, "ipv4_mapped", None) or address  # an IPv4 client of a dual-stack socket
+    return address.is_loopback and not any(PROXY_HEADERS.fullmatch(name) for name, _ in incoming.headers)
 
 
 async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return ECS's metadata of this task, None outside of ECS, `{"error": ...}` without a response within 1 s.
+    """Return ECS's metadata of this task, None outside of ECS, or `{"error": ...}` if no response arrives within 1 s.
 
     Source: Amazon ECS Developer Guide, "Task metadata endpoint version 4 for Fargate".
     """
@@ -80,12 +80,12 @@ async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
         task = await asyncio.to_thread(_fetch, f"{base}/task")
     except (OSError, ValueError) as error:
         return {"error": f"no response from the task metadata endpoint: {type(error).__name__}"}
-    wanted = ("Cluster", "TaskARN", "Family", "Revision", "LaunchType", "AvailabilityZone")
-    return {name: task.get(name) for name in wanted}
+    fields = ("Cluster", "TaskARN", "Family", "Revision", "LaunchType", "AvailabilityZone")
+    return {name: task.get(name) for name in fields}
 
 
 def _fetch(url: str) -> dict[str, Any]:
-    direct = build_opener(ProxyHandler({}))  # the endpoint is the task's own; a proxy must not see its address
-    with direct.open(url, timeout=METADATA_SECONDS) as response:
+    opener = build_opener(ProxyHandler({}))  # without a proxy: none must see the address, which belongs to the task
+    with opener.open(url, timeout=METADATA_SECONDS) as response:
         document: dict[str, Any] = json.load(response)
         return document

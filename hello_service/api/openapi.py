@@ -1,4 +1,7 @@
-"""A handler's declarations for /openapi.json, `/` and `/docs`, in addition to those that quart-schema reads."""
+"""Decorators for what quart-schema can't declare: a handler's problems, its responses without a model, and examples.
+
+The declarations appear in /openapi.json, on `/` and on `/docs`.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,18 @@ from hello_service.problems import MEDIA_TYPE, Problem
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 Schema = Mapping[str, Any]
 
+# The attributes of a handler that hold its declarations.
 PROBLEMS, RESPONSES, EXAMPLE = "_problems", "_responses", "_example"
 
 TEXT: Schema = {"type": "string"}
-ANYWHERE = (400, 431, 500, 503)  # malformed or too large headers, an internal error, shutdown
-OF_A_BODY = (408, 413, 415)
+ERRORS_OF_ANY_REQUEST = (400, 431, 500, 503)  # malformed or too large headers, an internal error, shutdown
+ERRORS_OF_A_BODY = (408, 413, 415)
 
 MEANINGS = {
     "200": "The request succeeded.",
     "202": "The request was accepted and is still being worked on.",
     "400": "The request is malformed.",
-    "404": "Nothing is here, or not under this name.",
+    "404": "No resource has this path.",
     "408": "The body took too long to arrive.",
     "413": "The body is too large.",
     "415": "The content type of the body is not supported.",
@@ -70,7 +74,7 @@ def problems(*kinds: type[Problem]) -> Callable[[Handler], Handler]:
 
 
 def response(content: Mapping[str, Schema], status: int = 200) -> Callable[[Handler], Handler]:
-    """Declare a response without a model: its media types, and the JSON schema of each.
+    """Declare a response without a model: the JSON schema of each of its media types.
 
     A response with a model is declared by quart-schema's `validate_response` or `document_response`.
     """
@@ -78,7 +82,7 @@ def response(content: Mapping[str, Schema], status: int = 200) -> Callable[[Hand
 
 
 def example(**values: object) -> Callable[[Handler], Handler]:
-    """Declare the path variables and the query of the handler's link on `/`."""
+    """Declare example values of path variables and query parameters, for the handler's link on `/`."""
     return _declare(EXAMPLE, values)
 
 
@@ -92,7 +96,8 @@ def _declare(attribute: str, value: object) -> Callable[[Handler], Handler]:
 
 def summary(handler: Callable[..., Any]) -> str:
     """Return the first line of the handler's docstring."""
-    return (inspect.getdoc(handler) or "Return the OpenAPI document.").partition("\n")[0]  # quart-schema's has none
+    docstring = inspect.getdoc(handler) or "Return the OpenAPI document."  # quart-schema's own handler has none
+    return docstring.partition("\n")[0]
 
 
 class ProblemOpenAPIProvider(OpenAPIProvider):
@@ -103,33 +108,38 @@ class ProblemOpenAPIProvider(OpenAPIProvider):
         components["Problem"] = PROBLEM
         handler = current_app.view_functions[rule.endpoint]
         for operation in (operation for path in paths.values() for operation in path.values()):
-            operation["responses"] = described = {str(key): value for key, value in operation["responses"].items()}
-            for status, content in getattr(handler, RESPONSES, {}).items():
-                described[str(status)] = _response(str(status), content)
-            for key in _errors(rule, operation, getattr(handler, PROBLEMS, ())):
-                error = described.setdefault(key, _response(key, {}))
+            # quart-schema's keys are integers.
+            operation["responses"] = described = {str(status): each for status, each in operation["responses"].items()}
+            for code, content in getattr(handler, RESPONSES, {}).items():
+                described[str(code)] = _response(str(code), content)
+            for status in _error_statuses(rule, operation, getattr(handler, PROBLEMS, ())):
+                error = described.setdefault(status, _response(status, {}))
                 error["content"][MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/Problem"}}
-            for key, each in described.items():
-                each["description"] = each["description"] or _meaning(key)
+            for status, each in described.items():
+                each["description"] = each["description"] or _meaning(status)
             if "requestBody" in operation:
                 operation["requestBody"]["required"] = True
         return paths, components
 
 
-def _response(key: str, content: Mapping[str, Schema]) -> dict[str, Any]:
-    return {"description": _meaning(key), "content": {media: {"schema": schema} for media, schema in content.items()}}
+def _response(status: str, content: Mapping[str, Schema]) -> dict[str, Any]:
+    return {
+        "description": _meaning(status),
+        "content": {media: {"schema": schema} for media, schema in content.items()},
+    }
 
 
-def _meaning(key: str) -> str:
-    return MEANINGS.get(key) or f"{HTTPStatus(int(key)).phrase}."
+def _meaning(status: str) -> str:
+    return MEANINGS.get(status) or f"{HTTPStatus(int(status)).phrase}."
 
 
-def _errors(rule: Rule, operation: Mapping[str, Any], declared: tuple[type[Problem], ...]) -> Iterator[str]:
-    statuses = {*ANYWHERE, *(kind.status for kind in declared if kind is not Problem)}
+def _error_statuses(rule: Rule, operation: Mapping[str, Any], declared: tuple[type[Problem], ...]) -> Iterator[str]:
+    """Yield the error statuses of an operation, `default` first if it stands for all others."""
+    statuses = {*ERRORS_OF_ANY_REQUEST, *(kind.status for kind in declared if kind is not Problem)}
     if operation["parameters"] or "requestBody" in operation:
         statuses |= {422}
     if "requestBody" in operation:
-        statuses |= {*OF_A_BODY}
+        statuses |= {*ERRORS_OF_A_BODY}
     if rule.arguments:
         statuses |= {404}
     if Problem in declared:

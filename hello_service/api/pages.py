@@ -24,12 +24,12 @@ async def index() -> Response | str:
     """Link to every endpoint: a page for a browser, JSON for any other client."""
     settings, links = services().settings, dict(_links())
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        others = [(method, rule.rule, what) for rule, what in _routes() if (method := _without_link(rule))]
+        others = [(method, rule.rule, text) for rule, text in _routes() if (method := _method_without_link(rule))]
         return await render_template("index.html", settings=settings, links=links.items(), others=others)
-    shown: dict[str, Any] = {"service": settings.dd_service, "version": settings.dd_version, "links": links}
+    document: dict[str, Any] = {"service": settings.dd_service, "version": settings.dd_version, "links": links}
     if settings.local_view_url is not None:
-        shown["traces"] = settings.local_view_url
-    return jsonify(shown)
+        document["traces"] = settings.local_view_url
+    return jsonify(document)
 
 
 @pages.get("/docs")
@@ -37,19 +37,22 @@ async def index() -> Response | str:
 async def docs() -> str:
     """Describe the API on a page that needs no network."""
     api = current_app.extensions["QUART_SCHEMA"].openapi_provider.schema()
-    websockets = [(rule.rule, what) for rule, what in _routes() if rule.websocket]
+    websockets = [(rule.rule, text) for rule, text in _routes() if rule.websocket]
     return await render_template("docs.html", api=api, websockets=websockets, sample=_sample, command=_command)
 
 
-def _without_link(rule: Rule) -> str | None:
-    """Return the method of a route that no link can reach, None where one can."""
+def _method_without_link(rule: Rule) -> str | None:
+    """Return the method of a route that a link can't reach, or None if a link can."""
     if rule.websocket:
         return "WebSocket"
-    return None if "GET" in (rule.methods or ()) else min((rule.methods or set()) - {"HEAD", "OPTIONS"})
+    methods = rule.methods or set()
+    if "GET" in methods:
+        return None
+    return min(methods - {"HEAD", "OPTIONS"})  # the first in alphabetical order
 
 
 def _sample(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
-    """Return a value that `schema` describes; `schemas` are those that it may refer to."""
+    """Return an example value for `schema`. `schemas` are the named schemas that a `$ref` in it may point to."""
     if "$ref" in schema:
         return _sample(schemas[schema["$ref"].rpartition("/")[2]], schemas)
     if schema.get("type") == "object":
@@ -58,11 +61,12 @@ def _sample(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
         return [_sample(schema["items"], schemas)]
     number = schema.get("minimum", 1)
     by_type = {"integer": number, "number": number, "string": schema.get("title", "text").lower()}
-    return schema.get("const", schema.get("default", by_type.get(schema.get("type", ""))))
+    fallback = by_type.get(schema.get("type", ""))
+    return schema.get("const", schema.get("default", fallback))
 
 
 def _command(method: str, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
-    """Return a command line that sends a request to an operation of the API."""
+    """Return a curl command line that calls an operation of the API."""
     parameters = operation["parameters"]
     values = {each["name"]: _sample(each["schema"], schemas) for each in parameters if each["in"] == "path"}
     query = urlencode({each["name"]: _sample(each["schema"], schemas) for each in parameters if each["in"] == "query"})
@@ -73,14 +77,15 @@ def _command(method: str, path: str, operation: Mapping[str, Any], schemas: Mapp
 
 
 def _links() -> Iterator[tuple[str, str]]:
-    """Yield URL and description of each route that a GET reaches; one with a variable needs an `@example`."""
-    for rule, what in _routes():
+    """Yield URL and summary of each route that a link can reach. A route with a variable needs an `@example`."""
+    for rule, text in _routes():
         values = getattr(current_app.view_functions[rule.endpoint], EXAMPLE, {})
         if "GET" in (rule.methods or ()) and not rule.websocket and rule.arguments <= values.keys():
-            yield url_for(rule.endpoint, **values), what
+            yield url_for(rule.endpoint, **values), text
 
 
 def _routes() -> Iterator[tuple[Rule, str]]:
+    """Yield each route and its summary, without the page `/` itself."""
     for rule in current_app.url_map.iter_rules():
         if rule.endpoint != "pages.index":
             yield rule, summary(current_app.view_functions[rule.endpoint])

@@ -18,40 +18,40 @@ from hello_service.settings import Settings, mask_credentials
 relay = Blueprint("relay", __name__)
 
 
-class Relayed(BaseModel):
+class RelayedResponse(BaseModel):
     status: int
     body: Any
 
 
-class Relay(BaseModel):
+class RelayResponse(BaseModel):
     upstream: str
-    answers: list[Relayed]
+    answers: list[RelayedResponse]
 
 
 @relay.get("/api/relay")
 @example(count=3)
 @problems(UpstreamFailed, UpstreamSaturated, UpstreamTimeout)
 @validate_querystring(CountQuery)
-@validate_response(Relay)
-async def relay_calls(query_args: CountQuery) -> Relay:
+@validate_response(RelayResponse)
+async def relay_calls(query_args: CountQuery) -> RelayResponse:
     """Call the upstream `count` times concurrently and return its responses; 502, 503 or 504 if a call fails."""
     upstream = services().upstream
     url, peer = _target(services().settings)
     try:
         async with asyncio.TaskGroup() as calls:
             tasks = [calls.create_task(upstream.get(url, peer)) for _ in range(query_args.count)]
-    except* Problem as failed:
-        problem = failed.exceptions[0]
+    except* Problem as group:
+        problem = group.exceptions[0]
     else:
-        responses = [Relayed(status=each.status, body=each.body) for each in (task.result() for task in tasks)]
-        return Relay(upstream=mask_credentials(url), answers=responses)
-    raise problem
+        responses = [RelayedResponse(status=each.status, body=each.body) for each in (task.result() for task in tasks)]
+        return RelayResponse(upstream=mask_credentials(url), answers=responses)
+    raise problem  # not in the `except*` block, which would wrap it in a group
 
 
 def _target(settings: Settings) -> tuple[str, str | None]:
-    """Return the upstream's URL and `peer.service`: those of the settings, or else this service's own.
+    """Return the upstream's URL and `peer.service` from the settings. The default is this service itself.
 
-    This service's address is that of the socket that received the request, never that of the Host header.
+    Its own address comes from the socket that received the request, never from the Host header, which can be forged.
     """
     if settings.upstream_url is not None:
         return settings.upstream_url, settings.upstream_service

@@ -19,7 +19,7 @@ class Services:
 
     Attributes:
         upstream: the peer of `/api/relay`.
-        tracing_status: returns, as JSON values, whether this process is traced, the reason if not, and the traces lost.
+        tracing_status: returns whether this process is traced, the reason if it isn't, and the number of lost traces.
         rejected_requests: returns the number of requests that the server rejected, by reason.
         ecs: ECS's metadata of this task; None outside of ECS.
         started: the `time.monotonic()` at which the app started to serve.
@@ -36,5 +36,5 @@ class Services:
 
 def services() -> Services:
     """Return the services of the app that handles the current request."""
-    found: Services = current_app.extensions["services"]
-    return found
+    app_services: Services = current_app.extensions["services"]
+    return app_services

@@ -1,1 +1,1 @@
-"""What this service calls: one client for each peer."""
+"""The services that this service calls: one client for each."""

@@ -31,7 +31,7 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 # Every exception type that aiohttp raises for a call. A bad URL or header is a ValueError.
 AIOHTTP_ERRORS = (aiohttp.ClientError, OSError, ValueError)
 
-# The first match is used. UpstreamConnectError means that nothing was sent.
+# The exception of aiohttp, the problem and its detail. The first match applies. UpstreamConnectError: nothing was sent.
 ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
     (aiohttp.ClientConnectorDNSError, UpstreamConnectError, "The upstream's host name does not resolve."),
     (aiohttp.ClientSSLError, UpstreamConnectError, "The upstream could not be reached over TLS."),
@@ -53,7 +53,7 @@ ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
 )
 CANCELLED = "the result is no longer needed: the request that made this call has ended, or another of its calls failed"
 
-# Whether the current call's connection has served another call before, and whether this is the retry.
+# Whether the current call's connection has served another call before, and whether this attempt is the retry.
 _connection_reused: ContextVar[bool] = ContextVar("connection_reused", default=False)
 _is_retry: ContextVar[bool] = ContextVar("is_retry", default=False)
 
@@ -76,7 +76,8 @@ class Transport(httpx.AsyncBaseTransport):
         self._body_bytes = body_bytes
 
     async def __aenter__(self) -> Self:
-        # `Upstream` already limits concurrent calls; a second queue here would make the wait look like a slow upstream.
+        # `Upstream` admits no more calls than `limit`, so none waits in aiohttp's own queue. A wait there would look
+        # like a slow upstream.
         pool = _Pool(
             limit=self._connections,
             keepalive_timeout=KEEP_ALIVE_SECONDS,
@@ -96,7 +97,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         url = request.url
-        if url.userinfo:  # httpx has turned it into a header; aiohttp rejects a request with both
+        if url.userinfo:  # httpx has turned these credentials into a header; aiohttp rejects a request with both
             url = url.copy_with(username=None, password=None)
         headers, data = request.headers.multi_items(), request.content or None
         timeout_detail = "The upstream did not respond in time."
@@ -109,13 +110,13 @@ class Transport(httpx.AsyncBaseTransport):
             ):
                 timeout_detail = "The upstream's response was not complete in time."
                 content = await self._body(response)
-        except TimeoutError:  # always the deadline: a cause would add nothing, and cost CPU under overload
+        except TimeoutError:  # always the deadline: chaining would add nothing, and cost CPU under overload
             raise UpstreamTimeout(timeout_detail) from None
         except AIOHTTP_ERRORS as error:
             kind, detail = next((kind, detail) for source, kind, detail in ERRORS if isinstance(error, source))
-            # The query of a URL may be secret.
-            may_show_url = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))
-            raise kind(detail) from (error.__cause__ if may_show_url else error)
+            # An exception that contains the URL is left out of the chain, because the URL's query may be secret.
+            has_url = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))
+            raise kind(detail) from (error.__cause__ if has_url else error)
         except asyncio.CancelledError as error:
             raise asyncio.CancelledError(CANCELLED) from error
         return httpx.Response(response.status, headers=response.raw_headers, content=content)
@@ -132,6 +133,8 @@ class Transport(httpx.AsyncBaseTransport):
 
 
 class _Pool(aiohttp.TCPConnector):
+    """Records whether a call's connection is reused, and makes a retry open a new one."""
+
     async def _get(self, key: Any, traces: Any) -> Connection | None:
         """Return an idle connection, or None to open a new one. aiohttp has no public API for this."""
         if _is_retry.get():
@@ -142,18 +145,18 @@ class _Pool(aiohttp.TCPConnector):
 
 
 async def _send(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send `request`. Retry once on a new connection if it is idempotent and a reused connection was closed.
+    """Send `request`. If it is idempotent and a reused connection was closed, retry once on a new connection.
 
     This follows RFC 9112, section 9.3.1. aiohttp's own retry is avoided: it also repeats a call that failed on a new
     connection, and may pick another stale connection.
     """
-    _is_retry.set(False)
+    _is_retry.set(False)  # an earlier call of the same task may have set it
     while True:
         try:
             return await send(request)
-        except aiohttp.ClientConnectorError:
+        except aiohttp.ClientConnectorError:  # no connection was made, so none was reused
             raise
         except aiohttp.ClientConnectionError as error:
             if _is_retry.get() or not _connection_reused.get() or request.method not in IDEMPOTENT:
-                raise aiohttp.ClientConnectionError(str(error)) from error  # aiohttp does not retry on this type
+                raise aiohttp.ClientConnectionError(str(error)) from error  # aiohttp's own retry ignores this type
             _is_retry.set(True)

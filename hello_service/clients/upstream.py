@@ -1,4 +1,4 @@
-"""One peer that this service calls: limits, deadline, saturation, errors. Make one `Upstream` for each peer."""
+"""The client of one peer: limits, deadline, saturation, errors. Make one `Upstream` for each peer."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Upstream:
 
     Args:
         limits: the limits of this peer.
-        headers: sent with each call, such as a token. They are neither logged nor put on spans.
+        headers: headers of every call, such as a token. They are neither logged nor put on spans.
         on_request: called with each `httpx.Request` before it is sent.
     """
 
@@ -66,7 +66,7 @@ class Upstream:
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.connections)
         self._waiting = 0
-        self._refused, self._refused_since = 0, 0.0
+        self._rejected, self._rejecting_since = 0, 0.0
         self._client = _Client(
             transport=Transport(limits.connections, limits.body_bytes),
             timeout=None,  # the transport enforces the deadline of the whole call
@@ -84,13 +84,13 @@ class Upstream:
         await self._client.aclose()
 
     async def get(self, url: str, peer_service: str | None = None) -> UpstreamResponse:
-        """GET `url`, as `request` does."""
+        """Send a GET request to `url`; see `request`."""
         return await self.request("GET", url, peer_service=peer_service)
 
     async def post(
         self, url: str, json: Any, *, headers: Mapping[str, str] | None = None, peer_service: str | None = None
     ) -> UpstreamResponse:
-        """POST `json` to `url`, as `request` does. It is never retried."""
+        """Send `json` to `url` in a POST request, which is never retried; see `request`."""
         return await self.request("POST", url, json=json, headers=headers, peer_service=peer_service)
 
     async def request(
@@ -108,27 +108,28 @@ class Upstream:
             method: in upper case.
             url: an absolute URL.
             json: the body; None: no body.
-            headers: for this call only; they override those of the client.
-            peer_service: `peer.service` of the span; None: the host.
+            headers: for this call only; they override the headers of every call.
+            peer_service: `peer.service` of the span; None: the URL's host.
 
         Raises:
             UpstreamTimeout: no complete response within `timeout_seconds`.
             UpstreamSaturated: `waiting` calls are waiting already, or no connection became free in time.
-            UpstreamFailed: one of its kinds, see `problems`. A redirect or a 5xx is an UpstreamBadStatus.
+            UpstreamFailed: one of its subclasses, see `problems`. A redirect or a 5xx is an UpstreamBadStatus.
         """
         deadline = asyncio.get_running_loop().time() + self._limits.timeout_seconds
-        hints: dict[str, Any] = {"deadline": deadline}
+        extensions: dict[str, Any] = {"deadline": deadline}
         if peer_service:
-            hints["peer_service"] = peer_service
+            extensions["peer_service"] = peer_service
         async with self._slot(deadline):
             try:
-                sent = _headers(self._client.headers, headers) if headers else self._client.headers
-                request = httpx.Request(method, _parsed_url(url), headers=sent, json=json, extensions=hints)
+                merged = _headers(self._client.headers, headers) if headers else self._client.headers
+                request = httpx.Request(method, _parsed_url(url), headers=merged, json=json, extensions=extensions)
                 response = await self._client.send(request)
-            # ValueError: a header or JSON can't be sent.
+            # ValueError: a header or the JSON can't be sent.
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 raise UpstreamConnectError("The upstream could not be called.") from error
-        del response.stream  # already read; it refers back to the response, a cycle that only the cyclic GC would free
+        # The stream has been read. It refers back to the response, a cycle that only the cyclic GC would free.
+        del response.stream
         if response.status_code >= 500 or response.has_redirect_location:
             raise UpstreamBadStatus(response.status_code)
         return UpstreamResponse(response.status_code, _parsed(response))
@@ -157,30 +158,32 @@ class Upstream:
             self._waiting -= 1
 
     def _saturated(self, detail: str) -> UpstreamSaturated:
-        """Return the problem with a `Retry-After`: one timeout from now, later the more calls were rejected recently.
+        """Return the problem. Its `Retry-After` is one timeout, plus more for each call that was rejected recently.
 
         Otherwise all rejected clients would return at the same time, and even rejecting them again would cost too much.
         """
         now, limits = asyncio.get_running_loop().time(), self._limits
-        if now - self._refused_since > limits.timeout_seconds:
-            self._refused, self._refused_since = 0, now
-        later = limits.timeout_seconds * (1 + self._refused / (limits.connections + limits.waiting))
-        self._refused += 1
-        return UpstreamSaturated(detail, math.ceil(later))
+        if now - self._rejecting_since > limits.timeout_seconds:
+            self._rejected, self._rejecting_since = 0, now
+        retry_after = limits.timeout_seconds * (1 + self._rejected / (limits.connections + limits.waiting))
+        self._rejected += 1
+        return UpstreamSaturated(detail, math.ceil(retry_after))
 
 
 _parsed_url = lru_cache(16)(httpx.URL)
 
 
 def _headers(first: Mapping[str, str] | None, second: Mapping[str, str]) -> httpx.Headers:
-    """Return the headers of both. `second` overrides `first`; names are case-insensitive."""
-    joined = httpx.Headers(first)
-    joined.update(second)
-    return joined
+    """Merge `first` and `second`, which overrides `first`. Names are case-insensitive."""
+    merged = httpx.Headers(first)
+    merged.update(second)
+    return merged
 
 
 class _NoCookies(httpx.Cookies):
-    """Keeps none: a jar would grow with each name that an upstream sets, and requests don't read it."""
+    """A cookie jar that stays empty. Otherwise it would grow with each name that an upstream sets, without any use:
+    requests don't read it.
+    """
 
     def extract_cookies(self, response: httpx.Response) -> None:
         pass
@@ -191,13 +194,13 @@ class _Client(httpx.AsyncClient):
 
 
 def _parsed(response: httpx.Response) -> Any:
-    """Return the body. JSON is parsed, and must be valid by RFC 8259 and serializable by Python again."""
-    text = response.content
+    """Return the body, parsed if it is JSON: valid by RFC 8259, and not too deep for Python to serialize again."""
+    content = response.content
     if "json" not in response.headers.get("content-type", ""):
-        return text.decode(errors="replace")
+        return content.decode(errors="replace")
     try:
-        value = json.loads(text, parse_constant=_finite, parse_float=_finite)
-        if text.count(b"[") + text.count(b"{") > JSON_DEPTH:
+        value = json.loads(content, parse_constant=_finite, parse_float=_finite)
+        if content.count(b"[") + content.count(b"{") > JSON_DEPTH:  # otherwise it can't be nested that deep
             _check_depth(value)
     except (ValueError, RecursionError) as error:
         raise UpstreamProtocolError("The upstream's response is not valid JSON.") from error
@@ -205,6 +208,7 @@ def _parsed(response: httpx.Response) -> Any:
 
 
 def _finite(number: str) -> float:
+    """Return `number` as a float, unless it is NaN or infinite: `json.loads` accepts these, but they are not JSON."""
     value = float(number)
     if not math.isfinite(value):
         raise ValueError(f"{number} is not a JSON number")
@@ -212,7 +216,8 @@ def _finite(number: str) -> float:
 
 
 def _check_depth(value: Any) -> None:
-    level = [value]
+    """Raise a ValueError if `value` has more than JSON_DEPTH levels."""
+    level = [value]  # all values at the current depth
     for _ in range(JSON_DEPTH):
         level = [
             child

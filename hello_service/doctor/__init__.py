@@ -1,7 +1,7 @@
-"""`hello-service doctor`: runs all checks for causes of missing traces concurrently, within ten seconds.
+"""`hello-service doctor`: checks for all known causes of missing traces, concurrently and within ten seconds.
 
 It changes nothing, shows no secret, and ends in time even if the agent or the server hangs. `CHECKS` lists the checks,
-one small function each, in the order of the report. No other part of the service imports this package.
+one small function each, in the order of the report. Nothing that serves in production imports this package.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from hello_service.doctor import agent, environment, fargate, server
-from hello_service.doctor.case import SECONDS, Case
+from hello_service.doctor.context import TOTAL_SECONDS, CheckContext
 from hello_service.doctor.finding import Finding, Redaction, Result, unknown
 from hello_service.doctor.wire import in_background
 
@@ -21,7 +21,7 @@ class Check:
     """A check's name and the function that runs it."""
 
     name: str
-    run: Callable[[Case], Finding]
+    run: Callable[[CheckContext], Finding]
 
 
 CHECKS = (
@@ -47,20 +47,20 @@ CHECKS = (
 
 
 def examine(
-    environ: Mapping[str, str], url: str | None = None, checks: Sequence[Check] = CHECKS, seconds: float = SECONDS
+    environ: Mapping[str, str], url: str | None = None, checks: Sequence[Check] = CHECKS, seconds: float = TOTAL_SECONDS
 ) -> Iterator[Result]:
-    """Run all `checks` concurrently and yield their results in order, the last one after `seconds` at most.
+    """Run all `checks` concurrently, and yield their results in order within `seconds`.
 
     Args:
         environ: the environment that a server would be started with.
-        url: a running server; None: the one at HOST and PORT, or else one that is started for the check.
+        url: a running server; None: the server at HOST and PORT, or a new one if none runs there.
     """
     redact = Redaction(environ)
-    with Case(environ, url, seconds) as case:
-        running = [(check, in_background(partial(check.run, case))) for check in checks]
+    with CheckContext(environ, url, seconds) as context:
+        running = [(check, in_background(partial(check.run, context))) for check in checks]
         for check, future in running:
             try:
-                finding = future.result(case.remaining)
+                finding = future.result(context.remaining)
             except TimeoutError:
                 finding = unknown(f"no result within {seconds:g} s")
             except Exception as error:  # noqa: BLE001 - a broken check must not end the others

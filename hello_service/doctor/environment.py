@@ -1,4 +1,4 @@
-"""The checks of the operator's variables and of the installed packages. They make no request."""
+"""The checks of the operator's variables and of the installed packages. They send no request."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from hello_service.doctor.case import Case
+from hello_service.doctor.context import CheckContext
 from hello_service.doctor.finding import Finding, failed, passed, skipped, warned
 from hello_service.observability.environment import sampling_rules
 
 PACKAGE = Path(__file__).resolve().parent.parent
-FLUSHES = (4, 5)  # the first version of ddtrace that sends its last spans when the process gets SIGTERM
+FLUSHES_SINCE = (4, 5)  # the first version of ddtrace that sends its last spans when the process gets SIGTERM
 TRUE = {"true", "1"}  # ddtrace reads every other value as false
-ONLY_SETTINGS = {"yes", "on", "y", "t"}  # true for the settings, false for ddtrace
+TRUE_FOR_SETTINGS_ONLY = {"yes", "on", "y", "t"}  # false for ddtrace
 
 SETTINGS_ERROR = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
 API_KEY = re.compile(r"[0-9a-fA-F]{32}")
@@ -26,44 +26,47 @@ AUTO = re.compile(r"^\s*(?:import ddtrace\.auto|from ddtrace import .*\bauto\b)"
 BOOTSTRAP = re.compile(r"ddtrace[/\\]bootstrap")
 
 
-def settings(case: Case) -> Finding:
-    """Check that the service can start with this environment. Values are not shown: one may be a misplaced secret."""
-    if not case.settings_errors:
+def settings(context: CheckContext) -> Finding:
+    """Check that the service can start with this environment. No value is shown: it may be a misplaced secret."""
+    if not context.settings_errors:
         return passed("every variable is valid")
-    reasons = [_without_value(error, case.environ) for error in case.settings_errors]
-    return failed("the service can't start: " + "; ".join(reasons), "Correct it; docs/settings.md lists every variable")
+    reasons = [_without_value(error, context.environ) for error in context.settings_errors]
+    return failed(
+        "the service can't start: " + "; ".join(reasons), "Correct these variables; docs/settings.md lists all"
+    )
 
 
 def _without_value(error: str, environ: Mapping[str, str]) -> str:
+    """Return the settings' `error` without the variable's value, and without any part of a list that it quotes."""
     match = SETTINGS_ERROR.fullmatch(error)
     if match is None:
         return "a variable is invalid"
     variable, reason = match.groups()
     for part in environ.get(variable, "").split(","):
-        reason = reason.replace(repr(part.strip()), "one")
+        reason = reason.replace(repr(part.strip()), "another value")
     return f"{variable} {reason}"
 
 
-def installed(_: Case) -> Finding:
+def installed(_: CheckContext) -> Finding:
     """Check that ddtrace is installed, in a version that sends its last spans when the process stops."""
-    wanted = ".".join(map(str, FLUSHES))
-    fix = f"pip install 'ddtrace>={wanted}'"
+    required = ".".join(map(str, FLUSHES_SINCE))
+    fix = f"pip install 'ddtrace>={required}'"
     try:
-        found = version("ddtrace")
+        installed_version = version("ddtrace")
     except PackageNotFoundError:
         return failed("ddtrace is not installed", fix)
-    numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:2])
-    if numbers < FLUSHES:
-        return failed(f"ddtrace {found} loses the last spans of a process that gets SIGTERM", fix)
-    return passed(f"ddtrace {found} sends its last spans when the process stops")
+    numbers = tuple(int(number) for number in re.findall(r"\d+", installed_version)[:2])
+    if numbers < FLUSHES_SINCE:
+        return failed(f"ddtrace {installed_version} loses the last spans of a process that gets SIGTERM", fix)
+    return passed(f"ddtrace {installed_version} sends its last spans when the process stops")
 
 
-def switched_on(case: Case) -> Finding:
+def switched_on(context: CheckContext) -> Finding:
     """Check that no variable disables tracing."""
-    environ = case.environ
+    environ = context.environ
     value = environ.get("DD_TRACE_ENABLED")
     if value and value.lower() not in TRUE:
-        if value.lower() in ONLY_SETTINGS:
+        if value.lower() in TRUE_FOR_SETTINGS_ONLY:
             sentence = f"DD_TRACE_ENABLED={value} means true to `serve`, but false to a bare ddtrace-run"
             return warned(sentence, "DD_TRACE_ENABLED=true")
         return failed("DD_TRACE_ENABLED disables tracing", "unset DD_TRACE_ENABLED")
@@ -74,19 +77,19 @@ def switched_on(case: Case) -> Finding:
     return passed("no variable disables tracing")
 
 
-def names(case: Case) -> Finding:
-    """Check that service, environment and version are set, which Datadog correlates data by."""
-    missing = [name for name in ("DD_SERVICE", "DD_ENV", "DD_VERSION") if not case.environ.get(name)]
+def names(context: CheckContext) -> Finding:
+    """Check that service, environment and version are set, because Datadog correlates data by them."""
+    missing = [name for name in ("DD_SERVICE", "DD_ENV", "DD_VERSION") if not context.environ.get(name)]
     if missing:
         fix = " ".join(f"{name}=..." for name in missing)
         return warned(f"{', '.join(missing)} not set: Datadog can't tell environments and releases apart", fix)
-    service, env, release = (case.environ[name] for name in ("DD_SERVICE", "DD_ENV", "DD_VERSION"))
+    service, env, release = (context.environ[name] for name in ("DD_SERVICE", "DD_ENV", "DD_VERSION"))
     return passed(f"service {service}, environment {env}, version {release}")
 
 
-def sampling(case: Case) -> Finding:
+def sampling(context: CheckContext) -> Finding:
     """Report the fraction of traces that is kept, and the variable that sets it."""
-    environ = case.environ
+    environ = context.environ
     text, source = environ.get("DD_TRACE_SAMPLING_RULES"), "DD_TRACE_SAMPLING_RULES"
     if not text and (rate := _rate(environ)) is not None:
         text, source = sampling_rules(rate), "DD_TRACE_SAMPLE_RATE"
@@ -101,16 +104,17 @@ def sampling(case: Case) -> Finding:
         )
     if environ.get("DD_TRACE_RATE_LIMIT") == "0":
         return failed("DD_TRACE_RATE_LIMIT=0 keeps no trace that a rule matches", "unset DD_TRACE_RATE_LIMIT")
-    for_all = [rule["sample_rate"] for rule in rules if set(rule) == {"sample_rate"}]
-    if not for_all:
+    # A rule without a condition applies to every trace that no earlier rule matches.
+    unconditional = [rule["sample_rate"] for rule in rules if set(rule) == {"sample_rate"}]
+    if not unconditional:
         return passed(f"{source} applies to some traces; the others are kept unless the agent lowers the rate")
-    if for_all[0] == 0:
+    if unconditional[0] == 0:
         return failed(f"{source} keeps no trace", f"unset {source}")
-    return passed(f"{for_all[0] * 100:g}% of the traces are kept ({source})")
+    return passed(f"{unconditional[0] * 100:g}% of the traces are kept ({source})")
 
 
 def _rate(environ: Mapping[str, str]) -> float | None:
-    """Return the sample rate, which has its effect even if another variable makes the settings invalid."""
+    """Return DD_TRACE_SAMPLE_RATE. It is not read from the settings, which another variable may make invalid."""
     try:
         return float(environ["DD_TRACE_SAMPLE_RATE"])
     except (KeyError, ValueError):
@@ -128,9 +132,9 @@ def _rules(text: str) -> list[dict[str, Any]] | None:
     return rules if valid else None
 
 
-def api_key(case: Case) -> Finding:
+def api_key(context: CheckContext) -> Finding:
     """Check the form of the API key, if it is visible here. The key is never shown."""
-    key = case.environ.get("DD_API_KEY")
+    key = context.environ.get("DD_API_KEY")
     if not key:
         return skipped("DD_API_KEY is not set here; the agent needs it, the service does not")
     if API_KEY.fullmatch(key):
@@ -143,12 +147,12 @@ def api_key(case: Case) -> Finding:
     elif APPLICATION_KEY.fullmatch(key):
         fault, fix = (
             "has 40 characters: an application key",
-            "Take an API key (32 characters) from Organization Settings",
+            "Use an API key (32 characters) from Organization Settings",
         )
     elif key != key.strip(" \t\r\n\"'"):
-        fault, fix = "has spaces or quotes around it", "Store the 32 characters alone, without quotes and line break"
+        fault, fix = "has spaces or quotes around it", "Store the 32 characters alone, without quotes or a line break"
     else:
-        fault, fix = "is not 32 hexadecimal characters", "Take an API key (32 characters) from Organization Settings"
+        fault, fix = "is not 32 hexadecimal characters", "Use an API key (32 characters) from Organization Settings"
     return failed(f"DD_API_KEY {fault}; Datadog rejects it", fix)
 
 
@@ -164,8 +168,8 @@ def _without_rules(environ: Mapping[str, str]) -> bool:
     return not environ.get("DD_TRACE_SAMPLING_RULES")
 
 
-# variable, condition of the mistake, the mistake, the replacement
-OLD: tuple[tuple[str, Callable[[Mapping[str, str]], bool], str, str], ...] = (
+# variable, when it is a mistake, what is wrong with it, the replacement
+OLD_SETTINGS: tuple[tuple[str, Callable[[Mapping[str, str]], bool], str, str], ...] = (
     (
         "DD_TRACE_SAMPLE_RATE",
         _without_rules,
@@ -183,21 +187,23 @@ OLD: tuple[tuple[str, Callable[[Mapping[str, str]], bool], str, str], ...] = (
 )
 
 
-def old_settings(case: Case) -> Finding:
-    """Find outdated settings, and report their replacements."""
-    environ = case.environ
-    found = [(name, fault, fix) for name, when, fault, fix in OLD if environ.get(name) and when(environ)]
-    if not found:
+def old_settings(context: CheckContext) -> Finding:
+    """Check for outdated settings, and report their replacements."""
+    environ = context.environ
+    mistakes = [
+        (name, fault, fix) for name, is_mistake, fault, fix in OLD_SETTINGS if environ.get(name) and is_mistake(environ)
+    ]
+    if not mistakes:
         return passed("no setting is outdated")
-    return warned("; ".join(f"{name} {fault}" for name, fault, _ in found), "; ".join(fix for *_, fix in found))
+    return warned("; ".join(f"{name} {fault}" for name, fault, _ in mistakes), "; ".join(fix for *_, fix in mistakes))
 
 
-def gevent(case: Case) -> Finding:
+def gevent(context: CheckContext) -> Finding:
     """Check for gevent, which makes ddtrace unload modules when it starts."""
     name = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
     if find_spec("gevent") is None:
         return passed("gevent is not installed")
-    value = case.environ.get(name, "").lower()
+    value = context.environ.get(name, "").lower()
     if not value:
         return warned(f"gevent is installed: without {name} a bare ddtrace-run serves no connection", f"{name}=false")
     if value == "auto" or value in TRUE:
@@ -205,12 +211,15 @@ def gevent(case: Case) -> Finding:
     return passed(f"gevent is installed, and {name} prevents its side effects")
 
 
-def started_once(case: Case, sources: Path = PACKAGE) -> Finding:
-    """Check that ddtrace is started in one way only, by the service's own source and PYTHONPATH, not by dependencies."""
+def started_once(context: CheckContext, sources: Path = PACKAGE) -> Finding:
+    """Check that ddtrace is started in one way only, in the service's own source and in PYTHONPATH.
+
+    Dependencies are not searched.
+    """
     importing = [path.name for path in sorted(sources.rglob("*.py")) if AUTO.search(path.read_text(errors="replace"))]
     if importing:
         sentence = f"{', '.join(importing)} imports ddtrace.auto, and `serve` starts ddtrace-run: use one only"
         return warned(sentence, f"Remove the import from {', '.join(importing)}")
-    if BOOTSTRAP.search(case.environ.get("PYTHONPATH", "")):
-        return warned("this process already runs under ddtrace-run, and `serve` starts it, too", "hello-service serve")
+    if BOOTSTRAP.search(context.environ.get("PYTHONPATH", "")):
+        return warned("this process already runs under ddtrace-run, and `serve` starts it again", "hello-service serve")
     return passed("ddtrace is started in one way only")

@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from hello_service.doctor.case import Case
+from hello_service.doctor.context import CheckContext
 from hello_service.doctor.finding import Finding, failed, passed, skipped, warned
 from hello_service.doctor.wire import NoResponse, get
 
 METADATA_SECONDS = 2.0
+# The last part of the docker label com.datadoghq.tags.* for each variable.
 LABELS = {"DD_ENV": "env", "DD_SERVICE": "service", "DD_VERSION": "version"}
 
 
-def task(case: Case) -> Finding:
+def task(context: CheckContext) -> Finding:
     """Check that the task has a running agent, and that its labels agree with the environment.
 
     Source: Amazon ECS Developer Guide, "Task metadata endpoint version 4 for Fargate".
     """
-    base = case.environ.get("ECS_CONTAINER_METADATA_URI_V4")
+    base = context.environ.get("ECS_CONTAINER_METADATA_URI_V4")
     if not base:
         return skipped("not in an ECS task")
     try:
@@ -31,23 +32,24 @@ def task(case: Case) -> Finding:
     containers = [entry for entry in document.get("Containers", []) if isinstance(entry, dict)]
     name = f"task {document.get('Family')}:{document.get('Revision')}"
     agents = [entry for entry in containers if "datadog/agent" in str(entry.get("Image"))]
-    here = urlsplit(case.address.url).hostname in {"localhost", "127.0.0.1"} if case.address.usable else False
-    if not agents and here and document.get("LaunchType") == "FARGATE":
+    agent_is_local = context.address.usable and urlsplit(context.address.url).hostname in {"localhost", "127.0.0.1"}
+    if not agents and agent_is_local and document.get("LaunchType") == "FARGATE":
         return failed(
-            f"{name} has no agent container, and traces go to localhost", "Add it: deploy/task-definition.json"
+            f"{name} has no agent container, and traces go to localhost", "Add one, as in deploy/task-definition.json"
         )
     for agent in agents:
         health = (agent.get("Health") or {}).get("status")
         if agent.get("KnownStatus") != "RUNNING" or health == "UNHEALTHY":
             sentence = f"{name}: the agent container is {agent.get('KnownStatus')}{f', {health}' if health else ''}"
             return failed(sentence, "Check the agent container's log")
-    if differing := sorted(variable for variable in LABELS if _differs(variable, case.environ, containers)):
+    if differing := sorted(variable for variable in LABELS if _differs(variable, context.environ, containers)):
         sentence = f"{name}: the docker labels com.datadoghq.tags.* lack or contradict {', '.join(differing)}"
-        return warned(sentence, "Set the labels: deploy/task-definition.json shows them")
+        return warned(sentence, "Set the labels, as in deploy/task-definition.json")
     return passed(f"{name}: {len(agents)} agent container, labels agree with the environment")
 
 
 def _differs(name: str, environ: Mapping[str, str], containers: list[dict[str, Any]]) -> bool:
+    """Whether the variable `name` is set, and no container has its value as the label."""
     label = f"com.datadoghq.tags.{LABELS[name]}"
     values = {(entry.get("Labels") or {}).get(label) for entry in containers}
     return bool(environ.get(name)) and environ[name] not in values

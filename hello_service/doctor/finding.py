@@ -1,4 +1,4 @@
-"""The result of a check and its output: lines for people, JSON for scripts, never with a secret. A leaf."""
+"""The result of a check, and its output without secrets: lines for people, JSON for scripts. A leaf."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ VERDICTS = {
     2: 'Undetermined: some checks could not run (see "skipped" above).',
 }
 COLOURS = {"fail": "red", "warn": "yellow", "skipped": "cyan", "pass": "green"}  # in the order of a report
-COUNTED = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pass": "passed"}
-COLUMN = 32  # characters before a sentence
+SUMMARY_WORDS = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pass": "passed"}
+COLUMN = 32  # where a sentence starts
 
 # Variables whose whole value is treated as a secret.
 SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
@@ -57,7 +57,7 @@ def warned(sentence: str, fix: str) -> Finding:
 
 
 def failed(sentence: str, fix: str) -> Finding:
-    """This prevents traces from arriving."""
+    """Something prevents traces from arriving."""
     return Finding("fail", sentence, fix)
 
 
@@ -87,7 +87,7 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 class Redaction:
-    """Takes the secrets of `environ` out of any text. No check shows one; this makes sure."""
+    """Masks the secrets of `environ` in any text. No check should show one; this is the second barrier."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         secrets = {value for name, value in environ.items() if SECRET_VALUES.search(name)}
@@ -104,9 +104,9 @@ class Redaction:
 
     def result(self, result: Result) -> Result:
         """Return `result` with every secret masked."""
-        found = result.finding
-        fix = None if found.fix is None else self(found.fix)
-        return Result(result.check, Finding(found.outcome, self(found.sentence), fix, found.undecided))
+        finding = result.finding
+        fix = None if finding.fix is None else self(finding.fix)
+        return Result(result.check, Finding(finding.outcome, self(finding.sentence), fix, finding.undecided))
 
 
 def report(results: Sequence[Result], width: int | None = None) -> str:
@@ -121,26 +121,28 @@ def report(results: Sequence[Result], width: int | None = None) -> str:
     counts = Counter(result.finding.outcome for result in results)
     order: list[Outcome] = [outcome for outcome in get_args(Outcome) if counts[outcome]]
     order.sort(key=list(COLOURS).index)
-    shown = [_lines(result, width) for outcome in order for result in results if result.finding.outcome == outcome]
-    summary = ", ".join(
-        click.style(
-            f"{counts[outcome]} {COUNTED[outcome]}{'s' * (outcome == 'warn' and counts[outcome] > 1)}",
-            fg=COLOURS[outcome],
-        )
-        for outcome in order
-    )
-    return "\n".join([*shown, "", summary, VERDICTS[exit_code(results)]])
+    lines = [_lines(result, width) for outcome in order for result in results if result.finding.outcome == outcome]
+    summary = ", ".join(click.style(_count(outcome, counts[outcome]), fg=COLOURS[outcome]) for outcome in order)
+    return "\n".join([*lines, "", summary, VERDICTS[exit_code(results)]])
+
+
+def _count(outcome: Outcome, number: int) -> str:
+    plural = "s" if outcome == "warn" and number > 1 else ""  # the other words have no plural: 2 failed
+    return f"{number} {SUMMARY_WORDS[outcome]}{plural}"
 
 
 def _lines(result: Result, width: int) -> str:
-    found = result.finding
-    outcome = click.style(f"{found.outcome:<8}", fg=COLOURS[found.outcome])
-    fix = f"\n{'':<{COLUMN}}-> {_wrapped(found.fix, width, COLUMN + 3)}" if found.fix else ""
-    return f"{outcome}{result.check:<24}{_wrapped(found.sentence, width, COLUMN)}{fix}"
+    finding = result.finding
+    outcome = click.style(f"{finding.outcome:<8}", fg=COLOURS[finding.outcome])
+    fix = f"\n{'':<{COLUMN}}-> {_wrapped(finding.fix, width, COLUMN + 3)}" if finding.fix else ""
+    return f"{outcome}{result.check:<24}{_wrapped(finding.sentence, width, COLUMN)}{fix}"
 
 
 def _wrapped(text: str, width: int, indent: int) -> str:
-    """Return `text` in lines of at most `width` characters; a word, such as a URL to copy, is never broken."""
+    """Break `text` into lines of at most `width` characters, but never within a word, such as a URL to copy.
+
+    The lines after the first start with `indent` spaces.
+    """
     lines = wrap(text, max(width - indent, 24), break_long_words=False, break_on_hyphens=False)
     return f"\n{'':<{indent}}".join(lines)
 

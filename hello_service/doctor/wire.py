@@ -1,4 +1,4 @@
-"""One HTTP request over TCP, TLS or a Unix socket, with one timeout from DNS to response. No proxy. A leaf."""
+"""Sends an HTTP request over TCP, TLS or a Unix socket, without a proxy. One timeout covers DNS to response. A leaf."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Response:
     milliseconds: float
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON object in the body, an empty one if there is none."""
+        """Return the JSON object in the body, or an empty one if the body is anything else."""
         try:
             document = json.loads(self.body)
         except ValueError:
@@ -76,68 +76,69 @@ def get(url: str, path: str, seconds: float) -> Response:
     """GET `path` below `url` (http, https or unix) in `seconds` at most.
 
     Raises:
-        NoResponse: there was none, for any reason.
+        NoResponse: no response arrived, for any reason.
     """
     request = _Request(url, path, seconds)
     try:
         return in_background(request.send).result(seconds)
     except TimeoutError:
-        raise NoResponse(request.waiting_for) from None
+        raise NoResponse(request.timeout_reason) from None
     except PermissionError:
         raise NoResponse(Reason.DENIED) from None
     except FileNotFoundError:
         raise NoResponse(Reason.MISSING) from None
     except ConnectionRefusedError:
         raise NoResponse(Reason.REFUSED) from None
-    except (socket.gaierror, UnicodeError):
+    except (socket.gaierror, UnicodeError):  # UnicodeError: not a valid host name
         raise NoResponse(Reason.UNRESOLVED) from None
     except (OSError, HTTPException):
         raise NoResponse(Reason.BROKEN) from None
 
 
 class _Request:
-    """A request that tracks the step it is waiting for."""
+    """A request that records its current step, so that a timeout has a reason."""
 
     def __init__(self, url: str, path: str, seconds: float) -> None:
-        self.waiting_for = Reason.SILENT
+        self.timeout_reason = Reason.SILENT
         self._parts = urlsplit(url)
         self._path = path if self._parts.scheme == "unix" else self._parts.path.rstrip("/") + path
         self._seconds = seconds
 
     def send(self) -> Response:
-        begun = monotonic()
+        start = monotonic()
         connection = HTTPConnection(self._parts.hostname or "localhost", timeout=self._seconds)
-        connection.sock = self._connected()
+        connection.sock = self._connect()
         try:
             connection.request("GET", self._path, headers={"Connection": "close"})
             response = connection.getresponse()
             body = response.read(RESPONSE_BYTES)
-            return Response(response.status, response.headers, body, (monotonic() - begun) * 1000)
+            return Response(response.status, response.headers, body, (monotonic() - start) * 1000)
         finally:
             connection.close()
 
-    def _connected(self) -> socket.socket:
+    def _connect(self) -> socket.socket:
         if self._parts.scheme == "unix":
-            connected = socket.socket(socket.AF_UNIX)
-            connected.settimeout(self._seconds)
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(self._seconds)
             try:
-                connected.connect(unquote(self._parts.path))
+                connection.connect(unquote(self._parts.path))
             except OSError:
-                connected.close()
+                connection.close()
                 raise
-            return connected
+            return connection
         host, tls = self._parts.hostname or "", self._parts.scheme == "https"
-        self.waiting_for = Reason.UNRESOLVED
-        addresses = socket.getaddrinfo(host, self._parts.port or (443 if tls else 80), type=socket.SOCK_STREAM)
-        self.waiting_for = Reason.SILENT
-        connected = _first_that_connects([str(found[4][0]) for found in addresses], addresses[0][4][1], self._seconds)
-        return ssl.create_default_context().wrap_socket(connected, server_hostname=host) if tls else connected
+        self.timeout_reason = Reason.UNRESOLVED
+        port = self._parts.port or (443 if tls else 80)
+        addresses = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        self.timeout_reason = Reason.SILENT
+        connection = _first_that_connects(addresses, port, self._seconds)
+        return ssl.create_default_context().wrap_socket(connection, server_hostname=host) if tls else connection
 
 
-def _first_that_connects(hosts: list[str], port: Any, seconds: float) -> socket.socket:
+def _first_that_connects(hosts: list[str], port: int, seconds: float) -> socket.socket:
     for host in hosts[:-1]:
         try:
             return socket.create_connection((host, port), timeout=seconds)
-        except OSError:  # localhost is ::1 and 127.0.0.1, and one of them may do
+        except OSError:  # localhost is ::1 and 127.0.0.1, and the server may listen on only one of them
             continue
     return socket.create_connection((hosts[-1], port), timeout=seconds)

@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 from rich.console import Console
 
-from hello_service.doctor.case import agent_address
+from hello_service.doctor.context import agent_address
 from hello_service.localview import page, processes, terminal
 from hello_service.localview.feed import Feed
 from hello_service.localview.performance import Performance
@@ -124,7 +124,7 @@ class Development:
                 self.feed.print(f"Service: {url}", "bold")
             if agent is None:
                 address = agent_address(self.environ)
-                self.feed.print(f"Traces go to {address.shown}{_origin(address.variables)}.")
+                self.feed.print(f"Traces go to {address.masked_url}{_origin(address.variables)}.")
             else:
                 await agent.ready()
                 others = " (other services may send to it too)" if service else ""

@@ -14,17 +14,17 @@ from hello_service.settings import Settings
 # Only the environment can set these: variable, value, and the effect of leaving it unset.
 ENVIRONMENT_ONLY: Mapping[str, tuple[str, str]] = {
     "DD_TRACE_AIOHTTP_ENABLED": ("false", "two more spans for each outbound call"),
-    "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": ("false", "no connection is served where gevent is installed"),
-    "DD_TRACE_ASYNCIO_ENABLED": ("false", "more CPU a request, for the same spans"),
-    "DD_TRACE_OTEL_CTX_ENABLED": ("false", "more CPU a request, for the same spans"),
-    "DD_TRACE_STATS_COMPUTATION_ENABLED": ("true", "metrics that are not exact when traces are sampled"),
+    "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": ("false", "no connection is served if gevent is installed"),
+    "DD_TRACE_ASYNCIO_ENABLED": ("false", "more CPU per request, for the same spans"),
+    "DD_TRACE_OTEL_CTX_ENABLED": ("false", "more CPU per request, for the same spans"),
+    "DD_TRACE_STATS_COMPUTATION_ENABLED": ("true", "inexact metrics when traces are sampled"),
 }
 
 
-# ddtrace's own variables for trace propagation from request headers. Of the two STYLES, the first that is set counts.
+# ddtrace's own variables for trace propagation from request headers. Of the two STYLES, the first that is set applies.
 BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
 STYLES = ("DD_TRACE_PROPAGATION_STYLE_EXTRACT", "DD_TRACE_PROPAGATION_STYLE")
-NO_TRUST = (STYLES[0], "none")  # ignores ids, sampling priority, tags and baggage
+NO_TRUST = (STYLES[0], "none")  # makes ddtrace ignore ids, sampling priority, tags and baggage
 
 
 def sampling_rules(rate: float) -> str:
@@ -33,10 +33,10 @@ def sampling_rules(rate: float) -> str:
 
 
 def tracer_environment(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """Return `environ` with defaults for ddtrace added. Variables that are set stay as they are.
+    """Return `environ` with defaults for the ddtrace variables that are unset. `settings` must come from `environ`.
 
-    ddtrace gets the same reading of a value as the settings: an empty DD_ variable is removed, and every word for true
-    becomes `true`. `settings` must have been read from the same `environ`.
+    ddtrace must read a value as the settings do, so an empty DD_ variable is removed, and DD_TRACE_ENABLED becomes
+    `true` if the settings read it as true.
     """
     environ = {name: value for name, value in environ.items() if value or not name.startswith("DD_")}
     if settings.dd_trace_enabled and "DD_TRACE_ENABLED" in environ:
@@ -46,7 +46,8 @@ def tracer_environment(environ: Mapping[str, str], settings: Settings) -> dict[s
     if settings.dd_trace_sample_rate is not None:
         defaults["DD_TRACE_SAMPLING_RULES"] = sampling_rules(settings.dd_trace_sample_rate)
     if not settings.trust_trace_headers and not any(environ.get(name) for name in (BEHAVIOR, *STYLES)):
-        defaults |= [NO_TRUST]
+        variable, value = NO_TRUST
+        defaults[variable] = value
     return {**defaults, **environ}
 
 
@@ -72,12 +73,12 @@ def configuration_warnings(environ: Mapping[str, str], settings: Settings) -> li
 
 def _trust_warnings(environ: Mapping[str, str], settings: Settings) -> list[str]:
     """Return a warning if ddtrace would trust trace headers although TRUST_TRACE_HEADERS is false."""
-    given = {name: environ[name] for name in (BEHAVIOR, *STYLES) if environ.get(name)}
-    style = next((given[name] for name in STYLES if name in given), "")
-    is_ignored = given.get(BEHAVIOR, "").lower() == "ignore" or style.strip().lower() == "none"
-    if settings.trust_trace_headers or not settings.dd_trace_enabled or is_ignored:
+    variables = {name: environ[name] for name in (BEHAVIOR, *STYLES) if environ.get(name)}
+    style = next((variables[name] for name in STYLES if name in variables), "")
+    ignores_headers = variables.get(BEHAVIOR, "").lower() == "ignore" or style.strip().lower() == "none"
+    if settings.trust_trace_headers or not settings.dd_trace_enabled or ignores_headers:
         return []
-    if given:
-        decided = ", ".join(f"{name}={value}" for name, value in given.items())
-        return [f"TRUST_TRACE_HEADERS=false has no effect: {decided} is set and wins"]
+    if variables:
+        assignments = ", ".join(f"{name}={value}" for name, value in variables.items())
+        return [f"TRUST_TRACE_HEADERS=false has no effect: {assignments} is set and wins"]
     return [f"TRUST_TRACE_HEADERS=false is applied by `hello-service serve` only: set {'='.join(NO_TRUST)}"]

@@ -21,15 +21,16 @@ from ddtrace.trace import Span, tracer
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 
-# The middleware's events for application security and leak detection. If one has a listener, the middleware is used.
+# The middleware's events for application security and leak detection. If any of them has a listener, the middleware
+# creates the span.
 EVENTS = ("asgi.start_request", "asgi.request.parse.body", "asgi.finalize_response", "set_http_meta_for_asm")
 
-# The name of every trace propagation header, of any style, contains one of these; most requests have none.
-PROPAGATED = ("traceparent", "datadog", "b3", "baggage")
+# The name of every trace propagation header, of any style, contains one of these. Most requests have no such header.
+PROPAGATION_MARKS = ("traceparent", "datadog", "b3", "baggage")
 
 
 class FastSpan:
-    """Replaces `TraceMiddleware`, and passes WebSockets and requests that need more than a span on to it."""
+    """Replaces `TraceMiddleware`, which still handles WebSockets and requests that need more than a span."""
 
     def __init__(
         self,
@@ -72,11 +73,11 @@ class FastSpan:
     def _begin(self, scope: Scope, headers: MutableMapping[str, str], names: str) -> Span:
         """Start the span. `names` is the names of `headers` in lower case, joined into one string."""
         name, service = self._name_and_service
-        if any(mark in names for mark in PROPAGATED):
+        if any(mark in names for mark in PROPAGATION_MARKS):
             trace_utils.activate_distributed_headers(tracer, int_config=self.settings, request_headers=headers)
         span = tracer.trace(name, service=service, resource=scope["method"], span_type="web")
         scope["datadog"] = {"request_spans": [span]}
-        trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # None as ddtrace gives it
+        trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # ddtrace passes None, too
         self.span_modifier(span, scope)
         return span
 
@@ -97,8 +98,8 @@ class FastSpan:
         url = _url(scope, headers.get("host"), query)
         if url is not None and "?" not in url and "@" not in url:  # no part that ddtrace would have to redact
             span.set_tag("http.url", url)
-            url = None
-        plain = "_" not in names and names == names.lower()
+            url = None  # set already
+        names_are_plain = "_" not in names and names == names.lower()
         trace_utils.set_http_meta(
             span,
             settings,
@@ -107,8 +108,9 @@ class FastSpan:
             query=query if query and settings.trace_query_string else None,
             request_headers=headers,
             peer_ip=(scope.get("client") or (None,))[0],
-            # True makes ddtrace scan all headers for each name, and write a configured name in lower case.
-            headers_are_case_sensitive=not plain or config._client_ip_header is not None,  # noqa: SLF001 - no public API
+            # True makes ddtrace scan all headers for each name, regardless of case, and convert the configured name to
+            # lower case. False is faster.
+            headers_are_case_sensitive=not names_are_plain or config._client_ip_header is not None,  # noqa: SLF001 - no public API
         )
 
     def _tag_response(self, span: Span, message: Message) -> None:
@@ -121,7 +123,7 @@ class FastSpan:
 
 
 def _needs_middleware(scope: Scope, settings: Any) -> bool:
-    """Whether the request needs more of ddtrace's middleware than its span, or is inside another such middleware."""
+    """Whether the request needs more of ddtrace's middleware than its span, or is already inside such a middleware."""
     return bool(
         config._inferred_proxy_services_enabled  # noqa: SLF001 - no public API
         or settings.obfuscate_404_resource

@@ -40,15 +40,17 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     """
     stream = stream or sys.stderr
     text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
-    unified = {"service": settings.dd_service, "env": settings.dd_env, "version": settings.dd_version}
+    service_tags = {"service": settings.dd_service, "env": settings.dd_env, "version": settings.dd_version}
     root = logging.getLogger()
     root.handlers = [
-        _Handler(stream, ids, {}, _text(stream.isatty())) if text else _Handler(stream, ids, unified, _json)
+        _Handler(stream, ids, {}, _text(stream.isatty())) if text else _Handler(stream, ids, service_tags, _json)
     ]
     root.setLevel(settings.log_level)
-    # ddtrace also writes its own log lines to standard error, and not as JSON. A configured log file of ddtrace stays.
-    for own in [own for own in logging.getLogger("ddtrace").handlers if type(own) is logging.StreamHandler]:
-        logging.getLogger("ddtrace").removeHandler(own)
+    # ddtrace's own handler would write its log lines a second time, and not as JSON. `type` rather than isinstance,
+    # because the handler of a configured log file is a subclass and must stay.
+    ddtrace_logger = logging.getLogger("ddtrace")
+    for handler in [each for each in ddtrace_logger.handlers if type(each) is logging.StreamHandler]:
+        ddtrace_logger.removeHandler(handler)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs one line for each call, which the span already shows
     logging.getLogger("websockets.server").setLevel(logging.WARNING)  # it logs one line for each closed connection
     structlog.configure(
@@ -67,13 +69,13 @@ def _to_logging(
 
 
 class _Handler(logging.Handler):
-    """Writes each record to `stream` as one line, encoded by `encode`; `unified` has the fields of every line."""
+    """Writes each record to `stream` as one line, encoded by `encode`. `service_tags` are added to every line."""
 
-    def __init__(self, stream: TextIO, ids: Ids, unified: Mapping[str, str | None], encode: Encode) -> None:
+    def __init__(self, stream: TextIO, ids: Ids, service_tags: Mapping[str, str | None], encode: Encode) -> None:
         super().__init__()
         self._stream = stream
         self._ids = ids
-        self._unified = unified
+        self._service_tags = service_tags
         self._encode = encode
         self._formatter = logging.Formatter()
 
@@ -87,7 +89,7 @@ class _Handler(logging.Handler):
     def _line(self, record: logging.LogRecord) -> dict[str, Any]:
         extra = record.__dict__
         fields: Mapping[str, Any] | None = extra.get(FIELDS)
-        if fields is None:  # of a library; ddtrace adds ids itself, those of the place that writes
+        if fields is None:  # a library's record; its ids from ddtrace (dd.*) are left out, because `ids` adds them
             fields = {
                 name: value for name, value in extra.items() if name not in STANDARD and not name.startswith("dd.")
             }
@@ -99,7 +101,7 @@ class _Handler(logging.Handler):
             "logger": record.name,
             "timestamp": created.isoformat(timespec="microseconds") + "Z",
             **(extra.get(IDS) or self._ids()),
-            **self._unified,
+            **self._service_tags,
         }
         if record.exc_info:
             line["exception"] = self._formatter.formatException(record.exc_info)
@@ -110,18 +112,18 @@ class _Handler(logging.Handler):
     def _write(self, data: bytes) -> None:
         try:
             descriptor = self._stream.fileno()
-        except (AttributeError, OSError):  # a stream in memory
+        except (AttributeError, OSError):  # a stream in memory has no descriptor
             self._stream.write(data.decode())
             return
-        while data:  # a pipe may accept only a part
+        while data:  # one write to a pipe may accept only a part
             data = data[os.write(descriptor, data) :]
 
 
 def _json(line: Mapping[str, Any]) -> bytes:
     try:
-        return orjson.dumps(line, default=_described, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
+        return orjson.dumps(line, default=_safe_repr, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
     except TypeError:  # an integer of more than 64 bits, or invalid Unicode: json accepts both
-        return json.dumps(line, default=_described).encode() + b"\n"
+        return json.dumps(line, default=_safe_repr).encode() + b"\n"
 
 
 def _text(colors: bool) -> Encode:
@@ -129,7 +131,7 @@ def _text(colors: bool) -> Encode:
     return lambda line: (render(None, "", dict(line)) + "\n").encode(errors="backslashreplace")
 
 
-def _described(value: object) -> str:
+def _safe_repr(value: object) -> str:
     """Return `repr(value)`, or a placeholder if that fails."""
     try:
         return repr(value)
@@ -138,30 +140,31 @@ def _described(value: object) -> str:
 
 
 async def _note_route(_app: Quart, **_: object) -> None:
+    """Store the route in the ASGI scope, where `RequestLog` reads it."""
     exchange: Any = request if has_request_context() else websocket
     exchange.scope["logs.route"] = exchange.url_rule.rule if exchange.url_rule else None
 
 
 class RequestLog:
-    """An ASGI layer around `inner` that logs one line for each completed request and WebSocket of `app`.
+    """An ASGI layer around `inner` that logs one line for each request and WebSocket of `app`, when it ends.
 
-    It logs none for the paths in `quiet`.
+    Nothing is logged for the paths in `quiet_paths`.
     """
 
-    def __init__(self, inner: ASGIApp, app: Quart, quiet: Collection[str], ids: Ids) -> None:
+    def __init__(self, inner: ASGIApp, app: Quart, quiet_paths: Collection[str], ids: Ids) -> None:
         request_started.connect(_note_route, app)
         websocket_started.connect(_note_route, app)
         self.app = inner
-        self.quiet = quiet
+        self.quiet_paths = quiet_paths
         self.ids = ids
         self.log = logging.getLogger(REQUESTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or scope["path"] in self.quiet:
+        if scope["type"] == "lifespan" or scope["path"] in self.quiet_paths:
             await self.app(scope, receive, send)
             return
         started = perf_counter()
-        ids = self.ids()  # the span has ended when the line is written
+        ids = self.ids()  # read now, because the span will have ended when the line is written
         status: int | None = None
         complete = False
 
@@ -170,7 +173,7 @@ class RequestLog:
                 return
             record = logging.LogRecord(REQUESTS, logging.INFO, "", 0, "request", None, None)
             record.__dict__[FIELDS] = {
-                "method": scope.get("method", "GET"),
+                "method": scope.get("method", "GET"),  # the scope of a WebSocket has no method
                 "route": scope.get("logs.route"),
                 "path": scope["path"],
                 "status": status,
@@ -186,7 +189,7 @@ class RequestLog:
             if kind.endswith("response.start"):
                 status = message["status"]
             elif kind == "websocket.accept":
-                status = 101
+                status = 101  # Switching Protocols
             elif kind == "websocket.close" or (kind.endswith("response.body") and not message.get("more_body", False)):
                 complete = True
             await send(message)

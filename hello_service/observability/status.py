@@ -11,10 +11,13 @@ from ddtrace.trace import tracer
 from hello_service.observability import tracing
 
 
-def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return whether this process is traced, the reason if it isn't, and the agent's URL: JSON values, no secret."""
+def status(agent_url: str, enabled: bool, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return whether this process is traced, the reason if it isn't, the agent's URL and the sampling rules.
+
+    The result consists of JSON values, and contains no secret. `enabled` is the setting DD_TRACE_ENABLED.
+    """
     reason = None
-    if not wanted:
+    if not enabled:
         reason = "DD_TRACE_ENABLED is false"
     elif not tracing.active():
         reason = tracing.unsupported() or "not started under ddtrace-run"
@@ -28,5 +31,5 @@ def status(agent_url: str, wanted: bool, environ: Mapping[str, str]) -> dict[str
 
 
 def flush(timeout: float) -> None:
-    """Send the remaining spans to the agent, in at most `timeout` seconds. No span is created afterwards."""
+    """Send the remaining spans to the agent in at most `timeout` seconds, and shut the tracer down."""
     tracer.shutdown(timeout)

@@ -1,7 +1,8 @@
 """Counts traces that ddtrace's writer dropped or could not send.
 
-ddtrace reports them to DogStatsD, or once a minute in its log. This module shows them at `/info`, and logs the start and
-the end of an outage. contract.py lists the names of the writer that this module relies on; without them it counts nothing.
+ddtrace reports them to DogStatsD, or once a minute in its log. This module shows them at `/info`, and logs the start
+and the end of an outage. contract.py lists the writer's names that this module relies on; without them it counts
+nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class TraceLossMonitor:
 
     Attributes:
         lost: the number of traces that will never arrive; None if they can't be counted.
-        error: the reason why the agent currently accepts no traces; None while it does.
+        error: the reason why the agent currently accepts no traces; None while it accepts them.
     """
 
     lost: int | None = None
@@ -37,6 +38,7 @@ class TraceLossMonitor:
             return
         send, report = writer._send_payload, writer._metrics_dist  # noqa: SLF001 - ddtrace has no hook
 
+        # *args are those of the method: the writer, the payload, and the number of traces in it.
         @wraps(send)
         def send_payload(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -49,27 +51,29 @@ class TraceLossMonitor:
 
         @wraps(report)
         def metrics_dist(*args: Any, **kwargs: Any) -> Any:
-            self._note(self._reported, *args[1:], **kwargs)
+            self._note(self._reported, *args[1:], **kwargs)  # without the writer
             return report(*args, **kwargs)
 
-        writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - the same
+        writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - ddtrace has no hook
         self.lost = 0
-        logging.getLogger(writer.__module__).addFilter(_is_new)
+        logging.getLogger(writer.__module__).addFilter(_is_not_a_failed_send)
 
     def _note(self, note: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         with suppress(Exception):
             note(*args, **kwargs)
 
     def _failed(self, error: Exception, count: int = 1, **_: Any) -> None:
-        begins, self.error = self.error is None, str(error)[:200]
+        outage_begins = self.error is None
+        self.error = str(error)[:200]
         self._lose(count)
-        if begins:
-            self._log.warning("the agent takes no traces: %s", self.error)
+        if outage_begins:
+            self._log.warning("the agent accepts no traces: %s", self.error)
 
     def _succeeded(self) -> None:
-        ends, self.error = self.error is not None, None
-        if ends:
-            self._log.warning("the agent takes traces again, %s were lost", self.lost)
+        outage_ends = self.error is not None
+        self.error = None
+        if outage_ends:
+            self._log.warning("the agent accepts traces again; %s were lost", self.lost)
 
     def _reported(self, name: str, count: int = 1, *_: Any, **__: Any) -> None:
         if name in DROPPED:
@@ -86,11 +90,11 @@ class TraceLossMonitor:
     def end(self) -> None:
         """Log the loss if the outage has lasted until the process ends."""
         if self.error is not None:
-            self._log.warning("the agent took no traces to the end, %s were lost", self.lost)
+            self._log.warning("the agent accepted no traces until the process ended; %s were lost", self.lost)
 
 
-def _is_new(record: logging.LogRecord) -> bool:
-    """Whether ddtrace's log line has news, rather than what the monitor has logged already."""
+def _is_not_a_failed_send(record: logging.LogRecord) -> bool:
+    """Whether ddtrace's log line reports anything but a failed send. The monitor has already logged those."""
     return not (isinstance(record.msg, str) and record.msg.startswith("failed to send, dropping"))
 
 
@@ -99,6 +103,6 @@ current = TraceLossMonitor()  # a process has one writer
 
 def watch() -> None:
     """Watch the writer of this process."""
-    from ddtrace.internal.writer import NativeWriter  # noqa: PLC0415 - not importable where contract.py reports it
+    from ddtrace.internal.writer import NativeWriter  # noqa: PLC0415 - fails if contract.py has reported this name
 
     current.watch(NativeWriter)

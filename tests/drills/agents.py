@@ -84,9 +84,9 @@ def absent_at_start(size: Size) -> str:
     missing = set(clients.results.spans) - absent.spans
     lost, sent = back["traces_lost"], len(clients.results.spans)
     assert len(warnings) == 1, warnings
-    assert "the agent takes no traces: " in warnings[0]
+    assert "the agent accepts no traces: " in warnings[0]
     assert len(later_warnings) == 1, later_warnings
-    assert "the agent takes traces again" in later_warnings[0]
+    assert "the agent accepts traces again" in later_warnings[0]
     assert lost > 0, "nothing was lost while there was no agent"
     assert len(missing) == lost, f"{len(missing)} traces are not there, and {lost} counted"
     assert without < usual * size.of(20, 12) / 10, f"start in {without:.2f} s, {usual:.2f} s with an agent"

@@ -58,13 +58,13 @@ def test_every_point_is_measured(measured: tuple[str, dict[str, Any]]) -> None:
         for sample in found["points"].values():
             assert sample["cpu_us"] > 0
             assert sample["failures"] == 0
-    assert first[OURS_NAME]["points"][HELLO.name]["answered"] > 0
+    assert first[OURS_NAME]["points"][HELLO.name]["completed"] > 0
 
 
 def test_no_span_is_lost(measured: tuple[str, dict[str, Any]]) -> None:
     """In addition to the spans that were due, only those of interrupted requests and of the first request may arrive."""
     for sample in measured[1]["rounds"][0][OURS_NAME]["points"].values():
-        each = 1 if sample["spans_due"] == sample["answered"] else 2
+        each = 1 if sample["spans_due"] == sample["completed"] else 2
         assert sample["spans_due"] <= sample["spans"] <= each * sample["sent"] + 1
 
 

@@ -125,7 +125,7 @@ def test_a_running_server_is_checked(agent: Agent) -> None:
         assert running.process.poll() is None
     assert by_settings.sentence("server") == f"the server at {running.url} is traced by ddtrace 4.16.0"
     assert by_url.outcome("server") == "warn"
-    assert "with another agent address" in by_url.sentence("server")
+    assert "with a different agent address" in by_url.sentence("server")
 
 
 def test_an_untraced_server_is_found(agent: Agent) -> None:

@@ -152,8 +152,8 @@ def test_the_script_measures_the_image(engine: Engine, image: str) -> None:
 
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(
-        r"size: \d+ MB, of them \d+ MB on top of python:3\.13-slim\n"
-        r"start until it listens: [\d.]+ s \(median of 5, [\d.]+ to [\d.]+\)\n",
+        r"size: \d+ MB, \d+ MB of it on top of python:3\.13-slim\n"
+        r"start time until it listens: [\d.]+ s \(median of 5, [\d.]+ to [\d.]+\)\n",
         done.stdout,
     )
 

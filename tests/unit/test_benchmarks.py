@@ -16,7 +16,15 @@ CONTESTANTS = sorted(path.stem for path in (ROOT / "benchmarks" / "contestants")
 
 
 def sample(cpu_us: float, **others: float) -> dict[str, float]:
-    measured = {"per_second": 100, "p50_ms": 1, "p99_ms": 2, "failures": 0, "answered": 10, "sent": 12, "spans_due": 10}
+    measured = {
+        "per_second": 100,
+        "p50_ms": 1,
+        "p99_ms": 2,
+        "failures": 0,
+        "completed": 10,
+        "sent": 12,
+        "spans_due": 10,
+    }
     return {"cpu_us": cpu_us, **measured, "spans": 10, "rss_mib": 90, "other_core": 0.1, **others}
 
 
@@ -46,15 +54,15 @@ def test_a_ratio_is_made_within_its_round() -> None:
     both.
     """
     assert figures.ratio(THREE, OURS, NAIVE) == figures.Spread(0.5, 0.3, 0.75)
-    assert figures.middle(THREE, OURS) == 100
+    assert figures.median_of_rounds(THREE, OURS) == 100
     assert str(figures.ratio(THREE, OURS, NAIVE)) == "0.50 (0.30 to 0.75)"
 
 
 def test_what_was_not_measured_is_nothing() -> None:
     """A contestant that did not run has neither a zero nor an error in the table."""
     assert figures.ratio(THREE, OURS, ("aiohttp", HELLO, "cpu_us")) is None
-    assert figures.middle(THREE, (OURS_NAME, RELAY, "cpu_us")) is None
-    assert figures.lost(THREE, "aiohttp") == 0
+    assert figures.median_of_rounds(THREE, (OURS_NAME, RELAY, "cpu_us")) is None
+    assert figures.lost_spans(THREE, "aiohttp") == 0
 
 
 def test_spans_that_never_arrived_are_lost() -> None:
@@ -64,13 +72,13 @@ def test_spans_that_never_arrived_are_lost() -> None:
         one_round({OURS_NAME: {HELLO: sample(1, spans=9, failures=2)}}),
     )
 
-    assert figures.lost(lossy, OURS_NAME) == 4
+    assert figures.lost_spans(lossy, OURS_NAME) == 4
     assert figures.total(lossy, OURS_NAME, "failures") == 2
 
 
 def test_a_target_has_a_side() -> None:
     """Cost must be below its target, and requests per second above."""
-    at_most = next(target for target in figures.TARGETS if not target.at_least and not target.best)
+    at_most = next(target for target in figures.TARGETS if not target.at_least and not target.best_round)
     at_least = next(target for target in figures.TARGETS if target.at_least)
 
     def around(limit: float) -> list[figures.Spread]:
@@ -81,18 +89,18 @@ def test_a_target_has_a_side() -> None:
 
 
 def test_a_latency_is_compared_by_the_ranges_of_the_rounds() -> None:
-    best = next(target for target in figures.TARGETS if target.best)
+    best = next(target for target in figures.TARGETS if target.best_round)
 
     assert best.reached(figures.Spread(1.2, 0.9, 1.3))
     assert not best.reached(figures.Spread(1.2, 1.1, 1.3))
 
 
 def test_what_tracing_adds_is_a_difference_within_a_round() -> None:
-    added = figures.Added(OURS, NAIVE)
+    added = figures.TracingOverhead(OURS, NAIVE)
 
-    assert figures.ratio(THREE, figures.Added(NAIVE, OURS), OURS) == figures.Spread(1.0, 1 / 3, 210 / 90)
+    assert figures.ratio(THREE, figures.TracingOverhead(NAIVE, OURS), OURS) == figures.Spread(1.0, 1 / 3, 210 / 90)
     assert figures.ratio(THREE, added, ("aiohttp", HELLO, "cpu_us")) is None
-    assert figures.middle(THREE, figures.Added(OURS, ("aiohttp", HELLO, "cpu_us"))) is None
+    assert figures.median_of_rounds(THREE, figures.TracingOverhead(OURS, ("aiohttp", HELLO, "cpu_us"))) is None
 
 
 def test_a_target_that_was_missed_is_said() -> None:
@@ -104,17 +112,17 @@ def test_a_target_that_was_missed_is_said() -> None:
     assert "| **no** |" in "\n".join(report.targets(slow))
 
 
-@pytest.mark.parametrize("path", report.parts(THREE), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", report.generated_texts(THREE), ids=lambda path: path.parent.name)
 def test_the_tables_are_those_of_the_kept_results(path: Path) -> None:
     """`scripts/bench --draw` makes the tables again from the results."""
     between = path.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
 
-    assert between == report.parts(report.kept())[path] + "\n"
+    assert between == report.generated_texts(report.load())[path] + "\n"
 
 
 def test_the_picture_is_that_of_the_kept_results() -> None:
     """Each traced contestant has a bar in both groups, the smallest first."""
-    kept = report.kept()
+    kept = report.load()
     drawn = report.PICTURE.read_text()
     texts = [text.text or "" for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
     costs = [int(text.removesuffix(" µs").replace(",", "")) for text in texts if text.endswith(" µs")]
@@ -144,7 +152,7 @@ def test_a_sample_counts_for_the_innermost_layer() -> None:
         "run (/w/hello_service/serving/server.py:9);run_once (asyncio/base_events.py:1) 1",
         " 70",
     ]
-    layers, functions = profile.counted(stacks)
+    layers, functions = profile.count_samples(stacks)
 
     assert layers == {"Quart": 5, "hello_service: HTTP/1.1": 2, "asyncio": 1}
     assert functions["quart/app.py handle"] == 7

@@ -17,7 +17,7 @@ import pytest
 
 import hello_service.doctor
 from hello_service.doctor import Check, agent, environment, examine, finding, server, wire
-from hello_service.doctor.case import Case, agent_address, no_agent_reason
+from hello_service.doctor.context import CheckContext, agent_address, no_agent_reason
 from hello_service.doctor.finding import Finding, Redaction, Result, exit_code
 from hello_service.doctor.wire import Response
 from hello_service.settings import Settings
@@ -150,7 +150,7 @@ def test_the_findings_of_an_environment(
     check: str, environ: dict[str, str], outcome: str, sentence: str, fix: str
 ) -> None:
     """The sentence has the fault, and the fix can be typed."""
-    found = CHECKS[check](Case(environ))
+    found = CHECKS[check](CheckContext(environ))
 
     assert (found.outcome, sentence in found.sentence, fix in (found.fix or "")) == (outcome, True, True), found
     assert bool(found.fix) == (outcome in {"warn", "fail"})
@@ -158,7 +158,7 @@ def test_the_findings_of_an_environment(
 
 def test_an_unusable_value_is_not_shown() -> None:
     """The value may be a secret in the wrong variable."""
-    found = environment.settings(Case({"PORT": "hunter2", "PROBE_PATHS": "hunter2,/x", "LOG_LEVEL": "hunter2"}))
+    found = environment.settings(CheckContext({"PORT": "hunter2", "PROBE_PATHS": "hunter2,/x", "LOG_LEVEL": "hunter2"}))
 
     assert "hunter2" not in found.sentence
     assert all(name in found.sentence for name in ("PORT", "PROBE_PATHS must be paths", "LOG_LEVEL must be 'DEBUG'"))
@@ -166,10 +166,10 @@ def test_an_unusable_value_is_not_shown() -> None:
 
 def test_an_unknown_form_of_message_is_not_shown_either() -> None:
     """The settings' messages may change in a later version."""
-    case = Case({})
-    case.settings_errors = ["hunter2"]
+    context = CheckContext({})
+    context.settings_errors = ["hunter2"]
 
-    assert environment.settings(case).sentence == "the service can't start: a variable is invalid"
+    assert environment.settings(context).sentence == "the service can't start: a variable is invalid"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_the_version_of_ddtrace_is_judged(
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ddtrace\nVersion: {there}\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    found = environment.installed(Case({}))
+    found = environment.installed(CheckContext({}))
 
     assert found.outcome == outcome
     assert (outcome == "pass") != ("pip install" in str(found.fix))
@@ -197,7 +197,7 @@ def test_gevent_with_ddtrace_is_found(
     """An installed gevent is enough to do harm."""
     (tmp_path / "gevent.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    found = environment.gevent(Case({UNLOAD: value}))
+    found = environment.gevent(CheckContext({UNLOAD: value}))
 
     assert found.outcome == outcome
     assert (found.fix == f"{UNLOAD}=false") == (outcome != "pass")
@@ -208,7 +208,7 @@ def test_ddtrace_auto_in_the_source_is_found(line: str, tmp_path: Path) -> None:
     """`serve` starts ddtrace-run, and the two must not be combined."""
     (tmp_path / "views").mkdir()
     (tmp_path / "views" / "shop.py").write_text(f'"""A shop."""\n{line}\n')
-    found = environment.started_once(Case({}), tmp_path)
+    found = environment.started_once(CheckContext({}), tmp_path)
 
     assert found == Finding(
         "warn",
@@ -305,13 +305,13 @@ def info(**tracing: Any) -> Response:
 
 def test_a_server_with_another_environment_is_recognized() -> None:
     """On a laptop the doctor seldom runs in the same shell as the server."""
-    case = Case({"DD_TRACE_SAMPLING_RULES": "[]"})
+    context = CheckContext({"DD_TRACE_SAMPLING_RULES": "[]"})
 
-    assert server.judge("it", info(sampling_rules="[]"), case).outcome == "pass"
-    assert "another sampling" in server.judge("it", info(), case).sentence
-    assert "another sampling" in server.judge("it", info(), Case({"DD_TRACE_SAMPLE_RATE": "0.5"})).sentence
-    assert "agent address and sampling" in server.judge("it", info(agent="http://b:1"), case).sentence
-    assert server.judge("it", info(agent="http://b:1"), Case({"PORT": "x"})).outcome == "pass"
+    assert server.judge("it", info(sampling_rules="[]"), context).outcome == "pass"
+    assert "a different sampling" in server.judge("it", info(), context).sentence
+    assert "a different sampling" in server.judge("it", info(), CheckContext({"DD_TRACE_SAMPLE_RATE": "0.5"})).sentence
+    assert "agent address and sampling" in server.judge("it", info(agent="http://b:1"), context).sentence
+    assert server.judge("it", info(agent="http://b:1"), CheckContext({"PORT": "x"})).outcome == "pass"
 
 
 @pytest.mark.parametrize(
@@ -328,14 +328,16 @@ def test_a_server_with_another_environment_is_recognized() -> None:
 def test_the_public_part_of_info_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
     """The doctor compares only values that `/info` shows."""
     shown = Response(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
-    found = server.judge("it", shown, Case({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"}))
+    found = server.judge(
+        "it", shown, CheckContext({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"})
+    )
 
     assert (found.outcome, found.sentence) == (outcome, sentence)
 
 
 def test_a_server_that_is_not_traced_fails() -> None:
     """The finding contains the server's own reason."""
-    found = server.judge("it", info(active=False, reason="not started under ddtrace-run"), Case({}))
+    found = server.judge("it", info(active=False, reason="not started under ddtrace-run"), CheckContext({}))
 
     assert (found.outcome, found.sentence) == ("fail", "it is not traced: not started under ddtrace-run")
 
@@ -359,7 +361,7 @@ def test_secrets_are_removed_from_any_text() -> None:
 def test_a_check_that_fails_does_not_stop_the_others() -> None:
     """The result of the failed check is "undetermined"."""
 
-    def broken(_: Case) -> Finding:
+    def broken(_: CheckContext) -> Finding:
         raise ZeroDivisionError
 
     checks = [Check("broken", broken), Check("fine", lambda _: finding.passed("fine"))]
@@ -394,11 +396,11 @@ def test_every_address_of_a_name_is_tried() -> None:
 
 def test_nothing_is_started_when_the_examination_is_over() -> None:
     """A slow check must not leave a process behind."""
-    with Case({"DD_TRACE_AGENT_URL": "nonsense"}) as case:
+    with CheckContext({"DD_TRACE_AGENT_URL": "nonsense"}) as context:
         pass
 
     with pytest.raises(TimeoutError):
-        case.start("hello_service", "serve")
+        context.start("hello_service", "serve")
 
 
 def documented_rows() -> list[tuple[str, str]]:

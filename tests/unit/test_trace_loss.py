@@ -62,9 +62,9 @@ def test_an_outage_is_two_lines(writer: Writer, monitor: TraceLossMonitor, caplo
     assert during == (2, "no response")
     assert (monitor.lost, monitor.error) == (5, None)
     assert [record.getMessage() for record in caplog.records] == [
-        "the agent takes no traces: no response",
+        "the agent accepts no traces: no response",
         "failed to encode",
-        "the agent takes traces again, 5 were lost",
+        "the agent accepts traces again; 5 were lost",
     ]
 
 
@@ -88,7 +88,7 @@ def test_an_outage_that_does_not_end_is_summed_up(
     monitor.end()
 
     assert [record.getMessage() for record in caplog.records][1:] == [
-        "the agent took no traces to the end, 2 were lost"
+        "the agent accepted no traces until the process ended; 2 were lost"
     ]
 
 

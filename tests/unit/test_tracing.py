@@ -290,7 +290,7 @@ def test_no_header_that_brings_a_trace_is_overlooked() -> None:
         if "HEADER" in constant
         for name in ([value] if isinstance(value, str) else value)
     }
-    overlooked = {name for name in names if not any(mark in name for mark in fast_span.PROPAGATED)}
+    overlooked = {name for name in names if not any(mark in name for mark in fast_span.PROPAGATION_MARKS)}
 
     assert "x-b3-traceid" in names
     assert overlooked == {"tracestate", "http_tracestate"}  # which says nothing without a traceparent

@@ -342,7 +342,7 @@ async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUps
 
         async with upstream._slot(0), upstream._slot(0):
             first = await overload(4)
-            upstream._refused_since -= 61
+            upstream._rejecting_since -= 61
             second = await overload(2)
 
     assert first == ["60", "90", "120", "150"]

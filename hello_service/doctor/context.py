@@ -1,4 +1,7 @@
-"""The environment that doctor examines, and the requests that several checks share. All are sent once, concurrently."""
+"""The context of a run of the doctor: the environment to examine, the deadline, and results that several checks share.
+
+The shared requests and processes start once, concurrently.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ from hello_service.doctor.wire import Response, get, in_background
 from hello_service.observability.environment import tracer_environment
 from hello_service.settings import Settings, SettingsError, mask_credentials
 
-SECONDS = 7.0  # for all checks together, so that the whole command ends within 10 s
+TOTAL_SECONDS = 7.0  # for all checks together, so that the whole command ends within 10 s
 EXIT_SECONDS = 0.25  # how long a child process may take to exit, before SIGTERM and again before SIGKILL
-AGENT_SECONDS = 2.0  # as long as ddtrace itself waits
+AGENT_SECONDS = 2.0  # ddtrace's own timeout
 
 SOCKET = Path("/var/run/datadog/apm.socket")  # ddtrace uses it if it exists and no variable is set
 HOSTS = ("DD_TRACE_AGENT_HOSTNAME", "DD_AGENT_HOST")
 PORTS = ("DD_TRACE_AGENT_PORT", "DD_AGENT_PORT")
 
-# The child process is not a service, so it must send nothing but its output.
-CHILD = {
+# Variables of each child process. They switch telemetry off, because the child is not a real service.
+CHILD_ENVIRONMENT = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_TRACE_STARTUP_LOGS": "false",
@@ -38,14 +41,14 @@ CHILD = {
 
 @dataclass(frozen=True)
 class Address:
-    """The address that ddtrace sends traces to, and the variables that set it; no variables for the default."""
+    """The address that ddtrace sends traces to, and the variables that set it: none for the default address."""
 
     url: str
     variables: tuple[str, ...]
 
     @property
-    def shown(self) -> str:
-        """The address without credentials."""
+    def masked_url(self) -> str:
+        """The URL without credentials."""
         return mask_credentials(self.url)
 
     @property
@@ -53,27 +56,32 @@ class Address:
         """Whether ddtrace accepts the address."""
         try:
             parts = urlsplit(self.url)
-            known = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-            return bool(known or (parts.scheme == "unix" and parts.path))
+            is_http = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+            return bool(is_http or (parts.scheme == "unix" and parts.path))
         except ValueError:
             return False
 
 
 def agent_address(environ: Mapping[str, str], default_socket: Path = SOCKET) -> Address:
-    """Return the agent's address as ddtrace 4.16 finds it: from the URL, else host and port, else a socket, else localhost."""
+    """Return the agent's address as ddtrace 4.16 chooses it.
+
+    It is the URL that is set, or else the host and port that are set, or else an existing socket, or else localhost.
+    """
     if url := environ.get("DD_TRACE_AGENT_URL"):
         return Address(url, ("DD_TRACE_AGENT_URL",))
-    chosen = [next((name for name in names if environ.get(name)), None) for names in (HOSTS, PORTS)]
-    if not any(chosen) and default_socket.exists():
+    host_variable = next((name for name in HOSTS if environ.get(name)), None)
+    port_variable = next((name for name in PORTS if environ.get(name)), None)
+    variables = tuple(name for name in (host_variable, port_variable) if name)
+    if not variables and default_socket.exists():
         return Address(f"unix://{default_socket}", ())
-    host = environ[chosen[0]] if chosen[0] else "localhost"
-    port = environ[chosen[1]] if chosen[1] else "8126"
+    host = environ[host_variable] if host_variable else "localhost"
+    port = environ[port_variable] if port_variable else "8126"
     url_host = f"[{host}]" if ":" in host else host
-    return Address(f"http://{url_host}:{port}", tuple(name for name in chosen if name))
+    return Address(f"http://{url_host}:{port}", variables)
 
 
 def no_agent_reason(environ: Mapping[str, str]) -> str | None:
-    """Return the reason why spans are not sent to an agent, None if they are."""
+    """Return the reason why spans are not sent to an agent, or None if they are."""
     if environ.get("OTEL_TRACES_EXPORTER", "").lower() == "otlp" and not environ.get("DD_TRACE_AGENT_PROTOCOL_VERSION"):
         return "OTEL_TRACES_EXPORTER=otlp: spans are sent as OTLP, not to the agent"
     if environ.get("DD_AGENTLESS_ENABLED", "").lower() in {"true", "1"}:
@@ -81,20 +89,20 @@ def no_agent_reason(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-class Case:
-    """An environment that doctor examines. Leaving the `with` block ends the processes that were started for it.
+class CheckContext:
+    """What every check receives. Leaving the `with` block ends the processes that were started in it.
 
     Attributes:
-        environ: the environment that a server would be started with.
+        environ: the environment to examine, which a server would be started with.
         url: the running server to examine; None: the one at HOST and PORT.
-        settings: None if they are invalid; then `settings_errors` has one reason for each bad variable.
+        settings: None if a variable is invalid; `settings_errors` then has one reason for each invalid variable.
         address: the agent's address.
         agent: a future of the agent's response to `/info`.
         configuration: a future of ddtrace's configuration in this environment; empty if its process ended early.
         test_span: a future of the result of ddtrace's test span.
     """
 
-    def __init__(self, environ: Mapping[str, str], url: str | None = None, seconds: float = SECONDS) -> None:
+    def __init__(self, environ: Mapping[str, str], url: str | None = None, seconds: float = TOTAL_SECONDS) -> None:
         self.environ = environ
         self.url = url
         self.settings: Settings | None = None
@@ -111,11 +119,14 @@ class Case:
 
     def __enter__(self) -> Self:
         self.agent: Future[Response] = in_background(lambda: get(self.address.url, "/info", AGENT_SECONDS))
-        tracer = in_background(lambda: self.start("hello_service.doctor.span"))
-        self.configuration: Future[dict[str, Any]] = in_background(lambda: _next_document(tracer.result()))
-        self.test_span: Future[dict[str, Any]] = in_background(
-            lambda: self.configuration.result() and _next_document(tracer.result())
-        )
+        child = in_background(lambda: self.start("hello_service.doctor.span"))
+
+        def read_test_span() -> dict[str, Any]:
+            """Return the child's second line, which follows its configuration; an empty result if it ended early."""
+            return _next_document(child.result()) if self.configuration.result() else {}
+
+        self.configuration: Future[dict[str, Any]] = in_background(lambda: _next_document(child.result()))
+        self.test_span: Future[dict[str, Any]] = in_background(read_test_span)
         return self
 
     def __exit__(
@@ -128,16 +139,16 @@ class Case:
 
     @property
     def remaining(self) -> float:
-        """Seconds left."""
+        """The seconds until the deadline."""
         return max(0.0, self._deadline - monotonic())
 
     def start(self, *module: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """Run a module of this package with the environment that `serve` would set; `extra` adds variables for a server.
+        """Run a module of this package in a child process, with the environment that `serve` would set.
 
-        With `extra`, standard error goes to standard output, which then has the server's log.
+        `extra` adds the variables of a server. Its standard error then goes to standard output, which has the log.
 
         Raises:
-            TimeoutError: the examination is over.
+            TimeoutError: the `with` block has ended.
         """
         environ = dict(self.environ)
         if self.settings is not None:
@@ -146,8 +157,8 @@ class Case:
             if self._ended:
                 raise TimeoutError
             child = subprocess.Popen(  # noqa: S603 - this package's own modules
-                [sys.executable, "-P", "-m", *module],
-                env={**environ, **CHILD, **(extra or {})},
+                [sys.executable, "-P", "-m", *module],  # -P: import nothing from the working directory
+                env={**environ, **CHILD_ENVIRONMENT, **(extra or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if extra else subprocess.DEVNULL,
@@ -159,6 +170,7 @@ class Case:
 
 
 def _end(child: subprocess.Popen[str]) -> None:
+    """Wait for `child` to exit, if necessary after SIGTERM and then SIGKILL."""
     for send_signal in (child.terminate, child.kill):
         try:
             child.communicate(timeout=EXIT_SECONDS)
@@ -168,7 +180,7 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 
 def _next_document(child: subprocess.Popen[str]) -> dict[str, Any]:
-    """Return the JSON object in the next line of `child`'s output, an empty one if `child` has ended."""
+    """Return the JSON object in the next line of `child`'s output, or an empty one if `child` has ended."""
     assert child.stdout is not None  # noqa: S101 - `start` requests a pipe
     document: dict[str, Any] = json.loads(child.stdout.readline() or "{}")
     return document
