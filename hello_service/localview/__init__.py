@@ -1,1 +1,1 @@
-"""Development only: the embedded trace agent, and its traces in the terminal and on a page. `serve` never imports it."""
+"""Development only: the embedded trace agent, and its traces in terminal and browser. `serve` never imports it."""

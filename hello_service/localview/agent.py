@@ -40,8 +40,8 @@ def make_app(allowed_hosts: Collection[str] = (), **options: Any) -> web.Applica
         allowed_hosts: names accepted in the Host header, in addition to those that always mean this machine.
         options: the options of ddapm-test-agent.
     """
-    # The test agent renders each trace for its log at every log level. Under coverage, this took two minutes for a trace
-    # of 5,000 nested spans.
+    # The test agent renders each trace for its log, whatever the log level. Under coverage, this took two minutes for a
+    # trace of 5,000 nested spans.
     ddapm.pprint_trace = _render_nothing
     app: web.Application = ddapm.make_app(**options)
     app.router.add_get("/drain", drain)

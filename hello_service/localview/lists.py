@@ -42,7 +42,7 @@ def _now() -> datetime:
 
 
 async def _render_with_version(template: str, **context: Any) -> str:
-    """Render `template` with the version of the store, so that the page refreshes if spans arrive during rendering."""
+    """Render `template` with the store's version from before, so the page refreshes if spans arrive during rendering."""
     return await render_template(template, version=current_view().store.version, **context)
 
 

@@ -116,7 +116,7 @@ def service_map(traces: Collection[Trace]) -> Map:
 
 
 def choose(whole: Map, service: str | None) -> Map:
-    """Return `whole` with `service` chosen if it exists, else with the most connected one if there are too many to draw."""
+    """Return `whole` with a chosen service: `service` if it exists, else the most connected one if not all can be drawn."""
     by_name = {node.service: node for node in whole.nodes}
     chosen = by_name.get(service or "")
     if chosen is None and len(whole.nodes) > MAX_SERVICES:
