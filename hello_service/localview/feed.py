@@ -21,7 +21,7 @@ SHAPES = 1000  # of traces drawn before; if there are more, the least recently d
 
 
 class _WaitingLine(NamedTuple):
-    """A log line that is printed after its trace. `since` is when it was read."""
+    """A log line that is printed after its trace. `since` is the time at which it was read."""
 
     since: float
     trace_key: int

@@ -52,6 +52,7 @@ class Search:
     """The parameters of the list: search, time range and order. The page's address contains all of them.
 
     Attributes:
+        q: the text of the search.
         last: a number of minutes, as text; empty for no limit.
         begin, end: times as typed, either times of day or ISO 8601; empty for no limit.
         sort: a column; with `-` before it, in descending order.
@@ -199,7 +200,7 @@ def unfinished(search: Search) -> SearchError | None:
 
 @dataclass(frozen=True)
 class Pager:
-    """The position of a trace in the list, as in "14 of 47", with the addresses of the list and of the next traces."""
+    """The position of a trace in the list, as in "14 of 47", with the addresses of the list and of the adjacent traces."""
 
     back: str
     number: int
@@ -266,7 +267,7 @@ def _parents(traces: Sequence[Trace]) -> dict[int, int]:
     parents = {}
     for each in messages:
         target = each.root.links[0].trace_id if each.root.links else None
-        # Without comparing the keys, two linked traces with the same start could be each other's parents.
+        # The keys are compared too, because two traces that are linked to each other may have the same start.
         if target in starts and (starts[target], target) < (each.start, each.key):
             parents[each.key] = target
     # ddtrace does not link the last receive, which returns the disconnect. If it can belong to only one open WebSocket,

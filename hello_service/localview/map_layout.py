@@ -60,7 +60,7 @@ def draw(whole: Map, service: str | None) -> tuple[Map, Drawing]:
     """Return the map with its chosen service, and the drawing."""
     shown = choose(whole, service)
     columns = _columns(*shown.drawn())
-    if shown.chosen is None and len(columns) > MAX_COLUMNS:
+    if shown.chosen is None and len(columns) > MAX_COLUMNS:  # a chain of calls is too long
         shown = choose(whole, whole.most_connected().service)
     if shown.chosen is not None:
         columns = _around(shown.chosen, *shown.drawn())
@@ -76,9 +76,9 @@ def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: N
     height = max(0, tallest * (NODE_HEIGHT + gap) - gap)
     places: dict[str, Place] = {}
     for number, column in enumerate(columns):
-        used = len(column) * (NODE_HEIGHT + gap) - gap
+        column_height = len(column) * (NODE_HEIGHT + gap) - gap
         for row, node in enumerate(column):
-            y = MARGIN + above + (height - used) // 2 + row * (NODE_HEIGHT + gap)
+            y = MARGIN + above + (height - column_height) // 2 + row * (NODE_HEIGHT + gap)
             places[node.service] = Place(node, MARGIN + number * (NODE_WIDTH + across), y)
     curves = [(edge, _curve(places[edge.source.service], places[edge.target.service], chosen)) for edge in edges]
     taken = [place.box for place in places.values()]
@@ -127,14 +127,14 @@ def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Po
 
 
 def _at(curve: tuple[Point, Point, Point, Point], t: float) -> Point:
-    """Return the point of a Bézier curve at `t`, which is from 0 to 1."""
+    """Return the point of a Bézier curve at `t`, between 0 and 1."""
     weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
     x, y = (sum(weight * point[axis] for weight, point in zip(weights, curve, strict=True)) for axis in (0, 1))
     return x, y
 
 
 def _bottom(curve: tuple[Point, Point, Point, Point]) -> float:
-    """Return the greatest y of the curve at eleven points."""
+    """Return the greatest y of the curve, computed at eleven points."""
     return max(_at(curve, step / 10)[1] for step in range(11))
 
 

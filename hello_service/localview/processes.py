@@ -141,7 +141,7 @@ async def command(
         async with _stopped_at_exit(process, stop_signal):
             yield process
     finally:
-        # Without EOF of the output, some process of the command's group is still running.
+        # As long as the output has not ended, a process of the command's group is still running.
         for signum in (signal.SIGTERM, signal.SIGKILL):
             ended, _ = await asyncio.wait({reading}, timeout=LEFTOVER_SECONDS)
             if not ended:

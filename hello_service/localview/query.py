@@ -138,7 +138,7 @@ class _Parser:
         pieces: list[str] = []
         select = self.any(None, pieces)
         if self.at < len(self.text):
-            raise self.stray()
+            raise self.stray_parenthesis()
         return Query(self.text.strip(), select, tuple(pieces))
 
     def any(self, field: str | None, pieces: list[str] | None = None) -> Select:
@@ -148,7 +148,7 @@ class _Parser:
         while self.operator() == "OR":
             begin, self.at = self.at, self.at + len("OR")
             if not self.starts_term():
-                raise self.dangling("OR", begin)
+                raise self.dangling_operator("OR", begin)
             alternatives.append(self.all(field, terms_read))
         if len(alternatives) > 1:
             return _any_of(alternatives)
@@ -159,7 +159,7 @@ class _Parser:
     def all(self, field: str | None, pieces: list[str]) -> Select:
         """Read terms that must all match, and add them to `pieces`."""
         if (operator := self.operator()) in {"AND", "OR"}:
-            raise self.dangling(operator, self.at)
+            raise self.dangling_operator(operator, self.at)
         selects: list[Select] = []
         while self.starts_term():
             begin = self.at
@@ -168,20 +168,20 @@ class _Parser:
             if self.operator() == "AND":
                 begin, self.at = self.at, self.at + len("AND")
                 if not self.starts_term():
-                    raise self.dangling("AND", begin)
+                    raise self.dangling_operator("AND", begin)
         if not selects:  # the next character is a )
-            raise self.stray()
+            raise self.stray_parenthesis()
         return selects[0] if len(selects) == 1 else _all_of(selects)
 
     def single(self, field: str | None) -> Select:
         """Read a term or a group, with any negations before it."""
         negated = False
         while True:
-            self.skip()
+            self.skip_space()
             if self.operator() == "NOT":
                 begin, self.at = self.at, self.at + len("NOT")
                 if not self.starts_term():
-                    raise self.dangling("NOT", begin)
+                    raise self.dangling_operator("NOT", begin)
             elif field and re.match(r"-\.?\d", self.text[self.at :]):  # a negative number, as in @retries:(-5 OR 3)
                 break
             elif self.text.startswith("-", self.at):
@@ -197,7 +197,7 @@ class _Parser:
         begin, self.at = self.at, self.at + 1
         if self.at == len(self.text) or self.text[self.at] in ") \t\r\n":
             message = "This - has no term. Write it directly before the term to exclude, like -status:error."
-            self.skip()
+            self.skip_space()
             replacements = [f"{quoted('-')} "]
             if self.starts_term():
                 replacements.insert(0, "-")
@@ -211,7 +211,7 @@ class _Parser:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _Mistake(f"Parentheses are nested more than {MAX_DEPTH} deep.", begin, begin + 1, [])
-        if self.end():
+        if self.at_end():
             raise _Mistake(NOT_CLOSED, begin, self.at, [quoted("(")], unfinished=True)
         if self.text[self.at] == ")":
             raise _Mistake("The parentheses () are empty.", begin, self.at + 1, ["*"])
@@ -239,18 +239,18 @@ class _Parser:
             raise _Mistake(message, begin, self.at, [quoted(whole)])
         following = self.text[self.at : self.at + 1]
         if not terms.is_known(name):
-            raise self.unknown(name, begin)
+            raise self.unknown_field(name, begin)
         if not following or following.isspace() or following == ")":
-            raise self.without_value(terms.missing_value(name), begin)
+            raise self.missing_value(terms.missing_value(name), begin)
         if following == "(":
             return self.group(name)
         value = self.value(ranges=True)
         if value.text in {">", ">=", "<", "<="} and not value.literal:
-            raise self.without_value(terms.missing_value(name), begin)
+            raise self.missing_value(terms.missing_value(name), begin)
         return self.checked(lambda: terms.term(name, value), name, begin)
 
     def checked(self, make: Callable[[], Select], field: str, begin: int) -> Select:
-        """Return the result of `make`. Turn a `TermError` into the mistake of the term that begins at `begin`."""
+        """Return the result of `make`. Turn a `TermError` into a mistake in the term that begins at `begin`."""
         try:
             return make()
         except TermError as error:
@@ -260,8 +260,8 @@ class _Parser:
             unfinished = error.unfinished and self.at == len(self.text)
             raise _Mistake(str(error), begin, self.at, replacements, unfinished=unfinished) from None
 
-    def without_value(self, error: TermError, begin: int) -> _Mistake:
-        """Return the mistake of a field whose value is missing or follows a space."""
+    def missing_value(self, error: TermError, begin: int) -> _Mistake:
+        """Return the mistake for a field whose value is missing or follows a space."""
         head, end = self.text[begin : self.at], self.at
         replacements = [each.whole or "" for each in error.replacements]
         if next_word := NEXT_WORD.match(self.text, self.at):
@@ -274,8 +274,8 @@ class _Parser:
                 return _Mistake(str(error), begin, next_word.end(), [joined])
         return _Mistake(str(error), begin, end, replacements, unfinished=end == len(self.text))
 
-    def unknown(self, name: str, begin: int) -> _Mistake:
-        """Return the mistake of a field that doesn't exist."""
+    def unknown_field(self, name: str, begin: int) -> _Mistake:
+        """Return the mistake for a field that doesn't exist."""
         value_begin = self.at
         if self.text.startswith("(", self.at):
             self.group("@any")  # only its end matters
@@ -316,7 +316,7 @@ class _Parser:
         return Value(self.text[begin : self.at])
 
     def open_range(self, begin: int) -> _Mistake:
-        """Return the mistake of a range that is not closed."""
+        """Return the mistake for a range that is not closed."""
         match = OPEN_RANGE.match(self.text, begin)
         assert match is not None  # noqa: S101 - the text begins with a [
         parts = match[0].split()
@@ -335,8 +335,8 @@ class _Parser:
             at += 1
         return at
 
-    def dangling(self, operator: str, begin: int) -> _Mistake:
-        """Return the mistake of an operator without a term beside it."""
+    def dangling_operator(self, operator: str, begin: int) -> _Mistake:
+        """Return the mistake for an operator without a term beside it."""
         sides = "a term after it" if operator == "NOT" else "a term on each side"
         end = begin + len(operator)
         before, after = self.text[:begin].strip(), self.text[end:].strip()
@@ -344,28 +344,28 @@ class _Parser:
         unfinished = not after
         return _Mistake(f"{operator} needs {sides}.", begin, end, replacements, unfinished=unfinished)
 
-    def stray(self) -> _Mistake:
-        """Return the mistake of a `)` that closes nothing."""
+    def stray_parenthesis(self) -> _Mistake:
+        """Return the mistake for a `)` that closes nothing."""
         is_alone = self.text.strip() == ")"
         replacements = [quoted(")")] if is_alone else ["", quoted(")")]
         return _Mistake("A parenthesis ) has no matching (.", self.at, self.at + 1, replacements)
 
     def operator(self) -> str | None:
         """Return the operator at the current position, None if there is none."""
-        self.skip()
+        self.skip_space()
         match = OPERATOR.match(self.text, self.at)
         return match[1] if match else None
 
     def starts_term(self) -> bool:
         """Return whether a term begins at the current position."""
-        return not self.end() and self.text[self.at] != ")" and self.operator() not in {"AND", "OR"}
+        return not self.at_end() and self.text[self.at] != ")" and self.operator() not in {"AND", "OR"}
 
-    def end(self) -> bool:
+    def at_end(self) -> bool:
         """Return whether the rest of the text is empty."""
-        self.skip()
+        self.skip_space()
         return self.at == len(self.text)
 
-    def skip(self) -> None:
+    def skip_space(self) -> None:
         """Skip white space."""
         while self.at < len(self.text) and self.text[self.at].isspace():
             self.at += 1

@@ -47,7 +47,7 @@ class Failure:
 
     Attributes:
         title: the last lines of the stack trace, with the type and the message.
-        relation: `Caused by` or `While handling`, followed by the exception raised before; empty for the first one.
+        relation: `Caused by` or `While handling`, the relation to the exception raised before; empty for the first one.
     """
 
     title: str
@@ -158,9 +158,8 @@ def _root(own: Sequence[PurePosixPath], project: Path | None) -> str:
     if not own:
         return ""
     common = PurePosixPath(os.path.commonpath([path.parent for path in own]))
-    return (
-        f"{str(common.parent).rstrip('/')}/"  # the parent, so that each path begins with the name of the common folder
-    )
+    # The parent is used so that each path begins with the name of the common folder.
+    return f"{str(common.parent).rstrip('/')}/"
 
 
 def _relative(frame: Frame, root: str) -> Frame:

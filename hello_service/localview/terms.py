@@ -262,24 +262,24 @@ def _nanoseconds(text: str) -> float:
 def _tag(field: str, value: Value) -> Callable[[Span], bool]:
     name = unescaped(field[2:-1]) if field.startswith('@"') else field[1:]
 
-    def number(text: str) -> float:
+    def parse(text: str) -> float:
         try:
             return float(text)
         except ValueError:
             message = f"{field} can be compared only with a number, not with {text or 'an empty value'}."
             raise _NumberError(message, []) from None
 
-    def tag(span: Span) -> str | None:
+    def text_of(span: Span) -> str | None:
         return span.meta[name] if name in span.meta else _plain_number(span.metrics.get(name))
 
-    passes = _numeric(field, value, number)
+    passes = _numeric(field, value, parse)
     if passes is None:
         pattern = _pattern(value)
-        return lambda span: _matches(pattern, tag(span))
+        return lambda span: _matches(pattern, text_of(span))
 
     def tag_passes(span: Span) -> bool:
         try:
-            return passes(float(tag(span) or ""))
+            return passes(float(text_of(span) or ""))
         except ValueError:  # the tag is missing or not a number
             return False
 
@@ -313,7 +313,7 @@ def _numeric(field: str, value: Value, parse: Callable[[str], float]) -> Callabl
             raise TermError(str(error), Replacement(quoted(text))) from None
         if text.startswith("["):  # numbers without a unit may be milliseconds
             replacements = [re.sub(r"(\d)(?=[\s\]])", r"\1ms", text)]
-        else:
+        else:  # the operator is kept
             replacements = [text.replace(text.lstrip("<>="), each) for each in error.replacements]
         unfinished = re.fullmatch(r"[<>]?=?\d+(\.\d*)?[a-zµμ]?", text) is not None
         raise TermError(str(error), *map(Replacement, replacements), unfinished=unfinished) from None

@@ -189,10 +189,10 @@ class TraceView:
         return index + 1, spans[index - 1] if index else None, spans[index + 1] if index + 1 < len(spans) else None
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows, parents before children, equal siblings folded."""
+        """Yield the rows: parents before children, and equal siblings folded into one row."""
         # The chosen span, the matches and the ancestors of all of them. A fold that contains one of these is open.
         revealed = {id(span) for span in [self.span, *self.matches]}
-        # If only one service is shown: the ancestors of its spans, which are shown dimmed.
+        # The ancestors of the spans of the only service to show. They are shown, but dimmed.
         context: set[int] = set()
         for node in reversed(self._nodes):  # children before parents
             if node.parent and id(node.span) in revealed:
@@ -211,7 +211,7 @@ class TraceView:
             group, level, hidden = pending.pop()
             node, times = group[0], len(group)
             span = node.span
-            row_id = f"{'g' if times > 1 else 's'}{hexadecimal(span.span_id)}"  # a group or a single span
+            row_id = f"{'g' if times > 1 else 's'}{hexadecimal(span.span_id)}"  # g: a group, s: a single span
             used[row_id] = used.get(row_id, 0) + 1
             row_id += f"-{used[row_id]}" if used[row_id] > 1 else ""
             expanded = True if node.children else None

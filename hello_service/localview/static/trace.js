@@ -85,7 +85,7 @@
   }
 
   // Chooses the next or previous error or match. The queue keeps fast key presses in order.
-  function turn(list, direction) {
+  function goTo(list, direction) {
     paging = paging.then(async () => {
       const link = document.querySelector(`[data-choose="${list}-${direction}"]`);
       if (link) await choose(address(link));
@@ -112,7 +112,7 @@
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     const row = event.target.closest("#spans > [role=row]");
     const link = event.target.closest("[data-choose], [data-show], [data-close], [data-level]") ?? row?.querySelector("a");
-    if (!link) {
+    if (!link) { // a click elsewhere closes the choices for a value of a tag
       for (const value of document.querySelectorAll("details.value[open]")) if (!value.contains(event.target)) value.open = false;
       return;
     }
@@ -120,13 +120,14 @@
     if ("close" in link.dataset) return close();
     if ("show" in link.dataset) return void show(address(link));
     if ("level" in link.dataset) return collapseTo(Number(link.dataset.level));
+    // A click on the arrow of a row, or anywhere on a row of folded siblings, expands or collapses it.
     if (row && (event.target.closest(".name i") || row.id.startsWith("g")) && row.ariaExpanded !== null) {
       row.focus({ preventScroll: true });
       return toggle(row);
     }
     if (row) row.focus({ preventScroll: true });
     choose(address(link)).then(() => {
-      if (link.dataset.choose && !link.isConnected) {
+      if (link.dataset.choose && !link.isConnected) { // the response has replaced it, so its replacement gets the focus
         const list = link.dataset.choose.split("-")[0];
         (document.querySelector(`[data-choose="${link.dataset.choose}"]`) ?? document.querySelector(`[data-choose^="${list}-"]`))?.focus();
       }
@@ -158,10 +159,10 @@
     }
     if (event.target.matches("input, select, textarea")) return;
     const row = event.target.matches("#spans > [role=row]") ? event.target : null;
-    if (event.key === "]") turn("error", "Next");
-    else if (event.key === "[") turn("error", "Previous");
-    else if (event.key === "n") turn("match", "Next");
-    else if (event.key === "p") turn("match", "Previous");
+    if (event.key === "]") goTo("error", "Next");
+    else if (event.key === "[") goTo("error", "Previous");
+    else if (event.key === "n") goTo("match", "Next");
+    else if (event.key === "p") goTo("match", "Previous");
     else if (/^[0-9]$/.test(event.key)) collapseTo(Number(event.key));
     else if (row && event.key === "Enter") row.querySelector("a").click();
     else if (row && event.key === "ArrowRight") {
@@ -174,9 +175,9 @@
     event.preventDefault();
   });
 
-  // Returns the address with the text of the search box.
+  // Returns the address with the text of the search box. Forgets which rows were collapsed, so that all matches are shown.
   const searchAddress = () => {
-    toggled.clear(); // so that all matches are shown
+    toggled.clear();
     const to = new URL(location.href);
     if (find.value) to.searchParams.set("find", find.value);
     else to.searchParams.delete("find");
@@ -191,12 +192,12 @@
     event.preventDefault();
     clearTimeout(timer);
     if (searchAddress().search !== location.search) await show(searchAddress());
-    turn("match", "Next");
+    goTo("match", "Next");
   });
   find.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.shiftKey) {
       event.preventDefault();
-      turn("match", "Previous");
+      goTo("match", "Previous");
     }
   });
 
