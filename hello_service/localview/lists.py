@@ -58,19 +58,19 @@ async def traces() -> str:
     mistake: SearchError | None = None
     similar: list[tuple[str, int]] = []
     try:
-        shown = listing.listing(store, search, _now())
-        if not shown.found and len(store):
+        result = listing.listing(store, search, _now())
+        if not result.found and len(store):
             mistake = listing.unfinished(search)
             similar = listing.alternatives(store, search)
     except SearchError as error:
-        shown, mistake = Listing(search, [], 0, []), error
-    rows = shown.rows if search.all else shown.rows[:ROWS]
+        result, mistake = Listing(search, [], 0, []), error
+    rows = result.rows if search.all else result.rows[:ROWS]
     template = current_app.extensions["synchronous_jinja"].get_template("rows.html")
     rendered_rows = template.render(rows=rows, query=search.address(""))
     return await _render_with_version(
         "traces.html",
         search=search,
-        shown=shown,
+        result=result,
         rows=rows,
         rendered_rows=Markup(rendered_rows),  # noqa: S704 - Jinja has escaped the values
         mistake=mistake,
@@ -150,8 +150,8 @@ async def logs() -> str:
 async def show_map() -> str:
     """Draw the calls between services. With many services, draw the neighbours of one."""
     whole = service_map.service_map(current_view().store.newest())
-    shown, picture = map_layout.draw(whole, request.args.get("service"))
-    return await _render_with_version("map.html", map=shown, picture=picture)
+    drawn_map, picture = map_layout.draw(whole, request.args.get("service"))
+    return await _render_with_version("map.html", map=drawn_map, picture=picture)
 
 
 @lists.get("/performance")

@@ -119,7 +119,7 @@ async def trace(text: str) -> Any:
     if text != found.id:
         return redirect(f"/trace/{found.id}")
     version = store.revision(found.id)  # so that the page refreshes if spans arrive during rendering
-    return await render_template("trace.html", version=version, trace=found, shown=_trace_view(found))
+    return await render_template("trace.html", version=version, trace=found, trace_view=_trace_view(found))
 
 
 @pages.get("/trace/<text>/span/<number>")
@@ -128,7 +128,7 @@ async def span_detail(text: str, number: str) -> Any:
     found = current_view().store.find(text)
     if found is None:
         return "This trace is no longer kept.", 404
-    return await render_template("fragment.html", trace=found, shown=_trace_view(found, ("span", number)))
+    return await render_template("fragment.html", trace=found, trace_view=_trace_view(found, ("span", number)))
 
 
 @pages.get("/trace/<text>/json")
