@@ -158,6 +158,7 @@ class Development:
         return _Agent(session, process, url)
 
     def _ignore_agent_in_environment(self) -> None:
+        """Remove the variables that set another agent from the service's environment, with a message for each."""
         for name in AGENT_ADDRESS_VARIABLES:
             if value := self.environ.pop(name, ""):
                 self.feed.print(
@@ -193,6 +194,7 @@ class Development:
 
     async def _wait_for_exit(self, service: Process | None, agent: Process | None) -> int:
         """Wait until the service exits, or the agent if there is no service, and return the exit code of `dev`."""
+        # Without a service or an agent, an event that is never set takes its place.
         service_exit = asyncio.create_task(service.wait() if service else asyncio.Event().wait())
         agent_exit = asyncio.create_task(agent.wait() if agent else asyncio.Event().wait())
         try:
