@@ -161,13 +161,14 @@ class Performance:
 
     def reports(self, minutes: int, now: float) -> list[Report]:
         """Return a report on the last `minutes` for each service, sorted by name."""
-        last = int(now // BUCKET_SECONDS)
+        current = int(now // BUCKET_SECONDS)
         length = minutes * 60 // BUCKET_SECONDS
-        seconds = max(1.0, now - max(self._started, (last - length + 1) * BUCKET_SECONDS))
+        first = current - length + 1
+        seconds = max(1.0, now - max(self._started, first * BUCKET_SECONDS))
         resources: dict[str, dict[str, Figures]] = {}
         all_series: dict[str, list[Figures]] = {}
         for number, figures in self._buckets:
-            index = number - last + length - 1  # in a series that ends with the current bucket
+            index = number - first
             if index < 0:
                 continue
             for (service, resource), counted in figures.items():

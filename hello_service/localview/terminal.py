@@ -34,12 +34,12 @@ def draw(trace: Trace, console: Console, page_url: str | None = None) -> None:
     """Print `trace` on `console`, with a link to its page if there is a `page_url`."""
     text = _head(trace, console, page_url)
     rows: list[tuple[str, Span]] = []
-    ancestors: list[bool] = []
+    lasts: list[bool] = []  # whether the span, and each of its ancestors, is the last child
     for number, (depth, last, span) in enumerate(trace.walk()):
         if number == SPANS:
             break
-        ancestors[depth:] = [last]
-        rows.append((_branch(ancestors), span))
+        lasts[depth:] = [last]
+        rows.append((_branch(lasts), span))
     widths = _widths(rows, console.width)
     for branch, span in rows:
         _row(text, widths, branch, span, trace)
@@ -64,8 +64,9 @@ def _head(trace: Trace, console: Console, page_url: str | None) -> Text:
     rest = [_clean(root.status), units.duration(trace.duration), units.count(len(trace.spans), "span")]
     line = GAP.join([resource, *rest, link])
     if console.is_terminal and cell_len(line) > console.width:
-        taken = sum(cell_len(part) + len(GAP) for part in rest)
-        line = f"{GAP.join([_fitted(resource, max(1, console.width - taken)).rstrip(), *rest])}\n{link}"
+        available = console.width - sum(cell_len(part) + len(GAP) for part in rest)
+        shortened = _fitted(resource, max(1, available)).rstrip()
+        line = f"{GAP.join([shortened, *rest])}\n{link}"
     return Text().append(line, "bold red" if trace.errors else "bold")
 
 
