@@ -201,13 +201,13 @@ def _without_cycles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
         on_path = {start.service}
         while path:
             service, remaining_edges = path[-1]
-            edge = next(remaining_edges, None)
-            if edge is None:
+            next_edge = next(remaining_edges, None)
+            if next_edge is None:
                 path.pop()
                 on_path.discard(service)
                 done.add(service)
-            elif (target := edge.target.service) not in on_path:
-                kept.append(edge)
+            elif (target := next_edge.target.service) not in on_path:
+                kept.append(next_edge)
                 if target not in done:
                     on_path.add(target)
                     path.append((target, iter(outgoing[target])))
