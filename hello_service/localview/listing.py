@@ -130,12 +130,8 @@ class Row:
         names = [each.trace.root.name for each in self.below]
         closes = names.count("websocket.close")
         messages = len(names) - closes
-        parts = []
-        if messages:
-            parts.append(count(messages, "message"))
-        if closes:
-            parts.append("close")
-        return ", ".join(parts)
+        parts = [count(messages, "message") if messages else "", "close" if closes else ""]
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
