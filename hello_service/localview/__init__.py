@@ -1,1 +1,1 @@
-"""Development only: the embedded trace agent, and the terminal and web views of its traces. `serve` never imports it."""
+"""Development only: the embedded trace agent, and its traces in terminal and browser. `serve` never imports it."""

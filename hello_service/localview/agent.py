@@ -25,7 +25,8 @@ from hello_service.localview.hosts import host_name, is_local, is_own_origin
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 JSON_TRACES_PATH = "/v0.3/traces"  # accepts the same requests as /v0.4/traces
-# The test agent can forward to other machines: by a proxy to any URL, and by settings and headers that name another agent.
+# The test agent can forward requests to other machines: it has a proxy to any URL, and settings and headers that set
+# another agent.
 FORWARDING_PATHS = ("/vcr/", "/test/settings")
 FORWARDING_HEADERS = ("X-Datadog-Proxy-Port", "X-Datadog-Agent-Proxy-Disabled")
 
@@ -39,8 +40,8 @@ def make_app(allowed_hosts: Collection[str] = (), **options: Any) -> web.Applica
         allowed_hosts: names accepted in the Host header, in addition to those that always mean this machine.
         options: the options of ddapm-test-agent.
     """
-    # The test agent renders each trace for its log at every log level. Under coverage, that took two minutes for a trace
-    # of 5,000 nested spans.
+    # The test agent renders each trace for its log, whatever the log level. Under coverage, this took two minutes for a
+    # trace of 5,000 nested spans.
     ddapm.pprint_trace = _render_nothing
     app: web.Application = ddapm.make_app(**options)
     app.router.add_get("/drain", drain)
@@ -50,12 +51,12 @@ def make_app(allowed_hosts: Collection[str] = (), **options: Any) -> web.Applica
     app.router.add_post(JSON_TRACES_PATH, agent.handle_v04_traces)
 
     @web.middleware
-    async def reject(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if reason := _rejection(request, allowed_hosts):
             return web.json_response({"error": reason}, status=403)
         return await handler(request)
 
-    app.middlewares.insert(0, reject)
+    app.middlewares.insert(0, check)
     return app
 
 
@@ -82,9 +83,9 @@ async def drain(request: web.Request) -> web.Response:
     There is no await between reading the requests and forgetting them, so none can be lost in between.
     """
     agent: ddapm.Agent = request.app["agent"]
-    received, agent._requests = agent._requests, []  # noqa: SLF001 - the agent has no such operation; its version is locked
+    requests, agent._requests = agent._requests, []  # noqa: SLF001 - the agent has no such operation; its version is locked
     chunks: list[Any] = []
-    for each in received:
+    for each in requests:
         if each.path.endswith("/traces") and each.method in {"PUT", "POST"}:
             try:
                 chunks.extend(await agent._traces_from_request(each))  # noqa: SLF001 - the same

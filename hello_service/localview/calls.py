@@ -13,7 +13,7 @@ def calls(trace: Trace) -> Iterator[tuple[str, str, Span]]:
     """Yield (caller, callee, the caller's span) for each call between services.
 
     Three kinds of spans are calls: a client span with a server span below it, a client span without one that has the
-    tag `peer.service`, and a span whose parent belongs to another service, such as ddtrace's spans for databases.
+    tag `peer.service`, and a span whose parent belongs to another service, such as a database span of ddtrace.
     """
     spans = {span.span_id: span for span in trace.spans}
     received: set[int] = set()  # client spans whose server span is in the trace
@@ -33,7 +33,7 @@ def calls(trace: Trace) -> Iterator[tuple[str, str, Span]]:
 
 
 def requests(trace: Trace) -> Iterator[tuple[str, Span]]:
-    """Yield (service, span) for each request to a service, and for each call to a service that sends no spans itself."""
+    """Yield (service, span) for each request to a service, and for each call to a service that sends no spans."""
     for span in trace.spans:
         if span.enters_service:
             yield span.service, span

@@ -28,12 +28,13 @@ COLUMNS: dict[str, Callable[[tuple[str, Figures], float], float | str]] = {
     "max": lambda item, _: item[1].all.max,
     "apdex": lambda item, threshold: -1.0 if (score := item[1].apdex(threshold)) is None else score,
 }
+# Titles of columns, if they are not just the capitalized names.
 TITLES = {"error_rate": "Error rate", "p50": "p50", "p75": "p75", "p90": "p90", "p95": "p95", "p99": "p99"}
 
 
 @dataclass(frozen=True)
 class Bar:
-    """The bar of one time bucket. It reaches from the x axis up to `top`, and its part for errors up to `failed`."""
+    """The bar of one time bucket. It begins at the x axis and ends at `top`; the part for errors ends at `failed`."""
 
     x: float
     width: float
@@ -65,11 +66,12 @@ def axis_end(highest: float) -> float:
     if highest <= 1:
         return 1.0
     power: float = 10.0 ** math.floor(math.log10(highest))
-    return next(step * power for step in (1, 2, 5, 10) if highest <= step * power * 1.000001)
+    tolerance = 1.000001  # for rounding errors of the power
+    return next(step * power for step in (1, 2, 5, 10) if highest <= step * power * tolerance)
 
 
 def sort_resources(report: Report, column: str, threshold: float) -> list[tuple[str, Figures]]:
-    """Return the resources of `report` sorted by `column`, descending if it begins with `-`; ties are sorted by name."""
+    """Return the resources of `report` sorted by `column`, in descending order if it begins with `-`, then by name."""
     value = COLUMNS[column.removeprefix("-")]
     by_name = sorted(report.resources, key=lambda item: item[0])
     return sorted(by_name, key=lambda item: value(item, threshold), reverse=column.startswith("-"))
@@ -77,25 +79,25 @@ def sort_resources(report: Report, column: str, threshold: float) -> list[tuple[
 
 def bars(series: Sequence[Figures]) -> tuple[int, list[Bar]]:
     """Return the end of the axis, and a bar for each bucket that has requests."""
-    most = round(axis_end(max((figures.requests for figures in series), default=0)))
+    highest = round(axis_end(max((figures.requests for figures in series), default=0)))
     step = WIDTH / max(1, len(series))
     drawn = [
         Bar(
             x=round(index * step, 2),
             width=round(step * 0.8, 2),
-            top=round(HEIGHT * (1 - figures.requests / most), 2),
-            failed=round(HEIGHT * (1 - figures.errors / most), 2),
+            top=round(HEIGHT * (1 - figures.requests / highest), 2),
+            failed=round(HEIGHT * (1 - figures.errors / highest), 2),
         )
         for index, figures in enumerate(series)
         if figures.requests
     ]
-    return most, drawn
+    return highest, drawn
 
 
 def lines(series: Sequence[Figures], percentiles: Sequence[int]) -> tuple[float, list[tuple[int, list[str]]]]:
     """Return the end of the axis in nanoseconds, and the lines of `percentiles`.
 
-    A line has a gap where there was no request, so it is a list of SVG polylines, each given by its points.
+    A line has a gap where there was no request, so it consists of several SVG polylines, each given by its points.
     """
     step = WIDTH / max(1, len(series))
     values = [{percent: figures.all.percentile(percent) for percent in percentiles} for figures in series]
@@ -109,7 +111,7 @@ def lines(series: Sequence[Figures], percentiles: Sequence[int]) -> tuple[float,
                 pieces.append([])
                 continue
             y = HEIGHT * (1 - values[index][percent] / top)
-            # A point at both ends of the bucket, so that a single bucket is a line, too.
+            # There is a point at both ends of the bucket, so that even a single bucket is a line.
             pieces[-1] += [f"{index * step:.2f},{y:.2f}", f"{(index + 1) * step:.2f},{y:.2f}"]
         drawn.append((percent, [" ".join(piece) for piece in pieces if piece]))
     return top, drawn
@@ -118,7 +120,7 @@ def lines(series: Sequence[Figures], percentiles: Sequence[int]) -> tuple[float,
 def buckets(report: Report, last_begin: datetime) -> list[Bucket]:
     """Return the time buckets of the charts of `report`. The last one began at `last_begin`."""
     step = WIDTH / len(report.series)
-    made = []
+    result = []
     for index, figures in enumerate(report.series):
         moment = datetime.fromtimestamp(
             last_begin.timestamp() - (len(report.series) - 1 - index) * BUCKET_SECONDS, last_begin.tzinfo
@@ -130,8 +132,8 @@ def buckets(report: Report, last_begin: datetime) -> list[Bucket]:
                 f"p{percent} {units.duration(latencies.percentile(percent))}" for percent in (50, 95, 99)
             )
             text = f"{units.count(figures.requests, 'request')}, {units.count(figures.errors, 'error')}, {values}"
-        made.append(Bucket(round(index * step, 2), round(step, 2), f"{moment:%H:%M:%S}", text))
-    return made
+        result.append(Bucket(round(index * step, 2), round(step, 2), f"{moment:%H:%M:%S}", text))
+    return result
 
 
 def requests_of(report: Report, resource: str) -> str:

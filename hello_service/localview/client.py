@@ -16,8 +16,8 @@ from hello_service.localview.units import MILLISECOND, count, duration
 
 TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.3
-LIMIT = 10**9  # traces in a response: more than the page keeps
-RESPONSE_BYTES = 2**28
+LIMIT = 10**9  # traces in a response; more than a page keeps, so that the response has all of them
+MAX_RESPONSE_BYTES = 2**28
 REMEMBERED = 100_000  # traces that --follow remembers as listed
 BAD_REQUEST = 400
 
@@ -40,27 +40,29 @@ class Page:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
+        invalid = PageError(f"--url {url!r} must be an address like http://127.0.0.1:8081.", 2)
         try:
             parts = urlsplit(url)
-            self._address = parts.hostname or "", parts.port or 80
+            port = parts.port or 80
         except ValueError:
-            parts, self._address = urlsplit(""), ("", 0)
+            raise invalid from None
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
-            raise PageError(f"--url {url!r} must be an address like http://127.0.0.1:8081.", 2)
+            raise invalid
+        self.url = url
+        self._address = parts.hostname, port
 
     def fetch(self, query: str, since: int = 0) -> dict[str, Any]:
-        """Return the page's response: the traces that match `query` and have changed since version `since`, oldest first.
+        """Return the page's response: the traces that match `query` and changed after version `since`, oldest first.
 
         Raises:
-            PageError: nothing responds, the response is not the page's, or the query is invalid.
+            PageError: there is no response, it is not the page's, or the query is invalid.
         """
         parameters = urlencode({"q": query, "since": since, "limit": LIMIT, "sort": "time"})
         connection = HTTPConnection(*self._address, timeout=TIMEOUT_SECONDS)
         try:
             connection.request("GET", f"/api/traces?{parameters}")
             with connection.getresponse() as response:
-                status, body = response.status, response.read(RESPONSE_BYTES)
+                status, body = response.status, response.read(MAX_RESPONSE_BYTES)
         except OSError as error:
             reason = error.strerror or str(error)
             raise PageError(
@@ -79,12 +81,13 @@ class Page:
             if status == BAD_REQUEST:
                 similar = " or ".join(document["suggestions"])
                 raise PageError(visible(document["error"] + (f" Did you mean {similar}?" if similar else "")), 2)
+            # Both lines raise an exception if the document is not the page's.
             [_line(each) for each in document["traces"]]
             document["version"] + 0
         except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise self._not_the_page(f"GET /api/traces returned status {status} and no list of traces") from error
-        found: dict[str, Any] = document
-        return found
+        response: dict[str, Any] = document
+        return response
 
     def _not_the_page(self, reason: str) -> PageError:
         return PageError(
@@ -97,23 +100,26 @@ def run(page: Page, query: str, *, as_json: bool, follow: bool) -> None:
     """Print the traces of `page` that match `query`. With `follow`, continue until Ctrl-C.
 
     Raises:
-        PageError: as `Page.fetch`; with `follow` also when the page stops responding.
+        PageError: see `Page.fetch`; with `follow`, also if the page stops responding.
     """
     try:
-        first = page.fetch(query)
-        for each in first["traces"]:
+        response = page.fetch(query)
+        for each in response["traces"]:
             _print(each, as_json=as_json)
         if follow:
-            for each in _follow(page, query, first):
+            for each in _follow(page, query, response):
                 _print(each, as_json=as_json)
-        elif not first["traces"]:
-            sys.stderr.write("No trace matches.\n" if first["kept"] else "No trace yet.\n")
+        elif not response["traces"]:
+            sys.stderr.write("No trace matches.\n" if response["kept"] else "No trace yet.\n")
     except KeyboardInterrupt:
         return
 
 
 def _follow(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
-    """Yield each trace that arrives after the response `last`, once, when it did not change between two polls."""
+    """Yield each trace that arrives after the response `last`, when it has not changed between two polls.
+
+    Each trace is yielded only once.
+    """
     listed = dict.fromkeys(each["trace_id"] for each in last["traces"])
     pending: dict[str, Summary] = {}
     while True:
@@ -127,9 +133,10 @@ def _follow(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
             yield from pending.values()
             return
         changed = {each["trace_id"]: each for each in response["traces"] if each["trace_id"] not in listed}
-        for identity in [identity for identity in pending if identity not in changed]:
-            listed[identity] = None
-            yield pending.pop(identity)
+        complete = [trace_id for trace_id in pending if trace_id not in changed]
+        for trace_id in complete:
+            listed[trace_id] = None
+            yield pending.pop(trace_id)
         pending.update(changed)
         while len(listed) > REMEMBERED:
             del listed[next(iter(listed))]

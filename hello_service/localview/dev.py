@@ -1,4 +1,4 @@
-"""`hello-service dev`: runs the service, an embedded trace agent and the views of its traces, and stops them together."""
+"""`hello-service dev`: runs the service, an embedded trace agent and the views of its traces until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ from hello_service.localview.text import visible
 from hello_service.serving import launch
 from hello_service.settings import SettingsError, mask_credentials
 
-LAST_SECONDS = 5.0  # for a request to the agent that is in flight when dev stops
+LAST_DRAIN_SECONDS = 5.0  # timeout of a request to the agent that is in flight when dev stops
 POLL_SECONDS = 0.2
 
-# Defaults for a developer's machine. Variables of the environment override them.
-OWN_DEFAULTS = {"DRAIN_SECONDS": "0", "GRACEFUL_SECONDS": "5", "FAULTS": "true", "INFO_DETAILS": "true"}
+# Defaults for a developer's machine. Environment variables override them. `SERVICE_DEFAULTS` are settings of this
+# service, `DEFAULTS` are for any service.
+SERVICE_DEFAULTS = {"DRAIN_SECONDS": "0", "GRACEFUL_SECONDS": "5", "FAULTS": "true", "INFO_DETAILS": "true"}
 DEFAULTS = {
-    "PYTHONUNBUFFERED": "1",  # standard output is a pipe
+    "PYTHONUNBUFFERED": "1",  # because standard output is a pipe
     "DD_ENV": "dev",
     "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.2",
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",  # otherwise ddtrace warns about the test agent's version
 }
-AGENT_VARIABLES = ("DD_TRACE_AGENT_URL", "DD_AGENT_HOST", "DD_TRACE_AGENT_PORT")
+AGENT_ADDRESS_VARIABLES = ("DD_TRACE_AGENT_URL", "DD_AGENT_HOST", "DD_TRACE_AGENT_PORT")
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,11 @@ class Options:
     """The options of `dev` or `view`.
 
     Attributes:
-        host: the address on which the service listens; for `view`, which has no service, the address of agent and page.
-        port: the service's port. None: no service, as in `view`.
-        agent_port: None: no embedded agent, so no traces.
-        view_port: None: no page.
+        host: the address on which the service listens; for `view`, the address of the agent and the page.
+        port: the service's port; None if there is no service, as in `view`.
+        agent_port: the port of the embedded agent; None if there is no embedded agent, and so no traces are shown.
+        view_port: the page's port; None if there is no page.
+        traces: how many traces are kept.
         allowed_hosts: names that the embedded agent accepts in the Host header, in addition to this machine's own.
         tree: which traces the terminal shows: `all`, `errors`, `slow` or `off`.
         command: the command line of another service to run instead of this one.
@@ -86,9 +88,9 @@ class Development:
         self.options = options
         self.environ = {**DEFAULTS, **environ}
         if not options.command:
-            own = {"LOG_FORMAT": "json", "HOST": options.host, "PORT": str(options.port)}
-            self.environ = {**OWN_DEFAULTS, **self.environ, **own}
-        self.listen = LOOPBACK if options.port is not None else options.host
+            required = {"LOG_FORMAT": "json", "HOST": options.host, "PORT": str(options.port)}
+            self.environ = {**SERVICE_DEFAULTS, **self.environ, **required}
+        self.listen_host = LOOPBACK if options.port is not None else options.host  # of the agent and the page
         self.feed = Feed(console, options.tree if options.agent_port is not None else "off")
         program = "dev" if options.port is not None else "view"
         self.view = page.View(Store(options.traces), Performance(monotonic()), program=program)
@@ -99,6 +101,7 @@ class Development:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(signum, self.stop.set)
         if self.options.port is not None and not self.options.command:
+            # Reports a port in use before anything is started.
             processes.listen(self.options.host, self.options.port, "--port").close()
         developing = asyncio.create_task(self._develop())
         stopping = asyncio.create_task(self.stop.wait())
@@ -138,27 +141,33 @@ class Development:
 
     async def _start_agent(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
         """Start the agent and the views of its traces, and add their addresses to the service's environment."""
-        processes.listen(self.listen, agent_port, "--agent-port").close()
+        processes.listen(self.listen_host, agent_port, "--agent-port").close()  # reports a port in use
         if self.options.view_port is not None:
-            listener = processes.listen(self.listen, self.options.view_port, "--view-port")
+            listener = processes.listen(self.listen_host, self.options.view_port, "--view-port")
             self.feed.page_url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
             self.environ["LOCAL_VIEW_URL"] = self.feed.page_url
             await stack.enter_async_context(page.serving(self.view, listener))
         session = await stack.enter_async_context(aiohttp.ClientSession())
         process, url = await stack.enter_async_context(
-            processes.agent(self.listen, agent_port, self.options.allowed_hosts)
+            processes.agent(self.listen_host, agent_port, self.options.allowed_hosts)
         )
-        for name in AGENT_VARIABLES if self.options.port is not None else ():
+        if self.options.port is not None:
+            self._ignore_agent_in_environment()
+        self.environ["DD_TRACE_AGENT_URL"] = self.view.agent_url = url
+        await stack.enter_async_context(self._polling(session, url))
+        return _Agent(session, process, url)
+
+    def _ignore_agent_in_environment(self) -> None:
+        """Remove the variables that set another agent from the service's environment, with a message for each."""
+        for name in AGENT_ADDRESS_VARIABLES:
             if value := self.environ.pop(name, ""):
                 self.feed.print(
                     f"{name}={mask_credentials(value)} is ignored. Use --no-embedded-agent to send traces there.",
                     "yellow",
                 )
-        self.environ["DD_TRACE_AGENT_URL"] = self.view.agent_url = url
-        await stack.enter_async_context(self._polling(session, url))
-        return _Agent(session, process, url)
 
     async def _run_command(self, stack: AsyncExitStack) -> Process:
+        """Run the command under ddtrace."""
         try:
             _, arguments, environ = launch.traced(self.options.command, self.environ)
         except (launch.LaunchError, SettingsError) as error:
@@ -174,7 +183,7 @@ class Development:
         self.feed.print(f"Service: {url}", "bold")
 
     def _on_command_line(self, line: str) -> None:
-        """Show a line of the command's output. A warning or an error of a trace is shown after that trace."""
+        """Print a line of the command's output, after its trace if it is a warning or an error with a trace."""
         entry = _entry(line)
         self.view.store.add_line({"event": entry.get("message") or line, **entry})
         key = trace_key(str(entry.get("dd.trace_id", "")))
@@ -185,6 +194,7 @@ class Development:
 
     async def _wait_for_exit(self, service: Process | None, agent: Process | None) -> int:
         """Wait until the service exits, or the agent if there is no service, and return the exit code of `dev`."""
+        # Without a service or an agent, an event that is never set takes its place.
         service_exit = asyncio.create_task(service.wait() if service else asyncio.Event().wait())
         agent_exit = asyncio.create_task(agent.wait() if agent else asyncio.Event().wait())
         try:
@@ -197,12 +207,12 @@ class Development:
         finally:
             service_exit.cancel()
             agent_exit.cancel()
-        what = "command" if self.options.command else "service"
-        self.feed.print(f"The {what} has exited with code {service.returncode}.", "yellow")
+        exited = "command" if self.options.command else "service"
+        self.feed.print(f"The {exited} has exited with code {service.returncode}.", "yellow")
         return 1 if service.returncode else 0
 
     def _on_service_line(self, line: str) -> None:
-        """Show a line of the service's output, unless it is a log line below warning, such as those of requests."""
+        """Print a line of the service's output, except log lines below the level warning, such as those of requests."""
         entry = _entry(line)
         self.view.store.add_line(entry or {"event": line})
         if not entry:
@@ -218,7 +228,7 @@ class Development:
         async def drain() -> None:
             try:
                 async with session.get(f"{agent_url}/drain") as response:
-                    self._add(await response.json())
+                    self._add_traces(await response.json())
             except (aiohttp.ClientError, TimeoutError):
                 return  # the agent isn't up yet or has exited; `_Agent.ready` and `_wait_for_exit` report that
 
@@ -237,13 +247,14 @@ class Development:
         finally:
             # A request in flight is not cancelled: the agent forgets traces as it sends them, so they would be lost.
             stopping.set()
-            await asyncio.wait({polling}, timeout=LAST_SECONDS)
+            await asyncio.wait({polling}, timeout=LAST_DRAIN_SECONDS)
             polling.cancel()
             await asyncio.wait({polling})
             await drain()
             self.feed.flush(monotonic(), end=True)
 
-    def _add(self, chunks: Any) -> None:
+    def _add_traces(self, chunks: Any) -> None:
+        """Add the response to `/drain` to the views."""
         spans, now = read(chunks), monotonic()
         self.view.performance.add(spans, now)
         self.feed.add(self.view.store.add(spans), now)
@@ -260,6 +271,7 @@ class _Agent:
 
 
 def _origin(variables: Sequence[str]) -> str:
+    """Return, in parentheses, the variables from which an address was read."""
     return f" ({', '.join(variables)})" if variables else " (the default)"
 
 
@@ -268,6 +280,7 @@ def _is_warning(entry: Mapping[str, Any]) -> bool:
 
 
 def _entry(line: str) -> dict[str, Any]:
+    """Return the fields of a JSON log line, none if `line` is not a JSON object."""
     try:
         entry = json.loads(line)
     except ValueError:

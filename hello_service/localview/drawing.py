@@ -17,8 +17,8 @@ def grade(status: str) -> str:
 
 def log_line(line: Line) -> dict[str, Any]:
     """Return the `time`, `level`, `event` and `exception` of a line, and its other fields as `name=value` in `rest`."""
-    hidden = {"timestamp", "level", "event", "logger", "service", "env", "version", "exception"}
-    rest = [f"{name}={value}" for name, value in line.items() if name not in hidden and not name.startswith("dd.")]
+    omitted = {"timestamp", "level", "event", "logger", "service", "env", "version", "exception"}
+    rest = [f"{name}={value}" for name, value in line.items() if name not in omitted and not name.startswith("dd.")]
     try:
         moment = datetime.fromisoformat(str(line.get("timestamp"))).astimezone()
         time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -19,11 +20,19 @@ MAX_WAITING = 1000  # lines; if there are more, the oldest is printed
 SHAPES = 1000  # of traces drawn before; if there are more, the least recently drawn one is forgotten
 
 
+class _WaitingLine(NamedTuple):
+    """A log line that is printed after its trace. `since` is the time at which it was read."""
+
+    since: float
+    trace_key: int
+    text: str
+
+
 class Feed:
     """Prints traces and log lines on `console`. `tree` selects the traces: `all`, `errors`, `slow` or `off`.
 
     Attributes:
-        page_url: the page that traces are linked to, None if there is no page.
+        page_url: the address of the page to which traces are linked, None if there is no page.
     """
 
     def __init__(self, console: Console, tree: str) -> None:
@@ -31,8 +40,8 @@ class Feed:
         self.tree = tree
         self.page_url: str | None = None
         self._pending: dict[int, tuple[float, Trace]] = {}  # traces not drawn yet, with the time of the last change
-        self._waiting: list[tuple[float, int, str]] = []  # lines that wait for their traces, with time and trace key
-        self._shapes: dict[int, None] = {}
+        self._waiting: list[_WaitingLine] = []
+        self._shapes: dict[int, None] = {}  # hashes of traces drawn before, the most recently drawn last
 
     def print(self, text: str, style: str = "") -> None:
         """Print `text` unchanged."""
@@ -43,9 +52,9 @@ class Feed:
         if not key or self.tree == "off":
             self._print_line(text)
             return
-        self._waiting.append((now, key, text))
+        self._waiting.append(_WaitingLine(now, key, text))
         if len(self._waiting) > MAX_WAITING:
-            self._print_line(self._waiting.pop(0)[2])
+            self._print_line(self._waiting.pop(0).text)
 
     def add(self, traces: Sequence[Trace], now: float) -> None:
         """Add traces that are new or have changed."""
@@ -57,17 +66,22 @@ class Feed:
 
         With `end`, draw and print everything.
         """
-        done = [key for key, (last, _) in self._pending.items() if end or last <= now - SETTLE_SECONDS]
-        for trace in sorted((self._pending.pop(key)[1] for key in done), key=lambda trace: trace.start):
+        complete = [
+            (key, trace) for key, (changed, trace) in self._pending.items() if end or changed <= now - SETTLE_SECONDS
+        ]
+        for key, trace in sorted(complete, key=lambda item: item[1].start):
+            del self._pending[key]
             self._draw(trace)
-            self._release([line for line in self._waiting if line[1] == trace.key])
-        late = [line for line in self._waiting if line[1] not in self._pending and line[0] <= now - WAIT_SECONDS]
-        self._release(self._waiting[:] if end else late)
+            self._release([line for line in self._waiting if line.trace_key == key])
+        overdue = [
+            line for line in self._waiting if line.trace_key not in self._pending and line.since <= now - WAIT_SECONDS
+        ]
+        self._release(self._waiting[:] if end else overdue)
 
-    def _release(self, lines: Sequence[tuple[float, int, str]]) -> None:
-        for each in lines:
-            self._waiting.remove(each)
-            self._print_line(each[2])
+    def _release(self, lines: Sequence[_WaitingLine]) -> None:
+        for line in lines:
+            self._waiting.remove(line)
+            self._print_line(line.text)
 
     def _print_line(self, text: str) -> None:
         self.print(visible(text, one_line=True), "yellow")
@@ -86,9 +100,9 @@ class Feed:
         """Return whether an earlier trace had the same spans, apart from their times."""
         rows = [(depth, span.name, span.resource, span.service, span.status) for depth, _, span in trace.walk()]
         shape = hash(tuple(rows))
-        known = shape in self._shapes
+        is_repeated = shape in self._shapes
         self._shapes.pop(shape, None)
         self._shapes[shape] = None
         if len(self._shapes) > SHAPES:
             del self._shapes[next(iter(self._shapes))]
-        return known
+        return is_repeated

@@ -15,13 +15,13 @@ MAX_SUGGESTIONS = 3
 LOWER_OPERATOR = re.compile(r"(?<=\s)(or|and|not)(?=\s)")
 
 
-def alternatives(wanted: Query, traces: Sequence[Trace]) -> list[tuple[str, int]]:
-    """Return up to `MAX_SUGGESTIONS` searches similar to `wanted`, each with the number of `traces` that it finds."""
-    return list(islice(_successful(wanted, traces), MAX_SUGGESTIONS))
+def alternatives(query: Query, traces: Sequence[Trace]) -> list[tuple[str, int]]:
+    """Return up to `MAX_SUGGESTIONS` searches similar to `query`, each with the number of `traces` that it finds."""
+    return list(islice(_successful(query, traces), MAX_SUGGESTIONS))
 
 
-def _successful(wanted: Query, traces: Sequence[Trace]) -> Iterator[tuple[str, int]]:
-    for text in dict.fromkeys(_candidates(wanted, traces)):
+def _successful(query: Query, traces: Sequence[Trace]) -> Iterator[tuple[str, int]]:
+    for text in dict.fromkeys(_candidates(query, traces)):
         try:
             number = sum(map(parse(text).matches, traces))
         except QueryError:
@@ -30,19 +30,21 @@ def _successful(wanted: Query, traces: Sequence[Trace]) -> Iterator[tuple[str, i
             yield text, number
 
 
-def _candidates(wanted: Query, traces: Sequence[Trace]) -> Iterator[str]:
-    upper = LOWER_OPERATOR.sub(lambda operator: operator[1].upper(), wanted.text)
-    if upper != wanted.text:
+def _candidates(query: Query, traces: Sequence[Trace]) -> Iterator[str]:
+    """Yield `query` with its operators in capitals, with one piece replaced, and without one piece."""
+    upper = LOWER_OPERATOR.sub(lambda operator: operator[1].upper(), query.text)
+    if upper != query.text:
         yield upper
-    for index, piece in enumerate(wanted.pieces):
+    for index, piece in enumerate(query.pieces):
         for replacement in _replacements(piece, traces):
-            yield " ".join([*wanted.pieces[:index], replacement, *wanted.pieces[index + 1 :]])
-    for index in range(len(wanted.pieces)) if len(wanted.pieces) > 1 else ():
-        yield " ".join([*wanted.pieces[:index], *wanted.pieces[index + 1 :]])
+            yield " ".join([*query.pieces[:index], replacement, *query.pieces[index + 1 :]])
+    if len(query.pieces) > 1:
+        for index in range(len(query.pieces)):
+            yield " ".join([*query.pieces[:index], *query.pieces[index + 1 :]])
 
 
 def _replacements(piece: str, traces: Sequence[Trace]) -> Iterator[str]:
-    """Yield terms similar to `piece`: with a similar tag, with a similar value, with `*` around the value."""
+    """Yield terms similar to `piece`: with a similar tag, or with a similar value and with `*` around the value."""
     prefix = FIELD.match(piece)
     if prefix is None or piece[prefix.end() :].startswith(("(", "[", ">", "<")):
         return
@@ -54,8 +56,8 @@ def _replacements(piece: str, traces: Sequence[Trace]) -> Iterator[str]:
             yield from (f"@{name}:{value}" for name in get_close_matches(field[1:], names, n=2))
             return
         values = {span.meta.get(field[1:], "") for trace in traces for span in trace.spans}
-    elif field in terms.FIELDS:
-        values = {terms.FIELDS[field](span) or "" for trace in traces for span in trace.spans}
+    elif field in terms.TEXT_FIELDS:
+        values = {terms.TEXT_FIELDS[field](span) or "" for trace in traces for span in trace.spans}
     else:
         return
     yield from (terms.exact(field, each) for each in get_close_matches(plain, sorted(values - {""}), n=1))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-# A name without dots can't be a registered domain; in compose, the agent's name is `datadog-agent`.
+# A name without dots can't be a registered domain. An example is `datadog-agent`, the agent's name in compose.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
 DOCKER_HOST = "host.docker.internal"  # Docker resolves it to the host
 PORT = re.compile(r":\d{1,5}")
@@ -18,11 +18,12 @@ PORT = re.compile(r":\d{1,5}")
 
 def host_name(header: str) -> str | None:
     """Return the lower-case name or address in a Host header, without port and brackets, or None if it is malformed."""
-    name, bracket, port = header.strip().lower().rpartition("]")
-    if bracket:
+    header = header.strip().lower()
+    name, bracket, port = header.rpartition("]")
+    if bracket:  # an IPv6 address, such as [::1]:8081
         name = name.removeprefix("[")
     else:
-        name, colon, digits = port.partition(":")
+        name, colon, digits = header.partition(":")
         port = colon + digits
     if not name or (port and not PORT.fullmatch(port)):
         return None
@@ -30,7 +31,7 @@ def host_name(header: str) -> str | None:
 
 
 def is_local(name: str, allowed: Collection[str] = ()) -> bool:
-    """Return whether `name`, as returned by `host_name`, is an address, has no dots, is a local name or is `allowed`."""
+    """Return whether `name`, from `host_name`, is an address, has no dots, is a local name or is `allowed`."""
     try:
         return bool(ipaddress.ip_address(name))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The list of traces: searching, sorting, grouping and counting facets, as given by the page's address."""
+"""The list of traces: searching, sorting, grouping and counting facets, according to the page's address."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ FACETS: dict[str, tuple[str, Callable[[Span], str | None]]] = {
 
 
 class SearchError(ValueError):
-    """The address asks for an invalid search or time range. `str()` is the message to show.
+    """The address has an invalid search or time range. `str()` is the message to show.
 
     Attributes:
         suggestions: valid searches that may have been meant.
-        unfinished: whether more characters may make the search valid, as while it is typed.
+        unfinished: whether the search may become valid when more characters are typed.
     """
 
     def __init__(self, message: str, suggestions: Sequence[str] = (), *, unfinished: bool = False) -> None:
@@ -52,9 +52,11 @@ class Search:
     """The parameters of the list: search, time range and order. The page's address contains all of them.
 
     Attributes:
-        last: minutes, as text.
-        begin, end: times as people write them.
+        q: the text of the search.
+        last: a number of minutes, as text; empty for no limit.
+        begin, end: times as typed, either times of day or ISO 8601; empty for no limit.
         sort: a column; with `-` before it, in descending order.
+        all: whether the page shows all rows, not only the first ones.
     """
 
     q: str = ""
@@ -89,8 +91,8 @@ class Search:
             "sort": "" if changed.sort == NEWEST_FIRST else changed.sort,
             "all": "1" if changed.all else "",
         }
-        given = {name: value for name, value in arguments.items() if value}
-        return f"{path}?{urlencode(given)}" if given else path
+        nonempty = {name: value for name, value in arguments.items() if value}
+        return f"{path}?{urlencode(nonempty)}" if nonempty else path
 
     def sorted_by(self, column: str) -> str:
         """Return the `sort` that a click on the header of `column` selects."""
@@ -100,6 +102,7 @@ class Search:
 
     @property
     def is_everything(self) -> bool:
+        """Whether the search finds all traces."""
         return not (self.q.strip() or self.last or self.begin or self.end)
 
 
@@ -116,7 +119,7 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """The name of the operation if it is not a request, else empty."""
+        """The name of the operation if the trace is not a request, else empty."""
         root = self.trace.root
         is_request = root.kind == "server" or "http.method" in root.meta or "http.url" in root.meta
         return "" if is_request else root.name
@@ -125,13 +128,18 @@ class Row:
     def below_summary(self) -> str:
         """A summary of `below`, such as `3 messages, close`."""
         names = [each.trace.root.name for each in self.below]
-        messages = len(names) - names.count("websocket.close")
-        return ", ".join([count(messages, "message")] * bool(messages) + ["close"] * (messages < len(names)))
+        closes = names.count("websocket.close")
+        messages = len(names) - closes
+        parts = [count(messages, "message") if messages else "", "close" if closes else ""]
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
 class Facet:
-    """A value of a field, the number of traces found that have it, and the address that narrows the search to them."""
+    """A value of a field, the number of traces found that have it, and the address that narrows the search to them.
+
+    If the value is `chosen`, it is a part of the search, and the address removes it.
+    """
 
     value: str
     number: int
@@ -155,9 +163,9 @@ def listing(store: Store, search: Search, now: datetime) -> Listing:
     Raises:
         SearchError: the search or its time range is invalid.
     """
-    wanted, found = _found(store, search, now)
-    rows = grouped([trace for trace, _ in found])
-    return Listing(search, rows, len(found), _facets(wanted, search, found))
+    parsed, matches = _matches(store, search, now)
+    rows = grouped([trace for trace, _ in matches])
+    return Listing(search, rows, len(matches), _facets(parsed, search, matches))
 
 
 def select(store: Store, search: Search, now: datetime) -> list[Trace]:
@@ -166,7 +174,8 @@ def select(store: Store, search: Search, now: datetime) -> list[Trace]:
     Raises:
         SearchError: the search or its time range is invalid.
     """
-    return [trace for trace, _ in _found(store, search, now)[1]]
+    _, matches = _matches(store, search, now)
+    return [trace for trace, _ in matches]
 
 
 def alternatives(store: Store, search: Search) -> list[tuple[str, int]]:
@@ -175,9 +184,9 @@ def alternatives(store: Store, search: Search) -> list[tuple[str, int]]:
 
 
 def unfinished(search: Search) -> SearchError | None:
-    """Return an error if a search found nothing and its last word is the beginning of a field's name, else None."""
+    """Return an error if the last word of `search` is the beginning of a field's name. The search has found nothing."""
     word = search.q.rpartition(" ")[2].lstrip("-(")
-    field = next((name for name in (*terms.KNOWN, "@duration") if word and name.startswith(word)), None)
+    field = next((name for name in (*terms.FIELDS, "@duration") if word and name.startswith(word)), None)
     if field is None:
         return None
     return SearchError(
@@ -187,7 +196,7 @@ def unfinished(search: Search) -> SearchError | None:
 
 @dataclass(frozen=True)
 class Pager:
-    """The position of a trace in the list, as in "14 of 47", with the addresses of the list and of the next traces."""
+    """The position of a trace in the list, as in "14 of 47", with the addresses of the list and of the adjacent traces."""
 
     back: str
     number: int
@@ -200,28 +209,28 @@ def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetim
     """Return the position of `trace` in the list from which it was opened; number 0 if the list doesn't contain it."""
     search = Search.read(arguments)
     try:
-        found = _flat(grouped(select(store, search, now or datetime.now().astimezone())))
+        listed = _flat(grouped(select(store, search, now or datetime.now().astimezone())))
     except SearchError:
-        found = []
-    index = next((index for index, each in enumerate(found) if each.key == trace.key), None)
+        listed = []
+    index = next((index for index, each in enumerate(listed) if each.key == trace.key), None)
     back = search.address("/")
     if index is None:
-        return Pager(back, 0, len(found), "", "")
+        return Pager(back, 0, len(listed), "", "")
 
     def address(index: int) -> str:
-        return search.address(f"/trace/{found[index].id}") if 0 <= index < len(found) else ""
+        return search.address(f"/trace/{listed[index].id}") if 0 <= index < len(listed) else ""
 
-    return Pager(back, index + 1, len(found), address(index - 1), address(index + 1))
+    return Pager(back, index + 1, len(listed), address(index - 1), address(index + 1))
 
 
 def path(span: Span) -> str:
     """Return the path of a request if its resource does not contain it, else an empty text."""
     url = span.meta.get("http.url", "")
     try:
-        found = unquote(urlsplit(url).path) if url else ""
+        url_path = unquote(urlsplit(url).path) if url else ""
     except ValueError:
         return ""
-    return "" if found in {"", span.resource.rpartition(" ")[2]} else found
+    return "" if url_path == span.resource.rpartition(" ")[2] else url_path
 
 
 def grouped(traces: Sequence[Trace]) -> list[Row]:
@@ -230,12 +239,12 @@ def grouped(traces: Sequence[Trace]) -> list[Row]:
     parents = _parents(traces)
     for trace in traces:
         top = trace.key
-        # From a close to a message, and from a message to the handshake. This ends, because a parent always began earlier.
+        # A close leads to a message, a message to its handshake. The loop ends because a parent always began earlier.
         while top in parents:
             top = parents[top]
         if top != trace.key:
             rows[top].below.append(rows[trace.key])
-    below = {row.trace.key for each in rows.values() for row in each.below}
+    below = {each.trace.key for row in rows.values() for each in row.below}
     for row in rows.values():
         row.below.sort(key=lambda each: each.trace.start)
     return [row for row in rows.values() if row.trace.key not in below]
@@ -246,7 +255,7 @@ def _flat(rows: Iterable[Row]) -> list[Trace]:
 
 
 def _parents(traces: Sequence[Trace]) -> dict[int, int]:
-    """Return the key of the parent trace for the key of each trace of a WebSocket message."""
+    """Return, by trace key, the key of the handshake or message to which each trace of a WebSocket message belongs."""
     messages = sorted((each for each in traces if each.root.name.startswith("websocket.")), key=lambda each: each.start)
     if not messages:
         return {}
@@ -254,22 +263,24 @@ def _parents(traces: Sequence[Trace]) -> dict[int, int]:
     parents = {}
     for each in messages:
         target = each.root.links[0].trace_id if each.root.links else None
+        # The keys are compared too, because two traces that are linked to each other may have the same start.
         if target in starts and (starts[target], target) < (each.start, each.key):
             parents[each.key] = target
-    # ddtrace does not link the receive that gets the disconnect. If only one open WebSocket is possible, that is its parent.
+    # ddtrace does not link the last receive, which returns the disconnect. If it can belong to only one open WebSocket,
+    # that is its parent.
     sockets = [each for each in traces if each.root.meta.get("http.upgraded") == "websocket"]
     closed: set[int] = set()
     for each in messages:
         if each.key in parents or each.root.name != "websocket.receive":
             continue
-        open_ = [
+        candidates = [
             socket
             for socket in sockets
             if socket.key not in closed and socket.start <= each.start and _is_same_endpoint(socket.root, each.root)
         ]
-        if len(open_) == 1:
-            parents[each.key] = open_[0].key
-            closed.add(open_[0].key)
+        if len(candidates) == 1:
+            parents[each.key] = candidates[0].key
+            closed.add(candidates[0].key)
     return parents
 
 
@@ -282,42 +293,47 @@ def _is_same_endpoint(one: Span, other: Span) -> bool:
     )
 
 
-def _found(store: Store, search: Search, now: datetime) -> tuple[query.Query, list[tuple[Trace, Sequence[Span]]]]:
+def _matches(store: Store, search: Search, now: datetime) -> tuple[query.Query, list[tuple[Trace, Sequence[Span]]]]:
+    """Return the parsed search, and the traces that it finds, sorted, each with its matching spans."""
     try:
-        wanted = query.parse(search.q)
+        parsed = query.parse(search.q)
     except query.QueryError as error:
         raise SearchError(str(error), error.suggestions, unfinished=error.unfinished) from error
     begin, end = time_range(search, now)
     in_range = (trace for trace in store.newest() if begin <= trace.start < end)
-    found = [(trace, spans) for trace in in_range if (spans := wanted.spans(trace))]
+    matches = [(trace, spans) for trace in in_range if (spans := parsed.spans(trace))]
     column = search.sort.removeprefix("-")
     if search.sort != NEWEST_FIRST:
-        found.sort(key=lambda each: COLUMNS[column](each[0]), reverse=search.sort.startswith("-"))
-    return wanted, found
+        matches.sort(key=lambda match: COLUMNS[column](match[0]), reverse=search.sort.startswith("-"))
+    return parsed, matches
 
 
 def _facets(
-    wanted: query.Query, search: Search, found: Sequence[tuple[Trace, Sequence[Span]]]
+    parsed: query.Query, search: Search, matches: Sequence[tuple[Trace, Sequence[Span]]]
 ) -> list[tuple[str, list[Facet]]]:
-    """Return the values of each facet field among the spans found. A click on a value finds as many traces as it shows."""
+    """Return each facet field with its values in the matching spans, most frequent first.
+
+    The number of a value is the number of traces that a click on it finds.
+    """
     facets = []
     for title, (name, value_of) in FACETS.items():
         numbers: Counter[str] = Counter()
-        for _, spans in found:
+        for _, spans in matches:
             numbers.update({value for span in spans if (value := value_of(span)) is not None})
-        shown = []
+        values = []
         for value, number in sorted(numbers.items(), key=lambda each: (-each[1], each[0]))[:FACET_VALUES]:
             term = terms.exact(name, value)
-            chosen = term in wanted.pieces
-            q = wanted.without_term(term) if chosen else wanted.with_term(term)
-            shown.append(Facet(value, number, search.address(q=q), chosen))
-        if shown and (len(shown) > 1 or shown[0].chosen or name == "status"):
-            facets.append((title, shown))
+            chosen = term in parsed.pieces
+            q = parsed.without_term(term) if chosen else parsed.with_term(term)
+            values.append(Facet(value, number, search.address(q=q), chosen))
+        # A single value is not offered, unless it can be removed, or is the status, which never has another value here.
+        if values and (len(values) > 1 or values[0].chosen or name == "status"):
+            facets.append((title, values))
     return facets
 
 
 def time_range(search: Search, now: datetime) -> tuple[float, float]:
-    """Return begin and end of the search's time range, in nanoseconds since the epoch.
+    """Return the begin and the end of the search's time range, in nanoseconds since the epoch.
 
     Raises:
         SearchError: a time is invalid, or the range is empty.
@@ -327,7 +343,8 @@ def time_range(search: Search, now: datetime) -> tuple[float, float]:
         begin = (now - timedelta(minutes=int(search.last))).timestamp() * SECOND
     if search.begin:
         moment = _moment("from", search.begin, now)
-        if moment > now + timedelta(minutes=1) and len(search.begin) <= len("23:59:59.999"):
+        is_time_of_day = len(search.begin) <= len("23:59:59.999")
+        if is_time_of_day and moment > now + timedelta(minutes=1):
             moment -= timedelta(days=1)  # a time of day in the future means yesterday
         begin = max(begin, moment.timestamp() * SECOND)
     if search.end:

@@ -28,10 +28,11 @@ API_TRACES = 100  # the default of `limit`
 WINDOWS = (1, 5, MINUTES)
 APDEX_SECONDS = 0.5
 BUSIEST_FIRST = "-requests"
-REMEMBERED_SECONDS = 365 * 24 * 3600
+COOKIE_SECONDS = 365 * 24 * 3600
 
 
-def _view() -> View:
+def current_view() -> View:
+    """Return the data that the application of the current request shows."""
     view: View = current_app.extensions["view"]
     return view
 
@@ -40,40 +41,48 @@ def _now() -> datetime:
     return datetime.now().astimezone()
 
 
-async def _page(template: str, **shown: Any) -> str:
-    """Render `template` with the store's version before rendering, so that the page refreshes if spans arrive meanwhile."""
-    return await render_template(template, version=_view().store.version, **shown)
+async def _render_with_version(template: str, **context: Any) -> str:
+    """Render `template` with the store's version from before, so the page refreshes if spans arrive during rendering."""
+    return await render_template(template, version=current_view().store.version, **context)
 
 
 def pager(trace: Trace) -> listing.Pager:
     """Return the position of `trace` in the list from which its page was opened."""
-    return listing.pager(_view().store, request.args, trace)
+    return listing.pager(current_view().store, request.args, trace)
 
 
 @lists.get("/")
 async def traces() -> str:
     """Show the traces that a search finds."""
-    search, store = Search.read(request.args), _view().store
+    search, store = Search.read(request.args), current_view().store
     mistake: SearchError | None = None
     similar: list[tuple[str, int]] = []
     try:
-        shown = listing.listing(store, search, _now())
-        if not shown.found and len(store):
+        result = listing.listing(store, search, _now())
+        if not result.found and len(store):
             mistake = listing.unfinished(search)
             similar = listing.alternatives(store, search)
     except SearchError as error:
-        shown, mistake = Listing(search, [], 0, []), error
-    rows = shown.rows if search.all else shown.rows[:ROWS]
+        result, mistake = Listing(search, [], 0, []), error
+    rows = result.rows if search.all else result.rows[:ROWS]
     template = current_app.extensions["synchronous_jinja"].get_template("rows.html")
-    listed = Markup(template.render(rows=rows, query=search.address("")))  # noqa: S704 - Jinja has escaped the values
-    more = {"listed": listed, "mistake": mistake, "similar": similar, "minutes": listing.MINUTES}
-    return await _page("traces.html", search=search, shown=shown, rows=rows, **more)
+    rendered_rows = template.render(rows=rows, query=search.address(""))
+    return await _render_with_version(
+        "traces.html",
+        search=search,
+        result=result,
+        rows=rows,
+        rendered_rows=Markup(rendered_rows),  # noqa: S704 - Jinja has escaped the values
+        mistake=mistake,
+        similar=similar,
+        minutes=listing.MINUTES,
+    )
 
 
 @lists.get("/api/traces")
 async def traces_json() -> Any:
     """Return the traces that a search finds as JSON, in the format of docs/local-view.md."""
-    search, store = Search.read(request.args), _view().store
+    search, store = Search.read(request.args), current_view().store
     limit, since = request.args.get("limit", API_TRACES, int), request.args.get("since", 0, int)
     version = store.version
     try:
@@ -95,11 +104,12 @@ async def traces_json() -> Any:
 def _summary(trace: Trace) -> dict[str, Any]:
     """Return the fields of a trace in the JSON list."""
     root = trace.root
+    is_start_valid = trace.start < 2**62  # which is in the year 2116; a tracer may send any number
     failed = next((span for span in trace.spans if span.error and "error.type" in span.meta), None)
     return {
         "trace_id": trace.id,
         "url": f"{request.scheme}://{request.host}/trace/{trace.id}",
-        "start": datetime.fromtimestamp(trace.start / SECOND, UTC).isoformat() if trace.start < 2**62 else None,
+        "start": datetime.fromtimestamp(trace.start / SECOND, UTC).isoformat() if is_start_valid else None,
         "duration_ms": round(trace.duration / MILLISECOND, 3),
         "service": root.service,
         "services": sorted({span.service for span in trace.spans}),
@@ -116,28 +126,32 @@ def _summary(trace: Trace) -> dict[str, Any]:
 @lists.post("/clear")
 async def clear() -> Any:
     """Forget all traces, log lines and figures. Requests from other sites are rejected."""
+    # A browser that doesn't send Sec-Fetch-Site sends Origin. A request with neither is not from a web page.
     site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
     if site != "same-origin" and (site is not None or (origin and urlsplit(origin).netloc != request.host)):
         return "Requests from other sites can't clear this page.", 403
-    view, back = _view(), request.args.get("back", "/")
+    view = current_view()
     view.store.clear()
     view.performance.clear(monotonic())
-    return redirect(back if back.startswith("/") and back[1:2] not in {"/", "\\"} else "/", 303)
+    back = request.args.get("back", "/")
+    is_own_path = back.startswith("/") and back[1:2] not in {"/", "\\"}  # //host and /\host are other sites
+    return redirect(back if is_own_path else "/", 303)
 
 
 @lists.get("/logs")
 async def logs() -> str:
     """Show the lines of the service's log, with or without a trace."""
-    found = logbook.read(_view().store, request.args)
-    rows = found.entries if found.all else found.entries[:ROWS]
-    return await _page("logs.html", found=found, rows=rows, levels=logbook.LEVELS)
+    log = logbook.read(current_view().store, request.args)
+    rows = log.entries if log.all else log.entries[:ROWS]
+    return await _render_with_version("logs.html", log=log, rows=rows, levels=logbook.LEVELS)
 
 
 @lists.get("/map")
 async def show_map() -> str:
     """Draw the calls between services. With many services, draw the neighbours of one."""
-    shown, drawing = map_layout.draw(service_map.service_map(_view().store.newest()), request.args.get("service"))
-    return await _page("map.html", map=shown, picture=drawing)
+    whole = service_map.service_map(current_view().store.newest())
+    drawn_map, picture = map_layout.draw(whole, request.args.get("service"))
+    return await _render_with_version("map.html", map=drawn_map, picture=picture)
 
 
 @lists.get("/performance")
@@ -154,9 +168,9 @@ async def show_performance() -> Any:
     sort = sort if sort.removeprefix("-") in charts.COLUMNS else BUSIEST_FIRST
     now = monotonic()
     last_begin = datetime.fromtimestamp(time.time() - now % BUCKET_SECONDS).astimezone()
-    body = await _page(
+    body = await _render_with_version(
         "performance.html",
-        reports=_view().performance.reports(minutes, now),
+        reports=current_view().performance.reports(minutes, now),
         minutes=minutes,
         windows=WINDOWS,
         threshold=threshold,
@@ -167,17 +181,17 @@ async def show_performance() -> Any:
     for name, value in (("minutes", minutes), ("apdex", f"{threshold:g}"), ("sort", sort)):
         if name in request.args:
             response.set_cookie(
-                f"performance_{name}", str(value), max_age=REMEMBERED_SECONDS, httponly=True, samesite="Strict"
+                f"performance_{name}", str(value), max_age=COOKIE_SECONDS, httponly=True, samesite="Strict"
             )
     return response
 
 
-def _choice(name: str, kind: Any, default: Any) -> Any:
+def _choice(name: str, convert: Any, default: Any) -> Any:
     """Return the value of `name` in the address, else in the cookie of an earlier choice, else the default."""
-    for given in (request.args.get(name), request.cookies.get(f"performance_{name}")):
-        if given is not None:
+    for text in (request.args.get(name), request.cookies.get(f"performance_{name}")):
+        if text is not None:
             try:
-                return kind(given)
+                return convert(text)
             except ValueError:
                 return default
     return default

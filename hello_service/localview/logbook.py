@@ -15,7 +15,7 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 
 @dataclass(frozen=True)
 class Entry:
-    """A line, with its trace if it has one that is kept."""
+    """A line with its trace, None if it has no trace or that trace is not kept."""
 
     number: int
     line: Line
@@ -24,8 +24,8 @@ class Entry:
     @property
     def trace_id(self) -> str:
         """The trace id in the line, empty if it is missing or 0."""
-        found = str(self.line.get("dd.trace_id", ""))
-        return "" if not found.strip("0") else found
+        trace_id = str(self.line.get("dd.trace_id", ""))
+        return trace_id if trace_id.strip("0") else ""
 
     @property
     def address(self) -> str:
@@ -41,6 +41,8 @@ class Log:
     """The lines that match a filter, newest first.
 
     Attributes:
+        text, level, traceless: the filter.
+        all: whether the page shows all lines, not only the first ones.
         kept: number of lines before the filter.
         read: number of lines read so far, including those dropped since.
         own: services that wrote the lines.
@@ -60,22 +62,22 @@ class Log:
     @property
     def address(self) -> str:
         """The address that shows all of these lines."""
-        given = {"text": self.text, "level": self.level, "traceless": "1" if self.traceless else "", "all": "1"}
-        return f"/logs?{urlencode({name: value for name, value in given.items() if value})}"
+        arguments = {"text": self.text, "level": self.level, "traceless": "1" if self.traceless else "", "all": "1"}
+        return f"/logs?{urlencode({name: value for name, value in arguments.items() if value})}"
 
 
 def read(store: Store, arguments: Mapping[str, str]) -> Log:
-    """Return the lines selected by `text`, minimum `level` and `traceless`."""
+    """Return the lines selected by `text`, a minimum `level` and `traceless`, the arguments of the address."""
     text, level = arguments.get("text", ""), arguments.get("level", "")
     level = level if level in LEVELS else ""
     traceless = "traceless" in arguments
     log = store.log()
-    wanted = text.strip().lower()
+    words = text.strip().lower()
     entries = []
     for number, line in log:
         if level and not _at_least(line, level):
             continue
-        if wanted and wanted not in json.dumps(dict(line), ensure_ascii=False, default=repr).lower():
+        if words and words not in json.dumps(dict(line), ensure_ascii=False, default=repr).lower():
             continue
         entry = Entry(number, line, store.find(str(line.get("dd.trace_id", ""))))
         if not (traceless and entry.trace_id):
@@ -83,10 +85,18 @@ def read(store: Store, arguments: Mapping[str, str]) -> Log:
     own = {str(line["service"]) for _, line in log if line.get("service")}
     others = {span.service for trace in store.newest() for span in trace.spans} - own
     return Log(
-        text, level, traceless, "all" in arguments, entries, len(log), store.lines_read, sorted(own), sorted(others)
+        text=text,
+        level=level,
+        traceless=traceless,
+        all="all" in arguments,
+        entries=entries,
+        kept=len(log),
+        read=store.lines_read,
+        own=sorted(own),
+        others=sorted(others),
     )
 
 
 def _at_least(line: Line, level: str) -> bool:
-    own = str(line.get("level", "")).lower()
-    return own in LEVELS and LEVELS.index(own) >= LEVELS.index(level)
+    line_level = str(line.get("level", "")).lower()
+    return line_level in LEVELS and LEVELS.index(line_level) >= LEVELS.index(level)

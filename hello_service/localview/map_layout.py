@@ -35,7 +35,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Line:
-    """A call with its curve as an SVG path. `label` is the centre of its label, or None if there is no room."""
+    """A call with its curve as an SVG path. `label` is the centre of its label, None if there is no room for it."""
 
     edge: Edge
     path: str
@@ -60,9 +60,8 @@ def draw(whole: Map, service: str | None) -> tuple[Map, Drawing]:
     """Return the map with its chosen service, and the drawing."""
     shown = choose(whole, service)
     columns = _columns(*shown.drawn())
-    if shown.chosen is None and len(columns) > MAX_COLUMNS:
-        busiest = max(shown.nodes, key=lambda node: sum(node in (edge.source, edge.target) for edge in shown.edges))
-        shown = choose(whole, busiest.service)
+    if shown.chosen is None and len(columns) > MAX_COLUMNS:  # a chain of calls is too long
+        shown = choose(whole, whole.most_connected().service)
     if shown.chosen is not None:
         columns = _around(shown.chosen, *shown.drawn())
     return shown, _drawing(columns, shown.drawn()[1], shown.chosen)
@@ -71,20 +70,23 @@ def draw(whole: Map, service: str | None) -> tuple[Map, Drawing]:
 def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: Node | None) -> Drawing:
     across = WIDE_GAP if chosen else GAP_ACROSS
     loops = any(edge.source is edge.target for edge in edges)
-    gap, above = GAP_DOWN + LOOP_GAP * loops, LOOP_GAP * loops
+    above = LOOP_GAP if loops else 0
+    gap = GAP_DOWN + above
     tallest = max((len(column) for column in columns), default=0)
     height = max(0, tallest * (NODE_HEIGHT + gap) - gap)
     places: dict[str, Place] = {}
     for number, column in enumerate(columns):
-        used = len(column) * (NODE_HEIGHT + gap) - gap
+        column_height = len(column) * (NODE_HEIGHT + gap) - gap
         for row, node in enumerate(column):
-            y = MARGIN + above + (height - used) // 2 + row * (NODE_HEIGHT + gap)
+            y = MARGIN + above + (height - column_height) // 2 + row * (NODE_HEIGHT + gap)
             places[node.service] = Place(node, MARGIN + number * (NODE_WIDTH + across), y)
     curves = [(edge, _curve(places[edge.source.service], places[edge.target.service], chosen)) for edge in edges]
     taken = [place.box for place in places.values()]
     lines = []
     for edge, curve in curves:
-        near = 0.5 if chosen is None else 0.88 if edge.source is chosen else 0.12  # close to the neighbour
+        near = 0.5
+        if chosen is not None:
+            near = 0.88 if edge.source is chosen else 0.12  # close to the neighbour
         label = next((position for position in _label_positions(curve, near) if _is_free(position, taken)), None)
         if label is not None:
             taken.append(_label_box(label))
@@ -110,10 +112,12 @@ def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Po
         return (x + 36, source.y), (x + 60, source.y - LOOP), (x - 60, source.y - LOOP), (x - 36, source.y)
     begin, end, target_middle = source.x + NODE_WIDTH, target.x, target.y + NODE_HEIGHT / 2
     if end > begin:
-        bend = (end - begin) / (2 if chosen is None else 4)
-        first, last = (begin + bend, end - bend) if chosen is None else (begin + bend, begin + bend)
-        if target.node is chosen:
-            first, last = end - bend, end - bend
+        if chosen is None:
+            first = last = (begin + end) / 2
+        elif target.node is chosen:
+            first = last = end - (end - begin) / 4
+        else:
+            first = last = begin + (end - begin) / 4
         return (begin, middle), (first, middle), (last, target_middle), (end, target_middle)
     # A call back to the left starts lower than the calls from there. Services in the same column never call each other.
     begin, end = source.x, target.x + NODE_WIDTH
@@ -123,12 +127,14 @@ def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Po
 
 
 def _at(curve: tuple[Point, Point, Point, Point], t: float) -> Point:
+    """Return the point of a Bézier curve at `t`, between 0 and 1."""
     weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
     x, y = (sum(weight * point[axis] for weight, point in zip(weights, curve, strict=True)) for axis in (0, 1))
     return x, y
 
 
 def _bottom(curve: tuple[Point, Point, Point, Point]) -> float:
+    """Return the greatest y of the curve, computed at eleven points."""
     return max(_at(curve, step / 10)[1] for step in range(11))
 
 
@@ -169,10 +175,10 @@ def _columns(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
     columns: dict[int, list[Node]] = defaultdict(list)
     for node in sorted(nodes, key=lambda node: (depth[node.service], node.service)):
         columns[depth[node.service]].append(node)
-    row: dict[str, float] = {}
+    row: dict[str, float] = {}  # position of each service in its column, from 0 to less than 1
     for number in sorted(columns):
         columns[number].sort(key=lambda node: _mean([row[caller] for caller in callers[node.service]]))
-        row |= {node.service: place / len(columns[number]) for place, node in enumerate(columns[number])}
+        row |= {node.service: index / len(columns[number]) for index, node in enumerate(columns[number])}
     return [columns[number] for number in sorted(columns)]
 
 
@@ -182,29 +188,29 @@ def _mean(numbers: Sequence[float]) -> float:
 
 def _without_cycles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
     """Return the edges of a depth-first search, without those that close a cycle."""
-    leaving: dict[str, list[Edge]] = defaultdict(list)
+    outgoing: dict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
-        leaving[edge.source.service].append(edge)
+        outgoing[edge.source.service].append(edge)
     called = {edge.target.service for edge in edges if edge.source is not edge.target}
     kept: list[Edge] = []
     done: set[str] = set()
-    for start in sorted(nodes, key=lambda node: node.service in called):
+    for start in sorted(nodes, key=lambda node: node.service in called):  # services without a caller first
         if start.service in done:
             continue
-        path = [(start.service, iter(leaving[start.service]))]
+        path = [(start.service, iter(outgoing[start.service]))]
         on_path = {start.service}
         while path:
-            service, rest = path[-1]
-            following = next(rest, None)
-            if following is None:
+            service, remaining_edges = path[-1]
+            next_edge = next(remaining_edges, None)
+            if next_edge is None:
                 path.pop()
                 on_path.discard(service)
                 done.add(service)
-            elif (target := following.target.service) not in on_path:
-                kept.append(following)
+            elif (target := next_edge.target.service) not in on_path:
+                kept.append(next_edge)
                 if target not in done:
                     on_path.add(target)
-                    path.append((target, iter(leaving[target])))
+                    path.append((target, iter(outgoing[target])))
     return kept
 
 

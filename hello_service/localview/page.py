@@ -15,11 +15,12 @@ from typing import Any, cast
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
 from markupsafe import Markup
-from quart import Blueprint, Quart, Response, current_app, redirect, render_template, request
+from quart import Blueprint, Quart, Response, redirect, render_template, request
 
 from hello_service.asgi import ASGIApp, Receive, Scope, Send
 from hello_service.localview import charts, drawing, lists, units
 from hello_service.localview.hosts import host_name
+from hello_service.localview.lists import current_view
 from hello_service.localview.performance import Performance
 from hello_service.localview.spans import Trace
 from hello_service.localview.store import Store
@@ -32,7 +33,7 @@ EVENT_SECONDS = 0.5  # minimum time between two events
 HEARTBEAT_SECONDS = 15.0  # without an event; then a comment is sent, which reveals a dead connection
 CLOSE_SECONDS = 1.0
 
-# Any other name may be the domain of a web page that resolves to this machine (DNS rebinding).
+# Any other name may be the domain of a web page, made to resolve to this machine (DNS rebinding).
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 WRONG_HOST = b"This page is served under 127.0.0.1 and localhost only."
 HEADERS = {
@@ -101,11 +102,6 @@ class _HostCheck:
         await send({"type": "http.response.body", "body": WRONG_HOST, "more_body": False})
 
 
-def _view() -> View:
-    view: View = current_app.extensions["view"]
-    return view
-
-
 @pages.after_app_request
 async def add_security_headers(response: Response) -> Response:
     """Allow the page's own scripts only, and prevent other pages from framing or reading it."""
@@ -116,68 +112,66 @@ async def add_security_headers(response: Response) -> Response:
 @pages.get("/trace/<text>")
 async def trace(text: str) -> Any:
     """Show the trace with the id `text`, in any form, and the details of the span chosen in the address."""
-    found = _view().store.find(text)
+    store = current_view().store
+    found = store.find(text)
     if found is None:
-        return await _page("missing.html", version=0, text=text), 404
+        return await render_template("missing.html", version=0, text=text), 404
     if text != found.id:
         return redirect(f"/trace/{found.id}")
-    version = _view().store.revision(found.id)
-    return await _page("trace.html", version=version, trace=found, shown=_shown(found))
+    version = store.revision(found.id)  # so that the page refreshes if spans arrive during rendering
+    return await render_template("trace.html", version=version, trace=found, trace_view=_trace_view(found))
 
 
 @pages.get("/trace/<text>/span/<number>")
 async def span_detail(text: str, number: str) -> Any:
     """Return the details of a span as a fragment for the page of its trace."""
-    found = _view().store.find(text)
+    found = current_view().store.find(text)
     if found is None:
         return "This trace is no longer kept.", 404
-    return await render_template("fragment.html", trace=found, shown=_shown(found, ("span", number)))
+    return await render_template("fragment.html", trace=found, trace_view=_trace_view(found, ("span", number)))
 
 
 @pages.get("/trace/<text>/json")
 async def trace_json(text: str) -> Any:
     """Return the trace and its log lines as JSON."""
-    found = _view().store.find(text)
+    store = current_view().store
+    found = store.find(text)
     if found is None:
         return {"error": "This trace is not kept, or no longer kept."}, 404
-    spans = [asdict(each) for _, _, each in found.walk()]
-    body = {"trace_id": found.id, "spans": spans, "logs": _view().store.lines(found)}
+    spans = [asdict(span) for _, _, span in found.walk()]
+    body = {"trace_id": found.id, "spans": spans, "logs": store.lines(found)}
     return Response(json.dumps(body, indent=2, default=repr), content_type="application/json")
 
 
 @pages.get("/events")
 async def events() -> Response:
-    """Send a server-sent event for each change of any trace, or of one."""
-    response = Response(_changes(_view(), request.args.get("trace")), content_type="text/event-stream")
+    """Send a server-sent event for each change of any trace, or of the one in the parameter `trace`."""
+    response = Response(_changes(current_view(), request.args.get("trace")), content_type="text/event-stream")
     response.timeout = None  # until the client disconnects
     return response
 
 
-async def _page(template: str, version: int | None = None, **shown: Any) -> str:
-    """Render `template` with the version before rendering, so that the page refreshes if spans arrive meanwhile."""
-    return await render_template(template, version=_view().store.version if version is None else version, **shown)
-
-
-def _shown(trace: Trace, *more: tuple[str, str]) -> TraceView:
-    """Return `trace` with the selection in the address."""
-    return TraceView(trace, _view().store, Selection.read([*request.args.items(multi=True), *more]))
+def _trace_view(trace: Trace, *arguments: tuple[str, str]) -> TraceView:
+    """Return `trace` with the selection in the address and in further `arguments`."""
+    selection = Selection.read([*request.args.items(multi=True), *arguments])
+    return TraceView(trace, current_view().store, selection)
 
 
 def _finalize(value: object) -> object:
-    """Escape invisible characters in each value of a template. `Markup` comes from a macro, which has escaped them."""
+    """Escape invisible characters in each value of a template. `Markup` comes from a macro, which has done that."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-async def _changes(view: View, wanted: str | None) -> AsyncIterator[bytes]:
-    """Yield a server-sent event with the new version whenever the store, or the trace `wanted`, has changed."""
-    sent, last = -1, monotonic()
+async def _changes(view: View, trace_id: str | None) -> AsyncIterator[bytes]:
+    """Yield a server-sent event with the new version whenever the store, or only the trace `trace_id`, has changed."""
+    sent_version, sent_at = -1, monotonic()
     while not view.closing.is_set():
-        version = view.store.version if wanted is None else view.store.revision(wanted)
-        if version != sent:
-            sent, last = version, monotonic()
+        version = view.store.version if trace_id is None else view.store.revision(trace_id)
+        if version != sent_version:
+            sent_version, sent_at = version, monotonic()
             yield f"data: {version}\n\n".encode()
-        elif monotonic() - last > HEARTBEAT_SECONDS:
-            last = monotonic()
+        elif monotonic() - sent_at > HEARTBEAT_SECONDS:
+            sent_at = monotonic()
             yield b":\n\n"
         try:
             await asyncio.wait_for(view.closing.wait(), EVENT_SECONDS)
@@ -201,7 +195,8 @@ async def serving(view: View, listener: socket.socket) -> AsyncIterator[None]:
         view.closing.set()
         stopping.set()
         await asyncio.wait({running}, timeout=CLOSE_SECONDS)
-        # A client that doesn't read its response holds the server open, and Hypercorn mistakes the first cancel for a timeout.
+        # A client that doesn't read its response keeps the server running. One cancel is not enough, because Hypercorn
+        # mistakes it for a timeout.
         while not running.done():
             running.cancel()
             await asyncio.wait({running}, timeout=CLOSE_SECONDS)

@@ -50,29 +50,31 @@ class Latencies:
 
     def percentile(self, percent: float) -> float:
         """Return the duration that `percent` of all durations don't exceed; 0 if there are none."""
-        left = math.ceil(self.number * percent / 100)
+        remaining = math.ceil(self.number * percent / 100)
         for bucket in sorted(self.buckets):
-            left -= self.buckets[bucket]
-            if left <= 0:
-                return min(self.max, math.exp((bucket - 0.5) * GROWTH))
+            remaining -= self.buckets[bucket]
+            if remaining <= 0:
+                return min(self.max, math.exp((bucket - 0.5) * GROWTH))  # the middle of the bucket
         return 0.0
 
     def within(self, nanoseconds: float) -> int:
         """Return how many durations are at most `nanoseconds`."""
-        last = math.floor(math.log(max(1.0, nanoseconds)) / GROWTH + 1e-9)
+        tolerance = 1e-9  # for rounding errors, so that the bucket that ends at `nanoseconds` is included
+        last = math.floor(math.log(max(1.0, nanoseconds)) / GROWTH + tolerance)
         return sum(number for bucket, number in self.buckets.items() if bucket <= last)
 
 
 @dataclass
 class Figures:
-    """The latencies of a group of requests, those without and those with an error."""
+    """The latencies of a group of requests, separately for requests without an error and requests with one."""
 
     good: Latencies = field(default_factory=Latencies)
     failed: Latencies = field(default_factory=Latencies)
 
     def add(self, span: Span) -> None:
         """Count one request."""
-        (self.failed if span.error else self.good).add(span.duration)
+        latencies = self.failed if span.error else self.good
+        latencies.add(span.duration)
 
     def merge(self, other: Figures) -> None:
         """Add the requests of `other`."""
@@ -139,44 +141,49 @@ class Performance:
         """Count the `spans` that are requests to a service."""
         number = int(now // BUCKET_SECONDS)
         for span in spans:
-            if span.enters_service:
-                if not self._buckets or self._buckets[-1][0] != number:
-                    self._buckets.append((number, {}))
-                key = self._key(span)
-                self._buckets[-1][1].setdefault(key, Figures()).add(span)
+            if not span.enters_service:
+                continue
+            if not self._buckets or self._buckets[-1][0] != number:
+                self._buckets.append((number, {}))
+            _, figures = self._buckets[-1]
+            figures.setdefault(self._key(span), Figures()).add(span)
 
     def _key(self, span: Span) -> tuple[str, str]:
+        """Return the service and the resource under which `span` is counted."""
         key = (span.service, span.resource)
-        if key not in self._resources:
-            if len(self._resources) >= RESOURCES:
-                return (span.service if any(span.service == known for known, _ in self._resources) else OTHERS, OTHERS)
+        if key in self._resources:
+            return key
+        if len(self._resources) < RESOURCES:
             self._resources.add(key)
-        return key
+            return key
+        is_known_service = any(span.service == service for service, _ in self._resources)
+        return (span.service if is_known_service else OTHERS, OTHERS)
 
     def reports(self, minutes: int, now: float) -> list[Report]:
         """Return a report on the last `minutes` for each service, sorted by name."""
-        last = int(now // BUCKET_SECONDS)
+        current = int(now // BUCKET_SECONDS)
         length = minutes * 60 // BUCKET_SECONDS
-        seconds = max(1.0, now - max(self._started, (last - length + 1) * BUCKET_SECONDS))
+        first = current - length + 1
+        seconds = max(1.0, now - max(self._started, first * BUCKET_SECONDS))
         resources: dict[str, dict[str, Figures]] = {}
         all_series: dict[str, list[Figures]] = {}
         for number, figures in self._buckets:
-            index = number - last + length - 1
+            index = number - first
             if index < 0:
                 continue
             for (service, resource), counted in figures.items():
                 resources.setdefault(service, {}).setdefault(resource, Figures()).merge(counted)
                 series = all_series.setdefault(service, [Figures() for _ in range(length)])
                 series[index].merge(counted)
-        found = [
-            Report(service, seconds, _sum(parts.values()), list(parts.items()), all_series[service])
-            for service, parts in resources.items()
+        reports = [
+            Report(service, seconds, _sum(by_resource.values()), list(by_resource.items()), all_series[service])
+            for service, by_resource in resources.items()
         ]
-        return sorted(found, key=lambda report: report.service)
+        return sorted(reports, key=lambda report: report.service)
 
 
-def _sum(parts: Iterable[Figures]) -> Figures:
+def _sum(figures: Iterable[Figures]) -> Figures:
     total = Figures()
-    for part in parts:
-        total.merge(part)
+    for each in figures:
+        total.merge(each)
     return total

@@ -22,12 +22,13 @@ STOP_SECONDS = 40.0
 LEFTOVER_SECONDS = 2.0  # for processes that a command started and that outlive it
 POLL_SECONDS = 0.05
 LINE_BYTES = 2**20  # a longer line is cut
-# The variables that ddapm-test-agent reads as options. Some of them make it forward what it receives.
-AGENT_VARIABLES = re.compile(
+# The variables that ddapm-test-agent reads as options. Some of them make it forward the data that it receives.
+AGENT_OPTION_VARIABLES = re.compile(
     "(DD|OTEL|OTLP|SNAPSHOT|VCR|LOG)_.*|HOST|PORT|WEB_UI_PORT|ENABLED_CHECKS|MAX_REQUESTS|ORG_PROP_MARKER|TEST_AGENT_VERSION"
     "|DISABLE_LLMOBS_DATA_FORWARDING"
 )
-RUNNING = re.compile(r"(?:[Rr]unning on|[Ll]istening (?:at:?|on:?)) (https?://[^\s\"]+)")
+# The message with which Hypercorn, Uvicorn, Gunicorn, Flask and others report their address.
+SERVER_ADDRESS = re.compile(r"(?:[Rr]unning on|[Ll]istening (?:at:?|on:?)) (https?://[^\s\"]+)")
 
 
 class StartError(Exception):
@@ -35,10 +36,10 @@ class StartError(Exception):
 
 
 def listen(host: str, port: int, option: str) -> socket.socket:
-    """Return a socket bound to the address.
+    """Return a socket bound to `host` and `port`. `option` is the command-line option that sets the port.
 
     Raises:
-        StartError: names the address, the reason and the option to change; `option` is the one for the port.
+        StartError: the address can't be bound. The message has the reason and the option to change.
     """
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -54,7 +55,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that were free a moment ago, for programs that can't bind port 0 and report the port they got."""
+    """Return ports that were free a moment ago, for programs that can't bind port 0 and report the chosen port."""
     sockets = [listen(LOOPBACK, 0, "") for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
@@ -64,7 +65,7 @@ def free_ports(count: int) -> list[int]:
 
 @asynccontextmanager
 async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[tuple[Process, str]]:
-    """Run the embedded trace agent on `host`, and yield its process and URL before it responds."""
+    """Run the embedded trace agent on `host`, and yield its process and URL. It may not respond yet."""
     otlp_http, otlp_grpc, free = free_ports(3)
     port = port or free
     arguments = ["--host", host, "--port", str(port), "--log-level", "ERROR"]
@@ -76,7 +77,7 @@ async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> Asyn
         stdin=DEVNULL,
         stdout=DEVNULL,
         stderr=DEVNULL,
-        env={name: value for name, value in os.environ.items() if not AGENT_VARIABLES.fullmatch(name)},
+        env={name: value for name, value in os.environ.items() if not AGENT_OPTION_VARIABLES.fullmatch(name)},
         start_new_session=True,  # so that Ctrl-C reaches only dev, which stops the service before the agent
     )
     async with _stopped_at_exit(process):
@@ -110,11 +111,12 @@ async def command(
     on_url: Callable[[str], None],
     stop_signal: signal.Signals = signal.SIGINT,
 ) -> AsyncIterator[Process]:
-    """Run a command and yield its process. At the end of the block, `stop_signal` stops it and all that it started.
+    """Run a command and yield its process. At the end of the block, stop it and all processes that it started.
 
-    `on_line` is called with each line of its output, `on_url` with the first URL that it prints as its listening address.
+    `on_line` is called with each line of its output, `on_url` with the first URL that it reports as its own.
     """
-    # Not asyncio's own pipe: before Python 3.13, wait() waits for EOF of the pipe, which a child process may hold open.
+    # Asyncio's own pipe can't be used: before Python 3.13, wait() waits for EOF of that pipe, which a child process of
+    # the command may hold open.
     read, write = os.pipe()
     process = await asyncio.create_subprocess_exec(
         *arguments, stdin=DEVNULL, stdout=write, stderr=STDOUT, env=dict(environ), start_new_session=True
@@ -126,19 +128,23 @@ async def command(
     )
 
     async def read_lines() -> None:
-        url = None
+        address = None
         async for line in lines(output):
             on_line(line)
-            if url is None and (url := RUNNING.search(line)):
-                on_url(url[1])
+            if address is None:
+                address = SERVER_ADDRESS.search(line)
+                if address:
+                    on_url(address[1])
 
     reading = asyncio.create_task(read_lines())
     try:
         async with _stopped_at_exit(process, stop_signal):
             yield process
     finally:
-        for signum in (signal.SIGTERM, signal.SIGKILL):  # without EOF, a process of its group is still running
-            if not (await asyncio.wait({reading}, timeout=LEFTOVER_SECONDS))[0]:
+        # As long as the output has not ended, a process of the command's group is still running.
+        for signum in (signal.SIGTERM, signal.SIGKILL):
+            ended, _ = await asyncio.wait({reading}, timeout=LEFTOVER_SECONDS)
+            if not ended:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signum)
         await reading
@@ -147,7 +153,8 @@ async def command(
 
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
     """Yield the lines of `stream`, cut to `LINE_BYTES`. Asyncio's own iteration fails on a very long line."""
-    line, cut = b"", False
+    line = b""  # the beginning of a line whose end has not arrived
+    cut = False  # whether the first bytes of that line have been yielded already, so that its rest is ignored
     while chunk := await stream.read(2**16):
         *ended, line = (line + chunk).split(b"\n")
         for each in ended:
@@ -167,7 +174,7 @@ def _text(line: bytes) -> str:
 
 
 async def wait_for_response(session: aiohttp.ClientSession, url: str, process: Process) -> None:
-    """Wait until there is a response from `url`, which the agent's `process` serves.
+    """Wait until `url` of the agent, which runs as `process`, responds.
 
     Raises:
         StartError: the process exits, or there is no response in time.
@@ -188,7 +195,7 @@ async def wait_for_response(session: aiohttp.ClientSession, url: str, process: P
 
 @asynccontextmanager
 async def _stopped_at_exit(process: Process, stop_signal: signal.Signals = signal.SIGTERM) -> AsyncIterator[None]:
-    """Stop `process` at the end of the block: by `stop_signal`, and by SIGKILL if it has not exited in time."""
+    """Stop `process` at the end of the block: with `stop_signal`, then with SIGKILL if it has not exited in time."""
     try:
         yield
     finally:

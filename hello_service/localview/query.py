@@ -4,7 +4,7 @@
 
 A space or `AND` combines terms, `OR` separates alternatives, `-` or `NOT` negates, and parentheses group terms or the
 values of one field. A search finds a trace if one of its spans matches; a negated part must match no span of the trace.
-The module `terms` implements the terms. For an invalid search, `parse` raises a `QueryError`, which suggests valid ones.
+The module `terms` implements the terms. For an invalid search, `parse` raises a `QueryError` that suggests valid ones.
 
     any    = all { "OR" all }
     all    = single { [ "AND" ] single }
@@ -22,13 +22,14 @@ from hello_service.localview.spans import Span, Trace
 from hello_service.localview.terms import Select, TermError, Value, quoted
 
 MAX_DEPTH = 50  # of nested parentheses
-MAX_REPAIRS = 20  # mistakes in one search that a suggestion corrects
+MAX_REPAIRS = 20  # a suggestion corrects at most this many mistakes of a search
 OPERATOR = re.compile(r'(AND|OR|NOT)(?=[\s()"]|$)')
 FIELD = re.compile(r'([A-Za-z_][\w.\-]*|@[A-Za-z_][\w.\-/]*|@"(?:[^"\\]|\\.)*"):')
 PHRASE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 RANGE = re.compile(r"\[[^\[\]]*\]")
+# The beginning of a URL, or of a host and its port. The text before the colon is not a field.
 ADDRESS = re.compile(r"[A-Za-z][\w+.\-]*://|localhost:\d|[A-Za-z][\w.\-]*:\d{1,5}/")
-OPEN_RANGE = re.compile(r"\[[^\s()]*(?:\s+TO(?:\s+[^\s()]+)?)?")
+OPEN_RANGE = re.compile(r"\[[^\s()]*(?:\s+TO(?:\s+[^\s()]+)?)?")  # a range without its ]
 HEADER = re.compile(r"\s*trace(?:response|parent):\s*(\S+)\s*")  # a header copied with its name
 NOT_CLOSED = "A parenthesis ( is not closed."
 NEXT_WORD = re.compile(r'\s+([^\s()"]+)')
@@ -39,7 +40,7 @@ class QueryError(ValueError):
 
     Attributes:
         suggestions: valid searches that may have been meant.
-        unfinished: whether more characters may make the search valid, as while it is typed.
+        unfinished: whether the search may become valid when more characters are typed.
     """
 
     def __init__(self, message: str, suggestions: Sequence[str], *, unfinished: bool) -> None:
@@ -104,7 +105,7 @@ def _repaired(text: str) -> str:
     return ""
 
 
-class _Mistake(Exception):  # noqa: N818 - `QueryError` is what callers see
+class _Mistake(Exception):  # noqa: N818 - internal; callers get a `QueryError`
     """A mistake in the text from `begin` to `end`, with replacements for that part."""
 
     def __init__(
@@ -119,7 +120,11 @@ class _Mistake(Exception):  # noqa: N818 - `QueryError` is what callers see
 
 
 class _Parser:
-    """A recursive descent parser. `at` is the position of the next character to read."""
+    """A recursive descent parser.
+
+    `at` is the position of the next character to read. Where a method has a parameter `field`, it is the field whose
+    values are read, such as `service` within `service:(web OR shop)`, or None outside of such parentheses.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -133,64 +138,71 @@ class _Parser:
         pieces: list[str] = []
         select = self.any(None, pieces)
         if self.at < len(self.text):
-            raise self.stray()
+            raise self.stray_parenthesis()
         return Query(self.text.strip(), select, tuple(pieces))
 
     def any(self, field: str | None, pieces: list[str] | None = None) -> Select:
         """Read alternatives. If there is only one, its terms are added to `pieces`."""
-        single: list[str] = []
-        found = [self.all(field, single)]
+        terms_read: list[str] = []
+        alternatives = [self.all(field, terms_read)]
         while self.operator() == "OR":
-            begin, self.at = self.at, self.at + 2
+            begin, self.at = self.at, self.at + len("OR")
             if not self.starts_term():
-                raise self.dangling("OR", begin)
-            found.append(self.all(field, single))
-        if len(found) == 1 and pieces is not None:
-            pieces += single
-        return found[0] if len(found) == 1 else _either(found)
+                raise self.dangling_operator("OR", begin)
+            alternatives.append(self.all(field, terms_read))
+        if len(alternatives) > 1:
+            return _any_of(alternatives)
+        if pieces is not None:
+            pieces += terms_read
+        return alternatives[0]
 
     def all(self, field: str | None, pieces: list[str]) -> Select:
-        """Read terms that must all match."""
+        """Read terms that must all match, and add them to `pieces`."""
         if (operator := self.operator()) in {"AND", "OR"}:
-            raise self.dangling(operator, self.at)
-        found: list[Select] = []
+            raise self.dangling_operator(operator, self.at)
+        selects: list[Select] = []
         while self.starts_term():
             begin = self.at
-            found.append(self.single(field))
+            selects.append(self.single(field))
             pieces.append(self.text[begin : self.at])
             if self.operator() == "AND":
-                begin, self.at = self.at, self.at + 3
+                begin, self.at = self.at, self.at + len("AND")
                 if not self.starts_term():
-                    raise self.dangling("AND", begin)
-        if not found:  # the next character is a )
-            raise self.stray()
-        return found[0] if len(found) == 1 else _every(found)
+                    raise self.dangling_operator("AND", begin)
+        if not selects:  # the next character is a )
+            raise self.stray_parenthesis()
+        return selects[0] if len(selects) == 1 else _all_of(selects)
 
     def single(self, field: str | None) -> Select:
-        """Read one term, or a group, or the negation of one."""
+        """Read a term or a group, with any negations before it."""
         negated = False
         while True:
-            self.skip()
+            self.skip_space()
             if self.operator() == "NOT":
-                begin, self.at = self.at, self.at + 3
+                begin, self.at = self.at, self.at + len("NOT")
                 if not self.starts_term():
-                    raise self.dangling("NOT", begin)
-            elif self.text.startswith("-", self.at) and not (field and re.match(r"-\.?\d", self.text[self.at :])):
+                    raise self.dangling_operator("NOT", begin)
+            elif field and re.match(r"-\.?\d", self.text[self.at :]):  # a negative number, as in @retries:(-5 OR 3)
+                break
+            elif self.text.startswith("-", self.at):
                 self.minus()
             else:
                 break
             negated = not negated
         select = self.group(field) if self.text[self.at] == "(" else self.term(field)
-        return _none(select) if negated else select
+        return _none_of(select) if negated else select
 
     def minus(self) -> None:
         """Read a `-`."""
         begin, self.at = self.at, self.at + 1
         if self.at == len(self.text) or self.text[self.at] in ") \t\r\n":
             message = "This - has no term. Write it directly before the term to exclude, like -status:error."
-            self.skip()
-            replacements = ["-"] if self.starts_term() else [""] if self.text[:begin].strip() else []
-            replacements.append(f"{quoted('-')} ")
+            self.skip_space()
+            replacements = [f"{quoted('-')} "]
+            if self.starts_term():
+                replacements.insert(0, "-")
+            elif self.text[:begin].strip():
+                replacements.insert(0, "")
             raise _Mistake(message, begin, self.at, replacements, unfinished=self.at == len(self.text))
 
     def group(self, field: str | None) -> Select:
@@ -199,7 +211,7 @@ class _Parser:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _Mistake(f"Parentheses are nested more than {MAX_DEPTH} deep.", begin, begin + 1, [])
-        if self.end():
+        if self.at_end():
             raise _Mistake(NOT_CLOSED, begin, self.at, [quoted("(")], unfinished=True)
         if self.text[self.at] == ")":
             raise _Mistake("The parentheses () are empty.", begin, self.at + 1, ["*"])
@@ -220,25 +232,25 @@ class _Parser:
             return self.checked(lambda: terms.term(field, value), field or "", begin)
         self.at = prefix.end()
         name = prefix[1]
-        if field is not None:
+        if field is not None:  # a field within the values of another one
             self.value(ranges=False, empty=True)
             whole = self.text[begin : self.at]
             message = f"{whole} is not a value of {field}. The parentheses after {field}: can contain only its values."
             raise _Mistake(message, begin, self.at, [quoted(whole)])
         following = self.text[self.at : self.at + 1]
-        if not terms.known(name):
-            raise self.unknown(name, begin)
+        if not terms.is_known(name):
+            raise self.unknown_field(name, begin)
         if not following or following.isspace() or following == ")":
-            raise self.without_value(terms.missing(name), begin)
+            raise self.missing_value(terms.missing_value(name), begin)
         if following == "(":
             return self.group(name)
         value = self.value(ranges=True)
         if value.text in {">", ">=", "<", "<="} and not value.literal:
-            raise self.without_value(terms.missing(name), begin)
+            raise self.missing_value(terms.missing_value(name), begin)
         return self.checked(lambda: terms.term(name, value), name, begin)
 
     def checked(self, make: Callable[[], Select], field: str, begin: int) -> Select:
-        """Return the result of `make`. If it raises a `TermError`, raise the mistake of the term that begins at `begin`."""
+        """Return the result of `make`. Turn a `TermError` into a mistake in the term that begins at `begin`."""
         try:
             return make()
         except TermError as error:
@@ -248,30 +260,31 @@ class _Parser:
             unfinished = error.unfinished and self.at == len(self.text)
             raise _Mistake(str(error), begin, self.at, replacements, unfinished=unfinished) from None
 
-    def without_value(self, error: TermError, begin: int) -> _Mistake:
-        """Return the mistake of a field whose value is missing or follows a space."""
+    def missing_value(self, error: TermError, begin: int) -> _Mistake:
+        """Return the mistake for a field whose value is missing or follows a space."""
         head, end = self.text[begin : self.at], self.at
         replacements = [each.whole or "" for each in error.replacements]
-        if joined := NEXT_WORD.match(self.text, self.at):
+        if next_word := NEXT_WORD.match(self.text, self.at):
+            joined = head + next_word[1]
             try:
-                _Parser(head + joined[1]).query()
+                _Parser(joined).query()
             except _Mistake:
                 pass
             else:
-                return _Mistake(str(error), begin, joined.end(), [head + joined[1]])
+                return _Mistake(str(error), begin, next_word.end(), [joined])
         return _Mistake(str(error), begin, end, replacements, unfinished=end == len(self.text))
 
-    def unknown(self, name: str, begin: int) -> _Mistake:
-        """Return the mistake of a field that doesn't exist."""
+    def unknown_field(self, name: str, begin: int) -> _Mistake:
+        """Return the mistake for a field that doesn't exist."""
         value_begin = self.at
         if self.text.startswith("(", self.at):
-            self.group("@any")
+            self.group("@any")  # only its end matters
         else:
             self.value(ranges=True, empty=True)
         value, end = self.text[value_begin : self.at] or "*", self.at
         plain = quoted(self.text[begin:end])
         message = f'Unknown field "{name}". For a span tag write @{name}:{value}; for plain text write {plain}.'
-        # Without a value, but with text after it, this is probably a copied message, such as "ValueError: no such file".
+        # Without a value but with text after it, this is probably a copied message, such as "ValueError: no such file".
         if value_begin == end and self.text[end:].strip():
             word = NEXT_WORD.match(self.text, end)
             similar = [f"{known}:{word[1] if word else '*'}" for known in terms.similar(name)]
@@ -281,7 +294,7 @@ class _Parser:
         return _Mistake(message, begin, end, replacements, unfinished=end == value_begin)
 
     def value(self, *, ranges: bool, empty: bool = False) -> Value:
-        """Read a phrase, a range or a word."""
+        """Read a phrase, a word or, with `ranges`, a range. With `empty`, the word may be empty."""
         begin = self.at
         if self.text.startswith('"', begin):
             phrase = PHRASE.match(self.text, begin)
@@ -293,9 +306,9 @@ class _Parser:
             self.at = phrase.end()
             return Value(terms.unescaped(phrase[0][1:-1]), literal=True)
         if ranges and self.text.startswith("[", begin):
-            if found := RANGE.match(self.text, begin):
-                self.at = found.end()
-                return Value(found[0])
+            if match := RANGE.match(self.text, begin):
+                self.at = match.end()
+                return Value(match[0])
             if "]" not in self.text[begin:]:
                 raise self.open_range(begin)
         self.at = self.word_end(begin)
@@ -303,62 +316,62 @@ class _Parser:
         return Value(self.text[begin : self.at])
 
     def open_range(self, begin: int) -> _Mistake:
-        """Return the mistake of a range that is not closed."""
-        found = OPEN_RANGE.match(self.text, begin)
-        assert found is not None  # noqa: S101 - it begins with a [
-        parts = found[0].split()
-        closed = f"{found[0]}]" if len(parts) == 3 else f"{parts[0]} TO *]"
-        unfinished = found.end() == len(self.text.rstrip())
+        """Return the mistake for a range that is not closed."""
+        match = OPEN_RANGE.match(self.text, begin)
+        assert match is not None  # noqa: S101 - the text begins with a [
+        parts = match[0].split()
+        closed = f"{match[0]}]" if len(parts) == 3 else f"{parts[0]} TO *]"
+        unfinished = match.end() == len(self.text.rstrip())
         message = "A range has no ] at its end. Write it like [400 TO 499]."
-        return _Mistake(message, begin, found.end(), [closed, quoted(found[0])], unfinished=unfinished)
+        return _Mistake(message, begin, match.end(), [closed, quoted(match[0])], unfinished=unfinished)
 
     def word_end(self, at: int) -> int:
         """Return the end of the word that begins at `at`. Balanced parentheses are part of it, as in `work()`."""
-        opened = 0
+        depth = 0
         while at < len(self.text) and not self.text[at].isspace() and self.text[at] != '"':
-            if self.text[at] == ")" and not opened:
+            if self.text[at] == ")" and not depth:
                 break
-            opened += {"(": 1, ")": -1}.get(self.text[at], 0)
+            depth += {"(": 1, ")": -1}.get(self.text[at], 0)
             at += 1
         return at
 
-    def dangling(self, operator: str, begin: int) -> _Mistake:
-        """Return the mistake of an operator without a term beside it."""
+    def dangling_operator(self, operator: str, begin: int) -> _Mistake:
+        """Return the mistake for an operator without a term beside it."""
         sides = "a term after it" if operator == "NOT" else "a term on each side"
-        alone = self.text[:begin].strip() + self.text[begin + len(operator) :].strip()
-        replacements = [*([""] if alone else []), quoted(operator)]
         end = begin + len(operator)
-        unfinished = not self.text[end:].strip()
+        before, after = self.text[:begin].strip(), self.text[end:].strip()
+        replacements = ["", quoted(operator)] if before or after else [quoted(operator)]
+        unfinished = not after
         return _Mistake(f"{operator} needs {sides}.", begin, end, replacements, unfinished=unfinished)
 
-    def stray(self) -> _Mistake:
-        """Return the mistake of a `)` that closes nothing."""
-        alone = self.text.strip() == ")"
-        replacements = [quoted(")")] if alone else ["", quoted(")")]
+    def stray_parenthesis(self) -> _Mistake:
+        """Return the mistake for a `)` that closes nothing."""
+        is_alone = self.text.strip() == ")"
+        replacements = [quoted(")")] if is_alone else ["", quoted(")")]
         return _Mistake("A parenthesis ) has no matching (.", self.at, self.at + 1, replacements)
 
     def operator(self) -> str | None:
         """Return the operator at the current position, None if there is none."""
-        self.skip()
-        found = OPERATOR.match(self.text, self.at)
-        return found[1] if found else None
+        self.skip_space()
+        match = OPERATOR.match(self.text, self.at)
+        return match[1] if match else None
 
     def starts_term(self) -> bool:
         """Return whether a term begins at the current position."""
-        return not self.end() and self.text[self.at] != ")" and self.operator() not in {"AND", "OR"}
+        return not self.at_end() and self.text[self.at] != ")" and self.operator() not in {"AND", "OR"}
 
-    def end(self) -> bool:
+    def at_end(self) -> bool:
         """Return whether the rest of the text is empty."""
-        self.skip()
+        self.skip_space()
         return self.at == len(self.text)
 
-    def skip(self) -> None:
+    def skip_space(self) -> None:
         """Skip white space."""
         while self.at < len(self.text) and self.text[self.at].isspace():
             self.at += 1
 
 
-def _every(parts: Sequence[Select]) -> Select:
+def _all_of(parts: Sequence[Select]) -> Select:
     def select(trace: Trace, spans: Sequence[Span]) -> Sequence[Span]:
         for part in parts:
             if not spans:
@@ -369,13 +382,14 @@ def _every(parts: Sequence[Select]) -> Select:
     return select
 
 
-def _either(parts: Sequence[Select]) -> Select:
+def _any_of(parts: Sequence[Select]) -> Select:
     def select(trace: Trace, spans: Sequence[Span]) -> Sequence[Span]:
-        found = {id(span) for part in parts for span in part(trace, spans)}
-        return [span for span in spans if id(span) in found]
+        matching = {id(span) for part in parts for span in part(trace, spans)}
+        return [span for span in spans if id(span) in matching]
 
     return select
 
 
-def _none(part: Select) -> Select:
+def _none_of(part: Select) -> Select:
+    """Return the function that selects all spans if `part` matches no span of the whole trace, else none."""
     return lambda trace, spans: [] if part(trace, trace.spans) else spans

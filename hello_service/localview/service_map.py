@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
@@ -39,12 +40,15 @@ class Figures:
     @property
     def p95(self) -> int:
         """Nanoseconds; 0 without requests."""
-        return sorted(self.durations)[(len(self.durations) * 95 - 1) // 100] if self.durations else 0
+        if not self.durations:
+            return 0
+        rank = math.ceil(len(self.durations) * 95 / 100)
+        return sorted(self.durations)[rank - 1]
 
 
 @dataclass(eq=False)
 class Node:
-    """A service. It is `inferred` if it sent no spans and is only known from the `peer.service` of others."""
+    """A service. It is `inferred` if it sent no spans, and is known only from the tag `peer.service` of its callers."""
 
     service: str
     figures: Figures = field(default_factory=Figures)
@@ -78,13 +82,17 @@ class Map:
     edges: list[Edge]
     chosen: Node | None = None
 
+    def most_connected(self) -> Node:
+        """Return the service with the most callers and called services."""
+        return max(self.nodes, key=lambda node: sum(node in (edge.source, edge.target) for edge in self.edges))
+
     def drawn(self) -> tuple[list[Node], list[Edge]]:
         """Return the services and calls to draw."""
         if self.chosen is None:
             return self.nodes, self.edges
         edges = [edge for edge in self.edges if self.chosen in (edge.source, edge.target)]
-        near = {id(node) for edge in edges for node in (edge.source, edge.target)} | {id(self.chosen)}
-        return [node for node in self.nodes if id(node) in near], edges
+        neighbours = {id(node) for edge in edges for node in (edge.source, edge.target)}
+        return [node for node in self.nodes if node is self.chosen or id(node) in neighbours], edges
 
 
 def service_map(traces: Collection[Trace]) -> Map:
@@ -108,9 +116,9 @@ def service_map(traces: Collection[Trace]) -> Map:
 
 
 def choose(whole: Map, service: str | None) -> Map:
-    """Return `whole` with a chosen service: `service` if it exists, else the busiest one if there are too many to draw."""
+    """Return `whole` with a chosen service: `service` if it exists, else the most connected one if not all can be drawn."""
     by_name = {node.service: node for node in whole.nodes}
     chosen = by_name.get(service or "")
     if chosen is None and len(whole.nodes) > MAX_SERVICES:
-        chosen = max(whole.nodes, key=lambda node: sum(node in (edge.source, edge.target) for edge in whole.edges))
+        chosen = whole.most_connected()
     return Map(whole.nodes, whole.edges, chosen)

@@ -44,7 +44,7 @@ class Span:
 
     @classmethod
     def from_wire(cls, span: Mapping[str, Any]) -> Span:
-        """Return the span given as a JSON object of the agent's protocol. Missing fields get empty values."""
+        """Return the span from a JSON object of the agent's protocol. Fields other than its two ids may be missing."""
         name = _text(span.get("name") or "")
         return cls(
             trace_id=int(span["trace_id"]),
@@ -81,12 +81,12 @@ class Span:
 
     @property
     def enters_service(self) -> bool:
-        """Whether this span is a request to its service and not work within it. Datadog counts these spans."""
+        """Whether this span is a request to its service, not work within it. Datadog counts these spans."""
         return self.parent_id == 0 or self.metrics.get("_dd.top_level") == 1 or self.kind in {"server", "consumer"}
 
 
 class Trace:
-    """The spans of one trace that have arrived, in any order; at least one."""
+    """The spans of one trace that have arrived so far, at least one, in order of arrival."""
 
     def __init__(self, first: Span) -> None:
         self.spans: list[Span] = []
@@ -95,7 +95,7 @@ class Trace:
         self.errors = 0
         self.dropped = 0
         self.version = 0  # the store's version when the last span arrived
-        self._high = "0" * 16
+        self._upper_half = "0" * 16
         self.add(first)
 
     def add(self, span: Span) -> None:
@@ -107,7 +107,7 @@ class Trace:
         self.start, self.end = min(self.start, span.start), max(self.end, span.end)
         self.errors += span.error
         if UPPER_HALF.fullmatch(upper := span.meta.get("_dd.p.tid", "")):
-            self._high = upper
+            self._upper_half = upper
         # The span without a parent if it has arrived, else the earliest span.
         self.root = min(self.root, span, key=lambda each: (each.parent_id != 0, each.start))
 
@@ -119,7 +119,7 @@ class Trace:
     @property
     def id(self) -> str:
         """The trace id, 32 hexadecimal characters. Some span of the trace has the upper half as a tag."""
-        return f"{self._high}{self.key:016x}"
+        return f"{self._upper_half}{self.key:016x}"
 
     @property
     def duration(self) -> int:
@@ -136,10 +136,13 @@ class Trace:
         tops: list[Span] = []
         for span in sorted(self.spans, key=lambda span: span.start):
             is_child = span.parent_id in present and span.parent_id != span.span_id
-            (children[span.parent_id] if is_child else tops).append(span)
+            if is_child:
+                children[span.parent_id].append(span)
+            else:
+                tops.append(span)
         seen: set[int] = set()
-        waiting = [*tops, *self.spans]  # spans that can only be reached through a cycle come last
-        for top in waiting:
+        # After `tops`, the only spans not seen yet are those that a cycle cuts off from any top.
+        for top in [*tops, *self.spans]:
             stack = [(0, True, top)]
             while stack:
                 depth, last, span = stack.pop()
@@ -159,13 +162,13 @@ def _text(value: object) -> str:
 
 def _links(span: Mapping[str, Any]) -> Iterator[Link]:
     """Yield the valid span links of `span`."""
-    found = span.get("span_links")
-    if not found:
+    links = span.get("span_links")
+    if not links:
         try:
-            found = json.loads((span.get("meta") or {}).get(LINKS_TAG, "[]"))
+            links = json.loads((span.get("meta") or {}).get(LINKS_TAG, "[]"))
         except (RecursionError, TypeError, ValueError):
             return
-    for each in found if isinstance(found, list) else []:
+    for each in links if isinstance(links, list) else []:
         try:
             kind = (each.get("attributes") or {}).get("dd.kind", "")
             yield Link(_lower_half(each["trace_id"]), _lower_half(each["span_id"]), str(kind))
@@ -179,7 +182,7 @@ def _lower_half(number: int | str) -> int:
 
 
 def read(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:
-    """Return the spans of `chunks`, which the agent received. A span with a missing or malformed field is left out."""
+    """Return the spans that the agent received in `chunks`, except those without ids or with a malformed field."""
     spans: list[Span] = []
     for chunk in chunks:
         for raw in chunk:

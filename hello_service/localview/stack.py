@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-MAX_CHARACTERS = 1000  # of a line; the rest is ignored
-BEGIN = re.compile(r"(Exception Group )?Traceback \(most recent call last\):")
-PYTHON = re.compile(r'\s*File "([^"]+)", line (\d+)(?:, in (.+))?')
-AT = re.compile(r"\s+at (?:async )?(?:([^()]+) \(?)?\(?([^()\s]+?):(\d+)(?::\d+)?\)?")  # JavaScript and Java
-JAVA = re.compile(r"\s+at ([^()\s]+)\(([^()\s:]+):(\d+)\)")
+MAX_LINE_CHARACTERS = 1000  # the rest of a longer line is ignored
+TRACEBACK = re.compile(r"(Exception Group )?Traceback \(most recent call last\):")
+PYTHON_FRAME = re.compile(r'\s*File "([^"]+)", line (\d+)(?:, in (.+))?')
+AT_FRAME = re.compile(r"\s+at (?:async )?(?:([^()]+) \(?)?\(?([^()\s]+?):(\d+)(?::\d+)?\)?")  # JavaScript and Java
+JAVA_FRAME = re.compile(r"\s+at ([^()\s]+)\(([^()\s:]+):(\d+)\)")
 REPEATED = re.compile(r"\s*\[Previous line repeated (\d+) more times?]")
-MARKERS = re.compile(r"[\s~^]+")
+MARKERS = re.compile(r"[\s~^]+")  # below a line of source code
 RULE = re.compile(r" *\+(-\+)?-+( \d+ -+)?")  # between the members of an exception group
-MARGIN = re.compile(r" *[|+] ?")
-RELATIONS = {
+MARGIN = re.compile(r" *[|+] ?")  # of each line of an exception group
+RELATIONS = {  # the sentence between two exceptions: the relation of the later to the earlier one
     "The above exception was the direct cause of the following exception:": "Caused by",
     "During handling of the above exception, another exception occurred:": "While handling",
 }
@@ -25,7 +25,7 @@ LIBRARY = re.compile(
     r"(^|/)(site-packages|dist-packages|node_modules)/|/lib/python\d[\d.]*/|/python\d[\d.]*/lib/|^<frozen |^node:|^internal/",
     re.IGNORECASE,
 )
-JDK = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
+JDK_FUNCTION = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,12 @@ class Frame:
 
 @dataclass(frozen=True)
 class Failure:
-    """An exception with its frames, innermost first. `relation` is its relation to the exception raised before it."""
+    """An exception with its frames, innermost first.
+
+    Attributes:
+        title: the last lines of the stack trace, with the type and the message.
+        relation: `Caused by` or `While handling`, the relation to the exception raised before; empty for the first one.
+    """
 
     title: str
     frames: tuple[Frame, ...]
@@ -61,12 +66,12 @@ class Failure:
 def failures(text: str, project: Path | None = None) -> list[Failure]:
     """Return the exceptions of a stack trace, the last raised first; none if it can't be parsed.
 
-    Paths are relative to `project` if the project's frames are in it, else to their common folder.
+    Paths of own frames are relative to `project` if one of them is in it, else to the parent of their common folder.
     """
-    found = _Parser().parse(text)
-    own = [PurePosixPath(_path(frame)) for failure in found for frame in failure.own]
-    root = _root([path for path in own if path.is_absolute()], project)
-    shortened = [replace(each, frames=tuple(_relative(frame, root) for frame in each.frames)) for each in found]
+    parsed = _Parser().parse(text)
+    own_paths = [PurePosixPath(_path(frame)) for failure in parsed for frame in failure.own]
+    root = _root([path for path in own_paths if path.is_absolute()], project)
+    shortened = [replace(each, frames=tuple(_relative(frame, root) for frame in each.frames)) for each in parsed]
     return shortened[::-1]
 
 
@@ -74,7 +79,7 @@ class _Parser:
     """Parses a stack trace line by line. `frames` and `title` belong to the exception that is not complete yet."""
 
     def __init__(self) -> None:
-        self.found: list[Failure] = []
+        self.failures: list[Failure] = []
         self.frames: list[Frame] = []
         self.title: list[str] = []
         self.relation = ""
@@ -87,12 +92,12 @@ class _Parser:
             if grouped and RULE.fullmatch(line):
                 self._finish_failure()
             else:
-                self._parse_line((MARGIN.sub("", line, count=1) if grouped else line)[:MAX_CHARACTERS])
+                self._parse_line((MARGIN.sub("", line, count=1) if grouped else line)[:MAX_LINE_CHARACTERS])
         self._finish_failure()
-        return self.found
+        return self.failures
 
     def _parse_line(self, line: str) -> None:
-        if BEGIN.fullmatch(line.strip()):
+        if TRACEBACK.fullmatch(line.strip()):
             self._finish_failure()
         elif line.strip() in RELATIONS:
             self._finish_failure(RELATIONS[line.strip()])
@@ -103,37 +108,37 @@ class _Parser:
             self._add_frame(frame)
         elif self.frames and (repeated := REPEATED.fullmatch(line)):
             self.frames[-1] = replace(self.frames[-1], repeated=int(repeated[1]))
-        elif self.frames and line.startswith("    ") and not self.title:
+        elif self.frames and line.startswith("    ") and not self.title:  # the source code of the last frame
             if not self.frames[-1].source and not MARKERS.fullmatch(line):
                 self.frames[-1] = replace(self.frames[-1], source=line.strip())
-        elif line.strip() or self.title:
+        elif line.strip() or self.title:  # a title may have empty lines, but not at its beginning
             self.title.append(line)
 
     def _add_frame(self, frame: Frame) -> None:
         if self.title and self.frames and not self.innermost_first:
-            self._finish_failure()
+            self._finish_failure()  # in Python, the title comes last, so this frame belongs to another exception
         self.frames.append(frame)
 
     def _finish_failure(self, relation: str = "") -> None:
         if self.frames:
             frames = self.frames if self.innermost_first else self.frames[::-1]
-            self.found.append(Failure("\n".join(self.title).strip(), tuple(frames), self.relation))
+            self.failures.append(Failure("\n".join(self.title).strip(), tuple(frames), self.relation))
             self.relation = ""
         self.frames, self.title, self.innermost_first = [], [], False
         self.relation = relation or self.relation
 
 
 def _python_frame(line: str) -> Frame | None:
-    found = PYTHON.fullmatch(line)
-    return _frame(found[1], found[2], found[3] or "") if found else None
+    match = PYTHON_FRAME.fullmatch(line)
+    return _frame(match[1], match[2], match[3] or "") if match else None
 
 
 def _at_frame(line: str) -> Frame | None:
-    if found := JAVA.fullmatch(line):
-        frame = _frame(found[2], found[3], found[1])
-        return replace(frame, own=not JDK.match(found[1]))
-    found = AT.fullmatch(line)
-    return _frame(found[2], found[3], found[1] or "") if found else None
+    if match := JAVA_FRAME.fullmatch(line):
+        frame = _frame(match[2], match[3], match[1])
+        return replace(frame, own=not JDK_FUNCTION.match(match[1]))
+    match = AT_FRAME.fullmatch(line)
+    return _frame(match[2], match[3], match[1] or "") if match else None
 
 
 def _frame(path: str, line: str, function: str) -> Frame:
@@ -147,19 +152,21 @@ def _path(frame: Frame) -> str:
 
 
 def _root(own: Sequence[PurePosixPath], project: Path | None) -> str:
-    """Return the folder, with a trailing slash, that own paths are relative to; empty if there is none."""
+    """Return the folder to which own paths are relative, with a trailing slash; empty if there are no own paths."""
     if project and any(path.is_relative_to(project.as_posix()) for path in own):
         return f"{project.as_posix().rstrip('/')}/"
     if not own:
         return ""
     common = PurePosixPath(os.path.commonpath([path.parent for path in own]))
+    # The parent is used so that each path begins with the name of the common folder.
     return f"{str(common.parent).rstrip('/')}/"
 
 
 def _relative(frame: Frame, root: str) -> Frame:
+    """Return `frame` with a path relative to `root` or to the folder of installed libraries."""
     if frame.own:
         return replace(frame, folder=frame.folder.removeprefix(root))
-    *_, rest = re.split(
+    *_, in_library = re.split(
         r"(?:site|dist)-packages/|node_modules/|/lib/python\d[\d.]*/", frame.folder, flags=re.IGNORECASE
     )
-    return replace(frame, folder=rest)
+    return replace(frame, folder=in_library)

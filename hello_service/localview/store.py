@@ -30,8 +30,8 @@ def trace_key(text: str) -> int | None:
     A trace id is 32 or 16 hexadecimal characters, a decimal number, or the value of a `traceresponse` header.
     """
     text = text.strip().lower()
-    if found := TRACEPARENT.fullmatch(text):
-        text = found[1]
+    if match := TRACEPARENT.fullmatch(text):
+        text = match[1]
     if HEX_ID.fullmatch(text):
         return int(text[-16:], 16)
     return int(text) if DECIMAL_ID.fullmatch(text) else None
@@ -49,7 +49,7 @@ class Store:
         self._traces: dict[int, Trace] = {}
         self._lines: dict[int, list[Line]] = {}
         self._log: deque[tuple[int, Line]] = deque(maxlen=LINES)
-        self.lines_read = 0
+        self.lines_read = 0  # including lines dropped since
         self._colours: dict[str, int] = {}
         self._backlinks: dict[int, dict[int, list[Link]]] = {}  # sources of links, by trace and span of their targets
 
@@ -87,7 +87,7 @@ class Store:
         backlinks = self._backlinks.setdefault(link.trace_id, {}).setdefault(link.span_id, [])
         if len(backlinks) < LINKS_OF_A_SPAN:
             backlinks.append(Link(span.trace_id, span.span_id, link.kind))
-        if len(self._backlinks) > 2 * self.limit:  # some are for traces that never arrived
+        if len(self._backlinks) > 2 * self.limit:  # some belong to traces that never arrived
             for oldest in list(islice(self._backlinks, self.limit)):
                 del self._backlinks[oldest]
 
@@ -106,7 +106,7 @@ class Store:
         lines = self._lines.setdefault(key, [])
         if len(lines) < LINES_OF_A_TRACE:
             lines.append(line)
-        if len(self._lines) > 2 * self.limit:  # some are of traces that never arrived
+        if len(self._lines) > 2 * self.limit:  # some belong to traces that never arrived
             for oldest in list(islice(self._lines, self.limit)):
                 del self._lines[oldest]
 

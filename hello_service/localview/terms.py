@@ -14,16 +14,17 @@ from hello_service.localview.spans import Span, Trace
 from hello_service.localview.store import trace_key
 from hello_service.localview.units import MICROSECOND, MILLISECOND, MINUTE, SECOND
 
-Select = Callable[[Trace, Sequence[Span]], Sequence[Span]]  # returns those of the given spans of a trace that match
+# Takes a trace and some of its spans, and returns those of the spans that match.
+Select = Callable[[Trace, Sequence[Span]], Sequence[Span]]
 
-FIELDS: dict[str, Callable[[Span], str | None]] = {
+TEXT_FIELDS: dict[str, Callable[[Span], str | None]] = {
     "service": lambda span: span.service,
     "resource_name": lambda span: span.resource,
     "operation_name": lambda span: span.name,
     "env": lambda span: span.meta.get("env"),
     "version": lambda span: span.meta.get("version"),
 }
-KNOWN = ("service", "resource_name", "operation_name", "status", "env", "version", "trace_id", "call", "request_to")
+FIELDS = ("service", "resource_name", "operation_name", "status", "env", "version", "trace_id", "call", "request_to")
 ALIASES = {  # names from Datadog and other tools, suggested as corrections
     "resource": "resource_name",
     "operation": "operation_name",
@@ -61,7 +62,7 @@ TRACE_ADDRESS = re.compile(r"/trace/([0-9a-f]{32})")
 
 @dataclass(frozen=True)
 class Value:
-    """A value in a search. It is `literal` if it was quoted; then it has no special characters."""
+    """A value in a search. It is `literal` if it was quoted: then no character in it is special."""
 
     text: str
     literal: bool = False
@@ -80,7 +81,7 @@ class TermError(ValueError):
 
     Attributes:
         replacements: valid terms that may have been meant.
-        unfinished: whether more characters may make the term valid, as while it is typed.
+        unfinished: whether the term may become valid when more characters are typed.
     """
 
     def __init__(self, message: str, *replacements: Replacement, unfinished: bool = False) -> None:
@@ -96,7 +97,7 @@ def quoted(text: str) -> str:
 
 
 def unescaped(text: str) -> str:
-    """Return the text of a phrase, given what is between its quotation marks."""
+    """Return the text of a phrase from the characters between its quotation marks."""
     return re.sub(r'\\(["\\])', r"\1", text)
 
 
@@ -108,20 +109,20 @@ def exact(field: str, value: str) -> str:
     return f"{field}:{value if plain else quoted(value)}"
 
 
-def known(field: str) -> bool:
-    """Return whether `field` exists."""
-    return field.startswith("@") or field in KNOWN
+def is_known(field: str) -> bool:
+    """Return whether `field` is a tag or one of `FIELDS`."""
+    return field.startswith("@") or field in FIELDS
 
 
 def similar(field: str) -> list[str]:
-    """Return the existing fields that may have been meant by `field`."""
+    """Return the existing fields that an unknown `field` may stand for."""
     if field.lower() in ALIASES:
         return [ALIASES[field.lower()]]
-    return get_close_matches(field.lower(), KNOWN, n=1, cutoff=0.7)
+    return get_close_matches(field.lower(), FIELDS, n=1, cutoff=0.7)
 
 
-def missing(field: str) -> TermError:
-    """Return the error of a field without a value."""
+def missing_value(field: str) -> TermError:
+    """Return the error for a field without a value."""
     if field == "status":
         return TermError(
             "status: needs a value, ok or error.", Replacement(whole="status:error"), Replacement(whole="status:ok")
@@ -144,16 +145,20 @@ def term(field: str | None, value: Value) -> Select:
     if field is None:
         return _plain_text(value)
     if field.startswith("@"):
-        return _each(_duration(value) if field == "@duration" else _tag(field, value))
+        return _select_by(_duration(value) if field == "@duration" else _tag(field, value))
     if field == "trace_id":
         return _trace_id(value)
     _reject_comparison(field, value)
     pattern = _pattern(value)
     if field in {"call", "request_to"}:
-        named = _calls if field == "call" else _requests
-        return lambda trace, spans: _among(spans, [span for name, span in named(trace) if pattern.fullmatch(name)])
-    value_of = FIELDS.get(field)
-    return _each(_status(value, pattern) if value_of is None else lambda span: _matches(pattern, value_of(span)))
+        named_spans = _calls if field == "call" else _requests
+        return lambda trace, spans: _in_both(
+            spans, [span for name, span in named_spans(trace) if pattern.fullmatch(name)]
+        )
+    if field == "status":
+        return _select_by(_status(value, pattern))
+    text_of = TEXT_FIELDS[field]
+    return _select_by(lambda span: _matches(pattern, text_of(span)))
 
 
 def call(source: str, target: str) -> str:
@@ -169,18 +174,19 @@ def _requests(trace: Trace) -> list[tuple[str, Span]]:
     return list(requests(trace))
 
 
-def _each(test: Callable[[Span], bool]) -> Select:
+def _select_by(test: Callable[[Span], bool]) -> Select:
     return lambda _, spans: [span for span in spans if test(span)]
 
 
-def _among(spans: Sequence[Span], wanted: Sequence[Span]) -> list[Span]:
-    ids = {id(span) for span in wanted}
+def _in_both(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
+    """Return the `spans` that are also in `others`."""
+    ids = {id(span) for span in others}
     return [span for span in spans if id(span) in ids]
 
 
 def _status(value: Value, pattern: re.Pattern[str]) -> Callable[[Span], bool]:
-    wanted = {error for error in (True, False) if pattern.fullmatch("error" if error else "ok")}
-    if not wanted:
+    accepted = {error for error in (True, False) if pattern.fullmatch("error" if error else "ok")}
+    if not accepted:
         close = get_close_matches(value.text.lower(), ("error", "ok"), n=1, cutoff=0.5)
         if NUMBER.fullmatch(value.text.rstrip("*xX")):
             hint = f"@http.status_code:{re.sub('[*xX]+$', '*', value.text)}"
@@ -189,7 +195,7 @@ def _status(value: Value, pattern: re.Pattern[str]) -> Callable[[Span], bool]:
         replacements = [Replacement(each) for each in close or ("error", "ok")]
         unfinished = not value.literal and any(each.startswith(value.text.lower()) for each in ("error", "ok"))
         raise TermError(f"status is ok or error, not {value.text or 'empty'}.", *replacements, unfinished=unfinished)
-    return lambda span: span.error in wanted
+    return lambda span: span.error in accepted
 
 
 def _trace_id(value: Value) -> Select:
@@ -209,25 +215,25 @@ def _trace_id(value: Value) -> Select:
 def _plain_text(value: Value) -> Select:
     text = value.text
     if not value.literal and "://" in text:
-        text = text.partition("#")[0]
+        text = text.partition("#")[0]  # a browser doesn't send the fragment of a URL
     words = text.lower()
     trace_address = TRACE_ADDRESS.search(words)  # a pasted address of this page
-    number = trace_key(trace_address[1] if trace_address else words)
-    forms = {words, unquote(words)} if "://" in words else {words}
+    pasted_id = trace_key(trace_address[1] if trace_address else words)
+    decoded = unquote(words) if "://" in words else words
     pattern = _pattern(Value(f"*{text}*")) if "*" in words and not value.literal else None
 
     def contains(text: str) -> bool:
         if pattern is not None:
             return pattern.fullmatch(text) is not None
         lower = text.lower()
-        return words in lower or (len(forms) > 1 and any(form in lower for form in forms))
+        return words in lower or (decoded != words and decoded in lower)
 
     def matches(span: Span) -> bool:
-        if number is not None and number in {span.trace_id, span.span_id}:
+        if pasted_id is not None and pasted_id in {span.trace_id, span.span_id}:
             return True
         return any(map(contains, (span.resource, span.service, span.name, *span.meta.values())))
 
-    return _each(matches)
+    return _select_by(matches)
 
 
 def _duration(value: Value) -> Callable[[Span], bool]:
@@ -235,114 +241,107 @@ def _duration(value: Value) -> Callable[[Span], bool]:
         return lambda _: True
     passes = _numeric("@duration", value, _nanoseconds)
     if passes is None:
-        wanted = _nanoseconds(value.text)
-        return lambda span: span.duration == wanted
+        exact_duration = _nanoseconds(value.text)
+        return lambda span: span.duration == exact_duration
     return lambda span: passes(span.duration)
 
 
 def _nanoseconds(text: str) -> float:
-    found = DURATION.fullmatch(text.lower())
-    if found is None or found[2] not in UNITS:
+    match = DURATION.fullmatch(text.lower())
+    if match is None or match[2] not in UNITS:
         number = NUMBER.match(text.replace(",", "."))
         replacements = [number[0] + unit for unit in ("ms", "s")] if number else []
-        raise _PartError(
+        raise _NumberError(
             f"@duration is a number with its unit, like @duration:>100ms, not {text or 'empty'}. "
             "Units: ns, us, ms, s, m.",
             replacements,
         )
-    return float(found[1]) * UNITS[found[2]]
+    return float(match[1]) * UNITS[match[2]]
 
 
 def _tag(field: str, value: Value) -> Callable[[Span], bool]:
     name = unescaped(field[2:-1]) if field.startswith('@"') else field[1:]
 
-    def number(text: str) -> float:
+    def parse(text: str) -> float:
         try:
             return float(text)
         except ValueError:
             message = f"{field} can be compared only with a number, not with {text or 'an empty value'}."
-            raise _PartError(message, []) from None
+            raise _NumberError(message, []) from None
 
-    def tag(span: Span) -> str | None:
+    def text_of(span: Span) -> str | None:
         return span.meta[name] if name in span.meta else _plain_number(span.metrics.get(name))
 
-    passes = _numeric(field, value, number)
+    passes = _numeric(field, value, parse)
     if passes is None:
         pattern = _pattern(value)
-        return lambda span: _matches(pattern, tag(span))
+        return lambda span: _matches(pattern, text_of(span))
 
-    def compares(span: Span) -> bool:
+    def tag_passes(span: Span) -> bool:
         try:
-            return passes(float(tag(span) or "none"))
-        except ValueError:
+            return passes(float(text_of(span) or ""))
+        except ValueError:  # the tag is missing or not a number
             return False
 
-    return compares
+    return tag_passes
 
 
-class _PartError(ValueError):
-    """A number of a comparison or a range is invalid. `replacements` are valid numbers that may have been meant."""
+class _NumberError(ValueError):
+    """A number in a term is invalid. `replacements` are valid numbers that may have been meant."""
 
     def __init__(self, message: str, replacements: Sequence[str]) -> None:
         super().__init__(message)
         self.replacements = replacements
 
 
-def _numeric(field: str, value: Value, number: Callable[[str], float]) -> Callable[[float], bool] | None:
-    """Return the test for a number that a comparison or a range stands for, None if `value` is neither.
+def _numeric(field: str, value: Value, parse: Callable[[str], float]) -> Callable[[float], bool] | None:
+    """Return the test of a comparison or a range, such as `>5`, `<=5` or `[1 TO 5]`; None if `value` is neither.
 
-    Examples are `>5`, `<=5` and `[1 TO 5]`.
+    `parse` returns the number in a text. Each value of `@duration` must have one.
     """
     text = value.text
     try:
-        if value.literal:
-            if field == "@duration":
-                number(text)
-            return None
-        if text.startswith("["):
-            return _range(field, text, number)
-        if found := COMPARISON.fullmatch(text):
-            return _comparison(found[1], number(found[2]))
+        if text.startswith("[") and not value.literal:
+            return _range(field, text, parse)
+        comparison = None if value.literal else COMPARISON.fullmatch(text)
+        if comparison:
+            return _comparison(comparison[1], parse(comparison[2]))
         if field == "@duration":
-            number(text)
-    except _PartError as error:
-        others = [
-            Replacement(text.replace(_bare(text), each)) for each in error.replacements if not text.startswith("[")
-        ]
-        if field == "@duration" and text.startswith("["):
-            others = [Replacement(re.sub(r"(\d)(?=[\s\]])", r"\1ms", text))]
-        as_text = [] if field == "@duration" or value.literal else [Replacement(quoted(text))]
-        typed = re.fullmatch(r"[<>]?=?\d+(\.\d*)?[a-zµμ]?", text) if field == "@duration" else None
-        raise TermError(str(error), *others, *as_text, unfinished=typed is not None) from None
+            parse(text)
+    except _NumberError as error:
+        if field != "@duration":
+            raise TermError(str(error), Replacement(quoted(text))) from None
+        if text.startswith("["):  # numbers without a unit may be milliseconds
+            replacements = [re.sub(r"(\d)(?=[\s\]])", r"\1ms", text)]
+        else:  # the operator is kept
+            replacements = [text.replace(text.lstrip("<>="), each) for each in error.replacements]
+        unfinished = re.fullmatch(r"[<>]?=?\d+(\.\d*)?[a-zµμ]?", text) is not None
+        raise TermError(str(error), *map(Replacement, replacements), unfinished=unfinished) from None
     return None
-
-
-def _bare(text: str) -> str:
-    return text.lstrip("<>=")
 
 
 def _comparison(operator: str, limit: float) -> Callable[[float], bool]:
     return {
-        ">": lambda given: given > limit,
-        ">=": lambda given: given >= limit,
-        "<": lambda given: given < limit,
-        "<=": lambda given: given <= limit,
+        ">": lambda number: number > limit,
+        ">=": lambda number: number >= limit,
+        "<": lambda number: number < limit,
+        "<=": lambda number: number <= limit,
     }[operator]
 
 
-def _range(field: str, text: str, number: Callable[[str], float]) -> Callable[[float], bool]:
-    found = RANGE.fullmatch(text)
-    if found is None:
+def _range(field: str, text: str, parse: Callable[[str], float]) -> Callable[[float], bool]:
+    match = RANGE.fullmatch(text)
+    if match is None:
         ends = TWO_ENDS.fullmatch(text)
         corrected = [Replacement(f"[{ends[1]} TO {ends[2]}]")] if ends else []
         as_text = [] if field == "@duration" else [Replacement(quoted(text))]
         raise TermError(f"{text} is not a range. Write it like {field}:{_example(field)}.", *corrected, *as_text)
-    least = float("-inf") if found[1] == "*" else number(found[1])
-    most = float("inf") if found[2] == "*" else number(found[2])
+    least = float("-inf") if match[1] == "*" else parse(match[1])
+    most = float("inf") if match[2] == "*" else parse(match[2])
     if least > most:
-        swapped = Replacement(f"[{found[2]} TO {found[1]}]")
+        swapped = Replacement(f"[{match[2]} TO {match[1]}]")
         raise TermError(f"The range {text} is empty. Write the smaller number first.", swapped)
-    return lambda given: least <= given <= most
+    return lambda number: least <= number <= most
 
 
 def _example(field: str) -> str:
@@ -350,8 +349,10 @@ def _example(field: str) -> str:
 
 
 def _reject_comparison(field: str, value: Value) -> None:
-    found = COMPARISON.fullmatch(value.text) if not value.literal else None
-    if (found and NUMBER.match(found[2])) or (not value.literal and RANGE.fullmatch(value.text)):
+    if value.literal:
+        return
+    comparison = COMPARISON.fullmatch(value.text)
+    if (comparison and NUMBER.match(comparison[2])) or RANGE.fullmatch(value.text):
         raise TermError(
             f"{field} is text and can't be compared. To search for exactly this text write {field}:{quoted(value.text)}.",
             Replacement(quoted(value.text)),

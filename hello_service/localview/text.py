@@ -25,8 +25,11 @@ def visible(text: str, *, one_line: bool = False) -> str:
     return LAYOUT.sub(_escape, text) if one_line else text
 
 
-def _escape(found: re.Match[str]) -> str:
-    number = ord(found[0])
-    if found[0] in ESCAPES:
-        return ESCAPES[found[0]]
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if character in ESCAPES:
+        return ESCAPES[character]
+    number = ord(character)
+    if number < 0x100:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"

@@ -1,4 +1,4 @@
-"""One trace for its page: the rows of the waterfall, the chosen span and its details, and the search within the trace."""
+"""The page of a trace: the rows of the waterfall, the chosen span and its details, and the search within the trace."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hello_service.localview.spans import LINKS_TAG, Link, Span, Trace
 from hello_service.localview.store import Line, Store, trace_key
 
 MAX_INDENT = 16  # levels; a deeper row shows its level as a number
-FOLD_FROM = 4  # equal siblings become one row
-DRAWN_BARS = 200  # of a folded row
+FOLD_FROM = 4  # this many equal siblings, or more, become one row
+MAX_BARS = 200  # of a folded row
 MIN_BAR_PERCENT = 0.15  # of the width
 TICKS = (0, 25, 50, 75, 100)  # percent
 COLOURS = 24  # in trace.css; a 25th service gets the first colour with another shape
@@ -48,9 +48,9 @@ class Selection:
     @classmethod
     def read(cls, arguments: Iterable[tuple[str, str]]) -> Selection:
         """Return the selection in the query of an address."""
-        given = list(arguments)
-        own = {name: value for name, value in given if name in {"span", "find", "service", "open"}}
-        return cls(**own, rest=tuple(each for each in given if each[0] not in own))
+        pairs = list(arguments)
+        own = {name: value for name, value in pairs if name in {"span", "find", "service", "open"}}
+        return cls(**own, rest=tuple((name, value) for name, value in pairs if name not in own))
 
     def address(self, **changes: str) -> str:
         """Return the query of the address of this selection with `changes`."""
@@ -64,7 +64,7 @@ class _Node:
     depth: int
     parent: _Node | None
     children: list[_Node] = field(default_factory=list)
-    failed: bool = False  # it or one of its descendants has an error
+    failed: bool = False  # the span or one of its descendants has an error
     fold_key: tuple[str, str, str, bool] = ("", "", "", False)  # the same for siblings that fold into one row
 
 
@@ -78,11 +78,11 @@ class Row:
         self_time: nanoseconds in which no child ran.
         service: the service if it differs from the parent's, else empty.
         address: the address of the page with this span chosen, or with this fold open.
-        expanded: None if it has no rows below it.
-        times: the number of spans in a fold.
-        hidden: it is in a closed fold.
-        out: it belongs to another service than the only one to show.
-        orphan: its parent is missing.
+        expanded: whether the rows below it are shown; None if there are no rows below it.
+        times: the number of spans in a fold; 1 for a single span.
+        hidden: whether it is in a closed fold.
+        out: whether it is left out because the page shows only another service.
+        orphan: whether the parent of its span is missing.
     """
 
     id: str
@@ -136,13 +136,12 @@ class TraceView:
         self.errors = [node.span for node in sorted(failed, key=lambda node: -node.depth)]
         self.span = self._chosen()
         self.colours = colours(trace, store)
-        self._found = (
-            {id(node.span) for node in self._nodes if _contains(node.span, selection.find)}
-            if selection.find.strip()
-            else None
-        )
-        self.matches = [node.span for node in self._nodes if self._found and id(node.span) in self._found]
-        self._prefix = selection.address(span="") + ("&" if selection.address(span="") != "?" else "")
+        self._match_ids: set[int] | None = None  # of the spans that match the search; None without a search
+        if selection.find.strip():
+            self._match_ids = {id(node.span) for node in self._nodes if _contains(node.span, selection.find)}
+        self.matches = [node.span for node in self._nodes if self._match_ids and id(node.span) in self._match_ids]
+        without_span = selection.address(span="")
+        self._prefix = without_span if without_span == "?" else f"{without_span}&"  # of the address of each span
 
     @property
     def details(self) -> str:
@@ -153,14 +152,14 @@ class TraceView:
 
     def _chosen(self) -> Span:
         """Return the span in the address, else the deepest error, else the root."""
-        wanted = trace_key(self.selection.span)
+        span_id = trace_key(self.selection.span)  # a span id has the same forms as a trace id
         for span in self.trace.spans:
-            if span.span_id == wanted:
+            if span.span_id == span_id:
                 return span
         return self.errors[0] if self.errors else self.trace.root
 
     def link(self, span: Span) -> str:
-        """Return the address of this page with `span` chosen. Its fragment scrolls to the row without JavaScript, too."""
+        """Return the address of this page with `span` chosen. Its fragment scrolls to the row without JavaScript."""
         number = hexadecimal(span.span_id)
         return f"{self._prefix}span={number}#s{number}"
 
@@ -171,7 +170,7 @@ class TraceView:
 
     @property
     def services(self) -> list[tuple[str, int]]:
-        """Return the services with the numbers of their spans, in the order of their first spans."""
+        """Return each service with the number of its spans, in the order of their first spans."""
         numbers: dict[str, int] = {}
         for span in sorted(self.trace.spans, key=lambda span: span.start):
             numbers[span.service] = numbers.get(span.service, 0) + 1
@@ -183,25 +182,25 @@ class TraceView:
         return [(tick, units.duration(self.trace.duration * tick / 100)) for tick in TICKS]
 
     def pager(self, spans: Sequence[Span]) -> tuple[int, Span | None, Span | None]:
-        """Return the position of the chosen span in `spans`, 0 if it is not there, and the spans before and after it."""
+        """Return the position of the chosen span in `spans`, 0 if it is not in them, and the spans before and after."""
         index = next((index for index, span in enumerate(spans) if span is self.span), None)
         if index is None:
             return 0, None, spans[0] if spans else None
         return index + 1, spans[index - 1] if index else None, spans[index + 1] if index + 1 < len(spans) else None
 
     def rows(self) -> Iterator[Row]:
-        """Yield the rows, parents before children, equal siblings folded."""
-        revealed = {
-            id(span) for span in [self.span, *self.matches]
-        }  # and their ancestors: a fold that contains one is open
-        context: set[int] = set()  # the ancestors of the spans of the only service to show
+        """Yield the rows: parents before children, and equal siblings folded into one row."""
+        # The chosen span, the matches and the ancestors of all of them. A fold that contains one of these is open.
+        revealed = {id(span) for span in [self.span, *self.matches]}
+        # The ancestors of the spans of the only service to show. They are shown, but dimmed.
+        context: set[int] = set()
         for node in reversed(self._nodes):  # children before parents
             if node.parent and id(node.span) in revealed:
                 revealed.add(id(node.parent.span))
             if node.parent and (node.span.service == self.selection.service or id(node) in context):
                 context.add(id(node.parent))
         present = {node.span.span_id for node in self._nodes}
-        used: dict[str, int] = {}
+        used: dict[str, int] = {}  # how often each id was used, because a tracer may send two spans with the same id
         pending: list[tuple[list[_Node], int, bool]] = []
 
         def push(groups: Sequence[list[_Node]], level: int, *, hidden: bool) -> None:
@@ -212,29 +211,29 @@ class TraceView:
             group, level, hidden = pending.pop()
             node, times = group[0], len(group)
             span = node.span
-            row_id = f"{'g' if times > 1 else 's'}{hexadecimal(span.span_id)}"
+            row_id = f"{'g' if times > 1 else 's'}{hexadecimal(span.span_id)}"  # g: a group, s: a single span
             used[row_id] = used.get(row_id, 0) + 1
             row_id += f"-{used[row_id]}" if used[row_id] > 1 else ""
             expanded = True if node.children else None
             if times > 1:
                 expanded = self.selection.open in {row_id, "all"} or any(id(each.span) in revealed for each in group)
             is_context = any(id(each) in context for each in group)
-            other = bool(self.selection.service) and span.service != self.selection.service
+            is_other_service = bool(self.selection.service) and span.service != self.selection.service
             yield Row(
                 id=row_id,
                 span=span,
                 level=level,
-                bars=[self._bar(each.span) for each in group[:DRAWN_BARS]],
+                bars=[self._bar(each.span) for each in group[:MAX_BARS]],
                 duration=sum(each.span.duration for each in group),
                 self_time=sum(map(_self_time, group)),
                 service=span.service if node.parent is None or node.parent.span.service != span.service else "",
                 address=f"{self.selection.address(open=row_id)}#{row_id}" if times > 1 else self.link(span),
-                classes=self._classes(group, dim=other and is_context),
+                classes=self._classes(group, dim=is_other_service and is_context),
                 expanded=expanded,
                 times=times,
                 chosen=span is self.span and times == 1,
                 hidden=hidden,
-                out=other and not is_context,
+                out=is_other_service and not is_context,
                 orphan=span.parent_id != 0 and span.parent_id not in present,
             )
             if times > 1:
@@ -246,9 +245,9 @@ class TraceView:
         """Return the CSS classes of a row: its colour, `error`, and `found` or `dim`."""
         span = group[0].span
         classes = f"span {self.colour(span.service)}" + (" error" if span.error else "")
-        if self._found is not None and any(id(each.span) in self._found for each in group):
+        if self._match_ids is not None and any(id(each.span) in self._match_ids for each in group):
             return f"{classes} found"
-        return f"{classes} dim" if dim or self._found is not None else classes
+        return f"{classes} dim" if dim or self._match_ids is not None else classes
 
     def _bar(self, span: Span) -> tuple[float, float]:
         whole = self.trace.duration
@@ -275,24 +274,25 @@ class TraceView:
         return [line for line in self.store.lines(self.trace) if str(line.get("dd.span_id")) == str(self.span.span_id)]
 
     @cached_property
-    def _writers(self) -> dict[str, Span]:
+    def _spans_by_id(self) -> dict[str, Span]:
         return {str(span.span_id): span for span in self.trace.spans}
 
     def writer(self, line: Line) -> Span | None:
         """Return the span within which `line` was written, None if it is unknown."""
-        return self._writers.get(str(line.get("dd.span_id")))
+        return self._spans_by_id.get(str(line.get("dd.span_id")))
 
     @cached_property
-    def _stacks(self) -> dict[str, Span]:
+    def _errors_by_last_line(self) -> dict[str, Span]:
+        """The spans with an error, by the last line of their stack trace; the deepest if several have the same."""
         return {_last_line(span.meta.get("error.stack", "")): span for span in reversed(self.errors)}
 
-    def shows_stack(self, line: Line) -> Span | None:
-        """Return the span with the exception of `line` as its error. The page shows the stack trace only there."""
+    def exception_span(self, line: Line) -> Span | None:
+        """Return the span whose error is the exception of `line`. Only there does the page show the stack trace."""
         last = _last_line(str(line.get("exception") or ""))
         own = self.writer(line)
         if own and last and last == _last_line(own.meta.get("error.stack", "")):
             return own
-        return self._stacks.get(last) if last else None
+        return self._errors_by_last_line.get(last) if last else None
 
     @cached_property
     def linked(self) -> list[Linked]:
@@ -302,11 +302,13 @@ class TraceView:
 
     def _resolve(self, link: Link) -> tuple[Trace | None, Span | None]:
         trace = self.store.find(str(link.trace_id))
-        return trace, next((span for span in trace.spans if span.span_id == link.span_id), None) if trace else None
+        if trace is None:
+            return None, None
+        return trace, next((span for span in trace.spans if span.span_id == link.span_id), None)
 
     @cached_property
     def tags(self) -> tuple[list[Tag], list[Tag]]:
-        """Return the tags and metrics of the chosen span, sorted by name: its own, and those of tracer and process."""
+        """Return the chosen span's own tags and metrics, and those of tracer and process, each sorted by name."""
         own: list[Tag] = []
         other: list[Tag] = []
         values: Mapping[str, str | float] = {**self.span.meta, **self.span.metrics}
@@ -315,7 +317,8 @@ class TraceView:
                 continue
             value = values[name]
             text = value if isinstance(value, str) else f"{value:.15g}"
-            (other if name.startswith("_") or name in PROCESS_TAGS else own).append(Tag(name, text))
+            table = other if name.startswith("_") or name in PROCESS_TAGS else own
+            table.append(Tag(name, text))
         return own, other
 
 
@@ -338,7 +341,7 @@ class Tag:
 
     @property
     def term(self) -> str:
-        """The search term that finds it, empty if the search language has none."""
+        """The search term for this tag, empty if the search language can't express it."""
         if not SEARCHABLE.fullmatch(self.name) or not self.value:
             return ""
         if '"' in self.value:
@@ -349,15 +352,15 @@ class Tag:
 
 def colours(trace: Trace, store: Store) -> dict[str, int]:
     """Return a colour number for each service of `trace`, all different, and the same as in other views if possible."""
-    given: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     taken: set[int] = set()
     for service in dict.fromkeys(span.service for span in trace.spans):
         number = store.colour(service)
         if number in taken:
             number = next(free for free in range(len(taken) + 1) if free not in taken)
-        given[service] = number
+        numbers[service] = number
         taken.add(number)
-    return given
+    return numbers
 
 
 def _tree(trace: Trace) -> list[_Node]:
@@ -377,24 +380,24 @@ def _tree(trace: Trace) -> list[_Node]:
 
 
 def _folded(nodes: Sequence[_Node]) -> list[list[_Node]]:
-    """Return siblings in groups of equal ones, each at the position of its first. Small groups are not folded."""
+    """Return groups of equal siblings, each at the position of its first span. Small groups are not folded."""
     groups: dict[tuple[str, str, str, bool], list[_Node]] = {}
     for node in nodes:
         groups.setdefault(node.fold_key, []).append(node)
-    found = []
+    folded = []
     for node in nodes:
         group = groups[node.fold_key]
         if len(group) < FOLD_FROM:
-            found.append([node])
+            folded.append([node])
         elif group[0] is node:
-            found.append(group)
-    return found
+            folded.append(group)
+    return folded
 
 
 def _self_time(node: _Node) -> int:
     """Return the nanoseconds of a span in which none of its children ran."""
     remaining, covered = node.span.duration, node.span.start
-    for child in node.children:  # by start
+    for child in node.children:  # sorted by start
         begin, end = max(child.span.start, covered), min(child.span.end, node.span.end)
         if end > begin:
             remaining -= end - begin

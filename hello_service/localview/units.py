@@ -15,8 +15,15 @@ def duration(nanoseconds: float) -> str:
     for size, unit in ((SECOND, "s"), (MILLISECOND, "ms"), (MICROSECOND, "µs")):
         if nanoseconds >= size:
             number = nanoseconds / size
-            return f"{number:.{2 if number < 10 else 1 if number < 100 else 0}f} {unit}"
+            return f"{number:.{_decimals(number)}f} {unit}"
     return f"{nanoseconds:.0f} ns" if nanoseconds else "0 ms"
+
+
+def _decimals(number: float) -> int:
+    """Return the number of decimals that shows at least three digits of `number`."""
+    if number < 10:
+        return 2
+    return 1 if number < 100 else 0
 
 
 def count(number: int, unit: str) -> str:
@@ -34,7 +41,7 @@ def percent(share: float) -> str:
 
 def rate(per_second: float) -> str:
     """Return requests per second as `0.35 req/s`, `12.4 req/s`, `1,200 req/s`."""
-    return f"{per_second:,.{2 if per_second < 10 else 1 if per_second < 100 else 0}f} req/s"
+    return f"{per_second:,.{_decimals(per_second)}f} req/s"
 
 
 def clock(nanoseconds: int) -> str:

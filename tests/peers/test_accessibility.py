@@ -84,7 +84,7 @@ def test_axe_finds_no_violation_in_opened_parts(scene: Scene) -> None:
         page.keyboard.press("Escape")
         page.locator("#spans [role=row]").first.focus()
         page.keyboard.press("?")
-        expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+        expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
         assert opens + violations(page) == []
 

@@ -390,19 +390,19 @@ def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
     ):
         requested(own, "/api/hello")
         page.goto(f"{own.page_url}/performance?minutes=1")
-        moments = page.locator("#latency-1 .moment")
-        expect(moments).to_have_count(1)
+        buckets = page.locator("#latency-1 .bucket")
+        expect(buckets).to_have_count(1)
         eventually(  # until an empty bucket lies between
-            lambda: httpx.get(f"{own.page_url}/performance?minutes=1").text.rpartition('class="moment" x="')[2][:3],
+            lambda: httpx.get(f"{own.page_url}/performance?minutes=1").text.rpartition('class="bucket" x="')[2][:3],
             lambda x: float(x.split('"')[0]) <= 270,
             timeout=30,
         )
         requested(own, "/api/hello")
-        expect(moments).to_have_count(2)
+        expect(buckets).to_have_count(2)
         pieces = page.locator("#latency-1 polyline.p50")
         expect(pieces).to_have_count(2)
         chart, value = page.locator("#requests-1"), page.locator("output[for=requests-1]")
-        box = page.locator("#requests-1 .moment").first.bounding_box()
+        box = page.locator("#requests-1 .bucket").first.bounding_box()
         assert box
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 10)
         expect(value).to_have_text(re.compile(r"^\d\d:\d\d:\d\d: 1 request, 0 errors, p50 .* p95 .* p99 .*"))

@@ -351,7 +351,7 @@ def test_a_stack_trace_is_shown_once() -> None:
         store.add_line(line)
     page = shown(root, below, store=store)
 
-    assert [page.shows_stack(line) for line in lines] == [root, root, None, None]
+    assert [page.exception_span(line) for line in lines] == [root, root, None, None]
     assert page.lines == lines[:1]
     assert [page.writer(line) for line in lines] == [root, below, None, None]
     assert len(trace(root).spans) == 1

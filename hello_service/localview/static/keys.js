@@ -1,5 +1,5 @@
-// Keys of every view: arrow keys, j, k, Home and End move between rows; `/` focuses the search; `?` lists the keys.
-// The attribute data-roving marks a list and selects its rows. Only one row at a time can be reached by Tab.
+// Keyboard shortcuts of every view: the arrow keys, j, k, Home and End move between rows, `/` focuses the search, and `?`
+// lists the shortcuts. The attribute data-roving marks a list and selects its rows. Tab reaches only one row of a list.
 "use strict";
 {
   const current = new Map(); // id of a list: id of the row that Tab reaches

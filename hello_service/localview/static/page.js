@@ -7,15 +7,15 @@ document.documentElement.classList.add("js"); // shows the elements that need Ja
 const REFRESH_MS = 1000; // minimum time between two refreshes
 const TICK_MS = 5000; // refresh interval of figures that depend on the current time
 const live = document.querySelector("#live");
-const shown = { version: document.body.dataset.version, latest: document.body.dataset.version };
-let fetching = null;
-let refreshed = 0;
-let waiting = 0;
+const versions = { shown: document.body.dataset.version, latest: document.body.dataset.version };
+let fetching = null; // the AbortController of the running request
+let refreshedAt = 0;
+let timer = 0; // of the next refresh
 let pressed = false; // while the mouse button is down, no refresh may replace the element below it
 document.addEventListener("pointerdown", () => (pressed = true));
 for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, () => setTimeout(() => (pressed = false)));
 
-// Functions that a view sets, called with the fetched document before its parts are merged, and afterwards.
+// Functions that a view may set: `before` gets the fetched document before its parts are merged, `after` runs afterwards.
 const hooks = { before: async () => {}, after: () => {} };
 
 // Returns whether text is selected on the page, because a refresh would remove the selection. Text fields are not affected.
@@ -53,39 +53,39 @@ function merge(old, fresh) {
 // Fetches the current address and merges every part that is marked with data-live.
 async function refresh() {
   fetching?.abort();
-  const mine = (fetching = new AbortController());
-  const version = shown.latest;
+  const controller = (fetching = new AbortController());
+  const version = versions.latest;
   try {
-    const response = await fetch(location.href, { signal: mine.signal, headers: { accept: "text/html" } });
+    const response = await fetch(location.href, { signal: controller.signal, headers: { accept: "text/html" } });
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
     await hooks.before(fresh);
-    if (mine.signal.aborted) return;
+    if (controller.signal.aborted) return;
     document.dispatchEvent(new CustomEvent("view:fresh", { detail: fresh }));
     for (const part of fresh.querySelectorAll("[data-live]")) {
       const old = document.getElementById(part.id);
       if (old) merge(old, part);
     }
-    shown.version = version;
+    versions.shown = version;
     hooks.after();
   } catch (error) {
     if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server has stopped
   } finally {
-    if (fetching === mine) fetching = null;
-    refreshed = performance.now();
+    if (fetching === controller) fetching = null;
+    refreshedAt = performance.now();
   }
 }
 
-// Refreshes as soon as the page is live, visible and not in use, and the last refresh is long enough ago.
+// Refreshes once the page is live, visible and not in use, and `REFRESH_MS` have passed since the last refresh.
 function scheduleRefresh() {
-  if (waiting || !isLive() || document.hidden) return;
-  const delay = fetching ? REFRESH_MS : Math.max(0, refreshed + REFRESH_MS - performance.now());
-  waiting = setTimeout(async () => {
-    waiting = 0;
+  if (timer || !isLive() || document.hidden) return;
+  const delay = fetching ? REFRESH_MS : Math.max(0, refreshedAt + REFRESH_MS - performance.now());
+  timer = setTimeout(async () => {
+    timer = 0;
     if (fetching) return scheduleRefresh();
-    if (!isLive() || document.hidden || shown.version === shown.latest) return;
+    if (!isLive() || document.hidden || versions.shown === versions.latest) return;
     if (isCopying() || pressed) return scheduleRefresh();
     await refresh();
-    if (shown.version !== shown.latest) scheduleRefresh();
+    if (versions.shown !== versions.latest) scheduleRefresh();
   }, delay);
 }
 
@@ -99,8 +99,8 @@ function showConnection(isConnected) {
 events.onopen = () => showConnection(true);
 events.onerror = () => showConnection(false);
 events.onmessage = (message) => {
-  shown.latest = message.data;
-  if (shown.version === shown.latest) return;
+  versions.latest = message.data;
+  if (versions.shown === versions.latest) return;
   if (document.querySelector("[data-reload]")) location.reload();
   else scheduleRefresh();
 };

@@ -1,12 +1,12 @@
-// One trace: choosing a span, collapsing, paging through errors and matches, searching. Without JavaScript, all but
-// collapsing works with links. Rows that were expanded or collapsed stay so when the page is refreshed.
+// One trace: choosing a span, collapsing rows, paging through errors and matches, searching. Without JavaScript, everything
+// except collapsing works with links and forms. Expanded and collapsed rows stay so when the page is refreshed.
 "use strict";
 {
   const SEARCH_MS = 250; // after the last key
   const detail = document.querySelector("#detail");
   const find = document.querySelector("#find");
   const toggled = new Map(); // id of a row that was expanded or collapsed: whether it is expanded
-  let choosing = null;
+  let choosing = null; // the AbortController of the request for the details of a span
   let paging = Promise.resolve();
 
   const rows = (root = document) => [...root.querySelectorAll("#spans > [role=row]")];
@@ -21,8 +21,8 @@
       const level = levelOf(row);
       if (level <= closed) closed = Infinity;
       row.hidden = closed < Infinity || "out" in row.dataset;
-      const known = toggled.get(row.id);
-      if (known !== undefined && row.ariaExpanded !== null) row.ariaExpanded = String(known);
+      const expanded = toggled.get(row.id);
+      if (expanded !== undefined && row.ariaExpanded !== null) row.ariaExpanded = String(expanded);
       if (closed === Infinity && row.ariaExpanded === "false") closed = level;
     }
   }
@@ -55,7 +55,7 @@
     for (const part of fresh.querySelectorAll("[data-live]")) merge(document.getElementById(part.id), part);
   }
 
-  // Shows the details of the span in the address `to`.
+  // Chooses the span in the address `to` and fetches its details. With `opens`, shows them if they were closed.
   async function choose(to, opens = true) {
     const span = to.searchParams.get("span");
     const row = document.getElementById(`s${span}`);
@@ -66,9 +66,9 @@
     if (opens) document.body.className = "trace details-open";
     if (row) reveal(row);
     choosing?.abort();
-    const mine = (choosing = new AbortController());
+    const controller = (choosing = new AbortController());
     try {
-      const response = await fetch(`${location.pathname}/span/${span}${to.search}`, { signal: mine.signal });
+      const response = await fetch(`${location.pathname}/span/${span}${to.search}`, { signal: controller.signal });
       mergeFragment(await response.text());
       if (scroll) detail.scrollTop = 0;
     } catch (error) {
@@ -84,8 +84,8 @@
     chosen()?.focus({ preventScroll: true });
   }
 
-  // Moves to the next or previous error or match. The queue keeps fast key presses in order.
-  function page(list, direction) {
+  // Chooses the next or previous error or match. The queue keeps fast key presses in order.
+  function goTo(list, direction) {
     paging = paging.then(async () => {
       const link = document.querySelector(`[data-choose="${list}-${direction}"]`);
       if (link) await choose(address(link));
@@ -101,40 +101,42 @@
 
   document.addEventListener("view:fresh", ({ detail: fresh }) => {
     applyFolds(fresh);
-    for (const own of document.querySelectorAll("#detail details[id]")) {
-      const same = fresh.getElementById(own.id);
-      if (same && fresh.querySelector("#span")?.dataset.id === document.querySelector("#span").dataset.id) same.open = own.open;
+    if (fresh.querySelector("#span")?.dataset.id !== document.querySelector("#span").dataset.id) return;
+    for (const old of document.querySelectorAll("#detail details[id]")) {
+      const same = fresh.getElementById(old.id);
+      if (same) same.open = old.open;
     }
   });
 
   document.addEventListener("click", (event) => {
     if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     const row = event.target.closest("#spans > [role=row]");
-    const link = event.target.closest("[data-choose], [data-part], [data-close], [data-level]") ?? row?.querySelector("a");
-    if (!link) {
+    const link = event.target.closest("[data-choose], [data-show], [data-close], [data-level]") ?? row?.querySelector("a");
+    if (!link) { // a click elsewhere closes the choices for a value of a tag
       for (const value of document.querySelectorAll("details.value[open]")) if (!value.contains(event.target)) value.open = false;
       return;
     }
     event.preventDefault();
     if ("close" in link.dataset) return close();
-    if ("part" in link.dataset) return void show(address(link));
-    if ("level" in link.dataset) return level(Number(link.dataset.level));
+    if ("show" in link.dataset) return void show(address(link));
+    if ("level" in link.dataset) return collapseTo(Number(link.dataset.level));
+    // A click on the arrow of a row, or anywhere on a row of folded siblings, expands or collapses it.
     if (row && (event.target.closest(".name i") || row.id.startsWith("g")) && row.ariaExpanded !== null) {
       row.focus({ preventScroll: true });
       return toggle(row);
     }
     if (row) row.focus({ preventScroll: true });
     choose(address(link)).then(() => {
-      if (link.dataset.choose && !link.isConnected) {
+      if (link.dataset.choose && !link.isConnected) { // the response has replaced it, so its replacement gets the focus
         const list = link.dataset.choose.split("-")[0];
         (document.querySelector(`[data-choose="${link.dataset.choose}"]`) ?? document.querySelector(`[data-choose^="${list}-"]`))?.focus();
       }
     });
   });
 
-  // Expands the rows above level `most` and collapses the others; 0 expands all.
-  function level(most) {
-    for (const row of rows()) if (row.ariaExpanded !== null) toggled.set(row.id, !most || levelOf(row) < most);
+  // Collapses the rows from `level` on and expands those above; 0 expands all.
+  function collapseTo(level) {
+    for (const row of rows()) if (row.ariaExpanded !== null) toggled.set(row.id, !level || levelOf(row) < level);
     applyFolds();
     const focused = document.activeElement.closest("#spans > [role=row]");
     let visible = focused;
@@ -157,11 +159,11 @@
     }
     if (event.target.matches("input, select, textarea")) return;
     const row = event.target.matches("#spans > [role=row]") ? event.target : null;
-    if (event.key === "]") page("error", "Next");
-    else if (event.key === "[") page("error", "Previous");
-    else if (event.key === "n") page("match", "Next");
-    else if (event.key === "p") page("match", "Previous");
-    else if (/^[0-9]$/.test(event.key)) level(Number(event.key));
+    if (event.key === "]") goTo("error", "Next");
+    else if (event.key === "[") goTo("error", "Previous");
+    else if (event.key === "n") goTo("match", "Next");
+    else if (event.key === "p") goTo("match", "Previous");
+    else if (/^[0-9]$/.test(event.key)) collapseTo(Number(event.key));
     else if (row && event.key === "Enter") row.querySelector("a").click();
     else if (row && event.key === "ArrowRight") {
       if (row.ariaExpanded === "false") toggle(row);
@@ -173,28 +175,29 @@
     event.preventDefault();
   });
 
+  // Returns the address with the text of the search box. Forgets which rows were collapsed, so that all matches are shown.
   const searchAddress = () => {
-    toggled.clear(); // so that all matches are shown
+    toggled.clear();
     const to = new URL(location.href);
     if (find.value) to.searchParams.set("find", find.value);
     else to.searchParams.delete("find");
     return to;
   };
-  let waiting = 0;
+  let timer = 0; // of the search
   find.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => show(searchAddress()), SEARCH_MS);
+    clearTimeout(timer);
+    timer = setTimeout(() => show(searchAddress()), SEARCH_MS);
   });
   find.form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    clearTimeout(waiting);
+    clearTimeout(timer);
     if (searchAddress().search !== location.search) await show(searchAddress());
-    page("match", "Next");
+    goTo("match", "Next");
   });
   find.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.shiftKey) {
       event.preventDefault();
-      page("match", "Previous");
+      goTo("match", "Previous");
     }
   });
 
