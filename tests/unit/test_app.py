@@ -1,4 +1,4 @@
-"""Tests of every route in process: what is served, and how bad input is rejected."""
+"""Tests of the app without a server: what each route serves, and how bad input is rejected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})
 @pytest.fixture
 async def client() -> AsyncIterator[_Client]:
     async for client in serving(Settings(), ENDPOINTS):
-        client.app.testing = False  # errors become responses as in production
+        client.app.testing = False  # errors become responses, as in production
         yield client
 
 
@@ -113,8 +113,8 @@ async def test_every_response_has_the_security_headers(client: _Client, path: st
 async def test_a_handler_overrides_a_security_header(
     client: _Client, name: str, change_case: Callable[[str], str]
 ) -> None:
-    """The handler's own header replaces the default, and the other security headers stay. The same holds for error
-    handlers.
+    """The handler's own header replaces the default, and the other security headers stay. The same applies
+    to the response of an `HTTPException`.
     """
     app: Quart = client.app
 
@@ -267,7 +267,7 @@ async def test_the_index_is_a_page_for_a_browser() -> None:
         assert document["traces"] == "http://127.0.0.1:8081"
 
 
-async def test_the_documentation_names_every_route_and_needs_no_network(client: _Client) -> None:
+async def test_the_documentation_lists_every_route_and_needs_no_network(client: _Client) -> None:
     """The page is the service's own because the usual documentation pages load scripts from elsewhere."""
     page = await (await client.get("/docs")).get_data(as_text=True)
     document = await (await client.get("/openapi.json")).get_json()
@@ -308,7 +308,7 @@ async def test_a_route_is_described_by_its_handlers_declarations(client: _Client
         {"application/json": {"type": "object", "properties": {"failed": {"type": "array", "items": PROBLEM_REF}}}}
     )
     async def members() -> str:
-        """List those that failed."""
+        """List the problems of the members that failed."""
         return ""
 
     @team.get("/team/hidden/<name>")

@@ -16,11 +16,13 @@ CONTESTANTS = sorted(path.stem for path in (ROOT / "benchmarks" / "contestants")
 
 
 def sample(cpu_us: float, **others: float) -> dict[str, float]:
+    """Return the fields of a sample, some of them replaced by `others`."""
     measured = {"per_second": 100, "p50_ms": 1, "p99_ms": 2, "failures": 0, "answered": 10, "sent": 12, "spans_due": 10}
     return {"cpu_us": cpu_us, **measured, "spans": 10, "rss_mib": 90, "other_core": 0.1, **others}
 
 
 def one_round(points: dict[str, dict[Point, dict[str, float]]]) -> dict[str, Any]:
+    """Return a round in the form of the saved results."""
     return {
         name: {"start_s": 1.5, "points": {point.name: measured for point, measured in samples.items()}}
         for name, samples in points.items()
@@ -28,6 +30,7 @@ def one_round(points: dict[str, dict[Point, dict[str, float]]]) -> dict[str, Any
 
 
 def results(*rounds: dict[str, Any]) -> figures.Results:
+    """Return results in the form in which `scripts/bench` saves them."""
     machine = {"python": "3.13.0", "cores": 2, "packages": {"ddtrace": "4.16.0"}}
     return {"machine": machine, "rounds": list(rounds), "endurance": None, "minutes": 1.0}
 

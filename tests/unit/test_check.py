@@ -391,7 +391,7 @@ def test_the_stop_budget_matches_the_settings_of_the_service() -> None:
 
 
 def test_every_rule_has_a_row_that_breaks_it() -> None:
-    """Only `ec2-memory` has a test of its own, because it does not apply on Fargate."""
+    """`ec2-memory` does not apply on Fargate, so it has a test of its own instead."""
     assert RULES.keys() - {rule for rule, *_ in BROKEN} == {"ec2-memory"}
 
 

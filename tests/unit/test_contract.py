@@ -67,16 +67,16 @@ def renames(name: Name) -> Iterator[tuple[str, Rename]]:
     """
     module, _, attributes = name.path.partition(":")
     chain = [attribute for attribute in attributes.split(".") if attribute]
-    found: Any = import_module(module)
+    target: Any = import_module(module)
     for depth, attribute in enumerate(chain):
         yield f"{name.path} {attribute}", _attribute_rename(import_module(module), chain[: depth + 1])
-        found = getattr(found, attribute)
-    function: Any = inspect.unwrap(found.__init__ if inspect.isclass(found) else found)
+        target = getattr(target, attribute)
+    function: Any = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     for word in (*name.parameters, *name.uses):
         yield f"{name.path} {word}", _word_rename(getattr(function, "__func__", function), word)
 
 
-class Without:
+class WithoutAttribute:
     """A view of `original` without the attribute at the end of `chain`, as after a rename."""
 
     def __init__(self, original: Any, chain: list[str]) -> None:
@@ -86,8 +86,8 @@ class Without:
         first, *rest = self.chain
         if name == first and not rest:
             raise AttributeError(name)
-        found = getattr(self.original, name)
-        return Without(found, rest) if name == first else found
+        value = getattr(self.original, name)
+        return WithoutAttribute(value, rest) if name == first else value
 
 
 def _attribute_rename(module: Any, chain: list[str]) -> Rename:
@@ -100,7 +100,7 @@ def _attribute_rename(module: Any, chain: list[str]) -> Rename:
         # The attributes of an instance, or of a class with another metaclass, can't be replaced.
         replaceable = inspect.ismodule(owner) or type(owner) in {type, ABCMeta}
         if not replaceable:
-            monkeypatch.setattr(module, chain[0], Without(getattr(module, chain[0]), chain[1:]))
+            monkeypatch.setattr(module, chain[0], WithoutAttribute(getattr(module, chain[0]), chain[1:]))
             return
         holder = owner
         if inspect.isclass(owner):

@@ -57,7 +57,7 @@ def check_options(*arguments: str) -> None:
 
 
 @pytest.mark.parametrize("option", MALFORMED, ids="=".join)
-def test_a_malformed_option_is_rejected_by_name_and_value(option: list[str]) -> None:
+def test_a_malformed_option_is_rejected_with_its_name_and_value(option: list[str]) -> None:
     with pytest.raises(Failure, match=r"^Nothing was done\.\n") as rejected:
         check_options(*option)
 
@@ -269,8 +269,8 @@ def test_the_parameters_match_those_that_a_yaml_library_reads() -> None:
     assert stack.declared() == parameters
 
 
-def planned(current: dict[str, str], given: dict[str, str]) -> dict[str, str]:
-    """Return the parameters of an update in which the stack has `current` and the options set `given`."""
+def planned_parameters(current: dict[str, str], changes: dict[str, str]) -> dict[str, str]:
+    """Return the parameters of an update of a stack that has `current`, with `changes` from the command line."""
     defaults = {
         "VpcId": "vpc-1",
         "LoadBalancerSubnets": "subnet-1",
@@ -279,11 +279,11 @@ def planned(current: dict[str, str], given: dict[str, str]) -> dict[str, str]:
     }
     listed = [{"ParameterKey": name, "ParameterValue": value} for name, value in {**defaults, **current}.items()]
     described = {"StackStatus": "UPDATE_COMPLETE", "Parameters": listed}
-    return stack.Stack(FakeAws(), "hello-service").planned_parameters(described, given, open_http=False)
+    return stack.Stack(FakeAws(), "hello-service").planned_parameters(described, changes, open_http=False)
 
 
 @pytest.mark.parametrize(
-    ("current", "given", "problem"),
+    ("current", "changes", "problem"),
     [
         ({"Scheme": "internal"}, {"Scheme": "internet-facing"}, "Scheme=internet-facing: it is internal"),
         ({}, {"VpcId": "vpc-2"}, "VpcId=vpc-2: it is vpc-1"),
@@ -292,14 +292,14 @@ def planned(current: dict[str, str], given: dict[str, str]) -> dict[str, str]:
         ({"CertificateArn": "arn", "AllowedCidr": "0.0.0.0/0"}, {"CertificateArn": ""}, "over plain HTTP"),
     ],
 )
-def test_an_unsafe_change_is_rejected(current: dict[str, str], given: dict[str, str], problem: str) -> None:
+def test_an_unsafe_change_is_rejected(current: dict[str, str], changes: dict[str, str], problem: str) -> None:
     with pytest.raises(Failure, match=problem):
-        planned(current, given)
+        planned_parameters(current, changes)
 
 
-def test_parameters_that_are_not_given_keep_their_values() -> None:
+def test_parameters_that_are_not_changed_keep_their_values() -> None:
     """A parameter that the template no longer has is left out."""
-    parameters = planned({"AllowedCidr": "0.0.0.0/0", "Spot": "true", "Gone": "x"}, {"MinTasks": "3"})
+    parameters = planned_parameters({"AllowedCidr": "0.0.0.0/0", "Spot": "true", "Gone": "x"}, {"MinTasks": "3"})
 
     assert (parameters["Spot"], parameters["MinTasks"], parameters["MaxTasks"]) == ("true", "3", "10")
     assert "Gone" not in parameters
@@ -307,8 +307,8 @@ def test_parameters_that_are_not_given_keep_their_values() -> None:
 
 def test_a_network_is_checked_before_it_is_used() -> None:
     """The script checks the VPC, the VPC of each subnet, and that the load balancer has two availability zones."""
-    given = {"VpcId": "vpc-1", "LoadBalancerSubnets": "subnet-1,subnet-2", "TaskSubnets": "subnet-3"}
-    given["AllowedCidr"] = "10.0.0.0/16"
+    parameters = {"VpcId": "vpc-1", "LoadBalancerSubnets": "subnet-1,subnet-2", "TaskSubnets": "subnet-3"}
+    parameters["AllowedCidr"] = "10.0.0.0/16"
     zones = {"subnet-1": "a", "subnet-2": "b", "subnet-3": "a"}
 
     def subnets(**vpcs: str) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def test_a_network_is_checked_before_it_is_used() -> None:
         }
 
     def plan(**results: Any) -> None:
-        stack.Stack(FakeAws(**results), "hello-service").planned_parameters(None, given, open_http=False)
+        stack.Stack(FakeAws(**results), "hello-service").planned_parameters(None, parameters, open_http=False)
 
     plan(ec2__describe_subnets=subnets())
     missing = AwsError("(InvalidSubnetID.NotFound) The subnet ID 'subnet-2' does not exist.")

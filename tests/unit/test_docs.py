@@ -59,7 +59,7 @@ COMMAND = re.compile(r"(?:scripts/|hello-service )(dev|view|doctor|traces|trace|
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_option_on_a_page_exists(page: Path) -> None:
-    """They are options of `hello-service` or of the scripts that start it. Options after `--` belong to another program."""
+    """The commands are `hello-service` and the scripts that start it. Options after `--` belong to another program."""
     unknown = []
     for command, rest in COMMAND.findall(page.read_text()):
         known = {option for parameter in main.commands[command].params for option in parameter.opts}

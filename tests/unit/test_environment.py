@@ -37,7 +37,7 @@ def test_variables_that_ddtrace_reads_at_import_are_set() -> None:
 
 @pytest.mark.parametrize("name", ["DD_SERVICE", *environment.ENVIRONMENT_ONLY])
 def test_a_value_from_the_operator_wins(name: str) -> None:
-    value = "1" if name != "DD_SERVICE" else "theirs"
+    value = "1" if name != "DD_SERVICE" else "orders"
 
     assert tracer_environment({name: value})[name] == value
 
@@ -80,7 +80,7 @@ def test_sampling_rules_from_the_operator_win_over_the_rate() -> None:
 
 
 def test_a_start_without_serve_warns_of_unset_variables() -> None:
-    """One line lists the variables, with the benefit of each."""
+    """One line lists the variables, with what each costs while it is unset."""
     rate, missing = warnings({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
 
     assert rate.startswith("DD_TRACE_SAMPLE_RATE=0.25 is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES=")
@@ -99,22 +99,22 @@ def test_trace_headers_are_trusted_by_default() -> None:
     assert not [line for line in warnings(tracer_environment({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in line]
 
 
-@pytest.mark.parametrize("theirs", [{EXTRACT: "datadog"}, {STYLE: "tracecontext"}, {BEHAVIOR: "restart"}])
-def test_an_operators_propagation_wins_with_a_warning(theirs: dict[str, str]) -> None:
-    environ = tracer_environment({"TRUST_TRACE_HEADERS": "false", **theirs})
-    ((name, value),) = theirs.items()
+@pytest.mark.parametrize("propagation", [{EXTRACT: "datadog"}, {STYLE: "tracecontext"}, {BEHAVIOR: "restart"}])
+def test_a_propagation_setting_from_the_operator_wins_with_a_warning(propagation: dict[str, str]) -> None:
+    environ = tracer_environment({"TRUST_TRACE_HEADERS": "false", **propagation})
+    ((name, value),) = propagation.items()
 
-    assert {key: environ[key] for key in (EXTRACT, STYLE, BEHAVIOR) if key in environ} == theirs
+    assert {key: environ[key] for key in (EXTRACT, STYLE, BEHAVIOR) if key in environ} == propagation
     assert warnings(environ)[0] == f"TRUST_TRACE_HEADERS=false has no effect: {name}={value} is set and wins"
 
 
 @pytest.mark.parametrize(
-    "theirs",
+    "propagation",
     [{EXTRACT: "none"}, {EXTRACT: "None", STYLE: "datadog"}, {STYLE: "none"}, {BEHAVIOR: "ignore", STYLE: "datadog"}],
     ids=["extract", "extract before style", "style", "behavior"],
 )
-def test_a_propagation_that_ignores_trace_headers_needs_no_warning(theirs: dict[str, str]) -> None:
-    environ = tracer_environment({"TRUST_TRACE_HEADERS": "false", **theirs})
+def test_a_propagation_setting_that_ignores_trace_headers_needs_no_warning(propagation: dict[str, str]) -> None:
+    environ = tracer_environment({"TRUST_TRACE_HEADERS": "false", **propagation})
 
     assert not [line for line in warnings(environ) if "TRUST" in line]
 

@@ -13,7 +13,7 @@ from hello_service.settings import Settings, SettingsError
 
 
 def test_the_server_runs_under_ddtrace_run() -> None:
-    """`serve` runs the ddtrace-run of its own environment, regardless of PATH."""
+    """`serve` runs the ddtrace-run of its own virtual environment, regardless of PATH."""
     assert launch.command(Settings()) == [
         str(Path(sys.executable).with_name("ddtrace-run")),
         sys.executable,

@@ -1,4 +1,4 @@
-"""Tests of the listening socket when no file descriptor is free."""
+"""Tests of the listening socket: no free file descriptor, and clients that disappear."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NOT_THE_PAGE = "is not the page of `dev` or `view`"
 
 @contextmanager
 def responding(*responses: bytes) -> Iterator[str]:
-    """Send one of `responses` on each connection, in order, then close the port. Yields the URL."""
+    """Serve `responses` in order, one on each connection, and then close the port. Yields the URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -38,16 +38,16 @@ def responding(*responses: bytes) -> Iterator[str]:
         serving.join()
 
 
-def document(*traces: object, version: object = 1, status: int = 200, **more: object) -> bytes:
+def document(*traces: object, version: object = 1, status: int = 200, **others: object) -> bytes:
     """Return a response of the page with `traces`."""
-    body = json.dumps({"kept": 3, "version": version, "traces": traces, **more}).encode()
+    body = json.dumps({"kept": 3, "version": version, "traces": traces, **others}).encode()
     return b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
 
-def summary(number: int = 1, **more: object) -> dict[str, object]:
+def summary(number: int = 1, **others: object) -> dict[str, object]:
     """Return a trace as in the page's response."""
     fields = {"trace_id": f"{number:032x}", "url": f"http://page/trace/{number}", "resource": "GET /", "status": "200"}
-    return {**fields, "start": None, "duration_ms": 1.5, "spans": 2, "services": ["web"], "error": None, **more}
+    return {**fields, "start": None, "duration_ms": 1.5, "spans": 2, "services": ["web"], "error": None, **others}
 
 
 def run(*arguments: str) -> Result:

@@ -108,7 +108,7 @@ def test_requests_are_counted_by_service_and_resource_over_time() -> None:
 
 
 def test_a_report_covers_no_more_than_its_window() -> None:
-    """Its seconds are the divisor of the rate."""
+    """The rate is computed from the seconds of the report."""
     counted = Performance(now=0)
     counted.add([span()], now=599)
     (report,) = counted.reports(5, now=600)
@@ -140,10 +140,10 @@ def test_the_map_counts_calls_by_the_callers_span() -> None:
     no_peer = span(root, meta={"span.kind": "client"})
     second_served = span(call, service="greeter", meta={"span.kind": "server"})
     traces = [trace(root, call, served, database, outside, no_peer, second_served)]
-    shown, drawn = map_layout.draw(service_map.service_map(traces), None)
-    calls = {(edge.source.service, edge.target.service): edge.figures for edge in shown.edges}
-    nodes = {node.service: node for node in shown.nodes}
-    places = {place.node.service: place for place in drawn.places}
+    graph, layout = map_layout.draw(service_map.service_map(traces), None)
+    calls = {(edge.source.service, edge.target.service): edge.figures for edge in graph.edges}
+    nodes = {node.service: node for node in graph.nodes}
+    places = {place.node.service: place for place in layout.places}
 
     assert set(calls) == {("web", "greeter"), ("greeter", "postgres"), ("web", "mail")}
     assert calls["web", "greeter"].durations == [30 * MS]
@@ -165,19 +165,19 @@ def test_nodes_and_edges_link_to_the_traces_that_they_count() -> None:
     served = span(call, service=names[1], meta={"span.kind": "server"})
     outside = span(served, service=names[1], meta={"span.kind": "client", "peer.service": names[2]})
     traces = [trace(root, call, served, outside), trace(span(service=names[0]))]
-    shown = service_map.service_map(traces)
+    graph = service_map.service_map(traces)
 
-    assert [node.service for node in shown.nodes] == sorted(names)
-    counted: list[service_map.Node | service_map.Edge] = [*shown.nodes, *shown.edges]
+    assert [node.service for node in graph.nodes] == sorted(names)
+    counted: list[service_map.Node | service_map.Edge] = [*graph.nodes, *graph.edges]
     for each in counted:
-        found = [span for one in traces for span in query.parse(each.search).spans(one)]
-        assert len(found) == each.figures.requests > 0
+        matching = [span for one in traces for span in query.parse(each.search).spans(one)]
+        assert len(matching) == each.figures.requests > 0
 
 
-def overlapping(drawn: map_layout.Drawing) -> list[tuple[map_layout.Box, map_layout.Box]]:
+def overlapping(layout: map_layout.Drawing) -> list[tuple[map_layout.Box, map_layout.Box]]:
     """Return the pairs of nodes and labels that overlap."""
-    boxes = [place.box for place in drawn.places]
-    boxes += [map_layout._label_box(line.label) for line in drawn.lines if line.label]
+    boxes = [place.box for place in layout.places]
+    boxes += [map_layout._label_box(line.label) for line in layout.lines if line.label]
     return [
         (one, other)
         for one, other in itertools.combinations(boxes, 2)
@@ -191,38 +191,40 @@ def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -
     numbers = sorted({number for call in calls for number in call})
     nodes = {number: service_map.Node(f"service-{number}") for number in numbers}
     edges = [service_map.Edge(nodes[source], nodes[target]) for source, target in sorted(calls)]
-    shown, drawn = map_layout.draw(service_map.Map([*nodes.values()], edges), f"service-{chosen}")
+    graph, layout = map_layout.draw(service_map.Map([*nodes.values()], edges), f"service-{chosen}")
 
-    assert overlapping(drawn) == []
-    for left, top, right, bottom in [place.box for place in drawn.places]:
-        assert 0 <= left < right <= drawn.width
-        assert 0 <= top < bottom <= drawn.height
-    for line in drawn.lines:
+    assert overlapping(layout) == []
+    for left, top, right, bottom in [place.box for place in layout.places]:
+        assert 0 <= left < right <= layout.width
+        assert 0 <= top < bottom <= layout.height
+    for line in layout.lines:
         if line.label:
-            assert 0 <= line.label[0] <= drawn.width
-            assert 0 <= line.label[1] <= drawn.height
-    assert len({place.x for place in drawn.places}) <= map_layout.MAX_COLUMNS
-    assert len(drawn.places) <= service_map.MAX_SERVICES or shown.chosen
-    assert len(drawn.lines) == len(shown.drawn()[1])
+            assert 0 <= line.label[0] <= layout.width
+            assert 0 <= line.label[1] <= layout.height
+    assert len({place.x for place in layout.places}) <= map_layout.MAX_COLUMNS
+    assert len(layout.places) <= service_map.MAX_SERVICES or graph.chosen
+    assert len(layout.lines) == len(graph.drawn()[1])
 
 
 def test_with_many_services_only_one_and_its_neighbours_are_drawn() -> None:
-    """The one service is the chosen one or the busiest one. A chain of calls that is too long for the width counts as
+    """That service is the chosen one or the busiest one. A chain of calls that is too long for the width counts as
     many services.
     """
     hub = [span(service="hub")]
     hub += [span(hub[0], service=f"service-{number:02}") for number in range(18)]
-    shown, drawn = map_layout.draw(service_map.service_map([trace(*hub)]), None)
-    of_one, near = map_layout.draw(service_map.service_map([trace(*hub)]), "service-03")
+    graph, layout = map_layout.draw(service_map.service_map([trace(*hub)]), None)
+    chosen_graph, chosen_layout = map_layout.draw(service_map.service_map([trace(*hub)]), "service-03")
     chain = [span(service="c0")]
     for number in range(1, 8):
         chain.append(span(chain[-1], service=f"c{number}"))
-    long, _ = map_layout.draw(service_map.service_map([trace(*chain)]), None)
+    long_graph, _ = map_layout.draw(service_map.service_map([trace(*chain)]), None)
 
-    assert (shown.chosen and shown.chosen.service, len(drawn.places), drawn.unlabelled) == ("hub", 19, 0)
-    assert (of_one.chosen and of_one.chosen.service, len(near.places)) == ("service-03", 2)
-    assert len(of_one.nodes) == 19
-    assert long.chosen is not None
+    assert graph.chosen is not None
+    assert (graph.chosen.service, len(layout.places), layout.unlabelled) == ("hub", 19, 0)
+    assert chosen_graph.chosen is not None
+    assert (chosen_graph.chosen.service, len(chosen_layout.places)) == ("service-03", 2)
+    assert len(chosen_graph.nodes) == 19
+    assert long_graph.chosen is not None
 
 
 def test_cyclic_calls_are_drawn() -> None:
@@ -231,20 +233,20 @@ def test_cyclic_calls_are_drawn() -> None:
     b = span(root, service="b", meta={"span.kind": "server"})
     c = span(b, service="c")
     back = span(c, service="a")
-    own = span(back, service="a", meta={"span.kind": "client", "peer.service": "a"})
-    shown, drawn = map_layout.draw(service_map.service_map([trace(root, b, c, back, own)]), None)
-    edges = {(edge.source.service, edge.target.service) for edge in shown.edges}
+    to_itself = span(back, service="a", meta={"span.kind": "client", "peer.service": "a"})
+    graph, layout = map_layout.draw(service_map.service_map([trace(root, b, c, back, to_itself)]), None)
+    edges = {(edge.source.service, edge.target.service) for edge in graph.edges}
 
     assert edges == {("a", "b"), ("b", "c"), ("c", "a"), ("a", "a")}
-    assert len({place.x for place in drawn.places}) == 3
-    assert all(line.path.startswith("M") and line.label for line in drawn.lines)
+    assert len({place.x for place in layout.places}) == 3
+    assert all(line.path.startswith("M") and line.label for line in layout.lines)
 
 
 def test_an_empty_map_is_drawn() -> None:
-    shown, drawn = map_layout.draw(service_map.service_map([]), "web")
+    graph, layout = map_layout.draw(service_map.service_map([]), "web")
     figures = service_map.Figures()
 
-    assert (shown.nodes, drawn.lines, shown.chosen) == ([], [], None)
+    assert (graph.nodes, layout.lines, graph.chosen) == ([], [], None)
     assert (figures.average, figures.p95, figures.error_rate) == (0, 0, 0)
 
 
@@ -253,8 +255,8 @@ def test_a_service_is_right_of_all_its_callers() -> None:
     root = span(service="a")
     b = span(root, service="b")
     c = span(b, service="c")
-    whole = service_map.service_map([trace(root, b, c, span(root, service="c"), span(root, service="b"))])
-    x = {place.node.service: place.x for place in map_layout.draw(whole, None)[1].places}
+    graph = service_map.service_map([trace(root, b, c, span(root, service="c"), span(root, service="b"))])
+    x = {place.node.service: place.x for place in map_layout.draw(graph, None)[1].places}
 
     assert x["a"] < x["b"] < x["c"]
 
@@ -294,12 +296,12 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
 
 def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     """Errors are a part of the bar, and a line has a gap where there was no request."""
-    some, more, none = Figures(), Figures(), Figures()
-    some.add(span(ms=10))
+    one_request, two_requests, no_request = Figures(), Figures(), Figures()
+    one_request.add(span(ms=10))
     for error in (True, False):
-        more.add(span(ms=20, error=error))
-    most, bars = charts.bars([none, some, more, none])
-    top, lines = charts.lines([some, none, more, more], (95, 50))
+        two_requests.add(span(ms=20, error=error))
+    most, bars = charts.bars([no_request, one_request, two_requests, no_request])
+    top, lines = charts.lines([one_request, no_request, two_requests, two_requests], (95, 50))
 
     assert most == 2
     assert [(bar.x, bar.top, bar.failed) for bar in bars] == [(90, 42, 84), (180, 0, 42)]
@@ -308,7 +310,7 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     assert lines[0][1][0].split()[0].startswith("0.00,")
     assert [point.split(",")[0] for point in lines[0][1][1].split()] == ["180.00", "270.00", "270.00", "360.00"]
     assert charts.bars([]) == (1, [])
-    assert charts.lines([none], (50,)) == (MS, [(50, [])])
+    assert charts.lines([no_request], (50,)) == (MS, [(50, [])])
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_an_operation_that_is_not_a_request_shows_its_name() -> None:
 
 
 def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
-    """The last receive is there although ddtrace does not link it, and so is the close, which is linked to that receive."""
+    """The last receive is included although ddtrace does not link it, and so is the close that is linked to it."""
     handshake = span(meta=HANDSHAKE)
     messages = [
         span(at=number, name="websocket.receive", links=link(handshake), meta={"runtime-id": "r"}) for number in (1, 2)
@@ -74,12 +74,12 @@ def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
     last = span(at=3, name="websocket.receive", meta={"runtime-id": "r"})
     close = span(at=4, name="websocket.close", links=link(last))
     other = span(at=5, resource="GET /x")
-    found = listing.listing(store_with(handshake, *messages, last, close, other), Search(), NOW)
+    result = listing.listing(store_with(handshake, *messages, last, close, other), Search(), NOW)
 
-    assert [row.trace.root for row in found.rows] == [other, handshake]
-    assert [row.trace.root for row in found.rows[1].below] == [*messages, last, close]
-    assert found.rows[1].below_summary == "3 messages, close"
-    assert found.found == 6
+    assert [row.trace.root for row in result.rows] == [other, handshake]
+    assert [row.trace.root for row in result.rows[1].below] == [*messages, last, close]
+    assert result.rows[1].below_summary == "3 messages, close"
+    assert result.found == 6
 
 
 def test_messages_without_a_known_handshake_are_not_grouped() -> None:
@@ -90,10 +90,10 @@ def test_messages_without_a_known_handshake_are_not_grouped() -> None:
     unlinked = span(at=4, name="websocket.close")
     forward = span(at=6, trace=901, name="websocket.close", links=link(span(trace=902)))
     back = span(at=7, trace=902, name="websocket.close", links=link(span(trace=901)))
-    found = listing.listing(store_with(first, second, last, lost, unlinked, forward, back), Search(), NOW)
+    result = listing.listing(store_with(first, second, last, lost, unlinked, forward, back), Search(), NOW)
 
-    assert [len(row.below) for row in found.rows] == [1, 0, 0, 0, 0, 0]
-    assert found.rows[0].trace.root is forward
+    assert [len(row.below) for row in result.rows] == [1, 0, 0, 0, 0, 0]
+    assert result.rows[0].trace.root is forward
 
 
 def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
@@ -120,7 +120,7 @@ def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "found"),
+    ("address", "resources"),
     [
         ("/?last=5", ["4 min ago"]),
         ("/?last=7", ["4 min ago", "yesterday"]),
@@ -132,14 +132,14 @@ def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
         ("/?from=2023-11-13T00:00:00%2B00:00&to=23:59", ["4 min ago", "yesterday"]),
     ],
 )
-def test_a_time_range_selects_traces(address: str, found: list[str]) -> None:
-    """A range has minutes, times of day or dates. A time of day in the future means yesterday."""
+def test_a_time_range_selects_traces(address: str, resources: list[str]) -> None:
+    """A range is a number of minutes, or has a time of day or a date at its ends. A time in the future means yesterday."""
     store = store_with(
         span(at=-240_000, resource="4 min ago"),
         span(at=-23 * 3600 * 1000, resource="yesterday"),
     )
 
-    assert [each.root.resource for each in listing.select(store, search_of(address), NOW)] == found
+    assert [each.root.resource for each in listing.select(store, search_of(address), NOW)] == resources
 
 
 @pytest.mark.parametrize(
@@ -191,17 +191,17 @@ def test_a_facet_finds_as_many_traces_as_it_shows(rows: list[tuple[int, str, boo
         for trace, service, error, status, name in rows
     ]
     store = store_with(*spans)
-    found = listing.listing(store, Search(q=q), NOW)
-    for _, group in found.facets:
+    result = listing.listing(store, Search(q=q), NOW)
+    for _, group in result.facets:
         for facet in group:
             narrowed = listing.listing(store, search_of(facet.address), NOW)
             if facet.chosen:
-                assert narrowed.found >= found.found
+                assert narrowed.found >= result.found
             else:
                 assert narrowed.found == facet.number
                 narrowed_facets = [each for _, facets in narrowed.facets for each in facets]
                 (chosen,) = [each for each in narrowed_facets if each.chosen and each.value == facet.value]
-                assert listing.listing(store, search_of(chosen.address), NOW).found == found.found
+                assert listing.listing(store, search_of(chosen.address), NOW).found == result.found
 
 
 def test_a_pager_leads_through_the_results_of_a_search() -> None:
@@ -236,22 +236,22 @@ def test_every_line_is_in_the_log_with_its_trace() -> None:
     for each in (line(1, **ids), line(2, "error"), line(3, **{"dd.trace_id": "99"}), {"event": "plain"}):
         store.add_line(each)
     store.add_line(line(5, **{"dd.trace_id": f"{77:032x}", "dd.span_id": "0"}))
-    found = logbook.read(store, {})
+    log = logbook.read(store, {})
 
-    assert [entry.line["event"] for entry in found.entries] == ["line 5", "plain", "line 3", "line 2", "line 1"]
-    assert [entry.address for entry in found.entries] == [
+    assert [entry.line["event"] for entry in log.entries] == ["line 5", "plain", "line 3", "line 2", "line 1"]
+    assert [entry.address for entry in log.entries] == [
         f"/trace/{77:032x}",
         "",
         "",
         "",
         f"/trace/{77:032x}?span={root.span_id}",
     ]
-    assert [entry.trace_id for entry in found.entries][1:4] == ["", "99", ""]
-    assert (found.own, found.others, found.kept, found.read) == (["web"], ["shop"], 5, 5)
+    assert [entry.trace_id for entry in log.entries][1:4] == ["", "99", ""]
+    assert (log.own, log.others, log.kept, log.read) == (["web"], ["shop"], 5, 5)
 
 
 def test_the_log_is_filtered() -> None:
-    """The filters are text in any field, a minimum level, and having no trace."""
+    """The filters are a text in any field, a minimum level, and the absence of a trace."""
     store = store_with(span(trace=77))
     store.add_line(line(1, "warning", path="/Ärger", **{"dd.trace_id": f"{77:032x}"}))
     store.add_line(line(2, "critical"))
@@ -294,12 +294,12 @@ def test_a_start_far_from_now_is_not_an_error() -> None:
     [("stat", "status:"), ("a -(ser", "service:"), ("@dur", "@duration:"), ("", None), ("x", None), ("@a", None)],
 )
 def test_a_word_that_may_become_a_field_is_unfinished(q: str, field: str | None) -> None:
-    """The search has found nothing."""
-    found = listing.unfinished(Search(q=q))
+    """The error is for a search that found nothing."""
+    error = listing.unfinished(Search(q=q))
 
     if field is None:
-        assert found is None
+        assert error is None
     else:
-        assert found is not None
-        assert found.unfinished
-        assert str(found).endswith(f" {field}")
+        assert error is not None
+        assert error.unfinished
+        assert str(error).endswith(f" {field}")

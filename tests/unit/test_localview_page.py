@@ -43,9 +43,9 @@ def receive(view: View, *spans: Span) -> str:
     """Add `spans` to `view` and return the trace id of the first one."""
     view.store.add(spans)
     view.performance.add(spans, monotonic())
-    found = view.store.find(str(spans[0].trace_id))
-    assert found is not None
-    return found.id
+    trace = view.store.find(str(spans[0].trace_id))
+    assert trace is not None
+    return trace.id
 
 
 async def get(client: _TestClientProtocol, path: str, status: int = 200, host: str = "localhost:8081") -> str:
@@ -93,11 +93,11 @@ async def test_the_list_shows_each_trace(view: View, client: _TestClientProtocol
 async def test_a_search_filters_and_a_mistake_is_shown(view: View, client: _TestClientProtocol) -> None:
     receive(view, span(resource="GET /one"))
     receive(view, span(resource="GET /two"))
-    found = await get(client, "/?q=two")
+    body = await get(client, "/?q=two")
 
-    assert "GET /two" in found
-    assert "GET /one" not in found
-    assert '<b id="matching">1</b> of 2 traces' in found
+    assert "GET /two" in body
+    assert "GET /one" not in body
+    assert '<b id="matching">1</b> of 2 traces' in body
     assert "Unknown field &#34;foo&#34;." in await get(client, "/?q=foo:bar")
     assert "No trace matches" in await get(client, "/?q=three")
 
@@ -126,7 +126,7 @@ async def test_suggestions_facets_and_orders_are_valid_links(view: View, client:
 
 
 async def test_an_unfinished_term_does_not_change_the_rows(view: View, client: _TestClientProtocol) -> None:
-    """With an unfinished term, the rows are not marked as live, so the page keeps the old ones. With a mistake, they are."""
+    """With an unfinished term, the rows are not marked as live, so the page keeps the old ones. A mistake empties them."""
     receive(view, span())
 
     assert '<ol class="rows" id="rows" data-keyed ' in await get(client, "/?q=status:")
@@ -134,7 +134,7 @@ async def test_an_unfinished_term_does_not_change_the_rows(view: View, client: _
 
 
 async def test_a_trace_links_back_to_its_search(view: View, client: _TestClientProtocol) -> None:
-    """It also links to the previous and the next trace that the search finds."""
+    """The page of the trace also links to the previous and the next trace that the search finds."""
     ids = [receive(view, span(at=number, resource=f"GET /{number}")) for number in range(3)]
     receive(view, span(at=9, resource="other"))
     search = "?q=resource_name%3AGET%2A&amp;sort=time"
@@ -151,19 +151,21 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
     trace_id = receive(view, failed, span(failed, service="shop"))
     receive(view, span(at=10**9))
     headers = {"host": "localhost:8081"}
-    found: Any = await (await client.get("/api/traces?q=status:error", headers=headers)).get_json()
+    failed_traces: Any = await (await client.get("/api/traces?q=status:error", headers=headers)).get_json()
     mistaken = await client.get("/api/traces?q=foo:bar", headers=headers)
-    later: Any = await (await client.get(f"/api/traces?since={found['version'] - 1}", headers=headers)).get_json()
-    none: Any = await (await client.get("/api/traces?limit=0", headers=headers)).get_json()
+    later: Any = await (
+        await client.get(f"/api/traces?since={failed_traces['version'] - 1}", headers=headers)
+    ).get_json()
+    no_traces: Any = await (await client.get("/api/traces?limit=0", headers=headers)).get_json()
 
-    assert {name: value for name, value in found.items() if name != "traces"} == {
+    assert {name: value for name, value in failed_traces.items() if name != "traces"} == {
         "query": "status:error",
         "found": 1,
         "kept": 2,
         "dropped": 0,
         "version": 2,
     }
-    assert found["traces"] == [
+    assert failed_traces["traces"] == [
         {
             "trace_id": trace_id,
             "url": f"http://localhost:8081/trace/{trace_id}",
@@ -180,7 +182,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
             "error": "E: no",
         }
     ]
-    assert (later["found"], len(later["traces"]), none["traces"]) == (2, 1, [])
+    assert (later["found"], len(later["traces"]), no_traces["traces"]) == (2, 1, [])
     assert mistaken.status_code == 400
     assert await mistaken.get_json() == {
         "error": 'Unknown field "foo". For a span tag write @foo:bar; for plain text write "foo:bar".',
@@ -190,7 +192,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
 
 async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: _TestClientProtocol) -> None:
     """The page explains where the lines of other services are."""
-    nothing = await get(client, "/logs")
+    empty = await get(client, "/logs")
     root = span(trace=77, resource="GET /logged")
     receive(view, root, span(root, service="shop"))
     view.store.add_line(
@@ -200,7 +202,7 @@ async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: 
     view.store.add_line({"event": "of one that is gone", "dd.trace_id": "99"})
     body = await get(client, "/logs")
 
-    assert "No service was started here" in nothing
+    assert "No service was started here" in empty
     for part in ("of it", f'href="/trace/{77:032x}?span={root.span_id}"', "of none", "trace not kept"):
         assert part in body
     assert "<summary>Fault: it failed</summary>" in body

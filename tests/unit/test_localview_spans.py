@@ -47,19 +47,19 @@ def test_a_trace_has_its_whole_id_root_duration_and_errors() -> None:
     root = span(trace=0xAB, ms=20, meta={"_dd.p.tid": "6b03000000000000"})
     late = span(root, at=15, ms=10, error=True)
     early = span(root, at=-1, ms=3)
-    whole = trace(late, early, root)
+    one_trace = trace(late, early, root)
 
-    assert whole.id == "6b0300000000000000000000000000ab"
-    assert whole.root is root
-    assert whole.duration == 26 * MS
-    assert whole.errors == 1
+    assert one_trace.id == "6b0300000000000000000000000000ab"
+    assert one_trace.root is root
+    assert one_trace.duration == 26 * MS
+    assert one_trace.errors == 1
 
 
 def test_an_invalid_upper_half_of_a_trace_id_is_ignored() -> None:
     """Otherwise links to the trace would be broken."""
-    whole = trace(span(trace=1, meta={"_dd.p.tid": "../../../../../x"}))
+    one_trace = trace(span(trace=1, meta={"_dd.p.tid": "../../../../../x"}))
 
-    assert whole.id == f"{1:032x}"
+    assert one_trace.id == f"{1:032x}"
 
 
 def test_tags_are_text_and_metrics_are_numbers() -> None:
@@ -78,7 +78,7 @@ def test_a_trace_without_a_root_begins_with_its_earliest_span() -> None:
 
 
 def test_parents_come_before_children_and_children_are_sorted_by_start() -> None:
-    """Each span comes with its depth, and with whether it is the last child."""
+    """Each span comes with its depth and a flag for the last child."""
     root = span()
     b, a = span(root, at=5), span(root, at=1)
     below = span(a)
@@ -106,9 +106,9 @@ def test_a_chain_of_5000_spans_is_walked() -> None:
 def test_spans_beyond_the_bound_of_a_trace_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a trace that never ends would take all memory."""
     monkeypatch.setattr(spans_module, "SPANS_OF_A_TRACE", 3)
-    whole = trace(*[span(trace=1) for _ in range(5)])
+    one_trace = trace(*[span(trace=1) for _ in range(5)])
 
-    assert (len(whole.spans), whole.dropped) == (3, 2)
+    assert (len(one_trace.spans), one_trace.dropped) == (3, 2)
 
 
 @pytest.mark.parametrize(

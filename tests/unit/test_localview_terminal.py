@@ -107,7 +107,7 @@ def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
 
 
 def test_a_narrow_terminal_drops_columns() -> None:
-    """With a single service, they are dropped in the order service, bar, resource, status. Name and duration always stay."""
+    """With a single service, the order is service, bar, resource, status. The columns name and duration always stay."""
     root = span(resource="GET /api/relay/orders")
     one = trace(root, span(root, name="http.request"))
     rows = {width: drawn(one, width, on_terminal=True).splitlines()[-2] for width in (90, 80, 60, 40, 20)}

@@ -115,19 +115,19 @@ def test_rows_show_the_service_where_it_changes() -> None:
 
 
 def test_no_two_services_of_a_trace_share_a_colour() -> None:
-    """Services may share a colour in other views. If there are more services than colours, their shapes differ."""
+    """Services may share a colour in other views. If there are more services than colours, shapes distinguish them."""
     store = Store(100)
     for number in range(COLOURS_OF_ALL):
         store.colour(f"other-{number}")
     root = span(service="a")
     two = trace_view(root, span(root, service="other-0"), store=store)
     many = trace_view(root, *(span(root, service=f"service-{number}") for number in range(3 * COLOURS)))
-    given = [many.colour(service) for service, _ in many.services]
+    colours = [many.colour(service) for service, _ in many.services]
 
     assert store.colour("a") == store.colour("other-0")
     assert two.colour("a") != two.colour("other-0")
-    assert len(set(given)) == len(given) == 3 * COLOURS + 1
-    assert len({each.split()[0] for each in given}) == COLOURS
+    assert len(set(colours)) == len(colours) == 3 * COLOURS + 1
+    assert len({each.split()[0] for each in colours}) == COLOURS
 
 
 def test_a_service_has_the_same_colour_as_in_other_views() -> None:
@@ -278,13 +278,13 @@ def test_span_links_are_shown_in_both_directions() -> None:
     request = span(trace=1)
     task = span(trace=2, links=(Link(1, request.span_id), Link(99, 98)))
     store.add([task])
-    before = len(store.links_to(request))
+    links_before_request = len(store.links_to(request))
     request_page = trace_view(request, store=store)
     task_trace = store.find("2")
     assert task_trace is not None
     task_page = TraceView(task_trace, store, Selection())
 
-    assert before == 1
+    assert links_before_request == 1
     assert [(each.direction, each.span) for each in request_page.linked] == [("from", task)]
     assert [(each.direction, each.span) for each in task_page.linked] == [("to", request), ("to", None)]
     assert store.revision("1") == 2
@@ -295,10 +295,10 @@ def test_links_to_a_span_are_bounded() -> None:
     store = Store(2)
     target = span(trace=1)
     store.add([target, *(span(trace=2, links=(Link(1, target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5))])
-    kept = len(store.links_to(target))
+    number = len(store.links_to(target))
     store.add([span(trace=2, links=tuple(Link(number, 1) for number in range(10, 20)))])
 
-    assert kept == LINKS_OF_A_SPAN
+    assert number == LINKS_OF_A_SPAN
     assert store.links_to(target) == []
 
 

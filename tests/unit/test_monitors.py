@@ -26,7 +26,7 @@ COMMAND = [sys.executable, str(ROOT / "deploy" / "monitors.py")]
 
 
 def as_model(document: dict[str, Any], model: type) -> Any:
-    """Return `document` as a model of Datadog's API client. It is marked as unparsed if the API would reject it."""
+    """Return `document` as a model of Datadog's API client. The model is marked if the API would reject it."""
     configuration = Configuration()
     with ApiClient(configuration):
         return validate_and_convert_types(document, (model,), ["document"], True, True, configuration)

@@ -54,9 +54,8 @@ async def test_a_relay_passes_responses_on_and_masks_credentials() -> None:
 @pytest.mark.parametrize(("limit", "status"), [(14, 200), (13, 502)])
 async def test_a_response_of_exactly_the_largest_size_is_relayed(limit: int, status: int) -> None:
     async with fake_upstream() as fake:
-        settings = Settings(
-            upstream_url=f"{fake.url}/json", upstream_body_bytes=limit
-        )  # the body of /json has 14 bytes
+        # The body of /json has 14 bytes.
+        settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)
         async for client in serving(settings):
             response = await client.get("/api/relay?count=1")
             assert response.status_code == status

@@ -11,7 +11,7 @@ from hello_service.observability.trace_loss import TraceLossMonitor
 
 
 class Writer:
-    """A stand-in with the parts of ddtrace's writer that the monitor reads."""
+    """A stand-in with the parts of ddtrace's writer that the monitor uses."""
 
     log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def monitor(writer: Writer) -> TraceLossMonitor:
 def test_an_outage_is_logged_in_two_lines(
     writer: Writer, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The length of the outage does not matter. Other errors of ddtrace are logged as before."""
+    """The number of lines does not depend on the length of the outage. Other errors of ddtrace are logged as before."""
     writer.send(1)
     writer.send(2, "no response")
     during = (monitor.lost, monitor.error)

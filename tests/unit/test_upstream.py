@@ -110,7 +110,7 @@ async def test_a_caller_gets_the_bad_status(fake: FakeUpstream, upstream: Upstre
     ],
 )
 async def test_an_unreachable_upstream_is_a_connect_error(upstream: Upstream, url: str, detail: str) -> None:
-    """The caller sees no text of the HTTP libraries."""
+    """The caller gets no text from the HTTP libraries."""
     with pytest.raises(UpstreamConnectError) as failed:
         await upstream.get(url)
 
@@ -138,7 +138,7 @@ async def test_no_exception_of_aiohttp_is_left_unmapped(
     def fail(*_: object, **__: object) -> None:
         raise kind.__new__(kind)  # without its arguments, which differ between exceptions
 
-    monkeypatch.setattr(upstream._client._transport.session, "request", fail)  # type: ignore[attr-defined]  # ours
+    monkeypatch.setattr(upstream._client._transport.session, "request", fail)  # type: ignore[attr-defined]  # of clients/transport.py
     with pytest.raises((UpstreamFailed, UpstreamTimeout)) as failed:
         await upstream.get(fake.url)
 
@@ -241,7 +241,7 @@ async def test_a_saturated_peer_does_not_delay_another(fake: FakeUpstream) -> No
 
 
 async def test_an_upstream_without_tls_can_not_be_reached_over_tls(upstream: Upstream) -> None:
-    """The error names the attempted connection."""
+    """The error states that TLS was attempted."""
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
