@@ -82,8 +82,9 @@ async def stream(query_args: CountQuery) -> Response:
 
     async def events() -> AsyncIterator[bytes]:
         for number in range(query_args.count):
+            if number > 0:
+                await asyncio.sleep(0.1)
             yield f"data: {number}\n\n".encode()
-            await asyncio.sleep(0.1 if number + 1 < query_args.count else 0)
 
     streaming = Response(events(), content_type="text/event-stream")
     streaming.timeout = None  # otherwise Quart ends the stream after RESPONSE_TIMEOUT

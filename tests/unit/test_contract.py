@@ -91,13 +91,14 @@ class WithoutAttribute:
 
 
 def _attribute_rename(module: Any, chain: list[str]) -> Rename:
+    """Return a rename of the attribute at the end of `chain`, which starts in `module`."""
     *owners, attribute = chain
     owner = module
     for each in owners:
         owner = getattr(owner, each)
 
     def rename(monkeypatch: pytest.MonkeyPatch) -> None:
-        # The attributes of an instance, or of a class with another metaclass, can't be replaced.
+        # An instance, or a class with another metaclass, may not allow the change, so a view replaces it.
         replaceable = inspect.ismodule(owner) or type(owner) in {type, ABCMeta}
         if not replaceable:
             monkeypatch.setattr(module, chain[0], WithoutAttribute(getattr(module, chain[0]), chain[1:]))
@@ -112,6 +113,8 @@ def _attribute_rename(module: Any, chain: list[str]) -> Rename:
 
 
 def _word_rename(function: Any, word: str) -> Rename:
+    """Return a rename of a parameter, of a name or of a constant in the code of `function`."""
+
     def rename(monkeypatch: pytest.MonkeyPatch) -> None:
         code, replaced = function.__code__, {}
         for kind in ("co_names", "co_varnames", "co_consts"):

@@ -146,7 +146,7 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
 
 
 @pytest.mark.parametrize(("check", "environ", "outcome", "sentence", "fix"), FINDINGS)
-def test_a_check_of_an_environment_has_its_outcome(
+def test_a_check_reports_outcome_sentence_and_fix(
     check: str, environ: dict[str, str], outcome: str, sentence: str, fix: str
 ) -> None:
     """The sentence states the fault. Only a warning or a failure has a fix."""

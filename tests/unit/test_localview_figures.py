@@ -281,7 +281,6 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
         "service": "web",
         "exception": "Traceback",
     }
-
     shown = drawing.log_line(line)
 
     assert shown.pop("time").endswith(":00.123")  # the hour depends on the local time zone

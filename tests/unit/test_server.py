@@ -26,7 +26,7 @@ async def test_another_server_in_this_process_keeps_hypercorns_own_class() -> No
     assert isinstance(server.tcp_server(*arguments), server.HYPERCORN_TCP_SERVER)
 
 
-@pytest.mark.parametrize("broken", [{}, {"fast_span": ["It changed."]}], ids=["whole", "broken"])
+@pytest.mark.parametrize("broken", [{}, {"fast_span": ["It changed."]}], ids=["intact", "broken"])
 def test_ddtraces_middleware_makes_the_span_if_the_fast_span_is_broken(
     monkeypatch: pytest.MonkeyPatch, broken: dict[str, list[str]]
 ) -> None:
