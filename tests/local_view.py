@@ -25,7 +25,7 @@ class LocalView:
     browser: Browser
 
     def visit(self, page: Page, path: str = "/") -> None:
-        """Open `path` of the page."""
+        """Open `path` of the local view in `page`."""
         page.goto(self.dev.page_url + path)
 
     def send(self, *spans: Span) -> None:
