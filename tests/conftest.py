@@ -10,7 +10,7 @@ import pytest
 import structlog
 from running import FOREIGN, Agent, trace_agent
 
-SLOWEST = ["peers", "process", "conformance"]
+SLOW_FOLDERS = ["peers", "process", "conformance"]  # the slowest first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -18,7 +18,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Slow folders come first, so that no worker waits for another's long test at the end.
     """
-    items.sort(key=lambda item: [item.path.parent.name == folder for folder in SLOWEST], reverse=True)
+
+    def position(item: pytest.Item) -> int:
+        folder = item.path.parent.name
+        return SLOW_FOLDERS.index(folder) if folder in SLOW_FOLDERS else len(SLOW_FOLDERS)
+
+    items.sort(key=position)
     for item in items:
         if item.get_closest_marker("xdist_group"):
             continue
@@ -32,19 +37,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def _without_machine_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the machine's own configuration, so that it can't change a test's result."""
     for name in [name for name in os.environ if FOREIGN.match(name)]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
+def _restored_logging() -> Iterator[None]:
     """Restore logging after each test."""
-    root, before = logging.getLogger(), logging.getLogger().handlers[:]
-    level = root.level
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield
-    root.handlers = before
+    root.handlers = handlers
     root.setLevel(level)
     structlog.reset_defaults()
 
@@ -63,9 +68,11 @@ def agent(_agent: Agent) -> Agent:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Fail the run if a test was skipped and NOTHING_SKIPPED is set, as in .ci/run."""
+    """Fail the run if NOTHING_SKIPPED is set, as in .ci/run, and a test was skipped."""
     skipped = terminalreporter.stats.get("skipped", [])
     if os.environ.get("NOTHING_SKIPPED") and skipped:
         for report in skipped:
-            terminalreporter.write_line(f"NOT SKIPPABLE HERE: {report.nodeid}: {report.longrepr}", red=True)
+            terminalreporter.write_line(
+                f"Skipped although NOTHING_SKIPPED is set: {report.nodeid}: {report.longrepr}", red=True
+            )
         terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""A small HTTP server with one prepared response, which records the requests that arrive. Without a response it hangs."""
+"""A small HTTP server that records the requested paths, and sends the same prepared response to each request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from typing import Any
 
 
 class FakeHTTP(ThreadingHTTPServer):
-    """The server. `paths` has the path of each request that arrived."""
+    """The server. Without a body, it accepts requests and never responds.
+
+    Attributes:
+        body: the body of every response, sent as JSON.
+        status: the status of every response.
+        headers: more headers of every response.
+        status_of_other_methods: the status for all methods except GET, None if it is `status` as well.
+        missing_paths: paths that get the status 404.
+        paths: the path of each request that arrived.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -19,14 +28,14 @@ class FakeHTTP(ThreadingHTTPServer):
     def __init__(self, body: Any, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.body, self.status, self.headers = body, status, headers
-        self.refused: int | None = None  # the status for all methods but GET, if it is not `status`
-        self.missing: set[str] = set()  # paths that get 404
+        self.status_of_other_methods: int | None = None
+        self.missing_paths: set[str] = set()
         self.paths: list[str] = []
-        self.over = threading.Event()
+        self.closing = threading.Event()
 
     @property
     def url(self) -> str:
-        """The URL that it listens on."""
+        """The URL of the server."""
         return f"http://127.0.0.1:{self.server_port}"
 
 
@@ -36,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _respond(self) -> None:
         self.server.paths.append(self.path)
         if self.server.body is None:
-            self.server.over.wait()
+            self.server.closing.wait()
             return
         self.rfile.read(int(self.headers.get("content-length", 0)))
         body = json.dumps(self.server.body).encode()
@@ -47,16 +56,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _status(self) -> int:
-        if self.path in self.server.missing:
+        if self.path in self.server.missing_paths:
             return 404
-        return self.server.refused if self.server.refused and self.command != "GET" else self.server.status
+        if self.command != "GET" and self.server.status_of_other_methods is not None:
+            return self.server.status_of_other_methods
+        return self.server.status
 
     do_GET = do_POST = do_PUT = do_CONNECT = _respond  # noqa: N815 - the names that http.server calls
 
 
 @contextmanager
 def served(server: ThreadingHTTPServer) -> Iterator[str]:
-    """Serve from a thread until the block ends; yields the URL."""
+    """Run `server` in a thread until the block ends, and yield its URL."""
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:
@@ -69,10 +80,10 @@ def served(server: ThreadingHTTPServer) -> Iterator[str]:
 
 @contextmanager
 def fake_http(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Iterator[FakeHTTP]:
-    """Respond to every request with `body` as JSON; None: accept every request and never respond."""
+    """Run a server that responds to every request with `body` as JSON. If `body` is None, it never responds."""
     server = FakeHTTP(body, status, headers or {})
     with served(server):
         try:
             yield server
         finally:
-            server.over.set()
+            server.closing.set()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 
 def json_response(body: bytes) -> bytes:
-    """Return a response whose body `body` is declared as JSON."""
+    """Return a response with `body`, declared as JSON."""
     return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
@@ -58,23 +58,24 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 @dataclass
 class FakeUpstream:
-    """An upstream and what arrived there.
+    """An upstream, and what it has received and sent.
 
-    After `/once` the connection stays open, and is closed without a response when the next request arrives.
+    After `/once` the connection stays open. When the next request arrives, the connection is closed without a response.
+    After `/once-reset` it is reset instead. After `/once-half` a part of a response is sent first.
 
     Attributes:
-        url: the URL that it listens on.
+        url: the URL of the upstream.
         paths: the path of each request that arrived.
-        heads: the whole head of each request.
+        heads: the request line and headers of each request.
         bodies: the body of each request.
-        dropped: the paths of the requests whose reused connection was closed instead of a response.
+        dropped: the paths of the requests that got no response because their reused connection was closed.
         open: the number of open connections.
-        most: the highest number of connections that were open at once.
-        sent: the number of bytes sent in the bodies of `/big`.
+        most_open: the highest number of connections that were open at once.
+        sent: the number of body bytes that `/big` has sent.
         bytes: the length of the bodies of `/whole` and `/chunked`.
-        seconds: the time that `/slow` takes, and `/drip` for each byte.
-        behaviour: a path in `RESPONSES` that is used instead of the requested one.
-        location: where `/elsewhere` redirects to.
+        seconds: how long `/slow` waits before its response, and `/drip` before each byte.
+        behaviour: a path whose behaviour replaces that of every requested path, empty if there is none.
+        location: the URL that `/elsewhere` redirects to.
     """
 
     url: str = ""
@@ -83,7 +84,7 @@ class FakeUpstream:
     bodies: list[bytes] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     open: int = 0
-    most: int = 0
+    most_open: int = 0
     sent: int = 0
     bytes: int = 0
     seconds: float = 0.05
@@ -100,11 +101,11 @@ class FakeUpstream:
             writer.close()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection until it closes or the path requires that it is closed."""
+        """Serve one connection until the client closes it or the behaviour of a path closes it."""
         self.open += 1
         self.writers.add(writer)
-        self.most = max(self.most, self.open)
-        before = ""
+        self.most_open = max(self.most_open, self.open)
+        previous = ""
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ")[1].decode().partition("?")[0]
@@ -113,24 +114,21 @@ class FakeUpstream:
                 length = CONTENT_LENGTH.search(head)
                 self.bodies.append(await reader.readexactly(int(length[1])) if length else b"")
                 path = self.behaviour or path
-                if before.startswith("/once"):
+                if previous.startswith("/once"):
                     self.dropped.append(path)
-                    if before == "/once-half":
+                    if previous == "/once-half":
                         writer.write(JSON[:20])
-                    if before == "/once-reset":
+                    if previous == "/once-reset":
                         reset(writer)
                     return
                 await self._respond(path, reader, writer)
-                before = path
+                previous = path
                 if path == "/reset":
                     reset(writer)
                 if path in CLOSING:
                     return
-        except (
-            asyncio.IncompleteReadError,
-            ConnectionError,
-            asyncio.CancelledError,
-        ):  # cancelled when the test is over
+        # The end of the test cancels a connection that is still open.
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
             self.open -= 1
@@ -139,7 +137,7 @@ class FakeUpstream:
 
     async def _respond(self, path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if path == "/hang":
-            await reader.read()  # until the client gives up
+            await reader.read()  # until the client disconnects
         elif path == "/drip":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
             while not reader.at_eof():
@@ -171,7 +169,7 @@ class FakeUpstream:
 
 @asynccontextmanager
 async def fake_upstream() -> AsyncIterator[FakeUpstream]:
-    """Serve on a free loopback port."""
+    """Run an upstream on a free loopback port."""
     fake = FakeUpstream()
     fake.server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, backlog=1000)
     fake.url = f"http://127.0.0.1:{fake.server.sockets[0].getsockname()[1]}"

@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from ddtrace.trace import Span, TraceFilter, tracer
 
 
-class _Keeper(TraceFilter):
+class _SpanCollector(TraceFilter):
     def __init__(self) -> None:
         self.spans: list[Span] = []
 
     def process_trace(self, trace: list[Span]) -> list[Span] | None:
         self.spans += trace
-        return None
+        return None  # ddtrace then sends nothing
 
 
 @contextmanager
 def finished_spans() -> Iterator[list[Span]]:
-    """Yield a list, to which each trace that finishes within the block adds its spans."""
-    keeper = _Keeper()
-    tracer.configure(trace_processors=[keeper])
-    yield keeper.spans
+    """Yield a list that receives the spans of each trace that finishes within the block."""
+    collector = _SpanCollector()
+    tracer.configure(trace_processors=[collector])
+    yield collector.spans
     tracer.configure(trace_processors=[])

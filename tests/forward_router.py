@@ -12,10 +12,13 @@ import sys
 from io import BufferedIOBase
 from typing import Any
 
-SIZES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bytes and text: the size of the length
+# The first byte of a value is its type. For a short collection or text, the same byte also holds the length.
+COLLECTIONS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # arrays and maps: how many bytes hold the length
+TEXTS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bytes and text: how many bytes hold the length
 NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
-FIXED = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # extensions: EventTime is one
-COLLECTIONS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
+EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # such as Fluentd's EventTime
+FLOAT = 0xCB
+CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
 def number(stream: BufferedIOBase, size: int) -> int:
@@ -35,16 +38,25 @@ def read(stream: BufferedIOBase) -> Any:
     if 0x80 <= kind < 0xA0 or kind in COLLECTIONS:
         count = number(stream, COLLECTIONS[kind]) if kind in COLLECTIONS else kind & 0x0F
         if kind < 0x90 or kind in {0xDE, 0xDF}:
-            return {read(stream): read(stream) for _ in range(count)}
+            return {read(stream): read(stream) for _ in range(count)}  # a map
         return [read(stream) for _ in range(count)]
-    if 0xA0 <= kind < 0xC0 or kind in SIZES:
-        length = number(stream, SIZES[kind]) if kind in SIZES else kind & 0x1F
+    if 0xA0 <= kind < 0xC0 or kind in TEXTS:
+        length = number(stream, TEXTS[kind]) if kind in TEXTS else kind & 0x1F
         return stream.read(length).decode(errors="replace")
+    return scalar(stream, kind)
+
+
+def scalar(stream: BufferedIOBase, kind: int) -> Any:
+    """Read the rest of a number, a constant, an extension or a float. The last two stay encoded: no test reads them."""
     if kind in NUMBERS:
         return number(stream, NUMBERS[kind])
-    opaque = 1 + FIXED[kind] if kind in FIXED else 8 if kind == 0xCB else 0  # times and floats: no test reads them
-    constants = {0xC0: None, 0xC2: False, 0xC3: True}
-    return stream.read(opaque).hex() if opaque else constants.get(kind, kind if kind < 0x80 else kind - 0x100)
+    if kind in CONSTANTS:
+        return CONSTANTS[kind]
+    if kind in EXTENSIONS:
+        return stream.read(1 + EXTENSIONS[kind]).hex()
+    if kind == FLOAT:
+        return stream.read(8).hex()
+    return kind if kind < 0x80 else kind - 0x100  # a small number, which is its own type
 
 
 class Forward(socketserver.StreamRequestHandler):

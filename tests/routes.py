@@ -1,6 +1,6 @@
-"""Endpoints for the tests of everything but the endpoints, so that these tests don't depend on what the service serves.
+"""Endpoints for tests of everything except the demo endpoints, so that those tests don't depend on the demo.
 
-They have the paths of the demo and are served in its place.
+They have the paths of the demo endpoints and replace them.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ routes = Blueprint("routes", __name__, url_prefix="/api")
 faults = Blueprint("failing", __name__, url_prefix="/api/faults")
 ENDPOINTS = (routes, faults)
 
-LENGTH = 200
+MAX_NAME_LENGTH = 200
 JSON_OBJECT: Mapping[str, Any] = {"application/json": {"type": "object"}}
 
 
-class Names(BaseModel):
-    name: Annotated[str, Field(min_length=1, max_length=LENGTH)] = "World"
+class NameQuery(BaseModel):
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH)] = "World"
 
 
-class Posted(BaseModel):
-    name: Annotated[str, Field(min_length=1, max_length=LENGTH, pattern=r"^[^\x00-\x1f]*$")]
+class NameRequest(BaseModel):
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^\x00-\x1f]*$")]
 
 
-class Count(BaseModel):
+class CountQuery(BaseModel):
     count: int = Field(3, ge=1, le=20)
 
 
-class Seconds(BaseModel):
+class SecondsQuery(BaseModel):
     seconds: float = Field(1.0, ge=0, le=600)
 
 
@@ -48,18 +48,18 @@ class Message(BaseModel):
 
 @routes.get("/hello")
 @example(name="Ada")
-@validate_querystring(Names)
+@validate_querystring(NameQuery)
 @validate_response(Message)
-async def queried(query_args: Names) -> Message:
-    """Return a message for the `name` of the query."""
+async def query_message(query_args: NameQuery) -> Message:
+    """Return a message for the `name` in the query."""
     return Message(message=f"Hello, {query_args.name}!")
 
 
 @routes.post("/hello")
-@validate_request(Posted)
+@validate_request(NameRequest)
 @validate_response(Message)
-async def posted(data: Posted) -> Message:
-    """Return a message for the `name` of the body."""
+async def body_message(data: NameRequest) -> Message:
+    """Return a message for the `name` in the body."""
     return Message(message=f"Hello, {data.name}!")
 
 
@@ -67,8 +67,8 @@ async def posted(data: Posted) -> Message:
 @example(name="Ada")
 @problems(Invalid)
 @validate_response(Message)
-async def named(name: str) -> Message:
-    """Return a message for the name of the path."""
+async def path_message(name: str) -> Message:
+    """Return a message for the name in the path."""
     if not name.isprintable():
         raise Invalid("The name can't be used.", [{"field": "name", "reason": "must be printable"}])
     return Message(message=f"Hello, {name}!")
@@ -76,45 +76,50 @@ async def named(name: str) -> Message:
 
 @routes.get("/hello/stream")
 @response({"text/event-stream": {"description": "events whose data is a number"}})
-@validate_querystring(Count)
-async def stream(query_args: Count) -> Response:
+@validate_querystring(CountQuery)
+async def stream(query_args: CountQuery) -> Response:
     """Send `count` events, a tenth of a second apart."""
 
     async def events() -> AsyncIterator[bytes]:
         for number in range(query_args.count):
+            if number > 0:
+                await asyncio.sleep(0.1)
             yield f"data: {number}\n\n".encode()
-            await asyncio.sleep(0.1 if number + 1 < query_args.count else 0)
 
-    streamed = Response(events(), content_type="text/event-stream")
-    streamed.timeout = None
-    return streamed
+    streaming = Response(events(), content_type="text/event-stream")
+    streaming.timeout = None  # otherwise Quart ends the stream after RESPONSE_TIMEOUT
+    return streaming
 
 
 @routes.websocket("/hello/ws")
 async def echo() -> None:
-    """Send a message for each text."""
+    """Send a message for each received text."""
     await websocket.accept()
     while True:
         message = await websocket.receive()
-        usable = isinstance(message, str) and 1 <= len(message) <= LENGTH and message.isprintable()
-        await websocket.send(f"Hello, {message!s}!" if usable else f"Send 1 to {LENGTH} printable characters, as text.")
+        usable = isinstance(message, str) and 1 <= len(message) <= MAX_NAME_LENGTH and message.isprintable()
+        if usable:
+            await websocket.send(f"Hello, {message!s}!")
+        else:
+            await websocket.send(f"Send 1 to {MAX_NAME_LENGTH} printable characters, as text.")
 
 
 @routes.get("/relay")
 @example(count=3)
 @response(JSON_OBJECT)
 @problems(UpstreamFailed, UpstreamSaturated, UpstreamTimeout)
-@validate_querystring(Count)
-async def call(query_args: Count) -> dict[str, Any]:
-    """Call the upstream, or `/api/hello` here, `count` times at once."""
+@validate_querystring(CountQuery)
+async def call(query_args: CountQuery) -> dict[str, Any]:
+    """Call the upstream, or this service's own `/api/hello`, `count` times concurrently."""
     settings = services().settings
     host, port = request.scope["server"] or ("", 0)
-    own = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    url = settings.upstream_url or f"{own}/api/hello"
-    peer = settings.upstream_service or (None if settings.upstream_url else settings.dd_service)
+    own_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = settings.upstream_url or f"{own_url}/api/hello"
+    own_service = None if settings.upstream_url else settings.dd_service
+    peer_service = settings.upstream_service or own_service
     try:
         async with asyncio.TaskGroup() as group:
-            calls = [group.create_task(services().upstream.get(url, peer)) for _ in range(query_args.count)]
+            calls = [group.create_task(services().upstream.get(url, peer_service)) for _ in range(query_args.count)]
     except* Problem as failed:
         problem = failed.exceptions[0]
     else:
@@ -134,14 +139,14 @@ async def fail() -> str:
 async def status(code: int) -> str:
     """Respond with an error status."""
     if code not in default_exceptions:
-        raise Invalid("No error status.", [{"field": "code", "reason": "must be an error status"}])
+        raise Invalid("The code is not an error status.", [{"field": "code", "reason": "must be an error status"}])
     raise default_exceptions[code]
 
 
 @faults.get("/slow")
 @response(JSON_OBJECT)
-@validate_querystring(Seconds)
-async def wait(query_args: Seconds) -> dict[str, float]:
+@validate_querystring(SecondsQuery)
+async def wait(query_args: SecondsQuery) -> dict[str, float]:
     """Respond after `seconds`."""
     await asyncio.sleep(query_args.seconds)
     return {"seconds": query_args.seconds}
@@ -150,7 +155,7 @@ async def wait(query_args: Seconds) -> dict[str, float]:
 @faults.get("/stream")
 @response({"text/plain": TEXT})
 async def break_off() -> Response:
-    """Break off in the middle of a response."""
+    """Send the first part of a response, and then fail."""
 
     async def parts() -> AsyncIterator[bytes]:
         yield b"the first part\n"
@@ -161,8 +166,8 @@ async def break_off() -> Response:
 
 @faults.get("/background")
 @response(JSON_OBJECT, 202)
-@validate_querystring(Seconds)
-async def fail_later(query_args: Seconds) -> tuple[dict[str, str], int]:
+@validate_querystring(SecondsQuery)
+async def fail_later(query_args: SecondsQuery) -> tuple[dict[str, str], int]:
     """Respond at once, and fail after `seconds`."""
 
     async def work() -> None:

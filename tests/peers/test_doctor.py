@@ -280,7 +280,7 @@ def test_an_agent_that_rejects_spans_is_found() -> None:
     with fake_http(INFO, 200) as agent:
         accepting = examined({"DD_TRACE_AGENT_URL": agent.url})
         paths = list(agent.paths)
-        agent.refused = 413
+        agent.status_of_other_methods = 413
         rejecting = examined({"DD_TRACE_AGENT_URL": agent.url})
 
     assert (accepting.code, accepting.outcome("test span")) == (0, "pass")
@@ -292,7 +292,7 @@ def test_an_agent_that_rejects_spans_is_found() -> None:
 def test_an_agent_that_lacks_the_format_is_found() -> None:
     """An older agent accepts only v0.4, which a variable selects; one with APM switched off accepts nothing."""
     with fake_http({"endpoints": ["/v0.4/traces"]}) as older, fake_http({"endpoints": ["/info"]}) as without:
-        older.missing = {"/v0.5/traces"}
+        older.missing_paths = {"/v0.5/traces"}
         rejected, disabled = (examined({"DD_TRACE_AGENT_URL": agent.url}) for agent in (older, without))
         selected = examined({"DD_TRACE_AGENT_URL": older.url, "DD_TRACE_API_VERSION": "v0.4"})
 

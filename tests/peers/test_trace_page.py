@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from browser import CHROMIUM, open_before_script, opened
+from failed_traces import CHECKOUT_ERRORS, CHECKOUT_ID, ERROR_TAGS, LARGE_ID, STACK_TRACE, checkout, large
+from local_view import LocalView, running_local_view, trace_id
 from playwright.sync_api import Locator, Page, expect
 from running import eventually
-from scene import Scene, staged, trace_id
 from tracing_data import span
-from trouble import ERRORS, FAILURE, LARGE, STACK, TRACE, checkout, large
 from websockets.sync.client import connect
 
 from hello_service.localview.store import COLOURS
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
 ]
 
-FAILED = f"/trace/{TRACE}"
+FAILED = f"/trace/{CHECKOUT_ID}"
 IN_VIEW = """row => {
     const pane = row.closest(".waterfall").getBoundingClientRect(), box = row.getBoundingClientRect();
     const axis = document.querySelector("#axis").getBoundingClientRect();
@@ -33,24 +33,24 @@ IN_VIEW = """row => {
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
+def local_view() -> Iterator[LocalView]:
     """Run a `dev` and a browser, with traces that have many errors."""
-    with staged() as scene:
-        scene.send(*checkout(), *large())
-        arrived(scene, LARGE, 2000)
-        yield scene
+    with running_local_view() as local_view:
+        local_view.send(*checkout(), *large())
+        arrived(local_view, LARGE_ID, 2000)
+        yield local_view
 
 
 @pytest.fixture
-def page(scene: Scene) -> Iterator[Page]:
+def page(local_view: LocalView) -> Iterator[Page]:
     """Open a window."""
-    with opened(scene.browser) as page:
+    with opened(local_view.browser) as page:
         yield page
 
 
-def arrived(scene: Scene, identity: str, number: int) -> None:
+def arrived(local_view: LocalView, identity: str, number: int) -> None:
     """Wait until a trace has `number` spans on the page."""
-    address = f"{scene.dev.page_url}/trace/{identity}/json"
+    address = f"{local_view.dev.page_url}/trace/{identity}/json"
     eventually(lambda: len(httpx.get(address).json().get("spans", [])), lambda found: found == number)
 
 
@@ -69,58 +69,58 @@ def chosen(page: Page) -> Locator:
     return page.locator("#spans > [aria-selected]")
 
 
-@pytest.mark.parametrize(("identity", "resource"), [(TRACE, "POST bank"), (LARGE, "GET /item/1200")])
+@pytest.mark.parametrize(("identity", "resource"), [(CHECKOUT_ID, "POST bank"), (LARGE_ID, "GET /item/1200")])
 @pytest.mark.parametrize(("width", "height"), [(1300, 850), (400, 800), (650, 425)])
 def test_the_deepest_error_is_chosen_and_in_view(
-    scene: Scene, identity: str, resource: str, width: int, height: int
+    local_view: LocalView, identity: str, resource: str, width: int, height: int
 ) -> None:
     """This holds for 39 spans and for 2,000, in any window. The details of the span are open, and no other element
     covers its row.
     """
-    with opened(scene.browser, width, height) as page:
-        scene.visit(page, f"/trace/{identity}")
+    with opened(local_view.browser, width, height) as page:
+        local_view.visit(page, f"/trace/{identity}")
         expect(chosen(page)).to_contain_text(resource)
         expect(page.locator("#detail .failure")).to_be_in_viewport()
 
         assert chosen(page).evaluate(IN_VIEW)
 
 
-def test_the_span_of_the_address_is_chosen_and_in_view(scene: Scene, page: Page) -> None:
+def test_the_span_of_the_address_is_chosen_and_in_view(local_view: LocalView, page: Page) -> None:
     """The address has the span's id in hexadecimal, as in the headers and log lines of other services."""
     last = large()[-1]
-    number = page.request.get(f"{scene.dev.page_url}/trace/{LARGE}/json").json()["spans"][-1]["span_id"]
-    scene.visit(page, f"/trace/{LARGE}?span={number:016x}")
+    number = page.request.get(f"{local_view.dev.page_url}/trace/{LARGE_ID}/json").json()["spans"][-1]["span_id"]
+    local_view.visit(page, f"/trace/{LARGE_ID}?span={number:016x}")
     expect(page.locator("#span")).to_have_attribute("data-id", f"{number:016x}")
 
     assert last.resource
     assert chosen(page).evaluate(IN_VIEW)
 
 
-def test_errors_are_paged(scene: Scene, page: Page) -> None:
+def test_errors_are_paged(local_view: LocalView, page: Page) -> None:
     """The pager and the keys `]` and `[` scroll each error into view."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     pager = page.locator("#errors")
-    expect(pager).to_contain_text(f"error 1 of {ERRORS}")
+    expect(pager).to_contain_text(f"error 1 of {CHECKOUT_ERRORS}")
     pager.get_by_role("link", name="Next error").click()
-    expect(pager).to_contain_text(f"error 2 of {ERRORS}")
+    expect(pager).to_contain_text(f"error 2 of {CHECKOUT_ERRORS}")
     expect(chosen(page)).to_contain_text("POST /charge")
-    for number in range(3, ERRORS + 1):
+    for number in range(3, CHECKOUT_ERRORS + 1):
         page.keyboard.press("]")
-        expect(pager).to_contain_text(f"error {number} of {ERRORS}")
+        expect(pager).to_contain_text(f"error {number} of {CHECKOUT_ERRORS}")
         assert chosen(page).evaluate(IN_VIEW)
     page.keyboard.press("]")
     page.keyboard.press("[")
-    expect(pager).to_contain_text(f"error {ERRORS - 1} of {ERRORS}")
+    expect(pager).to_contain_text(f"error {CHECKOUT_ERRORS - 1} of {CHECKOUT_ERRORS}")
     page.get_by_role("row", name="GET auth").click()
 
-    expect(pager).to_contain_text(f"{ERRORS} errors")
+    expect(pager).to_contain_text(f"{CHECKOUT_ERRORS} errors")
 
 
-def test_an_error_is_visible_at_a_glance(scene: Scene, page: Page) -> None:
+def test_an_error_is_visible_at_a_glance(local_view: LocalView, page: Page) -> None:
     """Type, message and the last frame of the project are on the screen, library frames are folded, and the raw text
     is a click away.
     """
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     failure = page.locator("#detail .failure")
     frames = failure.locator(".frames").first.locator("li")
     for text in ("shop.errors.CardDeclined", "card ending 4242 was declined", "payments/bank.py:88 in charge"):
@@ -132,9 +132,9 @@ def test_an_error_is_visible_at_a_glance(scene: Scene, page: Page) -> None:
     expect(failure.get_by_text("Caused by")).to_be_visible()
     expect(failure.locator("#stack-raw")).to_be_hidden()
     failure.get_by_text("Raw stack trace").click()
-    expect(failure.locator("#stack-raw")).to_have_text(STACK)
+    expect(failure.locator("#stack-raw")).to_have_text(STACK_TRACE)
     failure.get_by_role("button", name="Copy stack").click()
-    copied(page, STACK)
+    copied(page, STACK_TRACE)
     box, window = failure.bounding_box(), page.viewport_size
 
     assert box
@@ -142,11 +142,11 @@ def test_an_error_is_visible_at_a_glance(scene: Scene, page: Page) -> None:
     assert box["width"] > 0.9 * window["width"]
 
 
-def test_a_real_error_is_shown_once(scene: Scene, page: Page) -> None:
+def test_a_real_error_is_shown_once(local_view: LocalView, page: Page) -> None:
     """Paths are relative to the project. The log line links to the error instead of repeating its stack trace."""
-    identity = trace_id(scene.dev.get("/api/faults/error"))
-    arrived(scene, identity, 1)
-    scene.visit(page, f"/trace/{identity}")
+    identity = trace_id(local_view.dev.get("/api/faults/error"))
+    arrived(local_view, identity, 1)
+    local_view.visit(page, f"/trace/{identity}")
     expect(page.locator(".frames li").first).to_have_text(
         re.compile(r"^hello_service/api/faults\.py:\d+ in failraise Fault\(")
     )
@@ -157,9 +157,9 @@ def test_a_real_error_is_shown_once(scene: Scene, page: Page) -> None:
     assert str(page.locator("main").text_content()).count("Traceback (most recent call last)") == 1
 
 
-def test_equal_siblings_are_one_row(scene: Scene, page: Page) -> None:
+def test_equal_siblings_are_one_row(local_view: LocalView, page: Page) -> None:
     """They are 24 equal queries, an N+1 pattern. A click or a key expands the row."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     fold = page.locator("#spans [id^=g]")
     expect(fold).to_contain_text("\N{MULTIPLICATION SIGN}24 postgres.query")
     expect(fold).to_contain_text("216 ms")
@@ -174,17 +174,17 @@ def test_equal_siblings_are_one_row(scene: Scene, page: Page) -> None:
     assert fold.locator("rect").count() == 24
 
 
-def test_subtrees_collapse_and_expand(scene: Scene, page: Page) -> None:
+def test_subtrees_collapse_and_expand(local_view: LocalView, page: Page) -> None:
     """This works by arrow keys, by the row's mark, to a level and for all rows. Live updates don't undo it."""
     late = span(trace=0xC0, resource="root")
     below = span(late, resource="below")
-    scene.send(late, below, span(below, resource="deepest"))
-    arrived(scene, f"{0xC0:032x}", 3)
-    scene.visit(page, f"/trace/{0xC0:032x}")
+    local_view.send(late, below, span(below, resource="deepest"))
+    arrived(local_view, f"{0xC0:032x}", 3)
+    local_view.visit(page, f"/trace/{0xC0:032x}")
     visible(page).first.focus()
     page.keyboard.press("ArrowLeft")
     expect(visible(page)).to_have_count(1)
-    scene.send(span(late, resource="late"))
+    local_view.send(span(late, resource="late"))
     expect(page.locator(".title")).to_contain_text("4 spans")
     expect(visible(page)).to_have_count(1)
     expect(visible(page).first).to_be_focused()
@@ -202,9 +202,9 @@ def test_subtrees_collapse_and_expand(scene: Scene, page: Page) -> None:
     expect(visible(page).nth(1)).to_be_focused()
 
 
-def test_a_row_shows_its_service_where_it_changes(scene: Scene, page: Page) -> None:
+def test_a_row_shows_its_service_where_it_changes(local_view: LocalView, page: Page) -> None:
     """The full name appears on hover."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     labels = [
         " ".join(each.split())
         for each in page.locator("#spans > :not([hidden])").evaluate_all(
@@ -246,20 +246,20 @@ def fills(page: Page) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nineteen_services_have_nineteen_colours(scene: Scene, scheme: str) -> None:
+def test_nineteen_services_have_nineteen_colours(local_view: LocalView, scheme: str) -> None:
     """This includes two services whose colours would be the same in another trace."""
     first = {"light": 0xA100, "dark": 0xA200}[scheme]
     root = span(trace=first, service="edge", resource="GET /nineteen")
     names = [f"colour-{number}" for number in range(18)]
-    scene.send(root, *(span(root, service=name, resource=name) for name in names))
-    scene.send(span(trace=first + 1, service=names[0]), span(trace=first + 1, service=names[COLOURS], parent_id=1))
-    arrived(scene, f"{first:032x}", 19)
-    arrived(scene, f"{first + 1:032x}", 2)
-    with opened(scene.browser, scheme=scheme) as page:
-        scene.visit(page, f"/trace/{first:032x}")
+    local_view.send(root, *(span(root, service=name, resource=name) for name in names))
+    local_view.send(span(trace=first + 1, service=names[0]), span(trace=first + 1, service=names[COLOURS], parent_id=1))
+    arrived(local_view, f"{first:032x}", 19)
+    arrived(local_view, f"{first + 1:032x}", 2)
+    with opened(local_view.browser, scheme=scheme) as page:
+        local_view.visit(page, f"/trace/{first:032x}")
         many = fills(page)
         expect(page.locator(".legend li")).to_have_count(19)
-        scene.visit(page, f"/trace/{first + 1:032x}")
+        local_view.visit(page, f"/trace/{first + 1:032x}")
         few = fills(page)
 
     assert len(many) == 19
@@ -267,11 +267,11 @@ def test_nineteen_services_have_nineteen_colours(scene: Scene, scheme: str) -> N
     assert few[names[0]] != few[names[COLOURS]]
 
 
-def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(scene: Scene) -> None:
+def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view: LocalView) -> None:
     """They stay visible when a trace is scrolled. The page uses the full width of the window."""
     for width, height in ((1300, 850), (1920, 1080), (400, 800), (650, 425)):
-        with opened(scene.browser, width, height) as page:
-            scene.visit(page, f"/trace/{LARGE}?span=none")
+        with opened(local_view.browser, width, height) as page:
+            local_view.visit(page, f"/trace/{LARGE_ID}?span=none")
             page.locator("#spans > [role=row]").last.scroll_into_view_if_needed()
 
             expect(page.locator("#axis")).to_be_in_viewport(ratio=1)
@@ -286,20 +286,20 @@ def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(scene: Scen
             assert bars["width"] > 0.48 * waterfall["width"]
 
 
-def test_self_time_is_beside_the_duration(scene: Scene, page: Page) -> None:
+def test_self_time_is_beside_the_duration(local_view: LocalView, page: Page) -> None:
     """Self time is the part of the duration in which no child ran."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     row = page.get_by_role("row", name="POST /charge")
 
     expect(row.get_by_role("gridcell").nth(1)).to_have_text("100 ms")
     expect(row.get_by_role("gridcell").nth(2)).to_have_text("50.0 ms")
 
 
-def test_a_search_within_the_trace(scene: Scene, page: Page) -> None:
+def test_a_search_within_the_trace(local_view: LocalView, page: Page) -> None:
     """Matches are marked, the rest is dimmed, and Enter moves to the next one. Tags and folded rows are searched,
     too.
     """
-    scene.visit(page, f"{FAILED}?span=none&q=x")
+    local_view.visit(page, f"{FAILED}?span=none&q=x")
     page.keyboard.press("/")
     page.keyboard.type("from items")
     matches = page.locator("#matches")
@@ -323,18 +323,18 @@ def test_a_search_within_the_trace(scene: Scene, page: Page) -> None:
     expect(matches).to_have_text(re.compile("0 matches"))
 
 
-def test_a_search_typed_before_the_script_runs_is_applied(scene: Scene, page: Page) -> None:
+def test_a_search_typed_before_the_script_runs_is_applied(local_view: LocalView, page: Page) -> None:
     """A person on a slow machine may type as soon as the page is visible."""
-    script = open_before_script(page, scene.dev.page_url + FAILED, "trace.js")
+    script = open_before_script(page, local_view.dev.page_url + FAILED, "trace.js")
     page.fill("#find", "from items")
     script.continue_()
 
     expect(page.locator("#matches")).to_have_text(re.compile("24 matches"))
 
 
-def test_a_click_in_the_legend_shows_a_single_service(scene: Scene, page: Page) -> None:
+def test_a_click_in_the_legend_shows_a_single_service(local_view: LocalView, page: Page) -> None:
     """The ancestors of its spans stay visible. A second click shows all spans again."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     before = visible(page).count()
     page.locator(".legend a", has_text="payments").click()
     expect(visible(page)).to_have_count(5)
@@ -346,12 +346,12 @@ def test_a_click_in_the_legend_shows_a_single_service(scene: Scene, page: Page) 
     expect(visible(page)).to_have_count(before + 24)  # the key 0 has expanded the fold
 
 
-def test_details_show_log_lines_before_tags(scene: Scene, page: Page) -> None:
+def test_details_show_log_lines_before_tags(local_view: LocalView, page: Page) -> None:
     """Tags and metrics share one table, those of tracer and process are folded, and ids are shown as in headers."""
-    response = scene.dev.get("/api/hello/Ada")
+    response = local_view.dev.get("/api/hello/Ada")
     identity, number = response.headers["traceresponse"].split("-")[1:3]
-    arrived(scene, identity, 1)
-    scene.visit(page, f"/trace/{identity}?span={number}")
+    arrived(local_view, identity, 1)
+    local_view.visit(page, f"/trace/{identity}?span={number}")
     headings = page.locator("#span h3")
     expect(headings).to_have_text(["Log lines of this span", "Tags"])
     tags = page.locator("#span .tags")
@@ -363,16 +363,16 @@ def test_details_show_log_lines_before_tags(scene: Scene, page: Page) -> None:
         expect(tags.get_by_text(name, exact=True)).to_be_visible()
 
 
-def test_a_value_filters_excludes_and_copies(scene: Scene, page: Page) -> None:
+def test_a_value_filters_excludes_and_copies(local_view: LocalView, page: Page) -> None:
     """This works for any characters in the value."""
     odd = span(trace=0x7A6, resource="GET /odd", meta={"db.statement": 'SELECT "a" FROM b', "a.tag": "some value"})
-    scene.send(odd)
-    arrived(scene, f"{0x7A6:032x}", 1)
+    local_view.send(odd)
+    arrived(local_view, f"{0x7A6:032x}", 1)
     for value, term in (
         ("some value", '@a.tag:"some value"'),
         ('SELECT "a" FROM b', "@db.statement:*SELECT*a*FROM*b*"),
     ):
-        scene.visit(page, f"/trace/{0x7A6:032x}")
+        local_view.visit(page, f"/trace/{0x7A6:032x}")
         page.get_by_text(value, exact=True).click()
         page.get_by_role("button", name="Copy", exact=True).click()
         copied(page, value)
@@ -387,11 +387,11 @@ def test_a_value_filters_excludes_and_copies(scene: Scene, page: Page) -> None:
         expect(page.locator("#rows li").first).to_be_visible()
 
 
-def test_a_request_and_its_background_task_are_linked(scene: Scene, page: Page) -> None:
+def test_a_request_and_its_background_task_are_linked(local_view: LocalView, page: Page) -> None:
     """The links work in both directions. A link that arrives later appears."""
-    identity = trace_id(scene.dev.get("/api/faults/background?seconds=0.5"))
-    arrived(scene, identity, 1)
-    scene.visit(page, f"/trace/{identity}")
+    identity = trace_id(local_view.dev.get("/api/faults/background?seconds=0.5"))
+    arrived(local_view, identity, 1)
+    local_view.visit(page, f"/trace/{identity}")
     link = page.locator("#links a")
     expect(link).to_contain_text("quart.background_task")
     expect(page.locator("#links .status")).to_have_text("error")
@@ -404,12 +404,12 @@ def test_a_request_and_its_background_task_are_linked(scene: Scene, page: Page) 
     expect(page).to_have_url(re.compile(f"/trace/{identity}"))
 
 
-def test_a_websocket_and_its_messages_are_linked(scene: Scene, page: Page) -> None:
+def test_a_websocket_and_its_messages_are_linked(local_view: LocalView, page: Page) -> None:
     """The handshake shows each message, and each message links to the handshake."""
-    with connect(scene.dev.url.replace("http", "ws") + "/api/hello/ws") as websocket:
+    with connect(local_view.dev.url.replace("http", "ws") + "/api/hello/ws") as websocket:
         websocket.send("Ada")
         assert websocket.recv() == "Hello, Ada!"
-    scene.visit(page, '/?q=resource_name:"websocket /api/hello/ws" operation_name:asgi.request')
+    local_view.visit(page, '/?q=resource_name:"websocket /api/hello/ws" operation_name:asgi.request')
     page.locator("#rows a").first.click()
     links = page.locator("#links")
     for name in ("websocket.receive", "websocket.send"):
@@ -419,10 +419,10 @@ def test_a_websocket_and_its_messages_are_linked(scene: Scene, page: Page) -> No
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 800), (650, 425), (960, 540)])
-def test_details_open_and_close_in_a_small_window(scene: Scene, width: int, height: int) -> None:
+def test_details_open_and_close_in_a_small_window(local_view: LocalView, width: int, height: int) -> None:
     """This also works at 200% zoom, which halves the window. A focused row is never covered."""
-    with opened(scene.browser, width, height) as page:
-        scene.visit(page, f"{FAILED}?span=none")
+    with opened(local_view.browser, width, height) as page:
+        local_view.visit(page, f"{FAILED}?span=none")
         detail = page.locator("#detail")
         expect(detail).to_be_hidden()
         page.get_by_role("row", name="GET auth").click()
@@ -446,29 +446,29 @@ def test_details_open_and_close_in_a_small_window(scene: Scene, width: int, heig
         expect(detail).to_be_hidden()
 
 
-def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(scene: Scene) -> None:
+def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(local_view: LocalView) -> None:
     """Nothing covers the spans until a person opens it."""
-    identity = trace_id(scene.dev.get("/api/hello"))
-    arrived(scene, identity, 1)
-    with opened(scene.browser, 400, 800) as page:
-        scene.visit(page, f"/trace/{identity}")
+    identity = trace_id(local_view.dev.get("/api/hello"))
+    arrived(local_view, identity, 1)
+    with opened(local_view.browser, 400, 800) as page:
+        local_view.visit(page, f"/trace/{identity}")
         expect(visible(page)).to_have_count(1)
         expect(page.locator("#detail")).to_be_hidden()
 
 
-def test_new_spans_do_not_move_the_page(scene: Scene, page: Page) -> None:
+def test_new_spans_do_not_move_the_page(local_view: LocalView, page: Page) -> None:
     """The waterfall and the details keep their scroll positions, and opened parts stay open."""
-    root = span(trace=0x11FE, resource="GET /live", ms=100, error=True, meta={**FAILURE, "long": "x" * 20_000})
+    root = span(trace=0x11FE, resource="GET /live", ms=100, error=True, meta={**ERROR_TAGS, "long": "x" * 20_000})
     children = [span(root, resource=f"GET /{number}", at=number) for number in range(60)]
-    scene.send(root, *children)
-    arrived(scene, f"{0x11FE:032x}", 61)
-    scene.visit(page, f"/trace/{0x11FE:032x}")
+    local_view.send(root, *children)
+    arrived(local_view, f"{0x11FE:032x}", 61)
+    local_view.visit(page, f"/trace/{0x11FE:032x}")
     page.get_by_role("row", name="GET /50").click()
     page.get_by_role("row", name="GET /live").first.click()
     page.get_by_text("Raw stack trace").click()
     page.locator("#detail").evaluate("pane => pane.scrollTop = 150")
     page.locator(".waterfall").evaluate("pane => pane.scrollTop = 300")
-    scene.send(span(root, resource="GET /late", at=99))
+    local_view.send(span(root, resource="GET /late", at=99))
     expect(page.locator("#title")).to_contain_text("62 spans")
 
     assert page.locator("#detail").evaluate("pane => pane.scrollTop") == 150
@@ -476,9 +476,9 @@ def test_new_spans_do_not_move_the_page(scene: Scene, page: Page) -> None:
     expect(page.locator("#stack-raw")).to_be_visible()
 
 
-def test_the_back_button_returns_to_the_list(scene: Scene, page: Page) -> None:
+def test_the_back_button_returns_to_the_list(local_view: LocalView, page: Page) -> None:
     """Selecting spans adds nothing to the browser's history."""
-    scene.visit(page, "/?q=POST")
+    local_view.visit(page, "/?q=POST")
     page.locator("#rows a", has_text="POST /checkout").click()
     expect(page.locator("#errors")).to_contain_text("error 1 of")
     page.wait_for_load_state()  # the page's script handles keys
@@ -488,14 +488,14 @@ def test_the_back_button_returns_to_the_list(scene: Scene, page: Page) -> None:
     page.locator(".legend a").first.click()
     page.go_back()
 
-    expect(page).to_have_url(f"{scene.dev.page_url}/?q=POST")
+    expect(page).to_have_url(f"{local_view.dev.page_url}/?q=POST")
 
 
-def test_a_trace_works_without_javascript(scene: Scene) -> None:
+def test_a_trace_works_without_javascript(local_view: LocalView) -> None:
     """Selecting, paging, searching, folding, services and closing are links and a form."""
-    context = scene.browser.new_context(java_script_enabled=False, viewport={"width": 1300, "height": 850})
+    context = local_view.browser.new_context(java_script_enabled=False, viewport={"width": 1300, "height": 850})
     page = context.new_page()
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     expect(page.locator("#detail .failure")).to_contain_text("bank.py:88 in charge")
     page.get_by_role("link", name="Next error").click()
     expect(page.locator("#errors")).to_contain_text("error 2 of")
@@ -516,25 +516,25 @@ def test_a_trace_works_without_javascript(scene: Scene) -> None:
     context.close()
 
 
-def test_invisible_characters_are_escaped(scene: Scene, page: Page) -> None:
+def test_invisible_characters_are_escaped(local_view: LocalView, page: Page) -> None:
     """Characters that control or reorder text are escaped in every part of a span, on every view."""
     evil = "a\u202egnp.exe\x9b\x1b[2J"
     shown = r"a\u202egnp.exe\x9b\x1b[2J"
     root = span(
         trace=0xE51, resource=evil, service=evil, name=evil, error=True, meta={evil: evil, "error.message": evil}
     )
-    scene.send(root)
-    arrived(scene, f"{0xE51:032x}", 1)
+    local_view.send(root)
+    arrived(local_view, f"{0xE51:032x}", 1)
     for path in (f"/trace/{0xE51:032x}", "/", "/map"):
-        scene.visit(page, path)
+        local_view.visit(page, path)
         expect(page.locator("main")).to_contain_text(shown)
         text = page.content()
         assert not set("\u202e\x9b\x1b") & set(text), path
 
 
-def test_the_keys_are_listed(scene: Scene, page: Page) -> None:
+def test_the_keys_are_listed(local_view: LocalView, page: Page) -> None:
     """`?` and a button open the list, which has the keys of this view."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keyboard shortcuts")
     expect(keys).to_contain_text("next and previous error")

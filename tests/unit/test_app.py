@@ -1,4 +1,4 @@
-"""Tests of every route in process: what is served, and how bad input is rejected."""
+"""Tests of the app without a server: what each route serves, and how bad input is rejected."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from hello_service.app import BARE_START, create_app
 from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
-# Enables the endpoints that are off by default.
-EVERYTHING = Settings.from_environment({"FAULTS": "true"})
+# Settings that enable the endpoints that are off by default.
+ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})
 
 
 @pytest.fixture
 async def client() -> AsyncIterator[_Client]:
     async for client in serving(Settings(), ENDPOINTS):
-        client.app.testing = False  # errors become responses as in production
+        client.app.testing = False  # errors become responses, as in production
         yield client
 
 
@@ -53,9 +53,9 @@ async def test_an_invalid_value_is_422(client: _Client, path: str) -> None:
     document = await response.get_json(force=True)
 
     assert problem(response, document) == (422, "invalid")
-    (flaw,) = document["errors"]
-    assert flaw["field"] in {"name", "count", "seconds", "code"}
-    assert flaw["reason"]
+    (error,) = document["errors"]
+    assert error["field"] in {"name", "count", "seconds", "code"}
+    assert error["reason"]
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,9 @@ async def test_an_invalid_value_is_422(client: _Client, path: str) -> None:
         (b'{"name": "' + b"x" * 65_536 + b'"}', "application/json", (413, "too-large")),
     ],
 )
-async def test_a_bad_body(client: _Client, body: bytes, media_type: str, expected: tuple[int, str]) -> None:
-    """Each kind of bad body has its own status and a stable code."""
+async def test_each_kind_of_bad_body_has_its_own_status_and_code(
+    client: _Client, body: bytes, media_type: str, expected: tuple[int, str]
+) -> None:
     response = await client.post("/api/hello", data=body, headers={"content-type": media_type})
 
     assert problem(response, await response.get_json(force=True)) == expected
@@ -88,7 +89,7 @@ async def test_an_unknown_route_is_404(client: _Client) -> None:
     assert problem(response, await response.get_json(force=True)) == (404, "not-found")
 
 
-SECURITY = {
+SECURITY_HEADERS = {
     "X-Content-Type-Options": ["nosniff"],
     "Cache-Control": ["no-store"],
     "Content-Security-Policy": [
@@ -104,28 +105,30 @@ async def test_every_response_has_the_security_headers(client: _Client, path: st
     """The security headers are on successful and failed responses."""
     headers = (await client.get(path)).headers
 
-    assert {name: headers.getlist(name) for name in SECURITY} == SECURITY
+    assert {name: headers.getlist(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
 
 
-@pytest.mark.parametrize("name", SECURITY)
-@pytest.mark.parametrize("spelled", [str.title, str.lower, str.upper])
-async def test_a_handler_overrides_a_security_header(client: _Client, name: str, spelled: Callable[[str], str]) -> None:
-    """The handler's own header replaces the default, and the other security headers stay. The same holds for error
-    handlers.
+@pytest.mark.parametrize("name", SECURITY_HEADERS)
+@pytest.mark.parametrize("change_case", [str.title, str.lower, str.upper])
+async def test_a_handler_overrides_a_security_header(
+    client: _Client, name: str, change_case: Callable[[str], str]
+) -> None:
+    """The handler's own header replaces the default, and the other security headers stay. The same applies
+    to the response of an `HTTPException`.
     """
     app: Quart = client.app
 
     @app.get("/own")
     async def own() -> tuple[str, dict[str, str]]:
-        return "here", {spelled(name): "mine"}
+        return "here", {change_case(name): "mine"}
 
     @app.get("/rejected")
     async def rejected() -> str:
-        raise HTTPException(response=Response("no", 403, {spelled(name): "mine"}))
+        raise HTTPException(response=Response("no", 403, {change_case(name): "mine"}))
 
     for path in ("/own", "/rejected"):
         headers = (await client.get(path)).headers
-        assert {each: headers.getlist(each) for each in SECURITY} == {**SECURITY, name: ["mine"]}
+        assert {each: headers.getlist(each) for each in SECURITY_HEADERS} == {**SECURITY_HEADERS, name: ["mine"]}
 
 
 async def test_a_rejected_websocket_has_the_security_headers(client: _Client) -> None:
@@ -135,11 +138,10 @@ async def test_a_rejected_websocket_has_the_security_headers(client: _Client) ->
             await socket.receive()
 
     headers = rejected.value.response.headers
-    assert {name: headers.getlist(name) for name in SECURITY} == SECURITY
+    assert {name: headers.getlist(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
 
 
 async def test_a_wrong_method_is_405_with_the_allowed_methods(client: _Client) -> None:
-    """The Allow header lists the allowed methods."""
     response = await client.delete("/api/hello")
 
     assert problem(response, await response.get_json(force=True)) == (405, "method-not-allowed")
@@ -152,7 +154,7 @@ async def test_an_unlisted_http_error_is_a_problem(client: _Client) -> None:
 
     @app.get("/secret")
     async def secret() -> str:
-        raise Unauthorized(description="Who are you.")
+        raise Unauthorized(description="Log in first.")
 
     response = await client.get("/secret")
 
@@ -169,7 +171,6 @@ async def test_an_unhandled_exception_is_500_without_its_text(client: _Client) -
 
 
 async def test_a_stopping_process_is_alive_but_not_ready(client: _Client) -> None:
-    """A stopping process is no longer ready but still alive."""
     app: Quart = client.app
     before = await client.get("/ready")
     app.extensions["lifecycle"].stopping = True
@@ -214,13 +215,13 @@ async def test_info_shows_details_to_a_caller_on_this_host(client: _Client, host
     assert info["tracing"].keys() > PUBLIC["tracing"].keys()
 
 
-async def test_info_shows_details_to_anyone_where_the_operator_wants_it() -> None:
+async def test_info_shows_details_to_anyone_if_the_operator_enables_them() -> None:
     async for client in serving(Settings(info_details=True)):
         assert (await info_for(client, "203.0.113.9", {"Via": "1.1 proxy"}))["settings"]["INFO_DETAILS"] is True
 
 
 async def test_info_shows_versions_tracing_and_settings(client: _Client) -> None:
-    """`/info` shows versions, tracing and settings. Outside ECS it shows no task."""
+    """Outside ECS, `/info` shows no task."""
     info = await info_for(client, "127.0.0.1")
 
     assert info["service"] == "hello-service"
@@ -266,7 +267,7 @@ async def test_the_index_is_a_page_for_a_browser() -> None:
         assert document["traces"] == "http://127.0.0.1:8081"
 
 
-async def test_the_documentation_names_every_route_and_needs_no_network(client: _Client) -> None:
+async def test_the_documentation_lists_every_route_and_needs_no_network(client: _Client) -> None:
     """The page is the service's own because the usual documentation pages load scripts from elsewhere."""
     page = await (await client.get("/docs")).get_data(as_text=True)
     document = await (await client.get("/openapi.json")).get_json()
@@ -280,18 +281,18 @@ async def test_the_documentation_names_every_route_and_needs_no_network(client: 
     assert "curl localhost/api/hello?name=World" in page.replace("&#39;", "")
     assert "-d {&#34;name&#34;: &#34;name&#34;} localhost/api/hello" in page.replace("&#39;", "")
     assert "ws://localhost/api/hello/ws" in page
-    posted = document["paths"]["/api/hello"]["post"]["responses"]
-    assert set(posted) == {"200", "400", "408", "413", "415", "422", "431", "500", "503"}
+    responses = document["paths"]["/api/hello"]["post"]["responses"]
+    assert set(responses) == {"200", "400", "408", "413", "415", "422", "431", "500", "503"}
     assert all(each["description"] for path in document["paths"].values() for each in path["get"]["responses"].values())
     assert "http://" not in page
     assert "https://" not in page
 
 
-FAILED = {"$ref": "#/components/schemas/Problem"}
+PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 
 
-async def test_a_route_is_described_by_what_its_handler_declares(client: _Client) -> None:
-    """One file is enough: the document, the page and the links of `/` are built from the routes."""
+async def test_a_route_is_described_by_its_handlers_declarations(client: _Client) -> None:
+    """The OpenAPI document, the documentation page and the links of `/` are built from the routes alone."""
     team = Blueprint("team", __name__)
 
     @team.get("/team/<name>")
@@ -303,14 +304,16 @@ async def test_a_route_is_described_by_what_its_handler_declares(client: _Client
         return name
 
     @team.get("/team")
-    @response({"application/json": {"type": "object", "properties": {"failed": {"type": "array", "items": FAILED}}}})
+    @response(
+        {"application/json": {"type": "object", "properties": {"failed": {"type": "array", "items": PROBLEM_REF}}}}
+    )
     async def members() -> str:
-        """List those that failed."""
+        """List the problems of the members that failed."""
         return ""
 
     @team.get("/team/hidden/<name>")
     async def without_example(name: str) -> str:
-        """This route gets no link because no existing name is known."""
+        """Get no link, because the route has a variable and no example."""
         return name
 
     @team.websocket("/team/news")
@@ -337,46 +340,46 @@ async def test_a_route_is_described_by_what_its_handler_declares(client: _Client
 
 
 async def test_every_blueprint_of_the_api_is_registered() -> None:
-    """A new file in api/ needs its line in app.py."""
-    app = create_app(EVERYTHING, {})
+    """app.py needs a line for each new file in api/."""
+    app = create_app(ALL_ENABLED, {})
     modules = [import_module(f"{api.__name__}.{module.name}") for module in iter_modules(api.__path__)]
-    written = {value for module in modules for value in vars(module).values() if isinstance(value, Blueprint)}
+    blueprints = {value for module in modules for value in vars(module).values() if isinstance(value, Blueprint)}
 
-    assert written == set(app.blueprints.values())
+    assert blueprints == set(app.blueprints.values())
 
 
 async def test_every_operation_declares_its_response() -> None:
-    """A handler declares its response by a model or by `response`; a handler that only fails uses
-    `problems(Problem)`.
+    """A handler declares its response with a model or with `response`. A handler that only fails uses
+    `problems(Problem)`, which adds the response "default".
     """
-    async for client in serving(EVERYTHING):
+
+    def declared(operation: dict[str, Any]) -> bool:
+        responses = operation["responses"]
+        succeeds = any(status < "4" and described["content"] for status, described in responses.items())
+        return succeeds or "default" in responses
+
+    async for client in serving(ALL_ENABLED):
         document = await (await client.get("/openapi.json")).get_json()
 
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
-    undeclared = [
-        operation["operationId"]
-        for operation in operations
-        if not any(key < "4" and described["content"] for key, described in operation["responses"].items())
-        and "default" not in operation["responses"]
-    ]
 
     assert operations
-    assert undeclared == []
+    assert [operation["operationId"] for operation in operations if not declared(operation)] == []
 
 
 async def test_every_route_has_a_docstring() -> None:
     """The docstring is the route's description in the API document."""
-    app = create_app(EVERYTHING, {})
+    app = create_app(ALL_ENABLED, {})
 
-    own = [view for view in app.view_functions.values() if view.__module__.startswith("hello_service")]
-    assert own
-    assert all(view.__doc__ for view in own)
+    views = [view for view in app.view_functions.values() if view.__module__.startswith("hello_service")]
+    assert views
+    assert all(view.__doc__ for view in views)
 
 
 async def test_a_factory_without_settings_reads_the_environment(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Hypercorn calls the factory without settings. The factory sets up logging, and warns of what is missing."""
+    """Hypercorn calls the factory without settings. The factory sets up logging, and warns of what `serve` would add."""
     monkeypatch.setenv("DD_SERVICE", "theirs")
     async with create_app().test_app() as app:
         info = await (await app.test_client().get("/info")).get_json()
@@ -387,15 +390,15 @@ async def test_a_factory_without_settings_reads_the_environment(
 
 @pytest.fixture
 def metadata() -> Iterator[str]:
-    """Serve ECS's task metadata endpoint, with the document from its documentation."""
+    """Serve a fake of ECS's task metadata endpoint, version 4. Version 3 responds with 404."""
     task = {"Cluster": "c", "TaskARN": "arn:t", "Family": "hello-service", "Revision": "7", "Secret": "x"}
     with fake_http(task) as server:
-        server.missing.add("/v3/task")
+        server.missing_paths.add("/v3/task")
         yield server.url
 
 
 async def test_info_shows_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`/info` shows only what the metadata endpoint returned, and the request bypasses any proxy."""
+    """`/info` shows only the listed fields of the document, and the request to the endpoint bypasses any proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v4/1"})
     async with app.test_app() as serving_app:

@@ -1,4 +1,4 @@
-"""Tests of the arithmetic of scripts/bench, and of the pages that show its results."""
+"""Tests of the figures that scripts/bench computes, and of the pages that show its results."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ CONTESTANTS = sorted(path.stem for path in (ROOT / "benchmarks" / "contestants")
 
 
 def sample(cpu_us: float, **others: float) -> dict[str, float]:
+    """Return the fields of a sample, some of them replaced by `others`."""
     measured = {
         "per_second": 100,
         "p50_ms": 1,
@@ -29,19 +30,21 @@ def sample(cpu_us: float, **others: float) -> dict[str, float]:
 
 
 def one_round(points: dict[str, dict[Point, dict[str, float]]]) -> dict[str, Any]:
+    """Return a round in the form of the saved results."""
     return {
-        name: {"start_s": 1.5, "points": {point.name: measured for point, measured in each.items()}}
-        for name, each in points.items()
+        name: {"start_s": 1.5, "points": {point.name: measured for point, measured in samples.items()}}
+        for name, samples in points.items()
     }
 
 
 def results(*rounds: dict[str, Any]) -> figures.Results:
+    """Return results in the form in which `scripts/bench` saves them."""
     machine = {"python": "3.13.0", "cores": 2, "packages": {"ddtrace": "4.16.0"}}
     return {"machine": machine, "rounds": list(rounds), "endurance": None, "minutes": 1.0}
 
 
 OURS, NAIVE = (OURS_NAME, HELLO, "cpu_us"), ("naive", HELLO, "cpu_us")
-THREE = results(
+THREE_ROUNDS = results(
     *(
         one_round({OURS_NAME: {HELLO: sample(ours)}, "naive": {HELLO: sample(naive)}})
         for ours, naive in ((100, 200), (300, 400), (90, 300))
@@ -49,23 +52,23 @@ THREE = results(
 )
 
 
-def test_a_ratio_is_made_within_its_round() -> None:
-    """The median of the ratios isn't the ratio of the medians: a round in which the machine was slow was slow for
-    both.
+def test_a_ratio_compares_values_of_the_same_round() -> None:
+    """A slow machine slows both values of a round, so the figure is the median of the ratios and not the ratio of the
+    medians.
     """
-    assert figures.ratio(THREE, OURS, NAIVE) == figures.Spread(0.5, 0.3, 0.75)
-    assert figures.median_of_rounds(THREE, OURS) == 100
-    assert str(figures.ratio(THREE, OURS, NAIVE)) == "0.50 (0.30 to 0.75)"
+    assert figures.ratio(THREE_ROUNDS, OURS, NAIVE) == figures.Spread(0.5, 0.3, 0.75)
+    assert figures.median_of_rounds(THREE_ROUNDS, OURS) == 100
+    assert str(figures.ratio(THREE_ROUNDS, OURS, NAIVE)) == "0.50 (0.30 to 0.75)"
 
 
-def test_what_was_not_measured_is_nothing() -> None:
-    """A contestant that did not run has neither a zero nor an error in the table."""
-    assert figures.ratio(THREE, OURS, ("aiohttp", HELLO, "cpu_us")) is None
-    assert figures.median_of_rounds(THREE, (OURS_NAME, RELAY, "cpu_us")) is None
-    assert figures.lost_spans(THREE, "aiohttp") == 0
+def test_a_value_that_was_not_measured_is_none() -> None:
+    """A contestant that did not run gets neither a zero nor an error in the table."""
+    assert figures.ratio(THREE_ROUNDS, OURS, ("aiohttp", HELLO, "cpu_us")) is None
+    assert figures.median_of_rounds(THREE_ROUNDS, (OURS_NAME, RELAY, "cpu_us")) is None
+    assert figures.lost_spans(THREE_ROUNDS, "aiohttp") == 0
 
 
-def test_spans_that_never_arrived_are_lost() -> None:
+def test_spans_that_never_arrived_count_as_lost() -> None:
     """Surplus spans belong to requests that were cut off at the end of the load, so they don't make up for lost ones."""
     lossy = results(
         one_round({OURS_NAME: {HELLO: sample(1, spans=7), RELAY: sample(1, spans=99)}}),
@@ -76,8 +79,8 @@ def test_spans_that_never_arrived_are_lost() -> None:
     assert figures.total(lossy, OURS_NAME, "failures") == 2
 
 
-def test_a_target_has_a_side() -> None:
-    """Cost must be below its target, and requests per second above."""
+def test_a_target_is_an_upper_or_a_lower_limit() -> None:
+    """A cost must not be above its target, and requests per second must not be below."""
     at_most = next(target for target in figures.TARGETS if not target.at_least and not target.best_round)
     at_least = next(target for target in figures.TARGETS if target.at_least)
 
@@ -88,60 +91,58 @@ def test_a_target_has_a_side() -> None:
     assert [at_least.reached(ratio) for ratio in around(at_least.limit)] == [False, True, True]
 
 
-def test_a_latency_is_compared_by_the_ranges_of_the_rounds() -> None:
+def test_a_latency_target_is_reached_if_the_best_round_reaches_it() -> None:
     best = next(target for target in figures.TARGETS if target.best_round)
 
     assert best.reached(figures.Spread(1.2, 0.9, 1.3))
     assert not best.reached(figures.Spread(1.2, 1.1, 1.3))
 
 
-def test_what_tracing_adds_is_a_difference_within_a_round() -> None:
+def test_the_cost_of_tracing_is_a_difference_within_a_round() -> None:
     added = figures.TracingOverhead(OURS, NAIVE)
 
-    assert figures.ratio(THREE, figures.TracingOverhead(NAIVE, OURS), OURS) == figures.Spread(1.0, 1 / 3, 210 / 90)
-    assert figures.ratio(THREE, added, ("aiohttp", HELLO, "cpu_us")) is None
-    assert figures.median_of_rounds(THREE, figures.TracingOverhead(OURS, ("aiohttp", HELLO, "cpu_us"))) is None
+    assert figures.ratio(THREE_ROUNDS, figures.TracingOverhead(NAIVE, OURS), OURS) == figures.Spread(
+        1.0, 1 / 3, 210 / 90
+    )
+    assert figures.ratio(THREE_ROUNDS, added, ("aiohttp", HELLO, "cpu_us")) is None
+    assert figures.median_of_rounds(THREE_ROUNDS, figures.TracingOverhead(OURS, ("aiohttp", HELLO, "cpu_us"))) is None
 
 
-def test_a_target_that_was_missed_is_said() -> None:
-    """The table of targets shows every miss."""
-    (row,) = [line for line in report.targets(THREE) if "naive" in line]
+def test_the_table_of_targets_shows_a_missed_target() -> None:
+    (row,) = [line for line in report.targets(THREE_ROUNDS) if "naive" in line]
 
     assert row.endswith("| ≤ 0.6 | 0.50 (0.30 to 0.75) | yes |")
     slow = results(one_round({OURS_NAME: {HELLO: sample(9)}, "naive": {HELLO: sample(10)}}))
     assert "| **no** |" in "\n".join(report.targets(slow))
 
 
-@pytest.mark.parametrize("path", report.generated_texts(THREE), ids=lambda path: path.parent.name)
-def test_the_tables_are_those_of_the_kept_results(path: Path) -> None:
-    """`scripts/bench --draw` makes the tables again from the results."""
+@pytest.mark.parametrize("path", report.generated_texts(THREE_ROUNDS), ids=lambda path: path.parent.name)
+def test_the_tables_match_the_saved_results(path: Path) -> None:
+    """`scripts/bench --draw` rebuilds the tables from the saved results."""
     between = path.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
 
     assert between == report.generated_texts(report.load())[path] + "\n"
 
 
-def test_the_picture_is_that_of_the_kept_results() -> None:
-    """Each traced contestant has a bar in both groups, the smallest first."""
-    kept = report.load()
-    drawn = report.PICTURE.read_text()
-    texts = [text.text or "" for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+def test_the_chart_matches_the_saved_results() -> None:
+    """Each traced contestant has a bar in both groups, and the shortest bar is first."""
+    chart = report.PICTURE.read_text()
+    texts = [text.text or "" for text in ET.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")]
     costs = [int(text.removesuffix(" µs").replace(",", "")) for text in texts if text.endswith(" µs")]
     traced = [contestant.title.replace("**", "") for contestant in ALL.values() if contestant.spans]
 
-    assert drawn == picture.draw(kept)
+    assert chart == picture.draw(report.load())
     assert all(texts.count(title) == 2 for title in traced)
     half = len(costs) // 2
     assert costs == sorted(costs[:half]) + sorted(costs[half:])
 
 
-def test_every_contestant_takes_part() -> None:
-    """A contestant starts each file of benchmarks/contestants, and every file that a contestant starts exists."""
+def test_every_contestant_is_measured() -> None:
+    """Each file of benchmarks/contestants is started by a command, and every file that a command starts exists."""
     commands = " ".join(part for contestant in ALL.values() for part in contestant.command or ())
+    modules = [part.partition(":")[0] for part in commands.split() if ".contestants." in part]
 
-    assert all(f"benchmarks.contestants.{name}" in commands for name in CONTESTANTS)
-    assert {part.partition(":")[0].rpartition(".")[2] for part in commands.split() if ".contestants." in part} == set(
-        CONTESTANTS
-    )
+    assert {module.rpartition(".")[2] for module in modules} == set(CONTESTANTS)
 
 
 def test_a_sample_counts_for_the_innermost_layer() -> None:

@@ -77,7 +77,7 @@ def no_agent(d: Definition) -> None:
     del d.task["containerDefinitions"][1], d.service["dependsOn"]
 
 
-# The rule, its level, words of the sentence, and what breaks it.
+# Each row: the rule, its level, words of its sentence, and the change that breaks the rule.
 # fmt: off
 BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("agent-missing", MISTAKE, "no container is a Datadog Agent", no_agent),
@@ -159,7 +159,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("secret-twice", WARNING, "`DD_ENV` is set 2 times", lambda d: d.service["environment"].append({"name": "DD_ENV", "value": "prod"})),
     ("execution-role", MISTAKE, "secrets (`datadog-agent`)", without("executionRoleArn")),
     ("role-arn", MISTAKE, "`executionRoleArn` is `someArn`", to_task(executionRoleArn="someArn")),
-    ("names-twice", MISTAKE, "2 containers have the name `extra`", lambda d: [d.add("extra", "busybox:1.36.1", essential=False) for _ in "12"]),
+    ("names-twice", MISTAKE, "2 containers have the name `extra`", lambda d: [d.add("extra", "busybox:1.36.1", essential=False) for _ in range(2)]),
     ("no-essential", MISTAKE, "no container is essential", to_service(essential=False)),
     ("depends-on-unknown", MISTAKE, "refers to `dd-agent`", lambda d: d.service["dependsOn"][0].update(containerName="dd-agent")),
     ("depends-on-unknown", MISTAKE, "`volumesFrom` refers to `gone`", to_service(volumesFrom=[{"sourceContainer": "gone"}])),
@@ -254,8 +254,8 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("placeholder", MISTAKE, "`<ACCOUNT>`", to_task(executionRoleArn="arn:aws:iam::<ACCOUNT>:role/x", taskRoleArn="arn:aws:iam::<ACCOUNT>:role/y")),
 )
 
-# What is right although it looks like a mistake.
-FINE: tuple[Change, ...] = (
+# Correct definitions that look like mistakes.
+CORRECT: tuple[Change, ...] = (
     lambda _: None,
     lambda d: d.service["dependsOn"][0].update(condition="HEALTHY"),
     to_service(image="orders@sha256:" + "0" * 64),
@@ -284,7 +284,7 @@ FINE: tuple[Change, ...] = (
     to_service(linuxParameters={"capabilities": {"add": ["SYS_PTRACE"], "drop": ["ALL"]}, "tmpfs": [{"containerPath": "/tmp", "size": 64}]}),
     lambda d: d.volume("v", host={}),
     lambda d: (d.volume("v", efsVolumeConfiguration={"fileSystemId": "fs-12345678"}), d.mount(d.service, "v", "/data")),
-    lambda d: d.service["environment"].pop(),  # DD_VERSION, which the image may hold; its label is there
+    lambda d: d.service["environment"].pop(),  # without DD_VERSION, which the image may set; the label with the version is still there
     lambda d: d.service.update(environment=[], environmentFiles=[{"type": "s3", "value": "arn:aws:s3:::b/x.env"}]),
     lambda d: (d.service.update(environment=[]), d.set(d.service, "DD_TAGS", "service:orders env:prod version:1.0.0")),
     lambda d: d.service["dockerLabels"].update({"org.opencontainers.image.revision": "0123456789" * 4, "com.datadoghq.ad.instances": '[{"host": "%%host%%", "password": "%%env_X%%"}]'}),
@@ -313,7 +313,7 @@ FINE: tuple[Change, ...] = (
 
 @pytest.mark.usefixtures("without_cfn_lint")
 @pytest.mark.parametrize(
-    ("rule", "level", "words", "change"), BROKEN, ids=[f"{row[0]}-{at}" for at, row in enumerate(BROKEN)]
+    ("rule", "level", "words", "change"), BROKEN, ids=[f"{row[0]}-{number}" for number, row in enumerate(BROKEN)]
 )
 def test_a_mistake_causes_exactly_one_finding(rule: str, level: str, words: str, change: Change) -> None:
     (finding,) = findings(change)
@@ -325,12 +325,12 @@ def test_a_mistake_causes_exactly_one_finding(rule: str, level: str, words: str,
 
 
 @pytest.mark.usefixtures("without_cfn_lint")
-@pytest.mark.parametrize("change", FINE, ids=range(len(FINE)))
+@pytest.mark.parametrize("change", CORRECT, ids=range(len(CORRECT)))
 def test_a_correct_definition_passes(change: Change) -> None:
     assert findings(change) == []
 
 
-def test_a_definition_without_a_mistake_passes_cfn_lint_too() -> None:
+def test_a_correct_definition_also_passes_cfn_lint() -> None:
     assert findings() == []
     assert findings(route_logs, share_socket) == []
 
@@ -343,8 +343,8 @@ def test_cfn_lint_checks_the_sizes_of_fargate() -> None:
 
 
 @pytest.mark.parametrize("platform", ["EC2", "EXTERNAL", "MANAGED_INSTANCES"])
-def test_fargate_rules_do_not_apply_elsewhere(platform: str) -> None:
-    def elsewhere(d: Definition) -> None:
+def test_fargate_rules_do_not_apply_to_other_platforms(platform: str) -> None:
+    def use_platform(d: Definition) -> None:
         d.task.update(requiresCompatibilities=[platform], networkMode="bridge")
         d.agent.update(environment=[], privileged=True)
         d.volume("socket", host={"sourcePath": "/var/run/docker.sock"})
@@ -352,7 +352,7 @@ def test_fargate_rules_do_not_apply_elsewhere(platform: str) -> None:
         d.service.update(links=["datadog-agent"], hostname="orders", stopTimeout=600)
         d.set(d.service, "DD_AGENT_HOST", "datadog-agent")
 
-    report = task_check.check(json.dumps(changed(elsewhere)))
+    report = task_check.check(json.dumps(changed(use_platform)))
 
     assert report.findings == []
     assert report.notes == [f"this definition is for {platform}, so the Fargate rules are skipped"]
@@ -383,24 +383,25 @@ def test_a_repeated_key_is_reported() -> None:
     assert [finding.rule for finding in task_check.check(text).findings] == ["repeated-key"]
 
 
-def test_the_shutdown_is_that_of_the_service() -> None:
+def test_the_stop_budget_matches_the_settings_of_the_service() -> None:
     settings = Settings.from_environment({})
 
     assert sum(BUDGET.values()) + CLOSING_SECONDS == settings.stop_budget_seconds
     assert {name: getattr(settings, name.lower()) for name in BUDGET} == BUDGET
 
 
-def test_every_rule_is_broken_by_a_row() -> None:
+def test_every_rule_has_a_row_that_breaks_it() -> None:
+    """`ec2-memory` does not apply on Fargate, so it has a test of its own instead."""
     assert RULES.keys() - {rule for rule, *_ in BROKEN} == {"ec2-memory"}
 
 
 def test_the_page_lists_every_rule() -> None:
     """docs/task-definition-check.md has a row for each rule: its name, its level, and the docstring of its function."""
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
-    own = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED]
-    of_the_form = {"unknown-field", "missing-field", "wrong-type", "unknown-value", "null-field", "repeated-key"}
-    of_the_form |= {"value-from-in-environment", "value-in-secrets", "placeholder"}
+    expected = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED]
+    form_rules = {"unknown-field", "missing-field", "wrong-type", "unknown-value", "null-field", "repeated-key"}
+    form_rules |= {"value-from-in-environment", "value-in-secrets", "placeholder"}
 
-    assert [row for row in rows if row[0] in RULES] == own
-    assert {name for name, *_ in rows} - RULES.keys() == of_the_form
+    assert [row for row in rows if row[0] in RULES] == expected
+    assert {name for name, *_ in rows} - RULES.keys() == form_rules
     assert {level for _, level, _ in rows} <= set(LEVELS)

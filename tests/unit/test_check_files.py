@@ -24,7 +24,7 @@ CHECK = [sys.executable, str(ROOT / "deploy" / "check.py")]
 
 @pytest.fixture(autouse=True)
 def _without_cfn_lint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turn off cfn-lint, which is slow and passes the shipped file."""
+    """Turn off cfn-lint because it is slow. Only the test of the shipped file runs it."""
     if request.function is not test_the_shipped_file_passes:
         monkeypatch.setattr(task_check, "lint", lambda *_: [])
 
@@ -33,13 +33,15 @@ def rules(data: str | bytes) -> list[str]:
     return [finding.rule for finding in task_check.check(data).findings]
 
 
-def template(task: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {"Resources": {"Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": capitals(task)}, **more}}
+def template(task: dict[str, Any], **other_resources: Any) -> dict[str, Any]:
+    return {
+        "Resources": {"Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": capitals(task)}, **other_resources}
+    }
 
 
 def registered(task: dict[str, Any]) -> dict[str, Any]:
-    """Return a definition as ECS describes it, with more fields and with empty lists."""
-    more = {
+    """Return a definition as ECS describes it, with additional fields and with empty lists."""
+    fields = {
         "revision": 7,
         "status": "ACTIVE",
         "registeredBy": "x",
@@ -47,10 +49,10 @@ def registered(task: dict[str, Any]) -> dict[str, Any]:
         "volumes": [],
     }
     containers = [{"cpu": 0, "mountPoints": [], "systemControls": [], **each} for each in task["containerDefinitions"]]
-    return {**task, **more, "containerDefinitions": containers}
+    return {**task, **fields, "containerDefinitions": containers}
 
 
-# One definition in each form that people have it in.
+# The forms in which a user may have a definition.
 FORMS: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
     ("registered", registered),
     ("described", lambda task: {"taskDefinition": registered(task), "tags": []}),
@@ -110,7 +112,7 @@ Resources:
     assert (finding.rule, finding.container) == ("key-in-clear", "datadog-agent")
 
 
-def test_functions_of_cloudformation_are_open_values() -> None:
+def test_cloudformation_functions_count_as_unknown_values() -> None:
     task = capitals(changed())
     service, agent = task["ContainerDefinitions"]
     task.update(
@@ -140,7 +142,7 @@ def test_findings_are_separate_for_each_resource_of_a_template() -> None:
     assert (finding.rule, finding.container) == ("agent-memory", "Other: datadog-agent")
 
 
-def test_terraforms_interpolations_are_open_values() -> None:
+def test_terraform_interpolations_count_as_unknown_values() -> None:
     containers = json.dumps(changed()["containerDefinitions"])
     for old, new in (
         ("8080", "${var.port}"),
@@ -155,7 +157,7 @@ def test_terraforms_interpolations_are_open_values() -> None:
     assert rules(containers.replace('"ECS_FARGATE"', '"DD_ECS_FARGATE"')) == ["ecs-fargate"]
 
 
-def test_our_own_placeholders_are_mistakes_only_in_a_registered_definition() -> None:
+def test_the_placeholders_of_the_shipped_file_are_mistakes_only_in_a_registered_definition() -> None:
     task = changed(to_service(image="${IMAGE}"))
     (finding,) = task_check.check(json.dumps(registered(task))).findings
 
@@ -164,7 +166,7 @@ def test_our_own_placeholders_are_mistakes_only_in_a_registered_definition() -> 
     assert rules(json.dumps(registered(changed(to_task(networkMode="vpc"))))) == ["unknown-value"]
 
 
-REFUSED = (
+NOT_TASK_DEFINITIONS = (
     ("{", "it is not JSON: line 1"),
     ("", "it is empty"),
     ("[]", "no containerDefinitions"),
@@ -188,16 +190,16 @@ REFUSED = (
 )
 
 
-@pytest.mark.parametrize(("text", "sentence"), REFUSED, ids=range(len(REFUSED)))
+@pytest.mark.parametrize(("text", "sentence"), NOT_TASK_DEFINITIONS, ids=range(len(NOT_TASK_DEFINITIONS)))
 def test_a_file_that_is_not_a_task_definition_is_rejected(text: str, sentence: str) -> None:
-    with pytest.raises(task_check.UnreadableError) as refused:
+    with pytest.raises(task_check.UnreadableError) as rejected:
         task_check.check(text)
 
-    assert sentence in str(refused.value)
-    assert "\n" not in str(refused.value)
+    assert sentence in str(rejected.value)
+    assert "\n" not in str(rejected.value)
 
 
-def test_slashes_and_commas_inside_strings_are_neither_comments_nor_trailing() -> None:
+def test_slashes_and_commas_inside_strings_are_accepted() -> None:
     assert rules(json.dumps(changed(service("LINKS", 'http://a/ # ,] ,} /* \\" //')))) == []
 
 
@@ -247,34 +249,36 @@ def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Complete
         (changed(to_agent(memory=256)), ("--ignore", "site,agent-memory"), 0, "-: no mistake"),
     ],
 )  # fmt: skip
-def test_the_exit_code_is_by_level(task: dict[str, Any], arguments: tuple[str, ...], code: int, last: str) -> None:
-    done = run("-", *arguments, stdin=json.dumps(task))
+def test_the_exit_code_depends_on_the_worst_level(
+    task: dict[str, Any], arguments: tuple[str, ...], code: int, last: str
+) -> None:
+    result = run("-", *arguments, stdin=json.dumps(task))
 
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (code, last)
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (code, last)
 
 
 def test_each_finding_is_a_line_followed_by_its_fix() -> None:
-    done = run("-", stdin=json.dumps(changed(agent("DD_API_KEY", HEX_KEY))))
-    line, fix, _ = done.stdout.splitlines()
+    result = run("-", stdin=json.dumps(changed(agent("DD_API_KEY", HEX_KEY))))
+    line, fix, _ = result.stdout.splitlines()
 
     assert line.startswith("-: mistake [key-in-clear] datadog-agent: `DD_API_KEY` is in plain text")
     assert fix.startswith("    -> ")
-    assert HEX_KEY not in done.stdout
+    assert HEX_KEY not in result.stdout
 
 
 def test_json_has_the_same_findings() -> None:
-    done = run("--json", "-", stdin=json.dumps(changed(to_agent(memory=256))))
-    ((report,), code) = json.loads(done.stdout), done.returncode
+    result = run("--json", "-", stdin=json.dumps(changed(to_agent(memory=256))))
+    (report,) = json.loads(result.stdout)
 
-    assert (code, report["file"], report["notes"]) == (3, "-", [])
+    assert (result.returncode, report["file"], report["notes"]) == (3, "-", [])
     assert [(each["rule"], each["level"]) for each in report["findings"]] == [("agent-memory", "warning")]
     assert report["findings"][0].keys() == {"rule", "level", "container", "sentence", "fix"}
 
 
 def test_a_missing_file_is_reported() -> None:
-    done = run("gone.json")
+    result = run("missing.json")
 
-    assert (done.returncode, done.stderr) == (2, "gone.json: No such file or directory\n")
+    assert (result.returncode, result.stderr) == (2, "missing.json: No such file or directory\n")
 
 
 def blocked(folder: Path, *modules: str) -> str:
@@ -286,22 +290,22 @@ def blocked(folder: Path, *modules: str) -> str:
 
 @pytest.mark.parametrize("missing", ["botocore", "cfnlint"])
 def test_a_missing_tool_is_reported(missing: str, tmp_path: Path) -> None:
-    done = run("-", stdin=json.dumps(changed()), PYTHONPATH=blocked(tmp_path, missing))
+    result = run("-", stdin=json.dumps(changed()), PYTHONPATH=blocked(tmp_path, missing))
 
-    assert done.returncode == 2
-    assert "pip install botocore cfn-lint" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert result.returncode == 2
+    assert "pip install botocore cfn-lint" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
-def test_it_needs_nothing_from_the_service(tmp_path: Path) -> None:
+def test_the_check_needs_no_package_of_the_service(tmp_path: Path) -> None:
     modules = ("hello_service", "pydantic_settings", "quart", "ddtrace")
-    done = run(str(SHIPPED), PYTHONPATH=blocked(tmp_path, *modules))
+    result = run(str(SHIPPED), PYTHONPATH=blocked(tmp_path, *modules))
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0)])
-def test_the_command_explains_itself(arguments: tuple[str, ...], code: int) -> None:
-    done = run(*arguments)
+def test_the_command_shows_its_usage(arguments: tuple[str, ...], code: int) -> None:
+    result = run(*arguments)
 
-    assert (done.returncode, "check.py" in done.stdout + done.stderr) == (code, True)
+    assert (result.returncode, "check.py" in result.stdout + result.stderr) == (code, True)

@@ -1,4 +1,4 @@
-"""The resources of outbound calls: readable, and few, whatever the paths and methods are."""
+"""Tests of the resource names of outbound calls: readable, and limited in number for any paths and methods."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hello_service.observability import tracing
 
 
 @pytest.fixture(autouse=True)
-def finished(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
-    """The spans that have ended, in a process that is traced and has called nothing yet."""
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
+    """Yield the list of finished spans of a traced process that has made no call yet."""
     monkeypatch.setattr(tracing, "active", lambda: True)
     monkeypatch.setattr(tracing, "_words", {})
     with finished_spans() as spans:
@@ -70,41 +70,41 @@ async def test_a_path_without_a_hint_is_readable(path: str, readable: str) -> No
     assert await resource(path) == f"GET peer{readable}"
 
 
-async def test_a_hint_is_taken_as_it_is() -> None:
+async def test_a_route_hint_is_used_unchanged() -> None:
     assert await resource("/users/ada", route="/users/<name>") == "GET peer/users/<name>"
 
 
-async def test_names_that_look_like_words_are_few(finished: list[Span]) -> None:
-    """A path that was called in many forms ends in one; those that were there before stay readable."""
+async def test_path_segments_that_look_like_words_are_limited_in_number(spans: list[Span]) -> None:
+    """After too many different words in the same place of a path, further ones become `?`. Earlier ones stay readable."""
     await resource("/users/list")
     names = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrs"]
     for name in names:
         await resource(f"/users/{name}/orders")
 
-    assert len({span.resource for span in finished}) <= tracing.WORDS + 2
+    assert len({span.resource for span in spans}) <= tracing.WORDS + 2
     assert await resource("/users/list") == "GET peer/users/list"
     assert await resource("/users/zoe/orders") == "GET peer/users/?/orders"
     assert await resource("/api/hello") == "GET peer/api/hello"
 
 
 @pytest.mark.parametrize("component", ["httpx", "httpx2"])
-async def test_either_httpx_is_named(finished: list[Span], component: str) -> None:
-    """httpx2 is a fork with the same interface, which ddtrace traces, too."""
+async def test_a_call_of_httpx_or_httpx2_gets_its_resource(spans: list[Span], component: str) -> None:
+    """httpx2 is a fork with the same interface, and ddtrace traces it as well."""
     with tracer.trace("http.request") as span:
         span.set_tag("component", component)
         await tracing.name_client_span(httpx.Request("GET", "http://peer/pots"))
 
-    assert [span.resource for span in finished] == ["GET peer/pots"]
+    assert [span.resource for span in spans] == ["GET peer/pots"]
 
 
-async def test_a_method_that_was_made_up_is_in_no_tag(finished: list[Span]) -> None:
-    """As where a proxy passes on what its client sent; ddtrace tags the method when the call is over."""
+async def test_an_unknown_method_is_in_no_tag(spans: list[Span]) -> None:
+    """A proxy may pass on any method that its client sent. ddtrace sets the tag when the call is over."""
     with tracer.trace("http.request") as span:
         span.set_tag("component", "httpx")
         await tracing.name_client_span(httpx.Request("BREW", "http://peer/pots"))
         span.set_tag("http.method", "BREW")
 
-    assert [(span.resource, span.get_tag("http.method")) for span in finished] == [("OTHER peer/pots", "OTHER")]
+    assert [(span.resource, span.get_tag("http.method")) for span in spans] == [("OTHER peer/pots", "OTHER")]
 
 
 ALPHABETS = [
@@ -116,15 +116,15 @@ ALPHABETS = [
 ]
 
 
-# Every example is one more thousand of calls of one process.
+# Each example adds 1,000 calls to the same process.
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(), st.sampled_from(ALPHABETS), st.integers(1, 30), st.integers(1, 12))
 async def test_random_ids_make_few_resources(
-    finished: list[Span], seed: int, alphabet: str, length: int, depth: int
+    spans: list[Span], seed: int, alphabet: str, length: int, depth: int
 ) -> None:
     chance = random.Random(seed)
     for _ in range(1000):
         segments = ["".join(chance.choices(alphabet, k=chance.randint(1, length))) for _ in range(depth)]
         await resource("/" + "/".join(segments))
 
-    assert len({span.resource for span in finished}) <= 2 * tracing.RESOURCES
+    assert len({span.resource for span in spans}) <= 2 * tracing.RESOURCES

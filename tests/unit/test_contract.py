@@ -1,4 +1,4 @@
-"""Tests of the undocumented names: a rename, a removal or other parameters are reported in one sentence."""
+"""Tests of the contract with the libraries: a renamed, removed or changed name is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_installed_libraries_have_every_name(part: str) -> None:
     assert contract.broken(part) == []
 
 
-def test_every_part_has_the_effect_of_its_absence() -> None:
+def test_the_effect_of_each_missing_part_is_described() -> None:
     assert contract.WITHOUT.keys() == contract.NAMES.keys()
     assert contract.NAMES.keys() >= contract.REQUIRED | contract.TOOLS
 
@@ -62,46 +62,46 @@ def test_a_changed_name_is_reported(name: Name, sentence: str | None, monkeypatc
 
 
 def renames(name: Name) -> Iterator[tuple[str, Rename]]:
-    """Yield every single rename in an installed library that `name` must detect: the renamed object, and how it is
-    renamed.
+    """Yield each rename in an installed library that the check of `name` must report, as a description and a function
+    that does the rename.
     """
     module, _, attributes = name.path.partition(":")
     chain = [attribute for attribute in attributes.split(".") if attribute]
-    found: Any = import_module(module)
+    target: Any = import_module(module)
     for depth, attribute in enumerate(chain):
-        yield f"{name.path} {attribute}", _renamed_attribute(import_module(module), chain[: depth + 1])
-        found = getattr(found, attribute)
-    function: Any = inspect.unwrap(found.__init__ if inspect.isclass(found) else found)
+        yield f"{name.path} {attribute}", _attribute_rename(import_module(module), chain[: depth + 1])
+        target = getattr(target, attribute)
+    function: Any = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     for word in (*name.parameters, *name.uses):
-        yield f"{name.path} {word}", _renamed_word(getattr(function, "__func__", function), word)
+        yield f"{name.path} {word}", _word_rename(getattr(function, "__func__", function), word)
 
 
-class Without:
-    """An object that lacks the attribute at the end of `chain` because it was renamed."""
+class WithoutAttribute:
+    """A view of `original` without the attribute at the end of `chain`, as after a rename."""
 
-    def __init__(self, of: Any, chain: list[str]) -> None:
-        self.of, self.chain = of, chain
+    def __init__(self, original: Any, chain: list[str]) -> None:
+        self.original, self.chain = original, chain
 
     def __getattr__(self, name: str) -> Any:
         first, *rest = self.chain
         if name == first and not rest:
             raise AttributeError(name)
-        found = getattr(self.of, name)
-        return Without(found, rest) if name == first else found
+        value = getattr(self.original, name)
+        return WithoutAttribute(value, rest) if name == first else value
 
 
-def _renamed_attribute(module: Any, chain: list[str]) -> Rename:
+def _attribute_rename(module: Any, chain: list[str]) -> Rename:
+    """Return a rename of the attribute at the end of `chain`, which starts in `module`."""
     *owners, attribute = chain
     owner = module
     for each in owners:
         owner = getattr(owner, each)
 
     def rename(monkeypatch: pytest.MonkeyPatch) -> None:
-        if not inspect.ismodule(owner) and type(owner) not in {
-            type,
-            ABCMeta,
-        }:  # an instance, or a class that can't change
-            monkeypatch.setattr(module, chain[0], Without(getattr(module, chain[0]), chain[1:]))
+        # An instance, or a class with another metaclass, may not allow the change, so a view replaces it.
+        replaceable = inspect.ismodule(owner) or type(owner) in {type, ABCMeta}
+        if not replaceable:
+            monkeypatch.setattr(module, chain[0], WithoutAttribute(getattr(module, chain[0]), chain[1:]))
             return
         holder = owner
         if inspect.isclass(owner):
@@ -112,7 +112,9 @@ def _renamed_attribute(module: Any, chain: list[str]) -> Rename:
     return rename
 
 
-def _renamed_word(function: Any, word: str) -> Rename:
+def _word_rename(function: Any, word: str) -> Rename:
+    """Return a rename of a parameter, of a name or of a constant in the code of `function`."""
+
     def rename(monkeypatch: pytest.MonkeyPatch) -> None:
         code, replaced = function.__code__, {}
         for kind in ("co_names", "co_varnames", "co_consts"):
@@ -123,20 +125,22 @@ def _renamed_word(function: Any, word: str) -> Rename:
     return rename
 
 
-def holding(name: Name) -> Name:
-    """Return `name`, or the alternative that the installed release has."""
+def installed(name: Name) -> Name:
+    """Return `name`, or its alternative that the installed release has."""
     if name.alternative is None or not contract._complaint(Name(name.path, name.parameters, name.uses)):
         return name
-    return holding(name.alternative)
+    return installed(name.alternative)
 
 
 RENAMES = {
-    f"{part}: {what}": (part, rename)
+    f"{part}: {description}": (part, rename)
     for part, names in contract.NAMES.items()
     for name in names
-    for what, rename in renames(holding(name))
+    for description, rename in renames(installed(name))
 }
-OF_SERVING = {what: (part, rename) for what, (part, rename) in RENAMES.items() if part not in contract.TOOLS}
+SERVING_RENAMES = {
+    description: (part, rename) for description, (part, rename) in RENAMES.items() if part not in contract.TOOLS
+}
 
 
 @pytest.mark.parametrize(("part", "rename"), RENAMES.values(), ids=RENAMES)
@@ -152,11 +156,11 @@ def test_each_rename_is_reported(part: str, rename: Rename) -> None:
     assert contract.broken(part) == []
 
 
-@pytest.mark.parametrize(("part", "rename"), OF_SERVING.values(), ids=OF_SERVING)
+@pytest.mark.parametrize(("part", "rename"), SERVING_RENAMES.values(), ids=SERVING_RENAMES)
 async def test_each_rename_is_one_warning_at_start(
     part: str, rename: Rename, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The service starts without the part. It refuses to start only if it could serve nothing."""
+    """The service starts without the changed part. It refuses to start only if it could serve nothing."""
     settings = Settings(port=0, host="127.0.0.1", log_format="json")
     with pytest.MonkeyPatch.context() as monkeypatch:
         rename(monkeypatch)
@@ -177,7 +181,7 @@ async def test_each_rename_is_one_warning_at_start(
         assert warnings.count(" ".join(sentences)) == 1
 
 
-def test_a_start_without_a_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ddtrace.internal.writer", None)
 
     assert contract.check()["trace loss"][0] == "Module ddtrace.internal.writer can't be imported."

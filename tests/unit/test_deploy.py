@@ -5,7 +5,6 @@ revision.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -53,33 +52,31 @@ MALFORMED = [
 ]
 
 
-def checked(*arguments: str) -> None:
+def check_options(*arguments: str) -> None:
     command_line.check(command_line.parser("Deploy.").parse_args(["up", *arguments]))
 
 
 @pytest.mark.parametrize("option", MALFORMED, ids="=".join)
-def test_a_malformed_option_is_rejected_by_name_and_value(option: list[str]) -> None:
-    with pytest.raises(Failure, match=r"^Nothing was done\.\n") as refused:
-        checked(*option)
+def test_a_malformed_option_is_rejected_with_its_name_and_value(option: list[str]) -> None:
+    with pytest.raises(Failure, match=r"^Nothing was done\.\n") as rejected:
+        check_options(*option)
 
-    assert f"{option[0]} {option[1]}: " in str(refused.value)
+    assert f"{option[0]} {option[1]}: " in str(rejected.value)
 
 
 def test_well_formed_options_are_accepted() -> None:
-    checked("--sample-rate", ".5", "--site", "us3.datadoghq.com", "--version", "1.2.3-rc_1", "--env", "pre-prod")
-    checked("--sample-rate", "0", "--site", "ddog-gov.com", "--set", "CertificateArn=", "--set", "LogDays=7")
-    checked(
-        "--url", "https://hello.example.com:8443/base", "--patience", "0", "--tag", "team=web & co".replace("&", "+")
-    )
+    check_options("--sample-rate", ".5", "--site", "us3.datadoghq.com", "--version", "1.2.3-rc_1", "--env", "pre-prod")
+    check_options("--sample-rate", "0", "--site", "ddog-gov.com", "--set", "CertificateArn=", "--set", "LogDays=7")
+    check_options("--url", "https://hello.example.com:8443/base", "--patience", "0", "--tag", "team=web + co")
 
 
 @pytest.mark.parametrize("key", ["my key", "a" * 40, "arn:aws:secretsmanager:eu-west-1:1:secret:x"])
 def test_a_malformed_api_key_is_rejected_without_showing_it(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     monkeypatch.setenv("DD_API_KEY", key)
-    with pytest.raises(Failure, match=f"DD_API_KEY has {len(key)} characters") as refused:
-        checked()
+    with pytest.raises(Failure, match=f"DD_API_KEY has {len(key)} characters") as rejected:
+        check_options()
 
-    assert key not in str(refused.value)
+    assert key not in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -92,20 +89,21 @@ def test_a_malformed_api_key_is_rejected_without_showing_it(monkeypatch: pytest.
         (None, "it can't be read"),
     ],
 )
-def test_a_file_that_is_no_task_definition_is_rejected(tmp_path: Path, text: str | None, problem: str) -> None:
+def test_a_file_that_is_not_a_task_definition_is_rejected(tmp_path: Path, text: str | None, problem: str) -> None:
     path = tmp_path / "own.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(Failure, match=problem) as refused:
+    with pytest.raises(Failure, match=problem) as rejected:
         definition.read(path)
 
-    assert f"--task-definition {path}: " in str(refused.value)
+    assert f"--task-definition {path}: " in str(rejected.value)
 
 
 class FakeAws(Aws):
-    """A fake AWS with prepared results by `service verb`. It keeps every command."""
+    """A fake of the AWS CLI that records every command, and returns a prepared result for each `service verb`."""
 
     def __init__(self, **results: Any) -> None:
+        # The keyword `ec2__describe_subnets` has the result of `ec2 describe-subnets`.
         self.results = {name.replace("__", " ", 1).replace("_", "-"): result for name, result in results.items()}
         self.dry, self.region = False, "eu-west-1"
         self.commands: list[tuple[str, ...]] = []
@@ -125,7 +123,7 @@ class FakeAws(Aws):
 
 
 def secret(value: object = None, tag: str = "") -> dict[str, Any]:
-    """Return a stored secret with `value` in version v1 and the tag `tag`."""
+    """Return the results for a stored secret that has `value` in version v1 and the tag `tag`."""
     described = {
         "VersionIdsToStages": {"v0": ["AWSPREVIOUS"], "v1": ["AWSCURRENT"]},
         "Tags": [{"Key": api_key.FINGERPRINT, "Value": tag}] if tag else [],
@@ -152,15 +150,15 @@ def secret(value: object = None, tag: str = "") -> dict[str, Any]:
 def test_a_malformed_secret_is_reported_and_can_be_replaced(
     monkeypatch: pytest.MonkeyPatch, value: object, problem: str
 ) -> None:
-    """Without a new key the script fails with a sentence. With a new key it replaces the secret in the right form."""
+    """Without a new key, the script fails with an explanation. With a new key, it replaces the secret."""
     aws = FakeAws(**secret(value))
-    with pytest.raises(Failure, match=problem) as refused:
+    with pytest.raises(Failure, match=problem) as rejected:
         api_key.store(aws, ARN)
     monkeypatch.setenv("DD_API_KEY", KEY)
     version = api_key.store(aws, ARN)
 
-    assert "Set DD_API_KEY" in str(refused.value)
-    assert KEY not in str(refused.value)
+    assert "Set DD_API_KEY" in str(rejected.value)
+    assert KEY not in str(rejected.value)
     assert version == "v2"
     assert json.dumps({"DD_API_KEY": KEY}) in aws.stdins
     assert KEY not in str(aws.commands)
@@ -171,8 +169,8 @@ def test_a_stored_key_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("DD_API_KEY", KEY)
     stored = FakeAws(**secret({"DD_API_KEY": "f" * 32}))
     api_key.store(stored, ARN)
-    (mark,) = [command[-1] for command in stored.commands if command[1] == "tag-resource"]
-    tag = mark.partition("Value=")[2].replace("v2:", "v1:")
+    (tag_argument,) = [command[-1] for command in stored.commands if command[1] == "tag-resource"]
+    tag = tag_argument.partition("Value=")[2].replace("v2:", "v1:")
     denied = {"secretsmanager__get_secret_value": AwsError("AccessDeniedException")}
     for key in (KEY, ""):
         monkeypatch.setenv("DD_API_KEY", key)
@@ -180,7 +178,7 @@ def test_a_stored_key_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None
 
         assert api_key.store(aws, ARN) == "v1"
         assert aws.verbs == ["describe-secret"]
-    # A new key is stored; one that another tool has stored is kept without being verified.
+    # A new key is stored. A key that another tool stored is kept, and not verified.
     monkeypatch.setenv("DD_API_KEY", KEY[::-1])
     assert api_key.store(FakeAws(**{**secret({}, tag), **denied}), ARN) == "v2"
     monkeypatch.delenv("DD_API_KEY")
@@ -235,12 +233,12 @@ def test_the_values_of_a_revision_can_be_read_back() -> None:
     for container in revision["containerDefinitions"]:
         container.get("environment", []).reverse()
     revision["containerDefinitions"].reverse()
-    found = definition.values_in(template, revision)
+    values = definition.values_in(template, revision)
 
-    assert {name: found[name] for name in ("ENVIRONMENT", "DD_SITE", "SAMPLE_RATE")} == {
+    assert {name: values[name] for name in ("ENVIRONMENT", "DD_SITE", "SAMPLE_RATE")} == {
         name: VALUES[name] for name in ("ENVIRONMENT", "DD_SITE", "SAMPLE_RATE")
     }
-    assert found.items() <= VALUES.items()
+    assert values.items() <= VALUES.items()
 
 
 def test_an_old_agent_gets_a_hint() -> None:
@@ -255,15 +253,15 @@ def test_an_old_agent_gets_a_hint() -> None:
     assert definition.agent_hint(document, date(2027, 1, 1)) is None
 
 
-def test_both_files_pin_the_same_agent_and_its_release() -> None:
+def test_compose_and_task_definition_pin_the_same_agent_and_release() -> None:
     compose = (ROOT / "compose.yaml").read_text()
     agent = definition.container(filled(), "datadog-agent") or {}
 
     assert f"image: {agent['image']} # released {agent['dockerLabels'][definition.RELEASED]}\n" in compose
 
 
-def test_the_parameters_are_those_that_a_yaml_library_reads() -> None:
-    """stack.py reads stack.yaml without one."""
+def test_the_parameters_match_those_that_a_yaml_library_reads() -> None:
+    """stack.py reads stack.yaml without a YAML library."""
     loader = type("Loader", (yaml.BaseLoader,), {})
     loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[attr-defined]
     parameters = yaml.load(stack.TEMPLATE.read_text(), Loader=loader)["Parameters"]
@@ -271,20 +269,21 @@ def test_the_parameters_are_those_that_a_yaml_library_reads() -> None:
     assert stack.declared() == parameters
 
 
-def planned(current: dict[str, str], given: dict[str, str]) -> Callable[[], dict[str, str]]:
-    whole = {
+def planned_parameters(current: dict[str, str], changes: dict[str, str]) -> dict[str, str]:
+    """Return the parameters of an update of a stack that has `current`, with `changes` from the command line."""
+    defaults = {
         "VpcId": "vpc-1",
         "LoadBalancerSubnets": "subnet-1",
         "TaskSubnets": "subnet-1",
         "AllowedCidr": "10.0.0.0/16",
     }
-    listed = [{"ParameterKey": name, "ParameterValue": value} for name, value in {**whole, **current}.items()]
-    found = {"StackStatus": "UPDATE_COMPLETE", "Parameters": listed}
-    return lambda: stack.Stack(FakeAws(), "hello-service").planned_parameters(found, given, open_http=False)
+    listed = [{"ParameterKey": name, "ParameterValue": value} for name, value in {**defaults, **current}.items()]
+    described = {"StackStatus": "UPDATE_COMPLETE", "Parameters": listed}
+    return stack.Stack(FakeAws(), "hello-service").planned_parameters(described, changes, open_http=False)
 
 
 @pytest.mark.parametrize(
-    ("current", "given", "problem"),
+    ("current", "changes", "problem"),
     [
         ({"Scheme": "internal"}, {"Scheme": "internet-facing"}, "Scheme=internet-facing: it is internal"),
         ({}, {"VpcId": "vpc-2"}, "VpcId=vpc-2: it is vpc-1"),
@@ -293,21 +292,23 @@ def planned(current: dict[str, str], given: dict[str, str]) -> Callable[[], dict
         ({"CertificateArn": "arn", "AllowedCidr": "0.0.0.0/0"}, {"CertificateArn": ""}, "over plain HTTP"),
     ],
 )
-def test_an_unsafe_change_is_rejected(current: dict[str, str], given: dict[str, str], problem: str) -> None:
+def test_an_unsafe_change_is_rejected(current: dict[str, str], changes: dict[str, str], problem: str) -> None:
     with pytest.raises(Failure, match=problem):
-        planned(current, given)()
+        planned_parameters(current, changes)
 
 
-def test_parameters_that_are_not_given_keep_their_values() -> None:
-    found = planned({"AllowedCidr": "0.0.0.0/0", "Spot": "true", "Gone": "x"}, {"MinTasks": "3"})()
+def test_parameters_that_are_not_changed_keep_their_values() -> None:
+    """A parameter that the template no longer has is left out."""
+    parameters = planned_parameters({"AllowedCidr": "0.0.0.0/0", "Spot": "true", "Gone": "x"}, {"MinTasks": "3"})
 
-    assert (found["Spot"], found["MinTasks"], found["MaxTasks"], "Gone" in found) == ("true", "3", "10", False)
+    assert (parameters["Spot"], parameters["MinTasks"], parameters["MaxTasks"]) == ("true", "3", "10")
+    assert "Gone" not in parameters
 
 
 def test_a_network_is_checked_before_it_is_used() -> None:
     """The script checks the VPC, the VPC of each subnet, and that the load balancer has two availability zones."""
-    given = {"VpcId": "vpc-1", "LoadBalancerSubnets": "subnet-1,subnet-2", "TaskSubnets": "subnet-3"}
-    given["AllowedCidr"] = "10.0.0.0/16"
+    parameters = {"VpcId": "vpc-1", "LoadBalancerSubnets": "subnet-1,subnet-2", "TaskSubnets": "subnet-3"}
+    parameters["AllowedCidr"] = "10.0.0.0/16"
     zones = {"subnet-1": "a", "subnet-2": "b", "subnet-3": "a"}
 
     def subnets(**vpcs: str) -> dict[str, Any]:
@@ -319,7 +320,7 @@ def test_a_network_is_checked_before_it_is_used() -> None:
         }
 
     def plan(**results: Any) -> None:
-        stack.Stack(FakeAws(**results), "hello-service").planned_parameters(None, given, open_http=False)
+        stack.Stack(FakeAws(**results), "hello-service").planned_parameters(None, parameters, open_http=False)
 
     plan(ec2__describe_subnets=subnets())
     missing = AwsError("(InvalidSubnetID.NotFound) The subnet ID 'subnet-2' does not exist.")

@@ -29,7 +29,9 @@ def name(page: Path) -> str:
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
     broken = []
-    for link in (link for link in links if "://" not in link):
+    for link in links:
+        if "://" in link:
+            continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         if not target.exists() or (anchor and anchor not in anchors(target)):
@@ -39,14 +41,14 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_script_that_a_page_names_exists(page: Path) -> None:
-    named = set(re.findall(r"\b(scripts/[a-z-]+|deploy/[a-z]+\.py|\.ci/run)\b", page.read_text()))
+def test_every_script_on_a_page_exists(page: Path) -> None:
+    scripts = set(re.findall(r"\b(scripts/[a-z-]+|deploy/[a-z]+\.py|\.ci/run)\b", page.read_text()))
 
-    assert {command for command in named if not (ROOT / command).is_file()} == set()
+    assert {script for script in scripts if not (ROOT / script).is_file()} == set()
 
 
 def test_the_readme_takes_two_minutes_to_read() -> None:
-    """The limit is 450 words a minute, without the terminal output."""
+    """A minute is 450 words. Terminal output does not count."""
     prose = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
 
     assert len(prose.split()) <= 900
@@ -56,8 +58,8 @@ COMMAND = re.compile(r"(?:scripts/|hello-service )(dev|view|doctor|traces|trace|
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_option_that_a_page_shows_exists(page: Path) -> None:
-    """The options of `hello-service` and of the scripts that start it; those after `--` belong to another program."""
+def test_every_option_on_a_page_exists(page: Path) -> None:
+    """The commands are `hello-service` and the scripts that start it. Options after `--` belong to another program."""
     unknown = []
     for command, rest in COMMAND.findall(page.read_text()):
         known = {option for parameter in main.commands[command].params for option in parameter.opts}

@@ -27,7 +27,7 @@ CHECKS = {check.name: check.run for check in hello_service.doctor.CHECKS}
 ALL_SET = {"DD_SERVICE": "shop", "DD_ENV": "prod", "DD_VERSION": "1.2"}
 UNLOAD = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
 
-# check, environment, outcome, a part of the sentence, a part of the fix
+# Each row: the check, the environment, the outcome, a part of the sentence and a part of the fix.
 FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("settings", {}, "pass", "every variable", ""),
     ("settings", {"PORT": "x"}, "fail", "PORT must be a valid integer", "docs/settings.md"),
@@ -146,10 +146,10 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
 
 
 @pytest.mark.parametrize(("check", "environ", "outcome", "sentence", "fix"), FINDINGS)
-def test_the_findings_of_an_environment(
+def test_a_check_reports_outcome_sentence_and_fix(
     check: str, environ: dict[str, str], outcome: str, sentence: str, fix: str
 ) -> None:
-    """The sentence has the fault, and the fix can be typed."""
+    """The sentence states the fault. Only a warning or a failure has a fix."""
     found = CHECKS[check](CheckContext(environ))
 
     assert (found.outcome, sentence in found.sentence, fix in (found.fix or "")) == (outcome, True, True), found
@@ -164,8 +164,8 @@ def test_an_unusable_value_is_not_shown() -> None:
     assert all(name in found.sentence for name in ("PORT", "PROBE_PATHS must be paths", "LOG_LEVEL must be 'DEBUG'"))
 
 
-def test_an_unknown_form_of_message_is_not_shown_either() -> None:
-    """The settings' messages may change in a later version."""
+def test_an_error_message_of_unknown_form_is_not_shown() -> None:
+    """The messages of the settings may change in a later version."""
     context = CheckContext({})
     context.settings_errors = ["hunter2"]
 
@@ -173,28 +173,28 @@ def test_an_unknown_form_of_message_is_not_shown_either() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "outcome"), [("4.4.9", "fail"), ("4.5.0", "pass"), ("4.16.0rc1", "pass"), (None, "fail")]
+    ("version", "outcome"), [("4.4.9", "fail"), ("4.5.0", "pass"), ("4.16.0rc1", "pass"), (None, "fail")]
 )
-def test_the_version_of_ddtrace_is_judged(
-    there: str | None, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_version_of_ddtrace_is_checked(
+    version: str | None, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ddtrace sends its last spans at exit from 4.5 on."""
-    if there is not None:
-        metadata = tmp_path / f"ddtrace-{there}.dist-info"
+    """Since version 4.5, ddtrace sends its last spans at exit."""
+    if version is not None:
+        metadata = tmp_path / f"ddtrace-{version}.dist-info"
         metadata.mkdir()
-        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ddtrace\nVersion: {there}\n")
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ddtrace\nVersion: {version}\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     found = environment.installed(CheckContext({}))
 
     assert found.outcome == outcome
-    assert (outcome == "pass") != ("pip install" in str(found.fix))
+    assert ("pip install" in str(found.fix)) == (outcome == "fail")
 
 
 @pytest.mark.parametrize(("value", "outcome"), [("", "warn"), ("auto", "fail"), ("1", "fail"), ("false", "pass")])
-def test_gevent_with_ddtrace_is_found(
+def test_gevent_with_ddtrace_is_reported(
     value: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An installed gevent is enough to do harm."""
+    """gevent does harm as soon as it is installed."""
     (tmp_path / "gevent.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     found = environment.gevent(CheckContext({UNLOAD: value}))
@@ -204,7 +204,7 @@ def test_gevent_with_ddtrace_is_found(
 
 
 @pytest.mark.parametrize("line", ["import ddtrace.auto", "import ddtrace.auto  # first", "from ddtrace import auto"])
-def test_ddtrace_auto_in_the_source_is_found(line: str, tmp_path: Path) -> None:
+def test_ddtrace_auto_in_the_source_is_reported(line: str, tmp_path: Path) -> None:
     """`serve` starts ddtrace-run, and the two must not be combined."""
     (tmp_path / "views").mkdir()
     (tmp_path / "views" / "shop.py").write_text(f'"""A shop."""\n{line}\n')
@@ -243,12 +243,12 @@ print(json.dumps(urls))
 """
 
 
-def test_the_address_is_the_one_that_ddtrace_uses() -> None:
-    theirs = subprocess.run(
+def test_the_agent_address_is_the_one_that_ddtrace_uses() -> None:
+    result = subprocess.run(
         [sys.executable, "-c", PRINT_ADDRESS], input=json.dumps(ADDRESSES), capture_output=True, text=True, check=True
     )
 
-    assert [agent_address(environ).url for environ in ADDRESSES] == json.loads(theirs.stdout.splitlines()[-1])
+    assert [agent_address(environ).url for environ in ADDRESSES] == json.loads(result.stdout.splitlines()[-1])
 
 
 def test_an_existing_agent_socket_is_the_default_address(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_an_existing_agent_socket_is_the_default_address(tmp_path: Path) -> None
     assert agent_address({"DD_AGENT_HOST": "a"}, socket).url == "http://a:8126"
 
 
-def test_an_agent_protocol_switches_otlp_off() -> None:
+def test_an_agent_protocol_version_disables_otlp() -> None:
     """ddtrace does the same."""
     environ = {"OTEL_TRACES_EXPORTER": "OTLP"}
 
@@ -284,7 +284,7 @@ def test_an_agent_protocol_switches_otlp_off() -> None:
         ("localhost", "", False),
     ],
 )
-def test_no_proxy_is_read_as_the_exporter_reads_it(host: str, no_proxy: str, expected: bool) -> None:
+def test_no_proxy_has_the_same_meaning_as_for_ddtraces_exporter(host: str, no_proxy: str, expected: bool) -> None:
     """An address is matched as an address, and a name as a name."""
     assert agent.exempt(host, {"no_proxy": no_proxy}) == expected
 
@@ -299,8 +299,9 @@ def test_the_server_is_requested_at_a_reachable_address(host: str, expected: str
 
 
 def info(**tracing: Any) -> Response:
-    fine = {"active": True, "reason": None, "ddtrace": "4", "agent": "http://localhost:8126", "sampling_rules": None}
-    return Response(200, Message(), json.dumps({"tracing": {**fine, **tracing}}).encode(), 1.0)
+    """Return a response of `/info` from a traced server, with some values of `tracing` replaced."""
+    traced = {"active": True, "reason": None, "ddtrace": "4", "agent": "http://localhost:8126", "sampling_rules": None}
+    return Response(200, Message(), json.dumps({"tracing": {**traced, **tracing}}).encode(), 1.0)
 
 
 def test_a_server_with_another_environment_is_recognized() -> None:
@@ -327,16 +328,16 @@ def test_a_server_with_another_environment_is_recognized() -> None:
 )
 def test_the_public_part_of_info_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
     """The doctor compares only values that `/info` shows."""
-    shown = Response(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
+    response = Response(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
     found = server.judge(
-        "it", shown, CheckContext({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"})
+        "it", response, CheckContext({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"})
     )
 
     assert (found.outcome, found.sentence) == (outcome, sentence)
 
 
 def test_a_server_that_is_not_traced_fails() -> None:
-    """The finding contains the server's own reason."""
+    """The finding contains the reason from the server."""
     found = server.judge("it", info(active=False, reason="not started under ddtrace-run"), CheckContext({}))
 
     assert (found.outcome, found.sentence) == ("fail", "it is not traced: not started under ddtrace-run")
@@ -344,11 +345,13 @@ def test_a_server_that_is_not_traced_fails() -> None:
 
 def test_the_exit_code_is_that_of_the_worst_finding() -> None:
     """Exit code 0: traces would arrive. 1: they would not. 2: undetermined."""
-    fine, fail, unknown = (
-        Result("x", found) for found in (finding.warned("", ""), finding.failed("", ""), finding.unknown(""))
+    warned, failed, unknown = (
+        Result("x", each) for each in (finding.warned("", ""), finding.failed("", ""), finding.unknown(""))
     )
 
-    assert [exit_code(results) for results in ([fine], [fine, unknown], [unknown, fail])] == [0, 2, 1]
+    assert exit_code([warned]) == 0
+    assert exit_code([warned, unknown]) == 2
+    assert exit_code([unknown, failed]) == 1
 
 
 def test_secrets_are_removed_from_any_text() -> None:
@@ -359,7 +362,7 @@ def test_secrets_are_removed_from_any_text() -> None:
 
 
 def test_a_check_that_fails_does_not_stop_the_others() -> None:
-    """The result of the failed check is "undetermined"."""
+    """The failed check is undetermined."""
 
     def broken(_: CheckContext) -> Finding:
         raise ZeroDivisionError
@@ -372,7 +375,7 @@ def test_a_check_that_fails_does_not_stop_the_others() -> None:
 
 
 def test_a_check_that_hangs_is_abandoned() -> None:
-    """The result is "undetermined", because the check may matter."""
+    """The check is undetermined, because it might have failed."""
     checks = [Check("hanging", lambda _: finding.passed(str(threading.Event().wait())))]
     (result,) = examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=checks, seconds=0.1)
 
@@ -380,12 +383,12 @@ def test_a_check_that_hangs_is_abandoned() -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
-def test_a_response_without_a_json_object_is_an_empty_one(body: bytes) -> None:
+def test_the_document_of_a_response_without_a_json_object_is_empty(body: bytes) -> None:
     assert Response(200, Message(), body, 1.0).document() == {}
 
 
 def test_every_address_of_a_name_is_tried() -> None:
-    """localhost is ::1 and 127.0.0.1, and an agent may listen on only one of them."""
+    """localhost resolves to ::1 and 127.0.0.1, and an agent may listen on only one of them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         with wire._first_that_connects(["::1", "127.0.0.1"], port, 2.0) as second:
@@ -394,13 +397,13 @@ def test_every_address_of_a_name_is_tried() -> None:
             assert first.getpeername() == ("127.0.0.1", port)
 
 
-def test_nothing_is_started_when_the_examination_is_over() -> None:
+def test_no_process_is_started_after_the_examination() -> None:
     """A slow check must not leave a process behind."""
     with CheckContext({"DD_TRACE_AGENT_URL": "nonsense"}) as context:
         pass
 
     with pytest.raises(TimeoutError):
-        context.start("hello_service", "serve")
+        case.start("hello_service", "serve")
 
 
 def documented_rows() -> list[tuple[str, str]]:
@@ -414,13 +417,13 @@ def documented_rows() -> list[tuple[str, str]]:
     return [(row[0].removeprefix("| "), row[1]) for row in rows]
 
 
-def test_the_page_has_every_check_and_quotes_it() -> None:
-    """Each check that can fail or warn has a row, and each quoted sentence is one of the doctor's."""
+def test_the_page_lists_every_check_and_quotes_its_messages() -> None:
+    """Each quoted text is a part of the doctor's source."""
     source = "".join(path.read_text() for path in Path(hello_service.doctor.__file__).parent.glob("*.py"))
-    quoted = {sentence for _, cell in documented_rows() for sentence in re.findall(r"`([^`]+)`", cell)}
+    quoted = {text for _, cell in documented_rows() for text in re.findall(r"`([^`]+)`", cell)}
 
     assert {check for check, _ in documented_rows()} == CHECKS.keys()
-    assert {sentence for sentence in quoted if sentence not in source} == set()
+    assert {text for text in quoted if text not in source} == set()
 
 
 def test_a_report_fits_its_width() -> None:

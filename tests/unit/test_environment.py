@@ -11,7 +11,7 @@ from hello_service.observability import environment
 from hello_service.settings import Settings
 
 
-def made(environ: Mapping[str, str]) -> dict[str, str]:
+def tracer_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return environment.tracer_environment(environ, Settings.from_environment(environ))
 
 
@@ -29,42 +29,41 @@ def test_variables_that_ddtrace_reads_at_import_are_set() -> None:
         "DD_TRACE_OTEL_CTX_ENABLED": "false",
         "DD_TRACE_STATS_COMPUTATION_ENABLED": "true",
     }
-    environ = made({"HOME": "/root"})
+    environ = tracer_environment({"HOME": "/root"})
 
     assert environ.items() >= own.items()
     assert set(environ) == {"HOME", "DD_SERVICE", *environment.ENVIRONMENT_ONLY}
 
 
 @pytest.mark.parametrize("name", ["DD_SERVICE", *environment.ENVIRONMENT_ONLY])
-def test_what_an_operator_sets_wins(name: str) -> None:
-    value = "1" if name != "DD_SERVICE" else "theirs"
+def test_a_value_from_the_operator_wins(name: str) -> None:
+    value = "1" if name != "DD_SERVICE" else "orders"
 
-    assert made({name: value})[name] == value
+    assert tracer_environment({name: value})[name] == value
 
 
 @pytest.mark.parametrize("name", ["DD_TRACE_AGENT_PORT", "DD_TRACE_ENABLED", "DD_ENV"])
 def test_an_empty_variable_is_removed(name: str) -> None:
     """ddtrace does not start with an empty port, and treats an empty DD_TRACE_ENABLED as false."""
-    assert name not in made({name: ""})
+    assert name not in tracer_environment({name: ""})
 
 
 @pytest.mark.parametrize("value", ["yes", "on", "TRUE", "1"])
-def test_every_word_for_true_becomes_true(value: str) -> None:
-    """The settings accept more words for true than ddtrace, which treats the others as false."""
-    assert made({"DD_TRACE_ENABLED": value})["DD_TRACE_ENABLED"] == "true"
+def test_every_spelling_of_true_becomes_true(value: str) -> None:
+    """The settings accept more spellings of true than ddtrace, which treats the others as false."""
+    assert tracer_environment({"DD_TRACE_ENABLED": value})["DD_TRACE_ENABLED"] == "true"
 
 
-def test_the_given_environment_is_not_modified() -> None:
-    """The function is pure."""
-    given = {"DD_TRACE_SAMPLE_RATE": "0.5"}
-    made(given)
+def test_the_original_environment_is_not_modified() -> None:
+    environ = {"DD_TRACE_SAMPLE_RATE": "0.5"}
+    tracer_environment(environ)
 
-    assert given == {"DD_TRACE_SAMPLE_RATE": "0.5"}
+    assert environ == {"DD_TRACE_SAMPLE_RATE": "0.5"}
 
 
 def test_the_sample_rate_becomes_a_rule_with_a_warning() -> None:
     """ddtrace 4 silently ignores the rate itself."""
-    environ = made({"DD_TRACE_SAMPLE_RATE": "0.25"})
+    environ = tracer_environment({"DD_TRACE_SAMPLE_RATE": "0.25"})
 
     assert json.loads(environ["DD_TRACE_SAMPLING_RULES"]) == [{"sample_rate": 0.25}]
     assert warnings(environ) == [
@@ -72,16 +71,16 @@ def test_the_sample_rate_becomes_a_rule_with_a_warning() -> None:
     ]
 
 
-def test_rules_that_are_set_win_over_the_rate() -> None:
+def test_sampling_rules_from_the_operator_win_over_the_rate() -> None:
     """A warning names the variable that has no effect."""
-    environ = made({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_SAMPLING_RULES": "[]"})
+    environ = tracer_environment({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_SAMPLING_RULES": "[]"})
 
     assert environ["DD_TRACE_SAMPLING_RULES"] == "[]"
     assert warnings(environ) == ["DD_TRACE_SAMPLE_RATE=0.25 has no effect: DD_TRACE_SAMPLING_RULES is set and wins"]
 
 
 def test_a_start_without_serve_warns_of_unset_variables() -> None:
-    """One line lists the variables, with the benefit of each."""
+    """One line lists the variables, with what each costs while it is unset."""
     rate, missing = warnings({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
 
     assert rate.startswith("DD_TRACE_SAMPLE_RATE=0.25 is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES=")
@@ -95,27 +94,27 @@ BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
 
 
 def test_trace_headers_are_trusted_by_default() -> None:
-    assert EXTRACT not in made({})
-    assert made({"TRUST_TRACE_HEADERS": "false"})[EXTRACT] == "none"
-    assert not [line for line in warnings(made({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in line]
+    assert EXTRACT not in tracer_environment({})
+    assert tracer_environment({"TRUST_TRACE_HEADERS": "false"})[EXTRACT] == "none"
+    assert not [line for line in warnings(tracer_environment({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in line]
 
 
-@pytest.mark.parametrize("theirs", [{EXTRACT: "datadog"}, {STYLE: "tracecontext"}, {BEHAVIOR: "restart"}])
-def test_an_operators_propagation_wins_with_a_warning(theirs: dict[str, str]) -> None:
-    environ = made({"TRUST_TRACE_HEADERS": "false", **theirs})
-    ((name, value),) = theirs.items()
+@pytest.mark.parametrize("propagation", [{EXTRACT: "datadog"}, {STYLE: "tracecontext"}, {BEHAVIOR: "restart"}])
+def test_a_propagation_setting_from_the_operator_wins_with_a_warning(propagation: dict[str, str]) -> None:
+    environ = tracer_environment({"TRUST_TRACE_HEADERS": "false", **propagation})
+    ((name, value),) = propagation.items()
 
-    assert {key: environ.get(key) for key in (EXTRACT, STYLE, BEHAVIOR) if key in environ} == theirs
+    assert {key: environ[key] for key in (EXTRACT, STYLE, BEHAVIOR) if key in environ} == propagation
     assert warnings(environ)[0] == f"TRUST_TRACE_HEADERS=false has no effect: {name}={value} is set and wins"
 
 
 @pytest.mark.parametrize(
-    "theirs",
+    "propagation",
     [{EXTRACT: "none"}, {EXTRACT: "None", STYLE: "datadog"}, {STYLE: "none"}, {BEHAVIOR: "ignore", STYLE: "datadog"}],
     ids=["extract", "extract before style", "style", "behavior"],
 )
-def test_a_propagation_that_ignores_trace_headers_needs_no_warning(theirs: dict[str, str]) -> None:
-    environ = made({"TRUST_TRACE_HEADERS": "false", **theirs})
+def test_a_propagation_setting_that_ignores_trace_headers_needs_no_warning(propagation: dict[str, str]) -> None:
+    environ = tracer_environment({"TRUST_TRACE_HEADERS": "false", **propagation})
 
     assert not [line for line in warnings(environ) if "TRUST" in line]
 

@@ -22,40 +22,39 @@ async def client() -> AsyncIterator[_Client]:
 
 
 @pytest.mark.parametrize("path", ["/api/faults/slow?seconds=-1", "/api/faults/status/299"])
-async def test_a_value_out_of_bounds_is_422(client: _Client, path: str) -> None:
+async def test_a_value_outside_its_bounds_is_422(client: _Client, path: str) -> None:
     response = await client.get(path)
 
     assert problem(response, await response.get_json(force=True)) == (422, "invalid")
 
 
-async def test_a_fault_is_an_unhandled_exception(client: _Client) -> None:
+async def test_the_error_fault_is_an_unhandled_exception(client: _Client) -> None:
     response = await client.get("/api/faults/error")
 
     assert problem(response, await response.get_json(force=True)) == (500, "internal-error")
 
 
-async def test_a_stream_breaks_off(client: _Client) -> None:
+async def test_the_stream_fault_breaks_off(client: _Client) -> None:
     with pytest.raises((ExceptionGroup, Fault)):
         await client.get("/api/faults/stream")
 
 
 @pytest.mark.parametrize("code", [400, 404, 418, 503])
-async def test_a_fault_responds_with_the_requested_status(client: _Client, code: int) -> None:
-    """A developer uses this endpoint to see an error traced."""
+async def test_the_status_fault_responds_with_the_requested_status(client: _Client, code: int) -> None:
+    """A developer can request any error to see its trace."""
     response = await client.get(f"/api/faults/status/{code}")
 
     assert problem(response, await response.get_json(force=True))[0] == code
 
 
-async def test_a_slow_fault_responds_after_its_time(client: _Client) -> None:
+async def test_the_slow_fault_responds_after_the_requested_time(client: _Client) -> None:
     """Zero is a valid duration."""
     response = await client.get("/api/faults/slow?seconds=0")
 
     assert await response.get_json() == {"seconds": 0.0}
 
 
-async def test_a_background_fault_responds_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
-    """The response is a 202, and the exception is logged."""
+async def test_the_background_fault_responds_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
     response = await client.get("/api/faults/background?seconds=0")
     app: Quart = client.app
     await asyncio.gather(*app.background_tasks)
@@ -64,8 +63,8 @@ async def test_a_background_fault_responds_before_it_fails(client: _Client, capl
     assert "this background task always fails" in caplog.text
 
 
-async def test_faults_are_not_served_unless_asked_for() -> None:
-    """A deployed service doesn't serve them."""
+async def test_faults_are_not_served_by_default() -> None:
+    """A deployed service doesn't serve the faults."""
     async for client in serving(Settings()):
         assert (await client.get("/api/faults/error")).status_code == 404
         assert "/api/faults/error" not in (await (await client.get("/")).get_json())["links"]

@@ -30,19 +30,19 @@ async def client() -> AsyncIterator[_Client]:
         "/api/hello/stream?count=21",
     ],
 )
-async def test_a_name_or_count_that_can_not_be_used_is_422(client: _Client, path: str) -> None:
+async def test_an_unusable_name_or_count_is_422(client: _Client, path: str) -> None:
     """The problem also names the field and the reason."""
     response = await client.get(path)
     document = await response.get_json(force=True)
 
     assert problem(response, document) == (422, "invalid")
-    (flaw,) = document["errors"]
-    assert flaw["field"] in {"name", "count"}
-    assert flaw["reason"]
+    (error,) = document["errors"]
+    assert error["field"] in {"name", "count"}
+    assert error["reason"]
 
 
 @pytest.mark.parametrize("name", [1, "", "\0", "\ud800", "x" * 201])
-async def test_a_posted_name_that_can_not_be_used_is_422(client: _Client, name: object) -> None:
+async def test_an_unusable_posted_name_is_422(client: _Client, name: object) -> None:
     response = await client.post("/api/hello", json={"name": name})
 
     assert problem(response, await response.get_json(force=True)) == (422, "invalid")
@@ -58,20 +58,20 @@ async def test_a_posted_name_that_can_not_be_used_is_422(client: _Client, name: 
         ("/api/hello?name=" + "x" * 200, f"Hello, {'x' * 200}!"),
     ],
 )
-async def test_a_greeting(client: _Client, path: str, message: str) -> None:
+async def test_a_greeting_has_the_requested_name(client: _Client, path: str, message: str) -> None:
     """The name is in the query or in the path."""
     response = await client.get(path)
 
     assert (response.status_code, await response.get_json()) == (200, {"message": message})
 
 
-async def test_a_posted_greeting(client: _Client) -> None:
+async def test_a_greeting_has_the_posted_name(client: _Client) -> None:
     response = await client.post("/api/hello", json={"name": "Ada"})
 
     assert (response.status_code, await response.get_json()) == (200, {"message": "Hello, Ada!"})
 
 
-async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
+async def test_a_stream_sends_one_event_for_each_greeting(client: _Client) -> None:
     response = await client.get("/api/hello/stream?count=2")
 
     assert response.content_type == "text/event-stream"
@@ -89,7 +89,7 @@ async def test_a_stream_sends_one_event_a_greeting(client: _Client) -> None:
     ],
 )
 async def test_a_websocket_responds_to_each_message(client: _Client, message: str | bytes, reply: str) -> None:
-    """The reply is a greeting, or the reason why there is none. The socket stays open."""
+    """The reply is a greeting or an error message. The WebSocket stays open."""
     async with client.websocket("/api/hello/ws") as socket:
         for _ in range(2):
             await socket.send(message)

@@ -12,10 +12,10 @@ from hello_service.middleware.in_flight import Lifecycle
 
 
 class Exchange:
-    """One request to a Lifecycle around `behaviour`, with the messages that it sent."""
+    """One request to a `Lifecycle` around `app`, and the messages that were sent to the client."""
 
-    def __init__(self, behaviour: ASGIApp, kind: str = "http", http_version: str = "1.1") -> None:
-        self.lifecycle = Lifecycle(behaviour, lambda: "1" * 32)
+    def __init__(self, app: ASGIApp, kind: str = "http", http_version: str = "1.1") -> None:
+        self.lifecycle = Lifecycle(app, lambda: "1" * 32)
         self.scope: Scope = {"type": kind, "http_version": http_version}
         self.sent: list[Message] = []
 
@@ -29,7 +29,7 @@ class Exchange:
         await self.lifecycle(self.scope, receive, send)
 
 
-async def response(_scope: Scope, _receive: Receive, send: Send) -> None:
+async def respond(_scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
@@ -38,24 +38,24 @@ async def hang(_scope: Scope, _receive: Receive, _send: Send) -> None:
     await asyncio.Event().wait()
 
 
-async def begin_and_hang(_scope: Scope, _receive: Receive, send: Send) -> None:
+async def start_and_hang(_scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await asyncio.Event().wait()
 
 
 async def cancelled(exchange: Exchange) -> str:
-    """Cancel a hanging request with a reason and return the reason that it raised."""
+    """Cancel a hanging request with a reason, and return the message of the exception that the request raised."""
     task = asyncio.create_task(exchange.run())
     await asyncio.sleep(0)
     assert exchange.lifecycle.in_flight == 1
     exchange.lifecycle.cancel("too late")
-    with pytest.raises(asyncio.CancelledError) as ended:
+    with pytest.raises(asyncio.CancelledError) as raised:
         await task
-    return str(ended.value)
+    return str(raised.value)
 
 
-async def test_a_response_keeps_the_connection_while_the_process_serves() -> None:
-    exchange = Exchange(response)
+async def test_a_response_keeps_the_connection_open_while_the_process_serves() -> None:
+    exchange = Exchange(respond)
     await exchange.run()
 
     assert exchange.sent[0]["headers"] == []
@@ -63,9 +63,11 @@ async def test_a_response_keeps_the_connection_while_the_process_serves() -> Non
 
 
 @pytest.mark.parametrize(("version", "headers"), [("1.1", [(b"connection", b"close")]), ("2", [])])
-async def test_a_stopping_process_asks_clients_to_close(version: str, headers: list[tuple[bytes, bytes]]) -> None:
-    """HTTP/2 closes connections in its own way; RFC 9113, section 8.2.2, forbids the header."""
-    exchange = Exchange(response, http_version=version)
+async def test_a_response_of_a_stopping_process_closes_the_connection(
+    version: str, headers: list[tuple[bytes, bytes]]
+) -> None:
+    """HTTP/2 closes connections in its own way. RFC 9113, section 8.2.2, forbids the header there."""
+    exchange = Exchange(respond, http_version=version)
     exchange.lifecycle.stopping = True
     await exchange.run()
 
@@ -73,7 +75,7 @@ async def test_a_stopping_process_asks_clients_to_close(version: str, headers: l
 
 
 async def test_an_overdue_request_is_a_503() -> None:
-    """The problem has the trace id, and the exception with the reason propagates to the span."""
+    """The problem has the trace id. The exception with the reason propagates to the span."""
     exchange = Exchange(hang)
     reason = await cancelled(exchange)
     start, body = exchange.sent
@@ -87,8 +89,8 @@ async def test_an_overdue_request_is_a_503() -> None:
 
 
 async def test_an_overdue_response_is_cut_off() -> None:
-    """The status was already sent."""
-    exchange = Exchange(begin_and_hang)
+    """Its status was already sent, so the response can't become a 503."""
+    exchange = Exchange(start_and_hang)
     await cancelled(exchange)
 
     assert [message["type"] for message in exchange.sent] == ["http.response.start"]

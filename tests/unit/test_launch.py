@@ -13,7 +13,7 @@ from hello_service.settings import Settings, SettingsError
 
 
 def test_the_server_runs_under_ddtrace_run() -> None:
-    """`serve` runs the ddtrace-run of its own environment, regardless of PATH."""
+    """`serve` runs the ddtrace-run of its own virtual environment, regardless of PATH."""
     assert launch.command(Settings()) == [
         str(Path(sys.executable).with_name("ddtrace-run")),
         sys.executable,
@@ -22,21 +22,21 @@ def test_the_server_runs_under_ddtrace_run() -> None:
     ]
 
 
-def test_without_tracing_nothing_of_ddtrace_is_started() -> None:
+def test_without_tracing_the_server_runs_without_ddtrace_run() -> None:
     assert launch.command(Settings(dd_trace_enabled=False)) == [sys.executable, "-m", "hello_service.serving.server"]
 
 
 def test_serve_replaces_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server gets the prepared environment, and receives signals itself."""
-    seen: list[Any] = []
-    monkeypatch.setattr("os.execve", lambda *arguments: seen.extend(arguments))
+    executed: list[Any] = []
+    monkeypatch.setattr("os.execve", lambda *arguments: executed.extend(arguments))
     launch.serve({"DD_TRACE_ENABLED": "false"})
 
-    assert seen[:2] == [sys.executable, [sys.executable, "-m", "hello_service.serving.server"]]
-    assert seen[2]["DD_SERVICE"] == "hello-service"
+    assert executed[:2] == [sys.executable, [sys.executable, "-m", "hello_service.serving.server"]]
+    assert executed[2]["DD_SERVICE"] == "hello-service"
 
 
-def test_serve_refuses_an_environment_that_can_not_be_used() -> None:
+def test_serve_rejects_an_invalid_environment() -> None:
     """`serve` fails before it starts anything."""
     with pytest.raises(SettingsError, match="PORT='x'"):
         launch.serve({"PORT": "x"})

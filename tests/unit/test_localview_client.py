@@ -20,7 +20,7 @@ NOT_THE_PAGE = "is not the page of `dev` or `view`"
 
 @contextmanager
 def responding(*responses: bytes) -> Iterator[str]:
-    """Send one of `responses` on each connection, in order, then close the port. Yields the URL."""
+    """Serve `responses` in order, one on each connection, and then close the port. Yields the URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -38,16 +38,16 @@ def responding(*responses: bytes) -> Iterator[str]:
         serving.join()
 
 
-def document(*traces: object, version: object = 1, status: int = 200, **more: object) -> bytes:
-    """Return a response of the page."""
-    body = json.dumps({"kept": 3, "version": version, "traces": traces, **more}).encode()
+def document(*traces: object, version: object = 1, status: int = 200, **others: object) -> bytes:
+    """Return a response of the page with `traces`."""
+    body = json.dumps({"kept": 3, "version": version, "traces": traces, **others}).encode()
     return b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
 
-def summary(number: int = 1, **more: object) -> dict[str, object]:
+def summary(number: int = 1, **others: object) -> dict[str, object]:
     """Return a trace as in the page's response."""
-    given = {"trace_id": f"{number:032x}", "url": f"http://page/trace/{number}", "resource": "GET /", "status": "200"}
-    return {**given, "start": None, "duration_ms": 1.5, "spans": 2, "services": ["web"], "error": None, **more}
+    fields = {"trace_id": f"{number:032x}", "url": f"http://page/trace/{number}", "resource": "GET /", "status": "200"}
+    return {**fields, "start": None, "duration_ms": 1.5, "spans": 2, "services": ["web"], "error": None, **others}
 
 
 def run(*arguments: str) -> Result:
@@ -71,73 +71,73 @@ def run(*arguments: str) -> Result:
     ],
 )
 def test_another_server_is_reported(response: bytes) -> None:
-    """The message says where to find the right address. There is no traceback."""
+    """The message states where to find the right address. There is no traceback."""
     with responding(response) as url:
-        done = run("--url", url)
+        result = run("--url", url)
 
-    assert done.exit_code == 1
-    assert isinstance(done.exception, SystemExit)
-    assert url in done.stderr
-    assert NOT_THE_PAGE in done.stderr
-    assert "`View traces:`" in done.stderr
-    assert done.stdout == ""
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert url in result.stderr
+    assert NOT_THE_PAGE in result.stderr
+    assert "`View traces:`" in result.stderr
+    assert result.stdout == ""
 
 
 def test_a_closed_port_is_reported_with_the_command_to_start() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-    done = run("--url", url)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    result = run("--url", url)
 
-    assert done.exit_code == 1
-    assert done.stderr.startswith(f"No page responds at {url}: Connection refused. Start `hello-service dev`")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"No page responds at {url}: Connection refused. Start `hello-service dev`")
 
 
 def test_a_server_that_does_not_respond_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        done = run("--url", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        result = run("--url", f"http://127.0.0.1:{silent.getsockname()[1]}")
 
-    assert done.exit_code == 1
-    assert ": timed out. " in done.stderr
+    assert result.exit_code == 1
+    assert ": timed out. " in result.stderr
 
 
 @pytest.mark.parametrize(
     "url", ["127.0.0.1:8081", "https://127.0.0.1", "http://", "http://[::1", "http://a:b", "http://a/?q=status:error"]
 )
 def test_an_invalid_url_is_rejected(url: str) -> None:
-    done = run("--url", url)
+    result = run("--url", url)
 
-    assert done.exit_code == 2
-    assert done.stderr.startswith(f"--url {url!r} ")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"--url {url!r} ")
 
 
 def test_an_invalid_search_gets_suggestions() -> None:
     with responding(document(status=400, error="No field x.", suggestions=["a:b", "c:d"])) as url:
-        done = run("--url", url, "--query", "x:1")
+        result = run("--url", url, "--query", "x:1")
 
-    assert done.exit_code == 2
-    assert done.stderr == "No field x. Did you mean a:b or c:d?\n"
+    assert result.exit_code == 2
+    assert result.stderr == "No field x. Did you mean a:b or c:d?\n"
 
 
 @pytest.mark.parametrize(("kept", "sentence"), [(0, "No trace yet.\n"), (3, "No trace matches.\n")])
 def test_an_empty_list_is_reported_on_standard_error(kept: int, sentence: str) -> None:
     with responding(document(kept=kept)) as url:
-        done = run("--url", url)
+        result = run("--url", url)
 
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "", sentence)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", sentence)
 
 
 def test_a_trace_is_one_line_without_control_characters() -> None:
     with responding(document(summary(resource="GET /\x1b[2J\n", error="ValueError: \x9b no", spans=1))) as url:
-        done = run("--url", url)
+        result = run("--url", url)
 
-    assert done.stdout == (
+    assert result.stdout == (
         "no valid time  GET /\\x1b[2J\\n  200  1.50 ms  1 span  web  ValueError: \\x9b no  http://page/trace/1\n"
     )
 
 
 def test_follow_lists_each_trace_once_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the page stops, the traces not listed yet are listed, and the command exits."""
+    """When the page stops, the command lists the remaining traces and exits."""
     monkeypatch.setattr(client, "POLL_SECONDS", 0)
     monkeypatch.setattr(client, "REMEMBERED", 1)
     responses = (
@@ -148,36 +148,37 @@ def test_follow_lists_each_trace_once_when_it_is_complete(monkeypatch: pytest.Mo
         document(summary(2, spans=4), summary(3), version=5),
     )
     with responding(*responses) as url:
-        done = run("--url", url, "--follow", "--json")
-        listed = [json.loads(line) for line in done.stdout.splitlines()]
+        result = run("--url", url, "--follow", "--json")
+        listed = [json.loads(line) for line in result.stdout.splitlines()]
 
-    assert done.exit_code == 1
+    assert result.exit_code == 1
     assert [(int(each["trace_id"], 16), each["spans"]) for each in listed] == [(1, 2), (2, 3), (3, 2)]
-    assert done.stderr == f"The page at {url} no longer responds.\n"
+    assert result.stderr == f"The page at {url} no longer responds.\n"
 
 
 def test_ctrl_c_lists_the_pending_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     """The command exits without an error."""
-    sleeps = iter([None])
+    sleeps: list[float] = []
 
-    def sleep(_: float) -> None:
-        if next(sleeps, KeyboardInterrupt) is KeyboardInterrupt:
+    def interrupt_second_sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        if len(sleeps) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", interrupt_second_sleep)
     with responding(document(), document(summary(2), version=2)) as url:
-        done = run("--url", url, "--follow", "--json")
+        result = run("--url", url, "--follow", "--json")
 
-    assert done.exit_code == 0
-    assert [json.loads(line)["trace_id"] for line in done.stdout.splitlines()] == [f"{2:032x}"]
-    assert done.stderr == ""
+    assert result.exit_code == 0
+    assert [json.loads(line)["trace_id"] for line in result.stdout.splitlines()] == [f"{2:032x}"]
+    assert result.stderr == ""
 
 
-def test_ctrl_c_before_the_first_response_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+def test_ctrl_c_before_the_first_response_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(client.Page, "fetch", interrupted)
-    done = run()
+    monkeypatch.setattr(client.Page, "fetch", interrupt)
+    result = run()
 
-    assert (done.exit_code, done.output) == (0, "")
+    assert (result.exit_code, result.output) == (0, "")

@@ -30,7 +30,7 @@ class SlowAgent:
 
 
 async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
-    """The agent has already forgotten the traces of that response, so a cancelled request would lose them."""
+    """The agent has already forgotten the traces in its response, so cancelling the request would lose them."""
     agent = SlowAgent()
     app = web.Application()
     app.router.add_get("/drain", agent.drain)
@@ -42,6 +42,6 @@ async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
         development._polling(session, str(server.make_url("")).rstrip("/")),
     ):
         await agent.requested.wait()
-        asyncio.get_running_loop().call_soon(agent.release.set)  # runs when the end of the block waits
+        asyncio.get_running_loop().call_soon(agent.release.set)  # runs while the end of the block waits for the request
 
     assert development.view.store.find("7") is not None

@@ -30,42 +30,42 @@ class RecordedFeed(Feed):
         return text.splitlines()
 
 
-def request(ms: float = 10, *, resource: str = "GET /api/hello", below: str = "work", error: bool = False) -> Trace:
-    """Return a trace of two spans."""
+def request(ms: float = 10, *, resource: str = "GET /api/hello", child: str = "work", error: bool = False) -> Trace:
+    """Return a trace of two spans. `child` is the name of the second one."""
     root = span(ms=ms, resource=resource, error=error, meta=ERROR if error else None)
-    return trace(root, span(root, name=below, ms=ms / 2))
+    return trace(root, span(root, name=child, ms=ms / 2))
 
 
 def test_a_repeated_trace_is_one_line() -> None:
     """A trace with other spans, another status or an error is a tree again."""
-    shown = RecordedFeed()
+    output = RecordedFeed()
     lengths = []
     for each in (
         request(),
         request(20),
         request(30),
-        request(below="other"),
+        request(child="other"),
         request(resource="GET /"),
         request(error=True),
         request(error=True),
         request(),
     ):
-        shown.add([each], 0)
-        shown.flush(feed.SETTLE_SECONDS)
-        lengths.append(len(shown.lines()))
+        output.add([each], 0)
+        output.flush(feed.SETTLE_SECONDS)
+        lengths.append(len(output.lines()))
 
     assert lengths == [4, 1, 1, 4, 4, 5, 5, 1]
 
 
 def test_known_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The least recently drawn one is forgotten and drawn as a tree again."""
+    """The least recently drawn trace is forgotten, and its repetition is drawn as a tree again."""
     monkeypatch.setattr(feed, "SHAPES", 2)
-    shown = RecordedFeed()
+    output = RecordedFeed()
     lengths = []
     for resource in ("a", "b", "a", "c", "a", "b"):
-        shown.add([request(resource=resource)], 0)
-        shown.flush(0, end=True)
-        lengths.append(len(shown.lines()))
+        output.add([request(resource=resource)], 0)
+        output.flush(0, end=True)
+        lengths.append(len(output.lines()))
 
     assert lengths == [4, 4, 1, 4, 1, 4]
 
@@ -74,33 +74,33 @@ def test_known_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     ("tree", "expected"), [("all", ["fast", "slow", "failed"]), ("errors", ["failed"]), ("slow", ["slow"]), ("off", [])]
 )
 def test_the_option_tree_selects_traces(tree: str, expected: list[str]) -> None:
-    shown = RecordedFeed(tree)
-    shown.add([request(resource="fast"), request(501, resource="slow"), request(resource="failed", error=True)], 0)
-    shown.flush(feed.SETTLE_SECONDS)
+    output = RecordedFeed(tree)
+    output.add([request(resource="fast"), request(501, resource="slow"), request(resource="failed", error=True)], 0)
+    output.flush(feed.SETTLE_SECONDS)
 
-    assert [line.split()[0] for line in shown.lines() if " 2 spans " in line] == expected
+    assert [line.split()[0] for line in output.lines() if " 2 spans " in line] == expected
 
 
 def test_a_repeated_trace_is_a_tree_if_only_some_traces_are_drawn() -> None:
-    shown = RecordedFeed("slow")
-    shown.add([request(501), request(502)], 0)
-    shown.flush(feed.SETTLE_SECONDS)
+    output = RecordedFeed("slow")
+    output.add([request(501), request(502)], 0)
+    output.flush(feed.SETTLE_SECONDS)
 
-    assert len(shown.lines()) == 8
+    assert len(output.lines()) == 8
 
 
 def test_a_line_comes_after_its_trace() -> None:
     """Lines of other traces wait for their own traces."""
-    shown = RecordedFeed()
+    output = RecordedFeed()
     failed, other = request(error=True), request()
-    shown.print_after_trace("error: it failed", failed.key, 0)
-    shown.print_after_trace("error: another", other.key, 0)
-    assert shown.lines() == []
-    shown.add([failed], 0.5)
-    shown.flush(1)
-    assert shown.lines() == []
-    shown.flush(0.5 + feed.SETTLE_SECONDS)
-    *tree, line = shown.lines()
+    output.print_after_trace("error: it failed", failed.key, 0)
+    output.print_after_trace("error: another", other.key, 0)
+    assert output.lines() == []
+    output.add([failed], 0.5)
+    output.flush(1)
+    assert output.lines() == []
+    output.flush(0.5 + feed.SETTLE_SECONDS)
+    *tree, line = output.lines()
 
     assert len(tree) == 5
     assert line == "error: it failed"
@@ -108,48 +108,47 @@ def test_a_line_comes_after_its_trace() -> None:
 
 @pytest.mark.parametrize("tree", ["errors", "slow"])
 def test_a_line_of_a_trace_that_is_not_drawn_is_shown(tree: str) -> None:
-    shown = RecordedFeed(tree)
+    output = RecordedFeed(tree)
     one = request()
-    shown.print_after_trace("warning: look", one.key, 0)
-    shown.add([one], 0)
-    shown.flush(feed.SETTLE_SECONDS)
+    output.print_after_trace("warning: look", one.key, 0)
+    output.add([one], 0)
+    output.flush(feed.SETTLE_SECONDS)
 
-    assert shown.lines() == ["warning: look"]
-
-
-def test_a_line_is_shown_at_once_if_it_has_no_trace_or_none_is_drawn() -> None:
-    shown, without = RecordedFeed(), RecordedFeed("off")
-    shown.print_after_trace("a\x1b[2J\nb", None, 0)
-    shown.print_after_trace("zero", 0, 0)
-    without.print_after_trace("b", 1, 0)
-
-    assert shown.lines() == [r"a\x1b[2J\nb", "zero"]
-    assert without.lines() == ["b"]
+    assert output.lines() == ["warning: look"]
 
 
-def test_a_line_whose_trace_never_arrives_is_shown_in_the_end() -> None:
-    """A line keeps waiting while its trace is still receiving spans."""
-    shown = RecordedFeed()
-    coming = request()
-    shown.print_after_trace("lost", 1, 0)
-    shown.print_after_trace("coming", coming.key, 0)
-    shown.flush(feed.WAIT_SECONDS - 0.1)
-    assert shown.lines() == []
-    shown.add([coming], feed.WAIT_SECONDS)
-    shown.flush(feed.WAIT_SECONDS)
+def test_a_line_is_shown_at_once_if_it_has_no_trace_or_no_traces_are_drawn() -> None:
+    output, without_traces = RecordedFeed(), RecordedFeed("off")
+    output.print_after_trace("a\x1b[2J\nb", None, 0)
+    output.print_after_trace("zero", 0, 0)
+    without_traces.print_after_trace("b", 1, 0)
 
-    assert shown.lines() == ["lost"]
+    assert output.lines() == [r"a\x1b[2J\nb", "zero"]
+    assert without_traces.lines() == ["b"]
 
 
-def test_nothing_is_lost_at_the_end() -> None:
-    """The last traces and the waiting lines are printed."""
-    shown = RecordedFeed()
+def test_a_line_whose_trace_never_arrives_is_shown_eventually() -> None:
+    """A line keeps waiting if its trace has arrived but is not complete yet."""
+    output = RecordedFeed()
+    incomplete = request()
+    output.print_after_trace("lost", 1, 0)
+    output.print_after_trace("incomplete", incomplete.key, 0)
+    output.flush(feed.WAIT_SECONDS - 0.1)
+    assert output.lines() == []
+    output.add([incomplete], feed.WAIT_SECONDS)
+    output.flush(feed.WAIT_SECONDS)
+
+    assert output.lines() == ["lost"]
+
+
+def test_the_last_traces_and_the_waiting_lines_are_printed_at_the_end() -> None:
+    output = RecordedFeed()
     one = request()
-    shown.print_after_trace("lost", 1, 0)
-    shown.print_after_trace("last", one.key, 0)
-    shown.add([one], 0)
-    shown.flush(0, end=True)
-    lines = shown.lines()
+    output.print_after_trace("lost", 1, 0)
+    output.print_after_trace("last", one.key, 0)
+    output.add([one], 0)
+    output.flush(0, end=True)
+    lines = output.lines()
 
     assert lines[0].startswith("GET /api/hello")
     assert lines[-2:] == ["last", "lost"]
@@ -157,8 +156,8 @@ def test_nothing_is_lost_at_the_end() -> None:
 
 def test_waiting_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "MAX_WAITING", 2)
-    shown = RecordedFeed()
+    output = RecordedFeed()
     for number in range(1, 4):
-        shown.print_after_trace(f"line {number}", number, 0)
+        output.print_after_trace(f"line {number}", number, 0)
 
-    assert shown.lines() == ["line 1"]
+    assert output.lines() == ["line 1"]

@@ -64,14 +64,14 @@ def test_any_other_host_is_rejected(header: str) -> None:
 
 
 @given(st.text(max_size=30))
-def test_no_header_raises(header: str) -> None:
+def test_no_header_raises_an_exception(header: str) -> None:
     name = host_name(header)
 
     assert name is None or is_local(name) in {True, False}
     assert is_own_origin(header, "localhost:8126") in {True, False}
 
 
-def test_an_origin_is_the_pages_own_or_foreign() -> None:
+def test_only_the_origin_of_the_page_itself_is_accepted() -> None:
     assert is_own_origin("http://localhost:8126", "LOCALHOST:8126")
     assert not is_own_origin("http://evil.example", "localhost:8126")
     assert not is_own_origin("http://localhost:8081", "localhost:8126")

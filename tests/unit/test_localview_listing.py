@@ -19,7 +19,7 @@ NOW = datetime.fromtimestamp(START / 1_000_000_000, UTC)
 HANDSHAKE = {"http.upgraded": "websocket", "runtime-id": "r", "http.url": "ws://x/ws", "http.status_code": "101"}
 
 
-def kept(*spans: Span) -> Store:
+def store_with(*spans: Span) -> Store:
     """Return a store with `spans`."""
     store = Store(1000)
     store.add(spans)
@@ -27,7 +27,7 @@ def kept(*spans: Span) -> Store:
 
 
 def link(to: Span) -> tuple[Link, ...]:
-    """Return the links of a span that is linked to another one."""
+    """Return the links of a span that is linked only to the span `to`."""
     return (Link(to.trace_id, to.span_id),)
 
 
@@ -49,59 +49,59 @@ def search_of(address: str) -> Search:
     ],
 )
 def test_a_path_is_shown_if_it_differs_from_the_route(url: str, resource: str, path: str) -> None:
-    """It distinguishes the requests with the resource `GET 404`."""
+    """The path distinguishes the requests with the resource `GET 404`."""
     assert listing.path(span(resource=resource, meta={"http.url": url})) == path
 
 
 def test_an_operation_that_is_not_a_request_shows_its_name() -> None:
-    """An example is a background task."""
+    """A background task is an example."""
     spans = [
         span(at=1, name="quart.background_task"),
         span(at=2, meta={"http.method": "GET"}),
         span(at=3, meta={"span.kind": "server"}),
     ]
-    rows = listing.grouped(kept(*spans).newest())
+    rows = listing.grouped(store_with(*spans).newest())
 
     assert [row.kind for row in rows] == ["", "", "quart.background_task"]
 
 
 def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
-    """This includes the last receive, which ddtrace does not link, and the close, which is linked to that receive."""
-    hand = span(meta=HANDSHAKE)
+    """The last receive is included although ddtrace does not link it, and so is the close that is linked to it."""
+    handshake = span(meta=HANDSHAKE)
     messages = [
-        span(at=number, name="websocket.receive", links=link(hand), meta={"runtime-id": "r"}) for number in (1, 2)
+        span(at=number, name="websocket.receive", links=link(handshake), meta={"runtime-id": "r"}) for number in (1, 2)
     ]
     last = span(at=3, name="websocket.receive", meta={"runtime-id": "r"})
     close = span(at=4, name="websocket.close", links=link(last))
     other = span(at=5, resource="GET /x")
-    found = listing.listing(kept(hand, *messages, last, close, other), Search(), NOW)
+    result = listing.listing(store_with(handshake, *messages, last, close, other), Search(), NOW)
 
-    assert [row.trace.root for row in found.rows] == [other, hand]
-    assert [row.trace.root for row in found.rows[1].below] == [*messages, last, close]
-    assert found.rows[1].below_summary == "3 messages, close"
-    assert found.found == 6
+    assert [row.trace.root for row in result.rows] == [other, handshake]
+    assert [row.trace.root for row in result.rows[1].below] == [*messages, last, close]
+    assert result.rows[1].below_summary == "3 messages, close"
+    assert result.found == 6
 
 
 def test_messages_without_a_known_handshake_are_not_grouped() -> None:
-    """With two open WebSockets, the last receive may belong to either. Circular links are ignored."""
+    """With two open WebSockets, the last receive may belong to either of them. Circular links are ignored."""
     first, second = span(meta=HANDSHAKE), span(at=1, meta=HANDSHAKE)
     last = span(at=2, name="websocket.receive", meta={"runtime-id": "r"})
     lost = span(at=3, name="websocket.receive", links=link(span()))
     unlinked = span(at=4, name="websocket.close")
     forward = span(at=6, trace=901, name="websocket.close", links=link(span(trace=902)))
     back = span(at=7, trace=902, name="websocket.close", links=link(span(trace=901)))
-    found = listing.listing(kept(first, second, last, lost, unlinked, forward, back), Search(), NOW)
+    result = listing.listing(store_with(first, second, last, lost, unlinked, forward, back), Search(), NOW)
 
-    assert [len(row.below) for row in found.rows] == [1, 0, 0, 0, 0, 0]
-    assert found.rows[0].trace.root is forward
+    assert [len(row.below) for row in result.rows] == [1, 0, 0, 0, 0, 0]
+    assert result.rows[0].trace.root is forward
 
 
 def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
-    """With an unknown column, the newest come first."""
+    """With an unknown column, the newest traces come first."""
     a = span(at=3, ms=10, resource="GET /a", service="z", meta={"http.status_code": "500"})
     b = span(at=1, ms=30, resource="GET /b", service="y", meta={"http.status_code": "200"})
     c = span(at=2, ms=20, resource="GET /c", service="x", meta={"http.status_code": "404"})
-    store = kept(a, b, c, span(b))
+    store = store_with(a, b, c, span(b))
 
     def order(sort: str) -> str:
         return "".join(each.root.resource[-1] for each in listing.select(store, search_of(f"/?sort={sort}"), NOW))
@@ -120,7 +120,7 @@ def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "found"),
+    ("address", "resources"),
     [
         ("/?last=5", ["4 min ago"]),
         ("/?last=7", ["4 min ago", "yesterday"]),
@@ -132,14 +132,14 @@ def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
         ("/?from=2023-11-13T00:00:00%2B00:00&to=23:59", ["4 min ago", "yesterday"]),
     ],
 )
-def test_a_time_range_selects_traces(address: str, found: list[str]) -> None:
-    """It is given in minutes, times of day or dates. A time of day in the future means yesterday."""
-    store = kept(
+def test_a_time_range_selects_traces(address: str, resources: list[str]) -> None:
+    """A range is a number of minutes, or has a time of day or a date at its ends. A time in the future means yesterday."""
+    store = store_with(
         span(at=-240_000, resource="4 min ago"),
         span(at=-23 * 3600 * 1000, resource="yesterday"),
     )
 
-    assert [each.root.resource for each in listing.select(store, search_of(address), NOW)] == found
+    assert [each.root.resource for each in listing.select(store, search_of(address), NOW)] == resources
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ def test_a_time_range_selects_traces(address: str, found: list[str]) -> None:
     ],
 )
 def test_an_invalid_search_or_time_is_an_error(address: str, message: str) -> None:
-    """It does not become an empty list."""
+    """An empty list would hide the mistake."""
     with pytest.raises(SearchError, match=message.replace("?", r"\?")):
-        listing.listing(kept(span()), search_of(address), NOW)
+        listing.listing(store_with(span()), search_of(address), NOW)
 
 
 def test_an_address_contains_the_whole_search() -> None:
-    """Reading the address returns the same search."""
+    """Reading the address gives the same search."""
     search = Search(q='a "b"&=é', last="5", begin="10:00", end="11:00", sort="-spans", all=True)
 
     assert search_of(search.address()) == search
@@ -184,42 +184,41 @@ QUERIES = st.sampled_from(
 
 
 @given(SPANS, QUERIES)
-def test_a_facet_finds_as_many_traces_as_it_shows(given: list[tuple[int, str, bool, str, str]], q: str) -> None:
-    """This holds for any search. A click on a chosen facet removes it from the search."""
+def test_a_facet_finds_as_many_traces_as_it_shows(rows: list[tuple[int, str, bool, str, str]], q: str) -> None:
+    """A click on a chosen facet removes it from the search."""
     spans = [
         span(trace=trace, service=service, error=error, name=name, meta={"http.status_code": status})
-        for trace, service, error, status, name in given
+        for trace, service, error, status, name in rows
     ]
-    store = kept(*spans)
-    found = listing.listing(store, Search(q=q), NOW)
-    for _, facets in found.facets:
-        for facet in facets:
+    store = store_with(*spans)
+    result = listing.listing(store, Search(q=q), NOW)
+    for _, group in result.facets:
+        for facet in group:
             narrowed = listing.listing(store, search_of(facet.address), NOW)
             if facet.chosen:
-                assert narrowed.found >= found.found
+                assert narrowed.found >= result.found
             else:
                 assert narrowed.found == facet.number
-                (chosen,) = [
-                    each for _, some in narrowed.facets for each in some if each.chosen and each.value == facet.value
-                ]
-                assert listing.listing(store, search_of(chosen.address), NOW).found == found.found
+                narrowed_facets = [each for _, facets in narrowed.facets for each in facets]
+                (chosen,) = [each for each in narrowed_facets if each.chosen and each.value == facet.value]
+                assert listing.listing(store, search_of(chosen.address), NOW).found == result.found
 
 
 def test_a_pager_leads_through_the_results_of_a_search() -> None:
-    """The messages of a WebSocket are included. A trace outside of the results has only the link back to the list."""
-    hand = span(meta=HANDSHAKE)
-    message = span(at=1, name="websocket.receive", links=link(hand))
+    """The pager includes the messages of a WebSocket. A trace outside of the results has only the link to the list."""
+    handshake = span(meta=HANDSHAKE)
+    message = span(at=1, name="websocket.receive", links=link(handshake))
     other = span(at=2, resource="GET /x")
-    store = kept(hand, message, other)
+    store = store_with(handshake, message, other)
     newest, oldest = store.find(str(other.trace_id)), store.find(str(message.trace_id))
     assert newest
     assert oldest
     first = listing.pager(store, {}, newest, NOW)
     last = listing.pager(store, {"last": "60"}, oldest, NOW)
 
-    assert (first.number, first.of, first.previous, first.next) == (1, 3, "", f"/trace/{hand.trace_id:032x}")
+    assert (first.number, first.of, first.previous, first.next) == (1, 3, "", f"/trace/{handshake.trace_id:032x}")
     assert (last.number, last.next, last.back) == (3, "", "/?last=60")
-    assert last.previous == f"/trace/{hand.trace_id:032x}?last=60"
+    assert last.previous == f"/trace/{handshake.trace_id:032x}?last=60"
     assert listing.pager(store, {"q": "nothing"}, newest, NOW) == listing.Pager("/?q=nothing", 0, 0, "", "")
     assert listing.pager(store, {"q": "foo:"}, newest).number == 0
 
@@ -230,30 +229,30 @@ def line(number: int, level: str = "info", **rest: str) -> dict[str, str]:
 
 
 def test_every_line_is_in_the_log_with_its_trace() -> None:
-    """The newest line is first. Some lines are not JSON, have no trace, or belong to a trace that is not kept."""
+    """The newest line is first. A line may not be JSON, may have no trace, or may belong to a trace that is not kept."""
     root = span(trace=77)
-    store = kept(root, span(service="shop"))
+    store = store_with(root, span(service="shop"))
     ids = {"dd.trace_id": f"{77:032x}", "dd.span_id": str(root.span_id)}
     for each in (line(1, **ids), line(2, "error"), line(3, **{"dd.trace_id": "99"}), {"event": "plain"}):
         store.add_line(each)
     store.add_line(line(5, **{"dd.trace_id": f"{77:032x}", "dd.span_id": "0"}))
-    found = logbook.read(store, {})
+    log = logbook.read(store, {})
 
-    assert [entry.line["event"] for entry in found.entries] == ["line 5", "plain", "line 3", "line 2", "line 1"]
-    assert [entry.address for entry in found.entries] == [
+    assert [entry.line["event"] for entry in log.entries] == ["line 5", "plain", "line 3", "line 2", "line 1"]
+    assert [entry.address for entry in log.entries] == [
         f"/trace/{77:032x}",
         "",
         "",
         "",
         f"/trace/{77:032x}?span={root.span_id}",
     ]
-    assert [entry.trace_id for entry in found.entries][1:4] == ["", "99", ""]
-    assert (found.own, found.others, found.kept, found.read) == (["web"], ["shop"], 5, 5)
+    assert [entry.trace_id for entry in log.entries][1:4] == ["", "99", ""]
+    assert (log.own, log.others, log.kept, log.read) == (["web"], ["shop"], 5, 5)
 
 
 def test_the_log_is_filtered() -> None:
-    """The filters are text in any field, a minimum level, and having no trace."""
-    store = kept(span(trace=77))
+    """The filters are a text in any field, a minimum level, and the absence of a trace."""
+    store = store_with(span(trace=77))
     store.add_line(line(1, "warning", path="/Ärger", **{"dd.trace_id": f"{77:032x}"}))
     store.add_line(line(2, "critical"))
     store.add_line(line(3, "strange"))
@@ -272,20 +271,20 @@ def test_the_log_is_filtered() -> None:
 
 
 def test_the_log_is_bounded_and_can_be_cleared() -> None:
-    store = kept(span())
+    store = store_with(span())
     for number in range(LINES + 10):
         store.add_line(line(number))
-    version, read = store.version, logbook.read(store, {})
+    version, log = store.version, logbook.read(store, {})
     store.clear()
 
-    assert (read.kept, read.read) == (LINES, LINES + 10)
+    assert (log.kept, log.read) == (LINES, LINES + 10)
     assert store.version > version
     assert (len(store), store.log(), store.dropped, store.lines_read) == (0, [], 0, 0)
 
 
-def test_a_start_far_from_now_is_no_error() -> None:
+def test_a_start_far_from_now_is_not_an_error() -> None:
     """A tracer may send any start time."""
-    store = kept(span(at=-1e12), span(at=1e12))
+    store = store_with(span(at=-1e12), span(at=1e12))
 
     assert len(listing.select(store, Search(begin="00:00"), NOW - timedelta(milliseconds=MS))) == 1
 
@@ -295,8 +294,12 @@ def test_a_start_far_from_now_is_no_error() -> None:
     [("stat", "status:"), ("a -(ser", "service:"), ("@dur", "@duration:"), ("", None), ("x", None), ("@a", None)],
 )
 def test_a_word_that_may_become_a_field_is_unfinished(q: str, field: str | None) -> None:
-    """This applies to a search that found nothing."""
-    found = listing.unfinished(Search(q=q))
+    """The error is for a search that found nothing."""
+    error = listing.unfinished(Search(q=q))
 
-    assert (found and str(found).rpartition(" ")[2]) == field
-    assert found is None or found.unfinished
+    if field is None:
+        assert error is None
+    else:
+        assert error is not None
+        assert error.unfinished
+        assert str(error).endswith(f" {field}")

@@ -43,9 +43,9 @@ def receive(view: View, *spans: Span) -> str:
     """Add `spans` to `view` and return the trace id of the first one."""
     view.store.add(spans)
     view.performance.add(spans, monotonic())
-    found = view.store.find(str(spans[0].trace_id))
-    assert found is not None
-    return found.id
+    trace = view.store.find(str(spans[0].trace_id))
+    assert trace is not None
+    return trace.id
 
 
 async def get(client: _TestClientProtocol, path: str, status: int = 200, host: str = "localhost:8081") -> str:
@@ -56,7 +56,7 @@ async def get(client: _TestClientProtocol, path: str, status: int = 200, host: s
     return str(body)
 
 
-async def test_without_traces_the_page_shows_a_first_request(view: View, client: _TestClientProtocol) -> None:
+async def test_without_traces_the_page_suggests_a_first_request(view: View, client: _TestClientProtocol) -> None:
     """The other views show that they are empty."""
     view.service_url = "http://127.0.0.1:1234"
 
@@ -79,7 +79,7 @@ async def test_without_a_service_the_page_shows_the_command_that_starts_one(
 
 
 async def test_the_list_shows_each_trace(view: View, client: _TestClientProtocol) -> None:
-    """The newest is first. Each has time, route, status, duration, number of spans and a mark for errors."""
+    """The newest trace is first. Each row has time, route, status, duration, number of spans and a mark for errors."""
     receive(view, span(resource="GET /old", meta={"http.status_code": "200"}))
     bad = span(resource="GET /new", at=5, ms=12.3, error=True, meta={"http.status_code": "500"})
     receive(view, bad, span(bad, at=6, ms=1))
@@ -93,21 +93,21 @@ async def test_the_list_shows_each_trace(view: View, client: _TestClientProtocol
 async def test_a_search_filters_and_a_mistake_is_shown(view: View, client: _TestClientProtocol) -> None:
     receive(view, span(resource="GET /one"))
     receive(view, span(resource="GET /two"))
-    found = await get(client, "/?q=two")
+    body = await get(client, "/?q=two")
 
-    assert "GET /two" in found
-    assert "GET /one" not in found
-    assert '<b id="matching">1</b> of 2 traces' in found
+    assert "GET /two" in body
+    assert "GET /one" not in body
+    assert '<b id="matching">1</b> of 2 traces' in body
     assert "Unknown field &#34;foo&#34;." in await get(client, "/?q=foo:bar")
     assert "No trace matches" in await get(client, "/?q=three")
 
 
 async def test_suggestions_facets_and_orders_are_valid_links(view: View, client: _TestClientProtocol) -> None:
-    """Each leads to a page without a mistake."""
+    """Each link leads to a page without a mistake."""
     bad = span(resource="GET /one", error=True, meta={"http.status_code": "500"})
     receive(view, bad, span(bad, service="shop (old)"))
     receive(view, span(resource="GET /two", service="cart"))
-    seen = 0
+    followed = 0
     for path in (
         "/",
         "/?q=stauts:error",
@@ -120,21 +120,21 @@ async def test_suggestions_facets_and_orders_are_valid_links(view: View, client:
         for address in re.findall(r'href="(/\?[^"]+)"', body):
             target = await get(client, html.unescape(address))
             assert 'id="mistake"' not in target, (path, address)
-            seen += 1
+            followed += 1
 
-    assert seen > 15
+    assert followed > 15
 
 
 async def test_an_unfinished_term_does_not_change_the_rows(view: View, client: _TestClientProtocol) -> None:
-    """With an unfinished term, the rows are not marked as live. With a mistake they are, and they are empty."""
+    """With an unfinished term, the rows are not marked as live, so the page keeps the old ones. A mistake empties them."""
     receive(view, span())
 
     assert '<ol class="rows" id="rows" data-keyed ' in await get(client, "/?q=status:")
     assert '<ol class="rows" id="rows" data-live data-keyed ' in await get(client, "/?q=status:500")
 
 
-async def test_a_trace_leads_back_to_its_search(view: View, client: _TestClientProtocol) -> None:
-    """It also leads to the previous and the next trace there."""
+async def test_a_trace_links_back_to_its_search(view: View, client: _TestClientProtocol) -> None:
+    """The page of the trace also links to the previous and the next trace that the search finds."""
     ids = [receive(view, span(at=number, resource=f"GET /{number}")) for number in range(3)]
     receive(view, span(at=9, resource="other"))
     search = "?q=resource_name%3AGET%2A&amp;sort=time"
@@ -146,24 +146,26 @@ async def test_a_trace_leads_back_to_its_search(view: View, client: _TestClientP
 
 
 async def test_traces_are_returned_as_json(view: View, client: _TestClientProtocol) -> None:
-    """They can be searched and limited. An invalid search returns suggestions; `since` selects the changed traces."""
+    """`q` searches, `limit` limits, and `since` selects the changed traces. An invalid search returns suggestions."""
     failed = span(error=True, ms=12.5, meta={"error.type": "E", "error.message": "no", "http.url": "http://x/a"})
     trace_id = receive(view, failed, span(failed, service="shop"))
     receive(view, span(at=10**9))
     headers = {"host": "localhost:8081"}
-    found: Any = await (await client.get("/api/traces?q=status:error", headers=headers)).get_json()
+    failed_traces: Any = await (await client.get("/api/traces?q=status:error", headers=headers)).get_json()
     mistaken = await client.get("/api/traces?q=foo:bar", headers=headers)
-    later: Any = await (await client.get(f"/api/traces?since={found['version'] - 1}", headers=headers)).get_json()
-    none: Any = await (await client.get("/api/traces?limit=0", headers=headers)).get_json()
+    later: Any = await (
+        await client.get(f"/api/traces?since={failed_traces['version'] - 1}", headers=headers)
+    ).get_json()
+    no_traces: Any = await (await client.get("/api/traces?limit=0", headers=headers)).get_json()
 
-    assert {name: value for name, value in found.items() if name != "traces"} == {
+    assert {name: value for name, value in failed_traces.items() if name != "traces"} == {
         "query": "status:error",
         "found": 1,
         "kept": 2,
         "dropped": 0,
         "version": 2,
     }
-    assert found["traces"] == [
+    assert failed_traces["traces"] == [
         {
             "trace_id": trace_id,
             "url": f"http://localhost:8081/trace/{trace_id}",
@@ -180,7 +182,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
             "error": "E: no",
         }
     ]
-    assert (later["found"], len(later["traces"]), none["traces"]) == (2, 1, [])
+    assert (later["found"], len(later["traces"]), no_traces["traces"]) == (2, 1, [])
     assert mistaken.status_code == 400
     assert await mistaken.get_json() == {
         "error": 'Unknown field "foo". For a span tag write @foo:bar; for plain text write "foo:bar".',
@@ -189,8 +191,8 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
 
 
 async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: _TestClientProtocol) -> None:
-    """It explains where the lines of other services are."""
-    nothing = await get(client, "/logs")
+    """The page explains where the lines of other services are."""
+    empty = await get(client, "/logs")
     root = span(trace=77, resource="GET /logged")
     receive(view, root, span(root, service="shop"))
     view.store.add_line(
@@ -200,7 +202,7 @@ async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: 
     view.store.add_line({"event": "of one that is gone", "dd.trace_id": "99"})
     body = await get(client, "/logs")
 
-    assert "No service was started here" in nothing
+    assert "No service was started here" in empty
     for part in ("of it", f'href="/trace/{77:032x}?span={root.span_id}"', "of none", "trace not kept"):
         assert part in body
     assert "<summary>Fault: it failed</summary>" in body
@@ -249,7 +251,7 @@ async def test_clearing_never_redirects_to_another_site(client: _TestClientProto
 
 
 async def test_choices_of_performance_are_remembered(view: View, client: _TestClientProtocol) -> None:
-    """They are window, threshold and order. The address overrides them, and an invalid cookie is ignored."""
+    """The choices are window, threshold and order. The address overrides them, and an invalid cookie is ignored."""
     receive(view, span(ms=1000))
     await get(client, "/performance?minutes=15&apdex=2&sort=-p99")
     body = await get(client, "/performance")
@@ -266,7 +268,7 @@ async def test_choices_of_performance_are_remembered(view: View, client: _TestCl
 
 
 async def test_only_the_first_rows_of_a_long_list_are_shown(view: View, client: _TestClientProtocol) -> None:
-    """A link shows all of them."""
+    """A link leads to all rows."""
     for number in range(lists.ROWS + 50):
         receive(view, span(at=number))
     part, whole = await get(client, "/?q=service:web"), await get(client, "/?q=service:web&all=1")
@@ -282,13 +284,13 @@ async def test_spans_that_arrive_during_rendering_make_the_page_outdated(view: V
     """Otherwise the page would never refresh to show them."""
     first = span()
     path = path.format(receive(view, first))
-    version = [view.store.version, view.store.revision(path.rpartition("/")[2])]["trace" in path]
+    version = view.store.revision(path.rpartition("/")[2]) if "trace" in path else view.store.version
     app = create_page(view)
 
     @app.context_processor
-    def more() -> dict[str, object]:
+    def add_span() -> dict[str, object]:
         """Add a span before the template is rendered."""
-        return {"more": receive(view, span(first))}
+        return {"added": receive(view, span(first))}
 
     body = await get(app.test_client(), path)
 
@@ -297,7 +299,7 @@ async def test_spans_that_arrive_during_rendering_make_the_page_outdated(view: V
 
 
 async def test_the_number_of_dropped_traces_is_shown(client: _TestClientProtocol, view: View) -> None:
-    """It is on every view, and on the page of a missing trace."""
+    """The number is on every view, and on the page of a missing trace."""
     view.store.limit = 2
     for _ in range(5):
         receive(view, span())
@@ -328,7 +330,7 @@ async def test_markup_in_spans_is_escaped(view: View, client: _TestClientProtoco
 
 
 async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestClientProtocol) -> None:
-    """JSON can contain a lone surrogate, UTF-8 and URLs can't."""
+    """JSON can contain a lone surrogate. UTF-8 and URLs can't."""
     odd = "half \ud800"
     raw = wire(span(resource=odd, service=odd, name=odd, meta={odd: odd, "a.tag": odd, "error.stack": odd}))
     trace_id = receive(view, *read([[raw]]))
@@ -339,7 +341,7 @@ async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestC
 
 
 async def test_the_page_allows_only_its_own_scripts(client: _TestClientProtocol) -> None:
-    """Other pages can't frame it."""
+    """Other sites can't show the page in a frame."""
     headers = (await client.get("/", headers={"host": "localhost"})).headers
 
     assert "default-src 'none'; script-src 'self'; style-src 'self'" in headers["Content-Security-Policy"]
@@ -349,7 +351,7 @@ async def test_the_page_allows_only_its_own_scripts(client: _TestClientProtocol)
 
 
 async def test_templates_comply_with_the_content_security_policy(view: View, client: _TestClientProtocol) -> None:
-    """They contain no inline script or style, and nothing from another host."""
+    """The pages contain no inline script or style, and nothing from another host."""
     root = span(error=True)
     trace_id = receive(view, root)
 
@@ -376,7 +378,7 @@ async def test_requests_for_local_names_are_served(client: _TestClientProtocol, 
 
 
 async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client: _TestClientProtocol) -> None:
-    """That is the span in the address, else the deepest error, else the root."""
+    """The details are those of the span in the address, or of the deepest error, or of the root."""
     root = span(error=True, resource="GET /root", meta={"error.type": "OuterError"})
     below = span(root, error=True, service="greeter", meta={"error.type": "InnerError", "error.message": "no"})
     good = span(root, meta={"some.tag": "some value"}, metrics={"a.metric": 0.5})
@@ -429,7 +431,7 @@ async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientPro
 
 
 async def test_spans_with_a_missing_parent_or_in_a_cycle_are_drawn(view: View, client: _TestClientProtocol) -> None:
-    """The missing parent is marked."""
+    """A span whose parent is missing is marked."""
     one, two = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71)
     body = await get(client, f"/trace/{receive(view, one, two, span(trace=1, parent_id=99))}")
 
@@ -438,7 +440,7 @@ async def test_spans_with_a_missing_parent_or_in_a_cycle_are_drawn(view: View, c
 
 
 async def test_calls_between_services_are_drawn(view: View, client: _TestClientProtocol) -> None:
-    """Each has its requests, errors and latency."""
+    """Each call has its number of requests, its errors and its latency."""
     root = span()
     call = span(root, ms=7, error=True, meta={"span.kind": "client", "peer.service": "mail"})
     receive(view, root, call)
@@ -449,7 +451,7 @@ async def test_calls_between_services_are_drawn(view: View, client: _TestClientP
         assert part in body
 
 
-async def test_performance_takes_window_and_threshold(view: View, client: _TestClientProtocol) -> None:
+async def test_performance_has_the_requested_window_and_threshold(view: View, client: _TestClientProtocol) -> None:
     """Invalid values are ignored."""
     receive(view, span(ms=1000), span(ms=10))
     loose, strict = await get(client, "/performance?apdex=1.1&minutes=1"), await get(client, "/performance?apdex=0.001")
@@ -476,7 +478,7 @@ async def test_each_change_is_one_event(view: View, monkeypatch: pytest.MonkeyPa
     receive(view, span())
     second = await _next(events)
     monkeypatch.setattr(page, "HEARTBEAT_SECONDS", 2.5)
-    clock = count(monotonic())  # a second each time
+    clock = count(monotonic())  # each reading is a second later
     monkeypatch.setattr(page, "monotonic", lambda: next(clock))
     third = await _next(events)
     view.closing.set()
@@ -511,15 +513,15 @@ async def test_open_connections_do_not_delay_the_stop(view: View, monkeypatch: p
             event = await events.content.readline()
             reader, writer = await asyncio.open_connection(*address, limit=1)
             writer.write(f"GET /trace/{trace_id}/json HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
-            begun = await reader.readexactly(8)
+            beginning = await reader.readexactly(8)
             stopping = monotonic()
         stopped = monotonic()
         writer.close()
         events.close()
 
         assert event == b"data: 1\n"
-        assert begun == b"HTTP/1.1"
-        assert stopped - stopping < 20  # otherwise it would never stop while this client is connected
+        assert beginning == b"HTTP/1.1"
+        assert stopped - stopping < 20  # without a limit, the page would not stop while this client is connected
         with pytest.raises(aiohttp.ClientConnectionError):
             await session.get(f"http://127.0.0.1:{address[1]}/")
 
@@ -530,9 +532,9 @@ async def test_lines_of_any_length_are_read(monkeypatch: pytest.MonkeyPatch) -> 
     stream = asyncio.StreamReader()
     stream.feed_data(b"first\n" + b"x" * 250_000 + b"\nafter\xff\n" + b"y" * 250_000 + b"\nlast")
     stream.feed_eof()
-    read = [line async for line in processes.lines(stream)]
+    lines = [line async for line in processes.lines(stream)]
 
-    assert [line if len(line) < 50 else (line[0], len(line)) for line in read] == [
+    assert [line if len(line) < 50 else (line[0], len(line)) for line in lines] == [
         "first",
         ("x", 100_000),
         "after�",
@@ -579,7 +581,7 @@ async def test_a_slow_process_gets_time_to_respond(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_busy_port_is_reported_with_the_option_to_change_it() -> None:
-    """The message has the reason, too."""
+    """The message also has the reason."""
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()

@@ -79,7 +79,7 @@ TRACE = trace(ROOT, CHILD, CALL)
         "--service:web",
         "-(service:db OR env:prod)",
         "service:(-db -mail)",
-        "-(service:web status:error)",  # not on one and the same span
+        "-(service:web status:error)",  # no span has both
         "status:ERROR",
         "status:*",
         "status:(ok OR error)",
@@ -103,7 +103,7 @@ TRACE = trace(ROOT, CHILD, CALL)
         "call:*",
     ],
 )
-def test_a_search_finds_the_trace(text: str) -> None:
+def test_a_search_matches_the_trace(text: str) -> None:
     """Most terms are the same as in Datadog."""
     assert parse(text).matches(TRACE)
 
@@ -112,12 +112,12 @@ def test_a_search_finds_the_trace(text: str) -> None:
     "text",
     [
         "service:we",
-        "service:web status:error",  # not on one and the same span
+        "service:web status:error",  # no span has both
         "-status:error",
         "-service:greeter",
         "NOT (service:web OR service:db)",
         "service:(db OR mail)",
-        "service:web (status:error OR version:1.2)",  # each on another span
+        "service:web (status:error OR version:1.2)",  # no span has both
         "trace_id:abc*",
         "request_to:mail",
         'call:"postgres -> web"',
@@ -136,7 +136,7 @@ def test_a_search_finds_the_trace(text: str) -> None:
         "trace_id:1",
     ],
 )
-def test_a_search_does_not_find_the_trace(text: str) -> None:
+def test_a_search_does_not_match_the_trace(text: str) -> None:
     """All terms must match the same span, and terms with - must match no span."""
     assert not parse(text).matches(TRACE)
 
@@ -236,7 +236,7 @@ def test_a_mistake_is_reported_with_suggestions(text: str, message: str, suggest
     ],
 )
 def test_an_unfinished_search_is_distinguished_from_a_mistake(text: str, *, unfinished: bool) -> None:
-    """More characters at the end may make it valid."""
+    """More characters at the end may make an unfinished search valid."""
     with pytest.raises(QueryError) as raised:
         parse(text)
 
@@ -273,15 +273,15 @@ TEXTS = st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=30)
 def test_any_text_is_either_valid_or_a_query_error(text: str) -> None:
     """The suggestions of the error are valid, and valid searches can be evaluated."""
     try:
-        found = parse(text)
+        search = parse(text)
     except QueryError as error:
         for each in error.suggestions:
             parse(each).matches(TRACE)
     else:
-        found.matches(TRACE)
-        parse(found.with_term("service:web"))
-        if found.pieces:
-            assert parse(" ".join(found.pieces)).matches(TRACE) == found.matches(TRACE)
+        search.matches(TRACE)
+        parse(search.with_term("service:web"))
+        if search.pieces:
+            assert parse(" ".join(search.pieces)).matches(TRACE) == search.matches(TRACE)
 
 
 @given(
@@ -296,16 +296,17 @@ def test_any_text_is_either_valid_or_a_query_error(text: str) -> None:
 @example(field="@x", value="\\", other='"')
 @example(field="service", value="7/x", other="a")
 def test_an_exact_term_finds_only_its_value(field: str, value: str, other: str) -> None:
-    """The value and the tag's name may contain any characters. Facets and links use such terms."""
+    """The value and the tag's name may contain any characters. Facets and links use exact terms."""
 
-    def having(text: str) -> bool:
+    def matches_span_with(text: str) -> bool:
         names = {"service": "service", "resource_name": "resource", "operation_name": "name"}
-        given = {names[field]: text} if field in names else {"meta": {field[1:]: text}}
-        return parse(terms.exact(field, value)).matches(trace(span(**given)))
+        fields = {names[field]: text} if field in names else {"meta": {field[1:]: text}}
+        return parse(terms.exact(field, value)).matches(trace(span(**fields)))
 
-    assert having(value)
+    assert matches_span_with(value)
+    # A search ignores case. In Unicode, these three conversions differ.
     if other.lower() != value.lower() and other.casefold() != value.casefold() and other.upper() != value.upper():
-        assert not having(other)
+        assert not matches_span_with(other)
 
 
 def test_a_term_is_added_to_a_search_and_removed_again() -> None:
@@ -336,12 +337,13 @@ def test_a_term_is_added_to_a_search_and_removed_again() -> None:
         ("zzz and and zzz", []),
     ],
 )
-def test_a_search_that_finds_nothing_gets_suggestions_that_do(text: str, suggestions: list[str]) -> None:
-    """Each suggestion finds as many traces as it shows."""
-    found = hints.alternatives(parse(text), [TRACE])
+def test_a_search_that_finds_nothing_gets_suggestions_that_find_traces(text: str, suggestions: list[str]) -> None:
+    """`suggestions` are the first ones. Each has the number of traces that it finds."""
+    alternatives = hints.alternatives(parse(text), [TRACE])
 
-    assert [each for each, _ in found][: len(suggestions) or None] == suggestions
-    assert all(number == 1 and parse(each).matches(TRACE) for each, number in found)
+    assert [search for search, _ in alternatives[: len(suggestions)]] == suggestions
+    assert bool(alternatives) == bool(suggestions)
+    assert all(number == 1 and parse(search).matches(TRACE) for search, number in alternatives)
 
 
 def test_a_text_with_too_many_mistakes_has_no_correction() -> None:

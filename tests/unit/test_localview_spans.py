@@ -11,7 +11,7 @@ from hello_service.localview.store import COLOURS, LINES_OF_A_TRACE, SERVICES, S
 
 
 def test_a_span_is_read_as_it_was_sent() -> None:
-    """All fields survive the protocol."""
+    """No field is lost in the protocol."""
     sent = span(error=True, meta={"a": "b", "span.kind": "server"})
     (received,) = read([[wire(sent)]])
 
@@ -20,7 +20,7 @@ def test_a_span_is_read_as_it_was_sent() -> None:
 
 
 def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
-    """The other spans are kept."""
+    """The well-formed spans are kept."""
     good = {"trace_id": 1, "span_id": 2, "name": "work"}
     (received,) = read([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, None]])  # type: ignore[list-item]  # malformed on purpose
 
@@ -28,7 +28,7 @@ def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "enters"),
+    ("fields", "enters"),
     [
         ({"parent_id": 0}, True),
         ({"parent_id": 7}, False),
@@ -37,29 +37,29 @@ def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
         ({"parent_id": 7, "meta": {"span.kind": "client"}}, False),
     ],
 )
-def test_a_request_is_a_span_that_enters_a_service(given: dict[str, object], enters: bool) -> None:
+def test_a_request_is_a_span_that_enters_a_service(fields: dict[str, object], enters: bool) -> None:
     """Work within a service does not count as a request."""
-    assert span(**given).enters_service is enters  # type: ignore[arg-type]  # the keywords of span()
+    assert span(**fields).enters_service is enters  # type: ignore[arg-type]  # the keywords of span()
 
 
-def test_a_trace_knows_its_whole_id_root_time_and_errors() -> None:
+def test_a_trace_has_its_whole_id_root_duration_and_errors() -> None:
     """The order of the spans does not matter."""
     root = span(trace=0xAB, ms=20, meta={"_dd.p.tid": "6b03000000000000"})
     late = span(root, at=15, ms=10, error=True)
     early = span(root, at=-1, ms=3)
-    made = trace(late, early, root)
+    one_trace = trace(late, early, root)
 
-    assert made.id == "6b0300000000000000000000000000ab"
-    assert made.root is root
-    assert made.duration == 26 * MS
-    assert made.errors == 1
+    assert one_trace.id == "6b0300000000000000000000000000ab"
+    assert one_trace.root is root
+    assert one_trace.duration == 26 * MS
+    assert one_trace.errors == 1
 
 
 def test_an_invalid_upper_half_of_a_trace_id_is_ignored() -> None:
     """Otherwise links to the trace would be broken."""
-    made = trace(span(trace=1, meta={"_dd.p.tid": "../../../../../x"}))
+    one_trace = trace(span(trace=1, meta={"_dd.p.tid": "../../../../../x"}))
 
-    assert made.id == f"{1:032x}"
+    assert one_trace.id == f"{1:032x}"
 
 
 def test_tags_are_text_and_metrics_are_numbers() -> None:
@@ -78,7 +78,7 @@ def test_a_trace_without_a_root_begins_with_its_earliest_span() -> None:
 
 
 def test_parents_come_before_children_and_children_are_sorted_by_start() -> None:
-    """Each has its depth, and whether it is the last child."""
+    """Each span comes with its depth and a flag for the last child."""
     root = span()
     b, a = span(root, at=5), span(root, at=1)
     below = span(a)
@@ -87,7 +87,7 @@ def test_parents_come_before_children_and_children_are_sorted_by_start() -> None
 
 
 def test_spans_with_a_missing_parent_or_in_a_cycle_are_walked() -> None:
-    """Each span comes once."""
+    """Each span is walked once."""
     orphan = span(trace=1, parent_id=12345)
     one, two = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71, at=1)
     own = span(trace=1, span_id=73, parent_id=73)
@@ -104,11 +104,11 @@ def test_a_chain_of_5000_spans_is_walked() -> None:
 
 
 def test_spans_beyond_the_bound_of_a_trace_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trace that never ends does not take all memory."""
+    """Otherwise a trace that never ends would take all memory."""
     monkeypatch.setattr(spans_module, "SPANS_OF_A_TRACE", 3)
-    made = trace(*[span(trace=1) for _ in range(5)])
+    one_trace = trace(*[span(trace=1) for _ in range(5)])
 
-    assert (len(made.spans), made.dropped) == (3, 2)
+    assert (len(one_trace.spans), one_trace.dropped) == (3, 2)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +127,8 @@ def test_a_trace_id_is_accepted_in_every_form(text: str, key: int | None) -> Non
     assert trace_key(text) == key
 
 
-def test_the_store_keeps_the_last_traces_and_counts_the_rest() -> None:
-    """They are sorted by start, the newest first."""
+def test_the_store_keeps_the_last_traces_and_counts_the_dropped_ones() -> None:
+    """The traces are sorted by start, the newest first."""
     store = Store(3)
     sent = [span(at=number) for number in range(5)]
     store.add(sent)
@@ -161,7 +161,7 @@ def test_spans_of_several_processes_are_one_trace() -> None:
 
 
 def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
-    """A line without a trace id belongs to none, and the lines of a trace are bounded."""
+    """A line without a trace id belongs to no trace, and the lines of a trace are bounded."""
     store = Store(2)
     line = {"dd.trace_id": f"{7:032x}", "event": "request"}
     store.add_line(line)
@@ -177,7 +177,7 @@ def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
 
 
 def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
-    """The oldest are forgotten first."""
+    """The oldest lines are forgotten first."""
     store = Store(2)
     for number in range(1, 6):
         store.add_line({"dd.trace_id": f"{number:032x}"})
@@ -189,7 +189,7 @@ def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
 
 
 def test_a_service_keeps_its_colour() -> None:
-    """This holds for any number of services."""
+    """The number of services may exceed the number of colours."""
     store = Store(1)
     first = [store.colour(f"service-{number}") for number in range(SERVICES + 20)]
 

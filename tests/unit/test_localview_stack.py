@@ -68,7 +68,7 @@ def text_of(frame: Frame) -> str:
 
 
 def test_own_frames_are_separated_from_library_frames() -> None:
-    """The innermost is first, with its line of source code but without the markers below it."""
+    """The innermost frame is first. It has its line of source code, but not the markers below that line."""
     (failure,) = failures(PLAIN)
 
     assert [text_of(frame) for frame in failure.own] == ["orders/faults.py:41 in work"]
@@ -81,7 +81,7 @@ def test_own_frames_are_separated_from_library_frames() -> None:
 
 
 def test_paths_are_relative_to_the_project() -> None:
-    """They are relative to the given folder if the own frames are in it, else to their common folder."""
+    """The project is the given folder if it contains the own frames, and otherwise their common folder."""
     frame = '  File "{}", line 1, in f\n'
     text = "Traceback (most recent call last):\n" + frame.format("/a/b/c/d.py") + frame.format("/a/b/e/f.py") + "E: x"
 
@@ -103,7 +103,7 @@ def test_paths_are_relative_to_the_project() -> None:
     ],
 )
 def test_a_library_is_recognized(path: str) -> None:
-    """It may be installed in any of the usual places."""
+    """The paths are the usual places of libraries."""
     (failure,) = failures(
         f'Traceback (most recent call last):\n  File "{path}", line 1, in f\nE: x'.replace("\\\\", "\\")
     )
@@ -120,15 +120,15 @@ def test_chained_exceptions_are_separated() -> None:
 
 
 def test_the_members_of_an_exception_group_are_separated() -> None:
-    """Each has its own frames."""
+    """Each member has its own frames."""
     assert [(each.title, [text_of(frame) for frame in each.frames]) for each in failures(GROUP)] == [
         ("ValueError: 1", ["app/one.py:6 in one"]),
         ("ExceptionGroup: both (2 sub-exceptions)", ["app/main.py:5 in <module>"]),
     ]
 
 
-def test_other_languages_are_parsed() -> None:
-    """Their stack traces begin with the innermost frame."""
+def test_stack_traces_of_javascript_and_java_are_parsed() -> None:
+    """Unlike Python's, these stack traces begin with the innermost frame."""
     (node,), (java,) = failures(NODE), failures(JAVA)
 
     assert [text_of(frame) for frame in node.own] == ["src/bank.js:88 in charge", "src/routes.js:41 in "]
@@ -163,7 +163,7 @@ def test_failures_are_compared_by_value() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "shown"),
+    ("text", "escaped"),
     [
         ("plain", "plain"),
         ("Grüße, 東京 👩‍👩‍👧 \u00a0", "Grüße, 東京 👩‍👩‍👧 \u00a0"),
@@ -176,9 +176,9 @@ def test_failures_are_compared_by_value() -> None:
         ("over\rwritten", r"over\rwritten"),
     ],
 )
-def test_invisible_characters_are_escaped(given: str, shown: str) -> None:
+def test_invisible_characters_are_escaped(text: str, escaped: str) -> None:
     """Readable text is unchanged."""
-    assert visible(given) == shown
+    assert visible(text) == escaped
 
 
 def test_line_feeds_are_escaped_in_a_single_line() -> None:

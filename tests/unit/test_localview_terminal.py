@@ -13,11 +13,11 @@ from hello_service.localview import terminal
 from hello_service.localview.spans import Trace
 
 
-def drawn(of: Trace, width: int = 160, *, on_terminal: bool = False, **options: object) -> str:
-    """Return what is printed for `of`."""
+def drawn(one: Trace, width: int = 160, *, on_terminal: bool = False, **options: object) -> str:
+    """Return the text that is printed for a trace."""
     file = io.StringIO()
     console = Console(file=file, highlight=False, width=width, color_system=None, force_terminal=on_terminal)
-    terminal.draw(of, console, **options)  # type: ignore[arg-type]  # the options of draw()
+    terminal.draw(one, console, **options)  # type: ignore[arg-type]  # the options of draw()
     return file.getvalue()
 
 
@@ -48,15 +48,14 @@ def test_an_error_has_its_type_and_message_below() -> None:
     assert "error" in lines[1]
 
 
-def test_the_page_is_linked() -> None:
-    """The link replaces the trace id."""
+def test_a_link_to_the_page_replaces_the_trace_id() -> None:
     root = span()
 
     assert f"http://page/trace/{trace(root).id}" in drawn(trace(root), page_url="http://page")
 
 
 def test_control_characters_of_spans_are_escaped() -> None:
-    """So are characters that reorder text."""
+    """Characters that reorder text are escaped as well."""
     text = drawn(trace(span(resource="a\x1b[2Jb\nc\u202e\x9b", error=True, meta={"error.type": "\x1b]0;x\x07"})))
 
     assert "\x1b" not in text
@@ -96,11 +95,11 @@ def wide_and_long(services: int) -> Trace:
 @pytest.mark.parametrize("services", [1, 3])
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
-    """Only the link, which is on its own line, is never shortened."""
-    of = wide_and_long(services)
-    head, link, *rows = drawn(of, width, on_terminal=True).splitlines()
+    """The link is on its own line and is never shortened."""
+    one = wide_and_long(services)
+    head, link, *rows = drawn(one, width, on_terminal=True).splitlines()
 
-    assert link == f"trace {of.id}"
+    assert link == f"trace {one.id}"
     assert max(cell_len(line) for line in (head, *rows)) <= width
     assert head.endswith("…  ok  4.00 s  26 spans")
     assert sum(" 10.0 ms" in row for row in rows) == 25
@@ -108,8 +107,9 @@ def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
 
 
 def test_a_narrow_terminal_drops_columns() -> None:
-    """With a single service, the order is service, bar, resource, status. Name and duration are always shown."""
-    one = trace(root := span(resource="GET /api/relay/orders"), span(root, name="http.request"))
+    """With a single service, the order is service, bar, resource, status. The columns name and duration always stay."""
+    root = span(resource="GET /api/relay/orders")
+    one = trace(root, span(root, name="http.request"))
     rows = {width: drawn(one, width, on_terminal=True).splitlines()[-2] for width in (90, 80, 60, 40, 20)}
 
     assert "web" in rows[90]
@@ -121,7 +121,8 @@ def test_a_narrow_terminal_drops_columns() -> None:
 
 
 def test_with_several_services_the_bar_is_dropped_before_the_service() -> None:
-    one = trace(root := span(resource="GET /api/relay/orders", service="hello-service"), span(root, service="shop"))
+    root = span(resource="GET /api/relay/orders", service="hello-service")
+    one = trace(root, span(root, service="shop"))
     row = drawn(one, 80, on_terminal=True).splitlines()[-2]
 
     assert "shop" in row
@@ -129,7 +130,7 @@ def test_with_several_services_the_bar_is_dropped_before_the_service() -> None:
 
 
 def test_a_link_that_does_not_fit_is_on_its_own_line() -> None:
-    """Without a terminal, it is always on the first line."""
+    """Without a terminal, the link is always on the first line."""
     one = trace(span())
     link = f"http://127.0.0.1:8081/trace/{one.id}"
     page = "http://127.0.0.1:8081"
@@ -147,12 +148,12 @@ def test_a_huge_trace_is_truncated() -> None:
     root = span()
     lines = drawn(trace(root, *[span(root) for _ in range(150)])).splitlines()
 
-    assert len(lines) == 1 + terminal.SPANS + 1 + 1
+    assert len(lines) == 1 + terminal.SPANS + 1 + 1  # the head, the spans, the line with the number, an empty line
     assert lines[-2] == "… and 51 spans more"
 
 
 def test_only_terminals_get_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Elsewhere, the text is plain and wide."""
+    """Without a terminal, the text is plain and wide."""
     plain = terminal.make_console()
     is_terminal = plain.is_terminal
     monkeypatch.setenv("FORCE_COLOR", "1")

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.stem)
-def test_the_lock_files_are_fresh(path: Path) -> None:
-    """`scripts/lock` has run since the declarations changed, and wrote no index URL."""
+def test_the_lock_files_are_up_to_date(path: Path) -> None:
+    """`scripts/lock` ran after the last change of the declarations, and wrote no index URL."""
     header = runpy.run_path(str(ROOT / "scripts" / "lock.py"))["header"]
     text = path.read_text()
 
@@ -22,13 +22,12 @@ def test_the_lock_files_are_fresh(path: Path) -> None:
     assert all("==" in line for line in text.splitlines() if line[:1].isalpha())
 
 
-def test_production_installs_nothing_of_the_groups() -> None:
+def test_production_installs_no_package_of_a_group() -> None:
     """Packages that only tests and development need belong to a group."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     run = {line.split("==")[0] for line in (ROOT / "requirements" / "run.txt").read_text().splitlines() if "==" in line}
-    wanted = {
-        entry.split(">")[0].split("[")[0] for group in groups.values() for entry in group if isinstance(entry, str)
-    }
+    entries = [entry for group in groups.values() for entry in group if isinstance(entry, str)]
+    in_groups = {entry.split(">")[0].split("[")[0] for entry in entries}  # without versions and extras
 
-    # Quart is made of flask; a group names it for itself.
-    assert run & wanted == {"flask"}
+    # Quart depends on flask, and a group also lists it for its own use.
+    assert run & in_groups == {"flask"}

@@ -27,7 +27,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def configured(stream: io.StringIO, **settings: Any) -> io.StringIO:
+def log_to(stream: io.StringIO, **settings: Any) -> io.StringIO:
+    """Configure logging to write to `stream`, and return the stream."""
     logs.configure(Settings(**settings), lambda: IDS, stream)
     return stream
 
@@ -36,11 +37,11 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-@pytest.mark.parametrize("logger", ["ours", "standard"])
-def test_an_event_is_a_json_line_with_its_ids(logger: str) -> None:
+@pytest.mark.parametrize("library", ["structlog", "logging"])
+def test_an_event_is_a_json_line_with_its_ids(library: str) -> None:
     """The event may come from structlog or from a library's own logging."""
-    stream = configured(io.StringIO(), dd_env="test", dd_version="1.2.3")
-    if logger == "ours":
+    stream = log_to(io.StringIO(), dd_env="test", dd_version="1.2.3")
+    if library == "structlog":
         structlog.stdlib.get_logger("a").info("it happened", thing=1)
     else:
         logging.getLogger("a").info("it %s", "happened", extra={"thing": 1, "dd.trace_id": "0", "dd.env": ""})
@@ -61,7 +62,7 @@ def test_an_event_is_a_json_line_with_its_ids(logger: str) -> None:
 
 def test_a_library_may_use_a_field_called_request() -> None:
     """A library's field named `request` doesn't turn its line into a request's line."""
-    stream = configured(io.StringIO())
+    stream = log_to(io.StringIO())
     logging.getLogger("a").info("sent", extra={"request": "GET /"})
     (line,) = lines(stream)
 
@@ -69,8 +70,7 @@ def test_a_library_may_use_a_field_called_request() -> None:
 
 
 def test_an_exception_is_a_field_of_its_line() -> None:
-    """The stack is in a field."""
-    stream = configured(io.StringIO())
+    stream = log_to(io.StringIO())
     try:
         int("no")
     except ValueError:
@@ -86,7 +86,7 @@ class Unprintable:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "logged"),
     [
         (2**70, 2**70),
         ("\ud800", "\ud800"),
@@ -98,17 +98,17 @@ class Unprintable:
     ],
     ids=["integer", "surrogate", "keys", "bytes", "object", "unprintable", "both"],
 )
-def test_a_value_that_is_not_json_loses_no_line(value: object, shown: object) -> None:
-    stream = configured(io.StringIO())
+def test_a_value_that_is_not_json_does_not_lose_its_line(value: object, logged: object) -> None:
+    stream = log_to(io.StringIO())
     structlog.stdlib.get_logger("a").info("it happened", value=value)
     (line,) = lines(stream)
 
-    assert line["value"] == shown
+    assert line["value"] == logged
 
 
 def test_a_field_may_have_the_name_of_an_attribute_of_log_records() -> None:
     """`logging` itself raises KeyError for these names in `extra`."""
-    stream = configured(io.StringIO())
+    stream = log_to(io.StringIO())
     structlog.stdlib.get_logger("a").info("it happened", name="Ada", args=[1], module="m", message="hi")
     (line,) = lines(stream)
 
@@ -117,7 +117,7 @@ def test_a_field_may_have_the_name_of_an_attribute_of_log_records() -> None:
 
 
 def test_an_event_keeps_its_exception_and_its_stack() -> None:
-    stream = configured(io.StringIO())
+    stream = log_to(io.StringIO())
     try:
         int("no")
     except ValueError:
@@ -129,23 +129,23 @@ def test_an_event_keeps_its_exception_and_its_stack() -> None:
     assert "Stack (most recent call last)" in line["stack"]
 
 
-def test_a_handler_that_a_team_adds_sees_every_event() -> None:
-    configured(io.StringIO())
-    seen: list[str] = []
+def test_a_handler_that_a_team_adds_receives_every_event() -> None:
+    log_to(io.StringIO())
+    messages: list[str] = []
 
-    class Theirs(logging.Handler):
+    class TeamHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            seen.append(record.getMessage())
+            messages.append(record.getMessage())
 
-    logging.getLogger().addHandler(Theirs())
+    logging.getLogger().addHandler(TeamHandler())
     structlog.stdlib.get_logger("a").info("ours")
     logging.getLogger("b").info("a %s", "library's")
 
-    assert seen == ["ours", "a library's"]
+    assert messages == ["ours", "a library's"]
 
 
-def test_a_long_line_goes_whole_through_a_full_pipe() -> None:
-    """The kernel accepts only parts of such a line."""
+def test_a_long_line_is_written_whole_to_a_full_pipe() -> None:
+    """The kernel accepts only a part of such a line at once."""
     ends = os.pipe()
     with os.fdopen(ends[0], "rb") as reader, os.fdopen(ends[1], "w") as writer, ThreadPoolExecutor() as pool:
         logs.configure(Settings(), dict, writer)
@@ -155,26 +155,26 @@ def test_a_long_line_goes_whole_through_a_full_pipe() -> None:
         assert len(json.loads(reading.result())["value"]) == 1_000_000
 
 
-def test_a_stream_that_fails_raises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stream_that_fails_raises_no_exception(capsys: pytest.CaptureFixture[str]) -> None:
     """`logging` reports the failure on standard error, as it does for every handler."""
 
     class Full(io.StringIO):
         def write(self, _: str) -> int:
             raise OSError("no space left")
 
-    configured(Full())
+    log_to(Full())
     structlog.stdlib.get_logger("a").info("it happened")
 
     assert "no space left" in capsys.readouterr().err
 
 
-def test_ddtrace_does_not_write_its_lines_beside_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ddtrace_does_not_write_its_lines_a_second_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each line is logged once, as JSON. A log file that the operator configured for ddtrace is still written."""
     logger = logging.getLogger("ddtrace")
     handlers: list[logging.Handler] = [logging.StreamHandler(), logging.FileHandler(tmp_path / "log")]
     for handler in handlers:
         logger.addHandler(handler)
-    stream = configured(io.StringIO())
+    stream = log_to(io.StringIO())
     logging.getLogger("ddtrace.writer").error("it happened")
     for handler in handlers:
         logger.removeHandler(handler)
@@ -186,10 +186,10 @@ def test_ddtrace_does_not_write_its_lines_beside_ours(tmp_path: Path, capsys: py
 
 
 def test_a_terminal_gets_text() -> None:
-    """LOG_FORMAT=json turns this off."""
-    text = configured(Terminal())
+    """With LOG_FORMAT=json, a terminal also gets JSON."""
+    text = log_to(Terminal())
     structlog.stdlib.get_logger("a").info("it happened")
-    forced = configured(Terminal(), log_format="json")
+    forced = log_to(Terminal(), log_format="json")
     structlog.stdlib.get_logger("a").info("it happened")
 
     assert "it happened" in text.getvalue()
@@ -198,24 +198,24 @@ def test_a_terminal_gets_text() -> None:
 
 
 def test_the_operator_sets_the_level() -> None:
-    stream = configured(io.StringIO(), log_level="WARNING")
+    stream = log_to(io.StringIO(), log_level="WARNING")
     structlog.stdlib.get_logger("a").info("quiet")
     structlog.stdlib.get_logger("a").warning("loud")
 
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
-async def requested(path: str, **headers: str) -> Mapping[str, Any]:
-    stream = configured(io.StringIO())
+async def logged_request(path: str) -> Mapping[str, Any]:
+    """Return the log line of a GET request, empty if there is none."""
+    stream = log_to(io.StringIO())
     async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
-        await app.test_client().get(path, headers=headers)
-    found = [line for line in lines(stream) if line["event"] == "request"]
-    return found[0] if found else {}
+        await app.test_client().get(path)
+    return next((line for line in lines(stream) if line["event"] == "request"), {})
 
 
 async def test_a_request_is_logged() -> None:
     """The line has method, route, path without the query, status and duration."""
-    line = await requested("/api/hello/Ada?token=secret")
+    line = await logged_request("/api/hello/Ada?token=secret")
 
     assert {name: line[name] for name in ("method", "route", "path", "status")} == {
         "method": "GET",
@@ -229,8 +229,8 @@ async def test_a_request_is_logged() -> None:
 
 
 async def test_a_request_is_text_on_a_terminal() -> None:
-    """The text has the same fields, and the JSON form isn't written as well."""
-    stream = configured(Terminal())
+    """The text has the same fields, and no JSON is written in addition."""
+    stream = log_to(Terminal())
     async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get("/api/hello/Ada")
     (line,) = [line for line in stream.getvalue().splitlines() if "hello_service.request" in line]
@@ -240,8 +240,8 @@ async def test_a_request_is_text_on_a_terminal() -> None:
 
 
 async def test_request_lines_follow_the_log_level() -> None:
-    """LOG_LEVEL applies to requests, too."""
-    stream = configured(io.StringIO(), log_level="ERROR")
+    """LOG_LEVEL also applies to requests."""
+    stream = log_to(io.StringIO(), log_level="ERROR")
     async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get("/api/hello")
 
@@ -250,7 +250,7 @@ async def test_request_lines_follow_the_log_level() -> None:
 
 async def test_a_request_without_a_route_is_logged() -> None:
     """The route is null."""
-    line = await requested("/nope")
+    line = await logged_request("/nope")
 
     assert (line["route"], line["status"]) == (None, 404)
 
@@ -258,12 +258,12 @@ async def test_a_request_without_a_route_is_logged() -> None:
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 async def test_a_probe_is_not_logged(path: str) -> None:
     """Load balancers send probes every few seconds."""
-    assert not await requested(path)
+    assert not await logged_request(path)
 
 
 async def test_a_websocket_is_logged() -> None:
-    """The line is written when the WebSocket has ended."""
-    stream = configured(io.StringIO())
+    """The line is written after the end of the WebSocket."""
+    stream = log_to(io.StringIO())
     async with (
         create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app,
         app.test_client().websocket("/api/hello/ws") as socket,
@@ -276,7 +276,7 @@ async def test_a_websocket_is_logged() -> None:
 
 
 async def test_the_settings_are_logged_once_without_secrets() -> None:
-    stream = configured(io.StringIO())
+    stream = log_to(io.StringIO())
     async with create_app(Settings(upstream_url="http://ada:secret@host/"), {}).test_app():
         pass
     (line,) = [line for line in lines(stream) if line["event"] == "settings"]

@@ -1,4 +1,4 @@
-"""Tests of deploy/monitors.py: Datadog's API accepts what it posts, and it posts each object once."""
+"""Tests of deploy/monitors.py: it creates each object once, in a form that Datadog's API accepts."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ COMMAND = [sys.executable, str(ROOT / "deploy" / "monitors.py")]
 
 
 def as_model(document: dict[str, Any], model: type) -> Any:
-    """Return `document` as the API client's model, which rejects what the API rejects."""
+    """Return `document` as a model of Datadog's API client. The model is marked if the API would reject it."""
     configuration = Configuration()
     with ApiClient(configuration):
         return validate_and_convert_types(document, (model,), ["document"], True, True, configuration)
 
 
-def test_the_api_takes_monitors_and_dashboard() -> None:
+def test_the_api_accepts_monitors_and_dashboard() -> None:
     """Datadog's own client checks types, enumerations and required fields."""
     filled, dashboard = monitors.filled("staging")
 
@@ -44,8 +44,8 @@ def test_the_api_takes_monitors_and_dashboard() -> None:
     assert "${" not in json.dumps([filled, dashboard])
 
 
-def test_a_wrong_value_would_be_seen() -> None:
-    """The client doesn't accept just any type or operator."""
+def test_the_client_detects_a_wrong_value() -> None:
+    """Otherwise the test above could not fail."""
     (first, *_), dashboard = monitors.filled("staging")
     dashboard["widgets"][0]["definition"]["type"] = "timeserious"
 
@@ -60,23 +60,23 @@ def run(*arguments: str, **keys: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_without_keys_it_prints() -> None:
-    done = run("--env", "staging")
+def test_without_keys_the_objects_are_printed() -> None:
+    result = run("--env", "staging")
 
-    assert done.returncode == 0
-    assert [each["name"] for each in json.loads(done.stdout)["monitors"]] == [
+    assert result.returncode == 0
+    assert [each["name"] for each in json.loads(result.stdout)["monitors"]] == [
         "hello-service staging: too many errors",
         "hello-service staging: slow responses",
         "hello-service staging: no traces arrive",
     ]
-    assert "set DD_API_KEY and DD_APP_KEY" in done.stderr
+    assert "set DD_API_KEY and DD_APP_KEY" in result.stderr
 
 
-def test_a_malformed_option_is_refused() -> None:
+def test_a_malformed_option_is_rejected() -> None:
     for option in (["--env", "Staging"], ["--site", "app.datadoghq.com"]):
-        done = run(*option)
+        result = run(*option)
 
-        assert (done.returncode, " ".join(option) in done.stderr) == (1, True)
+        assert (result.returncode, " ".join(option) in result.stderr) == (1, True)
 
 
 class _Datadog(BaseHTTPRequestHandler):
@@ -117,18 +117,18 @@ def datadog() -> Iterator[str]:
         yield url
 
 
-def test_with_keys_it_posts_and_replaces(datadog: str) -> None:
+def test_with_keys_the_objects_are_created_and_then_replaced(datadog: str) -> None:
     """A second run updates the existing objects instead of adding more."""
     for word in ("created", "replaced"):
-        done = run("--api-url", datadog, DD_API_KEY="good", DD_APP_KEY="app")
+        result = run("--api-url", datadog, DD_API_KEY="good", DD_APP_KEY="app")
 
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout.count(word) == 4
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.count(word) == 4
     assert (len(_Datadog.monitors), len(_Datadog.dashboards), _Datadog.keys) == (3, 1, {"app"})
 
 
-def test_a_refused_key_is_named(datadog: str) -> None:
-    done = run("--api-url", datadog, DD_API_KEY="bad", DD_APP_KEY="app")
+def test_a_rejected_key_is_reported(datadog: str) -> None:
+    result = run("--api-url", datadog, DD_API_KEY="bad", DD_APP_KEY="app")
 
-    assert done.returncode == 1
-    assert "Datadog responds with 403. Check both keys and --site." in done.stderr
+    assert result.returncode == 1
+    assert "Datadog responds with 403. Check both keys and --site." in result.stderr

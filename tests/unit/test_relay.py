@@ -10,7 +10,7 @@ from hello_service.settings import Settings
 
 
 @pytest.mark.parametrize("count", [0, 21])
-async def test_a_count_out_of_bounds_is_422(count: int) -> None:
+async def test_a_count_outside_its_bounds_is_422(count: int) -> None:
     async for client in serving(Settings()):
         response = await client.get(f"/api/relay?count={count}")
         assert problem(response, await response.get_json(force=True)) == (422, "invalid")
@@ -20,8 +20,7 @@ async def test_a_count_out_of_bounds_is_422(count: int) -> None:
     ("path", "expected"),
     [("/broken", (502, "upstream-failed")), ("/hang", (504, "upstream-late"))],
 )
-async def test_a_failed_upstream_has_its_own_status(path: str, expected: tuple[int, str]) -> None:
-    """Each failure of the upstream has its own status."""
+async def test_each_failure_of_the_upstream_has_its_own_status(path: str, expected: tuple[int, str]) -> None:
     async with fake_upstream() as fake:
         async for client in serving(Settings(upstream_url=fake.url + path, upstream_timeout_seconds=0.2)):
             response = await client.get("/api/relay?count=2")
@@ -41,7 +40,7 @@ async def test_a_saturated_relay_is_a_503_with_retry_after() -> None:
 
 
 async def test_a_relay_passes_responses_on_and_masks_credentials() -> None:
-    """The shown URL of the upstream has no credentials."""
+    """The URL of the upstream in the response has no credentials."""
     async with fake_upstream() as fake:
         url = fake.url.replace("http://", "http://ada:secret@") + "/json"
         async for client in serving(Settings(upstream_url=url)):
@@ -55,7 +54,8 @@ async def test_a_relay_passes_responses_on_and_masks_credentials() -> None:
 @pytest.mark.parametrize(("limit", "status"), [(14, 200), (13, 502)])
 async def test_a_response_of_exactly_the_largest_size_is_relayed(limit: int, status: int) -> None:
     async with fake_upstream() as fake:
-        settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)  # it has 14 bytes
+        # The body of /json has 14 bytes.
+        settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)
         async for client in serving(settings):
             response = await client.get("/api/relay?count=1")
             assert response.status_code == status

@@ -16,10 +16,10 @@ def test_the_bill_of_materials_is_valid_and_complete() -> None:
     schema.
     """
     command = [str(ROOT / "scripts" / "sbom"), "--validate"]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    document = json.loads(made.stdout)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    document = json.loads(result.stdout)
     lock = (ROOT / "requirements" / "run.txt").read_text()
-    listed = [(part["name"], part["version"]) for part in document["components"]]
+    listed = [(component["name"], component["version"]) for component in document["components"]]
 
     assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
     assert document["metadata"]["component"]["name"] == "hello-service"

@@ -19,38 +19,38 @@ from hello_service.serving import server
 from hello_service.settings import Settings
 
 
-async def test_another_server_of_the_process_keeps_hypercorns_own_class() -> None:
-    """Only a configuration of ours brings our connections."""
+async def test_another_server_in_this_process_keeps_hypercorns_own_class() -> None:
+    """Only a server with a `ServerConfig` uses the service's own connections."""
     arguments: list[Any] = [None, None, Config(), None, {}, None, None]
 
     assert isinstance(server.tcp_server(*arguments), server.HYPERCORN_TCP_SERVER)
 
 
-@pytest.mark.parametrize("broken", [{}, {"fast_span": ["It changed."]}], ids=["whole", "broken"])
-def test_the_middleware_makes_the_span_where_the_cheaper_one_is_broken(
+@pytest.mark.parametrize("broken", [{}, {"fast_span": ["It changed."]}], ids=["intact", "broken"])
+def test_ddtraces_middleware_makes_the_span_if_the_fast_span_is_broken(
     monkeypatch: pytest.MonkeyPatch, broken: dict[str, list[str]]
 ) -> None:
-    given: list[Callable[..., Any] | None] = []
+    middlewares: list[Callable[..., Any] | None] = []
 
     def trace(_app: object, _probes: Collection[str], _service: str, middleware: Callable[..., Any] | None) -> None:
-        given.append(middleware)
+        middlewares.append(middleware)
 
     monkeypatch.setattr(tracing, "active", lambda: True)
     monkeypatch.setattr(tracing, "trace", trace)
     monkeypatch.setattr(trace_loss, "watch", lambda: None)
     create_app(Settings(), {}, broken)
 
-    assert [middleware is None for middleware in given] == [bool(broken)]
+    assert [middleware is None for middleware in middlewares] == [bool(broken)]
 
 
 @pytest.fixture
-def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Hypercorn have its own class again after the test: the server replaces it."""
+def restored_tcp_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restore Hypercorn's `TCPServer` after the test, because the server replaces it."""
     monkeypatch.setattr(hypercorn_run, "TCPServer", server.HYPERCORN_TCP_SERVER)
 
 
 @pytest.mark.parametrize(("signum", "seconds"), [(signal.SIGTERM, 0.01), (signal.SIGINT, 0.0)])
-@pytest.mark.usefixtures("unpatched")
+@pytest.mark.usefixtures("restored_tcp_server")
 async def test_a_stopping_server_is_not_ready_and_logs_each_stage(signum: signal.Signals, seconds: float) -> None:
     """Ctrl-C at a terminal skips the drain, because no load balancer sends traffic there."""
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0.01)
@@ -65,8 +65,8 @@ async def test_a_stopping_server_is_not_ready_and_logs_each_stage(signum: signal
     assert lines[-1]["event"] == "stopped"
 
 
-@pytest.mark.usefixtures("unpatched")
-async def test_a_server_warns_of_a_part_that_it_leaves_out() -> None:
+@pytest.mark.usefixtures("restored_tcp_server")
+async def test_a_server_logs_a_warning_for_a_part_that_it_leaves_out() -> None:
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0)
     serving = server.Server(settings, server.listen(settings), {}, {"trace loss": ["It changed."]})
     with capture_logs() as lines:
@@ -77,9 +77,9 @@ async def test_a_server_warns_of_a_part_that_it_leaves_out() -> None:
 
 
 @pytest.mark.parametrize("part", ["http1", "websocket"])
-@pytest.mark.usefixtures("unpatched")
-def test_a_changed_library_means_hypercorns_own_classes(part: str) -> None:
-    """The service serves, with one warning that has the changed name (see the tests of the contract)."""
+@pytest.mark.usefixtures("restored_tcp_server")
+def test_hypercorns_own_classes_serve_after_a_change_in_a_library(part: str) -> None:
+    """The warning with the changed name comes from `create_app`. See the tests of the contract."""
     settings = Settings(host="127.0.0.1", port=0)
     serving = server.Server(settings, server.listen(settings), {}, {part: ["It was renamed."]})
     with capture_logs() as lines:
@@ -90,7 +90,7 @@ def test_a_changed_library_means_hypercorns_own_classes(part: str) -> None:
     assert [line["event"] for line in lines] == [server.HYPERCORN_ALONE]
 
 
-@pytest.mark.usefixtures("unpatched")
+@pytest.mark.usefixtures("restored_tcp_server")
 async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> None:
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0)
     listener = server.listen(settings)

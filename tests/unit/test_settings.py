@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,7 +37,7 @@ def test_a_variable_sets_its_field() -> None:
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    """Compose files and task definitions pass empty variables on."""
+    """Compose files and task definitions pass on empty variables."""
     assert Settings.from_environment({"PORT": "", "UPSTREAM_URL": ""}) == Settings()
 
 
@@ -92,23 +92,23 @@ def test_a_probe_path_is_absolute() -> None:
 
 
 def test_credentials_in_a_url_are_never_shown() -> None:
-    """The credentials are neither in the shown settings nor in an error message."""
-    shown = Settings(upstream_url="http://ada:secret@host/x?y=1").public()
+    """The credentials are neither in the public settings nor in an error message."""
+    public = Settings(upstream_url="http://ada:secret@host/x?y=1").public()
     with pytest.raises(SettingsError) as rejected:
         Settings.from_environment({"UPSTREAM_URL": "ftp://ada:secret@host"})
 
-    assert shown["UPSTREAM_URL"] == "http://***@host/x?***"
+    assert public["UPSTREAM_URL"] == "http://***@host/x?***"
     assert "secret" not in str(rejected.value)
 
 
 @pytest.mark.parametrize("value", ["http://[secret", "ada:secret@host"])
-def test_a_text_that_is_not_a_url_is_masked_whole(value: str) -> None:
-    """Its parts can't be distinguished, so any of them may be a secret."""
+def test_a_text_that_is_not_a_url_is_masked_completely(value: str) -> None:
+    """The parts of the text can't be distinguished, so any of them may be a secret."""
     assert mask_credentials(value) == "***"
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "masked"),
     [
         ("http://ada:secret@host/x?token=secret", "http://***@host/x?***"),
         ("http://host/x?token=secret", "http://host/x?***"),
@@ -116,12 +116,12 @@ def test_a_text_that_is_not_a_url_is_masked_whole(value: str) -> None:
         ("unix:///run/@agent", "unix:///run/@agent"),
     ],
 )
-def test_secrets_of_a_url_are_masked(url: str, shown: str) -> None:
+def test_only_the_secrets_of_a_url_are_masked(url: str, masked: str) -> None:
     """The rest of the URL helps an operator."""
-    assert mask_credentials(url) == shown
+    assert mask_credentials(url) == masked
 
 
-# Every bound: the variable, its least and its largest value, and the values just outside them (None: no bound).
+# Each row: the variable, a value just below its bounds, the least value, the largest value, and a value just above.
 BOUNDS = [
     ("PORT", "-1", "0", "65535", "65536"),
     ("UPSTREAM_TIMEOUT_SECONDS", "0", "0.001", "300", "300.001"),
@@ -143,7 +143,7 @@ BOUNDS = [
 
 
 @pytest.mark.parametrize(("variable", "below", "least", "largest", "above"), BOUNDS)
-def test_a_bound_is_the_last_value_that_is_accepted(
+def test_values_are_accepted_up_to_the_bounds_and_rejected_beyond(
     variable: str, below: str, least: str, largest: str, above: str
 ) -> None:
     for accepted in (least, largest):
@@ -155,46 +155,44 @@ def test_a_bound_is_the_last_value_that_is_accepted(
 
 
 def test_every_bound_is_in_the_table_above() -> None:
-    def bounds(metadata: object) -> Iterator[object]:
-        if isinstance(metadata, annotated_types.Ge | annotated_types.Gt | annotated_types.Le | annotated_types.Lt):
-            yield metadata
-
-    bounded = {
-        name.upper(): count
+    """Each variable in the table has two bounds, and every number is in the table."""
+    kinds = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
+    bounds = {
+        name.upper(): sum(isinstance(metadata, kinds) for metadata in field.metadata)
         for name, field in Settings.model_fields.items()
-        if (count := sum(1 for metadata in field.metadata for _ in bounds(metadata)))
     }
+    bounded = {name: count for name, count in bounds.items() if count > 0}
     numbers = {
         name.upper() for name, value in Settings() if isinstance(value, int | float) and value not in {True, False}
     }
 
     assert bounded == dict.fromkeys([row[0] for row in BOUNDS], 2)
-    assert numbers <= set(bounded)
+    assert numbers <= bounded.keys()
 
 
 @pytest.mark.parametrize("variable", ["HOST", "DD_SERVICE", "DD_AGENT_HOST"])
-def test_an_empty_text_is_rejected_where_a_text_is_needed(variable: str) -> None:
+def test_an_empty_text_is_rejected_for_a_required_text(variable: str) -> None:
     """The environment can't pass an empty text, but a caller of `Settings(...)` can."""
     empty: dict[str, Any] = {variable.lower(): ""}
     with pytest.raises(ValueError, match="at least 1 character"):
         Settings(**empty)
 
 
-MARK = "s3cr3t"
+SECRET = "s3cr3t"
 
 
-def reject(value: str) -> str:
+def require_good(value: str) -> str:
     if "good" not in value:
-        raise ValueError(f"{value!r} is not one of them")
+        raise ValueError(f"{value!r} is not good")
     return value
 
 
 class TeamSettings(Settings):
-    """Settings as a team would extend them: each field here holds a secret."""
+    """Settings that a team has extended. Each additional field can hold a secret."""
 
     inventory_token: str = ""
     api_key: str | None = None
-    database_password: Annotated[str, AfterValidator(reject)] = "good"
+    database_password: Annotated[str, AfterValidator(require_good)] = "good"
     signing_secrets: tuple[str, ...] = ()
     session_keys: dict[str, str] = Field({})
     key_number: int = 0
@@ -206,45 +204,43 @@ class TeamSettings(Settings):
     peers: tuple[str, ...] = ()
 
 
-MARKED: dict[str, Any] = {
-    "inventory_token": MARK,
-    "api_key": MARK,
-    "database_password": f"{MARK}-good",
-    "signing_secrets": (MARK, MARK),
-    "session_keys": {MARK: MARK},
-    "pin": MARK,
-    "card": MARK * 5,
-    "code": MARK,
-    "database_dsn": f"postgresql://ada:{MARK}@host/x",
-    "broker_url": f"amqp://host/?password={MARK}",
-    "peers": (f"http://ada:{MARK}@one", f"http://ada:{MARK}@two"),
-    "upstream_url": f"http://ada:{MARK}@host/x?token={MARK}",
-    "local_view_url": f"http://ada:{MARK}@host/x?token={MARK}",
-    "dd_trace_agent_url": f"http://ada:{MARK}@host",
+WITH_SECRETS: dict[str, Any] = {
+    "inventory_token": SECRET,
+    "api_key": SECRET,
+    "database_password": f"{SECRET}-good",
+    "signing_secrets": (SECRET, SECRET),
+    "session_keys": {SECRET: SECRET},
+    "pin": SECRET,
+    "card": SECRET * 5,
+    "code": SECRET,
+    "database_dsn": f"postgresql://ada:{SECRET}@host/x",
+    "broker_url": f"amqp://host/?password={SECRET}",
+    "peers": (f"http://ada:{SECRET}@one", f"http://ada:{SECRET}@two"),
+    "upstream_url": f"http://ada:{SECRET}@host/x?token={SECRET}",
+    "local_view_url": f"http://ada:{SECRET}@host/x?token={SECRET}",
+    "dd_trace_agent_url": f"http://ada:{SECRET}@host",
 }
 
 
-def test_every_field_that_can_hold_a_secret_is_marked_here() -> None:
-    """A new secret of Settings fails this test until it is added to `MARKED`."""
+def test_every_field_that_can_hold_a_secret_has_one_in_these_tests() -> None:
+    """A new secret of `Settings` fails this test until it is added to `WITH_SECRETS`. `key_number` can't hold a text."""
     urls = {name for name in TeamSettings.model_fields if re.search("_url$|_dsn$", name)}
 
-    assert (TeamSettings.secrets() | urls) - {"key_number"} <= set(MARKED)
+    assert (TeamSettings.secrets() | urls) - {"key_number"} <= set(WITH_SECRETS)
 
 
 async def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    """No secret is in the public settings, at `/info`, in the first log line, or where the settings object itself is
-    logged.
-    """
-    settings = TeamSettings(**MARKED, info_details=True)
+    """No secret is in the public settings, at `/info`, in the log, or in the text of the settings object."""
+    settings = TeamSettings(**WITH_SECRETS, info_details=True)
     logs.configure(settings, dict)
     async with create_app(settings, {}).test_app() as app:
         info = await (await app.test_client().get("/info")).get_json()
     logged = capsys.readouterr().err
 
-    assert MARK not in json.dumps(settings.public())
-    assert MARK not in repr(settings) + str(settings)
-    assert MARK not in json.dumps(info)
-    assert MARK not in logged
+    assert SECRET not in json.dumps(settings.public())
+    assert SECRET not in repr(settings) + str(settings)
+    assert SECRET not in json.dumps(info)
+    assert SECRET not in logged
     assert info["settings"]["INVENTORY_TOKEN"] == info["settings"]["CODE"] == "***"
     assert (info["settings"]["KEY_NUMBER"], TeamSettings().public()["API_KEY"]) == ("***", None)
     assert info["settings"]["PEERS"] == ["http://***@one", "http://***@two"]
@@ -254,16 +250,16 @@ async def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("DATABASE_PASSWORD", MARK),
-        ("KEY_NUMBER", MARK),
-        ("CARD", MARK),
-        ("SIGNING_SECRETS", MARK),
-        ("UPSTREAM_URL", f"ftp://ada:{MARK}@host"),
-        ("UPSTREAM_URL", f"http://ada:{MARK}@[host"),
-        ("UPSTREAM_URL", f"http://ada:{MARK}\u2100@host"),
-        ("UPSTREAM_URL", f"http://ada:{MARK}@host:99999"),
-        ("DD_TRACE_AGENT_URL", f"unix://?{MARK}"),
-        ("LOCAL_VIEW_URL", f"ftp://a@b,ftp://ada:{MARK}@c"),
+        ("DATABASE_PASSWORD", SECRET),
+        ("KEY_NUMBER", SECRET),
+        ("CARD", SECRET),
+        ("SIGNING_SECRETS", SECRET),
+        ("UPSTREAM_URL", f"ftp://ada:{SECRET}@host"),
+        ("UPSTREAM_URL", f"http://ada:{SECRET}@[host"),
+        ("UPSTREAM_URL", f"http://ada:{SECRET}\u2100@host"),
+        ("UPSTREAM_URL", f"http://ada:{SECRET}@host:99999"),
+        ("DD_TRACE_AGENT_URL", f"unix://?{SECRET}"),
+        ("LOCAL_VIEW_URL", f"ftp://a@b,ftp://ada:{SECRET}@c"),
     ],
 )
 def test_no_error_message_quotes_a_secret(variable: str, value: str) -> None:
@@ -271,7 +267,7 @@ def test_no_error_message_quotes_a_secret(variable: str, value: str) -> None:
         TeamSettings.from_environment({variable: value})
 
     assert re.fullmatch(rf"{variable}='\S*\*\*\*\S*': must be .+", str(rejected.value))
-    assert MARK not in str(rejected.value)
+    assert SECRET not in str(rejected.value)
 
 
 def test_an_argument_that_is_not_a_setting_is_rejected() -> None:
@@ -281,7 +277,6 @@ def test_an_argument_that_is_not_a_setting_is_rejected() -> None:
 
 
 def test_the_stop_budget_is_the_sum_of_its_parts() -> None:
-    """The parts are drain, grace, closing and flush."""
     settings = Settings(drain_seconds=1, graceful_seconds=2, flush_seconds=3)
 
     assert settings.stop_budget_seconds == 1 + 2 + 3 + CLOSING_SECONDS
@@ -289,8 +284,7 @@ def test_the_stop_budget_is_the_sum_of_its_parts() -> None:
 
 def values_of(schema: Mapping[str, Any]) -> str:
     """Return the values that a field with this JSON schema accepts, in the words of docs/settings.md."""
-    kinds = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
-    (kind,) = kinds
+    (kind,) = [kind for kind in schema.get("anyOf", [schema]) if kind.get("type") != "null"]
     if "enum" in kind:
         return ", ".join(f"`{value}`" for value in kind["enum"])
     if "maximum" in kind:
@@ -299,13 +293,20 @@ def values_of(schema: Mapping[str, Any]) -> str:
     return {"boolean": "`true`, `false`", "array": "a list, separated by commas"}.get(kind["type"], "text")
 
 
+def default_of(value: object) -> str:
+    """Return a default in the words of docs/settings.md."""
+    if value is None:
+        return "unset"
+    if isinstance(value, list):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def test_the_page_lists_every_variable_with_its_default_and_values() -> None:
     properties = Settings.model_json_schema()["properties"]
     rows = ["| variable | default | values | what it does |", "| --- | --- | --- | --- |"]
     for name, value in Settings().public().items():
-        shown = "unset" if value is None else ",".join(value) if isinstance(value, list) else str(value)
-        shown = shown.lower() if isinstance(value, bool) else shown
         schema = properties[name.lower()]
-        rows.append(f"| `{name}` | {shown} | {values_of(schema)} | {schema['description']} |")
+        rows.append(f"| `{name}` | {default_of(value)} | {values_of(schema)} | {schema['description']} |")
 
     assert "\n".join(rows) in PAGE.read_text()

@@ -1,4 +1,4 @@
-"""Tests of the monitor of ddtrace's writer: lost traces, and whether the agent accepts any."""
+"""Tests of the trace loss monitor: it counts lost traces, and reports whether the agent accepts any."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hello_service.observability.trace_loss import TraceLossMonitor
 
 
 class Writer:
-    """A stand-in with the parts of ddtrace's writer that the monitor reads."""
+    """A stand-in with the parts of ddtrace's writer that the monitor uses."""
 
     log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Writer:
         try:
             self._send_payload(b"", count, "agent")
         except OSError as error:
-            self.log.error("failed to send, dropping %d traces to intake at %s: %s", count, "agent", str(error))  # noqa: TRY400 - ddtrace's words
+            self.log.error("failed to send, dropping %d traces to intake at %s: %s", count, "agent", str(error))  # noqa: TRY400 - the same call as in ddtrace
 
 
 @pytest.fixture
@@ -44,13 +44,15 @@ def writer() -> Writer:
 @pytest.fixture
 def monitor(writer: Writer) -> TraceLossMonitor:
     """Return a monitor that watches the writer."""
-    watching = TraceLossMonitor()
-    watching.watch(type(writer))
-    return watching
+    monitor = TraceLossMonitor()
+    monitor.watch(type(writer))
+    return monitor
 
 
-def test_an_outage_is_two_lines(writer: Writer, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture) -> None:
-    """The two lines don't depend on the length of the outage. Other errors of ddtrace are logged as before."""
+def test_an_outage_is_logged_in_two_lines(
+    writer: Writer, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The number of lines does not depend on the length of the outage. Other errors of ddtrace are logged as before."""
     writer.send(1)
     writer.send(2, "no response")
     during = (monitor.lost, monitor.error)
@@ -68,10 +70,8 @@ def test_an_outage_is_two_lines(writer: Writer, monitor: TraceLossMonitor, caplo
     ]
 
 
-def test_what_is_dropped_before_it_is_sent_counts_too(writer: Writer, monitor: TraceLossMonitor) -> None:
-    """A full buffer, a trace that is too large and one that can't be encoded are counted, and each is reported as
-    before.
-    """
+def test_traces_that_are_dropped_before_they_are_sent_are_counted(writer: Writer, monitor: TraceLossMonitor) -> None:
+    """The buffer may be full, or a trace too large or impossible to encode. ddtrace's own metrics are sent as before."""
     for name in ("buffer.dropped.traces", "buffer.accepted.traces", "buffer.dropped.bytes", "encoder.dropped.traces"):
         writer._metrics_dist(name, 2, ["reason:full"])
 
@@ -79,10 +79,10 @@ def test_what_is_dropped_before_it_is_sent_counts_too(writer: Writer, monitor: T
     assert writer.reported[-1] == ("encoder.dropped.traces", 2, ["reason:full"])
 
 
-def test_an_outage_that_does_not_end_is_summed_up(
+def test_an_outage_that_does_not_end_is_summarized(
     writer: Writer, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The sum is logged when the process ends. Without losses nothing is logged."""
+    """The number of lost traces is logged when the process ends. Without losses, nothing is logged."""
     monitor.end()
     writer.send(2, "no response")
     monitor.end()
@@ -123,7 +123,7 @@ class LaterWriter(Writer):
     ],
 )
 def test_payloads_of_another_signature_do_not_raise(args: Any, kwargs: Any, lost: int) -> None:
-    """The writer gets its own result and its own exceptions, and the monitor counts what it can."""
+    """The writer's own result and exceptions reach its caller, and the monitor counts the traces that it can."""
     later: Any = type("Fresh", (LaterWriter,), {})
     monitor, writer = TraceLossMonitor(), later()
     monitor.watch(later)

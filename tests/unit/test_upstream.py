@@ -54,7 +54,7 @@ async def upstream() -> AsyncIterator[Upstream]:
 async def test_a_response_is_passed_on(
     fake: FakeUpstream, upstream: Upstream, path: str, response: UpstreamResponse
 ) -> None:
-    """JSON is parsed, text stays text, and the upstream's 4xx is passed on as well."""
+    """JSON is parsed, text stays text, and a 4xx of the upstream is passed on as well."""
     assert await upstream.get(fake.url + path) == response
 
 
@@ -81,7 +81,7 @@ async def test_a_response_is_passed_on(
 async def test_a_bad_response_is_a_failed_upstream(
     fake: FakeUpstream, upstream: Upstream, path: str, kind: type[UpstreamFailed], detail: str
 ) -> None:
-    """No foreign exception propagates, a redirect isn't followed, and the upstream is called once."""
+    """No exception of another library propagates, no redirect is followed, and the upstream is called once."""
     with pytest.raises(UpstreamFailed) as failed:
         await upstream.get(fake.url + path)
 
@@ -101,8 +101,8 @@ async def test_a_caller_gets_the_bad_status(fake: FakeUpstream, upstream: Upstre
     ("url", "detail"),
     [
         ("http://127.0.0.1:1/", "The upstream refused the connection, or could not be reached."),  # no server listens
-        ("http://nowhere.invalid/", "The upstream's host name does not resolve."),  # RFC 2606: it never will
-        ("http://[::/", "The upstream could not be called."),  # httpx has an error outside of its tree for it
+        ("http://nowhere.invalid/", "The upstream's host name does not resolve."),  # RFC 2606 reserves .invalid
+        ("http://[::/", "The upstream could not be called."),  # httpx raises an error that is not an HTTPError
         ("ftp://127.0.0.1/", "The upstream could not be called."),
         (f"http://{'x' * 64}.invalid/", "The upstream could not be called."),
         ("/path", "The upstream could not be called."),
@@ -110,7 +110,7 @@ async def test_a_caller_gets_the_bad_status(fake: FakeUpstream, upstream: Upstre
     ],
 )
 async def test_an_unreachable_upstream_is_a_connect_error(upstream: Upstream, url: str, detail: str) -> None:
-    """The caller sees no text of the HTTP libraries."""
+    """The caller gets no text from the HTTP libraries."""
     with pytest.raises(UpstreamConnectError) as failed:
         await upstream.get(url)
 
@@ -118,27 +118,27 @@ async def test_an_unreachable_upstream_is_a_connect_error(upstream: Upstream, ur
 
 
 def exceptions(module: object) -> list[type[Exception]]:
-    """Return the exceptions that `module` exports, leaving out warnings."""
+    """Return the exceptions that `module` exports, without the warnings."""
     kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     return [kind for kind in kinds if not issubclass(kind, Warning)]
 
 
-# What aiohttp exports for its server and for WebSockets; this client uses neither.
-NOT_OF_A_CALL = {aiohttp.EofStream, aiohttp.WebSocketError, aiohttp.WSMessageTypeError}
+# Exceptions of aiohttp's server and WebSockets. The client uses neither.
+UNUSED = {aiohttp.EofStream, aiohttp.WebSocketError, aiohttp.WSMessageTypeError}
 
 
 @pytest.mark.parametrize("kind", [*exceptions(aiohttp), OSError, ConnectionResetError, TimeoutError, ValueError])
 async def test_no_exception_of_aiohttp_is_left_unmapped(
     fake: FakeUpstream, upstream: Upstream, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list includes exceptions that a later release adds."""
-    if kind in NOT_OF_A_CALL:
+    """The list also includes the exceptions that later releases add."""
+    if kind in UNUSED:
         return
 
     def fail(*_: object, **__: object) -> None:
-        raise kind.__new__(kind)
+        raise kind.__new__(kind)  # without its arguments, which differ between exceptions
 
-    monkeypatch.setattr(upstream._client._transport.session, "request", fail)  # type: ignore[attr-defined]  # ours
+    monkeypatch.setattr(upstream._client._transport.session, "request", fail)  # type: ignore[attr-defined]  # of clients/transport.py
     with pytest.raises((UpstreamFailed, UpstreamTimeout)) as failed:
         await upstream.get(fake.url)
 
@@ -154,7 +154,7 @@ async def test_no_exception_of_httpx_is_left_unmapped(
         return
 
     async def fail(*_: object, **__: object) -> None:
-        raise kind.__new__(kind)
+        raise kind.__new__(kind)  # without its arguments, which differ between exceptions
 
     monkeypatch.setattr(upstream._client, "send", fail)
     with pytest.raises(UpstreamConnectError):
@@ -168,7 +168,7 @@ async def test_no_exception_of_httpx_is_left_unmapped(
 async def test_an_invalid_header_or_body_is_not_sent(
     fake: FakeUpstream, upstream: Upstream, sent: dict[str, str], body: object
 ) -> None:
-    """An example is a token that was read from a file together with its line break."""
+    """Such a header may come from a token that was read from a file together with its line break."""
     with pytest.raises(UpstreamConnectError, match="could not be called"):
         await upstream.post(f"{fake.url}/json", body, headers=sent)
 
@@ -241,7 +241,7 @@ async def test_a_saturated_peer_does_not_delay_another(fake: FakeUpstream) -> No
 
 
 async def test_an_upstream_without_tls_can_not_be_reached_over_tls(upstream: Upstream) -> None:
-    """The error names the attempted connection."""
+    """The error states that TLS was attempted."""
 
     async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -276,7 +276,8 @@ async def test_a_late_response_is_an_upstream_timeout(fake: FakeUpstream, path: 
             await upstream.get(fake.url + path)
 
     assert late.value.detail == detail
-    assert "TimeoutError" not in "".join(traceback.format_exception(late.value))  # short, because overload causes many
+    # The traceback is short, because overload causes many of them.
+    assert "TimeoutError" not in "".join(traceback.format_exception(late.value))
 
 
 @pytest.mark.parametrize("path", ["/once", "/once-reset", "/once-half"])
@@ -318,7 +319,7 @@ async def test_no_cookie_is_sent_with_another_call_or_kept(fake: FakeUpstream, u
 
 
 async def test_a_call_without_a_free_connection_is_saturated(fake: FakeUpstream) -> None:
-    """A call that may wait fails after its timeout, and fails at once if too many calls wait already."""
+    """A waiting call fails after its timeout. A further call fails at once if too many calls are already waiting."""
     settings = Limits(timeout_seconds=0.2, connections=1, waiting=1)
     async with Upstream(settings) as upstream, upstream._slot(0):
         calls = [asyncio.create_task(upstream.get(f"{fake.url}/json")) for _ in range(2)]
@@ -332,7 +333,7 @@ async def test_a_call_without_a_free_connection_is_saturated(fake: FakeUpstream)
 
 
 async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUpstream) -> None:
-    """It starts again with the next overload."""
+    """`Retry-After` starts again with the next overload."""
     async with Upstream(Limits(timeout_seconds=60, connections=2, waiting=0)) as upstream:
 
         async def overload(count: int) -> list[str]:
@@ -349,8 +350,7 @@ async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUps
     assert second == ["60", "90"]
 
 
-async def test_failures_leave_no_task(fake: FakeUpstream) -> None:
-    """Neither a failed nor a cancelled call leaves a task."""
+async def test_failed_and_cancelled_calls_leave_no_task(fake: FakeUpstream) -> None:
 
     def running() -> set[str]:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
@@ -370,7 +370,7 @@ async def test_failures_leave_no_task(fake: FakeUpstream) -> None:
         assert running() == before
 
 
-async def test_failures_leave_no_connection_and_no_slot_behind(fake: FakeUpstream) -> None:
+async def test_failures_release_their_connection_and_slot(fake: FakeUpstream) -> None:
     """After every kind of failure the next call succeeds."""
     async with Upstream(Limits(timeout_seconds=0.3, connections=1)) as upstream:
         for path in ("/hang", "/drip", "/big", "/cut", "/garbage", "/gzip"):
@@ -381,7 +381,7 @@ async def test_failures_leave_no_connection_and_no_slot_behind(fake: FakeUpstrea
     assert response.status == 200
 
 
-async def test_connections_are_kept(fake: FakeUpstream, upstream: Upstream) -> None:
+async def test_connections_are_reused(fake: FakeUpstream, upstream: Upstream) -> None:
     """Ten calls in sequence use one connection."""
     for _ in range(10):
         await upstream.get(f"{fake.url}/json")
@@ -390,14 +390,14 @@ async def test_connections_are_kept(fake: FakeUpstream, upstream: Upstream) -> N
     assert len(fake.paths) == 10
 
 
-async def test_the_hook_sees_each_request_and_its_hints(fake: FakeUpstream) -> None:
+async def test_the_hook_receives_each_request_and_its_hints(fake: FakeUpstream) -> None:
     """Tracing uses this hook to name the span."""
-    seen: list[str] = []
+    hints: list[str] = []
 
     async def hook(request: object) -> None:
-        seen.append(request.extensions["peer_service"])  # type: ignore[attr-defined]  # duck-typed as in tracing.py
+        hints.append(request.extensions["peer_service"])  # type: ignore[attr-defined]  # duck-typed as in tracing.py
 
     async with Upstream(Limits(), on_request=hook) as upstream:
         await upstream.get(f"{fake.url}/json", "billing")
 
-    assert seen == ["billing"]
+    assert hints == ["billing"]

@@ -1,4 +1,4 @@
-"""Two traces with errors, for tests of the local view: one with 39 spans of ten services, one with 2,000 spans."""
+"""Two failed traces for tests of the local view: one with 39 spans of ten services, and one with 2,000 spans."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from tracing_data import span
 
 from hello_service.localview.spans import Span
 
-TRACE = f"{0x39:032x}"
-LARGE = f"{0x2000:032x}"
-ERRORS = 7  # in `checkout`
-STACK = """Traceback (most recent call last):
+CHECKOUT_ID = f"{0x39:032x}"
+LARGE_ID = f"{0x2000:032x}"
+CHECKOUT_ERRORS = 7
+STACK_TRACE = """Traceback (most recent call last):
   File "/srv/shop/.venv/lib/python3.13/site-packages/httpx/_transports/default.py", line 101, in map_exceptions
     yield
 httpcore.ConnectError: All connection attempts failed
@@ -27,10 +27,10 @@ Traceback (most recent call last):
     raise CardDeclined("card ending 4242 was declined")
 shop.errors.CardDeclined: card ending 4242 was declined
 """
-FAILURE = {
+ERROR_TAGS = {
     "error.type": "shop.errors.CardDeclined",
     "error.message": "card ending 4242 was declined",
-    "error.stack": STACK,
+    "error.stack": STACK_TRACE,
     "http.url": "http://bank/charge?card=4242",
     "http.status_code": "502",
     "runtime-id": "6955d175e28042da9be2200338da4a14",
@@ -39,7 +39,7 @@ FAILURE = {
 
 
 def checkout() -> list[Span]:
-    """Return 39 spans: 24 equal queries, and an error that propagates from the deepest span through four services."""
+    """Return 39 spans, including 24 equal queries and an error that propagates through four services to the root."""
     root = span(
         trace=0x39,
         resource="POST /checkout",
@@ -52,7 +52,7 @@ def checkout() -> list[Span]:
     auth = span(root, name="http.request", resource="GET auth", service="gateway", at=5, ms=30)
     session = span(auth, resource="GET /session/<id>", service="auth", at=8, ms=24)
     order = span(root, name="http.request", resource="POST orders", service="gateway", at=40, ms=370, error=True)
-    orders = span(order, resource="POST /orders", service="orders", at=45, ms=360, error=True, meta=FAILURE)
+    orders = span(order, resource="POST /orders", service="orders", at=45, ms=360, error=True, meta=ERROR_TAGS)
     queries = [
         span(
             orders,
@@ -65,27 +65,27 @@ def checkout() -> list[Span]:
         for n in range(24)
     ]
     pay = span(orders, name="http.request", resource="POST payments", service="orders", at=280, ms=110, error=True)
-    payments = span(pay, resource="POST /charge", service="payments", at=285, ms=100, error=True, meta=FAILURE)
+    payments = span(pay, resource="POST /charge", service="payments", at=285, ms=100, error=True, meta=ERROR_TAGS)
     bank = span(
-        payments, name="http.request", resource="POST bank", service="bank", at=310, ms=15, error=True, meta=FAILURE
+        payments, name="http.request", resource="POST bank", service="bank", at=310, ms=15, error=True, meta=ERROR_TAGS
     )
-    others = [
+    other_calls = [
         span(payments, name="http.request", resource=f"POST {name}", service=name, at=340 + 20 * n, ms=15)
         for n, name in enumerate(("risk", "ledger", "mail"))
     ]
-    last = [
+    redis = [
         span(root, name="redis.command", resource=f"SET {n}", service="gateway", at=410 + n, ms=1) for n in range(3)
     ]
-    late = span(root, name="audit", resource="audit", service="gateway", at=418, ms=1, error=True)
-    return [root, auth, session, order, orders, *queries, pay, payments, bank, *others, *last, late]
+    audit = span(root, name="audit", resource="audit", service="gateway", at=418, ms=1, error=True)
+    return [root, auth, session, order, orders, *queries, pay, payments, bank, *other_calls, *redis, audit]
 
 
 def large() -> list[Span]:
-    """Return 2,000 spans of five services, with an error among them."""
+    """Return 2,000 spans of five services. One of them has an error."""
     spans = [span(trace=0x2000, ms=3000)]
     for n in range(1999):
         failed = n == 1200
-        meta = FAILURE if failed else {"number": str(n)}
+        meta = ERROR_TAGS if failed else {"number": str(n)}
         service = f"service-{n % 5}"
         spans.append(
             span(spans[n // 3], at=n, ms=5, resource=f"GET /item/{n}", service=service, error=failed, meta=meta)

@@ -17,28 +17,28 @@ from hello_service.localview.spans import Span
 
 
 @dataclass
-class Scene:
-    """`dev`, a service that it calls, and a browser. Both services send their traces to the embedded agent."""
+class LocalView:
+    """A running `dev`, a service that it calls, and a browser. Both services send their traces to the embedded agent."""
 
     dev: Dev
     greeter: Running
     browser: Browser
 
     def visit(self, page: Page, path: str = "/") -> None:
-        """Open `path` of the page."""
+        """Open `path` of the local view in `page`."""
         page.goto(self.dev.page_url + path)
 
     def send(self, *spans: Span) -> None:
         """Send `spans` to the agent, as a tracer of another service would."""
         chunks: dict[int, list[dict[str, object]]] = {}
-        for each in spans:
-            chunks.setdefault(each.trace_id, []).append(wire(each))
+        for span in spans:
+            chunks.setdefault(span.trace_id, []).append(wire(span))
         response = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
         assert response.status_code == 200, response.text
 
 
 @contextmanager
-def staged() -> Iterator[Scene]:
+def running_local_view() -> Iterator[LocalView]:
     """Run `dev`, a service that it calls, and a browser."""
     agent_port = free_port()
     with (
@@ -46,7 +46,7 @@ def staged() -> Iterator[Scene]:
         developing("--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}) as dev,
         chromium() as browser,
     ):
-        yield Scene(dev, greeter, browser)
+        yield LocalView(dev, greeter, browser)
 
 
 def trace_id(response: httpx.Response) -> str:
