@@ -1,4 +1,4 @@
-"""ddtrace's endpoint inventory, as the agent receives it by telemetry: Quart's routes, as those of FastAPI."""
+"""Tests that ddtrace's telemetry reports Quart's routes (the endpoint inventory), as it reports FastAPI's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ async def ws(socket: fastapi.WebSocket):
 
 
 def inventory(app: str, count: int, folder: Path, agent: Agent) -> set[tuple[str, str, str]]:
-    """Serve `app`, and return method, path and resource of the `count` endpoints that ddtrace reports after a request."""
+    """Serve `app`, and return method, path and resource of the endpoints that ddtrace reports after a request.
+
+    Waits until it has reported `count` endpoints.
+    """
     agent.clear()
     folder.mkdir()
     (folder / "app.py").write_text(app)
@@ -78,15 +81,15 @@ def inventory(app: str, count: int, folder: Path, agent: Agent) -> set[tuple[str
         return eventually(reported, lambda endpoints: len(endpoints) >= count, timeout=60)
 
 
-def test_the_agent_knows_quarts_routes_as_it_knows_fastapis(tmp_path: Path, agent: Agent) -> None:
-    """Quart itself adds HEAD, OPTIONS and its folder of static files."""
+def test_the_agent_receives_quarts_routes_as_it_receives_fastapis(tmp_path: Path, agent: Agent) -> None:
+    """Quart itself adds the methods HEAD and OPTIONS, and a route for static files."""
     quart = inventory(QUART, 9, tmp_path / "quart", agent)
     fastapi = inventory(FASTAPI, 3, tmp_path / "fastapi", agent)
-    same = {tuple(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", text) for text in endpoint) for endpoint in quart}
+    in_fastapis_syntax = {tuple(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", text) for text in endpoint) for endpoint in quart}
 
     assert len(fastapi) == 3
-    assert fastapi <= same
-    assert {(method, path.split("/")[1]) for method, path, _ in same - fastapi} == {
+    assert fastapi <= in_fastapis_syntax
+    assert {(method, path.split("/")[1]) for method, path, _ in in_fastapis_syntax - fastapi} == {
         ("HEAD", "users"),
         ("OPTIONS", "users"),
         ("OPTIONS", "things"),
