@@ -25,7 +25,7 @@ def span(
     meta: Mapping[str, str] | None = None,
     **others: Any,
 ) -> Span:
-    """Return a span that starts `at` ms after START and takes `ms`, a child of `parent` if that is given.
+    """Return a span that starts `at` ms after START and lasts `ms` ms, a child of `parent` if that is given.
 
     Its trace is `trace`, or that of `parent`, or a new one.
     """

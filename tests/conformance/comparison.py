@@ -121,10 +121,10 @@ def _links(span: Span, labels: Mapping[int, str]) -> list[str]:
     links: list[dict[str, Any]] = span.get("span_links") or json.loads(span["meta"].pop("_dd.span_links", "[]"))
     lines = []
     for link in links:
-        identity = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
+        span_id = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
         attributes = json.dumps(link.get("attributes", {}), sort_keys=True)
-        attributes = attributes.replace(f"{identity:016x}", "its id")
-        lines.append(f"{labels.get(identity, f'{identity:016x}')} {attributes}")
+        attributes = attributes.replace(f"{span_id:016x}", "its id")
+        lines.append(f"{labels.get(span_id, f'{span_id:016x}')} {attributes}")
     return lines
 
 
@@ -138,6 +138,6 @@ def _value(name: str, value: object) -> str:
         return "present"
     if name.startswith("_dd.code_origin.frames.0."):
         return text.replace("fastapi_app", "app").replace("quart_app", "app")
-    if name == "error.stack":
+    if name == "error.stack":  # the functions of this folder, then the exception
         return " > ".join([*FRAME.findall(text), text.strip().splitlines()[-1]])
     return text

@@ -44,7 +44,7 @@ class Upstream(BaseHTTPRequestHandler):
         self.received.append({name.lower(): value for name, value in self.headers.items()})
         if self.path == "/slow":
             self.stopped.wait(1)
-            return
+            return  # without a response
         if "transfer-encoding" in self.headers:  # a redirected request has an empty chunked body of two lines
             self.rfile.readline()
             self.rfile.readline()
@@ -104,7 +104,7 @@ class Side:
         return self.running.url
 
     def release(self, name: str) -> None:
-        """Create the file `name`, which lets a handler continue that waits for it."""
+        """Create the file `name`, so that a handler that waits for it continues."""
         (self.folder / name).touch()
 
     def wait_for_file(self, name: str) -> None:

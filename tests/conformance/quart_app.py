@@ -386,7 +386,7 @@ async def user(number: str) -> str:
 
 
 class Mount:
-    """Passes requests below /mounted to Hypercorn's dispatcher, and everything else, with the lifespan, to `inner`."""
+    """Passes requests below /mounted to Hypercorn's dispatcher, and all else, including the lifespan, to `inner`."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner

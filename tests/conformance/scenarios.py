@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-W3C = f"00-{TRACE}-{PARENT}-"  # a traceparent without its last two digits, the sampling flag
+W3C = f"00-{TRACE}-{PARENT}-"  # a traceparent without its last two digits, the flags: 01 is sampled, 00 isn't
 # The same ids in Datadog's headers: decimal, and the lower half of the trace id.
 DATADOG = {"x-datadog-trace-id": "9532127138774266268", "x-datadog-parent-id": "13235353014750950193"}
 
@@ -49,7 +49,7 @@ def request(method: str, path: str, content: bytes | None = None) -> Callable[[S
     return send
 
 
-def broken_off(path: str) -> Callable[[Side], None]:
+def get_incomplete(path: str) -> Callable[[Side], None]:
     """Return a function that sends a GET whose response breaks off."""
 
     def send(side: Side) -> None:
@@ -59,7 +59,7 @@ def broken_off(path: str) -> Callable[[Side], None]:
     return send
 
 
-def released(path: str, name: str) -> Callable[[Side], None]:
+def get_and_release(path: str, name: str) -> Callable[[Side], None]:
     """Return a function that sends a GET and, after the response, creates the file that a background task waits for."""
 
     def send(side: Side) -> None:
@@ -137,6 +137,7 @@ def ws_closed_by_client(side: Side) -> None:
 
 
 def ws_busy(side: Side) -> None:
+    """Close a WebSocket while its handler is running."""
     with connect_websocket(side, "/ws/lounge/works", {}) as connection:
         connection.send("hello")
         connection.recv(timeout=10)
@@ -183,7 +184,7 @@ SCENARIOS = [
     Scenario("unhandled group", get("/grouped")),
     Scenario("unhandled in before-request hook", get("/hook/before")),
     Scenario("unhandled in after-request hook", get("/hook/after")),
-    Scenario("unhandled in stream", broken_off("/stream/broken")),
+    Scenario("unhandled in stream", get_incomplete("/stream/broken")),
     Scenario("file", get("/file")),
     Scenario("response of a layer", get("/layer")),
     Scenario("mounted", get("/mounted/users/7")),
@@ -217,17 +218,17 @@ SCENARIOS = [
         get("/plain", traceparent="garbage", x_datadog_trace_id="garbage", tracestate=",=,", baggage="%"),
     ),
     Scenario("baggage", get("/plain", baggage="user.id=ada,account.id=7,other=1")),
-    Scenario("sync", get("/sync"), (2, 2)),
-    Scenario("unhandled sync", get("/sync/unhandled")),
+    Scenario("sync handler", get("/sync"), (2, 2)),
+    Scenario("unhandled in a sync handler", get("/sync/unhandled")),
     Scenario("tasks gather", get("/tasks/gather"), (4, 4)),
     Scenario("tasks group", get("/tasks/group"), (4, 4)),
     Scenario("tasks thread", get("/tasks/thread"), (2, 2)),
     Scenario("tasks executor", get("/tasks/executor"), (2, 2)),
-    Scenario("background before", get("/background/before"), (3, 3)),
-    Scenario("background after", released("/background/after", "background"), (3, 3)),
+    Scenario("background before the response", get("/background/before"), (3, 3)),
+    Scenario("background after the response", get_and_release("/background/after", "background"), (3, 3)),
     Scenario("background thread", get("/background/thread"), (3, 3)),
     Scenario("background unhandled", get("/background/unhandled"), (2, 2)),
-    Scenario("background of a failed request", released("/background/failed", "background"), (2, 1)),
+    Scenario("background of a failed request", get_and_release("/background/failed", "background"), (2, 1)),
     Scenario("call success", get("/call/success"), (2, 2)),
     Scenario("call redirect", get("/call/redirect"), (2, 2)),
     Scenario("call error", get("/call/error"), (2, 2)),
@@ -261,6 +262,9 @@ SCENARIOS = [
     Scenario("sampled out, unhandled", get("/unhandled"), (1, 1), RATE_0),
     Scenario("sampled out, background", get("/background/before"), (3, 3), RATE_0),
     Scenario(
-        "sampled out, background of a failed request", released("/background/failed", "background"), (2, 1), RATE_0
+        "sampled out, background of a failed request",
+        get_and_release("/background/failed", "background"),
+        (2, 1),
+        RATE_0,
     ),
 ]

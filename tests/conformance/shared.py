@@ -1,6 +1,6 @@
 """The code that both applications share: outbound calls, exceptions, and files that signal between handler and test.
 
-A test and a handler signal to each other with files, because requests would create spans.
+Handler and test run in different processes. They use files as signals because requests would create spans.
 """
 
 from __future__ import annotations

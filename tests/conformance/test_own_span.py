@@ -96,7 +96,7 @@ MORE_SCENARIOS = [
 
 @pytest.mark.timeout(180)  # scenarios run one after another
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_the_span_is_equal_to_the_middlewares(settings: str, tmp_path: Path) -> None:
+def test_both_create_the_same_span(settings: str, tmp_path: Path) -> None:
     """This holds for every request and every tagging option of ddtrace."""
     extra, differences = SETTINGS[settings], {}
     scenarios = [each for each in HTTP_SCENARIOS if not extra or each.name in TAG_SCENARIOS] + MORE_SCENARIOS

@@ -49,8 +49,8 @@ def test_a_probe_leaves_no_span_no_stats_and_no_log_line(agent: Agent) -> None:
     assert recorded == (["GET /info"], ["GET /info"], ["/info"])
 
 
-def test_probe_paths_lists_the_probes(agent: Agent) -> None:
-    """The setting applies to the span, the stats and the log line."""
+def test_one_setting_lists_the_probes(agent: Agent) -> None:
+    """PROBE_PATHS applies to the span, the stats and the log line."""
     with service(agent.url, {"PROBE_PATHS": "/info"}) as running:
         recorded = probe(running, agent, ["/health", "/info"])
 

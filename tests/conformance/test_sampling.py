@@ -26,7 +26,7 @@ def agent() -> Iterator[Agent]:
 async def send(url: str) -> Counter[int]:
     """Send all requests, mixed, sixteen at once, and count the responses by status."""
     paths = [path for path, count in REQUESTS.items() for _ in range(count)]
-    # Mixes the paths: as 7 doesn't divide their number, each is still there once.
+    # Mix them. Each is still there once, because 7 doesn't divide their number.
     paths = [paths[number * 7 % len(paths)] for number in range(len(paths))]
     statuses: Counter[int] = Counter()
     async with httpx.AsyncClient(transport=AiohttpTransport(trust_env=False), trust_env=False, timeout=60) as client:
@@ -109,9 +109,9 @@ def test_a_sampling_rule_matches_the_route(running: Running, agent: Agent, path:
 def test_the_agent_receives_the_decision_of_traceresponse(running: Running, agent: Agent) -> None:
     """A trace has only one sampling decision, although the header needs it before the span has ended."""
     agent.clear()
-    flags = [httpx.get(f"{running.url}/api/hello").headers["traceresponse"] for _ in range(5)]
+    headers = [httpx.get(f"{running.url}/api/hello").headers["traceresponse"] for _ in range(5)]
     spans: Any = eventually(agent.spans, lambda spans: len(spans) == 5)
 
-    assert sorted(flags) == sorted(
+    assert sorted(headers) == sorted(
         f"00-{span['meta']['_dd.p.tid']}{span['trace_id']:016x}-{span['span_id']:016x}-01" for span in spans
     )

@@ -58,7 +58,7 @@ def release(programs: Path, package: str) -> str:
 
 
 @contextmanager
-def served(programs: Path, server: str, agent: Agent) -> Iterator[tuple[str, list[str]]]:
+def serve(programs: Path, server: str, agent: Agent) -> Iterator[tuple[str, list[str]]]:
     """Serve tests/conformance/versions_app.py with the programs of an environment, and yield its URL and its log."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(ROOT / "tests" / "conformance" / "versions_app.py", folder)
@@ -73,7 +73,7 @@ def served(programs: Path, server: str, agent: Agent) -> Iterator[tuple[str, lis
             yield url, running.lines
 
 
-async def exercise(url: str) -> None:
+async def send_requests(url: str) -> None:
     """Request each route once, with two messages over the WebSocket."""
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         for path in ("/users/7", "/nope", "/error", "/stream", "/call", "/background"):
@@ -123,8 +123,8 @@ def row(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
     for server in SERVERS:
         agent.clear()
         try:
-            with served(programs, server, agent) as (url, log):
-                asyncio.run(exercise(url))
+            with serve(programs, server, agent) as (url, log):
+                asyncio.run(send_requests(url))
                 eventually(agent.spans, lambda spans: len(spans) >= 17)  # the WebSocket's spans arrive last
             check(agent.spans(), log)
         except (AssertionError, httpx.HTTPError, OSError) as error:

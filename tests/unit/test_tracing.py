@@ -30,7 +30,7 @@ def _active(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def finished() -> Iterator[list[Span]]:
-    """The spans that have finished, in a list that grows."""
+    """The spans that have finished so far."""
     with finished_spans() as spans:
         yield spans
 
@@ -178,7 +178,7 @@ async def test_a_span_has_the_exception_without_the_groups_around_it(finished: l
         ({}, None, None),
     ],
 )
-def test_a_request_without_a_host_header_has_the_servers_address_in_its_url(
+def test_the_url_has_the_servers_address_if_there_is_no_host_header(
     scope: dict[str, object], host: str | None, url: str | None
 ) -> None:
     """The format is that of ddtrace's middleware."""
@@ -344,7 +344,7 @@ async def test_work_for_a_message_is_never_a_child_of_another_message(
     is_child_of_own = {name: parent == messages[int(name[-1])] for name, parent in parents.items()}
     in_handlers_task = {"plain", "json"}
     if sys.version_info >= (3, 12):
-        in_handlers_task.add("wait_for")  # before, it receives in a task of its own
+        in_handlers_task.add("wait_for")  # before Python 3.12 it receives in another task
     ways = {"0": first, "1": later, "2": later}
 
     assert len(parents) == 9

@@ -180,7 +180,7 @@ class Task:
 
 
 def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app with all kinds of handlers
-    """Return an app within `layers`. Its handlers add a text to `app.extensions["notes"]` for what happens in them."""
+    """Return an app within `layers`. Its handlers record in `app.extensions["notes"]` what happens in them."""
     app = Quart(__name__)
     notes: list[str] = []
     note = notes.append
@@ -193,7 +193,7 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
 
     @app.post("/echo")
     async def echo() -> bytes:
-        return await request.get_data()  # type: ignore[return-value]  # bytes, unless text is asked for
+        return await request.get_data()  # type: ignore[return-value]  # bytes unless `as_text` is true
 
     @app.route("/status/<int:status>")
     async def status(status: int) -> tuple[str, int]:
@@ -207,7 +207,7 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
             raise asyncio.CancelledError
         if kind == "group":
             raise ExceptionGroup("both", [ValueError(1), KeyError(2)])
-        raise {"value": ValueError, "handled": LookupError, "base": Base}.get(kind, RuntimeError)(kind)
+        raise {"value": ValueError, "handled": LookupError, "base": CustomBaseException}.get(kind, RuntimeError)(kind)
 
     @app.errorhandler(LookupError)
     async def handled(error: LookupError) -> tuple[str, int]:
@@ -311,7 +311,7 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
     return app
 
 
-class Base(BaseException):
+class CustomBaseException(BaseException):
     """An exception that `except Exception` doesn't catch."""
 
 

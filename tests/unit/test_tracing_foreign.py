@@ -28,7 +28,7 @@ MIDDLEWARES = pytest.mark.parametrize("middleware", [None, fast_span.FastSpan], 
 
 @pytest.fixture
 def finished(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
-    """The spans that have finished, in a list that grows. Activates tracing.py."""
+    """The spans that have finished so far, in a process that is traced."""
     monkeypatch.setattr(tracing, "active", lambda: True)
     with finished_spans() as spans:
         yield spans
@@ -99,7 +99,7 @@ async def send_request(app: Any, scope: dict[str, Any], disconnect_after: int | 
 
 
 @MIDDLEWARES
-async def test_a_layers_response_has_its_status_as_resource(finished: list[Span], middleware: Any) -> None:
+async def test_the_resource_of_a_layers_response_is_its_status(finished: list[Span], middleware: Any) -> None:
     app = Quart(__name__)
 
     async def reject(_scope: Any, _receive: Any, send: Any) -> None:
@@ -324,17 +324,17 @@ async def test_a_message_sent_outside_of_any_request_starts_no_trace(finished: l
     assert "default" not in {span.name for span in finished}
 
 
-async def test_it_is_not_an_error_if_a_client_closes_its_websocket(finished: list[Span]) -> None:
-    """Quart 0.23 raises ClientDisconnectedError in a task that receives. Handlers often await such tasks at the end."""
+async def test_a_client_that_closes_its_websocket_causes_no_error(finished: list[Span]) -> None:
+    """Quart 0.23 raises ClientDisconnectedError in a task that receives. Handlers await such tasks when they end."""
     app = Quart(__name__)
 
-    async def take() -> None:
+    async def receive_forever() -> None:
         while True:
             await websocket.receive()
 
     @app.websocket("/ws")
     async def chat() -> None:
-        task = asyncio.ensure_future(take())
+        task = asyncio.ensure_future(receive_forever())
         try:
             await websocket.accept()
             await asyncio.Event().wait()
@@ -349,7 +349,7 @@ async def test_it_is_not_an_error_if_a_client_closes_its_websocket(finished: lis
     assert {span.name for span in finished if span.error} == set()
 
 
-async def test_a_websocket_that_a_layer_rejects_has_the_status_as_resource(app: Quart, finished: list[Span]) -> None:
+async def test_the_resource_of_a_websocket_that_a_layer_rejects_is_the_status(app: Quart, finished: list[Span]) -> None:
     async def reject(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "websocket.http.response.start", "status": 401})
         await send({"type": "websocket.http.response.body"})
@@ -447,7 +447,7 @@ def mount_in_dispatcher(app: Any) -> Any:
 
 
 @pytest.mark.parametrize("mount", [mount_in_starlette, mount_in_dispatcher])
-async def test_the_names_of_a_mounted_apps_span_have_the_mount_path(
+async def test_the_resource_and_the_route_of_a_mounted_app_include_the_mount_path(
     app: Quart, finished: list[Span], mount: Callable[[Quart], Any]
 ) -> None:
     await send_request(mount(tracing.trace(app, {"/health"})), request_scope("/q/users/7"))
