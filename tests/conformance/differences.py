@@ -69,6 +69,7 @@ def render(lines: Sequence[Line]) -> list[str]:
             for line in sorted(lines, key=lambda line: [BETTER, SAME, SERVER].index(line.verdict))
         ),
     ]
+    # The last column has no fixed width.
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows]
 

@@ -147,7 +147,6 @@ async def file() -> Response:
 
 @app.post("/orders/{order}")
 async def orders(order: int) -> Response:
-    create_file("ordered")
     return text(order)
 
 

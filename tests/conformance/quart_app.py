@@ -135,7 +135,6 @@ async def file() -> Response:
 
 @app.post("/orders/<int:order>")
 async def orders(order: int) -> str:
-    create_file("ordered")
     return str(order)
 
 

@@ -28,6 +28,11 @@ async def things():
 async def ws():
     pass
 """
+MOUNTED_QUART = f"""{QUART}
+from hypercorn.middleware import DispatcherMiddleware
+
+app = DispatcherMiddleware({{"/shop": app}})
+"""
 FASTAPI = """
 import fastapi
 
@@ -47,10 +52,10 @@ async def ws(socket: fastapi.WebSocket):
 """
 
 
-def inventory(app: str, count: int, folder: Path, agent: Agent) -> set[tuple[str, str, str]]:
-    """Serve `app`, and return method, path and resource of the endpoints that ddtrace reports after a request.
+def inventory(app: str, count: int, folder: Path, agent: Agent, path: str = "/users/7") -> set[tuple[str, str, str]]:
+    """Serve `app`, and return method, path and resource of the endpoints that ddtrace reports.
 
-    Waits until it has reported `count` endpoints.
+    Sends a request for `path`, and waits until `count` endpoints have been reported.
     """
     agent.clear()
     folder.mkdir()
@@ -63,12 +68,13 @@ def inventory(app: str, count: int, folder: Path, agent: Agent) -> set[tuple[str
 
     def responds() -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/users/7", timeout=10).is_success
+            return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=10).is_success
         except httpx.TransportError:
             return False
 
     def reported() -> set[tuple[str, str, str]]:
         events = httpx.get(f"{agent.url}/test/session/apmtelemetry", timeout=10).json()
+        # An event arrives alone or in a batch.
         batches = [event["payload"] if event["request_type"] == "message-batch" else [event] for event in events]
         payloads = [
             event["payload"] for batch in batches for event in batch if event["request_type"] == "app-endpoints"
@@ -97,3 +103,10 @@ def test_the_agent_receives_quarts_routes_as_it_receives_fastapis(tmp_path: Path
         ("HEAD", "static"),
         ("OPTIONS", "static"),
     }
+
+
+def test_the_routes_of_a_mounted_app_have_the_mount_path(tmp_path: Path, agent: Agent) -> None:
+    endpoints = inventory(MOUNTED_QUART, 9, tmp_path / "mounted", agent, "/shop/users/7")
+
+    assert ("GET", "/shop/users/<int:number>", "GET /shop/users/<int:number>") in endpoints
+    assert [path for _, path, _ in endpoints if not path.startswith("/shop/")] == []
