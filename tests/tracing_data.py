@@ -1,4 +1,4 @@
-"""Short ways to make spans and traces for tests of the local view."""
+"""Builds spans and traces for tests of the local view."""
 
 from __future__ import annotations
 
@@ -23,49 +23,53 @@ def span(
     ms: float = 10,
     error: bool = False,
     meta: Mapping[str, str] | None = None,
-    **rest: Any,
+    **others: Any,
 ) -> Span:
-    """Return a span that starts `at` ms and takes `ms`, a child of `parent` if there is one."""
-    trace_id = trace if trace is not None else parent.trace_id if parent else next(_ids)
-    given = {
+    """Return a span that starts `at` ms after START and lasts `ms` ms, a child of `parent` if that is given.
+
+    Its trace is `trace`, or that of `parent`, or a new one.
+    """
+    if trace is None:
+        trace = parent.trace_id if parent else next(_ids)
+    fields = {
         "span_id": next(_ids),
         "parent_id": parent.span_id if parent else 0,
         "name": "asgi.request",
         "metrics": {},
-        **rest,
+        **others,
     }
     return Span(
-        trace_id=trace_id,
+        trace_id=trace,
         resource=resource,
         service=service,
         start=START + round(at * MS),
         duration=round(ms * MS),
         error=error,
         meta=meta or {},
-        **given,
+        **fields,
     )
 
 
 def trace(*spans: Span) -> Trace:
-    """Return the trace of `spans`."""
-    made = Trace(spans[0])
+    """Return a trace of `spans`."""
+    result = Trace(spans[0])
     for each in spans[1:]:
-        made.add(each)
-    return made
+        result.add(each)
+    return result
 
 
-def wire(of: Span) -> dict[str, Any]:
-    """Return a span as a tracer sends it."""
+def wire(source: Span) -> dict[str, Any]:
+    """Return a span in the wire format, as a tracer sends it."""
     return {
-        "trace_id": of.trace_id,
-        "span_id": of.span_id,
-        "parent_id": of.parent_id,
-        "name": of.name,
-        "resource": of.resource,
-        "service": of.service,
-        "start": of.start,
-        "duration": of.duration,
-        "error": int(of.error),
-        "meta": dict(of.meta),
-        "metrics": dict(of.metrics),
+        "trace_id": source.trace_id,
+        "span_id": source.span_id,
+        "parent_id": source.parent_id,
+        "name": source.name,
+        "resource": source.resource,
+        "service": source.service,
+        "start": source.start,
+        "duration": source.duration,
+        "error": int(source.error),
+        "meta": dict(source.meta),
+        "metrics": dict(source.metrics),
     }

@@ -1,7 +1,7 @@
-"""Compare the spans of two services attribute by attribute, without the values that differ by chance.
+"""Compares the spans of two services attribute by attribute, without the values that differ from run to run.
 
-Each span has a label: its kind and a number (`request`, `work: gather 1`, `websocket.send 2`). A reference to another
-span (parent, trace, links) is the label in place of the id.
+Each span gets a label: its kind, with a number from the second span of that kind on (`request`, `websocket.send #2`).
+A reference to another span (parent, trace, links) is replaced by that span's label.
 """
 
 from __future__ import annotations
@@ -14,30 +14,33 @@ from typing import Any
 
 from running import Span
 
-# One thing, named by each framework after itself.
+# Kinds of spans that each integration names after its framework.
 KINDS = {
     "asgi.request": "request",
     "fastapi.request": "request",
     "quart.background_task": "background task",
     "fastapi.background_task": "background task",
 }
-CHANCE = {
+# Values that differ from process to process or from run to run. Only their presence is compared.
+VARYING = {
     "_dd.appsec.waf.duration",
     "_dd.appsec.waf.duration_ext",
     "runtime-id",
     "process_id",
     "_dd.tags.process",
-}  # of the process: present on both or on none
+}
 PORT = re.compile(r"127\.0\.0\.1:\d+|'127\.0\.0\.1', \d+")
-FRAME = re.compile(r'File "[^"]*/(?:quart_app|fastapi_app|outside)\.py", line \d+, in (\w+)')
-GENERATED = re.compile(r"[0-9a-f]{8}0{8}")  # the upper half of a trace id that ddtrace made: the time, then zeros
+# A stack frame in the code of this folder; its group is the function.
+FRAME = re.compile(r'File "[^"]*/(?:quart_app|fastapi_app|shared)\.py", line \d+, in (\w+)')
+# The upper half of a trace id that ddtrace generated: the time, then zeros.
+GENERATED = re.compile(r"[0-9a-f]{8}0{8}")
 
 Attributes = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One attribute of one span that differs between the sides; a value is None where a side lacks the attribute."""
+    """One attribute of one span that differs between the sides. A value is None if that side lacks the attribute."""
 
     span: str
     attribute: str
@@ -50,7 +53,7 @@ class Difference:
 
 def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
     """Return the attributes of every span by its label."""
-    # Application security has the tracer leave out what is 0.
+    # With application security on, the tracer omits fields that are 0.
     ordered = sorted(
         ({"parent_id": 0, "error": 0, **span} for span in spans), key=lambda span: (span["start"], span["span_id"])
     )
@@ -60,7 +63,7 @@ def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
         if kind == "work":
             kind = f"work: {span['resource']}"
         elif kind == "websocket.receive" and "websocket.message.frames" not in span["metrics"]:
-            kind = "websocket.receive of no message"  # the message opens or closes the socket
+            kind = "websocket.receive of no message"  # ASGI's event that opens or closes the WebSocket
         number = sum(label.partition(" #")[0] == kind for label in labels.values()) + 1
         labels[span["span_id"]] = kind if number == 1 else f"{kind} #{number}"
     traces: dict[int, str] = {}
@@ -72,22 +75,28 @@ def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
 def compare(quart: Sequence[Span], fastapi: Sequence[Span]) -> list[Difference]:
     """Return every attribute in which two sets of spans differ; a span that only one side has is one difference."""
     ours, theirs = describe(quart), describe(fastapi)
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for label in sorted({*ours, *theirs}):
-        if label not in ours or label not in theirs:
-            present = {True: "present", False: None}
-            found.append(Difference(label, "span", present[label in ours], present[label in theirs]))
+        if label not in theirs:
+            differences.append(Difference(label, "span", "present", None))
+            continue
+        if label not in ours:
+            differences.append(Difference(label, "span", None, "present"))
             continue
         for name in sorted({*ours[label], *theirs[label]}):
             values = ours[label].get(name), theirs[label].get(name)
             if values[0] != values[1]:
-                found.append(Difference(label, name, *values))
-    return found
+                differences.append(Difference(label, name, *values))
+    return differences
 
 
 def _attributes(span: Span, labels: Mapping[int, str], traces: Mapping[int, str]) -> Attributes:
-    made = GENERATED.fullmatch(span["meta"].get("_dd.p.tid", ""))
+    """Return all attributes of `span` by name. `traces` has the label of each trace's first span by trace id."""
     parent = span["parent_id"]
+    trace = f"that of {traces[span['trace_id']]}"
+    has_generated_id = GENERATED.fullmatch(span["meta"].get("_dd.p.tid", ""))
+    if _has_remote_parent(span, labels) and not has_generated_id:
+        trace = f"{span['trace_id']:016x}"  # the caller's id, which is the same on both sides
     attributes = {
         "name": span["name"],
         "resource": span["resource"],
@@ -95,9 +104,7 @@ def _attributes(span: Span, labels: Mapping[int, str], traces: Mapping[int, str]
         "type": span["type"],
         "error": str(span["error"]),
         "parent": labels.get(parent, f"{parent:016x}") if parent else "none",
-        "trace": f"that of {traces[span['trace_id']]}"
-        if made or not _remote(span, labels)
-        else f"{span['trace_id']:016x}",
+        "trace": trace,
         "links": "; ".join(_links(span, labels)),
     }
     for name, value in {**span["meta"], **span["metrics"]}.items():
@@ -105,23 +112,24 @@ def _attributes(span: Span, labels: Mapping[int, str], traces: Mapping[int, str]
     return attributes
 
 
-def _remote(span: Span, labels: Mapping[int, str]) -> bool:
+def _has_remote_parent(span: Span, labels: Mapping[int, str]) -> bool:
     return bool(span["parent_id"]) and span["parent_id"] not in labels
 
 
 def _links(span: Span, labels: Mapping[int, str]) -> list[str]:
+    """Return a text for each link of `span`. Links in a tag are removed from there, so that they're compared once."""
     links: list[dict[str, Any]] = span.get("span_links") or json.loads(span["meta"].pop("_dd.span_links", "[]"))
     lines = []
     for link in links:
-        identity = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
+        span_id = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
         attributes = json.dumps(link.get("attributes", {}), sort_keys=True)
-        attributes = attributes.replace(f"{identity:016x}", "its id")
-        lines.append(f"{labels.get(identity, f'{identity:016x}')} {attributes}")
+        attributes = attributes.replace(f"{span_id:016x}", "its id")
+        lines.append(f"{labels.get(span_id, f'{span_id:016x}')} {attributes}")
     return lines
 
 
 def _value(name: str, value: object) -> str:
-    if name in CHANCE:
+    if name in VARYING:
         return "present"
     text = PORT.sub("127.0.0.1:port", str(value))
     if name == "_dd.p.tid" and GENERATED.fullmatch(text):
@@ -130,6 +138,6 @@ def _value(name: str, value: object) -> str:
         return "present"
     if name.startswith("_dd.code_origin.frames.0."):
         return text.replace("fastapi_app", "app").replace("quart_app", "app")
-    if name == "error.stack":
+    if name == "error.stack":  # the functions of this folder, then the exception
         return " > ".join([*FRAME.findall(text), text.strip().splitlines()[-1]])
     return text

@@ -1,4 +1,4 @@
-"""Fixtures of this folder: both services, the comparison of every scenario, and the table at the end."""
+"""Fixtures of this folder: both services, and the comparison of a scenario. Prints the table after the tests."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
     running: dict[str, Pair] = {}
     with ExitStack() as stack:
 
-        def find(environment: Mapping[str, str]) -> Pair:
+        def run_with(environment: Mapping[str, str]) -> Pair:
             key = json.dumps(dict(environment))
             if key not in running:
                 running[key] = stack.enter_context(pair(tmp_path_factory.mktemp("pair"), environment))
             return running[key]
 
-        yield find
+        yield run_with
 
 
 @pytest.fixture
@@ -49,11 +49,11 @@ def quart(both: Pair) -> Side:
 
 
 @pytest.fixture(scope="session")
-def differ(pairs: Pairs) -> Callable[[Scenario], list[Difference]]:
+def differences_of(pairs: Pairs) -> Callable[[Scenario], list[Difference]]:
     """Return a function that runs a scenario on both sides, once, and returns the differences of their spans."""
     known: dict[str, list[Difference]] = {}
 
-    def find(scenario: Scenario) -> list[Difference]:
+    def run_and_compare(scenario: Scenario) -> list[Difference]:
         if scenario.name not in known:
             spans: dict[str, list[Span]] = {}
             for (name, side), count in zip(pairs(scenario.environment).items(), scenario.spans, strict=True):
@@ -63,12 +63,10 @@ def differ(pairs: Pairs) -> Callable[[Scenario], list[Difference]]:
             known[scenario.name] = compare(spans["quart"], spans["fastapi"])
         return known[scenario.name]
 
-    return find
+    return run_and_compare
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    terminalreporter.section(
-        "Quart with tracing.py beside FastAPI with ddtrace's own integration: what differs, and why"
-    )
+    terminalreporter.section("Differences between Quart with tracing.py and FastAPI with ddtrace's own integration")
     for line in render(TABLE):
         terminalreporter.write_line(line)

@@ -1,7 +1,7 @@
 """The table of all differences between Quart and FastAPI, each with its reason.
 
-A difference that isn't in the table fails the test of its scenario. A line that no scenario needs fails a
-test, too.
+A difference that isn't in the table fails the test of its scenario. A line that matches no difference also fails a
+test.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ SERVER = "server difference"
 
 @dataclass(frozen=True)
 class Line:
-    """Accepted differences. The fields before `verdict` are shell patterns; None means that a side lacks the attribute.
+    """Accepted differences.
+
+    The fields before `verdict` are shell patterns. None means that the side lacks the attribute.
 
     `verdict` is SAME (the same meaning in other words), BETTER (tracing.py records more than ddtrace's FastAPI
-    integration, or a more accurate value) or SERVER (Hypercorn and uvicorn give their applications different information).
+    integration, or a more accurate value) or SERVER (Hypercorn and uvicorn give their applications different
+    information).
     """
 
     scenario: str
@@ -33,19 +36,21 @@ class Line:
     verdict: str
     reason: str
 
-    def covers(self, scenario: str, found: Difference) -> bool:
-        """Return whether this line explains `found` in `scenario`."""
+    def covers(self, scenario: str, difference: Difference) -> bool:
+        """Return whether this line explains `difference` in `scenario`."""
         return (
             fnmatchcase(scenario, self.scenario)
-            and fnmatchcase(found.span, self.span)
-            and fnmatchcase(found.attribute, self.attribute)
-            and _matches(found.quart, self.quart)
-            and _matches(found.fastapi, self.fastapi)
+            and fnmatchcase(difference.span, self.span)
+            and fnmatchcase(difference.attribute, self.attribute)
+            and _matches(difference.quart, self.quart)
+            and _matches(difference.fastapi, self.fastapi)
         )
 
 
 def _matches(value: str | None, pattern: str | None) -> bool:
-    return value is None if pattern is None else value is not None and fnmatchcase(value, pattern)
+    if pattern is None:
+        return value is None
+    return value is not None and fnmatchcase(value, pattern)
 
 
 def render(lines: Sequence[Line]) -> list[str]:
@@ -64,18 +69,21 @@ def render(lines: Sequence[Line]) -> list[str]:
             for line in sorted(lines, key=lambda line: [BETTER, SAME, SERVER].index(line.verdict))
         ),
     ]
+    # The last column has no fixed width.
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows]
 
 
-KEPT = "error traces that this process started are kept at every sampling rate"
-TYPED = "the span has the exception for which an error handler returned a 5xx"
+# Reasons that several lines share.
+ERROR_KEPT = "error traces that this process started are kept at every sampling rate"
+HANDLED_EXCEPTION = "the span has the exception for which an error handler returned a 5xx"
 WEBSOCKET_ROUTE = "a WebSocket's resource is its route; FastAPI's is the raw path: unbounded cardinality"
-MESSAGE = "work for a message is a child of that message's span; with FastAPI each piece is a separate trace"
+MESSAGE_IS_PARENT = "work for a message is a child of that message's span; with FastAPI each piece is a separate trace"
 NO_ROUTE = "a path without a route isn't a resource; FastAPI's is the raw path: unbounded cardinality"
-
-CUT = "the span records that the response was cut short"
-FOLLOWS = "a task is sampled like its request; FastAPI decides again, so a kept request can lack its task"
+INCOMPLETE = "the span records that the response was cut short"
+TASK_SAMPLED_LIKE_REQUEST = (
+    "a task is sampled like its request; FastAPI makes a second decision, so a kept request can lack its task"
+)
 
 TABLE = [
     # Names.
@@ -168,7 +176,7 @@ TABLE = [
         None,
         "bye",
         SERVER,
-        "Hypercorn does not report it",
+        "Hypercorn doesn't report it",
     ),
     Line(
         "websocket unhandled*",
@@ -203,7 +211,7 @@ TABLE = [
     ),
     Line("405", "request", "http.route", None, "/typed/{number}/{name}", BETTER, "no route served the request"),
     Line(
-        "method unknown",
+        "unknown method",
         "request",
         "resource",
         "OTHER 405",
@@ -211,19 +219,19 @@ TABLE = [
         BETTER,
         "a method that a client invented isn't a resource",
     ),
-    Line("method unknown", "request", "http.route", None, "/plain", BETTER, "no route served the request"),
-    Line("blocked where*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
-    Line("layer", "request", "resource", "GET 401", "GET /layer", BETTER, NO_ROUTE),
-    Line("method unknown", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
+    Line("unknown method", "request", "http.route", None, "/plain", BETTER, "no route served the request"),
+    Line("blocked without*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
+    Line("response of a layer", "request", "resource", "GET 401", "GET /layer", BETTER, NO_ROUTE),
+    Line("unknown method", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
     # Errors.
-    Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, KEPT),
-    Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, KEPT),
-    Line("*", "*", "_dd.p.dm", "-4", "-0", BETTER, KEPT),
-    Line("*", "*", "_dd.p.dm", "-4", "-3", BETTER, KEPT),
-    Line("sampled out*", "request", "_dd.p.ksr", None, "0", BETTER, KEPT),
-    Line("sampled out*", "request", "_dd.rule_psr", None, "0.0", BETTER, KEPT),
-    Line("aborted 503", "request", "error.*", "*Service*", None, BETTER, TYPED),
-    Line("handled 503", "request", "error.*", "*", None, BETTER, TYPED),
+    Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, ERROR_KEPT),
+    Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, ERROR_KEPT),
+    Line("*", "*", "_dd.p.dm", "-4", "-0", BETTER, ERROR_KEPT),
+    Line("*", "*", "_dd.p.dm", "-4", "-3", BETTER, ERROR_KEPT),
+    Line("sampled out*", "request", "_dd.p.ksr", None, "0", BETTER, ERROR_KEPT),
+    Line("sampled out*", "request", "_dd.rule_psr", None, "0.0", BETTER, ERROR_KEPT),
+    Line("aborted 503", "request", "error.*", "*Service*", None, BETTER, HANDLED_EXCEPTION),
+    Line("handled 503", "request", "error.*", "*", None, BETTER, HANDLED_EXCEPTION),
     Line(
         "*", "request", "error.stack", "*", "__call__ > *", SAME, "the same frames, below those of a FastAPI middleware"
     ),
@@ -234,11 +242,11 @@ TABLE = [
         "200",
         "500",
         BETTER,
-        "the client received 200; the span has the error all the same",
+        "the client received 200; the span has the error nevertheless",
     ),
-    Line("unhandled in stream", "request", "http.response_incomplete", "true", None, BETTER, CUT),
+    Line("unhandled in stream", "request", "http.response_incomplete", "true", None, BETTER, INCOMPLETE),
     # Clients that disconnect.
-    Line("disconnected in stream", "request", "http.response_incomplete", "true", None, BETTER, CUT),
+    Line("disconnected in stream", "request", "http.response_incomplete", "true", None, BETTER, INCOMPLETE),
     Line(
         "disconnected*",
         "request",
@@ -267,8 +275,8 @@ TABLE = [
         SAME,
         "Quart starts the task at once; Starlette discards it with the response",
     ),
-    Line("sampled out, background", "background task", "_dd.*psr", None, "0.0", BETTER, FOLLOWS),
-    Line("sampled out, background", "background task", "_dd.p.ksr", None, "0", BETTER, FOLLOWS),
+    Line("sampled out, background", "background task", "_dd.*psr", None, "0.0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
+    Line("sampled out, background", "background task", "_dd.p.ksr", None, "0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
     # Outbound calls.
     Line(
         "call *",
@@ -313,7 +321,7 @@ TABLE = [
         SAME,
         "FastAPI's first span is for the opening of the WebSocket",
     ),
-    Line("websocket busy when closed", "work: *", "parent", "websocket.receive", "none", BETTER, MESSAGE),
+    Line("websocket busy when closed", "work: *", "parent", "websocket.receive", "none", BETTER, MESSAGE_IS_PARENT),
     Line(
         "websocket busy when closed",
         "work: *",
@@ -321,9 +329,9 @@ TABLE = [
         "that of websocket.receive",
         "that of work: *",
         BETTER,
-        MESSAGE,
+        MESSAGE_IS_PARENT,
     ),
-    Line("websocket busy when closed", "work: *", "_dd.p.dm", None, "-0", BETTER, MESSAGE),
+    Line("websocket busy when closed", "work: *", "_dd.p.dm", None, "-0", BETTER, MESSAGE_IS_PARENT),
     # Probes.
     Line(
         "probe*",

@@ -1,4 +1,4 @@
-"""The routes of this folder in FastAPI, traced by ddtrace's own integration. quart_app.py has the same routes."""
+"""The application in FastAPI, traced by ddtrace's own integration. quart_app.py has the same routes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, leave, until
+from conformance.shared import PIECE, PIECES, Handled, Unhandled, call, client, create_file, wait_for_file
 from ddtrace.trace import tracer
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -26,14 +26,14 @@ async def slow_work(name: str) -> None:
 
 
 @asynccontextmanager
-async def held_open(app: FastAPI) -> AsyncIterator[None]:
+async def open_client(app: FastAPI) -> AsyncIterator[None]:
     async with client() as outgoing:
         app.state.client = outgoing
         yield
 
 
 class Hooks:
-    """A middleware in place of Quart's layers, before-request hooks and after-request hooks."""
+    """A middleware that does what a layer, a before-request hook and an after-request hook do in quart_app.py."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -53,19 +53,19 @@ class Hooks:
         await self.app(scope, receive, after)
 
 
-app = FastAPI(lifespan=held_open, openapi_url=None)
+app = FastAPI(lifespan=open_client, openapi_url=None)
 app.add_middleware(Hooks)
 inner = APIRouter(prefix="/inner")
 outer = APIRouter(prefix="/outer")
 
 
 @app.exception_handler(Handled)
-async def answer(_request: Request, error: Handled) -> Response:
+async def respond(_request: Request, error: Handled) -> Response:
     return PlainTextResponse(str(error), error.status)
 
 
 def text(content: object, status: int = 200) -> Response:
-    """Return a response that FastAPI does not serialise, so there is no span for it."""
+    """Return a response that FastAPI doesn't serialize: serialization would have a span."""
     return PlainTextResponse(str(content), status)
 
 
@@ -119,8 +119,8 @@ async def handled(status: int) -> Response:
     raise Handled(status)
 
 
-@app.get("/answered/{status}")
-async def answered(status: int) -> Response:
+@app.get("/returned/{status}")
+async def returned(status: int) -> Response:
     return text("no exception", status)
 
 
@@ -147,12 +147,11 @@ async def file() -> Response:
 
 @app.post("/orders/{order}")
 async def orders(order: int) -> Response:
-    leave("ordered")
     return text(order)
 
 
-@app.get("/partial")
-async def partly(tasks: BackgroundTasks) -> Response:
+@app.get("/background/partial")
+async def background_partial(tasks: BackgroundTasks) -> Response:
     tasks.add_task(later, "ada@example.com", token="hidden")
     return text("accepted")
 
@@ -165,7 +164,7 @@ async def later(*_: object, **__: object) -> None:
 async def stream_held() -> Response:
     async def parts() -> AsyncIterator[bytes]:
         yield b"first"
-        await until("stream")
+        await wait_for_file("stream")
         yield b"last"
 
     return StreamingResponse(parts(), media_type="text/plain")
@@ -188,7 +187,7 @@ async def stream_endless() -> Response:
                 yield b"more"
                 await asyncio.sleep(0.01)
         finally:
-            leave("ended")
+            create_file("ended")
 
     return StreamingResponse(parts(), media_type="text/plain")
 
@@ -204,11 +203,11 @@ async def stream_large() -> Response:
 
 @app.get("/held")
 async def held() -> Response:
-    leave("begun")
+    create_file("started")
     try:
-        await until("held")
+        await wait_for_file("held")
     finally:
-        leave("ended")
+        create_file("ended")
     return text("held")
 
 
@@ -268,7 +267,7 @@ async def background_before(tasks: BackgroundTasks) -> Response:
 @app.get("/background/after")
 async def background_after(tasks: BackgroundTasks) -> Response:
     async def task() -> None:
-        await until("background")
+        await wait_for_file("background")
         work("in the background")
 
     tasks.add_task(task)
@@ -296,14 +295,14 @@ async def background_unhandled(tasks: BackgroundTasks) -> Response:
 @app.get("/background/failed")
 async def background_failed(tasks: BackgroundTasks) -> Response:
     async def task() -> None:
-        await until("background")
+        await wait_for_file("background")
 
     tasks.add_task(task)
     raise Unhandled("in the handler")
 
 
 @app.get("/call/{kind}")
-async def calling(kind: str) -> Response:
+async def outbound_call(kind: str) -> Response:
     return text(await call(app.state.client, kind))
 
 
@@ -315,10 +314,10 @@ async def ws(socket: WebSocket, room: str) -> None:
         if message["type"] == "websocket.disconnect":
             return
         if message.get("text") == "close":
-            await socket.close(4001, "asked to")
+            await socket.close(4001, "requested")
             return
         if message.get("text") == "fail":
-            raise Unhandled("in the socket")
+            raise Unhandled("in the WebSocket")
         if message.get("text") is not None:
             await socket.send_text(message["text"])
         else:
@@ -327,27 +326,27 @@ async def ws(socket: WebSocket, room: str) -> None:
 
 @app.websocket("/ws/{room}/fails")
 async def ws_fails(socket: WebSocket, room: str) -> None:
-    raise Unhandled("before it was accepted")
+    raise Unhandled("before accept")
 
 
 @app.websocket("/ws/{room}/accepts")
 async def ws_accepts(socket: WebSocket, room: str) -> None:
     await socket.accept()
-    raise Unhandled("after it was accepted")
+    raise Unhandled("after accept")
 
 
 @app.websocket("/ws/{room}/works")
 async def ws_works(socket: WebSocket, room: str) -> None:
     await socket.accept()
     message = await socket.receive_text()
-    work("before the answer")
+    work("before the reply")
     await socket.send_text(message)
-    work("after the answer")
+    work("after the reply")
     await socket.send_text("done")
     try:
         await socket.receive_text()
     except WebSocketDisconnect:
-        leave("ended")
+        create_file("ended")
 
 
 @app.websocket("/ws/{room}/waits")
@@ -361,6 +360,7 @@ async def ws_waits(socket: WebSocket, room: str) -> None:
 
 @app.websocket("/ws/{room}/broadcasts")
 async def ws_broadcasts(socket: WebSocket, room: str) -> None:
+    # quart_app.py also sends the message to WebSockets that are closed, which creates no spans.
     await socket.accept()
     message = await socket.receive_text()
     await socket.send_text(message)

@@ -18,10 +18,10 @@ from hello_service.observability.environment import ENVIRONMENT_ONLY
 HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "quart": ("hypercorn", "conformance.quart_app:app", "--workers", "0", "--bind", "127.0.0.1:0"),
-    # h11 passes unknown methods on to the application; llhttp rejects them.
+    # With h11, because it passes unknown methods on to the application; llhttp, uvicorn's other parser, rejects them.
     "fastapi": ("uvicorn", "conformance.fastapi_app:app", "--http", "h11", "--port", "0"),
 }
-# Both sides have what hello-service gives its tracer, and the same names.
+# Both services get the variables that `hello-service serve` sets for its tracer, and the same names.
 ENVIRONMENT = {
     **QUIET,
     **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},
@@ -30,11 +30,11 @@ ENVIRONMENT = {
     "DD_ENV": "test",
     "DD_VERSION": "1.2.3",
 }
-LAST = "0b5e55ed0b5e55ed"
+LAST_ID = "0b5e55ed0b5e55ed"  # trace id and parent id of the request that Side.collect sends last
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """The peer of outbound calls, which keeps the received headers."""
+    """The peer of outbound calls. It records the headers of each GET."""
 
     protocol_version = "HTTP/1.1"
     received: list[Mapping[str, str]]
@@ -42,10 +42,10 @@ class Upstream(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.received.append({name.lower(): value for name, value in self.headers.items()})
-        if self.path == "/late":
+        if self.path == "/slow":
             self.stopped.wait(1)
-            return
-        if "transfer-encoding" in self.headers:  # a redirected request brings an empty chunked body
+            return  # without a response
+        if "transfer-encoding" in self.headers:  # a redirected request has an empty chunked body of two lines
             self.rfile.readline()
             self.rfile.readline()
         self.send_response({"/redirect": 302, "/error": 500}.get(self.path, 200))
@@ -88,6 +88,7 @@ class Side:
     """One of the two services, with the operations that a scenario needs.
 
     Attributes:
+        folder: where the test and the service's handlers create files as signals (see shared.py).
         received: the headers of every GET that the peer of outbound calls received, from either service.
     """
 
@@ -103,7 +104,7 @@ class Side:
         return self.running.url
 
     def release(self, name: str) -> None:
-        """Let a handler continue that waits for `name`."""
+        """Create the file `name`, so that a handler that waits for it continues."""
         (self.folder / name).touch()
 
     def wait_for_file(self, name: str) -> None:
@@ -111,25 +112,25 @@ class Side:
         eventually((self.folder / name).exists)
 
     def clear(self) -> None:
-        """Forget the received spans and the released names."""
+        """Forget the received spans, and delete the files."""
         for path in self.folder.iterdir():
             path.unlink()
         self.agent.clear()
 
     def collect(self, count: int) -> list[Span]:
-        """Return at least `count` spans, with everything that had arrived by then.
+        """Wait for `count` spans, and return all spans that have arrived, which may be more.
 
-        A request with a known trace id is sent last: once its span has arrived, all earlier ones have.
+        Sends one more request, with a known trace id: once its span has arrived, all earlier ones have.
         """
-        eventually(lambda: len(self.agent.spans()) >= count or None)
-        # On a connection of its own: after an unhandled exception, the server closes the other one.
-        httpx.get(f"{self.url}/plain", headers={"traceparent": f"00-{LAST:0>32}-{LAST}-01"}, timeout=30)
+        eventually(lambda: len(self.agent.spans()) >= count)
+        # On a new connection, because the server closes the client's connection after an unhandled exception.
+        httpx.get(f"{self.url}/plain", headers={"traceparent": f"00-{LAST_ID:0>32}-{LAST_ID}-01"}, timeout=30)
         spans = eventually(self.agent.spans, lambda spans: any(map(is_last, spans)))
         return [span for span in spans if not is_last(span)]
 
 
 def is_last(span: Span) -> bool:
-    return bool(span["trace_id"] == int(LAST, 16))
+    return bool(span["trace_id"] == int(LAST_ID, 16))
 
 
 @contextmanager
@@ -141,29 +142,32 @@ def pair(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[dict[
 
 @contextmanager
 def sides(folder: Path, environments: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Side]]:
-    """Run a service for each of `environments`, and yield them by the same names, which begin with the framework."""
+    """Run a service for each of `environments`, and yield the services by the environments' names.
+
+    The first word of each name is the framework.
+    """
     with ExitStack() as stack:
         peer, received = stack.enter_context(upstream())
-        found: dict[str, Side] = {}
+        services: dict[str, Side] = {}
         for name, extra in environments.items():
-            command = COMMANDS[name.partition(" ")[0]]
-            own = folder / name
-            own.mkdir()
+            program, *arguments = COMMANDS[name.partition(" ")[0]]
+            signals = folder / name
+            signals.mkdir()
             agent = stack.enter_context(trace_agent())
             environment = {
                 **ENVIRONMENT,
                 "PYTHONPATH": str(HERE.parent),
-                "CONFORMANCE_FOLDER": str(own),
+                "CONFORMANCE_FOLDER": str(signals),
                 "CONFORMANCE_UPSTREAM": peer,
                 "CONFORMANCE_REFUSED": f"http://127.0.0.1:{free_port()}",
                 "DD_TRACE_AGENT_URL": agent.url,
                 **extra,
             }
             running = stack.enter_context(
-                started([str(BIN / "ddtrace-run"), str(BIN / command[0]), *command[1:]], clean_environment(environment))
+                started([str(BIN / "ddtrace-run"), str(BIN / program), *arguments], clean_environment(environment))
             )
-            found[name] = Side(name, running, agent, own, received)
-            stack.callback(found[name].client.close)
-        for side in found.values():
+            services[name] = Side(name, running, agent, signals, received)
+            stack.callback(services[name].client.close)
+        for side in services.values():
             side.running.wait_until_running()
-        yield found
+        yield services

@@ -1,6 +1,4 @@
-"""The routes of this folder in Quart, traced by `hello_service.observability.tracing`. fastapi_app.py has the same
-routes.
-"""
+"""The application in Quart, traced by `hello_service.observability.tracing`. fastapi_app.py has the same routes."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from conformance.outside import PIECE, PIECES, Handled, Unhandled, call, client, leave, until
+from conformance.shared import PIECE, PIECES, Handled, Unhandled, call, client, create_file, wait_for_file
 from ddtrace.trace import tracer
 from hypercorn.middleware import DispatcherMiddleware, ProxyFixMiddleware
 from quart import Blueprint, Quart, Response, abort, current_app, jsonify, redirect, request, send_file, websocket
@@ -20,7 +18,7 @@ from hello_service.observability import tracing
 inner = Blueprint("inner", __name__, url_prefix="/inner")
 outer = Blueprint("outer", __name__, url_prefix="/outer")
 app = Quart(__name__)
-sockets: list[Any] = []
+broadcast_sockets: list[Any] = []  # every WebSocket of /ws/<room>/broadcasts, also after it was closed
 
 
 def work(name: str) -> None:
@@ -35,7 +33,7 @@ async def slow_work(name: str) -> None:
 
 
 @app.while_serving
-async def held_open() -> AsyncGenerator[None, None]:
+async def open_client() -> AsyncGenerator[None, None]:
     async with client(tracing.name_client_span) as outgoing:
         app.extensions["client"] = outgoing
         yield
@@ -55,7 +53,7 @@ async def after(response: Response) -> Response:
 
 
 @app.errorhandler(Handled)
-async def answer(error: Handled) -> tuple[str, int]:
+async def respond(error: Handled) -> tuple[str, int]:
     return str(error), error.status
 
 
@@ -109,8 +107,8 @@ async def handled(status: int) -> str:
     raise Handled(status)
 
 
-@app.get("/answered/<int:status>")
-async def answered(status: int) -> tuple[str, int]:
+@app.get("/returned/<int:status>")
+async def returned(status: int) -> tuple[str, int]:
     return "no exception", status
 
 
@@ -137,12 +135,11 @@ async def file() -> Response:
 
 @app.post("/orders/<int:order>")
 async def orders(order: int) -> str:
-    leave("ordered")
     return str(order)
 
 
-@app.get("/partial")
-async def partly() -> str:
+@app.get("/background/partial")
+async def background_partial() -> str:
     app.add_background_task(partial(later, "ada@example.com", token="hidden"))
     return "accepted"
 
@@ -155,7 +152,7 @@ async def later(*_: object, **__: object) -> None:
 async def stream_held() -> Response:
     async def parts() -> AsyncIterator[bytes]:
         yield b"first"
-        await until("stream")
+        await wait_for_file("stream")
         yield b"last"
 
     return Response(parts(), content_type="text/plain")
@@ -178,7 +175,7 @@ async def stream_endless() -> Response:
                 yield b"more"
                 await asyncio.sleep(0.01)
         finally:
-            leave("ended")
+            create_file("ended")
 
     response = Response(parts(), content_type="text/plain")
     response.timeout = None
@@ -196,11 +193,11 @@ async def stream_large() -> Response:
 
 @app.get("/held")
 async def held() -> str:
-    leave("begun")
+    create_file("started")
     try:
-        await until("held")
+        await wait_for_file("held")
     finally:
-        leave("ended")
+        create_file("ended")
     return "held"
 
 
@@ -269,7 +266,7 @@ async def background_before() -> str:
 @app.get("/background/after")
 async def background_after() -> str:
     async def task() -> None:
-        await until("background")
+        await wait_for_file("background")
         work("in the background")
 
     current_app.add_background_task(task)
@@ -297,14 +294,14 @@ async def background_unhandled() -> str:
 @app.get("/background/failed")
 async def background_failed() -> str:
     async def task() -> None:
-        await until("background")
+        await wait_for_file("background")
 
     current_app.add_background_task(task)
     raise Unhandled("in the handler")
 
 
 @app.get("/call/<kind>")
-async def calling(kind: str) -> str:
+async def outbound_call(kind: str) -> str:
     return str(await call(app.extensions["client"], kind))
 
 
@@ -313,35 +310,35 @@ async def ws(room: str) -> None:
     while True:
         message = await websocket.receive()
         if message == "close":
-            await websocket.close(4001, "asked to")
+            await websocket.close(4001, "requested")
             return
         if message == "fail":
-            raise Unhandled("in the socket")
+            raise Unhandled("in the WebSocket")
         await websocket.send(message)
 
 
 @app.websocket("/ws/<room>/fails")
 async def ws_fails(room: str) -> None:
-    raise Unhandled("before it was accepted")
+    raise Unhandled("before accept")
 
 
 @app.websocket("/ws/<room>/accepts")
 async def ws_accepts(room: str) -> None:
     await websocket.accept()
-    raise Unhandled("after it was accepted")
+    raise Unhandled("after accept")
 
 
 @app.websocket("/ws/<room>/works")
 async def ws_works(room: str) -> None:
     message = await websocket.receive()
-    work("before the answer")
+    work("before the reply")
     await websocket.send(message)
-    work("after the answer")
+    work("after the reply")
     await websocket.send("done")
     try:
-        await until("never")
+        await wait_for_file("never")  # until the client disconnects, which cancels the handler
     finally:
-        leave("ended")
+        create_file("ended")
 
 
 @app.websocket("/ws/<room>/waits")
@@ -353,10 +350,10 @@ async def ws_waits(room: str) -> None:
 
 @app.websocket("/ws/<room>/broadcasts")
 async def ws_broadcasts(room: str) -> None:
-    sockets.append(websocket._get_current_object())  # type: ignore[attr-defined,unused-ignore]
+    broadcast_sockets.append(websocket._get_current_object())  # type: ignore[attr-defined,unused-ignore]
     message = await websocket.receive()
-    for each in sockets:
-        with suppress(Exception):  # Quart 0.23 raises where the other socket is over, older releases send nothing
+    for each in broadcast_sockets:
+        with suppress(Exception):  # if the other WebSocket is closed, Quart 0.23 raises; older releases send nothing
             await each.send(message)
 
 
@@ -365,8 +362,8 @@ async def ws_refuses(room: str) -> None:
     abort(403)
 
 
-class Bare:
-    """A layer that responds without headers."""
+class HeaderlessLayer:
+    """A layer that responds to /layer without headers."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -388,19 +385,19 @@ async def user(number: str) -> str:
 
 
 class Mount:
-    """Hypercorn's dispatcher, which starts the lifespan of all its applications."""
+    """Passes requests below /mounted to Hypercorn's dispatcher, and all else, including the lifespan, to `inner`."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
         self.dispatcher: Any = DispatcherMiddleware({"/mounted": mounted})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        inside = scope.get("path", "").startswith("/mounted/")
-        await (self.dispatcher if inside else self.inner)(scope, receive, send)
+        is_mounted = scope.get("path", "").startswith("/mounted/")  # the lifespan has no path
+        await (self.dispatcher if is_mounted else self.inner)(scope, receive, send)
 
 
 outer.register_blueprint(inner)
 app.register_blueprint(outer)
 layered: Any = app
-layered.asgi_app = Mount(Bare(ProxyFixMiddleware(layered.asgi_app)))
+layered.asgi_app = Mount(HeaderlessLayer(ProxyFixMiddleware(layered.asgi_app)))
 tracing.trace(app, probes={"/health"})

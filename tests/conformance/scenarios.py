@@ -1,4 +1,4 @@
-"""The scenarios: a name, the requests to send, and the number of spans on each side."""
+"""The scenarios. Each has a name, the requests to send, and the number of spans on each side."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-W3C = f"00-{TRACE}-{PARENT}-"
+W3C = f"00-{TRACE}-{PARENT}-"  # a traceparent without its last two digits, the flags: 01 is sampled, 00 isn't
+# The same ids in Datadog's headers: decimal, and the lower half of the trace id.
 DATADOG = {"x-datadog-trace-id": "9532127138774266268", "x-datadog-parent-id": "13235353014750950193"}
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`send` is called with each side in turn; `spans` are the numbers of spans from Quart and from FastAPI."""
+    """`send` is called with each side in turn. `spans` is the expected number of spans from Quart and from FastAPI."""
 
     name: str
     send: Callable[[Side], None]
@@ -30,7 +31,7 @@ class Scenario:
 
 
 def get(path: str, **headers: str) -> Callable[[Side], None]:
-    """Send a GET; underscores in the names of headers become dashes."""
+    """Return a function that sends a GET. Underscores in the names of headers become dashes."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def send(side: Side) -> None:
@@ -40,7 +41,7 @@ def get(path: str, **headers: str) -> Callable[[Side], None]:
 
 
 def request(method: str, path: str, content: bytes | None = None) -> Callable[[Side], None]:
-    """Send a request with another method."""
+    """Return a function that sends a request with `method`."""
 
     def send(side: Side) -> None:
         side.client.request(method, side.url + path, content=content)
@@ -48,8 +49,8 @@ def request(method: str, path: str, content: bytes | None = None) -> Callable[[S
     return send
 
 
-def broken_off(path: str) -> Callable[[Side], None]:
-    """Send a request whose response breaks off."""
+def get_incomplete(path: str) -> Callable[[Side], None]:
+    """Return a function that sends a GET whose response breaks off."""
 
     def send(side: Side) -> None:
         with suppress(httpx.RemoteProtocolError):
@@ -58,8 +59,8 @@ def broken_off(path: str) -> Callable[[Side], None]:
     return send
 
 
-def released(path: str, name: str) -> Callable[[Side], None]:
-    """Send a request, and release the work that the handler started once the response has arrived."""
+def get_and_release(path: str, name: str) -> Callable[[Side], None]:
+    """Return a function that sends a GET and, after the response, creates the file that a background task waits for."""
 
     def send(side: Side) -> None:
         side.client.get(side.url + path)
@@ -68,10 +69,11 @@ def released(path: str, name: str) -> Callable[[Side], None]:
     return send
 
 
-def opened(side: Side, path: str) -> socket.socket:
-    """Send a request for `path`, and return its connection."""
+def open_request(side: Side, path: str) -> socket.socket:
+    """Send a request for `path`, and return its connection without reading the response."""
     address = urlsplit(side.url)
     connection = socket.socket()
+    # A small buffer, so that the server must wait for a client that doesn't read.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     connection.connect((address.hostname, address.port))
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
@@ -79,7 +81,7 @@ def opened(side: Side, path: str) -> socket.socket:
 
 
 def read_until(connection: socket.socket, end: bytes) -> bytes:
-    """Read until `end` was received, or the connection is closed."""
+    """Read until `end` is received or the connection is closed, and return the last bytes."""
     tail = b""
     while end not in tail and (part := connection.recv(65_536)):
         tail = tail[-len(end) :] + part
@@ -87,39 +89,39 @@ def read_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 def stream_held(side: Side) -> None:
-    with opened(side, "/stream/held") as connection:
+    with open_request(side, "/stream/held") as connection:
         read_until(connection, b"first")
         side.release("stream")
         read_until(connection, b"0\r\n\r\n")
 
 
-def disconnected(side: Side) -> None:
-    with opened(side, "/stream/endless") as connection:
+def disconnect_in_stream(side: Side) -> None:
+    with open_request(side, "/stream/endless") as connection:
         read_until(connection, b"more")
     side.wait_for_file("ended")
 
 
-def disconnected_early(side: Side) -> None:
-    """Disconnect while the handler works, so its response is never sent."""
-    with opened(side, "/held"):
-        side.wait_for_file("begun")
+def disconnect_early(side: Side) -> None:
+    """Disconnect while the handler runs, before it has returned a response."""
+    with open_request(side, "/held"):
+        side.wait_for_file("started")
     if side.name == "fastapi":
-        side.release("held")  # nothing else ends the handler there
+        side.release("held")  # Quart cancels the handler, FastAPI doesn't
     side.wait_for_file("ended")
 
 
 def slow_client(side: Side) -> None:
-    with opened(side, "/stream/large") as connection:
+    with open_request(side, "/stream/large") as connection:
         read_until(connection, b"xxx")
         read_until(connection, b"0\r\n\r\n")
 
 
 def ws(path: str, *messages: str | bytes, **headers: str) -> Callable[[Side], None]:
-    """Open a WebSocket, send each message and read its reply, and close with 1000."""
+    """Return a function that opens a WebSocket, sends each message and reads its reply, and closes with 1000."""
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def send(side: Side) -> None:
-        with suppress(ConnectionClosed, InvalidStatus), socket_of(side, path, sent) as connection:
+        with suppress(ConnectionClosed, InvalidStatus), connect_websocket(side, path, sent) as connection:
             for message in messages:
                 connection.send(message)
                 connection.recv(timeout=10)
@@ -128,14 +130,15 @@ def ws(path: str, *messages: str | bytes, **headers: str) -> Callable[[Side], No
 
 
 def ws_closed_by_client(side: Side) -> None:
-    with socket_of(side, "/ws/lounge", {}) as connection:
+    with connect_websocket(side, "/ws/lounge", {}) as connection:
         connection.send("hello")
         connection.recv(timeout=10)
         connection.close(4002, "bye")
 
 
 def ws_busy(side: Side) -> None:
-    with socket_of(side, "/ws/lounge/works", {}) as connection:
+    """Close a WebSocket while its handler is running."""
+    with connect_websocket(side, "/ws/lounge/works", {}) as connection:
         connection.send("hello")
         connection.recv(timeout=10)
         connection.recv(timeout=10)
@@ -143,18 +146,19 @@ def ws_busy(side: Side) -> None:
 
 
 def ws_broadcasts(side: Side) -> None:
-    """Run the exchange twice. The second WebSocket also sends to the first, which is closed."""
+    """Open two WebSockets in turn. In Quart, the second handler also sends to the first WebSocket, which is closed."""
     ws("/ws/lounge/broadcasts", "one")(side)
     ws("/ws/lounge/broadcasts", "two")(side)
 
 
-def socket_of(side: Side, path: str, headers: Mapping[str, str]) -> ClientConnection:
+def connect_websocket(side: Side, path: str, headers: Mapping[str, str]) -> ClientConnection:
     return connect(side.url.replace("http", "ws") + path, additional_headers=headers, compression=None, proxy=None)
 
 
+# Without stats computation, because with it ddtrace doesn't send traces that are sampled out.
 RATE_0 = {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0}]', "DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
 
-# Two rules, one on the variables of a route and one on a header.
+# Application security with two rules: one on a variable of a route, one on a header.
 BLOCKING = {"DD_APPSEC_ENABLED": "true", "DD_APPSEC_RULES": str(Path(__file__).with_name("blocking.json"))}
 
 SCENARIOS = [
@@ -168,31 +172,31 @@ SCENARIOS = [
     Scenario("options", request("OPTIONS", "/plain")),
     Scenario("404", get("/nowhere/42")),
     Scenario("405", request("DELETE", "/typed/42/Ada")),
-    Scenario("method unknown", request("BREW", "/plain")),
+    Scenario("unknown method", request("BREW", "/plain")),
     Scenario("redirect", get("/redirect")),
     Scenario("redirect of strict slashes", get("/slashed/Ada")),
     Scenario("aborted 403", get("/abort/403")),
     Scenario("aborted 503", get("/abort/503")),
     Scenario("handled 400", get("/handled/400")),
     Scenario("handled 503", get("/handled/503")),
-    Scenario("answered 500", get("/answered/500")),
+    Scenario("returned 500", get("/returned/500")),
     Scenario("unhandled", get("/unhandled")),
     Scenario("unhandled group", get("/grouped")),
-    Scenario("unhandled before", get("/hook/before")),
-    Scenario("unhandled after", get("/hook/after")),
-    Scenario("unhandled in stream", broken_off("/stream/broken")),
+    Scenario("unhandled in before-request hook", get("/hook/before")),
+    Scenario("unhandled in after-request hook", get("/hook/after")),
+    Scenario("unhandled in stream", get_incomplete("/stream/broken")),
     Scenario("file", get("/file")),
-    Scenario("layer", get("/layer")),
+    Scenario("response of a layer", get("/layer")),
     Scenario("mounted", get("/mounted/users/7")),
     Scenario("behind a proxy", get("/plain", x_forwarded_for="203.0.113.7")),
-    Scenario("background of a partial", get("/partial"), (3, 3)),
+    Scenario("background of a partial", get("/background/partial"), (3, 3)),
     Scenario("blocked", request("POST", "/orders/2"), (1, 1), BLOCKING),
     Scenario("not blocked", request("POST", "/orders/1"), (1, 1), BLOCKING),
-    Scenario("blocked where no route is", get("/nowhere", user_agent="Blocked/1"), (1, 1), BLOCKING),
+    Scenario("blocked without a route", get("/nowhere", user_agent="Blocked/1"), (1, 1), BLOCKING),
     Scenario("stream", stream_held),
     Scenario("slow client", slow_client),
-    Scenario("disconnected in stream", disconnected),
-    Scenario("disconnected early", disconnected_early),
+    Scenario("disconnected in stream", disconnect_in_stream),
+    Scenario("disconnected early", disconnect_early),
     Scenario("traceparent", get("/plain", traceparent=f"{W3C}01")),
     Scenario("traceparent dropped", get("/plain", traceparent=f"{W3C}00"), (0, 0)),
     Scenario(
@@ -201,50 +205,53 @@ SCENARIOS = [
     Scenario("datadog headers", get("/plain", **DATADOG, x_datadog_sampling_priority="1")),
     Scenario("datadog headers dropped", get("/plain", **DATADOG, x_datadog_sampling_priority="-1"), (0, 0)),
     Scenario("datadog headers kept", get("/plain", **DATADOG, x_datadog_sampling_priority="2")),
-    Scenario("datadog headers without decision", get("/plain", **DATADOG)),
+    Scenario("datadog headers without a decision", get("/plain", **DATADOG)),
     Scenario("unhandled, dropped by its caller", get("/unhandled", **DATADOG, x_datadog_sampling_priority="-1")),
-    Scenario("unhandled, without decision", get("/unhandled", **DATADOG)),
+    Scenario("unhandled, without a decision", get("/unhandled", **DATADOG)),
     Scenario("both headers", get("/plain", traceparent=f"{W3C}01", **DATADOG, x_datadog_sampling_priority="1")),
     Scenario(
         "both headers disagree",
         get("/plain", traceparent=f"{W3C}01", x_datadog_trace_id="7", x_datadog_parent_id="8"),
     ),
     Scenario(
-        "garbage", get("/plain", traceparent="garbage", x_datadog_trace_id="garbage", tracestate=",=,", baggage="%")
+        "malformed headers",
+        get("/plain", traceparent="garbage", x_datadog_trace_id="garbage", tracestate=",=,", baggage="%"),
     ),
     Scenario("baggage", get("/plain", baggage="user.id=ada,account.id=7,other=1")),
-    Scenario("sync", get("/sync"), (2, 2)),
-    Scenario("unhandled sync", get("/sync/unhandled")),
+    Scenario("sync handler", get("/sync"), (2, 2)),
+    Scenario("unhandled in a sync handler", get("/sync/unhandled")),
     Scenario("tasks gather", get("/tasks/gather"), (4, 4)),
     Scenario("tasks group", get("/tasks/group"), (4, 4)),
     Scenario("tasks thread", get("/tasks/thread"), (2, 2)),
     Scenario("tasks executor", get("/tasks/executor"), (2, 2)),
-    Scenario("background before", get("/background/before"), (3, 3)),
-    Scenario("background after", released("/background/after", "background"), (3, 3)),
+    Scenario("background before the response", get("/background/before"), (3, 3)),
+    Scenario("background after the response", get_and_release("/background/after", "background"), (3, 3)),
     Scenario("background thread", get("/background/thread"), (3, 3)),
     Scenario("background unhandled", get("/background/unhandled"), (2, 2)),
-    Scenario("background of a failed request", released("/background/failed", "background"), (2, 1)),
+    Scenario("background of a failed request", get_and_release("/background/failed", "background"), (2, 1)),
     Scenario("call success", get("/call/success"), (2, 2)),
     Scenario("call redirect", get("/call/redirect"), (2, 2)),
     Scenario("call error", get("/call/error"), (2, 2)),
     Scenario("call refused", get("/call/refused"), (2, 2)),
-    Scenario("call late", get("/call/late"), (2, 2)),
+    Scenario("call timeout", get("/call/timeout"), (2, 2)),
     Scenario("call cancelled", get("/call/cancelled"), (2, 2)),
     Scenario("call streamed", get("/call/streamed"), (2, 2)),
     Scenario("websocket", ws("/ws/lounge", "hello", b"hello"), (6, 6)),
-    Scenario("websocket traced", ws("/ws/lounge", "hello", traceparent=f"{W3C}01", baggage="user.id=ada"), (4, 4)),
+    Scenario(
+        "websocket with trace headers", ws("/ws/lounge", "hello", traceparent=f"{W3C}01", baggage="user.id=ada"), (4, 4)
+    ),
     Scenario("websocket closed by the handler", ws("/ws/lounge", "hello", "close"), (5, 5)),
     Scenario("websocket closed by the client", ws_closed_by_client, (4, 4)),
-    Scenario("websocket waits", ws("/ws/lounge/waits", "one", "two"), (6, 6)),
+    Scenario("websocket with wait_for", ws("/ws/lounge/waits", "one", "two"), (6, 6)),
     Scenario("websocket broadcasts", ws_broadcasts, (8, 8)),
     Scenario("websocket unhandled", ws("/ws/lounge", "fail"), (2, 2)),
     Scenario("websocket unhandled after accept", ws("/ws/lounge/accepts", "hello"), (2, 1)),
     Scenario("websocket busy when closed", ws_busy, (7, 7)),
-    Scenario("websocket unhandled at once", ws("/ws/lounge/fails"), (1, 1)),
+    Scenario("websocket unhandled before accept", ws("/ws/lounge/fails"), (1, 1)),
     Scenario("websocket refused", ws("/ws/lounge/refuses"), (1, 1)),
     Scenario("websocket 404", ws("/nowhere/42"), (1, 1)),
     Scenario("probe", get("/health"), (0, 1)),
-    Scenario("probe traced", get("/health", traceparent=f"{W3C}01"), (0, 1)),
+    Scenario("probe with trace headers", get("/health", traceparent=f"{W3C}01"), (0, 1)),
     Scenario("sampled out by its caller", get("/plain", traceparent=f"{W3C}00"), (1, 1), RATE_0),
     Scenario(
         "sampled out by a datadog caller", get("/plain", **DATADOG, x_datadog_sampling_priority="-1"), (1, 1), RATE_0
@@ -255,6 +262,9 @@ SCENARIOS = [
     Scenario("sampled out, unhandled", get("/unhandled"), (1, 1), RATE_0),
     Scenario("sampled out, background", get("/background/before"), (3, 3), RATE_0),
     Scenario(
-        "sampled out, background of a failed request", released("/background/failed", "background"), (2, 1), RATE_0
+        "sampled out, background of a failed request",
+        get_and_release("/background/failed", "background"),
+        (2, 1),
+        RATE_0,
     ),
 ]

@@ -1,4 +1,4 @@
-"""Tests that one 128-bit trace id is found everywhere."""
+"""Tests that one 128-bit trace id is in the response header, the problem document, the log and the span."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ def running(_agent: Agent) -> Iterator[Running]:
 def test_the_trace_id_is_the_same_everywhere(
     running: Running, agent: Agent, path: str, headers: dict[str, str], expected: str | None
 ) -> None:
-    """The id is the same in `traceresponse`, in the problem document, in the log line and on the span."""
     before = len(running.requests(path))
     response = httpx.get(running.url + path, headers=headers)
     (span,) = agent.wait_for_spans(1)

@@ -1,4 +1,4 @@
-"""ddtrace's endpoint inventory, as the agent receives it by telemetry: Quart's routes, as those of FastAPI."""
+"""Tests that ddtrace's telemetry reports Quart's routes (the endpoint inventory), as it reports FastAPI's."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ async def things():
 async def ws():
     pass
 """
+MOUNTED_QUART = f"""{QUART}
+from hypercorn.middleware import DispatcherMiddleware
+
+app = DispatcherMiddleware({{"/shop": app}})
+"""
 FASTAPI = """
 import fastapi
 
@@ -47,8 +52,11 @@ async def ws(socket: fastapi.WebSocket):
 """
 
 
-def inventory(app: str, count: int, folder: Path, agent: Agent) -> set[tuple[str, str, str]]:
-    """Serve `app`, and return method, path and resource of the `count` endpoints that ddtrace reports after a request."""
+def inventory(app: str, count: int, folder: Path, agent: Agent, path: str = "/users/7") -> set[tuple[str, str, str]]:
+    """Serve `app`, and return method, path and resource of the endpoints that ddtrace reports.
+
+    Sends a request for `path`, and waits until `count` endpoints have been reported.
+    """
     agent.clear()
     folder.mkdir()
     (folder / "app.py").write_text(app)
@@ -60,12 +68,13 @@ def inventory(app: str, count: int, folder: Path, agent: Agent) -> set[tuple[str
 
     def responds() -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/users/7", timeout=10).is_success
+            return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=10).is_success
         except httpx.TransportError:
             return False
 
     def reported() -> set[tuple[str, str, str]]:
         events = httpx.get(f"{agent.url}/test/session/apmtelemetry", timeout=10).json()
+        # An event arrives alone or in a batch.
         batches = [event["payload"] if event["request_type"] == "message-batch" else [event] for event in events]
         payloads = [
             event["payload"] for batch in batches for event in batch if event["request_type"] == "app-endpoints"
@@ -78,15 +87,15 @@ def inventory(app: str, count: int, folder: Path, agent: Agent) -> set[tuple[str
         return eventually(reported, lambda endpoints: len(endpoints) >= count, timeout=60)
 
 
-def test_the_agent_knows_quarts_routes_as_it_knows_fastapis(tmp_path: Path, agent: Agent) -> None:
-    """Quart itself adds HEAD, OPTIONS and its folder of static files."""
+def test_the_agent_receives_quarts_routes_as_it_receives_fastapis(tmp_path: Path, agent: Agent) -> None:
+    """Quart itself adds the methods HEAD and OPTIONS, and a route for static files."""
     quart = inventory(QUART, 9, tmp_path / "quart", agent)
     fastapi = inventory(FASTAPI, 3, tmp_path / "fastapi", agent)
-    same = {tuple(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", text) for text in endpoint) for endpoint in quart}
+    in_fastapis_syntax = {tuple(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", text) for text in endpoint) for endpoint in quart}
 
     assert len(fastapi) == 3
-    assert fastapi <= same
-    assert {(method, path.split("/")[1]) for method, path, _ in same - fastapi} == {
+    assert fastapi <= in_fastapis_syntax
+    assert {(method, path.split("/")[1]) for method, path, _ in in_fastapis_syntax - fastapi} == {
         ("HEAD", "users"),
         ("OPTIONS", "users"),
         ("OPTIONS", "things"),
@@ -94,3 +103,10 @@ def test_the_agent_knows_quarts_routes_as_it_knows_fastapis(tmp_path: Path, agen
         ("HEAD", "static"),
         ("OPTIONS", "static"),
     }
+
+
+def test_the_routes_of_a_mounted_app_have_the_mount_path(tmp_path: Path, agent: Agent) -> None:
+    endpoints = inventory(MOUNTED_QUART, 9, tmp_path / "mounted", agent, "/shop/users/7")
+
+    assert ("GET", "/shop/users/<int:number>", "GET /shop/users/<int:number>") in endpoints
+    assert [path for _, path, _ in endpoints if not path.startswith("/shop/")] == []

@@ -15,65 +15,58 @@ from running import BIN, QUIET, ROOT, clean_environment, service
 from hello_service.serving import launch
 from hello_service.settings import Settings
 
-SERVED = str(Path(__file__).with_name("served.py"))
+COUNT_CALLS = [sys.executable, str(Path(__file__).with_name("count_calls.py"))]
 TESTS = str(ROOT / "tests")
-RUN = str(BIN / "ddtrace-run")
+DDTRACE_RUN = str(BIN / "ddtrace-run")
 
 
-def serve(command: list[str], environment: dict[str, str]) -> Any:
-    done = subprocess.run(
+def output_of(command: list[str], environment: dict[str, str]) -> Any:
+    """Run `command`, and return the JSON that it prints."""
+    process = subprocess.run(
         command,
         env=clean_environment({**QUIET, "PYTHONPATH": TESTS, **environment}),
         capture_output=True,
         text=True,
         check=True,
     )
-    return json.loads(done.stdout)
+    return json.loads(process.stdout)
 
 
-@pytest.mark.parametrize(
-    ("command", "environment"),
-    [
-        ([sys.executable, SERVED], {"DD_TRACE_ENABLED": "false"}),
-        ([sys.executable, SERVED], {}),
-    ],
-    ids=["off", "not under ddtrace-run"],
-)
-def test_no_function_of_ddtrace_is_called(command: list[str], environment: dict[str, str]) -> None:
+@pytest.mark.parametrize("environment", [{"DD_TRACE_ENABLED": "false"}, {}], ids=["off", "not under ddtrace-run"])
+def test_no_function_of_ddtrace_is_called(environment: dict[str, str]) -> None:
     """This holds for a plain response, an outbound call and an error."""
-    served = serve(command, environment)
+    counted = output_of(COUNT_CALLS, environment)
 
-    assert served["calls"] == {}
-    assert "hello_service.observability.tracing" not in served["layers"]
+    assert counted["calls"] == {}
+    assert "hello_service.observability.tracing" not in counted["layers"]
 
 
-def test_no_span_is_made_where_only_the_variable_says_so() -> None:
+def test_requests_are_not_traced_under_ddtrace_run_if_tracing_is_disabled() -> None:
     """ddtrace-run still applies ddtrace's own patches, but tracing.py adds nothing."""
-    served = serve([RUN, sys.executable, SERVED], {"DD_TRACE_ENABLED": "false"})
+    counted = output_of([DDTRACE_RUN, *COUNT_CALLS], {"DD_TRACE_ENABLED": "false"})
 
-    assert "hello_service.observability.tracing" not in served["layers"]
-    assert not any("asgi" in name or "quart" in name for name in served["calls"])
-
-
-def test_the_count_sees_ddtrace_at_work() -> None:
-    """With tracing on, the same count finds calls and the middleware."""
-    served = serve([RUN, sys.executable, SERVED], {"DD_TRACE_AGENT_URL": "http://127.0.0.1:9"})
-
-    assert "hello_service.observability.tracing" in served["layers"]
-    assert any("_trace/tracer.py" in name for name in served["calls"])
+    assert "hello_service.observability.tracing" not in counted["layers"]
+    assert not any("asgi" in name or "quart" in name for name in counted["calls"])
 
 
-def test_serve_starts_no_tracer_when_tracing_is_off() -> None:
-    """`hello-service serve` doesn't use ddtrace-run."""
+def test_calls_of_ddtrace_are_counted_when_tracing_is_on() -> None:
+    """Otherwise the tests above could not fail."""
+    counted = output_of([DDTRACE_RUN, *COUNT_CALLS], {"DD_TRACE_AGENT_URL": "http://127.0.0.1:9"})
+
+    assert "hello_service.observability.tracing" in counted["layers"]
+    assert any("_trace/tracer.py" in name for name in counted["calls"])
+
+
+def test_serve_does_not_use_ddtrace_run_when_tracing_is_off() -> None:
     off = launch.command(Settings.from_environment({"DD_TRACE_ENABLED": "false"}))
     on = launch.command(Settings.from_environment({}))
 
     assert "ddtrace-run" not in " ".join(off)
-    assert on == [RUN, *off]
+    assert on == [DDTRACE_RUN, *off]
 
 
-def test_nothing_is_said_of_traces_when_tracing_is_off() -> None:
-    """There is no trace id, so neither header, problem nor log line shows one."""
+def test_there_is_no_trace_id_when_tracing_is_off() -> None:
+    """This covers the response header, the problem document and the log lines."""
     with service("http://127.0.0.1:9", {"DD_TRACE_ENABLED": "false"}) as running:
         response = httpx.get(f"{running.url}/nowhere")
 

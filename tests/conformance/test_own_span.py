@@ -1,6 +1,4 @@
-"""Tests that the request span of fast_span.py has exactly the attributes of the one that ddtrace's own middleware
-creates.
-"""
+"""Tests that fast_span.py creates exactly the request span that ddtrace's own middleware creates."""
 
 from __future__ import annotations
 
@@ -14,7 +12,7 @@ from conformance.comparison import compare
 from conformance.pair import Side, sides
 from conformance.scenarios import SCENARIOS, Scenario, get
 
-# With inferred proxies on, and none announced, ddtrace's middleware does what it does without.
+# Makes fast_span.py pass requests on to ddtrace's middleware. Without a proxy's headers it has no other effect.
 BY_MIDDLEWARE = {"DD_TRACE_INFERRED_PROXY_SERVICES_ENABLED": "true"}
 SETTINGS = {
     "defaults": {},
@@ -27,11 +25,11 @@ SETTINGS = {
         "DD_HTTP_SERVER_TAG_QUERY_STRING": "true",
         "DD_TRACE_HTTP_TAG_QUERY_STRING": "true",
     },
-    "an address by a header": {
+    "client address from a header": {
         "DD_TRACE_CLIENT_IP_ENABLED": "true",
         "DD_TRACE_CLIENT_IP_HEADER": "X-Real-IP",
     },
-    "other styles": {"DD_TRACE_PROPAGATION_STYLE_EXTRACT": "b3,b3multi,datadog,tracecontext"},
+    "other propagation styles": {"DD_TRACE_PROPAGATION_STYLE_EXTRACT": "b3,b3multi,datadog,tracecontext"},
     "everything off": {
         "DD_TRACE_HTTP_CLIENT_TAG_QUERY_STRING": "false",
         "DD_HTTP_SERVER_TAG_QUERY_STRING": "false",
@@ -43,7 +41,7 @@ EVERY_PYTHON = {"defaults", "everything on"}  # no Python changes what the other
 
 
 def raw(*lines: bytes) -> Callable[[Side], None]:
-    """Send bytes that httpx would reject, and read until the connection is closed."""
+    """Return a function that sends lines that httpx would reject, and reads until the connection is closed."""
 
     def send(side: Side) -> None:
         address = urlsplit(side.url)
@@ -55,8 +53,10 @@ def raw(*lines: bytes) -> Callable[[Side], None]:
     return send
 
 
-OF_ALL_FRAMEWORKS = [each for each in SCENARIOS if not each.environment and not each.name.startswith("websocket")]
-OF_TAGS = {"query with secrets", "404", "handled 503", "unhandled", "traceparent", "baggage", "body"}
+HTTP_SCENARIOS = [each for each in SCENARIOS if not each.environment and not each.name.startswith("websocket")]
+# These are enough for settings other than the defaults, which change only tags and propagation.
+TAG_SCENARIOS = {"query with secrets", "404", "handled 503", "unhandled", "traceparent", "baggage", "body"}
+# Header names as in a WSGI environment, some of which ddtrace also reads.
 UNDERSCORES = (
     b"GET /plain HTTP/1.1",
     b"Host: here",
@@ -66,19 +66,21 @@ UNDERSCORES = (
     b"X_Datadog_Security_Test: 1",
     b"Connection: close",
 )
-OF_THEIR_OWN = [
+MORE_SCENARIOS = [
     Scenario("b3", get("/plain", b3="0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1")),
     Scenario(
         "b3 multi", get("/plain", x_b3_traceid="0af7651916cd43dd", x_b3_spanid="b7ad6b7169203331", x_b3_sampled="1")
     ),
-    Scenario("names of WSGI", raw(*UNDERSCORES)),
+    Scenario("underscores in header names", raw(*UNDERSCORES)),
     Scenario("a query in the path", get("/nowhere%3Ftoken=hidden;a@b")),
     Scenario(
         "a user in the host", raw(b"GET /plain;a=b HTTP/1.1", b"Host: me:secret@here", b"Connection: close"), (0, 0)
     ),
     Scenario("empty host", raw(b"GET /plain HTTP/1.1", b"Host:", b"Connection: close")),
     Scenario("no host", raw(b"GET /plain?a=b HTTP/1.0")),
-    Scenario("no text", raw(b"GET /plain HTTP/1.1", b"Host: here", b"X-Tenant: \xff", b"Connection: close")),
+    Scenario(
+        "header that isn't UTF-8", raw(b"GET /plain HTTP/1.1", b"Host: here", b"X-Tenant: \xff", b"Connection: close")
+    ),
     Scenario(
         "headers",
         get(
@@ -94,34 +96,32 @@ OF_THEIR_OWN = [
 ]
 
 
-@pytest.mark.timeout(180)  # every request in turn
+@pytest.mark.timeout(180)  # scenarios run one after another
 @pytest.mark.parametrize(
     "settings", [pytest.param(name, marks=[] if name in EVERY_PYTHON else [pytest.mark.once]) for name in SETTINGS]
 )
-def test_it_is_the_span_of_the_middleware(settings: str, tmp_path: Path) -> None:
+def test_both_create_the_same_span(settings: str, tmp_path: Path) -> None:
     """This holds for every request and every tagging option of ddtrace."""
-    extra, found = SETTINGS[settings], {}
-    asked = [each for each in OF_ALL_FRAMEWORKS if not extra or each.name in OF_TAGS] + OF_THEIR_OWN
-    with sides(tmp_path, {"quart": extra, "quart by ddtrace": {**extra, **BY_MIDDLEWARE}}) as twins:
-        for scenario in asked:
+    extra, differences = SETTINGS[settings], {}
+    scenarios = [each for each in HTTP_SCENARIOS if not extra or each.name in TAG_SCENARIOS] + MORE_SCENARIOS
+    with sides(tmp_path, {"quart": extra, "quart by ddtrace": {**extra, **BY_MIDDLEWARE}}) as services:
+        for scenario in scenarios:
             spans = []
-            for side in twins.values():
+            for side in services.values():
                 side.clear()
                 scenario.send(side)
                 spans.append(side.collect(scenario.spans[0]))
-            assert spans[0] or not scenario.spans[0]
-            if differences := compare(*spans):
-                found[scenario.name] = [str(each) for each in differences]
+            assert spans[0] or not scenario.spans[0]  # comparing no spans would prove nothing
+            if found := compare(*spans):
+                differences[scenario.name] = [str(each) for each in found]
 
-    assert found == {}
+    assert differences == {}
 
 
-def test_application_security_keeps_the_middleware(tmp_path: Path) -> None:
-    """With application security on, ddtrace's middleware stays, because only it passes requests to the attack
-    detection.
-    """
-    with sides(tmp_path, {"quart": {"DD_APPSEC_ENABLED": "true"}}) as found:
-        side = found["quart"]
+def test_the_middleware_is_used_with_application_security(tmp_path: Path) -> None:
+    """Only the middleware passes requests to the attack detection."""
+    with sides(tmp_path, {"quart": {"DD_APPSEC_ENABLED": "true"}}) as services:
+        side = services["quart"]
         side.client.get(f"{side.url}/plain", headers={"user-agent": "Arachni/v1"})
         (span,) = side.collect(1)
 

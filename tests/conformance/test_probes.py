@@ -1,4 +1,4 @@
-"""Tests that probes leave nothing, and that one setting lists their paths."""
+"""Tests that probes leave no span, no stats and no log line, and that one setting lists their paths."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ HEADERS: list[dict[str, str]] = [
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Agent]:
-    """Run a separate agent, whose statistics are of these requests alone."""
+    """Run a separate agent, so that its stats contain only these requests."""
     with trace_agent() as agent:
         yield agent
 
 
 def probe(running: Running, agent: Agent, paths: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Request each path with each set of headers, stop the service, and return its spans, stats and log lines."""
+    """Request each path with each set of headers and stop the service.
+
+    Returns the resources of its spans, the resources of its stats and the paths of its log lines, without duplicates.
+    """
     agent.clear()
     for path in paths:
         for headers in HEADERS:
@@ -41,14 +44,14 @@ def probe(running: Running, agent: Agent, paths: list[str]) -> tuple[list[str], 
 def test_a_probe_leaves_no_span_no_stats_and_no_log_line(agent: Agent) -> None:
     """This also holds for a probe that carries trace headers, even those of a kept trace."""
     with service(agent.url) as running:
-        left = probe(running, agent, ["/health", "/ready", "/info"])
+        recorded = probe(running, agent, ["/health", "/ready", "/info"])
 
-    assert left == (["GET /info"], ["GET /info"], ["/info"])
+    assert recorded == (["GET /info"], ["GET /info"], ["/info"])
 
 
-def test_one_setting_names_the_probes(agent: Agent) -> None:
-    """The setting applies to the span, the stats and the log line."""
+def test_one_setting_lists_the_probes(agent: Agent) -> None:
+    """PROBE_PATHS applies to the span, the stats and the log line."""
     with service(agent.url, {"PROBE_PATHS": "/info"}) as running:
-        left = probe(running, agent, ["/health", "/info"])
+        recorded = probe(running, agent, ["/health", "/info"])
 
-    assert left == (["GET /health"], ["GET /health"], ["/health"])
+    assert recorded == (["GET /health"], ["GET /health"], ["/health"])

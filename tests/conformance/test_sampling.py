@@ -1,4 +1,4 @@
-"""Tests of hello_service under load: which traces are kept and counted, and that kept traces are complete."""
+"""Tests of sampling: which traces of hello_service are kept and counted, and that kept traces are complete."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from httpx_aiohttp import AiohttpTransport
 from running import Agent, Running, Span, eventually, service, trace_agent
 
 REQUESTS = {"/api/hello": 4200, "/api/relay?count=1": 500, "/api/faults/error": 300}
-PARTS = {"GET /api/hello": 1, "GET /api/relay": 3, "GET /api/faults/error": 1}  # spans of a whole trace
+SPANS = {"GET /api/hello": 1, "GET /api/relay": 3, "GET /api/faults/error": 1}  # number of spans in a complete trace
 
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[Agent]:
-    """Run a separate agent, because this load would disturb the others."""
+    """Run a separate agent, because this load would disturb other tests."""
     with trace_agent() as agent:
         yield agent
 
@@ -26,20 +26,21 @@ def agent() -> Iterator[Agent]:
 async def send(url: str) -> Counter[int]:
     """Send all requests, mixed, sixteen at once, and count the responses by status."""
     paths = [path for path, count in REQUESTS.items() for _ in range(count)]
+    # Mix them. Each is still there once, because 7 doesn't divide their number.
     paths = [paths[number * 7 % len(paths)] for number in range(len(paths))]
     statuses: Counter[int] = Counter()
     async with httpx.AsyncClient(transport=AiohttpTransport(trust_env=False), trust_env=False, timeout=60) as client:
 
-        async def take() -> None:
+        async def worker() -> None:
             while paths:
                 statuses[(await client.get(url + paths.pop())).status_code] += 1
 
-        await asyncio.gather(*(take() for _ in range(16)))
+        await asyncio.gather(*(worker() for _ in range(16)))
     return statuses
 
 
-def counted(agent: Agent) -> Counter[tuple[str, str]]:
-    """Return hits and errors of the server's spans by resource, as in the statistics."""
+def hits_and_errors(agent: Agent) -> Counter[tuple[str, str]]:
+    """Return the numbers of hits and of errors in the stats of request spans, by resource and `hits` or `errors`."""
     counts: Counter[tuple[str, str]] = Counter()
     for payload in agent.stats():
         for bucket in payload["Stats"]:
@@ -51,7 +52,7 @@ def counted(agent: Agent) -> Counter[tuple[str, str]]:
 
 
 @pytest.mark.timeout(180)
-async def test_a_tenth_is_kept_all_errors_are_and_all_is_counted(agent: Agent) -> None:
+async def test_a_tenth_and_all_errors_are_kept_and_all_requests_are_counted(agent: Agent) -> None:
     """5,000 requests run at DD_TRACE_SAMPLE_RATE=0.1, with the tracer's limit of 100 traces a second raised."""
     settings = {"FAULTS": "true", "DD_TRACE_SAMPLE_RATE": "0.1", "DD_TRACE_RATE_LIMIT": "10000"}
     with service(agent.url, settings) as running:
@@ -61,17 +62,17 @@ async def test_a_tenth_is_kept_all_errors_are_and_all_is_counted(agent: Agent) -
     roots = [root_of(trace) for trace in traces]
     kept = Counter(root["resource"] for root in roots)
     sampled = kept.total() - kept["GET /api/faults/error"]
-    stats = counted(agent)
+    stats = hits_and_errors(agent)
 
     assert statuses == {200: 4700, 500: 300}
     assert kept["GET /api/faults/error"] == 300
     assert 0.08 <= sampled / 4700 <= 0.12
-    assert [len(trace) for trace in traces] == [PARTS[root["resource"]] for root in roots]
-    assert stats["GET /api/hello", "hits"] == 4200 + 500  # a relay calls it, too
+    assert [len(trace) for trace in traces] == [SPANS[root["resource"]] for root in roots]
+    assert stats["GET /api/hello", "hits"] == 4200 + 500  # a relay also calls it
     assert stats["GET /api/relay", "hits"] == 500
     assert stats["GET /api/faults/error", "hits"] == stats["GET /api/faults/error", "errors"] == 300
     assert stats["GET /api/hello", "errors"] == stats["GET /api/relay", "errors"] == 0
-    assert sum(count for (_, what), count in stats.items() if what == "hits") == 5500
+    assert sum(count for (_, kind), count in stats.items() if kind == "hits") == 5500
 
 
 def is_kept(span: Span) -> bool:
@@ -95,7 +96,7 @@ def running(agent: Agent) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize(("path", "priority", "flag"), [("/api/hello/Ada", -1, "00"), ("/api/hello", 2, "01")])
-def test_a_rule_names_the_route(running: Running, agent: Agent, path: str, priority: int, flag: str) -> None:
+def test_a_sampling_rule_matches_the_route(running: Running, agent: Agent, path: str, priority: int, flag: str) -> None:
     """The resource is set before the sampling decision is made, and `traceresponse` shows that decision."""
     agent.clear()
     response = httpx.get(running.url + path)
@@ -105,12 +106,12 @@ def test_a_rule_names_the_route(running: Running, agent: Agent, path: str, prior
     assert response.headers["traceresponse"].endswith(f"-{flag}")
 
 
-def test_a_decision_made_for_the_header_holds(running: Running, agent: Agent) -> None:
-    """The agent receives the decision that `traceresponse` showed: a trace has only one."""
+def test_the_agent_receives_the_decision_of_traceresponse(running: Running, agent: Agent) -> None:
+    """A trace has only one sampling decision, although the header needs it before the span has ended."""
     agent.clear()
-    flags = [httpx.get(f"{running.url}/api/hello").headers["traceresponse"] for _ in range(5)]
+    headers = [httpx.get(f"{running.url}/api/hello").headers["traceresponse"] for _ in range(5)]
     spans: Any = eventually(agent.spans, lambda spans: len(spans) == 5)
 
-    assert sorted(flags) == sorted(
+    assert sorted(headers) == sorted(
         f"00-{span['meta']['_dd.p.tid']}{span['trace_id']:016x}-{span['span_id']:016x}-01" for span in spans
     )

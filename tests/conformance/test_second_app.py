@@ -1,4 +1,4 @@
-"""Tests that another Quart service can use the one file tracing.py as its docstring says."""
+"""Tests that another Quart service can use a copy of tracing.py as its docstring shows."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def example() -> str:
 
 @pytest.fixture
 def running(tmp_path: Path, agent: Agent) -> Iterator[Running]:
-    """Run a tiny service made of the docstring's lines and three routes, with a copy of the file beside it."""
+    """Run a tiny service made of the docstring's lines and three routes, next to a copy of tracing.py."""
     shutil.copy(SOURCE, tmp_path / "tracing.py")
     (tmp_path / "tiny.py").write_text(example() + ROUTES)
     command = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "tiny:app", "-w", "0", "--bind", "127.0.0.1:0"]
@@ -51,8 +51,8 @@ def running(tmp_path: Path, agent: Agent) -> Iterator[Running]:
         yield running
 
 
-def test_another_service_takes_the_file(running: Running, agent: Agent) -> None:
-    """Requests are named by their routes, the client's spans are readable, and the probe leaves nothing."""
+def test_another_service_can_use_a_copy(running: Running, agent: Agent) -> None:
+    """Requests are named by their routes, the client's span has a readable resource, and the probe leaves no span."""
     httpx.get(f"{running.url}/health")
     response = httpx.get(f"{running.url}/call")
     spans = agent.wait_for_spans(3)
@@ -80,4 +80,4 @@ def test_the_file_needs_nothing_but_ddtrace_and_quart() -> None:
         elif isinstance(node, ast.ImportFrom):
             imported.add((node.module or "").partition(".")[0])
 
-    assert imported - sys.stdlib_module_names == {"ddtrace", "quart", "werkzeug"}  # which Quart brings
+    assert imported - sys.stdlib_module_names == {"ddtrace", "quart", "werkzeug"}  # Quart depends on werkzeug

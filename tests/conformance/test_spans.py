@@ -1,5 +1,5 @@
-"""Tests that the spans of Quart with tracing.py and of FastAPI with ddtrace's own integration differ only as the
-table says.
+"""Tests that spans of Quart with tracing.py differ from spans of FastAPI with ddtrace's own integration only as listed
+in the table.
 """
 
 from __future__ import annotations
@@ -11,27 +11,29 @@ from conformance.comparison import Difference
 from conformance.differences import TABLE
 from conformance.scenarios import SCENARIOS, Scenario
 
-Differ = Callable[[Scenario], list[Difference]]
+DifferencesOf = Callable[[Scenario], list[Difference]]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_spans_differ_only_where_the_table_says_why(scenario: Scenario, differ: Differ) -> None:
+def test_spans_differ_only_where_the_table_gives_a_reason(scenario: Scenario, differences_of: DifferencesOf) -> None:
     """Spans are compared attribute by attribute."""
     unexplained = [
-        str(found) for found in differ(scenario) if not any(line.covers(scenario.name, found) for line in TABLE)
+        str(difference)
+        for difference in differences_of(scenario)
+        if not any(line.covers(scenario.name, difference) for line in TABLE)
     ]
 
     assert unexplained == []
 
 
-@pytest.mark.timeout(300)  # where it runs alone, it runs every scenario
-def test_the_table_has_no_line_that_nothing_needs(differ: Differ) -> None:
-    """A difference that no longer exists is removed from the table."""
-    found = [(scenario.name, difference) for scenario in SCENARIOS for difference in differ(scenario)]
+@pytest.mark.timeout(300)  # when it runs alone, it runs every scenario
+def test_every_line_of_the_table_matches_a_difference(differences_of: DifferencesOf) -> None:
+    """A difference that no longer exists must be removed from the table."""
+    differences = [(scenario.name, each) for scenario in SCENARIOS for each in differences_of(scenario)]
 
-    assert [line for line in TABLE if not any(line.covers(*each) for each in found)] == []
+    assert [line for line in TABLE if not any(line.covers(*each) for each in differences)] == []
 
 
-def test_a_scenario_has_a_name_of_its_own() -> None:
+def test_no_two_scenarios_have_the_same_name() -> None:
     """The table identifies scenarios by name."""
     assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)

@@ -1,4 +1,4 @@
-"""Run the portable tracing.py with old and new releases of ddtrace and Quart; the table is kept in docs/tracing.md."""
+"""Runs the portable tracing.py with old and new releases of ddtrace and Quart. docs/tracing.md shows the results."""
 
 from __future__ import annotations
 
@@ -33,16 +33,17 @@ SERVERS = {
 }
 
 
-def installed(ddtrace: str, quart: str) -> Path:
-    """Return the folder of programs of an environment with these releases, and make it if it is not there."""
+def install(ddtrace: str, quart: str) -> Path:
+    """Return the `bin` folder of a virtual environment with these releases, and create the environment if necessary."""
     name = re.sub(r"[^\w.]", "", f"ddtrace-{ddtrace or 'newest'}-quart-{quart}-py{sys.version_info.minor}")
     folder = ENVIRONMENTS / name
+    # `complete` marks an environment whose installation has finished. The newest release may have changed since then.
     if ddtrace == "" or not (folder / "complete").exists():
         subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
-        wanted = [f"ddtrace=={ddtrace}" if ddtrace else "ddtrace", f"quart=={quart}"]
-        wanted += [f"{package}=={version(package)}" for package in ("hypercorn", "httpx", "uvicorn", "websockets")]
+        packages = [f"ddtrace=={ddtrace}" if ddtrace else "ddtrace", f"quart=={quart}"]
+        packages += [f"{package}=={version(package)}" for package in ("hypercorn", "httpx", "uvicorn", "websockets")]
         subprocess.run(
-            ["uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *wanted], check=True
+            ["uv", "pip", "install", "--quiet", "--python", str(folder / "bin" / "python"), *packages], check=True
         )
         (folder / "complete").touch()
     return folder / "bin"
@@ -57,22 +58,22 @@ def release(programs: Path, package: str) -> str:
 
 
 @contextmanager
-def served(programs: Path, server: str, agent: Agent) -> Iterator[tuple[str, list[str]]]:
-    """Serve tests/conformance/versions_app.py; yields its URL and its log."""
+def serve(programs: Path, server: str, agent: Agent) -> Iterator[tuple[str, list[str]]]:
+    """Serve tests/conformance/versions_app.py with the programs of an environment, and yield its URL and its log."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(ROOT / "tests" / "conformance" / "versions_app.py", folder)
         shutil.copy(ROOT / "hello_service" / "observability" / "tracing.py", folder)
         port = free_port()
         program, *arguments = [each.format(port=port) for each in SERVERS[server]]
         command = [str(programs / "ddtrace-run"), str(programs / program), *arguments]
-        environment = {**QUIET, "PYTHONPATH": folder, "DD_TRACE_AGENT_URL": agent.url, "DD_SERVICE": "theirs"}
+        environment = {**QUIET, "PYTHONPATH": folder, "DD_TRACE_AGENT_URL": agent.url, "DD_SERVICE": "versions"}
         with started(command, clean_environment(environment)) as running:
             url = f"http://127.0.0.1:{port}"
             running.wait_until_responding(f"{url}/health")
             yield url, running.lines
 
 
-async def exercise(url: str) -> None:
+async def send_requests(url: str) -> None:
     """Request each route once, with two messages over the WebSocket."""
     async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         for path in ("/users/7", "/nope", "/error", "/stream", "/call", "/background"):
@@ -85,10 +86,10 @@ async def exercise(url: str) -> None:
 
 
 def check(spans: list[dict[str, Any]], log: list[str]) -> None:
-    """Compare what arrived with what tracing.py promises.
+    """Check the received spans against what tracing.py promises, and that the log has no exception.
 
     Raises:
-        AssertionError: with what differs.
+        AssertionError: a check failed; the message has the actual value.
     """
     requests = Counter(span["resource"] for span in spans if span["name"] == "asgi.request")
     assert requests == Counter(
@@ -109,22 +110,22 @@ def check(spans: list[dict[str, Any]], log: list[str]) -> None:
     calls = {span["resource"] for span in spans if span["name"] == "http.request"}
     assert calls == {"GET 127.0.0.1/users/?", "GET 127.0.0.1/"}, calls
     messages = Counter(span["name"] for span in spans if span["name"].startswith("websocket."))
-    # ddtrace has a span for the receipt of the disconnect, too.
+    # Two messages and the disconnect, for which ddtrace also creates a span.
     assert messages == {"websocket.receive": 3, "websocket.send": 2, "websocket.close": 1}, messages
-    raised = [line for line in log if line.startswith(("TypeError", "AttributeError", "KeyError", "RuntimeError"))]
-    assert not raised, raised
+    exceptions = [line for line in log if line.startswith(("TypeError", "AttributeError", "KeyError", "RuntimeError"))]
+    assert not exceptions, exceptions
 
 
 def row(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
     """Return the row of the table for these releases, and whether every check passed."""
-    programs = installed(ddtrace, quart)
+    programs = install(ddtrace, quart)
     results, passed = [], True
     for server in SERVERS:
         agent.clear()
         try:
-            with served(programs, server, agent) as (url, log):
-                asyncio.run(exercise(url))
-                eventually(agent.spans, lambda spans: len(spans) >= 17)  # the WebSocket's come last
+            with serve(programs, server, agent) as (url, log):
+                asyncio.run(send_requests(url))
+                eventually(agent.spans, lambda spans: len(spans) >= 17)  # the WebSocket's spans arrive last
             check(agent.spans(), log)
         except (AssertionError, httpx.HTTPError, OSError) as error:
             passed = False
@@ -136,23 +137,30 @@ def row(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
 
 
 def main() -> int:
-    """Run the matrix, or the rows of the ddtrace releases that are named; return the exit code."""
-    parser = argparse.ArgumentParser(prog="scripts/test-versions", description=main.__doc__)
-    parser.add_argument("releases", nargs="*", choices=[*DDTRACES, []], help="releases of ddtrace; default: all")
-    parser.add_argument("--write", action="store_true", help="keep the table in docs/tracing.md")
-    given = parser.parse_args()
+    """Run all tests, or those of some ddtrace releases, and return the exit code."""
+    description = "Check the spans of a small Quart service with several releases of ddtrace and Quart. Print a table."
+    parser = argparse.ArgumentParser(prog="scripts/test-versions", description=description)
+    parser.add_argument(
+        "releases",
+        nargs="*",
+        choices=[*DDTRACES, []],  # argparse also checks the empty list that stands for no argument
+        metavar="release",
+        help=f"a release of ddtrace ({', '.join(DDTRACES)}); default: all",
+    )
+    parser.add_argument("--write", action="store_true", help="save the table in docs/tracing.md")
+    arguments = parser.parse_args()
     with trace_agent() as agent:
-        rows = [row(DDTRACES[name], quart, agent) for name in given.releases or DDTRACES for quart in QUARTS]
-    lines = list(dict.fromkeys(line for line, _ in rows))  # the newest may be the locked one
+        rows = [row(DDTRACES[name], quart, agent) for name in arguments.releases or DDTRACES for quart in QUARTS]
+    lines = list(dict.fromkeys(line for line, _ in rows))  # no row twice: the newest release may be the locked one
     table = "\n".join(
         [f"| ddtrace | Quart | {' | '.join(SERVERS)} |", "| --- | --- |" + " --- |" * len(SERVERS), *lines]
     )
     print(table)
-    if given.write:
+    if arguments.write:
         before, _, rest = PAGE.read_text().partition(BEGIN)
         python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-        made = f"Printed by `scripts/test-versions` on {python}."
-        PAGE.write_text(f"{before}{BEGIN}{table}\n\n{made}\n{END}{rest.partition(END)[2]}")
+        source = f"Printed by `scripts/test-versions` on {python}."
+        PAGE.write_text(f"{before}{BEGIN}{table}\n\n{source}\n{END}{rest.partition(END)[2]}")
     return 0 if all(passed for _, passed in rows) else 1
 
 

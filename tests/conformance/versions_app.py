@@ -1,4 +1,4 @@
-"""A service that takes tracing.py as one file: what scripts/test-versions serves with old and new releases."""
+"""A service that uses a copy of tracing.py. scripts/test-versions serves it with old and new releases."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import quart
-import tracing  # type: ignore[import-not-found]  # a copy of the one file, beside this one
+import tracing  # type: ignore[import-not-found]  # the copy, next to this file
 
 app = quart.Quart(__name__)
 tracing.trace(app, probes={"/health"})

@@ -403,7 +403,7 @@ def test_no_process_is_started_after_the_examination() -> None:
         pass
 
     with pytest.raises(TimeoutError):
-        case.start("hello_service", "serve")
+        context.start("hello_service", "serve")
 
 
 def documented_rows() -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Tests of tracing.py for single applications: probes, errors, background tasks, WebSocket messages, own spans."""
+"""Tests of tracing.py for single applications: probes, errors, background tasks, WebSocket messages, custom spans."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from hello_service.observability import fast_span, tracing
 
 @pytest.fixture(autouse=True)
 def _active(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests run without ddtrace-run."""
+    """Activate tracing.py, although these tests run without ddtrace-run."""
     monkeypatch.setattr(tracing, "active", lambda: True)
 
 
 @pytest.fixture
 def finished() -> Iterator[list[Span]]:
-    """The spans that have ended."""
+    """The spans that have finished so far."""
     with finished_spans() as spans:
         yield spans
 
 
 @pytest.fixture
 def app() -> Quart:
-    """An app with a probe that fails, one that is a WebSocket, and a route that fails."""
+    """An app with an HTTP probe, a WebSocket probe and a route, all of which raise an exception."""
     app = Quart(__name__)
 
     @app.get("/health")
@@ -52,15 +52,15 @@ def app() -> Quart:
     return tracing.trace(app, probes={"/health"})
 
 
-async def test_a_probe_that_fails_responds_and_leaves_no_span(app: Quart, finished: list[Span]) -> None:
-    """Over HTTP and over a WebSocket."""
+async def test_a_failing_probe_gets_a_response_and_no_span(app: Quart, finished: list[Span]) -> None:
+    """This holds over HTTP and over a WebSocket."""
     client = app.test_client()
-    answer = await client.get("/health")
+    response = await client.get("/health")
     with pytest.raises(WebsocketResponseError):
         async with client.websocket("/health") as connected:
             await connected.receive()
 
-    assert answer.status_code == 500
+    assert response.status_code == 500
     assert finished == []
 
 
@@ -75,7 +75,7 @@ async def test_an_exception_that_leaves_quart_is_a_500(app: Quart, finished: lis
     assert span.get_tag("error.message") == "on purpose"
 
 
-class Refusal(HTTPException):
+class CustomError(HTTPException):
     """An application's own exception, whose status differs from that of its response."""
 
     code = 500
@@ -88,28 +88,28 @@ class Refusal(HTTPException):
         (HTTPException(response=WerkzeugResponse("busy", 502)), "502", "502 Bad Gateway"),
         (HTTPException(response=Response("busy", 599)), "599", "599"),
         (HTTPException("why", response=Response("busy", 503)), "503", "503 Service Unavailable: why"),
-        (Refusal(response=Response("busy", 503)), "503", "503 Service Unavailable"),
+        (CustomError(response=Response("busy", 503)), "503", "503 Service Unavailable"),
         (ServiceUnavailable("why"), "503", "503 Service Unavailable: why"),
     ],
 )
 async def test_an_abort_has_the_status_of_its_response(
     app: Quart, finished: list[Span], aborted: HTTPException, status: str, message: str
 ) -> None:
-    """Werkzeug's own text for one without a status is `??? Unknown Error: None`."""
+    """Werkzeug's own text for an exception without a status is `??? Unknown Error: None`."""
 
     @app.get("/aborts")
     async def aborts() -> str:
         raise aborted
 
-    answer = await app.test_client().get("/aborts")
+    response = await app.test_client().get("/aborts")
     (span,) = finished
 
-    assert str(answer.status_code) == span.get_tag("http.status_code") == status
+    assert str(response.status_code) == span.get_tag("http.status_code") == status
     assert span.get_tag("error.message") == message
     assert (span.get_tag("error.stack") or "").rstrip().endswith(message)
 
 
-async def test_a_response_of_an_error_without_an_exception_has_no_message(app: Quart, finished: list[Span]) -> None:
+async def test_an_error_response_without_an_exception_has_no_message(app: Quart, finished: list[Span]) -> None:
     @app.get("/returns")
     async def returns() -> Response:
         return Response("busy", 503)
@@ -123,14 +123,14 @@ async def test_a_response_of_an_error_without_an_exception_has_no_message(app: Q
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_background_task_needs_no_request(app: Quart, finished: list[Span], fails: bool) -> None:
-    """One that was started with the app has no link; its exception reaches Quart's signal all the same."""
+    """A task that starts outside of a request has no link. Its exception still reaches Quart's signal."""
     failed: list[BaseException] = []
-    ids: list[int | None] = []
+    active_span_ids: list[int | None] = []
 
     async def note(_app: Quart, exception: BaseException, **_: object) -> None:
         failed.append(exception)
         context = tracer.current_trace_context()
-        ids.append(context.span_id if context else None)  # as Quart's log line of it has it
+        active_span_ids.append(context.span_id if context else None)  # Quart's log line of the exception has this id
 
     async def task() -> None:
         if fails:
@@ -144,12 +144,13 @@ async def test_a_background_task_needs_no_request(app: Quart, finished: list[Spa
     assert span.name == "quart.background_task"
     assert "span_links" not in str(span.get_tags())
     assert [str(error) for error in failed] == (["on purpose"] if fails else [])
-    assert ids == ([span.span_id] if fails else [])
-    assert span.context.sampling_priority == (2 if fails else None)  # kept; to be decided when it is sent
+    assert active_span_ids == ([span.span_id] if fails else [])
+    # 2: kept; None: the decision is made when the trace is sent.
+    assert span.context.sampling_priority == (2 if fails else None)
 
 
-async def test_an_exception_comes_out_of_its_group(finished: list[Span]) -> None:
-    """Quart's task group wraps an exception that ends a response halfway; the span has the exception itself."""
+async def test_a_span_has_the_exception_without_the_groups_around_it(finished: list[Span]) -> None:
+    """Quart's task group wraps an exception that breaks off a response."""
     app = Quart(__name__)
     original = ValueError("on purpose")
 
@@ -177,43 +178,42 @@ async def test_an_exception_comes_out_of_its_group(finished: list[Span]) -> None
         ({}, None, None),
     ],
 )
-def test_a_request_without_host_has_the_url_of_the_server(
+def test_the_url_has_the_servers_address_if_there_is_no_host_header(
     scope: dict[str, object], host: str | None, url: str | None
 ) -> None:
-    """As ddtrace's middleware writes it."""
+    """The format is that of ddtrace's middleware."""
     assert fast_span._url({"path": "/path", **scope}, host, "a=b") == url
 
 
 @pytest.mark.parametrize("middleware", [None, fast_span.FastSpan], ids=["middleware", "fast"])
-async def test_the_span_of_a_finished_response_has_ended_before_the_app_returns(
-    finished: list[Span], middleware: Any
-) -> None:
+async def test_a_span_ends_with_the_response_even_if_the_app_continues(finished: list[Span], middleware: Any) -> None:
     """Work after the last byte isn't part of the response."""
     app = Quart(__name__)
-    sent, returns = asyncio.Event(), asyncio.Event()
+    response_sent, may_return = asyncio.Event(), asyncio.Event()
 
-    async def lingers(_scope: object, _receive: object, send: Any) -> None:
+    async def respond_and_continue(_scope: object, _receive: object, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"all", "more_body": False})
-        sent.set()
-        await returns.wait()
+        response_sent.set()
+        await may_return.wait()
 
-    async def nothing(*_: object) -> dict[str, str]:
+    async def receive_or_send(*_: object) -> dict[str, str]:
         return {"type": "http.request"}
 
-    app.asgi_app = lingers  # type: ignore[assignment,method-assign]  # Quart documents this assignment
+    app.asgi_app = respond_and_continue  # type: ignore[assignment,method-assign]  # Quart documents this assignment
     tracing.trace(app, middleware=middleware)
-    serving = asyncio.create_task(app(scope(), nothing, nothing))  # type: ignore[arg-type]  # Hypercorn's own names
-    await sent.wait()
-    ended = [span.name for span in finished]
-    returns.set()
+    call: Any = app(request_scope(), receive_or_send, receive_or_send)  # type: ignore[arg-type]  # Hypercorn's types
+    serving = asyncio.create_task(call)
+    await response_sent.wait()
+    finished_before_return = [span.name for span in finished]
+    may_return.set()
     await serving
 
-    assert ended == ["asgi.request"]
+    assert finished_before_return == ["asgi.request"]
     assert len(finished) == 1
 
 
-def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
+def request_scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
     """Return the scope of a request."""
     return {
         "type": "http",
@@ -230,45 +230,45 @@ def scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
     }
 
 
-async def ask(app: Any, asked: dict[str, Any]) -> None:
+async def send_request(app: Any, scope: dict[str, Any]) -> None:
     """Send a request, and disconnect after the response."""
-    answered = asyncio.Event()
+    responded = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
-        await answered.wait()
+        await responded.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.body" and not message["more_body"]:
-            answered.set()
+            responded.set()
 
-    await app(asked, receive, send)
+    await app(scope, receive, send)
 
 
-async def test_headers_count_however_they_are_written(app: Quart, finished: list[Span]) -> None:
+async def test_header_names_may_have_upper_case_letters(app: Quart, finished: list[Span]) -> None:
     """Hypercorn can be configured not to lower-case them."""
     parent = (b"Traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
-    await ask(app, scope((b"Host", b"here"), (b"User-Agent", b"A Browser"), parent))
+    await send_request(app, request_scope((b"Host", b"here"), (b"User-Agent", b"A Browser"), parent))
     (span,) = finished
 
     assert span.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
     assert span.get_tag("http.useragent") == "A Browser"
 
 
-async def test_a_request_that_can_not_be_described_has_a_span_all_the_same(app: Quart, finished: list[Span]) -> None:
-    """A request that ddtrace can't parse is an error, and its span is not lost."""
-    asked = {**scope((b"host", b"[a")), "query_string": b"a=b"}
+async def test_a_request_that_ddtrace_can_not_parse_has_a_span(app: Quart, finished: list[Span]) -> None:
+    """The request fails, and its span has the error."""
+    scope = {**request_scope((b"host", b"[a")), "query_string": b"a=b"}
     with pytest.raises(ValueError, match="IPv6"):
-        await ask(app, asked)
+        await send_request(app, scope)
     (span,) = finished
 
     assert span.get_tag("error.type") == "builtins.ValueError"
 
 
-async def test_a_404_hides_its_route_where_ddtrace_is_told_to(
+async def test_the_resource_of_a_404_has_no_route_if_ddtrace_obfuscates_it(
     finished: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DD_ASGI_OBFUSCATE_404_RESOURCE."""
+    """The setting is DD_ASGI_OBFUSCATE_404_RESOURCE."""
     monkeypatch.setitem(config.asgi, "obfuscate_404_resource", True)
     app = Quart(__name__)
 
@@ -282,76 +282,78 @@ async def test_a_404_hides_its_route_where_ddtrace_is_told_to(
     assert span.resource == "GET 404"
 
 
-def test_no_header_that_brings_a_trace_is_overlooked() -> None:
-    """fast_span.py looks for the name of every header that ddtrace reads a caller's trace from."""
+def test_fast_span_detects_every_trace_header() -> None:
+    """The name of every header from which ddtrace reads a caller's trace contains one of the words in PROPAGATED."""
     names = {
         name
         for constant, value in vars(http).items()
         if "HEADER" in constant
         for name in ([value] if isinstance(value, str) else value)
     }
-    overlooked = {name for name in names if not any(mark in name for mark in fast_span.PROPAGATION_MARKS)}
+    undetected = {name for name in names if not any(word in name for word in fast_span.PROPAGATION_MARKS)}
 
     assert "x-b3-traceid" in names
-    assert overlooked == {"tracestate", "http_tracestate"}  # which says nothing without a traceparent
-
-
-def by_resource(spans: list[Span]) -> dict[str, Span]:
-    return {span.resource: span for span in spans}
+    assert undetected == {"tracestate", "http_tracestate"}  # meaningless without a traceparent
 
 
 def work(name: Any) -> None:
+    """Create a span with the resource `name`."""
     with tracer.trace("work", resource=str(name)):
         pass
 
 
-async def wrapped() -> Any:
+async def receive_in_coroutine() -> Any:
     return await websocket.receive()
 
 
-TAKING: dict[str, Any] = {
-    "plain": lambda: websocket.receive(),  # noqa: PLW0108 - of the current one
+# The ways in which a handler can receive a message.
+RECEIVE: dict[str, Any] = {
+    "plain": lambda: websocket.receive(),  # noqa: PLW0108 - the proxy has methods only inside a handler
     "json": lambda: websocket.receive_json(),  # noqa: PLW0108 - the same
     "wait_for": lambda: asyncio.wait_for(websocket.receive(), 5),
     "create_task": lambda: asyncio.create_task(websocket.receive()),
-    "wrapped": lambda: asyncio.create_task(wrapped()),
+    "coroutine in a task": lambda: asyncio.create_task(receive_in_coroutine()),
 }
 
 
 @pytest.mark.parametrize("first", ["plain", "create_task"])
-@pytest.mark.parametrize("later", TAKING)
-async def test_work_for_a_message_is_never_another_messages(finished: list[Span], first: str, later: str) -> None:
-    """A handler may receive in its own task or in another one."""
+@pytest.mark.parametrize("later", RECEIVE)
+async def test_work_for_a_message_is_never_a_child_of_another_message(
+    finished: list[Span], first: str, later: str
+) -> None:
+    """A handler may receive in its own task or in another one. In another task, the work is no message's child."""
     app = Quart(__name__)
 
     @app.websocket("/<kind>")
     async def socket(kind: str) -> None:
         for number, way in enumerate([first, later, later]):
-            await TAKING[way]()
+            await RECEIVE[way]()
             work(number)
-            work(f"again {number}")
-            await websocket.send("taken")
-            work(f"still {number}")
+            work(f"second {number}")
+            await websocket.send("reply")
+            work(f"after the reply {number}")
 
     tracing.trace(app)
     async with app.test_client().websocket("/room") as client:
         for number in range(3):
             await client.send(str(number))
             await client.receive()
-    received = [span.span_id for span in finished if span.name == "websocket.receive"]
+    messages = [span.span_id for span in finished if span.name == "websocket.receive"]
     parents = {span.resource: span.parent_id for span in finished if span.name == "work"}
-    own = {name: parents[name] == received[int(name[-1])] for name in parents}
-    same_task = {"0": first == "plain"} | dict.fromkeys("12", later in {"plain", "json"})
+    # The last character of a resource is the number of its message.
+    is_child_of_own = {name: parent == messages[int(name[-1])] for name, parent in parents.items()}
+    in_handlers_task = {"plain", "json"}
     if sys.version_info >= (3, 12):
-        same_task |= dict.fromkeys("12", later in {"plain", "json", "wait_for"})
+        in_handlers_task.add("wait_for")  # before Python 3.12 it receives in another task
+    ways = {"0": first, "1": later, "2": later}
 
     assert len(parents) == 9
-    assert own == {name: same_task[name[-1]] for name in own}
-    assert all(own[name] or parents[name] not in received for name in parents)
+    assert is_child_of_own == {name: ways[name[-1]] in in_handlers_task for name in parents}
+    assert all(is_child_of_own[name] or parent not in messages for name, parent in parents.items())
 
 
-async def test_a_task_that_a_message_started_stays_with_that_message(finished: list[Span]) -> None:
-    """The next message has been received since."""
+async def test_work_in_a_task_is_a_child_of_the_message_that_started_the_task(finished: list[Span]) -> None:
+    """This also holds after the handler has received the next message."""
     app = Quart(__name__)
     second = asyncio.Event()
 
@@ -374,14 +376,14 @@ async def test_a_task_that_a_message_started_stays_with_that_message(finished: l
         await client.send("two")
         await client.receive()
     first = next(span for span in finished if span.name == "websocket.receive")
+    task_work = next(span for span in finished if span.resource == "late")
 
-    assert by_resource(finished)["late"].parent_id == first.span_id
+    assert task_work.parent_id == first.span_id
 
 
-async def test_a_span_is_a_child_of_its_request(finished: list[Span], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what a person looks for, and the exception that left the block, though the handler goes on."""
+async def test_a_custom_span_is_a_child_of_its_request(finished: list[Span]) -> None:
+    """It has the given attributes, and the exception that left the block, although the handler continues."""
     names = ("sqlite.query", "render", "asgi.request")
-    monkeypatch.setattr(tracing, "active", lambda: True)
     app = Quart(__name__)
 
     @app.get("/visits")
@@ -409,7 +411,9 @@ async def test_a_span_is_a_child_of_its_request(finished: list[Span], monkeypatc
     assert request.error == 0
 
 
-def test_a_span_is_nothing_where_tracing_is_not_active(finished: list[Span], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_custom_span_is_created_when_tracing_is_not_active(
+    finished: list[Span], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tracing, "active", lambda: False)
     with tracing.span("sqlite.query") as tag:
         tag("db.system", "sqlite")

@@ -1,4 +1,6 @@
-"""An application does the same with tracing.py and without it: random sequences of requests, WebSockets and tasks."""
+"""Tests that an application behaves the same with and without tracing.py, in random sequences of requests, WebSockets
+and background tasks.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ from quart.signals import got_background_exception
 from hello_service.observability import fast_span, tracing
 
 EXAMPLES = 300
-TURNS = 300  # of the event loop: long enough for a handler to do all that it does without waiting for its client
+TURNS = 300  # turns of the event loop in which a handler does everything that doesn't wait for its client
 Messages = list[dict[str, Any]]
 
 
 class Discard(TraceFilter):
-    """Counts spans in place of sending them."""
+    """Counts spans instead of sending them."""
 
     count = 0
 
@@ -39,9 +41,9 @@ def discard() -> Iterator[Discard]:
     """Discard the spans of these tests, and count them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracing, "active", lambda: True)
-        kept = Discard()
-        tracer.configure(trace_processors=[kept])
-        yield kept
+        processor = Discard()
+        tracer.configure(trace_processors=[processor])
+        yield processor
         tracer.configure(trace_processors=[])
 
 
@@ -59,14 +61,14 @@ def deep_copy(app: Any) -> Any:
     return layer
 
 
-def flat_copy(app: Any) -> Any:
+def shallow_copy(app: Any) -> Any:
     async def layer(scope: Any, receive: Any, send: Any) -> None:
         await app(copy.copy(scope), receive, send)
 
     return layer
 
 
-def new_scope(app: Any) -> Any:
+def reduced_scope(app: Any) -> Any:
     names = ("type", "asgi", "http_version", "method", "scheme", "path", "query_string", "headers", "subprotocols")
 
     async def layer(scope: Any, receive: Any, send: Any) -> None:
@@ -93,6 +95,7 @@ def bare_401(app: Any) -> Any:
     return layer
 
 
+# A message that is sent more than once must not be changed.
 CONSTANT = {"type": "http.response.start", "status": 200, "headers": [(b"x-constant", b"1")]}
 
 
@@ -107,20 +110,20 @@ def constant_message(app: Any) -> Any:
     return layer
 
 
-def listed_once(app: Any) -> Any:
+def headers_as_iterators(app: Any) -> Any:
     async def layer(scope: Any, receive: Any, send: Any) -> None:
-        async def once(message: Any) -> None:
-            await send({**message, "headers": iter(message["headers"])} if "headers" in message else message)
+        async def send_iterator(message: Any) -> None:
+            if "headers" in message:
+                message = {**message, "headers": iter(message["headers"])}
+            await send(message)
 
-        await app({**scope, "headers": iter(scope["headers"])}, receive, once)
+        await app({**scope, "headers": iter(scope["headers"])}, receive, send_iterator)
 
     return layer
 
 
 def dispatcher(app: Any) -> Any:
-    other = build([])
-
-    dispatch: Any = DispatcherMiddleware({"/other": other, "/": app})
+    dispatch: Any = DispatcherMiddleware({"/other": build([]), "/": app})
 
     async def layer(scope: Any, receive: Any, send: Any) -> None:
         await dispatch({"root_path": "", **scope}, receive, send)
@@ -128,7 +131,7 @@ def dispatcher(app: Any) -> Any:
     return layer
 
 
-def silent(app: Any) -> Any:
+def no_response(app: Any) -> Any:
     async def layer(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] != "/plain":
             await app(scope, receive, send)
@@ -136,7 +139,7 @@ def silent(app: Any) -> Any:
     return layer
 
 
-def paths_sent(app: Any) -> Any:
+def path_send(app: Any) -> Any:
     async def layer(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] != "/plain":
             await app(scope, receive, send)
@@ -151,15 +154,15 @@ def paths_sent(app: Any) -> Any:
 LAYERS: list[Callable[[Any], Any]] = [
     proxy_fix,
     deep_copy,
-    flat_copy,
-    new_scope,
+    shallow_copy,
+    reduced_scope,
     own_task,
     bare_401,
     constant_message,
-    listed_once,
+    headers_as_iterators,
     dispatcher,
-    silent,
-    paths_sent,
+    no_response,
+    path_send,
 ]
 
 
@@ -176,8 +179,8 @@ class Task:
         self.note(f"method {args}")
 
 
-def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app with everything
-    """Return an app that notes what happens in `app.extensions["notes"]`."""
+def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app with all kinds of handlers
+    """Return an app within `layers`. Its handlers record in `app.extensions["notes"]` what happens in them."""
     app = Quart(__name__)
     notes: list[str] = []
     note = notes.append
@@ -190,7 +193,7 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
 
     @app.post("/echo")
     async def echo() -> bytes:
-        return await request.get_data()  # type: ignore[return-value]  # bytes, unless text is asked for
+        return await request.get_data()  # type: ignore[return-value]  # bytes unless `as_text` is true
 
     @app.route("/status/<int:status>")
     async def status(status: int) -> tuple[str, int]:
@@ -204,7 +207,7 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
             raise asyncio.CancelledError
         if kind == "group":
             raise ExceptionGroup("both", [ValueError(1), KeyError(2)])
-        raise {"value": ValueError, "handled": LookupError, "base": Base}.get(kind, RuntimeError)(kind)
+        raise {"value": ValueError, "handled": LookupError, "base": CustomBaseException}.get(kind, RuntimeError)(kind)
 
     @app.errorhandler(LookupError)
     async def handled(error: LookupError) -> tuple[str, int]:
@@ -258,14 +261,14 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
 
     got_background_exception.connect(failed, app, weak=False)
 
-    async def take(kind: str) -> Any:
+    async def receive_message(kind: str) -> Any:
         if kind == "wait_for":
             return await asyncio.wait_for(websocket.receive(), 5)
         if kind == "create_task":
             return await asyncio.create_task(websocket.receive())
         if kind == "gather":
             return (await asyncio.gather(websocket.receive()))[0]
-        if kind == "impatient":
+        if kind == "times_out":
             with suppress(TimeoutError):
                 return await asyncio.wait_for(websocket.receive(), 0)
         return await websocket.receive()
@@ -281,13 +284,13 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
         sockets.append(websocket._get_current_object())  # type: ignore[attr-defined,unused-ignore]
         try:
             while True:
-                message = await take(kind)
+                message = await receive_message(kind)
                 note(repr(message))
                 if message == "close":
-                    await websocket.close(4001, "asked to")
+                    await websocket.close(4001, "requested")
                     return
                 if message == "fail":
-                    raise ValueError("in the socket")
+                    raise ValueError("in the WebSocket")
                 if kind == "broadcast":
                     for socket in sockets:
                         await socket.send(message)
@@ -296,10 +299,10 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
                 if kind == "producer":
                     app.add_background_task(produce, sockets[-1])
         finally:
-            note("over")
+            note("ended")
 
     async def produce(socket: Any) -> None:
-        for _ in range(8):  # outlives its handler, most times
+        for _ in range(8):  # usually outlives the handler
             await asyncio.sleep(0)
             await socket.send("produced")
 
@@ -308,13 +311,13 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
     return app
 
 
-class Base(BaseException):
+class CustomBaseException(BaseException):
     """An exception that `except Exception` doesn't catch."""
 
 
-# What is sent to it.
+# Operations: the requests and WebSockets of a client.
 
-Operation = tuple[Any, ...]
+Operation = tuple[Any, ...]  # the kind, then the arguments of request_scope or websocket_scope
 
 REQUESTS = st.tuples(
     st.just("http"),
@@ -357,7 +360,7 @@ WEBSOCKETS = st.tuples(
                     "wait_for",
                     "create_task",
                     "gather",
-                    "impatient",
+                    "times_out",
                     "broadcast",
                     "producer",
                     "refuses",
@@ -374,51 +377,67 @@ WEBSOCKETS = st.tuples(
 
 
 async def run(app: Quart, operations: list[Operation]) -> list[Any]:
-    """Return what a client sees of each operation, and what the application noted."""
-    seen: list[Any] = []
-    for kind, *rest in operations:
+    """Return the messages and exceptions of each operation, and the application's notes."""
+    results: list[Any] = []
+    for kind, *arguments in operations:
         sent: Messages = []
-        scope, incoming, response = (request_scope if kind == "http" else websocket_scope)(*rest)
+        scope, incoming, leaves_early = (request_scope if kind == "http" else websocket_scope)(*arguments)
         try:
-            await asyncio.wait_for(serve(app, scope, incoming, response, sent), 10)
-        except BaseException as error:  # noqa: BLE001 - it is what is compared
-            seen.append(shape(error))
+            await asyncio.wait_for(serve(app, scope, incoming, leaves_early, sent), 10)
+        except BaseException as error:  # noqa: BLE001 - exceptions are compared
+            results.append(comparable(error))
         await asyncio.gather(*app.background_tasks, return_exceptions=True)
-        seen.append([plain_message(message) for message in sent])
-    return [*seen, *app.extensions["notes"]]
+        results.append([without_traceresponse(message) for message in sent])
+    return [*results, *app.extensions["notes"]]
 
 
-async def serve(app: Any, scope: Any, incoming: Messages, extension: bool, sent: Messages) -> None:
-    """Call the app as a server does; the client disconnects after the last message, or at the first byte (`extension`)."""
-    gone = asyncio.Event()
-    patient = scope["type"] == "http" and "/waits" not in scope["path"] and scope["path"] != "/raises/cancelled"
+async def serve(app: Any, scope: Any, incoming: Messages, leaves_early: bool, sent: Messages) -> None:
+    """Call the app as a server does, with the messages `incoming`, and add the app's messages to `sent`.
+
+    The client disconnects after the first message of the response's body if `leaves_early`, otherwise after the last.
+    If the response may never be complete, and with a WebSocket, it disconnects after some turns of the event loop.
+    """
+    disconnected = asyncio.Event()
+    will_complete = scope["type"] == "http" and "/waits" not in scope["path"] and scope["path"] != "/raises/cancelled"
 
     async def receive() -> Any:
         if incoming:
             return incoming.pop(0)
-        if patient:
-            await gone.wait()
-        for _ in range(0 if patient else TURNS):
-            await asyncio.sleep(0)
+        if will_complete:
+            await disconnected.wait()
+        else:
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
         return {"type": f"{scope['type']}.disconnect"}
 
     async def send(message: Any) -> None:
         sent.append(message)
         kind, more = message["type"], message.get("more_body", False)
-        if kind.endswith(("response.body", "pathsend")) and (extension or not more):
-            gone.set()
+        if kind.endswith(("response.body", "pathsend")) and (leaves_early or not more):
+            disconnected.set()
 
     await app(scope, receive, send)
 
 
-def request_scope(method: str, path: str, body: list[bytes], leaves: bool) -> tuple[dict[str, Any], Messages, bool]:
+def request_scope(
+    method: str, path: str, body: list[bytes], leaves_early: bool
+) -> tuple[dict[str, Any], Messages, bool]:
+    """Return the scope of a request, the messages of its body, and `leaves_early` for `serve`."""
     messages: Messages = [{"type": "http.request", "body": part, "more_body": True} for part in body]
-    return {**SCOPE, "type": "http", "method": method, "path": path}, [*messages, {"type": "http.request"}], leaves
+    return (
+        {**SCOPE, "type": "http", "method": method, "path": path},
+        [*messages, {"type": "http.request"}],
+        leaves_early,
+    )
 
 
-def websocket_scope(path: str, messages: list[Any], extended: bool) -> tuple[dict[str, Any], Messages, bool]:
+def websocket_scope(path: str, messages: list[Any], may_reject: bool) -> tuple[dict[str, Any], Messages, bool]:
+    """Return the scope of a WebSocket, the client's messages, and False for `serve`.
+
+    `may_reject`: the server supports a response that rejects the handshake.
+    """
     received = [{"type": "websocket.receive", "text" if isinstance(each, str) else "bytes": each} for each in messages]
-    extensions: dict[str, Any] = {"websocket.http.response": {}} if extended else {}
+    extensions: dict[str, Any] = {"websocket.http.response": {}} if may_reject else {}
     scope = {**SCOPE, "type": "websocket", "path": path, "scheme": "ws", "subprotocols": [], "extensions": extensions}
     return scope, [{"type": "websocket.connect"}, *received], False
 
@@ -432,18 +451,21 @@ SCOPE = {
 }
 
 
-def plain_message(message: dict[str, Any]) -> dict[str, Any]:
+def without_traceresponse(message: dict[str, Any]) -> dict[str, Any]:
     headers = [each for each in message.get("headers", []) if each[0] != b"traceresponse"]
     return {**message, "headers": headers}
 
 
-def shape(error: BaseException) -> Any:
+def comparable(error: BaseException) -> Any:
+    """Return types and texts: two exceptions are never equal."""
     if isinstance(error, BaseExceptionGroup):
-        return type(error), [shape(each) for each in error.exceptions]
+        return type(error), [comparable(each) for each in error.exceptions]
     return type(error), str(error)
 
 
-def both(layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any) -> tuple[Any, Any]:
+def run_traced_and_untraced(
+    layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any
+) -> tuple[Any, Any]:
     untraced = asyncio.run(run(build(layers), operations))
     traced = asyncio.run(run(tracing.trace(build(layers), middleware=middleware), operations))
     return traced, untraced
@@ -458,24 +480,24 @@ def both(layers: list[Callable[[Any], Any]], operations: list[Operation], middle
     st.lists(st.one_of(REQUESTS, BACKGROUND, WEBSOCKETS), min_size=1, max_size=6),
     st.sampled_from([None, fast_span.FastSpan]),
 )
-def test_an_application_does_the_same_with_and_without_tracing(
+def test_an_application_behaves_the_same_with_and_without_tracing(
     discard: Discard, layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any
 ) -> None:
     """Statuses, headers, bodies, close codes, exceptions and their order are equal."""
-    traced, untraced = both(layers, operations, middleware)
+    traced, untraced = run_traced_and_untraced(layers, operations, middleware)
 
     assert traced == untraced
 
 
 @pytest.mark.parametrize("layer", [None, *LAYERS])
-def test_every_request_is_traced_while_nothing_changes(discard: Discard, layer: Callable[[Any], Any] | None) -> None:
-    """The comparison means something only if spans are created."""
+def test_spans_are_created_while_behavior_stays_the_same(discard: Discard, layer: Callable[[Any], Any] | None) -> None:
+    """The comparison above means something only if spans are created."""
     operations: list[Operation] = [
         ("http", "GET", "/status/200", [], False),
         ("websocket", "/ws/plain", ["one"], True),
     ]
     before = discard.count
-    traced, untraced = both([layer] if layer else [], operations, None)
+    traced, untraced = run_traced_and_untraced([layer] if layer else [], operations, None)
 
     assert traced == untraced
     assert discard.count - before >= 4

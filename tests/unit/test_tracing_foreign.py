@@ -1,4 +1,4 @@
-"""tracing.py in other people's set-ups: layers, mounts, names, versions, and a process that isn't traced."""
+"""Tests of tracing.py in other services' set-ups: layers, mounts, names, releases, and processes that aren't traced."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MIDDLEWARES = pytest.mark.parametrize("middleware", [None, fast_span.FastSpan], 
 
 @pytest.fixture
 def finished(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
-    """The spans that have ended, in a process that is traced."""
+    """The spans that have finished so far, in a process that is traced."""
     monkeypatch.setattr(tracing, "active", lambda: True)
     with finished_spans() as spans:
         yield spans
@@ -53,12 +53,12 @@ def app() -> Quart:
     return app
 
 
-def put(app: Any, layer: Any) -> None:
-    """Put an ASGI layer around the app, or in its place."""
+def set_asgi_app(app: Any, layer: Any) -> None:
+    """Make `layer` the app's ASGI application: a layer around Quart's own, or a replacement."""
     app.asgi_app = layer
 
 
-def scope(path: str, **rest: Any) -> dict[str, Any]:
+def request_scope(path: str, **others: Any) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -69,41 +69,45 @@ def scope(path: str, **rest: Any) -> dict[str, Any]:
         "query_string": b"",
         "root_path": "",
         "headers": [(b"host", b"here")],
-        **rest,
+        **others,
     }
 
 
-async def ask(app: Any, asked: dict[str, Any], leave_after: int | None = None) -> list[dict[str, Any]]:
-    """Return the messages of the response; the client disconnects after `leave_after` bytes, or after the last message."""
-    gone, sent = asyncio.Event(), list[dict[str, Any]]()
+async def send_request(app: Any, scope: dict[str, Any], disconnect_after: int | None = None) -> list[dict[str, Any]]:
+    """Return the messages of the response.
+
+    The client disconnects after `disconnect_after` bytes of the body or after the last message.
+    """
+    disconnected, sent = asyncio.Event(), list[dict[str, Any]]()
 
     async def receive() -> dict[str, Any]:
-        await gone.wait()
+        await disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
-        taken = sum(len(each.get("body", b"")) for each in sent)
-        if taken == leave_after or (message["type"].endswith("response.body") and not message.get("more_body", False)):
-            asyncio.get_running_loop().call_soon(gone.set)
+        body_length = sum(len(each.get("body", b"")) for each in sent)
+        is_last = message["type"].endswith("response.body") and not message.get("more_body", False)
+        if is_last or body_length == disconnect_after:
+            asyncio.get_running_loop().call_soon(disconnected.set)
 
-    await app(asked, receive, send)
+    await app(scope, receive, send)
     return sent
 
 
-# What an inner layer responds.
+# Layers that respond in place of Quart.
 
 
 @MIDDLEWARES
-async def test_a_layer_that_responds_names_the_span_by_its_status(finished: list[Span], middleware: Any) -> None:
+async def test_the_resource_of_a_layers_response_is_its_status(finished: list[Span], middleware: Any) -> None:
     app = Quart(__name__)
 
-    async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
+    async def reject(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 401})
         await send({"type": "http.response.body"})
 
-    put(app, refuse)
-    sent = await ask(tracing.trace(app, middleware=middleware), scope("/users/7"))
+    set_asgi_app(app, reject)
+    sent = await send_request(tracing.trace(app, middleware=middleware), request_scope("/users/7"))
     (span,) = finished
 
     assert span.resource == "GET 401"
@@ -112,51 +116,55 @@ async def test_a_layer_that_responds_names_the_span_by_its_status(finished: list
 
 
 @pytest.mark.parametrize("optional", ["query_string", "headers", "root_path", "asgi"])
-async def test_a_scope_needs_no_more_than_the_layer_reads(app: Quart, finished: list[Span], optional: str) -> None:
+async def test_a_scope_may_lack_a_key_that_the_layer_does_not_read(
+    app: Quart, finished: list[Span], optional: str
+) -> None:
     async def layer(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": iter([(b"x-a", b"1")])})
         await send({"type": "http.response.body"})
 
-    put(app, layer)
-    asked = scope("/users/7")
-    del asked[optional]
-    sent = await ask(tracing.trace(app), asked)
+    set_asgi_app(app, layer)
+    scope = request_scope("/users/7")
+    del scope[optional]
+    sent = await send_request(tracing.trace(app), scope)
 
     assert sent[0]["headers"][0] == (b"x-a", b"1")
     assert finished[0].resource == "GET 204"
 
 
-async def test_one_traceresponse_where_a_layer_has_sent_it(app: Quart, finished: list[Span]) -> None:
+async def test_a_layers_own_traceresponse_is_kept(app: Quart, finished: list[Span]) -> None:
     async def layer(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"Traceresponse", b"mine")]})
         await send({"type": "http.response.body"})
 
-    put(app, layer)
-    sent = await ask(tracing.trace(app), scope("/"))
+    set_asgi_app(app, layer)
+    sent = await send_request(tracing.trace(app), request_scope("/"))
 
     assert sent[0]["headers"] == [(b"Traceresponse", b"mine")]
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "mcp"])
-async def test_what_is_no_request_goes_straight_through(app: Quart, finished: list[Span], kind: str) -> None:
-    seen: list[Any] = []
+async def test_other_types_of_scope_are_passed_on_unchanged(app: Quart, finished: list[Span], kind: str) -> None:
+    received: list[Any] = []
 
     async def layer(*arguments: Any) -> None:
-        seen.extend(arguments)
+        received.extend(arguments)
 
-    put(app, layer)
-    asked: Any = {"type": kind, "state": {}}
-    await tracing.trace(app).asgi_app(asked, "receive", "send")  # type: ignore[arg-type]
+    set_asgi_app(app, layer)
+    scope: Any = {"type": kind, "state": {}}
+    await tracing.trace(app).asgi_app(scope, "receive", "send")  # type: ignore[arg-type]
 
-    assert seen == [asked, "receive", "send"]
-    assert seen[0] is asked
+    assert received == [scope, "receive", "send"]
+    assert received[0] is scope
     assert finished == []
 
 
 # How a response ends.
 
 
-def responding(body: list[bytes], headers: list[tuple[bytes, bytes]], end: bool) -> Any:
+def responding_layer(body: list[bytes], headers: list[tuple[bytes, bytes]], end: bool) -> Any:
+    """Return a layer that sends a response in parts, and the empty last message if `end`."""
+
     async def layer(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for part in body:
@@ -182,7 +190,7 @@ def responding(body: list[bytes], headers: list[tuple[bytes, bytes]], end: bool)
         ([], b"3", True, "HEAD", False),
     ],
 )
-async def test_a_span_says_that_its_response_is_incomplete(
+async def test_an_incomplete_response_has_a_tag(
     app: Quart,
     finished: list[Span],
     *,
@@ -194,8 +202,8 @@ async def test_a_span_says_that_its_response_is_incomplete(
     incomplete: bool,
 ) -> None:
     headers = [(b"Content-Length", length)] if length else []
-    put(app, responding(body, headers, end))
-    await ask(tracing.trace(app, middleware=middleware), scope("/", method=method))
+    set_asgi_app(app, responding_layer(body, headers, end))
+    await send_request(tracing.trace(app, middleware=middleware), request_scope("/", method=method))
     (span,) = finished
 
     assert span.get_tag(tracing.INCOMPLETE) == ("true" if incomplete else None)
@@ -203,7 +211,7 @@ async def test_a_span_says_that_its_response_is_incomplete(
 
 
 async def test_a_stream_that_times_out_is_incomplete(finished: list[Span]) -> None:
-    """Quart ends it silently after RESPONSE_TIMEOUT."""
+    """Quart ends the stream without an exception after RESPONSE_TIMEOUT."""
     app = Quart(__name__)
     app.config["RESPONSE_TIMEOUT"] = 0.01
 
@@ -215,7 +223,7 @@ async def test_a_stream_that_times_out_is_incomplete(finished: list[Span]) -> No
 
         return Response(parts())
 
-    serving = asyncio.ensure_future(ask(tracing.trace(app), scope("/")))
+    serving = asyncio.ensure_future(send_request(tracing.trace(app), request_scope("/")))
     with suppress(TimeoutError):
         await asyncio.wait_for(serving, 0.5)  # Quart 0.23 waits for the client
     (span,) = finished
@@ -224,8 +232,8 @@ async def test_a_stream_that_times_out_is_incomplete(finished: list[Span]) -> No
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Quart leaves the file open
-async def test_a_client_that_has_its_bytes_has_not_disconnected(tmp_path: Path, finished: list[Span]) -> None:
-    """Quart sends the last message of a file when a client with Content-Length bytes has gone."""
+async def test_a_client_that_has_all_bytes_is_not_tagged_as_disconnected(tmp_path: Path, finished: list[Span]) -> None:
+    """A client may disconnect after Content-Length bytes, which is before Quart sends the last message of a file."""
     (tmp_path / "file").write_bytes(b"x" * 100)
     app = Quart(__name__)
 
@@ -235,39 +243,37 @@ async def test_a_client_that_has_its_bytes_has_not_disconnected(tmp_path: Path, 
 
     tracing.trace(app)
     for _ in range(10):
-        await ask(app, scope("/"), leave_after=100)
+        await send_request(app, request_scope("/"), disconnect_after=100)
 
     assert [span.get_tag(tracing.CLIENT_DISCONNECTED) for span in finished] == [None] * 10
     assert [span.get_tag(tracing.INCOMPLETE) for span in finished] == [None] * 10
 
 
 @MIDDLEWARES
-async def test_a_request_that_starts_in_the_context_of_the_last_one_has_its_own_trace(
-    app: Quart, finished: list[Span], middleware: Any
-) -> None:
-    """uvicorn starts a request that came early while the application still sends the end of the last response.
+async def test_a_pipelined_request_has_its_own_trace(app: Quart, finished: list[Span], middleware: Any) -> None:
+    """uvicorn starts a pipelined request while the application is still sending the end of the previous response.
 
     ddtrace's asyncio integration then passes the trace on to the new task.
     """
     tracing.trace(app, middleware=middleware)
-    following: list[asyncio.Task[Any]] = []
-    left = asyncio.Event()
+    pipelined: list[asyncio.Task[Any]] = []
+    disconnected = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
-        await left.wait()
+        await disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            following.append(asyncio.create_task(follow(tracer.current_trace_context())))
-            left.set()
+            pipelined.append(asyncio.create_task(send_pipelined(tracer.current_trace_context())))
+            disconnected.set()
 
-    async def follow(active: Any) -> None:
-        tracer.context_provider.activate(active)
-        await ask(app, scope("/users/8"))
+    async def send_pipelined(context: Any) -> None:
+        tracer.context_provider.activate(context)
+        await send_request(app, request_scope("/users/8"))
 
-    await app(scope("/users/7"), receive, send)  # type: ignore[arg-type]
-    await following[0]
+    await app(request_scope("/users/7"), receive, send)  # type: ignore[arg-type]
+    await pipelined[0]
 
     assert [(span.resource, span.parent_id) for span in finished] == [("GET /users/<int:number>", None)] * 2
     assert finished[0].trace_id != finished[1].trace_id
@@ -276,23 +282,23 @@ async def test_a_request_that_starts_in_the_context_of_the_last_one_has_its_own_
 # WebSockets.
 
 
-async def test_a_websocket_is_served_where_its_messages_are_not_traced(
+async def test_only_the_handshake_has_a_span_if_messages_are_not_traced(
     app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DD_TRACE_WEBSOCKET_MESSAGES_ENABLED=false, the default of ddtrace 4.0: the handshake has a span."""
+    """The setting is DD_TRACE_WEBSOCKET_MESSAGES_ENABLED=false, the default of ddtrace 4.0."""
     monkeypatch.setitem(config.asgi, "trace_asgi_websocket_messages", False)
     tracing.trace(app)
     async with app.test_client().websocket("/ws") as client:
         await client.send("one")
-        answer = await client.receive()
+        reply = await client.receive()
     (span,) = finished
 
-    assert answer == "one"
+    assert reply == "one"
     assert (span.name, span.resource, span.get_tag("http.status_code")) == ("asgi.request", "websocket /ws", "101")
 
 
-async def test_a_socket_from_elsewhere_makes_no_trace_without_end(finished: list[Span]) -> None:
-    """A broadcast from a task outside of any request: ddtrace would start a span there that never ends."""
+async def test_a_message_sent_outside_of_any_request_starts_no_trace(finished: list[Span]) -> None:
+    """In a task that broadcasts, ddtrace would start a span that never ends."""
     app = Quart(__name__)
     sockets: list[Any] = []
 
@@ -318,17 +324,17 @@ async def test_a_socket_from_elsewhere_makes_no_trace_without_end(finished: list
     assert "default" not in {span.name for span in finished}
 
 
-async def test_a_client_that_closes_its_websocket_is_no_error(finished: list[Span]) -> None:
-    """Quart 0.23 raises ClientDisconnectedError in a task that receives; handlers await such tasks at their end."""
+async def test_a_client_that_closes_its_websocket_causes_no_error(finished: list[Span]) -> None:
+    """Quart 0.23 raises ClientDisconnectedError in a task that receives. Handlers await such tasks when they end."""
     app = Quart(__name__)
 
-    async def take() -> None:
+    async def receive_forever() -> None:
         while True:
             await websocket.receive()
 
     @app.websocket("/ws")
     async def chat() -> None:
-        task = asyncio.ensure_future(take())
+        task = asyncio.ensure_future(receive_forever())
         try:
             await websocket.accept()
             await asyncio.Event().wait()
@@ -343,13 +349,13 @@ async def test_a_client_that_closes_its_websocket_is_no_error(finished: list[Spa
     assert {span.name for span in finished if span.error} == set()
 
 
-async def test_a_layer_that_refuses_a_websocket_names_it_by_its_status(app: Quart, finished: list[Span]) -> None:
-    async def refuse(_scope: Any, _receive: Any, send: Any) -> None:
+async def test_the_resource_of_a_websocket_that_a_layer_rejects_is_the_status(app: Quart, finished: list[Span]) -> None:
+    async def reject(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "websocket.http.response.start", "status": 401})
         await send({"type": "websocket.http.response.body"})
 
-    put(app, refuse)
-    await ask(tracing.trace(app), scope("/ws", type="websocket"))
+    set_asgi_app(app, reject)
+    await send_request(tracing.trace(app), request_scope("/ws", type="websocket"))
 
     assert finished[0].resource == "websocket 401"
 
@@ -357,28 +363,28 @@ async def test_a_layer_that_refuses_a_websocket_names_it_by_its_status(app: Quar
 # Names.
 
 
-class Mail:
+class Mailer:
     def __call__(self, *_: object) -> None: ...
     def send(self, *_: object) -> None: ...
 
 
-async def mail(*_: object, **__: object) -> None: ...
+async def send_mail(*_: object, **__: object) -> None: ...
 
 
 @pytest.mark.parametrize(
     ("function", "name"),
     [
-        (mail, "mail"),
-        (partial(mail, "ada@example.com", token="secret"), "mail"),
-        (partial(partial(Mail(), "ada@example.com"), "secret"), "Mail"),
-        (Mail(), "Mail"),
-        (Mail().send, "Mail.send"),
-        (Mail, "Mail"),
+        (send_mail, "send_mail"),
+        (partial(send_mail, "ada@example.com", token="secret"), "send_mail"),
+        (partial(partial(Mailer(), "ada@example.com"), "secret"), "Mailer"),
+        (Mailer(), "Mailer"),
+        (Mailer().send, "Mailer.send"),
+        (Mailer, "Mailer"),
         (print, "print"),
         (lambda *_: None, "<lambda>"),
     ],
 )
-async def test_a_background_task_is_named_by_its_function(
+async def test_a_background_task_is_named_after_its_function(
     app: Quart, finished: list[Span], function: Any, name: str
 ) -> None:
     tracing.trace(app).add_background_task(function)
@@ -389,14 +395,16 @@ async def test_a_background_task_is_named_by_its_function(
     assert "ada@example.com" not in str(span.get_tags())
 
 
-async def test_a_method_that_a_client_made_up_is_in_no_tag(app: Quart, finished: list[Span]) -> None:
-    await ask(tracing.trace(app), scope("/users/7", method="BREW"))
+async def test_an_unknown_method_is_in_no_tag(app: Quart, finished: list[Span]) -> None:
+    await send_request(tracing.trace(app), request_scope("/users/7", method="BREW"))
     (span,) = finished
 
     assert (span.resource, span.get_tag("http.method")) == ("OTHER 405", "OTHER")
 
 
-def test_two_apps_have_a_service_each(app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_apps_in_one_process_can_be_two_services(
+    app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(config, "service", None)
     monkeypatch.setattr(config, "_is_user_provided_service", False)
     for processor in tracer._span_aggregator.dd_processors:
@@ -405,8 +413,8 @@ def test_two_apps_have_a_service_each(app: Quart, finished: list[Span], monkeypa
     other = Quart(__name__)
     tracing.trace(app, service="first")
     tracing.trace(other, service="second")
-    asyncio.run(ask(app, scope("/users/7")))
-    asyncio.run(ask(other, scope("/users/7")))
+    asyncio.run(send_request(app, request_scope("/users/7")))
+    asyncio.run(send_request(other, request_scope("/users/7")))
 
     assert [(span.service, span.get_tag("_dd.base_service")) for span in finished] == [
         ("first", None),
@@ -414,44 +422,44 @@ def test_two_apps_have_a_service_each(app: Quart, finished: list[Span], monkeypa
     ]
 
 
-async def test_the_environment_names_every_app(
+async def test_the_service_of_the_environment_wins(
     app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config, "service", "operators")
+    monkeypatch.setattr(config, "service", "environment")
     monkeypatch.setattr(config, "_is_user_provided_service", True)
-    monkeypatch.setitem(config.asgi, "service_name", "operators")
-    await ask(tracing.trace(app, service="mine"), scope("/users/7"))
+    monkeypatch.setitem(config.asgi, "service_name", "environment")
+    await send_request(tracing.trace(app, service="argument"), request_scope("/users/7"))
 
-    assert [span.service for span in finished] == ["operators"]
+    assert [span.service for span in finished] == ["environment"]
 
 
 # Mounts and probes.
 
 
-def under_starlette(app: Any) -> Any:
+def mount_in_starlette(app: Any) -> Any:
     outer = FastAPI()
     outer.mount("/q", app)
     return outer
 
 
-def dispatched(app: Any) -> Any:
+def mount_in_dispatcher(app: Any) -> Any:
     return DispatcherMiddleware({"/q": app})
 
 
-@pytest.mark.parametrize("mount", [under_starlette, dispatched])
-async def test_a_mounted_app_has_the_mount_path_in_its_names(
+@pytest.mark.parametrize("mount", [mount_in_starlette, mount_in_dispatcher])
+async def test_the_resource_and_the_route_of_a_mounted_app_include_the_mount_path(
     app: Quart, finished: list[Span], mount: Callable[[Quart], Any]
 ) -> None:
-    await ask(mount(tracing.trace(app, {"/health"})), scope("/q/users/7"))
-    await ask(mount(app), scope("/q/health"))
+    await send_request(mount(tracing.trace(app, {"/health"})), request_scope("/q/users/7"))
+    await send_request(mount(app), request_scope("/q/health"))
     (span,) = finished
 
     assert (span.resource, span.get_tag("http.route")) == ("GET /q/users/<int:number>", "/q/users/<int:number>")
 
 
-async def test_the_entry_span_around_a_mounted_app_has_its_route(app: Quart, finished: list[Span]) -> None:
-    outer = TraceMiddleware(dispatched(tracing.trace(app)))
-    await ask(outer, scope("/q/users/7"))
+async def test_the_entry_span_around_a_mounted_app_is_named_by_the_route(app: Quart, finished: list[Span]) -> None:
+    outer = TraceMiddleware(mount_in_dispatcher(tracing.trace(app)))
+    await send_request(outer, request_scope("/q/users/7"))
 
     assert [span.resource for span in finished] == ["GET /q/users/<int:number>"] * 2
     assert finished[0].parent_id is None
@@ -461,19 +469,19 @@ async def test_the_entry_span_around_a_mounted_app_has_its_route(app: Quart, fin
 async def test_a_mount_with_variables_is_named_by_its_pattern(app: Quart, finished: list[Span]) -> None:
     mounted: Any = tracing.trace(app)
 
-    async def starlette(asked: Any, receive: Any, send: Any) -> None:
-        asked["datadog"]["resource_paths"] = ["/{tenant}"]  # what ddtrace's integration keeps
-        await mounted({**asked, "root_path": "/acme"}, receive, send)
+    async def starlette(scope: Any, receive: Any, send: Any) -> None:
+        scope["datadog"]["resource_paths"] = ["/{tenant}"]  # as ddtrace's Starlette integration does
+        await mounted({**scope, "root_path": "/acme"}, receive, send)
 
-    await ask(TraceMiddleware(starlette), scope("/acme/users/7"))
+    await send_request(TraceMiddleware(starlette), request_scope("/acme/users/7"))
 
     assert {span.resource for span in finished} == {"GET /{tenant}/users/<int:number>"}
 
 
-async def test_an_untraced_app_inside_of_a_traced_one_names_its_span(app: Quart, finished: list[Span]) -> None:
+async def test_a_span_is_named_by_the_route_of_an_untraced_inner_app(app: Quart, finished: list[Span]) -> None:
     outer = Quart(__name__)
-    put(outer, DispatcherMiddleware({"/q": app, "/": outer.asgi_app}))
-    await ask(tracing.trace(outer), scope("/q/users/7"))
+    set_asgi_app(outer, DispatcherMiddleware({"/q": app, "/": outer.asgi_app}))
+    await send_request(tracing.trace(outer), request_scope("/q/users/7"))
     (span,) = finished
 
     assert span.resource == "GET /q/users/<int:number>"
@@ -481,48 +489,48 @@ async def test_an_untraced_app_inside_of_a_traced_one_names_its_span(app: Quart,
 
 @pytest.mark.parametrize("path", ["/health", "/api/health"])
 async def test_a_probe_behind_a_prefix_has_no_span(app: Quart, finished: list[Span], path: str) -> None:
-    """`--root-path`: uvicorn puts it in front of `path`, others do not."""
-    await ask(tracing.trace(app, {"/health"}), scope(path, root_path="/api"))
+    """uvicorn puts the prefix of `--root-path` in front of `path`; other servers don't."""
+    await send_request(tracing.trace(app, {"/health"}), request_scope(path, root_path="/api"))
 
     assert finished == []
 
 
-async def test_tracing_twice_makes_one_span(app: Quart, finished: list[Span]) -> None:
-    """Also with a layer between the two calls; the probes of both calls count."""
+async def test_tracing_an_app_twice_creates_one_span(app: Quart, finished: list[Span]) -> None:
+    """This also holds if a layer was added between the two calls. The probes of both calls count."""
     tracing.trace(app)
     inner: Any = app.asgi_app
 
     async def layer(*arguments: Any) -> None:
         await inner(*arguments)
 
-    put(app, layer)
+    set_asgi_app(app, layer)
     tracing.trace(app, {"/health"})
-    await ask(app, scope("/users/7"))
-    await ask(app, scope("/health"))
-    app.add_background_task(mail)
+    await send_request(app, request_scope("/users/7"))
+    await send_request(app, request_scope("/health"))
+    app.add_background_task(send_mail)
     await asyncio.gather(*app.background_tasks)
 
     assert [span.name for span in finished] == ["asgi.request", "quart.background_task"]
 
 
-# What ddtrace's integrations do beside spans.
+# What ddtrace's integrations do besides creating spans.
 
 
-async def test_ddtrace_knows_the_routes_and_the_views(app: Quart, finished: list[Span]) -> None:
+async def test_ddtrace_receives_the_routes_and_the_views(app: Quart, finished: list[Span]) -> None:
     views: list[Any] = []
     event_hub.on("service_entrypoint.patch", views.append)
     try:
-        await ask(DispatcherMiddleware({"/q": tracing.trace(app)}), scope("/q/users/7"))
+        await send_request(DispatcherMiddleware({"/q": tracing.trace(app)}), request_scope("/q/users/7"))
     finally:
         event_hub.reset("service_entrypoint.patch", views.append)
-    known = {(each.method, each.path) for each in endpoint_collection.endpoints}
+    endpoints = {(each.method, each.path) for each in endpoint_collection.endpoints}
 
-    assert {("GET", "/q/users/<int:number>"), ("GET", "/q/health")} <= known
-    assert not any(path == "/q/ws" for _, path in known)
+    assert {("GET", "/q/users/<int:number>"), ("GET", "/q/health")} <= endpoints
+    assert not any(path == "/q/ws" for _, path in endpoints)
     assert [view.__name__ for view in views] == ["user", "health"]
 
 
-async def test_what_ddtrace_can_not_know_changes_nothing(
+async def test_a_failing_endpoint_inventory_does_not_change_the_response(
     app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -530,19 +538,19 @@ async def test_what_ddtrace_can_not_know_changes_nothing(
 
     monkeypatch.setattr(endpoint_collection, "add_endpoint", fail)
     tracing._warn.cache_clear()
-    sent = await ask(tracing.trace(app), scope("/users/7"))
+    sent = await send_request(tracing.trace(app), request_scope("/users/7"))
     del app.extensions["datadog_routes_registered"]
-    await ask(app, scope("/users/8"))
-    warned = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
+    await send_request(app, request_scope("/users/8"))
+    warnings = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
 
     assert sent[1]["body"] == b"7"
     assert finished[0].resource == "GET /users/<int:number>"
-    assert len(warned) == 1
-    assert "RuntimeError" in warned[0]
-    assert "on purpose" not in warned[0]
+    assert len(warnings) == 1
+    assert "RuntimeError" in warnings[0]
+    assert "on purpose" not in warnings[0]
 
 
-async def test_a_message_that_ddtrace_can_not_see_changes_nothing(
+async def test_a_failure_to_trace_a_message_does_not_change_the_websocket(
     app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
@@ -553,27 +561,27 @@ async def test_a_message_that_ddtrace_can_not_see_changes_nothing(
     async with tracing.trace(app).test_client().websocket("/ws") as client:
         await client.send("one")
         assert await client.receive() == "one"
-    warned = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
+    warnings = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
 
     assert finished
-    assert len(warned) == 1
-    assert "RuntimeError" in warned[0]
+    assert len(warnings) == 1
+    assert "RuntimeError" in warnings[0]
 
 
-# Where nothing is traced.
+# Processes that aren't traced.
 
 
-async def test_a_process_that_is_not_traced_has_nothing_of_it(app: Quart) -> None:
-    """Without ddtrace-run, as in a team's unit tests, trace() leaves the app as it is."""
-    before, task, inner = dict(vars(app)), app.add_background_task, app.asgi_app
+async def test_trace_leaves_an_app_as_it_is_without_ddtrace_run(app: Quart) -> None:
+    """A team's unit tests run without ddtrace-run."""
+    attributes, add_background_task, asgi_app = dict(vars(app)), app.add_background_task, app.asgi_app
 
-    assert tracing.trace(app, {"/health"}, "mine") is app
-    assert vars(app) == before
-    assert (app.add_background_task, app.asgi_app) == (task, inner)
+    assert tracing.trace(app, {"/health"}, "orders") is app
+    assert vars(app) == attributes
+    assert (app.add_background_task, app.asgi_app) == (add_background_task, asgi_app)
 
 
 @pytest.mark.parametrize(
-    ("library", "version", "fits"),
+    ("library", "version", "supported"),
     [
         ("ddtrace", "4.4.9", False),
         ("ddtrace", "4.5.0", True),
@@ -585,31 +593,35 @@ async def test_a_process_that_is_not_traced_has_nothing_of_it(app: Quart) -> Non
         ("quart", None, False),
     ],
 )
-async def test_other_releases_leave_the_service_untraced_with_one_warning(
+async def test_a_service_with_unsupported_releases_is_untraced_and_logs_one_warning(
     app: Quart,
     *,
     library: str,
     version: str | None,
-    fits: bool,
+    supported: bool,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    right = metadata.version
+    real_version = metadata.version
 
-    def versions(name: str) -> str:
-        if name == library and version is None:
+    def fake_version(name: str) -> str:
+        if name != library:
+            return real_version(name)
+        if version is None:
             raise metadata.PackageNotFoundError(name)
-        return version if name == library and version else right(name)
+        return version
 
-    monkeypatch.setattr(metadata, "version", versions)
+    monkeypatch.setattr(metadata, "version", fake_version)
     tracing.unsupported.cache_clear()
     tracing._warn.cache_clear()
-    inner = app.asgi_app
-    tracing.trace(tracing.trace(app))
+    asgi_app = app.asgi_app
+    tracing.trace(app)
+    tracing.trace(app)
     tracing.unsupported.cache_clear()
-    warned = [record.getMessage() for record in caplog.records]
+    warnings = [record.getMessage() for record in caplog.records]
 
-    assert app.asgi_app == inner
-    assert len(warned) == (not fits)
-    assert all(library in message for message in warned)
+    # Without ddtrace-run, supported releases also leave the app untraced, but log nothing.
+    assert app.asgi_app == asgi_app
+    assert len(warnings) == (0 if supported else 1)
+    assert all(library in message for message in warnings)
     assert (await app.test_client().get("/health")).status_code == 200

@@ -1,7 +1,8 @@
-"""Traces every Quart application of this process, unchanged. `hello-service trace` puts this folder on PYTHONPATH.
+"""Traces every Quart application of this process without a change to its code. `hello-service trace` puts this folder
+on PYTHONPATH.
 
-It needs tracing.py, one folder above, and nothing else of this package. ddtrace's own sitecustomize imports this one,
-and this one imports the next sitecustomize on the path.
+This file needs tracing.py, one folder above, and nothing else from this package. ddtrace's own sitecustomize imports
+this one, and this one imports the next sitecustomize on the path.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PROBES = frozenset(path.strip() for path in os.environ.get("PROBE_PATHS", "/heal
 def tracing() -> Any:
     """Return tracing.py as a module, under a name that doesn't collide with an application's."""
     spec = spec_from_file_location("hello_service_tracing", HERE.parent / "tracing.py")
-    assert spec is not None  # noqa: S101 - the name ends with .py
+    assert spec is not None  # noqa: S101 - always true of a name that ends with .py
     assert spec.loader is not None  # noqa: S101 - the same
     module = sys.modules[spec.name] = module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -33,44 +34,46 @@ def tracing() -> Any:
 @when_imported("quart.app")
 def trace_every_app(module: Any) -> None:
     """Trace each application on its first call, unless it or an application around it is already traced."""
-    call = module.Quart.__call__
+    untraced_call = module.Quart.__call__
 
     async def traced_call(app: Any, scope: Any, receive: Any, send: Any) -> None:
-        if "datadog" not in scope:
+        if "datadog" not in scope:  # the middleware of an application around this one adds the key
             tracing().trace(app, PROBES)
-        await call(app, scope, receive, send)
+        await untraced_call(app, scope, receive, send)
 
     module.Quart.__call__ = traced_call
 
 
 @when_imported("httpx")
-@when_imported("httpx2")  # a fork with the same interface, which the client of OpenAI uses
+@when_imported("httpx2")  # a fork with the same interface, which OpenAI's client uses
 def name_every_call(module: Any) -> None:
     """Add the event hook that names a call's span to each client that doesn't have it yet."""
-    init = module.AsyncClient.__init__
+    init_without_hook = module.AsyncClient.__init__
 
     async def name_client_span(request: Any) -> None:
-        if "quart" in sys.modules:
+        if "quart" in sys.modules:  # tracing.py would import Quart, which other programs of the command don't need
             await tracing().name_client_span(request)
 
-    def named_init(client: Any, *args: Any, **kwargs: Any) -> None:
-        init(client, *args, **kwargs)
+    def init_with_hook(client: Any, *args: Any, **kwargs: Any) -> None:
+        init_without_hook(client, *args, **kwargs)
         hooks = client.event_hooks
+        # By name, because the hook of an application's own copy of tracing.py is another function.
         if not any(getattr(hook, "__name__", "") == "name_client_span" for hook in hooks["request"]):
             client.event_hooks = {**hooks, "request": [*hooks["request"], name_client_span]}
 
-    module.AsyncClient.__init__ = named_init
+    module.AsyncClient.__init__ = init_with_hook
 
 
-def chain() -> None:
-    """Import the next sitecustomize on the path. Remove this folder from the path, as the application doesn't need it."""
+def import_next_sitecustomize() -> None:
+    """Remove this folder from the path, as the application doesn't need it, and import the next sitecustomize on it."""
+    # An empty entry stands for the current folder.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
-    own = sys.modules.pop("sitecustomize", None)
+    this_module = sys.modules.pop("sitecustomize", None)
     try:
-        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401, PLC0415 - the next one on the path, if any
+        import sitecustomize  # type: ignore[import-not-found]  # noqa: F401, PLC0415 - another module after the pop
     except ModuleNotFoundError:
-        if own is not None:
-            sys.modules["sitecustomize"] = own
+        if this_module is not None:
+            sys.modules["sitecustomize"] = this_module
 
 
-chain()
+import_next_sitecustomize()

@@ -1,6 +1,6 @@
-"""The parts that both applications share: files to wait for, files to create, and the called peer.
+"""The code that both applications share: outbound calls, exceptions, and files that signal between handler and test.
 
-Test and process signal each other with files, because requests would create spans.
+Handler and test run in different processes. They use files as signals because requests would create spans.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from httpx_aiohttp import AiohttpTransport
 
 FOLDER = Path(os.environ.get("CONFORMANCE_FOLDER", "."))
 UPSTREAM = os.environ.get("CONFORMANCE_UPSTREAM", "")
-REFUSED = os.environ.get("CONFORMANCE_REFUSED", "")
+REFUSED = os.environ.get("CONFORMANCE_REFUSED", "")  # a URL whose port nothing listens on
 CALLS = {
     "success": f"{UPSTREAM}/items/42?token=hidden",
     "redirect": f"{UPSTREAM}/redirect",
     "error": f"{UPSTREAM}/error",
-    "late": f"{UPSTREAM}/late",
-    "cancelled": f"{UPSTREAM}/late",
+    "timeout": f"{UPSTREAM}/slow",
+    "cancelled": f"{UPSTREAM}/slow",
     "refused": f"{REFUSED}/items/42",
 }
 PIECE = b"x" * 65_536
 PIECES = 160  # 10 MB: more than the buffers between server and client hold
 
 
-class Unhandled(RuntimeError):  # noqa: N818 - named for its part here
+class Unhandled(RuntimeError):  # noqa: N818 - named for its role in the tests
     """An exception without an error handler."""
 
 
-class Handled(Exception):  # noqa: N818 - named for its part here
+class Handled(Exception):  # noqa: N818 - named for its role in the tests
     """An exception whose error handler responds with `status`."""
 
     def __init__(self, status: int) -> None:
-        super().__init__(f"to be answered with {status}")
+        super().__init__(f"handled with a {status}")
         self.status = status
 
 
-async def until(name: str) -> None:
+async def wait_for_file(name: str) -> None:
     """Wait until the test has created the file `name`."""
     while not (FOLDER / name).exists():  # noqa: ASYNC110 - the test is another process
         await asyncio.sleep(0.01)
 
 
-def leave(name: str) -> None:
-    """Create the file `name` for the test."""
+def create_file(name: str) -> None:
+    """Create the file `name`, which the test waits for."""
     (FOLDER / name).touch()
 
 
@@ -62,13 +62,13 @@ def client(*on_request: Any) -> httpx.AsyncClient:
 
 
 async def call(outgoing: httpx.AsyncClient, kind: str) -> str:
-    """Call the peer in the way of `kind`, and return the result as text."""
+    """Make an outbound call, and return its result or the name of its error. `kind`: `streamed` or a key of CALLS."""
     try:
         if kind == "streamed":
-            async with outgoing.stream("POST", f"{UPSTREAM}/stream", content=b"asked") as response:
+            async with outgoing.stream("POST", f"{UPSTREAM}/stream", content=b"hello") as response:
                 return str(len(b"".join([part async for part in response.aiter_bytes()])))
-        patience = 0.2 if kind == "late" else 5
+        timeout = 0.2 if kind == "timeout" else 5
         async with asyncio.timeout(0.2 if kind == "cancelled" else None):
-            return (await outgoing.get(CALLS[kind], timeout=patience)).text
+            return (await outgoing.get(CALLS[kind], timeout=timeout)).text
     except (httpx.HTTPError, TimeoutError) as error:
         return type(error).__name__
