@@ -94,7 +94,7 @@ class Exchange:
         self._changed.set()
 
     def disconnect(self) -> None:
-        """The client has disconnected. If the response is fully written, the application may finish as if it hadn't."""
+        """The client has disconnected. If the response is fully written, the application may finish normally."""
         if not self.response.fully_written:
             self.over = True
             self._changed.set()
@@ -150,6 +150,7 @@ class Exchange:
             self._finish()
 
     def _finish(self) -> None:
+        """End the exchange after the application's last message."""
         if self.over:  # pragma: no cover - the client can disconnect while the last bytes are written
             return
         self.over = True

@@ -134,7 +134,7 @@ class ServerConfig(Config):
 
 def tcp_server(*arguments: Any) -> Any:
     """Return the awaitable that serves one connection. It replaces Hypercorn's `TCPServer`."""
-    app, _, config, _, state, reader, writer = arguments
+    app, _loop, config, _context, state, reader, writer = arguments
     connections = config.connections if isinstance(config, ServerConfig) else None
     if connections is None:
         return HYPERCORN_TCP_SERVER(*arguments)
@@ -204,9 +204,8 @@ class Server:
         self._stop.set()
 
     def _config(self) -> ServerConfig:
-        intact = self.broken.keys().isdisjoint(
-            {"http1", "websocket"}
-        )  # `create_app` logs a warning for each broken part
+        # `create_app` logs a warning for each broken part.
+        intact = self.broken.keys().isdisjoint({"http1", "websocket"})
         own_classes = intact and self.settings.http_implementation == "httptools"
         if not own_classes:
             self.log.warning(HYPERCORN_ALONE)

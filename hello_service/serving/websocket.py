@@ -346,7 +346,7 @@ def check_handshake(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     fields = Headers()
     for name, value in headers:
         if name in HANDSHAKE_HEADERS:
-            fields[name.decode()] = value.decode("latin-1")
+            fields[name.decode()] = value.decode("latin-1")  # keeps earlier values of the same header
     protocol = ServerProtocol()
     response = protocol.accept(Request("/", fields))
     if response.status_code == 101:
