@@ -72,7 +72,7 @@ TREE = click.option(
     type=click.Choice(["all", "errors", "slow", "off"]),
     default="all",
     show_default=True,
-    help="Traces to draw in the terminal. slow: over half a second. all: a repeated trace is one line.",
+    help="Traces to draw in the terminal. slow: over half a second. all: a repeated trace takes one line.",
 )
 TRACES = click.option(
     "--traces", type=click.IntRange(1), default=1000, show_default=True, help="Number of traces that the page keeps."

@@ -15,9 +15,8 @@ from urllib.parse import unquote
 
 HEAD_BYTES = 65_536  # request line and headers, with the empty line
 HOST_BYTES = 255
-METHODS = frozenset(
-    {b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"}
-)  # not CONNECT: this is no proxy
+# CONNECT is missing, because this is not a proxy.
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # One space between the parts. The target has no `#`, because some parsers would end it there.
@@ -56,8 +55,8 @@ class Head:
         headers: names in lower case, values without surrounding whitespace.
         content_length: None without a Content-Length header.
         chunked: the body is sent in chunks.
-        keep_alive: the client does not ask to close the connection.
-        upgrade: the client asks for another protocol.
+        keep_alive: the client has not requested that the connection be closed.
+        upgrade: the client has requested another protocol.
     """
 
     method: bytes
@@ -77,7 +76,7 @@ class Head:
 
     @property
     def expects_continue(self) -> bool:
-        """Whether the client waits before it sends the body (RFC 9110, section 10.1.1)."""
+        """Whether the client waits for a 100 before it sends the body (RFC 9110, section 10.1.1)."""
         return self.version == "1.1" and self.has(b"expect", b"100-continue")
 
     @property

@@ -86,19 +86,21 @@ class WebSocket:
         self._connections = connections
         self._loop = loop
         self._protocol: ServerProtocol | None = None  # None until the handshake is accepted
-        self._refusal = Response(b"GET", "1.1", keep_alive=False)  # in place of an accepted handshake
+        self._rejection = Response(b"GET", "1.1", keep_alive=False)  # used if the application rejects the handshake
         self._connect_returned = False  # `receive` has returned the first message, `websocket.connect`
         self._disconnected: Message | None = None  # the disconnect message, once the WebSocket has ended
-        self._unparsed = bytearray()
+        self._unparsed = bytearray()  # received data
         self._payload_left = 0  # bytes left of the current frame's payload
         self._decoder: codecs.IncrementalDecoder | None = None  # of the current message; None: it is binary
         self._parts: list[Any] = []  # the content of the current message's frames
         self._messages: deque[tuple[Message, int]] = deque()  # with their sizes; not received by the application
         self._bytes_ahead = 0  # bytes in `_messages`
         self._changed = asyncio.Event()
-        self._pinging, self._ending = Timeout(loop), Timeout(loop)
-        self._pong_due = self._paused = False
-        self._last_message = 0.0
+        self._ping_timeout = Timeout(loop)
+        self._close_timeout = Timeout(loop)  # closes an idle WebSocket of a stopping server, or the connection
+        self._pong_due = False  # a ping has been sent, and its pong has not been received
+        self._paused = False  # reading from the client is paused
+        self._last_message = 0.0  # time at which a message was last sent or received
 
     async def run(self, app: Any) -> None:
         """Run `app`. Close the WebSocket if it is still open afterwards, with 1011 if `app` failed."""
@@ -113,7 +115,7 @@ class WebSocket:
             if self._protocol is not None:
                 self._close(code)
             elif self._disconnected is None:
-                self._refuse(problem(500, b"GET"))
+                self._reject_handshake(problem(500, b"GET"))
 
     # ASGI
 
@@ -167,21 +169,22 @@ class WebSocket:
             log = logging.getLogger("websockets.server")
             self._protocol = ServerProtocol(state=State.OPEN, max_size=self._limits.body_bytes, logger=log)
             self._last_message = self._loop.time()
-            self._pinging.start(self._limits.ping_seconds, self._ping)
+            self._ping_timeout.start(self._limits.ping_seconds, self._ping)
             if self._connections.closing:
                 self.stop()
         elif kind == "websocket.close":
-            self._refuse(problem(403, b"GET"))
+            self._reject_handshake(problem(403, b"GET"))
         elif kind == "websocket.http.response.start":
-            self._wire.write(self._refusal.start(message["status"], message.get("headers", ())))
+            self._wire.write(self._rejection.start(message["status"], message.get("headers", ())))
         elif kind == "websocket.http.response.body":
-            self._wire.write(self._refusal.body(message.get("body", b""), message.get("more_body", False)))
-            if self._refusal.ended:
-                self._refuse(b"")
+            self._wire.write(self._rejection.body(message.get("body", b""), message.get("more_body", False)))
+            if self._rejection.ended:
+                self._reject_handshake(b"")
         else:
             raise RuntimeError(f"{kind} can't be sent before a WebSocket is accepted.")
 
-    def _refuse(self, response: bytes) -> None:
+    def _reject_handshake(self, response: bytes) -> None:
+        """Write `response` in place of an accepted handshake, and close the connection."""
         self._disconnect(CloseCode.ABNORMAL_CLOSURE)
         self._wire.write(response)
         self._wire.linger()
@@ -205,8 +208,8 @@ class WebSocket:
     def connection_lost(self) -> None:
         """The connection is closed."""
         self._disconnect(CloseCode.ABNORMAL_CLOSURE)
-        self._pinging.close()
-        self._ending.close()
+        self._ping_timeout.close()
+        self._close_timeout.close()
 
     def _parse(self) -> None:
         """Parse as many messages as fit into the buffer."""
@@ -250,6 +253,7 @@ class WebSocket:
 
     @property
     def _full(self) -> bool:
+        """Whether no more messages may be parsed until the application has received some."""
         return self._disconnected is None and (len(self._messages) >= MESSAGES_AHEAD or self._bytes_ahead > BYTES_AHEAD)
 
     def _receive_frame(self, frame: Frame, protocol: ServerProtocol) -> None:
@@ -297,7 +301,7 @@ class WebSocket:
             return
         seconds_left = self._last_message + IDLE_SECONDS - self._loop.time()
         if seconds_left > 0:
-            self._ending.start(seconds_left, self.stop)
+            self._close_timeout.start(seconds_left, self.stop)
         else:
             self._close(CloseCode.SERVICE_RESTART, "the server is stopping")
 
@@ -308,7 +312,7 @@ class WebSocket:
         protocol.send_close(code, reason)
         self._flush()
         self._disconnect(code, reason)  # although the client has not sent its Close frame yet
-        self._ending.start(CLOSING_SECONDS, self._wire.linger)
+        self._close_timeout.start(CLOSING_SECONDS, self._wire.linger)
 
     def _ping(self) -> None:
         protocol = cast("ServerProtocol", self._protocol)
@@ -320,13 +324,13 @@ class WebSocket:
         self._pong_due = True
         protocol.send_ping(b"")
         self._flush()
-        self._pinging.start(self._limits.ping_seconds, self._ping)
+        self._ping_timeout.start(self._limits.ping_seconds, self._ping)
 
     def _disconnect(self, code: int, reason: str = "") -> None:
         """End the WebSocket for the application: it can receive and send no more messages."""
         if self._disconnected is None:
             self._disconnected = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
-            self._pinging.stop()
+            self._ping_timeout.stop()
             self._changed.set()
 
     def _flush(self) -> None:

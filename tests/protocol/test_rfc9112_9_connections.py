@@ -196,7 +196,7 @@ async def test_a_silent_stream_to_a_client_that_has_closed_its_side_is_aborted()
 
 @pytest.mark.parametrize("length", [2, 3])
 async def test_a_pipelined_request_of_a_client_that_has_closed_its_side_is_limited_in_time(length: int) -> None:
-    """With a complete body, its response must start within half_close_seconds. An incomplete body is a disconnect."""
+    """If its body is complete, the response must start within half_close_seconds. If not, that is a disconnect."""
     slow, echo, transport, connections = SlowApplication(), Echo(), MemoryTransport(), Connections()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -411,12 +411,12 @@ async def test_a_client_can_disconnect_once_it_has_every_byte() -> None:
         await read_body(receive)
         await send(head(LENGTH))
         await send({**BODY, "more_body": True})
-        waiting = asyncio.create_task(receive())
+        receiving = asyncio.create_task(receive())
         await closed.wait()
         await settle()
-        events.append(waiting.done())
+        events.append(receiving.done())
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-        events.append((await waiting)["type"])
+        events.append((await receiving)["type"])
 
     transport = MemoryTransport()
     serving = serve_in_memory(application, transport)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from wire import Echo, MemoryTransport, chunked, get, post, serve_in_memory, settle
 
 DATE = re.compile(rb"date: [^\r]*\r\n")
-LARGE = 20_000
+MAX_INPUT_BYTES = 20_000
 OWN_INPUTS = [
     get("/a"),
     get("/a", "Connection: close"),
@@ -48,7 +48,7 @@ OWN_INPUTS = [
 ]
 INPUTS = [
     *OWN_INPUTS,
-    *(form.sent for form in REQUESTS if len(form.sent) < LARGE and b"websocket" not in form.sent),
+    *(form.sent for form in REQUESTS if len(form.sent) < MAX_INPUT_BYTES and b"websocket" not in form.sent),
 ]
 
 
@@ -77,7 +77,7 @@ async def deliver(pieces: Iterable[bytes], *, paced: bool) -> tuple[bytes, list[
 
 
 def split(data: bytes, at: Iterable[int]) -> Sequence[bytes]:
-    """Return `data` split at the places `at`, each modulo its length."""
+    """Return `data` split at the places `at`, which wrap around at its end."""
     places = [0, *sorted({place % (len(data) + 1) for place in at}), len(data)]
     return [data[start:end] for start, end in pairwise(places) if start < end]
 
@@ -89,7 +89,7 @@ async def test_a_request_can_be_split_at_every_byte(number: int) -> None:
 
     assert await deliver((sent[place : place + 1] for place in range(len(sent))), paced=True) == whole
     assert await deliver((sent[place : place + 1] for place in range(len(sent))), paced=False) == whole
-    if number < len(OWN_INPUTS):  # in two pieces, at every place; too slow for the others
+    if number < len(OWN_INPUTS):  # these also in two pieces, split at every place
         for place in range(1, len(sent)):
             assert await deliver([sent[:place], sent[place:]], paced=True) == whole
 
