@@ -72,7 +72,7 @@ TREE = click.option(
     type=click.Choice(["all", "errors", "slow", "off"]),
     default="all",
     show_default=True,
-    help="Traces to draw in the terminal. slow: over half a second. all: a repeated trace is one line.",
+    help="Traces to draw in the terminal. slow: over half a second. all: a repeated trace takes one line.",
 )
 TRACES = click.option(
     "--traces", type=click.IntRange(1), default=1000, show_default=True, help="Number of traces that the page keeps."
@@ -113,8 +113,8 @@ def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool,
     `hello-service trace` does.
     """
     context = click.get_current_context()
-    for name in ("host", "port") if rest["command"] else ():
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+    for name in ("host", "port"):
+        if rest["command"] and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name} does not apply to another service. Give COMMAND its own option instead.")
     _develop(agent_port=None if no_embedded_agent else agent_port, view_port=None if no_view else view_port, **rest)
 
@@ -151,7 +151,7 @@ def _develop(**options: Any) -> None:
 @click.option(
     "--url", default="http://127.0.0.1:8081", show_default=True, help="Address of the page of a running dev or view."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object for each trace, one on a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per trace, each on its own line.")
 @click.option("--follow", is_flag=True, help="Keep running, and list traces as they arrive.")
 def traces(query: str, url: str, as_json: bool, follow: bool) -> None:
     """List the traces that a running `dev` or `view` has received, oldest first.
@@ -173,7 +173,7 @@ def traces(query: str, url: str, as_json: bool, follow: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of lines.")
 def doctor(url: str | None, as_json: bool) -> None:
-    """Find out why no trace arrives, and what to do about it. It takes at most ten seconds and changes nothing.
+    """Find out why no trace arrives, and what to do about it. This takes at most ten seconds and changes nothing.
 
     Exit code 0: traces would arrive; 1: they would not; 2: undetermined.
     """
@@ -181,7 +181,7 @@ def doctor(url: str | None, as_json: bool) -> None:
 
     if url is not None and not (url.startswith("http") and context.Address(url, ()).usable):
         raise click.BadParameter("must be a URL like http://host:port", param_hint="--url")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the child processes, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exit also ends the child processes
     results = list(examine(os.environ, url))
     click.echo(json.dumps(finding.document(results), indent=2) if as_json else finding.report(results))
     sys.exit(finding.exit_code(results))

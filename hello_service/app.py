@@ -1,4 +1,4 @@
-"""create_app(settings): the endpoints, the resources that stay open while the app serves, the error handlers."""
+"""create_app(settings): the endpoints, the resources that stay open while the app serves, and the error handlers."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def create_app(
 
     Args:
         settings: the operator's settings. With None, as when Hypercorn calls this factory, they are read from
-            `environ` and logging is set up, too.
+            `environ`, and logging is set up.
         environ: None: the process's environment.
-        broken: the result of `contract.check()`; the app works without these parts. None: checked here if `settings`
-            is None, otherwise the app has every part.
+        broken: the result of `contract.check()`; the app leaves these parts out. With None, this function calls
+            `contract.check()` if `settings` is None; otherwise the app has every part.
         endpoints: None: `ENDPOINTS`, and `faults` if the settings enable it.
 
     Raises:
@@ -81,7 +81,7 @@ def create_app(
     lifecycle = Lifecycle(cast("ASGIApp", app.asgi_app), tracing.trace_id)
     layers: Any = logs.RequestLog(SecurityHeaders(lifecycle), app, settings.probe_paths, tracing.log_ids)
     app.asgi_app = layers  # type: ignore[method-assign]  # Quart documents this assignment
-    # The server replaces `dict` with its counts by reason.
+    # No rejection is counted until the server replaces `dict` with a function that returns its counts by reason.
     app.extensions.update(lifecycle=lifecycle, rejected_requests=dict)
     QuartSchema(
         app,
@@ -125,19 +125,19 @@ def create_app(
             )
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
-            warnings = [" ".join(sentences) for sentences in broken.values()]
-            for warning in [
+            warnings = [
                 *environment.configuration_warnings(environ, settings),
                 *([BARE_START] if bare else []),
-                *warnings,
-            ]:
+                *(" ".join(sentences) for sentences in broken.values()),
+            ]
+            for warning in warnings:
                 log.warning(warning)
             yield
 
     if settings.dd_trace_enabled and tracing.active():
         middleware: Any = None
         if "fast_span" not in broken:
-            from hello_service.observability.fast_span import FastSpan  # noqa: PLC0415 - not importable where broken
+            from hello_service.observability.fast_span import FastSpan  # noqa: PLC0415 - not importable if broken
 
             middleware = FastSpan
         tracing.trace(app, settings.probe_paths, settings.dd_service, middleware)

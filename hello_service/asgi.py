@@ -1,4 +1,4 @@
-"""The types of ASGI, as loose as the layers around Quart need. A leaf."""
+"""ASGI's types, no stricter than the layers around Quart need. A leaf: it imports nothing of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every undocumented name that this package relies on, as strings; checked at start. A leaf.
+"""Every undocumented name that this package relies on, as strings; they are checked at start. A leaf.
 
 importlib resolves the names, so this module imports no library itself. `broken` reports names that a new release of a
 library has renamed, removed or given other parameters, before the first request depends on them.
@@ -19,9 +19,9 @@ class Name:
 
     Attributes:
         path: `module:attribute` or `module:Class.attribute`.
-        parameters: names of the leading parameters, in order, as this package passes them; empty: not checked.
+        parameters: names of the first parameters, in the order in which this package passes them; empty: not checked.
         uses: names and constants that the code of the function must contain, such as attributes that it sets.
-        alternative: the name that another supported release of the library has instead.
+        alternative: the name that stands for this one in another supported release of the library.
     """
 
     path: str
@@ -157,14 +157,14 @@ TOOLS = frozenset({"doctor", "local view"})  # a serving process does not need t
 
 
 def broken(part: str) -> list[str]:
-    """Return one sentence for each name of `part` that has changed; empty if none has."""
+    """Return one sentence for each name of `part` that has changed."""
     return [sentence for name in NAMES[part] if (sentence := _complaint(name)) is not None]
 
 
 def check() -> dict[str, list[str]]:
     """Return `broken(part)`, followed by the sentence of `WITHOUT`, for each broken part except `TOOLS`."""
-    found = {part: broken(part) for part in NAMES if part not in TOOLS}
-    return {part: [*sentences, WITHOUT[part]] for part, sentences in found.items() if sentences}
+    changes = {part: broken(part) for part in NAMES if part not in TOOLS}
+    return {part: [*sentences, WITHOUT[part]] for part, sentences in changes.items() if sentences}
 
 
 def _complaint(name: Name) -> str | None:
@@ -177,22 +177,22 @@ def _change(name: Name) -> str | None:
     path = name.path
     module, _, attributes = path.partition(":")
     try:
-        found: Any = import_module(module)
+        value: Any = import_module(module)
     except ImportError:
         return f"Module {module} can't be imported."
     for attribute in filter(None, attributes.split(".")):
-        if not hasattr(found, attribute):
+        if not hasattr(value, attribute):
             return f"{path} is missing: {attribute} was renamed or removed."
-        found = getattr(found, attribute)
+        value = getattr(value, attribute)
     if name.parameters:
-        actual = list(inspect.signature(found).parameters)
+        actual = list(inspect.signature(value).parameters)
         if actual[: len(name.parameters)] != list(name.parameters):
             return f"{path} takes ({', '.join(actual)}), expected ({', '.join(name.parameters)})."
     if name.uses:
-        found = inspect.unwrap(found)
-        if not inspect.isfunction(found):
+        function = inspect.unwrap(value)
+        if not inspect.isfunction(function):
             return f"{path} is no longer a Python function."
-        code = found.__code__
+        code = function.__code__
         missing = [used for used in name.uses if used not in (*code.co_names, *code.co_varnames, *code.co_consts)]
         if missing:
             return f"{path} no longer uses {', '.join(missing)}."

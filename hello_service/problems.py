@@ -42,7 +42,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word for it
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal-error"
     headers: Mapping[str, str] = {}
-    stack: ClassVar[bool] = True  # whether the span has the whole traceback
+    stack: ClassVar[bool] = True  # the span gets the whole traceback
 
     def __init__(self, detail: str, fields: Sequence[Mapping[str, str]] = ()) -> None:
         super().__init__(detail)
@@ -98,7 +98,7 @@ class UpstreamTimeout(Problem):
     stack = False  # the traceback is always the same, and a slow upstream causes many of these errors
 
 
-# Code and sentence of the errors that Quart raises itself, by status.
+# Code and sentence of the errors that Quart or the server responds with, by status.
 HTTP_ERRORS: Mapping[int, tuple[str, str]] = {
     400: ("bad-request", "The request could not be understood."),
     403: ("forbidden", "This WebSocket is not served to this client."),
@@ -153,7 +153,7 @@ class _Request(Request):
         self._routing_exception = error
 
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """Read the body as JSON. Invalid UTF-8 (RFC 8259, section 8.1) or too deep nesting is a 400, not a 500."""
+        """Read the body as JSON. Invalid UTF-8 (RFC 8259, section 8.1) or excessive nesting is a 400, not a 500."""
         try:
             return await super().get_json(force, silent, cache)
         except (UnicodeDecodeError, RecursionError) as error:
@@ -170,7 +170,7 @@ def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
         return Response(body, status, dict(headers), content_type=MEDIA_TYPE)
 
     async def handle_problem(problem: Problem) -> Response:
-        # Keep one frame: without a traceback ddtrace would leave out type and message, too.
+        # Keep one frame: without any traceback, ddtrace would leave out the type and the message as well.
         while not problem.stack and problem.__traceback__ and problem.__traceback__.tb_next:
             problem.__traceback__ = problem.__traceback__.tb_next
         return respond(problem.status, problem.code, problem.detail, problem.fields, problem.headers)

@@ -40,7 +40,7 @@ def mask_credentials(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:  # not a URL, so any part of it may be a secret
         return MASK
-    several = url.count("://") > 1
+    several = url.count("://") > 1  # such as a list of URLs, of which only the first would be masked
     if "@" in url and (several or (not parts.netloc and parts.scheme != "unix")):  # as in user:password@host
         return MASK
     if "@" in parts.netloc:
@@ -197,11 +197,11 @@ class Settings(BaseModel):
         Raises:
             SettingsError: it lists every bad variable, not only the first.
         """
-        given: dict[str, Any] = {name: value for name in cls.model_fields if (value := environ.get(name.upper()))}
+        values: dict[str, Any] = {name: value for name in cls.model_fields if (value := environ.get(name.upper()))}
         try:
-            return cls(**given)
+            return cls(**values)
         except ValidationError as error:
-            lines = [_complaint(problem, given, cls.secrets()) for problem in error.errors()]
+            lines = [_error_line(problem, values, cls.secrets()) for problem in error.errors()]
             raise SettingsError("\n".join(lines)) from None
 
     @property
@@ -219,8 +219,9 @@ class Settings(BaseModel):
     @classmethod
     def secrets(cls) -> frozenset[str]:
         """Return the names of the fields whose values must not be shown."""
-        named = {name for name in cls.model_fields if SECRET_NAME.search(name)}
-        return frozenset(named | {name for name, field in cls.model_fields.items() if _holds_secret(field.annotation)})
+        by_name = {name for name in cls.model_fields if SECRET_NAME.search(name)}
+        by_type = {name for name, field in cls.model_fields.items() if _holds_secret(field.annotation)}
+        return frozenset(by_name | by_type)
 
     def public(self) -> dict[str, Any]:
         """Return the settings by variable name, as JSON values, with secrets masked: fit for a log or a page."""
@@ -247,17 +248,17 @@ def _without_credentials(value: Any) -> Any:
     if isinstance(value, str):
         return mask_credentials(value) if "://" in value else value
     if isinstance(value, list):
-        return [_without_credentials(each) for each in value]
+        return [_without_credentials(item) for item in value]
     return value
 
 
-def _complaint(problem: Mapping[str, Any], given: Mapping[str, str], secrets: Collection[str]) -> str:
+def _error_line(problem: Mapping[str, Any], values: Mapping[str, str], secrets: Collection[str]) -> str:
     name = str(problem["loc"][0])
-    value = given.get(name, str(problem["input"]))
-    shown = MASK if name in secrets else mask_credentials(value)
-    reason = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").replace(value, shown)
+    value = values.get(name, str(problem["input"]))
+    masked = MASK if name in secrets else mask_credentials(value)
+    reason = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").replace(value, masked)
     if name in secrets and problem["type"] in {"value_error", "assertion_error"}:
-        reason = "must be a value that its validator accepts"  # a validator's message may quote a part of the secret
+        reason = "must be a value that its validator accepts"  # a validator's message may quote part of the secret
     elif not reason.startswith("must"):
         reason = f"must be {reason}"
-    return f"{name.upper()}={shown!r}: {reason}"
+    return f"{name.upper()}={masked!r}: {reason}"

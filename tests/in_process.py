@@ -16,13 +16,13 @@ from hello_service.settings import Settings
 async def serving(
     settings: Settings, endpoints: Sequence[Blueprint] | None = None
 ) -> AsyncIterator[TestClientProtocol]:
-    """Yield a client of an app with `endpoints`; None: those of the service."""
+    """Yield a client of an app with `endpoints`; with None, it has those of the service."""
     async with create_app(settings, {}, endpoints=endpoints).test_app() as app:
         yield app.test_client()
 
 
 def problem(response: Any, document: dict[str, Any]) -> tuple[int, str]:
-    """Check what every problem has, and return status and code."""
+    """Check the members that every problem has. Return status and code."""
     assert response.content_type == MEDIA_TYPE
     assert document["status"] == response.status_code
     assert document["title"]

@@ -1,4 +1,4 @@
-"""One connection of the real HTTP class over a socket pair, for tests: the server with an application, and a client."""
+"""Serves one connection with `http1.Connection`, for tests: over sockets to a client, or over a transport in memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hello_service.serving.http1 import Connection
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
-PATIENCE = 20.0
+TIMEOUT_SECONDS = 20.0  # for each wait in a test
 BODY = {"type": "http.response.body", "body": b"hello"}
-LENGTH = (b"content-length", b"5")
+LENGTH = (b"content-length", b"5")  # of `BODY`
 
 
 def get(target: str = "/", *lines: str, method: str = "GET", version: str = "1.1", host: str | None = "here") -> bytes:
@@ -48,7 +48,7 @@ def head(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, Any]:
     return {"type": "http.response.start", "status": status, "headers": list(headers)}
 
 
-def sending(*messages: dict[str, Any]) -> Application:
+def responding_with(*messages: dict[str, Any]) -> Application:
     """Return an application that responds with `messages`."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -59,7 +59,7 @@ def sending(*messages: dict[str, Any]) -> Application:
 
 
 async def read_body(receive: Any) -> bytes | None:
-    """Return the body of a request, None if the client disconnected."""
+    """Return the body of a request; None if the client has disconnected."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -69,7 +69,7 @@ async def read_body(receive: Any) -> bytes | None:
     return body
 
 
-async def read_gone(receive: Any) -> None:
+async def read_until_disconnect(receive: Any) -> None:
     """Return when the client has disconnected or the response is complete."""
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -77,7 +77,7 @@ async def read_gone(receive: Any) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for `condition`."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not condition():  # noqa: ASYNC110 - a condition sets no event
             await asyncio.sleep(0.001)
 
@@ -87,7 +87,8 @@ class Echo:
 
     Attributes:
         requests: method, path, query and body of each request that was complete.
-        ended: how each request ended: "complete", "disconnected" or the name of an exception.
+        scopes: the scope of each request.
+        ended: how each request ended: "complete" or "disconnected".
     """
 
     def __init__(self) -> None:
@@ -122,12 +123,12 @@ class Client:
 
     async def until(self, end: bytes) -> bytes:
         """Return the bytes up to and including `end`."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self.reader.readuntil(end)
 
     async def rest(self) -> bytes:
         """Return everything up to the point where the server closes its side."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             return await self.reader.read()
 
     async def exchange(self, data: bytes) -> bytes:
@@ -150,12 +151,13 @@ class Client:
         self.writer.transport.abort()
 
 
-class Memory(asyncio.Transport):
+class MemoryTransport(asyncio.Transport):
     """A transport that keeps the written bytes in memory.
 
     Attributes:
         unwritten: the size of the write buffer that the transport reports.
         paused: reading is paused.
+        ended: the server has closed its side.
     """
 
     def __init__(self) -> None:
@@ -198,35 +200,41 @@ class Memory(asyncio.Transport):
 
 
 async def settle() -> None:
-    """Let every task run that is ready to."""
+    """Run every task that is ready."""
     for _ in range(8):
         await asyncio.sleep(0)
 
 
 async def pass_time(seconds: float) -> None:
-    """Put the event loop's clock forward, and let everything run that is due."""
+    """Move the event loop's clock forward, and run everything that is due."""
     loop = asyncio.get_running_loop()
     clock = loop.time
     loop.time = lambda: clock() + seconds  # type: ignore[method-assign]  # timers are compared with this clock
     await settle()
 
 
-def in_memory(
+def wrapped(application: Application) -> Any:
+    """Return `application` with the two more parameters of Hypercorn's wrapper."""
+
+    async def wrapper(scope: Any, receive: Any, send: Any, *_: Any) -> None:
+        await application(scope, receive, send)
+
+    return wrapper
+
+
+def serve_in_memory(
     application: Application,
-    transport: Memory,
+    transport: MemoryTransport,
     connections: Connections | None = None,
     reader: asyncio.StreamReader | None = None,
 ) -> asyncio.Task[None]:
     """Serve `application` on `transport`."""
 
-    async def as_hypercorn_wraps_it(scope: Any, receive: Any, send: Any, *_: Any) -> None:
-        await application(scope, receive, send)
-
     async def serve() -> None:
         writer = cast("asyncio.StreamWriter", SimpleNamespace(transport=transport))
         await Connection(
             connections or Connections(),
-            app=as_hypercorn_wraps_it,
+            app=wrapped(application),
             state={},
             reader=reader or asyncio.StreamReader(),
             writer=writer,
@@ -239,26 +247,23 @@ def in_memory(
 async def connected(
     application: Application, connections: Connections | None = None, **limits: Any
 ) -> AsyncIterator[Client]:
-    """Serve `application` on one connection; afterwards no connection may be left."""
+    """Serve `application` on one connection, and check afterwards that the connection is closed."""
     connections = connections or Connections(Limits(**limits))
 
-    async def as_hypercorn_wraps_it(scope: Any, receive: Any, send: Any, *_: Any) -> None:
-        await application(scope, receive, send)
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
-        theirs, _ = listener.accept()
-    reader, writer = await asyncio.open_connection(sock=theirs)
+        client_socket = socket.create_connection(listener.getsockname())
+        server_socket, _ = listener.accept()
+    reader, writer = await asyncio.open_connection(sock=server_socket)
 
     async def serve() -> None:
-        await Connection(connections, app=as_hypercorn_wraps_it, state={}, reader=reader, writer=writer)
+        await Connection(connections, app=wrapped(application), state={}, reader=reader, writer=writer)
 
     serving = asyncio.create_task(serve())
-    client = Client(*await asyncio.open_connection(sock=ours))
+    client = Client(*await asyncio.open_connection(sock=client_socket))
     try:
         yield client
     finally:
         client.writer.transport.abort()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             await serving
         assert not connections.open

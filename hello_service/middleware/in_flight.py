@@ -1,4 +1,4 @@
-"""Tracks the requests in flight, and ends them when the process stops. `server` controls it, `/ready` reports it."""
+"""Tracks the requests in flight, and ends them when the process stops. `server.py` controls it, `/ready` reports it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 from hello_service.problems import MEDIA_TYPE, TraceId, document
 
-GOING_AWAY = 1012  # "service restart", IANA's WebSocket close codes
+SERVICE_RESTART = 1012  # IANA, WebSocket close codes
 
 
 class Lifecycle:
@@ -21,7 +21,7 @@ class Lifecycle:
 
     def __init__(self, app: ASGIApp, trace_id: TraceId) -> None:
         self.stopping = False
-        self._overdue = False
+        self._overdue = False  # `cancel` was called
         self._requests: set[asyncio.Task[Any]] = set()
         self._trace_id = trace_id
         self._app = app
@@ -45,13 +45,13 @@ class Lifecycle:
         if scope["type"] == "lifespan" or request is None:
             await self._app(scope, receive, send)
             return
-        begun = False
+        started = False
 
         async def watch_send(message: Message) -> None:
-            nonlocal begun
+            nonlocal started
             if message["type"] == "http.response.start":
-                begun = True
-                if self.stopping and scope["http_version"] < "2":
+                started = True
+                if self.stopping and scope["http_version"] < "2":  # HTTP/2 has no Connection header
                     message["headers"] = [*message["headers"], (b"connection", b"close")]
             await send(message)
 
@@ -62,8 +62,8 @@ class Lifecycle:
             await self._app(scope, receive, watch_send)
         except asyncio.CancelledError:
             if self._overdue and scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": GOING_AWAY, "reason": "the server is stopping"})
-            elif self._overdue and not begun:
+                await send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "the server is stopping"})
+            elif self._overdue and not started:
                 await self._refuse(watch_send)
             raise
         finally:

@@ -27,8 +27,8 @@ class SecurityHeaders:
         async def add_headers(message: Message) -> None:
             if message["type"] in {"http.response.start", "websocket.http.response.start"}:
                 headers = [(name, value) for name, value in message.get("headers", ())]
-                own = {name.lower() for name, _ in headers}
-                message["headers"] = headers + [each for each in SECURITY_HEADERS if each[0] not in own]
+                present = {name.lower() for name, _ in headers}
+                message["headers"] = headers + [header for header in SECURITY_HEADERS if header[0] not in present]
             await send(message)
 
         await self._app(scope, receive, add_headers)

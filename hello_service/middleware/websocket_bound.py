@@ -25,7 +25,7 @@ def bound_websockets(app: Quart) -> None:
         app.asgi_websocket_class = _BoundedConnection
 
 
-if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 needs it
+if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 requires Python 3.13
 
     def _bounded_websocket() -> type[Websocket]:
         from quart.wrappers.websocket import Buffer  # noqa: PLC0415 - contract.py checks it before it is imported
@@ -40,7 +40,7 @@ if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 needs it
         return BoundedWebsocket
 
     class _EndingConnection(ASGIWebsocketConnection):
-        """For Quart 0.23, which waits for its reading task: with a full buffer that task would never end."""
+        """For Quart 0.23, which waits for its reading task; with a full buffer that task would never end."""
 
         async def handle_messages(self, websocket: Websocket, receive: Any, websocket_task: asyncio.Task[None]) -> None:
             reader: Any = asyncio.current_task()
@@ -49,7 +49,7 @@ if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 needs it
 
 
 class _BoundedConnection(ASGIWebsocketConnection):  # pragma: no cover - Quart 0.22, which coverage is not measured on
-    """For Quart 0.22, which cancels its reading task when the handler ends."""
+    """For Quart 0.22, which itself cancels its reading task when the handler ends."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)

@@ -18,10 +18,10 @@ class Limits:
     Attributes:
         requests: maximum number of requests on one connection.
         body_bytes: maximum size of a request body or a WebSocket message.
-        keep_alive_seconds: maximum time without a request, and until a request's head is complete.
-        body_seconds: maximum time without a byte of a body that the application waits for.
-        write_seconds: maximum time without the client reading a byte of a response; also without a byte to read, once
-            the client has closed its side or pipelined too much.
+        keep_alive_seconds: maximum time until the head of the next request is complete.
+        body_seconds: maximum time without a byte of a request body, unless the application is slower than the client.
+        write_seconds: maximum time without the client reading a byte of a response. Once the client has closed its side
+            or pipelined too much, this also limits the time in which the application sends nothing.
         half_close_seconds: maximum time until a response starts, once the client has closed its side.
         ping_seconds: time between WebSocket pings; the client must send its pong within the same time.
     """
@@ -36,7 +36,7 @@ class Limits:
 
 
 class Stoppable(Protocol):
-    """A connection, as the stopping server sees it."""
+    """What the server requires of a connection to stop."""
 
     def stop(self) -> None:
         """Accept at most one more request; close an idle WebSocket."""
@@ -54,7 +54,7 @@ class Connections:
 
     Attributes:
         closing: the server is stopping; each response is its connection's last.
-        closed: no new request is served; those in flight are finished.
+        closed: no new request is served; requests in flight are finished.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -64,7 +64,7 @@ class Connections:
     open: set[Stoppable] = field(default_factory=set)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Close connections as they become idle. Those that are idle now have `grace_seconds` to send one more request."""
+        """Close connections as they become idle. One that is idle now has `grace_seconds` to send one more request."""
         self.closing = True
         for connection in list(self.open):
             connection.stop()

@@ -17,7 +17,7 @@ class Wire(Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether a response is this connection's last because the server is stopping."""
+        """Whether the server is stopping, so that each response is its connection's last."""
 
     def write(self, data: bytes) -> None:
         """Write to the client."""
@@ -26,13 +26,13 @@ class Wire(Protocol):
         """Wait until the client has read enough to write more."""
 
     def body_taken(self) -> None:
-        """The application has read all body data received so far, and waits for more."""
+        """The application has read all body data received so far."""
 
     def response_complete(self) -> None:
         """The response has been written."""
 
     def response_broken(self) -> None:
-        """The response has ended before it was complete."""
+        """The application has ended before its response was complete."""
 
     def respond_with_problem(self, status: int) -> None:
         """Write a problem instead of the response."""
@@ -45,7 +45,7 @@ class Exchange:
         response: serializes the response.
         body_complete: the whole request has been received.
         buffered: number of body bytes that the application has not read.
-        over: nothing more is received or sent.
+        over: the application can neither receive nor send anything more.
     """
 
     def __init__(
@@ -58,13 +58,17 @@ class Exchange:
         self.over = False
         self._wire = wire
         self._body: list[bytes] = []
-        self._body_given = False
+        self._body_returned = False  # `receive` has returned the whole body
         self._expects_continue = expects_continue and has_body
         self._changed = asyncio.Event()
 
     async def run(self, app: Any) -> None:
-        """Run `app`. Without a response from it the client gets a 500; after an incomplete one the connection is closed."""
+        """Run `app`.
+
+        If `app` sends no response, the client gets a 500. If its response is incomplete, the connection is closed.
+        """
         try:
+            # Hypercorn's wrapper around the application takes two more arguments, which only its WSGI wrapper uses.
             await app(self.scope, self.receive, self.send, None, None)
         except Exception:
             logging.getLogger("hello_service.serving").exception("The application failed.")
@@ -72,14 +76,14 @@ class Exchange:
             if not self.over:
                 self.over = True
                 if self.response.started:
-                    self._wire.write(self.response.held())
+                    self._wire.write(self.response.release_head())
                     self._wire.response_broken()
                 else:
                     self._wire.respond_with_problem(500)
 
     def feed(self, data: bytes) -> None:
         """Add a received piece of the body."""
-        self._expects_continue = False  # the client does not wait
+        self._expects_continue = False  # the client has not waited for the 100
         self._body.append(data)
         self.buffered += len(data)
         self._changed.set()
@@ -90,28 +94,28 @@ class Exchange:
         self._changed.set()
 
     def disconnect(self) -> None:
-        """The client has disconnected. After a fully sent response the application may finish without being told."""
-        if not self.response.whole:
+        """The client has disconnected. If the response is fully written, the application may finish normally."""
+        if not self.response.fully_written:
             self.over = True
             self._changed.set()
 
     async def receive(self) -> Message:
-        """Return the next piece of the body, or `http.disconnect` once the client has disconnected or the response is complete."""
+        """Return the next piece of the body, or `http.disconnect` after a disconnect or a complete response."""
         if self._expects_continue:
-            # Quart calls `receive` before it looks at the request. A response without the body, such as a 404, is ready
-            # before the event loop's next turn.
-            asyncio.get_running_loop().call_soon(self._ask_for_body)
+            # Quart calls `receive` before it looks at the request. A response that does not need the body, such as a
+            # 404, starts before the event loop's next iteration, so no 100 is sent.
+            asyncio.get_running_loop().call_soon(self._send_continue)
         while not self.over:
-            if self._body or (self.body_complete and not self._body_given):
+            if self._body or (self.body_complete and not self._body_returned):
                 body, self._body, self.buffered = b"".join(self._body), [], 0
-                self._body_given = self.body_complete
+                self._body_returned = self.body_complete
                 self._wire.body_taken()
-                return {"type": "http.request", "body": body, "more_body": not self._body_given}
+                return {"type": "http.request", "body": body, "more_body": not self._body_returned}
             self._changed.clear()
             await self._changed.wait()
         return {"type": "http.disconnect"}
 
-    def _ask_for_body(self) -> None:
+    def _send_continue(self) -> None:
         if self._expects_continue and not self.over and not self.response.started:
             self._wire.write(CONTINUE)
         self._expects_continue = False
@@ -126,7 +130,8 @@ class Exchange:
             return
         if message["type"] == "http.response.start":
             # The response may start before the request is complete; the rest of the request is read and discarded.
-            self.response.keep_alive &= self.body_complete and not self._wire.closing
+            if not self.body_complete or self._wire.closing:
+                self.response.keep_alive = False
             data = self.response.start(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body":
             data = self.response.body(message.get("body", b""), message.get("more_body", False))
@@ -138,18 +143,19 @@ class Exchange:
             await self._wire.drain()
         except BaseException:
             self.response.keep_alive = False  # a client that does not read gets no further response
-            if self.response.complete:
+            if self.response.ended:
                 self._finish()
             raise
-        if self.response.complete:
+        if self.response.ended:
             self._finish()
 
     def _finish(self) -> None:
-        if self.over:  # pragma: no cover - the client can leave while the last bytes are written
+        """End the exchange after the application's last message."""
+        if self.over:  # pragma: no cover - the client can disconnect while the last bytes are written
             return
         self.over = True
         self._changed.set()
-        if self.response.whole:
+        if self.response.fully_written:
             self._wire.response_complete()
         else:
             self._wire.response_broken()

@@ -18,13 +18,15 @@ class FlowControl(asyncio.Protocol):
         self._connections = connections
         self._limits = connections.limits
         self._client: tuple[str, int] | None = None
-        self._eof = self._paused = False  # the client has closed its side; reading from it is paused
+        self._eof = False  # the client has closed its side
+        self._paused = False  # reading from the client is paused
         self._writable = asyncio.Event()
         self._writable.set()
         loop = asyncio.get_running_loop()
-        self._reading, self._writing = Timeout(loop), Timeout(loop)  # what runs in `_reading` depends on the stage
+        self._stage_timeout = Timeout(loop)  # `Connection` starts it, and its meaning depends on the stage
+        self._write_timeout = Timeout(loop)
         self._unwritten = 0  # bytes in the transport's write buffer at the last check
-        self._written = 0  # bytes in all
+        self._written = 0  # bytes passed to the transport in total
 
     def write(self, data: bytes) -> None:
         """Write to the client; do nothing once the connection is closing."""
@@ -41,7 +43,10 @@ class FlowControl(asyncio.Protocol):
         """Pause reading from the client, or resume it."""
         if pause is not self._paused and not self._eof and not self._transport.is_closing():
             self._paused = pause
-            (self._transport.pause_reading if pause else self._transport.resume_reading)()
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
 
     def pause_writing(self) -> None:
         """Block the application's writes until the client has read more."""
@@ -51,12 +56,12 @@ class FlowControl(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Unblock the application's writes."""
         self._writable.set()
-        self._writing.stop()
+        self._write_timeout.stop()
 
     def connection_lost(self, _: Exception | None) -> None:
         """Unblock writers that wait for the disconnected client."""
-        self._reading.close()
-        self._writing.close()
+        self._stage_timeout.close()
+        self._write_timeout.close()
         self._writable.set()
 
     def count_rejection(self, status: int | None, reason: str, detail: str) -> None:
@@ -64,10 +69,10 @@ class FlowControl(asyncio.Protocol):
         self._connections.rejections.add(status, reason, detail, self._client[0] if self._client else None)
 
     def watch_writing(self) -> None:
-        """Abort the connection if the client reads nothing for `write_seconds` while data is unwritten."""
+        """Abort the connection if the client reads nothing for `write_seconds` although data waits to be sent."""
         self._unwritten = self._transport.get_write_buffer_size()
         if self._unwritten:
-            self._writing.start(self._limits.write_seconds, self._check_writing)
+            self._write_timeout.start(self._limits.write_seconds, self._check_writing)
 
     def _check_writing(self) -> None:
         if self._transport.get_write_buffer_size() < self._unwritten:
@@ -78,7 +83,10 @@ class FlowControl(asyncio.Protocol):
         self._transport.abort()
 
     def watch_progress(self, give_up: Callable[[], None]) -> None:
-        """Call `give_up` once nothing has been sent for `write_seconds`: without reading, no disconnect is noticed."""
+        """Call `give_up` once nothing has been sent for `write_seconds`.
+
+        This is for a client from which nothing is read, because its disconnect would go unnoticed.
+        """
         sent = self._sent
 
         def check() -> None:
@@ -87,8 +95,9 @@ class FlowControl(asyncio.Protocol):
             else:
                 give_up()
 
-        self._reading.start(self._limits.write_seconds, check)
+        self._stage_timeout.start(self._limits.write_seconds, check)
 
     @property
     def _sent(self) -> int:
+        """Number of bytes that have left the transport's write buffer."""
         return self._written - int(self._transport.get_write_buffer_size())

@@ -1,25 +1,38 @@
 """HTTP/1.1 for one connection that Hypercorn has accepted (RFC 9112).
 
-`hypercorn.asyncio.run` creates a `TCPServer` for each connection and awaits it. `Connection` replaces it. It takes the
-transport from Hypercorn's reader and writer, and goes through these stages:
+For each accepted connection, `hypercorn.asyncio.run` creates a `TCPServer` and awaits it. `server.py` replaces that
+class with `Connection`, which takes over the transport of Hypercorn's reader and writer. A connection is in one of
+these stages:
 
-    HEAD ──► BODY ──► RESPONDING ──► HEAD        the next request on a kept-alive connection
-      │                   │
-      │                   └────────► LINGERING   the last response is written and our side is closed; further data from
-      │                                          the client is discarded, so that it can read the response
-      ├──────────────────► LINGERING             a request was rejected, or the connection was idle too long
-      └──────────────────► UPGRADED              `websocket.py` takes over
+    HEAD        waiting for a request, or receiving its head
+    BODY        receiving the body, while the application runs; skipped if the request has no body
+    RESPONDING  the request is complete, and the application has not finished its response
+    UPGRADED    `websocket.py` has taken over, because the request was a WebSocket handshake
+    LINGERING   the server has closed its side after its last byte, and discards what the client still sends
+    LOST        the connection is closed
 
-From each stage a connection can become LOST: it is closed, by either side. One timeout runs at a time (see `Limits`):
+Each request goes through the first three stages, and so does the next request on a reused connection:
 
-    HEAD        keep_alive_seconds until the head of the next request is complete
-    BODY        body_seconds without data, unless the application is slower than the client
-    RESPONDING  once the client has closed its side, half_close_seconds until the response starts, then write_seconds
-                without a written byte; the latter also while too much is pipelined behind the response
-    LINGERING   LINGER_SECONDS without data
+    HEAD ──► BODY ──► RESPONDING ──► HEAD
 
-`reader.py` parses requests, `exchange.py` is one request and its response for the application, and `flow.py` waits for a
-client that reads slowly. This module has the order of the stages, the timeouts, and how a connection ends.
+In any stage the server can end the connection, usually by entering LINGERING, otherwise by closing or aborting it at
+once. Each stage has its own timeout, with values from `Limits`:
+
+    HEAD        keep_alive_seconds until the head is complete; it does not apply while the client still reads the
+                previous response
+    BODY        body_seconds without data; it does not apply while reading is paused, because then the application is
+                slower than the client
+    RESPONDING  none, except in two cases:
+                  - the client has closed its side: half_close_seconds until the response starts, then write_seconds
+                    without a byte sent
+                  - reading is paused because too much is pipelined: write_seconds without a byte sent
+    UPGRADED    see `websocket.py`
+    LINGERING   LINGER_SECONDS without data, and LINGER_TOTAL_SECONDS in total
+
+In every stage, `flow.py` also aborts a connection whose client has read nothing for write_seconds.
+
+`reader.py` parses requests, `exchange.py` connects one request and its response to the application, and `flow.py`
+applies backpressure. This module has the order of the stages, the timeouts, and how a connection ends.
 """
 
 from __future__ import annotations
@@ -38,14 +51,16 @@ from hello_service.serving.request import Head, Rejected
 from hello_service.serving.response import Response, problem
 from hello_service.serving.websocket import WebSocket
 
-BUFFER_BYTES = 65_536  # of a body, or of pipelined requests; then reading from the client is paused
-LINGER_BYTES = 64 * 1_048_576
+BUFFER_BYTES = 65_536  # with more of a body, or of pipelined requests, reading from the client is paused
+LINGER_BYTES = 64 * 1_048_576  # discarded in total; then the connection is closed
 LINGER_SECONDS = 2.0  # without a byte
 LINGER_TOTAL_SECONDS = 30.0
-ALLOWED = ((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH"), (b"content-length", b"0"))
+OPTIONS_HEADERS = ((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH"), (b"content-length", b"0"))
 
 
 class Stage(Enum):
+    """The stages of a connection; the module's docstring explains them."""
+
     HEAD = auto()
     BODY = auto()
     RESPONDING = auto()
@@ -55,7 +70,12 @@ class Stage(Enum):
 
 
 class Connection(FlowControl):
-    """One connection, in place of Hypercorn's `TCPServer`; `connections` tracks all of them."""
+    """One connection, in place of Hypercorn's `TCPServer`; `connections` tracks all of them.
+
+    `FlowControl` provides `_eof` (the client has closed its side), `_paused` (reading from the client is paused),
+    `_writable` (an event, not set while the client reads too slowly), `_stage_timeout` (the timeout of the current
+    stage), and `watch_progress` (calls a function once nothing has been sent for write_seconds).
+    """
 
     def __init__(
         self,
@@ -73,16 +93,16 @@ class Connection(FlowControl):
         self._stream_reader = reader
         self._state = state
         self._context = contextvars.copy_context()  # without any request's context variables
-        self._lost = loop.create_future()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._lost = loop.create_future()  # done once the connection is closed
+        self._tasks: set[asyncio.Task[None]] = set()  # the running calls of the application
 
         self._stage = Stage.HEAD
-        self._reader = RequestReader()
-        self._exchange: Exchange | None = None
+        self._request_reader = RequestReader()
+        self._exchange: Exchange | None = None  # the current request and its response
         self._websocket: WebSocket | None = None
-        self._requests = 0
-        self._busy = False
-        self._lingered = 0
+        self._request_count = 0
+        self._processing = False  # `_process_received` is running
+        self._discarded = 0  # bytes, while lingering
         self._linger_until = 0.0
 
     # The life of the connection
@@ -92,13 +112,15 @@ class Connection(FlowControl):
 
     async def _run(self) -> None:
         """Serve the connection until it is closed and every application task has ended."""
-        self._streams = self._transport.get_protocol()  # the protocol that fed reader and writer
+        self._stream_protocol = self._transport.get_protocol()  # asyncio's protocol, which fed the reader until now
         self._transport.set_protocol(self)
-        self._stream_reader.feed_eof()
+        self._stream_reader.feed_eof()  # so that `read` returns at once with what the reader has received
         early = await self._stream_reader.read()  # usually nothing: this runs before the transport reads
         if self._transport.is_closing():
             return
-        peer, own = (self._transport.get_extra_info(name) for name in ("peername", "sockname"))
+        peer = self._transport.get_extra_info("peername")
+        own = self._transport.get_extra_info("sockname")
+        # Host and port only: an IPv6 address has two more items, and a Unix socket has neither.
         self._client = peer[:2] if isinstance(peer, tuple) else None
         self._addresses = {"client": self._client, "server": own[:2] if isinstance(own, tuple) else None}
         self._connections.open.add(self)
@@ -124,17 +146,17 @@ class Connection(FlowControl):
         elif self._websocket is not None:
             self._websocket.data_received(data)
         else:
-            self._reader.received += data
-            self._read()
+            self._request_reader.received += data
+            self._process_received()
 
     def eof_received(self) -> bool:
-        """The client has closed its side or has disconnected; both look alike. Return whether our side stays open."""
+        """The client has closed its side or disconnected; both look the same. Return whether our side stays open."""
         self._eof = True
         if self._stage is Stage.RESPONDING and self._exchange is not None:
-            self._limit_silence()
+            self._start_response_timeout()
             return True
         if self._stage is Stage.BODY:
-            self._disconnect()
+            self._disconnect_exchange()
         if self._websocket is not None:
             return self._websocket.eof_received()
         return False
@@ -142,17 +164,17 @@ class Connection(FlowControl):
     def connection_lost(self, _: Exception | None) -> None:
         """The connection is closed, by either side."""
         self._stage = Stage.LOST
-        self._disconnect()
+        self._disconnect_exchange()
         if self._websocket is not None:
             self._websocket.connection_lost()
         super().connection_lost(None)
-        self._reader.close()
-        self._streams.connection_lost(None)  # otherwise reader, writer and task form a reference cycle
+        self._request_reader.close()
+        self._stream_protocol.connection_lost(None)  # otherwise reader, writer and task form a reference cycle
         if not self._lost.done():
             self._lost.set_result(None)
 
     def stop(self) -> None:
-        """Accept at most one more request; close an idle WebSocket."""
+        """Close an idle WebSocket. An HTTP connection ends with its next response, because `closing` is true."""
         if self._websocket is not None:
             self._websocket.stop()
 
@@ -169,102 +191,100 @@ class Connection(FlowControl):
 
     def _wait_for_request(self) -> None:
         self._stage = Stage.HEAD
-        self._reader.begin()
-        self._wait_for_head()
+        self._request_reader.begin()
+        self._start_head_timeout()
 
-    def _wait_for_head(self) -> None:
-        self._reading.start(self._limits.keep_alive_seconds, self._end_idle)
-
-    def _read(self) -> None:
+    def _process_received(self) -> None:
         """Go through the stages of a request as far as the received data allows."""
-        if self._busy:
-            return  # called from inside the loop below, by a response that completed at once
-        self._busy = more = True
+        if self._processing:
+            return  # called from inside the loop below, by a response that completed at once, as to `OPTIONS *`
+        self._processing = True
         try:
-            while more and self._reader.received:
-                if self._stage is Stage.HEAD:
-                    head = self._reader.read_head() if self._writable.is_set() else None
-                    more = head is not None
-                    if head is not None:
-                        self._begin(head)
+            while self._request_reader.received:
+                # While the client does not read its responses, no further request is served.
+                if self._stage is Stage.HEAD and self._writable.is_set():
+                    head = self._request_reader.read_head()
+                    if head is None:
+                        break
+                    self._serve_request(head)
                 elif self._stage is Stage.BODY:
-                    self._take_body(self._reader.read_body())
-                    more = self._reader.complete
+                    self._receive_body(self._request_reader.read_body())
+                    if not self._request_reader.complete:
+                        break
                 else:
-                    more = False
+                    break
         except Rejected as rejected:
             self.reject(rejected)
         finally:
-            self._busy = False
+            self._processing = False
         self._control_reading()
         if self._eof and self._stage in {Stage.HEAD, Stage.BODY}:  # the remaining data is not a whole request
-            self._disconnect()
+            self._disconnect_exchange()
             self._transport.close()
 
     # Serving a request
 
-    def _begin(self, head: Head) -> None:
+    def _serve_request(self, head: Head) -> None:
         """Serve the request whose head is complete."""
-        self._reading.stop()
+        self._stage_timeout.stop()
         if head.opens_websocket:
-            self._begin_websocket(head)
+            self._serve_websocket(head)
             return
-        self._requests += 1
-        keep_alive = head.keep_alive and head.version == "1.1" and self._requests < self._limits.requests
+        self._request_count += 1
+        keep_alive = head.keep_alive and head.version == "1.1" and self._request_count < self._limits.requests
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._stage = Stage.BODY if head.has_body else Stage.RESPONDING
         if head.target == b"*":  # `OPTIONS *` concerns the server itself
-            response.keep_alive &= not head.has_body and not self.closing
-            self.write(response.start(200, ALLOWED) + response.body(b"", more=False))
-            self._next(keep_alive=response.keep_alive)
+            if head.has_body or self.closing:  # the body is not read
+                response.keep_alive = False
+            self.write(response.start(200, OPTIONS_HEADERS) + response.body(b"", more=False))
+            self._continue_or_linger(keep_alive=response.keep_alive)
             return
-        rest = {**self._addresses, "method": head.method.decode(), "scheme": "http", "state": self._state.copy()}
-        scope = head.scope("http", {**rest, "extensions": {}})
-        # A request that will get a 413 need not send its body.
-        expects = head.expects_continue and (head.content_length or 0) <= self._limits.body_bytes
-        self._exchange = Exchange(self, scope, response, has_body=head.has_body, expects_continue=expects)
+        extra = {**self._addresses, "method": head.method.decode(), "scheme": "http", "state": self._state.copy()}
+        scope = head.scope("http", {**extra, "extensions": {}})
+        # A client whose body is too large gets a 413, so it is never sent a 100 (Continue).
+        expects_continue = head.expects_continue and (head.content_length or 0) <= self._limits.body_bytes
+        self._exchange = Exchange(self, scope, response, has_body=head.has_body, expects_continue=expects_continue)
         if head.has_body:
-            self._wait_for_body()
-        elif self._eof:
-            self._limit_silence()
+            self._start_body_timeout()
+        elif self._eof:  # the request was pipelined, and the client has closed its side since
+            self._start_response_timeout()
         self._run_task(self._exchange.run(self._app))
 
-    def _begin_websocket(self, head: Head) -> None:
+    def _serve_websocket(self, head: Head) -> None:
+        """Hand the connection over to a `WebSocket`.
+
+        Raises:
+            Rejected: the handshake is invalid.
+        """
         scope = head.scope("websocket", {**self._addresses, "scheme": "ws", "state": self._state.copy()})
-        if head.has_body or self._reader.received:
-            raise Rejected(400, "handshake", "A WebSocket's handshake is followed by data before it is accepted.")
-        websocket = WebSocket(self, self._limits, self._connections, self._loop, scope)  # raises Rejected
-        self._stage, self._websocket = Stage.UPGRADED, websocket
-        self._run_task(websocket.run(self._app))
+        if head.has_body or self._request_reader.received:
+            raise Rejected(400, "handshake", "Data was received before the WebSocket was accepted.")
+        self._websocket = WebSocket(self, self._limits, self._connections, self._loop, scope)
+        self._stage = Stage.UPGRADED
+        self._run_task(self._websocket.run(self._app))
 
     def _run_task(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine, context=self._context.copy())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _take_body(self, data: bytes) -> None:
+    def _receive_body(self, data: bytes) -> None:
         exchange = cast("Exchange", self._exchange)  # it exists while its body is read
         if data:
             exchange.feed(data)
-        if self._reader.complete:
+        if self._request_reader.complete:
             self._stage = Stage.RESPONDING
-            self._reading.stop()
+            self._stage_timeout.stop()
             exchange.end_body()
             if self._eof:
-                self._limit_silence()
+                self._start_response_timeout()
 
-    def _wait_for_body(self) -> None:
-        """Start the timeout for more of the body, unless reading is paused."""
-        if self._paused:
-            self._reading.stop()
-        else:
-            self._reading.start(self._limits.body_seconds, self._end_stalled)
-
-    # Called by an exchange
+    # Called by an exchange (see `exchange.Wire`)
 
     @property
     def closing(self) -> bool:
-        """Whether a response is this connection's last because the server is stopping."""
+        """Whether the server is stopping, so that each response is its connection's last."""
         return self._connections.closing
 
     def body_taken(self) -> None:
@@ -273,8 +293,9 @@ class Connection(FlowControl):
 
     def response_complete(self) -> None:
         """Go on to the next request, or end the connection."""
-        exchange, self._exchange = cast("Exchange", self._exchange), None
-        self._next(keep_alive=exchange.response.keep_alive and exchange.body_complete)
+        exchange = cast("Exchange", self._exchange)
+        self._exchange = None
+        self._continue_or_linger(keep_alive=exchange.response.keep_alive and exchange.body_complete)
 
     def response_broken(self) -> None:
         """Close the connection, so that the client does not mistake a partial response for a complete one."""
@@ -287,62 +308,76 @@ class Connection(FlowControl):
         self.write(problem(status, self._method))
         self.linger()
 
-    def _next(self, *, keep_alive: bool) -> None:
-        if self._stage is not Stage.RESPONDING or not keep_alive or self.closing:
+    def _continue_or_linger(self, *, keep_alive: bool) -> None:
+        """Go on to the next request if the connection can be reused; otherwise end the connection."""
+        if self._stage is not Stage.RESPONDING or not keep_alive or self.closing:  # in BODY, the request is incomplete
             self.linger()
             return
         self._wait_for_request()
-        self._read()
+        self._process_received()
 
-    # Ends
+    # The timeouts of the stages
 
-    def reject(self, rejected: Rejected) -> None:
-        """Respond with the reason, and close the connection."""
-        self.count_rejection(rejected.status, rejected.reason, rejected.detail)
-        begun = self._exchange is not None and self._exchange.response.begun
-        self._disconnect()
-        if not begun:
-            self.write(problem(rejected.status, self._method, rejected.headers))
-        self.linger()
+    def _start_head_timeout(self) -> None:
+        self._stage_timeout.start(self._limits.keep_alive_seconds, self._on_head_timeout)
 
-    @property
-    def _method(self) -> bytes:
-        head = self._reader.head
-        return head.method if head else bytes(self._reader.received[:5]).strip()
-
-    def _end_idle(self) -> None:
-        if not self._writable.is_set():  # the client is still reading the last response
-            self._wait_for_head()
-        elif self._reader.received:
-            self.reject(
-                Rejected(
-                    408, "head-timeout", f"The head was not complete within {self._limits.keep_alive_seconds:g} s."
-                )
-            )
+    def _on_head_timeout(self) -> None:
+        if not self._writable.is_set():  # the client is still reading the previous response
+            self._start_head_timeout()
+        elif self._request_reader.received:
+            detail = f"The head was not complete within {self._limits.keep_alive_seconds:g} s."
+            self.reject(Rejected(408, "head-timeout", detail))
         else:
             self.linger()
 
-    def _end_stalled(self) -> None:
+    def _start_body_timeout(self) -> None:
+        """Start the timeout for more of the body, or stop it while reading is paused."""
+        if self._paused:
+            self._stage_timeout.stop()
+        else:
+            self._stage_timeout.start(self._limits.body_seconds, self._on_body_timeout)
+
+    def _on_body_timeout(self) -> None:
         self.reject(Rejected(408, "body-timeout", f"No body data was received for {self._limits.body_seconds:g} s."))
 
-    def _end_pipelining(self) -> None:
+    def _start_response_timeout(self) -> None:
+        """Limit the wait for the response, because a client that has closed its side may have disconnected."""
+        self._stage_timeout.start(self._limits.half_close_seconds, self._on_response_timeout)
+
+    def _on_response_timeout(self) -> None:
+        if self._exchange is not None and self._exchange.response.head_written:
+            self.watch_progress(self._transport.abort)
+        else:
+            self._disconnect_exchange()
+            self._transport.close()
+
+    def _on_pipelining_timeout(self) -> None:
         seconds = self._limits.write_seconds
         detail = f"Too much was pipelined behind a response that sent nothing for {seconds:g} s."
         self.count_rejection(None, "pipelining", detail)
         self._transport.abort()
 
-    def _limit_silence(self) -> None:
-        """Limit the wait for the response, because a client that has closed its side may be gone."""
-        self._reading.start(self._limits.half_close_seconds, self._check_begun)
+    # How a connection ends
 
-    def _check_begun(self) -> None:
-        if self._exchange is not None and self._exchange.response.begun:
-            self.watch_progress(self._transport.abort)
-        else:
-            self._disconnect()
-            self._transport.close()
+    def reject(self, rejected: Rejected) -> None:
+        """Respond with the reason, and close the connection."""
+        self.count_rejection(rejected.status, rejected.reason, rejected.detail)
+        head_written = self._exchange is not None and self._exchange.response.head_written
+        self._disconnect_exchange()
+        if not head_written:
+            self.write(problem(rejected.status, self._method, rejected.headers))
+        self.linger()
 
-    def _disconnect(self) -> None:
+    @property
+    def _method(self) -> bytes:
+        """The request's method, because a response to HEAD has no body, even if the request line is malformed."""
+        head = self._request_reader.head
+        if head is not None:
+            return head.method
+        return bytes(self._request_reader.received[: len(b"HEAD ")]).strip()
+
+    def _disconnect_exchange(self) -> None:
+        """Report a disconnect to the application, unless its response has been fully written."""
         exchange = self._exchange
         if exchange is not None:
             exchange.disconnect()
@@ -350,11 +385,14 @@ class Connection(FlowControl):
                 self._exchange = None
 
     def linger(self) -> None:
-        """Close our side, and keep reading for a while: unread data would turn the close into a reset."""
+        """Close our side, and keep reading for a while, because unread data would turn the close into a reset.
+
+        The reset could destroy the response before the client has read it.
+        """
         if self._stage in {Stage.LINGERING, Stage.LOST}:
             return
         self._stage = Stage.LINGERING
-        self._reader.received.clear()
+        self._request_reader.received.clear()
         self.watch_writing()
         if self._eof:
             self._transport.close()
@@ -365,26 +403,29 @@ class Connection(FlowControl):
         self._discard(0)
 
     def _discard(self, count: int) -> None:
-        self._lingered += count
-        left = self._linger_until - self._loop.time()
-        if self._lingered > LINGER_BYTES or left <= 0:
+        """Discard `count` bytes from the client. Close the connection at the limits of lingering."""
+        self._discarded += count
+        seconds_left = self._linger_until - self._loop.time()
+        if self._discarded > LINGER_BYTES or seconds_left <= 0:
             self._transport.close()
         else:
-            self._reading.start(min(LINGER_SECONDS, left), self._transport.close)
+            self._stage_timeout.start(min(LINGER_SECONDS, seconds_left), self._transport.close)
 
     # Backpressure, in addition to `FlowControl`
 
     def _control_reading(self) -> None:
         """Read only as far ahead of the application as fits into the buffers."""
-        unread = self._exchange.buffered if self._exchange is not None and self._stage is Stage.BODY else 0
-        self.pause(len(self._reader.received) > BUFFER_BYTES or unread > BUFFER_BYTES)
+        unread = 0  # a complete body does not count: reading goes on, so that a disconnect is noticed
+        if self._stage is Stage.BODY and self._exchange is not None:
+            unread = self._exchange.buffered
+        self.pause(len(self._request_reader.received) > BUFFER_BYTES or unread > BUFFER_BYTES)
         if self._stage is Stage.BODY:
-            self._wait_for_body()
+            self._start_body_timeout()
         elif self._stage is Stage.RESPONDING and self._paused:
-            self.watch_progress(self._end_pipelining)
+            self.watch_progress(self._on_pipelining_timeout)
 
     def resume_writing(self) -> None:
         """Resume the application's writes, or go on with the next request."""
         super().resume_writing()
         if self._stage is Stage.HEAD:
-            self._read()
+            self._process_received()

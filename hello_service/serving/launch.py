@@ -42,7 +42,7 @@ def serve(environ: Mapping[str, str]) -> None:
 def traced(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
     """Return program, arguments and environment that run the command `arguments` with its Quart applications traced.
 
-    `ddtrace-run` is taken from the command's own virtual environment, which may be another one than this.
+    `ddtrace-run` is taken from the command's own virtual environment, which may differ from the one of this process.
 
     Raises:
         LaunchError: the command or its ddtrace-run can't be found.
@@ -55,14 +55,19 @@ def traced(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
     beside = Path(program).with_name("ddtrace-run")
     runner = str(beside) if beside.exists() else shutil.which("ddtrace-run", path=path)
     if runner is None:
-        raise LaunchError(f"There is no ddtrace-run beside {program}. Install ddtrace where the service is installed.")
-    rate = Settings.from_environment({"DD_TRACE_SAMPLE_RATE": environ.get("DD_TRACE_SAMPLE_RATE", "")})
+        raise LaunchError(
+            f"No ddtrace-run found beside {program} or on PATH. Install ddtrace where the service is installed."
+        )
+    rate_only = {"DD_TRACE_SAMPLE_RATE": environ.get("DD_TRACE_SAMPLE_RATE", "")}
+    sample_rate = Settings.from_environment(rate_only).dd_trace_sample_rate
+    # observability/environment.py gives the reason for DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE.
     defaults = {"DD_SERVICE": Path.cwd().name, "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": "false"}
-    if rate.dd_trace_sample_rate is not None:
-        defaults["DD_TRACE_SAMPLING_RULES"] = sampling_rules(rate.dd_trace_sample_rate)
+    if sample_rate is not None:
+        defaults["DD_TRACE_SAMPLING_RULES"] = sampling_rules(sample_rate)
     paths = [str(UNCHANGED), *filter(None, [environ.get("PYTHONPATH")])]
-    given = {name: value for name, value in environ.items() if value or name not in defaults}
-    return runner, [runner, program, *arguments[1:]], {**defaults, **given, "PYTHONPATH": os.pathsep.join(paths)}
+    # An empty variable counts as unset, so it does not override a default.
+    overrides = {name: value for name, value in environ.items() if value or name not in defaults}
+    return runner, [runner, program, *arguments[1:]], {**defaults, **overrides, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def trace(arguments: Sequence[str], environ: Mapping[str, str]) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 
 import structlog
 
-# The kernel probes a connection without data, and resets it when the client's host is gone. Not every system has these.
+# The kernel probes an idle connection, and resets it if the client's host is gone. Not every system has these options.
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class Listener(socket.socket):
     """Accepts and closes connections while no file descriptor is free.
 
-    asyncio alone would schedule a retry for each place in the backlog, and never recover. This class frees a spare
-    descriptor for a moment, to accept a connection and close it.
+    asyncio alone would schedule a retry for each slot of the backlog, and never recover. This class keeps a spare
+    descriptor, and frees it for a moment to accept a connection and close it.
     """
 
     def __init__(self, fileno: int) -> None:
@@ -26,13 +26,13 @@ class Listener(socket.socket):
         for name in KEEPALIVE.keys() & vars(socket).keys():
             self.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), KEEPALIVE[name])
         self._spare = os.open(os.devnull, os.O_RDONLY)
-        self._full = False
+        self._exhausted = False  # the last connection was turned away; limits the log to one line
 
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a connection, as a socket does.
 
         Raises:
-            BlockingIOError: there is no connection, or no free descriptor for it.
+            BlockingIOError: no connection is waiting, or no descriptor is free for it.
         """
         try:
             accepted = super().accept()
@@ -41,7 +41,7 @@ class Listener(socket.socket):
                 raise
             self._turn_away()
             raise BlockingIOError from error
-        self._full = False
+        self._exhausted = False
         return accepted
 
     def close(self) -> None:
@@ -51,9 +51,9 @@ class Listener(socket.socket):
         super().close()
 
     def _turn_away(self) -> None:
-        if not self._full:
-            self._full = True
-            reason = "no file descriptor is free; RLIMIT_NOFILE (ulimit -n) sets how many there are"
+        if not self._exhausted:
+            self._exhausted = True
+            reason = "no file descriptor is free; RLIMIT_NOFILE (ulimit -n) sets the limit"
             structlog.stdlib.get_logger("hello_service.serving.listener").error(
                 "connections turned away", reason=reason
             )

@@ -1,8 +1,8 @@
 """Parses the requests of a connection one at a time, with llhttp (RFC 9112, sections 2 to 7).
 
-The parser gets the bytes in pieces that end where a message can end: at an empty line, or at the end of the
-Content-Length. So it never sees two requests at once; the next request stays unparsed until its turn. The result does
-not depend on how the network splits the bytes.
+The parser gets the bytes in pieces that never continue after an empty line, because a head and a chunked body end with
+one. A body with a Content-Length does not go through the parser. So the parser never gets a part of the next request,
+and the result does not depend on how the network splits the bytes.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from hello_service.serving.request import HEAD_BYTES, Head, Rejected, read_request_line
 
 EMPTY_LINE = b"\r\n\r\n"
-CHUNK_OVERHEAD_BYTES = 65_536  # chunk extensions or trailers in a row
-UNKNOWN_UPGRADE = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+CHUNK_OVERHEAD_BYTES = 65_536  # of chunk framing, extensions and trailers without body data in between
+CHUNKED_HEAD = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 class RequestReader:
     """Reads one request after another: call `read_head` until it returns a head, then `read_body` until `complete`.
 
     Attributes:
-        received: data that is not consumed yet; the parser has seen its first `_parsed` bytes.
+        received: data that is not consumed yet; its first `_parsed` bytes have been passed to the parser.
         head: the head of the current request; None before its first line is complete.
         complete: the whole request has been read.
     """
@@ -38,8 +38,8 @@ class RequestReader:
         self._parser: Any = None
         self._parsed = 0
         self._head_complete = False
-        self._left: int | None = None  # of a body with a Content-Length
-        self._overhead = 0
+        self._body_left: int | None = None  # bytes still to come of a body with a Content-Length
+        self._overhead = 0  # bytes since the last body data of a chunked body
         self._body: list[bytes] = []
 
     def read_head(self) -> Head | None:
@@ -62,17 +62,18 @@ class RequestReader:
         try:
             self._parse(end)
         finally:
-            if self._head_complete:  # before llhttp's error, because its reason is more precise
-                self.head.check()
+            if self._head_complete:
+                self.head.check()  # replaces an error of llhttp, because its own reason is more precise
         if not self._head_complete:
             if end == HEAD_BYTES:
                 raise Rejected(431, "head-size", f"The head is longer than {HEAD_BYTES} bytes.")
             return None
         self._consume(end)
-        self._left, self.complete = self.head.content_length, not self.head.has_body
-        if self.head.upgrade and self.head.chunked:  # the parser does not read the body of an upgrade
+        self._body_left, self.complete = self.head.content_length, not self.head.has_body
+        if self.head.upgrade and self.head.chunked:
+            # llhttp does not read the body of an upgrade. A new parser does, after a head without the upgrade.
             self._parser = HttpRequestParser(self)
-            self._parser.feed_data(UNKNOWN_UPGRADE)
+            self._parser.feed_data(CHUNKED_HEAD)
         return self.head
 
     def read_body(self) -> bytes:
@@ -81,19 +82,20 @@ class RequestReader:
         Raises:
             Rejected: the chunks are malformed.
         """
-        if self._left is not None:
-            body = bytes(self.received[: self._left])
+        if self._body_left is not None:
+            body = bytes(self.received[: self._body_left])
             del self.received[: len(body)]
-            self._left -= len(body)
-            self.complete = self._left == 0
+            self._body_left -= len(body)
+            self.complete = self._body_left == 0
             return body
         while len(self.received) > self._parsed and not self.complete:
             end = self._next_empty_line()
             self._overhead += end - self._parsed
             self._parse(end)
             if self._overhead > CHUNK_OVERHEAD_BYTES:
-                raise Rejected(400, "malformed", f"Chunk extensions have more than {CHUNK_OVERHEAD_BYTES} bytes.")
-            self._consume(end if self.complete else max(end - 3, 0))  # an empty line may have begun in these three
+                raise Rejected(400, "malformed", f"Chunk extensions or trailers exceed {CHUNK_OVERHEAD_BYTES} bytes.")
+            # The last three bytes may be the start of an empty line.
+            self._consume(end if self.complete else max(end - 3, 0))
         body, self._body = b"".join(self._body), []
         return body
 
@@ -112,7 +114,7 @@ class RequestReader:
         try:
             self._parser.feed_data(piece)
         except HttpParserUpgrade:
-            pass  # it stops at the end of each upgrade's head, and so of the piece
+            pass  # the parser stops after the head of an upgrade, which is the end of the piece, too
         except HttpParserError as error:
             raise Rejected(400, "malformed", f"{error}.") from None
 
@@ -124,12 +126,12 @@ class RequestReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._head_complete:  # trailers are dropped
-            self.head.add(name, value)  # type: ignore[union-attr]  # the parser begins with a head
+            self.head.add(name, value)  # type: ignore[union-attr]  # there is a head before there is a parser
 
     def on_headers_complete(self) -> None:
-        if not self._head_complete:
+        if not self._head_complete:  # otherwise this is `CHUNKED_HEAD`
             self._head_complete = True
-            # After the end of a message the parser no longer has these.
+            # The parser forgets these at the end of a message.
             self.head.keep_alive = self._parser.should_keep_alive()  # type: ignore[union-attr]
             self.head.upgrade = self._parser.should_upgrade()  # type: ignore[union-attr]
 

@@ -27,7 +27,7 @@ class Rejections:
         """Count a rejection, and log it unless ten have been logged in this second.
 
         Args:
-            status: status of the response or close code of the WebSocket; None without either.
+            status: status of the response, or close code of the WebSocket; None if neither was sent.
             reason: a short code from a fixed set.
             detail: one sentence, without any data from the client.
             client: the client's address.

@@ -15,15 +15,16 @@ from urllib.parse import unquote
 
 HEAD_BYTES = 65_536  # request line and headers, with the empty line
 HOST_BYTES = 255
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})  # CONNECT: no proxy
+# CONNECT is missing, because this is not a proxy.
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-# One space between the parts. No `#`: some parsers end the target there.
+# One space between the parts. The target has no `#`, because some parsers would end it there.
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
 FIRST_BYTE = re.compile(TOKEN)
 ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
 LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"
-HOST = re.compile(rb"(?:(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?|\[([0-9A-Fa-f:.]+)\])?(?::(\d{0,5}))?")
+HOST = re.compile(rb"(?:(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])?(?::(?P<port>\d{0,5}))?")
 
 
 class Rejected(Exception):  # noqa: N818 - the request is rejected
@@ -50,12 +51,12 @@ class Head:
 
     Attributes:
         target: path and query, or `*`.
-        host: the host of a target in absolute form, which replaces the Host header; else None.
+        host: the host of a target in absolute form, which replaces the Host header; None for another target.
         headers: names in lower case, values without surrounding whitespace.
-        content_length: None if the request has no body, or a chunked one.
+        content_length: None without a Content-Length header.
         chunked: the body is sent in chunks.
-        keep_alive: the client does not ask to close the connection.
-        upgrade: the client asks for another protocol.
+        keep_alive: the client has not requested that the connection be closed.
+        upgrade: the client has requested another protocol.
     """
 
     method: bytes
@@ -75,7 +76,7 @@ class Head:
 
     @property
     def expects_continue(self) -> bool:
-        """Whether the client waits before it sends the body (RFC 9110, section 10.1.1)."""
+        """Whether the client waits for a 100 before it sends the body (RFC 9110, section 10.1.1)."""
         return self.version == "1.1" and self.has(b"expect", b"100-continue")
 
     @property
@@ -124,10 +125,10 @@ class Head:
 
     def has(self, name: bytes, value: bytes) -> bool:
         """Return whether there is a header `name` with this `value`, ignoring case."""
-        return any(key == name and given.lower() == value for key, given in self.headers)
+        return any(key == name and content.lower() == value for key, content in self.headers)
 
     def scope(self, kind: str, rest: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the ASGI scope of this request; `rest` has the keys that the connection adds."""
+        """Return the ASGI scope of this request, with the keys that the connection adds in `rest`."""
         path, _, query = self.target.partition(b"?")
         return {
             "type": kind,
@@ -164,22 +165,28 @@ def read_request_line(received: bytes | bytearray) -> Head | None:
         raise Rejected(501, "method", "Unknown method; methods are case-sensitive.")
     host = None
     if absolute := ABSOLUTE.fullmatch(target):
-        host, target = absolute.groups()
-        if not target.startswith(b"/"):
-            target = (b"/" if target or method != b"OPTIONS" else b"*") + target
+        host, path = absolute.groups()
+        target = _complete_path(path, method)
     if not target.startswith(b"/") and (method, target) != (b"OPTIONS", b"*"):
         raise Rejected(400, "target", "The target is neither a path nor a URL.")
     return Head(method, target, version.decode(), host)
 
 
+def _complete_path(path: bytes, method: bytes) -> bytes:
+    """Return the target that an absolute URL with `path`, which may be empty or only a query, stands for."""
+    if not path and method == b"OPTIONS":
+        return b"*"  # RFC 9112, section 3.2.4
+    return path if path.startswith(b"/") else b"/" + path
+
+
 def is_host(value: bytes) -> bool:
     """Return whether `value` is a host with or without a port (RFC 3986, section 3.2.2) that IDNA accepts."""
-    found = HOST.fullmatch(value)
-    if found is None or len(value) > HOST_BYTES or int(found[2] or 0) > 65_535:
+    match = HOST.fullmatch(value)
+    if match is None or len(value) > HOST_BYTES or int(match["port"] or 0) > 65_535:
         return False
-    if found[1] is None:
-        return True
-    try:
-        return bool(ipaddress.IPv6Address(found[1].decode()).packed)
-    except ValueError:
-        return False
+    if match["ipv6"] is not None:
+        try:
+            ipaddress.IPv6Address(match["ipv6"].decode())
+        except ValueError:
+            return False
+    return True

@@ -14,7 +14,7 @@ from hello_service.problems import HTTP_ERRORS, MEDIA_TYPE, document
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 HEADER_LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\r\n\0]*\r\n)*")
-WITHOUT_BODY = {204, 304}
+STATUSES_WITHOUT_BODY = {204, 304}
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -27,19 +27,20 @@ class Response:
 
     Attributes:
         keep_alive: the connection can be reused after this response.
-        begun: some bytes have been returned for writing.
-        whole: every byte that the client expects has been returned for writing.
-        complete: the application has sent its last message.
+        head_written: the head has been returned for writing.
+        fully_written: every byte that the client expects has been returned for writing.
+        ended: the application has sent its last message.
     """
 
     def __init__(self, method: bytes, version: str, *, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
-        self.begun = self.whole = self.complete = False
+        self.head_written = self.fully_written = self.ended = False
         self._method = method
         self._version = version
         self._head: bytes | None = None
-        self._left: int | None = None  # body bytes left by the Content-Length
-        self._chunked = self._silent = False
+        self._body_left: int | None = None  # still to come; None without a Content-Length, or without a body
+        self._chunked = False
+        self._bodyless = False  # the client expects no body
 
     @property
     def started(self) -> bool:
@@ -58,44 +59,44 @@ class Response:
         if status < 200 or status > 999:
             raise ValueError(f"{status} is not a valid response status.")
         line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        lines, left = self._header_lines(headers)
-        self._silent = self._method == b"HEAD" or status in WITHOUT_BODY
-        self._chunked = left is None and not self._silent and self._version == "1.1"
+        lines, length = self._header_lines(headers)
+        self._bodyless = self._method == b"HEAD" or status in STATUSES_WITHOUT_BODY
+        self._chunked = length is None and not self._bodyless and self._version == "1.1"
         if self._chunked:
             lines += b"transfer-encoding: chunked\r\n"
-        elif left is not None and status != HTTPStatus.NO_CONTENT:  # RFC 9110, section 8.6
-            lines += b"content-length: %d\r\n" % left
-        elif not self._silent:
+        elif length is not None and status != HTTPStatus.NO_CONTENT:  # RFC 9110, section 8.6
+            lines += b"content-length: %d\r\n" % length
+        elif not self._bodyless:
             self.keep_alive = False  # the end of the connection is the end of the body
         if not self.keep_alive:
             lines += b"connection: close\r\n"
-        self._left = None if self._silent else left
+        self._body_left = None if self._bodyless else length
         self._head = line + lines + b"\r\n"
-        if left is not None:
-            return b""
-        self.begun = True
-        return self._head
+        return self.release_head() if length is None else b""
 
     def _header_lines(self, headers: Headers) -> tuple[bytes, int | None]:
         """Return the lines of `headers` without those that frame the body, and the Content-Length."""
-        kept, left, dated = [], None, False
+        others, length, has_date = [], None, False
         for name, value in headers:
             lower = name.lower()
             if lower == b"content-length":
-                if left is not None or not value.isdigit():
+                if length is not None or not value.isdigit():
                     raise ValueError("The response has an invalid Content-Length.")
-                left = int(value)
+                length = int(value)
             elif lower == b"connection":
-                self.keep_alive &= b"close" not in value.lower()
+                if b"close" in value.lower():
+                    self.keep_alive = False
             elif lower != b"transfer-encoding":
-                dated = dated or lower == b"date"
-                kept.append((name, value))
-        return header_lines(kept) + (b"" if dated else date_line()), left
+                has_date = has_date or lower == b"date"
+                others.append((name, value))
+        return header_lines(others) + (b"" if has_date else date_line()), length
 
-    def held(self) -> bytes:
-        """Return the head if it is still waiting for the first piece of the body."""
-        head, self.begun = b"" if self.begun or self._head is None else self._head, True
-        return head
+    def release_head(self) -> bytes:
+        """Return the head for writing; nothing if it has been written."""
+        if self._head is None or self.head_written:
+            return b""
+        self.head_written = True
+        return self._head
 
     def body(self, data: bytes, more: bool) -> bytes:
         """Add a piece of the body. Return the bytes to write.
@@ -105,18 +106,20 @@ class Response:
         """
         if self._head is None:
             raise RuntimeError("The response has not been started.")
-        if not self._silent and self._left is not None and len(data) > self._left:
+        if self._body_left is not None and len(data) > self._body_left:
             raise RuntimeError("The body is longer than its Content-Length.")
-        head = self.held()
-        if self._silent:
+        head = self.release_head()
+        if self._bodyless:
             data = b""
         elif self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-            data += b"" if more else b"0\r\n\r\n"
-        elif self._left is not None:
-            self._left -= len(data)
-        self.complete = not more
-        self.whole = self._left == 0 or (self.complete and not self._left)
+            if data:  # an empty chunk would end the body
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            if not more:
+                data += b"0\r\n\r\n"
+        elif self._body_left is not None:
+            self._body_left -= len(data)
+        self.ended = not more
+        self.fully_written = self._body_left == 0 or (self.ended and self._body_left is None)
         return head + data
 
 
@@ -154,10 +157,10 @@ def date_line() -> bytes:
     return _date[1]
 
 
-def problem(status: int, method: bytes, headers: Headers = (), code: str | None = None) -> bytes:
+def problem(status: int, method: bytes, headers: Headers = ()) -> bytes:
     """Return a complete response with a problem (RFC 9457) as its body and `Connection: close`."""
-    usual, detail = HTTP_ERRORS[status]
-    body = json.dumps(document(status, code or usual, detail)).encode()
+    code, detail = HTTP_ERRORS[status]
+    body = json.dumps(document(status, code, detail)).encode()
     response = Response(method, "1.1", keep_alive=False)
     fields = [
         (b"content-type", MEDIA_TYPE.encode()),

@@ -55,7 +55,8 @@ def main() -> None:
 def run(environ: Mapping[str, str]) -> int:
     """Serve until a signal arrives. Return the exit code: 0, or 1 if the service could not start."""
     broken = contract.check()
-    if unusable := [" ".join(sentences) for part, sentences in broken.items() if part in contract.REQUIRED]:
+    unusable = [" ".join(sentences) for part, sentences in broken.items() if part in contract.REQUIRED]
+    if unusable:
         sys.stderr.write("\n".join(unusable) + "\n")
         return EXIT_USAGE
     try:
@@ -77,7 +78,7 @@ def flush_or_exit(seconds: float) -> None:
     """Send the last spans. If that takes more than `seconds`, end the process at once."""
 
     def flush_spans() -> None:
-        # With `seconds` as its timeout, ddtrace would return as if it had sent everything, and wait at exit.
+        # With `seconds` as the timeout, ddtrace would return as if it had sent everything, and then wait at exit.
         status.flush(HOUR_SECONDS)
         trace_loss.current.end()
 
@@ -87,7 +88,7 @@ def flush_or_exit(seconds: float) -> None:
     if flush.is_alive():
         reason = f"the agent did not accept them within {seconds:g} s of the shutdown"
         structlog.stdlib.get_logger("hello_service.serving.server").warning("traces lost", reason=reason)
-        os._exit(0)  # at exit ddtrace would wait for an unresponsive agent again, for half a minute
+        os._exit(0)  # a normal exit would wait for the unresponsive agent again, for half a minute
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -114,7 +115,7 @@ def listen(settings: Settings) -> socket.socket:
 class ServerConfig(Config):
     """Hypercorn's configuration: plain HTTP on `listener` only.
 
-    `connections` tracks the open connections and has their limits; None: Hypercorn's own classes serve them.
+    `connections` tracks the open connections and has their limits. With None, Hypercorn's own classes serve them.
     """
 
     def __init__(self, listener: socket.socket, connections: Connections | None) -> None:
@@ -133,7 +134,7 @@ class ServerConfig(Config):
 
 def tcp_server(*arguments: Any) -> Any:
     """Return the awaitable that serves one connection. It replaces Hypercorn's `TCPServer`."""
-    app, _, config, _, state, reader, writer = arguments
+    app, _loop, config, _context, state, reader, writer = arguments
     connections = config.connections if isinstance(config, ServerConfig) else None
     if connections is None:
         return HYPERCORN_TCP_SERVER(*arguments)
@@ -141,7 +142,7 @@ def tcp_server(*arguments: Any) -> Any:
 
 
 class Server:
-    """One process that serves on `listener` until SIGTERM or SIGINT."""
+    """Serves on `listener` until SIGTERM or SIGINT."""
 
     def __init__(
         self,
@@ -171,6 +172,7 @@ class Server:
         drained = asyncio.create_task(self._drained.wait())
         await asyncio.wait({serving, drained}, return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
+        # Requests in flight may finish until the deadline, then they are cancelled.
         await asyncio.wait({serving}, timeout=self.settings.graceful_seconds)
         if not serving.done() and self.lifecycle.in_flight:
             self.log.warning("deadline", in_flight=self.lifecycle.in_flight)
@@ -183,7 +185,7 @@ class Server:
             serving.cancel()
             await asyncio.wait({serving})
         if not serving.cancelled():  # pragma: no branch - the same
-            serving.result()
+            serving.result()  # raises the exception with which serving ended, if any
         self.log.info("stopped")
 
     async def _drain(self) -> None:
@@ -202,11 +204,12 @@ class Server:
         self._stop.set()
 
     def _config(self) -> ServerConfig:
-        # `create_app` logs a warning for each part that is left out.
-        own = self.settings.http_implementation == "httptools" and self.broken.keys().isdisjoint({"http1", "websocket"})
-        if not own:
+        # `create_app` logs a warning for each broken part.
+        intact = self.broken.keys().isdisjoint({"http1", "websocket"})
+        own_classes = intact and self.settings.http_implementation == "httptools"
+        if not own_classes:
             self.log.warning(HYPERCORN_ALONE)
-        config = ServerConfig(self.listener, self.connections if own else None)
+        config = ServerConfig(self.listener, self.connections if own_classes else None)
         config.backlog = BACKLOG
         config.errorlog = logging.getLogger("hypercorn.error")
         config.keep_alive_timeout = self.settings.keep_alive_seconds

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Timeout:
-    """Calls back when its time is up. Restarting it for each request is cheap, because it reuses the event loop's timer."""
+    """Calls a function after some seconds. Restarting it for each request is cheap: it reuses the event loop's timer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -41,7 +41,7 @@ class Timeout:
         self._handle = None
         if self._callback is None:
             return
-        if self._loop.time() < self._due:
+        if self._loop.time() < self._due:  # `start` was called again since
             self._arm()
             return
         callback, self._callback = self._callback, None

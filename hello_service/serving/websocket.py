@@ -1,8 +1,8 @@
-"""WebSocket for one connection (RFC 6455), once `http1.py` has read the handshake's request.
+"""WebSocket for one connection (RFC 6455), after `http1.py` has read the head of the handshake request.
 
 The sans-I/O protocol of `websockets` handles frames, close codes and limits. This module connects it to ASGI, and
-decides when a WebSocket ends: the application closes it, the client breaks the protocol or sends no pong, or the server
-stops. It negotiates no extension: compression isn't worth a message that unpacks to a thousand times its size.
+decides when a WebSocket ends: when the application closes it, the client breaks the protocol or sends no pong, or the
+server stops. It negotiates no extension: compression isn't worth a message that unpacks to a thousand times its size.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from hello_service.serving.request import TOKEN, Rejected
 from hello_service.serving.response import Response, problem, switching_protocols
 from hello_service.serving.timeout import Timeout
 
-HANDSHAKE = {b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"}
-VERSION_13 = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
+HANDSHAKE_HEADERS = {b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"}
+VERSION_13_HEADERS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
-MESSAGES_AHEAD = 16  # that the application has not received; then reading from the client is paused
+# With so much that the application has not received, reading from the client is paused.
+MESSAGES_AHEAD = 16
 BYTES_AHEAD = 65_536
-LENGTH_BYTES = {126: 2, 127: 8}  # size of the extended length, by the length in a frame's second byte
+# If the length in a frame's second byte is 126 or 127, the real length follows: its size, and the smallest valid value.
+LENGTH_BYTES = {126: 2, 127: 8}
 LEAST_LENGTH = {126: 126, 127: 65_536}
 CLOSING_SECONDS = 2.0  # for the client's Close frame
 IDLE_SECONDS = 1.0  # without a message; then a stopping server closes the WebSocket
@@ -65,7 +67,7 @@ class WebSocket:
     """One WebSocket, from its handshake to the end of its connection.
 
     Raises:
-        Rejected: the handshake is not one of version 13.
+        Rejected: the handshake is invalid, or not for version 13.
     """
 
     def __init__(
@@ -84,24 +86,27 @@ class WebSocket:
         self._connections = connections
         self._loop = loop
         self._protocol: ServerProtocol | None = None  # None until the handshake is accepted
-        self._refusal = Response(b"GET", "1.1", keep_alive=False)
-        self._connect_given = False
-        self._gone: Message | None = None  # the disconnect message, once there is one
-        self._unparsed = bytearray()
+        self._rejection = Response(b"GET", "1.1", keep_alive=False)  # used if the application rejects the handshake
+        self._connect_returned = False  # `receive` has returned the first message, `websocket.connect`
+        self._disconnected: Message | None = None  # the disconnect message, once the WebSocket has ended
+        self._unparsed = bytearray()  # received data
         self._payload_left = 0  # bytes left of the current frame's payload
-        self._decoder: codecs.IncrementalDecoder | None = None
-        self._parts: list[Any] = []
-        self._messages: deque[tuple[Message, int]] = deque()
-        self._ahead = 0  # bytes in `_messages`
+        self._decoder: codecs.IncrementalDecoder | None = None  # of the current message; None: it is binary
+        self._parts: list[Any] = []  # the content of the current message's frames
+        self._messages: deque[tuple[Message, int]] = deque()  # with their sizes; not received by the application
+        self._bytes_ahead = 0  # bytes in `_messages`
         self._changed = asyncio.Event()
-        self._pinging, self._ending = Timeout(loop), Timeout(loop)
-        self._pong_due = self._paused = False
-        self._last_message = 0.0
+        self._ping_timeout = Timeout(loop)
+        self._close_timeout = Timeout(loop)  # closes an idle WebSocket of a stopping server, or the connection
+        self._pong_due = False  # a ping has been sent, and its pong has not been received
+        self._paused = False  # reading from the client is paused
+        self._last_message = 0.0  # time at which a message was last sent or received
 
     async def run(self, app: Any) -> None:
         """Run `app`. Close the WebSocket if it is still open afterwards, with 1011 if `app` failed."""
         code = CloseCode.NORMAL_CLOSURE
         try:
+            # Hypercorn's wrapper around the application takes two more arguments, which only its WSGI wrapper uses.
             await app(self.scope, self.receive, self.send, None, None)
         except Exception:
             code = CloseCode.INTERNAL_ERROR
@@ -109,33 +114,33 @@ class WebSocket:
         finally:
             if self._protocol is not None:
                 self._close(code)
-            elif self._gone is None:
-                self._refuse(problem(500, b"GET"))
+            elif self._disconnected is None:
+                self._reject_handshake(problem(500, b"GET"))
 
     # ASGI
 
     async def receive(self) -> Message:
         """Return the next message, or `websocket.disconnect` after the last one."""
-        if not self._connect_given:
-            self._connect_given = True
+        if not self._connect_returned:
+            self._connect_returned = True
             return {"type": "websocket.connect"}
         while not self._messages:
-            if self._gone is not None:
-                return self._gone
+            if self._disconnected is not None:
+                return self._disconnected
             self._changed.clear()
             await self._changed.wait()
         message, size = self._messages.popleft()
-        self._ahead -= size
+        self._bytes_ahead -= size
         self._parse()
         return message
 
     async def send(self, message: Message) -> None:
-        """Accept, reject, send or close. Nothing is sent once the client has disconnected.
+        """Accept, reject, send or close. Do nothing once the WebSocket has ended.
 
         Raises:
             RuntimeError: the message is not allowed in this state.
         """
-        if self._gone is not None:
+        if self._disconnected is not None:
             return
         kind = message["type"]
         if self._protocol is None:
@@ -164,21 +169,22 @@ class WebSocket:
             log = logging.getLogger("websockets.server")
             self._protocol = ServerProtocol(state=State.OPEN, max_size=self._limits.body_bytes, logger=log)
             self._last_message = self._loop.time()
-            self._pinging.start(self._limits.ping_seconds, self._ping)
+            self._ping_timeout.start(self._limits.ping_seconds, self._ping)
             if self._connections.closing:
                 self.stop()
         elif kind == "websocket.close":
-            self._refuse(problem(403, b"GET"))
+            self._reject_handshake(problem(403, b"GET"))
         elif kind == "websocket.http.response.start":
-            self._wire.write(self._refusal.start(message["status"], message.get("headers", ())))
+            self._wire.write(self._rejection.start(message["status"], message.get("headers", ())))
         elif kind == "websocket.http.response.body":
-            self._wire.write(self._refusal.body(message.get("body", b""), message.get("more_body", False)))
-            if self._refusal.complete:
-                self._refuse(b"")
+            self._wire.write(self._rejection.body(message.get("body", b""), message.get("more_body", False)))
+            if self._rejection.ended:
+                self._reject_handshake(b"")
         else:
             raise RuntimeError(f"{kind} can't be sent before a WebSocket is accepted.")
 
-    def _refuse(self, response: bytes) -> None:
+    def _reject_handshake(self, response: bytes) -> None:
+        """Write `response` in place of an accepted handshake, and close the connection."""
         self._disconnect(CloseCode.ABNORMAL_CLOSURE)
         self._wire.write(response)
         self._wire.linger()
@@ -202,8 +208,8 @@ class WebSocket:
     def connection_lost(self) -> None:
         """The connection is closed."""
         self._disconnect(CloseCode.ABNORMAL_CLOSURE)
-        self._pinging.close()
-        self._ending.close()
+        self._ping_timeout.close()
+        self._close_timeout.close()
 
     def _parse(self) -> None:
         """Parse as many messages as fit into the buffer."""
@@ -211,11 +217,11 @@ class WebSocket:
         while protocol is not None and not self._full and (piece := self._next_piece(protocol)):
             protocol.receive_data(piece)
             for frame in protocol.events_received():
-                if isinstance(frame, Frame) and self._gone is None:
-                    self._take(frame, protocol)
+                if isinstance(frame, Frame) and self._disconnected is None:
+                    self._receive_frame(frame, protocol)
             self._flush()
-            if self._gone is None and protocol.state is not State.OPEN:
-                self._take_end(protocol)
+            if self._disconnected is None and protocol.state is not State.OPEN:
+                self._receive_end(protocol)
         if self._full is not self._paused:
             self._paused = self._full
             self._wire.pause(self._paused)
@@ -223,31 +229,34 @@ class WebSocket:
     def _next_piece(self, protocol: ServerProtocol) -> bytes:
         """Return the received bytes of a single frame, so that its errors are found before the next frame is parsed.
 
-        A length that is not minimally encoded is an error (section 5.2), which the protocol does not detect.
+        A length that is not minimally encoded is an error (section 5.2), which `websockets` does not detect.
         """
-        received, size = self._unparsed, 0
-        if not self._payload_left:
-            if received and received[0] & 15 == Opcode.CLOSE:
-                protocol.current_size = None  # section 5.4 allows it within a fragmented message, the protocol does not
-            short = received[1] & 127 if len(received) > 1 else 0
-            size = 2 + LENGTH_BYTES.get(short, 0) + (4 if len(received) > 1 and received[1] & 128 else 0)
-            if len(received) < size:
+        received, header_size = self._unparsed, 0
+        if not self._payload_left:  # a new frame begins
+            if len(received) < 2:
+                return b""
+            opcode, masked, short = received[0] & 0x0F, received[1] & 0x80, received[1] & 0x7F
+            if opcode == Opcode.CLOSE:
+                protocol.current_size = None  # section 5.4 allows it within a fragmented message, `websockets` does not
+            header_size = 2 + LENGTH_BYTES.get(short, 0) + (4 if masked else 0)
+            if len(received) < header_size:
                 return b""
             length = int.from_bytes(received[2 : 2 + LENGTH_BYTES[short]]) if short in LENGTH_BYTES else short
             if length < LEAST_LENGTH.get(short, 0):
-                protocol.fail(CloseCode.PROTOCOL_ERROR, "length in more bytes than it needs")
+                protocol.fail(CloseCode.PROTOCOL_ERROR, "the length is not minimally encoded")
             self._payload_left = length
-        end = min(size + self._payload_left, len(received))
-        self._payload_left -= end - size
+        end = min(header_size + self._payload_left, len(received))
+        self._payload_left -= end - header_size
         piece = bytes(received[:end])
         del received[:end]
         return piece
 
     @property
     def _full(self) -> bool:
-        return self._gone is None and (len(self._messages) >= MESSAGES_AHEAD or self._ahead > BYTES_AHEAD)
+        """Whether no more messages may be parsed until the application has received some."""
+        return self._disconnected is None and (len(self._messages) >= MESSAGES_AHEAD or self._bytes_ahead > BYTES_AHEAD)
 
-    def _take(self, frame: Frame, protocol: ServerProtocol) -> None:
+    def _receive_frame(self, frame: Frame, protocol: ServerProtocol) -> None:
         if frame.opcode is Opcode.PONG:
             self._pong_due = False
         if frame.opcode not in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
@@ -263,19 +272,21 @@ class WebSocket:
             protocol.fail(CloseCode.INVALID_DATA, "not UTF-8")
             return
         if frame.fin:
-            text, content = self._decoder is not None, ("" if self._decoder is not None else b"").join(self._parts)
+            message: Message
+            content: bytes | str
+            if self._decoder is None:
+                content = b"".join(self._parts)
+                message = {"type": "websocket.receive", "text": None, "bytes": content}
+            else:
+                content = "".join(self._parts)
+                message = {"type": "websocket.receive", "text": content, "bytes": None}
             self._parts = []
-            message = {
-                "type": "websocket.receive",
-                "text": content if text else None,
-                "bytes": None if text else content,
-            }
             self._messages.append((message, len(content)))
-            self._ahead += len(content)
+            self._bytes_ahead += len(content)
             self._changed.set()
 
-    def _take_end(self, protocol: ServerProtocol) -> None:
-        """The client closed the WebSocket or broke a rule."""
+    def _receive_end(self, protocol: ServerProtocol) -> None:
+        """The client has closed the WebSocket or broken a rule."""
         received, sent = protocol.close_rcvd, protocol.close_sent
         end = received or sent or Close(CloseCode.ABNORMAL_CLOSURE, "")
         self._disconnect(end.code, end.reason)
@@ -286,26 +297,26 @@ class WebSocket:
 
     def stop(self) -> None:
         """Close the WebSocket as soon as it is idle, because the server is stopping."""
-        if self._protocol is None or self._gone is not None:
+        if self._protocol is None or self._disconnected is not None:
             return
-        left = self._last_message + IDLE_SECONDS - self._loop.time()
-        if left > 0:
-            self._ending.start(left, self.stop)
+        seconds_left = self._last_message + IDLE_SECONDS - self._loop.time()
+        if seconds_left > 0:
+            self._close_timeout.start(seconds_left, self.stop)
         else:
             self._close(CloseCode.SERVICE_RESTART, "the server is stopping")
 
     def _close(self, code: int, reason: str = "") -> None:
         protocol = cast("ServerProtocol", self._protocol)
-        if self._gone is not None:
+        if self._disconnected is not None:
             return
         protocol.send_close(code, reason)
         self._flush()
-        self._disconnect(code, reason)
-        self._ending.start(CLOSING_SECONDS, self._wire.linger)
+        self._disconnect(code, reason)  # although the client has not sent its Close frame yet
+        self._close_timeout.start(CLOSING_SECONDS, self._wire.linger)
 
     def _ping(self) -> None:
         protocol = cast("ServerProtocol", self._protocol)
-        if self._pong_due and not self._paused:
+        if self._pong_due and not self._paused:  # while reading is paused, no pong can be received
             protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")
             self._flush()
             self._disconnect(CloseCode.ABNORMAL_CLOSURE)
@@ -313,20 +324,20 @@ class WebSocket:
         self._pong_due = True
         protocol.send_ping(b"")
         self._flush()
-        self._pinging.start(self._limits.ping_seconds, self._ping)
+        self._ping_timeout.start(self._limits.ping_seconds, self._ping)
 
     def _disconnect(self, code: int, reason: str = "") -> None:
-        """Receive and send no more messages."""
-        if self._gone is None:
-            self._gone = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
-            self._pinging.stop()
+        """End the WebSocket for the application: it can receive and send no more messages."""
+        if self._disconnected is None:
+            self._disconnected = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
+            self._ping_timeout.stop()
             self._changed.set()
 
     def _flush(self) -> None:
         for data in self._protocol.data_to_send() if self._protocol else ():
             if data:
                 self._wire.write(data)
-            else:
+            else:  # with empty data, `websockets` requests that the connection be closed
                 self._wire.linger()
 
 
@@ -334,19 +345,19 @@ def check_handshake(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the value of Sec-WebSocket-Accept for a request with these `headers`.
 
     Raises:
-        Rejected: 426 for a version other than 13, else 400.
+        Rejected: 426 for a version other than 13, otherwise 400.
     """
     fields = Headers()
     for name, value in headers:
-        if name in HANDSHAKE:
-            fields[name.decode()] = value.decode("latin-1")
+        if name in HANDSHAKE_HEADERS:
+            fields[name.decode()] = value.decode("latin-1")  # keeps earlier values of the same header
     protocol = ServerProtocol()
     response = protocol.accept(Request("/", fields))
     if response.status_code == 101:
         return response.headers["Sec-WebSocket-Accept"].encode()
     error = protocol.handshake_exc
     if isinstance(error, InvalidHeader) and error.name == "Sec-WebSocket-Version":
-        raise Rejected(426, "handshake", "The only supported WebSocket version is 13.", VERSION_13)
+        raise Rejected(426, "handshake", "The only supported WebSocket version is 13.", VERSION_13_HEADERS)
     raise Rejected(400, "handshake", f"The handshake is not valid: {type(error).__name__}.")
 
 
@@ -355,4 +366,4 @@ def subprotocols(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
     proposed = [value for name, value in headers if name == b"sec-websocket-protocol"]
     if not all(map(TOKENS.fullmatch, proposed)):
         return []
-    return [one.strip().decode() for value in proposed for one in value.split(b",")]
+    return [name.strip().decode() for value in proposed for name in value.split(b",")]

@@ -1,4 +1,4 @@
-"""Tests of RFC 6455: the handshake (section 4), frames (5), messages (6), the end (7) and limits (10)."""
+"""Tests of RFC 6455: the handshake (section 4), frames (5), messages (6), closing (7) and limits (10)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class EchoSocket:
 
     Attributes:
         messages: the received messages.
-        end: the disconnect message.
+        end: the disconnect message; None until it is received.
     """
 
     def __init__(self, accept: dict[str, Any] | None = None) -> None:
         self.accept = accept or {}
         self.scope: Any = None
         self.messages: list[str | bytes] = []
-        self.end: Any = None  # until there is one
+        self.end: Any = None
         self.over = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -54,7 +54,7 @@ class EchoSocket:
             await send({"type": "websocket.send", "text" if isinstance(content, str) else "bytes": content})
 
 
-async def opened(client: Client, *extra: str) -> bytes:
+async def open_websocket(client: Client, *extra: str) -> bytes:
     """Open a WebSocket and return the head of the response."""
     await client.send(handshake(*extra))
     response = await client.until(b"\r\n\r\n")
@@ -62,16 +62,16 @@ async def opened(client: Client, *extra: str) -> bytes:
     return response
 
 
-def closes_with(sent: bytes) -> int:
-    """Return the code of the Close frame at the end of `sent`."""
-    assert sent[:1] == b"\x88", sent
-    return int(struct.unpack("!H", sent[2:4])[0])
+def close_code(received: bytes) -> int:
+    """Return the code of the Close frame with which `received` begins."""
+    assert received[:1] == b"\x88", received
+    return int(struct.unpack("!H", received[2:4])[0])
 
 
-async def test_the_handshake_has_the_response_of_the_rfc() -> None:
+async def test_the_handshake_response_is_the_one_in_the_rfc() -> None:
     """The key and its response are those of section 1.3."""
     async with connected(EchoSocket({"headers": [(b"x-app", b"1")]})) as client:
-        response = await opened(client)
+        response = await open_websocket(client)
 
     assert response.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     assert b"sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in response
@@ -100,7 +100,7 @@ async def test_the_handshake_has_the_response_of_the_rfc() -> None:
         (handshake().replace(b"Host: here\r\n", b""), 400),
     ],
 )
-async def test_a_handshake_that_is_none_is_refused(request_: bytes, status: int) -> None:
+async def test_an_invalid_handshake_is_rejected(request_: bytes, status: int) -> None:
     echo = EchoSocket()
     async with connected(echo) as client:
         response = await client.exchange(request_)
@@ -123,7 +123,7 @@ async def test_a_handshake_that_is_none_is_refused(request_: bytes, status: int)
     ],
 )
 async def test_another_upgrade_is_served_as_http(request_: bytes, body: bytes) -> None:
-    """Its body and the requests that follow are read as usual."""
+    """The body and the requests that follow are read as usual."""
     async with connected(Echo()) as client:
         response = await client.exchange(request_ + get("/next", "Connection: close"))
 
@@ -140,10 +140,10 @@ async def test_another_upgrade_is_served_as_http(request_: bytes, body: bytes) -
         ("X: y", []),
     ],
 )
-async def test_subprotocols_are_the_applications_choice(line: str, proposed: list[str]) -> None:
+async def test_the_application_chooses_the_subprotocol(line: str, proposed: list[str]) -> None:
     echo = EchoSocket({"subprotocol": "chat"} if proposed else {})
     async with connected(echo) as client:
-        response = await opened(client, line)
+        response = await open_websocket(client, line)
 
     assert echo.scope["subprotocols"] == proposed
     assert (b"sec-websocket-protocol: chat\r\n" in response) is bool(proposed)
@@ -152,12 +152,12 @@ async def test_subprotocols_are_the_applications_choice(line: str, proposed: lis
 @pytest.mark.parametrize("extension", ["permessage-deflate; server_max_window_bits=abc", "permessage-deflate", "\xff"])
 async def test_no_extension_is_negotiated(extension: str) -> None:
     async with connected(EchoSocket()) as client:
-        response = await opened(client, f"Sec-WebSocket-Extensions: {extension}")
+        response = await open_websocket(client, f"Sec-WebSocket-Extensions: {extension}")
 
     assert b"sec-websocket-extensions" not in response
 
 
-async def test_messages_come_back_however_they_are_cut() -> None:
+async def test_messages_are_echoed_however_they_are_split() -> None:
     sent = (
         frame(1, b"Ada")
         + frame(2, b"\0\xff")
@@ -174,7 +174,7 @@ async def test_messages_come_back_however_they_are_cut() -> None:
     for size in (1, 3, len(sent)):
         echo = EchoSocket()
         async with connected(echo) as client:
-            await opened(client)
+            await open_websocket(client)
             for start in range(0, len(sent), size):
                 await client.send(sent[start : start + size])
             response = await client.rest()
@@ -182,7 +182,7 @@ async def test_messages_come_back_however_they_are_cut() -> None:
         assert echo.messages == ["Ada", b"\0\xff", "é", "", b"abc"]
         assert echo.end["code"] == 1000
         assert b"\x8a\x04ping" in response
-        assert closes_with(response[-4:]) == 1000
+        assert close_code(response[-4:]) == 1000
 
 
 @pytest.mark.parametrize(
@@ -217,14 +217,14 @@ async def test_messages_come_back_however_they_are_cut() -> None:
         (b"\x81\xff" + b"\xff" * 8 + bytes(4), 1009),
     ],
 )
-async def test_what_breaks_the_rules_closes_with_its_code(sent: bytes, code: int) -> None:
+async def test_a_protocol_violation_closes_with_its_code(sent: bytes, code: int) -> None:
     echo = EchoSocket()
     async with connected(echo, body_bytes=200) as client:
-        await opened(client)
+        await open_websocket(client)
         response = await client.exchange(sent + frame(1, b"after"))
         await echo.over.wait()
 
-    assert closes_with(response) == code
+    assert close_code(response) == code
     assert (echo.messages, echo.end["code"]) == ([], code)
 
 
@@ -239,10 +239,10 @@ async def test_what_breaks_the_rules_closes_with_its_code(sent: bytes, code: int
         (frame(2, b"a", last=False) + frame(0, b"b", last=False) + frame(8, b""), 1005, b"\x88\x00"),
     ],
 )
-async def test_a_close_is_answered_with_its_code(sent: bytes, code: int, echoed: bytes) -> None:
+async def test_a_close_frame_is_echoed(sent: bytes, code: int, echoed: bytes) -> None:
     echo = EchoSocket()
     async with connected(echo) as client:
-        await opened(client)
+        await open_websocket(client)
         response = await client.exchange(sent + frame(1, b"after"))
         await echo.over.wait()
 
@@ -251,10 +251,10 @@ async def test_a_close_is_answered_with_its_code(sent: bytes, code: int, echoed:
 
 
 @pytest.mark.parametrize("end", ["half_close", "close", "reset"])
-async def test_a_client_that_goes_away_without_a_close_is_1006(end: str) -> None:
+async def test_a_disconnect_without_a_close_frame_is_1006(end: str) -> None:
     echo = EchoSocket()
     async with connected(echo) as client:
-        await opened(client)
+        await open_websocket(client)
         getattr(client, end)()
         await echo.over.wait()
 
@@ -270,29 +270,29 @@ async def test_the_application_closes_with_a_code(code: int, reason: str) -> Non
         assert (await receive())["code"] == code
 
     async with connected(application) as client:
-        await opened(client)
+        await open_websocket(client)
         response = await client.until(reason.encode() or struct.pack("!H", code))
         await client.send(frame(8, struct.pack("!H", code)))
         assert await client.rest() == b""
 
-    assert closes_with(response) == code
+    assert close_code(response) == code
 
 
-async def test_a_client_that_does_not_answer_the_close_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_connection_is_closed_if_the_client_sends_no_close_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hello_service.serving.websocket.CLOSING_SECONDS", 0.01)
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
 
     async with connected(application) as client:
-        await opened(client)
+        await open_websocket(client)
         response = await client.rest()
 
-    assert closes_with(response) == 1000
+    assert close_code(response) == 1000
 
 
 @pytest.mark.parametrize(("accepted", "expected"), [(True, 1011), (False, 500)])
-async def test_an_application_that_fails_says_so(accepted: bool, expected: int) -> None:
+async def test_an_exception_in_the_application_is_1011_or_500(accepted: bool, expected: int) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         if accepted:
             await send({"type": "websocket.accept"})
@@ -304,7 +304,7 @@ async def test_an_application_that_fails_says_so(accepted: bool, expected: int) 
             await client.until(b"\r\n\r\n")
         response = await client.until(struct.pack("!H", 1011) if accepted else b"}")
 
-    assert (closes_with(response) if accepted else statuses(response)[0]) == expected
+    assert (close_code(response) if accepted else statuses(response)[0]) == expected
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ async def test_an_application_that_fails_says_so(accepted: bool, expected: int) 
         (({"type": "websocket.accept", "headers": [(b"a b", b"")]},), 500),
     ],
 )
-async def test_the_application_may_refuse(messages: Any, status: int) -> None:
+async def test_the_application_can_reject_a_handshake(messages: Any, status: int) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         for message in messages:
@@ -331,7 +331,7 @@ async def test_the_application_may_refuse(messages: Any, status: int) -> None:
     assert statuses(response) == [status]
 
 
-async def test_a_client_has_to_wait_for_a_slow_application() -> None:
+async def test_reading_is_paused_while_the_application_is_slow() -> None:
     go = asyncio.Event()
     received = []
 
@@ -343,34 +343,34 @@ async def test_a_client_has_to_wait_for_a_slow_application() -> None:
             received.append(message)
 
     async with connected(application) as client:
-        await opened(client)
-        flooding = asyncio.create_task(client.send(frame(1, b"a" * 100) * 50_000 + CLOSE_NORMAL))
-        done, _ = await asyncio.wait({flooding}, timeout=0.3)
+        await open_websocket(client)
+        sending = asyncio.create_task(client.send(frame(1, b"a" * 100) * 50_000 + CLOSE_NORMAL))
+        done, _ = await asyncio.wait({sending}, timeout=0.3)
         assert not done
         go.set()
         response = await client.rest()
 
     assert len(received) == 50_000
-    assert closes_with(response) == 1000
+    assert close_code(response) == 1000
 
 
-async def test_a_socket_that_answers_pings_is_kept_and_another_is_not() -> None:
-    for responses in (True, False):
+async def test_a_websocket_stays_open_only_if_its_client_sends_pongs() -> None:
+    for sends_pongs in (True, False):
         echo = EchoSocket()
         async with connected(echo, ping_seconds=0.1) as client:
-            await opened(client)
-            for _ in range(5 if responses else 1):
+            await open_websocket(client)
+            for _ in range(5 if sends_pongs else 1):
                 assert await client.until(b"\x89\x00") == b"\x89\x00"
-                if responses:
+                if sends_pongs:
                     await client.send(frame(10, b""))
             assert not echo.over.is_set()
-            if not responses:
-                assert closes_with(await client.rest()) == 1011
+            if not sends_pongs:
+                assert close_code(await client.rest()) == 1011
                 await echo.over.wait()
                 assert echo.end["code"] == 1006
 
 
-async def test_sends_after_the_end_are_dropped() -> None:
+async def test_messages_sent_after_the_close_are_dropped() -> None:
     sent = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -383,24 +383,24 @@ async def test_sends_after_the_end_are_dropped() -> None:
         sent.set()
 
     async with connected(application) as client:
-        await opened(client)
+        await open_websocket(client)
         response = await client.exchange(CLOSE_NORMAL)
         await sent.wait()
 
     assert response == b"\x88\x02\x03\xe8"
 
 
-async def test_an_unknown_message_is_the_applications_fault() -> None:
+async def test_an_asgi_message_that_is_not_allowed_closes_with_1011() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.accept"})
 
     async with connected(application) as client:
-        await opened(client)
-        assert closes_with(await client.until(struct.pack("!H", 1011))) == 1011
+        await open_websocket(client)
+        assert close_code(await client.until(struct.pack("!H", 1011))) == 1011
 
 
-async def test_the_client_may_go_before_it_is_accepted() -> None:
+async def test_a_client_can_disconnect_before_it_is_accepted() -> None:
     ended = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -416,19 +416,19 @@ async def test_the_client_may_go_before_it_is_accepted() -> None:
     assert ended[0]["code"] == 1006
 
 
-async def test_data_while_the_application_thinks_is_rejected() -> None:
-    """The client has to wait for the response (section 4.1)."""
-    begun, ended = asyncio.Event(), []
+async def test_data_before_the_handshake_response_is_rejected() -> None:
+    """The client must wait for the response (section 4.1)."""
+    started, ended = asyncio.Event(), []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        begun.set()
+        started.set()
         ended.append((await receive())["code"])
         await send({"type": "websocket.accept"})
 
     async with connected(application) as client:
         await client.send(handshake())
-        await begun.wait()
+        await started.wait()
         response = await client.exchange(frame(1, b"early"))
         await until(lambda: bool(ended))
 

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from wire import BODY, LENGTH, chunked, connected, get, head, sending, statuses
+from wire import BODY, LENGTH, chunked, connected, get, head, responding_with, statuses
 
 from hello_service.serving.http1 import Connection
 
@@ -14,17 +14,17 @@ CLOSE = "Connection: close"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_known_response_is_one_write(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_response_with_a_length_is_one_write(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Head and body are sent together. The response to HEAD is only the head."""
     written = []
     write = Connection.write
 
-    def watch(self: Connection, data: bytes) -> None:
+    def record(self: Connection, data: bytes) -> None:
         written.append(bytes(data))
         write(self, data)
 
-    monkeypatch.setattr(Connection, "write", watch)
-    async with connected(sending(head(LENGTH), BODY)) as client:
+    monkeypatch.setattr(Connection, "write", record)
+    async with connected(responding_with(head(LENGTH), BODY)) as client:
         await client.send(get("/", CLOSE, method=method))
         response = await client.rest()
 
@@ -42,9 +42,8 @@ async def test_a_known_response_is_one_write(method: str, monkeypatch: pytest.Mo
     ],
     ids=["no length", "in parts", "not modified"],
 )
-async def test_the_next_request_is_answered_too(messages: tuple[dict[str, Any], ...]) -> None:
-    """The connection is kept after every kind of response."""
-    async with connected(sending(*messages)) as client:
+async def test_the_connection_is_reused_after_every_kind_of_response(messages: tuple[dict[str, Any], ...]) -> None:
+    async with connected(responding_with(*messages)) as client:
         await client.send(get())
         await client.send(get("/", CLOSE))
         responses = await client.rest()
@@ -53,9 +52,9 @@ async def test_the_next_request_is_answered_too(messages: tuple[dict[str, Any], 
     assert responses.lower().count(b"connection: close") == 1
 
 
-async def test_a_connection_is_kept_for_so_many_requests() -> None:
-    """The last response closes the connection, as Hypercorn's own limit does."""
-    async with connected(sending(head(LENGTH), BODY), requests=2) as client:
+async def test_the_connection_is_closed_after_the_maximum_number_of_requests() -> None:
+    """Hypercorn's own limit does the same."""
+    async with connected(responding_with(head(LENGTH), BODY), requests=2) as client:
         await client.send(get())
         await client.send(get())
         responses = await client.rest()
@@ -64,7 +63,7 @@ async def test_a_connection_is_kept_for_so_many_requests() -> None:
     assert responses.lower().count(b"connection: close") == 1
 
 
-async def test_a_head_is_not_kept_back_from_who_waits_for_a_stream() -> None:
+async def test_the_head_of_a_stream_is_sent_at_once() -> None:
     """The head of a response without a length is sent as soon as the application starts it."""
     go_on = asyncio.Event()
 
@@ -89,11 +88,11 @@ async def test_a_head_is_not_kept_back_from_who_waits_for_a_stream() -> None:
         ((head((b"content-length", b"x")), BODY), b"HTTP/1.1 500 "),
         ((head(LENGTH), head(LENGTH, status=500), BODY), b"HTTP/1.1 200 "),
     ],
-    ids=["no body", "bad header", "wrong length", "no length", "two heads"],
+    ids=["no body", "invalid header", "wrong length", "invalid length", "two heads"],
 )
 async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, Any], ...], received: bytes) -> None:
-    """The client sees one response or a part of one, and then the end of the connection."""
-    async with connected(sending(*messages)) as client:
+    """The client receives one response or a part of one, and then the end of the connection."""
+    async with connected(responding_with(*messages)) as client:
         await client.send(get())
         response = await client.rest()
 
@@ -116,61 +115,61 @@ async def test_headers_may_come_from_an_iterator() -> None:
     assert b"content-length: 5\r\n" in response
 
 
-async def test_who_reads_nothing_gets_no_next_response() -> None:
-    """A response that was abandoned while it waited for the client to read ends the connection."""
+async def test_a_client_that_reads_nothing_gets_no_further_response() -> None:
+    """If the application abandons a response while it waits for the client to read, the connection ends."""
     body = b"x" * 8_000_000
-    given_up = asyncio.Event()
-    asked = []
+    abandoned = asyncio.Event()
+    paths = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        asked.append(scope["path"])
+        paths.append(scope["path"])
         await send(head((b"content-length", str(len(body)).encode())))
         try:
             async with asyncio.timeout(0.1):
                 await send({**BODY, "body": body})
         except TimeoutError:
-            given_up.set()
+            abandoned.set()
 
     async with connected(application) as client:
         await client.send(get())
         await client.send(get())
-        await given_up.wait()
+        await abandoned.wait()
         response = await client.rest()
 
-    assert len(asked) == 1
+    assert len(paths) == 1
     assert response.count(b"HTTP/1.1 200 ") == 1
 
 
-async def test_a_response_to_a_client_that_broke_the_rules_is_dropped() -> None:
-    """The bytes after the client's request aren't HTTP, so the server can send no response. Nothing fails."""
-    failed: list[Any] = []
-    asked = asyncio.Event()
+async def test_a_response_after_a_malformed_body_is_dropped() -> None:
+    """The server has sent a 400 by then. The application can send its own response without an exception."""
+    errors: list[Any] = []
+    started = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        asked.set()
+        started.set()
         while (await receive())["type"] != "http.disconnect":
             pass
         try:
-            await sending(head(LENGTH), BODY)(scope, receive, send)
+            await responding_with(head(LENGTH), BODY)(scope, receive, send)
         except BaseException as error:
-            failed.append(error)
+            errors.append(error)
             raise
 
     async with connected(application) as client:
         await client.send(chunked(b""))
-        await asked.wait()
+        await started.wait()
         await client.send(b"no chunk\r\n")
         response = await client.rest()
 
     assert response.startswith(b"HTTP/1.1 400 ")
-    assert failed == []
+    assert errors == []
 
 
 @pytest.mark.parametrize(
     "headers", [[(b"x", b"a\r\nb: c")], [(b"x", b"a\nb")], [(b"x\r\n", b"")], [(b"", b"a")], [LENGTH, LENGTH]]
 )
 async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes]]) -> None:
-    async with connected(sending(head(*headers), BODY)) as client:
+    async with connected(responding_with(head(*headers), BODY)) as client:
         response = await client.exchange(get())
 
     assert statuses(response) == [500]
@@ -179,9 +178,9 @@ async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes
 
 @pytest.mark.parametrize("status", [204, 304])
 @pytest.mark.parametrize("headers", [(), (LENGTH,)])
-async def test_a_status_without_a_body_has_none(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    """The connection is kept."""
-    async with connected(sending(head(*headers, status=status), BODY)) as client:
+async def test_a_204_and_a_304_have_no_body(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    """The connection is reused."""
+    async with connected(responding_with(head(*headers, status=status), BODY)) as client:
         response = await client.exchange(get() + get("/", CLOSE))
 
     assert statuses(response) == [status] * 2
@@ -192,8 +191,8 @@ async def test_a_status_without_a_body_has_none(status: int, headers: tuple[tupl
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_body_without_a_length_is_framed(method: str, version: str) -> None:
-    async with connected(sending(head((b"transfer-encoding", b"gzip")), BODY)) as client:
+async def test_a_body_without_a_length_is_chunked_or_ends_with_the_connection(method: str, version: str) -> None:
+    async with connected(responding_with(head((b"transfer-encoding", b"gzip")), BODY)) as client:
         response = await client.exchange(get("/", CLOSE, method=method, version=version))
 
     fields, _, body = response.partition(b"\r\n\r\n")
@@ -202,7 +201,7 @@ async def test_a_body_without_a_length_is_framed(method: str, version: str) -> N
     assert b"gzip" not in fields
 
 
-async def test_an_application_that_fails_is_a_500_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_exception_in_the_application_is_a_500_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError("broken on purpose")
 
@@ -216,46 +215,46 @@ async def test_an_application_that_fails_is_a_500_and_logged(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize("status", [100, 101, 199, 1000])
-async def test_a_status_that_is_none_is_a_500(status: int) -> None:
-    async with connected(sending(head(LENGTH, status=status), BODY)) as client:
+async def test_an_invalid_status_is_a_500(status: int) -> None:
+    async with connected(responding_with(head(LENGTH, status=status), BODY)) as client:
         response = await client.exchange(get())
 
     assert statuses(response) == [500]
 
 
 async def test_an_unusual_status_is_sent() -> None:
-    async with connected(sending(head(LENGTH, status=599), BODY)) as client:
+    async with connected(responding_with(head(LENGTH, status=599), BODY)) as client:
         response = await client.exchange(get("/", CLOSE))
 
     assert response.startswith(b"HTTP/1.1 599 \r\n")
 
 
 @pytest.mark.parametrize("message", [BODY, {"type": "websocket.accept"}])
-async def test_a_message_at_the_wrong_time_is_the_applications_fault(message: dict[str, Any]) -> None:
-    async with connected(sending(message)) as client:
+async def test_an_asgi_message_that_is_not_allowed_is_a_500(message: dict[str, Any]) -> None:
+    async with connected(responding_with(message)) as client:
         response = await client.exchange(get())
 
     assert statuses(response) == [500]
 
 
-async def test_a_body_longer_than_its_length_is_not_sent() -> None:
-    async with connected(sending(head(LENGTH), {**BODY, "body": b"hello, world"})) as client:
+async def test_a_body_longer_than_its_content_length_is_not_sent() -> None:
+    async with connected(responding_with(head(LENGTH), {**BODY, "body": b"hello, world"})) as client:
         response = await client.exchange(get())
 
     assert statuses(response) == [200]
     assert response.endswith(b"\r\n\r\n")
 
 
-async def test_the_application_may_ask_to_close() -> None:
-    async with connected(sending(head(LENGTH, (b"connection", b"close")), BODY)) as client:
+async def test_the_application_can_close_the_connection() -> None:
+    async with connected(responding_with(head(LENGTH, (b"connection", b"close")), BODY)) as client:
         response = await client.exchange(get() * 2)
 
     assert statuses(response) == [200]
     assert response.count(b"connection: close") == 1
 
 
-async def test_a_date_of_the_application_is_kept() -> None:
-    async with connected(sending(head(LENGTH, (b"date", b"today")), BODY)) as client:
+async def test_a_date_header_of_the_application_is_kept() -> None:
+    async with connected(responding_with(head(LENGTH, (b"date", b"today")), BODY)) as client:
         response = await client.exchange(get("/", CLOSE))
 
     assert response.count(b"date: ") == 1

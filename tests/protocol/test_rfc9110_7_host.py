@@ -6,7 +6,7 @@ import pytest
 from wire import Echo, connected, get, statuses
 
 CLOSE = "Connection: close"
-BAD = [
+INVALID = [
     "a..b",
     ".",
     "..",
@@ -44,7 +44,7 @@ BAD = [
     "a^b",
     "a`b",
 ]
-GOOD = [
+VALID = [
     "here",
     "here:8080",
     "here:",
@@ -63,13 +63,13 @@ GOOD = [
 
 
 # In a target, these characters would end the host or the target.
-IN_A_TARGET = [host for host in BAD if not any(character in host for character in " /?#\xe9\x7f")]
+INVALID_IN_A_TARGET = [host for host in INVALID if not any(character in host for character in " /?#\xe9\x7f")]
 
 
 @pytest.mark.parametrize(
-    ("host", "absolute"), [*((host, False) for host in BAD), *((host, True) for host in IN_A_TARGET)]
+    ("host", "absolute"), [*((host, False) for host in INVALID), *((host, True) for host in INVALID_IN_A_TARGET)]
 )
-async def test_a_host_that_is_none_is_rejected(host: str, absolute: bool) -> None:
+async def test_an_invalid_host_is_rejected(host: str, absolute: bool) -> None:
     request = get(f"http://{host}/") if absolute else get("/", host=host)
     echo = Echo()
     async with connected(echo) as client:
@@ -80,8 +80,8 @@ async def test_a_host_that_is_none_is_rejected(host: str, absolute: bool) -> Non
     assert echo.scopes == []
 
 
-@pytest.mark.parametrize("host", GOOD)
-async def test_a_host_is_a_name_or_an_address(host: str) -> None:
+@pytest.mark.parametrize("host", VALID)
+async def test_a_valid_host_is_accepted(host: str) -> None:
     async with connected(Echo()) as client:
         response = await client.exchange(get("/", CLOSE, host=host))
 
@@ -92,7 +92,9 @@ async def test_a_host_is_a_name_or_an_address(host: str) -> None:
     ("version", "hosts", "status"),
     [("1.1", 0, 400), ("1.1", 2, 400), ("1.1", 3, 400), ("1.0", 0, 200), ("1.0", 1, 200), ("1.0", 2, 400)],
 )
-async def test_there_is_one_host(version: str, hosts: int, status: int) -> None:
+async def test_a_request_has_one_host_header_which_is_optional_in_http_1_0(
+    version: str, hosts: int, status: int
+) -> None:
     async with connected(Echo()) as client:
         response = await client.exchange(get("/", CLOSE, *["host: here"] * hosts, version=version, host=None))
 
@@ -100,7 +102,7 @@ async def test_there_is_one_host(version: str, hosts: int, status: int) -> None:
 
 
 @pytest.mark.parametrize("target", ["/", "http://here/"])
-async def test_a_bad_host_header_is_rejected_beside_an_absolute_target_too(target: str) -> None:
+async def test_an_invalid_host_header_is_rejected_even_with_an_absolute_target(target: str) -> None:
     async with connected(Echo()) as client:
         response = await client.exchange(get(target, host="a..b"))
 

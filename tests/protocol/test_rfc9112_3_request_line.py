@@ -51,7 +51,7 @@ async def test_a_malformed_request_line_is_rejected(line: str) -> None:
 
 @pytest.mark.parametrize("version", ["0.9", "1.2", "1.9", "2.0", "3.0", "9.9"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_another_version_is_rejected(version: str, method: str) -> None:
+async def test_an_unsupported_version_is_rejected(version: str, method: str) -> None:
     async with connected(Echo()) as client:
         response = await client.exchange(get("/", method=method, version=version))
 
@@ -60,8 +60,8 @@ async def test_another_version_is_rejected(version: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["get", "Get", "CONNECT", "PROPFIND", "!#$", "GETT", "X" * 500])
-async def test_a_method_is_case_sensitive_and_known(method: str) -> None:
-    """CONNECT is only for proxies."""
+async def test_an_unsupported_method_is_rejected(method: str) -> None:
+    """Methods are case-sensitive, and CONNECT is only for proxies."""
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(get("here:80" if method == "CONNECT" else "/", method=method))
@@ -79,7 +79,7 @@ async def test_a_method_is_case_sensitive_and_known(method: str) -> None:
         ("http://other:8080/a//b?", "/a//b", b"", b"other:8080"),
     ],
 )
-async def test_an_absolute_target_wins_over_the_host_header(target: str, path: str, query: bytes, host: bytes) -> None:
+async def test_an_absolute_target_overrides_the_host_header(target: str, path: str, query: bytes, host: bytes) -> None:
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(get(target, CLOSE))
@@ -91,8 +91,7 @@ async def test_an_absolute_target_wins_over_the_host_header(target: str, path: s
 
 
 @pytest.mark.parametrize("target", ["*", "http://here"])
-async def test_options_of_the_server_is_answered(target: str) -> None:
-    """The request is for the server itself and doesn't reach the application."""
+async def test_options_for_the_server_itself_does_not_reach_the_application(target: str) -> None:
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(get(target, method="OPTIONS") * 900 + get("/", CLOSE))
@@ -102,7 +101,7 @@ async def test_options_of_the_server_is_answered(target: str) -> None:
     assert len(echo.requests) == 1
 
 
-async def test_the_path_is_what_the_client_sent() -> None:
+async def test_the_path_is_decoded_and_not_normalized() -> None:
     echo = Echo()
     async with connected(echo) as client:
         await client.exchange(get("//info/%2e%2E/%C3%A9?a=%20&b", CLOSE))

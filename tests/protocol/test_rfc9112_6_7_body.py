@@ -25,7 +25,7 @@ CLOSE = "Connection: close"
         "Transfer-Encoding : chunked",
     ],
 )
-async def test_a_malformed_field_is_rejected(field: str) -> None:
+async def test_a_malformed_header_field_is_rejected(field: str) -> None:
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(get("/", field))
@@ -34,7 +34,7 @@ async def test_a_malformed_field_is_rejected(field: str) -> None:
     assert echo.scopes == []
 
 
-async def test_a_field_value_has_no_blanks_around_it() -> None:
+async def test_whitespace_around_a_field_value_is_removed() -> None:
     echo = Echo()
     async with connected(echo) as client:
         await client.exchange(get("/", "X-Name: \t a b \t ", "X-Raw: \xe9", CLOSE))
@@ -72,7 +72,7 @@ async def test_a_field_value_has_no_blanks_around_it() -> None:
         (["Transfer-Encoding: \x0bchunked"], 400),
     ],
 )
-async def test_the_length_of_a_body_is_clear(fields: list[str], status: int) -> None:
+async def test_an_ambiguous_or_unsupported_body_length_is_rejected(fields: list[str], status: int) -> None:
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(get("/", *fields, method="POST") + b"4\r\nbody\r\n0\r\n\r\n")
@@ -81,7 +81,7 @@ async def test_the_length_of_a_body_is_clear(fields: list[str], status: int) -> 
     assert echo.scopes == []
 
 
-async def test_http_1_0_has_no_transfer_encoding() -> None:
+async def test_transfer_encoding_in_http_1_0_is_rejected() -> None:
     async with connected(Echo()) as client:
         response = await client.exchange(
             get("/", "Transfer-Encoding: chunked", method="POST", version="1.0") + b"0\r\n\r\n"
@@ -106,13 +106,13 @@ async def test_http_1_0_has_no_transfer_encoding() -> None:
         (chunked(b"1\r\na\r\n" * 7000 + b"0\r\n\r\n"), b"a" * 7000),
     ],
 )
-async def test_what_follows_a_body_is_the_next_request(sent: bytes, body: bytes) -> None:
+async def test_the_next_request_starts_where_the_body_ends(sent: bytes, body: bytes) -> None:
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(sent + get("/next", CLOSE))
 
     assert statuses(response) == [200, 200]
-    assert [(path, found) for _, path, _, found in echo.requests] == [("/", body), ("/next", b"")]
+    assert [(path, received) for _, path, _, received in echo.requests] == [("/", body), ("/next", b"")]
     assert b"trailer" not in dict(echo.scopes[0]["headers"])
 
 
@@ -142,7 +142,7 @@ async def test_what_follows_a_body_is_the_next_request(sent: bytes, body: bytes)
     ],
 )
 async def test_a_malformed_chunk_is_rejected(chunks: bytes) -> None:
-    """The application, which waits for the body, receives a disconnect."""
+    """The application waits for the body, and receives a disconnect."""
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(chunked(chunks + b"0\r\n\r\n" * 3))

@@ -35,7 +35,7 @@ async def service() -> AsyncIterator[Quart]:
 
 
 async def with_name(name: str) -> str:
-    """Return `name`; a handler of a route that ends with a slash."""
+    """Handle a request to a route that ends with a slash."""
     return name
 
 
@@ -46,7 +46,7 @@ async def client_of(app: Quart) -> AsyncIterator[Client]:
         yield client
 
 
-async def test_every_hostile_request_has_its_response() -> None:
+async def test_every_hostile_request_gets_its_expected_response() -> None:
     """Each gets one response, and no response is a 500. The connection is closed where no request can follow."""
     async with service() as app:
         for form in REQUESTS:
@@ -72,7 +72,7 @@ async def test_every_hostile_frame_closes_its_websocket() -> None:
 
 
 @pytest.mark.parametrize("extra", HANDSHAKES)
-async def test_a_header_that_asks_for_nothing_known_breaks_no_websocket(extra: bytes) -> None:
+async def test_an_unusable_handshake_header_is_ignored(extra: bytes) -> None:
     async with service() as app, client_of(app) as client:
         await client.send(handshake(extra))
         await client.until(b"\r\n\r\n")
@@ -84,7 +84,7 @@ async def test_a_header_that_asks_for_nothing_known_breaks_no_websocket(extra: b
 
 @pytest.mark.parametrize("path", [b"/health", b"/ready", b"/api/hello", b"/nope", b"/api/hello/ws"])
 @pytest.mark.parametrize("host", [b"a..b", b".", b"a" * 64])
-async def test_no_path_takes_a_host_that_is_none(path: bytes, host: bytes) -> None:
+async def test_an_invalid_host_is_rejected_on_every_path(path: bytes, host: bytes) -> None:
     upgrade = path.endswith(b"ws")
     request = handshake().replace(b"localhost", host) if upgrade else get(path, b"Host: " + host + b"\r\n")
     with capture_logs() as lines:
@@ -96,7 +96,7 @@ async def test_no_path_takes_a_host_that_is_none(path: bytes, host: bytes) -> No
 
 
 @pytest.mark.parametrize("path", [b"//info", b"///info", b"//api/hello", b"/api//hello", b"//", b"/api/hello//stream"])
-async def test_a_path_with_empty_segments_is_another_path(path: bytes) -> None:
+async def test_a_path_with_empty_segments_is_a_404(path: bytes) -> None:
     async with service() as app, client_of(app) as client:
         response = await client.exchange(get(path, b"Host: localhost\r\n" + CLOSE))
 
@@ -104,17 +104,17 @@ async def test_a_path_with_empty_segments_is_another_path(path: bytes) -> None:
 
 
 @pytest.mark.parametrize("host", [b"evil.example", b"evil.example:80", b"[::1]:8080"])
-async def test_a_redirect_does_not_name_the_host_that_the_client_made_up(host: bytes) -> None:
+async def test_a_redirect_does_not_contain_the_host_that_the_client_sent(host: bytes) -> None:
     async with service() as app:
         async with client_of(app) as client:
-            added = await client.exchange(get(b"/with-slash?a=b", b"Host: " + host + b"\r\n" + CLOSE))
+            to_slash = await client.exchange(get(b"/with-slash?a=b", b"Host: " + host + b"\r\n" + CLOSE))
         async with client_of(app) as client:
-            elsewhere = await client.exchange(get(b"/with-slash/", b"Host: " + host + b"\r\n" + CLOSE))
+            to_other_host = await client.exchange(get(b"/with-slash/", b"Host: " + host + b"\r\n" + CLOSE))
 
-    assert statuses(added) == [308]
-    assert b"location: /with-slash/?a=b\r\n" in added
-    assert host not in added
-    assert b"location: https://elsewhere.example/\r\n" in elsewhere
+    assert statuses(to_slash) == [308]
+    assert b"location: /with-slash/?a=b\r\n" in to_slash
+    assert host not in to_slash
+    assert b"location: https://elsewhere.example/\r\n" in to_other_host
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ async def test_a_redirect_does_not_name_the_host_that_the_client_made_up(host: b
     ],
 )
 async def test_a_redirect_stays_on_its_host(target: bytes, location: bytes | None) -> None:
-    """A browser takes a Location that begins with two slashes, or a slash and a backslash, for another host."""
+    """A Location that begins with two slashes, or a slash and a backslash, leads a browser to another host."""
     async with service() as app, client_of(app) as client:
         app.add_url_rule("/<name>/", "named", with_name)
         app.add_url_rule("/named/<name>/", "named", with_name)
@@ -145,14 +145,14 @@ async def test_a_redirect_stays_on_its_host(target: bytes, location: bytes | Non
 
 
 @pytest.mark.parametrize("path", [b"/api/hello", b"/nope"])
-@pytest.mark.parametrize("waits", [b"", b"Expect: 100-continue\r\n"])
-async def test_a_body_that_is_too_large_is_answered_and_read(path: bytes, waits: bytes) -> None:
+@pytest.mark.parametrize("expect", [b"", b"Expect: 100-continue\r\n"])
+async def test_a_body_that_is_too_large_gets_a_response_and_is_read(path: bytes, expect: bytes) -> None:
     """The body is read to its end, so that no reset destroys the response."""
     length = 10_000_000
     headers = b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % length
     async with service() as app, client_of(app) as client:
-        await client.send(get(path, headers + waits, method=b"POST"))
-        if not waits:
+        await client.send(get(path, headers + expect, method=b"POST"))
+        if not expect:
             await client.send(b"a" * length)
         response = await client.rest()
 
@@ -163,8 +163,8 @@ async def test_a_body_that_is_too_large_is_answered_and_read(path: bytes, waits:
 @pytest.mark.parametrize(
     ("method", "path", "status"), [(b"POST", b"/nope", 404), (b"PUT", b"/api/hello", 405), (b"GET", b"/health", 200)]
 )
-async def test_a_body_that_no_handler_reads_is_not_asked_for(method: bytes, path: bytes, status: int) -> None:
-    """Quart calls `receive()` for every request, even before it knows whether there is a handler."""
+async def test_no_100_is_sent_if_no_handler_reads_the_body(method: bytes, path: bytes, status: int) -> None:
+    """Quart calls `receive()` for every request, even before it looks for a handler."""
     headers = b"Host: localhost\r\nContent-Length: 4\r\nExpect: 100-continue\r\n"
     async with service() as app, client_of(app) as client:
         response = await client.exchange(get(path, headers, method=method))
@@ -173,7 +173,7 @@ async def test_a_body_that_no_handler_reads_is_not_asked_for(method: bytes, path
     assert b"connection: close\r\n" in response
 
 
-async def test_a_body_that_a_handler_reads_is_asked_for() -> None:
+async def test_100_is_sent_if_a_handler_reads_the_body() -> None:
     body = b'{"name": "Ada"}'
     headers = b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
     async with service() as app, client_of(app) as client:

@@ -12,12 +12,11 @@ import pytest
 from drills.forms import REQUESTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import Echo, Memory, chunked, get, in_memory, post, settle
+from wire import Echo, MemoryTransport, chunked, get, post, serve_in_memory, settle
 
 DATE = re.compile(rb"date: [^\r]*\r\n")
-LARGE = 20_000
-OURS = 28
-INPUTS = [
+MAX_INPUT_BYTES = 20_000
+OWN_INPUTS = [
     get("/a"),
     get("/a", "Connection: close"),
     get("/a", version="1.0"),
@@ -46,23 +45,26 @@ INPUTS = [
     get("/a", method="get"),
     get("/a", method="HEAD"),
     get("/a", method="HEAD", version="2.0"),
-    *(form.sent for form in REQUESTS if len(form.sent) < LARGE and b"websocket" not in form.sent),
+]
+INPUTS = [
+    *OWN_INPUTS,
+    *(form.sent for form in REQUESTS if len(form.sent) < MAX_INPUT_BYTES and b"websocket" not in form.sent),
 ]
 
 
-async def deliver(pieces: Iterable[bytes], *, patient: bool) -> tuple[bytes, list[Any]]:
-    """Return what a connection wrote that got `pieces` and then the end, and which requests it served.
+async def deliver(pieces: Iterable[bytes], *, paced: bool) -> tuple[bytes, list[Any]]:
+    """Send `pieces` to a connection, and then the end. Return what the connection wrote, and the requests it served.
 
-    With `patient`, each piece arrives after all earlier pieces have been processed.
+    With `paced`, each piece is sent after all earlier pieces have been processed.
     """
-    echo, transport = Echo(), Memory()
+    echo, transport = Echo(), MemoryTransport()
 
-    serving = in_memory(echo, transport)
+    serving = serve_in_memory(echo, transport)
     await settle()
     for piece in pieces:
         if not transport.closing:
             transport.protocol.data_received(piece)
-        if patient:
+        if paced:
             await settle()
     for _ in range(100):
         await settle()
@@ -74,22 +76,22 @@ async def deliver(pieces: Iterable[bytes], *, patient: bool) -> tuple[bytes, lis
     return DATE.sub(b"", transport.written), echo.requests
 
 
-def cut(data: bytes, at: Iterable[int]) -> Sequence[bytes]:
-    """Return `data` cut at these places."""
+def split(data: bytes, at: Iterable[int]) -> Sequence[bytes]:
+    """Return `data` split at the places `at`, which wrap around at its end."""
     places = [0, *sorted({place % (len(data) + 1) for place in at}), len(data)]
     return [data[start:end] for start, end in pairwise(places) if start < end]
 
 
 @pytest.mark.parametrize("number", range(len(INPUTS)))
-async def test_a_request_may_be_cut_at_every_byte(number: int) -> None:
+async def test_a_request_can_be_split_at_every_byte(number: int) -> None:
     sent = INPUTS[number] + get("/after")
-    whole = await deliver([sent], patient=True)
+    whole = await deliver([sent], paced=True)
 
-    assert await deliver((sent[place : place + 1] for place in range(len(sent))), patient=True) == whole
-    assert await deliver((sent[place : place + 1] for place in range(len(sent))), patient=False) == whole
-    if number < OURS:
+    assert await deliver((sent[place : place + 1] for place in range(len(sent))), paced=True) == whole
+    assert await deliver((sent[place : place + 1] for place in range(len(sent))), paced=False) == whole
+    if number < len(OWN_INPUTS):  # these also in two pieces, split at every place
         for place in range(1, len(sent)):
-            assert await deliver([sent[:place], sent[place:]], patient=True) == whole
+            assert await deliver([sent[:place], sent[place:]], paced=True) == whole
 
 
 @settings(max_examples=150, deadline=None)
@@ -98,25 +100,25 @@ async def test_a_request_may_be_cut_at_every_byte(number: int) -> None:
     st.lists(st.integers(0, 5000), max_size=8),
     st.booleans(),
 )
-def test_requests_may_be_merged_and_cut_anywhere(requests: list[bytes], at: list[int], patient: bool) -> None:
+def test_requests_can_be_merged_and_split_anywhere(requests: list[bytes], at: list[int], paced: bool) -> None:
     sent = b"".join(requests)
 
-    assert asyncio.run(deliver(cut(sent, at), patient=patient)) == asyncio.run(deliver([sent], patient=True))
+    assert asyncio.run(deliver(split(sent, at), paced=paced)) == asyncio.run(deliver([sent], paced=True))
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from(INPUTS[:OURS]),
+    st.sampled_from(OWN_INPUTS),
     st.integers(0, 5000),
     st.binary(max_size=3),
     st.integers(0, 2),
     st.lists(st.integers(0, 5000), max_size=4),
 )
-def test_a_request_with_any_fault_has_one_verdict(
+def test_the_result_of_a_corrupted_request_does_not_depend_on_splits(
     sent: bytes, place: int, fault: bytes, removed: int, at: list[int]
 ) -> None:
-    """Some bytes are inserted, others left out."""
+    """Some bytes are inserted, others are left out."""
     place %= len(sent) + 1
     broken = sent[:place] + fault + sent[place + removed :] + get("/after")
 
-    assert asyncio.run(deliver(cut(broken, at), patient=True)) == asyncio.run(deliver([broken], patient=True))
+    assert asyncio.run(deliver(split(broken, at), paced=True)) == asyncio.run(deliver([broken], paced=True))

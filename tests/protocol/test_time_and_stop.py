@@ -1,4 +1,4 @@
-"""Tests of a connection's timeouts, and of the server's stop (RFC 9110, section 15.5.9; RFC 9112, section 9.6)."""
+"""Tests of a connection's timeouts, and of a server that stops (RFC 9110, section 15.5.9; RFC 9112, section 9.6)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from wire import (
     BODY,
     LENGTH,
     Echo,
-    Memory,
+    MemoryTransport,
     chunked,
     connected,
     get,
     head,
-    in_memory,
     pass_time,
     post,
-    read_gone,
+    read_until_disconnect,
+    serve_in_memory,
     settle,
     statuses,
     until,
@@ -42,7 +42,7 @@ HANDSHAKE = get(
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", get()])
-async def test_an_idle_connection_is_closed_without_a_word(sent: bytes) -> None:
+async def test_an_idle_connection_is_closed_without_a_response(sent: bytes) -> None:
     async with connected(Echo(), keep_alive_seconds=0.05) as client:
         response = await client.exchange(sent)
 
@@ -50,7 +50,7 @@ async def test_an_idle_connection_is_closed_without_a_word(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: here\r\nX"])
-async def test_a_head_that_does_not_come_is_a_408(sent: bytes) -> None:
+async def test_a_head_that_is_not_completed_in_time_is_a_408(sent: bytes) -> None:
     """Bytes of an incomplete head don't extend the timeout."""
     connections = Connections(Limits(keep_alive_seconds=0.05))
     async with connected(Echo(), connections) as client:
@@ -61,7 +61,7 @@ async def test_a_head_that_does_not_come_is_a_408(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("request_", [post(b"ab", length=3), chunked(b"2\r\nab\r\n")])
-async def test_a_body_that_stops_is_a_408(request_: bytes) -> None:
+async def test_a_stalled_body_is_a_408(request_: bytes) -> None:
     echo = Echo()
     connections = Connections(Limits(body_seconds=0.05))
     async with connected(echo, connections) as client:
@@ -72,10 +72,10 @@ async def test_a_body_that_stops_is_a_408(request_: bytes) -> None:
     assert connections.rejections.counts == {"body-timeout": 1}
 
 
-async def test_a_body_that_goes_on_is_read_however_long_it_takes() -> None:
+async def test_a_body_that_makes_progress_is_read_however_long_it_takes() -> None:
     """The timeout counts the time without progress, not the total."""
-    transport, connections = Memory(), Connections()
-    serving = in_memory(Echo(), transport, connections)
+    transport, connections = MemoryTransport(), Connections()
+    serving = serve_in_memory(Echo(), transport, connections)
     await settle()
     transport.protocol.data_received(post(b"", "Connection: close", length=10))
     for _ in range(10):
@@ -88,8 +88,8 @@ async def test_a_body_that_goes_on_is_read_however_long_it_takes() -> None:
     assert statuses(transport.written) == [200]
 
 
-async def test_an_application_may_take_longer_than_a_body() -> None:
-    """The client isn't late once the server has stopped reading."""
+async def test_the_body_timeout_is_stopped_while_the_application_is_slow() -> None:
+    """The client can't be late once the server has stopped reading."""
     go = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -99,8 +99,8 @@ async def test_an_application_may_take_longer_than_a_body() -> None:
         await send(head(LENGTH))
         await send(BODY)
 
-    transport, connections = Memory(), Connections()
-    serving = in_memory(application, transport, connections)
+    transport, connections = MemoryTransport(), Connections()
+    serving = serve_in_memory(application, transport, connections)
     await settle()
     transport.protocol.data_received(post(b"a" * 100_000, "Connection: close", length=100_001))
     await pass_time(connections.limits.body_seconds * 2)
@@ -115,11 +115,11 @@ async def test_an_application_may_take_longer_than_a_body() -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_response_that_nobody_reads_is_given_up(streamed: bool) -> None:
+async def test_a_response_that_the_client_does_not_read_is_aborted(streamed: bool) -> None:
     ended = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        waiting = asyncio.create_task(read_gone(receive))
+        waiting = asyncio.create_task(read_until_disconnect(receive))
         size = 50_000_000
         await send(head(*([] if streamed else [(b"content-length", b"%d" % size)])))
         await send({**BODY, "body": b"a" * size})
@@ -128,7 +128,7 @@ async def test_a_response_that_nobody_reads_is_given_up(streamed: bool) -> None:
 
     connections = Connections(Limits(write_seconds=0.05))
     async with connected(application, connections) as client:
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is one that reads
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # it is a transport that reads
         await client.send(get())
         await ended.wait()
         await until(lambda: not connections.open)
@@ -136,7 +136,7 @@ async def test_a_response_that_nobody_reads_is_given_up(streamed: bool) -> None:
     assert connections.rejections.counts == {"write-timeout": 1}
 
 
-async def test_a_timeout_is_started_again_without_a_new_timer() -> None:
+async def test_a_timeout_can_be_restarted_stopped_and_closed() -> None:
     calls: list[str] = []
     timeout = Timeout(asyncio.get_running_loop())
     timeout.start(10, lambda: calls.append("first"))
@@ -158,8 +158,8 @@ async def test_a_timeout_is_started_again_without_a_new_timer() -> None:
     assert calls == ["second", "sooner"]
 
 
-async def test_a_request_on_its_way_is_served_when_the_server_stops() -> None:
-    """It is the last request of its connection."""
+async def test_a_request_that_arrives_during_the_grace_period_is_served() -> None:
+    """It is the last request of its connection, so a pipelined one is not served."""
     connections, echo = Connections(), Echo()
     async with connected(echo, connections) as client:
         await until(lambda: bool(connections.open))
@@ -171,13 +171,13 @@ async def test_a_request_on_its_way_is_served_when_the_server_stops() -> None:
     assert [path for _, path, _, _ in echo.requests] == ["/1"]
 
 
-@pytest.mark.parametrize("before", [b"", b"GET / HT", get()])
-async def test_nothing_is_executed_once_the_grace_is_over(before: bytes) -> None:
+@pytest.mark.parametrize("sent_before", [b"", b"GET / HT", get()])
+async def test_no_request_is_executed_after_the_grace_period(sent_before: bytes) -> None:
     """The server closes its side first, so a client's request is neither executed nor lost in a reset."""
     connections, echo = Connections(), Echo()
     async with connected(echo, connections) as client:
-        await client.send(before)
-        if before == get():
+        await client.send(sent_before)
+        if sent_before == get():
             await client.until(b"GET /")
         await until(lambda: bool(connections.open))
         connections.stop(0)
@@ -186,11 +186,11 @@ async def test_nothing_is_executed_once_the_grace_is_over(before: bytes) -> None
         client.half_close()
         await until(lambda: not connections.open)
 
-    assert response == (b" " if before == get() else b"")
-    assert len(echo.scopes) == (before == get())
+    assert response == (b" " if sent_before == get() else b"")  # the end of `Echo`'s body, "GET / "
+    assert len(echo.scopes) == (sent_before == get())
 
 
-async def test_a_connection_that_comes_too_late_is_closed() -> None:
+async def test_a_connection_accepted_after_the_grace_period_is_closed() -> None:
     connections, echo = Connections(), Echo()
     connections.closing = connections.closed = True
     async with connected(echo, connections) as client:
@@ -201,17 +201,17 @@ async def test_a_connection_that_comes_too_late_is_closed() -> None:
 
 async def test_a_request_in_flight_is_finished_when_the_server_stops() -> None:
     connections = Connections()
-    begun, go = asyncio.Event(), asyncio.Event()
+    started, go = asyncio.Event(), asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        begun.set()
+        started.set()
         await go.wait()
         await send(head(LENGTH))
         await send(BODY)
 
     async with connected(application, connections) as client:
         await client.send(get())
-        await begun.wait()
+        await started.wait()
         connections.stop(0)
         await until(lambda: connections.closed)
         go.set()
@@ -226,7 +226,7 @@ async def test_connections_can_be_aborted() -> None:
     async with connected(Echo(), connections) as client:
         await until(lambda: bool(connections.open))
         connections.abort()
-        with pytest.raises((ConnectionError, AssertionError)):
+        with pytest.raises((ConnectionError, AssertionError)):  # a reset, or the end without a byte
             assert await client.rest()
 
 
@@ -234,12 +234,12 @@ async def test_connections_can_be_aborted() -> None:
 async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool) -> None:
     """A WebSocket in use stays open until it is idle."""
     connections = Connections()
-    begun, go = asyncio.Event(), asyncio.Event()
+    started, go = asyncio.Event(), asyncio.Event()
     ended: list[Any] = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        begun.set()
+        started.set()
         await go.wait()
         await send({"type": "websocket.accept"})
         while (message := await receive())["type"] == "websocket.receive":
@@ -248,7 +248,7 @@ async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool) -> Non
 
     async with connected(application, connections) as client:
         await client.send(HANDSHAKE)
-        await begun.wait()
+        await started.wait()
         if before_accept:
             connections.stop(0)
         go.set()
@@ -267,7 +267,7 @@ async def test_an_idle_websocket_is_closed_with_1012(before_accept: bool) -> Non
     assert ended[0]["code"] == 1012
 
 
-async def test_each_rejected_request_is_counted_and_ten_a_second_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_rejected_request_is_counted_and_ten_a_second_are_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("hello_service.serving.rejections.monotonic", lambda: now)
     rejections = Rejections()
@@ -303,7 +303,7 @@ async def test_each_rejected_request_is_counted_and_ten_a_second_are_logged(monk
         (HANDSHAKE.replace(b"13", b"12"), "handshake"),
     ],
 )
-async def test_a_rejected_request_has_a_reason_and_a_line(sent: bytes, reason: str) -> None:
+async def test_a_rejected_request_is_counted_by_its_reason_and_logged(sent: bytes, reason: str) -> None:
     connections = Connections()
     with capture_logs() as lines:
         async with connected(Echo(), connections) as client:
