@@ -397,7 +397,7 @@ def test_every_rule_is_broken_by_a_row() -> None:
 def test_the_page_lists_every_rule() -> None:
     """docs/task-definition-check.md has a row for each rule: its name, its level, and the docstring of its function."""
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
-    own = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED]
+    own = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED_RULES]
     of_the_form = {"unknown-field", "missing-field", "wrong-type", "unknown-value", "null-field", "repeated-key"}
     of_the_form |= {"value-from-in-environment", "value-in-secrets", "placeholder"}
 
