@@ -57,7 +57,7 @@ def store(aws: Aws, arn: str) -> str:
 
 
 def _stored_key(aws: Aws, arn: str) -> tuple[str, str]:
-    """Return the key that another tool stored in the secret, or the problem with the secret's content; the other is ""."""
+    """Return the key that another tool stored, and the problem with the secret's content. One of the two is ""."""
     try:
         found = aws.run("secretsmanager", "get-secret-value", "--secret-id", arn)
     except AwsError as error:

@@ -25,7 +25,7 @@ class Finding:
 
 
 class Violation(NamedTuple):
-    """What a rule's function yields. An empty `container` means the task; `fix` and `level` replace those of the rule."""
+    """What a rule's function yields. An empty `container` means the task; `fix` and `level` override the rule's."""
 
     container: str
     sentence: str

@@ -72,7 +72,7 @@ def _finding(match: Any, task: Task) -> Finding:
 
 
 def _capitalized(value: Any, shape: Any) -> Any:
-    """Return `value` with CloudFormation's names and without open values. Keys of maps stay: they are the user's own."""
+    """Return `value` with CloudFormation's names and without open values. Keys of maps, the user's own, stay."""
     kind = shape.type_name if shape is not None else ""
     if kind == "structure" and isinstance(value, dict):
         return {

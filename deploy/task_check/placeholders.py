@@ -13,7 +13,8 @@ from task_check.values import CLOSE, OPEN, mark_open, plain, quoted
 RULE = "placeholder"
 FIX = "fill it in"
 
-# The forms that people and tools use. A whole value that matches is always a placeholder; a part only outside free text.
+# The forms that people and tools use. A whole value that matches is always a placeholder; a part of a value is one only
+# outside free text.
 FORMS = re.compile(
     r"<[A-Za-z][\w .:/-]*>"
     r"|\{\{(?!resolve:)[^{}]*\}\}"

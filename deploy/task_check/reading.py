@@ -175,7 +175,7 @@ class _Scan:
             at += 1
 
     def _end(self, at: int) -> int:
-        """Return the end of the interpolation whose opening brace is before `at`: the position after its closing brace."""
+        """Return the position after the closing brace of the interpolation whose opening brace is before `at`."""
         depth = 1
         while at < len(self.text) and depth:
             depth += {"{": 1, "}": -1}.get(self.text[at], 0)

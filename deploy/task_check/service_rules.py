@@ -23,7 +23,8 @@ SERVER_IDLE_SECONDS = 5.0  # the default of Hypercorn and uvicorn
 KEEP_ALIVE = {"hypercorn": "--keep-alive", "uvicorn": "--timeout-keep-alive"}
 ALB_IDLE_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
-# The stages of hello-service's shutdown. A test compares them with hello_service.settings, which may not be installed here.
+# The stages of hello-service's shutdown. They are copies, which a test compares with hello_service.settings, because that
+# package may not be installed here.
 BUDGET = {"DRAIN_SECONDS": 5.0, "GRACEFUL_SECONDS": 20.0, "FLUSH_SECONDS": 5.0}
 CLOSING_SECONDS = 3.0
 

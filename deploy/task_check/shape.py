@@ -219,7 +219,7 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 def _nearest(value: Any, kind: str) -> Any:
-    """Return the value that was probably intended, so that no other rule reports it as missing; None if it is unclear."""
+    """Return the value that was probably intended, so that no other rule reports it as missing, or None."""
     if kind == "string" and isinstance(value, int | float):
         return str(value)
     if kind == "list":

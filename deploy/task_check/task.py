@@ -98,7 +98,7 @@ class Task:
 
     @cached_property
     def platforms(self) -> set[str]:
-        """The platforms that the definition requires or, without `requiresCompatibilities`, the one whose features it uses."""
+        """The platforms in `requiresCompatibilities` or, without it, the platform whose features the definition uses."""
         if required := {str(each) for each in self.document.get("requiresCompatibilities") or []}:
             return required
         names = {name for container in self.containers for name in environment(container)}
