@@ -171,6 +171,7 @@ def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Violation]:
             )
             continue
         config = next(each for each in writable if _covers(each, WRITABLE_FOLDERS[0]))
+        # The containers that share the configuration's volume, so that they can fill it.
         sharing = [
             other
             for other in task.containers
@@ -197,6 +198,7 @@ def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Violation]:
 
 
 def _covers(mount: dict[str, object], path: str) -> bool:
+    """Return whether `path` is the folder of `mount` or inside that folder."""
     return (path + "/").startswith(str(mount.get("containerPath", "")).rstrip("/") + "/")
 
 

@@ -43,17 +43,17 @@ def fargate_supports_every_field(task: Task) -> Iterator[Violation]:
         return
     for container in task.containers:
         name, linux = name_of(container), container.get("linuxParameters") or {}
-        found = [field for field in UNSUPPORTED if container.get(field)]
-        found += [
+        fields = [field for field in UNSUPPORTED if container.get(field)]
+        fields += [
             f"linuxParameters.{field}"
             for field in UNSUPPORTED_LINUX
             if linux.get(field) is not None and linux[field] != []
         ]
-        for field in found:
+        for field in fields:
             yield Violation(name, f"Fargate does not support `{field}`")
         added = (linux.get("capabilities") or {}).get("add") or []
-        if refused := [each for each in added if each != "SYS_PTRACE" and not is_open(each)]:
-            sentence = f"Fargate can add only the capability SYS_PTRACE, not {', '.join(map(quoted, refused))}"
+        if rejected := [each for each in added if each != "SYS_PTRACE" and not is_open(each)]:
+            sentence = f"Fargate can add only the capability SYS_PTRACE, not {', '.join(map(quoted, rejected))}"
             yield Violation(name, sentence, "remove it from `linuxParameters.capabilities.add`")
         if any(
             entry.get("type") in {"GPU", "InferenceAccelerator", "NeuronDevice"}
@@ -174,11 +174,9 @@ def host_ports_are_the_containers(task: Task) -> Iterator[Violation]:
         return
     for container in task.containers:
         for mapping in container.get("portMappings") or []:
-            inner, outer = number(mapping.get("containerPort")), number(mapping.get("hostPort"))
-            if inner is not None and outer and inner != outer:
-                sentence = (
-                    f"`hostPort` {outer:g} differs from `containerPort` {inner:g}; with awsvpc both must be equal"
-                )
+            container_port, host_port = number(mapping.get("containerPort")), number(mapping.get("hostPort"))
+            if container_port is not None and host_port and container_port != host_port:
+                sentence = f"`hostPort` {host_port:g} differs from `containerPort` {container_port:g}; with awsvpc both must be equal"
                 yield Violation(name_of(container), sentence)
 
 
@@ -187,13 +185,13 @@ def no_port_is_taken_twice(task: Task) -> Iterator[Violation]:
     """Two containers of one task map the same port."""
     if not (task.on_fargate or task.document.get("networkMode") in {"awsvpc", "host"}):
         return
-    seen: dict[tuple[float, str], str] = {}
+    first_container: dict[tuple[float, str], str] = {}  # by port and protocol
     for container in task.containers:
         for mapping in container.get("portMappings") or []:
             port, name = number(mapping.get("containerPort")), name_of(container)
             key = (port or 0, str(mapping.get("protocol") or "tcp"))
-            if port and seen.setdefault(key, name) != name:
-                yield Violation(name, f"port {port:g}/{key[1]} is also mapped by `{seen[key]}`")
+            if port and first_container.setdefault(key, name) != name:
+                yield Violation(name, f"port {port:g}/{key[1]} is also mapped by `{first_container[key]}`")
 
 
 @rule("windows", MISTAKE, "remove it")

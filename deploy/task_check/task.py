@@ -106,14 +106,14 @@ class Task:
             return {FARGATE}
         if "ECS_MANAGED_INSTANCES" in names:
             return {MANAGED}
-        hosted = any(
+        uses_host = any(
             (volume.get("host") or {}).get("sourcePath") or volume.get("dockerVolumeConfiguration")
             for volume in self.volumes.values()
         )
-        if hosted or self.document.get("networkMode") in {"bridge", "host", "none"}:
+        if uses_host or self.document.get("networkMode") in {"bridge", "host", "none"}:
             return {EC2}
-        sized = "cpu" in self.document and "memory" in self.document
-        return {FARGATE} if sized and self.document.get("networkMode") == "awsvpc" else set()
+        has_size = "cpu" in self.document and "memory" in self.document
+        return {FARGATE} if has_size and self.document.get("networkMode") == "awsvpc" else set()
 
     @property
     def on_fargate(self) -> bool:
@@ -150,6 +150,7 @@ class Task:
         return roles
 
     def _role(self, container: Container, awaited: set[str]) -> str:
+        """Return the role of `container`; `awaited` has the containers whose end another container waits for."""
         image, name = image_name(container), str(container.get("name", ""))
         last = image.rpartition("/")[2]
         is_agent = bool(AGENT_IMAGE.search(image))
@@ -173,10 +174,10 @@ class Task:
         if THIRD_PARTY.fullmatch(last) or THIRD_PARTY.fullmatch(name):
             return SIDECAR
         variables = environment(container).keys() | secrets(container).keys()
-        traced = any(each.startswith(("DD_", "DATADOG_")) for each in variables - KEY_VARIABLES)
-        labeled = any(label.startswith("com.datadoghq.tags.") for label in container.get("dockerLabels") or {})
-        serves = bool(container.get("portMappings")) and is_essential(container)
-        return SERVICE if traced or labeled or serves else OTHER
+        has_variables = any(each.startswith(("DD_", "DATADOG_")) for each in variables - KEY_VARIABLES)
+        has_labels = any(label.startswith("com.datadoghq.tags.") for label in container.get("dockerLabels") or {})
+        has_port = bool(container.get("portMappings")) and is_essential(container)
+        return SERVICE if has_variables or has_labels or has_port else OTHER
 
     def _of(self, *roles: str) -> list[Container]:
         return [container for container, role in zip(self.containers, self._roles, strict=True) if role in roles]

@@ -99,21 +99,24 @@ def a_socket_is_shared(task: Task) -> Iterator[Violation]:
             )
         elif not task.agents and task.on_fargate:
             continue
-        elif (mine := _volume(task, container, path)) is None:
+        elif (service_volume := _volume(task, container, path)) is None:
             yield Violation(name_of(container), f"{names} is the socket {quoted(path)}, but no volume is mounted there")
         else:
             for agent in task.agents:
                 variable, default = SOCKETS[urls[0][0]]
                 listens = environment(agent).get(variable) or default
-                theirs = _volume(task, agent, listens)
-                if not is_open(listens) and theirs != mine and not is_open(agent.get("mountPoints")):
+                agent_volume = _volume(task, agent, listens)
+                if not is_open(listens) and agent_volume != service_volume and not is_open(agent.get("mountPoints")):
                     why = f"the Agent {quoted(agent.get('name'))} listens on {quoted(listens)}, which is not in the same volume"
                     yield Violation(name_of(container), f"{names} is the socket {quoted(path)}, and {why}")
                 elif any(
-                    each.get("readOnly") is True and each.get("sourceVolume") == mine[0] for each in task.mounts(agent)
+                    each.get("readOnly") is True and each.get("sourceVolume") == service_volume[0]
+                    for each in task.mounts(agent)
                 ):
                     yield Violation(
-                        name_of(agent), f"mounts the socket's volume {quoted(mine[0])} read-only", "remove readOnly"
+                        name_of(agent),
+                        f"mounts the socket's volume {quoted(service_volume[0])} read-only",
+                        "remove readOnly",
                     )
 
 
