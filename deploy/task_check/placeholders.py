@@ -1,4 +1,4 @@
-"""Finds placeholders that were not filled in. `${NAME}` is not one of them, because a deployment fills it in."""
+"""Finds placeholders that were not filled in. `${NAME}` is accepted, because a deployment fills it in."""
 
 from __future__ import annotations
 
@@ -78,15 +78,16 @@ class _Marking:
 
     def _text(self, value: str, path: str, container: str, variable: str) -> str:
         anywhere = not variable or (variable.startswith("DD_") and not FREE_TEXT_VARIABLES.search(variable))
-        if OPEN in value:
-            match = (OPEN_VALUE.search if anywhere else OPEN_VALUE.fullmatch)(value) if self.registered else None
-            found = match[1] if match else ""
-        else:
-            found = placeholder_in(value, anywhere=anywhere)
-        if found:
+        placeholder = ""
+        if OPEN not in value:
+            placeholder = placeholder_in(value, anywhere=anywhere)
+        elif self.registered:  # no deployment will fill in the `${NAME}` of a registered definition
+            match = OPEN_VALUE.search(value) if anywhere else OPEN_VALUE.fullmatch(value)
+            placeholder = match[1] if match else ""
+        if placeholder:
             where = variable or path.rpartition("].")[2].lstrip(".")
-            self.places.setdefault(found, []).append((container, where))
-        return mark_open(value) if found and OPEN not in value else value
+            self.places.setdefault(placeholder, []).append((container, where))
+        return mark_open(value) if placeholder and OPEN not in value else value
 
 
 def _finding(placeholder: str, places: list[tuple[str, str]]) -> Finding:
