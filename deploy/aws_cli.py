@@ -17,7 +17,7 @@ REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
 # A part of AWS's error message, and the advice for the user.
 ADVICE = {
     "ExpiredToken": "Your AWS session has expired: sign in again (aws sso login).",
-    "UnrecognizedClient": "AWS does not know these credentials: check AWS_PROFILE, or sign in again.",
+    "UnrecognizedClient": "AWS does not recognize these credentials: check AWS_PROFILE, or sign in again.",
     "AccessDenied": 'These credentials lack a permission: see "Rights" in deploy/README.md.',
     "UnauthorizedOperation": 'These credentials lack a permission: see "Rights" in deploy/README.md.',
     "Throttling": "AWS limits the rate of these calls: wait a minute, and run the same command again.",

@@ -83,7 +83,7 @@ def parser(documentation: str) -> argparse.ArgumentParser:
     )
     up.add_argument("--dry-run", action="store_true", help="change nothing, and print what would be done")
     rollback.add_argument("--to", type=int, metavar="REVISION", help="the number of the revision to run")
-    destroy.add_argument("--yes", action="store_true", help="do not ask")
+    destroy.add_argument("--yes", action="store_true", help="delete without a confirmation")
     return parser
 
 
