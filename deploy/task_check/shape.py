@@ -89,17 +89,7 @@ class _Conversion:
             return OpenList() if kind == "list" else (None if kind in {"structure", "map"} else value)
         value = self._converted(value, kind)
         if not _fits(value, kind):
-            what = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
-            is_text = "the text " if isinstance(value, str) else ""
-            described = what or (
-                quoted(value)
-                if isinstance(value, str | int | float)
-                else f"{WORDS['list' if isinstance(value, list) else 'map']}"
-            )
-            fix = f'write "{what or value}"' if kind == "string" and isinstance(value, int | float) else "correct it"
-            if kind in {"integer", "boolean"} and isinstance(value, str):
-                fix = "write it without quotes" if number(value) or value in {"true", "false"} else fix
-            self.add("wrong-type", container, f"`{path}` must be {WORDS[kind]}, not {is_text}{described}", fix)
+            self._report_wrong_type(value, kind, path, container)
             return _nearest(value, kind)
         if kind == "structure":
             return self.structure(value, shape, path, container)
@@ -114,6 +104,23 @@ class _Conversion:
             self.add("unknown-value", container, sentence, f"use one of: {', '.join(shape.enum)}")
             return next((each for each in shape.enum if each.lower() == value.lower()), mark_open(value))
         return value
+
+    def _report_wrong_type(self, value: Any, kind: str, path: str, container: str) -> None:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if isinstance(value, bool):
+            actual = text
+        elif isinstance(value, str):
+            actual = f"the text {quoted(value)}"
+        elif isinstance(value, int | float):
+            actual = quoted(value)
+        else:
+            actual = WORDS["list" if isinstance(value, list) else "map"]
+        fix = "correct it"
+        if kind == "string" and isinstance(value, int | float):
+            fix = f'write "{text}"'
+        elif kind in {"integer", "boolean"} and isinstance(value, str) and (number(value) or text in {"true", "false"}):
+            fix = "write it without quotes"
+        self.add("wrong-type", container, f"`{path}` must be {WORDS[kind]}, not {actual}", fix)
 
     def _converted(self, value: Any, kind: str) -> Any:
         """Return `value` as CloudFormation would convert it; other formats convert nothing."""
