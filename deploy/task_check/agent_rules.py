@@ -116,7 +116,7 @@ def the_agent_receives_traces_over_tcp(task: Task) -> Iterator[Violation]:
 
 
 @rule("site", MISTAKE, "use your organization's site alone: " + ", ".join(sorted(SITES - {"datad0g.com"})))
-def the_site_is_one(task: Task) -> Iterator[Violation]:
+def the_site_is_a_datadog_site(task: Task) -> Iterator[Violation]:
     """`DD_SITE` is a URL, a region's name or anything else that is not a Datadog site."""
     for container in task.containers:
         value = environment(container).get("DD_SITE", "")

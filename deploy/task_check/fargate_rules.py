@@ -168,7 +168,7 @@ def _ports(container: Container) -> Iterator[Violation]:
 
 
 @rule("host-port", MISTAKE, "leave `hostPort` out")
-def host_ports_are_the_containers(task: Task) -> Iterator[Violation]:
+def host_ports_equal_container_ports(task: Task) -> Iterator[Violation]:
     """With `awsvpc`, a `hostPort` differs from its `containerPort`."""
     if not (task.on_fargate or task.document.get("networkMode") == "awsvpc"):
         return
