@@ -25,8 +25,8 @@ ADVICE = {
 }
 
 
-class Failure(Exception):  # noqa: N818 - it is a message to the user, not a bug
-    """A sentence for the user: what is wrong, and what to do."""
+class Failure(Exception):  # noqa: N818 - a message to the user, not a bug
+    """A problem that the user can solve; `str()` is the message, which includes the remedy."""
 
 
 class AwsError(Exception):

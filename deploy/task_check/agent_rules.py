@@ -115,7 +115,7 @@ def the_agent_receives_traces_over_tcp(task: Task) -> Iterator[Violation]:
             yield Violation(name_of(container), f"`DD_APM_RECEIVER_PORT` is {quoted(value)}, which is not a port")
 
 
-@rule("site", MISTAKE, "use your organization's site alone: " + ", ".join(sorted(SITES - {"datad0g.com"})))
+@rule("site", MISTAKE, "write only your organization's site: " + ", ".join(sorted(SITES - {"datad0g.com"})))
 def the_site_is_a_datadog_site(task: Task) -> Iterator[Violation]:
     """`DD_SITE` is a URL, a region's name or anything else that is not a Datadog site."""
     for container in task.containers:
