@@ -11,7 +11,11 @@ from definition import AGENT
 
 
 def wait(aws: Aws, cluster: str) -> None:
-    """Wait until the service is stable."""
+    """Wait until the service is stable.
+
+    Raises:
+        Failure: when it does not become stable in time.
+    """
     where = ["--cluster", cluster, "--services", "hello-service"]
     try:
         aws.run("ecs", "wait", "services-stable", *where)
@@ -26,7 +30,11 @@ def wait(aws: Aws, cluster: str) -> None:
 
 
 def smoke(url: str, version: str, timeout_seconds: float) -> None:
-    """Send requests to the service at `url` until it is healthy and reports `version`."""
+    """Send requests to the service at `url` until it is healthy and reports `version`.
+
+    Raises:
+        Failure: when it does not within `timeout_seconds`.
+    """
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
