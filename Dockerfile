@@ -31,16 +31,16 @@ CMD ["hello-service", "view", "--host", "0.0.0.0"]
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Numeric ids, so that an orchestrator can verify that it is not root, without a user database.
+# Numeric ids, so that an orchestrator can verify without a user database that the user is not root.
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# `serve` execs ddtrace-run, which execs the server, so the server is process 1 and gets the signals.
+# `serve` execs ddtrace-run, which execs the server, so the server is process 1 and receives the signals.
 CMD ["hello-service", "serve"]
 # ECS ignores this health check; deploy/task-definition.json has the same one.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["python", "-Ic", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.getenv('PORT') or 8080), timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
-# At the end, so that a new version changes only the labels.
+# At the end, so that a new version changes only the image's metadata.
 ARG PYTHON_IMAGE
 ARG REVISION=unknown
 ARG VERSION=dev

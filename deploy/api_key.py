@@ -1,4 +1,7 @@
-"""Stores the Datadog API key in Secrets Manager, through standard input. It reads a key only if another tool stored it."""
+"""Stores the Datadog API key in Secrets Manager, through standard input.
+
+It reads the stored key only if another tool stored it; its own keys are recognized by a hash in the secret's tag.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,29 @@ import sys
 
 from aws_cli import NOT_YET, Aws, AwsError, Failure, echo
 
-FORM = re.compile(r"[0-9a-fA-F]{32}")
-FINGERPRINT = "hello-service:key"  # tag of the secret: its version, and a hash of the key in it
+KEY_FORM = re.compile(r"[0-9a-fA-F]{32}")
+FINGERPRINT = "hello-service:key"  # tag of the secret: a version of the secret, and a hash of the key in that version
 NO_KEY = "The secret has no Datadog API key yet: set DD_API_KEY."
 
 
 def store(aws: Aws, arn: str) -> str:
-    """Store the API key unless the secret has it already; return the version of the secret that contains it."""
+    """Store the API key unless the secret has it already. Return the version of the secret that contains the key."""
     key = os.environ.get("DD_API_KEY", "")
     described = aws.run("secretsmanager", "describe-secret", "--secret-id", arn) if arn != NOT_YET else {}
     if described.get("DeletedDate"):
         raise Failure(
-            f"The secret {arn} is to be deleted. Run aws secretsmanager restore-secret --secret-id {arn}, "
+            f"The secret {arn} is scheduled for deletion. Run aws secretsmanager restore-secret --secret-id {arn}, "
             "then the same command again."
         )
     tags = {each["Key"]: each.get("Value", "") for each in described.get("Tags", [])}
     stages = described.get("VersionIdsToStages", {})
     current = next((version for version, names in stages.items() if "AWSCURRENT" in names), "")
-    marked, _, print_ = tags.get(FINGERPRINT, "").partition(":")
-    if current and marked == current and (not key or print_ == _fingerprint(arn, key)):
+    tagged_version, _, fingerprint = tags.get(FINGERPRINT, "").partition(":")
+    if current and tagged_version == current and (not key or fingerprint == _fingerprint(arn, key)):
         echo("  unchanged")
         return current
-    stored, problem = _stored(aws, arn) if current and marked != current else ("", "")
+    stored_by_other_tool = current and tagged_version != current
+    stored, problem = _stored_key(aws, arn) if stored_by_other_tool else ("", "")
     if not key and problem:
         raise Failure(f'The secret {problem}. Set DD_API_KEY: deploy/deploy up stores it as {{"DD_API_KEY": "..."}}.')
     if not key and not current and sys.stdin.isatty():
@@ -43,8 +47,8 @@ def store(aws: Aws, arn: str) -> str:
         echo("  unchanged")
         return current
     put = ["put-secret-value", "--secret-id", arn, "--secret-string", "file:///dev/stdin"]
-    made = aws.change("secretsmanager", *put, stdin=json.dumps({"DD_API_KEY": key}))
-    version = str((made or {}).get("VersionId", ""))
+    response = aws.change("secretsmanager", *put, stdin=json.dumps({"DD_API_KEY": key}))
+    version = str((response or {}).get("VersionId", ""))
     mark = f"Key={FINGERPRINT},Value={version or 'VERSION'}:{_fingerprint(arn, key)}"
     aws.change("secretsmanager", "tag-resource", "--secret-id", arn, "--tags", mark)
     replaced = "; running tasks are replaced in step 5, because they keep the old key" if current else ""
@@ -52,8 +56,8 @@ def store(aws: Aws, arn: str) -> str:
     return version
 
 
-def _stored(aws: Aws, arn: str) -> tuple[str, str]:
-    """Return the key that another tool stored in the secret, and the problem with the secret's form."""
+def _stored_key(aws: Aws, arn: str) -> tuple[str, str]:
+    """Return the key that another tool stored, and the problem with the secret's content. One of the two is ""."""
     try:
         found = aws.run("secretsmanager", "get-secret-value", "--secret-id", arn)
     except AwsError as error:
@@ -71,7 +75,7 @@ def _stored(aws: Aws, arn: str) -> tuple[str, str]:
         return "", f"holds plain text. {form}"
     except TypeError:
         return "", f"holds a JSON {type(value).__name__}. {form}"
-    if not isinstance(key, str) or not FORM.fullmatch(key):
+    if not isinstance(key, str) or not KEY_FORM.fullmatch(key):
         return "", "holds a DD_API_KEY that is not 32 hexadecimal digits"
     return key, ""
 

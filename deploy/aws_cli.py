@@ -11,13 +11,13 @@ import subprocess
 import sys
 from typing import Any
 
-LONG = 2000  # characters; a dry run shortens longer arguments, because it prints the task definition anyway
+LONG_ARGUMENT = 2000  # characters; a dry run does not print longer ones, because it prints the task definition anyway
 NOT_YET = "(made by the stack)"  # in a dry run, the value of an output that does not exist yet
 REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
-# A part of AWS's message, and advice for the user.
+# A part of AWS's error message, and the advice for the user.
 ADVICE = {
     "ExpiredToken": "Your AWS session has expired: sign in again (aws sso login).",
-    "UnrecognizedClient": "AWS does not know these credentials: check AWS_PROFILE, or sign in again.",
+    "UnrecognizedClient": "AWS does not recognize these credentials: check AWS_PROFILE, or sign in again.",
     "AccessDenied": 'These credentials lack a permission: see "Rights" in deploy/README.md.',
     "UnauthorizedOperation": 'These credentials lack a permission: see "Rights" in deploy/README.md.',
     "Throttling": "AWS limits the rate of these calls: wait a minute, and run the same command again.",
@@ -25,8 +25,8 @@ ADVICE = {
 }
 
 
-class Failure(Exception):  # noqa: N818 - it is a message to the user, not a bug
-    """A sentence for the user: what is wrong, and what to do."""
+class Failure(Exception):  # noqa: N818 - a message to the user, not a bug
+    """A problem that the user can solve; `str()` is the message, which includes the remedy."""
 
 
 class AwsError(Exception):
@@ -45,8 +45,8 @@ def warn(text: str) -> None:
     sys.stderr.flush()
 
 
-def explained(error: AwsError) -> str:
-    """Return the message of `error` with advice."""
+def with_advice(error: AwsError) -> str:
+    """Return the message of `error`, followed by advice."""
     advice = next(
         (advice for part, advice in ADVICE.items() if part in str(error)),
         "Correct the problem, then run the same command again.",
@@ -55,7 +55,7 @@ def explained(error: AwsError) -> str:
 
 
 class Aws:
-    """The AWS CLI in one region. With `dry`, it changes nothing."""
+    """The AWS CLI in one region. If `dry`, `change` only prints its command."""
 
     def __init__(self, region: str | None, dry: bool) -> None:
         self.dry = dry
@@ -72,7 +72,7 @@ class Aws:
         self.environment |= {"AWS_REGION": self.region, "AWS_DEFAULT_REGION": self.region}
 
     def run(self, *arguments: str, stdin: str | None = None) -> Any:
-        """Run a command with the standard input `stdin`, and return its output.
+        """Run a command with the standard input `stdin`. Return its output, parsed if it is JSON.
 
         Raises:
             AwsError: when the command fails.
@@ -90,7 +90,7 @@ class Aws:
     def change(self, *arguments: str, stdin: str | None = None) -> Any:
         """Run a command that changes something; a dry run prints it instead."""
         if self.dry:
-            echo(f"  would run: aws {shlex.join(each if len(each) < LONG else '...' for each in arguments)}")
+            echo(f"  would run: aws {shlex.join(each if len(each) < LONG_ARGUMENT else '...' for each in arguments)}")
             return None
         return self.run(*arguments, stdin=stdin)
 
@@ -105,7 +105,7 @@ class Aws:
         except AwsError as error:
             if "Could not connect" in str(error):
                 raise Failure(f"The region {self.region} does not respond. Is the name right? {error}") from None
-            raise Failure(f"No usable AWS credentials: {explained(error)}") from None
+            raise Failure(f"No usable AWS credentials: {with_advice(error)}") from None
 
     def _configured(self) -> str:
         done = subprocess.run(

@@ -6,7 +6,7 @@ input. `${NAME}` stands for a value that a deployment fills in. `--ignore` can b
 separated by commas. docs/task-definition-check.md lists all rules.
 
 Exit code: 0 no findings, or only hints; 1 a mistake; 3 a warning, and no mistake; 2 a file could not be checked.
-It needs botocore, cfn-lint and the folder task_check next to it, and nothing else from this repository.
+This command needs botocore, cfn-lint and the folder task_check next to it, and nothing else from this repository.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def main(arguments: list[str]) -> int:
             return 2
         findings = [finding for finding in report.findings if finding.rule not in ignored]
         reports[name] = Report(findings, report.notes)
-    (_print_json if options.json else _print_text)(reports)
+    if options.json:
+        _print_json(reports)
+    else:
+        _print_text(reports)
     levels = {finding.level for report in reports.values() for finding in report.findings}
     return next((EXIT_CODES[level] for level in LEVELS if level in levels), 0)
 

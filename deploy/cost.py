@@ -9,21 +9,21 @@ from __future__ import annotations
 import argparse
 import sys
 
-TASK = 2.00  # per task and month, which includes:
+TASK_PRICE = 2.00  # per task and month; it includes TASK_GB ingested and TASK_SPANS indexed
 TASK_GB, TASK_SPANS = 10, 65_000
-INGESTED_GB = 0.10
-INDEXED_MILLION = 1.70  # kept for 15 days
+INGESTED_GB_PRICE = 0.10
+INDEXED_MILLION_PRICE = 1.70  # kept for 15 days
 
-# A conservative estimate of the size of one span when it is sent; a test measures the size.
+# A conservative estimate of the size of one span as it is sent; a test measures the real size.
 SPAN_BYTES = 1300
 SPANS = {"GET /api/hello": 1, "GET /api/relay?count=3": 7}
 SECONDS = 30 * 24 * 3600
 
 
-def month(
+def monthly_cost(
     *, spans: float, requests: float, tasks: int, rate: float = 1.0, indexed: float = 0.1
 ) -> tuple[float, float, float]:
-    """Return gigabytes ingested, millions of spans indexed, and dollars.
+    """Return the gigabytes ingested, the millions of spans indexed, and the dollars of one month.
 
     Args:
         spans: number of spans per request.
@@ -32,17 +32,18 @@ def month(
         rate: fraction of traces that are sent, 0 to 1.
         indexed: fraction of those spans that retention filters keep for search, 0 to 1.
     """
-    sent = spans * requests * rate
-    gigabytes, kept = sent * SPAN_BYTES / 1e9, sent * indexed
-    beyond = max(0.0, gigabytes - tasks * TASK_GB) * INGESTED_GB
-    beyond += max(0.0, kept - tasks * TASK_SPANS) / 1e6 * INDEXED_MILLION
-    return gigabytes, kept / 1e6, tasks * TASK + beyond
+    sent_spans = spans * requests * rate
+    gigabytes, indexed_spans = sent_spans * SPAN_BYTES / 1e9, sent_spans * indexed
+    dollars = tasks * TASK_PRICE
+    dollars += max(0.0, gigabytes - tasks * TASK_GB) * INGESTED_GB_PRICE
+    dollars += max(0.0, indexed_spans - tasks * TASK_SPANS) / 1e6 * INDEXED_MILLION_PRICE
+    return gigabytes, indexed_spans / 1e6, dollars
 
 
 def table(rates: list[float], per_second: list[float], tasks: int, indexed: float) -> str:
     """Return the costs of several loads as a Markdown table."""
-    terms = [f"{tasks} tasks x ${TASK:.2f}", f"GB beyond {TASK_GB} a task x ${INGESTED_GB:.2f}"]
-    terms += [f"million indexed spans beyond {TASK_SPANS:,} a task x ${INDEXED_MILLION:.2f}"]
+    terms = [f"{tasks} tasks x ${TASK_PRICE:.2f}", f"GB beyond {TASK_GB} a task x ${INGESTED_GB_PRICE:.2f}"]
+    terms += [f"million indexed spans beyond {TASK_SPANS:,} a task x ${INDEXED_MILLION_PRICE:.2f}"]
     lines = [
         f"{SPAN_BYTES} bytes a span, {indexed:.0%} of the spans indexed. A month costs {' + '.join(terms)}.",
         "",
@@ -53,11 +54,11 @@ def table(rates: list[float], per_second: list[float], tasks: int, indexed: floa
         for load in per_second:
             for rate in rates:
                 requests = load * SECONDS
-                gigabytes, kept, dollars = month(
+                gigabytes, millions, dollars = monthly_cost(
                     spans=spans, requests=requests, tasks=tasks, rate=rate, indexed=indexed
                 )
                 cells = [f"`{route}`", f"{spans}", f"{load:g}", f"{requests / 1e6:,.1f} million", f"{rate:.0%}"]
-                cells += [f"{gigabytes:,.1f}", f"{kept:,.2f}", f"{dollars:,.2f}"]
+                cells += [f"{gigabytes:,.1f}", f"{millions:,.2f}", f"{dollars:,.2f}"]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -75,23 +75,24 @@ def fill(text: str, values: dict[str, str]) -> str:
 
 
 def values_in(template: Any, filled: Any) -> dict[str, str]:
-    """Return the values that the placeholders of `template` have in `filled`. It is the inverse of `fill`."""
-    found: dict[str, str] = {}
+    """Return the values that the placeholders of `template` have in `filled`; the inverse of `fill` on parsed JSON."""
+    values: dict[str, str] = {}
     if isinstance(template, str) and isinstance(filled, str):
+        # `split` alternates between text and placeholder names, because the pattern has a group: [::2] is the text.
         pattern = "(.+)".join(map(re.escape, PLACEHOLDER.split(template)[::2]))
         if match := re.fullmatch(pattern, filled, re.DOTALL):
-            found = dict(zip(PLACEHOLDER.findall(template), match.groups(), strict=True))
+            values = dict(zip(PLACEHOLDER.findall(template), match.groups(), strict=True))
     elif isinstance(template, dict) and isinstance(filled, dict):
         for key in template.keys() & filled.keys():
-            found |= values_in(template[key], filled[key])
+            values |= values_in(template[key], filled[key])
     elif isinstance(template, list) and isinstance(filled, list):
         named = {each["name"]: each for each in filled if isinstance(each, dict) and "name" in each}
         for position, each in enumerate(template):
             if isinstance(each, dict) and "name" in each:
-                found |= values_in(each, named.get(each["name"]))
+                values |= values_in(each, named.get(each["name"]))
             elif position < len(filled):
-                found |= values_in(each, filled[position])
-    return found
+                values |= values_in(each, filled[position])
+    return values
 
 
 def build(
@@ -107,7 +108,7 @@ def build(
 
 
 def container(document: dict[str, Any], name: str) -> dict[str, Any] | None:
-    """Return the container `name`, None when there is none."""
+    """Return the container with the name `name`, None if the task has no such container."""
     found: list[dict[str, Any]] = [each for each in document["containerDefinitions"] if each["name"] == name]
     return found[0] if found else None
 
@@ -179,7 +180,7 @@ def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
 
 
 def agent_hint(document: dict[str, Any], today: date) -> str | None:
-    """Return a hint if the Agent's release is over 90 days old, None if it is newer or its age is unknown."""
+    """Return a hint if the Agent was released over AGENT_DAYS ago, None if it is newer or its age is unknown."""
     agent = container(document, AGENT) or {}
     match = re.fullmatch(r"(\d{4})-(\d\d)", agent.get("dockerLabels", {}).get(RELEASED, ""))
     if not match or (today - date(int(match[1]), int(match[2]), 1)).days <= AGENT_DAYS:
@@ -194,7 +195,7 @@ def check(document: dict[str, Any], name: str) -> str | None:
     """Run check.py on `document`, the content of the file `name`.
 
     Returns:
-        The output of check.py, None if its libraries are not installed.
+        The output of check.py, or None if its libraries are not installed.
 
     Raises:
         Failure: when check.py finds a mistake.

@@ -1,4 +1,4 @@
-"""Datadog monitors and a dashboard for the service: `python deploy/monitors.py --env production`.
+"""Print or post Datadog monitors and a dashboard for the service: `python deploy/monitors.py --env production`.
 
 With DD_API_KEY and DD_APP_KEY, it posts monitors.json and dashboard.json to Datadog, and replaces monitors and
 dashboards with the same names. Without them, it prints both.
@@ -40,7 +40,7 @@ class Datadog:
         """Send a request and return the JSON of its response.
 
         Raises:
-            Failure: when Datadog rejects it or can't be reached.
+            Failure: when Datadog rejects the request or can't be reached.
         """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._url}{path}", data, self._headers, method=method)  # noqa: S310 - https, or a test's
@@ -59,21 +59,23 @@ class Datadog:
         """Create `monitor`, or replace the monitor with the same name."""
         tags = ",".join(monitor["tags"])
         found = self.send("GET", f"/api/v1/monitor?monitor_tags={tags}")
-        known = [each["id"] for each in found if each["name"] == monitor["name"]]
-        self._put("/api/v1/monitor", known, monitor, monitor["name"])
+        ids = [each["id"] for each in found if each["name"] == monitor["name"]]
+        self._put("/api/v1/monitor", ids, monitor, monitor["name"])
 
     def put_dashboard(self, dashboard: dict[str, Any]) -> None:
         """Create `dashboard`, or replace the dashboard with the same title."""
         found = self.send("GET", "/api/v1/dashboard")["dashboards"]
-        known = [each["id"] for each in found if each["title"] == dashboard["title"]]
-        self._put("/api/v1/dashboard", known, dashboard, dashboard["title"])
+        ids = [each["id"] for each in found if each["title"] == dashboard["title"]]
+        self._put("/api/v1/dashboard", ids, dashboard, dashboard["title"])
 
-    def _put(self, path: str, known: list[Any], body: dict[str, Any], name: str) -> None:
-        if known:
-            self.send("PUT", f"{path}/{known[0]}", body)
+    def _put(self, path: str, ids: list[Any], body: dict[str, Any], name: str) -> None:
+        """Replace the first of `ids`, the existing objects named `name`, or create one if there are none."""
+        if ids:
+            self.send("PUT", f"{path}/{ids[0]}", body)
+            echo(f"replaced: {name}")
         else:
             self.send("POST", path, body)
-        echo(f"{'replaced' if known else 'created'}: {name}")
+            echo(f"created: {name}")
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")
 RATE = re.compile(r"\d*\.?\d+")
 TAG = re.compile(r"[\w +=.:/@-]{1,128}")
 # The placeholders that deploy/deploy fills in, and the source of their values.
-FILLED = {
+RESERVED_PLACEHOLDERS = {
     "FAMILY": "--stack",
     "IMAGE": "the stack and --version",
     "VERSION": "--version",
@@ -61,7 +61,7 @@ def parser(documentation: str) -> argparse.ArgumentParser:
         each.add_argument(
             "--no-smoke",
             action="store_true",
-            help="send no request at the end, if this machine can't reach the service",
+            help="send no request at the end, for a machine that can't reach the service",
         )
         each.add_argument("--patience", default="120", metavar="SECONDS", help="time limit of the smoke test")
     for each in (up, definition_):
@@ -83,7 +83,7 @@ def parser(documentation: str) -> argparse.ArgumentParser:
     )
     up.add_argument("--dry-run", action="store_true", help="change nothing, and print what would be done")
     rollback.add_argument("--to", type=int, metavar="REVISION", help="the number of the revision to run")
-    destroy.add_argument("--yes", action="store_true", help="do not ask")
+    destroy.add_argument("--yes", action="store_true", help="delete without a confirmation")
     return parser
 
 
@@ -91,35 +91,35 @@ def check(options: argparse.Namespace) -> None:
     """Reject all malformed options at once, by name and value, before any change.
 
     Raises:
-        Failure: some are malformed; its message has a line for each.
+        Failure: when options are malformed; the message has a line for each.
     """
     problems = _pattern_problems(options)
     if getattr(options, "url", None) is not None and not _is_url(options.url):
         problems.append(f"--url {options.url}: it must be an address such as https://hello.example.com")
-    problems += _patience(options)
+    problems += _parse_patience(options)
     for option in ("set", "fill", "tag"):
         for each in getattr(options, option, []):
             if problem := _pair_problem(option, each, options):
                 problems.append(f"--{option} {each}: {problem}")
     key = os.environ.get("DD_API_KEY", "")
-    if options.command == "up" and key and not api_key.FORM.fullmatch(key):
+    if options.command == "up" and key and not api_key.KEY_FORM.fullmatch(key):
         problems.append(
             f"DD_API_KEY has {len(key)} characters, and an API key is 32 hexadecimal digits"
             + (": is it an application key?" if len(key) == 40 else "")
         )
-    _refuse(problems)
+    _reject(problems)
 
 
 def check_patterns(options: argparse.Namespace) -> None:
     """Reject malformed values of --version, --env, --site and --sample-rate.
 
     Raises:
-        Failure: some are malformed; its message has a line for each.
+        Failure: when values are malformed; the message has a line for each.
     """
-    _refuse(_pattern_problems(options))
+    _reject(_pattern_problems(options))
 
 
-def _refuse(problems: list[str]) -> None:
+def _reject(problems: list[str]) -> None:
     if problems:
         raise Failure("Nothing was done.\n" + "\n".join(f"  {each}." for each in problems))
 
@@ -147,7 +147,8 @@ def pairs(arguments: list[str]) -> dict[str, str]:
     return dict(each.split("=", 1) for each in arguments)
 
 
-def _patience(options: argparse.Namespace) -> list[str]:
+def _parse_patience(options: argparse.Namespace) -> list[str]:
+    """Replace the text of --patience in `options` by a number; return the problems with it."""
     value = getattr(options, "patience", "0")
     try:
         options.patience = float(value)
@@ -162,8 +163,8 @@ def _is_url(text: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    plain = not (parts.query or parts.fragment or re.search(r"\s", text))
-    return bool(parts.scheme in {"http", "https"} and parts.hostname and plain and port != 0)
+    has_more = bool(parts.query or parts.fragment or re.search(r"\s", text))
+    return bool(parts.scheme in {"http", "https"} and parts.hostname and port != 0 and not has_more)
 
 
 def _pair_problem(option: str, argument: str, options: argparse.Namespace) -> str | None:
@@ -174,8 +175,8 @@ def _pair_problem(option: str, argument: str, options: argparse.Namespace) -> st
         return parameter_problem(name, value)
     if option == "tag":
         return None if TAG.fullmatch(name) and (not value or TAG.fullmatch(value)) else "AWS does not allow this tag"
-    if name in FILLED:
-        return f"{name} comes from {FILLED[name]}"
+    if name in RESERVED_PLACEHOLDERS:
+        return f"{name} comes from {RESERVED_PLACEHOLDERS[name]}"
     if name not in definition.PLACEHOLDER.findall(definition.read(options.task_definition)):
         return f"{options.task_definition.name} has no placeholder ${{{name}}}"
     return None if value else "the value is empty"

@@ -11,7 +11,11 @@ from definition import AGENT
 
 
 def wait(aws: Aws, cluster: str) -> None:
-    """Wait until the service is stable."""
+    """Wait until the service is stable.
+
+    Raises:
+        Failure: when it does not become stable in time.
+    """
     where = ["--cluster", cluster, "--services", "hello-service"]
     try:
         aws.run("ecs", "wait", "services-stable", *where)
@@ -26,7 +30,11 @@ def wait(aws: Aws, cluster: str) -> None:
 
 
 def smoke(url: str, version: str, timeout_seconds: float) -> None:
-    """Send requests to the service at `url` until it is healthy and reports `version`."""
+    """Send requests to the service at `url` until it is healthy and reports `version`.
+
+    Raises:
+        Failure: when it does not within `timeout_seconds`.
+    """
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
@@ -61,18 +69,20 @@ def watch_agent(aws: Aws, cluster: str, timeout_seconds: float) -> None:
             )
             return
         if "UNKNOWN" not in health or time.monotonic() > deadline:
-            known = len(health) - health.count("UNKNOWN")
-            echo(f"  the Datadog Agent is healthy in {known} of {len(health)} tasks")
+            healthy = len(health) - health.count("UNKNOWN")
+            echo(f"  the Datadog Agent is healthy in {healthy} of {len(health)} tasks")
             return
         time.sleep(2)
 
 
 def _agent_health(aws: Aws, cluster: str) -> list[str]:
-    """Return the health of the Datadog Agent in each running task."""
+    """Return the health of the Datadog Agent in each running task; a stopped Agent counts as unhealthy."""
     listed = aws.run("ecs", "list-tasks", "--cluster", cluster, "--service-name", "hello-service")["taskArns"]
     if not listed:
         return []
     tasks = aws.run("ecs", "describe-tasks", "--cluster", cluster, "--tasks", *listed[:100])["tasks"]
     containers = [each for task in tasks for each in task["containers"] if each["name"] == AGENT]
-    stopped = [each for each in containers if each.get("lastStatus") == "STOPPED"]
-    return ["UNHEALTHY" if each in stopped else each.get("healthStatus", "UNKNOWN") for each in containers]
+    return [
+        "UNHEALTHY" if each.get("lastStatus") == "STOPPED" else each.get("healthStatus", "UNKNOWN")
+        for each in containers
+    ]

@@ -20,7 +20,7 @@ RESERVED = {
 }
 # Changing these would replace the load balancer while its target group is still in use, which AWS rejects.
 FIXED = ("VpcId", "Scheme")
-# For each parameter type, the pattern of a value and its description in an error.
+# For each parameter type, the pattern of a value and the pattern's description for error messages.
 TYPES = {
     "AWS::EC2::VPC::Id": (r"vpc-[0-9a-f]+", "an id such as vpc-0a1b2c3d"),
     "List<AWS::EC2::Subnet::Id>": (
@@ -29,7 +29,7 @@ TYPES = {
     ),
     "Number": (r"\d{1,9}", "a whole number"),
 }
-OPEN_BITS = 8  # a network larger than a /8 contains other people's public addresses
+OPEN_BITS = 8  # a network with a shorter prefix (larger than a /8) contains other people's public addresses
 STABLE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 # States that the user must resolve, and how.
 STUCK = {
@@ -50,14 +50,14 @@ SERVICE_ROLE = "aws iam create-service-linked-role --aws-service-name ecs.amazon
 def declared() -> dict[str, dict[str, Any]]:
     """Return the parameters that stack.yaml declares, by name, without a YAML library."""
     section = TEMPLATE.read_text().partition("\nParameters:\n")[2].partition("\nConditions:\n")[0]
-    found: dict[str, dict[str, Any]] = {}
+    parameters: dict[str, dict[str, Any]] = {}
     for block in re.split(r"^  (?=\w+:$)", section, flags=re.MULTILINE)[1:]:
         name, _, rest = block.partition(":\n")
         pairs = dict(re.findall(r"^    (\w+): (.*)$", rest, re.MULTILINE))
-        found[name] = {
+        parameters[name] = {
             key: _scalars(value) if key == "AllowedValues" else _scalar(value) for key, value in pairs.items()
         }
-    return found
+    return parameters
 
 
 def _scalar(text: str) -> str:
@@ -81,14 +81,14 @@ def parameter_problem(name: str, value: str) -> str | None:
     return _value_problem(value, parameters[name])
 
 
-def _value_problem(value: str, wanted: dict[str, Any]) -> str | None:
-    if "AllowedValues" in wanted and value not in wanted["AllowedValues"]:
-        return f"it must be one of {', '.join(filter(None, wanted['AllowedValues']))}"
-    pattern, form = TYPES.get(wanted["Type"], (wanted.get("AllowedPattern", ""), ""))
-    if not re.fullmatch(pattern, value) and pattern:
+def _value_problem(value: str, parameter: dict[str, Any]) -> str | None:
+    if "AllowedValues" in parameter and value not in parameter["AllowedValues"]:
+        return f"it must be one of {', '.join(filter(None, parameter['AllowedValues']))}"
+    pattern, form = TYPES.get(parameter["Type"], (parameter.get("AllowedPattern", ""), ""))
+    if pattern and not re.fullmatch(pattern, value):
         return f"it must be {form or f'of the form {pattern}'}"
-    low, high = int(wanted.get("MinValue", 0)), int(wanted.get("MaxValue", 10**9))
-    if wanted["Type"] == "Number" and not low <= int(value) <= high:
+    low, high = int(parameter.get("MinValue", 0)), int(parameter.get("MaxValue", 10**9))
+    if parameter["Type"] == "Number" and not low <= int(value) <= high:
         return f"it must be from {low} to {high}"
     return None
 
@@ -102,7 +102,7 @@ def _network_problem(value: str) -> str | None:
 
 
 def is_open(parameters: dict[str, str]) -> bool:
-    """Whether the internet can reach the load balancer over plain HTTP."""
+    """Return whether the internet can reach the load balancer over plain HTTP."""
     network = ipaddress.IPv4Network(parameters["AllowedCidr"])
     public = parameters["Scheme"] == "internet-facing" and network.prefixlen < OPEN_BITS
     return public and not parameters["CertificateArn"]
@@ -118,10 +118,10 @@ class Stack:
             )
         self.aws = aws
         self.name = name
-        self._dry_run_parameters: dict[str, str] | None = None  # of the stack that a dry run would have created
+        self._dry_run_parameters: dict[str, str] | None = None  # those of the stack that a dry run would have created
 
     def read(self) -> dict[str, Any] | None:
-        """Return the stack as CloudFormation describes it, None if there is none."""
+        """Return CloudFormation's description of the stack, None if the stack does not exist."""
         try:
             stacks = self.aws.run("cloudformation", "describe-stacks", "--stack-name", self.name)["Stacks"]
         except AwsError as error:
@@ -131,20 +131,22 @@ class Stack:
         return dict(stacks[0])
 
     def parameters(self) -> dict[str, str]:
-        """Return the current parameters, none if there is no stack."""
+        """Return the current parameters, an empty dictionary if the stack does not exist."""
         return values(self.read(), "Parameter")
 
     def outputs(self) -> dict[str, str]:
-        """Return the outputs, none if there is no stack."""
+        """Return the outputs, an empty dictionary if the stack does not exist."""
         return values(self.read(), "Output")
 
-    def check_ready(self, found: dict[str, Any] | None) -> None:
-        """Check that the stack can be changed.
+    def check_ready(self, description: dict[str, Any] | None) -> None:
+        """Check that the stack can be changed, or created if `description` is None.
 
         Raises:
-            Failure: its state does not allow it.
+            Failure: when the state of the stack does not allow a change.
         """
-        status = found["StackStatus"] if found else "CREATE_COMPLETE"
+        if description is None:
+            return
+        status = description["StackStatus"]
         destroy = f"deploy/deploy destroy --stack {self.name} --region {self.aws.region}"
         if status in STUCK:
             advice = STUCK[status].format(name=self.name, region=self.aws.region, destroy=destroy)
@@ -153,17 +155,17 @@ class Stack:
             raise Failure(f"The stack {self.name} is {status}: wait until this change is complete.")
 
     def planned_parameters(
-        self, found: dict[str, Any] | None, given: dict[str, str], *, open_http: bool
+        self, description: dict[str, Any] | None, changes: dict[str, str], *, open_http: bool
     ) -> dict[str, str]:
-        """Return all parameters: those in `given` have new values, the others keep their current or default values.
+        """Return all parameters: those in `changes` have new values, the others keep their current or default values.
 
         Raises:
             Failure: when a parameter is missing, can't be changed, or would open the service by accident.
         """
         parameters = declared()
-        current = {name: value for name, value in values(found, "Parameter").items() if name in parameters}
+        current = {name: value for name, value in values(description, "Parameter").items() if name in parameters}
         defaults = {name: each["Default"] for name, each in parameters.items() if "Default" in each}
-        planned = {**defaults, **current, **given}
+        planned = {**defaults, **current, **changes}
         if missing := [
             name for name in parameters if name not in planned or (not planned[name] and name not in defaults)
         ]:
@@ -182,53 +184,55 @@ class Stack:
                 f"AllowedCidr={planned['AllowedCidr']} without CertificateArn opens the service to the internet over "
                 "plain HTTP. Set a smaller network or a certificate, or confirm it with --allow-open-http."
             )
-        if not found or given.keys() & {"VpcId", "LoadBalancerSubnets", "TaskSubnets"}:
+        if not description or changes.keys() & {"VpcId", "LoadBalancerSubnets", "TaskSubnets"}:
             self._check_network(planned)
         return planned
 
     def converge(self, planned: dict[str, str], tags: dict[str, str]) -> None:
         """Create or update the stack from stack.yaml with the parameters `planned` and the tags `tags`."""
-        found = self.read()
-        current = values(found, "Parameter") or self._dry_run_parameters or {}
-        exists = found is not None or self._dry_run_parameters is not None
-        tagged = {each["Key"]: each["Value"] for each in (found or {}).get("Tags", [])}
-        same = all(current.get(name) == value for name, value in planned.items())
-        if found and same and tagged == {**tagged, **tags} and self._template() == TEMPLATE.read_text().strip():
+        description = self.read()
+        current = values(description, "Parameter") or self._dry_run_parameters or {}
+        exists = description is not None or self._dry_run_parameters is not None
+        current_tags = {each["Key"]: each["Value"] for each in (description or {}).get("Tags", [])}
+        all_tags = {**current_tags, **tags}
+        same = all(current.get(name) == value for name, value in planned.items()) and all_tags == current_tags
+        if description and same and self._template() == TEMPLATE.read_text().strip():
             echo(f"  {self.name}: unchanged")
             return
         verb = "update" if exists else "create"
-        # An empty value need not be set: it is the default of every parameter that may be empty.
-        given: list[dict[str, Any]] = [
+        # An empty value need not be set, because it is the default of every parameter that may be empty.
+        parameters: list[dict[str, Any]] = [
             {"ParameterKey": name, "UsePreviousValue": True}
             if current.get(name) == value
             else {"ParameterKey": name, "ParameterValue": value}
             for name, value in planned.items()
             if value or name in current
         ]
-        self._change(verb, given, {**tagged, **tags}, "--template-body", f"file://{TEMPLATE}")
+        self._change(verb, parameters, all_tags, "--template-body", f"file://{TEMPLATE}")
         if self.aws.dry:
             self._dry_run_parameters = planned
         echo(f"  {self.name}: {verb}d" if not self.aws.dry else f"  {self.name}: would be {verb}d")
 
     def unprotect(self) -> None:
         """Turn off the protection against deletion; nothing else changes."""
-        found = self.read()
-        if found is None:
+        description = self.read()
+        if description is None:
             raise Failure(f"There is no stack {self.name} in {self.aws.region}.")
-        self.check_ready(found)
-        self.protect_from_deletion(wanted=False)
-        if values(found, "Parameter").get("Protect") == "true":
-            given: list[dict[str, Any]] = [{"ParameterKey": "Protect", "ParameterValue": "false"}]
-            others = values(found, "Parameter").keys() - {"Protect"}
-            given += [{"ParameterKey": name, "UsePreviousValue": True} for name in sorted(others)]
-            tags = {each["Key"]: each["Value"] for each in found.get("Tags", [])}
-            self._change("update", given, tags, "--use-previous-template")
+        self.check_ready(description)
+        self.set_termination_protection(enabled=False)
+        current = values(description, "Parameter")
+        if current.get("Protect") == "true":
+            parameters: list[dict[str, Any]] = [{"ParameterKey": "Protect", "ParameterValue": "false"}]
+            others = sorted(current.keys() - {"Protect"})
+            parameters += [{"ParameterKey": name, "UsePreviousValue": True} for name in others]
+            tags = {each["Key"]: each["Value"] for each in description.get("Tags", [])}
+            self._change("update", parameters, tags, "--use-previous-template")
 
-    def protect_from_deletion(self, *, wanted: bool) -> None:
-        """Turn termination protection on or off."""
-        found = self.read()
-        if found is not None and bool(found.get("EnableTerminationProtection")) != wanted:
-            flag = "--enable-termination-protection" if wanted else "--no-enable-termination-protection"
+    def set_termination_protection(self, *, enabled: bool) -> None:
+        """Turn CloudFormation's termination protection of the stack on or off."""
+        description = self.read()
+        if description is not None and bool(description.get("EnableTerminationProtection")) != enabled:
+            flag = "--enable-termination-protection" if enabled else "--no-enable-termination-protection"
             self.aws.change("cloudformation", "update-termination-protection", flag, "--stack-name", self.name)
 
     def delete(self) -> None:
@@ -237,21 +241,21 @@ class Stack:
         self._wait("delete")
 
     def reason(self) -> str:
-        """Return the reason why the last change of the stack failed: the message of the first resource that failed."""
+        """Return why the last change of the stack failed: the message of the first resource that failed."""
         events = self.aws.run("cloudformation", "describe-stack-events", "--stack-name", self.name)["StackEvents"]
-        why = "no resource gives a reason"
-        for event in events:  # the newest first
+        reason = "no resource gives a reason"
+        for event in events:  # newest first, so the last failure that the loop reaches is the first that happened
             status, text = event["ResourceStatus"], event.get("ResourceStatusReason", "")
             if event["ResourceType"] == "AWS::CloudFormation::Stack" and text == "User Initiated":
-                break
+                break  # the start of the last change
             if status.endswith("_FAILED") and "cancelled" not in text:
-                why = f"{event['LogicalResourceId']}: {text}"
-        if "service linked role" in why.replace("-", " "):
-            why += f"; a new account needs this once: {SERVICE_ROLE}"
-        return why
+                reason = f"{event['LogicalResourceId']}: {text}"
+        if "service linked role" in reason.replace("-", " "):
+            reason += f"; a new account needs this once: {SERVICE_ROLE}"
+        return reason
 
-    def _change(self, verb: str, given: list[dict[str, Any]], tags: dict[str, str], *template: str) -> None:
-        arguments = ["--stack-name", self.name, *template, "--parameters", json.dumps(given)]
+    def _change(self, verb: str, parameters: list[dict[str, Any]], tags: dict[str, str], *template: str) -> None:
+        arguments = ["--stack-name", self.name, *template, "--parameters", json.dumps(parameters)]
         if tags:
             arguments += ["--tags", json.dumps([{"Key": key, "Value": value} for key, value in tags.items()])]
         try:
@@ -268,8 +272,8 @@ class Stack:
         try:
             self.aws.run("cloudformation", "wait", f"stack-{verb}-complete", "--stack-name", self.name)
         except AwsError:
-            found = self.read()
-            status = found["StackStatus"] if found else "gone"
+            description = self.read()
+            status = description["StackStatus"] if description else "gone"
             advice = "Remove the cause, then run the same command again."
             if status == "UPDATE_ROLLBACK_COMPLETE":
                 advice = "The previous version keeps running. " + advice
@@ -291,11 +295,11 @@ class Stack:
             subnets = sorted({*balancer_subnets, *planned["TaskSubnets"].split(",")})
             found = self.aws.run("ec2", "describe-subnets", "--subnet-ids", *subnets)["Subnets"]
         except AwsError as error:
-            if not (missing := re.search(r"'?((?:vpc|subnet)-[0-9a-f]+)\S*' does not exist", str(error))):
-                if "NotFound" not in str(error):
-                    raise
-                raise Failure(f"{vpc} is not in {self.aws.region}: is that the right region?") from None
-            raise Failure(f"{missing[1]} is not in {self.aws.region}: is that the right region?") from None
+            match = re.search(r"'?((?:vpc|subnet)-[0-9a-f]+)\S*' does not exist", str(error))
+            if not match and "NotFound" not in str(error):
+                raise
+            missing = match[1] if match else vpc
+            raise Failure(f"{missing} is not in {self.aws.region}: is that the right region?") from None
         if elsewhere := sorted(each["SubnetId"] for each in found if each["VpcId"] != vpc):
             raise Failure(f"{vpc} does not contain {', '.join(elsewhere)}: use subnets of that VPC.")
         if len({each["AvailabilityZone"] for each in found if each["SubnetId"] in balancer_subnets}) < 2:
@@ -305,7 +309,7 @@ class Stack:
             )
 
 
-def values(stack: dict[str, Any] | None, kind: str) -> dict[str, str]:
-    """Return the parameters or outputs of a described stack, by name."""
-    found = (stack or {}).get(f"{kind}s", [])
-    return {each[f"{kind}Key"]: each[f"{kind}Value"] for each in found}
+def values(description: dict[str, Any] | None, kind: str) -> dict[str, str]:
+    """Return the parameters (`kind` is "Parameter") or the outputs ("Output") of a stack, by name."""
+    entries = (description or {}).get(f"{kind}s", [])
+    return {each[f"{kind}Key"]: each[f"{kind}Value"] for each in entries}

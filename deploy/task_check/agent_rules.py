@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from task_check.finding import HINT, MISTAKE, WARNING, Found, rule
+from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
 from task_check.task import (
-    ENDS,
+    END_CONDITIONS,
     FARGATE,
     Container,
     Task,
@@ -15,82 +15,87 @@ from task_check.task import (
     environment,
     has_more_variables,
     is_essential,
+    name_of,
     secrets,
 )
-from task_check.values import is_open, number, shown
+from task_check.values import is_open, number, quoted
 
 AGENT_MIB = 512
 SITES = {"datadoghq.com", "us3.datadoghq.com", "us5.datadoghq.com", "datadoghq.eu", "ap1.datadoghq.com"}
 SITES |= {"ap2.datadoghq.com", "ddog-gov.com", "us2.ddog-gov.com", "datad0g.com"}
 FALSE = {"false", "0", "no", "off", "f", "n"}
 # The folders that the Agent writes to; each needs a volume if the root file system is read-only.
-WRITTEN = ("/etc/datadog-agent", "/opt/datadog-agent/run", "/tmp")  # noqa: S108 - paths inside a container
+WRITABLE_FOLDERS = ("/etc/datadog-agent", "/opt/datadog-agent/run", "/tmp")  # noqa: S108 - paths inside a container
 
 
 @rule("agent-missing", MISTAKE, 'add a container with the image "public.ecr.aws/datadog/agent:<version>"')
-def an_agent_is_in_the_task(task: Task) -> Iterator[Found]:
+def an_agent_is_in_the_task(task: Task) -> Iterator[Violation]:
     """No container of a Fargate task with a traced service is a Datadog Agent."""
     if task.on_fargate and not task.agents and task.services and not task.has_collector:
-        yield Found("", "no container is a Datadog Agent, so nothing receives the traces")
+        yield Violation("", "no container is a Datadog Agent, so nothing receives the traces")
 
 
 @rule("agent-twice", WARNING, "keep one Agent; the containers of a task share one loopback and its ports")
-def there_is_one_agent(task: Task) -> Iterator[Found]:
+def there_is_one_agent(task: Task) -> Iterator[Violation]:
     """Two Agents of one task compete for port 8126."""
     if len(task.agents) > 1 and task.document.get("networkMode", "awsvpc") != "bridge":
-        yield Found("", "the Agents " + ", ".join(shown(each.get("name")) for each in task.agents) + " share one port")
+        yield Violation(
+            "", "the Agents " + ", ".join(quoted(each.get("name")) for each in task.agents) + " share one port"
+        )
 
 
 @rule("ecs-fargate", MISTAKE, 'add {"name": "ECS_FARGATE", "value": "true"} to the Agent\'s environment')
-def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Found]:
+def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Violation]:
     """`ECS_FARGATE` of the Agent is not `true`, or is misspelled `DD_ECS_FARGATE`, which nothing reads."""
     for container in task.containers:
-        name, variables = str(container.get("name")), environment(container)
+        name, variables = name_of(container), environment(container)
         is_right = variables.get("ECS_FARGATE", "").lower() == "true" or is_open(variables.get("ECS_FARGATE"))
         if "DD_ECS_FARGATE" in variables:
             level = HINT if is_right or container not in task.agents else ""
             fix = "rename it to ECS_FARGATE" if not level else "remove it"
-            yield Found(name, "`DD_ECS_FARGATE` does nothing; the Agent reads `ECS_FARGATE`", fix, level)
+            yield Violation(name, "`DD_ECS_FARGATE` does nothing; the Agent reads `ECS_FARGATE`", fix, level)
         elif container in task.agents and task.platforms == {FARGATE} and not is_right:
             if "ECS_FARGATE" in variables:
-                yield Found(name, f"`ECS_FARGATE` is {shown(variables['ECS_FARGATE'])}, not `true`", "set it to true")
+                yield Violation(
+                    name, f"`ECS_FARGATE` is {quoted(variables['ECS_FARGATE'])}, not `true`", "set it to true"
+                )
             elif not has_more_variables(container):
-                yield Found(name, "`ECS_FARGATE` is not set, so the Agent does not know that it runs on Fargate")
+                yield Violation(name, "`ECS_FARGATE` is not set, so the Agent is not configured for Fargate")
 
 
 @rule("api-key-missing", MISTAKE, 'add {"name": "DD_API_KEY", "valueFrom": "<ARN of the secret>"} to its `secrets`')
-def the_agent_has_a_key(task: Task) -> Iterator[Found]:
+def the_agent_has_a_key(task: Task) -> Iterator[Violation]:
     """The Agent has no `DD_API_KEY`."""
     for container in task.agents:
         misplaced = "DD_API_KEY" in {entry.get("name") for entry in container.get("environment") or []}
         if not misplaced and "DD_API_KEY" not in secrets(container) and not has_more_variables(container):
-            yield Found(str(container.get("name")), "the Agent has no `DD_API_KEY`, so it can send nothing")
+            yield Violation(name_of(container), "the Agent has no `DD_API_KEY`, so it can send nothing")
 
 
 @rule("agent-memory", WARNING, f'give it "memory": {AGENT_MIB} or more')
-def the_agent_has_memory(task: Task) -> Iterator[Found]:
+def the_agent_has_memory(task: Task) -> Iterator[Violation]:
     """The Agent's `memory` is below 512 MiB; with 256 MiB it gets killed."""
     for container in task.agents:
         if (memory := number(container.get("memory"))) and memory < AGENT_MIB:
-            yield Found(str(container.get("name")), f"the Agent's `memory` is {memory:g} MiB, below {AGENT_MIB} MiB")
+            yield Violation(name_of(container), f"the Agent's `memory` is {memory:g} MiB, below {AGENT_MIB} MiB")
 
 
 @rule("agent-essential", WARNING, '"essential": false, and "dependsOn" with START in the service')
-def an_unhealthy_agent_stops_nothing(task: Task) -> Iterator[Found]:
+def an_unhealthy_agent_stops_nothing(task: Task) -> Iterator[Violation]:
     """The Agent is essential and has a health check: a revoked API key makes it unhealthy, and ECS stops the service."""
     for container in task.agents:
         if is_essential(container) and container.get("healthCheck") and len(task.containers) > 1:
             sentence = "the Agent is essential and has a health check, which fails when Datadog rejects the API key; "
-            yield Found(str(container.get("name")), sentence + "ECS then stops the whole task")
+            yield Violation(name_of(container), sentence + "ECS then stops the whole task")
 
 
 @rule("apm-disabled", MISTAKE, "remove it, or set it to true")
-def the_agent_receives_traces(task: Task) -> Iterator[Found]:
+def the_agent_receives_traces(task: Task) -> Iterator[Violation]:
     """`DD_APM_ENABLED` of the Agent is false, although the task has a traced service."""
     for container in task.agents:
         value = environment(container).get("DD_APM_ENABLED", "")
         if task.services and value.lower() in FALSE:
-            yield Found(str(container.get("name")), f"`DD_APM_ENABLED` is {shown(value)}: the Agent receives no traces")
+            yield Violation(name_of(container), f"`DD_APM_ENABLED` is {quoted(value)}: the Agent receives no traces")
 
 
 def receiver_port(agent: Container) -> float | None:
@@ -99,7 +104,7 @@ def receiver_port(agent: Container) -> float | None:
 
 
 @rule("receiver-port", MISTAKE, "remove it: the port is 8126")
-def the_agent_receives_traces_over_tcp(task: Task) -> Iterator[Found]:
+def the_agent_receives_traces_over_tcp(task: Task) -> Iterator[Violation]:
     """`DD_APM_RECEIVER_PORT` is 0 or not a port, so the Agent has no TCP receiver."""
     for container in task.agents:
         value = environment(container).get("DD_APM_RECEIVER_PORT", "")
@@ -107,65 +112,66 @@ def the_agent_receives_traces_over_tcp(task: Task) -> Iterator[Found]:
             environment(each).get("DD_TRACE_AGENT_URL", "").startswith("unix:") for each in task.services
         )
         if value and not is_open(value) and not by_socket and not 0 < (number(value) or 0) < 65536:
-            yield Found(str(container.get("name")), f"`DD_APM_RECEIVER_PORT` is {shown(value)}, which is not a port")
+            yield Violation(name_of(container), f"`DD_APM_RECEIVER_PORT` is {quoted(value)}, which is not a port")
 
 
-@rule("site", MISTAKE, "use your organization's site alone: " + ", ".join(sorted(SITES - {"datad0g.com"})))
-def the_site_is_one(task: Task) -> Iterator[Found]:
+@rule("site", MISTAKE, "write only your organization's site: " + ", ".join(sorted(SITES - {"datad0g.com"})))
+def the_site_is_a_datadog_site(task: Task) -> Iterator[Violation]:
     """`DD_SITE` is a URL, a region's name or anything else that is not a Datadog site."""
     for container in task.containers:
         value = environment(container).get("DD_SITE", "")
         if not value or is_open(value) or value in SITES:
             continue
-        name, is_host = (
-            str(container.get("name")),
-            re.fullmatch(r"(?:[a-z0-9-]+\.)*(?:datadoghq|ddog-gov|datad0g)\.\w+", value),
-        )
+        name = name_of(container)
+        is_host = re.fullmatch(r"(?:[a-z0-9-]+\.)*(?:datadoghq|ddog-gov|datad0g)\.\w+", value)
         if value.startswith(("app.", "api.")) or not is_host:
             bare = re.sub(r"^https?://|/.*$|^(?:app|api)\.", "", value.strip().lower())
             fix = f'write "{bare}"' if bare in SITES else ""
-            yield Found(name, f"`DD_SITE` is {shown(value)}, which is not a Datadog site", fix)
+            yield Violation(name, f"`DD_SITE` is {quoted(value)}, which is not a Datadog site", fix)
         else:
-            yield Found(name, f"`DD_SITE` is {shown(value)}, which is not a known Datadog site", "", WARNING)
+            yield Violation(name, f"`DD_SITE` is {quoted(value)}, which is not a known Datadog site", "", WARNING)
 
 
 @rule("hostname", MISTAKE, "remove it")
-def no_host_name_is_set(task: Task) -> Iterator[Found]:
+def no_host_name_is_set(task: Task) -> Iterator[Violation]:
     """`DD_HOSTNAME` on Fargate turns every task into a host, which Datadog bills."""
     for container in task.containers if task.on_fargate else []:
         if "DD_HOSTNAME" in environment(container):
-            yield Found(str(container.get("name")), "`DD_HOSTNAME` turns every Fargate task into a billed host")
+            yield Violation(name_of(container), "`DD_HOSTNAME` turns every Fargate task into a billed host")
 
 
 @rule("trace-port-udp", MISTAKE, "remove the port mapping, or make its protocol tcp")
-def the_trace_port_is_not_udp(task: Task) -> Iterator[Found]:
+def the_trace_port_is_not_udp(task: Task) -> Iterator[Violation]:
     """Port 8126 is mapped as UDP; traces use TCP."""
     for container in task.agents:
         ports = [mapping for mapping in container.get("portMappings") or [] if mapping.get("containerPort") == 8126]
         if ports and all(mapping.get("protocol") == "udp" for mapping in ports):
-            yield Found(str(container.get("name")), "port 8126 is mapped as `udp`, but traces use TCP")
+            yield Violation(name_of(container), "port 8126 is mapped as `udp`, but traces use TCP")
 
 
 @rule(
-    "read-only-agent", MISTAKE, "mount a writable volume there; Datadog's guide 'read-only root filesystem' shows all"
+    "read-only-agent",
+    MISTAKE,
+    "mount a writable volume there; Datadog's guide 'read-only root filesystem' shows every path",
 )
-def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Found]:
+def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Violation]:
     """The Agent's root file system is read-only, but a folder that it writes to has no writable volume, or its configuration is not copied there first."""
     for container in task.agents:
         if container.get("readonlyRootFilesystem") is not True or is_open(container.get("mountPoints")):
             continue
-        name, mounts = str(container.get("name")), list(task.mounts(container))
+        name, mounts = name_of(container), list(task.mounts(container))
         tmpfs = [
             {"containerPath": each.get("containerPath")}
             for each in (container.get("linuxParameters") or {}).get("tmpfs") or []
         ]
         writable = [each for each in [*mounts, *tmpfs] if each.get("readOnly") is not True]
-        if missing := [path for path in WRITTEN if not any(_covers(mount, path) for mount in writable)]:
-            yield Found(
+        if missing := [path for path in WRITABLE_FOLDERS if not any(_covers(mount, path) for mount in writable)]:
+            yield Violation(
                 name, f"the root file system is read-only, but no writable volume is mounted at {', '.join(missing)}"
             )
             continue
-        config = next(each for each in writable if _covers(each, WRITTEN[0]))
+        config = next(each for each in writable if _covers(each, WRITABLE_FOLDERS[0]))
+        # The containers that share the configuration's volume, so that they can fill it.
         sharing = [
             other
             for other in task.containers
@@ -173,29 +179,36 @@ def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Found]:
             and any(each.get("sourceVolume") == config.get("sourceVolume") for each in task.mounts(other))
         ]
         waits_for = {
-            depended for each, depended, condition in task.dependencies if each is container and condition in ENDS
+            depended
+            for each, depended, condition in task.dependencies
+            if each is container and condition in END_CONDITIONS
         }
         awaited = [each for each in sharing if each.get("name") in waits_for]
         if sharing and not awaited:
             fix = f'"dependsOn": [{{"containerName": "{sharing[0].get("name")}", "condition": "SUCCESS"}}] in the Agent'
-            yield Found(name, f"does not wait for {shown(sharing[0].get('name'))}, which fills {WRITTEN[0]}", fix)
+            yield Violation(
+                name, f"does not wait for {quoted(sharing[0].get('name'))}, which fills {WRITABLE_FOLDERS[0]}", fix
+            )
         volume = task.volumes.get(str(config.get("sourceVolume")), {})
         if not sharing and task.source.whole and not volume.keys() & {"efsVolumeConfiguration", "configuredAtLaunch"}:
             fix = "add an init container that copies /etc/datadog-agent of the Agent's image there"
-            yield Found(name, f"nothing fills the volume at {WRITTEN[0]}, so the Agent has no configuration", fix)
+            yield Violation(
+                name, f"nothing fills the volume at {WRITABLE_FOLDERS[0]}, so the Agent has no configuration", fix
+            )
 
 
 def _covers(mount: dict[str, object], path: str) -> bool:
+    """Return whether `path` is the folder of `mount` or inside that folder."""
     return (path + "/").startswith(str(mount.get("containerPath", "")).rstrip("/") + "/")
 
 
 @rule("agent-command", WARNING, "leave `command` and `entryPoint` to the image, or end the command with /init")
-def the_agent_is_started(task: Task) -> Iterator[Found]:
+def the_agent_is_started(task: Task) -> Iterator[Violation]:
     """The Agent's `command` replaces the image's own and does not seem to start the Agent."""
     for container in task.agents:
         line = command(container)
         if line and not re.search(r"/init\b|agent|entrypoint|initlog|s6-", line) and not is_open(line):
-            yield Found(
-                str(container.get("name")),
-                f"{shown(line)} replaces the image's command, and does not seem to start the Agent",
+            yield Violation(
+                name_of(container),
+                f"{quoted(line)} replaces the image's command, and does not seem to start the Agent",
             )

@@ -17,9 +17,9 @@ NO_COLONS = "which lacks the two colons after the key"
 
 
 def source_problem(source: str) -> str:
-    """Return the problem with a `valueFrom` as a clause, "" if there is none; an open part may be anything."""
+    """Return the problem with a `valueFrom` as a clause, "" if it is valid. Its open parts are taken to be valid."""
     if is_open(source):
-        rest = source.rpartition(CLOSE)[2]
+        rest = source.rpartition(CLOSE)[2]  # such as ":KEY" in "${ARN}:KEY"
         starts_open = source.startswith(OPEN) and "arn:" not in rest
         return NO_COLONS if starts_open and re.fullmatch(r":[^:]+:?", rest) else ""
     if not source:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from task_check.values import OpenList, opened
+from task_check.values import OpenList, mark_open
 
-_NOTHING = object()
+_NOTHING = object()  # the value of `Ref: AWS::NoValue`, which removes its field
 
 
 def resolved(value: Any) -> Any:
@@ -31,7 +31,7 @@ def _resolve(value: Any) -> Any:
 
 def _call(name: str, argument: Any) -> Any:
     if name == "Ref":
-        return _NOTHING if argument == "AWS::NoValue" else opened(f"${{{argument}}}")
+        return _NOTHING if argument == "AWS::NoValue" else mark_open(f"${{{argument}}}")
     if name == "Fn::Sub":
         return _resolve(argument[0] if isinstance(argument, list) and argument else argument)
     if name == "Fn::If" and isinstance(argument, list) and len(argument) == 3:
@@ -39,4 +39,4 @@ def _call(name: str, argument: Any) -> Any:
         return second if first is _NOTHING else first
     if name == "Fn::Join" and isinstance(argument, list) and len(argument) == 2 and isinstance(argument[1], list):
         return str(argument[0]).join(map(str, map(_resolve, argument[1])))
-    return opened(f"${{{name.removeprefix('Fn::')}}}")
+    return mark_open(f"${{{name.removeprefix('Fn::')}}}")

@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from task_check.finding import HINT, MISTAKE, WARNING, Found, rule
-from task_check.task import ENDS, OTHERS, Container, Task, image_name, is_essential
-from task_check.values import is_open, number, plain, shown
+from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
+from task_check.task import END_CONDITIONS, THIRD_PARTY, Container, Task, image_name, is_essential, name_of
+from task_check.values import CLOSE, is_open, number, plain, quoted
 
 MOVING_TAG = re.compile(
     r"v?\d*(?:\.\d+)*[-_.]?(?:latest|nightly|edge|canary)(?:[-_.].*)?"
@@ -28,32 +28,32 @@ ECR = re.compile(r"([^/]*)\.dkr\.ecr[.-]")
 
 
 @rule("names-twice", MISTAKE, "give each a name of its own")
-def names_are_different(task: Task) -> Iterator[Found]:
+def names_are_different(task: Task) -> Iterator[Violation]:
     """Two containers or two volumes have the same name."""
     for name, count in Counter(str(each.get("name")) for each in task.containers if each.get("name")).items():
         if count > 1:
-            yield Found(plain(name), f"{count} containers have the name {shown(name)}")
+            yield Violation(plain(name), f"{count} containers have the name {quoted(name)}")
     for name, count in Counter(str(each.get("name")) for each in task.document.get("volumes") or []).items():
         if count > 1:
-            yield Found("", f"{count} volumes have the name {shown(name)}")
+            yield Violation("", f"{count} volumes have the name {quoted(name)}")
 
 
 @rule("no-essential", MISTAKE, "make the service's container essential")
-def one_container_is_essential(task: Task) -> Iterator[Found]:
+def one_container_is_essential(task: Task) -> Iterator[Violation]:
     """No container of the task is essential; ECS requires one."""
     if task.source.whole and task.containers and not any(map(is_essential, task.containers)):
-        yield Found("", "no container is essential; ECS requires one")
+        yield Violation("", "no container is essential; ECS requires one")
     if task.source.whole and not task.containers and not is_open(task.document.get("containerDefinitions")):
-        yield Found("", "`containerDefinitions` is empty", "add a container")
+        yield Violation("", "`containerDefinitions` is empty", "add a container")
 
 
 @rule("depends-on-unknown", MISTAKE, "use the name of a container in this task definition")
-def dependencies_exist(task: Task) -> Iterator[Found]:
+def dependencies_exist(task: Task) -> Iterator[Violation]:
     """`dependsOn`, `volumesFrom`, `links` or `proxyConfiguration` refers to a container that does not exist."""
     is_partly_open = is_open(task.document.get("containerDefinitions"))
     proxy = str((task.document.get("proxyConfiguration") or {}).get("containerName", ""))
     if proxy and task.container(proxy) is None and not is_open(proxy) and not is_partly_open:
-        yield Found("", f"`proxyConfiguration` refers to {shown(proxy)}, which is not a container of this task")
+        yield Violation("", f"`proxyConfiguration` refers to {quoted(proxy)}, which is not a container of this task")
     for container in task.containers:
         named = [("dependsOn", str(each.get("containerName", ""))) for each in container.get("dependsOn") or []]
         named += [("volumesFrom", str(each.get("sourceContainer", ""))) for each in container.get("volumesFrom") or []]
@@ -62,9 +62,9 @@ def dependencies_exist(task: Task) -> Iterator[Found]:
         ]
         for field, name in named:
             if name and task.container(name) is None and not is_open(name) and not is_partly_open:
-                yield Found(
-                    str(container.get("name")),
-                    f"`{field}` refers to {shown(name)}, which is not a container of this task",
+                yield Violation(
+                    name_of(container),
+                    f"`{field}` refers to {quoted(name)}, which is not a container of this task",
                 )
 
 
@@ -73,66 +73,70 @@ def dependencies_exist(task: Task) -> Iterator[Found]:
     MISTAKE,
     "HEALTHY needs a healthCheck there; COMPLETE and SUCCESS need essential: false; START always works",
 )
-def dependencies_can_be_met(task: Task) -> Iterator[Found]:
+def dependencies_can_be_met(task: Task) -> Iterator[Violation]:
     """A condition in `dependsOn` can't be met: HEALTHY without a health check, or the end of an essential container."""
     for container, depended, condition in task.dependencies:
-        there, name = task.container(depended), str(container.get("name"))
-        if there is None or there is container:
+        dependency, name = task.container(depended), name_of(container)
+        if dependency is None or dependency is container:
             continue
-        check = (there.get("healthCheck") or {}).get("command") or []
-        if condition == "HEALTHY" and (not there.get("healthCheck") or check == ["NONE"]):
-            yield Found(name, f"waits for {shown(depended)} to be HEALTHY, which has no `healthCheck` here")
-        if condition in ENDS and is_essential(there):
-            sentence = f"waits for the end of {shown(depended)}, which is essential: its end stops the task"
-            yield Found(name, sentence, f'make {depended} "essential": false')
+        check = (dependency.get("healthCheck") or {}).get("command") or []
+        if condition == "HEALTHY" and (not dependency.get("healthCheck") or check == ["NONE"]):
+            yield Violation(
+                name, f"waits for {quoted(depended)} to be HEALTHY, but {quoted(depended)} has no `healthCheck` here"
+            )
+        if condition in END_CONDITIONS and is_essential(dependency):
+            sentence = f"waits for the end of {quoted(depended)}, which is essential: its end stops the task"
+            yield Violation(name, sentence, f'make {depended} "essential": false')
 
 
 @rule("depends-on-circle", MISTAKE, "remove one of these dependencies")
-def dependencies_form_no_cycle(task: Task) -> Iterator[Found]:
+def dependencies_form_no_cycle(task: Task) -> Iterator[Violation]:
     """Containers depend on each other in a cycle, so none of them starts."""
     edges: dict[str, list[str]] = {}
     for container, depended, _ in task.dependencies:
-        edges.setdefault(str(container.get("name")), []).append(depended)
+        edges.setdefault(name_of(container), []).append(depended)
     reported: set[frozenset[str]] = set()
     for start in edges:
-        to_see = [[start]]
-        while to_see:
-            path = to_see.pop()
+        pending = [[start]]
+        while pending:
+            path = pending.pop()
             for name in edges.get(path[-1], []):
                 if name == start and frozenset(path) not in reported:
                     reported.add(frozenset(path))
-                    yield Found(plain(start), "depends on itself: " + " -> ".join(map(plain, [*path, start])))
+                    yield Violation(plain(start), "depends on itself: " + " -> ".join(map(plain, [*path, start])))
                 elif name not in path:
-                    to_see.append([*path, name])
+                    pending.append([*path, name])
 
 
 def order_is_reported(task: Task, container: Container) -> bool:
     """Return whether a rule above has already reported the dependencies of `container`."""
-    own = str(container.get("name"))
+    own = name_of(container)
     names = [depended for each, depended, _ in task.dependencies if each is container]
     return any(task.container(name) is None or task.reaches(task.container(name) or {}, {own}) for name in names)
 
 
 @rule("mount-without-volume", MISTAKE, "add the volume to `volumes`, or remove the mount")
-def every_mount_has_a_volume(task: Task) -> Iterator[Found]:
+def every_mount_has_a_volume(task: Task) -> Iterator[Violation]:
     """A `mountPoint` refers to a volume that is not in `volumes`, or its path is not absolute or used twice."""
     for container in task.containers:
-        name, paths = str(container.get("name")), Counter[str]()
+        name, paths = name_of(container), Counter[str]()
         for mount in container.get("mountPoints") or []:
             source, path = str(mount.get("sourceVolume", "")), str(mount.get("containerPath", ""))
             known = source in task.volumes or is_open(source) or is_open(task.document.get("volumes"))
             if source and not known and task.source.whole:
-                yield Found(name, f"mounts the volume {shown(source)} at {shown(path)}, which is not in `volumes`")
+                yield Violation(
+                    name, f"mounts the volume {quoted(source)} at {quoted(path)}, which is not in `volumes`"
+                )
             if path and not is_open(path) and not re.match(r"/|[A-Za-z]:|\\\\", path):
-                yield Found(name, f"`containerPath` {shown(path)} is not absolute", "start it with /")
+                yield Violation(name, f"`containerPath` {quoted(path)} is not absolute", "start it with /")
             paths[path] += 1
         for path, count in paths.items():
             if path and count > 1:
-                yield Found(name, f"mounts {count} volumes at {shown(path)}", "keep one of them")
+                yield Violation(name, f"mounts {count} volumes at {quoted(path)}", "keep one of them")
 
 
 @rule("firelens-router", MISTAKE, 'add a container with "firelensConfiguration": {"type": "fluentbit"}')
-def firelens_has_a_router(task: Task) -> Iterator[Found]:
+def firelens_has_a_router(task: Task) -> Iterator[Violation]:
     """The log driver `awsfirelens` is used without a log router, with two, or by the router itself."""
     if is_open(task.document.get("containerDefinitions")):
         return
@@ -140,16 +144,16 @@ def firelens_has_a_router(task: Task) -> Iterator[Found]:
     names = ", ".join(plain(each.get("name")) for each in users)
     if users and not task.routers:
         sentence = "logs go to `awsfirelens`, and no container has `firelensConfiguration`"
-        yield Found(names, sentence)
+        yield Violation(names, sentence)
     if len(task.routers) > 1:
-        yield Found("", f"{len(task.routers)} containers have `firelensConfiguration`; ECS allows one", "keep one")
+        yield Violation("", f"{len(task.routers)} containers have `firelensConfiguration`; ECS allows one", "keep one")
     for container in users:
         if container in task.routers:
-            yield Found(str(container.get("name")), "the log router sends its own log to `awsfirelens`", "use awslogs")
+            yield Violation(name_of(container), "the log router sends its own log to `awsfirelens`", "use awslogs")
 
 
 @rule("firelens-datadog", MISTAKE, 'add {"name": "apikey", "valueFrom": "<ARN of the secret>"} to `secretOptions`')
-def firelens_reaches_datadog(task: Task) -> Iterator[Found]:
+def firelens_reaches_datadog(task: Task) -> Iterator[Violation]:
     """Fluent Bit's `datadog` output has no `apikey`, or its `Host` belongs to another site than the Agent's."""
     sites = {
         str(entry.get("value"))
@@ -164,95 +168,97 @@ def firelens_reaches_datadog(task: Task) -> Iterator[Found]:
             continue
         hidden = {str(each.get("name")).lower() for each in log.get("secretOptions") or []}
         if "apikey" not in hidden | options.keys() and not is_open(log.get("secretOptions")):
-            yield Found(str(container.get("name")), "the log's output `datadog` has no `apikey`")
+            yield Violation(name_of(container), "the log's output `datadog` has no `apikey`")
         host, site = options.get("host", ""), next(iter(sites), "datadoghq.com")
         is_known = len(sites) <= 1 and not is_open(host) and not is_open(site)
         if is_known and re.search(r"\.(?:datadoghq|ddog-gov)\.", host) and not host.endswith(f".{site}"):
-            sentence = f"logs go to {shown(host)}, but the Agent's site is {shown(site)}"
-            yield Found(str(container.get("name")), sentence, f'write "http-intake.logs.{site}"')
+            sentence = f"logs go to {quoted(host)}, but the Agent's site is {quoted(site)}"
+            yield Violation(name_of(container), sentence, f'write "http-intake.logs.{site}"')
 
 
 @rule("image", MISTAKE, "write registry/repository:tag")
-def an_image_is_a_reference(task: Task) -> Iterator[Found]:
+def an_image_is_a_reference(task: Task) -> Iterator[Violation]:
     """The image is not a valid reference, or its ECR registry has no account id."""
     for container in task.containers:
         image = str(container.get("image", ""))
         if not image or is_open(image):
             continue
         if (match := ECR.match(image)) and not re.fullmatch(r"\d{12}", match[1]):
-            yield Found(str(container.get("name")), f"the image {shown(image)} has no account id of 12 digits")
+            yield Violation(name_of(container), f"the image {quoted(image)} has no account id of 12 digits")
             continue
         if not IMAGE.fullmatch(image):
-            yield Found(str(container.get("name")), f"the image {shown(image)} is not a valid reference")
+            yield Violation(name_of(container), f"the image {quoted(image)} is not a valid reference")
 
 
 @rule("moving-tag", WARNING, "pin a full version, or a digest (@sha256:...)")
-def images_are_pinned(task: Task) -> Iterator[Found]:
+def images_are_pinned(task: Task) -> Iterator[Violation]:
     """The image's tag can move, so tasks may run different code."""
     for container in task.containers:
         image = str(container.get("image", ""))
         last = image.rpartition("/")[2]
-        if not image or is_open(last) or "@" in last or not IMAGE.fullmatch(image.partition("\ue001")[2] or image):
+        known_part = image.partition(CLOSE)[2] or image  # the registry may be open
+        if not image or is_open(last) or "@" in last or not IMAGE.fullmatch(known_part):
             continue
         tag = last.partition(":")[2]
         has_agent = "agent" in image_name(container).rpartition("/")[2]
         is_partial = has_agent and AGENT_MOVING_TAG.fullmatch(tag)
         official = OFFICIAL.search(image_name(container)) or (
-            OTHERS.fullmatch(last.partition(":")[0]) and ".dkr.ecr." not in image
+            THIRD_PARTY.fullmatch(last.partition(":")[0]) and ".dkr.ecr." not in image
         )
         is_partial = is_partial or (official and re.fullmatch(r"\d+(?:-[a-z][\w.-]*)?", tag))
         if not tag:
-            yield Found(str(container.get("name")), f"{shown(image)} has no tag, which means `latest`")
+            yield Violation(name_of(container), f"{quoted(image)} has no tag, which means `latest`")
         elif MOVING_TAG.fullmatch(tag) or is_partial:
-            yield Found(
-                str(container.get("name")), f"the tag of {shown(image)} can move, so tasks may run different code"
-            )
+            yield Violation(name_of(container), f"the tag of {quoted(image)} can move, so tasks may run different code")
 
 
 @rule("memory", MISTAKE, "give the task more memory, or its containers less")
-def containers_fit_the_tasks_memory(task: Task) -> Iterator[Found]:
+def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
     """Containers have more memory than the task, or a reservation above the limit."""
-    whole = number(task.document.get("memory"))
-    too_large = False
+    task_memory = number(task.document.get("memory"))
+    is_reported = False  # the sum would only repeat what was reported for one container
     for container in task.containers:
         limit, reserved = number(container.get("memory")), number(container.get("memoryReservation"))
         if limit and reserved and reserved > limit:
             sentence = f"`memoryReservation` {reserved:g} MiB is above `memory` {limit:g} MiB"
-            yield Found(str(container.get("name")), sentence, "make it smaller")
-            too_large = True
-        elif whole and (limit or 0) > whole:
-            yield Found(str(container.get("name")), f"`memory` {limit:g} MiB is above the task's {whole:g} MiB")
-            too_large = too_large or not reserved
+            yield Violation(name_of(container), sentence, "make it smaller")
+            is_reported = True
+        elif task_memory and (limit or 0) > task_memory:
+            yield Violation(name_of(container), f"`memory` {limit:g} MiB is above the task's {task_memory:g} MiB")
+            is_reported = is_reported or not reserved
     total = sum(number(each.get("memoryReservation") or each.get("memory")) or 0 for each in task.containers)
-    if whole and total > whole and not too_large:
-        yield Found("", f"the containers reserve {total:g} MiB, and the task has {whole:g} MiB")
+    if task_memory and total > task_memory and not is_reported:
+        yield Violation("", f"the containers reserve {total:g} MiB, and the task has {task_memory:g} MiB")
 
 
 @rule("cpu", MISTAKE, "give the task more CPU, or its containers less")
-def containers_fit_the_tasks_cpu(task: Task) -> Iterator[Found]:
+def containers_fit_the_tasks_cpu(task: Task) -> Iterator[Violation]:
     """Containers have more CPU units than the task."""
-    whole, total = number(task.document.get("cpu")), sum(number(each.get("cpu")) or 0 for each in task.containers)
-    if whole and total > whole:
-        yield Found("", f"the containers have {total:g} CPU units, and the task has {whole:g}")
+    task_units = number(task.document.get("cpu"))
+    total = sum(number(each.get("cpu")) or 0 for each in task.containers)
+    if task_units and total > task_units:
+        yield Violation("", f"the containers have {total:g} CPU units, and the task has {task_units:g}")
 
 
 @rule("health-check", MISTAKE, 'start it with "CMD" and one word each, or with "CMD-SHELL" and one line')
-def a_health_check_is_well_formed(task: Task) -> Iterator[Found]:
+def a_health_check_is_well_formed(task: Task) -> Iterator[Violation]:
     """The health check's `command` does not start with CMD or CMD-SHELL, or has the wrong number of words."""
     for container in task.containers:
         words = [str(word) for word in (container.get("healthCheck") or {}).get("command") or []]
-        name = str(container.get("name"))
+        name = name_of(container)
         if not container.get("healthCheck") or is_open((container.get("healthCheck") or {}).get("command")):
             continue
         if not words or words[0] not in {"CMD", "CMD-SHELL", "NONE"}:
-            yield Found(name, f"the health check {shown(' '.join(words))} does not start with CMD or CMD-SHELL")
+            yield Violation(name, f"the health check {quoted(' '.join(words))} does not start with CMD or CMD-SHELL")
         elif len(words) == 1 and words[0] != "NONE":
-            yield Found(name, f"the health check has no command after {words[0]}")
+            yield Violation(name, f"the health check has no command after {words[0]}")
         elif words[0] == "CMD" and len(words) == 2 and " " in words[1]:
-            yield Found(name, f"CMD runs {shown(words[1])} as the name of one program", "use CMD-SHELL, or split it")
+            yield Violation(
+                name, f"CMD runs {quoted(words[1])} as the name of one program", "use CMD-SHELL, or split it"
+            )
         elif words[0] == "CMD-SHELL" and len(words) > 2:
-            yield Found(
-                name, f"CMD-SHELL runs only {shown(words[1])}; the words after it are lost", "join them in one string"
+            yield Violation(
+                name, f"CMD-SHELL runs only {quoted(words[1])}; the words after it are lost", "join them in one string"
             )
 
 
@@ -261,7 +267,7 @@ def a_health_check_is_well_formed(task: Task) -> Iterator[Found]:
     HINT,
     'if it lacks the program: ["CMD", "python", "-c", "..."], for the Agent ["CMD-SHELL", "agent health"]',
 )
-def a_health_check_needs_no_curl(task: Task) -> Iterator[Found]:
+def a_health_check_needs_no_curl(task: Task) -> Iterator[Violation]:
     """The health check needs curl or wget, which slim images lack."""
     for container in task.containers:
         line = " ".join(map(str, (container.get("healthCheck") or {}).get("command") or []))
@@ -272,9 +278,7 @@ def a_health_check_needs_no_curl(task: Task) -> Iterator[Found]:
             r"slim|distroless|scratch" + ("|alpine" if match[1] == "curl" else ""), str(container.get("image"))
         )
         if slim and "/" not in str(container.get("image")).partition("distroless")[0]:
-            sentence = f"the health check needs {match[1]}, which {shown(container.get('image'))} does not have"
-            yield Found(str(container.get("name")), sentence, "", WARNING)
+            sentence = f"the health check needs {match[1]}, which {quoted(container.get('image'))} does not have"
+            yield Violation(name_of(container), sentence, "", WARNING)
         else:
-            yield Found(
-                str(container.get("name")), f"the health check needs {match[1]}; make sure that the image has it"
-            )
+            yield Violation(name_of(container), f"the health check needs {match[1]}; make sure that the image has it")

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from task_check.finding import MISTAKE, WARNING, Found, rule
-from task_check.task import EC2, FARGATE, MANAGED, Container, Task
-from task_check.values import is_open, number, shown
+from task_check.finding import MISTAKE, WARNING, Violation, rule
+from task_check.task import EC2, FARGATE, MANAGED, Container, Task, name_of
+from task_check.values import is_open, number, quoted
 
 # Fields of a container, and of its linuxParameters, that Fargate does not have.
 UNSUPPORTED: tuple[str, ...] = ("privileged", "links", "dockerSecurityOptions", "dnsServers", "dnsSearchDomains")
@@ -37,120 +37,118 @@ FARGATE_BOUNDS = ((("stopTimeout",), 0, 120), (("startTimeout",), 0, 120))
 
 
 @rule("fargate-unsupported", MISTAKE, "remove it")
-def fargate_supports_every_field(task: Task) -> Iterator[Found]:
+def fargate_supports_every_field(task: Task) -> Iterator[Violation]:
     """A field or value that Fargate does not support. Registering or running the task fails."""
     if not task.on_fargate:
         return
     for container in task.containers:
-        name, linux = str(container.get("name")), container.get("linuxParameters") or {}
-        found = [field for field in UNSUPPORTED if container.get(field)]
-        found += [
+        name, linux = name_of(container), container.get("linuxParameters") or {}
+        fields = [field for field in UNSUPPORTED if container.get(field)]
+        fields += [
             f"linuxParameters.{field}"
             for field in UNSUPPORTED_LINUX
             if linux.get(field) is not None and linux[field] != []
         ]
-        for field in found:
-            yield Found(name, f"Fargate does not support `{field}`")
+        for field in fields:
+            yield Violation(name, f"Fargate does not support `{field}`")
         added = (linux.get("capabilities") or {}).get("add") or []
-        if refused := [each for each in added if each != "SYS_PTRACE" and not is_open(each)]:
-            sentence = f"Fargate can add only the capability SYS_PTRACE, not {', '.join(map(shown, refused))}"
-            yield Found(name, sentence, "remove it from `linuxParameters.capabilities.add`")
+        if rejected := [each for each in added if each != "SYS_PTRACE" and not is_open(each)]:
+            sentence = f"Fargate can add only the capability SYS_PTRACE, not {', '.join(map(quoted, rejected))}"
+            yield Violation(name, sentence, "remove it from `linuxParameters.capabilities.add`")
         if any(
             entry.get("type") in {"GPU", "InferenceAccelerator", "NeuronDevice"}
             for entry in container.get("resourceRequirements") or []
         ):
-            yield Found(name, "Fargate has no GPUs or accelerators, but `resourceRequirements` has one")
+            yield Violation(name, "Fargate has no GPUs or accelerators, but `resourceRequirements` has one")
         options = (container.get("firelensConfiguration") or {}).get("options") or {}
         if options.get("config-file-type") == "s3":
             fix = "put the file into the router's image, with config-file-type `file`"
-            yield Found(name, "Fargate can't load a FireLens configuration from `s3`", fix)
+            yield Violation(name, "Fargate can't load a FireLens configuration from `s3`", fix)
     yield from _unsupported_by_fargate(task)
 
 
-def _unsupported_by_fargate(task: Task) -> Iterator[Found]:
+def _unsupported_by_fargate(task: Task) -> Iterator[Violation]:
     document = task.document
     if document.get("networkMode") and document["networkMode"] != "awsvpc" and not is_open(document["networkMode"]):
-        yield Found(
-            "", f"`networkMode` is {shown(document['networkMode'])}; Fargate supports only `awsvpc`", "write awsvpc"
+        yield Violation(
+            "", f"`networkMode` is {quoted(document['networkMode'])}; Fargate supports only `awsvpc`", "write awsvpc"
         )
     elif not document.get("networkMode") and task.source.whole:
-        yield Found("", "`networkMode` is missing; Fargate needs `awsvpc`", 'add "networkMode": "awsvpc"')
+        yield Violation("", "`networkMode` is missing; Fargate needs `awsvpc`", 'add "networkMode": "awsvpc"')
     if document.get("pidMode") == "host":
-        yield Found("", "`pidMode` is `host`; Fargate supports only `task`", "remove it, or write task")
+        yield Violation("", "`pidMode` is `host`; Fargate supports only `task`", "remove it, or write task")
     for field in ("ipcMode", "placementConstraints", "inferenceAccelerators"):
         if document.get(field):
-            yield Found("", f"Fargate does not support `{field}`")
+            yield Violation("", f"Fargate does not support `{field}`")
     for name, volume in task.volumes.items():
         if path := (volume.get("host") or {}).get("sourcePath"):
             fix = "remove `host`, or use an EFS volume"
-            yield Found(
-                "", f"the volume `{name}` has `host.sourcePath` {shown(path)}; Fargate has no host to mount from", fix
+            yield Violation(
+                "", f"the volume `{name}` has `host.sourcePath` {quoted(path)}; Fargate has no host to mount from", fix
             )
         for field, what in UNSUPPORTED_VOLUMES.items():
             if field in volume:
-                yield Found(
+                yield Violation(
                     "", f"the volume `{name}` has `{field}`; Fargate has no {what}", "remove it, or use an EFS volume"
                 )
 
 
 @rule("fargate-size", MISTAKE, "add it; a small task has cpu 512 and memory 1024")
-def a_fargate_task_has_a_size(task: Task) -> Iterator[Found]:
+def a_fargate_task_has_a_size(task: Task) -> Iterator[Violation]:
     """`cpu` or `memory` of a Fargate task is missing."""
     missing = [f"`{field}`" for field in ("cpu", "memory") if not task.document.get(field)]
     if task.source.whole and task.on_fargate and missing:
-        yield Found("", f"{' and '.join(missing)} is missing at the task level; Fargate needs both")
+        yield Violation("", f"{' and '.join(missing)} is missing at the task level; Fargate needs both")
 
 
 @rule("log-driver", MISTAKE, "use awslogs or awsfirelens")
-def the_platform_has_the_log_driver(task: Task) -> Iterator[Found]:
+def the_platform_has_the_log_driver(task: Task) -> Iterator[Violation]:
     """Fargate or managed instances do not have the log driver."""
     for platform, drivers in LOG_DRIVERS.items():
         for container in task.containers if platform in task.platforms else []:
             driver = (container.get("logConfiguration") or {}).get("logDriver")
             if driver and driver not in drivers and not is_open(driver):
-                yield Found(str(container.get("name")), f"{platform} does not support the log driver {shown(driver)}")
+                yield Violation(name_of(container), f"{platform} does not support the log driver {quoted(driver)}")
 
 
 @rule("awslogs-options", MISTAKE, 'add "awslogs-group", "awslogs-region" and "awslogs-stream-prefix"')
-def awslogs_has_its_options(task: Task) -> Iterator[Found]:
+def awslogs_has_its_options(task: Task) -> Iterator[Violation]:
     """The log driver `awslogs` has no group or, on Fargate, no region or stream prefix, or its region is malformed."""
     for container in task.containers:
         log = container.get("logConfiguration") or {}
         needed = ("awslogs-group", "awslogs-region", "awslogs-stream-prefix")[: 3 if task.on_fargate else 1]
         missing = [f"`{each}`" for each in needed if not (log.get("options") or {}).get(each)]
         if log.get("logDriver") == "awslogs" and missing:
-            yield Found(str(container.get("name")), f"the log `options` lack {', '.join(missing)}")
+            yield Violation(name_of(container), f"the log `options` lack {', '.join(missing)}")
         region = str((log.get("options") or {}).get("awslogs-region", ""))
         if region and not is_open(region) and not re.fullmatch(r"[a-z]{2,3}(?:-[a-z]+)+-\d+", region):
-            yield Found(
-                str(container.get("name")), f"`awslogs-region` is {shown(region)}, which is not a region", "correct it"
+            yield Violation(
+                name_of(container), f"`awslogs-region` is {quoted(region)}, which is not a region", "correct it"
             )
 
 
 @rule("limits", MISTAKE, "use a value within these bounds")
-def values_are_within_bounds(task: Task) -> Iterator[Found]:
+def values_are_within_bounds(task: Task) -> Iterator[Violation]:
     """A timeout, an interval, a restart period or a size is outside the bounds of ECS or Fargate."""
     for container in task.containers:
         bounds = (*BOUNDS, *(FARGATE_BOUNDS if task.on_fargate else ()))
         for path, low, high in bounds:
             value = number(_at(container, path))
             if value is not None and not low <= value <= high:
-                yield Found(str(container.get("name")), f"`{'.'.join(path)}` is {value:g}; it must be {low} to {high}")
+                yield Violation(name_of(container), f"`{'.'.join(path)}` is {value:g}; it must be {low} to {high}")
         codes = (container.get("restartPolicy") or {}).get("ignoredExitCodes") or []
         if len(codes) > 50:
-            yield Found(
-                str(container.get("name")),
+            yield Violation(
+                name_of(container),
                 f"`restartPolicy.ignoredExitCodes` has {len(codes)} codes; the maximum is 50",
             )
         memory = number(container.get("memory"))
         if memory is not None and memory < 6 and not task.on_windows:
-            yield Found(
-                str(container.get("name")), f"`memory` is {memory:g} MiB; Docker needs 6 or more", "give it in MiB"
-            )
+            yield Violation(name_of(container), f"`memory` is {memory:g} MiB; Docker needs 6 or more", "give it in MiB")
         yield from _ports(container)
     size = number((task.document.get("ephemeralStorage") or {}).get("sizeInGiB"))
     if size is not None and not 21 <= size <= 200:
-        yield Found("", f"`ephemeralStorage.sizeInGiB` is {size:g}; it must be 21 to 200")
+        yield Violation("", f"`ephemeralStorage.sizeInGiB` is {size:g}; it must be 21 to 200")
 
 
 def _at(container: Container, path: tuple[str, ...]) -> Any:
@@ -160,79 +158,77 @@ def _at(container: Container, path: tuple[str, ...]) -> Any:
     return value
 
 
-def _ports(container: Container) -> Iterator[Found]:
+def _ports(container: Container) -> Iterator[Violation]:
     for mapping in container.get("portMappings") or []:
         for field in ("containerPort", "hostPort"):
             port = number(mapping.get(field))
             low = 1 if field == "containerPort" else 0
             if port is not None and not low <= port <= 65535:
-                yield Found(str(container.get("name")), f"`{field}` is {port:g}; a port is {low} to 65535")
+                yield Violation(name_of(container), f"`{field}` is {port:g}; a port is {low} to 65535")
 
 
 @rule("host-port", MISTAKE, "leave `hostPort` out")
-def host_ports_are_the_containers(task: Task) -> Iterator[Found]:
+def host_ports_equal_container_ports(task: Task) -> Iterator[Violation]:
     """With `awsvpc`, a `hostPort` differs from its `containerPort`."""
     if not (task.on_fargate or task.document.get("networkMode") == "awsvpc"):
         return
     for container in task.containers:
         for mapping in container.get("portMappings") or []:
-            inner, outer = number(mapping.get("containerPort")), number(mapping.get("hostPort"))
-            if inner is not None and outer and inner != outer:
-                sentence = (
-                    f"`hostPort` {outer:g} differs from `containerPort` {inner:g}; with awsvpc both must be equal"
-                )
-                yield Found(str(container.get("name")), sentence)
+            container_port, host_port = number(mapping.get("containerPort")), number(mapping.get("hostPort"))
+            if container_port is not None and host_port and container_port != host_port:
+                sentence = f"`hostPort` {host_port:g} differs from `containerPort` {container_port:g}; with awsvpc both must be equal"
+                yield Violation(name_of(container), sentence)
 
 
 @rule("port-twice", MISTAKE, "give each its own port; the containers of a task share one network")
-def no_port_is_taken_twice(task: Task) -> Iterator[Found]:
+def no_port_is_taken_twice(task: Task) -> Iterator[Violation]:
     """Two containers of one task map the same port."""
     if not (task.on_fargate or task.document.get("networkMode") in {"awsvpc", "host"}):
         return
-    seen: dict[tuple[float, str], str] = {}
+    first_container: dict[tuple[float, str], str] = {}  # by port and protocol
     for container in task.containers:
         for mapping in container.get("portMappings") or []:
-            port, name = number(mapping.get("containerPort")), str(container.get("name"))
+            port, name = number(mapping.get("containerPort")), name_of(container)
             key = (port or 0, str(mapping.get("protocol") or "tcp"))
-            if port and seen.setdefault(key, name) != name:
-                yield Found(name, f"port {port:g}/{key[1]} is also mapped by `{seen[key]}`")
+            if port and first_container.setdefault(key, name) != name:
+                yield Violation(name, f"port {port:g}/{key[1]} is also mapped by `{first_container[key]}`")
 
 
 @rule("windows", MISTAKE, "remove it")
-def windows_supports_every_field(task: Task) -> Iterator[Found]:
+def windows_supports_every_field(task: Task) -> Iterator[Violation]:
     """A field that Windows containers do not support."""
     for container in task.containers if task.on_windows else []:
         for field in WINDOWS_UNSUPPORTED:
             if container.get(field) and not (task.on_fargate and field in UNSUPPORTED):
-                yield Found(str(container.get("name")), f"Windows containers do not support `{field}`")
+                yield Violation(name_of(container), f"Windows containers do not support `{field}`")
 
 
 @rule("ec2-memory", MISTAKE, 'add "memory" or "memoryReservation"')
-def a_container_on_ec2_has_memory(task: Task) -> Iterator[Found]:
+def a_container_on_ec2_has_memory(task: Task) -> Iterator[Violation]:
     """On EC2 neither the task nor the container has a memory limit."""
     if EC2 not in task.platforms or task.document.get("memory") or not task.source.whole:
         return
     for container in task.containers:
         if not container.get("memory") and not container.get("memoryReservation"):
-            yield Found(str(container.get("name")), "neither the container nor the task has `memory`")
+            yield Violation(name_of(container), "neither the container nor the task has `memory`")
 
 
 @rule("names", MISTAKE, "use letters, digits, - and _ only, at most 255")
-def names_are_allowed(task: Task) -> Iterator[Found]:
+def names_are_allowed(task: Task) -> Iterator[Violation]:
     """The family's, a container's or a volume's name has characters that ECS rejects."""
     named = [("", "family", task.document.get("family"))]
     named += [(str(each.get("name")), "name", each.get("name")) for each in task.containers]
     named += [("", "volume", volume) for volume in task.volumes]
     for container, field, value in named:
         if value and not is_open(value) and not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", str(value)):
-            yield Found(container, f"the {field} {shown(value)} has characters that ECS rejects")
+            yield Violation(container, f"the {field} {quoted(value)} has characters that ECS rejects")
 
 
 @rule("required-platform", WARNING, 'add "requiresCompatibilities": ["FARGATE"]')
-def the_platform_is_set(task: Task) -> Iterator[Found]:
+def the_platform_is_set(task: Task) -> Iterator[Violation]:
     """A definition for Fargate has no `requiresCompatibilities`, so ECS reports mistakes only when a task starts."""
     if task.source.whole and task.on_fargate and not task.document.get("requiresCompatibilities"):
-        yield Found(
+        yield Violation(
             "",
             "`requiresCompatibilities` is missing, so ECS does not validate this definition for Fargate when it is registered",
         )

@@ -24,8 +24,8 @@ class Finding:
     fix: str
 
 
-class Found(NamedTuple):
-    """A finding as a rule's function yields it. An empty `container` means the task; `fix` and `level` replace the rule's own."""
+class Violation(NamedTuple):
+    """What a rule's function yields. An empty `container` means the task; `fix` and `level` override the rule's."""
 
     container: str
     sentence: str
@@ -33,31 +33,35 @@ class Found(NamedTuple):
     level: str = ""
 
 
-Find = Callable[["Task"], Iterator[Found]]
+FindViolations = Callable[["Task"], Iterator[Violation]]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A function that finds one kind of mistake. Its docstring is the rule's line in docs/task-definition-check.md."""
+    """A function that finds one kind of violation.
+
+    The name of the function states the rule. Its docstring states the violation, and is the rule's row in
+    docs/task-definition-check.md.
+    """
 
     name: str
     level: str
     fix: str
-    find: Find
+    find: FindViolations
 
     def findings(self, task: Task) -> Iterator[Finding]:
         """Yield the findings of this rule in `task`."""
-        for found in self.find(task):
-            yield Finding(self.name, found.level or self.level, found.container, found.sentence, found.fix or self.fix)
+        for each in self.find(task):
+            yield Finding(self.name, each.level or self.level, each.container, each.sentence, each.fix or self.fix)
 
 
 RULES: dict[str, Rule] = {}
 
 
-def rule(name: str, level: str, fix: str) -> Callable[[Find], Find]:
-    """Add the function to RULES."""
+def rule(name: str, level: str, fix: str) -> Callable[[FindViolations], FindViolations]:
+    """Return a decorator that adds the function to RULES."""
 
-    def add(find: Find) -> Find:
+    def add(find: FindViolations) -> FindViolations:
         RULES[name] = Rule(name, level, fix, find)
         return find
 

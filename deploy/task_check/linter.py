@@ -7,15 +7,28 @@ from typing import Any
 
 from task_check.finding import MISTAKE, Finding
 from task_check.task import Task
-from task_check.values import is_open, number, shown
+from task_check.values import is_open, number, quoted
 
-# Covered by this folder's own rules.
-OURS = {"E1152", "E1156", "E3002", "E3003", "E3012", "E3030", "E3031", "E3033", "E3034", "E3042", "E3046", "E3048"}
-OURS |= {"E3049", "E3051", "E3052", "E3054", "E3511"}
-SPECIAL = {"efsVolumeConfiguration": "EFSVolumeConfiguration"}
-SPECIAL["fsxWindowsFileServerVolumeConfiguration"] = "FSxWindowsFileServerVolumeConfiguration"
-SIZE = "E3047"
-STAND_IN = "us-east-1"  # a valid region and a valid name, for an option that is open
+# Rules of cfn-lint that this package's own rules cover.
+COVERED_RULES = {
+    "E1152",
+    "E1156",
+    "E3002",
+    "E3003",
+    "E3012",
+    "E3030",
+    "E3031",
+    "E3033",
+    "E3034",
+    "E3042",
+    "E3046",
+    "E3048",
+}
+COVERED_RULES |= {"E3049", "E3051", "E3052", "E3054", "E3511"}
+SPECIAL_NAMES = {"efsVolumeConfiguration": "EFSVolumeConfiguration"}
+SPECIAL_NAMES["fsxWindowsFileServerVolumeConfiguration"] = "FSxWindowsFileServerVolumeConfiguration"
+SIZE_RULE = "E3047"
+STAND_IN = "us-east-1"  # replaces an open option, because it is valid both as a region and as a name
 
 
 def lint(task: Task, shape: Any) -> list[Finding]:
@@ -24,19 +37,19 @@ def lint(task: Task, shape: Any) -> list[Finding]:
 
     if not task.source.whole:
         return []
-    resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": _capitalised(task.document, shape)}
+    resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": _capitalized(task.document, shape)}
     found: dict[tuple[str, str], Finding] = {}
     for match in lint_all(json.dumps({"Resources": {"Task": resource}})):
-        if match.rule.id[0] != "E" or match.rule.id in OURS:
+        if match.rule.id[0] != "E" or match.rule.id in COVERED_RULES:
             continue
-        finding = _size(task) if match.rule.id == SIZE else _finding(match, task)
+        finding = _size(task) if match.rule.id == SIZE_RULE else _finding(match, task)
         found[finding.rule, finding.sentence] = finding
     return list(found.values())
 
 
 def _size(task: Task) -> Finding:
     cpu, memory = task.document.get("cpu"), task.document.get("memory")
-    sentence = f"Fargate has no size with cpu {shown(cpu)} and memory {shown(memory)}"
+    sentence = f"Fargate has no size with cpu {quoted(cpu)} and memory {quoted(memory)}"
     units = number(cpu) or 0
     sizes = {256: "512, 1024 or 2048", 512: "1024 to 4096", 1024: "2048 to 8192", 2048: "4096 to 16384"}
     sizes |= {4096: "8192 to 30720", 8192: "16384 to 61440", 16384: "32768 to 122880"}
@@ -49,7 +62,7 @@ def _size(task: Task) -> Finding:
 
 
 def _finding(match: Any, task: Task) -> Finding:
-    path = [str(each) for each in match.path[3:]]
+    path = [str(each) for each in match.path[3:]]  # without Resources, Task and Properties
     container = ""
     if path[:1] == ["ContainerDefinitions"] and len(path) > 1:
         container = str(task.containers[int(path[1])].get("name", ""))
@@ -58,17 +71,17 @@ def _finding(match: Any, task: Task) -> Finding:
     return Finding(f"cfn-lint-{match.rule.id}", MISTAKE, container, where + match.message, str(match.rule.shortdesc))
 
 
-def _capitalised(value: Any, shape: Any) -> Any:
-    """Return `value` with CloudFormation's names and without open values; the keys of maps are the user's own."""
+def _capitalized(value: Any, shape: Any) -> Any:
+    """Return `value` with CloudFormation's names and without open values. Keys of maps, the user's own, stay."""
     kind = shape.type_name if shape is not None else ""
     if kind == "structure" and isinstance(value, dict):
         return {
-            SPECIAL.get(name, name[:1].upper() + name[1:]): _capitalised(entry, shape.members.get(name))
+            SPECIAL_NAMES.get(name, name[:1].upper() + name[1:]): _capitalized(entry, shape.members.get(name))
             for name, entry in value.items()
             if not is_open(entry) and entry != []
         }
     if kind == "list" and isinstance(value, list):
-        return [_capitalised(entry, shape.member) for entry in value if not is_open(entry)]
+        return [_capitalized(entry, shape.member) for entry in value if not is_open(entry)]
     if kind == "map" and isinstance(value, dict):
         return {name: STAND_IN if is_open(entry) else entry for name, entry in value.items()}
     return value

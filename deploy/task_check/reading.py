@@ -1,4 +1,4 @@
-"""Reads the task definitions in a file, whichever tool wrote or will render the file."""
+"""Reads the task definitions in a file, whichever tool wrote the file or will render it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from task_check import cloudformation
-from task_check.values import opened
+from task_check.values import mark_open
 
-MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+BYTE_ORDER_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
 
-# Keys that only another kind of file has, and the name of that kind.
+# Keys that identify another kind of file, and the name of that kind.
 OTHER_FILES = {
     "jobDefinitionName": "an AWS Batch job definition",
     "jobDefinitions": "a list of AWS Batch job definitions",
@@ -39,10 +39,15 @@ class UnreadableError(Exception):
 
 @dataclass
 class Source:
-    """One task definition of a file. `name` distinguishes it from others in the same file.
+    """One task definition of a file.
 
-    `whole` is false for a bare list of containers; `registered` is true for the description of a registered one.
-    `text_numbers`: CloudFormation accepts "256" as 256.
+    Attributes:
+        name: distinguishes it from others in the same file.
+        whole: false for a bare list of containers.
+        registered: whether this is the description of a registered task definition.
+        text_numbers: whether "256" is accepted as 256, as by CloudFormation.
+        capitals: whether names begin with a capital letter, as in CloudFormation.
+        repeated: keys that one object has twice.
     """
 
     document: dict[str, Any]
@@ -60,8 +65,8 @@ def decode(data: bytes) -> str:
     Raises:
         UnreadableError: when it is neither.
     """
-    encoding = next((name for mark, name in MARKS if data.startswith(mark)), "")
-    if not encoding:
+    encoding = next((name for mark, name in BYTE_ORDER_MARKS if data.startswith(mark)), "")
+    if not encoding:  # the first character is ASCII, so in UTF-16 one of its two bytes is 0
         encoding = {0: "utf-16-be", 1: "utf-16-le"}.get(data[:2].find(b"\0"), "utf-8")
     try:
         return data.decode(encoding)
@@ -73,7 +78,7 @@ def read(text: str) -> list[Source]:
     """Return the task definitions in `text`, with open values marked.
 
     Raises:
-        UnreadableError: when there is none.
+        UnreadableError: when `text` has no task definition.
     """
     start = text.lstrip("\ufeff \t\r\n")
     if not start:
@@ -111,7 +116,7 @@ def _json(text: str, repeated: list[str]) -> Any:
 
 
 class _Scan:
-    """One pass over the text: marks `${...}`, and finds comments and trailing commas, which JSON does not have."""
+    """One pass over the text, which marks `${...}` and finds comments and trailing commas, which JSON does not have."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -122,22 +127,25 @@ class _Scan:
     @property
     def problems(self) -> list[str]:
         """One sentence for all comments, and one for all trailing commas."""
-        found = []
+        sentences = []
         for kind, lines in (("comments are not JSON", self.comments), ("a trailing comma", self.commas)):
             if lines:
-                found.append(f"{kind} (line {', '.join(map(str, sorted(set(lines))))})")
-        return found
+                sentences.append(f"{kind} (line {', '.join(map(str, sorted(set(lines))))})")
+        return sentences
 
     def _parts(self) -> Iterator[str]:  # noqa: C901 - one state machine, whose states are read together
         text, at, quoted, comma = self.text, 0, False, -1
         while at < len(text):
             here = text[at]
-            if text.startswith(("${", "%{"), at) and text[at - 1 : at] != here:
+            if text.startswith(("${", "%{"), at) and text[at - 1 : at] != here:  # `$${` and `%%{` are escaped
                 end = self._end(at + 2)
-                mark = json.dumps(opened(text[at:end]))
+                value = json.dumps(mark_open(text[at:end]))
                 comma = -1
-                yield mark[1:-1] if quoted else ("" if here == "%" else mark)
-                yield "\n" * text.count("\n", at, end) if not quoted else ""
+                if quoted:
+                    yield value[1:-1]  # a part of a string that has its own quotes
+                else:
+                    yield "" if here == "%" else value  # a directive such as `%{ if ... }` is not a value
+                    yield "\n" * text.count("\n", at, end)  # so that errors have the right line
                 at = end
                 continue
             if quoted:
@@ -167,7 +175,7 @@ class _Scan:
             at += 1
 
     def _end(self, at: int) -> int:
-        """Return where the interpolation that starts before `at` ends: its braces are balanced."""
+        """Return the position after the closing brace of the interpolation whose opening brace is before `at`."""
         depth = 1
         while at < len(self.text) and depth:
             depth += {"{": 1, "}": -1}.get(self.text[at], 0)
@@ -256,7 +264,7 @@ def _template(resources: dict[str, Any]) -> Iterator[Source]:
 
 
 def _nested(value: Any) -> Iterator[Any]:
-    """Yield each container_definitions in Terraform's JSON, which may be a configuration, a plan or a state."""
+    """Yield each `container_definitions` in Terraform's JSON, which may be a configuration, a plan or a state."""
     if isinstance(value, dict):
         if value.get("container_definitions"):
             yield value["container_definitions"]
@@ -266,10 +274,10 @@ def _nested(value: Any) -> Iterator[Any]:
 
 
 def _parsed(value: Any) -> Any:
-    """Return the JSON inside a string, as Terraform and Pulumi keep it."""
+    """Return the JSON inside a string, which is how Terraform and Pulumi store it; other values stay as they are."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(_Scan(value).result)
     except ValueError:
-        raise UnreadableError("its containerDefinitions are text that is not JSON") from None
+        raise UnreadableError("its containerDefinitions is a text that is not JSON") from None

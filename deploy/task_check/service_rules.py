@@ -6,30 +6,27 @@ import re
 from collections.abc import Iterable, Iterator
 
 from task_check.container_rules import order_is_reported
-from task_check.finding import HINT, MISTAKE, WARNING, Found, rule
-from task_check.task import Container, Task, command, environment, has_more_variables, secrets
-from task_check.values import is_open, number, shown
+from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
+from task_check.task import Container, Task, command, environment, has_more_variables, name_of, secrets
+from task_check.values import is_open, number, quoted
 
 TAGS = {"DD_SERVICE": "service", "DD_ENV": "env", "DD_VERSION": "version"}
 OTEL = {"DD_SERVICE": "service.name", "DD_ENV": "deployment.environment", "DD_VERSION": "service.version"}
-APART = {"DD_SERVICE": "services", "DD_ENV": "environments", "DD_VERSION": "releases"}
-OLD = {"DD_SERVICE_NAME": "DD_SERVICE", "DATADOG_SERVICE_NAME": "DD_SERVICE", "DATADOG_ENV": "DD_ENV"}
-OLD |= {"DATADOG_TRACE_AGENT_HOSTNAME": "DD_AGENT_HOST", "DD_TRACE_AGENT_HOST": "DD_AGENT_HOST"}
-OLD |= {"DD_APIKEY": "DD_API_KEY"}
+DISTINGUISHED = {"DD_SERVICE": "services", "DD_ENV": "environments", "DD_VERSION": "releases"}
+OLD_VARIABLES = {"DD_SERVICE_NAME": "DD_SERVICE", "DATADOG_SERVICE_NAME": "DD_SERVICE", "DATADOG_ENV": "DD_ENV"}
+OLD_VARIABLES |= {"DATADOG_TRACE_AGENT_HOSTNAME": "DD_AGENT_HOST", "DD_TRACE_AGENT_HOST": "DD_AGENT_HOST"}
+OLD_VARIABLES |= {"DD_APIKEY": "DD_API_KEY"}
 
-CHECKED = re.compile(r"KEY|SITE|RULES|RATE|URL|HOST|PORT|ENABLED|ENDPOINTS")  # other rules read these values
+CHECKED_ELSEWHERE = re.compile(r"KEY|SITE|RULES|RATE|URL|HOST|PORT|ENABLED|ENDPOINTS")  # other rules read these values
 
 SERVER_IDLE_SECONDS = 5.0  # the default of Hypercorn and uvicorn
 KEEP_ALIVE = {"hypercorn": "--keep-alive", "uvicorn": "--timeout-keep-alive"}
 ALB_IDLE_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
-# hello-service's own shutdown; a test compares it with hello_service.settings, which may not be installed here.
+# The stages of hello-service's shutdown. They are copies, which a test compares with hello_service.settings, because that
+# package may not be installed here.
 BUDGET = {"DRAIN_SECONDS": 5.0, "GRACEFUL_SECONDS": 20.0, "FLUSH_SECONDS": 5.0}
 CLOSING_SECONDS = 3.0
-
-
-def _name(container: Container) -> str:
-    return str(container.get("name"))
 
 
 def is_hello_service(container: Container) -> bool:
@@ -45,40 +42,40 @@ def is_hello_service(container: Container) -> bool:
     WARNING,
     "set DD_SERVICE, DD_ENV and DD_VERSION, and the labels com.datadoghq.tags.service, .env and .version",
 )
-def a_service_is_named(task: Task) -> Iterator[Found]:
+def a_service_is_named(task: Task) -> Iterator[Violation]:
     """`DD_SERVICE`, `DD_ENV`, `DD_VERSION` or their labels are missing; unified service tagging on Fargate needs both."""
     for container in task.services:
         variables, labels = _tags(container), container.get("dockerLabels") or {}
-        unset, unlabelled = [], []
+        unset, unlabeled = [], []
         for variable, tag in TAGS.items():
             label = f"com.datadoghq.tags.{tag}"
             in_image = variable == "DD_VERSION" and label in labels  # often set when the image is built
             if variable not in variables and not has_more_variables(container) and not in_image:
                 unset.append(variable)
             if label not in labels and (variable in variables or has_more_variables(container)):
-                unlabelled.append(label)
+                unlabeled.append(label)
         if unset:
-            yield Found(
-                _name(container),
-                f"{_are(unset)} not set, so Datadog can't distinguish {_all(APART[each] for each in unset)}",
+            yield Violation(
+                name_of(container),
+                f"{_with_verb(unset)} not set, so Datadog can't distinguish {_joined(DISTINGUISHED[each] for each in unset)}",
             )
-        if unlabelled and task.on_fargate:
-            level = HINT if has_more_variables(container) and len(unlabelled) == 3 and not variables else ""
+        if unlabeled and task.on_fargate:
+            level = HINT if has_more_variables(container) and len(unlabeled) == 3 and not variables else ""
             fix = "add the labels to `dockerLabels`, with the values of the variables"
-            yield Found(
-                _name(container),
-                f"the label{'s' * (len(unlabelled) > 1)} {_are(unlabelled)} missing, so container metrics lack these tags",
+            yield Violation(
+                name_of(container),
+                f"the label{'s' * (len(unlabeled) > 1)} {_with_verb(unlabeled)} missing, so container metrics lack these tags",
                 fix,
                 level,
             )
 
 
-def _all(words: Iterable[str]) -> str:
+def _joined(words: Iterable[str]) -> str:
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _are(names: list[str]) -> str:
+def _with_verb(names: list[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) + (" are" if len(names) > 1 else " is")
 
 
@@ -100,7 +97,7 @@ def _tags(container: Container) -> dict[str, str]:
 
 
 @rule("tags-differ", MISTAKE, "give both the same value")
-def labels_and_environment_agree(task: Task) -> Iterator[Found]:
+def labels_and_environment_agree(task: Task) -> Iterator[Violation]:
     """A label `com.datadoghq.tags.*` differs from its variable."""
     for container in task.services:
         variables, labels = environment(container), container.get("dockerLabels") or {}
@@ -113,14 +110,14 @@ def labels_and_environment_agree(task: Task) -> Iterator[Found]:
                 and not is_open(label)
                 and not is_open(value)
             ):
-                sentence = f"`{variable}` is {shown(value)}, and the label com.datadoghq.tags.{tag} is {shown(label)}"
-                yield Found(_name(container), sentence)
+                sentence = f"`{variable}` is {quoted(value)}, and the label com.datadoghq.tags.{tag} is {quoted(label)}"
+                yield Violation(name_of(container), sentence)
 
 
 @rule("agent-order", WARNING, '"dependsOn": [{"containerName": "<Agent>", "condition": "START"}] in the service')
-def the_agent_stops_last(task: Task) -> Iterator[Found]:
+def the_agent_stops_last(task: Task) -> Iterator[Violation]:
     """A service does not depend on the Agent, which may then stop first and lose the last spans."""
-    agents = {_name(container) for container in task.agents}
+    agents = {name_of(container) for container in task.agents}
     for container in task.services:
         partly_open = is_open(container.get("dependsOn"))
         if (
@@ -129,65 +126,65 @@ def the_agent_stops_last(task: Task) -> Iterator[Found]:
             and not task.reaches(container, agents)
             and not order_is_reported(task, container)
         ):
-            waits = any(task.reaches(agent, {_name(container)}) for agent in task.agents)
-            sentence = f"does not depend on the Agent {shown(next(iter(agents)))}, so the Agent may stop first and the last spans are lost"
-            if waits:
-                sentence = (
-                    f"the Agent {shown(next(iter(agents)))} depends on it, so the Agent starts last and stops first"
-                )
-            yield Found(_name(container), sentence)
+            agent = quoted(next(iter(agents)))
+            sentence = f"does not depend on the Agent {agent}, so the Agent may stop first and the last spans are lost"
+            if any(task.reaches(each, {name_of(container)}) for each in task.agents):
+                sentence = f"the Agent {agent} depends on this service, so the Agent starts last and stops first"
+            yield Violation(name_of(container), sentence)
 
 
 @rule("old-variable", WARNING, "rename it")
-def no_variable_is_out_of_date(task: Task) -> Iterator[Found]:
+def no_variable_is_out_of_date(task: Task) -> Iterator[Violation]:
     """A variable that nothing reads is used instead of the right one."""
     for container in [*task.services, *task.agents]:
-        for name, meant in OLD.items():
+        for name, replacement in OLD_VARIABLES.items():
             if name in environment(container):
-                yield Found(
-                    _name(container), f"`{name}` does nothing; the variable is `{meant}`", f"rename it to {meant}"
+                yield Violation(
+                    name_of(container),
+                    f"`{name}` does nothing; the variable is `{replacement}`",
+                    f"rename it to {replacement}",
                 )
 
 
 @rule("untidy-value", WARNING, "remove the spaces or quotes")
-def values_are_tidy(task: Task) -> Iterator[Found]:
+def values_are_tidy(task: Task) -> Iterator[Violation]:
     """A Datadog variable has spaces or quotes around its name or value."""
     for container in task.containers:
         for name, value in environment(container).items():
-            is_text = name.startswith("DD_") and not CHECKED.search(name)
+            is_text = name.startswith("DD_") and not CHECKED_ELSEWHERE.search(name)
             if name != name.strip() or (is_text and value and value != value.strip(" \t\r\n\"'")):
-                yield Found(_name(container), f"`{name}` has spaces or quotes around its name or value")
+                yield Violation(name_of(container), f"`{name}` has spaces or quotes around its name or value")
 
 
 @rule("stop-timeout", MISTAKE, "a larger stopTimeout, or smaller DRAIN_SECONDS, GRACEFUL_SECONDS or FLUSH_SECONDS")
-def stop_timeout_covers_the_shutdown(task: Task) -> Iterator[Found]:
+def stop_timeout_covers_the_shutdown(task: Task) -> Iterator[Violation]:
     """hello-service only: its shutdown takes longer than `stopTimeout`, so it is killed and its last spans are lost."""
     for container in task.services:
         variables = environment(container)
         if not is_hello_service(container) or any(is_open(variables.get(name)) for name in BUDGET):
             continue
-        seconds, bad = CLOSING_SECONDS, False
+        seconds, has_invalid_value = CLOSING_SECONDS, False
         for name, default in BUDGET.items():
             value = number(variables.get(name) or str(default))
             if value is None:
-                yield Found(
-                    _name(container),
-                    f"`{name}` is {shown(variables[name])}, which is not a number of seconds",
+                yield Violation(
+                    name_of(container),
+                    f"`{name}` is {quoted(variables[name])}, which is not a number of seconds",
                     "write a number",
                 )
-                bad = True
+                has_invalid_value = True
             seconds += value or 0
         timeout = number(container.get("stopTimeout", STOP_TIMEOUT_SECONDS))
-        if timeout is not None and timeout <= seconds and not bad:
+        if timeout is not None and timeout <= seconds and not has_invalid_value:
             unset = "" if "stopTimeout" in container else " (its default)"
-            yield Found(
-                _name(container),
+            yield Violation(
+                name_of(container),
                 f"`stopTimeout` {timeout:g} s{unset} is not above the {seconds:g} s that a shutdown takes",
             )
 
 
 @rule("keep-alive", WARNING, "make it longer than the load balancer's idle timeout (60 s by default)")
-def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Found]:
+def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Violation]:
     """The server closes idle connections after 5 s (its default) or less, and a load balancer then responds with 502."""
     for container in task.services:
         words = command(container).split()
@@ -198,15 +195,15 @@ def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Found]:
             given += [word.partition("=")[2] for word in words if word.startswith(option + "=")]
             seconds = number(given[-1]) if given else SERVER_IDLE_SECONDS
             if seconds is not None and seconds <= SERVER_IDLE_SECONDS:
-                yield Found(
-                    _name(container),
+                yield Violation(
+                    name_of(container),
                     f"{server} closes idle connections after {seconds:g} s",
                     f"pass {option} 75, or more than the load balancer's idle timeout",
                     "" if server == "hypercorn" else HINT,
                 )
         own = number(environment(container).get("KEEP_ALIVE_SECONDS"))
         if own is not None and is_hello_service(container) and own <= ALB_IDLE_SECONDS:
-            yield Found(
-                _name(container),
+            yield Violation(
+                name_of(container),
                 f"`KEEP_ALIVE_SECONDS` is {own:g}, and a load balancer's idle timeout is 60 s by default",
             )

@@ -1,4 +1,4 @@
-"""Converts a document to the names and types of RegisterTaskDefinition, which botocore's model defines."""
+"""Converts a document to the names and types of RegisterTaskDefinition, as botocore's model defines them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Any
 from task_check.arns import source_problem
 from task_check.finding import HINT, MISTAKE, RULES, WARNING, Finding
 from task_check.reading import Source
-from task_check.values import OpenList, is_open, number, opened, shown
+from task_check.values import OpenList, is_open, mark_open, number, quoted
 
-# Fields that ECS requires although the model does not.
-REQUIRED = {"ContainerDefinition": ["name", "image"], "PortMapping": ["containerPort"], "MountPoint": ["sourceVolume"]}
-REQUIRED["Secret"], REQUIRED["MountPoint"] = ["name", "valueFrom"], ["sourceVolume", "containerPath"]
-CLOUDFORMATION = {
-    "ProxyConfigurationProperties": "properties"
-}  # apart from capitals, its only name that differs from the API's
+# Fields that ECS requires although the model does not, by shape.
+REQUIRED = {
+    "ContainerDefinition": ["name", "image"],
+    "PortMapping": ["containerPort"],
+    "MountPoint": ["sourceVolume", "containerPath"],
+    "Secret": ["name", "valueFrom"],
+}
+# Apart from capitals, the only name in CloudFormation that differs from the API's.
+CLOUDFORMATION = {"ProxyConfigurationProperties": "properties"}
 WORDS = {"string": "text in quotes", "integer": "a whole number", "boolean": "true or false", "long": "a whole number"}
 WORDS |= {"structure": "an object", "list": "an array", "map": "an object"}
 TYPES: dict[str, type | tuple[type, ...]] = {"structure": dict, "map": dict, "list": list, "string": str}
@@ -36,62 +39,57 @@ def model() -> Any:
     return _ecs().operation_model("RegisterTaskDefinition").input_shape
 
 
-def _described() -> set[str]:
+def _output_fields() -> set[str]:
+    """Return the fields that only a registered task definition has, which a definition to register must not have."""
     return set(_ecs().shape_for("TaskDefinition").members) - set(model().members)
 
 
 def conform(source: Source) -> tuple[dict[str, Any], list[Finding]]:
-    """Return the document with the API's names and types, and a finding for each that was wrong.
+    """Return the document with the API's names and types, and a finding for each name and type that was wrong.
 
-    Other rules can rely on names and types, because unknown fields and values of the wrong type are left out.
+    Other rules can rely on both, because unknown fields and values of the wrong type are left out.
     """
-    walk = _Walk(source)
-    described = {name.lower() for name in _described()}
-    document = {name: value for name, value in source.document.items() if name.lower() not in described}
-    clean = walk.structure(document, model(), "", "")
+    conversion = _Conversion(source)
+    output_fields = {name.lower() for name in _output_fields()}
+    document = {name: value for name, value in source.document.items() if name.lower() not in output_fields}
+    clean = conversion.structure(document, model(), "", "")
     if source.whole and not source.capitals and "family" not in clean:
-        walk.add("missing-field", "", "`family` is missing", 'add "family": "<name>"')
-    if walk.nulls:
-        more = f" and {len(walk.nulls) - 3} more" if len(walk.nulls) > 3 else ""
-        fields = ", ".join(f"`{name}`" for name in walk.nulls[:3])
+        conversion.add("missing-field", "", "`family` is missing", 'add "family": "<name>"')
+    if conversion.nulls:
+        more = f" and {len(conversion.nulls) - 3} more" if len(conversion.nulls) > 3 else ""
+        fields = ", ".join(f"`{name}`" for name in conversion.nulls[:3])
         level = HINT if source.registered else WARNING
         fix = "leave these fields out"
-        walk.findings.append(
+        conversion.findings.append(
             Finding("null-field", level, "", f"the AWS CLI rejects null, which is the value of {fields}{more}", fix)
         )
     for name in source.repeated:
         sentence = f"one object has the key `{name}` twice; only the last one counts"
-        walk.add("repeated-key", "", sentence, "merge the two")
-    return clean, walk.findings
+        conversion.add("repeated-key", "", sentence, "merge the two")
+    return clean, conversion.findings
 
 
 @dataclass
-class _Walk:
+class _Conversion:
     source: Source
     findings: list[Finding] = field(default_factory=list)
     nulls: list[str] = field(default_factory=list)
+    _container: str = ""  # the name of the container that is being converted, for its lists
 
     def add(self, rule: str, container: str, sentence: str, fix: str, level: str = MISTAKE) -> None:
         self.findings.append(Finding(rule, level, container, sentence, fix))
 
     def value(self, value: Any, shape: Any, path: str, container: str) -> Any:  # noqa: PLR0911 - one for each kind of shape
-        """Return `value` in the form of `shape`, or None if it must be left out."""
+        """Return `value` in the form of `shape`, or None if it must be left out.
+
+        `path` is the field in `container`, or in the task if `container` is empty.
+        """
         kind = shape.type_name
         if isinstance(value, str) and is_open(value):
             return OpenList() if kind == "list" else (None if kind in {"structure", "map"} else value)
         value = self._converted(value, kind)
         if not _fits(value, kind):
-            what = {True: "true", False: "false"}.get(value) if isinstance(value, bool) else None
-            is_text = "the text " if isinstance(value, str) else ""
-            described = what or (
-                shown(value)
-                if isinstance(value, str | int | float)
-                else f"{WORDS['list' if isinstance(value, list) else 'map']}"
-            )
-            fix = f'write "{what or value}"' if kind == "string" and isinstance(value, int | float) else "correct it"
-            if kind in {"integer", "boolean"} and isinstance(value, str):
-                fix = "write it without quotes" if number(value) or value in {"true", "false"} else fix
-            self.add("wrong-type", container, f"`{path}` must be {WORDS[kind]}, not {is_text}{described}", fix)
+            self._report_wrong_type(value, kind, path, container)
             return _nearest(value, kind)
         if kind == "structure":
             return self.structure(value, shape, path, container)
@@ -102,10 +100,27 @@ class _Walk:
         if getattr(shape, "enum", None) and value not in shape.enum:
             if value == "" and shape.name != "Compatibility":
                 return None
-            sentence = f"`{path}` is {shown(value)}, which ECS does not accept"
+            sentence = f"`{path}` is {quoted(value)}, which ECS does not accept"
             self.add("unknown-value", container, sentence, f"use one of: {', '.join(shape.enum)}")
-            return next((each for each in shape.enum if each.lower() == value.lower()), opened(value))
+            return next((each for each in shape.enum if each.lower() == value.lower()), mark_open(value))
         return value
+
+    def _report_wrong_type(self, value: Any, kind: str, path: str, container: str) -> None:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if isinstance(value, bool):
+            actual = text
+        elif isinstance(value, str):
+            actual = f"the text {quoted(value)}"
+        elif isinstance(value, int | float):
+            actual = quoted(value)
+        else:
+            actual = WORDS["list" if isinstance(value, list) else "map"]
+        fix = "correct it"
+        if kind == "string" and isinstance(value, int | float):
+            fix = f'write "{text}"'
+        elif kind in {"integer", "boolean"} and isinstance(value, str) and (number(value) or text in {"true", "false"}):
+            fix = "write it without quotes"
+        self.add("wrong-type", container, f"`{path}` must be {WORDS[kind]}, not {actual}", fix)
 
     def _converted(self, value: Any, kind: str) -> Any:
         """Return `value` as CloudFormation would convert it; other formats convert nothing."""
@@ -137,8 +152,6 @@ class _Walk:
             if clean is not None:
                 entries.append(clean)
         return entries if is_whole else OpenList(entries)
-
-    _container: str = ""
 
     def _map(self, value: dict[str, Any], shape: Any, path: str, container: str) -> dict[str, Any]:
         clean = {name: self.value(entry, shape.value, f"{path}.{name}", container) for name, entry in value.items()}
@@ -180,18 +193,18 @@ class _Walk:
                     self.add("missing-field", container, f"`{name}` is empty", f"fill in `{name}`")
 
     def _unknown(self, name: str, shape: Any, path: str, container: str, value: dict[str, Any]) -> str | None:
-        """Report a field that is not in `shape`, and return the intended one if that is clear."""
+        """Report a field that is not in `shape`. Return the name of the intended field, None if it is unclear."""
         lowered = name[:1].lower() + name[1:]
         if lowered == "valueFrom" and shape.name == "KeyValuePair":
             variable = value.get("name") or value.get("Name")
-            sentence = f"{shown(variable)} has `valueFrom` under `environment`, which only takes `value`"
+            sentence = f"{quoted(variable)} has `valueFrom` under `environment`, which only takes `value`"
             self.add("value-from-in-environment", container, sentence, "move the entry to `secrets`")
             if problem := source_problem(str(value[name])):
-                sentence = f"{shown(variable)} comes from {shown(value[name])}, {problem}"
+                sentence = f"{quoted(variable)} comes from {quoted(value[name])}, {problem}"
                 self.add("secret-arn", container, sentence, RULES["secret-arn"].fix)
         elif lowered == "value" and shape.name == "Secret":
             variable = value.get("name") or value.get("Name")
-            sentence = f"the secret {shown(variable)} has `value`, but `secrets` only takes `valueFrom`"
+            sentence = f"the secret {quoted(variable)} has `value`, but `secrets` only takes `valueFrom`"
             self.add("value-in-secrets", container, sentence, "put the secret's ARN into `valueFrom`")
         elif shape.name == "ContainerDefinition" and lowered in model().members:
             sentence = f"`{name}` belongs to the task definition, not to a container"
@@ -213,7 +226,7 @@ def _fits(value: Any, kind: str) -> bool:
 
 
 def _nearest(value: Any, kind: str) -> Any:
-    """Return the probable intended value, so that no other rule reports it as missing; None if that is unclear."""
+    """Return the value that was probably intended, so that no other rule reports it as missing, or None."""
     if kind == "string" and isinstance(value, int | float):
         return str(value)
     if kind == "list":

@@ -23,11 +23,11 @@ AGENT_NAME = re.compile(r"(?:^|[-_.])(?:datadog|dd)[-_]?agent(?:$|[-_.\d])|^data
 # Variables that only an Agent reads.
 AGENT_VARIABLES = {"ECS_FARGATE", "ECS_MANAGED_INSTANCES", "DD_APM_NON_LOCAL_TRAFFIC", "DD_DOGSTATSD_NON_LOCAL_TRAFFIC"}
 AGENT_VARIABLES |= {"DD_APM_ENABLED", "DD_PROCESS_AGENT_ENABLED", "DD_LOGS_CONFIG_CONTAINER_COLLECT_ALL"}
-KEYS = {"DD_API_KEY", "DATADOG_API_KEY", "DD_APP_KEY", "DD_APPLICATION_KEY", "DATADOG_APP_KEY"}
+KEY_VARIABLES = {"DD_API_KEY", "DATADOG_API_KEY", "DD_APP_KEY", "DD_APPLICATION_KEY", "DATADOG_APP_KEY"}
 
 ROUTER_IMAGE = re.compile(r"fluent-?bit|fluentd|logstash|filebeat|^vector$", re.IGNORECASE)
 # Third-party programs, which have no Datadog tracer: the last part of the image's name, or the container's name.
-OTHERS = re.compile(
+THIRD_PARTY = re.compile(
     r"(?:[\w.]+-)*?(?:nginx|openresty|envoy|haproxy|traefik|caddy|httpd|varnish|kong|squid|proxyv2|aws-xray-daemon|xray"
     r"|cloudwatch|cwagent|otel|opentelemetry|otelcol|adot|statsd|collectd|telegraf|prometheus|grafana|cloudflared|tailscale|consul"
     r"|vault|linkerd|istio|dapr|daprd|oauth2|pgbouncer|redis|valkey|memcached|postgres|postgresql|mysql|mariadb|mongo"
@@ -37,9 +37,14 @@ OTHERS = re.compile(
     re.IGNORECASE,
 )
 TRACER = re.compile(r"\bddtrace\b|ddtrace-run|dd-java-agent|dd-trace|ddtracerb|datadog/init|hello-service")
-ENDS = {"COMPLETE", "SUCCESS"}
+END_CONDITIONS = {"COMPLETE", "SUCCESS"}  # of `dependsOn`: both wait for the end of a container
 
 Container = dict[str, Any]
+
+
+def name_of(container: Container) -> str:
+    """Return the name of `container`."""
+    return str(container.get("name"))
 
 
 def command(container: Container) -> str:
@@ -58,14 +63,14 @@ def secrets(container: Container) -> dict[str, str]:
 
 
 def has_more_variables(container: Container) -> bool:
-    """Return whether some variables of `container` are not in this file."""
+    """Return whether `container` has variables that are not in this file."""
     return bool(container.get("environmentFiles")) or any(
         is_open(container.get(name)) for name in ("environment", "secrets", "environmentFiles")
     )
 
 
 def is_essential(container: Container) -> bool:
-    """Return whether the task stops with the container; true is ECS's default."""
+    """Return whether the task stops when `container` stops, which is ECS's default."""
     return container.get("essential", True) is not False
 
 
@@ -93,7 +98,7 @@ class Task:
 
     @cached_property
     def platforms(self) -> set[str]:
-        """The platforms of the definition: those that it requires, else the one whose own features it uses."""
+        """The platforms in `requiresCompatibilities` or, without it, the platform whose features the definition uses."""
         if required := {str(each) for each in self.document.get("requiresCompatibilities") or []}:
             return required
         names = {name for container in self.containers for name in environment(container)}
@@ -101,14 +106,14 @@ class Task:
             return {FARGATE}
         if "ECS_MANAGED_INSTANCES" in names:
             return {MANAGED}
-        hosted = any(
+        uses_host = any(
             (volume.get("host") or {}).get("sourcePath") or volume.get("dockerVolumeConfiguration")
             for volume in self.volumes.values()
         )
-        if hosted or self.document.get("networkMode") in {"bridge", "host", "none"}:
+        if uses_host or self.document.get("networkMode") in {"bridge", "host", "none"}:
             return {EC2}
-        sized = "cpu" in self.document and "memory" in self.document
-        return {FARGATE} if sized and self.document.get("networkMode") == "awsvpc" else set()
+        has_size = "cpu" in self.document and "memory" in self.document
+        return {FARGATE} if has_size and self.document.get("networkMode") == "awsvpc" else set()
 
     @property
     def on_fargate(self) -> bool:
@@ -126,7 +131,7 @@ class Task:
 
     @cached_property
     def dependencies(self) -> list[tuple[Container, str, str]]:
-        """Every `dependsOn`: the container, the name that it depends on, the condition."""
+        """Every `dependsOn`: the container, the name of the container that it depends on, the condition."""
         return [
             (container, str(entry.get("containerName", "")), str(entry.get("condition", "")))
             for container in self.containers
@@ -135,7 +140,7 @@ class Task:
 
     @cached_property
     def _roles(self) -> list[str]:
-        awaited = {depended for _, depended, condition in self.dependencies if condition in ENDS}
+        awaited = {depended for _, depended, condition in self.dependencies if condition in END_CONDITIONS}
         roles = [self._role(container, awaited) for container in self.containers]
         if AGENT not in roles:  # an Agent with an unusual name is recognized by variables that only an Agent has
             for at, container in enumerate(self.containers):
@@ -145,10 +150,16 @@ class Task:
         return roles
 
     def _role(self, container: Container, awaited: set[str]) -> str:
+        """Return the role of `container`; `awaited` has the containers whose end another container waits for."""
         image, name = image_name(container), str(container.get("name", ""))
         last = image.rpartition("/")[2]
         is_agent = bool(AGENT_IMAGE.search(image))
-        if not is_agent and AGENT_NAME.search(name) and not OTHERS.fullmatch(last) and not ROUTER_IMAGE.search(last):
+        if (
+            not is_agent
+            and AGENT_NAME.search(name)
+            and not THIRD_PARTY.fullmatch(last)
+            and not ROUTER_IMAGE.search(last)
+        ):
             is_agent = "firelensConfiguration" not in container
         if name in awaited or (is_agent and _copies(container)):
             return INIT
@@ -160,13 +171,13 @@ class Task:
             return AGENT
         if TRACER.search(command(container)):
             return SERVICE
-        if OTHERS.fullmatch(last) or OTHERS.fullmatch(name):
+        if THIRD_PARTY.fullmatch(last) or THIRD_PARTY.fullmatch(name):
             return SIDECAR
         variables = environment(container).keys() | secrets(container).keys()
-        traced = any(each.startswith(("DD_", "DATADOG_")) for each in variables - KEYS)
-        labelled = any(label.startswith("com.datadoghq.tags.") for label in container.get("dockerLabels") or {})
-        serves = bool(container.get("portMappings")) and is_essential(container)
-        return SERVICE if traced or labelled or serves else OTHER
+        has_variables = any(each.startswith(("DD_", "DATADOG_")) for each in variables - KEY_VARIABLES)
+        has_labels = any(label.startswith("com.datadoghq.tags.") for label in container.get("dockerLabels") or {})
+        has_port = bool(container.get("portMappings")) and is_essential(container)
+        return SERVICE if has_variables or has_labels or has_port else OTHER
 
     def _of(self, *roles: str) -> list[Container]:
         return [container for container, role in zip(self.containers, self._roles, strict=True) if role in roles]
@@ -198,13 +209,13 @@ class Task:
             yield from (self.container(str(entry.get("sourceContainer"))) or {}).get("mountPoints") or []
 
     def reaches(self, start: Container, targets: set[str]) -> bool:
-        """Return whether `start` depends on one of the containers `targets`, itself or through others."""
-        seen, to_see = set(), [str(start.get("name"))]
-        while to_see:
-            if (name := to_see.pop()) in seen:
+        """Return whether `start` depends on one of the containers `targets`, directly or through others."""
+        seen, pending = set(), [str(start.get("name"))]
+        while pending:
+            if (name := pending.pop()) in seen:
                 continue
             seen.add(name)
-            to_see += [depended for container, depended, _ in self.dependencies if container.get("name") == name]
+            pending += [depended for container, depended, _ in self.dependencies if container.get("name") == name]
         return bool(targets & (seen - {str(start.get("name"))}))
 
 

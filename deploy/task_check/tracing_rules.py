@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from task_check.agent_rules import FALSE, receiver_port
-from task_check.finding import MISTAKE, WARNING, Found, rule
+from task_check.finding import MISTAKE, WARNING, Violation, rule
 from task_check.service_rules import is_hello_service
-from task_check.task import Container, Task, command, environment
-from task_check.values import is_open, number, shown
+from task_check.task import Container, Task, command, environment, name_of
+from task_check.values import is_open, number, quoted
 
 LOOPBACK = re.compile(r"localhost|127(?:\.\d+){1,3}|::1|0\.0\.0\.0", re.IGNORECASE)
-PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")  # ddtrace 4.16 was observed to use these
+PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")  # ddtrace 4.16 was observed to use them
 # The tracer's variable, the Agent's variable for the same socket, and the Agent's default.
 SOCKETS = {
     "DD_TRACE_AGENT_URL": ("DD_APM_RECEIVER_SOCKET", "/var/run/datadog/apm.socket"),
@@ -26,16 +26,12 @@ NOT_PYTHON = re.compile(
 NOT_PYTHON_NAME = re.compile(r"JAVA_|NODE_|ASPNETCORE_|DOTNET_|CORECLR_|SPRING_|RAILS_|PHP_|RUBY")
 
 
-def _name(container: Container) -> str:
-    return str(container.get("name"))
-
-
 @rule(
     "agent-address",
     MISTAKE,
     "remove the variable, or point it at http://localhost:8126: all containers of a task share one loopback",
 )
-def the_service_points_at_the_agent(task: Task) -> Iterator[Found]:
+def the_service_points_at_the_agent(task: Task) -> Iterator[Violation]:
     """The tracer's address of the Agent is malformed, is not the task's own loopback, or has another port than the Agent."""
     if not task.on_fargate or not task.agents:
         return
@@ -51,20 +47,22 @@ def the_service_points_at_the_agent(task: Task) -> Iterator[Found]:
             if not is_open(value) and not LOOPBACK.fullmatch(value.strip("[]")):
                 is_name = not re.search(r"[:/]", value)
                 why = "is not the task's own loopback" if is_name else "is not a host name"
-                yield Found(
-                    _name(container), f"`{name}` is {shown(value)}, which {why}", "" if is_name else "write localhost"
+                yield Violation(
+                    name_of(container),
+                    f"`{name}` is {quoted(value)}, which {why}",
+                    "" if is_name else "write localhost",
                 )
         if from_url and not is_open(from_url) and not from_url.startswith("unix:"):
             problem, port = _url_problem(from_url)
             if problem:
-                yield Found(_name(container), f"`DD_TRACE_AGENT_URL` is {shown(from_url)}, {problem}")
+                yield Violation(name_of(container), f"`DD_TRACE_AGENT_URL` is {quoted(from_url)}, {problem}")
                 continue
         written = from_url or variables.get("DD_TRACE_AGENT_PORT") or variables.get("DD_AGENT_PORT") or "8126"
         by_socket = from_url.startswith("unix:")
         if receiver and not is_open(written) and not by_socket and port != receiver:
-            target = f"traces go to {shown(written)}" if from_url else f"traces go to port {shown(written)}"
-            yield Found(
-                _name(container), f"{target}, but the Agent listens on port {receiver:g}", f"use port {receiver:g}"
+            target = f"traces go to {quoted(written)}" if from_url else f"traces go to port {quoted(written)}"
+            yield Violation(
+                name_of(container), f"{target}, but the Agent listens on port {receiver:g}", f"use port {receiver:g}"
             )
 
 
@@ -84,7 +82,7 @@ def _url_problem(url: str) -> tuple[str, float | None]:
 
 
 @rule("socket", MISTAKE, "mount one volume in both containers at the socket's folder, or use http://localhost:8126")
-def a_socket_is_shared(task: Task) -> Iterator[Found]:
+def a_socket_is_shared(task: Task) -> Iterator[Violation]:
     """A `unix://` address is used without a volume that both containers mount, or on Windows."""
     for container in task.services:
         urls = [(name, environment(container).get(name, "")) for name in SOCKETS]
@@ -94,63 +92,68 @@ def a_socket_is_shared(task: Task) -> Iterator[Found]:
         names = ", ".join(f"`{name}`" for name, _ in urls)
         path = re.sub(r"^unix:/*", "/", urls[0][1])
         if task.on_windows:
-            yield Found(
-                _name(container),
+            yield Violation(
+                name_of(container),
                 f"{names} is a Unix socket, which Windows containers do not have",
                 "use http://localhost:8126",
             )
         elif not task.agents and task.on_fargate:
             continue
-        elif (mine := _volume(task, container, path)) is None:
-            yield Found(_name(container), f"{names} is the socket {shown(path)}, but no volume is mounted there")
+        elif (service_volume := _volume(task, container, path)) is None:
+            yield Violation(name_of(container), f"{names} is the socket {quoted(path)}, but no volume is mounted there")
         else:
             for agent in task.agents:
                 variable, default = SOCKETS[urls[0][0]]
                 listens = environment(agent).get(variable) or default
-                theirs = _volume(task, agent, listens)
-                if not is_open(listens) and theirs != mine and not is_open(agent.get("mountPoints")):
-                    why = f"the Agent {shown(agent.get('name'))} listens on {shown(listens)}, which is not in the same volume"
-                    yield Found(_name(container), f"{names} is the socket {shown(path)}, and {why}")
+                agent_volume = _volume(task, agent, listens)
+                if not is_open(listens) and agent_volume != service_volume and not is_open(agent.get("mountPoints")):
+                    why = f"the Agent {quoted(agent.get('name'))} listens on {quoted(listens)}, which is not in the same volume"
+                    yield Violation(name_of(container), f"{names} is the socket {quoted(path)}, and {why}")
                 elif any(
-                    each.get("readOnly") is True and each.get("sourceVolume") == mine[0] for each in task.mounts(agent)
+                    each.get("readOnly") is True and each.get("sourceVolume") == service_volume[0]
+                    for each in task.mounts(agent)
                 ):
-                    yield Found(
-                        _name(agent), f"mounts the socket's volume {shown(mine[0])} read-only", "remove readOnly"
+                    yield Violation(
+                        name_of(agent),
+                        f"mounts the socket's volume {quoted(service_volume[0])} read-only",
+                        "remove readOnly",
                     )
 
 
 def _volume(task: Task, container: Container, path: str) -> tuple[str, str] | None:
     """Return the volume that `container` has at `path`, and the path inside the volume."""
     path = re.sub("^/var/run/", "/run/", path)  # one folder in every Linux image
-    inside: list[tuple[str, str]] = []
+    volumes: list[tuple[str, str]] = []
     for mount in task.mounts(container):
         folder = re.sub("^/var/run(?=/|$)", "/run", str(mount.get("containerPath", "")).rstrip("/"))
         if path.startswith(folder + "/"):
-            inside.append((str(mount.get("sourceVolume")), path[len(folder) :]))
-    return min(inside, key=lambda each: len(each[1]), default=None)
+            volumes.append((str(mount.get("sourceVolume")), path[len(folder) :]))
+    return min(volumes, key=lambda each: len(each[1]), default=None)  # the innermost mount hides the others
 
 
 @rule("tracing-off", MISTAKE, "remove it")
-def tracing_is_on(task: Task) -> Iterator[Found]:
+def tracing_is_on(task: Task) -> Iterator[Violation]:
     """A variable switches tracing off: `DD_TRACE_ENABLED`, `DD_APM_TRACING_ENABLED` or `OTEL_TRACES_EXPORTER=none`."""
     for container in task.services:
         variables = environment(container)
         for name in ("DD_TRACE_ENABLED", "DD_APM_TRACING_ENABLED"):
             value = variables.get(name, "").strip().lower()
             if value in FALSE:
-                yield Found(_name(container), f"`{name}` is {shown(variables[name])}, which switches tracing off")
+                yield Violation(
+                    name_of(container), f"`{name}` is {quoted(variables[name])}, which switches tracing off"
+                )
             elif value and value not in {"true", "1"} and not is_open(value) and not is_hello_service(container):
-                yield Found(
-                    _name(container),
-                    f"`{name}` is {shown(variables[name])}, which ddtrace reads as false",
+                yield Violation(
+                    name_of(container),
+                    f"`{name}` is {quoted(variables[name])}, which ddtrace reads as false",
                     "write true",
                 )
         if variables.get("OTEL_TRACES_EXPORTER", "").lower() == "none":
-            yield Found(_name(container), "`OTEL_TRACES_EXPORTER` is `none`, which switches tracing off")
+            yield Violation(name_of(container), "`OTEL_TRACES_EXPORTER` is `none`, which switches tracing off")
 
 
 @rule("proxy", MISTAKE, "add NO_PROXY=localhost,127.0.0.1")
-def no_proxy_receives_the_traces(task: Task) -> Iterator[Found]:
+def no_proxy_receives_the_traces(task: Task) -> Iterator[Violation]:
     """A proxy variable is set without `NO_PROXY` for the Agent's address, so the tracer sends its traces to the proxy."""
     for container in task.services:
         variables = environment(container)
@@ -159,24 +162,26 @@ def no_proxy_receives_the_traces(task: Task) -> Iterator[Found]:
         if url and not is_open(url):
             host = urlsplit(url).hostname or "" if url.startswith("http") else ""
         names = [name for name in PROXIES if variables.get(name)]
-        spared = f"{variables.get('NO_PROXY', '')},{variables.get('no_proxy', '')}"
-        entries = [entry.strip().lstrip(".") for entry in spared.split(",")]
-        if names and host and not is_open(spared) and host not in entries and "*" not in entries:
+        no_proxy = f"{variables.get('NO_PROXY', '')},{variables.get('no_proxy', '')}"
+        entries = [entry.strip().lstrip(".") for entry in no_proxy.split(",")]
+        if names and host and not is_open(no_proxy) and host not in entries and "*" not in entries:
             fix = f"add {host} to NO_PROXY"
-            yield Found(_name(container), f"`{names[0]}` sends the traces for {shown(host)} to a proxy", fix)
+            yield Violation(name_of(container), f"`{names[0]}` sends the traces for {quoted(host)} to a proxy", fix)
 
 
 @rule("sampling-rules", MISTAKE, """write DD_TRACE_SAMPLING_RULES='[{"sample_rate": 0.5}]'""")
-def sampling_rules_are_json(task: Task) -> Iterator[Found]:
+def sampling_rules_are_json(task: Task) -> Iterator[Violation]:
     """`DD_TRACE_SAMPLING_RULES` or `DD_SPAN_SAMPLING_RULES` is not a JSON list of rules with rates from 0 to 1, or no trace is kept."""
     for container in task.services:
         for name in ("DD_TRACE_SAMPLING_RULES", "DD_SPAN_SAMPLING_RULES"):
             text = environment(container).get(name, "")
             if text and not is_open(text) and (problem := _rules_problem(text)):
-                yield Found(_name(container), f"`{name}` is {shown(text)}, {problem}")
+                yield Violation(name_of(container), f"`{name}` is {quoted(text)}, {problem}")
         if number(environment(container).get("DD_TRACE_RATE_LIMIT")) == 0:
-            yield Found(
-                _name(container), "`DD_TRACE_RATE_LIMIT` is `0`, which keeps no trace that a rule matches", "remove it"
+            yield Violation(
+                name_of(container),
+                "`DD_TRACE_RATE_LIMIT` is `0`, which keeps no trace that a rule matches",
+                "remove it",
             )
 
 
@@ -188,15 +193,15 @@ def _rules_problem(text: str) -> str:
     if not isinstance(rules, list) or not all(isinstance(each, dict) for each in rules):
         return "which is not a list of rules: the tracer ignores it"
     rates = [each.get("sample_rate", 1) for each in rules]
-    fine = all(isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= 1 for rate in rates)
-    if not fine:
+    if not all(isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= 1 for rate in rates):
         return "with a sample_rate that is not from 0 to 1: the tracer ignores it"
-    for_all = [each["sample_rate"] for each in rules if each.keys() == {"sample_rate"}]
-    return "which keeps no trace" if for_all[:1] == [0] else ""
+    # A rule with only a rate matches every trace, and the first rule that matches counts.
+    rates_for_all = [each["sample_rate"] for each in rules if each.keys() == {"sample_rate"}]
+    return "which keeps no trace" if rates_for_all[:1] == [0] else ""
 
 
 @rule("sample-rate", MISTAKE, """write DD_TRACE_SAMPLING_RULES='[{"sample_rate": ...}]'""")
-def a_sample_rate_has_an_effect(task: Task) -> Iterator[Found]:
+def a_sample_rate_has_an_effect(task: Task) -> Iterator[Violation]:
     """`DD_TRACE_SAMPLE_RATE` is not a rate, or is set for ddtrace 4 (Python), which ignores it."""
     for container in task.services:
         variables, line = environment(container), command(container)
@@ -205,18 +210,18 @@ def a_sample_rate_has_an_effect(task: Task) -> Iterator[Found]:
             continue
         rate = number(value) if not value.strip().lower().endswith(("gb", "vcpu")) else None
         if rate is None or rate > 1:
-            yield Found(
-                _name(container),
-                f"`DD_TRACE_SAMPLE_RATE` is {shown(value)}, which is not from 0 to 1",
+            yield Violation(
+                name_of(container),
+                f"`DD_TRACE_SAMPLE_RATE` is {quoted(value)}, which is not from 0 to 1",
                 "write 0.1 for 10%",
             )
         elif variables.get("DD_TRACE_SAMPLING_RULES") or is_hello_service(container):
             continue
         elif "ddtrace" in line:
-            yield Found(
-                _name(container),
-                f"`DD_TRACE_SAMPLE_RATE` is {shown(value)}, which ddtrace 4 ignores: it keeps every trace",
+            yield Violation(
+                name_of(container),
+                f"`DD_TRACE_SAMPLE_RATE` is {quoted(value)}, which ddtrace 4 ignores: it keeps every trace",
             )
         elif not NOT_PYTHON.search(line) and not any(map(NOT_PYTHON_NAME.match, variables)):
-            sentence = f"`DD_TRACE_SAMPLE_RATE` is {shown(value)}; if this is Python, ddtrace 4 ignores it and keeps every trace"
-            yield Found(_name(container), sentence, "", WARNING)
+            sentence = f"`DD_TRACE_SAMPLE_RATE` is {quoted(value)}; if this is Python, ddtrace 4 ignores it and keeps every trace"
+            yield Violation(name_of(container), sentence, "", WARNING)

@@ -16,7 +16,7 @@ class OpenList(list[Any]):
     """A list with entries that are not in the file, such as `"environment": ${jsonencode(...)}`."""
 
 
-def opened(text: str) -> str:
+def mark_open(text: str) -> str:
     """Mark `text` as a value that is not known yet."""
     return f"{OPEN}{text}{CLOSE}"
 
@@ -31,7 +31,7 @@ def plain(value: Any) -> str:
     return str(value).replace(OPEN, "").replace(CLOSE, "")
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """Return `value` for a message: in backticks, shortened, without anything that looks like a key."""
     text = KEY.sub("...", plain(value))
     return f"`{text if len(text) <= 100 else text[:97] + '...'}`"
