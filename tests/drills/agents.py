@@ -17,11 +17,11 @@ from time import perf_counter
 from typing import Any
 
 import httpx
-from running import MACHINE, Running, eventually, service
+from running import SERVE_TEST_ENDPOINTS, Running, eventually, service
 
 from drills.drill import Size, drill
 from drills.sink import GARBAGE, HANG, SERVER_ERROR, TOO_MANY, Sink, sink
-from drills.traffic import HELLO, Crowd
+from drills.traffic import HELLO, LoadGenerator
 
 FLUSH_SECONDS = 5
 MEMORY_MIB = 30
@@ -45,7 +45,7 @@ def logged_warnings(running: Running) -> list[str]:
     return [line for line in list(running.lines) if not line.startswith("{") or json.loads(line)["level"] != "info"]
 
 
-async def send_requests(clients: Crowd, rate: float, seconds: float) -> None:
+async def send_requests(clients: LoadGenerator, rate: float, seconds: float) -> None:
     """Send `rate` requests a second for `seconds`."""
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, over.set)
@@ -58,7 +58,7 @@ async def send_requests(clients: Crowd, rate: float, seconds: float) -> None:
     "The service starts in the usual time and logs one warning (not one a second). Spans arrive within 5 s of the"
     " agent's start",
 )
-def absent_at_start(size: Size) -> str:
+def absent_agent(size: Size) -> str:
     """An example: the agent's container takes longer to start than the service's."""
     with sink() as there, sink(there=False) as absent:
         times: dict[Sink, list[float]] = {there: [], absent: []}
@@ -70,7 +70,7 @@ def absent_at_start(size: Size) -> str:
         usual, without = (statistics.median(seconds) for seconds in times.values())
 
         with service(absent.url, LIKE_PRODUCTION) as running:
-            clients = Crowd(running.url)
+            clients = LoadGenerator(running.url)
             asyncio.run(send_requests(clients, 20, size.of(8, 60)))
             warnings = logged_warnings(running)
             absent.listen()
@@ -98,7 +98,7 @@ def absent_at_start(size: Size) -> str:
 
 
 @dataclass
-class Watched:
+class ServiceWithAgent:
     """A service, its agent, and the failure to cause."""
 
     event: str
@@ -107,7 +107,7 @@ class Watched:
     running: Running
 
     def __post_init__(self) -> None:
-        self.clients = Crowd(self.running.url)
+        self.clients = LoadGenerator(self.running.url)
         self.polls = 0
 
     def memory_mib(self) -> float:
@@ -150,7 +150,7 @@ def own_names(name: str) -> Iterator[tuple[list[str], Callable[[], object]]]:
         yield own, partial(hosts.write_text, others)
 
 
-def every_trouble(stack: ExitStack) -> list[Watched]:
+def every_trouble(stack: ExitStack) -> list[ServiceWithAgent]:
     """Start one service for each failure, all at the same time, and one whose agent works."""
     own, forget = stack.enter_context(own_names("agent.drill"))
 
@@ -171,20 +171,20 @@ def every_trouble(stack: ExitStack) -> list[Watched]:
         "name gone": vanish,
     }
 
-    def start(event: str) -> Watched:
+    def start(event: str) -> ServiceWithAgent:
         agent = stack.enter_context(sink())
         named = event == "name gone"
         url = agent.url.replace("127.0.0.1", "agent.drill") if named else agent.url
-        command = [*own, *MACHINE] if named else MACHINE
+        command = [*own, *SERVE_TEST_ENDPOINTS] if named else SERVE_TEST_ENDPOINTS
         settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
         running = stack.enter_context(service(url, settings, command))
-        return Watched(event, agent, partial(troubles[event], agent), running)
+        return ServiceWithAgent(event, agent, partial(troubles[event], agent), running)
 
     with ThreadPoolExecutor(3) as pool:  # a start takes a few seconds of CPU
         return list(pool.map(start, troubles))
 
 
-async def in_turns(all_of_them: list[Watched], rounds: int, count: int) -> None:
+async def in_turns(all_of_them: list[ServiceWithAgent], rounds: int, count: int) -> None:
     """Send each service `count` requests in turn, `rounds` times, so that disturbances of the machine affect all
     alike.
     """
@@ -193,10 +193,10 @@ async def in_turns(all_of_them: list[Watched], rounds: int, count: int) -> None:
             await watched.clients.closed_loop([HELLO], 2, count=count)
 
 
-async def at_once(all_of_them: list[Watched], count: int) -> None:
+async def at_once(all_of_them: list[ServiceWithAgent], count: int) -> None:
     """Send requests to all services at once, `count` to each."""
 
-    async def request(each: Watched) -> None:
+    async def request(each: ServiceWithAgent) -> None:
         while (left := count - len(each.clients.results.seconds)) > 0 and not each.clients.results.failures:
             await each.clients.closed_loop([HELLO], 2, count=min(left, 10_000))
             each.running.lines.clear()  # one line per request
@@ -204,7 +204,7 @@ async def at_once(all_of_them: list[Watched], count: int) -> None:
     await asyncio.gather(*map(request, all_of_them))
 
 
-async def hang_up(all_of_them: list[Watched]) -> None:
+async def hang_up(all_of_them: list[ServiceWithAgent]) -> None:
     """Close every connection to the services."""
     for watched in all_of_them:
         watched.clients.close()
@@ -216,7 +216,7 @@ async def hang_up(all_of_them: list[Watched]) -> None:
     "requests, the exit takes at most 5 s longer, and `/info` counts each lost trace",
     needs=("unshare",),
 )
-def no_good(size: Size) -> str:
+def failing_agent(size: Size) -> str:
     """Seven services, six of them with a failing agent, get the same requests in turns."""
     with ExitStack() as stack, asyncio.Runner() as runner:
         watched = every_trouble(stack)
@@ -243,7 +243,7 @@ def no_good(size: Size) -> str:
         polls = sum(each.polls for each in disturbed)
         found_nobody = disturbed[-1].agent.connections == connections
         with ThreadPoolExecutor(len(watched)) as pool:
-            exits = dict(zip(p99, pool.map(Watched.exit_seconds, watched), strict=True))
+            exits = dict(zip(p99, pool.map(ServiceWithAgent.exit_seconds, watched), strict=True))
         assert undisturbed.missing() == 0
 
     usual, later = p99.pop(UNDISTURBED), exits.pop(UNDISTURBED)

@@ -17,7 +17,7 @@ from running import Running, clean_environment, eventually, free_port, service, 
 
 from drills.drill import Size, drill
 from drills.sink import sink
-from drills.traffic import Request, crowd
+from drills.traffic import Request, load_generator
 
 RATE = 100
 MIX = [
@@ -109,7 +109,7 @@ def rolling_restarts(size: Size) -> str:
 async def _rolling_restarts(restarts: int) -> str:
     with sink() as agent:
         members = [Member(agent.url), Member(agent.url)]
-        with balancer((members[0].port, members[1].port)) as haproxy, crowd(haproxy.url) as clients:
+        with balancer((members[0].port, members[1].port)) as haproxy, load_generator(haproxy.url) as clients:
 
             def restart_all() -> None:
                 for number in range(restarts):

@@ -13,7 +13,7 @@ from running import Running, eventually, service
 
 from drills.drill import Size, drill
 from drills.sink import sink
-from drills.traffic import Crowd, Request
+from drills.traffic import LoadGenerator, Request
 
 SHARE = 0.6
 SPARE_DESCRIPTORS = 2  # opened once, such as the connection to the agent
@@ -65,14 +65,14 @@ async def soaked(seconds: float, size: Size) -> str:
         service(agent.url, {"FAULTS": "true"}) as running,
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
-        full = Crowd(running.url)
+        full = LoadGenerator(running.url)
         await full.closed_loop(MIX, 1, count=len(MIX))
         full.close()
         rested = await asyncio.to_thread(sample, running, client)
         capacity = await full.closed_loop(MIX, 16, seconds=size.of(4, 20))
         full.close()
 
-        clients, over, samples = Crowd(running.url), asyncio.Event(), list[Sample]()
+        clients, over, samples = LoadGenerator(running.url), asyncio.Event(), list[Sample]()
         load = asyncio.create_task(clients.open_loop(MIX, capacity * SHARE, over))
         asyncio.get_running_loop().call_later(seconds, over.set)
         while not load.done():

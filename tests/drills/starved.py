@@ -14,7 +14,7 @@ from time import monotonic
 from urllib.parse import urlsplit
 
 import httpx
-from running import MACHINE, QUIET, clean_environment, eventually, free_port, service, trace_agent
+from running import QUIET, SERVE_TEST_ENDPOINTS, clean_environment, eventually, free_port, service, trace_agent
 
 from drills.drill import Size, drill
 from drills.hostile import descriptors
@@ -83,10 +83,10 @@ def odd_machine(_: Size) -> str:
     """Each setting gets its own service, one after the other."""
     odd = {"TZ": "../nonsense", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LOG_FORMAT": "text"}
     results = [
-        f"disk full: {_mute_served([*PLAIN, *FULL_DISK, *MACHINE])}",
-        f"read-only: {_served([*PLAIN, *READ_ONLY, *MACHINE], {})}",
-        f"IPv6 only: {_served(MACHINE, {'HOST': '::1'})}",
-        f"TZ=../nonsense, LC_ALL=C: {_served(MACHINE, odd)}",
+        f"disk full: {_mute_served([*PLAIN, *FULL_DISK, *SERVE_TEST_ENDPOINTS])}",
+        f"read-only: {_served([*PLAIN, *READ_ONLY, *SERVE_TEST_ENDPOINTS], {})}",
+        f"IPv6 only: {_served(SERVE_TEST_ENDPOINTS, {'HOST': '::1'})}",
+        f"TZ=../nonsense, LC_ALL=C: {_served(SERVE_TEST_ENDPOINTS, odd)}",
         f"clock back an hour: {_clock_jumps()}",
     ]
     return "; ".join(results)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from time import perf_counter
 
 import httpx
-from running import Agent, Running, eventually, service, serving, trace_agent
+from running import Agent, Running, eventually, service, trace_agent, wait_until_in_flight
 
 from drills.drill import Size, drill
 
@@ -33,7 +33,7 @@ def requests_in_flight(size: Size) -> str:
         httpx.Client(base_url=running.url, timeout=60) as kept,
     ):
         waiting = [pool.submit(kept.get, "/api/faults/slow?seconds=1") for _ in range(IN_FLIGHT)]
-        serving(running, IN_FLIGHT)
+        wait_until_in_flight(running, IN_FLIGHT)
         running.process.send_signal(signal.SIGTERM)
         signalled = perf_counter()
         ready = eventually(lambda: kept.get("/ready"), lambda response: response.status_code == 503)
@@ -63,7 +63,7 @@ def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Cl
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
         pending = pool.submit(client.get, "/api/faults/slow?seconds=600")
-        serving(running, 1)
+        wait_until_in_flight(running, 1)
         yield agent, running, client, pending
 
 

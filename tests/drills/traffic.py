@@ -99,7 +99,7 @@ class Client:
             self._streams = None
 
 
-class Crowd:
+class LoadGenerator:
     """Clients of one service that keep their connections."""
 
     def __init__(self, url: str) -> None:
@@ -159,9 +159,9 @@ class Crowd:
 
 
 @contextmanager
-def crowd(url: str) -> Iterator[Crowd]:
+def load_generator(url: str) -> Iterator[LoadGenerator]:
     """Yield clients of `url`, and close their connections afterwards."""
-    clients = Crowd(url)
+    clients = LoadGenerator(url)
     try:
         yield clients
     finally:
