@@ -17,7 +17,7 @@ import httpx
 from running import Agent, Running, eventually, service, trace_agent
 
 from drills.drill import Size, drill
-from drills.hostile_requests import FRAMES, HANDSHAKES, REQUESTS, HostileRequest, frame, get, handshake
+from drills.hostile_requests import FRAMES, HANDSHAKES, REQUESTS, Attack, frame, get, handshake
 
 T = TypeVar("T")
 PATIENCE = 20.0  # seconds; longer than anything here may take on a busy machine
@@ -73,7 +73,7 @@ class Wire:
             await self.writer.wait_closed()
 
 
-async def send_form(url: str, form: HostileRequest) -> None:
+async def send_form(url: str, form: Attack) -> None:
     """Send one hostile request, and check the response."""
     wire = await Wire.open(url, form.sent)
     try:
