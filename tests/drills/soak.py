@@ -104,6 +104,7 @@ async def _soak(seconds: float, size: Size) -> str:
     return (
         f"{seconds / 60:.1f} minutes at {rate:.0f}/s ({CAPACITY_SHARE:.0%} of {capacity:.0f}/s): {sent} requests, "
         f"{len(missing)} traces missing; {samples[0].memory_mib:.0f} MiB at first, "
-        f"{middle_mib:.1f} in the middle third, {last_mib:.1f} in the last; at rest {before.descriptors} descriptors and {before.tasks} tasks before, "
+        f"{middle_mib:.1f} in the middle third, {last_mib:.1f} in the last; "
+        f"at rest {before.descriptors} descriptors and {before.tasks} tasks before, "
         f"{after.descriptors} and {after.tasks} after"
     )

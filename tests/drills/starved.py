@@ -61,8 +61,9 @@ def descriptors_run_out(size: Size) -> str:
     assert len(warnings) == 1, warnings
     assert code == 0
     return (
-        f"{count} connections held open with {FREE_DESCRIPTORS} descriptors free: 20 requests over an earlier connection "
-        f"got 200, 1 line in the log; new connections served {seconds:.1f} s after descriptors were free"
+        f"{count} connections held open with {FREE_DESCRIPTORS} descriptors free: "
+        f"20 requests over an earlier connection got 200, 1 line in the log; "
+        f"new connections served {seconds:.1f} s after descriptors were free"
     )
 
 
