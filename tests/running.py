@@ -64,7 +64,7 @@ def unmeasured_environment(extra: Mapping[str, str] | None = None) -> dict[str, 
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for programs that can't bind port 0 and report which port that is."""
+    """Return a port that was free a moment ago, for programs that can't bind port 0 and report the port that they got."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -88,7 +88,7 @@ def eventually(read: Callable[[], T], expected: Callable[[T], bool] = bool, time
 
 
 class Running:
-    """A running process, and every line that it has written to standard error."""
+    """A process that was started, and every line that it has written to standard error so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process

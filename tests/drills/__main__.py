@@ -11,7 +11,7 @@ from pathlib import Path
 from time import monotonic
 
 from drills.drill import Drill, Size
-from drills.table import TABLE
+from drills.table import DRILLS
 
 PAGE = Path(__file__).parents[2] / "docs" / "resilience.md"
 BEGIN, END = "<!-- scripts/drill --write -->\n", "<!-- end of scripts/drill --write -->"
@@ -50,7 +50,7 @@ def write(rows: Mapping[str, str]) -> None:
     before, _, rest = PAGE.read_text().partition(BEGIN)
     old, _, after = rest.partition(END)
     updated: dict[str, str] = {}
-    for key in map(head, TABLE):
+    for key in map(head, DRILLS):
         earlier = next((line for line in old.splitlines() if line.startswith(key)), f"{key} not measured yet |")
         updated[key] = rows.get(key, earlier)
     machine = f"CPython {platform.python_version()} on {os.cpu_count()} cores"
@@ -67,7 +67,7 @@ def main() -> int:
     size = Size.SHORT if options.short else Size.FULL
     rows: dict[str, str] = {}
     every_promise_kept = True
-    for drill in TABLE:
+    for drill in DRILLS:
         if options.words and not any(word in drill.event for word in options.words):
             continue
         rows[head(drill)], kept = row(drill, size)

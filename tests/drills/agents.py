@@ -42,7 +42,7 @@ def tracing_status(url: str) -> dict[str, Any]:
 
 
 def logged_warnings(running: Running) -> list[str]:
-    """Return the lines of the log that aren't JSON or whose level isn't info."""
+    """Return the lines that an operator has to read: those that aren't JSON, or whose level isn't info."""
     return [line for line in list(running.lines) if not line.startswith("{") or json.loads(line)["level"] != "info"]
 
 
@@ -83,8 +83,8 @@ def absent_agent(size: Size) -> str:
             recovered = eventually(lambda: tracing_status(running.url), lambda status: status["agent_error"] is None)
             later_warnings = eventually(lambda: logged_warnings(running)[len(warnings) :])
 
-    missing = set(clients.results.spans) - absent.spans
-    lost, sent = recovered["traces_lost"], len(clients.results.spans)
+    missing = set(clients.results.span_ids) - absent.span_ids
+    lost, sent = recovered["traces_lost"], len(clients.results.span_ids)
     assert len(warnings) == 1, warnings
     assert "the agent takes no traces: " in warnings[0]
     assert len(later_warnings) == 1, later_warnings
@@ -107,7 +107,7 @@ class ServiceWithAgent:
     """A service, its agent, and a function that makes the agent fail.
 
     Attributes:
-        failure: the agent's failure in a word; a column of the results.
+        failure: the name of the agent's failure in the results, or UNDISTURBED.
     """
 
     failure: str
@@ -126,7 +126,7 @@ class ServiceWithAgent:
 
     def missing(self) -> int:
         """Return the number of completed requests whose trace the agent hasn't received."""
-        return len(set(self.clients.results.spans) - self.agent.spans)
+        return len(set(self.clients.results.span_ids) - self.agent.span_ids)
 
     def lost(self) -> int:
         """Return the number of traces that the service reports as lost."""

@@ -128,9 +128,9 @@ async def _rolling_restarts(restarts: int) -> str:
             process.stop()
 
     results = clients.results
-    lost = set(results.spans) - agent.spans
+    lost = set(results.span_ids) - agent.span_ids
     codes = [code for process in processes for code in process.codes]
-    sent = len(results.spans) + len(results.failures)
+    sent = len(results.span_ids) + len(results.failures)
     assert sent > RATE * seconds / 2, f"{sent} requests in {seconds:.0f} s are too few to prove anything"
     assert not results.failures, f"{len(results.failures)} of {sent} failed: {results.failures[:5]}"
     assert not lost, f"{len(lost)} of {sent} traces lost"

@@ -31,14 +31,14 @@ class Sink:
     Attributes:
         behaviour: how the agent responds from now on: OK, with an error status (SERVER_ERROR, TOO_MANY), with bytes
             that are not HTTP (GARBAGE), or never (HANG).
-        spans: the ids of all accepted spans.
+        span_ids: the ids of all accepted spans.
         traces: the number of accepted traces.
         connections: the number of connections that were opened, including closed ones.
     """
 
     def __init__(self) -> None:
         self.behaviour = OK
-        self.spans: set[int] = set()
+        self.span_ids: set[int] = set()
         self.traces = 0
         self.connections = 0
         self.port = 0
@@ -129,7 +129,7 @@ class Sink:
             traces, span_id_key = document[1], 4
         for spans in traces:
             self.traces += 1
-            self.spans.update(span[span_id_key] for span in spans)
+            self.span_ids.update(span[span_id_key] for span in spans)
 
 
 @contextmanager

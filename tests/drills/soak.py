@@ -88,8 +88,8 @@ async def _soak(seconds: float, size: Size) -> str:
         code = running.stop()
 
     failures = capacity_test.results.failures + clients.results.failures
-    sent = len(clients.results.spans)
-    missing = set(capacity_test.results.spans + clients.results.spans) - agent.spans
+    sent = len(clients.results.span_ids)
+    missing = set(capacity_test.results.span_ids + clients.results.span_ids) - agent.span_ids
     third = len(samples) // 3
     middle_mib = statistics.median(each.memory_mib for each in samples[third : 2 * third])
     last_mib = statistics.median(each.memory_mib for each in samples[2 * third :])

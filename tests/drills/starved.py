@@ -22,7 +22,7 @@ from drills.drill import Size, drill
 NO_AGENT = "http://127.0.0.1:1"
 FREE_DESCRIPTORS = 20
 HOUR = 3600
-# Prefixes of the command that starts the service. Without coverage, which would write files:
+# Prefixes for the command that starts the service. The first switches coverage off, because it would write files.
 UNMEASURED = ["env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START"]
 READ_ONLY = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -o remount,bind,ro / && exec "$@"', "sh"]
 FULL_DISK = ["sh", "-c", 'ulimit -f 0; exec "$@" 2>/dev/full', "sh"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from drills import agents, clients, fuzz, hostile, restarts, soak, starved, stopping, upstreams
 from drills.drill import Drill
 
-TABLE: tuple[Drill, ...] = (
+DRILLS: tuple[Drill, ...] = (
     stopping.requests_in_flight,
     stopping.request_that_never_ends,
     stopping.second_signal,

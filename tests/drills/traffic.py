@@ -37,12 +37,12 @@ class Results:
 
     Attributes:
         seconds: the duration of each request that got a response.
-        spans: the span id of each response, from its `traceresponse`.
+        span_ids: the span id of each response, from its `traceresponse`.
         failures: each request that got no response or an unexpected status, with the error or the status.
     """
 
     seconds: list[float] = field(default_factory=list)
-    spans: list[int] = field(default_factory=list)
+    span_ids: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def p99(self) -> float:
@@ -72,7 +72,7 @@ class Client:
         if status != request.status:
             self.results.failures.append(f"{request.method} {request.path}: {status}")
         if "traceresponse" in fields:
-            self.results.spans.append(int(fields["traceresponse"].split("-")[2], 16))
+            self.results.span_ids.append(int(fields["traceresponse"].split("-")[2], 16))
         if fields.get("connection") == "close":
             self.close()
 

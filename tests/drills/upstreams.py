@@ -63,9 +63,8 @@ async def _misbehave(requests: int, drip_seconds: float) -> str:
             async with connected(running) as watcher:
                 clients = [await connect(running) for _ in range(requests)]
                 stale_calls = await _reuse_stale_connections(fake, clients)
-                await asyncio.to_thread(
-                    _take_spans, agent, 4 * 2 * requests
-                )  # four rounds, each with a call per request
+                # There were four rounds, and each request has its own span and that of its call.
+                await asyncio.to_thread(_take_spans, agent, 4 * 2 * requests)
                 before = descriptors(running) - fake.open
                 fake.seconds = drip_seconds
                 for behaviour, status, error, message in MISBEHAVIOUR:
@@ -80,7 +79,7 @@ async def _misbehave(requests: int, drip_seconds: float) -> str:
                     assert calls == (0 if behaviour == "refused" else requests), behaviour
                     spans = await asyncio.to_thread(_take_spans, agent, 2 * requests)
                     _check_spans(spans, behaviour, error, message)
-                    # After a complete response, the service may keep the connection to the upstream.
+                    # After a complete response, the service may keep its connection to the upstream. Its pool has 100.
                     may_stay_open = 100 if behaviour in {"/broken", "/loop"} else 0
                     await until(lambda may_stay_open=may_stay_open: fake.open <= may_stay_open)
                     await until(lambda: descriptors(running) - fake.open <= before)
@@ -93,7 +92,8 @@ async def _misbehave(requests: int, drip_seconds: float) -> str:
     return (
         f"{requests} requests for each: all responses correct, "
         f"the slowest after {slowest:.2f} s of {TIMEOUT_SECONDS:g}; "
-        f"{sent_per_call / 1e6:.1f} of 100 MB left the upstream; {stale_calls} calls on stale connections got 200; nothing left behind"
+        f"{sent_per_call / 1e6:.1f} of 100 MB left the upstream; "
+        f"{stale_calls} calls on stale connections got 200; nothing left behind"
     )
 
 

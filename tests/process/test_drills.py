@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from drills.__main__ import PAGE, head
 from drills.drill import Drill, Size
-from drills.table import TABLE
+from drills.table import DRILLS
 
 
 def parameter(drill: Drill) -> object:
@@ -17,7 +17,7 @@ def parameter(drill: Drill) -> object:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("drill", [parameter(drill) for drill in TABLE])
+@pytest.mark.parametrize("drill", [parameter(drill) for drill in DRILLS])
 def test_the_promise_is_kept(drill: Drill) -> None:
     """Run with -s to see the measured figures."""
     measured = drill.run(Size.SHORT)
@@ -28,8 +28,8 @@ def test_the_promise_is_kept(drill: Drill) -> None:
 
 def test_the_page_shows_the_figures_of_every_drill() -> None:
     """The table has one row for each drill, and every promise was kept. `scripts/drill --write` writes the rows."""
-    heads = tuple(head(drill) for drill in TABLE)
+    heads = tuple(head(drill) for drill in DRILLS)
     rows = [line for line in PAGE.read_text().splitlines() if line.startswith(heads)]
 
-    assert len(rows) == len(TABLE)
+    assert len(rows) == len(DRILLS)
     assert not [row for row in rows if "BROKEN" in row or "not measured yet" in row]
