@@ -64,7 +64,7 @@ def unmeasured_environment(extra: Mapping[str, str] | None = None) -> dict[str, 
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for programs that can't bind port 0 and report the port that they got."""
+    """Return a port that was free a moment ago, for programs that can't bind port 0 and report their port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

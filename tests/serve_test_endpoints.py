@@ -16,7 +16,7 @@ SERVING = "--serving"  # marks the start under ddtrace-run, in place of the serv
 
 
 def use_test_endpoints() -> None:
-    """Make `server` create its app with the endpoints of routes.py. FAULTS enables the failing ones, as in the service."""
+    """Make `server` create its app with the endpoints of routes.py. FAULTS enables failing ones, as in the service."""
     # ENDPOINTS is the usual ones, then the failing ones.
     endpoints = ENDPOINTS if os.environ.get("FAULTS") else ENDPOINTS[:1]
     server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # the imported name

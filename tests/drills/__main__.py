@@ -58,9 +58,11 @@ def write(rows: Mapping[str, str]) -> None:
 
 
 def main() -> int:
-    """Run the drills, all of them or those that WORDS select, and print their results as a table."""
+    """Run all drills, or those that the words select, and print their results as a table."""
     parser = argparse.ArgumentParser(prog="scripts/drill", description=main.__doc__)
-    parser.add_argument("words", nargs="*", help="run only the drills whose event contains one of these words")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="run only the drills whose event contains one of these words"
+    )
     parser.add_argument("--short", action="store_true", help="run their short forms, as the tests do, in a few minutes")
     parser.add_argument("--write", action="store_true", help="write the results into docs/resilience.md")
     options = parser.parse_args()

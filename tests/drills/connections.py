@@ -1,4 +1,4 @@
-"""An HTTP client so cheap that thousands of clients and the service fit on one machine; measurements of the service."""
+"""A cheap HTTP client, so that thousands of them fit on one machine with the service, and figures of its process."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Connection:
         self.writer = writer
 
     def send(self, path: str, head: str = "", method: str = "GET") -> None:
-        """Send a request without waiting for the response. `head` has further header lines, each with its line end."""
+        """Send a request without waiting for the response. `head` has more header lines, each ending in CRLF."""
         self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode())
 
     async def get(self, path: str) -> Response:
         """Send a request and return the whole response."""
         began = perf_counter()
         self.send(path)
-        first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        status_line, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await self.reader.readexactly(int(headers["content-length"]))
-        return Response(int(first.split()[1]), headers, body, perf_counter() - began)
+        return Response(int(status_line.split()[1]), headers, body, perf_counter() - began)
 
     def close(self, *, reset: bool = False) -> None:
         """Close the connection, with a reset if `reset` is set."""

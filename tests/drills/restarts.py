@@ -75,7 +75,7 @@ def balancer(ports: tuple[int, int]) -> Iterator[Balancer]:
             yield haproxy
 
 
-class Replaceable:
+class ReplaceableProcess:
     """A process that is replaced repeatedly on the same port, and the exit codes of those that were stopped."""
 
     def __init__(self, agent_url: str) -> None:
@@ -108,7 +108,7 @@ def rolling_restarts(size: Size) -> str:
 
 async def _rolling_restarts(restarts: int) -> str:
     with sink() as agent:
-        processes = [Replaceable(agent.url), Replaceable(agent.url)]
+        processes = [ReplaceableProcess(agent.url), ReplaceableProcess(agent.url)]
         with balancer((processes[0].port, processes[1].port)) as haproxy, load_generator(haproxy.url) as clients:
 
             def restart_in_turn() -> None:

@@ -105,7 +105,7 @@ class Sink:
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         body = await reader.readexactly(int(fields.get("content-length", "0")))
         if self.behaviour == HANG:
-            await reader.read()
+            await reader.read()  # until the client closes the connection
             return False
         if self.behaviour == GARBAGE:
             writer.write(b"\x00\x01\x02 this is no HTTP\r\n\r\n")

@@ -38,7 +38,7 @@ def requests_in_flight(size: Size) -> str:
         signalled = perf_counter()
         ready = eventually(lambda: client.get("/ready"), lambda response: response.status_code == 503)
         ready_ms = (perf_counter() - signalled) * 1000
-        new_connection = httpx.get(f"{running.url}/api/hello").status_code
+        status_over_new_connection = httpx.get(f"{running.url}/api/hello").status_code
         responses = [future.result() for future in pending]
         code = running.wait()
         traces = sum(spans[0]["resource"] == "GET /api/faults/slow" for spans in agent.traces())
@@ -47,14 +47,16 @@ def requests_in_flight(size: Size) -> str:
     succeeded = statuses.count(200)
     closing = sum(response.headers.get("connection") == "close" for response in responses)
     assert (succeeded, traces, code) == (IN_FLIGHT, IN_FLIGHT, 0), (statuses, traces, code)
-    assert new_connection == 200
+    assert status_over_new_connection == 200
     assert (ready.headers["connection"], closing) == ("close", IN_FLIGHT)
     assert ready_ms < size.of(2000, 100), f"/ready responded with 503 after {ready_ms:.0f} ms"
     return f"{succeeded} responses with 200, {traces} traces, exit {code}; `/ready` 503 after {ready_ms:.0f} ms"
 
 
 @contextmanager
-def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Client, Future[httpx.Response]]]:
+def service_with_endless_request(
+    settings: dict[str, str],
+) -> Iterator[tuple[Agent, Running, httpx.Client, Future[httpx.Response]]]:
     """Run a service with a request that never ends.
 
     Yields:
@@ -79,22 +81,22 @@ def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Cl
 )
 def request_that_never_ends(size: Size) -> str:
     """On Python 3.12 and newer, Hypercorn itself would wait forever for such a request."""
-    graceful = size.of(1, 5)
-    settings = {"DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful)}
-    with endless(settings) as (agent, running, _, pending):
+    graceful_seconds = size.of(1, 5)
+    settings = {"DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful_seconds)}
+    with service_with_endless_request(settings) as (agent, running, _, pending):
         signalled = perf_counter()
         code = running.stop()
-        took = perf_counter() - signalled
+        exit_seconds = perf_counter() - signalled
         status = pending.result().status_code
         (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
 
-    budget = DRAIN_SECONDS + graceful + CLOSING_AND_FLUSH_SECONDS
+    budget = DRAIN_SECONDS + graceful_seconds + CLOSING_AND_FLUSH_SECONDS
     message = span["meta"]["error.message"]
     assert (status, code) == (503, 0)
     assert (span["error"], span["meta"]["http.status_code"]) == (1, "503")
-    assert message == f"still running {graceful} s after the server began to stop"
-    assert DRAIN_SECONDS + graceful <= took < budget, f"exit after {took:.1f} s"
-    return f"{status}, its span has `{message}`; exit {code} after {took:.1f} s of {budget:g} s"
+    assert message == f"still running {graceful_seconds} s after the server began to stop"
+    assert DRAIN_SECONDS + graceful_seconds <= exit_seconds < budget, f"exit after {exit_seconds:.1f} s"
+    return f"{status}, its span has `{message}`; exit {code} after {exit_seconds:.1f} s of {budget:g} s"
 
 
 @drill(
@@ -106,16 +108,16 @@ def second_signal(size: Size) -> str:
     """A second signal means that the operator doesn't want to wait, not even for a request in flight."""
     measured = []
     for second in (signal.SIGTERM, signal.SIGINT):
-        with endless({"DRAIN_SECONDS": "60"}) as (_, running, client, pending):
+        with service_with_endless_request({"DRAIN_SECONDS": "60"}) as (_, running, client, pending):
             running.process.send_signal(signal.SIGTERM)
             eventually(lambda: client.get("/ready").status_code, lambda status: status == 503)
             signalled = perf_counter()
             code = running.stop(second)
-            took_ms = (perf_counter() - signalled) * 1000
+            exit_ms = (perf_counter() - signalled) * 1000
             error = pending.exception()
 
         assert code == 128 + second
         assert isinstance(error, httpx.TransportError)
-        assert took_ms < size.of(5000, 500), f"exit {took_ms:.0f} ms after {second.name}"
-        measured.append(f"{second.name}: exit {code} after {took_ms:.0f} ms")
+        assert exit_ms < size.of(5000, 500), f"exit {exit_ms:.0f} ms after {second.name}"
+        measured.append(f"{second.name}: exit {code} after {exit_ms:.0f} ms")
     return ", ".join(measured)
