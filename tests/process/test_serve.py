@@ -263,7 +263,7 @@ def test_production_imports_no_development_package() -> None:
     assert "hello_service.localview" not in json.loads(ended.stdout)
 
 
-def test_a_bare_start_logs_what_only_the_environment_could_set() -> None:
+def test_a_start_without_serve_logs_the_variables_that_only_the_environment_can_set() -> None:
     """One warning lists the variables and their values."""
     with started(PLAIN_HYPERCORN, clean_environment({"DD_TRACE_AGENT_URL": NO_AGENT})) as running:
         running.wait_until_running()
