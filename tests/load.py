@@ -1,10 +1,13 @@
-"""Sends requests of many clients to one service until standard input ends: `python load.py URL [--slow] [--balance]`.
+"""Sends requests from several clients to one service until standard input ends: `python load.py URL [OPTIONS]`.
 
-It prints "started" when each client has had its first response. At the end it prints as JSON how many responses had
-which status, and every request that got no response. `--balance`: as behind a load balancer, no request is started once
-`/ready` reports that the service is not ready. `--slow`: every second client requests a response that takes a second.
+    --slow     half of the clients send requests whose response takes a second
+    --balance  as behind a load balancer, no request is sent after `/ready` has reported that the service is not ready
 
-It uses the standard library only, because it runs where the published ports are, which may have nothing but Python.
+It prints "started" when every client has received its first response. At the end it prints, as JSON, the number of
+responses per status and the requests that got no response.
+
+It uses only the standard library: it has to run where the containers' ports are published, and that machine may have
+nothing but Python.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ PAUSE_SECONDS = 0.02
 
 
 class Clients:
+    """Clients that send requests in threads, and the results of their requests."""
+
     def __init__(self, url: str, options: list[str]) -> None:
         self.address = urlsplit(url).netloc
         self.slow = "--slow" in options
@@ -30,8 +35,8 @@ class Clients:
         self.lock = threading.Lock()
         self.started = threading.Barrier(CLIENTS + 1)
 
-    def client(self, number: int) -> None:
-        """Send requests over one connection for as long as the server keeps it open, then over a new one."""
+    def run_client(self, number: int) -> None:
+        """Send requests over one connection as long as the server keeps it open, then over a new one."""
         path = "/api/faults/slow?seconds=1" if self.slow and number % 2 else "/api/hello"
         connection = http.client.HTTPConnection(self.address, timeout=60)
         first = True
@@ -51,8 +56,8 @@ class Clients:
                 first = False
         connection.close()
 
-    def balance(self) -> None:
-        """Start no more requests once the service is not ready."""
+    def end_when_not_ready(self) -> None:
+        """Check `/ready` repeatedly, and end all clients when the service is not ready."""
         while not self.ending.wait(0.1):
             connection = http.client.HTTPConnection(self.address, timeout=5)
             connection.request("GET", "/ready")
@@ -62,11 +67,11 @@ class Clients:
 
 
 def main() -> None:
-    """Run the clients."""
+    """Run the clients until standard input ends, and print the results."""
     clients = Clients(sys.argv[1], sys.argv[2:])
-    threads = [threading.Thread(target=clients.client, args=[number]) for number in range(CLIENTS)]
+    threads = [threading.Thread(target=clients.run_client, args=[number]) for number in range(CLIENTS)]
     if "--balance" in sys.argv:
-        threads.append(threading.Thread(target=clients.balance))
+        threads.append(threading.Thread(target=clients.end_when_not_ready))
     for thread in threads:
         thread.start()
     clients.started.wait(60)

@@ -1,4 +1,4 @@
-"""Real processes for tests: a service, a trace agent. Each binds a free port, logs it, and is stopped afterwards."""
+"""Starts a service or a trace agent as a real process on a free port, and stops it at the end of the block."""
 
 from __future__ import annotations
 
@@ -24,22 +24,24 @@ Span = dict[str, Any]
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 SERVE = [str(BIN / "hello-service"), "serve"]
-MACHINE = [sys.executable, str(ROOT / "tests" / "machine.py")]  # the same with the endpoints of routes.py
-# And without `serve`, also with the endpoints of routes.py.
-BARE = [
+# `hello-service serve` with the endpoints of routes.py in place of the demo's.
+SERVE_TEST_ENDPOINTS = [sys.executable, str(ROOT / "tests" / "serve_test_endpoints.py")]
+# The same endpoints under Hypercorn's own command, without `hello-service serve`.
+PLAIN_HYPERCORN = [
     str(BIN / "ddtrace-run"),
     str(BIN / "hypercorn"),
-    f"{ROOT / 'tests' / 'bare'}:create_app()",
+    f"{ROOT / 'tests' / 'plain_hypercorn'}:create_app()",
     "-b",
     "127.0.0.1:0",
 ]
-RUNNING = re.compile(r"[Rr]unning on (http://\S+?)[ \"]")
-CHECKS = (
+LISTENING_URL = re.compile(r"[Rr]unning on (http://\S+?)[ \"]")  # in a line of text or of JSON
+TRACE_CHECKS = (
     "trace_count_header,meta_tracer_version_header,trace_content_length,trace_stall,trace_peer_service,"
     "trace_dd_service,meta_events_is_valid_json"
 )
-# The machine's own configuration, which must not change a test's result.
+# Variables of the machine's own configuration, which must not change a test's result.
 FOREIGN = re.compile(r"^(DD_|_DD_|OTEL_|HOST$|PORT$|UPSTREAM_|LOG_|FAULTS$|ECS_|HTTPS?_PROXY$|https?_proxy$)")
+# Switches off ddtrace's background traffic, and makes its spans arrive soon.
 QUIET = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -49,20 +51,20 @@ QUIET = {
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment without the variables that configure a service, and with `extra`."""
-    kept = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
-    return {**kept, **(extra or {})}
+    """Return this process's environment without the variables that configure a service, plus `extra`."""
+    inherited = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
+    return {**inherited, **(extra or {})}
 
 
 def unmeasured_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return `clean_environment(extra)` for programs that run no code of the package: coverage would only slow them."""
+    """Return `clean_environment(extra)` without coverage, which would only slow programs that don't run the package."""
     return {
         name: value for name, value in clean_environment(extra).items() if not name.startswith(("COV_", "COVERAGE_"))
     }
 
 
 def free_port() -> int:
-    """Return a port that was free a moment ago, for programs that can't bind port 0 and report the port they got."""
+    """Return a port that was free a moment ago, for programs that can't bind port 0 and report their port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -70,7 +72,11 @@ def free_port() -> int:
 
 
 def eventually(read: Callable[[], T], expected: Callable[[T], bool] = bool, timeout: float = 20.0) -> T:
-    """Call `read` until `expected` accepts its result, and return it; after `timeout` seconds fail with the last result."""
+    """Call `read` until `expected` accepts its result, and return that result.
+
+    Raises:
+        AssertionError: no result was accepted within `timeout` seconds; the message has the last one.
+    """
     deadline = time.monotonic() + timeout
     while True:
         result = read()
@@ -82,7 +88,7 @@ def eventually(read: Callable[[], T], expected: Callable[[T], bool] = bool, time
 
 
 class Running:
-    """A process that was started, and every line that it has written to standard error."""
+    """A process that was started, and every line that it has written to standard error so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -98,23 +104,23 @@ class Running:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The JSON lines."""
+        """The lines that are JSON, decoded."""
         return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
 
     def requests(self, path: str | None = None) -> list[dict[str, Any]]:
-        """The log lines of requests, only those for `path` if it is given."""
-        lines = [entry for entry in self.log if entry["event"] == "request"]
-        return [entry for entry in lines if path is None or entry["path"] == path]
+        """Return the access log's entries: all of them, or those for `path`."""
+        entries = [entry for entry in self.log if entry["event"] == "request"]
+        return [entry for entry in entries if path is None or entry["path"] == path]
 
     def wait_until_running(self, timeout: float = 40.0) -> None:
-        """Wait for the log line with the URL that the process listens on."""
+        """Wait for the log line with the URL that the process listens on, and set `url` to it."""
 
-        def found() -> str | None:
+        def listening_url() -> str | None:
             if self.process.poll() is not None:
-                raise AssertionError(f"it ended with {self.process.returncode}:\n" + "\n".join(self.lines))
-            return next((match[1] for line in list(self.lines) if (match := RUNNING.search(line))), None)
+                raise AssertionError(f"the process ended with {self.process.returncode}:\n" + "\n".join(self.lines))
+            return next((match[1] for line in list(self.lines) if (match := LISTENING_URL.search(line))), None)
 
-        self.url = str(eventually(found, timeout=timeout)).replace("0.0.0.0", "127.0.0.1")
+        self.url = str(eventually(listening_url, timeout=timeout)).replace("0.0.0.0", "127.0.0.1")
 
     def wait_until_responding(self, url: str, timeout: float = 60.0) -> None:
         """Wait until a GET of `url` succeeds."""
@@ -129,26 +135,27 @@ class Running:
         eventually(responds, timeout=timeout)
 
     def stop(self, signum: int = signal.SIGTERM, timeout: float = 60.0) -> int:
-        """Send `signum`, wait for the end and return the exit code."""
+        """Send the signal `signum`, wait until the process has exited and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signum)
         return self.wait(timeout)
 
     def wait(self, timeout: float = 60.0) -> int:
-        """Wait for the end and return the exit code."""
+        """Wait until the process has exited and return the exit code."""
         code = self.process.wait(timeout)
         self._reader.join(10)
         return code
 
 
-def serving(running: Running, count: int) -> None:
-    """Wait until `count` requests are in flight, in addition to the one that counts them."""
-    eventually(lambda: httpx.get(f"{running.url}/info").json()["in_flight"], lambda found: found > count)
+def wait_until_in_flight(running: Running, count: int) -> None:
+    """Wait until `count` requests are in flight."""
+    # The request to /info is in flight itself.
+    eventually(lambda: httpx.get(f"{running.url}/info").json()["in_flight"], lambda in_flight: in_flight > count)
 
 
 @contextmanager
 def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> Iterator[Running]:
-    """Start `command` in the folder `cwd` with exactly `environment`; at the end of the block it is stopped."""
+    """Run `command` in the folder `cwd`, with exactly `environment`, until the end of the block."""
     process = subprocess.Popen(
         list(command),
         cwd=cwd,
@@ -175,7 +182,7 @@ def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = 
 
 @contextmanager
 def service(
-    agent_url: str, extra: Mapping[str, str] | None = None, command: Sequence[str] = MACHINE
+    agent_url: str, extra: Mapping[str, str] | None = None, command: Sequence[str] = SERVE_TEST_ENDPOINTS
 ) -> Iterator[Running]:
     """Run the service on a free port, with `agent_url` as its trace agent, and wait until it listens."""
     settings = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent_url}
@@ -185,7 +192,7 @@ def service(
 
 
 class Agent:
-    """A real ddapm-test-agent, and what it has received."""
+    """A client of a real ddapm-test-agent, which returns what the agent has received."""
 
     def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
         self.url = url
@@ -198,7 +205,7 @@ class Agent:
         return response.json() if response.content else None
 
     def clear(self) -> None:
-        """Forget everything received."""
+        """Delete everything that the agent has received."""
         self._client.get("/test/session/clear").raise_for_status()
         self._client.get("/test/trace_check/clear").raise_for_status()
 
@@ -217,16 +224,16 @@ class Agent:
         return payloads
 
     def failures(self) -> str:
-        """Return the trace checks that failed as text, empty when none did."""
+        """Return the failed trace checks as text; empty if no check failed."""
         response = self._client.get("/test/trace_check/failures")
         return "" if response.status_code == 200 else response.text
 
     def wait_for_traces(self, count: int, timeout: float = 20.0) -> list[list[Span]]:
-        """Wait until `count` traces have arrived and return them."""
+        """Wait until at least `count` traces have arrived, and return all of them."""
         return eventually(self.traces, lambda traces: len(traces) >= count, timeout)
 
     def wait_for_spans(self, count: int, timeout: float = 20.0) -> list[Span]:
-        """Wait until `count` spans have arrived and return them."""
+        """Wait until at least `count` spans have arrived, and return all of them."""
         return eventually(self.spans, lambda spans: len(spans) >= count, timeout)
 
     def close(self) -> None:
@@ -236,14 +243,14 @@ class Agent:
 
 @contextmanager
 def trace_agent(port: int | None = None, unix_socket: Path | None = None) -> Iterator[Agent]:
-    """Run a ddapm-test-agent with its trace checks enabled. It also listens on `unix_socket` if that is given."""
+    """Run a ddapm-test-agent with trace checks, on `port` or a free one, and also on `unix_socket` if it is given."""
     port = port or free_port()
     arguments = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"]
     arguments += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]
     if unix_socket is not None:
         arguments += ["--trace-uds-socket", str(unix_socket)]
     with started(
-        [str(BIN / "ddapm-test-agent"), *arguments], unmeasured_environment({"ENABLED_CHECKS": CHECKS})
+        [str(BIN / "ddapm-test-agent"), *arguments], unmeasured_environment({"ENABLED_CHECKS": TRACE_CHECKS})
     ) as running:
         agent = Agent(f"http://127.0.0.1:{port}", running.process)
         running.wait_until_responding(f"{agent.url}/info")

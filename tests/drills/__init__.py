@@ -1,4 +1,5 @@
-"""Drills: failures caused for real, and whether the service loses a request or a span.
+"""Drills: each causes a real failure and checks that the service keeps its promise, such as to lose no request or span.
 
-`scripts/drill` runs them at full size and prints one table; `tests/process/test_drills.py` runs their short forms.
+`scripts/drill` runs them at full size and prints a table of the results. `tests/process/test_drills.py` runs their
+short forms.
 """

@@ -1,4 +1,4 @@
-"""`scripts/drill`: run the drills, print the table, and with --write update it in docs/resilience.md."""
+"""`scripts/drill`: runs the drills and prints their results as a table; with --write, updates docs/resilience.md."""
 
 from __future__ import annotations
 
@@ -11,62 +11,73 @@ from pathlib import Path
 from time import monotonic
 
 from drills.drill import Drill, Size
-from drills.table import TABLE
+from drills.table import DRILLS
 
 PAGE = Path(__file__).parents[2] / "docs" / "resilience.md"
 BEGIN, END = "<!-- scripts/drill --write -->\n", "<!-- end of scripts/drill --write -->"
 
 
-def row(each: Drill, size: Size) -> tuple[str, bool]:
-    """Run one drill; return its row and whether the promise was kept."""
+def row(drill: Drill, size: Size) -> tuple[str, bool]:
+    """Run a drill; return its row of the table, and whether the promise was kept."""
     began = monotonic()
-    try:
-        measured, kept = each.missing or each.run(size), each.missing is None
-    except Exception as error:  # noqa: BLE001 - a drill that fails must not lose the results of the others
-        measured, kept = f"BROKEN: {type(error).__name__}: {error}", False
-    print(f"{each.event}: {measured} ({monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+    kept = False
+    if drill.missing:
+        measured = drill.missing
+    else:
+        try:
+            measured = drill.run(size)
+            kept = True
+        except Exception as error:  # noqa: BLE001 - a drill that fails must not lose the results of the others
+            measured = f"BROKEN: {type(error).__name__}: {error}"
+    print(f"{drill.event}: {measured} ({monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+    cell = " ".join(measured.split()).replace("|", "/")  # one line, without the separator of cells
     short = "" if size is Size.FULL else " (short)"
-    return f"{head(each)} {' '.join(measured.split()).replace('|', '/')}{short} |", kept
+    return f"{head(drill)} {cell}{short} |", kept
 
 
-def head(each: Drill) -> str:
-    """Return the first two columns of a row."""
-    return f"| {each.event} | {each.promise} |"
+def head(drill: Drill) -> str:
+    """Return the first two columns of the drill's row."""
+    return f"| {drill.event} | {drill.promise} |"
 
 
 def table(rows: Mapping[str, str]) -> str:
-    """Return a table with these `rows`, which are keyed by their heads."""
+    """Return a Markdown table of `rows`. Each key is the head of its row."""
     return "\n".join(["| event | promise | measured |", "| --- | --- | --- |", *rows.values()])
 
 
 def write(rows: Mapping[str, str]) -> None:
-    """Put `rows` into the page's table. The other rows keep their earlier results."""
+    """Put `rows` into the page's table. Drills that have no row in `rows` keep their earlier one."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
     old, _, after = rest.partition(END)
-    heads = [head(each) for each in TABLE]
-    kept = {each: line for each in heads for line in old.splitlines() if line.startswith(each)}
-    shown = {each: {**kept, **rows}.get(each, f"{each} not measured yet |") for each in heads}
+    updated: dict[str, str] = {}
+    for key in map(head, DRILLS):
+        earlier = next((line for line in old.splitlines() if line.startswith(key)), f"{key} not measured yet |")
+        updated[key] = rows.get(key, earlier)
     machine = f"CPython {platform.python_version()} on {os.cpu_count()} cores"
-    PAGE.write_text(f"{before}{BEGIN}{table(shown)}\n\nMeasured by `scripts/drill`, {machine}.\n{END}{after}")
+    PAGE.write_text(f"{before}{BEGIN}{table(updated)}\n\nMeasured by `scripts/drill`, {machine}.\n{END}{after}")
 
 
 def main() -> int:
-    """Run the drills whose event contains one of the given words, or all of them."""
+    """Run all drills, or those that the words select, and print their results as a table."""
     parser = argparse.ArgumentParser(prog="scripts/drill", description=main.__doc__)
-    parser.add_argument("words", nargs="*", help="run only drills with one of these words in their event")
-    parser.add_argument("--short", action="store_true", help="as the tests do, in a few minutes")
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD", help="run only the drills whose event contains one of these words"
+    )
+    parser.add_argument("--short", action="store_true", help="run their short forms, as the tests do, in a few minutes")
     parser.add_argument("--write", action="store_true", help="write the results into docs/resilience.md")
-    given = parser.parse_args()
-    size = Size.SHORT if given.short else Size.FULL
-    chosen = [each for each in TABLE if not given.words or any(word in each.event for word in given.words)]
-    rows, all_kept = {}, True
-    for each in chosen:
-        rows[head(each)], kept = row(each, size)
-        all_kept = all_kept and kept
-        if given.write:
+    options = parser.parse_args()
+    size = Size.SHORT if options.short else Size.FULL
+    rows: dict[str, str] = {}
+    every_promise_kept = True
+    for drill in DRILLS:
+        if options.words and not any(word in drill.event for word in options.words):
+            continue
+        rows[head(drill)], kept = row(drill, size)
+        every_promise_kept = every_promise_kept and kept
+        if options.write:
             write(rows)
     print(table(rows))
-    return 0 if all_kept else 1
+    return 0 if every_promise_kept else 1
 
 
 if __name__ == "__main__":

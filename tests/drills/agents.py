@@ -17,16 +17,17 @@ from time import perf_counter
 from typing import Any
 
 import httpx
-from running import MACHINE, Running, eventually, service
+from running import SERVE_TEST_ENDPOINTS, Running, eventually, service
 
 from drills.drill import Size, drill
 from drills.sink import GARBAGE, HANG, SERVER_ERROR, TOO_MANY, Sink, sink
-from drills.traffic import HELLO, Crowd
+from drills.traffic import HELLO, LoadGenerator
 
 FLUSH_SECONDS = 5
-MEMORY_MIB = 30
+MAX_GROWTH_MIB = 30
 UNDISTURBED = "undisturbed"
-# The settings of production. The other tests switch these features off, but their errors could fill a log.
+NAME_GONE = "name gone"
+# As in production. The other tests switch the first two features off, but without an agent they could fill the log.
 LIKE_PRODUCTION = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true",
     "DD_REMOTE_CONFIGURATION_ENABLED": "true",
@@ -34,19 +35,19 @@ LIKE_PRODUCTION = {
 }
 
 
-def tracing_of(url: str) -> dict[str, Any]:
-    """Return the tracing section of `/info`. This request makes a trace, too."""
+def tracing_status(url: str) -> dict[str, Any]:
+    """Return the tracing section of `/info`. This request makes a trace of its own."""
     status: dict[str, Any] = httpx.get(f"{url}/info", timeout=60).json()["tracing"]
     return status
 
 
 def logged_warnings(running: Running) -> list[str]:
-    """Return each line of the log that an operator would have to read."""
+    """Return the lines that an operator has to read: those that aren't JSON, or whose level isn't info."""
     return [line for line in list(running.lines) if not line.startswith("{") or json.loads(line)["level"] != "info"]
 
 
-async def send_requests(clients: Crowd, rate: float, seconds: float) -> None:
-    """Send `rate` requests a second for `seconds`."""
+async def send_requests(clients: LoadGenerator, rate: float, seconds: float) -> None:
+    """Send `rate` requests a second for `seconds` seconds, and close the connections."""
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, over.set)
     await clients.open_loop([HELLO], rate, over)
@@ -58,57 +59,65 @@ async def send_requests(clients: Crowd, rate: float, seconds: float) -> None:
     "The service starts in the usual time and logs one warning (not one a second). Spans arrive within 5 s of the"
     " agent's start",
 )
-def absent_at_start(size: Size) -> str:
-    """An example: the agent's container takes longer to start than the service's."""
-    with sink() as there, sink(there=False) as absent:
-        times: dict[Sink, list[float]] = {there: [], absent: []}
+def absent_agent(size: Size) -> str:
+    """This happens if the agent's container takes longer to start than the service's."""
+    with sink() as present, sink(listening=False) as absent:
+        start_seconds: dict[Sink, list[float]] = {present: [], absent: []}
         for _ in range(size.of(2, 5)):
-            for agent, seconds in times.items():
+            for agent, measured in start_seconds.items():
                 began = perf_counter()
                 with service(agent.url, LIKE_PRODUCTION):
-                    seconds.append(perf_counter() - began)
-        usual, without = (statistics.median(seconds) for seconds in times.values())
+                    measured.append(perf_counter() - began)
+        with_agent = statistics.median(start_seconds[present])
+        without_agent = statistics.median(start_seconds[absent])
 
         with service(absent.url, LIKE_PRODUCTION) as running:
-            clients = Crowd(running.url)
+            clients = LoadGenerator(running.url)
             asyncio.run(send_requests(clients, 20, size.of(8, 60)))
             warnings = logged_warnings(running)
             absent.listen()
-            came = perf_counter()
+            agent_started = perf_counter()
             httpx.get(f"{running.url}/api/hello")
             eventually(lambda: absent.traces > 0, timeout=60)
-            flow_seconds = perf_counter() - came
-            back = eventually(lambda: tracing_of(running.url), lambda status: status["agent_error"] is None)
+            until_spans = perf_counter() - agent_started
+            recovered = eventually(lambda: tracing_status(running.url), lambda status: status["agent_error"] is None)
             later_warnings = eventually(lambda: logged_warnings(running)[len(warnings) :])
 
-    missing = set(clients.results.spans) - absent.spans
-    lost, sent = back["traces_lost"], len(clients.results.spans)
+    missing = set(clients.results.span_ids) - absent.span_ids
+    lost, sent = recovered["traces_lost"], len(clients.results.span_ids)
     assert len(warnings) == 1, warnings
     assert "the agent accepts no traces: " in warnings[0]
     assert len(later_warnings) == 1, later_warnings
     assert "the agent accepts traces again" in later_warnings[0]
-    assert lost > 0, "nothing was lost while there was no agent"
-    assert len(missing) == lost, f"{len(missing)} traces are not there, and {lost} counted"
-    assert without < usual * size.of(20, 12) / 10, f"start in {without:.2f} s, {usual:.2f} s with an agent"
-    assert flow_seconds < size.of(15, 5), f"the first spans after {flow_seconds:.1f} s"
+    assert lost > 0, "no trace was lost while the agent was absent"
+    assert len(missing) == lost, f"{len(missing)} traces are missing, and {lost} are counted as lost"
+    assert without_agent < with_agent * size.of(20, 12) / 10, (
+        f"start in {without_agent:.2f} s, {with_agent:.2f} s with an agent"
+    )
+    assert until_spans < size.of(15, 5), f"the first spans after {until_spans:.1f} s"
     return (
-        f"start in {without:.2f} s ({usual:.2f} s with an agent); {len(warnings)} warning in {size.of(8, 60)} s; spans after "
-        f"{flow_seconds:.1f} s; {lost} of {sent} traces lost, each counted"
+        f"start in {without_agent:.2f} s ({with_agent:.2f} s with an agent); "
+        f"{len(warnings)} warning in {size.of(8, 60)} s; spans after {until_spans:.1f} s; "
+        f"{lost} of {sent} traces lost, each counted"
     )
 
 
 @dataclass
-class Watched:
-    """A service, its agent, and the failure to cause."""
+class ServiceWithAgent:
+    """A service, its agent, and a function that makes the agent fail.
 
-    event: str
+    Attributes:
+        failure: the name of the agent's failure in the results, or UNDISTURBED.
+    """
+
+    failure: str
     agent: Sink
-    trouble: Callable[[], None]
+    cause_failure: Callable[[], None]
     running: Running
 
     def __post_init__(self) -> None:
-        self.clients = Crowd(self.running.url)
-        self.polls = 0
+        self.clients = LoadGenerator(self.running.url)
+        self.polls = 0  # requests to /info, whose traces can be lost as well
 
     def memory_mib(self) -> float:
         """Return the resident memory of the process (RSS)."""
@@ -116,98 +125,101 @@ class Watched:
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def missing(self) -> int:
-        """Return how many traces of completed requests the agent hasn't received."""
-        return len(set(self.clients.results.spans) - self.agent.spans)
+        """Return the number of completed requests whose trace the agent hasn't received."""
+        return len(set(self.clients.results.span_ids) - self.agent.span_ids)
 
     def lost(self) -> int:
-        """Return how many traces the service reports as lost."""
+        """Return the number of traces that the service reports as lost."""
         self.polls += 1
-        return int(tracing_of(self.running.url)["traces_lost"])
+        return int(tracing_status(self.running.url)["traces_lost"])
 
     def exit_seconds(self) -> float:
         """Stop the service and return how long the exit took."""
         began = perf_counter()
         code = self.running.stop()
-        assert code == 0, f"{self.event}: exit {code}"
+        assert code == 0, f"{self.failure}: exit {code}"
         return perf_counter() - began
 
 
 @contextmanager
-def own_names(name: str) -> Iterator[tuple[list[str], Callable[[], object]]]:
-    """Yield a command prefix whose process alone resolves `name`, to the loopback, and a function that removes the
-    name.
+def private_host_name(name: str) -> Iterator[tuple[list[str], Callable[[], object]]]:
+    """Make `name` resolve to the loopback address in one process only.
 
-    Files of this drill are mounted over /etc/hosts and /etc/nsswitch.conf in a mount namespace of the process. The
-    machine's own files stay as they are, and the C library stops resolving the name for every caller in the process.
+    The process has files of this drill mounted over /etc/hosts and /etc/nsswitch.conf, in a mount namespace of its own.
+    The machine's own files stay as they are, and once the name is removed, the C library stops resolving it for every
+    caller in the process.
+
+    Yields:
+        A prefix for the command that starts the process, and a function that removes the name.
     """
     with TemporaryDirectory() as folder:
         hosts, switch = Path(folder, "hosts"), Path(folder, "nsswitch.conf")
-        others = "127.0.0.1 localhost\n"
-        hosts.write_text(f"{others}127.0.0.1 {name}\n")
+        without_name = "127.0.0.1 localhost\n"
+        hosts.write_text(f"{without_name}127.0.0.1 {name}\n")
         switch.write_text("hosts: files\n")
         mount = 'mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/nsswitch.conf && shift 2 && exec "$@"'
-        own = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", str(hosts), str(switch)]
-        yield own, partial(hosts.write_text, others)
+        prefix = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", str(hosts), str(switch)]
+        yield prefix, partial(hosts.write_text, without_name)
 
 
-def every_trouble(stack: ExitStack) -> list[Watched]:
-    """Start one service for each failure, all at the same time, and one whose agent works."""
-    own, forget = stack.enter_context(own_names("agent.drill"))
+def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
+    """Start a service whose agent keeps working, and one service for each failure of an agent."""
+    prefix, remove_name = stack.enter_context(private_host_name("agent.drill"))
 
     def change(agent: Sink, behaviour: str) -> None:
         agent.behaviour = behaviour
 
-    def vanish(agent: Sink) -> None:
-        forget()
-        agent.hang_up()  # it still listens on its address
+    def lose_name(agent: Sink) -> None:
+        remove_name()
+        agent.drop_connections()  # so that the service has to connect again; the agent still listens on its address
 
-    troubles: dict[str, Callable[[Sink], None]] = {
+    failures: dict[str, Callable[[Sink], None]] = {
         UNDISTURBED: lambda _: None,
         "dies": Sink.die,
         "hangs": partial(change, behaviour=HANG),
         "500": partial(change, behaviour=SERVER_ERROR),
         "429": partial(change, behaviour=TOO_MANY),
         "garbage": partial(change, behaviour=GARBAGE),
-        "name gone": vanish,
+        NAME_GONE: lose_name,
     }
 
-    def start(event: str) -> Watched:
+    def start(failure: str) -> ServiceWithAgent:
         agent = stack.enter_context(sink())
-        named = event == "name gone"
-        url = agent.url.replace("127.0.0.1", "agent.drill") if named else agent.url
-        command = [*own, *MACHINE] if named else MACHINE
+        url, command = agent.url, SERVE_TEST_ENDPOINTS
+        if failure == NAME_GONE:
+            url, command = url.replace("127.0.0.1", "agent.drill"), [*prefix, *command]
         settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
         running = stack.enter_context(service(url, settings, command))
-        return Watched(event, agent, partial(troubles[event], agent), running)
+        return ServiceWithAgent(failure, agent, partial(failures[failure], agent), running)
 
     with ThreadPoolExecutor(3) as pool:  # a start takes a few seconds of CPU
-        return list(pool.map(start, troubles))
+        return list(pool.map(start, failures))
 
 
-async def in_turns(all_of_them: list[Watched], rounds: int, count: int) -> None:
+async def send_in_turns(services: list[ServiceWithAgent], rounds: int, count: int) -> None:
     """Send each service `count` requests in turn, `rounds` times, so that disturbances of the machine affect all
-    alike.
+    services alike.
     """
     for _ in range(rounds):
-        for watched in all_of_them:
-            await watched.clients.closed_loop([HELLO], 2, count=count)
+        for each in services:
+            await each.clients.closed_loop([HELLO], 2, count=count)
 
 
-async def at_once(all_of_them: list[Watched], count: int) -> None:
-    """Send requests to all services at once, `count` to each."""
+async def send_at_once(services: list[ServiceWithAgent], count: int) -> None:
+    """Send requests to all services at once, until each has had `count`."""
 
-    async def request(each: Watched) -> None:
+    async def send(each: ServiceWithAgent) -> None:
         while (left := count - len(each.clients.results.seconds)) > 0 and not each.clients.results.failures:
             await each.clients.closed_loop([HELLO], 2, count=min(left, 10_000))
             each.running.lines.clear()  # one line per request
 
-    await asyncio.gather(*map(request, all_of_them))
+    await asyncio.gather(*map(send, services))
 
 
-async def hang_up(all_of_them: list[Watched]) -> None:
+async def close_connections(services: list[ServiceWithAgent]) -> None:
     """Close every connection to the services."""
-    for watched in all_of_them:
-        watched.clients.close()
+    for each in services:
+        each.clients.close()
 
 
 @drill(
@@ -216,47 +228,51 @@ async def hang_up(all_of_them: list[Watched]) -> None:
     "requests, the exit takes at most 5 s longer, and `/info` counts each lost trace",
     needs=("unshare",),
 )
-def no_good(size: Size) -> str:
-    """Seven services, six of them with a failing agent, get the same requests in turns."""
+def failing_agent(size: Size) -> str:
+    """Seven services, six of them with a failing agent, receive the same requests in turn."""
     with ExitStack() as stack, asyncio.Runner() as runner:
-        watched = every_trouble(stack)
-        undisturbed, disturbed = watched[0], watched[1:]
-        runner.run(in_turns(watched, 1, size.of(100, 3000)))
-        for each in watched:
+        services = start_services(stack)
+        undisturbed, disturbed = services[0], services[1:]
+        without_name = disturbed[-1]
+        runner.run(send_in_turns(services, 1, size.of(100, 3000)))
+        for each in services:
             eventually(lambda each=each: each.missing() == 0)  # type: ignore[misc]
             each.clients.results.seconds.clear()
-            each.trouble()
-        before = {each.event: each.memory_mib() for each in disturbed}
-        connections = disturbed[-1].agent.connections
+            each.cause_failure()
+        memory_before = {each.failure: each.memory_mib() for each in disturbed}
+        connections_before = without_name.agent.connections
 
-        runner.run(in_turns(watched, size.of(5, 60), size.of(40, 200)))
-        p99 = {each.event: each.clients.results.p99() for each in watched}
-        runner.run(at_once(disturbed, size.of(500, 100_000)))
-        runner.run(hang_up(watched))
-        for each in watched:
-            assert not each.clients.results.failures, f"{each.event}: {each.clients.results.failures[:5]}"
-        grown = {each.event: each.memory_mib() - before[each.event] for each in disturbed}
+        runner.run(send_in_turns(services, size.of(5, 60), size.of(40, 200)))
+        p99 = {each.failure: each.clients.results.p99() for each in services}
+        runner.run(send_at_once(disturbed, size.of(500, 100_000)))
+        runner.run(close_connections(services))
+        for each in services:
+            assert not each.clients.results.failures, f"{each.failure}: {each.clients.results.failures[:5]}"
+        growth = {each.failure: each.memory_mib() - memory_before[each.failure] for each in disturbed}
         # ddtrace tries six times before it gives up, which takes half a minute if each try times out after 3 s.
         eventually(lambda: min(each.lost() - size.of(1, each.missing()) for each in disturbed) >= 0, timeout=120)
         lost = sum(each.lost() for each in disturbed)
         missing = sum(each.missing() for each in disturbed)
         polls = sum(each.polls for each in disturbed)
-        found_nobody = disturbed[-1].agent.connections == connections
-        with ThreadPoolExecutor(len(watched)) as pool:
-            exits = dict(zip(p99, pool.map(Watched.exit_seconds, watched), strict=True))
+        reconnected = without_name.agent.connections > connections_before
+        with ThreadPoolExecutor(len(services)) as pool:
+            exit_seconds = dict(zip(p99, pool.map(ServiceWithAgent.exit_seconds, services), strict=True))
         assert undisturbed.missing() == 0
 
-    usual, later = p99.pop(UNDISTURBED), exits.pop(UNDISTURBED)
-    slower = ", ".join(f"{event} {each / usual - 1:+.0%}" for event, each in p99.items())
-    exits = {event: each - later for event, each in exits.items()}
+    usual_p99, usual_exit = p99.pop(UNDISTURBED), exit_seconds.pop(UNDISTURBED)
+    slower = ", ".join(f"{failure} {value / usual_p99 - 1:+.0%}" for failure, value in p99.items())
+    exit_delays = {failure: seconds - usual_exit for failure, seconds in exit_seconds.items()}
     margin_ms = size.of(25, 0)
-    assert found_nobody, "the agent was found although its name was gone"
-    assert max(p99.values()) <= usual * size.of(30, 11) / 10 + margin_ms, f"p99 {usual:.1f} ms undisturbed; {slower}"
-    assert max(grown.values()) < MEMORY_MIB, f"MiB more: {grown}"
-    assert max(exits.values()) < FLUSH_SECONDS + size.of(5, 1), f"seconds later: {exits}"
-    assert lost <= missing + polls, f"{lost} counted, {missing} and at most {polls} polls are not there"
+    assert not reconnected, "the service connected to its agent although the agent's name was gone"
+    assert max(p99.values()) <= usual_p99 * size.of(30, 11) / 10 + margin_ms, (
+        f"p99 {usual_p99:.1f} ms undisturbed; {slower}"
+    )
+    assert max(growth.values()) < MAX_GROWTH_MIB, f"memory growth in MiB: {growth}"
+    assert max(exit_delays.values()) < FLUSH_SECONDS + size.of(5, 1), f"exit later by seconds: {exit_delays}"
+    assert lost <= missing + polls, f"{lost} counted as lost, but only {missing} and at most {polls} polls are missing"
     return (
-        f"p99, compared with {usual:.1f} ms undisturbed: {slower}; memory {max(grown.values()):+.1f} MiB at most after "
-        f"{size.of(500, 100_000)} requests; exit {max(exits.values()):.1f} s later at most; {lost} traces counted as lost, "
-        f"{missing} traces of completed requests missing"
+        f"p99, compared with {usual_p99:.1f} ms undisturbed: {slower}; "
+        f"memory {max(growth.values()):+.1f} MiB at most after {size.of(500, 100_000)} requests; "
+        f"exit {max(exit_delays.values()):.1f} s later at most; "
+        f"{lost} traces counted as lost, {missing} traces of completed requests missing"
     )

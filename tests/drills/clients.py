@@ -12,8 +12,8 @@ from drills.connections import Connection, connect, connected, descriptors, in_f
 from drills.drill import Size, drill
 
 AT_ONCE = 50
-BATCHES_BETWEEN_COUNTS = 20  # bounds what the trace agent has to keep
-TRACERS_OWN = 2  # connections that the tracer opens and closes
+BATCHES_BETWEEN_COUNTS = 20  # the trace agent keeps all spans until they are counted
+TRACER_CONNECTIONS = 2  # at most; the tracer opens and closes them
 # asyncio.TaskGroup of earlier releases leaves a cancelled handler in a reference cycle (python/cpython#124958).
 LIMIT_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13) else 40
 
@@ -27,7 +27,7 @@ LIMIT_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_in
     every_python=True,
 )
 def disconnects(size: Size) -> str:
-    """Clients disconnect, half of them with a reset: during an outbound call, an upload and a stream."""
+    """Clients disconnect during an outbound call, an upload or a stream, half of them with a reset."""
     return asyncio.run(_disconnect(size.of(6, 200)))
 
 
@@ -37,33 +37,39 @@ async def _disconnect(batches: int) -> str:
         with trace_agent() as agent, service(agent.url, {"UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
                 fake.behaviour = "/hang"
-                await _go_away(running, watcher, fake)  # create everything that is created only once
+                await _send_and_disconnect(running, watcher, fake)  # creates everything that is created only once
                 await asyncio.to_thread(_count, agent, AT_ONCE)
-                before, memory = descriptors(running) + TRACERS_OWN, memory_mib(running)
+                max_descriptors, memory_before = descriptors(running) + TRACER_CONNECTIONS, memory_mib(running)
+                uncounted = 0
                 for batch in range(1, batches + 1):
-                    await _go_away(running, watcher, fake)
+                    await _send_and_disconnect(running, watcher, fake)
+                    uncounted += AT_ONCE
                     if batch % BATCHES_BETWEEN_COUNTS == 0 or batch == batches:
-                        so_far = (batch - 1) % BATCHES_BETWEEN_COUNTS + 1
-                        found = await asyncio.to_thread(_count, agent, so_far * AT_ONCE)
-                        tagged, cancelled = tagged + found[0], cancelled + found[1]
-                await until(lambda: descriptors(running) <= before)
-                grown = memory_mib(running) - memory
+                        counts = await asyncio.to_thread(_count, agent, uncounted)
+                        tagged, cancelled = tagged + counts[0], cancelled + counts[1]
+                        uncounted = 0
+                await until(lambda: descriptors(running) <= max_descriptors)
+                growth = memory_mib(running) - memory_before
                 fake.behaviour = "/json"
-                after = (await watcher.get("/api/relay?count=1")).status
-                left = (await in_flight(watcher), fake.open - 1, after)
-    gone = batches * AT_ONCE
-    assert left == (0, 0, 200), f"in flight, at the upstream, status afterwards: {left}"
-    assert tagged == gone, f"{tagged} of {gone} spans record the disconnect"
-    assert cancelled == gone * 3 // 5, f"{cancelled} of {gone * 3 // 5} outbound calls were cancelled"
-    assert grown < LIMIT_MIB, f"{grown:.0f} MiB more"
+                status = (await watcher.get("/api/relay?count=1")).status
+                in_flight_after = await in_flight(watcher)
+                outbound_after = fake.open - 1  # without the idle connection of the last call
+    total = batches * AT_ONCE
+    assert (in_flight_after, outbound_after, status) == (0, 0, 200), (in_flight_after, outbound_after, status)
+    assert tagged == total, f"{tagged} of {total} spans record the disconnect"
+    assert cancelled == total * 3 // 5, f"{cancelled} of {total * 3 // 5} outbound calls were cancelled"
+    assert growth < LIMIT_MIB, f"{growth:.0f} MiB more"
     return (
-        f"{gone} disconnects: {tagged} spans record them, {cancelled} outbound calls were cancelled; left behind: 0 requests, 0 outbound "
-        f"connections, 0 descriptors; memory {grown:+.0f} MiB"
+        f"{total} disconnects: {tagged} spans record them, {cancelled} outbound calls were cancelled; "
+        f"left behind: 0 requests, 0 outbound connections, 0 descriptors; memory {growth:+.0f} MiB"
     )
 
 
-async def _go_away(running: Running, watcher: Connection, fake: FakeUpstream) -> None:
-    """Start requests, wait until they are in flight, close their connections, and wait until the requests have ended."""
+async def _send_and_disconnect(running: Running, watcher: Connection, fake: FakeUpstream) -> None:
+    """Send requests, disconnect while all of them are in flight, and wait until they have ended.
+
+    Of each five clients, one uploads, one receives a stream, and three make the service call its upstream.
+    """
     clients = [await connect(running) for _ in range(AT_ONCE)]
     calls = len(fake.paths)
     for number, client in enumerate(clients):
@@ -74,28 +80,33 @@ async def _go_away(running: Running, watcher: Connection, fake: FakeUpstream) ->
         else:
             client.send("/api/relay?count=1")
     await until(lambda: len(fake.paths) - calls == AT_ONCE * 3 // 5)
-    await until(lambda: _in_flight(watcher, AT_ONCE))
+    await until(lambda: _has_in_flight(watcher, AT_ONCE))
     for number, client in enumerate(clients):
         client.close(reset=number % 2 == 1)
-    await until(lambda: _in_flight(watcher, 0))
+    await until(lambda: _has_in_flight(watcher, 0))
     await until(lambda: fake.open == 0)
 
 
-async def _in_flight(watcher: Connection, count: int) -> bool:
+async def _has_in_flight(watcher: Connection, count: int) -> bool:
     return await in_flight(watcher) == count
 
 
 def _count(agent: Agent, expected: int) -> tuple[int, int]:
-    """Return how many requests and outbound calls have a span that records the disconnect, and clear the agent."""
+    """Wait for the spans of `expected` requests that record a disconnect, and clear the agent.
 
-    def gone() -> list[str]:
-        return ["call" if span["name"] == "http.request" else "request" for span in agent.spans() if _ended(span)]
+    Returns:
+        The number of requests whose span records the disconnect, and the number of outbound calls cancelled by it.
+    """
 
-    found = eventually(gone, lambda names: names.count("request") >= expected, timeout=60)
+    def kinds() -> list[str]:
+        spans = [span for span in agent.spans() if _records_disconnect(span)]
+        return ["call" if span["name"] == "http.request" else "request" for span in spans]
+
+    found = eventually(kinds, lambda kinds: kinds.count("request") >= expected, timeout=60)
     agent.clear()
     return found.count("request"), found.count("call")
 
 
-def _ended(span: dict[str, dict[str, str]]) -> bool:
+def _records_disconnect(span: dict[str, dict[str, str]]) -> bool:
     meta = span["meta"]
     return meta.get("http.client_disconnected") == "true" or "no longer needed" in meta.get("error.message", "")

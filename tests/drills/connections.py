@@ -1,4 +1,4 @@
-"""A cheap HTTP client: thousands of them fit on one machine with the service."""
+"""A cheap HTTP client, so that thousands of them fit on one machine with the service, and figures of its process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from time import perf_counter
 from fake_upstream import reset as reset_connection
 from running import Running
 
-PATIENCE_SECONDS = 20.0
+UNTIL_SECONDS = 20.0  # longer than any condition here needs on a busy machine
 
 
 @dataclass(frozen=True)
 class Response:
-    """A response, and how long it took."""
+    """A response, and the seconds that it took."""
 
     status: int
     headers: Mapping[str, str]
@@ -27,7 +27,7 @@ class Response:
 
 
 class Connection:
-    """One reused connection that handles one request at a time. `get` opens a new one if the server closes it."""
+    """One persistent connection, for one request at a time. `get` opens a new one if the server has closed it."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -43,7 +43,7 @@ class Connection:
         self.is_open = True
 
     def send(self, path: str, head: str = "", method: str = "GET") -> None:
-        """Send a request without waiting for the response."""
+        """Send a request without waiting for the response. `head` has more header lines, each ending in CRLF."""
         self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode())
 
     async def get(self, path: str) -> Response:
@@ -52,13 +52,13 @@ class Connection:
             await self.open()
         began = perf_counter()
         self.send(path)
-        first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        status_line, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await self.reader.readexactly(int(headers["content-length"]))
         if headers.get("connection") == "close":  # as Hypercorn's configuration requires after 1,000 requests
             self.writer.close()
             self.is_open = False
-        return Response(int(first.split()[1]), headers, body, perf_counter() - began)
+        return Response(int(status_line.split()[1]), headers, body, perf_counter() - began)
 
     def close(self, *, reset: bool = False) -> None:
         """Close the connection, with a reset if `reset` is set."""
@@ -77,7 +77,7 @@ async def connect(running: Running) -> Connection:
 
 @asynccontextmanager
 async def connected(running: Running) -> AsyncIterator[Connection]:
-    """Connect to a service until the block ends."""
+    """Connect to a service, and close the connection at the end of the block."""
     connection = await connect(running)
     try:
         yield connection
@@ -86,36 +86,40 @@ async def connected(running: Running) -> AsyncIterator[Connection]:
 
 
 async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> float:
-    """Check `condition` repeatedly until it is true, for 20 s at most, and return how long that took. The event loop keeps
-    running.
+    """Check `condition` repeatedly until it is true, while the event loop keeps running; return how long that took.
+
+    Raises:
+        AssertionError: the condition was not true within 20 s.
     """
     began = perf_counter()
     while True:
         met = condition()
-        if met if isinstance(met, bool) else await met:
+        if not isinstance(met, bool):
+            met = await met
+        if met:
             return perf_counter() - began
-        assert perf_counter() - began < PATIENCE_SECONDS, f"not within {PATIENCE_SECONDS:g} s"
+        assert perf_counter() - began < UNTIL_SECONDS, f"not within {UNTIL_SECONDS:g} s"
         await asyncio.sleep(0.005)
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the value that `share` (0.0 to 1.0) of `values` do not exceed."""
+    """Return the value that a `share` (0.0 to 1.0) of `values` doesn't exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def descriptors(running: Running) -> int:
-    """Return how many file descriptors a service has open."""
+    """Return the number of file descriptors that a service has open."""
     return len(list(Path(f"/proc/{running.process.pid}/fd").iterdir()))
 
 
 def memory_mib(running: Running) -> float:
-    """Return the resident memory of a service."""
+    """Return the resident memory (RSS) of a service."""
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
 
 
 async def in_flight(connection: Connection) -> int:
-    """Return how many requests a service has in flight, not counting this one."""
+    """Return the number of requests that a service has in flight."""
     count: int = json.loads((await connection.get("/info")).body)["in_flight"]
-    return count - 1
+    return count - 1  # without the request to /info itself

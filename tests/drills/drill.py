@@ -1,4 +1,4 @@
-"""The definition of a drill: an event, the service's promise for it, and a function that causes it and checks the
+"""The definition of a drill: an event, the service's promise, and a function that causes the event and checks the
 promise.
 """
 
@@ -11,13 +11,13 @@ from enum import Enum
 
 
 class Size(Enum):
-    """The size of an event: SHORT runs with the tests, FULL is the size in the promise."""
+    """The size of a drill's event: SHORT in the tests, FULL as the event and the promise describe it."""
 
     SHORT = "short"
     FULL = "full"
 
     def of(self, short: int, full: int) -> int:
-        """Return the number for this size."""
+        """Return `short` or `full`, whichever is for this size."""
         return short if self is Size.SHORT else full
 
 
@@ -30,10 +30,10 @@ class Drill:
 
     Attributes:
         event: what happens to the service.
-        promise: how the service behaves then.
+        promise: how the service behaves when it happens.
         run: causes the event and returns the measured figures; raises AssertionError if the promise is broken.
         needs: programs that the drill requires.
-        every_python: whether the result may depend on the Python version.
+        every_python: whether the result may depend on the Python version, so that CI runs the drill on each.
     """
 
     event: str
@@ -44,7 +44,7 @@ class Drill:
 
     @property
     def missing(self) -> str | None:
-        """The required programs that aren't installed, as a sentence; None if all are."""
+        """A message with the required programs that aren't installed; None if all are installed."""
         missing = [program for program in self.needs if shutil.which(program) is None]
         return f"not on this machine: {', '.join(missing)}" if missing else None
 

@@ -1,4 +1,4 @@
-"""Drills with generated requests: from /openapi.json, and from the grammars of trace headers."""
+"""Drills with generated requests, from /openapi.json and from the grammars of trace headers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CHECKED = (
     "response_headers_conformance",
     "response_schema_conformance",
 )
-SLOW = re.compile(r"/api/hello/stream|/api/relay")  # up to two seconds a request
-BATCH = 500
+SLOW = re.compile(r"/api/hello/stream|/api/relay")  # a request takes up to two seconds
+BATCH = 500  # the trace agent keeps all spans of a batch
 SEED = 7
 
 
 def hypothesis_settings(examples: int) -> settings:
-    """Return settings for `examples` cases that are the same on every run and leave nothing on disk."""
+    """Return settings for `examples` cases. With `SEED` each run has the same ones, and none is stored on disk."""
     return settings(
         max_examples=examples,
         database=None,
@@ -43,39 +43,41 @@ def hypothesis_settings(examples: int) -> settings:
     "No response is a 5xx, and the status, media type, headers and body of each response match the schema",
 )
 def api_fuzzed(size: Size) -> str:
-    """Valid and invalid requests go to each operation over a real socket."""
+    """Each operation receives valid and invalid requests over a real socket."""
     load_all_checks()
     checks = CHECKS.get_by_names(list(CHECKED))
-    seen: Counter[int] = Counter()
+    statuses: Counter[int] = Counter()
     with service("http://127.0.0.1:1", {"DD_TRACE_ENABLED": "false"}) as running:
         schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
-        operations: list[Any] = [found.ok() for found in schema.get_all_operations()]  # type: ignore[union-attr]
+        operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
         for operation in operations:
-            share = (
-                size.of(3, 20) if SLOW.match(operation.path) else size.of(60, 2500)
-            )  # few operations have that many cases
+            # Few operations have as many different cases as this.
+            examples = size.of(3, 20) if SLOW.match(operation.path) else size.of(60, 2500)
             for mode in schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE:
+                # Invalid requests differ in their query or body, so the operation must have one of them.
                 if mode is schemathesis.GenerationMode.NEGATIVE and not (list(operation.query) or list(operation.body)):
                     continue
-                _fuzz(operation.as_strategy(generation_mode=mode), share, checks, seen)
+                _fuzz(operation.as_strategy(generation_mode=mode), examples, checks, statuses)
         assert running.stop() == 0
-    assert seen.total() >= size.of(200, 10_000), seen
-    statuses = ", ".join(f"{count} of {status}" for status, count in sorted(seen.items()))
-    return f"{seen.total()} requests to {len(operations)} operations, every response matches the schema: {statuses}"
+    assert statuses.total() >= size.of(200, 10_000), statuses
+    counts = ", ".join(f"{count} of {status}" for status, count in sorted(statuses.items()))
+    return f"{statuses.total()} requests to {len(operations)} operations, every response matches the schema: {counts}"
 
 
-def _fuzz(cases: Any, share: int, checks: Any, seen: Counter[int]) -> None:
+def _fuzz(cases: Any, examples: int, checks: Any, statuses: Counter[int]) -> None:
+    """Send requests for up to `examples` generated cases, check each response, and count the statuses."""
+
     @seed(SEED)
-    @hypothesis_settings(share)
+    @hypothesis_settings(examples)
     @given(case=cases)
     def request(case: Any) -> None:
         response = case.call_and_validate(checks=checks)
-        seen[response.status_code] += 1
+        statuses[response.status_code] += 1
 
     request()
 
 
-# Otherwise ddtrace would send no trace for a caller whose sampling decision is to drop it.
+# With stats, ddtrace would send no trace for a caller whose sampling decision is to drop it.
 SEND_ALL = {"DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
 HEX = "0123456789abcdef"
 
@@ -108,28 +110,31 @@ HEADERS = st.fixed_dictionaries(
         "baggage": st.one_of(st.builds("{}={}".format, ANYTHING, ANYTHING), ANYTHING),
     },
 )
-# W3C Trace Context, section 3.2: version 00 has four fields; a later one may have more; ff and zeros are invalid.
+# W3C Trace Context, section 3.2: version 00 has four fields, a later version may have more, and version ff is invalid.
+# Ids of zeros are also invalid, which this expression doesn't check.
 VALID = re.compile(r"(?!ff)(?:00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}|(?!00)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?)")  # fmt: skip
 DECIMAL = re.compile(r"[0-9]{1,20}")
 
 
-def parents(headers: dict[str, str]) -> set[tuple[int, int]]:
-    """Return the contexts (lower 64 bits of the trace id, span id) of which the standards require one to be
-    continued.
+def valid_contexts(headers: dict[str, str]) -> set[tuple[int, int]]:
+    """Return the valid contexts in `headers`: the lower 64 bits of the trace id, and the span id.
+
+    If there are any, the service must continue one of them.
     """
-    found: set[tuple[int, int]] = set()
+    contexts: set[tuple[int, int]] = set()
     if match := VALID.fullmatch(headers.get("traceparent", "")):
-        trace, span = (int(part, 16) for part in match.groups() if part)
-        found |= {(trace & (2**64 - 1), span)} if trace and span else set()
+        trace, span = (int(group, 16) for group in match.groups() if group)
+        if trace and span:
+            contexts.add((trace & (2**64 - 1), span))
     trace_id, parent_id = headers.get("x-datadog-trace-id", ""), headers.get("x-datadog-parent-id", "0")
     priority = headers.get("x-datadog-sampling-priority", "0")
     if all(DECIMAL.fullmatch(number.removeprefix("-")) for number in (trace_id, parent_id, priority)):
-        found |= {(int(trace_id), int(parent_id))}
-    return found
+        contexts.add((int(trace_id), int(parent_id)))
+    return contexts
 
 
-def read_anyway(headers: dict[str, str]) -> int | None:
-    """Return the trace id that ddtrace reads from Datadog's header. It skips bytes that aren't UTF-8, as in `4é2`."""
+def leniently_read_trace_id(headers: dict[str, str]) -> int | None:
+    """Return the trace id that ddtrace reads from Datadog's header: it skips bytes that aren't UTF-8, as in `4é2`."""
     decoded = headers.get("x-datadog-trace-id", "").encode("latin-1").decode(errors="ignore")
     try:
         return int(decoded)
@@ -143,16 +148,16 @@ def read_anyway(headers: dict[str, str]) -> int | None:
     "invalid one starts a new trace, and each request has its span",
 )
 def trace_headers(size: Size) -> str:
-    """The spans at a real agent are compared with the headers."""
+    """The spans that a real agent receives are compared with the headers."""
     cases: list[dict[str, str]] = []
 
     @seed(SEED)
     @hypothesis_settings(size.of(500, 20_000))
     @given(headers=HEADERS)
-    def make(headers: dict[str, str]) -> None:
+    def generate(headers: dict[str, str]) -> None:
         cases.append(headers)
 
-    make()
+    generate()
     continued = 0
     with trace_agent() as agent, service(agent.url, SEND_ALL) as running, httpx.Client() as client:
         for start in range(0, len(cases), BATCH):
@@ -162,26 +167,32 @@ def trace_headers(size: Size) -> str:
                 raw = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
                 status = client.get(f"{running.url}/api/hello?number={number}", headers=raw).status_code
                 assert status == 200, (status, headers)
-            spans = _by_number(agent, len(batch))
-            continued += sum(_linked(headers, spans[number]) for number, headers in enumerate(batch))
+            spans = _spans_by_number(agent, len(batch))
+            continued += sum(_continues(headers, spans[number]) for number, headers in enumerate(batch))
         assert running.stop() == 0
     assert 0 < continued < len(cases), continued
     return f"{len(cases)} sets of headers, all 200: {continued} contexts continued, {len(cases) - continued} new traces"
 
 
-def _by_number(agent: Agent, count: int) -> dict[int, Span]:
+def _spans_by_number(agent: Agent, count: int) -> dict[int, Span]:
+    """Wait for `count` spans, and return them by the number in their query."""
     spans = eventually(agent.spans, lambda spans: len(spans) >= count)
     return {int(span["meta"]["http.url"].rpartition("=")[2]): span for span in spans}
 
 
-def _linked(headers: dict[str, str], span: Span) -> bool:
-    """Return whether `span` continues a context, and check that the headers contain that context."""
-    context = (span["trace_id"] & (2**64 - 1), span.get("parent_id") or 0)
-    wanted = parents(headers)
-    if context in wanted or context[0] == read_anyway(headers):
+def _continues(headers: dict[str, str], span: Span) -> bool:
+    """Return whether `span` continues a context of the headers.
+
+    Raises:
+        AssertionError: the span has a parent that isn't in the headers, or is a new trace although they are valid.
+    """
+    trace_id, parent_id = span["trace_id"] & (2**64 - 1), span.get("parent_id") or 0
+    contexts = valid_contexts(headers)
+    if (trace_id, parent_id) in contexts or trace_id == leniently_read_trace_id(headers):
         return True
-    assert not context[1], f"{headers} made {context}"
-    assert not any(0 < trace < 2**64 and 0 < span_id < 2**64 for trace, span_id in wanted), (
+    assert not parent_id, f"{headers} led to trace {trace_id}, parent {parent_id}"
+    # A context must be continued if its ids fit into 64 bits and aren't zero.
+    assert not any(0 < trace < 2**64 and 0 < parent < 2**64 for trace, parent in contexts), (
         f"{headers} is not continued"
     )
     return False

@@ -3,135 +3,136 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from functools import partial
 from time import perf_counter
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-from running import Agent, Running, eventually, service, trace_agent
+from running import Running, eventually, service, trace_agent
 
+from drills.connections import descriptors, memory_mib
 from drills.drill import Size, drill
-from drills.forms import FRAMES, HANDSHAKES, REQUESTS, Form, frame, get, handshake
+from drills.hostile_requests import FRAMES, HANDSHAKES, REQUESTS, Attack, frame, get, handshake
 
 T = TypeVar("T")
-PATIENCE = 20.0  # seconds; longer than anything here may take on a busy machine
-KEEP_ALIVE = 3.0
-LEAST_MORE_MIB = 30
+TIMEOUT_SECONDS = 20.0  # longer than anything here may take on a busy machine
+KEEP_ALIVE_SECONDS = 3.0
+MAX_GROWTH_MIB = 30
 FLOOD_BYTES = 120_000_000
-SILENCE = 5.0
+SILENCE_SECONDS = 5.0  # if the service accepts no data for this time, it has stopped reading
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
-class Wire:
-    """One connection to a service, with raw bytes."""
+class RawConnection:
+    """A connection that sends and receives raw bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def open(cls, url: str, sent: bytes = b"") -> Wire:
+    async def open(cls, url: str, data: bytes = b"") -> RawConnection:
         """Connect, and send `data`."""
         address = urlsplit(url)
-        wire = cls(*await asyncio.open_connection(address.hostname, address.port))
-        await wire.send(sent)
-        return wire
+        connection = cls(*await asyncio.open_connection(address.hostname, address.port))
+        await connection.send(data)
+        return connection
 
     async def send(self, data: bytes) -> None:
-        """Send as many bytes as the service accepts."""
+        """Send `data`, or as much of it as the service accepts before it closes the connection."""
         with suppress(ConnectionError):
             self.writer.write(data)
             await self.writer.drain()
 
     async def rest(self) -> bytes:
         """Return all bytes until the connection is closed."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             try:
                 return await self.reader.read()
-            except ConnectionError:  # closed with unread bytes from us
+            except ConnectionError:  # the service closed the connection with bytes of this client unread
                 return b""
 
     async def until(self, end: bytes) -> bytes:
         """Return all bytes up to and including `end`, or until the connection is closed."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             try:
                 return await self.reader.readuntil(end)
-            except asyncio.IncompleteReadError as broken:
-                return broken.partial
+            except asyncio.IncompleteReadError as error:
+                return error.partial
             except ConnectionError:
                 return b""
 
     async def close(self) -> None:
-        """Close this side."""
+        """Close the connection."""
         self.writer.close()
         with suppress(ConnectionError):
             await self.writer.wait_closed()
 
 
-async def send_form(url: str, form: Form) -> None:
+async def send_attack(url: str, attack: Attack) -> None:
     """Send one hostile request, and check the response."""
-    wire = await Wire.open(url, form.sent)
+    connection = await RawConnection.open(url, attack.sent)
     try:
-        response = await (wire.rest() if form.cut else wire.until(b"\r\n\r\n"))
+        response = await (connection.rest() if attack.cut else connection.until(b"\r\n\r\n"))
     except TimeoutError as error:
-        raise AssertionError(f"{form.name}: no response and no close within {PATIENCE:g} s") from error
-    await wire.close()
+        raise AssertionError(f"{attack.name}: no response and no close within {TIMEOUT_SECONDS:g} s") from error
+    await connection.close()
     statuses = [int(status) for status in STATUS.findall(response)]
-    assert statuses == [form.status], f"{form.name}: {statuses or response!r}"
+    assert statuses == [attack.status], f"{attack.name}: {statuses or response!r}"
 
 
-async def opened(url: str, extra: bytes = b"") -> Wire:
-    """Open a WebSocket."""
-    wire = await Wire.open(url, handshake(extra))
-    assert b" 101 " in await wire.until(b"\r\n\r\n")
-    return wire
+async def open_websocket(url: str, headers: bytes = b"") -> RawConnection:
+    """Open a WebSocket with `headers` in its handshake."""
+    connection = await RawConnection.open(url, handshake(headers))
+    assert b" 101 " in await connection.until(b"\r\n\r\n")
+    return connection
 
 
 async def send_frames(url: str, name: str) -> None:
-    """Send malformed frames, and check that the WebSocket is closed."""
-    wire = await opened(url)
-    sending = asyncio.create_task(wire.send(FRAMES[name]))
-    response = await wire.rest()
+    """Send malformed frames, and check that the service closes the WebSocket."""
+    connection = await open_websocket(url)
+    sending = asyncio.create_task(connection.send(FRAMES[name]))
+    response = await connection.rest()
     await sending
-    await wire.close()
-    assert response[:1] in {b"", b"\x88"}, f"{name}: {response!r}"
+    await connection.close()
+    assert response[:1] in {b"", b"\x88"}, f"{name}: {response!r}"  # nothing, or a close frame
 
 
-async def use_headers(url: str, extra: bytes) -> None:
-    """Open a WebSocket with malformed headers, and use it."""
-    wire = await opened(url, extra)
-    await wire.send(frame(2, b"") + frame(1, b"Ada"))
-    assert b"as text" in await wire.until(b".")
-    assert b"Hello, Ada" in await wire.until(b"!")
-    await wire.close()
+async def send_handshake(url: str, headers: bytes) -> None:
+    """Open a WebSocket with malformed `headers`, and check that it works."""
+    connection = await open_websocket(url, headers)
+    await connection.send(frame(2, b"") + frame(1, b"Ada"))
+    assert b"as text" in await connection.until(b".")
+    assert b"Hello, Ada" in await connection.until(b"!")
+    await connection.close()
 
 
-async def drip(url: str) -> float:
-    """Send an endless head, one byte a second; return after how many seconds the connection was closed."""
-    wire = await Wire.open(url)
+async def send_slowly(url: str) -> float:
+    """Send a head one byte a second until the service closes the connection; return the seconds until then."""
+    connection = await RawConnection.open(url)
     began = perf_counter()
-    ended = asyncio.create_task(wire.rest())
+    closed = asyncio.create_task(connection.rest())
     for byte in get(headers=b"X: " + b"a" * 1000):
-        await wire.send(bytes([byte]))
-        if (await asyncio.wait({ended}, timeout=1))[0]:
+        await connection.send(bytes([byte]))
+        done, _ = await asyncio.wait({closed}, timeout=1)
+        if done:
             break
-    await wire.close()
-    await ended
+    await connection.close()
+    await closed
     return perf_counter() - began
 
 
 async def flood_websocket(url: str) -> int:
-    """Send names to a WebSocket, small and large, without reading a greeting; return how many bytes the service
+    """Send small and large names to a WebSocket without reading a reply; return the number of bytes that the service
     accepted.
 
-    The flood ends after `FLOOD_BYTES`, or when the service has accepted nothing for some seconds. `FLOOD_BYTES` is
-    more than the memory may grow, so the drill finds a service that reads ahead without a bound. The replies to the
-    small names fill the buffers of the other direction.
+    The flood ends after `FLOOD_BYTES`, or when the service has accepted nothing for `SILENCE_SECONDS`. `FLOOD_BYTES`
+    is more than the memory may grow, so the drill fails if the service reads without a bound. The replies to the small
+    names fill the buffers of the other direction.
     """
     address = urlsplit(url)
     with socket.socket() as client:
@@ -141,24 +142,24 @@ async def flood_websocket(url: str) -> int:
         await loop.sock_connect(client, (address.hostname, address.port))
         await loop.sock_sendall(client, handshake())
         assert await loop.sock_recv(client, 12) == b"HTTP/1.1 101"
-        chunk, taken = frame(1, b"a" * 200) * 50 + frame(1, b"a" * 60_000), 0
+        chunk, accepted = frame(1, b"a" * 200) * 50 + frame(1, b"a" * 60_000), 0
         with suppress(TimeoutError):
-            while taken < FLOOD_BYTES:
-                async with asyncio.timeout(SILENCE):
+            while accepted < FLOOD_BYTES:
+                async with asyncio.timeout(SILENCE_SECONDS):
                     await loop.sock_sendall(client, chunk)
-                taken += len(chunk)
-        return taken
+                accepted += len(chunk)
+        return accepted
 
 
-class Others:
-    """A client that isn't hostile, with the statuses and the slowest response that it has seen."""
+class OrdinaryClient:
+    """A client that isn't hostile, the statuses of its responses, and the time of its slowest response in seconds."""
 
     def __init__(self) -> None:
         self.statuses: list[int] = []
         self.slowest = 0.0
 
-    async def request(self, url: str) -> None:
-        """Send 20 requests a second until cancelled."""
+    async def send_requests(self, url: str) -> None:
+        """Send one request after the other, with a pause of 50 ms, until cancelled."""
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             while True:
                 began = perf_counter()
@@ -167,45 +168,37 @@ class Others:
                 await asyncio.sleep(0.05)
 
 
-async def at_once(limit: int, jobs: list[Callable[[], Awaitable[T]]]) -> list[T]:
-    """Run all `jobs`, at most `limit` at once."""
+async def run_all(jobs: list[Callable[[], Awaitable[T]]], limit: int) -> list[T]:
+    """Run all `jobs`, at most `limit` of them at once."""
     slots = asyncio.Semaphore(limit)
 
-    async def one(job: Callable[[], Awaitable[T]]) -> T:
+    async def run(job: Callable[[], Awaitable[T]]) -> T:
         async with slots:
             return await job()
 
-    return await asyncio.gather(*(one(job) for job in jobs))
-
-
-def descriptors(running: Running) -> int:
-    """Return how many file descriptors the service has open."""
-    return sum(1 for _ in Path(f"/proc/{running.process.pid}/fd").iterdir())
-
-
-def memory_mib(running: Running) -> float:
-    """Return the service's resident memory."""
-    pages = Path(f"/proc/{running.process.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1_048_576
+    return await asyncio.gather(*map(run, jobs))
 
 
 @contextmanager
-def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
-    """Run a service with an agent, and check afterwards that the hostile requests left nothing behind."""
-    with trace_agent() as agent, service(agent.url, {"KEEP_ALIVE_SECONDS": str(KEEP_ALIVE), **settings}) as running:
+def checked_service(settings: dict[str, str]) -> Iterator[Running]:
+    """Run a service with an agent. Check afterwards that no request, descriptor, error or traceback remains."""
+    limits = {"KEEP_ALIVE_SECONDS": str(KEEP_ALIVE_SECONDS)}
+    with trace_agent() as agent, service(agent.url, {**limits, **settings}) as running:
         with httpx.Client(base_url=running.url) as client:
             client.get("/info").raise_for_status()
         eventually(lambda: len(running.requests("/info")) == 1)
-        before = eventually(lambda: descriptors(running))
-        yield running, agent
-        with httpx.Client(base_url=running.url, timeout=PATIENCE) as client:
+        before = descriptors(running)
+        yield running
+        with httpx.Client(base_url=running.url, timeout=TIMEOUT_SECONDS) as client:
+            # The request to /info is in flight itself.
             eventually(lambda: client.get("/info").json()["in_flight"], lambda count: count == 1)
-        eventually(lambda: descriptors(running), lambda count: count <= before + 1)  # the connection to the agent
+        # One more than before may be open: the connection to the agent.
+        eventually(lambda: descriptors(running), lambda count: count <= before + 1)
         assert running.stop(timeout=10) == 0
         errors = [span["resource"] for span in agent.spans() if span["meta"].get("http.status_code", "")[:2] == "50"]
-        noise = [line for line in running.lines if "hypercorn" in line and "Traceback" in line]
+        tracebacks = [line for line in running.lines if "hypercorn" in line and "Traceback" in line]
         assert not errors, errors
-        assert not noise, noise[0]
+        assert not tracebacks, tracebacks[0]
 
 
 @drill(
@@ -216,33 +209,36 @@ def watched(settings: dict[str, str]) -> Iterator[tuple[Running, Agent]]:
     every_python=True,
 )
 def hostile_clients(size: Size) -> str:
-    """Each hostile form is sent many times, some of them at once."""
-    slow, rounds = size.of(50, 500), size.of(1, 20)
+    """Attacks are sent in rounds, up to eight at once, while slow heads arrive and an ordinary client is served."""
+    slow_count, rounds = size.of(50, 500), size.of(1, 20)
 
-    async def attack(url: str, others: Others) -> tuple[list[float], int]:
-        jobs: list[Callable[[], Awaitable[None]]] = []
-        jobs += [lambda form=form: send_form(url, form) for form in REQUESTS]  # type: ignore[misc]
-        jobs += [lambda name=name: send_frames(url, name) for name in FRAMES]  # type: ignore[misc]
-        jobs += [lambda extra=extra: use_headers(url, extra) for extra in HANDSHAKES]  # type: ignore[misc]
-        asking = asyncio.create_task(others.request(url))
-        drips = asyncio.gather(*(drip(url) for _ in range(slow)))
-        await at_once(8, jobs * rounds)
-        taken = await asyncio.gather(*(flood_websocket(url) for _ in range(size.of(1, 3))))
-        assert max(taken) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
-        cut = await drips
-        asking.cancel()
-        return cut, len(jobs) * rounds
+    async def attack_service(url: str, ordinary: OrdinaryClient) -> tuple[list[float], int]:
+        """Return the seconds until each slow head was cut off, and the number of other attacks."""
+        attacks: list[Callable[[], Awaitable[None]]] = [
+            *(partial(send_attack, url, attack) for attack in REQUESTS),
+            *(partial(send_frames, url, name) for name in FRAMES),
+            *(partial(send_handshake, url, headers) for headers in HANDSHAKES),
+        ]
+        requests = asyncio.create_task(ordinary.send_requests(url))
+        slow_heads = asyncio.gather(*(send_slowly(url) for _ in range(slow_count)))
+        await run_all(attacks * rounds, limit=8)
+        accepted = await asyncio.gather(*(flood_websocket(url) for _ in range(size.of(1, 3))))
+        assert max(accepted) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
+        slow_seconds = await slow_heads
+        requests.cancel()
+        return slow_seconds, len(attacks) * rounds
 
-    others = Others()
-    with watched({"FAULTS": "true"}) as (running, _):
+    ordinary = OrdinaryClient()
+    with checked_service({"FAULTS": "true"}) as running:
         before = memory_mib(running)
-        cut, count = asyncio.run(attack(running.url, others))
-        more = memory_mib(running) - before
-    assert set(others.statuses) == {200}, set(others.statuses)
-    assert max(cut) < KEEP_ALIVE + PATIENCE, f"a slow head was closed after {max(cut):.0f} s"
-    assert more < LEAST_MORE_MIB, f"{more:.0f} MiB more"
+        slow_seconds, count = asyncio.run(attack_service(running.url, ordinary))
+        growth = memory_mib(running) - before
+    slowest = max(slow_seconds)
+    assert set(ordinary.statuses) == {200}, set(ordinary.statuses)
+    assert slowest < KEEP_ALIVE_SECONDS + TIMEOUT_SECONDS, f"a slow head was closed after {slowest:.0f} s"
+    assert growth < MAX_GROWTH_MIB, f"{growth:.0f} MiB more"
     return (
-        f"{count} hostile requests and WebSockets rejected or closed, {slow} slow heads closed after {max(cut):.1f} s at most "
-        f"(KEEP_ALIVE_SECONDS={KEEP_ALIVE:g}), no 500, {more:.0f} MiB more; meanwhile {len(others.statuses)} other requests "
-        f"got 200, in {others.slowest * 1000:.0f} ms at most"
+        f"{count} hostile requests and WebSockets rejected or closed, {slow_count} slow heads closed after "
+        f"{slowest:.1f} s at most (KEEP_ALIVE_SECONDS={KEEP_ALIVE_SECONDS:g}), no 500, {growth:.0f} MiB more; "
+        f"meanwhile {len(ordinary.statuses)} other requests got 200, in {ordinary.slowest * 1000:.0f} ms at most"
     )

@@ -1,4 +1,4 @@
-"""A drill of rolling deployments: one process after the other is replaced behind a load balancer."""
+"""A drill of rolling deployments: behind a load balancer, one process after the other is replaced."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from running import Running, clean_environment, eventually, free_port, service, 
 
 from drills.drill import Size, drill
 from drills.sink import sink
-from drills.traffic import Request, crowd
+from drills.traffic import Request, load_generator
 
 RATE = 100
 MIX = [
@@ -26,7 +26,7 @@ MIX = [
     Request("/api/hello/Ada"),
     Request("/api/faults/slow?seconds=0.3"),
 ]
-BALANCER = """\
+HAPROXY_CONFIG = """\
 global
     stats socket {folder}/socket
 defaults
@@ -46,17 +46,17 @@ listen service
 
 
 class Balancer:
-    """HAProxy, which opens new connections only to processes whose `/ready` responds with 200."""
+    """HAProxy in front of two processes. It opens new connections only to those whose `/ready` responds with 200."""
 
     def __init__(self, folder: Path, ports: tuple[int, int]) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
         self.config = folder / "haproxy.cfg"
-        self.config.write_text(BALANCER.format(folder=folder, port=self.port, a=ports[0], b=ports[1]))
+        self.config.write_text(HAPROXY_CONFIG.format(folder=folder, port=self.port, a=ports[0], b=ports[1]))
 
     def up(self) -> int:
-        """Return how many processes get new connections."""
+        """Return the number of processes that get new connections."""
         with socket.socket(socket.AF_UNIX) as stats:
             stats.connect(str(self.folder / "socket"))
             stats.sendall(b"show stat\n")
@@ -75,8 +75,8 @@ def balancer(ports: tuple[int, int]) -> Iterator[Balancer]:
             yield haproxy
 
 
-class Member:
-    """One of the processes, which is replaced again and again on the same port."""
+class ReplaceableProcess:
+    """A process that is replaced repeatedly on the same port, and the exit codes of those that were stopped."""
 
     def __init__(self, agent_url: str) -> None:
         self.port = free_port()
@@ -91,7 +91,7 @@ class Member:
         self.running: Running = self._context.__enter__()
 
     def stop(self) -> None:
-        """Stop the process as ECS does, and keep the exit code."""
+        """Stop the process as ECS does, with a SIGTERM, and record its exit code."""
         self.codes.append(self.running.stop(signal.SIGTERM))
         self._context.__exit__(None, None, None)
 
@@ -108,33 +108,34 @@ def rolling_restarts(size: Size) -> str:
 
 async def _rolling_restarts(restarts: int) -> str:
     with sink() as agent:
-        members = [Member(agent.url), Member(agent.url)]
-        with balancer((members[0].port, members[1].port)) as haproxy, crowd(haproxy.url) as clients:
+        processes = [ReplaceableProcess(agent.url), ReplaceableProcess(agent.url)]
+        with balancer((processes[0].port, processes[1].port)) as haproxy, load_generator(haproxy.url) as clients:
 
-            def restart_all() -> None:
+            def restart_in_turn() -> None:
                 for number in range(restarts):
-                    members[number % 2].stop()
-                    members[number % 2].start()
+                    process = processes[number % 2]
+                    process.stop()
+                    process.start()
                     eventually(haproxy.up, lambda count: count == 2)
 
             over, began = asyncio.Event(), monotonic()
             load = asyncio.create_task(clients.open_loop(MIX, RATE, over))
-            await asyncio.to_thread(restart_all)
+            await asyncio.to_thread(restart_in_turn)
             over.set()
             await load
             seconds = monotonic() - began
-        for member in members:
-            member.stop()
+        for process in processes:
+            process.stop()
 
     results = clients.results
-    lost = set(results.spans) - agent.spans
-    codes = [code for member in members for code in member.codes]
-    sent = len(results.spans) + len(results.failures)
-    assert sent > RATE * seconds / 2, f"{sent} requests in {seconds:.0f} s show nothing"
+    lost = set(results.span_ids) - agent.span_ids
+    codes = [code for process in processes for code in process.codes]
+    sent = len(results.span_ids) + len(results.failures)
+    assert sent > RATE * seconds / 2, f"{sent} requests in {seconds:.0f} s are too few to prove anything"
     assert not results.failures, f"{len(results.failures)} of {sent} failed: {results.failures[:5]}"
     assert not lost, f"{len(lost)} of {sent} traces lost"
     assert codes == [0] * (restarts + 2), codes
     return (
-        f"{restarts} restarts in {seconds:.0f} s, {sent} requests ({sent / seconds:.0f}/s): {len(results.failures)} failed, "
-        f"{len(lost)} traces lost, each exit 0"
+        f"{restarts} restarts in {seconds:.0f} s, {sent} requests ({sent / seconds:.0f}/s): "
+        f"{len(results.failures)} failed, {len(lost)} traces lost, each exit 0"
     )

@@ -1,7 +1,7 @@
-"""A trace agent that only keeps the ids of the received spans. It can die, hang, reject payloads or respond with
-garbage.
+"""A trace agent that keeps only the ids of the spans that it receives, so that it can receive millions of them.
 
-The other drills use the real test agent, which keeps every payload; this one handles millions of spans.
+It can also die, hang, reject payloads or respond with garbage. Drills with fewer spans use ddapm-test-agent, which
+keeps every payload.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ SERVER_ERROR, TOO_MANY = "500 Internal Server Error", "429 Too Many Requests"
 
 
 class Sink:
-    """The received spans, and how the agent responds from now on.
+    """The agent, which runs in a thread of its own.
 
     Attributes:
-        behaviour: OK, SERVER_ERROR, TOO_MANY (with that status), GARBAGE (not HTTP), HANG (reads and never responds).
-        spans: the ids of all accepted spans.
-        traces: how many traces were accepted.
-        connections: how many connections were opened.
+        behaviour: how the agent responds from now on: OK, with an error status (SERVER_ERROR, TOO_MANY), with bytes
+            that are not HTTP (GARBAGE), or never (HANG).
+        span_ids: the ids of all accepted spans.
+        traces: the number of accepted traces.
+        connections: the number of connections that were opened, including closed ones.
     """
 
     def __init__(self) -> None:
         self.behaviour = OK
-        self.spans: set[int] = set()
+        self.span_ids: set[int] = set()
         self.traces = 0
         self.connections = 0
         self.port = 0
@@ -49,23 +50,23 @@ class Sink:
 
     @property
     def url(self) -> str:
-        """The address, whether the agent listens or not."""
+        """The agent's URL, also while it doesn't listen."""
         return f"http://127.0.0.1:{self.port}"
 
     def listen(self) -> None:
-        """Listen, on the same port as before if there was one."""
+        """Listen on a free port, or again on the same port as before."""
         asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result(10)
 
     def die(self) -> None:
-        """Die: close the listener and every connection."""
+        """Close the listener and abort every connection, as if the agent's process had died."""
         asyncio.run_coroutine_threadsafe(self._die(), self._loop).result(10)
 
-    def hang_up(self) -> None:
-        """Close each connection, and keep listening."""
-        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(10)
+    def drop_connections(self) -> None:
+        """Abort every connection, and keep listening."""
+        asyncio.run_coroutine_threadsafe(self._drop_connections(), self._loop).result(10)
 
     def close(self) -> None:
-        """End the thread."""
+        """Die, and end the thread."""
         self.die()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -79,9 +80,9 @@ class Sink:
         if self._server is not None:
             self._server.close()
             self._server = None
-        await self._hang_up()
+        await self._drop_connections()
 
-    async def _hang_up(self) -> None:
+    async def _drop_connections(self) -> None:
         serving = [task for task in self._open.values() if task is not None]
         for writer in self._open:
             writer.transport.abort()
@@ -98,13 +99,13 @@ class Sink:
         writer.close()
 
     async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Respond to one request; return whether the connection can handle another."""
+        """Respond to one request as `behaviour` requires; return whether the connection stays open for another."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         path = head.split(" ", 2)[1]
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         body = await reader.readexactly(int(fields.get("content-length", "0")))
         if self.behaviour == HANG:
-            await reader.read()
+            await reader.read()  # until the client closes the connection
             return False
         if self.behaviour == GARBAGE:
             writer.write(b"\x00\x01\x02 this is no HTTP\r\n\r\n")
@@ -113,30 +114,32 @@ class Sink:
         if self.behaviour == OK:
             status, document = "200 OK", INFO if path == "/info" else {"rate_by_service": {}}
             if path.endswith("/traces"):
-                self._take(path, body)
+                self._count(path, body)
         text = json.dumps(document).encode()
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(text)}\r\n\r\n".encode() + text)
         await writer.drain()
         return True
 
-    def _take(self, path: str, body: bytes) -> None:
+    def _count(self, path: str, body: bytes) -> None:
         document: Any = msgpack.unpackb(body, strict_map_key=False)
-        traces = document[1] if path == "/v0.5/traces" else document
-        # v0.5 is a table of strings, then spans as lists: Datadog, trace agent, "v0.5 payload".
-        identity = 4 if path == "/v0.5/traces" else "span_id"
+        traces = document
+        span_id_key: str | int = "span_id"
+        if path == "/v0.5/traces":
+            # A table of strings, then the traces, whose spans are lists: Datadog, trace agent, "v0.5 payload".
+            traces, span_id_key = document[1], 4
         for spans in traces:
             self.traces += 1
-            self.spans.update(span[identity] for span in spans)
+            self.span_ids.update(span[span_id_key] for span in spans)
 
 
 @contextmanager
-def sink(*, there: bool = True) -> Iterator[Sink]:
-    """Run an agent. Without `there` it has a port but doesn't listen until `come`."""
-    counting = Sink()
+def sink(*, listening: bool = True) -> Iterator[Sink]:
+    """Run an agent. Without `listening` it has a port, but doesn't listen on it until its `listen` is called."""
+    agent = Sink()
     try:
-        counting.listen()
-        if not there:
-            counting.die()
-        yield counting
+        agent.listen()
+        if not listening:
+            agent.die()
+        yield agent
     finally:
-        counting.close()
+        agent.close()

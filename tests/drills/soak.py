@@ -1,4 +1,4 @@
-"""A drill of a long time under load: nothing grows, and nothing is lost."""
+"""A drill of a long time under load: memory, descriptors and tasks don't grow, and no request or trace is lost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from running import Running, eventually, service
 
 from drills.drill import Size, drill
 from drills.sink import sink
-from drills.traffic import Crowd, Request
+from drills.traffic import LoadGenerator, Request
 
-SHARE = 0.6
-SPARE_DESCRIPTORS = 2  # opened once, such as the connection to the agent
+CAPACITY_SHARE = 0.6
+SPARE_DESCRIPTORS = 2  # for what is opened only once, such as the connection to the agent
 MIX = [
     *[Request("/api/hello"), Request("/api/hello?name=Ada"), Request("/api/hello/Ada")] * 10,
     *[Request("/api/hello", "POST", b'{"name": "Ada"}')] * 8,
@@ -30,9 +30,9 @@ class Sample:
     """The resources of the process at one moment.
 
     Attributes:
-        memory_mib: RSS.
-        descriptors: open files and sockets.
-        tasks: asyncio tasks, with one or two for each open connection.
+        memory_mib: the resident memory (RSS).
+        descriptors: the number of open files and sockets.
+        tasks: the number of asyncio tasks; each open connection has one or two.
     """
 
     memory_mib: float
@@ -40,8 +40,8 @@ class Sample:
     tasks: int
 
 
-def sample(running: Running, client: httpx.Client) -> Sample:
-    """Take a sample; `client` has its own connection."""
+def take_sample(running: Running, client: httpx.Client) -> Sample:
+    """Measure the process. `client` is a client of the service."""
     tasks = client.get("/info").json()["tasks"]
     process = Path(f"/proc/{running.process.pid}")
     pages = int((process / "statm").read_text().split()[1])
@@ -54,56 +54,57 @@ def sample(running: Running, client: httpx.Client) -> Sample:
     "Memory levels off, descriptors and tasks don't grow, and every request has its trace",
 )
 def soak(size: Size) -> str:
-    """The load has every kind of request, with an error now and then."""
-    return asyncio.run(soaked(size.of(20, 1800), size))
+    """The load has every kind of request, and some of them fail."""
+    return asyncio.run(_soak(size.of(20, 1800), size))
 
 
-async def soaked(seconds: float, size: Size) -> str:
-    """Measure the capacity of the service, and send a share of it for `seconds`."""
+async def _soak(seconds: float, size: Size) -> str:
+    """Measure the capacity of the service, and send a share of it for `seconds` seconds."""
     with (
         sink() as agent,
         service(agent.url, {"FAULTS": "true"}) as running,
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
-        full = Crowd(running.url)
-        await full.closed_loop(MIX, 1, count=len(MIX))
-        full.close()
-        rested = await asyncio.to_thread(sample, running, client)
-        capacity = await full.closed_loop(MIX, 16, seconds=size.of(4, 20))
-        full.close()
+        capacity_test = LoadGenerator(running.url)
+        await capacity_test.closed_loop(MIX, 1, count=len(MIX))  # creates everything that is created only once
+        capacity_test.close()
+        before = await asyncio.to_thread(take_sample, running, client)
+        capacity = await capacity_test.closed_loop(MIX, 16, seconds=size.of(4, 20))
+        capacity_test.close()
 
-        clients, over, samples = Crowd(running.url), asyncio.Event(), list[Sample]()
-        load = asyncio.create_task(clients.open_loop(MIX, capacity * SHARE, over))
+        clients, over, samples = LoadGenerator(running.url), asyncio.Event(), list[Sample]()
+        load = asyncio.create_task(clients.open_loop(MIX, capacity * CAPACITY_SHARE, over))
         asyncio.get_running_loop().call_later(seconds, over.set)
         while not load.done():
-            samples.append(await asyncio.to_thread(sample, running, client))
+            samples.append(await asyncio.to_thread(take_sample, running, client))
             await asyncio.wait({load}, timeout=seconds / 180)
         clients.close()
 
         def at_rest(now: Sample) -> bool:
-            # Connections to the upstream, the service itself, are kept idle for some seconds.
-            return now.tasks <= rested.tasks and now.descriptors <= rested.descriptors + SPARE_DESCRIPTORS
+            return now.tasks <= before.tasks and now.descriptors <= before.descriptors + SPARE_DESCRIPTORS
 
-        after = await asyncio.to_thread(eventually, lambda: sample(running, client), at_rest, 120)
+        # The service is its own upstream. It keeps idle connections to itself for some seconds.
+        after = await asyncio.to_thread(eventually, lambda: take_sample(running, client), at_rest, 120)
         code = running.stop()
 
-    failures = full.results.failures + clients.results.failures
-    sent = len(clients.results.spans)
-    missing = set(full.results.spans + clients.results.spans) - agent.spans
+    failures = capacity_test.results.failures + clients.results.failures
+    sent = len(clients.results.span_ids)
+    missing = set(capacity_test.results.span_ids + clients.results.span_ids) - agent.span_ids
     third = len(samples) // 3
-    middle, last = (
-        [statistics.median(each.memory_mib for each in part), statistics.median(each.descriptors for each in part)]
-        for part in (samples[third : 2 * third], samples[2 * third :])
-    )
-    grown = last[0] - middle[0]
+    middle_mib = statistics.median(each.memory_mib for each in samples[third : 2 * third])
+    last_mib = statistics.median(each.memory_mib for each in samples[2 * third :])
     rate = sent / seconds
-    assert rate > capacity * SHARE / 2, f"{rate:.0f} requests/s show nothing"
+    assert rate > capacity * CAPACITY_SHARE / 2, f"{rate:.0f} requests/s are too few to prove anything"
     assert not failures, f"{len(failures)} of {sent} failed: {failures[:5]}"
     assert not missing, f"{len(missing)} of {sent} traces are missing"
     assert code == 0
-    assert grown < size.of(8, 2), f"{middle[0]:.1f} MiB in the middle third, {last[0]:.1f} MiB in the last"
+    assert last_mib - middle_mib < size.of(8, 2), (
+        f"{middle_mib:.1f} MiB in the middle third, {last_mib:.1f} in the last"
+    )
     return (
-        f"{seconds / 60:.1f} minutes at {rate:.0f}/s ({SHARE:.0%} of {capacity:.0f}/s): {sent} requests, {len(missing)} traces "
-        f"missing; {samples[0].memory_mib:.0f} MiB at first, {middle[0]:.1f} in the middle third, {last[0]:.1f} in the last; at rest "
-        f"{rested.descriptors} descriptors and {rested.tasks} tasks before, {after.descriptors} and {after.tasks} after"
+        f"{seconds / 60:.1f} minutes at {rate:.0f}/s ({CAPACITY_SHARE:.0%} of {capacity:.0f}/s): {sent} requests, "
+        f"{len(missing)} traces missing; {samples[0].memory_mib:.0f} MiB at first, "
+        f"{middle_mib:.1f} in the middle third, {last_mib:.1f} in the last; "
+        f"at rest {before.descriptors} descriptors and {before.tasks} tasks before, "
+        f"{after.descriptors} and {after.tasks} after"
     )

@@ -14,19 +14,19 @@ from time import monotonic
 from urllib.parse import urlsplit
 
 import httpx
-from running import MACHINE, QUIET, clean_environment, eventually, free_port, service, trace_agent
+from running import QUIET, SERVE_TEST_ENDPOINTS, clean_environment, eventually, free_port, service, trace_agent
 
+from drills.connections import descriptors
 from drills.drill import Size, drill
-from drills.hostile import descriptors
 
 NO_AGENT = "http://127.0.0.1:1"
-FREE = 20
+FREE_DESCRIPTORS = 20
 HOUR = 3600
-# Coverage measurement would write files.
-PLAIN = ["env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START"]
+# Prefixes for the command that starts the service. The first switches coverage off, because it would write files.
+UNMEASURED = ["env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START"]
 READ_ONLY = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -o remount,bind,ro / && exec "$@"', "sh"]
 FULL_DISK = ["sh", "-c", 'ulimit -f 0; exec "$@" 2>/dev/full', "sh"]
-FAKE_TIME = Path("/usr/lib")
+LIBRARIES = Path("/usr/lib")
 
 
 @drill(
@@ -36,37 +36,39 @@ FAKE_TIME = Path("/usr/lib")
 )
 def descriptors_run_out(size: Size) -> str:
     """Clients hold more connections open than the service has descriptors."""
-    held_count = size.of(100, 1000)
+    count = size.of(100, 1000)
     with (
         trace_agent() as agent,
         service(agent.url) as running,
-        httpx.Client(base_url=running.url) as kept,
-        ExitStack() as held,
+        httpx.Client(base_url=running.url) as client,  # it has an open connection before the descriptors run out
+        ExitStack() as connections,
     ):
-        kept.get("/info").raise_for_status()
-        limit = descriptors(running) + FREE
+        client.get("/info").raise_for_status()
+        limit = descriptors(running) + FREE_DESCRIPTORS
         resource.prlimit(running.process.pid, resource.RLIMIT_NOFILE, (limit, limit))
         address = (urlsplit(running.url).hostname, urlsplit(running.url).port)
-        for _ in range(held_count):
-            held.enter_context(socket.create_connection(address, timeout=10))
-        served = [kept.get("/api/hello").status_code for _ in range(20)]
+        for _ in range(count):
+            connections.enter_context(socket.create_connection(address, timeout=10))
+        statuses = [client.get("/api/hello").status_code for _ in range(20)]
         warnings = eventually(lambda: [line for line in running.log if line["event"] == "connections turned away"])
-        held.close()
-        freed = monotonic()
+        connections.close()
+        closed = monotonic()
         eventually(lambda: _status(f"{running.url}/api/hello"), lambda status: status == 200)
-        seconds = monotonic() - freed
-        kept.get("/info").raise_for_status()
+        seconds = monotonic() - closed
+        client.get("/info").raise_for_status()
         code = running.stop()
-    assert served == [200] * 20, served
+    assert statuses == [200] * 20, statuses
     assert len(warnings) == 1, warnings
     assert code == 0
     return (
-        f"{held_count} connections held with {FREE} descriptors free: 20 requests over a kept connection got 200, "
-        f"1 line in the log; new connections served {seconds:.1f} s after descriptors were free"
+        f"{count} connections held open with {FREE_DESCRIPTORS} descriptors free: "
+        f"20 requests over an earlier connection got 200, 1 line in the log; "
+        f"new connections served {seconds:.1f} s after descriptors were free"
     )
 
 
 def _status(url: str) -> int | None:
+    """Return the status of a GET of `url`; None if there is no response."""
     try:
         return httpx.get(url).status_code
     except httpx.TransportError:
@@ -80,19 +82,20 @@ def _status(url: str) -> int | None:
     needs=("unshare", "faketime"),
 )
 def odd_machine(_: Size) -> str:
-    """Each setting gets its own service, one after the other."""
-    odd = {"TZ": "../nonsense", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LOG_FORMAT": "text"}
+    """One service after the other runs under one of these conditions."""
+    locale = {"TZ": "../nonsense", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LOG_FORMAT": "text"}
     results = [
-        f"disk full: {_mute_served([*PLAIN, *FULL_DISK, *MACHINE])}",
-        f"read-only: {_served([*PLAIN, *READ_ONLY, *MACHINE], {})}",
-        f"IPv6 only: {_served(MACHINE, {'HOST': '::1'})}",
-        f"TZ=../nonsense, LC_ALL=C: {_served(MACHINE, odd)}",
-        f"clock back an hour: {_clock_jumps()}",
+        f"disk full: {_use_without_output([*UNMEASURED, *FULL_DISK, *SERVE_TEST_ENDPOINTS])}",
+        f"read-only: {_use_service([*UNMEASURED, *READ_ONLY, *SERVE_TEST_ENDPOINTS], {})}",
+        f"IPv6 only: {_use_service(SERVE_TEST_ENDPOINTS, {'HOST': '::1'})}",
+        f"TZ=../nonsense, LC_ALL=C: {_use_service(SERVE_TEST_ENDPOINTS, locale)}",
+        f"clock back an hour: {_use_while_the_clock_jumps()}",
     ]
     return "; ".join(results)
 
 
-def _use(url: str) -> str:
+def _send_requests(url: str) -> str:
+    """Send requests to different routes, check their statuses and return the number of requests as text."""
     with httpx.Client(base_url=url, timeout=30) as client:
         paths = ("/api/hello/Åsa", "/api/relay?count=2", "/info", "/docs", "/nope")
         statuses = [client.get(path).status_code for path in paths] + [client.get("/health").status_code]
@@ -100,50 +103,51 @@ def _use(url: str) -> str:
     return f"{len(statuses)} requests"
 
 
-def _served(command: Sequence[str], settings: dict[str, str]) -> str:
+def _use_service(command: Sequence[str], settings: dict[str, str]) -> str:
     with service(NO_AGENT, settings, command) as running:
-        succeeded = _use(running.url)
+        requests = _send_requests(running.url)
         assert running.stop() == 0, running.lines[-5:]
-    return f"{succeeded}, exit 0"
+    return f"{requests}, exit 0"
 
 
-def _mute_served(command: Sequence[str]) -> str:
-    """Serve without any way to write, so even the port has to be known in advance."""
+def _use_without_output(command: Sequence[str]) -> str:
+    """Use a service that can't write anything. Its port is set in advance, because it can't report it either."""
     port = str(free_port())
     environment = {**QUIET, "HOST": "127.0.0.1", "PORT": port, "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": NO_AGENT}
     process = subprocess.Popen(command, env=clean_environment(environment))
     try:
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: _status(f"{url}/health"), lambda status: status == 200, timeout=40)
-        succeeded = _use(url)
+        requests = _send_requests(url)
         process.terminate()
         code = process.wait(30)
     finally:
         process.kill()
     assert code == 0, code
-    return f"{succeeded}, exit {code}"
+    return f"{requests}, exit {code}"
 
 
-def _clock_jumps() -> str:
-    library = next(FAKE_TIME.glob("*/faketime/libfaketimeMT.so.1"))
+def _use_while_the_clock_jumps() -> str:
+    """Set the service's clock back an hour during a request, and check the durations of this and two later requests."""
+    library = next(LIBRARIES.glob("*/faketime/libfaketimeMT.so.1"))
     with tempfile.TemporaryDirectory() as directory, trace_agent() as agent:
         clock = Path(directory) / "clock"
         clock.write_text("+0")
-        faked = {
+        fake_clock = {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(clock),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
         }
-        with service(agent.url, {**faked, "FAULTS": "true"}) as running:
-            _use(running.url)
+        with service(agent.url, {**fake_clock, "FAULTS": "true"}) as running:
+            _send_requests(running.url)
             with httpx.Client(base_url=running.url, timeout=30) as client, ThreadPoolExecutor(1) as pool:
-                across = pool.submit(client.get, "/api/faults/slow?seconds=1")
-                eventually(lambda: client.get("/info").json()["in_flight"] == 2)
+                during_jump = pool.submit(client.get, "/api/faults/slow?seconds=1")
+                eventually(lambda: client.get("/info").json()["in_flight"] == 2)  # one is the request to /info itself
                 clock.write_text(f"-{HOUR}")
                 statuses = [client.get("/api/faults/slow?seconds=0.5").status_code for _ in range(2)]
-                statuses.append(across.result().status_code)
+                statuses.append(during_jump.result().status_code)
                 uptime = client.get("/info").json()["uptime_seconds"]
             assert running.stop() == 0
             logged = [line["duration_ms"] for line in running.requests("/api/faults/slow")]
@@ -152,7 +156,7 @@ def _clock_jumps() -> str:
     assert len(spans) == 3, spans
     starts = [span["start"] / 1e9 for span in spans]
     assert max(starts) - min(starts) > HOUR / 2, "the clock did not jump"
-    # ddtrace takes start and end from the wall clock, so a span across the jump lasts 0: durations are never negative.
+    # ddtrace reads start and end from the wall clock. The span across the jump has the duration 0, not a negative one.
     durations = sorted(span["duration"] / 1e6 for span in spans)
     assert durations[0] >= 0, durations
     assert all(400 < duration < 10_000 for duration in (*durations[1:], *logged)), (durations, logged)

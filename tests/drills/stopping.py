@@ -1,4 +1,4 @@
-"""Drills in which the process receives signals to stop."""
+"""Drills in which the process receives a signal to stop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from time import perf_counter
 
 import httpx
-from running import Agent, Running, eventually, service, serving, trace_agent
+from running import Agent, Running, eventually, service, trace_agent, wait_until_in_flight
 
 from drills.drill import Size, drill
 
@@ -25,36 +25,42 @@ CLOSING_AND_FLUSH_SECONDS = 8
     every_python=True,
 )
 def requests_in_flight(size: Size) -> str:
-    """Fifty clients wait for their responses when the signal arrives."""
+    """The handlers of fifty requests are still waiting when the signal arrives."""
     with (
         trace_agent() as agent,
         service(agent.url, {"FAULTS": "true", "DRAIN_SECONDS": "1.5"}) as running,
         ThreadPoolExecutor(IN_FLIGHT) as pool,
-        httpx.Client(base_url=running.url, timeout=60) as kept,
+        httpx.Client(base_url=running.url, timeout=60) as client,
     ):
-        waiting = [pool.submit(kept.get, "/api/faults/slow?seconds=1") for _ in range(IN_FLIGHT)]
-        serving(running, IN_FLIGHT)
+        pending = [pool.submit(client.get, "/api/faults/slow?seconds=1") for _ in range(IN_FLIGHT)]
+        wait_until_in_flight(running, IN_FLIGHT)
         running.process.send_signal(signal.SIGTERM)
         signalled = perf_counter()
-        ready = eventually(lambda: kept.get("/ready"), lambda response: response.status_code == 503)
+        ready = eventually(lambda: client.get("/ready"), lambda response: response.status_code == 503)
         ready_ms = (perf_counter() - signalled) * 1000
-        fresh = httpx.get(f"{running.url}/api/hello").status_code
-        statuses = [each.result().status_code for each in waiting]
+        status_over_new_connection = httpx.get(f"{running.url}/api/hello").status_code
+        responses = [future.result() for future in pending]
         code = running.wait()
         traces = sum(spans[0]["resource"] == "GET /api/faults/slow" for spans in agent.traces())
 
+    statuses = [response.status_code for response in responses]
     succeeded = statuses.count(200)
-    politely = sum(each.result().headers.get("connection") == "close" for each in waiting)
-    assert (succeeded, traces, code, fresh) == (IN_FLIGHT, IN_FLIGHT, 0, 200), (statuses, traces, code, fresh)
-    assert (ready.headers["connection"], politely) == ("close", IN_FLIGHT)
+    closing = sum(response.headers.get("connection") == "close" for response in responses)
+    assert (succeeded, traces, code) == (IN_FLIGHT, IN_FLIGHT, 0), (statuses, traces, code)
+    assert status_over_new_connection == 200
+    assert (ready.headers["connection"], closing) == ("close", IN_FLIGHT)
     assert ready_ms < size.of(2000, 100), f"/ready responded with 503 after {ready_ms:.0f} ms"
     return f"{succeeded} responses with 200, {traces} traces, exit {code}; `/ready` 503 after {ready_ms:.0f} ms"
 
 
 @contextmanager
-def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Client, Future[httpx.Response]]]:
-    """Run a service with a request that never ends; yield the agent, the service, a client, and the future of the
-    response.
+def service_with_endless_request(
+    settings: dict[str, str],
+) -> Iterator[tuple[Agent, Running, httpx.Client, Future[httpx.Response]]]:
+    """Run a service with a request that never ends.
+
+    Yields:
+        The agent, the service, a client of it, and the future response of the request.
     """
     with (
         trace_agent() as agent,
@@ -63,7 +69,7 @@ def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Cl
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
         pending = pool.submit(client.get, "/api/faults/slow?seconds=600")
-        serving(running, 1)
+        wait_until_in_flight(running, 1)
         yield agent, running, client, pending
 
 
@@ -74,22 +80,23 @@ def endless(settings: dict[str, str]) -> Iterator[tuple[Agent, Running, httpx.Cl
     every_python=True,
 )
 def request_that_never_ends(size: Size) -> str:
-    """On Python 3.12 and newer, Hypercorn alone waits forever for such a request."""
-    graceful = size.of(1, 5)
-    settings = {"DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful)}
-    with endless(settings) as (agent, running, _, pending):
+    """On Python 3.12 and newer, Hypercorn itself would wait forever for such a request."""
+    graceful_seconds = size.of(1, 5)
+    settings = {"DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful_seconds)}
+    with service_with_endless_request(settings) as (agent, running, _, pending):
         signalled = perf_counter()
         code = running.stop()
-        took = perf_counter() - signalled
+        exit_seconds = perf_counter() - signalled
         status = pending.result().status_code
         (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
 
-    budget = DRAIN_SECONDS + graceful + CLOSING_AND_FLUSH_SECONDS
-    marks = (span["error"], span["meta"]["http.status_code"], span["meta"]["error.message"])
+    budget = DRAIN_SECONDS + graceful_seconds + CLOSING_AND_FLUSH_SECONDS
+    message = span["meta"]["error.message"]
     assert (status, code) == (503, 0)
-    assert marks == (1, "503", f"still running {graceful} s after the server began to stop")
-    assert DRAIN_SECONDS + graceful <= took < budget, f"exit after {took:.1f} s"
-    return f"{status}, its span has `{marks[2]}`; exit {code} after {took:.1f} s of {budget:g} s"
+    assert (span["error"], span["meta"]["http.status_code"]) == (1, "503")
+    assert message == f"still running {graceful_seconds} s after the server began to stop"
+    assert DRAIN_SECONDS + graceful_seconds <= exit_seconds < budget, f"exit after {exit_seconds:.1f} s"
+    return f"{status}, its span has `{message}`; exit {code} after {exit_seconds:.1f} s of {budget:g} s"
 
 
 @drill(
@@ -98,19 +105,19 @@ def request_that_never_ends(size: Size) -> str:
     every_python=True,
 )
 def second_signal(size: Size) -> str:
-    """A second signal means that the operator doesn't want to wait, even for a request in flight."""
+    """A second signal means that the operator doesn't want to wait, not even for a request in flight."""
     measured = []
     for second in (signal.SIGTERM, signal.SIGINT):
-        with endless({"DRAIN_SECONDS": "60"}) as (_, running, client, pending):
+        with service_with_endless_request({"DRAIN_SECONDS": "60"}) as (_, running, client, pending):
             running.process.send_signal(signal.SIGTERM)
             eventually(lambda: client.get("/ready").status_code, lambda status: status == 503)
             signalled = perf_counter()
             code = running.stop(second)
-            took_ms = (perf_counter() - signalled) * 1000
-            broken = pending.exception()
+            exit_ms = (perf_counter() - signalled) * 1000
+            error = pending.exception()
 
         assert code == 128 + second
-        assert isinstance(broken, httpx.TransportError)
-        assert took_ms < size.of(5000, 500), f"exit {took_ms:.0f} ms after {second.name}"
-        measured.append(f"{second.name}: exit {code} after {took_ms:.0f} ms")
+        assert isinstance(error, httpx.TransportError)
+        assert exit_ms < size.of(5000, 500), f"exit {exit_ms:.0f} ms after {second.name}"
+        measured.append(f"{second.name}: exit {code} after {exit_ms:.0f} ms")
     return ", ".join(measured)

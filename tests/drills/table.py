@@ -5,13 +5,13 @@ from __future__ import annotations
 from drills import agents, clients, fuzz, hostile, restarts, soak, starved, stopping, upstreams
 from drills.drill import Drill
 
-TABLE: tuple[Drill, ...] = (
+DRILLS: tuple[Drill, ...] = (
     stopping.requests_in_flight,
     stopping.request_that_never_ends,
     stopping.second_signal,
     restarts.rolling_restarts,
-    agents.absent_at_start,
-    agents.no_good,
+    agents.absent_agent,
+    agents.failing_agent,
     upstreams.misbehaving_upstream,
     upstreams.flood,
     clients.disconnects,

@@ -1,4 +1,4 @@
-"""Clients that send many requests over few connections with little CPU, and keep the span id of each response."""
+"""A load generator: sends many requests over few connections with little CPU, and keeps each response's span id."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Request:
     body: bytes = b""
     status: int = 200
 
-    def text(self) -> bytes:
+    def encode(self) -> bytes:
         """Return the request as HTTP/1.1."""
-        of_body = f"content-type: application/json\r\ncontent-length: {len(self.body)}\r\n" if self.body else ""
-        return f"{self.method} {self.path} HTTP/1.1\r\nhost: drill\r\n{of_body}\r\n".encode() + self.body
+        body_headers = f"content-type: application/json\r\ncontent-length: {len(self.body)}\r\n" if self.body else ""
+        return f"{self.method} {self.path} HTTP/1.1\r\nhost: drill\r\n{body_headers}\r\n".encode() + self.body
 
 
 HELLO = Request("/api/hello")
@@ -36,13 +36,13 @@ class Results:
     """The results of the requests.
 
     Attributes:
-        seconds: the duration of each request.
-        spans: the span id of each response, from its `traceresponse`.
-        failures: requests without a response, or with an unexpected one.
+        seconds: the duration of each request that got a response.
+        span_ids: the span id of each response, from its `traceresponse`.
+        failures: each request that got no response or an unexpected status, with the error or the status.
     """
 
     seconds: list[float] = field(default_factory=list)
-    spans: list[int] = field(default_factory=list)
+    span_ids: list[int] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def p99(self) -> float:
@@ -51,7 +51,7 @@ class Results:
 
 
 class Client:
-    """One connection to `url` at a time, opened on demand and closed when the service requests it."""
+    """One connection at a time to `url`, opened when it is needed and closed if a response has `Connection: close`."""
 
     def __init__(self, url: str, results: Results) -> None:
         self.host = urlsplit(url).hostname
@@ -60,7 +60,7 @@ class Client:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def request(self, request: Request) -> None:
-        """Send one request without a retry, and keep the result."""
+        """Send one request without a retry, and add the outcome to the results."""
         began = perf_counter()
         try:
             status, fields = await asyncio.wait_for(self._exchange(request), 60)
@@ -72,21 +72,21 @@ class Client:
         if status != request.status:
             self.results.failures.append(f"{request.method} {request.path}: {status}")
         if "traceresponse" in fields:
-            self.results.spans.append(int(fields["traceresponse"].split("-")[2], 16))
+            self.results.span_ids.append(int(fields["traceresponse"].split("-")[2], 16))
         if fields.get("connection") == "close":
             self.close()
 
     async def _exchange(self, request: Request) -> tuple[int, dict[str, str]]:
-        if self._streams is None or self._streams[0].at_eof():  # the service closed it while it was idle
+        if self._streams is None or self._streams[0].at_eof():  # not open, or closed by the service while idle
             self.close()
             self._streams = await asyncio.open_connection(self.host, self.port)
         reader, writer = self._streams
-        writer.write(request.text())
+        writer.write(request.encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
         if "content-length" in fields:
             await reader.readexactly(int(fields["content-length"]))
-        else:
+        else:  # chunks, each followed by a line end; the last has size 0
             while size := int(await reader.readuntil(b"\r\n"), 16):
                 await reader.readexactly(size + 2)
             await reader.readexactly(2)
@@ -99,8 +99,8 @@ class Client:
             self._streams = None
 
 
-class Crowd:
-    """Clients of one service that keep their connections."""
+class LoadGenerator:
+    """Clients of one service, which reuse their connections, and their results."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -109,48 +109,54 @@ class Crowd:
         self._all: list[Client] = []
 
     async def request(self, request: Request) -> None:
-        """Send one request over an idle connection."""
-        if not self._idle:
-            self._all.append(Client(self.url, self.results))
-            self._idle.append(self._all[-1])
-        client = self._idle.popleft()  # the one that was idle longest, so each is used from time to time
+        """Send one request with an idle client, or with a new client if none is idle."""
+        if self._idle:
+            client = self._idle.popleft()  # the client that was idle longest, so that each is used from time to time
+        else:
+            client = Client(self.url, self.results)
+            self._all.append(client)
         await client.request(request)
         self._idle.append(client)
 
     async def closed_loop(
         self, requests: list[Request], clients: int, *, seconds: float = 1e9, count: int = 10**9
     ) -> float:
-        """Let `clients` send requests back to back, until `seconds` have passed or `count` requests are sent.
+        """Let `clients` clients send `requests` in turn, each as soon as its last response is complete.
+
+        They stop when `seconds` have passed or `count` requests are sent.
 
         Returns:
             Responses per second.
         """
         began, before, mix = perf_counter(), len(self.results.seconds), cycle(requests)
 
-        async def one() -> None:
+        async def send_requests() -> None:
             nonlocal count
             while count > 0 and perf_counter() - began < seconds:
                 count -= 1
                 await self.request(next(mix))
 
-        await asyncio.gather(*(one() for _ in range(clients)))
+        await asyncio.gather(*(send_requests() for _ in range(clients)))
         return (len(self.results.seconds) - before) / (perf_counter() - began)
 
     async def open_loop(self, requests: list[Request], rate: float, over: asyncio.Event) -> None:
-        """Send `rate` requests a second, however slow the responses are, until `over`; then wait for those in flight."""
+        """Send `rate` requests a second until `over` is set, however slow the responses are.
+
+        Returns when no request is in flight.
+        """
         began, mix = perf_counter(), cycle(requests)
         sent = 0
-        running: set[asyncio.Task[None]] = set()
+        in_flight: set[asyncio.Task[None]] = set()
         while not over.is_set():
             due = int((perf_counter() - began) * rate)
             for _ in range(sent, due):
                 task = asyncio.create_task(self.request(next(mix)))
-                running.add(task)
-                task.add_done_callback(running.discard)
+                in_flight.add(task)
+                task.add_done_callback(in_flight.discard)
             sent = max(sent, due)
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), 0.005)
-        await asyncio.gather(*running)
+        await asyncio.gather(*in_flight)
 
     def close(self) -> None:
         """Close each connection."""
@@ -159,10 +165,10 @@ class Crowd:
 
 
 @contextmanager
-def crowd(url: str) -> Iterator[Crowd]:
-    """Yield clients of `url`, and close their connections afterwards."""
-    clients = Crowd(url)
+def load_generator(url: str) -> Iterator[LoadGenerator]:
+    """Yield a load generator for the service at `url`, and close its connections afterwards."""
+    generator = LoadGenerator(url)
     try:
-        yield clients
+        yield generator
     finally:
-        clients.close()
+        generator.close()

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import BARE, MACHINE, Agent, Running, eventually, service, trace_agent
+from running import PLAIN_HYPERCORN, SERVE_TEST_ENDPOINTS, Agent, Running, eventually, service, trace_agent
 
 
 @pytest.fixture(scope="module", params=["serve", "hypercorn"])
 def running(request: pytest.FixtureRequest, _agent: Agent) -> Iterator[Running]:
     """Run the service as `hello-service serve`, and as `ddtrace-run hypercorn`."""
-    command = MACHINE if request.param == "serve" else BARE
+    command = SERVE_TEST_ENDPOINTS if request.param == "serve" else PLAIN_HYPERCORN
     # Under plain Hypercorn, the operator sets the variables that `serve` would set.
     with service(_agent.url, {"FAULTS": "true", "DD_TRACE_AIOHTTP_ENABLED": "false"}, command) as running:
         yield running

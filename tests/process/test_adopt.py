@@ -1,4 +1,4 @@
-"""`scripts/adopt` turns a fresh copy into a service with another name."""
+"""Tests of `scripts/adopt`, which turns a fresh copy into a service with another name."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from copies import copy_to, run, unit_tests
+from copies import copy_to, run, run_unit_tests
 from running import BIN
 
-OLD = re.compile(r"hello(?:[-_]|\[[-_]+\])service|HelloService")
-# Unit tests that read names in files, in the environment and in what a process prints.
-NAMES = (
+OLD_NAME = re.compile(r"hello(?:[-_]|\[[-_]+\])service|HelloService")
+# The unit tests that read the service's name in files, in the environment and in a process's output.
+TESTS_THAT_READ_THE_NAME = (
     "app",
     "benchmarks",
     "command_line",
@@ -35,20 +35,22 @@ def copy(tmp_path: Path) -> Path:
 @pytest.mark.once
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["my-orders", "orders"])
-def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
-    """The old name is gone, all tests can be collected, tests that read names pass, and ruff has nothing to format or
-    sort. test_make_it_yours.py runs all unit tests in such a copy.
+def test_a_renamed_copy_is_complete(copy: Path, name: str) -> None:
+    """The old name is gone, all tests can be collected, the tests that read the name pass, and ruff has nothing to
+    format or sort. test_make_it_yours.py runs all unit tests in a renamed copy.
     """
     adopted = run(copy, "scripts/adopt", name)
     package = name.replace("-", "_")
     files = [path for path in copy.rglob("*") if path.is_file() and "_cache" not in str(path)]
-    left = [path for path in files if OLD.search(str(path.relative_to(copy)))]
-    left += [
-        path for path in files if OLD.search(path.read_bytes().decode(errors="replace")) and path.name != "CHANGELOG.md"
+    with_old_name = [path for path in files if OLD_NAME.search(str(path.relative_to(copy)))]
+    with_old_name += [
+        path
+        for path in files
+        if path.name != "CHANGELOG.md" and OLD_NAME.search(path.read_bytes().decode(errors="replace"))
     ]
 
     assert adopted.returncode == 0, adopted.stderr
-    assert left == []
+    assert with_old_name == []
     assert (copy / package / "observability" / "tracing.py").is_file()
     assert not (copy / "scripts" / "adopt").exists()
     assert run(copy, "ruff", "check").returncode == 0
@@ -58,7 +60,7 @@ def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
         copy, str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", "tests"
     )
     assert collected.returncode == 0, collected.stdout[-5000:]
-    tests = unit_tests(copy, *(f"tests/unit/test_{name}.py" for name in NAMES))
+    tests = run_unit_tests(copy, *(f"tests/unit/test_{tested}.py" for tested in TESTS_THAT_READ_THE_NAME))
     assert tests.returncode == 0, tests.stdout[-5000:]
 
 
@@ -75,7 +77,7 @@ def test_a_copy_with_another_name_is_complete(copy: Path, name: str) -> None:
         ("running", "would hide a module called running"),
     ],
 )
-def test_a_name_that_can_not_be_a_package_changes_nothing(copy: Path, name: str, reason: str) -> None:
+def test_a_name_that_can_not_be_a_package_is_rejected_and_changes_nothing(copy: Path, name: str, reason: str) -> None:
     adopted = run(copy, "scripts/adopt", name)
 
     assert adopted.returncode == 1
@@ -83,12 +85,13 @@ def test_a_name_that_can_not_be_a_package_changes_nothing(copy: Path, name: str,
     assert (copy / "hello_service").is_dir()
 
 
-def test_a_second_name_is_refused(copy: Path) -> None:
-    """A second run could no longer distinguish the name from other words."""
-    shutil.copy(copy / "scripts" / "adopt.py", copy / "again.py")
+def test_a_second_rename_is_rejected(copy: Path) -> None:
+    """The script could no longer tell the service's name from the same word elsewhere."""
+    backup = copy / "adopt_backup.py"  # the script deletes itself
+    shutil.copy(copy / "scripts" / "adopt.py", backup)
     run(copy, "scripts/adopt", "orders")
-    (copy / "again.py").rename(copy / "scripts" / "adopt.py")
-    again = run(copy, sys.executable, "scripts/adopt.py", "invoices")
+    backup.rename(copy / "scripts" / "adopt.py")
+    second = run(copy, sys.executable, "scripts/adopt.py", "invoices")
 
-    assert again.returncode == 1
-    assert "has been renamed already" in again.stderr
+    assert second.returncode == 1
+    assert "has been renamed already" in second.stderr

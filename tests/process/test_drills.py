@@ -1,23 +1,23 @@
-"""Tests of the drills of `scripts/drill` in their short form."""
+"""Runs each drill of `scripts/drill` in its short form, and checks the table that `scripts/drill --write` writes."""
 
 from __future__ import annotations
 
 import pytest
 from drills.__main__ import PAGE, head
 from drills.drill import Drill, Size
-from drills.table import TABLE
+from drills.table import DRILLS
 
 
-def marked(each: Drill) -> object:
-    """Return `each` as a parameter; it runs on one Python only if all of them behave alike."""
-    marks = [pytest.mark.serial] if each.every_python else [pytest.mark.serial, pytest.mark.once]
-    if each.missing:
-        marks.append(pytest.mark.skip(reason=each.missing))
-    return pytest.param(each, marks=marks, id=each.event)
+def parameter(drill: Drill) -> object:
+    """Return `drill` as a parameter of a test, marked `once` unless its result may depend on the Python version."""
+    marks = [pytest.mark.serial] if drill.every_python else [pytest.mark.serial, pytest.mark.once]
+    if drill.missing:
+        marks.append(pytest.mark.skip(reason=drill.missing))
+    return pytest.param(drill, marks=marks, id=drill.event)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("drill", [marked(each) for each in TABLE])
+@pytest.mark.parametrize("drill", [parameter(drill) for drill in DRILLS])
 def test_the_promise_is_kept(drill: Drill) -> None:
     """Run with -s to see the measured figures."""
     measured = drill.run(Size.SHORT)
@@ -27,8 +27,9 @@ def test_the_promise_is_kept(drill: Drill) -> None:
 
 
 def test_the_page_shows_the_figures_of_every_drill() -> None:
-    """There is one row for each drill, and none is broken. `scripts/drill --write` writes them."""
-    shown = [line for line in PAGE.read_text().splitlines() if any(line.startswith(head(each)) for each in TABLE)]
+    """The table has one row for each drill, and every promise was kept. `scripts/drill --write` writes the rows."""
+    heads = tuple(head(drill) for drill in DRILLS)
+    rows = [line for line in PAGE.read_text().splitlines() if line.startswith(heads)]
 
-    assert len(shown) == len(TABLE)
-    assert not [line for line in shown if "BROKEN" in line or "not measured yet" in line]
+    assert len(rows) == len(DRILLS)
+    assert not [row for row in rows if "BROKEN" in row or "not measured yet" in row]

@@ -1,4 +1,7 @@
-"""Files over a real socket: a client that leaves with its last byte has not disconnected, whatever serves."""
+"""Tests of files over real sockets: a client that closes its connection after the last byte has not disconnected.
+
+They run under Hypercorn and Uvicorn.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ import pathlib, quart, tracing
 
 app = tracing.trace(quart.Quart(__name__))
 
-@app.get("/sent")
-async def sent():
+@app.get("/file")
+async def file():
     return await quart.send_file(pathlib.Path(app.root_path) / "static" / "file", conditional=True)
 """
 SIZES = {"small": 100, "large": 300_000}
@@ -39,25 +42,25 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, agent: Agent) -> Iterat
     (tmp_path / "app.py").write_text(APP)
     shutil.copy(tracing.__file__, tmp_path)
     port = free_port()
-    program, *arguments = [each.format(port=port) for each in SERVERS[server]]
+    program, *arguments = [argument.format(port=port) for argument in SERVERS[server]]
     command = [str(BIN / "ddtrace-run"), str(BIN / program), *arguments]
     environment = {**QUIET, "PYTHONPATH": str(tmp_path), "DD_TRACE_AGENT_URL": agent.url}
 
-    def serves() -> bool:
+    def responds() -> bool:
         try:
             return get(port, "/nothing").startswith("HTTP/1.1 404")
         except OSError:
             return False
 
     with started(command, clean_environment(environment), cwd=tmp_path):
-        eventually(serves, timeout=60)
-        agent.wait_for_spans(1)
+        eventually(responds, timeout=60)
+        agent.wait_for_spans(1)  # that of the 404
         agent.clear()
         yield port
 
 
 def get(port: int, path: str, *headers: str, method: str = "GET") -> str:
-    """Return the head of a response. The connection is closed with the last byte that Content-Length promises."""
+    """Send a request, close the connection right after the last byte of the response, and return its head."""
     lines = [f"{method} {path} HTTP/1.1", "host: here", *headers]
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -66,49 +69,51 @@ def get(port: int, path: str, *headers: str, method: str = "GET") -> str:
             received += connection.recv(65536) or pytest.fail(f"no head in {received!r}")
         head, _, body = received.partition(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        left = int(length[1]) - len(body) if length and method != "HEAD" else 0
-        while left > 0:
-            left -= len(connection.recv(left) or pytest.fail(f"{left} bytes are missing"))
+        missing = int(length[1]) - len(body) if length and method != "HEAD" else 0
+        while missing > 0:
+            missing -= len(connection.recv(missing) or pytest.fail(f"{missing} bytes are missing"))
     return head.decode()
 
 
-def described(span: Span) -> tuple[str, str, str | None, str | None, int]:
+def summary(span: Span) -> tuple[str, str, str | None, str | None, int]:
+    """Return the resource, the status, the marks of an incomplete response and of a disconnect, and the error flag."""
     meta = span["meta"]
     incomplete, disconnected = meta.get(tracing.INCOMPLETE), meta.get(tracing.CLIENT_DISCONNECTED)
     return span["resource"], meta["http.status_code"], incomplete, disconnected, span["error"]
 
 
-def test_a_client_that_leaves_with_its_last_byte_has_not_disconnected(port: int, agent: Agent) -> None:
+def test_a_close_after_the_last_byte_is_no_disconnect(port: int, agent: Agent) -> None:
     for _ in range(TIMES):
         assert get(port, "/static/file").startswith("HTTP/1.1 200")
-        assert get(port, "/sent").startswith("HTTP/1.1 200")
+        assert get(port, "/file").startswith("HTTP/1.1 200")
     spans = agent.wait_for_spans(2 * TIMES)
 
-    assert sorted(described(span) for span in spans) == [
-        *[("GET /sent", "200", None, None, 0)] * TIMES,
+    assert sorted(summary(span) for span in spans) == [
+        *[("GET /file", "200", None, None, 0)] * TIMES,
         *[("GET /static/<path:filename>", "200", None, None, 0)] * TIMES,
     ]
     assert len({span["trace_id"] for span in spans}) == 2 * TIMES
 
 
-def test_a_part_of_a_file_a_head_and_a_file_that_is_known_are_what_they_are(port: int, agent: Agent) -> None:
-    etag = re.search(r"etag: (.+)", get(port, "/sent"), re.IGNORECASE)
+def test_responses_to_range_head_and_conditional_requests_are_complete(port: int, agent: Agent) -> None:
+    """Their spans have the response's status, no error, and no mark of an incomplete response or a disconnect."""
+    etag = re.search(r"etag: (.+)", get(port, "/file"), re.IGNORECASE)
     assert etag is not None
     heads = [
-        get(port, "/sent", "range: bytes=0-9"),
-        get(port, "/sent", "range: bytes=9999999-"),
-        get(port, "/sent", f"if-none-match: {etag[1].strip()}"),
-        get(port, "/sent", method="HEAD"),
+        get(port, "/file", "range: bytes=0-9"),
+        get(port, "/file", "range: bytes=9999999-"),
+        get(port, "/file", f"if-none-match: {etag[1].strip()}"),
+        get(port, "/file", method="HEAD"),
         get(port, "/static/file", f"if-none-match: {etag[1].strip()}"),
     ]
     spans = agent.wait_for_spans(6)
 
     assert [head.split()[1] for head in heads] == ["206", "416", "304", "200", "304"]
-    assert [described(span) for span in sorted(spans, key=lambda span: span["start"])] == [
-        ("GET /sent", "200", None, None, 0),
-        ("GET /sent", "206", None, None, 0),
-        ("GET /sent", "416", None, None, 0),
-        ("GET /sent", "304", None, None, 0),
-        ("HEAD /sent", "200", None, None, 0),
+    assert [summary(span) for span in sorted(spans, key=lambda span: span["start"])] == [
+        ("GET /file", "200", None, None, 0),
+        ("GET /file", "206", None, None, 0),
+        ("GET /file", "416", None, None, 0),
+        ("GET /file", "304", None, None, 0),
+        ("HEAD /file", "200", None, None, 0),
         ("GET /static/<path:filename>", "304", None, None, 0),
     ]

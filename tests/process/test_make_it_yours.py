@@ -1,4 +1,4 @@
-"""Makes the changes of docs/make-it-yours.md to a copy of this repository, and tests the copy."""
+"""Applies the changes of docs/make-it-yours.md to a copy of this repository, and tests the copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from copies import GUIDE, copy_to, environment, follow, run, unit_tests
+from copies import GUIDE, apply_section, copy_to, environment, run, run_unit_tests
 from fake_upstream import fake_upstream
 from running import BIN, QUIET, SERVE, Agent, Running, started
 
@@ -23,15 +23,15 @@ def copy(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def serving(copy: Path, agent: Agent, **settings: str) -> Iterator[Running]:
-    """Run the service of the copy."""
-    own = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent.url}
-    with started(SERVE, {**environment(copy), **QUIET, **own, **settings}, cwd=copy) as running:
+def service_of(copy: Path, agent: Agent, **settings: str) -> Iterator[Running]:
+    """Run the service of the copy on a free port, and wait until it listens."""
+    defaults = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent.url}
+    with started(SERVE, {**environment(copy), **QUIET, **defaults, **settings}, cwd=copy) as running:
         running.wait_until_running()
         yield running
 
 
-def checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
+def failed_checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
     """Run the checks that apply to every change, and return those that failed."""
     tests = ("tests/unit/test_app.py", "tests/unit/test_settings.py", "tests/unit/test_environment.py")
     commands = (
@@ -46,29 +46,29 @@ def checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
 @pytest.mark.once
 @pytest.mark.timeout(900)
 def test_unit_tests_pass_in_a_renamed_copy_without_the_demo(copy: Path) -> None:
-    """Deleting the demo deletes only the demo's own tests: no other test imports it, and the service's rules hold."""
+    """No test imports the demo, except the demo's own tests, which are deleted with it."""
     adopted = run(copy, "scripts/adopt", "my-orders")
     assert adopted.returncode == 0, adopted.stderr
-    follow(copy, "Delete the demo")
-    for line in re.findall(r"^\$ rm (.+)$", (copy / GUIDE).read_text(), re.MULTILINE):
-        for name in line.split():
-            (copy / name).unlink()
+    apply_section(copy, "Delete the demo")
+    for paths in re.findall(r"^\$ rm (.+)$", (copy / GUIDE).read_text(), re.MULTILINE):
+        for path in paths.split():
+            (copy / path).unlink()
 
     assert run(copy, "ruff", "check").stdout == "All checks passed!\n"
     assert run(copy, "ruff", "format", "--check").returncode == 0
     pytest_in_copy = (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider")
     collected = run(copy, *pytest_in_copy, "--collect-only", "tests")
     assert collected.returncode == 0, collected.stdout[-5000:]
-    tests = unit_tests(copy, "tests/unit", "tests/protocol/test_service.py")
+    tests = run_unit_tests(copy, "tests/unit", "tests/protocol/test_service.py")
     assert tests.returncode == 0, tests.stdout[-5000:]
 
 
 @pytest.mark.timeout(300)
-async def test_a_second_upstream_gets_a_post_with_a_token(copy: Path, agent: Agent) -> None:
-    """The POST is sent once, and the token appears nowhere else."""
-    follow(copy, "Call another service, with a POST and a token")
+async def test_a_second_upstream_receives_a_post_with_a_token(copy: Path, agent: Agent) -> None:
+    """The POST is sent once, and the token isn't in traces, logs or `/info`."""
+    apply_section(copy, "Call another service, with a POST and a token")
     async with fake_upstream() as fake:
-        with serving(copy, agent, STOCK_URL=f"{fake.url}/json", STOCK_TOKEN=TOKEN) as running:
+        with service_of(copy, agent, STOCK_URL=f"{fake.url}/json", STOCK_TOKEN=TOKEN) as running:
             async with httpx.AsyncClient(base_url=running.url) as client:
                 response = await client.post("/api/reservations", json={"article": "a", "count": 2})
                 document = (await client.get("/openapi.json")).json()
@@ -83,20 +83,20 @@ async def test_a_second_upstream_gets_a_post_with_a_token(copy: Path, agent: Age
     assert call["meta"]["peer.service"] == "inventory"
     assert {"502", "503", "504"} <= set(document["paths"]["/api/reservations"]["post"]["responses"])
     assert TOKEN not in str(agent.traces()) + "\n".join(running.lines) + info.text
-    assert checks(copy) == []
+    assert failed_checks(copy) == []
 
 
 @pytest.mark.timeout(300)
-async def test_a_query_is_a_child_of_its_request(copy: Path, agent: Agent) -> None:
-    """No query is a trace of its own."""
-    follow(copy, "Query a database")
-    with serving(copy, agent) as running:
+async def test_a_query_span_is_a_child_of_its_request_span(copy: Path, agent: Agent) -> None:
+    """No query starts a trace of its own."""
+    apply_section(copy, "Query a database")
+    with service_of(copy, agent) as running:
         async with httpx.AsyncClient(base_url=running.url) as client:
-            counted = [(await client.post("/api/visits/Ada")).json() for _ in range(2)]
+            visits = [(await client.post("/api/visits/Ada")).json() for _ in range(2)]
         running.stop()
     traces = agent.traces()
 
-    assert counted == [{"name": "Ada", "count": 1}, {"name": "Ada", "count": 2}]
+    assert visits == [{"name": "Ada", "count": 1}, {"name": "Ada", "count": 2}]
     assert len(traces) == 2
     for trace in traces:
         request, insert, select = sorted(trace, key=lambda span: span["start"])
@@ -110,15 +110,15 @@ async def test_a_query_is_a_child_of_its_request(copy: Path, agent: Agent) -> No
             assert "Ada" not in str(query)
         assert select["metrics"]["db.row_count"] == 1
     assert agent.failures() == ""
-    assert checks(copy) == []
+    assert failed_checks(copy) == []
 
 
 @pytest.mark.timeout(300)
-def test_a_setting_outside_of_its_bounds_stops_the_start(copy: Path) -> None:
-    follow(copy, "Add a setting with bounds")
-    with started(SERVE, {**environment(copy), "BATCH_SIZE": "501"}, cwd=copy) as refused:
-        code = refused.wait()
+def test_the_service_does_not_start_with_a_setting_outside_its_bounds(copy: Path) -> None:
+    apply_section(copy, "Add a setting with bounds")
+    with started(SERVE, {**environment(copy), "BATCH_SIZE": "501"}, cwd=copy) as running:
+        code = running.wait()
 
     assert code == 1
-    assert "BATCH_SIZE='501': must be less than or equal to 500" in refused.lines
-    assert checks(copy) == []
+    assert "BATCH_SIZE='501': must be less than or equal to 500" in running.lines
+    assert failed_checks(copy) == []

@@ -1,4 +1,4 @@
-"""Tests of requests to the upstream, and that no caller can choose their destination."""
+"""Tests of the requests to the upstream: headers, errors, and that no caller can choose their destination."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ OWN_HEADERS = {"host", "accept", "accept-encoding", "connection", "user-agent"}
 
 @pytest.fixture
 async def fake() -> AsyncIterator[FakeUpstream]:
+    """The upstream that the operator configured."""
     async with fake_upstream() as fake:
         yield fake
 
 
 @pytest.fixture
 async def elsewhere() -> AsyncIterator[FakeUpstream]:
-    """Run a host that the operator did not configure."""
+    """A server that the operator did not configure as the upstream."""
     async with fake_upstream() as fake:
         yield fake
 
 
 def headers(head: str) -> dict[str, str]:
-    """Return the header fields of a request's head."""
+    """Return the headers in a request's head, with lower-case names."""
     return {name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n")[1:-2])}
 
 
-async def test_only_the_trace_context_of_a_callers_headers_is_forwarded(fake: FakeUpstream) -> None:
-    """The context is sent in W3C's and Datadog's headers. Other vendors' `tracestate` is kept, and hop-by-hop headers
-    are dropped.
-    """
+async def test_no_header_of_the_caller_is_forwarded_but_the_trace_context(fake: FakeUpstream) -> None:
+    """The context is sent in W3C's and Datadog's headers, and keeps other vendors' entries in `tracestate`."""
     sent = {
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate": "vendor=kept",
@@ -77,7 +76,7 @@ async def test_only_the_trace_context_of_a_callers_headers_is_forwarded(fake: Fa
 
 
 async def test_an_untrusted_caller_controls_no_trace(fake: FakeUpstream, agent: Agent) -> None:
-    """The upstream gets this service's own trace, without the caller's ids, sampling, tags and baggage."""
+    """The service starts its own trace, without the caller's ids, sampling decision, tags and baggage."""
     untrusted = {
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate": "dd=s:-1;t.usr.id:YWRh,vendor=kept",
@@ -93,12 +92,12 @@ async def test_an_untrusted_caller_controls_no_trace(fake: FakeUpstream, agent: 
     with service(agent.url, extra) as running:
         async with httpx.AsyncClient() as client:
             await client.get(f"{running.url}/api/relay?count=1", headers=untrusted)
-            traced = await client.get(f"{running.url}/api/relay?count=1")
+            without_headers = await client.get(f"{running.url}/api/relay?count=1")
         spans = agent.wait_for_spans(4)
     first, second = (headers(head) for head in fake.heads)
     roots = [span for span in spans if not span["parent_id"]]
 
-    assert traced.status_code == 200
+    assert without_headers.status_code == 200
     assert set(first) == set(second) == (TRACE_HEADERS | OWN_HEADERS) - {"baggage"}
     assert "0af7651916cd43dd8448eb211c80319c" not in str(first)
     assert "vendor" not in first["tracestate"]
@@ -107,8 +106,8 @@ async def test_an_untrusted_caller_controls_no_trace(fake: FakeUpstream, agent: 
     assert not [root for root in roots if "_dd.p.usr.id" in root["meta"]]
 
 
-async def test_each_request_without_a_trace_starts_a_new_one(fake: FakeUpstream) -> None:
-    """The upstream gets no baggage either."""
+async def test_each_request_without_a_trace_context_starts_a_new_trace(fake: FakeUpstream) -> None:
+    """The upstream receives that trace and no baggage."""
     with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/json"}) as running:
         async with httpx.AsyncClient() as client:
             responses = [await client.get(f"{running.url}/api/relay?count=1") for _ in range(2)]
@@ -120,12 +119,14 @@ async def test_each_request_without_a_trace_starts_a_new_one(fake: FakeUpstream)
     ]
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["named", "own"])
-async def test_no_caller_decides_which_host_is_called(fake: FakeUpstream, elsewhere: FakeUpstream, named: bool) -> None:
-    """Header, query and target can't change the host, and neither can a proxy in the environment."""
+@pytest.mark.parametrize("configured", [True, False], ids=["UPSTREAM_URL is set", "the service calls itself"])
+async def test_no_caller_decides_which_host_is_called(
+    fake: FakeUpstream, elsewhere: FakeUpstream, configured: bool
+) -> None:
+    """Headers, the query and the request target can't change the host, and neither can a proxy in the environment."""
     other = elsewhere.url.removeprefix("http://")
-    extra = {"UPSTREAM_URL": f"{fake.url}/json"} if named else {}
-    steering = [
+    extra = {"UPSTREAM_URL": f"{fake.url}/json"} if configured else {}
+    redirecting_headers = [
         {"host": other},
         {"x-forwarded-host": other},
         {"x-forwarded-server": other},
@@ -138,16 +139,20 @@ async def test_no_caller_decides_which_host_is_called(fake: FakeUpstream, elsewh
     proxy = {"HTTP_PROXY": elsewhere.url, "http_proxy": elsewhere.url}
     with service(NO_AGENT, {**extra, **proxy, "DD_TRACE_ENABLED": "false"}) as running:
         async with httpx.AsyncClient(trust_env=False) as client:
-            responses = [await client.get(f"{running.url}/api/relay?count=1", headers=each) for each in steering]
+            responses = [
+                await client.get(f"{running.url}/api/relay?count=1", headers=each) for each in redirecting_headers
+            ]
             responses.append(await client.get(f"{running.url}/api/relay?{query}"))
         async with connected(running) as connection:
-            absolute = await connection.get(f"{elsewhere.url}/api/relay?count=1")
+            absolute_target = await connection.get(f"{elsewhere.url}/api/relay?count=1")
 
     assert {response.status_code for response in responses} == {200}
-    assert absolute.status in {200, 400, 404}
-    assert {head.split()[0] for head in elsewhere.heads} <= {"CONNECT"}  # ddtrace asks a proxy for the way to its agent
+    assert absolute_target.status in {200, 400, 404}
+    # Only ddtrace uses the proxy, to connect to its agent.
+    assert {head.split()[0] for head in elsewhere.heads} <= {"CONNECT"}
     assert {head.split()[1] for head in elsewhere.heads} <= {NO_AGENT.removeprefix("http://")}
-    assert (len(fake.paths) >= len(responses)) == named
+    # The configured upstream receives every call. Without one, the service calls itself.
+    assert (len(fake.paths) >= len(responses)) == configured
 
 
 async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, elsewhere: FakeUpstream) -> None:
@@ -170,10 +175,10 @@ async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, el
         (2, 503, "Saturated", "too many calls wait for one."),
     ],
 )
-async def test_a_span_says_shortly_what_comes_in_floods(
+async def test_the_span_of_a_frequent_error_has_a_short_stack(
     agent: Agent, count: int, status: int, kind: str, message: str
 ) -> None:
-    """The span has the exception's type, its message and where it was raised, but no full stack."""
+    """The span has the exception's type and message, and only one frame: where it was raised."""
     settings = {"UPSTREAM_CONNECTIONS": "1", "UPSTREAM_WAITING": "0", "UPSTREAM_TIMEOUT_SECONDS": "0.5"}
     async with fake_upstream() as fake:
         with service(agent.url, {**settings, "UPSTREAM_URL": f"{fake.url}/hang"}) as running:

@@ -1,4 +1,4 @@
-"""Tests that nothing secret leaves the process: marked secrets are sent to every input, and every output is searched."""
+"""Tests that no secret leaves the process: marked secrets go into every input, and every output is searched."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEADERS = {
 QUERY = f"token={MARK}-token&password={MARK}-password&api_key={MARK}-key&secret={MARK}-secret"
 
 
-def doors(url: str) -> Iterator[httpx.Response]:
+def send_secrets(url: str) -> Iterator[httpx.Response]:
     """Send secrets in headers, queries and bodies, in requests that succeed and requests that fail."""
     with httpx.Client(base_url=url, headers=HEADERS, timeout=30) as client:
         for path in ("/", "/api/hello", "/api/relay", "/api/faults/error", "/nope", "/info", "/docs", "/openapi.json"):
@@ -47,41 +47,43 @@ def doors(url: str) -> Iterator[httpx.Response]:
 
 @pytest.mark.parametrize("upstream_status", [200, 500, 302])
 def test_nothing_secret_leaves_the_process(agent: Agent, upstream_status: int) -> None:
-    """No secret is in spans, stats, log, responses, `/info` or the output at the start."""
+    """No secret is in spans, stats, the log, responses or `/info`."""
     with fake_http({"ok": True}, upstream_status, {"Location": f"/{MARK}?x=1"}) as upstream:
-        target = upstream.url.replace("//", f"//ada:{MARK}-url@") + f"/x?token={MARK}-of-the-url"
-        with service(agent.url, {**ENVIRONMENT, "UPSTREAM_URL": target, "FAULTS": "true"}) as running:
+        upstream_url = upstream.url.replace("//", f"//ada:{MARK}-url@") + f"/x?token={MARK}-of-the-url"
+        with service(agent.url, {**ENVIRONMENT, "UPSTREAM_URL": upstream_url, "FAULTS": "true"}) as running:
             responses = [
-                f"{response.status_code} {response.headers} {response.text}" for response in doors(running.url)
+                f"{response.status_code} {response.headers} {response.text}" for response in send_secrets(running.url)
             ]
             with connect(
                 f"{running.url.replace('http', 'ws')}/api/hello/ws?{QUERY}", additional_headers=HEADERS
             ) as socket:
                 socket.send(f"{MARK}\0")
                 responses.append(str(socket.recv()))
-            eventually(lambda: len(running.requests()), lambda count: count >= len(responses) - 1)
+            # The request with the invalid Host is rejected before it is logged and traced.
+            expected = len(responses) - 1
+            eventually(lambda: len(running.requests()), lambda count: count >= expected)
             running.stop()
-    out = {
-        "spans": json.dumps(agent.wait_for_spans(len(responses) - 1)),
+    outputs = {
+        "spans": json.dumps(agent.wait_for_spans(expected)),
         "stats": json.dumps(eventually(agent.stats), default=str),
         "log": "\n".join(running.lines),
         "responses": "\n".join(responses),
     }
 
-    assert "GET /api/relay" in out["spans"]
-    assert leaks(out) == {}
+    assert "GET /api/relay" in outputs["spans"]
+    assert leaks(outputs) == {}
 
 
-def leaks(out: Mapping[str, str]) -> dict[str, str]:
-    """Return the text around the first secret in each of `out` that has one."""
-    found = {name: text.find(MARK) for name, text in out.items()}
-    return {name: out[name][max(0, at - 200) : at + 100] for name, at in found.items() if at >= 0}
+def leaks(outputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the text around the first secret of each output that has one."""
+    positions = {name: text.find(MARK) for name, text in outputs.items()}
+    return {name: outputs[name][max(0, at - 200) : at + 100] for name, at in positions.items() if at >= 0}
 
 
 def test_a_failed_start_shows_no_secret() -> None:
-    """The error has the variable and the reason."""
-    wrong = {"UPSTREAM_URL": f"ftp://ada:{MARK}-url@host/?token={MARK}", "DD_TRACE_AGENT_URL": f"ada:{MARK}@host"}
-    environment = clean_environment({**ENVIRONMENT, **wrong})
+    """The error has the variable's name, but not the credentials in its value."""
+    invalid = {"UPSTREAM_URL": f"ftp://ada:{MARK}-url@host/?token={MARK}", "DD_TRACE_AGENT_URL": f"ada:{MARK}@host"}
+    environment = clean_environment({**ENVIRONMENT, **invalid})
     ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
     assert ended.returncode == 1
@@ -90,8 +92,8 @@ def test_a_failed_start_shows_no_secret() -> None:
 
 
 def test_client_addresses_are_not_recorded(agent: Agent) -> None:
-    """No address is logged or put on spans, so no header can forge one. An operator can change this with ddtrace's
-    setting.
+    """No address is logged or put on spans, so no header can forge one. An operator can have ddtrace record addresses
+    with a setting of its own.
     """
     headers = dict.fromkeys(("X-Forwarded-For", "X-Real-IP", "Forwarded", "True-Client-IP"), "203.0.113.7")
     with service(agent.url) as running:

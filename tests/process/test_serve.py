@@ -1,4 +1,4 @@
-"""Tests of `hello-service serve` as a real process: how it starts, and its errors when it can't."""
+"""Tests of `hello-service serve` as a real process: its start, with errors and warnings, and its connections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from running import BARE, SERVE, Running, clean_environment, eventually, service, started
+from running import PLAIN_HYPERCORN, SERVE, Running, clean_environment, eventually, service, started
 from websockets.sync.client import connect
 
 from hello_service import contract
@@ -31,7 +31,7 @@ def test_it_serves_without_an_agent() -> None:
 
 
 def test_it_serves_with_tracing_off() -> None:
-    """The response has no trace id, and `/info` has the reason."""
+    """The response has no trace id, and `/info` shows why the service isn't traced."""
     with service(NO_AGENT, {"DD_TRACE_ENABLED": "false"}) as running:
         response = httpx.get(f"{running.url}/api/hello")
         info = httpx.get(f"{running.url}/info").json()
@@ -41,7 +41,7 @@ def test_it_serves_with_tracing_off() -> None:
     assert (info["tracing"]["active"], info["tracing"]["reason"]) == (False, "DD_TRACE_ENABLED is false")
 
 
-def test_every_bad_variable_stops_the_start() -> None:
+def test_the_service_does_not_start_with_invalid_variables() -> None:
     """The error lists all of them, and the exit code is 1."""
     environment = clean_environment({"DD_TRACE_SAMPLE_RATE": "half", "PORT": "x"})
     ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -54,12 +54,15 @@ def test_every_bad_variable_stops_the_start() -> None:
     ]
 
 
-def warnings(running: Running, begin: str) -> list[str]:
-    """Return the warnings that begin with this text."""
-    return [line["event"] for line in running.log if line["level"] == "warning" and line["event"].startswith(begin)]
+def warnings(running: Running, beginning: str) -> list[str]:
+    """Return the logged warnings that begin with `beginning`."""
+    logged = [line["event"] for line in running.log if line["level"] == "warning"]
+    return [event for event in logged if event.startswith(beginning)]
 
 
-@pytest.mark.parametrize(("command", "count"), [(SERVE, 0), (BARE, 1)])
+@pytest.mark.parametrize(
+    ("command", "count"), [(SERVE, 0), (PLAIN_HYPERCORN, 1)], ids=["hello-service serve", "plain hypercorn"]
+)
 def test_a_start_without_serve_logs_what_is_missing(command: list[str], count: int) -> None:
     with service(NO_AGENT, {"LOG_FORMAT": "json"}, command) as running:
         status = httpx.get(running.url).status_code
@@ -69,6 +72,7 @@ def test_a_start_without_serve_logs_what_is_missing(command: list[str], count: i
     assert len(logged) == count
 
 
+# Programs that rename a private name which the service relies on, as a new version of the library could.
 RENAMED_CLASS = "from quart import Quart as Q; Q.renamed = Q.asgi_websocket_class; del Q.asgi_websocket_class"
 RENAMED_PARAMETER = (
     "from ddtrace.internal.writer import NativeWriter as W; code = W._metrics_dist.__code__; "
@@ -77,22 +81,22 @@ RENAMED_PARAMETER = (
 
 
 @pytest.mark.parametrize(
-    ("command", "rename", "part", "complaint"),
+    ("command", "rename", "part", "sentence"),
     [
         (SERVE, RENAMED_CLASS, "WebSocket bound", "quart.app:Quart.asgi_websocket_class is missing"),
-        (BARE, RENAMED_CLASS, "WebSocket bound", "quart.app:Quart.asgi_websocket_class is missing"),
+        (PLAIN_HYPERCORN, RENAMED_CLASS, "WebSocket bound", "quart.app:Quart.asgi_websocket_class is missing"),
         (SERVE, RENAMED_PARAMETER, "trace loss", "ddtrace.internal.writer:NativeWriter._metrics_dist takes"),
     ],
 )
-def test_a_renamed_private_name_is_one_warning(
-    tmp_path: Path, command: list[str], rename: str, part: str, complaint: str
+def test_a_renamed_private_name_is_logged_as_one_warning(
+    tmp_path: Path, command: list[str], rename: str, part: str, sentence: str
 ) -> None:
     """The service starts without the part that relies on the name."""
-    (tmp_path / "sitecustomize.py").write_text(rename)
+    (tmp_path / "sitecustomize.py").write_text(rename)  # Python runs it at the start
     with service(NO_AGENT, {"LOG_FORMAT": "json", "PYTHONPATH": str(tmp_path)}, command) as running:
         status = httpx.get(running.url).status_code
         lost = httpx.get(f"{running.url}/info").json()["tracing"]["traces_lost"]
-        logged = warnings(running, complaint)
+        logged = warnings(running, sentence)
 
     assert status == 200
     assert len(logged) == 1
@@ -101,8 +105,8 @@ def test_a_renamed_private_name_is_one_warning(
 
 
 @pytest.mark.parametrize("variable", ["PORT", "DD_TRACE_SAMPLE_RATE"])
-def test_the_server_module_rejects_bad_variables_too(variable: str) -> None:
-    """This holds for any way to start the server."""
+def test_the_server_module_also_rejects_invalid_variables(variable: str) -> None:
+    """It can be started without `serve`, which checks them first."""
     command = [sys.executable, "-m", "hello_service.serving.server"]
     environment = clean_environment({variable: "x"})
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -112,10 +116,10 @@ def test_the_server_module_rejects_bad_variables_too(variable: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_busy_port_is_reported(host: str) -> None:
-    """The error lists the variables that set another port, and the exit code is 1."""
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
-        port = taken.getsockname()[1]
+def test_a_port_in_use_is_reported(host: str) -> None:
+    """The error names the variables that set another address, and the exit code is 1."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as other:
+        port = other.getsockname()[1]
         environment = clean_environment({"HOST": host, "PORT": str(port), "DD_TRACE_ENABLED": "false"})
         ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
@@ -126,7 +130,7 @@ def test_a_busy_port_is_reported(host: str) -> None:
 
 
 def test_it_serves_on_ipv6() -> None:
-    """It can also call itself there."""
+    """The service can also call itself over IPv6."""
     with service(NO_AGENT, {"HOST": "::1", "DD_TRACE_ENABLED": "false"}) as running:
         response = httpx.get(f"{running.url}/api/relay?count=2")
 
@@ -139,9 +143,9 @@ def test_configuration_warnings_are_logged_once() -> None:
     with service(NO_AGENT, {"DD_TRACE_SAMPLE_RATE": "0.5"}) as running:
         httpx.get(f"{running.url}/api/hello")
         running.stop()
-        warnings = [entry["event"] for entry in running.log if entry["event"].startswith("DD_TRACE_SAMPLE_RATE")]
+        logged = [entry["event"] for entry in running.log if entry["event"].startswith("DD_TRACE_SAMPLE_RATE")]
 
-    assert warnings == [
+    assert logged == [
         "DD_TRACE_SAMPLE_RATE=0.5 is applied as DD_TRACE_SAMPLING_RULES='[{\"sample_rate\": 0.5}]'",
     ]
 
@@ -157,8 +161,8 @@ def test_no_response_has_a_server_header() -> None:
     assert all(response.headers["X-Content-Type-Options"] == "nosniff" for response in responses)
 
 
-def test_a_connection_is_closed_with_its_client() -> None:
-    """The connection doesn't last until KEEP_ALIVE_SECONDS, the limit for an idle one."""
+def test_the_server_closes_a_connection_when_its_client_does() -> None:
+    """The server doesn't wait for KEEP_ALIVE_SECONDS, the limit for an idle connection."""
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600"}) as running:
         open_files = Path(f"/proc/{running.process.pid}/fd")
         before = len(list(open_files.iterdir()))
@@ -168,9 +172,7 @@ def test_a_connection_is_closed_with_its_client() -> None:
 
 
 def test_only_a_connection_without_a_request_is_idle() -> None:
-    """A request may take longer than KEEP_ALIVE_SECONDS. After its response the connection stays open for that time,
-    and no longer.
-    """
+    """A request may take longer than KEEP_ALIVE_SECONDS. The idle time begins after its response."""
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "1", "FAULTS": "true"}) as running:
         connection = HTTPConnection("127.0.0.1", int(httpx.URL(running.url).port or 0), timeout=30)
         for path in ("/health", "/api/faults/slow?seconds=2", "/health"):
@@ -186,7 +188,7 @@ def test_only_a_connection_without_a_request_is_idle() -> None:
 
 
 def test_an_idle_connection_does_not_delay_the_exit() -> None:
-    """This holds for new and used connections, however long they may be idle."""
+    """This holds for new connections and for those that had a request, however long they may be idle."""
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600", "DRAIN_SECONDS": "0"}) as running:
         port = int(httpx.URL(running.url).port or 0)
         used, new = (HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2))
@@ -194,23 +196,22 @@ def test_an_idle_connection_does_not_delay_the_exit() -> None:
         used.request("GET", "/health")
         used.getresponse().read()
         code = running.stop()
-        ends = [connection.sock.recv(1) for connection in (used, new)]
+        received = [connection.sock.recv(1) for connection in (used, new)]
         for connection in (used, new):
             connection.close()
 
-    assert (code, ends) == (0, [b"", b""])
+    assert (code, received) == (0, [b"", b""])
     assert "deadline" not in {line["event"] for line in running.log}
 
 
 def test_a_websocket_is_served() -> None:
-    """The test uses a real socket."""
     with service(NO_AGENT) as running, connect(running.url.replace("http", "ws") + "/api/hello/ws") as client:
         client.send("Ada")
         assert client.recv() == "Hello, Ada!"
 
 
 def test_a_stream_that_breaks_closes_the_connection() -> None:
-    """Otherwise the client would mistake the part for the whole."""
+    """Otherwise the client would take the incomplete response for a complete one."""
     with (
         service(NO_AGENT, {"FAULTS": "true"}) as running,
         pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"),
@@ -220,37 +221,37 @@ def test_a_stream_that_breaks_closes_the_connection() -> None:
 
 def test_a_malformed_trace_header_breaks_nothing() -> None:
     """The request starts a new trace."""
-    garbage = [b"00-zz-11-01", b"\xff\xfe", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01", b"x" * 8000]
+    malformed = [b"00-zz-11-01", b"\xff\xfe", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01", b"x" * 8000]
     with service(NO_AGENT) as running:
         responses = [
             httpx.get(f"{running.url}/api/hello", headers={b"traceparent": value, b"x-datadog-trace-id": value})
-            for value in garbage
+            for value in malformed
         ]
 
-    assert [response.status_code for response in responses] == [200] * len(garbage)
-    assert len({response.headers["traceresponse"] for response in responses}) == len(garbage)
+    assert [response.status_code for response in responses] == [200] * len(malformed)
+    assert len({response.headers["traceresponse"] for response in responses}) == len(malformed)
 
 
-def test_a_connection_that_its_client_closed_is_not_kept() -> None:
-    """The connection is closed long before its idle timeout, as it is when the client disconnects during a request."""
+def test_closed_connections_leave_no_task_and_no_descriptor() -> None:
+    """This holds for clients that disconnect after their response and for those that disconnect during a request."""
     with (
         service(NO_AGENT, {"FAULTS": "true", "KEEP_ALIVE_SECONDS": "4000"}) as running,
-        httpx.Client(base_url=running.url, timeout=60) as kept,
+        httpx.Client(base_url=running.url, timeout=60) as client,
     ):
         descriptors = Path(f"/proc/{running.process.pid}/fd")
-        before, open_before = kept.get("/info").json()["tasks"], len(list(descriptors.iterdir()))
+        tasks_before, open_before = client.get("/info").json()["tasks"], len(list(descriptors.iterdir()))
         for path, timeout in (("/api/hello", 60), ("/api/faults/slow?seconds=1", 0.3)):
             for _ in range(10):
                 with suppress(httpx.ReadTimeout):
                     httpx.get(running.url + path, timeout=timeout)
-        after = eventually(lambda: kept.get("/info").json()["tasks"], lambda tasks: tasks <= before)
+        tasks_after = eventually(lambda: client.get("/info").json()["tasks"], lambda tasks: tasks <= tasks_before)
         open_after = len(list(descriptors.iterdir()))
 
-    assert (after, open_after) == (before, open_before)
+    assert (tasks_after, open_after) == (tasks_before, open_before)
 
 
-def test_production_imports_nothing_of_development() -> None:
-    """The deployed service must not need packages that only development installs."""
+def test_production_imports_no_development_package() -> None:
+    """The deployed service must not need packages that are installed for development only."""
     program = (
         "import sys, json, hello_service.serving.server, hello_service.__main__;"
         "print(json.dumps([name for name in sys.modules]))"
@@ -262,9 +263,9 @@ def test_production_imports_nothing_of_development() -> None:
     assert "hello_service.localview" not in json.loads(ended.stdout)
 
 
-def test_a_bare_start_logs_what_only_the_environment_could_set() -> None:
-    """One line of the log has the settings."""
-    with started(BARE, clean_environment({"DD_TRACE_AGENT_URL": NO_AGENT})) as running:
+def test_a_start_without_serve_logs_the_variables_that_only_the_environment_can_set() -> None:
+    """One warning lists the variables and their values."""
+    with started(PLAIN_HYPERCORN, clean_environment({"DD_TRACE_AGENT_URL": NO_AGENT})) as running:
         running.wait_until_running()
         (line,) = [entry for entry in running.log if entry["event"].startswith("Only the environment")]
 

@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import signal
 import socket
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from fake_http import fake_http
-from running import Agent, service, serving
+from running import Agent, service, wait_until_in_flight
 from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
-FAULTS = {"FAULTS": "true"}
-
-
-class Background:
-    """Requests that run in the background of the test."""
-
-    def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(64)
-
-    def get(self, url: str) -> Future[httpx.Response]:
-        return self.pool.submit(lambda: httpx.get(url, timeout=60))
-
 
 def test_a_request_that_never_ends_is_cancelled_at_the_deadline(agent: Agent) -> None:
-    """The client gets a 503 with the trace id, the agent a marked span, and the exit code is 0."""
-    background = Background()
-    with service(agent.url, {**FAULTS, "GRACEFUL_SECONDS": "0.5"}) as running:
-        endless = background.get(f"{running.url}/api/faults/slow?seconds=600")
-        serving(running, 1)
+    """The client gets a 503 with the trace id, the span is marked as an error, and the exit code is 0."""
+    with (
+        service(agent.url, {"FAULTS": "true", "GRACEFUL_SECONDS": "0.5"}) as running,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        pending = pool.submit(httpx.get, f"{running.url}/api/faults/slow?seconds=600", timeout=60)
+        wait_until_in_flight(running, 1)
         code = running.stop(timeout=15)
-        response = endless.result(10)
+        response = pending.result(10)
     (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
 
     assert code == 0
@@ -63,7 +53,7 @@ def test_a_websocket_is_closed_when_the_server_stops(agent: Agent) -> None:
 
 
 def test_a_client_that_does_not_read_does_not_delay_the_exit(agent: Agent) -> None:
-    """The connection is dropped at the end of the budget, although 20 MB wait to be sent on it."""
+    """The connection is dropped at the end of the budget, although 20 MB of the response are still unsent."""
     with (
         fake_http("x" * 1_000_000) as upstream,
         service(agent.url, {"GRACEFUL_SECONDS": "0.2", "UPSTREAM_URL": upstream.url}) as running,
@@ -78,15 +68,15 @@ def test_a_client_that_does_not_read_does_not_delay_the_exit(agent: Agent) -> No
 
 
 def test_ctrl_c_does_not_drain(agent: Agent) -> None:
-    """No load balancer routes traffic to a terminal."""
+    """No load balancer sends traffic to a service that runs in a terminal."""
     with service(agent.url, {"DRAIN_SECONDS": "100"}) as running:
         code = running.stop(signal.SIGINT, timeout=10)
 
     assert code == 0
 
 
-def test_the_last_spans_arrive(agent: Agent) -> None:
-    """The tracer sends spans only from time to time."""
+def test_the_stop_sends_the_last_spans(agent: Agent) -> None:
+    """The tracer sends spans at intervals, so some are unsent when the signal arrives."""
     with service(agent.url, {"DD_TRACE_WRITER_INTERVAL_SECONDS": "60"}) as running:
         httpx.get(f"{running.url}/api/hello")
         before = agent.spans()
@@ -102,7 +92,7 @@ def test_an_agent_that_hangs_does_not_delay_the_exit() -> None:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with service(url, {"FLUSH_SECONDS": "1"}) as running:
             httpx.get(f"{running.url}/api/hello")
-            code = running.stop(timeout=20)  # ddtrace alone takes half a minute
+            code = running.stop(timeout=20)  # ddtrace's own shutdown would take half a minute
             lost = [entry for entry in running.log if entry["event"] == "traces lost"]
 
     assert code == 0

@@ -1,4 +1,4 @@
-"""Tests of `hello-service trace`, which traces Quart services without a change to their code."""
+"""Tests of `hello-service trace`, which traces other Quart services without a change to their code."""
 
 from __future__ import annotations
 
@@ -46,17 +46,21 @@ UVICORN = ["uvicorn", "app:app", "--host", "127.0.0.1", "--port", "{port}"]
 
 
 @contextmanager
-def unchanged(
+def traced_service(
     folder: Path, agent: Agent, command: list[str], app: str = APP, **environ: str
 ) -> Iterator[tuple[str, Running]]:
-    """Run `command` in `folder`, where app.py holds `app`; yield the URL once it serves."""
+    """Write `app` to app.py in `folder`, and run `hello-service trace -- command` there.
+
+    Yields:
+        The URL and the process, once the service responds.
+    """
     (folder / "app.py").write_text(app)
     port = free_port()
     arguments = [argument.format(port=port) for argument in command]
     environment = clean_environment(
         {**QUIET, "DD_TRACE_AGENT_URL": agent.url, "DD_TRACE_HTTPX_ENABLED": "true", **environ}
     )
-    # The shell changes the folder, so that the service starts where its files are.
+    # The service starts in the folder of its files.
     shell = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *TRACE, *arguments]
     with started(shell, environment) as running:
         url = f"http://127.0.0.1:{port}"
@@ -64,7 +68,8 @@ def unchanged(
         yield url, running
 
 
-def requests_of(spans: list[dict[str, Any]]) -> list[str]:
+def request_resources(spans: list[dict[str, Any]]) -> list[str]:
+    """Return the resources of the spans of requests, sorted."""
     return sorted(span["resource"] for span in spans if span["name"] == "asgi.request")
 
 
@@ -81,60 +86,60 @@ def requests_of(spans: list[dict[str, Any]]) -> list[str]:
     ],
     ids=["hypercorn", "one process", "two workers", "reloader", "factory", "uvicorn", "module"],
 )
-def test_every_application_is_traced_whatever_serves_it(tmp_path: Path, agent: Agent, command: list[str]) -> None:
-    """Each request has one span with its route, probes have none, and calls have readable resources."""
-    with unchanged(tmp_path, agent, command, DD_SERVICE="theirs") as (url, _):
+def test_an_application_is_traced_under_every_server(tmp_path: Path, agent: Agent, command: list[str]) -> None:
+    """Each request has one span with its route, probes have no span, and outbound calls have readable resources."""
+    with traced_service(tmp_path, agent, command, DD_SERVICE="theirs") as (url, _):
         response = httpx.get(f"{url}/users/7", timeout=30)
         spans = agent.wait_for_spans(2)
 
     assert response.json() == {"number": 7}
-    assert requests_of(spans) == ["GET /users/<int:number>"]
+    assert request_resources(spans) == ["GET /users/<int:number>"]
     assert len(response.headers.get_list("traceresponse")) == 1
     (call,) = [span for span in spans if span["name"] == "http.request"]
     assert (call["resource"], call["meta"]["peer.service"]) == ("GET 127.0.0.1/orders/?", "127.0.0.1")
     assert {span["service"] for span in spans} == {"theirs"}
 
 
-def test_an_application_that_calls_trace_is_left_alone(tmp_path: Path, agent: Agent) -> None:
-    """The application uses its own copy of tracing.py and its own probes, and each request has one span."""
+def test_an_application_that_calls_trace_is_not_traced_again(tmp_path: Path, agent: Agent) -> None:
+    """It uses its own copy of tracing.py and its own probe paths, and each request has one span."""
     shutil.copy(tracing.__file__, tmp_path / "tracing.py")
-    own = APP.replace("import httpx, quart", "import httpx, quart, tracing").replace(
+    app = APP.replace("import httpx, quart", "import httpx, quart, tracing").replace(
         "    return app", '    return tracing.trace(app, probes={"/health", "/users/7"})'
     )
-    with unchanged(tmp_path, agent, HYPERCORN, own) as (url, _):
-        quiet = httpx.get(f"{url}/users/7", timeout=30)
+    with traced_service(tmp_path, agent, HYPERCORN, app) as (url, _):
+        probe = httpx.get(f"{url}/users/7", timeout=30)
         httpx.get(f"{url}/users/8", timeout=30)
         spans = agent.wait_for_spans(2)
 
-    assert "traceresponse" not in quiet.headers
-    assert requests_of(spans) == ["GET /users/<int:number>"]
+    assert "traceresponse" not in probe.headers
+    assert request_resources(spans) == ["GET /users/<int:number>"]
 
 
-def test_a_module_of_theirs_called_tracing_stays_theirs(tmp_path: Path, agent: Agent) -> None:
-    (tmp_path / "tracing.py").write_text('WHOSE = "theirs"\n')
-    own = APP.replace("import httpx, quart", "import httpx, quart, tracing\nassert tracing.WHOSE == 'theirs'")
-    with unchanged(tmp_path, agent, HYPERCORN, own) as (url, _):
+def test_an_application_imports_its_own_module_called_tracing(tmp_path: Path, agent: Agent) -> None:
+    (tmp_path / "tracing.py").write_text('OWNER = "application"\n')
+    app = APP.replace("import httpx, quart", "import httpx, quart, tracing\nassert tracing.OWNER == 'application'")
+    with traced_service(tmp_path, agent, HYPERCORN, app) as (url, _):
         httpx.get(f"{url}/users/7", timeout=30)
         spans = agent.wait_for_spans(2)
 
-    assert requests_of(spans) == ["GET /users/<int:number>"]
+    assert request_resources(spans) == ["GET /users/<int:number>"]
 
 
-def test_another_sitecustomize_is_imported_too(tmp_path: Path, agent: Agent) -> None:
-    """The other sitecustomize is the one that Python would import without the command."""
+def test_the_next_sitecustomize_on_the_path_is_also_imported(tmp_path: Path, agent: Agent) -> None:
+    """Without `hello-service trace`, Python would import that one."""
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text("import os\nos.environ['SEEN'] = 'yes'\n")
-    own = APP.replace('return "ok"', 'import os; return os.environ["SEEN"]')
-    with unchanged(tmp_path, agent, HYPERCORN, own, PYTHONPATH=str(tmp_path / "site")) as (url, _):
+    (tmp_path / "site" / "sitecustomize.py").write_text("import os\nos.environ['IMPORTED'] = 'yes'\n")
+    app = APP.replace('return "ok"', 'import os; return os.environ["IMPORTED"]')
+    with traced_service(tmp_path, agent, HYPERCORN, app, PYTHONPATH=str(tmp_path / "site")) as (url, _):
         assert httpx.get(f"{url}/health").text == "yes"
         httpx.get(f"{url}/users/7", timeout=30)
         spans = agent.wait_for_spans(2)
 
-    assert requests_of(spans) == ["GET /users/<int:number>"]
+    assert request_resources(spans) == ["GET /users/<int:number>"]
 
 
 def test_probe_paths_and_the_sample_rate_are_applied(tmp_path: Path, agent: Agent) -> None:
-    with unchanged(
+    with traced_service(
         tmp_path, agent, HYPERCORN, PROBE_PATHS="/users/7, /health", DD_TRACE_SAMPLE_RATE="0", DD_SERVICE=""
     ) as (url, running):
         httpx.get(f"{url}/users/7", timeout=30)
@@ -142,13 +147,13 @@ def test_probe_paths_and_the_sample_rate_are_applied(tmp_path: Path, agent: Agen
         spans = agent.wait_for_spans(2)
         assert running.stop(signal.SIGTERM) in {0, -signal.SIGTERM}
 
-    assert requests_of(spans) == ["GET /users/<int:number>"]
+    assert request_resources(spans) == ["GET /users/<int:number>"]
     root = next(span for span in spans if not span["parent_id"])
     assert (root["service"], root["metrics"]["_sampling_priority_v1"]) == (tmp_path.name, -1)
 
 
-def test_a_program_without_quart_runs_as_before(agent: Agent) -> None:
-    """Its httpx calls work as well."""
+def test_a_program_that_uses_httpx_without_quart_runs_as_before(agent: Agent) -> None:
+    """Quart isn't imported on its behalf."""
     code = """
 import asyncio, sys, httpx
 async def call():
@@ -160,30 +165,30 @@ async def call():
 asyncio.run(call())
 """
     environment = clean_environment({**QUIET, "DD_TRACE_AGENT_URL": agent.url})
-    done = subprocess.run(
+    ended = subprocess.run(
         [*TRACE, sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
 
-    assert (done.returncode, done.stdout) == (0, "called False\n")
+    assert (ended.returncode, ended.stdout) == (0, "called False\n")
 
 
 @pytest.mark.parametrize("client", ["httpx", "httpx2"])
-def test_the_clients_of_either_httpx_are_named(tmp_path: Path, client: str) -> None:
-    """httpx2 is not installed here: a module with its interface takes its place."""
+def test_the_call_spans_of_httpx_and_httpx2_get_names(tmp_path: Path, client: str) -> None:
+    """httpx2 isn't installed in the tests, so a module with its interface takes its place."""
     (tmp_path / "httpx2.py").write_text(
         "class AsyncClient:\n    def __init__(self):\n        self.event_hooks = {'request': [], 'response': []}\n"
     )
     code = f"import {client} as c; print([hook.__name__ for hook in c.AsyncClient().event_hooks['request']])"
     path = f"{Path(tracing.__file__).parent / 'unchanged'}:{tmp_path}"
-    done = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", code], env=clean_environment({"PYTHONPATH": path}), check=True, capture_output=True
     )
 
-    assert done.stdout.split() == [b"['name_client_span']"]
+    assert ended.stdout.split() == [b"['name_client_span']"]
 
 
-def test_nothing_else_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another application may need what `serve` switches off."""
+def test_only_the_variables_that_tracing_needs_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another application may need the features of ddtrace that `serve` switches off."""
     monkeypatch.chdir(tmp_path)
     program, command, environment = launch.traced(["hypercorn", "app:app"], {"PATH": str(BIN), "A": ""})
 
@@ -197,18 +202,21 @@ def test_nothing_else_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     }
 
 
-@pytest.mark.parametrize("beside", [True, False], ids=["its own", "of the path"])
-def test_the_ddtrace_run_is_that_of_the_command(tmp_path: Path, beside: bool) -> None:
-    """It belongs to the environment that the command is installed in."""
-    for folder, names in (("theirs", ["serve", *["ddtrace-run"] * beside]), ("ours", ["ddtrace-run"])):
-        (tmp_path / folder).mkdir()
-        for name in names:
-            (tmp_path / folder / name).touch(0o755)
-    path = f"{tmp_path / 'ours'}:{tmp_path / 'theirs'}"
+@pytest.mark.parametrize("beside", [True, False], ids=["beside the command", "on PATH"])
+def test_the_ddtrace_run_beside_the_command_is_preferred(tmp_path: Path, beside: bool) -> None:
+    """It belongs to the command's virtual environment. Otherwise the first one on PATH is used."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    programs = [ours / "ddtrace-run", theirs / "serve"]
+    if beside:
+        programs.append(theirs / "ddtrace-run")
+    for each in programs:
+        each.parent.mkdir(exist_ok=True)
+        each.touch(0o755)
+    path = f"{ours}:{theirs}"
     program, command, environment = launch.traced(["serve"], {"PATH": path, "PYTHONPATH": "/x", "DD_SERVICE": "mine"})
 
-    assert program == str(tmp_path / ("theirs" if beside else "ours") / "ddtrace-run")
-    assert command[1:] == [str(tmp_path / "theirs" / "serve")]
+    assert program == str((theirs if beside else ours) / "ddtrace-run")
+    assert command[1:] == [str(theirs / "serve")]
     assert (environment["PYTHONPATH"], environment["DD_SERVICE"]) == (f"{launch.UNCHANGED}:/x", "mine")
 
 
@@ -219,17 +227,17 @@ def test_the_ddtrace_run_is_that_of_the_command(tmp_path: Path, beside: bool) ->
         (["serve"], {}, "Install ddtrace where the service is installed."),
         (["serve"], {"DD_TRACE_SAMPLE_RATE": "10%", "PATH": str(BIN)}, "DD_TRACE_SAMPLE_RATE='10%': must be"),
     ],
-    ids=["no command", "no ddtrace", "bad rate"],
+    ids=["command not found", "ddtrace not installed", "invalid sample rate"],
 )
-def test_a_command_that_can_not_run_is_explained_in_a_sentence(
+def test_a_command_that_can_not_be_traced_is_explained_in_a_sentence(
     tmp_path: Path, arguments: list[str], environ: dict[str, str], sentence: str
 ) -> None:
     (tmp_path / "serve").touch(0o755)
     path = f"{tmp_path}:{environ['PATH']}" if "PATH" in environ else str(tmp_path)
-    done = subprocess.run(
+    ended = subprocess.run(
         [*TRACE, *arguments], env={**environ, "PATH": path}, capture_output=True, text=True, check=False
     )
 
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
+    assert ended.returncode == 1
+    assert sentence in ended.stderr
+    assert "Traceback" not in ended.stderr

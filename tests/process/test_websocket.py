@@ -1,4 +1,4 @@
-"""Tests that a WebSocket client that sends more than its handler reads has to wait."""
+"""Tests of backpressure on WebSockets: a client that sends more than its handler reads has to wait."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from running import BIN, ROOT, Running, service
 
 NO_AGENT = "http://127.0.0.1:1"
 ENVIRONMENT = {"GRACEFUL_SECONDS": "0", "PYTHONPATH": str(ROOT / "tests")}
-SERVED = [str(BIN / "ddtrace-run"), sys.executable, str(Path(__file__).with_name("websockets_served.py"))]
-SENT = 120_000_000
-GROWTH_MIB = 40
-SILENCE_SECONDS = 5.0  # without progress, the server has stopped reading
+COMMAND = [str(BIN / "ddtrace-run"), sys.executable, str(Path(__file__).with_name("websocket_server.py"))]
+FLOOD_BYTES = 120_000_000  # more than the memory may grow, so a server that reads without a bound fails the test
+MAX_GROWTH_MIB = 40
+SILENCE_SECONDS = 5.0  # if the server accepts no data for this time, it has stopped reading
 
 
 def frame(payload: bytes) -> bytes:
@@ -27,16 +27,16 @@ def frame(payload: bytes) -> bytes:
     return b"\x81" + length + bytes(4) + payload
 
 
-# The responses to small messages fill the buffers to a client that does not read.
+# The replies to small messages soon fill the buffers on the way to a client that doesn't read.
 SMALL, LARGE = frame(b"A" * 200), frame(b"x" * 60_000)
 
 
 @contextmanager
 def opened(running: Running, path: str) -> Iterator[socket.socket]:
-    """Open a WebSocket and read only the head of the response."""
+    """Open a WebSocket, and read no more than the start of the response."""
     host, port = running.url.removeprefix("http://").split(":")
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the server's responses
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the server's replies
         client.settimeout(SILENCE_SECONDS)
         client.connect((host, int(port)))
         lines = (f"GET {path} HTTP/1.1", "Host: here", "Connection: Upgrade", "Upgrade: websocket")
@@ -47,20 +47,22 @@ def opened(running: Running, path: str) -> Iterator[socket.socket]:
 
 
 def flood(client: socket.socket) -> int:
-    """Send small and large messages until `SENT` bytes are sent or the server stops reading; return the number of
-    bytes.
+    """Send small and large messages until the server stops reading, but at most `FLOOD_BYTES`.
+
+    Returns:
+        The number of bytes sent.
     """
     sent, chunk = 0, SMALL * 50 + LARGE
-    while sent < SENT:
+    while sent < FLOOD_BYTES:
         try:
-            sent += client.send(chunk[sent % len(chunk) :])
+            sent += client.send(chunk[sent % len(chunk) :])  # continues where the last `send` stopped
         except TimeoutError:
             break
     return sent
 
 
 def memory_mib(running: Running, name: str) -> float:
-    """Return VmRSS (current) or VmHWM (peak) of the server."""
+    """Return the server's resident memory; `name` is VmRSS for the current value and VmHWM for the peak."""
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     found = re.search(rf"{name}:\s+(\d+) kB", status)
     assert found
@@ -69,17 +71,17 @@ def memory_mib(running: Running, name: str) -> float:
 
 @pytest.mark.parametrize("path", ["/api/hello/ws", "/reads-nothing"])
 def test_a_client_that_sends_and_never_reads_has_to_wait(path: str) -> None:
-    with service(NO_AGENT, ENVIRONMENT, SERVED) as running, opened(running, path) as client:
+    with service(NO_AGENT, ENVIRONMENT, COMMAND) as running, opened(running, path) as client:
         before = memory_mib(running, "VmRSS")
         sent = flood(client)
-        grown = memory_mib(running, "VmHWM") - before
+        growth = memory_mib(running, "VmHWM") - before
 
-    assert sent < SENT
-    assert grown <= GROWTH_MIB
+    assert sent < FLOOD_BYTES
+    assert growth <= MAX_GROWTH_MIB
 
 
-def test_a_handler_that_returns_while_messages_wait_ends_the_connection() -> None:
-    with service(NO_AGENT, ENVIRONMENT, SERVED) as running:
+def test_the_connection_ends_when_a_handler_returns_with_messages_unread() -> None:
+    with service(NO_AGENT, ENVIRONMENT, COMMAND) as running:
         with opened(running, "/ends") as client:
             client.sendall(SMALL * 100)
             received = b""
@@ -87,5 +89,5 @@ def test_a_handler_that_returns_while_messages_wait_ends_the_connection() -> Non
                 received += more
         code = running.stop()
 
-    assert b"\x88\x02\x03\xe8" in received  # Close, 1000
+    assert b"\x88\x02\x03\xe8" in received  # a close frame with code 1000
     assert code == 0

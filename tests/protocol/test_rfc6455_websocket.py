@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from drills.forms import frame
+from drills.hostile_requests import frame
 from wire import BODY, Client, Echo, chunked, connected, get, post, statuses, until
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from drills.forms import FRAMES, HANDSHAKES, REQUESTS, frame, get, handshake
+from drills.hostile_requests import FRAMES, HANDSHAKES, REQUESTS, frame, get, handshake
 from quart import Quart, redirect
 from quart.typing import ResponseReturnValue
 from routes import ENDPOINTS

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from drills.forms import REQUESTS
+from drills.hostile_requests import REQUESTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire import Echo, MemoryTransport, chunked, get, post, serve_in_memory, settle

@@ -7,7 +7,7 @@ import struct
 from typing import Any
 
 import pytest
-from drills.forms import frame
+from drills.hostile_requests import frame
 from structlog.testing import capture_logs
 from wire import (
     BODY,

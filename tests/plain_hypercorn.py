@@ -1,4 +1,4 @@
-"""The app for `hypercorn tests/bare:create_app()`: started without `hello-service serve`, with the endpoints of the tests."""
+"""The app for `hypercorn tests/plain_hypercorn:create_app()`, with the endpoints of routes.py and without `serve`."""
 
 from __future__ import annotations
 

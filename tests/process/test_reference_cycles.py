@@ -1,4 +1,4 @@
-"""Tests that what a request leaves behind is freed with it, and doesn't wait for the cyclic GC."""
+"""Tests that the objects of a request are freed when it ends, and don't wait for the cyclic GC."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from running import BIN, QUIET, ROOT, clean_environment, free_port
 
 from hello_service.observability.environment import ENVIRONMENT_ONLY
 
-SERVED = str(Path(__file__).with_name("left_behind.py"))
-OURS_TO_FREE = (
+PROGRAM = str(Path(__file__).with_name("reference_cycles.py"))
+# No cycle may contain an object of a type whose full name begins with one of these.
+CHECKED_MODULES = (
     "hello_service.",
     "ddtrace.",
     "hypercorn.",
@@ -26,23 +27,23 @@ OURS_TO_FREE = (
 
 
 def test_no_request_and_no_connection_leaves_a_reference_cycle() -> None:
-    """Requests succeed, fail or lose their client, with an outbound call and without."""
+    """This holds for requests that succeed, fail or lose their client, with an outbound call and without."""
     with fake_http({"message": "here"}) as upstream:
         environment = {
-            **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},  # as `serve` sets them
+            **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},  # `serve` would set these
             **QUIET,
             "DD_TRACE_AGENT_URL": "http://127.0.0.1:9",
             "UPSTREAM_URL": upstream.url,
             "FAULTS": "true",
             "PYTHONPATH": str(ROOT / "tests"),
         }
-        served = subprocess.run(
-            [str(BIN / "ddtrace-run"), sys.executable, SERVED],
+        ended = subprocess.run(
+            [str(BIN / "ddtrace-run"), sys.executable, PROGRAM],
             env=clean_environment({**environment, "HOST": "127.0.0.1", "PORT": str(free_port())}),
             capture_output=True,
             text=True,
             check=True,
         )
-    left = json.loads(served.stdout)
+    counts = json.loads(ended.stdout)
 
-    assert {name: count for name, count in left.items() if name.startswith(OURS_TO_FREE)} == {}
+    assert {name: count for name, count in counts.items() if name.startswith(CHECKED_MODULES)} == {}

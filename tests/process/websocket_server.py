@@ -1,12 +1,12 @@
-"""Serve the endpoints of the tests with two more WebSockets: one never reads, and one returns while messages wait."""
+"""Serves the endpoints of routes.py and two more WebSockets: one never reads, and one returns with messages unread."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 
-from machine import serve_endpoints_of_tests
 from quart import websocket
+from serve_test_endpoints import use_test_endpoints
 
 from hello_service.observability import logs, tracing
 from hello_service.serving import server
@@ -19,22 +19,23 @@ async def reads_nothing() -> None:
 
 
 async def ends() -> None:
-    """Return when the message queue is full, while the task that fills it is blocked."""
+    """Return when the queue of unread messages is full, so that the task that fills it is blocked."""
     await websocket.accept()
-    waiting = websocket_queue()
-    while not waiting.full():  # noqa: ASYNC110 - no event signals it
+    queue = message_queue()
+    while not queue.full():  # noqa: ASYNC110 - no event signals it
         await asyncio.sleep(0.001)
 
 
-def websocket_queue() -> asyncio.Queue[object]:
-    """Return the queue of messages for this handler: Quart 0.23's buffer, or the queue that Quart 0.22 receives from."""
+def message_queue() -> asyncio.Queue[object]:
+    """Return the queue of messages for this handler, which Quart 0.22 and 0.23 keep in different places."""
     buffer = getattr(websocket, "buffer", None)
     queue: asyncio.Queue[object] = buffer._queue if buffer is not None else vars(websocket)["_receive"].__self__
     return queue
 
 
 async def main(settings: Settings) -> None:
-    serve_endpoints_of_tests()
+    """Serve until SIGTERM."""
+    use_test_endpoints()
     listener = server.listen(settings)
     serving = server.Server(settings, listener, os.environ)
     serving.app.websocket("/reads-nothing")(reads_nothing)
