@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from fargate import filled
+from fargate import filled_definition
 from running import BIN, ROOT
 
 from hello_service.settings import Settings
@@ -178,7 +178,7 @@ def test_only_the_load_balancer_reaches_tasks() -> None:
         name: each["Properties"] for name, each in resources().items() if each["Type"] == "AWS::EC2::SecurityGroup"
     }
     (rule,) = groups["TaskSecurityGroup"]["SecurityGroupIngress"]
-    (port,) = filled()["containerDefinitions"][0]["portMappings"]
+    (port,) = filled_definition()["containerDefinitions"][0]["portMappings"]
 
     assert rule["SourceSecurityGroupId"] == {"Ref": "LoadBalancerSecurityGroup"}
     assert rule["FromPort"] == rule["ToPort"] == port["containerPort"]
@@ -195,7 +195,7 @@ def test_the_load_balancer_closes_an_idle_connection_before_the_service_does() -
 def test_the_load_balancer_notices_a_stop_in_time() -> None:
     """`/ready` fails twice while the service still serves, and deregistration waits for the longest request."""
     group = resources()["TargetGroup"]["Properties"]
-    service = filled()["containerDefinitions"][0]
+    service = filled_definition()["containerDefinitions"][0]
     settings = Settings.from_environment({each["name"]: each["value"] for each in service["environment"]})
     unhealthy_after = group["HealthCheckIntervalSeconds"] * group["UnhealthyThresholdCount"]
     delay = float(attributes("TargetGroup", "TargetGroupAttributes")["deregistration_delay.timeout_seconds"])

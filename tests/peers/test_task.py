@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from containers import Engine, Intake
 from cost import SPAN_BYTES
-from fargate import Task, filled, restarted, running_task
+from fargate import Task, filled_definition, running_task, wait_until_restarted
 from running import eventually
 
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(240)]
@@ -40,9 +40,9 @@ def a_world(engine: Engine, image: str, intake_image: str, definition: dict[str,
     extra = {"datadog-agent": {"DD_APM_DD_URL": "http://intake:8080"}, "service": {"FAULTS": "true"}}
     try:
         with engine.container(intake_image, *options) as intake:
-            engine.healthy(intake)
+            engine.wait_until_healthy(intake)
             with running_task(engine, definition, network=network, image=image, key=KEY, extra=extra) as task:
-                yield World(task, Intake(engine, engine.published(intake, 8080)), definition)
+                yield World(task, Intake(engine, engine.published_url(intake, 8080)), definition)
     finally:
         engine.docker("network", "rm", network)
 
@@ -50,7 +50,7 @@ def a_world(engine: Engine, image: str, intake_image: str, definition: dict[str,
 @pytest.fixture
 def world(engine: Engine, image: str, intake_image: str) -> Iterator[World]:
     """The task as it ships."""
-    with a_world(engine, image, intake_image, filled({"IMAGE": image})) as world:
+    with a_world(engine, image, intake_image, filled_definition({"IMAGE": image})) as world:
         yield world
 
 
@@ -113,7 +113,7 @@ def test_an_agent_that_dies_is_restarted_and_fails_no_request(world: World) -> N
         world.intake.wait_for_spans(1)
         state = engine.inspect(agent)["State"]
         engine.docker("exec", agent, "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
-        restarted(engine, agent, state["StartedAt"])
+        wait_until_restarted(engine, agent, state["StartedAt"])
 
         def arrived() -> bool:
             engine.get(f"{world.url}/api/hello/again")
@@ -131,7 +131,7 @@ def test_a_read_only_agent_with_routed_logs_traces_and_logs(
 
     Agent and router are stand-ins, so this proves that the definition starts, not what the real images write and send.
     """
-    definition = filled({"IMAGE": image}, logs_to="datadog", readonly_agent=True)
+    definition = filled_definition({"IMAGE": image}, logs_to="datadog", readonly_agent=True)
     containers = {each["name"]: each for each in definition["containerDefinitions"]}
     # The real image has its configuration there; the stand-in needs one.
     stage = f"FROM {containers['datadog-agent']['image']}\nRUN mkdir /etc/datadog-agent && touch /etc/datadog-agent/datadog.yaml\n"

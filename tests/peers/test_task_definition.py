@@ -16,7 +16,7 @@ from aws_cli import Failure
 from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, ServiceModel, StructureShape
 from botocore.validate import ParamValidator
-from fargate import VALUES, filled
+from fargate import VALUES, filled_definition
 from running import BIN, ROOT
 
 from hello_service.settings import Settings
@@ -28,7 +28,7 @@ OWN_KEYS = {"dockerLabels", "options"}
 
 
 def containers() -> dict[str, dict[str, Any]]:
-    return {each["name"]: each for each in filled()["containerDefinitions"]}
+    return {each["name"]: each for each in filled_definition()["containerDefinitions"]}
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:
@@ -71,13 +71,13 @@ def test_the_api_accepts_every_key_and_value() -> None:
     """botocore's model of RegisterTaskDefinition has every key, its type, and each value of an enumeration."""
     shape = register_model()
 
-    assert ParamValidator().validate(filled(), shape).generate_report() == ""
-    assert list(wrong_enums(shape, filled())) == []
+    assert ParamValidator().validate(filled_definition(), shape).generate_report() == ""
+    assert list(wrong_enums(shape, filled_definition())) == []
 
 
 def test_a_wrong_value_is_found() -> None:
     """`wrong_enums` finds a deeply nested value."""
-    wrong = filled()
+    wrong = filled_definition()
     wrong["containerDefinitions"][0]["dependsOn"][0]["condition"] = "READY"
 
     (found,) = wrong_enums(register_model(), wrong)
@@ -87,7 +87,7 @@ def test_a_wrong_value_is_found() -> None:
 def test_cloudformation_would_accept_it(tmp_path: Path) -> None:
     """cfn-lint, which also checks Fargate's limits, reports nothing on it as AWS::ECS::TaskDefinition."""
     template = tmp_path / "task.yaml"
-    resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(filled())}
+    resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(filled_definition())}
     template.write_text(yaml.safe_dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Task": resource}}))
     command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(template)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -157,7 +157,7 @@ def test_the_service_stops_within_the_stop_timeout() -> None:
 
 def test_the_containers_fit_into_the_task() -> None:
     """Their memory adds up to the task's at most, and a full log blocks no container."""
-    definition = filled()
+    definition = filled_definition()
 
     assert sum(each["memory"] for each in containers().values()) <= int(definition["memory"])
     for each in containers().values():
