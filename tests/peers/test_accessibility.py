@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 from browser import CHROMIUM, opened, violations
+from local_view import LocalView, running_local_view
 from playwright.sync_api import expect
-from scene import Scene, staged
 from tracing_data import span
 from trouble import TRACE, checkout
 
@@ -27,23 +27,23 @@ VIEWS = {
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
+def local_view() -> Iterator[LocalView]:
     """Run `dev` with a failed trace that has all the features of the page, and a trace of another service."""
-    with staged() as scene:
-        scene.send(*checkout(), span(service="other"))
-        with opened(scene.browser) as page:
-            scene.visit(page, f"/trace/{TRACE}")
+    with running_local_view() as local_view:
+        local_view.send(*checkout(), span(service="other"))
+        with opened(local_view.browser) as page:
+            local_view.visit(page, f"/trace/{TRACE}")
             expect(page.locator("h1")).to_contain_text("POST /checkout")
-        yield scene
+        yield local_view
 
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation(scene: Scene, view: str, width: int, scheme: str) -> None:
+def test_axe_finds_no_violation(local_view: LocalView, view: str, width: int, scheme: str) -> None:
     """The rules cover contrast, landmarks, names, roles and scrollable regions."""
-    with opened(scene.browser, width, scheme=scheme) as page:
-        scene.visit(page, VIEWS[view])
+    with opened(local_view.browser, width, scheme=scheme) as page:
+        local_view.visit(page, VIEWS[view])
         expect(page.locator("main")).to_be_visible()
 
         assert violations(page) == []
@@ -52,19 +52,21 @@ def test_axe_finds_no_violation(scene: Scene, view: str, width: int, scheme: str
 @pytest.mark.parametrize("path", ["/", "/docs"])
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_violation_in_the_pages_of_the_service(scene: Scene, path: str, width: int, scheme: str) -> None:
-    with opened(scene.browser, width, scheme=scheme) as page:
-        page.goto(scene.dev.url + path)
+def test_axe_finds_no_violation_in_the_pages_of_the_service(
+    local_view: LocalView, path: str, width: int, scheme: str
+) -> None:
+    with opened(local_view.browser, width, scheme=scheme) as page:
+        page.goto(local_view.dev.url + path)
         expect(page.locator("main")).to_be_visible()
 
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_axe_finds_a_violation(scene: Scene) -> None:
+def test_axe_finds_a_violation(local_view: LocalView) -> None:
     """This proves that the other tests can fail."""
-    with opened(scene.browser) as page:
-        scene.visit(page, VIEWS["a failed trace"])
+    with opened(local_view.browser) as page:
+        local_view.visit(page, VIEWS["a failed trace"])
         page.evaluate(
             "document.querySelector('main').insertAdjacentHTML('beforeend', '<img src=\"/static/icon.svg\">')"
         )
@@ -72,10 +74,10 @@ def test_axe_finds_a_violation(scene: Scene) -> None:
         assert [each.split(":")[0] for each in violations(page)] == ["image-alt"]
 
 
-def test_axe_finds_no_violation_with_everything_expanded(scene: Scene) -> None:
+def test_axe_finds_no_violation_with_everything_expanded(local_view: LocalView) -> None:
     """The folded tags, the menu of a tag, the library frames, the raw stack trace and the list of keys are open."""
-    with opened(scene.browser) as page:
-        scene.visit(page, VIEWS["a failed trace"])
+    with opened(local_view.browser) as page:
+        local_view.visit(page, VIEWS["a failed trace"])
         for summary in page.locator("details:not([open]):not(.value) > summary").all():
             if summary.is_visible():
                 summary.click()
@@ -89,10 +91,10 @@ def test_axe_finds_no_violation_with_everything_expanded(scene: Scene) -> None:
         assert found + violations(page) == []
 
 
-def test_the_spans_are_a_single_tab_stop(scene: Scene) -> None:
+def test_the_spans_are_a_single_tab_stop(local_view: LocalView) -> None:
     """Arrow keys move between the spans, and the next Tab leaves them."""
-    with opened(scene.browser) as page:
-        scene.visit(page, VIEWS["a trace with its details closed"])
+    with opened(local_view.browser) as page:
+        local_view.visit(page, VIEWS["a trace with its details closed"])
         rows = page.locator("#spans [role=row]")
         assert page.locator("#spans [tabindex='0']").count() == 1
         page.locator("#spans [tabindex='0']").focus()
@@ -112,10 +114,10 @@ def test_the_spans_are_a_single_tab_stop(scene: Scene) -> None:
         assert page.locator("#spans [tabindex='0']").count() == 1
 
 
-def test_the_waterfall_is_a_treegrid(scene: Scene) -> None:
+def test_the_waterfall_is_a_treegrid(local_view: LocalView) -> None:
     """The rows have levels, an expanded state and a selected state."""
-    with opened(scene.browser) as page:
-        scene.visit(page, VIEWS["a failed trace"])
+    with opened(local_view.browser) as page:
+        local_view.visit(page, VIEWS["a failed trace"])
         grid = page.get_by_role("treegrid", name="Spans over time")
 
         expect(grid.get_by_role("columnheader")).to_have_text(
@@ -126,11 +128,11 @@ def test_the_waterfall_is_a_treegrid(scene: Scene) -> None:
         expect(grid.get_by_role("row", expanded=False)).to_contain_text("\N{MULTIPLICATION SIGN}24")
 
 
-def test_forced_colours_keep_services_and_selection_visible(scene: Scene) -> None:
+def test_forced_colours_keep_services_and_selection_visible(local_view: LocalView) -> None:
     """Bars keep their colours, and the selected row has an outline."""
-    with opened(scene.browser) as page:
+    with opened(local_view.browser) as page:
         page.emulate_media(forced_colors="active")
-        scene.visit(page, VIEWS["a failed trace"])
+        local_view.visit(page, VIEWS["a failed trace"])
         fills = page.locator("#spans .span:not([hidden]) rect").evaluate_all(
             "bars => new Set(bars.map(bar => getComputedStyle(bar).fill)).size"
         )

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from browser import CHROMIUM, opened
 from developing import developing
+from local_view import LocalView, running_local_view, trace_id
 from playwright.sync_api import Page, expect
 from running import ROOT, clean_environment, eventually
-from scene import Scene, staged, trace_id
 from tracing_data import span
 
 from hello_service.localview.spans import Span
@@ -32,16 +32,16 @@ SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
+def local_view() -> Iterator[LocalView]:
     """Run a `dev`, another service and a browser for all tests of this module."""
-    with staged() as scene:
-        yield scene
+    with running_local_view() as local_view:
+        yield local_view
 
 
 @pytest.fixture
-def page(scene: Scene) -> Iterator[Page]:
+def page(local_view: LocalView) -> Iterator[Page]:
     """Open a window."""
-    with opened(scene.browser) as page:
+    with opened(local_view.browser) as page:
         yield page
 
 
@@ -50,17 +50,17 @@ def row(page: Page, identity: str) -> str:
     return f'#rows a[href^="/trace/{identity}"]'
 
 
-def test_a_request_is_drawn_span_by_span(scene: Scene, page: Page) -> None:
+def test_a_request_is_drawn_span_by_span(local_view: LocalView, page: Page) -> None:
     """The trace appears live. A click opens all its spans on one time axis, including those of the other service."""
-    scene.visit(page)
-    identity = trace_id(scene.dev.get("/api/relay?count=3"))
+    local_view.visit(page)
+    identity = trace_id(local_view.dev.get("/api/relay?count=3"))
     trace_row = page.locator(row(page, identity))
     expect(trace_row).to_contain_text("7 spans")
     expect(trace_row).to_contain_text("GET /api/relay")
     expect(trace_row.locator(".status")).to_have_text("200")
     expect(trace_row).to_have_text(re.compile(r"\d\d:\d\d:\d\d\.\d{3}.* ms"))
     trace_row.click()
-    expect(page).to_have_url(f"{scene.dev.page_url}/trace/{identity}")
+    expect(page).to_have_url(f"{local_view.dev.page_url}/trace/{identity}")
     bars = page.locator("#spans rect")
     expect(bars).to_have_count(7)
     boxes = [bars.nth(number).bounding_box() for number in range(7)]
@@ -77,10 +77,10 @@ def test_a_request_is_drawn_span_by_span(scene: Scene, page: Page) -> None:
     assert len(fills) == 2
 
 
-def test_a_span_shows_tags_metrics_and_log_lines(scene: Scene, page: Page) -> None:
+def test_a_span_shows_tags_metrics_and_log_lines(local_view: LocalView, page: Page) -> None:
     """They appear after a click on the span, which also changes the page's address."""
-    identity = trace_id(scene.dev.get("/api/hello/Ada"))
-    scene.visit(page, f"/trace/{identity}")
+    identity = trace_id(local_view.dev.get("/api/hello/Ada"))
+    local_view.visit(page, f"/trace/{identity}")
     detail = page.locator("#detail")
     expect(detail).to_contain_text("http.route")
     page.locator("#spans a").first.click()
@@ -91,10 +91,10 @@ def test_a_span_shows_tags_metrics_and_log_lines(scene: Scene, page: Page) -> No
     expect(page.locator("#logs")).to_contain_text("1 line with this trace id")
 
 
-def test_an_error_shows_type_message_and_stack(scene: Scene, page: Page) -> None:
+def test_an_error_shows_type_message_and_stack(local_view: LocalView, page: Page) -> None:
     """They are visible at once, without a click on the span."""
-    identity = trace_id(scene.dev.get("/api/faults/error"))
-    scene.visit(page)
+    identity = trace_id(local_view.dev.get("/api/faults/error"))
+    local_view.visit(page)
     trace_row = page.locator(row(page, identity))
     expect(trace_row.locator(".mark")).to_have_attribute("title", "1 span with an error")
     trace_row.click()
@@ -107,10 +107,13 @@ def test_an_error_shows_type_message_and_stack(scene: Scene, page: Page) -> None
     assert page.locator("#spans .error").count() == 1
 
 
-def test_a_search_filters_and_a_mistake_is_shown(scene: Scene, page: Page) -> None:
+def test_a_search_filters_and_a_mistake_is_shown(local_view: LocalView, page: Page) -> None:
     """The list changes while the search is typed, and a reload keeps the search."""
-    succeeded, failed = trace_id(scene.dev.get("/api/hello")), trace_id(scene.dev.get("/api/faults/status/503"))
-    scene.visit(page)
+    succeeded, failed = (
+        trace_id(local_view.dev.get("/api/hello")),
+        trace_id(local_view.dev.get("/api/faults/status/503")),
+    )
+    local_view.visit(page)
     expect(page.locator(row(page, failed))).to_be_visible()
     page.fill("#q", "@http.status_code:503 -service:greeter")
     expect(page.locator(row(page, succeeded))).to_have_count(0)
@@ -125,37 +128,37 @@ def test_a_search_filters_and_a_mistake_is_shown(scene: Scene, page: Page) -> No
     expect(page.locator("#rows li")).to_have_count(0)
 
 
-def test_the_traceresponse_header_finds_the_trace(scene: Scene, page: Page) -> None:
+def test_the_traceresponse_header_finds_the_trace(local_view: LocalView, page: Page) -> None:
     """The header works in the search and in the address."""
-    response = scene.dev.get("/api/hello/Grace")
+    response = local_view.dev.get("/api/hello/Grace")
     identity = trace_id(response)
-    scene.visit(page)
+    local_view.visit(page)
     page.fill("#q", response.headers["traceresponse"])
     expect(page.locator("#rows li")).to_have_count(1)
     expect(page.locator(row(page, identity))).to_be_visible()
-    scene.visit(page, f"/trace/{response.headers['traceresponse']}")
+    local_view.visit(page, f"/trace/{response.headers['traceresponse']}")
 
-    expect(page).to_have_url(f"{scene.dev.page_url}/trace/{identity}")
+    expect(page).to_have_url(f"{local_view.dev.page_url}/trace/{identity}")
 
 
-def test_a_page_opened_before_its_trace_shows_it_on_arrival(scene: Scene, page: Page) -> None:
+def test_a_page_opened_before_its_trace_shows_it_on_arrival(local_view: LocalView, page: Page) -> None:
     """Later spans of the trace also appear."""
     root = span(trace=0xF00D, resource="GET /late")
-    scene.visit(page, f"/trace/{0xF00D:032x}")
+    local_view.visit(page, f"/trace/{0xF00D:032x}")
     expect(page.locator("[data-reload]")).to_be_visible()
-    scene.send(root)
+    local_view.send(root)
     expect(page.locator("h1")).to_have_text("GET /late")
-    scene.send(span(root, service="later", resource="GET /later"))
+    local_view.send(span(root, service="later", resource="GET /later"))
 
     expect(page.locator("#spans [role=row]")).to_have_count(2)
 
 
-def test_everything_can_be_reached_by_keyboard(scene: Scene, page: Page) -> None:
+def test_everything_can_be_reached_by_keyboard(local_view: LocalView, page: Page) -> None:
     """An arrow key moves from the search to the rows, Enter opens a trace, and arrow keys move through its spans."""
-    scene.visit(page, "/?q=/api/relay")
+    local_view.visit(page, "/?q=/api/relay")
     page.keyboard.press("/")
     expect(page.locator("#q")).to_be_focused()
-    identity = trace_id(scene.dev.get("/api/relay?count=1"))
+    identity = trace_id(local_view.dev.get("/api/relay?count=1"))
     expect(
         page.locator(row(page, identity))
     ).to_be_visible()  # the list is live although the text of the search is selected
@@ -173,13 +176,14 @@ def test_everything_can_be_reached_by_keyboard(scene: Scene, page: Page) -> None
     expect(page.locator("#span h2")).to_have_text("GET /api/relay")
 
 
-def test_a_trace_is_copied_as_json(scene: Scene, page: Page) -> None:
+def test_a_trace_is_copied_as_json(local_view: LocalView, page: Page) -> None:
     """The JSON includes the log lines. The trace's link can also be copied."""
-    identity = trace_id(scene.dev.get("/api/relay?count=2"))
+    identity = trace_id(local_view.dev.get("/api/relay?count=2"))
     eventually(
-        lambda: len(httpx.get(f"{scene.dev.page_url}/trace/{identity}/json").json().get("spans", [])), lambda n: n == 5
+        lambda: len(httpx.get(f"{local_view.dev.page_url}/trace/{identity}/json").json().get("spans", [])),
+        lambda n: n == 5,
     )
-    scene.visit(page, f"/trace/{identity}")
+    local_view.visit(page, f"/trace/{identity}")
     page.get_by_role("button", name="Copy as JSON").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     copied = json.loads(page.evaluate("navigator.clipboard.readText()"))
@@ -191,25 +195,25 @@ def test_a_trace_is_copied_as_json(scene: Scene, page: Page) -> None:
     assert copied["logs"][-1]["route"] == "/api/relay"
 
 
-def test_the_service_map_draws_services_and_their_calls(scene: Scene, page: Page) -> None:
+def test_the_service_map_draws_services_and_their_calls(local_view: LocalView, page: Page) -> None:
     """It shows requests, errors and latency, also as a table, and updates live."""
-    scene.dev.get("/api/relay?count=4")
-    scene.visit(page, "/map")
+    local_view.dev.get("/api/relay?count=4")
+    local_view.visit(page, "/map")
     expect(page.locator("svg.map .node .name", has_text="greeter")).to_be_visible()
     edge = page.locator("svg.map .edge").first
 
     expect(edge).to_have_text(re.compile(r"\d+ requests.*% errors.*p95 .* ms"))
     assert "hello-service" in page.locator("#map table tr", has_text="greeter").first.inner_text()
     request = span(service="shop")
-    scene.send(request, span(request, service="shop", meta={"span.kind": "client", "peer.service": "bank"}))
+    local_view.send(request, span(request, service="shop", meta={"span.kind": "client", "peer.service": "bank"}))
     expect(page.locator("svg.map .node.inferred .name", has_text="bank")).to_be_visible()
 
 
-def test_performance_shows_figures_by_service_and_resource(scene: Scene, page: Page) -> None:
+def test_performance_shows_figures_by_service_and_resource(local_view: LocalView, page: Page) -> None:
     """The view also has charts, and the Apdex threshold can be changed."""
     for _ in range(5):
-        scene.dev.get("/api/faults/slow?seconds=0.05")
-    scene.visit(page, "/performance")
+        local_view.dev.get("/api/faults/slow?seconds=0.05")
+    local_view.visit(page, "/performance")
     report = page.locator(".report", has=page.locator("h2", has_text="hello-service"))
     resource = report.locator("tr", has_text="GET /api/faults/slow")
     expect(resource).to_be_visible()
@@ -230,7 +234,7 @@ def test_performance_shows_figures_by_service_and_resource(scene: Scene, page: P
     expect(report.locator(".scale").first).to_contain_text("15 min ago")
 
 
-def test_scripts_in_spans_are_not_executed(scene: Scene, page: Page) -> None:
+def test_scripts_in_spans_are_not_executed(local_view: LocalView, page: Page) -> None:
     """Every view shows them as text. If a script ran, its dialog would fail the test in `opened`."""
     hostile = span(
         trace=0xBAD,
@@ -240,25 +244,25 @@ def test_scripts_in_spans_are_not_executed(scene: Scene, page: Page) -> None:
         error=True,
         meta={SCRIPT: SCRIPT, "error.message": SCRIPT},
     )
-    scene.send(hostile, span(hostile, meta={"span.kind": "client", "peer.service": SCRIPT}))
-    scene.visit(page)
+    local_view.send(hostile, span(hostile, meta={"span.kind": "client", "peer.service": SCRIPT}))
+    local_view.visit(page)
     expect(page.locator("#rows .resource", has_text="alert('resource')")).to_have_text(f"!{SCRIPT}")
     for path in (f"/trace/{0xBAD:032x}", "/map", "/performance"):
-        scene.visit(page, path)
+        local_view.visit(page, path)
         expect(page.locator("main")).to_contain_text("<script>")
 
     assert page.locator("main script, main img").count() == 0
 
 
-def test_unusual_traces_are_drawn(scene: Scene, page: Page) -> None:
+def test_unusual_traces_are_drawn(local_view: LocalView, page: Page) -> None:
     """One has 5,000 nested spans. The other has a cycle, and a span whose parent never arrives."""
     chain = [span(trace=0x5000, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
     one, two = span(trace=0xC1C, span_id=71, parent_id=72), span(trace=0xC1C, span_id=72, parent_id=71)
-    scene.send(*chain)
-    scene.send(one, two, span(trace=0xC1C, parent_id=99))
-    scene.visit(page, f"/trace/{0xC1C:032x}")
+    local_view.send(*chain)
+    local_view.send(one, two, span(trace=0xC1C, parent_id=99))
+    local_view.visit(page, f"/trace/{0xC1C:032x}")
     expect(page.locator("#spans rect")).to_have_count(3)
-    scene.visit(page, f"/trace/{0x5000:032x}")
+    local_view.visit(page, f"/trace/{0x5000:032x}")
     expect(page.locator("#spans rect")).to_have_count(5000)
     last = page.locator("#spans a").last
     last.scroll_into_view_if_needed()
@@ -267,12 +271,14 @@ def test_unusual_traces_are_drawn(scene: Scene, page: Page) -> None:
     expect(page.locator("#detail")).to_contain_text(f"parent id{4999:016x}")
 
 
-def test_a_paused_page_does_not_change(scene: Scene, page: Page) -> None:
+def test_a_paused_page_does_not_change(local_view: LocalView, page: Page) -> None:
     """It updates again when it is no longer paused."""
-    scene.visit(page)
+    local_view.visit(page)
     page.get_by_role("button", name="Live").click()  # pauses the page
-    identity = trace_id(scene.dev.get("/api/hello"))
-    eventually(lambda: httpx.get(f"{scene.dev.page_url}/trace/{identity}").status_code, lambda status: status == 200)
+    identity = trace_id(local_view.dev.get("/api/hello"))
+    eventually(
+        lambda: httpx.get(f"{local_view.dev.page_url}/trace/{identity}").status_code, lambda status: status == 200
+    )
     expect(page.locator(row(page, identity))).to_have_count(0)
     page.get_by_role("button", name="Paused").click()
 
@@ -281,12 +287,12 @@ def test_a_paused_page_does_not_change(scene: Scene, page: Page) -> None:
 
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_readable_in_all_widths_and_colour_schemes(scene: Scene, width: int, scheme: str) -> None:
+def test_the_page_is_readable_in_all_widths_and_colour_schemes(local_view: LocalView, width: int, scheme: str) -> None:
     """Nothing is wider than the window, and text contrasts with its background."""
-    identity = trace_id(scene.dev.get("/api/relay?count=2"))
-    with opened(scene.browser, width, scheme=scheme) as page:
+    identity = trace_id(local_view.dev.get("/api/relay?count=2"))
+    with opened(local_view.browser, width, scheme=scheme) as page:
         for path in ("/", f"/trace/{identity}", "/map", "/performance"):
-            scene.visit(page, path)
+            local_view.visit(page, path)
             expect(page.locator("#kept")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             text, background = page.evaluate(
@@ -297,13 +303,13 @@ def test_the_page_is_readable_in_all_widths_and_colour_schemes(scene: Scene, wid
 
 
 @pytest.fixture
-def unmeasured(scene: Scene) -> Iterator[Scene]:
+def unmeasured(local_view: LocalView) -> Iterator[LocalView]:
     """Run another `dev` without coverage measurement, which would take most of its time."""
     with developing(measured=False) as dev:
-        yield Scene(dev, scene.greeter, scene.browser)
+        yield LocalView(dev, local_view.greeter, local_view.browser)
 
 
-def test_a_thousand_traces_are_filtered_in_time(unmeasured: Scene, page: Page) -> None:
+def test_a_thousand_traces_are_filtered_in_time(unmeasured: LocalView, page: Page) -> None:
     """The time is measured from the last key press until all matching rows are drawn."""
     spans: list[Span] = []
     for number in range(1000):

@@ -136,7 +136,7 @@ def test_the_health_check_is_that_of_the_image() -> None:
 
 
 def test_the_service_stops_within_the_stop_timeout() -> None:
-    """ECS kills the container after `stopTimeout`, at most 120 s on Fargate, so the service's budget must be shorter."""
+    """ECS kills the container after `stopTimeout`, at most 120 s on Fargate. The service's budget must be shorter."""
     service = containers()["service"]
     budget = Settings.from_environment(environment(service)).stop_budget_seconds
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 from browser import CHROMIUM, open_before_script, opened
+from local_view import LocalView, running_local_view, trace_id
 from playwright.sync_api import Locator, Page, expect
 from running import eventually
-from scene import Scene, staged, trace_id
 from tracing_data import span
 from trouble import ERRORS, FAILURE, LARGE, STACK, TRACE, checkout, large
 from websockets.sync.client import connect
@@ -34,24 +34,24 @@ IN_VIEW = """row => {
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[Scene]:
+def local_view() -> Iterator[LocalView]:
     """Run a `dev` and a browser, with a trace that has several errors, and a large one."""
-    with staged() as scene:
-        scene.send(*checkout(), *large())
-        wait_for_spans(scene, LARGE, 2000)
-        yield scene
+    with running_local_view() as local_view:
+        local_view.send(*checkout(), *large())
+        wait_for_spans(local_view, LARGE, 2000)
+        yield local_view
 
 
 @pytest.fixture
-def page(scene: Scene) -> Iterator[Page]:
+def page(local_view: LocalView) -> Iterator[Page]:
     """Open a window."""
-    with opened(scene.browser) as page:
+    with opened(local_view.browser) as page:
         yield page
 
 
-def wait_for_spans(scene: Scene, identity: str, count: int) -> None:
+def wait_for_spans(local_view: LocalView, identity: str, count: int) -> None:
     """Wait until a trace has `count` spans on the page."""
-    address = f"{scene.dev.page_url}/trace/{identity}/json"
+    address = f"{local_view.dev.page_url}/trace/{identity}/json"
     eventually(lambda: len(httpx.get(address).json().get("spans", [])), lambda length: length == count)
 
 
@@ -73,29 +73,29 @@ def chosen_row(page: Page) -> Locator:
 @pytest.mark.parametrize(("identity", "resource"), [(TRACE, "POST bank"), (LARGE, "GET /item/1200")])
 @pytest.mark.parametrize(("width", "height"), [(1300, 850), (400, 800), (650, 425)])
 def test_the_deepest_error_is_chosen_and_in_view(
-    scene: Scene, identity: str, resource: str, width: int, height: int
+    local_view: LocalView, identity: str, resource: str, width: int, height: int
 ) -> None:
     """This holds for 39 spans and for 2,000, in windows of any size. The details of the span are open."""
-    with opened(scene.browser, width, height) as page:
-        scene.visit(page, f"/trace/{identity}")
+    with opened(local_view.browser, width, height) as page:
+        local_view.visit(page, f"/trace/{identity}")
         expect(chosen_row(page)).to_contain_text(resource)
         expect(page.locator("#detail .failure")).to_be_in_viewport()
 
         assert chosen_row(page).evaluate(IN_VIEW)
 
 
-def test_the_span_of_the_address_is_chosen_and_in_view(scene: Scene, page: Page) -> None:
+def test_the_span_of_the_address_is_chosen_and_in_view(local_view: LocalView, page: Page) -> None:
     """The address has the span's id in hexadecimal, as in headers and in the log lines of other services."""
-    number = page.request.get(f"{scene.dev.page_url}/trace/{LARGE}/json").json()["spans"][-1]["span_id"]
-    scene.visit(page, f"/trace/{LARGE}?span={number:016x}")
+    number = page.request.get(f"{local_view.dev.page_url}/trace/{LARGE}/json").json()["spans"][-1]["span_id"]
+    local_view.visit(page, f"/trace/{LARGE}?span={number:016x}")
     expect(page.locator("#span")).to_have_attribute("data-id", f"{number:016x}")
 
     assert chosen_row(page).evaluate(IN_VIEW)
 
 
-def test_a_pager_and_keys_lead_to_the_next_and_previous_error(scene: Scene, page: Page) -> None:
+def test_a_pager_and_keys_lead_to_the_next_and_previous_error(local_view: LocalView, page: Page) -> None:
     """The keys are `]` and `[`. Each error is scrolled into view."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     pager = page.locator("#errors")
     expect(pager).to_contain_text(f"error 1 of {ERRORS}")
     pager.get_by_role("link", name="Next error").click()
@@ -113,9 +113,9 @@ def test_a_pager_and_keys_lead_to_the_next_and_previous_error(scene: Scene, page
     expect(pager).to_contain_text(f"{ERRORS} errors")
 
 
-def test_an_error_is_visible_at_a_glance(scene: Scene, page: Page) -> None:
+def test_an_error_is_visible_at_a_glance(local_view: LocalView, page: Page) -> None:
     """Type, message and the project's last frame are on the screen. A click opens library frames or the raw text."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     failure = page.locator("#detail .failure")
     frames = failure.locator(".frames").first.locator("li")
     for text in ("shop.errors.CardDeclined", "card ending 4242 was declined", "payments/bank.py:88 in charge"):
@@ -137,11 +137,11 @@ def test_an_error_is_visible_at_a_glance(scene: Scene, page: Page) -> None:
     assert box["width"] > 0.9 * window["width"]
 
 
-def test_a_real_error_is_shown_once(scene: Scene, page: Page) -> None:
+def test_a_real_error_is_shown_once(local_view: LocalView, page: Page) -> None:
     """Paths are relative to the project. The log line links to the error instead of repeating its stack trace."""
-    identity = trace_id(scene.dev.get("/api/faults/error"))
-    wait_for_spans(scene, identity, 1)
-    scene.visit(page, f"/trace/{identity}")
+    identity = trace_id(local_view.dev.get("/api/faults/error"))
+    wait_for_spans(local_view, identity, 1)
+    local_view.visit(page, f"/trace/{identity}")
     expect(page.locator(".frames li").first).to_have_text(
         re.compile(r"^hello_service/api/faults\.py:\d+ in failraise Fault\(")
     )
@@ -152,9 +152,9 @@ def test_a_real_error_is_shown_once(scene: Scene, page: Page) -> None:
     assert str(page.locator("main").text_content()).count("Traceback (most recent call last)") == 1
 
 
-def test_equal_siblings_are_one_row(scene: Scene, page: Page) -> None:
+def test_equal_siblings_are_one_row(local_view: LocalView, page: Page) -> None:
     """The siblings are 24 equal queries, an N+1 pattern. A click or a key expands the row."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     fold = page.locator("#spans [id^=g]")
     expect(fold).to_contain_text("\N{MULTIPLICATION SIGN}24 postgres.query")
     expect(fold).to_contain_text("216 ms")
@@ -169,17 +169,17 @@ def test_equal_siblings_are_one_row(scene: Scene, page: Page) -> None:
     assert fold.locator("rect").count() == 24
 
 
-def test_subtrees_collapse_and_expand(scene: Scene, page: Page) -> None:
+def test_subtrees_collapse_and_expand(local_view: LocalView, page: Page) -> None:
     """Arrow keys, the mark of a row, and buttons for a level and for all rows do this. Live updates don't undo it."""
     root = span(trace=0xC0, resource="root")
     child = span(root, resource="child")
-    scene.send(root, child, span(child, resource="grandchild"))
-    wait_for_spans(scene, f"{0xC0:032x}", 3)
-    scene.visit(page, f"/trace/{0xC0:032x}")
+    local_view.send(root, child, span(child, resource="grandchild"))
+    wait_for_spans(local_view, f"{0xC0:032x}", 3)
+    local_view.visit(page, f"/trace/{0xC0:032x}")
     visible_rows(page).first.focus()
     page.keyboard.press("ArrowLeft")
     expect(visible_rows(page)).to_have_count(1)
-    scene.send(span(root, resource="late"))
+    local_view.send(span(root, resource="late"))
     expect(page.locator(".title")).to_contain_text("4 spans")
     expect(visible_rows(page)).to_have_count(1)
     expect(visible_rows(page).first).to_be_focused()
@@ -197,9 +197,9 @@ def test_subtrees_collapse_and_expand(scene: Scene, page: Page) -> None:
     expect(visible_rows(page).nth(1)).to_be_focused()
 
 
-def test_a_row_shows_its_service_if_it_differs_from_the_row_above(scene: Scene, page: Page) -> None:
+def test_a_row_shows_its_service_if_it_differs_from_the_row_above(local_view: LocalView, page: Page) -> None:
     """The full name of the span appears on hover."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     labels = [
         " ".join(each.split())
         for each in page.locator("#spans > :not([hidden])").evaluate_all(
@@ -241,20 +241,20 @@ def bar_colours(page: Page) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nineteen_services_have_nineteen_colours(scene: Scene, scheme: str) -> None:
+def test_nineteen_services_have_nineteen_colours(local_view: LocalView, scheme: str) -> None:
     """Two services whose colour is the same in other views also differ within a trace."""
     first = {"light": 0xA100, "dark": 0xA200}[scheme]
     root = span(trace=first, service="edge", resource="GET /nineteen")
     names = [f"colour-{number}" for number in range(18)]
-    scene.send(root, *(span(root, service=name, resource=name) for name in names))
-    scene.send(span(trace=first + 1, service=names[0]), span(trace=first + 1, service=names[COLOURS], parent_id=1))
-    wait_for_spans(scene, f"{first:032x}", 19)
-    wait_for_spans(scene, f"{first + 1:032x}", 2)
-    with opened(scene.browser, scheme=scheme) as page:
-        scene.visit(page, f"/trace/{first:032x}")
+    local_view.send(root, *(span(root, service=name, resource=name) for name in names))
+    local_view.send(span(trace=first + 1, service=names[0]), span(trace=first + 1, service=names[COLOURS], parent_id=1))
+    wait_for_spans(local_view, f"{first:032x}", 19)
+    wait_for_spans(local_view, f"{first + 1:032x}", 2)
+    with opened(local_view.browser, scheme=scheme) as page:
+        local_view.visit(page, f"/trace/{first:032x}")
         many = bar_colours(page)
         expect(page.locator(".legend li")).to_have_count(19)
-        scene.visit(page, f"/trace/{first + 1:032x}")
+        local_view.visit(page, f"/trace/{first + 1:032x}")
         few = bar_colours(page)
 
     assert len(many) == 19
@@ -262,11 +262,11 @@ def test_nineteen_services_have_nineteen_colours(scene: Scene, scheme: str) -> N
     assert few[names[0]] != few[names[COLOURS]]
 
 
-def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(scene: Scene) -> None:
+def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view: LocalView) -> None:
     """Axis and legend stay visible when a trace is scrolled. The waterfall uses the full width of the window."""
     for width, height in ((1300, 850), (1920, 1080), (400, 800), (650, 425)):
-        with opened(scene.browser, width, height) as page:
-            scene.visit(page, f"/trace/{LARGE}?span=none")
+        with opened(local_view.browser, width, height) as page:
+            local_view.visit(page, f"/trace/{LARGE}?span=none")
             page.locator("#spans > [role=row]").last.scroll_into_view_if_needed()
 
             expect(page.locator("#axis")).to_be_in_viewport(ratio=1)
@@ -281,18 +281,18 @@ def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(scene: Scen
             assert bars["width"] > 0.48 * waterfall["width"]
 
 
-def test_self_time_is_beside_the_duration(scene: Scene, page: Page) -> None:
+def test_self_time_is_beside_the_duration(local_view: LocalView, page: Page) -> None:
     """Self time is the part of the duration in which no child span runs."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     row = page.get_by_role("row", name="POST /charge")
 
     expect(row.get_by_role("gridcell").nth(1)).to_have_text("100 ms")
     expect(row.get_by_role("gridcell").nth(2)).to_have_text("50.0 ms")
 
 
-def test_a_search_within_the_trace(scene: Scene, page: Page) -> None:
+def test_a_search_within_the_trace(local_view: LocalView, page: Page) -> None:
     """Matches are marked, other rows are dimmed, and Enter selects the next match. Tags and hidden rows also match."""
-    scene.visit(page, f"{FAILED}?span=none&q=x")
+    local_view.visit(page, f"{FAILED}?span=none&q=x")
     page.keyboard.press("/")
     page.keyboard.type("from items")
     matches = page.locator("#matches")
@@ -316,18 +316,18 @@ def test_a_search_within_the_trace(scene: Scene, page: Page) -> None:
     expect(matches).to_have_text(re.compile("0 matches"))
 
 
-def test_a_search_typed_before_the_script_runs_is_applied(scene: Scene, page: Page) -> None:
+def test_a_search_typed_before_the_script_runs_is_applied(local_view: LocalView, page: Page) -> None:
     """A person on a slow machine may type as soon as the page is visible."""
-    script = open_before_script(page, scene.dev.page_url + FAILED, "trace.js")
+    script = open_before_script(page, local_view.dev.page_url + FAILED, "trace.js")
     page.fill("#find", "from items")
     script.continue_()
 
     expect(page.locator("#matches")).to_have_text(re.compile("24 matches"))
 
 
-def test_a_click_in_the_legend_shows_a_single_service(scene: Scene, page: Page) -> None:
+def test_a_click_in_the_legend_shows_a_single_service(local_view: LocalView, page: Page) -> None:
     """The ancestors of the service's spans stay visible. A second click shows all spans again."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     before = visible_rows(page).count()
     page.locator(".legend a", has_text="payments").click()
     expect(visible_rows(page)).to_have_count(5)
@@ -339,12 +339,12 @@ def test_a_click_in_the_legend_shows_a_single_service(scene: Scene, page: Page) 
     expect(visible_rows(page)).to_have_count(before + 24)  # the key 0 has expanded the group of 24 rows
 
 
-def test_details_show_log_lines_before_tags(scene: Scene, page: Page) -> None:
+def test_details_show_log_lines_before_tags(local_view: LocalView, page: Page) -> None:
     """Tags and metrics share one table. Those of tracer and process are folded. Ids are hexadecimal, as in headers."""
-    response = scene.dev.get("/api/hello/Ada")
+    response = local_view.dev.get("/api/hello/Ada")
     identity, span_id = response.headers["traceresponse"].split("-")[1:3]
-    wait_for_spans(scene, identity, 1)
-    scene.visit(page, f"/trace/{identity}?span={span_id}")
+    wait_for_spans(local_view, identity, 1)
+    local_view.visit(page, f"/trace/{identity}?span={span_id}")
     headings = page.locator("#span h3")
     expect(headings).to_have_text(["Log lines of this span", "Tags"])
     tags = page.locator("#span .tags")
@@ -356,16 +356,16 @@ def test_details_show_log_lines_before_tags(scene: Scene, page: Page) -> None:
         expect(tags.get_by_text(name, exact=True)).to_be_visible()
 
 
-def test_the_menu_of_a_tag_filters_excludes_and_copies_its_value(scene: Scene, page: Page) -> None:
+def test_the_menu_of_a_tag_filters_excludes_and_copies_its_value(local_view: LocalView, page: Page) -> None:
     """This works for any characters in the value."""
     root = span(trace=0x7A6, resource="GET /odd", meta={"db.statement": 'SELECT "a" FROM b', "a.tag": "some value"})
-    scene.send(root)
-    wait_for_spans(scene, f"{0x7A6:032x}", 1)
+    local_view.send(root)
+    wait_for_spans(local_view, f"{0x7A6:032x}", 1)
     for value, term in (
         ("some value", '@a.tag:"some value"'),
         ('SELECT "a" FROM b', "@db.statement:*SELECT*a*FROM*b*"),
     ):
-        scene.visit(page, f"/trace/{0x7A6:032x}")
+        local_view.visit(page, f"/trace/{0x7A6:032x}")
         page.get_by_text(value, exact=True).click()
         page.get_by_role("button", name="Copy", exact=True).click()
         wait_for_clipboard(page, value)
@@ -380,11 +380,11 @@ def test_the_menu_of_a_tag_filters_excludes_and_copies_its_value(scene: Scene, p
         expect(page.locator("#rows li").first).to_be_visible()
 
 
-def test_a_request_and_its_background_task_are_linked(scene: Scene, page: Page) -> None:
+def test_a_request_and_its_background_task_are_linked(local_view: LocalView, page: Page) -> None:
     """The links work in both directions. A link that arrives later appears."""
-    identity = trace_id(scene.dev.get("/api/faults/background?seconds=0.5"))
-    wait_for_spans(scene, identity, 1)
-    scene.visit(page, f"/trace/{identity}")
+    identity = trace_id(local_view.dev.get("/api/faults/background?seconds=0.5"))
+    wait_for_spans(local_view, identity, 1)
+    local_view.visit(page, f"/trace/{identity}")
     link = page.locator("#links a")
     expect(link).to_contain_text("quart.background_task")
     expect(page.locator("#links .status")).to_have_text("error")
@@ -397,12 +397,12 @@ def test_a_request_and_its_background_task_are_linked(scene: Scene, page: Page) 
     expect(page).to_have_url(re.compile(f"/trace/{identity}"))
 
 
-def test_a_websocket_and_its_messages_are_linked(scene: Scene, page: Page) -> None:
+def test_a_websocket_and_its_messages_are_linked(local_view: LocalView, page: Page) -> None:
     """The page of the handshake links to each message, and each message links to the handshake."""
-    with connect(scene.dev.url.replace("http", "ws") + "/api/hello/ws") as websocket:
+    with connect(local_view.dev.url.replace("http", "ws") + "/api/hello/ws") as websocket:
         websocket.send("Ada")
         assert websocket.recv() == "Hello, Ada!"
-    scene.visit(page, '/?q=resource_name:"websocket /api/hello/ws" operation_name:asgi.request')
+    local_view.visit(page, '/?q=resource_name:"websocket /api/hello/ws" operation_name:asgi.request')
     page.locator("#rows a").first.click()
     links = page.locator("#links")
     for name in ("websocket.receive", "websocket.send"):
@@ -412,10 +412,10 @@ def test_a_websocket_and_its_messages_are_linked(scene: Scene, page: Page) -> No
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 800), (650, 425), (960, 540)])
-def test_details_open_and_close_in_a_small_window(scene: Scene, width: int, height: int) -> None:
+def test_details_open_and_close_in_a_small_window(local_view: LocalView, width: int, height: int) -> None:
     """Windows at 200% zoom, which halves both sides, are among the sizes. A focused row is never covered."""
-    with opened(scene.browser, width, height) as page:
-        scene.visit(page, f"{FAILED}?span=none")
+    with opened(local_view.browser, width, height) as page:
+        local_view.visit(page, f"{FAILED}?span=none")
         detail = page.locator("#detail")
         expect(detail).to_be_hidden()
         page.get_by_role("row", name="GET auth").click()
@@ -439,29 +439,29 @@ def test_details_open_and_close_in_a_small_window(scene: Scene, width: int, heig
         expect(detail).to_be_hidden()
 
 
-def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(scene: Scene) -> None:
+def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(local_view: LocalView) -> None:
     """The details, which would cover the spans, stay closed."""
-    identity = trace_id(scene.dev.get("/api/hello"))
-    wait_for_spans(scene, identity, 1)
-    with opened(scene.browser, 400, 800) as page:
-        scene.visit(page, f"/trace/{identity}")
+    identity = trace_id(local_view.dev.get("/api/hello"))
+    wait_for_spans(local_view, identity, 1)
+    with opened(local_view.browser, 400, 800) as page:
+        local_view.visit(page, f"/trace/{identity}")
         expect(visible_rows(page)).to_have_count(1)
         expect(page.locator("#detail")).to_be_hidden()
 
 
-def test_new_spans_do_not_scroll_the_page(scene: Scene, page: Page) -> None:
+def test_new_spans_do_not_scroll_the_page(local_view: LocalView, page: Page) -> None:
     """The waterfall and the details keep their scroll positions, and what was expanded stays expanded."""
     root = span(trace=0x11FE, resource="GET /live", ms=100, error=True, meta={**FAILURE, "long": "x" * 20_000})
     children = [span(root, resource=f"GET /{number}", at=number) for number in range(60)]
-    scene.send(root, *children)
-    wait_for_spans(scene, f"{0x11FE:032x}", 61)
-    scene.visit(page, f"/trace/{0x11FE:032x}")
+    local_view.send(root, *children)
+    wait_for_spans(local_view, f"{0x11FE:032x}", 61)
+    local_view.visit(page, f"/trace/{0x11FE:032x}")
     page.get_by_role("row", name="GET /50").click()
     page.get_by_role("row", name="GET /live").first.click()
     page.get_by_text("Raw stack trace").click()
     page.locator("#detail").evaluate("pane => pane.scrollTop = 150")
     page.locator(".waterfall").evaluate("pane => pane.scrollTop = 300")
-    scene.send(span(root, resource="GET /late", at=99))
+    local_view.send(span(root, resource="GET /late", at=99))
     expect(page.locator("#title")).to_contain_text("62 spans")
 
     assert page.locator("#detail").evaluate("pane => pane.scrollTop") == 150
@@ -469,9 +469,9 @@ def test_new_spans_do_not_scroll_the_page(scene: Scene, page: Page) -> None:
     expect(page.locator("#stack-raw")).to_be_visible()
 
 
-def test_the_back_button_returns_to_the_list(scene: Scene, page: Page) -> None:
+def test_the_back_button_returns_to_the_list(local_view: LocalView, page: Page) -> None:
     """Selecting spans adds nothing to the browser's history."""
-    scene.visit(page, "/?q=POST")
+    local_view.visit(page, "/?q=POST")
     page.locator("#rows a", has_text="POST /checkout").click()
     expect(page.locator("#errors")).to_contain_text("error 1 of")
     page.wait_for_load_state()  # keys need the page's script
@@ -481,14 +481,14 @@ def test_the_back_button_returns_to_the_list(scene: Scene, page: Page) -> None:
     page.locator(".legend a").first.click()
     page.go_back()
 
-    expect(page).to_have_url(f"{scene.dev.page_url}/?q=POST")
+    expect(page).to_have_url(f"{local_view.dev.page_url}/?q=POST")
 
 
-def test_a_trace_works_without_javascript(scene: Scene) -> None:
+def test_a_trace_works_without_javascript(local_view: LocalView) -> None:
     """Selecting, paging, searching, folding, services and closing are links and a form."""
-    context = scene.browser.new_context(java_script_enabled=False, viewport={"width": 1300, "height": 850})
+    context = local_view.browser.new_context(java_script_enabled=False, viewport={"width": 1300, "height": 850})
     page = context.new_page()
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     expect(page.locator("#detail .failure")).to_contain_text("bank.py:88 in charge")
     page.get_by_role("link", name="Next error").click()
     expect(page.locator("#errors")).to_contain_text("error 2 of")
@@ -509,24 +509,24 @@ def test_a_trace_works_without_javascript(scene: Scene) -> None:
     context.close()
 
 
-def test_invisible_characters_are_escaped(scene: Scene, page: Page) -> None:
+def test_invisible_characters_are_escaped(local_view: LocalView, page: Page) -> None:
     """Characters that control or reorder text are escaped in every part of a span, on every view."""
     text = "a\u202egnp.exe\x9b\x1b[2J"
     escaped = r"a\u202egnp.exe\x9b\x1b[2J"
     root = span(
         trace=0xE51, resource=text, service=text, name=text, error=True, meta={text: text, "error.message": text}
     )
-    scene.send(root)
-    wait_for_spans(scene, f"{0xE51:032x}", 1)
+    local_view.send(root)
+    wait_for_spans(local_view, f"{0xE51:032x}", 1)
     for path in (f"/trace/{0xE51:032x}", "/", "/map"):
-        scene.visit(page, path)
+        local_view.visit(page, path)
         expect(page.locator("main")).to_contain_text(escaped)
         assert not set("\u202e\x9b\x1b") & set(page.content()), path
 
 
-def test_the_keys_are_listed(scene: Scene, page: Page) -> None:
+def test_the_keys_are_listed(local_view: LocalView, page: Page) -> None:
     """The key `?` and a button open the list of this view's keys."""
-    scene.visit(page, FAILED)
+    local_view.visit(page, FAILED)
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keys")
     expect(keys).to_contain_text("next and previous error")

@@ -17,7 +17,7 @@ from hello_service.localview.spans import Span
 
 
 @dataclass
-class Scene:
+class LocalView:
     """`dev`, a service that it calls, and a browser. Both services send their traces to the embedded agent."""
 
     dev: Dev
@@ -25,7 +25,7 @@ class Scene:
     browser: Browser
 
     def visit(self, page: Page, path: str = "/") -> None:
-        """Open `path` of the page."""
+        """Open `path` of the local view in `page`."""
         page.goto(self.dev.page_url + path)
 
     def send(self, *spans: Span) -> None:
@@ -38,7 +38,7 @@ class Scene:
 
 
 @contextmanager
-def staged() -> Iterator[Scene]:
+def running_local_view() -> Iterator[LocalView]:
     """Run `dev`, a service that it calls, and a browser."""
     agent_port = free_port()
     with (
@@ -46,7 +46,7 @@ def staged() -> Iterator[Scene]:
         developing("--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}) as dev,
         chromium() as browser,
     ):
-        yield Scene(dev, greeter, browser)
+        yield LocalView(dev, greeter, browser)
 
 
 def trace_id(response: httpx.Response) -> str:
