@@ -66,14 +66,19 @@ class Task:
     def start(
         self, network: str, image: str, secrets: Mapping[str, str], extra: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """Start each container as soon as its dependencies allow it. `extra` adds variables by container name."""
+        """Start each container as soon as its dependencies allow it.
+
+        `image` only needs Python: it runs the container that owns the network namespace. `secrets` has values by
+        `valueFrom`, and `extra` has additional environment variables by container.
+        """
         containers = {each["name"]: each for each in self.definition["containerDefinitions"]}
         ports = [str(port["containerPort"]) for each in containers.values() for port in each.get("portMappings", [])]
         if any("firelensConfiguration" in each for each in containers.values()):
             ports.append(FORWARD_PORT)
         publish = [part for port in ports for part in ("--publish", f"127.0.0.1::{port}")]
-        wait = ["python", "-c", "import signal; signal.pause()"]
-        self.engine.docker("run", "--detach", "--name", self.network, "--network", network, *publish, image, *wait)
+        do_nothing = ["python", "-c", "import signal; signal.pause()"]
+        run = ["run", "--detach", "--name", self.network, "--network", network]
+        self.engine.docker(*run, *publish, image, *do_nothing)
         while waiting := [name for name in containers if name not in self._started]:
             name = next(each for each in waiting if self._ready(containers[each]))
             options, command = translate(containers[name], secrets, extra.get(name, {}), self._open_files_limit())
@@ -108,8 +113,8 @@ class Task:
             if dependency["containerName"] not in self._started:
                 return False
             if dependency["condition"] == "SUCCESS":
-                ended = self.container(dependency["containerName"])
-                assert self.engine.docker("wait", ended) == "0", self.engine.logs(ended)
+                name = self.container(dependency["containerName"])
+                assert self.engine.docker("wait", name) == "0", self.engine.logs(name)
             else:
                 assert dependency["condition"] == "START"
         return True
@@ -125,7 +130,7 @@ def translate(
 ) -> tuple[list[str], list[str]]:
     """Return the options of `docker run` for `container`, and its command.
 
-    `secrets` has the value of each secret by its `valueFrom`. `extra` are additional environment variables.
+    `secrets` has values by `valueFrom`. `extra` has additional environment variables.
     """
     remaining = dict(container)
     memory = f"{remaining.pop('memory')}m"

@@ -19,7 +19,9 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 
 KEY = "00112233445566778899aabbccddeeff"
 NO_SERVER = "http://127.0.0.1:1"
-DENIED = "An error occurred (AccessDeniedException) when calling the GetSecretValue operation: User is not authorized"
+ACCESS_DENIED = (
+    "An error occurred (AccessDeniedException) when calling the GetSecretValue operation: User is not authorized"
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def actions(command: list[str]) -> set[str]:
     return {f"{service}:{''.join(part.capitalize() for part in verb.split('-'))}"}
 
 
-def allowed() -> set[str]:
+def allowed_actions() -> set[str]:
     """Return the actions that the template allows DeployRole."""
     template = (ROOT / "deploy" / "stack.yaml").read_text()
     role = template[template.index("  DeployRole:") : template.index("  Scaling:")]  # the next resource
@@ -107,7 +109,8 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     assert ecs_service["taskDefinition"].endswith("task-definition/hello-service:1")
     assert "/health: 200, version 1.0.0" in first.stdout
 
-    with account.stubbed(secretsmanager__get_secret_value=DENIED):
+    # The second run doesn't need the right to read the secret.
+    with account.stubbed(secretsmanager__get_secret_value=ACCESS_DENIED):
         second = verified(account.deploy(*up_1, DD_API_KEY=KEY))
     assert second.changes == []
     assert second.stdout.splitlines()[0].endswith("env staging, site datadoghq.eu, sample rate 0.1")
@@ -125,12 +128,11 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     ]
     # The role for a workflow allows each of these commands.
     needed = {action for command in updated.commands for action in actions(command)}
-    assert needed <= allowed()
+    assert needed <= allowed_actions()
     images = ecr.list_images(repositoryName="hello-service")["imageIds"]
     assert {each["imageTag"] for each in images} == {"1.0.0", "2.0.0"}
-    containers = ecs.describe_task_definition(taskDefinition="hello-service:2")["taskDefinition"][
-        "containerDefinitions"
-    ]
+    revision = ecs.describe_task_definition(taskDefinition="hello-service:2")["taskDefinition"]
+    containers = revision["containerDefinitions"]
     assert {"name": "DD_TRACE_SAMPLE_RATE", "value": "0.1"} in containers[0]["environment"]
     assert {"name": "DD_SITE", "value": "datadoghq.eu"} in containers[1]["environment"]
     assert containers[0]["image"].endswith("/hello-service:2.0.0")
@@ -232,21 +234,12 @@ def test_all_parameters_without_a_value_are_reported(account: Account) -> None:
 
 
 def test_a_placeholder_without_a_value_is_reported(account: Account, tmp_path: Path) -> None:
-    """A user's own placeholder is reported before any change; --fill sets its value."""
+    """It may be a user's own placeholder. `--fill` sets its value."""
     text = (ROOT / "deploy" / "task-definition.json").read_text()
-    own = tmp_path / "task-definition.json"
-    own.write_text(text.replace('"${SAMPLE_RATE}"', '"${MY_RATE}"'))
-    up = [
-        "up",
-        "--dry-run",
-        "--stack",
-        "own",
-        "--version",
-        "1",
-        "--task-definition",
-        str(own),
-        *network_options(account),
-    ]
+    own_file = tmp_path / "task-definition.json"
+    own_file.write_text(text.replace('"${SAMPLE_RATE}"', '"${MY_RATE}"'))
+    up = ["up", "--dry-run", "--stack", "own", "--version", "1", *network_options(account)]
+    up += ["--task-definition", str(own_file)]
     result = account.deploy(*up)
     filled = verified(account.deploy(*up, "--fill", "MY_RATE=0.25"))
 
@@ -326,13 +319,12 @@ def test_a_malformed_stack_or_region_is_rejected(account: Account, option: list[
 
 def test_a_mistake_in_the_task_definition_stops_a_deployment(account: Account, tmp_path: Path) -> None:
     """check.py reads the filled-in file before the stack is created."""
-    own = tmp_path / "own.json"
+    own_file = tmp_path / "own.json"
     text = (ROOT / "deploy" / "task-definition.json").read_text()
-    own.write_text(text.replace('"stopTimeout": 60', '"stopTimeout": 600'))
+    own_file.write_text(text.replace('"stopTimeout": 60', '"stopTimeout": 600'))
+    up = ["up", "--version", "1", "--task-definition", str(own_file), *network_options(account)]
     for dry_run in ([], ["--dry-run"]):
-        result = account.deploy(
-            "up", *dry_run, "--version", "1", "--task-definition", str(own), *network_options(account), DD_API_KEY=KEY
-        )
+        result = account.deploy(*up, *dry_run, DD_API_KEY=KEY)
 
         assert (result.code, result.changes) == (1, [])
         assert "check.py found mistakes" in result.stderr

@@ -109,10 +109,8 @@ def test_an_error_shows_type_message_and_stack(local_view: LocalView, page: Page
 
 def test_a_search_filters_and_a_mistake_is_shown(local_view: LocalView, page: Page) -> None:
     """The list changes while the search is typed, and a reload keeps the search."""
-    succeeded, failed = (
-        trace_id(local_view.dev.get("/api/hello")),
-        trace_id(local_view.dev.get("/api/faults/status/503")),
-    )
+    succeeded = trace_id(local_view.dev.get("/api/hello"))
+    failed = trace_id(local_view.dev.get("/api/faults/status/503"))
     local_view.visit(page)
     expect(page.locator(row(page, failed))).to_be_visible()
     page.fill("#q", "@http.status_code:503 -service:greeter")
@@ -159,9 +157,8 @@ def test_everything_can_be_reached_by_keyboard(local_view: LocalView, page: Page
     page.keyboard.press("/")
     expect(page.locator("#q")).to_be_focused()
     identity = trace_id(local_view.dev.get("/api/relay?count=1"))
-    expect(
-        page.locator(row(page, identity))
-    ).to_be_visible()  # the list is live although the text of the search is selected
+    # The list is live although the text of the search is selected.
+    expect(page.locator(row(page, identity))).to_be_visible()
     page.keyboard.press("ArrowDown")
     expect(page.locator(row(page, identity))).to_be_focused()
     page.keyboard.press("Enter")
