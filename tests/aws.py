@@ -1,6 +1,7 @@
-"""AWS for tests: moto's API on loopback and the real AWS CLI. Every command line is recorded.
+"""A fake AWS account for tests: moto's API on loopback, and the real AWS CLI, whose command lines are recorded.
 
-A program stands in for the docker commands that need a registry; it records its command lines, too.
+A shell program replaces docker, because `docker login` and `docker push` need a registry. Its command
+lines are recorded as well.
 """
 
 from __future__ import annotations
@@ -27,16 +28,15 @@ from running import BIN, ROOT, eventually, free_port, started, unmeasured_enviro
 
 REGION = "eu-west-1"
 DEPLOY = ROOT / "deploy" / "deploy"
-# Prefixes of the verbs that only read; every other verb changes something.
-READING = ("describe-", "get", "list-", "wait")
+# Prefixes of the AWS CLI's verbs that only read. Every other verb changes something.
+READ_ONLY_VERBS = ("describe-", "get", "list-", "wait")
 
-
-# Runs before the AWS CLI: a stub may replace one command, so that a test can use any response of AWS.
-STUBBED = """[ -x "$RECORD.stubs/$1-$2" ] && exec "$RECORD.stubs/$1-$2" "$@" """
-# Shell code that runs for every command: it writes one line, with a unit separator after each argument.
-WRITE_DOWN = """{ printf '%s\\037' "$@"; echo; } >>"$RECORD" """
-WRITE_DOWN_DOCKER = """{ printf '%s\\037' docker "$@"; echo; } >>"$RECORD" """
-# docker without a registry: `login` only needs a password, `push` registers a manifest in ECR.
+# Shell code that appends a command line to the record, with a unit separator after each argument.
+RECORD_AWS = """{ printf '%s\\037' "$@"; echo; } >>"$RECORD" """
+RECORD_DOCKER = """{ printf '%s\\037' docker "$@"; echo; } >>"$RECORD" """
+# Shell code that runs a test's stub in place of the AWS CLI, if there is one for the command.
+RUN_STUB = """[ -x "$RECORD.stubs/$1-$2" ] && exec "$RECORD.stubs/$1-$2" "$@" """
+# docker without a registry: `login` only reads a password, `push` registers a manifest in ECR.
 DOCKER = """
 case $1 in
 build) exec "$BUILDS" "$@" ;;
@@ -63,8 +63,8 @@ with socket.socket(socket.AF_UNIX) as server:
 
 
 @dataclass
-class Ran:
-    """One run of deploy/deploy: its exit code, its output, and every command that it ran."""
+class CommandResult:
+    """The exit code and the output of one command, and every AWS and docker command that it ran."""
 
     code: int
     stdout: str
@@ -73,70 +73,72 @@ class Ran:
 
     @property
     def changes(self) -> list[str]:
-        """Return each AWS command that changes something, as `service verb`, and each docker command."""
-        changing = [each for each in self.commands if each[0] == "docker" or not each[1].startswith(READING)]
+        """Return the first two words of each docker command, and of each AWS command that changes something."""
+        changing = [each for each in self.commands if each[0] == "docker" or not each[1].startswith(READ_ONLY_VERBS)]
         return [" ".join(each[:2]) for each in changing]
 
 
 @dataclass
 class Account:
-    """An AWS account at `url`, and a folder for the recorded commands."""
+    """An AWS account whose API is at `url`. `folder` has the recorded commands and the stubs."""
 
     url: str
-    place: Path
+    folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def client(self, service: str, region: str = REGION) -> Any:
-        """Return a client of the API, which shows what the account contains."""
+        """Return a boto3 client, with which a test can check what the account contains."""
         keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y"}
         return boto3.client(service, region_name=region, endpoint_url=self.url, **keys)
 
     @contextmanager
     def stubbed(self, **responses: object) -> Iterator[None]:
-        """Replace commands until the block ends.
+        """Replace AWS commands by stubs until the block ends.
 
-        With `ecs__describe_tasks=...`, `aws ecs describe-tasks` prints that value as JSON; a string is an error message.
+        With `ecs__describe_tasks=VALUE`, `aws ecs describe-tasks` prints VALUE as JSON. If VALUE is a string, it is the
+        error message with which the command fails.
         """
         stubs = {name.replace("__", "-", 1).replace("_", "-"): response for name, response in responses.items()}
         for name, response in stubs.items():
-            shown, code = (response, 254) if isinstance(response, str) else (json.dumps(response), 0)
-            program(
-                self.place / "commands.stubs" / name, f"echo {shlex.quote(shown)} >&{2 if code else 1}\nexit {code}"
-            )
+            if isinstance(response, str):
+                body = f"echo {shlex.quote(response)} >&2\nexit 254"  # the AWS CLI's exit code for an error response
+            else:
+                body = f"echo {shlex.quote(json.dumps(response))}"
+            write_program(self.folder / "commands.stubs" / name, body)
         try:
             yield
         finally:
             for name in stubs:
-                (self.place / "commands.stubs" / name).unlink()
+                (self.folder / "commands.stubs" / name).unlink()
 
     def network(self) -> dict[str, str]:
-        """Return the parameters of the stack that have no default."""
+        """Return a value for each parameter of the stack that has no default."""
         ec2 = self.client("ec2")
         subnets = ",".join(each["SubnetId"] for each in ec2.describe_subnets()["Subnets"])
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
         return {"VpcId": vpc, "LoadBalancerSubnets": subnets, "TaskSubnets": subnets, "AllowedCidr": "203.0.113.7/32"}
 
-    def deploy(self, *arguments: str, stdin: str = "", **environment: str) -> Ran:
-        """Run deploy/deploy with `environment` and the standard input `stdin`."""
+    def deploy(self, *arguments: str, stdin: str = "", **environment: str) -> CommandResult:
+        """Run deploy/deploy with `environment` added to the account's and `stdin` as its standard input."""
         return self.run([str(DEPLOY), *arguments], stdin, **environment)
 
-    def run(self, command: list[str], stdin: str = "", **environment: str) -> Ran:
+    def run(self, command: list[str], stdin: str = "", **environment: str) -> CommandResult:
         """Run any command against this account."""
-        record = self.place / "commands"
+        record = self.folder / "commands"
         record.unlink(missing_ok=True)
         variables = {**self.environment, **environment}
         done = subprocess.run(
             command, cwd=ROOT, env=variables, input=stdin, capture_output=True, text=True, check=False
         )
         lines = record.read_text().splitlines() if record.exists() else []
-        return Ran(done.returncode, done.stdout, done.stderr, [line.split("\037")[:-1] for line in lines])
+        return CommandResult(done.returncode, done.stdout, done.stderr, [line.split("\037")[:-1] for line in lines])
 
 
 @contextmanager
-def account(place: Path, engine_environment: Mapping[str, str] | None = None) -> Iterator[Account]:
-    """Yield an account that contains only its default network.
+def account(folder: Path, engine_environment: Mapping[str, str] | None = None) -> Iterator[Account]:
+    """Yield an account that contains only its default network. Its programs are written to `folder`.
 
-    `engine_environment`: the environment of a container engine that builds images; without one, builds are only recorded.
+    Images are built with `engine_environment`, which selects a container engine. Without it, builds are only recorded.
     """
     port = free_port()
     api = [sys.executable, str(Path(__file__).with_name("aws_server.py")), "-H", "127.0.0.1", "-p", str(port)]
@@ -151,25 +153,25 @@ def account(place: Path, engine_environment: Mapping[str, str] | None = None) ->
         eventually(listens, timeout=60)
         url = f"http://127.0.0.1:{port}"
         environment |= {
-            "PATH": f"{place}{os.pathsep}{BIN}{os.pathsep}{environment['PATH']}",
-            "HOME": str(place),
+            "PATH": f"{folder}{os.pathsep}{BIN}{os.pathsep}{environment['PATH']}",
+            "HOME": str(folder),
             "AWS_ENDPOINT_URL": url,
             "AWS_ACCESS_KEY_ID": "x",
             "AWS_SECRET_ACCESS_KEY": "y",
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
-            "DOCKER": str(place / "docker-without-registry"),
-            "RECORD": str(place / "commands"),
-            "AWS": str(place / "aws-cli"),
-            "BUILDS": str(place / "builds") if engine_environment else "true",
+            "DOCKER": str(folder / "docker-without-registry"),
+            "RECORD": str(folder / "commands"),
+            "AWS": str(folder / "aws-cli"),
+            "BUILDS": str(folder / "builds") if engine_environment else "true",  # `true` does nothing
         }
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in (engine_environment or {}).items())
-        program(place / "builds", f'{exports}exec docker "$@"')
-        program(place / "aws-cli", f'exec {cli} "$@"')
-        program(place / "aws", f'{WRITE_DOWN}\n{STUBBED}\nexec "$AWS" "$@"')
-        (place / "commands.stubs").mkdir()
-        program(place / "docker-without-registry", f"{WRITE_DOWN_DOCKER}\n{DOCKER}")
-        yield Account(url, place, environment)
+        write_program(folder / "builds", f'{exports}exec docker "$@"')
+        write_program(folder / "aws-cli", f'exec {cli} "$@"')
+        write_program(folder / "aws", f'{RECORD_AWS}\n{RUN_STUB}\nexec "$AWS" "$@"')
+        (folder / "commands.stubs").mkdir()
+        write_program(folder / "docker-without-registry", f"{RECORD_DOCKER}\n{DOCKER}")
+        yield Account(url, folder, environment)
 
 
 @contextmanager
@@ -188,13 +190,13 @@ def aws_cli(environment: Mapping[str, str]) -> Iterator[str]:
             yield shlex.join([sys.executable, "-I", "-S", "-c", AWS_CLI_CLIENT, str(path)])
 
 
-def program(path: Path, body: str) -> None:
-    """Write `body` as a shell program."""
+def write_program(path: Path, body: str) -> None:
+    """Write an executable shell script with the code `body`."""
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
 
-class _RolledBack(BaseHTTPRequestHandler):
+class _RollingBackHandler(BaseHTTPRequestHandler):
     """A CloudFormation API that rolls back every stack that is created."""
 
     created = False
@@ -217,7 +219,10 @@ class _RolledBack(BaseHTTPRequestHandler):
             self._respond(200, action, f"<StackEvents>{self._events()}</StackEvents>")
 
     def _events(self) -> str:
-        """Return the events of the stack, newest first; a cancelled resource is not the reason."""
+        """Return the events of the stack, newest first. Only the load balancer's is the reason for the rollback.
+
+        The cluster was cancelled because of it, and the repository failed in an earlier attempt.
+        """
         events = [
             ("Cluster", "AWS::ECS::Cluster", "CREATE_FAILED", "Resource creation cancelled"),
             (
@@ -235,9 +240,9 @@ class _RolledBack(BaseHTTPRequestHandler):
         return "".join(f"<member>{fixed}{form.format(*each)}</member>" for each in events)
 
     def _respond(self, status: int, action: str, inner: str) -> None:
-        wrapped = f"<{action}Result>{inner}</{action}Result>" if status < 400 else f"<Error>{inner}</Error>"
+        result = f"<{action}Result>{inner}</{action}Result>" if status < 400 else f"<Error>{inner}</Error>"
         tag = f"{action}Response"
-        body = f'<{tag} xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">{wrapped}</{tag}>'.encode()
+        body = f'<{tag} xmlns="http://cloudformation.amazonaws.com/doc/2010-05-15/">{result}</{tag}>'.encode()
         self.send_response(status)
         self.send_header("Content-Type", "text/xml")
         self.send_header("Content-Length", str(len(body)))
@@ -251,6 +256,6 @@ class _RolledBack(BaseHTTPRequestHandler):
 @contextmanager
 def cloudformation_that_rolls_back() -> Iterator[str]:
     """Yield the URL of a CloudFormation API that can't create a stack."""
-    _RolledBack.created = False
-    with served(ThreadingHTTPServer(("127.0.0.1", 0), _RolledBack)) as url:
+    _RollingBackHandler.created = False
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), _RollingBackHandler)) as url:
         yield url

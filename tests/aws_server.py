@@ -1,4 +1,7 @@
-"""moto's AWS API, extended by the features of CloudFormation that deploy/stack.yaml needs. It takes moto_server's options."""
+"""Runs moto's AWS API with additions to its CloudFormation that deploy/stack.yaml needs.
+
+It takes the command-line options of moto_server.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from moto.secretsmanager.models import secretsmanager_backends
 from moto.server import main
 
 
-class Secret(CloudFormationModel):  # type: ignore[misc]  # moto is not followed, so its class is Any
-    """AWS::SecretsManager::Secret, created in moto's own Secrets Manager under the stack's name for it."""
+class Secret(CloudFormationModel):  # type: ignore[misc]  # mypy doesn't analyze moto, so its classes are Any
+    """AWS::SecretsManager::Secret, created in moto's Secrets Manager under the name that the stack generates."""
 
-    __module__ = "moto.secretsmanager.models"  # moto derives the service of a model from it
+    __module__ = "moto.secretsmanager.models"  # moto derives a model's AWS service from it
 
     def __init__(self, arn: str) -> None:
         self.physical_resource_id = arn
@@ -59,8 +62,8 @@ class Secret(CloudFormationModel):  # type: ignore[misc]  # moto is not followed
         return True
 
 
-def count_one(create: Any) -> Any:
-    """Start one task if the template has no count, as CloudFormation does; moto starts none."""
+def with_default_count(create: Any) -> Any:
+    """Wrap `create` so that a service without DesiredCount gets one task, as with CloudFormation; moto starts none."""
 
     def create_from_cloudformation_json(name: str, resource: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         resource["Properties"].setdefault("DesiredCount", 1)
@@ -69,27 +72,28 @@ def count_one(create: Any) -> Any:
     return create_from_cloudformation_json
 
 
-class Absent:
-    """Stands in for a resource whose condition is false."""
+class AbsentResource:
+    """A placeholder for a resource whose condition is false."""
 
     physical_resource_id = ""
 
     def delete(self, *_: str) -> None:
-        """There is nothing to delete."""
+        """Do nothing."""
 
 
 def fix_updates() -> None:
-    """Restrict an update of a stack to resources that exist and can be updated.
+    """Restrict the update of a stack to resources that exist and can be updated.
 
-    moto drops a resource that it can't update, and updates one that was never created because its condition is false.
+    moto drops a resource that it can't update, and tries to update a resource that its false condition kept from being
+    created.
     """
 
     def fixed(update: Any) -> Any:
-        can_update = not hasattr(update, "__isabstractmethod__")
+        can_update = not hasattr(update, "__isabstractmethod__")  # else the model only inherits the abstract method
 
         def update_from_cloudformation_json(_cls: Any, /, original_resource: Any, **options: Any) -> Any:
             if original_resource is None:
-                return Absent()
+                return AbsentResource()
             return update(original_resource=original_resource, **options) if can_update else original_resource
 
         return classmethod(update_from_cloudformation_json)
@@ -99,12 +103,12 @@ def fix_updates() -> None:
 
 
 def delete_with_images(repository: Repository, account_id: str, region_name: str) -> None:
-    """Delete a repository with its images, as EmptyOnDelete requires; moto does not support it."""
+    """Delete a repository with its images. The template's EmptyOnDelete requires this, but moto does not support it."""
     ecr_backends[account_id][region_name].delete_repository(repository.name, repository.registry_id, force=True)
 
 
-def with_defaults(resolve: Any) -> Any:
-    """Use the default for UsePreviousValue of a parameter that was never set; moto fails there."""
+def with_default_parameters(resolve: Any) -> Any:
+    """Wrap `resolve` so that the previous value of a parameter that was never set is its default; moto fails there."""
 
     def resolve_update_parameters(self: Any, instance: Any, incoming_params: Any) -> Any:
         for name, value in instance.stack_parameters.items():
@@ -115,13 +119,13 @@ def with_defaults(resolve: Any) -> Any:
 
 
 def parameters_as_text(stack: Any) -> dict[str, str]:
-    """Return the parameters of a stack as the API does, lists with commas; moto returns Python's own form."""
-    found = stack.resource_map.resolved_parameters
-    return {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in found.items()}
+    """Return the parameters of a stack as text, as the API does, with lists joined by commas; moto has Python lists."""
+    resolved = stack.resource_map.resolved_parameters
+    return {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in resolved.items()}
 
 
 def with_outputs(apply: Any) -> Any:
-    """Set the outputs of a stack that a change set has created or changed; moto leaves them out."""
+    """Wrap `apply` so that it sets the outputs of the stack that a change set creates or changes; moto does not."""
 
     def applied(self: Any) -> None:
         apply(self)
@@ -142,10 +146,10 @@ if __name__ == "__main__":
     assert Secret.cloudformation_type() in parsing.get_model_map()
     fix_updates()
     resolve = CloudFormationBackend._resolve_update_parameters
-    CloudFormationBackend._resolve_update_parameters = with_defaults(resolve)
+    CloudFormationBackend._resolve_update_parameters = with_default_parameters(resolve)
     Stack.stack_parameters = property(parameters_as_text)
     ChangeSet.apply = with_outputs(ChangeSet.apply)
     CloudFormationResponse.update_termination_protection = update_termination_protection
     Repository.delete = delete_with_images
-    Service.create_from_cloudformation_json = count_one(Service.create_from_cloudformation_json)
+    Service.create_from_cloudformation_json = with_default_count(Service.create_from_cloudformation_json)
     main(sys.argv[1:])

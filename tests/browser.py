@@ -1,4 +1,4 @@
-"""Runs Debian's Chromium, headless, through Playwright, which downloads no browser."""
+"""Runs the installed Chromium, headless, through Playwright. No browser is downloaded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ARGUMENTS = [
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Run the browser."""
+    """Run the browser until the block ends."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         try:
@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 def opened(
     browser: Browser, width: int = 1300, height: int = 850, scheme: str = "light", scale: float = 1
 ) -> Iterator[Page]:
-    """Open a window. An error of a script, an error on the console or a dialog in it fails the test."""
+    """Open a window until the block ends. An uncaught script error, a console error or a dialog fails the test."""
     context: BrowserContext = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",
@@ -58,25 +58,26 @@ def opened(
         yield page
     finally:
         context.close()
-    # The console also reports each response with the status 404, which some tests expect.
+    # Chromium also reports each response with status 404 as a console error, and some tests expect such responses.
     assert [each for each in errors if "404" not in each] == []
 
 
 def open_before_script(page: Page, url: str, script: str) -> Route:
-    """Open `url`, but hold back its script until `continue_` of the returned route is called."""
-    held: list[Route] = []
-    page.route(f"**/{script}", lambda route: held.append(route))  # noqa: PLW0108 - Playwright rejects a built-in method
+    """Open `url`, and delay its script until `continue_` of the returned route is called."""
+    routes: list[Route] = []
+    page.route(f"**/{script}", lambda route: routes.append(route))  # noqa: PLW0108 - Playwright rejects built-ins
     page.goto(url, wait_until="commit")
-    eventually(lambda: page.evaluate("document.readyState") and held)
-    return held[0]
+    # Playwright runs the handler of the route only during a call, so each attempt makes one.
+    eventually(lambda: page.evaluate("document.readyState") and routes)
+    return routes[0]
 
 
 def violations(page: Page) -> list[str]:
-    """Return the violations that axe-core finds on the page."""
+    """Return the violations that axe-core reports for the page."""
     page.evaluate(AXE)
-    found: dict[str, Any] = page.evaluate("axe.run({ resultTypes: ['violations'] })")
+    results: dict[str, Any] = page.evaluate("axe.run({ resultTypes: ['violations'] })")
     return [
         f"{rule['id']}: {rule['help']}: {node['target']} {node['html'][:150]} {node['failureSummary'][:300]}"
-        for rule in found["violations"]
+        for rule in results["violations"]
         for node in rule["nodes"]
     ]

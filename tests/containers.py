@@ -1,7 +1,7 @@
-"""A real container engine for tests: the one on this machine, or the one that the lab next to the repository starts.
+"""A real container engine for tests: this machine's, or one that the lab starts, a script outside of the repository.
 
-Without either, the tests that need an engine are skipped. With the lab's engine, published ports are not on this
-machine's loopback; `Engine.enter` runs a command where they are.
+Without either, the tests that need an engine are skipped. The lab's engine publishes ports in a network of its own, not
+on this machine's loopback. `Engine.enter` returns a command line that runs in that network.
 """
 
 from __future__ import annotations
@@ -22,19 +22,23 @@ import pytest
 from running import ROOT, Span, clean_environment, eventually
 
 LAB = Path(os.environ.get("LAB", ROOT.parent / "shared" / "container-lab" / "lab"))
-LOAD = Path(__file__).with_name("load.py")
+LOAD_SCRIPT = Path(__file__).with_name("load.py")
 INTAKE_IMAGE = "lab/intake"
 LOCKED_DOWN = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 
 
 def agent_image() -> str:
     """Return the Datadog Agent's image as compose.yaml pins it."""
-    found = re.findall(r"image: (\S*/agent:\S+)", (ROOT / "compose.yaml").read_text())
-    return str(found[0])
+    match = re.search(r"image: (\S*/agent:\S+)", (ROOT / "compose.yaml").read_text())
+    assert match
+    return match[1]
 
 
 class Engine:
-    """Docker, which finds its engine through `environment`. `lab` None: published ports are on this machine's loopback."""
+    """The docker command, with an `environment` that selects its engine.
+
+    `lab` is the lab's script if the lab runs that engine, otherwise None.
+    """
 
     def __init__(self, environment: Mapping[str, str], lab: Path | None) -> None:
         self.environment = dict(environment)
@@ -44,33 +48,33 @@ class Engine:
         self, *arguments: str, check: bool = True, extra: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run `docker ARGUMENTS` at the root of the repository, with `extra` in its environment."""
-        return ran(["docker", *arguments], {**self.environment, **(extra or {})}, check)
+        return run_command(["docker", *arguments], {**self.environment, **(extra or {})}, check)
 
     def docker(self, *arguments: str) -> str:
-        """Run `docker ARGUMENTS` and return what it wrote to standard output."""
+        """Run `docker ARGUMENTS` and return its standard output."""
         return self.run(*arguments).stdout.strip()
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Return the engine's description of a container or image."""
-        (described,) = json.loads(self.docker("inspect", name))
-        return dict(described)
+        (description,) = json.loads(self.docker("inspect", name))
+        return dict(description)
 
     def has(self, image: str) -> bool:
         """Return whether `image` is available without a pull."""
         return self.run("image", "inspect", image, check=False).returncode == 0
 
     def enter(self, *command: str) -> list[str]:
-        """Return the command that runs `command` where published ports are."""
+        """Return a command line that runs `command` in the network with the published ports."""
         return [str(self.lab), "enter", *command] if self.lab else list(command)
 
     def get(self, url: str, *options: str) -> str:
-        """Return the body of the response from `url`, whatever its status; empty if there is no response."""
+        """Return the body of the response from `url`, whatever its status. Without a response it is empty."""
         command = self.enter("curl", "--silent", "--max-time", "20", *options, url)
-        return ran(command, self.environment, check=False).stdout
+        return run_command(command, self.environment, check=False).stdout
 
     @contextmanager
     def container(self, image: str, *options: str, command: Sequence[str] = ()) -> Iterator[str]:
-        """Run `image` until the block ends, with `docker run OPTIONS`, and yield the name of the container."""
+        """Run `docker run OPTIONS IMAGE COMMAND` until the block ends, and yield the name of the container."""
         name = f"hello-{uuid4().hex[:8]}"
         self.docker("run", "--detach", "--name", name, *options, image, *command)
         try:
@@ -78,7 +82,7 @@ class Engine:
         finally:
             self.docker("rm", "--force", "--volumes", name)
 
-    def healthy(self, container: str, timeout: float = 60.0) -> None:
+    def wait_until_healthy(self, container: str, timeout: float = 60.0) -> None:
         """Wait until the health check of `container` has passed."""
 
         def health() -> str:
@@ -90,10 +94,10 @@ class Engine:
 
     def logs(self, container: str) -> str:
         """Return everything that `container` has written."""
-        return ran(["docker", "logs", container], self.environment, check=True, merge=True).stdout
+        return run_command(["docker", "logs", container], self.environment, check=True, merge=True).stdout
 
-    def published(self, container: str, port: int) -> str:
-        """Return the address, as a URL, that `port` of `container` is published on."""
+    def published_url(self, container: str, port: int) -> str:
+        """Return the URL of the address on which `port` of `container` is published."""
         return f"http://{self.docker('port', container, str(port)).splitlines()[0]}"
 
     def stop(self, container: str, timeout: int = 45) -> int:
@@ -104,7 +108,7 @@ class Engine:
     @contextmanager
     def load(self, url: str, *options: str) -> Iterator[Load]:
         """Send requests to `url` from many clients until the block ends; see load.py for the options."""
-        command = self.enter(sys.executable, str(LOAD), url, *options)
+        command = self.enter(sys.executable, str(LOAD_SCRIPT), url, *options)
         pipe = subprocess.PIPE
         with subprocess.Popen(command, env=self.environment, stdin=pipe, stdout=pipe, text=True) as process:
             load = Load(process)
@@ -125,16 +129,19 @@ class Load:
         assert process.stdout.readline() == "started\n"
 
     def end(self) -> None:
-        """Start no more requests, and wait for the responses to those in flight."""
+        """Start no more requests, wait until none is in flight, and read the results."""
         if self._process.poll() is None:
             results = json.loads(self._process.communicate(timeout=90)[0])
             self.statuses, self.failures = results["statuses"], results["failures"]
 
 
-def ran(
+def run_command(
     command: Sequence[str], environment: Mapping[str, str], check: bool, *, merge: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run `command`. With `check`, a failure raises an error that shows what the command wrote."""
+    """Run `command`. With `check`, a failure raises an error that contains the output.
+
+    With `merge`, standard error is part of the standard output that is returned.
+    """
     errors = subprocess.STDOUT if merge else subprocess.PIPE
     done = subprocess.run(
         list(command), cwd=ROOT, env=dict(environment), stdout=subprocess.PIPE, stderr=errors, text=True, check=False
@@ -151,19 +158,21 @@ def engine() -> Iterator[Engine]:
     environment = clean_environment()
     if not LAB.exists():
         try:
-            ran(["docker", "info"], environment, check=True)
+            run_command(["docker", "info"], environment, check=True)
         except (AssertionError, OSError):
             pytest.skip("no container engine runs here, and there is no lab to start one")
         yield Engine(environment, None)
         return
-    was_up = ran([str(LAB), "status"], environment, check=False).returncode == 0
-    ran([str(LAB), "up"], {**environment, "LAB_AGENT_IMAGE": agent_image()}, check=True)
+    was_up = run_command([str(LAB), "status"], environment, check=False).returncode == 0
+    run_command([str(LAB), "up"], {**environment, "LAB_AGENT_IMAGE": agent_image()}, check=True)
     try:
-        variables = ran(["bash", "-c", 'eval "$("$0" env)"; env -0', str(LAB)], environment, check=True).stdout
+        # `lab env` prints `export` commands. `env -0` prints the environment after them.
+        print_environment = ["bash", "-c", 'eval "$("$0" env)"; env -0', str(LAB)]
+        variables = run_command(print_environment, environment, check=True).stdout
         yield Engine(dict(line.split("=", 1) for line in variables.split("\0") if line), LAB)
     finally:
         if not was_up:
-            ran([str(LAB), "down"], environment, check=True)
+            run_command([str(LAB), "down"], environment, check=True)
 
 
 class Intake:

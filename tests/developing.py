@@ -1,4 +1,4 @@
-"""Runs `hello-service dev` as a real process, and reads its output, its addresses and its processes."""
+"""Runs `hello-service dev` as a real process, and reads its output, its URLs and its child processes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
-from running import BIN, ROOT, Running, clean_environment, eventually, started
+from running import BIN, ROOT, Running, clean_environment, eventually, started, unmeasured_environment
 
 DEV = [str(BIN / "hello-service"), "dev"]
 FREE_VIEW = ["--agent-port", "0", "--view-port", "0"]
 FREE_PORTS = ["--port", "0", *FREE_VIEW]
 VIEW = [str(BIN / "hello-service"), "view", *FREE_VIEW]
 READY = "Press Ctrl-C to stop."
-MARK = "HELLO_TEST_MARK"  # the variable by which the processes of one run are found
+MARK = "HELLO_TEST_MARK"  # an environment variable whose value is the same in all processes of one run
 
 
 class Dev:
-    """A running `dev`. Its output is standard output and standard error together."""
+    """A running `dev`. Its output is standard output and standard error combined."""
 
     def __init__(self, running: Running, mark: str) -> None:
         self.running = running
@@ -44,9 +44,9 @@ class Dev:
         return eventually(read, lambda output: text in output, timeout)
 
     def _url_after(self, label: str) -> str:
-        found = re.search(label + r" (http://127\.0\.0\.1:\d+)", self.output)
-        assert found, self.output
-        return found[1]
+        match = re.search(label + r" (http://127\.0\.0\.1:\d+)", self.output)
+        assert match, self.output
+        return match[1]
 
     @property
     def url(self) -> str:
@@ -60,7 +60,7 @@ class Dev:
 
     @property
     def page_url(self) -> str:
-        """The URL of the page."""
+        """The URL of the local view's page."""
         return self._url_after("View traces:")
 
     def get(self, path: str) -> httpx.Response:
@@ -68,15 +68,15 @@ class Dev:
         return httpx.get(self.url + path, timeout=30)
 
     def processes(self) -> dict[int, str]:
-        """Return the command lines of all running processes of this run by process id."""
-        found = {}
-        for each in Path("/proc").glob("[0-9]*"):
+        """Return the command lines of all processes of this run that are still running, by process id."""
+        commands = {}
+        for folder in Path("/proc").glob("[0-9]*"):
             try:
-                if self.mark.encode() in (each / "environ").read_bytes():
-                    found[int(each.name)] = (each / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
+                if self.mark.encode() in (folder / "environ").read_bytes():
+                    commands[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:  # the process has exited
                 continue
-        return found
+        return commands
 
     def process(self, part: str) -> int:
         """Return the id of the process with `part` in its command line."""
@@ -86,27 +86,39 @@ class Dev:
 
 @contextmanager
 def launched(
-    *options: str, environment: Mapping[str, str] | None = None, command: Sequence[str] = (*DEV, *FREE_PORTS)
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = (*DEV, *FREE_PORTS),
+    measured: bool = True,
 ) -> Iterator[Dev]:
-    """Start `dev` on free ports, or another `command`, without waiting for it. The `options` override its own."""
+    """Start `dev` on free ports, or another `command`, and don't wait until it is ready.
+
+    The `options` come last, so they override those in `command`. Tests of speed pass `measured=False`, because
+    coverage measurement takes most of a request's time.
+    """
     mark = uuid.uuid4().hex
-    merged = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh", *command, *options]
-    with started(merged, clean_environment({MARK: mark, **(environment or {})})) as running:
+    # `started` reads only standard error, so standard output is redirected to it.
+    redirected = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh", *command, *options]
+    make_environment = clean_environment if measured else unmeasured_environment
+    with started(redirected, make_environment({MARK: mark, **(environment or {})})) as running:
         yield Dev(running, mark)
 
 
 @contextmanager
 def developing(
-    *options: str, environment: Mapping[str, str] | None = None, command: Sequence[str] = (*DEV, *FREE_PORTS)
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = (*DEV, *FREE_PORTS),
+    measured: bool = True,
 ) -> Iterator[Dev]:
-    """Run `dev` on free ports, or another `command`, and wait until it is ready."""
-    with launched(*options, environment=environment, command=command) as dev:
+    """Start `dev` as `launched` does, with the same parameters, and wait until it is ready."""
+    with launched(*options, environment=environment, command=command, measured=measured) as dev:
         dev.wait_for(READY)
         yield dev
 
 
-def customized(folder: Path, module: str, code: str) -> dict[str, str]:
-    """Return an environment in which a Python process with `module` in its arguments runs `code` first."""
+def sitecustomize(folder: Path, module: str, code: str) -> dict[str, str]:
+    """Return variables with which a Python process that has `module` among its arguments runs `code` first."""
     script = f"import sys, time\nif {module!r} in sys.orig_argv:\n    {code}\n"
     (folder / "sitecustomize.py").write_text(script)
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}

@@ -1,7 +1,7 @@
 """Runs an ECS Fargate task on a container engine: a filled-in task definition, translated key by key.
 
-All containers share one network namespace, as with `awsvpc`, and start in the order of `dependsOn`. A key of a
-container that has no translation here is an error, so that no part of the file goes untested unnoticed.
+All containers share one network namespace, as with `awsvpc`, and start in the order of `dependsOn`. A container with a
+key that is unknown here is an error, so that a new key of the file can't stay untested.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import definition
 from containers import Engine
 from running import eventually
 
-FORWARD = "24224"  # the port on which a FireLens router receives log lines
-# A value for each placeholder, as deploy/deploy would fill it in.
+FORWARD_PORT = "24224"  # the port on which a FireLens router receives log lines
+# A value for each placeholder, in the form in which deploy/deploy fills it in.
 VALUES = {
     "FAMILY": "hello-service",
     "CPU_ARCHITECTURE": "X86_64",
@@ -37,19 +37,22 @@ VALUES = {
 }
 
 
-def filled(values: Mapping[str, str] | None = None, **parameters: Any) -> dict[str, Any]:
-    """Return the task definition that ships, filled in by the code that deploys it; `parameters` are those of `build`."""
+def filled_definition(values: Mapping[str, str] | None = None, **parameters: Any) -> dict[str, Any]:
+    """Return deploy/task-definition.json, filled in by deploy's own code with VALUES and `values`.
+
+    `parameters` are the keyword arguments of `definition.build`.
+    """
     return definition.build(definition.FILE.read_text(), {**VALUES, **(values or {})}, **parameters)
 
 
 class Task:
-    """A running task: the containers by their names in the definition."""
+    """A running task. Its methods use the names that the containers have in the definition."""
 
     def __init__(self, engine: Engine, definition: Mapping[str, Any]) -> None:
         self.engine = engine
         self.definition = definition
         self.prefix = f"task-{uuid4().hex[:8]}"
-        self.network = f"{self.prefix}-network"  # the container that holds the namespace
+        self.network = f"{self.prefix}-network"  # the container whose network namespace the others share
         self._started: list[str] = []
 
     def container(self, name: str) -> str:
@@ -58,38 +61,41 @@ class Task:
 
     def url(self, port: int) -> str:
         """Return the URL on which `port` of the task is published."""
-        return self.engine.published(self.network, port)
+        return self.engine.published_url(self.network, port)
 
     def start(
         self, network: str, image: str, secrets: Mapping[str, str], extra: Mapping[str, Mapping[str, str]]
     ) -> None:
-        """Start every container, each once its dependencies have started or succeeded."""
+        """Start each container as soon as its dependencies allow it.
+
+        `image` only needs Python: it runs the container that owns the network namespace. `secrets` has values by
+        `valueFrom`, and `extra` has additional environment variables by container.
+        """
         containers = {each["name"]: each for each in self.definition["containerDefinitions"]}
         ports = [str(port["containerPort"]) for each in containers.values() for port in each.get("portMappings", [])]
         if any("firelensConfiguration" in each for each in containers.values()):
-            ports.append(FORWARD)
+            ports.append(FORWARD_PORT)
         publish = [part for port in ports for part in ("--publish", f"127.0.0.1::{port}")]
-        wait = ["python", "-c", "import signal; signal.pause()"]
-        self.engine.docker("run", "--detach", "--name", self.network, "--network", network, *publish, image, *wait)
+        do_nothing = ["python", "-c", "import signal; signal.pause()"]
+        run = ["run", "--detach", "--name", self.network, "--network", network]
+        self.engine.docker(*run, *publish, image, *do_nothing)
         while waiting := [name for name in containers if name not in self._started]:
             name = next(each for each in waiting if self._ready(containers[each]))
-            options, command = translate(containers[name], secrets, extra.get(name, {}), self._files())
+            options, command = translate(containers[name], secrets, extra.get(name, {}), self._open_files_limit())
             for mount in containers[name].get("mountPoints", []):
                 options += ["--volume", f"{self.container(mount['sourceVolume'])}:{mount['containerPath']}"]
             if containers[name]["logConfiguration"]["logDriver"] == "awsfirelens":
-                address = self.url(int(FORWARD)).removeprefix("http://")
+                address = self.url(int(FORWARD_PORT)).removeprefix("http://")
                 options += ["--log-driver", "fluentd", "--log-opt", f"fluentd-address={address}"]
-            self.engine.docker(
-                *["run", "--detach", "--name", self.container(name), "--network", f"container:{self.network}"],
-                *[*options, containers[name]["image"], *command],
-            )
+            run = ["run", "--detach", "--name", self.container(name), "--network", f"container:{self.network}"]
+            self.engine.docker(*run, *options, containers[name]["image"], *command)
             self._started.append(name)
 
     def stop(self) -> dict[str, int]:
-        """Stop the containers as ECS does, those that depend on others first; return their exit codes."""
+        """Stop the containers as ECS does, each before its dependencies, and return their exit codes."""
         codes = {}
         for name in reversed(self._started):
-            self.engine.docker("stop", self.container(name))  # its own stopTimeout counts
+            self.engine.docker("stop", self.container(name))  # waits for the container's own stopTimeout
             codes[name] = int(self.engine.inspect(self.container(name))["State"]["ExitCode"])
         return codes
 
@@ -102,55 +108,61 @@ class Task:
             self.engine.run("volume", "rm", "--force", *volumes, check=False)
 
     def _ready(self, container: Mapping[str, Any]) -> bool:
+        """Return whether the dependencies of `container` allow it to start. Waits for those that must succeed."""
         for dependency in container.get("dependsOn", []):
             if dependency["containerName"] not in self._started:
                 return False
             if dependency["condition"] == "SUCCESS":
-                ended = self.container(dependency["containerName"])
-                assert self.engine.docker("wait", ended) == "0", self.engine.logs(ended)
+                name = self.container(dependency["containerName"])
+                assert self.engine.docker("wait", name) == "0", self.engine.logs(name)
             else:
                 assert dependency["condition"] == "START"
         return True
 
-    def _files(self) -> int:
+    def _open_files_limit(self) -> int:
+        """Return the most open files that the engine can grant a container."""
         limit = self.engine.docker("exec", self.network, "sh", "-c", "ulimit -Hn")
-        return int(limit) if limit.isdecimal() else 2**20
+        return int(limit) if limit.isdecimal() else 2**20  # the shell prints "unlimited"
 
 
 def translate(
-    container: Mapping[str, Any], secrets: Mapping[str, str], extra: Mapping[str, str], most_files: int
+    container: Mapping[str, Any], secrets: Mapping[str, str], extra: Mapping[str, str], open_files_limit: int
 ) -> tuple[list[str], list[str]]:
-    """Return `container` as the options of `docker run`, and its command. `secrets` is by `valueFrom`."""
-    left = dict(container)
-    options = ["--memory", f"{left['memory']}m", "--memory-swap", f"{left.pop('memory')}m"]
-    environment = {each["name"]: each["value"] for each in left.pop("environment", [])}
-    environment |= {each["name"]: secrets[each["valueFrom"]] for each in left.pop("secrets", [])}
+    """Return the options of `docker run` for `container`, and its command.
+
+    `secrets` has values by `valueFrom`. `extra` has additional environment variables.
+    """
+    remaining = dict(container)
+    memory = f"{remaining.pop('memory')}m"
+    options = ["--memory", memory, "--memory-swap", memory]
+    environment = {each["name"]: each["value"] for each in remaining.pop("environment", [])}
+    environment |= {each["name"]: secrets[each["valueFrom"]] for each in remaining.pop("secrets", [])}
     for name, value in {**environment, **extra}.items():
         options += ["--env", f"{name}={value}"]
-    for name, value in left.pop("dockerLabels", {}).items():
+    for name, value in remaining.pop("dockerLabels", {}).items():
         options += ["--label", f"{name}={value}"]
-    for limit in left.pop("ulimits", []):  # an engine can't grant more than it has
-        soft, hard = (min(limit[end], most_files) for end in ("softLimit", "hardLimit"))
+    for limit in remaining.pop("ulimits", []):
+        soft, hard = (min(limit[end], open_files_limit) for end in ("softLimit", "hardLimit"))
         options += ["--ulimit", f"{limit['name']}={soft}:{hard}"]
-    if user := left.pop("user", None):
+    if user := remaining.pop("user", None):
         options += ["--user", user]
-    if left.pop("readonlyRootFilesystem", False):
+    if remaining.pop("readonlyRootFilesystem", False):
         options += ["--read-only"]
-    for capability in left.pop("linuxParameters", {}).get("capabilities", {}).get("drop", []):
+    for capability in remaining.pop("linuxParameters", {}).get("capabilities", {}).get("drop", []):
         options += ["--cap-drop", capability]
-    if check := left.pop("healthCheck", None):
+    if check := remaining.pop("healthCheck", None):
         kind, *command = check["command"]
         options += ["--health-cmd", shlex.join(command) if kind == "CMD" else command[0]]
         options += ["--health-interval", f"{check['interval']}s", "--health-timeout", f"{check['timeout']}s"]
         options += ["--health-retries", str(check["retries"]), "--health-start-period", f"{check['startPeriod']}s"]
-        options += ["--health-start-interval", "1s"]  # ECS has no such option; it saves the tests waiting
-    options += ["--stop-timeout", str(left.pop("stopTimeout"))]
-    if left.pop("restartPolicy", {}).get("enabled"):
+        options += ["--health-start-interval", "1s"]  # makes the tests faster; ECS has no such option
+    options += ["--stop-timeout", str(remaining.pop("stopTimeout"))]
+    if remaining.pop("restartPolicy", {}).get("enabled"):
         options += ["--restart", "always"]
-    command = left.pop("command", [])
-    assert left.pop("logConfiguration")["logDriver"] in {"awslogs", "awsfirelens"}  # `Task.start` sets the driver
-    # `Task.start` translates these keys; any other key is an error.
-    rest = {
+    command = remaining.pop("command", [])
+    assert remaining.pop("logConfiguration")["logDriver"] in {"awslogs", "awsfirelens"}  # `Task.start` sets the driver
+    # Keys that `Task.start` uses, and two that docker has no option for: `essential` and `startTimeout`.
+    not_translated = {
         "name",
         "image",
         "essential",
@@ -160,7 +172,7 @@ def translate(
         "mountPoints",
         "firelensConfiguration",
     }
-    assert set(left) <= rest, f"no translation for {set(left) - rest}"
+    assert set(remaining) <= not_translated, f"no translation for {set(remaining) - not_translated}"
     return options, command
 
 
@@ -174,22 +186,22 @@ def running_task(
     key: str,
     extra: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Task]:
-    """Run the task that `definition` describes, with `key` as the API key, and yield it once every container is healthy."""
+    """Run a task until the block ends, with `key` as the API key, and yield it when its health checks have passed."""
     secrets = {f"{VALUES['SECRET_ARN']}:DD_API_KEY::": key}
     task = Task(engine, definition)
     try:
         task.start(network, image, secrets, extra)
         for each in definition["containerDefinitions"]:
             if "healthCheck" in each:
-                engine.healthy(task.container(each["name"]))
+                engine.wait_until_healthy(task.container(each["name"]))
         yield task
     finally:
         task.remove()
 
 
-def restarted(engine: Engine, container: str, before: str) -> None:
-    """Wait until `container` has been restarted after `before` and is healthy."""
+def wait_until_restarted(engine: Engine, container: str, before: str) -> None:
+    """Wait until `container` has been started again after the time `before`, and is healthy."""
     eventually(
         lambda: engine.inspect(container)["State"], lambda state: state["Running"] and state["StartedAt"] > before
     )
-    engine.healthy(container)
+    engine.wait_until_healthy(container)

@@ -18,7 +18,7 @@ from hello_service.localview.spans import Span
 
 @dataclass
 class LocalView:
-    """A running `dev`, a service that it calls, and a browser. Both services send their traces to the embedded agent."""
+    """`dev`, a service that it calls, and a browser. Both services send their traces to the embedded agent."""
 
     dev: Dev
     greeter: Running

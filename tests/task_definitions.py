@@ -1,4 +1,4 @@
-"""A correct task definition, and the changes with which the tables of test_check.py break it."""
+"""A correct task definition, and functions that change it, for the tests of deploy/check.py."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ HEX_KEY = "0123456789abcdef" * 2
 NAMES = {"DD_SERVICE": "orders", "DD_ENV": "prod", "DD_VERSION": "1.0.0"}
 LOG = {"awslogs-group": "/ecs/orders", "awslogs-region": "eu-west-1", "awslogs-stream-prefix": "ecs"}
 
+# Maps whose keys are the user's own, so CloudFormation spells them like the API.
+USER_KEYS = {"dockerLabels", "options"}
+
 Json = dict[str, Any]
 
 
 class Definition:
-    """A task definition with a service and an Agent, and how to change it. Each method returns the definition."""
+    """A task definition with a service and an Agent. Each method changes it and returns it."""
 
     def __init__(self) -> None:
         self.service: Json = {
@@ -62,12 +65,12 @@ class Definition:
         return self
 
     def mount(self, container: Json, name: str, path: str, **fields: Any) -> Definition:
-        """Mount a volume."""
+        """Mount a volume in a container."""
         container.setdefault("mountPoints", []).append({"sourceVolume": name, "containerPath": path, **fields})
         return self
 
     def set(self, container: Json, name: str, value: Any) -> Definition:
-        """Set a variable."""
+        """Set an environment variable of a container."""
         container["environment"] = [entry for entry in container["environment"] if entry["name"] != name]
         container["environment"].append({"name": name, "value": value})
         return self
@@ -77,7 +80,7 @@ Change = Callable[[Definition], object]
 
 
 def changed(*changes: Change) -> Json:
-    """Return the definition without a mistake, after `changes`."""
+    """Return the correct definition with `changes` applied."""
     definition = Definition()
     for change in changes:
         change(definition)
@@ -85,12 +88,12 @@ def changed(*changes: Change) -> Json:
 
 
 def service(name: str, value: Any) -> Change:
-    """Set a variable of the service."""
+    """Set an environment variable of the service."""
     return lambda d: d.set(d.service, name, value)
 
 
 def agent(name: str, value: Any) -> Change:
-    """Set a variable of the Agent."""
+    """Set an environment variable of the Agent."""
     return lambda d: d.set(d.agent, name, value)
 
 
@@ -114,11 +117,13 @@ def without(name: str) -> Change:
     return lambda d: d.task.pop(name)
 
 
-def capitals(value: Any) -> Any:
-    """Return `value` with CloudFormation's names; the keys of labels and log options stay."""
+def as_cloudformation(value: Any) -> Any:
+    """Return a copy of `value` with keys that begin with a capital, as CloudFormation spells them."""
     if isinstance(value, list):
-        return [capitals(entry) for entry in value]
+        return [as_cloudformation(entry) for entry in value]
     if isinstance(value, dict):
-        own = {"dockerLabels", "options"}
-        return {name[0].upper() + name[1:]: entry if name in own else capitals(entry) for name, entry in value.items()}
+        return {
+            name[0].upper() + name[1:]: entry if name in USER_KEYS else as_cloudformation(entry)
+            for name, entry in value.items()
+        }
     return value

@@ -1,4 +1,4 @@
-"""Fixtures for tests with real peers."""
+"""Fixtures for tests with a real container engine."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ VERSION = "7.8.9"
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """Yield a real container engine."""
+    """Yield the container engine, or skip the test if there is none."""
     with containers.engine() as engine:
         yield engine
 
 
 @pytest.fixture(scope="session")
 def image(engine: Engine) -> str:
-    """Return the image, built from the unchanged Dockerfile with version 7.8.9."""
+    """Build the image from the unchanged Dockerfile, with VERSION, and return its tag."""
     tag = "hello-service:test"
     engine.docker("build", "--build-arg", f"VERSION={VERSION}", "--build-arg", "REVISION=abc123", "--tag", tag, ".")
     return tag
@@ -28,7 +28,7 @@ def image(engine: Engine) -> str:
 
 @pytest.fixture(scope="session")
 def intake_image(engine: Engine) -> str:
-    """Return the image of the stand-in for Datadog's intake."""
+    """Return the name of the image that stands in for Datadog's intake, or skip the test if there is none."""
     if not engine.has(containers.INTAKE_IMAGE):
-        pytest.skip(f"there is no image {containers.INTAKE_IMAGE}, which stands in for Datadog")
+        pytest.skip(f"there is no image {containers.INTAKE_IMAGE}, which stands in for Datadog's intake")
     return containers.INTAKE_IMAGE

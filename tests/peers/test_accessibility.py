@@ -1,4 +1,4 @@
-"""Tests of accessibility: the rules of axe-core in all views, widths and colour schemes, and the keyboard."""
+"""Tests of accessibility: axe-core's rules in all views, widths and colour schemes, and keyboard control."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
 ]
 
-# Each view by a description of its content.
+# The path of each view, by a description of its content.
 VIEWS = {
     "a failed trace": f"/trace/{CHECKOUT_ID}",
     "a trace with its details closed": f"/trace/{CHECKOUT_ID}?span=none",
@@ -28,7 +28,7 @@ VIEWS = {
 
 @pytest.fixture(scope="module")
 def local_view() -> Iterator[LocalView]:
-    """Serve a trace with every feature that a trace can have."""
+    """Run `dev` with a failed trace that has all the features of the page, and a trace of another service."""
     with running_local_view() as local_view:
         local_view.send(*checkout(), span(service="other"))
         with opened(local_view.browser) as page:
@@ -74,27 +74,27 @@ def test_axe_finds_a_violation(local_view: LocalView) -> None:
         assert [each.split(":")[0] for each in violations(page)] == ["image-alt"]
 
 
-def test_axe_finds_no_violation_in_opened_parts(local_view: LocalView) -> None:
-    """They are the list of keys, folded tags, the choices of a tag, library frames and the raw stack trace."""
+def test_axe_finds_no_violation_with_everything_expanded(local_view: LocalView) -> None:
+    """The folded tags, the menu of a tag, the library frames, the raw stack trace and the list of keys are open."""
     with opened(local_view.browser) as page:
         local_view.visit(page, VIEWS["a failed trace"])
         for summary in page.locator("details:not([open]):not(.value) > summary").all():
             if summary.is_visible():
                 summary.click()
         page.locator("details.value summary").first.click()
-        opens = violations(page)
+        found = violations(page)
         page.keyboard.press("Escape")
         page.locator("#spans [role=row]").first.focus()
         page.keyboard.press("?")
         expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
 
-        assert opens + violations(page) == []
+        assert found + violations(page) == []
 
 
 def test_the_spans_are_a_single_tab_stop(local_view: LocalView) -> None:
     """Arrow keys move between the spans, and the next Tab leaves them."""
     with opened(local_view.browser) as page:
-        local_view.visit(page, f"{VIEWS['a failed trace']}?span=none")
+        local_view.visit(page, VIEWS["a trace with its details closed"])
         rows = page.locator("#spans [role=row]")
         assert page.locator("#spans [tabindex='0']").count() == 1
         page.locator("#spans [tabindex='0']").focus()
@@ -141,6 +141,6 @@ def test_forced_colours_keep_services_and_selection_visible(local_view: LocalVie
             for which in ("[aria-selected]", ".span:not([aria-selected])")
         )
 
-        assert fills == 9
+        assert fills == 9  # one colour for each service that has a visible span
         assert (chosen, other) == ("solid", "none")
         assert violations(page) == []

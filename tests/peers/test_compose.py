@@ -1,4 +1,4 @@
-"""Tests the compose files: their configuration, the traces that arrive, a stop under load, an Agent that fails."""
+"""Tests of the compose files: their configuration, arriving traces, a stop under load, and an Agent that is killed."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(240)]
 KEY = "0123456789abcdef0123456789abcdef"
 SHIPPED = ["compose.yaml", "compose.override.yaml"]
 LOCAL = ["compose.yaml", "compose.local.yaml"]
-# The Agent sends to a stand-in for the intake; everything else is as shipped.
-TO_INTAKE = {
+# Additions to the shipped files: the Agent sends to a stand-in for Datadog's intake, and /api/faults is enabled.
+INTAKE_ADDITIONS = {
     "services": {
         "datadog-agent": {
             "environment": {"DD_APM_DD_URL": "http://intake:8080"},
@@ -37,7 +37,7 @@ TO_INTAKE = {
 
 
 class Project:
-    """Containers that compose started from `files`."""
+    """A compose project with the configuration in `files`."""
 
     def __init__(self, engine: Engine, files: list[str], environment: dict[str, str]) -> None:
         self.engine = engine
@@ -60,7 +60,7 @@ class Project:
 
 @contextmanager
 def up(engine: Engine, files: list[str], environment: dict[str, str]) -> Iterator[Project]:
-    # Free ports, because 8080 may be in use. The page's port is chosen here, because it is part of LOCAL_VIEW_URL.
+    # With 0, the engine chooses a free port. The page's port is chosen here, because it is part of LOCAL_VIEW_URL.
     ports = {"PORT": "0", "AGENT_PORT": "0", "VIEW_PORT": str(free_port())}
     project = Project(engine, files, {**ports, **environment})
     try:
@@ -72,11 +72,11 @@ def up(engine: Engine, files: list[str], environment: dict[str, str]) -> Iterato
 
 @pytest.fixture
 def project(engine: Engine, intake_image: str, tmp_path: Path) -> Iterator[Project]:
-    """The shipped files, and an intake that the Agent sends to."""
-    added = tmp_path / "compose.intake.yaml"
-    added.write_text(json.dumps(TO_INTAKE))
+    """Run the shipped files, with an intake that the Agent sends to."""
+    additions = tmp_path / "compose.intake.yaml"
+    additions.write_text(json.dumps(INTAKE_ADDITIONS))
     environment = {"DD_API_KEY": KEY, "DD_ENV": "staging", "DD_VERSION": "3.2.1"}
-    with up(engine, [*SHIPPED, str(added)], environment) as project:
+    with up(engine, [*SHIPPED, str(additions)], environment) as project:
         yield project
 
 
@@ -87,20 +87,20 @@ def config(engine: Engine, files: list[str], **environment: str) -> dict[str, An
 
 
 def test_only_up_needs_a_key(engine: Engine, tmp_path: Path) -> None:
-    """Without a key, `up` starts nothing and its error has the variable and what to do; all other commands work."""
-    # An image that exists, so that nothing has to be built.
-    stand_in = tmp_path / "compose.image.yaml"
-    stand_in.write_text(json.dumps({"services": {"service": {"image": containers.agent_image()}}}))
-    project = Project(engine, [*SHIPPED, str(stand_in)], {"PORT": "0", "AGENT_PORT": "0"})
+    """Without a key, `up` starts nothing, and its error has the variable and the fix. All other commands work."""
+    # The service uses an image that exists, so nothing has to be built.
+    override = tmp_path / "compose.image.yaml"
+    override.write_text(json.dumps({"services": {"service": {"image": containers.agent_image()}}}))
+    project = Project(engine, [*SHIPPED, str(override)], {"PORT": "0", "AGENT_PORT": "0"})
     try:
-        refused = engine.run(*project.command, "up", "--no-build", check=False, extra=project.environment)
+        rejected = engine.run(*project.command, "up", "--no-build", check=False, extra=project.environment)
         running = project.compose("ps", "--quiet")
         project.compose("logs")
     finally:
         project.compose("down")
 
-    assert refused.returncode != 0
-    (sentence,) = [line for line in refused.stderr.splitlines() if "DD_API_KEY" in line]
+    assert rejected.returncode != 0
+    (sentence,) = [line for line in rejected.stderr.splitlines() if "DD_API_KEY" in line]
     assert "set it to a Datadog API key, or start without one by docker compose -f" in sentence
     assert running == ""
 
@@ -123,24 +123,24 @@ def test_every_container_is_limited_and_checked(engine: Engine, files: list[str]
 
 
 def test_one_agent_version_is_pinned_everywhere(engine: Engine) -> None:
-    """compose.yaml and the task definition have the same release, which is never `latest`."""
+    """compose.yaml and the files in deploy/ have the same release, not `latest`."""
     pinned = config(engine, SHIPPED, DD_API_KEY=KEY)["services"]["datadog-agent"]["image"]
-    places = [path for path in (ROOT / "deploy").glob("*") if path.is_file()]
-    elsewhere = {found for path in places for found in re.findall(r"[\w./]*/agent:[\w.]+", path.read_text())}
+    files = [path for path in (ROOT / "deploy").glob("*") if path.is_file()]
+    in_deploy = {image for path in files for image in re.findall(r"[\w./]*/agent:[\w.]+", path.read_text())}
 
     assert re.fullmatch(r"public\.ecr\.aws/datadog/agent:7\.\d+\.\d+", pinned)
-    assert elsewhere <= {pinned}
+    assert in_deploy <= {pinned}
 
 
 def test_the_service_stops_within_the_grace_period(engine: Engine) -> None:
-    """Compose kills the container after its grace period; the service's own budget is shorter."""
+    """Compose kills the container after its grace period, so the service's own budget must be shorter."""
     grace = config(engine, SHIPPED, DD_API_KEY=KEY)["services"]["service"]["stop_grace_period"]
 
     assert float(grace.removesuffix("s")) > Settings.from_environment({}).stop_budget_seconds
 
 
-def test_a_request_arrives_at_datadog(project: Project) -> None:
-    """The span has the service, resource, environment and version of the service, and the right key is used."""
+def test_the_trace_of_a_request_arrives_at_datadog(project: Project) -> None:
+    """The span has the right service, resource, environment and version, and the Agent uses the right key."""
     body = project.engine.get(f"{project.url('service', 8080)}/api/hello/Ada")
     (span,) = project.intake().wait_for_spans(1)
     received = project.intake().received()
@@ -169,15 +169,15 @@ def test_a_stop_under_load_loses_nothing(project: Project) -> None:
     assert set(resources) == {"GET /api/hello", "GET /api/faults/slow"}
 
 
-def test_an_agent_that_is_killed_fails_no_request(project: Project) -> None:
-    """The Agent is killed and restarted under load: every response is 200, and spans arrive again."""
+def test_no_request_fails_when_the_agent_is_killed(project: Project) -> None:
+    """The Agent is killed and started again under load. Every response is 200, and spans arrive again."""
     agent = project.container("datadog-agent")
     with project.engine.load(project.url("service", 8080)) as load:
-        started(load, project)
+        wait_for_first_span(load, project)
         project.engine.docker("kill", agent)
         project.engine.get(f"{project.url('service', 8080)}/api/hello/missed")
         project.engine.docker("start", agent)
-        project.engine.healthy(agent)
+        project.engine.wait_until_healthy(agent)
 
         def arrived() -> bool:
             project.engine.get(f"{project.url('service', 8080)}/api/hello/again")
@@ -190,7 +190,7 @@ def test_an_agent_that_is_killed_fails_no_request(project: Project) -> None:
     assert project.engine.inspect(project.container("service"))["RestartCount"] == 0
 
 
-def started(load: Load, project: Project) -> None:
+def wait_for_first_span(load: Load, project: Project) -> None:
     """Wait until a span of `load` has arrived at the intake."""
     assert load.failures == []
     project.intake().wait_for_spans(1)
@@ -202,15 +202,15 @@ def test_a_trace_is_shown_without_account_or_key(engine: Engine) -> None:
         engine.get(f"{project.url('service', 8080)}/api/relay?count=2")
         page = project.url("datadog-agent", 8081)
 
-        def spans() -> list[dict[str, Any]]:
-            found = re.search(r"/trace/([0-9a-f]{32})\b", engine.get(f"{page}/?q=resource_name%3A*relay"))
-            return list(json.loads(engine.get(f"{page}/trace/{found[1]}/json"))["spans"]) if found else []
+        def read_spans() -> list[dict[str, Any]]:
+            link = re.search(r"/trace/([0-9a-f]{32})\b", engine.get(f"{page}/?q=resource_name%3A*relay"))
+            return list(json.loads(engine.get(f"{page}/trace/{link[1]}/json"))["spans"]) if link else []
 
-        shown = eventually(spans, lambda spans: len(spans) == 5)
+        spans = eventually(read_spans, lambda spans: len(spans) == 5)
 
-    assert Counter((span["name"], span["resource"]) for span in shown) == {
+    assert Counter((span["name"], span["resource"]) for span in spans) == {
         ("asgi.request", "GET /api/relay"): 1,
         ("http.request", "GET hello-service/api/hello"): 2,
         ("asgi.request", "GET /api/hello"): 2,
     }
-    assert {span["meta"]["env"] for span in shown if span["parent_id"] == 0} == {"dev"}
+    assert {span["meta"]["env"] for span in spans if span["parent_id"] == 0} == {"dev"}

@@ -26,7 +26,7 @@ SPAN = {
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    """The URL of an agent that also accepts the Host `agent.example`."""
+    """Run an agent that also accepts the Host `agent.example`, and yield its URL."""
     ports = {"--port": free_port(), "--otlp-http-port": free_port(), "--otlp-grpc-port": free_port()}
     arguments = [str(each) for option in ports.items() for each in option]
     command = [*AGENT, *arguments, "--log-level", "ERROR", "--allow-host", "Agent.Example"]
@@ -36,18 +36,19 @@ def url() -> Iterator[str]:
         yield address
 
 
-def drained(url: str) -> Any:
+def drain(url: str) -> Any:
+    """Return the traces that the agent has received since the last call."""
     return httpx.get(f"{url}/drain").json()
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 @pytest.mark.parametrize("path", ["/v0.3/traces", "/v0.4/traces"])
-def test_json_is_accepted_as_datadog_documents_it(url: str, method: str, path: str) -> None:
+def test_spans_in_json_are_accepted_as_datadog_documents_them(url: str, method: str, path: str) -> None:
     """Source: Datadog, "Tracing API": PUT /v0.3/traces with a list of lists of spans."""
     response = httpx.request(method, f"{url}{path}", json=[[SPAN]])
 
     assert response.status_code == 200
-    assert [[span["name"] for span in trace] for trace in drained(url)] == [["job"]]
+    assert [[span["name"] for span in trace] for trace in drain(url)] == [["job"]]
 
 
 @pytest.mark.parametrize("path", ["/drain", "/test/session/traces", "/info", "/v0.4/traces"])
@@ -79,4 +80,4 @@ def test_nothing_is_forwarded_to_another_machine(url: str, path: str, header: di
 
     assert response.status_code == 403
     assert "forwards nothing" in response.json()["error"]
-    assert drained(url) == []
+    assert drain(url) == []

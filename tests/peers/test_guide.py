@@ -1,4 +1,4 @@
-"""Runs every command of deploy/README.md as it is written there, in order, in one shell's environment."""
+"""Tests of deploy/README.md: every command runs as written, in order, in the environment of one shell."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 
 GUIDE = (ROOT / "deploy" / "README.md").read_text()
 KEY = "ffeeddccbbaa99887766554433221100"
-# Commands that an API on loopback lacks, and the reason.
-NOT_HERE = {
+# Commands that the API on loopback does not support, and the reason.
+UNSUPPORTED = {
     'aws cloudformation detect-stack-drift --stack-name "$STACK"': "the API on loopback does not detect drift",
 }
-DESTROY = {
+# The commands that ask for a confirmation, and what the reader types: the name of the stack.
+CONFIRMATIONS = {
     "deploy/deploy destroy": "hello-service\n",
     "deploy/deploy destroy --stack hello-service-dev": "hello-service-dev\n",
+    'deploy/deploy destroy --stack "$STACK"': "hello-by-hand\n",
 }
-DESTROY['deploy/deploy destroy --stack "$STACK"'] = "hello-by-hand\n"
 
 
 def commands() -> list[str]:
@@ -43,15 +44,16 @@ def commands() -> list[str]:
 
 @contextmanager
 def load_balancer(account: Account) -> Iterator[str]:
-    """Stand in for the load balancers: a proxy that responds as the version that the service runs."""
+    """Run an HTTP proxy in place of all load balancers. It responds with the version that the service should run."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             ecs = account.client("ecs")
+            # The host is an output of the stack, whose name is also that of the cluster.
             stacks = account.client("cloudformation").describe_stacks()["Stacks"]
             (cluster,) = [each["StackName"] for each in stacks if self.headers["Host"] in json.dumps(each["Outputs"])]
-            (running,) = ecs.describe_services(cluster=cluster, services=["hello-service"])["services"]
-            task = ecs.describe_task_definition(taskDefinition=running["taskDefinition"])["taskDefinition"]
+            (ecs_service,) = ecs.describe_services(cluster=cluster, services=["hello-service"])["services"]
+            task = ecs.describe_task_definition(taskDefinition=ecs_service["taskDefinition"])["taskDefinition"]
             environment = {each["name"]: each["value"] for each in task["containerDefinitions"][0]["environment"]}
             body = json.dumps({"status": "ok", "version": environment["DD_VERSION"]}).encode()
             self.send_response(200)
@@ -67,14 +69,14 @@ def load_balancer(account: Account) -> Iterator[str]:
 
 
 class Reader:
-    """A person in a clean checkout who types the guide's commands."""
+    """A reader of the guide, who runs its commands in a clean checkout."""
 
-    def __init__(self, account: Account, place: Path, proxy: str) -> None:
+    def __init__(self, account: Account, checkout: Path, proxy: str) -> None:
         self.account = account
-        self.place = place
+        self.checkout = checkout
         network = account.network()
-        # The variables that a reader sets: each `export` of the guide whose value is an example.
-        self.own = {
+        # The reader's values of the variables for which the guide exports an example.
+        self.own_values = {
             "AWS_DEFAULT_REGION": aws.REGION,
             "DD_API_KEY": KEY,
             "VPC": network["VpcId"],
@@ -84,32 +86,36 @@ class Reader:
             "GITHUB": "owner/name",
         }
         self.environment = {**account.environment, "http_proxy": proxy, "no_proxy": "127.0.0.1"}
-        self.exports = place.parent / "exports"  # keeps the shell's variables between commands
+        self.exports = checkout.parent / "exports"  # the shell's variables, which each command reads and writes
         self.exports.touch()
         self.git("init", "--quiet")
         self.commit()
 
     def git(self, *arguments: str) -> None:
         identity = ["-c", "user.name=reader", "-c", "user.email=reader@example.com"]
-        subprocess.run(["git", *identity, *arguments], cwd=self.place, check=True, capture_output=True)
+        subprocess.run(["git", *identity, *arguments], cwd=self.checkout, check=True, capture_output=True)
 
     def head(self) -> str:
-        """Return the version that is checked out."""
+        """Return the version of the checkout."""
         head = ["git", "rev-parse", "--short=12", "HEAD"]
-        return subprocess.run(head, cwd=self.place, check=True, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(head, cwd=self.checkout, check=True, capture_output=True, text=True).stdout.strip()
 
     def commit(self) -> None:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--allow-empty", "--message", "A version")
 
-    def types(self, line: str, stdin: str = "") -> str:
-        """Run `line` unchanged in the shell's current environment, and return its output."""
-        if (own := re.match(r"export (\w+)=", line)) and own[1] in self.own:
-            line = f"export {own[1]}='{self.own[own[1]]}'"
+    def run(self, line: str, stdin: str = "") -> str:
+        """Run `line` in the shell's current environment, and return its output.
+
+        It is unchanged, except that the reader's own value replaces an exported example.
+        """
+        export = re.match(r"export (\w+)=", line)
+        if export and export[1] in self.own_values:
+            line = f"export {export[1]}='{self.own_values[export[1]]}'"
         script = f'set -a; . "{self.exports}"; set +a\n{line}\nexport -p >"{self.exports}"'
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
-            cwd=self.place,
+            cwd=self.checkout,
             env=self.environment,
             input=stdin,
             capture_output=True,
@@ -117,7 +123,7 @@ class Reader:
             check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        assert self.own["DD_API_KEY"] not in done.stdout + done.stderr
+        assert self.own_values["DD_API_KEY"] not in done.stdout + done.stderr
         return done.stdout
 
 
@@ -127,25 +133,24 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "deploy", checkout / "deploy", ignore=shutil.ignore_patterns("__pycache__"))
     (checkout / ".gitignore").write_text("__pycache__\n")
-    place = tmp_path / "account"
-    place.mkdir()
-    with aws.account(place) as account:
-        (place / "docker").write_text((place / "docker-without-registry").read_text())
-        (place / "docker").chmod(0o755)
+    folder = tmp_path / "account"
+    folder.mkdir()
+    with aws.account(folder) as account:
+        shutil.copy(folder / "docker-without-registry", folder / "docker")
         with load_balancer(account) as proxy:
             yield Reader(account, checkout, proxy)
 
 
 def test_a_session_from_the_first_command_to_the_last(reader: Reader) -> None:
-    """Every command of the guide runs as written; the reader only sets values, commits, and types names."""
+    """Every command of the guide runs as written. The reader only sets values, commits, and confirms."""
     ecs, printed = reader.account.client("ecs"), {}
-    for number, line in enumerate(commands()):
+    for line in commands():
         if line == "deploy/deploy up":
             reader.commit()
-        if line.startswith("export DD_API_KEY") and number > 2:
-            reader.own["DD_API_KEY"] = KEY[::-1]
-        if line not in NOT_HERE:
-            printed[line] = reader.types(line, stdin=DESTROY.get(line, ""))
+        if line.startswith("export DD_API_KEY") and line in printed:  # the second time, the guide replaces the key
+            reader.own_values["DD_API_KEY"] = KEY[::-1]
+        if line not in UNSUPPORTED:
+            printed[line] = reader.run(line, stdin=CONFIRMATIONS.get(line, ""))
             if line.startswith("curl"):
                 assert json.loads(printed[line])["version"] == reader.head()
 
@@ -159,14 +164,13 @@ def test_a_session_from_the_first_command_to_the_last(reader: Reader) -> None:
 
 
 def test_every_command_is_found() -> None:
-    """The table's commands are found, and each command in NOT_HERE and DESTROY is in the guide."""
-    assert {*NOT_HERE, *DESTROY, 'curl --fail --silent "http://$LOAD_BALANCER/info"'} <= set(commands())
+    """`commands` returns those of the table, and each command in UNSUPPORTED and CONFIRMATIONS is in the guide."""
+    assert {*UNSUPPORTED, *CONFIRMATIONS, 'curl --fail --silent "http://$LOAD_BALANCER/info"'} <= set(commands())
 
 
-def test_the_rights_are_those_of_the_role_that_deploys() -> None:
-    """The guide lists each action of DeployRole."""
+def test_the_guide_lists_the_rights_of_the_role_that_deploys() -> None:
     template = (ROOT / "deploy" / "stack.yaml").read_text()
-    role = template[template.index("  DeployRole:") : template.index("  Scaling:")]
+    role = template[template.index("  DeployRole:") : template.index("  Scaling:")]  # the next resource
     actions = re.findall(r"(?<!\")\b(?:cloudformation|secretsmanager|ecr|ecs|iam):(\w+)", role.split("Policies:")[1])
 
     assert len(actions) > 20
@@ -187,7 +191,7 @@ def test_the_costs_are_those_that_the_script_calculates() -> None:
     assert printed in GUIDE
 
 
-def test_every_link_within_the_guide_is_a_section() -> None:
+def test_every_link_within_the_guide_leads_to_a_section() -> None:
     sections = {
         re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in re.findall(r"^#+ (.*)$", GUIDE, re.MULTILINE)
     }

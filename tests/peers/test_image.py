@@ -1,9 +1,10 @@
-"""Tests the image: its contents, and the limits under which it runs."""
+"""Tests of the image: its contents, and how it runs without privileges and with little memory."""
 
 from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import tarfile
 from pathlib import Path
@@ -14,7 +15,7 @@ from running import BIN, ROOT, eventually
 
 pytestmark = pytest.mark.deployment
 
-MEMORY = ["--memory", "256m", "--memory-swap", "256m"]
+MEMORY_LIMIT = ["--memory", "256m", "--memory-swap", "256m"]
 NO_AGENT = ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
 
 
@@ -26,12 +27,12 @@ def test_the_dockerfile_has_no_finding() -> None:
     assert done.returncode == 0
 
 
-def test_the_context_holds_only_what_the_image_needs(engine: Engine, tmp_path: Path) -> None:
-    """The .dockerignore is a list of what is included, so .git, tests and .env are not."""
-    everything = tmp_path / "Dockerfile"
-    everything.write_text("FROM scratch\nCOPY . /\n")
+def test_the_build_context_has_only_what_the_image_needs(engine: Engine, tmp_path: Path) -> None:
+    """.dockerignore lists what is included, so .git, tests and .env are excluded."""
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text("FROM scratch\nCOPY . /\n")
     target = tmp_path / "context.tar"
-    engine.docker("build", "--file", str(everything), "--output", f"type=tar,dest={target}", ".")
+    engine.docker("build", "--file", str(dockerfile), "--output", f"type=tar,dest={target}", ".")
     with tarfile.open(target) as archive:
         names = {member.name for member in archive if member.isfile()}
 
@@ -47,23 +48,24 @@ def test_the_context_holds_only_what_the_image_needs(engine: Engine, tmp_path: P
 
 
 def test_the_image_contains_only_locked_distributions_and_the_package(engine: Engine, image: str) -> None:
-    """It has the distributions of requirements/run.txt in their versions, hello-service, and nothing else."""
+    """It has hello-service and distributions with the versions in requirements/run.txt, and no others."""
     program = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
     installed = json.loads(engine.docker("run", "--rm", image, "python", "-Ic", program))
-    own = installed.pop("hello-service")
+    own_version = installed.pop("hello-service")
     # Distributions that ship inside another one, so no lock file has them.
-    inside = {"ddtrace-internal"}
+    bundled = {"ddtrace-internal"}
 
     locked: dict[str, set[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements/run.txt").read_text(), re.MULTILINE):
-        locked.setdefault(normal(name), set()).add(version)
-    foreign = {name: version for name, version in installed.items() if version not in locked.get(normal(name), ())}
-    assert set(foreign) <= inside
+        locked.setdefault(normalized(name), set()).add(version)
+    unlocked = {name for name, version in installed.items() if version not in locked.get(normalized(name), ())}
+    assert unlocked <= bundled
     assert {"ddtrace", "Hypercorn", "Quart"} <= set(installed)
-    assert own == "1.0.0"
+    assert own_version == "1.0.0"
 
 
-def normal(name: str) -> str:
+def normalized(name: str) -> str:
+    """Return the name of a distribution as PEP 503 normalizes it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -71,10 +73,10 @@ def test_every_module_is_compiled(engine: Engine, image: str) -> None:
     """The root file system is read-only at run time, so a module without bytecode would be compiled at each start."""
     find = "find /opt/venv/lib -name '*.py' | sort; echo; find /opt/venv/lib -name '*.pyc' | sort"
     sources, compiled = engine.docker("run", "--rm", image, "sh", "-c", find).split("\n\n")
-    made = {re.sub(r"__pycache__/(.*)\.cpython-\d+\.pyc", r"\1.py", path) for path in compiled.splitlines()}
+    with_bytecode = {re.sub(r"__pycache__/(.*)\.cpython-\d+\.pyc", r"\1.py", path) for path in compiled.splitlines()}
 
-    assert set(sources.splitlines()) == made
-    assert any("hello_service" in path for path in made)
+    assert set(sources.splitlines()) == with_bytecode
+    assert any("hello_service" in path for path in with_bytecode)
 
 
 def test_the_image_is_labelled(engine: Engine, image: str) -> None:
@@ -93,17 +95,17 @@ def test_the_image_is_labelled(engine: Engine, image: str) -> None:
 
 
 def test_the_image_runs_without_privileges(engine: Engine, image: str) -> None:
-    """It serves without root, capabilities or a writable file system, in 256 MiB; it writes nothing and exits with 0."""
-    with engine.container(image, *LOCKED_DOWN, *MEMORY, *NO_AGENT, "--publish", "127.0.0.1::8080") as name:
-        engine.healthy(name)
-        url = engine.published(name, 8080)
+    """It needs no root, no capabilities, no writable file system and 256 MiB. It writes no file and exits with 0."""
+    with engine.container(image, *LOCKED_DOWN, *MEMORY_LIMIT, *NO_AGENT, "--publish", "127.0.0.1::8080") as name:
+        engine.wait_until_healthy(name)
+        url = engine.published_url(name, 8080)
         greeting = json.loads(engine.get(f"{url}/api/hello?name=Ada"))
         info = json.loads(engine.get(f"{url}/info"))
         status = engine.docker("exec", name, "cat", "/proc/1/status")
         command = engine.docker("exec", name, "cat", "/proc/1/cmdline").split("\0")
         code = engine.stop(name)
         state = engine.inspect(name)["State"]
-        changed = engine.docker("diff", name)
+        changed_files = engine.docker("diff", name)
 
     assert greeting == {"message": "Hello, Ada!"}
     assert (info["version"], info["tracing"]["active"]) == ("7.8.9", True)
@@ -111,7 +113,7 @@ def test_the_image_runs_without_privileges(engine: Engine, image: str) -> None:
     assert re.search(r"CapBnd:\s+0+\n", status)
     assert re.search(r"NoNewPrivs:\s+1", status)
     assert command[1:3] == ["-m", "hello_service.serving.server"]  # process 1 is the server, so it receives the signals
-    assert (code, state["OOMKilled"], changed) == (0, False, "")
+    assert (code, state["OOMKilled"], changed_files) == (0, False, "")
 
 
 def test_a_service_that_does_not_respond_is_unhealthy(engine: Engine, image: str) -> None:
@@ -120,14 +122,14 @@ def test_a_service_that_does_not_respond_is_unhealthy(engine: Engine, image: str
         json.loads(found) for found in re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     ]
     with engine.container(image, *NO_AGENT, "--env", "PORT=9090") as name:
-        engine.healthy(name)
-        elsewhere = engine.run("exec", "--env", "PORT=9091", name, *check, check=False)
+        engine.wait_until_healthy(name)
+        wrong_port = engine.run("exec", "--env", "PORT=9091", name, *check, check=False)
 
-    assert elsewhere.returncode == 1
+    assert wrong_port.returncode == 1
 
 
-def test_a_bad_setting_stops_the_start(engine: Engine, image: str) -> None:
-    """One sentence on standard error has its name and value, and the exit code is 1."""
+def test_an_invalid_setting_stops_the_start(engine: Engine, image: str) -> None:
+    """The error message has its name and value, and the exit code is 1."""
     done = engine.run("run", "--rm", "--env", "DRAIN_SECONDS=soon", image, check=False)
 
     assert done.returncode == 1
@@ -145,8 +147,7 @@ def test_every_locked_distribution_has_a_wheel_for_arm64() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_script_measures_the_image(engine: Engine, image: str) -> None:
-    """scripts/image prints the size and the start time, as documented."""
+def test_the_script_prints_size_and_start_time_of_the_image(engine: Engine, image: str) -> None:
     command = [str(ROOT / "scripts" / "image"), image]
     done = subprocess.run(command, env=engine.environment, capture_output=True, text=True, check=False)
 
@@ -161,10 +162,10 @@ def test_the_script_measures_the_image(engine: Engine, image: str) -> None:
 def test_the_image_stops_at_once_on_a_second_signal(engine: Engine, image: str) -> None:
     """SIGTERM makes the server drain; a second one ends it."""
     with engine.container(image, *NO_AGENT, "--env", "DRAIN_SECONDS=100") as name:
-        engine.healthy(name)
+        engine.wait_until_healthy(name)
         engine.docker("kill", "--signal", "TERM", name)
         eventually(lambda: '"draining"' in engine.logs(name))
         engine.docker("kill", "--signal", "TERM", name)
         state = eventually(lambda: engine.inspect(name)["State"], lambda state: not state["Running"])
 
-    assert state["ExitCode"] == 128 + 15
+    assert state["ExitCode"] == 128 + signal.SIGTERM

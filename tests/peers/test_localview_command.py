@@ -30,26 +30,24 @@ async def user(number):
 async def fail():
     raise ValueError("it fails")
 """
-PORT = "{port}"
+PORT = "{port}"  # a placeholder in the commands below
 HYPERCORN = ["hypercorn", "app:app", "--bind", f"127.0.0.1:{PORT}"]
 UVICORN = ["uvicorn", "app:app", "--port", PORT]
-# A server that prints neither its URL nor a log, and that leaves behind a child that ignores signals.
+# A server that prints neither its URL nor a log, and starts a child process that ignores signals.
 SILENT = """
 import subprocess, sys
 subprocess.Popen(["/bin/sh", "-c", "trap '' INT TERM; while :; do sleep 1; done"])
 from werkzeug.serving import make_server
 make_server("127.0.0.1", int(sys.argv[1]), lambda environ, start: [start("200 OK", []), b"served"][1:]).serve_forever()
 """
+PATH = {"PATH": f"{BIN}:/usr/bin:/bin"}
 
 
 def command(folder: Path, server: Sequence[str], port: int) -> list[str]:
-    """Return the command line of `dev` that runs `server` in `folder`."""
+    """Write app.py to `folder`, and return the command line of `dev` that runs `server` there on `port`."""
     (folder / "app.py").write_text(APP)
     dev = [str(BIN / "hello-service"), "dev", *FREE_VIEW]
     return ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *dev, *[each.replace(PORT, str(port)) for each in server]]
-
-
-PATH = {"PATH": f"{BIN}:/usr/bin:/bin"}
 
 
 @pytest.mark.parametrize(
@@ -57,9 +55,10 @@ PATH = {"PATH": f"{BIN}:/usr/bin:/bin"}
     [["--", *HYPERCORN], [*HYPERCORN, "--workers", "2"], ["--", *UVICORN]],
     ids=["hypercorn", "workers", "uvicorn"],
 )
-def test_its_traces_and_its_output_are_shown(tmp_path: Path, server: list[str]) -> None:
-    """Its URL is recognized. Ctrl-C shows the last trace and stops all processes."""
-    with developing(environment=PATH, command=command(tmp_path, server, port := free_port())) as dev:
+def test_traces_and_output_of_another_service_are_shown(tmp_path: Path, server: list[str]) -> None:
+    """Its URL is detected in its output. Ctrl-C shows the last trace and stops all processes."""
+    port = free_port()
+    with developing(environment=PATH, command=command(tmp_path, server, port)) as dev:
         dev.wait_for(f"Service: http://127.0.0.1:{port}")
         response = httpx.get(f"{dev.url}/users/7")
         dev.wait_for(response.headers["traceresponse"].split("-")[1])
@@ -69,7 +68,8 @@ def test_its_traces_and_its_output_are_shown(tmp_path: Path, server: list[str]) 
         code = dev.running.stop(signal.SIGINT)
 
         assert "GET /users/<int:number>  200  " in dev.output
-        assert f"Command: {' '.join(server[server[0] == '--' :])}".replace(PORT, str(port)) in dev.output
+        server_command = " ".join(each for each in server if each != "--").replace(PORT, str(port))
+        assert f"Command: {server_command}" in dev.output
         assert failed in dev.output
         assert re.search(r"ValueError: it fails \(app\.py:\d+\)", dev.output)
         assert "standard output 7" in logs
@@ -80,8 +80,9 @@ def test_its_traces_and_its_output_are_shown(tmp_path: Path, server: list[str]) 
 def test_a_server_that_prints_no_url_works_and_its_children_are_stopped(tmp_path: Path) -> None:
     (tmp_path / "silent.py").write_text(SILENT)
     server = ["--", sys.executable, "silent.py", PORT]
-    with developing(environment=PATH, command=command(tmp_path, server, port := free_port())) as dev:
-        eventually(lambda: _served(port), timeout=60)
+    port = free_port()
+    with developing(environment=PATH, command=command(tmp_path, server, port)) as dev:
+        eventually(lambda: _responds(port), timeout=60)
         children = [line for line in dev.processes().values() if "trap" in line]
         code = dev.running.stop(signal.SIGINT)
 
@@ -91,31 +92,30 @@ def test_a_server_that_prints_no_url_works_and_its_children_are_stopped(tmp_path
         assert dev.processes() == {}
 
 
-def _served(port: int) -> bool:
+def _responds(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/").text == "served"
     except httpx.TransportError:
         return False
 
 
-def test_an_error_line_is_shown_after_its_trace(tmp_path: Path) -> None:
-    """A line in JSON is shown unchanged in the terminal. The page shows its message."""
+def test_an_error_line_waits_for_its_trace(tmp_path: Path) -> None:
+    """If the trace does not arrive, the line is shown later: unchanged in the terminal, its message on the page."""
     (tmp_path / "printing.py").write_text("""
 import time
-print('{"level": "ERROR", "message": "held", "dd.trace_id": "77"}')
-print('{"level": [], "message": "free"}')
+print('{"level": "ERROR", "message": "delayed", "dd.trace_id": "77"}')
+print('{"level": [], "message": "immediate"}')
 time.sleep(600)
 """)
     server = ["--", sys.executable, "printing.py"]
     with developing(environment=PATH, command=command(tmp_path, server, 0)) as dev:
-        dev.wait_for('"free"')
-        waiting = '"held"' not in dev.output
-        dev.wait_for('{"level": "ERROR", "message": "held", "dd.trace_id": "77"}')
+        delayed = '"delayed"' not in dev.wait_for('"immediate"')
+        dev.wait_for('{"level": "ERROR", "message": "delayed", "dd.trace_id": "77"}')
         logs = httpx.get(f"{dev.page_url}/logs").text
         dev.running.stop(signal.SIGINT)
 
-    assert waiting
-    assert ">held<" in logs
+    assert delayed
+    assert ">delayed<" in logs
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_command_that_fails_is_reported(tmp_path: Path, server: list[str], sen
 
 
 @pytest.mark.parametrize("option", ["--host", "--port"])
-def test_the_options_of_this_services_address_are_rejected(option: str) -> None:
+def test_options_for_the_address_of_this_service_are_rejected(option: str) -> None:
     done = CliRunner().invoke(main, ["dev", option, "1", "--", "hypercorn", "app:app"])
 
     assert done.exit_code == 2

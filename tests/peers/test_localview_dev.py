@@ -1,8 +1,9 @@
-"""Tests of `hello-service dev` and `view`: their start, their output, and their stop, which leaves no process behind."""
+"""Tests of `hello-service dev` and `view`: how they start, what they print, and how they stop all their processes."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pty
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from developing import DEV, FREE_PORTS, MARK, VIEW, Dev, customized, developing, launched
+from developing import DEV, FREE_PORTS, MARK, VIEW, Dev, developing, launched, sitecustomize
 from running import Agent, clean_environment, eventually, free_port, service
 
 from hello_service.localview import processes
@@ -34,13 +35,15 @@ def trace_id(response: httpx.Response) -> str:
 
 
 def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
-    """The tree has a link to its page. If standard output is not a terminal, it is plain text."""
+    """Its first line links to the page of the trace. If standard output is not a terminal, the tree is plain text."""
     link = f"{dev.page_url}/trace/{trace_id(dev.get('/api/relay?count=2'))}"
     output = dev.wait_for(link)
-    head, *rows = output[: output.index(link)].splitlines()[-1:] + output[output.index(link) :].splitlines()[1:6]
+    lines = output.splitlines()
+    begin = next(number for number, line in enumerate(lines) if link in line)
+    head, *rows = lines[begin : begin + 6]
 
     assert head.startswith("GET /api/relay  200  ")
-    assert head.endswith(" ms  5 spans  ")
+    assert head.endswith(f" ms  5 spans  {link}")
     assert [row.split()[:4] for row in rows[:3]] == [
         ["asgi.request", "GET", "/api/relay", "hello-service"],
         ["├─", "http.request", "GET", "hello-service/api/hello"],
@@ -51,7 +54,7 @@ def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
 
 
 def test_an_error_shows_its_type_and_message(dev: Dev) -> None:
-    """They are below the span, with the position in the code. The log line is below the tree."""
+    """They are below the span, with the file and line of the code. The log line is below the tree."""
     dev.get("/api/faults/error")
     output = dev.wait_for("error: Exception on request GET /api/faults/error")
 
@@ -60,7 +63,7 @@ def test_an_error_shows_its_type_and_message(dev: Dev) -> None:
 
 
 def test_the_option_tree_selects_traces() -> None:
-    """The page has all traces, and the log lines of traces that are not drawn are shown."""
+    """The page still has all traces, and the terminal shows the log lines of traces that it does not draw."""
     with developing("--tree", "slow") as dev:
         fast, failed = dev.get("/api/hello"), dev.get("/api/faults/error")
         dev.wait_for("error: Exception on request GET /api/faults/error")
@@ -89,8 +92,8 @@ def test_the_service_links_to_the_page(dev: Dev) -> None:
     assert httpx.get(dev.url).json()["traces"] == dev.page_url
 
 
-def test_probes_make_no_tree_and_request_lines_are_not_repeated(dev: Dev) -> None:
-    """The request after the probe is shown."""
+def test_neither_probes_nor_access_log_lines_are_shown(dev: Dev) -> None:
+    """The request after the probe is shown as a tree."""
     dev.get("/health")
     response = dev.get("/api/hello/Probe")
     output = dev.wait_for(trace_id(response))
@@ -101,14 +104,13 @@ def test_probes_make_no_tree_and_request_lines_are_not_repeated(dev: Dev) -> Non
 
 def test_a_malformed_trace_does_not_affect_others(dev: Dev) -> None:
     httpx.put(f"{dev.agent_url}/v0.4/traces", content=b"\xff", headers={"content-type": "application/msgpack"})
-    response = dev.get("/api/hello")
 
-    assert trace_id(response) in dev.wait_for(trace_id(response))
+    dev.wait_for(trace_id(dev.get("/api/hello")))
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_everything_and_shows_the_last_traces(signum: int) -> None:
-    """The signals mean Ctrl-C, a stop by another process, and a closed terminal."""
+    """Ctrl-C, `kill` and a closed terminal send these signals."""
     with developing() as dev:
         started = dev.processes()
         response = dev.get("/api/hello")
@@ -123,7 +125,7 @@ def test_a_signal_stops_everything_and_shows_the_last_traces(signum: int) -> Non
 
 @pytest.mark.parametrize("option", ["--port", "--agent-port", "--view-port"])
 def test_a_busy_port_is_reported(option: str) -> None:
-    """The message has the port and the option to change it. No process is left."""
+    """The message has the port and the option that changes it. No process is left."""
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
@@ -161,7 +163,7 @@ def test_everything_stops_if_the_service_dies() -> None:
 
 
 def test_the_service_continues_if_the_agent_dies() -> None:
-    """A message says that no more traces are shown."""
+    """A message reports that no more traces are shown."""
     with developing() as dev:
         os.kill(dev.process("hello_service.localview.agent"), signal.SIGKILL)
         dev.wait_for("no more traces are shown")
@@ -183,7 +185,7 @@ def test_everything_stops_if_the_service_exits_after_the_agent() -> None:
 
 def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) -> None:
     """The exit code is 1, and no process is left."""
-    environment = customized(tmp_path, "hello_service.localview.agent", "sys.exit(3)")
+    environment = sitecustomize(tmp_path, "hello_service.localview.agent", "sys.exit(3)")
     with launched(environment=environment) as dev:
         code = dev.running.wait()
 
@@ -194,16 +196,16 @@ def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) ->
 
 def test_dev_waits_for_an_agent_that_starts_slowly(tmp_path: Path) -> None:
     """No trace is lost."""
-    with developing(environment=customized(tmp_path, "hello_service.localview.agent", "time.sleep(6)")) as dev:
+    with developing(environment=sitecustomize(tmp_path, "hello_service.localview.agent", "time.sleep(6)")) as dev:
         dev.wait_for(trace_id(dev.get("/api/hello")))
 
         assert dev.running.stop(signal.SIGINT) == 0
 
 
 @pytest.mark.parametrize("slow", ["hello_service.localview.agent", "hello_service.serving.server"])
-def test_it_can_be_stopped_while_it_starts(tmp_path: Path, slow: str) -> None:
-    """It stops at once, both while it waits for the agent and while it waits for the service."""
-    with launched(environment=customized(tmp_path, slow, "time.sleep(600)")) as dev:
+def test_dev_can_be_stopped_while_it_starts(tmp_path: Path, slow: str) -> None:
+    """It may be waiting for the agent or for the service."""
+    with launched(environment=sitecustomize(tmp_path, slow, "time.sleep(600)")) as dev:
         eventually(lambda: [command for command in dev.processes().values() if slow in command])
         eventually(lambda: len(dev.processes()), lambda number: number >= 3)
         code = dev.running.stop(signal.SIGINT)
@@ -214,17 +216,17 @@ def test_it_can_be_stopped_while_it_starts(tmp_path: Path, slow: str) -> None:
 
 
 def test_a_very_long_line_is_cut(tmp_path: Path) -> None:
-    """The output after it is still read, so the service never blocks on a full pipe."""
+    """The output after that line is still read, so the service never blocks on a full pipe."""
     code = "sys.stderr.write('x' * 3_000_000 + '\\n')"
-    with developing(environment=customized(tmp_path, "hello_service.serving.server", code)) as dev:
+    with developing(environment=sitecustomize(tmp_path, "hello_service.serving.server", code)) as dev:
         dev.get("/api/faults/error")
 
         dev.wait_for("error: Exception on request GET /api/faults/error")
         assert max(len(line) for line in dev.output.splitlines()) == processes.LINE_BYTES
 
 
-def test_no_embedded_agent_uses_the_agent_in_the_environment(agent: Agent) -> None:
-    """No trace is shown, and there is no page."""
+def test_the_option_no_embedded_agent_uses_the_agent_in_the_environment(agent: Agent) -> None:
+    """The terminal shows no traces, and there is no page."""
     with developing("--no-embedded-agent", environment={"DD_TRACE_AGENT_URL": agent.url}) as dev:
         dev.get("/api/hello")
         (span,) = agent.wait_for_spans(1)
@@ -249,7 +251,7 @@ def test_an_agent_in_the_environment_is_ignored_with_a_message() -> None:
 
 
 def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
-    """It listens on the address that a container needs, and says nothing about an agent in the environment."""
+    """It listens on all addresses, as a container needs, and prints nothing about an agent in the environment."""
     elsewhere = {"DD_TRACE_AGENT_URL": "http://agent.example:8126"}
     options = ["--host", "0.0.0.0", "--allow-host", "agent.example"]
     with developing(*options, command=VIEW, environment=elsewhere) as view:
@@ -258,12 +260,14 @@ def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
         view.wait_for(identity)
         page = httpx.get(f"{view.page_url}/trace/{identity}")
         allowed = httpx.get(f"{view.agent_url}/info", headers={"Host": "agent.example:8126"})
+        # The second column is the local address and port, in hexadecimal.
         listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()}
         code = view.running.stop()
 
     assert "elsewhere" in page.text
     assert allowed.status_code == 200
-    assert {f"00000000:{int(url.rpartition(':')[2]):04X}" for url in (view.page_url, view.agent_url)} <= listening
+    for url in (view.page_url, view.agent_url):
+        assert f"00000000:{int(url.rpartition(':')[2]):04X}" in listening
     assert "Service: " not in view.output
     assert "is ignored" not in view.output
     assert code == 0
@@ -271,7 +275,7 @@ def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
 
 
 def test_view_exits_with_its_agent() -> None:
-    """The exit code is 1, because it can't show anything without an agent."""
+    """The exit code is 1, because `view` can't show anything without an agent."""
     with developing(command=VIEW) as view:
         os.kill(view.process("hello_service.localview.agent"), signal.SIGKILL)
 
@@ -299,39 +303,42 @@ def test_the_page_can_be_left_out_and_host_and_port_come_from_the_environment() 
     assert process.returncode == 0
 
 
-def test_the_page_is_opened_in_a_browser(tmp_path: Path) -> None:
-    """It is the browser in the variable BROWSER."""
-    opened = tmp_path / "opened"
+def test_the_option_open_opens_the_page_in_a_browser(tmp_path: Path) -> None:
+    """The variable BROWSER selects the browser."""
+    opened_url = tmp_path / "url"
     browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$1" >"{opened}"\n')
+    browser.write_text(f'#!/bin/sh\necho "$1" >"{opened_url}"\n')
     browser.chmod(0o755)
     with developing("--open", environment={"BROWSER": f"{browser} %s"}) as dev:
-        assert eventually(lambda: opened.exists() and opened.read_text().strip()) == dev.page_url
+        assert eventually(lambda: opened_url.exists() and opened_url.read_text().strip()) == dev.page_url
 
 
 def test_everything_stops_if_the_reader_of_its_output_exits() -> None:
-    """An example is `hello-service dev | head -1`."""
+    """An example is `hello-service dev | head -1`. The next output, which is a trace, can't be written."""
     environment = clean_environment({MARK: "reader-" + str(os.getpid())})
     process = subprocess.Popen([*DEV, *FREE_PORTS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with process:
         assert process.stdout is not None
         url = process.stdout.readline().decode().split()[-1].removesuffix(".")
         process.stdout.close()
-        eventually(lambda: _responds(url) or process.poll() is not None, bool)
-        eventually(lambda: process.poll() is not None or (_responds(url) and False))
+
+        def exited_after_a_request() -> bool:
+            _request(url)
+            return process.poll() is not None
+
+        eventually(exited_after_a_request, timeout=40)
 
     assert process.returncode != 0
     assert Dev(None, environment[MARK]).processes() == {}  # type: ignore[arg-type]  # only the mark is needed
 
 
-def _responds(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/api/hello").status_code == 200
-    except httpx.TransportError:
-        return False
+def _request(url: str) -> None:
+    """Send a request to a service that may not run yet, or no longer."""
+    with contextlib.suppress(httpx.TransportError):
+        httpx.get(f"{url}/api/hello")
 
 
-def test_a_terminal_gets_colours() -> None:
+def test_output_to_a_terminal_is_coloured() -> None:
     """Errors are red."""
     master, slave = pty.openpty()
     environment = clean_environment({"TERM": "xterm-256color", "COLUMNS": "140"})
@@ -357,6 +364,7 @@ def test_a_terminal_gets_colours() -> None:
 
 
 def _read_until(terminal: int, text: str | None) -> str:
+    """Return the output of the terminal up to `text`, or all of it if `text` is None."""
     output = ""
     while text is None or text not in output:
         try:
@@ -380,7 +388,7 @@ def test_serve_imports_nothing_of_the_local_view() -> None:
 
 
 def test_without_the_dev_group_the_missing_package_is_reported(tmp_path: Path) -> None:
-    """The environment of a deployed service is without that group."""
+    """A deployed service is installed without that group."""
     (tmp_path / "rich").mkdir()
     (tmp_path / "rich" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')")
     environment = clean_environment({"PYTHONPATH": str(tmp_path)})
@@ -393,7 +401,7 @@ def test_without_the_dev_group_the_missing_package_is_reported(tmp_path: Path) -
 
 
 async def test_a_process_that_ignores_the_signal_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is killed after `STOP_SECONDS`."""
+    """Its time to stop is `STOP_SECONDS`."""
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.2)
     process = await asyncio.create_subprocess_exec(
         "/bin/sh",

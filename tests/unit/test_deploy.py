@@ -17,7 +17,7 @@ import rollout
 import stack
 import yaml
 from aws_cli import Aws, AwsError, Failure
-from fargate import VALUES, filled
+from fargate import VALUES, filled_definition
 from running import ROOT
 
 pytestmark = pytest.mark.deployment
@@ -229,7 +229,7 @@ def test_an_unstable_service_is_reported_with_its_last_event() -> None:
 def test_the_values_of_a_revision_can_be_read_back() -> None:
     """AWS may list named items in any order."""
     template = json.loads(definition.FILE.read_text())
-    revision = filled(logs_to="datadog", readonly_agent=True)
+    revision = filled_definition(logs_to="datadog", readonly_agent=True)
     for container in revision["containerDefinitions"]:
         container.get("environment", []).reverse()
     revision["containerDefinitions"].reverse()
@@ -243,7 +243,7 @@ def test_the_values_of_a_revision_can_be_read_back() -> None:
 
 def test_an_old_agent_gets_a_hint() -> None:
     """The hint appears after 90 days. An Agent without a date gets no hint."""
-    document = filled()
+    document = filled_definition()
     hint = definition.agent_hint(document, date(2027, 1, 1))
 
     assert definition.agent_hint(document, date(2026, 12, 30)) is None
@@ -255,7 +255,7 @@ def test_an_old_agent_gets_a_hint() -> None:
 
 def test_compose_and_task_definition_pin_the_same_agent_and_release() -> None:
     compose = (ROOT / "compose.yaml").read_text()
-    agent = definition.container(filled(), "datadog-agent") or {}
+    agent = definition.container(filled_definition(), "datadog-agent") or {}
 
     assert f"image: {agent['image']} # released {agent['dockerLabels'][definition.RELEASED]}\n" in compose
 
