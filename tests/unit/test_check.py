@@ -398,7 +398,7 @@ def test_every_rule_has_a_row_that_breaks_it() -> None:
 def test_the_page_lists_every_rule() -> None:
     """docs/task-definition-check.md has a row for each rule: its name, its level, and the docstring of its function."""
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
-    expected = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED]
+    expected = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED_RULES]
     form_rules = {"unknown-field", "missing-field", "wrong-type", "unknown-value", "null-field", "repeated-key"}
     form_rules |= {"value-from-in-environment", "value-in-secrets", "placeholder"}
 
