@@ -145,7 +145,8 @@ class Settings(BaseModel):
         30.0,
         ge=1,
         le=4000,
-        description="Maximum time without the client reading any of a response (then the connection is aborted)",
+        description="Maximum time without the client reading any of a response, or without a response to a client that"
+        " has closed its side or pipelined too much (then the connection is aborted)",
     )
     websocket_ping_seconds: float = Field(
         20.0,
