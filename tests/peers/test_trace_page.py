@@ -369,7 +369,7 @@ def test_the_menu_of_a_tag_filters_excludes_and_copies_its_value(local_view: Loc
         page.get_by_text(value, exact=True).click()
         page.get_by_role("button", name="Copy", exact=True).click()
         wait_for_clipboard(page, value)
-        page.get_by_role("link", name="Only traces with it").click()
+        page.get_by_role("link", name="Only traces with this value").click()
         expect(page.locator("#q")).to_have_value(term)
         expect(page.locator("#rows li")).to_have_count(1)
         page.go_back()
