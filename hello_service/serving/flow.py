@@ -34,6 +34,11 @@ class FlowControl(asyncio.Protocol):
             self._written += len(data)
             self._transport.write(data)
 
+    @property
+    def writable(self) -> bool:
+        """Whether the client reads fast enough to write more."""
+        return self._writable.is_set()
+
     async def drain(self) -> None:
         """Wait until the client has read enough to write more."""
         if not self._writable.is_set():

@@ -40,6 +40,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Generator
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -362,7 +363,8 @@ class Connection(FlowControl):
     def reject(self, rejected: Rejected) -> None:
         """Respond with the reason, and close the connection."""
         self.count_rejection(rejected.status, rejected.reason, rejected.detail)
-        head_written = self._exchange is not None and self._exchange.response.head_written
+        responding = self._exchange or self._websocket
+        head_written = responding is not None and responding.response.head_written
         self._disconnect_exchange()
         if not head_written:
             self.write(problem(rejected.status, self._method, rejected.headers))
@@ -397,7 +399,8 @@ class Connection(FlowControl):
         if self._eof:
             self._transport.close()
             return
-        self._transport.write_eof()
+        with suppress(OSError):  # the client has just reset the connection
+            self._transport.write_eof()
         self._linger_until = self._loop.time() + LINGER_TOTAL_SECONDS
         self._control_reading()
         self._discard(0)
@@ -427,5 +430,7 @@ class Connection(FlowControl):
     def resume_writing(self) -> None:
         """Resume the application's writes, or go on with the next request."""
         super().resume_writing()
+        if self._websocket is not None:
+            self._websocket.resume_writing()
         if self._stage is Stage.HEAD:
             self._process_received()

@@ -22,9 +22,11 @@ TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # One space between the parts. The target has no `#`, because some parsers would end it there.
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
 FIRST_BYTE = re.compile(TOKEN)
-ABSOLUTE = re.compile(rb"https?://([^/?]*)(.*)", re.IGNORECASE)
+ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)  # an empty host is invalid
 LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"
-HOST = re.compile(rb"(?:(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])?(?::(?P<port>\d{0,5}))?")
+PERCENT_ENCODED = rb"(?=(?:[^%]|%[0-9A-Fa-f]{2})*\Z)"  # after each `%` are two hexadecimal digits
+NAME = rb"(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?"
+HOST = re.compile(PERCENT_ENCODED + rb"(?:" + NAME + rb"|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])?(?::(?P<port>\d{0,5}))?")
 
 
 class Rejected(Exception):  # noqa: N818 - the request is rejected
@@ -77,7 +79,12 @@ class Head:
     @property
     def expects_continue(self) -> bool:
         """Whether the client waits for a 100 before it sends the body (RFC 9110, section 10.1.1)."""
-        return self.version == "1.1" and self.has(b"expect", b"100-continue")
+        return self.version == "1.1" and any(
+            expectation.strip(b" \t").lower() == b"100-continue"
+            for name, value in self.headers
+            if name == b"expect"
+            for expectation in value.split(b",")
+        )
 
     @property
     def opens_websocket(self) -> bool:

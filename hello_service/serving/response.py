@@ -41,6 +41,7 @@ class Response:
         self._body_left: int | None = None  # still to come; None without a Content-Length, or without a body
         self._chunked = False
         self._bodyless = False  # the client expects no body
+        self._names_upgrade = False  # there is an Upgrade header, so Connection lists it (RFC 9110, section 7.8)
 
     @property
     def started(self) -> bool:
@@ -68,8 +69,9 @@ class Response:
             lines += b"content-length: %d\r\n" % length
         elif not self._bodyless:
             self.keep_alive = False  # the end of the connection is the end of the body
-        if not self.keep_alive:
-            lines += b"connection: close\r\n"
+        options = [b"close"] * (not self.keep_alive) + [b"upgrade"] * self._names_upgrade
+        if options:
+            lines += b"connection: %b\r\n" % b", ".join(options)
         self._body_left = None if self._bodyless else length
         self._head = line + lines + b"\r\n"
         return self.release_head() if length is None else b""
@@ -88,6 +90,7 @@ class Response:
                     self.keep_alive = False
             elif lower != b"transfer-encoding":
                 has_date = has_date or lower == b"date"
+                self._names_upgrade = self._names_upgrade or lower == b"upgrade"
                 others.append((name, value))
         return header_lines(others) + (b"" if has_date else date_line()), length
 

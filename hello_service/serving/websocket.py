@@ -47,6 +47,10 @@ class Wire(Protocol):
     def write(self, data: bytes) -> None:
         """Write to the client."""
 
+    @property
+    def writable(self) -> bool:
+        """Whether the client reads fast enough to write more."""
+
     async def drain(self) -> None:
         """Wait until the client has read enough to write more."""
 
@@ -65,6 +69,10 @@ class Wire(Protocol):
 
 class WebSocket:
     """One WebSocket, from its handshake to the end of its connection.
+
+    Attributes:
+        scope: the ASGI scope.
+        response: serializes the response with which the application rejects the handshake.
 
     Raises:
         Rejected: the handshake is invalid, or not for version 13.
@@ -86,7 +94,7 @@ class WebSocket:
         self._connections = connections
         self._loop = loop
         self._protocol: ServerProtocol | None = None  # None until the handshake is accepted
-        self._rejection = Response(b"GET", "1.1", keep_alive=False)  # used if the application rejects the handshake
+        self.response = Response(b"GET", "1.1", keep_alive=False)
         self._connect_returned = False  # `receive` has returned the first message, `websocket.connect`
         self._disconnected: Message | None = None  # the disconnect message, once the WebSocket has ended
         self._unparsed = bytearray()  # received data
@@ -99,6 +107,7 @@ class WebSocket:
         self._ping_timeout = Timeout(loop)
         self._close_timeout = Timeout(loop)  # closes an idle WebSocket of a stopping server, or the connection
         self._pong_due = False  # a ping has been sent, and its pong has not been received
+        self._pong_held = b""  # the latest pong, while the client reads too slowly
         self._paused = False  # reading from the client is paused
         self._last_message = 0.0  # time at which a message was last sent or received
 
@@ -161,7 +170,7 @@ class WebSocket:
 
     def _respond(self, kind: str, message: Message) -> None:
         """Respond to the handshake."""
-        if kind == "websocket.accept":
+        if kind == "websocket.accept" and not self.response.started:
             headers = [(b"sec-websocket-accept", self._accept_value), *message.get("headers", ())]
             if message.get("subprotocol"):
                 headers.append((b"sec-websocket-protocol", message["subprotocol"].encode()))
@@ -175,18 +184,19 @@ class WebSocket:
         elif kind == "websocket.close":
             self._reject_handshake(problem(403, b"GET"))
         elif kind == "websocket.http.response.start":
-            self._wire.write(self._rejection.start(message["status"], message.get("headers", ())))
+            self._wire.write(self.response.start(message["status"], message.get("headers", ())))
         elif kind == "websocket.http.response.body":
-            self._wire.write(self._rejection.body(message.get("body", b""), message.get("more_body", False)))
-            if self._rejection.ended:
+            self._wire.write(self.response.body(message.get("body", b""), message.get("more_body", False)))
+            if self.response.ended:
                 self._reject_handshake(b"")
         else:
-            raise RuntimeError(f"{kind} can't be sent before a WebSocket is accepted.")
+            raise RuntimeError(f"{kind} can't be sent at this stage of a handshake.")
 
     def _reject_handshake(self, response: bytes) -> None:
         """Write `response` in place of an accepted handshake, and close the connection."""
         self._disconnect(CloseCode.ABNORMAL_CLOSURE)
-        self._wire.write(response)
+        if not self.response.head_written:
+            self._wire.write(response)
         self._wire.linger()
 
     # The client
@@ -204,6 +214,12 @@ class WebSocket:
         """The client has closed its side. Return whether our side stays open."""
         self._disconnect(CloseCode.ABNORMAL_CLOSURE)
         return False
+
+    def resume_writing(self) -> None:
+        """The client reads again: send the pong that was held back."""
+        pong, self._pong_held = self._pong_held, b""
+        if pong:
+            self._wire.write(pong)
 
     def connection_lost(self) -> None:
         """The connection is closed."""
@@ -259,6 +275,9 @@ class WebSocket:
     def _receive_frame(self, frame: Frame, protocol: ServerProtocol) -> None:
         if frame.opcode is Opcode.PONG:
             self._pong_due = False
+        elif frame.opcode is Opcode.PING and not self._wire.writable:
+            # Pongs for a client that does not read would pile up. Section 5.5.3 allows sending only the latest one.
+            self._pong_held = b"".join(protocol.data_to_send())
         if frame.opcode not in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
             return
         self._last_message = self._loop.time()
@@ -331,6 +350,7 @@ class WebSocket:
         if self._disconnected is None:
             self._disconnected = {"type": "websocket.disconnect", "code": int(code), "reason": reason}
             self._ping_timeout.stop()
+            self._pong_held = b""
             self._changed.set()
 
     def _flush(self) -> None:

@@ -8,7 +8,20 @@ from typing import Any
 
 import pytest
 from drills.hostile_requests import frame
-from wire import BODY, Client, Echo, chunked, connected, get, post, statuses, until
+from wire import (
+    BODY,
+    Client,
+    Echo,
+    MemoryTransport,
+    chunked,
+    connected,
+    get,
+    post,
+    serve_in_memory,
+    settle,
+    statuses,
+    until,
+)
 
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 VERSION = "Sec-WebSocket-Version: 13"
@@ -108,6 +121,7 @@ async def test_an_invalid_handshake_is_rejected(request_: bytes, status: int) ->
     assert statuses(response) == [status]
     assert b"application/problem+json" in response
     assert (b"sec-websocket-version: 13\r\n" in response) is (status == 426)
+    assert (b"connection: close, upgrade\r\n" in response) is (status == 426)
     assert echo.scope is None
 
 
@@ -329,6 +343,50 @@ async def test_the_application_can_reject_a_handshake(messages: Any, status: int
         response = await client.exchange(handshake())
 
     assert statuses(response) == [status]
+
+
+@pytest.mark.parametrize("then", ["return", "raise", "accept", "close", "wait"])
+async def test_a_handshake_gets_one_response_even_if_the_application_breaks_it_off(then: str) -> None:
+    started = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 404, "headers": []})
+        started.set()
+        if then == "wait":
+            await receive()
+        elif then == "raise":
+            raise RuntimeError("broken on purpose")
+        elif then != "return":
+            await send({"type": f"websocket.{then}"})
+
+    async with connected(application) as client:
+        await client.send(handshake())
+        await started.wait()
+        response = await client.exchange(frame(1, b"early") if then == "wait" else b"")
+
+    assert statuses(response) == [404]
+    assert response.endswith(b"\r\n\r\n")
+
+
+async def test_a_client_that_sends_pings_and_does_not_read_gets_only_the_latest_pong() -> None:
+    """Otherwise its pongs would fill the memory (section 5.5.3)."""
+    transport, echo = MemoryTransport(), EchoSocket()
+    serving = serve_in_memory(echo, transport)
+    await settle()
+    transport.protocol.data_received(handshake())
+    await settle()
+    response = transport.written
+    transport.protocol.pause_writing()
+    transport.protocol.data_received(b"".join(frame(9, b"%d" % number) for number in range(1000)))
+    assert transport.written == response
+    for _ in range(2):
+        transport.protocol.resume_writing()
+    transport.protocol.data_received(frame(9, b"next"))
+
+    assert transport.written == response + b"\x8a\x03999" + b"\x8a\x04next"
+    transport.close()
+    await serving
 
 
 async def test_reading_is_paused_while_the_application_is_slow() -> None:

@@ -16,7 +16,9 @@ def expecting(length: int, version: str = "1.1", value: str = "100-continue") ->
     return get("/", f"Content-Length: {length}", f"Expect: {value}", CLOSE, method="POST", version=version)
 
 
-@pytest.mark.parametrize("value", ["100-continue", "100-Continue"])
+@pytest.mark.parametrize(
+    "value", ["100-continue", "100-Continue", "100-continue,", "other, 100-continue", "100-continue ,other=1"]
+)
 async def test_100_is_sent_when_the_application_reads_the_body(value: str) -> None:
     async with connected(Echo()) as client:
         await client.send(expecting(4, value=value))

@@ -37,6 +37,10 @@ CLOSE = "Connection: close"
         "GET http://user@here/ HTTP/1.1",
         "GET http://[::1/ HTTP/1.1",
         "GET https://a..b/ HTTP/1.1",
+        "GET http:// HTTP/1.1",
+        "GET http:///a HTTP/1.1",
+        "GET http://?a HTTP/1.1",
+        "GET http://:80/ HTTP/1.1",
     ],
 )
 async def test_a_malformed_request_line_is_rejected(line: str) -> None:

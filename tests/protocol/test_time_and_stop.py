@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import struct
 from typing import Any
 
@@ -188,6 +189,27 @@ async def test_no_request_is_executed_after_the_grace_period(sent_before: bytes)
 
     assert response == (b" " if sent_before == get() else b"")  # the end of `Echo`'s body, "GET / "
     assert len(echo.scopes) == (sent_before == get())
+
+
+async def test_the_grace_period_ends_for_every_connection_even_if_clients_reset_theirs() -> None:
+    """The server closes its side before the event loop has reported the reset."""
+
+    class ResetTransport(MemoryTransport):
+        def write_eof(self) -> None:
+            self.ended = True
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    connections = Connections()
+    transports = [ResetTransport() for _ in range(3)]
+    for transport in transports:
+        serve_in_memory(Echo(), transport, connections)
+    await settle()
+    connections.stop(0)
+    await settle()
+
+    assert [transport.ended for transport in transports] == [True] * 3
+    connections.abort()
+    await until(lambda: not connections.open)
 
 
 async def test_a_connection_accepted_after_the_grace_period_is_closed() -> None:
