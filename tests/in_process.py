@@ -16,7 +16,7 @@ from hello_service.settings import Settings
 async def serving(
     settings: Settings, endpoints: Sequence[Blueprint] | None = None
 ) -> AsyncIterator[TestClientProtocol]:
-    """Yield a client of an app with `endpoints`; with None, it has those of the service."""
+    """Yield a test client of the app, with `endpoints` in place of the service's own if they are given."""
     async with create_app(settings, {}, endpoints=endpoints).test_app() as app:
         yield app.test_client()
 

@@ -79,13 +79,13 @@ async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
     try:
         task = await asyncio.to_thread(_fetch, f"{base}/task")
     except (OSError, ValueError) as error:
-        return {"error": f"no response from the task metadata endpoint: {type(error).__name__}"}
+        return {"error": f"no usable response from the task metadata endpoint: {type(error).__name__}"}
     fields = ("Cluster", "TaskARN", "Family", "Revision", "LaunchType", "AvailabilityZone")
     return {name: task.get(name) for name in fields}
 
 
 def _fetch(url: str) -> dict[str, Any]:
-    opener = build_opener(ProxyHandler({}))  # without a proxy: none must see the address, which belongs to the task
+    opener = build_opener(ProxyHandler({}))  # no proxy: only the task itself can reach this address
     with opener.open(url, timeout=METADATA_SECONDS) as response:
         document: dict[str, Any] = json.load(response)
         return document

@@ -20,8 +20,13 @@ SPARE_DESCRIPTORS = 2  # for what is opened only once, such as the connection to
 MIX = [
     *[Request("/api/hello"), Request("/api/hello?name=Ada"), Request("/api/hello/Ada")] * 10,
     *[Request("/api/hello", "POST", b'{"name": "Ada"}')] * 8,
-    *[Request("/api/hello/stream?count=2"), Request("/api/relay?count=2"), Request("/nothing/here", status=404)] * 4,
-    Request("/api/faults/error", status=500),
+    *[
+        Request("/api/hello/stream?count=2"),
+        Request("/api/relay?count=2"),
+        Request("/nothing/here", expected_status=404),
+    ]
+    * 4,
+    Request("/api/faults/error", expected_status=500),
 ]
 
 

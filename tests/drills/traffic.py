@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class Request:
-    """A request, and its expected status."""
+    """A request, and the status that its response must have."""
 
     path: str
     method: str = "GET"
     body: bytes = b""
-    status: int = 200
+    expected_status: int = 200
 
     def encode(self) -> bytes:
         """Return the request as HTTP/1.1."""
@@ -69,10 +69,12 @@ class Client:
             self.close()
             return
         self.results.seconds.append(perf_counter() - began)
-        if status != request.status:
+        if status != request.expected_status:
             self.results.failures.append(f"{request.method} {request.path}: {status}")
         if "traceresponse" in fields:
-            self.results.span_ids.append(int(fields["traceresponse"].split("-")[2], 16))
+            self.results.span_ids.append(
+                int(fields["traceresponse"].split("-")[2], 16)
+            )  # version-trace_id-span_id-flags
         if fields.get("connection") == "close":
             self.close()
 

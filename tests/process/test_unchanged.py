@@ -60,9 +60,7 @@ def traced_service(
     environment = clean_environment(
         {**QUIET, "DD_TRACE_AGENT_URL": agent.url, "DD_TRACE_HTTPX_ENABLED": "true", **environ}
     )
-    # The service starts in the folder of its files.
-    shell = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *TRACE, *arguments]
-    with started(shell, environment) as running:
+    with started([*TRACE, *arguments], environment, cwd=folder) as running:
         url = f"http://127.0.0.1:{port}"
         running.wait_until_responding(f"{url}/health")
         yield url, running
@@ -203,20 +201,20 @@ def test_only_the_variables_that_tracing_needs_are_set(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("beside", [True, False], ids=["beside the command", "on PATH"])
-def test_the_ddtrace_run_beside_the_command_is_preferred(tmp_path: Path, beside: bool) -> None:
-    """It belongs to the command's virtual environment. Otherwise the first one on PATH is used."""
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    programs = [ours / "ddtrace-run", theirs / "serve"]
+def test_ddtrace_run_is_taken_from_beside_the_command_or_else_from_path(tmp_path: Path, beside: bool) -> None:
+    """The ddtrace-run beside the command belongs to the command's virtual environment."""
+    first_on_path, command_folder = tmp_path / "first", tmp_path / "second"
+    programs = [first_on_path / "ddtrace-run", command_folder / "serve"]
     if beside:
-        programs.append(theirs / "ddtrace-run")
+        programs.append(command_folder / "ddtrace-run")
     for each in programs:
         each.parent.mkdir(exist_ok=True)
         each.touch(0o755)
-    path = f"{ours}:{theirs}"
+    path = f"{first_on_path}:{command_folder}"
     program, command, environment = launch.traced(["serve"], {"PATH": path, "PYTHONPATH": "/x", "DD_SERVICE": "mine"})
 
-    assert program == str((theirs if beside else ours) / "ddtrace-run")
-    assert command[1:] == [str(theirs / "serve")]
+    assert program == str((command_folder if beside else first_on_path) / "ddtrace-run")
+    assert command[1:] == [str(command_folder / "serve")]
     assert (environment["PYTHONPATH"], environment["DD_SERVICE"]) == (f"{launch.UNCHANGED}:/x", "mine")
 
 

@@ -420,4 +420,4 @@ async def test_info_shows_that_the_ecs_metadata_endpoint_fails(metadata: str) ->
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 
-    assert info["ecs"] == {"error": "no response from the task metadata endpoint: HTTPError"}
+    assert info["ecs"] == {"error": "no usable response from the task metadata endpoint: HTTPError"}
