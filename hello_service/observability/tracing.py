@@ -34,7 +34,9 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from functools import cache, cached_property, partial
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 
 from quart import Quart, has_request_context, request, websocket, wrappers
 from werkzeug.exceptions import HTTPException
@@ -99,17 +101,18 @@ def trace(
     It changes nothing if `active()` is false. Call it before the app serves. A second call adds its probes.
     `service` is used if `DD_SERVICE` is unset; `middleware` creates the spans in place of ddtrace's.
     """
+    probes = frozenset([probes] if isinstance(probes, str) else probes)
     if reason := unsupported():
         _warn(f"{reason} The service runs untraced.")
     if not active():
         return app
     if earlier := app.extensions.get("datadog_tracing"):
-        earlier.probes |= frozenset(probes)
+        earlier.probes |= probes
         return app
     if service is not None:
         _name_process(service)
     untraced: Any = app.asgi_app
-    traced: Any = _Tracing(untraced, frozenset(probes), service, middleware or TraceMiddleware)
+    traced: Any = _Tracing(untraced, probes, service, middleware or TraceMiddleware)
     app.asgi_app = app.extensions["datadog_tracing"] = traced  # type: ignore[method-assign]  # Quart documents this
     # The signals of every app, because an app without `trace` may be mounted inside of a traced one.
     request_started.connect(_name)
@@ -217,16 +220,20 @@ class _Tracing:
             tracer.context_provider.activate(None)  # uvicorn starts a pipelined request in the previous one's context
         _current.set(exchange)
         try:
-            await self._traced(exchange.traced_scope, exchange.receive, exchange.send)
+            with _watching("Tracing a request"):  # an exception of the app isn't raised here: _call_app keeps it
+                await self._traced(exchange.traced_scope, exchange.receive, exchange.send)
             if exchange.raised is not None:
                 raise exchange.raised
         finally:
             _current.set(outer)
             exchange.release()
+        if not exchange.begun:
+            await self.app(scope, receive, send)
 
     async def _call_app(self, _named: Scope, receive: Receive, send: Send) -> None:
         """Call the app. Keep its exception from the middleware, which would put Quart's exception group on the span."""
         exchange = _current.get()
+        exchange.begun = True
         try:
             await exchange.call(self.app, receive, send)
         except BaseException as raised:
@@ -245,6 +252,7 @@ class _Exchange:
 
     span: Span
     routed = False  # Quart has looked for a route, and the span has its name
+    begun = False  # the app was called, or application security has blocked the request
     decided = False  # the caller has decided whether this trace is kept
     complete = False  # the server has accepted every byte that the client waits for
     over = False  # the app has returned
@@ -262,6 +270,9 @@ class _Exchange:
         # A # would begin a fragment in http.url, and ddtrace redacts nothing in fragments.
         self.traced_scope["path"] = (scope.get("path") or "").replace("#", "%23")
         self.traced_scope["query_string"] = (scope.get("query_string") or b"").replace(b"#", b"%23")
+        if not _is_host_valid(scope):
+            headers = [header for header in scope["headers"] if header[0].lower() != b"host"]
+            self.traced_scope["headers"] = headers  # ddtrace would raise an exception
         self.server_receive, self.server_send = receive, send
 
     def begin(self, span: Span) -> None:
@@ -348,7 +359,7 @@ class _Request(_Exchange):
 
     async def send(self, message: Message) -> None:
         """Send a message that has passed through ddtrace's middleware."""
-        kind, last = message.get("type"), False
+        kind, last, self.begun = message.get("type"), False, True
         if kind == "http.response.start":
             self.started, self.bytes_left = True, self._body_length(message)
             message = self.respond(message)
@@ -412,6 +423,7 @@ class _WebSocket(_Exchange):
     async def send(self, message: Message) -> None:
         """Drop the copy of a message. Close the WebSocket if application security blocks it."""
         if message["type"] == "http.response.start":  # pragma: no cover - needs application security in the process
+            self.begun = True
             await self.server_send({"type": "websocket.close", "code": 1008})
 
     def _copy(self, middleware: Any) -> None:
@@ -539,6 +551,16 @@ def _listed(message: Message) -> Message:
     return message if headers is None or isinstance(headers, list | tuple) else {**message, "headers": [*headers]}
 
 
+def _is_host_valid(scope: Scope) -> bool:
+    """Whether the Host header, if there is one, can be part of a URL."""
+    host = next((value for name, value in scope["headers"] if name.lower() == b"host"), b"")
+    try:
+        urlsplit(f"//{host.decode()}")
+    except ValueError:
+        return False
+    return True
+
+
 def _describe_abort(span: Span, error: BaseException) -> None:
     """Describe `abort(response)` by the status of that response, which the exception's own text lacks."""
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -647,19 +669,23 @@ async def _record_websocket_error(_app: Quart, exception: BaseException, **_: ob
 
 
 def _trace_background_tasks(app: Quart) -> None:
-    add = app.add_background_task
+    add: Any = app.add_background_task
 
-    def add_background_task(func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        exchange, parent = _current.get(), tracer.current_span()
-        if parent is not None:
-            _sampling_priority(parent)  # must happen while its trace is current
+    # A subclass of Quart may take arguments that are not the function's, and may return something.
+    def add_background_task(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        exchange, current = _current.get(), tracer.current_span()
+        if current is not None:
+            _sampling_priority(current)  # must happen while its trace is current
+        parent = tracer.current_trace_context()  # of the current span, or of a WebSocket message
+        name = _function_name(func)
 
-        async def run() -> None:
-            span = tracer.start_span("quart.background_task", resource=_function_name(func), activate=True)
+        async def run(*args: Any, **kwargs: Any) -> None:
+            span = tracer.start_span("quart.background_task", resource=name, activate=True)
             span.set_tag("component", "quart")
-            if parent is not None:
-                span.link_span(parent.context)
-                _copy_trace_level_tags(span, parent)  # the sampling decision and its mechanism
+            if parent is not None and parent.trace_id:
+                span.link_span(parent)
+                source: Any = SimpleNamespace(context=parent)
+                _copy_trace_level_tags(span, source)  # the sampling decision and its mechanism
             try:
                 await app.ensure_async(func)(*args, **kwargs)
             except BaseException as error:
@@ -668,12 +694,13 @@ def _trace_background_tasks(app: Quart) -> None:
                     span.set_tag("manual.keep")
                 raise
             finally:
-                if parent is not None and parent.context.sampling_priority == USER_KEEP:
+                if parent is not None and parent.sampling_priority == USER_KEEP:
                     span.set_tag("manual.keep")  # the request has failed since
                 span.finish()
                 tracer.context_provider.activate(span.context)  # Quart logs an exception next, with these ids
 
-        add(run)
+        run.__name__, run.__qualname__ = name.rpartition(".")[2], name
+        return add(run, *args, **kwargs)
 
     app.add_background_task = add_background_task  # type: ignore[method-assign]
 
@@ -682,4 +709,5 @@ def _function_name(func: Any) -> str:
     """Return the name of a function or of a callable object's class. A `repr` could contain arguments and addresses."""
     while isinstance(func, partial):
         func = func.func
-    return str((func if isinstance(func, type) or inspect.isroutine(func) else type(func)).__qualname__)
+    name = getattr(func, "__qualname__", None)
+    return name if isinstance(name, str) else type(func).__qualname__

@@ -255,16 +255,6 @@ async def test_header_names_may_have_upper_case_letters(app: Quart, finished: li
     assert span.get_tag("http.useragent") == "A Browser"
 
 
-async def test_a_request_that_ddtrace_can_not_parse_has_a_span(app: Quart, finished: list[Span]) -> None:
-    """The request fails, and its span has the error."""
-    scope = {**request_scope((b"host", b"[a")), "query_string": b"a=b"}
-    with pytest.raises(ValueError, match="IPv6"):
-        await send_request(app, scope)
-    (span,) = finished
-
-    assert span.get_tag("error.type") == "builtins.ValueError"
-
-
 async def test_the_resource_of_a_404_has_no_route_if_ddtrace_obfuscates_it(
     finished: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,6 +369,28 @@ async def test_work_in_a_task_is_a_child_of_the_message_that_started_the_task(fi
     task_work = next(span for span in finished if span.resource == "late")
 
     assert task_work.parent_id == first.span_id
+
+
+async def test_a_background_task_of_a_message_is_linked_to_the_message(finished: list[Span]) -> None:
+    app = Quart(__name__)
+
+    async def task() -> None: ...
+
+    @app.websocket("/")
+    async def socket() -> None:
+        await websocket.receive()
+        app.add_background_task(task)
+        await websocket.send("started")
+
+    tracing.trace(app)
+    async with app.test_client().websocket("/") as client:
+        await client.send("one")
+        await client.receive()
+    await asyncio.gather(*app.background_tasks)
+    spans = {span.name: span for span in finished}
+    (link,) = spans["quart.background_task"]._get_links()  # noqa: SLF001 - no public API
+
+    assert (link.trace_id, link.span_id) == (spans["websocket.receive"].trace_id, spans["websocket.receive"].span_id)
 
 
 async def test_a_custom_span_is_a_child_of_its_request(finished: list[Span]) -> None:

@@ -368,6 +368,13 @@ class Mailer:
     def send(self, *_: object) -> None: ...
 
 
+class Descriptor(Mailer):
+    """A callable object that can also be a method, as class-based decorators are."""
+
+    def __get__(self, *_: object) -> Descriptor:
+        return self  # pragma: no cover - it is never a method here
+
+
 async def send_mail(*_: object, **__: object) -> None: ...
 
 
@@ -378,6 +385,7 @@ async def send_mail(*_: object, **__: object) -> None: ...
         (partial(send_mail, "ada@example.com", token="secret"), "send_mail"),
         (partial(partial(Mailer(), "ada@example.com"), "secret"), "Mailer"),
         (Mailer(), "Mailer"),
+        (Descriptor(), "Descriptor"),
         (Mailer().send, "Mailer.send"),
         (Mailer, "Mailer"),
         (print, "print"),
@@ -393,6 +401,53 @@ async def test_a_background_task_is_named_after_its_function(
 
     assert span.resource == name
     assert "ada@example.com" not in str(span.get_tags())
+
+
+async def test_a_subclass_may_add_arguments_and_a_result_to_add_background_task(finished: list[Span]) -> None:
+    names: list[tuple[str, str]] = []
+    received: list[Any] = []
+
+    class Named(Quart):
+        def add_background_task(self, func: Any, *args: Any, name: str = "", **kwargs: Any) -> Any:
+            names.append((name, func.__name__))
+            super().add_background_task(func, *args, **kwargs)
+            return name
+
+    async def task(*args: int, **kwargs: int) -> None:
+        received.append((args, kwargs))
+
+    app: Any = tracing.trace(Named(__name__))
+    result = app.add_background_task(task, 1, name="mail", two=2)
+    await asyncio.gather(*app.background_tasks)
+
+    assert result == "mail"
+    assert names == [("mail", "task")]
+    assert received == [((1,), {"two": 2})]
+    assert [span.name for span in finished] == ["quart.background_task"]
+
+
+@MIDDLEWARES
+@pytest.mark.parametrize("host", [b"[a", b"[::1", "\u2100".encode(), b"\xff"])
+async def test_a_host_that_can_not_be_parsed_changes_nothing(
+    app: Quart, finished: list[Span], host: bytes, middleware: Any
+) -> None:
+    """The URL then has the server's address."""
+    others = {"headers": [(b"host", host)], "query_string": b"a=b", "server": ("127.0.0.1", 8080)}
+    sent = await send_request(tracing.trace(app, middleware=middleware), request_scope("/users/1", **others))
+
+    assert sent[0]["status"] == 200
+    assert [span.get_tag("http.url") for span in finished] == ["http://127.0.0.1:8080/users/1?a=b"]
+
+
+async def test_a_request_that_ddtrace_can_not_trace_gets_its_response(
+    app: Quart, finished: list[Span], caplog: pytest.LogCaptureFixture
+) -> None:
+    """ddtrace sets an attribute of the application in the scope, which this one refuses."""
+    tracing._warn.cache_clear()  # noqa: SLF001 - otherwise only the first test that causes it would log it
+    sent = await send_request(tracing.trace(app), request_scope("/users/1", app=object()))
+
+    assert sent[0]["status"] == 200
+    assert "Tracing a request failed with AttributeError" in caplog.text
 
 
 async def test_an_unknown_method_is_in_no_tag(app: Quart, finished: list[Span]) -> None:
@@ -493,6 +548,14 @@ async def test_a_probe_behind_a_prefix_has_no_span(app: Quart, finished: list[Sp
     await send_request(tracing.trace(app, {"/health"}), request_scope(path, root_path="/api"))
 
     assert finished == []
+
+
+async def test_a_string_of_probes_is_one_path(app: Quart, finished: list[Span]) -> None:
+    tracing.trace(tracing.trace(app, probes="/health"), probes="/users/1")
+    for path in ("/health", "/users/1", "/"):
+        await send_request(app, request_scope(path))
+
+    assert [span.resource for span in finished] == ["GET 404"]
 
 
 async def test_tracing_an_app_twice_creates_one_span(app: Quart, finished: list[Span]) -> None:
