@@ -24,8 +24,8 @@ def wait(aws: Aws, cluster: str) -> None:
         events = [each["message"] for each in service.get("events", [])[:1]]
         raise Failure(
             f"The service is not stable: {service['runningCount']} of {service['desiredCount']} tasks are running. "
-            f"{' '.join(events)} Read its log with aws logs tail /ecs/{cluster}/service, then run the same command again "
-            "or deploy/deploy rollback."
+            f"{' '.join(events)} Read its log with aws logs tail /ecs/{cluster}/service, then run the same command again, "
+            "or run deploy/deploy rollback."
         ) from None
 
 
@@ -33,7 +33,7 @@ def smoke(url: str, version: str, timeout_seconds: float) -> None:
     """Send requests to the service at `url` until it is healthy and reports `version`.
 
     Raises:
-        Failure: when it does not within `timeout_seconds`.
+        Failure: the service does not report `version` within `timeout_seconds`.
     """
     deadline = time.monotonic() + timeout_seconds
     while True:

@@ -14,7 +14,7 @@ SLOW_FOLDERS = ["peers", "process", "conformance"]  # the slowest first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that share expensive fixtures in one worker: those of a file, of conformance/, or of the container engine.
+    """Run tests that share expensive fixtures in one worker: the tests of a file, of conformance/, or of containers.
 
     Slow folders come first, so that no worker waits for another's long test at the end.
     """

@@ -160,7 +160,7 @@ class Upstream:
     def _saturated(self, detail: str) -> UpstreamSaturated:
         """Return the problem. Its `Retry-After` is one timeout, plus more for each call that was rejected recently.
 
-        Otherwise all rejected clients would return at the same time, and even rejecting them again would cost too much.
+        This spreads the retries: if all rejected clients returned at once, even rejecting them would cost too much.
         """
         now, limits = asyncio.get_running_loop().time(), self._limits
         if now - self._rejecting_since > limits.timeout_seconds:
@@ -181,9 +181,7 @@ def _headers(first: Mapping[str, str] | None, second: Mapping[str, str]) -> http
 
 
 class _NoCookies(httpx.Cookies):
-    """A cookie jar that stays empty. Otherwise it would grow with each name that an upstream sets, without any use:
-    requests don't read it.
-    """
+    """A cookie jar that stays empty. This client sends no cookies, so a jar would only grow."""
 
     def extract_cookies(self, response: httpx.Response) -> None:
         pass
@@ -200,7 +198,7 @@ def _parsed(response: httpx.Response) -> Any:
         return content.decode(errors="replace")
     try:
         value = json.loads(content, parse_constant=_finite, parse_float=_finite)
-        if content.count(b"[") + content.count(b"{") > JSON_DEPTH:  # otherwise it can't be nested that deep
+        if content.count(b"[") + content.count(b"{") > JSON_DEPTH:  # with fewer brackets, the value can't be that deep
             _check_depth(value)
     except (ValueError, RecursionError) as error:
         raise UpstreamProtocolError("The upstream's response is not valid JSON.") from error

@@ -1,4 +1,4 @@
-"""Quart and ddtrace, joined. ddtrace has no Quart integration; this file is one, and works in any Quart service.
+"""Datadog tracing for Quart. ddtrace has no Quart integration; this file is one, and works in any Quart service.
 
     import httpx, quart
     import tracing                                    # this file; start the service under ddtrace-run
@@ -8,7 +8,7 @@
     client = httpx.AsyncClient(event_hooks={"request": [tracing.name_client_span]})
 
 ddtrace's own ASGI middleware makes the span of a request. This file adds what the middleware can't know of Quart:
-- the resource and `http.route` are the route, with the mount path in front; without a route it is `GET 404` or `GET 405`;
+- the resource and `http.route` are the route, with the mount path in front; without a route, the resource is `GET 404` or `GET 405`;
 - an exception puts type, message and stack on the span, and keeps a trace that this process started;
 - probes have no span; application security can block a request before its handler runs;
 - a task of `app.add_background_task` is a trace of its own, linked to its request's span;
@@ -18,7 +18,7 @@ ddtrace's own ASGI middleware makes the span of a request. This file adds what t
 - an outbound call's span has a readable resource, and `peer.service`;
 - ddtrace knows the routes (endpoint inventory) and the code behind them (Code Origin).
 
-A request, WebSocket or task that works without this file works the same with it. It supports ddtrace 4.5 to 4.x and
+Tracing never changes what a request, WebSocket or task does. It supports ddtrace 4.5 to 4.x and
 Quart 0.19.9 to 0.23; with other releases, and without ddtrace-run, the service runs untraced.
 """
 
@@ -77,10 +77,10 @@ BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.re
 # Quart 0.23 raises this in a handler whose client has disconnected. Earlier releases cancel the handler.
 DISCONNECTED: Any = getattr(wrappers, "ClientDisconnectedError", ())
 
-# Which path segments of outbound calls stay readable in a resource, and how many.
+# Limits on the path segments that stay readable in an outbound call's resource.
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
-WORDS = 20  # after the same beginning of a path, such as /users: user names look like words, but there are many of them
-RESOURCES = 500  # in total
+WORDS = 20  # different words after one path prefix; under /users, user names look like words
+RESOURCES = 500  # different path prefixes
 SEGMENTS = 8  # of one path
 
 
@@ -114,7 +114,7 @@ def trace(
     untraced: Any = app.asgi_app
     traced: Any = _Tracing(untraced, probes, service, middleware or TraceMiddleware)
     app.asgi_app = app.extensions["datadog_tracing"] = traced  # type: ignore[method-assign]  # Quart documents this
-    # The signals of every app, because an app without `trace` may be mounted inside of a traced one.
+    # Connect to the signals of all apps, because an untraced app may be mounted inside a traced one.
     request_started.connect(_name)
     websocket_started.connect(_name)
     got_request_exception.connect(_remember)
@@ -246,8 +246,8 @@ class _Tracing:
 class _Exchange:
     """One request or WebSocket while it is served.
 
-    The app gets `scope`. The middleware gets `traced_scope`, whose path becomes the route, as the middleware names spans
-    by the path.
+    The app gets `scope`. The middleware gets `traced_scope`. Its path is replaced by the route, because the middleware
+    names spans by the path.
     """
 
     span: Span
@@ -262,7 +262,7 @@ class _Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["headers"] = _listed(scope).get("headers", ())
         self.scope = scope
-        self.nested = "datadog" in scope
+        self.nested = "datadog" in scope  # ddtrace already traces an outer app
         self.method = "websocket"
         self.traced_scope = {**scope}
         if scope["type"] == "http":
@@ -308,7 +308,7 @@ class _Exchange:
             span.set_tag("manual.keep")
 
     def respond(self, message: Message) -> Message:
-        """Add the `traceresponse` header to `message`, the head of a response. Complete the span if it is an error's."""
+        """Add the `traceresponse` header to `message`, the head of a response. Put a handled exception on the span."""
         headers = message.get("headers") or []
         if not self.routed:
             self.span.resource = f"{self.method} {message.get('status', 101)}"  # a layer around Quart responds
@@ -453,8 +453,9 @@ class _WebSocket(_Exchange):
     def _make_parent(self, received: Span) -> None:
         """Make `received` the parent of new spans of this task.
 
-        Its context takes its place, because ddtrace ignores a current span that is finished. If another task received the
-        last message, as in `asyncio.wait_for`, that message's context is invalidated.
+        The current context becomes a copy of the span's context, because ddtrace ignores a finished span as a parent. If
+        another task received the last message, as in `asyncio.wait_for`, the old context is cleared there, so that no span
+        gets a stale parent.
         """
         task = asyncio.current_task()
         if self.parent is not None and task is not self.receiver:
@@ -489,7 +490,7 @@ class _WebSocket(_Exchange):
 
 
 class _Shared(dict[str, Any]):
-    """The state of ddtrace's middleware in the scope. It isn't copied when a layer deep-copies the scope: spans can't be."""
+    """The state of ddtrace's middleware in the scope. A deep copy is the same object, because spans can't be copied."""
 
     def __deepcopy__(self, _memo: object) -> _Shared:
         return self
@@ -581,7 +582,7 @@ def _sampling_priority(span: Span) -> int:
     return int(span.context.sampling_priority or 0)
 
 
-_words: dict[str, int] = {}  # the beginnings of paths that stay readable, and how many words each is followed by
+_words: dict[str, int] = {}  # readable path prefix -> number of different words seen after it
 
 
 def _readable(peer: str, path: str) -> str:
@@ -630,7 +631,7 @@ def _register_routes(app: Quart, mount: str) -> None:
 
 def _block(exchange: _Exchange, connection: Any) -> None:
     """Pass the route's variables to application security, and end the request here if it is blocked."""
-    variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # not converted
+    variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # as text
     route, cookies = exchange.span.get_tag("http.route"), dict(connection.cookies)
     set_http_meta(exchange.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
     dispatch("asgi.start_request", ("quart",))

@@ -52,7 +52,7 @@ from hello_service.serving.request import Head, Rejected
 from hello_service.serving.response import Response, problem
 from hello_service.serving.websocket import WebSocket
 
-BUFFER_BYTES = 65_536  # with more of a body, or of pipelined requests, reading from the client is paused
+BUFFER_BYTES = 65_536  # reading is paused while more than this of a body, or of pipelined requests, is buffered
 LINGER_BYTES = 64 * 1_048_576  # discarded in total; then the connection is closed
 LINGER_SECONDS = 2.0  # without a byte
 LINGER_TOTAL_SECONDS = 30.0
@@ -75,7 +75,8 @@ class Connection(FlowControl):
 
     `FlowControl` provides `_eof` (the client has closed its side), `_paused` (reading from the client is paused),
     `_writable` (an event, not set while the client reads too slowly), `_stage_timeout` (the timeout of the current
-    stage), and `watch_progress` (calls a function once nothing has been sent for write_seconds).
+    stage), and `watch_progress` (calls a function once nothing has been sent for write_seconds). At a stop, `Connections`
+    calls `stop`, then `end_grace` after a grace period for requests that are still on the network, then `abort`.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Connection(FlowControl):
         self._loop = loop
         self._stream_reader = reader
         self._state = state
-        self._context = contextvars.copy_context()  # without any request's context variables
+        self._context = contextvars.copy_context()  # tasks run in copies, so no request sees another's variables
         self._lost = loop.create_future()  # done once the connection is closed
         self._tasks: set[asyncio.Task[None]] = set()  # the running calls of the application
 
@@ -198,7 +199,7 @@ class Connection(FlowControl):
     def _process_received(self) -> None:
         """Go through the stages of a request as far as the received data allows."""
         if self._processing:
-            return  # called from inside the loop below, by a response that completed at once, as to `OPTIONS *`
+            return  # the loop below has called this: a response was complete at once, such as that to `OPTIONS *`
         self._processing = True
         try:
             while self._request_reader.received:
@@ -311,7 +312,9 @@ class Connection(FlowControl):
 
     def _continue_or_linger(self, *, keep_alive: bool) -> None:
         """Go on to the next request if the connection can be reused; otherwise end the connection."""
-        if self._stage is not Stage.RESPONDING or not keep_alive or self.closing:  # in BODY, the request is incomplete
+        if (
+            self._stage is not Stage.RESPONDING or not keep_alive or self.closing
+        ):  # in BODY, the rest of the body would be the next request
             self.linger()
             return
         self._wait_for_request()
@@ -428,7 +431,7 @@ class Connection(FlowControl):
             self.watch_progress(self._on_pipelining_timeout)
 
     def resume_writing(self) -> None:
-        """Resume the application's writes, or go on with the next request."""
+        """Resume the application's writes. In stage HEAD, also serve the requests that are already received."""
         super().resume_writing()
         if self._websocket is not None:
             self._websocket.resume_writing()

@@ -129,7 +129,7 @@ class ServerConfig(Config):
             hypercorn_run.TCPServer = tcp_server  # type: ignore[assignment,attr-defined]  # Hypercorn has no setting for it
 
     def create_sockets(self) -> Sockets:
-        return Sockets([], [self._listener], [])
+        return Sockets(secure_sockets=[], insecure_sockets=[self._listener], quic_sockets=[])
 
 
 def tcp_server(*arguments: Any) -> Any:
@@ -178,7 +178,7 @@ class Server:
             self.log.warning("deadline", in_flight=self.lifecycle.in_flight)
             self.lifecycle.cancel(f"still running {self.settings.graceful_seconds:g} s after the server began to stop")
             await asyncio.wait({serving}, timeout=CLOSING_SECONDS)
-        if not serving.done():  # clients that neither read their responses nor close their side
+        if not serving.done():  # the remaining clients neither read their responses nor close their side
             self.connections.abort()
             await asyncio.wait({serving}, timeout=ABORT_SECONDS)
         if not serving.done():  # pragma: no cover - a connection that outlives its abort
@@ -189,6 +189,7 @@ class Server:
         self.log.info("stopped")
 
     async def _drain(self) -> None:
+        """Wait for a signal, then serve for `drain_seconds` more. Hypercorn shuts down when this returns."""
         await self._stop.wait()
         self.lifecycle.stopping = True
         self.log.info("draining", seconds=self._drain_seconds, in_flight=self.lifecycle.in_flight)
