@@ -388,7 +388,7 @@ async def test_a_background_task_of_a_message_is_linked_to_the_message(finished:
         await client.receive()
     await asyncio.gather(*app.background_tasks)
     spans = {span.name: span for span in finished}
-    (link,) = spans["quart.background_task"]._get_links()  # noqa: SLF001 - no public API
+    (link,) = spans["quart.background_task"]._get_links()
 
     assert (link.trace_id, link.span_id) == (spans["websocket.receive"].trace_id, spans["websocket.receive"].span_id)
 

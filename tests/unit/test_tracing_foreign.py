@@ -443,7 +443,7 @@ async def test_a_request_that_ddtrace_can_not_trace_gets_its_response(
     app: Quart, finished: list[Span], caplog: pytest.LogCaptureFixture
 ) -> None:
     """ddtrace sets an attribute of the application in the scope, which this one refuses."""
-    tracing._warn.cache_clear()  # noqa: SLF001 - otherwise only the first test that causes it would log it
+    tracing._warn.cache_clear()
     sent = await send_request(tracing.trace(app), request_scope("/users/1", app=object()))
 
     assert sent[0]["status"] == 200
