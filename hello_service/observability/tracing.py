@@ -150,14 +150,15 @@ async def name_client_span(outgoing: Any) -> None:
     span = tracer.current_span() if active() else None
     if span is None or span.get_tag("component") not in {"httpx", "httpx2"} or span.get_tag("peer.service") is not None:
         return  # not traced, or the second hop of a redirect
-    url, hints = outgoing.url, outgoing.extensions
-    peer = hints.get("peer_service") or url.host
-    route = hints.get("route") or _readable(peer, url.raw_path.decode("ascii").partition("?")[0])
-    method = outgoing.method if outgoing.method in METHODS else "OTHER"
-    span.resource = f"{method} {peer}{route}"
-    span.set_tag("peer.service", peer)
-    if method == "OTHER":  # ddtrace sets this tag later, so replace it when the span ends
-        span._on_finish_callbacks.insert(0, lambda span: span.set_tag("http.method", "OTHER"))  # noqa: SLF001 - no hook
+    with _watching("Naming an outbound call"):
+        url, hints = outgoing.url, outgoing.extensions
+        peer = hints.get("peer_service") or url.host
+        route = hints.get("route") or _readable(peer, url.raw_path.decode("ascii").partition("?")[0])
+        method = outgoing.method if outgoing.method in METHODS else "OTHER"
+        span.resource = f"{method} {peer}{route}"
+        span.set_tag("peer.service", peer)
+        if method == "OTHER":  # ddtrace sets this tag later, so replace it when the span ends
+            span._on_finish_callbacks.insert(0, lambda span: span.set_tag("http.method", "OTHER"))  # noqa: SLF001 - no hook
 
 
 @contextmanager

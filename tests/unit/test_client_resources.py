@@ -128,3 +128,11 @@ async def test_random_ids_make_few_resources(
         await resource("/" + "/".join(segments))
 
     assert len({span.resource for span in spans}) <= 2 * tracing.RESOURCES
+
+
+async def test_a_call_whose_hints_can_not_be_used_is_made_without_a_name() -> None:
+    class Unusable:
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    assert await resource("/", route=Unusable()) == "http.request"
