@@ -176,6 +176,20 @@ async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes
     assert b"\r\nb: c" not in response
 
 
+@pytest.mark.parametrize(("option", "responses"), [(b"keep-alive", 2), (b"x-option", 2), (b"Close", 1)])
+async def test_only_close_in_the_connection_header_of_a_response_ends_the_connection(
+    option: bytes, responses: int
+) -> None:
+    """The server writes the header itself, so no other option of the application is sent (RFC 9110, section 7.6.1)."""
+    async with connected(responding_with(head(LENGTH, (b"connection", option)), BODY)) as client:
+        response = await client.exchange(get() + get("/", CLOSE))
+
+    assert statuses(response) == [200] * responses
+    assert response.count(b"connection: close\r\n") == 1
+    assert b"keep-alive" not in response
+    assert b"x-option" not in response
+
+
 @pytest.mark.parametrize("status", [204, 304])
 @pytest.mark.parametrize("headers", [(), (LENGTH,)])
 async def test_a_204_and_a_304_have_no_body(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:

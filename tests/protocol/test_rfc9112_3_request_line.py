@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wire import Echo, connected, get, statuses
+from wire import Echo, connected, get, post, statuses
 
 CLOSE = "Connection: close"
 
@@ -113,3 +113,16 @@ async def test_the_path_is_decoded_and_not_normalized() -> None:
     (scope,) = echo.scopes
     assert (scope["path"], scope["raw_path"]) == ("//info/../é", b"//info/%2e%2E/%C3%A9")
     assert scope["query_string"] == b"a=%20&b"
+
+
+async def test_options_with_a_body_for_the_server_itself_ends_the_connection() -> None:
+    """The body is not read, so it must not be taken for the next request."""
+    echo = Echo()
+    async with connected(echo) as client:
+        response = await client.exchange(
+            post(get("/in-the-body"), target="*").replace(b"POST", b"OPTIONS") + get("/next")
+        )
+
+    assert statuses(response) == [200]
+    assert b"connection: close\r\n" in response
+    assert echo.requests == []
