@@ -16,9 +16,8 @@ NO_AGENT = "http://127.0.0.1:1"
 ENVIRONMENT = {"GRACEFUL_SECONDS": "0", "PYTHONPATH": str(ROOT / "tests")}
 COMMAND = [str(BIN / "ddtrace-run"), sys.executable, str(Path(__file__).with_name("websocket_server.py"))]
 FLOOD_BYTES = 120_000_000  # more than the memory may grow, so a server that reads without a bound fails the test
-MAX_GROWTH_MIB = (
-    60  # the spans of the messages that fit into the kernel's buffers take up to 40; without a bound it is 118
-)
+# The spans of the messages that fit into the kernel's buffers take up to 40. Without a bound, the growth is 118.
+MAX_GROWTH_MIB = 60
 SILENCE_SECONDS = 5.0  # if the server accepts no data for this time, it has stopped reading
 
 
