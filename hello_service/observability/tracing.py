@@ -8,7 +8,8 @@
     client = httpx.AsyncClient(event_hooks={"request": [tracing.name_client_span]})
 
 ddtrace's own ASGI middleware makes the span of a request. This file adds what the middleware can't know of Quart:
-- the resource and `http.route` are the route, with the mount path in front; without a route, the resource is `GET 404` or `GET 405`;
+- the resource and `http.route` are the route, with the mount path in front; without a route, the resource is `GET 404`
+  or `GET 405`;
 - an exception puts type, message and stack on the span, and keeps a trace that this process started;
 - probes have no span; application security can block a request before its handler runs;
 - a task of `app.add_background_task` is a trace of its own, linked to its request's span;
@@ -228,13 +229,13 @@ class _Tracing:
         finally:
             _current.set(outer)
             exchange.release()
-        if not exchange.begun:
+        if not exchange.handled:
             await self.app(scope, receive, send)
 
     async def _call_app(self, _named: Scope, receive: Receive, send: Send) -> None:
         """Call the app. Keep its exception from the middleware, which would put Quart's exception group on the span."""
         exchange = _current.get()
-        exchange.begun = True
+        exchange.handled = True
         try:
             await exchange.call(self.app, receive, send)
         except BaseException as raised:
@@ -253,7 +254,7 @@ class _Exchange:
 
     span: Span
     routed = False  # Quart has looked for a route, and the span has its name
-    begun = False  # the app was called, or application security has blocked the request
+    handled = False  # the app was called, or application security has blocked the request
     decided = False  # the caller has decided whether this trace is kept
     complete = False  # the server has accepted every byte that the client waits for
     over = False  # the app has returned
@@ -360,7 +361,7 @@ class _Request(_Exchange):
 
     async def send(self, message: Message) -> None:
         """Send a message that has passed through ddtrace's middleware."""
-        kind, last, self.begun = message.get("type"), False, True
+        kind, last, self.handled = message.get("type"), False, True
         if kind == "http.response.start":
             self.started, self.bytes_left = True, self._body_length(message)
             message = self.respond(message)
@@ -424,7 +425,7 @@ class _WebSocket(_Exchange):
     async def send(self, message: Message) -> None:
         """Drop the copy of a message. Close the WebSocket if application security blocks it."""
         if message["type"] == "http.response.start":  # pragma: no cover - needs application security in the process
-            self.begun = True
+            self.handled = True
             await self.server_send({"type": "websocket.close", "code": 1008})
 
     def _copy(self, middleware: Any) -> None:

@@ -312,9 +312,8 @@ class Connection(FlowControl):
 
     def _continue_or_linger(self, *, keep_alive: bool) -> None:
         """Go on to the next request if the connection can be reused; otherwise end the connection."""
-        if (
-            self._stage is not Stage.RESPONDING or not keep_alive or self.closing
-        ):  # in BODY, the rest of the body would be the next request
+        # In stage BODY, the rest of the body would be taken for the next request.
+        if self._stage is not Stage.RESPONDING or not keep_alive or self.closing:
             self.linger()
             return
         self._wait_for_request()
