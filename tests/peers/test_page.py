@@ -63,6 +63,7 @@ def test_a_request_is_drawn_span_by_span(local_view: LocalView, page: Page) -> N
     expect(page).to_have_url(f"{local_view.dev.page_url}/trace/{identity}")
     bars = page.locator("#spans rect")
     expect(bars).to_have_count(7)
+    page.wait_for_load_state()  # widths and colors need the page's style sheets
     boxes = [bars.nth(number).bounding_box() for number in range(7)]
     widths = [box["width"] for box in boxes if box]
 
