@@ -8,11 +8,11 @@ from wire import Echo, connected, get, post, statuses
 CLOSE = "Connection: close"
 
 
-@pytest.mark.parametrize("before", [b"\r\n", b"\r\n\r\n", b"\r\n" * 50])
-async def test_empty_lines_before_a_request_are_ignored(before: bytes) -> None:
+@pytest.mark.parametrize("empty_lines", [b"\r\n", b"\r\n\r\n", b"\r\n" * 50])
+async def test_empty_lines_before_a_request_are_ignored(empty_lines: bytes) -> None:
     echo = Echo()
     async with connected(echo) as client:
-        response = await client.exchange(before + get("/a") + before + get("/b", CLOSE))
+        response = await client.exchange(empty_lines + get("/a") + empty_lines + get("/b", CLOSE))
 
     assert statuses(response) == [200, 200]
     assert [path for _, path, _, _ in echo.requests] == ["/a", "/b"]
@@ -45,16 +45,26 @@ async def test_a_line_must_end_with_cr_and_lf(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent", [b"\x16\x03\x01\x02\x00", b"\xff", b"\0", b" GET / HTTP/1.1\r\n", b"\tGET", b"(GET", b":"]
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00",  # the beginning of a TLS connection
+        b"\xff",
+        b"\0",
+        b" GET / HTTP/1.1\r\n",
+        b"\tGET",
+        b"(GET",
+        b":",
+    ],
 )
 async def test_an_invalid_first_byte_is_rejected_at_once(sent: bytes) -> None:
+    """The server does not wait for the end of the line."""
     async with connected(Echo()) as client:
         response = await client.exchange(sent)
 
     assert statuses(response) == [400]
 
 
-@pytest.mark.parametrize("after", [b"\r\n", b"\r\n\r\n", b"x", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", b"\0" * 1000])
+@pytest.mark.parametrize("extra", [b"\r\n", b"\r\n\r\n", b"x", b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", b"\0" * 1000])
 @pytest.mark.parametrize(
     "request_",
     [
@@ -65,11 +75,11 @@ async def test_an_invalid_first_byte_is_rejected_at_once(sent: bytes) -> None:
         get("/", "Connection: keep-alive", CLOSE),
     ],
 )
-async def test_data_after_the_last_request_is_ignored(request_: bytes, after: bytes) -> None:
-    """The last request itself gets its response."""
+async def test_data_after_the_last_request_is_ignored(request_: bytes, extra: bytes) -> None:
+    """Each of these requests is the last one of its connection, and gets its response."""
     echo = Echo()
     async with connected(echo) as client:
-        response = await client.exchange(request_ + after)
+        response = await client.exchange(request_ + extra)
 
     assert statuses(response) == [200]
     assert b"connection: close\r\n" in response
@@ -77,15 +87,17 @@ async def test_data_after_the_last_request_is_ignored(request_: bytes, after: by
 
 
 @pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_000])
-@pytest.mark.parametrize("where", ["target", "header", "headers"])
-async def test_a_head_can_have_65536_bytes(size: int, where: str) -> None:
-    if where == "target":
-        request = get("/" + "a" * (size - len(get("/", CLOSE))), CLOSE)
-    elif where == "header":
-        request = get("/", CLOSE, "X: " + "a" * (size - len(get("/", CLOSE, "X: "))))
-    else:
-        lines = ["X: a"] * ((size - len(get("/", CLOSE)) - 100) // 6)
-        request = get("/", CLOSE, *lines, "Y: " + "a" * (size - len(get("/", CLOSE, *lines, "Y: "))))
+@pytest.mark.parametrize("padded", ["target", "header", "headers"])
+async def test_a_head_can_have_at_most_65536_bytes(size: int, padded: str) -> None:
+    def request_with(padding: str) -> bytes:
+        if padded == "target":
+            return get("/" + padding, CLOSE)
+        if padded == "header":
+            return get("/", CLOSE, f"X: {padding}")
+        short_headers = ["X: a"] * ((size - 200) // len("X: a\r\n"))  # 200 bytes are left for the other lines
+        return get("/", CLOSE, *short_headers, f"Y: {padding}")
+
+    request = request_with("a" * (size - len(request_with(""))))
     assert len(request) == size
     async with connected(Echo()) as client:
         response = await client.exchange(request)
@@ -93,7 +105,7 @@ async def test_a_head_can_have_65536_bytes(size: int, where: str) -> None:
     assert statuses(response) == [200 if size <= 65_536 else 431]
 
 
-async def test_a_head_that_does_not_end_is_rejected_at_its_limit() -> None:
+async def test_a_head_that_does_not_end_is_rejected_at_the_limit() -> None:
     async with connected(Echo()) as client:
         response = await client.exchange(b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"a" * 65_536)
 

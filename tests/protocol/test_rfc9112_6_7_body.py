@@ -35,12 +35,14 @@ async def test_a_malformed_header_field_is_rejected(field: str) -> None:
 
 
 async def test_whitespace_around_a_field_value_is_removed() -> None:
+    """Bytes beyond ASCII are passed on unchanged."""
     echo = Echo()
     async with connected(echo) as client:
         await client.exchange(get("/", "X-Name: \t a b \t ", "X-Raw: \xe9", CLOSE))
 
     headers = dict(echo.scopes[0]["headers"])
-    assert (headers[b"x-name"], headers[b"x-raw"]) == (b"a b", b"\xe9")
+    assert headers[b"x-name"] == b"a b"
+    assert headers[b"x-raw"] == b"\xe9"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,7 @@ async def test_transfer_encoding_in_http_1_0_is_rejected() -> None:
     ],
 )
 async def test_the_next_request_starts_where_the_body_ends(sent: bytes, body: bytes) -> None:
+    """Trailers are not added to the headers."""
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(sent + get("/next", CLOSE))
@@ -142,10 +145,12 @@ async def test_the_next_request_starts_where_the_body_ends(sent: bytes, body: by
     ],
 )
 async def test_a_malformed_chunk_is_rejected(chunks: bytes) -> None:
-    """The application waits for the body, and receives a disconnect."""
+    """The application, which is waiting for the body, receives a disconnect."""
+    valid_ends = b"0\r\n\r\n" * 3  # with these, a lenient parser may accept the body
     echo = Echo()
     async with connected(echo) as client:
-        response = await client.exchange(chunked(chunks + b"0\r\n\r\n" * 3))
+        response = await client.exchange(chunked(chunks + valid_ends))
 
     assert statuses(response) == [400]
-    assert (echo.requests, echo.ended) == ([], ["disconnected"])
+    assert echo.requests == []
+    assert echo.ended == ["disconnected"]

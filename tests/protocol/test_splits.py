@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire import Echo, MemoryTransport, chunked, get, post, serve_in_memory, settle
 
-DATE = re.compile(rb"date: [^\r]*\r\n")
-MAX_INPUT_BYTES = 20_000
+DATE = re.compile(rb"date: [^\r]*\r\n")  # the only part of a response that depends on the time
+MAX_INPUT_BYTES = 20_000  # sending more than this byte by byte would take too long
 OWN_INPUTS = [
     get("/a"),
     get("/a", "Connection: close"),
@@ -48,14 +48,16 @@ OWN_INPUTS = [
 ]
 INPUTS = [
     *OWN_INPUTS,
-    *(form.sent for form in REQUESTS if len(form.sent) < MAX_INPUT_BYTES and b"websocket" not in form.sent),
+    # `Echo` serves no WebSocket.
+    *(attack.sent for attack in REQUESTS if len(attack.sent) < MAX_INPUT_BYTES and b"websocket" not in attack.sent),
 ]
 
 
 async def deliver(pieces: Iterable[bytes], *, paced: bool) -> tuple[bytes, list[Any]]:
-    """Send `pieces` to a connection, and then the end. Return what the connection wrote, and the requests it served.
+    """Send `pieces` to a connection, and then close the client's side.
 
-    With `paced`, each piece is sent after all earlier pieces have been processed.
+    With `paced`, each piece is sent after all earlier pieces have been processed. Return the bytes that the connection
+    wrote, and the requests that it served.
     """
     echo, transport = Echo(), MemoryTransport()
 
@@ -66,59 +68,68 @@ async def deliver(pieces: Iterable[bytes], *, paced: bool) -> tuple[bytes, list[
             transport.protocol.data_received(piece)
         if paced:
             await settle()
-    for _ in range(100):
+    for _ in range(100):  # because each pipelined request starts only after the previous response
         await settle()
     if not transport.closing and not transport.protocol.eof_received():
-        transport.close()
+        transport.close()  # a false return value requests this
     await settle()
     transport.close()
     await serving
     return DATE.sub(b"", transport.written), echo.requests
 
 
-def split(data: bytes, at: Iterable[int]) -> Sequence[bytes]:
-    """Return `data` split at the places `at`, which wrap around at its end."""
-    places = [0, *sorted({place % (len(data) + 1) for place in at}), len(data)]
-    return [data[start:end] for start, end in pairwise(places) if start < end]
+def split(data: bytes, positions: Iterable[int]) -> Sequence[bytes]:
+    """Return `data` split at `positions`. A position beyond the end wraps around."""
+    cuts = sorted({position % (len(data) + 1) for position in positions})
+    return [data[start:end] for start, end in pairwise([0, *cuts, len(data)]) if start < end]
 
 
+# The inputs have numbers here, because their bytes would make the ids of the tests unreadable.
 @pytest.mark.parametrize("number", range(len(INPUTS)))
-async def test_a_request_can_be_split_at_every_byte(number: int) -> None:
+async def test_a_request_can_arrive_byte_by_byte(number: int) -> None:
     sent = INPUTS[number] + get("/after")
-    whole = await deliver([sent], paced=True)
+    single_bytes = [sent[position : position + 1] for position in range(len(sent))]
+    expected = await deliver([sent], paced=True)
 
-    assert await deliver((sent[place : place + 1] for place in range(len(sent))), paced=True) == whole
-    assert await deliver((sent[place : place + 1] for place in range(len(sent))), paced=False) == whole
-    if number < len(OWN_INPUTS):  # these also in two pieces, split at every place
-        for place in range(1, len(sent)):
-            assert await deliver([sent[:place], sent[place:]], paced=True) == whole
+    assert await deliver(single_bytes, paced=True) == expected
+    assert await deliver(single_bytes, paced=False) == expected
+
+
+@pytest.mark.parametrize("number", range(len(OWN_INPUTS)))
+async def test_a_request_can_arrive_in_any_two_pieces(number: int) -> None:
+    sent = OWN_INPUTS[number] + get("/after")
+    expected = await deliver([sent], paced=True)
+
+    for position in range(1, len(sent)):
+        assert await deliver([sent[:position], sent[position:]], paced=True) == expected
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.sampled_from([sent for sent in INPUTS if len(sent) < 1000]), min_size=1, max_size=5),
-    st.lists(st.integers(0, 5000), max_size=8),
-    st.booleans(),
+    requests=st.lists(st.sampled_from([sent for sent in INPUTS if len(sent) < 1000]), min_size=1, max_size=5),
+    positions=st.lists(st.integers(0, 5000), max_size=8),
+    paced=st.booleans(),
 )
-def test_requests_can_be_merged_and_split_anywhere(requests: list[bytes], at: list[int], paced: bool) -> None:
+def test_requests_can_be_merged_and_split_anywhere(requests: list[bytes], positions: list[int], paced: bool) -> None:
     sent = b"".join(requests)
 
-    assert asyncio.run(deliver(split(sent, at), paced=paced)) == asyncio.run(deliver([sent], paced=True))
+    assert asyncio.run(deliver(split(sent, positions), paced=paced)) == asyncio.run(deliver([sent], paced=True))
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.sampled_from(OWN_INPUTS),
-    st.integers(0, 5000),
-    st.binary(max_size=3),
-    st.integers(0, 2),
-    st.lists(st.integers(0, 5000), max_size=4),
+    sent=st.sampled_from(OWN_INPUTS),
+    position=st.integers(0, 5000),
+    inserted=st.binary(max_size=3),
+    removed_count=st.integers(0, 2),
+    split_positions=st.lists(st.integers(0, 5000), max_size=4),
 )
 def test_the_result_of_a_corrupted_request_does_not_depend_on_splits(
-    sent: bytes, place: int, fault: bytes, removed: int, at: list[int]
+    sent: bytes, position: int, inserted: bytes, removed_count: int, split_positions: list[int]
 ) -> None:
-    """Some bytes are inserted, others are left out."""
-    place %= len(sent) + 1
-    broken = sent[:place] + fault + sent[place + removed :] + get("/after")
+    """At a random position, some bytes are inserted and others are removed."""
+    position %= len(sent) + 1
+    broken = sent[:position] + inserted + sent[position + removed_count :] + get("/after")
+    pieces = split(broken, split_positions)
 
-    assert asyncio.run(deliver(split(broken, at), paced=True)) == asyncio.run(deliver([broken], paced=True))
+    assert asyncio.run(deliver(pieces, paced=True)) == asyncio.run(deliver([broken], paced=True))
