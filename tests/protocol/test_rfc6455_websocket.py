@@ -26,11 +26,17 @@ from wire import (
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 VERSION = "Sec-WebSocket-Version: 13"
 UPGRADE = ("Connection: Upgrade", "Upgrade: websocket")
-CLOSE_NORMAL = frame(8, b"\x03\xe8")
+# The opcodes of frames.
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+INVALID_CLOSE_CODES = (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000)
+CLOSE_NORMAL = frame(CLOSE, b"\x03\xe8")  # code 1000
+PING_WITHOUT_PAYLOAD = b"\x89\x00"
+REJECTION_HEAD = {"type": "websocket.http.response.start", "status": 404, "headers": []}
+REJECTION_BODY = {**BODY, "type": "websocket.http.response.body"}
 
 
 def handshake(*extra: str, key: str = KEY, version: str = VERSION, path: str = "/ws") -> bytes:
-    """Return a WebSocket's opening request."""
+    """Return the request that opens a WebSocket. An empty `key` or `version` leaves out that header."""
     return get(path, *UPGRADE, *(line for line in (key, version) if line), *extra)
 
 
@@ -38,16 +44,19 @@ class EchoSocket:
     """An application that sends each message back.
 
     Attributes:
+        accept: additional fields of the message that accepts the handshake.
+        scope: the scope; None until the application is called.
         messages: the received messages.
-        end: the disconnect message; None until it is received.
+        disconnect: the disconnect message; None until it is received.
+        disconnected: an event that is set when the disconnect message is received.
     """
 
     def __init__(self, accept: dict[str, Any] | None = None) -> None:
         self.accept = accept or {}
         self.scope: Any = None
         self.messages: list[str | bytes] = []
-        self.end: Any = None
-        self.over = asyncio.Event()
+        self.disconnect: Any = None
+        self.disconnected = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.scope = scope
@@ -59,8 +68,8 @@ class EchoSocket:
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":
-                self.end = message
-                self.over.set()
+                self.disconnect = message
+                self.disconnected.set()
                 return
             content = message["text"] if message["bytes"] is None else message["bytes"]
             self.messages.append(content)
@@ -76,13 +85,13 @@ async def open_websocket(client: Client, *extra: str) -> bytes:
 
 
 def close_code(received: bytes) -> int:
-    """Return the code of the Close frame with which `received` begins."""
+    """Return the code of the Close frame at the beginning of `received`."""
     assert received[:1] == b"\x88", received
     return int(struct.unpack("!H", received[2:4])[0])
 
 
 async def test_the_handshake_response_is_the_one_in_the_rfc() -> None:
-    """The key and its response are those of section 1.3."""
+    """Section 1.3 has this key and its accept value."""
     async with connected(EchoSocket({"headers": [(b"x-app", b"1")]})) as client:
         response = await open_websocket(client)
 
@@ -100,33 +109,35 @@ async def test_the_handshake_response_is_the_one_in_the_rfc() -> None:
         (handshake(key="Sec-WebSocket-Key: "), 400),
         (handshake(key="Sec-WebSocket-Key: !!!hIHNhbXBsZSBub25jZQ=="), 400),
         (handshake(key="Sec-WebSocket-Key: \xe9"), 400),
-        (handshake(key="Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZTEyMw=="), 400),
-        (handshake(KEY), 400),
+        (handshake(key="Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZTEyMw=="), 400),  # 19 bytes, not 16
+        (handshake(KEY), 400),  # two keys
         (handshake(version=""), 426),
         (handshake(version="Sec-WebSocket-Version: 12"), 426),
         (handshake(version="Sec-WebSocket-Version: 99"), 426),
         (handshake(version="Sec-WebSocket-Version: 13, 8"), 426),
         (handshake("Content-Length: 5") + b"hello", 400),
         (handshake("Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
-        (handshake() + frame(1, b"early"), 400),
+        (handshake() + frame(TEXT, b"early"), 400),
         (handshake().replace(b"here", b"a..b"), 400),
         (handshake().replace(b"Host: here\r\n", b""), 400),
     ],
 )
 async def test_an_invalid_handshake_is_rejected(request_: bytes, status: int) -> None:
+    """Only the headers of a 426 (Upgrade Required) contain the supported version."""
+    is_wrong_version = status == 426
     echo = EchoSocket()
     async with connected(echo) as client:
         response = await client.exchange(request_)
 
     assert statuses(response) == [status]
     assert b"application/problem+json" in response
-    assert (b"sec-websocket-version: 13\r\n" in response) is (status == 426)
-    assert (b"connection: close, upgrade\r\n" in response) is (status == 426)
+    assert (b"sec-websocket-version: 13\r\n" in response) is is_wrong_version
+    assert (b"connection: close, upgrade\r\n" in response) is is_wrong_version
     assert echo.scope is None
 
 
 @pytest.mark.parametrize(
-    ("request_", "body"),
+    ("request_", "echoed"),
     [
         (get("/", "Connection: Upgrade", "Upgrade: h2c"), b"GET / "),
         (get("/", "Upgrade: websocket"), b"GET / "),
@@ -136,13 +147,14 @@ async def test_an_invalid_handshake_is_rejected(request_: bytes, status: int) ->
         (chunked(b"4\r\nbody\r\n0\r\n\r\n", "Connection: Upgrade", "Upgrade: TLS/1.0"), b"POST / body"),
     ],
 )
-async def test_another_upgrade_is_served_as_http(request_: bytes, body: bytes) -> None:
-    """The body and the requests that follow are read as usual."""
+async def test_an_upgrade_that_opens_no_websocket_is_ignored(request_: bytes, echoed: bytes) -> None:
+    """The request, its body and the next request are served as usual. HTTP/1.0 allows no next request."""
     async with connected(Echo()) as client:
-        response = await client.exchange(request_ + get("/next", "Connection: close"))
+        responses = await client.exchange(request_ + get("/next", "Connection: close"))
 
-    assert response.split(b"HTTP/1.1 ")[1].endswith(body)
-    assert statuses(response) == ([200] if b"HTTP/1.0" in request_ else [200, 200])
+    first_response = responses.split(b"HTTP/1.1 ")[1]
+    assert first_response.endswith(echoed)
+    assert statuses(responses) == ([200] if b"HTTP/1.0" in request_ else [200, 200])
 
 
 @pytest.mark.parametrize(
@@ -155,6 +167,7 @@ async def test_another_upgrade_is_served_as_http(request_: bytes, body: bytes) -
     ],
 )
 async def test_the_application_chooses_the_subprotocol(line: str, proposed: list[str]) -> None:
+    """A malformed header proposes none."""
     echo = EchoSocket({"subprotocol": "chat"} if proposed else {})
     async with connected(echo) as client:
         response = await open_websocket(client, line)
@@ -173,16 +186,16 @@ async def test_no_extension_is_negotiated(extension: str) -> None:
 
 async def test_messages_are_echoed_however_they_are_split() -> None:
     sent = (
-        frame(1, b"Ada")
-        + frame(2, b"\0\xff")
-        + frame(1, "é".encode()[:1], last=False)
-        + frame(9, b"ping")
-        + frame(0, b"", last=False)
-        + frame(0, "é".encode()[1:])
-        + frame(1, b"")
-        + frame(2, b"", last=False)
-        + frame(0, b"ab", last=False)
-        + frame(0, b"c")
+        frame(TEXT, b"Ada")
+        + frame(BINARY, b"\0\xff")
+        + frame(TEXT, "é".encode()[:1], last=False)
+        + frame(PING, b"ping")
+        + frame(CONTINUATION, b"", last=False)
+        + frame(CONTINUATION, "é".encode()[1:])
+        + frame(TEXT, b"")
+        + frame(BINARY, b"", last=False)
+        + frame(CONTINUATION, b"ab", last=False)
+        + frame(CONTINUATION, b"c")
         + CLOSE_NORMAL
     )
     for size in (1, 3, len(sent)):
@@ -194,39 +207,41 @@ async def test_messages_are_echoed_however_they_are_split() -> None:
             response = await client.rest()
 
         assert echo.messages == ["Ada", b"\0\xff", "é", "", b"abc"]
-        assert echo.end["code"] == 1000
-        assert b"\x8a\x04ping" in response
-        assert close_code(response[-4:]) == 1000
+        assert echo.disconnect["code"] == 1000
+        assert b"\x8a\x04ping" in response  # the pong
+        assert close_code(response[-4:]) == 1000  # a Close frame with a code has 4 bytes
 
 
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
-        (frame(1, b"Ada", masked=False), 1002),
-        (frame(1, b"Ada", reserved=4), 1002),
-        (frame(1, b"Ada", reserved=2), 1002),
-        (frame(1, b"Ada", reserved=1), 1002),
-        (frame(1, b"Ada", reserved=7), 1002),
+        (frame(TEXT, b"Ada", masked=False), 1002),
+        (frame(TEXT, b"Ada", reserved=4), 1002),
+        (frame(TEXT, b"Ada", reserved=2), 1002),
+        (frame(TEXT, b"Ada", reserved=1), 1002),
+        (frame(TEXT, b"Ada", reserved=7), 1002),
         (frame(3, b""), 1002),
         (frame(11, b""), 1002),
-        (frame(9, b"a" * 126), 1002),
-        (frame(9, b"a", last=False), 1002),
-        (frame(8, b"", last=False), 1002),
-        (frame(0, b"a"), 1002),
-        (frame(1, b"a", last=False) + frame(1, b"b"), 1002),
-        (frame(8, b"\0"), 1002),
-        *[(frame(8, struct.pack("!H", code)), 1002) for code in (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000)],
-        (frame(8, b"\x03\xe8\xff"), 1007),
+        (frame(PING, b"a" * 126), 1002),
+        (frame(PING, b"a", last=False), 1002),
+        (frame(CLOSE, b"", last=False), 1002),
+        (frame(CONTINUATION, b"a"), 1002),
+        (frame(TEXT, b"a", last=False) + frame(TEXT, b"b"), 1002),
+        (frame(CLOSE, b"\0"), 1002),
+        *[(frame(CLOSE, struct.pack("!H", code)), 1002) for code in INVALID_CLOSE_CODES],
+        (frame(CLOSE, b"\x03\xe8\xff"), 1007),
+        # Lengths that are not minimally encoded: 125 in two bytes, and 150 in eight.
         (b"\x81\xfe\0\x7d" + bytes(4) + b"a" * 125, 1002),
         (b"\x81\xff" + struct.pack("!Q", 150) + bytes(4) + b"a" * 150, 1002),
-        (frame(1, b"\xff"), 1007),
-        (frame(1, b"\xc3"), 1007),
-        (frame(1, b"\xed\xa0\x80"), 1007),
-        (frame(1, b"\xf4\x90\x80\x80"), 1007),
-        (frame(1, b"ab\xc3", last=False) + frame(0, b"x", last=False), 1007),
-        (frame(1, b"ab\xc3", last=False) + frame(0, b""), 1007),
-        (frame(1, b"a" * 201), 1009),
-        (frame(2, b"a" * 160, last=False) + frame(0, b"a" * 41), 1009),
+        (frame(TEXT, b"\xff"), 1007),
+        (frame(TEXT, b"\xc3"), 1007),
+        (frame(TEXT, b"\xed\xa0\x80"), 1007),  # a surrogate
+        (frame(TEXT, b"\xf4\x90\x80\x80"), 1007),  # U+110000, beyond Unicode
+        (frame(TEXT, b"ab\xc3", last=False) + frame(CONTINUATION, b"x", last=False), 1007),
+        (frame(TEXT, b"ab\xc3", last=False) + frame(CONTINUATION, b""), 1007),
+        (frame(TEXT, b"a" * 201), 1009),
+        (frame(BINARY, b"a" * 160, last=False) + frame(CONTINUATION, b"a" * 41), 1009),
+        # Only the heads of frames, with huge lengths.
         (b"\x82\xff" + struct.pack("!Q", 2**62) + bytes(4), 1009),
         (b"\x81\xff" + b"\xff" * 8 + bytes(4), 1009),
     ],
@@ -235,33 +250,35 @@ async def test_a_protocol_violation_closes_with_its_code(sent: bytes, code: int)
     echo = EchoSocket()
     async with connected(echo, body_bytes=200) as client:
         await open_websocket(client)
-        response = await client.exchange(sent + frame(1, b"after"))
-        await echo.over.wait()
+        response = await client.exchange(sent + frame(TEXT, b"after"))
+        await echo.disconnected.wait()
 
     assert close_code(response) == code
-    assert (echo.messages, echo.end["code"]) == ([], code)
+    assert echo.disconnect["code"] == code
+    assert echo.messages == []
 
 
 @pytest.mark.parametrize(
     ("sent", "code", "echoed"),
     [
-        (frame(8, b""), 1005, b"\x88\x00"),
+        (frame(CLOSE, b""), 1005, b"\x88\x00"),  # 1005: the frame has no code
         (CLOSE_NORMAL, 1000, b"\x88\x02\x03\xe8"),
-        (frame(8, b"\x03\xe9bye"), 1001, b"\x88\x05\x03\xe9bye"),
-        (frame(8, b"\x0f\xa0"), 4000, b"\x88\x02\x0f\xa0"),
-        (frame(1, b"unfinished", last=False) + CLOSE_NORMAL, 1000, b"\x88\x02\x03\xe8"),
-        (frame(2, b"a", last=False) + frame(0, b"b", last=False) + frame(8, b""), 1005, b"\x88\x00"),
+        (frame(CLOSE, b"\x03\xe9bye"), 1001, b"\x88\x05\x03\xe9bye"),
+        (frame(CLOSE, b"\x0f\xa0"), 4000, b"\x88\x02\x0f\xa0"),
+        (frame(TEXT, b"unfinished", last=False) + CLOSE_NORMAL, 1000, b"\x88\x02\x03\xe8"),
+        (frame(BINARY, b"a", last=False) + frame(CONTINUATION, b"b", last=False) + frame(CLOSE, b""), 1005, b"\x88\x00"),
     ],
 )
 async def test_a_close_frame_is_echoed(sent: bytes, code: int, echoed: bytes) -> None:
     echo = EchoSocket()
     async with connected(echo) as client:
         await open_websocket(client)
-        response = await client.exchange(sent + frame(1, b"after"))
-        await echo.over.wait()
+        response = await client.exchange(sent + frame(TEXT, b"after"))
+        await echo.disconnected.wait()
 
     assert response == echoed
-    assert (echo.end["code"], echo.messages) == (code, [])
+    assert echo.disconnect["code"] == code
+    assert echo.messages == []
 
 
 @pytest.mark.parametrize("end", ["half_close", "close", "reset"])
@@ -270,9 +287,9 @@ async def test_a_disconnect_without_a_close_frame_is_1006(end: str) -> None:
     async with connected(echo) as client:
         await open_websocket(client)
         getattr(client, end)()
-        await echo.over.wait()
+        await echo.disconnected.wait()
 
-    assert echo.end["code"] == 1006
+    assert echo.disconnect["code"] == 1006
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1008, "policy"), (4999, "é")])
@@ -285,8 +302,9 @@ async def test_the_application_closes_with_a_code(code: int, reason: str) -> Non
 
     async with connected(application) as client:
         await open_websocket(client)
-        response = await client.until(reason.encode() or struct.pack("!H", code))
-        await client.send(frame(8, struct.pack("!H", code)))
+        last_bytes = reason.encode() or struct.pack("!H", code)  # a Close frame ends with its reason or its code
+        response = await client.until(last_bytes)
+        await client.send(frame(CLOSE, struct.pack("!H", code)))
         assert await client.rest() == b""
 
     assert close_code(response) == code
@@ -305,39 +323,47 @@ async def test_the_connection_is_closed_if_the_client_sends_no_close_frame(monke
     assert close_code(response) == 1000
 
 
-@pytest.mark.parametrize(("accepted", "expected"), [(True, 1011), (False, 500)])
-async def test_an_exception_in_the_application_is_1011_or_500(accepted: bool, expected: int) -> None:
+async def test_an_exception_in_an_open_websocket_closes_with_1011() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        if accepted:
-            await send({"type": "websocket.accept"})
+        await send({"type": "websocket.accept"})
         raise RuntimeError("broken on purpose")
 
     async with connected(application) as client:
-        await client.send(handshake())
-        if accepted:
-            await client.until(b"\r\n\r\n")
-        response = await client.until(struct.pack("!H", 1011) if accepted else b"}")
+        await open_websocket(client)
+        response = await client.until(struct.pack("!H", 1011))
 
-    assert (close_code(response) if accepted else statuses(response)[0]) == expected
+    assert close_code(response) == 1011
+
+
+async def test_an_exception_before_the_handshake_response_is_a_500() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("broken on purpose")
+
+    async with connected(application) as client:
+        response = await client.exchange(handshake())
+
+    assert statuses(response) == [500]
 
 
 @pytest.mark.parametrize(
     ("messages", "status"),
     [
         (({"type": "websocket.close"},), 403),
-        (({"type": "websocket.http.response.start", "status": 404, "headers": []}, BODY), 404),
+        ((REJECTION_HEAD, REJECTION_BODY), 404),
         ((), 500),
         (({"type": "websocket.send", "text": "early"},), 500),
         (({"type": "websocket.accept", "headers": [(b"a b", b"")]},), 500),
     ],
 )
-async def test_the_application_can_reject_a_handshake(messages: Any, status: int) -> None:
+async def test_a_handshake_that_is_not_accepted_gets_an_error_status(
+    messages: tuple[dict[str, Any], ...], status: int
+) -> None:
+    """The application can reject it. Otherwise the status is 500."""
+
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         for message in messages:
-            await send(
-                {**message, "type": message["type"].replace("http.response.body", "websocket.http.response.body")}
-            )
+            await send(message)
 
     async with connected(application) as client:
         response = await client.exchange(handshake())
@@ -345,32 +371,34 @@ async def test_the_application_can_reject_a_handshake(messages: Any, status: int
     assert statuses(response) == [status]
 
 
-@pytest.mark.parametrize("then", ["return", "raise", "accept", "close", "wait"])
-async def test_a_handshake_gets_one_response_even_if_the_application_breaks_it_off(then: str) -> None:
+@pytest.mark.parametrize("next_step", ["return", "raise", "accept", "close", "receive"])
+async def test_a_handshake_gets_one_response_even_if_the_application_does_not_finish_it(next_step: str) -> None:
     started = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        await send({"type": "websocket.http.response.start", "status": 404, "headers": []})
+        await send(REJECTION_HEAD)
         started.set()
-        if then == "wait":
+        if next_step == "receive":
             await receive()
-        elif then == "raise":
+        elif next_step == "raise":
             raise RuntimeError("broken on purpose")
-        elif then != "return":
-            await send({"type": f"websocket.{then}"})
+        elif next_step != "return":
+            await send({"type": f"websocket.{next_step}"})
 
     async with connected(application) as client:
         await client.send(handshake())
         await started.wait()
-        response = await client.exchange(frame(1, b"early") if then == "wait" else b"")
+        if next_step == "receive":
+            await client.send(frame(TEXT, b"early"))  # `receive` returns, because the server rejects early data
+        response = await client.rest()
 
     assert statuses(response) == [404]
     assert response.endswith(b"\r\n\r\n")
 
 
 async def test_a_client_that_sends_pings_and_does_not_read_gets_only_the_latest_pong() -> None:
-    """Otherwise its pongs would fill the memory (section 5.5.3)."""
+    """Otherwise its pongs would fill the memory. Section 5.5.3 allows this."""
     transport, echo = MemoryTransport(), EchoSocket()
     serving = serve_in_memory(echo, transport)
     await settle()
@@ -378,54 +406,62 @@ async def test_a_client_that_sends_pings_and_does_not_read_gets_only_the_latest_
     await settle()
     response = transport.written
     transport.protocol.pause_writing()
-    transport.protocol.data_received(b"".join(frame(9, b"%d" % number) for number in range(1000)))
+    transport.protocol.data_received(b"".join(frame(PING, b"%d" % number) for number in range(1000)))
     assert transport.written == response
-    for _ in range(2):
+    for _ in range(2):  # the second call must not send the pong again
         transport.protocol.resume_writing()
-    transport.protocol.data_received(frame(9, b"next"))
+    transport.protocol.data_received(frame(PING, b"next"))
 
-    assert transport.written == response + b"\x8a\x03999" + b"\x8a\x04next"
+    assert transport.written == response + b"\x8a\x03999" + b"\x8a\x04next"  # two pongs
     transport.close()
     await serving
 
 
 async def test_reading_is_paused_while_the_application_is_slow() -> None:
-    go = asyncio.Event()
+    proceed = asyncio.Event()
     received = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        await go.wait()
+        await proceed.wait()
         while (message := await receive())["type"] == "websocket.receive":
             received.append(message)
 
     async with connected(application) as client:
         await open_websocket(client)
-        sending = asyncio.create_task(client.send(frame(1, b"a" * 100) * 50_000 + CLOSE_NORMAL))
+        sending = asyncio.create_task(client.send(frame(TEXT, b"a" * 100) * 50_000 + CLOSE_NORMAL))
         done, _ = await asyncio.wait({sending}, timeout=0.3)
-        assert not done
-        go.set()
+        assert not done  # because the server does not read
+        proceed.set()
         response = await client.rest()
 
     assert len(received) == 50_000
     assert close_code(response) == 1000
 
 
-async def test_a_websocket_stays_open_only_if_its_client_sends_pongs() -> None:
-    for sends_pongs in (True, False):
-        echo = EchoSocket()
-        async with connected(echo, ping_seconds=0.1) as client:
-            await open_websocket(client)
-            for _ in range(5 if sends_pongs else 1):
-                assert await client.until(b"\x89\x00") == b"\x89\x00"
-                if sends_pongs:
-                    await client.send(frame(10, b""))
-            assert not echo.over.is_set()
-            if not sends_pongs:
-                assert close_code(await client.rest()) == 1011
-                await echo.over.wait()
-                assert echo.end["code"] == 1006
+async def test_a_websocket_stays_open_while_its_client_sends_pongs() -> None:
+    echo = EchoSocket()
+    async with connected(echo, ping_seconds=0.1) as client:
+        await open_websocket(client)
+        for _ in range(5):
+            assert await client.until(PING_WITHOUT_PAYLOAD) == PING_WITHOUT_PAYLOAD
+            await client.send(frame(PONG, b""))
+
+        assert not echo.disconnected.is_set()
+
+
+async def test_a_websocket_whose_client_sends_no_pong_is_closed() -> None:
+    echo = EchoSocket()
+    async with connected(echo, ping_seconds=0.1) as client:
+        await open_websocket(client)
+        assert await client.until(PING_WITHOUT_PAYLOAD) == PING_WITHOUT_PAYLOAD
+        assert not echo.disconnected.is_set()
+        response = await client.rest()
+        await echo.disconnected.wait()
+
+    assert close_code(response) == 1011
+    assert echo.disconnect["code"] == 1006
 
 
 async def test_messages_sent_after_the_close_are_dropped() -> None:
@@ -448,7 +484,7 @@ async def test_messages_sent_after_the_close_are_dropped() -> None:
     assert response == b"\x88\x02\x03\xe8"
 
 
-async def test_an_asgi_message_that_is_not_allowed_closes_with_1011() -> None:
+async def test_a_second_accept_message_closes_with_1011() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.accept"})
@@ -458,36 +494,37 @@ async def test_an_asgi_message_that_is_not_allowed_closes_with_1011() -> None:
         assert close_code(await client.until(struct.pack("!H", 1011))) == 1011
 
 
-async def test_a_client_can_disconnect_before_it_is_accepted() -> None:
-    ended = []
+async def test_a_client_can_disconnect_before_its_handshake_is_accepted() -> None:
+    disconnects = []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        ended.append(await receive())
+        disconnects.append(await receive())
         await send({"type": "websocket.accept"})
 
     async with connected(application) as client:
         await client.send(handshake())
         client.close()
-        await until(lambda: bool(ended))
+        await until(lambda: bool(disconnects))
 
-    assert ended[0]["code"] == 1006
+    assert disconnects[0]["code"] == 1006
 
 
 async def test_data_before_the_handshake_response_is_rejected() -> None:
     """The client must wait for the response (section 4.1)."""
-    started, ended = asyncio.Event(), []
+    started, disconnects = asyncio.Event(), []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         started.set()
-        ended.append((await receive())["code"])
+        disconnects.append(await receive())
         await send({"type": "websocket.accept"})
 
     async with connected(application) as client:
         await client.send(handshake())
         await started.wait()
-        response = await client.exchange(frame(1, b"early"))
-        await until(lambda: bool(ended))
+        response = await client.exchange(frame(TEXT, b"early"))
+        await until(lambda: bool(disconnects))
 
-    assert (statuses(response), ended) == ([400], [1006])
+    assert statuses(response) == [400]
+    assert disconnects[0]["code"] == 1006

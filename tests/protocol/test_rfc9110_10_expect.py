@@ -1,4 +1,7 @@
-"""Tests of RFC 9110, section 10.1.1: Expect."""
+"""Tests of RFC 9110, section 10.1.1: Expect.
+
+`statuses` would include a 100, so a test that expects only another status proves that no 100 was sent.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from wire import BODY, LENGTH, Echo, connected, get, head, responding_with, sett
 CLOSE = "Connection: close"
 
 
-def expecting(length: int, version: str = "1.1", value: str = "100-continue") -> bytes:
+def head_with_expect(length: int, version: str = "1.1", value: str = "100-continue") -> bytes:
     """Return the head of a request whose client waits for a 100 before it sends the body."""
     return get("/", f"Content-Length: {length}", f"Expect: {value}", CLOSE, method="POST", version=version)
 
@@ -21,7 +24,7 @@ def expecting(length: int, version: str = "1.1", value: str = "100-continue") ->
 )
 async def test_100_is_sent_when_the_application_reads_the_body(value: str) -> None:
     async with connected(Echo()) as client:
-        await client.send(expecting(4, value=value))
+        await client.send(head_with_expect(4, value=value))
         assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         response = await client.exchange(b"body")
 
@@ -31,7 +34,7 @@ async def test_100_is_sent_when_the_application_reads_the_body(value: str) -> No
 
 async def test_no_100_is_sent_if_the_application_does_not_read_the_body() -> None:
     async with connected(responding_with(head(LENGTH, status=404), BODY)) as client:
-        response = await client.exchange(expecting(4))
+        response = await client.exchange(head_with_expect(4))
 
     assert statuses(response) == [404]
     assert b"connection: close" in response
@@ -39,13 +42,13 @@ async def test_no_100_is_sent_if_the_application_does_not_read_the_body() -> Non
 
 async def test_no_100_is_sent_for_a_body_that_is_too_large() -> None:
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        reading = asyncio.create_task(receive())
+        receiving = asyncio.create_task(receive())
         await settle()
         await responding_with(head(LENGTH, status=413), BODY)(scope, receive, send)
-        await reading
+        await receiving
 
     async with connected(application, body_bytes=100) as client:
-        response = await client.exchange(expecting(101))
+        response = await client.exchange(head_with_expect(101))
 
     assert statuses(response) == [413]
 
@@ -53,7 +56,7 @@ async def test_no_100_is_sent_for_a_body_that_is_too_large() -> None:
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_no_100_is_sent_if_the_client_does_not_wait_for_it(version: str) -> None:
     async with connected(Echo()) as client:
-        response = await client.exchange(expecting(4, version) + b"body")
+        response = await client.exchange(head_with_expect(4, version) + b"body")
 
     assert statuses(response) == [200]
 
@@ -66,38 +69,39 @@ async def test_no_100_is_sent_for_a_request_without_a_body() -> None:
 
 
 async def test_no_100_is_sent_once_the_response_has_started() -> None:
-    waiting = asyncio.Event()
+    """The client may send the body together with the head, or later."""
+    receive_called = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send(head(LENGTH))
-        reading = asyncio.create_task(receive())
+        receiving = asyncio.create_task(receive())
         await settle()
-        waiting.set()
-        assert (await reading)["body"] == b"body"
+        receive_called.set()
+        assert (await receiving)["body"] == b"body"
         await send(BODY)
 
     async with connected(application) as client:
-        with_body = await client.exchange(expecting(4) + b"body")
-    waiting.clear()
+        response_to_both = await client.exchange(head_with_expect(4) + b"body")
+    receive_called.clear()
     async with connected(application) as client:
-        await client.send(expecting(4))
-        await waiting.wait()
-        body_later = await client.exchange(b"body")
+        await client.send(head_with_expect(4))
+        await receive_called.wait()
+        response_to_late_body = await client.exchange(b"body")
 
-    assert statuses(with_body) == [200]
-    assert statuses(body_later) == [200]
+    assert statuses(response_to_both) == [200]
+    assert statuses(response_to_late_body) == [200]
 
 
 async def test_no_100_is_sent_before_a_response_that_is_ready_at_once() -> None:
-    """Frameworks call `receive` before they look at the request."""
+    """Frameworks such as Quart call `receive` before they look at the request."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
-        reading = asyncio.create_task(receive())
-        await asyncio.sleep(0)
+        receiving = asyncio.create_task(receive())
+        await asyncio.sleep(0)  # the task calls `receive`
         await responding_with(head(LENGTH, status=404), BODY)(scope, receive, send)
-        await reading
+        await receiving
 
     async with connected(application) as client:
-        response = await client.exchange(expecting(4))
+        response = await client.exchange(head_with_expect(4))
 
     assert statuses(response) == [404]

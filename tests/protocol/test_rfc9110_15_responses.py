@@ -14,21 +14,21 @@ CLOSE = "Connection: close"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_response_with_a_length_is_one_write(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Head and body are sent together. The response to HEAD is only the head."""
-    written = []
-    write = Connection.write
+async def test_a_response_with_a_length_is_sent_in_one_write(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write has both head and body, or only the head in response to HEAD."""
+    writes = []
+    original_write = Connection.write
 
     def record(self: Connection, data: bytes) -> None:
-        written.append(bytes(data))
-        write(self, data)
+        writes.append(bytes(data))
+        original_write(self, data)
 
     monkeypatch.setattr(Connection, "write", record)
     async with connected(responding_with(head(LENGTH), BODY)) as client:
         await client.send(get("/", CLOSE, method=method))
         response = await client.rest()
 
-    assert written == [response]
+    assert writes == [response]
     assert response.startswith(b"HTTP/1.1 200 OK\r\n")
     assert response.endswith(b"hello" if method == "GET" else b"close\r\n\r\n")
 
@@ -53,7 +53,6 @@ async def test_the_connection_is_reused_after_every_kind_of_response(messages: t
 
 
 async def test_the_connection_is_closed_after_the_maximum_number_of_requests() -> None:
-    """Hypercorn's own limit does the same."""
     async with connected(responding_with(head(LENGTH), BODY), requests=2) as client:
         await client.send(get())
         await client.send(get())
@@ -65,22 +64,22 @@ async def test_the_connection_is_closed_after_the_maximum_number_of_requests() -
 
 async def test_the_head_of_a_stream_is_sent_at_once() -> None:
     """The head of a response without a length is sent as soon as the application starts it."""
-    go_on = asyncio.Event()
+    proceed = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await send(head())
-        await go_on.wait()
+        await proceed.wait()
         await send(BODY)
 
     async with connected(application) as client:
         await client.send(get())
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
-        go_on.set()
+        proceed.set()
         await client.until(b"hello\r\n0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
-    ("messages", "received"),
+    ("messages", "beginning"),
     [
         ((head(LENGTH),), b"HTTP/1.1 200 "),
         ((head(LENGTH, (b"bad name", b"")), BODY), b"HTTP/1.1 500 "),
@@ -90,13 +89,13 @@ async def test_the_head_of_a_stream_is_sent_at_once() -> None:
     ],
     ids=["no body", "invalid header", "wrong length", "invalid length", "two heads"],
 )
-async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, Any], ...], received: bytes) -> None:
+async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, Any], ...], beginning: bytes) -> None:
     """The client receives one response or a part of one, and then the end of the connection."""
     async with connected(responding_with(*messages)) as client:
         await client.send(get())
         response = await client.rest()
 
-    assert response.startswith(received)
+    assert response.startswith(beginning)
     assert response.count(b"HTTP/1.1 ") == 1
 
 
@@ -141,7 +140,7 @@ async def test_a_client_that_reads_nothing_gets_no_further_response() -> None:
 
 
 async def test_a_response_after_a_malformed_body_is_dropped() -> None:
-    """The server has sent a 400 by then. The application can send its own response without an exception."""
+    """The server has already sent a 400. The application can still send its own response without an exception."""
     errors: list[Any] = []
     started = asyncio.Event()
 
@@ -180,7 +179,7 @@ async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes
 async def test_only_close_in_the_connection_header_of_a_response_ends_the_connection(
     option: bytes, responses: int
 ) -> None:
-    """The server writes the header itself, so no other option of the application is sent (RFC 9110, section 7.6.1)."""
+    """The server writes this header itself, and sends no other option of the application (RFC 9110, section 7.6.1)."""
     async with connected(responding_with(head(LENGTH, (b"connection", option)), BODY)) as client:
         response = await client.exchange(get() + get("/", CLOSE))
 
@@ -193,25 +192,27 @@ async def test_only_close_in_the_connection_header_of_a_response_ends_the_connec
 @pytest.mark.parametrize("status", [204, 304])
 @pytest.mark.parametrize("headers", [(), (LENGTH,)])
 async def test_a_204_and_a_304_have_no_body(status: int, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    """The connection is reused."""
+    """The connection is reused. Unlike a 304, a 204 must not have a Content-Length (RFC 9110, section 8.6)."""
     async with connected(responding_with(head(*headers, status=status), BODY)) as client:
         response = await client.exchange(get() + get("/", CLOSE))
 
     assert statuses(response) == [status] * 2
     assert b"hello" not in response
     assert b"transfer-encoding" not in response
-    assert b"content-length" not in response or status == 304
+    if status == 204:
+        assert b"content-length" not in response
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_a_body_without_a_length_is_chunked_or_ends_with_the_connection(method: str, version: str) -> None:
+    """A Transfer-Encoding of the application is dropped."""
     async with connected(responding_with(head((b"transfer-encoding", b"gzip")), BODY)) as client:
         response = await client.exchange(get("/", CLOSE, method=method, version=version))
 
     fields, _, body = response.partition(b"\r\n\r\n")
-    framed = b"5\r\nhello\r\n0\r\n\r\n" if version == "1.1" else b"hello"
-    assert body == (framed if method == "GET" else b"")
+    get_body = b"5\r\nhello\r\n0\r\n\r\n" if version == "1.1" else b"hello"
+    assert body == (get_body if method == "GET" else b"")
     assert b"gzip" not in fields
 
 
@@ -244,7 +245,7 @@ async def test_an_unusual_status_is_sent() -> None:
 
 
 @pytest.mark.parametrize("message", [BODY, {"type": "websocket.accept"}])
-async def test_an_asgi_message_that_is_not_allowed_is_a_500(message: dict[str, Any]) -> None:
+async def test_an_invalid_first_asgi_message_is_a_500(message: dict[str, Any]) -> None:
     async with connected(responding_with(message)) as client:
         response = await client.exchange(get())
 
@@ -272,3 +273,4 @@ async def test_a_date_header_of_the_application_is_kept() -> None:
         response = await client.exchange(get("/", CLOSE))
 
     assert response.count(b"date: ") == 1
+    assert b"date: today\r\n" in response
