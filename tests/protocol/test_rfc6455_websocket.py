@@ -266,7 +266,11 @@ async def test_a_protocol_violation_closes_with_its_code(sent: bytes, code: int)
         (frame(CLOSE, b"\x03\xe9bye"), 1001, b"\x88\x05\x03\xe9bye"),
         (frame(CLOSE, b"\x0f\xa0"), 4000, b"\x88\x02\x0f\xa0"),
         (frame(TEXT, b"unfinished", last=False) + CLOSE_NORMAL, 1000, b"\x88\x02\x03\xe8"),
-        (frame(BINARY, b"a", last=False) + frame(CONTINUATION, b"b", last=False) + frame(CLOSE, b""), 1005, b"\x88\x00"),
+        (
+            frame(BINARY, b"a", last=False) + frame(CONTINUATION, b"b", last=False) + frame(CLOSE, b""),
+            1005,
+            b"\x88\x00",
+        ),
     ],
 )
 async def test_a_close_frame_is_echoed(sent: bytes, code: int, echoed: bytes) -> None:

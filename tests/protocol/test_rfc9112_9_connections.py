@@ -494,16 +494,16 @@ async def test_a_client_can_disconnect_while_send_waits_for_it(headers: tuple[tu
 
 
 async def test_send_can_be_cancelled_while_it_waits_for_the_client() -> None:
-    transport, returned = MemoryTransport(), asyncio.Event()
+    transport, send_returned = MemoryTransport(), asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         transport.protocol.pause_writing()
         await send(head())
-        returned.set()
+        send_returned.set()
 
     await disconnect_during_send(application, transport, cancel=True)
 
-    assert not returned.is_set()
+    assert not send_returned.is_set()
 
 
 async def test_requests_wait_while_the_client_does_not_read() -> None:

@@ -20,17 +20,17 @@ NOT_THE_PAGE = "is not the page of `dev` or `view`"
 
 @contextmanager
 def responding(*responses: bytes) -> Iterator[str]:
-    """Serve `responses` in order, one on each connection, and then close the port. Yields the URL."""
+    """Serve `responses` in order, one on each connection, and then close the port. Yield the URL."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
-            for number, each in enumerate(responses, 1):
+            for number, response in enumerate(responses, 1):
                 connection, _ = server.accept()
                 with connection:
                     if number == len(responses):
                         server.close()
                     connection.recv(65536)
-                    connection.sendall(each)
+                    connection.sendall(response)
 
         serving = Thread(target=serve)
         serving.start()
@@ -38,16 +38,26 @@ def responding(*responses: bytes) -> Iterator[str]:
         serving.join()
 
 
-def document(*traces: object, version: object = 1, status: int = 200, **others: object) -> bytes:
-    """Return a response of the page with `traces`."""
+def page_response(*traces: object, version: object = 1, status: int = 200, **others: object) -> bytes:
+    """Return the bytes of a response of the page with `traces`."""
     body = json.dumps({"kept": 3, "version": version, "traces": traces, **others}).encode()
     return b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
 
 def summary(number: int = 1, **others: object) -> dict[str, object]:
-    """Return a trace as in the page's response."""
-    fields = {"trace_id": f"{number:032x}", "url": f"http://page/trace/{number}", "resource": "GET /", "status": "200"}
-    return {**fields, "start": None, "duration_ms": 1.5, "spans": 2, "services": ["web"], "error": None, **others}
+    """Return a trace in the form in which the page lists it."""
+    return {
+        "trace_id": f"{number:032x}",
+        "url": f"http://page/trace/{number}",
+        "resource": "GET /",
+        "status": "200",
+        "start": None,
+        "duration_ms": 1.5,
+        "spans": 2,
+        "services": ["web"],
+        "error": None,
+        **others,
+    }
 
 
 def run(*arguments: str) -> Result:
@@ -64,14 +74,14 @@ def run(*arguments: str) -> Result:
         b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 15\r\n\r\n{'error': 'no'}",
         b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,
-        document({}),
-        document(summary(status=200)),
-        document(summary(duration_ms=float("inf"))),
-        document(version="one"),
+        page_response({}),
+        page_response(summary(status=200)),
+        page_response(summary(duration_ms=float("inf"))),
+        page_response(version="one"),
     ],
 )
-def test_another_server_is_reported(response: bytes) -> None:
-    """The message states where to find the right address. There is no traceback."""
+def test_a_server_that_is_not_the_page_is_reported(response: bytes) -> None:
+    """The message tells where to find the right address. There is no traceback."""
     with responding(response) as url:
         result = run("--url", url)
 
@@ -112,7 +122,7 @@ def test_an_invalid_url_is_rejected(url: str) -> None:
 
 
 def test_an_invalid_search_gets_suggestions() -> None:
-    with responding(document(status=400, error="No field x.", suggestions=["a:b", "c:d"])) as url:
+    with responding(page_response(status=400, error="No field x.", suggestions=["a:b", "c:d"])) as url:
         result = run("--url", url, "--query", "x:1")
 
     assert result.exit_code == 2
@@ -121,14 +131,14 @@ def test_an_invalid_search_gets_suggestions() -> None:
 
 @pytest.mark.parametrize(("kept", "sentence"), [(0, "No trace yet.\n"), (3, "No trace matches.\n")])
 def test_an_empty_list_is_reported_on_standard_error(kept: int, sentence: str) -> None:
-    with responding(document(kept=kept)) as url:
+    with responding(page_response(kept=kept)) as url:
         result = run("--url", url)
 
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", sentence)
 
 
 def test_a_trace_is_one_line_without_control_characters() -> None:
-    with responding(document(summary(resource="GET /\x1b[2J\n", error="ValueError: \x9b no", spans=1))) as url:
+    with responding(page_response(summary(resource="GET /\x1b[2J\n", error="ValueError: \x9b no", spans=1))) as url:
         result = run("--url", url)
 
     assert result.stdout == (
@@ -141,23 +151,23 @@ def test_follow_lists_each_trace_once_when_it_is_complete(monkeypatch: pytest.Mo
     monkeypatch.setattr(client, "POLL_SECONDS", 0)
     monkeypatch.setattr(client, "REMEMBERED", 1)
     responses = (
-        document(summary(1)),
-        document(summary(2), summary(1, spans=9), version=2),
-        document(summary(2, spans=3), version=3),
-        document(version=4),
-        document(summary(2, spans=4), summary(3), version=5),
+        page_response(summary(1)),
+        page_response(summary(2), summary(1, spans=9), version=2),  # trace 1 has been listed
+        page_response(summary(2, spans=3), version=3),  # trace 2 has changed, so it is not complete
+        page_response(version=4),  # trace 2 has not changed, so it is complete
+        page_response(summary(2, spans=4), summary(3), version=5),  # trace 2 has been listed
     )
     with responding(*responses) as url:
         result = run("--url", url, "--follow", "--json")
         listed = [json.loads(line) for line in result.stdout.splitlines()]
 
     assert result.exit_code == 1
-    assert [(int(each["trace_id"], 16), each["spans"]) for each in listed] == [(1, 2), (2, 3), (3, 2)]
+    assert [(int(trace["trace_id"], 16), trace["spans"]) for trace in listed] == [(1, 2), (2, 3), (3, 2)]
     assert result.stderr == f"The page at {url} no longer responds.\n"
 
 
 def test_ctrl_c_lists_the_pending_traces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command exits without an error."""
+    """The command then exits without an error."""
     sleeps: list[float] = []
 
     def interrupt_second_sleep(seconds: float) -> None:
@@ -166,7 +176,7 @@ def test_ctrl_c_lists_the_pending_traces(monkeypatch: pytest.MonkeyPatch) -> Non
             raise KeyboardInterrupt
 
     monkeypatch.setattr(time, "sleep", interrupt_second_sleep)
-    with responding(document(), document(summary(2), version=2)) as url:
+    with responding(page_response(), page_response(summary(2), version=2)) as url:
         result = run("--url", url, "--follow", "--json")
 
     assert result.exit_code == 0

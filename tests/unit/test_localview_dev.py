@@ -7,7 +7,7 @@ import io
 
 import aiohttp
 from aiohttp import web
-from aiohttp.test_utils import TestServer as _TestServer
+from aiohttp.test_utils import TestServer as _TestServer  # pytest would collect a class named TestServer
 from rich.console import Console
 from tracing_data import span, wire
 
@@ -15,14 +15,14 @@ from hello_service.localview.dev import Development, Options
 
 
 class SlowAgent:
-    """An agent that forgets its one trace when `/drain` is requested, and sends it when `release` is set."""
+    """An agent with one trace. `/drain` removes the trace at once, and returns it when `release` is set."""
 
     def __init__(self) -> None:
         self.traces = [[wire(span(trace=7))]]
         self.requested, self.release = asyncio.Event(), asyncio.Event()
 
     async def drain(self, _: web.Request) -> web.Response:
-        """Return the trace once, as the embedded agent does."""
+        """Return each trace only once, like the embedded agent."""
         traces, self.traces = self.traces, []
         self.requested.set()
         await self.release.wait()

@@ -30,69 +30,77 @@ class RecordedFeed(Feed):
         return text.splitlines()
 
 
-def request(ms: float = 10, *, resource: str = "GET /api/hello", child: str = "work", error: bool = False) -> Trace:
-    """Return a trace of two spans. `child` is the name of the second one."""
+def request_trace(
+    ms: float = 10, *, resource: str = "GET /api/hello", child: str = "work", error: bool = False
+) -> Trace:
+    """Return the trace of a request, with two spans. `child` is the name of the second one."""
     root = span(ms=ms, resource=resource, error=error, meta=ERROR if error else None)
     return trace(root, span(root, name=child, ms=ms / 2))
 
 
 def test_a_repeated_trace_is_one_line() -> None:
-    """A trace with other spans, another status or an error is a tree again."""
+    """A trace with other spans or an error is a tree."""
+    steps = [
+        (request_trace(), 4),  # a tree: the head, two spans and an empty line
+        (request_trace(20), 1),
+        (request_trace(30), 1),
+        (request_trace(child="other"), 4),
+        (request_trace(resource="GET /"), 4),
+        (request_trace(error=True), 5),  # a tree with a line for the error
+        (request_trace(error=True), 5),
+        (request_trace(), 1),
+    ]
     output = RecordedFeed()
-    lengths = []
-    for each in (
-        request(),
-        request(20),
-        request(30),
-        request(child="other"),
-        request(resource="GET /"),
-        request(error=True),
-        request(error=True),
-        request(),
-    ):
-        output.add([each], 0)
+    for number, (added, line_count) in enumerate(steps):
+        output.add([added], 0)
         output.flush(feed.SETTLE_SECONDS)
-        lengths.append(len(output.lines()))
 
-    assert lengths == [4, 1, 1, 4, 4, 5, 5, 1]
+        assert len(output.lines()) == line_count, number
 
 
 def test_known_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently drawn trace is forgotten, and its repetition is drawn as a tree again."""
     monkeypatch.setattr(feed, "SHAPES", 2)
+    tree, line = 4, 1  # the number of lines
     output = RecordedFeed()
-    lengths = []
-    for resource in ("a", "b", "a", "c", "a", "b"):
-        output.add([request(resource=resource)], 0)
+    for resource, line_count in (("a", tree), ("b", tree), ("a", line), ("c", tree), ("a", line), ("b", tree)):
+        output.add([request_trace(resource=resource)], 0)
         output.flush(0, end=True)
-        lengths.append(len(output.lines()))
 
-    assert lengths == [4, 4, 1, 4, 1, 4]
+        assert len(output.lines()) == line_count, resource
 
 
 @pytest.mark.parametrize(
     ("tree", "expected"), [("all", ["fast", "slow", "failed"]), ("errors", ["failed"]), ("slow", ["slow"]), ("off", [])]
 )
-def test_the_option_tree_selects_traces(tree: str, expected: list[str]) -> None:
+def test_the_tree_option_selects_traces(tree: str, expected: list[str]) -> None:
     output = RecordedFeed(tree)
-    output.add([request(resource="fast"), request(501, resource="slow"), request(resource="failed", error=True)], 0)
+    output.add(
+        [
+            request_trace(resource="fast"),
+            request_trace(501, resource="slow"),
+            request_trace(resource="failed", error=True),
+        ],
+        0,
+    )
     output.flush(feed.SETTLE_SECONDS)
 
-    assert [line.split()[0] for line in output.lines() if " 2 spans " in line] == expected
+    heads = [line for line in output.lines() if " 2 spans " in line]
+    assert [head.split()[0] for head in heads] == expected
 
 
 def test_a_repeated_trace_is_a_tree_if_only_some_traces_are_drawn() -> None:
     output = RecordedFeed("slow")
-    output.add([request(501), request(502)], 0)
+    output.add([request_trace(501), request_trace(502)], 0)
     output.flush(feed.SETTLE_SECONDS)
 
-    assert len(output.lines()) == 8
+    assert len(output.lines()) == 2 * 4
 
 
-def test_a_line_comes_after_its_trace() -> None:
-    """Lines of other traces wait for their own traces."""
+def test_a_log_line_is_printed_after_its_trace() -> None:
+    """Log lines of other traces wait for their own traces."""
     output = RecordedFeed()
-    failed, other = request(error=True), request()
+    failed, other = request_trace(error=True), request_trace()
     output.print_after_trace("error: it failed", failed.key, 0)
     output.print_after_trace("error: another", other.key, 0)
     assert output.lines() == []
@@ -107,30 +115,31 @@ def test_a_line_comes_after_its_trace() -> None:
 
 
 @pytest.mark.parametrize("tree", ["errors", "slow"])
-def test_a_line_of_a_trace_that_is_not_drawn_is_shown(tree: str) -> None:
+def test_a_log_line_is_printed_even_if_its_trace_is_not_drawn(tree: str) -> None:
     output = RecordedFeed(tree)
-    one = request()
-    output.print_after_trace("warning: look", one.key, 0)
-    output.add([one], 0)
+    not_drawn = request_trace()
+    output.print_after_trace("warning: look", not_drawn.key, 0)
+    output.add([not_drawn], 0)
     output.flush(feed.SETTLE_SECONDS)
 
     assert output.lines() == ["warning: look"]
 
 
-def test_a_line_is_shown_at_once_if_it_has_no_trace_or_no_traces_are_drawn() -> None:
+def test_a_log_line_is_printed_at_once_if_it_has_no_trace_or_no_traces_are_drawn() -> None:
+    """Its control characters are escaped."""
     output, without_traces = RecordedFeed(), RecordedFeed("off")
-    output.print_after_trace("a\x1b[2J\nb", None, 0)
-    output.print_after_trace("zero", 0, 0)
-    without_traces.print_after_trace("b", 1, 0)
+    output.print_after_trace("no trace\x1b[2J\n", None, 0)
+    output.print_after_trace("trace id 0", 0, 0)
+    without_traces.print_after_trace("trace id 1", 1, 0)
 
-    assert output.lines() == [r"a\x1b[2J\nb", "zero"]
-    assert without_traces.lines() == ["b"]
+    assert output.lines() == [r"no trace\x1b[2J\n", "trace id 0"]
+    assert without_traces.lines() == ["trace id 1"]
 
 
-def test_a_line_whose_trace_never_arrives_is_shown_eventually() -> None:
-    """A line keeps waiting if its trace has arrived but is not complete yet."""
+def test_a_log_line_whose_trace_never_arrives_is_printed_eventually() -> None:
+    """The line keeps waiting if its trace has arrived but is not complete yet."""
     output = RecordedFeed()
-    incomplete = request()
+    incomplete = request_trace()
     output.print_after_trace("lost", 1, 0)
     output.print_after_trace("incomplete", incomplete.key, 0)
     output.flush(feed.WAIT_SECONDS - 0.1)
@@ -141,20 +150,20 @@ def test_a_line_whose_trace_never_arrives_is_shown_eventually() -> None:
     assert output.lines() == ["lost"]
 
 
-def test_the_last_traces_and_the_waiting_lines_are_printed_at_the_end() -> None:
+def test_the_last_traces_and_the_waiting_log_lines_are_printed_at_the_end() -> None:
     output = RecordedFeed()
-    one = request()
-    output.print_after_trace("lost", 1, 0)
-    output.print_after_trace("last", one.key, 0)
-    output.add([one], 0)
+    last = request_trace()
+    output.print_after_trace("without a trace", 1, 0)
+    output.print_after_trace("with a trace", last.key, 0)
+    output.add([last], 0)
     output.flush(0, end=True)
     lines = output.lines()
 
     assert lines[0].startswith("GET /api/hello")
-    assert lines[-2:] == ["last", "lost"]
+    assert lines[-2:] == ["with a trace", "without a trace"]
 
 
-def test_waiting_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_log_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "MAX_WAITING", 2)
     output = RecordedFeed()
     for number in range(1, 4):
