@@ -215,37 +215,51 @@ def test_a_mistake_is_reported_with_suggestions(text: str, message: str, suggest
         parse(text)
 
     assert message in str(raised.value)
-    assert str(raised.value).endswith((".", '"'))
+    assert str(raised.value).endswith((".", '"'))  # a sentence, or one that ends with a quoted search
     assert list(raised.value.suggestions) == suggestions
-    for each in suggestions:
-        parse(each)
+    for suggestion in suggestions:
+        parse(suggestion)
 
 
 @pytest.mark.parametrize(
-    ("text", "unfinished"),
+    "text",
     [
-        *[
-            (text, True)
-            for text in ("status:", "status:e", "@duration:>", "@duration:>10", "@duration:1.", '"op', "a OR")
-        ],
-        *[
-            (text, True)
-            for text in ("(a", "(", "a -", "@x:[400", "@x:[400 TO", "foo:", "trace_id:6b0a", "NOT", "a AND ")
-        ],
-        *[(text, False) for text in ("foo:bar", "status:500", "status: a", "a)", "a OR OR b", "@x:[400,499]", "- a")],
+        "status:",
+        "status:e",
+        "@duration:>",
+        "@duration:>10",
+        "@duration:1.",
+        '"op',
+        "a OR",
+        "(a",
+        "(",
+        "a -",
+        "@x:[400",
+        "@x:[400 TO",
+        "foo:",
+        "trace_id:6b0a",
+        "NOT",
+        "a AND ",
     ],
 )
-def test_an_unfinished_search_is_distinguished_from_a_mistake(text: str, *, unfinished: bool) -> None:
-    """More characters at the end may make an unfinished search valid."""
+def test_a_search_that_more_characters_may_make_valid_is_unfinished(text: str) -> None:
     with pytest.raises(QueryError) as raised:
         parse(text)
 
-    assert raised.value.unfinished is unfinished
+    assert raised.value.unfinished
+
+
+@pytest.mark.parametrize("text", ["foo:bar", "status:500", "status: a", "a)", "a OR OR b", "@x:[400,499]", "- a"])
+def test_a_mistake_that_more_characters_cannot_correct_is_not_unfinished(text: str) -> None:
+    with pytest.raises(QueryError) as raised:
+        parse(text)
+
+    assert not raised.value.unfinished
 
 
 PIECES = st.sampled_from(
     [
-        *'()- "[]>5*a,\\ß\u202e',
+        *'()- "[]>5*a,\\ß\u202e',  # each of these characters is a piece
         "service:",
         "@x:",
         "@duration:",
@@ -275,8 +289,8 @@ def test_any_text_is_either_valid_or_a_query_error(text: str) -> None:
     try:
         search = parse(text)
     except QueryError as error:
-        for each in error.suggestions:
-            parse(each).matches(TRACE)
+        for suggestion in error.suggestions:
+            parse(suggestion).matches(TRACE)
     else:
         search.matches(TRACE)
         parse(search.with_term("service:web"))
@@ -297,11 +311,14 @@ def test_any_text_is_either_valid_or_a_query_error(text: str) -> None:
 @example(field="service", value="7/x", other="a")
 def test_an_exact_term_finds_only_its_value(field: str, value: str, other: str) -> None:
     """The value and the tag's name may contain any characters. Facets and links use exact terms."""
+    attributes = {"service": "service", "resource_name": "resource", "operation_name": "name"}
 
     def matches_span_with(text: str) -> bool:
-        names = {"service": "service", "resource_name": "resource", "operation_name": "name"}
-        fields = {names[field]: text} if field in names else {"meta": {field[1:]: text}}
-        return parse(terms.exact(field, value)).matches(trace(span(**fields)))
+        if field in attributes:
+            searched = span(**{attributes[field]: text})  # type: ignore[arg-type]  # attributes that are text
+        else:
+            searched = span(meta={field.removeprefix("@"): text})
+        return parse(terms.exact(field, value)).matches(trace(searched))
 
     assert matches_span_with(value)
     # A search ignores case. In Unicode, these three conversions differ.
@@ -311,13 +328,13 @@ def test_an_exact_term_finds_only_its_value(field: str, value: str, other: str) 
 
 def test_a_term_is_added_to_a_search_and_removed_again() -> None:
     """An added term does not change the meaning of the others."""
-    either, both = parse("service:web OR service:db"), parse("service:web  -env:prod")
+    with_or, with_two_terms = parse("service:web OR service:db"), parse("service:web  -env:prod")
 
-    assert either.with_term("status:error") == "(service:web OR service:db) status:error"
+    assert with_or.with_term("status:error") == "(service:web OR service:db) status:error"
     assert parse("").with_term("status:error") == "status:error"
-    assert both.with_term("x") == "service:web  -env:prod x"
-    assert both.pieces == ("service:web", "-env:prod")
-    assert both.without_term("service:web") == "-env:prod"
+    assert with_two_terms.with_term("x") == "service:web  -env:prod x"
+    assert with_two_terms.pieces == ("service:web", "-env:prod")
+    assert with_two_terms.without_term("service:web") == "-env:prod"
 
 
 @pytest.mark.parametrize(
@@ -338,13 +355,17 @@ def test_a_term_is_added_to_a_search_and_removed_again() -> None:
     ],
 )
 def test_a_search_that_finds_nothing_gets_suggestions_that_find_traces(text: str, suggestions: list[str]) -> None:
-    """`suggestions` are the first ones. Each has the number of traces that it finds."""
+    """There may be more than `suggestions`, but not if these are empty. Each comes with the number of its traces."""
     alternatives = hints.alternatives(parse(text), [TRACE])
 
     assert [search for search, _ in alternatives[: len(suggestions)]] == suggestions
     assert bool(alternatives) == bool(suggestions)
-    assert all(number == 1 and parse(search).matches(TRACE) for search, number in alternatives)
+    for search, trace_count in alternatives:
+        assert parse(search).matches(TRACE)
+        assert trace_count == 1
 
 
-def test_a_text_with_too_many_mistakes_has_no_correction() -> None:
-    assert query._repaired(" ".join(f"f{number}:1" for number in range(query.MAX_REPAIRS + 1))) == ""
+def test_a_search_with_too_many_mistakes_is_not_corrected() -> None:
+    mistakes = " ".join(f"unknown{number}:1" for number in range(query.MAX_REPAIRS + 1))
+
+    assert query._repaired(mistakes) == ""

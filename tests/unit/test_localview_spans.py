@@ -6,7 +6,7 @@ import pytest
 from tracing_data import MS, span, trace, wire
 
 from hello_service.localview import spans as spans_module
-from hello_service.localview.spans import Span, read
+from hello_service.localview.spans import read
 from hello_service.localview.store import COLOURS, LINES_OF_A_TRACE, SERVICES, Store, trace_key
 
 
@@ -28,7 +28,7 @@ def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "enters"),
+    ("fields", "is_request"),
     [
         ({"parent_id": 0}, True),
         ({"parent_id": 7}, False),
@@ -37,9 +37,9 @@ def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
         ({"parent_id": 7, "meta": {"span.kind": "client"}}, False),
     ],
 )
-def test_a_request_is_a_span_that_enters_a_service(fields: dict[str, object], enters: bool) -> None:
+def test_a_request_is_a_span_that_enters_a_service(fields: dict[str, object], is_request: bool) -> None:
     """Work within a service does not count as a request."""
-    assert span(**fields).enters_service is enters  # type: ignore[arg-type]  # the keywords of span()
+    assert span(**fields).enters_service is is_request  # type: ignore[arg-type]  # the keywords of span()
 
 
 def test_a_trace_has_its_whole_id_root_duration_and_errors() -> None:
@@ -51,7 +51,7 @@ def test_a_trace_has_its_whole_id_root_duration_and_errors() -> None:
 
     assert one_trace.id == "6b0300000000000000000000000000ab"
     assert one_trace.root is root
-    assert one_trace.duration == 26 * MS
+    assert one_trace.duration == 26 * MS  # from -1 to 25 ms
     assert one_trace.errors == 1
 
 
@@ -70,11 +70,11 @@ def test_tags_are_text_and_metrics_are_numbers() -> None:
     assert (received.meta, received.metrics) == ({"a": "1", "b": "None"}, {"d": 0.5})
 
 
-def test_a_trace_without_a_root_begins_with_its_earliest_span() -> None:
-    """The root may arrive later, or never."""
-    first, second = span(trace=1, parent_id=99, at=1), span(trace=1, parent_id=99)
+def test_the_earliest_span_is_the_root_of_a_trace_without_one() -> None:
+    """The actual root may arrive later, or never."""
+    late, early = span(trace=1, parent_id=99, at=1), span(trace=1, parent_id=99)
 
-    assert trace(first, second).root is second
+    assert trace(late, early).root is early
 
 
 def test_parents_come_before_children_and_children_are_sorted_by_start() -> None:
@@ -89,11 +89,11 @@ def test_parents_come_before_children_and_children_are_sorted_by_start() -> None
 def test_spans_with_a_missing_parent_or_in_a_cycle_are_walked() -> None:
     """Each span is walked once."""
     orphan = span(trace=1, parent_id=12345)
-    one, two = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71, at=1)
-    own = span(trace=1, span_id=73, parent_id=73)
-    walked = list(trace(orphan, one, two, own).walk())
+    cycle_1, cycle_2 = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71, at=1)
+    own_parent = span(trace=1, span_id=73, parent_id=73)
+    walked = [(depth, walked_span) for depth, _, walked_span in trace(orphan, cycle_1, cycle_2, own_parent).walk()]
 
-    assert [(depth, each) for depth, _, each in walked] == [(0, orphan), (0, own), (0, one), (1, two)]
+    assert walked == [(0, orphan), (0, own_parent), (0, cycle_1), (1, cycle_2)]
 
 
 def test_a_chain_of_5000_spans_is_walked() -> None:
@@ -123,7 +123,7 @@ def test_spans_beyond_the_bound_of_a_trace_are_counted(monkeypatch: pytest.Monke
     ],
 )
 def test_a_trace_id_is_accepted_in_every_form(text: str, key: int | None) -> None:
-    """The forms are those of log lines and headers, and the decimal number."""
+    """The forms are those in log lines and headers, and the decimal number."""
     assert trace_key(text) == key
 
 
@@ -133,19 +133,19 @@ def test_the_store_keeps_the_last_traces_and_counts_the_dropped_ones() -> None:
     sent = [span(at=number) for number in range(5)]
     store.add(sent)
 
-    assert [kept.root for kept in store.newest()] == [sent[4], sent[3], sent[2]]
+    assert [kept_trace.root for kept_trace in store.newest()] == [sent[4], sent[3], sent[2]]
     assert (len(store), store.dropped) == (3, 2)
     assert store.find(str(sent[0].trace_id)) is None
     assert store.find("no id") is None
 
 
-def test_the_store_bounds_all_spans_together_but_keeps_one_trace() -> None:
-    """A large trace displaces older ones."""
+def test_the_store_limits_its_total_number_of_spans_but_keeps_one_trace() -> None:
+    """A trace over the limit displaces all older ones."""
     store = Store(100, spans=10)
     store.add([span(trace=1) for _ in range(6)])
     store.add([span(trace=2) for _ in range(12)])
 
-    assert [kept.key for kept in store.newest()] == [2]
+    assert [kept_trace.key for kept_trace in store.newest()] == [2]
     assert store.dropped == 1
 
 
@@ -156,22 +156,22 @@ def test_spans_of_several_processes_are_one_trace() -> None:
     store.add([span(root, service="other")])
     (changed,) = store.add([root])
 
-    assert {each.service for each in changed.spans} == {"web", "other"}
+    assert {changed_span.service for changed_span in changed.spans} == {"web", "other"}
     assert changed.root is root
 
 
 def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
-    """A line without a trace id belongs to no trace, and the lines of a trace are bounded."""
+    """A line without a trace id belongs to no trace. The number of lines of a trace is limited."""
     store = Store(2)
     line = {"dd.trace_id": f"{7:032x}", "event": "request"}
     store.add_line(line)
     store.add_line({"event": "no trace"})
     (trace_seven,) = store.add([span(trace=7)])
-    before = store.revision(trace_seven.id)
+    revision_before = store.revision(trace_seven.id)  # one span and one line
     for _ in range(LINES_OF_A_TRACE + 5):
         store.add_line(line)
 
-    assert before == 2
+    assert revision_before == 2
     assert store.lines(trace_seven) == [line] * LINES_OF_A_TRACE
     assert store.revision("unknown") == 0
 
@@ -188,14 +188,15 @@ def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
     assert len(store.lines(last)) == 1
 
 
-def test_a_service_keeps_its_colour() -> None:
-    """The number of services may exceed the number of colours."""
+def test_a_service_keeps_its_color() -> None:
+    """The number of services may exceed the number of colors, and the number of services whose color is remembered."""
     store = Store(1)
-    first = [store.colour(f"service-{number}") for number in range(SERVICES + 20)]
+    services = [f"service-{number}" for number in range(SERVICES + 20)]
+    first_colors = [store.colour(service) for service in services]
 
-    assert first[:COLOURS] == list(range(COLOURS))
-    assert [store.colour(f"service-{number}") for number in range(SERVICES + 20)] == first
-    assert max(first) < COLOURS
+    assert first_colors[:COLOURS] == list(range(COLOURS))
+    assert [store.colour(service) for service in services] == first_colors
+    assert max(first_colors) < COLOURS
 
 
 def test_adding_no_spans_does_not_change_the_version() -> None:
@@ -203,4 +204,3 @@ def test_adding_no_spans_does_not_change_the_version() -> None:
     store.add([])
 
     assert store.version == 0
-    assert isinstance(span(), Span)
