@@ -81,7 +81,7 @@ def test_own_frames_are_separated_from_library_frames() -> None:
 
 
 def test_paths_are_relative_to_the_project() -> None:
-    """The project is the folder in the second argument. If it doesn't contain the frames, it is their common folder."""
+    """If no own frame is within the given project, paths are relative to the parent of the frames' common folder."""
 
     def frame(path: str) -> str:
         return f'  File "{path}", line 1, in f\n'

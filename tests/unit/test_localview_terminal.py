@@ -13,22 +13,27 @@ from hello_service.localview import terminal
 from hello_service.localview.spans import Trace
 
 
-def drawn(one: Trace, width: int = 160, *, on_terminal: bool = False, **options: object) -> str:
-    """Return the text that is printed for a trace."""
+def drawn(source: Trace, width: int = 160, *, on_terminal: bool = False, **options: object) -> str:
+    """Return the text that is printed for the trace `source`. Its last line is empty."""
     file = io.StringIO()
     console = Console(file=file, highlight=False, width=width, color_system=None, force_terminal=on_terminal)
-    terminal.draw(one, console, **options)  # type: ignore[arg-type]  # the options of draw()
+    terminal.draw(source, console, **options)  # type: ignore[arg-type]  # the options of draw()
     return file.getvalue()
+
+
+def last_row(source: Trace, width: int) -> str:
+    """Return the row of the last span in a terminal with `width` columns."""
+    return drawn(source, width, on_terminal=True).splitlines()[-2]
 
 
 def test_a_trace_is_a_tree() -> None:
     """Each span has its name, resource, service, status, duration and time bar."""
     root = span(resource="GET /api/relay", ms=40, meta={"http.status_code": "200"})
-    call = span(root, name="http.request", resource="GET greeter/hello", at=10, ms=20)
-    served = span(call, service="greeter", at=12, ms=10)
-    later = span(root, name="work", at=35, ms=5)
+    client = span(root, name="http.request", resource="GET greeter/hello", at=10, ms=20)
+    server = span(client, service="greeter", at=12, ms=10)
+    work = span(root, name="work", at=35, ms=5)
 
-    assert drawn(trace(root, call, served, later)).splitlines() == [
+    assert drawn(trace(root, client, server, work)).splitlines() == [
         f"GET /api/relay  200  40.0 ms  4 spans  trace {trace(root).id}",
         "asgi.request        GET /api/relay     web      200  40.0 ms  ████████████████████████",
         "├─ http.request     GET greeter/hello  web      ok   20.0 ms  ······████████████······",
@@ -42,10 +47,11 @@ def test_an_error_has_its_type_and_message_below() -> None:
     """A span without an exception has no such line."""
     root = span(error=True)
     below = span(root, error=True, meta={"error.type": "ValueError", "error.message": "no"})
-    lines = drawn(trace(root, below)).splitlines()
+    _head, root_row, below_row, error_line, _empty = drawn(trace(root, below)).splitlines()
 
-    assert lines[3] == "   ValueError: no"
-    assert "error" in lines[1]
+    assert "error" in root_row
+    assert "error" in below_row
+    assert error_line == "   ValueError: no"
 
 
 def test_a_link_to_the_page_replaces_the_trace_id() -> None:
@@ -76,19 +82,22 @@ def test_an_error_shows_the_last_frame_of_the_projects_code() -> None:
     """Library frames are skipped."""
     error = {"error.type": "ValueError", "error.message": "no"}
 
-    assert drawn(trace(span(error=True, meta={**error, "error.stack": STACK}))).splitlines()[2] == (
-        "ValueError: no (faults.py:41)"
-    )
-    assert drawn(trace(span(error=True, meta=error))).splitlines()[2] == "ValueError: no"
+    def error_line(meta: dict[str, str]) -> str:
+        _head, _row, line, _empty = drawn(trace(span(error=True, meta=meta))).splitlines()
+        return line
+
+    assert error_line({**error, "error.stack": STACK}) == "ValueError: no (faults.py:41)"
+    assert error_line(error) == "ValueError: no"
 
 
-def wide_and_long(services: int) -> Trace:
-    """Return a trace in which every column is long and contains characters that take two cells."""
-    long = {"resource": "GET /" + "長い/" * 20, "service": "shop", "name": "operation." * 4}
+def wide_trace(services: int) -> Trace:
+    """Return a trace of 26 spans in which every column is long and contains characters that take two cells."""
+    resource, name = "GET /" + "長い/" * 20, "operation." * 4
     error = {"error.type": "Fault", "error.message": "長い word " * 30, "error.stack": STACK}
-    spans = [span(**long, ms=4000)]  # type: ignore[arg-type]  # text
+    spans = [span(resource=resource, name=name, service="shop", ms=4000)]
     for number in range(25):
-        spans.append(span(spans[-1], **long | {"service": f"サービス-{number % services}"}, error=True, meta=error))  # type: ignore[arg-type]
+        service = f"サービス-{number % services}"
+        spans.append(span(spans[-1], resource=resource, name=name, service=service, error=True, meta=error))
     return trace(*spans)
 
 
@@ -96,10 +105,10 @@ def wide_and_long(services: int) -> Trace:
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
     """The link is on its own line and is never shortened."""
-    one = wide_and_long(services)
-    head, link, *rows = drawn(one, width, on_terminal=True).splitlines()
+    wide = wide_trace(services)
+    head, link, *rows = drawn(wide, width, on_terminal=True).splitlines()
 
-    assert link == f"trace {one.id}"
+    assert link == f"trace {wide.id}"
     assert max(cell_len(line) for line in (head, *rows)) <= width
     assert head.endswith("…  ok  4.00 s  26 spans")
     assert sum(" 10.0 ms" in row for row in rows) == 25
@@ -107,10 +116,10 @@ def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
 
 
 def test_a_narrow_terminal_drops_columns() -> None:
-    """With a single service, the order is service, bar, resource, status. The columns name and duration always stay."""
+    """With a single service, the order is service, bar, resource, status. Name and duration are never dropped."""
     root = span(resource="GET /api/relay/orders")
-    one = trace(root, span(root, name="http.request"))
-    rows = {width: drawn(one, width, on_terminal=True).splitlines()[-2] for width in (90, 80, 60, 40, 20)}
+    one_service = trace(root, span(root, name="http.request"))
+    rows = {width: last_row(one_service, width) for width in (90, 80, 60, 40, 20)}
 
     assert "web" in rows[90]
     assert "web" not in rows[80]
@@ -122,8 +131,7 @@ def test_a_narrow_terminal_drops_columns() -> None:
 
 def test_with_several_services_the_bar_is_dropped_before_the_service() -> None:
     root = span(resource="GET /api/relay/orders", service="hello-service")
-    one = trace(root, span(root, service="shop"))
-    row = drawn(one, 80, on_terminal=True).splitlines()[-2]
+    row = last_row(trace(root, span(root, service="shop")), 80)
 
     assert "shop" in row
     assert "█" not in row
@@ -131,16 +139,16 @@ def test_with_several_services_the_bar_is_dropped_before_the_service() -> None:
 
 def test_a_link_that_does_not_fit_is_on_its_own_line() -> None:
     """Without a terminal, the link is always on the first line."""
-    one = trace(span())
-    link = f"http://127.0.0.1:8081/trace/{one.id}"
-    page = "http://127.0.0.1:8081"
+    linked = trace(span())
+    page_url = "http://127.0.0.1:8081"
+    link = f"{page_url}/trace/{linked.id}"
+    narrow = drawn(linked, 80, on_terminal=True, page_url=page_url).splitlines()
+    wide = drawn(linked, 100, on_terminal=True, page_url=page_url).splitlines()
+    not_terminal = drawn(linked, 80, page_url=page_url).splitlines()
 
-    assert drawn(one, 80, on_terminal=True, page_url=page).splitlines()[:2] == [
-        "GET /api/hello  ok  10.0 ms  1 span",
-        link,
-    ]
-    assert drawn(one, 100, on_terminal=True, page_url=page).splitlines()[0].endswith(f"  1 span  {link}")
-    assert drawn(one, 80, page_url=page).splitlines()[0].endswith(f"  1 span  {link}")
+    assert narrow[:2] == ["GET /api/hello  ok  10.0 ms  1 span", link]
+    assert wide[0].endswith(f"  1 span  {link}")
+    assert not_terminal[0].endswith(f"  1 span  {link}")
 
 
 def test_a_huge_trace_is_truncated() -> None:
@@ -152,11 +160,15 @@ def test_a_huge_trace_is_truncated() -> None:
     assert lines[-2] == "… and 51 spans more"
 
 
-def test_only_terminals_get_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a terminal, the text is plain and wide."""
-    plain = terminal.make_console()
-    is_terminal = plain.is_terminal
+def test_output_that_is_not_a_terminal_is_plain_and_wide() -> None:
+    console = terminal.make_console()
+
+    assert not console.is_terminal
+    assert console.color_system is None
+    assert console.width == terminal.PLAIN_WIDTH
+
+
+def test_colors_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
 
-    assert (is_terminal, plain.width, plain.color_system) == (False, terminal.PLAIN_WIDTH, None)
     assert terminal.make_console().is_terminal

@@ -1,4 +1,4 @@
-"""Tests of the page of a trace: rows, folds, colours, errors, links and tags."""
+"""Tests of the page of a trace: rows, folds, colors, errors, links and tags."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tracing_data import MS, span, trace, wire
+from tracing_data import MS, span, wire
 
 from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read
-from hello_service.localview.store import COLOURS as COLOURS_OF_ALL
+from hello_service.localview.store import COLOURS as STORE_COLOURS
 from hello_service.localview.store import Store
 from hello_service.localview.trace_page import COLOURS, Row, Selection, Tag, TraceView
 
@@ -21,22 +21,24 @@ def trace_view(*spans: Span, store: Store | None = None, **selected: str) -> Tra
 
 
 def outline(page: TraceView) -> list[str]:
-    """Return the visible rows, each with its level and its number of spans."""
+    """Return the visible rows as text: the level, the number of spans and the resource."""
     return [f"{row.level} {row.times}x {row.span.resource}" for row in page.rows() if not row.hidden and not row.out]
 
 
 def queries(root: Span, number: int, **rest: object) -> list[Span]:
-    """Return `number` equal children of `root`, each with a duration of 1 ms."""
+    """Return `number` equal children of `root` in the service `db`, each with a duration of 1 ms."""
     return [
-        span(root, resource="SELECT 1", name="postgres.query", service="db", at=2 * each, ms=1, **rest)  # type: ignore[arg-type]  # the keywords of span()
-        for each in range(number)
+        span(root, resource="SELECT 1", name="postgres.query", service="db", at=2 * index, ms=1, **rest)  # type: ignore[arg-type]  # the keywords of span()
+        for index in range(number)
     ]
 
 
 def test_the_waterfall_stays_within_its_axis() -> None:
-    """This includes a span shorter than a pixel and a span at the very end."""
+    """This includes a span shorter than a pixel, at the very end. A span whose parent is missing is an orphan."""
     root = span(ms=100)
-    page = trace_view(root, span(root, at=100, ms=0), span(root, at=50, ms=25), span(trace=root.trace_id, parent_id=99))
+    at_the_end = span(root, at=100, ms=0)
+    orphan = span(trace=root.trace_id, parent_id=99)
+    page = trace_view(root, at_the_end, span(root, at=50, ms=25), orphan)
 
     assert [(row.bars, row.orphan) for row in page.rows()] == [
         ([(0, 100)], False),
@@ -50,9 +52,11 @@ def test_the_waterfall_stays_within_its_axis() -> None:
 def test_self_time_excludes_the_time_of_children() -> None:
     """Overlapping children count once, and only within the time of their parent."""
     root = span(ms=100)
-    rows = list(trace_view(root, span(root, at=10, ms=20), span(root, at=20, ms=20), span(root, at=90, ms=50)).rows())
+    children = [span(root, at=10, ms=20), span(root, at=20, ms=20), span(root, at=90, ms=50)]
+    root_row, *child_rows = trace_view(root, *children).rows()
 
-    assert [row.self_time for row in rows] == [60 * MS, 20 * MS, 20 * MS, 50 * MS]
+    assert root_row.self_time == (100 - 30 - 10) * MS  # children run from 10 to 40 and from 90 to 100
+    assert [row.self_time for row in child_rows] == [20 * MS, 20 * MS, 50 * MS]
 
 
 def test_equal_siblings_fold_into_one_row() -> None:
@@ -62,13 +66,11 @@ def test_equal_siblings_fold_into_one_row() -> None:
     fold = list(page.rows())[1]
 
     assert outline(page) == ["1 1x GET /api/hello", "2 24x SELECT 1", "2 1x GET /other"]
-    assert (fold.duration, fold.self_time, len(fold.bars), fold.expanded, fold.service) == (
-        24 * MS,
-        24 * MS,
-        24,
-        False,
-        "db",
-    )
+    assert fold.duration == 24 * MS
+    assert fold.self_time == 24 * MS
+    assert len(fold.bars) == 24
+    assert fold.service == "db"
+    assert not fold.expanded
     assert [row.level for row in page.rows() if row.hidden] == [3] * 24
 
 
@@ -78,30 +80,33 @@ def test_a_fold_opens() -> None:
     siblings = queries(root, 9)
     closed = trace_view(root, *siblings)
     fold = list(closed.rows())[1]
-    number = f"{siblings[3].span_id:016x}"
-    choices: list[dict[str, Any]] = [{"open": fold.id}, {"open": "all"}, {"span": number}, {"find": "select"}]
+    span_id = f"{siblings[3].span_id:016x}"
+    selections: list[dict[str, Any]] = [{"open": fold.id}, {"open": "all"}, {"span": span_id}, {"find": "select"}]
 
-    assert len(outline(closed)) == 2
-    for selected in choices:
-        assert len(outline(trace_view(root, *siblings, **selected))) == 11, selected
+    assert len(outline(closed)) == 1 + 1  # the root and the fold
+    for selected in selections:
+        assert len(outline(trace_view(root, *siblings, **selected))) == 1 + 1 + 9, selected
 
 
-def test_few_equal_siblings_are_not_folded_and_failed_ones_stay_visible() -> None:
-    """A failed span is not folded with successful ones."""
+def test_few_equal_siblings_are_not_folded() -> None:
     root = span()
 
-    assert len(outline(trace_view(root, *queries(root, 3)))) == 4
-    assert outline(trace_view(root, *queries(root, 5), *queries(root, 1, error=True), span="none"))[1:] == [
-        "2 5x SELECT 1",
-        "2 1x SELECT 1",
-    ]
+    assert len(outline(trace_view(root, *queries(root, 3)))) == 1 + 3
+
+
+def test_a_failed_span_is_not_folded_with_successful_ones() -> None:
+    root = span()
+    page = trace_view(root, *queries(root, 5), *queries(root, 1, error=True), span="none")
+
+    assert outline(page)[1:] == ["2 5x SELECT 1", "2 1x SELECT 1"]
 
 
 def test_folded_spans_keep_their_children() -> None:
     """Spans and children are one level deeper than without the fold."""
     root = span()
     siblings = queries(root, 4)
-    page = trace_view(root, *siblings, *(span(each, resource="below") for each in siblings), open="all")
+    children = [span(sibling, resource="below") for sibling in siblings]
+    page = trace_view(root, *siblings, *children, open="all")
 
     assert outline(page)[2:4] == ["3 1x SELECT 1", "4 1x below"]
 
@@ -114,24 +119,25 @@ def test_rows_show_the_service_where_it_changes() -> None:
     assert [row.service for row in trace_view(root, b, span(b, service="b")).rows()] == ["a", "b", ""]
 
 
-def test_no_two_services_of_a_trace_share_a_colour() -> None:
-    """Services may share a colour in other views. If there are more services than colours, shapes distinguish them."""
+def test_no_two_services_of_a_trace_share_a_color() -> None:
+    """They may share a color in other views. If there are more services than colors, shapes distinguish them."""
     store = Store(100)
-    for number in range(COLOURS_OF_ALL):
+    for number in range(STORE_COLOURS):
         store.colour(f"other-{number}")
     root = span(service="a")
     two = trace_view(root, span(root, service="other-0"), store=store)
     many = trace_view(root, *(span(root, service=f"service-{number}") for number in range(3 * COLOURS)))
-    colours = [many.colour(service) for service, _ in many.services]
+    classes = [many.colour(service) for service, _ in many.services]  # of the color and, after that, the shape
 
     assert store.colour("a") == store.colour("other-0")
     assert two.colour("a") != two.colour("other-0")
-    assert len(set(colours)) == len(colours) == 3 * COLOURS + 1
-    assert len({each.split()[0] for each in colours}) == COLOURS
+    assert len(classes) == 3 * COLOURS + 1
+    assert len(set(classes)) == len(classes)
+    assert len({names.split()[0] for names in classes}) == COLOURS
 
 
-def test_a_service_has_the_same_colour_as_in_other_views() -> None:
-    """The only exception is a colour that another service of the trace already has."""
+def test_a_service_has_the_same_color_as_in_other_views() -> None:
+    """The only exception is a color that another service of the trace already has."""
     store = Store(100)
     store.colour("first")
     root = span(service="second")
@@ -140,8 +146,8 @@ def test_a_service_has_the_same_colour_as_in_other_views() -> None:
     assert [page.colour(service) for service in ("first", "second")] == ["s0", "s1"]
 
 
-def test_the_legend_lists_services_by_their_first_span() -> None:
-    """Each service has the number of its spans."""
+def test_the_legend_lists_services_in_the_order_of_their_first_spans() -> None:
+    """Each service comes with the number of its spans."""
     root = span()
 
     assert trace_view(root, span(root, service="b", at=1), span(root, at=2)).services == [("web", 2), ("b", 1)]
@@ -151,29 +157,35 @@ def test_errors_are_paged_from_the_deepest() -> None:
     """The deepest error is chosen by default."""
     root = span(error=True)
     middle = span(root)
-    deep, side = span(middle, error=True), span(root, error=True, at=5)
-    page = trace_view(root, middle, deep, side)
-    last = trace_view(root, middle, deep, side, span=f"{root.span_id:016x}")
-    no_error = trace_view(root, middle, deep, side, span=f"{middle.span_id:016x}")
+    deepest, other = span(middle, error=True), span(root, error=True, at=5)
+    spans = [root, middle, deepest, other]
+    default = trace_view(*spans)
+    root_chosen = trace_view(*spans, span=f"{root.span_id:016x}")
+    middle_chosen = trace_view(*spans, span=f"{middle.span_id:016x}")
 
-    assert page.span is deep
-    assert page.pager(page.errors) == (1, None, side)
-    assert last.pager(last.errors) == (3, side, None)
-    assert no_error.pager(no_error.errors) == (0, None, deep)
-    assert page.pager([]) == (0, None, None)
-    assert [each.details for each in (page, last, trace_view(span()), trace_view(root, span="none"))] == [
-        "open",
-        "open",
-        "auto",
-        "closed",
-    ]
+    assert default.span is deepest
+    assert default.pager(default.errors) == (1, None, other)
+    assert root_chosen.pager(root_chosen.errors) == (3, other, None)
+    assert middle_chosen.pager(middle_chosen.errors) == (0, None, deepest)
+    assert default.pager([]) == (0, None, None)
 
 
-@pytest.mark.parametrize("odd", ["x", "²", "9" * 30, "-1", "٣"])
-def test_an_invalid_span_id_chooses_the_default(odd: str) -> None:
+def test_the_details_are_open_for_an_error_or_a_chosen_span() -> None:
+    """Otherwise they are open if the window has room."""
+    good, failed = span(), span(error=True)
+
+    assert trace_view(failed).details == "open"
+    assert trace_view(failed, span=f"{failed.span_id:016x}").details == "open"
+    assert trace_view(good, span=f"{good.span_id:016x}").details == "open"
+    assert trace_view(good).details == "auto"
+    assert trace_view(failed, span="none").details == "closed"
+
+
+@pytest.mark.parametrize("span_id", ["x", "9" * 30, "-1", "²", "٣"])  # the last two are digits, but not decimal ASCII
+def test_an_invalid_span_id_chooses_the_default(span_id: str) -> None:
     root = span()
 
-    assert trace_view(root, span=odd).span is root
+    assert trace_view(root, span=span_id).span is root
 
 
 def test_16_digits_are_a_hexadecimal_id() -> None:
@@ -188,14 +200,14 @@ def test_16_digits_are_a_hexadecimal_id() -> None:
 def test_a_search_within_the_trace_marks_matches() -> None:
     """Names, tags and ids are searched. Rows that do not match are dimmed."""
     root = span()
-    one = span(root, resource="SELECT 1", meta={"db.user": "Ada"})
-    page = trace_view(root, one, find="ada")
+    child = span(root, resource="SELECT 1", meta={"db.user": "Ada"})
+    page = trace_view(root, child, find="ada")
 
-    assert page.matches == [one]
+    assert page.matches == [child]
     assert [row.classes.split()[-1] for row in page.rows()] == ["dim", "found"]
-    assert trace_view(root, one, find=f"{one.span_id:016x}").matches == [one]
-    assert trace_view(root, one).matches == []
-    assert trace_view(root, one, find="  ").matches == []
+    assert trace_view(root, child, find=f"{child.span_id:016x}").matches == [child]
+    assert trace_view(root, child).matches == []
+    assert trace_view(root, child, find="  ").matches == []
 
 
 def test_a_single_service_is_shown_with_its_ancestors() -> None:
@@ -206,15 +218,16 @@ def test_a_single_service_is_shown_with_its_ancestors() -> None:
     rows = {row.span.service: row for row in page.rows()}
 
     assert [service for service, row in rows.items() if not row.out] == ["a", "b", "c"]
-    assert [rows[service].classes.split()[-1] for service in "abc"] == ["dim", "dim", "s2"]
+    assert [rows[service].classes.split()[-1] for service in "abc"] == ["dim", "dim", "s2"]  # s2 is a color
 
 
 def test_every_link_keeps_the_selection() -> None:
     """A link also keeps the parameters of other views."""
     root = span()
+    span_id = f"{root.span_id:016x}"
     page = trace_view(root, find="a b", q="service:web", service="web")
 
-    assert page.link(root) == f"?q=service%3Aweb&find=a+b&service=web&span={root.span_id:016x}#s{root.span_id:016x}"
+    assert page.link(root) == f"?q=service%3Aweb&find=a+b&service=web&span={span_id}#s{span_id}"
     assert page.selection.address(service="") == "?q=service%3Aweb&find=a+b"
     assert trace_view(root).link(root).startswith("?span=")
 
@@ -254,7 +267,7 @@ def test_span_links_are_read(sent: Mapping[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "odd",
+    "malformed",
     [
         "{",
         "7",
@@ -265,9 +278,9 @@ def test_span_links_are_read(sent: Mapping[str, object]) -> None:
         '[{"trace_id": Infinity}]',
     ],
 )
-def test_a_malformed_span_link_is_left_out(odd: str) -> None:
+def test_a_malformed_span_link_is_left_out(malformed: str) -> None:
     """The span is kept."""
-    (received,) = read([[wire(span(meta={"_dd.span_links": odd}))]])
+    (received,) = read([[wire(span(meta={"_dd.span_links": malformed}))]])
 
     assert received.links == ()
 
@@ -278,15 +291,15 @@ def test_span_links_are_shown_in_both_directions() -> None:
     request = span(trace=1)
     task = span(trace=2, links=(Link(1, request.span_id), Link(99, 98)))
     store.add([task])
-    links_before_request = len(store.links_to(request))
+    links_before_request = len(store.links_to(request))  # the link is stored before its target arrives
     request_page = trace_view(request, store=store)
     task_trace = store.find("2")
     assert task_trace is not None
     task_page = TraceView(task_trace, store, Selection())
 
     assert links_before_request == 1
-    assert [(each.direction, each.span) for each in request_page.linked] == [("from", task)]
-    assert [(each.direction, each.span) for each in task_page.linked] == [("to", request), ("to", None)]
+    assert [(linked.direction, linked.span) for linked in request_page.linked] == [("from", task)]
+    assert [(linked.direction, linked.span) for linked in task_page.linked] == [("to", request), ("to", None)]
     assert store.revision("1") == 2
 
 
@@ -294,16 +307,18 @@ def test_links_to_a_span_are_bounded() -> None:
     """A WebSocket may have any number of messages, and the targets of links may never arrive."""
     store = Store(2)
     target = span(trace=1)
-    store.add([target, *(span(trace=2, links=(Link(1, target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5))])
-    number = len(store.links_to(target))
-    store.add([span(trace=2, links=tuple(Link(number, 1) for number in range(10, 20)))])
+    sources = [span(trace=2, links=(Link(1, target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5)]
+    store.add([target, *sources])
+    link_count = len(store.links_to(target))
+    links_to_missing_traces = tuple(Link(trace_id, 1) for trace_id in range(10, 20))
+    store.add([span(trace=2, links=links_to_missing_traces)])
 
-    assert number == LINKS_OF_A_SPAN
-    assert store.links_to(target) == []
+    assert link_count == LINKS_OF_A_SPAN
+    assert store.links_to(target) == []  # the oldest targets are forgotten
 
 
 def test_tags_and_metrics_are_one_table() -> None:
-    """The tags of tracer and process are in a table of their own."""
+    """The tags of the tracer and of the process are in a second table."""
     page = trace_view(
         span(
             meta={
@@ -338,7 +353,7 @@ def test_a_tag_has_a_search_term(name: str, value: str, term: str) -> None:
 
 
 def test_a_stack_trace_is_shown_once() -> None:
-    """The stack trace is shown with the error, and the log line links to it."""
+    """The page shows it with the error of a span. A log line with the same exception links to that span."""
     store = Store(10)
     text = "Traceback (most recent call last):\n  File ...\nFault: no"
     root = span(trace=1, error=True, meta={"error.stack": f"{text}\n"})
@@ -356,10 +371,9 @@ def test_a_stack_trace_is_shown_once() -> None:
     assert [page.exception_span(line) for line in lines] == [root, root, None, None]
     assert page.lines == lines[:1]
     assert [page.writer(line) for line in lines] == [root, below, None, None]
-    assert len(trace(root).spans) == 1
 
 
-def test_a_span_has_its_parent() -> None:
+def test_the_parent_of_a_span_is_found() -> None:
     """The root has no parent."""
     root = span()
     below = span(root)
