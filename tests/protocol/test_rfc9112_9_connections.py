@@ -493,7 +493,7 @@ async def test_a_client_can_disconnect_while_send_waits_for_it(headers: tuple[tu
     assert received == ["http.disconnect"]
 
 
-async def test_send_can_be_cancelled_while_it_waits_for_the_client() -> None:
+async def test_send_can_be_canceled_while_it_waits_for_the_client() -> None:
     transport, send_returned = MemoryTransport(), asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

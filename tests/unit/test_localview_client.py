@@ -71,9 +71,9 @@ def run(*arguments: str) -> Result:
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\xff\xfe{}}",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",  # broken off
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 15\r\n\r\n{'error': 'no'}",
-        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,  # nested too deeply for the JSON parser
         page_response({}),
         page_response(summary(status=200)),
         page_response(summary(duration_ms=float("inf"))),
@@ -81,7 +81,7 @@ def run(*arguments: str) -> Result:
     ],
 )
 def test_a_server_that_is_not_the_page_is_reported(response: bytes) -> None:
-    """The message tells where to find the right address. There is no traceback."""
+    """The message states where to find the right address. There is no traceback."""
     with responding(response) as url:
         result = run("--url", url)
 
@@ -149,13 +149,13 @@ def test_a_trace_is_one_line_without_control_characters() -> None:
 def test_follow_lists_each_trace_once_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the page stops, the command lists the remaining traces and exits."""
     monkeypatch.setattr(client, "POLL_SECONDS", 0)
-    monkeypatch.setattr(client, "REMEMBERED", 1)
+    monkeypatch.setattr(client, "REMEMBERED", 1)  # when trace 2 is listed, trace 1 is forgotten
     responses = (
         page_response(summary(1)),
         page_response(summary(2), summary(1, spans=9), version=2),  # trace 1 has been listed
         page_response(summary(2, spans=3), version=3),  # trace 2 has changed, so it is not complete
         page_response(version=4),  # trace 2 has not changed, so it is complete
-        page_response(summary(2, spans=4), summary(3), version=5),  # trace 2 has been listed
+        page_response(summary(2, spans=4), summary(3), version=5),  # trace 2 has been listed, trace 3 has not
     )
     with responding(*responses) as url:
         result = run("--url", url, "--follow", "--json")

@@ -30,7 +30,7 @@ class SlowAgent:
 
 
 async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
-    """The agent has already forgotten the traces in its response, so cancelling the request would lose them."""
+    """The agent has already forgotten the traces in its response, so canceling the request would lose them."""
     agent = SlowAgent()
     app = web.Application()
     app.router.add_get("/drain", agent.drain)
