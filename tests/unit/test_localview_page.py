@@ -337,10 +337,10 @@ async def test_markup_in_spans_is_escaped(view: View, client: _TestClientProtoco
 
 async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestClientProtocol) -> None:
     """JSON can contain a lone surrogate, but UTF-8 and URLs can't."""
-    odd = "half \ud800"
-    raw = wire(span(resource=odd, service=odd, name=odd, meta={odd: odd, "a.tag": odd, "error.stack": odd}))
-    trace_id = add_spans(view, *read([[raw]]))
-    view.store.add_line({"dd.trace_id": trace_id, "event": odd})
+    text = "half \ud800"
+    sent = wire(span(resource=text, service=text, name=text, meta={text: text, "a.tag": text, "error.stack": text}))
+    trace_id = add_spans(view, *read([[sent]]))
+    view.store.add_line({"dd.trace_id": trace_id, "event": text})
 
     for path in ("/", f"/trace/{trace_id}", f"/trace/{trace_id}?service=x&find=half&q=y", "/map", "/performance"):
         assert r"half \ud800" in await get(client, path)
@@ -400,14 +400,15 @@ async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client
     assert "OuterError" in await get(client, f"/trace/{trace_id}?span={root.span_id}")
     for part in ("some.tag", "some value", "a.metric", "0.5", "line of the good span"):
         assert part in detail
-    assert "GET /root" in await get(client, f"/trace/{add_spans(view, span(resource='GET /root'))}/span/none")
+    without_error = add_spans(view, span(resource="GET /root"))
+    assert "GET /root" in await get(client, f"/trace/{without_error}/span/none")
 
 
-@pytest.mark.parametrize("form", ["00-{id}-00000000000000aa-01", "{low}", "{decimal}"])
+@pytest.mark.parametrize("form", ["00-{id}-00000000000000aa-01", "{lower_half}", "{decimal}"])
 async def test_every_form_of_the_id_finds_the_trace(view: View, client: _TestClientProtocol, form: str) -> None:
     """The forms are the `traceresponse` header, the lower 64 bits and the decimal number."""
     trace_id = add_spans(view, span(trace=0xABC, meta={"_dd.p.tid": "6b03707200000000"}))
-    text = form.format(id=trace_id, low=trace_id[16:], decimal=0xABC)
+    text = form.format(id=trace_id, lower_half=trace_id[16:], decimal=0xABC)
     response = await client.get(f"/trace/{text}", headers={"host": "localhost"})
 
     assert (response.status_code, response.headers["location"]) == (302, f"/trace/{trace_id}")
@@ -482,7 +483,10 @@ async def next_event(events: AsyncIterator[bytes]) -> bytes:
 
 
 async def test_each_change_is_one_event(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without changes, comments keep the connection alive. The events end when the page closes."""
+    """An event has the version of the store. Without changes, comments keep the connection alive.
+
+    The events end when the page closes.
+    """
     monkeypatch.setattr(page, "EVENT_SECONDS", 0.01)
     events = page._changes(view, None)
     first = await next_event(events)
@@ -524,7 +528,7 @@ async def test_open_connections_do_not_delay_the_stop(view: View, monkeypatch: p
         async with serving(view, listener):
             events = await session.get(f"http://127.0.0.1:{address[1]}/events")
             event = await events.content.readline()
-            reader, writer = await asyncio.open_connection(*address, limit=1)
+            reader, writer = await asyncio.open_connection(*address, limit=1)  # the reader buffers almost nothing
             writer.write(f"GET /trace/{trace_id}/json HTTP/1.1\r\nhost: localhost\r\n\r\n".encode())
             beginning = await reader.readexactly(len(b"HTTP/1.1"))
             stop_began = monotonic()

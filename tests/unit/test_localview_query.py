@@ -355,7 +355,7 @@ def test_a_term_is_added_to_a_search_and_removed_again() -> None:
     ],
 )
 def test_a_search_that_finds_nothing_gets_suggestions_that_find_traces(text: str, suggestions: list[str]) -> None:
-    """There may be more than `suggestions`, but not if these are empty. Each comes with the number of its traces."""
+    """The alternatives begin with `suggestions`, or are empty if these are. Each comes with the number of its traces."""
     alternatives = hints.alternatives(parse(text), [TRACE])
 
     assert [search for search, _ in alternatives[: len(suggestions)]] == suggestions

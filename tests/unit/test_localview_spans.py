@@ -103,7 +103,7 @@ def test_a_chain_of_5000_spans_is_walked() -> None:
     assert [depth for depth, _, _ in trace(*chain).walk()] == list(range(5000))
 
 
-def test_spans_beyond_the_bound_of_a_trace_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spans_beyond_the_limit_of_a_trace_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a trace that never ends would take all memory."""
     monkeypatch.setattr(spans_module, "SPANS_OF_A_TRACE", 3)
     one_trace = trace(*[span(trace=1) for _ in range(5)])
@@ -123,7 +123,7 @@ def test_spans_beyond_the_bound_of_a_trace_are_counted(monkeypatch: pytest.Monke
     ],
 )
 def test_a_trace_id_is_accepted_in_every_form(text: str, key: int | None) -> None:
-    """The forms are those in log lines and headers, and the decimal number."""
+    """The forms are those in log lines and headers, and the decimal number. The key is the lower 64 bits."""
     assert trace_key(text) == key
 
 
@@ -179,7 +179,7 @@ def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
 def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
     """The oldest lines are forgotten first."""
     store = Store(2)
-    for number in range(1, 6):
+    for number in range(1, 6):  # the store keeps lines for twice as many traces as spans
         store.add_line({"dd.trace_id": f"{number:032x}"})
     (first,) = store.add([span(trace=1)])
     (last,) = store.add([span(trace=5)])

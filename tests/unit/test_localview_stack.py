@@ -83,19 +83,20 @@ def test_own_frames_are_separated_from_library_frames() -> None:
 def test_paths_are_relative_to_the_project() -> None:
     """If no own frame is within the given project, paths are relative to the parent of the frames' common folder."""
 
-    def frame(path: str) -> str:
+    def frame_line(path: str) -> str:
         return f'  File "{path}", line 1, in f\n'
 
     def folders(text: str, project: Path | None = None) -> list[str]:
         (failure,) = failures(text, project)
-        return [each.folder for each in failure.frames]
+        return [frame.folder for frame in failure.frames]
 
-    two_frames = "Traceback (most recent call last):\n" + frame("/a/b/c/d.py") + frame("/a/b/e/f.py") + "E: x"
+    head = "Traceback (most recent call last):\n"
+    two_frames = head + frame_line("/a/b/c/d.py") + frame_line("/a/b/e/f.py") + "E: x"
 
     assert folders(two_frames, Path("/a")) == ["b/e/", "b/c/"]
     assert folders(two_frames, Path("/other")) == ["b/e/", "b/c/"]
-    assert folders(frame("d.py"), Path("/a")) == [""]
-    assert folders(frame("/d.py")) == [""]
+    assert folders(frame_line("d.py"), Path("/a")) == [""]
+    assert folders(frame_line("/d.py")) == [""]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hello_service.localview import terminal
 from hello_service.localview.spans import Trace
 
 
-def drawn(source: Trace, width: int = 160, *, on_terminal: bool = False, **options: object) -> str:
+def tree_text(source: Trace, width: int = 160, *, on_terminal: bool = False, **options: object) -> str:
     """Return the text that is printed for the trace `source`. Its last line is empty."""
     file = io.StringIO()
     console = Console(file=file, highlight=False, width=width, color_system=None, force_terminal=on_terminal)
@@ -23,7 +23,7 @@ def drawn(source: Trace, width: int = 160, *, on_terminal: bool = False, **optio
 
 def last_row(source: Trace, width: int) -> str:
     """Return the row of the last span in a terminal with `width` columns."""
-    return drawn(source, width, on_terminal=True).splitlines()[-2]
+    return tree_text(source, width, on_terminal=True).splitlines()[-2]
 
 
 def test_a_trace_is_a_tree() -> None:
@@ -33,7 +33,7 @@ def test_a_trace_is_a_tree() -> None:
     server = span(client, service="greeter", at=12, ms=10)
     work = span(root, name="work", at=35, ms=5)
 
-    assert drawn(trace(root, client, server, work)).splitlines() == [
+    assert tree_text(trace(root, client, server, work)).splitlines() == [
         f"GET /api/relay  200  40.0 ms  4 spans  trace {trace(root).id}",
         "asgi.request        GET /api/relay     web      200  40.0 ms  ████████████████████████",
         "├─ http.request     GET greeter/hello  web      ok   20.0 ms  ······████████████······",
@@ -47,7 +47,7 @@ def test_an_error_has_its_type_and_message_below() -> None:
     """A span without an exception has no such line."""
     root = span(error=True)
     below = span(root, error=True, meta={"error.type": "ValueError", "error.message": "no"})
-    _head, root_row, below_row, error_line, _empty = drawn(trace(root, below)).splitlines()
+    _head, root_row, below_row, error_line, _empty = tree_text(trace(root, below)).splitlines()
 
     assert "error" in root_row
     assert "error" in below_row
@@ -57,12 +57,12 @@ def test_an_error_has_its_type_and_message_below() -> None:
 def test_a_link_to_the_page_replaces_the_trace_id() -> None:
     root = span()
 
-    assert f"http://page/trace/{trace(root).id}" in drawn(trace(root), page_url="http://page")
+    assert f"http://page/trace/{trace(root).id}" in tree_text(trace(root), page_url="http://page")
 
 
 def test_control_characters_of_spans_are_escaped() -> None:
     """Characters that reorder text are escaped as well."""
-    text = drawn(trace(span(resource="a\x1b[2Jb\nc\u202e\x9b", error=True, meta={"error.type": "\x1b]0;x\x07"})))
+    text = tree_text(trace(span(resource="a\x1b[2Jb\nc\u202e\x9b", error=True, meta={"error.type": "\x1b]0;x\x07"})))
 
     assert "\x1b" not in text
     assert "\x07" not in text
@@ -83,7 +83,7 @@ def test_an_error_shows_the_last_frame_of_the_projects_code() -> None:
     error = {"error.type": "ValueError", "error.message": "no"}
 
     def error_line(meta: dict[str, str]) -> str:
-        _head, _row, line, _empty = drawn(trace(span(error=True, meta=meta))).splitlines()
+        _head, _row, line, _empty = tree_text(trace(span(error=True, meta=meta))).splitlines()
         return line
 
     assert error_line({**error, "error.stack": STACK}) == "ValueError: no (faults.py:41)"
@@ -106,7 +106,7 @@ def wide_trace(services: int) -> Trace:
 def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
     """The link is on its own line and is never shortened."""
     wide = wide_trace(services)
-    head, link, *rows = drawn(wide, width, on_terminal=True).splitlines()
+    head, link, *rows = tree_text(wide, width, on_terminal=True).splitlines()
 
     assert link == f"trace {wide.id}"
     assert max(cell_len(line) for line in (head, *rows)) <= width
@@ -142,9 +142,9 @@ def test_a_link_that_does_not_fit_is_on_its_own_line() -> None:
     linked = trace(span())
     page_url = "http://127.0.0.1:8081"
     link = f"{page_url}/trace/{linked.id}"
-    narrow = drawn(linked, 80, on_terminal=True, page_url=page_url).splitlines()
-    wide = drawn(linked, 100, on_terminal=True, page_url=page_url).splitlines()
-    not_terminal = drawn(linked, 80, page_url=page_url).splitlines()
+    narrow = tree_text(linked, 80, on_terminal=True, page_url=page_url).splitlines()
+    wide = tree_text(linked, 100, on_terminal=True, page_url=page_url).splitlines()
+    not_terminal = tree_text(linked, 80, page_url=page_url).splitlines()
 
     assert narrow[:2] == ["GET /api/hello  ok  10.0 ms  1 span", link]
     assert wide[0].endswith(f"  1 span  {link}")
@@ -154,10 +154,10 @@ def test_a_link_that_does_not_fit_is_on_its_own_line() -> None:
 def test_a_huge_trace_is_truncated() -> None:
     """The last line has the number of further spans."""
     root = span()
-    lines = drawn(trace(root, *[span(root) for _ in range(150)])).splitlines()
+    lines = tree_text(trace(root, *[span(root) for _ in range(150)])).splitlines()
 
     assert len(lines) == 1 + terminal.SPANS + 1 + 1  # the head, the spans, the line with the number, an empty line
-    assert lines[-2] == "… and 51 spans more"
+    assert lines[-2] == f"… and {1 + 150 - terminal.SPANS} spans more"
 
 
 def test_output_that_is_not_a_terminal_is_plain_and_wide() -> None:

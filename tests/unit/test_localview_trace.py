@@ -11,7 +11,7 @@ from tracing_data import MS, span, wire
 from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read
 from hello_service.localview.store import COLOURS as STORE_COLOURS
 from hello_service.localview.store import Store
-from hello_service.localview.trace_page import COLOURS, Row, Selection, Tag, TraceView
+from hello_service.localview.trace_page import COLOURS, MAX_INDENT, Row, Selection, Tag, TraceView
 
 
 def trace_view(*spans: Span, store: Store | None = None, **selected: str) -> TraceView:
@@ -63,7 +63,7 @@ def test_equal_siblings_fold_into_one_row() -> None:
     """The row has their number, the sum of their durations and a bar for each. This reveals N+1 queries."""
     root = span()
     page = trace_view(root, *queries(root, 24), span(root, resource="GET /other", at=99))
-    fold = list(page.rows())[1]
+    _root_row, fold, *_ = page.rows()
 
     assert outline(page) == ["1 1x GET /api/hello", "2 24x SELECT 1", "2 1x GET /other"]
     assert fold.duration == 24 * MS
@@ -79,7 +79,7 @@ def test_a_fold_opens() -> None:
     root = span()
     siblings = queries(root, 9)
     closed = trace_view(root, *siblings)
-    fold = list(closed.rows())[1]
+    _root_row, fold, *_ = closed.rows()
     span_id = f"{siblings[3].span_id:016x}"
     selections: list[dict[str, Any]] = [{"open": fold.id}, {"open": "all"}, {"span": span_id}, {"find": "select"}]
 
@@ -125,15 +125,16 @@ def test_no_two_services_of_a_trace_share_a_color() -> None:
     for number in range(STORE_COLOURS):
         store.colour(f"other-{number}")
     root = span(service="a")
-    two = trace_view(root, span(root, service="other-0"), store=store)
-    many = trace_view(root, *(span(root, service=f"service-{number}") for number in range(3 * COLOURS)))
-    classes = [many.colour(service) for service, _ in many.services]  # of the color and, after that, the shape
+    two_services = trace_view(root, span(root, service="other-0"), store=store)
+    many_services = trace_view(root, *(span(root, service=f"service-{number}") for number in range(3 * COLOURS)))
+    # The CSS classes of each service: its color, and its shape if the color is used again.
+    classes = [many_services.colour(service) for service, _ in many_services.services]
 
     assert store.colour("a") == store.colour("other-0")
-    assert two.colour("a") != two.colour("other-0")
+    assert two_services.colour("a") != two_services.colour("other-0")
     assert len(classes) == 3 * COLOURS + 1
     assert len(set(classes)) == len(classes)
-    assert len({names.split()[0] for names in classes}) == COLOURS
+    assert len({color_and_shape.split()[0] for color_and_shape in classes}) == COLOURS
 
 
 def test_a_service_has_the_same_color_as_in_other_views() -> None:
@@ -181,7 +182,9 @@ def test_the_details_are_open_for_an_error_or_a_chosen_span() -> None:
     assert trace_view(failed, span="none").details == "closed"
 
 
-@pytest.mark.parametrize("span_id", ["x", "9" * 30, "-1", "²", "٣"])  # the last two are digits, but not decimal ASCII
+@pytest.mark.parametrize(
+    "span_id", ["x", "9" * 30, "-1", "²", "٣"]
+)  # the last two are digits for Python, but not ASCII
 def test_an_invalid_span_id_chooses_the_default(span_id: str) -> None:
     root = span()
 
@@ -244,7 +247,9 @@ def test_2000_nested_spans_are_rows() -> None:
     chain = [span(trace=1, span_id=number, parent_id=number - 1) for number in range(1, 2001)]
     rows: list[Row] = list(trace_view(*chain).rows())
 
-    assert (len(rows), rows[-1].level, rows[-1].indent) == (2000, 2000, 16)
+    assert len(rows) == 2000
+    assert rows[-1].level == 2000
+    assert rows[-1].indent == MAX_INDENT
 
 
 @pytest.mark.parametrize(
@@ -300,7 +305,7 @@ def test_span_links_are_shown_in_both_directions() -> None:
     assert links_before_request == 1
     assert [(linked.direction, linked.span) for linked in request_page.linked] == [("from", task)]
     assert [(linked.direction, linked.span) for linked in task_page.linked] == [("to", request), ("to", None)]
-    assert store.revision("1") == 2
+    assert store.revision("1") == 2  # the request's span, and the link to it
 
 
 def test_links_to_a_span_are_bounded() -> None:
@@ -317,8 +322,8 @@ def test_links_to_a_span_are_bounded() -> None:
     assert store.links_to(target) == []  # the oldest targets are forgotten
 
 
-def test_tags_and_metrics_are_one_table() -> None:
-    """The tags of the tracer and of the process are in a second table."""
+def test_tags_and_metrics_are_in_the_same_table() -> None:
+    """Those of the tracer and of the process are in a second table, and those of errors and links in neither."""
     page = trace_view(
         span(
             meta={
@@ -369,7 +374,7 @@ def test_a_stack_trace_is_shown_once() -> None:
     page = trace_view(root, below, store=store)
 
     assert [page.exception_span(line) for line in lines] == [root, root, None, None]
-    assert page.lines == lines[:1]
+    assert page.lines == lines[:1]  # those of the chosen span, which is the root
     assert [page.writer(line) for line in lines] == [root, below, None, None]
 
 
