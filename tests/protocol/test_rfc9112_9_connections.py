@@ -197,7 +197,7 @@ async def test_a_silent_stream_to_a_client_that_has_closed_its_side_is_aborted()
 
 
 @pytest.mark.parametrize("is_complete", [True, False])
-async def test_a_pipelined_request_of_a_client_that_has_closed_its_side_is_limited_in_time(is_complete: bool) -> None:
+async def test_a_pipelined_request_of_a_client_that_has_closed_its_side_has_a_time_limit(is_complete: bool) -> None:
     """The response must start within half_close_seconds. If the body is incomplete, the connection is closed at once."""
     length = len(b"ab") if is_complete else len(b"ab") + 1
     slow, echo, transport, connections = SlowApplication(), Echo(), MemoryTransport(), Connections()
@@ -299,7 +299,7 @@ async def test_pipelined_requests_are_read_up_to_a_limit() -> None:
     await serving
 
     assert paused
-    assert slow.request_count == Limits.requests  # the last one that the connection serves
+    assert slow.request_count == Limits.requests  # further requests on the connection are not served
 
 
 @pytest.mark.parametrize("first_messages", [(), (head(),)])
@@ -560,6 +560,7 @@ async def test_a_pipelined_request_waits_for_a_client_that_reads_slowly() -> Non
 
 
 async def test_data_received_before_the_connection_was_taken_over_is_served() -> None:
+    """The data is in the reader that Hypercorn passes on."""
     transport, reader = MemoryTransport(), asyncio.StreamReader()
     reader.feed_data(get("/", CLOSE))
     serving = serve_in_memory(Echo(), transport, reader=reader)

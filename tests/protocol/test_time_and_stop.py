@@ -132,7 +132,7 @@ async def test_a_response_that_the_client_does_not_read_is_aborted(streamed: boo
 
     connections = Connections(Limits(write_seconds=0.05))
     async with connected(application, connections) as client:
-        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # the transport of a socket can
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
         await client.send(get())
         await finished.wait()
         await until(lambda: not connections.open)
@@ -171,7 +171,7 @@ async def test_a_request_that_arrives_during_the_grace_period_is_served() -> Non
     connections, echo = Connections(), Echo()
     async with connected(echo, connections) as client:
         await until(lambda: bool(connections.open))
-        connections.stop(10)
+        connections.stop(grace_seconds=10)
         response = await client.exchange(get("/1") + get("/2"))
 
     assert statuses(response) == [200]
@@ -189,7 +189,7 @@ async def test_no_request_is_executed_after_the_grace_period(sent_before: bytes)
         if is_whole_request:
             await client.until(b"GET / ")  # the body that `Echo` returns
         await until(lambda: bool(connections.open))
-        connections.stop(0)
+        connections.stop(grace_seconds=0)
         response = await client.rest()
         await client.send(get("/late"))
         client.half_close()
@@ -212,7 +212,7 @@ async def test_the_grace_period_ends_for_every_connection_even_if_clients_reset_
     for transport in transports:
         serve_in_memory(Echo(), transport, connections)
     await settle()
-    connections.stop(0)
+    connections.stop(grace_seconds=0)
     await settle()
 
     assert all(transport.ended for transport in transports)
@@ -243,7 +243,7 @@ async def test_a_request_in_flight_is_finished_when_the_server_stops() -> None:
     async with connected(application, connections) as client:
         await client.send(get())
         await started.wait()
-        connections.stop(0)
+        connections.stop(grace_seconds=0)
         await until(lambda: connections.closed)
         proceed.set()
         response = await client.rest()
@@ -284,15 +284,15 @@ async def test_an_idle_websocket_is_closed_with_1012(stop_before_accept: bool) -
         await client.send(HANDSHAKE)
         await started.wait()
         if stop_before_accept:
-            connections.stop(0)
+            connections.stop(grace_seconds=0)
         proceed.set()
         await client.until(b"\r\n\r\n")
         if not stop_before_accept:
-            connections.stop(0)
+            connections.stop(grace_seconds=0)
         for _ in range(5):
             await client.send(frame(TEXT, b"Ada"))
             assert await client.until(b"Ada") == b"\x81\x03Ada"
-            await pass_time(0.6 * IDLE_SECONDS)
+            await pass_time(0.6 * IDLE_SECONDS)  # too short to be idle
         await pass_time(IDLE_SECONDS)
         response = await client.until(b"stopping")
         await until(lambda: bool(disconnects))
