@@ -450,8 +450,12 @@ async def test_no_pong_is_due_while_the_client_is_still_reading_a_large_message(
     await pass_time(21)
     assert transport.written[written:] == b"\x89\x00"
     await pass_time(21)
+    closed = transport.written
+    transport.protocol.resume_writing()
+    await pass_time(21)
 
-    assert close_code(transport.written[written + 2 :]) == 1011
+    assert close_code(closed[written + 2 :]) == 1011
+    assert transport.written == closed
     assert echo.end["code"] == 1006
     transport.close()
     await serving
