@@ -24,6 +24,8 @@ from wire import (
     until,
 )
 
+from hello_service.serving.connections import Limits
+
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 VERSION = "Sec-WebSocket-Version: 13"
 UPGRADE = ("Connection: Upgrade", "Upgrade: websocket")
@@ -473,32 +475,46 @@ async def test_a_websocket_whose_client_sends_no_pong_is_closed() -> None:
     assert echo.disconnect["code"] == 1006
 
 
-async def test_no_pong_is_due_while_the_client_is_still_reading_a_large_message() -> None:
-    """The ping would arrive only after the message. If the client stops reading, the write timeout closes the socket."""
-    transport, echo = MemoryTransport(), EchoSocket()
+async def test_no_ping_is_sent_while_the_client_has_not_read_all_data() -> None:
+    """The ping would arrive only after the data. If the client stops reading, the write timeout ends the connection."""
+    transport, ping_seconds = MemoryTransport(), Limits.ping_seconds
+    serving = serve_in_memory(EchoSocket(), transport)
+    await settle()
+    transport.protocol.data_received(handshake())
+    await settle()
+    await pass_time(ping_seconds)
+    assert transport.written.endswith(b"\r\n\r\n" + PING_FROM_SERVER)
+    written_before = transport.written
+    transport.protocol.pause_writing()
+    for _ in range(3):
+        await pass_time(ping_seconds)
+    assert transport.written == written_before
+    transport.protocol.data_received(frame(PONG, b""))
+    transport.protocol.resume_writing()
+    await pass_time(ping_seconds)
+
+    assert transport.written == written_before + PING_FROM_SERVER
+    transport.close()
+    await serving
+
+
+async def test_a_closed_websocket_sends_no_ping_when_its_client_reads_again() -> None:
+    transport, echo, ping_seconds = MemoryTransport(), EchoSocket(), Limits.ping_seconds
     serving = serve_in_memory(echo, transport)
     await settle()
     transport.protocol.data_received(handshake())
     await settle()
-    await pass_time(21)
-    assert transport.written.endswith(b"\r\n\r\n\x89\x00")
-    written = len(transport.written)
-    transport.protocol.pause_writing()
-    for _ in range(3):
-        await pass_time(21)
-    assert transport.written[written:] == b""
-    transport.protocol.data_received(frame(10, b""))
+    await pass_time(ping_seconds)  # a ping is sent
+    await pass_time(ping_seconds)  # without a pong, the WebSocket is closed
+    written_before = transport.written
     transport.protocol.resume_writing()
-    await pass_time(21)
-    assert transport.written[written:] == b"\x89\x00"
-    await pass_time(21)
-    closed = transport.written
-    transport.protocol.resume_writing()
-    await pass_time(21)
+    await pass_time(ping_seconds)
+    _, _, frames = transport.written.partition(b"\r\n\r\n")
 
-    assert close_code(closed[written + 2 :]) == 1011
-    assert transport.written == closed
-    assert echo.end["code"] == 1006
+    assert transport.written == written_before
+    assert frames.startswith(PING_FROM_SERVER)
+    assert close_code(frames.removeprefix(PING_FROM_SERVER)) == 1011
+    assert echo.disconnect["code"] == 1006
     transport.close()
     await serving
 
