@@ -106,7 +106,7 @@ async def test_an_overdue_websocket_is_closed_with_a_reason() -> None:
     assert exchange.messages == [{"type": "websocket.close", "code": 1012, "reason": "the server is stopping"}]
 
 
-async def test_a_request_that_is_cancelled_for_another_reason_gets_no_response() -> None:
+async def test_a_request_that_is_canceled_for_another_reason_gets_no_response() -> None:
     """The client disconnected, so no response can reach it."""
     exchange = Exchange(hang)
     task = asyncio.create_task(exchange.run())

@@ -57,15 +57,15 @@ async def test_a_failing_probe_gets_a_response_and_no_span(app: Quart, spans: li
     client = app.test_client()
     response = await client.get("/health")
     with pytest.raises(WebsocketResponseError):
-        async with client.websocket("/health") as connected:
-            await connected.receive()
+        async with client.websocket("/health") as connection:
+            await connection.receive()
 
     assert response.status_code == 500
     assert spans == []
 
 
 async def test_an_exception_that_leaves_quart_is_a_500(app: Quart, spans: list[Span]) -> None:
-    """An exception leaves Quart in debug mode and in tests; the server then sends the response."""
+    """In debug mode and in tests, an exception leaves Quart, and the server sends the response."""
     app.config["PROPAGATE_EXCEPTIONS"] = True
     with pytest.raises((RuntimeError, ExceptionGroup)):  # Quart 0.23 runs a request in a task group
         await app.test_client().get("/fails")
@@ -145,7 +145,7 @@ async def test_a_background_task_needs_no_request(app: Quart, spans: list[Span],
     assert "span_links" not in str(span.get_tags())
     assert [str(error) for error in errors] == (["on purpose"] if fails else [])
     assert active_span_ids == ([span.span_id] if fails else [])
-    # 2: kept; None: the decision is made when the trace is sent.
+    # 2 keeps the trace. With None, ddtrace decides when it sends the trace.
     assert span.context.sampling_priority == (2 if fails else None)
 
 
@@ -185,35 +185,6 @@ def test_the_url_has_the_servers_address_if_there_is_no_host_header(
     assert fast_span._url({"path": "/path", **scope}, host, "a=b") == url
 
 
-@pytest.mark.parametrize("middleware", [None, fast_span.FastSpan], ids=["ddtrace", "FastSpan"])
-async def test_a_span_ends_with_the_response_even_if_the_app_continues(spans: list[Span], middleware: Any) -> None:
-    """Work after the last byte isn't part of the response."""
-    app = Quart(__name__)
-    response_sent, may_return = asyncio.Event(), asyncio.Event()
-
-    async def respond_and_continue(_scope: object, _receive: object, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"all", "more_body": False})
-        response_sent.set()
-        await may_return.wait()
-
-    async def receive_or_send(*_: object) -> dict[str, str]:
-        """Do what the server does in `receive` and in `send`: both accept this function."""
-        return {"type": "http.request"}
-
-    app.asgi_app = respond_and_continue  # type: ignore[assignment,method-assign]  # Quart documents this assignment
-    tracing.trace(app, middleware=middleware)
-    call: Any = app(request_scope(), receive_or_send, receive_or_send)  # type: ignore[arg-type]  # Hypercorn's types
-    serving = asyncio.create_task(call)
-    await response_sent.wait()
-    names_before_return = [span.name for span in spans]
-    may_return.set()
-    await serving
-
-    assert names_before_return == ["asgi.request"]
-    assert len(spans) == 1
-
-
 def request_scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
     return {
         "type": "http",
@@ -243,6 +214,36 @@ async def send_request(app: Any, scope: dict[str, Any]) -> None:
             responded.set()
 
     await app(scope, receive, send)
+
+
+@pytest.mark.parametrize("middleware", [None, fast_span.FastSpan], ids=["ddtrace", "FastSpan"])
+async def test_a_span_ends_with_the_response_even_if_the_app_continues(spans: list[Span], middleware: Any) -> None:
+    """Work after the last byte isn't part of the response."""
+    app = Quart(__name__)
+    response_sent, may_return = asyncio.Event(), asyncio.Event()
+
+    async def respond_and_continue(_scope: object, _receive: object, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"all", "more_body": False})
+        response_sent.set()
+        await may_return.wait()
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.request"}
+
+    async def send(_message: object) -> None: ...
+
+    app.asgi_app = respond_and_continue  # type: ignore[assignment,method-assign]  # Quart documents this assignment
+    tracing.trace(app, middleware=middleware)
+    call: Any = app(request_scope(), receive, send)  # type: ignore[arg-type]  # Hypercorn's types
+    serving = asyncio.create_task(call)
+    await response_sent.wait()
+    names_before_return = [span.name for span in spans]
+    may_return.set()
+    await serving
+
+    assert names_before_return == ["asgi.request"]
+    assert len(spans) == 1
 
 
 async def test_header_names_may_have_upper_case_letters(app: Quart, spans: list[Span]) -> None:
@@ -308,7 +309,7 @@ WAYS_TO_RECEIVE: dict[str, Any] = {
 async def test_work_for_a_message_is_never_a_child_of_another_message(
     spans: list[Span], first: str, later: str
 ) -> None:
-    """The work is a child of its message if the handler received that in its own task, otherwise of no message."""
+    """It is a child of its own message if the handler received that in its own task, and otherwise of no message."""
     app = Quart(__name__)
     ways = [first, later, later]
 

@@ -21,8 +21,8 @@ from quart.signals import got_background_exception
 
 from hello_service.observability import fast_span, tracing
 
-EXAMPLES = 300
-TURNS = 300  # of the event loop: enough for a handler to do everything that doesn't wait for its client
+EXAMPLES = 300  # random sequences
+LOOP_TURNS = 300  # of the event loop: enough for a handler to do everything that doesn't wait for its client
 Messages = list[dict[str, Any]]
 
 
@@ -205,7 +205,7 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
     async def raises(kind: str) -> str:
         if kind == "abort":
             abort(409)
-        if kind == "cancelled":
+        if kind == "canceled":
             raise asyncio.CancelledError
         if kind == "group":
             raise ExceptionGroup("both", [ValueError(1), KeyError(2)])
@@ -318,61 +318,56 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
 
 Operation = tuple[Any, ...]  # "http" or "websocket", then the arguments of http_arguments or websocket_arguments
 
+HTTP_PATHS = [
+    "/plain",
+    "/other/plain",
+    "/echo",
+    "/sync",
+    "/nowhere",
+    *(f"/status/{status}" for status in (200, 204, 304, 404, 503)),
+    *(f"/raises/{kind}" for kind in ("abort", "value", "handled", "base", "group", "canceled")),
+    *(f"/stream/{count}/{kind}" for count in (0, 2, 3) for kind in ("ends", "breaks", "short", "waits")),
+]
+BACKGROUND_KINDS = ["function", "partial", "object", "method", "lambda", "builtin", "class", "fails", "none"]
+WEBSOCKET_KINDS = [
+    "plain",
+    "wait_for",
+    "create_task",
+    "gather",
+    "times_out",
+    "broadcast",
+    "producer",
+    "refuses",
+    "silent",
+    "raises",
+]
 REQUESTS = st.tuples(
     st.just("http"),
     st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "BREW"]),
-    st.sampled_from(
-        [
-            "/plain",
-            "/other/plain",
-            "/echo",
-            "/sync",
-            "/nowhere",
-            *(f"/status/{status}" for status in (200, 204, 304, 404, 503)),
-            *(f"/raises/{kind}" for kind in ("abort", "value", "handled", "base", "group", "cancelled")),
-            *(f"/stream/{count}/{kind}" for count in (0, 2, 3) for kind in ("ends", "breaks", "short", "waits")),
-        ]
-    ),
-    st.lists(st.binary(max_size=3), max_size=3),  # the parts of the body
+    st.sampled_from(HTTP_PATHS),
+    st.lists(st.binary(max_size=3), max_size=3),  # body_parts
     st.booleans(),  # leaves_early
 )
 BACKGROUND: st.SearchStrategy[Operation] = st.tuples(
     st.just("http"),
     st.just("GET"),
-    st.sampled_from(
-        [
-            f"/background/{kind}"
-            for kind in ("function", "partial", "object", "method", "lambda", "builtin", "class", "fails", "none")
-        ]
-    ),
-    st.just([]),
-    st.just(False),
+    st.sampled_from([f"/background/{kind}" for kind in BACKGROUND_KINDS]),
+    st.just([]),  # body_parts
+    st.just(False),  # leaves_early
 )
 WEBSOCKETS = st.tuples(
     st.just("websocket"),
-    st.sampled_from(
-        [
-            *(
-                f"/ws/{kind}"
-                for kind in (
-                    "plain",
-                    "wait_for",
-                    "create_task",
-                    "gather",
-                    "times_out",
-                    "broadcast",
-                    "producer",
-                    "refuses",
-                    "silent",
-                    "raises",
-                )
-            ),
-            "/nowhere",
-        ]
-    ),
-    st.lists(st.sampled_from(["one", "two", b"three", "close", "fail", ""]), max_size=4),  # the client's messages
+    st.sampled_from([*(f"/ws/{kind}" for kind in WEBSOCKET_KINDS), "/nowhere"]),
+    st.lists(st.sampled_from(["one", "two", b"three", "close", "fail", ""]), max_size=4),  # messages
     st.booleans(),  # may_reject
 )
+SCOPE = {
+    "asgi": {"version": "3.0", "spec_version": "2.3"},
+    "http_version": "1.1",
+    "scheme": "http",
+    "query_string": b"",
+    "headers": [(b"host", b"here"), (b"x-forwarded-for", b"203.0.113.7")],
+}
 
 
 async def run(app: Quart, operations: list[Operation]) -> list[Any]:
@@ -394,14 +389,14 @@ async def run(app: Quart, operations: list[Operation]) -> list[Any]:
 
 
 async def serve(app: Any, scope: Any, incoming: Messages, leaves_early: bool, outgoing: Messages) -> None:
-    """Call the app as a server does. The app receives the messages `incoming`; those that it sends go to `outgoing`.
+    """Call the app as a server does. It receives the messages `incoming`. The messages that it sends go to `outgoing`.
 
     The client disconnects after the first message of the response's body if `leaves_early`, otherwise after the last.
-    If the connection is a WebSocket, or the response may never be complete, the client disconnects after TURNS turns
+    If the connection is a WebSocket, or the response may never be complete, the client disconnects after LOOP_TURNS turns
     of the event loop.
     """
     disconnected = asyncio.Event()
-    will_complete = scope["type"] == "http" and "/waits" not in scope["path"] and scope["path"] != "/raises/cancelled"
+    will_complete = scope["type"] == "http" and "/waits" not in scope["path"] and scope["path"] != "/raises/canceled"
 
     async def receive() -> Any:
         if incoming:
@@ -409,7 +404,7 @@ async def serve(app: Any, scope: Any, incoming: Messages, leaves_early: bool, ou
         if will_complete:
             await disconnected.wait()
         else:
-            for _ in range(TURNS):
+            for _ in range(LOOP_TURNS):
                 await asyncio.sleep(0)
         return {"type": f"{scope['type']}.disconnect"}
 
@@ -442,15 +437,6 @@ def websocket_arguments(path: str, messages: list[Any], may_reject: bool) -> tup
     extensions: dict[str, Any] = {"websocket.http.response": {}} if may_reject else {}
     scope = {**SCOPE, "type": "websocket", "path": path, "scheme": "ws", "subprotocols": [], "extensions": extensions}
     return scope, incoming, False
-
-
-SCOPE = {
-    "asgi": {"version": "3.0", "spec_version": "2.3"},
-    "http_version": "1.1",
-    "scheme": "http",
-    "query_string": b"",
-    "headers": [(b"host", b"here"), (b"x-forwarded-for", b"203.0.113.7")],
-}
 
 
 def without_traceresponse(message: dict[str, Any]) -> dict[str, Any]:

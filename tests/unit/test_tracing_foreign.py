@@ -91,7 +91,7 @@ async def send_request(app: Any, scope: dict[str, Any], disconnect_after: int | 
         body_length = sum(len(part.get("body", b"")) for part in messages)
         is_last = message["type"].endswith("response.body") and not message.get("more_body", False)
         if is_last or body_length == disconnect_after:
-            asyncio.get_running_loop().call_soon(disconnected.set)  # not before `send` has returned
+            asyncio.get_running_loop().call_soon(disconnected.set)  # after `send` has returned
 
     await app(scope, receive, send)
     return messages
@@ -301,7 +301,7 @@ async def test_only_the_handshake_has_a_span_if_messages_are_not_traced(
 
 
 async def test_a_message_sent_outside_of_any_request_starts_no_trace(spans: list[Span]) -> None:
-    """ddtrace itself would start a span that never ends, as in a task that broadcasts."""
+    """For a message of a task that broadcasts, ddtrace's middleware would start a span that never ends."""
     app = Quart(__name__)
     sockets: list[Any] = []
 
@@ -464,6 +464,7 @@ async def test_an_unknown_method_is_recorded_as_other(app: Quart, spans: list[Sp
 def test_two_apps_in_one_process_can_be_two_services(
     app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The process has no service name yet.
     monkeypatch.setattr(config, "service", None)
     monkeypatch.setattr(config, "_is_user_provided_service", False)
     for processor in tracer._span_aggregator.dd_processors:
@@ -484,6 +485,7 @@ def test_two_apps_in_one_process_can_be_two_services(
 async def test_dd_service_overrides_the_service_argument(
     app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # This is the state after a start with DD_SERVICE=environment.
     monkeypatch.setattr(config, "service", "environment")
     monkeypatch.setattr(config, "_is_user_provided_service", True)
     monkeypatch.setitem(config.asgi, "service_name", "environment")
@@ -549,7 +551,7 @@ async def test_a_span_is_named_by_the_route_of_an_untraced_inner_app(app: Quart,
 
 @pytest.mark.parametrize("path", ["/health", "/api/health"])
 async def test_a_probe_behind_a_prefix_has_no_span(app: Quart, spans: list[Span], path: str) -> None:
-    """uvicorn puts the prefix of `--root-path` in front of `path`; other servers don't."""
+    """uvicorn puts the prefix of `--root-path` in front of `path`. Other servers don't."""
     await send_request(tracing.trace(app, {"/health"}), request_scope(path, root_path="/api"))
 
     assert spans == []

@@ -355,7 +355,7 @@ async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUps
     assert second_overload == ["60", "90"]
 
 
-async def test_failed_and_cancelled_calls_leave_no_task(fake: FakeUpstream) -> None:
+async def test_failed_and_canceled_calls_leave_no_task(fake: FakeUpstream) -> None:
     def client_tasks() -> set[str]:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         return {str(task.get_coro()) for task in tasks if "FakeUpstream" not in str(task.get_coro())}
