@@ -78,7 +78,7 @@ def test_a_value_that_was_not_measured_is_none() -> None:
 
 
 def test_spans_that_never_arrived_count_as_lost() -> None:
-    """Surplus spans belong to requests that were cut off at the end of the load, so they don't make up for lost ones."""
+    """Surplus spans belong to requests that the end of the load cut off, so they don't make up for lost spans."""
     lossy_rounds = results(
         one_round({OURS_NAME: {HELLO: sample(1, spans=7), RELAY: sample(1, spans=99)}}),
         one_round({OURS_NAME: {HELLO: sample(1, spans=9, failures=2)}}),

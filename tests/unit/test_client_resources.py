@@ -75,7 +75,7 @@ async def test_a_route_hint_is_used_unchanged() -> None:
 
 
 async def test_path_segments_that_look_like_words_are_limited_in_number(spans: list[Span]) -> None:
-    """After too many different words in the same place of a path, further ones become `?`. Earlier ones stay readable."""
+    """After too many different words in the same place of a path, new ones become `?`. Earlier ones stay readable."""
     await resource_of_call("/users/list")
     user_names = [f"{first}{second}{third}" for first in "bdfgk" for second in "aeiou" for third in "lmnrs"]
     for user_name in user_names:

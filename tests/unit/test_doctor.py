@@ -34,8 +34,8 @@ from hello_service.settings import Settings
 
 KEY = "0123456789abcdef0123456789abcdef"  # has the form of an API key
 CHECKS = {check.name: check.run for check in hello_service.doctor.CHECKS}
-ALL_SET = {"DD_SERVICE": "shop", "DD_ENV": "prod", "DD_VERSION": "1.2"}
-UNLOAD = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
+UNIFIED_TAGS = {"DD_SERVICE": "shop", "DD_ENV": "prod", "DD_VERSION": "1.2"}
+UNLOAD_VARIABLE = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
 
 # Each row: the check, the environment, the outcome, a part of the sentence and a part of the fix.
 FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
@@ -106,8 +106,8 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("proxy", {"HTTPS_PROXY": "http://p", "DD_TRACE_AGENT_URL": "https://dd"}, "warn", "HTTPS_PROXY sends", "dd"),
     ("proxy", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "sent as OTLP", ""),
     ("proxy", {"DD_TRACE_AGENT_URL": "unix:///x"}, "skipped", "no address", ""),
-    ("service, env, version", ALL_SET, "pass", "service shop, environment prod, version 1.2", ""),
-    ("service, env, version", {**ALL_SET, "DD_ENV": ""}, "warn", "DD_ENV not set", "DD_ENV=..."),
+    ("service, env, version", UNIFIED_TAGS, "pass", "service shop, environment prod, version 1.2", ""),
+    ("service, env, version", {**UNIFIED_TAGS, "DD_ENV": ""}, "warn", "DD_ENV not set", "DD_ENV=..."),
     ("service, env, version", {}, "warn", "DD_SERVICE, DD_ENV, DD_VERSION not set", "DD_VERSION=..."),
     ("sampling", {}, "pass", "every trace is kept", ""),
     ("sampling", {"DD_TRACE_SAMPLE_RATE": "0.25"}, "pass", "25% of the traces are kept (DD_TRACE_SAMPLE_RATE)", ""),
@@ -175,7 +175,7 @@ def test_an_unusable_value_is_not_shown() -> None:
     )
 
     assert "hunter2" not in finding.sentence
-    assert all(name in finding.sentence for name in ("PORT", "PROBE_PATHS must be paths", "LOG_LEVEL must be 'DEBUG'"))
+    assert all(part in finding.sentence for part in ("PORT", "PROBE_PATHS must be paths", "LOG_LEVEL must be 'DEBUG'"))
 
 
 def test_an_error_message_of_unknown_form_is_not_shown() -> None:
@@ -211,15 +211,15 @@ def test_gevent_with_ddtrace_is_reported(
     """gevent makes ddtrace unload modules as soon as it is installed."""
     (tmp_path / "gevent.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    finding = environment.gevent(CheckContext({UNLOAD: value}))
+    finding = environment.gevent(CheckContext({UNLOAD_VARIABLE: value}))
 
     assert finding.outcome == outcome
-    assert (finding.fix == f"{UNLOAD}=false") == (outcome != "pass")
+    assert (finding.fix == f"{UNLOAD_VARIABLE}=false") == (outcome != "pass")
 
 
 @pytest.mark.parametrize("line", ["import ddtrace.auto", "import ddtrace.auto  # first", "from ddtrace import auto"])
 def test_ddtrace_auto_in_the_source_is_reported(line: str, tmp_path: Path) -> None:
-    """`serve` starts ddtrace-run, and the two must not be combined."""
+    """`serve` starts ddtrace-run, which must not be combined with ddtrace.auto."""
     (tmp_path / "views").mkdir()
     (tmp_path / "views" / "shop.py").write_text(f'"""A shop."""\n{line}\n')
     finding = environment.started_once(CheckContext({}), tmp_path)
@@ -231,7 +231,7 @@ def test_ddtrace_auto_in_the_source_is_reported(line: str, tmp_path: Path) -> No
     )
 
 
-# Each of these environments sets the agent's address in another way.
+# Each of these environments sets the agent's address in a different way.
 ADDRESS_ENVIRONMENTS: tuple[dict[str, str], ...] = (
     {},
     {"DD_AGENT_HOST": "a"},
@@ -267,7 +267,7 @@ def test_the_agent_address_is_the_one_that_ddtrace_uses() -> None:
         text=True,
         check=True,
     )
-    urls = json.loads(result.stdout.splitlines()[-1])
+    urls = json.loads(result.stdout.splitlines()[-1])  # ddtrace may print other lines before this one
 
     assert [agent_address(environ).url for environ in ADDRESS_ENVIRONMENTS] == urls
 

@@ -81,7 +81,7 @@ def test_an_outage_is_logged_in_two_lines(
 def test_traces_that_are_dropped_before_they_are_sent_are_counted(
     writer: FakeWriter, monitor: TraceLossMonitor
 ) -> None:
-    """The buffer may be full, or a trace too large or impossible to encode. ddtrace's own metrics are sent as before."""
+    """The buffer may be full, or a trace too large or impossible to encode. ddtrace's metrics are still sent."""
     for name in ("buffer.dropped.traces", "buffer.accepted.traces", "buffer.dropped.bytes", "encoder.dropped.traces"):
         writer._metrics_dist(name, 2, ["reason:full"])
 

@@ -392,8 +392,8 @@ async def serve(app: Any, scope: Any, incoming: Messages, leaves_early: bool, ou
     """Call the app as a server does. It receives the messages `incoming`. The messages that it sends go to `outgoing`.
 
     The client disconnects after the first message of the response's body if `leaves_early`, otherwise after the last.
-    If the connection is a WebSocket, or the response may never be complete, the client disconnects after LOOP_TURNS turns
-    of the event loop.
+    With a WebSocket, or if the response may never be complete, the client disconnects after LOOP_TURNS turns of the
+    event loop.
     """
     disconnected = asyncio.Event()
     will_complete = scope["type"] == "http" and "/waits" not in scope["path"] and scope["path"] != "/raises/canceled"

@@ -1,4 +1,4 @@
-"""Tests of tracing.py in the setups of other services: ASGI layers, names, mounted apps, releases, untraced processes."""
+"""Tests of tracing.py in other services: ASGI layers, names, mounted apps, library releases, untraced processes."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ async def upstream() -> AsyncIterator[Upstream]:
         ("/wide", UpstreamResponse(200, [[]] * 200)),
         ("/float", UpstreamResponse(200, 1.5)),
         ("/missing", UpstreamResponse(404, "none")),
-        ("/reason", UpstreamResponse(200, "hi")),
+        ("/reason", UpstreamResponse(200, "hi")),  # the reason phrase is not valid UTF-8
     ],
 )
 async def test_a_response_is_passed_on(
@@ -65,12 +65,12 @@ async def test_a_response_is_passed_on(
     [
         ("/broken", UpstreamBadStatus, "The upstream responded with status 500."),
         ("/redirect", UpstreamBadStatus, "The upstream responded with status 302."),
-        ("/loop", UpstreamBadStatus, "The upstream responded with status 302."),
+        ("/loop", UpstreamBadStatus, "The upstream responded with status 302."),  # to itself
         ("/not-json", UpstreamProtocolError, NOT_JSON),
-        ("/deep", UpstreamProtocolError, NOT_JSON),
-        ("/deeper", UpstreamProtocolError, NOT_JSON),
+        ("/deep", UpstreamProtocolError, NOT_JSON),  # 200 nested arrays
+        ("/deeper", UpstreamProtocolError, NOT_JSON),  # 100,000 nested arrays
         ("/nan", UpstreamProtocolError, NOT_JSON),
-        ("/endless", UpstreamProtocolError, NOT_JSON),
+        ("/endless", UpstreamProtocolError, NOT_JSON),  # 1e999, which Python reads as infinity
         ("/gzip", UpstreamProtocolError, COMPRESSED),
         ("/gzip-second-header", UpstreamProtocolError, COMPRESSED),
         ("/garbage", UpstreamProtocolError, "The upstream's response is not HTTP."),
@@ -121,8 +121,8 @@ async def test_an_unreachable_upstream_is_a_connect_error(upstream: Upstream, ur
 
 def exported_exceptions(module: object) -> list[type[Exception]]:
     """Return the exceptions that `module` exports, without the warnings."""
-    types = [value for value in vars(module).values() if isinstance(value, type)]
-    return [kind for kind in types if issubclass(kind, Exception) and not issubclass(kind, Warning)]
+    exports = [value for value in vars(module).values() if isinstance(value, type)]
+    return [export for export in exports if issubclass(export, Exception) and not issubclass(export, Warning)]
 
 
 # Exceptions of aiohttp's server and WebSockets. The client uses neither.
@@ -135,7 +135,7 @@ UNUSED = {aiohttp.EofStream, aiohttp.WebSocketError, aiohttp.WSMessageTypeError}
 async def test_no_exception_of_aiohttp_is_left_unmapped(
     fake: FakeUpstream, upstream: Upstream, error_type: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list also includes the exceptions that later releases add."""
+    """The parameters also include the exceptions that later releases of aiohttp add."""
     if error_type in UNUSED:
         return
 
@@ -146,7 +146,7 @@ async def test_no_exception_of_aiohttp_is_left_unmapped(
     with pytest.raises((UpstreamFailed, UpstreamTimeout)) as error:
         await upstream.get(fake.url)
 
-    assert type(error.value) is not UpstreamFailed
+    assert type(error.value) is not UpstreamFailed  # but a subclass, or UpstreamTimeout
 
 
 @pytest.mark.parametrize("error_type", exported_exceptions(httpx))
@@ -196,16 +196,16 @@ async def test_json_and_headers_are_posted(fake: FakeUpstream) -> None:
     async with Upstream(Limits(), headers={"Authorization": "Bearer ours", "X-Team": "a"}) as upstream:
         await upstream.post(f"{fake.url}/json", {"name": "Ada"}, peer_service="billing")
         await upstream.post(f"{fake.url}/json", [1], headers={"authorization": "Bearer theirs"})
-    first, second = (head.lower() for head in fake.heads)
+    first_head, second_head = (head.lower() for head in fake.heads)
 
     assert fake.bodies == [b'{"name":"Ada"}', b"[1]"]
-    assert first.startswith("post /json http/1.1")
-    assert "\r\nauthorization: bearer ours\r\n" in first
-    assert "\r\ncontent-type: application/json\r\n" in first
-    assert "\r\naccept-encoding: identity\r\n" in first
-    assert "\r\nx-team: a\r\n" in second
-    assert second.count("authorization: ") == 1
-    assert "bearer theirs" in second
+    assert first_head.startswith("post /json http/1.1")
+    assert "\r\nauthorization: bearer ours\r\n" in first_head
+    assert "\r\ncontent-type: application/json\r\n" in first_head
+    assert "\r\naccept-encoding: identity\r\n" in first_head
+    assert "\r\nx-team: a\r\n" in second_head
+    assert second_head.count("authorization: ") == 1
+    assert "bearer theirs" in second_head
 
 
 @pytest.mark.parametrize("path", STALE_CONNECTION_PATHS)
@@ -247,11 +247,11 @@ async def test_a_saturated_peer_does_not_delay_another(fake: FakeUpstream) -> No
 async def test_an_upstream_without_tls_cannot_be_reached_over_tls(upstream: Upstream) -> None:
     """The error states that TLS was attempted."""
 
-    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond_without_tls(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(respond_without_tls, "127.0.0.1", 0) as server:
         with pytest.raises(UpstreamFailed, match="could not be reached over TLS"):
             await upstream.get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
 
@@ -337,7 +337,7 @@ async def test_a_call_without_a_free_connection_is_saturated(fake: FakeUpstream)
 
 
 async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUpstream) -> None:
-    """It starts again with the next overload."""
+    """`Retry-After` starts again at the timeout when the next overload begins."""
     async with Upstream(Limits(timeout_seconds=60, connections=2, waiting=0)) as upstream:
 
         async def retry_after(count: int) -> list[str]:
