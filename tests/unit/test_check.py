@@ -79,6 +79,7 @@ def remove_agent(d: Definition) -> None:
 
 
 # Each row: the rule, its level, words of its sentence, and the change of the definition `d` that breaks the rule.
+# A lambda that returns a tuple makes several changes.
 # fmt: off
 BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("agent-missing", MISTAKE, "no container is a Datadog Agent", remove_agent),

@@ -66,15 +66,17 @@ def test_a_changed_name_is_reported(name: Name, sentence: str | None, monkeypatc
 
 def renames(name: Name) -> Iterator[tuple[str, Rename]]:
     """Yield each rename that the check of `name` must report: its description, and a function that does it."""
-    module, _, attributes = name.path.partition(":")
-    chain = [attribute for attribute in attributes.split(".") if attribute]
-    target: Any = import_module(module)
-    for depth, attribute in enumerate(chain):
-        yield f"{name.path} {attribute}", _attribute_rename(import_module(module), chain[: depth + 1])
+    module_name, _, attributes = name.path.partition(":")
+    module = import_module(module_name)
+    chain = attributes.split(".") if attributes else []
+    target: Any = module
+    for length, attribute in enumerate(chain, start=1):
+        yield f"{name.path} {attribute}", _attribute_rename(module, chain[:length])
         target = getattr(target, attribute)
     function: Any = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
+    function = getattr(function, "__func__", function)  # of a bound method
     for word in (*name.parameters, *name.uses):
-        yield f"{name.path} {word}", _word_rename(getattr(function, "__func__", function), word)
+        yield f"{name.path} {word}", _word_rename(function, word)
 
 
 class WithoutAttribute:
