@@ -270,7 +270,7 @@ async def test_the_index_is_a_page_for_a_browser() -> None:
 async def test_the_documentation_lists_every_route_and_needs_no_network(client: Client) -> None:
     """The usual documentation pages load scripts from other sites, so the service has a page of its own."""
     page = await (await client.get("/docs")).get_data(as_text=True)
-    page_without_quotes = page.replace("&#39;", "")
+    page_without_quotes = page.replace("&#39;", "")  # shell commands on the page quote their arguments
     document = await (await client.get("/openapi.json")).get_json()
 
     assert {"/api/hello", "/api/relay", "/health", "/info"} <= set(document["paths"])
@@ -374,8 +374,8 @@ async def test_every_operation_declares_its_response() -> None:
 async def test_every_route_has_a_docstring() -> None:
     """The docstring is the route's description in the API document."""
     app = create_app(ALL_ENABLED, {})
-
     views = [view for view in app.view_functions.values() if view.__module__.startswith("hello_service")]
+
     assert views
     assert all(view.__doc__ for view in views)
 

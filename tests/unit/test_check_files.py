@@ -45,6 +45,7 @@ def broken_rules(data: str | bytes) -> list[str]:
 
 
 def as_template(task: dict[str, Any], **other_resources: Any) -> dict[str, Any]:
+    """Return a CloudFormation template with the definition `task`."""
     return {
         "Resources": {
             "Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(task)},
@@ -67,7 +68,7 @@ def as_registered(task: dict[str, Any]) -> dict[str, Any]:
     return {**task, **fields, "containerDefinitions": containers}
 
 
-# The forms in which users keep a definition, and a function that converts a definition to each of them.
+# The forms in which users keep a definition, each with a function that converts a definition to it.
 FORMS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "registered": as_registered,
     "described": lambda task: {"taskDefinition": as_registered(task), "tags": []},

@@ -130,7 +130,7 @@ def _word_rename(function: Any, word: str) -> Rename:
 
 
 def installed_name(name: Name) -> Name:
-    """Return `name`, or the alternative of `name` that the installed release has."""
+    """Return `name`, or the one of its alternatives that the installed release has."""
     if name.alternative is None or not contract._complaint(Name(name.path, name.parameters, name.uses)):
         return name
     return installed_name(name.alternative)
