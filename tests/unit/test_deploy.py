@@ -243,7 +243,7 @@ def test_the_values_of_a_revision_can_be_read_back() -> None:
 
 
 def test_an_old_agent_gets_a_hint() -> None:
-    """The hint appears 90 days after the first of the month. An Agent without a date gets no hint."""
+    """The hint appears over 90 days after the first of the month of its release. Without a date, there is no hint."""
     task = filled_definition()
     hint = definition.agent_hint(task, date(2027, 1, 1))
 
