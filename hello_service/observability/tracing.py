@@ -73,6 +73,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
 INCOMPLETE = "http.response_incomplete"  # tag: the response broke off, or is shorter than its Content-Length
+# The messages that respond to a WebSocket's handshake, with the status of a message that doesn't contain one.
+HANDSHAKE_STATUS = {"websocket.accept": 101, "websocket.close": 403, "websocket.http.response.start": 500}
 BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
 
 # Quart 0.23 raises this in a handler whose client has disconnected. Earlier releases cancel the handler.
@@ -313,7 +315,7 @@ class _Exchange:
         """Add the `traceresponse` header to `message`, the head of a response. Put a handled exception on the span."""
         headers = message.get("headers") or []
         if not self.routed:
-            self.span.resource = f"{self.method} {message.get('status', 101)}"  # a layer around Quart responds
+            self.span.resource = f"{self.method} {message.get('status')}"  # a layer around Quart responds
         if self.span.error:
             self.keep_error(self.exception)
         if any(name.lower() == b"traceresponse" for name, _ in headers):
@@ -332,6 +334,8 @@ class _Exchange:
         self.keep_error(error)
         if isinstance(error, Exception) and self.span.get_tag("http.status_code") is None:
             self.span.set_tag("http.status_code", "500")  # the server's response
+            if not self.routed:
+                self.span.resource = f"{self.method} 500"
 
     def release(self) -> None:
         """Stop tracing, as tasks of the app may send messages later, and break reference cycles."""
@@ -436,9 +440,10 @@ class _WebSocket(_Exchange):
 
     async def _read_ahead(self) -> Message:
         message = await self.server_receive()
-        if message["type"] == "websocket.disconnect" and self.traced and not self.closed and not self.over:
+        if message["type"] == "websocket.disconnect" and not self.closed and not self.over:
             self.closed, self.copied = True, message
-            self._copy(self.traced_receive())
+            if self.traced:
+                self._copy(self.traced_receive())
         return message
 
     async def _receive_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
@@ -471,11 +476,15 @@ class _WebSocket(_Exchange):
 
     def _copy_sent(self, message: Message) -> Message:
         kind = message.get("type")
-        if kind in {"websocket.accept", "websocket.http.response.start"}:
-            status = message.get("status", 101)
+        if kind in HANDSHAKE_STATUS and self.span.get_tag("http.status_code") is None:
+            if self.closed:
+                return message  # the client has disconnected, and gets no response
+            status = message.get("status", HANDSHAKE_STATUS[kind])
             self.span.set_tag("http.status_code", str(status))
             self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as for HTTP in the middleware
-            message = self.respond(message)
+            head = self.respond({**message, "status": status})
+            if kind != "websocket.close":
+                message = {**message, "headers": head["headers"]}
         elif not self.traced:
             return message
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}

@@ -216,10 +216,12 @@ class WebSocket:
         return False
 
     def resume_writing(self) -> None:
-        """The client reads again: send the pong that was held back."""
+        """The client reads again: send the pong that was held back, and a ping after `ping_seconds`."""
         pong, self._pong_held = self._pong_held, b""
         if pong:
             self._wire.write(pong)
+        if self._protocol is not None and self._disconnected is None:
+            self._ping_timeout.start(self._limits.ping_seconds, self._ping)
 
     def connection_lost(self) -> None:
         """The connection is closed."""
@@ -334,6 +336,8 @@ class WebSocket:
         self._close_timeout.start(CLOSING_SECONDS, self._wire.linger)
 
     def _ping(self) -> None:
+        if not self._wire.writable:  # a ping would arrive only after the data that waits; the write timeout is running
+            return
         protocol = cast("ServerProtocol", self._protocol)
         if self._pong_due and not self._paused:  # while reading is paused, no pong can be received
             protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")
