@@ -411,7 +411,7 @@ async def test_a_websocket_that_is_closed_before_it_is_accepted_has_the_status_4
 
     async def receive() -> dict[str, Any]:
         if app_closes and len(incoming) == 1:
-            await closed.wait()
+            await closed.wait()  # the client disconnects after the app has closed the WebSocket
         return incoming.pop(0)
 
     async def send(message: dict[str, Any]) -> None:
