@@ -11,8 +11,8 @@ import pytest
 from fake_http import fake_http
 from in_process import problem, serving
 from quart import Blueprint, Quart, Response
-from quart.testing import WebsocketResponseError as _RejectedWebsocket
-from quart.typing import TestClientProtocol as _Client
+from quart.testing import WebsocketResponseError
+from quart.typing import TestClientProtocol as Client  # pytest would collect a class whose name starts with "Test"
 from routes import ENDPOINTS
 from werkzeug.exceptions import HTTPException, Unauthorized
 
@@ -27,7 +27,7 @@ ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[_Client]:
+async def client() -> AsyncIterator[Client]:
     async for client in serving(Settings(), ENDPOINTS):
         client.app.testing = False  # errors become responses, as in production
         yield client
@@ -47,8 +47,8 @@ async def client() -> AsyncIterator[_Client]:
         "/api/faults/status/299",
     ],
 )
-async def test_an_invalid_value_is_422(client: _Client, path: str) -> None:
-    """The problem also names the field and the reason."""
+async def test_an_invalid_value_is_422(client: Client, path: str) -> None:
+    """The problem document also contains the field and the reason."""
     response = await client.get(path)
     document = await response.get_json(force=True)
 
@@ -59,7 +59,7 @@ async def test_an_invalid_value_is_422(client: _Client, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "media_type", "expected"),
+    ("body", "media_type", "status_and_code"),
     [
         (b"{", "application/json", (400, "bad-request")),
         (b"\xff", "application/json", (400, "bad-request")),
@@ -71,18 +71,18 @@ async def test_an_invalid_value_is_422(client: _Client, path: str) -> None:
         (b'{"name": "\\ud800"}', "application/json", (422, "invalid")),
         (b"name=Ada", "application/x-www-form-urlencoded", (415, "unsupported-media-type")),
         (b'{"name": "Ada"}', "text/plain", (415, "unsupported-media-type")),
-        (b'{"name": "' + b"x" * 65_536 + b'"}', "application/json", (413, "too-large")),
+        (b'{"name": "' + b"x" * 65_536 + b'"}', "application/json", (413, "too-large")),  # the limit is 65,536 bytes
     ],
 )
 async def test_each_kind_of_bad_body_has_its_own_status_and_code(
-    client: _Client, body: bytes, media_type: str, expected: tuple[int, str]
+    client: Client, body: bytes, media_type: str, status_and_code: tuple[int, str]
 ) -> None:
     response = await client.post("/api/hello", data=body, headers={"content-type": media_type})
 
-    assert problem(response, await response.get_json(force=True)) == expected
+    assert problem(response, await response.get_json(force=True)) == status_and_code
 
 
-async def test_an_unknown_route_is_404(client: _Client) -> None:
+async def test_an_unknown_route_is_404(client: Client) -> None:
     """The response is a problem document."""
     response = await client.get("/nope")
 
@@ -98,58 +98,56 @@ SECURITY_HEADERS = {
 }
 
 
+def security_headers(response: Response) -> dict[str, list[str]]:
+    return {name: response.headers.getlist(name) for name in SECURITY_HEADERS}
+
+
 @pytest.mark.parametrize(
     "path", ["/", "/docs", "/api/hello", "/health", "/nope", "/api/faults/error", "/api/hello/stream"]
 )
-async def test_every_response_has_the_security_headers(client: _Client, path: str) -> None:
-    """The security headers are on successful and failed responses."""
-    headers = (await client.get(path)).headers
-
-    assert {name: headers.getlist(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
+async def test_every_response_has_the_security_headers(client: Client, path: str) -> None:
+    """Successful and failed responses have them."""
+    assert security_headers(await client.get(path)) == SECURITY_HEADERS
 
 
 @pytest.mark.parametrize("name", SECURITY_HEADERS)
 @pytest.mark.parametrize("change_case", [str.title, str.lower, str.upper])
 async def test_a_handler_overrides_a_security_header(
-    client: _Client, name: str, change_case: Callable[[str], str]
+    client: Client, name: str, change_case: Callable[[str], str]
 ) -> None:
-    """The handler's own header replaces the default, and the other security headers stay. The same applies
-    to the response of an `HTTPException`.
-    """
+    """This holds for a returned response and for that of an `HTTPException`. The other security headers stay."""
     app: Quart = client.app
 
-    @app.get("/own")
-    async def own() -> tuple[str, dict[str, str]]:
-        return "here", {change_case(name): "mine"}
+    @app.get("/accept")
+    async def accept() -> tuple[str, dict[str, str]]:
+        return "accepted", {change_case(name): "mine"}
 
-    @app.get("/rejected")
-    async def rejected() -> str:
-        raise HTTPException(response=Response("no", 403, {change_case(name): "mine"}))
+    @app.get("/reject")
+    async def reject() -> str:
+        raise HTTPException(response=Response("rejected", 403, {change_case(name): "mine"}))
 
-    for path in ("/own", "/rejected"):
-        headers = (await client.get(path)).headers
-        assert {each: headers.getlist(each) for each in SECURITY_HEADERS} == {**SECURITY_HEADERS, name: ["mine"]}
+    for path in ("/accept", "/reject"):
+        assert security_headers(await client.get(path)) == {**SECURITY_HEADERS, name: ["mine"]}
 
 
-async def test_a_rejected_websocket_has_the_security_headers(client: _Client) -> None:
+async def test_a_rejected_websocket_has_the_security_headers(client: Client) -> None:
     """A rejected handshake has an ordinary HTTP response."""
     async with client.websocket("/nope") as socket:
-        with pytest.raises(_RejectedWebsocket) as rejected:
+        with pytest.raises(WebsocketResponseError) as error:
             await socket.receive()
 
-    headers = rejected.value.response.headers
-    assert {name: headers.getlist(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
+    assert security_headers(error.value.response) == SECURITY_HEADERS
 
 
-async def test_a_wrong_method_is_405_with_the_allowed_methods(client: _Client) -> None:
+async def test_a_wrong_method_is_405_with_the_allowed_methods(client: Client) -> None:
     response = await client.delete("/api/hello")
 
     assert problem(response, await response.get_json(force=True)) == (405, "method-not-allowed")
     assert {"GET", "POST"} <= set(response.headers["Allow"].split(", "))
 
 
-async def test_an_unlisted_http_error_is_a_problem(client: _Client) -> None:
-    """The code of the problem is derived from the exception's name."""
+async def test_an_unlisted_http_error_is_a_problem(client: Client) -> None:
+    """If HTTP_ERRORS lacks the status, the code is derived from the exception's name."""
     app: Quart = client.app
 
     @app.get("/secret")
@@ -161,7 +159,7 @@ async def test_an_unlisted_http_error_is_a_problem(client: _Client) -> None:
     assert problem(response, await response.get_json(force=True)) == (401, "unauthorized")
 
 
-async def test_an_unhandled_exception_is_500_without_its_text(client: _Client) -> None:
+async def test_an_unhandled_exception_is_500_without_its_text(client: Client) -> None:
     """The cause goes only to the span and the log."""
     response = await client.get("/api/faults/error")
     document = await response.get_json(force=True)
@@ -170,23 +168,24 @@ async def test_an_unhandled_exception_is_500_without_its_text(client: _Client) -
     assert "always fails" not in str(document)
 
 
-async def test_a_stopping_process_is_alive_but_not_ready(client: _Client) -> None:
+async def test_a_stopping_process_is_alive_but_not_ready(client: Client) -> None:
     app: Quart = client.app
-    before = await client.get("/ready")
+    ready_before = await client.get("/ready")
     app.extensions["lifecycle"].stopping = True
-    after, alive = await client.get("/ready"), await client.get("/health")
+    ready = await client.get("/ready")
+    health = await client.get("/health")
 
-    assert (before.status_code, after.status_code, alive.status_code) == (200, 503, 200)
+    assert (ready_before.status_code, ready.status_code, health.status_code) == (200, 503, 200)
 
 
-async def info_for(client: _Client, host: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
-    """Return what `/info` shows a caller that connects from `host`."""
+async def info_for(client: Client, host: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+    """Return the document that `/info` sends to a caller on `host`."""
     response = await client.get("/info", headers=headers, scope_base={"client": (host, 50000)})
     document: dict[str, Any] = await response.get_json()
     return document
 
 
-PUBLIC: dict[str, Any] = {
+PUBLIC_INFO: dict[str, Any] = {
     "service": "hello-service",
     "env": None,
     "version": None,
@@ -195,24 +194,25 @@ PUBLIC: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("host", ["10.0.0.7", "203.0.113.9", "2001:db8::1", "::ffff:10.0.0.7", "", "/run/socket"])
-async def test_info_shows_no_details_to_anyone(client: _Client, host: str) -> None:
-    assert await info_for(client, host) == PUBLIC
+async def test_info_shows_no_details_to_a_caller_on_another_host(client: Client, host: str) -> None:
+    """A caller whose address is unknown, as with a Unix socket, counts as one on another host."""
+    assert await info_for(client, host) == PUBLIC_INFO
 
 
 @pytest.mark.parametrize(
     "name",
     ["Forwarded", "X-Forwarded-For", "x-forwarded-proto", "X-FORWARDED-ANYTHING", "X-Forwarded", "X-Real-IP", "Via"],
 )
-async def test_info_shows_no_details_through_a_proxy_on_this_host(client: _Client, name: str) -> None:
-    assert await info_for(client, "127.0.0.1", {name: ""}) == PUBLIC
+async def test_info_shows_no_details_through_a_proxy_on_this_host(client: Client, name: str) -> None:
+    assert await info_for(client, "127.0.0.1", {name: ""}) == PUBLIC_INFO
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
-async def test_info_shows_details_to_a_caller_on_this_host(client: _Client, host: str) -> None:
+async def test_info_shows_details_to_a_caller_on_this_host(client: Client, host: str) -> None:
     info = await info_for(client, host, {"X-Request-Id": "1"})
 
-    assert info.keys() > PUBLIC.keys()
-    assert info["tracing"].keys() > PUBLIC["tracing"].keys()
+    assert info.keys() > PUBLIC_INFO.keys()
+    assert info["tracing"].keys() > PUBLIC_INFO["tracing"].keys()
 
 
 async def test_info_shows_details_to_anyone_if_the_operator_enables_them() -> None:
@@ -220,7 +220,7 @@ async def test_info_shows_details_to_anyone_if_the_operator_enables_them() -> No
         assert (await info_for(client, "203.0.113.9", {"Via": "1.1 proxy"}))["settings"]["INFO_DETAILS"] is True
 
 
-async def test_info_shows_versions_tracing_and_settings(client: _Client) -> None:
+async def test_info_shows_versions_tracing_and_settings(client: Client) -> None:
     """Outside ECS, `/info` shows no task."""
     info = await info_for(client, "127.0.0.1")
 
@@ -236,14 +236,14 @@ async def test_info_shows_versions_tracing_and_settings(client: _Client) -> None
 
 
 async def test_info_shows_why_tracing_is_off() -> None:
-    """The reason names the setting to change."""
+    """The reason contains the setting to change."""
     async for client in serving(Settings(dd_trace_enabled=False)):
         info = await (await client.get("/info")).get_json()
         assert info["tracing"]["reason"] == "DD_TRACE_ENABLED is false"
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", None])
-async def test_the_index_is_json_for_a_program(client: _Client, accept: str | None) -> None:
+async def test_the_index_is_json_for_a_program(client: Client, accept: str | None) -> None:
     """curl sends `Accept: */*`."""
     response = await client.get("/", headers={"accept": accept} if accept else {})
     document = await response.get_json()
@@ -267,9 +267,10 @@ async def test_the_index_is_a_page_for_a_browser() -> None:
         assert document["traces"] == "http://127.0.0.1:8081"
 
 
-async def test_the_documentation_lists_every_route_and_needs_no_network(client: _Client) -> None:
-    """The page is the service's own because the usual documentation pages load scripts from elsewhere."""
+async def test_the_documentation_lists_every_route_and_needs_no_network(client: Client) -> None:
+    """The usual documentation pages load scripts from other sites, so the service has a page of its own."""
     page = await (await client.get("/docs")).get_data(as_text=True)
+    page_without_quotes = page.replace("&#39;", "")  # shell commands on the page quote their arguments
     document = await (await client.get("/openapi.json")).get_json()
 
     assert {"/api/hello", "/api/relay", "/health", "/info"} <= set(document["paths"])
@@ -278,20 +279,21 @@ async def test_the_documentation_lists_every_route_and_needs_no_network(client: 
     assert "<code>name</code> in the body, <code>application/json</code>: string, 1 to 200 characters" in page
     assert "<td>413</td><td>The body is too large.</td><td><code>application/problem+json</code></td>" in page
     assert "<td>trace_id</td>" in page.replace("<code>", "").replace("</code>", "")
-    assert "curl localhost/api/hello?name=World" in page.replace("&#39;", "")
-    assert "-d {&#34;name&#34;: &#34;name&#34;} localhost/api/hello" in page.replace("&#39;", "")
+    assert "curl localhost/api/hello?name=World" in page_without_quotes
+    assert "-d {&#34;name&#34;: &#34;name&#34;} localhost/api/hello" in page_without_quotes
     assert "ws://localhost/api/hello/ws" in page
-    responses = document["paths"]["/api/hello"]["post"]["responses"]
-    assert set(responses) == {"200", "400", "408", "413", "415", "422", "431", "500", "503"}
-    assert all(each["description"] for path in document["paths"].values() for each in path["get"]["responses"].values())
     assert "http://" not in page
     assert "https://" not in page
+    responses = document["paths"]["/api/hello"]["post"]["responses"]
+    assert set(responses) == {"200", "400", "408", "413", "415", "422", "431", "500", "503"}
+    for operations in document["paths"].values():
+        assert all(described["description"] for described in operations["get"]["responses"].values())
 
 
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 
 
-async def test_a_route_is_described_by_its_handlers_declarations(client: _Client) -> None:
+async def test_a_route_is_described_by_its_handlers_declarations(client: Client) -> None:
     """The OpenAPI document, the documentation page and the links of `/` are built from the routes alone."""
     team = Blueprint("team", __name__)
 
@@ -342,8 +344,10 @@ async def test_a_route_is_described_by_its_handlers_declarations(client: _Client
 async def test_every_blueprint_of_the_api_is_registered() -> None:
     """app.py needs a line for each new file in api/."""
     app = create_app(ALL_ENABLED, {})
-    modules = [import_module(f"{api.__name__}.{module.name}") for module in iter_modules(api.__path__)]
-    blueprints = {value for module in modules for value in vars(module).values() if isinstance(value, Blueprint)}
+    blueprints: set[Blueprint] = set()
+    for module_info in iter_modules(api.__path__):
+        module = import_module(f"{api.__name__}.{module_info.name}")
+        blueprints |= {value for value in vars(module).values() if isinstance(value, Blueprint)}
 
     assert blueprints == set(app.blueprints.values())
 
@@ -353,10 +357,10 @@ async def test_every_operation_declares_its_response() -> None:
     `problems(Problem)`, which adds the response "default".
     """
 
-    def declared(operation: dict[str, Any]) -> bool:
+    def declares_response(operation: dict[str, Any]) -> bool:
         responses = operation["responses"]
-        succeeds = any(status < "4" and described["content"] for status, described in responses.items())
-        return succeeds or "default" in responses
+        successes = [described for status, described in responses.items() if status[0] in "123"]
+        return "default" in responses or any(success["content"] for success in successes)
 
     async for client in serving(ALL_ENABLED):
         document = await (await client.get("/openapi.json")).get_json()
@@ -364,14 +368,14 @@ async def test_every_operation_declares_its_response() -> None:
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
 
     assert operations
-    assert [operation["operationId"] for operation in operations if not declared(operation)] == []
+    assert [operation["operationId"] for operation in operations if not declares_response(operation)] == []
 
 
 async def test_every_route_has_a_docstring() -> None:
     """The docstring is the route's description in the API document."""
     app = create_app(ALL_ENABLED, {})
-
     views = [view for view in app.view_functions.values() if view.__module__.startswith("hello_service")]
+
     assert views
     assert all(view.__doc__ for view in views)
 
@@ -379,28 +383,28 @@ async def test_every_route_has_a_docstring() -> None:
 async def test_a_factory_without_settings_reads_the_environment(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Hypercorn calls the factory without settings. The factory sets up logging, and warns of what `serve` would add."""
-    monkeypatch.setenv("DD_SERVICE", "theirs")
+    """Hypercorn's own command passes no settings. The factory then sets up logging, and warns of what is missing."""
+    monkeypatch.setenv("DD_SERVICE", "orders")
     async with create_app().test_app() as app:
         info = await (await app.test_client().get("/info")).get_json()
 
-    assert info["service"] == "theirs"
+    assert info["service"] == "orders"
     assert BARE_START in capfd.readouterr().err
 
 
 @pytest.fixture
-def metadata() -> Iterator[str]:
-    """Serve a fake of ECS's task metadata endpoint, version 4. Version 3 responds with 404."""
+def metadata_url() -> Iterator[str]:
+    """Run a fake of ECS's task metadata endpoint. It serves version 4, and responds to version 3 with 404."""
     task = {"Cluster": "c", "TaskARN": "arn:t", "Family": "hello-service", "Revision": "7", "Secret": "x"}
     with fake_http(task) as server:
         server.missing_paths.add("/v3/task")
         yield server.url
 
 
-async def test_info_shows_the_ecs_task(metadata: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`/info` shows only the listed fields of the document, and the request to the endpoint bypasses any proxy."""
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v4/1"})
+async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/info` shows only these fields of the document, and the request to the endpoint bypasses any proxy."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nothing listens there
+    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/v4/1"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 
@@ -414,9 +418,9 @@ async def test_info_shows_the_ecs_task(metadata: str, monkeypatch: pytest.Monkey
     }
 
 
-async def test_info_shows_that_the_ecs_metadata_endpoint_fails(metadata: str) -> None:
+async def test_info_shows_that_the_ecs_metadata_endpoint_fails(metadata_url: str) -> None:
     """The service starts even if the metadata endpoint fails."""
-    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata}/v3"})
+    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/v3"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 

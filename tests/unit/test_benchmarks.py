@@ -15,9 +15,10 @@ ROOT = Path(__file__).parents[2]
 CONTESTANTS = sorted(path.stem for path in (ROOT / "benchmarks" / "contestants").glob("[!_]*.py"))
 
 
-def sample(cpu_us: float, **others: float) -> dict[str, float]:
-    """Return the fields of a sample, some of them replaced by `others`."""
-    measured = {
+def sample(cpu_us: float, **overrides: float) -> dict[str, float]:
+    """Return the fields of a sample, some of them replaced by `overrides`."""
+    fields = {
+        "cpu_us": cpu_us,
         "per_second": 100,
         "p50_ms": 1,
         "p99_ms": 2,
@@ -25,37 +26,45 @@ def sample(cpu_us: float, **others: float) -> dict[str, float]:
         "completed": 10,
         "sent": 12,
         "spans_due": 10,
+        "spans": 10,
+        "rss_mib": 90,
+        "other_core": 0.1,
     }
-    return {"cpu_us": cpu_us, **measured, "spans": 10, "rss_mib": 90, "other_core": 0.1, **others}
+    return {**fields, **overrides}
 
 
-def one_round(points: dict[str, dict[Point, dict[str, float]]]) -> dict[str, Any]:
-    """Return a round in the form of the saved results."""
+def one_round(samples: dict[str, dict[Point, dict[str, float]]]) -> dict[str, Any]:
+    """Return a round in the form in which `scripts/bench` saves it.
+
+    `samples` has the samples of each contestant by their points.
+    """
     return {
-        name: {"start_s": 1.5, "points": {point.name: measured for point, measured in samples.items()}}
-        for name, samples in points.items()
+        name: {"start_s": 1.5, "points": {point.name: fields for point, fields in by_point.items()}}
+        for name, by_point in samples.items()
     }
 
 
 def results(*rounds: dict[str, Any]) -> figures.Results:
-    """Return results in the form in which `scripts/bench` saves them."""
+    """Return results of `rounds` in the form in which `scripts/bench` saves them."""
     machine = {"python": "3.13.0", "cores": 2, "packages": {"ddtrace": "4.16.0"}}
     return {"machine": machine, "rounds": list(rounds), "endurance": None, "minutes": 1.0}
 
 
-OURS, NAIVE = (OURS_NAME, HELLO, "cpu_us"), ("naive", HELLO, "cpu_us")
-THREE_ROUNDS = results(
-    *(
-        one_round({OURS_NAME: {HELLO: sample(ours)}, "naive": {HELLO: sample(naive)}})
-        for ours, naive in ((100, 200), (300, 400), (90, 300))
-    )
-)
+# Each of these values is a contestant, a point, and a field of the sample.
+OURS = (OURS_NAME, HELLO, "cpu_us")
+NAIVE = ("naive", HELLO, "cpu_us")
+NOT_MEASURED = ("aiohttp", HELLO, "cpu_us")
+
+
+def round_of_two(ours_us: float, naive_us: float) -> dict[str, Any]:
+    return one_round({OURS_NAME: {HELLO: sample(ours_us)}, "naive": {HELLO: sample(naive_us)}})
+
+
+THREE_ROUNDS = results(round_of_two(100, 200), round_of_two(300, 400), round_of_two(90, 300))
 
 
 def test_a_ratio_compares_values_of_the_same_round() -> None:
-    """A slow machine slows both values of a round, so the figure is the median of the ratios and not the ratio of the
-    medians.
-    """
+    """The figure is the median of the rounds' ratios, because a slow machine slows both values of a round."""
     assert figures.ratio(THREE_ROUNDS, OURS, NAIVE) == figures.Spread(0.5, 0.3, 0.75)
     assert figures.median_of_rounds(THREE_ROUNDS, OURS) == 100
     assert str(figures.ratio(THREE_ROUNDS, OURS, NAIVE)) == "0.50 (0.30 to 0.75)"
@@ -63,20 +72,20 @@ def test_a_ratio_compares_values_of_the_same_round() -> None:
 
 def test_a_value_that_was_not_measured_is_none() -> None:
     """A contestant that did not run gets neither a zero nor an error in the table."""
-    assert figures.ratio(THREE_ROUNDS, OURS, ("aiohttp", HELLO, "cpu_us")) is None
+    assert figures.ratio(THREE_ROUNDS, OURS, NOT_MEASURED) is None
     assert figures.median_of_rounds(THREE_ROUNDS, (OURS_NAME, RELAY, "cpu_us")) is None
     assert figures.lost_spans(THREE_ROUNDS, "aiohttp") == 0
 
 
 def test_spans_that_never_arrived_count_as_lost() -> None:
-    """Surplus spans belong to requests that were cut off at the end of the load, so they don't make up for lost ones."""
-    lossy = results(
+    """Surplus spans belong to requests that the end of the load cut off, so they don't make up for lost spans."""
+    lossy_rounds = results(
         one_round({OURS_NAME: {HELLO: sample(1, spans=7), RELAY: sample(1, spans=99)}}),
         one_round({OURS_NAME: {HELLO: sample(1, spans=9, failures=2)}}),
     )
 
-    assert figures.lost_spans(lossy, OURS_NAME) == 4
-    assert figures.total(lossy, OURS_NAME, "failures") == 2
+    assert figures.lost_spans(lossy_rounds, OURS_NAME) == 4
+    assert figures.total(lossy_rounds, OURS_NAME, "failures") == 2
 
 
 def test_a_target_is_an_upper_or_a_lower_limit() -> None:
@@ -84,44 +93,43 @@ def test_a_target_is_an_upper_or_a_lower_limit() -> None:
     at_most = next(target for target in figures.TARGETS if not target.at_least and not target.best_round)
     at_least = next(target for target in figures.TARGETS if target.at_least)
 
-    def around(limit: float) -> list[figures.Spread]:
+    def ratios_around(limit: float) -> list[figures.Spread]:
         return [figures.Spread(limit + change, 0, 99) for change in (-0.1, 0, 0.1)]
 
-    assert [at_most.reached(ratio) for ratio in around(at_most.limit)] == [True, True, False]
-    assert [at_least.reached(ratio) for ratio in around(at_least.limit)] == [False, True, True]
+    assert [at_most.reached(ratio) for ratio in ratios_around(at_most.limit)] == [True, True, False]
+    assert [at_least.reached(ratio) for ratio in ratios_around(at_least.limit)] == [False, True, True]
 
 
 def test_a_latency_target_is_reached_if_the_best_round_reaches_it() -> None:
-    best = next(target for target in figures.TARGETS if target.best_round)
+    target = next(target for target in figures.TARGETS if target.best_round)
 
-    assert best.reached(figures.Spread(1.2, 0.9, 1.3))
-    assert not best.reached(figures.Spread(1.2, 1.1, 1.3))
+    assert target.reached(figures.Spread(1.2, 0.9, 1.3))
+    assert not target.reached(figures.Spread(1.2, 1.1, 1.3))
 
 
 def test_the_cost_of_tracing_is_a_difference_within_a_round() -> None:
-    added = figures.TracingOverhead(OURS, NAIVE)
+    overhead = figures.TracingOverhead(traced=NAIVE, untraced=OURS)
+    not_measured = figures.TracingOverhead(traced=OURS, untraced=NOT_MEASURED)
 
-    assert figures.ratio(THREE_ROUNDS, figures.TracingOverhead(NAIVE, OURS), OURS) == figures.Spread(
-        1.0, 1 / 3, 210 / 90
-    )
-    assert figures.ratio(THREE_ROUNDS, added, ("aiohttp", HELLO, "cpu_us")) is None
-    assert figures.median_of_rounds(THREE_ROUNDS, figures.TracingOverhead(OURS, ("aiohttp", HELLO, "cpu_us"))) is None
+    assert figures.ratio(THREE_ROUNDS, overhead, OURS) == figures.Spread(1.0, 1 / 3, 210 / 90)
+    assert figures.ratio(THREE_ROUNDS, overhead, NOT_MEASURED) is None
+    assert figures.median_of_rounds(THREE_ROUNDS, not_measured) is None
 
 
 def test_the_table_of_targets_shows_a_missed_target() -> None:
     (row,) = [line for line in report.targets(THREE_ROUNDS) if "naive" in line]
+    slow_table = report.targets(results(round_of_two(9, 10)))  # a ratio of 0.9
 
     assert row.endswith("| ≤ 0.6 | 0.50 (0.30 to 0.75) | yes |")
-    slow = results(one_round({OURS_NAME: {HELLO: sample(9)}, "naive": {HELLO: sample(10)}}))
-    assert "| **no** |" in "\n".join(report.targets(slow))
+    assert "| **no** |" in "\n".join(slow_table)
 
 
 @pytest.mark.parametrize("path", report.generated_texts(THREE_ROUNDS), ids=lambda path: path.parent.name)
 def test_the_tables_match_the_saved_results(path: Path) -> None:
     """`scripts/bench --draw` rebuilds the tables from the saved results."""
-    between = path.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
+    tables = path.read_text().partition(report.BEGIN)[2].partition(report.END)[0]
 
-    assert between == report.generated_texts(report.load())[path] + "\n"
+    assert tables == report.generated_texts(report.load())[path] + "\n"
 
 
 def test_the_chart_matches_the_saved_results() -> None:
@@ -138,7 +146,7 @@ def test_the_chart_matches_the_saved_results() -> None:
 
 
 def test_every_contestant_is_measured() -> None:
-    """Each file of benchmarks/contestants is started by a command, and every file that a command starts exists."""
+    """A command starts each file of benchmarks/contestants, and each file that a command starts exists."""
     commands = " ".join(part for contestant in ALL.values() for part in contestant.command or ())
     modules = [part.partition(":")[0] for part in commands.split() if ".contestants." in part]
 

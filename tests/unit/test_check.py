@@ -60,12 +60,12 @@ def share_socket(d: Definition) -> Definition:
     return d.mount(d.agent, "sockets", "/var/run/datadog")
 
 
-def read_only_agent(d: Definition, *, init: bool = True) -> Definition:
+def make_agent_read_only(d: Definition, *, fill_config: bool = True) -> Definition:
     d.agent["readonlyRootFilesystem"] = True
     for name, path in (("config", "/etc/datadog-agent"), ("run", "/opt/datadog-agent/run"), ("tmp", "/tmp")):
         d.volume(name)
         d.mount(d.agent, name, path)
-    if init:
+    if fill_config:
         command = ["sh", "-c", "cp -R /etc/datadog-agent/* /config"]
         mounts = [{"sourceVolume": "config", "containerPath": "/config"}]
         d.add("init", d.agent["image"], essential=False, command=command, mountPoints=mounts)
@@ -73,14 +73,16 @@ def read_only_agent(d: Definition, *, init: bool = True) -> Definition:
     return d
 
 
-def no_agent(d: Definition) -> None:
-    del d.task["containerDefinitions"][1], d.service["dependsOn"]
+def remove_agent(d: Definition) -> None:
+    d.task["containerDefinitions"].remove(d.agent)
+    del d.service["dependsOn"]
 
 
-# Each row: the rule, its level, words of its sentence, and the change that breaks the rule.
+# Each row: the rule, its level, words of its sentence, and the change of the definition `d` that breaks the rule.
+# A lambda that returns a tuple makes several changes.
 # fmt: off
 BROKEN: tuple[tuple[str, str, str, Change], ...] = (
-    ("agent-missing", MISTAKE, "no container is a Datadog Agent", no_agent),
+    ("agent-missing", MISTAKE, "no container is a Datadog Agent", remove_agent),
     ("agent-twice", WARNING, "`second-agent` share one port", lambda d: d.task["containerDefinitions"].append({**d.agent, "name": "second-agent"})),
     ("ecs-fargate", MISTAKE, "`ECS_FARGATE` is not set", to_agent(environment=[])),
     ("ecs-fargate", MISTAKE, "`ECS_FARGATE` is `no`", agent("ECS_FARGATE", "no")),
@@ -100,7 +102,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("hostname", MISTAKE, "`DD_HOSTNAME`", agent("DD_HOSTNAME", "web")),
     ("trace-port-udp", MISTAKE, "8126 is mapped as `udp`", to_agent(portMappings=[{"containerPort": 8126, "protocol": "udp"}])),
     ("read-only-agent", MISTAKE, "/etc/datadog-agent, /opt/datadog-agent/run, /tmp", to_agent(readonlyRootFilesystem=True)),
-    ("read-only-agent", MISTAKE, "nothing fills the volume", lambda d: read_only_agent(d, init=False)),
+    ("read-only-agent", MISTAKE, "nothing fills the volume", lambda d: make_agent_read_only(d, fill_config=False)),
     ("agent-command", WARNING, "`sleep 1`", to_agent(command=["sleep", "1"])),
     ("agent-address", MISTAKE, "`DD_AGENT_HOST` is `datadog-agent`", service("DD_AGENT_HOST", "datadog-agent")),
     ("agent-address", MISTAKE, "not a host name", service("DD_AGENT_HOST", "http://localhost:8126")),
@@ -213,7 +215,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("windows", MISTAKE, "`readonlyRootFilesystem`", lambda d: (d.service.update(readonlyRootFilesystem=True), d.task.update(cpu="1024", memory="2048", runtimePlatform={"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}))),
     ("names", MISTAKE, "`my orders`", to_task(family="my orders")),
     ("required-platform", WARNING, "`requiresCompatibilities` is missing", without("requiresCompatibilities")),
-    ("unknown-field", MISTAKE, "no field `colour`", to_service(colour="red")),
+    ("unknown-field", MISTAKE, "no field `color`", to_service(color="red")),
     ("unknown-field", MISTAKE, "`entrypoint` is misspelled", to_service(entrypoint=[])),
     ("unknown-field", MISTAKE, "`networkMode` belongs to the task definition", to_service(networkMode="awsvpc")),
     ("unknown-field", MISTAKE, "`stopTimeout` belongs to a container", to_task(stopTimeout=60)),
@@ -230,7 +232,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("value-in-secrets", MISTAKE, "`X` has `value`", to_service(secrets=[{"name": "X", "value": HEX_KEY}])),
     *(("placeholder", MISTAKE, "still contains the placeholder", to_service(image=text)) for text in ("<IMAGE>", "$ECR/orders:$TAG", "$(IMAGE)", "{{ image }}", "%IMAGE%", "@IMAGE@", "__IMAGE__", "#{IMAGE}#", "((image))", "[IMAGE]", "{IMAGE}", "YOUR_IMAGE", "your-registry/orders:1.0", "REPLACE_ME", "changeme", "TODO", "repo/<name>:1.0")),
     ("placeholder", MISTAKE, "`DD_ENV`, `dockerLabels.com.datadoghq.tags.env`", lambda d: (d.set(d.service, "DD_ENV", "<ENV>"), d.service["dockerLabels"].update({"com.datadoghq.tags.env": "<ENV>"}))),
-    ("read-only-agent", MISTAKE, "does not wait for `init`", lambda d: (read_only_agent(d), d.agent.pop("dependsOn"))),
+    ("read-only-agent", MISTAKE, "does not wait for `init`", lambda d: (make_agent_read_only(d), d.agent.pop("dependsOn"))),
     ("awslogs-options", MISTAKE, "`awslogs-region` is `REGION`", lambda d: d.service["logConfiguration"]["options"].update({"awslogs-region": "REGION"})),
     ("key-in-clear", MISTAKE, "is the key itself", lambda d: d.agent["secrets"][0].update(valueFrom=HEX_KEY)),
     ("key-in-clear", MISTAKE, "the tag `dd-api-key`", to_task(tags=[{"key": "dd-api-key", "value": HEX_KEY}])),
@@ -247,14 +249,14 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("unknown-value", MISTAKE, "`networkMode` is `vpc`", to_task(networkMode="vpc")),
     ("unknown-value", MISTAKE, "`fargate`", to_task(requiresCompatibilities=["fargate"])),
     ("depends-on-unknown", MISTAKE, "`proxyConfiguration` refers to `envoy`", to_task(proxyConfiguration={"containerName": "envoy"})),
-    ("depends-on-never", MISTAKE, "waits for the end of `init`", lambda d: (read_only_agent(d), d.task["containerDefinitions"][2].pop("essential"))),
+    ("depends-on-never", MISTAKE, "waits for the end of `init`", lambda d: (make_agent_read_only(d), d.task["containerDefinitions"][2].pop("essential"))),
     ("unknown-field", MISTAKE, "no field `enviroment`", lambda d: d.service.update(enviroment=d.service.pop("environment"))),
     ("unknown-field", MISTAKE, "no field `imgae`", lambda d: d.service.update(imgae=d.service.pop("image"))),
-    ("read-only-agent", MISTAKE, "does not wait for `init`", lambda d: (read_only_agent(d), d.agent["dependsOn"][0].update(condition="START"))),
+    ("read-only-agent", MISTAKE, "does not wait for `init`", lambda d: (make_agent_read_only(d), d.agent["dependsOn"][0].update(condition="START"))),
     ("placeholder", MISTAKE, "`<ACCOUNT>`", to_task(executionRoleArn="arn:aws:iam::<ACCOUNT>:role/x", taskRoleArn="arn:aws:iam::<ACCOUNT>:role/y")),
 )
 
-# Correct definitions that look like mistakes.
+# Changes that look like mistakes but are correct.
 CORRECT: tuple[Change, ...] = (
     lambda _: None,
     lambda d: d.service["dependsOn"][0].update(condition="HEALTHY"),
@@ -266,7 +268,7 @@ CORRECT: tuple[Change, ...] = (
     service("DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"),
     lambda d: (d.set(d.service, "DD_TRACE_AGENT_URL", "http://localhost:8200"), d.set(d.agent, "DD_APM_RECEIVER_PORT", "8200")),
     share_socket,
-    read_only_agent,
+    make_agent_read_only,
     route_logs,
     lambda d: route_logs(d, dd_message_key="log", json_date_key="time", tag_key="tag", **{"log-key": "message"}),
     lambda d: d.service["dockerLabels"].update({"datadog.message.key": "log"}),
@@ -360,13 +362,13 @@ def test_fargate_rules_do_not_apply_to_other_platforms(platform: str) -> None:
 
 @pytest.mark.usefixtures("without_cfn_lint")
 def test_a_daemon_on_ec2_is_recognized_by_its_volumes() -> None:
-    def daemon(d: Definition) -> None:
+    def make_daemon(d: Definition) -> None:
         d.task.update(containerDefinitions=[{**d.agent, "environment": [], "essential": True}])
         for name in ("requiresCompatibilities", "networkMode"):
             del d.task[name]
         d.volume("proc", host={"sourcePath": "/proc"})
 
-    assert findings(daemon) == []
+    assert findings(make_daemon) == []
 
 
 @pytest.mark.usefixtures("without_cfn_lint")
@@ -398,10 +400,11 @@ def test_every_rule_has_a_row_that_breaks_it() -> None:
 def test_the_page_lists_every_rule() -> None:
     """docs/task-definition-check.md has a row for each rule: its name, its level, and the docstring of its function."""
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
-    expected = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED_RULES]
+    rules = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED_RULES]
+    # These rules concern the form of a definition. They have no function in RULES.
     form_rules = {"unknown-field", "missing-field", "wrong-type", "unknown-value", "null-field", "repeated-key"}
     form_rules |= {"value-from-in-environment", "value-in-secrets", "placeholder"}
 
-    assert [row for row in rows if row[0] in RULES] == expected
+    assert [row for row in rows if row[0] in RULES] == rules
     assert {name for name, *_ in rows} - RULES.keys() == form_rules
     assert {level for _, level, _ in rows} <= set(LEVELS)

@@ -40,11 +40,12 @@ def _without_cfn_lint(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         monkeypatch.setattr(task_check, "lint", lambda *_: [])
 
 
-def rules(data: str | bytes) -> list[str]:
+def broken_rules(data: str | bytes) -> list[str]:
     return [finding.rule for finding in task_check.check(data).findings]
 
 
-def template(task: dict[str, Any], **other_resources: Any) -> dict[str, Any]:
+def as_template(task: dict[str, Any], **other_resources: Any) -> dict[str, Any]:
+    """Return a CloudFormation template with the definition `task`."""
     return {
         "Resources": {
             "Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(task)},
@@ -53,8 +54,8 @@ def template(task: dict[str, Any], **other_resources: Any) -> dict[str, Any]:
     }
 
 
-def registered(task: dict[str, Any]) -> dict[str, Any]:
-    """Return a definition as ECS describes it, with additional fields and with empty lists."""
+def as_registered(task: dict[str, Any]) -> dict[str, Any]:
+    """Return a definition as ECS returns it: with additional fields and with empty lists."""
     fields = {
         "revision": 7,
         "status": "ACTIVE",
@@ -62,45 +63,46 @@ def registered(task: dict[str, Any]) -> dict[str, Any]:
         "compatibilities": ["EC2", "FARGATE"],
         "volumes": [],
     }
-    containers = [{"cpu": 0, "mountPoints": [], "systemControls": [], **each} for each in task["containerDefinitions"]]
+    empty_fields = {"cpu": 0, "mountPoints": [], "systemControls": []}
+    containers = [{**empty_fields, **container} for container in task["containerDefinitions"]]
     return {**task, **fields, "containerDefinitions": containers}
 
 
-# The forms in which a user may have a definition.
-FORMS: tuple[tuple[str, Callable[[dict[str, Any]], Any]], ...] = (
-    ("registered", registered),
-    ("described", lambda task: {"taskDefinition": registered(task), "tags": []}),
-    ("containers", lambda task: task["containerDefinitions"]),
-    ("template", template),
-    ("resource", lambda task: template(task)["Resources"]["Task"]),
-    ("properties", as_cloudformation),
-    ("capital containers", lambda task: as_cloudformation(task)["ContainerDefinitions"]),
-    ("text", lambda task: {**task, "containerDefinitions": json.dumps(task["containerDefinitions"])}),
-    ("several", lambda task: [task, {"taskDefinition": task}]),
-)
-ENCODINGS: tuple[tuple[str, Callable[[str], bytes]], ...] = (
-    ("utf-8", str.encode),
-    ("utf-8 with BOM", lambda text: text.encode("utf-8-sig")),
-    ("utf-16 with BOM", lambda text: text.encode("utf-16")),
-    ("utf-16 without BOM", lambda text: text.encode("utf-16-le")),
-)
+# The forms in which users keep a definition, each with a function that converts a definition to it.
+FORMS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "registered": as_registered,
+    "described": lambda task: {"taskDefinition": as_registered(task), "tags": []},
+    "containers": lambda task: task["containerDefinitions"],
+    "template": as_template,
+    "resource": lambda task: as_template(task)["Resources"]["Task"],
+    "properties": as_cloudformation,
+    "capitalized containers": lambda task: as_cloudformation(task)["ContainerDefinitions"],
+    "containers as text": lambda task: {**task, "containerDefinitions": json.dumps(task["containerDefinitions"])},
+    "several": lambda task: [task, {"taskDefinition": task}],
+}
+ENCODINGS: dict[str, Callable[[str], bytes]] = {
+    "utf-8": str.encode,
+    "utf-8 with BOM": lambda text: text.encode("utf-8-sig"),
+    "utf-16 with BOM": lambda text: text.encode("utf-16"),
+    "utf-16 without BOM": lambda text: text.encode("utf-16-le"),
+}
 
 
 def test_the_shipped_file_passes() -> None:
     assert task_check.check(SHIPPED.read_bytes()) == task_check.Report([], [])
 
 
-@pytest.mark.parametrize(("form", "wrap"), FORMS, ids=[form for form, _ in FORMS])
-def test_every_form_is_read(form: str, wrap: Callable[[dict[str, Any]], Any]) -> None:
-    broken = changed(agent("DD_APM_ENABLED", "false"))
+@pytest.mark.parametrize("convert", FORMS.values(), ids=FORMS)
+def test_every_form_is_read(convert: Callable[[dict[str, Any]], Any]) -> None:
+    correct, broken = changed(), changed(agent("DD_APM_ENABLED", "false"))
 
-    assert rules(json.dumps(wrap(changed()))) == []
-    assert set(rules(json.dumps(wrap(broken)))) == {"apm-disabled"}
+    assert broken_rules(json.dumps(convert(correct))) == []
+    assert set(broken_rules(json.dumps(convert(broken)))) == {"apm-disabled"}
 
 
-@pytest.mark.parametrize(("name", "encode"), ENCODINGS, ids=[name for name, _ in ENCODINGS])
-def test_every_encoding_is_read(name: str, encode: Callable[[str], bytes]) -> None:
-    assert rules(encode(json.dumps(changed(to_service(user=None)), indent=1))) == ["null-field"]
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+def test_every_encoding_is_read(encode: Callable[[str], bytes]) -> None:
+    assert broken_rules(encode(json.dumps(changed(to_service(user=None)), indent=1))) == ["null-field"]
 
 
 def test_a_template_in_yaml_is_read() -> None:
@@ -145,13 +147,13 @@ def test_cloudformation_functions_count_as_unknown_values() -> None:
     agent["Essential"] = "false"
     text = json.dumps({"Resources": {"Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": task}}})
 
-    assert rules(text) == ["limits"]
-    assert rules(text.replace(":DD_API_KEY::", ":DD_API_KEY")) == ["secret-arn", "limits"]
+    assert broken_rules(text) == ["limits"]  # of the 500 seconds of StopTimeout
+    assert broken_rules(text.replace(":DD_API_KEY::", ":DD_API_KEY")) == ["secret-arn", "limits"]
 
 
 def test_findings_are_separate_for_each_resource_of_a_template() -> None:
-    other = template(changed(to_agent(memory=256)))["Resources"]["Task"]
-    (finding,) = task_check.check(json.dumps(template(changed(), Other=other))).findings
+    other_resource = as_template(changed(to_agent(memory=256)))["Resources"]["Task"]
+    (finding,) = task_check.check(json.dumps(as_template(changed(), Other=other_resource))).findings
 
     assert (finding.rule, finding.container) == ("agent-memory", "Other: datadog-agent")
 
@@ -167,17 +169,18 @@ def test_terraform_interpolations_count_as_unknown_values() -> None:
     ):
         containers = containers.replace(old, new)
 
-    assert rules(containers) == []
-    assert rules(containers.replace('"ECS_FARGATE"', '"DD_ECS_FARGATE"')) == ["ecs-fargate"]
+    assert broken_rules(containers) == []
+    assert broken_rules(containers.replace('"ECS_FARGATE"', '"DD_ECS_FARGATE"')) == ["ecs-fargate"]
 
 
 def test_the_placeholders_of_the_shipped_file_are_mistakes_only_in_a_registered_definition() -> None:
     task = changed(to_service(image="${IMAGE}"))
-    (finding,) = task_check.check(json.dumps(registered(task))).findings
+    (finding,) = task_check.check(json.dumps(as_registered(task))).findings
 
-    assert rules(json.dumps(task)) == []
-    assert (finding.rule, "`${IMAGE}`" in finding.sentence) == ("placeholder", True)
-    assert rules(json.dumps(registered(changed(to_task(networkMode="vpc"))))) == ["unknown-value"]
+    assert broken_rules(json.dumps(task)) == []
+    assert finding.rule == "placeholder"
+    assert "`${IMAGE}`" in finding.sentence
+    assert broken_rules(json.dumps(as_registered(changed(to_task(networkMode="vpc"))))) == ["unknown-value"]
 
 
 NOT_TASK_DEFINITIONS = (
@@ -206,15 +209,15 @@ NOT_TASK_DEFINITIONS = (
 
 @pytest.mark.parametrize(("text", "sentence"), NOT_TASK_DEFINITIONS, ids=range(len(NOT_TASK_DEFINITIONS)))
 def test_a_file_that_is_not_a_task_definition_is_rejected(text: str, sentence: str) -> None:
-    with pytest.raises(task_check.UnreadableError) as rejected:
+    with pytest.raises(task_check.UnreadableError) as error:
         task_check.check(text)
 
-    assert sentence in str(rejected.value)
-    assert "\n" not in str(rejected.value)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_slashes_and_commas_inside_strings_are_accepted() -> None:
-    assert rules(json.dumps(changed(service("LINKS", 'http://a/ # ,] ,} /* \\" //')))) == []
+    assert broken_rules(json.dumps(changed(service("LINKS", 'http://a/ # ,] ,} /* \\" //')))) == []
 
 
 def test_bytes_that_are_not_text_are_rejected() -> None:
@@ -224,7 +227,7 @@ def test_bytes_that_are_not_text_are_rejected() -> None:
 
 def test_a_described_definition_is_read(tmp_path: Path) -> None:
     """The check reads the output of `aws ecs describe-task-definition`."""
-    file = tmp_path / "good.json"
+    file = tmp_path / "task-definition.json"
     file.write_text(json.dumps(changed(to_service(stopTimeout=60))))
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
@@ -241,11 +244,11 @@ def test_a_described_definition_is_read(tmp_path: Path) -> None:
         server.stop()
 
     assert "taskDefinitionArn" in described
-    assert rules(described) == []
-    assert rules(described.replace('"stopTimeout": 60', '"stopTimeout": 99999')) == ["limits"]
+    assert broken_rules(described) == []
+    assert broken_rules(described.replace('"stopTimeout": 60', '"stopTimeout": 99999')) == ["limits"]
 
 
-def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
     environment = {**clean_environment(), **environ}
     command = [*CHECK, *arguments]
     return subprocess.run(
@@ -254,7 +257,7 @@ def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Complete
 
 
 @pytest.mark.parametrize(
-    ("task", "arguments", "code", "last"),
+    ("task", "arguments", "code", "last_line"),
     [
         (changed(), (), 0, "-: no mistake"),
         (changed(to_service(healthCheck={"command": ["CMD-SHELL", "curl localhost"]})), (), 0, "1 hint"),
@@ -264,15 +267,15 @@ def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Complete
     ],
 )  # fmt: skip
 def test_the_exit_code_depends_on_the_worst_level(
-    task: dict[str, Any], arguments: tuple[str, ...], code: int, last: str
+    task: dict[str, Any], arguments: tuple[str, ...], code: int, last_line: str
 ) -> None:
-    result = run("-", *arguments, stdin=json.dumps(task))
+    result = run_check("-", *arguments, stdin=json.dumps(task))
 
-    assert (result.returncode, result.stdout.splitlines()[-1]) == (code, last)
+    assert (result.returncode, result.stdout.splitlines()[-1]) == (code, last_line)
 
 
 def test_each_finding_is_a_line_followed_by_its_fix() -> None:
-    result = run("-", stdin=json.dumps(changed(agent("DD_API_KEY", HEX_KEY))))
+    result = run_check("-", stdin=json.dumps(changed(agent("DD_API_KEY", HEX_KEY))))
     line, fix, _ = result.stdout.splitlines()
 
     assert line.startswith("-: mistake [key-in-clear] datadog-agent: `DD_API_KEY` is in plain text")
@@ -281,30 +284,30 @@ def test_each_finding_is_a_line_followed_by_its_fix() -> None:
 
 
 def test_json_has_the_same_findings() -> None:
-    result = run("--json", "-", stdin=json.dumps(changed(to_agent(memory=256))))
+    result = run_check("--json", "-", stdin=json.dumps(changed(to_agent(memory=256))))
     (report,) = json.loads(result.stdout)
 
     assert (result.returncode, report["file"], report["notes"]) == (3, "-", [])
-    assert [(each["rule"], each["level"]) for each in report["findings"]] == [("agent-memory", "warning")]
+    assert [(finding["rule"], finding["level"]) for finding in report["findings"]] == [("agent-memory", "warning")]
     assert report["findings"][0].keys() == {"rule", "level", "container", "sentence", "fix"}
 
 
 def test_a_missing_file_is_reported() -> None:
-    result = run("missing.json")
+    result = run_check("missing.json")
 
     assert (result.returncode, result.stderr) == (2, "missing.json: No such file or directory\n")
 
 
-def blocked(folder: Path, *modules: str) -> str:
-    """Return a PYTHONPATH under which none of `modules` can be imported."""
-    lines = "".join(f"sys.modules[{module!r}] = None\n" for module in modules)
+def pythonpath_without(folder: Path, *modules: str) -> str:
+    """Return a PYTHONPATH with which none of `modules` can be imported."""
+    lines = "".join(f"sys.modules[{module!r}] = None\n" for module in modules)  # importing None raises an ImportError
     (folder / "sitecustomize.py").write_text(f"import sys\n{lines}")
     return os.fspath(folder)
 
 
 @pytest.mark.parametrize("missing", ["botocore", "cfnlint"])
-def test_a_missing_tool_is_reported(missing: str, tmp_path: Path) -> None:
-    result = run("-", stdin=json.dumps(changed()), PYTHONPATH=blocked(tmp_path, missing))
+def test_a_missing_package_is_reported(missing: str, tmp_path: Path) -> None:
+    result = run_check("-", stdin=json.dumps(changed()), PYTHONPATH=pythonpath_without(tmp_path, missing))
 
     assert result.returncode == 2
     assert "pip install botocore cfn-lint" in result.stderr
@@ -313,13 +316,14 @@ def test_a_missing_tool_is_reported(missing: str, tmp_path: Path) -> None:
 
 def test_the_check_needs_no_package_of_the_service(tmp_path: Path) -> None:
     modules = ("hello_service", "pydantic_settings", "quart", "ddtrace")
-    result = run(str(SHIPPED), PYTHONPATH=blocked(tmp_path, *modules))
+    result = run_check(str(SHIPPED), PYTHONPATH=pythonpath_without(tmp_path, *modules))
 
     assert (result.returncode, result.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(("arguments", "code"), [((), 2), (("--help",), 0)])
 def test_the_command_shows_its_usage(arguments: tuple[str, ...], code: int) -> None:
-    result = run(*arguments)
+    result = run_check(*arguments)
 
-    assert (result.returncode, "check.py" in result.stdout + result.stderr) == (code, True)
+    assert result.returncode == code
+    assert "check.py" in result.stdout + result.stderr

@@ -26,8 +26,8 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
         yield spans
 
 
-async def resource(path: str, method: str = "GET", **extensions: Any) -> str:
-    """Return the resource of a call to `path`."""
+async def resource_of_call(path: str, method: str = "GET", **extensions: Any) -> str:
+    """Name the span of a call to `path` as in a real call, and return its resource."""
     with tracer.trace("http.request") as span:
         span.set_tag("component", "httpx")
         await tracing.name_client_span(httpx.Request(method, f"http://peer{path}", extensions=extensions))
@@ -67,24 +67,25 @@ async def resource(path: str, method: str = "GET", **extensions: Any) -> str:
     ],
 )
 async def test_a_path_without_a_hint_is_readable(path: str, readable: str) -> None:
-    assert await resource(path) == f"GET peer{readable}"
+    assert await resource_of_call(path) == f"GET peer{readable}"
 
 
 async def test_a_route_hint_is_used_unchanged() -> None:
-    assert await resource("/users/ada", route="/users/<name>") == "GET peer/users/<name>"
+    assert await resource_of_call("/users/ada", route="/users/<name>") == "GET peer/users/<name>"
 
 
 async def test_path_segments_that_look_like_words_are_limited_in_number(spans: list[Span]) -> None:
-    """After too many different words in the same place of a path, further ones become `?`. Earlier ones stay readable."""
-    await resource("/users/list")
-    names = [f"{a}{b}{c}" for a in "bdfgk" for b in "aeiou" for c in "lmnrs"]
-    for name in names:
-        await resource(f"/users/{name}/orders")
+    """After too many different words in the same place of a path, new ones become `?`. Earlier ones stay readable."""
+    await resource_of_call("/users/list")
+    user_names = [f"{first}{second}{third}" for first in "bdfgk" for second in "aeiou" for third in "lmnrs"]
+    for user_name in user_names:
+        await resource_of_call(f"/users/{user_name}/orders")
 
+    # The two additional resources are those of /users/list and of /users/?/orders.
     assert len({span.resource for span in spans}) <= tracing.WORDS + 2
-    assert await resource("/users/list") == "GET peer/users/list"
-    assert await resource("/users/zoe/orders") == "GET peer/users/?/orders"
-    assert await resource("/api/hello") == "GET peer/api/hello"
+    assert await resource_of_call("/users/list") == "GET peer/users/list"
+    assert await resource_of_call("/users/zoe/orders") == "GET peer/users/?/orders"
+    assert await resource_of_call("/api/hello") == "GET peer/api/hello"
 
 
 @pytest.mark.parametrize("component", ["httpx", "httpx2"])
@@ -97,8 +98,8 @@ async def test_a_call_of_httpx_or_httpx2_gets_its_resource(spans: list[Span], co
     assert [span.resource for span in spans] == ["GET peer/pots"]
 
 
-async def test_an_unknown_method_is_in_no_tag(spans: list[Span]) -> None:
-    """A proxy may pass on any method that its client sent. ddtrace sets the tag when the call is over."""
+async def test_an_unknown_method_is_recorded_as_other(spans: list[Span]) -> None:
+    """A proxy may pass on any method that its client sent. ddtrace sets `http.method` when the call is over."""
     with tracer.trace("http.request") as span:
         span.set_tag("component", "httpx")
         await tracing.name_client_span(httpx.Request("BREW", "http://peer/pots"))
@@ -107,6 +108,7 @@ async def test_an_unknown_method_is_in_no_tag(spans: list[Span]) -> None:
     assert [(span.resource, span.get_tag("http.method")) for span in spans] == [("OTHER peer/pots", "OTHER")]
 
 
+# Each of these strings has the characters of random path segments.
 ALPHABETS = [
     string.ascii_lowercase,
     string.ascii_lowercase[:6] + "-",
@@ -120,19 +122,20 @@ ALPHABETS = [
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(), st.sampled_from(ALPHABETS), st.integers(1, 30), st.integers(1, 12))
 async def test_random_ids_make_few_resources(
-    spans: list[Span], seed: int, alphabet: str, length: int, depth: int
+    spans: list[Span], seed: int, alphabet: str, max_length: int, depth: int
 ) -> None:
-    chance = random.Random(seed)
+    generator = random.Random(seed)
     for _ in range(1000):
-        segments = ["".join(chance.choices(alphabet, k=chance.randint(1, length))) for _ in range(depth)]
-        await resource("/" + "/".join(segments))
+        lengths = [generator.randint(1, max_length) for _ in range(depth)]
+        segments = ["".join(generator.choices(alphabet, k=length)) for length in lengths]
+        await resource_of_call("/" + "/".join(segments))
 
     assert len({span.resource for span in spans}) <= 2 * tracing.RESOURCES
 
 
-async def test_a_call_whose_hints_can_not_be_used_is_made_without_a_name() -> None:
+async def test_a_call_whose_hints_cannot_be_used_is_made_without_a_name() -> None:
     class Unusable:
         def __str__(self) -> str:
             raise ValueError("no text")
 
-    assert await resource("/", route=Unusable()) == "http.request"
+    assert await resource_of_call("/", route=Unusable()) == "http.request"

@@ -1,4 +1,4 @@
-"""Tests of the command line: readable help, and errors that name the right option."""
+"""Tests of the command line: readable help, and errors that suggest the right option."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ def test_the_version_matches_the_installed_distribution() -> None:
     assert run("--version").output == f"hello-service {version('hello-service')}\n"
 
 
-@pytest.mark.parametrize("command", [None, *main.commands])
-def test_no_description_is_cut_off(command: str | None) -> None:
-    text = run(*([command] if command else []), "--help").output
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in main.commands)], ids=" ".join)
+def test_no_description_is_cut_off(arguments: list[str]) -> None:
+    _, _, description = run(*arguments).output.partition("\n\n")  # the usage line above it contains "..."
 
-    _, _, description = text.partition("\n\n")  # the usage line contains "..." itself
     assert "..." not in description
     assert "Show this message and exit." in description
 
@@ -34,7 +33,7 @@ def test_the_help_lists_the_variables_of_options() -> None:
     assert set(re.findall(r"env\s+var:\s+(\w+)", text)) == {"HOST", "PORT"}
 
 
-def test_a_bad_variable_is_named_in_the_error() -> None:
+def test_the_error_for_an_invalid_variable_contains_its_name_and_value() -> None:
     result = run("dev", PORT="abc")
 
     assert result.exit_code == 2
@@ -49,7 +48,7 @@ def test_a_bad_variable_is_named_in_the_error() -> None:
         ["dev", "--host", "no.such.host.invalid", "--port", "0"],
         ["view", "--host", "10.9.9.9", "--agent-port", "0"],
     ],
-    ids=["address", "name", "view"],
+    ids=["dev with an address", "dev with a name", "view"],
 )
 def test_the_error_for_an_address_of_another_machine_suggests_host(
     arguments: list[str], capfd: pytest.CaptureFixture[str]

@@ -53,31 +53,34 @@ def test_the_effect_of_each_missing_part_is_described() -> None:
     ],
 )
 def test_a_changed_name_is_reported(name: Name, sentence: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = [] if sentence is None else [sentence]
     monkeypatch.setattr(contract, "NAMES", {"part": [name]})
     monkeypatch.setattr(contract, "WITHOUT", {"part": "The part is left out."})
 
-    assert contract.broken("part") == expected
-    assert contract.check() == ({"part": [*expected, "The part is left out."]} if expected else {})
+    if sentence is None:
+        assert contract.broken("part") == []
+        assert contract.check() == {}
+    else:
+        assert contract.broken("part") == [sentence]
+        assert contract.check() == {"part": [sentence, "The part is left out."]}
 
 
 def renames(name: Name) -> Iterator[tuple[str, Rename]]:
-    """Yield each rename in an installed library that the check of `name` must report, as a description and a function
-    that does the rename.
-    """
-    module, _, attributes = name.path.partition(":")
-    chain = [attribute for attribute in attributes.split(".") if attribute]
-    target: Any = import_module(module)
-    for depth, attribute in enumerate(chain):
-        yield f"{name.path} {attribute}", _attribute_rename(import_module(module), chain[: depth + 1])
+    """Yield each rename that the check of `name` must report: its description, and a function that does it."""
+    module_name, _, attributes = name.path.partition(":")
+    module = import_module(module_name)
+    chain = attributes.split(".") if attributes else []
+    target: Any = module
+    for length, attribute in enumerate(chain, start=1):
+        yield f"{name.path} {attribute}", _attribute_rename(module, chain[:length])
         target = getattr(target, attribute)
     function: Any = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
+    function = getattr(function, "__func__", function)  # of a bound method
     for word in (*name.parameters, *name.uses):
-        yield f"{name.path} {word}", _word_rename(getattr(function, "__func__", function), word)
+        yield f"{name.path} {word}", _word_rename(function, word)
 
 
 class WithoutAttribute:
-    """A view of `original` without the attribute at the end of `chain`, as after a rename."""
+    """A view of `original`, which lacks the attribute at the end of `chain`, as after a rename."""
 
     def __init__(self, original: Any, chain: list[str]) -> None:
         self.original, self.chain = original, chain
@@ -94,18 +97,18 @@ def _attribute_rename(module: Any, chain: list[str]) -> Rename:
     """Return a rename of the attribute at the end of `chain`, which starts in `module`."""
     *owners, attribute = chain
     owner = module
-    for each in owners:
-        owner = getattr(owner, each)
+    for name in owners:
+        owner = getattr(owner, name)
 
     def rename(monkeypatch: pytest.MonkeyPatch) -> None:
         # An instance, or a class with another metaclass, may not allow the change, so a view replaces it.
-        replaceable = inspect.ismodule(owner) or type(owner) in {type, ABCMeta}
-        if not replaceable:
+        is_changeable = inspect.ismodule(owner) or type(owner) in {type, ABCMeta}
+        if not is_changeable:
             monkeypatch.setattr(module, chain[0], WithoutAttribute(getattr(module, chain[0]), chain[1:]))
             return
         holder = owner
         if inspect.isclass(owner):
-            holder = next(each for each in owner.__mro__ if attribute in vars(each))
+            holder = next(base for base in owner.__mro__ if attribute in vars(base))
         monkeypatch.setattr(holder, f"{attribute}_renamed", vars(holder)[attribute], raising=False)
         monkeypatch.delattr(holder, attribute)
 
@@ -116,27 +119,28 @@ def _word_rename(function: Any, word: str) -> Rename:
     """Return a rename of a parameter, of a name or of a constant in the code of `function`."""
 
     def rename(monkeypatch: pytest.MonkeyPatch) -> None:
-        code, replaced = function.__code__, {}
-        for kind in ("co_names", "co_varnames", "co_consts"):
-            words = getattr(code, kind)
-            replaced[kind] = tuple(f"{word}_renamed" if each == word else each for each in words)
-        monkeypatch.setattr(function, "__code__", code.replace(**replaced))
+        code = function.__code__
+        replacements: dict[str, tuple[Any, ...]] = {}
+        for field in ("co_names", "co_varnames", "co_consts"):
+            items = getattr(code, field)
+            replacements[field] = tuple(f"{word}_renamed" if item == word else item for item in items)
+        monkeypatch.setattr(function, "__code__", code.replace(**replacements))
 
     return rename
 
 
-def installed(name: Name) -> Name:
-    """Return `name`, or its alternative that the installed release has."""
+def installed_name(name: Name) -> Name:
+    """Return `name`, or the one of its alternatives that the installed release has."""
     if name.alternative is None or not contract._complaint(Name(name.path, name.parameters, name.uses)):
         return name
-    return installed(name.alternative)
+    return installed_name(name.alternative)
 
 
 RENAMES = {
     f"{part}: {description}": (part, rename)
     for part, names in contract.NAMES.items()
     for name in names
-    for description, rename in renames(installed(name))
+    for description, rename in renames(installed_name(name))
 }
 SERVING_RENAMES = {
     description: (part, rename) for description, (part, rename) in RENAMES.items() if part not in contract.TOOLS
@@ -148,12 +152,12 @@ def test_each_rename_is_reported(part: str, rename: Rename) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         rename(monkeypatch)
         complaints = contract.broken(part)
-        reported = contract.check()
+        broken_parts = contract.check()
 
     assert complaints
     if part not in contract.TOOLS:
-        assert reported[part] == [*complaints, contract.WITHOUT[part]]
-    assert contract.broken(part) == []
+        assert broken_parts[part] == [*complaints, contract.WITHOUT[part]]
+    assert contract.broken(part) == []  # the rename was undone
 
 
 @pytest.mark.parametrize(("part", "rename"), SERVING_RENAMES.values(), ids=SERVING_RENAMES)
@@ -171,12 +175,13 @@ async def test_each_rename_is_one_warning_at_start(
             logs.configure(settings, dict)
             async with create_app(settings, {}, broken).test_app():
                 pass
-    written = capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
 
     if part in contract.REQUIRED:
-        assert written.splitlines() == [" ".join(sentences) for sentences in broken.values()]
+        assert lines == [" ".join(sentences) for sentences in broken.values()]
         return
-    warnings = [entry["event"] for line in written.splitlines() if (entry := json.loads(line))["level"] == "warning"]
+    entries = [json.loads(line) for line in lines]
+    warnings = [entry["event"] for entry in entries if entry["level"] == "warning"]
     for sentences in broken.values():
         assert warnings.count(" ".join(sentences)) == 1
 

@@ -21,11 +21,11 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def name(page: Path) -> str:
+def relative_path(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
     broken = []
@@ -40,7 +40,7 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_every_script_on_a_page_exists(page: Path) -> None:
     scripts = set(re.findall(r"\b(scripts/[a-z-]+|deploy/[a-z]+\.py|\.ci/run)\b", page.read_text()))
 
@@ -48,7 +48,7 @@ def test_every_script_on_a_page_exists(page: Path) -> None:
 
 
 def test_the_readme_takes_two_minutes_to_read() -> None:
-    """A minute is 450 words. Terminal output does not count."""
+    """A reader reads 450 words a minute. Code blocks don't count."""
     prose = re.sub(r"^```.*?^```", "", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
 
     assert len(prose.split()) <= 900
@@ -57,7 +57,7 @@ def test_the_readme_takes_two_minutes_to_read() -> None:
 COMMAND = re.compile(r"(?:scripts/|hello-service )(dev|view|doctor|traces|trace|serve)\b([^`\n]*)")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_every_option_on_a_page_exists(page: Path) -> None:
     """The commands are `hello-service` and the scripts that start it. Options after `--` belong to another program."""
     unknown = []

@@ -16,16 +16,26 @@ import click
 import pytest
 
 import hello_service.doctor
-from hello_service.doctor import Check, agent, environment, examine, finding, server, wire
+from hello_service.doctor import Check, agent, environment, examine, server, wire
 from hello_service.doctor.context import CheckContext, agent_address, no_agent_reason
-from hello_service.doctor.finding import Finding, Redaction, Result, exit_code
+from hello_service.doctor.finding import (
+    Finding,
+    Redaction,
+    Result,
+    exit_code,
+    failed,
+    passed,
+    report,
+    unknown,
+    warned,
+)
 from hello_service.doctor.wire import Response
 from hello_service.settings import Settings
 
-KEY = "0123456789abcdef0123456789abcdef"
+KEY = "0123456789abcdef0123456789abcdef"  # has the form of an API key
 CHECKS = {check.name: check.run for check in hello_service.doctor.CHECKS}
-ALL_SET = {"DD_SERVICE": "shop", "DD_ENV": "prod", "DD_VERSION": "1.2"}
-UNLOAD = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
+UNIFIED_TAGS = {"DD_SERVICE": "shop", "DD_ENV": "prod", "DD_VERSION": "1.2"}
+UNLOAD_VARIABLE = "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE"
 
 # Each row: the check, the environment, the outcome, a part of the sentence and a part of the fix.
 FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
@@ -96,8 +106,8 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("proxy", {"HTTPS_PROXY": "http://p", "DD_TRACE_AGENT_URL": "https://dd"}, "warn", "HTTPS_PROXY sends", "dd"),
     ("proxy", {"OTEL_TRACES_EXPORTER": "otlp"}, "skipped", "sent as OTLP", ""),
     ("proxy", {"DD_TRACE_AGENT_URL": "unix:///x"}, "skipped", "no address", ""),
-    ("service, env, version", ALL_SET, "pass", "service shop, environment prod, version 1.2", ""),
-    ("service, env, version", {**ALL_SET, "DD_ENV": ""}, "warn", "DD_ENV not set", "DD_ENV=..."),
+    ("service, env, version", UNIFIED_TAGS, "pass", "service shop, environment prod, version 1.2", ""),
+    ("service, env, version", {**UNIFIED_TAGS, "DD_ENV": ""}, "warn", "DD_ENV not set", "DD_ENV=..."),
     ("service, env, version", {}, "warn", "DD_SERVICE, DD_ENV, DD_VERSION not set", "DD_VERSION=..."),
     ("sampling", {}, "pass", "every trace is kept", ""),
     ("sampling", {"DD_TRACE_SAMPLE_RATE": "0.25"}, "pass", "25% of the traces are kept (DD_TRACE_SAMPLE_RATE)", ""),
@@ -149,23 +159,27 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
 def test_a_check_reports_outcome_sentence_and_fix(
     check: str, environ: dict[str, str], outcome: str, sentence: str, fix: str
 ) -> None:
-    """The sentence states the fault. Only a warning or a failure has a fix."""
-    found = CHECKS[check](CheckContext(environ))
+    """Only a warning or a failure has a fix."""
+    finding = CHECKS[check](CheckContext(environ))
 
-    assert (found.outcome, sentence in found.sentence, fix in (found.fix or "")) == (outcome, True, True), found
-    assert bool(found.fix) == (outcome in {"warn", "fail"})
+    assert finding.outcome == outcome, finding
+    assert sentence in finding.sentence
+    assert fix in (finding.fix or "")
+    assert bool(finding.fix) == (outcome in {"warn", "fail"})
 
 
 def test_an_unusable_value_is_not_shown() -> None:
     """The value may be a secret in the wrong variable."""
-    found = environment.settings(CheckContext({"PORT": "hunter2", "PROBE_PATHS": "hunter2,/x", "LOG_LEVEL": "hunter2"}))
+    finding = environment.settings(
+        CheckContext({"PORT": "hunter2", "PROBE_PATHS": "hunter2,/x", "LOG_LEVEL": "hunter2"})
+    )
 
-    assert "hunter2" not in found.sentence
-    assert all(name in found.sentence for name in ("PORT", "PROBE_PATHS must be paths", "LOG_LEVEL must be 'DEBUG'"))
+    assert "hunter2" not in finding.sentence
+    assert all(part in finding.sentence for part in ("PORT", "PROBE_PATHS must be paths", "LOG_LEVEL must be 'DEBUG'"))
 
 
 def test_an_error_message_of_unknown_form_is_not_shown() -> None:
-    """The messages of the settings may change in a later version."""
+    """A later version may word the errors of the settings differently."""
     context = CheckContext({})
     context.settings_errors = ["hunter2"]
 
@@ -184,40 +198,41 @@ def test_the_version_of_ddtrace_is_checked(
         metadata.mkdir()
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ddtrace\nVersion: {version}\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    found = environment.installed(CheckContext({}))
+    finding = environment.installed(CheckContext({}))
 
-    assert found.outcome == outcome
-    assert ("pip install" in str(found.fix)) == (outcome == "fail")
+    assert finding.outcome == outcome
+    assert ("pip install" in str(finding.fix)) == (outcome == "fail")
 
 
 @pytest.mark.parametrize(("value", "outcome"), [("", "warn"), ("auto", "fail"), ("1", "fail"), ("false", "pass")])
 def test_gevent_with_ddtrace_is_reported(
     value: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """gevent does harm as soon as it is installed."""
+    """gevent makes ddtrace unload modules as soon as it is installed."""
     (tmp_path / "gevent.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    found = environment.gevent(CheckContext({UNLOAD: value}))
+    finding = environment.gevent(CheckContext({UNLOAD_VARIABLE: value}))
 
-    assert found.outcome == outcome
-    assert (found.fix == f"{UNLOAD}=false") == (outcome != "pass")
+    assert finding.outcome == outcome
+    assert (finding.fix == f"{UNLOAD_VARIABLE}=false") == (outcome != "pass")
 
 
 @pytest.mark.parametrize("line", ["import ddtrace.auto", "import ddtrace.auto  # first", "from ddtrace import auto"])
 def test_ddtrace_auto_in_the_source_is_reported(line: str, tmp_path: Path) -> None:
-    """`serve` starts ddtrace-run, and the two must not be combined."""
+    """`serve` starts ddtrace-run, which must not be combined with ddtrace.auto."""
     (tmp_path / "views").mkdir()
     (tmp_path / "views" / "shop.py").write_text(f'"""A shop."""\n{line}\n')
-    found = environment.started_once(CheckContext({}), tmp_path)
+    finding = environment.started_once(CheckContext({}), tmp_path)
 
-    assert found == Finding(
+    assert finding == Finding(
         "warn",
         "shop.py imports ddtrace.auto, and `serve` starts ddtrace-run: use one only",
         "Remove the import from shop.py",
     )
 
 
-ADDRESSES: tuple[dict[str, str], ...] = (
+# Each of these environments sets the agent's address in a different way.
+ADDRESS_ENVIRONMENTS: tuple[dict[str, str], ...] = (
     {},
     {"DD_AGENT_HOST": "a"},
     {"DD_AGENT_HOST": ""},
@@ -230,7 +245,8 @@ ADDRESSES: tuple[dict[str, str], ...] = (
     {"DD_TRACE_AGENT_URL": "unix:///x", "DD_AGENT_HOST": "a"},
     {"DD_TRACE_AGENT_URL": "https://d:3/path", "DD_TRACE_AGENT_PORT": "1"},
 )
-PRINT_ADDRESS = """
+# A program that prints the agent URL that ddtrace uses in each of these environments.
+PRINT_AGENT_URLS = """
 import json, os, sys
 from ddtrace.internal.settings._agent import AgentConfig
 urls = []
@@ -245,23 +261,28 @@ print(json.dumps(urls))
 
 def test_the_agent_address_is_the_one_that_ddtrace_uses() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", PRINT_ADDRESS], input=json.dumps(ADDRESSES), capture_output=True, text=True, check=True
+        [sys.executable, "-c", PRINT_AGENT_URLS],
+        input=json.dumps(ADDRESS_ENVIRONMENTS),
+        capture_output=True,
+        text=True,
+        check=True,
     )
+    urls = json.loads(result.stdout.splitlines()[-1])  # ddtrace may print other lines before this one
 
-    assert [agent_address(environ).url for environ in ADDRESSES] == json.loads(result.stdout.splitlines()[-1])
+    assert [agent_address(environ).url for environ in ADDRESS_ENVIRONMENTS] == urls
 
 
 def test_an_existing_agent_socket_is_the_default_address(tmp_path: Path) -> None:
-    """ddtrace does the same."""
-    socket = tmp_path / "apm.socket"
-    socket.touch()
+    """ddtrace also uses the socket only if no variable sets the address."""
+    path = tmp_path / "apm.socket"
+    path.touch()
 
-    assert agent_address({}, socket).url == f"unix://{socket}"
-    assert agent_address({"DD_AGENT_HOST": "a"}, socket).url == "http://a:8126"
+    assert agent_address({}, path).url == f"unix://{path}"
+    assert agent_address({"DD_AGENT_HOST": "a"}, path).url == "http://a:8126"
 
 
 def test_an_agent_protocol_version_disables_otlp() -> None:
-    """ddtrace does the same."""
+    """With that variable, ddtrace sends spans to the agent although OTEL_TRACES_EXPORTER is `otlp`."""
     environ = {"OTEL_TRACES_EXPORTER": "OTLP"}
 
     assert no_agent_reason(environ) is not None
@@ -269,7 +290,7 @@ def test_an_agent_protocol_version_disables_otlp() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "no_proxy", "expected"),
+    ("host", "no_proxy", "is_exempt"),
     [
         ("localhost", "localhost", True),
         ("localhost", "*", True),
@@ -284,90 +305,90 @@ def test_an_agent_protocol_version_disables_otlp() -> None:
         ("localhost", "", False),
     ],
 )
-def test_no_proxy_has_the_same_meaning_as_for_ddtraces_exporter(host: str, no_proxy: str, expected: bool) -> None:
-    """An address is matched as an address, and a name as a name."""
-    assert agent.exempt(host, {"no_proxy": no_proxy}) == expected
+def test_no_proxy_has_the_same_meaning_as_for_ddtraces_exporter(host: str, no_proxy: str, is_exempt: bool) -> None:
+    """An address matches only an address or a network, and a name matches only a name or `*`."""
+    assert agent.exempt(host, {"no_proxy": no_proxy}) == is_exempt
 
 
 @pytest.mark.parametrize(
-    ("host", "expected"),
+    ("host", "url"),
     [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("10.0.0.1", "http://10.0.0.1:8080")],
 )
-def test_the_server_is_requested_at_a_reachable_address(host: str, expected: str) -> None:
-    """A server that listens on all interfaces is requested on loopback."""
-    assert server.local_url(Settings(host=host)) == expected
+def test_the_doctor_requests_the_server_at_a_reachable_address(host: str, url: str) -> None:
+    """If the server listens on all interfaces, the doctor uses loopback."""
+    assert server.local_url(Settings(host=host)) == url
 
 
-def info(**tracing: Any) -> Response:
-    """Return a response of `/info` from a traced server, with some values of `tracing` replaced."""
+def info_response(**overrides: Any) -> Response:
+    """Return a response of `/info` from a traced server, with some values of its `tracing` member replaced."""
     traced = {"active": True, "reason": None, "ddtrace": "4", "agent": "http://localhost:8126", "sampling_rules": None}
-    return Response(200, Message(), json.dumps({"tracing": {**traced, **tracing}}).encode(), 1.0)
+    return Response(200, Message(), json.dumps({"tracing": {**traced, **overrides}}).encode(), milliseconds=1.0)
+
+
+def judge(response: Response, **environ: str) -> Finding:
+    return server.judge("the server", response, CheckContext(environ))
 
 
 def test_a_server_with_another_environment_is_recognized() -> None:
-    """On a laptop the doctor seldom runs in the same shell as the server."""
-    context = CheckContext({"DD_TRACE_SAMPLING_RULES": "[]"})
+    """On a laptop, the doctor often runs in another shell than the server, with other variables."""
+    other_agent = info_response(agent="http://b:1")
 
-    assert server.judge("it", info(sampling_rules="[]"), context).outcome == "pass"
-    assert "a different sampling" in server.judge("it", info(), context).sentence
-    assert "a different sampling" in server.judge("it", info(), CheckContext({"DD_TRACE_SAMPLE_RATE": "0.5"})).sentence
-    assert "agent address and sampling" in server.judge("it", info(agent="http://b:1"), context).sentence
-    assert server.judge("it", info(agent="http://b:1"), CheckContext({"PORT": "x"})).outcome == "pass"
+    assert judge(info_response(sampling_rules="[]"), DD_TRACE_SAMPLING_RULES="[]").outcome == "pass"
+    assert "a different sampling" in judge(info_response(), DD_TRACE_SAMPLING_RULES="[]").sentence
+    assert "a different sampling" in judge(info_response(), DD_TRACE_SAMPLE_RATE="0.5").sentence
+    assert "agent address and sampling" in judge(other_agent, DD_TRACE_SAMPLING_RULES="[]").sentence
+    assert judge(other_agent, PORT="x").outcome == "pass"  # invalid settings can't be compared
 
 
 @pytest.mark.parametrize(
     ("tracing", "outcome", "sentence"),
     [
-        ({"active": True, "reason": None, "traces_lost": 0}, "pass", "it is traced"),
+        ({"active": True, "reason": None, "traces_lost": 0}, "pass", "the server is traced"),
         (
             {"active": False, "reason": "DD_TRACE_ENABLED is false", "traces_lost": None},
             "fail",
-            "it is not traced: DD_TRACE_ENABLED is false",
+            "the server is not traced: DD_TRACE_ENABLED is false",
         ),
     ],
 )
 def test_the_public_part_of_info_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
-    """The doctor compares only values that `/info` shows."""
-    response = Response(200, Message(), json.dumps({"tracing": tracing}).encode(), 1.0)
-    found = server.judge(
-        "it", response, CheckContext({"DD_TRACE_SAMPLING_RULES": "[]", "DD_TRACE_AGENT_URL": "http://b:1"})
-    )
+    """The doctor compares only values that `/info` shows. The public part has no agent and no sampling rules."""
+    response = Response(200, Message(), json.dumps({"tracing": tracing}).encode(), milliseconds=1.0)
+    finding = judge(response, DD_TRACE_SAMPLING_RULES="[]", DD_TRACE_AGENT_URL="http://b:1")
 
-    assert (found.outcome, found.sentence) == (outcome, sentence)
+    assert (finding.outcome, finding.sentence) == (outcome, sentence)
 
 
-def test_a_server_that_is_not_traced_fails() -> None:
-    """The finding contains the reason from the server."""
-    found = server.judge("it", info(active=False, reason="not started under ddtrace-run"), CheckContext({}))
+def test_an_untraced_server_is_a_failure_with_the_servers_reason() -> None:
+    finding = judge(info_response(active=False, reason="not started under ddtrace-run"))
 
-    assert (found.outcome, found.sentence) == ("fail", "it is not traced: not started under ddtrace-run")
+    assert (finding.outcome, finding.sentence) == ("fail", "the server is not traced: not started under ddtrace-run")
 
 
 def test_the_exit_code_is_that_of_the_worst_finding() -> None:
     """Exit code 0: traces would arrive. 1: they would not. 2: undetermined."""
-    warned, failed, unknown = (
-        Result("x", each) for each in (finding.warned("", ""), finding.failed("", ""), finding.unknown(""))
-    )
+    warning, failure = Result("x", warned("", "")), Result("x", failed("", ""))
+    undetermined = Result("x", unknown(""))
 
-    assert exit_code([warned]) == 0
-    assert exit_code([warned, unknown]) == 2
-    assert exit_code([unknown, failed]) == 1
+    assert exit_code([warning]) == 0
+    assert exit_code([warning, undetermined]) == 2
+    assert exit_code([undetermined, failure]) == 1
 
 
 def test_secrets_are_removed_from_any_text() -> None:
-    """The doctor redacts secrets by name, in URLs, and anything in the form of a key."""
+    """The doctor redacts variables with secret names, credentials in URLs, and anything in the form of a key."""
     redact = Redaction({"MY_TOKEN": "tok-1", "A_URL": "http://me:p%40ss@host/", "OTEL_EXPORTER_OTLP_HEADERS": "k=vvv"})
 
     assert redact(f"tok-1 http://me:p%40ss@host p@ss k=vvv {KEY}. word") == "*** http://***@host *** *** ***. word"
 
 
-def test_a_check_that_fails_does_not_stop_the_others() -> None:
-    """The failed check is undetermined."""
+def test_a_check_that_raises_an_exception_does_not_stop_the_others() -> None:
+    """Its own result is undetermined."""
 
-    def broken(_: CheckContext) -> Finding:
+    def raise_error(_: CheckContext) -> Finding:
         raise ZeroDivisionError
 
-    checks = [Check("broken", broken), Check("fine", lambda _: finding.passed("fine"))]
+    checks = [Check("broken", raise_error), Check("fine", lambda _: passed("fine"))]
     results = list(examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=checks))
 
     assert [result.finding.sentence for result in results] == ["this check failed with ZeroDivisionError", "fine"]
@@ -375,26 +396,30 @@ def test_a_check_that_fails_does_not_stop_the_others() -> None:
 
 
 def test_a_check_that_hangs_is_abandoned() -> None:
-    """The check is undetermined, because it might have failed."""
-    checks = [Check("hanging", lambda _: finding.passed(str(threading.Event().wait())))]
-    (result,) = examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=checks, seconds=0.1)
+    """Its result is undetermined, because the check might have failed."""
 
-    assert result == Result("hanging", finding.unknown("no result within 0.1 s"))
+    def hang(_: CheckContext) -> Finding:
+        threading.Event().wait()
+        return passed("too late")
+
+    (result,) = examine({"DD_TRACE_AGENT_URL": "nonsense"}, checks=[Check("hanging", hang)], seconds=0.1)
+
+    assert result == Result("hanging", unknown("no result within 0.1 s"))
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
 def test_the_document_of_a_response_without_a_json_object_is_empty(body: bytes) -> None:
-    assert Response(200, Message(), body, 1.0).document() == {}
+    assert Response(200, Message(), body, milliseconds=1.0).document() == {}
 
 
 def test_every_address_of_a_name_is_tried() -> None:
     """localhost resolves to ::1 and 127.0.0.1, and an agent may listen on only one of them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with wire._first_that_connects(["::1", "127.0.0.1"], port, 2.0) as second:
-            assert second.getpeername() == ("127.0.0.1", port)
-        with wire._first_that_connects(["127.0.0.1", "::1"], port, 2.0) as first:
-            assert first.getpeername() == ("127.0.0.1", port)
+        with wire._first_that_connects(["::1", "127.0.0.1"], port, 2.0) as connection:
+            assert connection.getpeername() == ("127.0.0.1", port)
+        with wire._first_that_connects(["127.0.0.1", "::1"], port, 2.0) as connection:
+            assert connection.getpeername() == ("127.0.0.1", port)
 
 
 def test_no_process_is_started_after_the_examination() -> None:
@@ -407,30 +432,27 @@ def test_no_process_is_started_after_the_examination() -> None:
 
 
 def documented_rows() -> list[tuple[str, str]]:
-    """Return the check and the sentences of each row in the table of docs/troubleshooting.md."""
-    _, _, section = (
-        (Path(__file__).parents[2] / "docs" / "troubleshooting.md")
-        .read_text()
-        .partition("\n| check | message | fix |\n")
-    )
-    rows = [line.split(" | ") for line in section.partition("\n\n")[0].splitlines()[1:]]
+    """Return the columns "check" and "message" of the table in docs/troubleshooting.md."""
+    page = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text()
+    table = page.partition("\n| check | message | fix |\n")[2].partition("\n\n")[0]
+    rows = [line.split(" | ") for line in table.splitlines()[1:]]  # the first line separates the heading
     return [(row[0].removeprefix("| "), row[1]) for row in rows]
 
 
-def test_the_page_lists_every_check_and_quotes_its_messages() -> None:
+def test_the_troubleshooting_page_lists_every_check_and_quotes_its_messages() -> None:
     """Each quoted text is a part of the doctor's source."""
     source = "".join(path.read_text() for path in Path(hello_service.doctor.__file__).parent.glob("*.py"))
-    quoted = {text for _, cell in documented_rows() for text in re.findall(r"`([^`]+)`", cell)}
+    quotations = {text for _, message in documented_rows() for text in re.findall(r"`([^`]+)`", message)}
 
     assert {check for check, _ in documented_rows()} == CHECKS.keys()
-    assert {text for text in quoted if text not in source} == set()
+    assert {text for text in quotations if text not in source} == set()
 
 
 def test_a_report_fits_its_width() -> None:
     """Words to copy, such as URLs, are never broken."""
     word = "http://" + "a" * 60
-    results = [Result("agent", finding.failed("the agent does not respond to " + "x " * 40, f"look at {word}"))]
-    lines = click.unstyle(finding.report(results, width=70)).splitlines()
+    results = [Result("agent", failed("the agent does not respond to " + "x " * 40, f"look at {word}"))]
+    lines = click.unstyle(report(results, width=70)).splitlines()
 
     assert all(len(line) <= 70 or word in line for line in lines)
-    assert len(lines) > 5
+    assert len(lines) > 5  # the sentence takes several lines

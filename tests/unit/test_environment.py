@@ -1,4 +1,4 @@
-"""Tests of the tracer's environment, which a pure function computes."""
+"""Tests of the variables that `serve` sets for ddtrace, and of the warnings about an operator's variables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def warnings(environ: Mapping[str, str]) -> list[str]:
 
 def test_variables_that_ddtrace_reads_at_import_are_set() -> None:
     """Nothing else is added to the environment."""
-    own = {
+    expected = {
         "DD_SERVICE": "hello-service",
         "DD_TRACE_AIOHTTP_ENABLED": "false",
         "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": "false",
@@ -31,7 +31,7 @@ def test_variables_that_ddtrace_reads_at_import_are_set() -> None:
     }
     environ = tracer_environment({"HOME": "/root"})
 
-    assert environ.items() >= own.items()
+    assert environ.items() >= expected.items()
     assert set(environ) == {"HOME", "DD_SERVICE", *environment.ENVIRONMENT_ONLY}
 
 
@@ -72,7 +72,7 @@ def test_the_sample_rate_becomes_a_rule_with_a_warning() -> None:
 
 
 def test_sampling_rules_from_the_operator_win_over_the_rate() -> None:
-    """A warning names the variable that has no effect."""
+    """A warning reports the variable that has no effect."""
     environ = tracer_environment({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_SAMPLING_RULES": "[]"})
 
     assert environ["DD_TRACE_SAMPLING_RULES"] == "[]"
@@ -80,13 +80,13 @@ def test_sampling_rules_from_the_operator_win_over_the_rate() -> None:
 
 
 def test_a_start_without_serve_warns_of_unset_variables() -> None:
-    """One line lists the variables, with what each costs while it is unset."""
-    rate, missing = warnings({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
+    """One line lists the unset variables, and the disadvantage of each."""
+    rate_warning, unset_warning = warnings({"DD_TRACE_SAMPLE_RATE": "0.25", "DD_TRACE_ASYNCIO_ENABLED": "true"})
 
-    assert rate.startswith("DD_TRACE_SAMPLE_RATE=0.25 is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES=")
-    assert "DD_TRACE_AIOHTTP_ENABLED=false (two more spans for each outbound call)" in missing
-    assert "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE=false" in missing
-    assert "DD_TRACE_ASYNCIO_ENABLED" not in missing
+    assert rate_warning.startswith("DD_TRACE_SAMPLE_RATE=0.25 is ignored by ddtrace 4: set DD_TRACE_SAMPLING_RULES=")
+    assert "DD_TRACE_AIOHTTP_ENABLED=false (two more spans for each outbound call)" in unset_warning
+    assert "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE=false" in unset_warning
+    assert "DD_TRACE_ASYNCIO_ENABLED" not in unset_warning
 
 
 STYLE, EXTRACT = "DD_TRACE_PROPAGATION_STYLE", "DD_TRACE_PROPAGATION_STYLE_EXTRACT"
@@ -96,7 +96,9 @@ BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
 def test_trace_headers_are_trusted_by_default() -> None:
     assert EXTRACT not in tracer_environment({})
     assert tracer_environment({"TRUST_TRACE_HEADERS": "false"})[EXTRACT] == "none"
-    assert not [line for line in warnings(tracer_environment({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in line]
+    assert not [
+        warning for warning in warnings(tracer_environment({"TRUST_TRACE_HEADERS": "false"})) if "TRUST" in warning
+    ]
 
 
 @pytest.mark.parametrize("propagation", [{EXTRACT: "datadog"}, {STYLE: "tracecontext"}, {BEHAVIOR: "restart"}])
@@ -116,11 +118,13 @@ def test_a_propagation_setting_from_the_operator_wins_with_a_warning(propagation
 def test_a_propagation_setting_that_ignores_trace_headers_needs_no_warning(propagation: dict[str, str]) -> None:
     environ = tracer_environment({"TRUST_TRACE_HEADERS": "false", **propagation})
 
-    assert not [line for line in warnings(environ) if "TRUST" in line]
+    assert not [warning for warning in warnings(environ) if "TRUST" in warning]
 
 
 def test_a_start_without_serve_warns_that_trace_headers_are_trusted() -> None:
-    line, *_ = warnings({"TRUST_TRACE_HEADERS": "false"})
+    first_warning = warnings({"TRUST_TRACE_HEADERS": "false"})[0]
 
-    assert line.endswith("is applied by `hello-service serve` only: set DD_TRACE_PROPAGATION_STYLE_EXTRACT=none")
+    assert first_warning.endswith(
+        "is applied by `hello-service serve` only: set DD_TRACE_PROPAGATION_STYLE_EXTRACT=none"
+    )
     assert not warnings({"TRUST_TRACE_HEADERS": "false", "DD_TRACE_ENABLED": "false"})[0].startswith("TRUST")

@@ -8,53 +8,53 @@ from collections.abc import AsyncIterator
 import pytest
 from in_process import problem, serving
 from quart import Quart
-from quart.typing import TestClientProtocol as _Client
+from quart.typing import TestClientProtocol as Client  # pytest would collect a class whose name starts with "Test"
 
 from hello_service.api.faults import Fault
 from hello_service.settings import Settings
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[_Client]:
+async def client() -> AsyncIterator[Client]:
     async for client in serving(Settings(faults=True)):
         client.app.testing = False  # errors become responses, as in production
         yield client
 
 
 @pytest.mark.parametrize("path", ["/api/faults/slow?seconds=-1", "/api/faults/status/299"])
-async def test_a_value_outside_its_bounds_is_422(client: _Client, path: str) -> None:
+async def test_a_value_outside_its_bounds_is_422(client: Client, path: str) -> None:
     response = await client.get(path)
 
     assert problem(response, await response.get_json(force=True)) == (422, "invalid")
 
 
-async def test_the_error_fault_is_an_unhandled_exception(client: _Client) -> None:
+async def test_the_error_fault_is_an_unhandled_exception(client: Client) -> None:
     response = await client.get("/api/faults/error")
 
     assert problem(response, await response.get_json(force=True)) == (500, "internal-error")
 
 
-async def test_the_stream_fault_breaks_off(client: _Client) -> None:
+async def test_the_stream_fault_breaks_off(client: Client) -> None:
     with pytest.raises((ExceptionGroup, Fault)):
         await client.get("/api/faults/stream")
 
 
 @pytest.mark.parametrize("code", [400, 404, 418, 503])
-async def test_the_status_fault_responds_with_the_requested_status(client: _Client, code: int) -> None:
+async def test_the_status_fault_responds_with_the_requested_status(client: Client, code: int) -> None:
     """A developer can request any error to see its trace."""
     response = await client.get(f"/api/faults/status/{code}")
 
     assert problem(response, await response.get_json(force=True))[0] == code
 
 
-async def test_the_slow_fault_responds_after_the_requested_time(client: _Client) -> None:
+async def test_the_slow_fault_responds_after_the_requested_time(client: Client) -> None:
     """Zero is a valid duration."""
     response = await client.get("/api/faults/slow?seconds=0")
 
     assert await response.get_json() == {"seconds": 0.0}
 
 
-async def test_the_background_fault_responds_before_it_fails(client: _Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_background_fault_responds_before_it_fails(client: Client, caplog: pytest.LogCaptureFixture) -> None:
     response = await client.get("/api/faults/background?seconds=0")
     app: Quart = client.app
     await asyncio.gather(*app.background_tasks)

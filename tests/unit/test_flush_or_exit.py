@@ -1,4 +1,4 @@
-"""Tests of the exit of the process: it sends the last spans, or drops them after a time limit."""
+"""Tests of how the process exits: it sends the last spans, or drops them after a time limit."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def test_the_process_exits_normally_if_the_spans_are_sent_in_time(monkeypatch: p
 
 def test_the_exit_does_not_wait_for_a_silent_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit code is 0 because the requests were served."""
-    released = threading.Event()
-    monkeypatch.setattr(status, "flush", lambda _: released.wait(10))
+    agent_responds = threading.Event()
+    monkeypatch.setattr(status, "flush", lambda _: agent_responds.wait(10))
     monkeypatch.setattr(os, "_exit", fake_exit)
-    with pytest.raises(Exited) as exited:
+    with pytest.raises(Exited) as exit_error:
         server.flush_or_exit(0.05)
-    released.set()
+    agent_responds.set()
 
-    assert exited.value.args == (0,)
+    assert exit_error.value.args == (0,)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 from in_process import problem, serving
-from quart.typing import TestClientProtocol as _Client
+from quart.typing import TestClientProtocol as Client  # pytest would collect a class whose name starts with "Test"
 
 from hello_service.settings import Settings
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[_Client]:
+async def client() -> AsyncIterator[Client]:
     async for client in serving(Settings(faults=True)):
         client.app.testing = False  # errors become responses, as in production
         yield client
@@ -30,8 +30,8 @@ async def client() -> AsyncIterator[_Client]:
         "/api/hello/stream?count=21",
     ],
 )
-async def test_an_unusable_name_or_count_is_422(client: _Client, path: str) -> None:
-    """The problem also names the field and the reason."""
+async def test_an_unusable_name_or_count_is_422(client: Client, path: str) -> None:
+    """The problem document also contains the field and the reason."""
     response = await client.get(path)
     document = await response.get_json(force=True)
 
@@ -42,7 +42,7 @@ async def test_an_unusable_name_or_count_is_422(client: _Client, path: str) -> N
 
 
 @pytest.mark.parametrize("name", [1, "", "\0", "\ud800", "x" * 201])
-async def test_an_unusable_posted_name_is_422(client: _Client, name: object) -> None:
+async def test_an_unusable_posted_name_is_422(client: Client, name: object) -> None:
     response = await client.post("/api/hello", json={"name": name})
 
     assert problem(response, await response.get_json(force=True)) == (422, "invalid")
@@ -58,20 +58,20 @@ async def test_an_unusable_posted_name_is_422(client: _Client, name: object) -> 
         ("/api/hello?name=" + "x" * 200, f"Hello, {'x' * 200}!"),
     ],
 )
-async def test_a_greeting_has_the_requested_name(client: _Client, path: str, message: str) -> None:
+async def test_a_greeting_has_the_requested_name(client: Client, path: str, message: str) -> None:
     """The name is in the query or in the path."""
     response = await client.get(path)
 
     assert (response.status_code, await response.get_json()) == (200, {"message": message})
 
 
-async def test_a_greeting_has_the_posted_name(client: _Client) -> None:
+async def test_a_greeting_has_the_posted_name(client: Client) -> None:
     response = await client.post("/api/hello", json={"name": "Ada"})
 
     assert (response.status_code, await response.get_json()) == (200, {"message": "Hello, Ada!"})
 
 
-async def test_a_stream_sends_one_event_for_each_greeting(client: _Client) -> None:
+async def test_a_stream_sends_one_event_for_each_greeting(client: Client) -> None:
     response = await client.get("/api/hello/stream?count=2")
 
     assert response.content_type == "text/event-stream"
@@ -88,7 +88,7 @@ async def test_a_stream_sends_one_event_for_each_greeting(client: _Client) -> No
         (b"Ada", "The name must be sent as text."),
     ],
 )
-async def test_a_websocket_responds_to_each_message(client: _Client, message: str | bytes, reply: str) -> None:
+async def test_a_websocket_responds_to_each_message(client: Client, message: str | bytes, reply: str) -> None:
     """The reply is a greeting or an error message. The WebSocket stays open."""
     async with client.websocket("/api/hello/ws") as socket:
         for _ in range(2):

@@ -10,21 +10,23 @@ import pytest
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 from hello_service.middleware.in_flight import Lifecycle
 
+TRACE_ID = "1" * 32
+
 
 class Exchange:
-    """One request to a `Lifecycle` around `app`, and the messages that were sent to the client."""
+    """One request to a `Lifecycle` around `app`, and the messages of its response."""
 
-    def __init__(self, app: ASGIApp, kind: str = "http", http_version: str = "1.1") -> None:
-        self.lifecycle = Lifecycle(app, lambda: "1" * 32)
-        self.scope: Scope = {"type": kind, "http_version": http_version}
-        self.sent: list[Message] = []
+    def __init__(self, app: ASGIApp, scope_type: str = "http", http_version: str = "1.1") -> None:
+        self.lifecycle = Lifecycle(app, lambda: TRACE_ID)
+        self.scope: Scope = {"type": scope_type, "http_version": http_version}
+        self.messages: list[Message] = []
 
     async def run(self) -> None:
         async def receive() -> Message:
             return {}
 
         async def send(message: Message) -> None:
-            self.sent.append(message)
+            self.messages.append(message)
 
         await self.lifecycle(self.scope, receive, send)
 
@@ -43,22 +45,22 @@ async def start_and_hang(_scope: Scope, _receive: Receive, send: Send) -> None:
     await asyncio.Event().wait()
 
 
-async def cancelled(exchange: Exchange) -> str:
-    """Cancel a hanging request with a reason, and return the message of the exception that the request raised."""
+async def cancel_hanging_request(exchange: Exchange) -> str:
+    """Let the lifecycle cancel a hanging request, and return the text of the exception that the request raises."""
     task = asyncio.create_task(exchange.run())
     await asyncio.sleep(0)
     assert exchange.lifecycle.in_flight == 1
     exchange.lifecycle.cancel("too late")
-    with pytest.raises(asyncio.CancelledError) as raised:
+    with pytest.raises(asyncio.CancelledError) as error:
         await task
-    return str(raised.value)
+    return str(error.value)
 
 
 async def test_a_response_keeps_the_connection_open_while_the_process_serves() -> None:
     exchange = Exchange(respond)
     await exchange.run()
 
-    assert exchange.sent[0]["headers"] == []
+    assert exchange.messages[0]["headers"] == []
     assert exchange.lifecycle.in_flight == 0
 
 
@@ -66,45 +68,45 @@ async def test_a_response_keeps_the_connection_open_while_the_process_serves() -
 async def test_a_response_of_a_stopping_process_closes_the_connection(
     version: str, headers: list[tuple[bytes, bytes]]
 ) -> None:
-    """HTTP/2 closes connections in its own way. RFC 9113, section 8.2.2, forbids the header there."""
+    """RFC 9113, section 8.2.2, forbids this header in HTTP/2, which closes connections in its own way."""
     exchange = Exchange(respond, http_version=version)
     exchange.lifecycle.stopping = True
     await exchange.run()
 
-    assert exchange.sent[0]["headers"] == headers
+    assert exchange.messages[0]["headers"] == headers
 
 
 async def test_an_overdue_request_is_a_503() -> None:
-    """The problem has the trace id. The exception with the reason propagates to the span."""
+    """The problem document contains the trace id. The exception with the reason propagates to the span."""
     exchange = Exchange(hang)
-    reason = await cancelled(exchange)
-    start, body = exchange.sent
+    reason = await cancel_hanging_request(exchange)
+    start, body = exchange.messages
 
     assert reason == "too late"
     assert start["status"] == 503
     assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
     assert json.loads(body["body"])["type"] == "urn:hello-service:problem:stopping"
-    assert json.loads(body["body"])["trace_id"] == "1" * 32
+    assert json.loads(body["body"])["trace_id"] == TRACE_ID
     assert exchange.lifecycle.in_flight == 0
 
 
 async def test_an_overdue_response_is_cut_off() -> None:
-    """Its status was already sent, so the response can't become a 503."""
+    """The response can't become a 503, because its status was already sent."""
     exchange = Exchange(start_and_hang)
-    await cancelled(exchange)
+    await cancel_hanging_request(exchange)
 
-    assert [message["type"] for message in exchange.sent] == ["http.response.start"]
+    assert [message["type"] for message in exchange.messages] == ["http.response.start"]
 
 
 async def test_an_overdue_websocket_is_closed_with_a_reason() -> None:
     """The close code is 1012, service restart."""
-    exchange = Exchange(hang, kind="websocket")
-    await cancelled(exchange)
+    exchange = Exchange(hang, scope_type="websocket")
+    await cancel_hanging_request(exchange)
 
-    assert exchange.sent == [{"type": "websocket.close", "code": 1012, "reason": "the server is stopping"}]
+    assert exchange.messages == [{"type": "websocket.close", "code": 1012, "reason": "the server is stopping"}]
 
 
-async def test_a_request_that_is_cancelled_for_another_reason_gets_no_response() -> None:
+async def test_a_request_that_is_canceled_for_another_reason_gets_no_response() -> None:
     """The client disconnected, so no response can reach it."""
     exchange = Exchange(hang)
     task = asyncio.create_task(exchange.run())
@@ -113,12 +115,12 @@ async def test_a_request_that_is_cancelled_for_another_reason_gets_no_response()
     with pytest.raises(asyncio.CancelledError):
         await task
 
-    assert exchange.sent == []
+    assert exchange.messages == []
 
 
 async def test_the_lifespan_is_not_a_request() -> None:
     """The lifespan lasts as long as the process."""
-    exchange = Exchange(hang, kind="lifespan")
+    exchange = Exchange(hang, scope_type="lifespan")
     task = asyncio.create_task(exchange.run())
     await asyncio.sleep(0)
 

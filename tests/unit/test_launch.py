@@ -27,17 +27,17 @@ def test_without_tracing_the_server_runs_without_ddtrace_run() -> None:
 
 
 def test_serve_replaces_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server gets the prepared environment, and receives signals itself."""
-    executed: list[Any] = []
-    monkeypatch.setattr("os.execve", lambda *arguments: executed.extend(arguments))
+    """The server therefore receives signals itself. It gets the prepared environment."""
+    exec_arguments: list[Any] = []
+    monkeypatch.setattr("os.execve", lambda *arguments: exec_arguments.extend(arguments))
     launch.serve({"DD_TRACE_ENABLED": "false"})
 
-    assert executed[:2] == [sys.executable, [sys.executable, "-m", "hello_service.serving.server"]]
-    assert executed[2]["DD_SERVICE"] == "hello-service"
+    assert exec_arguments[:2] == [sys.executable, [sys.executable, "-m", "hello_service.serving.server"]]
+    assert exec_arguments[2]["DD_SERVICE"] == "hello-service"
 
 
 def test_serve_rejects_an_invalid_environment() -> None:
-    """`serve` fails before it starts anything."""
+    """`serve` fails before it starts a process."""
     with pytest.raises(SettingsError, match="PORT='x'"):
         launch.serve({"PORT": "x"})
 

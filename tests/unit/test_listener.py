@@ -1,4 +1,4 @@
-"""Tests of the listening socket: no free file descriptor, and clients that disappear."""
+"""Tests of the listening socket: what happens without a free file descriptor, and when a client disappears."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from hello_service.serving.listener import Listener
 
 
-def test_a_connection_without_a_descriptor_is_closed_and_the_next_one_is_served() -> None:
-    """The log has a single line, however many connections are turned away."""
+def test_connections_are_closed_while_no_descriptor_is_free() -> None:
+    """The log has a single line, however many connections are turned away. Later connections are served again."""
     listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
     clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -28,12 +28,12 @@ def test_a_connection_without_a_descriptor_is_closed_and_the_next_one_is_served(
                     listener.accept()
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        served, _ = listener.accept()
+        connection, _ = listener.accept()
     received = [client.recv(1) for client in clients[:2]]
-    for each in (*clients, served, listener, listener):  # the listener may be closed twice
-        each.close()
+    for open_socket in (*clients, connection, listener, listener):  # the listener may be closed twice
+        open_socket.close()
 
-    assert received == [b"", b""]
+    assert received == [b"", b""]  # the first two clients were disconnected
     assert [line["event"] for line in lines] == ["connections turned away"]
 
 
@@ -41,26 +41,22 @@ def test_the_kernel_probes_idle_connections() -> None:
     """Without the probes, a silent stream to a host that disappeared would never end."""
     with Listener(socket.create_server(("127.0.0.1", 0)).detach()) as listener:
         client = socket.create_connection(listener.getsockname())
-        served, _ = listener.accept()
-    with client, served:
-        options = [
-            served.getsockopt(level, option)
-            for level, option in (
-                (socket.SOL_SOCKET, socket.SO_KEEPALIVE),
-                (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
-                (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL),
-                (socket.IPPROTO_TCP, socket.TCP_KEEPCNT),
-            )
-        ]
+        connection, _ = listener.accept()
+    with client, connection:
+        is_enabled = connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        idle_seconds = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+        interval_seconds = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)
+        count = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
 
-    assert options == [1, 60, 10, 3]
+    assert is_enabled == 1
+    assert (idle_seconds, interval_seconds, count) == (60, 10, 3)
 
 
 def test_another_error_of_accept_is_raised() -> None:
     listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
     listener.setblocking(False)
-    with pytest.raises(BlockingIOError) as raised:
+    with pytest.raises(BlockingIOError) as error:
         listener.accept()
     listener.close()
 
-    assert raised.value.errno == errno.EAGAIN
+    assert error.value.errno == errno.EAGAIN

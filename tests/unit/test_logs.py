@@ -86,7 +86,7 @@ class Unprintable:
 
 
 @pytest.mark.parametrize(
-    ("value", "logged"),
+    ("value", "logged_value"),
     [
         (2**70, 2**70),
         ("\ud800", "\ud800"),
@@ -98,12 +98,12 @@ class Unprintable:
     ],
     ids=["integer", "surrogate", "keys", "bytes", "object", "unprintable", "both"],
 )
-def test_a_value_that_is_not_json_does_not_lose_its_line(value: object, logged: object) -> None:
+def test_a_value_that_is_not_json_does_not_lose_its_line(value: object, logged_value: object) -> None:
     stream = log_to(io.StringIO())
     structlog.stdlib.get_logger("a").info("it happened", value=value)
     (line,) = lines(stream)
 
-    assert line["value"] == logged
+    assert line["value"] == logged_value
 
 
 def test_a_field_may_have_the_name_of_an_attribute_of_log_records() -> None:
@@ -146,23 +146,23 @@ def test_a_handler_that_a_team_adds_receives_every_event() -> None:
 
 def test_a_long_line_is_written_whole_to_a_full_pipe() -> None:
     """The kernel accepts only a part of such a line at once."""
-    ends = os.pipe()
-    with os.fdopen(ends[0], "rb") as reader, os.fdopen(ends[1], "w") as writer, ThreadPoolExecutor() as pool:
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "w") as writer, ThreadPoolExecutor() as pool:
         logs.configure(Settings(), dict, writer)
-        reading = pool.submit(reader.readline)
+        line = pool.submit(reader.readline)
         structlog.stdlib.get_logger("a").info("it happened", value="x" * 1_000_000)
 
-        assert len(json.loads(reading.result())["value"]) == 1_000_000
+        assert len(json.loads(line.result())["value"]) == 1_000_000
 
 
 def test_a_stream_that_fails_raises_no_exception(capsys: pytest.CaptureFixture[str]) -> None:
     """`logging` reports the failure on standard error, as it does for every handler."""
 
-    class Full(io.StringIO):
+    class FullStream(io.StringIO):
         def write(self, _: str) -> int:
             raise OSError("no space left")
 
-    log_to(Full())
+    log_to(FullStream())
     structlog.stdlib.get_logger("a").info("it happened")
 
     assert "no space left" in capsys.readouterr().err
@@ -187,14 +187,14 @@ def test_ddtrace_does_not_write_its_lines_a_second_time(tmp_path: Path, capsys: 
 
 def test_a_terminal_gets_text() -> None:
     """With LOG_FORMAT=json, a terminal also gets JSON."""
-    text = log_to(Terminal())
+    default_terminal = log_to(Terminal())
     structlog.stdlib.get_logger("a").info("it happened")
-    forced = log_to(Terminal(), log_format="json")
+    json_terminal = log_to(Terminal(), log_format="json")
     structlog.stdlib.get_logger("a").info("it happened")
 
-    assert "it happened" in text.getvalue()
-    assert not text.getvalue().startswith("{")
-    assert lines(forced)[0]["event"] == "it happened"
+    assert "it happened" in default_terminal.getvalue()
+    assert not default_terminal.getvalue().startswith("{")
+    assert lines(json_terminal)[0]["event"] == "it happened"
 
 
 def test_the_operator_sets_the_level() -> None:
@@ -205,8 +205,8 @@ def test_the_operator_sets_the_level() -> None:
     assert [line["event"] for line in lines(stream)] == ["loud"]
 
 
-async def logged_request(path: str) -> Mapping[str, Any]:
-    """Return the log line of a GET request, empty if there is none."""
+async def log_line_of_request(path: str) -> Mapping[str, Any]:
+    """Send a GET request for `path`, and return its log line. Without such a line, the result is empty."""
     stream = log_to(io.StringIO())
     async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get(path)
@@ -214,8 +214,8 @@ async def logged_request(path: str) -> Mapping[str, Any]:
 
 
 async def test_a_request_is_logged() -> None:
-    """The line has method, route, path without the query, status and duration."""
-    line = await logged_request("/api/hello/Ada?token=secret")
+    """The line contains the method, the route, the path without the query, the status and the duration."""
+    line = await log_line_of_request("/api/hello/Ada?token=secret")
 
     assert {name: line[name] for name in ("method", "route", "path", "status")} == {
         "method": "GET",
@@ -249,8 +249,8 @@ async def test_request_lines_follow_the_log_level() -> None:
 
 
 async def test_a_request_without_a_route_is_logged() -> None:
-    """The route is null."""
-    line = await logged_request("/nope")
+    """The field `route` is null."""
+    line = await log_line_of_request("/nope")
 
     assert (line["route"], line["status"]) == (None, 404)
 
@@ -258,7 +258,7 @@ async def test_a_request_without_a_route_is_logged() -> None:
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 async def test_a_probe_is_not_logged(path: str) -> None:
     """Load balancers send probes every few seconds."""
-    assert not await logged_request(path)
+    assert not await log_line_of_request(path)
 
 
 async def test_a_websocket_is_logged() -> None:

@@ -34,26 +34,25 @@ def as_model(document: dict[str, Any], model: type) -> Any:
 
 def test_the_api_accepts_monitors_and_dashboard() -> None:
     """Datadog's own client checks types, enumerations and required fields."""
-    filled, dashboard = monitors.filled("staging")
+    documents, dashboard = monitors.filled("staging")
 
-    for each in filled:
-        model = as_model(each, Monitor)
-        assert not model._unparsed
-        assert "env:staging" in each["query"]
+    for document in documents:
+        assert not as_model(document, Monitor)._unparsed
+        assert "env:staging" in document["query"]
     assert not as_model(dashboard, Dashboard)._unparsed
-    assert "${" not in json.dumps([filled, dashboard])
+    assert "${" not in json.dumps([documents, dashboard])  # no placeholder is left
 
 
 def test_the_client_detects_a_wrong_value() -> None:
     """Otherwise the test above could not fail."""
-    (first, *_), dashboard = monitors.filled("staging")
+    documents, dashboard = monitors.filled("staging")
     dashboard["widgets"][0]["definition"]["type"] = "timeserious"
 
-    assert as_model({**first, "type": "query alarm"}, Monitor)._unparsed
+    assert as_model({**documents[0], "type": "query alarm"}, Monitor)._unparsed
     assert as_model(dashboard, Dashboard)._unparsed
 
 
-def run(*arguments: str, **keys: str) -> subprocess.CompletedProcess[str]:
+def run_monitors(*arguments: str, **keys: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DD_")}
     return subprocess.run(
         [*COMMAND, *arguments], env={**environment, **keys}, capture_output=True, text=True, check=False
@@ -61,10 +60,10 @@ def run(*arguments: str, **keys: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_without_keys_the_objects_are_printed() -> None:
-    result = run("--env", "staging")
+    result = run_monitors("--env", "staging")
 
     assert result.returncode == 0
-    assert [each["name"] for each in json.loads(result.stdout)["monitors"]] == [
+    assert [monitor["name"] for monitor in json.loads(result.stdout)["monitors"]] == [
         "hello-service staging: too many errors",
         "hello-service staging: slow responses",
         "hello-service staging: no traces arrive",
@@ -72,14 +71,15 @@ def test_without_keys_the_objects_are_printed() -> None:
     assert "set DD_API_KEY and DD_APP_KEY" in result.stderr
 
 
-def test_a_malformed_option_is_rejected() -> None:
-    for option in (["--env", "Staging"], ["--site", "app.datadoghq.com"]):
-        result = run(*option)
+@pytest.mark.parametrize("option", [["--env", "Staging"], ["--site", "app.datadoghq.com"]], ids="=".join)
+def test_a_malformed_option_is_rejected(option: list[str]) -> None:
+    result = run_monitors(*option)
 
-        assert (result.returncode, " ".join(option) in result.stderr) == (1, True)
+    assert result.returncode == 1
+    assert " ".join(option) in result.stderr
 
 
-class _Datadog(BaseHTTPRequestHandler):
+class _FakeDatadog(BaseHTTPRequestHandler):
     """A fake of Datadog's API for monitors and dashboards."""
 
     monitors: list[dict[str, Any]]
@@ -87,16 +87,16 @@ class _Datadog(BaseHTTPRequestHandler):
     keys: set[str]
 
     def _respond(self) -> None:
-        kind = self.monitors if "monitor" in self.path else self.dashboards
+        objects = self.monitors if "monitor" in self.path else self.dashboards
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
         type(self).keys.add(self.headers["DD-APPLICATION-KEY"])
-        if self.headers["DD-API-KEY"] != "good":
+        if self.headers["DD-API-KEY"] != "valid":
             self.send_error(403)
             return
         if self.command == "POST":
-            kind.append({**body, "id": len(kind)})
+            objects.append({**body, "id": len(objects)})
         if self.command == "PUT":
-            kind[int(self.path.rpartition("/")[2])].update(body)
+            objects[int(self.path.rpartition("/")[2])].update(body)
         response = json.dumps(self.monitors if "monitor" in self.path else {"dashboards": self.dashboards}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(response)))
@@ -110,25 +110,26 @@ class _Datadog(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def datadog() -> Iterator[str]:
-    """Serve an empty fake of Datadog's API."""
-    _Datadog.monitors, _Datadog.dashboards, _Datadog.keys = [], [], set()
-    with served(ThreadingHTTPServer(("127.0.0.1", 0), _Datadog)) as url:
+def api_url() -> Iterator[str]:
+    """Run a fake of Datadog's API that has no objects yet, and yield its URL."""
+    _FakeDatadog.monitors, _FakeDatadog.dashboards, _FakeDatadog.keys = [], [], set()
+    with served(ThreadingHTTPServer(("127.0.0.1", 0), _FakeDatadog)) as url:
         yield url
 
 
-def test_with_keys_the_objects_are_created_and_then_replaced(datadog: str) -> None:
+def test_with_keys_the_objects_are_created_and_then_replaced(api_url: str) -> None:
     """A second run updates the existing objects instead of adding more."""
     for word in ("created", "replaced"):
-        result = run("--api-url", datadog, DD_API_KEY="good", DD_APP_KEY="app")
+        result = run_monitors("--api-url", api_url, DD_API_KEY="valid", DD_APP_KEY="app")
 
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout.count(word) == 4
-    assert (len(_Datadog.monitors), len(_Datadog.dashboards), _Datadog.keys) == (3, 1, {"app"})
+    assert (len(_FakeDatadog.monitors), len(_FakeDatadog.dashboards)) == (3, 1)
+    assert _FakeDatadog.keys == {"app"}
 
 
-def test_a_rejected_key_is_reported(datadog: str) -> None:
-    result = run("--api-url", datadog, DD_API_KEY="bad", DD_APP_KEY="app")
+def test_a_rejected_key_is_reported(api_url: str) -> None:
+    result = run_monitors("--api-url", api_url, DD_API_KEY="invalid", DD_APP_KEY="app")
 
     assert result.returncode == 1
     assert "Datadog responds with 403. Check both keys and --site." in result.stderr

@@ -17,18 +17,18 @@ async def test_a_count_outside_its_bounds_is_422(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "expected"),
+    ("path", "status_and_code"),
     [("/broken", (502, "upstream-failed")), ("/hang", (504, "upstream-late"))],
 )
-async def test_each_failure_of_the_upstream_has_its_own_status(path: str, expected: tuple[int, str]) -> None:
+async def test_each_failure_of_the_upstream_has_its_own_status(path: str, status_and_code: tuple[int, str]) -> None:
     async with fake_upstream() as fake:
         async for client in serving(Settings(upstream_url=fake.url + path, upstream_timeout_seconds=0.2)):
             response = await client.get("/api/relay?count=2")
-            assert problem(response, await response.get_json(force=True)) == expected
+            assert problem(response, await response.get_json(force=True)) == status_and_code
 
 
 async def test_a_saturated_relay_is_a_503_with_retry_after() -> None:
-    """`Retry-After` is the time after which the current calls will have ended."""
+    """After the seconds in `Retry-After`, the current calls have ended."""
     async with fake_upstream() as fake:
         settings = Settings(
             upstream_url=f"{fake.url}/hang", upstream_timeout_seconds=5, upstream_connections=1, upstream_waiting=0
@@ -40,7 +40,7 @@ async def test_a_saturated_relay_is_a_503_with_retry_after() -> None:
 
 
 async def test_a_relay_passes_responses_on_and_masks_credentials() -> None:
-    """The URL of the upstream in the response has no credentials."""
+    """The response contains the URL of the upstream without its credentials."""
     async with fake_upstream() as fake:
         url = fake.url.replace("http://", "http://ada:secret@") + "/json"
         async for client in serving(Settings(upstream_url=url)):

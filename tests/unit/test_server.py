@@ -21,6 +21,7 @@ from hello_service.settings import Settings
 
 async def test_another_server_in_this_process_keeps_hypercorns_own_class() -> None:
     """Only a server with a `ServerConfig` uses the service's own connections."""
+    # The arguments of Hypercorn's TCPServer: app, loop, config, context, state, reader, writer.
     arguments: list[Any] = [None, None, Config(), None, {}, None, None]
 
     assert isinstance(server.tcp_server(*arguments), server.HYPERCORN_TCP_SERVER)
@@ -45,7 +46,7 @@ def test_ddtraces_middleware_makes_the_span_if_the_fast_span_is_broken(
 
 @pytest.fixture
 def restored_tcp_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Restore Hypercorn's `TCPServer` after the test, because the server replaces it."""
+    """Restore Hypercorn's `TCPServer` after the test, because `Server` replaces it."""
     monkeypatch.setattr(hypercorn_run, "TCPServer", server.HYPERCORN_TCP_SERVER)
 
 
@@ -58,10 +59,10 @@ async def test_a_stopping_server_is_not_ready_and_logs_each_stage(signum: signal
     with capture_logs() as lines:
         serving._on_signal(signum)
         await serving.serve()
-    (drained,) = [line for line in lines if line["event"] == "draining"]
+    (drain_line,) = [line for line in lines if line["event"] == "draining"]
 
     assert serving.lifecycle.stopping
-    assert (drained["seconds"], drained["in_flight"]) == (seconds, 0)
+    assert (drain_line["seconds"], drain_line["in_flight"]) == (seconds, 0)
     assert lines[-1]["event"] == "stopped"
 
 
@@ -79,7 +80,7 @@ async def test_a_server_logs_a_warning_for_a_part_that_it_leaves_out() -> None:
 @pytest.mark.parametrize("part", ["http1", "websocket"])
 @pytest.mark.usefixtures("restored_tcp_server")
 def test_hypercorns_own_classes_serve_after_a_change_in_a_library(part: str) -> None:
-    """The warning with the changed name comes from `create_app`. See the tests of the contract."""
+    """`create_app` logs the warning with the changed name, which test_contract.py tests."""
     settings = Settings(host="127.0.0.1", port=0)
     serving = server.Server(settings, server.listen(settings), {}, {part: ["It was renamed."]})
     with capture_logs() as lines:
@@ -94,7 +95,7 @@ def test_hypercorns_own_classes_serve_after_a_change_in_a_library(part: str) -> 
 async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> None:
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0)
     listener = server.listen(settings)
-    listener.listen()  # a client can connect before the server accepts
+    listener.listen()  # so that the client can connect before the server accepts connections
     port = listener.getsockname()[1]
     serving = server.Server(settings, listener, {})
 
@@ -103,14 +104,15 @@ async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> 
         return str(await asyncio.Event().wait())
 
     with capture_logs() as lines:
-        stopped = asyncio.create_task(serving.serve())
+        task = asyncio.create_task(serving.serve())
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /hang HTTP/1.1\r\nHost: test\r\n\r\n")
         await until(lambda: serving.lifecycle.in_flight == 1)
         serving._on_signal(signal.SIGTERM)
         response = await reader.read()
         writer.close()
-        await stopped
+        await task
+    (deadline_line,) = [line for line in lines if line["event"] == "deadline"]
 
     assert response.startswith(b"HTTP/1.1 503 ")
-    assert [(line["log_level"], line["in_flight"]) for line in lines if line["event"] == "deadline"] == [("warning", 1)]
+    assert (deadline_line["log_level"], deadline_line["in_flight"]) == ("warning", 1)

@@ -10,58 +10,66 @@ import pytest
 from hello_service.observability.trace_loss import TraceLossMonitor
 
 
-class Writer:
-    """A stand-in with the parts of ddtrace's writer that the monitor uses."""
+class FakeWriter:
+    """A stand-in with the parts of ddtrace's writer that the monitor uses.
+
+    Attributes:
+        send_error: the text of the error that the next payload causes, None if it is sent.
+        metrics: the metrics that were recorded.
+    """
 
     log = logging.getLogger(__name__)
 
     def __init__(self) -> None:
-        self.rejected: str | None = None
-        self.reported: list[object] = []
+        self.send_error: str | None = None
+        self.metrics: list[object] = []
 
     def _send_payload(self, *_: object) -> None:
-        if self.rejected is not None:
-            raise OSError(self.rejected)
+        if self.send_error is not None:
+            raise OSError(self.send_error)
 
     def _metrics_dist(self, name: str, count: int = 1, tags: object = None) -> None:
-        self.reported.append((name, count, tags))
+        self.metrics.append((name, count, tags))
 
-    def send(self, count: int, rejected: str | None = None) -> None:
-        self.rejected = rejected
+    def send(self, count: int, send_error: str | None = None) -> None:
+        self.send_error = send_error
         try:
             self._send_payload(b"", count, "agent")
         except OSError as error:
             self.log.error("failed to send, dropping %d traces to intake at %s: %s", count, "agent", str(error))  # noqa: TRY400 - the same call as in ddtrace
 
 
-@pytest.fixture
-def writer() -> Writer:
-    """Return an instance of a fresh class, because the monitor's patch is permanent."""
-    fresh: Any = type("Fresh", (Writer,), {"__module__": __name__})
-    return fresh()  # type: ignore[no-any-return]
+def new_subclass(writer_class: type[FakeWriter]) -> Any:
+    """Return a subclass for one test, because the monitor patches a class permanently."""
+    return type("Writer", (writer_class,), {"__module__": __name__})
 
 
 @pytest.fixture
-def monitor(writer: Writer) -> TraceLossMonitor:
-    """Return a monitor that watches the writer."""
+def writer() -> FakeWriter:
+    return new_subclass(FakeWriter)()  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def monitor(writer: FakeWriter) -> TraceLossMonitor:
+    """Return a monitor that watches the class of `writer`."""
     monitor = TraceLossMonitor()
     monitor.watch(type(writer))
     return monitor
 
 
 def test_an_outage_is_logged_in_two_lines(
-    writer: Writer, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture
+    writer: FakeWriter, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The number of lines does not depend on the length of the outage. Other errors of ddtrace are logged as before."""
     writer.send(1)
     writer.send(2, "no response")
-    during = (monitor.lost, monitor.error)
+    during_outage = (monitor.lost, monitor.error)
     writer.send(3, "rejected" * 100)
     writer.log.error("failed to encode")
     writer.send(4)
     writer.send(5)
 
-    assert during == (2, "no response")
+    assert during_outage == (2, "no response")
     assert (monitor.lost, monitor.error) == (5, None)
     assert [record.getMessage() for record in caplog.records] == [
         "the agent accepts no traces: no response",
@@ -70,17 +78,19 @@ def test_an_outage_is_logged_in_two_lines(
     ]
 
 
-def test_traces_that_are_dropped_before_they_are_sent_are_counted(writer: Writer, monitor: TraceLossMonitor) -> None:
-    """The buffer may be full, or a trace too large or impossible to encode. ddtrace's own metrics are sent as before."""
+def test_traces_that_are_dropped_before_they_are_sent_are_counted(
+    writer: FakeWriter, monitor: TraceLossMonitor
+) -> None:
+    """The buffer may be full, or a trace too large or impossible to encode. ddtrace's metrics are still sent."""
     for name in ("buffer.dropped.traces", "buffer.accepted.traces", "buffer.dropped.bytes", "encoder.dropped.traces"):
         writer._metrics_dist(name, 2, ["reason:full"])
 
     assert monitor.lost == 4
-    assert writer.reported[-1] == ("encoder.dropped.traces", 2, ["reason:full"])
+    assert writer.metrics[-1] == ("encoder.dropped.traces", 2, ["reason:full"])
 
 
 def test_an_outage_that_does_not_end_is_summarized(
-    writer: Writer, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture
+    writer: FakeWriter, monitor: TraceLossMonitor, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The number of lost traces is logged when the process ends. Without losses, nothing is logged."""
     monitor.end()
@@ -92,7 +102,7 @@ def test_an_outage_that_does_not_end_is_summarized(
     ]
 
 
-def test_a_writer_is_watched_once(writer: Writer, monitor: TraceLossMonitor) -> None:
+def test_a_writer_is_watched_once(writer: FakeWriter, monitor: TraceLossMonitor) -> None:
     """A process may create more than one app."""
     monitor.watch(type(writer))
     writer.send(2, "no response")
@@ -100,7 +110,7 @@ def test_a_writer_is_watched_once(writer: Writer, monitor: TraceLossMonitor) -> 
     assert monitor.lost == 2
 
 
-class LaterWriter(Writer):
+class FutureWriter(FakeWriter):
     """A future writer of ddtrace with other parameters and other results."""
 
     def _send_payload(self, *_: object, **__: object) -> object:  # type: ignore[override]  # as a later ddtrace may
@@ -108,7 +118,7 @@ class LaterWriter(Writer):
         return "sent"
 
     def _metrics_dist(self, *args: object, **kwargs: object) -> None:
-        self.reported.append((args, kwargs))
+        self.metrics.append((args, kwargs))
 
 
 @pytest.mark.parametrize(
@@ -124,11 +134,11 @@ class LaterWriter(Writer):
 )
 def test_payloads_of_another_signature_do_not_raise(args: Any, kwargs: Any, lost: int) -> None:
     """The writer's own result and exceptions reach its caller, and the monitor counts the traces that it can."""
-    later: Any = type("Fresh", (LaterWriter,), {})
-    monitor, writer = TraceLossMonitor(), later()
-    monitor.watch(later)
+    writer_class = new_subclass(FutureWriter)
+    monitor, writer = TraceLossMonitor(), writer_class()
+    monitor.watch(writer_class)
     result = writer._send_payload(*args, **kwargs)
-    writer.rejected = "no agent"
+    writer.send_error = "no agent"
     with pytest.raises(OSError, match="no agent"):
         writer._send_payload(*args, **kwargs)
 
@@ -148,27 +158,27 @@ def test_payloads_of_another_signature_do_not_raise(args: Any, kwargs: Any, lost
     ],
 )
 def test_metrics_of_another_signature_do_not_raise(args: Any, kwargs: Any, lost: int) -> None:
-    later: Any = type("Fresh", (LaterWriter,), {})
-    monitor, writer = TraceLossMonitor(), later()
-    monitor.watch(later)
+    writer_class = new_subclass(FutureWriter)
+    monitor, writer = TraceLossMonitor(), writer_class()
+    monitor.watch(writer_class)
     writer._metrics_dist(*args, **kwargs)
 
-    assert writer.reported == [(args, kwargs)]
+    assert writer.metrics == [(args, kwargs)]
     assert monitor.lost == lost
 
 
-def test_a_log_that_can_not_be_written_does_not_raise(writer: Writer, monitor: TraceLossMonitor) -> None:
-    class Broken(logging.Handler):
+def test_a_log_that_cannot_be_written_does_not_raise(writer: FakeWriter, monitor: TraceLossMonitor) -> None:
+    class BrokenHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             raise OSError(record.msg)
 
-    handler = Broken()
+    handler = BrokenHandler()
     logging.getLogger().addHandler(handler)
     try:
-        writer.rejected = "no agent"
+        writer.send_error = "no agent"
         with pytest.raises(OSError, match="no agent"):
             writer._send_payload(b"", 2, "agent")
-        writer.rejected = None
+        writer.send_error = None
         writer._send_payload(b"", 2, "agent")
     finally:
         logging.getLogger().removeHandler(handler)

@@ -21,37 +21,37 @@ from quart.signals import got_background_exception
 
 from hello_service.observability import fast_span, tracing
 
-EXAMPLES = 300
-TURNS = 300  # turns of the event loop in which a handler does everything that doesn't wait for its client
+EXAMPLES = 300  # random sequences
+LOOP_TURNS = 300  # of the event loop: enough for a handler to do everything that doesn't wait for its client
 Messages = list[dict[str, Any]]
 
 
-class Discard(TraceFilter):
+class SpanCounter(TraceFilter):
     """Counts spans instead of sending them."""
 
     count = 0
 
     def process_trace(self, trace: list[Span]) -> list[Span] | None:
         self.count += len(trace)
-        return None
+        return None  # ddtrace then sends nothing
 
 
 @pytest.fixture(scope="module")
-def discard() -> Iterator[Discard]:
-    """Discard the spans of these tests, and count them."""
+def span_counter() -> Iterator[SpanCounter]:
+    """Make tracing.py active in this process, and count the spans."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracing, "active", lambda: True)
-        processor = Discard()
-        tracer.configure(trace_processors=[processor])
-        yield processor
+        counter = SpanCounter()
+        tracer.configure(trace_processors=[counter])
+        yield counter
         tracer.configure(trace_processors=[])
 
 
-# Layers around the application.
+# Layers. Each of these functions returns an ASGI application around `app`.
 
 
 def proxy_fix(app: Any) -> Any:
-    return ProxyFixMiddleware(app, "legacy", 1)
+    return ProxyFixMiddleware(app, mode="legacy", trusted_hops=1)
 
 
 def deep_copy(app: Any) -> Any:
@@ -77,14 +77,14 @@ def reduced_scope(app: Any) -> Any:
     return layer
 
 
-def own_task(app: Any) -> Any:
+def separate_task(app: Any) -> Any:
     async def layer(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.create_task(app(scope, receive, send))
 
     return layer
 
 
-def bare_401(app: Any) -> Any:
+def headerless_401(app: Any) -> Any:
     async def layer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/status/4"):
             await app(scope, receive, send)
@@ -95,7 +95,7 @@ def bare_401(app: Any) -> Any:
     return layer
 
 
-# A message that is sent more than once must not be changed.
+# Tracing must not change a message, because a layer may send the same object for every request.
 CONSTANT = {"type": "http.response.start", "status": 200, "headers": [(b"x-constant", b"1")]}
 
 
@@ -126,7 +126,7 @@ def dispatcher(app: Any) -> Any:
     dispatch: Any = DispatcherMiddleware({"/other": build([]), "/": app})
 
     async def layer(scope: Any, receive: Any, send: Any) -> None:
-        await dispatch({"root_path": "", **scope}, receive, send)
+        await dispatch({"root_path": "", **scope}, receive, send)  # SCOPE has no root path
 
     return layer
 
@@ -156,8 +156,8 @@ LAYERS: list[Callable[[Any], Any]] = [
     deep_copy,
     shallow_copy,
     reduced_scope,
-    own_task,
-    bare_401,
+    separate_task,
+    headerless_401,
     constant_message,
     headers_as_iterators,
     dispatcher,
@@ -166,9 +166,7 @@ LAYERS: list[Callable[[Any], Any]] = [
 ]
 
 
-class Task:
-    """A callable object."""
-
+class CallableObject:
     def __init__(self, note: Callable[[str], None]) -> None:
         self.note = note
 
@@ -179,8 +177,12 @@ class Task:
         self.note(f"method {args}")
 
 
+class CustomBaseException(BaseException):
+    """An exception that `except Exception` doesn't catch."""
+
+
 def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app with all kinds of handlers
-    """Return an app within `layers`. Its handlers record in `app.extensions["notes"]` what happens in them."""
+    """Return an app inside `layers`. Its handlers record what happens in `app.extensions["notes"]`."""
     app = Quart(__name__)
     notes: list[str] = []
     note = notes.append
@@ -203,14 +205,15 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
     async def raises(kind: str) -> str:
         if kind == "abort":
             abort(409)
-        if kind == "cancelled":
+        if kind == "canceled":
             raise asyncio.CancelledError
         if kind == "group":
             raise ExceptionGroup("both", [ValueError(1), KeyError(2)])
-        raise {"value": ValueError, "handled": LookupError, "base": CustomBaseException}.get(kind, RuntimeError)(kind)
+        exceptions = {"value": ValueError, "handled": LookupError, "base": CustomBaseException}
+        raise exceptions[kind](kind)
 
     @app.errorhandler(LookupError)
-    async def handled(error: LookupError) -> tuple[str, int]:
+    async def handle_lookup_error(error: LookupError) -> tuple[str, int]:
         return str(error), 503
 
     @app.get("/sync")
@@ -238,28 +241,28 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
         async def task(*args: object) -> None:
             note(f"task {args}")
 
-        async def fails() -> None:
+        async def fail() -> None:
             raise ValueError("in the background")
 
         functions: dict[str, Any] = {
             "function": task,
             "partial": partial(partial(task, 1), 2),
-            "object": Task(note),
-            "method": Task(note).method,
+            "object": CallableObject(note),
+            "method": CallableObject(note).method,
             "lambda": lambda *_: note("lambda"),
             "builtin": print,
-            "class": Task,
-            "fails": fails,
+            "class": CallableObject,
+            "fails": fail,
             "none": None,
         }
         arguments = [note] if kind == "class" else []
         app.add_background_task(functions[kind], *arguments)
         return "accepted"
 
-    async def failed(_app: Quart, exception: BaseException, **_: object) -> None:
+    async def note_failure(_app: Quart, exception: BaseException, **_: object) -> None:
         note(repr(exception))
 
-    got_background_exception.connect(failed, app, weak=False)
+    got_background_exception.connect(note_failure, app, weak=False)
 
     async def receive_message(kind: str) -> Any:
         if kind == "wait_for":
@@ -311,137 +314,53 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
     return app
 
 
-class CustomBaseException(BaseException):
-    """An exception that `except Exception` doesn't catch."""
-
-
 # Operations: the requests and WebSockets of a client.
 
-Operation = tuple[Any, ...]  # the kind, then the arguments of request_scope or websocket_scope
+Operation = tuple[Any, ...]  # "http" or "websocket", then the arguments of http_arguments or websocket_arguments
 
+HTTP_PATHS = [
+    "/plain",
+    "/other/plain",
+    "/echo",
+    "/sync",
+    "/nowhere",
+    *(f"/status/{status}" for status in (200, 204, 304, 404, 503)),
+    *(f"/raises/{kind}" for kind in ("abort", "value", "handled", "base", "group", "canceled")),
+    *(f"/stream/{count}/{kind}" for count in (0, 2, 3) for kind in ("ends", "breaks", "short", "waits")),
+]
+BACKGROUND_KINDS = ["function", "partial", "object", "method", "lambda", "builtin", "class", "fails", "none"]
+WEBSOCKET_KINDS = [
+    "plain",
+    "wait_for",
+    "create_task",
+    "gather",
+    "times_out",
+    "broadcast",
+    "producer",
+    "refuses",
+    "silent",
+    "raises",
+]
 REQUESTS = st.tuples(
     st.just("http"),
     st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "BREW"]),
-    st.sampled_from(
-        [
-            "/plain",
-            "/other/plain",
-            "/echo",
-            "/sync",
-            "/nowhere",
-            *(f"/status/{status}" for status in (200, 204, 304, 404, 503)),
-            *(f"/raises/{kind}" for kind in ("abort", "value", "handled", "base", "group", "cancelled")),
-            *(f"/stream/{count}/{kind}" for count in (0, 2, 3) for kind in ("ends", "breaks", "short", "waits")),
-        ]
-    ),
-    st.lists(st.binary(max_size=3), max_size=3),
-    st.booleans(),
+    st.sampled_from(HTTP_PATHS),
+    st.lists(st.binary(max_size=3), max_size=3),  # body_parts
+    st.booleans(),  # leaves_early
 )
 BACKGROUND: st.SearchStrategy[Operation] = st.tuples(
     st.just("http"),
     st.just("GET"),
-    st.sampled_from(
-        [
-            f"/background/{kind}"
-            for kind in ("function", "partial", "object", "method", "lambda", "builtin", "class", "fails", "none")
-        ]
-    ),
-    st.just([]),
-    st.just(False),
+    st.sampled_from([f"/background/{kind}" for kind in BACKGROUND_KINDS]),
+    st.just([]),  # body_parts
+    st.just(False),  # leaves_early
 )
 WEBSOCKETS = st.tuples(
     st.just("websocket"),
-    st.sampled_from(
-        [
-            *(
-                f"/ws/{kind}"
-                for kind in (
-                    "plain",
-                    "wait_for",
-                    "create_task",
-                    "gather",
-                    "times_out",
-                    "broadcast",
-                    "producer",
-                    "refuses",
-                    "silent",
-                    "raises",
-                )
-            ),
-            "/nowhere",
-        ]
-    ),
-    st.lists(st.sampled_from(["one", "two", b"three", "close", "fail", ""]), max_size=4),
-    st.booleans(),
+    st.sampled_from([*(f"/ws/{kind}" for kind in WEBSOCKET_KINDS), "/nowhere"]),
+    st.lists(st.sampled_from(["one", "two", b"three", "close", "fail", ""]), max_size=4),  # messages
+    st.booleans(),  # may_reject
 )
-
-
-async def run(app: Quart, operations: list[Operation]) -> list[Any]:
-    """Return the messages and exceptions of each operation, and the application's notes."""
-    results: list[Any] = []
-    for kind, *arguments in operations:
-        sent: Messages = []
-        scope, incoming, leaves_early = (request_scope if kind == "http" else websocket_scope)(*arguments)
-        try:
-            await asyncio.wait_for(serve(app, scope, incoming, leaves_early, sent), 10)
-        except BaseException as error:  # noqa: BLE001 - exceptions are compared
-            results.append(comparable(error))
-        await asyncio.gather(*app.background_tasks, return_exceptions=True)
-        results.append([without_traceresponse(message) for message in sent])
-    return [*results, *app.extensions["notes"]]
-
-
-async def serve(app: Any, scope: Any, incoming: Messages, leaves_early: bool, sent: Messages) -> None:
-    """Call the app as a server does, with the messages `incoming`, and add the app's messages to `sent`.
-
-    The client disconnects after the first message of the response's body if `leaves_early`, otherwise after the last.
-    If the response may never be complete, and with a WebSocket, it disconnects after some turns of the event loop.
-    """
-    disconnected = asyncio.Event()
-    will_complete = scope["type"] == "http" and "/waits" not in scope["path"] and scope["path"] != "/raises/cancelled"
-
-    async def receive() -> Any:
-        if incoming:
-            return incoming.pop(0)
-        if will_complete:
-            await disconnected.wait()
-        else:
-            for _ in range(TURNS):
-                await asyncio.sleep(0)
-        return {"type": f"{scope['type']}.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-        kind, more = message["type"], message.get("more_body", False)
-        if kind.endswith(("response.body", "pathsend")) and (leaves_early or not more):
-            disconnected.set()
-
-    await app(scope, receive, send)
-
-
-def request_scope(
-    method: str, path: str, body: list[bytes], leaves_early: bool
-) -> tuple[dict[str, Any], Messages, bool]:
-    """Return the scope of a request, the messages of its body, and `leaves_early` for `serve`."""
-    messages: Messages = [{"type": "http.request", "body": part, "more_body": True} for part in body]
-    return (
-        {**SCOPE, "type": "http", "method": method, "path": path},
-        [*messages, {"type": "http.request"}],
-        leaves_early,
-    )
-
-
-def websocket_scope(path: str, messages: list[Any], may_reject: bool) -> tuple[dict[str, Any], Messages, bool]:
-    """Return the scope of a WebSocket, the client's messages, and False for `serve`.
-
-    `may_reject`: the server supports a response that rejects the handshake.
-    """
-    received = [{"type": "websocket.receive", "text" if isinstance(each, str) else "bytes": each} for each in messages]
-    extensions: dict[str, Any] = {"websocket.http.response": {}} if may_reject else {}
-    scope = {**SCOPE, "type": "websocket", "path": path, "scheme": "ws", "subprotocols": [], "extensions": extensions}
-    return scope, [{"type": "websocket.connect"}, *received], False
-
-
 SCOPE = {
     "asgi": {"version": "3.0", "spec_version": "2.3"},
     "http_version": "1.1",
@@ -451,15 +370,84 @@ SCOPE = {
 }
 
 
+async def run(app: Quart, operations: list[Operation]) -> list[Any]:
+    """Return the messages and exceptions of each operation, and the application's notes."""
+    results: list[Any] = []
+    for kind, *arguments in operations:
+        outgoing: Messages = []
+        if kind == "http":
+            scope, incoming, leaves_early = http_arguments(*arguments)
+        else:
+            scope, incoming, leaves_early = websocket_arguments(*arguments)
+        try:
+            await asyncio.wait_for(serve(app, scope, incoming, leaves_early, outgoing), 10)
+        except BaseException as error:  # noqa: BLE001 - exceptions are compared
+            results.append(comparable(error))
+        await asyncio.gather(*app.background_tasks, return_exceptions=True)
+        results.append([without_traceresponse(message) for message in outgoing])
+    return [*results, *app.extensions["notes"]]
+
+
+async def serve(app: Any, scope: Any, incoming: Messages, leaves_early: bool, outgoing: Messages) -> None:
+    """Call the app as a server does. It receives the messages `incoming`. The messages that it sends go to `outgoing`.
+
+    The client disconnects after the first message of the response's body if `leaves_early`, otherwise after the last.
+    With a WebSocket, or if the response may never be complete, the client disconnects after LOOP_TURNS turns of the
+    event loop.
+    """
+    disconnected = asyncio.Event()
+    will_complete = scope["type"] == "http" and "/waits" not in scope["path"] and scope["path"] != "/raises/canceled"
+
+    async def receive() -> Any:
+        if incoming:
+            return incoming.pop(0)
+        if will_complete:
+            await disconnected.wait()
+        else:
+            for _ in range(LOOP_TURNS):
+                await asyncio.sleep(0)
+        return {"type": f"{scope['type']}.disconnect"}
+
+    async def send(message: Any) -> None:
+        outgoing.append(message)
+        is_last = not message.get("more_body", False)
+        if message["type"].endswith(("response.body", "pathsend")) and (leaves_early or is_last):
+            disconnected.set()
+
+    await app(scope, receive, send)
+
+
+def http_arguments(
+    method: str, path: str, body_parts: list[bytes], leaves_early: bool
+) -> tuple[dict[str, Any], Messages, bool]:
+    """Return a request's arguments of `serve`: `scope`, `incoming` and `leaves_early`."""
+    scope = {**SCOPE, "type": "http", "method": method, "path": path}
+    incoming: Messages = [{"type": "http.request", "body": part, "more_body": True} for part in body_parts]
+    return scope, [*incoming, {"type": "http.request"}], leaves_early
+
+
+def websocket_arguments(path: str, messages: list[Any], may_reject: bool) -> tuple[dict[str, Any], Messages, bool]:
+    """Return a WebSocket's arguments of `serve`: `scope`, `incoming` and `leaves_early`, which is False.
+
+    `may_reject`: the server supports a response that rejects the handshake.
+    """
+    incoming: Messages = [{"type": "websocket.connect"}]
+    for message in messages:
+        incoming.append({"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message})
+    extensions: dict[str, Any] = {"websocket.http.response": {}} if may_reject else {}
+    scope = {**SCOPE, "type": "websocket", "path": path, "scheme": "ws", "subprotocols": [], "extensions": extensions}
+    return scope, incoming, False
+
+
 def without_traceresponse(message: dict[str, Any]) -> dict[str, Any]:
-    headers = [each for each in message.get("headers", []) if each[0] != b"traceresponse"]
+    headers = [header for header in message.get("headers", []) if header[0] != b"traceresponse"]
     return {**message, "headers": headers}
 
 
 def comparable(error: BaseException) -> Any:
-    """Return types and texts: two exceptions are never equal."""
+    """Return the type and text of `error`, because two exceptions are never equal."""
     if isinstance(error, BaseExceptionGroup):
-        return type(error), [comparable(each) for each in error.exceptions]
+        return type(error), [comparable(member) for member in error.exceptions]
     return type(error), str(error)
 
 
@@ -481,23 +469,26 @@ def run_traced_and_untraced(
     st.sampled_from([None, fast_span.FastSpan]),
 )
 def test_an_application_behaves_the_same_with_and_without_tracing(
-    discard: Discard, layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any
+    span_counter: SpanCounter, layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any
 ) -> None:
-    """Statuses, headers, bodies, close codes, exceptions and their order are equal."""
+    """Statuses, headers, bodies, close codes and exceptions are equal, and so is their order."""
     traced, untraced = run_traced_and_untraced(layers, operations, middleware)
 
     assert traced == untraced
 
 
 @pytest.mark.parametrize("layer", [None, *LAYERS])
-def test_spans_are_created_while_behavior_stays_the_same(discard: Discard, layer: Callable[[Any], Any] | None) -> None:
+def test_spans_are_created_while_behavior_stays_the_same(
+    span_counter: SpanCounter, layer: Callable[[Any], Any] | None
+) -> None:
     """The comparison above means something only if spans are created."""
     operations: list[Operation] = [
         ("http", "GET", "/status/200", [], False),
         ("websocket", "/ws/plain", ["one"], True),
     ]
-    before = discard.count
+    count_before = span_counter.count
     traced, untraced = run_traced_and_untraced([layer] if layer else [], operations, None)
 
     assert traced == untraced
-    assert discard.count - before >= 4
+    # The request, the handshake, and a message in each direction.
+    assert span_counter.count - count_before >= 4

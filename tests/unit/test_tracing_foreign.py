@@ -1,4 +1,4 @@
-"""Tests of tracing.py in other services' set-ups: layers, mounts, names, releases, and processes that aren't traced."""
+"""Tests of tracing.py in other services: ASGI layers, names, mounted apps, library releases, untraced processes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from werkzeug.routing import BaseConverter
 
 from hello_service.observability import fast_span, tracing
 
-MIDDLEWARES = pytest.mark.parametrize("middleware", [None, fast_span.FastSpan], ids=["middleware", "fast"])
+# None: ddtrace's own middleware.
+WITH_EACH_MIDDLEWARE = pytest.mark.parametrize("middleware", [None, fast_span.FastSpan], ids=["ddtrace", "FastSpan"])
 
 
 @pytest.fixture
-def finished(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
-    """The spans that have finished so far, in a process that is traced."""
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Span]]:
+    """The spans that have finished so far. The process counts as traced, although it runs without ddtrace-run."""
     monkeypatch.setattr(tracing, "active", lambda: True)
     with finished_spans() as spans:
         yield spans
@@ -59,7 +60,7 @@ def set_asgi_app(app: Any, layer: Any) -> None:
     app.asgi_app = layer
 
 
-def request_scope(path: str, **others: Any) -> dict[str, Any]:
+def request_scope(path: str, **overrides: Any) -> dict[str, Any]:
     return {
         "type": "http",
         "asgi": {"version": "3.0"},
@@ -70,56 +71,57 @@ def request_scope(path: str, **others: Any) -> dict[str, Any]:
         "query_string": b"",
         "root_path": "",
         "headers": [(b"host", b"here")],
-        **others,
+        **overrides,
     }
 
 
 async def send_request(app: Any, scope: dict[str, Any], disconnect_after: int | None = None) -> list[dict[str, Any]]:
-    """Return the messages of the response.
+    """Call `app` with a request that has no body, and return the messages of its response.
 
     The client disconnects after `disconnect_after` bytes of the body or after the last message.
     """
-    disconnected, sent = asyncio.Event(), list[dict[str, Any]]()
+    disconnected = asyncio.Event()
+    messages: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
         await disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-        body_length = sum(len(each.get("body", b"")) for each in sent)
+        messages.append(message)
+        body_length = sum(len(part.get("body", b"")) for part in messages)
         is_last = message["type"].endswith("response.body") and not message.get("more_body", False)
         if is_last or body_length == disconnect_after:
-            asyncio.get_running_loop().call_soon(disconnected.set)
+            asyncio.get_running_loop().call_soon(disconnected.set)  # after `send` has returned
 
     await app(scope, receive, send)
-    return sent
+    return messages
 
 
 # Layers that respond in place of Quart.
 
 
-@MIDDLEWARES
+@WITH_EACH_MIDDLEWARE
 async def test_the_resource_of_a_request_that_fails_before_routing_is_the_status(
-    finished: list[Span], middleware: Any
+    spans: list[Span], middleware: Any
 ) -> None:
-    """The server responds with 500 to the exception of a URL converter, and of a layer around Quart."""
+    """The server responds with 500 to an exception of a URL converter, as to one of a layer around Quart."""
 
-    class Broken(BaseConverter):
+    class BrokenConverter(BaseConverter):
         def to_python(self, value: str) -> str:
             raise RuntimeError(f"no {value}")
 
     app = Quart(__name__)
-    app.url_map.converters["broken"] = Broken
+    app.url_map.converters["broken"] = BrokenConverter
     app.add_url_rule("/users/<broken:name>", view_func=lambda name: name)
     with suppress(RuntimeError):
         await send_request(tracing.trace(app, middleware=middleware), request_scope("/users/7"))
 
-    assert (finished[0].resource, finished[0].get_tag("http.status_code")) == ("GET 500", "500")
+    assert (spans[0].resource, spans[0].get_tag("http.status_code")) == ("GET 500", "500")
 
 
-@MIDDLEWARES
-async def test_the_resource_of_a_layers_response_is_its_status(finished: list[Span], middleware: Any) -> None:
+@WITH_EACH_MIDDLEWARE
+async def test_the_resource_of_a_layers_response_is_its_status(spans: list[Span], middleware: Any) -> None:
     app = Quart(__name__)
 
     async def reject(_scope: Any, _receive: Any, send: Any) -> None:
@@ -127,111 +129,112 @@ async def test_the_resource_of_a_layers_response_is_its_status(finished: list[Sp
         await send({"type": "http.response.body"})
 
     set_asgi_app(app, reject)
-    sent = await send_request(tracing.trace(app, middleware=middleware), request_scope("/users/7"))
-    (span,) = finished
+    messages = await send_request(tracing.trace(app, middleware=middleware), request_scope("/users/7"))
+    (span,) = spans
 
     assert span.resource == "GET 401"
     assert span.get_tag("http.status_code") == "401"
-    assert [name for name, _ in sent[0]["headers"]] == [b"traceresponse"]
+    assert [name for name, _ in messages[0]["headers"]] == [b"traceresponse"]
 
 
-@pytest.mark.parametrize("optional", ["query_string", "headers", "root_path", "asgi"])
+@pytest.mark.parametrize("missing_key", ["query_string", "headers", "root_path", "asgi"])
 async def test_a_scope_may_lack_a_key_that_the_layer_does_not_read(
-    app: Quart, finished: list[Span], optional: str
+    app: Quart, spans: list[Span], missing_key: str
 ) -> None:
     async def layer(_scope: Any, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 204, "headers": iter([(b"x-a", b"1")])})
+        headers = iter([(b"x-a", b"1")])  # ASGI allows any iterable
+        await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body"})
 
     set_asgi_app(app, layer)
     scope = request_scope("/users/7")
-    del scope[optional]
-    sent = await send_request(tracing.trace(app), scope)
+    del scope[missing_key]
+    messages = await send_request(tracing.trace(app), scope)
 
-    assert sent[0]["headers"][0] == (b"x-a", b"1")
-    assert finished[0].resource == "GET 204"
+    assert messages[0]["headers"][0] == (b"x-a", b"1")
+    assert spans[0].resource == "GET 204"
 
 
-async def test_a_layers_own_traceresponse_is_kept(app: Quart, finished: list[Span]) -> None:
+async def test_a_layers_own_traceresponse_is_kept(app: Quart, spans: list[Span]) -> None:
     async def layer(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"Traceresponse", b"mine")]})
         await send({"type": "http.response.body"})
 
     set_asgi_app(app, layer)
-    sent = await send_request(tracing.trace(app), request_scope("/"))
+    messages = await send_request(tracing.trace(app), request_scope("/"))
 
-    assert sent[0]["headers"] == [(b"Traceresponse", b"mine")]
+    assert messages[0]["headers"] == [(b"Traceresponse", b"mine")]
 
 
-@pytest.mark.parametrize("kind", ["lifespan", "mcp"])
-async def test_other_types_of_scope_are_passed_on_unchanged(app: Quart, finished: list[Span], kind: str) -> None:
+@pytest.mark.parametrize("scope_type", ["lifespan", "unknown"])
+async def test_other_types_of_scope_are_passed_on_unchanged(app: Quart, spans: list[Span], scope_type: str) -> None:
     received: list[Any] = []
 
     async def layer(*arguments: Any) -> None:
         received.extend(arguments)
 
     set_asgi_app(app, layer)
-    scope: Any = {"type": kind, "state": {}}
+    scope: Any = {"type": scope_type, "state": {}}
     await tracing.trace(app).asgi_app(scope, "receive", "send")  # type: ignore[arg-type]
 
     assert received == [scope, "receive", "send"]
     assert received[0] is scope
-    assert finished == []
+    assert spans == []
 
 
 # How a response ends.
 
 
-def responding_layer(body: list[bytes], headers: list[tuple[bytes, bytes]], end: bool) -> Any:
-    """Return a layer that sends a response in parts, and the empty last message if `end`."""
+def responding_layer(parts: list[bytes], headers: list[tuple[bytes, bytes]], has_last_message: bool) -> Any:
+    """Return a layer that sends a body in `parts`, and then the empty last message if `has_last_message`."""
 
     async def layer(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for part in body:
+        for part in parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
-        if end:
+        if has_last_message:
             await send({"type": "http.response.body"})
 
     return layer
 
 
-@MIDDLEWARES
+@WITH_EACH_MIDDLEWARE
 @pytest.mark.parametrize(
-    ("body", "length", "end", "method", "incomplete"),
+    ("parts", "content_length", "has_last_message", "method", "is_incomplete"),
     [
-        ([b"abc"], None, True, "GET", False),
-        ([b"abc"], None, False, "GET", True),
-        ([], None, False, "GET", True),
-        ([b"abc"], b"3", True, "GET", False),
-        ([b"abc"], b"3", False, "GET", False),
-        ([b"ab"], b"3", True, "GET", True),
-        ([b"ab"], b"3", False, "GET", True),
-        ([b"ab"], b"three", True, "GET", False),
-        ([], b"3", True, "HEAD", False),
+        pytest.param([b"abc"], None, True, "GET", False, id="last message"),
+        pytest.param([b"abc"], None, False, "GET", True, id="no last message"),
+        pytest.param([], None, False, "GET", True, id="no body at all"),
+        pytest.param([b"abc"], b"3", True, "GET", False, id="full length"),
+        pytest.param([b"abc"], b"3", False, "GET", False, id="full length, no last message"),
+        pytest.param([b"ab"], b"3", True, "GET", True, id="too short"),
+        pytest.param([b"ab"], b"3", False, "GET", True, id="too short, no last message"),
+        pytest.param([b"ab"], b"three", True, "GET", False, id="invalid length"),
+        pytest.param([], b"3", True, "HEAD", False, id="HEAD"),
     ],
 )
 async def test_an_incomplete_response_has_a_tag(
     app: Quart,
-    finished: list[Span],
+    spans: list[Span],
     *,
     middleware: Any,
-    body: list[bytes],
-    length: bytes | None,
-    end: bool,
+    parts: list[bytes],
+    content_length: bytes | None,
+    has_last_message: bool,
     method: str,
-    incomplete: bool,
+    is_incomplete: bool,
 ) -> None:
-    headers = [(b"Content-Length", length)] if length else []
-    set_asgi_app(app, responding_layer(body, headers, end))
+    headers = [(b"Content-Length", content_length)] if content_length else []
+    set_asgi_app(app, responding_layer(parts, headers, has_last_message))
     await send_request(tracing.trace(app, middleware=middleware), request_scope("/", method=method))
-    (span,) = finished
+    (span,) = spans
 
-    assert span.get_tag(tracing.INCOMPLETE) == ("true" if incomplete else None)
+    assert span.get_tag(tracing.INCOMPLETE) == ("true" if is_incomplete else None)
     assert span.get_tag("http.status_code") == "200"
 
 
-async def test_a_stream_that_times_out_is_incomplete(finished: list[Span]) -> None:
-    """Quart ends the stream without an exception after RESPONSE_TIMEOUT."""
+async def test_a_stream_that_times_out_is_incomplete(spans: list[Span]) -> None:
+    """After RESPONSE_TIMEOUT, Quart ends the stream without an exception."""
     app = Quart(__name__)
     app.config["RESPONSE_TIMEOUT"] = 0.01
 
@@ -243,17 +246,17 @@ async def test_a_stream_that_times_out_is_incomplete(finished: list[Span]) -> No
 
         return Response(parts())
 
-    serving = asyncio.ensure_future(send_request(tracing.trace(app), request_scope("/")))
+    response = asyncio.ensure_future(send_request(tracing.trace(app), request_scope("/")))
     with suppress(TimeoutError):
-        await asyncio.wait_for(serving, 0.5)  # Quart 0.23 waits for the client
-    (span,) = finished
+        await asyncio.wait_for(response, 0.5)  # Quart 0.23 waits for the client, which never disconnects
+    (span,) = spans
 
     assert span.get_tag(tracing.INCOMPLETE) == "true"
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Quart leaves the file open
-async def test_a_client_that_has_all_bytes_is_not_tagged_as_disconnected(tmp_path: Path, finished: list[Span]) -> None:
-    """A client may disconnect after Content-Length bytes, which is before Quart sends the last message of a file."""
+async def test_a_client_that_has_all_bytes_is_not_tagged_as_disconnected(tmp_path: Path, spans: list[Span]) -> None:
+    """A client may disconnect after Content-Length bytes. At that moment, Quart hasn't sent the last message yet."""
     (tmp_path / "file").write_bytes(b"x" * 100)
     app = Quart(__name__)
 
@@ -262,21 +265,21 @@ async def test_a_client_that_has_all_bytes_is_not_tagged_as_disconnected(tmp_pat
         return await send_file(tmp_path / "file")
 
     tracing.trace(app)
-    for _ in range(10):
+    for _ in range(10):  # the disconnect races with the last message
         await send_request(app, request_scope("/"), disconnect_after=100)
 
-    assert [span.get_tag(tracing.CLIENT_DISCONNECTED) for span in finished] == [None] * 10
-    assert [span.get_tag(tracing.INCOMPLETE) for span in finished] == [None] * 10
+    assert [span.get_tag(tracing.CLIENT_DISCONNECTED) for span in spans] == [None] * 10
+    assert [span.get_tag(tracing.INCOMPLETE) for span in spans] == [None] * 10
 
 
-@MIDDLEWARES
-async def test_a_pipelined_request_has_its_own_trace(app: Quart, finished: list[Span], middleware: Any) -> None:
+@WITH_EACH_MIDDLEWARE
+async def test_a_pipelined_request_has_its_own_trace(app: Quart, spans: list[Span], middleware: Any) -> None:
     """uvicorn starts a pipelined request while the application is still sending the end of the previous response.
 
-    ddtrace's asyncio integration then passes the trace on to the new task.
+    ddtrace's asyncio integration then passes the previous request's trace on to the new task.
     """
     tracing.trace(app, middleware=middleware)
-    pipelined: list[asyncio.Task[Any]] = []
+    pipelined_requests: list[asyncio.Task[Any]] = []
     disconnected = asyncio.Event()
 
     async def receive() -> dict[str, Any]:
@@ -285,25 +288,25 @@ async def test_a_pipelined_request_has_its_own_trace(app: Quart, finished: list[
 
     async def send(message: dict[str, Any]) -> None:
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            pipelined.append(asyncio.create_task(send_pipelined(tracer.current_trace_context())))
+            pipelined_requests.append(asyncio.create_task(send_pipelined(tracer.current_trace_context())))
             disconnected.set()
 
     async def send_pipelined(context: Any) -> None:
-        tracer.context_provider.activate(context)
+        tracer.context_provider.activate(context)  # as ddtrace's asyncio integration does
         await send_request(app, request_scope("/users/8"))
 
     await app(request_scope("/users/7"), receive, send)  # type: ignore[arg-type]
-    await pipelined[0]
+    await pipelined_requests[0]
 
-    assert [(span.resource, span.parent_id) for span in finished] == [("GET /users/<int:number>", None)] * 2
-    assert finished[0].trace_id != finished[1].trace_id
+    assert [(span.resource, span.parent_id) for span in spans] == [("GET /users/<int:number>", None)] * 2
+    assert spans[0].trace_id != spans[1].trace_id
 
 
 # WebSockets.
 
 
 async def test_only_the_handshake_has_a_span_if_messages_are_not_traced(
-    app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch
+    app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The setting is DD_TRACE_WEBSOCKET_MESSAGES_ENABLED=false, the default of ddtrace 4.0."""
     monkeypatch.setitem(config.asgi, "trace_asgi_websocket_messages", False)
@@ -311,14 +314,14 @@ async def test_only_the_handshake_has_a_span_if_messages_are_not_traced(
     async with app.test_client().websocket("/ws") as client:
         await client.send("one")
         reply = await client.receive()
-    (span,) = finished
+    (span,) = spans
 
     assert reply == "one"
     assert (span.name, span.resource, span.get_tag("http.status_code")) == ("asgi.request", "websocket /ws", "101")
 
 
-async def test_a_message_sent_outside_of_any_request_starts_no_trace(finished: list[Span]) -> None:
-    """In a task that broadcasts, ddtrace would start a span that never ends."""
+async def test_a_message_sent_outside_of_any_request_starts_no_trace(spans: list[Span]) -> None:
+    """For a message of a task that broadcasts, ddtrace's middleware would start a span that never ends."""
     app = Quart(__name__)
     sockets: list[Any] = []
 
@@ -341,11 +344,11 @@ async def test_a_message_sent_outside_of_any_request_starts_no_trace(finished: l
         await task
         await client.send("end")
 
-    assert "default" not in {span.name for span in finished}
+    assert "default" not in {span.name for span in spans}  # ddtrace's name for such a span
 
 
-async def test_a_client_that_closes_its_websocket_causes_no_error(finished: list[Span]) -> None:
-    """Quart 0.23 raises ClientDisconnectedError in a task that receives. Handlers await such tasks when they end."""
+async def test_a_client_that_closes_its_websocket_causes_no_error(spans: list[Span]) -> None:
+    """Quart 0.23 raises ClientDisconnectedError in a task that receives, and a handler that ends awaits such a task."""
     app = Quart(__name__)
 
     async def receive_forever() -> None:
@@ -366,10 +369,10 @@ async def test_a_client_that_closes_its_websocket_causes_no_error(finished: list
         await client.send("one")
         await client.disconnect()
 
-    assert {span.name for span in finished if span.error} == set()
+    assert {span.name for span in spans if span.error} == set()
 
 
-async def test_the_resource_of_a_websocket_that_a_layer_rejects_is_the_status(app: Quart, finished: list[Span]) -> None:
+async def test_the_resource_of_a_websocket_that_a_layer_rejects_is_the_status(app: Quart, spans: list[Span]) -> None:
     async def reject(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "websocket.http.response.start", "status": 401})
         await send({"type": "websocket.http.response.body"})
@@ -377,26 +380,27 @@ async def test_the_resource_of_a_websocket_that_a_layer_rejects_is_the_status(ap
     set_asgi_app(app, reject)
     await send_request(tracing.trace(app), request_scope("/ws", type="websocket"))
 
-    assert finished[0].resource == "websocket 401"
+    assert spans[0].resource == "websocket 401"
 
 
-@pytest.mark.parametrize("messages_traced", [True, False])
-@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
-@pytest.mark.parametrize("closes", [True, False])
+@pytest.mark.parametrize("traces_messages", [True, False])
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}], ids=["no extension", "http.response"])
+@pytest.mark.parametrize("app_closes", [True, False])
 async def test_a_websocket_that_is_closed_before_it_is_accepted_has_the_status_403(
-    finished: list[Span],
+    spans: list[Span],
     monkeypatch: pytest.MonkeyPatch,
-    closes: bool,
+    app_closes: bool,
     extensions: dict[str, Any],
-    messages_traced: bool,
+    traces_messages: bool,
 ) -> None:
-    """The server responds with it. A client that disconnects first gets no response, so there is no status."""
-    monkeypatch.setitem(config.asgi, "trace_asgi_websocket_messages", messages_traced)
-    app, closed = Quart(__name__), asyncio.Event()
+    """403 is the server's response. If the client disconnects first, it gets no response, so there is no status."""
+    monkeypatch.setitem(config.asgi, "trace_asgi_websocket_messages", traces_messages)
+    app = Quart(__name__)
+    closed = asyncio.Event()
 
     @app.websocket("/ws")
     async def ws() -> None:
-        if closes:
+        if app_closes:
             await websocket.close(1008)
         else:
             with suppress(asyncio.CancelledError):
@@ -406,8 +410,8 @@ async def test_a_websocket_that_is_closed_before_it_is_accepted_has_the_status_4
     incoming: list[dict[str, Any]] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}]
 
     async def receive() -> dict[str, Any]:
-        if closes and len(incoming) == 1:
-            await closed.wait()
+        if app_closes and len(incoming) == 1:
+            await closed.wait()  # the client disconnects after the app has closed the WebSocket
         return incoming.pop(0)
 
     async def send(message: dict[str, Any]) -> None:
@@ -417,8 +421,8 @@ async def test_a_websocket_that_is_closed_before_it_is_accepted_has_the_status_4
     scope = request_scope("/ws", type="websocket", scheme="ws", subprotocols=[], extensions=extensions)
     await tracing.trace(app)(scope, receive, send)  # type: ignore[arg-type]
 
-    assert finished[0].get_tag("http.status_code") == ("403" if closes else None)
-    assert finished[0].error == 0
+    assert spans[0].get_tag("http.status_code") == ("403" if app_closes else None)
+    assert spans[0].error == 0
 
 
 # Names.
@@ -454,21 +458,21 @@ async def send_mail(*_: object, **__: object) -> None: ...
     ],
 )
 async def test_a_background_task_is_named_after_its_function(
-    app: Quart, finished: list[Span], function: Any, name: str
+    app: Quart, spans: list[Span], function: Any, name: str
 ) -> None:
     tracing.trace(app).add_background_task(function)
     await asyncio.gather(*app.background_tasks)
-    (span,) = finished
+    (span,) = spans
 
     assert span.resource == name
     assert "ada@example.com" not in str(span.get_tags())
 
 
-async def test_a_subclass_may_add_arguments_and_a_result_to_add_background_task(finished: list[Span]) -> None:
+async def test_a_subclass_may_add_arguments_and_a_result_to_add_background_task(spans: list[Span]) -> None:
     names: list[tuple[str, str]] = []
     received: list[Any] = []
 
-    class Named(Quart):
+    class QuartWithTaskNames(Quart):
         def add_background_task(self, func: Any, *args: Any, name: str = "", **kwargs: Any) -> Any:
             names.append((name, func.__name__))
             super().add_background_task(func, *args, **kwargs)
@@ -477,83 +481,86 @@ async def test_a_subclass_may_add_arguments_and_a_result_to_add_background_task(
     async def task(*args: int, **kwargs: int) -> None:
         received.append((args, kwargs))
 
-    app: Any = tracing.trace(Named(__name__))
+    app: Any = tracing.trace(QuartWithTaskNames(__name__))
     result = app.add_background_task(task, 1, name="mail", two=2)
     await asyncio.gather(*app.background_tasks)
 
     assert result == "mail"
     assert names == [("mail", "task")]
     assert received == [((1,), {"two": 2})]
-    assert [span.name for span in finished] == ["quart.background_task"]
+    assert [span.name for span in spans] == ["quart.background_task"]
 
 
-@MIDDLEWARES
+@WITH_EACH_MIDDLEWARE
+# Python's urlsplit rejects U+2100, because NFKC normalizes it to "a/c".
 @pytest.mark.parametrize("host", [b"[a", b"[::1", "\u2100".encode(), b"\xff"])
-async def test_a_host_that_can_not_be_parsed_changes_nothing(
-    app: Quart, finished: list[Span], host: bytes, middleware: Any
+async def test_a_host_that_cannot_be_parsed_does_not_change_the_response(
+    app: Quart, spans: list[Span], host: bytes, middleware: Any
 ) -> None:
-    """The URL then has the server's address."""
-    others = {"headers": [(b"host", host)], "query_string": b"a=b", "server": ("127.0.0.1", 8080)}
-    sent = await send_request(tracing.trace(app, middleware=middleware), request_scope("/users/1", **others))
+    """The tag `http.url` then contains the server's address."""
+    scope = request_scope("/users/1", headers=[(b"host", host)], query_string=b"a=b", server=("127.0.0.1", 8080))
+    messages = await send_request(tracing.trace(app, middleware=middleware), scope)
 
-    assert sent[0]["status"] == 200
-    assert [span.get_tag("http.url") for span in finished] == ["http://127.0.0.1:8080/users/1?a=b"]
+    assert messages[0]["status"] == 200
+    assert [span.get_tag("http.url") for span in spans] == ["http://127.0.0.1:8080/users/1?a=b"]
 
 
-async def test_a_request_that_ddtrace_can_not_trace_gets_its_response(
-    app: Quart, finished: list[Span], caplog: pytest.LogCaptureFixture
+async def test_a_request_that_ddtrace_cannot_trace_gets_its_response(
+    app: Quart, spans: list[Span], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """ddtrace sets an attribute of the application in the scope, which this one refuses."""
-    tracing._warn.cache_clear()
-    sent = await send_request(tracing.trace(app), request_scope("/users/1", app=object()))
+    """ddtrace sets an attribute of `scope["app"]`, which raises an AttributeError if that is a plain object."""
+    tracing._warn.cache_clear()  # otherwise a warning is logged only once per process
+    messages = await send_request(tracing.trace(app), request_scope("/users/1", app=object()))
 
-    assert sent[0]["status"] == 200
+    assert messages[0]["status"] == 200
     assert "Tracing a request failed with AttributeError" in caplog.text
 
 
-async def test_an_unknown_method_is_in_no_tag(app: Quart, finished: list[Span]) -> None:
+async def test_an_unknown_method_is_recorded_as_other(app: Quart, spans: list[Span]) -> None:
     await send_request(tracing.trace(app), request_scope("/users/7", method="BREW"))
-    (span,) = finished
+    (span,) = spans
 
     assert (span.resource, span.get_tag("http.method")) == ("OTHER 405", "OTHER")
 
 
 def test_two_apps_in_one_process_can_be_two_services(
-    app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch
+    app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The process has no service name yet.
     monkeypatch.setattr(config, "service", None)
     monkeypatch.setattr(config, "_is_user_provided_service", False)
     for processor in tracer._span_aggregator.dd_processors:
-        if hasattr(processor, "_global_service"):
+        if hasattr(processor, "_global_service"):  # the processor that keeps the first service of the process
             monkeypatch.setattr(processor, "_global_service", "")
-    other = Quart(__name__)
+    second_app = Quart(__name__)
     tracing.trace(app, service="first")
-    tracing.trace(other, service="second")
+    tracing.trace(second_app, service="second")
     asyncio.run(send_request(app, request_scope("/users/7")))
-    asyncio.run(send_request(other, request_scope("/users/7")))
+    asyncio.run(send_request(second_app, request_scope("/users/7")))
 
-    assert [(span.service, span.get_tag("_dd.base_service")) for span in finished] == [
+    assert [(span.service, span.get_tag("_dd.base_service")) for span in spans] == [
         ("first", None),
         ("second", "first"),
     ]
 
 
-async def test_the_service_of_the_environment_wins(
-    app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch
+async def test_dd_service_overrides_the_service_argument(
+    app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # This is the state after a start with DD_SERVICE=environment.
     monkeypatch.setattr(config, "service", "environment")
     monkeypatch.setattr(config, "_is_user_provided_service", True)
     monkeypatch.setitem(config.asgi, "service_name", "environment")
     await send_request(tracing.trace(app, service="argument"), request_scope("/users/7"))
 
-    assert [span.service for span in finished] == ["environment"]
+    assert [span.service for span in spans] == ["environment"]
 
 
 # Mounts and probes.
 
 
 def mount_in_starlette(app: Any) -> Any:
-    outer = FastAPI()
+    outer = FastAPI()  # a subclass of Starlette
     outer.mount("/q", app)
     return outer
 
@@ -564,25 +571,26 @@ def mount_in_dispatcher(app: Any) -> Any:
 
 @pytest.mark.parametrize("mount", [mount_in_starlette, mount_in_dispatcher])
 async def test_the_resource_and_the_route_of_a_mounted_app_include_the_mount_path(
-    app: Quart, finished: list[Span], mount: Callable[[Quart], Any]
+    app: Quart, spans: list[Span], mount: Callable[[Quart], Any]
 ) -> None:
-    await send_request(mount(tracing.trace(app, {"/health"})), request_scope("/q/users/7"))
+    tracing.trace(app, {"/health"})
+    await send_request(mount(app), request_scope("/q/users/7"))
     await send_request(mount(app), request_scope("/q/health"))
-    (span,) = finished
+    (span,) = spans  # the probe has none
 
     assert (span.resource, span.get_tag("http.route")) == ("GET /q/users/<int:number>", "/q/users/<int:number>")
 
 
-async def test_the_entry_span_around_a_mounted_app_is_named_by_the_route(app: Quart, finished: list[Span]) -> None:
+async def test_the_entry_span_around_a_mounted_app_is_named_by_the_route(app: Quart, spans: list[Span]) -> None:
     outer = TraceMiddleware(mount_in_dispatcher(tracing.trace(app)))
     await send_request(outer, request_scope("/q/users/7"))
 
-    assert [span.resource for span in finished] == ["GET /q/users/<int:number>"] * 2
-    assert finished[0].parent_id is None
-    assert finished[1].parent_id == finished[0].span_id
+    assert [span.resource for span in spans] == ["GET /q/users/<int:number>"] * 2
+    assert spans[0].parent_id is None
+    assert spans[1].parent_id == spans[0].span_id
 
 
-async def test_a_mount_with_variables_is_named_by_its_pattern(app: Quart, finished: list[Span]) -> None:
+async def test_a_mount_with_variables_is_named_by_its_pattern(app: Quart, spans: list[Span]) -> None:
     mounted: Any = tracing.trace(app)
 
     async def starlette(scope: Any, receive: Any, send: Any) -> None:
@@ -591,36 +599,37 @@ async def test_a_mount_with_variables_is_named_by_its_pattern(app: Quart, finish
 
     await send_request(TraceMiddleware(starlette), request_scope("/acme/users/7"))
 
-    assert {span.resource for span in finished} == {"GET /{tenant}/users/<int:number>"}
+    assert {span.resource for span in spans} == {"GET /{tenant}/users/<int:number>"}
 
 
-async def test_a_span_is_named_by_the_route_of_an_untraced_inner_app(app: Quart, finished: list[Span]) -> None:
+async def test_a_span_is_named_by_the_route_of_an_untraced_inner_app(app: Quart, spans: list[Span]) -> None:
     outer = Quart(__name__)
     set_asgi_app(outer, DispatcherMiddleware({"/q": app, "/": outer.asgi_app}))
     await send_request(tracing.trace(outer), request_scope("/q/users/7"))
-    (span,) = finished
+    (span,) = spans
 
     assert span.resource == "GET /q/users/<int:number>"
 
 
 @pytest.mark.parametrize("path", ["/health", "/api/health"])
-async def test_a_probe_behind_a_prefix_has_no_span(app: Quart, finished: list[Span], path: str) -> None:
-    """uvicorn puts the prefix of `--root-path` in front of `path`; other servers don't."""
+async def test_a_probe_behind_a_prefix_has_no_span(app: Quart, spans: list[Span], path: str) -> None:
+    """uvicorn puts the prefix of `--root-path` in front of `path`. Other servers don't."""
     await send_request(tracing.trace(app, {"/health"}), request_scope(path, root_path="/api"))
 
-    assert finished == []
+    assert spans == []
 
 
-async def test_a_string_of_probes_is_one_path(app: Quart, finished: list[Span]) -> None:
-    tracing.trace(tracing.trace(app, probes="/health"), probes="/users/1")
+async def test_probes_may_be_a_single_path(app: Quart, spans: list[Span]) -> None:
+    tracing.trace(app, probes="/health")
+    tracing.trace(app, probes="/users/1")
     for path in ("/health", "/users/1", "/"):
         await send_request(app, request_scope(path))
 
-    assert [span.resource for span in finished] == ["GET 404"]
+    assert [span.resource for span in spans] == ["GET 404"]
 
 
-async def test_tracing_an_app_twice_creates_one_span(app: Quart, finished: list[Span]) -> None:
-    """This also holds if a layer was added between the two calls. The probes of both calls count."""
+async def test_tracing_an_app_twice_creates_one_span(app: Quart, spans: list[Span]) -> None:
+    """This also holds if a layer was added between the two calls. The probes of the second call are added."""
     tracing.trace(app)
     inner: Any = app.asgi_app
 
@@ -634,20 +643,20 @@ async def test_tracing_an_app_twice_creates_one_span(app: Quart, finished: list[
     app.add_background_task(send_mail)
     await asyncio.gather(*app.background_tasks)
 
-    assert [span.name for span in finished] == ["asgi.request", "quart.background_task"]
+    assert [span.name for span in spans] == ["asgi.request", "quart.background_task"]
 
 
 # What ddtrace's integrations do besides creating spans.
 
 
-async def test_ddtrace_receives_the_routes_and_the_views(app: Quart, finished: list[Span]) -> None:
+async def test_ddtrace_receives_the_routes_and_the_views(app: Quart, spans: list[Span]) -> None:
     views: list[Any] = []
-    event_hub.on("service_entrypoint.patch", views.append)
+    event_hub.on("service_entrypoint.patch", views.append)  # the event for Code Origin
     try:
         await send_request(DispatcherMiddleware({"/q": tracing.trace(app)}), request_scope("/q/users/7"))
     finally:
         event_hub.reset("service_entrypoint.patch", views.append)
-    endpoints = {(each.method, each.path) for each in endpoint_collection.endpoints}
+    endpoints = {(endpoint.method, endpoint.path) for endpoint in endpoint_collection.endpoints}
 
     assert {("GET", "/q/users/<int:number>"), ("GET", "/q/health")} <= endpoints
     assert not any(path == "/q/ws" for _, path in endpoints)
@@ -655,27 +664,27 @@ async def test_ddtrace_receives_the_routes_and_the_views(app: Quart, finished: l
 
 
 async def test_a_failing_endpoint_inventory_does_not_change_the_response(
-    app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(endpoint_collection, "add_endpoint", fail)
     tracing._warn.cache_clear()
-    sent = await send_request(tracing.trace(app), request_scope("/users/7"))
-    del app.extensions["datadog_routes_registered"]
+    messages = await send_request(tracing.trace(app), request_scope("/users/7"))
+    del app.extensions["datadog_routes_registered"]  # so that the routes are registered, and fail, once more
     await send_request(app, request_scope("/users/8"))
     warnings = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
 
-    assert sent[1]["body"] == b"7"
-    assert finished[0].resource == "GET /users/<int:number>"
+    assert messages[1]["body"] == b"7"
+    assert spans[0].resource == "GET /users/<int:number>"
     assert len(warnings) == 1
     assert "RuntimeError" in warnings[0]
     assert "on purpose" not in warnings[0]
 
 
 async def test_a_failure_to_trace_a_message_does_not_change_the_websocket(
-    app: Quart, finished: list[Span], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("on purpose")
@@ -687,7 +696,7 @@ async def test_a_failure_to_trace_a_message_does_not_change_the_websocket(
         assert await client.receive() == "one"
     warnings = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
 
-    assert finished
+    assert spans
     assert len(warnings) == 1
     assert "RuntimeError" in warnings[0]
 
@@ -697,7 +706,8 @@ async def test_a_failure_to_trace_a_message_does_not_change_the_websocket(
 
 async def test_trace_leaves_an_app_as_it_is_without_ddtrace_run(app: Quart) -> None:
     """A team's unit tests run without ddtrace-run."""
-    attributes, add_background_task, asgi_app = dict(vars(app)), app.add_background_task, app.asgi_app
+    attributes = dict(vars(app))
+    add_background_task, asgi_app = app.add_background_task, app.asgi_app
 
     assert tracing.trace(app, {"/health"}, "orders") is app
     assert vars(app) == attributes
@@ -705,7 +715,7 @@ async def test_trace_leaves_an_app_as_it_is_without_ddtrace_run(app: Quart) -> N
 
 
 @pytest.mark.parametrize(
-    ("library", "version", "supported"),
+    ("library", "version", "is_supported"),
     [
         ("ddtrace", "4.4.9", False),
         ("ddtrace", "4.5.0", True),
@@ -714,7 +724,7 @@ async def test_trace_leaves_an_app_as_it_is_without_ddtrace_run(app: Quart) -> N
         ("quart", "0.19.8", False),
         ("quart", "0.19.9", True),
         ("quart", "0.24.0", False),
-        ("quart", None, False),
+        ("quart", None, False),  # not installed
     ],
 )
 async def test_a_service_with_unsupported_releases_is_untraced_and_logs_one_warning(
@@ -722,7 +732,7 @@ async def test_a_service_with_unsupported_releases_is_untraced_and_logs_one_warn
     *,
     library: str,
     version: str | None,
-    supported: bool,
+    is_supported: bool,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -741,11 +751,11 @@ async def test_a_service_with_unsupported_releases_is_untraced_and_logs_one_warn
     asgi_app = app.asgi_app
     tracing.trace(app)
     tracing.trace(app)
-    tracing.unsupported.cache_clear()
+    tracing.unsupported.cache_clear()  # later tests need the real versions
     warnings = [record.getMessage() for record in caplog.records]
 
     # Without ddtrace-run, supported releases also leave the app untraced, but log nothing.
     assert app.asgi_app == asgi_app
-    assert len(warnings) == (0 if supported else 1)
+    assert len(warnings) == (0 if is_supported else 1)
     assert all(library in message for message in warnings)
     assert (await app.test_client().get("/health")).status_code == 200

@@ -24,8 +24,10 @@ from hello_service.problems import (
     UpstreamTooLarge,
 )
 
-NO_JSON = "The upstream's response is not valid JSON."
+NOT_JSON = "The upstream's response is not valid JSON."
 COMPRESSED = "The upstream's response is compressed, which was not requested."
+# After its response to one of these paths, the upstream drops the connection as soon as the next request arrives on it.
+STALE_CONNECTION_PATHS = ["/once", "/once-reset", "/once-half"]
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ async def upstream() -> AsyncIterator[Upstream]:
         ("/wide", UpstreamResponse(200, [[]] * 200)),
         ("/float", UpstreamResponse(200, 1.5)),
         ("/missing", UpstreamResponse(404, "none")),
-        ("/reason", UpstreamResponse(200, "hi")),
+        ("/reason", UpstreamResponse(200, "hi")),  # the reason phrase is not valid UTF-8
     ],
 )
 async def test_a_response_is_passed_on(
@@ -59,16 +61,16 @@ async def test_a_response_is_passed_on(
 
 
 @pytest.mark.parametrize(
-    ("path", "kind", "detail"),
+    ("path", "error_type", "detail"),
     [
         ("/broken", UpstreamBadStatus, "The upstream responded with status 500."),
         ("/redirect", UpstreamBadStatus, "The upstream responded with status 302."),
-        ("/loop", UpstreamBadStatus, "The upstream responded with status 302."),
-        ("/not-json", UpstreamProtocolError, NO_JSON),
-        ("/deep", UpstreamProtocolError, NO_JSON),
-        ("/deeper", UpstreamProtocolError, NO_JSON),
-        ("/nan", UpstreamProtocolError, NO_JSON),
-        ("/endless", UpstreamProtocolError, NO_JSON),
+        ("/loop", UpstreamBadStatus, "The upstream responded with status 302."),  # to itself
+        ("/not-json", UpstreamProtocolError, NOT_JSON),
+        ("/deep", UpstreamProtocolError, NOT_JSON),  # 200 nested arrays
+        ("/deeper", UpstreamProtocolError, NOT_JSON),  # 100,000 nested arrays
+        ("/nan", UpstreamProtocolError, NOT_JSON),
+        ("/endless", UpstreamProtocolError, NOT_JSON),  # 1e999, which Python reads as infinity
         ("/gzip", UpstreamProtocolError, COMPRESSED),
         ("/gzip-second-header", UpstreamProtocolError, COMPRESSED),
         ("/garbage", UpstreamProtocolError, "The upstream's response is not HTTP."),
@@ -78,23 +80,23 @@ async def test_a_response_is_passed_on(
         ("/big", UpstreamTooLarge, "The upstream's response is larger than this service accepts."),
     ],
 )
-async def test_a_bad_response_is_a_failed_upstream(
-    fake: FakeUpstream, upstream: Upstream, path: str, kind: type[UpstreamFailed], detail: str
+async def test_each_kind_of_bad_response_has_its_own_error(
+    fake: FakeUpstream, upstream: Upstream, path: str, error_type: type[UpstreamFailed], detail: str
 ) -> None:
     """No exception of another library propagates, no redirect is followed, and the upstream is called once."""
-    with pytest.raises(UpstreamFailed) as failed:
+    with pytest.raises(UpstreamFailed) as error:
         await upstream.get(fake.url + path)
 
-    assert type(failed.value) is kind
-    assert failed.value.detail == detail
+    assert type(error.value) is error_type
+    assert error.value.detail == detail
     assert fake.paths == [path]
 
 
 async def test_a_caller_gets_the_bad_status(fake: FakeUpstream, upstream: Upstream) -> None:
-    with pytest.raises(UpstreamBadStatus) as failed:
+    with pytest.raises(UpstreamBadStatus) as error:
         await upstream.get(f"{fake.url}/broken")
 
-    assert failed.value.upstream_status == 500
+    assert error.value.upstream_status == 500
 
 
 @pytest.mark.parametrize(
@@ -111,50 +113,52 @@ async def test_a_caller_gets_the_bad_status(fake: FakeUpstream, upstream: Upstre
 )
 async def test_an_unreachable_upstream_is_a_connect_error(upstream: Upstream, url: str, detail: str) -> None:
     """The caller gets no text from the HTTP libraries."""
-    with pytest.raises(UpstreamConnectError) as failed:
+    with pytest.raises(UpstreamConnectError) as error:
         await upstream.get(url)
 
-    assert failed.value.detail == detail
+    assert error.value.detail == detail
 
 
-def exceptions(module: object) -> list[type[Exception]]:
+def exported_exceptions(module: object) -> list[type[Exception]]:
     """Return the exceptions that `module` exports, without the warnings."""
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    return [kind for kind in kinds if not issubclass(kind, Warning)]
+    exports = [value for value in vars(module).values() if isinstance(value, type)]
+    return [export for export in exports if issubclass(export, Exception) and not issubclass(export, Warning)]
 
 
 # Exceptions of aiohttp's server and WebSockets. The client uses neither.
 UNUSED = {aiohttp.EofStream, aiohttp.WebSocketError, aiohttp.WSMessageTypeError}
 
 
-@pytest.mark.parametrize("kind", [*exceptions(aiohttp), OSError, ConnectionResetError, TimeoutError, ValueError])
+@pytest.mark.parametrize(
+    "error_type", [*exported_exceptions(aiohttp), OSError, ConnectionResetError, TimeoutError, ValueError]
+)
 async def test_no_exception_of_aiohttp_is_left_unmapped(
-    fake: FakeUpstream, upstream: Upstream, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+    fake: FakeUpstream, upstream: Upstream, error_type: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list also includes the exceptions that later releases add."""
-    if kind in UNUSED:
+    """The parameters also include the exceptions that later releases of aiohttp add."""
+    if error_type in UNUSED:
         return
 
     def fail(*_: object, **__: object) -> None:
-        raise kind.__new__(kind)  # without its arguments, which differ between exceptions
+        raise error_type.__new__(error_type)  # without its arguments, which differ between exceptions
 
     monkeypatch.setattr(upstream._client._transport.session, "request", fail)  # type: ignore[attr-defined]  # of clients/transport.py
-    with pytest.raises((UpstreamFailed, UpstreamTimeout)) as failed:
+    with pytest.raises((UpstreamFailed, UpstreamTimeout)) as error:
         await upstream.get(fake.url)
 
-    assert type(failed.value) is not UpstreamFailed
+    assert type(error.value) is not UpstreamFailed  # but a subclass, or UpstreamTimeout
 
 
-@pytest.mark.parametrize("kind", exceptions(httpx))
+@pytest.mark.parametrize("error_type", exported_exceptions(httpx))
 async def test_no_exception_of_httpx_is_left_unmapped(
-    fake: FakeUpstream, upstream: Upstream, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+    fake: FakeUpstream, upstream: Upstream, error_type: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exceptions of streams and cookies are left out: responses are read as a whole, and no cookies are kept."""
-    if issubclass(kind, (httpx.StreamError, httpx.CookieConflict)):
+    if issubclass(error_type, (httpx.StreamError, httpx.CookieConflict)):
         return
 
     async def fail(*_: object, **__: object) -> None:
-        raise kind.__new__(kind)  # without its arguments, which differ between exceptions
+        raise error_type.__new__(error_type)  # without its arguments, which differ between exceptions
 
     monkeypatch.setattr(upstream._client, "send", fail)
     with pytest.raises(UpstreamConnectError):
@@ -162,15 +166,15 @@ async def test_no_exception_of_httpx_is_left_unmapped(
 
 
 @pytest.mark.parametrize(
-    ("sent", "body"),
+    ("headers", "body"),
     [({"a": "x\r\nb: y"}, None), ({"a": "\u2019"}, None), ({}, float("nan")), ({}, "\ud800")],
 )
 async def test_an_invalid_header_or_body_is_not_sent(
-    fake: FakeUpstream, upstream: Upstream, sent: dict[str, str], body: object
+    fake: FakeUpstream, upstream: Upstream, headers: dict[str, str], body: object
 ) -> None:
-    """Such a header may come from a token that was read from a file together with its line break."""
+    """Such a header may contain a token that was read from a file together with its line break."""
     with pytest.raises(UpstreamConnectError, match="could not be called"):
-        await upstream.post(f"{fake.url}/json", body, headers=sent)
+        await upstream.post(f"{fake.url}/json", body, headers=headers)
 
     assert fake.paths == []
 
@@ -192,19 +196,19 @@ async def test_json_and_headers_are_posted(fake: FakeUpstream) -> None:
     async with Upstream(Limits(), headers={"Authorization": "Bearer ours", "X-Team": "a"}) as upstream:
         await upstream.post(f"{fake.url}/json", {"name": "Ada"}, peer_service="billing")
         await upstream.post(f"{fake.url}/json", [1], headers={"authorization": "Bearer theirs"})
-    first, second = (head.lower() for head in fake.heads)
+    first_head, second_head = (head.lower() for head in fake.heads)
 
     assert fake.bodies == [b'{"name":"Ada"}', b"[1]"]
-    assert first.startswith("post /json http/1.1")
-    assert "\r\nauthorization: bearer ours\r\n" in first
-    assert "\r\ncontent-type: application/json\r\n" in first
-    assert "\r\naccept-encoding: identity\r\n" in first
-    assert "\r\nx-team: a\r\n" in second
-    assert second.count("authorization: ") == 1
-    assert "bearer theirs" in second
+    assert first_head.startswith("post /json http/1.1")
+    assert "\r\nauthorization: bearer ours\r\n" in first_head
+    assert "\r\ncontent-type: application/json\r\n" in first_head
+    assert "\r\naccept-encoding: identity\r\n" in first_head
+    assert "\r\nx-team: a\r\n" in second_head
+    assert second_head.count("authorization: ") == 1
+    assert "bearer theirs" in second_head
 
 
-@pytest.mark.parametrize("path", ["/once", "/once-reset", "/once-half"])
+@pytest.mark.parametrize("path", STALE_CONNECTION_PATHS)
 @pytest.mark.parametrize("method", ["POST", "PATCH"])
 async def test_a_call_that_is_not_idempotent_is_sent_once(
     fake: FakeUpstream, upstream: Upstream, path: str, method: str
@@ -231,7 +235,7 @@ async def test_a_saturated_peer_does_not_delay_another(fake: FakeUpstream) -> No
     async with (
         Upstream(Limits(connections=1, waiting=0)) as busy,
         Upstream(Limits(connections=1, waiting=0)) as other,
-        busy._slot(0),
+        busy._slot(0),  # occupies the only connection of `busy`
     ):
         with pytest.raises(UpstreamSaturated):
             await busy.get(f"{fake.url}/json")
@@ -240,14 +244,14 @@ async def test_a_saturated_peer_does_not_delay_another(fake: FakeUpstream) -> No
     assert response.status == 200
 
 
-async def test_an_upstream_without_tls_can_not_be_reached_over_tls(upstream: Upstream) -> None:
+async def test_an_upstream_without_tls_cannot_be_reached_over_tls(upstream: Upstream) -> None:
     """The error states that TLS was attempted."""
 
-    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond_without_tls(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(respond_without_tls, "127.0.0.1", 0) as server:
         with pytest.raises(UpstreamFailed, match="could not be reached over TLS"):
             await upstream.get(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
 
@@ -255,11 +259,11 @@ async def test_an_upstream_without_tls_can_not_be_reached_over_tls(upstream: Ups
 async def test_the_cause_of_a_failure_does_not_contain_the_url(fake: FakeUpstream, upstream: Upstream) -> None:
     """The URL's query may be secret, and the cause goes to the span."""
     url = f"{fake.url}/garbage?token=hidden"
-    with pytest.raises(UpstreamFailed) as failed:
+    with pytest.raises(UpstreamFailed) as error:
         await upstream.get(url)
 
-    assert "Bad status line" in str(failed.value.__cause__)
-    assert "hidden" not in "".join(traceback.format_exception(failed.value))
+    assert "Bad status line" in str(error.value.__cause__)
+    assert "hidden" not in "".join(traceback.format_exception(error.value))
 
 
 @pytest.mark.parametrize(
@@ -270,17 +274,17 @@ async def test_the_cause_of_a_failure_does_not_contain_the_url(fake: FakeUpstrea
     ],
 )
 async def test_a_late_response_is_an_upstream_timeout(fake: FakeUpstream, path: str, detail: str) -> None:
-    """A silent upstream and one that sends a byte now and then are both too late."""
+    """The upstream is silent, or it sends a byte now and then."""
     async with Upstream(Limits(timeout_seconds=0.3)) as upstream:
-        with pytest.raises(UpstreamTimeout) as late:
+        with pytest.raises(UpstreamTimeout) as error:
             await upstream.get(fake.url + path)
 
-    assert late.value.detail == detail
+    assert error.value.detail == detail
     # The traceback is short, because overload causes many of them.
-    assert "TimeoutError" not in "".join(traceback.format_exception(late.value))
+    assert "TimeoutError" not in "".join(traceback.format_exception(error.value))
 
 
-@pytest.mark.parametrize("path", ["/once", "/once-reset", "/once-half"])
+@pytest.mark.parametrize("path", STALE_CONNECTION_PATHS)
 async def test_a_call_on_a_stale_connection_is_retried(fake: FakeUpstream, upstream: Upstream, path: str) -> None:
     """The retry uses a new connection, even if the pool has other stale ones."""
     await asyncio.gather(*(upstream.get(fake.url + path) for _ in range(3)))
@@ -299,8 +303,8 @@ async def test_a_retry_is_not_retried(fake: FakeUpstream, upstream: Upstream) ->
     assert fake.paths == ["/once", "/nothing", "/nothing"]
 
 
-async def test_a_retry_has_the_rest_of_the_time(fake: FakeUpstream) -> None:
-    """The retry doesn't get the full timeout again."""
+async def test_a_retry_has_only_the_remaining_time(fake: FakeUpstream) -> None:
+    """The timeout doesn't start again with the retry."""
     async with Upstream(Limits(timeout_seconds=0.3)) as upstream:
         await upstream.get(f"{fake.url}/once")
         with pytest.raises(UpstreamTimeout):
@@ -309,8 +313,8 @@ async def test_a_retry_has_the_rest_of_the_time(fake: FakeUpstream) -> None:
     assert fake.dropped == ["/hang"]
 
 
-async def test_no_cookie_is_sent_with_another_call_or_kept(fake: FakeUpstream, upstream: Upstream) -> None:
-    """Calls are made for different callers."""
+async def test_a_cookie_is_neither_kept_nor_sent_with_another_call(fake: FakeUpstream, upstream: Upstream) -> None:
+    """The other call may be for another caller."""
     await upstream.get(f"{fake.url}/cookie")
     await upstream.get(f"{fake.url}/json")
 
@@ -320,58 +324,58 @@ async def test_no_cookie_is_sent_with_another_call_or_kept(fake: FakeUpstream, u
 
 async def test_a_call_without_a_free_connection_is_saturated(fake: FakeUpstream) -> None:
     """A waiting call fails after its timeout. A further call fails at once if too many calls are already waiting."""
-    settings = Limits(timeout_seconds=0.2, connections=1, waiting=1)
-    async with Upstream(settings) as upstream, upstream._slot(0):
+    limits = Limits(timeout_seconds=0.2, connections=1, waiting=1)
+    async with Upstream(limits) as upstream, upstream._slot(0):
         calls = [asyncio.create_task(upstream.get(f"{fake.url}/json")) for _ in range(2)]
-        waited, rejected = await asyncio.gather(*calls, return_exceptions=True)
+        first_error, second_error = await asyncio.gather(*calls, return_exceptions=True)
 
-    assert isinstance(waited, UpstreamSaturated)
-    assert str(waited) == "All connections to the upstream are busy."
-    assert isinstance(rejected, UpstreamSaturated)
-    assert str(rejected) == "All connections to the upstream are busy, and too many calls wait for one."
+    assert isinstance(first_error, UpstreamSaturated)
+    assert str(first_error) == "All connections to the upstream are busy."
+    assert isinstance(second_error, UpstreamSaturated)
+    assert str(second_error) == "All connections to the upstream are busy, and too many calls wait for one."
     assert fake.paths == []
 
 
 async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUpstream) -> None:
-    """`Retry-After` starts again with the next overload."""
+    """`Retry-After` starts again at the timeout when the next overload begins."""
     async with Upstream(Limits(timeout_seconds=60, connections=2, waiting=0)) as upstream:
 
-        async def overload(count: int) -> list[str]:
+        async def retry_after(count: int) -> list[str]:
+            """Return the `Retry-After` of each of `count` rejected calls."""
             calls = (upstream.get(f"{fake.url}/json") for _ in range(count))
-            rejected = await asyncio.gather(*calls, return_exceptions=True)
-            return [each.headers["Retry-After"] for each in rejected if isinstance(each, UpstreamSaturated)]
+            errors = await asyncio.gather(*calls, return_exceptions=True)
+            return [error.headers["Retry-After"] for error in errors if isinstance(error, UpstreamSaturated)]
 
         async with upstream._slot(0), upstream._slot(0):
-            first = await overload(4)
-            upstream._rejecting_since -= 61
-            second = await overload(2)
+            first_overload = await retry_after(4)
+            upstream._rejecting_since -= 61  # as if that overload had begun longer ago than the timeout
+            second_overload = await retry_after(2)
 
-    assert first == ["60", "90", "120", "150"]
-    assert second == ["60", "90"]
+    assert first_overload == ["60", "90", "120", "150"]
+    assert second_overload == ["60", "90"]
 
 
-async def test_failed_and_cancelled_calls_leave_no_task(fake: FakeUpstream) -> None:
-
-    def running() -> set[str]:
+async def test_failed_and_canceled_calls_leave_no_task(fake: FakeUpstream) -> None:
+    def client_tasks() -> set[str]:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         return {str(task.get_coro()) for task in tasks if "FakeUpstream" not in str(task.get_coro())}
 
     async with Upstream(Limits(timeout_seconds=0.3)) as upstream:
-        before = running()
+        tasks_before = client_tasks()
         for path in ("/hang", "/drip", "/big", "/cut", "/reset", "/garbage", "/nothing", "/gzip"):
             with pytest.raises((UpstreamFailed, UpstreamTimeout)):
                 await upstream.get(fake.url + path)
-        cancelled = asyncio.create_task(upstream.get(f"{fake.url}/hang"))
+        call = asyncio.create_task(upstream.get(f"{fake.url}/hang"))
         await until(lambda: fake.paths.count("/hang") == 2)
-        cancelled.cancel()
+        call.cancel()
         with pytest.raises(asyncio.CancelledError, match="the result is no longer needed"):
-            await cancelled
+            await call
 
-        assert running() == before
+        assert client_tasks() == tasks_before
 
 
 async def test_failures_release_their_connection_and_slot(fake: FakeUpstream) -> None:
-    """After every kind of failure the next call succeeds."""
+    """Otherwise the last call would find no free connection."""
     async with Upstream(Limits(timeout_seconds=0.3, connections=1)) as upstream:
         for path in ("/hang", "/drip", "/big", "/cut", "/garbage", "/gzip"):
             with pytest.raises((UpstreamFailed, UpstreamTimeout)):
@@ -392,12 +396,12 @@ async def test_connections_are_reused(fake: FakeUpstream, upstream: Upstream) ->
 
 async def test_the_hook_receives_each_request_and_its_hints(fake: FakeUpstream) -> None:
     """Tracing uses this hook to name the span."""
-    hints: list[str] = []
+    peer_services: list[str] = []
 
     async def hook(request: object) -> None:
-        hints.append(request.extensions["peer_service"])  # type: ignore[attr-defined]  # duck-typed as in tracing.py
+        peer_services.append(request.extensions["peer_service"])  # type: ignore[attr-defined]  # duck-typed as in tracing.py
 
     async with Upstream(Limits(), on_request=hook) as upstream:
         await upstream.get(f"{fake.url}/json", "billing")
 
-    assert hints == ["billing"]
+    assert peer_services == ["billing"]
