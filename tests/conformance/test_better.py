@@ -193,8 +193,8 @@ def test_a_request_is_a_child_of_its_callers_span(quart: Service) -> None:
 def test_an_error_is_kept_with_its_exception(
     services_with: ServicesWith, path: str, error: str | None, function: str | None
 ) -> None:
-    """At a sampling rate of 0, the span is kept. It has the exception's type and the function that raised it, even if an
-    error handler responded.
+    """At a sampling rate of 0, the span is kept. It has the exception's type and the function that raised it, even if
+    an error handler responded.
     """
     quart = services_with(RATE_0)["quart"]
     quart.clear()

@@ -134,10 +134,8 @@ def check_releases(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
             results.append("**no**")
         else:
             results.append("yes")
-    return (
-        f"| {installed_release(programs, 'ddtrace')} | {installed_release(programs, 'quart')} | {' | '.join(results)} |",
-        passed,
-    )
+    releases = (installed_release(programs, package) for package in ("ddtrace", "quart"))
+    return f"| {' | '.join([*releases, *results])} |", passed
 
 
 def main() -> int:
