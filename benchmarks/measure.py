@@ -138,12 +138,13 @@ def sample(
     warm_up, measurement = seconds
     if warm_up:
         run_wrk(port, point, warm_up)
-    backend.settle(None if contestant.spans else 0, tree.cpu_seconds)  # the spans of the warm-up
+    backend.settle(None if contestant.spans else 0, tree.cpu_seconds)  # wait for the spans of the warm-up
     backend.clear()
-    cpu_before, other_before = tree.cpu_seconds(), backend.tree.cpu_seconds() + _children_seconds()
+    cpu_before = tree.cpu_seconds()
+    other_cpu_before = backend.tree.cpu_seconds() + _children_seconds()
     result = run_wrk(port, point, measurement * point.duration_factor)
     cpu = tree.cpu_seconds() - cpu_before
-    other = backend.tree.cpu_seconds() + _children_seconds() - other_before
+    other_cpu = backend.tree.cpu_seconds() + _children_seconds() - other_cpu_before
     spans_per_request = contestant.spans.get(point.path.partition("?")[0], 0)
     spans_due = result["completed"] * spans_per_request
     spans = backend.settle(spans_due, tree.cpu_seconds)
@@ -159,7 +160,7 @@ def sample(
         spans_due=spans_due,
         spans=spans,
         rss_mib=tree.resident_mib(),
-        other_core=other / result["seconds"],
+        other_core=other_cpu / result["seconds"],
     )
 
 

@@ -41,7 +41,7 @@ def bars(results: Results, point: Point, title: str, top: int) -> Iterator[str]:
 def draw(results: Results) -> str:
     """Return the picture as SVG."""
     rows = len([contestant for contestant in ALL.values() if contestant.spans])
-    group_height = TITLE_HEIGHT + rows * ROW_HEIGHT + 14
+    group_height = TITLE_HEIGHT + rows * ROW_HEIGHT + 14  # with space below
     height = 2 * group_height + 6
     lines = [
         HEAD.format(width=WIDTH, height=height),

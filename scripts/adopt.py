@@ -1,4 +1,4 @@
-"""Rename the package, the service, the distribution and the command in a fresh copy of this repository and its docs.
+"""Rename package, service, distribution and command everywhere in a fresh copy of this repository.
 
     scripts/adopt my-orders      package my_orders, service and command my-orders
 

@@ -18,17 +18,8 @@ STARTS = 5
 DEADLINE_SECONDS = 60
 LISTENING = "Running on"  # in a line of the service's log
 # Options as in production, but without an agent: nothing listens on port 1.
-RUN_OPTIONS = [
-    "--detach",
-    "--read-only",
-    "--cap-drop",
-    "ALL",
-    "--security-opt",
-    "no-new-privileges",
-    "--memory",
-    "256m",
-]
-RUN_OPTIONS += ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
+OPTIONS = ["--detach", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "256m"]
+OPTIONS += ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
 
 
 def docker(*arguments: str) -> str:
@@ -46,7 +37,7 @@ def inspect(name: str) -> dict[str, Any]:
 
 def start_seconds(image: str) -> float:
     """Start `image` once, and return the seconds until the service listens."""
-    container = docker("run", *RUN_OPTIONS, image)
+    container = docker("run", *OPTIONS, image)
     try:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:

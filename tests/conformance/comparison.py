@@ -15,7 +15,7 @@ from typing import Any
 
 from running import Span
 
-# Span names that contain the framework, and the kind of span that they have in common.
+# Spans whose names differ between the integrations, and their common kind.
 KINDS = {
     "asgi.request": "request",
     "fastapi.request": "request",

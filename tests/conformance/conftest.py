@@ -1,4 +1,4 @@
-"""Fixtures that run both services and compare their spans. After the tests, it prints the table of differences."""
+"""Fixtures that run both services and compare their spans, and a hook that prints the table of differences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from running import Span
 
 @pytest.fixture(scope="session")
 def services_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServicesWith]:
-    """Return a function that runs both services with a given environment. They start on its first use."""
+    """Return a function that returns both services with a given environment. Its first call for it starts them."""
     running: dict[str, Services] = {}
     with ExitStack() as stack:
 

@@ -87,12 +87,11 @@ def open_request(service: Service, path: str) -> socket.socket:
     return connection
 
 
-def read_until(connection: socket.socket, end: bytes) -> bytes:
-    """Read until `end` is received or the connection is closed, and return the last bytes."""
+def read_until(connection: socket.socket, end: bytes) -> None:
+    """Read until `end` is received or the connection is closed."""
     tail = b""
     while end not in tail and (part := connection.recv(65_536)):
         tail = tail[-len(end) :] + part
-    return tail
 
 
 def read_waiting_stream(service: Service) -> None:

@@ -38,7 +38,7 @@ SENTINEL_TRACEPARENT = f"00-{SENTINEL_ID.zfill(32)}-{SENTINEL_ID}-01"
 class Upstream(BaseHTTPRequestHandler):
     """The peer of outbound calls. It records the headers of each GET.
 
-    `http.server` creates a handler for each connection, so `upstream` sets these attributes on the class.
+    `http.server` creates a handler for each connection, so `upstream` sets these attributes on a subclass.
     """
 
     protocol_version = "HTTP/1.1"
@@ -135,12 +135,12 @@ class Service:
         return [span for span in spans if not is_sentinel(span)]
 
 
-Services = dict[str, Service]  # by name
-ServicesWith = Callable[[Mapping[str, str]], Services]  # the fixture `services_with` of conftest.py
-
-
 def is_sentinel(span: Span) -> bool:
     return bool(span["trace_id"] == int(SENTINEL_ID, 16))
+
+
+Services = dict[str, Service]  # by name
+ServicesWith = Callable[[Mapping[str, str]], Services]  # the type of the fixture `services_with` in conftest.py
 
 
 @contextmanager

@@ -309,7 +309,7 @@ def test_a_span_has_the_exception_and_not_the_group_around_it(quart: Service) ->
 
 
 def test_a_background_task_has_the_sampling_decision_of_its_request(services_with: ServicesWith) -> None:
-    """This also holds for a task that starts before the response, when no decision has been made yet."""
+    """The task starts before the response, when no decision has been made yet."""
     tasks = 30
     rules = '[{"sample_rate": 0.5}]'
     quart = services_with({"DD_TRACE_SAMPLING_RULES": rules, "DD_TRACE_STATS_COMPUTATION_ENABLED": "false"})["quart"]
