@@ -108,7 +108,7 @@ def main() -> None:
     points = {"hello": HELLO, "relay": RELAY}
     parser = argparse.ArgumentParser(prog="scripts/profile", description=__doc__)
     parser.add_argument("endpoint", nargs="?", choices=points, help="default: both")
-    parser.add_argument("--seconds", type=int, default=SECONDS)
+    parser.add_argument("--seconds", type=int, default=SECONDS, help=f"for each endpoint; default: {SECONDS}")
     parser.add_argument("--functions", type=int, default=0, metavar="N", help="also list the N costliest functions")
     options = parser.parse_args()
     for endpoint, point in points.items():

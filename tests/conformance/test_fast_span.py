@@ -58,7 +58,7 @@ HTTP_SCENARIOS = [
 # Settings other than the defaults change only tags and propagation, so they need only these scenarios.
 TAG_SCENARIOS = {"query with secrets", "404", "handled 503", "unhandled", "traceparent", "baggage", "body"}
 # Header names in the form of WSGI variables. ddtrace also reads some of these.
-UNDERSCORES = (
+UNDERSCORE_REQUEST = (
     b"GET /plain HTTP/1.1",
     b"Host: here",
     b"HTTP_X_DATADOG_TRACE_ID: 7",
@@ -72,7 +72,7 @@ MORE_SCENARIOS = [
     Scenario(
         "b3 multi", get("/plain", x_b3_traceid="0af7651916cd43dd", x_b3_spanid="b7ad6b7169203331", x_b3_sampled="1")
     ),
-    Scenario("underscores in header names", raw_request(*UNDERSCORES)),
+    Scenario("underscores in header names", raw_request(*UNDERSCORE_REQUEST)),
     Scenario("a query in the path", get("/nowhere%3Ftoken=hidden;a@b")),
     Scenario(
         "a user in the host",

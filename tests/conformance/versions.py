@@ -23,10 +23,10 @@ from running import QUIET, ROOT, Agent, clean_environment, eventually, free_port
 PAGE = ROOT / "docs" / "tracing.md"
 BEGIN, END = "<!-- scripts/test-versions --write -->\n", "<!-- end of scripts/test-versions --write -->"
 ENVIRONMENTS = ROOT / ".venv-versions"
-LOCKED = version("ddtrace")
 # Quart 0.23 needs Python 3.13.
 QUART_RELEASES = ["0.19.9", "0.22.0", *(["0.23.*"] if sys.version_info >= (3, 13) else [])]
-DDTRACE_RELEASES = {"oldest": "4.5.*", "locked": LOCKED, "newest": ""}
+# The requested version of each release. "" requests the newest.
+DDTRACE_RELEASES = {"oldest": "4.5.*", "locked": version("ddtrace"), "newest": ""}
 SERVERS = {
     "hypercorn": ["hypercorn", "versions_app:app", "--bind", "127.0.0.1:{port}"],
     "uvicorn": ["uvicorn", "versions_app:app", "--host", "127.0.0.1", "--port", "{port}"],
@@ -103,8 +103,8 @@ def check(spans: list[dict[str, Any]], log: list[str]) -> None:
             "websocket /echo/<name>": 1,
         }
     ), requests
-    (failed,) = [span for span in spans if span["resource"] == "GET /error"]
-    assert failed["meta"]["error.message"] == "on purpose", failed["meta"]
+    (error_span,) = [span for span in spans if span["resource"] == "GET /error"]
+    assert error_span["meta"]["error.message"] == "on purpose", error_span["meta"]
     (task,) = [span for span in spans if span["name"] == "quart.background_task"]
     assert "later" in task["resource"], task["resource"]
     calls = {span["resource"] for span in spans if span["name"] == "http.request"}
@@ -157,9 +157,8 @@ def main() -> int:
             for name in arguments.releases or DDTRACE_RELEASES
             for quart in QUART_RELEASES
         ]
-    lines = list(
-        dict.fromkeys(line for line, _ in rows)
-    )  # without duplicates: the newest release may be the locked one
+    # Without duplicates, because the newest release may be the locked one.
+    lines = list(dict.fromkeys(line for line, _ in rows))
     table = "\n".join(
         [f"| ddtrace | Quart | {' | '.join(SERVERS)} |", "| --- | --- |" + " --- |" * len(SERVERS), *lines]
     )
