@@ -93,6 +93,7 @@ TASK_SAMPLED_LIKE_REQUEST = (
     "a task is sampled like its request; FastAPI makes a second decision, so a kept request can lack its task"
 )
 
+# The fields in order: scenario, span, attribute, Quart's value, FastAPI's value, verdict, reason.
 TABLE = [
     # Names.
     Line(

@@ -352,6 +352,7 @@ async def ws_waits(room: str) -> None:
 
 @app.websocket("/ws/<room>/broadcasts")
 async def ws_broadcasts(room: str) -> None:
+    # `websocket` is a proxy for the current WebSocket, so the list needs the object behind it.
     broadcast_sockets.append(websocket._get_current_object())  # type: ignore[attr-defined,unused-ignore]
     message = await websocket.receive()
     for socket in broadcast_sockets:
