@@ -55,20 +55,10 @@ def _matches(value: str | None, pattern: str | None) -> bool:
 
 def render(lines: Sequence[Line]) -> list[str]:
     """Return the table as lines of text."""
-    rows = [
-        ["verdict", "scenario", "span · attribute", "Quart", "FastAPI", "reason"],
-        *(
-            [
-                line.verdict,
-                line.scenario,
-                f"{line.span} · {line.attribute}",
-                line.quart or "—",
-                line.fastapi or "—",
-                line.reason,
-            ]
-            for line in sorted(lines, key=lambda line: [BETTER, SAME, SERVER].index(line.verdict))
-        ),
-    ]
+    rows = [["verdict", "scenario", "span · attribute", "Quart", "FastAPI", "reason"]]
+    for line in sorted(lines, key=lambda line: [BETTER, SAME, SERVER].index(line.verdict)):
+        span_attribute = f"{line.span} · {line.attribute}"
+        rows.append([line.verdict, line.scenario, span_attribute, line.quart or "—", line.fastapi or "—", line.reason])
     columns = list(zip(*rows, strict=True))
     widths = [max(map(len, column)) for column in columns[:-1]]  # the last column, the reason, has no fixed width
     text = []
