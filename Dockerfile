@@ -7,14 +7,15 @@ ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
 WORKDIR /build
-# Copy files, because a link into another layer would be a copy anyway. Compile now, because the running image is read-only.
+# uv copies files, because a link into another layer would be a copy anyway, and compiles them now, because the container's
+# file system is read-only.
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_PYTHON=/opt/venv/bin/python PATH=/opt/uv/bin:$PATH
 COPY requirements/uv.txt requirements/
 RUN python -m venv /opt/uv \
     && pip install --no-cache-dir --disable-pip-version-check --require-hashes --requirement requirements/uv.txt
 COPY requirements/run.txt requirements/
 RUN python -m venv --without-pip /opt/venv && uv pip install --require-hashes --requirements requirements/run.txt
-# Last, because it changes most often. uv is also the package's build backend, so nothing is resolved or fetched.
+# The package comes last because it changes most often. uv is also the package's build backend, so nothing is resolved or fetched.
 COPY pyproject.toml README.md ./
 COPY hello_service hello_service
 RUN uv build --offline --wheel --out-dir dist && uv pip install --offline --no-deps dist/*.whl
@@ -40,7 +41,7 @@ CMD ["hello-service", "serve"]
 # ECS ignores this health check; deploy/task-definition.json has the same one.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["python", "-Ic", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.getenv('PORT') or 8080), timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
-# At the end, so that a new version changes only the image's metadata.
+# These come last so that a new version changes only the image's metadata.
 ARG PYTHON_IMAGE
 ARG REVISION=unknown
 ARG VERSION=dev

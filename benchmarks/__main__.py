@@ -13,25 +13,26 @@ from typing import Any
 from benchmarks import contest, endurance, measure, process, report
 
 ROUNDS, SECONDS = 3, (1, 4)  # seconds of warm-up and of measurement
-QUICK_ROUNDS, QUICK_SECONDS = 1, (0, 1)
+QUICK_ROUNDS, QUICK_SECONDS = 1, (0, 1)  # without a warm-up
 
 
 def measure_contestant(name: str, backend: measure.Backend, seconds: tuple[int, int]) -> dict[str, Any]:
-    """Start one contestant, measure it at each of its points, and stop it. Return its results."""
+    """Start one contestant, measure it with each of its paths and numbers of clients, and return the results."""
     contestant = contest.ALL[name]
-    with measure.started(contestant, backend) as server:
-        results: dict[str, Any] = {"start_s": process.start_seconds(*server, contestant.points[0].path), "points": {}}
+    with measure.started(contestant, backend) as (port, tree):
+        start_seconds = process.wait_until_responding(port, tree, contestant.points[0].path)
+        results: dict[str, Any] = {"start_s": start_seconds, "points": {}}
         for point in contestant.points:
-            sample = measure.sample(contestant, point, server, backend, seconds)
+            sample = measure.sample(contestant, point, (port, tree), backend, seconds)
             results["points"][point.name] = asdict(sample)
-            progress(
+            print_progress(
                 f"  {name} {point.name}: {sample.cpu_us:.0f} µs, {sample.per_second:.0f}/s, p99 {sample.p99_ms:.0f} ms"
             )
     return results
 
 
-def progress(text: str) -> None:
-    """Print a line of progress."""
+def print_progress(text: str) -> None:
+    """Print to standard error, because standard output has only the tables."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -48,7 +49,7 @@ def main() -> int:
     parser.add_argument("--draw", action="store_true", help="redraw tables and chart from the saved results")
     options = parser.parse_args()
     if options.draw:
-        report.write(report.load())
+        report.write_docs(report.load())
         return 0
     if shutil.which("wrk") is None:
         print("wrk is not installed: apt-get install wrk", file=sys.stderr)
@@ -60,19 +61,19 @@ def main() -> int:
     process.raise_file_limit()
     with measure.running_backend() as backend:
         for number in range(options.rounds or rounds):
-            progress(f"round {number + 1}")
+            print_progress(f"round {number + 1}")
             results["rounds"].append({name: measure_contestant(name, backend, seconds) for name in names})
         if not options.quick and not options.only:
-            progress("endurance")
+            print_progress("endurance")
             results["endurance"] = endurance.run(backend)
-    results = report.rounded(results)
+    results = report.with_rounded_numbers(results)
     results["minutes"] = round((time.monotonic() - start) / 60, 1)
     print(report.text(results))
     if options.json:
         report.save(results, options.json)
     if options.write:
         report.save(results, report.RESULTS)
-        report.write(results)
+        report.write_docs(results)
     return 0
 
 

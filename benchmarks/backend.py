@@ -16,8 +16,9 @@ import msgpack
 import uvloop
 
 UPSTREAM_SECONDS = 0.05
-BACKLOG = 2048
+BACKLOG = 2048  # more than the clients that connect at once
 END = b"\r\n\r\n"
+# What the Datadog Agent reports about itself at /info.
 INFO = {
     "version": "7.99.0",
     "endpoints": ["/v0.3/traces", "/v0.4/traces", "/v0.5/traces", "/v0.6/stats"],
@@ -32,13 +33,13 @@ def response(document: object) -> bytes:
 
 
 def content_length(head: bytes) -> int:
-    """Return the Content-Length in a request's head, or 0 if there is none."""
-    _, found, rest = head.lower().partition(b"\r\ncontent-length:")
-    return int(rest.partition(b"\r\n")[0]) if found else 0
+    """Return the Content-Length in a request's head, or 0 if the head has no such header."""
+    _, name, rest = head.lower().partition(b"\r\ncontent-length:")
+    return int(rest.partition(b"\r\n")[0]) if name else 0
 
 
 class Connection(asyncio.Protocol):
-    """One connection. `data` is the start of a request that is still incomplete."""
+    """One connection. `data` has the received part of an incomplete request."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -64,7 +65,7 @@ class Connection(asyncio.Protocol):
 class Sink(Connection):
     """Counts the traces and spans of every payload, v0.4 or v0.5."""
 
-    traces = spans = 0  # of all connections: only the class has these attributes
+    traces = spans = 0  # totals over all connections, so they are counted on the class, not on an instance
     accepted = response({"rate_by_service": {}})
     info = response(INFO)
 
@@ -97,8 +98,8 @@ async def main() -> None:
     """Serve until the process is stopped."""
     loop = asyncio.get_running_loop()
     servers = {
-        name: await loop.create_server(kind, "127.0.0.1", 0, backlog=BACKLOG)
-        for name, kind in (("sink", Sink), ("upstream", Upstream))
+        name: await loop.create_server(protocol, "127.0.0.1", 0, backlog=BACKLOG)
+        for name, protocol in (("sink", Sink), ("upstream", Upstream))
     }
     ports = {name: server.sockets[0].getsockname()[1] for name, server in servers.items()}
     sys.stdout.write(json.dumps(ports) + "\n")

@@ -1,4 +1,4 @@
-"""The contestants: how each is started, and the points at which it is measured."""
+"""The contestants: the command that starts each of them, and the paths and numbers of clients to measure it with."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
-CONTESTANTS = "benchmarks.contestants"
+PACKAGE = "benchmarks.contestants"
 
 
 @dataclass(frozen=True)
 class Point:
-    """A path and the number of concurrent clients."""
+    """What a contestant is measured with: a path and the number of concurrent clients."""
 
     path: str
     clients: int
-    duration_factor: int = 1  # with many clients a request takes longer than a second, so it needs a longer measurement
+    duration_factor: int = 1  # a longer measurement, for so many clients that a request takes over a second
 
     @property
     def name(self) -> str:
@@ -36,9 +36,9 @@ class Contestant:
 
     Attributes:
         title: its name in the tables.
-        command: its command line; {port} is the port to listen on. None: the upstream itself is measured.
-        spans: number of spans of one request, by path without the query; empty for untraced contestants.
-        points: the points at which it is measured.
+        command: its command line; {port} is the port to listen on. None measures the upstream itself.
+        points: the paths and numbers of clients to measure it with.
+        spans: the number of spans of one request, by path without the query; empty for untraced contestants.
         environment: its additional variables.
     """
 
@@ -50,18 +50,23 @@ class Contestant:
 
 
 def traced(*command: str) -> tuple[str, ...]:
-    """Return `command` under ddtrace-run."""
+    """Return `command`, with the path of its program, under ddtrace-run."""
     return (str(BIN / "ddtrace-run"), str(BIN / command[0]), *command[1:])
 
 
 def plain(*command: str) -> tuple[str, ...]:
-    """Return `command` without ddtrace."""
+    """Return `command`, with the path of its program. It doesn't start ddtrace-run."""
     return (str(BIN / command[0]), *command[1:])
 
 
 SERVE = plain("hello-service", "serve")
-# More connections than the default, so that with 1,024 clients no call waits for a connection.
-OURS = {"HOST": "127.0.0.1", "LOG_FORMAT": "json", "UPSTREAM_CONNECTIONS": "1024", "UPSTREAM_WAITING": "1024"}
+# The service may open more connections than by default, so that with 1,024 clients no call waits for one.
+OUR_ENVIRONMENT = {
+    "HOST": "127.0.0.1",
+    "LOG_FORMAT": "json",
+    "UPSTREAM_CONNECTIONS": "1024",
+    "UPSTREAM_WAITING": "1024",
+}
 HYPERCORN = ("hypercorn", "--bind", "127.0.0.1:{port}")
 UVICORN = ("uvicorn", "--port", "{port}", "--no-access-log", "--log-level", "warning")
 GRANIAN = ("granian", "--interface", "asgi", "--port", "{port}", "--no-access-log", "--log-level", "warning")
@@ -70,62 +75,60 @@ GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}", "--log-level", "warning")
 OURS_NAME = "hello_service"
 
 ALL: Mapping[str, Contestant] = {
-    "hello_service": Contestant(
+    OURS_NAME: Contestant(
         "**hello_service** (Quart, Hypercorn)",
         SERVE,
         (HELLO, RELAY_16, RELAY, RELAY_256, RELAY_1024),
         {"/api/hello": 1, "/api/relay": 2},
-        OURS,
+        OUR_ENVIRONMENT,
     ),
     "naive": Contestant(
         "the naive form (Quart, Hypercorn, httpx)",
-        traced(*HYPERCORN, f"{CONTESTANTS}.naive:app"),
+        traced(*HYPERCORN, f"{PACKAGE}.naive:app"),
         spans={"/api/hello": 1, "/api/relay": 2},
     ),
     "flask-sync": Contestant(
         "Flask, gunicorn sync, 4 workers, requests",
-        traced(*GUNICORN, "--workers", "4", f"{CONTESTANTS}.flask_requests:app"),
+        traced(*GUNICORN, "--workers", "4", f"{PACKAGE}.flask_requests:app"),
         spans={"/api/hello": 9, "/api/relay": 10},
     ),
     "flask-gthread": Contestant(
         "Flask, gunicorn gthread, 64 threads, requests",
-        traced(*GUNICORN, "--worker-class", "gthread", "--threads", "64", f"{CONTESTANTS}.flask_requests:app"),
+        traced(*GUNICORN, "--worker-class", "gthread", "--threads", "64", f"{PACKAGE}.flask_requests:app"),
         spans={"/api/hello": 9, "/api/relay": 10},
     ),
     "fastapi": Contestant(
         "FastAPI, uvicorn, httpx",
-        traced(*UVICORN, f"{CONTESTANTS}.fastapi_httpx:app"),
+        traced(*UVICORN, f"{PACKAGE}.fastapi_httpx:app"),
         spans={"/api/hello": 2, "/api/relay": 3},
     ),
     "starlette": Contestant(
         "Starlette, uvicorn, httpx-aiohttp",
-        traced(*UVICORN, f"{CONTESTANTS}.starlette_httpx_aiohttp:app"),
+        traced(*UVICORN, f"{PACKAGE}.starlette_httpx_aiohttp:app"),
         spans={"/api/hello": 1, "/api/relay": 4},
     ),
     "litestar": Contestant(
         "Litestar, granian, httpx-aiohttp",
-        traced(*GRANIAN, f"{CONTESTANTS}.litestar_httpx_aiohttp:app"),
+        traced(*GRANIAN, f"{PACKAGE}.litestar_httpx_aiohttp:app"),
         spans={"/api/hello": 1, "/api/relay": 4},
     ),
     "aiohttp": Contestant(
         "aiohttp, server and client",
-        traced("python", "-m", f"{CONTESTANTS}.aiohttp_both"),
+        traced("python", "-m", f"{PACKAGE}.aiohttp_both"),
         spans={"/api/hello": 1, "/api/relay": 3},
     ),
     "hello_service-untraced": Contestant(
-        "**hello_service**, untraced", SERVE, environment={**OURS, "DD_TRACE_ENABLED": "false"}
+        "**hello_service**, untraced", SERVE, environment={**OUR_ENVIRONMENT, "DD_TRACE_ENABLED": "false"}
     ),
     "fastapi-untraced": Contestant(
-        "FastAPI, uvicorn, untraced", plain(*UVICORN, f"{CONTESTANTS}.fastapi_httpx:app"), (HELLO,)
+        "FastAPI, uvicorn, untraced", plain(*UVICORN, f"{PACKAGE}.fastapi_httpx:app"), (HELLO,)
     ),
     "starlette-untraced": Contestant(
-        "Starlette, uvicorn, untraced", plain(*UVICORN, f"{CONTESTANTS}.starlette_httpx_aiohttp:app"), (HELLO,)
+        "Starlette, uvicorn, untraced", plain(*UVICORN, f"{PACKAGE}.starlette_httpx_aiohttp:app"), (HELLO,)
     ),
-    "naive-untraced": Contestant("the naive form, untraced", plain(*HYPERCORN, f"{CONTESTANTS}.naive:app"), (HELLO,)),
-    "raw-hypercorn": Contestant(
-        "raw ASGI on Hypercorn, untraced", plain(*HYPERCORN, f"{CONTESTANTS}.raw:app"), (HELLO,)
-    ),
-    "raw-uvicorn": Contestant("raw ASGI on uvicorn, untraced", plain(*UVICORN, f"{CONTESTANTS}.raw:app"), (HELLO,)),
-    "raw-granian": Contestant("raw ASGI on granian, untraced", plain(*GRANIAN, f"{CONTESTANTS}.raw:app"), (HELLO,)),
+    "naive-untraced": Contestant("the naive form, untraced", plain(*HYPERCORN, f"{PACKAGE}.naive:app"), (HELLO,)),
+    "raw-hypercorn": Contestant("raw ASGI on Hypercorn, untraced", plain(*HYPERCORN, f"{PACKAGE}.raw:app"), (HELLO,)),
+    "raw-uvicorn": Contestant("raw ASGI on uvicorn, untraced", plain(*UVICORN, f"{PACKAGE}.raw:app"), (HELLO,)),
+    "raw-granian": Contestant("raw ASGI on granian, untraced", plain(*GRANIAN, f"{PACKAGE}.raw:app"), (HELLO,)),
     "upstream": Contestant("the upstream itself", None, (RELAY,)),
 }

@@ -15,34 +15,36 @@ from benchmarks.contest import ALL, HELLO, OURS_NAME
 from benchmarks.offer import DROP, SEND
 
 SECONDS = (1, 4)  # of warm-up and of measurement, to determine the maximum rate
-SUSTAINED, OVERLOAD = 0.8, 2.0  # as multiples of the maximum rate
+SUSTAINED_FACTOR, OVERLOAD_FACTOR = 0.8, 2.0  # multiples of the maximum rate
 OVERLOAD_SECONDS = 60
 REQUESTS = 100_000
-OVERLOAD_CONNECTIONS = 1024  # so many that the service never waits for a request
+OVERLOAD_CONNECTIONS = 1024  # so many that the service always has a request to serve
 
 
 def run(backend: measure.Backend) -> dict[str, Any]:
     """Return the memory before, halfway through and after 100,000 requests, and the results of the overload test."""
     contestant = ALL[OURS_NAME]
     with measure.started(contestant, backend) as (port, tree):
-        process.start_seconds(port, tree, HELLO.path)
+        process.wait_until_responding(port, tree, HELLO.path)
         rate = measure.sample(contestant, HELLO, (port, tree), backend, SECONDS).per_second
         rss = [tree.resident_mib()]
         for _ in range(2):
-            offer(port, SUSTAINED * rate, REQUESTS // 2, HELLO.clients, SEND)
+            offer_load(port, SUSTAINED_FACTOR * rate, REQUESTS // 2, HELLO.clients, SEND)
             rss.append(tree.resident_mib())
     with measure.started(contestant, backend) as (port, tree):
-        process.start_seconds(port, tree, HELLO.path)
+        process.wait_until_responding(port, tree, HELLO.path)
         backend.settle(None, tree.cpu_seconds)
         backend.clear()
-        overload = offer(port, OVERLOAD * rate, int(OVERLOAD * rate * OVERLOAD_SECONDS), OVERLOAD_CONNECTIONS, DROP)
+        overload_rate = OVERLOAD_FACTOR * rate
+        count = int(overload_rate * OVERLOAD_SECONDS)
+        overload = offer_load(port, overload_rate, count, OVERLOAD_CONNECTIONS, DROP)
         spans = backend.settle(overload["sent"], tree.cpu_seconds)
         info = json.loads(process.get(port, "/info")[1])
     return {"rate": rate, "rss_mib": rss, **overload, "spans": spans, "lost": info["tracing"].get("traces_lost")}
 
 
-def offer(port: int, rate: float, count: int, connections: int, ending: str) -> dict[str, Any]:
-    """Run benchmarks.offer on the other core and return its results."""
+def offer_load(port: int, rate: float, count: int, connections: int, ending: str) -> dict[str, Any]:
+    """Run benchmarks/offer.py on the other core, and return its results."""
     command = ["taskset", "--cpu-list", str(process.OTHER_CORE), sys.executable, "-m", "benchmarks.offer"]
     command += [str(port), HELLO.path, str(rate), str(count), str(connections), ending]
     completed = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -1,6 +1,6 @@
-"""Computes medians, ratios within a round, and targets from results. It measures nothing.
+"""Computes medians, ratios within a round, and targets from the results of a measurement.
 
-Results are what `scripts/bench` saves: `rounds`, a list of {contestant: {"start_s", "points": {point: Sample}}}, and
+`scripts/bench` saves the results: `rounds`, a list of {contestant: {"start_s", "points": {point: Sample}}}, and
 `endurance`. A ratio compares two values of the same round, which were measured only minutes apart. The tables show the
 median of these ratios.
 """
@@ -26,7 +26,7 @@ class TracingOverhead:
     untraced: SampleField
 
 
-Value = SampleField | TracingOverhead
+Quantity = SampleField | TracingOverhead
 
 
 @dataclass(frozen=True)
@@ -48,18 +48,18 @@ class Target:
     Attributes:
         title: the first cell of the target's row in the table.
         at_least: whether the limit is a minimum; otherwise it is a maximum.
-        best_round: whether one round is enough, because the ranges of the two values overlap.
+        best_round: whether the best round alone decides, because the ranges of the two values overlap.
     """
 
     title: str
-    numerator: Value
-    denominator: Value
+    numerator: Quantity
+    denominator: Quantity
     limit: float
     at_least: bool = False
     best_round: bool = False
 
     def reached(self, ratio: Spread) -> bool:
-        """Whether the median of `ratio` is on the right side of the limit, or its minimum if `best_round` is set."""
+        """Return whether the median of `ratio`, or its minimum if `best_round` is set, is within the limit."""
         if self.best_round:
             return ratio.minimum <= self.limit
         return ratio.median >= self.limit if self.at_least else ratio.median <= self.limit
@@ -72,33 +72,35 @@ def _cpu(name: str, point: Point) -> SampleField:
 def _targets() -> Iterator[Target]:
     hello, relay = _cpu(OURS_NAME, HELLO), _cpu(OURS_NAME, RELAY)
     untraced = _cpu("hello_service-untraced", HELLO)
-    yield Target("CPU of `/api/hello`, traced ÷ untraced", hello, untraced, 1.5)
+    yield Target("CPU of `/api/hello`, traced ÷ untraced", hello, untraced, limit=1.5)
     title = f"CPU that tracing adds to `/api/hello` ÷ what it adds to {ALL['fastapi'].title}"
     fastapi = TracingOverhead(_cpu("fastapi", HELLO), _cpu("fastapi-untraced", HELLO))
-    yield Target(title, TracingOverhead(hello, untraced), fastapi, 0.6)
+    yield Target(title, TracingOverhead(hello, untraced), fastapi, limit=0.6)
     for name, limit in (("naive", 0.6), ("flask-sync", 0.4), ("fastapi", 0.95), ("starlette", 1.35)):
-        yield Target(f"CPU of `/api/hello` ÷ {ALL[name].title}", hello, _cpu(name, HELLO), limit)
+        yield Target(f"CPU of `/api/hello` ÷ {ALL[name].title}", hello, _cpu(name, HELLO), limit=limit)
     peers = (("naive", 0.16), ("fastapi", 0.25), ("flask-gthread", 0.5), ("starlette", 0.9), ("aiohttp", 1.4))
     for name, limit in peers:
-        yield Target(f"CPU of `/api/relay` ÷ {ALL[name].title}", relay, _cpu(name, RELAY), limit)
+        yield Target(f"CPU of `/api/relay` ÷ {ALL[name].title}", relay, _cpu(name, RELAY), limit=limit)
     for name in ("starlette", "litestar"):
         title = f"p99 of `/api/relay` ÷ {ALL[name].title}, in the best round"
-        yield Target(title, (OURS_NAME, RELAY, "p99_ms"), (name, RELAY, "p99_ms"), 1.0, best_round=True)
+        yield Target(title, (OURS_NAME, RELAY, "p99_ms"), (name, RELAY, "p99_ms"), limit=1.0, best_round=True)
     title = "requests/s of `/api/relay`, 256 clients ÷ 64 clients"
-    yield Target(title, (OURS_NAME, RELAY_256, "per_second"), (OURS_NAME, RELAY, "per_second"), 0.9, at_least=True)
+    yield Target(
+        title, (OURS_NAME, RELAY_256, "per_second"), (OURS_NAME, RELAY, "per_second"), limit=0.9, at_least=True
+    )
     title = "CPU of `/api/relay`, 1,024 clients ÷ 16 clients"
-    yield Target(title, _cpu(OURS_NAME, RELAY_1024), _cpu(OURS_NAME, RELAY_16), 1.0)
+    yield Target(title, _cpu(OURS_NAME, RELAY_1024), _cpu(OURS_NAME, RELAY_16), limit=1.0)
 
 
 TARGETS = tuple(_targets())
 
 
-def value(one_round: Results, which: Value) -> float | None:
+def value(one_round: Results, quantity: Quantity) -> float | None:
     """Return one value of one round, or None if it was not measured."""
-    if isinstance(which, TracingOverhead):
-        traced, untraced = value(one_round, which.traced), value(one_round, which.untraced)
+    if isinstance(quantity, TracingOverhead):
+        traced, untraced = value(one_round, quantity.traced), value(one_round, quantity.untraced)
         return None if traced is None or untraced is None else traced - untraced
-    name, point, field = which
+    name, point, field = quantity
     sample = one_round.get(name, {}).get("points", {}).get(point.name)
     return None if sample is None else float(sample[field])
 
@@ -108,16 +110,21 @@ def spread(numbers: list[float]) -> Spread | None:
     return Spread(median(numbers), min(numbers), max(numbers)) if numbers else None
 
 
-def median_of_rounds(results: Results, which: Value) -> float | None:
+def median_of_rounds(results: Results, quantity: Quantity) -> float | None:
     """Return the median of a value over the rounds, or None if it was not measured."""
-    numbers = [number for each in results["rounds"] if (number := value(each, which)) is not None]
+    values = [value(one_round, quantity) for one_round in results["rounds"]]
+    numbers = [number for number in values if number is not None]
     return median(numbers) if numbers else None
 
 
-def ratio(results: Results, numerator: Value, denominator: Value) -> Spread | None:
-    """Return the spread of the rounds' ratios of two values, or None if one of the values was not measured."""
-    pairs = [(value(each, numerator), value(each, denominator)) for each in results["rounds"]]
-    return spread([above / below for above, below in pairs if above is not None and below])
+def ratio(results: Results, numerator: Quantity, denominator: Quantity) -> Spread | None:
+    """Return the spread of the ratios of all rounds, or None if one of the values was not measured."""
+    ratios = []
+    for one_round in results["rounds"]:
+        above, below = value(one_round, numerator), value(one_round, denominator)
+        if above is not None and below:
+            ratios.append(above / below)
+    return spread(ratios)
 
 
 def total(results: Results, name: str, field: str) -> int:
@@ -132,4 +139,5 @@ def lost_spans(results: Results, name: str) -> int:
 
 
 def _samples(results: Results, name: str) -> list[dict[str, Any]]:
-    return [sample for each in results["rounds"] if name in each for sample in each[name]["points"].values()]
+    rounds = [one_round[name] for one_round in results["rounds"] if name in one_round]
+    return [sample for contestant in rounds for sample in contestant["points"].values()]

@@ -1,4 +1,4 @@
-"""Measures one contestant at one point: wrk runs on one core, the contestant on the other."""
+"""Measures a contestant with one path and number of clients: wrk runs on one core, the contestant on the other."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from typing import Any
 from benchmarks import process
 from benchmarks.contest import Contestant, Point
 
-SCRIPT = Path(__file__).with_name("wrk.lua")
+WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 SETTLE_SECONDS = 15.0  # maximum wait for the last spans
-QUIET_SECONDS = 1.2  # after this time without a span no more arrive, because the tracer sends once a second
+QUIET_SECONDS = 1.2  # after this time without a new span, no more arrive, because the tracer sends once a second
 IDLE_CPU_SECONDS = 0.02  # CPU time that an idle contestant may use between two checks
-# For all contestants: everything but spans is off, so that only requests cost CPU.
-TRACER = {
+# All contestants send only spans, so that only requests cost CPU.
+TRACER_ENVIRONMENT = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",
@@ -30,7 +30,7 @@ TRACER = {
 
 @dataclass(frozen=True)
 class Sample:
-    """One contestant at one point in one round."""
+    """The measurements of one contestant at one point in one round."""
 
     cpu_us: float  # of the process tree, per request
     per_second: float
@@ -39,14 +39,14 @@ class Sample:
     failures: int
     completed: int
     sent: int  # including the requests that were interrupted at the end
-    spans_due: int  # the spans of all completed requests
-    spans: int
+    spans_due: int  # the number of spans that the completed requests must have produced
+    spans: int  # the number of spans that arrived
     rss_mib: float
     other_core: float  # share of the other core that wrk, sink and upstream used
 
 
 class Backend:
-    """The process of sink and upstream. The attributes `sink` and `upstream` are their ports."""
+    """The process that is both trace sink and upstream. The attributes `sink` and `upstream` are their ports."""
 
     def __init__(self, tree: process.Tree, ports: Mapping[str, int]) -> None:
         self.tree, self.sink, self.upstream = tree, ports["sink"], ports["upstream"]
@@ -60,19 +60,21 @@ class Backend:
         count: int = json.loads(process.get(self.sink, "/count")[1])["spans"]
         return count
 
-    def settle(self, due: int | None, cpu_seconds: Callable[[], float]) -> int:
+    def settle(self, expected_spans: int | None, cpu_seconds: Callable[[], float]) -> int:
         """Wait until no more spans arrive and the contestant is idle. Return the number of spans that arrived.
 
-        If all `due` spans have arrived (None: unknown), a shorter wait is enough.
+        A shorter wait is enough when all expected spans have arrived. `expected_spans` is None if their number is
+        unknown. `cpu_seconds` returns the CPU time that the contestant has used.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
-        spans, cpu, changed = -1, -1.0, time.monotonic()
+        spans, cpu, last_change = -1, -1.0, time.monotonic()
         while time.monotonic() < deadline:
             spans_now, cpu_now = self.spans(), cpu_seconds()
             if spans_now != spans or cpu_now - cpu > IDLE_CPU_SECONDS:
-                spans, cpu, changed = spans_now, cpu_now, time.monotonic()
-            quiet = time.monotonic() - changed
-            if quiet > QUIET_SECONDS or (due is not None and spans >= due and quiet > QUIET_SECONDS / 4):
+                spans, cpu, last_change = spans_now, cpu_now, time.monotonic()
+            is_complete = expected_spans is not None and spans >= expected_spans
+            required_quiet = QUIET_SECONDS / 4 if is_complete else QUIET_SECONDS
+            if time.monotonic() - last_change > required_quiet:
                 break
             time.sleep(0.05)
         return spans
@@ -80,7 +82,7 @@ class Backend:
 
 @contextmanager
 def running_backend() -> Iterator[Backend]:
-    """Run sink and upstream on the other core."""
+    """Run trace sink and upstream on the other core."""
     command = [sys.executable, "-m", "benchmarks.backend"]
     with process.running(command, os.environ, process.OTHER_CORE, subprocess.PIPE) as tree:
         assert tree.process.stdout is not None  # noqa: S101 - it is a pipe
@@ -90,8 +92,8 @@ def running_backend() -> Iterator[Backend]:
 
 @contextmanager
 def started(contestant: Contestant, backend: Backend) -> Iterator[tuple[int, process.Tree]]:
-    """Run `contestant` on its core, and yield its port and its processes. The upstream is running already."""
-    if contestant.command is None:
+    """Run `contestant` on its core, and yield its port and its processes."""
+    if contestant.command is None:  # the upstream itself, which is already running
         yield backend.upstream, backend.tree
         return
     port = process.free_port()
@@ -104,7 +106,7 @@ def environment(contestant: Contestant, port: int, backend: Backend) -> dict[str
     """Return the environment of `contestant`. It inherits no variable that configures a tracer or a service."""
     inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "LC_ALL"}}
     shared = {
-        **TRACER,
+        **TRACER_ENVIRONMENT,
         "DD_TRACE_AGENT_URL": f"http://127.0.0.1:{backend.sink}",
         "UPSTREAM_URL": f"http://127.0.0.1:{backend.upstream}/",
         "PORT": str(port),
@@ -113,11 +115,11 @@ def environment(contestant: Contestant, port: int, backend: Backend) -> dict[str
     return {**inherited, **shared, **contestant.environment}
 
 
-def wrk(port: int, point: Point, seconds: int) -> dict[str, Any]:
-    """Send requests for `seconds` and return the results of wrk.lua."""
+def run_wrk(port: int, point: Point, seconds: int) -> dict[str, Any]:
+    """Send requests for `seconds`, and return the results that wrk.lua prints."""
     command = ["taskset", "--cpu-list", str(process.OTHER_CORE), "wrk", "--threads", "1", "--latency"]
     command += ["--connections", str(point.clients), "--duration", f"{seconds}s", "--timeout", "10s"]
-    command += ["--script", str(SCRIPT), f"http://127.0.0.1:{port}{point.path}"]
+    command += ["--script", str(WRK_SCRIPT), f"http://127.0.0.1:{port}{point.path}"]
     completed = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(completed.stdout.rpartition("JSON ")[2])
     return result
@@ -132,35 +134,37 @@ def sample(
         server: the contestant's port and its processes.
         seconds: the duration of the warm-up and of the measurement.
     """
-    (port, tree), (warm_up, measurement) = server, seconds
+    port, tree = server
+    warm_up, measurement = seconds
     if warm_up:
-        wrk(port, point, warm_up)
-    backend.settle(None if contestant.spans else 0, tree.cpu_seconds)  # the spans of the warm-up
+        run_wrk(port, point, warm_up)
+    backend.settle(None if contestant.spans else 0, tree.cpu_seconds)  # wait for the spans of the warm-up
     backend.clear()
-    cpu, other = tree.cpu_seconds(), backend.tree.cpu_seconds() + _children_seconds()
-    result = wrk(port, point, measurement * point.duration_factor)
-    cpu = tree.cpu_seconds() - cpu
-    other = backend.tree.cpu_seconds() + _children_seconds() - other
-    spans_each = contestant.spans.get(point.path.partition("?")[0], 0)
-    due = result["completed"] * spans_each
-    spans = backend.settle(due, tree.cpu_seconds)
+    cpu_before = tree.cpu_seconds()
+    other_cpu_before = backend.tree.cpu_seconds() + _children_seconds()
+    result = run_wrk(port, point, measurement * point.duration_factor)
+    cpu = tree.cpu_seconds() - cpu_before
+    other_cpu = backend.tree.cpu_seconds() + _children_seconds() - other_cpu_before
+    spans_per_request = contestant.spans.get(point.path.partition("?")[0], 0)
+    spans_due = result["completed"] * spans_per_request
+    spans = backend.settle(spans_due, tree.cpu_seconds)
     requests = (result["completed"] + result["sent"]) / 2  # the interrupted requests were half done, on average
     return Sample(
-        cpu_us=cpu / max(requests, 1) * 1e6,
+        cpu_us=1e6 * cpu / max(requests, 1),
         per_second=result["completed"] / result["seconds"],
         p50_ms=result["p50_ms"],
         p99_ms=result["p99_ms"],
         failures=result["failures"],
         completed=result["completed"],
         sent=result["sent"],
-        spans_due=due,
+        spans_due=spans_due,
         spans=spans,
         rss_mib=tree.resident_mib(),
-        other_core=other / result["seconds"],
+        other_core=other_cpu / result["seconds"],
     )
 
 
 def _children_seconds() -> float:
-    """Return the CPU time of this process's children that have ended, which are runs of wrk."""
+    """Return the CPU time of this process's ended children, which are the runs of wrk."""
     used = os.times()
     return used.children_user + used.children_system

@@ -1,9 +1,9 @@
 """An open-loop load generator, like many independent clients: its rate does not depend on the responses.
 
-`python -m benchmarks.offer PORT PATH RATE COUNT CONNECTIONS (send|drop)` prints the results as JSON. If all connections
-are busy, a request waits, and is sent as soon as one is free, so an overloaded server never idles. Requests that still
-wait at the end are sent (`send`) or dropped (`drop`). The program waits for the response to each request that was sent,
-so the expected number of spans is exact.
+`python -m benchmarks.offer PORT PATH RATE COUNT CONNECTIONS (send|drop)` prints the results as JSON. While all
+connections are busy, requests wait. They are sent as soon as a connection is free, so an overloaded server never idles.
+Requests that still wait at the end are sent (`send`) or dropped (`drop`). The program waits for the response to each
+request that was sent, so the expected number of spans is exact.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 import uvloop
 
 TICK_SECONDS = 0.01
-WAIT_SECONDS = 60.0
-END = b"\r\n\r\n"
+LAST_RESPONSES_SECONDS = 60.0  # maximum wait for the responses after the last request
+HEAD_END = b"\r\n\r\n"
 SEND, DROP = "send", "drop"
 
 
 class Offer:
-    """A load of `count` requests for `path`, `rate` of them a second."""
+    """A load of `count` requests for `path`, at `rate` requests a second."""
 
     def __init__(self, path: str, rate: float, count: int) -> None:
         self.request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
@@ -41,8 +41,11 @@ class Offer:
             await loop.create_connection(lambda: Client(self), "127.0.0.1", port)
         start, offered = loop.time(), 0
         while self.remaining:
-            due = min(int((loop.time() - start) * self.rate) - offered, self.remaining)
-            offered, self.remaining, self.waiting = offered + due, self.remaining - due, self.waiting + due
+            scheduled = int((loop.time() - start) * self.rate)
+            due = min(scheduled - offered, self.remaining)
+            offered += due
+            self.remaining -= due
+            self.waiting += due
             self.most_waiting = max(self.most_waiting, self.waiting)
             self.send()
             await asyncio.sleep(TICK_SECONDS)
@@ -50,7 +53,7 @@ class Offer:
         while ending == SEND and self.waiting:  # noqa: ASYNC110 - an event would be set for each response
             await asyncio.sleep(TICK_SECONDS)
         self.waiting = 0  # with `drop`, waiting requests are never sent
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(LAST_RESPONSES_SECONDS):
             while self.statuses.total() < self.sent:  # noqa: ASYNC110 - an event would be set for each response
                 await asyncio.sleep(TICK_SECONDS)
         return {
@@ -76,7 +79,7 @@ class Offer:
 
 
 class Client(asyncio.Protocol):
-    """One connection."""
+    """One connection. It sends the next request only after the response to the last one."""
 
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
@@ -88,10 +91,13 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
-        head, found, body = self.data.partition(END)
-        if found and len(body) >= int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]):
+        head, head_end, body = self.data.partition(HEAD_END)
+        if not head_end:
+            return
+        content_length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        if len(body) >= content_length:
             self.data = b""
-            self.offer.complete(self, head[9:12].decode())  # the status, in HTTP/1.1 200 OK
+            self.offer.complete(self, head[9:12].decode())  # the status in "HTTP/1.1 200 OK"
 
     def connection_lost(self, _error: Exception | None) -> None:
         sys.exit("the service closed a connection")

@@ -1,4 +1,4 @@
-"""The processes of the benchmark: started on a core, measured through /proc, stopped with all their children."""
+"""Starts the benchmark's processes on a core, measures them through /proc, and stops them with all their children."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-START_SECONDS = 60.0
-STOP_SECONDS = 20.0
+MAXIMUM_START_SECONDS = 60.0
+MAXIMUM_STOP_SECONDS = 20.0
 CORES = sorted(os.sched_getaffinity(0))
 CONTESTANT_CORE, OTHER_CORE = CORES[0], CORES[-1]
 
-# Indexes into the result of `_fields`. CPU_TIMES: user and system time of the process and of its ended children.
-PARENT, CPU_TIMES, RESIDENT_PAGES = 1, slice(11, 15), 21
+# Indexes into the result of `_fields`.
+PARENT = 1
+CPU_TIMES = slice(11, 15)  # user and system time of the process, and of its ended children
+RESIDENT_PAGES = 21
 
 
 def raise_file_limit() -> None:
@@ -40,7 +42,7 @@ def free_port() -> int:
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """Send a GET request over a new connection. Return status and body."""
+    """Send a GET request over a new connection, and return the status and the body."""
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)
@@ -63,14 +65,16 @@ class Tree:
             if fields := _fields(stat):
                 children.setdefault(int(fields[PARENT]), []).append(int(stat.parent.name))
         pids = [self.process.pid]
-        for pid in pids:  # the list grows in the loop
+        for pid in pids:  # the loop also visits the children that it appends
             pids += children.get(pid, [])
         return pids
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of all processes, including those that have ended."""
-        processes = [_fields(Path(f"/proc/{pid}/stat")) for pid in self.pids()]
-        return sum(int(ticks) for fields in processes if fields for ticks in fields[CPU_TIMES]) / TICKS_PER_SECOND
+        ticks = 0
+        for pid in self.pids():
+            ticks += sum(map(int, _fields(Path(f"/proc/{pid}/stat"))[CPU_TIMES]))
+        return ticks / TICKS_PER_SECOND
 
     def resident_mib(self) -> float:
         """Return the resident memory of all processes in MiB."""
@@ -79,8 +83,9 @@ class Tree:
 
 
 def _fields(stat: Path) -> list[str]:
-    """Return the fields of a /proc/PID/stat from the third (the state) on, or none if the process has ended."""
+    """Return the fields of /proc/PID/stat from the third (the state) on, or an empty list if the process has ended."""
     try:
+        # The second field is the program's name in parentheses, which may contain any character.
         return stat.read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return []
@@ -105,25 +110,27 @@ def running(
     finally:
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_SECONDS)
+            process.wait(MAXIMUM_STOP_SECONDS)
         _end_group(process)
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End all remaining processes of the session that `process` started."""
+    """Kill the remaining processes in the process group of `process`, which leads its own group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def start_seconds(port: int, tree: Tree, path: str) -> float:
-    """Wait for the first 200, and return the seconds that it took. `tree` must have been started just before.
+def wait_until_responding(port: int, tree: Tree, path: str) -> float:
+    """Wait until a GET of `path` gets a 200, and return the seconds that this took.
+
+    Call it directly after the start of `tree`, so that the result is the start time.
 
     Raises:
         RuntimeError: the process ended, or did not respond with 200 in time.
     """
     start = time.monotonic()
-    while time.monotonic() - start < START_SECONDS:
+    while time.monotonic() - start < MAXIMUM_START_SECONDS:
         if tree.process.poll() is not None:
             break
         try:

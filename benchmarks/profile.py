@@ -1,7 +1,7 @@
 """`scripts/profile`: show where the CPU time of a request goes under load, by layer and by function.
 
 py-spy samples the stack 500 times a second. A sample counts for the innermost layer on the stack, so time in the
-standard library counts for its caller.
+standard library counts for the layer that called it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import measure, process
 from benchmarks.contest import ALL, BIN, HELLO, OURS_NAME, RELAY, Point
 
-RATE = 500
+SAMPLES_PER_SECOND = 500
 SECONDS = 20
 WARM_UP_SECONDS = 1
 FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]*?)(?::\d+)?\)$")
@@ -49,17 +49,18 @@ LAYERS = {
 
 def frames(stack: str) -> list[tuple[str, str]]:
     """Return the frames of a collapsed stack as (file, function), the outermost first."""
-    matches = [match for part in stack.split(";") if (match := FRAME.match(part))]
-    # A file's path begins below site-packages, as in an import.
-    return [
-        (match["file"].rpartition("site-packages/")[2].rpartition("/tmp/")[2], match["function"])  # noqa: S108 - no file is created
-        for match in matches
-    ]
+    result = []
+    for part in stack.split(";"):
+        if match := FRAME.match(part):
+            # The path is shortened to the part below site-packages, as in an import, or below /tmp.
+            file = match["file"].rpartition("site-packages/")[2].rpartition("/tmp/")[2]  # noqa: S108 - creates no file
+            result.append((file, match["function"]))
+    return result
 
 
-def layer(stack: list[tuple[str, str]]) -> str:
+def layer_of(stack_frames: list[tuple[str, str]]) -> str:
     """Return the layer that a stack's sample counts for."""
-    for file, _ in reversed(stack):
+    for file, _ in reversed(stack_frames):
         for prefix, name in LAYERS.items():
             if file.startswith(prefix) or f"/{prefix}" in file:
                 return name
@@ -67,16 +68,16 @@ def layer(stack: list[tuple[str, str]]) -> str:
 
 
 def count_samples(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
-    """Return the samples by layer, and by function including all that it calls.
+    """Count the samples in py-spy's output by layer and by function. A function's count includes all that it calls.
 
-    Samples without a Python frame are left out.
+    Samples without a Python frame aren't counted.
     """
     layers: Counter[str] = Counter()
     functions: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
         if stack_frames := frames(stack):
-            layers[layer(stack_frames)] += int(count)
+            layers[layer_of(stack_frames)] += int(count)
             functions.update({f"{file} {function}": int(count) for file, function in stack_frames})
     return layers, functions
 
@@ -89,22 +90,14 @@ def record(point: Point, seconds: int) -> list[str]:
         measure.started(contestant, backend) as (port, tree),
         tempfile.TemporaryDirectory() as folder,
     ):
-        process.start_seconds(port, tree, HELLO.path)
-        measure.wrk(port, point, WARM_UP_SECONDS)
+        process.wait_until_responding(port, tree, HELLO.path)
+        measure.run_wrk(port, point, WARM_UP_SECONDS)
         stacks = Path(folder, "stacks")
-        command = [
-            str(BIN / "py-spy"),
-            "record",
-            "--rate",
-            str(RATE),
-            "--duration",
-            f"{seconds}",
-            "--format",
-            "raw",
-        ]
-        command += ["--output", str(stacks), "--pid", str(tree.pids()[-1])]
+        command = [str(BIN / "py-spy"), "record", "--rate", str(SAMPLES_PER_SECOND), "--duration", str(seconds)]
+        innermost_pid = tree.pids()[-1]
+        command += ["--format", "raw", "--output", str(stacks), "--pid", str(innermost_pid)]
         profiler = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        measure.wrk(port, point, seconds + WARM_UP_SECONDS)
+        measure.run_wrk(port, point, seconds + 1)  # a little longer than py-spy records
         if profiler.wait() != 0:
             sys.exit("py-spy failed: to read other processes it needs root, or ptrace_scope 0")
         return stacks.read_text().splitlines()
@@ -112,13 +105,14 @@ def record(point: Point, seconds: int) -> list[str]:
 
 def main() -> None:
     """Profile both endpoints, or only the one in the arguments."""
+    points = {"hello": HELLO, "relay": RELAY}
     parser = argparse.ArgumentParser(prog="scripts/profile", description=__doc__)
-    parser.add_argument("endpoint", nargs="?", choices=["hello", "relay"], help="default: both")
-    parser.add_argument("--seconds", type=int, default=SECONDS)
+    parser.add_argument("endpoint", nargs="?", choices=points, help="default: both")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help=f"for each endpoint; default: {SECONDS}")
     parser.add_argument("--functions", type=int, default=0, metavar="N", help="also list the N costliest functions")
     options = parser.parse_args()
-    for point in (HELLO, RELAY):
-        if options.endpoint not in {None, point.name.partition("-")[0]}:
+    for endpoint, point in points.items():
+        if options.endpoint and options.endpoint != endpoint:
             continue
         layers, functions = count_samples(record(point, options.seconds))
         print(f"{point.path}, {layers.total():,} samples")

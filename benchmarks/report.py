@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
 PICTURE = ROOT / "docs" / "benchmarks.svg"
 BEGIN, END = "<!-- scripts/bench --write -->\n", "<!-- end of scripts/bench --write -->"
-PACKAGES: tuple[str, ...] = (
+PACKAGES = (
     "ddtrace",
     "quart",
     "hypercorn",
@@ -30,12 +30,16 @@ PACKAGES: tuple[str, ...] = (
     "granian",
     "flask",
     "gunicorn",
+    "aiohttp",
+    "httpx",
+    "httpx-aiohttp",
+    "requests",
+    "uvloop",
 )
-PACKAGES += ("aiohttp", "httpx", "httpx-aiohttp", "requests", "uvloop")
 
 
 def machine() -> dict[str, Any]:
-    """Return the versions and the number of cores, on which the results depend."""
+    """Return what the results depend on: the versions of Python and of the packages, and the number of cores."""
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
@@ -52,7 +56,7 @@ def contestants(results: Results) -> Iterator[str]:
     yield "| 64 clients, one core | `/api/hello` CPU µs | requests/s | p99 ms | `/api/relay` CPU µs | requests/s | p50 ms | p99 ms | failures | spans lost | RSS MiB | start s |"
     yield "| --- " + "| ---: " * 11 + "|"
     for name, contestant in ALL.items():
-        rounds = [each[name] for each in results["rounds"] if name in each]
+        rounds = [one_round[name] for one_round in results["rounds"] if name in one_round]
         if not rounds:
             continue
         cells = [_cell(median_of_rounds(results, (name, HELLO, field))) for field in ("cpu_us", "per_second", "p99_ms")]
@@ -62,8 +66,8 @@ def contestants(results: Results) -> Iterator[str]:
         ]
         cells += [_cell(total(results, name, "failures"))]
         cells += [_cell(lost_spans(results, name) if contestant.spans else None)]
-        memory = [max(sample["rss_mib"] for sample in each["points"].values()) for each in rounds]
-        cells += [_cell(median(memory)), _cell(median(each["start_s"] for each in rounds), 1)]
+        memory = [max(sample["rss_mib"] for sample in measured["points"].values()) for measured in rounds]
+        cells += [_cell(median(memory)), _cell(median(measured["start_s"] for measured in rounds), 1)]
         yield f"| {contestant.title} | {' | '.join(cells)} |"
 
 
@@ -78,12 +82,12 @@ def concurrency(results: Results) -> Iterator[str]:
             _cell(median_of_rounds(results, (OURS_NAME, point, field)))
             for field in ("cpu_us", "per_second", "p50_ms", "p99_ms")
         ]
-        failures = sum(value(each, (OURS_NAME, point, "failures")) or 0 for each in results["rounds"])
+        failures = sum(value(one_round, (OURS_NAME, point, "failures")) or 0 for one_round in results["rounds"])
         yield f"| {point.clients:,} | {' | '.join(cells)} | {failures:.0f} |"
 
 
 def targets(results: Results) -> Iterator[str]:
-    """Yield the table of targets and their results."""
+    """Yield the table of the targets whose values were measured."""
     yield "| figure | target | median (minimum to maximum) | reached |"
     yield "| --- | --- | --- | --- |"
     for target in TARGETS:
@@ -101,8 +105,9 @@ def endurance(results: Results) -> Iterator[str]:
     yield (
         f"RSS of one process: {before:.0f} MiB before, {halfway:.0f} after 50,000 requests, {after:.0f} after 100,000."
     )
+    offered_rate = result["offered"] / result["seconds"]
     yield (
-        f"Offered {result['offered'] / result['seconds']:,.0f} requests a second for {result['seconds']:.0f} s, twice the maximum rate: "
+        f"Offered {offered_rate:,.0f} requests a second for {result['seconds']:.0f} s, twice the maximum rate: "
         f"{result['sent']:,} accepted, {result['failures']} failed, {result['spans']:,} spans received, "
         f"{result['spans'] / result['sent']:.3f} of those expected"
         + (f"; `/info` counts {result['lost']} lost." if result["lost"] is not None else ".")
@@ -111,19 +116,22 @@ def endurance(results: Results) -> Iterator[str]:
 
 def conditions(results: Results) -> str:
     """Return sentences about the conditions of the measurement."""
-    known, rounds = results["machine"], len(results["rounds"])
+    setup, rounds = results["machine"], len(results["rounds"])
+    plural = "s" if rounds > 1 else ""
     return (
-        f"Medians of {rounds} interleaved round{'s' if rounds > 1 else ''}, {results['minutes']:g} minutes: CPython {known['python']}, "
-        f"ddtrace {known['packages']['ddtrace']}, {known['cores']} cores. Read the ratios; absolute times depend on the machine."
+        f"Medians of {rounds} interleaved round{plural}, {results['minutes']:g} minutes: "
+        f"CPython {setup['python']}, ddtrace {setup['packages']['ddtrace']}, {setup['cores']} cores. "
+        "Read the ratios; absolute times depend on the machine."
     )
 
 
 def text(results: Results) -> str:
-    """Return all tables as text."""
+    """Return all tables that aren't empty, and the conditions, as text."""
     tables = [contestants(results)]
-    if any(OURS_NAME in each for each in results["rounds"]):
+    if any(OURS_NAME in one_round for one_round in results["rounds"]):
         tables += [concurrency(results), targets(results), endurance(results)]
-    return "\n\n".join(table for lines in tables if (table := "\n".join(lines))) + f"\n\n{conditions(results)}"
+    paragraphs = ["\n".join(lines) for lines in tables] + [conditions(results)]
+    return "\n\n".join(filter(None, paragraphs))
 
 
 def load() -> Results:
@@ -132,9 +140,9 @@ def load() -> Results:
     return results
 
 
-def rounded(results: Results) -> Results:
+def with_rounded_numbers(results: Results) -> Results:
     """Return `results` with every number rounded to three decimal places."""
-    # Parsing them again visits every number, however deep.
+    # JSON's parser visits every number, however deeply it is nested.
     result: Results = json.loads(json.dumps(results), parse_float=lambda number: round(float(number), 3))
     return result
 
@@ -145,7 +153,7 @@ def save(results: Results, path: Path) -> None:
 
 
 def generated_texts(results: Results) -> dict[Path, str]:
-    """Return the text that belongs between the markers of each file."""
+    """Return, for each file, the text between its markers."""
     return {
         ROOT / "docs" / "performance.md": "\n".join([*contestants(results), "", conditions(results)]),
         ROOT / "benchmarks" / "README.md": "\n".join(
@@ -154,8 +162,8 @@ def generated_texts(results: Results) -> dict[Path, str]:
     }
 
 
-def write(results: Results) -> None:
-    """Draw the picture, and put the tables between their markers."""
+def write_docs(results: Results) -> None:
+    """Draw the chart, and put the tables between the markers of their files."""
     PICTURE.write_text(picture.draw(results))
     for path, between in generated_texts(results).items():
         before, _, rest = path.read_text().partition(BEGIN)

@@ -1,8 +1,8 @@
-"""Rename package, service, distribution, command and docs in a fresh copy of this repository.
+"""Rename package, service, distribution and command everywhere in a fresh copy of this repository.
 
     scripts/adopt my-orders      package my_orders, service and command my-orders
 
-CHANGELOG.md stays as it is. The script deletes itself, its test and its section of docs/make-it-yours.md at the end.
+CHANGELOG.md stays as it is. At the end, the script deletes itself, its test and its section of docs/make-it-yours.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
-REMOVED = ("scripts/adopt", "scripts/adopt.py", "tests/process/test_adopt.py")
+OWN_FILES = ("scripts/adopt", "scripts/adopt.py", "tests/process/test_adopt.py")
 GUIDE = "docs/make-it-yours.md"
 UNCHANGED = ("CHANGELOG.md",)
 IGNORED = re.compile(r"\.git|\.venv.*|__pycache__|\..*_cache|\..*cache")
@@ -40,7 +40,7 @@ class Names:
 
     @property
     def forms(self) -> tuple[str, str, str]:
-        """Package, service and class."""
+        """The names of package, service and class."""
         return self.package, self.service, "".join(word.capitalize() for word in self.words)
 
 
@@ -64,12 +64,12 @@ def parse(name: str) -> Names:
 
 
 def reserved_names() -> set[str]:
-    """Return the names that would collide: keywords, and modules of Python, of the dependencies and of the tests."""
-    locked = re.findall(
-        r"^([\w.-]+)==", "\n".join(p.read_text() for p in ROOT.glob("requirements/*.txt")), re.MULTILINE
-    )
-    here = [path.stem for path in (*ROOT.iterdir(), *ROOT.glob("tests/*")) if path.name != OLD.package]
-    return {*sys.stdlib_module_names, *keyword.kwlist, *here, *(name.replace("-", "_").lower() for name in locked)}
+    """Return names that would collide: keywords, and modules of Python, of the dependencies and of this repository."""
+    requirements = "\n".join(path.read_text() for path in ROOT.glob("requirements/*.txt"))
+    distributions = re.findall(r"^([\w.-]+)==", requirements, re.MULTILINE)
+    dependencies = [name.replace("-", "_").lower() for name in distributions]
+    local_modules = [path.stem for path in (*ROOT.iterdir(), *ROOT.glob("tests/*")) if path.name != OLD.package]
+    return {*sys.stdlib_module_names, *keyword.kwlist, *dependencies, *local_modules}
 
 
 def files(folder: Path = ROOT) -> Iterator[Path]:
@@ -95,29 +95,31 @@ def rename(new: Names) -> int:
     for path in list(files()):
         try:
             text = path.read_bytes().decode()
-        except UnicodeDecodeError:  # a picture: only its path can change
+        except UnicodeDecodeError:  # in an image, only the path can change
             text = ""
-        target = ROOT / with_new_names(str(path.relative_to(ROOT)))
-        if (new_text := with_new_names(text)) != text:
+        new_text = with_new_names(text)
+        new_path = ROOT / with_new_names(str(path.relative_to(ROOT)))
+        if new_text != text:
             path.write_bytes(new_text.encode())
-        if target != path:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
-        changed += target != path or new_text != text
+        if new_path != path:
+            new_path.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(new_path)
+        if new_text != text or new_path != path:
+            changed += 1
     shutil.rmtree(ROOT / OLD.package)  # contains only bytecode now
     return changed
 
 
 def remove_itself() -> None:
     """Delete this script, its test and its section of the guide."""
-    for path in REMOVED:
+    for path in OWN_FILES:
         (ROOT / path).unlink()
     guide = ROOT / GUIDE
     guide.write_text(re.sub(r"^## Rename it\n.*?(?=^## )", "", guide.read_text(), flags=re.DOTALL | re.MULTILINE))
 
 
-def tidy() -> bool:
-    """Sort imports and reformat, because names have another length now. Return whether ruff is available."""
+def sort_imports_and_format() -> bool:
+    """Sort imports and format, because the new names have another length. Return whether ruff was available."""
     ruff = shutil.which("ruff", path=str(ROOT / ".venv" / "bin")) or shutil.which("ruff")
     if ruff:
         subprocess.run([ruff, "check", "--quiet", "--select", "I", "--fix"], cwd=ROOT, check=True)
@@ -126,7 +128,7 @@ def tidy() -> bool:
 
 
 def main() -> None:
-    """Rename everything, or exit with the reason why that isn't possible."""
+    """Rename everything, or exit with the reason why this isn't possible."""
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("Usage: scripts/adopt NAME, such as my-orders")
     if not (ROOT / OLD.package).is_dir():
@@ -138,8 +140,10 @@ def main() -> None:
     count = rename(new)
     remove_itself()
     print(f"{count} files renamed or changed: package {new.package}, service and command {new.service}.")
-    format_first = "" if tidy() else ".venv/bin/ruff check --select I --fix; .venv/bin/ruff format; "
-    print(f"Next: scripts/test tests/unit; {format_first}scripts/lint; then {GUIDE} lists what to delete.")
+    format_commands = ".venv/bin/ruff check --select I --fix; .venv/bin/ruff format; "
+    if sort_imports_and_format():
+        format_commands = ""
+    print(f"Next: scripts/test tests/unit; {format_commands}scripts/lint; then {GUIDE} lists what to delete.")
 
 
 if __name__ == "__main__":

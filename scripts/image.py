@@ -1,7 +1,7 @@
 """Print the size and the start time of an image of the service: `python scripts/image.py IMAGE`.
 
-The start time is the time from the start of the process until it logs that it is listening, by the container engine's
-clock.
+The start time is the time between the start of the process and its log line that it is listening. Both times come from
+the container engine.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 
 STARTS = 5
 DEADLINE_SECONDS = 60
-LISTENING = "Running on"
-# As in production, but without an agent.
-RUN = ["--detach", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "256m"]
-RUN += ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
+LISTENING = "Running on"  # in a line of the service's log
+# Options as in production, but without an agent: nothing listens on port 1.
+OPTIONS = ["--detach", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "256m"]
+OPTIONS += ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
 
 
 def docker(*arguments: str) -> str:
-    """Run docker, and return its output and errors together."""
+    """Run docker, and return its standard output and standard error together."""
     return subprocess.run(
         ["docker", *arguments], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ).stdout.strip()
@@ -36,19 +36,21 @@ def inspect(name: str) -> dict[str, Any]:
 
 
 def start_seconds(image: str) -> float:
-    """Start `image` once, and return the seconds until it listened."""
-    container = docker("run", *RUN, image)
+    """Start `image` once, and return the seconds until the service listens."""
+    container = docker("run", *OPTIONS, image)
     try:
         deadline = time.monotonic() + DEADLINE_SECONDS
         while True:
-            lines = [line for line in docker("logs", "--timestamps", container).splitlines() if LISTENING in line]
-            if lines:
+            log = docker("logs", "--timestamps", container)
+            listening_lines = [line for line in log.splitlines() if LISTENING in line]
+            if listening_lines:
                 break
             if time.monotonic() > deadline:
                 sys.exit(f"{image} did not listen within {DEADLINE_SECONDS} s:\n{docker('logs', container)}")
             time.sleep(0.1)
         started = datetime.fromisoformat(inspect(container)["State"]["StartedAt"])
-        return (datetime.fromisoformat(lines[0].split()[0]) - started).total_seconds()
+        listening = datetime.fromisoformat(listening_lines[0].split()[0])  # docker puts a timestamp before each line
+        return (listening - started).total_seconds()
     finally:
         docker("rm", "--force", container)
 

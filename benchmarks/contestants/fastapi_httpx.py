@@ -17,13 +17,13 @@ class Greeting(BaseModel):
     message: str
 
 
-class Relayed(BaseModel):
+class UpstreamResponse(BaseModel):
     status: int
     body: Any
 
 
-class Relay(BaseModel):
-    answers: list[Relayed]
+class RelayResponse(BaseModel):
+    answers: list[UpstreamResponse]
 
 
 @asynccontextmanager
@@ -41,7 +41,8 @@ async def hello(name: str = "World") -> Greeting:
 
 
 @app.get("/api/relay")
-async def relay(request: Request, count: Annotated[int, Query(ge=1, le=20)] = 1) -> Relay:
+async def relay(request: Request, count: Annotated[int, Query(ge=1, le=20)] = 1) -> RelayResponse:
     client: httpx.AsyncClient = request.app.state.client
     responses = await asyncio.gather(*(client.get(os.environ["UPSTREAM_URL"]) for _ in range(count)))
-    return Relay(answers=[Relayed(status=response.status_code, body=response.json()) for response in responses])
+    answers = [UpstreamResponse(status=response.status_code, body=response.json()) for response in responses]
+    return RelayResponse(answers=answers)

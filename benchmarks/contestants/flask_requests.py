@@ -11,7 +11,7 @@ from requests.adapters import HTTPAdapter
 
 app = Flask(__name__)
 session = requests.Session()
-session.mount("http://", HTTPAdapter(pool_maxsize=64))
+session.mount("http://", HTTPAdapter(pool_maxsize=64))  # a connection for each of gunicorn's 64 threads
 
 
 @app.get("/api/hello")

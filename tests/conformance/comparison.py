@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from running import Span
 
-# Kinds of spans that each integration names after its framework.
+# Spans whose names differ between the integrations, and their common kind.
 KINDS = {
     "asgi.request": "request",
     "fastapi.request": "request",
@@ -30,9 +31,9 @@ VARYING = {
     "_dd.tags.process",
 }
 PORT = re.compile(r"127\.0\.0\.1:\d+|'127\.0\.0\.1', \d+")
-# A stack frame in the code of this folder; its group is the function.
+# A stack frame in the code of this folder. The group is the function's name.
 FRAME = re.compile(r'File "[^"]*/(?:quart_app|fastapi_app|shared)\.py", line \d+, in (\w+)')
-# The upper half of a trace id that ddtrace generated: the time, then zeros.
+# The upper half of a trace id that ddtrace generated: the time in seconds, then zeros.
 GENERATED = re.compile(r"[0-9a-f]{8}0{8}")
 
 Attributes = dict[str, str]
@@ -40,7 +41,7 @@ Attributes = dict[str, str]
 
 @dataclass(frozen=True)
 class Difference:
-    """One attribute of one span that differs between the sides. A value is None if that side lacks the attribute."""
+    """An attribute of a span that differs between the services. A value is None if that service lacks the attribute."""
 
     span: str
     attribute: str
@@ -51,51 +52,54 @@ class Difference:
         return f"{self.span} · {self.attribute}: quart {self.quart!r}, fastapi {self.fastapi!r}"
 
 
-def describe(spans: Sequence[Span]) -> dict[str, Attributes]:
+def attributes_by_label(spans: Sequence[Span]) -> dict[str, Attributes]:
     """Return the attributes of every span by its label."""
     # With application security on, the tracer omits fields that are 0.
-    ordered = sorted(
-        ({"parent_id": 0, "error": 0, **span} for span in spans), key=lambda span: (span["start"], span["span_id"])
-    )
+    complete = [{"parent_id": 0, "error": 0, **span} for span in spans]
+    ordered = sorted(complete, key=lambda span: (span["start"], span["span_id"]))
     labels: dict[int, str] = {}
+    kinds: Counter[str] = Counter()
     for span in ordered:
         kind: str = KINDS.get(span["name"]) or span["name"]
         if kind == "work":
             kind = f"work: {span['resource']}"
         elif kind == "websocket.receive" and "websocket.message.frames" not in span["metrics"]:
             kind = "websocket.receive of no message"  # ASGI's event that opens or closes the WebSocket
-        number = sum(label.partition(" #")[0] == kind for label in labels.values()) + 1
-        labels[span["span_id"]] = kind if number == 1 else f"{kind} #{number}"
-    traces: dict[int, str] = {}
+        kinds[kind] += 1
+        labels[span["span_id"]] = kind if kinds[kind] == 1 else f"{kind} #{kinds[kind]}"
+    traces: dict[int, str] = {}  # the label of each trace's first span
     for span in ordered:
         traces.setdefault(span["trace_id"], labels[span["span_id"]])
     return {labels[span["span_id"]]: _attributes(span, labels, traces) for span in ordered}
 
 
 def compare(quart: Sequence[Span], fastapi: Sequence[Span]) -> list[Difference]:
-    """Return every attribute in which two sets of spans differ; a span that only one side has is one difference."""
-    ours, theirs = describe(quart), describe(fastapi)
+    """Return every attribute that differs between the spans. A span that only one service has is one difference."""
+    quart_spans, fastapi_spans = attributes_by_label(quart), attributes_by_label(fastapi)
     differences: list[Difference] = []
-    for label in sorted({*ours, *theirs}):
-        if label not in theirs:
+    for label in sorted({*quart_spans, *fastapi_spans}):
+        if label not in fastapi_spans:
             differences.append(Difference(label, "span", "present", None))
             continue
-        if label not in ours:
+        if label not in quart_spans:
             differences.append(Difference(label, "span", None, "present"))
             continue
-        for name in sorted({*ours[label], *theirs[label]}):
-            values = ours[label].get(name), theirs[label].get(name)
-            if values[0] != values[1]:
-                differences.append(Difference(label, name, *values))
+        for name in sorted({*quart_spans[label], *fastapi_spans[label]}):
+            quart_value, fastapi_value = quart_spans[label].get(name), fastapi_spans[label].get(name)
+            if quart_value != fastapi_value:
+                differences.append(Difference(label, name, quart_value, fastapi_value))
     return differences
 
 
 def _attributes(span: Span, labels: Mapping[int, str], traces: Mapping[int, str]) -> Attributes:
-    """Return all attributes of `span` by name. `traces` has the label of each trace's first span by trace id."""
+    """Return all attributes of `span` by name.
+
+    `labels` has the label of each span by span id, and `traces` the label of each trace's first span by trace id.
+    """
     parent = span["parent_id"]
     trace = f"that of {traces[span['trace_id']]}"
-    has_generated_id = GENERATED.fullmatch(span["meta"].get("_dd.p.tid", ""))
-    if _has_remote_parent(span, labels) and not has_generated_id:
+    trace_id_is_generated = GENERATED.fullmatch(span["meta"].get("_dd.p.tid", ""))
+    if _has_remote_parent(span, labels) and not trace_id_is_generated:
         trace = f"{span['trace_id']:016x}"  # the caller's id, which is the same on both sides
     attributes = {
         "name": span["name"],
@@ -117,18 +121,19 @@ def _has_remote_parent(span: Span, labels: Mapping[int, str]) -> bool:
 
 
 def _links(span: Span, labels: Mapping[int, str]) -> list[str]:
-    """Return a text for each link of `span`. Links in a tag are removed from there, so that they're compared once."""
+    """Return a text for each link of `span`. A tag with links is removed, so that the links are compared only once."""
     links: list[dict[str, Any]] = span.get("span_links") or json.loads(span["meta"].pop("_dd.span_links", "[]"))
-    lines = []
+    texts = []
     for link in links:
         span_id = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
         attributes = json.dumps(link.get("attributes", {}), sort_keys=True)
         attributes = attributes.replace(f"{span_id:016x}", "its id")
-        lines.append(f"{labels.get(span_id, f'{span_id:016x}')} {attributes}")
-    return lines
+        texts.append(f"{labels.get(span_id, f'{span_id:016x}')} {attributes}")
+    return texts
 
 
 def _value(name: str, value: object) -> str:
+    """Return the attribute's value as text, without the parts that differ from run to run or between the two files."""
     if name in VARYING:
         return "present"
     text = PORT.sub("127.0.0.1:port", str(value))

@@ -1,4 +1,4 @@
-"""Fixtures of this folder: both services, and the comparison of a scenario. Prints the table after the tests."""
+"""Fixtures that run both services and compare their spans, and a hook that prints the table of differences."""
 
 from __future__ import annotations
 
@@ -10,58 +10,57 @@ from typing import Any
 import pytest
 from conformance.comparison import Difference, compare
 from conformance.differences import TABLE, render
-from conformance.pair import Side, pair
 from conformance.scenarios import Scenario
+from conformance.services import COMMANDS, Service, Services, ServicesWith, running_services
 from running import Span
-
-Pair = dict[str, Side]
-Pairs = Callable[[Mapping[str, str]], Pair]
 
 
 @pytest.fixture(scope="session")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
-    """Return a function that runs both services with a given environment, started on first use."""
-    running: dict[str, Pair] = {}
+def services_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServicesWith]:
+    """Return a function that returns both services with a given environment. Its first call for it starts them."""
+    running: dict[str, Services] = {}
     with ExitStack() as stack:
 
-        def run_with(environment: Mapping[str, str]) -> Pair:
+        def run_with(environment: Mapping[str, str]) -> Services:
             key = json.dumps(dict(environment))
             if key not in running:
-                running[key] = stack.enter_context(pair(tmp_path_factory.mktemp("pair"), environment))
+                environments = dict.fromkeys(COMMANDS, environment)
+                running[key] = stack.enter_context(running_services(tmp_path_factory.mktemp("services"), environments))
             return running[key]
 
         yield run_with
 
 
 @pytest.fixture
-def both(pairs: Pairs) -> Pair:
-    """Return both services in the default environment, with nothing received yet."""
-    sides = pairs({})
-    for side in sides.values():
-        side.clear()
-    return sides
+def services(services_with: ServicesWith) -> Services:
+    """Return both services in the default environment, without any received spans."""
+    services = services_with({})
+    for service in services.values():
+        service.clear()
+    return services
 
 
 @pytest.fixture
-def quart(both: Pair) -> Side:
-    """Return the service in Quart, with nothing received yet."""
-    return both["quart"]
+def quart(services: Services) -> Service:
+    """Return the service in Quart, without any received spans."""
+    return services["quart"]
 
 
 @pytest.fixture(scope="session")
-def differences_of(pairs: Pairs) -> Callable[[Scenario], list[Difference]]:
-    """Return a function that runs a scenario on both sides, once, and returns the differences of their spans."""
-    known: dict[str, list[Difference]] = {}
+def differences_of(services_with: ServicesWith) -> Callable[[Scenario], list[Difference]]:
+    """Return a function that returns the differences between both services' spans. It runs each scenario only once."""
+    differences: dict[str, list[Difference]] = {}
 
     def run_and_compare(scenario: Scenario) -> list[Difference]:
-        if scenario.name not in known:
+        if scenario.name not in differences:
             spans: dict[str, list[Span]] = {}
-            for (name, side), count in zip(pairs(scenario.environment).items(), scenario.spans, strict=True):
-                side.clear()
-                scenario.send(side)
-                spans[name] = side.collect(count)
-            known[scenario.name] = compare(spans["quart"], spans["fastapi"])
-        return known[scenario.name]
+            services = services_with(scenario.environment)
+            for (name, service), count in zip(services.items(), scenario.span_counts, strict=True):
+                service.clear()
+                scenario.send(service)
+                spans[name] = service.collect(count)
+            differences[scenario.name] = compare(spans["quart"], spans["fastapi"])
+        return differences[scenario.name]
 
     return run_and_compare
 

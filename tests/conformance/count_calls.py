@@ -1,4 +1,4 @@
-"""Serves three requests of hello_service in this process, and prints which functions of ddtrace were called meanwhile.
+"""Serves three requests of hello_service in this process, and prints which functions of ddtrace they call.
 
 `python count_calls.py` prints JSON: {"layers": modules of the ASGI layers, "calls": the number of calls by function}
 """
@@ -24,19 +24,19 @@ PATHS = ["/api/hello", "/api/relay", "/nowhere"]
 calls: Counter[str] = Counter()
 
 
-def count(frame: FrameType, event: str, _argument: object) -> None:
-    """Count a call of a function of ddtrace; for `sys.setprofile`."""
+def count_call(frame: FrameType, event: str, _argument: object) -> None:
+    """Count a call if the function is ddtrace's. This is a profile function for `sys.setprofile`."""
     if event == "call" and "/ddtrace/" in frame.f_code.co_filename:
         calls[f"{frame.f_code.co_filename.rpartition('/ddtrace/')[2]}:{frame.f_code.co_name}"] += 1
 
 
-async def serve(app: Quart) -> None:
+async def send_requests(app: Quart) -> None:
     async with app.test_app() as running:
         client = running.test_client()
         for path in PATHS:  # once without counting, because first requests import modules
             await client.get(path)
-        threading.setprofile(count)
-        sys.setprofile(count)
+        threading.setprofile(count_call)
+        sys.setprofile(count_call)
         for path in PATHS:
             await client.get(path)
         sys.setprofile(None)
@@ -47,10 +47,11 @@ def main() -> None:
     app = create_app(endpoints=ENDPOINTS)
     layers = []
     layer: Any = app.asgi_app
-    while not inspect.ismethod(layer):  # until Quart's own asgi_app, which is a method
+    while not inspect.ismethod(layer):  # the innermost is Quart's own asgi_app, which is a method
         layers.append(type(layer).__module__)
+        # Each layer keeps the next one in an attribute with one of these names.
         layer = next(value for name, value in vars(layer).items() if name in {"app", "_app", "quart"})
-    asyncio.run(serve(app))
+    asyncio.run(send_requests(app))
     print(json.dumps({"layers": layers, "calls": calls}))  # noqa: T201 - for the test
 
 

@@ -19,9 +19,9 @@ SERVER = "server difference"
 
 @dataclass(frozen=True)
 class Line:
-    """Accepted differences.
+    """A line of the table. It accepts differences, and gives the reason.
 
-    The fields before `verdict` are shell patterns. None means that the side lacks the attribute.
+    The fields before `verdict` are shell patterns. None means that the service lacks the attribute.
 
     `verdict` is SAME (the same meaning in other words), BETTER (tracing.py records more than ddtrace's FastAPI
     integration, or a more accurate value) or SERVER (Hypercorn and uvicorn give their applications different
@@ -55,36 +55,35 @@ def _matches(value: str | None, pattern: str | None) -> bool:
 
 def render(lines: Sequence[Line]) -> list[str]:
     """Return the table as lines of text."""
-    rows = [
-        ["verdict", "scenario", "span · attribute", "Quart", "FastAPI", "reason"],
-        *(
-            [
-                line.verdict,
-                line.scenario,
-                f"{line.span} · {line.attribute}",
-                line.quart or "—",
-                line.fastapi or "—",
-                line.reason,
-            ]
-            for line in sorted(lines, key=lambda line: [BETTER, SAME, SERVER].index(line.verdict))
-        ),
-    ]
-    # The last column has no fixed width.
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]) for row in rows]
+    rows = [["verdict", "scenario", "span · attribute", "Quart", "FastAPI", "reason"]]
+    for line in sorted(lines, key=lambda line: [BETTER, SAME, SERVER].index(line.verdict)):
+        span_attribute = f"{line.span} · {line.attribute}"
+        rows.append([line.verdict, line.scenario, span_attribute, line.quart or "—", line.fastapi or "—", line.reason])
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns[:-1]]  # the last column, the reason, has no fixed width
+    text = []
+    for *cells, reason in rows:
+        aligned = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+        text.append("  ".join([*aligned, reason]))
+    return text
 
 
 # Reasons that several lines share.
 ERROR_KEPT = "error traces that this process started are kept at every sampling rate"
-HANDLED_EXCEPTION = "the span has the exception for which an error handler returned a 5xx"
-WEBSOCKET_ROUTE = "a WebSocket's resource is its route; FastAPI's is the raw path: unbounded cardinality"
-MESSAGE_IS_PARENT = "work for a message is a child of that message's span; with FastAPI each piece is a separate trace"
-NO_ROUTE = "a path without a route isn't a resource; FastAPI's is the raw path: unbounded cardinality"
+HANDLED_EXCEPTION = "the span has the exception that an error handler turned into a 5xx"
+WEBSOCKET_ROUTE = (
+    "a WebSocket's resource is its route; with FastAPI it is the raw path, which has unbounded cardinality"
+)
+MESSAGE_IS_PARENT = (
+    "work for a message is a child of that message's span; with FastAPI each span of work starts a new trace"
+)
+NO_ROUTE = "a path without a route isn't a resource; with FastAPI it is one, which has unbounded cardinality"
 INCOMPLETE = "the span records that the response was cut short"
 TASK_SAMPLED_LIKE_REQUEST = (
     "a task is sampled like its request; FastAPI makes a second decision, so a kept request can lack its task"
 )
 
+# The fields in order: scenario, span, attribute, Quart's value, FastAPI's value, verdict, reason.
 TABLE = [
     # Names.
     Line(
@@ -135,7 +134,7 @@ TABLE = [
         None,
         "present",
         SAME,
-        "Quart has no such step: the handler creates its response",
+        "Quart has no such step, because the handler creates its response",
     ),
     # Application security.
     Line(
@@ -157,8 +156,8 @@ TABLE = [
         "the framework's default",
     ),
     # Servers.
-    Line("*", "request", "asgi.spec_version", "2.1", "2.3", SERVER, "what the server implements"),
-    Line("websocket*", "request*", "asgi.spec_version", "2.3", "2.4", SERVER, "what the server implements"),
+    Line("*", "request", "asgi.spec_version", "2.1", "2.3", SERVER, "the version that the server implements"),
+    Line("websocket*", "request*", "asgi.spec_version", "2.3", "2.4", SERVER, "the version that the server implements"),
     Line("redirect of strict slashes", "request", "http.status_code", "308", "307", SAME, "the framework's choice"),
     Line(
         "websocket*",
@@ -167,7 +166,7 @@ TABLE = [
         "1006.0",
         "*",
         SERVER,
-        "Hypercorn reports 1006 whatever the client sent",
+        "Hypercorn reports 1006, even if the client sent a code",
     ),
     Line(
         "websocket closed by the client",
@@ -176,7 +175,7 @@ TABLE = [
         None,
         "bye",
         SERVER,
-        "Hypercorn doesn't report it",
+        "Hypercorn doesn't report the client's reason",
     ),
     Line(
         "websocket unhandled*",
@@ -185,7 +184,7 @@ TABLE = [
         "present",
         None,
         SAME,
-        "Quart closes the socket that its handler left open; with FastAPI uvicorn does",
+        "Quart closes the WebSocket that its handler left open; with FastAPI, uvicorn closes it",
     ),
     Line(
         "websocket 404",
@@ -242,7 +241,7 @@ TABLE = [
         "200",
         "500",
         BETTER,
-        "the client received 200; the span has the error nevertheless",
+        "the client received 200; the span has that status and the error",
     ),
     Line("unhandled in stream", "request", "http.response_incomplete", "true", None, BETTER, INCOMPLETE),
     # Clients that disconnect.
@@ -285,7 +284,7 @@ TABLE = [
         "* 127.0.0.1/*",
         "http.request",
         BETTER,
-        "a readable resource; FastAPI's is literally http.request",
+        "a readable resource; with FastAPI the resource is only the span's name",
     ),
     Line("call *", "http.request", "*peer.service*", "*", None, BETTER, "the span has the peer's name"),
     # WebSockets.
@@ -310,7 +309,7 @@ TABLE = [
         None,
         "present",
         BETTER,
-        "opening a WebSocket receives no message, so it has no span",
+        "the opening of a WebSocket isn't a message, so it has no span",
     ),
     Line(
         "websocket*",
@@ -319,7 +318,7 @@ TABLE = [
         "websocket.receive of no message {*",
         "websocket.receive of no message #2 {*",
         SAME,
-        "FastAPI's first span is for the opening of the WebSocket",
+        "with FastAPI the opening of the WebSocket has the first span of this kind",
     ),
     Line("websocket busy when closed", "work: *", "parent", "websocket.receive", "none", BETTER, MESSAGE_IS_PARENT),
     Line(
@@ -340,6 +339,6 @@ TABLE = [
         None,
         "present",
         BETTER,
-        "a probe creates no span; FastAPI's integration has no such setting",
+        "a probe creates no span; FastAPI's integration has no setting for probes",
     ),
 ]

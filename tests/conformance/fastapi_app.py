@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from conformance.shared import PIECE, PIECES, Handled, Unhandled, call, client, create_file, wait_for_file
+from conformance.shared import PIECE, PIECES, Handled, Unhandled, call, create_client, create_file, wait_for_file
 from ddtrace.trace import tracer
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -15,11 +15,13 @@ from starlette.websockets import WebSocketDisconnect
 
 
 def work(name: str) -> None:
+    """Create a span, as work in a handler would."""
     with tracer.trace("work", resource=name):
         pass
 
 
 async def slow_work(name: str) -> None:
+    """Create a span that waits twice, so that concurrent spans interleave."""
     with tracer.trace("work", resource=name):
         await asyncio.sleep(0)
         await asyncio.sleep(0.001)
@@ -27,19 +29,19 @@ async def slow_work(name: str) -> None:
 
 @asynccontextmanager
 async def open_client(app: FastAPI) -> AsyncIterator[None]:
-    async with client() as outgoing:
-        app.state.client = outgoing
+    async with create_client() as client:
+        app.state.client = client
         yield
 
 
-class Hooks:
-    """A middleware that does what a layer, a before-request hook and an after-request hook do in quart_app.py."""
+class HookMiddleware:
+    """Does what the ASGI layer, the before-request hook and the after-request hook of quart_app.py do."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def after(message: Any) -> None:
+        async def fail_after_or_send(message: Any) -> None:
             if scope.get("path") == "/hook/after" and message["type"] == "http.response.start":
                 raise Unhandled("in the after-request hook")
             await send(message)
@@ -50,11 +52,11 @@ class Hooks:
             return
         if scope.get("path") == "/hook/before":
             raise Unhandled("in the before-request hook")
-        await self.app(scope, receive, after)
+        await self.app(scope, receive, fail_after_or_send)
 
 
 app = FastAPI(lifespan=open_client, openapi_url=None)
-app.add_middleware(Hooks)
+app.add_middleware(HookMiddleware)
 inner = APIRouter(prefix="/inner")
 outer = APIRouter(prefix="/outer")
 
@@ -65,7 +67,7 @@ async def respond(_request: Request, error: Handled) -> Response:
 
 
 def text(content: object, status: int = 200) -> Response:
-    """Return a response that FastAPI doesn't serialize: serialization would have a span."""
+    """Return a response that FastAPI doesn't serialize, because serialization would create a span."""
     return PlainTextResponse(str(content), status)
 
 
@@ -160,8 +162,8 @@ async def later(*_: object, **__: object) -> None:
     work("in the background")
 
 
-@app.get("/stream/held")
-async def stream_held() -> Response:
+@app.get("/stream/waiting")
+async def stream_waiting() -> Response:
     async def parts() -> AsyncIterator[bytes]:
         yield b"first"
         await wait_for_file("stream")
@@ -201,14 +203,14 @@ async def stream_large() -> Response:
     return StreamingResponse(parts(), media_type="text/plain")
 
 
-@app.get("/held")
-async def held() -> Response:
+@app.get("/waiting")
+async def waiting() -> Response:
     create_file("started")
     try:
-        await wait_for_file("held")
+        await wait_for_file("handler")
     finally:
         create_file("ended")
-    return text("held")
+    return text("waiting")
 
 
 @app.get("/sync")
@@ -360,7 +362,7 @@ async def ws_waits(socket: WebSocket, room: str) -> None:
 
 @app.websocket("/ws/{room}/broadcasts")
 async def ws_broadcasts(socket: WebSocket, room: str) -> None:
-    # quart_app.py also sends the message to WebSockets that are closed, which creates no spans.
+    # quart_app.py also sends the message to closed WebSockets, which creates no spans.
     await socket.accept()
     message = await socket.receive_text()
     await socket.send_text(message)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from conformance.shared import PIECE, PIECES, Handled, Unhandled, call, client, create_file, wait_for_file
+from conformance.shared import PIECE, PIECES, Handled, Unhandled, call, create_client, create_file, wait_for_file
 from ddtrace.trace import tracer
 from hypercorn.middleware import DispatcherMiddleware, ProxyFixMiddleware
 from quart import Blueprint, Quart, Response, abort, current_app, jsonify, redirect, request, send_file, websocket
@@ -18,15 +18,17 @@ from hello_service.observability import tracing
 inner = Blueprint("inner", __name__, url_prefix="/inner")
 outer = Blueprint("outer", __name__, url_prefix="/outer")
 app = Quart(__name__)
-broadcast_sockets: list[Any] = []  # every WebSocket of /ws/<room>/broadcasts, also after it was closed
+broadcast_sockets: list[Any] = []  # every WebSocket of /ws/<room>/broadcasts, including the closed ones
 
 
 def work(name: str) -> None:
+    """Create a span, as work in a handler would."""
     with tracer.trace("work", resource=name):
         pass
 
 
 async def slow_work(name: str) -> None:
+    """Create a span that waits twice, so that concurrent spans interleave."""
     with tracer.trace("work", resource=name):
         await asyncio.sleep(0)
         await asyncio.sleep(0.001)
@@ -34,19 +36,19 @@ async def slow_work(name: str) -> None:
 
 @app.while_serving
 async def open_client() -> AsyncGenerator[None, None]:
-    async with client(tracing.name_client_span) as outgoing:
-        app.extensions["client"] = outgoing
+    async with create_client(tracing.name_client_span) as client:
+        app.extensions["client"] = client
         yield
 
 
 @app.before_request
-async def before() -> None:
+async def fail_before() -> None:
     if request.path == "/hook/before":
         raise Unhandled("in the before-request hook")
 
 
 @app.after_request
-async def after(response: Response) -> Response:
+async def fail_after(response: Response) -> Response:
     if request.path == "/hook/after":
         raise Unhandled("in the after-request hook")
     return response
@@ -89,7 +91,7 @@ async def body() -> str:
 
 @app.get("/redirect")
 async def redirected() -> Response:
-    return redirect("/plain")  # type: ignore[return-value]  # werkzeug's class, which Quart serves
+    return redirect("/plain")  # type: ignore[return-value]  # a response of Werkzeug, which Quart accepts
 
 
 @app.get("/slashed/<name>/")
@@ -148,8 +150,8 @@ async def later(*_: object, **__: object) -> None:
     work("in the background")
 
 
-@app.get("/stream/held")
-async def stream_held() -> Response:
+@app.get("/stream/waiting")
+async def stream_waiting() -> Response:
     async def parts() -> AsyncIterator[bytes]:
         yield b"first"
         await wait_for_file("stream")
@@ -178,7 +180,7 @@ async def stream_endless() -> Response:
             create_file("ended")
 
     response = Response(parts(), content_type="text/plain")
-    response.timeout = None
+    response.timeout = None  # only a disconnect ends this response
     return response
 
 
@@ -191,14 +193,14 @@ async def stream_large() -> Response:
     return Response(parts(), content_type="text/plain")
 
 
-@app.get("/held")
-async def held() -> str:
+@app.get("/waiting")
+async def waiting() -> str:
     create_file("started")
     try:
-        await wait_for_file("held")
+        await wait_for_file("handler")
     finally:
         create_file("ended")
-    return "held"
+    return "waiting"
 
 
 @app.get("/cancelled")
@@ -252,14 +254,14 @@ async def tasks_mixed(number: int) -> str:
 
 @app.get("/background/before")
 async def background_before() -> str:
-    ended = asyncio.Event()
+    task_ended = asyncio.Event()
 
     async def task() -> None:
         work("in the background")
-        ended.set()
+        task_ended.set()
 
     current_app.add_background_task(task)
-    await ended.wait()
+    await task_ended.wait()
     return "ended"
 
 
@@ -350,11 +352,12 @@ async def ws_waits(room: str) -> None:
 
 @app.websocket("/ws/<room>/broadcasts")
 async def ws_broadcasts(room: str) -> None:
+    # `websocket` is a proxy for the current WebSocket, so the list needs the object behind it.
     broadcast_sockets.append(websocket._get_current_object())  # type: ignore[attr-defined,unused-ignore]
     message = await websocket.receive()
-    for each in broadcast_sockets:
-        with suppress(Exception):  # if the other WebSocket is closed, Quart 0.23 raises; older releases send nothing
-            await each.send(message)
+    for socket in broadcast_sockets:
+        with suppress(Exception):  # on a closed WebSocket, Quart 0.23 raises, and older releases send nothing
+            await socket.send(message)
 
 
 @app.websocket("/ws/<room>/refuses")
@@ -363,14 +366,14 @@ async def ws_refuses(room: str) -> None:
 
 
 class HeaderlessLayer:
-    """A layer that responds to /layer without headers."""
+    """An ASGI layer that responds to /layer itself, without headers."""
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
+    def __init__(self, app: Any) -> None:
+        self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope.get("path") != "/layer":
-            await self.inner(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 401})
         await send({"type": "http.response.body"})
@@ -385,19 +388,20 @@ async def user(number: str) -> str:
 
 
 class Mount:
-    """Passes requests below /mounted to Hypercorn's dispatcher, and all else, including the lifespan, to `inner`."""
+    """Passes requests below /mounted to Hypercorn's dispatcher, and all others and the lifespan to `app`."""
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
+    def __init__(self, app: Any) -> None:
+        self.app = app
         self.dispatcher: Any = DispatcherMiddleware({"/mounted": mounted})
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         is_mounted = scope.get("path", "").startswith("/mounted/")  # the lifespan has no path
-        await (self.dispatcher if is_mounted else self.inner)(scope, receive, send)
+        app = self.dispatcher if is_mounted else self.app
+        await app(scope, receive, send)
 
 
 outer.register_blueprint(inner)
 app.register_blueprint(outer)
-layered: Any = app
+layered: Any = app  # asgi_app is a method, so mypy would reject the assignment to it
 layered.asgi_app = Mount(HeaderlessLayer(ProxyFixMiddleware(layered.asgi_app)))
 tracing.trace(app, probes={"/health"})

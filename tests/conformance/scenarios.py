@@ -1,4 +1,4 @@
-"""The scenarios. Each has a name, the requests to send, and the number of spans on each side."""
+"""The scenarios: their names, the requests that they send, and the number of spans to wait for from each service."""
 
 from __future__ import annotations
 
@@ -10,118 +10,125 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from conformance.pair import Side
+from conformance.services import Service
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-W3C = f"00-{TRACE}-{PARENT}-"  # a traceparent without its last two digits, the flags: 01 is sampled, 00 isn't
-# The same ids in Datadog's headers: decimal, and the lower half of the trace id.
-DATADOG = {"x-datadog-trace-id": "9532127138774266268", "x-datadog-parent-id": "13235353014750950193"}
+Send = Callable[[Service], None]
+
+TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SAMPLED_TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
+UNSAMPLED_TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-00"
+# The same ids in Datadog's headers: in decimal, and only the lower half of the trace id.
+DATADOG_HEADERS = {"x-datadog-trace-id": "9532127138774266268", "x-datadog-parent-id": "13235353014750950193"}
+LAST_CHUNK = b"0\r\n\r\n"
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`send` is called with each side in turn. `spans` is the expected number of spans from Quart and from FastAPI."""
+    """A name, and a function that sends the scenario's requests to a service.
+
+    `span_counts` has the minimum numbers of spans from Quart and from FastAPI.
+    """
 
     name: str
-    send: Callable[[Side], None]
-    spans: tuple[int, int] = (1, 1)
+    send: Send
+    span_counts: tuple[int, int] = (1, 1)
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def get(path: str, **headers: str) -> Callable[[Side], None]:
+def get(path: str, **headers: str) -> Send:
     """Return a function that sends a GET. Underscores in the names of headers become dashes."""
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    dashed = {name.replace("_", "-"): value for name, value in headers.items()}
 
-    def send(side: Side) -> None:
-        side.client.get(side.url + path, headers=sent)
+    def send(service: Service) -> None:
+        service.client.get(service.url + path, headers=dashed)
 
     return send
 
 
-def request(method: str, path: str, content: bytes | None = None) -> Callable[[Side], None]:
+def request(method: str, path: str, content: bytes | None = None) -> Send:
     """Return a function that sends a request with `method`."""
 
-    def send(side: Side) -> None:
-        side.client.request(method, side.url + path, content=content)
+    def send(service: Service) -> None:
+        service.client.request(method, service.url + path, content=content)
 
     return send
 
 
-def get_incomplete(path: str) -> Callable[[Side], None]:
+def get_incomplete(path: str) -> Send:
     """Return a function that sends a GET whose response breaks off."""
 
-    def send(side: Side) -> None:
+    def send(service: Service) -> None:
         with suppress(httpx.RemoteProtocolError):
-            side.client.get(side.url + path)
+            service.client.get(service.url + path)
 
     return send
 
 
-def get_and_release(path: str, name: str) -> Callable[[Side], None]:
+def get_and_release(path: str, name: str) -> Send:
     """Return a function that sends a GET and, after the response, creates the file that a background task waits for."""
 
-    def send(side: Side) -> None:
-        side.client.get(side.url + path)
-        side.release(name)
+    def send(service: Service) -> None:
+        service.client.get(service.url + path)
+        service.release(name)
 
     return send
 
 
-def open_request(side: Side, path: str) -> socket.socket:
+def open_request(service: Service, path: str) -> socket.socket:
     """Send a request for `path`, and return its connection without reading the response."""
-    address = urlsplit(side.url)
+    address = urlsplit(service.url)
     connection = socket.socket()
-    # A small buffer, so that the server must wait for a client that doesn't read.
+    # The buffer is small, so that the server must wait for a client that doesn't read.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     connection.connect((address.hostname, address.port))
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
     return connection
 
 
-def read_until(connection: socket.socket, end: bytes) -> bytes:
-    """Read until `end` is received or the connection is closed, and return the last bytes."""
+def read_until(connection: socket.socket, end: bytes) -> None:
+    """Read until `end` is received or the connection is closed."""
     tail = b""
     while end not in tail and (part := connection.recv(65_536)):
         tail = tail[-len(end) :] + part
-    return tail
 
 
-def stream_held(side: Side) -> None:
-    with open_request(side, "/stream/held") as connection:
+def read_waiting_stream(service: Service) -> None:
+    with open_request(service, "/stream/waiting") as connection:
         read_until(connection, b"first")
-        side.release("stream")
-        read_until(connection, b"0\r\n\r\n")
+        service.release("stream")
+        read_until(connection, LAST_CHUNK)
 
 
-def disconnect_in_stream(side: Side) -> None:
-    with open_request(side, "/stream/endless") as connection:
+def disconnect_in_stream(service: Service) -> None:
+    with open_request(service, "/stream/endless") as connection:
         read_until(connection, b"more")
-    side.wait_for_file("ended")
+    service.wait_for_file("ended")
 
 
-def disconnect_early(side: Side) -> None:
+def disconnect_early(service: Service) -> None:
     """Disconnect while the handler runs, before it has returned a response."""
-    with open_request(side, "/held"):
-        side.wait_for_file("started")
-    if side.name == "fastapi":
-        side.release("held")  # Quart cancels the handler, FastAPI doesn't
-    side.wait_for_file("ended")
+    with open_request(service, "/waiting"):
+        service.wait_for_file("started")
+    if service.name == "fastapi":
+        service.release("handler")  # FastAPI doesn't cancel the handler
+    service.wait_for_file("ended")
 
 
-def slow_client(side: Side) -> None:
-    with open_request(side, "/stream/large") as connection:
+def read_large_response(service: Service) -> None:
+    """Read the start of a response that is larger than all buffers, and then the rest."""
+    with open_request(service, "/stream/large") as connection:
         read_until(connection, b"xxx")
-        read_until(connection, b"0\r\n\r\n")
+        read_until(connection, LAST_CHUNK)
 
 
-def ws(path: str, *messages: str | bytes, **headers: str) -> Callable[[Side], None]:
+def ws(path: str, *messages: str | bytes, **headers: str) -> Send:
     """Return a function that opens a WebSocket, sends each message and reads its reply, and closes with 1000."""
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    dashed = {name.replace("_", "-"): value for name, value in headers.items()}
 
-    def send(side: Side) -> None:
-        with suppress(ConnectionClosed, InvalidStatus), connect_websocket(side, path, sent) as connection:
+    def send(service: Service) -> None:
+        with suppress(ConnectionClosed, InvalidStatus), connect_websocket(service, path, dashed) as connection:
             for message in messages:
                 connection.send(message)
                 connection.recv(timeout=10)
@@ -129,30 +136,30 @@ def ws(path: str, *messages: str | bytes, **headers: str) -> Callable[[Side], No
     return send
 
 
-def ws_closed_by_client(side: Side) -> None:
-    with connect_websocket(side, "/ws/lounge", {}) as connection:
+def ws_closed_by_client(service: Service) -> None:
+    with connect_websocket(service, "/ws/lounge", {}) as connection:
         connection.send("hello")
         connection.recv(timeout=10)
         connection.close(4002, "bye")
 
 
-def ws_busy(side: Side) -> None:
+def ws_closed_while_busy(service: Service) -> None:
     """Close a WebSocket while its handler is running."""
-    with connect_websocket(side, "/ws/lounge/works", {}) as connection:
+    with connect_websocket(service, "/ws/lounge/works", {}) as connection:
         connection.send("hello")
         connection.recv(timeout=10)
         connection.recv(timeout=10)
-    side.wait_for_file("ended")
+    service.wait_for_file("ended")
 
 
-def ws_broadcasts(side: Side) -> None:
+def ws_broadcasts(service: Service) -> None:
     """Open two WebSockets in turn. In Quart, the second handler also sends to the first WebSocket, which is closed."""
-    ws("/ws/lounge/broadcasts", "one")(side)
-    ws("/ws/lounge/broadcasts", "two")(side)
+    ws("/ws/lounge/broadcasts", "one")(service)
+    ws("/ws/lounge/broadcasts", "two")(service)
 
 
-def connect_websocket(side: Side, path: str, headers: Mapping[str, str]) -> ClientConnection:
-    return connect(side.url.replace("http", "ws") + path, additional_headers=headers, compression=None, proxy=None)
+def connect_websocket(service: Service, path: str, headers: Mapping[str, str]) -> ClientConnection:
+    return connect(service.url.replace("http", "ws") + path, additional_headers=headers, compression=None, proxy=None)
 
 
 # Without stats computation, because with it ddtrace doesn't send traces that are sampled out.
@@ -161,6 +168,7 @@ RATE_0 = {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0}]', "DD_TRACE_STATS_COM
 # Application security with two rules: one on a variable of a route, one on a header.
 BLOCKING = {"DD_APPSEC_ENABLED": "true", "DD_APPSEC_RULES": str(Path(__file__).with_name("blocking.json"))}
 
+# The pair of numbers in a scenario is for Quart and for FastAPI.
 SCENARIOS = [
     Scenario("plain", get("/plain")),
     Scenario("json", get("/json"), (1, 2)),
@@ -181,7 +189,7 @@ SCENARIOS = [
     Scenario("handled 503", get("/handled/503")),
     Scenario("returned 500", get("/returned/500")),
     Scenario("unhandled", get("/unhandled")),
-    Scenario("unhandled group", get("/grouped")),
+    Scenario("unhandled exception group", get("/grouped")),
     Scenario("unhandled in before-request hook", get("/hook/before")),
     Scenario("unhandled in after-request hook", get("/hook/after")),
     Scenario("unhandled in stream", get_incomplete("/stream/broken")),
@@ -189,29 +197,36 @@ SCENARIOS = [
     Scenario("response of a layer", get("/layer")),
     Scenario("mounted", get("/mounted/users/7")),
     Scenario("behind a proxy", get("/plain", x_forwarded_for="203.0.113.7")),
-    Scenario("background of a partial", get("/background/partial"), (3, 3)),
+    Scenario("background partial", get("/background/partial"), (3, 3)),
     Scenario("blocked", request("POST", "/orders/2"), (1, 1), BLOCKING),
     Scenario("not blocked", request("POST", "/orders/1"), (1, 1), BLOCKING),
     Scenario("blocked without a route", get("/nowhere", user_agent="Blocked/1"), (1, 1), BLOCKING),
-    Scenario("stream", stream_held),
-    Scenario("slow client", slow_client),
+    Scenario("stream", read_waiting_stream),
+    Scenario("slow client", read_large_response),
     Scenario("disconnected in stream", disconnect_in_stream),
     Scenario("disconnected early", disconnect_early),
-    Scenario("traceparent", get("/plain", traceparent=f"{W3C}01")),
-    Scenario("traceparent dropped", get("/plain", traceparent=f"{W3C}00"), (0, 0)),
+    Scenario("traceparent", get("/plain", traceparent=SAMPLED_TRACEPARENT)),
+    Scenario("traceparent of a dropped trace", get("/plain", traceparent=UNSAMPLED_TRACEPARENT), (0, 0)),
     Scenario(
-        "traceparent kept by its caller", get("/plain", traceparent=f"{W3C}01", tracestate="dd=s:2;o:rum,ot=th:8")
+        "traceparent of a kept trace", get("/plain", traceparent=SAMPLED_TRACEPARENT, tracestate="dd=s:2;o:rum,ot=th:8")
     ),
-    Scenario("datadog headers", get("/plain", **DATADOG, x_datadog_sampling_priority="1")),
-    Scenario("datadog headers dropped", get("/plain", **DATADOG, x_datadog_sampling_priority="-1"), (0, 0)),
-    Scenario("datadog headers kept", get("/plain", **DATADOG, x_datadog_sampling_priority="2")),
-    Scenario("datadog headers without a decision", get("/plain", **DATADOG)),
-    Scenario("unhandled, dropped by its caller", get("/unhandled", **DATADOG, x_datadog_sampling_priority="-1")),
-    Scenario("unhandled, without a decision", get("/unhandled", **DATADOG)),
-    Scenario("both headers", get("/plain", traceparent=f"{W3C}01", **DATADOG, x_datadog_sampling_priority="1")),
+    Scenario("datadog headers", get("/plain", **DATADOG_HEADERS, x_datadog_sampling_priority="1")),
+    Scenario(
+        "datadog headers of a dropped trace", get("/plain", **DATADOG_HEADERS, x_datadog_sampling_priority="-1"), (0, 0)
+    ),
+    Scenario("datadog headers of a kept trace", get("/plain", **DATADOG_HEADERS, x_datadog_sampling_priority="2")),
+    Scenario("datadog headers without a decision", get("/plain", **DATADOG_HEADERS)),
+    Scenario(
+        "unhandled, dropped by its caller", get("/unhandled", **DATADOG_HEADERS, x_datadog_sampling_priority="-1")
+    ),
+    Scenario("unhandled, without a decision", get("/unhandled", **DATADOG_HEADERS)),
+    Scenario(
+        "both headers",
+        get("/plain", traceparent=SAMPLED_TRACEPARENT, **DATADOG_HEADERS, x_datadog_sampling_priority="1"),
+    ),
     Scenario(
         "both headers disagree",
-        get("/plain", traceparent=f"{W3C}01", x_datadog_trace_id="7", x_datadog_parent_id="8"),
+        get("/plain", traceparent=SAMPLED_TRACEPARENT, x_datadog_trace_id="7", x_datadog_parent_id="8"),
     ),
     Scenario(
         "malformed headers",
@@ -238,7 +253,9 @@ SCENARIOS = [
     Scenario("call streamed", get("/call/streamed"), (2, 2)),
     Scenario("websocket", ws("/ws/lounge", "hello", b"hello"), (6, 6)),
     Scenario(
-        "websocket with trace headers", ws("/ws/lounge", "hello", traceparent=f"{W3C}01", baggage="user.id=ada"), (4, 4)
+        "websocket with trace headers",
+        ws("/ws/lounge", "hello", traceparent=SAMPLED_TRACEPARENT, baggage="user.id=ada"),
+        (4, 4),
     ),
     Scenario("websocket closed by the handler", ws("/ws/lounge", "hello", "close"), (5, 5)),
     Scenario("websocket closed by the client", ws_closed_by_client, (4, 4)),
@@ -246,18 +263,23 @@ SCENARIOS = [
     Scenario("websocket broadcasts", ws_broadcasts, (8, 8)),
     Scenario("websocket unhandled", ws("/ws/lounge", "fail"), (2, 2)),
     Scenario("websocket unhandled after accept", ws("/ws/lounge/accepts", "hello"), (2, 1)),
-    Scenario("websocket busy when closed", ws_busy, (7, 7)),
+    Scenario("websocket busy when closed", ws_closed_while_busy, (7, 7)),
     Scenario("websocket unhandled before accept", ws("/ws/lounge/fails"), (1, 1)),
     Scenario("websocket refused", ws("/ws/lounge/refuses"), (1, 1)),
     Scenario("websocket 404", ws("/nowhere/42"), (1, 1)),
     Scenario("probe", get("/health"), (0, 1)),
-    Scenario("probe with trace headers", get("/health", traceparent=f"{W3C}01"), (0, 1)),
-    Scenario("sampled out by its caller", get("/plain", traceparent=f"{W3C}00"), (1, 1), RATE_0),
+    Scenario("probe with trace headers", get("/health", traceparent=SAMPLED_TRACEPARENT), (0, 1)),
+    Scenario("sampled out by its caller", get("/plain", traceparent=UNSAMPLED_TRACEPARENT), (1, 1), RATE_0),
     Scenario(
-        "sampled out by a datadog caller", get("/plain", **DATADOG, x_datadog_sampling_priority="-1"), (1, 1), RATE_0
+        "sampled out by a datadog caller",
+        get("/plain", **DATADOG_HEADERS, x_datadog_sampling_priority="-1"),
+        (1, 1),
+        RATE_0,
     ),
-    Scenario("kept by its caller", get("/plain", traceparent=f"{W3C}01"), (1, 1), RATE_0),
-    Scenario("kept by a datadog caller", get("/plain", **DATADOG, x_datadog_sampling_priority="2"), (1, 1), RATE_0),
+    Scenario("kept by its caller", get("/plain", traceparent=SAMPLED_TRACEPARENT), (1, 1), RATE_0),
+    Scenario(
+        "kept by a datadog caller", get("/plain", **DATADOG_HEADERS, x_datadog_sampling_priority="2"), (1, 1), RATE_0
+    ),
     Scenario("sampled out", get("/plain"), (1, 1), RATE_0),
     Scenario("sampled out, unhandled", get("/unhandled"), (1, 1), RATE_0),
     Scenario("sampled out, background", get("/background/before"), (3, 3), RATE_0),

@@ -1,6 +1,6 @@
-"""The code that both applications share: outbound calls, exceptions, and files that signal between handler and test.
+"""The code that both applications share: outbound calls, exceptions, and files as signals between handler and test.
 
-Handler and test run in different processes. They use files as signals because requests would create spans.
+Handler and test run in different processes. The signals are files because requests would create spans.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from httpx_aiohttp import AiohttpTransport
 
 FOLDER = Path(os.environ.get("CONFORMANCE_FOLDER", "."))
 UPSTREAM = os.environ.get("CONFORMANCE_UPSTREAM", "")
-REFUSED = os.environ.get("CONFORMANCE_REFUSED", "")  # a URL whose port nothing listens on
+REFUSED = os.environ.get("CONFORMANCE_REFUSED", "")  # no process listens on this URL's port
 CALLS = {
     "success": f"{UPSTREAM}/items/42?token=hidden",
     "redirect": f"{UPSTREAM}/redirect",
@@ -24,8 +24,9 @@ CALLS = {
     "cancelled": f"{UPSTREAM}/slow",
     "refused": f"{REFUSED}/items/42",
 }
+SHORT_SECONDS = 0.2  # shorter than the peer's wait at /slow
 PIECE = b"x" * 65_536
-PIECES = 160  # 10 MB: more than the buffers between server and client hold
+PIECES = 160  # 10 MB in total, which is more than the buffers between server and client hold
 
 
 class Unhandled(RuntimeError):  # noqa: N818 - named for its role in the tests
@@ -51,24 +52,27 @@ def create_file(name: str) -> None:
     (FOLDER / name).touch()
 
 
-def client(*on_request: Any) -> httpx.AsyncClient:
-    """Return the client for both applications' outbound calls."""
+def create_client(*request_hooks: Any) -> httpx.AsyncClient:
+    """Return a client for an application's outbound calls."""
     return httpx.AsyncClient(
         transport=AiohttpTransport(trust_env=False),
         trust_env=False,
         follow_redirects=True,
-        event_hooks={"request": list(on_request)},
+        event_hooks={"request": list(request_hooks)},
     )
 
 
-async def call(outgoing: httpx.AsyncClient, kind: str) -> str:
-    """Make an outbound call, and return its result or the name of its error. `kind`: `streamed` or a key of CALLS."""
+async def call(client: httpx.AsyncClient, kind: str) -> str:
+    """Make an outbound call, and return its result or the name of its error. `kind` is `streamed` or a key of CALLS."""
     try:
         if kind == "streamed":
-            async with outgoing.stream("POST", f"{UPSTREAM}/stream", content=b"hello") as response:
-                return str(len(b"".join([part async for part in response.aiter_bytes()])))
-        timeout = 0.2 if kind == "timeout" else 5
-        async with asyncio.timeout(0.2 if kind == "cancelled" else None):
-            return (await outgoing.get(CALLS[kind], timeout=timeout)).text
+            async with client.stream("POST", f"{UPSTREAM}/stream", content=b"hello") as response:
+                parts = [part async for part in response.aiter_bytes()]
+                return str(len(b"".join(parts)))
+        client_timeout = SHORT_SECONDS if kind == "timeout" else 5
+        seconds_until_cancelled = SHORT_SECONDS if kind == "cancelled" else None
+        async with asyncio.timeout(seconds_until_cancelled):
+            response = await client.get(CALLS[kind], timeout=client_timeout)
+            return response.text
     except (httpx.HTTPError, TimeoutError) as error:
         return type(error).__name__

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from conformance.scenarios import DATADOG, TRACE, W3C
+from conformance.scenarios import DATADOG_HEADERS, SAMPLED_TRACEPARENT, TRACE_ID
 from running import Agent, Running, eventually, service
+
+UPPER_HALF = "640cfd8d00000000"  # of a 128-bit trace id
 
 
 @pytest.fixture(scope="module")
@@ -20,22 +22,27 @@ def running(_agent: Agent) -> Iterator[Running]:
     ("headers", "expected"),
     [
         ({}, None),
-        ({"traceparent": f"{W3C}01"}, TRACE),
-        ({**DATADOG, "x-datadog-sampling-priority": "1", "x-datadog-tags": "_dd.p.tid=640cfd8d00000000"}, None),
+        ({"traceparent": SAMPLED_TRACEPARENT}, TRACE_ID),
+        (
+            {**DATADOG_HEADERS, "x-datadog-sampling-priority": "1", "x-datadog-tags": f"_dd.p.tid={UPPER_HALF}"},
+            UPPER_HALF + TRACE_ID[16:],
+        ),
     ],
+    ids=["no headers", "traceparent", "datadog headers"],
 )
 @pytest.mark.parametrize("path", ["/api/faults/error", "/api/faults/status/503", "/nowhere"])
 def test_the_trace_id_is_the_same_everywhere(
     running: Running, agent: Agent, path: str, headers: dict[str, str], expected: str | None
 ) -> None:
-    before = len(running.requests(path))
+    earlier_lines = len(running.requests(path))
     response = httpx.get(running.url + path, headers=headers)
     (span,) = agent.wait_for_spans(1)
-    line = eventually(lambda: running.requests(path)[before:])[0]
+    (line,) = eventually(lambda: running.requests(path)[earlier_lines:])
     trace_id = f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
 
     assert len(trace_id) == 32
-    assert expected in {None, trace_id}
+    if expected is not None:
+        assert trace_id == expected
     assert response.headers["traceresponse"].split("-")[1] == trace_id
     assert response.json()["trace_id"] == trace_id
     assert line["dd.trace_id"] == trace_id

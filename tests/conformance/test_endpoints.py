@@ -11,7 +11,7 @@ from running import BIN, QUIET, Agent, clean_environment, eventually, free_port,
 
 from hello_service.observability import tracing
 
-QUART = """
+QUART_APP = """
 import quart, tracing
 
 app = tracing.trace(quart.Quart(__name__))
@@ -28,12 +28,12 @@ async def things():
 async def ws():
     pass
 """
-MOUNTED_QUART = f"""{QUART}
+MOUNTED_QUART_APP = f"""{QUART_APP}
 from hypercorn.middleware import DispatcherMiddleware
 
 app = DispatcherMiddleware({{"/shop": app}})
 """
-FASTAPI = """
+FASTAPI_APP = """
 import fastapi
 
 app = fastapi.FastAPI(openapi_url=None)
@@ -52,14 +52,16 @@ async def ws(socket: fastapi.WebSocket):
 """
 
 
-def inventory(app: str, count: int, folder: Path, agent: Agent, path: str = "/users/7") -> set[tuple[str, str, str]]:
-    """Serve `app`, and return method, path and resource of the endpoints that ddtrace reports.
+def reported_endpoints(
+    source: str, count: int, folder: Path, agent: Agent, path: str = "/users/7"
+) -> set[tuple[str, str, str]]:
+    """Serve the app in `source`, and return method, path and resource of each endpoint that ddtrace reports.
 
     Sends a request for `path`, and waits until `count` endpoints have been reported.
     """
     agent.clear()
     folder.mkdir()
-    (folder / "app.py").write_text(app)
+    (folder / "app.py").write_text(source)
     shutil.copy(tracing.__file__, folder)
     port = free_port()
     command = [str(BIN / "ddtrace-run"), str(BIN / "uvicorn"), "app:app", "--host", "127.0.0.1", "--port", str(port)]
@@ -72,30 +74,33 @@ def inventory(app: str, count: int, folder: Path, agent: Agent, path: str = "/us
         except httpx.TransportError:
             return False
 
-    def reported() -> set[tuple[str, str, str]]:
-        events = httpx.get(f"{agent.url}/test/session/apmtelemetry", timeout=10).json()
-        # An event arrives alone or in a batch.
-        batches = [event["payload"] if event["request_type"] == "message-batch" else [event] for event in events]
-        payloads = [
-            event["payload"] for batch in batches for event in batch if event["request_type"] == "app-endpoints"
-        ]
-        endpoints = [endpoint for payload in payloads for endpoint in payload["endpoints"]]
-        return {(endpoint["method"], endpoint["path"], endpoint["resource_name"]) for endpoint in endpoints}
+    def received_endpoints() -> set[tuple[str, str, str]]:
+        endpoints = set()
+        for message in httpx.get(f"{agent.url}/test/session/apmtelemetry", timeout=10).json():
+            # An event arrives alone or in a batch.
+            events = message["payload"] if message["request_type"] == "message-batch" else [message]
+            for event in events:
+                if event["request_type"] == "app-endpoints":
+                    for endpoint in event["payload"]["endpoints"]:
+                        endpoints.add((endpoint["method"], endpoint["path"], endpoint["resource_name"]))
+        return endpoints
 
     with started(command, clean_environment(environment), cwd=folder):
         eventually(responds, timeout=60)
-        return eventually(reported, lambda endpoints: len(endpoints) >= count, timeout=60)
+        return eventually(received_endpoints, lambda endpoints: len(endpoints) >= count, timeout=60)
 
 
-def test_the_agent_receives_quarts_routes_as_it_receives_fastapis(tmp_path: Path, agent: Agent) -> None:
-    """Quart itself adds the methods HEAD and OPTIONS, and a route for static files."""
-    quart = inventory(QUART, 9, tmp_path / "quart", agent)
-    fastapi = inventory(FASTAPI, 3, tmp_path / "fastapi", agent)
-    in_fastapis_syntax = {tuple(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", text) for text in endpoint) for endpoint in quart}
+def test_the_agent_receives_the_same_routes_from_quart_and_from_fastapi(tmp_path: Path, agent: Agent) -> None:
+    """Quart itself adds the methods HEAD and OPTIONS, and a route for static files, so it has nine endpoints."""
+    quart = reported_endpoints(QUART_APP, 9, tmp_path / "quart", agent)
+    fastapi = reported_endpoints(FASTAPI_APP, 3, tmp_path / "fastapi", agent)
+    # <int:number> becomes {number}, as in FastAPI.
+    translated = {tuple(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", text) for text in endpoint) for endpoint in quart}
+    only_in_quart = {(method, path.split("/")[1]) for method, path, _ in translated - fastapi}
 
     assert len(fastapi) == 3
-    assert fastapi <= in_fastapis_syntax
-    assert {(method, path.split("/")[1]) for method, path, _ in in_fastapis_syntax - fastapi} == {
+    assert fastapi <= translated
+    assert only_in_quart == {
         ("HEAD", "users"),
         ("OPTIONS", "users"),
         ("OPTIONS", "things"),
@@ -106,7 +111,7 @@ def test_the_agent_receives_quarts_routes_as_it_receives_fastapis(tmp_path: Path
 
 
 def test_the_routes_of_a_mounted_app_have_the_mount_path(tmp_path: Path, agent: Agent) -> None:
-    endpoints = inventory(MOUNTED_QUART, 9, tmp_path / "mounted", agent, "/shop/users/7")
+    endpoints = reported_endpoints(MOUNTED_QUART_APP, 9, tmp_path / "mounted", agent, "/shop/users/7")
 
     assert ("GET", "/shop/users/<int:number>", "GET /shop/users/<int:number>") in endpoints
     assert [path for _, path, _ in endpoints if not path.startswith("/shop/")] == []

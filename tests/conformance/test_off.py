@@ -18,9 +18,10 @@ from hello_service.settings import Settings
 COUNT_CALLS = [sys.executable, str(Path(__file__).with_name("count_calls.py"))]
 TESTS = str(ROOT / "tests")
 DDTRACE_RUN = str(BIN / "ddtrace-run")
+NO_AGENT = "http://127.0.0.1:9"  # nothing listens on this port
 
 
-def output_of(command: list[str], environment: dict[str, str]) -> Any:
+def json_output(command: list[str], environment: dict[str, str]) -> Any:
     """Run `command`, and return the JSON that it prints."""
     process = subprocess.run(
         command,
@@ -35,26 +36,26 @@ def output_of(command: list[str], environment: dict[str, str]) -> Any:
 @pytest.mark.parametrize("environment", [{"DD_TRACE_ENABLED": "false"}, {}], ids=["off", "not under ddtrace-run"])
 def test_no_function_of_ddtrace_is_called(environment: dict[str, str]) -> None:
     """This holds for a plain response, an outbound call and an error."""
-    counted = output_of(COUNT_CALLS, environment)
+    report = json_output(COUNT_CALLS, environment)
 
-    assert counted["calls"] == {}
-    assert "hello_service.observability.tracing" not in counted["layers"]
+    assert report["calls"] == {}
+    assert "hello_service.observability.tracing" not in report["layers"]
 
 
 def test_requests_are_not_traced_under_ddtrace_run_if_tracing_is_disabled() -> None:
     """ddtrace-run still applies ddtrace's own patches, but tracing.py adds nothing."""
-    counted = output_of([DDTRACE_RUN, *COUNT_CALLS], {"DD_TRACE_ENABLED": "false"})
+    report = json_output([DDTRACE_RUN, *COUNT_CALLS], {"DD_TRACE_ENABLED": "false"})
 
-    assert "hello_service.observability.tracing" not in counted["layers"]
-    assert not any("asgi" in name or "quart" in name for name in counted["calls"])
+    assert "hello_service.observability.tracing" not in report["layers"]
+    assert not any("asgi" in name or "quart" in name for name in report["calls"])
 
 
 def test_calls_of_ddtrace_are_counted_when_tracing_is_on() -> None:
     """Otherwise the tests above could not fail."""
-    counted = output_of([DDTRACE_RUN, *COUNT_CALLS], {"DD_TRACE_AGENT_URL": "http://127.0.0.1:9"})
+    report = json_output([DDTRACE_RUN, *COUNT_CALLS], {"DD_TRACE_AGENT_URL": NO_AGENT})
 
-    assert "hello_service.observability.tracing" in counted["layers"]
-    assert any("_trace/tracer.py" in name for name in counted["calls"])
+    assert "hello_service.observability.tracing" in report["layers"]
+    assert any("_trace/tracer.py" in name for name in report["calls"])
 
 
 def test_serve_does_not_use_ddtrace_run_when_tracing_is_off() -> None:
@@ -67,7 +68,7 @@ def test_serve_does_not_use_ddtrace_run_when_tracing_is_off() -> None:
 
 def test_there_is_no_trace_id_when_tracing_is_off() -> None:
     """This covers the response header, the problem document and the log lines."""
-    with service("http://127.0.0.1:9", {"DD_TRACE_ENABLED": "false"}) as running:
+    with service(NO_AGENT, {"DD_TRACE_ENABLED": "false"}) as running:
         response = httpx.get(f"{running.url}/nowhere")
 
     assert response.status_code == 404

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from conformance.scenarios import DATADOG, W3C
+from conformance.scenarios import DATADOG_HEADERS, SAMPLED_TRACEPARENT
 from running import Agent, Running, service, trace_agent
 
-HEADERS: list[dict[str, str]] = [
+HEADER_SETS: list[dict[str, str]] = [
     {},
-    {"traceparent": f"{W3C}01"},
-    {**DATADOG, "x-datadog-sampling-priority": "2"},
+    {"traceparent": SAMPLED_TRACEPARENT},
+    {**DATADOG_HEADERS, "x-datadog-sampling-priority": "2"},
 ]
 
 
@@ -23,35 +23,36 @@ def agent() -> Iterator[Agent]:
         yield agent
 
 
-def probe(running: Running, agent: Agent, paths: list[str]) -> tuple[list[str], list[str], list[str]]:
-    """Request each path with each set of headers and stop the service.
+def send_and_record(running: Running, agent: Agent, paths: list[str]) -> dict[str, set[str]]:
+    """Request each path with each set of headers, and stop the service.
 
-    Returns the resources of its spans, the resources of its stats and the paths of its log lines, without duplicates.
+    Returns the resources of its spans and of its stats, and the paths in its log lines.
     """
     agent.clear()
     for path in paths:
-        for headers in HEADERS:
+        for headers in HEADER_SETS:
             httpx.get(running.url + path, headers=headers)
     running.stop()
-    stats = [group["Resource"] for each in agent.stats() for bucket in each["Stats"] for group in bucket["Stats"]]
-    return (
-        sorted({span["resource"] for span in agent.spans()}),
-        sorted(set(stats)),
-        sorted({line["path"] for line in running.requests()}),
-    )
+    return {
+        "spans": {span["resource"] for span in agent.spans()},
+        "stats": {
+            group["Resource"] for payload in agent.stats() for bucket in payload["Stats"] for group in bucket["Stats"]
+        },
+        "log": {line["path"] for line in running.requests()},
+    }
 
 
 def test_a_probe_leaves_no_span_no_stats_and_no_log_line(agent: Agent) -> None:
-    """This also holds for a probe that carries trace headers, even those of a kept trace."""
+    """This also holds for a probe with trace headers, even with those of a kept trace. `/info` isn't a probe."""
     with service(agent.url) as running:
-        recorded = probe(running, agent, ["/health", "/ready", "/info"])
+        recorded = send_and_record(running, agent, ["/health", "/ready", "/info"])
 
-    assert recorded == (["GET /info"], ["GET /info"], ["/info"])
+    assert recorded == {"spans": {"GET /info"}, "stats": {"GET /info"}, "log": {"/info"}}
 
 
 def test_one_setting_lists_the_probes(agent: Agent) -> None:
     """PROBE_PATHS applies to the span, the stats and the log line."""
     with service(agent.url, {"PROBE_PATHS": "/info"}) as running:
-        recorded = probe(running, agent, ["/health", "/info"])
+        recorded = send_and_record(running, agent, ["/health", "/info"])
 
-    assert recorded == (["GET /health"], ["GET /health"], ["/health"])
+    assert recorded == {"spans": {"GET /health"}, "stats": {"GET /health"}, "log": {"/health"}}

@@ -33,7 +33,7 @@ async def call():
 
 
 def example() -> str:
-    """Return the code in the docstring of tracing.py."""
+    """Return the code in the docstring of tracing.py, which is indented by four spaces."""
     docstring = ast.get_docstring(ast.parse(SOURCE.read_text())) or ""
     code = [line for line in docstring.splitlines() if line.startswith("    ")]
     return textwrap.dedent("\n".join(code))
@@ -41,7 +41,7 @@ def example() -> str:
 
 @pytest.fixture
 def running(tmp_path: Path, agent: Agent) -> Iterator[Running]:
-    """Run a tiny service made of the docstring's lines and three routes, next to a copy of tracing.py."""
+    """Run a tiny service that consists of the docstring's code and three routes, next to a copy of tracing.py."""
     shutil.copy(SOURCE, tmp_path / "tracing.py")
     (tmp_path / "tiny.py").write_text(example() + ROUTES)
     command = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "tiny:app", "-w", "0", "--bind", "127.0.0.1:0"]
@@ -66,13 +66,13 @@ def test_another_service_can_use_a_copy(running: Running, agent: Agent) -> None:
     assert response.headers["traceresponse"].startswith("00-")
 
 
-def test_the_example_is_five_lines() -> None:
+def test_the_example_has_five_lines() -> None:
     """Blank lines don't count."""
     assert len([line for line in example().splitlines() if line.strip()]) == 5
 
 
-def test_the_file_needs_nothing_but_ddtrace_and_quart() -> None:
-    """Apart from these the file uses only the standard library, so it can be copied as it is."""
+def test_tracing_py_needs_nothing_but_ddtrace_and_quart() -> None:
+    """Apart from these, it uses only the standard library, so it can be copied as it is."""
     imported = set()
     for node in ast.walk(ast.parse(SOURCE.read_text())):
         if isinstance(node, ast.Import):

@@ -15,14 +15,14 @@ from running import BIN, ROOT, clean_environment
 @pytest.mark.once
 @pytest.mark.timeout(600)
 def test_the_spans_are_right_with_the_oldest_and_the_locked_ddtrace() -> None:
-    """They are installed from PyPI, with each release of Quart for this Python, and served on Hypercorn and uvicorn."""
+    """Both are installed from PyPI with each release of Quart for this Python, and run on Hypercorn and uvicorn."""
     versions = Path(__file__).with_name("versions.py")
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # BIN has uv
     environment = clean_environment({"PYTHONPATH": str(ROOT / "tests"), "PATH": path})
     command = [sys.executable, str(versions), "oldest", "locked"]
     process = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    rows = process.stdout.splitlines()[2:]  # after the head of the table
+    rows = process.stdout.splitlines()[2:]  # below the table's header
 
     assert process.returncode == 0, process.stdout + process.stderr
-    assert len(rows) >= 4
+    assert len(rows) >= 4  # two releases of ddtrace, each with at least two of Quart
     assert all(row.endswith("| yes | yes |") for row in rows)

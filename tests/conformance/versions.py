@@ -1,4 +1,4 @@
-"""Runs the portable tracing.py with old and new releases of ddtrace and Quart. docs/tracing.md shows the results."""
+"""Checks tracing.py with old and new releases of ddtrace and Quart. docs/tracing.md shows the results."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from running import QUIET, ROOT, Agent, clean_environment, eventually, free_port
 PAGE = ROOT / "docs" / "tracing.md"
 BEGIN, END = "<!-- scripts/test-versions --write -->\n", "<!-- end of scripts/test-versions --write -->"
 ENVIRONMENTS = ROOT / ".venv-versions"
-LOCKED = version("ddtrace")
 # Quart 0.23 needs Python 3.13.
-QUARTS = ["0.19.9", "0.22.0", *(["0.23.*"] if sys.version_info >= (3, 13) else [])]
-DDTRACES = {"oldest": "4.5.*", "locked": LOCKED, "newest": ""}
+QUART_RELEASES = ["0.19.9", "0.22.0", *(["0.23.*"] if sys.version_info >= (3, 13) else [])]
+# The requested version of each release. "" requests the newest.
+DDTRACE_RELEASES = {"oldest": "4.5.*", "locked": version("ddtrace"), "newest": ""}
 SERVERS = {
     "hypercorn": ["hypercorn", "versions_app:app", "--bind", "127.0.0.1:{port}"],
     "uvicorn": ["uvicorn", "versions_app:app", "--host", "127.0.0.1", "--port", "{port}"],
@@ -34,10 +34,10 @@ SERVERS = {
 
 
 def install(ddtrace: str, quart: str) -> Path:
-    """Return the `bin` folder of a virtual environment with these releases, and create the environment if necessary."""
+    """Create a virtual environment with these releases if there isn't one yet, and return its `bin` folder."""
     name = re.sub(r"[^\w.]", "", f"ddtrace-{ddtrace or 'newest'}-quart-{quart}-py{sys.version_info.minor}")
     folder = ENVIRONMENTS / name
-    # `complete` marks an environment whose installation has finished. The newest release may have changed since then.
+    # `complete` marks a finished installation. The newest release of ddtrace is always installed again.
     if ddtrace == "" or not (folder / "complete").exists():
         subprocess.run(["uv", "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], check=True)
         packages = [f"ddtrace=={ddtrace}" if ddtrace else "ddtrace", f"quart=={quart}"]
@@ -49,7 +49,7 @@ def install(ddtrace: str, quart: str) -> Path:
     return folder / "bin"
 
 
-def release(programs: Path, package: str) -> str:
+def installed_release(programs: Path, package: str) -> str:
     """Return the installed release of `package`."""
     code = f"from importlib.metadata import version; print(version({package!r}))"
     return subprocess.run(
@@ -64,7 +64,7 @@ def serve(programs: Path, server: str, agent: Agent) -> Iterator[tuple[str, list
         shutil.copy(ROOT / "tests" / "conformance" / "versions_app.py", folder)
         shutil.copy(ROOT / "hello_service" / "observability" / "tracing.py", folder)
         port = free_port()
-        program, *arguments = [each.format(port=port) for each in SERVERS[server]]
+        program, *arguments = [part.format(port=port) for part in SERVERS[server]]
         command = [str(programs / "ddtrace-run"), str(programs / program), *arguments]
         environment = {**QUIET, "PYTHONPATH": folder, "DD_TRACE_AGENT_URL": agent.url, "DD_SERVICE": "versions"}
         with started(command, clean_environment(environment)) as running:
@@ -86,7 +86,7 @@ async def send_requests(url: str) -> None:
 
 
 def check(spans: list[dict[str, Any]], log: list[str]) -> None:
-    """Check the received spans against what tracing.py promises, and that the log has no exception.
+    """Check that the spans are those of `send_requests` with tracing.py, and that the log has no exception.
 
     Raises:
         AssertionError: a check failed; the message has the actual value.
@@ -103,21 +103,21 @@ def check(spans: list[dict[str, Any]], log: list[str]) -> None:
             "websocket /echo/<name>": 1,
         }
     ), requests
-    (failed,) = [span for span in spans if span["resource"] == "GET /error"]
-    assert failed["meta"]["error.message"] == "on purpose", failed["meta"]
+    (error_span,) = [span for span in spans if span["resource"] == "GET /error"]
+    assert error_span["meta"]["error.message"] == "on purpose", error_span["meta"]
     (task,) = [span for span in spans if span["name"] == "quart.background_task"]
     assert "later" in task["resource"], task["resource"]
     calls = {span["resource"] for span in spans if span["name"] == "http.request"}
     assert calls == {"GET 127.0.0.1/users/?", "GET 127.0.0.1/"}, calls
     messages = Counter(span["name"] for span in spans if span["name"].startswith("websocket."))
-    # Two messages and the disconnect, for which ddtrace also creates a span.
+    # ddtrace creates a span for each of the two messages received and also for the disconnect.
     assert messages == {"websocket.receive": 3, "websocket.send": 2, "websocket.close": 1}, messages
     exceptions = [line for line in log if line.startswith(("TypeError", "AttributeError", "KeyError", "RuntimeError"))]
     assert not exceptions, exceptions
 
 
-def row(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
-    """Return the row of the table for these releases, and whether every check passed."""
+def check_releases(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
+    """Check these releases on each server. Return their row of the table, and whether every check passed."""
     programs = install(ddtrace, quart)
     results, passed = [], True
     for server in SERVERS:
@@ -125,7 +125,8 @@ def row(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
         try:
             with serve(programs, server, agent) as (url, log):
                 asyncio.run(send_requests(url))
-                eventually(agent.spans, lambda spans: len(spans) >= 17)  # the WebSocket's spans arrive last
+                # 8 requests, 2 outbound calls, 1 background task, and 6 spans of the WebSocket, which arrive last.
+                eventually(agent.spans, lambda spans: len(spans) >= 8 + 2 + 1 + 6)
             check(agent.spans(), log)
         except (AssertionError, httpx.HTTPError, OSError) as error:
             passed = False
@@ -133,7 +134,8 @@ def row(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
             results.append("**no**")
         else:
             results.append("yes")
-    return f"| {release(programs, 'ddtrace')} | {release(programs, 'quart')} | {' | '.join(results)} |", passed
+    releases = (installed_release(programs, package) for package in ("ddtrace", "quart"))
+    return f"| {' | '.join([*releases, *results])} |", passed
 
 
 def main() -> int:
@@ -143,15 +145,20 @@ def main() -> int:
     parser.add_argument(
         "releases",
         nargs="*",
-        choices=[*DDTRACES, []],  # argparse also checks the empty list that stands for no argument
+        choices=[*DDTRACE_RELEASES, []],  # without arguments, argparse checks the value []
         metavar="release",
-        help=f"a release of ddtrace ({', '.join(DDTRACES)}); default: all",
+        help=f"a release of ddtrace ({', '.join(DDTRACE_RELEASES)}); default: all",
     )
     parser.add_argument("--write", action="store_true", help="save the table in docs/tracing.md")
     arguments = parser.parse_args()
     with trace_agent() as agent:
-        rows = [row(DDTRACES[name], quart, agent) for name in arguments.releases or DDTRACES for quart in QUARTS]
-    lines = list(dict.fromkeys(line for line, _ in rows))  # no row twice: the newest release may be the locked one
+        rows = [
+            check_releases(DDTRACE_RELEASES[name], quart, agent)
+            for name in arguments.releases or DDTRACE_RELEASES
+            for quart in QUART_RELEASES
+        ]
+    # Without duplicates, because the newest release may be the locked one.
+    lines = list(dict.fromkeys(line for line, _ in rows))
     table = "\n".join(
         [f"| ddtrace | Quart | {' | '.join(SERVERS)} |", "| --- | --- |" + " --- |" * len(SERVERS), *lines]
     )

@@ -46,7 +46,7 @@ async def call() -> str:
 @app.get("/background")
 async def background() -> str:
     async def later() -> None:
-        await client.get("http://127.0.0.1:1/")
+        await client.get("http://127.0.0.1:1/")  # fails, because nothing listens on this port
 
     app.add_background_task(later)
     return "accepted"

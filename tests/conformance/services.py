@@ -1,9 +1,9 @@
-"""The two services as real processes under ddtrace-run, each with its own trace agent, and the peer that both call."""
+"""Runs both services under ddtrace-run, each with its own trace agent, and the peer that both call."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,35 +17,41 @@ from hello_service.observability.environment import ENVIRONMENT_ONLY
 
 HERE = Path(__file__).resolve().parent
 COMMANDS = {
+    # With 0 workers, Hypercorn serves in the process that ddtrace-run starts.
     "quart": ("hypercorn", "conformance.quart_app:app", "--workers", "0", "--bind", "127.0.0.1:0"),
-    # With h11, because it passes unknown methods on to the application; llhttp, uvicorn's other parser, rejects them.
+    # h11 passes unknown methods on to the application, and uvicorn's other parser rejects them.
     "fastapi": ("uvicorn", "conformance.fastapi_app:app", "--http", "h11", "--port", "0"),
 }
-# Both services get the variables that `hello-service serve` sets for its tracer, and the same names.
+# Both services get the variables that `hello-service serve` sets for its tracer, and the same service name.
 ENVIRONMENT = {
     **QUIET,
     **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},
-    "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "true",  # the default
+    "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "true",  # ddtrace's default, which QUIET changes
     "DD_SERVICE": "conformance",
     "DD_ENV": "test",
     "DD_VERSION": "1.2.3",
 }
-LAST_ID = "0b5e55ed0b5e55ed"  # trace id and parent id of the request that Side.collect sends last
+SENTINEL_ID = "0b5e55ed0b5e55ed"  # trace id and parent id of the request that Service.collect sends last
+SENTINEL_TRACEPARENT = f"00-{SENTINEL_ID.zfill(32)}-{SENTINEL_ID}-01"
 
 
 class Upstream(BaseHTTPRequestHandler):
-    """The peer of outbound calls. It records the headers of each GET."""
+    """The peer of outbound calls. It records the headers of each GET.
+
+    `http.server` creates a handler for each connection, so `upstream` sets these attributes on a subclass.
+    """
 
     protocol_version = "HTTP/1.1"
-    received: list[Mapping[str, str]]
+    recorded_headers: list[Mapping[str, str]]
     stopped: threading.Event
 
     def do_GET(self) -> None:
-        self.received.append({name.lower(): value for name, value in self.headers.items()})
+        self.recorded_headers.append({name.lower(): value for name, value in self.headers.items()})
         if self.path == "/slow":
-            self.stopped.wait(1)
+            self.stopped.wait(1)  # longer than the caller waits
             return  # without a response
-        if "transfer-encoding" in self.headers:  # a redirected request has an empty chunked body of two lines
+        # After a redirect, the request has an empty chunked body: a line with 0 and an empty line.
+        if "transfer-encoding" in self.headers:
             self.rfile.readline()
             self.rfile.readline()
         self.send_response({"/redirect": 302, "/error": 500}.get(self.path, 200))
@@ -71,32 +77,32 @@ class Upstream(BaseHTTPRequestHandler):
 @contextmanager
 def upstream() -> Iterator[tuple[str, list[Mapping[str, str]]]]:
     """Serve the peer, and yield its URL and the headers of every received GET."""
-    received: list[Mapping[str, str]] = []
+    recorded_headers: list[Mapping[str, str]] = []
     stopped = threading.Event()
-    handler = type("Handler", (Upstream,), {"received": received, "stopped": stopped})
+    handler = type("Handler", (Upstream,), {"recorded_headers": recorded_headers, "stopped": stopped})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     with served(server) as url:
         try:
-            yield url, received
+            yield url, recorded_headers
         finally:
             stopped.set()
 
 
 @dataclass
-class Side:
+class Service:
     """One of the two services, with the operations that a scenario needs.
 
     Attributes:
         folder: where the test and the service's handlers create files as signals (see shared.py).
-        received: the headers of every GET that the peer of outbound calls received, from either service.
+        upstream_headers: the headers of every GET that the peer of outbound calls received from either service.
     """
 
     name: str
     running: Running
     agent: Agent
     folder: Path
-    received: list[Mapping[str, str]]
+    upstream_headers: list[Mapping[str, str]]
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30))
 
     @property
@@ -112,7 +118,7 @@ class Side:
         eventually((self.folder / name).exists)
 
     def clear(self) -> None:
-        """Forget the received spans, and delete the files."""
+        """Delete the received spans and the files."""
         for path in self.folder.iterdir():
             path.unlink()
         self.agent.clear()
@@ -120,37 +126,35 @@ class Side:
     def collect(self, count: int) -> list[Span]:
         """Wait for `count` spans, and return all spans that have arrived, which may be more.
 
-        Sends one more request, with a known trace id: once its span has arrived, all earlier ones have.
+        Sends one more request, with a known trace id. When its span has arrived, all earlier spans have arrived.
         """
         eventually(lambda: len(self.agent.spans()) >= count)
         # On a new connection, because the server closes the client's connection after an unhandled exception.
-        httpx.get(f"{self.url}/plain", headers={"traceparent": f"00-{LAST_ID:0>32}-{LAST_ID}-01"}, timeout=30)
-        spans = eventually(self.agent.spans, lambda spans: any(map(is_last, spans)))
-        return [span for span in spans if not is_last(span)]
+        httpx.get(f"{self.url}/plain", headers={"traceparent": SENTINEL_TRACEPARENT}, timeout=30)
+        spans = eventually(self.agent.spans, lambda spans: any(map(is_sentinel, spans)))
+        return [span for span in spans if not is_sentinel(span)]
 
 
-def is_last(span: Span) -> bool:
-    return bool(span["trace_id"] == int(LAST_ID, 16))
+def is_sentinel(span: Span) -> bool:
+    return bool(span["trace_id"] == int(SENTINEL_ID, 16))
 
 
-@contextmanager
-def pair(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[dict[str, Side]]:
-    """Run both services with the same environment, and yield them by name."""
-    with sides(folder, dict.fromkeys(COMMANDS, extra or {})) as both:
-        yield both
+Services = dict[str, Service]  # by name
+ServicesWith = Callable[[Mapping[str, str]], Services]  # the type of the fixture `services_with` in conftest.py
 
 
 @contextmanager
-def sides(folder: Path, environments: Mapping[str, Mapping[str, str]]) -> Iterator[dict[str, Side]]:
-    """Run a service for each of `environments`, and yield the services by the environments' names.
+def running_services(folder: Path, environments: Mapping[str, Mapping[str, str]]) -> Iterator[Services]:
+    """Run a service for each of `environments`, and yield the services by name.
 
-    The first word of each name is the framework.
+    The keys of `environments` are the names. The first word of a name is the framework: `quart` or `fastapi`.
     """
     with ExitStack() as stack:
-        peer, received = stack.enter_context(upstream())
-        services: dict[str, Side] = {}
+        upstream_url, upstream_headers = stack.enter_context(upstream())
+        services: Services = {}
         for name, extra in environments.items():
-            program, *arguments = COMMANDS[name.partition(" ")[0]]
+            framework = name.partition(" ")[0]
+            program, *arguments = COMMANDS[framework]
             signals = folder / name
             signals.mkdir()
             agent = stack.enter_context(trace_agent())
@@ -158,7 +162,7 @@ def sides(folder: Path, environments: Mapping[str, Mapping[str, str]]) -> Iterat
                 **ENVIRONMENT,
                 "PYTHONPATH": str(HERE.parent),
                 "CONFORMANCE_FOLDER": str(signals),
-                "CONFORMANCE_UPSTREAM": peer,
+                "CONFORMANCE_UPSTREAM": upstream_url,
                 "CONFORMANCE_REFUSED": f"http://127.0.0.1:{free_port()}",
                 "DD_TRACE_AGENT_URL": agent.url,
                 **extra,
@@ -166,8 +170,8 @@ def sides(folder: Path, environments: Mapping[str, Mapping[str, str]]) -> Iterat
             running = stack.enter_context(
                 started([str(BIN / "ddtrace-run"), str(BIN / program), *arguments], clean_environment(environment))
             )
-            services[name] = Side(name, running, agent, signals, received)
+            services[name] = Service(name, running, agent, signals, upstream_headers)
             stack.callback(services[name].client.close)
-        for side in services.values():
-            side.running.wait_until_running()
+        for service in services.values():
+            service.running.wait_until_running()
         yield services
