@@ -34,19 +34,18 @@ def as_model(document: dict[str, Any], model: type) -> Any:
 
 def test_the_api_accepts_monitors_and_dashboard() -> None:
     """Datadog's own client checks types, enumerations and required fields."""
-    filled, dashboard = monitors.filled("staging")
+    staging_monitors, dashboard = monitors.monitors_and_dashboard("staging")
 
-    for each in filled:
-        model = as_model(each, Monitor)
-        assert not model._unparsed
-        assert "env:staging" in each["query"]
+    for monitor in staging_monitors:
+        assert not as_model(monitor, Monitor)._unparsed
+        assert "env:staging" in monitor["query"]
     assert not as_model(dashboard, Dashboard)._unparsed
-    assert "${" not in json.dumps([filled, dashboard])
+    assert "${" not in json.dumps([staging_monitors, dashboard])
 
 
 def test_the_client_detects_a_wrong_value() -> None:
     """Otherwise the test above could not fail."""
-    (first, *_), dashboard = monitors.filled("staging")
+    (first, *_), dashboard = monitors.monitors_and_dashboard("staging")
     dashboard["widgets"][0]["definition"]["type"] = "timeserious"
 
     assert as_model({**first, "type": "query alarm"}, Monitor)._unparsed
