@@ -21,8 +21,10 @@ UNSUPPORTED_VOLUMES = {
     "dockerVolumeConfiguration": "Docker volumes",
     "fsxWindowsFileServerVolumeConfiguration": "FSx for Windows volumes",
 }
-LOG_DRIVERS = {FARGATE: {"awslogs", "splunk", "awsfirelens"}}
-LOG_DRIVERS[MANAGED] = {"awslogs", "splunk", "awsfirelens", "json-file"}
+LOG_DRIVERS = {
+    FARGATE: {"awslogs", "splunk", "awsfirelens"},
+    MANAGED: {"awslogs", "splunk", "awsfirelens", "json-file"},
+}
 WINDOWS_UNSUPPORTED = ("readonlyRootFilesystem", "linuxParameters", "privileged", "links", "dnsServers", "extraHosts")
 
 # Bounds by field; source: API reference, ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.

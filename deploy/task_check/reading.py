@@ -86,7 +86,7 @@ def read(text: str) -> list[Source]:
     if not start:
         raise UnreadableError("it is empty")
     if start[0] not in "{[" and not start.startswith(("//", "/*", "${")):
-        return _yaml(text)
+        return _yaml_sources(text)
     repeated_keys: list[str] = []
     sources = list(_sources(_json(text.lstrip("\ufeff"), repeated_keys)))
     for source in sources:
@@ -100,13 +100,13 @@ def _json(text: str, repeated_keys: list[str]) -> Any:
     if scan.problems:
         raise UnreadableError(JSONNET_FILE if JSONNET.search(text) else "it is not JSON: " + "; ".join(scan.problems))
 
-    def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def convert_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         repeated_keys.extend(name for index, name in enumerate(names) if name in names[:index])
         return dict(pairs)
 
     try:
-        return json.loads(scan.result, object_pairs_hook=to_dict, strict=False)
+        return json.loads(scan.result, object_pairs_hook=convert_object, strict=False)
     except RecursionError:
         raise UnreadableError("it is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -204,8 +204,8 @@ class _Scan:
         return self.text.count("\n", 0, position) + 1
 
 
-def _yaml(text: str) -> list[Source]:
-    """Read a CloudFormation template in YAML with cfn-lint's own reader."""
+def _yaml_sources(text: str) -> list[Source]:
+    """Return the task definitions in a CloudFormation template in YAML, which cfn-lint's own reader reads."""
     from cfnlint.decode import decode_str  # noqa: PLC0415 - the command reports in one sentence when it is missing
 
     if HCL.search(text):
@@ -213,7 +213,8 @@ def _yaml(text: str) -> list[Source]:
     template, _ = decode_str(text)
     if not isinstance(template, dict):
         raise UnreadableError("it is neither JSON nor a CloudFormation template")
-    return list(_sources(json.loads(_Scan(json.dumps(template, default=str)).result)))
+    as_json = json.dumps(template, default=str)  # YAML's dates have no form in JSON
+    return list(_sources(json.loads(_Scan(as_json).result)))
 
 
 def _sources(document: Any) -> Iterator[Source]:  # noqa: C901, PLR0912 - one branch for each kind of file
@@ -232,20 +233,25 @@ def _sources(document: Any) -> Iterator[Source]:  # noqa: C901, PLR0912 - one br
     elif "ContainerDefinitions" in document:
         yield Source(cloudformation.resolved(document), has_text_numbers=True, has_capitals=True)
     elif key := next((name for name in document if name.lower() == "containerdefinitions"), None):
-        if other := next((OTHER_FILES[name] for name in OTHER_FILES if name in document), None):
-            raise UnreadableError(f"this is {other}, not an ECS task definition")
+        if other_kind := _other_kind(document):
+            raise UnreadableError(f"this is {other_kind}, not an ECS task definition")
         document = {**document, key: _parsed(document[key])}
         is_registered = bool(document.keys() & {"revision", "taskDefinitionArn", "status"})
         yield Source(document, is_registered=is_registered)
     elif terraform_values := list(_container_definitions(document)):
         for value in terraform_values:
             yield from _sources(_parsed(value))
-    elif other := next((OTHER_FILES[name] for name in OTHER_FILES if name in document), None):
-        raise UnreadableError(f"this is {other}, not an ECS task definition")
+    elif other_kind := _other_kind(document):
+        raise UnreadableError(f"this is {other_kind}, not an ECS task definition")
     elif {"name", "image"} <= document.keys():
         yield Source({"containerDefinitions": [document]}, is_whole=False)
     else:
         raise UnreadableError(NO_CONTAINERS)
+
+
+def _other_kind(document: dict[str, Any]) -> str | None:
+    """Return the kind of file that `document` is by its keys, None if it is not one of OTHER_FILES."""
+    return next((kind for key, kind in OTHER_FILES.items() if key in document), None)
 
 
 def _list_sources(entries: list[Any]) -> Iterator[Source]:

@@ -179,8 +179,7 @@ def a_role_is_an_arn(task: Task) -> Iterator[Violation]:
     """`executionRoleArn` or `taskRoleArn` is not the ARN of a role."""
     for name in ("executionRoleArn", "taskRoleArn"):
         value = str(task.document.get(name, ""))
-        is_short_name = name == "taskRoleArn" and re.fullmatch(
-            r"[\w+=,.@-]+", value
-        )  # ECS accepts the role's name here
+        # ECS also accepts the bare name of the task role.
+        is_short_name = name == "taskRoleArn" and re.fullmatch(r"[\w+=,.@-]+", value)
         if value and not is_open(value) and not is_short_name and not arns.ROLE.fullmatch(value):
             yield Violation("", f"`{name}` is {quoted(value)}, which is not the ARN of a role")

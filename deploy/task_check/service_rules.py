@@ -22,9 +22,9 @@ OLD_VARIABLES |= {"DD_APIKEY": "DD_API_KEY"}
 CHECKED_ELSEWHERE = re.compile(r"KEY|SITE|RULES|RATE|URL|HOST|PORT|ENABLED|ENDPOINTS")  # other rules read these values
 
 SERVER_IDLE_SECONDS = 5.0  # the default of Hypercorn and uvicorn
-KEEP_ALIVE = {"hypercorn": "--keep-alive", "uvicorn": "--timeout-keep-alive"}
-ALB_IDLE_SECONDS = 60.0
-STOP_TIMEOUT_SECONDS = 30.0
+KEEP_ALIVE_OPTIONS = {"hypercorn": "--keep-alive", "uvicorn": "--timeout-keep-alive"}
+ALB_IDLE_SECONDS = 60.0  # the default of an Application Load Balancer
+STOP_TIMEOUT_SECONDS = 30.0  # the default of ECS
 # The stages of hello-service's shutdown. They are copied from hello_service.settings, because that package may not be
 # installed here; a test compares them.
 BUDGET = {"DRAIN_SECONDS": 5.0, "GRACEFUL_SECONDS": 20.0, "FLUSH_SECONDS": 5.0}
@@ -51,8 +51,9 @@ def a_service_is_named(task: Task) -> Iterator[Violation]:
         unset, unlabeled = [], []
         for variable, tag in TAGS.items():
             label = f"com.datadoghq.tags.{tag}"
-            in_image = variable == "DD_VERSION" and label in labels  # often set when the image is built
-            if variable not in variables and not has_more_variables(container) and not in_image:
+            # An image often sets DD_VERSION itself.
+            may_be_in_image = variable == "DD_VERSION" and label in labels
+            if variable not in variables and not has_more_variables(container) and not may_be_in_image:
                 unset.append(variable)
             if label not in labels and (variable in variables or has_more_variables(container)):
                 unlabeled.append(label)
@@ -184,7 +185,7 @@ def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Violatio
     """The server closes idle connections after 5 s (its default) or less, and a load balancer then responds with 502."""
     for container in task.services:
         words = command(container).split()
-        for server, option in KEEP_ALIVE.items():
+        for server, option in KEEP_ALIVE_OPTIONS.items():
             if not any(word.rpartition("/")[2] == server for word in words) or not container.get("portMappings"):
                 continue
             values = [words[index + 1] for index, word in enumerate(words[:-1]) if word == option]

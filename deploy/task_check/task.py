@@ -14,9 +14,9 @@ AGENT, INIT, ROUTER, SIDECAR, SERVICE, OTHER = "agent", "init", "router", "sidec
 FARGATE, EC2, EXTERNAL, MANAGED = "FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES"
 
 AGENT_IMAGE = re.compile(
-    r"(?:^|/)(?:datadog|datadoghq)/(?:agent|docker-dd-agent)(?:-dev)?$"  # and any mirror that keeps the path
-    r"|^(?:registry\.datadoghq\.com|datadoghq\.azurecr\.io)/(?:.*/)?agent$"
-    r"|(?:^|[/_-])(?:datadog|dd)[_-]?agent(?:[_-](?:fips|jmx|full|custom|mirror))?$",
+    r"(?:^|/)(?:datadog|datadoghq)/(?:agent|docker-dd-agent)(?:-dev)?$"  # the image, or a mirror that keeps its path
+    r"|^(?:registry\.datadoghq\.com|datadoghq\.azurecr\.io)/(?:.*/)?agent$"  # Datadog's own registries
+    r"|(?:^|[/_-])(?:datadog|dd)[_-]?agent(?:[_-](?:fips|jmx|full|custom|mirror))?$",  # a copy with another path
     re.IGNORECASE,
 )
 AGENT_NAME = re.compile(r"(?:^|[-_.])(?:datadog|dd)[-_]?agent(?:$|[-_.\d])|^datadog(?:[-_]sidecar)?$", re.IGNORECASE)

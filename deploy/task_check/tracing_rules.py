@@ -41,9 +41,9 @@ def the_service_points_at_the_agent(task: Task) -> Iterator[Violation]:
         for name in ("DD_AGENT_HOST", "DD_TRACE_AGENT_HOSTNAME"):
             host = variables.get(name, "")
             if host and not is_open(host) and not LOOPBACK.fullmatch(host.strip("[]")):
-                is_host = not re.search(r"[:/]", host)
-                problem = "which is not the task's own loopback" if is_host else "which is not a host name"
-                fix = "" if is_host else "write localhost"
+                is_host_name = not re.search(r"[:/]", host)
+                problem = "which is not the task's own loopback" if is_host_name else "which is not a host name"
+                fix = "" if is_host_name else "write localhost"
                 yield Violation(name_of(container), f"`{name}` is {quoted(host)}, {problem}", fix)
         url = variables.get("DD_TRACE_AGENT_URL", "")
         port_text = variables.get("DD_TRACE_AGENT_PORT") or variables.get("DD_AGENT_PORT") or "8126"
@@ -94,7 +94,7 @@ def a_socket_is_shared(task: Task) -> Iterator[Violation]:
                 "use http://localhost:8126",
             )
         elif not task.agents and task.on_fargate:
-            continue
+            continue  # the rule agent-missing reports this
         elif (service_volume := _volume(task, container, path)) is None:
             yield Violation(name_of(container), f"{names} is the socket {quoted(path)}, but no volume is mounted there")
         else:
