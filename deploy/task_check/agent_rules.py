@@ -46,7 +46,7 @@ def there_is_one_agent(task: Task) -> Iterator[Violation]:
 
 @rule("ecs-fargate", MISTAKE, 'add {"name": "ECS_FARGATE", "value": "true"} to the Agent\'s environment')
 def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Violation]:
-    """`ECS_FARGATE` of the Agent is not `true`, or is misspelled `DD_ECS_FARGATE`, which nothing reads."""
+    """`ECS_FARGATE` of the Agent is not `true`, or is misspelled as `DD_ECS_FARGATE`, which nothing reads."""
     for container in task.containers:
         name, variables = name_of(container), environment(container)
         is_configured = variables.get("ECS_FARGATE", "").lower() == "true" or is_open(variables.get("ECS_FARGATE"))

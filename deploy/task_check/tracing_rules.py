@@ -32,7 +32,7 @@ NOT_PYTHON_NAME = re.compile(r"JAVA_|NODE_|ASPNETCORE_|DOTNET_|CORECLR_|SPRING_|
     "remove the variable, or point it at http://localhost:8126: all containers of a task share one loopback",
 )
 def the_service_points_at_the_agent(task: Task) -> Iterator[Violation]:
-    """The tracer's address of the Agent is malformed, is not the task's own loopback, or has another port than the Agent."""
+    """The tracer's address of the Agent is malformed, is not the task's own loopback, or does not have the Agent's port."""
     if not task.on_fargate or not task.agents:
         return
     receiver = receiver_port(task.agents[0])
