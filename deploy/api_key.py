@@ -32,28 +32,29 @@ def store(aws: Aws, arn: str) -> str:
         )
     tags = {tag["Key"]: tag.get("Value", "") for tag in secret.get("Tags", [])}
     stages_by_version = secret.get("VersionIdsToStages", {})
-    current = next((version for version, stages in stages_by_version.items() if "AWSCURRENT" in stages), "")
+    current_version = next((version for version, stages in stages_by_version.items() if "AWSCURRENT" in stages), "")
     tagged_version, _, fingerprint = tags.get(FINGERPRINT_TAG, "").partition(":")
-    if current and tagged_version == current and (not key or fingerprint == _fingerprint(arn, key)):
+    is_own_key = bool(current_version) and tagged_version == current_version
+    if is_own_key and (not key or fingerprint == _fingerprint(arn, key)):
         echo("  unchanged")
-        return current
-    is_from_other_tool = current and tagged_version != current
+        return current_version
+    is_from_other_tool = bool(current_version) and not is_own_key
     stored_key, problem = _stored_key(aws, arn) if is_from_other_tool else ("", "")
     if not key and problem:
         raise Failure(f'The secret {problem}. Set DD_API_KEY: deploy/deploy up stores it as {{"DD_API_KEY": "..."}}.')
-    if not key and not current and sys.stdin.isatty():
+    if not key and not current_version and sys.stdin.isatty():
         key = getpass.getpass("  Datadog API key: ")
-    if not key and not current and not aws.dry_run:
+    if not key and not current_version and not aws.dry_run:
         raise Failure(NO_KEY)
-    if (not key and current) or (key and key == stored_key):
+    if (not key and current_version) or (key and key == stored_key):
         echo("  unchanged")
-        return current
+        return current_version
     put = ["put-secret-value", "--secret-id", arn, "--secret-string", "file:///dev/stdin"]
     response = aws.change("secretsmanager", *put, stdin=json.dumps({"DD_API_KEY": key}))
     version = str((response or {}).get("VersionId", ""))
     tag = f"Key={FINGERPRINT_TAG},Value={version or 'VERSION'}:{_fingerprint(arn, key)}"
     aws.change("secretsmanager", "tag-resource", "--secret-id", arn, "--tags", tag)
-    consequence = "; running tasks are replaced in step 5, because they keep the old key" if current else ""
+    consequence = "; running tasks are replaced in step 5, because they keep the old key" if current_version else ""
     echo("  would be stored" if aws.dry_run else f"  stored{consequence}")
     return version
 

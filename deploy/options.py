@@ -18,6 +18,7 @@ SITE = re.compile(r"([a-z]{2}\d\.)?(datadoghq\.com|datadoghq\.eu|ddog-gov\.com)"
 VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")
 RATE = re.compile(r"\d*\.?\d+")
+# AWS's form of a tag's name or value.
 TAG = re.compile(r"[\w +=.:/@-]{1,128}")
 # The placeholders that deploy/deploy fills in, and the source of their values.
 RESERVED_PLACEHOLDERS = {
@@ -113,8 +114,8 @@ def check(options: argparse.Namespace) -> None:
     key = os.environ.get("DD_API_KEY", "")
     if options.command == "up" and key and not api_key.KEY_FORM.fullmatch(key):
         problems.append(
-            f"DD_API_KEY has {len(key)} characters, but an API key is 32 hexadecimal digits"
-            + (": is it an application key?" if len(key) == 40 else "")
+            f"DD_API_KEY has {len(key)} characters: it must be 32 hexadecimal digits"
+            + ("; is it an application key?" if len(key) == 40 else "")
         )
     _reject(problems)
 

@@ -62,7 +62,7 @@ def dependencies_exist(task: Task) -> Iterator[Violation]:
         references += [
             ("volumesFrom", entry.get("sourceContainer", "")) for entry in container.get("volumesFrom") or []
         ]
-        if not task.on_fargate:  # which rejects every link anyway
+        if not task.on_fargate:  # Fargate rejects every link anyway
             references += [("links", link.partition(":")[0]) for link in container.get("links") or []]
         for field, name in references:
             if name and task.container(name) is None and not is_open(name) and not is_partly_open:

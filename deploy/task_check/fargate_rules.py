@@ -99,7 +99,8 @@ def a_fargate_task_has_a_size(task: Task) -> Iterator[Violation]:
     """`cpu` or `memory` of a Fargate task is missing."""
     missing = [f"`{field}`" for field in ("cpu", "memory") if not task.document.get(field)]
     if task.source.is_whole and task.on_fargate and missing:
-        yield Violation("", f"{' and '.join(missing)} is missing at the task level; Fargate needs both")
+        verb = "are" if len(missing) > 1 else "is"
+        yield Violation("", f"{' and '.join(missing)} {verb} missing at the task level; Fargate needs both")
 
 
 @rule("log-driver", MISTAKE, "use awslogs or awsfirelens")
