@@ -27,7 +27,7 @@ LOG_DRIVERS = {
 }
 WINDOWS_UNSUPPORTED = ("readonlyRootFilesystem", "linuxParameters", "privileged", "links", "dnsServers", "extraHosts")
 
-# Bounds by field; source: API reference, ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
+# The bounds of each field's value. Source: API reference, ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
 BOUNDS = (
     (("healthCheck", "interval"), 5, 300),
     (("healthCheck", "timeout"), 2, 60),

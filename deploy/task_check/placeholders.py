@@ -37,7 +37,7 @@ OPEN_VALUE = re.compile(rf"{OPEN}(\$\{{.*?){CLOSE}")
 FREE_TEXT_FIELDS = re.compile(
     r"\.(?:command|entryPoint)\[|dockerLabels\.(?!com\.datadoghq\.tags)|options\.(?!awslogs-(?:group|region))"
 )
-# Datadog's variables whose values may be free text. The values of all other programs' variables may be, too.
+# Datadog's variables whose values may be free text. Any variable of another program may have free text.
 FREE_TEXT_VARIABLES = re.compile(r"PASS|SECRET|TOKEN|KEY|REGEX|PATTERN|RULES|OBFUSC|FORMAT|TEMPLATE", re.IGNORECASE)
 
 

@@ -131,7 +131,7 @@ class _Conversion:
         self.report("wrong-type", container, f"`{path}` must be {TYPE_WORDS[kind]}, not {actual}", fix)
 
     def _converted(self, value: Any, kind: str) -> Any:
-        """Return `value` as CloudFormation would convert it; other formats convert nothing."""
+        """Return `value` converted to `kind`, as CloudFormation would. In other formats, only 1.0 is converted to 1."""
         if isinstance(value, float) and value.is_integer() and kind in {"integer", "long"}:
             return int(value)
         if not self.source.has_text_numbers:
