@@ -24,7 +24,7 @@ def wait_until_stable(aws: Aws, cluster: str) -> None:
         last_event = "".join(event["message"] for event in service.get("events", [])[:1])  # ECS lists the newest first
         raise Failure(
             f"The service is not stable: {service['runningCount']} of {service['desiredCount']} tasks are running. "
-            f"{last_event} Read its log with aws logs tail /ecs/{cluster}/service, then run the same command again, "
+            f"{last_event} Read the service's log with aws logs tail /ecs/{cluster}/service, then run the same command again, "
             "or run deploy/deploy rollback."
         ) from None
 
@@ -41,11 +41,11 @@ def smoke_test(url: str, version: str, timeout_seconds: float) -> None:
             with urllib.request.urlopen(f"{url}/health", timeout=10) as health:  # noqa: S310 - http or https, as built or checked
                 status = health.status
             with urllib.request.urlopen(f"{url}/info", timeout=10) as info:  # noqa: S310 - the same
-                running = json.load(info)["version"]
-            if running == version:
-                echo(f"  {url}/health: {status}, version {running}")
+                running_version = json.load(info)["version"]
+            if running_version == version:
+                echo(f"  {url}/health: {status}, version {version}")
                 return
-            problem = f"version {running} responds, not {version}"
+            problem = f"version {running_version} responds, not {version}"
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = str(error)
         if time.monotonic() > deadline:
@@ -68,7 +68,7 @@ def watch_agent(aws: Aws, cluster: str, timeout_seconds: float) -> None:
             warn(
                 f"the Datadog Agent is UNHEALTHY in {unhealthy} of {len(health)} tasks, so traces may be lost. Usually "
                 "the API key is revoked or belongs to another site. "
-                f"Read its log with aws logs tail /ecs/{cluster}/datadog-agent."
+                f"Read the Agent's log with aws logs tail /ecs/{cluster}/datadog-agent."
             )
             return
         if "UNKNOWN" not in health or time.monotonic() > deadline:

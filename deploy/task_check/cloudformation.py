@@ -33,7 +33,7 @@ def _call(name: str, argument: Any) -> Any:
     """Return the result of the function `name`, marked as open if it depends on more than the file."""
     if name == "Ref":
         return _NOTHING if argument == "AWS::NoValue" else mark_open(f"${{{argument}}}")
-    if name == "Fn::Sub":
+    if name == "Fn::Sub":  # the reader has already marked each `${NAME}` in its text
         return _resolve(argument[0] if isinstance(argument, list) and argument else argument)
     if name == "Fn::If" and isinstance(argument, list) and len(argument) == 3:
         # The condition is unknown, so the first branch that has a value is checked.
