@@ -30,11 +30,11 @@ class Failure(Exception):  # noqa: N818 - a message to the user, not a bug
 
 
 class AwsError(Exception):
-    """The AWS CLI failed; `str()` is its message and the command."""
+    """The AWS CLI failed; `str()` is the command and the CLI's message."""
 
 
 def echo(text: str) -> None:
-    """Print a line at once."""
+    """Print a line, and flush it so that it appears before the output of docker."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -55,15 +55,15 @@ def with_advice(error: AwsError) -> str:
 
 
 class Aws:
-    """The AWS CLI in one region. If `dry`, `change` only prints its command."""
+    """The AWS CLI in one region. In a dry run, `change` only prints its command."""
 
-    def __init__(self, region: str | None, dry: bool) -> None:
-        self.dry = dry
+    def __init__(self, region: str | None, *, dry_run: bool) -> None:
+        self.dry_run = dry_run
         if shutil.which("aws") is None:
             raise Failure("The AWS CLI is not installed: there is no command named aws.")
         self.environment = {**os.environ, "AWS_PAGER": ""}
         self.region = (
-            region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or self._configured()
+            region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or self._configured_region()
         )
         if not self.region:
             raise Failure("No region: set AWS_DEFAULT_REGION, or add --region eu-west-1.")
@@ -78,24 +78,27 @@ class Aws:
             AwsError: when the command fails.
         """
         command = ["aws", *arguments, "--output", "json"]
-        done = subprocess.run(command, env=self.environment, input=stdin, capture_output=True, text=True, check=False)
-        if done.returncode:
-            message = " ".join(done.stderr.split()) or f"exit code {done.returncode}."
+        completed = subprocess.run(
+            command, env=self.environment, input=stdin, capture_output=True, text=True, check=False
+        )
+        if completed.returncode:
+            message = " ".join(completed.stderr.split()) or f"exit code {completed.returncode}."
             raise AwsError(f"aws {arguments[0]} {arguments[1]} failed: {message.rstrip('.')}.")
         try:
-            return json.loads(done.stdout) if done.stdout.strip() else None
+            return json.loads(completed.stdout) if completed.stdout.strip() else None
         except ValueError:
-            return done.stdout.strip()
+            return completed.stdout.strip()
 
     def change(self, *arguments: str, stdin: str | None = None) -> Any:
         """Run a command that changes something; a dry run prints it instead."""
-        if self.dry:
-            echo(f"  would run: aws {shlex.join(each if len(each) < LONG_ARGUMENT else '...' for each in arguments)}")
+        if self.dry_run:
+            shortened = (argument if len(argument) < LONG_ARGUMENT else "..." for argument in arguments)
+            echo(f"  would run: aws {shlex.join(shortened)}")
             return None
         return self.run(*arguments, stdin=stdin)
 
-    def check(self) -> str:
-        """Return the account's number.
+    def account_id(self) -> str:
+        """Return the id of the account.
 
         Raises:
             Failure: when there are no usable credentials, or the region does not respond.
@@ -107,8 +110,8 @@ class Aws:
                 raise Failure(f"The region {self.region} does not respond. Is the name right? {error}") from None
             raise Failure(f"No usable AWS credentials: {with_advice(error)}") from None
 
-    def _configured(self) -> str:
-        done = subprocess.run(
+    def _configured_region(self) -> str:
+        completed = subprocess.run(
             ["aws", "configure", "get", "region"], env=self.environment, capture_output=True, text=True, check=False
         )
-        return done.stdout.strip()
+        return completed.stdout.strip()

@@ -2,8 +2,8 @@
 
 FILE is the input of `aws ecs register-task-definition --cli-input-json`, the output of `aws ecs describe-task-definition`,
 a CloudFormation template (also one from `cdk synth`), or the JSON of Terraform's container_definitions; `-` is standard
-input. `${NAME}` stands for a value that a deployment fills in. `--ignore` can be repeated, and accepts several rules
-separated by commas. docs/task-definition-check.md lists all rules.
+input. `${NAME}` is a value that a deployment fills in. `--ignore` can be repeated, and accepts several rules separated
+by commas. docs/task-definition-check.md lists all rules.
 
 Exit code: 0 no findings, or only hints; 1 a mistake; 3 a warning, and no mistake; 2 a file could not be checked.
 This command needs botocore, cfn-lint and the folder task_check next to it, and nothing else from this repository.
@@ -14,13 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
 from task_check import Report, UnreadableError, check
 from task_check.finding import HINT, LEVELS, MISTAKE, WARNING
 
-TOOLS = "botocore and cfn-lint are needed: pip install botocore cfn-lint (scripts/test installs both)"
+MISSING_TOOLS = "botocore and cfn-lint are needed: pip install botocore cfn-lint (scripts/test installs both)"
 EXIT_CODES = {MISTAKE: 1, WARNING: 3, HINT: 0}
 
 
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
         try:
             report = check(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
         except ModuleNotFoundError as error:
-            print(f"{error.name} is missing. {TOOLS}", file=sys.stderr)
+            print(f"{error.name} is missing. {MISSING_TOOLS}", file=sys.stderr)
             return 2
         except (OSError, UnreadableError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -52,7 +53,7 @@ def main(arguments: list[str]) -> int:
     else:
         _print_text(reports)
     levels = {finding.level for report in reports.values() for finding in report.findings}
-    return next((EXIT_CODES[level] for level in LEVELS if level in levels), 0)
+    return next((EXIT_CODES[level] for level in LEVELS if level in levels), 0)  # LEVELS begins with the worst
 
 
 def _print_json(reports: dict[str, Report]) -> None:
@@ -63,11 +64,11 @@ def _print_text(reports: dict[str, Report]) -> None:
     for name, report in reports.items():
         for note in report.notes:
             print(f"{name}: note: {note}")
-        for each in report.findings:
-            where = f"{each.container}: " if each.container else ""
-            print(f"{name}: {each.level} [{each.rule}] {where}{each.sentence}\n    -> {each.fix}")
-    counts = [sum(each.level == level for report in reports.values() for each in report.findings) for level in LEVELS]
-    summary = [f"{count} {level}{'s' * (count > 1)}" for level, count in zip(LEVELS, counts, strict=True) if count]
+        for finding in report.findings:
+            where = f"{finding.container}: " if finding.container else ""
+            print(f"{name}: {finding.level} [{finding.rule}] {where}{finding.sentence}\n    -> {finding.fix}")
+    counts = Counter(finding.level for report in reports.values() for finding in report.findings)
+    summary = [f"{counts[level]} {level}{'s' if counts[level] > 1 else ''}" for level in LEVELS if counts[level]]
     print(", ".join(summary) if summary else f"{', '.join(reports)}: no mistake")
 
 

@@ -14,10 +14,10 @@ TASK_GB, TASK_SPANS = 10, 65_000
 INGESTED_GB_PRICE = 0.10
 INDEXED_MILLION_PRICE = 1.70  # kept for 15 days
 
-# A conservative estimate of the size of one span as it is sent; a test measures the real size.
+# A conservative estimate of the size of one span on the wire; a test measures the real size.
 SPAN_BYTES = 1300
-SPANS = {"GET /api/hello": 1, "GET /api/relay?count=3": 7}
-SECONDS = 30 * 24 * 3600
+SPANS_PER_REQUEST = {"GET /api/hello": 1, "GET /api/relay?count=3": 7}
+SECONDS_PER_MONTH = 30 * 24 * 3600
 
 
 def monthly_cost(
@@ -30,7 +30,7 @@ def monthly_cost(
         requests: number of requests per month.
         tasks: average number of running tasks.
         rate: fraction of traces that are sent, 0 to 1.
-        indexed: fraction of those spans that retention filters keep for search, 0 to 1.
+        indexed: fraction of the sent spans that retention filters keep for search, 0 to 1.
     """
     sent_spans = spans * requests * rate
     gigabytes, indexed_spans = sent_spans * SPAN_BYTES / 1e9, sent_spans * indexed
@@ -41,7 +41,10 @@ def monthly_cost(
 
 
 def table(rates: list[float], per_second: list[float], tasks: int, indexed: float) -> str:
-    """Return the costs of several loads as a Markdown table."""
+    """Return the costs of several loads as a Markdown table.
+
+    `rates` are fractions of traces that are sent; `per_second` are requests per second.
+    """
     terms = [f"{tasks} tasks x ${TASK_PRICE:.2f}", f"GB beyond {TASK_GB} a task x ${INGESTED_GB_PRICE:.2f}"]
     terms += [f"million indexed spans beyond {TASK_SPANS:,} a task x ${INDEXED_MILLION_PRICE:.2f}"]
     lines = [
@@ -50,10 +53,10 @@ def table(rates: list[float], per_second: list[float], tasks: int, indexed: floa
         "| route | spans a request | requests a second | a month | sent | GB | million indexed | dollars |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for route, spans in SPANS.items():
+    for route, spans in SPANS_PER_REQUEST.items():
         for load in per_second:
             for rate in rates:
-                requests = load * SECONDS
+                requests = load * SECONDS_PER_MONTH
                 gigabytes, millions, dollars = monthly_cost(
                     spans=spans, requests=requests, tasks=tasks, rate=rate, indexed=indexed
                 )

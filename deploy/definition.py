@@ -22,12 +22,12 @@ PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}  # docker's platform for each CpuArchitecture
 SERVICE, AGENT, ROUTER, INIT = "service", "datadog-agent", "log-router", "datadog-agent-config"
 ROUTER_IMAGE = "public.ecr.aws/aws-observability/aws-for-fluent-bit:3.5.10"
-RELEASED = "hello-service.agent-released"  # a docker label of the Agent: the month of its release
-AGENT_DAYS = 90
+RELEASE_LABEL = "hello-service.agent-released"  # a docker label of the Agent: the month of its release
+MAX_AGENT_AGE_DAYS = 90
 # A third container (the log router or the init container) needs Fargate's next memory size for half a vCPU, in MiB.
 MEMORY_WITH_THIRD_CONTAINER = "2048"
 # The folders that the Agent writes to, by volume.
-WRITABLE = {
+WRITABLE_FOLDERS = {
     "agent-config": "/etc/datadog-agent",
     "agent-run": "/opt/datadog-agent/run",
     "agent-sockets": "/var/run/datadog",
@@ -45,7 +45,7 @@ def read(path: Path) -> str:
     try:
         text = path.read_text()
         document = json.loads(text)
-        names = [each["name"] for each in document["containerDefinitions"]]
+        names = [container["name"] for container in document["containerDefinitions"]]
     except (OSError, UnicodeError) as error:
         raise Failure(f"--task-definition {path}: it can't be read: {error}") from None
     except ValueError as error:
@@ -64,18 +64,17 @@ def fill(text: str, values: dict[str, str]) -> str:
         Failure: when placeholders have no value; the message lists them.
     """
     if missing := sorted({name for name in PLACEHOLDER.findall(text) if not values.get(name)}):
-        raise Failure(
-            "The task definition has placeholders without a value: "
-            + ", ".join(missing)
-            + ". Add "
-            + " ".join(f"--fill {name}=..." for name in missing)
-            + "."
-        )
+        options = " ".join(f"--fill {name}=..." for name in missing)
+        raise Failure(f"The task definition has placeholders without a value: {', '.join(missing)}. Add {options}.")
+    # Each placeholder is inside a JSON string, so its value is escaped, without quotation marks of its own.
     return PLACEHOLDER.sub(lambda match: json.dumps(values[match[1]])[1:-1], text)
 
 
 def values_in(template: Any, filled: Any) -> dict[str, str]:
-    """Return the values that the placeholders of `template` have in `filled`; the inverse of `fill` on parsed JSON."""
+    """Return the values that the placeholders of `template` have in `filled`.
+
+    This is the inverse of `fill`, on parsed JSON. Objects with a name may be in any order.
+    """
     values: dict[str, str] = {}
     if isinstance(template, str) and isinstance(filled, str):
         # `split` alternates between text and placeholder names, because the pattern has a group: [::2] is the text.
@@ -86,12 +85,12 @@ def values_in(template: Any, filled: Any) -> dict[str, str]:
         for key in template.keys() & filled.keys():
             values |= values_in(template[key], filled[key])
     elif isinstance(template, list) and isinstance(filled, list):
-        named = {each["name"]: each for each in filled if isinstance(each, dict) and "name" in each}
-        for position, each in enumerate(template):
-            if isinstance(each, dict) and "name" in each:
-                values |= values_in(each, named.get(each["name"]))
+        filled_by_name = {entry["name"]: entry for entry in filled if isinstance(entry, dict) and "name" in entry}
+        for position, entry in enumerate(template):
+            if isinstance(entry, dict) and "name" in entry:
+                values |= values_in(entry, filled_by_name.get(entry["name"]))
             elif position < len(filled):
-                values |= values_in(each, filled[position])
+                values |= values_in(entry, filled[position])
     return values
 
 
@@ -109,14 +108,15 @@ def build(
 
 def container(document: dict[str, Any], name: str) -> dict[str, Any] | None:
     """Return the container with the name `name`, None if the task has no such container."""
-    found: list[dict[str, Any]] = [each for each in document["containerDefinitions"] if each["name"] == name]
-    return found[0] if found else None
+    containers: list[dict[str, Any]] = document["containerDefinitions"]
+    return next((container for container in containers if container["name"] == name), None)
 
 
-def _required(document: dict[str, Any], name: str, parameter: str) -> dict[str, Any]:
-    if (found := container(document, name)) is None:
+def _required_container(document: dict[str, Any], name: str, parameter: str) -> dict[str, Any]:
+    """Return the container with the name `name`, without which `parameter` can't be set."""
+    if (required := container(document, name)) is None:
         raise Failure(f"--set {parameter}: the task definition has no container named {name}.")
-    return found
+    return required
 
 
 def _make_agent_readonly(document: dict[str, Any]) -> None:
@@ -124,11 +124,11 @@ def _make_agent_readonly(document: dict[str, Any]) -> None:
 
     An init container copies the Agent's configuration into its volume.
     """
-    agent = _required(document, AGENT, "ReadonlyAgent=true")
+    agent = _required_container(document, AGENT, "ReadonlyAgent=true")
     agent["readonlyRootFilesystem"] = True
-    agent["mountPoints"] = [{"sourceVolume": name, "containerPath": path} for name, path in WRITABLE.items()]
+    agent["mountPoints"] = [{"sourceVolume": name, "containerPath": path} for name, path in WRITABLE_FOLDERS.items()]
     agent["dependsOn"] = [{"containerName": INIT, "condition": "SUCCESS"}]
-    document["volumes"] = [*document.get("volumes", []), *({"name": name} for name in WRITABLE)]
+    document["volumes"] = [*document.get("volumes", []), *({"name": name} for name in WRITABLE_FOLDERS)]
     document["memory"] = MEMORY_WITH_THIRD_CONTAINER
     document["containerDefinitions"].append(
         {
@@ -146,8 +146,12 @@ def _make_agent_readonly(document: dict[str, Any]) -> None:
 
 
 def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
-    """Add a FireLens router that sends the service's log to Datadog. The router's own log goes to the Agent's log group."""
-    service, agent = _required(document, SERVICE, "LogsTo=datadog"), _required(document, AGENT, "LogsTo=datadog")
+    """Add a FireLens router that sends the service's log to Datadog.
+
+    The router's own log goes to the Agent's log group.
+    """
+    service = _required_container(document, SERVICE, "LogsTo=datadog")
+    agent = _required_container(document, AGENT, "LogsTo=datadog")
     service["logConfiguration"] = {
         "logDriver": "awsfirelens",
         "options": {
@@ -180,13 +184,14 @@ def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
 
 
 def agent_hint(document: dict[str, Any], today: date) -> str | None:
-    """Return a hint if the Agent was released over AGENT_DAYS ago, None if it is newer or its age is unknown."""
+    """Return a hint if the Agent is older than MAX_AGENT_AGE_DAYS, None if it is newer or its age is unknown."""
     agent = container(document, AGENT) or {}
-    match = re.fullmatch(r"(\d{4})-(\d\d)", agent.get("dockerLabels", {}).get(RELEASED, ""))
-    if not match or (today - date(int(match[1]), int(match[2]), 1)).days <= AGENT_DAYS:
+    match = re.fullmatch(r"(\d{4})-(\d\d)", agent.get("dockerLabels", {}).get(RELEASE_LABEL, ""))
+    if not match or (today - date(int(match[1]), int(match[2]), 1)).days <= MAX_AGENT_AGE_DAYS:
         return None
+    version = agent["image"].rpartition(":")[2]
     return (
-        f"The Datadog Agent {agent['image'].rpartition(':')[2]} was released in {match[0]}, over {AGENT_DAYS} days ago: "
+        f"The Datadog Agent {version} was released in {match[0]}, over {MAX_AGENT_AGE_DAYS} days ago: "
         'see "Move to a newer Agent" in deploy/README.md.'
     )
 
@@ -206,7 +211,7 @@ def check(document: dict[str, Any], name: str) -> str | None:
         path = Path(directory, "task-definition.json")
         path.write_text(json.dumps(document, indent=2))
         completed = subprocess.run([sys.executable, CHECK, path], capture_output=True, text=True, check=False)
-    printed = (completed.stdout + completed.stderr).replace(str(path), name).strip()
+    output = (completed.stdout + completed.stderr).replace(str(path), name).strip()
     if completed.returncode in FAILED_CHECK_CODES:
-        raise Failure(f"check.py found mistakes in the filled-in task definition, so nothing was done:\n{printed}")
-    return printed
+        raise Failure(f"check.py found mistakes in the filled-in task definition, so nothing was done:\n{output}")
+    return output

@@ -1,7 +1,7 @@
 """Print or post Datadog monitors and a dashboard for the service: `python deploy/monitors.py --env production`.
 
-With DD_API_KEY and DD_APP_KEY, it posts monitors.json and dashboard.json to Datadog, and replaces monitors and
-dashboards with the same names. Without them, it prints both.
+If DD_API_KEY and DD_APP_KEY are set, this posts monitors.json and dashboard.json to Datadog, and replaces monitors and
+dashboards that have the same names. Otherwise it prints both.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from definition import fill
 HERE = Path(__file__).resolve().parent
 
 
-def filled(environment: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Return the monitors and the dashboard of `environment`."""
+def monitors_and_dashboard(environment: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Return the monitors and the dashboard of `environment`, from their files."""
     values = {"ENVIRONMENT": environment}
     monitors = json.loads(fill((HERE / "monitors.json").read_text(), values))
     return monitors, json.loads(fill((HERE / "dashboard.json").read_text(), values))
@@ -48,24 +48,23 @@ class Datadog:
             with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - the same
                 return json.load(response)
         except urllib.error.HTTPError as error:
-            advice = (
-                "Check both keys and --site." if error.code in {401, 403} else error.read(500).decode(errors="replace")
-            )
-            raise Failure(f"{method} {self._url}{path}: Datadog responds with {error.code}. {advice}") from None
+            is_denied = error.code in {401, 403}
+            detail = "Check both keys and --site." if is_denied else error.read(500).decode(errors="replace")
+            raise Failure(f"{method} {self._url}{path}: Datadog responds with {error.code}. {detail}") from None
         except (OSError, ValueError) as error:
             raise Failure(f"{method} {self._url}{path}: {error}. Check --site and the network.") from None
 
     def put_monitor(self, monitor: dict[str, Any]) -> None:
         """Create `monitor`, or replace the monitor with the same name."""
         tags = ",".join(monitor["tags"])
-        found = self.send("GET", f"/api/v1/monitor?monitor_tags={tags}")
-        ids = [each["id"] for each in found if each["name"] == monitor["name"]]
+        existing = self.send("GET", f"/api/v1/monitor?monitor_tags={tags}")
+        ids = [other["id"] for other in existing if other["name"] == monitor["name"]]
         self._put("/api/v1/monitor", ids, monitor, monitor["name"])
 
     def put_dashboard(self, dashboard: dict[str, Any]) -> None:
         """Create `dashboard`, or replace the dashboard with the same title."""
-        found = self.send("GET", "/api/v1/dashboard")["dashboards"]
-        ids = [each["id"] for each in found if each["title"] == dashboard["title"]]
+        existing = self.send("GET", "/api/v1/dashboard")["dashboards"]
+        ids = [other["id"] for other in existing if other["title"] == dashboard["title"]]
         self._put("/api/v1/dashboard", ids, dashboard, dashboard["title"])
 
     def _put(self, path: str, ids: list[Any], body: dict[str, Any], name: str) -> None:
@@ -83,12 +82,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="production", help="DD_ENV of the service")
     parser.add_argument("--site", default=os.environ.get("DD_SITE", "datadoghq.com"), help="Datadog site")
-    parser.add_argument("--api-url", help=argparse.SUPPRESS)
+    parser.add_argument("--api-url", help=argparse.SUPPRESS)  # for tests
     options = parser.parse_args()
     keys = os.environ.get("DD_API_KEY", ""), os.environ.get("DD_APP_KEY", "")
     try:
         command_line.check_patterns(options)
-        monitors, dashboard = filled(options.env)
+        monitors, dashboard = monitors_and_dashboard(options.env)
         if not all(keys):
             echo(json.dumps({"monitors": monitors, "dashboard": dashboard}, indent=2))
             sys.stderr.write("Nothing was posted: set DD_API_KEY and DD_APP_KEY to post these.\n")

@@ -18,6 +18,7 @@ SITE = re.compile(r"([a-z]{2}\d\.)?(datadoghq\.com|datadoghq\.eu|ddog-gov\.com)"
 VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")
 RATE = re.compile(r"\d*\.?\d+")
+# AWS's form of a tag's name or value.
 TAG = re.compile(r"[\w +=.:/@-]{1,128}")
 # The placeholders that deploy/deploy fills in, and the source of their values.
 RESERVED_PLACEHOLDERS = {
@@ -39,8 +40,11 @@ RESERVED_PLACEHOLDERS = {
 }
 
 
-def parser(documentation: str) -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+def build_parser(documentation: str) -> argparse.ArgumentParser:
+    """Return the parser of the command line.
+
+    In its help, the first line of `documentation` is above the options, and the rest is below them.
+    """
     description, _, epilog = documentation.partition("\n")
     parser = argparse.ArgumentParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -50,28 +54,34 @@ def parser(documentation: str) -> argparse.ArgumentParser:
     )
     up = commands.add_parser("up", help="deploy")
     rollback = commands.add_parser("rollback", help="run the previous revision that was stable")
-    definition_ = commands.add_parser("definition", help="print the filled-in task definition")
+    print_definition = commands.add_parser("definition", help="print the filled-in task definition")
     unprotect = commands.add_parser("unprotect", help="lift the protection against deletion")
     destroy = commands.add_parser("destroy", help="delete everything")
-    for each in (up, rollback, definition_, unprotect, destroy):
-        each.add_argument("--stack", default="hello-service", help="name of the stack, the cluster and the repository")
-        each.add_argument("--region", help="AWS region; default: AWS_DEFAULT_REGION")
-    for each in (up, rollback):
-        each.add_argument("--url", help="URL for the smoke test; default: the load balancer's own name")
-        each.add_argument(
+    for command in (up, rollback, print_definition, unprotect, destroy):
+        command.add_argument(
+            "--stack", default="hello-service", help="name of the stack, the cluster and the repository"
+        )
+        command.add_argument("--region", help="AWS region; default: AWS_DEFAULT_REGION")
+    for command in (up, rollback):
+        command.add_argument("--url", help="URL for the smoke test; default: the load balancer's own name")
+        command.add_argument(
             "--no-smoke",
             action="store_true",
             help="send no request at the end, for a machine that can't reach the service",
         )
-        each.add_argument("--patience", default="120", metavar="SECONDS", help="time limit of the smoke test")
-    for each in (up, definition_):
-        each.add_argument("--version", help="tag of the image and DD_VERSION; default: the commit")
-        each.add_argument("--env", help="DD_ENV; initially production")
-        each.add_argument("--site", help="Datadog site, such as datadoghq.eu; initially datadoghq.com")
-        each.add_argument("--sample-rate", help="fraction of traces to keep, 0 to 1; initially 1.0")
-        each.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of stack.yaml")
-        each.add_argument("--fill", action="append", default=[], metavar="NAME=VALUE", help="a placeholder of your own")
-        each.add_argument("--task-definition", type=Path, default=definition.FILE, help="the file to fill in")
+        command.add_argument("--patience", default="120", metavar="SECONDS", help="time limit of the smoke test")
+    for command in (up, print_definition):
+        command.add_argument("--version", help="tag of the image and DD_VERSION; default: the commit")
+        command.add_argument("--env", help="DD_ENV; initially production")
+        command.add_argument("--site", help="Datadog site, such as datadoghq.eu; initially datadoghq.com")
+        command.add_argument("--sample-rate", help="fraction of traces to keep, 0 to 1; initially 1.0")
+        command.add_argument(
+            "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of stack.yaml"
+        )
+        command.add_argument(
+            "--fill", action="append", default=[], metavar="NAME=VALUE", help="a placeholder of your own"
+        )
+        command.add_argument("--task-definition", type=Path, default=definition.FILE, help="the file to fill in")
     up.add_argument("--tag", action="append", default=[], metavar="NAME=VALUE", help="a tag for every resource")
     up.add_argument(
         "--protect",
@@ -98,14 +108,14 @@ def check(options: argparse.Namespace) -> None:
         problems.append(f"--url {options.url}: it must be an address such as https://hello.example.com")
     problems += _parse_patience(options)
     for option in ("set", "fill", "tag"):
-        for each in getattr(options, option, []):
-            if problem := _pair_problem(option, each, options):
-                problems.append(f"--{option} {each}: {problem}")
+        for argument in getattr(options, option, []):
+            if problem := _pair_problem(option, argument, options):
+                problems.append(f"--{option} {argument}: {problem}")
     key = os.environ.get("DD_API_KEY", "")
     if options.command == "up" and key and not api_key.KEY_FORM.fullmatch(key):
         problems.append(
-            f"DD_API_KEY has {len(key)} characters, and an API key is 32 hexadecimal digits"
-            + (": is it an application key?" if len(key) == 40 else "")
+            f"DD_API_KEY has {len(key)} characters: it must be 32 hexadecimal digits"
+            + ("; is it an application key?" if len(key) == 40 else "")
         )
     _reject(problems)
 
@@ -121,7 +131,7 @@ def check_patterns(options: argparse.Namespace) -> None:
 
 def _reject(problems: list[str]) -> None:
     if problems:
-        raise Failure("Nothing was done.\n" + "\n".join(f"  {each}." for each in problems))
+        raise Failure("Nothing was done.\n" + "\n".join(f"  {problem}." for problem in problems))
 
 
 def _pattern_problems(options: argparse.Namespace) -> list[str]:
@@ -144,11 +154,11 @@ def _pattern_problems(options: argparse.Namespace) -> list[str]:
 
 def pairs(arguments: list[str]) -> dict[str, str]:
     """Return NAME=VALUE arguments as a mapping; the last one for a name wins."""
-    return dict(each.split("=", 1) for each in arguments)
+    return dict(argument.split("=", 1) for argument in arguments)
 
 
 def _parse_patience(options: argparse.Namespace) -> list[str]:
-    """Replace the text of --patience in `options` by a number; return the problems with it."""
+    """Replace the text of --patience in `options` with a number, and return the problems with it."""
     value = getattr(options, "patience", "0")
     try:
         options.patience = float(value)
@@ -163,11 +173,12 @@ def _is_url(text: str) -> bool:
         port = parts.port
     except ValueError:
         return False
-    has_more = bool(parts.query or parts.fragment or re.search(r"\s", text))
-    return bool(parts.scheme in {"http", "https"} and parts.hostname and port != 0 and not has_more)
+    has_extra_parts = bool(parts.query or parts.fragment or re.search(r"\s", text))
+    return bool(parts.scheme in {"http", "https"} and parts.hostname and port != 0 and not has_extra_parts)
 
 
 def _pair_problem(option: str, argument: str, options: argparse.Namespace) -> str | None:
+    """Return the problem with an argument of --set, --fill or --tag, None if it is valid."""
     name, equals, value = argument.partition("=")
     if not equals or not name:
         return "it must be NAME=VALUE"

@@ -10,30 +10,30 @@ from aws_cli import Aws, AwsError, Failure, echo, warn
 from definition import AGENT
 
 
-def wait(aws: Aws, cluster: str) -> None:
+def wait_until_stable(aws: Aws, cluster: str) -> None:
     """Wait until the service is stable.
 
     Raises:
         Failure: when it does not become stable in time.
     """
-    where = ["--cluster", cluster, "--services", "hello-service"]
+    service_options = ["--cluster", cluster, "--services", "hello-service"]
     try:
-        aws.run("ecs", "wait", "services-stable", *where)
+        aws.run("ecs", "wait", "services-stable", *service_options)
     except AwsError:
-        (service,) = aws.run("ecs", "describe-services", *where)["services"]
-        events = [each["message"] for each in service.get("events", [])[:1]]
+        (service,) = aws.run("ecs", "describe-services", *service_options)["services"]
+        last_event = "".join(event["message"] for event in service.get("events", [])[:1])  # ECS lists the newest first
         raise Failure(
             f"The service is not stable: {service['runningCount']} of {service['desiredCount']} tasks are running. "
-            f"{' '.join(events)} Read its log with aws logs tail /ecs/{cluster}/service, then run the same command again, "
+            f"{last_event} Read the service's log with aws logs tail /ecs/{cluster}/service, then run the same command again, "
             "or run deploy/deploy rollback."
         ) from None
 
 
-def smoke(url: str, version: str, timeout_seconds: float) -> None:
+def smoke_test(url: str, version: str, timeout_seconds: float) -> None:
     """Send requests to the service at `url` until it is healthy and reports `version`.
 
     Raises:
-        Failure: the service does not report `version` within `timeout_seconds`.
+        Failure: when the service does not report `version` within `timeout_seconds`.
     """
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -41,11 +41,11 @@ def smoke(url: str, version: str, timeout_seconds: float) -> None:
             with urllib.request.urlopen(f"{url}/health", timeout=10) as health:  # noqa: S310 - http or https, as built or checked
                 status = health.status
             with urllib.request.urlopen(f"{url}/info", timeout=10) as info:  # noqa: S310 - the same
-                running = json.load(info)["version"]
-            if running == version:
-                echo(f"  {url}/health: {status}, version {running}")
+                running_version = json.load(info)["version"]
+            if running_version == version:
+                echo(f"  {url}/health: {status}, version {version}")
                 return
-            problem = f"version {running} responds, not {version}"
+            problem = f"version {running_version} responds, not {version}"
         except (OSError, ValueError, KeyError, TypeError) as error:
             problem = str(error)
         if time.monotonic() > deadline:
@@ -57,7 +57,10 @@ def smoke(url: str, version: str, timeout_seconds: float) -> None:
 
 
 def watch_agent(aws: Aws, cluster: str, timeout_seconds: float) -> None:
-    """Warn if the Datadog Agent is unhealthy; no task depends on its health, so nothing else reports it."""
+    """Warn if the Datadog Agent is unhealthy. No task depends on its health, so nothing else reports it.
+
+    An Agent that is still starting has `timeout_seconds` to become healthy.
+    """
     deadline = time.monotonic() + timeout_seconds
     while health := _agent_health(aws, cluster):
         unhealthy = health.count("UNHEALTHY")
@@ -65,7 +68,7 @@ def watch_agent(aws: Aws, cluster: str, timeout_seconds: float) -> None:
             warn(
                 f"the Datadog Agent is UNHEALTHY in {unhealthy} of {len(health)} tasks, so traces may be lost. Usually "
                 "the API key is revoked or belongs to another site. "
-                f"Read its log with aws logs tail /ecs/{cluster}/datadog-agent."
+                f"Read the Agent's log with aws logs tail /ecs/{cluster}/datadog-agent."
             )
             return
         if "UNKNOWN" not in health or time.monotonic() > deadline:
@@ -77,12 +80,13 @@ def watch_agent(aws: Aws, cluster: str, timeout_seconds: float) -> None:
 
 def _agent_health(aws: Aws, cluster: str) -> list[str]:
     """Return the health of the Datadog Agent in each running task; a stopped Agent counts as unhealthy."""
-    listed = aws.run("ecs", "list-tasks", "--cluster", cluster, "--service-name", "hello-service")["taskArns"]
-    if not listed:
+    arns = aws.run("ecs", "list-tasks", "--cluster", cluster, "--service-name", "hello-service")["taskArns"]
+    if not arns:
         return []
-    tasks = aws.run("ecs", "describe-tasks", "--cluster", cluster, "--tasks", *listed[:100])["tasks"]
-    containers = [each for task in tasks for each in task["containers"] if each["name"] == AGENT]
+    described_arns = arns[:100]  # ECS describes no more at once
+    tasks = aws.run("ecs", "describe-tasks", "--cluster", cluster, "--tasks", *described_arns)["tasks"]
+    agents = [container for task in tasks for container in task["containers"] if container["name"] == AGENT]
     return [
-        "UNHEALTHY" if each.get("lastStatus") == "STOPPED" else each.get("healthStatus", "UNKNOWN")
-        for each in containers
+        "UNHEALTHY" if agent.get("lastStatus") == "STOPPED" else agent.get("healthStatus", "UNKNOWN")
+        for agent in agents
     ]

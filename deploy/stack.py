@@ -20,8 +20,8 @@ RESERVED = {
 }
 # Changing these would replace the load balancer while its target group is still in use, which AWS rejects.
 FIXED = ("VpcId", "Scheme")
-# For each parameter type, the pattern of a value and the pattern's description for error messages.
-TYPES = {
+# The pattern of a value of each parameter type, and its description for error messages.
+TYPE_PATTERNS = {
     "AWS::EC2::VPC::Id": (r"vpc-[0-9a-f]+", "an id such as vpc-0a1b2c3d"),
     "List<AWS::EC2::Subnet::Id>": (
         r"subnet-[0-9a-f]+(,subnet-[0-9a-f]+)*",
@@ -29,10 +29,11 @@ TYPES = {
     ),
     "Number": (r"\d{1,9}", "a whole number"),
 }
-OPEN_BITS = 8  # a network with a shorter prefix (larger than a /8) contains other people's public addresses
-STABLE = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
+# A network that is larger than a /8, and so has a shorter prefix, contains other people's public addresses.
+MIN_PREFIX_BITS = 8
+STABLE_STATES = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 # States that the user must resolve, and how.
-STUCK = {
+STUCK_STATES = {
     "REVIEW_IN_PROGRESS": "It holds a change set and no resources. Run {destroy}, then run the same command again.",
     "ROLLBACK_COMPLETE": "It could not be created. Remove the cause, run {destroy}, then run the same command again.",
     "ROLLBACK_FAILED": "It could not be created. Remove the cause, run {destroy}, then run the same command again.",
@@ -47,15 +48,15 @@ STUCK = {
 SERVICE_ROLE = "aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
 
 
-def declared() -> dict[str, dict[str, Any]]:
+def declared_parameters() -> dict[str, dict[str, Any]]:
     """Return the parameters that stack.yaml declares, by name, without a YAML library."""
     section = TEMPLATE.read_text().partition("\nParameters:\n")[2].partition("\nConditions:\n")[0]
     parameters: dict[str, dict[str, Any]] = {}
     for block in re.split(r"^  (?=\w+:$)", section, flags=re.MULTILINE)[1:]:
-        name, _, rest = block.partition(":\n")
-        pairs = dict(re.findall(r"^    (\w+): (.*)$", rest, re.MULTILINE))
+        name, _, lines = block.partition(":\n")
+        attributes = dict(re.findall(r"^    (\w+): (.*)$", lines, re.MULTILINE))
         parameters[name] = {
-            key: _scalars(value) if key == "AllowedValues" else _scalar(value) for key, value in pairs.items()
+            key: _scalars(value) if key == "AllowedValues" else _scalar(value) for key, value in attributes.items()
         }
     return parameters
 
@@ -65,15 +66,16 @@ def _scalar(text: str) -> str:
 
 
 def _scalars(text: str) -> list[str]:
-    return [_scalar(each) for each in text.strip("[]").split(",")]
+    return [_scalar(item) for item in text.strip("[]").split(",")]
 
 
 def parameter_problem(name: str, value: str) -> str | None:
     """Return the problem with `value` for the parameter `name`, None if it is valid."""
-    parameters = declared()
+    parameters = declared_parameters()
     if name not in parameters:
-        close = next((each for each in parameters if each.lower() == name.lower()), None)
-        return f"stack.yaml has no such parameter; {f'use {close}' if close else 'it has ' + ', '.join(parameters)}"
+        intended = next((parameter for parameter in parameters if parameter.lower() == name.lower()), None)
+        advice = f"use {intended}" if intended else f"it has {', '.join(parameters)}"
+        return f"stack.yaml has no such parameter; {advice}"
     if name in RESERVED:
         return RESERVED[name]
     if name == "AllowedCidr":
@@ -84,9 +86,10 @@ def parameter_problem(name: str, value: str) -> str | None:
 def _value_problem(value: str, parameter: dict[str, Any]) -> str | None:
     if "AllowedValues" in parameter and value not in parameter["AllowedValues"]:
         return f"it must be one of {', '.join(filter(None, parameter['AllowedValues']))}"
-    pattern, form = TYPES.get(parameter["Type"], (parameter.get("AllowedPattern", ""), ""))
+    own_pattern = parameter.get("AllowedPattern", "")
+    pattern, form = TYPE_PATTERNS.get(parameter["Type"], (own_pattern, f"of the form {own_pattern}"))
     if pattern and not re.fullmatch(pattern, value):
-        return f"it must be {form or f'of the form {pattern}'}"
+        return f"it must be {form}"
     low, high = int(parameter.get("MinValue", 0)), int(parameter.get("MaxValue", 10**9))
     if parameter["Type"] == "Number" and not low <= int(value) <= high:
         return f"it must be from {low} to {high}"
@@ -101,11 +104,11 @@ def _network_problem(value: str) -> str | None:
     return None if "/" in value else "it must be an IPv4 network such as 203.0.113.7/32"
 
 
-def is_open(parameters: dict[str, str]) -> bool:
+def is_open_over_http(parameters: dict[str, str]) -> bool:
     """Return whether the internet can reach the load balancer over plain HTTP."""
     network = ipaddress.IPv4Network(parameters["AllowedCidr"])
-    public = parameters["Scheme"] == "internet-facing" and network.prefixlen < OPEN_BITS
-    return public and not parameters["CertificateArn"]
+    is_public = parameters["Scheme"] == "internet-facing" and network.prefixlen < MIN_PREFIX_BITS
+    return is_public and not parameters["CertificateArn"]
 
 
 class Stack:
@@ -118,7 +121,8 @@ class Stack:
             )
         self.aws = aws
         self.name = name
-        self._dry_run_parameters: dict[str, str] | None = None  # those of the stack that a dry run would have created
+        # The parameters of the stack that a dry run would have created.
+        self._dry_run_parameters: dict[str, str] | None = None
 
     def read(self) -> dict[str, Any] | None:
         """Return CloudFormation's description of the stack, None if the stack does not exist."""
@@ -148,10 +152,10 @@ class Stack:
             return
         status = description["StackStatus"]
         destroy = f"deploy/deploy destroy --stack {self.name} --region {self.aws.region}"
-        if status in STUCK:
-            advice = STUCK[status].format(name=self.name, region=self.aws.region, destroy=destroy)
-            raise Failure(f"The stack {self.name} is {status} ({self.reason()}). {advice}")
-        if status not in STABLE:
+        if status in STUCK_STATES:
+            advice = STUCK_STATES[status].format(name=self.name, region=self.aws.region, destroy=destroy)
+            raise Failure(f"The stack {self.name} is {status} ({self.failure_reason()}). {advice}")
+        if status not in STABLE_STATES:
             raise Failure(f"The stack {self.name} is {status}: wait until this change is complete.")
 
     def planned_parameters(
@@ -159,16 +163,17 @@ class Stack:
     ) -> dict[str, str]:
         """Return all parameters: those in `changes` have new values, the others keep their current or default values.
 
+        `open_http` allows parameters that open the service to the internet over plain HTTP.
+
         Raises:
             Failure: when a parameter is missing, can't be changed, or would open the service by accident.
         """
-        parameters = declared()
+        parameters = declared_parameters()
         current = {name: value for name, value in values(description, "Parameter").items() if name in parameters}
-        defaults = {name: each["Default"] for name, each in parameters.items() if "Default" in each}
+        defaults = {name: attributes["Default"] for name, attributes in parameters.items() if "Default" in attributes}
         planned = {**defaults, **current, **changes}
-        if missing := [
-            name for name in parameters if name not in planned or (not planned[name] and name not in defaults)
-        ]:
+        required = [name for name in parameters if name not in defaults]
+        if missing := [name for name in required if not planned.get(name)]:
             raise Failure("The stack needs " + ", ".join(f"--set {name}=..." for name in missing))
         for name in FIXED:
             if current.get(name, planned[name]) != planned[name]:
@@ -178,8 +183,8 @@ class Stack:
                 )
         if int(planned["MinTasks"]) > int(planned["MaxTasks"]):
             raise Failure(f"MinTasks={planned['MinTasks']} is more than MaxTasks={planned['MaxTasks']}.")
-        was_open = bool(current.get("AllowedCidr")) and is_open({**defaults, **current})
-        if is_open(planned) and not was_open and not open_http:
+        was_open = bool(current.get("AllowedCidr")) and is_open_over_http({**defaults, **current})
+        if is_open_over_http(planned) and not was_open and not open_http:
             raise Failure(
                 f"AllowedCidr={planned['AllowedCidr']} without CertificateArn opens the service to the internet over "
                 "plain HTTP. Set a smaller network or a certificate, or confirm it with --allow-open-http."
@@ -188,15 +193,15 @@ class Stack:
             self._check_network(planned)
         return planned
 
-    def converge(self, planned: dict[str, str], tags: dict[str, str]) -> None:
+    def create_or_update(self, planned: dict[str, str], tags: dict[str, str]) -> None:
         """Create or update the stack from stack.yaml with the parameters `planned` and the tags `tags`."""
         description = self.read()
         current = values(description, "Parameter") or self._dry_run_parameters or {}
         exists = description is not None or self._dry_run_parameters is not None
-        current_tags = {each["Key"]: each["Value"] for each in (description or {}).get("Tags", [])}
+        current_tags = {tag["Key"]: tag["Value"] for tag in (description or {}).get("Tags", [])}
         all_tags = {**current_tags, **tags}
-        same = all(current.get(name) == value for name, value in planned.items()) and all_tags == current_tags
-        if description and same and self._template() == TEMPLATE.read_text().strip():
+        is_same = all(current.get(name) == value for name, value in planned.items()) and all_tags == current_tags
+        if description and is_same and self._deployed_template() == TEMPLATE.read_text().strip():
             echo(f"  {self.name}: unchanged")
             return
         verb = "update" if exists else "create"
@@ -209,9 +214,9 @@ class Stack:
             if value or name in current
         ]
         self._change(verb, parameters, all_tags, "--template-body", f"file://{TEMPLATE}")
-        if self.aws.dry:
+        if self.aws.dry_run:
             self._dry_run_parameters = planned
-        echo(f"  {self.name}: {verb}d" if not self.aws.dry else f"  {self.name}: would be {verb}d")
+        echo(f"  {self.name}: would be {verb}d" if self.aws.dry_run else f"  {self.name}: {verb}d")
 
     def unprotect(self) -> None:
         """Turn off the protection against deletion; nothing else changes."""
@@ -225,7 +230,7 @@ class Stack:
             parameters: list[dict[str, Any]] = [{"ParameterKey": "Protect", "ParameterValue": "false"}]
             others = sorted(current.keys() - {"Protect"})
             parameters += [{"ParameterKey": name, "UsePreviousValue": True} for name in others]
-            tags = {each["Key"]: each["Value"] for each in description.get("Tags", [])}
+            tags = {tag["Key"]: tag["Value"] for tag in description.get("Tags", [])}
             self._change("update", parameters, tags, "--use-previous-template")
 
     def set_termination_protection(self, *, enabled: bool) -> None:
@@ -240,7 +245,7 @@ class Stack:
         self.aws.change("cloudformation", "delete-stack", "--stack-name", self.name)
         self._wait("delete")
 
-    def reason(self) -> str:
+    def failure_reason(self) -> str:
         """Return why the last change of the stack failed: the message of the first resource that failed."""
         events = self.aws.run("cloudformation", "describe-stack-events", "--stack-name", self.name)["StackEvents"]
         reason = "no resource gives a reason"
@@ -248,6 +253,7 @@ class Stack:
             status, text = event["ResourceStatus"], event.get("ResourceStatusReason", "")
             if event["ResourceType"] == "AWS::CloudFormation::Stack" and text == "User Initiated":
                 break  # the start of the last change
+            # A resource whose change was "cancelled", in AWS's spelling, is a consequence of another failure.
             if status.endswith("_FAILED") and "cancelled" not in text:
                 reason = f"{event['LogicalResourceId']}: {text}"
         if "service linked role" in reason.replace("-", " "):
@@ -267,7 +273,7 @@ class Stack:
         self._wait(verb)
 
     def _wait(self, verb: str) -> None:
-        if self.aws.dry:
+        if self.aws.dry_run:
             return
         try:
             self.aws.run("cloudformation", "wait", f"stack-{verb}-complete", "--stack-name", self.name)
@@ -277,32 +283,39 @@ class Stack:
             advice = "Remove the cause, then run the same command again."
             if status == "UPDATE_ROLLBACK_COMPLETE":
                 advice = "The previous version keeps running. " + advice
-            elif status in STUCK:
+            elif status in STUCK_STATES:
                 destroy = f"deploy/deploy destroy --stack {self.name} --region {self.aws.region}"
-                advice = STUCK[status].format(name=self.name, region=self.aws.region, destroy=destroy)
+                advice = STUCK_STATES[status].format(name=self.name, region=self.aws.region, destroy=destroy)
             elif status.endswith("IN_PROGRESS"):
                 advice = "AWS is still changing it: wait until this is complete, then run the same command again."
-            raise Failure(f"The stack {self.name} is {status}. {self.reason()}. {advice}") from None
+            raise Failure(f"The stack {self.name} is {status}. {self.failure_reason()}. {advice}") from None
 
-    def _template(self) -> str:
+    def _deployed_template(self) -> str:
         body = self.aws.run("cloudformation", "get-template", "--stack-name", self.name)["TemplateBody"]
         return str(body).strip()
 
     def _check_network(self, planned: dict[str, str]) -> None:
+        """Check that AWS will accept the VPC and the subnets in `planned`.
+
+        Raises:
+            Failure: when the VPC or a subnet does not exist, a subnet is in another VPC, or the load balancer would be
+                in one availability zone only.
+        """
         vpc, balancer_subnets = planned["VpcId"], planned["LoadBalancerSubnets"].split(",")
         try:
             self.aws.run("ec2", "describe-vpcs", "--vpc-ids", vpc)
-            subnets = sorted({*balancer_subnets, *planned["TaskSubnets"].split(",")})
-            found = self.aws.run("ec2", "describe-subnets", "--subnet-ids", *subnets)["Subnets"]
+            ids = sorted({*balancer_subnets, *planned["TaskSubnets"].split(",")})
+            subnets = self.aws.run("ec2", "describe-subnets", "--subnet-ids", *ids)["Subnets"]
         except AwsError as error:
             match = re.search(r"'?((?:vpc|subnet)-[0-9a-f]+)\S*' does not exist", str(error))
             if not match and "NotFound" not in str(error):
                 raise
             missing = match[1] if match else vpc
             raise Failure(f"{missing} is not in {self.aws.region}: is that the right region?") from None
-        if elsewhere := sorted(each["SubnetId"] for each in found if each["VpcId"] != vpc):
-            raise Failure(f"{vpc} does not contain {', '.join(elsewhere)}: use subnets of that VPC.")
-        if len({each["AvailabilityZone"] for each in found if each["SubnetId"] in balancer_subnets}) < 2:
+        if foreign_subnets := sorted(subnet["SubnetId"] for subnet in subnets if subnet["VpcId"] != vpc):
+            raise Failure(f"{vpc} does not contain {', '.join(foreign_subnets)}: use subnets of that VPC.")
+        balancer_zones = {subnet["AvailabilityZone"] for subnet in subnets if subnet["SubnetId"] in balancer_subnets}
+        if len(balancer_zones) < 2:
             raise Failure(
                 f"LoadBalancerSubnets={planned['LoadBalancerSubnets']}: a load balancer needs subnets in two "
                 "availability zones."
@@ -312,4 +325,4 @@ class Stack:
 def values(description: dict[str, Any] | None, kind: str) -> dict[str, str]:
     """Return the parameters (`kind` is "Parameter") or the outputs ("Output") of a stack, by name."""
     entries = (description or {}).get(f"{kind}s", [])
-    return {each[f"{kind}Key"]: each[f"{kind}Value"] for each in entries}
+    return {entry[f"{kind}Key"]: entry[f"{kind}Value"] for entry in entries}

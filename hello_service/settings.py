@@ -123,7 +123,7 @@ class Settings(BaseModel):
         5.0, ge=0, le=110, description="First stage after SIGTERM: `/ready` returns 503, requests are still served"
     )
     graceful_seconds: float = Field(
-        20.0, ge=0, le=110, description="Second stage: time for requests in flight to finish before they are cancelled"
+        20.0, ge=0, le=110, description="Second stage: time for requests in flight to finish before they are canceled"
     )
     flush_seconds: float = Field(5.0, ge=0, le=110, description="Last stage: time to send the last spans to the agent")
     keep_alive_seconds: float = Field(

@@ -13,13 +13,13 @@ from task_check.finding import LEVELS, RULES, Finding
 from task_check.linter import lint
 from task_check.placeholders import mark_placeholders
 from task_check.reading import UnreadableError, decode, read
-from task_check.shape import conform, model
+from task_check.shape import conform, request_shape
 from task_check.task import FARGATE, Task
 from task_check.values import plain
 
 RULE_MODULES = (agent_rules, tracing_rules, service_rules, secret_rules, container_rules, fargate_rules)
 # All rules, in the order of docs/task-definition-check.md.
-ORDERED_RULES = [rule for theme in RULE_MODULES for rule in RULES.values() if rule.find.__module__ == theme.__name__]
+ORDERED_RULES = [rule for module in RULE_MODULES for rule in RULES.values() if rule.find.__module__ == module.__name__]
 
 
 @dataclass(frozen=True)
@@ -40,24 +40,25 @@ def check(data: bytes | str) -> Report:
     findings: list[Finding] = []
     notes: list[str] = []
     for source in read(data if isinstance(data, str) else decode(data)):
-        document, found = conform(source)
-        found += mark_placeholders(document, source)
+        document, task_findings = conform(source)
+        task_findings += mark_placeholders(document, source)
         task = Task(document, source)
         for rule in ORDERED_RULES:
-            found += rule.findings(task)
-        found += lint(task, model())
-        where = f"{source.name}: " if source.name else ""
-        if other := sorted(task.platforms - {FARGATE}):
-            skipped = "" if task.on_fargate else ", so the Fargate rules are skipped"
-            notes.append(f"{where}this definition is for {' and '.join(other)}{skipped}")
+            task_findings += rule.findings(task)
+        task_findings += lint(task, request_shape())
+        prefix = f"{source.name}: " if source.name else ""
+        if other_platforms := sorted(task.platforms - {FARGATE}):
+            consequence = "" if task.on_fargate else ", so the Fargate rules are skipped"
+            notes.append(f"{prefix}this definition is for {' and '.join(other_platforms)}{consequence}")
         elif not task.platforms:
-            notes.append(f"{where}no field shows that this is for Fargate, so the Fargate rules are skipped")
-        if not source.whole:
-            notes.append(f"{where}this is a list of containers, so fields of the task are not checked")
-        for each in dict.fromkeys(found):  # each finding once
-            container = f"{where}{plain(each.container)}" if each.container else where.removesuffix(": ")
-            findings.append(replace(each, container=container, sentence=plain(each.sentence), fix=plain(each.fix)))
-    return Report(sorted(findings, key=lambda each: LEVELS.index(each.level)), notes)
+            notes.append(f"{prefix}no field shows that this is for Fargate, so the Fargate rules are skipped")
+        if not source.is_whole:
+            notes.append(f"{prefix}this is a list of containers, so fields of the task are not checked")
+        for finding in dict.fromkeys(task_findings):  # without repetitions
+            container = f"{prefix}{plain(finding.container)}" if finding.container else source.name
+            sentence, fix = plain(finding.sentence), plain(finding.fix)
+            findings.append(replace(finding, container=container, sentence=sentence, fix=fix))
+    return Report(sorted(findings, key=lambda finding: LEVELS.index(finding.level)), notes)
 
 
 __all__ = ["Finding", "Report", "UnreadableError", "check"]

@@ -25,7 +25,8 @@ SITES = {"datadoghq.com", "us3.datadoghq.com", "us5.datadoghq.com", "datadoghq.e
 SITES |= {"ap2.datadoghq.com", "ddog-gov.com", "us2.ddog-gov.com", "datad0g.com"}
 FALSE = {"false", "0", "no", "off", "f", "n"}
 # The folders that the Agent writes to; each needs a volume if the root file system is read-only.
-WRITABLE_FOLDERS = ("/etc/datadog-agent", "/opt/datadog-agent/run", "/tmp")  # noqa: S108 - paths inside a container
+CONFIG_FOLDER = "/etc/datadog-agent"
+WRITABLE_FOLDERS = (CONFIG_FOLDER, "/opt/datadog-agent/run", "/tmp")  # noqa: S108 - paths inside a container
 
 
 @rule("agent-missing", MISTAKE, 'add a container with the image "public.ecr.aws/datadog/agent:<version>"')
@@ -39,22 +40,21 @@ def an_agent_is_in_the_task(task: Task) -> Iterator[Violation]:
 def there_is_one_agent(task: Task) -> Iterator[Violation]:
     """Two Agents of one task compete for port 8126."""
     if len(task.agents) > 1 and task.document.get("networkMode", "awsvpc") != "bridge":
-        yield Violation(
-            "", "the Agents " + ", ".join(quoted(each.get("name")) for each in task.agents) + " share one port"
-        )
+        names = ", ".join(quoted(agent.get("name")) for agent in task.agents)
+        yield Violation("", f"the Agents {names} share one port")
 
 
 @rule("ecs-fargate", MISTAKE, 'add {"name": "ECS_FARGATE", "value": "true"} to the Agent\'s environment')
 def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Violation]:
-    """`ECS_FARGATE` of the Agent is not `true`, or is misspelled `DD_ECS_FARGATE`, which nothing reads."""
+    """`ECS_FARGATE` of the Agent is not `true`, or is misspelled as `DD_ECS_FARGATE`, which nothing reads."""
     for container in task.containers:
         name, variables = name_of(container), environment(container)
-        is_right = variables.get("ECS_FARGATE", "").lower() == "true" or is_open(variables.get("ECS_FARGATE"))
+        is_configured = variables.get("ECS_FARGATE", "").lower() == "true" or is_open(variables.get("ECS_FARGATE"))
         if "DD_ECS_FARGATE" in variables:
-            level = HINT if is_right or container not in task.agents else ""
-            fix = "rename it to ECS_FARGATE" if not level else "remove it"
+            level = HINT if is_configured or container not in task.agents else ""
+            fix = "remove it" if level == HINT else "rename it to ECS_FARGATE"
             yield Violation(name, "`DD_ECS_FARGATE` does nothing; the Agent reads `ECS_FARGATE`", fix, level)
-        elif container in task.agents and task.platforms == {FARGATE} and not is_right:
+        elif container in task.agents and task.platforms == {FARGATE} and not is_configured:
             if "ECS_FARGATE" in variables:
                 yield Violation(
                     name, f"`ECS_FARGATE` is {quoted(variables['ECS_FARGATE'])}, not `true`", "set it to true"
@@ -73,7 +73,7 @@ def the_agent_has_a_key(task: Task) -> Iterator[Violation]:
 
 
 @rule("agent-memory", WARNING, f'give it "memory": {AGENT_MIB} or more')
-def the_agent_has_memory(task: Task) -> Iterator[Violation]:
+def the_agent_has_enough_memory(task: Task) -> Iterator[Violation]:
     """The Agent's `memory` is below 512 MiB; with 256 MiB it gets killed."""
     for container in task.agents:
         if (memory := number(container.get("memory"))) and memory < AGENT_MIB:
@@ -108,10 +108,10 @@ def the_agent_receives_traces_over_tcp(task: Task) -> Iterator[Violation]:
     """`DD_APM_RECEIVER_PORT` is 0 or not a port, so the Agent has no TCP receiver."""
     for container in task.agents:
         value = environment(container).get("DD_APM_RECEIVER_PORT", "")
-        by_socket = task.services and all(
-            environment(each).get("DD_TRACE_AGENT_URL", "").startswith("unix:") for each in task.services
+        uses_sockets = task.services and all(
+            environment(service).get("DD_TRACE_AGENT_URL", "").startswith("unix:") for service in task.services
         )
-        if value and not is_open(value) and not by_socket and not 0 < (number(value) or 0) < 65536:
+        if value and not is_open(value) and not uses_sockets and not 0 < (number(value) or 0) < 65536:
             yield Violation(name_of(container), f"`DD_APM_RECEIVER_PORT` is {quoted(value)}, which is not a port")
 
 
@@ -125,8 +125,8 @@ def the_site_is_a_datadog_site(task: Task) -> Iterator[Violation]:
         name = name_of(container)
         is_host = re.fullmatch(r"(?:[a-z0-9-]+\.)*(?:datadoghq|ddog-gov|datad0g)\.\w+", value)
         if value.startswith(("app.", "api.")) or not is_host:
-            bare = re.sub(r"^https?://|/.*$|^(?:app|api)\.", "", value.strip().lower())
-            fix = f'write "{bare}"' if bare in SITES else ""
+            site = re.sub(r"^https?://|/.*$|^(?:app|api)\.", "", value.strip().lower())
+            fix = f'write "{site}"' if site in SITES else ""
             yield Violation(name, f"`DD_SITE` is {quoted(value)}, which is not a Datadog site", fix)
         else:
             yield Violation(name, f"`DD_SITE` is {quoted(value)}, which is not a known Datadog site", "", WARNING)
@@ -161,39 +161,38 @@ def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Violation]:
             continue
         name, mounts = name_of(container), list(task.mounts(container))
         tmpfs = [
-            {"containerPath": each.get("containerPath")}
-            for each in (container.get("linuxParameters") or {}).get("tmpfs") or []
+            {"containerPath": mount.get("containerPath")}
+            for mount in (container.get("linuxParameters") or {}).get("tmpfs") or []
         ]
-        writable = [each for each in [*mounts, *tmpfs] if each.get("readOnly") is not True]
+        writable = [mount for mount in [*mounts, *tmpfs] if mount.get("readOnly") is not True]
         if missing := [path for path in WRITABLE_FOLDERS if not any(_covers(mount, path) for mount in writable)]:
             yield Violation(
                 name, f"the root file system is read-only, but no writable volume is mounted at {', '.join(missing)}"
             )
             continue
-        config = next(each for each in writable if _covers(each, WRITABLE_FOLDERS[0]))
-        # The containers that share the configuration's volume, so that they can fill it.
-        sharing = [
-            other
+        config_mount = next(mount for mount in writable if _covers(mount, CONFIG_FOLDER))
+        config_volume = config_mount.get("sourceVolume")
+        # The names of the other containers that mount the configuration's volume, so they can fill it.
+        fillers = [
+            other.get("name")
             for other in task.containers
             if other is not container
-            and any(each.get("sourceVolume") == config.get("sourceVolume") for each in task.mounts(other))
+            and any(mount.get("sourceVolume") == config_volume for mount in task.mounts(other))
         ]
-        waits_for = {
-            depended
-            for each, depended, condition in task.dependencies
-            if each is container and condition in END_CONDITIONS
+        awaited = {
+            dependency
+            for dependent, dependency, condition in task.dependencies
+            if dependent is container and condition in END_CONDITIONS
         }
-        awaited = [each for each in sharing if each.get("name") in waits_for]
-        if sharing and not awaited:
-            fix = f'"dependsOn": [{{"containerName": "{sharing[0].get("name")}", "condition": "SUCCESS"}}] in the Agent'
+        if fillers and not awaited.intersection(fillers):
+            fix = f'"dependsOn": [{{"containerName": "{fillers[0]}", "condition": "SUCCESS"}}] in the Agent'
+            yield Violation(name, f"does not wait for {quoted(fillers[0])}, which fills {CONFIG_FOLDER}", fix)
+        volume = task.volumes.get(str(config_volume), {})
+        is_filled_elsewhere = bool(volume.keys() & {"efsVolumeConfiguration", "configuredAtLaunch"})
+        if not fillers and task.source.is_whole and not is_filled_elsewhere:
+            fix = f"add an init container that copies {CONFIG_FOLDER} of the Agent's image there"
             yield Violation(
-                name, f"does not wait for {quoted(sharing[0].get('name'))}, which fills {WRITABLE_FOLDERS[0]}", fix
-            )
-        volume = task.volumes.get(str(config.get("sourceVolume")), {})
-        if not sharing and task.source.whole and not volume.keys() & {"efsVolumeConfiguration", "configuredAtLaunch"}:
-            fix = "add an init container that copies /etc/datadog-agent of the Agent's image there"
-            yield Violation(
-                name, f"nothing fills the volume at {WRITABLE_FOLDERS[0]}, so the Agent has no configuration", fix
+                name, f"nothing fills the volume at {CONFIG_FOLDER}, so the Agent has no configuration", fix
             )
 
 

@@ -7,7 +7,7 @@ import re
 from task_check.values import CLOSE, OPEN, is_open
 
 SECRET = re.compile(
-    r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:[\w/+=.@!-]+(?::(?P<key>[^:]*)(?P<rest>:[^:]*:[^:]*)?)?"
+    r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:[\w/+=.@!-]+(?::(?P<key>[^:]*)(?P<version>:[^:]*:[^:]*)?)?"
 )
 PARAMETER = re.compile(r"arn:aws[\w-]*:ssm:[\w-]+:\d{12}:parameter/[\w.-][\w./-]*")
 PARAMETER_NAME = re.compile(r"[\w./-]+")
@@ -17,15 +17,15 @@ NO_COLONS = "which lacks the two colons after the key"
 
 
 def source_problem(source: str) -> str:
-    """Return the problem with a `valueFrom` as a clause, "" if it is valid. Its open parts are taken to be valid."""
+    """Return the problem with a `valueFrom` as a clause, "" if it is valid. Open parts count as valid."""
     if is_open(source):
-        rest = source.rpartition(CLOSE)[2]  # such as ":KEY" in "${ARN}:KEY"
-        starts_open = source.startswith(OPEN) and "arn:" not in rest
-        return NO_COLONS if starts_open and re.fullmatch(r":[^:]+:?", rest) else ""
+        suffix = source.rpartition(CLOSE)[2]  # such as ":KEY" in "${ARN}:KEY"
+        is_open_arn = source.startswith(OPEN) and "arn:" not in suffix
+        return NO_COLONS if is_open_arn and re.fullmatch(r":[^:]+:?", suffix) else ""
     if not source:
         return "which is empty"
     if match := SECRET.fullmatch(source):
-        return NO_COLONS if match["key"] is not None and match["rest"] is None else ""
+        return NO_COLONS if match["key"] is not None and match["version"] is None else ""
     if source.startswith("arn:"):
         if re.search(r":ssm:.*:parameter/[^:]+:", source):
             return "but Parameter Store has no keys inside a parameter"

@@ -22,7 +22,7 @@ def _resolve(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if len(value) == 1:
-        (name, argument), *_ = value.items()
+        [(name, argument)] = value.items()
         if name == "Ref" or name.startswith("Fn::"):
             return _call(name, argument)
     members = {name: _resolve(member) for name, member in value.items() if not name.startswith("Fn::")}
@@ -30,13 +30,15 @@ def _resolve(value: Any) -> Any:
 
 
 def _call(name: str, argument: Any) -> Any:
+    """Return the result of the function `name`, marked as open if it depends on more than the file."""
     if name == "Ref":
         return _NOTHING if argument == "AWS::NoValue" else mark_open(f"${{{argument}}}")
-    if name == "Fn::Sub":
+    if name == "Fn::Sub":  # the reader has already marked each `${NAME}` in its text
         return _resolve(argument[0] if isinstance(argument, list) and argument else argument)
     if name == "Fn::If" and isinstance(argument, list) and len(argument) == 3:
-        first, second = _resolve(argument[1]), _resolve(argument[2])
-        return second if first is _NOTHING else first
+        # The condition is unknown, so the first branch that has a value is checked.
+        value_if_true, value_if_false = _resolve(argument[1]), _resolve(argument[2])
+        return value_if_false if value_if_true is _NOTHING else value_if_true
     if name == "Fn::Join" and isinstance(argument, list) and len(argument) == 2 and isinstance(argument[1], list):
         return str(argument[0]).join(map(str, map(_resolve, argument[1])))
     return mark_open(f"${{{name.removeprefix('Fn::')}}}")

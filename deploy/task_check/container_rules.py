@@ -17,8 +17,9 @@ MOVING_TAG = re.compile(
     r"|mainline|perl|windows|linux)(?:[-_].*)?",
     re.IGNORECASE,
 )
-AGENT_MOVING_TAG = re.compile(r"v?\d+(?:\.\d+)?(?:-[a-z][\w-]*)?")  # 7, 7.72, 7-jmx; a full version has three numbers
-OFFICIAL = re.compile(
+# 7, 7.72 or 7-jmx. A full version of the Agent has three numbers.
+AGENT_MOVING_TAG = re.compile(r"v?\d+(?:\.\d+)?(?:-[a-z][\w-]*)?")
+OFFICIAL_IMAGE = re.compile(
     r"(?:^|/)(?:python|node|golang|openjdk|eclipse-temurin|ruby|php|debian|ubuntu|amazonlinux|dotnet)$"
 )
 IMAGE = re.compile(
@@ -30,10 +31,12 @@ ECR = re.compile(r"([^/]*)\.dkr\.ecr[.-]")
 @rule("names-twice", MISTAKE, "give each a name of its own")
 def names_are_different(task: Task) -> Iterator[Violation]:
     """Two containers or two volumes have the same name."""
-    for name, count in Counter(str(each.get("name")) for each in task.containers if each.get("name")).items():
+    container_names = [name_of(container) for container in task.containers if container.get("name")]
+    for name, count in Counter(container_names).items():
         if count > 1:
             yield Violation(plain(name), f"{count} containers have the name {quoted(name)}")
-    for name, count in Counter(str(each.get("name")) for each in task.document.get("volumes") or []).items():
+    volume_names = [str(volume.get("name")) for volume in task.document.get("volumes") or []]
+    for name, count in Counter(volume_names).items():
         if count > 1:
             yield Violation("", f"{count} volumes have the name {quoted(name)}")
 
@@ -41,9 +44,9 @@ def names_are_different(task: Task) -> Iterator[Violation]:
 @rule("no-essential", MISTAKE, "make the service's container essential")
 def one_container_is_essential(task: Task) -> Iterator[Violation]:
     """No container of the task is essential; ECS requires one."""
-    if task.source.whole and task.containers and not any(map(is_essential, task.containers)):
+    if task.source.is_whole and task.containers and not any(map(is_essential, task.containers)):
         yield Violation("", "no container is essential; ECS requires one")
-    if task.source.whole and not task.containers and not is_open(task.document.get("containerDefinitions")):
+    if task.source.is_whole and not task.containers and not is_open(task.document.get("containerDefinitions")):
         yield Violation("", "`containerDefinitions` is empty", "add a container")
 
 
@@ -55,12 +58,13 @@ def dependencies_exist(task: Task) -> Iterator[Violation]:
     if proxy and task.container(proxy) is None and not is_open(proxy) and not is_partly_open:
         yield Violation("", f"`proxyConfiguration` refers to {quoted(proxy)}, which is not a container of this task")
     for container in task.containers:
-        named = [("dependsOn", str(each.get("containerName", ""))) for each in container.get("dependsOn") or []]
-        named += [("volumesFrom", str(each.get("sourceContainer", ""))) for each in container.get("volumesFrom") or []]
-        named += [
-            ("links", str(each).partition(":")[0]) for each in container.get("links") or [] if not task.on_fargate
+        references = [("dependsOn", entry.get("containerName", "")) for entry in container.get("dependsOn") or []]
+        references += [
+            ("volumesFrom", entry.get("sourceContainer", "")) for entry in container.get("volumesFrom") or []
         ]
-        for field, name in named:
+        if not task.on_fargate:  # Fargate rejects every link anyway
+            references += [("links", link.partition(":")[0]) for link in container.get("links") or []]
+        for field, name in references:
             if name and task.container(name) is None and not is_open(name) and not is_partly_open:
                 yield Violation(
                     name_of(container),
@@ -75,32 +79,31 @@ def dependencies_exist(task: Task) -> Iterator[Violation]:
 )
 def dependencies_can_be_met(task: Task) -> Iterator[Violation]:
     """A condition in `dependsOn` can't be met: HEALTHY without a health check, or the end of an essential container."""
-    for container, depended, condition in task.dependencies:
-        dependency, name = task.container(depended), name_of(container)
+    for container, dependency_name, condition in task.dependencies:
+        dependency, name = task.container(dependency_name), name_of(container)
         if dependency is None or dependency is container:
             continue
-        check = (dependency.get("healthCheck") or {}).get("command") or []
-        if condition == "HEALTHY" and (not dependency.get("healthCheck") or check == ["NONE"]):
-            yield Violation(
-                name, f"waits for {quoted(depended)} to be HEALTHY, but {quoted(depended)} has no `healthCheck` here"
-            )
+        quoted_name = quoted(dependency_name)
+        health_check = (dependency.get("healthCheck") or {}).get("command") or []
+        if condition == "HEALTHY" and (not dependency.get("healthCheck") or health_check == ["NONE"]):
+            yield Violation(name, f"waits for {quoted_name} to be HEALTHY, but {quoted_name} has no `healthCheck` here")
         if condition in END_CONDITIONS and is_essential(dependency):
-            sentence = f"waits for the end of {quoted(depended)}, which is essential: its end stops the task"
-            yield Violation(name, sentence, f'make {depended} "essential": false')
+            sentence = f"waits for the end of {quoted_name}, which is essential: its end stops the task"
+            yield Violation(name, sentence, f'make {dependency_name} "essential": false')
 
 
 @rule("depends-on-circle", MISTAKE, "remove one of these dependencies")
 def dependencies_form_no_cycle(task: Task) -> Iterator[Violation]:
     """Containers depend on each other in a cycle, so none of them starts."""
-    edges: dict[str, list[str]] = {}
-    for container, depended, _ in task.dependencies:
-        edges.setdefault(name_of(container), []).append(depended)
-    reported: set[frozenset[str]] = set()
-    for start in edges:
+    dependencies: dict[str, list[str]] = {}
+    for container, dependency, _ in task.dependencies:
+        dependencies.setdefault(name_of(container), []).append(dependency)
+    reported: set[frozenset[str]] = set()  # a cycle is found once from each of its containers
+    for start in dependencies:
         pending = [[start]]
         while pending:
             path = pending.pop()
-            for name in edges.get(path[-1], []):
+            for name in dependencies.get(path[-1], []):
                 if name == start and frozenset(path) not in reported:
                     reported.add(frozenset(path))
                     yield Violation(plain(start), "depends on itself: " + " -> ".join(map(plain, [*path, start])))
@@ -110,9 +113,12 @@ def dependencies_form_no_cycle(task: Task) -> Iterator[Violation]:
 
 def order_is_reported(task: Task, container: Container) -> bool:
     """Return whether a rule above has already reported the dependencies of `container`."""
-    own = name_of(container)
-    names = [depended for each, depended, _ in task.dependencies if each is container]
-    return any(task.container(name) is None or task.reaches(task.container(name) or {}, {own}) for name in names)
+    for dependent, dependency_name, _ in task.dependencies:
+        if dependent is container:
+            dependency = task.container(dependency_name)
+            if dependency is None or task.depends_on_any(dependency, {name_of(container)}):
+                return True
+    return False
 
 
 @rule("mount-without-volume", MISTAKE, "add the volume to `volumes`, or remove the mount")
@@ -122,8 +128,8 @@ def every_mount_has_a_volume(task: Task) -> Iterator[Violation]:
         name, paths = name_of(container), Counter[str]()
         for mount in container.get("mountPoints") or []:
             source, path = str(mount.get("sourceVolume", "")), str(mount.get("containerPath", ""))
-            known = source in task.volumes or is_open(source) or is_open(task.document.get("volumes"))
-            if source and not known and task.source.whole:
+            has_volume = source in task.volumes or is_open(source) or is_open(task.document.get("volumes"))
+            if source and not has_volume and task.source.is_whole:
                 yield Violation(
                     name, f"mounts the volume {quoted(source)} at {quoted(path)}, which is not in `volumes`"
                 )
@@ -140,11 +146,14 @@ def firelens_has_a_router(task: Task) -> Iterator[Violation]:
     """The log driver `awsfirelens` is used without a log router, with two, or by the router itself."""
     if is_open(task.document.get("containerDefinitions")):
         return
-    users = [each for each in task.containers if (each.get("logConfiguration") or {}).get("logDriver") == "awsfirelens"]
-    names = ", ".join(plain(each.get("name")) for each in users)
+    users = [
+        container
+        for container in task.containers
+        if (container.get("logConfiguration") or {}).get("logDriver") == "awsfirelens"
+    ]
     if users and not task.routers:
-        sentence = "logs go to `awsfirelens`, and no container has `firelensConfiguration`"
-        yield Violation(names, sentence)
+        names = ", ".join(plain(container.get("name")) for container in users)
+        yield Violation(names, "logs go to `awsfirelens`, and no container has `firelensConfiguration`")
     if len(task.routers) > 1:
         yield Violation("", f"{len(task.routers)} containers have `firelensConfiguration`; ECS allows one", "keep one")
     for container in users:
@@ -166,8 +175,8 @@ def firelens_reaches_datadog(task: Task) -> Iterator[Violation]:
         options = {name.lower(): str(value) for name, value in (log.get("options") or {}).items()}
         if log.get("logDriver") != "awsfirelens" or options.get("name") != "datadog":
             continue
-        hidden = {str(each.get("name")).lower() for each in log.get("secretOptions") or []}
-        if "apikey" not in hidden | options.keys() and not is_open(log.get("secretOptions")):
+        secret_options = {str(option.get("name")).lower() for option in log.get("secretOptions") or []}
+        if "apikey" not in secret_options | options.keys() and not is_open(log.get("secretOptions")):
             yield Violation(name_of(container), "the log's output `datadog` has no `apikey`")
         host, site = options.get("host", ""), next(iter(sites), "datadoghq.com")
         is_known = len(sites) <= 1 and not is_open(host) and not is_open(site)
@@ -195,17 +204,18 @@ def images_are_pinned(task: Task) -> Iterator[Violation]:
     """The image's tag can move, so tasks may run different code."""
     for container in task.containers:
         image = str(container.get("image", ""))
-        last = image.rpartition("/")[2]
+        last_part = image.rpartition("/")[2]
         known_part = image.partition(CLOSE)[2] or image  # the registry may be open
-        if not image or is_open(last) or "@" in last or not IMAGE.fullmatch(known_part):
+        if not image or is_open(last_part) or "@" in last_part or not IMAGE.fullmatch(known_part):
             continue
-        tag = last.partition(":")[2]
-        has_agent = "agent" in image_name(container).rpartition("/")[2]
-        is_partial = has_agent and AGENT_MOVING_TAG.fullmatch(tag)
-        official = OFFICIAL.search(image_name(container)) or (
-            THIRD_PARTY.fullmatch(last.partition(":")[0]) and ".dkr.ecr." not in image
+        program, _, tag = last_part.partition(":")
+        is_public = OFFICIAL_IMAGE.search(image_name(container)) or (
+            THIRD_PARTY.fullmatch(program) and ".dkr.ecr." not in image
         )
-        is_partial = is_partial or (official and re.fullmatch(r"\d+(?:-[a-z][\w.-]*)?", tag))
+        # A tag with a part of a version, such as 7 or 7.72 of the Agent or 3 of Python, moves with each release.
+        is_partial = ("agent" in program and AGENT_MOVING_TAG.fullmatch(tag)) or (
+            is_public and re.fullmatch(r"\d+(?:-[a-z][\w.-]*)?", tag)
+        )
         if not tag:
             yield Violation(name_of(container), f"{quoted(image)} has no tag, which means `latest`")
         elif MOVING_TAG.fullmatch(tag) or is_partial:
@@ -216,7 +226,7 @@ def images_are_pinned(task: Task) -> Iterator[Violation]:
 def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
     """Containers have more memory than the task, or a reservation above the limit."""
     task_memory = number(task.document.get("memory"))
-    is_reported = False  # the sum would only repeat what was reported for one container
+    is_reported = False  # whether a container was reported, so that the sum would only repeat this
     for container in task.containers:
         limit, reserved = number(container.get("memory")), number(container.get("memoryReservation"))
         if limit and reserved and reserved > limit:
@@ -226,7 +236,9 @@ def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
         elif task_memory and (limit or 0) > task_memory:
             yield Violation(name_of(container), f"`memory` {limit:g} MiB is above the task's {task_memory:g} MiB")
             is_reported = is_reported or not reserved
-    total = sum(number(each.get("memoryReservation") or each.get("memory")) or 0 for each in task.containers)
+    total = sum(
+        number(container.get("memoryReservation") or container.get("memory")) or 0 for container in task.containers
+    )
     if task_memory and total > task_memory and not is_reported:
         yield Violation("", f"the containers reserve {total:g} MiB, and the task has {task_memory:g} MiB")
 
@@ -235,7 +247,7 @@ def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
 def containers_fit_the_tasks_cpu(task: Task) -> Iterator[Violation]:
     """Containers have more CPU units than the task."""
     task_units = number(task.document.get("cpu"))
-    total = sum(number(each.get("cpu")) or 0 for each in task.containers)
+    total = sum(number(container.get("cpu")) or 0 for container in task.containers)
     if task_units and total > task_units:
         yield Violation("", f"the containers have {total:g} CPU units, and the task has {task_units:g}")
 
@@ -244,10 +256,10 @@ def containers_fit_the_tasks_cpu(task: Task) -> Iterator[Violation]:
 def a_health_check_is_well_formed(task: Task) -> Iterator[Violation]:
     """The health check's `command` does not start with CMD or CMD-SHELL, or has the wrong number of words."""
     for container in task.containers:
-        words = [str(word) for word in (container.get("healthCheck") or {}).get("command") or []]
-        name = name_of(container)
-        if not container.get("healthCheck") or is_open((container.get("healthCheck") or {}).get("command")):
+        check, name = container.get("healthCheck") or {}, name_of(container)
+        if not check or is_open(check.get("command")):
             continue
+        words = [str(word) for word in check.get("command") or []]
         if not words or words[0] not in {"CMD", "CMD-SHELL", "NONE"}:
             yield Violation(name, f"the health check {quoted(' '.join(words))} does not start with CMD or CMD-SHELL")
         elif len(words) == 1 and words[0] != "NONE":
@@ -274,11 +286,11 @@ def a_health_check_needs_no_curl(task: Task) -> Iterator[Violation]:
         match = re.search(r"\b(curl|wget)\b", line)
         if not match:
             continue
-        slim = re.search(
-            r"slim|distroless|scratch" + ("|alpine" if match[1] == "curl" else ""), str(container.get("image"))
-        )
-        if slim and "/" not in str(container.get("image")).partition("distroless")[0]:
-            sentence = f"the health check needs {match[1]}, which {quoted(container.get('image'))} does not have"
-            yield Violation(name_of(container), sentence, "", WARNING)
+        program, image = match[1], str(container.get("image"))
+        # Alpine has wget. An image with a path may be the user's own, with more programs.
+        lacks_program = re.search(r"slim|distroless|scratch" + ("|alpine" if program == "curl" else ""), image)
+        if lacks_program and "/" not in image.partition("distroless")[0]:
+            sentence = f"the health check needs {program}, which {quoted(image)} does not have"
+            yield Violation(name_of(container), sentence, level=WARNING)
         else:
-            yield Violation(name_of(container), f"the health check needs {match[1]}; make sure that the image has it")
+            yield Violation(name_of(container), f"the health check needs {program}; make sure that the image has it")

@@ -13,7 +13,7 @@ from task_check.finding import MISTAKE, WARNING, Violation, rule
 from task_check.task import EC2, FARGATE, MANAGED, Container, Task, name_of
 from task_check.values import is_open, number, quoted
 
-# Fields of a container, and of its linuxParameters, that Fargate does not have.
+# Fields of a container and of its linuxParameters that Fargate does not support.
 UNSUPPORTED: tuple[str, ...] = ("privileged", "links", "dockerSecurityOptions", "dnsServers", "dnsSearchDomains")
 UNSUPPORTED += ("extraHosts", "hostname", "disableNetworking")
 UNSUPPORTED_LINUX = ("devices", "sharedMemorySize", "maxSwap", "swappiness")
@@ -21,11 +21,13 @@ UNSUPPORTED_VOLUMES = {
     "dockerVolumeConfiguration": "Docker volumes",
     "fsxWindowsFileServerVolumeConfiguration": "FSx for Windows volumes",
 }
-LOG_DRIVERS = {FARGATE: {"awslogs", "splunk", "awsfirelens"}}
-LOG_DRIVERS[MANAGED] = {"awslogs", "splunk", "awsfirelens", "json-file"}
+LOG_DRIVERS = {
+    FARGATE: {"awslogs", "splunk", "awsfirelens"},
+    MANAGED: {"awslogs", "splunk", "awsfirelens", "json-file"},
+}
 WINDOWS_UNSUPPORTED = ("readonlyRootFilesystem", "linuxParameters", "privileged", "links", "dnsServers", "extraHosts")
 
-# Bounds by field; source: API reference, ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
+# The bounds of each field's value. Source: API reference, ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
 BOUNDS = (
     (("healthCheck", "interval"), 5, 300),
     (("healthCheck", "timeout"), 2, 60),
@@ -52,7 +54,7 @@ def fargate_supports_every_field(task: Task) -> Iterator[Violation]:
         for field in fields:
             yield Violation(name, f"Fargate does not support `{field}`")
         added = (linux.get("capabilities") or {}).get("add") or []
-        if rejected := [each for each in added if each != "SYS_PTRACE" and not is_open(each)]:
+        if rejected := [capability for capability in added if capability != "SYS_PTRACE" and not is_open(capability)]:
             sentence = f"Fargate can add only the capability SYS_PTRACE, not {', '.join(map(quoted, rejected))}"
             yield Violation(name, sentence, "remove it from `linuxParameters.capabilities.add`")
         if any(
@@ -68,12 +70,12 @@ def fargate_supports_every_field(task: Task) -> Iterator[Violation]:
 
 
 def _unsupported_by_fargate(task: Task) -> Iterator[Violation]:
-    document = task.document
-    if document.get("networkMode") and document["networkMode"] != "awsvpc" and not is_open(document["networkMode"]):
-        yield Violation(
-            "", f"`networkMode` is {quoted(document['networkMode'])}; Fargate supports only `awsvpc`", "write awsvpc"
-        )
-    elif not document.get("networkMode") and task.source.whole:
+    """Find what Fargate does not support in the fields of the task."""
+    document, network_mode = task.document, task.document.get("networkMode")
+    if network_mode and network_mode != "awsvpc" and not is_open(network_mode):
+        sentence = f"`networkMode` is {quoted(network_mode)}; Fargate supports only `awsvpc`"
+        yield Violation("", sentence, "write awsvpc")
+    elif not network_mode and task.source.is_whole:
         yield Violation("", "`networkMode` is missing; Fargate needs `awsvpc`", 'add "networkMode": "awsvpc"')
     if document.get("pidMode") == "host":
         yield Violation("", "`pidMode` is `host`; Fargate supports only `task`", "remove it, or write task")
@@ -86,19 +88,19 @@ def _unsupported_by_fargate(task: Task) -> Iterator[Violation]:
             yield Violation(
                 "", f"the volume `{name}` has `host.sourcePath` {quoted(path)}; Fargate has no host to mount from", fix
             )
-        for field, what in UNSUPPORTED_VOLUMES.items():
+        for field, volume_kind in UNSUPPORTED_VOLUMES.items():
             if field in volume:
-                yield Violation(
-                    "", f"the volume `{name}` has `{field}`; Fargate has no {what}", "remove it, or use an EFS volume"
-                )
+                sentence = f"the volume `{name}` has `{field}`; Fargate has no {volume_kind}"
+                yield Violation("", sentence, "remove it, or use an EFS volume")
 
 
 @rule("fargate-size", MISTAKE, "add it; a small task has cpu 512 and memory 1024")
 def a_fargate_task_has_a_size(task: Task) -> Iterator[Violation]:
     """`cpu` or `memory` of a Fargate task is missing."""
     missing = [f"`{field}`" for field in ("cpu", "memory") if not task.document.get(field)]
-    if task.source.whole and task.on_fargate and missing:
-        yield Violation("", f"{' and '.join(missing)} is missing at the task level; Fargate needs both")
+    if task.source.is_whole and task.on_fargate and missing:
+        verb = "are" if len(missing) > 1 else "is"
+        yield Violation("", f"{' and '.join(missing)} {verb} missing at the task level; Fargate needs both")
 
 
 @rule("log-driver", MISTAKE, "use awslogs or awsfirelens")
@@ -116,8 +118,10 @@ def awslogs_has_its_options(task: Task) -> Iterator[Violation]:
     """The log driver `awslogs` has no group or, on Fargate, no region or stream prefix, or its region is malformed."""
     for container in task.containers:
         log = container.get("logConfiguration") or {}
-        needed = ("awslogs-group", "awslogs-region", "awslogs-stream-prefix")[: 3 if task.on_fargate else 1]
-        missing = [f"`{each}`" for each in needed if not (log.get("options") or {}).get(each)]
+        needed = ["awslogs-group"]
+        if task.on_fargate:
+            needed += ["awslogs-region", "awslogs-stream-prefix"]
+        missing = [f"`{option}`" for option in needed if not (log.get("options") or {}).get(option)]
         if log.get("logDriver") == "awslogs" and missing:
             yield Violation(name_of(container), f"the log `options` lack {', '.join(missing)}")
         region = str((log.get("options") or {}).get("awslogs-region", ""))
@@ -133,7 +137,7 @@ def values_are_within_bounds(task: Task) -> Iterator[Violation]:
     for container in task.containers:
         bounds = (*BOUNDS, *(FARGATE_BOUNDS if task.on_fargate else ()))
         for path, low, high in bounds:
-            value = number(_at(container, path))
+            value = number(_value_at(container, path))
             if value is not None and not low <= value <= high:
                 yield Violation(name_of(container), f"`{'.'.join(path)}` is {value:g}; it must be {low} to {high}")
         codes = (container.get("restartPolicy") or {}).get("ignoredExitCodes") or []
@@ -145,24 +149,25 @@ def values_are_within_bounds(task: Task) -> Iterator[Violation]:
         memory = number(container.get("memory"))
         if memory is not None and memory < 6 and not task.on_windows:
             yield Violation(name_of(container), f"`memory` is {memory:g} MiB; Docker needs 6 or more", "give it in MiB")
-        yield from _ports(container)
+        yield from _ports_outside_bounds(container)
     size = number((task.document.get("ephemeralStorage") or {}).get("sizeInGiB"))
     if size is not None and not 21 <= size <= 200:
         yield Violation("", f"`ephemeralStorage.sizeInGiB` is {size:g}; it must be 21 to 200")
 
 
-def _at(container: Container, path: tuple[str, ...]) -> Any:
+def _value_at(container: Container, path: tuple[str, ...]) -> Any:
+    """Return the value of the field with the names `path` in `container`, None if it is not set."""
     value: Any = container
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
-def _ports(container: Container) -> Iterator[Violation]:
+def _ports_outside_bounds(container: Container) -> Iterator[Violation]:
     for mapping in container.get("portMappings") or []:
         for field in ("containerPort", "hostPort"):
             port = number(mapping.get(field))
-            low = 1 if field == "containerPort" else 0
+            low = 1 if field == "containerPort" else 0  # host port 0 means a free port
             if port is not None and not low <= port <= 65535:
                 yield Violation(name_of(container), f"`{field}` is {port:g}; a port is {low} to 65535")
 
@@ -176,8 +181,11 @@ def host_ports_equal_container_ports(task: Task) -> Iterator[Violation]:
         for mapping in container.get("portMappings") or []:
             container_port, host_port = number(mapping.get("containerPort")), number(mapping.get("hostPort"))
             if container_port is not None and host_port and container_port != host_port:
-                sentence = f"`hostPort` {host_port:g} differs from `containerPort` {container_port:g}; with awsvpc both must be equal"
-                yield Violation(name_of(container), sentence)
+                yield Violation(
+                    name_of(container),
+                    f"`hostPort` {host_port:g} differs from `containerPort` {container_port:g}; "
+                    "with awsvpc both must be equal",
+                )
 
 
 @rule("port-twice", MISTAKE, "give each its own port; the containers of a task share one network")
@@ -189,9 +197,12 @@ def no_port_is_taken_twice(task: Task) -> Iterator[Violation]:
     for container in task.containers:
         for mapping in container.get("portMappings") or []:
             port, name = number(mapping.get("containerPort")), name_of(container)
-            key = (port or 0, str(mapping.get("protocol") or "tcp"))
-            if port and first_container.setdefault(key, name) != name:
-                yield Violation(name, f"port {port:g}/{key[1]} is also mapped by `{first_container[key]}`")
+            protocol = str(mapping.get("protocol") or "tcp")
+            if not port:
+                continue
+            first_name = first_container.setdefault((port, protocol), name)
+            if first_name != name:
+                yield Violation(name, f"port {port:g}/{protocol} is also mapped by `{first_name}`")
 
 
 @rule("windows", MISTAKE, "remove it")
@@ -206,7 +217,7 @@ def windows_supports_every_field(task: Task) -> Iterator[Violation]:
 @rule("ec2-memory", MISTAKE, 'add "memory" or "memoryReservation"')
 def a_container_on_ec2_has_memory(task: Task) -> Iterator[Violation]:
     """On EC2 neither the task nor the container has a memory limit."""
-    if EC2 not in task.platforms or task.document.get("memory") or not task.source.whole:
+    if EC2 not in task.platforms or task.document.get("memory") or not task.source.is_whole:
         return
     for container in task.containers:
         if not container.get("memory") and not container.get("memoryReservation"):
@@ -216,19 +227,20 @@ def a_container_on_ec2_has_memory(task: Task) -> Iterator[Violation]:
 @rule("names", MISTAKE, "use letters, digits, - and _ only, at most 255")
 def names_are_allowed(task: Task) -> Iterator[Violation]:
     """The family's, a container's or a volume's name has characters that ECS rejects."""
-    named = [("", "family", task.document.get("family"))]
-    named += [(str(each.get("name")), "name", each.get("name")) for each in task.containers]
-    named += [("", "volume", volume) for volume in task.volumes]
-    for container, field, value in named:
-        if value and not is_open(value) and not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", str(value)):
-            yield Violation(container, f"the {field} {quoted(value)} has characters that ECS rejects")
+    names = [("", "family", task.document.get("family"))]
+    names += [(name_of(container), "name", container.get("name")) for container in task.containers]
+    names += [("", "volume", volume) for volume in task.volumes]
+    for container, kind, name in names:
+        if name and not is_open(name) and not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", str(name)):
+            yield Violation(container, f"the {kind} {quoted(name)} has characters that ECS rejects")
 
 
 @rule("required-platform", WARNING, 'add "requiresCompatibilities": ["FARGATE"]')
 def the_platform_is_set(task: Task) -> Iterator[Violation]:
     """A definition for Fargate has no `requiresCompatibilities`, so ECS reports mistakes only when a task starts."""
-    if task.source.whole and task.on_fargate and not task.document.get("requiresCompatibilities"):
+    if task.source.is_whole and task.on_fargate and not task.document.get("requiresCompatibilities"):
         yield Violation(
             "",
-            "`requiresCompatibilities` is missing, so ECS does not validate this definition for Fargate when it is registered",
+            "`requiresCompatibilities` is missing, "
+            "so ECS does not validate this definition for Fargate when it is registered",
         )

@@ -25,7 +25,10 @@ class Finding:
 
 
 class Violation(NamedTuple):
-    """What a rule's function yields. An empty `container` means the task; `fix` and `level` override the rule's."""
+    """What a rule's function yields.
+
+    If `container` is empty, the violation is in the task. `fix` and `level` override those of the rule.
+    """
 
     container: str
     sentence: str
@@ -51,8 +54,9 @@ class Rule:
 
     def findings(self, task: Task) -> Iterator[Finding]:
         """Yield the findings of this rule in `task`."""
-        for each in self.find(task):
-            yield Finding(self.name, each.level or self.level, each.container, each.sentence, each.fix or self.fix)
+        for violation in self.find(task):
+            level, fix = violation.level or self.level, violation.fix or self.fix
+            yield Finding(self.name, level, violation.container, violation.sentence, fix)
 
 
 RULES: dict[str, Rule] = {}

@@ -1,4 +1,4 @@
-"""Runs cfn-lint on the task definition. It checks Fargate's sizes, and newer versions may check more."""
+"""Runs cfn-lint on the task definition. cfn-lint checks Fargate's sizes, and its newer versions may check more."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from task_check.task import Task
 from task_check.values import is_open, number, quoted
 
 # Rules of cfn-lint that this package's own rules cover.
-COVERED_RULES = {
-    "E1152",
-    "E1156",
-    "E3002",
-    "E3003",
-    "E3012",
-    "E3030",
-    "E3031",
-    "E3033",
-    "E3034",
-    "E3042",
-    "E3046",
-    "E3048",
+COVERED_RULES = {"E1152", "E1156", "E3002", "E3003", "E3012", "E3030", "E3031", "E3033", "E3034"}
+COVERED_RULES |= {"E3042", "E3046", "E3048", "E3049", "E3051", "E3052", "E3054", "E3511"}
+# Names that CloudFormation spells with more than one capital at the start.
+SPECIAL_NAMES = {
+    "efsVolumeConfiguration": "EFSVolumeConfiguration",
+    "fsxWindowsFileServerVolumeConfiguration": "FSxWindowsFileServerVolumeConfiguration",
 }
-COVERED_RULES |= {"E3049", "E3051", "E3052", "E3054", "E3511"}
-SPECIAL_NAMES = {"efsVolumeConfiguration": "EFSVolumeConfiguration"}
-SPECIAL_NAMES["fsxWindowsFileServerVolumeConfiguration"] = "FSxWindowsFileServerVolumeConfiguration"
 SIZE_RULE = "E3047"
+# The memory in MiB that Fargate offers for each number of CPU units.
+MEMORY_SIZES = {
+    256: "512, 1024 or 2048",
+    512: "1024 to 4096",
+    1024: "2048 to 8192",
+    2048: "4096 to 16384",
+    4096: "8192 to 30720",
+    8192: "16384 to 61440",
+    16384: "32768 to 122880",
+}
 STAND_IN = "us-east-1"  # replaces an open option, because it is valid both as a region and as a name
 
 
@@ -35,34 +35,33 @@ def lint(task: Task, shape: Any) -> list[Finding]:
     """Return cfn-lint's findings in `task`, without open values and without findings that other rules cover."""
     from cfnlint.api import lint_all  # noqa: PLC0415 - the command reports in one sentence when it is missing
 
-    if not task.source.whole:
+    if not task.source.is_whole:
         return []
     resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": _capitalized(task.document, shape)}
-    found: dict[tuple[str, str], Finding] = {}
+    findings: dict[tuple[str, str], Finding] = {}
     for match in lint_all(json.dumps({"Resources": {"Task": resource}})):
-        if match.rule.id[0] != "E" or match.rule.id in COVERED_RULES:
+        is_error = match.rule.id.startswith("E")  # not W (a warning) or I (information)
+        if not is_error or match.rule.id in COVERED_RULES:
             continue
-        finding = _size(task) if match.rule.id == SIZE_RULE else _finding(match, task)
-        found[finding.rule, finding.sentence] = finding
-    return list(found.values())
+        finding = _size_finding(task) if match.rule.id == SIZE_RULE else _finding(match, task)
+        findings[finding.rule, finding.sentence] = finding
+    return list(findings.values())
 
 
-def _size(task: Task) -> Finding:
+def _size_finding(task: Task) -> Finding:
     cpu, memory = task.document.get("cpu"), task.document.get("memory")
     sentence = f"Fargate has no size with cpu {quoted(cpu)} and memory {quoted(memory)}"
     units = number(cpu) or 0
-    sizes = {256: "512, 1024 or 2048", 512: "1024 to 4096", 1024: "2048 to 8192", 2048: "4096 to 16384"}
-    sizes |= {4096: "8192 to 30720", 8192: "16384 to 61440", 16384: "32768 to 122880"}
-    fix = (
-        f"with cpu {units:g} the memory is {sizes[int(units)]} MiB"
-        if units in sizes
-        else "cpu is one of " + ", ".join(map(str, sizes))
-    )
+    if units in MEMORY_SIZES:
+        fix = f"with cpu {units:g} the memory is {MEMORY_SIZES[int(units)]} MiB"
+    else:
+        fix = f"cpu is one of {', '.join(map(str, MEMORY_SIZES))}"
     return Finding("fargate-size", MISTAKE, "", sentence, fix)
 
 
 def _finding(match: Any, task: Task) -> Finding:
-    path = [str(each) for each in match.path[3:]]  # without Resources, Task and Properties
+    """Return `match`, a finding of cfn-lint, as a finding of this package."""
+    path = [str(part) for part in match.path[3:]]  # without Resources, Task and Properties
     container = ""
     if path[:1] == ["ContainerDefinitions"] and len(path) > 1:
         container = str(task.containers[int(path[1])].get("name", ""))
@@ -72,7 +71,10 @@ def _finding(match: Any, task: Task) -> Finding:
 
 
 def _capitalized(value: Any, shape: Any) -> Any:
-    """Return `value` with CloudFormation's names and without open values. Keys of maps, the user's own, stay."""
+    """Return `value` with CloudFormation's names and without open values.
+
+    The keys of maps stay as they are, because they are the user's own.
+    """
     kind = shape.type_name if shape is not None else ""
     if kind == "structure" and isinstance(value, dict):
         return {

@@ -13,34 +13,36 @@ from task_check.values import CLOSE, OPEN, mark_open, plain, quoted
 RULE = "placeholder"
 FIX = "fill it in"
 
-# The forms that people and tools use. A whole value that matches is always a placeholder; a part of a value is one only
-# outside free text.
+# The forms that people and tools use. A matching part of a value is enough, except in a variable whose value may be free
+# text: there, the whole value must match.
 FORMS = re.compile(
-    r"<[A-Za-z][\w .:/-]*>"
-    r"|\{\{(?!resolve:)[^{}]*\}\}"
-    r"|(?<![\w$\\])\$\(?[A-Za-z_]\w*\)?"
-    r"|(?<!%)%[A-Z][A-Z0-9_]*%(?!%)"
-    r"|@@?[A-Z][A-Z0-9_]+@@?"
-    r"|__[A-Z][A-Z0-9_]*?__"
-    r"|#\{[^}]+\}#?"
-    r"|\(\([\w.-]+\)\)"
-    r"|\[\[[^\]]+\]\]"
-    r"|\[[A-Z][A-Z0-9_ -]+\]"
-    r"|\{[A-Z][A-Z0-9_]+\}"
+    r"<[A-Za-z][\w .:/-]*>"  # <IMAGE>
+    r"|\{\{(?!resolve:)[^{}]*\}\}"  # {{ image }}, but not a dynamic reference of CloudFormation
+    r"|(?<![\w$\\])\$\(?[A-Za-z_]\w*\)?"  # $IMAGE, $(IMAGE)
+    r"|(?<!%)%[A-Z][A-Z0-9_]*%(?!%)"  # %IMAGE%, but not a template variable of the Agent (%%host%%)
+    r"|@@?[A-Z][A-Z0-9_]+@@?"  # @IMAGE@
+    r"|__[A-Z][A-Z0-9_]*?__"  # __IMAGE__
+    r"|#\{[^}]+\}#?"  # #{IMAGE}#
+    r"|\(\([\w.-]+\)\)"  # ((image))
+    r"|\[\[[^\]]+\]\]"  # [[image]]
+    r"|\[[A-Z][A-Z0-9_ -]+\]"  # [IMAGE]
+    r"|\{[A-Z][A-Z0-9_]+\}"  # {IMAGE}
+    # YOUR_IMAGE, replace-me, TODO, xxxx
     r"|(?<![A-Za-z0-9])(?:(?:YOUR|INSERT|ENTER)_[A-Z0-9_]+|(?:your|insert|enter)[-_][a-z0-9_-]+"
     r"|(?:[Rr]eplace|REPLACE)[-_ ]?(?:me|ME|this|THIS|with|WITH)\w*|(?:[Cc]hange|CHANGE)[-_ ]?(?:me|ME)|FIXME|TODO|TBD"
     r"|PLACEHOLDER|placeholder|[Xx]{4,})(?![A-Za-z0-9])"
 )
 OPEN_VALUE = re.compile(rf"{OPEN}(\$\{{.*?){CLOSE}")
-# Free text: fields and variables that contain scripts, patterns and templates for another program.
+# Fields with scripts, patterns and templates for other programs. They are not searched for placeholders.
 FREE_TEXT_FIELDS = re.compile(
     r"\.(?:command|entryPoint)\[|dockerLabels\.(?!com\.datadoghq\.tags)|options\.(?!awslogs-(?:group|region))"
 )
+# Datadog's variables whose values may be free text. Any variable of another program may have free text.
 FREE_TEXT_VARIABLES = re.compile(r"PASS|SECRET|TOKEN|KEY|REGEX|PATTERN|RULES|OBFUSC|FORMAT|TEMPLATE", re.IGNORECASE)
 
 
 def placeholder_in(text: str, *, anywhere: bool) -> str:
-    """Return the placeholder in `text`, or an empty string; without `anywhere`, only if it is the whole text."""
+    """Return the placeholder in `text`, "" if there is none. Without `anywhere`, it must be the whole text."""
     if "(?" in text:  # a regular expression
         return ""
     match = FORMS.search(text) if anywhere else FORMS.fullmatch(text)
@@ -49,53 +51,58 @@ def placeholder_in(text: str, *, anywhere: bool) -> str:
 
 def mark_placeholders(document: dict[str, Any], source: Source) -> list[Finding]:
     """Mark every value with a placeholder as open, so that no other rule reads it, and return one finding for each."""
-    marking = _Marking(source.registered)
-    marking.value(document, "", "", "")
+    marking = _Marking(source.is_registered)
+    marking.mark(document, "", "", "")
     return [_finding(placeholder, places) for placeholder, places in marking.places.items()]
 
 
 class _Marking:
     """One pass over a document, which it changes. `places` has the containers and fields of each placeholder."""
 
-    def __init__(self, registered: bool) -> None:
-        self.registered = registered
+    def __init__(self, is_registered: bool) -> None:
+        self.is_registered = is_registered
         self.places: dict[str, list[tuple[str, str]]] = {}
 
-    def value(self, value: Any, path: str, container: str, variable: str) -> Any:
+    def mark(self, value: Any, path: str, container: str, variable: str) -> Any:
+        """Return `value`, marked if it is text with a placeholder. An object or a list is changed in place.
+
+        `path` is the field in the document. `container` and `variable` are the names of the container and of the
+        environment variable that the value belongs to, or empty.
+        """
         if isinstance(value, dict):
             variable = str(value.get("name", "")) if ".environment[" in path else ""
             for name, entry in value.items():
                 if not variable or (name == "value" and variable not in KEY_VARIABLES):
-                    value[name] = self.value(entry, f"{path}.{name}", container, variable)
+                    value[name] = self.mark(entry, f"{path}.{name}", container, variable)
         elif isinstance(value, list):
-            for at, entry in enumerate(value):
+            for index, entry in enumerate(value):
                 is_container = path == ".containerDefinitions" and isinstance(entry, dict)
-                inside = str(entry.get("name", "")) if is_container else container
-                value[at] = self.value(entry, f"{path}[{at}]", inside, variable)
+                entry_container = str(entry.get("name", "")) if is_container else container
+                value[index] = self.mark(entry, f"{path}[{index}]", entry_container, variable)
         elif isinstance(value, str) and not FREE_TEXT_FIELDS.search(path):
-            return self._text(value, path, container, variable)
+            return self._marked_text(value, path, container, variable)
         return value
 
-    def _text(self, value: str, path: str, container: str, variable: str) -> str:
+    def _marked_text(self, value: str, path: str, container: str, variable: str) -> str:
         anywhere = not variable or (variable.startswith("DD_") and not FREE_TEXT_VARIABLES.search(variable))
         placeholder = ""
         if OPEN not in value:
             placeholder = placeholder_in(value, anywhere=anywhere)
-        elif self.registered:  # no deployment will fill in the `${NAME}` of a registered definition
+        elif self.is_registered:  # no deployment will fill in the `${NAME}` of a registered definition
             match = OPEN_VALUE.search(value) if anywhere else OPEN_VALUE.fullmatch(value)
             placeholder = match[1] if match else ""
         if placeholder:
-            where = variable or path.rpartition("].")[2].lstrip(".")
-            self.places.setdefault(placeholder, []).append((container, where))
+            field = variable or path.rpartition("].")[2].lstrip(".")
+            self.places.setdefault(placeholder, []).append((container, field))
         return mark_open(value) if placeholder and OPEN not in value else value
 
 
 def _finding(placeholder: str, places: list[tuple[str, str]]) -> Finding:
     """Return the finding for the first container with `placeholder`, which also lists the other containers."""
-    container = places[0][0]
-    fields = dict.fromkeys(field for inside, field in places if inside == container)
-    others = sorted({plain(inside) for inside, _ in places if inside and inside != container})
+    first_container = places[0][0]
+    fields = dict.fromkeys(field for container, field in places if container == first_container)
+    others = sorted({plain(container) for container, _ in places if container and container != first_container})
     sentence = f"{', '.join(f'`{field}`' for field in fields)} still contains the placeholder {quoted(placeholder)}"
     if others:
         sentence += f", as in {', '.join(others)}"
-    return Finding(RULE, MISTAKE, plain(container), sentence, FIX)
+    return Finding(RULE, MISTAKE, plain(first_container), sentence, FIX)

@@ -9,19 +9,20 @@ from collections.abc import Iterator
 from task_check import arns
 from task_check.arns import source_problem
 from task_check.finding import MISTAKE, WARNING, Violation, rule
-from task_check.task import EC2, FARGATE, KEY_VARIABLES, Container, Task, environment, name_of, secrets
+from task_check.task import EC2, FARGATE, KEY_VARIABLES, Container, Task, command, environment, name_of, secrets
 from task_check.values import is_open, plain, quoted
 
 KEY_NAME = re.compile(
     r"(?:^|[._-])api[._-]?key$|^(?:dd|datadog)[._-]key$|^apikey$|^dd[_-]?api|app_?-?key$|splunk-token|secret_?-?key|password",
     re.IGNORECASE,
 )
+# An API key has 32 digits, and an application key 40.
 HEX_KEY = re.compile(r"(?<![0-9a-fA-F])(?:[0-9a-f]{32}|[0-9a-f]{40})(?![0-9a-fA-F])")
 KEY_IN_TEXT = re.compile(
     r"(?:DD_API_KEY|DD_APP_KEY|(?:api|app)[._-]?key)['\"]?\s*[=: ]\s*['\"]?(?:[0-9a-f]{40}|[0-9a-f]{32})\b",
     re.IGNORECASE,
 )
-READABLE = "where anyone who can describe the task definition can read it"
+CONSEQUENCE = "where anyone who can describe the task definition can read it"
 
 
 def _is_datadog_key(name: str) -> bool:
@@ -33,38 +34,46 @@ def no_key_is_in_plain_text(task: Task) -> Iterator[Violation]:
     """An API or application key is in plain text in `environment`, log options, labels, tags or a command."""
     for container in task.containers:
         name, variables = name_of(container), environment(container)
-        clear = [
-            each
-            for each, value in variables.items()
-            if value and not value.startswith("ENC[") and (_is_datadog_key(each) or _holds_key(each, value))
-        ]
+        # An entry of `environment` without `value` has a `valueFrom`, which another rule reports.
         misplaced = {entry.get("name") for entry in container.get("environment") or [] if "value" not in entry}
-        if clear := [each for each in clear if each not in misplaced]:
-            yield Violation(name, f"{_listed(clear)} is in plain text under `environment`, {READABLE}")
+        if keys := [
+            variable
+            for variable, value in variables.items()
+            if variable not in misplaced and _is_plain_key(variable, value)
+        ]:
+            yield Violation(name, f"{_listed(keys)} is in plain text under `environment`, {CONSEQUENCE}")
         log = container.get("logConfiguration") or {}
-        if options := [each for each, value in (log.get("options") or {}).items() if _is_key_option(each, str(value))]:
+        log_options = log.get("options") or {}
+        if options := [option for option, value in log_options.items() if _is_key_option(option, str(value))]:
             fix = "move it to `secretOptions` of `logConfiguration`, with the secret's ARN as `valueFrom`"
-            yield Violation(name, f"{_listed(options)} is in plain text in the log `options`, {READABLE}", fix)
-        labels = container.get("dockerLabels") or {}
-        if labels := [each for each, value in labels.items() if _is_key_label(each, str(value))]:
+            yield Violation(name, f"{_listed(options)} is in plain text in the log `options`, {CONSEQUENCE}", fix)
+        all_labels = container.get("dockerLabels") or {}
+        if labels := [label for label, value in all_labels.items() if _is_key_label(label, str(value))]:
             yield Violation(
-                name, f"the label {_listed(labels)} holds a key in plain text, {READABLE}", "remove it from the label"
+                name,
+                f"the label {_listed(labels)} holds a key in plain text, {CONSEQUENCE}",
+                "remove it from the label",
             )
-        router = (container.get("firelensConfiguration") or {}).get("options") or {}
-        if options := [each for each, value in router.items() if _is_key_option(each, str(value))]:
-            yield Violation(name, f"{_listed(options)} is in plain text in `firelensConfiguration`, {READABLE}")
+        router_options = (container.get("firelensConfiguration") or {}).get("options") or {}
+        if options := [option for option, value in router_options.items() if _is_key_option(option, str(value))]:
+            yield Violation(name, f"{_listed(options)} is in plain text in `firelensConfiguration`, {CONSEQUENCE}")
         if _command_has_key(container):
-            yield Violation(name, f"the command holds a key in plain text, {READABLE}")
+            yield Violation(name, f"the command holds a key in plain text, {CONSEQUENCE}")
         for variable, source in secrets(container).items():
             if HEX_KEY.fullmatch(source):
-                yield Violation(name, f"`valueFrom` of the secret `{variable}` is the key itself, {READABLE}")
-    tags = {str(tag.get("key", "")): str(tag.get("value", "")) for tag in task.document.get("tags") or []}
-    if tagged := [each for each, value in tags.items() if _is_key_label(each, value)]:
-        yield Violation("", f"the tag {_listed(tagged)} holds a key in plain text, {READABLE}", "remove the tag")
+                yield Violation(name, f"`valueFrom` of the secret `{variable}` is the key itself, {CONSEQUENCE}")
+    all_tags = {str(tag.get("key", "")): str(tag.get("value", "")) for tag in task.document.get("tags") or []}
+    if tags := [tag for tag, value in all_tags.items() if _is_key_label(tag, value)]:
+        yield Violation("", f"the tag {_listed(tags)} holds a key in plain text, {CONSEQUENCE}", "remove the tag")
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(f"`{plain(name)}`" for name in names)
+
+
+def _is_plain_key(name: str, value: str) -> bool:
+    """Return whether a variable is a key in plain text, or contains one. `ENC[...]` is a reference to a key."""
+    return bool(value) and not value.startswith("ENC[") and (_is_datadog_key(name) or _holds_key(name, value))
 
 
 def _holds_key(name: str, value: str) -> bool:
@@ -74,10 +83,10 @@ def _holds_key(name: str, value: str) -> bool:
     return bool(is_key or (is_datadog_variable and HEX_KEY.search(value)) or KEY_IN_TEXT.search(value))
 
 
-def _names_key(name: str, value: str) -> bool:
-    """Return whether `name` names a secret.
+def _is_key_name(name: str, value: str) -> bool:
+    """Return whether `name` is that of a secret.
 
-    Names such as `dd_message_key` and `tag_key` usually name a field, so they count only if their value is a key.
+    Names such as `dd_message_key` and `tag_key` are usually those of a field, so they count only if `value` is a key.
     """
     return bool(KEY_NAME.search(name) or (re.search(r"key$", name, re.IGNORECASE) and HEX_KEY.fullmatch(value)))
 
@@ -85,23 +94,25 @@ def _names_key(name: str, value: str) -> bool:
 def _is_key_option(name: str, value: str) -> bool:
     """Return whether a log option is a key, or a header that contains one."""
     return bool(value) and (
-        _names_key(name, value) or bool(re.search(r"dd-api-key", value, re.IGNORECASE) and name.lower() == "header")
+        _is_key_name(name, value) or bool(re.search(r"dd-api-key", value, re.IGNORECASE) and name.lower() == "header")
     )
 
 
 def _is_key_label(name: str, value: str) -> bool:
-    named = _names_key(name, value) or bool(
+    """Return whether a label or a tag is a key, or JSON that contains one.
+
+    `%%env_KEY%%` and `ENC[...]` are references to a key, which the Agent resolves.
+    """
+    is_key = _is_key_name(name, value) or bool(
         re.search(r'"(?:dd_)?(?:api|app)_?key"\s*:\s*"(?!%%|ENC\[)[^"]+"', value, re.IGNORECASE)
     )
-    return named and bool(value) and not value.startswith(("%%", "ENC["))
+    return is_key and bool(value) and not value.startswith(("%%", "ENC["))
 
 
 def _command_has_key(container: Container) -> bool:
-    check = (container.get("healthCheck") or {}).get("command") or []
-    words = " ".join(
-        plain(word) for word in [*(container.get("entryPoint") or []), *(container.get("command") or []), *check]
-    )
-    return bool(KEY_IN_TEXT.search(words))
+    """Return whether the entry point, the command or the health check contains a key."""
+    health_check = map(plain, (container.get("healthCheck") or {}).get("command") or [])
+    return bool(KEY_IN_TEXT.search(" ".join([command(container), *health_check])))
 
 
 @rule(
@@ -112,16 +123,13 @@ def _command_has_key(container: Container) -> bool:
 def a_secret_comes_from_an_arn(task: Task) -> Iterator[Violation]:
     """`valueFrom` is neither an ARN of Secrets Manager or Parameter Store nor a parameter's name."""
     for container in task.containers:
-        log = (container.get("logConfiguration") or {}).get("secretOptions") or []
-        named = [*(("", each) for each in container.get("secrets") or []), *(("log's ", each) for each in log)]
-        sources = [
-            (f"the {kind}secret `{each.get('name')}`", str(each["valueFrom"]))
-            for kind, each in named
-            if "valueFrom" in each
-        ]
-        for what, source in sources:
-            if problem := source_problem(source):
-                yield Violation(name_of(container), f"{what} comes from {quoted(source)}, {problem}")
+        log_secrets = (container.get("logConfiguration") or {}).get("secretOptions") or []
+        for noun, entries in (("the secret", container.get("secrets") or []), ("the log's secret", log_secrets)):
+            for entry in entries:
+                source = str(entry.get("valueFrom"))
+                if "valueFrom" in entry and (problem := source_problem(source)):
+                    sentence = f"{noun} `{entry.get('name')}` comes from {quoted(source)}, {problem}"
+                    yield Violation(name_of(container), sentence)
         credentials = (container.get("repositoryCredentials") or {}).get("credentialsParameter", "")
         if credentials and (problem := source_problem(str(credentials))):
             yield Violation(name_of(container), f"`credentialsParameter` is {quoted(credentials)}, {problem}")
@@ -131,15 +139,15 @@ def a_secret_comes_from_an_arn(task: Task) -> Iterator[Violation]:
 def a_variable_is_set_once(task: Task) -> Iterator[Violation]:
     """A variable is set twice. ECS rejects one that is both in `environment` and in `secrets`."""
     for container in task.containers:
-        values = [str(entry.get("name")) for entry in container.get("environment") or [] if "name" in entry]
-        hidden = [str(entry.get("name")) for entry in container.get("secrets") or [] if "name" in entry]
-        for name, count in Counter([*values, *hidden]).items():
+        plain_names = [str(entry.get("name")) for entry in container.get("environment") or [] if "name" in entry]
+        secret_names = [str(entry.get("name")) for entry in container.get("secrets") or [] if "name" in entry]
+        for name, count in Counter([*plain_names, *secret_names]).items():
             if count > 1 and not is_open(name):
-                is_in_both = name in values and name in hidden
+                is_in_both = name in plain_names and name in secret_names
                 if is_in_both and name in KEY_VARIABLES:
                     continue  # the key in plain text is reported, and its fix removes it
                 details = "in `environment` and in `secrets`" if is_in_both else f"{count} times"
-                level = "" if name in hidden else WARNING
+                level = "" if name in secret_names else WARNING
                 yield Violation(name_of(container), f"`{name}` is set {details}", "", level)
 
 
@@ -150,7 +158,7 @@ def a_variable_is_set_once(task: Task) -> Iterator[Violation]:
 )
 def an_execution_role_is_set_when_needed(task: Task) -> Iterator[Violation]:
     """`executionRoleArn` is missing, but ECS needs it for secrets and, on Fargate, for awslogs and private images."""
-    if task.document.get("executionRoleArn") or not task.source.whole:
+    if task.document.get("executionRoleArn") or not task.source.is_whole:
         return
     needs: dict[str, list[str]] = {}
     for container in task.containers:
@@ -171,6 +179,7 @@ def a_role_is_an_arn(task: Task) -> Iterator[Violation]:
     """`executionRoleArn` or `taskRoleArn` is not the ARN of a role."""
     for name in ("executionRoleArn", "taskRoleArn"):
         value = str(task.document.get(name, ""))
+        # ECS also accepts the bare name of the task role.
         is_short_name = name == "taskRoleArn" and re.fullmatch(r"[\w+=,.@-]+", value)
         if value and not is_open(value) and not is_short_name and not arns.ROLE.fullmatch(value):
             yield Violation("", f"`{name}` is {quoted(value)}, which is not the ARN of a role")

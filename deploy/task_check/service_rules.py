@@ -10,9 +10,11 @@ from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
 from task_check.task import Container, Task, command, environment, has_more_variables, name_of, secrets
 from task_check.values import is_open, number, quoted
 
+# For each variable of unified service tagging: its tag, its OpenTelemetry attribute, and what its values tell apart.
 TAGS = {"DD_SERVICE": "service", "DD_ENV": "env", "DD_VERSION": "version"}
-OTEL = {"DD_SERVICE": "service.name", "DD_ENV": "deployment.environment", "DD_VERSION": "service.version"}
+OTEL_ATTRIBUTES = {"DD_SERVICE": "service.name", "DD_ENV": "deployment.environment", "DD_VERSION": "service.version"}
 DISTINGUISHED = {"DD_SERVICE": "services", "DD_ENV": "environments", "DD_VERSION": "releases"}
+# Variables that nothing reads any longer, or that are misspelled, and the right variable.
 OLD_VARIABLES = {"DD_SERVICE_NAME": "DD_SERVICE", "DATADOG_SERVICE_NAME": "DD_SERVICE", "DATADOG_ENV": "DD_ENV"}
 OLD_VARIABLES |= {"DATADOG_TRACE_AGENT_HOSTNAME": "DD_AGENT_HOST", "DD_TRACE_AGENT_HOST": "DD_AGENT_HOST"}
 OLD_VARIABLES |= {"DD_APIKEY": "DD_API_KEY"}
@@ -20,11 +22,11 @@ OLD_VARIABLES |= {"DD_APIKEY": "DD_API_KEY"}
 CHECKED_ELSEWHERE = re.compile(r"KEY|SITE|RULES|RATE|URL|HOST|PORT|ENABLED|ENDPOINTS")  # other rules read these values
 
 SERVER_IDLE_SECONDS = 5.0  # the default of Hypercorn and uvicorn
-KEEP_ALIVE = {"hypercorn": "--keep-alive", "uvicorn": "--timeout-keep-alive"}
-ALB_IDLE_SECONDS = 60.0
-STOP_TIMEOUT_SECONDS = 30.0
-# The stages of hello-service's shutdown. They are copies, which a test compares with hello_service.settings, because that
-# package may not be installed here.
+KEEP_ALIVE_OPTIONS = {"hypercorn": "--keep-alive", "uvicorn": "--timeout-keep-alive"}
+ALB_IDLE_SECONDS = 60.0  # the default of an Application Load Balancer
+STOP_TIMEOUT_SECONDS = 30.0  # the default of ECS
+# The stages of hello-service's shutdown. They are copied from hello_service.settings, because that package may not be
+# installed here; a test compares them.
 BUDGET = {"DRAIN_SECONDS": 5.0, "GRACEFUL_SECONDS": 20.0, "FLUSH_SECONDS": 5.0}
 CLOSING_SECONDS = 3.0
 
@@ -49,51 +51,53 @@ def a_service_is_named(task: Task) -> Iterator[Violation]:
         unset, unlabeled = [], []
         for variable, tag in TAGS.items():
             label = f"com.datadoghq.tags.{tag}"
-            in_image = variable == "DD_VERSION" and label in labels  # often set when the image is built
-            if variable not in variables and not has_more_variables(container) and not in_image:
+            # An image often sets DD_VERSION itself.
+            may_be_in_image = variable == "DD_VERSION" and label in labels
+            if variable not in variables and not has_more_variables(container) and not may_be_in_image:
                 unset.append(variable)
             if label not in labels and (variable in variables or has_more_variables(container)):
                 unlabeled.append(label)
         if unset:
-            yield Violation(
-                name_of(container),
-                f"{_with_verb(unset)} not set, so Datadog can't distinguish {_joined(DISTINGUISHED[each] for each in unset)}",
-            )
+            distinguished = _joined(DISTINGUISHED[variable] for variable in unset)
+            sentence = f"{_with_verb(unset)} not set, so Datadog can't distinguish {distinguished}"
+            yield Violation(name_of(container), sentence)
         if unlabeled and task.on_fargate:
-            level = HINT if has_more_variables(container) and len(unlabeled) == 3 and not variables else ""
-            fix = "add the labels to `dockerLabels`, with the values of the variables"
+            variables_are_elsewhere = has_more_variables(container) and not variables
+            noun = "labels" if len(unlabeled) > 1 else "label"
             yield Violation(
                 name_of(container),
-                f"the label{'s' * (len(unlabeled) > 1)} {_with_verb(unlabeled)} missing, so container metrics lack these tags",
-                fix,
-                level,
+                f"the {noun} {_with_verb(unlabeled)} missing, so container metrics lack these tags",
+                "add the labels to `dockerLabels`, with the values of the variables",
+                HINT if variables_are_elsewhere and len(unlabeled) == len(TAGS) else "",
             )
 
 
 def _joined(words: Iterable[str]) -> str:
+    """Return `words` as `a, b and c`."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def _with_verb(names: list[str]) -> str:
+    """Return `names` and the verb of a sentence about them: `a` is, or `a`, `b` are."""
     return ", ".join(f"`{name}`" for name in names) + (" are" if len(names) > 1 else " is")
 
 
 def _tags(container: Container) -> dict[str, str]:
     """Return the variables of unified service tagging, however they are set."""
     variables = {**secrets(container), **environment(container)}
-    found = {name: variables[name] for name in TAGS if variables.get(name)}
+    result = {name: variables[name] for name in TAGS if variables.get(name)}
     tags = dict(part.split(":", 1) for part in re.split(r"[,\s]+", variables.get("DD_TAGS", "")) if ":" in part)
     attributes = dict(
         part.split("=", 1) for part in variables.get("OTEL_RESOURCE_ATTRIBUTES", "").split(",") if "=" in part
     )
     for name, tag in TAGS.items():
-        other = tags.get(tag) or attributes.get(OTEL[name])
-        if other and name not in found:
-            found[name] = other
-    if "DD_SERVICE" not in found and variables.get("OTEL_SERVICE_NAME"):
-        found["DD_SERVICE"] = variables["OTEL_SERVICE_NAME"]
-    return found
+        value = tags.get(tag) or attributes.get(OTEL_ATTRIBUTES[name])
+        if value and name not in result:
+            result[name] = value
+    if "DD_SERVICE" not in result and variables.get("OTEL_SERVICE_NAME"):
+        result["DD_SERVICE"] = variables["OTEL_SERVICE_NAME"]
+    return result
 
 
 @rule("tags-differ", MISTAKE, "give both the same value")
@@ -103,13 +107,9 @@ def labels_and_environment_agree(task: Task) -> Iterator[Violation]:
         variables, labels = environment(container), container.get("dockerLabels") or {}
         for variable, tag in TAGS.items():
             label, value = labels.get(f"com.datadoghq.tags.{tag}"), variables.get(variable)
-            if (
-                label
-                and value
-                and label.strip().lower() != value.strip().lower()
-                and not is_open(label)
-                and not is_open(value)
-            ):
+            if not label or not value or is_open(label) or is_open(value):
+                continue
+            if label.strip().lower() != value.strip().lower():
                 sentence = f"`{variable}` is {quoted(value)}, and the label com.datadoghq.tags.{tag} is {quoted(label)}"
                 yield Violation(name_of(container), sentence)
 
@@ -119,16 +119,13 @@ def the_agent_stops_last(task: Task) -> Iterator[Violation]:
     """A service does not depend on the Agent, which may then stop first and lose the last spans."""
     agents = {name_of(container) for container in task.agents}
     for container in task.services:
-        partly_open = is_open(container.get("dependsOn"))
-        if (
-            agents
-            and not partly_open
-            and not task.reaches(container, agents)
-            and not order_is_reported(task, container)
-        ):
+        is_partly_open = is_open(container.get("dependsOn"))
+        if not agents or is_partly_open or task.depends_on_any(container, agents):
+            continue
+        if not order_is_reported(task, container):
             agent = quoted(next(iter(agents)))
             sentence = f"does not depend on the Agent {agent}, so the Agent may stop first and the last spans are lost"
-            if any(task.reaches(each, {name_of(container)}) for each in task.agents):
+            if any(task.depends_on_any(agent_container, {name_of(container)}) for agent_container in task.agents):
                 sentence = f"the Agent {agent} depends on this service, so the Agent starts last and stops first"
             yield Violation(name_of(container), sentence)
 
@@ -176,10 +173,10 @@ def stop_timeout_covers_the_shutdown(task: Task) -> Iterator[Violation]:
             seconds += value or 0
         timeout = number(container.get("stopTimeout", STOP_TIMEOUT_SECONDS))
         if timeout is not None and timeout <= seconds and not has_invalid_value:
-            unset = "" if "stopTimeout" in container else " (its default)"
+            origin = "" if "stopTimeout" in container else " (its default)"
             yield Violation(
                 name_of(container),
-                f"`stopTimeout` {timeout:g} s{unset} is not above the {seconds:g} s that a shutdown takes",
+                f"`stopTimeout` {timeout:g} s{origin} is not above the {seconds:g} s that a shutdown takes",
             )
 
 
@@ -188,12 +185,12 @@ def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Violatio
     """The server closes idle connections after 5 s (its default) or less, and a load balancer then responds with 502."""
     for container in task.services:
         words = command(container).split()
-        for server, option in KEEP_ALIVE.items():
+        for server, option in KEEP_ALIVE_OPTIONS.items():
             if not any(word.rpartition("/")[2] == server for word in words) or not container.get("portMappings"):
                 continue
-            given = [words[at + 1] for at, word in enumerate(words[:-1]) if word == option]
-            given += [word.partition("=")[2] for word in words if word.startswith(option + "=")]
-            seconds = number(given[-1]) if given else SERVER_IDLE_SECONDS
+            values = [words[index + 1] for index, word in enumerate(words[:-1]) if word == option]
+            values += [word.partition("=")[2] for word in words if word.startswith(option + "=")]
+            seconds = number(values[-1]) if values else SERVER_IDLE_SECONDS
             if seconds is not None and seconds <= SERVER_IDLE_SECONDS:
                 yield Violation(
                     name_of(container),
@@ -201,9 +198,9 @@ def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Violatio
                     f"pass {option} 75, or more than the load balancer's idle timeout",
                     "" if server == "hypercorn" else HINT,
                 )
-        own = number(environment(container).get("KEEP_ALIVE_SECONDS"))
-        if own is not None and is_hello_service(container) and own <= ALB_IDLE_SECONDS:
+        keep_alive = number(environment(container).get("KEEP_ALIVE_SECONDS"))
+        if keep_alive is not None and is_hello_service(container) and keep_alive <= ALB_IDLE_SECONDS:
             yield Violation(
                 name_of(container),
-                f"`KEEP_ALIVE_SECONDS` is {own:g}, and a load balancer's idle timeout is 60 s by default",
+                f"`KEEP_ALIVE_SECONDS` is {keep_alive:g}, and a load balancer's idle timeout is 60 s by default",
             )

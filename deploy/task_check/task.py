@@ -14,9 +14,9 @@ AGENT, INIT, ROUTER, SIDECAR, SERVICE, OTHER = "agent", "init", "router", "sidec
 FARGATE, EC2, EXTERNAL, MANAGED = "FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES"
 
 AGENT_IMAGE = re.compile(
-    r"(?:^|/)(?:datadog|datadoghq)/(?:agent|docker-dd-agent)(?:-dev)?$"  # and any mirror that keeps the path
-    r"|^(?:registry\.datadoghq\.com|datadoghq\.azurecr\.io)/(?:.*/)?agent$"
-    r"|(?:^|[/_-])(?:datadog|dd)[_-]?agent(?:[_-](?:fips|jmx|full|custom|mirror))?$",
+    r"(?:^|/)(?:datadog|datadoghq)/(?:agent|docker-dd-agent)(?:-dev)?$"  # the image, or a mirror that keeps its path
+    r"|^(?:registry\.datadoghq\.com|datadoghq\.azurecr\.io)/(?:.*/)?agent$"  # Datadog's own registries
+    r"|(?:^|[/_-])(?:datadog|dd)[_-]?agent(?:[_-](?:fips|jmx|full|custom|mirror))?$",  # a copy with another path
     re.IGNORECASE,
 )
 AGENT_NAME = re.compile(r"(?:^|[-_.])(?:datadog|dd)[-_]?agent(?:$|[-_.\d])|^datadog(?:[-_]sidecar)?$", re.IGNORECASE)
@@ -37,7 +37,7 @@ THIRD_PARTY = re.compile(
     re.IGNORECASE,
 )
 TRACER = re.compile(r"\bddtrace\b|ddtrace-run|dd-java-agent|dd-trace|ddtracerb|datadog/init|hello-service")
-END_CONDITIONS = {"COMPLETE", "SUCCESS"}  # of `dependsOn`: both wait for the end of a container
+END_CONDITIONS = {"COMPLETE", "SUCCESS"}  # conditions of `dependsOn` that wait for the end of a container
 
 Container = dict[str, Any]
 
@@ -48,7 +48,7 @@ def name_of(container: Container) -> str:
 
 
 def command(container: Container) -> str:
-    """Return entry point and command as one line."""
+    """Return the entry point and the command of `container` as one line."""
     return " ".join(map(plain, [*(container.get("entryPoint") or []), *(container.get("command") or [])]))
 
 
@@ -75,10 +75,10 @@ def is_essential(container: Container) -> bool:
 
 
 def image_name(container: Container) -> str:
-    """Return the image without registry, tag and digest, in lower case: `datadog/agent`."""
+    """Return the image without tag and digest, such as `public.ecr.aws/datadog/agent`."""
     image = str(container.get("image", "")).partition("@")[0]
-    head, _, last = image.rpartition("/")
-    return (f"{head}/" if head else "") + last.partition(":")[0]
+    path, slash, last_part = image.rpartition("/")  # a colon before the last slash belongs to the registry's port
+    return path + slash + last_part.partition(":")[0]
 
 
 class Task:
@@ -93,13 +93,13 @@ class Task:
         }
 
     def container(self, name: str) -> Container | None:
-        """Return the container `name`."""
+        """Return the container with the name `name`, None if the task has no such container."""
         return next((container for container in self.containers if container.get("name") == name), None)
 
     @cached_property
     def platforms(self) -> set[str]:
-        """The platforms in `requiresCompatibilities` or, without it, the platform whose features the definition uses."""
-        if required := {str(each) for each in self.document.get("requiresCompatibilities") or []}:
+        """The platforms in `requiresCompatibilities`. Without it, the platform whose features the definition uses."""
+        if required := {str(platform) for platform in self.document.get("requiresCompatibilities") or []}:
             return required
         names = {name for container in self.containers for name in environment(container)}
         if names & {"ECS_FARGATE", "DD_ECS_FARGATE"}:
@@ -125,13 +125,15 @@ class Task:
         """Whether the containers run Windows."""
         family = str((self.document.get("runtimePlatform") or {}).get("operatingSystemFamily", ""))
         paths = [
-            str(mount.get("containerPath", "")) for each in self.containers for mount in each.get("mountPoints") or []
+            str(mount.get("containerPath", ""))
+            for container in self.containers
+            for mount in container.get("mountPoints") or []
         ]
         return family.startswith("WINDOWS") or any(path.startswith(("\\\\.\\", "C:\\", "c:\\")) for path in paths)
 
     @cached_property
     def dependencies(self) -> list[tuple[Container, str, str]]:
-        """Every `dependsOn`: the container, the name of the container that it depends on, the condition."""
+        """For every `dependsOn`: the container, the name of the container that it depends on, and the condition."""
         return [
             (container, str(entry.get("containerName", "")), str(entry.get("condition", "")))
             for container in self.containers
@@ -140,57 +142,54 @@ class Task:
 
     @cached_property
     def _roles(self) -> list[str]:
-        awaited = {depended for _, depended, condition in self.dependencies if condition in END_CONDITIONS}
+        """The role of each container, in their order."""
+        awaited = {dependency for _, dependency, condition in self.dependencies if condition in END_CONDITIONS}
         roles = [self._role(container, awaited) for container in self.containers]
         if AGENT not in roles:  # an Agent with an unusual name is recognized by variables that only an Agent has
-            for at, container in enumerate(self.containers):
+            for index, container in enumerate(self.containers):
                 names = environment(container).keys() | secrets(container).keys()
-                if roles[at] in {SERVICE, OTHER} and "DD_API_KEY" in names and names & AGENT_VARIABLES:
-                    roles[at] = AGENT
+                if roles[index] in {SERVICE, OTHER} and "DD_API_KEY" in names and names & AGENT_VARIABLES:
+                    roles[index] = AGENT
         return roles
 
     def _role(self, container: Container, awaited: set[str]) -> str:
         """Return the role of `container`; `awaited` has the containers whose end another container waits for."""
         image, name = image_name(container), str(container.get("name", ""))
-        last = image.rpartition("/")[2]
+        program = image.rpartition("/")[2]
+        is_router = "firelensConfiguration" in container
         is_agent = bool(AGENT_IMAGE.search(image))
-        if (
-            not is_agent
-            and AGENT_NAME.search(name)
-            and not THIRD_PARTY.fullmatch(last)
-            and not ROUTER_IMAGE.search(last)
-        ):
-            is_agent = "firelensConfiguration" not in container
-        if name in awaited or (is_agent and _copies(container)):
+        if not is_agent and AGENT_NAME.search(name):  # the Agent in an image with a name of the user's own
+            is_other_program = bool(THIRD_PARTY.fullmatch(program) or ROUTER_IMAGE.search(program))
+            is_agent = not is_router and not is_other_program
+        if name in awaited or (is_agent and _only_prepares_files(container)):
             return INIT
-        if "firelensConfiguration" in container or (
-            ROUTER_IMAGE.search(last) and not TRACER.search(command(container))
-        ):
+        is_traced = bool(TRACER.search(command(container)))
+        if is_router or (ROUTER_IMAGE.search(program) and not is_traced):
             return ROUTER
         if is_agent:
             return AGENT
-        if TRACER.search(command(container)):
+        if is_traced:
             return SERVICE
-        if THIRD_PARTY.fullmatch(last) or THIRD_PARTY.fullmatch(name):
+        if THIRD_PARTY.fullmatch(program) or THIRD_PARTY.fullmatch(name):
             return SIDECAR
         variables = environment(container).keys() | secrets(container).keys()
-        has_variables = any(each.startswith(("DD_", "DATADOG_")) for each in variables - KEY_VARIABLES)
+        has_variables = any(variable.startswith(("DD_", "DATADOG_")) for variable in variables - KEY_VARIABLES)
         has_labels = any(label.startswith("com.datadoghq.tags.") for label in container.get("dockerLabels") or {})
         has_port = bool(container.get("portMappings")) and is_essential(container)
         return SERVICE if has_variables or has_labels or has_port else OTHER
 
-    def _of(self, *roles: str) -> list[Container]:
+    def _with_role(self, *roles: str) -> list[Container]:
         return [container for container, role in zip(self.containers, self._roles, strict=True) if role in roles]
 
     @property
     def agents(self) -> list[Container]:
         """The Datadog Agents, without init containers that have the Agent's image."""
-        return self._of(AGENT)
+        return self._with_role(AGENT)
 
     @property
     def services(self) -> list[Container]:
         """The containers that are traced, or should be."""
-        return self._of(SERVICE)
+        return self._with_role(SERVICE)
 
     @property
     def routers(self) -> list[Container]:
@@ -200,7 +199,7 @@ class Task:
     @property
     def has_collector(self) -> bool:
         """Whether an OpenTelemetry Collector receives the traces."""
-        return any(re.search(r"otel|opentelemetry", image_name(container)) for container in self._of(SIDECAR))
+        return any(re.search(r"otel|opentelemetry", image_name(container)) for container in self._with_role(SIDECAR))
 
     def mounts(self, container: Container) -> Iterator[dict[str, Any]]:
         """Yield the mount points of `container` and of the containers in its `volumesFrom`."""
@@ -208,20 +207,23 @@ class Task:
         for entry in container.get("volumesFrom") or []:
             yield from (self.container(str(entry.get("sourceContainer"))) or {}).get("mountPoints") or []
 
-    def reaches(self, start: Container, targets: set[str]) -> bool:
+    def depends_on_any(self, start: Container, targets: set[str]) -> bool:
         """Return whether `start` depends on one of the containers `targets`, directly or through others."""
-        seen, pending = set(), [str(start.get("name"))]
+        start_name = str(start.get("name"))
+        visited, pending = set(), [start_name]
         while pending:
-            if (name := pending.pop()) in seen:
+            if (name := pending.pop()) in visited:
                 continue
-            seen.add(name)
-            pending += [depended for container, depended, _ in self.dependencies if container.get("name") == name]
-        return bool(targets & (seen - {str(start.get("name"))}))
+            visited.add(name)
+            pending += [dependency for container, dependency, _ in self.dependencies if container.get("name") == name]
+        return bool(targets & (visited - {start_name}))
 
 
-def _copies(container: Container) -> bool:
+def _only_prepares_files(container: Container) -> bool:
     """Return whether a container with the Agent's image only prepares files and exits."""
     line = command(container)
-    ends = bool(re.search(r"\bcp\s|\bmkdir\s|\bchown\s|\btrue\b|exit 0", line)) and "/init" not in line
-    named = bool(re.search(r"(?:^|[-_])init(?:$|[-_])", str(container.get("name", ""))))
-    return not re.search(r"agent run|entrypoint", line) and (ends or (named and not is_essential(container)))
+    if re.search(r"agent run|entrypoint", line):
+        return False
+    exits = bool(re.search(r"\bcp\s|\bmkdir\s|\bchown\s|\btrue\b|exit 0", line)) and "/init" not in line
+    has_init_name = bool(re.search(r"(?:^|[-_])init(?:$|[-_])", str(container.get("name", ""))))
+    return exits or (has_init_name and not is_essential(container))

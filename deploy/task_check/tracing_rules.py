@@ -14,7 +14,7 @@ from task_check.task import Container, Task, command, environment, name_of
 from task_check.values import is_open, number, quoted
 
 LOOPBACK = re.compile(r"localhost|127(?:\.\d+){1,3}|::1|0\.0\.0\.0", re.IGNORECASE)
-PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")  # ddtrace 4.16 was observed to use them
+PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")  # ddtrace 4.16 was observed to use them
 # The tracer's variable, the Agent's variable for the same socket, and the Agent's default.
 SOCKETS = {
     "DD_TRACE_AGENT_URL": ("DD_APM_RECEIVER_SOCKET", "/var/run/datadog/apm.socket"),
@@ -32,41 +32,37 @@ NOT_PYTHON_NAME = re.compile(r"JAVA_|NODE_|ASPNETCORE_|DOTNET_|CORECLR_|SPRING_|
     "remove the variable, or point it at http://localhost:8126: all containers of a task share one loopback",
 )
 def the_service_points_at_the_agent(task: Task) -> Iterator[Violation]:
-    """The tracer's address of the Agent is malformed, is not the task's own loopback, or has another port than the Agent."""
+    """The tracer's address of the Agent is malformed, is not the task's own loopback, or does not have the Agent's port."""
     if not task.on_fargate or not task.agents:
         return
     receiver = receiver_port(task.agents[0])
     for container in task.services:
         variables = environment(container)
-        hosts = [
-            (name, variables[name]) for name in ("DD_AGENT_HOST", "DD_TRACE_AGENT_HOSTNAME") if variables.get(name)
-        ]
-        port = number(variables.get("DD_TRACE_AGENT_PORT") or variables.get("DD_AGENT_PORT") or "8126")
-        from_url = variables.get("DD_TRACE_AGENT_URL", "")
-        for name, value in hosts:
-            if not is_open(value) and not LOOPBACK.fullmatch(value.strip("[]")):
-                is_name = not re.search(r"[:/]", value)
-                why = "is not the task's own loopback" if is_name else "is not a host name"
-                yield Violation(
-                    name_of(container),
-                    f"`{name}` is {quoted(value)}, which {why}",
-                    "" if is_name else "write localhost",
-                )
-        if from_url and not is_open(from_url) and not from_url.startswith("unix:"):
-            problem, port = _url_problem(from_url)
+        for name in ("DD_AGENT_HOST", "DD_TRACE_AGENT_HOSTNAME"):
+            host = variables.get(name, "")
+            if host and not is_open(host) and not LOOPBACK.fullmatch(host.strip("[]")):
+                is_host_name = not re.search(r"[:/]", host)
+                problem = "which is not the task's own loopback" if is_host_name else "which is not a host name"
+                fix = "" if is_host_name else "write localhost"
+                yield Violation(name_of(container), f"`{name}` is {quoted(host)}, {problem}", fix)
+        url = variables.get("DD_TRACE_AGENT_URL", "")
+        port_text = variables.get("DD_TRACE_AGENT_PORT") or variables.get("DD_AGENT_PORT") or "8126"
+        port = number(port_text)
+        uses_socket = url.startswith("unix:")
+        if url and not is_open(url) and not uses_socket:
+            problem, port = _parse_url(url)
             if problem:
-                yield Violation(name_of(container), f"`DD_TRACE_AGENT_URL` is {quoted(from_url)}, {problem}")
+                yield Violation(name_of(container), f"`DD_TRACE_AGENT_URL` is {quoted(url)}, {problem}")
                 continue
-        written = from_url or variables.get("DD_TRACE_AGENT_PORT") or variables.get("DD_AGENT_PORT") or "8126"
-        by_socket = from_url.startswith("unix:")
-        if receiver and not is_open(written) and not by_socket and port != receiver:
-            target = f"traces go to {quoted(written)}" if from_url else f"traces go to port {quoted(written)}"
-            yield Violation(
-                name_of(container), f"{target}, but the Agent listens on port {receiver:g}", f"use port {receiver:g}"
-            )
+        is_known = not is_open(url or port_text) and not uses_socket
+        if receiver and is_known and port != receiver:
+            target = quoted(url) if url else f"port {quoted(port_text)}"
+            sentence = f"traces go to {target}, but the Agent listens on port {receiver:g}"
+            yield Violation(name_of(container), sentence, f"use port {receiver:g}")
 
 
-def _url_problem(url: str) -> tuple[str, float | None]:
+def _parse_url(url: str) -> tuple[str, float | None]:
+    """Return the problem with the Agent's `url` as a clause, "" if it is valid, and the port of a valid URL."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
@@ -98,20 +94,24 @@ def a_socket_is_shared(task: Task) -> Iterator[Violation]:
                 "use http://localhost:8126",
             )
         elif not task.agents and task.on_fargate:
-            continue
+            continue  # the rule agent-missing reports this
         elif (service_volume := _volume(task, container, path)) is None:
             yield Violation(name_of(container), f"{names} is the socket {quoted(path)}, but no volume is mounted there")
         else:
             for agent in task.agents:
                 variable, default = SOCKETS[urls[0][0]]
-                listens = environment(agent).get(variable) or default
-                agent_volume = _volume(task, agent, listens)
-                if not is_open(listens) and agent_volume != service_volume and not is_open(agent.get("mountPoints")):
-                    why = f"the Agent {quoted(agent.get('name'))} listens on {quoted(listens)}, which is not in the same volume"
-                    yield Violation(name_of(container), f"{names} is the socket {quoted(path)}, and {why}")
+                agent_path = environment(agent).get(variable) or default
+                agent_volume = _volume(task, agent, agent_path)
+                is_known = not is_open(agent_path) and not is_open(agent.get("mountPoints"))
+                if is_known and agent_volume != service_volume:
+                    yield Violation(
+                        name_of(container),
+                        f"{names} is the socket {quoted(path)}, and the Agent {quoted(agent.get('name'))} listens on "
+                        f"{quoted(agent_path)}, which is not in the same volume",
+                    )
                 elif any(
-                    each.get("readOnly") is True and each.get("sourceVolume") == service_volume[0]
-                    for each in task.mounts(agent)
+                    mount.get("readOnly") is True and mount.get("sourceVolume") == service_volume[0]
+                    for mount in task.mounts(agent)
                 ):
                     yield Violation(
                         name_of(agent),
@@ -121,14 +121,15 @@ def a_socket_is_shared(task: Task) -> Iterator[Violation]:
 
 
 def _volume(task: Task, container: Container, path: str) -> tuple[str, str] | None:
-    """Return the volume that `container` has at `path`, and the path inside the volume."""
-    path = re.sub("^/var/run/", "/run/", path)  # one folder in every Linux image
+    """Return the volume that `container` has at `path`, and the path inside the volume; None without a volume."""
+    path = re.sub("^/var/run/", "/run/", path)  # /var/run is a link to /run in every Linux image
     volumes: list[tuple[str, str]] = []
     for mount in task.mounts(container):
         folder = re.sub("^/var/run(?=/|$)", "/run", str(mount.get("containerPath", "")).rstrip("/"))
         if path.startswith(folder + "/"):
             volumes.append((str(mount.get("sourceVolume")), path[len(folder) :]))
-    return min(volumes, key=lambda each: len(each[1]), default=None)  # the innermost mount hides the others
+    # The innermost mount, whose path inside the volume is the shortest, hides the others.
+    return min(volumes, key=lambda volume: len(volume[1]), default=None)
 
 
 @rule("tracing-off", MISTAKE, "remove it")
@@ -159,9 +160,9 @@ def no_proxy_receives_the_traces(task: Task) -> Iterator[Violation]:
         variables = environment(container)
         url = variables.get("DD_TRACE_AGENT_URL", "")
         host = variables.get("DD_AGENT_HOST") or "localhost"
-        if url and not is_open(url):
-            host = urlsplit(url).hostname or "" if url.startswith("http") else ""
-        names = [name for name in PROXIES if variables.get(name)]
+        if url and not is_open(url):  # a Unix socket has no host, and needs no proxy
+            host = (urlsplit(url).hostname or "") if url.startswith("http") else ""
+        names = [name for name in PROXY_VARIABLES if variables.get(name)]
         no_proxy = f"{variables.get('NO_PROXY', '')},{variables.get('no_proxy', '')}"
         entries = [entry.strip().lstrip(".") for entry in no_proxy.split(",")]
         if names and host and not is_open(no_proxy) and host not in entries and "*" not in entries:
@@ -186,18 +187,19 @@ def sampling_rules_are_json(task: Task) -> Iterator[Violation]:
 
 
 def _rules_problem(text: str) -> str:
+    """Return the problem with sampling rules as a clause, "" if they are valid."""
     try:
         rules = json.loads(text)
     except ValueError:
         return "which is not JSON: the tracer ignores it"
-    if not isinstance(rules, list) or not all(isinstance(each, dict) for each in rules):
+    if not isinstance(rules, list) or not all(isinstance(entry, dict) for entry in rules):
         return "which is not a list of rules: the tracer ignores it"
-    rates = [each.get("sample_rate", 1) for each in rules]
+    rates = [entry.get("sample_rate", 1) for entry in rules]
     if not all(isinstance(rate, int | float) and not isinstance(rate, bool) and 0 <= rate <= 1 for rate in rates):
         return "with a sample_rate that is not from 0 to 1: the tracer ignores it"
     # A rule with only a rate matches every trace, and the first rule that matches counts.
-    rates_for_all = [each["sample_rate"] for each in rules if each.keys() == {"sample_rate"}]
-    return "which keeps no trace" if rates_for_all[:1] == [0] else ""
+    rate_for_all = next((entry["sample_rate"] for entry in rules if entry.keys() == {"sample_rate"}), None)
+    return "which keeps no trace" if rate_for_all == 0 else ""
 
 
 @rule("sample-rate", MISTAKE, """write DD_TRACE_SAMPLING_RULES='[{"sample_rate": ...}]'""")
@@ -208,7 +210,8 @@ def a_sample_rate_has_an_effect(task: Task) -> Iterator[Violation]:
         value = variables.get("DD_TRACE_SAMPLE_RATE", "")
         if not value or is_open(value):
             continue
-        rate = number(value) if not value.strip().lower().endswith(("gb", "vcpu")) else None
+        has_unit = value.strip().lower().endswith(("gb", "vcpu"))  # which `number` accepts
+        rate = None if has_unit else number(value)
         if rate is None or rate > 1:
             yield Violation(
                 name_of(container),
@@ -223,5 +226,9 @@ def a_sample_rate_has_an_effect(task: Task) -> Iterator[Violation]:
                 f"`DD_TRACE_SAMPLE_RATE` is {quoted(value)}, which ddtrace 4 ignores: it keeps every trace",
             )
         elif not NOT_PYTHON.search(line) and not any(map(NOT_PYTHON_NAME.match, variables)):
-            sentence = f"`DD_TRACE_SAMPLE_RATE` is {quoted(value)}; if this is Python, ddtrace 4 ignores it and keeps every trace"
-            yield Violation(name_of(container), sentence, "", WARNING)
+            yield Violation(
+                name_of(container),
+                f"`DD_TRACE_SAMPLE_RATE` is {quoted(value)}; "
+                "if this is Python, ddtrace 4 ignores it and keeps every trace",
+                level=WARNING,
+            )

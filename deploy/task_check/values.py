@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# Two private-use characters enclose text whose value is known only after the file is rendered.
+# Two private-use characters enclose text whose value is known only when the file has been rendered.
 OPEN, CLOSE = "\ue000", "\ue001"
 
 NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(vcpu|gb)?\s*", re.IGNORECASE)
-KEY = re.compile(r"\b(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{32})\b")
+KEY = re.compile(r"\b(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{32})\b")  # an application key or an API key
 
 
 class OpenList(list[Any]):
-    """A list with entries that are not in the file, such as `"environment": ${jsonencode(...)}`."""
+    """A list, some or all of whose entries are not in the file, such as `"environment": ${jsonencode(...)}`."""
 
 
 def mark_open(text: str) -> str:
@@ -22,12 +22,12 @@ def mark_open(text: str) -> str:
 
 
 def is_open(value: Any) -> bool:
-    """Return whether `value` is not known yet, wholly or in part."""
+    """Return whether `value`, or a part of it, is not known yet."""
     return isinstance(value, OpenList) or (isinstance(value, str) and OPEN in value)
 
 
 def plain(value: Any) -> str:
-    """Return `value` as it is in the file."""
+    """Return `value` as it is in the file, without the marks of open text."""
     return str(value).replace(OPEN, "").replace(CLOSE, "")
 
 
@@ -44,5 +44,5 @@ def number(value: Any) -> float | None:
 
 
 def mapping(entries: Any, value: str) -> dict[str, str]:
-    """Return a list of `{"name": ..., value: ...}` as a dictionary."""
+    """Return a list of `{"name": ..., value: ...}` as a dictionary; `value` is the name of the second field."""
     return {str(entry["name"]): str(entry.get(value) or "") for entry in entries or [] if "name" in entry}

@@ -20,7 +20,7 @@ LIMIT_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_in
 
 @drill(
     "client disconnects before the response ends",
-    "The handler and its outbound call are cancelled, after `HALF_CLOSE_SECONDS` if no response has started. The "
+    "The handler and its outbound call are canceled, after `HALF_CLOSE_SECONDS` if no response has started. The "
     "span ends and records the disconnect. 10,000 disconnects leave no request, connection or file descriptor,"
     " and memory grows by less than 20 MiB (40 MiB on CPython 3.11, 3.12.7 and 3.13.0, whose `asyncio.TaskGroup` leaves"
     " reference cycles)",
@@ -57,10 +57,10 @@ async def _disconnect(batches: int) -> str:
     total = batches * AT_ONCE
     assert (in_flight_after, outbound_after, status) == (0, 0, 200), (in_flight_after, outbound_after, status)
     assert tagged == total, f"{tagged} of {total} spans record the disconnect"
-    assert cancelled == total * 3 // 5, f"{cancelled} of {total * 3 // 5} outbound calls were cancelled"
+    assert cancelled == total * 3 // 5, f"{cancelled} of {total * 3 // 5} outbound calls were canceled"
     assert growth < LIMIT_MIB, f"{growth:.0f} MiB more"
     return (
-        f"{total} disconnects: {tagged} spans record them, {cancelled} outbound calls were cancelled; "
+        f"{total} disconnects: {tagged} spans record them, {cancelled} outbound calls were canceled; "
         f"left behind: 0 requests, 0 outbound connections, 0 descriptors; memory {growth:+.0f} MiB"
     )
 

@@ -75,7 +75,7 @@ def service_with_endless_request(
 
 @drill(
     "SIGTERM with a request that never ends",
-    "The request is cancelled after `GRACEFUL_SECONDS`, the client gets a 503, the span arrives marked as an "
+    "The request is canceled after `GRACEFUL_SECONDS`, the client gets a 503, the span arrives marked as an "
     "error, and the exit code is 0 within the budget",
     every_python=True,
 )

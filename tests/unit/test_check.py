@@ -385,6 +385,13 @@ def test_a_repeated_key_is_reported() -> None:
     assert [finding.rule for finding in task_check.check(text).findings] == ["repeated-key"]
 
 
+@pytest.mark.usefixtures("without_cfn_lint")
+def test_a_mistake_in_a_volume_is_not_attributed_to_a_container() -> None:
+    (finding,) = findings(lambda d: d.volume("data", color="red"))
+
+    assert (finding.rule, finding.container) == ("unknown-field", "")
+
+
 def test_the_stop_budget_matches_the_settings_of_the_service() -> None:
     settings = Settings.from_environment({})
 

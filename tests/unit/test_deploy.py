@@ -51,7 +51,7 @@ MALFORMED_OPTIONS = [
 
 
 def check_options(*arguments: str) -> None:
-    command_line.check(command_line.parser("Deploy.").parse_args(["up", *arguments]))
+    command_line.check(command_line.build_parser("Deploy.").parse_args(["up", *arguments]))
 
 
 @pytest.mark.parametrize("option", MALFORMED_OPTIONS, ids="=".join)
@@ -103,7 +103,7 @@ class FakeAws(Aws):
     def __init__(self, **results: Any) -> None:
         # The keyword `ec2__describe_subnets` has the result of `ec2 describe-subnets`.
         self.results = {name.replace("__", " ", 1).replace("_", "-"): result for name, result in results.items()}
-        self.dry, self.region = False, "eu-west-1"
+        self.dry_run, self.region = False, "eu-west-1"
         self.commands: list[tuple[str, ...]] = []
         self.stdins: list[str | None] = []
 
@@ -124,7 +124,7 @@ def secret_results(value: object = None, tag: str = "") -> dict[str, Any]:
     """Return the results of FakeAws for a stored secret that has `value` in its version v1, and `tag` as its tag."""
     description = {
         "VersionIdsToStages": {"v0": ["AWSPREVIOUS"], "v1": ["AWSCURRENT"]},
-        "Tags": [{"Key": api_key.FINGERPRINT, "Value": tag}] if tag else [],
+        "Tags": [{"Key": api_key.FINGERPRINT_TAG, "Value": tag}] if tag else [],
     }
     text = value if isinstance(value, str) else json.dumps(value)
     return {
@@ -226,7 +226,7 @@ def test_an_unstable_service_is_reported_with_its_last_event() -> None:
     with pytest.raises(
         Failure, match=r"1 of 2 tasks are running\. \(service x\) was unable to place a task\. .*rollback"
     ):
-        rollout.wait(aws, "hello-service")
+        rollout.wait_until_stable(aws, "hello-service")
 
 
 def test_the_values_of_a_revision_can_be_read_back() -> None:
@@ -258,7 +258,7 @@ def test_compose_and_task_definition_pin_the_same_agent_and_release() -> None:
     compose = (ROOT / "compose.yaml").read_text()
     agent = definition.container(filled_definition(), "datadog-agent") or {}
 
-    assert f"image: {agent['image']} # released {agent['dockerLabels'][definition.RELEASED]}\n" in compose
+    assert f"image: {agent['image']} # released {agent['dockerLabels'][definition.RELEASE_LABEL]}\n" in compose
 
 
 def test_the_parameters_match_those_that_a_yaml_library_reads() -> None:
@@ -268,7 +268,7 @@ def test_the_parameters_match_those_that_a_yaml_library_reads() -> None:
     loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[attr-defined]
     parameters = yaml.load(stack.TEMPLATE.read_text(), Loader=loader)["Parameters"]
 
-    assert stack.declared() == parameters
+    assert stack.declared_parameters() == parameters
 
 
 def planned_parameters(current: dict[str, str], changes: dict[str, str]) -> dict[str, str]:

@@ -34,7 +34,7 @@ def as_model(document: dict[str, Any], model: type) -> Any:
 
 def test_the_api_accepts_monitors_and_dashboard() -> None:
     """Datadog's own client checks types, enumerations and required fields."""
-    documents, dashboard = monitors.filled("staging")
+    documents, dashboard = monitors.monitors_and_dashboard("staging")
 
     for document in documents:
         assert not as_model(document, Monitor)._unparsed
@@ -45,7 +45,7 @@ def test_the_api_accepts_monitors_and_dashboard() -> None:
 
 def test_the_client_detects_a_wrong_value() -> None:
     """Otherwise the test above could not fail."""
-    documents, dashboard = monitors.filled("staging")
+    documents, dashboard = monitors.monitors_and_dashboard("staging")
     dashboard["widgets"][0]["definition"]["type"] = "timeserious"
 
     assert as_model({**documents[0], "type": "query alarm"}, Monitor)._unparsed
