@@ -1,12 +1,12 @@
 """Sends requests from several clients to one service until standard input ends: `python load.py URL [OPTIONS]`.
 
     --slow     half of the clients send requests whose response takes a second
-    --balance  as behind a load balancer, no request is sent after `/ready` has reported that the service is not ready
+    --balance  like a load balancer, send no more requests after `/ready` has reported that the service is not ready
 
 It prints "started" when every client has received its first response. At the end it prints, as JSON, the number of
 responses per status and the requests that got no response.
 
-It uses only the standard library: it has to run where the containers' ports are published, and that machine may have
+It uses only the standard library, because it runs where the containers' ports are published, and that machine may have
 nothing but Python.
 """
 

@@ -166,8 +166,8 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
     """Start a service whose agent keeps working, and one service for each failure of an agent."""
     prefix, remove_name = stack.enter_context(private_host_name("agent.drill"))
 
-    def change(agent: Sink, behaviour: str) -> None:
-        agent.behaviour = behaviour
+    def change(agent: Sink, behavior: str) -> None:
+        agent.behavior = behavior
 
     def lose_name(agent: Sink) -> None:
         remove_name()
@@ -176,10 +176,10 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
     failures: dict[str, Callable[[Sink], None]] = {
         UNDISTURBED: lambda _: None,
         "dies": Sink.die,
-        "hangs": partial(change, behaviour=HANG),
-        "500": partial(change, behaviour=SERVER_ERROR),
-        "429": partial(change, behaviour=TOO_MANY),
-        "garbage": partial(change, behaviour=GARBAGE),
+        "hangs": partial(change, behavior=HANG),
+        "500": partial(change, behavior=SERVER_ERROR),
+        "429": partial(change, behavior=TOO_MANY),
+        "garbage": partial(change, behavior=GARBAGE),
         NAME_GONE: lose_name,
     }
 

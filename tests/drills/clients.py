@@ -36,7 +36,7 @@ async def _disconnect(batches: int) -> str:
     async with fake_upstream() as fake:
         with trace_agent() as agent, service(agent.url, {"UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
-                fake.behaviour = "/hang"
+                fake.behavior = "/hang"
                 await _send_and_disconnect(running, watcher, fake)  # creates everything that is created only once
                 await asyncio.to_thread(_count, agent, AT_ONCE)
                 max_descriptors, memory_before = descriptors(running) + TRACER_CONNECTIONS, memory_mib(running)
@@ -50,10 +50,10 @@ async def _disconnect(batches: int) -> str:
                         uncounted = 0
                 await until(lambda: descriptors(running) <= max_descriptors)
                 growth = memory_mib(running) - memory_before
-                fake.behaviour = "/json"
+                fake.behavior = "/json"
                 status = (await watcher.get("/api/relay?count=1")).status
                 in_flight_after = await in_flight(watcher)
-                outbound_after = fake.open - 1  # without the idle connection of the last call
+                outbound_after = fake.open_connections - 1  # without the idle connection of the last call
     total = batches * AT_ONCE
     assert (in_flight_after, outbound_after, status) == (0, 0, 200), (in_flight_after, outbound_after, status)
     assert tagged == total, f"{tagged} of {total} spans record the disconnect"
@@ -84,7 +84,7 @@ async def _send_and_disconnect(running: Running, watcher: Connection, fake: Fake
     for number, client in enumerate(clients):
         client.close(reset=number % 2 == 1)
     await until(lambda: _has_in_flight(watcher, 0))
-    await until(lambda: fake.open == 0)
+    await until(lambda: fake.open_connections == 0)
 
 
 async def _has_in_flight(watcher: Connection, count: int) -> bool:

@@ -29,7 +29,7 @@ class Sink:
     """The agent, which runs in a thread of its own.
 
     Attributes:
-        behaviour: how the agent responds from now on: OK, with an error status (SERVER_ERROR, TOO_MANY), with bytes
+        behavior: how the agent responds from now on: OK, with an error status (SERVER_ERROR, TOO_MANY), with bytes
             that are not HTTP (GARBAGE), or never (HANG).
         span_ids: the ids of all accepted spans.
         traces: the number of accepted traces.
@@ -37,7 +37,7 @@ class Sink:
     """
 
     def __init__(self) -> None:
-        self.behaviour = OK
+        self.behavior = OK
         self.span_ids: set[int] = set()
         self.traces = 0
         self.connections = 0
@@ -99,19 +99,19 @@ class Sink:
         writer.close()
 
     async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Respond to one request as `behaviour` requires; return whether the connection stays open for another."""
+        """Respond to one request as `behavior` requires; return whether the connection stays open for another."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         path = head.split(" ", 2)[1]
         fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         body = await reader.readexactly(int(fields.get("content-length", "0")))
-        if self.behaviour == HANG:
+        if self.behavior == HANG:
             await reader.read()  # until the client closes the connection
             return False
-        if self.behaviour == GARBAGE:
+        if self.behavior == GARBAGE:
             writer.write(b"\x00\x01\x02 this is no HTTP\r\n\r\n")
             return False
-        status, document = self.behaviour, {}
-        if self.behaviour == OK:
+        status, document = self.behavior, {}
+        if self.behavior == OK:
             status, document = "200 OK", INFO if path == "/info" else {"rate_by_service": {}}
             if path.endswith("/traces"):
                 self._count(path, body)

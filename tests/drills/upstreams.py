@@ -27,9 +27,9 @@ from drills.drill import Size, drill
 TIMEOUT_SECONDS = 2.0
 BODY_BYTES = 1_048_576
 
-# The upstream's behaviour, the status of the service's response, and the error's type and message on both spans: of
+# The upstream's behavior, the status of the service's response, and the error's type and message on both spans: of
 # the request and of its call. If the message is a status, the span of the call has only that status.
-MISBEHAVIOUR = (
+MISBEHAVIOR = (
     ("/hang", 504, "Timeout", "The upstream did not respond in time."),
     ("/drip", 504, "Timeout", "The upstream's response was not complete in time."),
     ("/reset", 502, "ReadError", "The upstream's response was cut short."),
@@ -65,28 +65,28 @@ async def _misbehave(requests: int, drip_seconds: float) -> str:
                 stale_calls = await _reuse_stale_connections(fake, clients)
                 # There were four rounds, and each request has its own span and that of its call.
                 await asyncio.to_thread(_take_spans, agent, 4 * 2 * requests)
-                before = descriptors(running) - fake.open
-                fake.seconds = drip_seconds
-                for behaviour, status, error, message in MISBEHAVIOUR:
-                    if behaviour == "refused":
+                before = descriptors(running) - fake.open_connections
+                fake.delay_seconds = drip_seconds
+                for behavior, status, error, message in MISBEHAVIOR:
+                    if behavior == "refused":
                         fake.refuse()
-                    fake.behaviour = behaviour
+                    fake.behavior = behavior
                     calls_before = len(fake.paths)
                     responses = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
                     slowest = max(slowest, *(response.seconds for response in responses))
-                    assert {response.status for response in responses} == {status}, (behaviour, responses)
+                    assert {response.status for response in responses} == {status}, (behavior, responses)
                     calls = len(fake.paths) - calls_before
-                    assert calls == (0 if behaviour == "refused" else requests), behaviour
+                    assert calls == (0 if behavior == "refused" else requests), behavior
                     spans = await asyncio.to_thread(_take_spans, agent, 2 * requests)
-                    _check_spans(spans, behaviour, error, message)
+                    _check_spans(spans, behavior, error, message)
                     # After a complete response, the service may keep its connection to the upstream. Its pool has 100.
-                    may_stay_open = 100 if behaviour in {"/broken", "/loop"} else 0
-                    await until(lambda may_stay_open=may_stay_open: fake.open <= may_stay_open)
-                    await until(lambda: descriptors(running) - fake.open <= before)
+                    may_stay_open = 100 if behavior in {"/broken", "/loop"} else 0
+                    await until(lambda may_stay_open=may_stay_open: fake.open_connections <= may_stay_open)
+                    await until(lambda: descriptors(running) - fake.open_connections <= before)
                     assert await in_flight(watcher) == 0
                 for client in clients:
                     client.close()
-    sent_per_call = fake.sent / requests
+    sent_per_call = fake.sent_bytes / requests
     assert slowest < TIMEOUT_SECONDS * 1.25, f"the slowest response took {slowest:.2f} s"
     assert sent_per_call < 20 * BODY_BYTES, f"the upstream could send {sent_per_call:.0f} bytes of 100 MB"
     return (
@@ -103,11 +103,11 @@ async def _reuse_stale_connections(fake: FakeUpstream, clients: list[Connection]
     Returns:
         The number of calls whose connection was closed, all of which succeeded by a retry.
     """
-    for behaviour in ("/once", "/once-reset"):
-        for current in (behaviour, "/json"):
-            fake.behaviour = current
+    for behavior in ("/once", "/once-reset"):
+        for current in (behavior, "/json"):
+            fake.behavior = current
             responses = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
-            assert {response.status for response in responses} == {200}, (behaviour, current, responses)
+            assert {response.status for response in responses} == {200}, (behavior, current, responses)
     assert fake.dropped, "no connection was reused"
     return len(fake.dropped)
 
@@ -123,14 +123,14 @@ def _take_spans(agent: Agent, count: int) -> list[Span]:
     return spans
 
 
-def _check_spans(spans: list[Span], behaviour: str, error: str, message: str) -> None:
+def _check_spans(spans: list[Span], behavior: str, error: str, message: str) -> None:
     for span in spans:
         meta = span["meta"]
         if span["name"] == "http.request" and message.isdigit():
-            assert meta.get("http.status_code") == message, (behaviour, span)
+            assert meta.get("http.status_code") == message, (behavior, span)
         else:
-            assert meta.get("error.type") == f"hello_service.problems.Upstream{error}", (behaviour, span)
-            assert message in meta["error.message"], (behaviour, span)
+            assert meta.get("error.type") == f"hello_service.problems.Upstream{error}", (behavior, span)
+            assert message in meta["error.message"], (behavior, span)
 
 
 UPSTREAM_SECONDS = 2.0
@@ -182,7 +182,7 @@ async def _flood(size: Size) -> str:
     measured = Measurements()
     settings = {"UPSTREAM_CONNECTIONS": str(connections), "UPSTREAM_WAITING": str(waiting)}
     async with fake_upstream() as fake:
-        fake.behaviour, fake.seconds = "/slow", UPSTREAM_SECONDS
+        fake.behavior, fake.delay_seconds = "/slow", UPSTREAM_SECONDS
         with fake_http({}) as agent, service(agent.url, {**settings, "UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
                 await watcher.get("/info")
@@ -193,12 +193,12 @@ async def _flood(size: Size) -> str:
                 measured.growth_mib = memory_mib(running) - before
                 for task in tasks:
                     task.cancel()
-                fake.behaviour = "/json"
+                fake.behavior = "/json"
                 measured.recovered = await until(lambda: _call_succeeds(watcher))
                 await until(lambda: _is_idle(watcher))
                 for result in await asyncio.gather(*tasks, return_exceptions=True):
                     assert isinstance(result, asyncio.CancelledError), result
-    measured.most_calls = fake.most_open
+    measured.most_calls = fake.most_open_connections
     return _check_promise(measured, connections, waiting, tolerance=size.of(10, 1))
 
 

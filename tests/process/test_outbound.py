@@ -165,7 +165,7 @@ async def test_a_redirect_to_another_host_is_not_followed(fake: FakeUpstream, el
     assert response.status_code == 502
     assert response.json()["detail"] == "The upstream responded with status 302."
     assert fake.paths == ["/elsewhere"]
-    assert elsewhere.most_open == 0
+    assert elsewhere.most_open_connections == 0
 
 
 @pytest.mark.parametrize(

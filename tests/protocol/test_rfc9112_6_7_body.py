@@ -148,4 +148,4 @@ async def test_a_malformed_chunk_is_rejected(chunks: bytes) -> None:
         response = await client.exchange(chunked(chunks + b"0\r\n\r\n" * 3))
 
     assert statuses(response) == [400]
-    assert (echo.requests, echo.ended) == ([], ["disconnected"])
+    assert (echo.requests, echo.outcomes) == ([], ["disconnected"])

@@ -239,7 +239,7 @@ async def test_the_end_of_the_connection_within_a_body_is_a_disconnect(request_:
         await client.send(request_)
         await until(lambda: len(echo.scopes) == 1)
         getattr(client, end)()
-        await until(lambda: echo.ended == ["disconnected"])
+        await until(lambda: echo.outcomes == ["disconnected"])
 
     assert echo.requests == []
 
@@ -289,7 +289,7 @@ async def test_pipelined_requests_are_read_up_to_a_limit() -> None:
     transport.protocol.data_received(get("/2") * 4_000)
     paused = transport.paused
     slow.respond.set()
-    await until(lambda: transport.ended)
+    await until(lambda: transport.eof_written)
     transport.close()
     await serving
 

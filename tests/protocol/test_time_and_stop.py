@@ -69,7 +69,7 @@ async def test_a_stalled_body_is_a_408(request_: bytes) -> None:
         response = await client.exchange(request_)
 
     assert statuses(response) == [408]
-    assert echo.ended == ["disconnected"]
+    assert echo.outcomes == ["disconnected"]
     assert connections.rejections.counts == {"body-timeout": 1}
 
 
@@ -196,7 +196,7 @@ async def test_the_grace_period_ends_for_every_connection_even_if_clients_reset_
 
     class ResetTransport(MemoryTransport):
         def write_eof(self) -> None:
-            self.ended = True
+            self.eof_written = True
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
 
     connections = Connections()
@@ -207,7 +207,7 @@ async def test_the_grace_period_ends_for_every_connection_even_if_clients_reset_
     connections.stop(0)
     await settle()
 
-    assert [transport.ended for transport in transports] == [True] * 3
+    assert [transport.eof_written for transport in transports] == [True] * 3
     connections.abort()
     await until(lambda: not connections.open)
 

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 from quart.typing import TestClientProtocol as _TestClientProtocol
-from tracing_data import span, wire
+from tracing_data import span, wire_format
 
 from hello_service.localview import lists, page, processes
 from hello_service.localview.page import View, create_page, serving
@@ -332,7 +332,7 @@ async def test_markup_in_spans_is_escaped(view: View, client: _TestClientProtoco
 async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestClientProtocol) -> None:
     """JSON can contain a lone surrogate. UTF-8 and URLs can't."""
     odd = "half \ud800"
-    raw = wire(span(resource=odd, service=odd, name=odd, meta={odd: odd, "a.tag": odd, "error.stack": odd}))
+    raw = wire_format(span(resource=odd, service=odd, name=odd, meta={odd: odd, "a.tag": odd, "error.stack": odd}))
     trace_id = receive(view, *read([[raw]]))
     view.store.add_line({"dd.trace_id": trace_id, "event": odd})
 
