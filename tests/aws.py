@@ -239,7 +239,8 @@ class _RollingBackHandler(BaseHTTPRequestHandler):
         ]
         template = "<LogicalResourceId>{}</LogicalResourceId><ResourceType>{}</ResourceType>"
         template += "<ResourceStatus>{}</ResourceStatus><ResourceStatusReason>{}</ResourceStatusReason>"
-        constant = "<EventId>e</EventId><StackId>s</StackId><StackName>s</StackName><Timestamp>2026-01-01T00:00:00Z</Timestamp>"
+        constant = "<EventId>e</EventId><StackId>s</StackId><StackName>s</StackName>"
+        constant += "<Timestamp>2026-01-01T00:00:00Z</Timestamp>"
         return "".join(f"<member>{constant}{template.format(*event)}</member>" for event in events)
 
     def _respond(self, status: int, action: str, inner: str) -> None:

@@ -1,4 +1,4 @@
-"""Runs AWS CLI commands in forks of one process that has loaded the CLI: a new process for each takes five times the CPU.
+"""Runs AWS CLI commands in forks of one process that has loaded the CLI. A new process takes five times as much CPU.
 
 `python aws_cli_server.py SOCKET` listens on a Unix socket. A client sends its three standard descriptors, then its
 arguments, working directory and environment as JSON, and receives the exit code in one byte.

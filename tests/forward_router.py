@@ -1,4 +1,4 @@
-"""A stand-in for a FireLens router: it receives Fluentd's forward protocol on port 24224 and prints each record as JSON.
+"""A stand-in for a FireLens router: receives Fluentd's forward protocol on port 24224, and prints each record as JSON.
 
 It must run in any image that has Python, so it decodes MessagePack without a library.
 """
