@@ -186,11 +186,19 @@ def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = 
 
 @contextmanager
 def service(
-    agent_url: str, extra: Mapping[str, str] | None = None, command: Sequence[str] = SERVE_TEST_ENDPOINTS
+    agent_url: str,
+    extra: Mapping[str, str] | None = None,
+    command: Sequence[str] = SERVE_TEST_ENDPOINTS,
+    *,
+    measured: bool = True,
 ) -> Iterator[Running]:
-    """Run the service on a free port, with `agent_url` as its trace agent, and wait until it listens."""
+    """Run the service on a free port, with `agent_url` as its trace agent, and wait until it listens.
+
+    With `measured=False`, its coverage isn't measured.
+    """
     settings = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent_url}
-    with started(command, clean_environment({**QUIET, **settings, **(extra or {})})) as running:
+    make_environment = clean_environment if measured else unmeasured_environment
+    with started(command, make_environment({**QUIET, **settings, **(extra or {})})) as running:
         running.wait_until_running()
         yield running
 

@@ -18,7 +18,7 @@ SERVING = "--serving"  # the argument with which this program starts itself agai
 def use_test_endpoints() -> None:
     """Make `server` create its app with the endpoints of routes.py. FAULTS enables failing ones, as in the service."""
     endpoints = (routes, faults) if os.environ.get("FAULTS") else (routes,)
-    server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # the imported name
+    server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # an import
 
 
 def main() -> None:
