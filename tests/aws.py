@@ -138,7 +138,7 @@ class Account:
 
 @contextmanager
 def account(folder: Path, engine_environment: Mapping[str, str] | None = None) -> Iterator[Account]:
-    """Yield an account that contains only its default network. The scripts `aws` and docker are written to `folder`.
+    """Yield an account that contains only its default network. Its scripts are written to `folder`.
 
     Images are built with `engine_environment`, which selects a container engine. Without it, builds are only recorded.
     """
@@ -155,6 +155,8 @@ def account(folder: Path, engine_environment: Mapping[str, str] | None = None) -
 
         eventually(listens, timeout=60)
         url = f"http://127.0.0.1:{port}"
+        # deploy/deploy runs `aws`, which is found on this PATH, and $DOCKER. Both record their command line in $RECORD.
+        # Then `aws` runs a stub or $AWS, and $DOCKER runs $BUILDS for a build.
         environment |= {
             "PATH": f"{folder}{os.pathsep}{BIN}{os.pathsep}{environment['PATH']}",
             "HOME": str(folder),
@@ -190,7 +192,8 @@ def aws_cli(environment: Mapping[str, str]) -> Iterator[str]:
                 return path.exists()
 
             eventually(listens, timeout=60)
-            yield shlex.join([sys.executable, "-I", "-S", "-c", AWS_CLI_CLIENT, str(path)])
+            fast_python = [sys.executable, "-I", "-S"]  # without the site-packages, which the client doesn't need
+            yield shlex.join([*fast_python, "-c", AWS_CLI_CLIENT, str(path)])
 
 
 def write_program(path: Path, body: str) -> None:

@@ -106,7 +106,7 @@ class FakeUpstream:
         self.open_connections += 1
         self.writers.add(writer)
         self.most_open_connections = max(self.most_open_connections, self.open_connections)
-        previous = ""
+        previous_path = ""
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 path = head.split(b" ")[1].decode().partition("?")[0]
@@ -115,15 +115,15 @@ class FakeUpstream:
                 length = CONTENT_LENGTH.search(head)
                 self.bodies.append(await reader.readexactly(int(length[1])) if length else b"")
                 path = self.behavior or path
-                if previous.startswith("/once"):
+                if previous_path.startswith("/once"):
                     self.dropped.append(path)
-                    if previous == "/once-half":
+                    if previous_path == "/once-half":
                         writer.write(JSON[:20])
-                    if previous == "/once-reset":
+                    if previous_path == "/once-reset":
                         reset(writer)
                     return
                 await self._respond(path, reader, writer)
-                previous = path
+                previous_path = path
                 if path == "/reset":
                     reset(writer)
                 if path in CLOSING_PATHS:

@@ -88,12 +88,12 @@ class Task:
 
     def _start_network(self, network: str, image: str, containers: Iterable[Mapping[str, Any]]) -> None:
         """Start the container that owns the network namespace, and publish the ports of all containers."""
-        ports = []
+        ports: list[str] = []
         for container in containers:
             ports += [str(mapping["containerPort"]) for mapping in container.get("portMappings", [])]
             if "firelensConfiguration" in container:
                 ports.append(FORWARD_PORT)
-        publish = []
+        publish: list[str] = []
         for port in ports:
             publish += ["--publish", f"127.0.0.1::{port}"]
         do_nothing = ["python", "-c", "import signal; signal.pause()"]

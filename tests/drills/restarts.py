@@ -88,7 +88,7 @@ class ReplaceableProcess:
 
     def start(self) -> None:
         """Start the process, and wait until it listens."""
-        self._context = service(self.agent_url, self.settings)
+        self._context = service(self.agent_url, self.settings)  # `stop` exits it, so no `with` block is possible
         self.running: Running = self._context.__enter__()
 
     def stop(self) -> None:
