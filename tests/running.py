@@ -236,7 +236,7 @@ class Agent:
         return payloads
 
     def failures(self) -> str:
-        """Return the failed trace checks as text; empty if no check failed."""
+        """Return the failed trace checks as text, which is empty if no check failed."""
         response = self._client.get("/test/trace_check/failures")
         return "" if response.status_code == 200 else response.text
 

@@ -1,4 +1,4 @@
-"""Runs `hello-service serve` with the endpoints of routes.py; everything else is as in the service."""
+"""Runs `hello-service serve` with the endpoints of routes.py. Everything else is the same as in the service."""
 
 from __future__ import annotations
 

@@ -60,12 +60,14 @@ def responding_with(*messages: dict[str, Any]) -> Application:
 
 async def read_body(receive: Any) -> bytes | None:
     """Return the body of a request, or None if the client disconnects before its end."""
-    body, more = b"", True
-    while more:
+    body = b""
+    more_body = True
+    while more_body:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        body, more = body + message["body"], message["more_body"]
+        body += message["body"]
+        more_body = message["more_body"]
     return body
 
 
@@ -201,7 +203,7 @@ class MemoryTransport(asyncio.Transport):
 
 
 async def settle() -> None:
-    """Run every task that is ready, and every task that one of them makes ready, over eight turns of the event loop."""
+    """Run every ready task, and the tasks that become ready meanwhile, for eight turns of the event loop."""
     for _ in range(8):
         await asyncio.sleep(0)
 

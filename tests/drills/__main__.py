@@ -1,4 +1,4 @@
-"""`scripts/drill`: runs the drills and prints their results as a table; with --write, updates docs/resilience.md."""
+"""`scripts/drill`: runs the drills and prints their results as a table. With --write, it updates docs/resilience.md."""
 
 from __future__ import annotations
 

@@ -84,7 +84,8 @@ def absent_agent(size: Size) -> str:
             later_warnings = eventually(lambda: logged_warnings(running)[len(warnings) :])
 
     missing = set(clients.results.span_ids) - late_agent.span_ids
-    lost, sent = status["traces_lost"], len(clients.results.span_ids)
+    lost = status["traces_lost"]
+    sent = len(clients.results.span_ids)
     assert len(warnings) == 1, warnings
     assert "the agent accepts no traces: " in warnings[0]
     assert len(later_warnings) == 1, later_warnings
@@ -185,9 +186,11 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
 
     def start(failure: str) -> ServiceWithAgent:
         agent = stack.enter_context(sink())
-        url, command = agent.url, SERVE_TEST_ENDPOINTS
+        url = agent.url
+        command = SERVE_TEST_ENDPOINTS
         if failure == NAME_GONE:
-            url, command = url.replace("127.0.0.1", "agent.drill"), [*prefix, *command]
+            url = url.replace("127.0.0.1", "agent.drill")
+            command = [*prefix, *command]
         settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
         running = stack.enter_context(service(url, settings, command))
         return ServiceWithAgent(failure, agent, partial(failures[failure], agent), running)
@@ -234,7 +237,7 @@ def failing_agent(size: Size) -> str:
     """Seven services receive the same requests in turn. The agents of six of them fail."""
     with ExitStack() as stack, asyncio.Runner() as runner:
         services = start_services(stack)
-        undisturbed, disturbed = services[0], services[1:]
+        undisturbed, *disturbed = services
         without_name = disturbed[-1]
         assert without_name.failure == NAME_GONE
         runner.run(send_in_turns(services, 1, size.of(100, 3000)))
@@ -273,7 +276,8 @@ def failing_agent(size: Size) -> str:
             exit_seconds = {instance.failure: seconds for instance, seconds in zip(services, exit_times, strict=True)}
         assert undisturbed.count_missing() == 0
 
-    usual_p99, usual_exit = p99.pop(UNDISTURBED), exit_seconds.pop(UNDISTURBED)
+    usual_p99 = p99.pop(UNDISTURBED)
+    usual_exit = exit_seconds.pop(UNDISTURBED)
     slower = ", ".join(f"{failure} {value / usual_p99 - 1:+.0%}" for failure, value in p99.items())
     exit_delays = {failure: seconds - usual_exit for failure, seconds in exit_seconds.items()}
     margin_ms = size.of(25, 0)  # in its short form, the drill may run on a busy machine

@@ -14,7 +14,7 @@ from drills.drill import Size, drill
 CLIENTS = 50
 CALLS = CLIENTS * 3 // 5  # the number of clients whose requests make the service call its upstream
 BATCHES_BETWEEN_COUNTS = 20  # few, because the trace agent keeps all spans until they are counted
-TRACER_CONNECTIONS = 2  # at most; the tracer opens and closes them
+TRACER_CONNECTIONS = 2  # the tracer opens and closes them, at most two at once
 # asyncio.TaskGroup of earlier releases leaves a canceled handler in a reference cycle (python/cpython#124958).
 MAX_GROWTH_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13) else 40
 
@@ -57,7 +57,8 @@ async def _disconnect(batches: int) -> str:
                 status = (await watcher.get("/api/relay?count=1")).status
                 in_flight_after = await in_flight(watcher)
                 outbound_after = fake.open_connections - 1  # without the idle connection of the last call
-    total, total_calls = batches * CLIENTS, batches * CALLS
+    total = batches * CLIENTS
+    total_calls = batches * CALLS
     assert in_flight_after == 0
     assert outbound_after == 0
     assert status == 200

@@ -124,11 +124,11 @@ DECIMAL = re.compile(r"[0-9]{1,20}")
 def valid_contexts(headers: dict[str, str]) -> set[tuple[int, int]]:
     """Return the valid contexts in `headers`: the lower 64 bits of the trace id, and the span id.
 
-    If there are any, the service must continue one of them.
+    If the set isn't empty, the service must continue one of them.
     """
     contexts: set[tuple[int, int]] = set()
     if match := VALID_TRACE_PARENT.fullmatch(headers.get("traceparent", "")):
-        # Of the four groups, the two of the other version are empty.
+        # Two of the four groups match: those for version 00, or those for a later version.
         trace_id, span_id = (int(group, 16) for group in match.groups() if group)
         if trace_id and span_id:
             contexts.add((trace_id & LOWER_64_BITS, span_id))

@@ -215,7 +215,8 @@ def checked_service(settings: dict[str, str]) -> Iterator[Running]:
 )
 def hostile_clients(size: Size) -> str:
     """Attacks are sent in rounds, up to eight at once, while heads arrive slowly and an ordinary client is served."""
-    slow_count, rounds = size.of(50, 500), size.of(1, 20)
+    slow_count = size.of(50, 500)
+    rounds = size.of(1, 20)
 
     async def attack_service(url: str, ordinary: OrdinaryClient) -> tuple[list[float], int]:
         """Return the seconds until the connection of each slow head was closed, and the number of other attacks."""
