@@ -11,6 +11,7 @@ import pytest
 from copies import copy_to, run, run_unit_tests
 from running import BIN
 
+# Regular expressions of the repository may contain a character class between the words of the name.
 OLD_NAME = re.compile(r"hello(?:[-_]|\[[-_]+\])service|HelloService")
 # The unit tests that read the service's name in files, in the environment and in a process's output.
 TESTS_THAT_READ_THE_NAME = (
