@@ -53,7 +53,8 @@ class Connection:
         began = perf_counter()
         self.send(path)
         status_line, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        fields = [line.partition(":") for line in lines]
+        headers = {name.lower(): value.strip() for name, _, value in fields}
         body = await self.reader.readexactly(int(headers["content-length"]))
         if headers.get("connection") == "close":  # as Hypercorn's configuration requires after 1,000 requests
             self.writer.close()
@@ -116,7 +117,8 @@ def descriptors(running: Running) -> int:
 def memory_mib(running: Running) -> float:
     """Return the resident memory (RSS) of a service."""
     status = Path(f"/proc/{running.process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024  # the kernel reports KiB
 
 
 async def in_flight(connection: Connection) -> int:

@@ -209,8 +209,8 @@ def checked_service(settings: dict[str, str]) -> Iterator[Running]:
 @drill(
     "slowloris, huge and many headers, bad chunks, request smuggling, HTTP/2 rapid reset, invalid UTF-8, "
     "WebSocket frames oversized or malformed",
-    "Each request is rejected or its connection closed, with no 500 and no crash. Nothing is held afterwards, and"
-    " other clients are served meanwhile",
+    "Each request is rejected or its connection closed, with no 500 and no crash. No request and no descriptor "
+    "remains, and other clients are served meanwhile",
     every_python=True,
 )
 def hostile_clients(size: Size) -> str:

@@ -51,9 +51,9 @@ def descriptors_run_out(size: Size) -> str:
         statuses = [client.get("/api/hello").status_code for _ in range(20)]
         warnings = eventually(lambda: [line for line in running.log if line["event"] == "connections turned away"])
         connections.close()
-        descriptors_free = monotonic()
+        release_time = monotonic()
         eventually(lambda: _status(f"{running.url}/api/hello"), lambda status: status == 200)
-        seconds = monotonic() - descriptors_free
+        seconds = monotonic() - release_time
         client.get("/info").raise_for_status()
         code = running.stop()
     assert statuses == [200] * 20, statuses
@@ -143,12 +143,12 @@ def _use_while_the_clock_jumps() -> str:
         with service(agent.url, {**fake_clock, "FAULTS": "true"}) as running:
             _send_requests(running.url)
             with httpx.Client(base_url=running.url, timeout=30) as client, ThreadPoolExecutor(1) as pool:
-                during_jump = pool.submit(client.get, "/api/faults/slow?seconds=1")
+                request_during_jump = pool.submit(client.get, "/api/faults/slow?seconds=1")
                 # The request to /info is itself in flight.
                 eventually(lambda: client.get("/info").json()["in_flight"], lambda count: count == 2)
                 clock.write_text(f"-{HOUR}")
                 statuses = [client.get("/api/faults/slow?seconds=0.5").status_code for _ in range(2)]
-                statuses.append(during_jump.result().status_code)
+                statuses.append(request_during_jump.result().status_code)
                 uptime = client.get("/info").json()["uptime_seconds"]
             assert running.stop() == 0
             logged = [line["duration_ms"] for line in running.requests("/api/faults/slow")]

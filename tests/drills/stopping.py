@@ -35,9 +35,9 @@ def requests_in_flight(size: Size) -> str:
         pending = [pool.submit(client.get, "/api/faults/slow?seconds=1") for _ in range(IN_FLIGHT)]
         wait_until_in_flight(running, IN_FLIGHT)
         running.process.send_signal(signal.SIGTERM)
-        signaled = perf_counter()
+        signal_time = perf_counter()
         ready_response = eventually(lambda: client.get("/ready"), lambda response: response.status_code == 503)
-        ready_ms = (perf_counter() - signaled) * 1000
+        ready_ms = (perf_counter() - signal_time) * 1000
         status_over_new_connection = httpx.get(f"{running.url}/api/hello").status_code
         responses = [future.result() for future in pending]
         code = running.wait()
@@ -87,9 +87,9 @@ def request_that_never_ends(size: Size) -> str:
     graceful_seconds = size.of(1, 5)
     settings = {"DRAIN_SECONDS": str(DRAIN_SECONDS), "GRACEFUL_SECONDS": str(graceful_seconds)}
     with service_with_endless_request(settings) as (agent, running, _, pending):
-        signaled = perf_counter()
+        signal_time = perf_counter()
         code = running.stop()
-        exit_seconds = perf_counter() - signaled
+        exit_seconds = perf_counter() - signal_time
         status = pending.result().status_code
         (span,) = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
 
@@ -116,9 +116,9 @@ def second_signal(size: Size) -> str:
         with service_with_endless_request({"DRAIN_SECONDS": "60"}) as (_, running, client, pending):
             running.process.send_signal(signal.SIGTERM)
             eventually(lambda: client.get("/ready").status_code, lambda status: status == 503)
-            signaled = perf_counter()
+            signal_time = perf_counter()
             code = running.stop(signum)
-            exit_ms = (perf_counter() - signaled) * 1000
+            exit_ms = (perf_counter() - signal_time) * 1000
             error = pending.exception()
 
         assert code == 128 + signum  # as a shell reports a process that a signal ended

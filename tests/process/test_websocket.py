@@ -16,7 +16,7 @@ NO_AGENT = "http://127.0.0.1:1"
 ENVIRONMENT = {"GRACEFUL_SECONDS": "0", "PYTHONPATH": str(ROOT / "tests")}
 COMMAND = [str(BIN / "ddtrace-run"), sys.executable, str(Path(__file__).with_name("websocket_server.py"))]
 FLOOD_BYTES = 120_000_000  # more than the memory may grow, so a server that reads without a bound fails the test
-# The spans of the messages that fit into the kernel's buffers take up to 40. Without a bound, the growth is 118.
+# The spans of messages that fit into the kernel's buffers take up to 40 MiB. Without a bound, the growth is 118 MiB.
 MAX_GROWTH_MIB = 60
 SILENCE_SECONDS = 5.0  # if the server accepts no data for this time, it has stopped reading
 
@@ -30,7 +30,8 @@ def frame(payload: bytes) -> bytes:
 
 
 # The replies to small messages soon fill the buffers on the way to a client that doesn't read.
-SMALL, LARGE = frame(b"A" * 200), frame(b"x" * 60_000)
+SMALL = frame(b"A" * 200)
+LARGE = frame(b"x" * 60_000)
 
 
 @contextmanager
