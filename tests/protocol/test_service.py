@@ -51,8 +51,8 @@ async def test_every_hostile_request_gets_its_expected_response() -> None:
     async with service() as app:
         for form in REQUESTS:
             async with client_of(app) as client:
-                await client.send(form.sent)
-                response = await (client.rest() if form.cut else client.until(b"\r\n\r\n"))
+                await client.send(form.data)
+                response = await (client.rest() if form.closes else client.until(b"\r\n\r\n"))
 
             assert statuses(response) == [form.status], form.name
 

@@ -48,7 +48,7 @@ OWN_INPUTS = [
 ]
 INPUTS = [
     *OWN_INPUTS,
-    *(form.sent for form in REQUESTS if len(form.sent) < MAX_INPUT_BYTES and b"websocket" not in form.sent),
+    *(form.data for form in REQUESTS if len(form.data) < MAX_INPUT_BYTES and b"websocket" not in form.data),
 ]
 
 
