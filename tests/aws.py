@@ -1,7 +1,7 @@
 """A fake AWS account for tests: moto's API on loopback, and the real AWS CLI, whose command lines are recorded.
 
-A shell program replaces docker, because `docker login` and `docker push` need a registry. Its command
-lines are recorded as well.
+A shell script replaces docker, because `docker login` and `docker push` need a registry. Its command lines are also
+recorded.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from running import BIN, ROOT, eventually, free_port, started, unmeasured_enviro
 
 REGION = "eu-west-1"
 DEPLOY = ROOT / "deploy" / "deploy"
-# Prefixes of the AWS CLI's verbs that only read. Every other verb changes something.
-READ_ONLY_VERBS = ("describe-", "get", "list-", "wait")
+# The AWS CLI's commands that only read have one of these prefixes. Every other command changes something.
+READ_ONLY_PREFIXES = ("describe-", "get", "list-", "wait")
 
-# Shell code that appends a command line to the record, with a unit separator after each argument.
+# Shell code that appends a command line to the record, with a unit separator (octal 037) after each argument.
 RECORD_AWS = """{ printf '%s\\037' "$@"; echo; } >>"$RECORD" """
 RECORD_DOCKER = """{ printf '%s\\037' docker "$@"; echo; } >>"$RECORD" """
 # Shell code that runs a test's stub in place of the AWS CLI, if there is one for the command.
 RUN_STUB = """[ -x "$RECORD.stubs/$1-$2" ] && exec "$RECORD.stubs/$1-$2" "$@" """
-# docker without a registry: `login` only reads a password, `push` registers a manifest in ECR.
+# docker without a registry: `login` only checks that a password comes, and `push` registers a manifest in ECR.
 DOCKER = """
 case $1 in
 build) exec "$BUILDS" "$@" ;;
@@ -49,9 +49,7 @@ push)
         "{\\"schemaVersion\\": 2, \\"config\\": {\\"digest\\": \\"sha256:$digest\\"}}" >/dev/null ;;
 esac
 """
-
-
-# The source of a client of aws_cli_server.py, whose first argument is the path of the socket.
+# A client of aws_cli_server.py, as Python code. Its first argument is the path of the server's socket.
 AWS_CLI_CLIENT = """import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect(sys.argv[1])
@@ -64,7 +62,7 @@ with socket.socket(socket.AF_UNIX) as server:
 
 @dataclass
 class CommandResult:
-    """The exit code and the output of one command, and every AWS and docker command that it ran."""
+    """The exit code and output of one program, and every AWS and docker command that it ran."""
 
     code: int
     stdout: str
@@ -74,29 +72,32 @@ class CommandResult:
     @property
     def changes(self) -> list[str]:
         """Return the first two words of each docker command, and of each AWS command that changes something."""
-        changing = [each for each in self.commands if each[0] == "docker" or not each[1].startswith(READ_ONLY_VERBS)]
-        return [" ".join(each[:2]) for each in changing]
+        return [
+            " ".join(command[:2])
+            for command in self.commands
+            if command[0] == "docker" or not command[1].startswith(READ_ONLY_PREFIXES)
+        ]
 
 
 @dataclass
 class Account:
-    """An AWS account whose API is at `url`. `folder` has the recorded commands and the stubs."""
+    """An AWS account whose API is at `url`. `folder` contains the recorded commands and the stubs."""
 
     url: str
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
 
     def client(self, service: str, region: str = REGION) -> Any:
-        """Return a boto3 client, with which a test can check what the account contains."""
+        """Return a boto3 client for checking what the account contains."""
         keys = {"aws_access_key_id": "x", "aws_secret_access_key": "y"}
         return boto3.client(service, region_name=region, endpoint_url=self.url, **keys)
 
     @contextmanager
     def stubbed(self, **responses: object) -> Iterator[None]:
-        """Replace AWS commands by stubs until the block ends.
+        """Replace AWS commands with stubs until the block ends.
 
-        With `ecs__describe_tasks=VALUE`, `aws ecs describe-tasks` prints VALUE as JSON. If VALUE is a string, it is the
-        error message with which the command fails.
+        With `ecs__describe_tasks=VALUE`, `aws ecs describe-tasks` prints VALUE as JSON. If VALUE is a string, the
+        command fails with this error message.
         """
         stubs = {name.replace("__", "-", 1).replace("_", "-"): response for name, response in responses.items()}
         for name, response in stubs.items():
@@ -114,36 +115,38 @@ class Account:
     def network(self) -> dict[str, str]:
         """Return a value for each parameter of the stack that has no default."""
         ec2 = self.client("ec2")
-        subnets = ",".join(each["SubnetId"] for each in ec2.describe_subnets()["Subnets"])
+        subnets = ",".join(subnet["SubnetId"] for subnet in ec2.describe_subnets()["Subnets"])
         vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
         return {"VpcId": vpc, "LoadBalancerSubnets": subnets, "TaskSubnets": subnets, "AllowedCidr": "203.0.113.7/32"}
 
     def deploy(self, *arguments: str, stdin: str = "", **environment: str) -> CommandResult:
-        """Run deploy/deploy with `environment` added to the account's and `stdin` as its standard input."""
+        """Run deploy/deploy with `environment` added to the account's environment, and `stdin` as standard input."""
         return self.run([str(DEPLOY), *arguments], stdin, **environment)
 
     def run(self, command: list[str], stdin: str = "", **environment: str) -> CommandResult:
-        """Run any command against this account."""
+        """Run any command in the account's environment, with `environment` added to it."""
         record = self.folder / "commands"
         record.unlink(missing_ok=True)
         variables = {**self.environment, **environment}
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=ROOT, env=variables, input=stdin, capture_output=True, text=True, check=False
         )
         lines = record.read_text().splitlines() if record.exists() else []
-        return CommandResult(done.returncode, done.stdout, done.stderr, [line.split("\037")[:-1] for line in lines])
+        commands = [line.split("\037")[:-1] for line in lines]  # each line ends with a separator
+        return CommandResult(result.returncode, result.stdout, result.stderr, commands)
 
 
 @contextmanager
 def account(folder: Path, engine_environment: Mapping[str, str] | None = None) -> Iterator[Account]:
-    """Yield an account that contains only its default network. Its programs are written to `folder`.
+    """Yield an account that contains only its default network. Its scripts are written to `folder`.
 
     Images are built with `engine_environment`, which selects a container engine. Without it, builds are only recorded.
     """
     port = free_port()
-    api = [sys.executable, str(Path(__file__).with_name("aws_server.py")), "-H", "127.0.0.1", "-p", str(port)]
+    api_server = [sys.executable, str(Path(__file__).with_name("aws_server.py")), "-H", "127.0.0.1", "-p", str(port)]
     environment = {name: value for name, value in unmeasured_environment().items() if not name.startswith("AWS_")}
-    with started(api, {**environment, "MOTO_ECS_SERVICE_RUNNING": "1"}) as running, aws_cli(environment) as cli:
+    api_environment = {**environment, "MOTO_ECS_SERVICE_RUNNING": "1"}  # moto reports one task of a service as running
+    with started(api_server, api_environment) as running, aws_cli(environment) as cli:
 
         def listens() -> bool:
             assert running.process.poll() is None, running.lines
@@ -152,6 +155,8 @@ def account(folder: Path, engine_environment: Mapping[str, str] | None = None) -
 
         eventually(listens, timeout=60)
         url = f"http://127.0.0.1:{port}"
+        # deploy/deploy runs `aws`, which is found on this PATH, and $DOCKER. Both record their command line in $RECORD.
+        # Then `aws` runs a stub or $AWS, and $DOCKER runs $BUILDS for a build.
         environment |= {
             "PATH": f"{folder}{os.pathsep}{BIN}{os.pathsep}{environment['PATH']}",
             "HOME": str(folder),
@@ -163,7 +168,7 @@ def account(folder: Path, engine_environment: Mapping[str, str] | None = None) -
             "DOCKER": str(folder / "docker-without-registry"),
             "RECORD": str(folder / "commands"),
             "AWS": str(folder / "aws-cli"),
-            "BUILDS": str(folder / "builds") if engine_environment else "true",  # `true` does nothing
+            "BUILDS": str(folder / "builds") if engine_environment else "true",  # the command `true` does nothing
         }
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in (engine_environment or {}).items())
         write_program(folder / "builds", f'{exports}exec docker "$@"')
@@ -176,8 +181,8 @@ def account(folder: Path, engine_environment: Mapping[str, str] | None = None) -
 
 @contextmanager
 def aws_cli(environment: Mapping[str, str]) -> Iterator[str]:
-    """Yield a shell command that runs the AWS CLI in a fork of a process that has loaded it."""
-    with TemporaryDirectory() as folder:  # a short name, because the path of a socket is limited to 108 bytes
+    """Start aws_cli_server.py, and yield a shell command that runs the AWS CLI in a fork of that server."""
+    with TemporaryDirectory() as folder:  # has a short path: the path of a socket is limited to 108 bytes
         path = Path(folder) / "aws"
         server = [sys.executable, str(Path(__file__).with_name("aws_cli_server.py")), str(path)]
         with started(server, environment) as running:
@@ -187,11 +192,12 @@ def aws_cli(environment: Mapping[str, str]) -> Iterator[str]:
                 return path.exists()
 
             eventually(listens, timeout=60)
-            yield shlex.join([sys.executable, "-I", "-S", "-c", AWS_CLI_CLIENT, str(path)])
+            fast_python = [sys.executable, "-I", "-S"]  # without the site-packages, which the client doesn't need
+            yield shlex.join([*fast_python, "-c", AWS_CLI_CLIENT, str(path)])
 
 
 def write_program(path: Path, body: str) -> None:
-    """Write an executable shell script with the code `body`."""
+    """Write an executable shell script that runs `body`."""
     path.write_text(f"#!/bin/sh\n{body}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
@@ -219,9 +225,9 @@ class _RollingBackHandler(BaseHTTPRequestHandler):
             self._respond(200, action, f"<StackEvents>{self._events()}</StackEvents>")
 
     def _events(self) -> str:
-        """Return the events of the stack, newest first. Only the load balancer's is the reason for the rollback.
+        """Return the events of the stack, newest first. Only the load balancer's failure caused the rollback.
 
-        The cluster was cancelled because of it, and the repository failed in an earlier attempt.
+        It also canceled the creation of the cluster. The repository failed in an earlier attempt.
         """
         events = [
             ("Cluster", "AWS::ECS::Cluster", "CREATE_FAILED", "Resource creation cancelled"),
@@ -234,10 +240,11 @@ class _RollingBackHandler(BaseHTTPRequestHandler):
             ("stack", "AWS::CloudFormation::Stack", "CREATE_IN_PROGRESS", "User Initiated"),
             ("Repository", "AWS::ECR::Repository", "CREATE_FAILED", "of an earlier attempt"),
         ]
-        form = "<LogicalResourceId>{}</LogicalResourceId><ResourceType>{}</ResourceType>"
-        form += "<ResourceStatus>{}</ResourceStatus><ResourceStatusReason>{}</ResourceStatusReason>"
-        fixed = "<EventId>e</EventId><StackId>s</StackId><StackName>s</StackName><Timestamp>2026-01-01T00:00:00Z</Timestamp>"
-        return "".join(f"<member>{fixed}{form.format(*each)}</member>" for each in events)
+        template = "<LogicalResourceId>{}</LogicalResourceId><ResourceType>{}</ResourceType>"
+        template += "<ResourceStatus>{}</ResourceStatus><ResourceStatusReason>{}</ResourceStatusReason>"
+        constant = "<EventId>e</EventId><StackId>s</StackId><StackName>s</StackName>"
+        constant += "<Timestamp>2026-01-01T00:00:00Z</Timestamp>"
+        return "".join(f"<member>{constant}{template.format(*event)}</member>" for event in events)
 
     def _respond(self, status: int, action: str, inner: str) -> None:
         result = f"<{action}Result>{inner}</{action}Result>" if status < 400 else f"<Error>{inner}</Error>"
@@ -255,7 +262,7 @@ class _RollingBackHandler(BaseHTTPRequestHandler):
 
 @contextmanager
 def cloudformation_that_rolls_back() -> Iterator[str]:
-    """Yield the URL of a CloudFormation API that can't create a stack."""
+    """Yield the URL of a CloudFormation API that rolls back every stack."""
     _RollingBackHandler.created = False
     with served(ThreadingHTTPServer(("127.0.0.1", 0), _RollingBackHandler)) as url:
         yield url

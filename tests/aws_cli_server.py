@@ -1,4 +1,4 @@
-"""Runs the AWS CLI in forks of one process that has loaded it. Starting it anew for each command takes five times the CPU.
+"""Runs AWS CLI commands in forks of one process that has loaded the CLI. A new process takes five times as much CPU.
 
 `python aws_cli_server.py SOCKET` listens on a Unix socket. A client sends its three standard descriptors, then its
 arguments, working directory and environment as JSON, and receives the exit code in one byte.
@@ -20,7 +20,7 @@ import awscli.clidriver
 def main(path: str) -> None:
     """Listen at `path`, and run the command of each connection in a fork."""
     run(["configure", "get", "region"])  # loads what every command needs
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel removes forks that have ended
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel then reaps forks that have exited
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{path}.new")
         listener.listen()
@@ -34,12 +34,12 @@ def main(path: str) -> None:
 
 def serve(client: socket.socket) -> None:
     """Run the command of `client` with its descriptors, working directory and environment, and exit."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # so that the command can wait for its own child processes
     _, descriptors, _, _ = socket.recv_fds(client, 1, 3)
     with client.makefile() as stream:
         arguments, folder, environment = json.load(stream)
-    for number, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, number)
+    for standard_descriptor, descriptor in enumerate(descriptors):  # 0 is standard input, 1 output, 2 error
+        os.dup2(descriptor, standard_descriptor)
     os.chdir(folder)
     data_path = os.environ["AWS_DATA_PATH"]  # the AWS CLI sets this when it is imported
     os.environ.clear()
@@ -48,7 +48,7 @@ def serve(client: socket.socket) -> None:
     try:
         code = run(arguments)
         sys.stdout.flush()
-    except BaseException:  # noqa: BLE001 - nothing may return into the loop of the parent
+    except BaseException:  # noqa: BLE001 - a fork must not return to the loop in `main`
         traceback.print_exc()
     client.sendall(bytes([code]))
     os._exit(code)

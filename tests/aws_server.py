@@ -1,4 +1,4 @@
-"""Runs moto's AWS API with additions to its CloudFormation that deploy/stack.yaml needs.
+"""Runs moto's AWS API, and adds CloudFormation features that deploy/stack.yaml needs and moto lacks.
 
 It takes the command-line options of moto_server.
 """
@@ -45,7 +45,17 @@ class Secret(CloudFormationModel):  # type: ignore[misc]  # mypy doesn't analyze
     ) -> Secret:
         properties = cloudformation_json["Properties"]
         backend = secretsmanager_backends[account_id][region_name]
-        backend.create_secret(resource_name, None, None, properties["Description"], [], None, None, [], False)
+        backend.create_secret(
+            name=resource_name,
+            secret_string=None,
+            secret_binary=None,
+            description=properties["Description"],
+            tags=[],
+            kms_key_id=None,
+            client_request_token=None,
+            replica_regions=[],
+            force_overwrite=False,
+        )
         return cls(backend.describe_secret(resource_name).arn)
 
     @classmethod
@@ -56,14 +66,15 @@ class Secret(CloudFormationModel):  # type: ignore[misc]  # mypy doesn't analyze
     def delete_from_cloudformation_json(
         cls, resource_name: str, _resource: dict[str, Any], account_id: str, region_name: str
     ) -> None:
-        secretsmanager_backends[account_id][region_name].delete_secret(resource_name, None, True)
+        backend = secretsmanager_backends[account_id][region_name]
+        backend.delete_secret(resource_name, recovery_window_in_days=None, force_delete_without_recovery=True)
 
     def is_created(self) -> bool:
         return True
 
 
 def with_default_count(create: Any) -> Any:
-    """Wrap `create` so that a service without DesiredCount gets one task, as with CloudFormation; moto starts none."""
+    """Wrap `create` so that a service without DesiredCount gets one task, as in CloudFormation. moto starts none."""
 
     def create_from_cloudformation_json(name: str, resource: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         resource["Properties"].setdefault("DesiredCount", 1)
@@ -84,12 +95,12 @@ class AbsentResource:
 def fix_updates() -> None:
     """Restrict the update of a stack to resources that exist and can be updated.
 
-    moto drops a resource that it can't update, and tries to update a resource that its false condition kept from being
-    created.
+    moto drops a resource that it can't update. It also tries to update a resource that was never created because its
+    condition is false.
     """
 
     def fixed(update: Any) -> Any:
-        can_update = not hasattr(update, "__isabstractmethod__")  # else the model only inherits the abstract method
+        can_update = not hasattr(update, "__isabstractmethod__")  # the base class's method is abstract
 
         def update_from_cloudformation_json(_cls: Any, /, original_resource: Any, **options: Any) -> Any:
             if original_resource is None:
@@ -108,7 +119,7 @@ def delete_with_images(repository: Repository, account_id: str, region_name: str
 
 
 def with_default_parameters(resolve: Any) -> Any:
-    """Wrap `resolve` so that the previous value of a parameter that was never set is its default; moto fails there."""
+    """Wrap `resolve` so that a parameter without a previous value keeps its default. moto fails in this case."""
 
     def resolve_update_parameters(self: Any, instance: Any, incoming_params: Any) -> Any:
         for name, value in instance.stack_parameters.items():
@@ -119,13 +130,13 @@ def with_default_parameters(resolve: Any) -> Any:
 
 
 def parameters_as_text(stack: Any) -> dict[str, str]:
-    """Return the parameters of a stack as text, as the API does, with lists joined by commas; moto has Python lists."""
+    """Return the stack's parameters as text, with lists joined by commas, as in AWS's API. moto has Python lists."""
     resolved = stack.resource_map.resolved_parameters
     return {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in resolved.items()}
 
 
 def with_outputs(apply: Any) -> Any:
-    """Wrap `apply` so that it sets the outputs of the stack that a change set creates or changes; moto does not."""
+    """Wrap `apply` so that a change set also sets the outputs of its stack. moto doesn't set them."""
 
     def applied(self: Any) -> None:
         apply(self)

@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
 def opened(
     browser: Browser, width: int = 1300, height: int = 850, scheme: str = "light", scale: float = 1
 ) -> Iterator[Page]:
-    """Open a window until the block ends. An uncaught script error, a console error or a dialog fails the test."""
+    """Open a page until the block ends. An uncaught script error, a console error or a dialog fails the test."""
     context: BrowserContext = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if scheme == "dark" else "light",
@@ -59,15 +59,15 @@ def opened(
     finally:
         context.close()
     # Chromium also reports each response with status 404 as a console error, and some tests expect such responses.
-    assert [each for each in errors if "404" not in each] == []
+    assert [error for error in errors if "404" not in error] == []
 
 
 def open_before_script(page: Page, url: str, script: str) -> Route:
-    """Open `url`, and delay its script until `continue_` of the returned route is called."""
+    """Open `url`, and delay the file `script` until `continue_` of the returned route is called."""
     routes: list[Route] = []
     page.route(f"**/{script}", lambda route: routes.append(route))  # noqa: PLW0108 - Playwright rejects built-ins
     page.goto(url, wait_until="commit")
-    # Playwright runs the handler of the route only during a call, so each attempt makes one.
+    # Playwright runs the route's handler only while one of its own functions is called. `evaluate` is such a function.
     eventually(lambda: page.evaluate("document.readyState") and routes)
     return routes[0]
 

@@ -8,22 +8,22 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
-from running import FOREIGN, Agent, trace_agent
+from running import CONFIGURATION_VARIABLE, Agent, trace_agent
 
 SLOW_FOLDERS = ["peers", "process", "conformance"]  # the slowest first
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that share expensive fixtures in one worker: the tests of a file, of conformance/, or of containers.
+    """Run tests that share expensive fixtures in one worker: all tests of a file, of conformance/, or with an engine.
 
-    Slow folders come first, so that no worker waits for another's long test at the end.
+    Slow folders come first, so that at the end no worker is idle while another runs a long test.
     """
 
-    def position(item: pytest.Item) -> int:
+    def folder_position(item: pytest.Item) -> int:
         folder = item.path.parent.name
         return SLOW_FOLDERS.index(folder) if folder in SLOW_FOLDERS else len(SLOW_FOLDERS)
 
-    items.sort(key=position)
+    items.sort(key=folder_position)
     for item in items:
         if item.get_closest_marker("xdist_group"):
             continue
@@ -39,8 +39,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _without_machine_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove the machine's own configuration, so that it can't change a test's result."""
-    for name in [name for name in os.environ if FOREIGN.match(name)]:
-        monkeypatch.delenv(name)
+    for name in list(os.environ):
+        if CONFIGURATION_VARIABLE.match(name):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def agent(_agent: Agent) -> Agent:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Fail the run if NOTHING_SKIPPED is set, as in .ci/run, and a test was skipped."""
+    """Fail the run if a test was skipped although NOTHING_SKIPPED is set, as it is in .ci/run."""
     skipped = terminalreporter.stats.get("skipped", [])
     if os.environ.get("NOTHING_SKIPPED") and skipped:
         for report in skipped:

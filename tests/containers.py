@@ -1,7 +1,7 @@
-"""A real container engine for tests: this machine's, or one that the lab starts, a script outside of the repository.
+"""A real container engine for tests: this machine's, or one started by "the lab", a script outside of the repository.
 
 Without either, the tests that need an engine are skipped. The lab's engine publishes ports in a network of its own, not
-on this machine's loopback. `Engine.enter` returns a command line that runs in that network.
+on this machine's loopback. `Engine.enter` returns a command line that runs a program in that network.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def agent_image() -> str:
 
 
 class Engine:
-    """The docker command, with an `environment` that selects its engine.
+    """Runs docker commands in an `environment` that selects the engine.
 
-    `lab` is the lab's script if the lab runs that engine, otherwise None.
+    `lab` is the path of the lab's script if the lab runs the engine, otherwise None.
     """
 
     def __init__(self, environment: Mapping[str, str], lab: Path | None) -> None:
@@ -101,16 +101,17 @@ class Engine:
         return f"http://{self.docker('port', container, str(port)).splitlines()[0]}"
 
     def stop(self, container: str, timeout: int = 45) -> int:
-        """Stop `container` the way an orchestrator does, and return its exit code."""
+        """Stop `container` with SIGTERM, as an orchestrator does, and return its exit code."""
         self.docker("stop", "--time", str(timeout), container)
         return int(self.inspect(container)["State"]["ExitCode"])
 
     @contextmanager
     def load(self, url: str, *options: str) -> Iterator[Load]:
-        """Send requests to `url` from many clients until the block ends; see load.py for the options."""
+        """Send requests to `url` from several clients until the block ends. load.py describes the options."""
         command = self.enter(sys.executable, str(LOAD_SCRIPT), url, *options)
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, env=self.environment, stdin=pipe, stdout=pipe, text=True) as process:
+        with subprocess.Popen(
+            command, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
             load = Load(process)
             try:
                 yield load
@@ -119,7 +120,7 @@ class Engine:
 
 
 class Load:
-    """A running load.py, and its results."""
+    """A running load.py, and its results after `end`."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
@@ -129,9 +130,10 @@ class Load:
         assert process.stdout.readline() == "started\n"
 
     def end(self) -> None:
-        """Start no more requests, wait until none is in flight, and read the results."""
+        """Send no more requests, wait until none is in flight, and read the results."""
         if self._process.poll() is None:
-            results = json.loads(self._process.communicate(timeout=90)[0])
+            output, _ = self._process.communicate(timeout=90)  # closes standard input, which ends load.py
+            results = json.loads(output)
             self.statuses, self.failures = results["statuses"], results["failures"]
 
 
@@ -143,18 +145,18 @@ def run_command(
     With `merge`, standard error is part of the standard output that is returned.
     """
     errors = subprocess.STDOUT if merge else subprocess.PIPE
-    done = subprocess.run(
+    result = subprocess.run(
         list(command), cwd=ROOT, env=dict(environment), stdout=subprocess.PIPE, stderr=errors, text=True, check=False
     )
-    if check and done.returncode:
-        output = f"{done.stdout}\n{done.stderr or ''}"
-        raise AssertionError(f"{shlex.join(command)} ended with {done.returncode}:\n{output}")
-    return done
+    if check and result.returncode:
+        output = f"{result.stdout}\n{result.stderr or ''}"
+        raise AssertionError(f"{shlex.join(command)} exited with {result.returncode}:\n{output}")
+    return result
 
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """Yield the engine of this machine, or start the lab's until the block ends; skip the test if there is neither."""
+    """Yield this machine's engine, or the lab's, which runs until the block ends. Without either, skip the test."""
     environment = clean_environment()
     if not LAB.exists():
         try:
@@ -176,27 +178,28 @@ def engine() -> Iterator[Engine]:
 
 
 class Intake:
-    """A container that stands in for Datadog and returns what it has received."""
+    """A client of a container that stands in for Datadog and returns what it has received."""
 
     def __init__(self, engine: Engine, url: str) -> None:
         self._engine = engine
         self._url = f"{url}/received"
 
     def received(self) -> dict[str, Any]:
-        """Return everything that arrived."""
+        """Return everything that the container has received."""
         return dict(json.loads(self._engine.get(self._url)))
 
     def spans(self) -> list[Span]:
-        """Return every span that arrived."""
+        """Return every span that the container has received."""
         return list(self.received()["spans"])
 
     def bytes_of_traces(self) -> int:
         """Return the total size of the trace payloads, decompressed."""
-        paths = [request["path"] for request in self.received()["requests"]]
-        numbers = [number for number, path in enumerate(paths) if path == "/api/v0.2/traces"]
-        measure = ["--output", os.devnull, "--write-out", "%{size_download}"]
-        return sum(int(self._engine.get(f"{self._url}/{number}", *measure)) for number in numbers)
+        requests = self.received()["requests"]
+        numbers = [number for number, request in enumerate(requests) if request["path"] == "/api/v0.2/traces"]
+        # `/received/N` is the body of the Nth request. curl prints only its size.
+        print_size = ["--output", os.devnull, "--write-out", "%{size_download}"]
+        return sum(int(self._engine.get(f"{self._url}/{number}", *print_size)) for number in numbers)
 
     def wait_for_spans(self, count: int, timeout: float = 30.0) -> list[Span]:
-        """Wait until `count` spans have arrived, and return all of them."""
+        """Wait until at least `count` spans have arrived, and return all of them."""
         return eventually(self.spans, lambda spans: len(spans) >= count, timeout)

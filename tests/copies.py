@@ -11,15 +11,16 @@ from pathlib import Path
 from running import BIN, ROOT, unmeasured_environment
 
 GUIDE = Path("docs", "make-it-yours.md")
+# ddapm-test-agent creates the last two folders.
 NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv*", "__pycache__", ".coverage*", ".*_cache", ".hypothesis", "snapshots", "vcr-cassettes"
 )
-# A code block of the guide: `path` and a note before it, its language, and its text.
+# A code block of the guide. Its groups are the path in backticks, the note after the path, the language, and the text.
 BLOCK = re.compile(r"^`([^`\n]+)`([^\n]*):\n\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def copy_to(folder: Path) -> Path:
-    """Copy the files that a fresh clone would have, without the history; return the path of the copy."""
+    """Copy the files that a fresh clone would have, without the history, and return the path of the copy."""
     return Path(shutil.copytree(ROOT, folder, ignore=NOT_COPIED, dirs_exist_ok=True))
 
 
@@ -34,11 +35,11 @@ def run(copy: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def run_unit_tests(copy: Path, *paths: str) -> subprocess.CompletedProcess[str]:
-    """Run the unit tests of the copy, or only the tests in `paths`, without those that need an installed copy."""
+    """Run the unit tests of the copy, or only those in `paths`, except tests that need an installed copy."""
     command = (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider")
     # The copy isn't installed, so its distribution has no version.
     version_test = "tests/unit/test_command_line.py::test_the_version_matches_the_installed_distribution"
-    # test_sbom.py would install an environment in the copy.
+    # test_sbom.py would create a virtual environment in the copy.
     excluded = ("--ignore", "tests/unit/test_sbom.py", "--deselect", version_test)
     return run(copy, *command, *excluded, *(paths or ["tests/unit"]))
 
@@ -58,7 +59,10 @@ def apply_section(copy: Path, heading: str) -> None:
 
 
 def apply_diff(text: str, diff: str) -> str:
-    """Return `text` with the hunks of `diff` applied. The old lines of each hunk must occur in `text` exactly once."""
+    """Return `text` with the hunks of `diff` applied, which are separated by `@@`.
+
+    The old lines of each hunk must occur in `text` exactly once.
+    """
     for hunk in diff.split("@@\n"):
         lines = hunk.splitlines(keepends=True)
         old = "".join(line[1:] for line in lines if line[0] in " -")

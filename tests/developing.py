@@ -36,6 +36,7 @@ class Dev:
         """Wait until the output contains `text`, and return the output."""
 
         def read() -> str:
+            # Checked before the output is read, so that an exit in between does not hide the last lines.
             exited = self.running.process.poll() is not None
             output = self.output
             assert text in output or not exited, output
@@ -68,7 +69,7 @@ class Dev:
         return httpx.get(self.url + path, timeout=30)
 
     def processes(self) -> dict[int, str]:
-        """Return the command lines of all processes of this run that are still running, by process id."""
+        """Return the command line of each process of this run that is still running, by process id."""
         commands = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -117,8 +118,12 @@ def developing(
         yield dev
 
 
-def sitecustomize(folder: Path, module: str, code: str) -> dict[str, str]:
-    """Return variables with which a Python process that has `module` among its arguments runs `code` first."""
+def write_sitecustomize(folder: Path, module: str, code: str) -> dict[str, str]:
+    """Make each Python process with `module` among its arguments run `code` first, which may use `sys` and `time`.
+
+    Returns:
+        The environment variables that such a process needs.
+    """
     script = f"import sys, time\nif {module!r} in sys.orig_argv:\n    {code}\n"
     (folder / "sitecustomize.py").write_text(script)
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}

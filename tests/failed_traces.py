@@ -6,9 +6,10 @@ from tracing_data import span
 
 from hello_service.localview.spans import Span
 
+# The last digits of each id are the number of spans in the trace.
 CHECKOUT_ID = f"{0x39:032x}"
 LARGE_ID = f"{0x2000:032x}"
-CHECKOUT_ERRORS = 7
+CHECKOUT_ERRORS = 7  # the number of spans with an error
 STACK_TRACE = """Traceback (most recent call last):
   File "/srv/shop/.venv/lib/python3.13/site-packages/httpx/_transports/default.py", line 101, in map_exceptions
     yield
@@ -49,10 +50,10 @@ def checkout() -> list[Span]:
         meta={"http.status_code": "502", "http.method": "POST", "env": "dev"},
         metrics={"_dd.top_level": 1, "process_id": 77, "http.response.size": 512},
     )
-    auth = span(root, name="http.request", resource="GET auth", service="gateway", at=5, ms=30)
-    session = span(auth, resource="GET /session/<id>", service="auth", at=8, ms=24)
-    order = span(root, name="http.request", resource="POST orders", service="gateway", at=40, ms=370, error=True)
-    orders = span(order, resource="POST /orders", service="orders", at=45, ms=360, error=True, meta=ERROR_TAGS)
+    auth_call = span(root, name="http.request", resource="GET auth", service="gateway", at=5, ms=30)
+    auth = span(auth_call, resource="GET /session/<id>", service="auth", at=8, ms=24)
+    orders_call = span(root, name="http.request", resource="POST orders", service="gateway", at=40, ms=370, error=True)
+    orders = span(orders_call, resource="POST /orders", service="orders", at=45, ms=360, error=True, meta=ERROR_TAGS)
     queries = [
         span(
             orders,
@@ -64,8 +65,12 @@ def checkout() -> list[Span]:
         )
         for n in range(24)
     ]
-    pay = span(orders, name="http.request", resource="POST payments", service="orders", at=280, ms=110, error=True)
-    payments = span(pay, resource="POST /charge", service="payments", at=285, ms=100, error=True, meta=ERROR_TAGS)
+    payments_call = span(
+        orders, name="http.request", resource="POST payments", service="orders", at=280, ms=110, error=True
+    )
+    payments = span(
+        payments_call, resource="POST /charge", service="payments", at=285, ms=100, error=True, meta=ERROR_TAGS
+    )
     bank = span(
         payments, name="http.request", resource="POST bank", service="bank", at=310, ms=15, error=True, meta=ERROR_TAGS
     )
@@ -77,7 +82,20 @@ def checkout() -> list[Span]:
         span(root, name="redis.command", resource=f"SET {n}", service="gateway", at=410 + n, ms=1) for n in range(3)
     ]
     audit = span(root, name="audit", resource="audit", service="gateway", at=418, ms=1, error=True)
-    return [root, auth, session, order, orders, *queries, pay, payments, bank, *other_calls, *redis, audit]
+    return [
+        root,
+        auth_call,
+        auth,
+        orders_call,
+        orders,
+        *queries,
+        payments_call,
+        payments,
+        bank,
+        *other_calls,
+        *redis,
+        audit,
+    ]
 
 
 def large() -> list[Span]:

@@ -11,19 +11,19 @@ from typing import Any
 
 
 class FakeHTTP(ThreadingHTTPServer):
-    """The server. Without a body, it accepts requests and never responds.
+    """The server. If its body is None, it accepts requests and never responds.
 
     Attributes:
         body: the body of every response, sent as JSON.
         status: the status of every response.
-        headers: more headers of every response.
-        status_of_other_methods: the status for all methods except GET, None if it is `status` as well.
-        missing_paths: paths that get the status 404.
+        headers: additional headers of every response.
+        status_of_other_methods: the status for all methods except GET; None if that is also `status`.
+        missing_paths: the paths to which the server responds with 404.
         paths: the path of each request that arrived.
     """
 
     daemon_threads = True
-    block_on_close = False
+    block_on_close = False  # the thread of a request that gets no response may still run
 
     def __init__(self, body: Any, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -68,7 +68,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def served(server: ThreadingHTTPServer) -> Iterator[str]:
     """Run `server` in a thread until the block ends, and yield its URL."""
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

@@ -1,13 +1,13 @@
 """Runs an ECS Fargate task on a container engine: a filled-in task definition, translated key by key.
 
-All containers share one network namespace, as with `awsvpc`, and start in the order of `dependsOn`. A container with a
-key that is unknown here is an error, so that a new key of the file can't stay untested.
+All containers share one network namespace, as with `awsvpc`, and start in the order of `dependsOn`. A key that this
+module can't translate is an error, so that a new key in the task definition can't stay untested.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
@@ -17,7 +17,7 @@ from containers import Engine
 from running import eventually
 
 FORWARD_PORT = "24224"  # the port on which a FireLens router receives log lines
-# A value for each placeholder, in the form in which deploy/deploy fills it in.
+# A value for each placeholder of the task definition, in the form that deploy/deploy uses.
 VALUES = {
     "FAMILY": "hello-service",
     "CPU_ARCHITECTURE": "X86_64",
@@ -40,13 +40,13 @@ VALUES = {
 def filled_definition(values: Mapping[str, str] | None = None, **parameters: Any) -> dict[str, Any]:
     """Return deploy/task-definition.json, filled in by deploy's own code with VALUES and `values`.
 
-    `parameters` are the keyword arguments of `definition.build`.
+    `values` take precedence over VALUES. `parameters` are keyword arguments of `definition.build`.
     """
     return definition.build(definition.FILE.read_text(), {**VALUES, **(values or {})}, **parameters)
 
 
 class Task:
-    """A running task. Its methods use the names that the containers have in the definition."""
+    """A running task. Its methods take the names of containers in the task definition."""
 
     def __init__(self, engine: Engine, definition: Mapping[str, Any]) -> None:
         self.engine = engine
@@ -56,7 +56,7 @@ class Task:
         self._started: list[str] = []
 
     def container(self, name: str) -> str:
-        """Return the engine's name for the container `name`."""
+        """Return the name that the container `name` has in the engine."""
         return f"{self.prefix}-{name}"
 
     def url(self, port: int) -> str:
@@ -68,31 +68,40 @@ class Task:
     ) -> None:
         """Start each container as soon as its dependencies allow it.
 
-        `image` only needs Python: it runs the container that owns the network namespace. `secrets` has values by
-        `valueFrom`, and `extra` has additional environment variables by container.
+        `image` needs nothing but Python: it runs the container that owns the network namespace. `secrets` maps each
+        `valueFrom` to the secret's value, and `extra` maps a container's name to additional environment variables.
         """
-        containers = {each["name"]: each for each in self.definition["containerDefinitions"]}
-        ports = [str(port["containerPort"]) for each in containers.values() for port in each.get("portMappings", [])]
-        if any("firelensConfiguration" in each for each in containers.values()):
-            ports.append(FORWARD_PORT)
-        publish = [part for port in ports for part in ("--publish", f"127.0.0.1::{port}")]
-        do_nothing = ["python", "-c", "import signal; signal.pause()"]
-        run = ["run", "--detach", "--name", self.network, "--network", network]
-        self.engine.docker(*run, *publish, image, *do_nothing)
+        containers = {container["name"]: container for container in self.definition["containerDefinitions"]}
+        self._start_network(network, image, containers.values())
         while waiting := [name for name in containers if name not in self._started]:
-            name = next(each for each in waiting if self._ready(containers[each]))
-            options, command = translate(containers[name], secrets, extra.get(name, {}), self._open_files_limit())
-            for mount in containers[name].get("mountPoints", []):
+            name = next(name for name in waiting if self._may_start(containers[name]))
+            container = containers[name]
+            options, command = translate(container, secrets, extra.get(name, {}), self._open_files_limit())
+            for mount in container.get("mountPoints", []):
                 options += ["--volume", f"{self.container(mount['sourceVolume'])}:{mount['containerPath']}"]
-            if containers[name]["logConfiguration"]["logDriver"] == "awsfirelens":
+            if container["logConfiguration"]["logDriver"] == "awsfirelens":
                 address = self.url(int(FORWARD_PORT)).removeprefix("http://")
                 options += ["--log-driver", "fluentd", "--log-opt", f"fluentd-address={address}"]
             run = ["run", "--detach", "--name", self.container(name), "--network", f"container:{self.network}"]
-            self.engine.docker(*run, *options, containers[name]["image"], *command)
+            self.engine.docker(*run, *options, container["image"], *command)
             self._started.append(name)
 
+    def _start_network(self, network: str, image: str, containers: Iterable[Mapping[str, Any]]) -> None:
+        """Start the container that owns the network namespace, and publish the ports of all containers."""
+        ports: list[str] = []
+        for container in containers:
+            ports += [str(mapping["containerPort"]) for mapping in container.get("portMappings", [])]
+            if "firelensConfiguration" in container:
+                ports.append(FORWARD_PORT)
+        publish: list[str] = []
+        for port in ports:
+            publish += ["--publish", f"127.0.0.1::{port}"]
+        do_nothing = ["python", "-c", "import signal; signal.pause()"]
+        run = ["run", "--detach", "--name", self.network, "--network", network]
+        self.engine.docker(*run, *publish, image, *do_nothing)
+
     def stop(self) -> dict[str, int]:
-        """Stop the containers as ECS does, each before its dependencies, and return their exit codes."""
+        """Stop the containers as ECS does, each before the containers it depends on, and return their exit codes."""
         codes = {}
         for name in reversed(self._started):
             self.engine.docker("stop", self.container(name))  # waits for the container's own stopTimeout
@@ -103,12 +112,12 @@ class Task:
         """Remove every container and volume of the task."""
         names = [*(self.container(name) for name in reversed(self._started)), self.network]
         self.engine.run("rm", "--force", "--volumes", *names, check=False)
-        volumes = [self.container(each["name"]) for each in self.definition.get("volumes", [])]
+        volumes = [self.container(volume["name"]) for volume in self.definition.get("volumes", [])]
         if volumes:
             self.engine.run("volume", "rm", "--force", *volumes, check=False)
 
-    def _ready(self, container: Mapping[str, Any]) -> bool:
-        """Return whether the dependencies of `container` allow it to start. Waits for those that must succeed."""
+    def _may_start(self, container: Mapping[str, Any]) -> bool:
+        """Return whether the dependencies of `container` have started, after those that must succeed have exited."""
         for dependency in container.get("dependsOn", []):
             if dependency["containerName"] not in self._started:
                 return False
@@ -120,7 +129,7 @@ class Task:
         return True
 
     def _open_files_limit(self) -> int:
-        """Return the most open files that the engine can grant a container."""
+        """Return the highest limit of open files that the engine can give to a container."""
         limit = self.engine.docker("exec", self.network, "sh", "-c", "ulimit -Hn")
         return int(limit) if limit.isdecimal() else 2**20  # the shell prints "unlimited"
 
@@ -130,19 +139,20 @@ def translate(
 ) -> tuple[list[str], list[str]]:
     """Return the options of `docker run` for `container`, and its command.
 
-    `secrets` has values by `valueFrom`. `extra` has additional environment variables.
+    `secrets` maps each `valueFrom` to the secret's value. `extra` has additional environment variables.
     """
     remaining = dict(container)
     memory = f"{remaining.pop('memory')}m"
     options = ["--memory", memory, "--memory-swap", memory]
-    environment = {each["name"]: each["value"] for each in remaining.pop("environment", [])}
-    environment |= {each["name"]: secrets[each["valueFrom"]] for each in remaining.pop("secrets", [])}
+    environment = {variable["name"]: variable["value"] for variable in remaining.pop("environment", [])}
+    environment |= {secret["name"]: secrets[secret["valueFrom"]] for secret in remaining.pop("secrets", [])}
     for name, value in {**environment, **extra}.items():
         options += ["--env", f"{name}={value}"]
     for name, value in remaining.pop("dockerLabels", {}).items():
         options += ["--label", f"{name}={value}"]
     for limit in remaining.pop("ulimits", []):
-        soft, hard = (min(limit[end], open_files_limit) for end in ("softLimit", "hardLimit"))
+        soft = min(limit["softLimit"], open_files_limit)
+        hard = min(limit["hardLimit"], open_files_limit)
         options += ["--ulimit", f"{limit['name']}={soft}:{hard}"]
     if user := remaining.pop("user", None):
         options += ["--user", user]
@@ -161,7 +171,7 @@ def translate(
         options += ["--restart", "always"]
     command = remaining.pop("command", [])
     assert remaining.pop("logConfiguration")["logDriver"] in {"awslogs", "awsfirelens"}  # `Task.start` sets the driver
-    # Keys that `Task.start` uses, and two that docker has no option for: `essential` and `startTimeout`.
+    # `Task` uses these keys, except `essential` and `startTimeout`, for which docker has no option.
     not_translated = {
         "name",
         "image",
@@ -186,14 +196,14 @@ def running_task(
     key: str,
     extra: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Task]:
-    """Run a task until the block ends, with `key` as the API key, and yield it when its health checks have passed."""
+    """Run a task with `key` as the API key until the block ends, and yield it when its health checks have passed."""
     secrets = {f"{VALUES['SECRET_ARN']}:DD_API_KEY::": key}
     task = Task(engine, definition)
     try:
         task.start(network, image, secrets, extra)
-        for each in definition["containerDefinitions"]:
-            if "healthCheck" in each:
-                engine.wait_until_healthy(task.container(each["name"]))
+        for container in definition["containerDefinitions"]:
+            if "healthCheck" in container:
+                engine.wait_until_healthy(task.container(container["name"]))
         yield task
     finally:
         task.remove()

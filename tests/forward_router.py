@@ -1,4 +1,4 @@
-"""A stand-in for a FireLens router: it receives Fluentd's forward protocol on port 24224 and prints each record as JSON.
+"""A stand-in for a FireLens router: receives Fluentd's forward protocol on port 24224, and prints each record as JSON.
 
 It must run in any image that has Python, so it decodes MessagePack without a library.
 """
@@ -13,20 +13,20 @@ from io import BufferedIOBase
 from typing import Any
 
 # The first byte of a value is its type. For a short collection or text, the same byte also holds the length.
-COLLECTIONS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # arrays and maps: how many bytes hold the length
+COLLECTIONS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # arrays, then maps: how many bytes hold the length
 TEXTS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bytes and text: how many bytes hold the length
-NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
-EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # such as Fluentd's EventTime
+NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}  # how many bytes hold the number
+EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # such as Fluentd's EventTime: the number of data bytes
 FLOAT = 0xCB
 CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
-def number(stream: BufferedIOBase, size: int) -> int:
+def read_number(stream: BufferedIOBase, size: int) -> int:
     """Read an unsigned number of `size` bytes."""
     return int.from_bytes(stream.read(size), "big")
 
 
-def read(stream: BufferedIOBase) -> Any:
+def read_value(stream: BufferedIOBase) -> Any:
     """Read one value.
 
     Raises:
@@ -36,36 +36,37 @@ def read(stream: BufferedIOBase) -> Any:
         raise EOFError
     kind = first[0]
     if 0x80 <= kind < 0xA0 or kind in COLLECTIONS:
-        count = number(stream, COLLECTIONS[kind]) if kind in COLLECTIONS else kind & 0x0F
-        if kind < 0x90 or kind in {0xDE, 0xDF}:
-            return {read(stream): read(stream) for _ in range(count)}  # a map
-        return [read(stream) for _ in range(count)]
+        count = read_number(stream, COLLECTIONS[kind]) if kind in COLLECTIONS else kind & 0x0F
+        is_map = kind < 0x90 or kind in {0xDE, 0xDF}
+        if is_map:
+            return {read_value(stream): read_value(stream) for _ in range(count)}
+        return [read_value(stream) for _ in range(count)]
     if 0xA0 <= kind < 0xC0 or kind in TEXTS:
-        length = number(stream, TEXTS[kind]) if kind in TEXTS else kind & 0x1F
+        length = read_number(stream, TEXTS[kind]) if kind in TEXTS else kind & 0x1F
         return stream.read(length).decode(errors="replace")
-    return scalar(stream, kind)
+    return read_scalar(stream, kind)
 
 
-def scalar(stream: BufferedIOBase, kind: int) -> Any:
+def read_scalar(stream: BufferedIOBase, kind: int) -> Any:
     """Read the rest of a number, a constant, an extension or a float. The last two stay encoded: no test reads them."""
     if kind in NUMBERS:
-        return number(stream, NUMBERS[kind])
+        return read_number(stream, NUMBERS[kind])
     if kind in CONSTANTS:
         return CONSTANTS[kind]
     if kind in EXTENSIONS:
-        return stream.read(1 + EXTENSIONS[kind]).hex()
+        return stream.read(1 + EXTENSIONS[kind]).hex()  # one more byte for the type of the extension
     if kind == FLOAT:
         return stream.read(8).hex()
-    return kind if kind < 0x80 else kind - 0x100  # a small number, which is its own type
+    return kind if kind < 0x80 else kind - 0x100  # a small number, which the first byte itself holds
 
 
-class Forward(socketserver.StreamRequestHandler):
-    """One connection: messages of the form [tag, time, record, options]."""
+class ForwardHandler(socketserver.StreamRequestHandler):
+    """Handles one connection, whose messages have the form [tag, time, record, options]."""
 
     def handle(self) -> None:
         while True:
             try:
-                tag, _, record, *_ = read(self.rfile)
+                tag, _, record, *_ = read_value(self.rfile)
             except EOFError:
                 return
             sys.stdout.write(json.dumps({"tag": tag, **record}) + "\n")
@@ -81,4 +82,4 @@ class Server(socketserver.ThreadingTCPServer):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    Server(("0.0.0.0", 24224), Forward).serve_forever()
+    Server(("0.0.0.0", 24224), ForwardHandler).serve_forever()

@@ -16,13 +16,13 @@ from hello_service.settings import Settings
 async def serving(
     settings: Settings, endpoints: Sequence[Blueprint] | None = None
 ) -> AsyncIterator[TestClientProtocol]:
-    """Yield a test client of the app, with `endpoints` in place of the service's own if they are given."""
+    """Yield a test client of the app. `endpoints`, if given, replace the service's own."""
     async with create_app(settings, {}, endpoints=endpoints).test_app() as app:
         yield app.test_client()
 
 
 def problem(response: Any, document: dict[str, Any]) -> tuple[int, str]:
-    """Check the members that every problem has. Return status and code."""
+    """Check the members that every problem has, and return the status and the code."""
     assert response.content_type == MEDIA_TYPE
     assert document["status"] == response.status_code
     assert document["title"]

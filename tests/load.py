@@ -1,12 +1,12 @@
 """Sends requests from several clients to one service until standard input ends: `python load.py URL [OPTIONS]`.
 
     --slow     half of the clients send requests whose response takes a second
-    --balance  as behind a load balancer, no request is sent after `/ready` has reported that the service is not ready
+    --balance  like a load balancer, send no more requests after `/ready` has reported that the service is not ready
 
 It prints "started" when every client has received its first response. At the end it prints, as JSON, the number of
 responses per status and the requests that got no response.
 
-It uses only the standard library: it has to run where the containers' ports are published, and that machine may have
+It uses only the standard library, because it runs where the containers' ports are published, and that machine may have
 nothing but Python.
 """
 
@@ -39,7 +39,7 @@ class Clients:
         """Send requests over one connection as long as the server keeps it open, then over a new one."""
         path = "/api/faults/slow?seconds=1" if self.slow and number % 2 else "/api/hello"
         connection = http.client.HTTPConnection(self.address, timeout=60)
-        first = True
+        first = True  # this request is sent at once, all later requests after a pause
         while first or not self.ending.wait(PAUSE_SECONDS):
             try:
                 connection.request("GET", path)

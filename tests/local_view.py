@@ -11,7 +11,7 @@ from browser import chromium
 from developing import Dev, developing
 from playwright.sync_api import Browser, Page
 from running import Running, free_port, service
-from tracing_data import wire
+from tracing_data import wire_format
 
 from hello_service.localview.spans import Span
 
@@ -29,10 +29,10 @@ class LocalView:
         page.goto(self.dev.page_url + path)
 
     def send(self, *spans: Span) -> None:
-        """Send `spans` to the agent, as a tracer of another service would."""
+        """Send `spans` to the agent, as the tracer of another service does."""
         chunks: dict[int, list[dict[str, object]]] = {}
         for span in spans:
-            chunks.setdefault(span.trace_id, []).append(wire(span))
+            chunks.setdefault(span.trace_id, []).append(wire_format(span))
         response = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
         assert response.status_code == 200, response.text
 

@@ -1,4 +1,4 @@
-"""Endpoints for tests of everything except the demo endpoints, so that those tests don't depend on the demo.
+"""Endpoints for all tests except those of the demo endpoints, so that these tests don't depend on the demo.
 
 They have the paths of the demo endpoints and replace them.
 """
@@ -123,8 +123,8 @@ async def call(query_args: CountQuery) -> dict[str, Any]:
     except* Problem as failed:
         problem = failed.exceptions[0]
     else:
-        return {"answers": [call.result().status for call in calls]}
-    raise problem
+        return {"answers": [task.result().status for task in calls]}
+    raise problem  # not within `except*`, which would put it into an exception group
 
 
 @faults.get("/error")

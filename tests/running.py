@@ -1,4 +1,4 @@
-"""Starts a service or a trace agent as a real process on a free port, and stops it at the end of the block."""
+"""Starts a service or a trace agent as a real process on a free port, and stops it at the end of a `with` block."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ PLAIN_HYPERCORN = [
     "127.0.0.1:0",
 ]
 LISTENING_URL = re.compile(r"[Rr]unning on (http://\S+?)[ \"]")  # in a line of text or of JSON
+# The checks that ddapm-test-agent applies to each trace.
 TRACE_CHECKS = (
     "trace_count_header,meta_tracer_version_header,trace_content_length,trace_stall,trace_peer_service,"
     "trace_dd_service,meta_events_is_valid_json"
 )
 # Variables of the machine's own configuration, which must not change a test's result.
-FOREIGN = re.compile(r"^(DD_|_DD_|OTEL_|HOST$|PORT$|UPSTREAM_|LOG_|FAULTS$|ECS_|HTTPS?_PROXY$|https?_proxy$)")
+CONFIGURATION_VARIABLE = re.compile(
+    r"^(DD_|_DD_|OTEL_|HOST$|PORT$|UPSTREAM_|LOG_|FAULTS$|ECS_|HTTPS?_PROXY$|https?_proxy$)"
+)
 # Switches off ddtrace's background traffic, and makes its spans arrive soon.
 QUIET = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
@@ -52,12 +55,12 @@ QUIET = {
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return this process's environment without the variables that configure a service, plus `extra`."""
-    inherited = {name: value for name, value in os.environ.items() if not FOREIGN.match(name)}
+    inherited = {name: value for name, value in os.environ.items() if not CONFIGURATION_VARIABLE.match(name)}
     return {**inherited, **(extra or {})}
 
 
 def unmeasured_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return `clean_environment(extra)` without coverage, which would only slow programs that don't run the package."""
+    """Return `clean_environment(extra)` without coverage, which only slows programs that don't run the package."""
     return {
         name: value for name, value in clean_environment(extra).items() if not name.startswith(("COV_", "COVERAGE_"))
     }
@@ -75,7 +78,7 @@ def eventually(read: Callable[[], T], expected: Callable[[T], bool] = bool, time
     """Call `read` until `expected` accepts its result, and return that result.
 
     Raises:
-        AssertionError: no result was accepted within `timeout` seconds; the message has the last one.
+        AssertionError: no result was accepted within `timeout` seconds. The message contains the last result.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -88,7 +91,7 @@ def eventually(read: Callable[[], T], expected: Callable[[T], bool] = bool, time
 
 
 class Running:
-    """A process that was started, and every line that it has written to standard error so far."""
+    """A process, and every line that it has written to standard error so far."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -117,9 +120,10 @@ class Running:
 
         def listening_url() -> str | None:
             if self.process.poll() is not None:
-                raise AssertionError(f"the process ended with {self.process.returncode}:\n" + "\n".join(self.lines))
+                raise AssertionError(f"the process exited with {self.process.returncode}:\n" + "\n".join(self.lines))
             return next((match[1] for line in list(self.lines) if (match := LISTENING_URL.search(line))), None)
 
+        # A process that listens on every address logs 0.0.0.0, which isn't an address to connect to.
         self.url = str(eventually(listening_url, timeout=timeout)).replace("0.0.0.0", "127.0.0.1")
 
     def wait_until_responding(self, url: str, timeout: float = 60.0) -> None:
@@ -149,13 +153,13 @@ class Running:
 
 def wait_until_in_flight(running: Running, count: int) -> None:
     """Wait until `count` requests are in flight."""
-    # The request to /info is in flight itself.
+    # More than `count`, because the request to /info is itself in flight.
     eventually(lambda: httpx.get(f"{running.url}/info").json()["in_flight"], lambda in_flight: in_flight > count)
 
 
 @contextmanager
 def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = ROOT) -> Iterator[Running]:
-    """Run `command` in the folder `cwd`, with exactly `environment`, until the end of the block."""
+    """Run `command` in the folder `cwd`, with no variables but `environment`, until the end of the block."""
     process = subprocess.Popen(
         list(command),
         cwd=cwd,
@@ -182,17 +186,25 @@ def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = 
 
 @contextmanager
 def service(
-    agent_url: str, extra: Mapping[str, str] | None = None, command: Sequence[str] = SERVE_TEST_ENDPOINTS
+    agent_url: str,
+    extra: Mapping[str, str] | None = None,
+    command: Sequence[str] = SERVE_TEST_ENDPOINTS,
+    *,
+    measured: bool = True,
 ) -> Iterator[Running]:
-    """Run the service on a free port, with `agent_url` as its trace agent, and wait until it listens."""
+    """Run the service on a free port, with `agent_url` as its trace agent, and wait until it listens.
+
+    With `measured=False`, its coverage isn't measured.
+    """
     settings = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent_url}
-    with started(command, clean_environment({**QUIET, **settings, **(extra or {})})) as running:
+    make_environment = clean_environment if measured else unmeasured_environment
+    with started(command, make_environment({**QUIET, **settings, **(extra or {})})) as running:
         running.wait_until_running()
         yield running
 
 
 class Agent:
-    """A client of a real ddapm-test-agent, which returns what the agent has received."""
+    """A client of a running ddapm-test-agent. It returns what the agent has received."""
 
     def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
         self.url = url
@@ -224,7 +236,7 @@ class Agent:
         return payloads
 
     def failures(self) -> str:
-        """Return the failed trace checks as text; empty if no check failed."""
+        """Return the failed trace checks as text, which is empty if no check failed."""
         response = self._client.get("/test/trace_check/failures")
         return "" if response.status_code == 200 else response.text
 
@@ -246,6 +258,7 @@ def trace_agent(port: int | None = None, unix_socket: Path | None = None) -> Ite
     """Run a ddapm-test-agent with trace checks, on `port` or a free one, and also on `unix_socket` if it is given."""
     port = port or free_port()
     arguments = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"]
+    # The defaults are fixed ports, so two agents could not run at once.
     arguments += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]
     if unix_socket is not None:
         arguments += ["--trace-uds-socket", str(unix_socket)]

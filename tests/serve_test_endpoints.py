@@ -1,4 +1,4 @@
-"""Runs `hello-service serve` with the endpoints of routes.py; everything else is as in the service."""
+"""Runs `hello-service serve` with the endpoints of routes.py. Everything else is the same as in the service."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import os
 import sys
 from functools import partial
 
-from routes import ENDPOINTS
+from routes import faults, routes
 
 from hello_service.observability.environment import tracer_environment
 from hello_service.serving import launch, server
 from hello_service.settings import Settings, SettingsError
 
-SERVING = "--serving"  # marks the start under ddtrace-run, in place of the server that `launch` would start
+SERVING = "--serving"  # the argument with which this program starts itself again under ddtrace-run
 
 
 def use_test_endpoints() -> None:
     """Make `server` create its app with the endpoints of routes.py. FAULTS enables failing ones, as in the service."""
-    # ENDPOINTS is the usual ones, then the failing ones.
-    endpoints = ENDPOINTS if os.environ.get("FAULTS") else ENDPOINTS[:1]
-    server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # the imported name
+    endpoints = (routes, faults) if os.environ.get("FAULTS") else (routes,)
+    server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # an import
 
 
 def main() -> None:
-    """Start this program again under ddtrace-run, with the tracer's environment; with `SERVING`, run the server."""
+    """Start this program again under ddtrace-run, with the tracer's environment. With `SERVING`, run the server."""
     if SERVING in sys.argv:
         use_test_endpoints()
         server.main()  # doesn't return
@@ -31,7 +30,7 @@ def main() -> None:
         settings = Settings.from_environment(os.environ)
     except SettingsError as error:
         sys.exit(str(error))
-    *interpreter, _, _ = launch.command(settings)  # `-m MODULE` at the end is replaced by this file
+    *interpreter, _, _ = launch.command(settings)  # this file replaces `-m MODULE` at the end
     arguments = [*interpreter, __file__, SERVING]
     os.execve(arguments[0], arguments, tracer_environment(os.environ, settings))
 

@@ -11,11 +11,11 @@ ROLE = f"arn:aws:iam::{ACCOUNT}:role/execution"
 SECRET = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:datadog-AbCdEf"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com"
 HEX_KEY = "0123456789abcdef" * 2
-NAMES = {"DD_SERVICE": "orders", "DD_ENV": "prod", "DD_VERSION": "1.0.0"}
-LOG = {"awslogs-group": "/ecs/orders", "awslogs-region": "eu-west-1", "awslogs-stream-prefix": "ecs"}
+UNIFIED_TAGS = {"DD_SERVICE": "orders", "DD_ENV": "prod", "DD_VERSION": "1.0.0"}
+LOG_OPTIONS = {"awslogs-group": "/ecs/orders", "awslogs-region": "eu-west-1", "awslogs-stream-prefix": "ecs"}
 
-# Maps whose keys are the user's own, so CloudFormation spells them like the API.
-USER_KEYS = {"dockerLabels", "options"}
+# Fields that contain a map with the user's own keys, which CloudFormation spells like the API.
+FIELDS_WITH_USER_KEYS = {"dockerLabels", "options"}
 
 Json = dict[str, Any]
 
@@ -29,11 +29,13 @@ class Definition:
             "image": f"{REGISTRY}/orders:1.0.0",
             "essential": True,
             "portMappings": [{"containerPort": 8080, "protocol": "tcp"}],
-            "environment": [{"name": name, "value": value} for name, value in NAMES.items()],
-            "dockerLabels": {f"com.datadoghq.tags.{name[3:].lower()}": value for name, value in NAMES.items()},
+            "environment": [{"name": name, "value": value} for name, value in UNIFIED_TAGS.items()],
+            "dockerLabels": {
+                f"com.datadoghq.tags.{name.removeprefix('DD_').lower()}": value for name, value in UNIFIED_TAGS.items()
+            },
             "dependsOn": [{"containerName": "datadog-agent", "condition": "START"}],
             "healthCheck": {"command": ["CMD", "python", "-c", "import orders"]},
-            "logConfiguration": {"logDriver": "awslogs", "options": dict(LOG)},
+            "logConfiguration": {"logDriver": "awslogs", "options": dict(LOG_OPTIONS)},
         }
         self.agent: Json = {
             "name": "datadog-agent",
@@ -87,43 +89,44 @@ def changed(*changes: Change) -> Json:
     return copy.deepcopy(definition.task)
 
 
-def service(name: str, value: Any) -> Change:
+def service_variable(name: str, value: Any) -> Change:
     """Set an environment variable of the service."""
-    return lambda d: d.set(d.service, name, value)
+    return lambda definition: definition.set(definition.service, name, value)
 
 
-def agent(name: str, value: Any) -> Change:
+def agent_variable(name: str, value: Any) -> Change:
     """Set an environment variable of the Agent."""
-    return lambda d: d.set(d.agent, name, value)
+    return lambda definition: definition.set(definition.agent, name, value)
 
 
-def to_service(**fields: Any) -> Change:
+def service_fields(**fields: Any) -> Change:
     """Set fields of the service's container."""
-    return lambda d: d.service.update(fields)
+    return lambda definition: definition.service.update(fields)
 
 
-def to_agent(**fields: Any) -> Change:
+def agent_fields(**fields: Any) -> Change:
     """Set fields of the Agent's container."""
-    return lambda d: d.agent.update(fields)
+    return lambda definition: definition.agent.update(fields)
 
 
-def to_task(**fields: Any) -> Change:
+def task_fields(**fields: Any) -> Change:
     """Set fields of the task."""
-    return lambda d: d.task.update(fields)
+    return lambda definition: definition.task.update(fields)
 
 
-def without(name: str) -> Change:
+def without_field(name: str) -> Change:
     """Remove a field of the task."""
-    return lambda d: d.task.pop(name)
+    return lambda definition: definition.task.pop(name)
 
 
 def as_cloudformation(value: Any) -> Any:
-    """Return a copy of `value` with keys that begin with a capital, as CloudFormation spells them."""
+    """Return a copy of `value` with keys that begin with a capital letter, as CloudFormation spells them."""
     if isinstance(value, list):
         return [as_cloudformation(entry) for entry in value]
     if isinstance(value, dict):
-        return {
-            name[0].upper() + name[1:]: entry if name in USER_KEYS else as_cloudformation(entry)
-            for name, entry in value.items()
-        }
+        result = {}
+        for name, entry in value.items():
+            capitalized = name[0].upper() + name[1:]
+            result[capitalized] = entry if name in FIELDS_WITH_USER_KEYS else as_cloudformation(entry)
+        return result
     return value

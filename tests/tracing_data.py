@@ -1,4 +1,4 @@
-"""Builds spans and traces for tests of the local view."""
+"""Creates spans and traces for tests of the local view."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from hello_service.localview.spans import Span, Trace
 
-MS = 1_000_000
-START = 1_700_000_000 * 1_000_000_000
+MS = 1_000_000  # a millisecond in nanoseconds, the unit of a span's times
+START = 1_700_000_000 * 1_000_000_000  # a time in 2023
 _ids = count(1)
 
 
@@ -23,11 +23,12 @@ def span(
     ms: float = 10,
     error: bool = False,
     meta: Mapping[str, str] | None = None,
-    **others: Any,
+    **other_fields: Any,
 ) -> Span:
-    """Return a span that starts `at` ms after START and lasts `ms` ms, a child of `parent` if that is given.
+    """Return a span that starts `at` milliseconds after START and lasts `ms` milliseconds.
 
-    Its trace is `trace`, or that of `parent`, or a new one.
+    It is a child of `parent` if that is given. Its trace is `trace`, otherwise the trace of `parent`, otherwise a new
+    one.
     """
     if trace is None:
         trace = parent.trace_id if parent else next(_ids)
@@ -36,7 +37,7 @@ def span(
         "parent_id": parent.span_id if parent else 0,
         "name": "asgi.request",
         "metrics": {},
-        **others,
+        **other_fields,
     }
     return Span(
         trace_id=trace,
@@ -52,14 +53,15 @@ def span(
 
 def trace(*spans: Span) -> Trace:
     """Return a trace of `spans`."""
-    result = Trace(spans[0])
-    for each in spans[1:]:
-        result.add(each)
+    first, *others = spans
+    result = Trace(first)
+    for other in others:
+        result.add(other)
     return result
 
 
-def wire(source: Span) -> dict[str, Any]:
-    """Return a span in the wire format, as a tracer sends it."""
+def wire_format(source: Span) -> dict[str, Any]:
+    """Return a span in the format in which a tracer sends it."""
     return {
         "trace_id": source.trace_id,
         "span_id": source.span_id,

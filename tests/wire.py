@@ -22,15 +22,15 @@ LENGTH = (b"content-length", b"5")  # of `BODY`
 
 
 def get(target: str = "/", *lines: str, method: str = "GET", version: str = "1.1", host: str | None = "here") -> bytes:
-    """Return a request without a body."""
-    fields = [*([] if host is None else [f"Host: {host}"]), *lines]
-    return "\r\n".join([f"{method} {target} HTTP/{version}", *fields, "", ""]).encode("latin-1")
+    """Return a request without a body. `lines` are its header lines after `Host`."""
+    header_lines = lines if host is None else (f"Host: {host}", *lines)
+    return "\r\n".join([f"{method} {target} HTTP/{version}", *header_lines, "", ""]).encode("latin-1")
 
 
 def post(body: bytes, *lines: str, target: str = "/", length: int | None = None) -> bytes:
-    """Return a request with a body."""
-    size = len(body) if length is None else length
-    return get(target, f"Content-Length: {size}", *lines, method="POST") + body
+    """Return a request with a body. Its Content-Length is `length` if that is given, even if it is wrong."""
+    content_length = len(body) if length is None else length
+    return get(target, f"Content-Length: {content_length}", *lines, method="POST") + body
 
 
 def chunked(body: bytes, *lines: str) -> bytes:
@@ -44,12 +44,12 @@ def statuses(received: bytes) -> list[int]:
 
 
 def head(*headers: tuple[bytes, bytes], status: int = 200) -> dict[str, Any]:
-    """Return the message that starts a response."""
+    """Return the ASGI message that starts a response."""
     return {"type": "http.response.start", "status": status, "headers": list(headers)}
 
 
 def responding_with(*messages: dict[str, Any]) -> Application:
-    """Return an application that responds with `messages`."""
+    """Return an application that sends `messages`."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         for message in messages:
@@ -59,13 +59,15 @@ def responding_with(*messages: dict[str, Any]) -> Application:
 
 
 async def read_body(receive: Any) -> bytes | None:
-    """Return the body of a request; None if the client has disconnected."""
-    body, more = b"", True
-    while more:
+    """Return the body of a request, or None if the client disconnects before its end."""
+    body = b""
+    more_body = True
+    while more_body:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        body, more = body + message["body"], message["more_body"]
+        body += message["body"]
+        more_body = message["more_body"]
     return body
 
 
@@ -88,29 +90,29 @@ class Echo:
     Attributes:
         requests: method, path, query and body of each request that was complete.
         scopes: the scope of each request.
-        ended: how each request ended: "complete" or "disconnected".
+        outcomes: how each request ended: "complete" or "disconnected".
     """
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, bytes, bytes]] = []
         self.scopes: list[Any] = []
-        self.ended: list[str] = []
+        self.outcomes: list[str] = []
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.scopes.append(scope)
         body = await read_body(receive)
         if body is None:
-            self.ended.append("disconnected")
+            self.outcomes.append("disconnected")
             return
         self.requests.append((scope["method"], scope["path"], scope["query_string"], body))
         response = f"{scope['method']} {scope['path']} ".encode() + body
         await send(head((b"content-length", b"%d" % len(response))))
         await send({"type": "http.response.body", "body": response})
-        self.ended.append("complete")
+        self.outcomes.append("complete")
 
 
 class Client:
-    """The other end of a connection."""
+    """The client's side of a connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -137,7 +139,7 @@ class Client:
         return await self.rest()
 
     def half_close(self) -> None:
-        """Close this side."""
+        """Close the client's side, so that the server can still respond."""
         self.writer.write_eof()
 
     def close(self) -> None:
@@ -147,7 +149,7 @@ class Client:
     def reset(self) -> None:
         """Close the connection with a reset."""
         sock = self.writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # on, with a timeout of 0
         self.writer.transport.abort()
 
 
@@ -155,16 +157,17 @@ class MemoryTransport(asyncio.Transport):
     """A transport that keeps the written bytes in memory.
 
     Attributes:
-        unwritten: the size of the write buffer that the transport reports.
-        paused: reading is paused.
-        ended: the server has closed its side.
+        written: everything that the server has written.
+        unwritten: the size of the write buffer, which a test sets.
+        paused: whether the server has paused reading.
+        eof_written: whether the server has closed its side.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
         self.protocol: Any = SimpleNamespace(connection_lost=lambda _: None)
-        self.closing = self.ended = self.paused = False
+        self.closing = self.eof_written = self.paused = False
         self.unwritten = 0
 
     def get_protocol(self) -> Any:
@@ -177,7 +180,7 @@ class MemoryTransport(asyncio.Transport):
         self.written += data
 
     def write_eof(self) -> None:
-        self.ended = True
+        self.eof_written = True
 
     def is_closing(self) -> bool:
         return self.closing
@@ -200,7 +203,7 @@ class MemoryTransport(asyncio.Transport):
 
 
 async def settle() -> None:
-    """Run every task that is ready."""
+    """Run every ready task, and the tasks that become ready meanwhile, for eight turns of the event loop."""
     for _ in range(8):
         await asyncio.sleep(0)
 
@@ -214,7 +217,7 @@ async def pass_time(seconds: float) -> None:
 
 
 def wrapped(application: Application) -> Any:
-    """Return `application` with the two more parameters of Hypercorn's wrapper."""
+    """Return `application` as Hypercorn calls it: with two additional arguments, which are ignored."""
 
     async def wrapper(scope: Any, receive: Any, send: Any, *_: Any) -> None:
         await application(scope, receive, send)

@@ -1,4 +1,4 @@
-"""`scripts/drill`: runs the drills and prints their results as a table; with --write, updates docs/resilience.md."""
+"""`scripts/drill`: runs the drills and prints their results as a table. With --write, it updates docs/resilience.md."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ PAGE = Path(__file__).parents[2] / "docs" / "resilience.md"
 BEGIN, END = "<!-- scripts/drill --write -->\n", "<!-- end of scripts/drill --write -->"
 
 
-def row(drill: Drill, size: Size) -> tuple[str, bool]:
-    """Run a drill; return its row of the table, and whether the promise was kept."""
+def run(drill: Drill, size: Size) -> tuple[str, bool]:
+    """Run a drill, and return its row of the table and whether the promise was kept."""
     began = monotonic()
-    kept = False
-    if drill.missing:
-        measured = drill.missing
+    promise_kept = False
+    if drill.skip_reason:
+        measured = drill.skip_reason
     else:
         try:
             measured = drill.run(size)
-            kept = True
+            promise_kept = True
         except Exception as error:  # noqa: BLE001 - a drill that fails must not lose the results of the others
             measured = f"BROKEN: {type(error).__name__}: {error}"
     print(f"{drill.event}: {measured} ({monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
-    cell = " ".join(measured.split()).replace("|", "/")  # one line, without the separator of cells
-    short = "" if size is Size.FULL else " (short)"
-    return f"{head(drill)} {cell}{short} |", kept
+    cell = " ".join(measured.split()).replace("|", "/")  # on one line, without the character that separates cells
+    return f"{head(drill)} {cell}{size.of(' (short)', '')} |", promise_kept
 
 
 def head(drill: Drill) -> str:
@@ -46,19 +45,20 @@ def table(rows: Mapping[str, str]) -> str:
 
 
 def write(rows: Mapping[str, str]) -> None:
-    """Put `rows` into the page's table. Drills that have no row in `rows` keep their earlier one."""
+    """Put `rows` into the page's table. A drill that has no row in `rows` keeps its earlier row."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
-    old, _, after = rest.partition(END)
+    old_table, _, after = rest.partition(END)
     updated: dict[str, str] = {}
     for key in map(head, DRILLS):
-        earlier = next((line for line in old.splitlines() if line.startswith(key)), f"{key} not measured yet |")
+        unmeasured = f"{key} not measured yet |"
+        earlier = next((line for line in old_table.splitlines() if line.startswith(key)), unmeasured)
         updated[key] = rows.get(key, earlier)
     machine = f"CPython {platform.python_version()} on {os.cpu_count()} cores"
     PAGE.write_text(f"{before}{BEGIN}{table(updated)}\n\nMeasured by `scripts/drill`, {machine}.\n{END}{after}")
 
 
 def main() -> int:
-    """Run all drills, or those that the words select, and print their results as a table."""
+    """Run all drills, or only those that the words select, and print their results as a table."""
     parser = argparse.ArgumentParser(prog="scripts/drill", description=main.__doc__)
     parser.add_argument(
         "words", nargs="*", metavar="WORD", help="run only the drills whose event contains one of these words"
@@ -72,8 +72,8 @@ def main() -> int:
     for drill in DRILLS:
         if options.words and not any(word in drill.event for word in options.words):
             continue
-        rows[head(drill)], kept = row(drill, size)
-        every_promise_kept = every_promise_kept and kept
+        rows[head(drill)], promise_kept = run(drill, size)
+        every_promise_kept = every_promise_kept and promise_kept
         if options.write:
             write(rows)
     print(table(rows))

@@ -1,4 +1,4 @@
-"""Drills in which the trace agent is absent or fails: the service must not suffer from it."""
+"""Drills in which the trace agent is absent or fails, which must not affect the service."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from drills.drill import Size, drill
 from drills.sink import GARBAGE, HANG, SERVER_ERROR, TOO_MANY, Sink, sink
 from drills.traffic import HELLO, LoadGenerator
 
-FLUSH_SECONDS = 5
+FLUSH_SECONDS = 5  # the default of the setting with this name
 MAX_GROWTH_MIB = 30
 UNDISTURBED = "undisturbed"
 NAME_GONE = "name gone"
-# As in production. The other tests switch the first two features off, but without an agent they could fill the log.
+# As in production. The other tests turn the first two features off, but without an agent they could fill the log.
 LIKE_PRODUCTION = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true",
     "DD_REMOTE_CONFIGURATION_ENABLED": "true",
@@ -36,7 +36,7 @@ LIKE_PRODUCTION = {
 
 
 def tracing_status(url: str) -> dict[str, Any]:
-    """Return the tracing section of `/info`. This request makes a trace of its own."""
+    """Return the tracing section of `/info`. This request has a trace of its own."""
     status: dict[str, Any] = httpx.get(f"{url}/info", timeout=60).json()["tracing"]
     return status
 
@@ -48,9 +48,9 @@ def logged_warnings(running: Running) -> list[str]:
 
 async def send_requests(clients: LoadGenerator, rate: float, seconds: float) -> None:
     """Send `rate` requests a second for `seconds` seconds, and close the connections."""
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(seconds, over.set)
-    await clients.open_loop([HELLO], rate, over)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, stop.set)
+    await clients.open_loop([HELLO], rate, stop)
     clients.close()
 
 
@@ -61,43 +61,44 @@ async def send_requests(clients: LoadGenerator, rate: float, seconds: float) -> 
 )
 def absent_agent(size: Size) -> str:
     """This happens if the agent's container takes longer to start than the service's."""
-    with sink() as present, sink(listening=False) as absent:
-        start_seconds: dict[Sink, list[float]] = {present: [], absent: []}
+    with sink() as running_agent, sink(listening=False) as late_agent:
+        start_seconds: dict[Sink, list[float]] = {running_agent: [], late_agent: []}
         for _ in range(size.of(2, 5)):
             for agent, measured in start_seconds.items():
                 began = perf_counter()
                 with service(agent.url, LIKE_PRODUCTION):
                     measured.append(perf_counter() - began)
-        with_agent = statistics.median(start_seconds[present])
-        without_agent = statistics.median(start_seconds[absent])
+        with_agent = statistics.median(start_seconds[running_agent])
+        without_agent = statistics.median(start_seconds[late_agent])
 
-        with service(absent.url, LIKE_PRODUCTION) as running:
+        with service(late_agent.url, LIKE_PRODUCTION) as running:
             clients = LoadGenerator(running.url)
             asyncio.run(send_requests(clients, 20, size.of(8, 60)))
             warnings = logged_warnings(running)
-            absent.listen()
+            late_agent.listen()
             agent_started = perf_counter()
             httpx.get(f"{running.url}/api/hello")
-            eventually(lambda: absent.traces > 0, timeout=60)
-            until_spans = perf_counter() - agent_started
-            recovered = eventually(lambda: tracing_status(running.url), lambda status: status["agent_error"] is None)
+            eventually(lambda: late_agent.traces > 0, timeout=60)
+            seconds_until_spans = perf_counter() - agent_started
+            status = eventually(lambda: tracing_status(running.url), lambda status: status["agent_error"] is None)
             later_warnings = eventually(lambda: logged_warnings(running)[len(warnings) :])
 
-    missing = set(clients.results.span_ids) - absent.span_ids
-    lost, sent = recovered["traces_lost"], len(clients.results.span_ids)
+    missing = set(clients.results.span_ids) - late_agent.span_ids
+    lost = status["traces_lost"]
+    sent = len(clients.results.span_ids)
     assert len(warnings) == 1, warnings
     assert "the agent accepts no traces: " in warnings[0]
     assert len(later_warnings) == 1, later_warnings
     assert "the agent accepts traces again" in later_warnings[0]
     assert lost > 0, "no trace was lost while the agent was absent"
     assert len(missing) == lost, f"{len(missing)} traces are missing, and {lost} are counted as lost"
-    assert without_agent < with_agent * size.of(20, 12) / 10, (
+    assert without_agent < with_agent * size.of(2.0, 1.2), (
         f"start in {without_agent:.2f} s, {with_agent:.2f} s with an agent"
     )
-    assert until_spans < size.of(15, 5), f"the first spans after {until_spans:.1f} s"
+    assert seconds_until_spans < size.of(15, 5), f"the first spans after {seconds_until_spans:.1f} s"
     return (
         f"start in {without_agent:.2f} s ({with_agent:.2f} s with an agent); "
-        f"{len(warnings)} warning in {size.of(8, 60)} s; spans after {until_spans:.1f} s; "
+        f"{len(warnings)} warning in {size.of(8, 60)} s; spans after {seconds_until_spans:.1f} s; "
         f"{lost} of {sent} traces lost, each counted"
     )
 
@@ -117,24 +118,24 @@ class ServiceWithAgent:
 
     def __post_init__(self) -> None:
         self.clients = LoadGenerator(self.running.url)
-        self.polls = 0  # requests to /info, whose traces can be lost as well
+        self.polls = 0  # the number of requests to /info, whose traces can also be lost
 
     def memory_mib(self) -> float:
         """Return the resident memory of the process (RSS)."""
         pages = int(Path(f"/proc/{self.running.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    def missing(self) -> int:
+    def count_missing(self) -> int:
         """Return the number of completed requests whose trace the agent hasn't received."""
         return len(set(self.clients.results.span_ids) - self.agent.span_ids)
 
-    def lost(self) -> int:
-        """Return the number of traces that the service reports as lost."""
+    def poll_lost(self) -> int:
+        """Return the number of traces that the service reports as lost, by a request to `/info`."""
         self.polls += 1
         return int(tracing_status(self.running.url)["traces_lost"])
 
-    def exit_seconds(self) -> float:
-        """Stop the service and return how long the exit took."""
+    def stop(self) -> float:
+        """Stop the service, and return the seconds that its exit took."""
         began = perf_counter()
         code = self.running.stop()
         assert code == 0, f"{self.failure}: exit {code}"
@@ -166,8 +167,8 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
     """Start a service whose agent keeps working, and one service for each failure of an agent."""
     prefix, remove_name = stack.enter_context(private_host_name("agent.drill"))
 
-    def change(agent: Sink, behaviour: str) -> None:
-        agent.behaviour = behaviour
+    def set_behavior(agent: Sink, behavior: str) -> None:
+        agent.behavior = behavior
 
     def lose_name(agent: Sink) -> None:
         remove_name()
@@ -176,18 +177,20 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
     failures: dict[str, Callable[[Sink], None]] = {
         UNDISTURBED: lambda _: None,
         "dies": Sink.die,
-        "hangs": partial(change, behaviour=HANG),
-        "500": partial(change, behaviour=SERVER_ERROR),
-        "429": partial(change, behaviour=TOO_MANY),
-        "garbage": partial(change, behaviour=GARBAGE),
+        "hangs": partial(set_behavior, behavior=HANG),
+        "500": partial(set_behavior, behavior=SERVER_ERROR),
+        "429": partial(set_behavior, behavior=TOO_MANY),
+        "garbage": partial(set_behavior, behavior=GARBAGE),
         NAME_GONE: lose_name,
     }
 
     def start(failure: str) -> ServiceWithAgent:
         agent = stack.enter_context(sink())
-        url, command = agent.url, SERVE_TEST_ENDPOINTS
+        url = agent.url
+        command = SERVE_TEST_ENDPOINTS
         if failure == NAME_GONE:
-            url, command = url.replace("127.0.0.1", "agent.drill"), [*prefix, *command]
+            url = url.replace("127.0.0.1", "agent.drill")
+            command = [*prefix, *command]
         settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
         running = stack.enter_context(service(url, settings, command))
         return ServiceWithAgent(failure, agent, partial(failures[failure], agent), running)
@@ -197,29 +200,31 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
 
 
 async def send_in_turns(services: list[ServiceWithAgent], rounds: int, count: int) -> None:
-    """Send each service `count` requests in turn, `rounds` times, so that disturbances of the machine affect all
-    services alike.
+    """Send `count` requests to one service after the other, `rounds` times, so that disturbances of the machine affect
+    all services alike.
     """
     for _ in range(rounds):
-        for each in services:
-            await each.clients.closed_loop([HELLO], 2, count=count)
+        for instance in services:
+            await instance.clients.closed_loop([HELLO], 2, count=count)
 
 
 async def send_at_once(services: list[ServiceWithAgent], count: int) -> None:
-    """Send requests to all services at once, until each has had `count`."""
+    """Send requests to all services at once, until each has responded to `count`, or to one with a failure."""
 
-    async def send(each: ServiceWithAgent) -> None:
-        while (left := count - len(each.clients.results.seconds)) > 0 and not each.clients.results.failures:
-            await each.clients.closed_loop([HELLO], 2, count=min(left, 10_000))
-            each.running.lines.clear()  # one line per request
+    async def send(instance: ServiceWithAgent) -> None:
+        results = instance.clients.results
+        while len(results.seconds) < count and not results.failures:
+            remaining = count - len(results.seconds)
+            await instance.clients.closed_loop([HELLO], 2, count=min(remaining, 10_000))
+            instance.running.lines.clear()  # has one line per request
 
     await asyncio.gather(*map(send, services))
 
 
 async def close_connections(services: list[ServiceWithAgent]) -> None:
     """Close every connection to the services."""
-    for each in services:
-        each.clients.close()
+    for instance in services:
+        instance.clients.close()
 
 
 @drill(
@@ -229,42 +234,55 @@ async def close_connections(services: list[ServiceWithAgent]) -> None:
     needs=("unshare",),
 )
 def failing_agent(size: Size) -> str:
-    """Seven services, six of them with a failing agent, receive the same requests in turn."""
+    """Seven services receive the same requests in turn. The agents of six of them fail."""
     with ExitStack() as stack, asyncio.Runner() as runner:
         services = start_services(stack)
-        undisturbed, disturbed = services[0], services[1:]
+        undisturbed, *disturbed = services
         without_name = disturbed[-1]
+        assert without_name.failure == NAME_GONE
         runner.run(send_in_turns(services, 1, size.of(100, 3000)))
-        for each in services:
-            eventually(lambda each=each: each.missing() == 0)  # type: ignore[misc]
-            each.clients.results.seconds.clear()
-            each.cause_failure()
-        memory_before = {each.failure: each.memory_mib() for each in disturbed}
+        for instance in services:
+            eventually(instance.count_missing, lambda count: count == 0)
+            instance.clients.results.seconds.clear()
+            instance.cause_failure()
+        memory_before = {instance.failure: instance.memory_mib() for instance in disturbed}
         connections_before = without_name.agent.connections
 
         runner.run(send_in_turns(services, size.of(5, 60), size.of(40, 200)))
-        p99 = {each.failure: each.clients.results.p99() for each in services}
+        p99 = {instance.failure: instance.clients.results.p99() for instance in services}
         runner.run(send_at_once(disturbed, size.of(500, 100_000)))
         runner.run(close_connections(services))
-        for each in services:
-            assert not each.clients.results.failures, f"{each.failure}: {each.clients.results.failures[:5]}"
-        growth = {each.failure: each.memory_mib() - memory_before[each.failure] for each in disturbed}
+        for instance in services:
+            failures = instance.clients.results.failures
+            assert not failures, f"{instance.failure}: {failures[:5]}"
+        growth = {instance.failure: instance.memory_mib() - memory_before[instance.failure] for instance in disturbed}
+
+        def uncounted() -> list[str]:
+            """Return the failures whose lost traces aren't all counted yet. In the short form, one trace is enough."""
+            return [
+                instance.failure
+                for instance in disturbed
+                if instance.poll_lost() < size.of(1, instance.count_missing())
+            ]
+
         # ddtrace tries six times before it gives up, which takes half a minute if each try times out after 3 s.
-        eventually(lambda: min(each.lost() - size.of(1, each.missing()) for each in disturbed) >= 0, timeout=120)
-        lost = sum(each.lost() for each in disturbed)
-        missing = sum(each.missing() for each in disturbed)
-        polls = sum(each.polls for each in disturbed)
+        eventually(uncounted, lambda failures: failures == [], timeout=120)
+        lost = sum(instance.poll_lost() for instance in disturbed)
+        missing = sum(instance.count_missing() for instance in disturbed)
+        polls = sum(instance.polls for instance in disturbed)
         reconnected = without_name.agent.connections > connections_before
         with ThreadPoolExecutor(len(services)) as pool:
-            exit_seconds = dict(zip(p99, pool.map(ServiceWithAgent.exit_seconds, services), strict=True))
-        assert undisturbed.missing() == 0
+            exit_times = pool.map(ServiceWithAgent.stop, services)
+            exit_seconds = {instance.failure: seconds for instance, seconds in zip(services, exit_times, strict=True)}
+        assert undisturbed.count_missing() == 0
 
-    usual_p99, usual_exit = p99.pop(UNDISTURBED), exit_seconds.pop(UNDISTURBED)
+    usual_p99 = p99.pop(UNDISTURBED)
+    usual_exit = exit_seconds.pop(UNDISTURBED)
     slower = ", ".join(f"{failure} {value / usual_p99 - 1:+.0%}" for failure, value in p99.items())
     exit_delays = {failure: seconds - usual_exit for failure, seconds in exit_seconds.items()}
-    margin_ms = size.of(25, 0)
+    margin_ms = size.of(25, 0)  # in its short form, the drill may run on a busy machine
     assert not reconnected, "the service connected to its agent although the agent's name was gone"
-    assert max(p99.values()) <= usual_p99 * size.of(30, 11) / 10 + margin_ms, (
+    assert max(p99.values()) <= usual_p99 * size.of(3.0, 1.1) + margin_ms, (
         f"p99 {usual_p99:.1f} ms undisturbed; {slower}"
     )
     assert max(growth.values()) < MAX_GROWTH_MIB, f"memory growth in MiB: {growth}"

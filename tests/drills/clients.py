@@ -11,11 +11,12 @@ from running import Agent, Running, eventually, service, trace_agent
 from drills.connections import Connection, connect, connected, descriptors, in_flight, memory_mib, until
 from drills.drill import Size, drill
 
-AT_ONCE = 50
-BATCHES_BETWEEN_COUNTS = 20  # the trace agent keeps all spans until they are counted
-TRACER_CONNECTIONS = 2  # at most; the tracer opens and closes them
-# asyncio.TaskGroup of earlier releases leaves a cancelled handler in a reference cycle (python/cpython#124958).
-LIMIT_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13) else 40
+CLIENTS = 50
+CALLS = CLIENTS * 3 // 5  # the number of clients whose requests make the service call its upstream
+BATCHES_BETWEEN_COUNTS = 20  # few, because the trace agent keeps all spans until they are counted
+TRACER_CONNECTIONS = 2  # the tracer opens and closes them, at most two at once
+# asyncio.TaskGroup of earlier releases leaves a canceled handler in a reference cycle (python/cpython#124958).
+MAX_GROWTH_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13) else 40
 
 
 @drill(
@@ -32,81 +33,88 @@ def disconnects(size: Size) -> str:
 
 
 async def _disconnect(batches: int) -> str:
-    tagged = cancelled = 0
+    recorded = canceled = 0
     async with fake_upstream() as fake:
         with trace_agent() as agent, service(agent.url, {"UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
-                fake.behaviour = "/hang"
+                fake.behavior = "/hang"
                 await _send_and_disconnect(running, watcher, fake)  # creates everything that is created only once
-                await asyncio.to_thread(_count, agent, AT_ONCE)
-                max_descriptors, memory_before = descriptors(running) + TRACER_CONNECTIONS, memory_mib(running)
+                await asyncio.to_thread(_count_disconnects, agent, CLIENTS)
+                max_descriptors = descriptors(running) + TRACER_CONNECTIONS
+                memory_before = memory_mib(running)
                 uncounted = 0
                 for batch in range(1, batches + 1):
                     await _send_and_disconnect(running, watcher, fake)
-                    uncounted += AT_ONCE
+                    uncounted += CLIENTS
                     if batch % BATCHES_BETWEEN_COUNTS == 0 or batch == batches:
-                        counts = await asyncio.to_thread(_count, agent, uncounted)
-                        tagged, cancelled = tagged + counts[0], cancelled + counts[1]
+                        requests, calls = await asyncio.to_thread(_count_disconnects, agent, uncounted)
+                        recorded += requests
+                        canceled += calls
                         uncounted = 0
                 await until(lambda: descriptors(running) <= max_descriptors)
                 growth = memory_mib(running) - memory_before
-                fake.behaviour = "/json"
+                fake.behavior = "/json"
                 status = (await watcher.get("/api/relay?count=1")).status
                 in_flight_after = await in_flight(watcher)
-                outbound_after = fake.open - 1  # without the idle connection of the last call
-    total = batches * AT_ONCE
-    assert (in_flight_after, outbound_after, status) == (0, 0, 200), (in_flight_after, outbound_after, status)
-    assert tagged == total, f"{tagged} of {total} spans record the disconnect"
-    assert cancelled == total * 3 // 5, f"{cancelled} of {total * 3 // 5} outbound calls were canceled"
-    assert growth < LIMIT_MIB, f"{growth:.0f} MiB more"
+                outbound_after = fake.open_connections - 1  # without the idle connection of the last call
+    total = batches * CLIENTS
+    total_calls = batches * CALLS
+    assert in_flight_after == 0
+    assert outbound_after == 0
+    assert status == 200
+    assert recorded == total, f"{recorded} of {total} spans record the disconnect"
+    assert canceled == total_calls, f"{canceled} of {total_calls} outbound calls were canceled"
+    assert growth < MAX_GROWTH_MIB, f"{growth:.0f} MiB more"
     return (
-        f"{total} disconnects: {tagged} spans record them, {cancelled} outbound calls were canceled; "
-        f"left behind: 0 requests, 0 outbound connections, 0 descriptors; memory {growth:+.0f} MiB"
+        f"{total} disconnects: {recorded} spans record them, {canceled} outbound calls were canceled; "
+        f"remaining: 0 requests, 0 outbound connections, 0 descriptors; memory {growth:+.0f} MiB"
     )
 
 
 async def _send_and_disconnect(running: Running, watcher: Connection, fake: FakeUpstream) -> None:
     """Send requests, disconnect while all of them are in flight, and wait until they have ended.
 
-    Of each five clients, one uploads, one receives a stream, and three make the service call its upstream.
+    Of every five clients, one uploads, one receives a stream, and three make the service call its upstream.
     """
-    clients = [await connect(running) for _ in range(AT_ONCE)]
-    calls = len(fake.paths)
+    clients = [await connect(running) for _ in range(CLIENTS)]
+    calls_before = len(fake.paths)
     for number, client in enumerate(clients):
         if number % 5 == 0:
+            # The body isn't sent, so the upload stays in flight.
             client.send("/api/hello", "content-type: application/json\r\ncontent-length: 20\r\n", "POST")
         elif number % 5 == 1:
             client.send("/api/hello/stream?count=20")
         else:
             client.send("/api/relay?count=1")
-    await until(lambda: len(fake.paths) - calls == AT_ONCE * 3 // 5)
-    await until(lambda: _has_in_flight(watcher, AT_ONCE))
+    await until(lambda: len(fake.paths) - calls_before == CALLS)
+    await until(lambda: _has_in_flight(watcher, CLIENTS))
     for number, client in enumerate(clients):
         client.close(reset=number % 2 == 1)
     await until(lambda: _has_in_flight(watcher, 0))
-    await until(lambda: fake.open == 0)
+    await until(lambda: fake.open_connections == 0)
 
 
 async def _has_in_flight(watcher: Connection, count: int) -> bool:
     return await in_flight(watcher) == count
 
 
-def _count(agent: Agent, expected: int) -> tuple[int, int]:
+def _count_disconnects(agent: Agent, expected: int) -> tuple[int, int]:
     """Wait for the spans of `expected` requests that record a disconnect, and clear the agent.
 
     Returns:
-        The number of requests whose span records the disconnect, and the number of outbound calls cancelled by it.
+        The number of requests whose span records a disconnect, and the number of outbound calls canceled by one.
     """
 
     def kinds() -> list[str]:
         spans = [span for span in agent.spans() if _records_disconnect(span)]
         return ["call" if span["name"] == "http.request" else "request" for span in spans]
 
-    found = eventually(kinds, lambda kinds: kinds.count("request") >= expected, timeout=60)
+    received = eventually(kinds, lambda kinds: kinds.count("request") >= expected, timeout=60)
     agent.clear()
-    return found.count("request"), found.count("call")
+    return received.count("request"), received.count("call")
 
 
 def _records_disconnect(span: dict[str, dict[str, str]]) -> bool:
+    """Return whether the span of a request has the tag, or the span of a call has the message of a canceled call."""
     meta = span["meta"]
     return meta.get("http.client_disconnected") == "true" or "no longer needed" in meta.get("error.message", "")

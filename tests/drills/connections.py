@@ -1,4 +1,4 @@
-"""A cheap HTTP client, so that thousands of them fit on one machine with the service, and figures of its process."""
+"""An HTTP client so small that thousands fit on one machine with the service, and measurements of the service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from time import perf_counter
 from fake_upstream import reset as reset_connection
 from running import Running
 
-UNTIL_SECONDS = 20.0  # longer than any condition here needs on a busy machine
+TIMEOUT_SECONDS = 20.0  # longer than any condition of a drill needs on a busy machine
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Connection:
         self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
         self.is_open = True
 
-    def send(self, path: str, head: str = "", method: str = "GET") -> None:
-        """Send a request without waiting for the response. `head` has more header lines, each ending in CRLF."""
-        self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{head}\r\n".encode())
+    def send(self, path: str, header_lines: str = "", method: str = "GET") -> None:
+        """Send a request without waiting for the response. `header_lines` are more header lines, each with its CRLF."""
+        self.writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{header_lines}\r\n".encode())
 
     async def get(self, path: str) -> Response:
         """Send a request and return the whole response."""
@@ -53,7 +53,8 @@ class Connection:
         began = perf_counter()
         self.send(path)
         status_line, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        fields = [line.partition(":") for line in lines]
+        headers = {name.lower(): value.strip() for name, _, value in fields}
         body = await self.reader.readexactly(int(headers["content-length"]))
         if headers.get("connection") == "close":  # as Hypercorn's configuration requires after 1,000 requests
             self.writer.close()
@@ -86,19 +87,19 @@ async def connected(running: Running) -> AsyncIterator[Connection]:
 
 
 async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -> float:
-    """Check `condition` repeatedly until it is true, while the event loop keeps running; return how long that took.
+    """Wait until `condition` is true, while the event loop keeps running, and return the seconds that it took.
 
     Raises:
         AssertionError: the condition was not true within 20 s.
     """
     began = perf_counter()
     while True:
-        met = condition()
-        if not isinstance(met, bool):
-            met = await met
-        if met:
+        is_met = condition()
+        if not isinstance(is_met, bool):
+            is_met = await is_met
+        if is_met:
             return perf_counter() - began
-        assert perf_counter() - began < UNTIL_SECONDS, f"not within {UNTIL_SECONDS:g} s"
+        assert perf_counter() - began < TIMEOUT_SECONDS, f"not within {TIMEOUT_SECONDS:g} s"
         await asyncio.sleep(0.005)
 
 
@@ -116,7 +117,8 @@ def descriptors(running: Running) -> int:
 def memory_mib(running: Running) -> float:
     """Return the resident memory (RSS) of a service."""
     status = Path(f"/proc/{running.process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024  # the kernel reports KiB
 
 
 async def in_flight(connection: Connection) -> int:

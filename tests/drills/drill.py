@@ -8,16 +8,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Size(Enum):
-    """The size of a drill's event: SHORT in the tests, FULL as the event and the promise describe it."""
+    """The size of a drill: SHORT for the tests, FULL for the numbers in its event and its promise."""
 
     SHORT = "short"
     FULL = "full"
 
-    def of(self, short: int, full: int) -> int:
-        """Return `short` or `full`, whichever is for this size."""
+    def of(self, short: T, full: T) -> T:
+        """Return `short` if this is SHORT, otherwise `full`."""
         return short if self is Size.SHORT else full
 
 
@@ -31,9 +34,9 @@ class Drill:
     Attributes:
         event: what happens to the service.
         promise: how the service behaves when it happens.
-        run: causes the event and returns the measured figures; raises AssertionError if the promise is broken.
+        run: causes the event and returns the measured figures. Raises AssertionError if the promise is broken.
         needs: programs that the drill requires.
-        every_python: whether the result may depend on the Python version, so that CI runs the drill on each.
+        every_python: whether the result may depend on the Python version, so that CI runs the drill on each version.
     """
 
     event: str
@@ -43,8 +46,8 @@ class Drill:
     every_python: bool = False
 
     @property
-    def missing(self) -> str | None:
-        """A message with the required programs that aren't installed; None if all are installed."""
+    def skip_reason(self) -> str | None:
+        """Why the drill can't run here: the required programs that aren't installed. None if all are installed."""
         missing = [program for program in self.needs if shutil.which(program) is None]
         return f"not on this machine: {', '.join(missing)}" if missing else None
 

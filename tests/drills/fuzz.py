@@ -15,20 +15,20 @@ from schemathesis.checks import CHECKS, load_all_checks
 
 from drills.drill import Size, drill
 
-CHECKED = (
+CHECK_NAMES = (
     "not_a_server_error",
     "status_code_conformance",
     "content_type_conformance",
     "response_headers_conformance",
     "response_schema_conformance",
 )
-SLOW = re.compile(r"/api/hello/stream|/api/relay")  # a request takes up to two seconds
+SLOW_PATHS = re.compile(r"/api/hello/stream|/api/relay")  # a request takes up to two seconds
 BATCH = 500  # the trace agent keeps all spans of a batch
 SEED = 7
 
 
 def hypothesis_settings(examples: int) -> settings:
-    """Return settings for `examples` cases. With `SEED` each run has the same ones, and none is stored on disk."""
+    """Return settings for `examples` cases. With `SEED`, each run has the same cases, and none is stored on disk."""
     return settings(
         max_examples=examples,
         database=None,
@@ -45,14 +45,14 @@ def hypothesis_settings(examples: int) -> settings:
 def api_fuzzed(size: Size) -> str:
     """Each operation receives valid and invalid requests over a real socket."""
     load_all_checks()
-    checks = CHECKS.get_by_names(list(CHECKED))
+    checks = CHECKS.get_by_names(list(CHECK_NAMES))
     statuses: Counter[int] = Counter()
     with service("http://127.0.0.1:1", {"DD_TRACE_ENABLED": "false"}) as running:
         schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
         operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
         for operation in operations:
-            # Few operations have as many different cases as this.
-            examples = size.of(3, 20) if SLOW.match(operation.path) else size.of(60, 2500)
+            # At most: few operations have this many different cases.
+            examples = size.of(3, 20) if SLOW_PATHS.match(operation.path) else size.of(60, 2500)
             for mode in schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE:
                 # Invalid requests differ in their query or body, so the operation must have one of them.
                 if mode is schemathesis.GenerationMode.NEGATIVE and not (list(operation.query) or list(operation.body)):
@@ -77,7 +77,7 @@ def _fuzz(cases: Any, examples: int, checks: Any, statuses: Counter[int]) -> Non
     request()
 
 
-# With stats, ddtrace would send no trace for a caller whose sampling decision is to drop it.
+# With stats, ddtrace would not send a trace that the caller's sampling decision rejects.
 SEND_ALL = {"DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
 HEX = "0123456789abcdef"
 
@@ -87,6 +87,7 @@ def hexadecimal(length: int) -> st.SearchStrategy[str]:
 
 
 ANYTHING = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=60)
+# Valid, then of any version, with ids of a wrong length, with a fifth field, with ids of zeros, and anything else.
 TRACE_PARENTS = st.one_of(
     st.builds("00-{}-{}-{}".format, hexadecimal(32), hexadecimal(16), hexadecimal(2)),
     st.builds("{}-{}-{}-{}".format, hexadecimal(2), hexadecimal(32), hexadecimal(16), hexadecimal(2)),
@@ -110,26 +111,33 @@ HEADERS = st.fixed_dictionaries(
         "baggage": st.one_of(st.builds("{}={}".format, ANYTHING, ANYTHING), ANYTHING),
     },
 )
+LOWER_64_BITS = 2**64 - 1
 # W3C Trace Context, section 3.2: version 00 has four fields, a later version may have more, and version ff is invalid.
 # Ids of zeros are also invalid, which this expression doesn't check.
-VALID = re.compile(r"(?!ff)(?:00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}|(?!00)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?)")  # fmt: skip
+VALID_TRACE_PARENT = re.compile(
+    r"(?!ff)(?:00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}"
+    r"|(?!00)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?)"
+)
 DECIMAL = re.compile(r"[0-9]{1,20}")
 
 
 def valid_contexts(headers: dict[str, str]) -> set[tuple[int, int]]:
     """Return the valid contexts in `headers`: the lower 64 bits of the trace id, and the span id.
 
-    If there are any, the service must continue one of them.
+    If the set isn't empty, the service must continue one of them.
     """
     contexts: set[tuple[int, int]] = set()
-    if match := VALID.fullmatch(headers.get("traceparent", "")):
-        trace, span = (int(group, 16) for group in match.groups() if group)
-        if trace and span:
-            contexts.add((trace & (2**64 - 1), span))
-    trace_id, parent_id = headers.get("x-datadog-trace-id", ""), headers.get("x-datadog-parent-id", "0")
+    if match := VALID_TRACE_PARENT.fullmatch(headers.get("traceparent", "")):
+        # Two of the four groups match: those for version 00, or those for a later version.
+        trace_id, span_id = (int(group, 16) for group in match.groups() if group)
+        if trace_id and span_id:
+            contexts.add((trace_id & LOWER_64_BITS, span_id))
+    datadog_trace_id = headers.get("x-datadog-trace-id", "")
+    datadog_parent_id = headers.get("x-datadog-parent-id", "0")
     priority = headers.get("x-datadog-sampling-priority", "0")
-    if all(DECIMAL.fullmatch(number.removeprefix("-")) for number in (trace_id, parent_id, priority)):
-        contexts.add((int(trace_id), int(parent_id)))
+    numbers = (datadog_trace_id, datadog_parent_id, priority)
+    if all(DECIMAL.fullmatch(number.removeprefix("-")) for number in numbers):
+        contexts.add((int(datadog_trace_id), int(datadog_parent_id)))
     return contexts
 
 
@@ -186,7 +194,8 @@ def _continues(headers: dict[str, str], span: Span) -> bool:
     Raises:
         AssertionError: the span has a parent that isn't in the headers, or is a new trace although they are valid.
     """
-    trace_id, parent_id = span["trace_id"] & (2**64 - 1), span.get("parent_id") or 0
+    trace_id = span["trace_id"] & LOWER_64_BITS
+    parent_id = span.get("parent_id") or 0
     contexts = valid_contexts(headers)
     if (trace_id, parent_id) in contexts or trace_id == leniently_read_trace_id(headers):
         return True

@@ -20,7 +20,7 @@ from drills.drill import Size, drill
 from drills.hostile_requests import FRAMES, HANDSHAKES, REQUESTS, Attack, frame, get, handshake
 
 T = TypeVar("T")
-TIMEOUT_SECONDS = 20.0  # longer than anything here may take on a busy machine
+TIMEOUT_SECONDS = 20.0  # longer than any response takes, even on a busy machine
 KEEP_ALIVE_SECONDS = 3.0
 MAX_GROWTH_MIB = 30
 FLOOD_BYTES = 120_000_000
@@ -53,7 +53,7 @@ class RawConnection:
         async with asyncio.timeout(TIMEOUT_SECONDS):
             try:
                 return await self.reader.read()
-            except ConnectionError:  # the service closed the connection with bytes of this client unread
+            except ConnectionError:  # the service closed the connection before it read all bytes of this client
                 return b""
 
     async def until(self, end: bytes) -> bytes:
@@ -75,9 +75,9 @@ class RawConnection:
 
 async def send_attack(url: str, attack: Attack) -> None:
     """Send one hostile request, and check the response."""
-    connection = await RawConnection.open(url, attack.sent)
+    connection = await RawConnection.open(url, attack.data)
     try:
-        response = await (connection.rest() if attack.cut else connection.until(b"\r\n\r\n"))
+        response = await (connection.rest() if attack.closes else connection.until(b"\r\n\r\n"))
     except TimeoutError as error:
         raise AssertionError(f"{attack.name}: no response and no close within {TIMEOUT_SECONDS:g} s") from error
     await connection.close()
@@ -112,7 +112,7 @@ async def send_handshake(url: str, headers: bytes) -> None:
 
 
 async def send_slowly(url: str) -> float:
-    """Send a head one byte a second until the service closes the connection; return the seconds until then."""
+    """Send a request's head, one byte a second, and return the seconds until the service closes the connection."""
     connection = await RawConnection.open(url)
     began = perf_counter()
     closed = asyncio.create_task(connection.rest())
@@ -127,22 +127,25 @@ async def send_slowly(url: str) -> float:
 
 
 async def flood_websocket(url: str) -> int:
-    """Send small and large names to a WebSocket without reading a reply; return the number of bytes that the service
-    accepted.
+    """Send small and large names to a WebSocket without reading a reply.
 
     The flood ends after `FLOOD_BYTES`, or when the service has accepted nothing for `SILENCE_SECONDS`. `FLOOD_BYTES`
     is more than the memory may grow, so the drill fails if the service reads without a bound. The replies to the small
     names fill the buffers of the other direction.
+
+    Returns:
+        The number of bytes that the service accepted.
     """
     address = urlsplit(url)
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the service's replies
         client.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, (address.hostname, address.port))
         await loop.sock_sendall(client, handshake())
         assert await loop.sock_recv(client, 12) == b"HTTP/1.1 101"
-        chunk, accepted = frame(1, b"a" * 200) * 50 + frame(1, b"a" * 60_000), 0
+        chunk = frame(1, b"a" * 200) * 50 + frame(1, b"a" * 60_000)
+        accepted = 0
         with suppress(TimeoutError):
             while accepted < FLOOD_BYTES:
                 async with asyncio.timeout(SILENCE_SECONDS):
@@ -159,7 +162,7 @@ class OrdinaryClient:
         self.slowest = 0.0
 
     async def send_requests(self, url: str) -> None:
-        """Send one request after the other, with a pause of 50 ms, until cancelled."""
+        """Send one request after the other, with a pause of 50 ms, until canceled."""
         async with httpx.AsyncClient(base_url=url, timeout=60) as client:
             while True:
                 began = perf_counter()
@@ -187,15 +190,17 @@ def checked_service(settings: dict[str, str]) -> Iterator[Running]:
         with httpx.Client(base_url=running.url) as client:
             client.get("/info").raise_for_status()
         eventually(lambda: len(running.requests("/info")) == 1)
-        before = descriptors(running)
+        descriptors_before = descriptors(running)
         yield running
         with httpx.Client(base_url=running.url, timeout=TIMEOUT_SECONDS) as client:
-            # The request to /info is in flight itself.
+            # The request to /info is itself in flight.
             eventually(lambda: client.get("/info").json()["in_flight"], lambda count: count == 1)
-        # One more than before may be open: the connection to the agent.
-        eventually(lambda: descriptors(running), lambda count: count <= before + 1)
+        # One more may be open: the connection to the agent.
+        eventually(lambda: descriptors(running), lambda count: count <= descriptors_before + 1)
         assert running.stop(timeout=10) == 0
-        errors = [span["resource"] for span in agent.spans() if span["meta"].get("http.status_code", "")[:2] == "50"]
+        errors = [
+            span["resource"] for span in agent.spans() if span["meta"].get("http.status_code", "").startswith("50")
+        ]
         tracebacks = [line for line in running.lines if "hypercorn" in line and "Traceback" in line]
         assert not errors, errors
         assert not tracebacks, tracebacks[0]
@@ -204,35 +209,36 @@ def checked_service(settings: dict[str, str]) -> Iterator[Running]:
 @drill(
     "slowloris, huge and many headers, bad chunks, request smuggling, HTTP/2 rapid reset, invalid UTF-8, "
     "WebSocket frames oversized or malformed",
-    "Each request is rejected or its connection closed, with no 500 and no crash. Nothing is held afterwards, and"
-    " other clients are served meanwhile",
+    "Each request is rejected or its connection closed, with no 500 and no crash. No request and no descriptor "
+    "remains, and other clients are served meanwhile",
     every_python=True,
 )
 def hostile_clients(size: Size) -> str:
-    """Attacks are sent in rounds, up to eight at once, while slow heads arrive and an ordinary client is served."""
-    slow_count, rounds = size.of(50, 500), size.of(1, 20)
+    """Attacks are sent in rounds, up to eight at once, while heads arrive slowly and an ordinary client is served."""
+    slow_count = size.of(50, 500)
+    rounds = size.of(1, 20)
 
     async def attack_service(url: str, ordinary: OrdinaryClient) -> tuple[list[float], int]:
-        """Return the seconds until each slow head was cut off, and the number of other attacks."""
+        """Return the seconds until the connection of each slow head was closed, and the number of other attacks."""
         attacks: list[Callable[[], Awaitable[None]]] = [
             *(partial(send_attack, url, attack) for attack in REQUESTS),
             *(partial(send_frames, url, name) for name in FRAMES),
             *(partial(send_handshake, url, headers) for headers in HANDSHAKES),
         ]
-        requests = asyncio.create_task(ordinary.send_requests(url))
+        ordinary_requests = asyncio.create_task(ordinary.send_requests(url))
         slow_heads = asyncio.gather(*(send_slowly(url) for _ in range(slow_count)))
         await run_all(attacks * rounds, limit=8)
         accepted = await asyncio.gather(*(flood_websocket(url) for _ in range(size.of(1, 3))))
         assert max(accepted) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
         slow_seconds = await slow_heads
-        requests.cancel()
+        ordinary_requests.cancel()
         return slow_seconds, len(attacks) * rounds
 
     ordinary = OrdinaryClient()
     with checked_service({"FAULTS": "true"}) as running:
-        before = memory_mib(running)
+        memory_before = memory_mib(running)
         slow_seconds, count = asyncio.run(attack_service(running.url, ordinary))
-        growth = memory_mib(running) - before
+        growth = memory_mib(running) - memory_before
     slowest = max(slow_seconds)
     assert set(ordinary.statuses) == {200}, set(ordinary.statuses)
     assert slowest < KEEP_ALIVE_SECONDS + TIMEOUT_SECONDS, f"a slow head was closed after {slowest:.0f} s"

@@ -45,28 +45,30 @@ def frame(opcode: int, payload: bytes, *, last: bool = True, masked: bool = True
 def rapid_reset(streams: int) -> bytes:
     """Return an HTTP/2 connection with `streams` requests, each of which is reset at once (CVE-2023-44487)."""
     head = bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff")  # RFC 7541, C.4.1
-    # Each stream is a HEADERS frame and an RST_STREAM frame with the code CANCEL.
+    # Each stream is a HEADERS frame, which ends headers and stream, and an RST_STREAM frame with the code CANCEL (8).
     frames = b"".join(
         struct.pack("!I", len(head))[1:] + b"\x01\x05" + struct.pack("!I", number) + head
         + b"\0\0\x04\x03\0" + struct.pack("!II", number, 8)
-        for number in range(1, 2 * streams, 2)
+        for number in range(1, 2 * streams, 2)  # a client's streams have odd numbers
     )  # fmt: skip
     return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" + frames
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One hostile request and the expected reaction: one response.
+    """One hostile request, and the response that the service must send.
 
     Attributes:
+        name: what is wrong with the request.
+        data: the request.
         status: the status of the response.
-        cut: whether the service closes the connection after the response. Otherwise the connection can be reused.
+        closes: whether the service closes the connection after the response. Otherwise the connection can be reused.
     """
 
     name: str
-    sent: bytes
+    data: bytes
     status: int
-    cut: bool = True
+    closes: bool = True
 
 
 REQUESTS = (
@@ -85,7 +87,7 @@ REQUESTS = (
     Attack("chunk of -1", CHUNKED + b"-1\r\n" + BODY, 400),
     Attack("chunk size too long", CHUNKED + b"f" * 40 + b"\r\n", 400),
     Attack("chunk without end", CHUNKED + b"f\r\n" + BODY + b"XX0\r\n\r\n", 400),
-    Attack("chunks of one byte", CHUNKED + b"1\r\na\r\n" * 7_000 + b"0\r\n\r\n", 400, cut=False),
+    Attack("chunks of one byte", CHUNKED + b"1\r\na\r\n" * 7_000 + b"0\r\n\r\n", 400, closes=False),
     Attack("body over the limit", POST + b"Content-Length: 1000000\r\n\r\n", 413),
     Attack("huge header", get(headers=HOST + b"X: " + b"a" * 200_000 + b"\r\n"), 431),
     Attack("10,000 headers", get(headers=HOST + b"".join(b"X-%d: a\r\n" % number for number in range(10_000))), 431),
@@ -99,33 +101,33 @@ REQUESTS = (
     Attack("HTTP/0.9", b"GET /api/hello\r\n\r\n", 400),
     Attack("HTTP/9.9", get(version=b"9.9"), 505),
     Attack("HTTP/2 by prior knowledge, rapid reset", rapid_reset(1000), 505),
-    Attack("HTTP/2 by upgrade", get(headers=HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: _\r\n"), 200, cut=False),
+    Attack("HTTP/2 by upgrade", get(headers=HOST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: _\r\n"), 200, closes=False),
     Attack("HEAD with HTTP/3.0", get(version=b"3.0", method=b"HEAD"), 505),
     Attack("TLS", bytes.fromhex("160301020001000001fc0303") + bytes(500), 400),
     Attack("random bytes", b"\xff" + os.urandom(300) + b"\r\n\r\n", 400),
     Attack("target without a path", get(b"?x=1"), 400),
     Attack("path without /", get(b"api/hello"), 400),
-    Attack("absolute target", get(b"http://other/api/hello"), 200, cut=False),
-    Attack("absolute target without path", get(b"HTTP://[::1]:80?x=1"), 200, cut=False),
+    Attack("absolute target", get(b"http://other/api/hello"), 200, closes=False),
+    Attack("absolute target without path", get(b"HTTP://[::1]:80?x=1"), 200, closes=False),
     Attack("malformed absolute target", get(b"http://["), 400),
     Attack("CONNECT", get(b"other:80", method=b"CONNECT"), 501),
     Attack("unknown method", get(method=b"!#$"), 501),
     Attack("path with raw bytes", get(b"/api/hello/\xff\xfe"), 400),
-    Attack("path not UTF-8", get(b"/api/hello/%ff%fe"), 200, cut=False),
-    Attack("path with a NUL", get(b"/api/hello/%00"), 422, cut=False),
-    Attack("path with a line break", get(b"/nope%0d%0aX:%20y"), 404, cut=False),
-    Attack("query not UTF-8", get(b"/api/hello?name=%ff%fe&%ff"), 200, cut=False),
-    Attack("number with too many digits", get(b"/api/hello/stream?count=" + b"9" * 6000), 422, cut=False),
-    Attack("header not UTF-8", get(headers=HOST + b"Cookie: \xff=\xff\r\nAccept: \xff;q=\xff\r\nBaggage: \xff=\xff\r\n"), 200, cut=False),
+    Attack("path not UTF-8", get(b"/api/hello/%ff%fe"), 200, closes=False),
+    Attack("path with a NUL", get(b"/api/hello/%00"), 422, closes=False),
+    Attack("path with a line break", get(b"/nope%0d%0aX:%20y"), 404, closes=False),
+    Attack("query not UTF-8", get(b"/api/hello?name=%ff%fe&%ff"), 200, closes=False),
+    Attack("number with too many digits", get(b"/api/hello/stream?count=" + b"9" * 6000), 422, closes=False),
+    Attack("header not UTF-8", get(headers=HOST + b"Cookie: \xff=\xff\r\nAccept: \xff;q=\xff\r\nBaggage: \xff=\xff\r\n"), 200, closes=False),
     Attack("header name not UTF-8", get(headers=HOST + b"X\xff: 1\r\n"), 400),
     Attack("header with a NUL", get(headers=HOST + b"X: a\0b\r\n"), 400),
     Attack("header with a bare CR", get(headers=HOST + b"X: a\rContent-Length: 5\r\n"), 400),
-    Attack("body not UTF-8", post(b'{"name": "\xff"}'), 400, cut=False),
-    Attack("body with a lone surrogate", post(b'{"name": "\\ud800"}'), 422, cut=False),
-    Attack("JSON 60,000 deep", post(b"[" * 60_000), 400, cut=False),
-    Attack("JSON number with too many digits", post(b'{"name": ' + b"1" * 5000 + b"}"), 400, cut=False),
-    Attack("unknown charset", POST.replace(b"json", b"json; charset=nope") + b"Content-Length: 15\r\n\r\n" + BODY, 200, cut=False),
-    Attack("media type not UTF-8", POST.replace(b"application", b"\xff") + b"Content-Length: 15\r\n\r\n" + BODY, 415, cut=False),
+    Attack("body not UTF-8", post(b'{"name": "\xff"}'), 400, closes=False),
+    Attack("body with a lone surrogate", post(b'{"name": "\\ud800"}'), 422, closes=False),
+    Attack("JSON 60,000 deep", post(b"[" * 60_000), 400, closes=False),
+    Attack("JSON number with too many digits", post(b'{"name": ' + b"1" * 5000 + b"}"), 400, closes=False),
+    Attack("unknown charset", POST.replace(b"json", b"json; charset=nope") + b"Content-Length: 15\r\n\r\n" + BODY, 200, closes=False),
+    Attack("media type not UTF-8", POST.replace(b"application", b"\xff") + b"Content-Length: 15\r\n\r\n" + BODY, 415, closes=False),
     Attack("WebSocket without a key", handshake(key=b""), 400),
     Attack("WebSocket of version 99", handshake().replace(b"13", b"99"), 426),
     Attack("WebSocket with a body", handshake(b"Content-Length: 5\r\n") + b"hello", 400),
@@ -133,7 +135,7 @@ REQUESTS = (
     Attack("WebSocket on an unknown path", handshake(path=b"/api/nope"), 404),
 )  # fmt: skip
 
-# These are sent over an open WebSocket. The service closes it and sends nothing else.
+# These are sent over an open WebSocket, which the service closes without sending anything else.
 FRAMES = {
     "not masked": frame(1, b"Ada", masked=False),
     "reserved bits": frame(1, b"Ada", reserved=7),

@@ -1,4 +1,4 @@
-"""A drill of rolling deployments: behind a load balancer, one process after the other is replaced."""
+"""A drill of a rolling deployment: behind a load balancer, one process after the other is replaced."""
 
 from __future__ import annotations
 
@@ -55,13 +55,14 @@ class Balancer:
         self.config = folder / "haproxy.cfg"
         self.config.write_text(HAPROXY_CONFIG.format(folder=folder, port=self.port, a=ports[0], b=ports[1]))
 
-    def up(self) -> int:
+    def count_up(self) -> int:
         """Return the number of processes that get new connections."""
         with socket.socket(socket.AF_UNIX) as stats:
             stats.connect(str(self.folder / "socket"))
             stats.sendall(b"show stat\n")
-            text = stats.makefile().read().removeprefix("# ")
-        return sum(row["svname"] in {"a", "b"} and row["status"] == "UP" for row in csv.DictReader(io.StringIO(text)))
+            text = stats.makefile().read().removeprefix("# ")  # before the names of the columns
+        rows = [row for row in csv.DictReader(io.StringIO(text)) if row["svname"] in {"a", "b"}]
+        return sum(row["status"] == "UP" for row in rows)
 
 
 @contextmanager
@@ -71,28 +72,28 @@ def balancer(ports: tuple[int, int]) -> Iterator[Balancer]:
         haproxy = Balancer(Path(folder), ports)
         with started(["haproxy", "-db", "-f", str(haproxy.config)], clean_environment()):
             eventually((haproxy.folder / "socket").exists)
-            eventually(haproxy.up, lambda count: count == 2)
+            eventually(haproxy.count_up, lambda count: count == 2)
             yield haproxy
 
 
 class ReplaceableProcess:
-    """A process that is replaced repeatedly on the same port, and the exit codes of those that were stopped."""
+    """A process that is replaced repeatedly on the same port, and the exit codes of all that were stopped."""
 
     def __init__(self, agent_url: str) -> None:
         self.port = free_port()
         self.settings = {"PORT": str(self.port), "FAULTS": "true", "DRAIN_SECONDS": "1"}
         self.agent_url = agent_url
-        self.codes: list[int] = []
+        self.exit_codes: list[int] = []
         self.start()
 
     def start(self) -> None:
         """Start the process, and wait until it listens."""
-        self._context = service(self.agent_url, self.settings)
+        self._context = service(self.agent_url, self.settings)  # `stop` exits it, so no `with` block is possible
         self.running: Running = self._context.__enter__()
 
     def stop(self) -> None:
         """Stop the process as ECS does, with a SIGTERM, and record its exit code."""
-        self.codes.append(self.running.stop(signal.SIGTERM))
+        self.exit_codes.append(self.running.stop(signal.SIGTERM))
         self._context.__exit__(None, None, None)
 
 
@@ -116,12 +117,13 @@ async def _rolling_restarts(restarts: int) -> str:
                     process = processes[number % 2]
                     process.stop()
                     process.start()
-                    eventually(haproxy.up, lambda count: count == 2)
+                    eventually(haproxy.count_up, lambda count: count == 2)
 
-            over, began = asyncio.Event(), monotonic()
-            load = asyncio.create_task(clients.open_loop(MIX, RATE, over))
+            stop = asyncio.Event()
+            began = monotonic()
+            load = asyncio.create_task(clients.open_loop(MIX, RATE, stop))
             await asyncio.to_thread(restart_in_turn)
-            over.set()
+            stop.set()
             await load
             seconds = monotonic() - began
         for process in processes:
@@ -129,7 +131,7 @@ async def _rolling_restarts(restarts: int) -> str:
 
     results = clients.results
     lost = set(results.span_ids) - agent.span_ids
-    codes = [code for process in processes for code in process.codes]
+    codes = [code for process in processes for code in process.exit_codes]
     sent = len(results.span_ids) + len(results.failures)
     assert sent > RATE * seconds / 2, f"{sent} requests in {seconds:.0f} s are too few to prove anything"
     assert not results.failures, f"{len(results.failures)} of {sent} failed: {results.failures[:5]}"

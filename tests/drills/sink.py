@@ -29,15 +29,15 @@ class Sink:
     """The agent, which runs in a thread of its own.
 
     Attributes:
-        behaviour: how the agent responds from now on: OK, with an error status (SERVER_ERROR, TOO_MANY), with bytes
-            that are not HTTP (GARBAGE), or never (HANG).
+        behavior: how the agent responds from now on: as usual (OK), with an error status (SERVER_ERROR, TOO_MANY),
+            with bytes that are not HTTP (GARBAGE), or never (HANG).
         span_ids: the ids of all accepted spans.
         traces: the number of accepted traces.
         connections: the number of connections that were opened, including closed ones.
     """
 
     def __init__(self) -> None:
-        self.behaviour = OK
+        self.behavior = OK
         self.span_ids: set[int] = set()
         self.traces = 0
         self.connections = 0
@@ -50,7 +50,7 @@ class Sink:
 
     @property
     def url(self) -> str:
-        """The agent's URL, also while it doesn't listen."""
+        """The agent's URL, even while the agent doesn't listen."""
         return f"http://127.0.0.1:{self.port}"
 
     def listen(self) -> None:
@@ -66,7 +66,7 @@ class Sink:
         asyncio.run_coroutine_threadsafe(self._drop_connections(), self._loop).result(10)
 
     def close(self) -> None:
-        """Die, and end the thread."""
+        """Close the listener and every connection, and end the thread."""
         self.die()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
@@ -99,34 +99,39 @@ class Sink:
         writer.close()
 
     async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Respond to one request as `behaviour` requires; return whether the connection stays open for another."""
+        """Respond to one request as `behavior` requires, and return whether the connection stays open for another."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         path = head.split(" ", 2)[1]
-        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
-        body = await reader.readexactly(int(fields.get("content-length", "0")))
-        if self.behaviour == HANG:
+        headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        if self.behavior == HANG:
             await reader.read()  # until the client closes the connection
             return False
-        if self.behaviour == GARBAGE:
+        if self.behavior == GARBAGE:
             writer.write(b"\x00\x01\x02 this is no HTTP\r\n\r\n")
             return False
-        status, document = self.behaviour, {}
-        if self.behaviour == OK:
-            status, document = "200 OK", INFO if path == "/info" else {"rate_by_service": {}}
+        document: dict[str, Any] = {}
+        if self.behavior == OK:
+            status = "200 OK"
+            document = INFO if path == "/info" else {"rate_by_service": {}}
             if path.endswith("/traces"):
-                self._count(path, body)
+                self._record(path, body)
+        else:
+            status = self.behavior
         text = json.dumps(document).encode()
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(text)}\r\n\r\n".encode() + text)
         await writer.drain()
         return True
 
-    def _count(self, path: str, body: bytes) -> None:
+    def _record(self, path: str, body: bytes) -> None:
         document: Any = msgpack.unpackb(body, strict_map_key=False)
         traces = document
         span_id_key: str | int = "span_id"
         if path == "/v0.5/traces":
-            # A table of strings, then the traces, whose spans are lists: Datadog, trace agent, "v0.5 payload".
-            traces, span_id_key = document[1], 4
+            # A table of strings, then the traces. Each span is a list whose item 4 is the id: Datadog, trace agent,
+            # "v0.5 payload".
+            traces = document[1]
+            span_id_key = 4
         for spans in traces:
             self.traces += 1
             self.span_ids.update(span[span_id_key] for span in spans)
@@ -134,7 +139,7 @@ class Sink:
 
 @contextmanager
 def sink(*, listening: bool = True) -> Iterator[Sink]:
-    """Run an agent. Without `listening` it has a port, but doesn't listen on it until its `listen` is called."""
+    """Run an agent. With `listening=False` it has a port, but doesn't listen on it until `listen` is called."""
     agent = Sink()
     try:
         agent.listen()

@@ -1,4 +1,4 @@
-"""A drill of a long time under load: memory, descriptors and tasks don't grow, and no request or trace is lost."""
+"""A drill with a long time under load: memory, descriptors and tasks don't grow, and no request or trace is lost."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from drills.sink import sink
 from drills.traffic import LoadGenerator, Request
 
 CAPACITY_SHARE = 0.6
+SAMPLES = 180
 SPARE_DESCRIPTORS = 2  # for what is opened only once, such as the connection to the agent
 MIX = [
     *[Request("/api/hello"), Request("/api/hello?name=Ada"), Request("/api/hello/Ada")] * 10,
@@ -50,8 +51,12 @@ def take_sample(running: Running, client: httpx.Client) -> Sample:
     tasks = client.get("/info").json()["tasks"]
     process = Path(f"/proc/{running.process.pid}")
     pages = int((process / "statm").read_text().split()[1])
-    running.lines.clear()  # one line per request
-    return Sample(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(list((process / "fd").iterdir())), tasks)
+    running.lines.clear()  # has one line per request
+    return Sample(
+        memory_mib=pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
+        descriptors=len(list((process / "fd").iterdir())),
+        tasks=tasks,
+    )
 
 
 @drill(
@@ -59,7 +64,7 @@ def take_sample(running: Running, client: httpx.Client) -> Sample:
     "Memory levels off, descriptors and tasks don't grow, and every request has its trace",
 )
 def soak(size: Size) -> str:
-    """The load has every kind of request, and some of them fail."""
+    """The load consists of every kind of request, and some requests fail."""
     return asyncio.run(_soak(size.of(20, 1800), size))
 
 
@@ -77,27 +82,29 @@ async def _soak(seconds: float, size: Size) -> str:
         capacity = await capacity_test.closed_loop(MIX, 16, seconds=size.of(4, 20))
         capacity_test.close()
 
-        clients, over, samples = LoadGenerator(running.url), asyncio.Event(), list[Sample]()
-        load = asyncio.create_task(clients.open_loop(MIX, capacity * CAPACITY_SHARE, over))
-        asyncio.get_running_loop().call_later(seconds, over.set)
+        clients = LoadGenerator(running.url)
+        samples: list[Sample] = []
+        stop = asyncio.Event()
+        load = asyncio.create_task(clients.open_loop(MIX, capacity * CAPACITY_SHARE, stop))
+        asyncio.get_running_loop().call_later(seconds, stop.set)
         while not load.done():
             samples.append(await asyncio.to_thread(take_sample, running, client))
-            await asyncio.wait({load}, timeout=seconds / 180)
+            await asyncio.wait({load}, timeout=seconds / SAMPLES)
         clients.close()
 
-        def at_rest(now: Sample) -> bool:
-            return now.tasks <= before.tasks and now.descriptors <= before.descriptors + SPARE_DESCRIPTORS
+        def is_at_rest(sample: Sample) -> bool:
+            return sample.tasks <= before.tasks and sample.descriptors <= before.descriptors + SPARE_DESCRIPTORS
 
         # The service is its own upstream. It keeps idle connections to itself for some seconds.
-        after = await asyncio.to_thread(eventually, lambda: take_sample(running, client), at_rest, 120)
+        after = await asyncio.to_thread(eventually, lambda: take_sample(running, client), is_at_rest, 120)
         code = running.stop()
 
     failures = capacity_test.results.failures + clients.results.failures
     sent = len(clients.results.span_ids)
     missing = set(capacity_test.results.span_ids + clients.results.span_ids) - agent.span_ids
     third = len(samples) // 3
-    middle_mib = statistics.median(each.memory_mib for each in samples[third : 2 * third])
-    last_mib = statistics.median(each.memory_mib for each in samples[2 * third :])
+    middle_mib = statistics.median(sample.memory_mib for sample in samples[third : 2 * third])
+    last_mib = statistics.median(sample.memory_mib for sample in samples[2 * third :])
     rate = sent / seconds
     assert rate > capacity * CAPACITY_SHARE / 2, f"{rate:.0f} requests/s are too few to prove anything"
     assert not failures, f"{len(failures)} of {sent} failed: {failures[:5]}"

@@ -14,7 +14,7 @@ from time import monotonic
 from urllib.parse import urlsplit
 
 import httpx
-from running import QUIET, SERVE_TEST_ENDPOINTS, clean_environment, eventually, free_port, service, trace_agent
+from running import QUIET, SERVE_TEST_ENDPOINTS, eventually, free_port, service, trace_agent, unmeasured_environment
 
 from drills.connections import descriptors
 from drills.drill import Size, drill
@@ -22,8 +22,7 @@ from drills.drill import Size, drill
 NO_AGENT = "http://127.0.0.1:1"
 FREE_DESCRIPTORS = 20
 HOUR = 3600
-# Prefixes for the command that starts the service. The first switches coverage off, because it would write files.
-UNMEASURED = ["env", "-u", "COVERAGE_PROCESS_CONFIG", "-u", "COVERAGE_PROCESS_START"]
+# Prefixes for the command that starts the service. With FULL_DISK, no file can grow and no line can be logged.
 READ_ONLY = ["unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -o remount,bind,ro / && exec "$@"', "sh"]
 FULL_DISK = ["sh", "-c", 'ulimit -f 0; exec "$@" 2>/dev/full', "sh"]
 LIBRARIES = Path("/usr/lib")
@@ -40,7 +39,7 @@ def descriptors_run_out(size: Size) -> str:
     with (
         trace_agent() as agent,
         service(agent.url) as running,
-        httpx.Client(base_url=running.url) as client,  # it has an open connection before the descriptors run out
+        httpx.Client(base_url=running.url) as client,  # connects before the descriptors run out
         ExitStack() as connections,
     ):
         client.get("/info").raise_for_status()
@@ -52,9 +51,9 @@ def descriptors_run_out(size: Size) -> str:
         statuses = [client.get("/api/hello").status_code for _ in range(20)]
         warnings = eventually(lambda: [line for line in running.log if line["event"] == "connections turned away"])
         connections.close()
-        closed = monotonic()
+        release_time = monotonic()
         eventually(lambda: _status(f"{running.url}/api/hello"), lambda status: status == 200)
-        seconds = monotonic() - closed
+        seconds = monotonic() - release_time
         client.get("/info").raise_for_status()
         code = running.stop()
     assert statuses == [200] * 20, statuses
@@ -68,7 +67,7 @@ def descriptors_run_out(size: Size) -> str:
 
 
 def _status(url: str) -> int | None:
-    """Return the status of a GET of `url`; None if there is no response."""
+    """Return the status of a GET of `url`, or None if there is no response."""
     try:
         return httpx.get(url).status_code
     except httpx.TransportError:
@@ -82,11 +81,11 @@ def _status(url: str) -> int | None:
     needs=("unshare", "faketime"),
 )
 def odd_machine(_: Size) -> str:
-    """One service after the other runs under one of these conditions."""
+    """One service after the other runs, each under one of these conditions."""
     locale = {"TZ": "../nonsense", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LOG_FORMAT": "text"}
     results = [
-        f"disk full: {_use_without_output([*UNMEASURED, *FULL_DISK, *SERVE_TEST_ENDPOINTS])}",
-        f"read-only: {_use_service([*UNMEASURED, *READ_ONLY, *SERVE_TEST_ENDPOINTS], {})}",
+        f"disk full: {_use_without_output([*FULL_DISK, *SERVE_TEST_ENDPOINTS])}",
+        f"read-only: {_use_service([*READ_ONLY, *SERVE_TEST_ENDPOINTS], {}, measured=False)}",
         f"IPv6 only: {_use_service(SERVE_TEST_ENDPOINTS, {'HOST': '::1'})}",
         f"TZ=../nonsense, LC_ALL=C: {_use_service(SERVE_TEST_ENDPOINTS, locale)}",
         f"clock back an hour: {_use_while_the_clock_jumps()}",
@@ -97,24 +96,25 @@ def odd_machine(_: Size) -> str:
 def _send_requests(url: str) -> str:
     """Send requests to different routes, check their statuses and return the number of requests as text."""
     with httpx.Client(base_url=url, timeout=30) as client:
-        paths = ("/api/hello/Åsa", "/api/relay?count=2", "/info", "/docs", "/nope")
-        statuses = [client.get(path).status_code for path in paths] + [client.get("/health").status_code]
+        paths = ("/api/hello/Åsa", "/api/relay?count=2", "/info", "/docs", "/nope", "/health")
+        statuses = [client.get(path).status_code for path in paths]
     assert statuses == [200, 200, 200, 200, 404, 200], statuses
     return f"{len(statuses)} requests"
 
 
-def _use_service(command: Sequence[str], settings: dict[str, str]) -> str:
-    with service(NO_AGENT, settings, command) as running:
+def _use_service(command: Sequence[str], settings: dict[str, str], *, measured: bool = True) -> str:
+    """Start a service, send requests to it, and stop it. Coverage can't be measured on a read-only file system."""
+    with service(NO_AGENT, settings, command, measured=measured) as running:
         requests = _send_requests(running.url)
         assert running.stop() == 0, running.lines[-5:]
     return f"{requests}, exit 0"
 
 
 def _use_without_output(command: Sequence[str]) -> str:
-    """Use a service that can't write anything. Its port is set in advance, because it can't report it either."""
+    """Use a service that can't write anything. Its port is chosen in advance, because the service can't report it."""
     port = str(free_port())
     environment = {**QUIET, "HOST": "127.0.0.1", "PORT": port, "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": NO_AGENT}
-    process = subprocess.Popen(command, env=clean_environment(environment))
+    process = subprocess.Popen(command, env=unmeasured_environment(environment))
     try:
         url = f"http://127.0.0.1:{port}"
         eventually(lambda: _status(f"{url}/health"), lambda status: status == 200, timeout=40)
@@ -138,16 +138,17 @@ def _use_while_the_clock_jumps() -> str:
             "FAKETIME_TIMESTAMP_FILE": str(clock),
             "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",  # the older name of the same variable
         }
         with service(agent.url, {**fake_clock, "FAULTS": "true"}) as running:
             _send_requests(running.url)
             with httpx.Client(base_url=running.url, timeout=30) as client, ThreadPoolExecutor(1) as pool:
-                during_jump = pool.submit(client.get, "/api/faults/slow?seconds=1")
-                eventually(lambda: client.get("/info").json()["in_flight"] == 2)  # one is the request to /info itself
+                request_during_jump = pool.submit(client.get, "/api/faults/slow?seconds=1")
+                # The request to /info is itself in flight.
+                eventually(lambda: client.get("/info").json()["in_flight"], lambda count: count == 2)
                 clock.write_text(f"-{HOUR}")
                 statuses = [client.get("/api/faults/slow?seconds=0.5").status_code for _ in range(2)]
-                statuses.append(during_jump.result().status_code)
+                statuses.append(request_during_jump.result().status_code)
                 uptime = client.get("/info").json()["uptime_seconds"]
             assert running.stop() == 0
             logged = [line["duration_ms"] for line in running.requests("/api/faults/slow")]
@@ -157,11 +158,12 @@ def _use_while_the_clock_jumps() -> str:
     starts = [span["start"] / 1e9 for span in spans]
     assert max(starts) - min(starts) > HOUR / 2, "the clock did not jump"
     # ddtrace reads start and end from the wall clock. The span across the jump has the duration 0, not a negative one.
-    durations = sorted(span["duration"] / 1e6 for span in spans)
-    assert durations[0] >= 0, durations
-    assert all(400 < duration < 10_000 for duration in (*durations[1:], *logged)), (durations, logged)
+    across_jump, *undisturbed = sorted(span["duration"] / 1e6 for span in spans)
+    assert across_jump >= 0, across_jump
+    # The requests take 500 ms or 1 s. A duration that contains the jump would be an hour off.
+    assert all(400 < duration < 10_000 for duration in (*undisturbed, *logged)), (undisturbed, logged)
     assert uptime >= 0
     return (
-        f"2 requests of 500 ms took {durations[1]:.0f} and {durations[2]:.0f} ms by their spans, one of 1 s across the "
-        f"jump {durations[0]:.0f} ms by its span and {max(logged):.0f} ms by the log, exit 0"
+        f"2 requests of 500 ms took {undisturbed[0]:.0f} and {undisturbed[1]:.0f} ms by their spans, one of 1 s across "
+        f"the jump {across_jump:.0f} ms by its span and {max(logged):.0f} ms by the log, exit 0"
     )

@@ -1,4 +1,4 @@
-"""A load generator: sends many requests over few connections with little CPU, and keeps each response's span id."""
+"""A load generator. It sends many requests over few connections with little CPU, and keeps each response's span id."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
-from math import ceil
+from math import ceil, inf
 from time import perf_counter
 from urllib.parse import urlsplit
 
@@ -63,7 +63,7 @@ class Client:
         """Send one request without a retry, and add the outcome to the results."""
         began = perf_counter()
         try:
-            status, fields = await asyncio.wait_for(self._exchange(request), 60)
+            status, headers = await asyncio.wait_for(self._exchange(request), 60)
         except (OSError, EOFError, TimeoutError) as error:
             self.results.failures.append(f"{request.method} {request.path}: {error!r}")
             self.close()
@@ -71,11 +71,10 @@ class Client:
         self.results.seconds.append(perf_counter() - began)
         if status != request.expected_status:
             self.results.failures.append(f"{request.method} {request.path}: {status}")
-        if "traceresponse" in fields:
-            self.results.span_ids.append(
-                int(fields["traceresponse"].split("-")[2], 16)
-            )  # version-trace_id-span_id-flags
-        if fields.get("connection") == "close":
+        if "traceresponse" in headers:
+            _version, _trace_id, span_id, _flags = headers["traceresponse"].split("-")
+            self.results.span_ids.append(int(span_id, 16))
+        if headers.get("connection") == "close":
             self.close()
 
     async def _exchange(self, request: Request) -> tuple[int, dict[str, str]]:
@@ -84,15 +83,15 @@ class Client:
             self._streams = await asyncio.open_connection(self.host, self.port)
         reader, writer = self._streams
         writer.write(request.encode())
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        fields = dict(line.lower().split(": ", 1) for line in head[1:] if line)
-        if "content-length" in fields:
-            await reader.readexactly(int(fields["content-length"]))
-        else:  # chunks, each followed by a line end; the last has size 0
+        status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        if "content-length" in headers:
+            await reader.readexactly(int(headers["content-length"]))
+        else:  # chunks, each followed by CRLF. The last chunk has the size 0
             while size := int(await reader.readuntil(b"\r\n"), 16):
                 await reader.readexactly(size + 2)
             await reader.readexactly(2)
-        return int(head[0].split(" ")[1]), fields
+        return int(status_line.split(" ")[1]), headers
 
     def close(self) -> None:
         """Close the connection."""
@@ -102,7 +101,7 @@ class Client:
 
 
 class LoadGenerator:
-    """Clients of one service, which reuse their connections, and their results."""
+    """Clients that send requests to one service over reused connections, and their results."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -113,7 +112,7 @@ class LoadGenerator:
     async def request(self, request: Request) -> None:
         """Send one request with an idle client, or with a new client if none is idle."""
         if self._idle:
-            client = self._idle.popleft()  # the client that was idle longest, so that each is used from time to time
+            client = self._idle.popleft()  # the client that was idle longest, so that none stays idle for long
         else:
             client = Client(self.url, self.results)
             self._all.append(client)
@@ -121,43 +120,47 @@ class LoadGenerator:
         self._idle.append(client)
 
     async def closed_loop(
-        self, requests: list[Request], clients: int, *, seconds: float = 1e9, count: int = 10**9
+        self, requests: list[Request], clients: int, *, seconds: float = inf, count: float = inf
     ) -> float:
-        """Let `clients` clients send `requests` in turn, each as soon as its last response is complete.
+        """Send `requests` in turn from `clients` clients, each as soon as its last response is complete.
 
-        They stop when `seconds` have passed or `count` requests are sent.
+        The clients stop when `seconds` have passed or `count` requests have been sent.
 
         Returns:
             Responses per second.
         """
-        began, before, mix = perf_counter(), len(self.results.seconds), cycle(requests)
+        began = perf_counter()
+        responses_before = len(self.results.seconds)
+        mix = cycle(requests)
+        remaining = count
 
         async def send_requests() -> None:
-            nonlocal count
-            while count > 0 and perf_counter() - began < seconds:
-                count -= 1
+            nonlocal remaining
+            while remaining > 0 and perf_counter() - began < seconds:
+                remaining -= 1
                 await self.request(next(mix))
 
         await asyncio.gather(*(send_requests() for _ in range(clients)))
-        return (len(self.results.seconds) - before) / (perf_counter() - began)
+        return (len(self.results.seconds) - responses_before) / (perf_counter() - began)
 
-    async def open_loop(self, requests: list[Request], rate: float, over: asyncio.Event) -> None:
-        """Send `rate` requests a second until `over` is set, however slow the responses are.
+    async def open_loop(self, requests: list[Request], rate: float, stop: asyncio.Event) -> None:
+        """Send `rate` requests a second until `stop` is set, however slow the responses are.
 
         Returns when no request is in flight.
         """
-        began, mix = perf_counter(), cycle(requests)
+        began = perf_counter()
+        mix = cycle(requests)
         sent = 0
         in_flight: set[asyncio.Task[None]] = set()
-        while not over.is_set():
-            due = int((perf_counter() - began) * rate)
+        while not stop.is_set():
+            due = int((perf_counter() - began) * rate)  # how many requests should have been sent by now
             for _ in range(sent, due):
                 task = asyncio.create_task(self.request(next(mix)))
                 in_flight.add(task)
                 task.add_done_callback(in_flight.discard)
             sent = max(sent, due)
             with suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), 0.005)
+                await asyncio.wait_for(stop.wait(), 0.005)
         await asyncio.gather(*in_flight)
 
     def close(self) -> None:

@@ -27,9 +27,9 @@ from drills.drill import Size, drill
 TIMEOUT_SECONDS = 2.0
 BODY_BYTES = 1_048_576
 
-# The upstream's behaviour, the status of the service's response, and the error's type and message on both spans: of
-# the request and of its call. If the message is a status, the span of the call has only that status.
-MISBEHAVIOUR = (
+# Each row: the upstream's behavior, the status of the service's response, and the type and message of the error on the
+# spans of the request and of its call. If the message is a status, the span of the call has only that status.
+MISBEHAVIORS = (
     ("/hang", 504, "Timeout", "The upstream did not respond in time."),
     ("/drip", 504, "Timeout", "The upstream's response was not complete in time."),
     ("/reset", 502, "ReadError", "The upstream's response was cut short."),
@@ -47,15 +47,14 @@ MISBEHAVIOUR = (
     "upstream refuses connections, hangs, resets a response, responds with 500, sends 100 MB, sends garbage, "
     "drips a byte a second, redirects forever, or closes idle connections just as they are reused",
     "The client gets 502 or 504, whichever fits, within 125% of the timeout. The body limit holds, no connection,"
-    " request or descriptor is left behind, a call on a stale connection is retried, and both spans have the "
-    "cause",
+    " request or descriptor remains, a call on a stale connection is retried, and both spans have the cause",
 )
 def misbehaving_upstream(size: Size) -> str:
-    """First the upstream closes connections as they are reused. Then several requests at once meet each failure."""
-    return asyncio.run(_misbehave(size.of(5, 100), 1.0 if size is Size.FULL else 0.2))
+    """First the upstream closes connections as they are reused. Then it misbehaves in each way to several requests."""
+    return asyncio.run(_misbehaving_upstream(size.of(5, 100), size.of(0.2, 1.0)))
 
 
-async def _misbehave(requests: int, drip_seconds: float) -> str:
+async def _misbehaving_upstream(requests: int, drip_seconds: float) -> str:
     slowest = 0.0
     async with fake_upstream() as fake:
         settings = {"UPSTREAM_URL": f"{fake.url}/any", "UPSTREAM_TIMEOUT_SECONDS": str(TIMEOUT_SECONDS)}
@@ -63,37 +62,37 @@ async def _misbehave(requests: int, drip_seconds: float) -> str:
             async with connected(running) as watcher:
                 clients = [await connect(running) for _ in range(requests)]
                 stale_calls = await _reuse_stale_connections(fake, clients)
-                # There were four rounds, and each request has its own span and that of its call.
+                # There were four rounds, and each request has two spans: its own, and the span of its call.
                 await asyncio.to_thread(_take_spans, agent, 4 * 2 * requests)
-                before = descriptors(running) - fake.open
-                fake.seconds = drip_seconds
-                for behaviour, status, error, message in MISBEHAVIOUR:
-                    if behaviour == "refused":
+                descriptors_before = descriptors(running) - fake.open_connections
+                fake.delay_seconds = drip_seconds
+                for behavior, status, error, message in MISBEHAVIORS:
+                    if behavior == "refused":
                         fake.refuse()
-                    fake.behaviour = behaviour
+                    fake.behavior = behavior
                     calls_before = len(fake.paths)
                     responses = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
                     slowest = max(slowest, *(response.seconds for response in responses))
-                    assert {response.status for response in responses} == {status}, (behaviour, responses)
+                    assert {response.status for response in responses} == {status}, (behavior, responses)
                     calls = len(fake.paths) - calls_before
-                    assert calls == (0 if behaviour == "refused" else requests), behaviour
+                    assert calls == (0 if behavior == "refused" else requests), behavior
                     spans = await asyncio.to_thread(_take_spans, agent, 2 * requests)
-                    _check_spans(spans, behaviour, error, message)
+                    _check_spans(spans, behavior, error, message)
                     # After a complete response, the service may keep its connection to the upstream. Its pool has 100.
-                    may_stay_open = 100 if behaviour in {"/broken", "/loop"} else 0
-                    await until(lambda may_stay_open=may_stay_open: fake.open <= may_stay_open)
-                    await until(lambda: descriptors(running) - fake.open <= before)
+                    may_stay_open = 100 if behavior in {"/broken", "/loop"} else 0
+                    await until(lambda may_stay_open=may_stay_open: fake.open_connections <= may_stay_open)
+                    await until(lambda: descriptors(running) - fake.open_connections <= descriptors_before)
                     assert await in_flight(watcher) == 0
                 for client in clients:
                     client.close()
-    sent_per_call = fake.sent / requests
+    sent_per_call = fake.sent_bytes / requests
     assert slowest < TIMEOUT_SECONDS * 1.25, f"the slowest response took {slowest:.2f} s"
     assert sent_per_call < 20 * BODY_BYTES, f"the upstream could send {sent_per_call:.0f} bytes of 100 MB"
     return (
         f"{requests} requests for each: all responses correct, "
         f"the slowest after {slowest:.2f} s of {TIMEOUT_SECONDS:g}; "
         f"{sent_per_call / 1e6:.1f} of 100 MB left the upstream; "
-        f"{stale_calls} calls on stale connections got 200; nothing left behind"
+        f"{stale_calls} calls on stale connections got 200; nothing remained"
     )
 
 
@@ -103,11 +102,11 @@ async def _reuse_stale_connections(fake: FakeUpstream, clients: list[Connection]
     Returns:
         The number of calls whose connection was closed, all of which succeeded by a retry.
     """
-    for behaviour in ("/once", "/once-reset"):
-        for current in (behaviour, "/json"):
-            fake.behaviour = current
+    for behavior in ("/once", "/once-reset"):
+        for path in (behavior, "/json"):
+            fake.behavior = path
             responses = await asyncio.gather(*(client.get("/api/relay?count=1") for client in clients))
-            assert {response.status for response in responses} == {200}, (behaviour, current, responses)
+            assert {response.status for response in responses} == {200}, (behavior, path, responses)
     assert fake.dropped, "no connection was reused"
     return len(fake.dropped)
 
@@ -118,19 +117,19 @@ def _take_spans(agent: Agent, count: int) -> list[Span]:
     def relay_spans() -> list[Span]:
         return [span for span in agent.spans() if span["resource"] != "GET /info"]
 
-    spans = eventually(relay_spans, lambda found: len(found) >= count)
+    spans = eventually(relay_spans, lambda spans: len(spans) >= count)
     agent.clear()
     return spans
 
 
-def _check_spans(spans: list[Span], behaviour: str, error: str, message: str) -> None:
+def _check_spans(spans: list[Span], behavior: str, error: str, message: str) -> None:
     for span in spans:
         meta = span["meta"]
         if span["name"] == "http.request" and message.isdigit():
-            assert meta.get("http.status_code") == message, (behaviour, span)
+            assert meta.get("http.status_code") == message, (behavior, span)
         else:
-            assert meta.get("error.type") == f"hello_service.problems.Upstream{error}", (behaviour, span)
-            assert message in meta["error.message"], (behaviour, span)
+            assert meta.get("error.type") == f"hello_service.problems.Upstream{error}", (behavior, span)
+            assert message in meta["error.message"], (behavior, span)
 
 
 UPSTREAM_SECONDS = 2.0
@@ -142,22 +141,22 @@ class Measurements:
     """Measurements during a flood of requests.
 
     Attributes:
-        refused: the responses to requests that could not even wait.
-        others: all other responses.
-        health: the seconds that each request to `/health` took.
+        refusals: the responses to requests that were refused because too many calls waited.
+        other_responses: all other responses.
+        health_seconds: the seconds that each request to `/health` took.
         most_requests: the highest number of requests that were in flight at once.
         most_calls: the highest number of connections that were open to the upstream at once.
         growth_mib: the growth of the service's memory.
-        recovered: the seconds from the end of the flood until a call succeeded.
+        recovery_seconds: the seconds from the end of the flood until a call succeeded.
     """
 
-    refused: list[Response] = field(default_factory=list)
-    others: list[Response] = field(default_factory=list)
-    health: list[float] = field(default_factory=list)
+    refusals: list[Response] = field(default_factory=list)
+    other_responses: list[Response] = field(default_factory=list)
+    health_seconds: list[float] = field(default_factory=list)
     most_requests: int = 0
     most_calls: int = 0
     growth_mib: float = 0.0
-    recovered: float = 0.0
+    recovery_seconds: float = 0.0
 
 
 @drill(
@@ -177,44 +176,46 @@ def flood(size: Size) -> str:
 
 
 async def _flood(size: Size) -> str:
-    clients, seconds = size.of(300, 2000), size.of(10, 60)
-    connections, waiting = size.of(15, 100), size.of(15, 100)
+    clients = size.of(300, 2000)
+    seconds = size.of(10, 60)
+    connections = waiting = size.of(15, 100)
     measured = Measurements()
     settings = {"UPSTREAM_CONNECTIONS": str(connections), "UPSTREAM_WAITING": str(waiting)}
     async with fake_upstream() as fake:
-        fake.behaviour, fake.seconds = "/slow", UPSTREAM_SECONDS
+        fake.behavior = "/slow"
+        fake.delay_seconds = UPSTREAM_SECONDS
         with fake_http({}) as agent, service(agent.url, {**settings, "UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
                 await watcher.get("/info")
-                before = memory_mib(running)
+                memory_before = memory_mib(running)
                 async with asyncio.timeout(seconds + 60):
                     tasks = [asyncio.create_task(_send_requests(running, measured, clients)) for _ in range(clients)]
                     await _watch(watcher, measured, seconds)
-                measured.growth_mib = memory_mib(running) - before
+                measured.growth_mib = memory_mib(running) - memory_before
                 for task in tasks:
                     task.cancel()
-                fake.behaviour = "/json"
-                measured.recovered = await until(lambda: _call_succeeds(watcher))
+                fake.behavior = "/json"
+                measured.recovery_seconds = await until(lambda: _call_succeeds(watcher))
                 await until(lambda: _is_idle(watcher))
                 for result in await asyncio.gather(*tasks, return_exceptions=True):
                     assert isinstance(result, asyncio.CancelledError), result
-    measured.most_calls = fake.most_open
+    measured.most_calls = fake.most_open_connections
     return _check_promise(measured, connections, waiting, tolerance=size.of(10, 1))
 
 
 async def _send_requests(running: Running, measured: Measurements, clients: int) -> None:
-    """Connect at a random time, so that a hundred of the `clients` connect each second. Then send requests until
-    cancelled, each after the time in the last `Retry-After`, or after some seconds without one.
+    """Connect at a random time, so that about a hundred of the `clients` connect each second. Then send requests until
+    canceled, each after the time in the last `Retry-After`, or after 5 s without this header.
     """
     await asyncio.sleep(random.uniform(0, clients / 100))
     async with connected(running) as connection:
         while True:
             response = await connection.get("/api/relay?count=1")
             if SATURATED in response.body:
-                measured.refused.append(response)
+                measured.refusals.append(response)
             else:
-                measured.others.append(response)
-            # A little later than required, so that the clients don't retry at the same moment.
+                measured.other_responses.append(response)
+            # Up to 50% later than required, so that the clients don't retry at the same moment.
             await asyncio.sleep(float(response.headers.get("retry-after", "5")) * random.uniform(1, 1.5))
 
 
@@ -222,7 +223,7 @@ async def _watch(watcher: Connection, measured: Measurements, seconds: float) ->
     """Measure `/health` and the requests in flight for `seconds` seconds."""
     end = perf_counter() + seconds
     while perf_counter() < end:
-        measured.health.append((await watcher.get("/health")).seconds)
+        measured.health_seconds.append((await watcher.get("/health")).seconds)
         measured.most_requests = max(measured.most_requests, await in_flight(watcher))
         await asyncio.sleep(0.2)  # the service closes a connection after 1,000 requests, so this sends fewer
 
@@ -236,20 +237,20 @@ async def _is_idle(watcher: Connection) -> bool:
 
 
 def _check_promise(measured: Measurements, connections: int, waiting: int, *, tolerance: int) -> str:
-    """Compare the measurements with the promise and return them as text.
+    """Compare the measurements with the promise, and return them as text.
 
     Responses may take `tolerance` times as long as promised: in its short form, the drill may run on a busy machine.
     """
-    refused_ms = percentile([response.seconds for response in measured.refused], 0.99) * 1000
-    health_ms = percentile(measured.health, 0.99) * 1000
-    statuses = {response.status for response in measured.others}
+    refused_ms = percentile([response.seconds for response in measured.refusals], 0.99) * 1000
+    health_ms = percentile(measured.health_seconds, 0.99) * 1000
+    statuses = {response.status for response in measured.other_responses}
     figures = (
-        f"{len(measured.refused)} refused, p99 {refused_ms:.0f} ms; {len(measured.others)} waited, "
+        f"{len(measured.refusals)} refused, p99 {refused_ms:.0f} ms; {len(measured.other_responses)} waited, "
         f"at most {measured.most_calls} calls at once; `/health` p99 {health_ms:.0f} ms; "
-        f"memory {measured.growth_mib:+.0f} MiB; calls succeed again after {measured.recovered:.2f} s"
+        f"memory {measured.growth_mib:+.0f} MiB; calls succeed again after {measured.recovery_seconds:.2f} s"
     )
-    assert {response.status for response in measured.refused} == {503}, figures
-    assert all(int(response.headers["retry-after"]) >= 5 for response in measured.refused), figures
+    assert {response.status for response in measured.refusals} == {503}, figures
+    assert all(int(response.headers["retry-after"]) >= 5 for response in measured.refusals), figures
     assert statuses <= {200, 503, 504}, statuses
     assert 200 in statuses, figures
     assert measured.most_calls <= connections * 1.5, figures  # an abandoned connection is open a moment longer
@@ -257,5 +258,5 @@ def _check_promise(measured: Measurements, connections: int, waiting: int, *, to
     assert refused_ms < 100 * tolerance, figures
     assert health_ms < 200 * tolerance, figures
     assert measured.growth_mib < 150, figures
-    assert measured.recovered < 2 * tolerance, figures
+    assert measured.recovery_seconds < 2 * tolerance, figures
     return figures

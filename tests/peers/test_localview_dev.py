@@ -16,7 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from developing import DEV, FREE_PORTS, MARK, VIEW, Dev, developing, launched, sitecustomize
+from developing import DEV, FREE_PORTS, MARK, VIEW, Dev, developing, launched, write_sitecustomize
 from running import Agent, clean_environment, eventually, free_port, service
 
 from hello_service.localview import processes
@@ -185,7 +185,7 @@ def test_everything_stops_if_the_service_exits_after_the_agent() -> None:
 
 def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) -> None:
     """The exit code is 1, and no process is left."""
-    environment = sitecustomize(tmp_path, "hello_service.localview.agent", "sys.exit(3)")
+    environment = write_sitecustomize(tmp_path, "hello_service.localview.agent", "sys.exit(3)")
     with launched(environment=environment) as dev:
         code = dev.running.wait()
 
@@ -196,7 +196,7 @@ def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) ->
 
 def test_dev_waits_for_an_agent_that_starts_slowly(tmp_path: Path) -> None:
     """No trace is lost."""
-    with developing(environment=sitecustomize(tmp_path, "hello_service.localview.agent", "time.sleep(6)")) as dev:
+    with developing(environment=write_sitecustomize(tmp_path, "hello_service.localview.agent", "time.sleep(6)")) as dev:
         dev.wait_for(trace_id(dev.get("/api/hello")))
 
         assert dev.running.stop(signal.SIGINT) == 0
@@ -205,7 +205,7 @@ def test_dev_waits_for_an_agent_that_starts_slowly(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slow", ["hello_service.localview.agent", "hello_service.serving.server"])
 def test_dev_can_be_stopped_while_it_starts(tmp_path: Path, slow: str) -> None:
     """It may be waiting for the agent or for the service."""
-    with launched(environment=sitecustomize(tmp_path, slow, "time.sleep(600)")) as dev:
+    with launched(environment=write_sitecustomize(tmp_path, slow, "time.sleep(600)")) as dev:
         eventually(lambda: [command for command in dev.processes().values() if slow in command])
         eventually(lambda: len(dev.processes()), lambda number: number >= 3)
         code = dev.running.stop(signal.SIGINT)
@@ -218,7 +218,7 @@ def test_dev_can_be_stopped_while_it_starts(tmp_path: Path, slow: str) -> None:
 def test_a_very_long_line_is_cut(tmp_path: Path) -> None:
     """The output after that line is still read, so the service never blocks on a full pipe."""
     code = "sys.stderr.write('x' * 3_000_000 + '\\n')"
-    with developing(environment=sitecustomize(tmp_path, "hello_service.serving.server", code)) as dev:
+    with developing(environment=write_sitecustomize(tmp_path, "hello_service.serving.server", code)) as dev:
         dev.get("/api/faults/error")
 
         dev.wait_for("error: Exception on request GET /api/faults/error")

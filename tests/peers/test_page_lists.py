@@ -16,7 +16,7 @@ from browser import CHROMIUM, chromium, open_before_script, opened, violations
 from developing import VIEW, Dev, developing
 from playwright.sync_api import Browser, Locator, Page, expect
 from running import eventually
-from tracing_data import START, span, wire
+from tracing_data import START, span, wire_format
 
 from hello_service.localview.spans import Span
 
@@ -53,7 +53,7 @@ def send(dev: Dev, *spans: Span) -> None:
     """Send `spans` to the agent, as a tracer of another service would, and wait until the page has them."""
     chunks: dict[int, list[dict[str, object]]] = {}
     for each in spans:
-        chunks.setdefault(each.trace_id, []).append(wire(each))
+        chunks.setdefault(each.trace_id, []).append(wire_format(each))
     response = httpx.put(f"{dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
     assert response.status_code == 200, response.text
     for each in spans:

@@ -39,7 +39,7 @@ async def send_requests(port: int, path: str, times: int, *, disconnect: bool = 
 
 
 async def main(settings: Settings) -> None:
-    """Count the cycles after successful, failed and cancelled requests, with an outbound call and without."""
+    """Count the cycles after successful, failed and canceled requests, with an outbound call and without."""
     use_test_endpoints()
     listener = server.listen(settings)
     listener.listen()  # so that connections before the server starts wait instead of being refused
@@ -55,13 +55,14 @@ async def main(settings: Settings) -> None:
     await send_requests(port, "/api/faults/slow?seconds=60", REQUESTS, disconnect=True)
     while serving.lifecycle.in_flight:  # noqa: ASYNC110 - no event signals it
         await asyncio.sleep(0.01)
-    gc.set_debug(gc.DEBUG_SAVEALL)  # the collection puts what it finds into gc.garbage
+    gc.set_debug(gc.DEBUG_SAVEALL)  # the next collection puts the objects in cycles into gc.garbage
     gc.collect()
     gc.set_debug(0)
-    counts = Counter(f"{type(found).__module__}.{type(found).__name__}" for found in gc.garbage)
+    types = [type(item) for item in gc.garbage]
+    counts = Counter(f"{kind.__module__}.{kind.__name__}" for kind in types)
     print(json.dumps(counts), flush=True)  # noqa: T201 - read by the test
     running.cancel()
-    os._exit(0)
+    os._exit(0)  # the stop of the server isn't tested here
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tests of `scripts/adopt`, which turns a fresh copy into a service with another name."""
+"""Tests of `scripts/adopt`, which turns a fresh copy of this repository into a service with another name."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from copies import copy_to, run, run_unit_tests
 from running import BIN
 
+# Regular expressions of the repository may contain a character class between the words of the name.
 OLD_NAME = re.compile(r"hello(?:[-_]|\[[-_]+\])service|HelloService")
 # The unit tests that read the service's name in files, in the environment and in a process's output.
 TESTS_THAT_READ_THE_NAME = (
@@ -60,7 +61,7 @@ def test_a_renamed_copy_is_complete(copy: Path, name: str) -> None:
         copy, str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", "--collect-only", "tests"
     )
     assert collected.returncode == 0, collected.stdout[-5000:]
-    tests = run_unit_tests(copy, *(f"tests/unit/test_{tested}.py" for tested in TESTS_THAT_READ_THE_NAME))
+    tests = run_unit_tests(copy, *(f"tests/unit/test_{part}.py" for part in TESTS_THAT_READ_THE_NAME))
     assert tests.returncode == 0, tests.stdout[-5000:]
 
 
@@ -86,7 +87,7 @@ def test_a_name_that_can_not_be_a_package_is_rejected_and_changes_nothing(copy: 
 
 
 def test_a_second_rename_is_rejected(copy: Path) -> None:
-    """The script could no longer tell the service's name from the same word elsewhere."""
+    """After the first rename, the script could not tell the service's name from the same word elsewhere."""
     backup = copy / "adopt_backup.py"  # the script deletes itself
     shutil.copy(copy / "scripts" / "adopt.py", backup)
     run(copy, "scripts/adopt", "orders")

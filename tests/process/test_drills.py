@@ -11,15 +11,15 @@ from drills.table import DRILLS
 def parameter(drill: Drill) -> object:
     """Return `drill` as a parameter of a test, marked `once` unless its result may depend on the Python version."""
     marks = [pytest.mark.serial] if drill.every_python else [pytest.mark.serial, pytest.mark.once]
-    if drill.missing:
-        marks.append(pytest.mark.skip(reason=drill.missing))
+    if drill.skip_reason:
+        marks.append(pytest.mark.skip(reason=drill.skip_reason))
     return pytest.param(drill, marks=marks, id=drill.event)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("drill", [parameter(drill) for drill in DRILLS])
 def test_the_promise_is_kept(drill: Drill) -> None:
-    """Run with -s to see the measured figures."""
+    """Run with `-s` to see the measured figures."""
     measured = drill.run(Size.SHORT)
 
     print(f"\n{drill.event}: {measured}")  # noqa: T201 - see above

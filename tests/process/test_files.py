@@ -26,7 +26,7 @@ async def file():
     return await quart.send_file(pathlib.Path(app.root_path) / "static" / "file", conditional=True)
 """
 SIZES = {"small": 100, "large": 300_000}
-TIMES = 50
+TIMES = 50  # which event the server handles first, the last write or the close, differs from request to request
 SERVERS = {
     "hypercorn": ["hypercorn", "-w", "0", "app:app", "--bind", "127.0.0.1:{port}"],
     "uvicorn": ["uvicorn", "app:app", "--host", "127.0.0.1", "--port", "{port}"],
@@ -54,7 +54,7 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, agent: Agent) -> Iterat
 
     with started(command, clean_environment(environment), cwd=tmp_path):
         eventually(responds, timeout=60)
-        agent.wait_for_spans(1)  # that of the 404
+        agent.wait_for_spans(1)  # the span of the 404
         agent.clear()
         yield port
 
@@ -66,12 +66,18 @@ def get(port: int, path: str, *headers: str, method: str = "GET") -> str:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         received = b""
         while b"\r\n\r\n" not in received:
-            received += connection.recv(65536) or pytest.fail(f"no head in {received!r}")
+            data = connection.recv(65536)
+            assert data, f"no head in {received!r}"
+            received += data
         head, _, body = received.partition(b"\r\n\r\n")
         length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-        missing = int(length[1]) - len(body) if length and method != "HEAD" else 0
+        missing = 0
+        if length and method != "HEAD":  # a response to HEAD has a length, but no body
+            missing = int(length[1]) - len(body)
         while missing > 0:
-            missing -= len(connection.recv(missing) or pytest.fail(f"{missing} bytes are missing"))
+            data = connection.recv(missing)
+            assert data, f"{missing} bytes are missing"
+            missing -= len(data)
     return head.decode()
 
 

@@ -1,4 +1,4 @@
-"""Tests of HTTP in the real process: each HTTP implementation, the stop, rejected requests, WebSocket handshakes."""
+"""Tests of HTTP in a real process: each HTTP implementation, the stop, rejected requests and WebSocket handshakes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def test_the_api_is_served_by_each_implementation(implementation: str) -> None:
     assert len(warnings) == (0 if implementation == "httptools" else 1)
     assert stream.text.count("data: ") == 2
     assert missing.headers["content-type"] == "application/problem+json"
-    assert (greeting, code) == ("Hello, Ada!", 0)
+    assert greeting == "Hello, Ada!"
+    assert code == 0
 
 
 @pytest.mark.parametrize("repetition", range(2))
@@ -84,12 +85,12 @@ def test_every_executed_request_gets_its_response_when_the_server_stops(repetiti
 
 
 def test_disconnected_clients_do_not_delay_the_stop() -> None:
-    """This holds whatever they sent after their requests."""
+    """This holds whatever the clients sent after their requests."""
     with service(NO_AGENT, {"GRACEFUL_SECONDS": "60", "FAULTS": "true"}) as running:
-        for extra in (b"", b"x", b"GET / HTTP/1.1\r\n"):
+        for more_data in (b"", b"x", b"GET / HTTP/1.1\r\n"):
             for path in (b"/api/hello/stream?count=20", b"/api/faults/slow?seconds=600"):
-                connect_and_send(running.url, b"GET " + path + b" HTTP/1.1\r\nHost: here\r\n\r\n" + extra).close()
-        # The request to /info is in flight itself.
+                connect_and_send(running.url, b"GET " + path + b" HTTP/1.1\r\nHost: here\r\n\r\n" + more_data).close()
+        # The request to /info is itself in flight.
         eventually(lambda: httpx.get(f"{running.url}/info").json()["in_flight"], lambda count: count == 1)
         code = running.stop(timeout=30)
         events = {line["event"] for line in running.log}
@@ -108,13 +109,14 @@ def test_an_idle_websocket_does_not_delay_the_stop() -> None:
         code = running.wait(timeout=30)
 
     assert closed.value.rcvd is not None
-    assert (closed.value.rcvd.code, code) == (1012, 0)
+    assert closed.value.rcvd.code == 1012
+    assert code == 0
 
 
 def test_rejected_requests_are_logged_and_counted() -> None:
     with service(NO_AGENT) as running:
-        for sent in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a..b\r\n\r\n"):
-            with connect_and_send(running.url, sent) as client:
+        for data in (b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: a..b\r\n\r\n"):
+            with connect_and_send(running.url, data) as client:
                 assert client.recv(100).startswith(b"HTTP/1.1 400 ")
         counts = httpx.get(f"{running.url}/info").json()["rejected_requests"]
         lines = [line for line in running.log if line["event"] == "request rejected"]
@@ -131,11 +133,11 @@ def test_the_response_to_a_websocket_handshake_has_the_trace_id(agent: Agent) ->
         with connect(f"{url}/api/hello/ws") as websocket:
             assert websocket.response is not None
             accepted = websocket.response.headers["traceresponse"]
-        with pytest.raises(InvalidStatus) as invalid:
+        with pytest.raises(InvalidStatus) as rejection:
             connect(f"{url}/nope")
-        rejected = invalid.value.response.headers
+        rejection_headers = rejection.value.response.headers
         spans = agent.wait_for_spans(2)
 
-    span_ids = {value.split("-")[2] for value in (accepted, rejected["traceresponse"])}
-    assert rejected["content-type"] == "application/problem+json"
+    span_ids = {value.split("-")[2] for value in (accepted, rejection_headers["traceresponse"])}
+    assert rejection_headers["content-type"] == "application/problem+json"
     assert span_ids <= {f"{span['span_id']:016x}" for span in spans}

@@ -32,7 +32,7 @@ def service_of(copy: Path, agent: Agent, **settings: str) -> Iterator[Running]:
 
 
 def failed_checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
-    """Run the checks that apply to every change, and return those that failed."""
+    """Run the checks that every change must pass, and return the failed ones."""
     tests = ("tests/unit/test_app.py", "tests/unit/test_settings.py", "tests/unit/test_environment.py")
     commands = (
         ("ruff", "check"),
@@ -40,7 +40,8 @@ def failed_checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
         ("lint-imports",),
         (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
     )
-    return [result for command in commands if (result := run(copy, *command)).returncode]
+    results = [run(copy, *command) for command in commands]
+    return [result for result in results if result.returncode != 0]
 
 
 @pytest.mark.once

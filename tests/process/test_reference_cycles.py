@@ -32,18 +32,18 @@ def test_no_request_and_no_connection_leaves_a_reference_cycle() -> None:
         environment = {
             **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},  # `serve` would set these
             **QUIET,
-            "DD_TRACE_AGENT_URL": "http://127.0.0.1:9",
+            "DD_TRACE_AGENT_URL": "http://127.0.0.1:9",  # there is no agent
             "UPSTREAM_URL": upstream.url,
             "FAULTS": "true",
             "PYTHONPATH": str(ROOT / "tests"),
         }
-        ended = subprocess.run(
+        result = subprocess.run(
             [str(BIN / "ddtrace-run"), sys.executable, PROGRAM],
             env=clean_environment({**environment, "HOST": "127.0.0.1", "PORT": str(free_port())}),
             capture_output=True,
             text=True,
             check=True,
         )
-    counts = json.loads(ended.stdout)
+    counts = json.loads(result.stdout)
 
     assert {name: count for name, count in counts.items() if name.startswith(CHECKED_MODULES)} == {}

@@ -1,4 +1,4 @@
-"""Tests that no secret leaves the process: marked secrets go into every input, and every output is searched."""
+"""Tests that no secret leaves the process: each input contains marked secrets, and each output is searched for them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fake_http import fake_http
 from running import SERVE, Agent, clean_environment, eventually, service
 from websockets.sync.client import connect
 
-MARK = "s3cr3t"
+MARK = "s3cr3t"  # a part of each secret
 ENVIRONMENT = {
     "DD_API_KEY": f"{MARK}0123456789abcdef0123456789abcdef",
     "DD_APP_KEY": f"{MARK}-app-key",
@@ -46,7 +46,7 @@ def send_secrets(url: str) -> Iterator[httpx.Response]:
 
 
 @pytest.mark.parametrize("upstream_status", [200, 500, 302])
-def test_nothing_secret_leaves_the_process(agent: Agent, upstream_status: int) -> None:
+def test_no_secret_leaves_the_process(agent: Agent, upstream_status: int) -> None:
     """No secret is in spans, stats, the log, responses or `/info`."""
     with fake_http({"ok": True}, upstream_status, {"Location": f"/{MARK}?x=1"}) as upstream:
         upstream_url = upstream.url.replace("//", f"//ada:{MARK}-url@") + f"/x?token={MARK}-of-the-url"
@@ -60,11 +60,11 @@ def test_nothing_secret_leaves_the_process(agent: Agent, upstream_status: int) -
                 socket.send(f"{MARK}\0")
                 responses.append(str(socket.recv()))
             # The request with the invalid Host is rejected before it is logged and traced.
-            expected = len(responses) - 1
-            eventually(lambda: len(running.requests()), lambda count: count >= expected)
+            expected_count = len(responses) - 1
+            eventually(lambda: len(running.requests()), lambda count: count >= expected_count)
             running.stop()
     outputs = {
-        "spans": json.dumps(agent.wait_for_spans(expected)),
+        "spans": json.dumps(agent.wait_for_spans(expected_count)),
         "stats": json.dumps(eventually(agent.stats), default=str),
         "log": "\n".join(running.lines),
         "responses": "\n".join(responses),
@@ -76,24 +76,28 @@ def test_nothing_secret_leaves_the_process(agent: Agent, upstream_status: int) -
 
 def leaks(outputs: Mapping[str, str]) -> dict[str, str]:
     """Return the text around the first secret of each output that has one."""
-    positions = {name: text.find(MARK) for name, text in outputs.items()}
-    return {name: outputs[name][max(0, at - 200) : at + 100] for name, at in positions.items() if at >= 0}
+    excerpts = {}
+    for name, text in outputs.items():
+        if MARK in text:
+            position = text.index(MARK)
+            excerpts[name] = text[max(0, position - 200) : position + 100]
+    return excerpts
 
 
 def test_a_failed_start_shows_no_secret() -> None:
-    """The error has the variable's name, but not the credentials in its value."""
+    """The error message has the variable's name, but not the credentials in its value."""
     invalid = {"UPSTREAM_URL": f"ftp://ada:{MARK}-url@host/?token={MARK}", "DD_TRACE_AGENT_URL": f"ada:{MARK}@host"}
     environment = clean_environment({**ENVIRONMENT, **invalid})
-    ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
-    assert ended.returncode == 1
-    assert "UPSTREAM_URL" in ended.stderr
-    assert MARK not in ended.stdout + ended.stderr
+    assert result.returncode == 1
+    assert "UPSTREAM_URL" in result.stderr
+    assert MARK not in result.stdout + result.stderr
 
 
 def test_client_addresses_are_not_recorded(agent: Agent) -> None:
-    """No address is logged or put on spans, so no header can forge one. An operator can have ddtrace record addresses
-    with a setting of its own.
+    """No address is logged or put on spans, so no header can forge one. An operator can make ddtrace record addresses
+    with one of its own settings.
     """
     headers = dict.fromkeys(("X-Forwarded-For", "X-Real-IP", "Forwarded", "True-Client-IP"), "203.0.113.7")
     with service(agent.url) as running:

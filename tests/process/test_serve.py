@@ -38,16 +38,17 @@ def test_it_serves_with_tracing_off() -> None:
 
     assert response.status_code == 200
     assert "traceresponse" not in response.headers
-    assert (info["tracing"]["active"], info["tracing"]["reason"]) == (False, "DD_TRACE_ENABLED is false")
+    assert info["tracing"]["active"] is False
+    assert info["tracing"]["reason"] == "DD_TRACE_ENABLED is false"
 
 
 def test_the_service_does_not_start_with_invalid_variables() -> None:
-    """The error lists all of them, and the exit code is 1."""
+    """The error message lists all of them, and the exit code is 1."""
     environment = clean_environment({"DD_TRACE_SAMPLE_RATE": "half", "PORT": "x"})
-    ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines() == [
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
         "The service can't start with this environment:",
         "PORT='x': must be a valid integer, unable to parse string as an integer",
         "DD_TRACE_SAMPLE_RATE='half': must be a valid number, unable to parse string as a number",
@@ -101,7 +102,8 @@ def test_a_renamed_private_name_is_logged_as_one_warning(
     assert status == 200
     assert len(logged) == 1
     assert logged[0].endswith(contract.WITHOUT[part])
-    assert (lost is None) == (part == "trace loss")
+    number_is_unknown = part == "trace loss"
+    assert (lost is None) == number_is_unknown
 
 
 @pytest.mark.parametrize("variable", ["PORT", "DD_TRACE_SAMPLE_RATE"])
@@ -109,22 +111,22 @@ def test_the_server_module_also_rejects_invalid_variables(variable: str) -> None
     """It can be started without `serve`, which checks them first."""
     command = [sys.executable, "-m", "hello_service.serving.server"]
     environment = clean_environment({variable: "x"})
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
-    assert ended.returncode == 1
-    assert ended.stderr.startswith(f"{variable}='x': must be")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"{variable}='x': must be")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_port_in_use_is_reported(host: str) -> None:
-    """The error names the variables that set another address, and the exit code is 1."""
-    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as other:
-        port = other.getsockname()[1]
+    """The error message names the variables that set another address, and the exit code is 1."""
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        port = listener.getsockname()[1]
         environment = clean_environment({"HOST": host, "PORT": str(port), "DD_TRACE_ENABLED": "false"})
-        ended = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(SERVE, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
-    assert ended.returncode == 1
-    assert ended.stderr.strip() == (
+    assert result.returncode == 1
+    assert result.stderr.strip() == (
         f"Can't listen on {host} port {port}: Address already in use. Set HOST and PORT to another address."
     )
 
@@ -178,13 +180,14 @@ def test_only_a_connection_without_a_request_is_idle() -> None:
         for path in ("/health", "/api/faults/slow?seconds=2", "/health"):
             connection.request("GET", path)
             response = connection.getresponse()
-            assert (response.status, bool(response.read())) == (200, True)
-        received = time.monotonic()
+            assert response.status == 200
+            assert response.read()
+        response_end = time.monotonic()
         assert connection.sock.recv(1) == b""
-        idle = time.monotonic() - received
+        idle_seconds = time.monotonic() - response_end
         connection.close()
 
-    assert idle > 0.9
+    assert idle_seconds > 0.9
 
 
 def test_an_idle_connection_does_not_delay_the_exit() -> None:
@@ -200,7 +203,8 @@ def test_an_idle_connection_does_not_delay_the_exit() -> None:
         for connection in (used, new):
             connection.close()
 
-    assert (code, received) == (0, [b"", b""])
+    assert code == 0
+    assert received == [b"", b""]  # each connection was closed
     assert "deadline" not in {line["event"] for line in running.log}
 
 
@@ -211,7 +215,7 @@ def test_a_websocket_is_served() -> None:
 
 
 def test_a_stream_that_breaks_closes_the_connection() -> None:
-    """Otherwise the client would take the incomplete response for a complete one."""
+    """Otherwise the client would treat the incomplete response as a complete one."""
     with (
         service(NO_AGENT, {"FAULTS": "true"}) as running,
         pytest.raises(httpx.RemoteProtocolError, match="incomplete chunked read"),
@@ -239,15 +243,17 @@ def test_closed_connections_leave_no_task_and_no_descriptor() -> None:
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
         descriptors = Path(f"/proc/{running.process.pid}/fd")
-        tasks_before, open_before = client.get("/info").json()["tasks"], len(list(descriptors.iterdir()))
+        tasks_before = client.get("/info").json()["tasks"]
+        descriptors_before = len(list(descriptors.iterdir()))
         for path, timeout in (("/api/hello", 60), ("/api/faults/slow?seconds=1", 0.3)):
             for _ in range(10):
                 with suppress(httpx.ReadTimeout):
                     httpx.get(running.url + path, timeout=timeout)
         tasks_after = eventually(lambda: client.get("/info").json()["tasks"], lambda tasks: tasks <= tasks_before)
-        open_after = len(list(descriptors.iterdir()))
+        descriptors_after = len(list(descriptors.iterdir()))
 
-    assert (tasks_after, open_after) == (tasks_before, open_before)
+    assert tasks_after == tasks_before
+    assert descriptors_after == descriptors_before
 
 
 def test_production_imports_no_development_package() -> None:
@@ -256,11 +262,11 @@ def test_production_imports_no_development_package() -> None:
         "import sys, json, hello_service.serving.server, hello_service.__main__;"
         "print(json.dumps([name for name in sys.modules]))"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    modules = {name.split(".")[0] for name in json.loads(ended.stdout)}
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    modules = {name.split(".")[0] for name in json.loads(result.stdout)}
 
     assert not modules & {"ddapm_test_agent", "pytest", "playwright"}  # httpx itself imports rich if it is installed
-    assert "hello_service.localview" not in json.loads(ended.stdout)
+    assert "hello_service.localview" not in json.loads(result.stdout)
 
 
 def test_a_start_without_serve_logs_the_variables_that_only_the_environment_can_set() -> None:

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.sync.client import connect
 
 
-def test_a_request_that_never_ends_is_cancelled_at_the_deadline(agent: Agent) -> None:
+def test_a_request_that_never_ends_is_canceled_at_the_deadline(agent: Agent) -> None:
     """The client gets a 503 with the trace id, the span is marked as an error, and the exit code is 0."""
     with (
         service(agent.url, {"FAULTS": "true", "GRACEFUL_SECONDS": "0.5"}) as running,
@@ -79,17 +79,17 @@ def test_the_stop_sends_the_last_spans(agent: Agent) -> None:
     """The tracer sends spans at intervals, so some are unsent when the signal arrives."""
     with service(agent.url, {"DD_TRACE_WRITER_INTERVAL_SECONDS": "60"}) as running:
         httpx.get(f"{running.url}/api/hello")
-        before = agent.spans()
+        spans_before_stop = agent.spans()
         running.stop()
 
-    assert before == []
+    assert spans_before_stop == []
     assert [span["resource"] for span in agent.spans()] == ["GET /api/hello"]
 
 
 def test_an_agent_that_hangs_does_not_delay_the_exit() -> None:
     """The agent accepts connections and never responds. The log counts the traces that could not be sent."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as hanging_agent:
+        url = f"http://127.0.0.1:{hanging_agent.getsockname()[1]}"
         with service(url, {"FLUSH_SECONDS": "1"}) as running:
             httpx.get(f"{running.url}/api/hello")
             code = running.stop(timeout=20)  # ddtrace's own shutdown would take half a minute

@@ -67,7 +67,7 @@ def traced_service(
 
 
 def request_resources(spans: list[dict[str, Any]]) -> list[str]:
-    """Return the resources of the spans of requests, sorted."""
+    """Return the resources of all request spans, sorted."""
     return sorted(span["resource"] for span in spans if span["name"] == "asgi.request")
 
 
@@ -124,7 +124,7 @@ def test_an_application_imports_its_own_module_called_tracing(tmp_path: Path, ag
 
 
 def test_the_next_sitecustomize_on_the_path_is_also_imported(tmp_path: Path, agent: Agent) -> None:
-    """Without `hello-service trace`, Python would import that one."""
+    """`hello-service trace` puts another sitecustomize before it, and Python itself imports only the first."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text("import os\nos.environ['IMPORTED'] = 'yes'\n")
     app = APP.replace('return "ok"', 'import os; return os.environ["IMPORTED"]')
@@ -147,11 +147,12 @@ def test_probe_paths_and_the_sample_rate_are_applied(tmp_path: Path, agent: Agen
 
     assert request_resources(spans) == ["GET /users/<int:number>"]
     root = next(span for span in spans if not span["parent_id"])
-    assert (root["service"], root["metrics"]["_sampling_priority_v1"]) == (tmp_path.name, -1)
+    assert root["service"] == tmp_path.name
+    assert root["metrics"]["_sampling_priority_v1"] == -1  # rejected, because the sample rate is 0
 
 
 def test_a_program_that_uses_httpx_without_quart_runs_as_before(agent: Agent) -> None:
-    """Quart isn't imported on its behalf."""
+    """`hello-service trace` doesn't import Quart."""
     code = """
 import asyncio, sys, httpx
 async def call():
@@ -163,26 +164,27 @@ async def call():
 asyncio.run(call())
 """
     environment = clean_environment({**QUIET, "DD_TRACE_AGENT_URL": agent.url})
-    ended = subprocess.run(
+    result = subprocess.run(
         [*TRACE, sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
     )
 
-    assert (ended.returncode, ended.stdout) == (0, "called False\n")
+    assert result.returncode == 0
+    assert result.stdout == "called False\n"
 
 
 @pytest.mark.parametrize("client", ["httpx", "httpx2"])
-def test_the_call_spans_of_httpx_and_httpx2_get_names(tmp_path: Path, client: str) -> None:
-    """httpx2 isn't installed in the tests, so a module with its interface takes its place."""
+def test_the_spans_of_calls_with_httpx_and_httpx2_get_names(tmp_path: Path, client: str) -> None:
+    """httpx2 isn't installed in the tests, so a module with the same interface replaces it."""
     (tmp_path / "httpx2.py").write_text(
         "class AsyncClient:\n    def __init__(self):\n        self.event_hooks = {'request': [], 'response': []}\n"
     )
     code = f"import {client} as c; print([hook.__name__ for hook in c.AsyncClient().event_hooks['request']])"
     path = f"{Path(tracing.__file__).parent / 'unchanged'}:{tmp_path}"
-    ended = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env=clean_environment({"PYTHONPATH": path}), check=True, capture_output=True
     )
 
-    assert ended.stdout.split() == [b"['name_client_span']"]
+    assert result.stdout.split() == [b"['name_client_span']"]
 
 
 def test_only_the_variables_that_tracing_needs_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,22 +202,23 @@ def test_only_the_variables_that_tracing_needs_are_set(tmp_path: Path, monkeypat
     }
 
 
-@pytest.mark.parametrize("beside", [True, False], ids=["beside the command", "on PATH"])
-def test_ddtrace_run_is_taken_from_beside_the_command_or_else_from_path(tmp_path: Path, beside: bool) -> None:
+@pytest.mark.parametrize("is_beside", [True, False], ids=["beside the command", "on PATH"])
+def test_a_ddtrace_run_beside_the_command_precedes_the_one_on_path(tmp_path: Path, is_beside: bool) -> None:
     """The ddtrace-run beside the command belongs to the command's virtual environment."""
     first_on_path, command_folder = tmp_path / "first", tmp_path / "second"
     programs = [first_on_path / "ddtrace-run", command_folder / "serve"]
-    if beside:
+    if is_beside:
         programs.append(command_folder / "ddtrace-run")
-    for each in programs:
-        each.parent.mkdir(exist_ok=True)
-        each.touch(0o755)
-    path = f"{first_on_path}:{command_folder}"
-    program, command, environment = launch.traced(["serve"], {"PATH": path, "PYTHONPATH": "/x", "DD_SERVICE": "mine"})
+    for path in programs:
+        path.parent.mkdir(exist_ok=True)
+        path.touch(0o755)
+    variables = {"PATH": f"{first_on_path}:{command_folder}", "PYTHONPATH": "/x", "DD_SERVICE": "mine"}
+    program, command, environment = launch.traced(["serve"], variables)
 
-    assert program == str((command_folder if beside else first_on_path) / "ddtrace-run")
+    assert program == str((command_folder if is_beside else first_on_path) / "ddtrace-run")
     assert command[1:] == [str(command_folder / "serve")]
-    assert (environment["PYTHONPATH"], environment["DD_SERVICE"]) == (f"{launch.UNCHANGED}:/x", "mine")
+    assert environment["PYTHONPATH"] == f"{launch.UNCHANGED}:/x"
+    assert environment["DD_SERVICE"] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -225,17 +228,17 @@ def test_ddtrace_run_is_taken_from_beside_the_command_or_else_from_path(tmp_path
         (["serve"], {}, "Install ddtrace where the service is installed."),
         (["serve"], {"DD_TRACE_SAMPLE_RATE": "10%", "PATH": str(BIN)}, "DD_TRACE_SAMPLE_RATE='10%': must be"),
     ],
-    ids=["command not found", "ddtrace not installed", "invalid sample rate"],
+    ids=["command is missing", "ddtrace is not installed", "sample rate is invalid"],
 )
-def test_a_command_that_can_not_be_traced_is_explained_in_a_sentence(
+def test_a_command_that_can_not_be_traced_is_rejected_with_the_reason(
     tmp_path: Path, arguments: list[str], environ: dict[str, str], sentence: str
 ) -> None:
     (tmp_path / "serve").touch(0o755)
     path = f"{tmp_path}:{environ['PATH']}" if "PATH" in environ else str(tmp_path)
-    ended = subprocess.run(
+    result = subprocess.run(
         [*TRACE, *arguments], env={**environ, "PATH": path}, capture_output=True, text=True, check=False
     )
 
-    assert ended.returncode == 1
-    assert sentence in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert result.returncode == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr

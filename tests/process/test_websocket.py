@@ -16,7 +16,7 @@ NO_AGENT = "http://127.0.0.1:1"
 ENVIRONMENT = {"GRACEFUL_SECONDS": "0", "PYTHONPATH": str(ROOT / "tests")}
 COMMAND = [str(BIN / "ddtrace-run"), sys.executable, str(Path(__file__).with_name("websocket_server.py"))]
 FLOOD_BYTES = 120_000_000  # more than the memory may grow, so a server that reads without a bound fails the test
-# The spans of the messages that fit into the kernel's buffers take up to 40. Without a bound, the growth is 118.
+# The spans of messages that fit into the kernel's buffers take up to 40 MiB. Without a bound, the growth is 118 MiB.
 MAX_GROWTH_MIB = 60
 SILENCE_SECONDS = 5.0  # if the server accepts no data for this time, it has stopped reading
 
@@ -24,12 +24,14 @@ SILENCE_SECONDS = 5.0  # if the server accepts no data for this time, it has sto
 def frame(payload: bytes) -> bytes:
     """Return a text frame (RFC 6455, section 5.2) whose mask is 0."""
     size = len(payload)
-    length = bytes([0x80 | size]) if size < 126 else bytes([0xFE]) + size.to_bytes(2, "big")
+    # 0x80 marks a masked frame. The length 126 means that two bytes with the true length follow.
+    length = bytes([0x80 | size]) if size < 126 else bytes([0x80 | 126]) + size.to_bytes(2, "big")
     return b"\x81" + length + bytes(4) + payload
 
 
 # The replies to small messages soon fill the buffers on the way to a client that doesn't read.
-SMALL, LARGE = frame(b"A" * 200), frame(b"x" * 60_000)
+SMALL = frame(b"A" * 200)
+LARGE = frame(b"x" * 60_000)
 
 
 @contextmanager
@@ -40,9 +42,15 @@ def opened(running: Running, path: str) -> Iterator[socket.socket]:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the server's replies
         client.settimeout(SILENCE_SECONDS)
         client.connect((host, int(port)))
-        lines = (f"GET {path} HTTP/1.1", "Host: here", "Connection: Upgrade", "Upgrade: websocket")
-        key = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==", "", "")
-        client.sendall("\r\n".join(lines + key).encode())
+        lines = [
+            f"GET {path} HTTP/1.1",
+            "Host: here",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==",
+        ]
+        client.sendall("\r\n".join([*lines, "", ""]).encode())
         assert client.recv(12) == b"HTTP/1.1 101"
         yield client
 
@@ -53,7 +61,8 @@ def flood(client: socket.socket) -> int:
     Returns:
         The number of bytes sent.
     """
-    sent, chunk = 0, SMALL * 50 + LARGE
+    chunk = SMALL * 50 + LARGE
+    sent = 0
     while sent < FLOOD_BYTES:
         try:
             sent += client.send(chunk[sent % len(chunk) :])  # continues where the last `send` stopped
@@ -63,11 +72,11 @@ def flood(client: socket.socket) -> int:
 
 
 def memory_mib(running: Running, name: str) -> float:
-    """Return the server's resident memory; `name` is VmRSS for the current value and VmHWM for the peak."""
+    """Return the server's resident memory. `name` is VmRSS for the current value, or VmHWM for the peak."""
     status = Path(f"/proc/{running.process.pid}/status").read_text()
-    found = re.search(rf"{name}:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) / 1024
+    match = re.search(rf"{name}:\s+(\d+) kB", status)
+    assert match
+    return int(match[1]) / 1024
 
 
 @pytest.mark.parametrize("path", ["/api/hello/ws", "/reads-nothing"])
@@ -81,13 +90,13 @@ def test_a_client_that_sends_and_never_reads_has_to_wait(path: str) -> None:
     assert growth <= MAX_GROWTH_MIB
 
 
-def test_the_connection_ends_when_a_handler_returns_with_messages_unread() -> None:
+def test_the_connection_is_closed_when_a_handler_returns_with_messages_unread() -> None:
     with service(NO_AGENT, ENVIRONMENT, COMMAND) as running:
         with opened(running, "/ends") as client:
             client.sendall(SMALL * 100)
             received = b""
-            while more := client.recv(65536):
-                received += more
+            while data := client.recv(65536):
+                received += data
         code = running.stop()
 
     assert b"\x88\x02\x03\xe8" in received  # a close frame with code 1000

@@ -29,7 +29,10 @@ async def ends() -> None:
 def message_queue() -> asyncio.Queue[object]:
     """Return the queue of messages for this handler, which Quart 0.22 and 0.23 keep in different places."""
     buffer = getattr(websocket, "buffer", None)
-    queue: asyncio.Queue[object] = buffer._queue if buffer is not None else vars(websocket)["_receive"].__self__
+    if buffer is not None:
+        queue: asyncio.Queue[object] = buffer._queue
+    else:
+        queue = vars(websocket)["_receive"].__self__  # `_receive` is a method of the queue
     return queue
 
 

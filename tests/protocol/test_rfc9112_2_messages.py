@@ -83,7 +83,7 @@ async def test_data_after_the_last_request_is_ignored(request_: bytes, extra: by
 
     assert statuses(response) == [200]
     assert b"connection: close\r\n" in response
-    assert echo.ended == ["complete"]
+    assert echo.outcomes == ["complete"]
 
 
 @pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_000])

@@ -153,4 +153,4 @@ async def test_a_malformed_chunk_is_rejected(chunks: bytes) -> None:
 
     assert statuses(response) == [400]
     assert echo.requests == []
-    assert echo.ended == ["disconnected"]
+    assert echo.outcomes == ["disconnected"]

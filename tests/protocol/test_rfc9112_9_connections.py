@@ -263,7 +263,7 @@ async def test_the_end_of_the_connection_within_a_body_is_a_disconnect(request_:
         await client.send(request_)
         await until(lambda: len(echo.scopes) == 1)
         getattr(client, end)()
-        await until(lambda: echo.ended == ["disconnected"])
+        await until(lambda: echo.outcomes == ["disconnected"])
 
     assert echo.requests == []
 
@@ -314,7 +314,7 @@ async def test_pipelined_requests_are_read_up_to_a_limit() -> None:
     transport.protocol.data_received(EXCESSIVE_PIPELINE)
     paused = transport.paused
     slow.respond.set()
-    await until(lambda: transport.ended)
+    await until(lambda: transport.eof_written)
     transport.close()
     await serving
 

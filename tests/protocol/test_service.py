@@ -45,8 +45,8 @@ async def test_every_hostile_request_gets_its_expected_response() -> None:
     async with service() as app:
         for attack in REQUESTS:
             async with connected(app) as client:
-                await client.send(attack.sent)
-                if attack.cut:
+                await client.send(attack.data)
+                if attack.closes:
                     response = await client.rest()  # returns when the service closes the connection
                 else:
                     response = await client.until(b"\r\n\r\n")

@@ -49,7 +49,7 @@ OWN_INPUTS = [
 INPUTS = [
     *OWN_INPUTS,
     # `Echo` serves no WebSocket.
-    *(attack.sent for attack in REQUESTS if len(attack.sent) < MAX_INPUT_BYTES and b"websocket" not in attack.sent),
+    *(attack.data for attack in REQUESTS if len(attack.data) < MAX_INPUT_BYTES and b"websocket" not in attack.data),
 ]
 
 

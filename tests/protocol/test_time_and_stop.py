@@ -71,7 +71,7 @@ async def test_a_stalled_body_is_a_408(request_: bytes) -> None:
         response = await client.exchange(request_)
 
     assert statuses(response) == [408]
-    assert echo.ended == ["disconnected"]
+    assert echo.outcomes == ["disconnected"]
     assert connections.rejections.counts == {"body-timeout": 1}
 
 
@@ -204,7 +204,7 @@ async def test_the_grace_period_ends_for_every_connection_even_if_clients_reset_
 
     class ResetTransport(MemoryTransport):
         def write_eof(self) -> None:
-            self.ended = True
+            self.eof_written = True
             raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
 
     connections = Connections()
@@ -215,7 +215,7 @@ async def test_the_grace_period_ends_for_every_connection_even_if_clients_reset_
     connections.stop(grace_seconds=0)
     await settle()
 
-    assert all(transport.ended for transport in transports)
+    assert all(transport.eof_written for transport in transports)
     connections.abort()
     await until(lambda: not connections.open)
 

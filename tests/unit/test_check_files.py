@@ -18,13 +18,13 @@ from task_definitions import (
     HEX_KEY,
     REGISTRY,
     SECRET,
-    agent,
+    agent_fields,
+    agent_variable,
     as_cloudformation,
     changed,
-    service,
-    to_agent,
-    to_service,
-    to_task,
+    service_fields,
+    service_variable,
+    task_fields,
 )
 
 pytestmark = pytest.mark.deployment
@@ -94,7 +94,7 @@ def test_the_shipped_file_passes() -> None:
 
 @pytest.mark.parametrize("convert", FORMS.values(), ids=FORMS)
 def test_every_form_is_read(convert: Callable[[dict[str, Any]], Any]) -> None:
-    correct, broken = changed(), changed(agent("DD_APM_ENABLED", "false"))
+    correct, broken = changed(), changed(agent_variable("DD_APM_ENABLED", "false"))
 
     assert broken_rules(json.dumps(convert(correct))) == []
     assert set(broken_rules(json.dumps(convert(broken)))) == {"apm-disabled"}
@@ -102,7 +102,7 @@ def test_every_form_is_read(convert: Callable[[dict[str, Any]], Any]) -> None:
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 def test_every_encoding_is_read(encode: Callable[[str], bytes]) -> None:
-    assert broken_rules(encode(json.dumps(changed(to_service(user=None)), indent=1))) == ["null-field"]
+    assert broken_rules(encode(json.dumps(changed(service_fields(user=None)), indent=1))) == ["null-field"]
 
 
 def test_a_template_in_yaml_is_read() -> None:
@@ -152,7 +152,7 @@ def test_cloudformation_functions_count_as_unknown_values() -> None:
 
 
 def test_findings_are_separate_for_each_resource_of_a_template() -> None:
-    other_resource = as_template(changed(to_agent(memory=256)))["Resources"]["Task"]
+    other_resource = as_template(changed(agent_fields(memory=256)))["Resources"]["Task"]
     (finding,) = task_check.check(json.dumps(as_template(changed(), Other=other_resource))).findings
 
     assert (finding.rule, finding.container) == ("agent-memory", "Other: datadog-agent")
@@ -174,13 +174,13 @@ def test_terraform_interpolations_count_as_unknown_values() -> None:
 
 
 def test_the_placeholders_of_the_shipped_file_are_mistakes_only_in_a_registered_definition() -> None:
-    task = changed(to_service(image="${IMAGE}"))
+    task = changed(service_fields(image="${IMAGE}"))
     (finding,) = task_check.check(json.dumps(as_registered(task))).findings
 
     assert broken_rules(json.dumps(task)) == []
     assert finding.rule == "placeholder"
     assert "`${IMAGE}`" in finding.sentence
-    assert broken_rules(json.dumps(as_registered(changed(to_task(networkMode="vpc"))))) == ["unknown-value"]
+    assert broken_rules(json.dumps(as_registered(changed(task_fields(networkMode="vpc"))))) == ["unknown-value"]
 
 
 NOT_TASK_DEFINITIONS = (
@@ -217,7 +217,7 @@ def test_a_file_that_is_not_a_task_definition_is_rejected(text: str, sentence: s
 
 
 def test_slashes_and_commas_inside_strings_are_accepted() -> None:
-    assert broken_rules(json.dumps(changed(service("LINKS", 'http://a/ # ,] ,} /* \\" //')))) == []
+    assert broken_rules(json.dumps(changed(service_variable("LINKS", 'http://a/ # ,] ,} /* \\" //')))) == []
 
 
 def test_bytes_that_are_not_text_are_rejected() -> None:
@@ -228,7 +228,7 @@ def test_bytes_that_are_not_text_are_rejected() -> None:
 def test_a_described_definition_is_read(tmp_path: Path) -> None:
     """The check reads the output of `aws ecs describe-task-definition`."""
     file = tmp_path / "task-definition.json"
-    file.write_text(json.dumps(changed(to_service(stopTimeout=60))))
+    file.write_text(json.dumps(changed(service_fields(stopTimeout=60))))
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     try:
@@ -260,10 +260,10 @@ def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Co
     ("task", "arguments", "code", "last_line"),
     [
         (changed(), (), 0, "-: no mistake"),
-        (changed(to_service(healthCheck={"command": ["CMD-SHELL", "curl localhost"]})), (), 0, "1 hint"),
-        (changed(to_agent(memory=256)), (), 3, "1 warning"),
-        (changed(to_agent(memory=256), agent("DD_HOSTNAME", "x"), agent("DD_SITE", "EU")), (), 1, "2 mistakes, 1 warning"),
-        (changed(to_agent(memory=256)), ("--ignore", "site,agent-memory"), 0, "-: no mistake"),
+        (changed(service_fields(healthCheck={"command": ["CMD-SHELL", "curl localhost"]})), (), 0, "1 hint"),
+        (changed(agent_fields(memory=256)), (), 3, "1 warning"),
+        (changed(agent_fields(memory=256), agent_variable("DD_HOSTNAME", "x"), agent_variable("DD_SITE", "EU")), (), 1, "2 mistakes, 1 warning"),
+        (changed(agent_fields(memory=256)), ("--ignore", "site,agent-memory"), 0, "-: no mistake"),
     ],
 )  # fmt: skip
 def test_the_exit_code_depends_on_the_worst_level(
@@ -275,7 +275,7 @@ def test_the_exit_code_depends_on_the_worst_level(
 
 
 def test_each_finding_is_a_line_followed_by_its_fix() -> None:
-    result = run_check("-", stdin=json.dumps(changed(agent("DD_API_KEY", HEX_KEY))))
+    result = run_check("-", stdin=json.dumps(changed(agent_variable("DD_API_KEY", HEX_KEY))))
     line, fix, _ = result.stdout.splitlines()
 
     assert line.startswith("-: mistake [key-in-clear] datadog-agent: `DD_API_KEY` is in plain text")
@@ -284,7 +284,7 @@ def test_each_finding_is_a_line_followed_by_its_fix() -> None:
 
 
 def test_json_has_the_same_findings() -> None:
-    result = run_check("--json", "-", stdin=json.dumps(changed(to_agent(memory=256))))
+    result = run_check("--json", "-", stdin=json.dumps(changed(agent_fields(memory=256))))
     (report,) = json.loads(result.stdout)
 
     assert (result.returncode, report["file"], report["notes"]) == (3, "-", [])

@@ -9,7 +9,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer as _TestServer  # pytest would collect a class named TestServer
 from rich.console import Console
-from tracing_data import span, wire
+from tracing_data import span, wire_format
 
 from hello_service.localview.dev import Development, Options
 
@@ -18,7 +18,7 @@ class SlowAgent:
     """An agent with one trace. `/drain` removes the trace at once, and returns it when `release` is set."""
 
     def __init__(self) -> None:
-        self.traces = [[wire(span(trace=7))]]
+        self.traces = [[wire_format(span(trace=7))]]
         self.requested, self.release = asyncio.Event(), asyncio.Event()
 
     async def drain(self, _: web.Request) -> web.Response:

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 from quart.typing import TestClientProtocol as _TestClientProtocol  # pytest would collect TestClientProtocol
-from tracing_data import span, wire
+from tracing_data import span, wire_format
 
 from hello_service.localview import lists, page, processes
 from hello_service.localview.page import View, create_page, serving
@@ -338,7 +338,9 @@ async def test_markup_in_spans_is_escaped(view: View, client: _TestClientProtoco
 async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestClientProtocol) -> None:
     """JSON can contain a lone surrogate, but UTF-8 and URLs can't."""
     text = "half \ud800"
-    sent = wire(span(resource=text, service=text, name=text, meta={text: text, "a.tag": text, "error.stack": text}))
+    sent = wire_format(
+        span(resource=text, service=text, name=text, meta={text: text, "a.tag": text, "error.stack": text})
+    )
     trace_id = add_spans(view, *read([[sent]]))
     view.store.add_line({"dd.trace_id": trace_id, "event": text})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tracing_data import MS, span, trace, wire
+from tracing_data import MS, span, trace, wire_format
 
 from hello_service.localview import spans as spans_module
 from hello_service.localview.spans import read
@@ -13,7 +13,7 @@ from hello_service.localview.store import COLOURS, LINES_OF_A_TRACE, SERVICES, S
 def test_a_span_is_read_as_it_was_sent() -> None:
     """No field is lost in the protocol."""
     sent = span(error=True, meta={"a": "b", "span.kind": "server"})
-    (received,) = read([[wire(sent)]])
+    (received,) = read([[wire_format(sent)]])
 
     assert received == sent
     assert received.kind == "server"

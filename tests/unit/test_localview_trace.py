@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tracing_data import MS, span, wire
+from tracing_data import MS, span, wire_format
 
 from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read
 from hello_service.localview.store import COLOURS as STORE_COLOURS
@@ -266,7 +266,7 @@ def test_2000_nested_spans_are_rows() -> None:
 )
 def test_span_links_are_read(sent: Mapping[str, object]) -> None:
     """The two versions of the protocol have different formats."""
-    (received,) = read([[{**wire(span()), **sent}]])
+    (received,) = read([[{**wire_format(span()), **sent}]])
 
     assert received.links == (Link(5, 6, "executed_by"),)
 
@@ -285,7 +285,7 @@ def test_span_links_are_read(sent: Mapping[str, object]) -> None:
 )
 def test_a_malformed_span_link_is_left_out(malformed: str) -> None:
     """The span is kept."""
-    (received,) = read([[wire(span(meta={"_dd.span_links": malformed}))]])
+    (received,) = read([[wire_format(span(meta={"_dd.span_links": malformed}))]])
 
     assert received.links == ()
 

@@ -182,9 +182,9 @@ async def test_an_invalid_header_or_body_is_not_sent(
 @pytest.mark.parametrize("path", ["/whole", "/chunked"])
 async def test_the_largest_body_is_accepted_and_one_byte_more_is_not(fake: FakeUpstream, path: str) -> None:
     async with Upstream(Limits(body_bytes=100_000)) as upstream:
-        fake.bytes = 100_000
+        fake.body_bytes = 100_000
         response = await upstream.get(fake.url + path)
-        fake.bytes += 1
+        fake.body_bytes += 1
         with pytest.raises(UpstreamTooLarge):
             await upstream.get(fake.url + path)
 
@@ -390,7 +390,7 @@ async def test_connections_are_reused(fake: FakeUpstream, upstream: Upstream) ->
     for _ in range(10):
         await upstream.get(f"{fake.url}/json")
 
-    assert fake.open == 1
+    assert fake.open_connections == 1
     assert len(fake.paths) == 10
 
 
