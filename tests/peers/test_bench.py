@@ -79,7 +79,7 @@ def test_no_span_is_lost(benchmark_run: BenchmarkRun) -> None:
     for point in contestant.points:
         sample = only_round[OURS_NAME]["points"][point.name]
         spans_per_request = contestant.spans[point.path.partition("?")[0]]
-        spans_of_all_requests = spans_per_request * sample["sent"] + 1  # 1: the first request
+        spans_of_all_requests = spans_per_request * sample["sent"] + 1  # the first request measured the start time
         assert sample["spans_due"] <= sample["spans"] <= spans_of_all_requests
 
 

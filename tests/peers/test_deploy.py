@@ -136,14 +136,14 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     images = ecr.list_images(repositoryName="hello-service")["imageIds"]
     assert {image["imageTag"] for image in images} == {"1.0.0", "2.0.0"}
     revision = ecs.describe_task_definition(taskDefinition="hello-service:2")["taskDefinition"]
-    containers = revision["containerDefinitions"]
-    assert {"name": "DD_TRACE_SAMPLE_RATE", "value": "0.1"} in containers[0]["environment"]
-    assert {"name": "DD_SITE", "value": "datadoghq.eu"} in containers[1]["environment"]
-    assert containers[0]["image"].endswith("/hello-service:2.0.0")
+    service_container, agent_container = revision["containerDefinitions"]
+    assert {"name": "DD_TRACE_SAMPLE_RATE", "value": "0.1"} in service_container["environment"]
+    assert {"name": "DD_SITE", "value": "datadoghq.eu"} in agent_container["environment"]
+    assert service_container["image"].endswith("/hello-service:2.0.0")
 
     # A rollback skips ten revisions (3 to 12) that never ran, and one (13) that did not become stable.
     for _ in range(10):
-        ecs.register_task_definition(family="hello-service", containerDefinitions=containers)
+        ecs.register_task_definition(family="hello-service", containerDefinitions=revision["containerDefinitions"])
     up_3 = ["up", "--version", "3.0.0", "--url", versions["2.0.0"].url, "--patience", "0"]
     unstable = verified(account.deploy(*up_3), code=1)
     assert "version 2.0.0 responds, not 3.0.0" in unstable.stderr
@@ -153,22 +153,25 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     verified(account.deploy("rollback", "--url", versions["1.0.0"].url))
     (ecs_service,) = ecs.describe_services(cluster="hello-service", services=["hello-service"])["services"]
     assert ecs_service["taskDefinition"].endswith(":1")
-    without_target = account.deploy("rollback")
-    assert (without_target.code, without_target.changes) == (1, [])
-    assert "No revision before hello-service:1 was stable" in without_target.stderr
+    without_earlier_revision = account.deploy("rollback")
+    assert (without_earlier_revision.code, without_earlier_revision.changes) == (1, [])
+    assert "No revision before hello-service:1 was stable" in without_earlier_revision.stderr
     assert "There is no task definition hello-service:99." in account.deploy("rollback", "--to", "99").stderr
 
+    # The error for a protected stack has the command that lifts the protection.
     protected = account.deploy("destroy", "--yes")
     assert (protected.code, protected.changes) == (1, [])
-    advice = "deploy/deploy unprotect --stack hello-service --region eu-west-1"
-    assert protected.stderr.splitlines()[1] == advice
-    program, *arguments = advice.split()
+    unprotect = "deploy/deploy unprotect --stack hello-service --region eu-west-1"
+    assert protected.stderr.splitlines()[1] == unprotect
+    program, *arguments = unprotect.split()
     unprotected = verified(account.run([str(ROOT / program), *arguments]))
     assert unprotected.changes == ["cloudformation update-termination-protection", "cloudformation update-stack"]
+
+    # Only the name of the stack confirms the deletion.
     for answer in ("no\n", ""):
-        not_confirmed = account.deploy("destroy", stdin=answer)
-        assert (not_confirmed.code, not_confirmed.changes) == (1, [])
-        assert "Nothing is deleted" in not_confirmed.stderr
+        unconfirmed = account.deploy("destroy", stdin=answer)
+        assert (unconfirmed.code, unconfirmed.changes) == (1, [])
+        assert "Nothing is deleted" in unconfirmed.stderr
     destroyed = verified(account.deploy("destroy", stdin="hello-service\n"))
     assert destroyed.changes[0] == "cloudformation delete-stack"
     assert revision_arns(account, "hello-service") == []

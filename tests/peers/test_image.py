@@ -29,7 +29,7 @@ def test_hadolint_finds_no_problem_in_the_dockerfile() -> None:
 
 def test_the_build_context_has_only_what_the_image_needs(engine: Engine, tmp_path: Path) -> None:
     """.dockerignore lists what is included, so .git, tests and .env are excluded."""
-    # An image with only the build context, exported as an archive.
+    # This image contains only the build context, and is exported as an archive.
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text("FROM scratch\nCOPY . /\n")
     archive_path = tmp_path / "context.tar"
@@ -47,8 +47,8 @@ def test_the_image_contains_only_locked_distributions_and_the_package(engine: En
     """Every distribution except hello-service has a version that requirements/run.txt locks."""
     program = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
     installed = json.loads(engine.docker("run", "--rm", image, "python", "-Ic", program))
-    own_version = installed.pop("hello-service")
-    # ddtrace ships this one inside of its own distribution, so the lock file doesn't have it.
+    version_of_package = installed.pop("hello-service")
+    # ddtrace ships this one inside its own distribution, so the lock file doesn't have it.
     bundled = {"ddtrace-internal"}
 
     locked: dict[str, set[str]] = {}  # versions by name; markers for Python versions can lead to several
@@ -57,7 +57,7 @@ def test_the_image_contains_only_locked_distributions_and_the_package(engine: En
     unlocked = {name for name, version in installed.items() if version not in locked.get(normalized(name), ())}
     assert unlocked <= bundled
     assert {"ddtrace", "Hypercorn", "Quart"} <= set(installed)
-    assert own_version == "1.0.0"
+    assert version_of_package == "1.0.0"
 
 
 def normalized(name: str) -> str:
@@ -137,7 +137,7 @@ def test_an_invalid_setting_stops_the_start(engine: Engine, image: str) -> None:
 def test_every_locked_distribution_has_a_wheel_for_arm64() -> None:
     """The image can be built for linux/arm64 without a compiler."""
     command = [str(BIN / "uv"), "pip", "install", "--dry-run", "--quiet", "--require-hashes", "--only-binary", ":all:"]
-    # An empty target folder, so that what is installed here does not count.
+    # With an empty target folder, packages that are installed here don't count.
     command += ["--python-platform", "aarch64-manylinux_2_28", "--python-version", "3.13", "--target", "/nonexistent"]
     command += ["-r", "requirements/run.txt"]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -164,7 +164,7 @@ def test_the_image_stops_at_once_on_a_second_signal(engine: Engine, image: str) 
         engine.docker("kill", "--signal", "TERM", name)
         eventually(lambda: '"draining"' in engine.logs(name))
         engine.docker("kill", "--signal", "TERM", name)
-        # `eventually` waits for 20 seconds at most.
+        # `eventually` fails after 20 seconds, long before the drain would end.
         state = eventually(lambda: engine.inspect(name)["State"], lambda state: not state["Running"])
 
     assert state["ExitCode"] == 128 + signal.SIGTERM

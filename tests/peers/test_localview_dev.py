@@ -170,7 +170,7 @@ def test_the_service_continues_if_the_agent_dies() -> None:
         assert dev.processes() == {}
 
 
-def test_dev_exits_with_the_service_if_the_agent_has_died_before() -> None:
+def test_dev_exits_with_the_service_after_the_agent_has_died() -> None:
     with developing() as dev:
         os.kill(dev.process("hello_service.localview.agent"), signal.SIGKILL)
         dev.wait_for("The embedded trace agent has exited")
@@ -200,7 +200,7 @@ def test_no_trace_is_lost_if_the_agent_starts_slowly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["hello_service.localview.agent", "hello_service.serving.server"])
 def test_dev_can_be_stopped_while_it_starts(tmp_path: Path, module: str) -> None:
-    """Here it waits for the process of `module`, which hangs."""
+    """`dev` waits for the process of `module`, which hangs."""
     with launched(environment=sitecustomize(tmp_path, module, "time.sleep(600)")) as dev:
         eventually(lambda: [command for command in dev.processes().values() if module in command])
         eventually(lambda: len(dev.processes()), lambda number: number >= 3)  # dev, the agent and the service

@@ -26,9 +26,9 @@ def dev() -> Iterator[Dev]:
 
 def send_request(dev: Dev, path: str) -> str:
     """Send a request, wait until its trace is on the page, and return the trace id."""
-    identity = dev.get(path).headers["traceresponse"].split("-")[1]
-    eventually(lambda: httpx.get(f"{dev.page_url}/trace/{identity}").status_code == 200)
-    return identity
+    trace_id = dev.get(path).headers["traceresponse"].split("-")[1]
+    eventually(lambda: httpx.get(f"{dev.page_url}/trace/{trace_id}").status_code == 200)
+    return trace_id
 
 
 def list_traces(dev: Dev, *options: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ import pytest
 from browser import CHROMIUM, opened
 from developing import developing
 from local_view import LocalView, running_local_view, trace_id
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from running import ROOT, clean_environment, eventually
 from tracing_data import span
 
@@ -29,7 +29,8 @@ pytestmark = [
 FILTER_MS = 200  # the longest time in which 1,000 traces may be filtered
 ATTEMPTS = 20
 SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
-LATE_ID, HOSTILE_ID, DEEP_ID, CYCLE_ID = 0xF00D, 0xBAD, 0x5000, 0xC1C  # of the traces that tests send to the agent
+# The ids of the traces that tests send to the agent.
+LATE_ID, HOSTILE_ID, DEEP_ID, CYCLE_ID = 0xF00D, 0xBAD, 0x5000, 0xC1C
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +47,16 @@ def page(local_view: LocalView) -> Iterator[Page]:
         yield page
 
 
-def row(page: Page, identity: str) -> str:
-    """Return the selector of a trace's row in the list."""
-    return f'#rows a[href^="/trace/{identity}"]'
+def row(page: Page, identity: str) -> Locator:
+    """Return the row of a trace in the list."""
+    return page.locator(f'#rows a[href^="/trace/{identity}"]')
 
 
 def test_a_request_is_drawn_span_by_span(local_view: LocalView, page: Page) -> None:
     """The trace appears live. A click opens its page, with a bar for each span of both services."""
     local_view.visit(page)
     identity = trace_id(local_view.dev.get("/api/relay?count=3"))
-    trace_row = page.locator(row(page, identity))
+    trace_row = row(page, identity)
     expect(trace_row).to_contain_text("7 spans")
     expect(trace_row).to_contain_text("GET /api/relay")
     expect(trace_row.locator(".status")).to_have_text("200")
@@ -98,7 +99,7 @@ def test_an_error_shows_type_message_and_stack(local_view: LocalView, page: Page
     """No click on the span is needed."""
     identity = trace_id(local_view.dev.get("/api/faults/error"))
     local_view.visit(page)
-    trace_row = page.locator(row(page, identity))
+    trace_row = row(page, identity)
     expect(trace_row.locator(".mark")).to_have_attribute("title", "1 span with an error")
     trace_row.click()
     failure = page.locator("#detail .failure")
@@ -115,14 +116,14 @@ def test_a_search_filters_the_list_and_its_mistakes_are_reported(local_view: Loc
     succeeded = trace_id(local_view.dev.get("/api/hello"))
     failed = trace_id(local_view.dev.get("/api/faults/status/503"))
     local_view.visit(page)
-    expect(page.locator(row(page, failed))).to_be_visible()
+    expect(row(page, failed)).to_be_visible()
     page.fill("#q", "@http.status_code:503 -service:greeter")
-    expect(page.locator(row(page, succeeded))).to_have_count(0)
-    expect(page.locator(row(page, failed))).to_be_visible()
+    expect(row(page, succeeded)).to_have_count(0)
+    expect(row(page, failed)).to_be_visible()
     expect(page.locator("#rows li .status").first).to_have_text("503")
     page.reload()
     expect(page.locator("#q")).to_have_value("@http.status_code:503 -service:greeter")
-    expect(page.locator(row(page, succeeded))).to_have_count(0)
+    expect(row(page, succeeded)).to_have_count(0)
     page.fill("#q", "stauts:error")
 
     expect(page.get_by_role("alert")).to_contain_text('Unknown field "stauts".')
@@ -136,7 +137,7 @@ def test_the_traceresponse_header_finds_the_trace(local_view: LocalView, page: P
     local_view.visit(page)
     page.fill("#q", response.headers["traceresponse"])
     expect(page.locator("#rows li")).to_have_count(1)
-    expect(page.locator(row(page, identity))).to_be_visible()
+    expect(row(page, identity)).to_be_visible()
     local_view.visit(page, f"/trace/{response.headers['traceresponse']}")
 
     expect(page).to_have_url(f"{local_view.dev.page_url}/trace/{identity}")
@@ -160,9 +161,9 @@ def test_lists_and_traces_can_be_used_by_keyboard(local_view: LocalView, page: P
     page.keyboard.press("/")
     expect(page.locator("#q")).to_be_focused()
     identity = trace_id(local_view.dev.get("/api/relay?count=1"))
-    expect(page.locator(row(page, identity))).to_be_visible()  # the focus in the search does not stop live updates
+    expect(row(page, identity)).to_be_visible()  # the focus in the search does not stop live updates
     page.keyboard.press("ArrowDown")
-    expect(page.locator(row(page, identity))).to_be_focused()
+    expect(row(page, identity)).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#spans [role=row]").first).to_be_visible()
     page.wait_for_load_state()  # arrow keys need the page's script
@@ -283,10 +284,10 @@ def test_a_paused_page_does_not_change(local_view: LocalView, page: Page) -> Non
     eventually(
         lambda: httpx.get(f"{local_view.dev.page_url}/trace/{identity}").status_code, lambda status: status == 200
     )
-    expect(page.locator(row(page, identity))).to_have_count(0)
+    expect(row(page, identity)).to_have_count(0)
     page.get_by_role("button", name="Paused").click()
 
-    expect(page.locator(row(page, identity))).to_be_visible()
+    expect(row(page, identity)).to_be_visible()
 
 
 @pytest.mark.parametrize("width", [1300, 400])

@@ -56,14 +56,14 @@ def send(dev: Dev, *spans: Span) -> None:
         traces.setdefault(sent_span.trace_id, []).append(wire(sent_span))
     response = httpx.put(f"{dev.agent_url}/v0.4/traces", json=list(traces.values()), timeout=60)
     assert response.status_code == 200, response.text
-    for trace_id in traces:
-        wait_for_trace(dev, f"{trace_id:032x}")
+    for number in traces:
+        wait_for_trace(dev, f"{number:032x}")
 
 
-def wait_for_trace(dev: Dev, identity: str) -> str:
-    """Wait until the page has the trace with the id `identity`, and return that id."""
-    eventually(lambda: httpx.get(f"{dev.page_url}/trace/{identity}/json").status_code, lambda status: status == 200)
-    return identity
+def wait_for_trace(dev: Dev, trace_id: str) -> str:
+    """Wait until the page has the trace, and return the trace id."""
+    eventually(lambda: httpx.get(f"{dev.page_url}/trace/{trace_id}/json").status_code, lambda status: status == 200)
+    return trace_id
 
 
 def send_request(dev: Dev, path: str) -> str:
@@ -82,9 +82,9 @@ def rows(page: Page) -> Locator:
     return page.locator("#rows > li")
 
 
-def row(page: Page, identity: str) -> Locator:
+def row(page: Page, trace_id: str) -> Locator:
     """Return the row of a trace."""
-    return page.locator(f'#rows a.row[href*="/trace/{identity}"]')
+    return page.locator(f'#rows a.row[href*="/trace/{trace_id}"]')
 
 
 def test_requests_with_status_404_show_their_paths(dev: Dev, page: Page) -> None:
@@ -92,9 +92,9 @@ def test_requests_with_status_404_show_their_paths(dev: Dev, page: Page) -> None
     first, second = send_request(dev, "/.env"), send_request(dev, "/wp-login.php")
     page.goto(dev.page_url)
 
-    for identity, path in ((first, "/.env"), (second, "/wp-login.php")):
-        expect(row(page, identity).locator(".resource")).to_have_text("GET 404")
-        expect(row(page, identity).locator(".path")).to_have_text(path)
+    for trace_id, path in ((first, "/.env"), (second, "/wp-login.php")):
+        expect(row(page, trace_id).locator(".resource")).to_have_text("GET 404")
+        expect(row(page, trace_id).locator(".path")).to_have_text(path)
     expect(row(page, send_request(dev, "/api/hello")).locator(".path")).to_have_count(0)
 
 
@@ -119,9 +119,9 @@ def test_the_log_has_lines_with_and_without_a_trace(dev: Dev, page: Page) -> Non
     startup_line = page.locator("#rows li", has_text="Running on")
     expect(startup_line).to_be_visible()
     assert startup_line.locator(".of a").count() == 0  # no link to a trace
-    identity = send_request(dev, "/api/hello/Logged")
+    trace_id = send_request(dev, "/api/hello/Logged")
     request_line = page.locator("#rows li", has_text="path=/api/hello/Logged")
-    expect(request_line.locator(".of a")).to_have_attribute("href", re.compile(f"^/trace/{identity}"))
+    expect(request_line.locator(".of a")).to_have_attribute("href", re.compile(f"^/trace/{trace_id}"))
     send(dev, span(at=now(), service="elsewhere"))
     expect(page.locator("#elsewhere")).to_contain_text("elsewhere")
     expect(page.locator("#elsewhere")).to_contain_text("in the terminal or the log file of")
@@ -155,7 +155,7 @@ def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) ->
                 await websocket.send_str(name)
                 assert await websocket.receive_str() == f"Hello, {name}!"
 
-    # In another thread, because this one already runs Playwright's event loop.
+    # It runs in another thread, because this one already runs Playwright's event loop.
     client = threading.Thread(target=lambda: asyncio.run(exchange_greetings()))
     client.start()
     client.join()
@@ -270,12 +270,12 @@ def test_a_mistake_in_a_search_is_reported_with_suggestions(dev: Dev, page: Page
 
 def test_a_field_changed_before_the_script_runs_is_applied(dev: Dev, page: Page) -> None:
     """On a slow machine, a user may type as soon as the page is visible."""
-    identity = send_request(dev, "/api/hello/Early")
+    trace_id = send_request(dev, "/api/hello/Early")
     script = open_before_script(page, dev.page_url, "lists.js")
     page.fill("#q", "/api/hello/Early")
     script.continue_()
     expect(rows(page)).to_have_count(1)
-    expect(row(page, identity)).to_be_visible()
+    expect(row(page, trace_id)).to_be_visible()
     expect(page).to_have_url(re.compile(r"\?q=%2Fapi%2Fhello%2FEarly$"))
     script = open_before_script(page, f"{dev.page_url}/logs", "lists.js")
     page.get_by_label("without a trace").check()
@@ -286,38 +286,38 @@ def test_a_field_changed_before_the_script_runs_is_applied(dev: Dev, page: Page)
 
 def test_a_pasted_url_finds_its_request(dev: Dev, page: Page) -> None:
     """This works for the URL of a request, and for the URL of a trace's page in the local view."""
-    identity = send_request(dev, "/api/hello/Pasted?x=1")
+    trace_id = send_request(dev, "/api/hello/Pasted?x=1")
     page.goto(dev.page_url)
-    for text in (f"{dev.url}/api/hello/Pasted?x=1#top", f"{dev.page_url}/trace/{identity}?q=a"):
+    for text in (f"{dev.url}/api/hello/Pasted?x=1#top", f"{dev.page_url}/trace/{trace_id}?q=a"):
         page.fill("#q", text)
         expect(rows(page)).to_have_count(1)
-        expect(row(page, identity)).to_be_visible()
+        expect(row(page, trace_id)).to_be_visible()
 
 
 def test_everything_can_be_cleared(browser: Browser) -> None:
     """The button removes traces, log lines and figures. Later traces are shown."""
-    with developing() as own_dev, opened(browser) as page:
-        send_request(own_dev, "/api/hello")
-        page.goto(f"{own_dev.page_url}/?q=service:hello-service")
+    with developing() as fresh_dev, opened(browser) as page:
+        send_request(fresh_dev, "/api/hello")
+        page.goto(f"{fresh_dev.page_url}/?q=service:hello-service")
         expect(rows(page)).to_have_count(1)
         page.get_by_role("button", name="Clear").click()
         expect(page.locator("#found")).to_contain_text("No trace yet")
-        expect(page).to_have_url(f"{own_dev.page_url}/?q=service%3Ahello-service")
-        page.goto(f"{own_dev.page_url}/logs")
+        expect(page).to_have_url(f"{fresh_dev.page_url}/?q=service%3Ahello-service")
+        page.goto(f"{fresh_dev.page_url}/logs")
         expect(page.locator("#matching")).to_have_text("0")
-        page.goto(f"{own_dev.page_url}/performance")
+        page.goto(f"{fresh_dev.page_url}/performance")
         expect(page.locator("#reports")).to_contain_text("No request in the last 5 minutes")
-        page.goto(own_dev.page_url)
-        send_request(own_dev, "/api/hello")
+        page.goto(fresh_dev.page_url)
+        send_request(fresh_dev, "/api/hello")
         expect(rows(page)).to_have_count(1)
 
 
 def test_a_stopped_server_is_reported(browser: Browser) -> None:
     """The page keeps its content."""
     with opened(browser) as page:
-        with developing() as own_dev:
-            send_request(own_dev, "/api/hello")
-            page.goto(own_dev.page_url)
+        with developing() as fresh_dev:
+            send_request(fresh_dev, "/api/hello")
+            page.goto(fresh_dev.page_url)
             expect(rows(page)).to_have_count(1)
         expect(page.get_by_role("status")).to_contain_text("Disconnected")
         expect(page.locator("#live")).to_have_text("Disconnected")
@@ -343,7 +343,7 @@ def overlap(first: Box, second: Box) -> bool:
 def send_hub(dev: Dev) -> None:
     """Send traces of 19 services. Service 0 calls all others, and service 1 twice. Service 18 also calls service 1.
 
-    The call of service 4 has an error.
+    The call to service 4 has an error.
     """
     root = span(at=now(), service=SERVICES[0], meta={"span.kind": "server"})
     spans = [root]
@@ -361,9 +361,9 @@ def send_hub(dev: Dev) -> None:
 @pytest.mark.parametrize("width", [1300, 1920])
 def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: int) -> None:
     """The map shows the busiest or a chosen service and its neighbors. Nodes and edges link to their traces."""
-    with developing() as own_dev, opened(browser, width) as page:
-        send_hub(own_dev)
-        page.goto(f"{own_dev.page_url}/map")
+    with developing() as fresh_dev, opened(browser, width) as page:
+        send_hub(fresh_dev)
+        page.goto(f"{fresh_dev.page_url}/map")
         expect(page.locator("svg.map .node")).to_have_count(19)
         expect(page.locator("svg.map .node.chosen .name")).to_have_text(SERVICES[0])
         card, drawing = page.locator(".drawing").bounding_box(), page.locator("svg.map").bounding_box()
@@ -390,20 +390,20 @@ def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: i
 
 def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
     """Values appear on hover and by keyboard, and keep their time. A line has a gap where there was no request."""
-    with developing(measured=False) as own_dev, opened(browser) as page:
-        send_request(own_dev, "/api/hello")
-        page.goto(f"{own_dev.page_url}/performance?minutes=1")
+    with developing(measured=False) as fresh_dev, opened(browser) as page:
+        send_request(fresh_dev, "/api/hello")
+        page.goto(f"{fresh_dev.page_url}/performance?minutes=1")
         buckets = page.locator("#latency-1 .bucket")  # each is five seconds long
         expect(buckets).to_have_count(1)
 
         def last_bucket_position() -> float:
             """Return the x coordinate of the last bucket that has a request."""
-            html = httpx.get(f"{own_dev.page_url}/performance?minutes=1").text
+            html = httpx.get(f"{fresh_dev.page_url}/performance?minutes=1").text
             return float(re.findall(r'class="bucket" x="([\d.]+)"', html)[-1])
 
         # The twelve buckets are 30 wide. At 270, two follow: an empty one, and the one for the next request.
         eventually(last_bucket_position, lambda x: x <= 270, timeout=30)
-        send_request(own_dev, "/api/hello")
+        send_request(fresh_dev, "/api/hello")
         expect(buckets).to_have_count(2)
         expect(page.locator("#latency-1 polyline.p50")).to_have_count(2)
         chart, value = page.locator("#requests-1"), page.locator("output[for=requests-1]")
@@ -425,7 +425,7 @@ def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
         expect(page.locator("#reports")).to_be_visible()
         page.keyboard.press("ArrowLeft")
         time_before = value.inner_text()[: len("HH:MM:SS")]
-        send_request(own_dev, "/api/hello/again")  # refreshes the page
+        send_request(fresh_dev, "/api/hello/again")  # refreshes the page
         expect(page.locator("tr", has_text="/api/hello/<name>")).to_be_visible()
         expect(chart).to_be_focused()
         assert value.inner_text().startswith(time_before)
@@ -433,11 +433,11 @@ def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
 
 def test_the_performance_view_remembers_order_and_choices(browser: Browser) -> None:
     """Services are sorted by name, resources by any column. Time window, threshold and order are remembered."""
-    with developing() as own_dev, opened(browser) as page:
-        send(own_dev, span(at=now(), service="zoo", ms=5), span(at=now(), service="ape", ms=5))
+    with developing() as fresh_dev, opened(browser) as page:
+        send(fresh_dev, span(at=now(), service="zoo", ms=5), span(at=now(), service="ape", ms=5))
         for path in ("/api/hello", "/api/hello", "/api/faults/slow?seconds=2"):
-            send_request(own_dev, path)
-        page.goto(f"{own_dev.page_url}/performance")
+            send_request(fresh_dev, path)
+        page.goto(f"{fresh_dev.page_url}/performance")
         expect(page.locator(".report h2")).to_have_text(["ape", "hello-service", "zoo"])
         report = page.locator(".report", has_text="hello-service")
         first_resource = report.locator("tbody tr").first
@@ -451,7 +451,7 @@ def test_the_performance_view_remembers_order_and_choices(browser: Browser) -> N
         expect(page.locator("#reports")).to_contain_text("T = 0.05 s")
         page.get_by_role("link", name="Traces").click()
         page.get_by_role("link", name="Performance").click()
-        expect(page).to_have_url(f"{own_dev.page_url}/performance")
+        expect(page).to_have_url(f"{fresh_dev.page_url}/performance")
         expect(page.locator("[name=minutes]")).to_have_value("15")
         expect(page.locator("[name=apdex]")).to_have_value("0.05")
         expect(first_resource).to_contain_text("GET /api/faults/slow")

@@ -137,7 +137,7 @@ def test_only_actions_that_require_a_wildcard_have_one() -> None:
         "ecr:GetAuthorizationToken",
         "ecs:DescribeTaskDefinition",
         "ecs:ListClusters",
-        # of ECS Exec
+        # for ECS Exec:
         "ssmmessages:CreateControlChannel",
         "ssmmessages:CreateDataChannel",
         "ssmmessages:OpenControlChannel",
