@@ -8,7 +8,7 @@ import containers
 import pytest
 from containers import Engine
 
-VERSION = "7.8.9"  # of the image; the tests expect this literal
+VERSION = "7.8.9"  # of the image. Tests expect it as a literal.
 
 
 @pytest.fixture(scope="session")

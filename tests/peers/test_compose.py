@@ -60,7 +60,7 @@ class Project:
 
 
 def file_options(files: list[str]) -> list[str]:
-    """Return the options with which docker compose reads `files`."""
+    """Return the options that make docker compose read `files`."""
     return [part for file in files for part in ("--file", file)]
 
 

@@ -98,13 +98,13 @@ def silent_port() -> Iterator[str]:
 
 
 def sitecustomize(folder: Path, code: str) -> str:
-    """Write a sitecustomize.py to `folder`. Return a PYTHONPATH with which every Python process runs `code` first."""
+    """Write a sitecustomize.py to `folder`. Return a PYTHONPATH that makes Python run `code` at its start."""
     (folder / "sitecustomize.py").write_text(code)
     return str(folder)
 
 
 def hanging_serve(folder: Path) -> str:
-    """Return a PYTHONPATH with which `serve` writes its process id to `folder` / "pid", and hangs."""
+    """Return a PYTHONPATH that makes `serve` write its process id to `folder` / "pid", and hang."""
     code = f"""
 import os, pathlib, sys, time
 if "serve" in sys.orig_argv:

@@ -117,7 +117,7 @@ def test_the_image_runs_without_privileges(engine: Engine, image: str) -> None:
 
 def test_a_service_that_does_not_respond_is_unhealthy(engine: Engine, image: str) -> None:
     """The health check uses the port in PORT, and fails if nothing listens there."""
-    # The health check is indented; the command of the image is not.
+    # The CMD of the health check is indented, unlike the CMD that starts the service.
     (command,) = re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     with engine.container(image, *NO_AGENT, "--env", "PORT=9090") as name:
         engine.wait_until_healthy(name)

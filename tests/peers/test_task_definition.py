@@ -52,7 +52,7 @@ def enum_errors(shape: Any, value: Any, path: str = "") -> Iterator[str]:
         for member in value.values():
             yield from enum_errors(shape.value, member, f"{path}{{}}")
     elif getattr(shape, "enum", None) and value not in shape.enum:
-        yield f"{path}: {value!r} is none of {shape.enum}"
+        yield f"{path}: {value!r} is not one of {shape.enum}"
 
 
 def test_the_api_accepts_every_key_and_value() -> None:
@@ -121,18 +121,18 @@ def test_the_service_is_tagged_for_tracer_and_agent() -> None:
 
 
 def test_the_service_waits_for_its_agent_and_stops_before_it() -> None:
-    """The service starts even if the Agent is unhealthy, so a rejected API key stops no task. A dead Agent is restarted."""
+    """The service also starts if the Agent is unhealthy, so a rejected API key stops no task."""
     service, agent = containers()["service"], containers()["datadog-agent"]
 
     assert service["dependsOn"] == [{"containerName": "datadog-agent", "condition": "START"}]
     assert service["essential"]
     assert not agent["essential"]
-    assert agent["restartPolicy"]["enabled"]
+    assert agent["restartPolicy"]["enabled"]  # a dead Agent is restarted
 
 
 def test_the_health_check_is_that_of_the_image() -> None:
     """ECS ignores the Dockerfile's health check, so the definition repeats it."""
-    # The health check is indented; the command of the image is not.
+    # The CMD of the health check is indented, unlike the CMD that starts the service.
     (check_command,) = re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
     assert containers()["service"]["healthCheck"]["command"] == ["CMD", *json.loads(check_command)]

@@ -232,11 +232,13 @@ def test_a_row_shows_its_service_if_it_differs_from_the_row_above(local_view: Lo
 
 def bar_colors(page: Page) -> dict[str, set[str]]:
     """Return the colors of the bars by service."""
+    rows = page.locator("#spans > [role=row]").evaluate_all("""rows => rows.map(row => [
+        row.querySelector(".of")?.textContent,
+        getComputedStyle(row.querySelector("rect")).fill,
+    ])""")
     colors: dict[str, set[str]] = {}
-    for service, color in page.locator("#spans > [role=row]").evaluate_all(
-        "rows => rows.map(row => [row.querySelector('.of')?.textContent, getComputedStyle(row.querySelector('rect')).fill])"
-    ):
-        if service:
+    for service, color in rows:
+        if service:  # a row without a service belongs to that of the row above
             colors.setdefault(service, set()).add(color)
     return colors
 

@@ -123,7 +123,7 @@ def test_the_variables_of_older_guides_are_supported(agent: Agent) -> None:
     """The variables set the agent's host and port, the service, the environment and the version."""
     host, port = agent.url.removeprefix("http://").split(":")
     variables = {
-        "DD_TRACE_AGENT_URL": "",
+        "DD_TRACE_AGENT_URL": "",  # overrides the URL that `service` sets
         "DD_AGENT_HOST": host,
         "DD_TRACE_AGENT_PORT": port,
         "DD_SERVICE": "billing",

@@ -1,4 +1,4 @@
-"""Tests of docs/tracing.md: the commands in each of its three ways to use tracing print the tree that the page shows."""
+"""Tests of docs/tracing.md: the commands of each way to use tracing print the tree that the page shows."""
 
 from __future__ import annotations
 
