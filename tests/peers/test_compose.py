@@ -206,7 +206,10 @@ def test_traces_are_shown_without_account_or_key(engine: Engine) -> None:
         def read_spans() -> list[dict[str, Any]]:
             """Return the spans of the relay's trace that the page has so far."""
             link = re.search(r"/trace/([0-9a-f]{32})\b", engine.get(f"{page_url}/?q=resource_name%3A*relay"))
-            return list(json.loads(engine.get(f"{page_url}/trace/{link[1]}/json"))["spans"]) if link else []
+            if link is None:
+                return []
+            document = json.loads(engine.get(f"{page_url}/trace/{link[1]}/json"))
+            return list(document["spans"])
 
         spans = eventually(read_spans, lambda spans: len(spans) == 5)
 

@@ -40,7 +40,10 @@ def versions() -> Iterator[dict[str, Running]]:
 
 def network_options(account: Account) -> list[str]:
     """Return `--set` options for the parameters without a default."""
-    return [part for name, value in account.network().items() for part in ("--set", f"{name}={value}")]
+    options = []
+    for name, value in account.network().items():
+        options += ["--set", f"{name}={value}"]
+    return options
 
 
 def verified(result: CommandResult, code: int = 0) -> CommandResult:
@@ -356,19 +359,18 @@ def test_plain_http_for_the_internet_needs_a_flag(account: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "trusted"),
+    ("options", "trusted"),
     [
         ([], "false"),
-        (["Scheme=internal"], "true"),
-        (["TrustTraceHeaders=true"], "true"),
-        (["Scheme=internal", "TrustTraceHeaders=false"], "false"),
+        (["--set", "Scheme=internal"], "true"),
+        (["--set", "TrustTraceHeaders=true"], "true"),
+        (["--set", "Scheme=internal", "--set", "TrustTraceHeaders=false"], "false"),
     ],
 )
 def test_only_trace_headers_from_inside_the_network_are_trusted_by_default(
-    account: Account, parameters: list[str], trusted: str
+    account: Account, options: list[str], trusted: str
 ) -> None:
     """The parameter TrustTraceHeaders overrides this default."""
-    options = [part for parameter in parameters for part in ("--set", parameter)]
     up = ["up", "--dry-run", "--stack", "trust", "--version", "1", *network_options(account), *options]
     service_container = printed_definition(verified(account.deploy(*up)))["containerDefinitions"][0]
 
@@ -436,7 +438,7 @@ def test_a_stack_that_cannot_be_changed_is_reported_with_advice(account: Account
         ("Something else", "Correct"),
     ],
 )
-def test_an_error_of_aws_comes_with_advice(account: Account, message: str, advice: str) -> None:
+def test_an_aws_error_comes_with_advice(account: Account, message: str, advice: str) -> None:
     with account.stubbed(cloudformation__describe_stacks=message):
         result = verified(account.deploy("up", "--version", "1"), code=1)
 

@@ -310,7 +310,7 @@ def test_the_option_open_opens_the_page_in_a_browser(tmp_path: Path) -> None:
         assert eventually(lambda: opened_url.exists() and opened_url.read_text().strip()) == dev.page_url
 
 
-def test_everything_stops_if_the_reader_of_its_output_exits() -> None:
+def test_everything_stops_if_the_reader_of_the_output_exits() -> None:
     """An example is `hello-service dev | head -1`. `dev` stops when it can't write its next output, a trace."""
     environment = clean_environment({MARK: f"reader-{os.getpid()}"})
     process = subprocess.Popen([*DEV, *FREE_PORTS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -111,7 +111,7 @@ def test_an_error_shows_type_message_and_stack(local_view: LocalView, page: Page
     assert page.locator("#spans .error").count() == 1
 
 
-def test_a_search_filters_the_list_and_its_mistakes_are_reported(local_view: LocalView, page: Page) -> None:
+def test_a_search_filters_the_list_or_reports_a_mistake(local_view: LocalView, page: Page) -> None:
     """The list changes while the search is typed, and a reload keeps the search."""
     succeeded = trace_id(local_view.dev.get("/api/hello"))
     failed = trace_id(local_view.dev.get("/api/faults/status/503"))
