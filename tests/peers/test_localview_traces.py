@@ -76,7 +76,7 @@ def test_the_option_follow_lists_each_trace_as_it_arrives(dev: Dev) -> None:
     send_request(dev, "/api/hello/Before")
     command = [*TO_STDERR, *TRACES, "--url", dev.page_url, "--follow"]
     with started(command, clean_environment()) as process:
-        eventually(lambda: process.lines)
+        eventually(lambda: process.lines)  # waits until the earlier trace is listed
         first = send_request(dev, "/api/hello/First")
         eventually(lambda: [line for line in process.lines if first in line])
         last = send_request(dev, "/api/hello/Last")
