@@ -125,7 +125,7 @@ class Reader:
         export = re.match(r"export (\w+)=", line)
         if export and export[1] in self.own_values:
             line = f"export {export[1]}='{self.own_values[export[1]]}'"
-        script = f'. "{self.exports}"\n{line}\nexport -p >"{self.exports}"'
+        script = f'set -a; . "{self.exports}"; set +a\n{line}\nexport -p >"{self.exports}"'
         process = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", script],
             cwd=self.checkout,
