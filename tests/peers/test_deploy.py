@@ -1,4 +1,4 @@
-"""Tests of deploy/deploy with the real AWS CLI and an AWS API on loopback: its changes, its output and its errors."""
+"""Tests of deploy/deploy with the real AWS CLI and a fake AWS API: its changes, its output and its errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from running import ROOT, Running, service
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(600)]
 
 KEY = "00112233445566778899aabbccddeeff"
-NO_SERVER = "http://127.0.0.1:1"
+NO_SERVER = "http://127.0.0.1:1"  # nothing listens there
 ACCESS_DENIED = (
     "An error occurred (AccessDeniedException) when calling the GetSecretValue operation: User is not authorized"
 )
@@ -26,25 +26,28 @@ ACCESS_DENIED = (
 
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
-    """Run an AWS account for all tests of this module. Image builds are only recorded."""
+    """Run a fake AWS account for all tests of this module. Image builds are only recorded."""
     with aws.account(tmp_path_factory.mktemp("account")) as account:
         yield account
 
 
 @pytest.fixture(scope="module")
 def versions() -> Iterator[dict[str, Running]]:
-    """Run the service in two versions. They stand in for load balancers, which moto does not run."""
-    with service(NO_SERVER, {"DD_VERSION": "1.0.0"}) as one, service(NO_SERVER, {"DD_VERSION": "2.0.0"}) as two:
-        yield {"1.0.0": one, "2.0.0": two}
+    """Run the service in two versions. They stand in for load balancers, because the fake account runs none."""
+    with service(NO_SERVER, {"DD_VERSION": "1.0.0"}) as first, service(NO_SERVER, {"DD_VERSION": "2.0.0"}) as second:
+        yield {"1.0.0": first, "2.0.0": second}
 
 
 def network_options(account: Account) -> list[str]:
-    """Return `--set` options for the parameters that have no default."""
-    return [part for name, value in account.network().items() for part in ("--set", f"{name}={value}")]
+    """Return `--set` options for the parameters without a default."""
+    options = []
+    for name, value in account.network().items():
+        options += ["--set", f"{name}={value}"]
+    return options
 
 
 def verified(result: CommandResult, code: int = 0) -> CommandResult:
-    """Return `result` if its exit code is `code`, its output has no traceback, and the key is nowhere in it."""
+    """Verify that the exit code is `code`, and that `result` has neither a traceback nor the key. Return `result`."""
     assert result.code == code, result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     assert KEY not in result.stdout + result.stderr
@@ -52,35 +55,39 @@ def verified(result: CommandResult, code: int = 0) -> CommandResult:
     return result
 
 
-def actions(command: list[str]) -> set[str]:
-    """Return the IAM actions that a command of the AWS CLI needs."""
+def required_action(command: list[str]) -> str | None:
+    """Return the IAM action that an AWS or docker command requires, or None if it requires none."""
     service, verb = command[:2]
     if service in {"docker", "sts"}:
-        return set()
-    # These verbs call an action of another name: `ecs wait services-stable`, for example, calls DescribeServices.
-    verb = {
-        "wait": f"describe-{command[2].partition('-')[0].rstrip('s')}s",
-        "get-login-password": "get-authorization-token",
-    }.get(verb, verb)
-    return {f"{service}:{''.join(part.capitalize() for part in verb.split('-'))}"}
+        return None
+    if verb == "wait":  # for example, `ecs wait services-stable` calls DescribeServices
+        resource = command[2].partition("-")[0].removesuffix("s")
+        verb = f"describe-{resource}s"
+    elif verb == "get-login-password":
+        verb = "get-authorization-token"
+    action = "".join(part.capitalize() for part in verb.split("-"))
+    return f"{service}:{action}"
 
 
 def allowed_actions() -> set[str]:
-    """Return the actions that the template allows DeployRole."""
+    """Return the IAM actions that deploy/stack.yaml allows DeployRole."""
     template = (ROOT / "deploy" / "stack.yaml").read_text()
     role = template[template.index("  DeployRole:") : template.index("  Scaling:")]  # the next resource
-    return set(re.findall(r"\b(?:cloudformation|secretsmanager|ecr|ecs|iam):\w+", role.split("Policies:")[1]))
+    policies = role.split("Policies:")[1]
+    return set(re.findall(r"\b(?:cloudformation|secretsmanager|ecr|ecs|iam):\w+", policies))
 
 
-def revisions(account: Account, family: str) -> list[str]:
+def revision_arns(account: Account, family: str) -> list[str]:
+    """Return the ARNs of the revisions of a task definition."""
     arns: list[str] = account.client("ecs").list_task_definitions(familyPrefix=family)["taskDefinitionArns"]
     return arns
 
 
 def printed_definition(result: CommandResult) -> dict[str, Any]:
     """Return the task definition that a dry run printed."""
-    begin, end = result.stdout.index("{\n"), result.stdout.index("\n}\n") + len("\n}\n")
-    return dict(json.loads(result.stdout[begin:end]))
+    match = re.search(r"^\{\n.*?\n\}\n", result.stdout, re.DOTALL | re.MULTILINE)
+    assert match, result.stdout
+    return dict(json.loads(match[0]))
 
 
 def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account, versions: dict[str, Running]) -> None:
@@ -115,7 +122,7 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     assert second.changes == []
     assert second.stdout.splitlines()[0].endswith("env staging, site datadoghq.eu, sample rate 0.1")
     assert second.stdout.count("unchanged") == 3
-    assert len(revisions(account, "hello-service")) == 1
+    assert len(revision_arns(account, "hello-service")) == 1
 
     updated = verified(account.deploy(*up_2))
     assert updated.changes == [
@@ -126,20 +133,20 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
         "cloudformation update-stack",
         "ecs tag-resource",
     ]
-    # The role for a workflow allows each of these commands.
-    needed = {action for command in updated.commands for action in actions(command)}
-    assert needed <= allowed_actions()
+    # DeployRole, with which .github/workflows/deploy.yml deploys, allows each of these commands.
+    required_actions = {action for command in updated.commands if (action := required_action(command))}
+    assert required_actions <= allowed_actions()
     images = ecr.list_images(repositoryName="hello-service")["imageIds"]
-    assert {each["imageTag"] for each in images} == {"1.0.0", "2.0.0"}
+    assert {image["imageTag"] for image in images} == {"1.0.0", "2.0.0"}
     revision = ecs.describe_task_definition(taskDefinition="hello-service:2")["taskDefinition"]
-    containers = revision["containerDefinitions"]
-    assert {"name": "DD_TRACE_SAMPLE_RATE", "value": "0.1"} in containers[0]["environment"]
-    assert {"name": "DD_SITE", "value": "datadoghq.eu"} in containers[1]["environment"]
-    assert containers[0]["image"].endswith("/hello-service:2.0.0")
+    service_container, agent_container = revision["containerDefinitions"]
+    assert {"name": "DD_TRACE_SAMPLE_RATE", "value": "0.1"} in service_container["environment"]
+    assert {"name": "DD_SITE", "value": "datadoghq.eu"} in agent_container["environment"]
+    assert service_container["image"].endswith("/hello-service:2.0.0")
 
-    # A rollback skips ten revisions that never ran, and one that did not become stable.
+    # A rollback skips ten revisions (3 to 12) that never ran, and one (13) that did not become stable.
     for _ in range(10):
-        ecs.register_task_definition(family="hello-service", containerDefinitions=containers)
+        ecs.register_task_definition(family="hello-service", containerDefinitions=revision["containerDefinitions"])
     up_3 = ["up", "--version", "3.0.0", "--url", versions["2.0.0"].url, "--patience", "0"]
     unstable = verified(account.deploy(*up_3), code=1)
     assert "version 2.0.0 responds, not 3.0.0" in unstable.stderr
@@ -149,25 +156,28 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     verified(account.deploy("rollback", "--url", versions["1.0.0"].url))
     (ecs_service,) = ecs.describe_services(cluster="hello-service", services=["hello-service"])["services"]
     assert ecs_service["taskDefinition"].endswith(":1")
-    without_target = account.deploy("rollback")
-    assert (without_target.code, without_target.changes) == (1, [])
-    assert "No revision before hello-service:1 was stable" in without_target.stderr
+    without_earlier_revision = account.deploy("rollback")
+    assert (without_earlier_revision.code, without_earlier_revision.changes) == (1, [])
+    assert "No revision before hello-service:1 was stable" in without_earlier_revision.stderr
     assert "There is no task definition hello-service:99." in account.deploy("rollback", "--to", "99").stderr
 
+    # The error for a protected stack has the command that lifts the protection.
     protected = account.deploy("destroy", "--yes")
     assert (protected.code, protected.changes) == (1, [])
-    advice = "deploy/deploy unprotect --stack hello-service --region eu-west-1"
-    assert protected.stderr.splitlines()[1] == advice
-    program, *arguments = advice.split()
+    unprotect = "deploy/deploy unprotect --stack hello-service --region eu-west-1"
+    assert protected.stderr.splitlines()[1] == unprotect
+    program, *arguments = unprotect.split()
     unprotected = verified(account.run([str(ROOT / program), *arguments]))
     assert unprotected.changes == ["cloudformation update-termination-protection", "cloudformation update-stack"]
-    for typed in ("no\n", ""):
-        not_confirmed = account.deploy("destroy", stdin=typed)
-        assert (not_confirmed.code, not_confirmed.changes) == (1, [])
-        assert "Nothing is deleted" in not_confirmed.stderr
+
+    # Only the name of the stack confirms the deletion.
+    for answer in ("no\n", ""):
+        unconfirmed = account.deploy("destroy", stdin=answer)
+        assert (unconfirmed.code, unconfirmed.changes) == (1, [])
+        assert "Nothing is deleted" in unconfirmed.stderr
     destroyed = verified(account.deploy("destroy", stdin="hello-service\n"))
     assert destroyed.changes[0] == "cloudformation delete-stack"
-    assert revisions(account, "hello-service") == []
+    assert revision_arns(account, "hello-service") == []
     assert secrets.list_secrets()["SecretList"] == []
     destroyed_again = verified(account.deploy("destroy", "--yes"))
     assert destroyed_again.changes == []
@@ -177,15 +187,15 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
 def test_a_dry_run_changes_nothing_and_shows_the_definition(account: Account) -> None:
     """It also prints every command that it would run."""
     up = ["up", "--dry-run", "--stack", "dry", "--version", "3.0.0", *network_options(account)]
-    dry = verified(account.deploy(*up, DD_API_KEY=KEY))
-    printed = printed_definition(dry)
+    result = verified(account.deploy(*up, DD_API_KEY=KEY))
+    definition = printed_definition(result)
 
-    assert dry.changes == []
-    assert printed["family"] == "dry"
-    assert printed["containerDefinitions"][0]["image"].endswith(":3.0.0")
-    assert dry.stdout.count("would run: aws cloudformation create-stack --stack-name dry") == 1
-    assert dry.stdout.count("would run: aws cloudformation update-stack --stack-name dry") == 1
-    assert "--secret-string file:///dev/stdin" in dry.stdout
+    assert result.changes == []
+    assert definition["family"] == "dry"
+    assert definition["containerDefinitions"][0]["image"].endswith(":3.0.0")
+    assert result.stdout.count("would run: aws cloudformation create-stack --stack-name dry") == 1
+    assert result.stdout.count("would run: aws cloudformation update-stack --stack-name dry") == 1
+    assert "--secret-string file:///dev/stdin" in result.stdout
 
 
 def test_missing_credentials_are_reported_before_any_change(account: Account) -> None:
@@ -197,7 +207,7 @@ def test_missing_credentials_are_reported_before_any_change(account: Account) ->
 
 
 def test_a_missing_region_is_reported(account: Account) -> None:
-    """Neither a variable nor the CLI's configuration sets one."""
+    """Neither a variable nor the AWS CLI's configuration sets a region."""
     result = account.deploy("up", "--version", "1", AWS_DEFAULT_REGION="")
 
     assert (result.code, result.changes) == (1, [])
@@ -205,7 +215,7 @@ def test_a_missing_region_is_reported(account: Account) -> None:
 
 
 def test_a_region_that_does_not_respond_is_reported(account: Account) -> None:
-    """A misspelled region has this effect."""
+    """The usual reason is a misspelled region: AWS has no endpoint for it."""
     result = account.deploy(
         "up", "--version", "1", "--region", "eu-wset-1", AWS_ENDPOINT_URL=NO_SERVER, AWS_MAX_ATTEMPTS="1"
     )
@@ -229,25 +239,25 @@ def test_all_parameters_without_a_value_are_reported(account: Account) -> None:
     result = account.deploy("up", "--stack", "new", "--version", "1", "--set", "VpcId=vpc-1")
 
     assert (result.code, result.changes) == (1, [])
-    needed = "--set LoadBalancerSubnets=..., --set TaskSubnets=..., --set AllowedCidr=..."
-    assert result.stderr == f"deploy: The stack needs {needed}\n"
+    missing_options = "--set LoadBalancerSubnets=..., --set TaskSubnets=..., --set AllowedCidr=..."
+    assert result.stderr == f"deploy: The stack needs {missing_options}\n"
 
 
 def test_a_placeholder_without_a_value_is_reported(account: Account, tmp_path: Path) -> None:
-    """It may be a user's own placeholder. `--fill` sets its value."""
+    """A user's own task definition may have further placeholders. `--fill` sets their values."""
     text = (ROOT / "deploy" / "task-definition.json").read_text()
     own_file = tmp_path / "task-definition.json"
     own_file.write_text(text.replace('"${SAMPLE_RATE}"', '"${MY_RATE}"'))
     up = ["up", "--dry-run", "--stack", "own", "--version", "1", *network_options(account)]
     up += ["--task-definition", str(own_file)]
-    result = account.deploy(*up)
-    filled = verified(account.deploy(*up, "--fill", "MY_RATE=0.25"))
+    without_value = account.deploy(*up)
+    with_value = verified(account.deploy(*up, "--fill", "MY_RATE=0.25"))
 
-    assert result.code == 1
-    assert result.stderr == (
+    assert without_value.code == 1
+    assert without_value.stderr == (
         "deploy: The task definition has placeholders without a value: MY_RATE. Add --fill MY_RATE=....\n"
     )
-    assert '"value": "0.25"' in filled.stdout
+    assert '"value": "0.25"' in with_value.stdout
 
 
 def test_a_missing_key_is_reported_before_any_change(account: Account) -> None:
@@ -258,10 +268,10 @@ def test_a_missing_key_is_reported_before_any_change(account: Account) -> None:
     assert result.stderr == "deploy: The secret has no Datadog API key yet: set DD_API_KEY.\n"
 
 
-def test_the_reason_of_a_rollback_is_shown(account: Account) -> None:
-    """The reason is that of the first resource that failed, not of those that were cancelled because of it.
+def test_the_reason_for_a_rollback_is_shown(account: Account) -> None:
+    """The reason is the first failed resource's. Those that CloudFormation canceled because of it are ignored.
 
-    Both this run and the next one show what to do.
+    Both this run and the next one show the command that helps.
     """
     with aws.cloudformation_that_rolls_back() as url:
         up = ["up", "--version", "1", *network_options(account)]
@@ -278,18 +288,18 @@ def test_the_reason_of_a_rollback_is_shown(account: Account) -> None:
     assert advice in next_run.stderr
 
 
-def test_without_git_a_missing_version_is_reported(account: Account, tmp_path: Path) -> None:
-    """The default version is the commit."""
-    copy = tmp_path / "deploy"
-    shutil.copytree(ROOT / "deploy", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    result = account.run([str(copy / "deploy"), "up"])
+def test_a_missing_version_is_reported_outside_of_a_git_checkout(account: Account, tmp_path: Path) -> None:
+    """The default version is the commit of the checkout."""
+    copied_folder = tmp_path / "deploy"
+    shutil.copytree(ROOT / "deploy", copied_folder, ignore=shutil.ignore_patterns("__pycache__"))
+    result = account.run([str(copied_folder / "deploy"), "up"])
 
     assert result.code == 1
     assert "not a git checkout: add --version" in result.stderr
 
 
-def test_a_service_of_another_version_fails_the_deployment(account: Account, versions: dict[str, Running]) -> None:
-    """The request at the end checks the version of the response, not only that there is one."""
+def test_a_deployment_fails_if_another_version_responds(account: Account, versions: dict[str, Running]) -> None:
+    """The request at the end checks the version in the response."""
     up = ["up", "--stack", "other", "--version", "5.0.0", "--url", versions["1.0.0"].url, "--patience", "1"]
     result = account.deploy(*up, *network_options(account), DD_API_KEY=KEY)
 
@@ -298,34 +308,37 @@ def test_a_service_of_another_version_fails_the_deployment(account: Account, ver
 
 
 def test_all_malformed_options_are_reported_by_name_and_value(account: Account) -> None:
-    """The report comes before any command runs."""
+    """The report comes before any command runs. It includes a misspelled parameter: `VpcID` should be `VpcId`."""
     options = ["--sample-rate", "10%", "--site", "https://app.datadoghq.eu", "--version", "my version/1"]
-    result = verified(
-        account.deploy("up", *options, "--set", "VpcID=vpc-1", *network_options(account), DD_API_KEY=KEY), code=1
-    )
-    reported = [line.strip().partition(": ")[0] for line in result.stderr.splitlines()[1:]]
-    expected = ["--version my version/1", "--site https://app.datadoghq.eu", "--sample-rate 10%", "--set VpcID=vpc-1"]
+    options += ["--set", "VpcID=vpc-1"]
+    result = verified(account.deploy("up", *options, *network_options(account), DD_API_KEY=KEY), code=1)
+    reported_options = [line.strip().partition(": ")[0] for line in result.stderr.splitlines()[1:]]
 
     assert result.commands == []
-    assert reported == expected  # the parameter's name is VpcId
+    assert reported_options == [
+        "--version my version/1",
+        "--site https://app.datadoghq.eu",
+        "--sample-rate 10%",
+        "--set VpcID=vpc-1",
+    ]
 
 
-@pytest.mark.parametrize("option", [["--stack", "Hello"], ["--stack", "hello-"], ["--region", "nowhere"]])
-def test_a_malformed_stack_or_region_is_rejected(account: Account, option: list[str]) -> None:
-    result = verified(account.deploy("up", "--version", "1", *option, DD_API_KEY=KEY), code=1)
+@pytest.mark.parametrize(("option", "value"), [("--stack", "Hello"), ("--stack", "hello-"), ("--region", "nowhere")])
+def test_a_malformed_stack_or_region_is_rejected(account: Account, option: str, value: str) -> None:
+    result = verified(account.deploy("up", "--version", "1", option, value, DD_API_KEY=KEY), code=1)
 
     assert result.changes == []
-    assert option[1] in result.stderr
+    assert value in result.stderr
 
 
 def test_a_mistake_in_the_task_definition_stops_a_deployment(account: Account, tmp_path: Path) -> None:
-    """check.py reads the filled-in file before the stack is created."""
+    """check.py checks the filled-in file before the stack is created."""
     own_file = tmp_path / "own.json"
     text = (ROOT / "deploy" / "task-definition.json").read_text()
     own_file.write_text(text.replace('"stopTimeout": 60', '"stopTimeout": 600'))
     up = ["up", "--version", "1", "--task-definition", str(own_file), *network_options(account)]
-    for dry_run in ([], ["--dry-run"]):
-        result = account.deploy(*up, *dry_run, DD_API_KEY=KEY)
+    for command in (up, [*up, "--dry-run"]):
+        result = account.deploy(*command, DD_API_KEY=KEY)
 
         assert (result.code, result.changes) == (1, [])
         assert "check.py found mistakes" in result.stderr
@@ -333,18 +346,9 @@ def test_a_mistake_in_the_task_definition_stops_a_deployment(account: Account, t
 
 
 def test_plain_http_for_the_internet_needs_a_flag(account: Account) -> None:
-    """A certificate or an internal load balancer makes the flag unnecessary."""
-    up = [
-        "up",
-        "--dry-run",
-        "--stack",
-        "open",
-        "--version",
-        "1",
-        *network_options(account),
-        "--set",
-        "AllowedCidr=0.0.0.0/0",
-    ]
+    """With a certificate or an internal load balancer, the flag is not needed."""
+    up = ["up", "--dry-run", "--stack", "open", "--version", "1", *network_options(account)]
+    up += ["--set", "AllowedCidr=0.0.0.0/0"]
     certificate = "CertificateArn=arn:aws:acm:eu-west-1:123456789012:certificate/x"
     rejected = verified(account.deploy(*up, DD_API_KEY=KEY), code=1)
 
@@ -355,19 +359,18 @@ def test_plain_http_for_the_internet_needs_a_flag(account: Account) -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "trusted"),
+    ("options", "trusted"),
     [
         ([], "false"),
-        (["Scheme=internal"], "true"),
-        (["TrustTraceHeaders=true"], "true"),
-        (["Scheme=internal", "TrustTraceHeaders=false"], "false"),
+        (["--set", "Scheme=internal"], "true"),
+        (["--set", "TrustTraceHeaders=true"], "true"),
+        (["--set", "Scheme=internal", "--set", "TrustTraceHeaders=false"], "false"),
     ],
 )
 def test_only_trace_headers_from_inside_the_network_are_trusted_by_default(
-    account: Account, parameters: list[str], trusted: str
+    account: Account, options: list[str], trusted: str
 ) -> None:
     """The parameter TrustTraceHeaders overrides this default."""
-    options = [part for each in parameters for part in ("--set", each)]
     up = ["up", "--dry-run", "--stack", "trust", "--version", "1", *network_options(account), *options]
     service_container = printed_definition(verified(account.deploy(*up)))["containerDefinitions"][0]
 
@@ -375,12 +378,17 @@ def test_only_trace_headers_from_inside_the_network_are_trusted_by_default(
 
 
 def stack_response(status: str) -> dict[str, object]:
-    """Return a response to DescribeStacks."""
-    stack = {"StackName": "hello-service", "StackStatus": status, "CreationTime": "2026-01-01T00:00:00Z"}
-    return {"Stacks": [{**stack, "Parameters": [{"ParameterKey": "TaskDefinition", "ParameterValue": ""}]}]}
+    """Return a response to DescribeStacks, with a stack in `status`."""
+    stack = {
+        "StackName": "hello-service",
+        "StackStatus": status,
+        "CreationTime": "2026-01-01T00:00:00Z",
+        "Parameters": [{"ParameterKey": "TaskDefinition", "ParameterValue": ""}],
+    }
+    return {"Stacks": [stack]}
 
 
-# A response to DescribeStackEvents.
+# A response to DescribeStackEvents. The account has no service-linked role for ECS.
 EVENTS = {
     "StackEvents": [
         {
@@ -407,17 +415,18 @@ EVENTS = {
     ],
 )
 def test_a_stack_that_cannot_be_changed_is_reported_with_advice(account: Account, status: str, advice: str) -> None:
-    """The error shows the state, the reason of the first resource that failed, and the next command."""
-    stack = stack_response(status)
-    with account.stubbed(cloudformation__describe_stacks=stack, cloudformation__describe_stack_events=EVENTS):
+    """The error shows the state, why the first resource failed, and the next command."""
+    stacks = stack_response(status)
+    with account.stubbed(cloudformation__describe_stacks=stacks, cloudformation__describe_stack_events=EVENTS):
         for command in (["up", "--version", "1"], ["rollback"]):
             result = verified(account.deploy(*command), code=1)
 
             assert result.changes == []
             assert status in result.stderr
             assert advice.lower() in result.stderr.lower()
-            # The reason in EVENTS needs the service-linked role. A change that is in progress has no reason yet.
-            assert ("create-service-linked-role" in result.stderr) == (status != "UPDATE_IN_PROGRESS")
+            # An update that is still in progress has not failed, so its error has no reason and no fix.
+            has_fix = "create-service-linked-role" in result.stderr
+            assert has_fix == (status != "UPDATE_IN_PROGRESS")
 
 
 @pytest.mark.parametrize(
@@ -429,7 +438,7 @@ def test_a_stack_that_cannot_be_changed_is_reported_with_advice(account: Account
         ("Something else", "Correct"),
     ],
 )
-def test_an_error_of_aws_comes_with_advice(account: Account, message: str, advice: str) -> None:
+def test_an_aws_error_comes_with_advice(account: Account, message: str, advice: str) -> None:
     with account.stubbed(cloudformation__describe_stacks=message):
         result = verified(account.deploy("up", "--version", "1"), code=1)
 
@@ -439,7 +448,7 @@ def test_an_error_of_aws_comes_with_advice(account: Account, message: str, advic
 
 
 def test_the_pushed_image_is_built_by_the_engine(engine: Engine, versions: dict[str, Running], tmp_path: Path) -> None:
-    """The build command has the stack's platform, and produces an image of that version."""
+    """Its platform is the default of the stack, and its DD_VERSION is the deployed version."""
     with aws.account(tmp_path, engine.environment) as account:
         up = ["up", "--version", "2.0.0", "--url", versions["2.0.0"].url, *network_options(account)]
         result = verified(account.deploy(*up, DD_API_KEY=KEY))

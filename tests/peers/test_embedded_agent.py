@@ -1,4 +1,4 @@
-"""Tests of the embedded trace agent as a real process: what it accepts, and what it rejects."""
+"""Tests of the embedded trace agent as a real process: which requests it accepts, and which it rejects."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ SPAN = {
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Run an agent that also accepts the Host `agent.example`, and yield its URL."""
-    ports = {"--port": free_port(), "--otlp-http-port": free_port(), "--otlp-grpc-port": free_port()}
-    arguments = [str(each) for option in ports.items() for each in option]
-    command = [*AGENT, *arguments, "--log-level", "ERROR", "--allow-host", "Agent.Example"]
+    port = free_port()
+    command = [*AGENT, "--port", str(port)]
+    command += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]
+    command += ["--log-level", "ERROR", "--allow-host", "Agent.Example"]
     with started(command, clean_environment()) as running:
-        address = f"http://127.0.0.1:{ports['--port']}"
-        running.wait_until_responding(f"{address}/info")
-        yield address
+        agent_url = f"http://127.0.0.1:{port}"
+        running.wait_until_responding(f"{agent_url}/info")
+        yield agent_url
 
 
 def drain(url: str) -> Any:
-    """Return the traces that the agent has received since the last call."""
+    """Remove and return the traces that the agent has received since the last call."""
     return httpx.get(f"{url}/drain").json()
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST"])
 @pytest.mark.parametrize("path", ["/v0.3/traces", "/v0.4/traces"])
-def test_spans_in_json_are_accepted_as_datadog_documents_them(url: str, method: str, path: str) -> None:
-    """Source: Datadog, "Tracing API": PUT /v0.3/traces with a list of lists of spans."""
+def test_spans_in_json_are_accepted(url: str, method: str, path: str) -> None:
+    """Datadog's "Tracing API" documents PUT /v0.3/traces with a list of traces, each of them a list of spans."""
     response = httpx.request(method, f"{url}{path}", json=[[SPAN]])
 
     assert response.status_code == 200
@@ -54,6 +55,7 @@ def test_spans_in_json_are_accepted_as_datadog_documents_them(url: str, method: 
 @pytest.mark.parametrize("path", ["/drain", "/test/session/traces", "/info", "/v0.4/traces"])
 @pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"Host": "a..b"}, {"Origin": "http://evil.example"}])
 def test_requests_from_other_sites_are_rejected(url: str, path: str, header: dict[str, str]) -> None:
+    """This includes DNS rebinding, where the domain name of a web page resolves to this machine."""
     method = "PUT" if path == "/v0.4/traces" else "GET"
     response = httpx.request(method, f"{url}{path}", headers=header)
 
@@ -62,7 +64,7 @@ def test_requests_from_other_sites_are_rejected(url: str, path: str, header: dic
 
 
 @pytest.mark.parametrize("host", ["localhost:8126", "datadog-agent:8126", "host.docker.internal", "agent.example"])
-def test_local_names_are_accepted(url: str, host: str) -> None:
+def test_local_and_allowed_host_names_are_accepted(url: str, host: str) -> None:
     assert httpx.get(f"{url}/info", headers={"Host": host}).status_code == 200
 
 
@@ -76,6 +78,7 @@ def test_local_names_are_accepted(url: str, host: str) -> None:
     ],
 )
 def test_nothing_is_forwarded_to_another_machine(url: str, path: str, header: dict[str, str]) -> None:
+    """ddapm-test-agent, the base of the embedded agent, can forward requests: by a proxy, settings or headers."""
     response = httpx.post(f"{url}{path}", headers=header, json=[[SPAN]])
 
     assert response.status_code == 403

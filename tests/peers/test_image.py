@@ -1,4 +1,4 @@
-"""Tests of the image: its contents, and how it runs without privileges and with little memory."""
+"""Tests of the image: its contents, and that it runs without privileges and with little memory."""
 
 from __future__ import annotations
 
@@ -19,49 +19,45 @@ MEMORY_LIMIT = ["--memory", "256m", "--memory-swap", "256m"]
 NO_AGENT = ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
 
 
-def test_the_dockerfile_has_no_finding() -> None:
-    """hadolint reports nothing with all rules enabled."""
-    done = subprocess.run([BIN / "hadolint", "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_hadolint_finds_no_problem_in_the_dockerfile() -> None:
+    """No rule is disabled."""
+    process = subprocess.run([BIN / "hadolint", "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert done.stdout == ""
-    assert done.returncode == 0
+    assert process.stdout == ""
+    assert process.returncode == 0
 
 
 def test_the_build_context_has_only_what_the_image_needs(engine: Engine, tmp_path: Path) -> None:
     """.dockerignore lists what is included, so .git, tests and .env are excluded."""
+    # This image contains only the build context, and is exported as an archive.
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text("FROM scratch\nCOPY . /\n")
-    target = tmp_path / "context.tar"
-    engine.docker("build", "--file", str(dockerfile), "--output", f"type=tar,dest={target}", ".")
-    with tarfile.open(target) as archive:
-        names = {member.name for member in archive if member.isfile()}
+    archive_path = tmp_path / "context.tar"
+    engine.docker("build", "--file", str(dockerfile), "--output", f"type=tar,dest={archive_path}", ".")
+    with tarfile.open(archive_path) as archive:
+        files_in_context = {member.name for member in archive if member.isfile()}
 
-    package = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "hello_service"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    needed = {"README.md", "pyproject.toml", *(f"requirements/{name}.txt" for name in ("uv", "run", "dev"))}
-    assert names == needed | set(package.stdout.split())
+    list_package = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "hello_service"]
+    package = subprocess.run(list_package, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    requirements = {f"requirements/{name}.txt" for name in ("uv", "run", "dev")}
+    assert files_in_context == {"README.md", "pyproject.toml", *requirements, *package}
 
 
 def test_the_image_contains_only_locked_distributions_and_the_package(engine: Engine, image: str) -> None:
-    """It has hello-service and distributions with the versions in requirements/run.txt, and no others."""
+    """Every distribution except hello-service has a version that requirements/run.txt locks."""
     program = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
     installed = json.loads(engine.docker("run", "--rm", image, "python", "-Ic", program))
-    own_version = installed.pop("hello-service")
-    # Distributions that ship inside another one, so no lock file has them.
+    version_of_package = installed.pop("hello-service")
+    # ddtrace ships this one inside its own distribution, so the lock file doesn't have it.
     bundled = {"ddtrace-internal"}
 
-    locked: dict[str, set[str]] = {}
+    locked: dict[str, set[str]] = {}  # versions by name; markers for Python versions can lead to several
     for name, version in re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements/run.txt").read_text(), re.MULTILINE):
         locked.setdefault(normalized(name), set()).add(version)
     unlocked = {name for name, version in installed.items() if version not in locked.get(normalized(name), ())}
     assert unlocked <= bundled
     assert {"ddtrace", "Hypercorn", "Quart"} <= set(installed)
-    assert own_version == "1.0.0"
+    assert version_of_package == "1.0.0"
 
 
 def normalized(name: str) -> str:
@@ -71,15 +67,16 @@ def normalized(name: str) -> str:
 
 def test_every_module_is_compiled(engine: Engine, image: str) -> None:
     """The root file system is read-only at run time, so a module without bytecode would be compiled at each start."""
-    find = "find /opt/venv/lib -name '*.py' | sort; echo; find /opt/venv/lib -name '*.pyc' | sort"
-    sources, compiled = engine.docker("run", "--rm", image, "sh", "-c", find).split("\n\n")
-    with_bytecode = {re.sub(r"__pycache__/(.*)\.cpython-\d+\.pyc", r"\1.py", path) for path in compiled.splitlines()}
+    list_files = "find /opt/venv/lib -name '*.py'; echo; find /opt/venv/lib -name '*.pyc'"
+    sources, bytecode = engine.docker("run", "--rm", image, "sh", "-c", list_files).split("\n\n")
+    # The source of a/__pycache__/b.cpython-313.pyc is a/b.py.
+    compiled = {re.sub(r"__pycache__/(.*)\.cpython-\d+\.pyc", r"\1.py", path) for path in bytecode.splitlines()}
 
-    assert set(sources.splitlines()) == with_bytecode
-    assert any("hello_service" in path for path in with_bytecode)
+    assert set(sources.splitlines()) == compiled
+    assert any("hello_service" in path for path in compiled)
 
 
-def test_the_image_is_labelled(engine: Engine, image: str) -> None:
+def test_the_image_is_labeled(engine: Engine, image: str) -> None:
     """Version and revision are labels, and the version is also DD_VERSION."""
     config = engine.inspect(image)["Config"]
     labels = config["Labels"]
@@ -95,7 +92,7 @@ def test_the_image_is_labelled(engine: Engine, image: str) -> None:
 
 
 def test_the_image_runs_without_privileges(engine: Engine, image: str) -> None:
-    """It needs no root, no capabilities, no writable file system and 256 MiB. It writes no file and exits with 0."""
+    """256 MiB are enough, without root, capabilities or a writable file system. No file is written."""
     with engine.container(image, *LOCKED_DOWN, *MEMORY_LIMIT, *NO_AGENT, "--publish", "127.0.0.1::8080") as name:
         engine.wait_until_healthy(name)
         url = engine.published_url(name, 8080)
@@ -103,7 +100,7 @@ def test_the_image_runs_without_privileges(engine: Engine, image: str) -> None:
         info = json.loads(engine.get(f"{url}/info"))
         status = engine.docker("exec", name, "cat", "/proc/1/status")
         command = engine.docker("exec", name, "cat", "/proc/1/cmdline").split("\0")
-        code = engine.stop(name)
+        exit_code = engine.stop(name)
         state = engine.inspect(name)["State"]
         changed_files = engine.docker("diff", name)
 
@@ -113,59 +110,61 @@ def test_the_image_runs_without_privileges(engine: Engine, image: str) -> None:
     assert re.search(r"CapBnd:\s+0+\n", status)
     assert re.search(r"NoNewPrivs:\s+1", status)
     assert command[1:3] == ["-m", "hello_service.serving.server"]  # process 1 is the server, so it receives the signals
-    assert (code, state["OOMKilled"], changed_files) == (0, False, "")
+    assert exit_code == 0
+    assert not state["OOMKilled"]
+    assert changed_files == ""
 
 
 def test_a_service_that_does_not_respond_is_unhealthy(engine: Engine, image: str) -> None:
     """The health check uses the port in PORT, and fails if nothing listens there."""
-    (check,) = [
-        json.loads(found) for found in re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    ]
+    # The CMD of the health check is indented, unlike the CMD that starts the service.
+    (command,) = re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     with engine.container(image, *NO_AGENT, "--env", "PORT=9090") as name:
         engine.wait_until_healthy(name)
-        wrong_port = engine.run("exec", "--env", "PORT=9091", name, *check, check=False)
+        check_of_another_port = engine.run("exec", "--env", "PORT=9091", name, *json.loads(command), check=False)
 
-    assert wrong_port.returncode == 1
+    assert check_of_another_port.returncode == 1
 
 
 def test_an_invalid_setting_stops_the_start(engine: Engine, image: str) -> None:
-    """The error message has its name and value, and the exit code is 1."""
-    done = engine.run("run", "--rm", "--env", "DRAIN_SECONDS=soon", image, check=False)
+    """The error message has the setting's name and value."""
+    process = engine.run("run", "--rm", "--env", "DRAIN_SECONDS=soon", image, check=False)
 
-    assert done.returncode == 1
-    assert "DRAIN_SECONDS='soon'" in done.stderr
+    assert process.returncode == 1
+    assert "DRAIN_SECONDS='soon'" in process.stderr
 
 
 def test_every_locked_distribution_has_a_wheel_for_arm64() -> None:
     """The image can be built for linux/arm64 without a compiler."""
     command = [str(BIN / "uv"), "pip", "install", "--dry-run", "--quiet", "--require-hashes", "--only-binary", ":all:"]
+    # With an empty target folder, packages that are installed here don't count.
     command += ["--python-platform", "aarch64-manylinux_2_28", "--python-version", "3.13", "--target", "/nonexistent"]
-    done = subprocess.run(
-        [*command, "-r", "requirements/run.txt"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    command += ["-r", "requirements/run.txt"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_the_script_prints_size_and_start_time_of_the_image(engine: Engine, image: str) -> None:
     command = [str(ROOT / "scripts" / "image"), image]
-    done = subprocess.run(command, env=engine.environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, env=engine.environment, capture_output=True, text=True, check=False)
 
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     assert re.fullmatch(
         r"size: \d+ MB, \d+ MB of it on top of python:3\.13-slim\n"
         r"start time until it listens: [\d.]+ s \(median of 5, [\d.]+ to [\d.]+\)\n",
-        done.stdout,
+        process.stdout,
     )
 
 
 def test_the_image_stops_at_once_on_a_second_signal(engine: Engine, image: str) -> None:
-    """SIGTERM makes the server drain; a second one ends it."""
+    """The first SIGTERM starts a drain of 100 seconds, and the second one ends it."""
     with engine.container(image, *NO_AGENT, "--env", "DRAIN_SECONDS=100") as name:
         engine.wait_until_healthy(name)
         engine.docker("kill", "--signal", "TERM", name)
         eventually(lambda: '"draining"' in engine.logs(name))
         engine.docker("kill", "--signal", "TERM", name)
+        # `eventually` fails after 20 seconds, long before the drain would end.
         state = eventually(lambda: engine.inspect(name)["State"], lambda state: not state["Running"])
 
     assert state["ExitCode"] == 128 + signal.SIGTERM

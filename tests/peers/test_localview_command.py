@@ -30,65 +30,76 @@ async def user(number):
 async def fail():
     raise ValueError("it fails")
 """
-PORT = "{port}"  # a placeholder in the commands below
+PORT = "{port}"  # a placeholder in the commands below, which `dev_command` replaces
 HYPERCORN = ["hypercorn", "app:app", "--bind", f"127.0.0.1:{PORT}"]
 UVICORN = ["uvicorn", "app:app", "--port", PORT]
 # A server that prints neither its URL nor a log, and starts a child process that ignores signals.
 SILENT = """
 import subprocess, sys
-subprocess.Popen(["/bin/sh", "-c", "trap '' INT TERM; while :; do sleep 1; done"])
 from werkzeug.serving import make_server
-make_server("127.0.0.1", int(sys.argv[1]), lambda environ, start: [start("200 OK", []), b"served"][1:]).serve_forever()
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return [b"served"]
+
+subprocess.Popen(["/bin/sh", "-c", "trap '' INT TERM; while :; do sleep 1; done"])
+make_server("127.0.0.1", int(sys.argv[1]), app).serve_forever()
 """
-PATH = {"PATH": f"{BIN}:/usr/bin:/bin"}
+ENVIRONMENT = {"PATH": f"{BIN}:/usr/bin:/bin"}  # so that `dev` finds hypercorn and uvicorn
 
 
-def command(folder: Path, server: Sequence[str], port: int) -> list[str]:
+def dev_command(folder: Path, server: Sequence[str], port: int) -> list[str]:
     """Write app.py to `folder`, and return the command line of `dev` that runs `server` there on `port`."""
     (folder / "app.py").write_text(APP)
+    enter_folder = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder)]
     dev = [str(BIN / "hello-service"), "dev", *FREE_VIEW]
-    return ["sh", "-c", 'cd "$0" && exec "$@"', str(folder), *dev, *[each.replace(PORT, str(port)) for each in server]]
+    return [*enter_folder, *dev, *(argument.replace(PORT, str(port)) for argument in server)]
 
 
 @pytest.mark.parametrize(
     "server",
     [["--", *HYPERCORN], [*HYPERCORN, "--workers", "2"], ["--", *UVICORN]],
-    ids=["hypercorn", "workers", "uvicorn"],
+    ids=["hypercorn", "hypercorn with 2 workers, without --", "uvicorn"],
 )
 def test_traces_and_output_of_another_service_are_shown(tmp_path: Path, server: list[str]) -> None:
-    """Its URL is detected in its output. Ctrl-C shows the last trace and stops all processes."""
+    """`dev` detects the service's URL in its output. Ctrl-C shows the last trace and stops all processes."""
     port = free_port()
-    with developing(environment=PATH, command=command(tmp_path, server, port)) as dev:
+    with developing(environment=ENVIRONMENT, command=dev_command(tmp_path, server, port)) as dev:
         dev.wait_for(f"Service: http://127.0.0.1:{port}")
         response = httpx.get(f"{dev.url}/users/7")
-        dev.wait_for(response.headers["traceresponse"].split("-")[1])
+        dev.wait_for(trace_id(response))
         dev.wait_for("standard output 7")
-        failed = httpx.get(f"{dev.url}/fail").headers["traceresponse"].split("-")[1]
+        failed_response = httpx.get(f"{dev.url}/fail")
         logs = httpx.get(f"{dev.page_url}/logs").text
-        code = dev.running.stop(signal.SIGINT)
+        exit_code = dev.running.stop(signal.SIGINT)
 
         assert "GET /users/<int:number>  200  " in dev.output
-        server_command = " ".join(each for each in server if each != "--").replace(PORT, str(port))
+        server_command = " ".join(server).removeprefix("-- ").replace(PORT, str(port))
         assert f"Command: {server_command}" in dev.output
-        assert failed in dev.output
+        assert trace_id(failed_response) in dev.output
         assert re.search(r"ValueError: it fails \(app\.py:\d+\)", dev.output)
         assert "standard output 7" in logs
-        assert code == 0
+        assert exit_code == 0
         assert dev.processes() == {}
+
+
+def trace_id(response: httpx.Response) -> str:
+    """Return the trace id of a response."""
+    return response.headers["traceresponse"].split("-")[1]
 
 
 def test_a_server_that_prints_no_url_works_and_its_children_are_stopped(tmp_path: Path) -> None:
     (tmp_path / "silent.py").write_text(SILENT)
     server = ["--", sys.executable, "silent.py", PORT]
     port = free_port()
-    with developing(environment=PATH, command=command(tmp_path, server, port)) as dev:
+    with developing(environment=ENVIRONMENT, command=dev_command(tmp_path, server, port)) as dev:
         eventually(lambda: _responds(port), timeout=60)
-        children = [line for line in dev.processes().values() if "trap" in line]
-        code = dev.running.stop(signal.SIGINT)
+        children = [command for command in dev.processes().values() if "trap" in command]
+        exit_code = dev.running.stop(signal.SIGINT)
 
         assert len(children) == 1
         assert "Service: " not in dev.output
-        assert code == 0
+        assert exit_code == 0
         assert dev.processes() == {}
 
 
@@ -100,7 +111,7 @@ def _responds(port: int) -> bool:
 
 
 def test_an_error_line_waits_for_its_trace(tmp_path: Path) -> None:
-    """If the trace does not arrive, the line is shown later: unchanged in the terminal, its message on the page."""
+    """If the trace does not arrive, the terminal shows the line unchanged, and the page shows its message."""
     (tmp_path / "printing.py").write_text("""
 import time
 print('{"level": "ERROR", "message": "delayed", "dd.trace_id": "77"}')
@@ -108,13 +119,13 @@ print('{"level": [], "message": "immediate"}')
 time.sleep(600)
 """)
     server = ["--", sys.executable, "printing.py"]
-    with developing(environment=PATH, command=command(tmp_path, server, 0)) as dev:
-        delayed = '"delayed"' not in dev.wait_for('"immediate"')
+    with developing(environment=ENVIRONMENT, command=dev_command(tmp_path, server, 0)) as dev:
+        output_with_next_line = dev.wait_for('"immediate"')
         dev.wait_for('{"level": "ERROR", "message": "delayed", "dd.trace_id": "77"}')
         logs = httpx.get(f"{dev.page_url}/logs").text
         dev.running.stop(signal.SIGINT)
 
-    assert delayed
+    assert '"delayed"' not in output_with_next_line
     assert ">delayed<" in logs
 
 
@@ -126,7 +137,7 @@ time.sleep(600)
     ],
 )
 def test_a_command_that_fails_is_reported(tmp_path: Path, server: list[str], sentence: str) -> None:
-    with launched(environment=PATH, command=command(tmp_path, server, 0)) as dev:
+    with launched(environment=ENVIRONMENT, command=dev_command(tmp_path, server, 0)) as dev:
         assert dev.running.wait() == 1
         assert dev.output.splitlines()[-1].endswith(sentence)
         assert dev.processes() == {}
@@ -134,7 +145,7 @@ def test_a_command_that_fails_is_reported(tmp_path: Path, server: list[str], sen
 
 @pytest.mark.parametrize("option", ["--host", "--port"])
 def test_options_for_the_address_of_this_service_are_rejected(option: str) -> None:
-    done = CliRunner().invoke(main, ["dev", option, "1", "--", "hypercorn", "app:app"])
+    result = CliRunner().invoke(main, ["dev", option, "1", "--", "hypercorn", "app:app"])
 
-    assert done.exit_code == 2
-    assert f"{option} does not apply to another service." in done.output
+    assert result.exit_code == 2
+    assert f"{option} does not apply to another service." in result.output

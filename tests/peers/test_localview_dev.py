@@ -1,4 +1,4 @@
-"""Tests of `hello-service dev` and `view`: how they start, what they print, and how they stop all their processes."""
+"""Tests of `hello-service dev` and `view`: how they start, their output, and how they stop all their processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hello_service.localview import processes
 
 @pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
-    """A `dev` shared by several tests."""
+    """Yield a running `dev` that several tests share."""
     with developing() as dev:
         yield dev
 
@@ -35,12 +35,12 @@ def trace_id(response: httpx.Response) -> str:
 
 
 def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
-    """Its first line links to the page of the trace. If standard output is not a terminal, the tree is plain text."""
+    """The first line links to the page of the trace. If standard output is not a terminal, the tree is plain text."""
     link = f"{dev.page_url}/trace/{trace_id(dev.get('/api/relay?count=2'))}"
     output = dev.wait_for(link)
     lines = output.splitlines()
     begin = next(number for number, line in enumerate(lines) if link in line)
-    head, *rows = lines[begin : begin + 6]
+    head, *rows = lines[begin : begin + 6]  # a line for the trace and one for each of its five spans
 
     assert head.startswith("GET /api/relay  200  ")
     assert head.endswith(f" ms  5 spans  {link}")
@@ -54,7 +54,7 @@ def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
 
 
 def test_an_error_shows_its_type_and_message(dev: Dev) -> None:
-    """They are below the span, with the file and line of the code. The log line is below the tree."""
+    """The error is below its span, with the file and line of the code. The log line is below the tree."""
     dev.get("/api/faults/error")
     output = dev.wait_for("error: Exception on request GET /api/faults/error")
 
@@ -67,7 +67,7 @@ def test_the_option_tree_selects_traces() -> None:
     with developing("--tree", "slow") as dev:
         fast, failed = dev.get("/api/hello"), dev.get("/api/faults/error")
         dev.wait_for("error: Exception on request GET /api/faults/error")
-        slow = dev.get("/api/faults/slow?seconds=0.6")
+        slow = dev.get("/api/faults/slow?seconds=0.6")  # `slow` selects traces over half a second
         dev.wait_for(trace_id(slow))
 
         assert trace_id(fast) not in dev.output
@@ -75,7 +75,7 @@ def test_the_option_tree_selects_traces() -> None:
         assert httpx.get(f"{dev.page_url}/trace/{trace_id(fast)}").status_code == 200
 
 
-def test_the_last_trace_and_its_log_line_are_shown_at_the_end() -> None:
+def test_ctrl_c_shows_the_last_trace_and_its_log_line() -> None:
     with developing() as dev:
         failed = dev.get("/api/faults/error")
         dev.running.stop(signal.SIGINT)
@@ -86,17 +86,17 @@ def test_the_last_trace_and_its_log_line_are_shown_at_the_end() -> None:
 
 def test_the_service_links_to_the_page(dev: Dev) -> None:
     """The link is in the HTML for browsers, and in the JSON for other clients."""
-    page = httpx.get(dev.url, headers={"accept": "text/html"})
+    html = httpx.get(dev.url, headers={"accept": "text/html"}).text
+    document = httpx.get(dev.url).json()
 
-    assert f'<a href="{dev.page_url}">' in page.text
-    assert httpx.get(dev.url).json()["traces"] == dev.page_url
+    assert f'<a href="{dev.page_url}">' in html
+    assert document["traces"] == dev.page_url
 
 
 def test_neither_probes_nor_access_log_lines_are_shown(dev: Dev) -> None:
-    """The request after the probe is shown as a tree."""
     dev.get("/health")
-    response = dev.get("/api/hello/Probe")
-    output = dev.wait_for(trace_id(response))
+    later_response = dev.get("/api/hello/Probe")
+    output = dev.wait_for(trace_id(later_response))
 
     assert "GET /health" not in output
     assert '"event": "request"' not in output
@@ -109,15 +109,15 @@ def test_a_malformed_trace_does_not_affect_others(dev: Dev) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_stops_everything_and_shows_the_last_traces(signum: int) -> None:
+def test_a_signal_stops_everything_and_shows_the_last_trace(signum: int) -> None:
     """Ctrl-C, `kill` and a closed terminal send these signals."""
     with developing() as dev:
-        started = dev.processes()
+        processes_before = dev.processes()
         response = dev.get("/api/hello")
-        code = dev.running.stop(signum)
+        exit_code = dev.running.stop(signum)
 
-        assert len(started) == 3
-        assert code == 0
+        assert len(processes_before) == 3  # dev, the agent and the service
+        assert exit_code == 0
         assert dev.processes() == {}
         assert trace_id(response) in dev.output
         assert "Traceback" not in dev.output
@@ -125,15 +125,13 @@ def test_a_signal_stops_everything_and_shows_the_last_traces(signum: int) -> Non
 
 @pytest.mark.parametrize("option", ["--port", "--agent-port", "--view-port"])
 def test_a_busy_port_is_reported(option: str) -> None:
-    """The message has the port and the option that changes it. No process is left."""
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen()
-        port = busy.getsockname()[1]
+    """The message has the port and the option that changes it. All processes have ended."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         with launched(option, str(port)) as dev:
-            code = dev.running.wait()
+            exit_code = dev.running.wait()
 
-            assert code == 1
+            assert exit_code == 1
             assert dev.output == (
                 f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with {option}."
             )
@@ -141,11 +139,10 @@ def test_a_busy_port_is_reported(option: str) -> None:
 
 
 def test_a_service_that_does_not_start_is_reported_with_its_output() -> None:
-    """The exit code is 1, and no process is left."""
     with launched(environment={"DD_TRACE_SAMPLE_RATE": "1.5"}) as dev:
-        code = dev.running.wait()
+        exit_code = dev.running.wait()
 
-        assert code == 1
+        assert exit_code == 1
         assert "DD_TRACE_SAMPLE_RATE='1.5': must be less than or equal to 1" in dev.output
         assert "The service did not start." in dev.output.splitlines()[-1]
         assert dev.processes() == {}
@@ -155,9 +152,9 @@ def test_everything_stops_if_the_service_dies() -> None:
     """The service's exit code is shown."""
     with developing() as dev:
         os.kill(dev.process("hello_service.serving.server"), signal.SIGKILL)
-        code = dev.running.wait()
+        exit_code = dev.running.wait()
 
-        assert code == 1
+        assert exit_code == 1
         assert dev.output.endswith("exited with code -9.")
         assert dev.processes() == {}
 
@@ -173,7 +170,7 @@ def test_the_service_continues_if_the_agent_dies() -> None:
         assert dev.processes() == {}
 
 
-def test_everything_stops_if_the_service_exits_after_the_agent() -> None:
+def test_dev_exits_with_the_service_after_the_agent_has_died() -> None:
     with developing() as dev:
         os.kill(dev.process("hello_service.localview.agent"), signal.SIGKILL)
         dev.wait_for("The embedded trace agent has exited")
@@ -184,41 +181,40 @@ def test_everything_stops_if_the_service_exits_after_the_agent() -> None:
 
 
 def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) -> None:
-    """The exit code is 1, and no process is left."""
     environment = write_sitecustomize(tmp_path, "hello_service.localview.agent", "sys.exit(3)")
     with launched(environment=environment) as dev:
-        code = dev.running.wait()
+        exit_code = dev.running.wait()
 
-        assert code == 1
+        assert exit_code == 1
         assert "run `python -m hello_service.localview.agent`" in dev.output
         assert dev.processes() == {}
 
 
-def test_dev_waits_for_an_agent_that_starts_slowly(tmp_path: Path) -> None:
-    """No trace is lost."""
+def test_no_trace_is_lost_if_the_agent_starts_slowly(tmp_path: Path) -> None:
+    """`dev` is ready only when the agent is."""
     with developing(environment=write_sitecustomize(tmp_path, "hello_service.localview.agent", "time.sleep(6)")) as dev:
         dev.wait_for(trace_id(dev.get("/api/hello")))
 
         assert dev.running.stop(signal.SIGINT) == 0
 
 
-@pytest.mark.parametrize("slow", ["hello_service.localview.agent", "hello_service.serving.server"])
-def test_dev_can_be_stopped_while_it_starts(tmp_path: Path, slow: str) -> None:
-    """It may be waiting for the agent or for the service."""
-    with launched(environment=write_sitecustomize(tmp_path, slow, "time.sleep(600)")) as dev:
-        eventually(lambda: [command for command in dev.processes().values() if slow in command])
-        eventually(lambda: len(dev.processes()), lambda number: number >= 3)
-        code = dev.running.stop(signal.SIGINT)
+@pytest.mark.parametrize("module", ["hello_service.localview.agent", "hello_service.serving.server"])
+def test_dev_can_be_stopped_while_it_starts(tmp_path: Path, module: str) -> None:
+    """`dev` waits for the process of `module`, which hangs."""
+    with launched(environment=write_sitecustomize(tmp_path, module, "time.sleep(600)")) as dev:
+        eventually(lambda: [command for command in dev.processes().values() if module in command])
+        eventually(lambda: len(dev.processes()), lambda number: number >= 3)  # dev, the agent and the service
+        exit_code = dev.running.stop(signal.SIGINT)
 
-        assert code == 0
+        assert exit_code == 0
         assert dev.processes() == {}
         assert "Traceback" not in dev.output
 
 
 def test_a_very_long_line_is_cut(tmp_path: Path) -> None:
     """The output after that line is still read, so the service never blocks on a full pipe."""
-    code = "sys.stderr.write('x' * 3_000_000 + '\\n')"
-    with developing(environment=write_sitecustomize(tmp_path, "hello_service.serving.server", code)) as dev:
+    print_long_line = "sys.stderr.write('x' * 3_000_000 + '\\n')"  # about three times LINE_BYTES
+    with developing(environment=write_sitecustomize(tmp_path, "hello_service.serving.server", print_long_line)) as dev:
         dev.get("/api/faults/error")
 
         dev.wait_for("error: Exception on request GET /api/faults/error")
@@ -251,26 +247,27 @@ def test_an_agent_in_the_environment_is_ignored_with_a_message() -> None:
 
 
 def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
-    """It listens on all addresses, as a container needs, and prints nothing about an agent in the environment."""
-    elsewhere = {"DD_TRACE_AGENT_URL": "http://agent.example:8126"}
+    """With `--host 0.0.0.0`, it listens on all addresses. It prints nothing about an agent in the environment."""
+    environment = {"DD_TRACE_AGENT_URL": "http://agent.example:8126"}
     options = ["--host", "0.0.0.0", "--allow-host", "agent.example"]
-    with developing(*options, command=VIEW, environment=elsewhere) as view:
-        with service(view.agent_url, {"DD_SERVICE": "elsewhere"}) as other:
-            identity = trace_id(httpx.get(f"{other.url}/api/hello"))
+    with developing(*options, command=VIEW, environment=environment) as view:
+        with service(view.agent_url, {"DD_SERVICE": "elsewhere"}) as other_service:
+            identity = trace_id(httpx.get(f"{other_service.url}/api/hello"))
         view.wait_for(identity)
         page = httpx.get(f"{view.page_url}/trace/{identity}")
-        allowed = httpx.get(f"{view.agent_url}/info", headers={"Host": "agent.example:8126"})
+        response_to_allowed_host = httpx.get(f"{view.agent_url}/info", headers={"Host": "agent.example:8126"})
         # The second column is the local address and port, in hexadecimal.
-        listening = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()}
-        code = view.running.stop()
+        local_addresses = {line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()}
+        exit_code = view.running.stop()
 
     assert "elsewhere" in page.text
-    assert allowed.status_code == 200
+    assert response_to_allowed_host.status_code == 200
     for url in (view.page_url, view.agent_url):
-        assert f"00000000:{int(url.rpartition(':')[2]):04X}" in listening
+        port = int(url.rpartition(":")[2])
+        assert f"00000000:{port:04X}" in local_addresses
     assert "Service: " not in view.output
     assert "is ignored" not in view.output
-    assert code == 0
+    assert exit_code == 0
     assert view.processes() == {}
 
 
@@ -284,22 +281,22 @@ def test_view_exits_with_its_agent() -> None:
         assert view.processes() == {}
 
 
-def test_the_page_can_be_left_out_and_host_and_port_come_from_the_environment() -> None:
-    """Without a page, the terminal shows the trace id."""
+def test_without_a_page_the_terminal_shows_the_trace_id() -> None:
+    """The service's host and port come from the environment."""
     port = free_port()
     command = [*DEV, "--agent-port", "0", "--no-view"]
     environment = clean_environment({"HOST": "localhost", "PORT": str(port)})
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
+        service_line, _agent_line, last_line = (process.stdout.readline() for _ in range(3))
         response = httpx.get(f"http://127.0.0.1:{port}/")
         process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
+        later_output = process.stdout.read()
 
-    assert lines[0] == f"Service: http://127.0.0.1:{port}\n"
-    assert lines[2] == "Press Ctrl-C to stop.\n"
+    assert service_line == f"Service: http://127.0.0.1:{port}\n"
+    assert last_line == "Press Ctrl-C to stop.\n"
     assert "traces" not in response.json()
-    assert f"trace {trace_id(response)}" in rest
+    assert f"trace {trace_id(response)}" in later_output
     assert process.returncode == 0
 
 
@@ -313,33 +310,27 @@ def test_the_option_open_opens_the_page_in_a_browser(tmp_path: Path) -> None:
         assert eventually(lambda: opened_url.exists() and opened_url.read_text().strip()) == dev.page_url
 
 
-def test_everything_stops_if_the_reader_of_its_output_exits() -> None:
-    """An example is `hello-service dev | head -1`. The next output, which is a trace, can't be written."""
-    environment = clean_environment({MARK: "reader-" + str(os.getpid())})
+def test_everything_stops_if_the_reader_of_the_output_exits() -> None:
+    """An example is `hello-service dev | head -1`. `dev` stops when it can't write its next output, a trace."""
+    environment = clean_environment({MARK: f"reader-{os.getpid()}"})
     process = subprocess.Popen([*DEV, *FREE_PORTS], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with process:
         assert process.stdout is not None
-        url = process.stdout.readline().decode().split()[-1].removesuffix(".")
+        url = process.stdout.readline().decode().removeprefix("Service: ").strip()
         process.stdout.close()
 
-        def exited_after_a_request() -> bool:
-            _request(url)
+        def has_exited_after_a_request() -> bool:
+            with contextlib.suppress(httpx.TransportError):  # the service may not run yet, or no longer
+                httpx.get(f"{url}/api/hello")
             return process.poll() is not None
 
-        eventually(exited_after_a_request, timeout=40)
+        eventually(has_exited_after_a_request, timeout=40)
 
     assert process.returncode != 0
     assert Dev(None, environment[MARK]).processes() == {}  # type: ignore[arg-type]  # only the mark is needed
 
 
-def _request(url: str) -> None:
-    """Send a request to a service that may not run yet, or no longer."""
-    with contextlib.suppress(httpx.TransportError):
-        httpx.get(f"{url}/api/hello")
-
-
-def test_output_to_a_terminal_is_coloured() -> None:
-    """Errors are red."""
+def test_errors_are_red_in_a_terminal() -> None:
     master, slave = pty.openpty()
     environment = clean_environment({"TERM": "xterm-256color", "COLUMNS": "140"})
     environment.pop("NO_COLOR", None)
@@ -348,23 +339,24 @@ def test_output_to_a_terminal_is_coloured() -> None:
     output = ""
     try:
         output = _read_until(master, "Press Ctrl-C to stop.")
-        url = output.split("Service: ")[1].split()[0].replace("\x1b[0m", "")
+        url = output.split("Service: ")[1].split()[0].replace("\x1b[0m", "")  # without the code that ends bold text
         httpx.get(f"{url}/api/faults/error")
         output = _read_until(master, "Fault: this endpoint always fails")
     finally:
         process.send_signal(signal.SIGINT)
-        rest = _read_until(master, None)
+        later_output = _read_until(master, None)
         os.close(master)
 
     assert process.wait(60) == 0
+    # 31 is red, 1;31 is bold and red.
     assert "\x1b[31masgi.request" in output
     assert "\x1b[1;31mGET /api/faults/error  500" in output
     assert "\x1b[31mhello_service.api.faults.Fault: this endpoint always fails" in output
-    assert "Traceback" not in rest
+    assert "Traceback" not in later_output
 
 
 def _read_until(terminal: int, text: str | None) -> str:
-    """Return the output of the terminal up to `text`, or all of it if `text` is None."""
+    """Read the output of the terminal up to `text`, or until its other end is closed, and return it."""
     output = ""
     while text is None or text not in output:
         try:
@@ -376,42 +368,40 @@ def _read_until(terminal: int, text: str | None) -> str:
 
 
 def test_serve_imports_nothing_of_the_local_view() -> None:
-    """It imports neither its modules nor the libraries that only the local view needs."""
-    code = (
-        "import sys; import hello_service.__main__, hello_service.serving.server;"
-        "print([name for name in sys.modules"
-        " if name.startswith(('hello_service.localview', 'ddapm_test_agent', 'aiohttp.web'))])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    """`serve` imports neither the local view's modules nor the libraries that only the local view needs."""
+    code = """
+import sys
+import hello_service.__main__, hello_service.serving.server
+local_view = ("hello_service.localview", "ddapm_test_agent", "aiohttp.web")
+print([name for name in sys.modules if name.startswith(local_view)])
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert done.stdout.strip() == "[]"
+    assert process.stdout.strip() == "[]"
 
 
 def test_without_the_dev_group_the_missing_package_is_reported(tmp_path: Path) -> None:
-    """A deployed service is installed without that group."""
+    """A deployed service is installed without that group of packages. Here, a fake package raises the same error."""
     (tmp_path / "rich").mkdir()
     (tmp_path / "rich" / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')")
     environment = clean_environment({"PYTHONPATH": str(tmp_path)})
-    done = subprocess.run(DEV, env=environment, capture_output=True, text=True, check=False)
+    process = subprocess.run(DEV, env=environment, capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1
-    assert "rich" in done.stderr
-    assert "scripts/dev installs it" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    assert process.returncode == 1
+    assert "rich" in process.stderr
+    assert "scripts/dev installs it" in process.stderr
+    assert len(process.stderr.splitlines()) == 1
 
 
 async def test_a_process_that_ignores_the_signal_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its time to stop is `STOP_SECONDS`."""
+    """`dev` waits for `STOP_SECONDS` before it kills a process."""
     monkeypatch.setattr(processes, "STOP_SECONDS", 0.2)
+    ignore_sigterm = "trap '' TERM; echo up; while :; do read x; done"
     process = await asyncio.create_subprocess_exec(
-        "/bin/sh",
-        "-c",
-        "trap '' TERM; echo up; while :; do read x; done",
-        stdout=subprocess.PIPE,
-        stdin=subprocess.PIPE,
+        "/bin/sh", "-c", ignore_sigterm, stdout=subprocess.PIPE, stdin=subprocess.PIPE
     )
     async with processes._stopped_at_exit(process):
         assert process.stdout is not None
-        await process.stdout.readline()
+        await process.stdout.readline()  # the process now ignores SIGTERM
 
     assert process.returncode == -signal.SIGKILL

@@ -19,16 +19,16 @@ TO_STDERR = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh"]
 
 @pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
-    """A `dev` shared by several tests."""
+    """Yield a running `dev` that several tests share."""
     with developing() as dev:
         yield dev
 
 
-def request(dev: Dev, path: str) -> str:
+def send_request(dev: Dev, path: str) -> str:
     """Send a request, wait until its trace is on the page, and return the trace id."""
-    identity = dev.get(path).headers["traceresponse"].split("-")[1]
-    eventually(lambda: httpx.get(f"{dev.page_url}/trace/{identity}").status_code == 200)
-    return identity
+    trace_id = dev.get(path).headers["traceresponse"].split("-")[1]
+    eventually(lambda: httpx.get(f"{dev.page_url}/trace/{trace_id}").status_code == 200)
+    return trace_id
 
 
 def list_traces(dev: Dev, *options: str) -> subprocess.CompletedProcess[str]:
@@ -39,65 +39,67 @@ def list_traces(dev: Dev, *options: str) -> subprocess.CompletedProcess[str]:
 
 def test_matching_traces_are_listed_oldest_first(dev: Dev) -> None:
     """Each is a line of text, or of JSON with the fields of `GET /api/traces`."""
-    first, failed = request(dev, "/api/hello/First"), request(dev, "/api/faults/error")
+    first, failed = send_request(dev, "/api/hello/First"), send_request(dev, "/api/faults/error")
     lines = list_traces(dev).stdout.splitlines()
-    errors = list_traces(dev, "--query", "status:error", "--json")
-    (error,) = [json.loads(line) for line in errors.stdout.splitlines()]
-    (from_api,) = httpx.get(f"{dev.page_url}/api/traces", params={"q": "status:error"}).json()["traces"]
+    listed_errors = list_traces(dev, "--query", "status:error", "--json")
+    (listed_error,) = [json.loads(line) for line in listed_errors.stdout.splitlines()]
+    (error_from_api,) = httpx.get(f"{dev.page_url}/api/traces", params={"q": "status:error"}).json()["traces"]
 
-    assert [line.rpartition("/")[2] for line in lines][-2:] == [first, failed]
+    # Each line ends with the URL of the trace. Earlier lines are those of other tests.
+    assert lines[-2].endswith(f"/{first}")
+    assert lines[-1].endswith(f"/{failed}")
     assert "  GET /api/faults/error  500  " in lines[-1]
     assert "hello_service.api.faults.Fault: this endpoint always fails" in lines[-1]
-    assert error == from_api
-    assert error["trace_id"] == failed
-    assert errors.returncode == 0
+    assert listed_error == error_from_api
+    assert listed_error["trace_id"] == failed
+    assert listed_errors.returncode == 0
 
 
 def test_an_invalid_search_exits_with_code_2(dev: Dev) -> None:
-    done = list_traces(dev, "--query", "servic:web")
+    process = list_traces(dev, "--query", "servic:web")
 
-    assert done.returncode == 2
-    assert "Did you mean" in done.stderr
-    assert "service:web" in done.stderr
+    assert process.returncode == 2
+    assert "Did you mean" in process.stderr
+    assert "service:web" in process.stderr
 
 
 def test_the_url_of_the_agent_is_rejected(dev: Dev) -> None:
     command = [*TRACES, "--url", dev.agent_url]
-    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
+    process = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, check=False)
 
-    assert done.returncode == 1
-    assert "is not the page of `dev` or `view`" in done.stderr
+    assert process.returncode == 1
+    assert "is not the page of `dev` or `view`" in process.stderr
 
 
 def test_the_option_follow_lists_each_trace_as_it_arrives(dev: Dev) -> None:
     """Each trace is listed once, and Ctrl-C ends the list."""
-    request(dev, "/api/hello/Before")
+    send_request(dev, "/api/hello/Before")
     command = [*TO_STDERR, *TRACES, "--url", dev.page_url, "--follow"]
-    with started(command, clean_environment()) as following:
-        eventually(lambda: following.lines)
-        first = request(dev, "/api/hello/First")
-        eventually(lambda: [line for line in following.lines if first in line])
-        last = request(dev, "/api/hello/Last")
-        eventually(lambda: [line for line in following.lines if last in line])
-        code = following.stop(signal.SIGINT)
+    with started(command, clean_environment()) as process:
+        eventually(lambda: process.lines)  # waits until the earlier trace is listed
+        first = send_request(dev, "/api/hello/First")
+        eventually(lambda: [line for line in process.lines if first in line])
+        last = send_request(dev, "/api/hello/Last")
+        eventually(lambda: [line for line in process.lines if last in line])
+        exit_code = process.stop(signal.SIGINT)
 
-    assert code == 0
-    assert sum(first in line for line in following.lines) == 1
-    assert not any("Traceback" in line for line in following.lines)
+    assert exit_code == 0
+    assert len([line for line in process.lines if first in line]) == 1
+    assert [line for line in process.lines if "Traceback" in line] == []
 
 
 def test_the_option_follow_ends_when_the_page_stops() -> None:
-    """A message reports it, and the exit code is 1."""
+    """A message reports that, and the exit code is 1."""
     with developing(command=VIEW) as view:
         url = view.page_url
         command = [*TO_STDERR, *TRACES, "--url", url, "--follow"]
         span = {"trace_id": 7, "span_id": 8, "name": "job", "resource": "a job", "start": 1, "duration": 1}
-        with started(command, clean_environment()) as following:
+        with started(command, clean_environment()) as process:
             httpx.put(f"{view.agent_url}/v0.3/traces", json=[[span]])
-            eventually(lambda: following.lines)
+            eventually(lambda: process.lines)
             view.running.stop(signal.SIGINT)
-            code = following.wait()
+            exit_code = process.wait()
 
-    assert code == 1
-    assert "  a job  ok  " in following.lines[0]
-    assert following.lines[1:] == [f"The page at {url} no longer responds."]
+    assert exit_code == 1
+    assert "  a job  ok  " in process.lines[0]
+    assert process.lines[1:] == [f"The page at {url} no longer responds."]

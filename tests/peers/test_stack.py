@@ -1,4 +1,4 @@
-"""Tests of deploy/stack.yaml: it is valid, opens only what it must, and agrees with the service's own timeouts."""
+"""Tests of deploy/stack.yaml: it is valid, grants only what is needed, and agrees with the service's timeouts."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML ships no types
     """Loads YAML and turns CloudFormation's short forms into mappings, such as `!Ref X` into `{"Ref": "X"}`."""
 
 
-def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+def _construct_short_form(loader: _Loader, function: str, node: yaml.Node) -> Any:
     if isinstance(node, yaml.ScalarNode):
-        return {suffix: loader.construct_scalar(node)}
+        return {function: loader.construct_scalar(node)}
     if isinstance(node, yaml.SequenceNode):
-        return {suffix: loader.construct_sequence(node, deep=True)}
+        return {function: loader.construct_sequence(node, deep=True)}
     raise TypeError(node)
 
 
-_Loader.add_multi_constructor("!", _short_form)
+_Loader.add_multi_constructor("!", _construct_short_form)
 
 
 def template() -> dict[str, Any]:
-    return dict(yaml.load(TEMPLATE.read_text(), Loader=_Loader))  # a safe loader
+    return dict(yaml.load(TEMPLATE.read_text(), Loader=_Loader))  # safe: a subclass of SafeLoader
 
 
 def resources() -> dict[str, Any]:
     return dict(template()["Resources"])
 
 
-# A plausible value for each `Ref` and `GetAtt` in the policies, by its JSON.
+# A plausible value for each `Ref` and `GetAtt` in the policies. The keys are their JSON.
 ARNS = {
     '{"Ref": "Secret"}': "arn:aws:secretsmanager:eu-west-1:123456789012:secret:key-AbCdEf",
     '{"Ref": "AWS::AccountId"}': "123456789012",
@@ -66,16 +66,19 @@ NAMES = {
 def concrete(value: Any) -> Any:
     """Return a part of the template with a plausible value in place of each reference."""
     if isinstance(value, list):
-        return [concrete(each) for each in value]
+        return [concrete(item) for item in value]
     if not isinstance(value, dict):
         return value
     if "Sub" in value:
         return re.sub(r"\$\{([\w:]+)\}", lambda match: NAMES[match[1]], value["Sub"])
-    return ARNS.get(json.dumps(value)) or {key: concrete(each) for key, each in value.items()}
+    reference = json.dumps(value)
+    if reference in ARNS:
+        return ARNS[reference]
+    return {key: concrete(item) for key, item in value.items()}
 
 
 def policies() -> dict[str, Any]:
-    """Return the document of every policy of the stack, by the policy's name."""
+    """Return every policy document of the stack, by the names of its resource and its policy."""
     documents = {}
     for name, resource in resources().items():
         properties = resource["Properties"]
@@ -87,29 +90,34 @@ def policies() -> dict[str, Any]:
     return documents
 
 
-def attributes(resource: str, key: str) -> dict[str, Any]:
-    """Return a property of a resource that is a list of keys and values."""
-    return {each["Key"]: each["Value"] for each in resources()[resource]["Properties"][key]}
+def load_balancer_attributes() -> dict[str, Any]:
+    attributes = resources()["LoadBalancer"]["Properties"]["LoadBalancerAttributes"]
+    return {attribute["Key"]: attribute["Value"] for attribute in attributes}
 
 
-def test_the_template_has_no_finding() -> None:
-    """cfn-lint reports nothing, not even at the level of information."""
+def target_group_attributes() -> dict[str, Any]:
+    attributes = resources()["TargetGroup"]["Properties"]["TargetGroupAttributes"]
+    return {attribute["Key"]: attribute["Value"] for attribute in attributes}
+
+
+def test_cfn_lint_finds_no_problem_in_the_template() -> None:
+    """`--include-checks I` adds the informational rules."""
     command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(TEMPLATE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert (done.stdout, done.returncode) == ("", 0)
+    assert (process.stdout, process.returncode) == ("", 0)
 
 
 POLICIES = ["ExecutionRole-start-tasks", "TaskRole-datadog-agent", "ExecPolicy", "DeployRole-deploy"]
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_policy_has_no_finding(name: str) -> None:
-    """parliament reports nothing, so the actions exist and accept these resources."""
+def test_parliament_finds_no_problem_in_a_policy(name: str) -> None:
+    """So the policy's actions exist and accept its resources."""
     policy = json.dumps(policies()[name])
-    done = subprocess.run([BIN / "parliament"], input=policy, capture_output=True, text=True, check=False)
+    process = subprocess.run([BIN / "parliament"], input=policy, capture_output=True, text=True, check=False)
 
-    assert (done.stdout.strip(), done.returncode) == ("", 0)
+    assert (process.stdout.strip(), process.returncode) == ("", 0)
 
 
 def test_every_policy_is_checked() -> None:
@@ -118,17 +126,23 @@ def test_every_policy_is_checked() -> None:
 
 def test_only_actions_that_require_a_wildcard_have_one() -> None:
     """AWS accepts only `*` as the resource of these actions."""
-    wildcard_actions = set()
+    wildcard_actions: set[str] = set()
     for policy in policies().values():
         for statement in policy["Statement"]:
             if statement["Resource"] == "*" and "Condition" not in statement:
-                action = statement["Action"]
-                wildcard_actions |= {action} if isinstance(action, str) else set(action)
+                actions = statement["Action"]  # a string or a list
+                wildcard_actions.update([actions] if isinstance(actions, str) else actions)
 
-    messages = {f"ssmmessages:{verb}{kind}Channel" for verb in ("Create", "Open") for kind in ("Control", "Data")}
-    assert (
-        wildcard_actions == {"ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition", "ecs:ListClusters"} | messages
-    )
+    assert wildcard_actions == {
+        "ecr:GetAuthorizationToken",
+        "ecs:DescribeTaskDefinition",
+        "ecs:ListClusters",
+        # for ECS Exec:
+        "ssmmessages:CreateControlChannel",
+        "ssmmessages:CreateDataChannel",
+        "ssmmessages:OpenControlChannel",
+        "ssmmessages:OpenDataChannel",
+    }
 
 
 def test_only_tasks_of_this_account_can_assume_the_roles() -> None:
@@ -155,59 +169,65 @@ def test_only_one_branch_of_one_repository_can_deploy() -> None:
 
 
 def test_nothing_is_open_or_deletable_by_default() -> None:
-    """AllowedCidr has no default, and the load balancer and the images are protected."""
+    """AllowedCidr has no default, the load balancer and the images are protected, and no key is in the template."""
+    repository = resources()["Repository"]["Properties"]
+
     assert "Default" not in template()["Parameters"]["AllowedCidr"]
-    assert attributes("LoadBalancer", "LoadBalancerAttributes")["deletion_protection.enabled"] == {"Ref": "Protect"}
-    assert resources()["Repository"]["Properties"]["EmptyOnDelete"] == {"If": ["IsProtected", False, True]}
+    assert load_balancer_attributes()["deletion_protection.enabled"] == {"Ref": "Protect"}
+    # The arguments of `If` are the condition, the value if it is true, and the value if it is false.
+    assert repository["EmptyOnDelete"] == {"If": ["IsProtected", False, True]}
     assert "SecretString" not in resources()["Secret"]["Properties"]
 
 
-def test_a_new_secret_replaces_tasks_and_alarms_roll_a_deployment_back() -> None:
-    """A new version of the secret changes the nonce, which forces a deployment. Both alarms are given by reference."""
-    service = resources()["Service"]["Properties"]
-    forced, alarms = service["ForceNewDeployment"]["If"], service["DeploymentConfiguration"]["Alarms"]["If"]
+def test_a_new_version_of_the_secret_replaces_the_tasks() -> None:
+    """It changes the nonce, which forces a deployment."""
+    condition, value_if_true, _ = resources()["Service"]["Properties"]["ForceNewDeployment"]["If"]
 
-    assert forced[:2] == [
-        "HasSecretVersion",
-        {"EnableForceNewDeployment": True, "ForceNewDeploymentNonce": {"Ref": "SecretVersion"}},
-    ]
-    assert alarms[:2] == [
-        "HasAlarms",
-        {"AlarmNames": [{"Ref": "ErrorAlarm"}, {"Ref": "UnhealthyAlarm"}], "Enable": True, "Rollback": True},
-    ]
+    assert condition == "HasSecretVersion"
+    assert value_if_true == {"EnableForceNewDeployment": True, "ForceNewDeploymentNonce": {"Ref": "SecretVersion"}}
+
+
+def test_an_alarm_rolls_a_deployment_back() -> None:
+    deployment = resources()["Service"]["Properties"]["DeploymentConfiguration"]
+    condition, value_if_true, _ = deployment["Alarms"]["If"]
+
+    assert condition == "HasAlarms"
+    assert value_if_true == {
+        "AlarmNames": [{"Ref": "ErrorAlarm"}, {"Ref": "UnhealthyAlarm"}],
+        "Enable": True,
+        "Rollback": True,
+    }
 
 
 def test_only_the_load_balancer_reaches_tasks() -> None:
     """The only inbound rule opens the service's port to the load balancer's group. The Agent's port is closed."""
-    groups = {
-        name: each["Properties"] for name, each in resources().items() if each["Type"] == "AWS::EC2::SecurityGroup"
-    }
-    (rule,) = groups["TaskSecurityGroup"]["SecurityGroupIngress"]
+    (task_rule,) = resources()["TaskSecurityGroup"]["Properties"]["SecurityGroupIngress"]
+    load_balancer_rules = resources()["LoadBalancerSecurityGroup"]["Properties"]["SecurityGroupIngress"]
     (port,) = filled_definition()["containerDefinitions"][0]["portMappings"]
 
-    assert rule["SourceSecurityGroupId"] == {"Ref": "LoadBalancerSecurityGroup"}
-    assert rule["FromPort"] == rule["ToPort"] == port["containerPort"]
-    assert {each["FromPort"] for each in groups["LoadBalancerSecurityGroup"]["SecurityGroupIngress"]} == {80}
+    assert task_rule["SourceSecurityGroupId"] == {"Ref": "LoadBalancerSecurityGroup"}
+    assert task_rule["FromPort"] == task_rule["ToPort"] == port["containerPort"]
+    assert {rule["FromPort"] for rule in load_balancer_rules} == {80}
 
 
 def test_the_load_balancer_closes_an_idle_connection_before_the_service_does() -> None:
     """Otherwise the load balancer could send a request on a connection that is being closed, and respond with 502."""
-    idle = attributes("LoadBalancer", "LoadBalancerAttributes")["idle_timeout.timeout_seconds"]
+    idle_timeout = float(load_balancer_attributes()["idle_timeout.timeout_seconds"])
 
-    assert float(idle) < Settings.from_environment({}).keep_alive_seconds
+    assert idle_timeout < Settings.from_environment({}).keep_alive_seconds
 
 
 def test_the_load_balancer_notices_a_stop_in_time() -> None:
     """`/ready` fails often enough while the service still serves, and deregistration waits for the longest request."""
-    group = resources()["TargetGroup"]["Properties"]
+    target_group = resources()["TargetGroup"]["Properties"]
     service = filled_definition()["containerDefinitions"][0]
-    settings = Settings.from_environment({each["name"]: each["value"] for each in service["environment"]})
-    unhealthy_after = group["HealthCheckIntervalSeconds"] * group["UnhealthyThresholdCount"]
-    delay = float(attributes("TargetGroup", "TargetGroupAttributes")["deregistration_delay.timeout_seconds"])
+    settings = Settings.from_environment({variable["name"]: variable["value"] for variable in service["environment"]})
+    seconds_until_unhealthy = target_group["HealthCheckIntervalSeconds"] * target_group["UnhealthyThresholdCount"]
+    deregistration_delay = float(target_group_attributes()["deregistration_delay.timeout_seconds"])
 
-    assert group["HealthCheckPath"] == "/ready"
-    assert unhealthy_after < settings.drain_seconds
-    assert settings.graceful_seconds <= delay <= service["stopTimeout"]
+    assert target_group["HealthCheckPath"] == "/ready"
+    assert seconds_until_unhealthy < settings.drain_seconds
+    assert settings.graceful_seconds <= deregistration_delay <= service["stopTimeout"]
 
 
 def test_a_failed_deployment_is_rolled_back() -> None:
@@ -217,6 +237,6 @@ def test_a_failed_deployment_is_rolled_back() -> None:
 
     assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
     assert deployment["MinimumHealthyPercent"] == 100
-    assert "DesiredCount" not in service
+    assert "DesiredCount" not in service  # each update would reset the count that scaling has set
     assert resources()["Repository"]["Properties"]["ImageTagMutability"] == "IMMUTABLE"
     assert resources()["Repository"]["Properties"]["ImageScanningConfiguration"] == {"ScanOnPush": True}

@@ -1,9 +1,8 @@
-"""Tests of deploy/task-definition.json, filled in, with both containers in one network namespace, as on Fargate."""
+"""Tests of the task that deploy/task-definition.json defines, run by a container engine in place of Fargate."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,19 +20,20 @@ pytestmark = [pytest.mark.deployment, pytest.mark.timeout(240)]
 KEY = "fedcba9876543210fedcba9876543210"
 
 
-class ObservedTask:
+class Deployment:
     """A running task, and the intake that its Agent sends to."""
 
-    def __init__(self, task: Task, intake: Intake, definition: dict[str, Any]) -> None:
+    def __init__(self, task: Task, intake: Intake) -> None:
         self.task = task
         self.intake = intake
-        self.definition = definition
         self.url = task.url(8080)
 
 
 @contextmanager
-def observed_task(engine: Engine, image: str, intake_image: str, definition: dict[str, Any]) -> Iterator[ObservedTask]:
-    """Run the task of `definition`. Only the URL of the intake and /api/faults are added."""
+def running_deployment(
+    engine: Engine, image: str, intake_image: str, definition: dict[str, Any]
+) -> Iterator[Deployment]:
+    """Run the task of `definition`. Two variables are added: the intake's URL, and FAULTS, which adds /api/faults."""
     network = f"net-{uuid4().hex[:8]}"
     engine.docker("network", "create", network)
     options = ["--network", network, "--network-alias", "intake", "--publish", "127.0.0.1::8080"]
@@ -42,24 +42,24 @@ def observed_task(engine: Engine, image: str, intake_image: str, definition: dic
         with engine.container(intake_image, *options) as intake:
             engine.wait_until_healthy(intake)
             with running_task(engine, definition, network=network, image=image, key=KEY, extra=extra) as task:
-                yield ObservedTask(task, Intake(engine, engine.published_url(intake, 8080)), definition)
+                yield Deployment(task, Intake(engine, engine.published_url(intake, 8080)))
     finally:
         engine.docker("network", "rm", network)
 
 
 @pytest.fixture
-def observed(engine: Engine, image: str, intake_image: str) -> Iterator[ObservedTask]:
+def deployment(engine: Engine, image: str, intake_image: str) -> Iterator[Deployment]:
     """Run the task as it ships."""
-    with observed_task(engine, image, intake_image, filled_definition({"IMAGE": image})) as observed:
-        yield observed
+    with running_deployment(engine, image, intake_image, filled_definition({"IMAGE": image})) as deployment:
+        yield deployment
 
 
-def test_a_trace_of_the_task_arrives(observed: ObservedTask) -> None:
-    """The service sends it to the Agent over the task's loopback, with the names of the definition."""
-    engine = observed.task.engine
-    body = engine.get(f"{observed.url}/api/hello/Ada")
-    (span,) = observed.intake.wait_for_spans(1)
-    requests = observed.intake.received()["requests"]
+def test_a_trace_of_the_task_arrives(deployment: Deployment) -> None:
+    """The service sends its span over the task's loopback, with the definition's service, environment and version."""
+    engine = deployment.task.engine
+    body = engine.get(f"{deployment.url}/api/hello/Ada")
+    (span,) = deployment.intake.wait_for_spans(1)
+    requests = deployment.intake.received()["requests"]
 
     assert json.loads(body) == {"message": "Hello, Ada!"}
     assert (span["service"], span["resource"]) == ("hello-service", "GET /api/hello/<name>")
@@ -67,15 +67,16 @@ def test_a_trace_of_the_task_arrives(observed: ObservedTask) -> None:
     assert {request["api_key_end"] for request in requests} == {KEY[-4:]}
 
 
-def test_the_task_runs_as_defined(observed: ObservedTask) -> None:
+def test_the_task_runs_as_defined(deployment: Deployment) -> None:
     """The definition sets user, file system, capabilities and memory, among others."""
-    engine = observed.task.engine
-    service = engine.inspect(observed.task.container("service"))
-    status = engine.docker("exec", observed.task.container("service"), "cat", "/proc/1/status")
-    agent = engine.inspect(observed.task.container("datadog-agent"))
-    request = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/info', timeout=10).read().decode())"
+    engine = deployment.task.engine
+    service_container = deployment.task.container("service")
+    service = engine.inspect(service_container)
+    agent = engine.inspect(deployment.task.container("datadog-agent"))
+    status = engine.docker("exec", service_container, "cat", "/proc/1/status")
     # The request comes from inside the task, because only a loopback caller gets the details.
-    info = json.loads(engine.docker("exec", observed.task.container("service"), "python", "-Ic", request))
+    request = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:8080/info', timeout=10).read().decode())"
+    info = json.loads(engine.docker("exec", service_container, "python", "-Ic", request))
 
     assert "Uid:\t10001\t" in status
     assert "CapEff:\t0000000000000000" in status
@@ -89,35 +90,36 @@ def test_the_task_runs_as_defined(observed: ObservedTask) -> None:
     assert KEY not in json.dumps(service)
 
 
-def test_a_stop_of_the_task_under_load_loses_nothing(observed: ObservedTask) -> None:
+def test_a_stop_of_the_task_under_load_loses_nothing(deployment: Deployment) -> None:
     """The service stops before its Agent, so every response is 200, every span arrives, and both exit codes are 0."""
-    with observed.task.engine.load(observed.url, "--slow", "--balance") as load:
-        codes = observed.task.stop()
+    with deployment.task.engine.load(deployment.url, "--slow", "--balance") as load:
+        exit_codes = deployment.task.stop()
     total = sum(load.statuses.values())
-    spans = observed.intake.wait_for_spans(total)
-    bytes_per_span = observed.intake.bytes_of_traces() / len(spans)
+    spans = deployment.intake.wait_for_spans(total)
+    bytes_per_span = deployment.intake.bytes_of_traces() / len(spans)
 
-    assert codes == {"service": 0, "datadog-agent": 0}
+    assert exit_codes == {"service": 0, "datadog-agent": 0}
     assert (load.failures, set(load.statuses)) == ([], {"200"})
     assert len(spans) == total
-    assert SPAN_BYTES / 2 < bytes_per_span < SPAN_BYTES  # so deploy/cost.py does not underestimate the cost
-    assert set(Counter(span["resource"] for span in spans)) == {"GET /api/hello", "GET /api/faults/slow"}
+    # deploy/cost.py estimates at least the real size of a span, and less than twice that size.
+    assert SPAN_BYTES / 2 < bytes_per_span < SPAN_BYTES
+    assert {span["resource"] for span in spans} == {"GET /api/hello", "GET /api/faults/slow"}
 
 
-def test_an_agent_that_dies_is_restarted_and_fails_no_request(observed: ObservedTask) -> None:
+def test_an_agent_that_dies_is_restarted_and_no_request_fails(deployment: Deployment) -> None:
     """The restart policy of its container restarts it, and the service keeps serving."""
-    engine, agent = observed.task.engine, observed.task.container("datadog-agent")
-    with engine.load(observed.url) as load:
-        observed.intake.wait_for_spans(1)
+    engine, agent = deployment.task.engine, deployment.task.container("datadog-agent")
+    with engine.load(deployment.url) as load:
+        deployment.intake.wait_for_spans(1)
         state = engine.inspect(agent)["State"]
         engine.docker("exec", agent, "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
         wait_until_restarted(engine, agent, state["StartedAt"])
 
-        def arrived() -> bool:
-            engine.get(f"{observed.url}/api/hello/again")
-            return any("again" in span["meta"]["http.url"] for span in observed.intake.spans())
+        def new_span_has_arrived() -> bool:
+            engine.get(f"{deployment.url}/api/hello/again")
+            return any("again" in span["meta"]["http.url"] for span in deployment.intake.spans())
 
-        eventually(arrived, timeout=40)
+        eventually(new_span_has_arrived, timeout=40)
 
     assert (load.failures, set(load.statuses)) == ([], {"200"})
 
@@ -127,10 +129,11 @@ def test_traces_and_logs_arrive_with_a_read_only_agent_and_routed_logs(
 ) -> None:
     """A request's trace arrives at the intake, and its log line arrives at the router with the same trace id.
 
-    Stand-ins replace the images of Agent and router, so this proves that the task starts, not what the real ones do.
+    Stand-ins replace the images of Agent and router. This proves that the task starts and how its containers are
+    connected, but nothing about the real images.
     """
     definition = filled_definition({"IMAGE": image}, logs_to="datadog", readonly_agent=True)
-    containers = {each["name"]: each for each in definition["containerDefinitions"]}
+    containers = {container["name"]: container for container in definition["containerDefinitions"]}
     # The real image has a configuration file, which the init container copies. The stand-in gets one here.
     dockerfile = f"FROM {containers['datadog-agent']['image']}\n"
     dockerfile += "RUN mkdir /etc/datadog-agent && touch /etc/datadog-agent/datadog.yaml\n"
@@ -138,27 +141,26 @@ def test_traces_and_logs_arrive_with_a_read_only_agent_and_routed_logs(
     engine.docker("build", "--tag", "agent-with-configuration", str(tmp_path))
     for name in ("datadog-agent", "datadog-agent-config"):
         containers[name]["image"] = "agent-with-configuration"
-    router = containers["log-router"]
-    router |= {
-        "image": image,
-        "command": ["python", "-c", (Path(__file__).parents[1] / "forward_router.py").read_text()],
-    }
-    with observed_task(engine, image, intake_image, definition) as observed:
-        engine.get(f"{observed.url}/api/hello/Ada")
-        (span,) = observed.intake.wait_for_spans(1)
-        agent = engine.inspect(observed.task.container("datadog-agent"))
-        copied_files = engine.docker("exec", observed.task.container("datadog-agent"), "ls", "/etc/datadog-agent")
+    router_code = (Path(__file__).parents[1] / "forward_router.py").read_text()
+    containers["log-router"].update(image=image, command=["python", "-c", router_code])
+    with running_deployment(engine, image, intake_image, definition) as deployment:
+        engine.get(f"{deployment.url}/api/hello/Ada")
+        (span,) = deployment.intake.wait_for_spans(1)
+        agent_container = deployment.task.container("datadog-agent")
+        agent = engine.inspect(agent_container)
+        copied_files = engine.docker("exec", agent_container, "ls", "/etc/datadog-agent")
 
-        def lines() -> list[dict[str, Any]]:
-            printed = engine.logs(observed.task.container("log-router")).splitlines()
-            logged = [json.loads(json.loads(line)["log"]) for line in printed if '"tag"' in line]
-            return [each for each in logged if each.get("path") == "/api/hello/Ada"]
+        def routed_lines() -> list[dict[str, Any]]:
+            """Return the log lines of the request that have arrived at the router."""
+            printed = engine.logs(deployment.task.container("log-router")).splitlines()
+            events = [json.loads(json.loads(line)["log"]) for line in printed if '"tag"' in line]
+            return [event for event in events if event.get("path") == "/api/hello/Ada"]
 
-        (line,) = eventually(lines)
+        (log_line,) = eventually(routed_lines)
 
     assert agent["HostConfig"]["ReadonlyRootfs"]
     assert copied_files == "datadog.yaml"
-    assert int(line["dd.trace_id"], 16) % 2**64 == int(span["trace_id"])  # the span has only the lower 64 bits
+    assert int(log_line["dd.trace_id"], 16) % 2**64 == int(span["trace_id"])  # the span has only the lower 64 bits
     assert KEY not in json.dumps(definition)
     assert containers["service"]["logConfiguration"]["secretOptions"] == [
         {"name": "apikey", "valueFrom": containers["datadog-agent"]["secrets"][0]["valueFrom"]}

@@ -1,4 +1,4 @@
-"""Tests of deploy/task-definition.json: botocore and cfn-lint accept it, and it agrees with other files."""
+"""Tests of deploy/task-definition.json: botocore and cfn-lint accept it, and it agrees with the service's code."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.deployment
 
 def containers() -> dict[str, dict[str, Any]]:
     """Return the containers of the filled-in definition by name."""
-    return {each["name"]: each for each in filled_definition()["containerDefinitions"]}
+    return {container["name"]: container for container in filled_definition()["containerDefinitions"]}
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in container["environment"]}
+    return {variable["name"]: variable["value"] for variable in container["environment"]}
 
 
 def input_shape() -> Any:
@@ -40,55 +40,55 @@ def input_shape() -> Any:
     return model.operation_model("RegisterTaskDefinition").input_shape
 
 
-def wrong_enums(shape: Any, value: Any, where: str = "") -> Iterator[str]:
-    """Yield an error for each value that is not in its enumeration, which botocore does not validate."""
+def enum_errors(shape: Any, value: Any, path: str = "") -> Iterator[str]:
+    """Yield an error for each value that is not in its enumeration. botocore itself does not check enumerations."""
     if isinstance(shape, StructureShape):
         for name, member in value.items():
-            yield from wrong_enums(shape.members[name], member, f"{where}.{name}")
+            yield from enum_errors(shape.members[name], member, f"{path}.{name}")
     elif isinstance(shape, ListShape):
         for member in value:
-            yield from wrong_enums(shape.member, member, f"{where}[]")
+            yield from enum_errors(shape.member, member, f"{path}[]")
     elif isinstance(shape, MapShape):
         for member in value.values():
-            yield from wrong_enums(shape.value, member, f"{where}{{}}")
+            yield from enum_errors(shape.value, member, f"{path}{{}}")
     elif getattr(shape, "enum", None) and value not in shape.enum:
-        yield f"{where}: {value!r} is none of {shape.enum}"
+        yield f"{path}: {value!r} is not one of {shape.enum}"
 
 
 def test_the_api_accepts_every_key_and_value() -> None:
-    """botocore's model has every key, with the type of its value, and every value of an enumeration."""
+    """botocore's model has every key, the type of its value, and every value of an enumeration."""
     shape = input_shape()
 
     assert ParamValidator().validate(filled_definition(), shape).generate_report() == ""
-    assert list(wrong_enums(shape, filled_definition())) == []
+    assert list(enum_errors(shape, filled_definition())) == []
 
 
-def test_a_wrong_value_of_an_enumeration_is_found() -> None:
-    """It may be deeply nested."""
-    wrong = filled_definition()
-    wrong["containerDefinitions"][0]["dependsOn"][0]["condition"] = "READY"
+def test_a_wrong_value_of_an_enumeration_is_reported() -> None:
+    """This proves that `enum_errors` can find one, even deep inside the definition."""
+    wrong_definition = filled_definition()
+    wrong_definition["containerDefinitions"][0]["dependsOn"][0]["condition"] = "READY"
 
-    (error,) = wrong_enums(input_shape(), wrong)
+    (error,) = enum_errors(input_shape(), wrong_definition)
     assert error.startswith(".containerDefinitions[].dependsOn[].condition: 'READY'")
 
 
 def test_cloudformation_would_accept_the_definition(tmp_path: Path) -> None:
-    """cfn-lint, which also checks Fargate's limits, has no finding for it as an AWS::ECS::TaskDefinition."""
+    """cfn-lint, which also checks Fargate's limits, accepts the definition as an AWS::ECS::TaskDefinition."""
     template = tmp_path / "task.yaml"
     resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(filled_definition())}
     template.write_text(yaml.safe_dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Task": resource}}))
     command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(template)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
 
-    assert (done.stdout, done.returncode) == ("", 0)
+    assert (process.stdout, process.returncode) == ("", 0)
 
 
-def test_values_are_defined_for_exactly_the_placeholders() -> None:
+def test_these_tests_have_a_value_for_each_placeholder() -> None:
     assert set(definition.PLACEHOLDER.findall(definition.FILE.read_text())) == set(VALUES)
 
 
 def test_missing_values_are_reported() -> None:
-    """One message has every placeholder without a value."""
+    """One message lists every placeholder without a value."""
     with pytest.raises(Failure, match=r"placeholders without a value: IMAGE, REGION\. Add --fill IMAGE"):
         definition.fill(definition.FILE.read_text(), {**VALUES, "IMAGE": "", "REGION": ""})
 
@@ -99,7 +99,7 @@ def test_a_value_cannot_break_out_of_its_string() -> None:
 
 
 def test_the_agent_is_configured_for_fargate() -> None:
-    """It has ECS_FARGATE, no DD_HOSTNAME, 512 MiB and its own health check. Only the secret has its key."""
+    """The Agent has ECS_FARGATE, no DD_HOSTNAME, 512 MiB and its own health check. Its key is only in the secret."""
     agent = containers()["datadog-agent"]
 
     assert environment(agent)["ECS_FARGATE"] == "true"
@@ -121,18 +121,21 @@ def test_the_service_is_tagged_for_tracer_and_agent() -> None:
 
 
 def test_the_service_waits_for_its_agent_and_stops_before_it() -> None:
-    """It doesn't wait until the Agent is healthy, so a rejected API key stops no task. A dead Agent is restarted."""
+    """The service also starts if the Agent is unhealthy, so a rejected API key stops no task."""
     service, agent = containers()["service"], containers()["datadog-agent"]
 
     assert service["dependsOn"] == [{"containerName": "datadog-agent", "condition": "START"}]
-    assert (service["essential"], agent["essential"], agent["restartPolicy"]["enabled"]) == (True, False, True)
+    assert service["essential"]
+    assert not agent["essential"]
+    assert agent["restartPolicy"]["enabled"]  # a dead Agent is restarted
 
 
 def test_the_health_check_is_that_of_the_image() -> None:
     """ECS ignores the Dockerfile's health check, so the definition repeats it."""
-    (check,) = re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    # The CMD of the health check is indented, unlike the CMD that starts the service.
+    (check_command,) = re.findall(r"^ +CMD (\[.*\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 
-    assert containers()["service"]["healthCheck"]["command"] == ["CMD", *json.loads(check)]
+    assert containers()["service"]["healthCheck"]["command"] == ["CMD", *json.loads(check_command)]
 
 
 def test_the_service_stops_within_the_stop_timeout() -> None:
@@ -143,12 +146,19 @@ def test_the_service_stops_within_the_stop_timeout() -> None:
     assert budget < service["stopTimeout"] <= 120
 
 
-def test_the_containers_fit_into_the_task() -> None:
-    """Together they reserve no more memory than the task has. Also, a full log blocks no container."""
-    definition = filled_definition()
+def test_the_containers_fit_into_the_memory_of_the_task() -> None:
+    memory_of_containers = sum(container["memory"] for container in containers().values())
 
-    assert sum(each["memory"] for each in containers().values()) <= int(definition["memory"])
-    for each in containers().values():
-        assert each["logConfiguration"]["options"]["mode"] == "non-blocking"
-    assert containers()["service"]["readonlyRootFilesystem"]
-    assert containers()["service"]["user"] == "10001:10001"
+    assert memory_of_containers <= int(filled_definition()["memory"])
+
+
+def test_a_full_log_blocks_no_container() -> None:
+    for container in containers().values():
+        assert container["logConfiguration"]["options"]["mode"] == "non-blocking"
+
+
+def test_the_service_is_not_root_and_writes_no_files() -> None:
+    service = containers()["service"]
+
+    assert service["user"] == "10001:10001"
+    assert service["readonlyRootFilesystem"]

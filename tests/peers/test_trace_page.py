@@ -23,19 +23,21 @@ pytestmark = [
 ]
 
 FAILED = f"/trace/{CHECKOUT_ID}"
-# A row is in view if it is below the axis and inside the pane, and no other element covers its center.
-IN_VIEW = """row => {
+# The ids of further traces that tests send to the agent.
+FOLD_ID, TAG_ID, LIVE_ID, ESCAPE_ID = 0xC0, 0x7A6, 0x11FE, 0xE51
+# JavaScript: a row is in view if it is below the axis and inside the pane, and no other element covers its center.
+IS_IN_VIEW = """row => {
     const pane = row.closest(".waterfall").getBoundingClientRect(), box = row.getBoundingClientRect();
     const axis = document.querySelector("#axis").getBoundingClientRect();
     const [x, y] = [box.left + box.width / 2, box.top + box.height / 2];
-    const top = document.elementFromPoint(x, y);
-    return box.top >= axis.bottom - 1 && box.bottom <= Math.min(pane.bottom, innerHeight) + 1 && row.contains(top);
+    const topmost = document.elementFromPoint(x, y);
+    return box.top >= axis.bottom - 1 && box.bottom <= Math.min(pane.bottom, innerHeight) + 1 && row.contains(topmost);
 }"""
 
 
 @pytest.fixture(scope="module")
 def local_view() -> Iterator[LocalView]:
-    """Run a `dev` and a browser, with a trace that has several errors, and a large one."""
+    """Run `dev` and a browser, and send a trace with several errors and a large trace."""
     with running_local_view() as local_view:
         local_view.send(*checkout(), *large())
         wait_for_spans(local_view, LARGE_ID, 2000)
@@ -50,9 +52,9 @@ def page(local_view: LocalView) -> Iterator[Page]:
 
 
 def wait_for_spans(local_view: LocalView, identity: str, count: int) -> None:
-    """Wait until a trace has `count` spans on the page."""
-    address = f"{local_view.dev.page_url}/trace/{identity}/json"
-    eventually(lambda: len(httpx.get(address).json().get("spans", [])), lambda length: length == count)
+    """Wait until the page has `count` spans of the trace with the id `identity`."""
+    url = f"{local_view.dev.page_url}/trace/{identity}/json"
+    eventually(lambda: httpx.get(url).json().get("spans", []), lambda spans: len(spans) == count)
 
 
 def wait_for_clipboard(page: Page, text: str) -> None:
@@ -75,25 +77,26 @@ def chosen_row(page: Page) -> Locator:
 def test_the_deepest_error_is_chosen_and_in_view(
     local_view: LocalView, identity: str, resource: str, width: int, height: int
 ) -> None:
-    """This holds for 39 spans and for 2,000, in windows of any size. The details of the span are open."""
+    """This holds for traces of 39 and 2,000 spans, in windows of any size. The details of the span are open."""
     with opened(local_view.browser, width, height) as page:
         local_view.visit(page, f"/trace/{identity}")
         expect(chosen_row(page)).to_contain_text(resource)
         expect(page.locator("#detail .failure")).to_be_in_viewport()
 
-        assert chosen_row(page).evaluate(IN_VIEW)
+        assert chosen_row(page).evaluate(IS_IN_VIEW)
 
 
 def test_the_span_of_the_address_is_chosen_and_in_view(local_view: LocalView, page: Page) -> None:
     """The address has the span's id in hexadecimal, as in headers and in the log lines of other services."""
-    number = page.request.get(f"{local_view.dev.page_url}/trace/{LARGE_ID}/json").json()["spans"][-1]["span_id"]
-    local_view.visit(page, f"/trace/{LARGE_ID}?span={number:016x}")
-    expect(page.locator("#span")).to_have_attribute("data-id", f"{number:016x}")
+    document = page.request.get(f"{local_view.dev.page_url}/trace/{LARGE_ID}/json").json()
+    span_id = f"{document['spans'][-1]['span_id']:016x}"
+    local_view.visit(page, f"/trace/{LARGE_ID}?span={span_id}")
+    expect(page.locator("#span")).to_have_attribute("data-id", span_id)
 
-    assert chosen_row(page).evaluate(IN_VIEW)
+    assert chosen_row(page).evaluate(IS_IN_VIEW)
 
 
-def test_a_pager_and_keys_lead_to_the_next_and_previous_error(local_view: LocalView, page: Page) -> None:
+def test_links_and_keys_lead_to_the_next_and_previous_error(local_view: LocalView, page: Page) -> None:
     """The keys are `]` and `[`. Each error is scrolled into view."""
     local_view.visit(page, FAILED)
     pager = page.locator("#errors")
@@ -104,11 +107,11 @@ def test_a_pager_and_keys_lead_to_the_next_and_previous_error(local_view: LocalV
     for number in range(3, CHECKOUT_ERRORS + 1):
         page.keyboard.press("]")
         expect(pager).to_contain_text(f"error {number} of {CHECKOUT_ERRORS}")
-        assert chosen_row(page).evaluate(IN_VIEW)
-    page.keyboard.press("]")
+        assert chosen_row(page).evaluate(IS_IN_VIEW)
+    page.keyboard.press("]")  # has no effect after the last error
     page.keyboard.press("[")
     expect(pager).to_contain_text(f"error {CHECKOUT_ERRORS - 1} of {CHECKOUT_ERRORS}")
-    page.get_by_role("row", name="GET auth").click()
+    page.get_by_role("row", name="GET auth").click()  # a span without an error
 
     expect(pager).to_contain_text(f"{CHECKOUT_ERRORS} errors")
 
@@ -117,9 +120,9 @@ def test_an_error_is_visible_at_a_glance(local_view: LocalView, page: Page) -> N
     """Type, message and the project's last frame are on the screen. A click opens library frames or the raw text."""
     local_view.visit(page, FAILED)
     failure = page.locator("#detail .failure")
-    frames = failure.locator(".frames").first.locator("li")
     for text in ("shop.errors.CardDeclined", "card ending 4242 was declined", "payments/bank.py:88 in charge"):
         expect(failure.get_by_text(text).first).to_be_in_viewport()
+    frames = failure.locator(".frames").first.locator("li")
     expect(frames).to_have_text([re.compile("bank.py:88 in charge"), re.compile("payments/routes.py:41 in work")])
     expect(failure.get_by_text("quart/app.py:1598")).to_be_hidden()
     failure.get_by_text("1 library frame").first.click()
@@ -137,7 +140,7 @@ def test_an_error_is_visible_at_a_glance(local_view: LocalView, page: Page) -> N
     assert box["width"] > 0.9 * window["width"]
 
 
-def test_a_real_error_is_shown_once(local_view: LocalView, page: Page) -> None:
+def test_the_stack_trace_of_a_real_error_is_shown_once(local_view: LocalView, page: Page) -> None:
     """Paths are relative to the project. The log line links to the error instead of repeating its stack trace."""
     identity = trace_id(local_view.dev.get("/api/faults/error"))
     wait_for_spans(local_view, identity, 1)
@@ -147,7 +150,7 @@ def test_a_real_error_is_shown_once(local_view: LocalView, page: Page) -> None:
     )
     expect(page.locator("#logs")).to_contain_text("Exception on request GET /api/faults/error")
 
-    # inner_text has only visible text, text_content also has the raw stack trace, which is folded.
+    # `inner_text` has only visible text. `text_content` also has the raw stack trace, which is folded.
     assert page.locator("main").inner_text().count("Traceback") == 0
     assert str(page.locator("main").text_content()).count("Traceback (most recent call last)") == 1
 
@@ -155,58 +158,56 @@ def test_a_real_error_is_shown_once(local_view: LocalView, page: Page) -> None:
 def test_equal_siblings_are_one_row(local_view: LocalView, page: Page) -> None:
     """The siblings are 24 equal queries, an N+1 pattern. A click or a key expands the row."""
     local_view.visit(page, FAILED)
-    fold = page.locator("#spans [id^=g]")
-    expect(fold).to_contain_text("\N{MULTIPLICATION SIGN}24 postgres.query")
-    expect(fold).to_contain_text("216 ms")
-    before = visible_rows(page).count()
-    fold.click()
-    expect(visible_rows(page)).to_have_count(before + 24)
+    group = page.locator("#spans [id^=g]")  # the ids of groups begin with a g, those of spans with an s
+    expect(group).to_contain_text("\N{MULTIPLICATION SIGN}24 postgres.query")
+    expect(group).to_contain_text("216 ms")  # 24 times 9 ms
+    collapsed_count = visible_rows(page).count()
+    group.click()
+    expect(visible_rows(page)).to_have_count(collapsed_count + 24)
     page.keyboard.press("ArrowLeft")
-    expect(visible_rows(page)).to_have_count(before)
+    expect(visible_rows(page)).to_have_count(collapsed_count)
     page.keyboard.press("ArrowRight")
-    expect(visible_rows(page)).to_have_count(before + 24)
+    expect(visible_rows(page)).to_have_count(collapsed_count + 24)
 
-    assert fold.locator("rect").count() == 24
+    assert group.locator("rect").count() == 24
 
 
 def test_subtrees_collapse_and_expand(local_view: LocalView, page: Page) -> None:
-    """Arrow keys, the mark of a row, and buttons for a level and for all rows do this. Live updates don't undo it."""
-    root = span(trace=0xC0, resource="root")
+    """Keys, the arrow of a row and buttons collapse and expand. Live updates don't undo it."""
+    root = span(trace=FOLD_ID, resource="root")
     child = span(root, resource="child")
     local_view.send(root, child, span(child, resource="grandchild"))
-    wait_for_spans(local_view, f"{0xC0:032x}", 3)
-    local_view.visit(page, f"/trace/{0xC0:032x}")
-    visible_rows(page).first.focus()
-    page.keyboard.press("ArrowLeft")
-    expect(visible_rows(page)).to_have_count(1)
+    wait_for_spans(local_view, f"{FOLD_ID:032x}", 3)
+    local_view.visit(page, f"/trace/{FOLD_ID:032x}")
+    rows = visible_rows(page)
+    rows.first.focus()
+    page.keyboard.press("ArrowLeft")  # collapses the root
+    expect(rows).to_have_count(1)
     local_view.send(span(root, resource="late"))
     expect(page.locator(".title")).to_contain_text("4 spans")
-    expect(visible_rows(page)).to_have_count(1)
-    expect(visible_rows(page).first).to_be_focused()
+    expect(rows).to_have_count(1)
+    expect(rows.first).to_be_focused()
     page.get_by_role("button", name="Collapse to level 2").click()
-    expect(visible_rows(page)).to_have_count(3)
+    expect(rows).to_have_count(3)
     page.get_by_role("button", name="Expand all").click()
-    expect(visible_rows(page)).to_have_count(4)
-    visible_rows(page).nth(1).locator("i").click()
-    expect(visible_rows(page)).to_have_count(3)
-    expect(visible_rows(page).nth(1)).to_be_focused()
-    page.keyboard.press("ArrowLeft")
-    expect(visible_rows(page).first).to_be_focused()
-    page.keyboard.press("0")
-    page.keyboard.press("ArrowRight")
-    expect(visible_rows(page).nth(1)).to_be_focused()
+    expect(rows).to_have_count(4)
+    rows.nth(1).locator("i").click()  # the arrow of the child
+    expect(rows).to_have_count(3)
+    expect(rows.nth(1)).to_be_focused()
+    page.keyboard.press("ArrowLeft")  # moves to the parent, because the child is already collapsed
+    expect(rows.first).to_be_focused()
+    page.keyboard.press("0")  # expands all
+    page.keyboard.press("ArrowRight")  # moves to the first child, because the root is already expanded
+    expect(rows.nth(1)).to_be_focused()
 
 
 def test_a_row_shows_its_service_if_it_differs_from_the_row_above(local_view: LocalView, page: Page) -> None:
     """The full name of the span appears on hover."""
     local_view.visit(page, FAILED)
-    labels = [
-        " ".join(each.split())
-        for each in page.locator("#spans > :not([hidden])").evaluate_all(
-            "rows => rows.map(row => row.querySelector('.of')?.textContent ?? '-')"
-        )
-    ]
-    title = page.locator("#spans a[title='postgres.query SELECT * FROM items WHERE id = ?']")
+    labels = visible_rows(page).evaluate_all(
+        "rows => rows.map(row => row.querySelector('.of')?.textContent.trim() ?? '-')"  # '-': the row shows no service
+    )
+    links_with_full_name = page.locator("#spans a[title='postgres.query SELECT * FROM items WHERE id = ?']")
 
     assert labels == [
         "gateway",
@@ -226,40 +227,47 @@ def test_a_row_shows_its_service_if_it_differs_from_the_row_above(local_view: Lo
         "-",
         "-",
     ]
-    assert title.count() == 25  # the row of the group and its 24 rows
+    assert links_with_full_name.count() == 25  # the row of the group and its 24 rows
 
 
-def bar_colours(page: Page) -> dict[str, set[str]]:
-    """Return the colours of the bars by service."""
-    colours: dict[str, set[str]] = {}
-    for service, colour in page.locator("#spans > [role=row]").evaluate_all(
-        "rows => rows.map(row => [row.querySelector('.of')?.textContent, getComputedStyle(row.querySelector('rect')).fill])"
-    ):
-        if service:
-            colours.setdefault(service, set()).add(colour)
-    return colours
+def bar_colors(page: Page) -> dict[str, set[str]]:
+    """Return the colors of the bars by service."""
+    rows = page.locator("#spans > [role=row]").evaluate_all("""rows => rows.map(row => [
+        row.querySelector(".of")?.textContent,
+        getComputedStyle(row.querySelector("rect")).fill,
+    ])""")
+    colors: dict[str, set[str]] = {}
+    for service, color in rows:
+        if service:  # a row without a service belongs to that of the row above
+            colors.setdefault(service, set()).add(color)
+    return colors
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nineteen_services_have_nineteen_colours(local_view: LocalView, scheme: str) -> None:
-    """Two services whose colour is the same in other views also differ within a trace."""
-    first = {"light": 0xA100, "dark": 0xA200}[scheme]
-    root = span(trace=first, service="edge", resource="GET /nineteen")
-    names = [f"colour-{number}" for number in range(18)]
+@pytest.mark.parametrize(("scheme", "large_id", "small_id"), [("light", 0xA100, 0xA101), ("dark", 0xA200, 0xA201)])
+def test_nineteen_services_have_nineteen_colors(
+    local_view: LocalView, scheme: str, large_id: int, small_id: int
+) -> None:
+    """Two services that have the same color in other views have different colors within a trace."""
+    root = span(trace=large_id, service="edge", resource="GET /nineteen")
+    names = [f"color-{number}" for number in range(18)]
+    first_name, name_with_same_color = names[0], names[COLOURS]  # other views have COLOURS colors, used in turn
     local_view.send(root, *(span(root, service=name, resource=name) for name in names))
-    local_view.send(span(trace=first + 1, service=names[0]), span(trace=first + 1, service=names[COLOURS], parent_id=1))
-    wait_for_spans(local_view, f"{first:032x}", 19)
-    wait_for_spans(local_view, f"{first + 1:032x}", 2)
+    local_view.send(
+        span(trace=small_id, service=first_name),
+        span(trace=small_id, service=name_with_same_color, parent_id=1),
+    )
+    wait_for_spans(local_view, f"{large_id:032x}", 19)
+    wait_for_spans(local_view, f"{small_id:032x}", 2)
     with opened(local_view.browser, scheme=scheme) as page:
-        local_view.visit(page, f"/trace/{first:032x}")
-        many = bar_colours(page)
+        local_view.visit(page, f"/trace/{large_id:032x}")
+        colors_of_large_trace = bar_colors(page)
         expect(page.locator(".legend li")).to_have_count(19)
-        local_view.visit(page, f"/trace/{first + 1:032x}")
-        few = bar_colours(page)
+        local_view.visit(page, f"/trace/{small_id:032x}")
+        colors_of_small_trace = bar_colors(page)
 
-    assert len(many) == 19
-    assert len(set().union(*many.values())) == 19
-    assert few[names[0]] != few[names[COLOURS]]
+    assert len(colors_of_large_trace) == 19
+    assert len(set().union(*colors_of_large_trace.values())) == 19
+    assert colors_of_small_trace[first_name] != colors_of_small_trace[name_with_same_color]
 
 
 def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view: LocalView) -> None:
@@ -272,33 +280,34 @@ def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view:
             expect(page.locator("#axis")).to_be_in_viewport(ratio=1)
             expect(page.locator(".legend a").first).to_be_in_viewport(ratio=1)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
-            waterfall, bars = (
-                page.locator(each).last.bounding_box() for each in (".waterfall", "#spans > [role=row] > :last-child")
-            )
+            waterfall = page.locator(".waterfall").bounding_box()
+            column_of_bars = page.locator("#spans > [role=row] > :last-child").last.bounding_box()
             assert waterfall
-            assert bars
+            assert column_of_bars
             assert waterfall["width"] > width - 60
-            assert bars["width"] > 0.48 * waterfall["width"]
+            assert column_of_bars["width"] > 0.48 * waterfall["width"]
 
 
 def test_self_time_is_beside_the_duration(local_view: LocalView, page: Page) -> None:
     """Self time is the part of the duration in which no child span runs."""
     local_view.visit(page, FAILED)
     row = page.get_by_role("row", name="POST /charge")
+    duration, self_time = row.get_by_role("gridcell").nth(1), row.get_by_role("gridcell").nth(2)
 
-    expect(row.get_by_role("gridcell").nth(1)).to_have_text("100 ms")
-    expect(row.get_by_role("gridcell").nth(2)).to_have_text("50.0 ms")
+    expect(duration).to_have_text("100 ms")
+    expect(self_time).to_have_text("50.0 ms")
 
 
-def test_a_search_within_the_trace(local_view: LocalView, page: Page) -> None:
-    """Matches are marked, other rows are dimmed, and Enter selects the next match. Tags and hidden rows also match."""
+def test_a_search_within_the_trace_marks_matches(local_view: LocalView, page: Page) -> None:
+    """Other rows are dimmed, and Enter selects the next match. Tags and hidden rows also match."""
     local_view.visit(page, f"{FAILED}?span=none&q=x")
     page.keyboard.press("/")
     page.keyboard.type("from items")
     matches = page.locator("#matches")
     expect(matches).to_have_text(re.compile("24 matches"))
-    expect(page.locator("#spans .found")).to_have_count(25)
-    expect(page).to_have_url(re.compile(r"q=x&find=from\+items$|find=from\+items.*q=x|q=x.*find=from\+items"))
+    expect(page.locator("#spans .found")).to_have_count(25)  # the row of the group and its 24 rows
+    # The search for traces, `q`, stays in the address.
+    expect(page).to_have_url(re.compile(r"q=x.*find=from\+items|find=from\+items.*q=x"))
     page.keyboard.press("Enter")
     expect(matches).to_have_text(re.compile("match 1 of 24"))
     page.keyboard.press("Enter")
@@ -306,8 +315,8 @@ def test_a_search_within_the_trace(local_view: LocalView, page: Page) -> None:
     page.keyboard.press("Shift+Enter")
     expect(matches).to_have_text(re.compile("match 1 of 24"))
     expect(page.locator("#find")).to_be_focused()
-    assert chosen_row(page).evaluate(IN_VIEW)
-    page.fill("#find", "charge?card=4242")
+    assert chosen_row(page).evaluate(IS_IN_VIEW)
+    page.fill("#find", "charge?card=4242")  # part of a tag of three spans
     expect(page.locator("#spans .found b:not(.mark)")).to_have_text(["asgi.request", "asgi.request", "http.request"])
     page.fill("#find", "")
     expect(page.locator("#spans .dim")).to_have_count(0)
@@ -317,7 +326,7 @@ def test_a_search_within_the_trace(local_view: LocalView, page: Page) -> None:
 
 
 def test_a_search_typed_before_the_script_runs_is_applied(local_view: LocalView, page: Page) -> None:
-    """A person on a slow machine may type as soon as the page is visible."""
+    """On a slow machine, a user may type as soon as the page is visible."""
     script = open_before_script(page, local_view.dev.page_url + FAILED, "trace.js")
     page.fill("#find", "from items")
     script.continue_()
@@ -328,19 +337,19 @@ def test_a_search_typed_before_the_script_runs_is_applied(local_view: LocalView,
 def test_a_click_in_the_legend_shows_a_single_service(local_view: LocalView, page: Page) -> None:
     """The ancestors of the service's spans stay visible. A second click shows all spans again."""
     local_view.visit(page, FAILED)
-    before = visible_rows(page).count()
+    initial_count = visible_rows(page).count()
     page.locator(".legend a", has_text="payments").click()
     expect(visible_rows(page)).to_have_count(5)
     expect(visible_rows(page).locator(".of")).to_have_text(["gateway", "orders", "payments"])
-    page.keyboard.press("0")
+    page.keyboard.press("0")  # expands all, also the group of 24 rows, but shows no other service
     expect(visible_rows(page)).to_have_count(5)
     page.locator(".legend a", has_text="payments").click()
 
-    expect(visible_rows(page)).to_have_count(before + 24)  # the key 0 has expanded the group of 24 rows
+    expect(visible_rows(page)).to_have_count(initial_count + 24)
 
 
 def test_details_show_log_lines_before_tags(local_view: LocalView, page: Page) -> None:
-    """Tags and metrics share one table. Those of tracer and process are folded. Ids are hexadecimal, as in headers."""
+    """Tags and metrics share one table, in which those of tracer and process are folded. Ids are hexadecimal."""
     response = local_view.dev.get("/api/hello/Ada")
     identity, span_id = response.headers["traceresponse"].split("-")[1:3]
     wait_for_spans(local_view, identity, 1)
@@ -357,15 +366,15 @@ def test_details_show_log_lines_before_tags(local_view: LocalView, page: Page) -
 
 
 def test_the_menu_of_a_tag_filters_excludes_and_copies_its_value(local_view: LocalView, page: Page) -> None:
-    """This works for any characters in the value."""
-    root = span(trace=0x7A6, resource="GET /odd", meta={"db.statement": 'SELECT "a" FROM b', "a.tag": "some value"})
+    """This works for any characters. If a value has quotation marks, wildcards replace them and the spaces."""
+    root = span(trace=TAG_ID, resource="GET /odd", meta={"db.statement": 'SELECT "a" FROM b', "a.tag": "some value"})
     local_view.send(root)
-    wait_for_spans(local_view, f"{0x7A6:032x}", 1)
+    wait_for_spans(local_view, f"{TAG_ID:032x}", 1)
     for value, term in (
         ("some value", '@a.tag:"some value"'),
         ('SELECT "a" FROM b', "@db.statement:*SELECT*a*FROM*b*"),
     ):
-        local_view.visit(page, f"/trace/{0x7A6:032x}")
+        local_view.visit(page, f"/trace/{TAG_ID:032x}")
         page.get_by_text(value, exact=True).click()
         page.get_by_role("button", name="Copy", exact=True).click()
         wait_for_clipboard(page, value)
@@ -381,7 +390,7 @@ def test_the_menu_of_a_tag_filters_excludes_and_copies_its_value(local_view: Loc
 
 
 def test_a_request_and_its_background_task_are_linked(local_view: LocalView, page: Page) -> None:
-    """The links work in both directions. A link that arrives later appears."""
+    """The links work in both directions. The page of the request shows the link when the task's trace arrives."""
     identity = trace_id(local_view.dev.get("/api/faults/background?seconds=0.5"))
     wait_for_spans(local_view, identity, 1)
     local_view.visit(page, f"/trace/{identity}")
@@ -413,7 +422,7 @@ def test_a_websocket_and_its_messages_are_linked(local_view: LocalView, page: Pa
 
 @pytest.mark.parametrize(("width", "height"), [(400, 800), (650, 425), (960, 540)])
 def test_details_open_and_close_in_a_small_window(local_view: LocalView, width: int, height: int) -> None:
-    """Windows at 200% zoom, which halves both sides, are among the sizes. A focused row is never covered."""
+    """Two of the sizes are those of a window at 200% zoom, which halves both sides. A focused row is never covered."""
     with opened(local_view.browser, width, height) as page:
         local_view.visit(page, f"{FAILED}?span=none")
         detail = page.locator("#detail")
@@ -425,9 +434,9 @@ def test_details_open_and_close_in_a_small_window(local_view: LocalView, width: 
         expect(rows.nth(1)).to_be_focused()
         for number in range(rows.count()):
             rows.nth(number).focus()
-            assert rows.nth(number).evaluate(IN_VIEW), number
-        for _ in range(rows.count()):
-            assert page.evaluate(f"({IN_VIEW})(document.activeElement)")
+            assert rows.nth(number).evaluate(IS_IN_VIEW), number
+        for _ in range(rows.count()):  # from the last row, which now has the focus, to the first
+            assert page.evaluate(f"({IS_IN_VIEW})(document.activeElement)")
             page.keyboard.press("ArrowUp")
         page.get_by_role("link", name="Close the details").click()
         expect(detail).to_be_hidden()
@@ -440,7 +449,7 @@ def test_details_open_and_close_in_a_small_window(local_view: LocalView, width: 
 
 
 def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(local_view: LocalView) -> None:
-    """The details, which would cover the spans, stay closed."""
+    """The details stay closed, because they would cover the spans."""
     identity = trace_id(local_view.dev.get("/api/hello"))
     wait_for_spans(local_view, identity, 1)
     with opened(local_view.browser, 400, 800) as page:
@@ -450,12 +459,13 @@ def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(local_view: 
 
 
 def test_new_spans_do_not_scroll_the_page(local_view: LocalView, page: Page) -> None:
-    """The waterfall and the details keep their scroll positions, and what was expanded stays expanded."""
-    root = span(trace=0x11FE, resource="GET /live", ms=100, error=True, meta={**ERROR_TAGS, "long": "x" * 20_000})
+    """The waterfall and the details keep their scroll positions, and expanded parts stay expanded."""
+    long_tag = {"long": "x" * 20_000}  # so that the details can be scrolled
+    root = span(trace=LIVE_ID, resource="GET /live", ms=100, error=True, meta={**ERROR_TAGS, **long_tag})
     children = [span(root, resource=f"GET /{number}", at=number) for number in range(60)]
     local_view.send(root, *children)
-    wait_for_spans(local_view, f"{0x11FE:032x}", 61)
-    local_view.visit(page, f"/trace/{0x11FE:032x}")
+    wait_for_spans(local_view, f"{LIVE_ID:032x}", 61)
+    local_view.visit(page, f"/trace/{LIVE_ID:032x}")
     page.get_by_role("row", name="GET /50").click()
     page.get_by_role("row", name="GET /live").first.click()
     page.get_by_text("Raw stack trace").click()
@@ -470,7 +480,7 @@ def test_new_spans_do_not_scroll_the_page(local_view: LocalView, page: Page) -> 
 
 
 def test_the_back_button_returns_to_the_list(local_view: LocalView, page: Page) -> None:
-    """Selecting spans adds nothing to the browser's history."""
+    """The choice of a span or a service adds nothing to the browser's history."""
     local_view.visit(page, "/?q=POST")
     page.locator("#rows a", has_text="POST /checkout").click()
     expect(page.locator("#errors")).to_contain_text("error 1 of")
@@ -485,7 +495,7 @@ def test_the_back_button_returns_to_the_list(local_view: LocalView, page: Page) 
 
 
 def test_a_trace_works_without_javascript(local_view: LocalView) -> None:
-    """Selecting, paging, searching, folding, services and closing are links and a form."""
+    """Links and a form choose spans, errors, matches and services, expand rows, and close the details."""
     context = local_view.browser.new_context(java_script_enabled=False, viewport={"width": 1300, "height": 850})
     page = context.new_page()
     local_view.visit(page, FAILED)
@@ -495,9 +505,9 @@ def test_a_trace_works_without_javascript(local_view: LocalView) -> None:
     expect(chosen_row(page)).to_be_in_viewport()
     page.get_by_role("row", name="GET auth").get_by_role("link").click()
     expect(page.locator("#span h2")).to_have_text("GET auth")
-    before = visible_rows(page).count()
+    collapsed_count = visible_rows(page).count()
     page.get_by_role("row", name="\N{MULTIPLICATION SIGN}24").get_by_role("link").click()
-    expect(visible_rows(page)).to_have_count(before + 24)
+    expect(visible_rows(page)).to_have_count(collapsed_count + 24)
     page.fill("#find", "payments")
     page.get_by_role("button", name="Search").click()
     expect(page.locator("#matches")).to_contain_text("4")
@@ -514,17 +524,18 @@ def test_invisible_characters_are_escaped(local_view: LocalView, page: Page) -> 
     text = "a\u202egnp.exe\x9b\x1b[2J"
     escaped = r"a\u202egnp.exe\x9b\x1b[2J"
     root = span(
-        trace=0xE51, resource=text, service=text, name=text, error=True, meta={text: text, "error.message": text}
+        trace=ESCAPE_ID, resource=text, service=text, name=text, error=True, meta={text: text, "error.message": text}
     )
     local_view.send(root)
-    wait_for_spans(local_view, f"{0xE51:032x}", 1)
-    for path in (f"/trace/{0xE51:032x}", "/", "/map"):
+    wait_for_spans(local_view, f"{ESCAPE_ID:032x}", 1)
+    for path in (f"/trace/{ESCAPE_ID:032x}", "/", "/map"):
         local_view.visit(page, path)
         expect(page.locator("main")).to_contain_text(escaped)
-        assert not set("\u202e\x9b\x1b") & set(page.content()), path
+        html = page.content()
+        assert [character for character in "\u202e\x9b\x1b" if character in html] == [], path
 
 
-def test_the_keys_are_listed(local_view: LocalView, page: Page) -> None:
+def test_the_keyboard_shortcuts_are_listed(local_view: LocalView, page: Page) -> None:
     """The key `?` and a button open the list of this view's keys."""
     local_view.visit(page, FAILED)
     page.keyboard.press("?")

