@@ -21,7 +21,7 @@ ENVIRONMENT_ONLY: Mapping[str, tuple[str, str]] = {
 }
 
 
-# ddtrace's own variables for trace propagation from request headers. Of the two STYLES, the first that is set applies.
+# ddtrace's own variables for trace propagation from request headers. If both STYLES are set, the first applies.
 BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
 STYLES = ("DD_TRACE_PROPAGATION_STYLE_EXTRACT", "DD_TRACE_PROPAGATION_STYLE")
 NO_TRUST = (STYLES[0], "none")  # makes ddtrace ignore ids, sampling priority, tags and baggage

@@ -65,15 +65,16 @@ class FastSpan:
                 try:
                     await send(message)
                 finally:
+                    # The span of an error stays open, because its exception follows.
                     if kind == "http.response.body" and not message.get("more_body", False) and not span.error:
                         span.finish()
 
             await self.app(scope, receive, send_and_finish)
 
-    def _begin(self, scope: Scope, headers: MutableMapping[str, str], names: str) -> Span:
-        """Start the span. `names` is the names of `headers` in lower case, joined into one string."""
+    def _begin(self, scope: Scope, headers: MutableMapping[str, str], lower_names: str) -> Span:
+        """Start the span. `lower_names` has the names of `headers` in lower case, joined into one string."""
         name, service = self._name_and_service
-        if any(mark in names for mark in PROPAGATION_MARKS):
+        if any(mark in lower_names for mark in PROPAGATION_MARKS):
             trace_utils.activate_distributed_headers(tracer, int_config=self.settings, request_headers=headers)
         span = tracer.trace(name, service=service, resource=scope["method"], span_type="web")
         scope["datadog"] = {"request_spans": [span]}
@@ -82,7 +83,7 @@ class FastSpan:
         return span
 
     def _describe(self, span: Span, scope: Scope, headers: dict[str, str], names: str) -> None:
-        """Set the request's tags on the span."""
+        """Set the request's tags on the span. `names` has the names of `headers`, joined into one string."""
         settings = self.settings
         span.set_tag("component", settings.integration_name)
         span.set_tag("span.kind", "server")
@@ -98,7 +99,7 @@ class FastSpan:
         url = _url(scope, headers.get("host"), query)
         if url is not None and "?" not in url and "@" not in url:  # no part that ddtrace would have to redact
             span.set_tag("http.url", url)
-            url = None  # set already
+            url = None  # already set
         names_are_plain = "_" not in names and names == names.lower()
         trace_utils.set_http_meta(
             span,
@@ -133,6 +134,7 @@ def _needs_middleware(scope: Scope, settings: Any) -> bool:
 
 
 def _url(scope: Scope, host: str | None, query: str) -> str | None:
+    """Return the request's URL. Without a Host header, the host is the server's address; None if that is unknown."""
     scheme = scope.get("scheme", "http")
     if not host:
         host, port = scope.get("server") or (None, None)

@@ -36,11 +36,11 @@ class FlowControl(asyncio.Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether the client reads fast enough to write more."""
+        """Whether more can be written, because the client reads fast enough."""
         return self._writable.is_set()
 
     async def drain(self) -> None:
-        """Wait until the client has read enough to write more."""
+        """Wait until more can be written, because the client has read enough."""
         if not self._writable.is_set():
             await self._writable.wait()
 
@@ -64,7 +64,7 @@ class FlowControl(asyncio.Protocol):
         self._write_timeout.stop()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Unblock writers that wait for the disconnected client."""
+        """Stop the timeouts, and unblock the application's writes."""
         self._stage_timeout.close()
         self._write_timeout.close()
         self._writable.set()

@@ -121,10 +121,10 @@ class Connection(FlowControl):
         if self._transport.is_closing():
             return
         peer = self._transport.get_extra_info("peername")
-        own = self._transport.get_extra_info("sockname")
+        local = self._transport.get_extra_info("sockname")
         # Host and port only: an IPv6 address has two more items, and a Unix socket has neither.
         self._client = peer[:2] if isinstance(peer, tuple) else None
-        self._addresses = {"client": self._client, "server": own[:2] if isinstance(own, tuple) else None}
+        self._addresses = {"client": self._client, "server": local[:2] if isinstance(local, tuple) else None}
         self._connections.open.add(self)
         self._wait_for_request()
         if self._connections.closed:
@@ -199,7 +199,7 @@ class Connection(FlowControl):
     def _process_received(self) -> None:
         """Go through the stages of a request as far as the received data allows."""
         if self._processing:
-            return  # the loop below has called this: a response was complete at once, such as that to `OPTIONS *`
+            return  # called from the loop below, because a response was complete at once, as for `OPTIONS *`
         self._processing = True
         try:
             while self._request_reader.received:
@@ -237,13 +237,21 @@ class Connection(FlowControl):
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._stage = Stage.BODY if head.has_body else Stage.RESPONDING
         if head.target == b"*":  # `OPTIONS *` concerns the server itself
-            if head.has_body or self.closing:  # the body is not read
+            if head.has_body or self.closing:  # after a body that is not read, no further request can be read
                 response.keep_alive = False
             self.write(response.start(200, OPTIONS_HEADERS) + response.body(b"", more=False))
             self._continue_or_linger(keep_alive=response.keep_alive)
             return
-        extra = {**self._addresses, "method": head.method.decode(), "scheme": "http", "state": self._state.copy()}
-        scope = head.scope("http", {**extra, "extensions": {}})
+        scope = head.scope(
+            "http",
+            {
+                **self._addresses,
+                "method": head.method.decode(),
+                "scheme": "http",
+                "state": self._state.copy(),
+                "extensions": {},
+            },
+        )
         # A client whose body is too large gets a 413, so it is never sent a 100 (Continue).
         expects_continue = head.expects_continue and (head.content_length or 0) <= self._limits.body_bytes
         self._exchange = Exchange(self, scope, response, has_body=head.has_body, expects_continue=expects_continue)
@@ -378,6 +386,7 @@ class Connection(FlowControl):
         head = self._request_reader.head
         if head is not None:
             return head.method
+        # The first bytes are enough to detect HEAD; any other result counts as a method whose response has a body.
         return bytes(self._request_reader.received[: len(b"HEAD ")]).strip()
 
     def _disconnect_exchange(self) -> None:

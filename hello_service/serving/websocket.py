@@ -3,6 +3,13 @@
 The sans-I/O protocol of `websockets` handles frames, close codes and limits. This module connects it to ASGI, and
 decides when a WebSocket ends: when the application closes it, the client breaks the protocol or sends no pong, or the
 server stops. It negotiates no extension: compression isn't worth a message that unpacks to a thousand times its size.
+
+A WebSocket has these timeouts:
+
+    handshake   none; the application may take any time to accept or reject it
+    open        ping_seconds until the client's pong
+    stopping    IDLE_SECONDS without a message; then the server sends its Close frame
+    closing     CLOSING_SECONDS until the client's Close frame; then the connection enters the stage LINGERING
 """
 
 from __future__ import annotations
@@ -29,12 +36,14 @@ from hello_service.serving.response import Response, problem, switching_protocol
 from hello_service.serving.timeout import Timeout
 
 HANDSHAKE_HEADERS = {b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"}
+# Headers of the 426 response that rejects any other version.
 VERSION_13_HEADERS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
-# With so much that the application has not received, reading from the client is paused.
+# Reading from the client is paused while this much waits for the application.
 MESSAGES_AHEAD = 16
 BYTES_AHEAD = 65_536
-# If the length in a frame's second byte is 126 or 127, the real length follows: its size, and the smallest valid value.
+# A length of 126 or 127 in a frame's second byte means that the real length is in the next bytes. These are the number
+# of those bytes, and the smallest length that may be in them.
 LENGTH_BYTES = {126: 2, 127: 8}
 LEAST_LENGTH = {126: 126, 127: 65_536}
 CLOSING_SECONDS = 2.0  # for the client's Close frame
@@ -49,10 +58,10 @@ class Wire(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether the client reads fast enough to write more."""
+        """Whether more can be written, because the client reads fast enough."""
 
     async def drain(self) -> None:
-        """Wait until the client has read enough to write more."""
+        """Wait until more can be written, because the client has read enough."""
 
     def pause(self, pause: bool) -> None:
         """Pause reading from the client, or resume it."""
@@ -99,9 +108,9 @@ class WebSocket:
         self._disconnected: Message | None = None  # the disconnect message, once the WebSocket has ended
         self._unparsed = bytearray()  # received data
         self._payload_left = 0  # bytes left of the current frame's payload
-        self._decoder: codecs.IncrementalDecoder | None = None  # of the current message; None: it is binary
+        self._decoder: codecs.IncrementalDecoder | None = None  # of the current message; None if it is binary
         self._parts: list[Any] = []  # the content of the current message's frames
-        self._messages: deque[tuple[Message, int]] = deque()  # with their sizes; not received by the application
+        self._messages: deque[tuple[Message, int]] = deque()  # that wait for the application, with their sizes
         self._bytes_ahead = 0  # bytes in `_messages`
         self._changed = asyncio.Event()
         self._ping_timeout = Timeout(loop)
@@ -243,7 +252,7 @@ class WebSocket:
             self._wire.pause(self._paused)
 
     def _next_piece(self, protocol: ServerProtocol) -> bytes:
-        """Return the received bytes of a single frame, so that its errors are found before the next frame is parsed.
+        """Return the received bytes of a single frame, so that its errors are detected before the next frame is parsed.
 
         A length that is not minimally encoded is an error (section 5.2), which `websockets` does not detect.
         """
@@ -269,7 +278,10 @@ class WebSocket:
 
     @property
     def _full(self) -> bool:
-        """Whether no more messages may be parsed until the application has received some."""
+        """Whether no more messages may be parsed until the application has received some.
+
+        Once the WebSocket has ended, the rest is parsed without a limit, because the client's Close frame may be in it.
+        """
         return self._disconnected is None and (len(self._messages) >= MESSAGES_AHEAD or self._bytes_ahead > BYTES_AHEAD)
 
     def _receive_frame(self, frame: Frame, protocol: ServerProtocol) -> None:

@@ -188,13 +188,13 @@ def test_the_call_spans_of_httpx_and_httpx2_get_names(tmp_path: Path, client: st
 def test_only_the_variables_that_tracing_needs_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another application may need the features of ddtrace that `serve` switches off."""
     monkeypatch.chdir(tmp_path)
-    program, command, environment = launch.traced(["hypercorn", "app:app"], {"PATH": str(BIN), "A": ""})
+    program, command, environment = launch.traced_command(["hypercorn", "app:app"], {"PATH": str(BIN), "A": ""})
 
     assert (program, command) == (str(BIN / "ddtrace-run"), [program, str(BIN / "hypercorn"), "app:app"])
     assert environment == {
         "PATH": str(BIN),
         "A": "",
-        "PYTHONPATH": str(launch.UNCHANGED),
+        "PYTHONPATH": str(launch.SITECUSTOMIZE_FOLDER),
         "DD_SERVICE": tmp_path.name,
         "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": "false",
     }
@@ -211,11 +211,13 @@ def test_ddtrace_run_is_taken_from_beside_the_command_or_else_from_path(tmp_path
         each.parent.mkdir(exist_ok=True)
         each.touch(0o755)
     path = f"{first_on_path}:{command_folder}"
-    program, command, environment = launch.traced(["serve"], {"PATH": path, "PYTHONPATH": "/x", "DD_SERVICE": "mine"})
+    program, command, environment = launch.traced_command(
+        ["serve"], {"PATH": path, "PYTHONPATH": "/x", "DD_SERVICE": "mine"}
+    )
 
     assert program == str((command_folder if beside else first_on_path) / "ddtrace-run")
     assert command[1:] == [str(command_folder / "serve")]
-    assert (environment["PYTHONPATH"], environment["DD_SERVICE"]) == (f"{launch.UNCHANGED}:/x", "mine")
+    assert (environment["PYTHONPATH"], environment["DD_SERVICE"]) == (f"{launch.SITECUSTOMIZE_FOLDER}:/x", "mine")
 
 
 @pytest.mark.parametrize(
