@@ -107,7 +107,7 @@ def create_app(
     )
 
     @app.while_serving
-    async def held_open() -> AsyncGenerator[None, None]:
+    async def open_services() -> AsyncGenerator[None, None]:
         async with (
             Upstream(limits, on_request=tracing.name_client_span) as upstream,
         ):

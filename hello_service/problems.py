@@ -197,8 +197,8 @@ def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
 def _field_errors(error: ValidationError) -> list[Mapping[str, str]]:
     return [
         {
-            "field": ".".join(str(part) for part in each["loc"]) or "body",
-            "reason": each["msg"].removeprefix("Value error, "),
+            "field": ".".join(str(part) for part in details["loc"]) or "body",
+            "reason": details["msg"].removeprefix("Value error, "),
         }
-        for each in error.errors(include_url=False, include_context=False, include_input=False)
+        for details in error.errors(include_url=False, include_context=False, include_input=False)
     ]

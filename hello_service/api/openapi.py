@@ -66,7 +66,7 @@ PROBLEM: Schema = {
 
 
 def problems(*kinds: type[Problem]) -> Callable[[Handler], Handler]:
-    """Declare the problems that a handler raises. `Problem` itself stands for any error status.
+    """Declare the problems that a handler raises. `Problem` itself means any error status.
 
     Problems that any request can cause need no declaration, nor do those of a query, a path variable or a body.
     """
@@ -107,22 +107,23 @@ class ProblemOpenAPIProvider(OpenAPIProvider):
         paths, components = super().build_paths(rule)
         components["Problem"] = PROBLEM
         handler = current_app.view_functions[rule.endpoint]
-        for operation in (operation for path in paths.values() for operation in path.values()):
+        for operation in [operation for path in paths.values() for operation in path.values()]:
             # quart-schema's keys are integers.
-            operation["responses"] = described = {str(status): each for status, each in operation["responses"].items()}
+            responses = {str(status): details for status, details in operation["responses"].items()}
+            operation["responses"] = responses
             for code, content in getattr(handler, RESPONSES, {}).items():
-                described[str(code)] = _response(str(code), content)
+                responses[str(code)] = _describe_response(str(code), content)
             for status in _error_statuses(rule, operation, getattr(handler, PROBLEMS, ())):
-                error = described.setdefault(status, _response(status, {}))
+                error = responses.setdefault(status, _describe_response(status, {}))
                 error["content"][MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/Problem"}}
-            for status, each in described.items():
-                each["description"] = each["description"] or _meaning(status)
+            for status, details in responses.items():
+                details["description"] = details["description"] or _meaning(status)
             if "requestBody" in operation:
                 operation["requestBody"]["required"] = True
         return paths, components
 
 
-def _response(status: str, content: Mapping[str, Schema]) -> dict[str, Any]:
+def _describe_response(status: str, content: Mapping[str, Schema]) -> dict[str, Any]:
     return {
         "description": _meaning(status),
         "content": {media: {"schema": schema} for media, schema in content.items()},
@@ -134,14 +135,14 @@ def _meaning(status: str) -> str:
 
 
 def _error_statuses(rule: Rule, operation: Mapping[str, Any], declared: tuple[type[Problem], ...]) -> Iterator[str]:
-    """Yield the error statuses of an operation, `default` first if it stands for all others."""
+    """Yield the error statuses of an operation: first `default`, if the handler may respond with any error status."""
     statuses = {*ERRORS_OF_ANY_REQUEST, *(kind.status for kind in declared if kind is not Problem)}
     if operation["parameters"] or "requestBody" in operation:
-        statuses |= {422}
+        statuses.add(422)
     if "requestBody" in operation:
-        statuses |= {*ERRORS_OF_A_BODY}
+        statuses.update(ERRORS_OF_A_BODY)
     if rule.arguments:
-        statuses |= {404}
+        statuses.add(404)
     if Problem in declared:
         yield "default"
     yield from map(str, sorted(statuses))

@@ -62,7 +62,7 @@ class Transport(httpx.AsyncBaseTransport):
     """Sends httpx's requests through aiohttp, with a deadline and a maximum response size.
 
     The request extension `deadline` is the event loop time at which the call must be complete. The result is a complete
-    response or an exception. The body of a request can't be a stream.
+    response or an exception. A request whose body is a stream is not supported.
 
     Raises:
         UpstreamTimeout: the response was not complete at the deadline.

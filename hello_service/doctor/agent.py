@@ -66,7 +66,7 @@ def proxy(context: CheckContext) -> Finding:
         return skipped("no address that ddtrace could reach through a proxy")
     names = [name for name in PROXIES[parts.scheme] if context.environ.get(name)]
     host = str(parts.hostname)
-    if not names or exempt(host, context.environ):
+    if not names or is_exempt(host, context.environ):
         return passed(f"no proxy between here and {host}")
     sentence = f"{names[0]} sends ddtrace's traces for {host} through a proxy"
     fix = f"Add {host} to NO_PROXY, exactly as it is written in the agent's address"
@@ -74,7 +74,7 @@ def proxy(context: CheckContext) -> Finding:
     return failed(sentence, fix) if host == "localhost" or _is_loopback(host) else warned(sentence, fix)
 
 
-def exempt(host: str, environ: Mapping[str, str]) -> bool:
+def is_exempt(host: str, environ: Mapping[str, str]) -> bool:
     """Whether NO_PROXY excludes `host`, as ddtrace's exporter reads it.
 
     Only an address or a network in NO_PROXY matches an address, and only a name or `*` matches a name.

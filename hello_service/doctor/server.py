@@ -14,7 +14,7 @@ from hello_service.observability.environment import sampling_rules
 from hello_service.settings import Settings, mask_credentials
 
 SERVER_SECONDS = 2.0
-RESERVED_SECONDS = 0.5  # for the report if there is no response
+RESERVED_SECONDS = 0.5  # before the deadline, so that a server without a response is reported in time
 RUNNING = re.compile(r"Running on (http://[^\s\"]+)")  # in the log of a server once it listens
 START_TRACED = "Start it with `hello-service serve`, or under ddtrace-run"
 
@@ -66,7 +66,7 @@ def judge(server: str, response: Response, context: CheckContext) -> Finding:
 
 
 def _differences(tracing: Mapping[str, Any], context: CheckContext) -> str:
-    """Return the tracing settings that the server has differently, or "" if `/info` shows no details."""
+    """Return which tracing settings of the server differ from `context`, or "" if none do or `/info` has no details."""
     if "agent" not in tracing:
         return ""
     differing = []

@@ -20,7 +20,7 @@ import pytest
 from fake_http import fake_http
 from running import BIN, ROOT, Agent, clean_environment, eventually, free_port, service, started, trace_agent
 
-from hello_service.doctor.finding import COLOURS
+from hello_service.doctor.finding import COLORS
 
 DOCTOR = [str(BIN / "hello-service"), "doctor"]
 # The code of the command, with 60 seconds in place of its own time limit.
@@ -519,7 +519,7 @@ def test_the_output_has_a_line_for_each_check_and_the_verdict() -> None:
     assert "pass    settings                every variable is valid" in lines
     assert lines[0].startswith("fail    ")
     outcomes = [line.partition(" ")[0] for line in lines[: lines.index("")] if line[:1].strip()]
-    assert outcomes == sorted(outcomes, key=list(COLOURS).index)
+    assert outcomes == sorted(outcomes, key=list(COLORS).index)
     assert "http://agent.invalid:8126: the host name does not resolve" in lines[broken]
     assert lines[broken + 1].strip().startswith("-> Correct the name.")
     assert re.fullmatch(r"\d+ failed, \d+ warnings?, \d+ skipped, \d+ passed", lines[-2])

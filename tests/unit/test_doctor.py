@@ -286,7 +286,7 @@ def test_an_agent_protocol_version_disables_otlp() -> None:
 )
 def test_no_proxy_has_the_same_meaning_as_for_ddtraces_exporter(host: str, no_proxy: str, expected: bool) -> None:
     """An address is matched as an address, and a name as a name."""
-    assert agent.exempt(host, {"no_proxy": no_proxy}) == expected
+    assert agent.is_exempt(host, {"no_proxy": no_proxy}) == expected
 
 
 @pytest.mark.parametrize(
