@@ -83,9 +83,9 @@ DISCONNECTED: Any = getattr(wrappers, "ClientDisconnectedError", ())
 # Limits on the path segments that stay readable in an outbound call's resource.
 # A word is in lower case and may have hyphens or underscores, or is a version such as v2.
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
-WORDS = 20  # different words after one path prefix; under /users, user names look like words
-RESOURCES = 500  # different path prefixes
-SEGMENTS = 8  # of one path
+MAX_WORDS = 20  # different words after one path prefix; under /users, user names look like words
+MAX_PREFIXES = 500  # different readable path prefixes
+MAX_SEGMENTS = 8  # of one path
 
 
 def active() -> bool:
@@ -211,6 +211,7 @@ class _Tracing:
         return traced
 
     def _is_probe(self, scope: Scope) -> bool:
+        """Whether the path is a probe's, with or without the mount path in front."""
         path = scope.get("path", "")
         return path in self.probes or path.removeprefix((scope.get("root_path") or "").rstrip("/")) in self.probes
 
@@ -251,8 +252,8 @@ class _Tracing:
 class _Exchange:
     """One request or WebSocket while it is served.
 
-    The app gets `scope`. The middleware gets `traced_scope`. Its path is replaced by the route, because the middleware
-    names spans by the path.
+    The app gets `scope`. The middleware gets `traced_scope`, in which the route replaces the path, because the
+    middleware names spans by the path.
     """
 
     span: Span
@@ -285,7 +286,7 @@ class _Exchange:
         self.span = span
         self.decided = span.context.sampling_priority is not None
         span.resource = self.method  # until a route is known; never the raw path
-        if not self.nested:
+        if not self.nested:  # an app that is mounted inside this one needs the middleware's state
             self.scope["datadog"] = self.traced_scope["datadog"] = _Shared(self.traced_scope["datadog"])
 
     def name(self, connection: Any) -> None:
@@ -372,8 +373,10 @@ class _Request(_Exchange):
         elif kind in BODIES:  # pragma: no branch - early hints and trailers need nothing
             last = kind == "http.response.pathsend" or not message.get("more_body", False)
             if self.bytes_left is not None:
-                # A message of another type names a file, whose bytes the server sends.
-                self.bytes_left -= len(message.get("body") or b"") if kind == "http.response.body" else self.bytes_left
+                if kind == "http.response.body":
+                    self.bytes_left -= len(message.get("body") or b"")
+                else:
+                    self.bytes_left = 0  # the message names a file, whose bytes the server sends
                 if last and self.bytes_left > 0:
                     self.span.set_tag(INCOMPLETE, "true")
         await self.server_send(message)
@@ -405,6 +408,10 @@ class _WebSocket(_Exchange):
 
     Quart reads messages earlier than its handler does, so their spans would begin too early. The messages themselves
     bypass the middleware, so that an exception in it can't reach the application.
+
+    A message passes through `_read_ahead` to Quart and through `_receive_message` to the handler, or through `_send` to
+    the server. Its copy passes through `traced_receive` or `traced_send`, the middleware's wrappers of `receive` and
+    `send`.
     """
 
     connection: Any = None
@@ -599,23 +606,25 @@ _words: dict[str, int] = {}  # readable path prefix -> number of different words
 def _readable(peer: str, path: str) -> str:
     """Return `path` with `?` in place of each segment that isn't a word, or isn't among the first words."""
     segments, prefix = path.split("/")[1:], peer
-    for number, segment in enumerate(segments[:SEGMENTS]):
+    for number, segment in enumerate(segments[:MAX_SEGMENTS]):
         is_trailing_slash = not segment and number == len(segments) - 1
         prefix = f"{prefix}/{segment}" if is_trailing_slash or _is_word(prefix, segment) else f"{prefix}/?"
     readable = prefix.removeprefix(peer)
-    return f"{readable}/?" if len(segments) > SEGMENTS else readable
+    return f"{readable}/?" if len(segments) > MAX_SEGMENTS else readable
 
 
 def _is_word(prefix: str, segment: str) -> bool:
     """Whether `segment` is a word, and one of the first that followed `prefix`. If it is, remember it."""
     path = f"{prefix}/{segment}"
-    if path not in _words and WORD.fullmatch(segment) and _words.get(prefix, 0) < WORDS and len(_words) < RESOURCES:
+    has_room = _words.get(prefix, 0) < MAX_WORDS and len(_words) < MAX_PREFIXES
+    if has_room and path not in _words and WORD.fullmatch(segment):
         _words[prefix] = _words.get(prefix, 0) + 1
         _words[path] = 0
     return path in _words
 
 
 async def _name_by_route(app: Quart, **_: object) -> None:
+    """Name the span once Quart has looked for a route. Register the routes on the first call. Block the request if due."""
     exchange = _current.get()
     if exchange is None or exchange.over:
         return
@@ -648,7 +657,7 @@ def _block(exchange: _Exchange, connection: Any) -> None:
     set_http_meta(exchange.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
     dispatch("asgi.start_request", ("quart",))
     if blocked := get_blocked():
-        raise BlockingException(blocked)
+        raise BlockingException(blocked)  # a BaseException, which `_watching` does not suppress
 
 
 async def _remember_exception(_app: Quart, exception: BaseException, **_: object) -> None:
@@ -676,9 +685,9 @@ async def _record_websocket_error(_app: Quart, exception: BaseException, **_: ob
     if not span.finished:
         exchange.keep_error(exception)
         return
-    with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as late:
-        late.set_tag("component", "quart")
-        exchange.keep_error(exception, late)
+    with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as child:
+        child.set_tag("component", "quart")
+        exchange.keep_error(exception, child)
 
 
 def _trace_background_tasks(app: Quart) -> None:
@@ -698,7 +707,7 @@ def _trace_background_tasks(app: Quart) -> None:
             if parent is not None and parent.trace_id:
                 span.link_span(parent)
                 source: Any = SimpleNamespace(context=parent)
-                _copy_trace_level_tags(span, source)  # the sampling decision and its mechanism
+                _copy_trace_level_tags(span, source)  # the sampling decision and its mechanism; it expects a span
             try:
                 await app.ensure_async(func)(*args, **kwargs)
             except BaseException as error:

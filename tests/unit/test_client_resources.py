@@ -81,7 +81,7 @@ async def test_path_segments_that_look_like_words_are_limited_in_number(spans: l
     for name in names:
         await resource(f"/users/{name}/orders")
 
-    assert len({span.resource for span in spans}) <= tracing.WORDS + 2
+    assert len({span.resource for span in spans}) <= tracing.MAX_WORDS + 2
     assert await resource("/users/list") == "GET peer/users/list"
     assert await resource("/users/zoe/orders") == "GET peer/users/?/orders"
     assert await resource("/api/hello") == "GET peer/api/hello"
@@ -127,7 +127,7 @@ async def test_random_ids_make_few_resources(
         segments = ["".join(chance.choices(alphabet, k=chance.randint(1, length))) for _ in range(depth)]
         await resource("/" + "/".join(segments))
 
-    assert len({span.resource for span in spans}) <= 2 * tracing.RESOURCES
+    assert len({span.resource for span in spans}) <= 2 * tracing.MAX_PREFIXES
 
 
 async def test_a_call_whose_hints_can_not_be_used_is_made_without_a_name() -> None:
