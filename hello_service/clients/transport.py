@@ -51,7 +51,7 @@ ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
     (ValueError, UpstreamConnectError, "The upstream could not be called."),
     (Exception, UpstreamReadError, "The call to the upstream failed."),
 )
-CANCELLED = "the result is no longer needed: the request that made this call has ended, or another of its calls failed"
+CANCELED = "the result is no longer needed: the request that made this call has ended, or another of its calls failed"
 
 # Whether the current call's connection has served another call before, and whether this attempt is the retry.
 _connection_reused: ContextVar[bool] = ContextVar("connection_reused", default=False)
@@ -118,7 +118,7 @@ class Transport(httpx.AsyncBaseTransport):
             has_url = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))
             raise kind(detail) from (error.__cause__ if has_url else error)
         except asyncio.CancelledError as error:
-            raise asyncio.CancelledError(CANCELLED) from error
+            raise asyncio.CancelledError(CANCELED) from error
         return httpx.Response(response.status, headers=response.raw_headers, content=content)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:

@@ -78,7 +78,7 @@ class FastSpan:
             trace_utils.activate_distributed_headers(tracer, int_config=self.settings, request_headers=headers)
         span = tracer.trace(name, service=service, resource=scope["method"], span_type="web")
         scope["datadog"] = {"request_spans": [span]}
-        trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # ddtrace passes None, too
+        trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # ddtrace also passes None
         self.span_modifier(span, scope)
         return span
 

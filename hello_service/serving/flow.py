@@ -44,11 +44,11 @@ class FlowControl(asyncio.Protocol):
         if not self._writable.is_set():
             await self._writable.wait()
 
-    def pause(self, pause: bool) -> None:
+    def set_paused(self, paused: bool) -> None:
         """Pause reading from the client, or resume it."""
-        if pause is not self._paused and not self._eof and not self._transport.is_closing():
-            self._paused = pause
-            if pause:
+        if paused is not self._paused and not self._eof and not self._transport.is_closing():
+            self._paused = paused
+            if paused:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()

@@ -94,7 +94,7 @@ class Connection(FlowControl):
         self._loop = loop
         self._stream_reader = reader
         self._state = state
-        self._context = contextvars.copy_context()  # tasks run in copies, so no request sees another's variables
+        self._context = contextvars.copy_context()  # tasks run in copies, so no request inherits another's variables
         self._lost = loop.create_future()  # done once the connection is closed
         self._tasks: set[asyncio.Task[None]] = set()  # the running calls of the application
 
@@ -117,7 +117,7 @@ class Connection(FlowControl):
         self._stream_protocol = self._transport.get_protocol()  # asyncio's protocol, which fed the reader until now
         self._transport.set_protocol(self)
         self._stream_reader.feed_eof()  # so that `read` returns at once with what the reader has received
-        early = await self._stream_reader.read()  # usually nothing: this runs before the transport reads
+        early_data = await self._stream_reader.read()  # usually nothing: this runs before the transport reads
         if self._transport.is_closing():
             return
         peer = self._transport.get_extra_info("peername")
@@ -129,8 +129,8 @@ class Connection(FlowControl):
         self._wait_for_request()
         if self._connections.closed:
             self.end_grace()
-        if early:
-            self.data_received(early)
+        if early_data:
+            self.data_received(early_data)
         try:
             await self._lost
             while self._tasks:
@@ -252,7 +252,7 @@ class Connection(FlowControl):
                 "extensions": {},
             },
         )
-        # A client whose body is too large gets a 413, so it is never sent a 100 (Continue).
+        # A client whose body is too large gets a 413, and never a 100 (Continue).
         expects_continue = head.expects_continue and (head.content_length or 0) <= self._limits.body_bytes
         self._exchange = Exchange(self, scope, response, has_body=head.has_body, expects_continue=expects_continue)
         if head.has_body:
@@ -432,7 +432,7 @@ class Connection(FlowControl):
         unread = 0  # a complete body does not count: reading goes on, so that a disconnect is noticed
         if self._stage is Stage.BODY and self._exchange is not None:
             unread = self._exchange.buffered
-        self.pause(len(self._request_reader.received) > BUFFER_BYTES or unread > BUFFER_BYTES)
+        self.set_paused(len(self._request_reader.received) > BUFFER_BYTES or unread > BUFFER_BYTES)
         if self._stage is Stage.BODY:
             self._start_body_timeout()
         elif self._stage is Stage.RESPONDING and self._paused:

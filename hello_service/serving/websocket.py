@@ -63,7 +63,7 @@ class Wire(Protocol):
     async def drain(self) -> None:
         """Wait until more can be written, because the client has read enough."""
 
-    def pause(self, pause: bool) -> None:
+    def set_paused(self, paused: bool) -> None:
         """Pause reading from the client, or resume it."""
 
     def reject(self, rejected: Rejected) -> None:
@@ -114,7 +114,8 @@ class WebSocket:
         self._bytes_ahead = 0  # bytes in `_messages`
         self._changed = asyncio.Event()
         self._ping_timeout = Timeout(loop)
-        self._close_timeout = Timeout(loop)  # closes an idle WebSocket of a stopping server, or the connection
+        # First limits the wait until the WebSocket of a stopping server is idle, then that for the client's Close frame.
+        self._close_timeout = Timeout(loop)
         self._pong_due = False  # a ping has been sent, and its pong has not been received
         self._pong_held = b""  # the latest pong, while the client reads too slowly
         self._paused = False  # reading from the client is paused
@@ -249,7 +250,7 @@ class WebSocket:
                 self._receive_end(protocol)
         if self._full is not self._paused:
             self._paused = self._full
-            self._wire.pause(self._paused)
+            self._wire.set_paused(self._paused)
 
     def _next_piece(self, protocol: ServerProtocol) -> bytes:
         """Return the received bytes of a single frame, so that its errors are detected before the next frame is parsed.
