@@ -156,7 +156,7 @@ class Connection(FlowControl):
         self._eof = True
         if self._stage is Stage.RESPONDING and self._exchange is not None:
             self._start_response_timeout()
-            return True
+            return True  # the client may have sent its last request, and still read the response
         if self._stage is Stage.BODY:
             self._disconnect_exchange()
         if self._websocket is not None:
@@ -252,7 +252,7 @@ class Connection(FlowControl):
                 "extensions": {},
             },
         )
-        # A client whose body is too large gets a 413, and never a 100 (Continue).
+        # A client whose body is too large gets a 413 from the application, and never a 100 (Continue).
         expects_continue = head.expects_continue and (head.content_length or 0) <= self._limits.body_bytes
         self._exchange = Exchange(self, scope, response, has_body=head.has_body, expects_continue=expects_continue)
         if head.has_body:

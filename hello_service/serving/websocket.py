@@ -114,7 +114,7 @@ class WebSocket:
         self._bytes_ahead = 0  # bytes in `_messages`
         self._changed = asyncio.Event()
         self._ping_timeout = Timeout(loop)
-        # First limits the wait until the WebSocket of a stopping server is idle, then that for the client's Close frame.
+        # First limits the wait until a stopping server's WebSocket is idle, then that for the client's Close frame.
         self._close_timeout = Timeout(loop)
         self._pong_due = False  # a ping has been sent, and its pong has not been received
         self._pong_held = b""  # the latest pong, while the client reads too slowly
@@ -261,14 +261,17 @@ class WebSocket:
         if not self._payload_left:  # a new frame begins
             if len(received) < 2:
                 return b""
-            opcode, masked, short = received[0] & 0x0F, received[1] & 0x80, received[1] & 0x7F
+            opcode, masked, short_length = received[0] & 0x0F, received[1] & 0x80, received[1] & 0x7F
             if opcode == Opcode.CLOSE:
-                protocol.current_size = None  # section 5.4 allows it within a fragmented message, `websockets` does not
-            header_size = 2 + LENGTH_BYTES.get(short, 0) + (4 if masked else 0)
+                # Otherwise `websockets` rejects a Close frame within a fragmented message, which section 5.4 allows.
+                protocol.current_size = None
+            header_size = 2 + LENGTH_BYTES.get(short_length, 0) + (4 if masked else 0)  # 4 for the masking key
             if len(received) < header_size:
                 return b""
-            length = int.from_bytes(received[2 : 2 + LENGTH_BYTES[short]]) if short in LENGTH_BYTES else short
-            if length < LEAST_LENGTH.get(short, 0):
+            length = short_length
+            if short_length in LENGTH_BYTES:
+                length = int.from_bytes(received[2 : 2 + LENGTH_BYTES[short_length]])
+            if length < LEAST_LENGTH.get(short_length, 0):
                 protocol.fail(CloseCode.PROTOCOL_ERROR, "the length is not minimally encoded")
             self._payload_left = length
         end = min(header_size + self._payload_left, len(received))
@@ -322,7 +325,7 @@ class WebSocket:
         received, sent = protocol.close_rcvd, protocol.close_sent
         end = received or sent or Close(CloseCode.ABNORMAL_CLOSURE, "")
         self._disconnect(end.code, end.reason)
-        if received is None and sent is not None:
+        if received is None and sent is not None:  # closed from this side, because of the client's error
             self._wire.count_rejection(int(sent.code), f"websocket-{int(sent.code)}", f"{sent.reason or sent}.")
 
     # The end of the WebSocket
