@@ -100,6 +100,7 @@ class FastSpan:
         if url is not None and "?" not in url and "@" not in url:  # no part that ddtrace would have to redact
             span.set_tag("http.url", url)
             url = None  # already set
+        # ddtrace finds a header by its exact name only if the name is in lower case and has no `_`, which means `-`.
         names_are_plain = "_" not in names and names == names.lower()
         trace_utils.set_http_meta(
             span,
@@ -109,8 +110,8 @@ class FastSpan:
             query=query if query and settings.trace_query_string else None,
             request_headers=headers,
             peer_ip=(scope.get("client") or (None,))[0],
-            # True makes ddtrace scan all headers for each name, regardless of case, and convert the configured name to
-            # lower case. False is faster.
+            # True makes ddtrace scan all headers for each name, regardless of case, and convert the name of
+            # DD_TRACE_CLIENT_IP_HEADER to lower case. False is faster.
             headers_are_case_sensitive=not names_are_plain or config._client_ip_header is not None,  # noqa: SLF001 - no public API
         )
 

@@ -45,23 +45,23 @@ class TraceLossMonitor:
             try:
                 result = send(*args, **kwargs)
             except Exception as error:
-                self._suppress_errors(self._on_failure, error, *args[2:3], **kwargs)
+                self._observe(self._on_failure, error, *args[2:3], **kwargs)
                 raise
-            self._suppress_errors(self._on_success)
+            self._observe(self._on_success)
             return result
 
         @wraps(report)
         def metrics_dist(*args: Any, **kwargs: Any) -> Any:
-            self._suppress_errors(self._on_metric, *args[1:], **kwargs)  # without the writer
+            self._observe(self._on_metric, *args[1:], **kwargs)  # without the writer
             return report(*args, **kwargs)
 
         writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - ddtrace has no hook
         self.lost = 0
         logging.getLogger(writer.__module__).addFilter(_is_new)
 
-    def _suppress_errors(self, observe: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    def _observe(self, callback: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         with suppress(Exception):
-            observe(*args, **kwargs)
+            callback(*args, **kwargs)
 
     def _on_failure(self, error: Exception, count: int = 1, **_: Any) -> None:
         outage_begins = self.error is None
