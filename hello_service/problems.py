@@ -138,6 +138,8 @@ def document(
 
 
 class _Request(Request):
+    """Quart's request. Its redirects ignore the Host header, and a body that can't be parsed as JSON causes a 400."""
+
     _routing_exception: Exception | None = None
 
     @property

@@ -255,6 +255,7 @@ def _without_credentials(value: Any) -> Any:
 
 
 def _error_line(problem: Mapping[str, Any], values: Mapping[str, str], secrets: Collection[str]) -> str:
+    """Return a line of a SettingsError for one of pydantic's errors, with secrets masked."""
     name = str(problem["loc"][0])
     value = values.get(name, str(problem["input"]))
     masked = MASK if name in secrets else mask_credentials(value)

@@ -109,7 +109,7 @@ class Transport(httpx.AsyncBaseTransport):
                 ) as response,
             ):
                 timeout_detail = "The upstream's response was not complete in time."
-                content = await self._body(response)
+                content = await self._read_body(response)
         except TimeoutError:  # always the deadline: chaining would add nothing, and cost CPU under overload
             raise UpstreamTimeout(timeout_detail) from None
         except AIOHTTP_ERRORS as error:
@@ -121,7 +121,7 @@ class Transport(httpx.AsyncBaseTransport):
             raise asyncio.CancelledError(CANCELED) from error
         return httpx.Response(response.status, headers=response.raw_headers, content=content)
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
         if any(coding != "identity" for coding in response.headers.getall("content-encoding", ())):
             raise UpstreamProtocolError("The upstream's response is compressed, which was not requested.")
         body = bytearray()

@@ -65,8 +65,8 @@ class Upstream:
     ) -> None:
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.connections)
-        self._waiting = 0
-        self._rejected, self._rejecting_since = 0, 0.0
+        self._waiting = 0  # calls that wait for a slot
+        self._rejected, self._rejecting_since = 0, 0.0  # the number of calls rejected since that time
         self._client = _Client(
             transport=Transport(limits.connections, limits.body_bytes),
             timeout=None,  # the transport enforces the deadline of the whole call
@@ -136,6 +136,7 @@ class Upstream:
 
     @asynccontextmanager
     async def _slot(self, deadline: float) -> AsyncIterator[None]:
+        """Hold a slot during the `async with` block. There are `Limits.connections` slots."""
         if self._slots.locked():
             await self._wait(deadline)
         else:

@@ -23,6 +23,7 @@ SETTINGS_ERROR = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
 API_KEY = re.compile(r"[0-9a-fA-F]{32}")
 APPLICATION_KEY = re.compile(r"[0-9a-fA-F]{40}")
 AUTO = re.compile(r"^\s*(?:import ddtrace\.auto|from ddtrace import .*\bauto\b)", re.MULTILINE)
+# The folder that ddtrace-run adds to PYTHONPATH.
 BOOTSTRAP = re.compile(r"ddtrace[/\\]bootstrap")
 
 

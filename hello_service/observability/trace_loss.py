@@ -66,7 +66,7 @@ class TraceLossMonitor:
     def _on_failure(self, error: Exception, count: int = 1, **_: Any) -> None:
         outage_begins = self.error is None
         self.error = str(error)[:200]
-        self._lose(count)
+        self._count_lost(count)
         if outage_begins:
             self._log.warning("the agent accepts no traces: %s", self.error)
 
@@ -78,9 +78,9 @@ class TraceLossMonitor:
 
     def _on_metric(self, name: str, count: int = 1, *_: Any, **__: Any) -> None:
         if name in DROPPED:
-            self._lose(count)
+            self._count_lost(count)
 
-    def _lose(self, count: int) -> None:
+    def _count_lost(self, count: int) -> None:
         with self._lock:
             self.lost = (self.lost or 0) + count
 

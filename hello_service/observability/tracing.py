@@ -691,6 +691,7 @@ async def _record_websocket_error(_app: Quart, exception: BaseException, **_: ob
 
 
 def _trace_background_tasks(app: Quart) -> None:
+    """Give each background task of `app` a trace of its own, with a link to the span during which it was added."""
     add: Any = app.add_background_task
 
     # A subclass of Quart may take arguments that are not the function's, and may return something.

@@ -289,6 +289,7 @@ class WebSocket:
         return self._disconnected is None and (len(self._messages) >= MESSAGES_AHEAD or self._bytes_ahead > BYTES_AHEAD)
 
     def _receive_frame(self, frame: Frame, protocol: ServerProtocol) -> None:
+        """Process one frame. The last frame of a message adds the message to those that wait for the application."""
         if frame.opcode is Opcode.PONG:
             self._pong_due = False
         elif frame.opcode is Opcode.PING and not self._wire.writable:
@@ -341,6 +342,7 @@ class WebSocket:
             self._close(CloseCode.SERVICE_RESTART, "the server is stopping")
 
     def _close(self, code: int, reason: str = "") -> None:
+        """Send a Close frame, and wait for the client's for `CLOSING_SECONDS`."""
         protocol = cast("ServerProtocol", self._protocol)
         if self._disconnected is not None:
             return
@@ -350,6 +352,7 @@ class WebSocket:
         self._close_timeout.start(CLOSING_SECONDS, self._wire.linger)
 
     def _ping(self) -> None:
+        """Send a ping, or close the WebSocket because the client has not responded to the previous ping."""
         protocol = cast("ServerProtocol", self._protocol)
         if self._pong_due and not self._paused:  # while reading is paused, no pong can be received
             protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")
@@ -370,6 +373,7 @@ class WebSocket:
             self._changed.set()
 
     def _flush(self) -> None:
+        """Write the frames that `websockets` has produced."""
         for data in self._protocol.data_to_send() if self._protocol else ():
             if data:
                 self._wire.write(data)
