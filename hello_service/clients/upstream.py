@@ -128,7 +128,7 @@ class Upstream:
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 # ValueError: a header or the JSON can't be sent.
                 raise UpstreamConnectError("The upstream could not be called.") from error
-        # The stream has been read. It refers back to the response, a cycle that only the cyclic GC would free.
+        # The stream, which has been read, refers back to the response, so only the cyclic GC would free the two.
         del response.stream
         if response.status_code >= 500 or response.has_redirect_location:
             raise UpstreamBadStatus(response.status_code)
@@ -138,7 +138,7 @@ class Upstream:
     async def _slot(self, deadline: float) -> AsyncIterator[None]:
         """Hold a slot during the `async with` block. There are `Limits.connections` slots."""
         if self._slots.locked():
-            await self._wait(deadline)
+            await self._wait_for_slot(deadline)
         else:
             await self._slots.acquire()
         try:
@@ -146,7 +146,7 @@ class Upstream:
         finally:
             self._slots.release()
 
-    async def _wait(self, deadline: float) -> None:
+    async def _wait_for_slot(self, deadline: float) -> None:
         if self._waiting >= self._limits.waiting:
             raise self._saturated("All connections to the upstream are busy, and too many calls wait for one.")
         self._waiting += 1

@@ -26,7 +26,7 @@ from typing import Any
 
 import structlog
 from hypercorn.asyncio import run as hypercorn_run
-from hypercorn.asyncio import serve
+from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config, Sockets
 
 from hello_service import contract
@@ -147,7 +147,7 @@ def tcp_server(*arguments: Any) -> Any:
 
 
 class Server:
-    """Serves on `listener` until SIGTERM or SIGINT."""
+    """Serves on `listener` until SIGTERM or SIGINT. `broken` is the result of `contract.check()`."""
 
     def __init__(
         self,
@@ -173,7 +173,7 @@ class Server:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal, signum)
-        serving = asyncio.create_task(serve(self.app, self._config(), shutdown_trigger=self._drain))
+        serving = asyncio.create_task(hypercorn_serve(self.app, self._config(), shutdown_trigger=self._drain))
         drained = asyncio.create_task(self._drained.wait())
         await asyncio.wait({serving, drained}, return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
