@@ -84,11 +84,11 @@ def start_and_check(context: CheckContext) -> Finding:
     """Start a server as `serve` would, check it, and stop it."""
     server = context.start("hello_service", "serve", extra=ONE_REQUEST_ENVIRONMENT)
     try:
-        address = in_background(lambda: _logged_address(server)).result(max(0.1, context.remaining - RESERVED_SECONDS))
+        address = in_background(lambda: _logged_address(server)).result(_step_seconds(context))
         if address is None:
             fix = "Run hello-service serve, and read its output"
             return failed("no server is running, and a server started like `serve` exited at once", fix)
-        response = get(address, "/info", max(0.1, context.remaining - RESERVED_SECONDS))
+        response = get(address, "/info", _step_seconds(context))
         return judge("a server started like `serve`", response, context)
     except (TimeoutError, NoResponse):
         return unknown(
@@ -97,6 +97,11 @@ def start_and_check(context: CheckContext) -> Finding:
         )
     finally:
         server.terminate()
+
+
+def _step_seconds(context: CheckContext) -> float:
+    """Return the time limit of the next step. It is never 0, because a socket with that timeout does not wait at all."""
+    return max(0.1, context.remaining - RESERVED_SECONDS)
 
 
 def _logged_address(server: subprocess.Popen[str]) -> str | None:
