@@ -100,7 +100,7 @@ def start_and_check(context: CheckContext) -> Finding:
 
 
 def _step_seconds(context: CheckContext) -> float:
-    """Return the time limit of the next step. It is never 0, because a socket with that timeout does not wait at all."""
+    """Return the time limit of the next step. It is never 0, because a socket with that timeout doesn't wait at all."""
     return max(0.1, context.remaining - RESERVED_SECONDS)
 
 

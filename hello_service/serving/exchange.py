@@ -102,7 +102,7 @@ class Exchange:
     async def receive(self) -> Message:
         """Return the next piece of the body, or `http.disconnect` after a disconnect or a complete response."""
         if self._expects_continue:
-            # Quart calls `receive` before it looks at the request. A response that does not need the body, such as a
+            # Quart calls `receive` before it handles the request. A response that does not need the body, such as a
             # 404, starts before the event loop's next iteration, so no 100 is sent.
             asyncio.get_running_loop().call_soon(self._send_continue)
         while not self.over:

@@ -41,7 +41,7 @@ class Response:
         self._body_left: int | None = None  # bytes still to come; None without a Content-Length, or without a body
         self._chunked = False
         self._bodyless = False  # the client expects no body
-        self._names_upgrade = False  # there is an Upgrade header, so Connection lists it (RFC 9110, section 7.8)
+        self._has_upgrade = False  # there is an Upgrade header, so Connection lists it (RFC 9110, section 7.8)
 
     @property
     def started(self) -> bool:
@@ -72,7 +72,7 @@ class Response:
         connection_options = []
         if not self.keep_alive:
             connection_options.append(b"close")
-        if self._names_upgrade:
+        if self._has_upgrade:
             connection_options.append(b"upgrade")
         if connection_options:
             lines += b"connection: %b\r\n" % b", ".join(connection_options)
@@ -83,7 +83,7 @@ class Response:
     def _header_lines(self, headers: Headers) -> tuple[bytes, int | None]:
         """Return the lines of `headers`, except those that `start` itself adds, and the Content-Length.
 
-        A `Connection: close` clears `keep_alive`. An Upgrade header sets `_names_upgrade`.
+        A `Connection: close` clears `keep_alive`. An Upgrade header sets `_has_upgrade`.
         """
         remaining, length, has_date = [], None, False
         for name, value in headers:
@@ -97,7 +97,7 @@ class Response:
                     self.keep_alive = False
             elif lower_name != b"transfer-encoding":
                 has_date = has_date or lower_name == b"date"
-                self._names_upgrade = self._names_upgrade or lower_name == b"upgrade"
+                self._has_upgrade = self._has_upgrade or lower_name == b"upgrade"
                 remaining.append((name, value))
         return header_lines(remaining) + (b"" if has_date else date_line()), length
 
