@@ -63,7 +63,7 @@ def create_app(
         SettingsError: a variable of `environ` has an invalid value.
     """
     environ = os.environ if environ is None else environ
-    bare = settings is None
+    is_bare_start = settings is None
     if settings is None:
         settings = Settings.from_environment(environ)
         logs.configure(settings, tracing.log_ids)
@@ -125,11 +125,10 @@ def create_app(
             )
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
-            warnings = [
-                *environment.configuration_warnings(environ, settings),
-                *([BARE_START] if bare else []),
-                *(" ".join(sentences) for sentences in broken.values()),
-            ]
+            warnings = environment.configuration_warnings(environ, settings)
+            if is_bare_start:
+                warnings.append(BARE_START)
+            warnings += [" ".join(sentences) for sentences in broken.values()]
             for warning in warnings:
                 log.warning(warning)
             yield

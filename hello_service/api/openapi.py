@@ -24,7 +24,7 @@ PROBLEMS, RESPONSES, EXAMPLE = "_problems", "_responses", "_example"
 
 TEXT: Schema = {"type": "string"}
 ERRORS_OF_ANY_REQUEST = (400, 431, 500, 503)  # malformed or too large headers, an internal error, shutdown
-ERRORS_OF_A_BODY = (408, 413, 415)
+ERRORS_OF_A_BODY = (408, 413, 415)  # a body that arrives too slowly, is too large, or has the wrong media type
 
 MEANINGS = {
     "200": "The request succeeded.",
@@ -82,7 +82,7 @@ def response(content: Mapping[str, Schema], status: int = 200) -> Callable[[Hand
 
 
 def example(**values: object) -> Callable[[Handler], Handler]:
-    """Declare example values of path variables and query parameters, for the handler's link on `/`."""
+    """Declare example values of path variables and query parameters for the handler's link on `/`."""
     return _declare(EXAMPLE, values)
 
 
@@ -107,7 +107,8 @@ class ProblemOpenAPIProvider(OpenAPIProvider):
         paths, components = super().build_paths(rule)
         components["Problem"] = PROBLEM
         handler = current_app.view_functions[rule.endpoint]
-        for operation in [operation for path in paths.values() for operation in path.values()]:
+        operations = [operation for path in paths.values() for operation in path.values()]
+        for operation in operations:
             # quart-schema's keys are integers.
             responses = {str(status): details for status, details in operation["responses"].items()}
             operation["responses"] = responses
