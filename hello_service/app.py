@@ -63,12 +63,14 @@ def create_app(
         SettingsError: a variable of `environ` has an invalid value.
     """
     environ = os.environ if environ is None else environ
-    is_bare_start = settings is None
+    start_warnings: list[str] = []
     if settings is None:
         settings = Settings.from_environment(environ)
         logs.configure(settings, tracing.log_ids)
         broken = contract.check() if broken is None else broken
+        start_warnings.append(BARE_START)
     broken = broken or {}
+    start_warnings += [" ".join(sentences) for sentences in broken.values()]
 
     app = Quart(__name__)
     if "WebSocket bound" not in broken:
@@ -125,11 +127,7 @@ def create_app(
             )
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
-            warnings = environment.configuration_warnings(environ, settings)
-            if is_bare_start:
-                warnings.append(BARE_START)
-            warnings += [" ".join(sentences) for sentences in broken.values()]
-            for warning in warnings:
+            for warning in [*environment.configuration_warnings(environ, settings), *start_warnings]:
                 log.warning(warning)
             yield
 
