@@ -73,6 +73,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
 INCOMPLETE = "http.response_incomplete"  # tag: the response broke off, or is shorter than its Content-Length
+# The messages that respond to a WebSocket's handshake, with the status of a message that doesn't contain one.
+HANDSHAKE_STATUS = {"websocket.accept": 101, "websocket.close": 403, "websocket.http.response.start": 500}
 # ASGI messages that contain or name a part of the body.
 BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
 
@@ -317,7 +319,7 @@ class _Exchange:
         """Return `message`, a response's head, with a `traceresponse` header. Put a handled exception on the span."""
         headers = message.get("headers") or []
         if not self.routed:
-            self.span.resource = f"{self.method} {message.get('status', 101)}"  # a layer around Quart responds
+            self.span.resource = f"{self.method} {message.get('status')}"  # a layer around Quart responds
         if self.span.error:
             self.keep_error(self.exception)
         if any(name.lower() == b"traceresponse" for name, _ in headers):
@@ -336,6 +338,8 @@ class _Exchange:
         self.keep_error(error)
         if isinstance(error, Exception) and self.span.get_tag("http.status_code") is None:
             self.span.set_tag("http.status_code", "500")  # the server's response
+            if not self.routed:
+                self.span.resource = f"{self.method} 500"
 
     def release(self) -> None:
         """Stop tracing, because tasks of the app may send messages later, and break reference cycles."""
@@ -415,7 +419,7 @@ class _WebSocket(_Exchange):
     """
 
     connection: Any = None
-    closed = False  # the middleware has received the end of the WebSocket
+    closed = False  # the app has closed the WebSocket, or the client has disconnected
     copied: Message  # the message that the middleware receives next
     receiver: asyncio.Task[Any] | None = None  # the task that received the last message
     parent: Any = None  # the context of the last message's span
@@ -449,9 +453,10 @@ class _WebSocket(_Exchange):
     async def _read_ahead(self) -> Message:
         """Return Quart's next message. Only a disconnect is passed to the middleware now, the others by the handler."""
         message = await self.server_receive()
-        if message["type"] == "websocket.disconnect" and self.traced and not self.closed and not self.over:
+        if message["type"] == "websocket.disconnect" and not self.closed and not self.over:
             self.closed, self.copied = True, message
-            self._run_middleware(self.traced_receive())
+            if self.traced:
+                self._run_middleware(self.traced_receive())
         return message
 
     async def _receive_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
@@ -485,11 +490,15 @@ class _WebSocket(_Exchange):
     def _copy_sent(self, message: Message) -> Message:
         """Pass a copy of the app's message to the middleware. Return the message for the server."""
         kind = message.get("type")
-        if kind in {"websocket.accept", "websocket.http.response.start"}:
-            status = message.get("status", 101)
+        if kind in HANDSHAKE_STATUS and self.span.get_tag("http.status_code") is None:
+            if self.closed:
+                return message  # the client has disconnected, and gets no response
+            status = message.get("status", HANDSHAKE_STATUS[kind])
             self.span.set_tag("http.status_code", str(status))
             self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as for HTTP in the middleware
-            message = self.prepare_head(message)
+            head = self.prepare_head({**message, "status": status})
+            if kind != "websocket.close":  # which has no headers
+                message = {**message, "headers": head["headers"]}
         elif not self.traced:
             return message
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}

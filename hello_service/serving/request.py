@@ -88,8 +88,10 @@ class Head:
 
     @property
     def opens_websocket(self) -> bool:
-        """Whether this is a WebSocket handshake; any other upgrade is served as plain HTTP."""
-        return self.upgrade and self.method == b"GET" and self.version == "1.1" and self.has(b"upgrade", b"websocket")
+        """Whether this is a WebSocket handshake; any other upgrade, or a choice of several, is served as plain HTTP."""
+        if not self.upgrade or self.method != b"GET" or self.version != "1.1":
+            return False
+        return [value.lower() for name, value in self.headers if name == b"upgrade"] == [b"websocket"]
 
     def add(self, name: bytes, value: bytes) -> None:
         """Add one header line."""
@@ -129,10 +131,6 @@ class Head:
         if codings != [b"chunked"]:
             raise Rejected(501, "length", "The only supported transfer coding is chunked.")
         self.chunked = True
-
-    def has(self, name: bytes, value: bytes) -> bool:
-        """Return whether there is a header `name` with this `value`, ignoring case."""
-        return any(key == name and content.lower() == value for key, content in self.headers)
 
     def scope(self, kind: str, rest: Mapping[str, Any]) -> dict[str, Any]:
         """Return the ASGI scope of this request, with the keys that the connection adds in `rest`."""

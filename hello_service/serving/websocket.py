@@ -7,7 +7,8 @@ server stops. It negotiates no extension: compression isn't worth a message that
 A WebSocket has these timeouts:
 
     handshake   none; the application may take any time to accept or reject it
-    open        ping_seconds until the client's pong
+    open        ping_seconds until the client's pong; while the client reads too slowly, no ping is sent, and the
+                write timeout of `flow.py` applies
     stopping    IDLE_SECONDS without a message; then the server sends its Close frame
     closing     CLOSING_SECONDS until the client's Close frame; then the connection enters the stage LINGERING
 """
@@ -226,10 +227,12 @@ class WebSocket:
         return False
 
     def resume_writing(self) -> None:
-        """The client reads again: send the pong that was held back."""
+        """The client reads again: send the pong that was held back, and a ping after `ping_seconds`."""
         pong, self._pong_held = self._pong_held, b""
         if pong:
             self._wire.write(pong)
+        if self._protocol is not None and self._disconnected is None:
+            self._ping_timeout.start(self._limits.ping_seconds, self._ping)
 
     def connection_lost(self) -> None:
         """The connection is closed."""
@@ -353,6 +356,8 @@ class WebSocket:
 
     def _ping(self) -> None:
         """Send a ping, or close the WebSocket because the client has not responded to the previous ping."""
+        if not self._wire.writable:  # a ping would arrive only after the data that waits; the write timeout is running
+            return
         protocol = cast("ServerProtocol", self._protocol)
         if self._pong_due and not self._paused:  # while reading is paused, no pong can be received
             protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")

@@ -16,6 +16,7 @@ from wire import (
     chunked,
     connected,
     get,
+    pass_time,
     post,
     serve_in_memory,
     settle,
@@ -130,6 +131,8 @@ async def test_an_invalid_handshake_is_rejected(request_: bytes, status: int) ->
     [
         (get("/", "Connection: Upgrade", "Upgrade: h2c"), b"GET / "),
         (get("/", "Upgrade: websocket"), b"GET / "),
+        (get("/", *UPGRADE, "Upgrade: h2c"), b"GET / "),
+        (get("/", "Connection: Upgrade", "Upgrade: websocket, h2c"), b"GET / "),
         (get("/", *UPGRADE, version="1.0"), b"GET / "),
         (post(b"body", "Connection: Upgrade", "Upgrade: h2c"), b"POST / body"),
         (post(b"body", *UPGRADE), b"POST / body"),
@@ -426,6 +429,36 @@ async def test_a_websocket_stays_open_only_if_its_client_sends_pongs() -> None:
                 assert close_code(await client.rest()) == 1011
                 await echo.over.wait()
                 assert echo.end["code"] == 1006
+
+
+async def test_no_pong_is_due_while_the_client_is_still_reading_a_large_message() -> None:
+    """The ping would arrive only after the message. If the client stops reading, the write timeout closes the socket."""
+    transport, echo = MemoryTransport(), EchoSocket()
+    serving = serve_in_memory(echo, transport)
+    await settle()
+    transport.protocol.data_received(handshake())
+    await settle()
+    await pass_time(21)
+    assert transport.written.endswith(b"\r\n\r\n\x89\x00")
+    written = len(transport.written)
+    transport.protocol.pause_writing()
+    for _ in range(3):
+        await pass_time(21)
+    assert transport.written[written:] == b""
+    transport.protocol.data_received(frame(10, b""))
+    transport.protocol.resume_writing()
+    await pass_time(21)
+    assert transport.written[written:] == b"\x89\x00"
+    await pass_time(21)
+    closed = transport.written
+    transport.protocol.resume_writing()
+    await pass_time(21)
+
+    assert close_code(closed[written + 2 :]) == 1011
+    assert transport.written == closed
+    assert echo.end["code"] == 1006
+    transport.close()
+    await serving
 
 
 async def test_messages_sent_after_the_close_are_dropped() -> None:

@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from finished_spans import finished_spans
 from hypercorn.middleware import DispatcherMiddleware
 from quart import Quart, Response, send_file, websocket
+from werkzeug.routing import BaseConverter
 
 from hello_service.observability import fast_span, tracing
 
@@ -96,6 +97,25 @@ async def send_request(app: Any, scope: dict[str, Any], disconnect_after: int | 
 
 
 # Layers that respond in place of Quart.
+
+
+@MIDDLEWARES
+async def test_the_resource_of_a_request_that_fails_before_routing_is_the_status(
+    finished: list[Span], middleware: Any
+) -> None:
+    """The server responds with 500 to the exception of a URL converter, and of a layer around Quart."""
+
+    class Broken(BaseConverter):
+        def to_python(self, value: str) -> str:
+            raise RuntimeError(f"no {value}")
+
+    app = Quart(__name__)
+    app.url_map.converters["broken"] = Broken
+    app.add_url_rule("/users/<broken:name>", view_func=lambda name: name)
+    with suppress(RuntimeError):
+        await send_request(tracing.trace(app, middleware=middleware), request_scope("/users/7"))
+
+    assert (finished[0].resource, finished[0].get_tag("http.status_code")) == ("GET 500", "500")
 
 
 @MIDDLEWARES
@@ -358,6 +378,47 @@ async def test_the_resource_of_a_websocket_that_a_layer_rejects_is_the_status(ap
     await send_request(tracing.trace(app), request_scope("/ws", type="websocket"))
 
     assert finished[0].resource == "websocket 401"
+
+
+@pytest.mark.parametrize("messages_traced", [True, False])
+@pytest.mark.parametrize("extensions", [{}, {"websocket.http.response": {}}])
+@pytest.mark.parametrize("closes", [True, False])
+async def test_a_websocket_that_is_closed_before_it_is_accepted_has_the_status_403(
+    finished: list[Span],
+    monkeypatch: pytest.MonkeyPatch,
+    closes: bool,
+    extensions: dict[str, Any],
+    messages_traced: bool,
+) -> None:
+    """The server responds with it. A client that disconnects first gets no response, so there is no status."""
+    monkeypatch.setitem(config.asgi, "trace_asgi_websocket_messages", messages_traced)
+    app, closed = Quart(__name__), asyncio.Event()
+
+    @app.websocket("/ws")
+    async def ws() -> None:
+        if closes:
+            await websocket.close(1008)
+        else:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await websocket.accept()
+
+    incoming: list[dict[str, Any]] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}]
+
+    async def receive() -> dict[str, Any]:
+        if closes and len(incoming) == 1:
+            await closed.wait()
+        return incoming.pop(0)
+
+    async def send(message: dict[str, Any]) -> None:
+        assert message["type"] != "websocket.close" or "headers" not in message
+        closed.set()
+
+    scope = request_scope("/ws", type="websocket", scheme="ws", subprotocols=[], extensions=extensions)
+    await tracing.trace(app)(scope, receive, send)  # type: ignore[arg-type]
+
+    assert finished[0].get_tag("http.status_code") == ("403" if closes else None)
+    assert finished[0].error == 0
 
 
 # Names.
