@@ -157,6 +157,8 @@ class Connection(FlowControl):
         if self._stage is Stage.RESPONDING and self._exchange is not None:
             self._start_response_timeout()
             return True  # the client may have sent its last request, and still read the response
+        if self._requests_wait:
+            return True  # these requests are served once the client has read the earlier responses
         if self._stage is Stage.BODY:
             self._disconnect_exchange()
         if self._websocket is not None:
@@ -202,9 +204,8 @@ class Connection(FlowControl):
             return  # called from the loop below, because a response was complete at once, as for `OPTIONS *`
         self._processing = True
         try:
-            while self._request_reader.received:
-                # While the client does not read its responses, no further request is served.
-                if self._stage is Stage.HEAD and self._writable.is_set():
+            while self._request_reader.received and not self._requests_wait:
+                if self._stage is Stage.HEAD:
                     head = self._request_reader.read_head()
                     if head is None:
                         break
@@ -220,9 +221,14 @@ class Connection(FlowControl):
         finally:
             self._processing = False
         self._control_reading()
-        if self._eof and self._stage in {Stage.HEAD, Stage.BODY}:  # the remaining data is not a whole request
-            self._disconnect_exchange()
+        if self._eof and self._stage in {Stage.HEAD, Stage.BODY} and not self._requests_wait:
+            self._disconnect_exchange()  # the remaining data is not a whole request
             self._transport.close()
+
+    @property
+    def _requests_wait(self) -> bool:
+        """Whether received data waits to be processed until the client has read the earlier responses."""
+        return self._stage is Stage.HEAD and bool(self._request_reader.received) and not self._writable.is_set()
 
     # Serving a request
 

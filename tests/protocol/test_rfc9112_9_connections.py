@@ -216,6 +216,26 @@ async def test_a_pipelined_request_of_a_client_that_has_closed_its_side_is_limit
     assert statuses(transport.written) == [200]
 
 
+@pytest.mark.parametrize("request_", [get(), b"OPTIONS * HTTP/1.1\r\nHost: here\r\n\r\n"])
+async def test_pipelined_requests_of_a_slow_reader_that_has_closed_its_side_are_served(request_: bytes) -> None:
+    """They wait until the client has read the earlier responses."""
+    transport = MemoryTransport()
+    serving = serve_in_memory(Echo(), transport)
+    await settle()
+    transport.protocol.data_received(request_)
+    await settle()
+    transport.protocol.pause_writing()
+    transport.protocol.data_received(request_ * 2)
+    stays_open = transport.protocol.eof_received()
+    await settle()
+    assert statuses(transport.written) == [200]
+    transport.protocol.resume_writing()
+    await serving
+
+    assert stays_open
+    assert statuses(transport.written) == [200] * 3
+
+
 async def test_a_response_must_start_soon_after_the_client_has_closed_its_side() -> None:
     """The server can't tell whether the client waits or has disconnected."""
     slow = SlowApplication()
