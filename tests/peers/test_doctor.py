@@ -519,7 +519,7 @@ def test_the_output_has_a_line_for_each_check_and_the_verdict() -> None:
     assert "pass    settings                every variable is valid" in lines
     assert lines[0].startswith("fail    ")
     outcomes = [line.partition(" ")[0] for line in lines[: lines.index("")] if line[:1].strip()]
-    assert outcomes == sorted(outcomes, key=list(COLORS).index)
+    assert outcomes == sorted(outcomes, key=[*map(str, COLORS)].index)
     assert "http://agent.invalid:8126: the host name does not resolve" in lines[broken]
     assert lines[broken + 1].strip().startswith("-> Correct the name.")
     assert re.fullmatch(r"\d+ failed, \d+ warnings?, \d+ skipped, \d+ passed", lines[-2])

@@ -391,9 +391,9 @@ def test_every_address_of_a_name_is_tried() -> None:
     """localhost resolves to ::1 and 127.0.0.1, and an agent may listen on only one of them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with wire._first_that_connects(["::1", "127.0.0.1"], port, 2.0) as second:
+        with wire._connect_to_first(["::1", "127.0.0.1"], port, 2.0) as second:
             assert second.getpeername() == ("127.0.0.1", port)
-        with wire._first_that_connects(["127.0.0.1", "::1"], port, 2.0) as first:
+        with wire._connect_to_first(["127.0.0.1", "::1"], port, 2.0) as first:
             assert first.getpeername() == ("127.0.0.1", port)
 
 
