@@ -49,32 +49,33 @@ def trace(command: tuple[str, ...]) -> None:
         sys.exit(1)
 
 
-AGENT_PORT = click.option(
+# Options that `dev` and `view` share.
+agent_port_option = click.option(
     "--agent-port",
     type=PORT,
     default=8126,
     show_default=True,
     help="Port of the embedded trace agent; 0 picks a free port.",
 )
-VIEW_PORT = click.option(
+view_port_option = click.option(
     "--view-port", type=PORT, default=8081, show_default=True, help="Port of the page; 0 picks a free port."
 )
-ALLOW_HOST = click.option(
+allow_host_option = click.option(
     "--allow-host",
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
     help="Another host name that tracers use for the embedded agent. Can be repeated.",
 )
-OPEN = click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
-TREE = click.option(
+open_option = click.option("--open", "open_browser", is_flag=True, help="Open the page in a browser.")
+tree_option = click.option(
     "--tree",
     type=click.Choice(["all", "errors", "slow", "off"]),
     default="all",
     show_default=True,
     help="Traces to draw in the terminal. slow: over half a second. all: a repeated trace takes one line.",
 )
-TRACES = click.option(
+traces_option = click.option(
     "--traces", type=click.IntRange(1), default=1000, show_default=True, help="Number of traces that the page keeps."
 )
 
@@ -98,14 +99,14 @@ TRACES = click.option(
     show_default=True,
     help="Port that the service listens on; 0 picks a free port.",
 )
-@AGENT_PORT
+@agent_port_option
 @click.option("--no-embedded-agent", is_flag=True, help="Send traces to the agent of the environment; show no traces.")
-@VIEW_PORT
+@view_port_option
 @click.option("--no-view", is_flag=True, help="Don't serve the page.")
-@ALLOW_HOST
-@OPEN
-@TREE
-@TRACES
+@allow_host_option
+@open_option
+@tree_option
+@traces_option
 def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool, **rest: Any) -> None:
     """Serve with an embedded trace agent, and show the trace of every request in the terminal and on a page.
 
@@ -126,12 +127,12 @@ def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool,
     show_default=True,
     help="Address that the agent and the page listen on; change it only in a container.",
 )
-@AGENT_PORT
-@VIEW_PORT
-@ALLOW_HOST
-@OPEN
-@TREE
-@TRACES
+@agent_port_option
+@view_port_option
+@allow_host_option
+@open_option
+@tree_option
+@traces_option
 def view(**options: Any) -> None:
     """Show the traces of services that run elsewhere. It runs an embedded trace agent and the page, not the service."""
     _develop(port=None, **options)

@@ -63,12 +63,14 @@ def create_app(
         SettingsError: a variable of `environ` has an invalid value.
     """
     environ = os.environ if environ is None else environ
-    bare = settings is None
+    start_warnings: list[str] = []
     if settings is None:
         settings = Settings.from_environment(environ)
         logs.configure(settings, tracing.log_ids)
         broken = contract.check() if broken is None else broken
+        start_warnings.append(BARE_START)
     broken = broken or {}
+    start_warnings += [" ".join(sentences) for sentences in broken.values()]
 
     app = Quart(__name__)
     if "WebSocket bound" not in broken:
@@ -107,7 +109,7 @@ def create_app(
     )
 
     @app.while_serving
-    async def held_open() -> AsyncGenerator[None, None]:
+    async def open_services() -> AsyncGenerator[None, None]:
         async with (
             Upstream(limits, on_request=tracing.name_client_span) as upstream,
         ):
@@ -125,12 +127,7 @@ def create_app(
             )
             log = structlog.stdlib.get_logger("hello_service")
             log.info("settings", **settings.public())
-            warnings = [
-                *environment.configuration_warnings(environ, settings),
-                *([BARE_START] if bare else []),
-                *(" ".join(sentences) for sentences in broken.values()),
-            ]
-            for warning in warnings:
+            for warning in [*environment.configuration_warnings(environ, settings), *start_warnings]:
                 log.warning(warning)
             yield
 

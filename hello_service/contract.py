@@ -1,7 +1,7 @@
-"""Every undocumented name that this package relies on, as strings; they are checked at start. A leaf.
+"""Lists every undocumented library name that this package relies on, and checks them at start. A leaf.
 
-importlib resolves the names, so this module imports no library itself. `broken` reports names that a new release of a
-library has renamed, removed or given other parameters, before the first request depends on them.
+The names are strings that importlib resolves, so this module imports no library itself. `broken` reports names that a
+new release of a library has renamed, removed or given other parameters, before the first request depends on them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Name:
         path: `module:attribute` or `module:Class.attribute`.
         parameters: names of the first parameters, in the order in which this package passes them; empty: not checked.
         uses: names and constants that the code of the function must contain, such as attributes that it sets.
-        alternative: the name that stands for this one in another supported release of the library.
+        alternative: the name that replaces this one in another supported release of the library.
     """
 
     path: str
@@ -158,7 +158,7 @@ TOOLS = frozenset({"doctor", "local view"})  # a serving process does not need t
 
 def broken(part: str) -> list[str]:
     """Return one sentence for each name of `part` that has changed."""
-    return [sentence for name in NAMES[part] if (sentence := _complaint(name)) is not None]
+    return [sentence for name in NAMES[part] if (sentence := _describe_change(name)) is not None]
 
 
 def check() -> dict[str, list[str]]:
@@ -167,13 +167,15 @@ def check() -> dict[str, list[str]]:
     return {part: [*sentences, WITHOUT[part]] for part, sentences in changes.items() if sentences}
 
 
-def _complaint(name: Name) -> str | None:
-    if name.alternative is not None and _complaint(name.alternative) is None:
+def _describe_change(name: Name) -> str | None:
+    """Return a sentence about how `name` has changed, or None if it or its alternative is as expected."""
+    if name.alternative is not None and _describe_change(name.alternative) is None:
         return None
-    return _change(name)
+    return _compare_with_library(name)
 
 
-def _change(name: Name) -> str | None:
+def _compare_with_library(name: Name) -> str | None:
+    """Return a sentence about how the installed library differs from `name`, or None."""
     path = name.path
     module, _, attributes = path.partition(":")
     try:
@@ -193,7 +195,8 @@ def _change(name: Name) -> str | None:
         if not inspect.isfunction(function):
             return f"{path} is no longer a Python function."
         code = function.__code__
-        missing = [used for used in name.uses if used not in (*code.co_names, *code.co_varnames, *code.co_consts)]
+        names_in_code = (*code.co_names, *code.co_varnames, *code.co_consts)
+        missing = [use for use in name.uses if use not in names_in_code]
         if missing:
             return f"{path} no longer uses {', '.join(missing)}."
     return None

@@ -138,6 +138,8 @@ def document(
 
 
 class _Request(Request):
+    """Quart's request. Its redirects ignore the Host header, and a body that can't be parsed as JSON causes a 400."""
+
     _routing_exception: Exception | None = None
 
     @property
@@ -197,8 +199,8 @@ def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
 def _field_errors(error: ValidationError) -> list[Mapping[str, str]]:
     return [
         {
-            "field": ".".join(str(part) for part in each["loc"]) or "body",
-            "reason": each["msg"].removeprefix("Value error, "),
+            "field": ".".join(str(part) for part in details["loc"]) or "body",
+            "reason": details["msg"].removeprefix("Value error, "),
         }
-        for each in error.errors(include_url=False, include_context=False, include_input=False)
+        for details in error.errors(include_url=False, include_context=False, include_input=False)
     ]

@@ -35,19 +35,20 @@ class SettingsError(Exception):
 
 
 def mask_credentials(url: str) -> str:
-    """Return `url` without user name, password and query (tokens are often there), for logs, errors and pages."""
+    """Return `url` without user name, password and query, which may contain a token, for logs, errors and pages."""
     try:
         parts = urlsplit(url)
     except ValueError:  # not a URL, so any part of it may be a secret
         return MASK
-    several = url.count("://") > 1  # such as a list of URLs, of which only the first would be masked
-    if "@" in url and (several or (not parts.netloc and parts.scheme != "unix")):  # as in user:password@host
+    is_list = url.count("://") > 1  # of several URLs; the code below would mask only the first
+    if "@" in url and (is_list or (not parts.netloc and parts.scheme != "unix")):  # as in user:password@host
         return MASK
     if "@" in parts.netloc:
         parts = parts._replace(netloc=f"{MASK}@{parts.netloc.rpartition('@')[2]}")
     if parts.query:
         parts = parts._replace(query=MASK)
-    return urlunsplit(parts) if MASK in parts.netloc + parts.query else url
+    is_masked = MASK in parts.netloc + parts.query
+    return urlunsplit(parts) if is_masked else url  # urlunsplit may write a URL differently
 
 
 def _is_http_url(value: str) -> bool:
@@ -58,23 +59,23 @@ def _is_http_url(value: str) -> bool:
         return False
 
 
-def _http_url(value: str) -> str:
+def _check_http_url(value: str) -> str:
     if not _is_http_url(value):
         raise ValueError("must be a URL like http://host:port/path")
     return value
 
 
-def _agent_url(value: str) -> str:
+def _check_agent_url(value: str) -> str:
     if not _is_http_url(value) and not re.match("unix://[^/]*/", value):
         raise ValueError("must be http://host:port or unix:///path/to/socket")
     return value
 
 
-def _paths(value: object) -> object:
+def _split_paths(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
-def _absolute(value: tuple[str, ...]) -> tuple[str, ...]:
+def _check_absolute(value: tuple[str, ...]) -> tuple[str, ...]:
     for path in value:
         if not path.startswith("/"):
             raise ValueError(f"must be paths that start with /, got {path!r}")
@@ -94,7 +95,7 @@ class Settings(BaseModel):
 
     host: str = Field("0.0.0.0", min_length=1, description="Address to listen on; `::` accepts IPv6 and IPv4")  # noqa: S104 - a container's address is not known in advance
     port: Port = Field(8080, description="Port to listen on; 0 picks a free port")
-    upstream_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+    upstream_url: Annotated[str, AfterValidator(_check_http_url)] | None = Field(
         None, description="URL that `/api/relay` calls; unset: this service's own `/api/hello`"
     )
     upstream_service: str | None = Field(
@@ -159,14 +160,14 @@ class Settings(BaseModel):
         description="Implementation of HTTP and WebSocket; `hypercorn`: Hypercorn's own classes, as a fallback, "
         "without body, write and half-close timeouts and without WebSocket pings",
     )
-    probe_paths: Annotated[tuple[str, ...], BeforeValidator(_paths), AfterValidator(_absolute)] = Field(
+    probe_paths: Annotated[tuple[str, ...], BeforeValidator(_split_paths), AfterValidator(_check_absolute)] = Field(
         ("/health", "/ready"), description="Paths without spans, stats and access-log lines, separated by commas"
     )
     info_details: bool = Field(
         False, description="Show settings, packages and ECS task at `/info` to every client; `dev` sets it"
     )
     faults: bool = Field(False, description="Serve `/api/faults/...`, endpoints that fail on purpose")
-    local_view_url: Annotated[str, AfterValidator(_http_url)] | None = Field(
+    local_view_url: Annotated[str, AfterValidator(_check_http_url)] | None = Field(
         None, description="URL of the trace page that `GET /` links to; `dev` sets it"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Minimum log level")
@@ -187,7 +188,7 @@ class Settings(BaseModel):
     )
     dd_agent_host: str = Field("localhost", min_length=1, description="Host of the trace agent")
     dd_trace_agent_port: Annotated[int, Field(ge=1, le=65535)] = Field(8126, description="Port of the trace agent")
-    dd_trace_agent_url: Annotated[str, AfterValidator(_agent_url)] | None = Field(
+    dd_trace_agent_url: Annotated[str, AfterValidator(_check_agent_url)] | None = Field(
         None, description="`http://host:port` or `unix:///socket` of the agent; overrides host and port"
     )
 
@@ -254,6 +255,7 @@ def _without_credentials(value: Any) -> Any:
 
 
 def _error_line(problem: Mapping[str, Any], values: Mapping[str, str], secrets: Collection[str]) -> str:
+    """Return a line of a SettingsError for one of pydantic's errors, with secrets masked."""
     name = str(problem["loc"][0])
     value = values.get(name, str(problem["input"]))
     masked = MASK if name in secrets else mask_credentials(value)

@@ -24,7 +24,7 @@ PROBLEMS, RESPONSES, EXAMPLE = "_problems", "_responses", "_example"
 
 TEXT: Schema = {"type": "string"}
 ERRORS_OF_ANY_REQUEST = (400, 431, 500, 503)  # malformed or too large headers, an internal error, shutdown
-ERRORS_OF_A_BODY = (408, 413, 415)
+ERRORS_OF_A_BODY = (408, 413, 415)  # a body that arrives too slowly, is too large, or has the wrong media type
 
 MEANINGS = {
     "200": "The request succeeded.",
@@ -66,7 +66,7 @@ PROBLEM: Schema = {
 
 
 def problems(*kinds: type[Problem]) -> Callable[[Handler], Handler]:
-    """Declare the problems that a handler raises. `Problem` itself stands for any error status.
+    """Declare the problems that a handler raises. `Problem` itself means any error status.
 
     Problems that any request can cause need no declaration, nor do those of a query, a path variable or a body.
     """
@@ -82,7 +82,7 @@ def response(content: Mapping[str, Schema], status: int = 200) -> Callable[[Hand
 
 
 def example(**values: object) -> Callable[[Handler], Handler]:
-    """Declare example values of path variables and query parameters, for the handler's link on `/`."""
+    """Declare example values of path variables and query parameters for the handler's link on `/`."""
     return _declare(EXAMPLE, values)
 
 
@@ -107,22 +107,24 @@ class ProblemOpenAPIProvider(OpenAPIProvider):
         paths, components = super().build_paths(rule)
         components["Problem"] = PROBLEM
         handler = current_app.view_functions[rule.endpoint]
-        for operation in (operation for path in paths.values() for operation in path.values()):
+        operations = [operation for path in paths.values() for operation in path.values()]
+        for operation in operations:
             # quart-schema's keys are integers.
-            operation["responses"] = described = {str(status): each for status, each in operation["responses"].items()}
+            responses = {str(status): details for status, details in operation["responses"].items()}
+            operation["responses"] = responses
             for code, content in getattr(handler, RESPONSES, {}).items():
-                described[str(code)] = _response(str(code), content)
+                responses[str(code)] = _describe_response(str(code), content)
             for status in _error_statuses(rule, operation, getattr(handler, PROBLEMS, ())):
-                error = described.setdefault(status, _response(status, {}))
+                error = responses.setdefault(status, _describe_response(status, {}))
                 error["content"][MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/Problem"}}
-            for status, each in described.items():
-                each["description"] = each["description"] or _meaning(status)
+            for status, details in responses.items():
+                details["description"] = details["description"] or _meaning(status)
             if "requestBody" in operation:
                 operation["requestBody"]["required"] = True
         return paths, components
 
 
-def _response(status: str, content: Mapping[str, Schema]) -> dict[str, Any]:
+def _describe_response(status: str, content: Mapping[str, Schema]) -> dict[str, Any]:
     return {
         "description": _meaning(status),
         "content": {media: {"schema": schema} for media, schema in content.items()},
@@ -134,14 +136,14 @@ def _meaning(status: str) -> str:
 
 
 def _error_statuses(rule: Rule, operation: Mapping[str, Any], declared: tuple[type[Problem], ...]) -> Iterator[str]:
-    """Yield the error statuses of an operation, `default` first if it stands for all others."""
+    """Yield the error statuses of an operation: first `default`, if the handler may respond with any error status."""
     statuses = {*ERRORS_OF_ANY_REQUEST, *(kind.status for kind in declared if kind is not Problem)}
     if operation["parameters"] or "requestBody" in operation:
-        statuses |= {422}
+        statuses.add(422)
     if "requestBody" in operation:
-        statuses |= {*ERRORS_OF_A_BODY}
+        statuses.update(ERRORS_OF_A_BODY)
     if rule.arguments:
-        statuses |= {404}
+        statuses.add(404)
     if Problem in declared:
         yield "default"
     yield from map(str, sorted(statuses))

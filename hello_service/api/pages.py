@@ -1,4 +1,4 @@
-"""The pages for a browser, GET / and GET /docs. Both are generated from the routes, and work offline."""
+"""GET / and GET /docs: the pages for a browser. Both are generated from the routes, and work offline."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ async def index() -> Response | str:
     """Link to every endpoint: a page for a browser, JSON for any other client."""
     settings, links = services().settings, dict(_links())
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-        others = [(method, rule.rule, text) for rule, text in _routes() if (method := _method_without_link(rule))]
-        return await render_template("index.html", settings=settings, links=links.items(), others=others)
+        unlinked = [(method, rule.rule, text) for rule, text in _routes() if (method := _method_without_link(rule))]
+        return await render_template("index.html", settings=settings, links=links.items(), unlinked=unlinked)
     document: dict[str, Any] = {"service": settings.dd_service, "version": settings.dd_version, "links": links}
     if settings.local_view_url is not None:
         document["traces"] = settings.local_view_url
@@ -52,11 +52,11 @@ def _method_without_link(rule: Rule) -> str | None:
 
 
 def _sample(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
-    """Return an example value for `schema`. `schemas` are the named schemas that a `$ref` in it may point to."""
+    """Return an example value for `schema`. A `$ref` in it refers to one of the named `schemas`."""
     if "$ref" in schema:
         return _sample(schemas[schema["$ref"].rpartition("/")[2]], schemas)
     if schema.get("type") == "object":
-        return {name: _sample(each, schemas) for name, each in schema.get("properties", {}).items()}
+        return {name: _sample(field, schemas) for name, field in schema.get("properties", {}).items()}
     if schema.get("type") == "array":
         return [_sample(schema["items"], schemas)]
     number = schema.get("minimum", 1)
@@ -67,13 +67,18 @@ def _sample(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Any:
 
 def _command(method: str, path: str, operation: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     """Return a curl command line that calls an operation of the API."""
-    parameters = operation["parameters"]
-    values = {each["name"]: _sample(each["schema"], schemas) for each in parameters if each["in"] == "path"}
-    query = urlencode({each["name"]: _sample(each["schema"], schemas) for each in parameters if each["in"] == "query"})
-    arguments = ["curl", *([] if method == "get" else ["-X", method.upper()])]
+
+    def samples(location: str) -> dict[str, Any]:
+        parameters = [parameter for parameter in operation["parameters"] if parameter["in"] == location]
+        return {parameter["name"]: _sample(parameter["schema"], schemas) for parameter in parameters}
+
+    arguments = ["curl"] if method == "get" else ["curl", "-X", method.upper()]
     for media, body in operation.get("requestBody", {}).get("content", {}).items():
         arguments += ["-H", f"content-type: {media}", "-d", json.dumps(_sample(body["schema"], schemas))]
-    return shlex.join([*arguments, request.host + path.format(**values) + ("?" + query if query else "")])
+    url = request.host + path.format(**samples("path"))
+    if query := urlencode(samples("query")):
+        url += f"?{query}"
+    return shlex.join([*arguments, url])
 
 
 def _links() -> Iterator[tuple[str, str]]:

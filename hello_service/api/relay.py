@@ -43,15 +43,17 @@ async def relay_calls(query_args: CountQuery) -> RelayResponse:
     except* Problem as group:
         problem = group.exceptions[0]
     else:
-        responses = [RelayedResponse(status=each.status, body=each.body) for each in (task.result() for task in tasks)]
-        return RelayResponse(upstream=mask_credentials(url), answers=responses)
+        responses = [task.result() for task in tasks]
+        answers = [RelayedResponse(status=response.status, body=response.body) for response in responses]
+        return RelayResponse(upstream=mask_credentials(url), answers=answers)
     raise problem  # not in the `except*` block, which would wrap it in a group
 
 
 def _target(settings: Settings) -> tuple[str, str | None]:
     """Return the upstream's URL and `peer.service` from the settings. The default is this service itself.
 
-    Its own address comes from the socket that received the request, never from the Host header, which can be forged.
+    The address of this service comes from the socket that received the request, never from the Host header, which can
+    be forged.
     """
     if settings.upstream_url is not None:
         return settings.upstream_url, settings.upstream_service

@@ -51,7 +51,7 @@ ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
     (ValueError, UpstreamConnectError, "The upstream could not be called."),
     (Exception, UpstreamReadError, "The call to the upstream failed."),
 )
-CANCELLED = "the result is no longer needed: the request that made this call has ended, or another of its calls failed"
+CANCELED = "the result is no longer needed: the request that made this call has ended, or another of its calls failed"
 
 # Whether the current call's connection has served another call before, and whether this attempt is the retry.
 _connection_reused: ContextVar[bool] = ContextVar("connection_reused", default=False)
@@ -62,7 +62,7 @@ class Transport(httpx.AsyncBaseTransport):
     """Sends httpx's requests through aiohttp, with a deadline and a maximum response size.
 
     The request extension `deadline` is the event loop time at which the call must be complete. The result is a complete
-    response or an exception. The body of a request can't be a stream.
+    response or an exception. A request whose body is a stream is not supported.
 
     Raises:
         UpstreamTimeout: the response was not complete at the deadline.
@@ -109,7 +109,7 @@ class Transport(httpx.AsyncBaseTransport):
                 ) as response,
             ):
                 timeout_detail = "The upstream's response was not complete in time."
-                content = await self._body(response)
+                content = await self._read_body(response)
         except TimeoutError:  # always the deadline: chaining would add nothing, and cost CPU under overload
             raise UpstreamTimeout(timeout_detail) from None
         except AIOHTTP_ERRORS as error:
@@ -118,10 +118,10 @@ class Transport(httpx.AsyncBaseTransport):
             has_url = isinstance(error, (aiohttp.ClientResponseError, aiohttp.InvalidURL))
             raise kind(detail) from (error.__cause__ if has_url else error)
         except asyncio.CancelledError as error:
-            raise asyncio.CancelledError(CANCELLED) from error
+            raise asyncio.CancelledError(CANCELED) from error
         return httpx.Response(response.status, headers=response.raw_headers, content=content)
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read_body(self, response: aiohttp.ClientResponse) -> bytes:
         if any(coding != "identity" for coding in response.headers.getall("content-encoding", ())):
             raise UpstreamProtocolError("The upstream's response is compressed, which was not requested.")
         body = bytearray()

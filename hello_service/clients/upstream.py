@@ -1,4 +1,4 @@
-"""The client of one peer: limits, deadline, saturation, errors. Make one `Upstream` for each peer."""
+"""The client of one peer: limits, deadline, saturation, errors. Create one `Upstream` for each peer."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class Upstream:
     ) -> None:
         self._limits = limits
         self._slots = asyncio.Semaphore(limits.connections)
-        self._waiting = 0
-        self._rejected, self._rejecting_since = 0, 0.0
+        self._waiting = 0  # calls that wait for a slot
+        self._rejected, self._rejecting_since = 0, 0.0  # the number of calls rejected since that time
         self._client = _Client(
             transport=Transport(limits.connections, limits.body_bytes),
             timeout=None,  # the transport enforces the deadline of the whole call
-            headers=_headers(headers, {"Accept-Encoding": "identity"}),
+            headers=_merge_headers(headers, {"Accept-Encoding": "identity"}),
             follow_redirects=False,  # an upstream must not direct calls to a host that the operator has not configured
             trust_env=False,
             event_hooks={"request": [on_request] if on_request else []},
@@ -122,22 +122,23 @@ class Upstream:
             extensions["peer_service"] = peer_service
         async with self._slot(deadline):
             try:
-                merged = _headers(self._client.headers, headers) if headers else self._client.headers
-                request = httpx.Request(method, _parsed_url(url), headers=merged, json=json, extensions=extensions)
+                merged = _merge_headers(self._client.headers, headers) if headers else self._client.headers
+                request = httpx.Request(method, _parse_url(url), headers=merged, json=json, extensions=extensions)
                 response = await self._client.send(request)
-            # ValueError: a header or the JSON can't be sent.
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+                # ValueError: a header or the JSON can't be sent.
                 raise UpstreamConnectError("The upstream could not be called.") from error
-        # The stream has been read. It refers back to the response, a cycle that only the cyclic GC would free.
+        # The stream, which has been read, refers back to the response, so only the cyclic GC would free the two.
         del response.stream
         if response.status_code >= 500 or response.has_redirect_location:
             raise UpstreamBadStatus(response.status_code)
-        return UpstreamResponse(response.status_code, _parsed(response))
+        return UpstreamResponse(response.status_code, _parse_body(response))
 
     @asynccontextmanager
     async def _slot(self, deadline: float) -> AsyncIterator[None]:
+        """Hold a slot during the `async with` block. There are `Limits.connections` slots."""
         if self._slots.locked():
-            await self._wait(deadline)
+            await self._wait_for_slot(deadline)
         else:
             await self._slots.acquire()
         try:
@@ -145,7 +146,7 @@ class Upstream:
         finally:
             self._slots.release()
 
-    async def _wait(self, deadline: float) -> None:
+    async def _wait_for_slot(self, deadline: float) -> None:
         if self._waiting >= self._limits.waiting:
             raise self._saturated("All connections to the upstream are busy, and too many calls wait for one.")
         self._waiting += 1
@@ -158,7 +159,7 @@ class Upstream:
             self._waiting -= 1
 
     def _saturated(self, detail: str) -> UpstreamSaturated:
-        """Return the problem. Its `Retry-After` is one timeout, plus more for each call that was rejected recently.
+        """Return the problem. Its `Retry-After` is one timeout, and longer for each call that was rejected recently.
 
         This spreads the retries: if all rejected clients returned at once, even rejecting them would cost too much.
         """
@@ -170,13 +171,14 @@ class Upstream:
         return UpstreamSaturated(detail, math.ceil(retry_after))
 
 
-_parsed_url = lru_cache(16)(httpx.URL)
+# Parsing is slow, and a service calls only a few different URLs most of the time.
+_parse_url = lru_cache(16)(httpx.URL)
 
 
-def _headers(first: Mapping[str, str] | None, second: Mapping[str, str]) -> httpx.Headers:
-    """Merge `first` and `second`, which overrides `first`. Names are case-insensitive."""
-    merged = httpx.Headers(first)
-    merged.update(second)
+def _merge_headers(headers: Mapping[str, str] | None, overrides: Mapping[str, str]) -> httpx.Headers:
+    """Return `headers` and `overrides`, which replace headers of the same name. Names are case-insensitive."""
+    merged = httpx.Headers(headers)
+    merged.update(overrides)
     return merged
 
 
@@ -191,13 +193,13 @@ class _Client(httpx.AsyncClient):
     cookies = _NoCookies()  # type: ignore[override]  # a property in httpx
 
 
-def _parsed(response: httpx.Response) -> Any:
+def _parse_body(response: httpx.Response) -> Any:
     """Return the body, parsed if it is JSON: valid by RFC 8259, and not too deep for Python to serialize again."""
     content = response.content
     if "json" not in response.headers.get("content-type", ""):
         return content.decode(errors="replace")
     try:
-        value = json.loads(content, parse_constant=_finite, parse_float=_finite)
+        value = json.loads(content, parse_constant=_parse_finite, parse_float=_parse_finite)
         if content.count(b"[") + content.count(b"{") > JSON_DEPTH:  # with fewer brackets, the value can't be that deep
             _check_depth(value)
     except (ValueError, RecursionError) as error:
@@ -205,7 +207,7 @@ def _parsed(response: httpx.Response) -> Any:
     return value
 
 
-def _finite(number: str) -> float:
+def _parse_finite(number: str) -> float:
     """Return `number` as a float, unless it is NaN or infinite: `json.loads` accepts these, but they are not JSON."""
     value = float(number)
     if not math.isfinite(value):
@@ -217,11 +219,12 @@ def _check_depth(value: Any) -> None:
     """Raise a ValueError if `value` has more than JSON_DEPTH levels."""
     level = [value]  # all values at the current depth
     for _ in range(JSON_DEPTH):
-        level = [
-            child
-            for each in level
-            if isinstance(each, (dict, list))
-            for child in (each.values() if isinstance(each, dict) else each)
-        ]
+        next_level: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                next_level += item.values()
+            elif isinstance(item, list):
+                next_level += item
+        level = next_level
     if level:
         raise ValueError(f"nested deeper than {JSON_DEPTH} levels")

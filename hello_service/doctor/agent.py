@@ -66,7 +66,7 @@ def proxy(context: CheckContext) -> Finding:
         return skipped("no address that ddtrace could reach through a proxy")
     names = [name for name in PROXIES[parts.scheme] if context.environ.get(name)]
     host = str(parts.hostname)
-    if not names or exempt(host, context.environ):
+    if not names or is_exempt(host, context.environ):
         return passed(f"no proxy between here and {host}")
     sentence = f"{names[0]} sends ddtrace's traces for {host} through a proxy"
     fix = f"Add {host} to NO_PROXY, exactly as it is written in the agent's address"
@@ -74,7 +74,7 @@ def proxy(context: CheckContext) -> Finding:
     return failed(sentence, fix) if host == "localhost" or _is_loopback(host) else warned(sentence, fix)
 
 
-def exempt(host: str, environ: Mapping[str, str]) -> bool:
+def is_exempt(host: str, environ: Mapping[str, str]) -> bool:
     """Whether NO_PROXY excludes `host`, as ddtrace's exporter reads it.
 
     Only an address or a network in NO_PROXY matches an address, and only a name or `*` matches a name.
@@ -103,13 +103,13 @@ def trace_format(context: CheckContext) -> Finding:
     response = _response(context)
     if isinstance(response, Finding):
         return skipped("no agent responds")
-    used = context.configuration.result(context.remaining).get("format")
-    if used is None:
+    version = context.configuration.result(context.remaining).get("format")
+    if version is None:
         return unknown("ddtrace's trace format could not be determined")
     accepted = [str(endpoint).strip("/") for endpoint in response.document()["endpoints"]]
-    if f"{used}/traces" in accepted:
-        return passed(f"ddtrace will send {used}, and the agent accepts it")
-    sentence = f"the agent does not accept ddtrace's trace format, {used}"
+    if f"{version}/traces" in accepted:
+        return passed(f"ddtrace will send {version}, and the agent accepts it")
+    sentence = f"the agent does not accept ddtrace's trace format, {version}"
     if "v0.4/traces" in accepted:
         return failed(f"{sentence}, and ddtrace does not fall back", "DD_TRACE_API_VERSION=v0.4")
     return failed(sentence, "Set DD_APM_ENABLED=true for the agent, or update it")
@@ -157,7 +157,7 @@ def clock(context: CheckContext) -> Finding:
 
 
 def _response(context: CheckContext) -> Response | Finding:
-    """Return the agent's response to `/info`, or a finding if there is none or it isn't an agent's."""
+    """Return the agent's response to `/info`, or a finding if no response came or it isn't an agent's."""
     if reason := no_agent_reason(context.environ):
         return skipped(reason)
     if not context.address.usable:

@@ -65,7 +65,8 @@ class Address:
 def agent_address(environ: Mapping[str, str], default_socket: Path = SOCKET) -> Address:
     """Return the agent's address as ddtrace 4.16 chooses it.
 
-    It is the URL that is set, or else the host and port that are set, or else an existing socket, or else localhost.
+    The variable of the URL comes first, then those of host and port, then the default socket if it exists, then
+    localhost.
     """
     if url := environ.get("DD_TRACE_AGENT_URL"):
         return Address(url, ("DD_TRACE_AGENT_URL",))
@@ -90,7 +91,9 @@ def no_agent_reason(environ: Mapping[str, str]) -> str | None:
 
 
 class CheckContext:
-    """What every check receives. Leaving the `with` block ends the processes that were started in it.
+    """The environment, the deadline and the shared results of one run. Each check receives it.
+
+    Leaving the `with` block ends the processes that were started in it.
 
     Attributes:
         environ: the environment to examine, which a server would be started with.
@@ -99,7 +102,7 @@ class CheckContext:
         address: the agent's address.
         agent: a future of the agent's response to `/info`.
         configuration: a future of ddtrace's configuration in this environment; empty if its process ended early.
-        test_span: a future of the result of ddtrace's test span.
+        test_span: a future of the result of ddtrace's test span; empty if its process ended early.
     """
 
     def __init__(self, environ: Mapping[str, str], url: str | None = None, seconds: float = TOTAL_SECONDS) -> None:
@@ -135,11 +138,11 @@ class CheckContext:
         with self._start_lock:
             self._ended = True
         for child in self._children:
-            _end(child)
+            _stop(child)
 
     @property
     def remaining(self) -> float:
-        """The seconds until the deadline."""
+        """Number of seconds until the deadline."""
         return max(0.0, self._deadline - monotonic())
 
     def start(self, *module: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
@@ -169,7 +172,7 @@ class CheckContext:
         return child
 
 
-def _end(child: subprocess.Popen[str]) -> None:
+def _stop(child: subprocess.Popen[str]) -> None:
     """Wait for `child` to exit, if necessary after SIGTERM and then SIGKILL."""
     for send_signal in (child.terminate, child.kill):
         try:

@@ -15,7 +15,7 @@ from hello_service.doctor.finding import Finding, failed, passed, skipped, warne
 from hello_service.observability.environment import sampling_rules
 
 PACKAGE = Path(__file__).resolve().parent.parent
-FLUSHES_SINCE = (4, 5)  # the first version of ddtrace that sends its last spans when the process gets SIGTERM
+FLUSHES_SINCE = (4, 5)  # the first release of ddtrace that sends its last spans when the process gets SIGTERM
 TRUE = {"true", "1"}  # ddtrace reads every other value as false
 TRUE_FOR_SETTINGS_ONLY = {"yes", "on", "y", "t"}  # false for ddtrace
 
@@ -23,11 +23,12 @@ SETTINGS_ERROR = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
 API_KEY = re.compile(r"[0-9a-fA-F]{32}")
 APPLICATION_KEY = re.compile(r"[0-9a-fA-F]{40}")
 AUTO = re.compile(r"^\s*(?:import ddtrace\.auto|from ddtrace import .*\bauto\b)", re.MULTILINE)
+# The folder that ddtrace-run adds to PYTHONPATH.
 BOOTSTRAP = re.compile(r"ddtrace[/\\]bootstrap")
 
 
 def settings(context: CheckContext) -> Finding:
-    """Check that the service can start with this environment. No value is shown: it may be a misplaced secret."""
+    """Check that the service can start with this environment. Show no value, because it may be a misplaced secret."""
     if not context.settings_errors:
         return passed("every variable is valid")
     reasons = [_without_value(error, context.environ) for error in context.settings_errors]
@@ -91,13 +92,13 @@ def sampling(context: CheckContext) -> Finding:
     """Report the fraction of traces that is kept, and the variable that sets it."""
     environ = context.environ
     text, source = environ.get("DD_TRACE_SAMPLING_RULES"), "DD_TRACE_SAMPLING_RULES"
-    if not text and (rate := _rate(environ)) is not None:
+    if not text and (rate := _sample_rate(environ)) is not None:
         text, source = sampling_rules(rate), "DD_TRACE_SAMPLE_RATE"
     if not text and environ.get("OTEL_TRACES_SAMPLER", "").lower().endswith("always_off"):
         text, source = sampling_rules(0.0), "OTEL_TRACES_SAMPLER"
     if not text:
         return passed("every trace is kept unless the agent lowers the rate (no rule is set)")
-    rules = _rules(text)
+    rules = _parse_rules(text)
     if rules is None:
         return warned(
             f"{source} is not a valid list of rules, so ddtrace ignores it", f"{source}='{sampling_rules(1.0)}'"
@@ -113,7 +114,7 @@ def sampling(context: CheckContext) -> Finding:
     return passed(f"{unconditional[0] * 100:g}% of the traces are kept ({source})")
 
 
-def _rate(environ: Mapping[str, str]) -> float | None:
+def _sample_rate(environ: Mapping[str, str]) -> float | None:
     """Return DD_TRACE_SAMPLE_RATE. It is not read from the settings, which another variable may make invalid."""
     try:
         return float(environ["DD_TRACE_SAMPLE_RATE"])
@@ -121,7 +122,8 @@ def _rate(environ: Mapping[str, str]) -> float | None:
         return None
 
 
-def _rules(text: str) -> list[dict[str, Any]] | None:
+def _parse_rules(text: str) -> list[dict[str, Any]] | None:
+    """Return the sampling rules in `text`, None if they are invalid."""
     try:
         rules = json.loads(text)
     except ValueError:
@@ -168,7 +170,7 @@ def _without_rules(environ: Mapping[str, str]) -> bool:
     return not environ.get("DD_TRACE_SAMPLING_RULES")
 
 
-# variable, when it is a mistake, what is wrong with it, the replacement
+# The variable, whether it is a mistake in an environment, what is wrong with it, and the replacement.
 OLD_SETTINGS: tuple[tuple[str, Callable[[Mapping[str, str]], bool], str, str], ...] = (
     (
         "DD_TRACE_SAMPLE_RATE",

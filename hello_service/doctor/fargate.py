@@ -38,10 +38,10 @@ def task(context: CheckContext) -> Finding:
             f"{name} has no agent container, and traces go to localhost", "Add one, as in deploy/task-definition.json"
         )
     for agent in agents:
-        health = (agent.get("Health") or {}).get("status")
-        if agent.get("KnownStatus") != "RUNNING" or health == "UNHEALTHY":
-            sentence = f"{name}: the agent container is {agent.get('KnownStatus')}{f', {health}' if health else ''}"
-            return failed(sentence, "Check the agent container's log")
+        status, health = agent.get("KnownStatus"), (agent.get("Health") or {}).get("status")
+        if status != "RUNNING" or health == "UNHEALTHY":
+            state = f"{status}, {health}" if health else status
+            return failed(f"{name}: the agent container is {state}", "Check the agent container's log")
     if differing := sorted(variable for variable in LABELS if _differs(variable, context.environ, containers)):
         sentence = f"{name}: the docker labels com.datadoghq.tags.* lack or contradict {', '.join(differing)}"
         return warned(sentence, "Set the labels, as in deploy/task-definition.json")

@@ -1,4 +1,4 @@
-"""The result of a check, and its output without secrets: lines for people, JSON for scripts. A leaf."""
+"""The result of a check, and the report without secrets: lines for people, JSON for scripts. A leaf."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from shutil import get_terminal_size
 from textwrap import wrap
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import click
@@ -23,9 +23,10 @@ VERDICTS = {
     1: "Traces would not arrive. Fix the failures above.",
     2: 'Undetermined: some checks could not run (see "skipped" above).',
 }
-COLOURS = {"fail": "red", "warn": "yellow", "skipped": "cyan", "pass": "green"}  # in the order of a report
+# In the order of a report.
+COLORS: Mapping[Outcome, str] = {"fail": "red", "warn": "yellow", "skipped": "cyan", "pass": "green"}
 SUMMARY_WORDS = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pass": "passed"}
-COLUMN = 32  # where a sentence starts
+COLUMN = 32  # where a sentence starts: after 8 characters for the outcome and 24 for the name of the check
 
 # Variables whose whole value is treated as a secret.
 SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
@@ -87,7 +88,7 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 class Redaction:
-    """Masks the secrets of `environ` in any text. No check should show one; this is the second barrier."""
+    """Masks the secrets of `environ` in any text. No check should show one; this is a second safeguard."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         secrets = {value for name, value in environ.items() if SECRET_VALUES.search(name)}
@@ -119,26 +120,28 @@ def report(results: Sequence[Result], width: int | None = None) -> str:
     if width is None:
         width = get_terminal_size().columns if sys.stdout.isatty() else 10**6
     counts = Counter(result.finding.outcome for result in results)
-    order: list[Outcome] = [outcome for outcome in get_args(Outcome) if counts[outcome]]
-    order.sort(key=list(COLOURS).index)
-    lines = [_lines(result, width) for outcome in order for result in results if result.finding.outcome == outcome]
-    summary = ", ".join(click.style(_count(outcome, counts[outcome]), fg=COLOURS[outcome]) for outcome in order)
+    outcomes = [outcome for outcome in COLORS if counts[outcome]]
+    ordered = sorted(results, key=lambda result: outcomes.index(result.finding.outcome))
+    lines = [_format_result(result, width) for result in ordered]
+    summary = ", ".join(
+        click.style(_format_count(outcome, counts[outcome]), fg=COLORS[outcome]) for outcome in outcomes
+    )
     return "\n".join([*lines, "", summary, VERDICTS[exit_code(results)]])
 
 
-def _count(outcome: Outcome, number: int) -> str:
-    plural = "s" if outcome == "warn" and number > 1 else ""  # the other words have no plural: 2 failed
-    return f"{number} {SUMMARY_WORDS[outcome]}{plural}"
+def _format_count(outcome: Outcome, count: int) -> str:
+    plural = "s" if outcome == "warn" and count > 1 else ""  # only "warning" has a plural: 2 warnings, but 2 failed
+    return f"{count} {SUMMARY_WORDS[outcome]}{plural}"
 
 
-def _lines(result: Result, width: int) -> str:
+def _format_result(result: Result, width: int) -> str:
     finding = result.finding
-    outcome = click.style(f"{finding.outcome:<8}", fg=COLOURS[finding.outcome])
-    fix = f"\n{'':<{COLUMN}}-> {_wrapped(finding.fix, width, COLUMN + 3)}" if finding.fix else ""
-    return f"{outcome}{result.check:<24}{_wrapped(finding.sentence, width, COLUMN)}{fix}"
+    outcome = click.style(f"{finding.outcome:<8}", fg=COLORS[finding.outcome])
+    fix = f"\n{'':<{COLUMN}}-> {_wrap(finding.fix, width, COLUMN + 3)}" if finding.fix else ""
+    return f"{outcome}{result.check:<24}{_wrap(finding.sentence, width, COLUMN)}{fix}"
 
 
-def _wrapped(text: str, width: int, indent: int) -> str:
+def _wrap(text: str, width: int, indent: int) -> str:
     """Break `text` into lines of at most `width` characters, but never within a word, such as a URL to copy.
 
     The lines after the first start with `indent` spaces.

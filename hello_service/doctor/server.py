@@ -14,7 +14,7 @@ from hello_service.observability.environment import sampling_rules
 from hello_service.settings import Settings, mask_credentials
 
 SERVER_SECONDS = 2.0
-RESERVED_SECONDS = 0.5  # for the report if there is no response
+RESERVED_SECONDS = 0.5  # before the deadline, so that a server without a response is reported in time
 RUNNING = re.compile(r"Running on (http://[^\s\"]+)")  # in the log of a server once it listens
 START_TRACED = "Start it with `hello-service serve`, or under ddtrace-run"
 
@@ -66,7 +66,7 @@ def judge(server: str, response: Response, context: CheckContext) -> Finding:
 
 
 def _differences(tracing: Mapping[str, Any], context: CheckContext) -> str:
-    """Return the tracing settings that the server has differently, or "" if `/info` shows no details."""
+    """Return which tracing settings of the server differ from `context`, or "" if none do or `/info` has no details."""
     if "agent" not in tracing:
         return ""
     differing = []
@@ -84,11 +84,11 @@ def start_and_check(context: CheckContext) -> Finding:
     """Start a server as `serve` would, check it, and stop it."""
     server = context.start("hello_service", "serve", extra=ONE_REQUEST_ENVIRONMENT)
     try:
-        address = in_background(lambda: _logged_address(server)).result(max(0.1, context.remaining - RESERVED_SECONDS))
+        address = in_background(lambda: _logged_address(server)).result(_step_seconds(context))
         if address is None:
             fix = "Run hello-service serve, and read its output"
             return failed("no server is running, and a server started like `serve` exited at once", fix)
-        response = get(address, "/info", max(0.1, context.remaining - RESERVED_SECONDS))
+        response = get(address, "/info", _step_seconds(context))
         return judge("a server started like `serve`", response, context)
     except (TimeoutError, NoResponse):
         return unknown(
@@ -97,6 +97,11 @@ def start_and_check(context: CheckContext) -> Finding:
         )
     finally:
         server.terminate()
+
+
+def _step_seconds(context: CheckContext) -> float:
+    """Return the time limit of the next step. It is never 0, because a socket with that timeout doesn't wait at all."""
+    return max(0.1, context.remaining - RESERVED_SECONDS)
 
 
 def _logged_address(server: subprocess.Popen[str]) -> str | None:

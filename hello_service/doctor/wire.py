@@ -50,7 +50,7 @@ class Response:
     milliseconds: float
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON object in the body, or an empty one if the body is anything else."""
+        """Return the JSON object in the body, or an empty dictionary if the body is anything else."""
         try:
             document = json.loads(self.body)
         except ValueError:
@@ -131,14 +131,15 @@ class _Request:
         port = self._parts.port or (443 if tls else 80)
         addresses = [str(address[0]) for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         self.timeout_reason = Reason.SILENT
-        connection = _first_that_connects(addresses, port, self._seconds)
+        connection = _connect_to_first(addresses, port, self._seconds)
         return ssl.create_default_context().wrap_socket(connection, server_hostname=host) if tls else connection
 
 
-def _first_that_connects(hosts: list[str], port: int, seconds: float) -> socket.socket:
+def _connect_to_first(hosts: list[str], port: int, seconds: float) -> socket.socket:
+    """Connect to the first of `hosts` that accepts a connection, or raise the error of the last one."""
     for host in hosts[:-1]:
         try:
             return socket.create_connection((host, port), timeout=seconds)
-        except OSError:  # localhost is ::1 and 127.0.0.1, and the server may listen on only one of them
+        except OSError:  # localhost can be both ::1 and 127.0.0.1, and the server may listen on only one of them
             continue
     return socket.create_connection((hosts[-1], port), timeout=seconds)

@@ -169,7 +169,7 @@ class Development:
     async def _run_command(self, stack: AsyncExitStack) -> Process:
         """Run the command under ddtrace."""
         try:
-            _, arguments, environ = launch.traced(self.options.command, self.environ)
+            _, arguments, environ = launch.traced_command(self.options.command, self.environ)
         except (launch.LaunchError, SettingsError) as error:
             raise StartError(str(error)) from error
         self.feed.print(visible(f"Command: {shlex.join(self.options.command)}", one_line=True), "bold")

@@ -1,4 +1,4 @@
-"""Tracks the requests in flight, and ends them when the process stops. `server.py` controls it, `/ready` reports it."""
+"""Tracks requests in flight, and cancels them when the process stops. `server.py` controls it; `/ready` reads it."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class Lifecycle:
             if self._overdue and scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "the server is stopping"})
             elif self._overdue and not started:
-                await self._refuse(watch_send)
+                await self._send_503(watch_send)
             raise
         finally:
             self._requests.discard(request)
 
-    async def _refuse(self, send: Send) -> None:
+    async def _send_503(self, send: Send) -> None:
         detail = "The server is stopping, and this request did not finish in time."
         body = json.dumps(document(503, "stopping", detail, trace_id=self._trace_id())).encode()
         headers = [

@@ -19,7 +19,7 @@ MESSAGES_AHEAD = 16
 def bound_websockets(app: Quart) -> None:
     """Stop reading from a client of `app` while `MESSAGES_AHEAD` of its messages wait for the handler."""
     if sys.version_info >= (3, 13) and hasattr(Websocket, "buffer_class"):  # pragma: no cover - Quart 0.23 only
-        app.websocket_class = _bounded_websocket()
+        app.websocket_class = _bounded_websocket_class()
         app.asgi_websocket_class = _EndingConnection
     else:  # pragma: no cover - Quart 0.22 only
         app.asgi_websocket_class = _BoundedConnection
@@ -27,7 +27,7 @@ def bound_websockets(app: Quart) -> None:
 
 if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 requires Python 3.13
 
-    def _bounded_websocket() -> type[Websocket]:
+    def _bounded_websocket_class() -> type[Websocket]:
         from quart.wrappers.websocket import Buffer  # noqa: PLC0415 - contract.py checks it before it is imported
 
         class BoundedBuffer(Buffer):

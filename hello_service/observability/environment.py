@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from hello_service.settings import Settings
 
-# Only the environment can set these: variable, value, and the effect of leaving it unset.
+# The variables that only the environment can set: name, value, and the effect of leaving the variable unset.
 ENVIRONMENT_ONLY: Mapping[str, tuple[str, str]] = {
     "DD_TRACE_AIOHTTP_ENABLED": ("false", "two more spans for each outbound call"),
     "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": ("false", "no connection is served if gevent is installed"),
@@ -20,8 +20,7 @@ ENVIRONMENT_ONLY: Mapping[str, tuple[str, str]] = {
     "DD_TRACE_STATS_COMPUTATION_ENABLED": ("true", "inexact metrics when traces are sampled"),
 }
 
-
-# ddtrace's own variables for trace propagation from request headers. Of the two STYLES, the first that is set applies.
+# ddtrace's own variables for trace propagation from request headers. If both STYLES are set, the first applies.
 BEHAVIOR = "DD_TRACE_PROPAGATION_BEHAVIOR_EXTRACT"
 STYLES = ("DD_TRACE_PROPAGATION_STYLE_EXTRACT", "DD_TRACE_PROPAGATION_STYLE")
 NO_TRUST = (STYLES[0], "none")  # makes ddtrace ignore ids, sampling priority, tags and baggage

@@ -65,24 +65,25 @@ class FastSpan:
                 try:
                     await send(message)
                 finally:
+                    # The span of an error stays open, because its exception follows.
                     if kind == "http.response.body" and not message.get("more_body", False) and not span.error:
                         span.finish()
 
             await self.app(scope, receive, send_and_finish)
 
-    def _begin(self, scope: Scope, headers: MutableMapping[str, str], names: str) -> Span:
-        """Start the span. `names` is the names of `headers` in lower case, joined into one string."""
+    def _begin(self, scope: Scope, headers: MutableMapping[str, str], lower_names: str) -> Span:
+        """Start the span. `lower_names` has the names of `headers` in lower case, joined into one string."""
         name, service = self._name_and_service
-        if any(mark in names for mark in PROPAGATION_MARKS):
+        if any(mark in lower_names for mark in PROPAGATION_MARKS):
             trace_utils.activate_distributed_headers(tracer, int_config=self.settings, request_headers=headers)
         span = tracer.trace(name, service=service, resource=scope["method"], span_type="web")
         scope["datadog"] = {"request_spans": [span]}
-        trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # ddtrace passes None, too
+        trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # ddtrace also passes None
         self.span_modifier(span, scope)
         return span
 
     def _describe(self, span: Span, scope: Scope, headers: dict[str, str], names: str) -> None:
-        """Set the request's tags on the span."""
+        """Set the request's tags on the span. `names` has the names of `headers`, joined into one string."""
         settings = self.settings
         span.set_tag("component", settings.integration_name)
         span.set_tag("span.kind", "server")
@@ -98,7 +99,8 @@ class FastSpan:
         url = _url(scope, headers.get("host"), query)
         if url is not None and "?" not in url and "@" not in url:  # no part that ddtrace would have to redact
             span.set_tag("http.url", url)
-            url = None  # set already
+            url = None  # already set
+        # ddtrace finds a header by its exact name only if the name is in lower case and has no `_`, which means `-`.
         names_are_plain = "_" not in names and names == names.lower()
         trace_utils.set_http_meta(
             span,
@@ -108,8 +110,8 @@ class FastSpan:
             query=query if query and settings.trace_query_string else None,
             request_headers=headers,
             peer_ip=(scope.get("client") or (None,))[0],
-            # True makes ddtrace scan all headers for each name, regardless of case, and convert the configured name to
-            # lower case. False is faster.
+            # True makes ddtrace scan all headers for each name, regardless of case, and convert the name of
+            # DD_TRACE_CLIENT_IP_HEADER to lower case. False is faster.
             headers_are_case_sensitive=not names_are_plain or config._client_ip_header is not None,  # noqa: SLF001 - no public API
         )
 
@@ -133,6 +135,7 @@ def _needs_middleware(scope: Scope, settings: Any) -> bool:
 
 
 def _url(scope: Scope, host: str | None, query: str) -> str | None:
+    """Return the request's URL. Without a Host header, the host is the server's address; None if that is unknown."""
     scheme = scope.get("scheme", "http")
     if not host:
         host, port = scope.get("server") or (None, None)

@@ -36,21 +36,22 @@ STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName
 def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> None:
     """Write all logs of this process to `stream` (default: standard error), one line for each event.
 
-    `ids` returns the current trace id and span id, `{}` without a span.
+    `ids` returns the current trace id and span id, or `{}` outside of a span.
     """
     stream = stream or sys.stderr
-    text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
+    as_text = settings.log_format == "text" or (settings.log_format == "auto" and stream.isatty())
     service_tags = {"service": settings.dd_service, "env": settings.dd_env, "version": settings.dd_version}
     root = logging.getLogger()
-    root.handlers = [
-        _Handler(stream, ids, {}, _text(stream.isatty())) if text else _Handler(stream, ids, service_tags, _json)
-    ]
+    if as_text:
+        root.handlers = [_Handler(stream, ids, {}, _text_encoder(colors=stream.isatty()))]
+    else:
+        root.handlers = [_Handler(stream, ids, service_tags, _encode_json)]
     root.setLevel(settings.log_level)
-    # ddtrace's own handler would write its log lines a second time, and not as JSON. `type` rather than isinstance,
-    # because the handler of a configured log file is a subclass and must stay.
+    # ddtrace's own handler would write its log lines a second time, and not as JSON.
     ddtrace_logger = logging.getLogger("ddtrace")
-    for handler in [each for each in ddtrace_logger.handlers if type(each) is logging.StreamHandler]:
-        ddtrace_logger.removeHandler(handler)
+    for handler in list(ddtrace_logger.handlers):
+        if type(handler) is logging.StreamHandler:  # not isinstance: a subclass writes a configured log file, and stays
+            ddtrace_logger.removeHandler(handler)
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs one line for each call, which the span already shows
     logging.getLogger("websockets.server").setLevel(logging.WARNING)  # it logs one line for each closed connection
     structlog.configure(
@@ -119,14 +120,14 @@ class _Handler(logging.Handler):
             data = data[os.write(descriptor, data) :]
 
 
-def _json(line: Mapping[str, Any]) -> bytes:
+def _encode_json(line: Mapping[str, Any]) -> bytes:
     try:
         return orjson.dumps(line, default=_safe_repr, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS)
     except TypeError:  # an integer of more than 64 bits, or invalid Unicode: json accepts both
         return json.dumps(line, default=_safe_repr).encode() + b"\n"
 
 
-def _text(colors: bool) -> Encode:
+def _text_encoder(*, colors: bool) -> Encode:
     render = structlog.dev.ConsoleRenderer(colors=colors)
     return lambda line: (render(None, "", dict(line)) + "\n").encode(errors="backslashreplace")
 
@@ -139,10 +140,10 @@ def _safe_repr(value: object) -> str:
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
 
 
-async def _note_route(_app: Quart, **_: object) -> None:
+async def _store_route(_app: Quart, **_: object) -> None:
     """Store the route in the ASGI scope, where `RequestLog` reads it."""
-    exchange: Any = request if has_request_context() else websocket
-    exchange.scope["logs.route"] = exchange.url_rule.rule if exchange.url_rule else None
+    connection: Any = request if has_request_context() else websocket
+    connection.scope["logs.route"] = connection.url_rule.rule if connection.url_rule else None
 
 
 class RequestLog:
@@ -152,8 +153,8 @@ class RequestLog:
     """
 
     def __init__(self, inner: ASGIApp, app: Quart, quiet_paths: Collection[str], ids: Ids) -> None:
-        request_started.connect(_note_route, app)
-        websocket_started.connect(_note_route, app)
+        request_started.connect(_store_route, app)
+        websocket_started.connect(_store_route, app)
         self.app = inner
         self.quiet_paths = quiet_paths
         self.ids = ids

@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any
 
+# The writer's metrics of dropped traces.
 DROPPED = {"buffer.dropped.traces", "encoder.dropped.traces"}
 
 
@@ -38,48 +39,48 @@ class TraceLossMonitor:
             return
         send, report = writer._send_payload, writer._metrics_dist  # noqa: SLF001 - ddtrace has no hook
 
-        # *args are those of the method: the writer, the payload, and the number of traces in it.
+        # `args` are the method's: the writer, the payload, and the number of traces in it.
         @wraps(send)
         def send_payload(*args: Any, **kwargs: Any) -> Any:
             try:
                 result = send(*args, **kwargs)
             except Exception as error:
-                self._note(self._failed, error, *args[2:3], **kwargs)
+                self._observe(self._on_failure, error, *args[2:3], **kwargs)
                 raise
-            self._note(self._succeeded)
+            self._observe(self._on_success)
             return result
 
         @wraps(report)
         def metrics_dist(*args: Any, **kwargs: Any) -> Any:
-            self._note(self._reported, *args[1:], **kwargs)  # without the writer
+            self._observe(self._on_metric, *args[1:], **kwargs)  # without the writer
             return report(*args, **kwargs)
 
         writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - ddtrace has no hook
         self.lost = 0
-        logging.getLogger(writer.__module__).addFilter(_is_not_a_failed_send)
+        logging.getLogger(writer.__module__).addFilter(_is_new)
 
-    def _note(self, note: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+    def _observe(self, callback: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         with suppress(Exception):
-            note(*args, **kwargs)
+            callback(*args, **kwargs)
 
-    def _failed(self, error: Exception, count: int = 1, **_: Any) -> None:
+    def _on_failure(self, error: Exception, count: int = 1, **_: Any) -> None:
         outage_begins = self.error is None
         self.error = str(error)[:200]
-        self._lose(count)
+        self._count_lost(count)
         if outage_begins:
             self._log.warning("the agent accepts no traces: %s", self.error)
 
-    def _succeeded(self) -> None:
+    def _on_success(self) -> None:
         outage_ends = self.error is not None
         self.error = None
         if outage_ends:
             self._log.warning("the agent accepts traces again; %s were lost", self.lost)
 
-    def _reported(self, name: str, count: int = 1, *_: Any, **__: Any) -> None:
+    def _on_metric(self, name: str, count: int = 1, *_: Any, **__: Any) -> None:
         if name in DROPPED:
-            self._lose(count)
+            self._count_lost(count)
 
-    def _lose(self, count: int) -> None:
+    def _count_lost(self, count: int) -> None:
         with self._lock:
             self.lost = (self.lost or 0) + count
 
@@ -93,8 +94,8 @@ class TraceLossMonitor:
             self._log.warning("the agent accepted no traces until the process ended; %s were lost", self.lost)
 
 
-def _is_not_a_failed_send(record: logging.LogRecord) -> bool:
-    """Whether ddtrace's log line reports anything but a failed send. The monitor has already logged those."""
+def _is_new(record: logging.LogRecord) -> bool:
+    """Whether ddtrace's log line reports more than a failed send, which the monitor has already logged."""
     return not (isinstance(record.msg, str) and record.msg.startswith("failed to send, dropping"))
 
 

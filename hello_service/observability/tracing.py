@@ -4,20 +4,20 @@
     import tracing                                    # this file; start the service under ddtrace-run
 
     app = quart.Quart(__name__)
-    tracing.trace(app, probes={"/health"})            # before or after the routes
+    tracing.trace(app, probes={"/health"})            # before or after the routes are added
     client = httpx.AsyncClient(event_hooks={"request": [tracing.name_client_span]})
 
-ddtrace's own ASGI middleware makes the span of a request. This file adds what the middleware can't know of Quart:
+ddtrace's own ASGI middleware, which is not specific to Quart, creates the span of a request. This file adds:
 - the resource and `http.route` are the route, with the mount path in front; without a route, the resource is `GET 404`
   or `GET 405`;
 - an exception puts type, message and stack on the span, and keeps a trace that this process started;
 - probes have no span; application security can block a request before its handler runs;
 - a task of `app.add_background_task` is a trace of its own, linked to its request's span;
-- a WebSocket and its messages are named by the route, and what a handler does for a message belongs to that message;
+- a WebSocket and its messages are named by the route, and a message is the parent of the spans of its handling;
 - a client that disconnected and a response that is incomplete are tagged;
 - `traceresponse` (W3C Trace Context, level 2) gives the caller the trace id;
 - an outbound call's span has a readable resource, and `peer.service`;
-- ddtrace knows the routes (endpoint inventory) and the code behind them (Code Origin).
+- the routes (endpoint inventory) and the code behind them (Code Origin) are registered with ddtrace.
 
 Tracing never changes what a request, WebSocket or task does. It supports ddtrace 4.5 to 4.x and
 Quart 0.19.9 to 0.23; with other releases, and without ddtrace-run, the service runs untraced.
@@ -75,16 +75,19 @@ CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected
 INCOMPLETE = "http.response_incomplete"  # tag: the response broke off, or is shorter than its Content-Length
 # The messages that respond to a WebSocket's handshake, with the status of a message that doesn't contain one.
 HANDSHAKE_STATUS = {"websocket.accept": 101, "websocket.close": 403, "websocket.http.response.start": 500}
+# ASGI messages that contain or name a part of the body.
 BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
 
-# Quart 0.23 raises this in a handler whose client has disconnected. Earlier releases cancel the handler.
+# Quart 0.23 raises this in a handler whose client has disconnected. Earlier releases cancel the handler, and the empty
+# tuple matches no exception.
 DISCONNECTED: Any = getattr(wrappers, "ClientDisconnectedError", ())
 
 # Limits on the path segments that stay readable in an outbound call's resource.
+# A word is in lower case and may have hyphens or underscores, or is a version such as v2.
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
-WORDS = 20  # different words after one path prefix; under /users, user names look like words
-RESOURCES = 500  # different path prefixes
-SEGMENTS = 8  # of one path
+MAX_WORDS = 20  # different words after one path prefix; under /users, user names look like words
+MAX_PREFIXES = 500  # different readable path prefixes
+MAX_SEGMENTS = 8  # of one path
 
 
 def active() -> bool:
@@ -118,9 +121,9 @@ def trace(
     traced: Any = _Tracing(untraced, probes, service, middleware or TraceMiddleware)
     app.asgi_app = app.extensions["datadog_tracing"] = traced  # type: ignore[method-assign]  # Quart documents this
     # Connect to the signals of all apps, because an untraced app may be mounted inside a traced one.
-    request_started.connect(_name)
-    websocket_started.connect(_name)
-    got_request_exception.connect(_remember)
+    request_started.connect(_name_by_route)
+    websocket_started.connect(_name_by_route)
+    got_request_exception.connect(_remember_exception)
     got_websocket_exception.connect(_record_websocket_error)
     _remember_handled_exceptions(app)
     _trace_background_tasks(app)
@@ -210,6 +213,7 @@ class _Tracing:
         return traced
 
     def _is_probe(self, scope: Scope) -> bool:
+        """Whether the path is a probe's, with or without the mount path in front."""
         path = scope.get("path", "")
         return path in self.probes or path.removeprefix((scope.get("root_path") or "").rstrip("/")) in self.probes
 
@@ -224,17 +228,17 @@ class _Tracing:
             tracer.context_provider.activate(None)  # uvicorn starts a pipelined request in the previous one's context
         _current.set(exchange)
         try:
-            with _watching("Tracing a request"):  # an exception of the app isn't raised here: _call_app keeps it
+            with _watching("Tracing a request"):  # an exception of the app isn't raised here: `_call_app` keeps it
                 await self._traced(exchange.traced_scope, exchange.receive, exchange.send)
             if exchange.raised is not None:
                 raise exchange.raised
         finally:
             _current.set(outer)
             exchange.release()
-        if not exchange.handled:
+        if not exchange.handled:  # tracing failed before the app was called
             await self.app(scope, receive, send)
 
-    async def _call_app(self, _named: Scope, receive: Receive, send: Send) -> None:
+    async def _call_app(self, _traced_scope: Scope, receive: Receive, send: Send) -> None:
         """Call the app. Keep its exception from the middleware, which would put Quart's exception group on the span."""
         exchange = _current.get()
         exchange.handled = True
@@ -250,12 +254,12 @@ class _Tracing:
 class _Exchange:
     """One request or WebSocket while it is served.
 
-    The app gets `scope`. The middleware gets `traced_scope`. Its path is replaced by the route, because the middleware
-    names spans by the path.
+    The app gets `scope`. The middleware gets `traced_scope`, in which the route replaces the path, because the
+    middleware names spans by the path.
     """
 
     span: Span
-    routed = False  # Quart has looked for a route, and the span has its name
+    routed = False  # Quart has matched a route or found none, and the span is named accordingly
     handled = False  # the app was called, or application security has blocked the request
     decided = False  # the caller has decided whether this trace is kept
     complete = False  # the server has accepted every byte that the client waits for
@@ -264,7 +268,7 @@ class _Exchange:
     raised: BaseException | None = None  # the exception that the app has raised
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["headers"] = _listed(scope).get("headers", ())
+        scope["headers"] = _with_header_list(scope).get("headers", ())
         self.scope = scope
         self.nested = "datadog" in scope  # ddtrace already traces an outer app
         self.method = "websocket"
@@ -280,15 +284,15 @@ class _Exchange:
         self.server_receive, self.server_send = receive, send
 
     def begin(self, span: Span) -> None:
-        """Take the span that the middleware has started."""
+        """Store the span that the middleware has started."""
         self.span = span
         self.decided = span.context.sampling_priority is not None
         span.resource = self.method  # until a route is known; never the raw path
-        if not self.nested:
+        if not self.nested:  # an app that is mounted inside this one needs the middleware's state
             self.scope["datadog"] = self.traced_scope["datadog"] = _Shared(self.traced_scope["datadog"])
 
     def name(self, connection: Any) -> None:
-        """Name the span by the route, or by Quart's status (404 or 405) if there is no route."""
+        """Name the span by the route of `connection` (Quart's request or WebSocket), or without one by 404 or 405."""
         self.routed = True
         rule = connection.url_rule
         if rule is None:
@@ -296,13 +300,13 @@ class _Exchange:
             self.span.resource = f"{self.method} {self.traced_scope['path']}".rstrip()
             return
         self.traced_scope["path"] = _mount(connection.scope) + rule.rule
-        entry = self.traced_scope["datadog"]["request_spans"][:1]  # the span of the app that this app is mounted in
-        for span in {self.span, *entry}:
+        outermost = self.traced_scope["datadog"]["request_spans"][:1]  # another span only if this app is mounted
+        for span in {self.span, *outermost}:
             span.set_tag("http.route", self.traced_scope["path"])
             span.resource = f"{self.method} {self.traced_scope['path']}"
 
     def keep_error(self, error: BaseException | None, span: Span | None = None) -> None:
-        """Put `error` on the span (the request's unless another is given), and keep the trace."""
+        """Put `error` on `span` (default: the span of the request or WebSocket), and keep the trace."""
         span = span or self.span
         if error is not None:
             # ddtrace ignores an exception without a traceback, and an exception inside a group can lack one.
@@ -311,8 +315,8 @@ class _Exchange:
         if not self.decided:
             span.set_tag("manual.keep")
 
-    def respond(self, message: Message) -> Message:
-        """Add the `traceresponse` header to `message`, the head of a response. Put a handled exception on the span."""
+    def prepare_head(self, message: Message) -> Message:
+        """Return `message`, a response's head, with a `traceresponse` header. Put a handled exception on the span."""
         headers = message.get("headers") or []
         if not self.routed:
             self.span.resource = f"{self.method} {message.get('status')}"  # a layer around Quart responds
@@ -321,8 +325,8 @@ class _Exchange:
         if any(name.lower() == b"traceresponse" for name, _ in headers):
             return message
         sampled = _sampling_priority(self.span) > 0
-        parent = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{sampled:02x}"
-        return {**message, "headers": [*headers, (b"traceresponse", parent.encode())]}
+        traceresponse = f"00-{self.span.trace_id:032x}-{self.span.span_id:016x}-{'01' if sampled else '00'}"
+        return {**message, "headers": [*headers, (b"traceresponse", traceresponse.encode())]}
 
     def conclude(self) -> None:
         """Complete the span once the app has returned or raised."""
@@ -338,7 +342,7 @@ class _Exchange:
                 self.span.resource = f"{self.method} 500"
 
     def release(self) -> None:
-        """Stop tracing, as tasks of the app may send messages later, and break reference cycles."""
+        """Stop tracing, because tasks of the app may send messages later, and break reference cycles."""
         self.over = True
         self.exception = self.raised = None
         if not self.nested:
@@ -352,10 +356,10 @@ class _Request(_Exchange):
     bytes_left: int | None = None  # of the body; None without a Content-Length
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
-        async def send_listed(message: Message) -> None:
-            await send(_listed(message))
+        async def send_with_header_list(message: Message) -> None:
+            await send(_with_header_list(message))
 
-        await app(self.scope, receive, send_listed)
+        await app(self.scope, receive, send_with_header_list)
 
     async def receive(self) -> Message:
         message = await self.server_receive()
@@ -365,15 +369,18 @@ class _Request(_Exchange):
 
     async def send(self, message: Message) -> None:
         """Send a message that has passed through ddtrace's middleware."""
-        kind, last, self.handled = message.get("type"), False, True
+        self.handled = True  # application security may respond in place of the app
+        kind, last = message.get("type"), False
         if kind == "http.response.start":
             self.started, self.bytes_left = True, self._body_length(message)
-            message = self.respond(message)
+            message = self.prepare_head(message)
         elif kind in BODIES:  # pragma: no branch - early hints and trailers need nothing
             last = kind == "http.response.pathsend" or not message.get("more_body", False)
             if self.bytes_left is not None:
-                # A message of another type names a file, whose bytes the server sends.
-                self.bytes_left -= len(message.get("body") or b"") if kind == "http.response.body" else self.bytes_left
+                if kind == "http.response.body":
+                    self.bytes_left -= len(message.get("body") or b"")
+                else:
+                    self.bytes_left = 0  # the message names a file, whose bytes the server sends
                 if last and self.bytes_left > 0:
                     self.span.set_tag(INCOMPLETE, "true")
         await self.server_send(message)
@@ -392,10 +399,10 @@ class _Request(_Exchange):
             if not self.complete:
                 self.span.set_tag(INCOMPLETE, "true")
         elif self.raised is None and not self.span.get_tag(CLIENT_DISCONNECTED):  # pragma: no cover - Quart 0.22 only
-            # When a handler is cancelled, Quart 0.22 returns without a response, and the server responds with a 500.
+            # When a handler is canceled, Quart 0.22 returns without a response, and the server responds with a 500.
             self.span.error = 1
             self.span.set_tag("error.type", "asyncio.exceptions.CancelledError")
-            self.span.set_tag("error.message", "the request was cancelled before its response")
+            self.span.set_tag("error.message", "the request was canceled before its response")
             self.span.set_tag("http.status_code", "500")
             self.keep_error(None)
 
@@ -405,10 +412,14 @@ class _WebSocket(_Exchange):
 
     Quart reads messages earlier than its handler does, so their spans would begin too early. The messages themselves
     bypass the middleware, so that an exception in it can't reach the application.
+
+    A message passes through `_read_ahead` to Quart and through `_receive_message` to the handler, or through `_send` to
+    the server. Its copy passes through `traced_receive` or `traced_send`, the middleware's wrappers of `receive` and
+    `send`.
     """
 
     connection: Any = None
-    closed = False  # the middleware has received the end of the WebSocket
+    closed = False  # the app has closed the WebSocket, or the client has disconnected
     copied: Message  # the message that the middleware receives next
     receiver: asyncio.Task[Any] | None = None  # the task that received the last message
     parent: Any = None  # the context of the last message's span
@@ -424,6 +435,7 @@ class _WebSocket(_Exchange):
         await app(self.scope, self._read_ahead, self._send)
 
     async def receive(self) -> Message:
+        """Return the copy of a message to the middleware."""
         return self.copied
 
     async def send(self, message: Message) -> None:
@@ -432,18 +444,19 @@ class _WebSocket(_Exchange):
             self.handled = True
             await self.server_send({"type": "websocket.close", "code": 1008})
 
-    def _copy(self, middleware: Any) -> None:
+    def _run_middleware(self, coroutine: Any) -> None:
         """Run the middleware's coroutine for one message, in this WebSocket's context, whichever task is current."""
         # The coroutine never waits, so it is over after one step.
         with _watching("Passing a WebSocket message to ddtrace"), suppress(StopIteration):
-            self.context.copy().run(middleware.send, None)
+            self.context.copy().run(coroutine.send, None)
 
     async def _read_ahead(self) -> Message:
+        """Return Quart's next message. Only a disconnect is passed to the middleware now, the others by the handler."""
         message = await self.server_receive()
         if message["type"] == "websocket.disconnect" and not self.closed and not self.over:
             self.closed, self.copied = True, message
             if self.traced:
-                self._copy(self.traced_receive())
+                self._run_middleware(self.traced_receive())
         return message
 
     async def _receive_message(self, receive: Callable[[], Awaitable[Any]]) -> Any:
@@ -452,7 +465,7 @@ class _WebSocket(_Exchange):
         if self.over:  # pragma: no cover - a task outlives its WebSocket, in processes of the conformance suite
             return data
         self.copied = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
-        self._copy(self.traced_receive())
+        self._run_middleware(self.traced_receive())
         if received := self.traced_scope["datadog"].get("current_receive_span"):
             self._make_parent(received)
         return data
@@ -472,9 +485,10 @@ class _WebSocket(_Exchange):
         tracer.context_provider.activate(self.parent)
 
     async def _send(self, message: Message) -> None:
-        await self.server_send(message if self.over else self._copy_sent(_listed(message)))
+        await self.server_send(message if self.over else self._copy_sent(_with_header_list(message)))
 
     def _copy_sent(self, message: Message) -> Message:
+        """Pass a copy of the app's message to the middleware. Return the message for the server."""
         kind = message.get("type")
         if kind in HANDSHAKE_STATUS and self.span.get_tag("http.status_code") is None:
             if self.closed:
@@ -482,14 +496,14 @@ class _WebSocket(_Exchange):
             status = message.get("status", HANDSHAKE_STATUS[kind])
             self.span.set_tag("http.status_code", str(status))
             self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as for HTTP in the middleware
-            head = self.respond({**message, "status": status})
-            if kind != "websocket.close":
+            head = self.prepare_head({**message, "status": status})
+            if kind != "websocket.close":  # which has no headers
                 message = {**message, "headers": head["headers"]}
         elif not self.traced:
             return message
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}
         # Quart sends bytes with a text of None, which ddtrace would treat as a text.
-        self._copy(self.traced_send({key: value for key, value in message.items() if value is not None}))
+        self._run_middleware(self.traced_send({key: value for key, value in message.items() if value is not None}))
         return message
 
     def release(self) -> None:
@@ -512,7 +526,7 @@ _current: ContextVar[Any] = ContextVar("datadog_tracing", default=None)  # a _Re
 
 @cache
 def unsupported() -> str | None:
-    """Return a sentence about a library whose release this file doesn't support, None if there is none."""
+    """Return a sentence about a library whose release this file doesn't support, None if all are supported."""
     for name, (first, end) in SUPPORTED.items():
         try:
             version = metadata.version(name)
@@ -537,14 +551,16 @@ def _watching(what: str) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001 - a release of ddtrace or Quart may raise anything
         # The exception's text may contain data of a request, so only its type is logged.
         _warn(
-            f"{what} failed with {type(error).__name__}, so spans are incomplete. Compare ddtrace's release and Quart's."
+            f"{what} failed with {type(error).__name__}, so spans are incomplete. "
+            "Check whether tracing.py supports these releases of ddtrace and Quart."
         )
 
 
 def _name_process(service: str) -> None:
     """Make `service` the service of this process, unless the process has one already."""
-    if config._is_user_provided_service or config.service not in {None, config._inferred_base_service}:  # noqa: SLF001
-        return  # there is no public way to find out
+    has_service = config._is_user_provided_service  # noqa: SLF001 - no public way
+    if has_service or config.service not in {None, config._inferred_base_service}:  # noqa: SLF001 - the same
+        return
     config.service = service
     for processor in tracer._span_aggregator.dd_processors:  # noqa: SLF001 - one of them keeps the first name
         if hasattr(processor, "_global_service"):
@@ -557,14 +573,14 @@ def _mount(scope: Scope) -> str:
     return ("".join(patterns) if patterns else scope.get("root_path") or "").rstrip("/")
 
 
-def _listed(message: Message) -> Message:
-    """Return `message` with its headers in a list, because ddtrace reads them before the server does."""
+def _with_header_list(message: Message) -> Message:
+    """Return `message` with its headers in a list. ddtrace reads them first, and would leave an iterator empty."""
     headers = message.get("headers")
     return message if headers is None or isinstance(headers, list | tuple) else {**message, "headers": [*headers]}
 
 
 def _is_host_valid(scope: Scope) -> bool:
-    """Whether the Host header, if there is one, can be part of a URL."""
+    """Whether the Host header can be part of a URL. True without a Host header."""
     host = next((value for name, value in scope["headers"] if name.lower() == b"host"), b"")
     try:
         urlsplit(f"//{host.decode()}")
@@ -593,28 +609,31 @@ def _sampling_priority(span: Span) -> int:
     return int(span.context.sampling_priority or 0)
 
 
-_words: dict[str, int] = {}  # readable path prefix -> number of different words seen after it
+_words: dict[str, int] = {}  # readable path prefix -> number of different words that have followed it
 
 
 def _readable(peer: str, path: str) -> str:
     """Return `path` with `?` in place of each segment that isn't a word, or isn't among the first words."""
-    segments, begin = path.split("/")[1:], peer
-    for number, segment in enumerate(segments[:SEGMENTS]):
-        is_end = not segment and number == len(segments) - 1
-        begin = f"{begin}/{segment}" if is_end or _is_word(begin, segment) else f"{begin}/?"
-    return begin.removeprefix(peer) + "/?" * (len(segments) > SEGMENTS)
+    segments, prefix = path.split("/")[1:], peer
+    for number, segment in enumerate(segments[:MAX_SEGMENTS]):
+        is_trailing_slash = not segment and number == len(segments) - 1
+        prefix = f"{prefix}/{segment}" if is_trailing_slash or _is_word(prefix, segment) else f"{prefix}/?"
+    readable = prefix.removeprefix(peer)
+    return f"{readable}/?" if len(segments) > MAX_SEGMENTS else readable
 
 
-def _is_word(begin: str, segment: str) -> bool:
-    """Whether `segment` is a word, and one of the first that followed `begin`."""
-    path = f"{begin}/{segment}"
-    if path not in _words and WORD.fullmatch(segment) and _words.get(begin, 0) < WORDS and len(_words) < RESOURCES:
-        _words[begin] = _words.get(begin, 0) + 1
+def _is_word(prefix: str, segment: str) -> bool:
+    """Whether `segment` is a word, and one of the first that followed `prefix`. If it is, remember it."""
+    path = f"{prefix}/{segment}"
+    has_room = _words.get(prefix, 0) < MAX_WORDS and len(_words) < MAX_PREFIXES
+    if has_room and path not in _words and WORD.fullmatch(segment):
+        _words[prefix] = _words.get(prefix, 0) + 1
         _words[path] = 0
     return path in _words
 
 
-async def _name(app: Quart, **_: object) -> None:
+async def _name_by_route(app: Quart, **_: object) -> None:
+    """Name the span once Quart has looked for a route. Register the routes on the first call. Block the request if due."""
     exchange = _current.get()
     if exchange is None or exchange.over:
         return
@@ -647,10 +666,10 @@ def _block(exchange: _Exchange, connection: Any) -> None:
     set_http_meta(exchange.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
     dispatch("asgi.start_request", ("quart",))
     if blocked := get_blocked():
-        raise BlockingException(blocked)
+        raise BlockingException(blocked)  # a BaseException, which `_watching` does not suppress
 
 
-async def _remember(_app: Quart, exception: BaseException, **_: object) -> None:
+async def _remember_exception(_app: Quart, exception: BaseException, **_: object) -> None:
     if exchange := _current.get():
         exchange.exception = exception
 
@@ -660,14 +679,14 @@ def _remember_handled_exceptions(app: Quart) -> None:
     handle = app.handle_user_exception
 
     async def handle_user_exception(*args: Any) -> Any:  # Quart 0.22: (error), 0.23: (context, error)
-        await _remember(app, args[-1])
+        await _remember_exception(app, args[-1])
         return await handle(*args)
 
     app.handle_user_exception = handle_user_exception  # type: ignore[assignment,method-assign]
 
 
 async def _record_websocket_error(_app: Quart, exception: BaseException, **_: object) -> None:
-    """Put the error on the span of the message or handshake, or below it on a new span if that span has ended."""
+    """Put the error on the span of the message or handshake, or on a new child of that span if it has ended."""
     exchange = _current.get()
     if exchange is None or exchange.over or isinstance(exception, DISCONNECTED):
         return
@@ -675,12 +694,13 @@ async def _record_websocket_error(_app: Quart, exception: BaseException, **_: ob
     if not span.finished:
         exchange.keep_error(exception)
         return
-    with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as late:
-        late.set_tag("component", "quart")
-        exchange.keep_error(exception, late)
+    with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as child:
+        child.set_tag("component", "quart")
+        exchange.keep_error(exception, child)
 
 
 def _trace_background_tasks(app: Quart) -> None:
+    """Give each background task of `app` a trace of its own, with a link to the span during which it was added."""
     add: Any = app.add_background_task
 
     # A subclass of Quart may take arguments that are not the function's, and may return something.
@@ -697,7 +717,7 @@ def _trace_background_tasks(app: Quart) -> None:
             if parent is not None and parent.trace_id:
                 span.link_span(parent)
                 source: Any = SimpleNamespace(context=parent)
-                _copy_trace_level_tags(span, source)  # the sampling decision and its mechanism
+                _copy_trace_level_tags(span, source)  # the sampling decision and its mechanism; it expects a span
             try:
                 await app.ensure_async(func)(*args, **kwargs)
             except BaseException as error:

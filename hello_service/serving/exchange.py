@@ -23,7 +23,7 @@ class Wire(Protocol):
         """Write to the client."""
 
     async def drain(self) -> None:
-        """Wait until the client has read enough to write more."""
+        """Wait until more can be written, because the client has read enough."""
 
     def body_taken(self) -> None:
         """The application has read all body data received so far."""
@@ -76,7 +76,7 @@ class Exchange:
             if not self.over:
                 self.over = True
                 if self.response.started:
-                    self._wire.write(self.response.release_head())
+                    self._wire.write(self.response.release_head())  # it may have waited for the body's first piece
                     self._wire.response_broken()
                 else:
                     self._wire.respond_with_problem(500)
@@ -102,7 +102,7 @@ class Exchange:
     async def receive(self) -> Message:
         """Return the next piece of the body, or `http.disconnect` after a disconnect or a complete response."""
         if self._expects_continue:
-            # Quart calls `receive` before it looks at the request. A response that does not need the body, such as a
+            # Quart calls `receive` before it handles the request. A response that does not need the body, such as a
             # 404, starts before the event loop's next iteration, so no 100 is sent.
             asyncio.get_running_loop().call_soon(self._send_continue)
         while not self.over:
@@ -142,7 +142,7 @@ class Exchange:
         try:
             await self._wire.drain()
         except BaseException:
-            self.response.keep_alive = False  # a client that does not read gets no further response
+            self.response.keep_alive = False  # canceled while the client does not read: it gets no further response
             if self.response.ended:
                 self._finish()
             raise

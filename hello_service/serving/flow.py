@@ -36,19 +36,19 @@ class FlowControl(asyncio.Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether the client reads fast enough to write more."""
+        """Whether more can be written, because the client reads fast enough."""
         return self._writable.is_set()
 
     async def drain(self) -> None:
-        """Wait until the client has read enough to write more."""
+        """Wait until more can be written, because the client has read enough."""
         if not self._writable.is_set():
             await self._writable.wait()
 
-    def pause(self, pause: bool) -> None:
+    def set_paused(self, paused: bool) -> None:
         """Pause reading from the client, or resume it."""
-        if pause is not self._paused and not self._eof and not self._transport.is_closing():
-            self._paused = pause
-            if pause:
+        if paused is not self._paused and not self._eof and not self._transport.is_closing():
+            self._paused = paused
+            if paused:
                 self._transport.pause_reading()
             else:
                 self._transport.resume_reading()
@@ -64,7 +64,7 @@ class FlowControl(asyncio.Protocol):
         self._write_timeout.stop()
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Unblock writers that wait for the disconnected client."""
+        """Stop the timeouts, and unblock the application's writes."""
         self._stage_timeout.close()
         self._write_timeout.close()
         self._writable.set()

@@ -94,7 +94,7 @@ class Connection(FlowControl):
         self._loop = loop
         self._stream_reader = reader
         self._state = state
-        self._context = contextvars.copy_context()  # tasks run in copies, so no request sees another's variables
+        self._context = contextvars.copy_context()  # tasks run in copies, so no request inherits another's variables
         self._lost = loop.create_future()  # done once the connection is closed
         self._tasks: set[asyncio.Task[None]] = set()  # the running calls of the application
 
@@ -117,20 +117,20 @@ class Connection(FlowControl):
         self._stream_protocol = self._transport.get_protocol()  # asyncio's protocol, which fed the reader until now
         self._transport.set_protocol(self)
         self._stream_reader.feed_eof()  # so that `read` returns at once with what the reader has received
-        early = await self._stream_reader.read()  # usually nothing: this runs before the transport reads
+        early_data = await self._stream_reader.read()  # usually nothing: this runs before the transport reads
         if self._transport.is_closing():
             return
         peer = self._transport.get_extra_info("peername")
-        own = self._transport.get_extra_info("sockname")
+        local = self._transport.get_extra_info("sockname")
         # Host and port only: an IPv6 address has two more items, and a Unix socket has neither.
         self._client = peer[:2] if isinstance(peer, tuple) else None
-        self._addresses = {"client": self._client, "server": own[:2] if isinstance(own, tuple) else None}
+        self._addresses = {"client": self._client, "server": local[:2] if isinstance(local, tuple) else None}
         self._connections.open.add(self)
         self._wait_for_request()
         if self._connections.closed:
             self.end_grace()
-        if early:
-            self.data_received(early)
+        if early_data:
+            self.data_received(early_data)
         try:
             await self._lost
             while self._tasks:
@@ -156,9 +156,9 @@ class Connection(FlowControl):
         self._eof = True
         if self._stage is Stage.RESPONDING and self._exchange is not None:
             self._start_response_timeout()
-            return True
+            return True  # the client may have sent its last request, and still read the response
         if self._requests_wait:
-            return True
+            return True  # these requests are served once the client has read the earlier responses
         if self._stage is Stage.BODY:
             self._disconnect_exchange()
         if self._websocket is not None:
@@ -201,7 +201,7 @@ class Connection(FlowControl):
     def _process_received(self) -> None:
         """Go through the stages of a request as far as the received data allows."""
         if self._processing:
-            return  # the loop below has called this: a response was complete at once, such as that to `OPTIONS *`
+            return  # called from the loop below, because a response was complete at once, as for `OPTIONS *`
         self._processing = True
         try:
             while self._request_reader.received and not self._requests_wait:
@@ -243,14 +243,22 @@ class Connection(FlowControl):
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._stage = Stage.BODY if head.has_body else Stage.RESPONDING
         if head.target == b"*":  # `OPTIONS *` concerns the server itself
-            if head.has_body or self.closing:  # the body is not read
+            if head.has_body or self.closing:  # after a body that is not read, no further request can be read
                 response.keep_alive = False
             self.write(response.start(200, OPTIONS_HEADERS) + response.body(b"", more=False))
             self._continue_or_linger(keep_alive=response.keep_alive)
             return
-        extra = {**self._addresses, "method": head.method.decode(), "scheme": "http", "state": self._state.copy()}
-        scope = head.scope("http", {**extra, "extensions": {}})
-        # A client whose body is too large gets a 413, so it is never sent a 100 (Continue).
+        scope = head.scope(
+            "http",
+            {
+                **self._addresses,
+                "method": head.method.decode(),
+                "scheme": "http",
+                "state": self._state.copy(),
+                "extensions": {},
+            },
+        )
+        # A client whose body is too large gets a 413 from the application, and never a 100 (Continue).
         expects_continue = head.expects_continue and (head.content_length or 0) <= self._limits.body_bytes
         self._exchange = Exchange(self, scope, response, has_body=head.has_body, expects_continue=expects_continue)
         if head.has_body:
@@ -384,6 +392,7 @@ class Connection(FlowControl):
         head = self._request_reader.head
         if head is not None:
             return head.method
+        # The first bytes are enough to detect HEAD; any other result counts as a method whose response has a body.
         return bytes(self._request_reader.received[: len(b"HEAD ")]).strip()
 
     def _disconnect_exchange(self) -> None:
@@ -429,7 +438,7 @@ class Connection(FlowControl):
         unread = 0  # a complete body does not count: reading goes on, so that a disconnect is noticed
         if self._stage is Stage.BODY and self._exchange is not None:
             unread = self._exchange.buffered
-        self.pause(len(self._request_reader.received) > BUFFER_BYTES or unread > BUFFER_BYTES)
+        self.set_paused(len(self._request_reader.received) > BUFFER_BYTES or unread > BUFFER_BYTES)
         if self._stage is Stage.BODY:
             self._start_body_timeout()
         elif self._stage is Stage.RESPONDING and self._paused:

@@ -12,8 +12,8 @@ import hello_service.observability
 from hello_service.observability.environment import sampling_rules, tracer_environment
 from hello_service.settings import Settings
 
-# `trace` puts this folder on PYTHONPATH: its sitecustomize traces each Quart application.
-UNCHANGED = Path(hello_service.observability.__file__).with_name("unchanged")
+# `trace` puts this folder on PYTHONPATH, because its sitecustomize traces each Quart application.
+SITECUSTOMIZE_FOLDER = Path(hello_service.observability.__file__).with_name("unchanged")
 
 
 class LaunchError(Exception):
@@ -39,10 +39,10 @@ def serve(environ: Mapping[str, str]) -> None:
     os.execve(arguments[0], arguments, tracer_environment(environ, settings))  # noqa: S606 - no shell is wanted
 
 
-def traced(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
+def traced_command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
     """Return program, arguments and environment that run the command `arguments` with its Quart applications traced.
 
-    `ddtrace-run` is taken from the command's own virtual environment, which may differ from the one of this process.
+    It uses the `ddtrace-run` of the command's virtual environment, which may differ from that of this process.
 
     Raises:
         LaunchError: the command or its ddtrace-run can't be found.
@@ -52,25 +52,32 @@ def traced(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, l
     program = shutil.which(arguments[0], path=path)
     if program is None:
         raise LaunchError(f"Command {arguments[0]!r} was not found on PATH.")
-    beside = Path(program).with_name("ddtrace-run")
-    runner = str(beside) if beside.exists() else shutil.which("ddtrace-run", path=path)
+    sibling = Path(program).with_name("ddtrace-run")
+    runner = str(sibling) if sibling.exists() else shutil.which("ddtrace-run", path=path)
     if runner is None:
         raise LaunchError(
             f"No ddtrace-run found beside {program} or on PATH. Install ddtrace where the service is installed."
         )
+    # No other variable is checked, because it may be a setting of the command itself, such as LOG_LEVEL.
     rate_only = {"DD_TRACE_SAMPLE_RATE": environ.get("DD_TRACE_SAMPLE_RATE", "")}
     sample_rate = Settings.from_environment(rate_only).dd_trace_sample_rate
     # observability/environment.py gives the reason for DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE.
     defaults = {"DD_SERVICE": Path.cwd().name, "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": "false"}
     if sample_rate is not None:
         defaults["DD_TRACE_SAMPLING_RULES"] = sampling_rules(sample_rate)
-    paths = [str(UNCHANGED), *filter(None, [environ.get("PYTHONPATH")])]
+    python_path = str(SITECUSTOMIZE_FOLDER)
+    if environ.get("PYTHONPATH"):
+        python_path += os.pathsep + environ["PYTHONPATH"]
     # An empty variable counts as unset, so it does not override a default.
     overrides = {name: value for name, value in environ.items() if value or name not in defaults}
-    return runner, [runner, program, *arguments[1:]], {**defaults, **overrides, "PYTHONPATH": os.pathsep.join(paths)}
+    return runner, [runner, program, *arguments[1:]], {**defaults, **overrides, "PYTHONPATH": python_path}
 
 
 def trace(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Replace this process with the command `arguments`, traced. Does not return; raises the errors of `traced`."""
-    program, command_line, environment = traced(arguments, environ)
+    """Replace this process with the command `arguments`, traced. Does not return.
+
+    Raises:
+        LaunchError, SettingsError: see `traced_command`.
+    """
+    program, command_line, environment = traced_command(arguments, environ)
     os.execve(program, command_line, environment)  # noqa: S606 - no shell is wanted

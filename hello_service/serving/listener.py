@@ -1,4 +1,4 @@
-"""The listening socket: it keeps working without a free file descriptor, and its connections notice a lost host."""
+"""The listening socket: it keeps working without a free file descriptor, and its connections detect a lost client."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 import structlog
 
-# The kernel probes an idle connection, and resets it if the client's host is gone. Not every system has these options.
+# The kernel probes a connection that has been idle for 60 s. After three unacknowledged probes, 10 s apart, it closes
+# the connection, because the client's host is gone. Not every system has these options.
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
 class Listener(socket.socket):
-    """Accepts and closes connections while no file descriptor is free.
+    """A listening socket that closes each new connection at once while no file descriptor is free for it.
 
     asyncio alone would schedule a retry for each slot of the backlog, and never recover. This class keeps a spare
-    descriptor, and frees it for a moment to accept a connection and close it.
+    descriptor, and frees it for a moment to accept the connection and close it.
     """
 
     def __init__(self, fileno: int) -> None:

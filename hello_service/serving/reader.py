@@ -14,7 +14,8 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from hello_service.serving.request import HEAD_BYTES, Head, Rejected, read_request_line
 
 EMPTY_LINE = b"\r\n\r\n"
-CHUNK_OVERHEAD_BYTES = 65_536  # of chunk framing, extensions and trailers without body data in between
+CHUNK_OVERHEAD_BYTES = 65_536  # maximum of chunk framing, extensions and trailers without body data in between
+# A head that makes a new parser expect a chunked body.
 CHUNKED_HEAD = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -43,7 +44,7 @@ class RequestReader:
         self._body: list[bytes] = []
 
     def read_head(self) -> Head | None:
-        """Return the head of the request once it is complete.
+        """Return the head of the request, or None while it is incomplete.
 
         Raises:
             Rejected: the head is malformed or too large.
@@ -63,7 +64,7 @@ class RequestReader:
             self._parse(end)
         finally:
             if self._head_complete:
-                self.head.check()  # replaces an error of llhttp, because its own reason is more precise
+                self.head.check()  # raises its own error in place of llhttp's, because its reason is more precise
         if not self._head_complete:
             if end == HEAD_BYTES:
                 raise Rejected(431, "head-size", f"The head is longer than {HEAD_BYTES} bytes.")
@@ -71,7 +72,7 @@ class RequestReader:
         self._consume(end)
         self._body_left, self.complete = self.head.content_length, not self.head.has_body
         if self.head.upgrade and self.head.chunked:
-            # llhttp does not read the body of an upgrade. A new parser does, after a head without the upgrade.
+            # llhttp does not read the body of an upgrade, so a new parser reads it, after a head without the upgrade.
             self._parser = HttpRequestParser(self)
             self._parser.feed_data(CHUNKED_HEAD)
         return self.head
@@ -105,8 +106,9 @@ class RequestReader:
 
     def _next_empty_line(self) -> int:
         """Return the offset after the next unparsed empty line, or the length of the received data if there is none."""
-        found = self.received.find(EMPTY_LINE, max(self._parsed - 3, 0))
-        return len(self.received) if found < 0 else found + 4
+        # An empty line may begin in the last three bytes that were parsed.
+        offset = self.received.find(EMPTY_LINE, max(self._parsed - 3, 0))
+        return len(self.received) if offset < 0 else offset + len(EMPTY_LINE)
 
     def _parse(self, end: int) -> None:
         piece = bytes(self.received[self._parsed : end])
@@ -114,7 +116,7 @@ class RequestReader:
         try:
             self._parser.feed_data(piece)
         except HttpParserUpgrade:
-            pass  # the parser stops after the head of an upgrade, which is the end of the piece, too
+            pass  # the parser stops after the head of an upgrade, where the piece ends anyway
         except HttpParserError as error:
             raise Rejected(400, "malformed", f"{error}.") from None
 

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 HEAD_BYTES = 65_536  # request line and headers, with the empty line
-HOST_BYTES = 255
+HOST_BYTES = 255  # RFC 3986, section 3.2.2
 # CONNECT is missing, because this is not a proxy.
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})
 
@@ -23,8 +23,8 @@ TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
 FIRST_BYTE = re.compile(TOKEN)
 ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)  # an empty host is invalid
-LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"
-PERCENT_ENCODED = rb"(?=(?:[^%]|%[0-9A-Fa-f]{2})*\Z)"  # after each `%` are two hexadecimal digits
+LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"  # of a host name; IDNA limits its length
+PERCENT_ENCODED = rb"(?=(?:[^%]|%[0-9A-Fa-f]{2})*\Z)"  # two hexadecimal digits follow each `%`
 NAME = rb"(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?"
 HOST = re.compile(PERCENT_ENCODED + rb"(?:" + NAME + rb"|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])?(?::(?P<port>\d{0,5}))?")
 
@@ -98,7 +98,7 @@ class Head:
         self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def check(self) -> None:
-        """Check the headers that determine the request's host and the end of its body.
+        """Read and check the headers that determine the request's host and the end of its body.
 
         Raises:
             Rejected: 400, or 501 for an unknown transfer coding.
@@ -178,7 +178,7 @@ def read_request_line(received: bytes | bytearray) -> Head | None:
 
 
 def _complete_path(path: bytes, method: bytes) -> bytes:
-    """Return the target that an absolute URL with `path`, which may be empty or only a query, stands for."""
+    """Return the target for the `path` of an absolute URL. The path may be empty, or a query alone."""
     if not path and method == b"OPTIONS":
         return b"*"  # RFC 9112, section 3.2.4
     return path if path.startswith(b"/") else b"/" + path

@@ -38,10 +38,10 @@ class Response:
         self._method = method
         self._version = version
         self._head: bytes | None = None
-        self._body_left: int | None = None  # still to come; None without a Content-Length, or without a body
+        self._body_left: int | None = None  # bytes still to come; None without a Content-Length, or without a body
         self._chunked = False
         self._bodyless = False  # the client expects no body
-        self._names_upgrade = False  # there is an Upgrade header, so Connection lists it (RFC 9110, section 7.8)
+        self._has_upgrade = False  # there is an Upgrade header, so Connection lists it (RFC 9110, section 7.8)
 
     @property
     def started(self) -> bool:
@@ -69,30 +69,37 @@ class Response:
             lines += b"content-length: %d\r\n" % length
         elif not self._bodyless:
             self.keep_alive = False  # the end of the connection is the end of the body
-        options = [b"close"] * (not self.keep_alive) + [b"upgrade"] * self._names_upgrade
-        if options:
-            lines += b"connection: %b\r\n" % b", ".join(options)
+        connection_options = []
+        if not self.keep_alive:
+            connection_options.append(b"close")
+        if self._has_upgrade:
+            connection_options.append(b"upgrade")
+        if connection_options:
+            lines += b"connection: %b\r\n" % b", ".join(connection_options)
         self._body_left = None if self._bodyless else length
         self._head = line + lines + b"\r\n"
         return self.release_head() if length is None else b""
 
     def _header_lines(self, headers: Headers) -> tuple[bytes, int | None]:
-        """Return the lines of `headers` without those that frame the body, and the Content-Length."""
-        others, length, has_date = [], None, False
+        """Return the lines of `headers`, except those that `start` itself adds, and the Content-Length.
+
+        A `Connection: close` clears `keep_alive`. An Upgrade header sets `_has_upgrade`.
+        """
+        remaining, length, has_date = [], None, False
         for name, value in headers:
-            lower = name.lower()
-            if lower == b"content-length":
+            lower_name = name.lower()
+            if lower_name == b"content-length":
                 if length is not None or not value.isdigit():
                     raise ValueError("The response has an invalid Content-Length.")
                 length = int(value)
-            elif lower == b"connection":
+            elif lower_name == b"connection":
                 if b"close" in value.lower():
                     self.keep_alive = False
-            elif lower != b"transfer-encoding":
-                has_date = has_date or lower == b"date"
-                self._names_upgrade = self._names_upgrade or lower == b"upgrade"
-                others.append((name, value))
-        return header_lines(others) + (b"" if has_date else date_line()), length
+            elif lower_name != b"transfer-encoding":
+                has_date = has_date or lower_name == b"date"
+                self._has_upgrade = self._has_upgrade or lower_name == b"upgrade"
+                remaining.append((name, value))
+        return header_lines(remaining) + (b"" if has_date else date_line()), length
 
     def release_head(self) -> bytes:
         """Return the head for writing; nothing if it has been written."""

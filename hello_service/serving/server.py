@@ -1,7 +1,10 @@
-"""The process: Hypercorn's configuration, signals, drain, deadline, exit code. This module alone imports Hypercorn.
+"""The process: Hypercorn's configuration, signals, drain, deadline, exit code.
+
+No other module that runs in production imports Hypercorn.
 
 Hypercorn accepts connections, runs the lifespan and shuts down. For each connection it creates an `http1.Connection`
-instead of its own `TCPServer`; with HTTP_IMPLEMENTATION=hypercorn, or if Hypercorn has changed, it creates a `TCPServer`.
+instead of its own `TCPServer`. It does create a `TCPServer` with HTTP_IMPLEMENTATION=hypercorn, and if a library name
+that http1.py or websocket.py relies on has changed (contract.py).
 
 The service is a single process, because Hypercorn's worker pool drops requests when it stops. The shutdown has a time
 budget, `Settings.stop_budget_seconds`. Hypercorn's `graceful_timeout` can't enforce it: CPython 3.12.1 and newer wait
@@ -23,7 +26,7 @@ from typing import Any
 
 import structlog
 from hypercorn.asyncio import run as hypercorn_run
-from hypercorn.asyncio import serve
+from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config, Sockets
 
 from hello_service import contract
@@ -34,16 +37,18 @@ from hello_service.serving.http1 import Connection
 from hello_service.serving.listener import Listener
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
 
-BACKLOG = 1024
-EXIT_USAGE = 1
+BACKLOG = 1024  # connections that the kernel queues until they are accepted
+EXIT_CANNOT_START = 1
 HOUR_SECONDS = 3600.0
-ABORT_SECONDS = 1.0
+ABORT_SECONDS = 1.0  # for Hypercorn to stop after every connection was aborted
 HYPERCORN_ALONE = (
     "Hypercorn's own classes serve HTTP and WebSocket: BODY_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS, HALF_CLOSE_SECONDS and "
     "WEBSOCKET_PING_SECONDS have no effect, so a client that neither sends nor reads holds its request without a limit."
 )
+# None if Hypercorn has renamed it, which `contract.check` reports.
 HYPERCORN_TCP_SERVER: Any = getattr(hypercorn_run, "TCPServer", None)
-# A full collection delays every request, under heavy load for most of a second, so it should be rare.
+# Thresholds of the garbage collector's three generations. A full collection delays every request, under heavy load for
+# most of a second, so it should be rare.
 GC_THRESHOLDS = (20_000, 10, 100)
 
 
@@ -55,16 +60,16 @@ def main() -> None:
 def run(environ: Mapping[str, str]) -> int:
     """Serve until a signal arrives. Return the exit code: 0, or 1 if the service could not start."""
     broken = contract.check()
-    unusable = [" ".join(sentences) for part, sentences in broken.items() if part in contract.REQUIRED]
-    if unusable:
-        sys.stderr.write("\n".join(unusable) + "\n")
-        return EXIT_USAGE
+    fatal = [" ".join(sentences) for part, sentences in broken.items() if part in contract.REQUIRED]
+    if fatal:
+        sys.stderr.write("\n".join(fatal) + "\n")
+        return EXIT_CANNOT_START
     try:
         settings = Settings.from_environment(environ)
         listener = listen(settings)
     except (SettingsError, OSError) as error:
         sys.stderr.write(f"{error}\n")
-        return EXIT_USAGE
+        return EXIT_CANNOT_START
     logs.configure(settings, tracing.log_ids)
     server = Server(settings, listener, environ, broken)
     gc.freeze()  # these objects live as long as the process, so no collection needs to visit them
@@ -78,7 +83,7 @@ def flush_or_exit(seconds: float) -> None:
     """Send the last spans. If that takes more than `seconds`, end the process at once."""
 
     def flush_spans() -> None:
-        # With `seconds` as the timeout, ddtrace would return as if it had sent everything, and then wait at exit.
+        # In effect no timeout. With `seconds`, ddtrace would return as if it had sent everything, and wait at exit.
         status.flush(HOUR_SECONDS)
         trace_loss.current.end()
 
@@ -95,7 +100,7 @@ def listen(settings: Settings) -> socket.socket:
     """Bind to the address in `settings`.
 
     Raises:
-        OSError: the message has the address and the variables.
+        OSError: the address can't be used. The message has the reason, and the variables that set the address.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -142,7 +147,7 @@ def tcp_server(*arguments: Any) -> Any:
 
 
 class Server:
-    """Serves on `listener` until SIGTERM or SIGINT."""
+    """Serves on `listener` until SIGTERM or SIGINT. `broken` is the result of `contract.check()`."""
 
     def __init__(
         self,
@@ -168,11 +173,11 @@ class Server:
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal, signum)
-        serving = asyncio.create_task(serve(self.app, self._config(), shutdown_trigger=self._drain))
+        serving = asyncio.create_task(hypercorn_serve(self.app, self._config(), shutdown_trigger=self._drain))
         drained = asyncio.create_task(self._drained.wait())
         await asyncio.wait({serving, drained}, return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
-        # Requests in flight may finish until the deadline, then they are cancelled.
+        # Requests in flight may finish until the deadline, then they are canceled.
         await asyncio.wait({serving}, timeout=self.settings.graceful_seconds)
         if not serving.done() and self.lifecycle.in_flight:
             self.log.warning("deadline", in_flight=self.lifecycle.in_flight)
@@ -205,7 +210,7 @@ class Server:
         self._stop.set()
 
     def _config(self) -> ServerConfig:
-        # `create_app` logs a warning for each broken part.
+        # For a broken part, `create_app` logs another warning with the names that have changed.
         intact = self.broken.keys().isdisjoint({"http1", "websocket"})
         own_classes = intact and self.settings.http_implementation == "httptools"
         if not own_classes:

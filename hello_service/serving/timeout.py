@@ -18,6 +18,7 @@ class Timeout:
     def start(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call `callback` in `seconds`. This cancels an earlier callback."""
         self._due, self._callback = self._loop.time() + seconds, callback
+        # A timer that is due earlier keeps running, because `_fire` then waits for the rest of the time.
         if self._handle is None or self._handle.when() > self._due:
             self._arm()
 
@@ -41,7 +42,7 @@ class Timeout:
         self._handle = None
         if self._callback is None:
             return
-        if self._loop.time() < self._due:  # `start` was called again since
+        if self._loop.time() < self._due:  # `start` has been called again meanwhile
             self._arm()
             return
         callback, self._callback = self._callback, None

@@ -3,6 +3,14 @@
 The sans-I/O protocol of `websockets` handles frames, close codes and limits. This module connects it to ASGI, and
 decides when a WebSocket ends: when the application closes it, the client breaks the protocol or sends no pong, or the
 server stops. It negotiates no extension: compression isn't worth a message that unpacks to a thousand times its size.
+
+A WebSocket has these timeouts:
+
+    handshake   none; the application may take any time to accept or reject it
+    open        ping_seconds until the client's pong; while the client reads too slowly, no ping is sent, and the
+                write timeout of `flow.py` applies
+    stopping    IDLE_SECONDS without a message; then the server sends its Close frame
+    closing     CLOSING_SECONDS until the client's Close frame; then the connection enters the stage LINGERING
 """
 
 from __future__ import annotations
@@ -29,12 +37,14 @@ from hello_service.serving.response import Response, problem, switching_protocol
 from hello_service.serving.timeout import Timeout
 
 HANDSHAKE_HEADERS = {b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"}
+# Headers of the 426 response that rejects any other version.
 VERSION_13_HEADERS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
-# With so much that the application has not received, reading from the client is paused.
+# Reading from the client is paused while this much waits for the application.
 MESSAGES_AHEAD = 16
 BYTES_AHEAD = 65_536
-# If the length in a frame's second byte is 126 or 127, the real length follows: its size, and the smallest valid value.
+# A length of 126 or 127 in a frame's second byte means that the real length is in the next bytes. These are the number
+# of those bytes, and the smallest length that may be in them.
 LENGTH_BYTES = {126: 2, 127: 8}
 LEAST_LENGTH = {126: 126, 127: 65_536}
 CLOSING_SECONDS = 2.0  # for the client's Close frame
@@ -49,12 +59,12 @@ class Wire(Protocol):
 
     @property
     def writable(self) -> bool:
-        """Whether the client reads fast enough to write more."""
+        """Whether more can be written, because the client reads fast enough."""
 
     async def drain(self) -> None:
-        """Wait until the client has read enough to write more."""
+        """Wait until more can be written, because the client has read enough."""
 
-    def pause(self, pause: bool) -> None:
+    def set_paused(self, paused: bool) -> None:
         """Pause reading from the client, or resume it."""
 
     def reject(self, rejected: Rejected) -> None:
@@ -99,13 +109,14 @@ class WebSocket:
         self._disconnected: Message | None = None  # the disconnect message, once the WebSocket has ended
         self._unparsed = bytearray()  # received data
         self._payload_left = 0  # bytes left of the current frame's payload
-        self._decoder: codecs.IncrementalDecoder | None = None  # of the current message; None: it is binary
+        self._decoder: codecs.IncrementalDecoder | None = None  # of the current message; None if it is binary
         self._parts: list[Any] = []  # the content of the current message's frames
-        self._messages: deque[tuple[Message, int]] = deque()  # with their sizes; not received by the application
+        self._messages: deque[tuple[Message, int]] = deque()  # that wait for the application, with their sizes
         self._bytes_ahead = 0  # bytes in `_messages`
         self._changed = asyncio.Event()
         self._ping_timeout = Timeout(loop)
-        self._close_timeout = Timeout(loop)  # closes an idle WebSocket of a stopping server, or the connection
+        # First limits the wait until a stopping server's WebSocket is idle, then that for the client's Close frame.
+        self._close_timeout = Timeout(loop)
         self._pong_due = False  # a ping has been sent, and its pong has not been received
         self._pong_held = b""  # the latest pong, while the client reads too slowly
         self._paused = False  # reading from the client is paused
@@ -242,10 +253,10 @@ class WebSocket:
                 self._receive_end(protocol)
         if self._full is not self._paused:
             self._paused = self._full
-            self._wire.pause(self._paused)
+            self._wire.set_paused(self._paused)
 
     def _next_piece(self, protocol: ServerProtocol) -> bytes:
-        """Return the received bytes of a single frame, so that its errors are found before the next frame is parsed.
+        """Return the received bytes of a single frame, so that its errors are detected before the next frame is parsed.
 
         A length that is not minimally encoded is an error (section 5.2), which `websockets` does not detect.
         """
@@ -253,14 +264,17 @@ class WebSocket:
         if not self._payload_left:  # a new frame begins
             if len(received) < 2:
                 return b""
-            opcode, masked, short = received[0] & 0x0F, received[1] & 0x80, received[1] & 0x7F
+            opcode, masked, short_length = received[0] & 0x0F, received[1] & 0x80, received[1] & 0x7F
             if opcode == Opcode.CLOSE:
-                protocol.current_size = None  # section 5.4 allows it within a fragmented message, `websockets` does not
-            header_size = 2 + LENGTH_BYTES.get(short, 0) + (4 if masked else 0)
+                # Otherwise `websockets` rejects a Close frame within a fragmented message, which section 5.4 allows.
+                protocol.current_size = None
+            header_size = 2 + LENGTH_BYTES.get(short_length, 0) + (4 if masked else 0)  # 4 for the masking key
             if len(received) < header_size:
                 return b""
-            length = int.from_bytes(received[2 : 2 + LENGTH_BYTES[short]]) if short in LENGTH_BYTES else short
-            if length < LEAST_LENGTH.get(short, 0):
+            length = short_length
+            if short_length in LENGTH_BYTES:
+                length = int.from_bytes(received[2 : 2 + LENGTH_BYTES[short_length]])
+            if length < LEAST_LENGTH.get(short_length, 0):
                 protocol.fail(CloseCode.PROTOCOL_ERROR, "the length is not minimally encoded")
             self._payload_left = length
         end = min(header_size + self._payload_left, len(received))
@@ -271,10 +285,14 @@ class WebSocket:
 
     @property
     def _full(self) -> bool:
-        """Whether no more messages may be parsed until the application has received some."""
+        """Whether no more messages may be parsed until the application has received some.
+
+        Once the WebSocket has ended, the rest is parsed without a limit, because the client's Close frame may be in it.
+        """
         return self._disconnected is None and (len(self._messages) >= MESSAGES_AHEAD or self._bytes_ahead > BYTES_AHEAD)
 
     def _receive_frame(self, frame: Frame, protocol: ServerProtocol) -> None:
+        """Process one frame. The last frame of a message adds the message to those that wait for the application."""
         if frame.opcode is Opcode.PONG:
             self._pong_due = False
         elif frame.opcode is Opcode.PING and not self._wire.writable:
@@ -311,7 +329,7 @@ class WebSocket:
         received, sent = protocol.close_rcvd, protocol.close_sent
         end = received or sent or Close(CloseCode.ABNORMAL_CLOSURE, "")
         self._disconnect(end.code, end.reason)
-        if received is None and sent is not None:
+        if received is None and sent is not None:  # closed from this side, because of the client's error
             self._wire.count_rejection(int(sent.code), f"websocket-{int(sent.code)}", f"{sent.reason or sent}.")
 
     # The end of the WebSocket
@@ -327,6 +345,7 @@ class WebSocket:
             self._close(CloseCode.SERVICE_RESTART, "the server is stopping")
 
     def _close(self, code: int, reason: str = "") -> None:
+        """Send a Close frame, and wait for the client's for `CLOSING_SECONDS`."""
         protocol = cast("ServerProtocol", self._protocol)
         if self._disconnected is not None:
             return
@@ -336,6 +355,7 @@ class WebSocket:
         self._close_timeout.start(CLOSING_SECONDS, self._wire.linger)
 
     def _ping(self) -> None:
+        """Send a ping, or close the WebSocket because the client has not responded to the previous ping."""
         if not self._wire.writable:  # a ping would arrive only after the data that waits; the write timeout is running
             return
         protocol = cast("ServerProtocol", self._protocol)
@@ -358,6 +378,7 @@ class WebSocket:
             self._changed.set()
 
     def _flush(self) -> None:
+        """Write the frames that `websockets` has produced."""
         for data in self._protocol.data_to_send() if self._protocol else ():
             if data:
                 self._wire.write(data)

@@ -190,13 +190,13 @@ def test_the_spans_of_calls_with_httpx_and_httpx2_get_names(tmp_path: Path, clie
 def test_only_the_variables_that_tracing_needs_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another application may need the features of ddtrace that `serve` switches off."""
     monkeypatch.chdir(tmp_path)
-    program, command, environment = launch.traced(["hypercorn", "app:app"], {"PATH": str(BIN), "A": ""})
+    program, command, environment = launch.traced_command(["hypercorn", "app:app"], {"PATH": str(BIN), "A": ""})
 
     assert (program, command) == (str(BIN / "ddtrace-run"), [program, str(BIN / "hypercorn"), "app:app"])
     assert environment == {
         "PATH": str(BIN),
         "A": "",
-        "PYTHONPATH": str(launch.UNCHANGED),
+        "PYTHONPATH": str(launch.SITECUSTOMIZE_FOLDER),
         "DD_SERVICE": tmp_path.name,
         "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": "false",
     }
@@ -213,11 +213,11 @@ def test_a_ddtrace_run_beside_the_command_precedes_the_one_on_path(tmp_path: Pat
         path.parent.mkdir(exist_ok=True)
         path.touch(0o755)
     variables = {"PATH": f"{first_on_path}:{command_folder}", "PYTHONPATH": "/x", "DD_SERVICE": "mine"}
-    program, command, environment = launch.traced(["serve"], variables)
+    program, command, environment = launch.traced_command(["serve"], variables)
 
     assert program == str((command_folder if is_beside else first_on_path) / "ddtrace-run")
     assert command[1:] == [str(command_folder / "serve")]
-    assert environment["PYTHONPATH"] == f"{launch.UNCHANGED}:/x"
+    assert environment["PYTHONPATH"] == f"{launch.SITECUSTOMIZE_FOLDER}:/x"
     assert environment["DD_SERVICE"] == "mine"
 
 

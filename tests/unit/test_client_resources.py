@@ -82,7 +82,7 @@ async def test_path_segments_that_look_like_words_are_limited_in_number(spans: l
         await resource_of_call(f"/users/{user_name}/orders")
 
     # The two additional resources are those of /users/list and of /users/?/orders.
-    assert len({span.resource for span in spans}) <= tracing.WORDS + 2
+    assert len({span.resource for span in spans}) <= tracing.MAX_WORDS + 2
     assert await resource_of_call("/users/list") == "GET peer/users/list"
     assert await resource_of_call("/users/zoe/orders") == "GET peer/users/?/orders"
     assert await resource_of_call("/api/hello") == "GET peer/api/hello"
@@ -130,7 +130,7 @@ async def test_random_ids_make_few_resources(
         segments = ["".join(generator.choices(alphabet, k=length)) for length in lengths]
         await resource_of_call("/" + "/".join(segments))
 
-    assert len({span.resource for span in spans}) <= 2 * tracing.RESOURCES
+    assert len({span.resource for span in spans}) <= 2 * tracing.MAX_PREFIXES
 
 
 async def test_a_call_whose_hints_cannot_be_used_is_made_without_a_name() -> None:

@@ -131,7 +131,7 @@ def _word_rename(function: Any, word: str) -> Rename:
 
 def installed_name(name: Name) -> Name:
     """Return `name`, or the one of its alternatives that the installed release has."""
-    if name.alternative is None or not contract._complaint(Name(name.path, name.parameters, name.uses)):
+    if name.alternative is None or not contract._describe_change(Name(name.path, name.parameters, name.uses)):
         return name
     return installed_name(name.alternative)
 
@@ -170,7 +170,7 @@ async def test_each_rename_is_one_warning_at_start(
         rename(monkeypatch)
         broken = contract.check()
         if part in contract.REQUIRED:
-            assert server.run({"HOST": "127.0.0.1", "PORT": "0"}) == server.EXIT_USAGE
+            assert server.run({"HOST": "127.0.0.1", "PORT": "0"}) == server.EXIT_CANNOT_START
         else:
             logs.configure(settings, dict)
             async with create_app(settings, {}, broken).test_app():

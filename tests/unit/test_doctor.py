@@ -307,7 +307,7 @@ def test_an_agent_protocol_version_disables_otlp() -> None:
 )
 def test_no_proxy_has_the_same_meaning_as_for_ddtraces_exporter(host: str, no_proxy: str, is_exempt: bool) -> None:
     """An address matches only an address or a network, and a name matches only a name or `*`."""
-    assert agent.exempt(host, {"no_proxy": no_proxy}) == is_exempt
+    assert agent.is_exempt(host, {"no_proxy": no_proxy}) == is_exempt
 
 
 @pytest.mark.parametrize(
@@ -416,9 +416,9 @@ def test_every_address_of_a_name_is_tried() -> None:
     """localhost resolves to ::1 and 127.0.0.1, and an agent may listen on only one of them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with wire._first_that_connects(["::1", "127.0.0.1"], port, 2.0) as connection:
+        with wire._connect_to_first(["::1", "127.0.0.1"], port, 2.0) as connection:
             assert connection.getpeername() == ("127.0.0.1", port)
-        with wire._first_that_connects(["127.0.0.1", "::1"], port, 2.0) as connection:
+        with wire._connect_to_first(["127.0.0.1", "::1"], port, 2.0) as connection:
             assert connection.getpeername() == ("127.0.0.1", port)
 
 

@@ -46,4 +46,4 @@ def test_a_command_without_ddtrace_beside_it_is_not_started(tmp_path: Path) -> N
     (tmp_path / "serve").touch(0o755)
 
     with pytest.raises(launch.LaunchError, match="Install ddtrace where the service is installed"):
-        launch.traced(["serve"], {"PATH": str(tmp_path)})
+        launch.traced_command(["serve"], {"PATH": str(tmp_path)})

@@ -21,8 +21,8 @@ PROBES = frozenset(path.strip() for path in os.environ.get("PROBE_PATHS", "/heal
 
 
 @cache
-def tracing() -> Any:
-    """Return tracing.py as a module, under a name that doesn't collide with an application's."""
+def load_tracing() -> Any:
+    """Return tracing.py as a module, under a name that doesn't collide with an application's module."""
     spec = spec_from_file_location("hello_service_tracing", HERE.parent / "tracing.py")
     assert spec is not None  # noqa: S101 - always true of a name that ends with .py
     assert spec.loader is not None  # noqa: S101 - the same
@@ -38,7 +38,7 @@ def trace_every_app(module: Any) -> None:
 
     async def traced_call(app: Any, scope: Any, receive: Any, send: Any) -> None:
         if "datadog" not in scope:  # the middleware of an application around this one adds the key
-            tracing().trace(app, PROBES)
+            load_tracing().trace(app, PROBES)
         await untraced_call(app, scope, receive, send)
 
     module.Quart.__call__ = traced_call
@@ -51,13 +51,13 @@ def name_every_call(module: Any) -> None:
     init_without_hook = module.AsyncClient.__init__
 
     async def name_client_span(request: Any) -> None:
-        if "quart" in sys.modules:  # tracing.py would import Quart, which other programs of the command don't need
-            await tracing().name_client_span(request)
+        if "quart" in sys.modules:  # tracing.py would import Quart, which other programs don't need
+            await load_tracing().name_client_span(request)
 
     def init_with_hook(client: Any, *args: Any, **kwargs: Any) -> None:
         init_without_hook(client, *args, **kwargs)
         hooks = client.event_hooks
-        # By name, because the hook of an application's own copy of tracing.py is another function.
+        # Compare names, because the hook of an application's own copy of tracing.py is another function.
         if not any(getattr(hook, "__name__", "") == "name_client_span" for hook in hooks["request"]):
             client.event_hooks = {**hooks, "request": [*hooks["request"], name_client_span]}
 
@@ -66,7 +66,7 @@ def name_every_call(module: Any) -> None:
 
 def import_next_sitecustomize() -> None:
     """Remove this folder from the path, as the application doesn't need it, and import the next sitecustomize on it."""
-    # An empty entry stands for the current folder.
+    # An empty entry means the current folder.
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
     this_module = sys.modules.pop("sitecustomize", None)
     try:
