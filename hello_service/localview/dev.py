@@ -245,7 +245,7 @@ class Development:
         try:
             yield
         finally:
-            # A request in flight is not cancelled: the agent forgets traces as it sends them, so they would be lost.
+            # A request in flight is not canceled: the agent forgets traces as it sends them, so they would be lost.
             stopping.set()
             await asyncio.wait({polling}, timeout=LAST_DRAIN_SECONDS)
             polling.cancel()

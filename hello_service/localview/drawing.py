@@ -1,4 +1,4 @@
-"""Prepares values for the templates: the colour class of a status, and the parts of a log line."""
+"""Prepares values for the templates: the color class of a status, and the parts of a log line."""
 
 from __future__ import annotations
 

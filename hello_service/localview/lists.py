@@ -148,7 +148,7 @@ async def logs() -> str:
 
 @lists.get("/map")
 async def show_map() -> str:
-    """Draw the calls between services. With many services, draw the neighbours of one."""
+    """Draw the calls between services. With many services, draw the neighbors of one."""
     whole = service_map.service_map(current_view().store.newest())
     drawn_map, picture = map_layout.draw(whole, request.args.get("service"))
     return await _render_with_version("map.html", map=drawn_map, picture=picture)

@@ -35,7 +35,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Line:
-    """A call with its curve as an SVG path. `label` is the centre of its label, None if there is no room for it."""
+    """A call with its curve as an SVG path. `label` is the center of its label, None if there is no room for it."""
 
     edge: Edge
     path: str
@@ -52,7 +52,7 @@ class Drawing:
     height: int
 
     @property
-    def unlabelled(self) -> int:
+    def unlabeled(self) -> int:
         return sum(line.label is None for line in self.lines)
 
 
@@ -86,7 +86,7 @@ def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: N
     for edge, curve in curves:
         near = 0.5
         if chosen is not None:
-            near = 0.88 if edge.source is chosen else 0.12  # close to the neighbour
+            near = 0.88 if edge.source is chosen else 0.12  # close to the neighbor
         label = next((position for position in _label_positions(curve, near) if _is_free(position, taken)), None)
         if label is not None:
             taken.append(_label_box(label))
@@ -104,7 +104,7 @@ def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: N
 def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Point, Point, Point]:
     """Return the Bézier curve of a call. It connects the sides of two services, or is a loop above a single one.
 
-    Beside a chosen service, the curve is horizontal near the neighbour, so that the labels there don't overlap.
+    Beside a chosen service, the curve is horizontal near the neighbor, so that the labels there don't overlap.
     """
     middle = source.y + NODE_HEIGHT / 2
     if source is target:
@@ -146,13 +146,13 @@ def _label_positions(curve: tuple[Point, Point, Point, Point], near: float) -> I
             yield x, y + offset
 
 
-def _label_box(centre: Point) -> Box:
-    x, y = centre
+def _label_box(center: Point) -> Box:
+    x, y = center
     return x - LABEL_WIDTH / 2, y - LABEL_HEIGHT / 2, x + LABEL_WIDTH / 2, y + LABEL_HEIGHT / 2
 
 
-def _is_free(centre: Point, taken: Sequence[Box]) -> bool:
-    left, top, right, bottom = _label_box(centre)
+def _is_free(center: Point, taken: Sequence[Box]) -> bool:
+    left, top, right, bottom = _label_box(center)
     if left < 0 or top < 0:
         return False
     return not any(left < box[2] and box[0] < right and top < box[3] and box[1] < bottom for box in taken)

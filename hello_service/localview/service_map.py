@@ -10,7 +10,7 @@ from hello_service.localview import terms
 from hello_service.localview.calls import calls, requests
 from hello_service.localview.spans import Span, Trace
 
-MAX_SERVICES = 12  # drawn at once; if there are more, the neighbours of one are drawn
+MAX_SERVICES = 12  # drawn at once; if there are more, the neighbors of one are drawn
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Edge:
 
 @dataclass
 class Map:
-    """Services and calls, sorted by name. If a service is `chosen`, only that service and its neighbours are drawn."""
+    """Services and calls, sorted by name. If a service is `chosen`, only that service and its neighbors are drawn."""
 
     nodes: list[Node]
     edges: list[Edge]
@@ -91,8 +91,8 @@ class Map:
         if self.chosen is None:
             return self.nodes, self.edges
         edges = [edge for edge in self.edges if self.chosen in (edge.source, edge.target)]
-        neighbours = {id(node) for edge in edges for node in (edge.source, edge.target)}
-        return [node for node in self.nodes if node is self.chosen or id(node) in neighbours], edges
+        neighbors = {id(node) for edge in edges for node in (edge.source, edge.target)}
+        return [node for node in self.nodes if node is self.chosen or id(node) in neighbors], edges
 
 
 def service_map(traces: Collection[Trace]) -> Map:

@@ -14,8 +14,8 @@ from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, Trace
 SPANS = 100_000  # in all traces together
 LINES_OF_A_TRACE = 200
 LINES = 5000  # in the whole log, with or without a trace
-COLOURS = 10
-SERVICES = 500  # with a remembered colour; the colour of further services is computed from their names
+COLORS = 10
+SERVICES = 500  # with a remembered color; the color of further services is computed from their names
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 HEX_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}")
@@ -50,7 +50,7 @@ class Store:
         self._lines: dict[int, list[Line]] = {}
         self._log: deque[tuple[int, Line]] = deque(maxlen=LINES)
         self.lines_read = 0  # including lines dropped since
-        self._colours: dict[str, int] = {}
+        self._colors: dict[str, int] = {}
         self._backlinks: dict[int, dict[int, list[Link]]] = {}  # sources of links, by trace and span of their targets
 
     def __len__(self) -> int:
@@ -144,8 +144,8 @@ class Store:
         backlinks = sum(map(len, self._backlinks.get(trace.key, {}).values()))
         return len(trace.spans) + trace.dropped + len(self.lines(trace)) + backlinks
 
-    def colour(self, service: str) -> int:
-        """Return the number of the colour of `service`, which never changes."""
-        if service not in self._colours and len(self._colours) >= SERVICES:
-            return crc32(service.encode()) % COLOURS
-        return self._colours.setdefault(service, len(self._colours) % COLOURS)
+    def color(self, service: str) -> int:
+        """Return the number of the color of `service`, which never changes."""
+        if service not in self._colors and len(self._colors) >= SERVICES:
+            return crc32(service.encode()) % COLORS
+        return self._colors.setdefault(service, len(self._colors) % COLORS)

@@ -25,7 +25,7 @@ MIN_WIDTHS = ((RESOURCE, 20), (SERVICE, 12), (NAME, 24))  # of the columns that 
 
 
 def make_console() -> Console:
-    """Return the console for standard output: with colours on a terminal, plain text elsewhere."""
+    """Return the console for standard output: with colors on a terminal, plain text elsewhere."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH, color_system=None)
 

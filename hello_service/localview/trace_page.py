@@ -20,7 +20,7 @@ FOLD_FROM = 4  # this many equal siblings, or more, become one row
 MAX_BARS = 200  # of a folded row
 MIN_BAR_PERCENT = 0.15  # of the width
 TICKS = (0, 25, 50, 75, 100)  # percent
-COLOURS = 24  # in trace.css; a 25th service gets the first colour with another shape
+COLORS = 24  # in trace.css; a 25th service gets the first color with another shape
 ERROR_TAGS = ("error.type", "error.message", "error.stack")
 PROCESS_TAGS = {"language", "process_id", "runtime-id", "system.pid", "thread.id", "thread.name"}
 SEARCHABLE = re.compile(r"[A-Za-z_][\w.\-]*")  # names of tags that the search language accepts unquoted
@@ -135,7 +135,7 @@ class TraceView:
         # The deepest first, because that is where the failure began.
         self.errors = [node.span for node in sorted(failed, key=lambda node: -node.depth)]
         self.span = self._chosen()
-        self.colours = colours(trace, store)
+        self.colors = colors(trace, store)
         self._match_ids: set[int] | None = None  # of the spans that match the search; None without a search
         if selection.find.strip():
             self._match_ids = {id(node.span) for node in self._nodes if _contains(node.span, selection.find)}
@@ -163,10 +163,10 @@ class TraceView:
         number = hexadecimal(span.span_id)
         return f"{self._prefix}span={number}#s{number}"
 
-    def colour(self, service: str) -> str:
-        """Return the CSS classes of the colour of `service` in this trace."""
-        number = self.colours.get(service, 0)
-        return f"s{number % COLOURS}" + (f" shape{number // COLOURS % 3}" if number >= COLOURS else "")
+    def color(self, service: str) -> str:
+        """Return the CSS classes of the color of `service` in this trace."""
+        number = self.colors.get(service, 0)
+        return f"s{number % COLORS}" + (f" shape{number // COLORS % 3}" if number >= COLORS else "")
 
     @property
     def services(self) -> list[tuple[str, int]]:
@@ -242,9 +242,9 @@ class TraceView:
                 push(_folded(node.children), level + 1, hidden=hidden)
 
     def _classes(self, group: Sequence[_Node], *, dim: bool) -> str:
-        """Return the CSS classes of a row: its colour, `error`, and `found` or `dim`."""
+        """Return the CSS classes of a row: its color, `error`, and `found` or `dim`."""
         span = group[0].span
-        classes = f"span {self.colour(span.service)}" + (" error" if span.error else "")
+        classes = f"span {self.color(span.service)}" + (" error" if span.error else "")
         if self._match_ids is not None and any(id(each.span) in self._match_ids for each in group):
             return f"{classes} found"
         return f"{classes} dim" if dim or self._match_ids is not None else classes
@@ -350,12 +350,12 @@ class Tag:
         return f'@{self.name}:"{self.value}"'
 
 
-def colours(trace: Trace, store: Store) -> dict[str, int]:
-    """Return a colour number for each service of `trace`, all different, and the same as in other views if possible."""
+def colors(trace: Trace, store: Store) -> dict[str, int]:
+    """Return a color number for each service of `trace`, all different, and the same as in other views if possible."""
     numbers: dict[str, int] = {}
     taken: set[int] = set()
     for service in dict.fromkeys(span.service for span in trace.spans):
-        number = store.colour(service)
+        number = store.color(service)
         if number in taken:
             number = next(free for free in range(len(taken) + 1) if free not in taken)
         numbers[service] = number

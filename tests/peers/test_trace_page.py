@@ -15,7 +15,7 @@ from running import eventually
 from tracing_data import span
 from websockets.sync.client import connect
 
-from hello_service.localview.store import COLOURS
+from hello_service.localview.store import COLORS
 
 pytestmark = [
     pytest.mark.once,
@@ -247,7 +247,7 @@ def test_nineteen_services_have_nineteen_colours(local_view: LocalView, scheme: 
     root = span(trace=first, service="edge", resource="GET /nineteen")
     names = [f"colour-{number}" for number in range(18)]
     local_view.send(root, *(span(root, service=name, resource=name) for name in names))
-    local_view.send(span(trace=first + 1, service=names[0]), span(trace=first + 1, service=names[COLOURS], parent_id=1))
+    local_view.send(span(trace=first + 1, service=names[0]), span(trace=first + 1, service=names[COLORS], parent_id=1))
     wait_for_spans(local_view, f"{first:032x}", 19)
     wait_for_spans(local_view, f"{first + 1:032x}", 2)
     with opened(local_view.browser, scheme=scheme) as page:
@@ -259,7 +259,7 @@ def test_nineteen_services_have_nineteen_colours(local_view: LocalView, scheme: 
 
     assert len(many) == 19
     assert len(set().union(*many.values())) == 19
-    assert few[names[0]] != few[names[COLOURS]]
+    assert few[names[0]] != few[names[COLORS]]
 
 
 def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view: LocalView) -> None:

@@ -220,7 +220,7 @@ def test_with_many_services_only_one_and_its_neighbours_are_drawn() -> None:
     long_graph, _ = map_layout.draw(service_map.service_map([trace(*chain)]), None)
 
     assert graph.chosen is not None
-    assert (graph.chosen.service, len(layout.places), layout.unlabelled) == ("hub", 19, 0)
+    assert (graph.chosen.service, len(layout.places), layout.unlabeled) == ("hub", 19, 0)
     assert chosen_graph.chosen is not None
     assert (chosen_graph.chosen.service, len(chosen_layout.places)) == ("service-03", 2)
     assert len(chosen_graph.nodes) == 19

@@ -7,7 +7,7 @@ from tracing_data import MS, span, trace, wire
 
 from hello_service.localview import spans as spans_module
 from hello_service.localview.spans import Span, read
-from hello_service.localview.store import COLOURS, LINES_OF_A_TRACE, SERVICES, Store, trace_key
+from hello_service.localview.store import COLORS, LINES_OF_A_TRACE, SERVICES, Store, trace_key
 
 
 def test_a_span_is_read_as_it_was_sent() -> None:
@@ -191,11 +191,11 @@ def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
 def test_a_service_keeps_its_colour() -> None:
     """The number of services may exceed the number of colours."""
     store = Store(1)
-    first = [store.colour(f"service-{number}") for number in range(SERVICES + 20)]
+    first = [store.color(f"service-{number}") for number in range(SERVICES + 20)]
 
-    assert first[:COLOURS] == list(range(COLOURS))
-    assert [store.colour(f"service-{number}") for number in range(SERVICES + 20)] == first
-    assert max(first) < COLOURS
+    assert first[:COLORS] == list(range(COLORS))
+    assert [store.color(f"service-{number}") for number in range(SERVICES + 20)] == first
+    assert max(first) < COLORS
 
 
 def test_adding_no_spans_does_not_change_the_version() -> None:

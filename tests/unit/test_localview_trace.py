@@ -9,9 +9,9 @@ import pytest
 from tracing_data import MS, span, trace, wire
 
 from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read
-from hello_service.localview.store import COLOURS as COLOURS_OF_ALL
+from hello_service.localview.store import COLORS as COLORS_OF_ALL
 from hello_service.localview.store import Store
-from hello_service.localview.trace_page import COLOURS, Row, Selection, Tag, TraceView
+from hello_service.localview.trace_page import COLORS, Row, Selection, Tag, TraceView
 
 
 def trace_view(*spans: Span, store: Store | None = None, **selected: str) -> TraceView:
@@ -117,27 +117,27 @@ def test_rows_show_the_service_where_it_changes() -> None:
 def test_no_two_services_of_a_trace_share_a_colour() -> None:
     """Services may share a colour in other views. If there are more services than colours, shapes distinguish them."""
     store = Store(100)
-    for number in range(COLOURS_OF_ALL):
-        store.colour(f"other-{number}")
+    for number in range(COLORS_OF_ALL):
+        store.color(f"other-{number}")
     root = span(service="a")
     two = trace_view(root, span(root, service="other-0"), store=store)
-    many = trace_view(root, *(span(root, service=f"service-{number}") for number in range(3 * COLOURS)))
-    colours = [many.colour(service) for service, _ in many.services]
+    many = trace_view(root, *(span(root, service=f"service-{number}") for number in range(3 * COLORS)))
+    colors = [many.color(service) for service, _ in many.services]
 
-    assert store.colour("a") == store.colour("other-0")
-    assert two.colour("a") != two.colour("other-0")
-    assert len(set(colours)) == len(colours) == 3 * COLOURS + 1
-    assert len({each.split()[0] for each in colours}) == COLOURS
+    assert store.color("a") == store.color("other-0")
+    assert two.color("a") != two.color("other-0")
+    assert len(set(colors)) == len(colors) == 3 * COLORS + 1
+    assert len({each.split()[0] for each in colors}) == COLORS
 
 
 def test_a_service_has_the_same_colour_as_in_other_views() -> None:
     """The only exception is a colour that another service of the trace already has."""
     store = Store(100)
-    store.colour("first")
+    store.color("first")
     root = span(service="second")
     page = trace_view(root, span(root, service="first"), store=store)
 
-    assert [page.colour(service) for service in ("first", "second")] == ["s0", "s1"]
+    assert [page.color(service) for service in ("first", "second")] == ["s0", "s1"]
 
 
 def test_the_legend_lists_services_by_their_first_span() -> None:
