@@ -15,7 +15,7 @@ def grade(status: str) -> str:
     return {"4": "bad", "3": "moved"}.get(status[:1], "good")
 
 
-def log_line(line: Line) -> dict[str, Any]:
+def log_parts(line: Line) -> dict[str, Any]:
     """Return the `time`, `level`, `event` and `exception` of a line, and its other fields as `name=value` in `rest`."""
     omitted = {"timestamp", "level", "event", "logger", "service", "env", "version", "exception"}
     rest = [f"{name}={value}" for name, value in line.items() if name not in omitted and not name.startswith("dd.")]

@@ -11,11 +11,11 @@ from zlib import crc32
 
 from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, Trace
 
-SPANS = 100_000  # in all traces together
+SPANS = 100_000  # kept of all traces together
 LINES_OF_A_TRACE = 200
 LINES = 5000  # in the whole log, with or without a trace
 COLORS = 10
-SERVICES = 500  # with a remembered color; the color of further services is computed from their names
+SERVICES = 500  # whose color is remembered; the color of further services is computed from their names
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 HEX_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}")
@@ -42,7 +42,7 @@ class Store:
 
     def __init__(self, limit: int, spans: int = SPANS) -> None:
         self.limit = limit
-        self.dropped = 0
+        self.dropped = 0  # traces
         self.version = 0  # increases with each change
         self._max_spans = spans
         self._spans = 0
@@ -77,7 +77,8 @@ class Store:
             self._lines.pop(oldest, None)
             self._backlinks.pop(oldest, None)
             self.dropped += 1
-        self.version += bool(changed)
+        if changed:
+            self.version += 1
         for trace in changed.values():
             trace.version = self.version
         return list(changed.values())
@@ -145,7 +146,7 @@ class Store:
         return len(trace.spans) + trace.dropped + len(self.lines(trace)) + backlinks
 
     def color(self, service: str) -> int:
-        """Return the number of the color of `service`, which never changes."""
+        """Return the number of the color of `service`, from 0 to `COLORS` - 1. It never changes."""
         if service not in self._colors and len(self._colors) >= SERVICES:
             return crc32(service.encode()) % COLORS
         return self._colors.setdefault(service, len(self._colors) % COLORS)

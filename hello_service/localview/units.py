@@ -26,7 +26,7 @@ def _decimals(number: float) -> int:
     return 1 if number < 100 else 0
 
 
-def count(number: int, unit: str) -> str:
+def quantity(number: int, unit: str) -> str:
     """Return `1 span`, `1,234 spans`."""
     return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
 

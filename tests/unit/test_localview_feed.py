@@ -59,7 +59,7 @@ def test_a_repeated_trace_is_one_line() -> None:
 
 def test_known_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently drawn trace is forgotten, and its repetition is drawn as a tree again."""
-    monkeypatch.setattr(feed, "SHAPES", 2)
+    monkeypatch.setattr(feed, "MAX_SHAPES", 2)
     output = RecordedFeed()
     lengths = []
     for resource in ("a", "b", "a", "c", "a", "b"):

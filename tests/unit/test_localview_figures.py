@@ -38,7 +38,7 @@ def test_a_duration_has_a_unit(nanoseconds: int, text: str) -> None:
 
 def test_counts_shares_rates_and_times_have_units() -> None:
     """No share above 0 is rounded to 0%."""
-    assert [units.count(number, "span") for number in (0, 1, 1234)] == ["0 spans", "1 span", "1,234 spans"]
+    assert [units.quantity(number, "span") for number in (0, 1, 1234)] == ["0 spans", "1 span", "1,234 spans"]
     assert [units.percent(share) for share in (0, 0.0001, 0.004, 0.123, 1)] == [
         "0%",
         "< 0.1%",
@@ -70,7 +70,7 @@ def test_figures_without_requests_are_zero() -> None:
     """Apdex is None, and there are no reports."""
     figures = Figures()
 
-    assert (figures.all.percentile(95), figures.all.average, figures.error_rate) == (0, 0, 0)
+    assert (figures.latencies.percentile(95), figures.latencies.average, figures.error_rate) == (0, 0, 0)
     assert figures.apdex(0.5) is None
     assert Performance(0).reports(5, 10) == []
 
@@ -119,7 +119,7 @@ def test_a_report_covers_no_more_than_its_window() -> None:
 
 def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a tracer that uses paths as resources would exhaust the memory."""
-    monkeypatch.setattr(performance, "RESOURCES", 3)
+    monkeypatch.setattr(performance, "MAX_RESOURCES", 3)
     counted = Performance(now=0)
     counted.add([span(resource=f"GET /{number}") for number in range(10)], now=1)
     counted.add([span(service=f"service-{number}") for number in range(10)], now=1)
@@ -203,7 +203,7 @@ def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -
             assert 0 <= line.label[1] <= layout.height
     assert len({place.x for place in layout.places}) <= map_layout.MAX_COLUMNS
     assert len(layout.places) <= service_map.MAX_SERVICES or graph.chosen
-    assert len(layout.lines) == len(graph.drawn()[1])
+    assert len(layout.lines) == len(graph.parts_to_draw()[1])
 
 
 def test_with_many_services_only_one_and_its_neighbours_are_drawn() -> None:
@@ -281,7 +281,7 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
         "service": "web",
         "exception": "Traceback",
     }
-    shown = drawing.log_line(line)
+    shown = drawing.log_parts(line)
 
     assert shown.pop("time").endswith(":00.123")  # the hour depends on the local time zone
     assert shown == {
@@ -290,7 +290,7 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
         "rest": "path=/x",
         "exception": "Traceback",
     }
-    assert drawing.log_line({})["time"] == ""
+    assert drawing.log_parts({})["time"] == ""
 
 
 def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
@@ -303,7 +303,7 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     top, lines = charts.lines([one_request, no_request, two_requests, two_requests], (95, 50))
 
     assert most == 2
-    assert [(bar.x, bar.top, bar.failed) for bar in bars] == [(90, 42, 84), (180, 0, 42)]
+    assert [(bar.x, bar.top, bar.errors_top) for bar in bars] == [(90, 42, 84), (180, 0, 42)]
     assert top == 20 * MS
     assert [(percent, len(pieces)) for percent, pieces in lines] == [(95, 2), (50, 2)]
     assert lines[0][1][0].split()[0].startswith("0.00,")
@@ -356,7 +356,7 @@ def test_resources_are_sorted_by_any_column() -> None:
     assert (orders["resource"], orders["-resource"]) == ("abc", "cba")
     assert (orders["-requests"], orders["requests"]) == ("abc", "bca")
     assert (orders["-p95"], orders["p95"], orders["-errors"], orders["apdex"]) == ("abc", "cab", "cab", "cab")
-    assert charts.requests_of(report, 'GET "x"') == r'service:web resource_name:"GET \"x\""'
+    assert charts.requests_search(report, 'GET "x"') == r'service:web resource_name:"GET \"x\""'
 
 
 def test_all_figures_can_be_cleared() -> None:

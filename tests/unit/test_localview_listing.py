@@ -33,7 +33,7 @@ def link(to: Span) -> tuple[Link, ...]:
 
 def search_of(address: str) -> Search:
     """Return the search in an address."""
-    return Search.read(dict(parse_qsl(urlsplit(address).query)))
+    return Search.from_arguments(dict(parse_qsl(urlsplit(address).query)))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_an_operation_that_is_not_a_request_shows_its_name() -> None:
         span(at=2, meta={"http.method": "GET"}),
         span(at=3, meta={"span.kind": "server"}),
     ]
-    rows = listing.grouped(store_with(*spans).newest())
+    rows = listing.group_websockets(store_with(*spans).newest())
 
     assert [row.kind for row in rows] == ["", "", "quart.background_task"]
 
@@ -77,8 +77,8 @@ def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
     result = listing.listing(store_with(handshake, *messages, last, close, other), Search(), NOW)
 
     assert [row.trace.root for row in result.rows] == [other, handshake]
-    assert [row.trace.root for row in result.rows[1].below] == [*messages, last, close]
-    assert result.rows[1].below_summary == "3 messages, close"
+    assert [row.trace.root for row in result.rows[1].messages] == [*messages, last, close]
+    assert result.rows[1].messages_summary == "3 messages, close"
     assert result.found == 6
 
 
@@ -92,7 +92,7 @@ def test_messages_without_a_known_handshake_are_not_grouped() -> None:
     back = span(at=7, trace=902, name="websocket.close", links=link(span(trace=901)))
     result = listing.listing(store_with(first, second, last, lost, unlinked, forward, back), Search(), NOW)
 
-    assert [len(row.below) for row in result.rows] == [1, 0, 0, 0, 0, 0]
+    assert [len(row.messages) for row in result.rows] == [1, 0, 0, 0, 0, 0]
     assert result.rows[0].trace.root is forward
 
 
@@ -114,9 +114,12 @@ def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
         "acb",
     ]
     assert [order(column) for column in ("-time", "-spans", "-duration", "nonsense")] == ["acb", "bac", "bca", "acb"]
-    assert Search().sorted_by("duration") == "-duration"
-    assert Search(sort="-duration").sorted_by("duration") == "duration"
-    assert (Search().sorted_by("time"), Search(sort="service").sorted_by("service")) == ("time", "-service")
+    assert Search().sort_after_click("duration") == "-duration"
+    assert Search(sort="-duration").sort_after_click("duration") == "duration"
+    assert (Search().sort_after_click("time"), Search(sort="service").sort_after_click("service")) == (
+        "time",
+        "-service",
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,8 +166,8 @@ def test_an_address_contains_the_whole_search() -> None:
 
     assert search_of(search.address()) == search
     assert Search().address() == "/"
-    assert Search().is_everything
-    assert not Search(last="5").is_everything
+    assert Search().finds_all_traces
+    assert not Search(last="5").finds_all_traces
 
 
 SPANS = st.lists(
@@ -195,12 +198,12 @@ def test_a_facet_finds_as_many_traces_as_it_shows(rows: list[tuple[int, str, boo
     for _, group in result.facets:
         for facet in group:
             narrowed = listing.listing(store, search_of(facet.address), NOW)
-            if facet.chosen:
+            if facet.is_chosen:
                 assert narrowed.found >= result.found
             else:
-                assert narrowed.found == facet.number
+                assert narrowed.found == facet.count
                 narrowed_facets = [each for _, facets in narrowed.facets for each in facets]
-                (chosen,) = [each for each in narrowed_facets if each.chosen and each.value == facet.value]
+                (chosen,) = [each for each in narrowed_facets if each.is_chosen and each.value == facet.value]
                 assert listing.listing(store, search_of(chosen.address), NOW).found == result.found
 
 
@@ -216,11 +219,11 @@ def test_a_pager_leads_through_the_results_of_a_search() -> None:
     first = listing.pager(store, {}, newest, NOW)
     last = listing.pager(store, {"last": "60"}, oldest, NOW)
 
-    assert (first.number, first.of, first.previous, first.next) == (1, 3, "", f"/trace/{handshake.trace_id:032x}")
-    assert (last.number, last.next, last.back) == (3, "", "/?last=60")
+    assert (first.position, first.total, first.previous, first.next) == (1, 3, "", f"/trace/{handshake.trace_id:032x}")
+    assert (last.position, last.next, last.list_address) == (3, "", "/?last=60")
     assert last.previous == f"/trace/{handshake.trace_id:032x}?last=60"
     assert listing.pager(store, {"q": "nothing"}, newest, NOW) == listing.Pager("/?q=nothing", 0, 0, "", "")
-    assert listing.pager(store, {"q": "foo:"}, newest).number == 0
+    assert listing.pager(store, {"q": "foo:"}, newest).position == 0
 
 
 def line(number: int, level: str = "info", **rest: str) -> dict[str, str]:
@@ -247,7 +250,7 @@ def test_every_line_is_in_the_log_with_its_trace() -> None:
         f"/trace/{77:032x}?span={root.span_id}",
     ]
     assert [entry.trace_id for entry in log.entries][1:4] == ["", "99", ""]
-    assert (log.own, log.others, log.kept, log.read) == (["web"], ["shop"], 5, 5)
+    assert (log.services, log.other_services, log.lines_kept, log.lines_read) == (["web"], ["shop"], 5, 5)
 
 
 def test_the_log_is_filtered() -> None:
@@ -277,7 +280,7 @@ def test_the_log_is_bounded_and_can_be_cleared() -> None:
     version, log = store.version, logbook.read(store, {})
     store.clear()
 
-    assert (log.kept, log.read) == (LINES, LINES + 10)
+    assert (log.lines_kept, log.lines_read) == (LINES, LINES + 10)
     assert store.version > version
     assert (len(store), store.log(), store.dropped, store.lines_read) == (0, [], 0, 0)
 
@@ -295,7 +298,7 @@ def test_a_start_far_from_now_is_not_an_error() -> None:
 )
 def test_a_word_that_may_become_a_field_is_unfinished(q: str, field: str | None) -> None:
     """The error is for a search that found nothing."""
-    error = listing.unfinished(Search(q=q))
+    error = listing.unfinished_field(Search(q=q))
 
     if field is None:
         assert error is None

@@ -21,7 +21,7 @@ from tracing_data import span, wire
 from hello_service.localview import lists, page, processes
 from hello_service.localview.page import View, create_page, serving
 from hello_service.localview.performance import Performance
-from hello_service.localview.spans import Span, read
+from hello_service.localview.spans import Span, read_spans
 from hello_service.localview.store import Store
 
 SCRIPT = "<script>alert(1)</script>"
@@ -333,7 +333,7 @@ async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestC
     """JSON can contain a lone surrogate. UTF-8 and URLs can't."""
     odd = "half \ud800"
     raw = wire(span(resource=odd, service=odd, name=odd, meta={odd: odd, "a.tag": odd, "error.stack": odd}))
-    trace_id = receive(view, *read([[raw]]))
+    trace_id = receive(view, *read_spans([[raw]]))
     view.store.add_line({"dd.trace_id": trace_id, "event": odd})
 
     for path in ("/", f"/trace/{trace_id}", f"/trace/{trace_id}?service=x&find=half&q=y", "/map", "/performance"):

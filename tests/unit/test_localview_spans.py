@@ -6,14 +6,14 @@ import pytest
 from tracing_data import MS, span, trace, wire
 
 from hello_service.localview import spans as spans_module
-from hello_service.localview.spans import Span, read
+from hello_service.localview.spans import Span, read_spans
 from hello_service.localview.store import COLORS, LINES_OF_A_TRACE, SERVICES, Store, trace_key
 
 
 def test_a_span_is_read_as_it_was_sent() -> None:
     """No field is lost in the protocol."""
     sent = span(error=True, meta={"a": "b", "span.kind": "server"})
-    (received,) = read([[wire(sent)]])
+    (received,) = read_spans([[wire(sent)]])
 
     assert received == sent
     assert received.kind == "server"
@@ -22,7 +22,7 @@ def test_a_span_is_read_as_it_was_sent() -> None:
 def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
     """The well-formed spans are kept."""
     good = {"trace_id": 1, "span_id": 2, "name": "work"}
-    (received,) = read([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, None]])  # type: ignore[list-item]  # malformed on purpose
+    (received,) = read_spans([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, None]])  # type: ignore[list-item]  # malformed on purpose
 
     assert (received.resource, received.service, received.start, received.duration) == ("work", "no service", 0, 0)
 
@@ -65,7 +65,7 @@ def test_an_invalid_upper_half_of_a_trace_id_is_ignored() -> None:
 def test_tags_are_text_and_metrics_are_numbers() -> None:
     """Values of other types are converted or left out."""
     sent = {"trace_id": 1, "span_id": 2, "meta": {"a": 1, "b": None}, "metrics": {"c": "text", "d": 0.5}}
-    (received,) = read([[sent]])
+    (received,) = read_spans([[sent]])
 
     assert (received.meta, received.metrics) == ({"a": "1", "b": "None"}, {"d": 0.5})
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tracing_data import MS, span, trace, wire
 
-from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read
+from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read_spans
 from hello_service.localview.store import COLORS as COLORS_OF_ALL
 from hello_service.localview.store import Store
 from hello_service.localview.trace_page import COLORS, Row, Selection, Tag, TraceView
@@ -17,12 +17,16 @@ from hello_service.localview.trace_page import COLORS, Row, Selection, Tag, Trac
 def trace_view(*spans: Span, store: Store | None = None, **selected: str) -> TraceView:
     """Return the view of the trace of `spans` with the selection `selected`."""
     store = Store(100) if store is None else store
-    return TraceView(store.add(spans)[0], store, Selection.read(selected.items()))
+    return TraceView(store.add(spans)[0], store, Selection.from_arguments(selected.items()))
 
 
 def outline(page: TraceView) -> list[str]:
     """Return the visible rows, each with its level and its number of spans."""
-    return [f"{row.level} {row.times}x {row.span.resource}" for row in page.rows() if not row.hidden and not row.out]
+    return [
+        f"{row.level} {row.fold_size}x {row.span.resource}"
+        for row in page.rows()
+        if not row.hidden and not row.filtered_out
+    ]
 
 
 def queries(root: Span, number: int, **rest: object) -> list[Span]:
@@ -205,7 +209,7 @@ def test_a_single_service_is_shown_with_its_ancestors() -> None:
     page = trace_view(root, b, span(b, service="c"), span(root, service="d"), *queries(root, 5), service="c")
     rows = {row.span.service: row for row in page.rows()}
 
-    assert [service for service, row in rows.items() if not row.out] == ["a", "b", "c"]
+    assert [service for service, row in rows.items() if not row.filtered_out] == ["a", "b", "c"]
     assert [rows[service].classes.split()[-1] for service in "abc"] == ["dim", "dim", "s2"]
 
 
@@ -248,7 +252,7 @@ def test_2000_nested_spans_are_rows() -> None:
 )
 def test_span_links_are_read(sent: Mapping[str, object]) -> None:
     """The two versions of the protocol have different formats."""
-    (received,) = read([[{**wire(span()), **sent}]])
+    (received,) = read_spans([[{**wire(span()), **sent}]])
 
     assert received.links == (Link(5, 6, "executed_by"),)
 
@@ -267,7 +271,7 @@ def test_span_links_are_read(sent: Mapping[str, object]) -> None:
 )
 def test_a_malformed_span_link_is_left_out(odd: str) -> None:
     """The span is kept."""
-    (received,) = read([[wire(span(meta={"_dd.span_links": odd}))]])
+    (received,) = read_spans([[wire(span(meta={"_dd.span_links": odd}))]])
 
     assert received.links == ()
 
@@ -285,8 +289,8 @@ def test_span_links_are_shown_in_both_directions() -> None:
     task_page = TraceView(task_trace, store, Selection())
 
     assert links_before_request == 1
-    assert [(each.direction, each.span) for each in request_page.linked] == [("from", task)]
-    assert [(each.direction, each.span) for each in task_page.linked] == [("to", request), ("to", None)]
+    assert [(each.direction, each.span) for each in request_page.links] == [("from", task)]
+    assert [(each.direction, each.span) for each in task_page.links] == [("to", request), ("to", None)]
     assert store.revision("1") == 2
 
 
