@@ -91,7 +91,7 @@ def bars(series: Sequence[Figures]) -> tuple[int, list[Bar]]:
     most_requests = max((figures.requests for figures in series), default=0)
     highest = round(axis_end(most_requests))
     step = WIDTH / max(1, len(series))
-    drawn = [
+    result = [
         Bar(
             x=round(index * step, 2),
             width=round(step * 0.8, 2),  # leaves a gap before the next bar
@@ -101,7 +101,7 @@ def bars(series: Sequence[Figures]) -> tuple[int, list[Bar]]:
         for index, figures in enumerate(series)
         if figures.requests
     ]
-    return highest, drawn
+    return highest, result
 
 
 def lines(series: Sequence[Figures], percentiles: Sequence[int]) -> tuple[float, list[tuple[int, list[str]]]]:
@@ -112,19 +112,19 @@ def lines(series: Sequence[Figures], percentiles: Sequence[int]) -> tuple[float,
     step = WIDTH / max(1, len(series))
     durations = [{percent: figures.latencies.percentile(percent) for percent in percentiles} for figures in series]
     longest = max((duration for by_percent in durations for duration in by_percent.values()), default=0.0)
-    top = axis_end(longest / MILLISECOND) * MILLISECOND
-    drawn = []
+    axis_top = axis_end(longest / MILLISECOND) * MILLISECOND
+    result = []
     for percent in percentiles:
         pieces: list[list[str]] = [[]]
         for index, figures in enumerate(series):
             if not figures.requests:
                 pieces.append([])
                 continue
-            y = HEIGHT * (1 - durations[index][percent] / top)
+            y = HEIGHT * (1 - durations[index][percent] / axis_top)
             # Each bucket has a point at both of its ends, because a single point would not be visible as a line.
             pieces[-1] += [f"{index * step:.2f},{y:.2f}", f"{(index + 1) * step:.2f},{y:.2f}"]
-        drawn.append((percent, [" ".join(piece) for piece in pieces if piece]))
-    return top, drawn
+        result.append((percent, [" ".join(piece) for piece in pieces if piece]))
+    return axis_top, result
 
 
 def buckets(report: Report, last_start: datetime) -> list[Bucket]:

@@ -70,12 +70,13 @@ class Page:
                 "--url with the address of a page that is running."
             ) from error
         except HTTPException as error:
-            raise self._not_the_page("the response is not HTTP") from error
+            raise self._wrong_server("the response is not HTTP") from error
         finally:
             connection.close()
-        return self._read(status, body)
+        return self._parse_response(status, body)
 
-    def _read(self, status: int, body: bytes) -> dict[str, Any]:
+    def _parse_response(self, status: int, body: bytes) -> dict[str, Any]:
+        """Return the document in a response of the page, or raise the error to report."""
         try:
             document = json.loads(body)
             if status == BAD_REQUEST:
@@ -86,11 +87,12 @@ class Page:
                 _line(trace)
             document["version"] + 0  # fails unless the version is a number
         except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise self._not_the_page(f"GET /api/traces returned status {status} and no list of traces") from error
+            raise self._wrong_server(f"GET /api/traces returned status {status} and no list of traces") from error
         response: dict[str, Any] = document
         return response
 
-    def _not_the_page(self, reason: str) -> PageError:
+    def _wrong_server(self, reason: str) -> PageError:
+        """Return the error for a server that is not the page."""
         return PageError(
             f"The server at {self.url} is not the page of `dev` or `view`: {reason}. "
             "Both print the address of their page after `View traces:`. Use it with --url."

@@ -21,7 +21,7 @@ MAX_SHAPES = 1000  # remembered; if there are more, the least recently drawn one
 
 
 class _WaitingLine(NamedTuple):
-    """A log line that is to be printed after its trace. `since` is the time at which it was read."""
+    """A log line that waits for its trace, to be printed after it. `since` is the time at which the line was read."""
 
     since: float
     trace_key: int

@@ -1,32 +1,33 @@
-"""The list of traces: searching, sorting, grouping and counting facets, according to the page's address."""
+"""The list of traces: its search, time range, order and facets, according to the page's address."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from typing import Any
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import urlencode
 
 from hello_service.localview import hints, query, terms
+from hello_service.localview.rows import Row, group_websockets, path_of, traces_of
 from hello_service.localview.spans import Span, Trace
 from hello_service.localview.store import Store
-from hello_service.localview.units import SECOND, quantity
+from hello_service.localview.units import SECOND
 
 NEWEST_FIRST = "-time"
 FACET_VALUES = 8  # per field
-MINUTES = (1, 5, 15, 60)
-COLUMNS: dict[str, Callable[[Trace], Any]] = {
+MINUTES = (1, 5, 15, 60)  # the values of `last` in an address
+COLUMNS: dict[str, Callable[[Trace], Any]] = {  # the value by which each column sorts
     "time": lambda trace: trace.start,
-    "request": lambda trace: (trace.root.resource, path(trace.root)),
+    "request": lambda trace: (trace.root.resource, path_of(trace.root)),
     "service": lambda trace: trace.root.service,
     "status": lambda trace: trace.root.status,
     "duration": lambda trace: trace.duration,
     "spans": lambda trace: len(trace.spans),
 }
-# By title: the field to search, and the function that returns its value in a span, None if it has no value.
+# Maps the title of a facet to its field in a search, and to a function that returns a span's value, None without one.
 FACETS: dict[str, tuple[str, Callable[[Span], str | None]]] = {
     "Service": ("service", lambda span: span.service),
     "Status": ("status", lambda span: "error" if span.error else None),
@@ -108,38 +109,6 @@ class Search:
         return not (self.q.strip() or self.last or self.begin or self.end)
 
 
-@dataclass
-class Row:
-    """A row of the list. The row of a WebSocket has the rows of its messages and of its close in `messages`."""
-
-    trace: Trace
-    messages: list[Row] = field(default_factory=list)
-
-    @property
-    def path(self) -> str:
-        return path(self.trace.root)
-
-    @property
-    def kind(self) -> str:
-        """The name of the operation if the trace is not a request, else empty."""
-        root = self.trace.root
-        is_request = root.kind == "server" or "http.method" in root.meta or "http.url" in root.meta
-        return "" if is_request else root.name
-
-    @property
-    def messages_summary(self) -> str:
-        """A summary of `messages`, such as `3 messages, close`."""
-        names = [row.trace.root.name for row in self.messages]
-        closes = names.count("websocket.close")
-        messages = len(names) - closes
-        parts = []
-        if messages:
-            parts.append(quantity(messages, "message"))
-        if closes:
-            parts.append("close")
-        return ", ".join(parts)
-
-
 @dataclass(frozen=True)
 class Facet:
     """A value of a field, the number of traces found that have it, and the address that narrows the search to them.
@@ -192,11 +161,11 @@ def alternatives(store: Store, search: Search) -> list[tuple[str, int]]:
 def unfinished_field(search: Search) -> SearchError | None:
     """Return an error if a search that found nothing ends with the beginning of a field's name."""
     word = search.q.rpartition(" ")[2].lstrip("-(")  # without a negation and parentheses
-    field = next((name for name in (*terms.FIELDS, "@duration") if word and name.startswith(word)), None)
-    if field is None:
+    name = next((name for name in (*terms.FIELDS, "@duration") if word and name.startswith(word)), None)
+    if name is None:
         return None
     return SearchError(
-        f"No trace contains the text {word}. To search a field, add a colon and a value: {field}:", unfinished=True
+        f"No trace contains the text {word}. To search a field, add a colon and a value: {name}:", unfinished=True
     )
 
 
@@ -215,7 +184,7 @@ def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetim
     """Return the position of `trace` in the list from which it was opened; 0 if the list doesn't contain it."""
     search = Search.from_arguments(arguments)
     try:
-        listed = _traces_in(group_websockets(select(store, search, now or datetime.now().astimezone())))
+        listed = traces_of(group_websockets(select(store, search, now or datetime.now().astimezone())))
     except SearchError:
         listed = []
     index = next((index for index, candidate in enumerate(listed) if candidate.key == trace.key), None)
@@ -228,75 +197,6 @@ def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetim
         return search.address(f"/trace/{listed[index].id}") if 0 <= index < len(listed) else ""
 
     return Pager(list_address, index + 1, len(listed), address(index - 1), address(index + 1))
-
-
-def path(span: Span) -> str:
-    """Return the path of a request if its resource does not end with it, else an empty text."""
-    url = span.meta.get("http.url", "")
-    try:
-        url_path = unquote(urlsplit(url).path) if url else ""
-    except ValueError:
-        return ""
-    return "" if url_path == span.resource.rpartition(" ")[2] else url_path
-
-
-def group_websockets(traces: Sequence[Trace]) -> list[Row]:
-    """Return the rows of `traces` in the same order, with the messages of a WebSocket below its handshake."""
-    rows = {trace.key: Row(trace) for trace in traces}
-    parents = _websocket_parents(traces)
-    for trace in traces:
-        top = trace.key
-        # The parent of a close is a message, whose parent is the handshake. A parent starts earlier, so the loop ends.
-        while top in parents:
-            top = parents[top]
-        if top != trace.key:
-            rows[top].messages.append(rows[trace.key])
-    for row in rows.values():
-        row.messages.sort(key=lambda message: message.trace.start)
-    return [row for row in rows.values() if row.trace.key not in parents]
-
-
-def _traces_in(rows: Iterable[Row]) -> list[Trace]:
-    """Return the traces of `rows` and of the messages below them, in the order of the page."""
-    return [listed_row.trace for row in rows for listed_row in (row, *row.messages)]
-
-
-def _websocket_parents(traces: Sequence[Trace]) -> dict[int, int]:
-    """Return the parent of each WebSocket message or close: its handshake or an earlier message. All are trace keys."""
-    messages = [trace for trace in traces if trace.root.name.startswith("websocket.")]
-    messages.sort(key=lambda message: message.start)
-    if not messages:
-        return {}
-    starts = {trace.key: trace.start for trace in traces}
-    parents = {}
-    for message in messages:
-        target = message.root.links[0].trace_id if message.root.links else None
-        # Two traces that are linked to each other may have the same start. Then their keys decide which is the parent.
-        if target in starts and (starts[target], target) < (message.start, message.key):
-            parents[message.key] = target
-    # ddtrace does not link the last receive, which returns the disconnect. If it can belong to only one open WebSocket,
-    # that is its parent.
-    handshakes = [trace for trace in traces if trace.root.meta.get("http.upgraded") == "websocket"]
-    closed: set[int] = set()
-    for message in messages:
-        if message.key in parents or message.root.name != "websocket.receive":
-            continue
-        open_handshakes = [
-            handshake
-            for handshake in handshakes
-            if handshake.key not in closed
-            and handshake.start <= message.start
-            and _endpoint(handshake.root) == _endpoint(message.root)
-        ]
-        if len(open_handshakes) == 1:
-            parents[message.key] = open_handshakes[0].key
-            closed.add(open_handshakes[0].key)
-    return parents
-
-
-def _endpoint(span: Span) -> tuple[str, str, str | None]:
-    """Return the values that identify the endpoint of a span and its process."""
-    return span.service, span.resource, span.meta.get("runtime-id")
 
 
 def _find_matches(

@@ -88,13 +88,13 @@ async def traces_json() -> Any:
     limit, since = request.args.get("limit", API_TRACES, int), request.args.get("since", 0, int)
     version = store.version
     try:
-        found = listing.select(store, search, _now())
+        traces = listing.select(store, search, _now())
     except SearchError as error:
         return {"error": str(error), "suggestions": list(error.suggestions)}, 400
-    changed = [trace for trace in found if trace.version > since]
+    changed = [trace for trace in traces if trace.version > since]
     body = {
         "query": search.q,
-        "found": len(found),
+        "found": len(traces),
         "kept": len(store),
         "dropped": store.dropped,
         "version": version,

@@ -167,7 +167,7 @@ def _is_free(center: Point, occupied: Sequence[Box]) -> bool:
 
 
 def _columns_around(chosen: Node, nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
-    """Return three columns: the callers of `chosen`, `chosen`, and the services that it calls."""
+    """Return up to three columns: the callers of `chosen`, `chosen`, and the services that it calls."""
     called = {edge.target.service for edge in edges if edge.source is chosen} - {chosen.service}
     others = [node for node in nodes if node is not chosen]
     callers = [node for node in others if node.service not in called]
@@ -180,14 +180,14 @@ def _columns(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
     callers: dict[str, list[str]] = defaultdict(list)
     for edge in _without_cycles(nodes, edges):
         callers[edge.target.service].append(edge.source.service)
-    depth = _depths(nodes, callers)
+    depths = _depths(nodes, callers)
     columns: dict[int, list[Node]] = defaultdict(list)
-    for node in sorted(nodes, key=lambda node: (depth[node.service], node.service)):
-        columns[depth[node.service]].append(node)
-    row: dict[str, float] = {}  # position of each service in its column, from 0 to less than 1
+    for node in sorted(nodes, key=lambda node: (depths[node.service], node.service)):
+        columns[depths[node.service]].append(node)
+    heights: dict[str, float] = {}  # position of each service in its column, from 0 (top) to less than 1
     for number in sorted(columns):
-        columns[number].sort(key=lambda node: _mean([row[caller] for caller in callers[node.service]]))
-        row |= {node.service: index / len(columns[number]) for index, node in enumerate(columns[number])}
+        columns[number].sort(key=lambda node: _mean([heights[caller] for caller in callers[node.service]]))
+        heights |= {node.service: index / len(columns[number]) for index, node in enumerate(columns[number])}
     return [columns[number] for number in sorted(columns)]
 
 

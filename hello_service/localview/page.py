@@ -92,7 +92,8 @@ class _HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hosts = [value for name, value in scope.get("headers", ()) if name == b"host"]
-        if scope["type"] == "lifespan" or (len(hosts) == 1 and host_name(hosts[0].decode("latin-1")) in OWN_NAMES):
+        is_own_name = len(hosts) == 1 and host_name(hosts[0].decode("latin-1")) in OWN_NAMES
+        if is_own_name or scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] == "websocket":  # the page has no WebSockets
@@ -164,7 +165,7 @@ def _finalize(value: object) -> object:
 
 
 async def _changes(view: View, trace_id: str | None) -> AsyncIterator[bytes]:
-    """Yield a server-sent event with the new version whenever the store has changed, or only the trace `trace_id`."""
+    """Yield a server-sent event with the new version whenever the store, or the trace `trace_id` if any, has changed."""
     sent_version, sent_at = -1, monotonic()
     while not view.closing.is_set():
         version = view.store.version if trace_id is None else view.store.revision(trace_id)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from hello_service.localview.spans import Span
 
-BUCKET_SECONDS = 5
+BUCKET_SECONDS = 5  # also in lists.js
 MINUTES = 15  # how far back the figures reach
 MAX_RESOURCES = 200  # further resources are counted as `OTHERS`
 OTHERS = "(other resources)"
@@ -186,8 +186,8 @@ class Performance:
         return sorted(reports, key=lambda report: report.service)
 
 
-def _sum(figures: Iterable[Figures]) -> Figures:
+def _sum(parts: Iterable[Figures]) -> Figures:
     total = Figures()
-    for each in figures:
-        total.merge(each)
+    for part in parts:
+        total.merge(part)
     return total

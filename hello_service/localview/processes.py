@@ -118,14 +118,14 @@ async def command(
     """
     # Asyncio's own pipe can't be used: before Python 3.13, wait() waits for EOF of that pipe, which a child process of
     # the command may hold open.
-    read, write = os.pipe()
+    read_end, write_end = os.pipe()
     process = await asyncio.create_subprocess_exec(
-        *arguments, stdin=DEVNULL, stdout=write, stderr=STDOUT, env=dict(environ), start_new_session=True
+        *arguments, stdin=DEVNULL, stdout=write_end, stderr=STDOUT, env=dict(environ), start_new_session=True
     )
-    os.close(write)
+    os.close(write_end)
     output = asyncio.StreamReader()
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read, "rb", 0)
+        lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read_end, "rb", 0)
     )
 
     async def read_lines() -> None:

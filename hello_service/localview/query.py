@@ -35,8 +35,9 @@ RANGE = re.compile(r"\[[^\[\]]*\]")
 ADDRESS = re.compile(r"[A-Za-z][\w+.\-]*://|localhost:\d|[A-Za-z][\w.\-]*:\d{1,5}/")
 OPEN_RANGE = re.compile(r"\[[^\s()]*(?:\s+TO(?:\s+[^\s()]+)?)?")  # a range without its closing ]
 HEADER = re.compile(r"\s*trace(?:response|parent):\s*(\S+)\s*")  # a header copied with its name
-NOT_CLOSED = "A parenthesis ( is not closed."
+NEGATIVE_NUMBER = re.compile(r"-\.?\d")  # within the values of a field, as in @retries:(-5 OR 3)
 NEXT_WORD = re.compile(r'\s+([^\s()"]+)')
+NOT_CLOSED = "A parenthesis ( is not closed."
 
 
 class QueryError(ValueError):
@@ -142,10 +143,10 @@ class _Parser:
         if not self.text.strip():
             return Query("", lambda _, spans: spans)
         pieces: list[str] = []
-        select = self.read_any(None, pieces)
+        selector = self.read_any(None, pieces)
         if self.position < len(self.text):
             raise self.stray_parenthesis()
-        return Query(self.text.strip(), select, tuple(pieces))
+        return Query(self.text.strip(), selector, tuple(pieces))
 
     def read_any(self, field: str | None, pieces: list[str] | None = None) -> Selector:
         """Read alternatives. If there is only one, its terms are added to `pieces`."""
@@ -177,22 +178,20 @@ class _Parser:
 
     def read_single(self, field: str | None) -> Selector:
         """Read a term or a group, with any negations before it."""
-        negated = False
+        is_negated = False
         while True:
             self.skip_space()
             if self.next_operator() == "NOT":
                 self.read_operator("NOT")
-            elif field and re.match(
-                r"-\.?\d", self.text[self.position :]
-            ):  # a negative number, as in @retries:(-5 OR 3)
+            elif field and NEGATIVE_NUMBER.match(self.text, self.position):
                 break
             elif self.text.startswith("-", self.position):
                 self.read_minus()
             else:
                 break
-            negated = not negated
-        select = self.read_group(field) if self.text[self.position] == "(" else self.read_term(field)
-        return _none_of(select) if negated else select
+            is_negated = not is_negated
+        selector = self.read_group(field) if self.text[self.position] == "(" else self.read_term(field)
+        return _none_of(selector) if is_negated else selector
 
     def read_operator(self, operator: str) -> None:
         """Read `operator`, which begins at the current position and must have a term after it."""
@@ -226,13 +225,13 @@ class _Parser:
             raise _Mistake(NOT_CLOSED, begin, self.position, [quoted("(")], unfinished=True)
         if self.text[self.position] == ")":
             raise _Mistake("The parentheses () are empty.", begin, self.position + 1, ["*"])
-        select = self.read_any(field)
+        selector = self.read_any(field)
         if self.position == len(self.text):
             replacements = [self.text[begin:] + ")", self.text[begin + 1 :]]
             raise _Mistake(NOT_CLOSED, begin, self.position, replacements, unfinished=True)
         self.position += 1  # the closing parenthesis
         self.depth -= 1
-        return select
+        return selector
 
     def read_term(self, field: str | None) -> Selector:
         """Read `field:value`, `field:(values)` or a value alone."""

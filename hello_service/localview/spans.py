@@ -118,7 +118,7 @@ class Trace:
 
     @property
     def id(self) -> str:
-        """The trace id: 32 hexadecimal characters. The upper half is 0 until a span with the tag `_dd.p.tid` arrives."""
+        """The trace id, 32 hexadecimal characters. The upper half is 0 until a span has the tag `_dd.p.tid`."""
         return f"{self._upper_half}{self.key:016x}"
 
     @property

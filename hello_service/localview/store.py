@@ -14,7 +14,7 @@ from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, Trace
 SPANS = 100_000  # kept of all traces together
 LINES_OF_A_TRACE = 200
 LINES = 5000  # in the whole log, with or without a trace
-COLORS = 10
+COLORS = 10  # defined in page.css
 SERVICES = 500  # whose color is remembered; the color of further services is computed from their names
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -45,9 +45,9 @@ class Store:
         self.dropped = 0  # traces
         self.version = 0  # increases with each change
         self._max_spans = spans
-        self._spans = 0
+        self._span_count = 0
         self._traces: dict[int, Trace] = {}
-        self._lines: dict[int, list[Line]] = {}
+        self._lines: dict[int, list[Line]] = {}  # by trace
         self._log: deque[tuple[int, Line]] = deque(maxlen=LINES)
         self.lines_read = 0  # including lines dropped since
         self._colors: dict[str, int] = {}
@@ -63,17 +63,17 @@ class Store:
             trace = self._traces.get(span.trace_id)
             if trace is None:
                 trace = self._traces[span.trace_id] = Trace(span)
-                self._spans += 1
+                self._span_count += 1
             else:
                 before = len(trace.spans)
                 trace.add(span)
-                self._spans += len(trace.spans) - before
+                self._span_count += len(trace.spans) - before
             changed[span.trace_id] = trace
             for link in span.links:
                 self._add_backlink(link, span)
-        while len(self._traces) > self.limit or (self._spans > self._max_spans and len(self._traces) > 1):
+        while len(self._traces) > self.limit or (self._span_count > self._max_spans and len(self._traces) > 1):
             oldest = next(iter(self._traces))
-            self._spans -= len(self._traces.pop(oldest).spans)
+            self._span_count -= len(self._traces.pop(oldest).spans)
             self._lines.pop(oldest, None)
             self._backlinks.pop(oldest, None)
             self.dropped += 1
@@ -117,7 +117,7 @@ class Store:
         self._lines.clear()
         self._log.clear()
         self._backlinks.clear()
-        self._spans = self.dropped = self.lines_read = 0
+        self._span_count = self.dropped = self.lines_read = 0
         self.version += 1
 
     def newest(self) -> list[Trace]:

@@ -45,8 +45,8 @@ ALIASES = {  # names from Datadog and other tools, suggested as corrections
 UNITS = {
     "ns": 1,
     "us": MICROSECOND,
-    "µs": MICROSECOND,
-    "μs": MICROSECOND,
+    "µs": MICROSECOND,  # U+00B5, the micro sign
+    "μs": MICROSECOND,  # U+03BC, the Greek letter
     "ms": MILLISECOND,
     "s": SECOND,
     "m": MINUTE,
@@ -98,7 +98,7 @@ def quoted(text: str) -> str:
 
 
 def unescaped(text: str) -> str:
-    """Return the text that a phrase means, from the characters between its quotation marks."""
+    """Return `text`, which was between quotation marks, without the backslashes that escape characters."""
     return re.sub(r'\\(["\\])', r"\1", text)
 
 
@@ -318,6 +318,7 @@ def _number_test(field: str, value: Value, parse: Callable[[str], float]) -> Cal
         else:  # only the number is replaced, not the operator
             number = text.lstrip("<>=")
             replacements = [text.replace(number, replacement) for replacement in error.replacements]
+        # A number with the first character of its unit, or none yet.
         unfinished = re.fullmatch(r"[<>]?=?\d+(\.\d*)?[a-zµμ]?", text) is not None
         raise TermError(str(error), *map(Replacement, replacements), unfinished=unfinished) from None
     return None

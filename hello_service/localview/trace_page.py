@@ -62,6 +62,8 @@ class Selection:
 
 @dataclass(eq=False)
 class _Node:
+    """A span with its place in the tree."""
+
     span: Span
     depth: int
     parent: _Node | None
@@ -136,14 +138,15 @@ class TraceView:
         failed_nodes = [node for node in self._nodes if node.span.error]
         # The deepest first, because the failure began there.
         self.errors = [node.span for node in sorted(failed_nodes, key=lambda node: -node.depth)]
-        self.span = self._chosen()
+        self.span = self._choose_span()
         self._color_numbers = color_numbers(trace, store)
-        self._match_ids: set[int] | None = None  # of the spans that match the search; None without a search
-        if selection.find.strip():
-            self._match_ids = {id(node.span) for node in self._nodes if _contains(node.span, selection.find)}
-        self.matches = [node.span for node in self._nodes if self._match_ids and id(node.span) in self._match_ids]
+        self._has_search = bool(selection.find.strip())
+        self.matches: list[Span] = []
+        if self._has_search:
+            self.matches = [node.span for node in self._nodes if _contains(node.span, selection.find)]
+        self._match_ids = {id(span) for span in self.matches}
         without_span = selection.address(span="")
-        # What each span's address has before the parameter `span`.
+        # The part of each span's address before the parameter `span`.
         self._prefix = without_span if without_span == "?" else f"{without_span}&"
 
     @property
@@ -153,7 +156,7 @@ class TraceView:
             return "closed"
         return "open" if self.selection.span or self.errors else "auto"
 
-    def _chosen(self) -> Span:
+    def _choose_span(self) -> Span:
         """Return the span in the address, else the deepest error, else the root."""
         span_id = trace_key(self.selection.span)  # a span id may be written like a trace id
         for span in self.trace.spans:
@@ -204,9 +207,8 @@ class TraceView:
                 context.add(id(node.parent))
         present = {node.span.span_id for node in self._nodes}
         id_uses: Counter[str] = Counter()  # of each row id, because a tracer may send two spans with the same id
-        pending: list[
-            tuple[list[_Node], int, bool]
-        ] = []  # a stack of (siblings in one row, level, whether it is hidden)
+        # A stack of rows to yield: (siblings in the row, level, whether the row is hidden).
+        pending: list[tuple[list[_Node], int, bool]] = []
 
         def push(groups: Sequence[list[_Node]], level: int, *, hidden: bool) -> None:
             pending.extend((group, level, hidden) for group in reversed(groups))
@@ -252,9 +254,9 @@ class TraceView:
         """Return the CSS classes of a row: its color, `error`, and `found` or `dim`."""
         span = group[0].span
         classes = f"span {self.color(span.service)}" + (" error" if span.error else "")
-        if self._match_ids is not None and any(id(member.span) in self._match_ids for member in group):
+        if any(id(member.span) in self._match_ids for member in group):
             return f"{classes} found"
-        return f"{classes} dim" if dim or self._match_ids is not None else classes
+        return f"{classes} dim" if dim or self._has_search else classes
 
     def _bar(self, span: Span) -> tuple[float, float]:
         """Return the left end and the width of the bar of `span`, in percent."""

@@ -12,6 +12,7 @@ from tracing_data import MS, START, span
 
 from hello_service.localview import listing, logbook
 from hello_service.localview.listing import Search, SearchError
+from hello_service.localview.rows import group_websockets, path_of
 from hello_service.localview.spans import Link, Span
 from hello_service.localview.store import LINES, Store
 
@@ -50,7 +51,7 @@ def search_of(address: str) -> Search:
 )
 def test_a_path_is_shown_if_it_differs_from_the_route(url: str, resource: str, path: str) -> None:
     """The path distinguishes the requests with the resource `GET 404`."""
-    assert listing.path(span(resource=resource, meta={"http.url": url})) == path
+    assert path_of(span(resource=resource, meta={"http.url": url})) == path
 
 
 def test_an_operation_that_is_not_a_request_shows_its_name() -> None:
@@ -60,7 +61,7 @@ def test_an_operation_that_is_not_a_request_shows_its_name() -> None:
         span(at=2, meta={"http.method": "GET"}),
         span(at=3, meta={"span.kind": "server"}),
     ]
-    rows = listing.group_websockets(store_with(*spans).newest())
+    rows = group_websockets(store_with(*spans).newest())
 
     assert [row.kind for row in rows] == ["", "", "quart.background_task"]
 

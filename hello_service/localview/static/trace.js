@@ -10,9 +10,9 @@
   let pagingQueue = Promise.resolve();
 
   const rows = (root = document) => [...root.querySelectorAll("#spans > [role=row]")];
-  const chosen = () => document.querySelector("#spans > [aria-selected]");
+  const chosenRow = () => document.querySelector("#spans > [aria-selected]");
   const levelOf = (row) => Number(row.ariaLevel);
-  const address = (link) => new URL(link.getAttribute("href"), location.href);
+  const addressOf = (link) => new URL(link.getAttribute("href"), location.href);
 
   // Hides the rows in `root` that are below a collapsed row, and shows the others.
   function applyFolds(root = document) {
@@ -59,8 +59,8 @@
   async function choose(url, opensDetails = true) {
     const spanId = url.searchParams.get("span");
     const row = document.getElementById(`s${spanId}`);
-    const isOtherRow = row && chosen() !== row;
-    chosen()?.removeAttribute("aria-selected");
+    const isOtherRow = row && chosenRow() !== row;
+    chosenRow()?.removeAttribute("aria-selected");
     row?.setAttribute("aria-selected", "true");
     history.replaceState(null, "", url.search);
     if (opensDetails) document.body.className = "trace details-open";
@@ -81,7 +81,7 @@
     const url = new URL(location.href);
     url.searchParams.set("span", "none");
     history.replaceState(null, "", url.search);
-    chosen()?.focus({ preventScroll: true });
+    chosenRow()?.focus({ preventScroll: true });
   }
 
   // Chooses the next or previous error or match. `list` is `error` or `match`, `direction` is `Next` or `Previous`.
@@ -89,12 +89,12 @@
   function goTo(list, direction) {
     pagingQueue = pagingQueue.then(async () => {
       const link = document.querySelector(`[data-choose="${list}-${direction}"]`);
-      if (link) await choose(address(link));
+      if (link) await choose(addressOf(link));
     });
   }
 
   // Changes the address to `url`, and shows its page.
-  async function show(url) {
+  async function showPage(url) {
     history.replaceState(null, "", url.search || location.pathname);
     await refresh();
     document.dispatchEvent(new CustomEvent("view:rows"));
@@ -119,7 +119,7 @@
     }
     event.preventDefault();
     if ("close" in link.dataset) return closeDetails();
-    if ("show" in link.dataset) return void show(address(link));
+    if ("show" in link.dataset) return void showPage(addressOf(link));
     if ("level" in link.dataset) return collapseTo(Number(link.dataset.level));
     // A click on the arrow of a row, or anywhere on a row of folded siblings, expands or collapses it.
     if (row && (event.target.closest(".name i") || row.id.startsWith("g")) && row.ariaExpanded !== null) {
@@ -127,7 +127,7 @@
       return toggle(row);
     }
     if (row) row.focus({ preventScroll: true });
-    choose(address(link)).then(() => {
+    choose(addressOf(link)).then(() => {
       if (link.dataset.choose && !link.isConnected) { // the response has replaced the link, so its replacement receives the focus
         const list = link.dataset.choose.split("-")[0];
         (document.querySelector(`[data-choose="${link.dataset.choose}"]`) ?? document.querySelector(`[data-choose^="${list}-"]`))?.focus();
@@ -147,7 +147,7 @@
   }
 
   document.addEventListener("view:move", ({ target }) => {
-    if (target.matches("#spans > :not([id^=g])")) choose(address(target.querySelector("a")), false);
+    if (target.matches("#spans > :not([id^=g])")) choose(addressOf(target.querySelector("a")), false);
   });
 
   document.addEventListener("keydown", (event) => {
@@ -187,12 +187,12 @@
   let timer = 0; // for the search
   searchBox.addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(() => show(searchAddress()), SEARCH_MS);
+    timer = setTimeout(() => showPage(searchAddress()), SEARCH_MS);
   });
   searchBox.form.addEventListener("submit", async (event) => {
     event.preventDefault();
     clearTimeout(timer);
-    if (searchAddress().search !== location.search) await show(searchAddress());
+    if (searchAddress().search !== location.search) await showPage(searchAddress());
     goTo("match", "Next");
   });
   searchBox.addEventListener("keydown", (event) => {
@@ -202,6 +202,6 @@
     }
   });
 
-  if (chosen()) reveal(chosen(), "center");
-  if (searchBox.value !== searchBox.defaultValue) show(searchAddress()); // text was typed before this script ran
+  if (chosenRow()) reveal(chosenRow(), "center");
+  if (searchBox.value !== searchBox.defaultValue) showPage(searchAddress()); // text was typed before this script ran
 }
