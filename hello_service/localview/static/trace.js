@@ -14,7 +14,7 @@
   const levelOf = (row) => Number(row.ariaLevel);
   const addressOf = (link) => new URL(link.getAttribute("href"), location.href);
 
-  // Hides the rows in `root` that are below a collapsed row, and shows the others.
+  // Hides the rows in `root` that are below a collapsed row, and shows the others, except those of other services.
   function applyFolds(root = document) {
     let collapsedLevel = Infinity; // the level of the collapsed row above; the rows below it are deeper
     for (const row of rows(root)) {
@@ -114,12 +114,17 @@
     const row = event.target.closest("#spans > [role=row]");
     const link = event.target.closest("[data-choose], [data-show], [data-close], [data-level]") ?? row?.querySelector("a");
     if (!link) { // a click elsewhere closes the choices for a value of a tag
-      for (const value of document.querySelectorAll("details.value[open]")) if (!value.contains(event.target)) value.open = false;
+      for (const value of document.querySelectorAll("details.value[open]")) {
+        if (!value.contains(event.target)) value.open = false;
+      }
       return;
     }
     event.preventDefault();
     if ("close" in link.dataset) return closeDetails();
-    if ("show" in link.dataset) return void showPage(addressOf(link));
+    if ("show" in link.dataset) {
+      showPage(addressOf(link));
+      return;
+    }
     if ("level" in link.dataset) return collapseTo(Number(link.dataset.level));
     // A click on the arrow of a row, or anywhere on a row of folded siblings, expands or collapses it.
     if (row && (event.target.closest(".name i") || row.id.startsWith("g")) && row.ariaExpanded !== null) {
@@ -128,16 +133,20 @@
     }
     if (row) row.focus({ preventScroll: true });
     choose(addressOf(link)).then(() => {
-      if (link.dataset.choose && !link.isConnected) { // the response has replaced the link, so its replacement receives the focus
-        const list = link.dataset.choose.split("-")[0];
-        (document.querySelector(`[data-choose="${link.dataset.choose}"]`) ?? document.querySelector(`[data-choose^="${list}-"]`))?.focus();
-      }
+      const { choose: name } = link.dataset; // such as error-Next; empty for a link without a list
+      if (!name || link.isConnected) return;
+      // The response has replaced the link. Its replacement receives the focus, or the link in the other direction.
+      const list = name.split("-")[0];
+      const replacement = document.querySelector(`[data-choose="${name}"]`) ?? document.querySelector(`[data-choose^="${list}-"]`);
+      replacement?.focus();
     });
   });
 
   // Collapses the rows from `level` on and expands those above; 0 expands all.
   function collapseTo(level) {
-    for (const row of rows()) if (row.ariaExpanded !== null) toggled.set(row.id, !level || levelOf(row) < level);
+    for (const row of rows()) {
+      if (row.ariaExpanded !== null) toggled.set(row.id, level === 0 || levelOf(row) < level);
+    }
     applyFolds();
     const focused = document.activeElement.closest("#spans > [role=row]");
     let visible = focused;
