@@ -14,7 +14,7 @@ from quart import Blueprint, Response, current_app, make_response, redirect, ren
 
 from hello_service.localview import charts, listing, logbook, map_layout, service_map
 from hello_service.localview.listing import Listing, Search, SearchError
-from hello_service.localview.performance import BUCKET_SECONDS, MINUTES
+from hello_service.localview.performance import BUCKET_SECONDS, MINUTES, PERCENTILES
 from hello_service.localview.spans import Trace
 from hello_service.localview.units import MILLISECOND, SECOND
 
@@ -128,9 +128,7 @@ def _summary(trace: Trace) -> dict[str, Any]:
 @lists.post("/clear")
 async def clear() -> Any:
     """Forget all traces, log lines and figures. Requests from other sites are rejected."""
-    # A browser that doesn't send Sec-Fetch-Site sends Origin. A request with neither is not from a web page.
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site != "same-origin" and (site is not None or (origin and urlsplit(origin).netloc != request.host)):
+    if not _is_from_own_page():
         return "Requests from other sites can't clear this page.", 403
     view = current_view()
     view.store.clear()
@@ -138,6 +136,15 @@ async def clear() -> Any:
     back = request.args.get("back", "/")
     is_own_path = back.startswith("/") and back[1:2] not in {"/", "\\"}  # //host and /\host are other sites
     return redirect(back if is_own_path else "/", 303)
+
+
+def _is_from_own_page() -> bool:
+    """Return whether the current request comes from this page, or not from a web page at all."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        return site == "same-origin"
+    # A browser that doesn't send Sec-Fetch-Site sends Origin. A request with neither is not from a web page.
+    return not origin or urlsplit(origin).netloc == request.host
 
 
 @lists.get("/logs")
@@ -179,6 +186,7 @@ async def show_performance() -> Any:
         reports=current_view().performance.reports(minutes, now),
         minutes=minutes,
         windows=WINDOWS,
+        percentiles=PERCENTILES,
         threshold=threshold,
         sort=sort,
         last_start=last_start,

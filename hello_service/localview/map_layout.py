@@ -135,7 +135,9 @@ def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Po
 def _point_at(curve: tuple[Point, Point, Point, Point], t: float) -> Point:
     """Return the point of a Bézier curve at `t`, between 0 and 1."""
     weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-    x, y = (sum(weight * point[axis] for weight, point in zip(weights, curve, strict=True)) for axis in (0, 1))
+    weighted_points = list(zip(weights, curve, strict=True))
+    x = sum(weight * point_x for weight, (point_x, _) in weighted_points)
+    y = sum(weight * point_y for weight, (_, point_y) in weighted_points)
     return x, y
 
 
@@ -160,10 +162,14 @@ def _label_box(center: Point) -> Box:
 
 
 def _is_free(center: Point, occupied: Sequence[Box]) -> bool:
+    """Return whether a label at `center` is within the picture and overlaps none of the `occupied` boxes."""
     left, top, right, bottom = _label_box(center)
     if left < 0 or top < 0:
         return False
-    return not any(left < box[2] and box[0] < right and top < box[3] and box[1] < bottom for box in occupied)
+    return not any(
+        left < box_right and box_left < right and top < box_bottom and box_top < bottom
+        for box_left, box_top, box_right, box_bottom in occupied
+    )
 
 
 def _columns_around(chosen: Node, nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:

@@ -165,7 +165,7 @@ def _finalize(value: object) -> object:
 
 
 async def _changes(view: View, trace_id: str | None) -> AsyncIterator[bytes]:
-    """Yield a server-sent event with the new version whenever the store, or the trace `trace_id` if any, has changed."""
+    """Yield a server-sent event with the new version when the store, or only the trace `trace_id`, has changed."""
     sent_version, sent_at = -1, monotonic()
     while not view.closing.is_set():
         version = view.store.version if trace_id is None else view.store.revision(trace_id)

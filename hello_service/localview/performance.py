@@ -18,7 +18,7 @@ MINUTES = 15  # how far back the figures reach
 MAX_RESOURCES = 200  # further resources are counted as `OTHERS`
 OTHERS = "(other resources)"
 LOG_GROWTH = math.log(1.02)  # the end of bucket n of a histogram is 1.02 to the power of n, in nanoseconds
-PERCENTILES = (50, 75, 90, 95, 99)
+PERCENTILES = (50, 75, 90, 95, 99)  # shown for each resource
 
 
 @dataclass

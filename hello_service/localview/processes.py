@@ -1,4 +1,4 @@
-"""Runs the agent and the service as child processes: finds their ports, reads their output and stops them."""
+"""Runs the agent and the service, or a command, as child processes: finds ports, reads output and stops processes."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
-        wrong_host = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
-        advice = "Choose another address with --host." if wrong_host else f"Choose another port with {option}."
+        is_host_wrong = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
+        advice = "Choose another address with --host." if is_host_wrong else f"Choose another port with {option}."
         raise StartError(f"Can't listen on {host} port {port}: {reason}. {advice}") from error
     return listener
 

@@ -330,7 +330,7 @@ class _Parser:
         """Return the mistake for a range that is not closed."""
         match = OPEN_RANGE.match(self.text, begin)
         assert match is not None  # noqa: S101 - the text begins with a [
-        parts = match[0].split()
+        parts = match[0].split()  # up to three: one end, TO, and the other end
         closed = f"{match[0]}]" if len(parts) == 3 else f"{parts[0]} TO *]"
         unfinished = match.end() == len(self.text.rstrip())
         message = "A range has no ] at its end. Write it like [400 TO 499]."
@@ -386,6 +386,8 @@ class _Parser:
 
 
 def _all_of(parts: Sequence[Selector]) -> Selector:
+    """Return the function that selects the spans that all `parts` match."""
+
     def select(trace: Trace, spans: Sequence[Span]) -> Sequence[Span]:
         for part in parts:
             if not spans:
@@ -397,6 +399,8 @@ def _all_of(parts: Sequence[Selector]) -> Selector:
 
 
 def _any_of(parts: Sequence[Selector]) -> Selector:
+    """Return the function that selects the spans that at least one of `parts` matches."""
+
     def select(trace: Trace, spans: Sequence[Span]) -> Sequence[Span]:
         matching = {id(span) for part in parts for span in part(trace, spans)}
         return [span for span in spans if id(span) in matching]
@@ -405,5 +409,5 @@ def _any_of(parts: Sequence[Selector]) -> Selector:
 
 
 def _none_of(part: Selector) -> Selector:
-    """Return the function that selectors all spans if `part` matches no span of the whole trace, else none."""
+    """Return the function that selects all spans if `part` matches no span of the whole trace, else no spans."""
     return lambda trace, spans: [] if part(trace, trace.spans) else spans

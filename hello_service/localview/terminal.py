@@ -108,7 +108,7 @@ def _line_width(widths: Collection[int]) -> int:
 
 def _add_row(text: Text, widths: dict[int, int], branch: str, span: Span, trace: Trace) -> None:
     red = "red" if span.error else ""
-    styles = (red, red, "cyan", red or "green", "", red or "blue")  # of the columns
+    styles = (red, red, "cyan", red or "green", "", red or "blue")  # by column
     cells = (*_cells(branch, span), _bar(span, trace))
     text.append("\n")
     for position, (column, width) in enumerate(widths.items()):
@@ -147,7 +147,7 @@ def _branch(is_last_child: list[bool]) -> str:
 
 
 def _bar(span: Span, trace: Trace) -> str:
-    """Return the time of `span` within the time of `trace`, at least one character wide."""
+    """Return a bar that shows when `span` ran within `trace`. It is at least one character long."""
     begin = min((span.start - trace.start) * BAR_WIDTH // trace.duration, BAR_WIDTH - 1)
     length = min(max(1, round(span.duration * BAR_WIDTH / trace.duration)), BAR_WIDTH - begin)
     return "·" * begin + "█" * length + "·" * (BAR_WIDTH - begin - length)
