@@ -163,7 +163,7 @@ def test_an_invalid_search_or_time_is_an_error(address: str, message: str) -> No
 
 def test_an_address_contains_the_whole_search() -> None:
     """Reading the address gives the same search."""
-    search = Search(q='a "b"&=é', last="5", begin="10:00", end="11:00", sort="-spans", all=True)
+    search = Search(q='a "b"&=é', last="5", begin="10:00", end="11:00", sort="-spans", show_all=True)
 
     assert search_of(search.address()) == search
     assert Search().address() == "/"

@@ -347,4 +347,4 @@ def test_a_search_that_finds_nothing_gets_suggestions_that_find_traces(text: str
 
 
 def test_a_text_with_too_many_mistakes_has_no_correction() -> None:
-    assert query._repaired(" ".join(f"f{number}:1" for number in range(query.MAX_REPAIRS + 1))) == ""
+    assert query._repair(" ".join(f"f{number}:1" for number in range(query.MAX_REPAIRS + 1))) == ""
