@@ -45,43 +45,75 @@ def checkout() -> list[Span]:
         trace=0x39,
         resource="POST /checkout",
         service="gateway",
-        ms=420,
+        duration_ms=420,
         error=True,
         meta={"http.status_code": "502", "http.method": "POST", "env": "dev"},
         metrics={"_dd.top_level": 1, "process_id": 77, "http.response.size": 512},
     )
-    auth_call = span(root, name="http.request", resource="GET auth", service="gateway", at=5, ms=30)
-    auth = span(auth_call, resource="GET /session/<id>", service="auth", at=8, ms=24)
-    orders_call = span(root, name="http.request", resource="POST orders", service="gateway", at=40, ms=370, error=True)
-    orders = span(orders_call, resource="POST /orders", service="orders", at=45, ms=360, error=True, meta=ERROR_TAGS)
+    auth_call = span(root, name="http.request", resource="GET auth", service="gateway", start_ms=5, duration_ms=30)
+    auth = span(auth_call, resource="GET /session/<id>", service="auth", start_ms=8, duration_ms=24)
+    orders_call = span(
+        root, name="http.request", resource="POST orders", service="gateway", start_ms=40, duration_ms=370, error=True
+    )
+    orders = span(
+        orders_call,
+        resource="POST /orders",
+        service="orders",
+        start_ms=45,
+        duration_ms=360,
+        error=True,
+        meta=ERROR_TAGS,
+    )
     queries = [
         span(
             orders,
             name="postgres.query",
             resource="SELECT * FROM items WHERE id = ?",
             service="db",
-            at=50 + 9 * n,
-            ms=9,
+            start_ms=50 + 9 * n,
+            duration_ms=9,
         )
         for n in range(24)
     ]
     payments_call = span(
-        orders, name="http.request", resource="POST payments", service="orders", at=280, ms=110, error=True
+        orders,
+        name="http.request",
+        resource="POST payments",
+        service="orders",
+        start_ms=280,
+        duration_ms=110,
+        error=True,
     )
     payments = span(
-        payments_call, resource="POST /charge", service="payments", at=285, ms=100, error=True, meta=ERROR_TAGS
+        payments_call,
+        resource="POST /charge",
+        service="payments",
+        start_ms=285,
+        duration_ms=100,
+        error=True,
+        meta=ERROR_TAGS,
     )
     bank = span(
-        payments, name="http.request", resource="POST bank", service="bank", at=310, ms=15, error=True, meta=ERROR_TAGS
+        payments,
+        name="http.request",
+        resource="POST bank",
+        service="bank",
+        start_ms=310,
+        duration_ms=15,
+        error=True,
+        meta=ERROR_TAGS,
     )
     other_calls = [
-        span(payments, name="http.request", resource=f"POST {name}", service=name, at=340 + 20 * n, ms=15)
+        span(
+            payments, name="http.request", resource=f"POST {name}", service=name, start_ms=340 + 20 * n, duration_ms=15
+        )
         for n, name in enumerate(("risk", "ledger", "mail"))
     ]
     redis = [
-        span(root, name="redis.command", resource=f"SET {n}", service="gateway", at=410 + n, ms=1) for n in range(3)
+        span(root, name="redis.command", resource=f"SET {n}", service="gateway", start_ms=410 + n, duration_ms=1)
+        for n in range(3)
     ]
-    audit = span(root, name="audit", resource="audit", service="gateway", at=418, ms=1, error=True)
+    audit = span(root, name="audit", resource="audit", service="gateway", start_ms=418, duration_ms=1, error=True)
     return [
         root,
         auth_call,
@@ -100,12 +132,20 @@ def checkout() -> list[Span]:
 
 def large() -> list[Span]:
     """Return 2,000 spans of five services. One of them has an error."""
-    spans = [span(trace=0x2000, ms=3000)]
+    spans = [span(trace=0x2000, duration_ms=3000)]
     for n in range(1999):
         failed = n == 1200
         meta = ERROR_TAGS if failed else {"number": str(n)}
         service = f"service-{n % 5}"
         spans.append(
-            span(spans[n // 3], at=n, ms=5, resource=f"GET /item/{n}", service=service, error=failed, meta=meta)
+            span(
+                spans[n // 3],
+                start_ms=n,
+                duration_ms=5,
+                resource=f"GET /item/{n}",
+                service=service,
+                error=failed,
+                meta=meta,
+            )
         )
     return spans

@@ -19,13 +19,13 @@ def span(
     trace: int | None = None,
     resource: str = "GET /api/hello",
     service: str = "web",
-    at: float = 0,
-    ms: float = 10,
+    start_ms: float = 0,
+    duration_ms: float = 10,
     error: bool = False,
     meta: Mapping[str, str] | None = None,
     **other_fields: Any,
 ) -> Span:
-    """Return a span that starts `at` milliseconds after START and lasts `ms` milliseconds.
+    """Return a span that starts `start_ms` after START and lasts `duration_ms`.
 
     It is a child of `parent` if that is given. Its trace is `trace`, otherwise the trace of `parent`, otherwise a new
     one.
@@ -43,8 +43,8 @@ def span(
         trace_id=trace,
         resource=resource,
         service=service,
-        start=START + round(at * MS),
-        duration=round(ms * MS),
+        start=START + round(start_ms * MS),
+        duration=round(duration_ms * MS),
         error=error,
         meta=meta or {},
         **fields,

@@ -38,7 +38,7 @@ def make_app(allowed_hosts: Collection[str] = (), **options: Any) -> web.Applica
 
     Args:
         allowed_hosts: names accepted in the Host header, in addition to those that always mean this machine.
-        options: the options of ddapm-test-agent.
+        options: options of ddapm-test-agent.
     """
     # The test agent renders each trace for its log, whatever the log level. Under coverage, this took two minutes for a
     # trace of 5,000 nested spans.
@@ -51,16 +51,16 @@ def make_app(allowed_hosts: Collection[str] = (), **options: Any) -> web.Applica
     app.router.add_post(JSON_TRACES_PATH, agent.handle_v04_traces)
 
     @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if reason := _rejection(request, allowed_hosts):
+    async def check_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if reason := _rejection_reason(request, allowed_hosts):
             return web.json_response({"error": reason}, status=403)
         return await handler(request)
 
-    app.middlewares.insert(0, check)
+    app.middlewares.insert(0, check_request)
     return app
 
 
-def _rejection(request: web.Request, allowed_hosts: Collection[str]) -> str | None:
+def _rejection_reason(request: web.Request, allowed_hosts: Collection[str]) -> str | None:
     """Return the reason to reject `request`, None to accept it."""
     host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
     name = host_name(host)
@@ -68,7 +68,7 @@ def _rejection(request: web.Request, allowed_hosts: Collection[str]) -> str | No
         return f"Host {host!r} is not this machine. Allow it with --allow-host."
     if origin is not None and not is_own_origin(origin, host):
         return f"This agent rejects requests from web pages, such as those of {origin!r}."
-    if request.path.startswith(FORWARDING_PATHS) or any(name in request.headers for name in FORWARDING_HEADERS):
+    if request.path.startswith(FORWARDING_PATHS) or any(header in request.headers for header in FORWARDING_HEADERS):
         return "The embedded agent forwards nothing to other machines."
     return None
 
@@ -83,15 +83,15 @@ async def drain(request: web.Request) -> web.Response:
     There is no await between reading the requests and forgetting them, so none can be lost in between.
     """
     agent: ddapm.Agent = request.app["agent"]
-    requests, agent._requests = agent._requests, []  # noqa: SLF001 - the agent has no such operation; its version is locked
+    stored_requests, agent._requests = agent._requests, []  # noqa: SLF001 - the agent has no such operation; its version is locked
     chunks: list[Any] = []
-    for each in requests:
-        if each.path.endswith("/traces") and each.method in {"PUT", "POST"}:
+    for stored_request in stored_requests:
+        if stored_request.path.endswith("/traces") and stored_request.method in {"PUT", "POST"}:
             try:
-                chunks.extend(await agent._traces_from_request(each))  # noqa: SLF001 - the same
+                chunks.extend(await agent._traces_from_request(stored_request))  # noqa: SLF001 - the same
             except Exception:  # noqa: BLE001, S112 - the sender of a malformed trace already received an error response
                 continue
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # lets the agent serve other requests between two traces
     return web.json_response(chunks, dumps=dumps)
 
 
@@ -99,8 +99,8 @@ def main(arguments: list[str]) -> None:
     """Run the agent until a signal stops it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--allow-host", action="append", default=[], type=str.lower)
-    own, rest = parser.parse_known_args(arguments)
-    ddapm.main(rest, app_factory=partial(make_app, own.allow_host))
+    options, test_agent_arguments = parser.parse_known_args(arguments)
+    ddapm.main(test_agent_arguments, app_factory=partial(make_app, options.allow_host))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hello_service.localview.spans import Span, Trace
 
-CLIENTS, SERVERS = frozenset({"client", "producer"}), frozenset({"server", "consumer"})
+CLIENT_KINDS, SERVER_KINDS = frozenset({"client", "producer"}), frozenset({"server", "consumer"})
 
 
 def calls(trace: Trace) -> Iterator[tuple[str, str, Span]]:
@@ -16,19 +16,19 @@ def calls(trace: Trace) -> Iterator[tuple[str, str, Span]]:
     tag `peer.service`, and a span whose parent belongs to another service, such as a database span of ddtrace.
     """
     spans = {span.span_id: span for span in trace.spans}
-    received: set[int] = set()  # client spans whose server span is in the trace
+    matched: set[int] = set()  # ids of client spans whose server span is in the trace
     for span in trace.spans:
         parent = spans.get(span.parent_id)
         if parent is None:
             continue
-        if parent.kind in CLIENTS and span.kind in SERVERS:
-            if parent.span_id not in received:
-                received.add(parent.span_id)
+        if parent.kind in CLIENT_KINDS and span.kind in SERVER_KINDS:
+            if parent.span_id not in matched:
+                matched.add(parent.span_id)
                 yield parent.service, span.service, parent
         elif parent.service != span.service:
             yield parent.service, span.service, span
     for span in trace.spans:
-        if span.kind in CLIENTS and span.span_id not in received and "peer.service" in span.meta:
+        if span.kind in CLIENT_KINDS and span.span_id not in matched and "peer.service" in span.meta:
             yield span.service, span.meta["peer.service"], span
 
 
@@ -37,7 +37,7 @@ def requests(trace: Trace) -> Iterator[tuple[str, Span]]:
     for span in trace.spans:
         if span.enters_service:
             yield span.service, span
-    traced = {span.service for span in trace.spans}
-    for _, target, span in calls(trace):
-        if target not in traced:
-            yield target, span
+    services_with_spans = {span.service for span in trace.spans}
+    for _, callee, span in calls(trace):
+        if callee not in services_with_spans:
+            yield callee, span

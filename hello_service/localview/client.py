@@ -11,15 +11,15 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from hello_service.localview.text import visible
-from hello_service.localview.units import MILLISECOND, count, duration
+from hello_service.localview.text import escape_hidden
+from hello_service.localview.units import MILLISECOND, duration, quantity
 
 TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.3
 LIMIT = 10**9  # traces in a response; more than a page keeps, so that the response has all of them
 MAX_RESPONSE_BYTES = 2**28
-REMEMBERED = 100_000  # traces that --follow remembers as listed
-BAD_REQUEST = 400
+MAX_LISTED = 100_000  # listed traces that --follow remembers, so that it doesn't list them again
+BAD_REQUEST = 400  # the status of the response to an invalid search
 
 Summary = dict[str, Any]
 
@@ -55,7 +55,7 @@ class Page:
         """Return the page's response: the traces that match `query` and changed after version `since`, oldest first.
 
         Raises:
-            PageError: there is no response, it is not the page's, or the query is invalid.
+            PageError: no server responds, the server is not the page, or the query is invalid.
         """
         parameters = urlencode({"q": query, "since": since, "limit": LIMIT, "sort": "time"})
         connection = HTTPConnection(*self._address, timeout=TIMEOUT_SECONDS)
@@ -70,26 +70,29 @@ class Page:
                 "--url with the address of a page that is running."
             ) from error
         except HTTPException as error:
-            raise self._not_the_page("the response is not HTTP") from error
+            raise self._wrong_server("the response is not HTTP") from error
         finally:
             connection.close()
-        return self._read(status, body)
+        return self._parse_response(status, body)
 
-    def _read(self, status: int, body: bytes) -> dict[str, Any]:
+    def _parse_response(self, status: int, body: bytes) -> dict[str, Any]:
+        """Return the document in a response of the page, or raise the error to report."""
         try:
             document = json.loads(body)
             if status == BAD_REQUEST:
                 similar = " or ".join(document["suggestions"])
-                raise PageError(visible(document["error"] + (f" Did you mean {similar}?" if similar else "")), 2)
-            # Both lines raise an exception if the document is not the page's.
-            [_line(each) for each in document["traces"]]
-            document["version"] + 0
+                raise PageError(escape_hidden(document["error"] + (f" Did you mean {similar}?" if similar else "")), 2)
+            # These lines only check the document: they raise an exception if it is not the page's.
+            for trace in document["traces"]:
+                _line(trace)
+            document["version"] + 0  # fails unless the version is a number
         except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise self._not_the_page(f"GET /api/traces returned status {status} and no list of traces") from error
+            raise self._wrong_server(f"GET /api/traces returned status {status} and no list of traces") from error
         response: dict[str, Any] = document
         return response
 
-    def _not_the_page(self, reason: str) -> PageError:
+    def _wrong_server(self, reason: str) -> PageError:
+        """Return the error for a server that is not the page."""
         return PageError(
             f"The server at {self.url} is not the page of `dev` or `view`: {reason}. "
             "Both print the address of their page after `View traces:`. Use it with --url."
@@ -104,11 +107,11 @@ def run(page: Page, query: str, *, as_json: bool, follow: bool) -> None:
     """
     try:
         response = page.fetch(query)
-        for each in response["traces"]:
-            _print(each, as_json=as_json)
+        for trace in response["traces"]:
+            _print(trace, as_json=as_json)
         if follow:
-            for each in _follow(page, query, response):
-                _print(each, as_json=as_json)
+            for trace in _follow(page, query, response):
+                _print(trace, as_json=as_json)
         elif not response["traces"]:
             sys.stderr.write("No trace matches.\n" if response["kept"] else "No trace yet.\n")
     except KeyboardInterrupt:
@@ -116,11 +119,11 @@ def run(page: Page, query: str, *, as_json: bool, follow: bool) -> None:
 
 
 def _follow(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
-    """Yield each trace that arrives after the response `last`, when it has not changed between two polls.
+    """Yield each trace that arrives after the response `last`, as soon as it has not changed between two polls.
 
     Each trace is yielded only once.
     """
-    listed = dict.fromkeys(each["trace_id"] for each in last["traces"])
+    listed = dict.fromkeys(trace["trace_id"] for trace in last["traces"])  # a dict keeps the order, the oldest first
     pending: dict[str, Summary] = {}
     while True:
         try:
@@ -132,13 +135,13 @@ def _follow(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
         except KeyboardInterrupt:
             yield from pending.values()
             return
-        changed = {each["trace_id"]: each for each in response["traces"] if each["trace_id"] not in listed}
+        changed = {trace["trace_id"]: trace for trace in response["traces"] if trace["trace_id"] not in listed}
         complete = [trace_id for trace_id in pending if trace_id not in changed]
         for trace_id in complete:
             listed[trace_id] = None
             yield pending.pop(trace_id)
         pending.update(changed)
-        while len(listed) > REMEMBERED:
+        while len(listed) > MAX_LISTED:
             del listed[next(iter(listed))]
         last = response
 
@@ -156,9 +159,9 @@ def _line(trace: Summary) -> str:
         trace["resource"],
         trace["status"],
         duration(trace["duration_ms"] * MILLISECOND),
-        count(trace["spans"], "span"),
+        quantity(trace["spans"], "span"),
         ", ".join(trace["services"]),
         trace["error"],
         trace["url"],
     ]
-    return "  ".join(visible(part, one_line=True) for part in parts if part)
+    return "  ".join(escape_hidden(part, one_line=True) for part in parts if part)

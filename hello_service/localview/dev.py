@@ -23,9 +23,9 @@ from hello_service.localview import page, processes, terminal
 from hello_service.localview.feed import Feed
 from hello_service.localview.performance import Performance
 from hello_service.localview.processes import LOOPBACK, StartError
-from hello_service.localview.spans import read
+from hello_service.localview.spans import read_spans
 from hello_service.localview.store import Store, trace_key
-from hello_service.localview.text import visible
+from hello_service.localview.text import escape_hidden
 from hello_service.serving import launch
 from hello_service.settings import SettingsError, mask_credentials
 
@@ -90,7 +90,8 @@ class Development:
         if not options.command:
             required = {"LOG_FORMAT": "json", "HOST": options.host, "PORT": str(options.port)}
             self.environ = {**SERVICE_DEFAULTS, **self.environ, **required}
-        self.listen_host = LOOPBACK if options.port is not None else options.host  # of the agent and the page
+        # The address on which the agent and the page listen.
+        self.listen_host = LOOPBACK if options.port is not None else options.host
         self.feed = Feed(console, options.tree if options.agent_port is not None else "off")
         program = "dev" if options.port is not None else "view"
         self.view = page.View(Store(options.traces), Performance(monotonic()), program=program)
@@ -114,6 +115,7 @@ class Development:
         return developing.result()
 
     async def _develop(self) -> int:
+        """Start the agent, the views and the service, print their addresses, and wait until the service exits."""
         async with AsyncExitStack() as stack:
             agent = None
             if self.options.agent_port is not None:
@@ -129,9 +131,9 @@ class Development:
                 address = agent_address(self.environ)
                 self.feed.print(f"Traces go to {address.masked_url}{_origin(address.variables)}.")
             else:
-                await agent.ready()
-                others = " (other services may send to it too)" if service else ""
-                self.feed.print(f"Trace agent: {agent.url}{others}")
+                await agent.wait_until_ready()
+                hint = " (other services may send to it too)" if service else ""
+                self.feed.print(f"Trace agent: {agent.url}{hint}")
             if self.feed.page_url:
                 self.feed.print(f"View traces: {self.feed.page_url}", "bold")
             self.feed.print("Press Ctrl-C to stop.\n")
@@ -158,7 +160,7 @@ class Development:
         return _Agent(session, process, url)
 
     def _ignore_agent_in_environment(self) -> None:
-        """Remove the variables that set another agent from the service's environment, with a message for each."""
+        """Remove variables that set another agent from the service's environment, and print a message for each."""
         for name in AGENT_ADDRESS_VARIABLES:
             if value := self.environ.pop(name, ""):
                 self.feed.print(
@@ -172,31 +174,31 @@ class Development:
             _, arguments, environ = launch.traced_command(self.options.command, self.environ)
         except (launch.LaunchError, SettingsError) as error:
             raise StartError(str(error)) from error
-        self.feed.print(visible(f"Command: {shlex.join(self.options.command)}", one_line=True), "bold")
+        self.feed.print(escape_hidden(f"Command: {shlex.join(self.options.command)}", one_line=True), "bold")
         return await stack.enter_async_context(
             processes.command(arguments, environ, self._on_command_line, self._on_command_url)
         )
 
     def _on_command_url(self, url: str) -> None:
         """Show the URL on which the command listens."""
-        self.view.service_url, self.view.example = url, "/"
+        self.view.service_url, self.view.example_path = url, "/"
         self.feed.print(f"Service: {url}", "bold")
 
     def _on_command_line(self, line: str) -> None:
         """Print a line of the command's output, after its trace if it is a warning or an error with a trace."""
-        entry = _entry(line)
+        entry = _parse_entry(line)
         self.view.store.add_line({"event": entry.get("message") or line, **entry})
         key = trace_key(str(entry.get("dd.trace_id", "")))
         if key and _is_warning(entry):
             self.feed.print_after_trace(line, key, monotonic())
         else:
-            self.feed.print(visible(line))
+            self.feed.print(escape_hidden(line))
 
     async def _wait_for_exit(self, service: Process | None, agent: Process | None) -> int:
         """Wait until the service exits, or the agent if there is no service, and return the exit code of `dev`."""
-        # Without a service or an agent, an event that is never set takes its place.
-        service_exit = asyncio.create_task(service.wait() if service else asyncio.Event().wait())
-        agent_exit = asyncio.create_task(agent.wait() if agent else asyncio.Event().wait())
+        never = asyncio.Event()
+        service_exit = asyncio.create_task(service.wait() if service else never.wait())
+        agent_exit = asyncio.create_task(agent.wait() if agent else never.wait())
         try:
             await asyncio.wait({service_exit, agent_exit}, return_when=asyncio.FIRST_COMPLETED)
             if not service_exit.done():
@@ -207,16 +209,16 @@ class Development:
         finally:
             service_exit.cancel()
             agent_exit.cancel()
-        exited = "command" if self.options.command else "service"
-        self.feed.print(f"The {exited} has exited with code {service.returncode}.", "yellow")
+        program = "command" if self.options.command else "service"
+        self.feed.print(f"The {program} has exited with code {service.returncode}.", "yellow")
         return 1 if service.returncode else 0
 
     def _on_service_line(self, line: str) -> None:
         """Print a line of the service's output, except log lines below the level warning, such as those of requests."""
-        entry = _entry(line)
+        entry = _parse_entry(line)
         self.view.store.add_line(entry or {"event": line})
         if not entry:
-            self.feed.print(visible(line))
+            self.feed.print(escape_hidden(line))
         elif _is_warning(entry):
             key = trace_key(str(entry.get("dd.trace_id", "")))
             self.feed.print_after_trace(f"{entry['level']}: {entry.get('event')}", key, monotonic())
@@ -230,7 +232,7 @@ class Development:
                 async with session.get(f"{agent_url}/drain") as response:
                     self._add_traces(await response.json())
             except (aiohttp.ClientError, TimeoutError):
-                return  # the agent isn't up yet or has exited; `_Agent.ready` and `_wait_for_exit` report that
+                return  # the agent isn't up yet or has exited; `wait_until_ready` and `_wait_for_exit` report that
 
         stopping = asyncio.Event()
 
@@ -245,7 +247,7 @@ class Development:
         try:
             yield
         finally:
-            # A request in flight is not cancelled: the agent forgets traces as it sends them, so they would be lost.
+            # A request in flight is not canceled: the agent forgets traces as it sends them, so they would be lost.
             stopping.set()
             await asyncio.wait({polling}, timeout=LAST_DRAIN_SECONDS)
             polling.cancel()
@@ -254,8 +256,8 @@ class Development:
             self.feed.flush(monotonic(), end=True)
 
     def _add_traces(self, chunks: Any) -> None:
-        """Add the response to `/drain` to the views."""
-        spans, now = read(chunks), monotonic()
+        """Add the traces of a response from `/drain` to the views."""
+        spans, now = read_spans(chunks), monotonic()
         self.view.performance.add(spans, now)
         self.feed.add(self.view.store.add(spans), now)
 
@@ -266,7 +268,7 @@ class _Agent:
     process: Process
     url: str
 
-    async def ready(self) -> None:
+    async def wait_until_ready(self) -> None:
         await processes.wait_for_response(self.session, f"{self.url}/info", self.process)
 
 
@@ -279,8 +281,8 @@ def _is_warning(entry: Mapping[str, Any]) -> bool:
     return str(entry.get("level")).lower() in {"warning", "error", "critical"}
 
 
-def _entry(line: str) -> dict[str, Any]:
-    """Return the fields of a JSON log line, none if `line` is not a JSON object."""
+def _parse_entry(line: str) -> dict[str, Any]:
+    """Return the fields of a JSON log line; an empty dict if `line` is not a JSON object."""
     try:
         entry = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Prepares values for the templates: the colour class of a status, and the parts of a log line."""
+"""Prepares values for the templates: the color class of a status, and the parts of a log line."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ def grade(status: str) -> str:
     return {"4": "bad", "3": "moved"}.get(status[:1], "good")
 
 
-def log_line(line: Line) -> dict[str, Any]:
+def log_parts(line: Line) -> dict[str, Any]:
     """Return the `time`, `level`, `event` and `exception` of a line, and its other fields as `name=value` in `rest`."""
     omitted = {"timestamp", "level", "event", "logger", "service", "env", "version", "exception"}
-    rest = [f"{name}={value}" for name, value in line.items() if name not in omitted and not name.startswith("dd.")]
+    other_fields = [
+        f"{name}={value}" for name, value in line.items() if name not in omitted and not name.startswith("dd.")
+    ]
     try:
         moment = datetime.fromisoformat(str(line.get("timestamp"))).astimezone()
         time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
@@ -28,6 +30,6 @@ def log_line(line: Line) -> dict[str, Any]:
         "time": time,
         "level": str(line.get("level", "")),
         "event": str(line.get("event", "")),
-        "rest": "  ".join(rest),
+        "rest": "  ".join(other_fields),
         "exception": str(line.get("exception") or ""),
     }

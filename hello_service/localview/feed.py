@@ -10,18 +10,18 @@ from rich.text import Text
 
 from hello_service.localview import terminal
 from hello_service.localview.spans import Trace
-from hello_service.localview.text import visible
+from hello_service.localview.text import escape_hidden
 from hello_service.localview.units import MILLISECOND
 
-SLOW = 500 * MILLISECOND
-SETTLE_SECONDS = 0.6  # without a new span; then a trace counts as complete and is drawn
-WAIT_SECONDS = 4.0  # how long a line waits for its trace
-MAX_WAITING = 1000  # lines; if there are more, the oldest is printed
-SHAPES = 1000  # of traces drawn before; if there are more, the least recently drawn one is forgotten
+SLOW = 500 * MILLISECOND  # with `slow`, only traces longer than this are drawn
+SETTLE_SECONDS = 0.6  # a trace without a new span for this long is considered complete and drawn
+WAIT_SECONDS = 4.0  # how long a log line waits for its trace
+MAX_WAITING = 1000  # log lines; if more are waiting, the oldest is printed
+MAX_SHAPES = 1000  # remembered; if there are more, the least recently drawn one is forgotten
 
 
 class _WaitingLine(NamedTuple):
-    """A log line that is printed after its trace. `since` is the time at which it was read."""
+    """A log line that waits for its trace, to be printed after it. `since` is the time at which the line was read."""
 
     since: float
     trace_key: int
@@ -41,7 +41,7 @@ class Feed:
         self.page_url: str | None = None
         self._pending: dict[int, tuple[float, Trace]] = {}  # traces not drawn yet, with the time of the last change
         self._waiting: list[_WaitingLine] = []
-        self._shapes: dict[int, None] = {}  # hashes of traces drawn before, the most recently drawn last
+        self._shapes: dict[int, None] = {}  # hashes of the traces drawn so far, the most recently drawn one last
 
     def print(self, text: str, style: str = "") -> None:
         """Print `text` unchanged."""
@@ -84,7 +84,7 @@ class Feed:
             self._print_line(line.text)
 
     def _print_line(self, text: str) -> None:
-        self.print(visible(text, one_line=True), "yellow")
+        self.print(escape_hidden(text, one_line=True), "yellow")
 
     def _draw(self, trace: Trace) -> None:
         if self.tree == "errors" and not trace.errors:
@@ -97,12 +97,12 @@ class Feed:
             terminal.draw(trace, self.console, self.page_url)
 
     def _is_repeated(self, trace: Trace) -> bool:
-        """Return whether an earlier trace had the same spans, apart from their times."""
+        """Return whether an earlier trace had the same spans, apart from their times, and remember those of `trace`."""
         rows = [(depth, span.name, span.resource, span.service, span.status) for depth, _, span in trace.walk()]
         shape = hash(tuple(rows))
         is_repeated = shape in self._shapes
         self._shapes.pop(shape, None)
         self._shapes[shape] = None
-        if len(self._shapes) > SHAPES:
+        if len(self._shapes) > MAX_SHAPES:
             del self._shapes[next(iter(self._shapes))]
         return is_repeated

@@ -12,7 +12,7 @@ from hello_service.localview.query import FIELD, Query, QueryError, parse
 from hello_service.localview.spans import Trace
 
 MAX_SUGGESTIONS = 3
-LOWER_OPERATOR = re.compile(r"(?<=\s)(or|and|not)(?=\s)")
+LOWERCASE_OPERATOR = re.compile(r"(?<=\s)(or|and|not)(?=\s)")
 
 
 def alternatives(query: Query, traces: Sequence[Trace]) -> list[tuple[str, int]]:
@@ -21,20 +21,22 @@ def alternatives(query: Query, traces: Sequence[Trace]) -> list[tuple[str, int]]
 
 
 def _successful(query: Query, traces: Sequence[Trace]) -> Iterator[tuple[str, int]]:
-    for text in dict.fromkeys(_candidates(query, traces)):
+    """Yield each candidate that finds traces, with their number."""
+    for text in dict.fromkeys(_candidates(query, traces)):  # without duplicates
         try:
-            number = sum(map(parse(text).matches, traces))
+            candidate = parse(text)
         except QueryError:
             continue
-        if number:
-            yield text, number
+        count = sum(candidate.matches(trace) for trace in traces)
+        if count:
+            yield text, count
 
 
 def _candidates(query: Query, traces: Sequence[Trace]) -> Iterator[str]:
     """Yield `query` with its operators in capitals, with one piece replaced, and without one piece."""
-    upper = LOWER_OPERATOR.sub(lambda operator: operator[1].upper(), query.text)
-    if upper != query.text:
-        yield upper
+    with_capitals = LOWERCASE_OPERATOR.sub(lambda match: match[1].upper(), query.text)
+    if with_capitals != query.text:
+        yield with_capitals
     for index, piece in enumerate(query.pieces):
         for replacement in _replacements(piece, traces):
             yield " ".join([*query.pieces[:index], replacement, *query.pieces[index + 1 :]])
@@ -49,17 +51,19 @@ def _replacements(piece: str, traces: Sequence[Trace]) -> Iterator[str]:
     if prefix is None or piece[prefix.end() :].startswith(("(", "[", ">", "<")):
         return
     field, value = prefix[1], piece[prefix.end() :]
-    plain = terms.unescaped(value[1:-1]) if value.startswith('"') else value
+    unquoted = terms.unescaped(value[1:-1]) if value.startswith('"') else value
+    spans = [span for trace in traces for span in trace.spans]
     if field.startswith("@"):
-        names = sorted({name for trace in traces for span in trace.spans for name in (*span.meta, *span.metrics)})
-        if field[1:] not in names:
-            yield from (f"@{name}:{value}" for name in get_close_matches(field[1:], names, n=2))
+        tag = field[1:]
+        names = sorted({name for span in spans for name in (*span.meta, *span.metrics)})
+        if tag not in names:
+            yield from (f"@{name}:{value}" for name in get_close_matches(tag, names, n=2))
             return
-        values = {span.meta.get(field[1:], "") for trace in traces for span in trace.spans}
+        values = {span.meta.get(tag, "") for span in spans}
     elif field in terms.TEXT_FIELDS:
-        values = {terms.TEXT_FIELDS[field](span) or "" for trace in traces for span in trace.spans}
+        values = {terms.TEXT_FIELDS[field](span) or "" for span in spans}
     else:
         return
-    yield from (terms.exact(field, each) for each in get_close_matches(plain, sorted(values - {""}), n=1))
-    if "*" not in value and re.fullmatch(r"[^\s()\"]+", plain):
-        yield f"{field}:*{plain}*"
+    yield from (terms.exact(field, similar) for similar in get_close_matches(unquoted, sorted(values - {""}), n=1))
+    if "*" not in value and re.fullmatch(r"[^\s()\"]+", unquoted):  # a value that is valid without quotation marks
+        yield f"{field}:*{unquoted}*"

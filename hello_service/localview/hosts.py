@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 # A name without dots can't be a registered domain. An example is `datadog-agent`, the agent's name in compose.
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
-DOCKER_HOST = "host.docker.internal"  # Docker resolves it to the host
+DOCKER_HOST = "host.docker.internal"  # in a container, the name of the machine that runs Docker
 PORT = re.compile(r":\d{1,5}")
 
 
@@ -31,16 +31,21 @@ def host_name(header: str) -> str | None:
 
 
 def is_local(name: str, allowed: Collection[str] = ()) -> bool:
-    """Return whether `name`, from `host_name`, is an address, has no dots, is a local name or is `allowed`."""
+    """Return whether `name`, from `host_name`, is an IP address, has no dots, is a local name or is `allowed`.
+
+    Every IP address is accepted, because the DNS rebinding of a web page needs a domain name.
+    """
     try:
-        return bool(ipaddress.ip_address(name))
+        ipaddress.ip_address(name)
     except ValueError:
         return bool(NAME.fullmatch(name)) or name.endswith(".localhost") or name == DOCKER_HOST or name in allowed
+    return True
 
 
 def is_own_origin(origin: str, host: str) -> bool:
     """Return whether a request with the headers Origin and Host comes from a page of the same server."""
+    own_host = host.strip().lower()
     try:
-        return urlsplit(origin).netloc.lower() == host.strip().lower() != ""
+        return own_host != "" and urlsplit(origin).netloc.lower() == own_host
     except ValueError:
         return False

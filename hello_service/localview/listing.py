@@ -1,30 +1,33 @@
-"""The list of traces: searching, sorting, grouping and counting facets, according to the page's address."""
+"""The list of traces: its search, time range, order and facets, according to the page's address."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from typing import Any
-from urllib.parse import unquote, urlencode, urlsplit
+from urllib.parse import urlencode
 
 from hello_service.localview import hints, query, terms
+from hello_service.localview.rows import Row, group_websockets, path_of, traces_of
 from hello_service.localview.spans import Span, Trace
 from hello_service.localview.store import Store
-from hello_service.localview.units import SECOND, count
+from hello_service.localview.units import SECOND
 
 NEWEST_FIRST = "-time"
 FACET_VALUES = 8  # per field
-MINUTES = (1, 5, 15, 60)
-COLUMNS: dict[str, Callable[[Trace], Any]] = {
+MINUTES = (1, 5, 15, 60)  # the values of `last` in an address
+COLUMNS: dict[str, Callable[[Trace], Any]] = {  # the value by which each column sorts
     "time": lambda trace: trace.start,
-    "request": lambda trace: (trace.root.resource, path(trace.root)),
+    "request": lambda trace: (trace.root.resource, path_of(trace.root)),
     "service": lambda trace: trace.root.service,
     "status": lambda trace: trace.root.status,
     "duration": lambda trace: trace.duration,
     "spans": lambda trace: len(trace.spans),
 }
+# Maps the title of a facet to its field in a search, and to a function that returns a span's value, None without one.
 FACETS: dict[str, tuple[str, Callable[[Span], str | None]]] = {
     "Service": ("service", lambda span: span.service),
     "Status": ("status", lambda span: "error" if span.error else None),
@@ -56,7 +59,7 @@ class Search:
         last: a number of minutes, as text; empty for no limit.
         begin, end: times as typed, either times of day or ISO 8601; empty for no limit.
         sort: a column; with `-` before it, in descending order.
-        all: whether the page shows all rows, not only the first ones.
+        show_all: whether the page shows all rows, not only the first ones.
     """
 
     q: str = ""
@@ -64,10 +67,10 @@ class Search:
     begin: str = ""
     end: str = ""
     sort: str = NEWEST_FIRST
-    all: bool = False
+    show_all: bool = False
 
     @classmethod
-    def read(cls, arguments: Mapping[str, str]) -> Search:
+    def from_arguments(cls, arguments: Mapping[str, str]) -> Search:
         """Return the search of an address with these arguments. Invalid values of `sort` and `last` are ignored."""
         sort = arguments.get("sort", NEWEST_FIRST)
         last = arguments.get("last", "")
@@ -77,7 +80,7 @@ class Search:
             begin=arguments.get("from", "").strip(),
             end=arguments.get("to", "").strip(),
             sort=sort if sort.removeprefix("-") in COLUMNS else NEWEST_FIRST,
-            all="all" in arguments,
+            show_all="all" in arguments,
         )
 
     def address(self, path: str = "/", **changes: Any) -> str:
@@ -89,62 +92,34 @@ class Search:
             "from": changed.begin,
             "to": changed.end,
             "sort": "" if changed.sort == NEWEST_FIRST else changed.sort,
-            "all": "1" if changed.all else "",
+            "all": "1" if changed.show_all else "",
         }
         nonempty = {name: value for name, value in arguments.items() if value}
         return f"{path}?{urlencode(nonempty)}" if nonempty else path
 
-    def sorted_by(self, column: str) -> str:
-        """Return the `sort` that a click on the header of `column` selects."""
+    def sort_after_click(self, column: str) -> str:
+        """Return the value of `sort` after a click on the header of `column`."""
         descending_first = column in {"time", "duration", "spans", "status"}
         first, second = (f"-{column}", column) if descending_first else (column, f"-{column}")
         return second if self.sort == first else first
 
     @property
-    def is_everything(self) -> bool:
+    def finds_all_traces(self) -> bool:
         """Whether the search finds all traces."""
         return not (self.q.strip() or self.last or self.begin or self.end)
-
-
-@dataclass
-class Row:
-    """A row of the list. The row of a WebSocket has the traces of its messages and of its close in `below`."""
-
-    trace: Trace
-    below: list[Row] = field(default_factory=list)
-
-    @property
-    def path(self) -> str:
-        return path(self.trace.root)
-
-    @property
-    def kind(self) -> str:
-        """The name of the operation if the trace is not a request, else empty."""
-        root = self.trace.root
-        is_request = root.kind == "server" or "http.method" in root.meta or "http.url" in root.meta
-        return "" if is_request else root.name
-
-    @property
-    def below_summary(self) -> str:
-        """A summary of `below`, such as `3 messages, close`."""
-        names = [each.trace.root.name for each in self.below]
-        closes = names.count("websocket.close")
-        messages = len(names) - closes
-        parts = [count(messages, "message") if messages else "", "close" if closes else ""]
-        return ", ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
 class Facet:
     """A value of a field, the number of traces found that have it, and the address that narrows the search to them.
 
-    If the value is `chosen`, it is a part of the search, and the address removes it.
+    If the value `is_chosen`, it is a part of the search, and the address removes it.
     """
 
     value: str
-    number: int
+    count: int
     address: str
-    chosen: bool
+    is_chosen: bool
 
 
 @dataclass
@@ -163,8 +138,8 @@ def listing(store: Store, search: Search, now: datetime) -> Listing:
     Raises:
         SearchError: the search or its time range is invalid.
     """
-    parsed, matches = _matches(store, search, now)
-    rows = grouped([trace for trace, _ in matches])
+    parsed, matches = _find_matches(store, search, now)
+    rows = group_websockets([trace for trace, _ in matches])
     return Listing(search, rows, len(matches), _facets(parsed, search, matches))
 
 
@@ -174,7 +149,7 @@ def select(store: Store, search: Search, now: datetime) -> list[Trace]:
     Raises:
         SearchError: the search or its time range is invalid.
     """
-    _, matches = _matches(store, search, now)
+    _, matches = _find_matches(store, search, now)
     return [trace for trace, _ in matches]
 
 
@@ -183,117 +158,50 @@ def alternatives(store: Store, search: Search) -> list[tuple[str, int]]:
     return hints.alternatives(query.parse(search.q), store.newest())
 
 
-def unfinished(search: Search) -> SearchError | None:
-    """Return an error if the last word of `search` is the beginning of a field's name. The search has found nothing."""
-    word = search.q.rpartition(" ")[2].lstrip("-(")
-    field = next((name for name in (*terms.FIELDS, "@duration") if word and name.startswith(word)), None)
-    if field is None:
+def unfinished_field(search: Search) -> SearchError | None:
+    """Return an error if a search that found nothing ends with the beginning of a field's name."""
+    word = search.q.rpartition(" ")[2].lstrip("-(")  # without a negation and parentheses
+    name = next((name for name in (*terms.FIELDS, "@duration") if word and name.startswith(word)), None)
+    if name is None:
         return None
     return SearchError(
-        f"No trace contains the text {word}. To search a field, add a colon and a value: {field}:", unfinished=True
+        f"No trace contains the text {word}. To search a field, add a colon and a value: {name}:", unfinished=True
     )
 
 
 @dataclass(frozen=True)
 class Pager:
-    """The position of a trace in the list, as in "14 of 47", with the addresses of the list and of the adjacent traces."""
+    """The position of a trace in the list, as in "14 of 47", and the addresses of the list and the adjacent traces."""
 
-    back: str
-    number: int
-    of: int
+    list_address: str
+    position: int
+    total: int
     previous: str
     next: str
 
 
 def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetime | None = None) -> Pager:
-    """Return the position of `trace` in the list from which it was opened; number 0 if the list doesn't contain it."""
-    search = Search.read(arguments)
+    """Return the position of `trace` in the list from which it was opened; 0 if the list doesn't contain it."""
+    search = Search.from_arguments(arguments)
     try:
-        listed = _flat(grouped(select(store, search, now or datetime.now().astimezone())))
+        listed = traces_of(group_websockets(select(store, search, now or datetime.now().astimezone())))
     except SearchError:
         listed = []
-    index = next((index for index, each in enumerate(listed) if each.key == trace.key), None)
-    back = search.address("/")
+    index = next((index for index, candidate in enumerate(listed) if candidate.key == trace.key), None)
+    list_address = search.address("/")
     if index is None:
-        return Pager(back, 0, len(listed), "", "")
+        return Pager(list_address, 0, len(listed), "", "")
 
     def address(index: int) -> str:
+        """Return the address of the trace at `index` of the list, empty if the list doesn't reach that far."""
         return search.address(f"/trace/{listed[index].id}") if 0 <= index < len(listed) else ""
 
-    return Pager(back, index + 1, len(listed), address(index - 1), address(index + 1))
+    return Pager(list_address, index + 1, len(listed), address(index - 1), address(index + 1))
 
 
-def path(span: Span) -> str:
-    """Return the path of a request if its resource does not contain it, else an empty text."""
-    url = span.meta.get("http.url", "")
-    try:
-        url_path = unquote(urlsplit(url).path) if url else ""
-    except ValueError:
-        return ""
-    return "" if url_path == span.resource.rpartition(" ")[2] else url_path
-
-
-def grouped(traces: Sequence[Trace]) -> list[Row]:
-    """Return the rows of `traces` in the same order, with the messages of a WebSocket below its handshake."""
-    rows = {trace.key: Row(trace) for trace in traces}
-    parents = _parents(traces)
-    for trace in traces:
-        top = trace.key
-        # A close leads to a message, a message to its handshake. The loop ends because a parent always began earlier.
-        while top in parents:
-            top = parents[top]
-        if top != trace.key:
-            rows[top].below.append(rows[trace.key])
-    below = {each.trace.key for row in rows.values() for each in row.below}
-    for row in rows.values():
-        row.below.sort(key=lambda each: each.trace.start)
-    return [row for row in rows.values() if row.trace.key not in below]
-
-
-def _flat(rows: Iterable[Row]) -> list[Trace]:
-    return [each.trace for row in rows for each in (row, *row.below)]
-
-
-def _parents(traces: Sequence[Trace]) -> dict[int, int]:
-    """Return, by trace key, the key of the handshake or message to which each trace of a WebSocket message belongs."""
-    messages = sorted((each for each in traces if each.root.name.startswith("websocket.")), key=lambda each: each.start)
-    if not messages:
-        return {}
-    starts = {trace.key: trace.start for trace in traces}
-    parents = {}
-    for each in messages:
-        target = each.root.links[0].trace_id if each.root.links else None
-        # The keys are compared too, because two traces that are linked to each other may have the same start.
-        if target in starts and (starts[target], target) < (each.start, each.key):
-            parents[each.key] = target
-    # ddtrace does not link the last receive, which returns the disconnect. If it can belong to only one open WebSocket,
-    # that is its parent.
-    sockets = [each for each in traces if each.root.meta.get("http.upgraded") == "websocket"]
-    closed: set[int] = set()
-    for each in messages:
-        if each.key in parents or each.root.name != "websocket.receive":
-            continue
-        candidates = [
-            socket
-            for socket in sockets
-            if socket.key not in closed and socket.start <= each.start and _is_same_endpoint(socket.root, each.root)
-        ]
-        if len(candidates) == 1:
-            parents[each.key] = candidates[0].key
-            closed.add(candidates[0].key)
-    return parents
-
-
-def _is_same_endpoint(one: Span, other: Span) -> bool:
-    """Return whether two spans belong to the same endpoint of the same process."""
-    return (one.service, one.resource, one.meta.get("runtime-id")) == (
-        other.service,
-        other.resource,
-        other.meta.get("runtime-id"),
-    )
-
-
-def _matches(store: Store, search: Search, now: datetime) -> tuple[query.Query, list[tuple[Trace, Sequence[Span]]]]:
+def _find_matches(
+    store: Store, search: Search, now: datetime
+) -> tuple[query.Query, list[tuple[Trace, Sequence[Span]]]]:
     """Return the parsed search, and the traces that it finds, sorted, each with its matching spans."""
     try:
         parsed = query.parse(search.q)
@@ -313,27 +221,28 @@ def _facets(
 ) -> list[tuple[str, list[Facet]]]:
     """Return each facet field with its values in the matching spans, most frequent first.
 
-    The number of a value is the number of traces that a click on it finds.
+    The count of a value is the number of traces that a click on it finds.
     """
     facets = []
     for title, (name, value_of) in FACETS.items():
-        numbers: Counter[str] = Counter()
+        trace_counts: Counter[str] = Counter()
         for _, spans in matches:
-            numbers.update({value for span in spans if (value := value_of(span)) is not None})
+            trace_counts.update({value for span in spans if (value := value_of(span)) is not None})
+        most_frequent = sorted(trace_counts.items(), key=lambda item: (-item[1], item[0]))[:FACET_VALUES]
         values = []
-        for value, number in sorted(numbers.items(), key=lambda each: (-each[1], each[0]))[:FACET_VALUES]:
+        for value, count in most_frequent:
             term = terms.exact(name, value)
-            chosen = term in parsed.pieces
-            q = parsed.without_term(term) if chosen else parsed.with_term(term)
-            values.append(Facet(value, number, search.address(q=q), chosen))
+            is_chosen = term in parsed.pieces
+            q = parsed.without_term(term) if is_chosen else parsed.with_term(term)
+            values.append(Facet(value, count, search.address(q=q), is_chosen))
         # A single value is not offered, unless it can be removed, or is the status, which never has another value here.
-        if values and (len(values) > 1 or values[0].chosen or name == "status"):
+        if values and (len(values) > 1 or values[0].is_chosen or name == "status"):
             facets.append((title, values))
     return facets
 
 
 def time_range(search: Search, now: datetime) -> tuple[float, float]:
-    """Return the begin and the end of the search's time range, in nanoseconds since the epoch.
+    """Return the start and the end of the search's time range, in nanoseconds since the epoch.
 
     Raises:
         SearchError: a time is invalid, or the range is empty.
@@ -342,26 +251,26 @@ def time_range(search: Search, now: datetime) -> tuple[float, float]:
     if search.last:
         begin = (now - timedelta(minutes=int(search.last))).timestamp() * SECOND
     if search.begin:
-        moment = _moment("from", search.begin, now)
-        is_time_of_day = len(search.begin) <= len("23:59:59.999")
+        moment = _parse_time("from", search.begin, now)
+        is_time_of_day = len(search.begin) <= len("23:59:59.999")  # a date with a time is longer
         if is_time_of_day and moment > now + timedelta(minutes=1):
             moment -= timedelta(days=1)  # a time of day in the future means yesterday
         begin = max(begin, moment.timestamp() * SECOND)
     if search.end:
-        moment = _moment("to", search.end, now)
+        moment = _parse_time("to", search.end, now)
         end = moment.timestamp() * SECOND
         if end <= begin:
             raise SearchError(f"The time range is empty: from={search.begin} is not before to={search.end}.")
     return begin, end
 
 
-def _moment(name: str, text: str, now: datetime) -> datetime:
+def _parse_time(name: str, text: str, now: datetime) -> datetime:
+    """Return the time in `text`: a time of day, which means today, or a date in ISO 8601, with or without a time."""
+    with suppress(ValueError):
+        return datetime.combine(now.date(), time.fromisoformat(text), now.tzinfo)
     try:
-        try:
-            return datetime.combine(now.date(), time.fromisoformat(text), now.tzinfo)
-        except ValueError:
-            moment = datetime.fromisoformat(text)
-            return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         example = f"{now:%H:%M:%S} or {now:%Y-%m-%dT%H:%M:%S}"
         raise SearchError(f"{name}={text} is not a time. Write it like {example}.", unfinished=True) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)

@@ -14,7 +14,7 @@ from quart import Blueprint, Response, current_app, make_response, redirect, ren
 
 from hello_service.localview import charts, listing, logbook, map_layout, service_map
 from hello_service.localview.listing import Listing, Search, SearchError
-from hello_service.localview.performance import BUCKET_SECONDS, MINUTES
+from hello_service.localview.performance import BUCKET_SECONDS, MINUTES, PERCENTILES
 from hello_service.localview.spans import Trace
 from hello_service.localview.units import MILLISECOND, SECOND
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 lists = Blueprint("lists", __name__)
 
-ROWS = 200  # of a list, unless the address has `all`
-API_TRACES = 100  # the default of `limit`
-WINDOWS = (1, 5, MINUTES)
-APDEX_SECONDS = 0.5
+ROWS = 200  # shown of a list, unless the address has `all`
+API_TRACES = 100  # in a response of `/api/traces`, unless the address has `limit`
+WINDOWS = (1, 5, MINUTES)  # minutes
+DEFAULT_MINUTES = 5
+APDEX_SECONDS = 0.5  # the default threshold
+MAX_APDEX_SECONDS = 3600  # also in performance.html
 BUSIEST_FIRST = "-requests"
 COOKIE_SECONDS = 365 * 24 * 3600
 
@@ -42,7 +44,7 @@ def _now() -> datetime:
 
 
 async def _render_with_version(template: str, **context: Any) -> str:
-    """Render `template` with the store's version from before, so the page refreshes if spans arrive during rendering."""
+    """Render `template` with the store's version before rendering, so the page refreshes if spans arrive meanwhile."""
     return await render_template(template, version=current_view().store.version, **context)
 
 
@@ -52,19 +54,19 @@ def pager(trace: Trace) -> listing.Pager:
 
 
 @lists.get("/")
-async def traces() -> str:
+async def show_traces() -> str:
     """Show the traces that a search finds."""
-    search, store = Search.read(request.args), current_view().store
+    search, store = Search.from_arguments(request.args), current_view().store
     mistake: SearchError | None = None
     similar: list[tuple[str, int]] = []
     try:
         result = listing.listing(store, search, _now())
         if not result.found and len(store):
-            mistake = listing.unfinished(search)
+            mistake = listing.unfinished_field(search)
             similar = listing.alternatives(store, search)
     except SearchError as error:
         result, mistake = Listing(search, [], 0, []), error
-    rows = result.rows if search.all else result.rows[:ROWS]
+    rows = result.rows if search.show_all else result.rows[:ROWS]
     template = current_app.extensions["synchronous_jinja"].get_template("rows.html")
     rendered_rows = template.render(rows=rows, query=search.address(""))
     return await _render_with_version(
@@ -82,17 +84,17 @@ async def traces() -> str:
 @lists.get("/api/traces")
 async def traces_json() -> Any:
     """Return the traces that a search finds as JSON, in the format of docs/local-view.md."""
-    search, store = Search.read(request.args), current_view().store
+    search, store = Search.from_arguments(request.args), current_view().store
     limit, since = request.args.get("limit", API_TRACES, int), request.args.get("since", 0, int)
     version = store.version
     try:
-        found = listing.select(store, search, _now())
+        traces = listing.select(store, search, _now())
     except SearchError as error:
         return {"error": str(error), "suggestions": list(error.suggestions)}, 400
-    changed = [trace for trace in found if trace.version > since]
+    changed = [trace for trace in traces if trace.version > since]
     body = {
         "query": search.q,
-        "found": len(found),
+        "found": len(traces),
         "kept": len(store),
         "dropped": store.dropped,
         "version": version,
@@ -104,7 +106,7 @@ async def traces_json() -> Any:
 def _summary(trace: Trace) -> dict[str, Any]:
     """Return the fields of a trace in the JSON list."""
     root = trace.root
-    is_start_valid = trace.start < 2**62  # which is in the year 2116; a tracer may send any number
+    is_start_valid = trace.start < 2**62  # the year 2116; a tracer may send any number
     failed = next((span for span in trace.spans if span.error and "error.type" in span.meta), None)
     return {
         "trace_id": trace.id,
@@ -126,9 +128,7 @@ def _summary(trace: Trace) -> dict[str, Any]:
 @lists.post("/clear")
 async def clear() -> Any:
     """Forget all traces, log lines and figures. Requests from other sites are rejected."""
-    # A browser that doesn't send Sec-Fetch-Site sends Origin. A request with neither is not from a web page.
-    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if site != "same-origin" and (site is not None or (origin and urlsplit(origin).netloc != request.host)):
+    if not _is_from_own_page():
         return "Requests from other sites can't clear this page.", 403
     view = current_view()
     view.store.clear()
@@ -138,20 +138,30 @@ async def clear() -> Any:
     return redirect(back if is_own_path else "/", 303)
 
 
+def _is_from_own_page() -> bool:
+    """Return whether the current request comes from this page, or not from a web page at all."""
+    site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if site is not None:
+        return site == "same-origin"
+    # A browser that doesn't send Sec-Fetch-Site sends Origin. A request with neither is not from a web page.
+    return not origin or urlsplit(origin).netloc == request.host
+
+
 @lists.get("/logs")
-async def logs() -> str:
+async def show_logs() -> str:
     """Show the lines of the service's log, with or without a trace."""
     log = logbook.read(current_view().store, request.args)
-    rows = log.entries if log.all else log.entries[:ROWS]
+    rows = log.entries if log.show_all else log.entries[:ROWS]
     return await _render_with_version("logs.html", log=log, rows=rows, levels=logbook.LEVELS)
 
 
 @lists.get("/map")
 async def show_map() -> str:
-    """Draw the calls between services. With many services, draw the neighbours of one."""
+    """Draw the calls between services. With many services, draw the neighbors of one."""
     whole = service_map.service_map(current_view().store.newest())
     drawn_map, picture = map_layout.draw(whole, request.args.get("service"))
-    return await _render_with_version("map.html", map=drawn_map, picture=picture)
+    max_services = service_map.MAX_SERVICES
+    return await _render_with_version("map.html", map=drawn_map, picture=picture, max_services=max_services)
 
 
 @lists.get("/performance")
@@ -160,22 +170,26 @@ async def show_performance() -> Any:
 
     Cookies remember the choices for the next visit.
     """
-    minutes = _choice("minutes", int, 5)
+    minutes = _choice("minutes", int, DEFAULT_MINUTES)
+    if minutes not in WINDOWS:
+        minutes = DEFAULT_MINUTES
     threshold = _choice("apdex", float, APDEX_SECONDS)
+    if not 0 < threshold <= MAX_APDEX_SECONDS:
+        threshold = APDEX_SECONDS
     sort = _choice("sort", str, BUSIEST_FIRST)
-    minutes = minutes if minutes in WINDOWS else 5
-    threshold = threshold if 0 < threshold <= 3600 else APDEX_SECONDS
-    sort = sort if sort.removeprefix("-") in charts.COLUMNS else BUSIEST_FIRST
+    if sort.removeprefix("-") not in charts.COLUMNS:
+        sort = BUSIEST_FIRST
     now = monotonic()
-    last_begin = datetime.fromtimestamp(time.time() - now % BUCKET_SECONDS).astimezone()
+    last_start = datetime.fromtimestamp(time.time() - now % BUCKET_SECONDS).astimezone()
     body = await _render_with_version(
         "performance.html",
         reports=current_view().performance.reports(minutes, now),
         minutes=minutes,
         windows=WINDOWS,
+        percentiles=PERCENTILES,
         threshold=threshold,
         sort=sort,
-        last_begin=last_begin,
+        last_start=last_start,
     )
     response = await make_response(body)
     for name, value in (("minutes", minutes), ("apdex", f"{threshold:g}"), ("sort", sort)):
@@ -187,7 +201,7 @@ async def show_performance() -> Any:
 
 
 def _choice(name: str, convert: Any, default: Any) -> Any:
-    """Return the value of `name` in the address, else in the cookie of an earlier choice, else the default."""
+    """Return the value of `name` from the address, else from the cookie of an earlier choice, else the default."""
     for text in (request.args.get(name), request.cookies.get(f"performance_{name}")):
         if text is not None:
             try:

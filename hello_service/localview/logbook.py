@@ -42,22 +42,22 @@ class Log:
 
     Attributes:
         text, level, traceless: the filter.
-        all: whether the page shows all lines, not only the first ones.
-        kept: number of lines before the filter.
-        read: number of lines read so far, including those dropped since.
-        own: services that wrote the lines.
-        others: services that sent traces, but have no lines here.
+        show_all: whether the page shows all lines, not only the first ones.
+        lines_kept: number of lines before the filter.
+        lines_read: number of lines read so far, including those dropped since.
+        services: services that wrote the lines.
+        other_services: services that sent traces, but have no lines here.
     """
 
     text: str
     level: str
     traceless: bool
-    all: bool
+    show_all: bool
     entries: list[Entry]
-    kept: int
-    read: int
-    own: list[str]
-    others: list[str]
+    lines_kept: int
+    lines_read: int
+    services: list[str]
+    other_services: list[str]
 
     @property
     def address(self) -> str:
@@ -67,36 +67,38 @@ class Log:
 
 
 def read(store: Store, arguments: Mapping[str, str]) -> Log:
-    """Return the lines selected by `text`, a minimum `level` and `traceless`, the arguments of the address."""
+    """Return the lines selected by the address's arguments `text`, `level` (the lowest to show) and `traceless`."""
     text, level = arguments.get("text", ""), arguments.get("level", "")
-    level = level if level in LEVELS else ""
+    if level not in LEVELS:
+        level = ""
     traceless = "traceless" in arguments
     log = store.log()
     words = text.strip().lower()
     entries = []
     for number, line in log:
-        if level and not _at_least(line, level):
+        if level and not _has_level(line, level):
             continue
         if words and words not in json.dumps(dict(line), ensure_ascii=False, default=repr).lower():
             continue
         entry = Entry(number, line, store.find(str(line.get("dd.trace_id", ""))))
         if not (traceless and entry.trace_id):
             entries.append(entry)
-    own = {str(line["service"]) for _, line in log if line.get("service")}
-    others = {span.service for trace in store.newest() for span in trace.spans} - own
+    services = {str(line["service"]) for _, line in log if line.get("service")}
+    other_services = {span.service for trace in store.newest() for span in trace.spans} - services
     return Log(
         text=text,
         level=level,
         traceless=traceless,
-        all="all" in arguments,
+        show_all="all" in arguments,
         entries=entries,
-        kept=len(log),
-        read=store.lines_read,
-        own=sorted(own),
-        others=sorted(others),
+        lines_kept=len(log),
+        lines_read=store.lines_read,
+        services=sorted(services),
+        other_services=sorted(other_services),
     )
 
 
-def _at_least(line: Line, level: str) -> bool:
+def _has_level(line: Line, level: str) -> bool:
+    """Return whether `line` has `level` or a higher one."""
     line_level = str(line.get("level", "")).lower()
     return line_level in LEVELS and LEVELS.index(line_level) >= LEVELS.index(level)

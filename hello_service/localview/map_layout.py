@@ -6,14 +6,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hello_service.localview.service_map import Edge, Map, Node, choose
+from hello_service.localview.service_map import Edge, Map, Node, choose_service
 
-NODE_WIDTH, NODE_HEIGHT = 176, 74
-GAP_ACROSS, GAP_DOWN = 120, 40
+NODE_WIDTH, NODE_HEIGHT = 176, 74  # also in map.html
+GAP_ACROSS, GAP_DOWN = 120, 40  # between columns and between rows
 LOOP_GAP = 76  # additional gap between rows if a service calls itself
-WIDE_GAP = 230  # beside a chosen service, so that two labels fit side by side
-MARGIN, LOOP = 24, 58
-LABEL_WIDTH, LABEL_HEIGHT = 92, 54
+WIDE_GAP = 230  # between columns beside a chosen service, so that two labels fit side by side
+MARGIN = 24
+LOOP_HEIGHT = 58
+RETURN_OFFSET = 22  # how far below the middle of its services a call to the left starts and ends
+LABEL_WIDTH, LABEL_HEIGHT = 92, 54  # map.html draws a label in 92 by 52
 MAX_COLUMNS = 5  # with more, the text would be too small
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -35,7 +37,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Line:
-    """A call with its curve as an SVG path. `label` is the centre of its label, None if there is no room for it."""
+    """A call with its curve as an SVG path. `label` is the center of its label, None if there is no room for it."""
 
     edge: Edge
     path: str
@@ -52,118 +54,131 @@ class Drawing:
     height: int
 
     @property
-    def unlabelled(self) -> int:
+    def unlabeled(self) -> int:
         return sum(line.label is None for line in self.lines)
 
 
 def draw(whole: Map, service: str | None) -> tuple[Map, Drawing]:
     """Return the map with its chosen service, and the drawing."""
-    shown = choose(whole, service)
-    columns = _columns(*shown.drawn())
-    if shown.chosen is None and len(columns) > MAX_COLUMNS:  # a chain of calls is too long
-        shown = choose(whole, whole.most_connected().service)
-    if shown.chosen is not None:
-        columns = _around(shown.chosen, *shown.drawn())
-    return shown, _drawing(columns, shown.drawn()[1], shown.chosen)
+    chosen_map = choose_service(whole, service)
+    nodes, edges = chosen_map.parts_to_draw()
+    columns = _columns(nodes, edges)
+    if chosen_map.chosen is None and len(columns) > MAX_COLUMNS:  # a chain of calls is too long
+        chosen_map = choose_service(whole, whole.most_connected().service)
+        nodes, edges = chosen_map.parts_to_draw()
+    if chosen_map.chosen is not None:
+        columns = _columns_around(chosen_map.chosen, nodes, edges)
+    return chosen_map, _drawing(columns, edges, chosen_map.chosen)
 
 
 def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: Node | None) -> Drawing:
-    across = WIDE_GAP if chosen else GAP_ACROSS
-    loops = any(edge.source is edge.target for edge in edges)
-    above = LOOP_GAP if loops else 0
-    gap = GAP_DOWN + above
-    tallest = max((len(column) for column in columns), default=0)
-    height = max(0, tallest * (NODE_HEIGHT + gap) - gap)
+    """Place the services of `columns`, connect them with a curve for each call, and label the curves."""
+    gap_across = WIDE_GAP if chosen else GAP_ACROSS
+    has_loops = any(edge.source is edge.target for edge in edges)
+    loop_gap = LOOP_GAP if has_loops else 0
+    gap_down = GAP_DOWN + loop_gap
+    longest_column = max((len(column) for column in columns), default=0)
+    height = max(0, longest_column * (NODE_HEIGHT + gap_down) - gap_down)
     places: dict[str, Place] = {}
     for number, column in enumerate(columns):
-        column_height = len(column) * (NODE_HEIGHT + gap) - gap
+        x = MARGIN + number * (NODE_WIDTH + gap_across)
+        column_height = len(column) * (NODE_HEIGHT + gap_down) - gap_down
+        column_top = MARGIN + loop_gap + (height - column_height) // 2  # all columns have the same middle
         for row, node in enumerate(column):
-            y = MARGIN + above + (height - column_height) // 2 + row * (NODE_HEIGHT + gap)
-            places[node.service] = Place(node, MARGIN + number * (NODE_WIDTH + across), y)
+            places[node.service] = Place(node, x, column_top + row * (NODE_HEIGHT + gap_down))
     curves = [(edge, _curve(places[edge.source.service], places[edge.target.service], chosen)) for edge in edges]
-    taken = [place.box for place in places.values()]
+    occupied = [place.box for place in places.values()]
     lines = []
     for edge, curve in curves:
-        near = 0.5
+        preferred = 0.5  # the middle of the curve
         if chosen is not None:
-            near = 0.88 if edge.source is chosen else 0.12  # close to the neighbour
-        label = next((position for position in _label_positions(curve, near) if _is_free(position, taken)), None)
+            preferred = 0.88 if edge.source is chosen else 0.12  # close to the neighbor
+        positions = _label_positions(curve, preferred)
+        label = next((position for position in positions if _is_free(position, occupied)), None)
         if label is not None:
-            taken.append(_label_box(label))
-        path = "M{:.0f},{:.0f} C{:.0f},{:.0f} {:.0f},{:.0f} {:.0f},{:.0f}".format(
-            *(coordinate for point in curve for coordinate in point)
-        )
+            occupied.append(_label_box(label))
+        begin, control_1, control_2, end = (f"{x:.0f},{y:.0f}" for x, y in curve)
+        path = f"M{begin} C{control_1} {control_2} {end}"
         lines.append(Line(edge, path, None if label is None else (round(label[0]), round(label[1]))))
-    width = max(0, len(columns) * (NODE_WIDTH + across) - across)
-    bottom = max(
-        [height + MARGIN + above, *(int(box[3]) for box in taken), *(int(_bottom(curve)) for _, curve in curves)]
-    )
-    return Drawing(list(places.values()), lines, width + 2 * MARGIN, bottom + MARGIN)
+    width = max(0, len(columns) * (NODE_WIDTH + gap_across) - gap_across)
+    box_bottoms = [int(bottom) for _, _, _, bottom in occupied]
+    curve_bottoms = [int(_bottom(curve)) for _, curve in curves]
+    lowest = max([height + MARGIN + loop_gap, *box_bottoms, *curve_bottoms])
+    return Drawing(list(places.values()), lines, width + 2 * MARGIN, lowest + MARGIN)
 
 
 def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Point, Point, Point]:
     """Return the Bézier curve of a call. It connects the sides of two services, or is a loop above a single one.
 
-    Beside a chosen service, the curve is horizontal near the neighbour, so that the labels there don't overlap.
+    Beside a chosen service, the curve is horizontal near the neighbor, so that the labels there don't overlap.
     """
     middle = source.y + NODE_HEIGHT / 2
     if source is target:
-        x = source.x + NODE_WIDTH / 2
-        return (x + 36, source.y), (x + 60, source.y - LOOP), (x - 60, source.y - LOOP), (x - 36, source.y)
+        x, top = source.x + NODE_WIDTH / 2, source.y - LOOP_HEIGHT
+        return (x + 36, source.y), (x + 60, top), (x - 60, top), (x - 36, source.y)
     begin, end, target_middle = source.x + NODE_WIDTH, target.x, target.y + NODE_HEIGHT / 2
     if end > begin:
         if chosen is None:
-            first = last = (begin + end) / 2
+            bend = (begin + end) / 2
         elif target.node is chosen:
-            first = last = end - (end - begin) / 4
+            bend = end - (end - begin) / 4
         else:
-            first = last = begin + (end - begin) / 4
-        return (begin, middle), (first, middle), (last, target_middle), (end, target_middle)
+            bend = begin + (end - begin) / 4
+        return (begin, middle), (bend, middle), (bend, target_middle), (end, target_middle)
     # A call back to the left starts lower than the calls from there. Services in the same column never call each other.
     begin, end = source.x, target.x + NODE_WIDTH
-    bend = (begin - end) / 2
-    y, target_y = middle + 22, target_middle + 22
-    return (begin, y), (begin - bend, y), (end + bend, target_y), (end, target_y)
+    half_distance = (begin - end) / 2
+    y, target_y = middle + RETURN_OFFSET, target_middle + RETURN_OFFSET
+    return (begin, y), (begin - half_distance, y), (end + half_distance, target_y), (end, target_y)
 
 
-def _at(curve: tuple[Point, Point, Point, Point], t: float) -> Point:
+def _point_at(curve: tuple[Point, Point, Point, Point], t: float) -> Point:
     """Return the point of a Bézier curve at `t`, between 0 and 1."""
     weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
-    x, y = (sum(weight * point[axis] for weight, point in zip(weights, curve, strict=True)) for axis in (0, 1))
+    weighted_points = list(zip(weights, curve, strict=True))
+    x = sum(weight * point_x for weight, (point_x, _) in weighted_points)
+    y = sum(weight * point_y for weight, (_, point_y) in weighted_points)
     return x, y
 
 
 def _bottom(curve: tuple[Point, Point, Point, Point]) -> float:
-    """Return the greatest y of the curve, computed at eleven points."""
-    return max(_at(curve, step / 10)[1] for step in range(11))
+    """Return the greatest y of the curve, approximately: the greatest at eleven of its points."""
+    return max(_point_at(curve, step / 10)[1] for step in range(11))
 
 
-def _label_positions(curve: tuple[Point, Point, Point, Point], near: float) -> Iterator[Point]:
-    """Yield the candidate positions of a label: along its curve, beginning at `near`, then beside the curve."""
-    along = [_at(curve, t) for t in sorted((near, 0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2), key=lambda t: abs(t - near))]
-    for offset in (0, -24, 24, -44, 44):
-        for x, y in along:
+def _label_positions(curve: tuple[Point, Point, Point, Point], preferred: float) -> Iterator[Point]:
+    """Yield candidate positions of a label: on its curve, the closest to `preferred` first, then beside the curve."""
+    candidates = (preferred, 0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2)
+    closest_first = sorted(candidates, key=lambda t: abs(t - preferred))
+    points = [_point_at(curve, t) for t in closest_first]
+    for offset in (0, -24, 24, -44, 44):  # the smallest first
+        for x, y in points:
             yield x, y + offset
 
 
-def _label_box(centre: Point) -> Box:
-    x, y = centre
+def _label_box(center: Point) -> Box:
+    x, y = center
     return x - LABEL_WIDTH / 2, y - LABEL_HEIGHT / 2, x + LABEL_WIDTH / 2, y + LABEL_HEIGHT / 2
 
 
-def _is_free(centre: Point, taken: Sequence[Box]) -> bool:
-    left, top, right, bottom = _label_box(centre)
+def _is_free(center: Point, occupied: Sequence[Box]) -> bool:
+    """Return whether a label at `center` is within the picture and overlaps none of the `occupied` boxes."""
+    left, top, right, bottom = _label_box(center)
     if left < 0 or top < 0:
         return False
-    return not any(left < box[2] and box[0] < right and top < box[3] and box[1] < bottom for box in taken)
+    return not any(
+        left < box_right and box_left < right and top < box_bottom and box_top < bottom
+        for box_left, box_top, box_right, box_bottom in occupied
+    )
 
 
-def _around(chosen: Node, nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
-    """Return three columns: the callers of `chosen`, `chosen`, and the services that it calls."""
+def _columns_around(chosen: Node, nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
+    """Return up to three columns: the callers of `chosen`, `chosen`, and the services that it calls."""
     called = {edge.target.service for edge in edges if edge.source is chosen} - {chosen.service}
     others = [node for node in nodes if node is not chosen]
     callers = [node for node in others if node.service not in called]
-    return [column for column in (callers, [chosen], [node for node in others if node.service in called]) if column]
+    callees = [node for node in others if node.service in called]
+    return [column for column in (callers, [chosen], callees) if column]
 
 
 def _columns(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
@@ -171,14 +186,14 @@ def _columns(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
     callers: dict[str, list[str]] = defaultdict(list)
     for edge in _without_cycles(nodes, edges):
         callers[edge.target.service].append(edge.source.service)
-    depth = _depths(nodes, callers)
+    depths = _depths(nodes, callers)
     columns: dict[int, list[Node]] = defaultdict(list)
-    for node in sorted(nodes, key=lambda node: (depth[node.service], node.service)):
-        columns[depth[node.service]].append(node)
-    row: dict[str, float] = {}  # position of each service in its column, from 0 to less than 1
+    for node in sorted(nodes, key=lambda node: (depths[node.service], node.service)):
+        columns[depths[node.service]].append(node)
+    heights: dict[str, float] = {}  # position of each service in its column, from 0 (top) to less than 1
     for number in sorted(columns):
-        columns[number].sort(key=lambda node: _mean([row[caller] for caller in callers[node.service]]))
-        row |= {node.service: index / len(columns[number]) for index, node in enumerate(columns[number])}
+        columns[number].sort(key=lambda node: _mean([heights[caller] for caller in callers[node.service]]))
+        heights |= {node.service: index / len(columns[number]) for index, node in enumerate(columns[number])}
     return [columns[number] for number in sorted(columns)]
 
 
@@ -192,10 +207,10 @@ def _without_cycles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
     for edge in edges:
         outgoing[edge.source.service].append(edge)
     called = {edge.target.service for edge in edges if edge.source is not edge.target}
-    kept: list[Edge] = []
-    done: set[str] = set()
+    acyclic_edges: list[Edge] = []
+    finished: set[str] = set()
     for start in sorted(nodes, key=lambda node: node.service in called):  # services without a caller first
-        if start.service in done:
+        if start.service in finished:
             continue
         path = [(start.service, iter(outgoing[start.service]))]
         on_path = {start.service}
@@ -205,13 +220,13 @@ def _without_cycles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
             if next_edge is None:
                 path.pop()
                 on_path.discard(service)
-                done.add(service)
+                finished.add(service)
             elif (target := next_edge.target.service) not in on_path:
-                kept.append(next_edge)
-                if target not in done:
+                acyclic_edges.append(next_edge)
+                if target not in finished:
                     on_path.add(target)
                     path.append((target, iter(outgoing[target])))
-    return kept
+    return acyclic_edges
 
 
 def _depths(nodes: Sequence[Node], callers: Mapping[str, Sequence[str]]) -> dict[str, int]:
@@ -221,8 +236,9 @@ def _depths(nodes: Sequence[Node], callers: Mapping[str, Sequence[str]]) -> dict
         changed = False
         for node in nodes:
             longest = max((depth[caller] + 1 for caller in callers.get(node.service, ())), default=0)
-            changed |= longest != depth[node.service]
-            depth[node.service] = longest
+            if longest != depth[node.service]:
+                depth[node.service] = longest
+                changed = True
         if not changed:
             break
     return depth

@@ -24,14 +24,14 @@ from hello_service.localview.lists import current_view
 from hello_service.localview.performance import Performance
 from hello_service.localview.spans import Trace
 from hello_service.localview.store import Store
-from hello_service.localview.text import visible
+from hello_service.localview.text import escape_hidden
 from hello_service.localview.trace_page import Selection, TraceView, hexadecimal
 
 pages = Blueprint("localview", __name__)
 
 EVENT_SECONDS = 0.5  # minimum time between two events
-HEARTBEAT_SECONDS = 15.0  # without an event; then a comment is sent, which reveals a dead connection
-CLOSE_SECONDS = 1.0
+HEARTBEAT_SECONDS = 15.0  # after this long without an event, a comment is sent, which reveals a dead connection
+CLOSE_SECONDS = 1.0  # how long the server may take to stop before it is canceled
 
 # Any other name may be the domain of a web page, made to resolve to this machine (DNS rebinding).
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -53,9 +53,9 @@ class View:
     store: Store
     performance: Performance
     service_url: str | None = None
-    example: str = "/api/relay?count=3"  # a path of the service for a first request
+    example_path: str = "/api/relay?count=3"  # a path of the service for a first request
     agent_url: str | None = None
-    program: str = "dev"
+    program: str = "dev"  # or view
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -68,13 +68,14 @@ def create_page(view: View) -> Quart:
     app.jinja_env.globals.update(view=view, store=view.store, drawing=drawing, charts=charts, pager=lists.pager)
     app.jinja_env.filters.update(
         duration=units.duration,
-        count=units.count,
+        quantity=units.quantity,
         percent=units.percent,
         rate=units.rate,
         clock=units.clock,
-        line=drawing.log_line,
+        log_parts=drawing.log_parts,
         hexadecimal=hexadecimal,
     )
+    # For rows.html, which explains the reason.
     app.extensions["synchronous_jinja"] = app.jinja_env.overlay(enable_async=False)
     app.register_blueprint(pages)
     app.register_blueprint(lists.lists)
@@ -91,7 +92,8 @@ class _HostCheck:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hosts = [value for name, value in scope.get("headers", ()) if name == b"host"]
-        if scope["type"] == "lifespan" or (len(hosts) == 1 and host_name(hosts[0].decode("latin-1")) in OWN_NAMES):
+        is_own_name = len(hosts) == 1 and host_name(hosts[0].decode("latin-1")) in OWN_NAMES
+        if is_own_name or scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] == "websocket":  # the page has no WebSockets
@@ -110,36 +112,36 @@ async def add_security_headers(response: Response) -> Response:
 
 
 @pages.get("/trace/<text>")
-async def trace(text: str) -> Any:
+async def show_trace(text: str) -> Any:
     """Show the trace with the id `text`, in any form, and the details of the span chosen in the address."""
     store = current_view().store
-    found = store.find(text)
-    if found is None:
+    trace = store.find(text)
+    if trace is None:
         return await render_template("missing.html", version=0, text=text), 404
-    if text != found.id:
-        return redirect(f"/trace/{found.id}")
-    version = store.revision(found.id)  # so that the page refreshes if spans arrive during rendering
-    return await render_template("trace.html", version=version, trace=found, trace_view=_trace_view(found))
+    if text != trace.id:
+        return redirect(f"/trace/{trace.id}")
+    version = store.revision(trace.id)  # read before rendering, so that the page refreshes if spans arrive meanwhile
+    return await render_template("trace.html", version=version, trace=trace, trace_view=_trace_view(trace))
 
 
 @pages.get("/trace/<text>/span/<number>")
-async def span_detail(text: str, number: str) -> Any:
+async def span_details(text: str, number: str) -> Any:
     """Return the details of a span as a fragment for the page of its trace."""
-    found = current_view().store.find(text)
-    if found is None:
+    trace = current_view().store.find(text)
+    if trace is None:
         return "This trace is no longer kept.", 404
-    return await render_template("fragment.html", trace=found, trace_view=_trace_view(found, ("span", number)))
+    return await render_template("fragment.html", trace=trace, trace_view=_trace_view(trace, ("span", number)))
 
 
 @pages.get("/trace/<text>/json")
 async def trace_json(text: str) -> Any:
     """Return the trace and its log lines as JSON."""
     store = current_view().store
-    found = store.find(text)
-    if found is None:
+    trace = store.find(text)
+    if trace is None:
         return {"error": "This trace is not kept, or no longer kept."}, 404
-    spans = [asdict(span) for _, _, span in found.walk()]
-    body = {"trace_id": found.id, "spans": spans, "logs": store.lines(found)}
+    spans = [asdict(span) for _, _, span in trace.walk()]
+    body = {"trace_id": trace.id, "spans": spans, "logs": store.lines(trace)}
     return Response(json.dumps(body, indent=2, default=repr), content_type="application/json")
 
 
@@ -147,23 +149,23 @@ async def trace_json(text: str) -> Any:
 async def events() -> Response:
     """Send a server-sent event for each change of any trace, or of the one in the parameter `trace`."""
     response = Response(_changes(current_view(), request.args.get("trace")), content_type="text/event-stream")
-    response.timeout = None  # until the client disconnects
+    response.timeout = None  # the response lasts until the client disconnects
     return response
 
 
 def _trace_view(trace: Trace, *arguments: tuple[str, str]) -> TraceView:
     """Return `trace` with the selection in the address and in further `arguments`."""
-    selection = Selection.read([*request.args.items(multi=True), *arguments])
+    selection = Selection.from_arguments([*request.args.items(multi=True), *arguments])
     return TraceView(trace, current_view().store, selection)
 
 
 def _finalize(value: object) -> object:
-    """Escape invisible characters in each value of a template. `Markup` comes from a macro, which has done that."""
-    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    """Escape invisible characters in each value of a template. `Markup` is the result of a macro, already escaped."""
+    return escape_hidden(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 async def _changes(view: View, trace_id: str | None) -> AsyncIterator[bytes]:
-    """Yield a server-sent event with the new version whenever the store, or only the trace `trace_id`, has changed."""
+    """Yield a server-sent event with the new version when the store, or only the trace `trace_id`, has changed."""
     sent_version, sent_at = -1, monotonic()
     while not view.closing.is_set():
         version = view.store.version if trace_id is None else view.store.revision(trace_id)
@@ -195,8 +197,8 @@ async def serving(view: View, listener: socket.socket) -> AsyncIterator[None]:
         view.closing.set()
         stopping.set()
         await asyncio.wait({running}, timeout=CLOSE_SECONDS)
-        # A client that doesn't read its response keeps the server running. One cancel is not enough, because Hypercorn
-        # mistakes it for a timeout.
+        # A client that doesn't read its response keeps the server running. A single `cancel()` is not enough, because
+        # Hypercorn mistakes it for a timeout.
         while not running.done():
             running.cancel()
             await asyncio.wait({running}, timeout=CLOSE_SECONDS)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 
 from hello_service.localview.spans import Span
 
-BUCKET_SECONDS = 5
+BUCKET_SECONDS = 5  # also in lists.js
 MINUTES = 15  # how far back the figures reach
-RESOURCES = 200  # further resources are counted as one
+MAX_RESOURCES = 200  # further resources are counted as `OTHERS`
 OTHERS = "(other resources)"
-GROWTH = math.log(1.02)
-PERCENTILES = (50, 75, 90, 95, 99)
+LOG_GROWTH = math.log(1.02)  # the end of bucket n of a histogram is 1.02 to the power of n, in nanoseconds
+PERCENTILES = (50, 75, 90, 95, 99)  # shown for each resource
 
 
 @dataclass
@@ -26,42 +26,42 @@ class Latencies:
     """A histogram of durations in nanoseconds. Percentiles are within 1%; the other figures are exact."""
 
     buckets: Counter[int] = field(default_factory=Counter)
-    number: int = 0
+    count: int = 0
     total: int = 0
     max: int = 0
 
     def add(self, duration: int) -> None:
         """Add one duration."""
-        self.buckets[math.ceil(math.log(max(1, duration)) / GROWTH)] += 1
-        self.number += 1
+        self.buckets[math.ceil(math.log(max(1, duration)) / LOG_GROWTH)] += 1
+        self.count += 1
         self.total += duration
         self.max = max(self.max, duration)
 
     def merge(self, other: Latencies) -> None:
         """Add the durations of `other`."""
         self.buckets.update(other.buckets)
-        self.number += other.number
+        self.count += other.count
         self.total += other.total
         self.max = max(self.max, other.max)
 
     @property
     def average(self) -> float:
-        return self.total / self.number if self.number else 0.0
+        return self.total / self.count if self.count else 0.0
 
     def percentile(self, percent: float) -> float:
         """Return the duration that `percent` of all durations don't exceed; 0 if there are none."""
-        remaining = math.ceil(self.number * percent / 100)
+        remaining = math.ceil(self.count * percent / 100)  # durations up to the result, in ascending order
         for bucket in sorted(self.buckets):
             remaining -= self.buckets[bucket]
             if remaining <= 0:
-                return min(self.max, math.exp((bucket - 0.5) * GROWTH))  # the middle of the bucket
+                return min(self.max, math.exp((bucket - 0.5) * LOG_GROWTH))  # the middle of the bucket
         return 0.0
 
     def within(self, nanoseconds: float) -> int:
         """Return how many durations are at most `nanoseconds`."""
         tolerance = 1e-9  # for rounding errors, so that the bucket that ends at `nanoseconds` is included
-        last = math.floor(math.log(max(1.0, nanoseconds)) / GROWTH + tolerance)
-        return sum(number for bucket, number in self.buckets.items() if bucket <= last)
+        last = math.floor(math.log(max(1.0, nanoseconds)) / LOG_GROWTH + tolerance)
+        return sum(count for bucket, count in self.buckets.items() if bucket <= last)
 
 
 @dataclass
@@ -82,7 +82,8 @@ class Figures:
         self.failed.merge(other.failed)
 
     @property
-    def all(self) -> Latencies:
+    def latencies(self) -> Latencies:
+        """The latencies of all requests, with and without an error."""
         both = Latencies()
         both.merge(self.good)
         both.merge(self.failed)
@@ -90,11 +91,11 @@ class Figures:
 
     @property
     def requests(self) -> int:
-        return self.good.number + self.failed.number
+        return self.good.count + self.failed.count
 
     @property
     def errors(self) -> int:
-        return self.failed.number
+        return self.failed.count
 
     @property
     def error_rate(self) -> float:
@@ -145,19 +146,22 @@ class Performance:
                 continue
             if not self._buckets or self._buckets[-1][0] != number:
                 self._buckets.append((number, {}))
-            _, figures = self._buckets[-1]
-            figures.setdefault(self._key(span), Figures()).add(span)
+            _, figures_by_key = self._buckets[-1]
+            figures_by_key.setdefault(self._key(span), Figures()).add(span)
 
     def _key(self, span: Span) -> tuple[str, str]:
-        """Return the service and the resource under which `span` is counted."""
+        """Return the service and the resource under which `span` is counted.
+
+        After `MAX_RESOURCES`, a new resource is counted as `OTHERS`, and so is a service without an earlier resource.
+        """
         key = (span.service, span.resource)
         if key in self._resources:
             return key
-        if len(self._resources) < RESOURCES:
+        if len(self._resources) < MAX_RESOURCES:
             self._resources.add(key)
             return key
         is_known_service = any(span.service == service for service, _ in self._resources)
-        return (span.service if is_known_service else OTHERS, OTHERS)
+        return span.service if is_known_service else OTHERS, OTHERS
 
     def reports(self, minutes: int, now: float) -> list[Report]:
         """Return a report on the last `minutes` for each service, sorted by name."""
@@ -167,14 +171,14 @@ class Performance:
         seconds = max(1.0, now - max(self._started, first * BUCKET_SECONDS))
         resources: dict[str, dict[str, Figures]] = {}
         all_series: dict[str, list[Figures]] = {}
-        for number, figures in self._buckets:
+        for number, figures_by_key in self._buckets:
             index = number - first
             if index < 0:
                 continue
-            for (service, resource), counted in figures.items():
-                resources.setdefault(service, {}).setdefault(resource, Figures()).merge(counted)
+            for (service, resource), figures in figures_by_key.items():
+                resources.setdefault(service, {}).setdefault(resource, Figures()).merge(figures)
                 series = all_series.setdefault(service, [Figures() for _ in range(length)])
-                series[index].merge(counted)
+                series[index].merge(figures)
         reports = [
             Report(service, seconds, _sum(by_resource.values()), list(by_resource.items()), all_series[service])
             for service, by_resource in resources.items()
@@ -182,8 +186,8 @@ class Performance:
         return sorted(reports, key=lambda report: report.service)
 
 
-def _sum(figures: Iterable[Figures]) -> Figures:
+def _sum(parts: Iterable[Figures]) -> Figures:
     total = Figures()
-    for each in figures:
-        total.merge(each)
+    for part in parts:
+        total.merge(part)
     return total

@@ -1,4 +1,4 @@
-"""Runs the agent and the service as child processes: finds their ports, reads their output and stops them."""
+"""Runs the agent and the service, or a command, as child processes: finds ports, reads output and stops processes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ import aiohttp
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
-LEFTOVER_SECONDS = 2.0  # for processes that a command started and that outlive it
+LEFTOVER_SECONDS = 2.0  # how long processes that a command started may outlive it, and again after SIGTERM
 POLL_SECONDS = 0.05
 LINE_BYTES = 2**20  # a longer line is cut
 # The variables that ddapm-test-agent reads as options. Some of them make it forward the data that it receives.
 AGENT_OPTION_VARIABLES = re.compile(
-    "(DD|OTEL|OTLP|SNAPSHOT|VCR|LOG)_.*|HOST|PORT|WEB_UI_PORT|ENABLED_CHECKS|MAX_REQUESTS|ORG_PROP_MARKER|TEST_AGENT_VERSION"
-    "|DISABLE_LLMOBS_DATA_FORWARDING"
+    "(DD|OTEL|OTLP|SNAPSHOT|VCR|LOG)_.*|HOST|PORT|WEB_UI_PORT|ENABLED_CHECKS|MAX_REQUESTS|ORG_PROP_MARKER"
+    "|TEST_AGENT_VERSION|DISABLE_LLMOBS_DATA_FORWARDING"
 )
-# The message with which Hypercorn, Uvicorn, Gunicorn, Flask and others report their address.
+# The part of a message in which Hypercorn, Uvicorn, Gunicorn, Flask and others report their address.
 SERVER_ADDRESS = re.compile(r"(?:[Rr]unning on|[Ll]istening (?:at:?|on:?)) (https?://[^\s\"]+)")
 
 
@@ -48,8 +48,8 @@ def listen(host: str, port: int, option: str) -> socket.socket:
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
-        wrong_host = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
-        advice = "Choose another address with --host." if wrong_host else f"Choose another port with {option}."
+        is_host_wrong = error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror)
+        advice = "Choose another address with --host." if is_host_wrong else f"Choose another port with {option}."
         raise StartError(f"Can't listen on {host} port {port}: {reason}. {advice}") from error
     return listener
 
@@ -57,28 +57,29 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 def free_ports(count: int) -> list[int]:
     """Return ports that were free a moment ago, for programs that can't bind port 0 and report the chosen port."""
     sockets = [listen(LOOPBACK, 0, "") for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = [free_socket.getsockname()[1] for free_socket in sockets]
+    for free_socket in sockets:
+        free_socket.close()
     return ports
 
 
 @asynccontextmanager
 async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[tuple[Process, str]]:
     """Run the embedded trace agent on `host`, and yield its process and URL. It may not respond yet."""
-    otlp_http, otlp_grpc, free = free_ports(3)
-    port = port or free
-    arguments = ["--host", host, "--port", str(port), "--log-level", "ERROR"]
+    otlp_http, otlp_grpc, free_port = free_ports(3)
+    port = port or free_port
+    arguments = [sys.executable, "-m", "hello_service.localview.agent"]
+    arguments += ["--host", host, "--port", str(port), "--log-level", "ERROR"]
     arguments += ["--otlp-http-port", str(otlp_http), "--otlp-grpc-port", str(otlp_grpc)]
     for name in allowed_hosts:
         arguments += ["--allow-host", name]
     process = await asyncio.create_subprocess_exec(
-        *[sys.executable, "-m", "hello_service.localview.agent", *arguments],
+        *arguments,
         stdin=DEVNULL,
         stdout=DEVNULL,
         stderr=DEVNULL,
         env={name: value for name, value in os.environ.items() if not AGENT_OPTION_VARIABLES.fullmatch(name)},
-        start_new_session=True,  # so that Ctrl-C reaches only dev, which stops the service before the agent
+        start_new_session=True,  # Ctrl-C then reaches only `dev`, which stops the service before the agent
     )
     async with _stopped_at_exit(process):
         yield process, f"http://{LOOPBACK}:{port}"
@@ -95,8 +96,8 @@ async def service(environ: Mapping[str, str], on_line: Callable[[str], None]) ->
     arguments = [sys.executable, "-m", "hello_service", "serve"]
     async with command(arguments, environ, on_line, url.set_result, signal.SIGTERM) as process:
         exited = asyncio.create_task(process.wait())
-        either: set[asyncio.Future[Any]] = {url, exited}
-        await asyncio.wait(either, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        url_or_exit: set[asyncio.Future[Any]] = {url, exited}
+        await asyncio.wait(url_or_exit, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         exited.cancel()
         if not url.done():
             raise StartError("The service did not start. Its output above shows the reason.")
@@ -117,14 +118,14 @@ async def command(
     """
     # Asyncio's own pipe can't be used: before Python 3.13, wait() waits for EOF of that pipe, which a child process of
     # the command may hold open.
-    read, write = os.pipe()
+    read_end, write_end = os.pipe()
     process = await asyncio.create_subprocess_exec(
-        *arguments, stdin=DEVNULL, stdout=write, stderr=STDOUT, env=dict(environ), start_new_session=True
+        *arguments, stdin=DEVNULL, stdout=write_end, stderr=STDOUT, env=dict(environ), start_new_session=True
     )
-    os.close(write)
+    os.close(write_end)
     output = asyncio.StreamReader()
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read, "rb", 0)
+        lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read_end, "rb", 0)
     )
 
     async def read_lines() -> None:
@@ -143,8 +144,8 @@ async def command(
     finally:
         # As long as the output has not ended, a process of the command's group is still running.
         for signum in (signal.SIGTERM, signal.SIGKILL):
-            ended, _ = await asyncio.wait({reading}, timeout=LEFTOVER_SECONDS)
-            if not ended:
+            finished, _ = await asyncio.wait({reading}, timeout=LEFTOVER_SECONDS)
+            if not finished:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signum)
         await reading
@@ -154,22 +155,22 @@ async def command(
 async def lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
     """Yield the lines of `stream`, cut to `LINE_BYTES`. Asyncio's own iteration fails on a very long line."""
     line = b""  # the beginning of a line whose end has not arrived
-    cut = False  # whether the first bytes of that line have been yielded already, so that its rest is ignored
+    is_cut = False  # whether the beginning of that line has already been yielded, so that the rest is ignored
     while chunk := await stream.read(2**16):
-        *ended, line = (line + chunk).split(b"\n")
-        for each in ended:
-            if not cut:
-                yield _text(each)
-            cut = False
+        *complete_lines, line = (line + chunk).split(b"\n")
+        for complete_line in complete_lines:
+            if not is_cut:
+                yield _decode(complete_line)
+            is_cut = False
         if len(line) > LINE_BYTES:
-            if not cut:
-                yield _text(line)
-            line, cut = b"", True
-    if line and not cut:
-        yield _text(line)
+            if not is_cut:
+                yield _decode(line)
+            line, is_cut = b"", True
+    if line and not is_cut:
+        yield _decode(line)
 
 
-def _text(line: bytes) -> str:
+def _decode(line: bytes) -> str:
     return line[:LINE_BYTES].decode(errors="replace").rstrip()
 
 

@@ -3,23 +3,27 @@
     service:web (status:error OR @duration:>100ms) -@http.status_code:404 "GET /api"
 
 A space or `AND` combines terms, `OR` separates alternatives, `-` or `NOT` negates, and parentheses group terms or the
-values of one field. A search finds a trace if one of its spans matches; a negated part must match no span of the trace.
+values of one field. A search finds a trace if one of its spans matches. A negated part must match no span of the trace.
 The module `terms` implements the terms. For an invalid search, `parse` raises a `QueryError` that suggests valid ones.
 
     any    = all { "OR" all }
     all    = single { [ "AND" ] single }
-    single = { "-" | "NOT" } ( "(" any ")" | field ":" ( "(" any ")" | value ) | value )
+    single = { "-" | "NOT" } ( group | term )
+    group  = "(" any ")"
+    term   = field ":" ( group | value ) | value
+
+The parser has a method for each rule, such as `read_any`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hello_service.localview import terms
 from hello_service.localview.spans import Span, Trace
-from hello_service.localview.terms import Select, TermError, Value, quoted
+from hello_service.localview.terms import Selector, TermError, Value, quoted
 
 MAX_DEPTH = 50  # of nested parentheses
 MAX_REPAIRS = 20  # a suggestion corrects at most this many mistakes of a search
@@ -29,10 +33,11 @@ PHRASE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 RANGE = re.compile(r"\[[^\[\]]*\]")
 # The beginning of a URL, or of a host and its port. The text before the colon is not a field.
 ADDRESS = re.compile(r"[A-Za-z][\w+.\-]*://|localhost:\d|[A-Za-z][\w.\-]*:\d{1,5}/")
-OPEN_RANGE = re.compile(r"\[[^\s()]*(?:\s+TO(?:\s+[^\s()]+)?)?")  # a range without its ]
+OPEN_RANGE = re.compile(r"\[[^\s()]*(?:\s+TO(?:\s+[^\s()]+)?)?")  # a range without its closing ]
 HEADER = re.compile(r"\s*trace(?:response|parent):\s*(\S+)\s*")  # a header copied with its name
-NOT_CLOSED = "A parenthesis ( is not closed."
+NEGATIVE_NUMBER = re.compile(r"-\.?\d")  # within the values of a field, as in @retries:(-5 OR 3)
 NEXT_WORD = re.compile(r'\s+([^\s()"]+)')
+NOT_CLOSED = "A parenthesis ( is not closed."
 
 
 class QueryError(ValueError):
@@ -58,7 +63,7 @@ class Query:
     """
 
     text: str
-    select: Select
+    select: Selector
     pieces: tuple[str, ...] = ()
 
     def spans(self, trace: Trace) -> Sequence[Span]:
@@ -88,20 +93,20 @@ def parse(text: str) -> Query:
     if header := HEADER.fullmatch(text):
         text = header[1]
     try:
-        return _Parser(text).query()
+        return _Parser(text).read_query()
     except _Mistake as mistake:
-        corrections = [_repaired(each) for each in mistake.corrected(text)]
-        suggestions = [each for each in dict.fromkeys(corrections) if each]
+        repaired = [_repair(correction) for correction in mistake.corrections(text)]
+        suggestions = [suggestion for suggestion in dict.fromkeys(repaired) if suggestion]  # without duplicates
         raise QueryError(str(mistake), suggestions, unfinished=mistake.unfinished) from None
 
 
-def _repaired(text: str) -> str:
-    """Return `text` with its other mistakes corrected, or an empty text if one has no correction."""
+def _repair(text: str) -> str:
+    """Return `text` with its remaining mistakes corrected, or an empty text if one of them has no correction."""
     for _ in range(MAX_REPAIRS):
         try:
-            return _Parser(text).query().text
+            return _Parser(text).read_query().text
         except _Mistake as mistake:
-            text = next(iter(mistake.corrected(text)), "")
+            text = next(iter(mistake.corrections(text)), "")
     return ""
 
 
@@ -115,87 +120,91 @@ class _Mistake(Exception):  # noqa: N818 - internal; callers get a `QueryError`
         self.begin, self.end, self.replacements = begin, end, replacements
         self.unfinished = unfinished
 
-    def corrected(self, text: str) -> list[str]:
-        return [f"{text[: self.begin]}{each}{text[self.end :]}".strip() for each in self.replacements]
+    def corrections(self, text: str) -> list[str]:
+        """Return `text` with the mistake replaced, once for each replacement."""
+        before, after = text[: self.begin], text[self.end :]
+        return [f"{before}{replacement}{after}".strip() for replacement in self.replacements]
 
 
 class _Parser:
     """A recursive descent parser.
 
-    `at` is the position of the next character to read. Where a method has a parameter `field`, it is the field whose
-    values are read, such as `service` within `service:(web OR shop)`, or None outside of such parentheses.
+    `position` is the index of the next character to read. The parameter `field` of a method is the field whose values
+    are read, such as `service` within `service:(web OR shop)`, or None outside of such parentheses.
     """
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.at = 0
+        self.position = 0
         self.depth = 0
 
-    def query(self) -> Query:
+    def read_query(self) -> Query:
         """Read the whole search."""
         if not self.text.strip():
             return Query("", lambda _, spans: spans)
         pieces: list[str] = []
-        select = self.any(None, pieces)
-        if self.at < len(self.text):
+        selector = self.read_any(None, pieces)
+        if self.position < len(self.text):
             raise self.stray_parenthesis()
-        return Query(self.text.strip(), select, tuple(pieces))
+        return Query(self.text.strip(), selector, tuple(pieces))
 
-    def any(self, field: str | None, pieces: list[str] | None = None) -> Select:
+    def read_any(self, field: str | None, pieces: list[str] | None = None) -> Selector:
         """Read alternatives. If there is only one, its terms are added to `pieces`."""
         terms_read: list[str] = []
-        alternatives = [self.all(field, terms_read)]
-        while self.operator() == "OR":
-            begin, self.at = self.at, self.at + len("OR")
-            if not self.starts_term():
-                raise self.dangling_operator("OR", begin)
-            alternatives.append(self.all(field, terms_read))
+        alternatives = [self.read_all(field, terms_read)]
+        while self.next_operator() == "OR":
+            self.read_operator("OR")
+            alternatives.append(self.read_all(field, terms_read))
         if len(alternatives) > 1:
             return _any_of(alternatives)
         if pieces is not None:
             pieces += terms_read
         return alternatives[0]
 
-    def all(self, field: str | None, pieces: list[str]) -> Select:
+    def read_all(self, field: str | None, pieces: list[str]) -> Selector:
         """Read terms that must all match, and add them to `pieces`."""
-        if (operator := self.operator()) in {"AND", "OR"}:
-            raise self.dangling_operator(operator, self.at)
-        selects: list[Select] = []
+        if (operator := self.next_operator()) in {"AND", "OR"}:
+            raise self.dangling_operator(operator, self.position)
+        selectors: list[Selector] = []
         while self.starts_term():
-            begin = self.at
-            selects.append(self.single(field))
-            pieces.append(self.text[begin : self.at])
-            if self.operator() == "AND":
-                begin, self.at = self.at, self.at + len("AND")
-                if not self.starts_term():
-                    raise self.dangling_operator("AND", begin)
-        if not selects:  # the next character is a )
+            begin = self.position
+            selectors.append(self.read_single(field))
+            pieces.append(self.text[begin : self.position])
+            if self.next_operator() == "AND":
+                self.read_operator("AND")
+        if not selectors:  # the next character is a )
             raise self.stray_parenthesis()
-        return selects[0] if len(selects) == 1 else _all_of(selects)
+        return selectors[0] if len(selectors) == 1 else _all_of(selectors)
 
-    def single(self, field: str | None) -> Select:
+    def read_single(self, field: str | None) -> Selector:
         """Read a term or a group, with any negations before it."""
-        negated = False
+        is_negated = False
         while True:
             self.skip_space()
-            if self.operator() == "NOT":
-                begin, self.at = self.at, self.at + len("NOT")
-                if not self.starts_term():
-                    raise self.dangling_operator("NOT", begin)
-            elif field and re.match(r"-\.?\d", self.text[self.at :]):  # a negative number, as in @retries:(-5 OR 3)
+            if self.next_operator() == "NOT":
+                self.read_operator("NOT")
+            elif field and NEGATIVE_NUMBER.match(self.text, self.position):
                 break
-            elif self.text.startswith("-", self.at):
-                self.minus()
+            elif self.text.startswith("-", self.position):
+                self.read_minus()
             else:
                 break
-            negated = not negated
-        select = self.group(field) if self.text[self.at] == "(" else self.term(field)
-        return _none_of(select) if negated else select
+            is_negated = not is_negated
+        selector = self.read_group(field) if self.text[self.position] == "(" else self.read_term(field)
+        return _none_of(selector) if is_negated else selector
 
-    def minus(self) -> None:
-        """Read a `-`."""
-        begin, self.at = self.at, self.at + 1
-        if self.at == len(self.text) or self.text[self.at] in ") \t\r\n":
+    def read_operator(self, operator: str) -> None:
+        """Read `operator`, which begins at the current position and must have a term after it."""
+        begin = self.position
+        self.position += len(operator)
+        if not self.starts_term():
+            raise self.dangling_operator(operator, begin)
+
+    def read_minus(self) -> None:
+        """Read a `-`, which must have a term directly after it."""
+        begin = self.position
+        self.position += 1
+        if self.position == len(self.text) or self.text[self.position] in ") \t\r\n":
             message = "This - has no term. Write it directly before the term to exclude, like -status:error."
             self.skip_space()
             replacements = [f"{quoted('-')} "]
@@ -203,71 +212,72 @@ class _Parser:
                 replacements.insert(0, "-")
             elif self.text[:begin].strip():
                 replacements.insert(0, "")
-            raise _Mistake(message, begin, self.at, replacements, unfinished=self.at == len(self.text))
+            raise _Mistake(message, begin, self.position, replacements, unfinished=self.position == len(self.text))
 
-    def group(self, field: str | None) -> Select:
+    def read_group(self, field: str | None) -> Selector:
         """Read a group in parentheses."""
-        begin, self.at = self.at, self.at + 1
+        begin = self.position
+        self.position += 1
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise _Mistake(f"Parentheses are nested more than {MAX_DEPTH} deep.", begin, begin + 1, [])
-        if self.at_end():
-            raise _Mistake(NOT_CLOSED, begin, self.at, [quoted("(")], unfinished=True)
-        if self.text[self.at] == ")":
-            raise _Mistake("The parentheses () are empty.", begin, self.at + 1, ["*"])
-        select = self.any(field)
-        if self.at == len(self.text):
+        if self.is_at_end():
+            raise _Mistake(NOT_CLOSED, begin, self.position, [quoted("(")], unfinished=True)
+        if self.text[self.position] == ")":
+            raise _Mistake("The parentheses () are empty.", begin, self.position + 1, ["*"])
+        selector = self.read_any(field)
+        if self.position == len(self.text):
             replacements = [self.text[begin:] + ")", self.text[begin + 1 :]]
-            raise _Mistake(NOT_CLOSED, begin, self.at, replacements, unfinished=True)
-        self.at += 1
+            raise _Mistake(NOT_CLOSED, begin, self.position, replacements, unfinished=True)
+        self.position += 1  # the closing parenthesis
         self.depth -= 1
-        return select
+        return selector
 
-    def term(self, field: str | None) -> Select:
+    def read_term(self, field: str | None) -> Selector:
         """Read `field:value`, `field:(values)` or a value alone."""
-        begin = self.at
-        prefix = None if ADDRESS.match(self.text, self.at) else FIELD.match(self.text, self.at)
+        begin = self.position
+        prefix = None if ADDRESS.match(self.text, self.position) else FIELD.match(self.text, self.position)
         if prefix is None:
-            value = self.value(ranges=field is not None)
-            return self.checked(lambda: terms.term(field, value), field or "", begin)
-        self.at = prefix.end()
+            value = self.read_value(allow_range=field is not None)
+            return self.select_term(field, value, begin)
+        self.position = prefix.end()
         name = prefix[1]
         if field is not None:  # a field within the values of another one
-            self.value(ranges=False, empty=True)
-            whole = self.text[begin : self.at]
+            self.read_value(allow_range=False, allow_empty=True)
+            whole = self.text[begin : self.position]
             message = f"{whole} is not a value of {field}. The parentheses after {field}: can contain only its values."
-            raise _Mistake(message, begin, self.at, [quoted(whole)])
-        following = self.text[self.at : self.at + 1]
+            raise _Mistake(message, begin, self.position, [quoted(whole)])
+        next_character = self.text[self.position : self.position + 1]
         if not terms.is_known(name):
             raise self.unknown_field(name, begin)
-        if not following or following.isspace() or following == ")":
+        if not next_character or next_character.isspace() or next_character == ")":
             raise self.missing_value(terms.missing_value(name), begin)
-        if following == "(":
-            return self.group(name)
-        value = self.value(ranges=True)
+        if next_character == "(":
+            return self.read_group(name)
+        value = self.read_value(allow_range=True)
         if value.text in {">", ">=", "<", "<="} and not value.literal:
             raise self.missing_value(terms.missing_value(name), begin)
-        return self.checked(lambda: terms.term(name, value), name, begin)
+        return self.select_term(name, value, begin)
 
-    def checked(self, make: Callable[[], Select], field: str, begin: int) -> Select:
-        """Return the result of `make`. Turn a `TermError` into a mistake in the term that begins at `begin`."""
+    def select_term(self, field: str | None, value: Value, begin: int) -> Selector:
+        """Return the function for the term just read, which begins at `begin`. It selects the matching spans."""
         try:
-            return make()
+            return terms.selector(field, value)
         except TermError as error:
-            whole = self.text[begin : self.at]
+            whole = self.text[begin : self.position]
             prefix = f"{field}:" if field and whole.startswith(f"{field}:") else ""
-            replacements = [each.whole or f"{prefix}{each.value}" for each in error.replacements]
-            unfinished = error.unfinished and self.at == len(self.text)
-            raise _Mistake(str(error), begin, self.at, replacements, unfinished=unfinished) from None
+            replacements = [replacement.whole or f"{prefix}{replacement.value}" for replacement in error.replacements]
+            unfinished = error.unfinished and self.position == len(self.text)
+            raise _Mistake(str(error), begin, self.position, replacements, unfinished=unfinished) from None
 
     def missing_value(self, error: TermError, begin: int) -> _Mistake:
         """Return the mistake for a field whose value is missing or follows a space."""
-        head, end = self.text[begin : self.at], self.at
-        replacements = [each.whole or "" for each in error.replacements]
-        if next_word := NEXT_WORD.match(self.text, self.at):
-            joined = head + next_word[1]
+        field_and_colon, end = self.text[begin : self.position], self.position
+        replacements = [replacement.whole for replacement in error.replacements]
+        if next_word := NEXT_WORD.match(self.text, self.position):
+            joined = field_and_colon + next_word[1]
             try:
-                _Parser(joined).query()
+                _Parser(joined).read_query()
             except _Mistake:
                 pass
             else:
@@ -276,12 +286,13 @@ class _Parser:
 
     def unknown_field(self, name: str, begin: int) -> _Mistake:
         """Return the mistake for a field that doesn't exist."""
-        value_begin = self.at
-        if self.text.startswith("(", self.at):
-            self.group("@any")  # only its end matters
+        value_begin = self.position
+        if self.text.startswith("(", self.position):
+            self.read_group("@any")  # any tag; only the end of the group matters
         else:
-            self.value(ranges=True, empty=True)
-        value, end = self.text[value_begin : self.at] or "*", self.at
+            self.read_value(allow_range=True, allow_empty=True)
+        end = self.position
+        value = self.text[value_begin:end] or "*"
         plain = quoted(self.text[begin:end])
         message = f'Unknown field "{name}". For a span tag write @{name}:{value}; for plain text write {plain}.'
         # Without a value but with text after it, this is probably a copied message, such as "ValueError: no such file".
@@ -293,9 +304,9 @@ class _Parser:
         replacements = [*(f"{known}:{value}" for known in terms.similar(name)), f"@{name}:{value}", plain]
         return _Mistake(message, begin, end, replacements, unfinished=end == value_begin)
 
-    def value(self, *, ranges: bool, empty: bool = False) -> Value:
-        """Read a phrase, a word or, with `ranges`, a range. With `empty`, the word may be empty."""
-        begin = self.at
+    def read_value(self, *, allow_range: bool, allow_empty: bool = False) -> Value:
+        """Read a phrase, a word or, with `allow_range`, a range. With `allow_empty`, the word may be empty."""
+        begin = self.position
         if self.text.startswith('"', begin):
             phrase = PHRASE.match(self.text, begin)
             if phrase is None:
@@ -303,37 +314,40 @@ class _Parser:
                 raise _Mistake(
                     "A quotation mark is not closed.", begin, len(self.text), [quoted(rest)], unfinished=True
                 )
-            self.at = phrase.end()
+            self.position = phrase.end()
             return Value(terms.unescaped(phrase[0][1:-1]), literal=True)
-        if ranges and self.text.startswith("[", begin):
+        if allow_range and self.text.startswith("[", begin):
             if match := RANGE.match(self.text, begin):
-                self.at = match.end()
+                self.position = match.end()
                 return Value(match[0])
             if "]" not in self.text[begin:]:
                 raise self.open_range(begin)
-        self.at = self.word_end(begin)
-        assert empty or self.at > begin  # noqa: S101 - callers have checked this
-        return Value(self.text[begin : self.at])
+        self.position = self.word_end(begin)
+        assert allow_empty or self.position > begin  # noqa: S101 - callers have checked this
+        return Value(self.text[begin : self.position])
 
     def open_range(self, begin: int) -> _Mistake:
         """Return the mistake for a range that is not closed."""
         match = OPEN_RANGE.match(self.text, begin)
         assert match is not None  # noqa: S101 - the text begins with a [
-        parts = match[0].split()
+        parts = match[0].split()  # up to three: one end, TO, and the other end
         closed = f"{match[0]}]" if len(parts) == 3 else f"{parts[0]} TO *]"
         unfinished = match.end() == len(self.text.rstrip())
         message = "A range has no ] at its end. Write it like [400 TO 499]."
         return _Mistake(message, begin, match.end(), [closed, quoted(match[0])], unfinished=unfinished)
 
-    def word_end(self, at: int) -> int:
-        """Return the end of the word that begins at `at`. Balanced parentheses are part of it, as in `work()`."""
+    def word_end(self, begin: int) -> int:
+        """Return the end of the word that begins at `begin`. Balanced parentheses are part of it, as in `work()`."""
         depth = 0
-        while at < len(self.text) and not self.text[at].isspace() and self.text[at] != '"':
-            if self.text[at] == ")" and not depth:
-                break
-            depth += {"(": 1, ")": -1}.get(self.text[at], 0)
-            at += 1
-        return at
+        for position in range(begin, len(self.text)):
+            character = self.text[position]
+            if character.isspace() or character == '"' or (character == ")" and depth == 0):
+                return position
+            if character == "(":
+                depth += 1
+            elif character == ")":
+                depth -= 1
+        return len(self.text)
 
     def dangling_operator(self, operator: str, begin: int) -> _Mistake:
         """Return the mistake for an operator without a term beside it."""
@@ -348,30 +362,32 @@ class _Parser:
         """Return the mistake for a `)` that closes nothing."""
         is_alone = self.text.strip() == ")"
         replacements = [quoted(")")] if is_alone else ["", quoted(")")]
-        return _Mistake("A parenthesis ) has no matching (.", self.at, self.at + 1, replacements)
+        return _Mistake("A parenthesis ) has no matching (.", self.position, self.position + 1, replacements)
 
-    def operator(self) -> str | None:
-        """Return the operator at the current position, None if there is none."""
+    def next_operator(self) -> str | None:
+        """Skip white space, and return the operator that begins there, if any. It is not read yet."""
         self.skip_space()
-        match = OPERATOR.match(self.text, self.at)
+        match = OPERATOR.match(self.text, self.position)
         return match[1] if match else None
 
     def starts_term(self) -> bool:
-        """Return whether a term begins at the current position."""
-        return not self.at_end() and self.text[self.at] != ")" and self.operator() not in {"AND", "OR"}
+        """Skip white space, and return whether a term begins there."""
+        return not self.is_at_end() and self.text[self.position] != ")" and self.next_operator() not in {"AND", "OR"}
 
-    def at_end(self) -> bool:
-        """Return whether the rest of the text is empty."""
+    def is_at_end(self) -> bool:
+        """Skip white space, and return whether the text ends there."""
         self.skip_space()
-        return self.at == len(self.text)
+        return self.position == len(self.text)
 
     def skip_space(self) -> None:
         """Skip white space."""
-        while self.at < len(self.text) and self.text[self.at].isspace():
-            self.at += 1
+        while self.position < len(self.text) and self.text[self.position].isspace():
+            self.position += 1
 
 
-def _all_of(parts: Sequence[Select]) -> Select:
+def _all_of(parts: Sequence[Selector]) -> Selector:
+    """Return the function that selects the spans that all `parts` match."""
+
     def select(trace: Trace, spans: Sequence[Span]) -> Sequence[Span]:
         for part in parts:
             if not spans:
@@ -382,7 +398,9 @@ def _all_of(parts: Sequence[Select]) -> Select:
     return select
 
 
-def _any_of(parts: Sequence[Select]) -> Select:
+def _any_of(parts: Sequence[Selector]) -> Selector:
+    """Return the function that selects the spans that at least one of `parts` matches."""
+
     def select(trace: Trace, spans: Sequence[Span]) -> Sequence[Span]:
         matching = {id(span) for part in parts for span in part(trace, spans)}
         return [span for span in spans if id(span) in matching]
@@ -390,6 +408,6 @@ def _any_of(parts: Sequence[Select]) -> Select:
     return select
 
 
-def _none_of(part: Select) -> Select:
-    """Return the function that selects all spans if `part` matches no span of the whole trace, else none."""
+def _none_of(part: Selector) -> Selector:
+    """Return the function that selects all spans if `part` matches no span of the whole trace, else no spans."""
     return lambda trace, spans: [] if part(trace, trace.spans) else spans

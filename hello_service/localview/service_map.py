@@ -10,7 +10,7 @@ from hello_service.localview import terms
 from hello_service.localview.calls import calls, requests
 from hello_service.localview.spans import Span, Trace
 
-MAX_SERVICES = 12  # drawn at once; if there are more, the neighbours of one are drawn
+MAX_SERVICES = 12  # drawn at once; if there are more, only one service and its neighbors are drawn
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Figures:
 
     @property
     def p95(self) -> int:
-        """Nanoseconds; 0 without requests."""
+        """The 95th percentile of the durations, in nanoseconds; 0 without requests."""
         if not self.durations:
             return 0
         rank = math.ceil(len(self.durations) * 95 / 100)
@@ -48,7 +48,7 @@ class Figures:
 
 @dataclass(eq=False)
 class Node:
-    """A service. It is `inferred` if it sent no spans, and is known only from the tag `peer.service` of its callers."""
+    """A service. It is `inferred` if it sent no spans and only the tag `peer.service` of its callers reveals it."""
 
     service: str
     figures: Figures = field(default_factory=Figures)
@@ -76,7 +76,7 @@ class Edge:
 
 @dataclass
 class Map:
-    """Services and calls, sorted by name. If a service is `chosen`, only that service and its neighbours are drawn."""
+    """Services and calls, sorted by name. If a service is `chosen`, only that service and its neighbors are drawn."""
 
     nodes: list[Node]
     edges: list[Edge]
@@ -86,13 +86,14 @@ class Map:
         """Return the service with the most callers and called services."""
         return max(self.nodes, key=lambda node: sum(node in (edge.source, edge.target) for edge in self.edges))
 
-    def drawn(self) -> tuple[list[Node], list[Edge]]:
+    def parts_to_draw(self) -> tuple[list[Node], list[Edge]]:
         """Return the services and calls to draw."""
         if self.chosen is None:
             return self.nodes, self.edges
         edges = [edge for edge in self.edges if self.chosen in (edge.source, edge.target)]
-        neighbours = {id(node) for edge in edges for node in (edge.source, edge.target)}
-        return [node for node in self.nodes if node is self.chosen or id(node) in neighbours], edges
+        neighbors = {id(node) for edge in edges for node in (edge.source, edge.target)}
+        nodes = [node for node in self.nodes if node is self.chosen or id(node) in neighbors]
+        return nodes, edges
 
 
 def service_map(traces: Collection[Trace]) -> Map:
@@ -115,8 +116,8 @@ def service_map(traces: Collection[Trace]) -> Map:
     return Map([nodes[name] for name in sorted(nodes)], [edges[names] for names in sorted(edges)])
 
 
-def choose(whole: Map, service: str | None) -> Map:
-    """Return `whole` with a chosen service: `service` if it exists, else the most connected one if not all can be drawn."""
+def choose_service(whole: Map, service: str | None) -> Map:
+    """Return `whole` with `service` chosen if it exists, else the most connected service if there are too many."""
     by_name = {node.service: node for node in whole.nodes}
     chosen = by_name.get(service or "")
     if chosen is None and len(whole.nodes) > MAX_SERVICES:

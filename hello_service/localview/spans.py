@@ -12,8 +12,8 @@ from typing import Any
 
 UPPER_HALF = re.compile("[0-9a-f]{16}")  # of a trace id
 SPANS_OF_A_TRACE = 10_000  # further spans are counted, but not kept
-LINKS_OF_A_SPAN = 200  # limit of the links from a span, and of the links to a span
-LINKS_TAG = "_dd.span_links"  # version 0.5 of the protocol has span links here, as JSON
+LINKS_OF_A_SPAN = 200  # at most this many links from a span, and as many links to it
+LINKS_TAG = "_dd.span_links"  # version 0.5 of the protocol has span links in this tag, as JSON
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Trace:
         self.add(first)
 
     def add(self, span: Span) -> None:
-        """Add a span; beyond `SPANS_OF_A_TRACE` it is only counted."""
+        """Add a span. If there are `SPANS_OF_A_TRACE` already, only count it."""
         if len(self.spans) >= SPANS_OF_A_TRACE:
             self.dropped += 1
             return
@@ -108,8 +108,8 @@ class Trace:
         self.errors += span.error
         if UPPER_HALF.fullmatch(upper := span.meta.get("_dd.p.tid", "")):
             self._upper_half = upper
-        # The span without a parent if it has arrived, else the earliest span.
-        self.root = min(self.root, span, key=lambda each: (each.parent_id != 0, each.start))
+        # The earliest span without a parent, or the earliest span if none without a parent has arrived.
+        self.root = min(self.root, span, key=lambda candidate: (candidate.parent_id != 0, candidate.start))
 
     @property
     def key(self) -> int:
@@ -118,7 +118,7 @@ class Trace:
 
     @property
     def id(self) -> str:
-        """The trace id, 32 hexadecimal characters. Some span of the trace has the upper half as a tag."""
+        """The trace id, 32 hexadecimal characters. The upper half is 0 until a span has the tag `_dd.p.tid`."""
         return f"{self._upper_half}{self.key:016x}"
 
     @property
@@ -140,16 +140,16 @@ class Trace:
                 children[span.parent_id].append(span)
             else:
                 tops.append(span)
-        seen: set[int] = set()
-        # After `tops`, the only spans not seen yet are those that a cycle cuts off from any top.
+        yielded: set[int] = set()
+        # After `tops`, only spans that belong to a cycle or descend from one have not been yielded.
         for top in [*tops, *self.spans]:
             stack = [(0, True, top)]
             while stack:
-                depth, last, span = stack.pop()
-                if id(span) in seen:
+                depth, is_last, span = stack.pop()
+                if id(span) in yielded:
                     continue
-                seen.add(id(span))
-                yield depth, last, span
+                yielded.add(id(span))
+                yield depth, is_last, span
                 below = children.pop(span.span_id, [])
                 stack.extend((depth + 1, child is below[-1], child) for child in reversed(below))
 
@@ -168,20 +168,23 @@ def _links(span: Mapping[str, Any]) -> Iterator[Link]:
             links = json.loads((span.get("meta") or {}).get(LINKS_TAG, "[]"))
         except (RecursionError, TypeError, ValueError):
             return
-    for each in links if isinstance(links, list) else []:
+    if not isinstance(links, list):
+        return
+    for link in links:
         try:
-            kind = (each.get("attributes") or {}).get("dd.kind", "")
-            yield Link(_lower_half(each["trace_id"]), _lower_half(each["span_id"]), str(kind))
+            kind = (link.get("attributes") or {}).get("dd.kind", "")
+            yield Link(_lower_half(link["trace_id"]), _lower_half(link["span_id"]), str(kind))
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             continue
 
 
 def _lower_half(number: int | str) -> int:
     """Return the lower 64 bits of an id, which is either a number or hexadecimal text."""
-    return (int(number, 16) if isinstance(number, str) else int(number)) & (2**64 - 1)
+    value = int(number, 16) if isinstance(number, str) else int(number)
+    return value & (2**64 - 1)
 
 
-def read(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:
+def read_spans(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:
     """Return the spans that the agent received in `chunks`, except those without ids or with a malformed field."""
     spans: list[Span] = []
     for chunk in chunks:

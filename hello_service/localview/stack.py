@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 MAX_LINE_CHARACTERS = 1000  # the rest of a longer line is ignored
 TRACEBACK = re.compile(r"(Exception Group )?Traceback \(most recent call last\):")
 PYTHON_FRAME = re.compile(r'\s*File "([^"]+)", line (\d+)(?:, in (.+))?')
-AT_FRAME = re.compile(r"\s+at (?:async )?(?:([^()]+) \(?)?\(?([^()\s]+?):(\d+)(?::\d+)?\)?")  # JavaScript and Java
+# JavaScript. `JAVA_FRAME` is tried first.
+AT_FRAME = re.compile(r"\s+at (?:async )?(?:([^()]+) \(?)?\(?([^()\s]+?):(\d+)(?::\d+)?\)?")
 JAVA_FRAME = re.compile(r"\s+at ([^()\s]+)\(([^()\s:]+):(\d+)\)")
 REPEATED = re.compile(r"\s*\[Previous line repeated (\d+) more times?]")
-MARKERS = re.compile(r"[\s~^]+")  # below a line of source code
+MARKERS = re.compile(r"[\s~^]+")  # of the failed expression, below a line of source code
 RULE = re.compile(r" *\+(-\+)?-+( \d+ -+)?")  # between the members of an exception group
 MARGIN = re.compile(r" *[|+] ?")  # of each line of an exception group
 RELATIONS = {  # the sentence between two exceptions: the relation of the later to the earlier one
@@ -22,7 +23,8 @@ RELATIONS = {  # the sentence between two exceptions: the relation of the later 
     "During handling of the above exception, another exception occurred:": "While handling",
 }
 LIBRARY = re.compile(
-    r"(^|/)(site-packages|dist-packages|node_modules)/|/lib/python\d[\d.]*/|/python\d[\d.]*/lib/|^<frozen |^node:|^internal/",
+    r"(^|/)(site-packages|dist-packages|node_modules)/|/lib/python\d[\d.]*/|/python\d[\d.]*/lib/"
+    r"|^<frozen |^node:|^internal/",
     re.IGNORECASE,
 )
 JDK_FUNCTION = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
@@ -30,15 +32,19 @@ JDK_FUNCTION = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
 
 @dataclass(frozen=True)
 class Frame:
-    """A stack frame. `folder` is relative to the project if the file is `own`, that is, part of the project."""
+    """A stack frame. If its file `is_own`, that is, part of the project, `folder` is relative to the project.
+
+    Attributes:
+        repetitions: how many further occurrences of the frame Python left out, as in a recursion.
+    """
 
     folder: str
     file: str
     line: int
     function: str
     source: str = ""
-    own: bool = True
-    repeated: int = 0
+    is_own: bool = True
+    repetitions: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,12 @@ class Failure:
     relation: str = ""
 
     @property
-    def own(self) -> list[Frame]:
-        return [frame for frame in self.frames if frame.own]
+    def own_frames(self) -> list[Frame]:
+        return [frame for frame in self.frames if frame.is_own]
 
     @property
-    def library(self) -> list[Frame]:
-        return [frame for frame in self.frames if not frame.own]
+    def library_frames(self) -> list[Frame]:
+        return [frame for frame in self.frames if not frame.is_own]
 
 
 def failures(text: str, project: Path | None = None) -> list[Failure]:
@@ -69,9 +75,11 @@ def failures(text: str, project: Path | None = None) -> list[Failure]:
     Paths of own frames are relative to `project` if one of them is in it, else to the parent of their common folder.
     """
     parsed = _Parser().parse(text)
-    own_paths = [PurePosixPath(_path(frame)) for failure in parsed for frame in failure.own]
+    own_paths = [PurePosixPath(_path(frame)) for failure in parsed for frame in failure.own_frames]
     root = _root([path for path in own_paths if path.is_absolute()], project)
-    shortened = [replace(each, frames=tuple(_relative(frame, root) for frame in each.frames)) for each in parsed]
+    shortened = [
+        replace(failure, frames=tuple(_relative(frame, root) for frame in failure.frames)) for failure in parsed
+    ]
     return shortened[::-1]
 
 
@@ -87,12 +95,13 @@ class _Parser:
 
     def parse(self, text: str) -> list[Failure]:
         lines = text.splitlines()
-        grouped = "Exception Group Traceback" in text
+        has_group = "Exception Group Traceback" in text
         for line in lines:
-            if grouped and RULE.fullmatch(line):
+            if has_group and RULE.fullmatch(line):
                 self._finish_failure()
             else:
-                self._parse_line((MARGIN.sub("", line, count=1) if grouped else line)[:MAX_LINE_CHARACTERS])
+                without_margin = MARGIN.sub("", line, count=1) if has_group else line
+                self._parse_line(without_margin[:MAX_LINE_CHARACTERS])
         self._finish_failure()
         return self.failures
 
@@ -106,8 +115,8 @@ class _Parser:
         elif frame := _at_frame(line):
             self.innermost_first = True
             self._add_frame(frame)
-        elif self.frames and (repeated := REPEATED.fullmatch(line)):
-            self.frames[-1] = replace(self.frames[-1], repeated=int(repeated[1]))
+        elif self.frames and (match := REPEATED.fullmatch(line)):
+            self.frames[-1] = replace(self.frames[-1], repetitions=int(match[1]))
         elif self.frames and line.startswith("    ") and not self.title:  # the source code of the last frame
             if not self.frames[-1].source and not MARKERS.fullmatch(line):
                 self.frames[-1] = replace(self.frames[-1], source=line.strip())
@@ -116,7 +125,7 @@ class _Parser:
 
     def _add_frame(self, frame: Frame) -> None:
         if self.title and self.frames and not self.innermost_first:
-            self._finish_failure()  # in Python, the title comes last, so this frame belongs to another exception
+            self._finish_failure()  # in Python, the title follows the frames, so this frame is of another exception
         self.frames.append(frame)
 
     def _finish_failure(self, relation: str = "") -> None:
@@ -130,43 +139,41 @@ class _Parser:
 
 def _python_frame(line: str) -> Frame | None:
     match = PYTHON_FRAME.fullmatch(line)
-    return _frame(match[1], match[2], match[3] or "") if match else None
+    return _make_frame(match[1], match[2], match[3] or "") if match else None
 
 
 def _at_frame(line: str) -> Frame | None:
     if match := JAVA_FRAME.fullmatch(line):
-        frame = _frame(match[2], match[3], match[1])
-        return replace(frame, own=not JDK_FUNCTION.match(match[1]))
+        frame = _make_frame(match[2], match[3], match[1])
+        return replace(frame, is_own=not JDK_FUNCTION.match(match[1]))
     match = AT_FRAME.fullmatch(line)
-    return _frame(match[2], match[3], match[1] or "") if match else None
+    return _make_frame(match[2], match[3], match[1] or "") if match else None
 
 
-def _frame(path: str, line: str, function: str) -> Frame:
+def _make_frame(path: str, line: str, function: str) -> Frame:
     path = path.replace("\\", "/").removeprefix("file://")
     folder, slash, file = path.rpartition("/")
-    return Frame(folder + slash, file, int(line), function, own=not LIBRARY.search(path))
+    return Frame(folder + slash, file, int(line), function, is_own=not LIBRARY.search(path))
 
 
 def _path(frame: Frame) -> str:
     return frame.folder + frame.file
 
 
-def _root(own: Sequence[PurePosixPath], project: Path | None) -> str:
+def _root(own_paths: Sequence[PurePosixPath], project: Path | None) -> str:
     """Return the folder to which own paths are relative, with a trailing slash; empty if there are no own paths."""
-    if project and any(path.is_relative_to(project.as_posix()) for path in own):
+    if project and any(path.is_relative_to(project.as_posix()) for path in own_paths):
         return f"{project.as_posix().rstrip('/')}/"
-    if not own:
+    if not own_paths:
         return ""
-    common = PurePosixPath(os.path.commonpath([path.parent for path in own]))
+    common = PurePosixPath(os.path.commonpath([path.parent for path in own_paths]))
     # The parent is used so that each path begins with the name of the common folder.
     return f"{str(common.parent).rstrip('/')}/"
 
 
 def _relative(frame: Frame, root: str) -> Frame:
     """Return `frame` with a path relative to `root` or to the folder of installed libraries."""
-    if frame.own:
+    if frame.is_own:
         return replace(frame, folder=frame.folder.removeprefix(root))
-    *_, in_library = re.split(
-        r"(?:site|dist)-packages/|node_modules/|/lib/python\d[\d.]*/", frame.folder, flags=re.IGNORECASE
-    )
-    return replace(frame, folder=in_library)
+    parts = re.split(r"(?:site|dist)-packages/|node_modules/|/lib/python\d[\d.]*/", frame.folder, flags=re.IGNORECASE)
+    return replace(frame, folder=parts[-1])

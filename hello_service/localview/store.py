@@ -11,11 +11,11 @@ from zlib import crc32
 
 from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, Trace
 
-SPANS = 100_000  # in all traces together
+SPANS = 100_000  # kept of all traces together
 LINES_OF_A_TRACE = 200
 LINES = 5000  # in the whole log, with or without a trace
-COLOURS = 10
-SERVICES = 500  # with a remembered colour; the colour of further services is computed from their names
+COLORS = 10  # defined in page.css
+SERVICES = 500  # whose color is remembered; the color of further services is computed from their names
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 HEX_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}")
@@ -42,15 +42,15 @@ class Store:
 
     def __init__(self, limit: int, spans: int = SPANS) -> None:
         self.limit = limit
-        self.dropped = 0
+        self.dropped = 0  # traces
         self.version = 0  # increases with each change
         self._max_spans = spans
-        self._spans = 0
+        self._span_count = 0
         self._traces: dict[int, Trace] = {}
-        self._lines: dict[int, list[Line]] = {}
+        self._lines: dict[int, list[Line]] = {}  # by trace
         self._log: deque[tuple[int, Line]] = deque(maxlen=LINES)
         self.lines_read = 0  # including lines dropped since
-        self._colours: dict[str, int] = {}
+        self._colors: dict[str, int] = {}
         self._backlinks: dict[int, dict[int, list[Link]]] = {}  # sources of links, by trace and span of their targets
 
     def __len__(self) -> int:
@@ -63,21 +63,22 @@ class Store:
             trace = self._traces.get(span.trace_id)
             if trace is None:
                 trace = self._traces[span.trace_id] = Trace(span)
-                self._spans += 1
+                self._span_count += 1
             else:
                 before = len(trace.spans)
                 trace.add(span)
-                self._spans += len(trace.spans) - before
+                self._span_count += len(trace.spans) - before
             changed[span.trace_id] = trace
             for link in span.links:
                 self._add_backlink(link, span)
-        while len(self._traces) > self.limit or (self._spans > self._max_spans and len(self._traces) > 1):
+        while len(self._traces) > self.limit or (self._span_count > self._max_spans and len(self._traces) > 1):
             oldest = next(iter(self._traces))
-            self._spans -= len(self._traces.pop(oldest).spans)
+            self._span_count -= len(self._traces.pop(oldest).spans)
             self._lines.pop(oldest, None)
             self._backlinks.pop(oldest, None)
             self.dropped += 1
-        self.version += bool(changed)
+        if changed:
+            self.version += 1
         for trace in changed.values():
             trace.version = self.version
         return list(changed.values())
@@ -116,7 +117,7 @@ class Store:
         self._lines.clear()
         self._log.clear()
         self._backlinks.clear()
-        self._spans = self.dropped = self.lines_read = 0
+        self._span_count = self.dropped = self.lines_read = 0
         self.version += 1
 
     def newest(self) -> list[Trace]:
@@ -144,8 +145,8 @@ class Store:
         backlinks = sum(map(len, self._backlinks.get(trace.key, {}).values()))
         return len(trace.spans) + trace.dropped + len(self.lines(trace)) + backlinks
 
-    def colour(self, service: str) -> int:
-        """Return the number of the colour of `service`, which never changes."""
-        if service not in self._colours and len(self._colours) >= SERVICES:
-            return crc32(service.encode()) % COLOURS
-        return self._colours.setdefault(service, len(self._colours) % COLOURS)
+    def color(self, service: str) -> int:
+        """Return the number of the color of `service`, from 0 to `COLORS` - 1. It never changes."""
+        if service not in self._colors and len(self._colors) >= SERVICES:
+            return crc32(service.encode()) % COLORS
+        return self._colors.setdefault(service, len(self._colors) % COLORS)

@@ -5,7 +5,8 @@ In a narrow terminal, columns are shortened, then left out, so that each span ta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
+from itertools import islice
 from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
@@ -14,18 +15,18 @@ from rich.text import Text
 
 from hello_service.localview import stack, units
 from hello_service.localview.spans import Span, Trace
-from hello_service.localview.text import visible
+from hello_service.localview.text import escape_hidden
 
 BAR_WIDTH = 24
 GAP = "  "  # between columns
-PLAIN_WIDTH = 200  # if standard output is not a terminal
-SPANS = 100  # of a trace; the page shows all
+PLAIN_WIDTH = 200  # of a line if standard output is not a terminal
+SPANS = 100  # drawn of a trace; the page shows all
 NAME, RESOURCE, SERVICE, STATUS, DURATION, BAR = range(6)  # the columns
-MIN_WIDTHS = ((RESOURCE, 20), (SERVICE, 12), (NAME, 24))  # of the columns that can shrink, in the order of shrinking
+MIN_WIDTHS = ((RESOURCE, 20), (SERVICE, 12), (NAME, 24))  # of the columns that can shrink, the first to shrink first
 
 
 def make_console() -> Console:
-    """Return the console for standard output: with colours on a terminal, plain text elsewhere."""
+    """Return the console for standard output: with colors on a terminal, plain text elsewhere."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH, color_system=None)
 
@@ -34,19 +35,17 @@ def draw(trace: Trace, console: Console, page_url: str | None = None) -> None:
     """Print `trace` on `console`, with a link to its page if there is a `page_url`."""
     text = _head(trace, console, page_url)
     rows: list[tuple[str, Span]] = []
-    lasts: list[bool] = []  # whether the span, and each of its ancestors, is the last child
-    for number, (depth, last, span) in enumerate(trace.walk()):
-        if number == SPANS:
-            break
-        lasts[depth:] = [last]
-        rows.append((_branch(lasts), span))
+    is_last_child: list[bool] = []  # for each ancestor of the span, and for the span itself
+    for depth, is_last, span in islice(trace.walk(), SPANS):
+        is_last_child[depth:] = [is_last]
+        rows.append((_branch(is_last_child), span))
     widths = _widths(rows, console.width)
     for branch, span in rows:
-        _row(text, widths, branch, span, trace)
+        _add_row(text, widths, branch, span, trace)
         if span.error and "error.type" in span.meta:
-            _error(text, len(branch), span, console)
+            _add_error(text, len(branch), span, console)
     if len(trace.spans) > SPANS:
-        text.append(f"\n… and {units.count(len(trace.spans) - SPANS, 'span')} more", "dim")
+        text.append(f"\n… and {units.quantity(len(trace.spans) - SPANS, 'span')} more", "dim")
     text.append("\n")
     console.print(text, soft_wrap=True)
 
@@ -57,20 +56,21 @@ def draw_head(trace: Trace, console: Console, page_url: str | None = None) -> No
 
 
 def _head(trace: Trace, console: Console, page_url: str | None) -> Text:
-    """Return resource, status, duration, number of spans and link. If the link doesn't fit, it gets its own line."""
+    """Return resource, status, duration, number of spans and link. A link that doesn't fit has a line of its own."""
     root = trace.root
     link = f"{page_url}/trace/{trace.id}" if page_url else f"trace {trace.id}"
     resource = _clean(root.resource)
-    rest = [_clean(root.status), units.duration(trace.duration), units.count(len(trace.spans), "span")]
+    rest = [_clean(root.status), units.duration(trace.duration), units.quantity(len(trace.spans), "span")]
     line = GAP.join([resource, *rest, link])
     if console.is_terminal and cell_len(line) > console.width:
         available = console.width - sum(cell_len(part) + len(GAP) for part in rest)
-        shortened = _fitted(resource, max(1, available)).rstrip()
+        shortened = _fit(resource, max(1, available)).rstrip()
         line = f"{GAP.join([shortened, *rest])}\n{link}"
     return Text().append(line, "bold red" if trace.errors else "bold")
 
 
 def _cells(branch: str, span: Span) -> tuple[str, str, str, str, str]:
+    """Return the texts of all columns except `BAR`."""
     name = branch + _clean(span.name)
     return name, _clean(span.resource), _clean(span.service), _clean(span.status), units.duration(span.duration)
 
@@ -78,8 +78,8 @@ def _cells(branch: str, span: Span) -> tuple[str, str, str, str, str]:
 def _widths(rows: Sequence[tuple[str, Span]], width: int) -> dict[int, int]:
     """Return the columns that fit into `width`, each with its own width.
 
-    Columns are left out, least important first, until the others fit when shrunk. If even the last ones are too
-    wide, the name is shortened further.
+    Columns are left out, the least important first, until the others fit when shrunk. If even the remaining ones are
+    too wide, the name is shortened further.
     """
     columns = zip(*(_cells(branch, span) for branch, span in rows), strict=True)
     widths = {number: max(map(cell_len, column)) for number, column in enumerate(columns)} | {BAR: BAR_WIDTH}
@@ -87,7 +87,8 @@ def _widths(rows: Sequence[tuple[str, Span]], width: int) -> dict[int, int]:
     has_several_services = len({span.service for _, span in rows}) > 1
     least_important = (BAR, SERVICE) if has_several_services else (SERVICE, BAR)
     for column in (*least_important, RESOURCE, STATUS):
-        if _line_width(min(size, min_widths.get(number, size)) for number, size in widths.items()) <= width:
+        shrunk = [min(size, min_widths.get(number, size)) for number, size in widths.items()]
+        if _line_width(shrunk) <= width:
             break
         del widths[column]
     excess = _line_width(widths.values()) - width
@@ -100,24 +101,23 @@ def _widths(rows: Sequence[tuple[str, Span]], width: int) -> dict[int, int]:
     return widths
 
 
-def _line_width(widths: Iterable[int]) -> int:
+def _line_width(widths: Collection[int]) -> int:
     """Return the width of a line whose columns have these `widths`."""
-    sizes = list(widths)
-    return sum(sizes) + len(GAP) * (len(sizes) - 1)
+    return sum(widths) + len(GAP) * (len(widths) - 1)
 
 
-def _row(text: Text, widths: dict[int, int], branch: str, span: Span, trace: Trace) -> None:
+def _add_row(text: Text, widths: dict[int, int], branch: str, span: Span, trace: Trace) -> None:
     red = "red" if span.error else ""
-    styles = (red, red, "cyan", red or "green", "", red or "blue")  # of the columns
+    styles = (red, red, "cyan", red or "green", "", red or "blue")  # by column
     cells = (*_cells(branch, span), _bar(span, trace))
     text.append("\n")
     for position, (column, width) in enumerate(widths.items()):
         cell = cells[column]
         text.append(GAP if position else "")
-        text.append(cell.rjust(width) if column == DURATION else _fitted(cell, width), styles[column])
+        text.append(cell.rjust(width) if column == DURATION else _fit(cell, width), styles[column])
 
 
-def _error(text: Text, indent: int, span: Span, console: Console) -> None:
+def _add_error(text: Text, indent: int, span: Span, console: Console) -> None:
     """Add the error of `span` with its position in the code. On a terminal, long lines are wrapped."""
     frame = own_frame(span)
     position = f" ({frame.file}:{frame.line})" if frame else ""
@@ -130,22 +130,24 @@ def _error(text: Text, indent: int, span: Span, console: Console) -> None:
 def own_frame(span: Span) -> stack.Frame | None:
     """Return the innermost frame of the project's own code in the error of `span`, None if there is none."""
     failures = stack.failures(span.meta.get("error.stack", ""), Path.cwd())
-    return next((failure.own[0] for failure in failures if failure.own), None)
+    return next((failure.own_frames[0] for failure in failures if failure.own_frames), None)
 
 
-def _fitted(cell: str, width: int) -> str:
+def _fit(cell: str, width: int) -> str:
     """Return `cell` shortened or padded to `width`."""
     return set_cell_size(cell, width) if cell_len(cell) <= width else set_cell_size(cell, width - 1) + "…"
 
 
-def _branch(lasts: list[bool]) -> str:
-    """Return the lines before a span's name. `lasts`: for each ancestor and the span, whether it is the last child."""
-    if len(lasts) == 1:
+def _branch(is_last_child: list[bool]) -> str:
+    """Return the lines of the tree before a span's name. `is_last_child` has a value for each ancestor and the span."""
+    if len(is_last_child) == 1:
         return ""
-    return "".join("   " if last else "│  " for last in lasts[1:-1]) + ("└─ " if lasts[-1] else "├─ ")
+    ancestors = "".join("   " if is_last else "│  " for is_last in is_last_child[1:-1])
+    return ancestors + ("└─ " if is_last_child[-1] else "├─ ")
 
 
 def _bar(span: Span, trace: Trace) -> str:
+    """Return a bar that shows when `span` ran within `trace`. It is at least one character long."""
     begin = min((span.start - trace.start) * BAR_WIDTH // trace.duration, BAR_WIDTH - 1)
     length = min(max(1, round(span.duration * BAR_WIDTH / trace.duration)), BAR_WIDTH - begin)
     return "·" * begin + "█" * length + "·" * (BAR_WIDTH - begin - length)
@@ -153,4 +155,4 @@ def _bar(span: Span, trace: Trace) -> str:
 
 def _clean(text: str) -> str:
     """Return a span's text on one line and without control characters, which would change the terminal's state."""
-    return visible(text, one_line=True)
+    return escape_hidden(text, one_line=True)

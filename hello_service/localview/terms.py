@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import translate
@@ -14,8 +14,8 @@ from hello_service.localview.spans import Span, Trace
 from hello_service.localview.store import trace_key
 from hello_service.localview.units import MICROSECOND, MILLISECOND, MINUTE, SECOND
 
-# Takes a trace and some of its spans, and returns those of the spans that match.
-Select = Callable[[Trace, Sequence[Span]], Sequence[Span]]
+# A function that receives a trace and some of its spans, and returns those spans that match.
+Selector = Callable[[Trace, Sequence[Span]], Sequence[Span]]
 
 TEXT_FIELDS: dict[str, Callable[[Span], str | None]] = {
     "service": lambda span: span.service,
@@ -45,8 +45,8 @@ ALIASES = {  # names from Datadog and other tools, suggested as corrections
 UNITS = {
     "ns": 1,
     "us": MICROSECOND,
-    "µs": MICROSECOND,
-    "μs": MICROSECOND,
+    "µs": MICROSECOND,  # U+00B5, the micro sign
+    "μs": MICROSECOND,  # U+03BC, the Greek letter
     "ms": MILLISECOND,
     "s": SECOND,
     "m": MINUTE,
@@ -54,6 +54,7 @@ UNITS = {
 }
 COMPARISON = re.compile(r"(>=|<=|>|<)(.*)", re.DOTALL)
 RANGE = re.compile(r"\[\s*(\S+)\s+TO\s+(\S+)\s*\]")
+# A malformed range that has two ends, with a comma, `to`, dots or the like between them.
 TWO_ENDS = re.compile(r"\[\s*([^\s,;\]]+?)\s*(?:,|;|\s|\bto\b|\.\.+|\s-\s)+\s*([^\s,;\]]+?)\s*\]")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)([a-zµμ]+)")
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -91,13 +92,13 @@ class TermError(ValueError):
 
 
 def quoted(text: str) -> str:
-    """Return `text` in quotation marks, with special characters escaped."""
+    """Return `text` in quotation marks, with backslashes and quotation marks escaped."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
 def unescaped(text: str) -> str:
-    """Return the text of a phrase from the characters between its quotation marks."""
+    """Return `text`, which was between quotation marks, without the backslashes that escape characters."""
     return re.sub(r'\\(["\\])', r"\1", text)
 
 
@@ -105,7 +106,7 @@ def exact(field: str, value: str) -> str:
     """Return the term for spans in which `field`, such as `service` or `@http.route`, is exactly `value`."""
     if field.startswith("@") and not re.fullmatch(r"@[A-Za-z_][\w.\-/]*", field):
         field = f"@{quoted(field[1:])}"
-    plain = re.fullmatch(r"(?!\d+/)\w[\w./\-]*", value)  # service:7/x would be read as an address: host, port and path
+    plain = re.fullmatch(r"(?!\d+/)\w[\w./\-]*", value)  # not 7/x, because service:7/x looks like host, port and path
     return f"{field}:{value if plain else quoted(value)}"
 
 
@@ -115,7 +116,7 @@ def is_known(field: str) -> bool:
 
 
 def similar(field: str) -> list[str]:
-    """Return the existing fields that an unknown `field` may stand for."""
+    """Return the existing fields that may have been meant by an unknown `field`."""
     if field.lower() in ALIASES:
         return [ALIASES[field.lower()]]
     return get_close_matches(field.lower(), FIELDS, n=1, cutoff=0.7)
@@ -136,27 +137,29 @@ def missing_value(field: str) -> TermError:
     )
 
 
-def term(field: str | None, value: Value) -> Select:
+def selector(field: str | None, value: Value) -> Selector:
     """Return the function that selects the spans matching a term. Without a field, the term is plain text.
 
     Raises:
         TermError: the value is invalid for the field.
     """
     if field is None:
-        return _plain_text(value)
+        return _plain_text_selector(value)
     if field.startswith("@"):
-        return _select_by(_duration(value) if field == "@duration" else _tag(field, value))
+        return _select_by(_duration_test(value) if field == "@duration" else _tag_test(field, value))
     if field == "trace_id":
-        return _trace_id(value)
+        return _trace_id_selector(value)
     _reject_comparison(field, value)
     pattern = _pattern(value)
     if field in {"call", "request_to"}:
-        named_spans = _calls if field == "call" else _requests
-        return lambda trace, spans: _in_both(
-            spans, [span for name, span in named_spans(trace) if pattern.fullmatch(name)]
-        )
+        named_spans = _named_calls if field == "call" else requests
+
+        def select_named(trace: Trace, spans: Sequence[Span]) -> Sequence[Span]:
+            return _in_both(spans, [span for name, span in named_spans(trace) if pattern.fullmatch(name)])
+
+        return select_named
     if field == "status":
-        return _select_by(_status(value, pattern))
+        return _select_by(_status_test(value, pattern))
     text_of = TEXT_FIELDS[field]
     return _select_by(lambda span: _matches(pattern, text_of(span)))
 
@@ -166,15 +169,12 @@ def call(source: str, target: str) -> str:
     return exact("call", f"{source} -> {target}")
 
 
-def _calls(trace: Trace) -> list[tuple[str, Span]]:
-    return [(f"{source} -> {target}", span) for source, target, span in calls(trace)]
+def _named_calls(trace: Trace) -> Iterator[tuple[str, Span]]:
+    for source, target, span in calls(trace):
+        yield f"{source} -> {target}", span
 
 
-def _requests(trace: Trace) -> list[tuple[str, Span]]:
-    return list(requests(trace))
-
-
-def _select_by(test: Callable[[Span], bool]) -> Select:
+def _select_by(test: Callable[[Span], bool]) -> Selector:
     return lambda _, spans: [span for span in spans if test(span)]
 
 
@@ -184,21 +184,22 @@ def _in_both(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
     return [span for span in spans if id(span) in ids]
 
 
-def _status(value: Value, pattern: re.Pattern[str]) -> Callable[[Span], bool]:
-    accepted = {error for error in (True, False) if pattern.fullmatch("error" if error else "ok")}
+def _status_test(value: Value, pattern: re.Pattern[str]) -> Callable[[Span], bool]:
+    accepted = [status for status in ("error", "ok") if pattern.fullmatch(status)]
     if not accepted:
-        close = get_close_matches(value.text.lower(), ("error", "ok"), n=1, cutoff=0.5)
+        text = value.text.lower()
         if NUMBER.fullmatch(value.text.rstrip("*xX")):
             hint = f"@http.status_code:{re.sub('[*xX]+$', '*', value.text)}"
             message = f"status is ok or error, not {value.text}. To search for an HTTP status write {hint}."
             raise TermError(message, Replacement(whole=hint))
-        replacements = [Replacement(each) for each in close or ("error", "ok")]
-        unfinished = not value.literal and any(each.startswith(value.text.lower()) for each in ("error", "ok"))
+        close = get_close_matches(text, ("error", "ok"), n=1, cutoff=0.5)
+        replacements = [Replacement(status) for status in close or ("error", "ok")]
+        unfinished = not value.literal and any(status.startswith(text) for status in ("error", "ok"))
         raise TermError(f"status is ok or error, not {value.text or 'empty'}.", *replacements, unfinished=unfinished)
-    return lambda span: span.error in accepted
+    return lambda span: ("error" if span.error else "ok") in accepted
 
 
-def _trace_id(value: Value) -> Select:
+def _trace_id_selector(value: Value) -> Selector:
     if "*" in value.text and not value.literal:
         pattern = _pattern(value)
         return lambda trace, spans: spans if pattern.fullmatch(trace.id) else []
@@ -207,39 +208,40 @@ def _trace_id(value: Value) -> Select:
         raise TermError(
             f"{quoted(value.text)} is not a trace id. A trace id is 32 hexadecimal characters or a decimal number.",
             Replacement(whole=quoted(value.text)),
+            # The beginning of a trace id, or of the 55 characters of a `traceresponse` header.
             unfinished=re.fullmatch(r"[0-9a-f\-]{1,54}", value.text.lower()) is not None,
         )
     return lambda trace, spans: spans if trace.key == key else []
 
 
-def _plain_text(value: Value) -> Select:
+def _plain_text_selector(value: Value) -> Selector:
     text = value.text
     if not value.literal and "://" in text:
         text = text.partition("#")[0]  # a browser doesn't send the fragment of a URL
-    words = text.lower()
-    trace_address = TRACE_ADDRESS.search(words)  # a pasted address of this page
-    pasted_id = trace_key(trace_address[1] if trace_address else words)
-    decoded = unquote(words) if "://" in words else words
-    pattern = _pattern(Value(f"*{text}*")) if "*" in words and not value.literal else None
+    searched = text.lower()
+    trace_address = TRACE_ADDRESS.search(searched)  # a pasted address of a trace on this page
+    pasted_id = trace_key(trace_address[1] if trace_address else searched)
+    decoded = unquote(searched) if "://" in searched else searched
+    pattern = _pattern(Value(f"*{text}*")) if "*" in searched and not value.literal else None
 
-    def contains(text: str) -> bool:
+    def is_in(span_text: str) -> bool:
         if pattern is not None:
-            return pattern.fullmatch(text) is not None
-        lower = text.lower()
-        return words in lower or (decoded != words and decoded in lower)
+            return pattern.fullmatch(span_text) is not None
+        lowercase = span_text.lower()
+        return searched in lowercase or (decoded != searched and decoded in lowercase)
 
     def matches(span: Span) -> bool:
         if pasted_id is not None and pasted_id in {span.trace_id, span.span_id}:
             return True
-        return any(map(contains, (span.resource, span.service, span.name, *span.meta.values())))
+        return any(map(is_in, (span.resource, span.service, span.name, *span.meta.values())))
 
     return _select_by(matches)
 
 
-def _duration(value: Value) -> Callable[[Span], bool]:
+def _duration_test(value: Value) -> Callable[[Span], bool]:
     if value.text == "*":
         return lambda _: True
-    passes = _numeric("@duration", value, _nanoseconds)
+    passes = _number_test("@duration", value, _nanoseconds)
     if passes is None:
         exact_duration = _nanoseconds(value.text)
         return lambda span: span.duration == exact_duration
@@ -259,7 +261,7 @@ def _nanoseconds(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def _tag(field: str, value: Value) -> Callable[[Span], bool]:
+def _tag_test(field: str, value: Value) -> Callable[[Span], bool]:
     name = unescaped(field[2:-1]) if field.startswith('@"') else field[1:]
 
     def parse(text: str) -> float:
@@ -270,9 +272,9 @@ def _tag(field: str, value: Value) -> Callable[[Span], bool]:
             raise _NumberError(message, []) from None
 
     def text_of(span: Span) -> str | None:
-        return span.meta[name] if name in span.meta else _plain_number(span.metrics.get(name))
+        return span.meta[name] if name in span.meta else _number_text(span.metrics.get(name))
 
-    passes = _numeric(field, value, parse)
+    passes = _number_test(field, value, parse)
     if passes is None:
         pattern = _pattern(value)
         return lambda span: _matches(pattern, text_of(span))
@@ -294,18 +296,18 @@ class _NumberError(ValueError):
         self.replacements = replacements
 
 
-def _numeric(field: str, value: Value, parse: Callable[[str], float]) -> Callable[[float], bool] | None:
-    """Return the test of a comparison or a range, such as `>5`, `<=5` or `[1 TO 5]`; None if `value` is neither.
+def _number_test(field: str, value: Value, parse: Callable[[str], float]) -> Callable[[float], bool] | None:
+    """Return the test for a comparison or a range, such as `>5`, `<=5` or `[1 TO 5]`; None if `value` is neither.
 
-    `parse` returns the number in a text. Each value of `@duration` must have one.
+    `parse` returns the number in a text. Every value of `@duration` must be a number with a unit.
     """
     text = value.text
     try:
         if text.startswith("[") and not value.literal:
-            return _range(field, text, parse)
+            return _range_test(field, text, parse)
         comparison = None if value.literal else COMPARISON.fullmatch(text)
         if comparison:
-            return _comparison(comparison[1], parse(comparison[2]))
+            return _comparison_test(comparison[1], parse(comparison[2]))
         if field == "@duration":
             parse(text)
     except _NumberError as error:
@@ -313,14 +315,16 @@ def _numeric(field: str, value: Value, parse: Callable[[str], float]) -> Callabl
             raise TermError(str(error), Replacement(quoted(text))) from None
         if text.startswith("["):  # numbers without a unit may be milliseconds
             replacements = [re.sub(r"(\d)(?=[\s\]])", r"\1ms", text)]
-        else:  # the operator is kept
-            replacements = [text.replace(text.lstrip("<>="), each) for each in error.replacements]
+        else:  # only the number is replaced, not the operator
+            number = text.lstrip("<>=")
+            replacements = [text.replace(number, replacement) for replacement in error.replacements]
+        # A number with the first character of its unit, or none yet.
         unfinished = re.fullmatch(r"[<>]?=?\d+(\.\d*)?[a-zµμ]?", text) is not None
         raise TermError(str(error), *map(Replacement, replacements), unfinished=unfinished) from None
     return None
 
 
-def _comparison(operator: str, limit: float) -> Callable[[float], bool]:
+def _comparison_test(operator: str, limit: float) -> Callable[[float], bool]:
     return {
         ">": lambda number: number > limit,
         ">=": lambda number: number >= limit,
@@ -329,13 +333,17 @@ def _comparison(operator: str, limit: float) -> Callable[[float], bool]:
     }[operator]
 
 
-def _range(field: str, text: str, parse: Callable[[str], float]) -> Callable[[float], bool]:
+def _range_test(field: str, text: str, parse: Callable[[str], float]) -> Callable[[float], bool]:
     match = RANGE.fullmatch(text)
     if match is None:
         ends = TWO_ENDS.fullmatch(text)
-        corrected = [Replacement(f"[{ends[1]} TO {ends[2]}]")] if ends else []
-        as_text = [] if field == "@duration" else [Replacement(quoted(text))]
-        raise TermError(f"{text} is not a range. Write it like {field}:{_example(field)}.", *corrected, *as_text)
+        replacements = []
+        if ends:
+            replacements.append(Replacement(f"[{ends[1]} TO {ends[2]}]"))
+        if field != "@duration":
+            replacements.append(Replacement(quoted(text)))
+        example = "[100ms TO 1s]" if field == "@duration" else "[400 TO 499]"
+        raise TermError(f"{text} is not a range. Write it like {field}:{example}.", *replacements)
     least = float("-inf") if match[1] == "*" else parse(match[1])
     most = float("inf") if match[2] == "*" else parse(match[2])
     if least > most:
@@ -344,17 +352,14 @@ def _range(field: str, text: str, parse: Callable[[str], float]) -> Callable[[fl
     return lambda number: least <= number <= most
 
 
-def _example(field: str) -> str:
-    return "[100ms TO 1s]" if field == "@duration" else "[400 TO 499]"
-
-
 def _reject_comparison(field: str, value: Value) -> None:
     if value.literal:
         return
     comparison = COMPARISON.fullmatch(value.text)
     if (comparison and NUMBER.match(comparison[2])) or RANGE.fullmatch(value.text):
         raise TermError(
-            f"{field} is text and can't be compared. To search for exactly this text write {field}:{quoted(value.text)}.",
+            f"{field} is text and can't be compared. "
+            f"To search for exactly this text write {field}:{quoted(value.text)}.",
             Replacement(quoted(value.text)),
         )
 
@@ -363,12 +368,13 @@ def _pattern(value: Value) -> re.Pattern[str]:
     """Return the case-insensitive pattern of a value. `*` matches any text, unless the value is literal."""
     if value.literal:
         return re.compile(re.escape(value.text), re.IGNORECASE)
-    return re.compile(translate(value.text.replace("[", "[[]").replace("?", "[?]")), re.IGNORECASE)
+    glob = value.text.replace("[", "[[]").replace("?", "[?]")  # in a search, only the * is special
+    return re.compile(translate(glob), re.IGNORECASE)
 
 
 def _matches(pattern: re.Pattern[str], text: str | None) -> bool:
     return text is not None and pattern.fullmatch(text) is not None
 
 
-def _plain_number(number: float | None) -> str | None:
+def _number_text(number: float | None) -> str | None:
     return None if number is None else f"{number:.15g}"

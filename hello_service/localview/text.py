@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-# C0 except tab and line feed, DEL, C1, soft hyphen, bidirectional controls, invisible characters, line and paragraph
-# separators, lone surrogates (which can't be encoded), tags. Joiners are kept, because Persian and emoji need them.
+# Carriage returns without a line feed, C0 except tab and line feed, DEL, C1, soft hyphen, bidirectional controls,
+# invisible characters, line and paragraph separators, lone surrogates (which can't be encoded), tags. Joiners are not
+# escaped, because Persian and emoji need them.
 HIDDEN = re.compile(
     "\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
@@ -14,10 +15,10 @@ LAYOUT = re.compile("[\r\n\t]")
 ESCAPES = {"\r": r"\r", "\n": r"\n", "\t": r"\t"}
 
 
-def visible(text: str, *, one_line: bool = False) -> str:
+def escape_hidden(text: str, *, one_line: bool = False) -> str:
     r"""Return `text` with each invisible, control or reordering character escaped, such as `\x9b` or `\u202e`.
 
-    Line feeds and tabs are kept, unless `one_line`.
+    Line feeds and tabs are escaped only with `one_line`.
     """
     if text.isprintable():
         return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,10 +18,10 @@ from hello_service.localview.store import Line, Store, trace_key
 
 MAX_INDENT = 16  # levels; a deeper row shows its level as a number
 FOLD_FROM = 4  # this many equal siblings, or more, become one row
-MAX_BARS = 200  # of a folded row
+MAX_BARS = 200  # drawn of a folded row
 MIN_BAR_PERCENT = 0.15  # of the width
 TICKS = (0, 25, 50, 75, 100)  # percent
-COLOURS = 24  # in trace.css; a 25th service gets the first colour with another shape
+COLORS = 24  # defined in page.css and trace.css; a 25th service has the first color and another shape
 ERROR_TAGS = ("error.type", "error.message", "error.stack")
 PROCESS_TAGS = {"language", "process_id", "runtime-id", "system.pid", "thread.id", "thread.name"}
 SEARCHABLE = re.compile(r"[A-Za-z_][\w.\-]*")  # names of tags that the search language accepts unquoted
@@ -35,8 +36,8 @@ class Selection:
         span: id of the chosen span; `none` closes the details.
         find: text to search for within the trace.
         service: the only service to show; empty for all.
-        open: id of the folded row that is open; `all` for all of them.
-        rest: parameters of other views, which every link keeps.
+        open: id of the folded row that is open; `all` if all folded rows are open.
+        rest: the other parameters, which belong to other views. Every link keeps them.
     """
 
     span: str = ""
@@ -46,25 +47,28 @@ class Selection:
     rest: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def read(cls, arguments: Iterable[tuple[str, str]]) -> Selection:
+    def from_arguments(cls, arguments: Iterable[tuple[str, str]]) -> Selection:
         """Return the selection in the query of an address."""
         pairs = list(arguments)
-        own = {name: value for name, value in pairs if name in {"span", "find", "service", "open"}}
-        return cls(**own, rest=tuple((name, value) for name, value in pairs if name not in own))
+        fields = {name: value for name, value in pairs if name in {"span", "find", "service", "open"}}
+        return cls(**fields, rest=tuple((name, value) for name, value in pairs if name not in fields))
 
     def address(self, **changes: str) -> str:
         """Return the query of the address of this selection with `changes`."""
-        own = {"find": self.find, "service": self.service, "open": self.open, "span": self.span, **changes}
-        return "?" + urlencode([*self.rest, *((name, value) for name, value in own.items() if value)])
+        fields = {"find": self.find, "service": self.service, "open": self.open, "span": self.span, **changes}
+        nonempty = [(name, value) for name, value in fields.items() if value]
+        return "?" + urlencode([*self.rest, *nonempty])
 
 
 @dataclass(eq=False)
 class _Node:
+    """A span with its place in the tree."""
+
     span: Span
     depth: int
     parent: _Node | None
     children: list[_Node] = field(default_factory=list)
-    failed: bool = False  # the span or one of its descendants has an error
+    has_error: bool = False  # the span or one of its descendants has an error
     fold_key: tuple[str, str, str, bool] = ("", "", "", False)  # the same for siblings that fold into one row
 
 
@@ -78,11 +82,11 @@ class Row:
         self_time: nanoseconds in which no child ran.
         service: the service if it differs from the parent's, else empty.
         address: the address of the page with this span chosen, or with this fold open.
-        expanded: whether the rows below it are shown; None if there are no rows below it.
-        times: the number of spans in a fold; 1 for a single span.
-        hidden: whether it is in a closed fold.
-        out: whether it is left out because the page shows only another service.
-        orphan: whether the parent of its span is missing.
+        expanded: whether the rows below this one are shown; None if there are no rows below it.
+        fold_size: the number of spans in a fold; 1 for a single span.
+        hidden: whether the row is in a closed fold.
+        filtered_out: whether the row is left out because the page shows only another service.
+        orphan: whether the parent of the span is missing.
     """
 
     id: str
@@ -95,10 +99,10 @@ class Row:
     address: str
     classes: str
     expanded: bool | None
-    times: int = 1
+    fold_size: int = 1
     chosen: bool = False
     hidden: bool = False
-    out: bool = False
+    filtered_out: bool = False
     orphan: bool = False
 
     @property
@@ -131,17 +135,19 @@ class TraceView:
         self.store = store
         self.selection = selection
         self._nodes = _tree(trace)
-        failed = [node for node in self._nodes if node.span.error]
-        # The deepest first, because that is where the failure began.
-        self.errors = [node.span for node in sorted(failed, key=lambda node: -node.depth)]
-        self.span = self._chosen()
-        self.colours = colours(trace, store)
-        self._match_ids: set[int] | None = None  # of the spans that match the search; None without a search
-        if selection.find.strip():
-            self._match_ids = {id(node.span) for node in self._nodes if _contains(node.span, selection.find)}
-        self.matches = [node.span for node in self._nodes if self._match_ids and id(node.span) in self._match_ids]
+        failed_nodes = [node for node in self._nodes if node.span.error]
+        # The deepest first, because the failure began there.
+        self.errors = [node.span for node in sorted(failed_nodes, key=lambda node: -node.depth)]
+        self.span = self._choose_span()
+        self._color_numbers = color_numbers(trace, store)
+        self._has_search = bool(selection.find.strip())
+        self.matches: list[Span] = []
+        if self._has_search:
+            self.matches = [node.span for node in self._nodes if _contains(node.span, selection.find)]
+        self._match_ids = {id(span) for span in self.matches}
         without_span = selection.address(span="")
-        self._prefix = without_span if without_span == "?" else f"{without_span}&"  # of the address of each span
+        # The part of each span's address before the parameter `span`.
+        self._prefix = without_span if without_span == "?" else f"{without_span}&"
 
     @property
     def details(self) -> str:
@@ -150,9 +156,9 @@ class TraceView:
             return "closed"
         return "open" if self.selection.span or self.errors else "auto"
 
-    def _chosen(self) -> Span:
+    def _choose_span(self) -> Span:
         """Return the span in the address, else the deepest error, else the root."""
-        span_id = trace_key(self.selection.span)  # a span id has the same forms as a trace id
+        span_id = trace_key(self.selection.span)  # a span id may be written like a trace id
         for span in self.trace.spans:
             if span.span_id == span_id:
                 return span
@@ -160,21 +166,19 @@ class TraceView:
 
     def link(self, span: Span) -> str:
         """Return the address of this page with `span` chosen. Its fragment scrolls to the row without JavaScript."""
-        number = hexadecimal(span.span_id)
-        return f"{self._prefix}span={number}#s{number}"
+        span_id = hexadecimal(span.span_id)
+        return f"{self._prefix}span={span_id}#s{span_id}"
 
-    def colour(self, service: str) -> str:
-        """Return the CSS classes of the colour of `service` in this trace."""
-        number = self.colours.get(service, 0)
-        return f"s{number % COLOURS}" + (f" shape{number // COLOURS % 3}" if number >= COLOURS else "")
+    def color(self, service: str) -> str:
+        """Return the CSS classes of the color of `service` in this trace."""
+        number = self._color_numbers.get(service, 0)
+        return f"s{number % COLORS}" + (f" shape{number // COLORS % 3}" if number >= COLORS else "")
 
     @property
     def services(self) -> list[tuple[str, int]]:
         """Return each service with the number of its spans, in the order of their first spans."""
-        numbers: dict[str, int] = {}
-        for span in sorted(self.trace.spans, key=lambda span: span.start):
-            numbers[span.service] = numbers.get(span.service, 0) + 1
-        return list(numbers.items())
+        by_start = sorted(self.trace.spans, key=lambda span: span.start)
+        return list(Counter(span.service for span in by_start).items())
 
     @property
     def ticks(self) -> list[tuple[int, str]]:
@@ -186,13 +190,15 @@ class TraceView:
         index = next((index for index, span in enumerate(spans) if span is self.span), None)
         if index is None:
             return 0, None, spans[0] if spans else None
-        return index + 1, spans[index - 1] if index else None, spans[index + 1] if index + 1 < len(spans) else None
+        before = spans[index - 1] if index > 0 else None
+        after = spans[index + 1] if index + 1 < len(spans) else None
+        return index + 1, before, after
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows: parents before children, and equal siblings folded into one row."""
-        # The chosen span, the matches and the ancestors of all of them. A fold that contains one of these is open.
+        # The chosen span, the matches, and the ancestors of all of them. A fold that contains one of these is open.
         revealed = {id(span) for span in [self.span, *self.matches]}
-        # The ancestors of the spans of the only service to show. They are shown, but dimmed.
+        # With a single service to show, the nodes of the ancestors of its spans. They are shown, but dimmed.
         context: set[int] = set()
         for node in reversed(self._nodes):  # children before parents
             if node.parent and id(node.span) in revealed:
@@ -200,63 +206,67 @@ class TraceView:
             if node.parent and (node.span.service == self.selection.service or id(node) in context):
                 context.add(id(node.parent))
         present = {node.span.span_id for node in self._nodes}
-        used: dict[str, int] = {}  # how often each id was used, because a tracer may send two spans with the same id
+        id_uses: Counter[str] = Counter()  # of each row id, because a tracer may send two spans with the same id
+        # A stack of rows to yield: (siblings in the row, level, whether the row is hidden).
         pending: list[tuple[list[_Node], int, bool]] = []
 
         def push(groups: Sequence[list[_Node]], level: int, *, hidden: bool) -> None:
             pending.extend((group, level, hidden) for group in reversed(groups))
 
-        push(_folded([node for node in self._nodes if node.parent is None]), 1, hidden=False)
+        push(_fold([node for node in self._nodes if node.parent is None]), 1, hidden=False)
         while pending:
             group, level, hidden = pending.pop()
-            node, times = group[0], len(group)
-            span = node.span
-            row_id = f"{'g' if times > 1 else 's'}{hexadecimal(span.span_id)}"  # g: a group, s: a single span
-            used[row_id] = used.get(row_id, 0) + 1
-            row_id += f"-{used[row_id]}" if used[row_id] > 1 else ""
+            node, span = group[0], group[0].span
+            is_fold = len(group) > 1
+            row_id = f"{'g' if is_fold else 's'}{hexadecimal(span.span_id)}"  # g: a group, s: a single span
+            id_uses[row_id] += 1
+            if id_uses[row_id] > 1:
+                row_id += f"-{id_uses[row_id]}"
             expanded = True if node.children else None
-            if times > 1:
-                expanded = self.selection.open in {row_id, "all"} or any(id(each.span) in revealed for each in group)
-            is_context = any(id(each) in context for each in group)
+            if is_fold:
+                is_open = self.selection.open in {row_id, "all"}
+                expanded = is_open or any(id(member.span) in revealed for member in group)
+            is_context = any(id(member) in context for member in group)
             is_other_service = bool(self.selection.service) and span.service != self.selection.service
             yield Row(
                 id=row_id,
                 span=span,
                 level=level,
-                bars=[self._bar(each.span) for each in group[:MAX_BARS]],
-                duration=sum(each.span.duration for each in group),
+                bars=[self._bar(member.span) for member in group[:MAX_BARS]],
+                duration=sum(member.span.duration for member in group),
                 self_time=sum(map(_self_time, group)),
                 service=span.service if node.parent is None or node.parent.span.service != span.service else "",
-                address=f"{self.selection.address(open=row_id)}#{row_id}" if times > 1 else self.link(span),
+                address=f"{self.selection.address(open=row_id)}#{row_id}" if is_fold else self.link(span),
                 classes=self._classes(group, dim=is_other_service and is_context),
                 expanded=expanded,
-                times=times,
-                chosen=span is self.span and times == 1,
+                fold_size=len(group),
+                chosen=span is self.span and not is_fold,
                 hidden=hidden,
-                out=is_other_service and not is_context,
+                filtered_out=is_other_service and not is_context,
                 orphan=span.parent_id != 0 and span.parent_id not in present,
             )
-            if times > 1:
-                push([[each] for each in group], level + 1, hidden=hidden or not expanded)
+            if is_fold:
+                push([[member] for member in group], level + 1, hidden=hidden or not expanded)
             else:
-                push(_folded(node.children), level + 1, hidden=hidden)
+                push(_fold(node.children), level + 1, hidden=hidden)
 
     def _classes(self, group: Sequence[_Node], *, dim: bool) -> str:
-        """Return the CSS classes of a row: its colour, `error`, and `found` or `dim`."""
+        """Return the CSS classes of a row: its color, `error`, and `found` or `dim`."""
         span = group[0].span
-        classes = f"span {self.colour(span.service)}" + (" error" if span.error else "")
-        if self._match_ids is not None and any(id(each.span) in self._match_ids for each in group):
+        classes = f"span {self.color(span.service)}" + (" error" if span.error else "")
+        if any(id(member.span) in self._match_ids for member in group):
             return f"{classes} found"
-        return f"{classes} dim" if dim or self._match_ids is not None else classes
+        return f"{classes} dim" if dim or self._has_search else classes
 
     def _bar(self, span: Span) -> tuple[float, float]:
-        whole = self.trace.duration
-        x = min(100 * (span.start - self.trace.start) / whole, 100 - MIN_BAR_PERCENT)
-        return round(x, 2), round(min(max(MIN_BAR_PERCENT, 100 * span.duration / whole), 100 - x), 2)
+        """Return the left end and the width of the bar of `span`, in percent."""
+        left = min(100 * (span.start - self.trace.start) / self.trace.duration, 100 - MIN_BAR_PERCENT)
+        width = max(MIN_BAR_PERCENT, 100 * span.duration / self.trace.duration)
+        return round(left, 2), round(min(width, 100 - left), 2)
 
     def parent(self, span: Span) -> Span | None:
         """Return the parent of `span` if it has arrived."""
-        return next((each for each in self.trace.spans if each.span_id == span.parent_id), None)
+        return next((candidate for candidate in self.trace.spans if candidate.span_id == span.parent_id), None)
 
     @cached_property
     def self_time(self) -> int:
@@ -283,24 +293,28 @@ class TraceView:
 
     @cached_property
     def _errors_by_last_line(self) -> dict[str, Span]:
-        """The spans with an error, by the last line of their stack trace; the deepest if several have the same."""
+        """The spans with an error by the last line of their stack trace: the deepest, if several have the same line."""
         return {_last_line(span.meta.get("error.stack", "")): span for span in reversed(self.errors)}
 
     def exception_span(self, line: Line) -> Span | None:
-        """Return the span whose error is the exception of `line`. Only there does the page show the stack trace."""
-        last = _last_line(str(line.get("exception") or ""))
-        own = self.writer(line)
-        if own and last and last == _last_line(own.meta.get("error.stack", "")):
-            return own
-        return self._errors_by_last_line.get(last) if last else None
+        """Return the span whose error is the exception of `line`, if any. The page shows the stack trace only there."""
+        last_line = _last_line(str(line.get("exception") or ""))
+        if not last_line:
+            return None
+        writer = self.writer(line)
+        if writer and last_line == _last_line(writer.meta.get("error.stack", "")):
+            return writer
+        return self._errors_by_last_line.get(last_line)
 
     @cached_property
-    def linked(self) -> list[Linked]:
-        """Return the span links from the chosen span and to it."""
-        links = [Linked(each, "to", *self._resolve(each)) for each in self.span.links]
-        return links + [Linked(each, "from", *self._resolve(each)) for each in self.store.links_to(self.span)]
+    def links(self) -> list[ResolvedLink]:
+        """Return the span links from the chosen span, then those to it."""
+        links_from = [ResolvedLink(link, "to", *self._resolve(link)) for link in self.span.links]
+        links_to = [ResolvedLink(link, "from", *self._resolve(link)) for link in self.store.links_to(self.span)]
+        return links_from + links_to
 
     def _resolve(self, link: Link) -> tuple[Trace | None, Span | None]:
+        """Return the trace and the span of `link`, None for each that is not kept."""
         trace = self.store.find(str(link.trace_id))
         if trace is None:
             return None, None
@@ -308,22 +322,24 @@ class TraceView:
 
     @cached_property
     def tags(self) -> tuple[list[Tag], list[Tag]]:
-        """Return the chosen span's own tags and metrics, and those of tracer and process, each sorted by name."""
-        own: list[Tag] = []
-        other: list[Tag] = []
+        """Return the chosen span's own tags and metrics, and those about tracer and process, each sorted by name."""
+        own_tags: list[Tag] = []
+        process_tags: list[Tag] = []
         values: Mapping[str, str | float] = {**self.span.meta, **self.span.metrics}
         for name in sorted(values):
             if name in ERROR_TAGS or name == LINKS_TAG:
                 continue
             value = values[name]
             text = value if isinstance(value, str) else f"{value:.15g}"
-            table = other if name.startswith("_") or name in PROCESS_TAGS else own
-            table.append(Tag(name, text))
-        return own, other
+            if name.startswith("_") or name in PROCESS_TAGS:
+                process_tags.append(Tag(name, text))
+            else:
+                own_tags.append(Tag(name, text))
+        return own_tags, process_tags
 
 
 @dataclass(frozen=True)
-class Linked:
+class ResolvedLink:
     """A span link with the trace and the span at its other end, if they are kept. `direction` is `to` or `from`."""
 
     link: Link
@@ -345,25 +361,26 @@ class Tag:
         if not SEARCHABLE.fullmatch(self.name) or not self.value:
             return ""
         if '"' in self.value:
-            words = NOT_IN_WORDS.sub("*", self.value).strip("*")
+            words = NOT_IN_WORDS.sub("*", self.value).strip("*")  # each run of other characters becomes a *
             return f"@{self.name}:*{words}*" if words else ""
         return f'@{self.name}:"{self.value}"'
 
 
-def colours(trace: Trace, store: Store) -> dict[str, int]:
-    """Return a colour number for each service of `trace`, all different, and the same as in other views if possible."""
+def color_numbers(trace: Trace, store: Store) -> dict[str, int]:
+    """Return a color number for each service of `trace`, all different, and the same as in other views if possible."""
     numbers: dict[str, int] = {}
     taken: set[int] = set()
     for service in dict.fromkeys(span.service for span in trace.spans):
-        number = store.colour(service)
+        number = store.color(service)
         if number in taken:
-            number = next(free for free in range(len(taken) + 1) if free not in taken)
+            number = next(candidate for candidate in range(len(taken) + 1) if candidate not in taken)
         numbers[service] = number
         taken.add(number)
     return numbers
 
 
 def _tree(trace: Trace) -> list[_Node]:
+    """Return a node for each span of `trace`, parents before children."""
     nodes: list[_Node] = []
     ancestors: list[_Node] = []
     for depth, _, span in trace.walk():
@@ -373,13 +390,13 @@ def _tree(trace: Trace) -> list[_Node]:
         nodes.append(node)
         if node.parent:
             node.parent.children.append(node)
-    for node in reversed(nodes):
-        node.failed = node.span.error or any(child.failed for child in node.children)
-        node.fold_key = (node.span.service, node.span.name, node.span.resource, node.failed)
+    for node in reversed(nodes):  # children before parents
+        node.has_error = node.span.error or any(child.has_error for child in node.children)
+        node.fold_key = (node.span.service, node.span.name, node.span.resource, node.has_error)
     return nodes
 
 
-def _folded(nodes: Sequence[_Node]) -> list[list[_Node]]:
+def _fold(nodes: Sequence[_Node]) -> list[list[_Node]]:
     """Return groups of equal siblings, each at the position of its first span. Small groups are not folded."""
     groups: dict[tuple[str, str, str, bool], list[_Node]] = {}
     for node in nodes:
@@ -406,9 +423,9 @@ def _self_time(node: _Node) -> int:
 
 
 def _contains(span: Span, text: str) -> bool:
-    words = text.strip().lower()
-    texts = (span.name, span.resource, span.service, hexadecimal(span.span_id), *span.meta.values())
-    return any(words in each.lower() for each in texts)
+    searched = text.strip().lower()
+    span_texts = (span.name, span.resource, span.service, hexadecimal(span.span_id), *span.meta.values())
+    return any(searched in span_text.lower() for span_text in span_texts)
 
 
 def _last_line(text: str) -> str:

@@ -10,8 +10,8 @@ MICROSECOND, MILLISECOND, SECOND, MINUTE = 1_000, 1_000_000, 1_000_000_000, 60_0
 def duration(nanoseconds: float) -> str:
     """Return a duration, such as `850 ns`, `12.3 µs`, `4.56 ms`, `1.20 s`, `3 min 20 s`."""
     if nanoseconds >= MINUTE:
-        minutes, rest = divmod(round(nanoseconds / SECOND), 60)
-        return f"{minutes:,} min {rest} s"
+        minutes, seconds = divmod(round(nanoseconds / SECOND), 60)
+        return f"{minutes:,} min {seconds} s"
     for size, unit in ((SECOND, "s"), (MILLISECOND, "ms"), (MICROSECOND, "µs")):
         if nanoseconds >= size:
             number = nanoseconds / size
@@ -26,13 +26,13 @@ def _decimals(number: float) -> int:
     return 1 if number < 100 else 0
 
 
-def count(number: int, unit: str) -> str:
-    """Return `1 span`, `1,234 spans`."""
+def quantity(number: int, unit: str) -> str:
+    """Return a number of things, such as `1 span` or `1,234 spans`."""
     return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
 
 
 def percent(share: float) -> str:
-    """Return a share of 1 as `0%`, `0.4%` or `12%`. Only 0 itself is shown as `0%`."""
+    """Return a share from 0 to 1 as a percentage, such as `0.4%` or `12%`. Only 0 itself is shown as `0%`."""
     number = share * 100
     if 0 < number < 0.1:
         return "< 0.1%"
@@ -45,7 +45,7 @@ def rate(per_second: float) -> str:
 
 
 def clock(nanoseconds: int) -> str:
-    """Return the local time of day of a time since the epoch."""
+    """Return the local time of day, such as `14:05:30.123`, of a time since the epoch."""
     try:
         moment = datetime.fromtimestamp(nanoseconds // SECOND).astimezone()
     except (OverflowError, ValueError, OSError):

@@ -533,7 +533,7 @@ def test_the_output_has_a_line_for_each_check_and_the_verdict() -> None:
     assert process.returncode == 1
     assert "pass    settings                every variable is valid" in lines
     assert lines[0].startswith("fail    ")
-    assert outcomes == sorted(outcomes, key=list(COLORS).index)  # its keys are in the order of a report
+    assert outcomes == sorted(outcomes, key=[*map(str, COLORS)].index)  # its keys are in the order of a report
     assert "http://agent.invalid:8126: the host name does not resolve" in lines[agent_line]
     assert lines[agent_line + 1].strip().startswith("-> Correct the name.")
     assert re.fullmatch(r"\d+ failed, \d+ warnings?, \d+ skipped, \d+ passed", lines[-2])

@@ -260,7 +260,7 @@ def test_scripts_in_spans_are_not_executed(local_view: LocalView, page: Page) ->
 
 def test_unusual_traces_are_drawn(local_view: LocalView, page: Page) -> None:
     """One has 5,000 nested spans. The other has a cycle, and a span whose parent never arrives."""
-    nested = [span(trace=DEEP_ID, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
+    nested = [span(trace=DEEP_ID, span_id=number, parent_id=number - 1, start_ms=number) for number in range(1, 5001)]
     cycle = [span(trace=CYCLE_ID, span_id=71, parent_id=72), span(trace=CYCLE_ID, span_id=72, parent_id=71)]
     orphan = span(trace=CYCLE_ID, parent_id=99)
     local_view.send(*nested)
@@ -322,7 +322,7 @@ def test_a_thousand_traces_are_filtered_in_time(fast_local_view: LocalView, page
     """The time is measured from the last key press until all matching rows are drawn."""
     spans: list[Span] = []
     for number in range(1000):
-        root = span(at=1e9 + number, service=f"service-{number % 10}", resource=f"GET /orders/{number % 10}")
+        root = span(start_ms=1e9 + number, service=f"service-{number % 10}", resource=f"GET /orders/{number % 10}")
         spans += [root, *(span(root, name="http.request", meta={"http.url": f"http://x/{number}"}) for _ in range(6))]
     fast_local_view.send(*spans)
     fast_local_view.visit(page, "/?all=1")

@@ -122,7 +122,7 @@ def test_the_log_has_lines_with_and_without_a_trace(dev: Dev, page: Page) -> Non
     trace_id = send_request(dev, "/api/hello/Logged")
     request_line = page.locator("#rows li", has_text="path=/api/hello/Logged")
     expect(request_line.locator(".of a")).to_have_attribute("href", re.compile(f"^/trace/{trace_id}"))
-    send(dev, span(at=now(), service="elsewhere"))
+    send(dev, span(start_ms=now(), service="elsewhere"))
     expect(page.locator("#elsewhere")).to_contain_text("elsewhere")
     expect(page.locator("#elsewhere")).to_contain_text("in the terminal or the log file of")
     page.fill("#q", "/api/hello/logged")
@@ -160,13 +160,13 @@ def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) ->
     client.start()
     client.join()
     page.goto(f'{dev.page_url}/?q=resource_name:"websocket /api/hello/ws"')
-    messages = page.locator("#rows details.below")
+    messages = page.locator("#rows details.messages")
     expect(messages.locator("summary")).to_have_text("3 messages, close")  # two greetings and the disconnect
     expect(rows(page)).to_have_count(1)
     messages.locator("summary").click()
     expect(messages.locator("a.row")).to_have_count(4)
     expect(messages.locator(".kind").last).to_have_text("websocket.close")
-    send(dev, span(at=now(), resource="websocket /api/hello/ws"))
+    send(dev, span(start_ms=now(), resource="websocket /api/hello/ws"))
     expect(rows(page)).to_have_count(2)
     expect(messages.locator("a.row").first).to_be_visible()
     messages.locator("a.row").nth(1).click()
@@ -179,10 +179,10 @@ def test_facets_sorting_and_time_range_work_by_clicks(dev: Dev, page: Page) -> N
     """The number of traces behind each facet equals its count, and the browser's Back button returns to all traces."""
     # Twelve traces of the last seconds: 8 call shop, 4 call cart, and 3 have an error. One trace is two hours old.
     for number in range(12):
-        root = span(at=now(number), ms=10 * number + 5, service="gate", resource=f"GET /{number:02}")
+        root = span(start_ms=now(number), duration_ms=10 * number + 5, service="gate", resource=f"GET /{number:02}")
         callee = "cart" if number % 3 == 0 else "shop"
-        send(dev, root, span(root, at=now(number), service=callee, error=number % 4 == 0))
-    send(dev, span(at=now(7200), ms=1, service="gate", resource="GET /old"))
+        send(dev, root, span(root, start_ms=now(number), service=callee, error=number % 4 == 0))
+    send(dev, span(start_ms=now(7200), duration_ms=1, service="gate", resource="GET /old"))
     page.goto(f"{dev.page_url}/?q=service:gate")
     expect(rows(page)).to_have_count(13)
     page.goto(f"{dev.page_url}/?q=service:(gate OR shop OR cart)")
@@ -218,7 +218,13 @@ def test_facets_sorting_and_time_range_work_by_clicks(dev: Dev, page: Page) -> N
 def test_a_trace_links_to_its_search_and_its_neighbors(dev: Dev, page: Page) -> None:
     """The page of the trace shows its position in the search, for example `14 of 47`."""
     # Trace N lasts N + 1 ms, so the longest, number 46, comes first.
-    send(dev, *(span(at=now(), ms=number + 1, service="paged", resource=f"GET /{number}") for number in range(47)))
+    send(
+        dev,
+        *(
+            span(start_ms=now(), duration_ms=number + 1, service="paged", resource=f"GET /{number}")
+            for number in range(47)
+        ),
+    )
     page.goto(f"{dev.page_url}/?q=service:paged&sort=-duration")
     rows(page).nth(13).locator("a").click()
     position = page.locator(".pager .place")
@@ -345,17 +351,17 @@ def send_hub(dev: Dev) -> None:
 
     The call to service 4 has an error.
     """
-    root = span(at=now(), service=SERVICES[0], meta={"span.kind": "server"})
+    root = span(start_ms=now(), service=SERVICES[0], meta={"span.kind": "server"})
     spans = [root]
     for callee in SERVICES[1:]:
-        call = span(root, service=SERVICES[0], ms=5, error=callee == SERVICES[4], meta={"span.kind": "client"})
-        spans += [call, span(call, service=callee, ms=4, meta={"span.kind": "server"})]
+        call = span(root, service=SERVICES[0], duration_ms=5, error=callee == SERVICES[4], meta={"span.kind": "client"})
+        spans += [call, span(call, service=callee, duration_ms=4, meta={"span.kind": "server"})]
     request_in_last_service = spans[-1]
     spans.append(span(request_in_last_service, service=SERVICES[1], meta={"span.kind": "server"}))
     send(dev, *spans)
-    second_root = span(at=now(), service=SERVICES[0])
-    call = span(second_root, service=SERVICES[0], ms=5, meta={"span.kind": "client"})
-    send(dev, second_root, call, span(call, service=SERVICES[1], ms=4, meta={"span.kind": "server"}))
+    second_root = span(start_ms=now(), service=SERVICES[0])
+    call = span(second_root, service=SERVICES[0], duration_ms=5, meta={"span.kind": "client"})
+    send(dev, second_root, call, span(call, service=SERVICES[1], duration_ms=4, meta={"span.kind": "server"}))
 
 
 @pytest.mark.parametrize("width", [1300, 1920])
@@ -434,7 +440,11 @@ def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
 def test_the_performance_view_remembers_order_and_choices(browser: Browser) -> None:
     """Services are sorted by name, resources by any column. Time window, threshold and order are remembered."""
     with developing() as fresh_dev, opened(browser) as page:
-        send(fresh_dev, span(at=now(), service="zoo", ms=5), span(at=now(), service="ape", ms=5))
+        send(
+            fresh_dev,
+            span(start_ms=now(), service="zoo", duration_ms=5),
+            span(start_ms=now(), service="ape", duration_ms=5),
+        )
         for path in ("/api/hello", "/api/hello", "/api/faults/slow?seconds=2"):
             send_request(fresh_dev, path)
         page.goto(f"{fresh_dev.page_url}/performance")

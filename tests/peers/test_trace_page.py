@@ -15,7 +15,7 @@ from running import eventually
 from tracing_data import span
 from websockets.sync.client import connect
 
-from hello_service.localview.store import COLOURS
+from hello_service.localview.store import COLORS
 
 pytestmark = [
     pytest.mark.once,
@@ -250,7 +250,7 @@ def test_nineteen_services_have_nineteen_colors(
     """Two services that have the same color in other views have different colors within a trace."""
     root = span(trace=large_id, service="edge", resource="GET /nineteen")
     names = [f"color-{number}" for number in range(18)]
-    first_name, name_with_same_color = names[0], names[COLOURS]  # other views have COLOURS colors, used in turn
+    first_name, name_with_same_color = names[0], names[COLORS]  # other views have COLORS colors, used in turn
     local_view.send(root, *(span(root, service=name, resource=name) for name in names))
     local_view.send(
         span(trace=small_id, service=first_name),
@@ -461,8 +461,8 @@ def test_a_trace_without_an_error_shows_its_spans_in_a_small_window(local_view: 
 def test_new_spans_do_not_scroll_the_page(local_view: LocalView, page: Page) -> None:
     """The waterfall and the details keep their scroll positions, and expanded parts stay expanded."""
     long_tag = {"long": "x" * 20_000}  # so that the details can be scrolled
-    root = span(trace=LIVE_ID, resource="GET /live", ms=100, error=True, meta={**ERROR_TAGS, **long_tag})
-    children = [span(root, resource=f"GET /{number}", at=number) for number in range(60)]
+    root = span(trace=LIVE_ID, resource="GET /live", duration_ms=100, error=True, meta={**ERROR_TAGS, **long_tag})
+    children = [span(root, resource=f"GET /{number}", start_ms=number) for number in range(60)]
     local_view.send(root, *children)
     wait_for_spans(local_view, f"{LIVE_ID:032x}", 61)
     local_view.visit(page, f"/trace/{LIVE_ID:032x}")
@@ -471,7 +471,7 @@ def test_new_spans_do_not_scroll_the_page(local_view: LocalView, page: Page) -> 
     page.get_by_text("Raw stack trace").click()
     page.locator("#detail").evaluate("pane => pane.scrollTop = 150")
     page.locator(".waterfall").evaluate("pane => pane.scrollTop = 300")
-    local_view.send(span(root, resource="GET /late", at=99))
+    local_view.send(span(root, resource="GET /late", start_ms=99))
     expect(page.locator("#title")).to_contain_text("62 spans")
 
     assert page.locator("#detail").evaluate("pane => pane.scrollTop") == 150

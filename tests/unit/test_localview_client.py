@@ -149,7 +149,7 @@ def test_a_trace_is_one_line_without_control_characters() -> None:
 def test_follow_lists_each_trace_once_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the page stops, the command lists the remaining traces and exits."""
     monkeypatch.setattr(client, "POLL_SECONDS", 0)
-    monkeypatch.setattr(client, "REMEMBERED", 1)  # when trace 2 is listed, trace 1 is forgotten
+    monkeypatch.setattr(client, "MAX_LISTED", 1)  # when trace 2 is listed, trace 1 is forgotten
     responses = (
         page_response(summary(1)),
         page_response(summary(2), summary(1, spans=9), version=2),  # trace 1 has been listed

@@ -34,8 +34,8 @@ def request_trace(
     ms: float = 10, *, resource: str = "GET /api/hello", child: str = "work", error: bool = False
 ) -> Trace:
     """Return the trace of a request, with two spans. `child` is the name of the second one."""
-    root = span(ms=ms, resource=resource, error=error, meta=ERROR if error else None)
-    return trace(root, span(root, name=child, ms=ms / 2))
+    root = span(duration_ms=ms, resource=resource, error=error, meta=ERROR if error else None)
+    return trace(root, span(root, name=child, duration_ms=ms / 2))
 
 
 def test_a_repeated_trace_is_one_line() -> None:
@@ -60,7 +60,7 @@ def test_a_repeated_trace_is_one_line() -> None:
 
 def test_known_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently drawn trace is forgotten, and its repetition is drawn as a tree again."""
-    monkeypatch.setattr(feed, "SHAPES", 2)
+    monkeypatch.setattr(feed, "MAX_SHAPES", 2)
     tree, line = 4, 1  # the number of lines
     output = RecordedFeed()
     for resource, line_count in (("a", tree), ("b", tree), ("a", line), ("c", tree), ("a", line), ("b", tree)):

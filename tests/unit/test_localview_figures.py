@@ -38,7 +38,7 @@ def test_a_duration_has_a_unit(nanoseconds: int, text: str) -> None:
 
 def test_counts_shares_rates_and_times_have_units() -> None:
     """No share above 0 is rounded to 0%."""
-    assert [units.count(number, "span") for number in (0, 1, 1234)] == ["0 spans", "1 span", "1,234 spans"]
+    assert [units.quantity(number, "span") for number in (0, 1, 1234)] == ["0 spans", "1 span", "1,234 spans"]
     assert [units.percent(share) for share in (0, 0.0001, 0.004, 0.123, 1)] == [
         "0%",
         "< 0.1%",
@@ -71,8 +71,8 @@ def test_figures_without_requests_are_zero() -> None:
     """Apdex is None, and there are no reports."""
     figures = Figures()
 
-    assert figures.all.percentile(95) == 0
-    assert figures.all.average == 0
+    assert figures.latencies.percentile(95) == 0
+    assert figures.latencies.average == 0
     assert figures.error_rate == 0
     assert figures.apdex(0.5) is None
     assert Performance(0).reports(5, 10) == []
@@ -85,7 +85,7 @@ def test_apdex_counts_errors_as_frustrated() -> None:
     """
     figures = Figures()
     for ms, error in ((100, False), (490, False), (1500, False), (3000, False), (10, True)):
-        figures.add(span(ms=ms, error=error))
+        figures.add(span(duration_ms=ms, error=error))
 
     assert figures.apdex(0.5) == pytest.approx((2 + 1 / 2) / 5)
     assert figures.apdex(0.05) == pytest.approx((0 + 1 / 2) / 5)
@@ -98,7 +98,7 @@ def test_requests_are_counted_by_service_and_resource_over_time() -> None:
     The time series of a report has buckets of 5 seconds.
     """
     counter = Performance(now=1000)
-    root = span(ms=20)
+    root = span(duration_ms=20)
     counter.add([root, span(root, name="work")], now=1001)
     counter.add([span(service="db", resource="SELECT"), span(), span(resource="POST /api/hello", error=True)], now=1031)
     db, web = counter.reports(1, now=1040)
@@ -128,7 +128,7 @@ def test_a_report_covers_no_more_than_its_window() -> None:
 
 def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a tracer that uses paths as resources would exhaust the memory."""
-    monkeypatch.setattr(performance, "RESOURCES", 3)
+    monkeypatch.setattr(performance, "MAX_RESOURCES", 3)
     counter = Performance(now=0)
     counter.add([span(resource=f"GET /{number}") for number in range(10)], now=1)
     counter.add([span(service=f"service-{number}") for number in range(10)], now=1)
@@ -141,12 +141,12 @@ def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_map_counts_calls_by_the_callers_span() -> None:
     """A call is a client span with a server span below it, a client span with a peer, or a span of another service."""
-    root = span(ms=50)
-    client = span(root, ms=30, meta={"span.kind": "client", "peer.service": "greeter.example"})
-    server = span(client, service="greeter", ms=20, meta={"span.kind": "server"})
+    root = span(duration_ms=50)
+    client = span(root, duration_ms=30, meta={"span.kind": "client", "peer.service": "greeter.example"})
+    server = span(client, service="greeter", duration_ms=20, meta={"span.kind": "server"})
     second_server = span(client, service="greeter", meta={"span.kind": "server"})  # the same call
-    database = span(server, service="postgres", ms=5, error=True, name="postgres.query")
-    mail_client = span(root, ms=9, meta={"span.kind": "client", "peer.service": "mail"})
+    database = span(server, service="postgres", duration_ms=5, error=True, name="postgres.query")
+    mail_client = span(root, duration_ms=9, meta={"span.kind": "client", "peer.service": "mail"})
     client_without_peer = span(root, meta={"span.kind": "client"})
     traces = [trace(root, client, server, database, mail_client, client_without_peer, second_server)]
     graph, layout = map_layout.draw(service_map.service_map(traces), None)
@@ -224,7 +224,7 @@ def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -
     assert len({place.x for place in layout.places}) <= map_layout.MAX_COLUMNS
     if graph.chosen is None:
         assert len(layout.places) <= service_map.MAX_SERVICES
-    _, drawn_edges = graph.drawn()
+    _, drawn_edges = graph.parts_to_draw()
     assert len(layout.lines) == len(drawn_edges)
 
 
@@ -239,7 +239,7 @@ def test_with_many_services_only_one_and_its_neighbors_are_drawn() -> None:
     assert graph.chosen is not None
     assert graph.chosen.service == "hub"
     assert len(layout.places) == 1 + 18
-    assert layout.unlabelled == 0
+    assert layout.unlabeled == 0
     assert chosen_graph.chosen is not None
     assert chosen_graph.chosen.service == "service-03"
     assert len(chosen_layout.places) == 2  # the chosen service and the hub
@@ -312,7 +312,7 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
         "service": "web",
         "exception": "Traceback",
     }
-    row = drawing.log_line(line)
+    row = drawing.log_parts(line)
 
     assert row.pop("time").endswith(":00.123")  # the hour depends on the local time zone
     assert row == {
@@ -321,7 +321,7 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
         "rest": "path=/x",
         "exception": "Traceback",
     }
-    assert drawing.log_line({})["time"] == ""
+    assert drawing.log_parts({})["time"] == ""
 
 
 def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
@@ -330,15 +330,15 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     Each of the four buckets is 90 wide, and the chart is 84 high. A y of 0 is the top.
     """
     one_request, two_requests, no_request = Figures(), Figures(), Figures()
-    one_request.add(span(ms=10))
+    one_request.add(span(duration_ms=10))
     for error in (True, False):
-        two_requests.add(span(ms=20, error=error))
+        two_requests.add(span(duration_ms=20, error=error))
     count_axis_end, bars = charts.bars([no_request, one_request, two_requests, no_request])
     time_axis_end, lines = charts.lines([one_request, no_request, two_requests, two_requests], (95, 50))
     _, (first_piece, second_piece) = lines[0]
 
     assert count_axis_end == 2
-    assert [(bar.x, bar.top, bar.failed) for bar in bars] == [(90, 42, 84), (180, 0, 42)]
+    assert [(bar.x, bar.top, bar.errors_top) for bar in bars] == [(90, 42, 84), (180, 0, 42)]
     assert time_axis_end == 20 * MS
     assert [(percent, len(pieces)) for percent, pieces in lines] == [(95, 2), (50, 2)]
     assert first_piece.startswith("0.00,")
@@ -359,7 +359,7 @@ def test_an_axis_ends_at_a_round_number(highest: float, end: float) -> None:
 def test_each_bucket_of_a_chart_has_its_time_and_values() -> None:
     """Time and values are text for a tooltip and for screen readers."""
     counter = Performance(now=0)
-    counter.add([span(ms=10), span(ms=10, error=True)], now=21)
+    counter.add([span(duration_ms=10), span(duration_ms=10, error=True)], now=21)
     (report,) = counter.reports(1, now=32)
     buckets = charts.buckets(report, datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC))
 
@@ -381,7 +381,7 @@ def test_resources_are_sorted_by_any_column() -> None:
     """Ties are sorted by name."""
     counter = Performance(now=0)
     for name, ms, error in (("b", 30, False), ("c", 10, True), ("a", 30, False), ("a", 30, False)):
-        counter.add([span(resource=name, ms=ms, error=error)], now=1)
+        counter.add([span(resource=name, duration_ms=ms, error=error)], now=1)
     (report,) = counter.reports(1, now=2)
 
     def order(column: str) -> str:
@@ -401,7 +401,7 @@ def test_a_resource_has_a_search_for_its_requests() -> None:
     counter.add([span()], now=1)
     (report,) = counter.reports(1, now=2)
 
-    assert charts.requests_of(report, 'GET "x"') == r'service:web resource_name:"GET \"x\""'
+    assert charts.requests_search(report, 'GET "x"') == r'service:web resource_name:"GET \"x\""'
 
 
 def test_all_figures_can_be_cleared() -> None:

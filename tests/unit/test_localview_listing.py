@@ -13,6 +13,7 @@ from tracing_data import START, span
 
 from hello_service.localview import listing, logbook
 from hello_service.localview.listing import Pager, Search, SearchError
+from hello_service.localview.rows import group_websockets, path_of
 from hello_service.localview.spans import Link, Span
 from hello_service.localview.store import LINES, Store
 
@@ -34,7 +35,7 @@ def links_to(target: Span) -> tuple[Link, ...]:
 
 def search_of(address: str) -> Search:
     """Return the search in an address."""
-    return Search.read(dict(parse_qsl(urlsplit(address).query)))
+    return Search.from_arguments(dict(parse_qsl(urlsplit(address).query)))
 
 
 @pytest.mark.parametrize(
@@ -51,17 +52,17 @@ def search_of(address: str) -> Search:
 )
 def test_a_path_is_shown_if_it_differs_from_the_route(url: str, resource: str, path: str) -> None:
     """The path distinguishes the requests with the resource `GET 404`."""
-    assert listing.path(span(resource=resource, meta={"http.url": url})) == path
+    assert path_of(span(resource=resource, meta={"http.url": url})) == path
 
 
 def test_an_operation_that_is_not_a_request_shows_its_name() -> None:
     """A background task is an example."""
     spans = [
-        span(at=1, name="quart.background_task"),
-        span(at=2, meta={"http.method": "GET"}),
-        span(at=3, meta={"span.kind": "server"}),
+        span(start_ms=1, name="quart.background_task"),
+        span(start_ms=2, meta={"http.method": "GET"}),
+        span(start_ms=3, meta={"span.kind": "server"}),
     ]
-    newest_first = listing.grouped(store_with(*spans).newest())
+    newest_first = group_websockets(store_with(*spans).newest())
 
     assert [row.kind for row in newest_first] == ["", "", "quart.background_task"]
 
@@ -70,40 +71,41 @@ def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
     """This includes the last receive, which ddtrace does not link, and the close, which is linked to the last receive."""
     handshake = span(meta=HANDSHAKE)
     messages = [
-        span(at=at, name="websocket.receive", links=links_to(handshake), meta={"runtime-id": "r"}) for at in (1, 2)
+        span(start_ms=at, name="websocket.receive", links=links_to(handshake), meta={"runtime-id": "r"})
+        for at in (1, 2)
     ]
-    last = span(at=3, name="websocket.receive", meta={"runtime-id": "r"})
-    close = span(at=4, name="websocket.close", links=links_to(last))
-    other = span(at=5, resource="GET /x")
+    last = span(start_ms=3, name="websocket.receive", meta={"runtime-id": "r"})
+    close = span(start_ms=4, name="websocket.close", links=links_to(last))
+    other = span(start_ms=5, resource="GET /x")
     result = listing.listing(store_with(handshake, *messages, last, close, other), Search(), NOW)
 
     assert [row.trace.root for row in result.rows] == [other, handshake]
-    assert [row.trace.root for row in result.rows[1].below] == [*messages, last, close]
-    assert result.rows[1].below_summary == "3 messages, close"
+    assert [row.trace.root for row in result.rows[1].messages] == [*messages, last, close]
+    assert result.rows[1].messages_summary == "3 messages, close"
     assert result.found == 6
 
 
 def test_messages_without_a_known_handshake_are_not_grouped() -> None:
     """With two open WebSockets, the last receive may belong to either of them. Circular links are ignored."""
-    first, second = span(meta=HANDSHAKE), span(at=1, meta=HANDSHAKE)
-    last = span(at=2, name="websocket.receive", meta={"runtime-id": "r"})
-    lost = span(at=3, name="websocket.receive", links=links_to(span()))
-    unlinked = span(at=4, name="websocket.close")
-    forward = span(at=6, trace=901, name="websocket.close", links=links_to(span(trace=902)))
-    back = span(at=7, trace=902, name="websocket.close", links=links_to(span(trace=901)))
+    first, second = span(meta=HANDSHAKE), span(start_ms=1, meta=HANDSHAKE)
+    last = span(start_ms=2, name="websocket.receive", meta={"runtime-id": "r"})
+    lost = span(start_ms=3, name="websocket.receive", links=links_to(span()))
+    unlinked = span(start_ms=4, name="websocket.close")
+    forward = span(start_ms=6, trace=901, name="websocket.close", links=links_to(span(trace=902)))
+    back = span(start_ms=7, trace=902, name="websocket.close", links=links_to(span(trace=901)))
     result = listing.listing(store_with(first, second, last, lost, unlinked, forward, back), Search(), NOW)
     newest, *others = result.rows
 
     assert newest.trace.root is forward
-    assert [row.trace.root for row in newest.below] == [back]  # only this one links to an earlier span
-    assert [row.below for row in others] == [[]] * 5
+    assert [row.trace.root for row in newest.messages] == [back]  # only this one links to an earlier span
+    assert [row.messages for row in others] == [[]] * 5
 
 
 def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
     """With an unknown column, the newest traces come first."""
-    a = span(at=3, ms=10, resource="GET /a", service="z", meta={"http.status_code": "500"})
-    b = span(at=1, ms=30, resource="GET /b", service="y", meta={"http.status_code": "200"})
-    c = span(at=2, ms=20, resource="GET /c", service="x", meta={"http.status_code": "404"})
+    a = span(start_ms=3, duration_ms=10, resource="GET /a", service="z", meta={"http.status_code": "500"})
+    b = span(start_ms=1, duration_ms=30, resource="GET /b", service="y", meta={"http.status_code": "200"})
+    c = span(start_ms=2, duration_ms=20, resource="GET /c", service="x", meta={"http.status_code": "404"})
     store = store_with(a, b, c, span(b))
 
     def order(sort: str) -> str:
@@ -118,10 +120,10 @@ def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
 
 def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order() -> None:
     """By default, the newest trace is first, which is the descending order of the time."""
-    assert Search().sorted_by("duration") == "-duration"
-    assert Search(sort="-duration").sorted_by("duration") == "duration"
-    assert Search().sorted_by("time") == "time"
-    assert Search(sort="service").sorted_by("service") == "-service"
+    assert Search().sort_after_click("duration") == "-duration"
+    assert Search(sort="-duration").sort_after_click("duration") == "duration"
+    assert Search().sort_after_click("time") == "time"
+    assert Search(sort="service").sort_after_click("service") == "-service"
 
 
 @pytest.mark.parametrize(
@@ -140,8 +142,8 @@ def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order()
 def test_a_time_range_selects_traces(address: str, resources: list[str]) -> None:
     """A range is a number of minutes, or has times of day or dates as its ends. A time in the future means yesterday."""
     store = store_with(
-        span(at=-4 * 60 * 1000, resource="4 min ago"),
-        span(at=-23 * 3600 * 1000, resource="yesterday"),
+        span(start_ms=-4 * 60 * 1000, resource="4 min ago"),
+        span(start_ms=-23 * 3600 * 1000, resource="yesterday"),
     )
 
     assert [trace.root.resource for trace in listing.select(store, search_of(address), NOW)] == resources
@@ -164,15 +166,15 @@ def test_an_invalid_search_or_time_is_an_error(address: str, message: str) -> No
 
 def test_an_address_contains_the_whole_search() -> None:
     """Reading the address gives the same search."""
-    search = Search(q='a "b"&=é', last="5", begin="10:00", end="11:00", sort="-spans", all=True)
+    search = Search(q='a "b"&=é', last="5", begin="10:00", end="11:00", sort="-spans", show_all=True)
 
     assert search_of(search.address()) == search
     assert Search().address() == "/"
 
 
 def test_a_search_without_a_text_and_a_time_range_finds_everything() -> None:
-    assert Search().is_everything
-    assert not Search(last="5").is_everything
+    assert Search().finds_all_traces
+    assert not Search(last="5").finds_all_traces
 
 
 SPANS = st.lists(
@@ -204,33 +206,35 @@ def test_the_number_of_a_facet_is_the_number_of_traces_that_a_click_finds(spans:
     result = listing.listing(store, Search(q=q), NOW)
     for facet in all_facets(result):
         after_click = listing.listing(store, search_of(facet.address), NOW)
-        if facet.chosen:
+        if facet.is_chosen:
             assert after_click.found >= result.found
         else:
-            assert after_click.found == facet.number
-            (chosen,) = [each for each in all_facets(after_click) if each.chosen and each.value == facet.value]
+            assert after_click.found == facet.count
+            (chosen,) = [each for each in all_facets(after_click) if each.is_chosen and each.value == facet.value]
             assert listing.listing(store, search_of(chosen.address), NOW).found == result.found
 
 
 def test_a_pager_leads_through_the_results_of_a_search() -> None:
     """The pager includes the messages of a WebSocket. A trace outside of the results has only the link to the list."""
     handshake = span(meta=HANDSHAKE)
-    message = span(at=1, name="websocket.receive", links=links_to(handshake))
-    other = span(at=2, resource="GET /x")
+    message = span(start_ms=1, name="websocket.receive", links=links_to(handshake))
+    other = span(start_ms=2, resource="GET /x")
     store = store_with(handshake, message, other)
     first, last = store.find(str(other.trace_id)), store.find(str(message.trace_id))  # a message is below its handshake
     assert first
     assert last
     middle_address = f"/trace/{handshake.trace_id:032x}"
 
-    assert listing.pager(store, {}, first, NOW) == Pager(back="/", number=1, of=3, previous="", next=middle_address)
+    assert listing.pager(store, {}, first, NOW) == Pager(
+        list_address="/", position=1, total=3, previous="", next=middle_address
+    )
     assert listing.pager(store, {"last": "60"}, last, NOW) == Pager(
-        back="/?last=60", number=3, of=3, previous=f"{middle_address}?last=60", next=""
+        list_address="/?last=60", position=3, total=3, previous=f"{middle_address}?last=60", next=""
     )
     assert listing.pager(store, {"q": "nothing"}, first, NOW) == Pager(
-        back="/?q=nothing", number=0, of=0, previous="", next=""
+        list_address="/?q=nothing", position=0, total=0, previous="", next=""
     )
-    assert listing.pager(store, {"q": "foo:"}, first).number == 0
+    assert listing.pager(store, {"q": "foo:"}, first).position == 0
 
 
 def line(number: int, level: str = "info", **rest: str) -> dict[str, str]:
@@ -259,8 +263,8 @@ def test_every_line_is_in_the_log_with_its_trace() -> None:
         f"/trace/{77:032x}?span={root.span_id}",
     ]
     assert [entry.trace_id for entry in log.entries] == [f"{77:032x}", "", "99", "", f"{77:032x}"]
-    assert (log.own, log.others) == (["web"], ["shop"])
-    assert (log.kept, log.read) == (5, 5)
+    assert (log.services, log.other_services) == (["web"], ["shop"])
+    assert (log.lines_kept, log.lines_read) == (5, 5)
 
 
 def test_the_log_is_filtered() -> None:
@@ -288,14 +292,14 @@ def test_the_log_is_bounded_and_can_be_cleared() -> None:
     version_before, log = store.version, logbook.read(store, {})
     store.clear()
 
-    assert (log.kept, log.read) == (LINES, LINES + 10)
+    assert (log.lines_kept, log.lines_read) == (LINES, LINES + 10)
     assert store.version > version_before
     assert (len(store), store.log(), store.dropped, store.lines_read) == (0, [], 0, 0)
 
 
 def test_a_start_far_from_now_is_not_an_error() -> None:
     """A tracer may send any start time."""
-    store = store_with(span(at=-1e12), span(at=1e12))
+    store = store_with(span(start_ms=-1e12), span(start_ms=1e12))
 
     assert len(listing.select(store, Search(begin="00:00"), NOW)) == 1
 
@@ -306,7 +310,7 @@ def test_a_start_far_from_now_is_not_an_error() -> None:
 )
 def test_a_word_that_may_become_a_field_is_unfinished(q: str, field: str | None) -> None:
     """The page shows this error if the search finds nothing."""
-    error = listing.unfinished(Search(q=q))
+    error = listing.unfinished_field(Search(q=q))
 
     if field is None:
         assert error is None

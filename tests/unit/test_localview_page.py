@@ -22,7 +22,7 @@ from tracing_data import span, wire_format
 from hello_service.localview import lists, page, processes
 from hello_service.localview.page import View, create_page, serving
 from hello_service.localview.performance import Performance
-from hello_service.localview.spans import Span, read
+from hello_service.localview.spans import Span, read_spans
 from hello_service.localview.store import Store
 
 SCRIPT = "<script>alert(1)</script>"
@@ -87,8 +87,8 @@ async def test_without_a_service_the_page_shows_the_command_that_starts_one(
 async def test_the_list_shows_each_trace(view: View, client: _TestClientProtocol) -> None:
     """The newest trace is first. Each row has time, route, status, duration, number of spans and a mark for errors."""
     add_spans(view, span(resource="GET /old", meta={"http.status_code": "200"}))
-    bad = span(resource="GET /new", at=5, ms=12.3, error=True, meta={"http.status_code": "500"})
-    add_spans(view, bad, span(bad, at=6, ms=1))
+    bad = span(resource="GET /new", start_ms=5, duration_ms=12.3, error=True, meta={"http.status_code": "500"})
+    add_spans(view, bad, span(bad, start_ms=6, duration_ms=1))
     body = await get(client, "/")
 
     assert body.index("GET /new") < body.index("GET /old")
@@ -141,8 +141,8 @@ async def test_an_unfinished_term_does_not_change_the_rows(view: View, client: _
 
 async def test_a_trace_links_back_to_its_search(view: View, client: _TestClientProtocol) -> None:
     """The page of the trace also links to the previous and the next trace that the search finds."""
-    ids = [add_spans(view, span(at=number, resource=f"GET /{number}")) for number in range(3)]
-    add_spans(view, span(at=9, resource="other"))
+    ids = [add_spans(view, span(start_ms=number, resource=f"GET /{number}")) for number in range(3)]
+    add_spans(view, span(start_ms=9, resource="other"))
     search = "?q=resource_name%3AGET%2A&amp;sort=time"
     body = await get(client, f"/trace/{ids[1]}?q=resource_name:GET*&sort=time")
 
@@ -153,9 +153,11 @@ async def test_a_trace_links_back_to_its_search(view: View, client: _TestClientP
 
 async def test_traces_are_returned_as_json(view: View, client: _TestClientProtocol) -> None:
     """`q` searches, `limit` limits, and `since` selects the changed traces. An invalid search returns suggestions."""
-    failed = span(error=True, ms=12.5, meta={"error.type": "E", "error.message": "no", "http.url": "http://x/a"})
+    failed = span(
+        error=True, duration_ms=12.5, meta={"error.type": "E", "error.message": "no", "http.url": "http://x/a"}
+    )
     trace_id = add_spans(view, failed, span(failed, service="shop"))
-    add_spans(view, span(at=10**9))
+    add_spans(view, span(start_ms=10**9))
     response = await get_json(client, "/api/traces?q=status:error")
     failed_traces = response.pop("traces")
     changed = await get_json(client, f"/api/traces?since={response['version'] - 1}")
@@ -256,7 +258,7 @@ async def test_clearing_never_redirects_to_another_site(client: _TestClientProto
 
 async def test_the_choices_for_the_performance_view_are_remembered(view: View, client: _TestClientProtocol) -> None:
     """The choices are window, threshold and order. The address overrides them, and an invalid cookie is ignored."""
-    add_spans(view, span(ms=1000))
+    add_spans(view, span(duration_ms=1000))
     await get(client, "/performance?minutes=15&apdex=2&sort=-p99")
     remembered = await get(client, "/performance")
     overridden = await get(client, "/performance?minutes=1")
@@ -274,7 +276,7 @@ async def test_the_choices_for_the_performance_view_are_remembered(view: View, c
 async def test_only_the_first_rows_of_a_long_list_are_shown(view: View, client: _TestClientProtocol) -> None:
     """A link leads to all rows."""
     for number in range(lists.ROWS + 50):
-        add_spans(view, span(at=number))
+        add_spans(view, span(start_ms=number))
     first_rows = await get(client, "/?q=service:web")
     all_rows = await get(client, "/?q=service:web&all=1")
 
@@ -341,7 +343,7 @@ async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestC
     sent = wire_format(
         span(resource=text, service=text, name=text, meta={text: text, "a.tag": text, "error.stack": text})
     )
-    trace_id = add_spans(view, *read([[sent]]))
+    trace_id = add_spans(view, *read_spans([[sent]]))
     view.store.add_line({"dd.trace_id": trace_id, "event": text})
 
     for path in ("/", f"/trace/{trace_id}", f"/trace/{trace_id}?service=x&find=half&q=y", "/map", "/performance"):
@@ -432,7 +434,7 @@ async def test_a_trace_is_returned_as_json(view: View, client: _TestClientProtoc
 
 async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientProtocol) -> None:
     """Each span has its own row."""
-    chain = [span(trace=1, span_id=number, parent_id=number - 1, at=number) for number in range(1, 5001)]
+    chain = [span(trace=1, span_id=number, parent_id=number - 1, start_ms=number) for number in range(1, 5001)]
     body = await get(client, f"/trace/{add_spans(view, *chain)}")
 
     assert body.count('role="row" id="s') == 5000
@@ -452,7 +454,7 @@ async def test_spans_with_a_missing_parent_or_in_a_cycle_are_drawn(view: View, c
 async def test_calls_between_services_are_drawn(view: View, client: _TestClientProtocol) -> None:
     """Each call has its number of requests, its errors and its latency."""
     root = span()
-    call = span(root, ms=7, error=True, meta={"span.kind": "client", "peer.service": "mail"})
+    call = span(root, duration_ms=7, error=True, meta={"span.kind": "client", "peer.service": "mail"})
     add_spans(view, root, call)
     body = await get(client, "/map")
 
@@ -465,7 +467,7 @@ async def test_the_performance_view_has_the_requested_window_and_threshold(
     view: View, client: _TestClientProtocol
 ) -> None:
     """Invalid values are ignored."""
-    add_spans(view, span(ms=1000), span(ms=10))
+    add_spans(view, span(duration_ms=1000), span(duration_ms=10))
     loose = await get(client, "/performance?apdex=1.1&minutes=1")
     strict = await get(client, "/performance?apdex=0.001")
 

@@ -11,12 +11,12 @@ from hello_service.localview import hints, query, terms
 from hello_service.localview.query import MAX_DEPTH, QueryError, parse
 
 META = {"http.status_code": "500", "env": "dev", "http.url": "http://127.0.0.1:8080/api/relay?count=3"}
-ROOT = span(trace=0xABCDEF, resource="GET /api/relay", ms=120, meta=META)
+ROOT = span(trace=0xABCDEF, resource="GET /api/relay", duration_ms=120, meta=META)
 CHILD = span(
     ROOT,
     service="greeter",
     resource="GET /api/hello/<name>",
-    ms=40,
+    duration_ms=40,
     error=True,
     name="http.request",
     meta={"http.status_code": "404", "version": "1.2", "error.message": "Connection refused"},
@@ -368,4 +368,4 @@ def test_a_search_that_finds_nothing_gets_suggestions_that_find_traces(text: str
 def test_a_search_with_too_many_mistakes_is_not_corrected() -> None:
     mistakes = " ".join(f"unknown{number}:1" for number in range(query.MAX_REPAIRS + 1))
 
-    assert query._repaired(mistakes) == ""
+    assert query._repair(mistakes) == ""

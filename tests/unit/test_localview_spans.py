@@ -6,14 +6,14 @@ import pytest
 from tracing_data import MS, span, trace, wire_format
 
 from hello_service.localview import spans as spans_module
-from hello_service.localview.spans import read
-from hello_service.localview.store import COLOURS, LINES_OF_A_TRACE, SERVICES, Store, trace_key
+from hello_service.localview.spans import read_spans
+from hello_service.localview.store import COLORS, LINES_OF_A_TRACE, SERVICES, Store, trace_key
 
 
 def test_a_span_is_read_as_it_was_sent() -> None:
     """No field is lost in the protocol."""
     sent = span(error=True, meta={"a": "b", "span.kind": "server"})
-    (received,) = read([[wire_format(sent)]])
+    (received,) = read_spans([[wire_format(sent)]])
 
     assert received == sent
     assert received.kind == "server"
@@ -22,7 +22,7 @@ def test_a_span_is_read_as_it_was_sent() -> None:
 def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
     """The well-formed spans are kept."""
     good = {"trace_id": 1, "span_id": 2, "name": "work"}
-    (received,) = read([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, None]])  # type: ignore[list-item]  # malformed on purpose
+    (received,) = read_spans([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, None]])  # type: ignore[list-item]  # malformed on purpose
 
     assert (received.resource, received.service, received.start, received.duration) == ("work", "no service", 0, 0)
 
@@ -44,9 +44,9 @@ def test_a_request_is_a_span_that_enters_a_service(fields: dict[str, object], is
 
 def test_a_trace_has_its_whole_id_root_duration_and_errors() -> None:
     """The order of the spans does not matter."""
-    root = span(trace=0xAB, ms=20, meta={"_dd.p.tid": "6b03000000000000"})
-    late = span(root, at=15, ms=10, error=True)
-    early = span(root, at=-1, ms=3)
+    root = span(trace=0xAB, duration_ms=20, meta={"_dd.p.tid": "6b03000000000000"})
+    late = span(root, start_ms=15, duration_ms=10, error=True)
+    early = span(root, start_ms=-1, duration_ms=3)
     one_trace = trace(late, early, root)
 
     assert one_trace.id == "6b0300000000000000000000000000ab"
@@ -65,14 +65,14 @@ def test_an_invalid_upper_half_of_a_trace_id_is_ignored() -> None:
 def test_tags_are_text_and_metrics_are_numbers() -> None:
     """Values of other types are converted or left out."""
     sent = {"trace_id": 1, "span_id": 2, "meta": {"a": 1, "b": None}, "metrics": {"c": "text", "d": 0.5}}
-    (received,) = read([[sent]])
+    (received,) = read_spans([[sent]])
 
     assert (received.meta, received.metrics) == ({"a": "1", "b": "None"}, {"d": 0.5})
 
 
 def test_the_earliest_span_is_the_root_of_a_trace_without_one() -> None:
     """The actual root may arrive later, or never."""
-    late, early = span(trace=1, parent_id=99, at=1), span(trace=1, parent_id=99)
+    late, early = span(trace=1, parent_id=99, start_ms=1), span(trace=1, parent_id=99)
 
     assert trace(late, early).root is early
 
@@ -80,7 +80,7 @@ def test_the_earliest_span_is_the_root_of_a_trace_without_one() -> None:
 def test_parents_come_before_children_and_children_are_sorted_by_start() -> None:
     """Each span comes with its depth and a flag for the last child."""
     root = span()
-    b, a = span(root, at=5), span(root, at=1)
+    b, a = span(root, start_ms=5), span(root, start_ms=1)
     below = span(a)
 
     assert list(trace(below, b, root, a).walk()) == [(0, True, root), (1, False, a), (2, True, below), (1, True, b)]
@@ -89,7 +89,7 @@ def test_parents_come_before_children_and_children_are_sorted_by_start() -> None
 def test_spans_with_a_missing_parent_or_in_a_cycle_are_walked() -> None:
     """Each span is walked once."""
     orphan = span(trace=1, parent_id=12345)
-    cycle_1, cycle_2 = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71, at=1)
+    cycle_1, cycle_2 = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71, start_ms=1)
     own_parent = span(trace=1, span_id=73, parent_id=73)
     walked = [(depth, walked_span) for depth, _, walked_span in trace(orphan, cycle_1, cycle_2, own_parent).walk()]
 
@@ -130,7 +130,7 @@ def test_a_trace_id_is_accepted_in_every_form(text: str, key: int | None) -> Non
 def test_the_store_keeps_the_last_traces_and_counts_the_dropped_ones() -> None:
     """The traces are sorted by start, the newest first."""
     store = Store(3)
-    sent = [span(at=number) for number in range(5)]
+    sent = [span(start_ms=number) for number in range(5)]
     store.add(sent)
 
     assert [kept_trace.root for kept_trace in store.newest()] == [sent[4], sent[3], sent[2]]
@@ -192,11 +192,11 @@ def test_a_service_keeps_its_color() -> None:
     """The number of services may exceed the number of colors, and the number of services whose color is remembered."""
     store = Store(1)
     services = [f"service-{number}" for number in range(SERVICES + 20)]
-    first_colors = [store.colour(service) for service in services]
+    first_colors = [store.color(service) for service in services]
 
-    assert first_colors[:COLOURS] == list(range(COLOURS))
-    assert [store.colour(service) for service in services] == first_colors
-    assert max(first_colors) < COLOURS
+    assert first_colors[:COLORS] == list(range(COLORS))
+    assert [store.color(service) for service in services] == first_colors
+    assert max(first_colors) < COLORS
 
 
 def test_adding_no_spans_does_not_change_the_version() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hello_service.localview.stack import Failure, Frame, failures
-from hello_service.localview.text import visible
+from hello_service.localview.text import escape_hidden
 
 PLAIN = """Traceback (most recent call last):
   File "/srv/shop/.venv/lib/python3.13/site-packages/quart/app.py", line 1598, in dispatch_request
@@ -71,9 +71,9 @@ def test_own_frames_are_separated_from_library_frames() -> None:
     """The innermost frame is first. It has its line of source code, but not the markers below that line."""
     (failure,) = failures(PLAIN)
 
-    assert [text_of(frame) for frame in failure.own] == ["orders/faults.py:41 in work"]
-    assert failure.own[0].source == 'raise Fault("no")'
-    assert [text_of(frame) for frame in failure.library] == [
+    assert [text_of(frame) for frame in failure.own_frames] == ["orders/faults.py:41 in work"]
+    assert failure.own_frames[0].source == 'raise Fault("no")'
+    assert [text_of(frame) for frame in failure.library_frames] == [
         "asyncio/tasks.py:507 in wait_for",
         "quart/app.py:1598 in dispatch_request",
     ]
@@ -114,8 +114,8 @@ def test_a_library_is_recognized(path: str) -> None:
     """The paths are the usual places of libraries."""
     (failure,) = failures(f'Traceback (most recent call last):\n  File "{path}", line 1, in f\nE: x')
 
-    assert failure.own == []
-    assert len(failure.library) == 1
+    assert failure.own_frames == []
+    assert len(failure.library_frames) == 1
 
 
 def test_chained_exceptions_are_separated() -> None:
@@ -138,10 +138,10 @@ def test_stack_traces_of_javascript_and_java_are_parsed() -> None:
     """Unlike Python's, these stack traces begin with the innermost frame."""
     (node,), (java,) = failures(NODE), failures(JAVA)
 
-    assert [text_of(frame) for frame in node.own] == ["src/bank.js:88 in charge", "src/routes.js:41 in "]
-    assert [frame.line for frame in node.library] == [95, 95]
-    assert [text_of(frame) for frame in java.own] == ["Bank.java:88 in com.shop.Bank.charge"]
-    assert len(java.library) == 1
+    assert [text_of(frame) for frame in node.own_frames] == ["src/bank.js:88 in charge", "src/routes.js:41 in "]
+    assert [frame.line for frame in node.library_frames] == [95, 95]
+    assert [text_of(frame) for frame in java.own_frames] == ["Bank.java:88 in com.shop.Bank.charge"]
+    assert len(java.library_frames) == 1
 
 
 def test_the_repetitions_of_a_frame_are_counted() -> None:
@@ -153,7 +153,7 @@ def test_the_repetitions_of_a_frame_are_counted() -> None:
 E"""
     (failure,) = failures(text)
 
-    assert failure.frames[0].repeated == 996
+    assert failure.frames[0].repetitions == 996
 
 
 def test_a_truncated_stack_trace_is_parsed() -> None:
@@ -190,8 +190,8 @@ def test_failures_are_compared_by_value() -> None:
 )
 def test_invisible_characters_are_escaped(text: str, escaped: str) -> None:
     """Readable text is unchanged."""
-    assert visible(text) == escaped
+    assert escape_hidden(text) == escaped
 
 
 def test_line_feeds_are_escaped_in_a_single_line() -> None:
-    assert visible("one\r\ntwo\tthree", one_line=True) == r"one\r\ntwo\tthree"
+    assert escape_hidden("one\r\ntwo\tthree", one_line=True) == r"one\r\ntwo\tthree"

@@ -28,10 +28,10 @@ def last_row(source: Trace, width: int) -> str:
 
 def test_a_trace_is_a_tree() -> None:
     """Each span has its name, resource, service, status, duration and time bar."""
-    root = span(resource="GET /api/relay", ms=40, meta={"http.status_code": "200"})
-    client = span(root, name="http.request", resource="GET greeter/hello", at=10, ms=20)
-    server = span(client, service="greeter", at=12, ms=10)
-    work = span(root, name="work", at=35, ms=5)
+    root = span(resource="GET /api/relay", duration_ms=40, meta={"http.status_code": "200"})
+    client = span(root, name="http.request", resource="GET greeter/hello", start_ms=10, duration_ms=20)
+    server = span(client, service="greeter", start_ms=12, duration_ms=10)
+    work = span(root, name="work", start_ms=35, duration_ms=5)
 
     assert tree_text(trace(root, client, server, work)).splitlines() == [
         f"GET /api/relay  200  40.0 ms  4 spans  trace {trace(root).id}",
@@ -94,7 +94,7 @@ def wide_trace(services: int) -> Trace:
     """Return a trace of 26 spans in which every column is long and contains characters that take two cells."""
     resource, name = "GET /" + "長い/" * 20, "operation." * 4
     error = {"error.type": "Fault", "error.message": "長い word " * 30, "error.stack": STACK}
-    spans = [span(resource=resource, name=name, service="shop", ms=4000)]
+    spans = [span(resource=resource, name=name, service="shop", duration_ms=4000)]
     for number in range(25):
         service = f"サービス-{number % services}"
         spans.append(span(spans[-1], resource=resource, name=name, service=service, error=True, meta=error))

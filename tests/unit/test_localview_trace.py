@@ -8,37 +8,41 @@ from typing import Any
 import pytest
 from tracing_data import MS, span, wire_format
 
-from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read
-from hello_service.localview.store import COLOURS as STORE_COLOURS
+from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read_spans
+from hello_service.localview.store import COLORS as STORE_COLOURS
 from hello_service.localview.store import Store
-from hello_service.localview.trace_page import COLOURS, MAX_INDENT, Row, Selection, Tag, TraceView
+from hello_service.localview.trace_page import COLORS, MAX_INDENT, Row, Selection, Tag, TraceView
 
 
 def trace_view(*spans: Span, store: Store | None = None, **selected: str) -> TraceView:
     """Return the view of the trace of `spans` with the selection `selected`."""
     store = Store(100) if store is None else store
-    return TraceView(store.add(spans)[0], store, Selection.read(selected.items()))
+    return TraceView(store.add(spans)[0], store, Selection.from_arguments(selected.items()))
 
 
 def outline(page: TraceView) -> list[str]:
     """Return the visible rows as text: the level, the number of spans and the resource."""
-    return [f"{row.level} {row.times}x {row.span.resource}" for row in page.rows() if not row.hidden and not row.out]
+    return [
+        f"{row.level} {row.fold_size}x {row.span.resource}"
+        for row in page.rows()
+        if not row.hidden and not row.filtered_out
+    ]
 
 
 def queries(root: Span, number: int, **rest: object) -> list[Span]:
     """Return `number` equal children of `root` in the service `db`, each with a duration of 1 ms."""
     return [
-        span(root, resource="SELECT 1", name="postgres.query", service="db", at=2 * index, ms=1, **rest)  # type: ignore[arg-type]  # the keywords of span()
+        span(root, resource="SELECT 1", name="postgres.query", service="db", start_ms=2 * index, duration_ms=1, **rest)  # type: ignore[arg-type]  # the keywords of span()
         for index in range(number)
     ]
 
 
 def test_the_waterfall_stays_within_its_axis() -> None:
     """This includes a span shorter than a pixel, at the very end. A span whose parent is missing is an orphan."""
-    root = span(ms=100)
-    at_the_end = span(root, at=100, ms=0)
+    root = span(duration_ms=100)
+    at_the_end = span(root, start_ms=100, duration_ms=0)
     orphan = span(trace=root.trace_id, parent_id=99)
-    page = trace_view(root, at_the_end, span(root, at=50, ms=25), orphan)
+    page = trace_view(root, at_the_end, span(root, start_ms=50, duration_ms=25), orphan)
 
     assert [(row.bars, row.orphan) for row in page.rows()] == [
         ([(0, 100)], False),
@@ -51,8 +55,12 @@ def test_the_waterfall_stays_within_its_axis() -> None:
 
 def test_self_time_excludes_the_time_of_children() -> None:
     """Overlapping children count once, and only within the time of their parent."""
-    root = span(ms=100)
-    children = [span(root, at=10, ms=20), span(root, at=20, ms=20), span(root, at=90, ms=50)]
+    root = span(duration_ms=100)
+    children = [
+        span(root, start_ms=10, duration_ms=20),
+        span(root, start_ms=20, duration_ms=20),
+        span(root, start_ms=90, duration_ms=50),
+    ]
     root_row, *child_rows = trace_view(root, *children).rows()
 
     assert root_row.self_time == (100 - 30 - 10) * MS  # children run from 10 to 40 and from 90 to 100
@@ -62,7 +70,7 @@ def test_self_time_excludes_the_time_of_children() -> None:
 def test_equal_siblings_fold_into_one_row() -> None:
     """The row has their number, the sum of their durations and a bar for each. This reveals N+1 queries."""
     root = span()
-    page = trace_view(root, *queries(root, 24), span(root, resource="GET /other", at=99))
+    page = trace_view(root, *queries(root, 24), span(root, resource="GET /other", start_ms=99))
     _root_row, fold, *_ = page.rows()
 
     assert outline(page) == ["1 1x GET /api/hello", "2 24x SELECT 1", "2 1x GET /other"]
@@ -123,42 +131,45 @@ def test_no_two_services_of_a_trace_share_a_color() -> None:
     """They may share a color in other views. If there are more services than colors, shapes distinguish them."""
     store = Store(100)
     for number in range(STORE_COLOURS):
-        store.colour(f"other-{number}")
+        store.color(f"other-{number}")
     root = span(service="a")
     two_services = trace_view(root, span(root, service="other-0"), store=store)
-    many_services = trace_view(root, *(span(root, service=f"service-{number}") for number in range(3 * COLOURS)))
+    many_services = trace_view(root, *(span(root, service=f"service-{number}") for number in range(3 * COLORS)))
     # The CSS classes of each service: its color, and its shape if the color is used again.
-    classes = [many_services.colour(service) for service, _ in many_services.services]
+    classes = [many_services.color(service) for service, _ in many_services.services]
 
-    assert store.colour("a") == store.colour("other-0")
-    assert two_services.colour("a") != two_services.colour("other-0")
-    assert len(classes) == 3 * COLOURS + 1
+    assert store.color("a") == store.color("other-0")
+    assert two_services.color("a") != two_services.color("other-0")
+    assert len(classes) == 3 * COLORS + 1
     assert len(set(classes)) == len(classes)
-    assert len({color_and_shape.split()[0] for color_and_shape in classes}) == COLOURS
+    assert len({color_and_shape.split()[0] for color_and_shape in classes}) == COLORS
 
 
 def test_a_service_has_the_same_color_as_in_other_views() -> None:
     """The only exception is a color that another service of the trace already has."""
     store = Store(100)
-    store.colour("first")
+    store.color("first")
     root = span(service="second")
     page = trace_view(root, span(root, service="first"), store=store)
 
-    assert [page.colour(service) for service in ("first", "second")] == ["s0", "s1"]
+    assert [page.color(service) for service in ("first", "second")] == ["s0", "s1"]
 
 
 def test_the_legend_lists_services_in_the_order_of_their_first_spans() -> None:
     """Each service comes with the number of its spans."""
     root = span()
 
-    assert trace_view(root, span(root, service="b", at=1), span(root, at=2)).services == [("web", 2), ("b", 1)]
+    assert trace_view(root, span(root, service="b", start_ms=1), span(root, start_ms=2)).services == [
+        ("web", 2),
+        ("b", 1),
+    ]
 
 
 def test_errors_are_paged_from_the_deepest() -> None:
     """The deepest error is chosen by default."""
     root = span(error=True)
     middle = span(root)
-    deepest, other = span(middle, error=True), span(root, error=True, at=5)
+    deepest, other = span(middle, error=True), span(root, error=True, start_ms=5)
     spans = [root, middle, deepest, other]
     default = trace_view(*spans)
     root_chosen = trace_view(*spans, span=f"{root.span_id:016x}")
@@ -220,7 +231,7 @@ def test_a_single_service_is_shown_with_its_ancestors() -> None:
     page = trace_view(root, b, span(b, service="c"), span(root, service="d"), *queries(root, 5), service="c")
     rows = {row.span.service: row for row in page.rows()}
 
-    assert [service for service, row in rows.items() if not row.out] == ["a", "b", "c"]
+    assert [service for service, row in rows.items() if not row.filtered_out] == ["a", "b", "c"]
     assert [rows[service].classes.split()[-1] for service in "abc"] == ["dim", "dim", "s2"]  # s2 is a color
 
 
@@ -266,7 +277,7 @@ def test_2000_nested_spans_are_rows() -> None:
 )
 def test_span_links_are_read(sent: Mapping[str, object]) -> None:
     """The two versions of the protocol have different formats."""
-    (received,) = read([[{**wire_format(span()), **sent}]])
+    (received,) = read_spans([[{**wire_format(span()), **sent}]])
 
     assert received.links == (Link(5, 6, "executed_by"),)
 
@@ -285,7 +296,7 @@ def test_span_links_are_read(sent: Mapping[str, object]) -> None:
 )
 def test_a_malformed_span_link_is_left_out(malformed: str) -> None:
     """The span is kept."""
-    (received,) = read([[wire_format(span(meta={"_dd.span_links": malformed}))]])
+    (received,) = read_spans([[wire_format(span(meta={"_dd.span_links": malformed}))]])
 
     assert received.links == ()
 
@@ -303,8 +314,8 @@ def test_span_links_are_shown_in_both_directions() -> None:
     task_page = TraceView(task_trace, store, Selection())
 
     assert links_before_request == 1
-    assert [(linked.direction, linked.span) for linked in request_page.linked] == [("from", task)]
-    assert [(linked.direction, linked.span) for linked in task_page.linked] == [("to", request), ("to", None)]
+    assert [(linked.direction, linked.span) for linked in request_page.links] == [("from", task)]
+    assert [(linked.direction, linked.span) for linked in task_page.links] == [("to", request), ("to", None)]
     assert store.revision("1") == 2  # the request's span, and the link to it
 
 

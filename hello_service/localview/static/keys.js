@@ -2,9 +2,9 @@
 // lists the shortcuts. The attribute data-roving marks a list and selects its rows. Tab reaches only one row of a list.
 "use strict";
 {
-  const current = new Map(); // id of a list: id of the row that Tab reaches
+  const tabStops = new Map(); // id of a list: id of the row that Tab reaches
   const dialog = document.querySelector("#keys");
-  const idOf = (row) => row.id || row.closest("[id]").id;
+  const idOf = (row) => row.id || row.closest("[id]").id; // in the list of traces, the element around the row has the id
   const rowsOf = (list) => [...list.querySelectorAll(list.dataset.roving)];
 
   // Makes one row of each list in `root` reachable by Tab. `root` may be a fetched document before it is merged.
@@ -12,7 +12,7 @@
     for (const list of root.querySelectorAll("[data-roving]")) {
       const rows = rowsOf(list);
       const stop =
-        rows.find((row) => idOf(row) === current.get(list.id)) ?? rows.find((row) => row.ariaSelected === "true") ?? rows[0];
+        rows.find((row) => idOf(row) === tabStops.get(list.id)) ?? rows.find((row) => row.ariaSelected === "true") ?? rows[0];
       for (const row of rows) {
         row.tabIndex = row === stop ? 0 : -1;
         if (!row.matches("a")) for (const link of row.querySelectorAll("a")) link.tabIndex = -1;
@@ -20,7 +20,7 @@
     }
   }
 
-  // Returns the row that contains `target`, with its list.
+  // Returns the row that contains `target` and its list, or an empty object if no row contains it.
   function rowAt(target) {
     const list = target.closest?.("[data-roving]");
     const row = list && target.closest(list.dataset.roving);
@@ -32,7 +32,7 @@
   document.addEventListener("focusin", (event) => {
     const { list, row } = rowAt(event.target);
     if (!row) return;
-    current.set(list.id, idOf(row));
+    tabStops.set(list.id, idOf(row));
     for (const other of list.querySelectorAll("[tabindex='0']")) other.tabIndex = -1;
     row.tabIndex = 0;
   });
@@ -50,11 +50,12 @@
     } else {
       const { list, row } = rowAt(event.target);
       const rows = list ? rowsOf(list) : [...document.querySelectorAll("[data-roving]")].flatMap(rowsOf);
-      const at = row ? rows.indexOf(row) : -1;
-      const moves = { ArrowDown: at + 1, j: at + 1, ArrowUp: at - 1, k: at - 1, Home: 0, End: rows.length - 1 };
-      if (!row && !["j", "k"].includes(event.key)) return;
-      const next = event.key in moves && (row ? rows[moves[event.key]] : rows.find((each) => each.tabIndex === 0));
-      if (event.key in moves && (row || next)) event.preventDefault();
+      const index = row ? rows.indexOf(row) : -1;
+      const moves = { ArrowDown: index + 1, j: index + 1, ArrowUp: index - 1, k: index - 1, Home: 0, End: rows.length - 1 };
+      if (!(event.key in moves)) return;
+      if (!row && !["j", "k"].includes(event.key)) return; // outside of a list, the other keys scroll the page
+      const next = row ? rows[moves[event.key]] : rows.find((candidate) => candidate.tabIndex === 0);
+      if (row || next) event.preventDefault();
       if (!next) return;
       next.focus();
       next.dispatchEvent(new CustomEvent("view:move", { bubbles: true }));

@@ -2,13 +2,13 @@
 // Without JavaScript, the same works with links and forms.
 "use strict";
 
-const MISTAKE_MS = 250; // after the last key, before a mistake or an empty result is shown
+const MISTAKE_MS = 250; // how long after the last key a mistake or an empty result is shown
 
 const form = document.querySelector("[data-search]");
-let typedAt = 0;
+let typedAt = 0; // when the last key was pressed in a text field of the form
 
 if (form) {
-  const apply = () => {
+  const applyForm = () => {
     const fields = [...new FormData(form)].filter(([, value]) => value !== "");
     const all = new URLSearchParams(location.search).has("all") ? [["all", "1"]] : [];
     history.replaceState(null, "", `${location.pathname}?${new URLSearchParams([...fields, ...all])}`);
@@ -16,19 +16,19 @@ if (form) {
   };
   form.addEventListener("input", (event) => {
     typedAt = event.target.matches("select, [type=checkbox]") ? 0 : performance.now();
-    apply();
+    applyForm();
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     typedAt = 0;
-    apply();
+    applyForm();
   });
-  const entries = (each) => new URLSearchParams(new FormData(each)).toString();
-  const rendered = new DOMParser().parseFromString(form.outerHTML, "text/html").forms[0];
-  if (entries(form) !== entries(rendered)) apply(); // a field was changed before this script ran
+  const queryOf = (someForm) => new URLSearchParams(new FormData(someForm)).toString();
+  const asRendered = new DOMParser().parseFromString(form.outerHTML, "text/html").forms[0];
+  if (queryOf(form) !== queryOf(asRendered)) applyForm(); // a field was changed before this script ran
 }
 
-let merging = false; // while a fetched document is merged, an element loses the focus only for a moment
+let isMerging = false; // while a fetched document is merged, a chart loses the focus only for a moment
 hooks.before = async (fresh) => {
   for (const open of document.querySelectorAll("details[id][open]")) {
     fresh.getElementById(open.id)?.setAttribute("open", "");
@@ -36,17 +36,17 @@ hooks.before = async (fresh) => {
   makeSliders(fresh);
   const wait = typedAt + MISTAKE_MS - performance.now();
   if (wait > 0 && fresh.querySelector("[data-mistake], .empty")) await new Promise((resolve) => setTimeout(resolve, wait));
-  merging = true;
+  isMerging = true;
 };
 hooks.after = () => {
-  merging = false;
+  isMerging = false;
   for (const [id, time] of cursors) moveCursor(document.getElementById(id), time);
 };
 
 // The charts. The mouse or the arrow keys move a cursor, which stays at its time when the chart moves on.
-const WIDTH = 360; // as in charts.py
+const WIDTH = 360; // of a chart, as in charts.py
 const HEIGHT = 84;
-const BUCKET_SECONDS = 5;
+const BUCKET_SECONDS = 5; // as in performance.py
 const cursors = new Map(); // id of a chart: the time of its cursor, in seconds since the epoch
 
 // Makes the charts in `root` reachable by keyboard and readable by screen readers.
@@ -61,7 +61,7 @@ function makeSliders(root) {
   }
 }
 
-// A bucket has an index, and the time at which it begins, in seconds since the epoch.
+// A bucket of a chart has an index and a time: when it starts, in seconds since the epoch.
 const lastIndex = (chart) => chart.dataset.buckets - 1;
 const indexOf = (chart, time) => Math.round((time - chart.dataset.begin) / BUCKET_SECONDS);
 const timeOf = (chart, index) => Number(chart.dataset.begin) + index * BUCKET_SECONDS;
@@ -69,7 +69,7 @@ const timeOf = (chart, index) => Number(chart.dataset.begin) + index * BUCKET_SE
 function valueAt(chart, time) {
   const width = WIDTH / chart.dataset.buckets;
   const index = indexOf(chart, time);
-  const bucket = [...chart.querySelectorAll(".bucket")].find((each) => Math.round(each.getAttribute("x") / width) === index);
+  const bucket = [...chart.querySelectorAll(".bucket")].find((rect) => Math.round(rect.getAttribute("x") / width) === index);
   return bucket ? bucket.textContent : `${new Date(time * 1000).toLocaleTimeString("en-GB")}: no request`;
 }
 
@@ -99,21 +99,22 @@ function moveCursor(chart, time) {
 
 makeSliders(document);
 document.querySelector("#q")?.addEventListener("keydown", (event) => {
-  const row = event.key === "ArrowDown" && document.querySelector("#rows a.row");
-  if (!row) return;
+  const firstRow = event.key === "ArrowDown" && document.querySelector("#rows a.row");
+  if (!firstRow) return;
   event.preventDefault();
-  row.focus();
+  firstRow.focus();
 });
 document.addEventListener("pointermove", (event) => {
-  const over = event.target.closest?.("[data-chart]");
+  const pointed = event.target.closest?.("[data-chart]");
   for (const id of [...cursors.keys()]) {
     const chart = document.getElementById(id);
-    if (chart !== over && chart !== document.activeElement) moveCursor(chart, null);
+    if (chart !== pointed && chart !== document.activeElement) moveCursor(chart, null);
   }
-  if (!over) return;
-  const box = over.getBoundingClientRect();
-  const share = Math.min(Math.max((event.clientX - box.left) / box.width, 0), 0.9999);
-  moveCursor(over, timeOf(over, Math.floor(share * over.dataset.buckets)));
+  if (!pointed) return;
+  const box = pointed.getBoundingClientRect();
+  const share = (event.clientX - box.left) / box.width;
+  const index = Math.floor(share * pointed.dataset.buckets);
+  moveCursor(pointed, timeOf(pointed, Math.min(Math.max(index, 0), lastIndex(pointed))));
 });
 document.addEventListener("focusin", (event) => {
   const chart = event.target.closest?.("[data-chart]");
@@ -121,14 +122,18 @@ document.addEventListener("focusin", (event) => {
 });
 document.addEventListener("focusout", (event) => {
   const chart = event.target.closest?.("[data-chart]");
-  if (chart?.isConnected && !merging) moveCursor(chart, null);
+  if (chart?.isConnected && !isMerging) moveCursor(chart, null);
 });
 document.addEventListener("keydown", (event) => {
   const chart = event.target.closest?.("[data-chart]");
   if (!chart || event.ctrlKey || event.metaKey || event.altKey) return;
   const last = lastIndex(chart);
-  const at = cursors.has(chart.id) ? indexOf(chart, cursors.get(chart.id)) : last;
-  const moves = { ArrowLeft: at - 1, ArrowDown: at - 1, ArrowRight: at + 1, ArrowUp: at + 1, PageUp: at + 12, PageDown: at - 12, Home: 0, End: last };
+  const index = cursors.has(chart.id) ? indexOf(chart, cursors.get(chart.id)) : last;
+  const minute = 60 / BUCKET_SECONDS; // in buckets
+  const moves = {
+    ArrowLeft: index - 1, ArrowDown: index - 1, ArrowRight: index + 1, ArrowUp: index + 1,
+    PageUp: index + minute, PageDown: index - minute, Home: 0, End: last,
+  };
   if (!(event.key in moves)) return;
   event.preventDefault();
   moveCursor(chart, timeOf(chart, Math.min(Math.max(moves[event.key], 0), last)));

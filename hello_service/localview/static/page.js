@@ -7,28 +7,31 @@ document.documentElement.classList.add("js"); // shows the elements that need Ja
 const REFRESH_MS = 1000; // minimum time between two refreshes
 const TICK_MS = 5000; // refresh interval of figures that depend on the current time
 const live = document.querySelector("#live");
-const versions = { shown: document.body.dataset.version, latest: document.body.dataset.version };
+const versions = { shown: document.body.dataset.version, latest: document.body.dataset.version }; // of the server's data
 let fetching = null; // the AbortController of the running request
 let refreshedAt = 0;
-let timer = 0; // of the next refresh
-let pressed = false; // while the mouse button is down, no refresh may replace the element below it
-document.addEventListener("pointerdown", () => (pressed = true));
-for (const name of ["pointerup", "pointercancel"]) document.addEventListener(name, () => setTimeout(() => (pressed = false)));
+let timer = 0; // for the next refresh
+let isPressed = false; // while the mouse button is down, no refresh may replace the element below the pointer
+document.addEventListener("pointerdown", () => (isPressed = true));
+for (const name of ["pointerup", "pointercancel"]) {
+  document.addEventListener(name, () => setTimeout(() => (isPressed = false))); // after the click, which follows
+}
 
-// Functions that a view may set: `before` gets the fetched document before its parts are merged, `after` runs afterwards.
+// Functions that a view may set: `before` receives the fetched document before its parts are merged, `after` runs afterwards.
 const hooks = { before: async () => {}, after: () => {} };
 
-// Returns whether text is selected on the page, because a refresh would remove the selection. Text fields are not affected.
-const isCopying = () => !document.activeElement?.matches("input") && String(document.getSelection()).length > 0;
+// Returns whether text is selected on the page. A refresh would remove the selection, except in a text field.
+const isTextSelected = () => !document.activeElement?.matches("input") && String(document.getSelection()).length > 0;
 const isLive = () => live.getAttribute("aria-pressed") === "true";
+const liveLabel = () => (isLive() ? "Live" : "Paused");
 
-// Replaces `old` by `fresh`, but keeps children that haven't changed, with their focus and selection.
+// Replaces `old` with `fresh`. If `old` has data-keyed, keeps those of its children that haven't changed, with their focus.
 function merge(old, fresh) {
   if (old.isEqualNode(fresh)) return;
   if (!("keyed" in old.dataset)) {
-    const focused = old.contains(document.activeElement) && document.activeElement.id;
+    const focusedId = old.contains(document.activeElement) && document.activeElement.id;
     old.replaceWith(fresh);
-    if (focused) document.getElementById(focused)?.focus();
+    if (focusedId) document.getElementById(focusedId)?.focus();
     return;
   }
   const unmatched = new Map([...old.children].map((child) => [child.id, child]));
@@ -42,12 +45,12 @@ function merge(old, fresh) {
       continue;
     }
     if (same && same === next) next = next.nextElementSibling;
-    const focused = same?.contains(document.activeElement);
+    const hadFocus = same?.contains(document.activeElement);
     same?.remove();
     old.insertBefore(child, next);
-    if (focused) (child.matches("[tabindex]") ? child : child.querySelector("a"))?.focus({ preventScroll: true });
+    if (hadFocus) (child.matches("[tabindex]") ? child : child.querySelector("a"))?.focus({ preventScroll: true });
   }
-  for (const removed of unmatched.values()) removed.remove();
+  for (const leftover of unmatched.values()) leftover.remove();
 }
 
 // Fetches the current address and merges every part that is marked with data-live.
@@ -83,7 +86,7 @@ function scheduleRefresh() {
     timer = 0;
     if (fetching) return scheduleRefresh();
     if (!isLive() || document.hidden || versions.shown === versions.latest) return;
-    if (isCopying() || pressed) return scheduleRefresh();
+    if (isTextSelected() || isPressed) return scheduleRefresh();
     await refresh();
     if (versions.shown !== versions.latest) scheduleRefresh();
   }, delay);
@@ -92,7 +95,7 @@ function scheduleRefresh() {
 const events = new EventSource(document.body.dataset.events);
 function showConnection(isConnected) {
   live.classList.toggle("disconnected", !isConnected);
-  live.querySelector("span").textContent = isConnected ? (isLive() ? "Live" : "Paused") : "Disconnected";
+  live.querySelector("span").textContent = isConnected ? liveLabel() : "Disconnected";
   const message = "Disconnected: the server has stopped. The page shows its last state and updates again when the server is back.";
   document.querySelector("#disconnected").textContent = isConnected ? "" : message;
 }
@@ -107,17 +110,20 @@ events.onmessage = (message) => {
 document.addEventListener("visibilitychange", scheduleRefresh);
 live.addEventListener("click", () => {
   live.setAttribute("aria-pressed", String(!isLive()));
-  live.querySelector("span").textContent = isLive() ? "Live" : "Paused";
+  live.querySelector("span").textContent = liveLabel();
   scheduleRefresh();
 });
 if (document.querySelector("[data-ticking]")) {
-  setInterval(() => isLive() && !document.hidden && !fetching && refresh(), TICK_MS);
+  setInterval(() => {
+    if (isLive() && !document.hidden && !fetching) refresh();
+  }, TICK_MS);
 }
 
-async function copy(button, text) {
+// Copies the text that `getText` returns, and shows the result on `button` for two seconds.
+async function copy(button, getText) {
   const label = button.textContent;
   try {
-    await navigator.clipboard.writeText(await text());
+    await navigator.clipboard.writeText(await getText());
     button.textContent = "Copied";
   } catch {
     button.textContent = "Not allowed by the browser";

@@ -2,28 +2,28 @@
 // except collapsing works with links and forms. Expanded and collapsed rows stay so when the page is refreshed.
 "use strict";
 {
-  const SEARCH_MS = 250; // after the last key
+  const SEARCH_MS = 250; // how long after the last key the search starts
   const detail = document.querySelector("#detail");
-  const find = document.querySelector("#find");
+  const searchBox = document.querySelector("#find");
   const toggled = new Map(); // id of a row that was expanded or collapsed: whether it is expanded
-  let choosing = null; // the AbortController of the request for the details of a span
-  let paging = Promise.resolve();
+  let detailsRequest = null; // the AbortController of the request for the details of a span
+  let pagingQueue = Promise.resolve();
 
   const rows = (root = document) => [...root.querySelectorAll("#spans > [role=row]")];
-  const chosen = () => document.querySelector("#spans > [aria-selected]");
+  const chosenRow = () => document.querySelector("#spans > [aria-selected]");
   const levelOf = (row) => Number(row.ariaLevel);
-  const address = (link) => new URL(link.getAttribute("href"), location.href);
+  const addressOf = (link) => new URL(link.getAttribute("href"), location.href);
 
-  // Hides the rows in `root` that are below a collapsed row, and shows the others.
+  // Hides the rows in `root` that are below a collapsed row, and shows the others, except those of other services.
   function applyFolds(root = document) {
-    let closed = Infinity; // the level of the last collapsed row; deeper rows are hidden
+    let collapsedLevel = Infinity; // the level of the collapsed row above; the rows below it are deeper
     for (const row of rows(root)) {
       const level = levelOf(row);
-      if (level <= closed) closed = Infinity;
-      row.hidden = closed < Infinity || "out" in row.dataset;
+      if (level <= collapsedLevel) collapsedLevel = Infinity;
+      row.hidden = collapsedLevel < Infinity || "filteredOut" in row.dataset;
       const expanded = toggled.get(row.id);
       if (expanded !== undefined && row.ariaExpanded !== null) row.ariaExpanded = String(expanded);
-      if (closed === Infinity && row.ariaExpanded === "false") closed = level;
+      if (collapsedLevel === Infinity && row.ariaExpanded === "false") collapsedLevel = level;
     }
   }
 
@@ -55,53 +55,54 @@
     for (const part of fresh.querySelectorAll("[data-live]")) merge(document.getElementById(part.id), part);
   }
 
-  // Chooses the span in the address `to` and fetches its details. With `opens`, shows them if they were closed.
-  async function choose(to, opens = true) {
-    const span = to.searchParams.get("span");
-    const row = document.getElementById(`s${span}`);
-    const scroll = row && chosen() !== row;
-    chosen()?.removeAttribute("aria-selected");
+  // Chooses the span in the address `url` and fetches its details. With `opensDetails`, shows them if they were closed.
+  async function choose(url, opensDetails = true) {
+    const spanId = url.searchParams.get("span");
+    const row = document.getElementById(`s${spanId}`);
+    const isOtherRow = row && chosenRow() !== row;
+    chosenRow()?.removeAttribute("aria-selected");
     row?.setAttribute("aria-selected", "true");
-    history.replaceState(null, "", to.search);
-    if (opens) document.body.className = "trace details-open";
+    history.replaceState(null, "", url.search);
+    if (opensDetails) document.body.className = "trace details-open";
     if (row) reveal(row);
-    choosing?.abort();
-    const controller = (choosing = new AbortController());
+    detailsRequest?.abort();
+    const controller = (detailsRequest = new AbortController());
     try {
-      const response = await fetch(`${location.pathname}/span/${span}${to.search}`, { signal: controller.signal });
+      const response = await fetch(`${location.pathname}/span/${spanId}${url.search}`, { signal: controller.signal });
       mergeFragment(await response.text());
-      if (scroll) detail.scrollTop = 0;
+      if (isOtherRow) detail.scrollTop = 0;
     } catch (error) {
       if (error.name !== "AbortError" && !(error instanceof TypeError)) throw error; // TypeError: the server has stopped
     }
   }
 
-  function close() {
+  function closeDetails() {
     document.body.className = "trace details-closed";
-    const to = new URL(location.href);
-    to.searchParams.set("span", "none");
-    history.replaceState(null, "", to.search);
-    chosen()?.focus({ preventScroll: true });
+    const url = new URL(location.href);
+    url.searchParams.set("span", "none");
+    history.replaceState(null, "", url.search);
+    chosenRow()?.focus({ preventScroll: true });
   }
 
-  // Chooses the next or previous error or match. The queue keeps fast key presses in order.
+  // Chooses the next or previous error or match. `list` is `error` or `match`, `direction` is `Next` or `Previous`.
+  // The queue keeps fast key presses in order.
   function goTo(list, direction) {
-    paging = paging.then(async () => {
+    pagingQueue = pagingQueue.then(async () => {
       const link = document.querySelector(`[data-choose="${list}-${direction}"]`);
-      if (link) await choose(address(link));
+      if (link) await choose(addressOf(link));
     });
   }
 
-  // Changes the address to `to`, and shows its page.
-  async function show(to) {
-    history.replaceState(null, "", to.search || location.pathname);
+  // Changes the address to `url`, and shows its page.
+  async function showPage(url) {
+    history.replaceState(null, "", url.search || location.pathname);
     await refresh();
     document.dispatchEvent(new CustomEvent("view:rows"));
   }
 
   document.addEventListener("view:fresh", ({ detail: fresh }) => {
     applyFolds(fresh);
-    if (fresh.querySelector("#span")?.dataset.id !== document.querySelector("#span").dataset.id) return;
+    if (fresh.querySelector("#span")?.dataset.id !== document.querySelector("#span").dataset.id) return; // another span
     for (const old of document.querySelectorAll("#detail details[id]")) {
       const same = fresh.getElementById(old.id);
       if (same) same.open = old.open;
@@ -113,12 +114,17 @@
     const row = event.target.closest("#spans > [role=row]");
     const link = event.target.closest("[data-choose], [data-show], [data-close], [data-level]") ?? row?.querySelector("a");
     if (!link) { // a click elsewhere closes the choices for a value of a tag
-      for (const value of document.querySelectorAll("details.value[open]")) if (!value.contains(event.target)) value.open = false;
+      for (const value of document.querySelectorAll("details.value[open]")) {
+        if (!value.contains(event.target)) value.open = false;
+      }
       return;
     }
     event.preventDefault();
-    if ("close" in link.dataset) return close();
-    if ("show" in link.dataset) return void show(address(link));
+    if ("close" in link.dataset) return closeDetails();
+    if ("show" in link.dataset) {
+      showPage(addressOf(link));
+      return;
+    }
     if ("level" in link.dataset) return collapseTo(Number(link.dataset.level));
     // A click on the arrow of a row, or anywhere on a row of folded siblings, expands or collapses it.
     if (row && (event.target.closest(".name i") || row.id.startsWith("g")) && row.ariaExpanded !== null) {
@@ -126,27 +132,31 @@
       return toggle(row);
     }
     if (row) row.focus({ preventScroll: true });
-    choose(address(link)).then(() => {
-      if (link.dataset.choose && !link.isConnected) { // the response has replaced it, so its replacement gets the focus
-        const list = link.dataset.choose.split("-")[0];
-        (document.querySelector(`[data-choose="${link.dataset.choose}"]`) ?? document.querySelector(`[data-choose^="${list}-"]`))?.focus();
-      }
+    choose(addressOf(link)).then(() => {
+      const { choose: name } = link.dataset; // such as error-Next; empty for a link without a list
+      if (!name || link.isConnected) return;
+      // The response has replaced the link. Its replacement receives the focus, or the link in the other direction.
+      const list = name.split("-")[0];
+      const replacement = document.querySelector(`[data-choose="${name}"]`) ?? document.querySelector(`[data-choose^="${list}-"]`);
+      replacement?.focus();
     });
   });
 
   // Collapses the rows from `level` on and expands those above; 0 expands all.
   function collapseTo(level) {
-    for (const row of rows()) if (row.ariaExpanded !== null) toggled.set(row.id, !level || levelOf(row) < level);
+    for (const row of rows()) {
+      if (row.ariaExpanded !== null) toggled.set(row.id, level === 0 || levelOf(row) < level);
+    }
     applyFolds();
     const focused = document.activeElement.closest("#spans > [role=row]");
     let visible = focused;
     while (visible?.hidden) visible = parentOf(visible);
-    if (visible !== focused) visible?.focus();
+    if (visible !== focused) visible?.focus(); // the focused row is hidden now, so an ancestor receives the focus
     document.dispatchEvent(new CustomEvent("view:rows"));
   }
 
   document.addEventListener("view:move", ({ target }) => {
-    if (target.matches("#spans > :not([id^=g])")) choose(address(target.querySelector("a")), false);
+    if (target.matches("#spans > :not([id^=g])")) choose(addressOf(target.querySelector("a")), false);
   });
 
   document.addEventListener("keydown", (event) => {
@@ -154,7 +164,7 @@
     if (event.key === "Escape") {
       const value = document.querySelector("details.value[open]");
       if (value) value.open = false;
-      else if (event.target !== find) close();
+      else if (event.target !== searchBox) closeDetails();
       return;
     }
     if (event.target.matches("input, select, textarea")) return;
@@ -178,29 +188,29 @@
   // Returns the address with the text of the search box. Forgets which rows were collapsed, so that all matches are shown.
   const searchAddress = () => {
     toggled.clear();
-    const to = new URL(location.href);
-    if (find.value) to.searchParams.set("find", find.value);
-    else to.searchParams.delete("find");
-    return to;
+    const url = new URL(location.href);
+    if (searchBox.value) url.searchParams.set("find", searchBox.value);
+    else url.searchParams.delete("find");
+    return url;
   };
-  let timer = 0; // of the search
-  find.addEventListener("input", () => {
+  let timer = 0; // for the search
+  searchBox.addEventListener("input", () => {
     clearTimeout(timer);
-    timer = setTimeout(() => show(searchAddress()), SEARCH_MS);
+    timer = setTimeout(() => showPage(searchAddress()), SEARCH_MS);
   });
-  find.form.addEventListener("submit", async (event) => {
+  searchBox.form.addEventListener("submit", async (event) => {
     event.preventDefault();
     clearTimeout(timer);
-    if (searchAddress().search !== location.search) await show(searchAddress());
+    if (searchAddress().search !== location.search) await showPage(searchAddress());
     goTo("match", "Next");
   });
-  find.addEventListener("keydown", (event) => {
+  searchBox.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.shiftKey) {
       event.preventDefault();
       goTo("match", "Previous");
     }
   });
 
-  if (chosen()) reveal(chosen(), "center");
-  if (find.value !== find.defaultValue) show(searchAddress()); // text was typed before this script ran
+  if (chosenRow()) reveal(chosenRow(), "center");
+  if (searchBox.value !== searchBox.defaultValue) showPage(searchAddress()); // text was typed before this script ran
 }
