@@ -10,7 +10,7 @@ import pytest
 import structlog
 from running import CONFIGURATION_VARIABLE, Agent, trace_agent
 
-SLOW_FOLDERS = ["peers", "process", "conformance"]  # the slowest first
+SLOW_FOLDERS = ["conformance", "peers", "process"]  # the slowest first: one worker runs most of conformance/
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,19 @@ from pathlib import Path
 
 import httpx
 from fake_http import served
-from running import BIN, QUIET, Agent, Running, Span, clean_environment, eventually, free_port, started, trace_agent
+from running import (
+    BIN,
+    QUIET,
+    Agent,
+    Running,
+    Span,
+    clean_environment,
+    eventually,
+    free_port,
+    started,
+    trace_agent,
+    unmeasured_environment,
+)
 
 from hello_service.observability.environment import ENVIRONMENT_ONLY
 
@@ -167,8 +179,9 @@ def running_services(folder: Path, environments: Mapping[str, Mapping[str, str]]
                 "DD_TRACE_AGENT_URL": agent.url,
                 **extra,
             }
+            make_environment = clean_environment if framework == "quart" else unmeasured_environment
             running = stack.enter_context(
-                started([str(BIN / "ddtrace-run"), str(BIN / program), *arguments], clean_environment(environment))
+                started([str(BIN / "ddtrace-run"), str(BIN / program), *arguments], make_environment(environment))
             )
             services[name] = Service(name, running, agent, signals, upstream_headers)
             stack.callback(services[name].client.close)

@@ -13,6 +13,8 @@ import pytest
 from developing import VIEW, developing
 from running import BIN, QUIET, ROOT, clean_environment, eventually, free_port, started
 
+pytestmark = pytest.mark.once
+
 PAGE = (ROOT / "docs" / "tracing.md").read_text()
 WAYS = ("This service", "Use tracing.py in your own service", "A service that you don't change")
 # The text that differs between runs: durations, bars and links.

@@ -14,6 +14,8 @@ from copies import GUIDE, apply_section, copy_to, environment, run, run_unit_tes
 from fake_upstream import fake_upstream
 from running import BIN, QUIET, SERVE, Agent, Running, started
 
+pytestmark = pytest.mark.once
+
 TOKEN = "marked-7d1f"
 
 
@@ -44,7 +46,6 @@ def failed_checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
     return [result for result in results if result.returncode != 0]
 
 
-@pytest.mark.once
 @pytest.mark.timeout(900)
 def test_unit_tests_pass_in_a_renamed_copy_without_the_demo(copy: Path) -> None:
     """No test imports the demo, except the demo's own tests, which are deleted with it."""

@@ -344,7 +344,7 @@ async def test_a_message_sent_outside_of_any_request_starts_no_trace(spans: list
         await task
         await client.send("end")
 
-    assert "default" not in {span.name for span in spans}  # ddtrace's name for such a span
+    assert "default" not in {span.name for span in spans}  # the name of the span that ddtrace would start
 
 
 async def test_a_client_that_closes_its_websocket_causes_no_error(spans: list[Span]) -> None:
