@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sy
 from running import eventually
 
 TIMEOUT_MS = 20_000  # the machine may be busy
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 ARGUMENTS = [
     "--no-sandbox",

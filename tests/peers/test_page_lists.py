@@ -160,7 +160,7 @@ def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) ->
     client.start()
     client.join()
     page.goto(f'{dev.page_url}/?q=resource_name:"websocket /api/hello/ws"')
-    messages = page.locator("#rows details.messages")
+    messages = page.locator("#rows details.below")
     expect(messages.locator("summary")).to_have_text("3 messages, close")  # two greetings and the disconnect
     expect(rows(page)).to_have_count(1)
     messages.locator("summary").click()
