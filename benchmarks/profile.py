@@ -21,6 +21,7 @@ from benchmarks.contest import ALL, BIN, HELLO, OURS_NAME, RELAY, Point
 SAMPLES_PER_SECOND = 500
 SECONDS = 20
 WARM_UP_SECONDS = 1
+# A frame in the output of py-spy, such as `handle (quart/app.py:118)`.
 FRAME = re.compile(r"(?P<function>.+) \((?P<file>[^()]*?)(?::\d+)?\)$")
 # The innermost frame with one of these prefixes gets the sample. Longer prefixes come first.
 LAYERS = {
@@ -83,7 +84,7 @@ def count_samples(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
 
 
 def record(point: Point, seconds: int) -> list[str]:
-    """Send load to this service at `point`, and return the collapsed stacks that py-spy recorded."""
+    """Send the requests of `point` (a path and a number of clients) to this service, and return the collapsed stacks that py-spy recorded."""
     contestant = ALL[OURS_NAME]
     with (
         measure.running_backend() as backend,

@@ -45,12 +45,15 @@ def table(rates: list[float], per_second: list[float], tasks: int, indexed: floa
 
     `rates` are fractions of traces that are sent; `per_second` are requests per second.
     """
-    terms = [f"{tasks} tasks x ${TASK_PRICE:.2f}", f"GB beyond {TASK_GB} a task x ${INGESTED_GB_PRICE:.2f}"]
-    terms += [f"million indexed spans beyond {TASK_SPANS:,} a task x ${INDEXED_MILLION_PRICE:.2f}"]
+    assumptions = f"{tasks} tasks, {SPAN_BYTES} bytes a span, {indexed:.0%} of the spans indexed"
+    prices = (
+        f"${TASK_PRICE:.2f} a task, ${INGESTED_GB_PRICE:.2f} for each GB above {TASK_GB} GB a task, and "
+        f"${INDEXED_MILLION_PRICE:.2f} for each million indexed spans above {TASK_SPANS:,} a task"
+    )
     lines = [
-        f"{SPAN_BYTES} bytes a span, {indexed:.0%} of the spans indexed. A month costs {' + '.join(terms)}.",
+        f"{assumptions}. A month costs {prices}.",
         "",
-        "| route | spans a request | requests a second | a month | sent | GB | million indexed | dollars |",
+        "| route | spans a request | requests a second | requests a month | traces sent | GB | million indexed | $ a month |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for route, spans in SPANS_PER_REQUEST.items():

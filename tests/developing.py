@@ -13,9 +13,9 @@ import httpx
 from running import BIN, ROOT, Running, clean_environment, eventually, started, unmeasured_environment
 
 DEV = [str(BIN / "hello-service"), "dev"]
-FREE_VIEW = ["--agent-port", "0", "--view-port", "0"]
-FREE_PORTS = ["--port", "0", *FREE_VIEW]
-VIEW = [str(BIN / "hello-service"), "view", *FREE_VIEW]
+FREE_VIEW_PORTS = ["--agent-port", "0", "--view-port", "0"]
+FREE_PORTS = ["--port", "0", *FREE_VIEW_PORTS]
+VIEW = [str(BIN / "hello-service"), "view", *FREE_VIEW_PORTS]
 READY = "Press Ctrl-C to stop."
 MARK = "HELLO_TEST_MARK"  # an environment variable whose value is the same in all processes of one run
 

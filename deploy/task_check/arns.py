@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from task_check.values import CLOSE, OPEN, is_open
+from task_check.values import MARK_END, MARK_START, is_open
 
 SECRET = re.compile(
     r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:[\w/+=.@!-]+(?::(?P<key>[^:]*)(?P<version>:[^:]*:[^:]*)?)?"
@@ -19,8 +19,8 @@ NO_COLONS = "which lacks the two colons after the key"
 def source_problem(source: str) -> str:
     """Return the problem with a `valueFrom` as a clause, "" if it is valid. Open parts count as valid."""
     if is_open(source):
-        suffix = source.rpartition(CLOSE)[2]  # such as ":KEY" in "${ARN}:KEY"
-        is_open_arn = source.startswith(OPEN) and "arn:" not in suffix
+        suffix = source.rpartition(MARK_END)[2]  # such as ":KEY" in "${ARN}:KEY"
+        is_open_arn = source.startswith(MARK_START) and "arn:" not in suffix
         return NO_COLONS if is_open_arn and re.fullmatch(r":[^:]+:?", suffix) else ""
     if not source:
         return "which is empty"

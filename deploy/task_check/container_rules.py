@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
 from task_check.task import END_CONDITIONS, THIRD_PARTY, Container, Task, image_name, is_essential, name_of
-from task_check.values import CLOSE, is_open, number, plain, quoted
+from task_check.values import MARK_END, is_open, number, plain, quoted
 
 MOVING_TAG = re.compile(
     r"v?\d*(?:\.\d+)*[-_.]?(?:latest|nightly|edge|canary)(?:[-_.].*)?"
@@ -205,7 +205,7 @@ def images_are_pinned(task: Task) -> Iterator[Violation]:
     for container in task.containers:
         image = str(container.get("image", ""))
         last_part = image.rpartition("/")[2]
-        known_part = image.partition(CLOSE)[2] or image  # the registry may be open
+        known_part = image.partition(MARK_END)[2] or image  # the registry may be open
         if not image or is_open(last_part) or "@" in last_part or not IMAGE.fullmatch(known_part):
             continue
         program, _, tag = last_part.partition(":")

@@ -1,4 +1,4 @@
-"""Findings, and the list of all rules. A leaf."""
+"""Findings, and the list of all rules. Imports no other module of this package at run time."""
 
 from __future__ import annotations
 
@@ -41,10 +41,9 @@ FindViolations = Callable[["Task"], Iterator[Violation]]
 
 @dataclass(frozen=True)
 class Rule:
-    """A function that finds one kind of violation.
+    """A rule: its id for `--ignore`, its default level and fix, and the function that finds its violations.
 
-    The name of the function states the rule. Its docstring states the violation, and is the rule's row in
-    docs/task-definition-check.md.
+    The docstring of the function states the violation, and is the rule's row in docs/task-definition-check.md.
     """
 
     name: str

@@ -8,7 +8,7 @@ from typing import Any
 from task_check.finding import MISTAKE, Finding
 from task_check.reading import Source
 from task_check.task import KEY_VARIABLES
-from task_check.values import CLOSE, OPEN, mark_open, plain, quoted
+from task_check.values import MARK_END, MARK_START, mark_open, plain, quoted
 
 RULE = "placeholder"
 FIX = "fill it in"
@@ -32,7 +32,7 @@ FORMS = re.compile(
     r"|(?:[Rr]eplace|REPLACE)[-_ ]?(?:me|ME|this|THIS|with|WITH)\w*|(?:[Cc]hange|CHANGE)[-_ ]?(?:me|ME)|FIXME|TODO|TBD"
     r"|PLACEHOLDER|placeholder|[Xx]{4,})(?![A-Za-z0-9])"
 )
-OPEN_VALUE = re.compile(rf"{OPEN}(\$\{{.*?){CLOSE}")
+OPEN_VALUE = re.compile(rf"{MARK_START}(\$\{{.*?){MARK_END}")
 # Fields with scripts, patterns and templates for other programs. They are not searched for placeholders.
 FREE_TEXT_FIELDS = re.compile(
     r"\.(?:command|entryPoint)\[|dockerLabels\.(?!com\.datadoghq\.tags)|options\.(?!awslogs-(?:group|region))"
@@ -86,7 +86,7 @@ class _Marking:
     def _marked_text(self, value: str, path: str, container: str, variable: str) -> str:
         anywhere = not variable or (variable.startswith("DD_") and not FREE_TEXT_VARIABLES.search(variable))
         placeholder = ""
-        if OPEN not in value:
+        if MARK_START not in value:
             placeholder = placeholder_in(value, anywhere=anywhere)
         elif self.is_registered:  # no deployment will fill in the `${NAME}` of a registered definition
             match = OPEN_VALUE.search(value) if anywhere else OPEN_VALUE.fullmatch(value)
@@ -94,7 +94,7 @@ class _Marking:
         if placeholder:
             field = variable or path.rpartition("].")[2].lstrip(".")
             self.places.setdefault(placeholder, []).append((container, field))
-        return mark_open(value) if placeholder and OPEN not in value else value
+        return mark_open(value) if placeholder and MARK_START not in value else value
 
 
 def _finding(placeholder: str, places: list[tuple[str, str]]) -> Finding:

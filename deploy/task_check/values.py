@@ -1,4 +1,4 @@
-"""Open values, which are not known yet: `${NAME}`, CloudFormation's functions, unfilled placeholders. A leaf."""
+"""Open values, which are not known yet: `${NAME}`, CloudFormation's functions, unfilled placeholders."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import re
 from typing import Any
 
 # Two private-use characters enclose text whose value is known only when the file has been rendered.
-OPEN, CLOSE = "\ue000", "\ue001"
+MARK_START, MARK_END = "\ue000", "\ue001"
 
 NUMBER = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(vcpu|gb)?\s*", re.IGNORECASE)
 KEY = re.compile(r"\b(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{32})\b")  # an application key or an API key
 
 
 class OpenList(list[Any]):
-    """A list, some or all of whose entries are not in the file, such as `"environment": ${jsonencode(...)}`."""
+    """A list whose entries are not, or not all, known yet, such as `"environment": ${jsonencode(...)}`."""
 
 
 def mark_open(text: str) -> str:
     """Mark `text` as a value that is not known yet."""
-    return f"{OPEN}{text}{CLOSE}"
+    return f"{MARK_START}{text}{MARK_END}"
 
 
 def is_open(value: Any) -> bool:
     """Return whether `value`, or a part of it, is not known yet."""
-    return isinstance(value, OpenList) or (isinstance(value, str) and OPEN in value)
+    return isinstance(value, OpenList) or (isinstance(value, str) and MARK_START in value)
 
 
 def plain(value: Any) -> str:
     """Return `value` as it is in the file, without the marks of open text."""
-    return str(value).replace(OPEN, "").replace(CLOSE, "")
+    return str(value).replace(MARK_START, "").replace(MARK_END, "")
 
 
 def quoted(value: Any) -> str:
@@ -38,11 +38,11 @@ def quoted(value: Any) -> str:
 
 
 def number(value: Any) -> float | None:
-    """Return `value` as a number, with vCPU and GB converted to units and MiB; None if it is open or not a number."""
+    """Return `value` as a number; None if it is open or not a number. `1 vCPU` is 1024 units, and `1 GB` is 1024 MiB."""
     match = NUMBER.fullmatch(str(value)) if isinstance(value, str | int | float) else None
     return float(match[1]) * (1024 if match[2] else 1) if match else None
 
 
-def mapping(entries: Any, value: str) -> dict[str, str]:
-    """Return a list of `{"name": ..., value: ...}` as a dictionary; `value` is the name of the second field."""
-    return {str(entry["name"]): str(entry.get(value) or "") for entry in entries or [] if "name" in entry}
+def mapping(entries: Any, value_key: str) -> dict[str, str]:
+    """Return a dictionary that maps the `name` of each of `entries` to what the entry has under `value_key`."""
+    return {str(entry["name"]): str(entry.get(value_key) or "") for entry in entries or [] if "name" in entry}

@@ -14,7 +14,7 @@ from hello_service.localview import hints, query, terms
 from hello_service.localview.rows import Row, group_websockets, path_of, traces_of
 from hello_service.localview.spans import Span, Trace
 from hello_service.localview.store import Store
-from hello_service.localview.units import SECOND
+from hello_service.localview.units import SECOND, quantity
 
 NEWEST_FIRST = "-time"
 FACET_VALUES = 8  # per field
@@ -27,7 +27,7 @@ COLUMNS: dict[str, Callable[[Trace], Any]] = {  # the value by which each column
     "duration": lambda trace: trace.duration,
     "spans": lambda trace: len(trace.spans),
 }
-# Maps the title of a facet to its field in a search, and to a function that returns a span's value, None without one.
+# Maps the title of a facet to its field in a search, and to a function that returns a span's value of it, or None.
 FACETS: dict[str, tuple[str, Callable[[Span], str | None]]] = {
     "Service": ("service", lambda span: span.service),
     "Status": ("status", lambda span: "error" if span.error else None),
@@ -71,7 +71,7 @@ class Search:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, str]) -> Search:
-        """Return the search of an address with these arguments. Invalid values of `sort` and `last` are ignored."""
+        """Return the search for these query parameters of an address. Invalid values of `sort` and `last` are ignored."""
         sort = arguments.get("sort", NEWEST_FIRST)
         last = arguments.get("last", "")
         return cls(
@@ -124,7 +124,7 @@ class Facet:
 
 @dataclass
 class Listing:
-    """The result of a search. `found` counts all traces, including those below other rows."""
+    """The result of a search. `found` counts all traces, including those grouped below other rows."""
 
     search: Search
     rows: list[Row]
@@ -158,7 +158,7 @@ def alternatives(store: Store, search: Search) -> list[tuple[str, int]]:
     return hints.alternatives(query.parse(search.q), store.newest())
 
 
-def unfinished_field(search: Search) -> SearchError | None:
+def unfinished_field_error(search: Search) -> SearchError | None:
     """Return an error if a search that found nothing ends with the beginning of a field's name."""
     word = search.q.rpartition(" ")[2].lstrip("-(")  # without a negation and parentheses
     name = next((name for name in (*terms.FIELDS, "@duration") if word and name.startswith(word)), None)
@@ -235,7 +235,7 @@ def _facets(
             is_chosen = term in parsed.pieces
             q = parsed.without_term(term) if is_chosen else parsed.with_term(term)
             values.append(Facet(value, count, search.address(q=q), is_chosen))
-        # A single value is not offered, unless it can be removed, or is the status, which never has another value here.
+        # A single value can't narrow the search, so it is left out unless a click removes it. Status has only one value.
         if values and (len(values) > 1 or values[0].is_chosen or name == "status"):
             facets.append((title, values))
     return facets
@@ -247,30 +247,36 @@ def time_range(search: Search, now: datetime) -> tuple[float, float]:
     Raises:
         SearchError: a time is invalid, or the range is empty.
     """
-    begin, end = float("-inf"), float("inf")
+    last, begin, end = float("-inf"), float("-inf"), float("inf")
     if search.last:
-        begin = (now - timedelta(minutes=int(search.last))).timestamp() * SECOND
+        last = (now - timedelta(minutes=int(search.last))).timestamp() * SECOND
     if search.begin:
-        moment = _parse_time("from", search.begin, now)
-        is_time_of_day = len(search.begin) <= len("23:59:59.999")  # a date with a time is longer
+        moment, is_time_of_day = _parse_time("from", search.begin, now)
         if is_time_of_day and moment > now + timedelta(minutes=1):
             moment -= timedelta(days=1)  # a time of day in the future means yesterday
-        begin = max(begin, moment.timestamp() * SECOND)
+        begin = moment.timestamp() * SECOND
     if search.end:
-        moment = _parse_time("to", search.end, now)
+        moment, _ = _parse_time("to", search.end, now)
         end = moment.timestamp() * SECOND
         if end <= begin:
             raise SearchError(f"The time range is empty: from={search.begin} is not before to={search.end}.")
-    return begin, end
+        if end <= last:
+            minutes = quantity(int(search.last), "minute")
+            raise SearchError(f"The time range is empty: to={search.end} is before the last {minutes}.")
+    return max(last, begin), end
 
 
-def _parse_time(name: str, text: str, now: datetime) -> datetime:
-    """Return the time in `text`: a time of day, which means today, or a date in ISO 8601, with or without a time."""
+def _parse_time(name: str, text: str, now: datetime) -> tuple[datetime, bool]:
+    """Return the time in `text`, and whether it is a time of day. Otherwise it is a date, with or without a time.
+
+    The formats are those of ISO 8601. A time of day means today.
+    """
     with suppress(ValueError):
-        return datetime.combine(now.date(), time.fromisoformat(text), now.tzinfo)
+        time_of_day = time.fromisoformat(text)
+        return datetime.combine(now.date(), time_of_day, time_of_day.tzinfo or now.tzinfo), True
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         example = f"{now:%H:%M:%S} or {now:%Y-%m-%dT%H:%M:%S}"
         raise SearchError(f"{name}={text} is not a time. Write it like {example}.", unfinished=True) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo)
+    return moment if moment.tzinfo else moment.replace(tzinfo=now.tzinfo), False

@@ -62,7 +62,7 @@ async def show_traces() -> str:
     try:
         result = listing.listing(store, search, _now())
         if not result.found and len(store):
-            mistake = listing.unfinished_field(search)
+            mistake = listing.unfinished_field_error(search)
             similar = listing.alternatives(store, search)
     except SearchError as error:
         result, mistake = Listing(search, [], 0, []), error

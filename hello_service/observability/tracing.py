@@ -15,7 +15,7 @@ ddtrace's own ASGI middleware, which is not specific to Quart, creates the span 
 - a task of `app.add_background_task` is a trace of its own, linked to its request's span;
 - a WebSocket and its messages are named by the route, and a message is the parent of the spans of its handling;
 - a client that disconnected and a response that is incomplete are tagged;
-- `traceresponse` (W3C Trace Context, level 2) gives the caller the trace id;
+- `traceresponse` (W3C Trace Context, level 3, a draft) gives the caller the trace id;
 - an outbound call's span has a readable resource, and `peer.service`;
 - the routes (endpoint inventory) and the code behind them (Code Origin) are registered with ddtrace.
 

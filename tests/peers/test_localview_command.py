@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from click.testing import CliRunner
-from developing import FREE_VIEW, developing, launched
+from developing import FREE_VIEW_PORTS, developing, launched
 from running import BIN, eventually, free_port
 
 from hello_service.__main__ import main
@@ -51,8 +51,9 @@ ENVIRONMENT = {"PATH": f"{BIN}:/usr/bin:/bin"}  # so that `dev` finds hypercorn 
 def dev_command(folder: Path, server: Sequence[str], port: int) -> list[str]:
     """Write app.py to `folder`, and return the command line of `dev` that runs `server` there on `port`."""
     (folder / "app.py").write_text(APP)
+    # In the shell command, $0 is the folder and $@ is the command line that follows.
     enter_folder = ["sh", "-c", 'cd "$0" && exec "$@"', str(folder)]
-    dev = [str(BIN / "hello-service"), "dev", *FREE_VIEW]
+    dev = [str(BIN / "hello-service"), "dev", *FREE_VIEW_PORTS]
     return [*enter_folder, *dev, *(argument.replace(PORT, str(port)) for argument in server)]
 
 
@@ -111,7 +112,10 @@ def _responds(port: int) -> bool:
 
 
 def test_an_error_line_waits_for_its_trace(tmp_path: Path) -> None:
-    """If the trace does not arrive, the terminal shows the line unchanged, and the page shows its message."""
+    """If the trace does not arrive, the terminal shows the line unchanged, and the page shows its message.
+
+    A line without a valid level is shown at once.
+    """
     (tmp_path / "printing.py").write_text("""
 import time
 print('{"level": "ERROR", "message": "delayed", "dd.trace_id": "77"}')

@@ -36,7 +36,7 @@ class SlowApplication:
     """An application that responds when the test sets `respond`, unless the client disconnects first.
 
     Attributes:
-        first_messages: messages to send before that; without any, the head is sent with the body.
+        first_messages: messages to send before it waits for `respond`; if there are none, the head is sent with the body.
         request_count: the number of requests.
         started: an event that is set when a request has been read and `first_messages` have been sent.
         finished: an event that is set at the end of a request.
@@ -215,7 +215,7 @@ async def test_a_pipelined_request_of_a_client_that_has_closed_its_side_has_a_ti
     await pass_time(connections.limits.half_close_seconds)
     await serving
 
-    assert closed_at_once is not is_complete
+    assert closed_at_once == (not is_complete)
     assert slow.received == ["http.disconnect"]
     assert statuses(transport.written) == [200]
 
@@ -359,7 +359,7 @@ async def test_a_response_is_not_aborted_while_it_makes_progress_whatever_is_pip
 
 
 async def test_a_complete_body_that_is_not_read_does_not_hide_a_disconnect() -> None:
-    """The server reads a whole body without a pause, even if the application does not."""
+    """After a complete body, the server goes on reading, even if the application has not read the body."""
     transport = MemoryTransport()
     proceed, disconnected = asyncio.Event(), asyncio.Event()
 
@@ -435,9 +435,9 @@ async def test_receive_returns_a_disconnect_as_soon_as_the_response_is_complete(
 
 
 async def test_a_client_can_disconnect_once_it_has_every_byte() -> None:
-    """The application receives no disconnect as long as it only has to end the response.
+    """The application receives no disconnect if only its empty last message is missing.
 
-    A file server is in this state between the last chunk of a file and its end.
+    A file server is in this state after it has sent the last chunk of a file.
     """
     disconnected_early = True
     received = []

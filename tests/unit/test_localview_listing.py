@@ -136,6 +136,9 @@ def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order()
         ("/?to=22:09:20", ["yesterday"]),
         ("/?from=2023-11-14T22:00:00&to=2023-11-14T22:09:20Z", []),
         ("/?from=23:50&to=22:00", []),
+        ("/?from=2023-11-15", []),  # tomorrow: a date is never moved
+        ("/?from=23:00:00%2B01:00", ["4 min ago"]),
+        ("/?from=23:00:00.000000", ["4 min ago", "yesterday"]),
         ("/?from=2023-11-13T00:00:00%2B00:00&to=23:59", ["4 min ago", "yesterday"]),
     ],
 )
@@ -155,6 +158,8 @@ def test_a_time_range_selects_traces(address: str, resources: list[str]) -> None
         ("/?from=25:00", "from=25:00 is not a time. Write it like 22:13:20 or 2023-11-14T22:13:20."),
         ("/?to=soon", "to=soon is not a time."),
         ("/?from=22:10&to=22:05", "from=22:10 is not before to=22:05."),
+        ("/?last=5&to=22:05", "to=22:05 is before the last 5 minutes."),
+        ("/?last=5&from=22:00&to=22:05", "to=22:05 is before the last 5 minutes."),
         ("/?q=foo:bar", 'Unknown field "foo".'),
     ],
 )
@@ -310,7 +315,7 @@ def test_a_start_far_from_now_is_not_an_error() -> None:
 )
 def test_a_word_that_may_become_a_field_is_unfinished(q: str, field: str | None) -> None:
     """The page shows this error if the search finds nothing."""
-    error = listing.unfinished_field(Search(q=q))
+    error = listing.unfinished_field_error(Search(q=q))
 
     if field is None:
         assert error is None

@@ -41,6 +41,7 @@ class FakeWriter:
 
 def new_subclass(writer_class: type[FakeWriter]) -> Any:
     """Return a subclass for one test, because the monitor patches a class permanently."""
+    # The monitor filters the log lines of the module in which the class is defined.
     return type("Writer", (writer_class,), {"__module__": __name__})
 
 
@@ -127,12 +128,12 @@ class FutureWriter(FakeWriter):
         ((b"", 2, "agent"), {}, 2),
         ((b"", 2), {"client": "agent", "unit": "ms"}, 2),
         ((), {"payload": b"", "count": 2, "client": "agent"}, 2),
-        ((b"",), {}, 1),
+        ((b"",), {}, 1),  # without a count, it is one trace
         ((b"", "two"), {}, 0),
-        ((), {"error": 1}, 0),
+        ((), {"error": 1}, 0),  # the name of one of the monitor's own variables
     ],
 )
-def test_payloads_of_another_signature_do_not_raise(args: Any, kwargs: Any, lost: int) -> None:
+def test_a_changed_signature_of_send_payload_does_not_raise(args: Any, kwargs: Any, lost: int) -> None:
     """The writer's own result and exceptions reach its caller, and the monitor counts the traces that it can."""
     writer_class = new_subclass(FutureWriter)
     monitor, writer = TraceLossMonitor(), writer_class()
@@ -157,7 +158,7 @@ def test_payloads_of_another_signature_do_not_raise(args: Any, kwargs: Any, lost
         ((), {}, 0),
     ],
 )
-def test_metrics_of_another_signature_do_not_raise(args: Any, kwargs: Any, lost: int) -> None:
+def test_a_changed_signature_of_metrics_dist_does_not_raise(args: Any, kwargs: Any, lost: int) -> None:
     writer_class = new_subclass(FutureWriter)
     monitor, writer = TraceLossMonitor(), writer_class()
     monitor.watch(writer_class)
