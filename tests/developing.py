@@ -94,8 +94,8 @@ def launched(
 ) -> Iterator[Dev]:
     """Start `dev` on free ports, or another `command`, and don't wait until it is ready.
 
-    The `options` come last, so they override those in `command`. Tests of speed pass `measured=False`, because
-    coverage measurement takes most of a request's time.
+    The `options` come last, so they override those in `command`. Tests of the page pass `measured=False`, because
+    coverage measurement takes most of a request's time, and other tests cover the same code.
     """
     mark = uuid.uuid4().hex
     # `started` reads only standard error, so standard output is redirected to it.

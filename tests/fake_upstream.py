@@ -22,6 +22,7 @@ RESPONSES = {
     "/wide": json_response(b"[" + b"[], " * 199 + b"[]]"),
     "/float": json_response(b"1.5"),
     "/deep": json_response(b"[" * 200 + b"]" * 200),
+    "/deep-objects": json_response(b'{"number": 1, "object": ' * 200 + b"{}" + b"}" * 200),
     "/deeper": json_response(b"[" * 100_000 + b"]" * 100_000),
     "/nan": json_response(b"[NaN]"),
     "/endless": json_response(b"1e999"),  # infinity, as a Python float

@@ -39,11 +39,17 @@ class LocalView:
 
 @contextmanager
 def running_local_view() -> Iterator[LocalView]:
-    """Run `dev`, a service that it calls, and a browser."""
+    """Run `dev`, a service that it calls, and a browser.
+
+    Coverage is not measured, because it takes most of a request's time, and other tests cover the same code.
+    """
     agent_port = free_port()
+    agent_url = f"http://127.0.0.1:{agent_port}"
     with (
-        service(f"http://127.0.0.1:{agent_port}", {"DD_SERVICE": "greeter", "DD_ENV": "dev"}) as greeter,
-        developing("--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}) as dev,
+        service(agent_url, {"DD_SERVICE": "greeter", "DD_ENV": "dev"}, measured=False) as greeter,
+        developing(
+            "--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}, measured=False
+        ) as dev,
         chromium() as browser,
     ):
         yield LocalView(dev, greeter, browser)

@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def dev() -> Iterator[Dev]:
     """Run `dev` for all tests that can share one."""
-    with developing() as dev:
+    with developing(measured=False) as dev:
         yield dev
 
 
@@ -302,7 +302,7 @@ def test_a_pasted_url_finds_its_request(dev: Dev, page: Page) -> None:
 
 def test_everything_can_be_cleared(browser: Browser) -> None:
     """The button removes traces, log lines and figures. Later traces are shown."""
-    with developing() as fresh_dev, opened(browser) as page:
+    with developing(measured=False) as fresh_dev, opened(browser) as page:
         send_request(fresh_dev, "/api/hello")
         page.goto(f"{fresh_dev.page_url}/?q=service:hello-service")
         expect(rows(page)).to_have_count(1)
@@ -321,7 +321,7 @@ def test_everything_can_be_cleared(browser: Browser) -> None:
 def test_a_stopped_server_is_reported(browser: Browser) -> None:
     """The page keeps its content."""
     with opened(browser) as page:
-        with developing() as fresh_dev:
+        with developing(measured=False) as fresh_dev:
             send_request(fresh_dev, "/api/hello")
             page.goto(fresh_dev.page_url)
             expect(rows(page)).to_have_count(1)
@@ -367,7 +367,7 @@ def send_hub(dev: Dev) -> None:
 @pytest.mark.parametrize("width", [1300, 1920])
 def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: int) -> None:
     """The map shows the busiest or a chosen service and its neighbors. Nodes and edges link to their traces."""
-    with developing() as fresh_dev, opened(browser, width) as page:
+    with developing(measured=False) as fresh_dev, opened(browser, width) as page:
         send_hub(fresh_dev)
         page.goto(f"{fresh_dev.page_url}/map")
         expect(page.locator("svg.map .node")).to_have_count(19)
@@ -439,7 +439,7 @@ def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
 
 def test_the_performance_view_remembers_order_and_choices(browser: Browser) -> None:
     """Services are sorted by name, resources by any column. Time window, threshold and order are remembered."""
-    with developing() as fresh_dev, opened(browser) as page:
+    with developing(measured=False) as fresh_dev, opened(browser) as page:
         send(
             fresh_dev,
             span(start_ms=now(), service="zoo", duration_ms=5),

@@ -85,6 +85,14 @@ def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
     assert result.found == 6
 
 
+def test_an_open_websocket_has_only_messages() -> None:
+    handshake = span(meta=HANDSHAKE)
+    message = span(start_ms=1, name="websocket.receive", links=links_to(handshake))
+    (row,) = listing.listing(store_with(handshake, message), Search(), NOW).rows
+
+    assert row.messages_summary == "1 message"
+
+
 def test_messages_without_a_known_handshake_are_not_grouped() -> None:
     """With two open WebSockets, the last receive may belong to either of them. Circular links are ignored."""
     first, second = span(meta=HANDSHAKE), span(start_ms=1, meta=HANDSHAKE)
@@ -98,6 +106,7 @@ def test_messages_without_a_known_handshake_are_not_grouped() -> None:
 
     assert newest.trace.root is forward
     assert [row.trace.root for row in newest.messages] == [back]  # only this one links to an earlier span
+    assert newest.messages_summary == "close"
     assert [row.messages for row in others] == [[]] * 5
 
 

@@ -233,6 +233,20 @@ async def test_an_incomplete_response_has_a_tag(
     assert span.get_tag("http.status_code") == "200"
 
 
+@WITH_EACH_MIDDLEWARE
+async def test_a_response_whose_body_is_a_file_is_complete(app: Quart, spans: list[Span], *, middleware: Any) -> None:
+    """The message has the path of the file, and the server sends its bytes."""
+
+    async def send_file_by_path(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"3")]})
+        await send({"type": "http.response.pathsend", "path": "/srv/three-bytes"})
+
+    set_asgi_app(app, send_file_by_path)
+    await send_request(tracing.trace(app, middleware=middleware), request_scope("/"))
+
+    assert spans[0].get_tag(tracing.INCOMPLETE) is None
+
+
 async def test_a_stream_that_times_out_is_incomplete(spans: list[Span]) -> None:
     """After RESPONSE_TIMEOUT, Quart ends the stream without an exception."""
     app = Quart(__name__)

@@ -68,6 +68,7 @@ async def test_a_response_is_passed_on(
         ("/loop", UpstreamBadStatus, "The upstream responded with status 302."),  # to itself
         ("/not-json", UpstreamProtocolError, NOT_JSON),
         ("/deep", UpstreamProtocolError, NOT_JSON),  # 200 nested arrays
+        ("/deep-objects", UpstreamProtocolError, NOT_JSON),  # 200 nested objects
         ("/deeper", UpstreamProtocolError, NOT_JSON),  # 100,000 nested arrays
         ("/nan", UpstreamProtocolError, NOT_JSON),
         ("/endless", UpstreamProtocolError, NOT_JSON),  # 1e999, which Python reads as infinity
