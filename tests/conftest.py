@@ -13,6 +13,7 @@ from running import CONFIGURATION_VARIABLE, Agent, trace_agent
 SLOW_FOLDERS = ["conformance", "peers", "process"]  # the slowest first: one worker runs most of conformance/
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run tests that share expensive fixtures in one worker: all tests of a file, of conformance/, or with an engine.
 
