@@ -10,31 +10,17 @@ import pytest
 import structlog
 from running import CONFIGURATION_VARIABLE, Agent, trace_agent
 
-SLOW_FOLDERS = ["conformance", "peers", "process"]  # the slowest first: one worker runs most of conformance/
+SLOW_FOLDERS = ["conformance", "peers", "process"]  # the slowest first
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that share expensive fixtures in one worker: all tests of a file, of conformance/, or with an engine.
-
-    Slow folders come first, so that at the end no worker is idle while another runs a long test.
-    """
+    """Put slow folders first, so that at the end no worker is idle while another runs a long test."""
 
     def folder_position(item: pytest.Item) -> int:
         folder = item.path.parent.name
         return SLOW_FOLDERS.index(folder) if folder in SLOW_FOLDERS else len(SLOW_FOLDERS)
 
     items.sort(key=folder_position)
-    for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        if "engine" in getattr(item, "fixturenames", ()):
-            group = "engine"
-        elif item.path.parent.name == "conformance":
-            group = "conformance"
-        else:
-            group = item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ import pytest
 from running import BIN, ROOT, clean_environment
 
 
-@pytest.mark.xdist_group("versions")  # shares nothing with the other tests of this folder
 @pytest.mark.once
 @pytest.mark.timeout(600)
 def test_the_spans_are_right_with_the_oldest_and_the_locked_ddtrace() -> None:
