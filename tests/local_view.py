@@ -10,7 +10,7 @@ import httpx
 from browser import chromium
 from developing import Dev, developing
 from playwright.sync_api import Browser, Page
-from running import Running, free_port, service
+from running import Running, reserved_port, service
 from tracing_data import wire_format
 
 from hello_service.localview.spans import Span
@@ -43,10 +43,11 @@ def running_local_view() -> Iterator[LocalView]:
 
     Coverage is not measured, because it takes most of a request's time, and other tests cover the same code.
     """
-    agent_port = free_port()
-    agent_url = f"http://127.0.0.1:{agent_port}"
     with (
-        service(agent_url, {"DD_SERVICE": "greeter", "DD_ENV": "dev"}, measured=False) as greeter,
+        reserved_port() as agent_port,  # the greeter starts before the agent
+        service(
+            f"http://127.0.0.1:{agent_port}", {"DD_SERVICE": "greeter", "DD_ENV": "dev"}, measured=False
+        ) as greeter,
         developing(
             "--agent-port", str(agent_port), environment={"UPSTREAM_URL": f"{greeter.url}/api/hello"}, measured=False
         ) as dev,

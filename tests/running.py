@@ -74,6 +74,15 @@ def free_port() -> int:
         return port
 
 
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Yield a port that no other program is given in the meantime. One that sets SO_REUSEADDR can bind it."""
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        yield reservation.getsockname()[1]
+
+
 def eventually(read: Callable[[], T], expected: Callable[[T], bool] = bool, timeout: float = 20.0) -> T:
     """Call `read` until `expected` accepts its result, and return that result.
 
