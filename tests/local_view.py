@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,12 +29,17 @@ class LocalView:
         page.goto(self.dev.page_url + path)
 
     def send(self, *spans: Span) -> None:
-        """Send `spans` to the agent, as the tracer of another service does."""
-        chunks: dict[int, list[dict[str, object]]] = {}
-        for span in spans:
-            chunks.setdefault(span.trace_id, []).append(wire_format(span))
-        response = httpx.put(f"{self.dev.agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
-        assert response.status_code == 200, response.text
+        """Send `spans` to the agent of `dev`."""
+        send_spans(self.dev.agent_url, spans)
+
+
+def send_spans(agent_url: str, spans: Sequence[Span]) -> None:
+    """Send `spans` to the agent, as the tracer of another service does."""
+    chunks: dict[int, list[dict[str, object]]] = {}
+    for span in spans:
+        chunks.setdefault(span.trace_id, []).append(wire_format(span))
+    response = httpx.put(f"{agent_url}/v0.4/traces", json=list(chunks.values()), timeout=60)
+    assert response.status_code == 200, response.text
 
 
 @contextmanager

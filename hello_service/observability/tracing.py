@@ -315,11 +315,11 @@ class _Exchange:
         if not self.decided:
             span.set_tag("manual.keep")
 
-    def prepare_head(self, message: Message) -> Message:
+    def prepare_head(self, message: Message, status: int | None) -> Message:
         """Return `message`, a response's head, with a `traceresponse` header. Put a handled exception on the span."""
         headers = message.get("headers") or []
         if not self.routed:
-            self.span.resource = f"{self.method} {message.get('status')}"  # a layer around Quart responds
+            self.span.resource = f"{self.method} {status}"  # a layer around Quart responds
         if self.span.error:
             self.keep_error(self.exception)
         if any(name.lower() == b"traceresponse" for name, _ in headers):
@@ -373,7 +373,7 @@ class _Request(_Exchange):
         kind, last = message.get("type"), False
         if kind == "http.response.start":
             self.started, self.bytes_left = True, self._body_length(message)
-            message = self.prepare_head(message)
+            message = self.prepare_head(message, message.get("status"))
         elif kind in BODIES:  # pragma: no branch - early hints and trailers need nothing
             last = kind == "http.response.pathsend" or not message.get("more_body", False)
             if self.bytes_left is not None:
@@ -496,9 +496,9 @@ class _WebSocket(_Exchange):
             status = message.get("status", HANDSHAKE_STATUS[kind])
             self.span.set_tag("http.status_code", str(status))
             self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as for HTTP in the middleware
-            head = self.prepare_head({**message, "status": status})
+            head = self.prepare_head(message, status)
             if kind != "websocket.close":  # which has no headers
-                message = {**message, "headers": head["headers"]}
+                message = head
         elif not self.traced:
             return message
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}

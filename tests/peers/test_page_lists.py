@@ -14,9 +14,10 @@ import httpx
 import pytest
 from browser import CHROMIUM, chromium, open_before_script, opened, violations
 from developing import VIEW, Dev, developing
+from local_view import send_spans
 from playwright.sync_api import Browser, Locator, Page, expect
 from running import eventually
-from tracing_data import START, span, wire_format
+from tracing_data import START, span
 
 from hello_service.localview.spans import Span
 
@@ -50,13 +51,9 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def send(dev: Dev, *spans: Span) -> None:
-    """Send `spans` to the agent, as a tracer of another service would, and wait until the page has them."""
-    traces: dict[int, list[dict[str, object]]] = {}
-    for sent_span in spans:
-        traces.setdefault(sent_span.trace_id, []).append(wire_format(sent_span))
-    response = httpx.put(f"{dev.agent_url}/v0.4/traces", json=list(traces.values()), timeout=60)
-    assert response.status_code == 200, response.text
-    for number in traces:
+    """Send `spans` to the agent, and wait until the page has them."""
+    send_spans(dev.agent_url, spans)
+    for number in {sent_span.trace_id for sent_span in spans}:
         wait_for_trace(dev, f"{number:032x}")
 
 
