@@ -209,6 +209,7 @@ async def test_info_shows_no_details_through_a_proxy_on_this_host(client: Client
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 async def test_info_shows_details_to_a_caller_on_this_host(client: Client, host: str) -> None:
+    """A header that doesn't indicate a proxy, such as X-Request-Id, changes nothing."""
     info = await info_for(client, host, {"X-Request-Id": "1"})
 
     assert info.keys() > PUBLIC_INFO.keys()
@@ -287,7 +288,7 @@ async def test_the_documentation_lists_every_route_and_needs_no_network(client: 
     responses = document["paths"]["/api/hello"]["post"]["responses"]
     assert set(responses) == {"200", "400", "408", "413", "415", "422", "431", "500", "503"}
     for operations in document["paths"].values():
-        assert all(described["description"] for described in operations["get"]["responses"].values())
+        assert all(response["description"] for response in operations["get"]["responses"].values())
 
 
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
@@ -359,7 +360,7 @@ async def test_every_operation_declares_its_response() -> None:
 
     def declares_response(operation: dict[str, Any]) -> bool:
         responses = operation["responses"]
-        successes = [described for status, described in responses.items() if status[0] in "123"]
+        successes = [response for status, response in responses.items() if status[0] in "123"]
         return "default" in responses or any(success["content"] for success in successes)
 
     async for client in serving(ALL_ENABLED):
@@ -383,7 +384,7 @@ async def test_every_route_has_a_docstring() -> None:
 async def test_a_factory_without_settings_reads_the_environment(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Hypercorn's own command passes no settings. The factory then sets up logging, and warns of what is missing."""
+    """Hypercorn's own command passes no settings. The factory then sets up logging, and warns of the bare start."""
     monkeypatch.setenv("DD_SERVICE", "orders")
     async with create_app().test_app() as app:
         info = await (await app.test_client().get("/info")).get_json()

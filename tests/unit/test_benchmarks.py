@@ -36,7 +36,7 @@ def sample(cpu_us: float, **overrides: float) -> dict[str, float]:
 def one_round(samples: dict[str, dict[Point, dict[str, float]]]) -> dict[str, Any]:
     """Return a round in the form in which `scripts/bench` saves it.
 
-    `samples` has the samples of each contestant by their points.
+    `samples` maps the name of each contestant to its samples, one for each point.
     """
     return {
         name: {"start_s": 1.5, "points": {point.name: fields for point, fields in by_point.items()}}
@@ -50,7 +50,7 @@ def results(*rounds: dict[str, Any]) -> figures.Results:
     return {"machine": machine, "rounds": list(rounds), "endurance": None, "minutes": 1.0}
 
 
-# Each of these values is a contestant, a point, and a field of the sample.
+# Each of these identifies a value in a round: contestant, point, and field of the sample.
 OURS = (OURS_NAME, HELLO, "cpu_us")
 NAIVE = ("naive", HELLO, "cpu_us")
 NOT_MEASURED = ("aiohttp", HELLO, "cpu_us")
@@ -94,6 +94,7 @@ def test_a_target_is_an_upper_or_a_lower_limit() -> None:
     at_least = next(target for target in figures.TARGETS if target.at_least)
 
     def ratios_around(limit: float) -> list[figures.Spread]:
+        # Only the median counts for these targets, so minimum and maximum are arbitrary.
         return [figures.Spread(limit + change, 0, 99) for change in (-0.1, 0, 0.1)]
 
     assert [at_most.reached(ratio) for ratio in ratios_around(at_most.limit)] == [True, True, False]
@@ -108,6 +109,7 @@ def test_a_latency_target_is_reached_if_the_best_round_reaches_it() -> None:
 
 
 def test_the_cost_of_tracing_is_a_difference_within_a_round() -> None:
+    # Any two contestants will do. NAIVE costs more than OURS, as tracing would.
     overhead = figures.TracingOverhead(traced=NAIVE, untraced=OURS)
     not_measured = figures.TracingOverhead(traced=OURS, untraced=NOT_MEASURED)
 
@@ -154,7 +156,10 @@ def test_every_contestant_is_measured() -> None:
 
 
 def test_a_sample_counts_for_the_innermost_layer() -> None:
-    """Time in the standard library counts for its caller. A thread without a Python frame counts for no layer."""
+    """Time in the standard library counts for its caller, and time in the event loop itself for asyncio.
+
+    A thread without a Python frame counts for no layer.
+    """
     stacks = [
         "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);dumps (/lib/json/__init__.py:3) 5",
         "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);send (/w/hello_service/serving/http1.py:3) 2",

@@ -35,7 +35,7 @@ CHECK = [sys.executable, str(ROOT / "deploy" / "check.py")]
 
 @pytest.fixture(autouse=True)
 def _without_cfn_lint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turn off cfn-lint because it is slow. Only the test of the shipped file runs it."""
+    """Turn off cfn-lint in this process, because it is slow, for all tests but that of the shipped file."""
     if request.function is not test_the_shipped_file_passes:
         monkeypatch.setattr(task_check, "lint", lambda *_: [])
 
@@ -147,7 +147,7 @@ def test_cloudformation_functions_count_as_unknown_values() -> None:
     agent["Essential"] = "false"
     text = json.dumps({"Resources": {"Task": {"Type": "AWS::ECS::TaskDefinition", "Properties": task}}})
 
-    assert broken_rules(text) == ["limits"]  # of the 500 seconds of StopTimeout
+    assert broken_rules(text) == ["limits"]  # for the 500 seconds of StopTimeout
     assert broken_rules(text.replace(":DD_API_KEY::", ":DD_API_KEY")) == ["secret-arn", "limits"]
 
 
@@ -180,6 +180,9 @@ def test_the_placeholders_of_the_shipped_file_are_mistakes_only_in_a_registered_
     assert broken_rules(json.dumps(task)) == []
     assert finding.rule == "placeholder"
     assert "`${IMAGE}`" in finding.sentence
+
+
+def test_an_unknown_value_in_a_registered_definition_is_not_a_placeholder() -> None:
     assert broken_rules(json.dumps(as_registered(changed(task_fields(networkMode="vpc"))))) == ["unknown-value"]
 
 
@@ -188,7 +191,7 @@ NOT_TASK_DEFINITIONS = (
     ("", "it is empty"),
     ("[]", "no containerDefinitions"),
     ("{}", "no containerDefinitions"),
-    ("3", "no"),
+    ("3", "neither JSON nor"),
     ('{"containerDefinitions": [\n  {"name": "x",}\n]}', "a trailing comma (line 2)"),
     ('{"containerDefinitions": [],\n}', "a trailing comma (line 1)"),
     ('// first\n{"containerDefinitions": [] /* second */}\n', "comments are not JSON (line 1, 2)"),
@@ -305,9 +308,9 @@ def pythonpath_without(folder: Path, *modules: str) -> str:
     return os.fspath(folder)
 
 
-@pytest.mark.parametrize("missing", ["botocore", "cfnlint"])
-def test_a_missing_package_is_reported(missing: str, tmp_path: Path) -> None:
-    result = run_check("-", stdin=json.dumps(changed()), PYTHONPATH=pythonpath_without(tmp_path, missing))
+@pytest.mark.parametrize("package", ["botocore", "cfnlint"])
+def test_a_missing_package_is_reported(package: str, tmp_path: Path) -> None:
+    result = run_check("-", stdin=json.dumps(changed()), PYTHONPATH=pythonpath_without(tmp_path, package))
 
     assert result.returncode == 2
     assert "pip install botocore cfn-lint" in result.stderr

@@ -50,7 +50,7 @@ def test_the_error_for_an_invalid_variable_contains_its_name_and_value() -> None
     ],
     ids=["dev with an address", "dev with a name", "view"],
 )
-def test_the_error_for_an_address_of_another_machine_suggests_host(
+def test_the_error_for_an_address_that_cannot_be_used_suggests_the_host_option(
     arguments: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = run(*arguments)

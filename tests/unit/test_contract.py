@@ -52,7 +52,7 @@ def test_the_effect_of_each_missing_part_is_described() -> None:
         (Name("time:time", uses=("gone",)), "time:time is no longer a Python function."),
     ],
 )
-def test_a_changed_name_is_reported(name: Name, sentence: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_changed_name_is_reported(name: Name, sentence: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contract, "NAMES", {"part": [name]})
     monkeypatch.setattr(contract, "WITHOUT", {"part": "The part is left out."})
 
@@ -151,12 +151,12 @@ SERVING_RENAMES = {
 def test_each_rename_is_reported(part: str, rename: Rename) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         rename(monkeypatch)
-        complaints = contract.broken(part)
+        sentences = contract.broken(part)
         broken_parts = contract.check()
 
-    assert complaints
+    assert sentences
     if part not in contract.TOOLS:
-        assert broken_parts[part] == [*complaints, contract.WITHOUT[part]]
+        assert broken_parts[part] == [*sentences, contract.WITHOUT[part]]
     assert contract.broken(part) == []  # the rename was undone
 
 
@@ -172,7 +172,7 @@ async def test_each_rename_is_one_warning_at_start(
         if part in contract.REQUIRED:
             assert server.run({"HOST": "127.0.0.1", "PORT": "0"}) == server.EXIT_CANNOT_START
         else:
-            logs.configure(settings, dict)
+            logs.configure(settings, dict)  # dict() has no trace and span ids
             async with create_app(settings, {}, broken).test_app():
                 pass
     lines = capsys.readouterr().err.splitlines()

@@ -88,7 +88,7 @@ def test_a_malformed_api_key_is_rejected_without_showing_it(monkeypatch: pytest.
     ],
 )
 def test_a_file_that_is_not_a_task_definition_is_rejected(tmp_path: Path, text: str | None, problem: str) -> None:
-    path = tmp_path / "own.json"
+    path = tmp_path / "task-definition.json"
     if text is not None:
         path.write_text(text)
     with pytest.raises(Failure, match=problem) as error:
@@ -212,7 +212,7 @@ def test_an_unhealthy_agent_causes_a_warning(
     tasks = [{"containers": [{"name": "service"}, {"name": "datadog-agent", **agent}]} for agent in agents]
     task_arns = [f"task/{number}" for number in range(len(tasks))]
     aws = FakeAws(ecs__list_tasks={"taskArns": task_arns}, ecs__describe_tasks={"tasks": tasks})
-    rollout.watch_agent(aws, "hello-service", 0)
+    rollout.watch_agent(aws, "hello-service", timeout_seconds=0)
     output = capsys.readouterr()
 
     assert warning in output.err
@@ -243,7 +243,7 @@ def test_the_values_of_a_revision_can_be_read_back() -> None:
 
 
 def test_an_old_agent_gets_a_hint() -> None:
-    """The hint appears over 90 days after the first of the month of its release. Without a date, there is no hint."""
+    """An Agent is old if its release month began over 90 days ago. Without a release month, there is no hint."""
     task = filled_definition()
     hint = definition.agent_hint(task, date(2027, 1, 1))
 
@@ -326,8 +326,8 @@ def test_a_network_is_checked_before_it_is_used() -> None:
         stack.Stack(FakeAws(**results), "hello-service").planned_parameters(None, parameters, open_http=False)
 
     plan(ec2__describe_subnets=subnets({"subnet-1": "a", "subnet-2": "b", "subnet-3": "a"}))
-    missing = AwsError("(InvalidSubnetID.NotFound) The subnet ID 'subnet-2' does not exist.")
+    missing_subnet = AwsError("(InvalidSubnetID.NotFound) The subnet ID 'subnet-2' does not exist.")
     with pytest.raises(Failure, match="subnet-2 is not in eu-west-1"):
-        plan(ec2__describe_subnets=missing)
+        plan(ec2__describe_subnets=missing_subnet)
     with pytest.raises(Failure, match="two availability zones"):
         plan(ec2__describe_subnets=subnets({"subnet-1": "a", "subnet-2": "a", "subnet-3": "a"}))

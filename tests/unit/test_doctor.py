@@ -88,8 +88,8 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
         "agent variables",
         {"DD_TRACE_AGENT_HOSTNAME": "a", "DD_AGENT_HOST": "b"},
         "warn",
-        "HOSTNAME and ignores the different value",
-        "unset DD_AG",
+        "ddtrace uses DD_TRACE_AGENT_HOSTNAME and ignores the different value of DD_AGENT_HOST",
+        "unset DD_AGENT_HOST",
     ),
     ("proxy", {}, "pass", "no proxy", ""),
     (
@@ -125,7 +125,13 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("sampling", {"DD_TRACE_SAMPLING_RULES": "0.5"}, "warn", "not a valid list of rules", "sample_rate"),
     ("sampling", {"DD_TRACE_SAMPLING_RULES": "[{]"}, "warn", "not a valid list of rules", "sample_rate"),
     ("sampling", {"DD_TRACE_SAMPLE_RATE": "1", "DD_TRACE_RATE_LIMIT": "0"}, "fail", "DD_TRACE_RATE_LIMIT=0", "unset"),
-    ("sampling", {"OTEL_TRACES_SAMPLER": "always_off"}, "fail", "OTEL_TRACES_SAMPLER keeps no", "unset OTEL"),
+    (
+        "sampling",
+        {"OTEL_TRACES_SAMPLER": "always_off"},
+        "fail",
+        "OTEL_TRACES_SAMPLER keeps no trace",
+        "unset OTEL_TRACES_SAMPLER",
+    ),
     ("API key", {}, "skipped", "not set here", ""),
     ("API key", {"DD_API_KEY": KEY}, "pass", "form of an API key", ""),
     ("API key", {"DD_API_KEY": f'{{"DD_API_KEY": "{KEY}"}}'}, "fail", "whole JSON object", ":DD_API_KEY::"),
@@ -139,10 +145,22 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("old settings", {"DD_TRACE_SAMPLE_RATE": "0.5", "DD_TRACE_SAMPLING_RULES": "[]"}, "pass", "no setting", ""),
     ("old settings", {"DD_ECS_FARGATE": "true"}, "warn", "DD_ECS_FARGATE is a misspelling", "ECS_FARGATE=true"),
     ("old settings", {"DD_HOSTNAME": "h"}, "pass", "no setting", ""),
-    ("old settings", {"DD_HOSTNAME": "h", "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE"}, "warn", "billed host", "unset DD_H"),
+    (
+        "old settings",
+        {"DD_HOSTNAME": "h", "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE"},
+        "warn",
+        "billed host",
+        "unset DD_HOSTNAME",
+    ),
     ("old settings", {"DD_SERVICE_NAME": "s"}, "warn", "DD_SERVICE_NAME has no effect", "DD_SERVICE="),
     ("old settings", {"DD_TRACE_AGENT_HOSTNAME": "h"}, "warn", "still overrides", "DD_AGENT_HOST="),
-    ("old settings", {"DD_AGENT_PORT": "1", "DATADOG_ENV": "e"}, "warn", "DD_AGENT_PORT is", "DD_ENV=...; DD_TRACE_"),
+    (
+        "old settings",
+        {"DD_AGENT_PORT": "1", "DATADOG_ENV": "e"},
+        "warn",
+        "DD_AGENT_PORT is deprecated",
+        "DD_ENV=...; DD_TRACE_AGENT_PORT=...",
+    ),
     ("gevent", {}, "pass", "not installed", ""),
     ("started once", {}, "pass", "one way only", ""),
     (
@@ -192,7 +210,7 @@ def test_an_error_message_of_unknown_form_is_not_shown() -> None:
 def test_the_version_of_ddtrace_is_checked(
     version: str | None, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Since version 4.5, ddtrace sends its last spans at exit."""
+    """Since version 4.5, ddtrace sends the last spans of a process that gets SIGTERM."""
     if version is not None:
         metadata = tmp_path / f"ddtrace-{version}.dist-info"
         metadata.mkdir()
@@ -208,7 +226,7 @@ def test_the_version_of_ddtrace_is_checked(
 def test_gevent_with_ddtrace_is_reported(
     value: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """gevent makes ddtrace unload modules as soon as it is installed."""
+    """If gevent is installed, ddtrace unloads modules when it starts."""
     (tmp_path / "gevent.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     finding = environment.gevent(CheckContext({UNLOAD_VARIABLE: value}))
@@ -314,7 +332,7 @@ def test_no_proxy_has_the_same_meaning_as_for_ddtraces_exporter(host: str, no_pr
     ("host", "url"),
     [("0.0.0.0", "http://127.0.0.1:8080"), ("::", "http://[::1]:8080"), ("10.0.0.1", "http://10.0.0.1:8080")],
 )
-def test_the_doctor_requests_the_server_at_a_reachable_address(host: str, url: str) -> None:
+def test_the_doctor_contacts_the_server_at_a_reachable_address(host: str, url: str) -> None:
     """If the server listens on all interfaces, the doctor uses loopback."""
     assert server.local_url(Settings(host=host)) == url
 
@@ -435,7 +453,7 @@ def documented_rows() -> list[tuple[str, str]]:
     """Return the columns "check" and "message" of the table in docs/troubleshooting.md."""
     page = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text()
     table = page.partition("\n| check | message | fix |\n")[2].partition("\n\n")[0]
-    rows = [line.split(" | ") for line in table.splitlines()[1:]]  # the first line separates the heading
+    rows = [line.split(" | ") for line in table.splitlines()[1:]]  # the first line is the separator below the heading
     return [(row[0].removeprefix("| "), row[1]) for row in rows]
 
 

@@ -30,7 +30,7 @@ def test_connections_are_closed_while_no_descriptor_is_free() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         connection, _ = listener.accept()
     received = [client.recv(1) for client in clients[:2]]
-    for open_socket in (*clients, connection, listener, listener):  # the listener may be closed twice
+    for open_socket in (*clients, connection, listener, listener):  # a second close of the listener has no effect
         open_socket.close()
 
     assert received == [b"", b""]  # the first two clients were disconnected
