@@ -35,7 +35,7 @@ async def resource_of_call(path: str, method: str = "GET", **extensions: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("path", "readable"),
+    ("path", "readable_path"),
     [
         ("/", "/"),
         ("", "/"),
@@ -66,8 +66,8 @@ async def resource_of_call(path: str, method: str = "GET", **extensions: Any) ->
         ("/" + "a" * 50_000, "/?"),
     ],
 )
-async def test_a_path_without_a_hint_is_readable(path: str, readable: str) -> None:
-    assert await resource_of_call(path) == f"GET peer{readable}"
+async def test_a_path_without_a_hint_is_readable(path: str, readable_path: str) -> None:
+    assert await resource_of_call(path) == f"GET peer{readable_path}"
 
 
 async def test_a_route_hint_is_used_unchanged() -> None:
