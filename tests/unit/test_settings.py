@@ -155,7 +155,7 @@ def test_values_are_accepted_up_to_the_bounds_and_rejected_beyond(
 
 
 def test_every_bound_is_in_the_table_above() -> None:
-    """Each variable in the table has two bounds, and every number is in the table."""
+    """Each variable in the table has two bounds, and every numeric setting is in the table."""
     bound_types = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
     bound_counts: dict[str, int] = {}
     for name, field in Settings.model_fields.items():
@@ -223,7 +223,7 @@ WITH_SECRETS: dict[str, Any] = {
 
 
 def test_every_field_that_can_hold_a_secret_has_one_in_these_tests() -> None:
-    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS. `key_number` can't hold a text."""
+    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS. `key_number` can't hold SECRET."""
     urls = {name for name in TeamSettings.model_fields if re.search("_url$|_dsn$", name)}
 
     assert (TeamSettings.secrets() | urls) - {"key_number"} <= set(WITH_SECRETS)
