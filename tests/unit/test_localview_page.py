@@ -605,7 +605,7 @@ async def test_a_process_that_exits_without_a_response_is_an_error() -> None:
 
 
 async def test_a_process_that_does_not_respond_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "START_SECONDS", -1)  # the time is already over
+    monkeypatch.setattr(processes, "START_SECONDS", -1)  # the deadline has already passed
 
     with pytest.raises(processes.StartError, match="The embedded trace agent did not start"):
         await processes.wait_for_response(LateSession(1), "http://agent/info", RUNNING)  # type: ignore[arg-type]  # the same

@@ -194,8 +194,9 @@ def test_the_details_are_open_for_an_error_or_a_chosen_span() -> None:
 
 
 @pytest.mark.parametrize(
-    "span_id", ["x", "9" * 30, "-1", "²", "٣"]
-)  # the last two are digits for Python, but not ASCII
+    "span_id",
+    ["x", "9" * 30, "-1", "²", "٣"],  # the last two are digits for Python, but not ASCII
+)
 def test_an_invalid_span_id_chooses_the_default(span_id: str) -> None:
     root = span()
 

@@ -285,6 +285,7 @@ def test_the_stop_budget_is_the_sum_of_its_parts() -> None:
 
 def values_cell(schema: Mapping[str, Any]) -> str:
     """Return the cell of docs/settings.md with the values that a field with this JSON schema accepts."""
+    # An optional field has two variants, of which one is null.
     (variant,) = [variant for variant in schema.get("anyOf", [schema]) if variant.get("type") != "null"]
     if "enum" in variant:
         return ", ".join(f"`{value}`" for value in variant["enum"])

@@ -113,7 +113,7 @@ def test_a_writer_is_watched_once(writer: FakeWriter, monitor: TraceLossMonitor)
 class FutureWriter(FakeWriter):
     """A future writer of ddtrace with other parameters and other results."""
 
-    def _send_payload(self, *_: object, **__: object) -> object:  # type: ignore[override]  # a later ddtrace may change them
+    def _send_payload(self, *_: object, **__: object) -> object:  # type: ignore[override]  # other parameters and another result
         super()._send_payload()
         return "sent"
 

@@ -343,7 +343,7 @@ WEBSOCKET_KINDS = [
 ]
 REQUESTS = st.tuples(
     st.just("http"),
-    st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "BREW"]),
+    st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "BREW"]),  # no route has BREW
     st.sampled_from(HTTP_PATHS),
     st.lists(st.binary(max_size=3), max_size=3),  # body_parts
     st.booleans(),  # leaves_early
