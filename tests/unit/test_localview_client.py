@@ -32,19 +32,19 @@ def responding(*responses: bytes) -> Iterator[str]:
                     connection.recv(65536)
                     connection.sendall(response)
 
-        serving = Thread(target=serve)
-        serving.start()
+        thread = Thread(target=serve)
+        thread.start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
-        serving.join()
+        thread.join()
 
 
-def page_response(*traces: object, version: object = 1, status: int = 200, **others: object) -> bytes:
+def page_response(*traces: object, version: object = 1, status: int = 200, **other_fields: object) -> bytes:
     """Return the bytes of a response of the page with `traces`."""
-    body = json.dumps({"kept": 3, "version": version, "traces": traces, **others}).encode()
+    body = json.dumps({"kept": 3, "version": version, "traces": traces, **other_fields}).encode()
     return b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
 
-def summary(number: int = 1, **others: object) -> dict[str, object]:
+def summary(number: int = 1, **other_fields: object) -> dict[str, object]:
     """Return a trace in the form in which the page lists it."""
     return {
         "trace_id": f"{number:032x}",
@@ -56,7 +56,7 @@ def summary(number: int = 1, **others: object) -> dict[str, object]:
         "spans": 2,
         "services": ["web"],
         "error": None,
-        **others,
+        **other_fields,
     }
 
 
@@ -70,12 +70,12 @@ def run(*arguments: str) -> Result:
         b"SSH-2.0-OpenSSH_9.6\r\n",
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\xff\xfe{}}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\xff\xfe{}}",  # not UTF-8
         b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",  # broken off
-        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 15\r\n\r\n{'error': 'no'}",
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 15\r\n\r\n{'error': 'no'}",  # not JSON
         b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,  # nested too deeply for the JSON parser
-        page_response({}),
-        page_response(summary(status=200)),
+        page_response({}),  # a trace without fields
+        page_response(summary(status=200)),  # a number instead of text
         page_response(summary(duration_ms=float("inf"))),
         page_response(version="one"),
     ],
@@ -159,10 +159,10 @@ def test_follow_lists_each_trace_once_when_it_is_complete(monkeypatch: pytest.Mo
     )
     with responding(*responses) as url:
         result = run("--url", url, "--follow", "--json")
-        listed = [json.loads(line) for line in result.stdout.splitlines()]
+        listed_traces = [json.loads(line) for line in result.stdout.splitlines()]
 
     assert result.exit_code == 1
-    assert [(int(trace["trace_id"], 16), trace["spans"]) for trace in listed] == [(1, 2), (2, 3), (3, 2)]
+    assert [(int(trace["trace_id"], 16), trace["spans"]) for trace in listed_traces] == [(1, 2), (2, 3), (3, 2)]
     assert result.stderr == f"The page at {url} no longer responds.\n"
 
 

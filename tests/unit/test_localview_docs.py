@@ -20,20 +20,20 @@ def option_rows(heading: str) -> list[list[str]]:
     return [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `--")]
 
 
-def test_the_options_of_traces_are_described() -> None:
-    described = {cells[0].strip(" `") for cells in option_rows("In the terminal")}
+def test_the_options_of_the_traces_command_are_described() -> None:
+    described_options = {cells[0].strip(" `") for cells in option_rows("In the terminal")}
 
-    assert described == {option.opts[0] for option in command_line.traces.params}
+    assert described_options == {option.opts[0] for option in command_line.traces.params}
 
 
 def test_every_option_of_dev_is_described_with_its_default() -> None:
     """No other options are described."""
     rows = option_rows("Options of")
-    described = {name for cells in rows for name in re.findall(r"`(--[a-z-]+)`", cells[0])}
+    described_options = {name for cells in rows for name in re.findall(r"`(--[a-z-]+)`", cells[0])}
     descriptions = " ".join(cells[1] for cells in rows)
     options = [option for option in command_line.dev.params if isinstance(option, click.Option)]
 
-    assert described == {option.opts[0] for option in options}
+    assert described_options == {option.opts[0] for option in options}
     for option in options:
         if not option.is_flag and not option.multiple:
             assert str(option.default) in descriptions
@@ -54,7 +54,7 @@ def test_every_documented_search_is_valid() -> None:
     first_cells = [row.strip("|").split("|")[0] for row in rows]
     searches = [search for cell in first_cells for search in re.findall(r"`([^`]+)`", cell)]
 
-    assert len(searches) >= 10
+    assert len(searches) >= 10  # the patterns above still match the tables
     for search in searches:
         with_whole_trace_id = search.replace("6b03…", "6b0370720000000000000000000000aa")
         assert query.parse(with_whole_trace_id).text

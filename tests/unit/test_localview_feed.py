@@ -23,7 +23,7 @@ class RecordedFeed(Feed):
         super().__init__(Console(file=self.file, highlight=False, width=160, color_system=None), tree)
 
     def lines(self) -> list[str]:
-        """Return the lines since the last call."""
+        """Return the lines that were printed since the last call."""
         text = self.file.getvalue()
         self.file.seek(0)
         self.file.truncate()
@@ -51,8 +51,8 @@ def test_a_repeated_trace_is_one_line() -> None:
         (request_trace(), 1),
     ]
     output = RecordedFeed()
-    for number, (added, line_count) in enumerate(steps):
-        output.add([added], 0)
+    for number, (new_trace, line_count) in enumerate(steps):
+        output.add([new_trace], 0)
         output.flush(feed.SETTLE_SECONDS)
 
         assert len(output.lines()) == line_count, number
@@ -61,7 +61,7 @@ def test_a_repeated_trace_is_one_line() -> None:
 def test_known_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently drawn trace is forgotten, and its repetition is drawn as a tree again."""
     monkeypatch.setattr(feed, "MAX_SHAPES", 2)
-    tree, line = 4, 1  # the number of lines
+    tree, line = 4, 1  # the number of lines of each
     output = RecordedFeed()
     for resource, line_count in (("a", tree), ("b", tree), ("a", line), ("c", tree), ("a", line), ("b", tree)):
         output.add([request_trace(resource=resource)], 0)
@@ -78,7 +78,7 @@ def test_the_tree_option_selects_traces(tree: str, expected: list[str]) -> None:
     output.add(
         [
             request_trace(resource="fast"),
-            request_trace(501, resource="slow"),
+            request_trace(501, resource="slow"),  # a millisecond more than feed.SLOW
             request_trace(resource="failed", error=True),
         ],
         0,
@@ -105,7 +105,7 @@ def test_a_log_line_is_printed_after_its_trace() -> None:
     output.print_after_trace("error: another", other.key, 0)
     assert output.lines() == []
     output.add([failed], 0.5)
-    output.flush(1)
+    output.flush(1)  # less than SETTLE_SECONDS after the trace arrived
     assert output.lines() == []
     output.flush(0.5 + feed.SETTLE_SECONDS)
     *tree, line = output.lines()
@@ -125,8 +125,8 @@ def test_a_log_line_is_printed_even_if_its_trace_is_not_drawn(tree: str) -> None
     assert output.lines() == ["warning: look"]
 
 
-def test_a_log_line_is_printed_at_once_if_it_has_no_trace_or_no_traces_are_drawn() -> None:
-    """Its control characters are escaped."""
+def test_a_log_line_without_a_trace_to_wait_for_is_printed_at_once() -> None:
+    """This includes all lines if no traces are drawn. Control characters are escaped."""
     output, without_traces = RecordedFeed(), RecordedFeed("off")
     output.print_after_trace("no trace\x1b[2J\n", None, 0)
     output.print_after_trace("trace id 0", 0, 0)

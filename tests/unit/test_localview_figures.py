@@ -164,10 +164,10 @@ def test_the_map_counts_calls_by_the_callers_span() -> None:
     assert places["mail"].x == places["greeter"].x
     assert places["mail"].y != places["greeter"].y
     assert nodes["mail"].figures.requests == 1
-    assert nodes["postgres"].figures.error_rate == 0
+    assert nodes["postgres"].figures.error_rate == 0  # its span is a call, but does not count as a request
 
 
-def test_nodes_and_edges_link_to_the_traces_that_they_count() -> None:
+def test_nodes_and_edges_link_to_the_requests_that_they_count() -> None:
     """The names of services may contain any characters."""
     names = ["web", 'a "quoted" -> name', "mail (old)"]
     root = span(service=names[0], meta={"span.kind": "server"})
@@ -181,7 +181,7 @@ def test_nodes_and_edges_link_to_the_traces_that_they_count() -> None:
     elements: list[service_map.Node | service_map.Edge] = [*graph.nodes, *graph.edges]
     for element in elements:
         search = query.parse(element.search)
-        matching_spans = [match for searched in traces for match in search.spans(searched)]
+        matching_spans = [match for one_trace in traces for match in search.spans(one_trace)]
         assert element.figures.requests > 0
         assert len(matching_spans) == element.figures.requests
 
@@ -195,7 +195,7 @@ def overlap(first: map_layout.Box, second: map_layout.Box) -> bool:
     return overlap_in_x and overlap_in_y
 
 
-def overlapping(layout: map_layout.Drawing) -> list[tuple[map_layout.Box, map_layout.Box]]:
+def overlapping_pairs(layout: map_layout.Drawing) -> list[tuple[map_layout.Box, map_layout.Box]]:
     """Return the pairs of nodes and labels that overlap."""
     boxes = [place.box for place in layout.places]
     boxes += [map_layout._label_box(line.label) for line in layout.lines if line.label]
@@ -207,13 +207,13 @@ def overlapping(layout: map_layout.Drawing) -> list[tuple[map_layout.Box, map_la
     chosen=st.integers(-1, 16),  # -1 and 16 are unknown services
 )
 def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -> None:
-    """All nodes and labels are within the picture, with limits for the columns and for the services drawn at once."""
+    """All nodes and labels are within the picture. The numbers of columns and of services drawn at once are limited."""
     numbers = sorted({number for call in calls for number in call})
     nodes = {number: service_map.Node(f"service-{number}") for number in numbers}
     edges = [service_map.Edge(nodes[source], nodes[target]) for source, target in sorted(calls)]
     graph, layout = map_layout.draw(service_map.Map([*nodes.values()], edges), f"service-{chosen}")
 
-    assert overlapping(layout) == []
+    assert overlapping_pairs(layout) == []
     for left, top, right, bottom in [place.box for place in layout.places]:
         assert 0 <= left < right <= layout.width
         assert 0 <= top < bottom <= layout.height

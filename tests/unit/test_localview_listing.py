@@ -71,8 +71,8 @@ def test_messages_and_close_of_a_websocket_are_below_its_handshake() -> None:
     """This includes the last receive, which ddtrace does not link, and the close, which is linked to the last receive."""
     handshake = span(meta=HANDSHAKE)
     messages = [
-        span(start_ms=at, name="websocket.receive", links=links_to(handshake), meta={"runtime-id": "r"})
-        for at in (1, 2)
+        span(start_ms=start_ms, name="websocket.receive", links=links_to(handshake), meta={"runtime-id": "r"})
+        for start_ms in (1, 2)
     ]
     last = span(start_ms=3, name="websocket.receive", meta={"runtime-id": "r"})
     close = span(start_ms=4, name="websocket.close", links=links_to(last))
@@ -152,7 +152,7 @@ def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order()
     ],
 )
 def test_a_time_range_selects_traces(address: str, resources: list[str]) -> None:
-    """A range is a number of minutes, or has times of day or dates as its ends. A time in the future means yesterday."""
+    """A range is a number of minutes, or begins or ends at a time of day or a date. A future time of day is yesterday's."""
     store = store_with(
         span(start_ms=-4 * 60 * 1000, resource="4 min ago"),
         span(start_ms=-23 * 3600 * 1000, resource="yesterday"),
@@ -224,7 +224,11 @@ def test_the_number_of_a_facet_is_the_number_of_traces_that_a_click_finds(spans:
             assert after_click.found >= result.found
         else:
             assert after_click.found == facet.count
-            (chosen,) = [each for each in all_facets(after_click) if each.is_chosen and each.value == facet.value]
+            (chosen,) = [
+                candidate
+                for candidate in all_facets(after_click)
+                if candidate.is_chosen and candidate.value == facet.value
+            ]
             assert listing.listing(store, search_of(chosen.address), NOW).found == result.found
 
 
@@ -303,7 +307,8 @@ def test_the_log_is_bounded_and_can_be_cleared() -> None:
     store = store_with(span())
     for number in range(LINES + 10):
         store.add_line(line(number))
-    version_before, log = store.version, logbook.read(store, {})
+    version_before = store.version
+    log = logbook.read(store, {})
     store.clear()
 
     assert (log.lines_kept, log.lines_read) == (LINES, LINES + 10)

@@ -128,7 +128,7 @@ async def test_suggestions_facets_and_column_headers_are_valid_links(view: View,
             assert 'id="mistake"' not in target, (path, address)
             followed_links += 1
 
-    assert followed_links > 15
+    assert followed_links > 15  # the pattern above still matches the links
 
 
 async def test_an_unfinished_term_does_not_change_the_rows(view: View, client: _TestClientProtocol) -> None:
@@ -152,7 +152,10 @@ async def test_a_trace_links_back_to_its_search(view: View, client: _TestClientP
 
 
 async def test_traces_are_returned_as_json(view: View, client: _TestClientProtocol) -> None:
-    """`q` searches, `limit` limits, and `since` selects the changed traces. An invalid search returns suggestions."""
+    """`q` searches, `limit` bounds the number of traces, and `since` selects those that changed after a version.
+
+    An invalid search returns suggestions.
+    """
     failed = span(
         error=True, duration_ms=12.5, meta={"error.type": "E", "error.message": "no", "http.url": "http://x/a"}
     )
@@ -234,10 +237,10 @@ async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: 
         ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:8081"}, 403),
     ],
 )
-async def test_only_the_page_itself_can_clear_everything(
+async def test_other_sites_cannot_clear_the_page(
     view: View, client: _TestClientProtocol, headers: dict[str, str], status: int
 ) -> None:
-    """Requests from other sites are rejected."""
+    """A request without either header is accepted, because it is not from a web page."""
     add_spans(view, span())
     response = await client.post("/clear?back=/logs", headers={"host": "localhost:8081", **headers})
     is_rejected = status == 403
@@ -602,7 +605,7 @@ async def test_a_process_that_exits_without_a_response_is_an_error() -> None:
 
 
 async def test_a_process_that_does_not_respond_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "START_SECONDS", -1)  # the time is over at once
+    monkeypatch.setattr(processes, "START_SECONDS", -1)  # the deadline has already passed
 
     with pytest.raises(processes.StartError, match="The embedded trace agent did not start"):
         await processes.wait_for_response(LateSession(1), "http://agent/info", RUNNING)  # type: ignore[arg-type]  # the same

@@ -315,10 +315,10 @@ def test_an_exact_term_finds_only_its_value(field: str, value: str, other: str) 
 
     def matches_span_with(text: str) -> bool:
         if field in attributes:
-            searched = span(**{attributes[field]: text})  # type: ignore[arg-type]  # attributes that are text
+            searched_span = span(**{attributes[field]: text})  # type: ignore[arg-type]  # attributes that are text
         else:
-            searched = span(meta={field.removeprefix("@"): text})
-        return parse(terms.exact(field, value)).matches(trace(searched))
+            searched_span = span(meta={field.removeprefix("@"): text})
+        return parse(terms.exact(field, value)).matches(trace(searched_span))
 
     assert matches_span_with(value)
     # A search ignores case. In Unicode, these three conversions differ.
@@ -355,7 +355,10 @@ def test_a_term_is_added_to_a_search_and_removed_again() -> None:
     ],
 )
 def test_a_search_that_finds_nothing_gets_suggestions_that_find_traces(text: str, suggestions: list[str]) -> None:
-    """The alternatives begin with `suggestions`, or are empty if these are. Each comes with the number of its traces."""
+    """The alternatives begin with `suggestions`. If `suggestions` is empty, there are no alternatives.
+
+    Each alternative comes with the number of traces that it finds.
+    """
     alternatives = hints.alternatives(parse(text), [TRACE])
 
     assert [search for search, _ in alternatives[: len(suggestions)]] == suggestions

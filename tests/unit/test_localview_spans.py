@@ -104,7 +104,7 @@ def test_a_chain_of_5000_spans_is_walked() -> None:
 
 
 def test_spans_beyond_the_limit_of_a_trace_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a trace that never ends would take all memory."""
+    """Otherwise a trace that never ends would exhaust the memory."""
     monkeypatch.setattr(spans_module, "SPANS_OF_A_TRACE", 3)
     one_trace = trace(*[span(trace=1) for _ in range(5)])
 
@@ -179,7 +179,7 @@ def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
 def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
     """The oldest lines are forgotten first."""
     store = Store(2)
-    for number in range(1, 6):  # the store keeps lines for twice as many traces as spans
+    for number in range(1, 6):  # Store(2) keeps the lines of at most 4 traces
         store.add_line({"dd.trace_id": f"{number:032x}"})
     (first,) = store.add([span(trace=1)])
     (last,) = store.add([span(trace=5)])

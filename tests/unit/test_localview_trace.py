@@ -9,7 +9,7 @@ import pytest
 from tracing_data import MS, span, wire_format
 
 from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, read_spans
-from hello_service.localview.store import COLORS as STORE_COLOURS
+from hello_service.localview.store import COLORS as STORE_COLORS
 from hello_service.localview.store import Store
 from hello_service.localview.trace_page import COLORS, MAX_INDENT, Row, Selection, Tag, TraceView
 
@@ -47,7 +47,7 @@ def test_the_waterfall_stays_within_its_axis() -> None:
     assert [(row.bars, row.orphan) for row in page.rows()] == [
         ([(0, 100)], False),
         ([(50, 25)], False),
-        ([(99.85, 0.15)], False),
+        ([(99.85, 0.15)], False),  # a bar has at least MIN_BAR_PERCENT of the width
         ([(0, 10)], True),
     ]
     assert page.ticks == [(0, "0 ms"), (25, "25.0 ms"), (50, "50.0 ms"), (75, "75.0 ms"), (100, "100 ms")]
@@ -104,7 +104,7 @@ def test_few_equal_siblings_are_not_folded() -> None:
 
 def test_a_failed_span_is_not_folded_with_successful_ones() -> None:
     root = span()
-    page = trace_view(root, *queries(root, 5), *queries(root, 1, error=True), span="none")
+    page = trace_view(root, *queries(root, 5), *queries(root, 1, error=True))
 
     assert outline(page)[1:] == ["2 5x SELECT 1", "2 1x SELECT 1"]
 
@@ -130,7 +130,7 @@ def test_rows_show_the_service_where_it_changes() -> None:
 def test_no_two_services_of_a_trace_share_a_color() -> None:
     """They may share a color in other views. If there are more services than colors, shapes distinguish them."""
     store = Store(100)
-    for number in range(STORE_COLOURS):
+    for number in range(STORE_COLORS):
         store.color(f"other-{number}")
     root = span(service="a")
     two_services = trace_view(root, span(root, service="other-0"), store=store)
@@ -183,7 +183,7 @@ def test_errors_are_paged_from_the_deepest() -> None:
 
 
 def test_the_details_are_open_for_an_error_or_a_chosen_span() -> None:
-    """Otherwise they are open if the window has room."""
+    """Otherwise they are open if the window has room. With `span=none` in the address, they are closed."""
     good, failed = span(), span(error=True)
 
     assert trace_view(failed).details == "open"
@@ -194,8 +194,9 @@ def test_the_details_are_open_for_an_error_or_a_chosen_span() -> None:
 
 
 @pytest.mark.parametrize(
-    "span_id", ["x", "9" * 30, "-1", "²", "٣"]
-)  # the last two are digits for Python, but not ASCII
+    "span_id",
+    ["x", "9" * 30, "-1", "²", "٣"],  # the last two are digits for Python, but not ASCII
+)
 def test_an_invalid_span_id_chooses_the_default(span_id: str) -> None:
     root = span()
 
@@ -347,10 +348,10 @@ def test_tags_and_metrics_are_in_the_same_table() -> None:
             metrics={"a.size": 5.0, "process_id": 7},
         )
     )
-    own, other = page.tags
+    first_table, second_table = page.tags
 
-    assert own == [Tag("a.size", "5"), Tag("http.method", "GET")]
-    assert other == [Tag("_dd.p.dm", "-0"), Tag("language", "python"), Tag("process_id", "7")]
+    assert first_table == [Tag("a.size", "5"), Tag("http.method", "GET")]
+    assert second_table == [Tag("_dd.p.dm", "-0"), Tag("language", "python"), Tag("process_id", "7")]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_the_lock_files_are_up_to_date(path: Path) -> None:
     assert all("==" in line for line in text.splitlines() if line[:1].isalpha())
 
 
-def test_production_installs_no_package_of_a_group() -> None:
+def test_production_installs_no_package_of_a_dependency_group() -> None:
     """Packages that only tests and development need belong to a group."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     lock = (ROOT / "requirements" / "run.txt").read_text()

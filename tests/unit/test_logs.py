@@ -98,7 +98,7 @@ class Unprintable:
     ],
     ids=["integer", "surrogate", "keys", "bytes", "object", "unprintable", "both"],
 )
-def test_a_value_that_is_not_json_does_not_lose_its_line(value: object, logged_value: object) -> None:
+def test_a_line_is_logged_even_if_a_value_is_not_json(value: object, logged_value: object) -> None:
     stream = log_to(io.StringIO())
     structlog.stdlib.get_logger("a").info("it happened", value=value)
     (line,) = lines(stream)
@@ -239,8 +239,7 @@ async def test_a_request_is_text_on_a_terminal() -> None:
     assert "{" not in line
 
 
-async def test_request_lines_follow_the_log_level() -> None:
-    """LOG_LEVEL also applies to requests."""
+async def test_the_log_level_also_applies_to_requests() -> None:
     stream = log_to(io.StringIO(), log_level="ERROR")
     async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get("/api/hello")

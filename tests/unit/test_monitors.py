@@ -29,7 +29,14 @@ def as_model(document: dict[str, Any], model: type) -> Any:
     """Return `document` as a model of Datadog's API client. The model is marked if the API would reject it."""
     configuration = Configuration()
     with ApiClient(configuration):
-        return validate_and_convert_types(document, (model,), ["document"], True, True, configuration)
+        return validate_and_convert_types(
+            document,
+            (model,),
+            ["document"],
+            spec_property_naming=True,
+            check_type=True,
+            configuration=configuration,
+        )
 
 
 def test_the_api_accepts_monitors_and_dashboard() -> None:

@@ -41,7 +41,7 @@ def test_ddtraces_middleware_makes_the_span_if_the_fast_span_is_broken(
     monkeypatch.setattr(trace_loss, "watch", lambda: None)
     create_app(Settings(), {}, broken)
 
-    assert [middleware is None for middleware in middlewares] == [bool(broken)]
+    assert [middleware is None for middleware in middlewares] == [bool(broken)]  # None: ddtrace's own middleware
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ async def test_a_server_logs_a_warning_for_a_part_that_it_leaves_out() -> None:
 @pytest.mark.parametrize("part", ["http1", "websocket"])
 @pytest.mark.usefixtures("restored_tcp_server")
 def test_hypercorns_own_classes_serve_after_a_change_in_a_library(part: str) -> None:
-    """`create_app` logs the warning with the changed name, which test_contract.py tests."""
+    """`create_app` logs another warning with the changed name. test_contract.py tests it."""
     settings = Settings(host="127.0.0.1", port=0)
     serving = server.Server(settings, server.listen(settings), {}, {part: ["It was renamed."]})
     with capture_logs() as lines:

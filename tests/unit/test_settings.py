@@ -155,7 +155,7 @@ def test_values_are_accepted_up_to_the_bounds_and_rejected_beyond(
 
 
 def test_every_bound_is_in_the_table_above() -> None:
-    """Each variable in the table has two bounds, and every number is in the table."""
+    """Each variable in the table has two bounds, and every numeric setting is in the table."""
     bound_types = (annotated_types.Ge, annotated_types.Gt, annotated_types.Le, annotated_types.Lt)
     bound_counts: dict[str, int] = {}
     for name, field in Settings.model_fields.items():
@@ -223,7 +223,7 @@ WITH_SECRETS: dict[str, Any] = {
 
 
 def test_every_field_that_can_hold_a_secret_has_one_in_these_tests() -> None:
-    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS. `key_number` can't hold a text."""
+    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS. `key_number` can't hold SECRET."""
     urls = {name for name in TeamSettings.model_fields if re.search("_url$|_dsn$", name)}
 
     assert (TeamSettings.secrets() | urls) - {"key_number"} <= set(WITH_SECRETS)
@@ -285,6 +285,7 @@ def test_the_stop_budget_is_the_sum_of_its_parts() -> None:
 
 def values_cell(schema: Mapping[str, Any]) -> str:
     """Return the cell of docs/settings.md with the values that a field with this JSON schema accepts."""
+    # An optional field has two variants, of which one is null.
     (variant,) = [variant for variant in schema.get("anyOf", [schema]) if variant.get("type") != "null"]
     if "enum" in variant:
         return ", ".join(f"`{value}`" for value in variant["enum"])

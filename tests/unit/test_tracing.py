@@ -309,7 +309,7 @@ WAYS_TO_RECEIVE: dict[str, Any] = {
 async def test_work_for_a_message_is_never_a_child_of_another_message(
     spans: list[Span], first: str, later: str
 ) -> None:
-    """It is a child of its own message if the handler received that in its own task, and otherwise of no message."""
+    """It is a child of its own message if the handler's own task received the message, and otherwise of no message."""
     app = Quart(__name__)
     ways = [first, later, later]
 

@@ -343,7 +343,7 @@ WEBSOCKET_KINDS = [
 ]
 REQUESTS = st.tuples(
     st.just("http"),
-    st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "BREW"]),
+    st.sampled_from(["GET", "HEAD", "POST", "OPTIONS", "BREW"]),  # no route has BREW
     st.sampled_from(HTTP_PATHS),
     st.lists(st.binary(max_size=3), max_size=3),  # body_parts
     st.booleans(),  # leaves_early
@@ -371,7 +371,7 @@ SCOPE = {
 
 
 async def run(app: Quart, operations: list[Operation]) -> list[Any]:
-    """Return the messages and exceptions of each operation, and the application's notes."""
+    """Run `operations` against `app`. Return the messages and the exception of each, and the application's notes."""
     results: list[Any] = []
     for kind, *arguments in operations:
         outgoing: Messages = []
@@ -420,20 +420,21 @@ async def serve(app: Any, scope: Any, incoming: Messages, leaves_early: bool, ou
 def http_arguments(
     method: str, path: str, body_parts: list[bytes], leaves_early: bool
 ) -> tuple[dict[str, Any], Messages, bool]:
-    """Return a request's arguments of `serve`: `scope`, `incoming` and `leaves_early`."""
+    """Return the arguments of `serve` for a request: `scope`, `incoming` and `leaves_early`."""
     scope = {**SCOPE, "type": "http", "method": method, "path": path}
     incoming: Messages = [{"type": "http.request", "body": part, "more_body": True} for part in body_parts]
     return scope, [*incoming, {"type": "http.request"}], leaves_early
 
 
 def websocket_arguments(path: str, messages: list[Any], may_reject: bool) -> tuple[dict[str, Any], Messages, bool]:
-    """Return a WebSocket's arguments of `serve`: `scope`, `incoming` and `leaves_early`, which is False.
+    """Return the arguments of `serve` for a WebSocket: `scope`, `incoming` and `leaves_early`, which is False.
 
     `may_reject`: the server supports a response that rejects the handshake.
     """
     incoming: Messages = [{"type": "websocket.connect"}]
     for message in messages:
-        incoming.append({"type": "websocket.receive", "text" if isinstance(message, str) else "bytes": message})
+        key = "text" if isinstance(message, str) else "bytes"
+        incoming.append({"type": "websocket.receive", key: message})
     extensions: dict[str, Any] = {"websocket.http.response": {}} if may_reject else {}
     scope = {**SCOPE, "type": "websocket", "path": path, "scheme": "ws", "subprotocols": [], "extensions": extensions}
     return scope, incoming, False

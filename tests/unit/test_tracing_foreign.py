@@ -105,7 +105,7 @@ async def send_request(app: Any, scope: dict[str, Any], disconnect_after: int | 
 async def test_the_resource_of_a_request_that_fails_before_routing_is_the_status(
     spans: list[Span], middleware: Any
 ) -> None:
-    """The server responds with 500 to an exception of a URL converter, as to one of a layer around Quart."""
+    """The server responds with 500 to an exception of a URL converter or of a layer around Quart."""
 
     class BrokenConverter(BaseConverter):
         def to_python(self, value: str) -> str:
@@ -362,7 +362,7 @@ async def test_a_message_sent_outside_of_any_request_starts_no_trace(spans: list
 
 
 async def test_a_client_that_closes_its_websocket_causes_no_error(spans: list[Span]) -> None:
-    """Quart 0.23 raises ClientDisconnectedError in a task that receives, and a handler that ends awaits such a task."""
+    """Quart 0.23 raises ClientDisconnectedError in a task that receives, and the handler awaits this task when it ends."""
     app = Quart(__name__)
 
     async def receive_forever() -> None:
@@ -429,6 +429,7 @@ async def test_a_websocket_that_is_closed_before_it_is_accepted_has_the_status_4
         return incoming.pop(0)
 
     async def send(message: dict[str, Any]) -> None:
+        # ASGI defines no headers for `websocket.close`, so tracing must not add any.
         assert message["type"] != "websocket.close" or "headers" not in message
         closed.set()
 

@@ -236,7 +236,7 @@ async def test_a_saturated_peer_does_not_delay_another(fake: FakeUpstream) -> No
     async with (
         Upstream(Limits(connections=1, waiting=0)) as busy,
         Upstream(Limits(connections=1, waiting=0)) as other,
-        busy._slot(0),  # occupies the only connection of `busy`
+        busy._slot(deadline=0),  # occupies the only connection of `busy`; the deadline applies only to a wait
     ):
         with pytest.raises(UpstreamSaturated):
             await busy.get(f"{fake.url}/json")
@@ -326,7 +326,7 @@ async def test_a_cookie_is_neither_kept_nor_sent_with_another_call(fake: FakeUps
 async def test_a_call_without_a_free_connection_is_saturated(fake: FakeUpstream) -> None:
     """A waiting call fails after its timeout. A further call fails at once if too many calls are already waiting."""
     limits = Limits(timeout_seconds=0.2, connections=1, waiting=1)
-    async with Upstream(limits) as upstream, upstream._slot(0):
+    async with Upstream(limits) as upstream, upstream._slot(deadline=0):
         calls = [asyncio.create_task(upstream.get(f"{fake.url}/json")) for _ in range(2)]
         first_error, second_error = await asyncio.gather(*calls, return_exceptions=True)
 
@@ -347,7 +347,7 @@ async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUps
             errors = await asyncio.gather(*calls, return_exceptions=True)
             return [error.headers["Retry-After"] for error in errors if isinstance(error, UpstreamSaturated)]
 
-        async with upstream._slot(0), upstream._slot(0):
+        async with upstream._slot(deadline=0), upstream._slot(deadline=0):
             first_overload = await retry_after(4)
             upstream._rejecting_since -= 61  # as if that overload had begun longer ago than the timeout
             second_overload = await retry_after(2)
@@ -369,7 +369,7 @@ async def test_failed_and_canceled_calls_leave_no_task(fake: FakeUpstream) -> No
         call = asyncio.create_task(upstream.get(f"{fake.url}/hang"))
         await until(lambda: fake.paths.count("/hang") == 2)
         call.cancel()
-        with pytest.raises(asyncio.CancelledError, match="the result is no longer needed"):
+        with pytest.raises(asyncio.CancelledError, match="the result is no longer needed"):  # CANCELED in transport.py
             await call
 
         assert client_tasks() == tasks_before
