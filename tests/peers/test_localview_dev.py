@@ -320,7 +320,7 @@ def test_everything_stops_if_the_reader_of_the_output_exits() -> None:
         process.stdout.close()
 
         def has_exited_after_a_request() -> bool:
-            with contextlib.suppress(httpx.TransportError):  # the service may not run yet, or no longer
+            with contextlib.suppress(httpx.TransportError):  # the service may not have started, or may have stopped
                 httpx.get(f"{url}/api/hello")
             return process.poll() is not None
 

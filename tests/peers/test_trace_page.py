@@ -145,6 +145,7 @@ def test_the_stack_trace_of_a_real_error_is_shown_once(local_view: LocalView, pa
     identity = trace_id(local_view.dev.get("/api/faults/error"))
     wait_for_spans(local_view, identity, 1)
     local_view.visit(page, f"/trace/{identity}")
+    # The text of a frame is its place, followed by its line of code.
     expect(page.locator(".frames li").first).to_have_text(
         re.compile(r"^hello_service/api/faults\.py:\d+ in failraise Fault\(")
     )
