@@ -131,7 +131,7 @@ def test_no_check_fails_if_traces_would_arrive(agent: Agent) -> None:
 
 
 def test_a_running_server_is_checked(agent: Agent) -> None:
-    """The doctor takes its address from the settings or from `--url`. The server keeps running."""
+    """The server's address comes from the settings or from `--url`. The server keeps running."""
     with service(agent.url) as running:
         port = running.url.rpartition(":")[2]
         found_by_settings = doctor({"DD_TRACE_AGENT_URL": agent.url, "PORT": port})

@@ -76,7 +76,7 @@ def test_every_module_is_compiled(engine: Engine, image: str) -> None:
     assert any("hello_service" in path for path in compiled)
 
 
-def test_the_image_is_labeled(engine: Engine, image: str) -> None:
+def test_the_image_declares_its_labels_command_signal_and_user(engine: Engine, image: str) -> None:
     """Version and revision are labels, and the version is also DD_VERSION."""
     config = engine.inspect(image)["Config"]
     labels = config["Labels"]

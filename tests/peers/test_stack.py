@@ -239,4 +239,7 @@ def test_a_failed_deployment_is_rolled_back() -> None:
     assert deployment["MinimumHealthyPercent"] == 100
     assert "DesiredCount" not in service  # each update would reset the count that scaling has set
     assert resources()["Repository"]["Properties"]["ImageTagMutability"] == "IMMUTABLE"
+
+
+def test_every_pushed_image_is_scanned() -> None:
     assert resources()["Repository"]["Properties"]["ImageScanningConfiguration"] == {"ScanOnPush": True}

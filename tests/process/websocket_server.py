@@ -1,4 +1,4 @@
-"""Serves the endpoints of routes.py and two more WebSockets: one never reads, and one returns with messages unread."""
+"""Serves the endpoints of routes.py and two WebSocket handlers: one never reads, one returns with messages unread."""
 
 from __future__ import annotations
 
