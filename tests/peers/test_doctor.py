@@ -279,7 +279,7 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
 
 
 def test_an_agent_url_with_the_wrong_protocol_is_reported() -> None:
-    """The URL is https although the server has no TLS, or the server does not speak HTTP but, for example, SSH."""
+    """The URL is https although the server has no TLS, or the server's protocol isn't HTTP but, for example, SSH."""
     with silent_port() as silent_url, started([sys.executable, "-c", SSH_SERVER], clean_environment()) as ssh_server:
         port = eventually(lambda: next(iter(ssh_server.lines), ""))
         https = doctor_with_traced_server({"DD_TRACE_AGENT_URL": silent_url.replace("http:", "https:")})

@@ -367,7 +367,7 @@ def _read_until(terminal: int, text: str | None) -> str:
     return output
 
 
-def test_serve_imports_nothing_of_the_local_view() -> None:
+def test_serve_does_not_import_the_local_view() -> None:
     """`serve` imports neither the local view's modules nor the libraries that only the local view needs."""
     code = """
 import sys

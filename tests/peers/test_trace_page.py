@@ -350,7 +350,7 @@ def test_a_click_in_the_legend_shows_a_single_service(local_view: LocalView, pag
 
 
 def test_details_show_log_lines_before_tags(local_view: LocalView, page: Page) -> None:
-    """Tags and metrics share one table, in which those of tracer and process are folded. Ids are hexadecimal."""
+    """Tags and metrics share one table. Those of the tracer and the process are folded. Ids are hexadecimal."""
     response = local_view.dev.get("/api/hello/Ada")
     identity, span_id = response.headers["traceresponse"].split("-")[1:3]
     wait_for_spans(local_view, identity, 1)

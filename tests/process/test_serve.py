@@ -119,7 +119,7 @@ def test_the_server_module_also_rejects_invalid_variables(variable: str) -> None
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_port_in_use_is_reported(host: str) -> None:
-    """The error message names the variables that set another address, and the exit code is 1."""
+    """The error message contains the variables that set another address, and the exit code is 1."""
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         port = listener.getsockname()[1]
         environment = clean_environment({"HOST": host, "PORT": str(port), "DD_TRACE_ENABLED": "false"})
