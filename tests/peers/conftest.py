@@ -8,7 +8,7 @@ import containers
 import pytest
 from containers import Engine
 
-VERSION = "7.8.9"  # of the image. Tests expect it as a literal.
+VERSION = "7.8.9"  # of the image. The tests that expect it repeat the literal.
 
 
 @pytest.fixture(scope="session")

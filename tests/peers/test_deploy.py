@@ -133,7 +133,7 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
         "cloudformation update-stack",
         "ecs tag-resource",
     ]
-    # DeployRole, with which .github/workflows/deploy.yml deploys, allows each of these commands.
+    # .github/workflows/deploy.yml deploys with DeployRole, which allows each of these commands.
     required_actions = {action for command in updated.commands if (action := required_action(command))}
     assert required_actions <= allowed_actions()
     images = ecr.list_images(repositoryName="hello-service")["imageIds"]
@@ -269,7 +269,7 @@ def test_a_missing_key_is_reported_before_any_change(account: Account) -> None:
 
 
 def test_the_reason_for_a_rollback_is_shown(account: Account) -> None:
-    """The reason is the first failed resource's. Those that CloudFormation canceled because of it are ignored.
+    """The reason comes from the first resource that failed. Resources canceled because of it are ignored.
 
     Both this run and the next one show the command that helps.
     """

@@ -97,7 +97,7 @@ def silent_port() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def sitecustomize(folder: Path, code: str) -> str:
+def write_sitecustomize(folder: Path, code: str) -> str:
     """Write a sitecustomize.py to `folder`. Return a PYTHONPATH that makes Python run `code` at its start."""
     (folder / "sitecustomize.py").write_text(code)
     return str(folder)
@@ -111,7 +111,7 @@ if "serve" in sys.orig_argv:
     pathlib.Path({str(folder / "pid")!r}).write_text(str(os.getpid()))
     time.sleep(600)
 """
-    return sitecustomize(folder, code)
+    return write_sitecustomize(folder, code)
 
 
 def test_no_check_fails_if_traces_would_arrive(agent: Agent) -> None:
@@ -131,7 +131,7 @@ def test_no_check_fails_if_traces_would_arrive(agent: Agent) -> None:
 
 
 def test_a_running_server_is_checked(agent: Agent) -> None:
-    """The doctor takes its address from the settings or from `--url`. The server keeps running."""
+    """The server's address comes from the settings or from `--url`. The server keeps running."""
     with service(agent.url) as running:
         port = running.url.rpartition(":")[2]
         found_by_settings = doctor({"DD_TRACE_AGENT_URL": agent.url, "PORT": port})
@@ -202,7 +202,7 @@ def test_settings_that_ddtrace_rejects_are_reported(agent: Agent) -> None:
 
 def test_a_server_that_does_not_start_is_reported(agent: Agent, tmp_path: Path) -> None:
     """If no server is running, the doctor starts one the way `serve` does. Here its import of Quart fails."""
-    path = sitecustomize(tmp_path, "import sys\nsys.modules['quart'] = None\n")
+    path = write_sitecustomize(tmp_path, "import sys\nsys.modules['quart'] = None\n")
     report = doctor({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": path})
 
     assert report.code == 1
@@ -211,7 +211,7 @@ def test_a_server_that_does_not_start_is_reported(agent: Agent, tmp_path: Path) 
 
 def test_a_missing_ddtrace_is_reported(agent: Agent, tmp_path: Path) -> None:
     """The doctor itself runs without ddtrace."""
-    path = sitecustomize(tmp_path, "import sys\nsys.modules['ddtrace'] = None\n")
+    path = write_sitecustomize(tmp_path, "import sys\nsys.modules['ddtrace'] = None\n")
     report = doctor({"DD_TRACE_AGENT_URL": agent.url, "PYTHONPATH": path})
 
     assert report.code == 1
@@ -266,17 +266,6 @@ def test_an_http_server_that_is_not_an_agent_is_reported(body: object, status: i
     assert report.sentence("agent").startswith(f"{server.url} is not a trace agent (HTTP {status} for /info)")
 
 
-def test_an_agent_url_with_the_wrong_protocol_is_reported() -> None:
-    """The URL is https although the server has no TLS, or the server does not speak HTTP but, for example, SSH."""
-    with silent_port() as silent_url, started([sys.executable, "-c", SSH_SERVER], clean_environment()) as ssh_server:
-        port = eventually(lambda: next(iter(ssh_server.lines), ""))
-        https = doctor_with_traced_server({"DD_TRACE_AGENT_URL": silent_url.replace("http:", "https:")})
-        ssh = doctor_with_traced_server({"DD_TRACE_AGENT_URL": f"http://127.0.0.1:{port}"})
-
-    assert "no response came" in https.sentence("agent")
-    assert "not HTTP" in ssh.sentence("agent")
-
-
 # The code of a server that prints its port, and sends the first line of the SSH protocol to each client.
 SSH_SERVER = """
 import socket, sys
@@ -287,6 +276,17 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
         connection.sendall(b"SSH-2.0-OpenSSH_9.2\\r\\n")
         connection.close()
 """
+
+
+def test_an_agent_url_with_the_wrong_protocol_is_reported() -> None:
+    """The URL is https although the server has no TLS, or the server's protocol isn't HTTP but, for example, SSH."""
+    with silent_port() as silent_url, started([sys.executable, "-c", SSH_SERVER], clean_environment()) as ssh_server:
+        port = eventually(lambda: next(iter(ssh_server.lines), ""))
+        https = doctor_with_traced_server({"DD_TRACE_AGENT_URL": silent_url.replace("http:", "https:")})
+        ssh = doctor_with_traced_server({"DD_TRACE_AGENT_URL": f"http://127.0.0.1:{port}"})
+
+    assert "no response came" in https.sentence("agent")
+    assert "not HTTP" in ssh.sentence("agent")
 
 
 def test_an_agent_that_rejects_spans_is_reported() -> None:
@@ -431,7 +431,10 @@ def test_a_missing_metadata_endpoint_is_a_warning() -> None:
 def test_the_doctor_exits_in_time_when_everything_hangs(tmp_path: Path) -> None:
     """Agent, metadata endpoint and server accept connections and never respond, or host names never resolve."""
     getaddrinfo_hangs = "import socket, threading\nsocket.getaddrinfo = lambda *_, **__: threading.Event().wait()\n"
-    never_resolving = {"PYTHONPATH": sitecustomize(tmp_path, getaddrinfo_hangs), "DD_AGENT_HOST": "agent.internal"}
+    never_resolving = {
+        "PYTHONPATH": write_sitecustomize(tmp_path, getaddrinfo_hangs),
+        "DD_AGENT_HOST": "agent.internal",
+    }
     with silent_port() as url:
         begin = monotonic()
         silent = doctor_command({"DD_TRACE_AGENT_URL": url, "ECS_CONTAINER_METADATA_URI_V4": url}, "--url", url)
@@ -474,7 +477,8 @@ def test_sigterm_ends_the_doctor_and_its_server(agent: Agent, tmp_path: Path) ->
 
 def test_no_secret_is_shown(agent: Agent) -> None:
     """This also holds for a secret in the wrong variable."""
-    key, word = "5ec2e7" + "0" * 26, "s3cret-word"  # 32 hexadecimal digits, as an API key has, and a password
+    key = "5ec2e7" + "0" * 26  # 32 hexadecimal digits, like an API key
+    word = "s3cret-word"  # a password
     secrets = {
         "DD_API_KEY": f'{{"DD_API_KEY": "{key}"}}',
         "DD_APP_KEY": word,
@@ -529,11 +533,12 @@ def test_the_output_has_a_line_for_each_check_and_the_verdict() -> None:
     # An empty line ends the checks. Lines that continue a check, such as a fix, are indented.
     check_lines = [line for line in lines[: lines.index("")] if not line.startswith(" ")]
     outcomes = [line.partition(" ")[0] for line in check_lines]
+    order_of_outcomes = [str(outcome) for outcome in COLORS]  # the keys of COLORS are in the order of a report
 
     assert process.returncode == 1
     assert "pass    settings                every variable is valid" in lines
     assert lines[0].startswith("fail    ")
-    assert outcomes == sorted(outcomes, key=[*map(str, COLORS)].index)  # its keys are in the order of a report
+    assert outcomes == sorted(outcomes, key=order_of_outcomes.index)
     assert "http://agent.invalid:8126: the host name does not resolve" in lines[agent_line]
     assert lines[agent_line + 1].strip().startswith("-> Correct the name.")
     assert re.fullmatch(r"\d+ failed, \d+ warnings?, \d+ skipped, \d+ passed", lines[-2])

@@ -76,7 +76,7 @@ def test_every_module_is_compiled(engine: Engine, image: str) -> None:
     assert any("hello_service" in path for path in compiled)
 
 
-def test_the_image_is_labeled(engine: Engine, image: str) -> None:
+def test_the_image_declares_its_labels_command_signal_and_user(engine: Engine, image: str) -> None:
     """Version and revision are labels, and the version is also DD_VERSION."""
     config = engine.inspect(image)["Config"]
     labels = config["Labels"]
@@ -92,7 +92,7 @@ def test_the_image_is_labeled(engine: Engine, image: str) -> None:
 
 
 def test_the_image_runs_without_privileges(engine: Engine, image: str) -> None:
-    """256 MiB are enough, without root, capabilities or a writable file system. No file is written."""
+    """It runs in 256 MiB of memory, without root, capabilities or a writable file system, and writes no file."""
     with engine.container(image, *LOCKED_DOWN, *MEMORY_LIMIT, *NO_AGENT, "--publish", "127.0.0.1::8080") as name:
         engine.wait_until_healthy(name)
         url = engine.published_url(name, 8080)

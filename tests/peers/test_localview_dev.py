@@ -320,7 +320,7 @@ def test_everything_stops_if_the_reader_of_the_output_exits() -> None:
         process.stdout.close()
 
         def has_exited_after_a_request() -> bool:
-            with contextlib.suppress(httpx.TransportError):  # the service may not run yet, or no longer
+            with contextlib.suppress(httpx.TransportError):  # the service may not have started, or may have stopped
                 httpx.get(f"{url}/api/hello")
             return process.poll() is not None
 
@@ -367,7 +367,7 @@ def _read_until(terminal: int, text: str | None) -> str:
     return output
 
 
-def test_serve_imports_nothing_of_the_local_view() -> None:
+def test_serve_does_not_import_the_local_view() -> None:
     """`serve` imports neither the local view's modules nor the libraries that only the local view needs."""
     code = """
 import sys

@@ -39,19 +39,19 @@ def list_traces(dev: Dev, *options: str) -> subprocess.CompletedProcess[str]:
 
 def test_matching_traces_are_listed_oldest_first(dev: Dev) -> None:
     """Each is a line of text, or of JSON with the fields of `GET /api/traces`."""
-    first, failed = send_request(dev, "/api/hello/First"), send_request(dev, "/api/faults/error")
+    first_id, failed_id = send_request(dev, "/api/hello/First"), send_request(dev, "/api/faults/error")
     lines = list_traces(dev).stdout.splitlines()
     listed_errors = list_traces(dev, "--query", "status:error", "--json")
     (listed_error,) = [json.loads(line) for line in listed_errors.stdout.splitlines()]
     (error_from_api,) = httpx.get(f"{dev.page_url}/api/traces", params={"q": "status:error"}).json()["traces"]
 
     # Each line ends with the URL of the trace. Earlier lines are those of other tests.
-    assert lines[-2].endswith(f"/{first}")
-    assert lines[-1].endswith(f"/{failed}")
+    assert lines[-2].endswith(f"/{first_id}")
+    assert lines[-1].endswith(f"/{failed_id}")
     assert "  GET /api/faults/error  500  " in lines[-1]
     assert "hello_service.api.faults.Fault: this endpoint always fails" in lines[-1]
     assert listed_error == error_from_api
-    assert listed_error["trace_id"] == failed
+    assert listed_error["trace_id"] == failed_id
     assert listed_errors.returncode == 0
 
 
@@ -77,14 +77,14 @@ def test_the_option_follow_lists_each_trace_as_it_arrives(dev: Dev) -> None:
     command = [*TO_STDERR, *TRACES, "--url", dev.page_url, "--follow"]
     with started(command, clean_environment()) as process:
         eventually(lambda: process.lines)  # waits until the earlier trace is listed
-        first = send_request(dev, "/api/hello/First")
-        eventually(lambda: [line for line in process.lines if first in line])
-        last = send_request(dev, "/api/hello/Last")
-        eventually(lambda: [line for line in process.lines if last in line])
+        first_id = send_request(dev, "/api/hello/First")
+        eventually(lambda: [line for line in process.lines if first_id in line])
+        last_id = send_request(dev, "/api/hello/Last")
+        eventually(lambda: [line for line in process.lines if last_id in line])
         exit_code = process.stop(signal.SIGINT)
 
     assert exit_code == 0
-    assert len([line for line in process.lines if first in line]) == 1
+    assert len([line for line in process.lines if first_id in line]) == 1
     assert [line for line in process.lines if "Traceback" in line] == []
 
 

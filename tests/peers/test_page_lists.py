@@ -392,7 +392,10 @@ def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: i
 
 
 def test_charts_show_their_values_and_have_gaps(browser: Browser) -> None:
-    """Values appear on hover and by keyboard, and keep their time. A line has a gap where there was no request."""
+    """Values appear on hover and by keyboard, and a refresh keeps the chosen time.
+
+    A line has a gap where there was no request.
+    """
     with developing(measured=False) as fresh_dev, opened(browser) as page:
         send_request(fresh_dev, "/api/hello")
         page.goto(f"{fresh_dev.page_url}/performance?minutes=1")

@@ -25,7 +25,7 @@ SECONDS = int(os.environ.get("PAGE_LOAD_SECONDS", "15"))
 RATE = 200  # requests per second
 TRACES = 1000  # the most that the page keeps
 MAX_LAG_SECONDS = 5.0  # from a response to its row, on the machine that also generates the load
-MAX_GROWTH = 1.1  # of memory once the page keeps that many traces
+MAX_GROWTH = 1.1  # the factor by which memory may grow after the page has reached TRACES
 
 pytestmark = [
     pytest.mark.once,

@@ -187,7 +187,7 @@ def test_a_new_version_of_the_secret_replaces_the_tasks() -> None:
     assert value_if_true == {"EnableForceNewDeployment": True, "ForceNewDeploymentNonce": {"Ref": "SecretVersion"}}
 
 
-def test_an_alarm_rolls_a_deployment_back() -> None:
+def test_an_alarm_rolls_back_a_deployment() -> None:
     deployment = resources()["Service"]["Properties"]["DeploymentConfiguration"]
     condition, value_if_true, _ = deployment["Alarms"]["If"]
 
@@ -217,7 +217,7 @@ def test_the_load_balancer_closes_an_idle_connection_before_the_service_does() -
     assert idle_timeout < Settings.from_environment({}).keep_alive_seconds
 
 
-def test_the_load_balancer_notices_a_stop_in_time() -> None:
+def test_the_load_balancer_detects_a_stop_in_time() -> None:
     """`/ready` fails often enough while the service still serves, and deregistration waits for the longest request."""
     target_group = resources()["TargetGroup"]["Properties"]
     service = filled_definition()["containerDefinitions"][0]
@@ -239,4 +239,7 @@ def test_a_failed_deployment_is_rolled_back() -> None:
     assert deployment["MinimumHealthyPercent"] == 100
     assert "DesiredCount" not in service  # each update would reset the count that scaling has set
     assert resources()["Repository"]["Properties"]["ImageTagMutability"] == "IMMUTABLE"
+
+
+def test_every_pushed_image_is_scanned() -> None:
     assert resources()["Repository"]["Properties"]["ImageScanningConfiguration"] == {"ScanOnPush": True}

@@ -99,7 +99,10 @@ def test_a_value_cannot_break_out_of_its_string() -> None:
 
 
 def test_the_agent_is_configured_for_fargate() -> None:
-    """The Agent has ECS_FARGATE, no DD_HOSTNAME, 512 MiB and its own health check. Its key is only in the secret."""
+    """The Agent has ECS_FARGATE, no DD_HOSTNAME, its own health check and at least 512 MiB of memory.
+
+    Its key is only in the secret.
+    """
     agent = containers()["datadog-agent"]
 
     assert environment(agent)["ECS_FARGATE"] == "true"
@@ -121,7 +124,7 @@ def test_the_service_is_tagged_for_tracer_and_agent() -> None:
 
 
 def test_the_service_waits_for_its_agent_and_stops_before_it() -> None:
-    """The service also starts if the Agent is unhealthy, so a rejected API key stops no task."""
+    """The service also starts if the Agent is unhealthy, so a rejected API key doesn't stop the task."""
     service, agent = containers()["service"], containers()["datadog-agent"]
 
     assert service["dependsOn"] == [{"containerName": "datadog-agent", "condition": "START"}]

@@ -145,6 +145,7 @@ def test_the_stack_trace_of_a_real_error_is_shown_once(local_view: LocalView, pa
     identity = trace_id(local_view.dev.get("/api/faults/error"))
     wait_for_spans(local_view, identity, 1)
     local_view.visit(page, f"/trace/{identity}")
+    # The text of a frame is its place, followed by its line of code.
     expect(page.locator(".frames li").first).to_have_text(
         re.compile(r"^hello_service/api/faults\.py:\d+ in failraise Fault\(")
     )
@@ -284,7 +285,7 @@ def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view:
             column_of_bars = page.locator("#spans > [role=row] > :last-child").last.bounding_box()
             assert waterfall
             assert column_of_bars
-            assert waterfall["width"] > width - 60
+            assert waterfall["width"] > width - 60  # the padding of <main> takes 40
             assert column_of_bars["width"] > 0.48 * waterfall["width"]
 
 
@@ -349,7 +350,7 @@ def test_a_click_in_the_legend_shows_a_single_service(local_view: LocalView, pag
 
 
 def test_details_show_log_lines_before_tags(local_view: LocalView, page: Page) -> None:
-    """Tags and metrics share one table, in which those of tracer and process are folded. Ids are hexadecimal."""
+    """Tags and metrics share one table. Those of the tracer and the process are folded. Ids are hexadecimal."""
     response = local_view.dev.get("/api/hello/Ada")
     identity, span_id = response.headers["traceresponse"].split("-")[1:3]
     wait_for_spans(local_view, identity, 1)

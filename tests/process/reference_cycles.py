@@ -15,7 +15,7 @@ from collections import Counter
 from serve_test_endpoints import use_test_endpoints
 
 from hello_service.observability import logs, tracing
-from hello_service.serving import server
+from hello_service.serving.server import Server, listen
 from hello_service.settings import Settings
 
 REQUESTS = 20
@@ -41,11 +41,11 @@ async def send_requests(port: int, path: str, times: int, *, disconnect: bool = 
 async def main(settings: Settings) -> None:
     """Count the cycles after successful, failed and canceled requests, with an outbound call and without."""
     use_test_endpoints()
-    listener = server.listen(settings)
+    listener = listen(settings)
     listener.listen()  # so that connections before the server starts wait instead of being refused
     port = listener.getsockname()[1]
-    serving = server.Server(settings, listener, os.environ)
-    running = asyncio.create_task(serving.serve())
+    server = Server(settings, listener, os.environ)
+    server_task = asyncio.create_task(server.serve())
     for path in PATHS:
         await send_requests(port, path, 2)  # creates everything that is created only once
     gc.collect()
@@ -53,7 +53,7 @@ async def main(settings: Settings) -> None:
     for path in PATHS:
         await send_requests(port, path, REQUESTS)
     await send_requests(port, "/api/faults/slow?seconds=60", REQUESTS, disconnect=True)
-    while serving.lifecycle.in_flight:  # noqa: ASYNC110 - no event signals it
+    while server.lifecycle.in_flight:  # noqa: ASYNC110 - no event signals it
         await asyncio.sleep(0.01)
     gc.set_debug(gc.DEBUG_SAVEALL)  # the next collection puts the objects in cycles into gc.garbage
     gc.collect()
@@ -61,7 +61,7 @@ async def main(settings: Settings) -> None:
     types = [type(item) for item in gc.garbage]
     counts = Counter(f"{kind.__module__}.{kind.__name__}" for kind in types)
     print(json.dumps(counts), flush=True)  # noqa: T201 - read by the test
-    running.cancel()
+    server_task.cancel()
     os._exit(0)  # the stop of the server isn't tested here
 
 

@@ -37,14 +37,14 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["my-orders", "orders"])
 def test_a_renamed_copy_does_not_contain_the_old_name(copy: Path, name: str) -> None:
-    """ruff has nothing to format or sort in it."""
+    """The script is deleted too, and the copy passes ruff and import-linter."""
     adopted = run(copy, "scripts/adopt", name)
     package = name.replace("-", "_")
     files = [path for path in copy.rglob("*") if path.is_file() and "_cache" not in str(path)]
     with_old_name = [path for path in files if OLD_NAME.search(str(path.relative_to(copy)))]
     with_old_name += [
         path
-        for path in files
+        for path in files  # CHANGELOG.md keeps the old name
         if path.name != "CHANGELOG.md" and OLD_NAME.search(path.read_bytes().decode(errors="replace"))
     ]
 
@@ -83,7 +83,7 @@ def test_the_tests_of_a_renamed_copy_pass(copy: Path) -> None:
         ("running", "would hide a module called running"),
     ],
 )
-def test_a_name_that_can_not_be_a_package_is_rejected_and_changes_nothing(copy: Path, name: str, reason: str) -> None:
+def test_a_name_that_cannot_be_a_package_is_rejected_and_changes_nothing(copy: Path, name: str, reason: str) -> None:
     adopted = run(copy, "scripts/adopt", name)
 
     assert adopted.returncode == 1

@@ -73,7 +73,7 @@ def test_a_start_without_serve_logs_what_is_missing(command: list[str], count: i
     assert len(logged) == count
 
 
-# Programs that rename a private name which the service relies on, as a new version of the library could.
+# Programs that rename a private name that the service relies on, as a new version of the library could.
 RENAMED_CLASS = "from quart import Quart as Q; Q.renamed = Q.asgi_websocket_class; del Q.asgi_websocket_class"
 RENAMED_PARAMETER = (
     "from ddtrace.internal.writer import NativeWriter as W; code = W._metrics_dist.__code__; "
@@ -119,7 +119,7 @@ def test_the_server_module_also_rejects_invalid_variables(variable: str) -> None
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_port_in_use_is_reported(host: str) -> None:
-    """The error message names the variables that set another address, and the exit code is 1."""
+    """The error message contains the variables that set another address, and the exit code is 1."""
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
         port = listener.getsockname()[1]
         environment = clean_environment({"HOST": host, "PORT": str(port), "DD_TRACE_ENABLED": "false"})
@@ -187,6 +187,7 @@ def test_only_a_connection_without_a_request_is_idle() -> None:
         idle_seconds = time.monotonic() - response_end
         connection.close()
 
+    # Less than KEEP_ALIVE_SECONDS, because the idle time begins before the client has read the response.
     assert idle_seconds > 0.9
 
 
@@ -194,13 +195,14 @@ def test_an_idle_connection_does_not_delay_the_exit() -> None:
     """This holds for new connections and for those that had a request, however long they may be idle."""
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600", "DRAIN_SECONDS": "0"}) as running:
         port = int(httpx.URL(running.url).port or 0)
-        used, new = (HTTPConnection("127.0.0.1", port, timeout=30) for _ in range(2))
-        new.connect()
-        used.request("GET", "/health")
-        used.getresponse().read()
+        new_connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        new_connection.connect()
+        used_connection = HTTPConnection("127.0.0.1", port, timeout=30)
+        used_connection.request("GET", "/health")
+        used_connection.getresponse().read()
         code = running.stop()
-        received = [connection.sock.recv(1) for connection in (used, new)]
-        for connection in (used, new):
+        received = [connection.sock.recv(1) for connection in (used_connection, new_connection)]
+        for connection in (used_connection, new_connection):
             connection.close()
 
     assert code == 0
@@ -265,7 +267,8 @@ def test_production_imports_no_development_package() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     modules = {name.split(".")[0] for name in json.loads(result.stdout)}
 
-    assert not modules & {"ddapm_test_agent", "pytest", "playwright"}  # httpx itself imports rich if it is installed
+    # rich is a development package too, but httpx imports it if it is installed.
+    assert not modules & {"ddapm_test_agent", "pytest", "playwright"}
     assert "hello_service.localview" not in json.loads(result.stdout)
 
 

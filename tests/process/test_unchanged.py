@@ -137,6 +137,7 @@ def test_the_next_sitecustomize_on_the_path_is_also_imported(tmp_path: Path, age
 
 
 def test_probe_paths_and_the_sample_rate_are_applied(tmp_path: Path, agent: Agent) -> None:
+    """An empty DD_SERVICE counts as unset, so the service gets the name of its folder."""
     with traced_service(
         tmp_path, agent, HYPERCORN, PROBE_PATHS="/users/7, /health", DD_TRACE_SAMPLE_RATE="0", DD_SERVICE=""
     ) as (url, running):
@@ -230,7 +231,7 @@ def test_a_ddtrace_run_beside_the_command_precedes_the_one_on_path(tmp_path: Pat
     ],
     ids=["command is missing", "ddtrace is not installed", "sample rate is invalid"],
 )
-def test_a_command_that_can_not_be_traced_is_rejected_with_the_reason(
+def test_a_command_that_cannot_be_traced_is_rejected_with_the_reason(
     tmp_path: Path, arguments: list[str], environ: dict[str, str], sentence: str
 ) -> None:
     (tmp_path / "serve").touch(0o755)

@@ -39,7 +39,7 @@ def opened(running: Running, path: str) -> Iterator[socket.socket]:
     """Open a WebSocket, and read no more than the start of the response."""
     host, port = running.url.removeprefix("http://").split(":")
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the server's replies
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # small, so that the server's replies fill it
         client.settimeout(SILENCE_SECONDS)
         client.connect((host, int(port)))
         lines = [

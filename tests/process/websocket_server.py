@@ -1,4 +1,4 @@
-"""Serves the endpoints of routes.py and two more WebSockets: one never reads, and one returns with messages unread."""
+"""Serves the endpoints of routes.py and two WebSocket handlers: one never reads, one returns with messages unread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quart import websocket
 from serve_test_endpoints import use_test_endpoints
 
 from hello_service.observability import logs, tracing
-from hello_service.serving import server
+from hello_service.serving.server import Server, listen
 from hello_service.settings import Settings
 
 
@@ -39,11 +39,11 @@ def message_queue() -> asyncio.Queue[object]:
 async def main(settings: Settings) -> None:
     """Serve until SIGTERM."""
     use_test_endpoints()
-    listener = server.listen(settings)
-    serving = server.Server(settings, listener, os.environ)
-    serving.app.websocket("/reads-nothing")(reads_nothing)
-    serving.app.websocket("/ends")(ends)
-    await serving.serve()
+    listener = listen(settings)
+    server = Server(settings, listener, os.environ)
+    server.app.websocket("/reads-nothing")(reads_nothing)
+    server.app.websocket("/ends")(ends)
+    await server.serve()
 
 
 if __name__ == "__main__":
