@@ -30,6 +30,7 @@ VARYING = {
     "process_id",
     "_dd.tags.process",
 }
+# In a URL, or in a message of asyncio, which has the address as a tuple.
 PORT = re.compile(r"127\.0\.0\.1:\d+|'127\.0\.0\.1', \d+")
 # A stack frame in the code of this folder. The group is the function's name.
 FRAME = re.compile(r'File "[^"]*/(?:quart_app|fastapi_app|shared)\.py", line \d+, in (\w+)')

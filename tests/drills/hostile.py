@@ -105,7 +105,7 @@ async def send_frames(url: str, name: str) -> None:
 async def send_handshake(url: str, headers: bytes) -> None:
     """Open a WebSocket with malformed `headers`, and check that it works."""
     connection = await open_websocket(url, headers)
-    await connection.send(frame(2, b"") + frame(1, b"Ada"))
+    await connection.send(frame(2, b"") + frame(1, b"Ada"))  # the service accepts only text, not bytes
     assert b"as text" in await connection.until(b".")
     assert b"Hello, Ada" in await connection.until(b"!")
     await connection.close()
@@ -115,14 +115,14 @@ async def send_slowly(url: str) -> float:
     """Send a request's head, one byte a second, and return the seconds until the service closes the connection."""
     connection = await RawConnection.open(url)
     began = perf_counter()
-    closed = asyncio.create_task(connection.rest())
+    until_closed = asyncio.create_task(connection.rest())
     for byte in get(headers=b"X: " + b"a" * 1000):
         await connection.send(bytes([byte]))
-        done, _ = await asyncio.wait({closed}, timeout=1)
+        done, _ = await asyncio.wait({until_closed}, timeout=1)
         if done:
             break
     await connection.close()
-    await closed
+    await until_closed
     return perf_counter() - began
 
 
@@ -138,7 +138,7 @@ async def flood_websocket(url: str) -> int:
     """
     address = urlsplit(url)
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the service's replies
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the replies to one chunk
         client.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, (address.hostname, address.port))

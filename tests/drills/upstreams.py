@@ -79,8 +79,8 @@ async def _misbehaving_upstream(requests: int, drip_seconds: float) -> str:
                     spans = await asyncio.to_thread(_take_spans, agent, 2 * requests)
                     _check_spans(spans, behavior, error, message)
                     # After a complete response, the service may keep its connection to the upstream. Its pool has 100.
-                    may_stay_open = 100 if behavior in {"/broken", "/loop"} else 0
-                    await until(lambda may_stay_open=may_stay_open: fake.open_connections <= may_stay_open)
+                    max_idle = 100 if behavior in {"/broken", "/loop"} else 0
+                    await until(lambda max_idle=max_idle: fake.open_connections <= max_idle)
                     await until(lambda: descriptors(running) - fake.open_connections <= descriptors_before)
                     assert await in_flight(watcher) == 0
                 for client in clients:
