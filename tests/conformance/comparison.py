@@ -128,7 +128,7 @@ def _links(span: Span, labels: Mapping[int, str]) -> list[str]:
     for link in links:
         span_id = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
         attributes = json.dumps(link.get("attributes", {}), sort_keys=True)
-        attributes = attributes.replace(f"{span_id:016x}", "its id")
+        attributes = attributes.replace(f"{span_id:016x}", "its id")  # the ptr.hash of a WebSocket contains it
         texts.append(f"{labels.get(span_id, f'{span_id:016x}')} {attributes}")
     return texts
 

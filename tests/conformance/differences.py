@@ -272,7 +272,7 @@ TABLE = [
         "present",
         None,
         SAME,
-        "Quart starts the task at once; Starlette discards it with the response",
+        "Quart starts the task immediately; Starlette discards it with the response",
     ),
     Line("sampled out, background", "background task", "_dd.*psr", None, "0.0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
     Line("sampled out, background", "background task", "_dd.p.ksr", None, "0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
@@ -300,7 +300,7 @@ TABLE = [
         "present",
         None,
         BETTER,
-        "an exception in an open WebSocket has a span and is kept; FastAPI loses it",
+        "an exception in an open WebSocket has a span that is kept; FastAPI loses the exception",
     ),
     Line(
         "websocket*",

@@ -36,7 +36,7 @@ SETTINGS = {
     },
 }
 
-EVERY_PYTHON = {"defaults", "everything on"}  # the other settings behave the same on every Python
+TESTED_ON_EVERY_PYTHON = {"defaults", "everything on"}  # the other settings behave the same on every Python
 
 
 def raw_request(*lines: bytes) -> Send:
@@ -102,7 +102,8 @@ MORE_SCENARIOS = [
 
 @pytest.mark.timeout(180)  # scenarios run one after another
 @pytest.mark.parametrize(
-    "settings", [pytest.param(name, marks=[] if name in EVERY_PYTHON else [pytest.mark.once]) for name in SETTINGS]
+    "settings",
+    [pytest.param(name, marks=[] if name in TESTED_ON_EVERY_PYTHON else [pytest.mark.once]) for name in SETTINGS],
 )
 def test_fast_span_equals_the_span_of_ddtraces_middleware(settings: str, tmp_path: Path) -> None:
     """This holds for all HTTP scenarios with ddtrace's defaults, and for scenarios about tags with other settings."""

@@ -64,7 +64,7 @@ class Attack:
     """One hostile request, and the response that the service must send.
 
     Attributes:
-        name: what is wrong with the request.
+        name: what is wrong with the request. CL is Content-Length, and TE is Transfer-Encoding.
         data: the request.
         status: the status of the response.
         closes: whether the service closes the connection after the response. Otherwise the connection can be reused.
