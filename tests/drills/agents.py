@@ -209,7 +209,7 @@ async def send_in_turns(services: list[ServiceWithAgent], rounds: int, count: in
 
 
 async def send_at_once(services: list[ServiceWithAgent], count: int) -> None:
-    """Send requests to all services concurrently, to each until it has sent `count` responses or a request has failed."""
+    """Send requests to all services concurrently, to each until it has sent `count` responses or a request failed."""
 
     async def send(instance: ServiceWithAgent) -> None:
         results = instance.clients.results
