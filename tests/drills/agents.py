@@ -208,7 +208,7 @@ async def send_in_turns(services: list[ServiceWithAgent], rounds: int, count: in
             await instance.clients.closed_loop([HELLO], 2, count=count)
 
 
-async def send_at_once(services: list[ServiceWithAgent], count: int) -> None:
+async def send_concurrently(services: list[ServiceWithAgent], count: int) -> None:
     """Send requests to all services concurrently, to each until it has sent `count` responses or a request failed."""
 
     async def send(instance: ServiceWithAgent) -> None:
@@ -250,7 +250,7 @@ def failing_agent(size: Size) -> str:
 
         runner.run(send_in_turns(services, size.of(5, 60), size.of(40, 200)))
         p99 = {instance.failure: instance.clients.results.p99() for instance in services}
-        runner.run(send_at_once(disturbed, size.of(500, 100_000)))
+        runner.run(send_concurrently(disturbed, size.of(500, 100_000)))
         runner.run(close_connections(services))
         for instance in services:
             failures = instance.clients.results.failures
