@@ -30,6 +30,7 @@ VARYING = {
     "process_id",
     "_dd.tags.process",
 }
+# In a URL, or in a message of asyncio, which has the address as a tuple.
 PORT = re.compile(r"127\.0\.0\.1:\d+|'127\.0\.0\.1', \d+")
 # A stack frame in the code of this folder. The group is the function's name.
 FRAME = re.compile(r'File "[^"]*/(?:quart_app|fastapi_app|shared)\.py", line \d+, in (\w+)')
@@ -127,7 +128,7 @@ def _links(span: Span, labels: Mapping[int, str]) -> list[str]:
     for link in links:
         span_id = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
         attributes = json.dumps(link.get("attributes", {}), sort_keys=True)
-        attributes = attributes.replace(f"{span_id:016x}", "its id")
+        attributes = attributes.replace(f"{span_id:016x}", "its id")  # the ptr.hash of a WebSocket contains it
         texts.append(f"{labels.get(span_id, f'{span_id:016x}')} {attributes}")
     return texts
 

@@ -17,7 +17,7 @@ from running import Span
 
 @pytest.fixture(scope="session")
 def services_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServicesWith]:
-    """Return a function that returns both services with a given environment. Its first call for it starts them."""
+    """Return a function that returns both services with a given environment. The first call with it starts them."""
     running: dict[str, Services] = {}
     with ExitStack() as stack:
 

@@ -56,5 +56,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("UPSTREAM_URL", "http://127.0.0.1:9/")
+    os.environ.setdefault("UPSTREAM_URL", "http://127.0.0.1:9/")  # nothing listens on this port
     main()

@@ -222,7 +222,7 @@ TABLE = [
     Line("blocked without*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
     Line("response of a layer", "request", "resource", "GET 401", "GET /layer", BETTER, NO_ROUTE),
     Line("unknown method", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
-    # Errors.
+    # Errors. Priority 2 means that the application kept the trace, and _dd.p.dm -4 that this was a manual decision.
     Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, ERROR_KEPT),
     Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, ERROR_KEPT),
     Line("*", "*", "_dd.p.dm", "-4", "-0", BETTER, ERROR_KEPT),
@@ -272,7 +272,7 @@ TABLE = [
         "present",
         None,
         SAME,
-        "Quart starts the task at once; Starlette discards it with the response",
+        "Quart starts the task immediately; Starlette discards it with the response",
     ),
     Line("sampled out, background", "background task", "_dd.*psr", None, "0.0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
     Line("sampled out, background", "background task", "_dd.p.ksr", None, "0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
@@ -300,7 +300,7 @@ TABLE = [
         "present",
         None,
         BETTER,
-        "an exception in an open WebSocket has a span and is kept; FastAPI loses it",
+        "an exception in an open WebSocket has a span that is kept; FastAPI loses the exception",
     ),
     Line(
         "websocket*",

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from conformance.shared import PIECE, PIECES, Handled, Unhandled, call, create_client, create_file, wait_for_file
+from conformance.shared import PIECE, PIECE_COUNT, Handled, Unhandled, call, create_client, create_file, wait_for_file
 from ddtrace.trace import tracer
 from fastapi import APIRouter, BackgroundTasks, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
@@ -197,7 +197,7 @@ async def stream_endless() -> Response:
 @app.get("/stream/large")
 async def stream_large() -> Response:
     async def parts() -> AsyncIterator[bytes]:
-        for _ in range(PIECES):
+        for _ in range(PIECE_COUNT):
             yield PIECE
 
     return StreamingResponse(parts(), media_type="text/plain")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from conformance.shared import PIECE, PIECES, Handled, Unhandled, call, create_client, create_file, wait_for_file
+from conformance.shared import PIECE, PIECE_COUNT, Handled, Unhandled, call, create_client, create_file, wait_for_file
 from ddtrace.trace import tracer
 from hypercorn.middleware import DispatcherMiddleware, ProxyFixMiddleware
 from quart import Blueprint, Quart, Response, abort, current_app, jsonify, redirect, request, send_file, websocket
@@ -187,7 +187,7 @@ async def stream_endless() -> Response:
 @app.get("/stream/large")
 async def stream_large() -> Response:
     async def parts() -> AsyncIterator[bytes]:
-        for _ in range(PIECES):
+        for _ in range(PIECE_COUNT):
             yield PIECE
 
     return Response(parts(), content_type="text/plain")
@@ -203,8 +203,8 @@ async def waiting() -> str:
     return "waiting"
 
 
-@app.get("/cancelled")
-async def cancelled() -> str:
+@app.get("/canceled")
+async def canceled() -> str:
     raise asyncio.CancelledError("by the handler itself")
 
 

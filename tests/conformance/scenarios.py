@@ -16,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 Send = Callable[[Service], None]
 
+# The ids of the examples in W3C Trace Context.
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED_TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
 UNSAMPLED_TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-00"
@@ -249,7 +250,7 @@ SCENARIOS = [
     Scenario("call error", get("/call/error"), (2, 2)),
     Scenario("call refused", get("/call/refused"), (2, 2)),
     Scenario("call timeout", get("/call/timeout"), (2, 2)),
-    Scenario("call cancelled", get("/call/cancelled"), (2, 2)),
+    Scenario("call canceled", get("/call/canceled"), (2, 2)),
     Scenario("call streamed", get("/call/streamed"), (2, 2)),
     Scenario("websocket", ws("/ws/lounge", "hello", b"hello"), (6, 6)),
     Scenario(

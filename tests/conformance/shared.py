@@ -21,12 +21,12 @@ CALLS = {
     "redirect": f"{UPSTREAM}/redirect",
     "error": f"{UPSTREAM}/error",
     "timeout": f"{UPSTREAM}/slow",
-    "cancelled": f"{UPSTREAM}/slow",
+    "canceled": f"{UPSTREAM}/slow",
     "refused": f"{REFUSED}/items/42",
 }
 SHORT_SECONDS = 0.2  # shorter than the peer's wait at /slow
 PIECE = b"x" * 65_536
-PIECES = 160  # 10 MB in total, which is more than the buffers between server and client hold
+PIECE_COUNT = 160  # 10 MB in total, which is more than the buffers between server and client hold
 
 
 class Unhandled(RuntimeError):  # noqa: N818 - named for its role in the tests
@@ -70,8 +70,8 @@ async def call(client: httpx.AsyncClient, kind: str) -> str:
                 parts = [part async for part in response.aiter_bytes()]
                 return str(len(b"".join(parts)))
         client_timeout = SHORT_SECONDS if kind == "timeout" else 5
-        seconds_until_cancelled = SHORT_SECONDS if kind == "cancelled" else None
-        async with asyncio.timeout(seconds_until_cancelled):
+        seconds_until_canceled = SHORT_SECONDS if kind == "canceled" else None
+        async with asyncio.timeout(seconds_until_canceled):
             response = await client.get(CALLS[kind], timeout=client_timeout)
             return response.text
     except (httpx.HTTPError, TimeoutError) as error:

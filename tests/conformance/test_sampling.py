@@ -109,7 +109,7 @@ def test_a_sampling_rule_matches_the_route(running: Running, agent: Agent, path:
     assert response.headers["traceresponse"].endswith(f"-{flag}")
 
 
-def test_the_agent_receives_the_decision_in_traceresponse(running: Running, agent: Agent) -> None:
+def test_traceresponse_has_the_ids_and_the_decision_of_the_span(running: Running, agent: Agent) -> None:
     """A trace has only one sampling decision, although the header contains it before the span has ended."""
     agent.clear()
     headers = [httpx.get(f"{running.url}/api/hello").headers["traceresponse"] for _ in range(5)]

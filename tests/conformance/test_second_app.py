@@ -67,7 +67,7 @@ def test_another_service_can_use_a_copy(running: Running, agent: Agent) -> None:
 
 
 def test_the_example_has_five_lines() -> None:
-    """Blank lines don't count."""
+    """The example should stay short. Blank lines don't count."""
     assert len([line for line in example().splitlines() if line.strip()]) == 5
 
 

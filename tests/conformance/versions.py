@@ -86,7 +86,7 @@ async def send_requests(url: str) -> None:
 
 
 def check(spans: list[dict[str, Any]], log: list[str]) -> None:
-    """Check that the spans are those of `send_requests` with tracing.py, and that the log has no exception.
+    """Check that the spans are those of `send_requests` with tracing.py, and that the log has no unexpected exception.
 
     Raises:
         AssertionError: a check failed; the message has the actual value.

@@ -20,7 +20,7 @@ import httpx
 from running import SERVE_TEST_ENDPOINTS, Running, eventually, service
 
 from drills.drill import Size, drill
-from drills.sink import GARBAGE, HANG, SERVER_ERROR, TOO_MANY, Sink, sink
+from drills.sink import GARBAGE, HANG, SERVER_ERROR, TOO_MANY_REQUESTS, Sink, sink
 from drills.traffic import HELLO, LoadGenerator
 
 FLUSH_SECONDS = 5  # the default of the setting with this name
@@ -64,10 +64,10 @@ def absent_agent(size: Size) -> str:
     with sink() as running_agent, sink(listening=False) as late_agent:
         start_seconds: dict[Sink, list[float]] = {running_agent: [], late_agent: []}
         for _ in range(size.of(2, 5)):
-            for agent, measured in start_seconds.items():
+            for agent, seconds in start_seconds.items():
                 began = perf_counter()
                 with service(agent.url, LIKE_PRODUCTION):
-                    measured.append(perf_counter() - began)
+                    seconds.append(perf_counter() - began)
         with_agent = statistics.median(start_seconds[running_agent])
         without_agent = statistics.median(start_seconds[late_agent])
 
@@ -76,10 +76,10 @@ def absent_agent(size: Size) -> str:
             asyncio.run(send_requests(clients, 20, size.of(8, 60)))
             warnings = logged_warnings(running)
             late_agent.listen()
-            agent_started = perf_counter()
+            agent_start_time = perf_counter()
             httpx.get(f"{running.url}/api/hello")
             eventually(lambda: late_agent.traces > 0, timeout=60)
-            seconds_until_spans = perf_counter() - agent_started
+            seconds_until_spans = perf_counter() - agent_start_time
             status = eventually(lambda: tracing_status(running.url), lambda status: status["agent_error"] is None)
             later_warnings = eventually(lambda: logged_warnings(running)[len(warnings) :])
 
@@ -179,7 +179,7 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
         "dies": Sink.die,
         "hangs": partial(set_behavior, behavior=HANG),
         "500": partial(set_behavior, behavior=SERVER_ERROR),
-        "429": partial(set_behavior, behavior=TOO_MANY),
+        "429": partial(set_behavior, behavior=TOO_MANY_REQUESTS),
         "garbage": partial(set_behavior, behavior=GARBAGE),
         NAME_GONE: lose_name,
     }
@@ -208,8 +208,8 @@ async def send_in_turns(services: list[ServiceWithAgent], rounds: int, count: in
             await instance.clients.closed_loop([HELLO], 2, count=count)
 
 
-async def send_at_once(services: list[ServiceWithAgent], count: int) -> None:
-    """Send requests to all services at once, until each has responded to `count`, or to one with a failure."""
+async def send_concurrently(services: list[ServiceWithAgent], count: int) -> None:
+    """Send requests to all services concurrently, to each until it has sent `count` responses or a request failed."""
 
     async def send(instance: ServiceWithAgent) -> None:
         results = instance.clients.results
@@ -222,7 +222,7 @@ async def send_at_once(services: list[ServiceWithAgent], count: int) -> None:
 
 
 async def close_connections(services: list[ServiceWithAgent]) -> None:
-    """Close every connection to the services."""
+    """Close every connection to the services. This needs a running event loop, so it is a coroutine."""
     for instance in services:
         instance.clients.close()
 
@@ -250,7 +250,7 @@ def failing_agent(size: Size) -> str:
 
         runner.run(send_in_turns(services, size.of(5, 60), size.of(40, 200)))
         p99 = {instance.failure: instance.clients.results.p99() for instance in services}
-        runner.run(send_at_once(disturbed, size.of(500, 100_000)))
+        runner.run(send_concurrently(disturbed, size.of(500, 100_000)))
         runner.run(close_connections(services))
         for instance in services:
             failures = instance.clients.results.failures

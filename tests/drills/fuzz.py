@@ -42,7 +42,7 @@ def hypothesis_settings(examples: int) -> settings:
     "schemathesis over `/openapi.json`",
     "No response is a 5xx, and the status, media type, headers and body of each response match the schema",
 )
-def api_fuzzed(size: Size) -> str:
+def fuzzed_api(size: Size) -> str:
     """Each operation receives valid and invalid requests over a real socket."""
     load_all_checks()
     checks = CHECKS.get_by_names(list(CHECK_NAMES))
@@ -51,7 +51,7 @@ def api_fuzzed(size: Size) -> str:
         schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
         operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
         for operation in operations:
-            # At most: few operations have this many different cases.
+            # This is a maximum, because few operations have this many different cases.
             examples = size.of(3, 20) if SLOW_PATHS.match(operation.path) else size.of(60, 2500)
             for mode in schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE:
                 # Invalid requests differ in their query or body, so the operation must have one of them.
@@ -87,7 +87,7 @@ def hexadecimal(length: int) -> st.SearchStrategy[str]:
 
 
 ANYTHING = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=60)
-# Valid, then of any version, with ids of a wrong length, with a fifth field, with ids of zeros, and anything else.
+# In this order: valid, any version, ids of a wrong length, a fifth field, a trace id or span id of zeros, and any text.
 TRACE_PARENTS = st.one_of(
     st.builds("00-{}-{}-{}".format, hexadecimal(32), hexadecimal(16), hexadecimal(2)),
     st.builds("{}-{}-{}-{}".format, hexadecimal(2), hexadecimal(32), hexadecimal(16), hexadecimal(2)),
@@ -97,6 +97,7 @@ TRACE_PARENTS = st.one_of(
     st.builds("00-{}-{}-01".format, hexadecimal(32), st.just("0" * 16)),
     ANYTHING,
 )
+# Numbers below 0, above 64 bits and above 128 bits are included.
 NUMBERS = st.one_of(st.integers(-(2**70), 2**130).map(str), st.just("0"), ANYTHING)
 HEADERS = st.fixed_dictionaries(
     {},
@@ -132,6 +133,7 @@ def valid_contexts(headers: dict[str, str]) -> set[tuple[int, int]]:
         trace_id, span_id = (int(group, 16) for group in match.groups() if group)
         if trace_id and span_id:
             contexts.add((trace_id & LOWER_64_BITS, span_id))
+    # Of Datadog's headers, only the trace id is required.
     datadog_trace_id = headers.get("x-datadog-trace-id", "")
     datadog_parent_id = headers.get("x-datadog-parent-id", "0")
     priority = headers.get("x-datadog-sampling-priority", "0")
@@ -192,7 +194,7 @@ def _continues(headers: dict[str, str], span: Span) -> bool:
     """Return whether `span` continues a context of the headers.
 
     Raises:
-        AssertionError: the span has a parent that isn't in the headers, or is a new trace although they are valid.
+        AssertionError: the span has a parent that isn't in the headers, or starts a new trace although they are valid.
     """
     trace_id = span["trace_id"] & LOWER_64_BITS
     parent_id = span.get("parent_id") or 0

@@ -48,7 +48,7 @@ class RawConnection:
             self.writer.write(data)
             await self.writer.drain()
 
-    async def rest(self) -> bytes:
+    async def read_rest(self) -> bytes:
         """Return all bytes until the connection is closed."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             try:
@@ -56,7 +56,7 @@ class RawConnection:
             except ConnectionError:  # the service closed the connection before it read all bytes of this client
                 return b""
 
-    async def until(self, end: bytes) -> bytes:
+    async def read_until(self, end: bytes) -> bytes:
         """Return all bytes up to and including `end`, or until the connection is closed."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             try:
@@ -77,7 +77,7 @@ async def send_attack(url: str, attack: Attack) -> None:
     """Send one hostile request, and check the response."""
     connection = await RawConnection.open(url, attack.data)
     try:
-        response = await (connection.rest() if attack.closes else connection.until(b"\r\n\r\n"))
+        response = await (connection.read_rest() if attack.closes else connection.read_until(b"\r\n\r\n"))
     except TimeoutError as error:
         raise AssertionError(f"{attack.name}: no response and no close within {TIMEOUT_SECONDS:g} s") from error
     await connection.close()
@@ -88,7 +88,7 @@ async def send_attack(url: str, attack: Attack) -> None:
 async def open_websocket(url: str, headers: bytes = b"") -> RawConnection:
     """Open a WebSocket with `headers` in its handshake."""
     connection = await RawConnection.open(url, handshake(headers))
-    assert b" 101 " in await connection.until(b"\r\n\r\n")
+    assert b" 101 " in await connection.read_until(b"\r\n\r\n")
     return connection
 
 
@@ -96,7 +96,7 @@ async def send_frames(url: str, name: str) -> None:
     """Send malformed frames, and check that the service closes the WebSocket."""
     connection = await open_websocket(url)
     sending = asyncio.create_task(connection.send(FRAMES[name]))
-    response = await connection.rest()
+    response = await connection.read_rest()
     await sending
     await connection.close()
     assert response[:1] in {b"", b"\x88"}, f"{name}: {response!r}"  # nothing, or a close frame
@@ -105,9 +105,9 @@ async def send_frames(url: str, name: str) -> None:
 async def send_handshake(url: str, headers: bytes) -> None:
     """Open a WebSocket with malformed `headers`, and check that it works."""
     connection = await open_websocket(url, headers)
-    await connection.send(frame(2, b"") + frame(1, b"Ada"))
-    assert b"as text" in await connection.until(b".")
-    assert b"Hello, Ada" in await connection.until(b"!")
+    await connection.send(frame(2, b"") + frame(1, b"Ada"))  # the service accepts only text, not bytes
+    assert b"as text" in await connection.read_until(b".")
+    assert b"Hello, Ada" in await connection.read_until(b"!")
     await connection.close()
 
 
@@ -115,14 +115,14 @@ async def send_slowly(url: str) -> float:
     """Send a request's head, one byte a second, and return the seconds until the service closes the connection."""
     connection = await RawConnection.open(url)
     began = perf_counter()
-    closed = asyncio.create_task(connection.rest())
+    until_closed = asyncio.create_task(connection.read_rest())
     for byte in get(headers=b"X: " + b"a" * 1000):
         await connection.send(bytes([byte]))
-        done, _ = await asyncio.wait({closed}, timeout=1)
+        done, _ = await asyncio.wait({until_closed}, timeout=1)
         if done:
             break
     await connection.close()
-    await closed
+    await until_closed
     return perf_counter() - began
 
 
@@ -138,7 +138,7 @@ async def flood_websocket(url: str) -> int:
     """
     address = urlsplit(url)
     with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the service's replies
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # smaller than the replies to one chunk
         client.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, (address.hostname, address.port))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 HOST = b"Host: localhost\r\n"
 BODY = b'{"name": "Ada"}'
-KEY = b"Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==\r\n"
+KEY = b"Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==\r\n"  # any 16 bytes, in base64
 POST = b"POST /api/hello HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -30,7 +30,10 @@ def handshake(extra: bytes = b"", key: bytes = KEY, path: bytes = b"/api/hello/w
 
 
 def frame(opcode: int, payload: bytes, *, last: bool = True, masked: bool = True, reserved: int = 0) -> bytes:
-    """Return a WebSocket frame (RFC 6455, section 5.2). If it is masked, the mask is 0."""
+    """Return a WebSocket frame (RFC 6455, section 5.2). If it is masked, the mask is 0.
+
+    The opcodes are 0 for a continuation, 1 for text, 2 for bytes, 8 for a close, 9 for a ping.
+    """
     mask = 0x80 if masked else 0
     head = bytes([last << 7 | reserved << 4 | opcode])
     if len(payload) < 126:
@@ -43,14 +46,16 @@ def frame(opcode: int, payload: bytes, *, last: bool = True, masked: bool = True
 
 
 def rapid_reset(streams: int) -> bytes:
-    """Return an HTTP/2 connection with `streams` requests, each of which is reset at once (CVE-2023-44487)."""
+    """Return an HTTP/2 connection with `streams` requests, and a reset right after each one (CVE-2023-44487)."""
     head = bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff")  # RFC 7541, C.4.1
     # Each stream is a HEADERS frame, which ends headers and stream, and an RST_STREAM frame with the code CANCEL (8).
+    # A frame's length has three bytes.
     frames = b"".join(
         struct.pack("!I", len(head))[1:] + b"\x01\x05" + struct.pack("!I", number) + head
         + b"\0\0\x04\x03\0" + struct.pack("!II", number, 8)
         for number in range(1, 2 * streams, 2)  # a client's streams have odd numbers
     )  # fmt: skip
+    # The connection begins with a preface and an empty SETTINGS frame.
     return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\x04\0\0\0\0\0" + frames
 
 
@@ -59,7 +64,7 @@ class Attack:
     """One hostile request, and the response that the service must send.
 
     Attributes:
-        name: what is wrong with the request.
+        name: what is wrong with the request. CL is Content-Length, and TE is Transfer-Encoding.
         data: the request.
         status: the status of the response.
         closes: whether the service closes the connection after the response. Otherwise the connection can be reused.
@@ -148,7 +153,7 @@ FRAMES = {
     "half a close code": frame(8, b"\0"),
     "close reason not UTF-8": frame(8, b"\x03\xe8\xff"),
     "negative length": b"\x81\xff" + b"\xff" * 8 + bytes(4),
-    "length too long": b"\x81\xfe\0\3" + bytes(4) + b"Ada",
+    "length in more bytes than needed": b"\x81\xfe\0\3" + bytes(4) + b"Ada",
     "random bytes": b"\xff" + os.urandom(1000),
     "after the close": frame(8, b"\x03\xe8") + frame(1, b"Ada"),
     "100 kB": frame(1, b"a" * 100_000),

@@ -55,7 +55,7 @@ class Balancer:
         self.config = folder / "haproxy.cfg"
         self.config.write_text(HAPROXY_CONFIG.format(folder=folder, port=self.port, a=ports[0], b=ports[1]))
 
-    def count_up(self) -> int:
+    def count_processes_up(self) -> int:
         """Return the number of processes that get new connections."""
         with socket.socket(socket.AF_UNIX) as stats:
             stats.connect(str(self.folder / "socket"))
@@ -72,7 +72,7 @@ def balancer(ports: tuple[int, int]) -> Iterator[Balancer]:
         haproxy = Balancer(Path(folder), ports)
         with started(["haproxy", "-db", "-f", str(haproxy.config)], clean_environment()):
             eventually((haproxy.folder / "socket").exists)
-            eventually(haproxy.count_up, lambda count: count == 2)
+            eventually(haproxy.count_processes_up, lambda count: count == 2)
             yield haproxy
 
 
@@ -117,7 +117,7 @@ async def _rolling_restarts(restarts: int) -> str:
                     process = processes[number % 2]
                     process.stop()
                     process.start()
-                    eventually(haproxy.count_up, lambda count: count == 2)
+                    eventually(haproxy.count_processes_up, lambda count: count == 2)
 
             stop = asyncio.Event()
             began = monotonic()

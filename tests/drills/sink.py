@@ -22,15 +22,15 @@ INFO = {
     "peer_tags": [],
 }
 OK, GARBAGE, HANG = "ok", "garbage", "hang"
-SERVER_ERROR, TOO_MANY = "500 Internal Server Error", "429 Too Many Requests"
+SERVER_ERROR, TOO_MANY_REQUESTS = "500 Internal Server Error", "429 Too Many Requests"
 
 
 class Sink:
     """The agent, which runs in a thread of its own.
 
     Attributes:
-        behavior: how the agent responds from now on: as usual (OK), with an error status (SERVER_ERROR, TOO_MANY),
-            with bytes that are not HTTP (GARBAGE), or never (HANG).
+        behavior: how the agent responds from now on: as usual (OK), with an error status (SERVER_ERROR,
+            TOO_MANY_REQUESTS), with bytes that are not HTTP (GARBAGE), or never (HANG).
         span_ids: the ids of all accepted spans.
         traces: the number of accepted traces.
         connections: the number of connections that were opened, including closed ones.
@@ -44,7 +44,7 @@ class Sink:
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
+        self._open_connections: dict[asyncio.StreamWriter, asyncio.Task[Any] | None] = {}
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
@@ -83,19 +83,19 @@ class Sink:
         await self._drop_connections()
 
     async def _drop_connections(self) -> None:
-        serving = [task for task in self._open.values() if task is not None]
-        for writer in self._open:
+        tasks = [task for task in self._open_connections.values() if task is not None]
+        for writer in self._open_connections:
             writer.transport.abort()
-        if serving:
-            await asyncio.wait(serving)
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._open[writer] = asyncio.current_task()
+        self._open_connections[writer] = asyncio.current_task()
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while await self._respond(reader, writer):
                 pass
-        del self._open[writer]
+        del self._open_connections[writer]
         writer.close()
 
     async def _respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -128,8 +128,8 @@ class Sink:
         traces = document
         span_id_key: str | int = "span_id"
         if path == "/v0.5/traces":
-            # A table of strings, then the traces. Each span is a list whose item 4 is the id: Datadog, trace agent,
-            # "v0.5 payload".
+            # The payload has a table of strings, then the traces. Each span is a list whose item 4 is its id: Datadog,
+            # trace agent, "v0.5 payload".
             traces = document[1]
             span_id_key = 4
         for spans in traces:

@@ -1,4 +1,4 @@
-"""A drill with a long time under load: memory, descriptors and tasks don't grow, and no request or trace is lost."""
+"""A drill under load for a long time: memory, descriptors and tasks don't grow, and no request or trace is lost."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from drills.sink import sink
 from drills.traffic import LoadGenerator, Request
 
 CAPACITY_SHARE = 0.6
-SAMPLES = 180
-SPARE_DESCRIPTORS = 2  # for what is opened only once, such as the connection to the agent
+SAMPLES = 180  # one every 10 s at full size
+SPARE_DESCRIPTORS = 2  # for those that are opened only once, such as the connection to the agent
 MIX = [
     *[Request("/api/hello"), Request("/api/hello?name=Ada"), Request("/api/hello/Ada")] * 10,
     *[Request("/api/hello", "POST", b'{"name": "Ada"}')] * 8,

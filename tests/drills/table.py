@@ -16,7 +16,7 @@ DRILLS: tuple[Drill, ...] = (
     upstreams.flood,
     clients.disconnects,
     hostile.hostile_clients,
-    fuzz.api_fuzzed,
+    fuzz.fuzzed_api,
     fuzz.trace_headers,
     soak.soak,
     starved.descriptors_run_out,

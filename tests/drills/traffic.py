@@ -158,7 +158,7 @@ class LoadGenerator:
                 task = asyncio.create_task(self.request(next(mix)))
                 in_flight.add(task)
                 task.add_done_callback(in_flight.discard)
-            sent = max(sent, due)
+            sent = due
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), 0.005)
         await asyncio.gather(*in_flight)

@@ -25,7 +25,7 @@ from drills.connections import (
 from drills.drill import Size, drill
 
 TIMEOUT_SECONDS = 2.0
-BODY_BYTES = 1_048_576
+BODY_BYTES = 1_048_576  # the service's limit for the body of an upstream's response, by default
 
 # Each row: the upstream's behavior, the status of the service's response, and the type and message of the error on the
 # spans of the request and of its call. If the message is a status, the span of the call has only that status.
@@ -79,14 +79,15 @@ async def _misbehaving_upstream(requests: int, drip_seconds: float) -> str:
                     spans = await asyncio.to_thread(_take_spans, agent, 2 * requests)
                     _check_spans(spans, behavior, error, message)
                     # After a complete response, the service may keep its connection to the upstream. Its pool has 100.
-                    may_stay_open = 100 if behavior in {"/broken", "/loop"} else 0
-                    await until(lambda may_stay_open=may_stay_open: fake.open_connections <= may_stay_open)
+                    max_idle = 100 if behavior in {"/broken", "/loop"} else 0
+                    await until(lambda max_idle=max_idle: fake.open_connections <= max_idle)
                     await until(lambda: descriptors(running) - fake.open_connections <= descriptors_before)
                     assert await in_flight(watcher) == 0
                 for client in clients:
                     client.close()
     sent_per_call = fake.sent_bytes / requests
     assert slowest < TIMEOUT_SECONDS * 1.25, f"the slowest response took {slowest:.2f} s"
+    # The buffers between the upstream and the service hold several times the body limit.
     assert sent_per_call < 20 * BODY_BYTES, f"the upstream could send {sent_per_call:.0f} bytes of 100 MB"
     return (
         f"{requests} requests for each: all responses correct, "
@@ -132,8 +133,8 @@ def _check_spans(spans: list[Span], behavior: str, error: str, message: str) -> 
             assert message in meta["error.message"], (behavior, span)
 
 
-UPSTREAM_SECONDS = 2.0
-SATURATED = b"too many calls wait for one"
+UPSTREAM_SECONDS = 2.0  # the time that the upstream takes for each response
+SATURATED = b"too many calls wait for one"  # part of the detail of an UpstreamSaturated problem
 
 
 @dataclass
@@ -250,6 +251,7 @@ def _check_promise(measured: Measurements, connections: int, waiting: int, *, to
         f"memory {measured.growth_mib:+.0f} MiB; calls succeed again after {measured.recovery_seconds:.2f} s"
     )
     assert {response.status for response in measured.refusals} == {503}, figures
+    # At least one timeout of a call, which is 5 s by default.
     assert all(int(response.headers["retry-after"]) >= 5 for response in measured.refusals), figures
     assert statuses <= {200, 503, 504}, statuses
     assert 200 in statuses, figures
