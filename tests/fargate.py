@@ -117,7 +117,7 @@ class Task:
             self.engine.run("volume", "rm", "--force", *volumes, check=False)
 
     def _may_start(self, container: Mapping[str, Any]) -> bool:
-        """Return whether the dependencies of `container` have started, after those that must succeed have exited."""
+        """Return whether `container` may start. Wait until the dependencies that must succeed have exited."""
         for dependency in container.get("dependsOn", []):
             if dependency["containerName"] not in self._started:
                 return False

@@ -169,7 +169,7 @@ async def test_an_upgrade_that_opens_no_websocket_is_ignored(request_: bytes, ec
     ],
 )
 async def test_the_application_chooses_the_subprotocol(line: str, proposed: list[str]) -> None:
-    """A malformed header proposes none."""
+    """A malformed header proposes no subprotocol."""
     echo = EchoSocket({"subprotocol": "chat"} if proposed else {})
     async with connected(echo) as client:
         response = await open_websocket(client, line)
@@ -222,8 +222,8 @@ async def test_messages_are_echoed_however_they_are_split() -> None:
         (frame(TEXT, b"Ada", reserved=2), 1002),
         (frame(TEXT, b"Ada", reserved=1), 1002),
         (frame(TEXT, b"Ada", reserved=7), 1002),
-        (frame(3, b""), 1002),  # reserved opcodes
-        (frame(11, b""), 1002),
+        (frame(3, b""), 1002),  # a reserved opcode
+        (frame(11, b""), 1002),  # a reserved opcode
         (frame(PING, b"a" * 126), 1002),
         (frame(PING, b"a", last=False), 1002),
         (frame(CLOSE, b"", last=False), 1002),
@@ -408,7 +408,7 @@ async def test_a_handshake_gets_one_response_even_if_the_application_does_not_fi
 
 
 async def test_a_client_that_sends_pings_and_does_not_read_gets_only_the_latest_pong() -> None:
-    """All of its pongs would fill the memory. Section 5.5.3 allows the server to skip the others."""
+    """The pongs to all of its pings would fill the memory. Section 5.5.3 allows the server to send only the latest."""
     transport, echo = MemoryTransport(), EchoSocket()
     serving = serve_in_memory(echo, transport)
     await settle()

@@ -36,7 +36,7 @@ class SlowApplication:
     """An application that responds when the test sets `respond`, unless the client disconnects first.
 
     Attributes:
-        first_messages: messages to send before it waits for `respond`; if there are none, the head is sent with the body.
+        first_messages: messages to send before it waits for `respond`; without them, the head is sent with the body.
         request_count: the number of requests.
         started: an event that is set when a request has been read and `first_messages` have been sent.
         finished: an event that is set at the end of a request.
@@ -163,7 +163,7 @@ async def test_a_stream_is_finished_for_a_client_that_has_closed_its_side(starte
     if started:
         await slow.started.wait()
     assert transport.protocol.eof_received()
-    await pass_time(20)  # longer than half_close_seconds
+    await pass_time(20)  # longer than half_close_seconds, and shorter than write_seconds
     slow.respond.set()
     await serving
 
@@ -198,7 +198,7 @@ async def test_a_silent_stream_to_a_client_that_has_closed_its_side_is_aborted()
 
 @pytest.mark.parametrize("is_complete", [True, False])
 async def test_a_pipelined_request_of_a_client_that_has_closed_its_side_has_a_time_limit(is_complete: bool) -> None:
-    """The response must start within half_close_seconds. If the body is incomplete, the connection is closed at once."""
+    """The response must start within half_close_seconds. With an incomplete body, the connection is closed at once."""
     length = len(b"ab") if is_complete else len(b"ab") + 1
     slow, echo, transport, connections = SlowApplication(), Echo(), MemoryTransport(), Connections()
 
@@ -380,7 +380,7 @@ async def test_a_complete_body_that_is_not_read_does_not_hide_a_disconnect() -> 
     assert disconnected.is_set()
 
 
-async def test_a_body_is_read_up_to_a_limit_ahead_of_the_application() -> None:
+async def test_a_body_is_read_ahead_of_the_application_only_up_to_a_limit() -> None:
     proceed = asyncio.Event()
     sizes = []
 
