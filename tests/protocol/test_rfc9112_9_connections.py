@@ -294,15 +294,15 @@ async def test_a_disconnect_ends_a_stream(end: str, sent_after: bytes) -> None:
     assert len(scopes) == 1
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET", b"GET / HTTP/1.1\r\n", b"\r\n", get("/") + b"GE"])
-async def test_a_client_that_closes_its_side_without_a_whole_request_is_disconnected(sent: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"GET", b"GET / HTTP/1.1\r\n", b"\r\n", get("/") + b"GE"])
+async def test_a_client_that_closes_its_side_without_a_whole_request_is_disconnected(data: bytes) -> None:
     """A whole request before that gets its response."""
     async with connected(Echo()) as client:
-        await client.send(sent)
+        await client.send(data)
         client.half_close()
         response = await client.rest()
 
-    assert statuses(response) == ([200] if sent.startswith(get()) else [])
+    assert statuses(response) == ([200] if data.startswith(get()) else [])
 
 
 async def test_pipelined_requests_are_read_up_to_a_limit() -> None:
