@@ -55,11 +55,11 @@ def traced(*command: str) -> tuple[str, ...]:
 
 
 def plain(*command: str) -> tuple[str, ...]:
-    """Return `command`, with the path of its program. It doesn't start ddtrace-run."""
+    """Return `command`, with the path of its program, without ddtrace-run."""
     return (str(BIN / command[0]), *command[1:])
 
 
-SERVE = plain("hello-service", "serve")
+SERVE = plain("hello-service", "serve")  # starts ddtrace-run itself, unless tracing is off
 # The service may open more connections than by default, so that with 1,024 clients no call waits for one.
 OUR_ENVIRONMENT = {
     "HOST": "127.0.0.1",

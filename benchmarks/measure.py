@@ -166,5 +166,5 @@ def sample(
 
 def _children_seconds() -> float:
     """Return the CPU time of this process's ended children, which are the runs of wrk."""
-    used = os.times()
-    return used.children_user + used.children_system
+    times = os.times()
+    return times.children_user + times.children_system

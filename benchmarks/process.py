@@ -138,4 +138,5 @@ def wait_until_responding(port: int, tree: Tree, path: str) -> float:
                 return time.monotonic() - start
         except (OSError, HTTPException):
             time.sleep(0.005)
-    raise RuntimeError(f"The contestant does not respond with 200: {' '.join(map(str, tree.process.args))}")  # type: ignore[arg-type]
+    command = " ".join(map(str, tree.process.args))  # type: ignore[arg-type]  # `running` passes a list
+    raise RuntimeError(f"The contestant does not respond with 200: {command}")

@@ -84,7 +84,10 @@ def count_samples(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
 
 
 def record(point: Point, seconds: int) -> list[str]:
-    """Send the requests of `point` (a path and a number of clients) to this service, and return the collapsed stacks that py-spy recorded."""
+    """Send the requests of `point` to this service, and return the collapsed stacks that py-spy recorded.
+
+    A point is a path and a number of clients.
+    """
     contestant = ALL[OURS_NAME]
     with (
         measure.running_backend() as backend,

@@ -56,8 +56,8 @@ def contestants(results: Results) -> Iterator[str]:
     yield "| 64 clients, one core | `/api/hello` CPU µs | requests/s | p99 ms | `/api/relay` CPU µs | requests/s | p50 ms | p99 ms | failures | spans lost | RSS MiB | start s |"
     yield "| --- " + "| ---: " * 11 + "|"
     for name, contestant in ALL.items():
-        rounds = [one_round[name] for one_round in results["rounds"] if name in one_round]
-        if not rounds:
+        entries = [one_round[name] for one_round in results["rounds"] if name in one_round]
+        if not entries:
             continue
         cells = [_cell(median_of_rounds(results, (name, HELLO, field))) for field in ("cpu_us", "per_second", "p99_ms")]
         cells += [
@@ -66,8 +66,8 @@ def contestants(results: Results) -> Iterator[str]:
         ]
         cells += [_cell(total(results, name, "failures"))]
         cells += [_cell(lost_spans(results, name) if contestant.spans else None)]
-        memory = [max(sample["rss_mib"] for sample in measured["points"].values()) for measured in rounds]
-        cells += [_cell(median(memory)), _cell(median(measured["start_s"] for measured in rounds), 1)]
+        memory = [max(sample["rss_mib"] for sample in entry["points"].values()) for entry in entries]
+        cells += [_cell(median(memory)), _cell(median(entry["start_s"] for entry in entries), 1)]
         yield f"| {contestant.title} | {' | '.join(cells)} |"
 
 
@@ -165,6 +165,6 @@ def generated_texts(results: Results) -> dict[Path, str]:
 def write_docs(results: Results) -> None:
     """Draw the chart, and put the tables between the markers of their files."""
     PICTURE.write_text(picture.draw(results))
-    for path, between in generated_texts(results).items():
+    for path, tables in generated_texts(results).items():
         before, _, rest = path.read_text().partition(BEGIN)
-        path.write_text(f"{before}{BEGIN}{between}\n{END}{rest.partition(END)[2]}")
+        path.write_text(f"{before}{BEGIN}{tables}\n{END}{rest.partition(END)[2]}")

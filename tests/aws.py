@@ -36,7 +36,7 @@ RECORD_AWS = """{ printf '%s\\037' "$@"; echo; } >>"$RECORD" """
 RECORD_DOCKER = """{ printf '%s\\037' docker "$@"; echo; } >>"$RECORD" """
 # Shell code that runs a test's stub in place of the AWS CLI, if there is one for the command.
 RUN_STUB = """[ -x "$RECORD.stubs/$1-$2" ] && exec "$RECORD.stubs/$1-$2" "$@" """
-# docker without a registry: `login` only checks that a password comes, and `push` registers a manifest in ECR.
+# docker without a registry: `login` only checks that it receives a password, and `push` registers a manifest in ECR.
 DOCKER = """
 case $1 in
 build) exec "$BUILDS" "$@" ;;
@@ -49,7 +49,8 @@ push)
         "{\\"schemaVersion\\": 2, \\"config\\": {\\"digest\\": \\"sha256:$digest\\"}}" >/dev/null ;;
 esac
 """
-# A client of aws_cli_server.py, as Python code. Its first argument is the path of the server's socket.
+# A client of aws_cli_server.py, as Python code. Its first argument is the path of the server's socket. The descriptors
+# are sent with one byte, because a message can't consist of descriptors alone.
 AWS_CLI_CLIENT = """import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect(sys.argv[1])

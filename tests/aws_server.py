@@ -138,12 +138,12 @@ def parameters_as_text(stack: Any) -> dict[str, str]:
 def with_outputs(apply: Any) -> Any:
     """Wrap `apply` so that a change set also sets the outputs of its stack. moto doesn't set them."""
 
-    def applied(self: Any) -> None:
+    def apply_with_outputs(self: Any) -> None:
         apply(self)
         self.stack.template_dict = self.template_dict
         self.stack.output_map = self.stack._create_output_map()
 
-    return applied
+    return apply_with_outputs
 
 
 def update_termination_protection(self: CloudFormationResponse) -> ActionResult:

@@ -43,7 +43,7 @@ def opened(
     """Open a page until the block ends. An uncaught script error, a console error or a dialog fails the test."""
     context: BrowserContext = browser.new_context(
         viewport={"width": width, "height": height},
-        color_scheme="dark" if scheme == "dark" else "light",
+        color_scheme="dark" if scheme == "dark" else "light",  # a Literal type
         device_scale_factor=scale,
         permissions=["clipboard-read", "clipboard-write"],
     )

@@ -99,9 +99,9 @@ def launched(
     """
     mark = uuid.uuid4().hex
     # `started` reads only standard error, so standard output is redirected to it.
-    redirected = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh", *command, *options]
+    redirected_command = ["/bin/sh", "-c", 'exec "$@" 1>&2', "sh", *command, *options]
     make_environment = clean_environment if measured else unmeasured_environment
-    with started(redirected, make_environment({MARK: mark, **(environment or {})})) as running:
+    with started(redirected_command, make_environment({MARK: mark, **(environment or {})})) as running:
         yield Dev(running, mark)
 
 

@@ -1,4 +1,4 @@
-"""Two failed traces for tests of the local view: one with 39 spans of ten services, and one with 2,000 spans."""
+"""Two failed traces for tests of the local view: one with 39 spans of nine services, and one with 2,000 spans."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def checkout() -> list[Span]:
 
 
 def large() -> list[Span]:
-    """Return 2,000 spans of five services. One of them has an error."""
+    """Return 2,000 spans of six services. Each has at most three children, and one of them has an error."""
     spans = [span(trace=0x2000, duration_ms=3000)]
     for n in range(1999):
         failed = n == 1200

@@ -146,10 +146,10 @@ class FakeUpstream:
                 writer.write(b".")
                 await writer.drain()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(reader.read(1), self.delay_seconds)
+                    await asyncio.wait_for(reader.read(1), self.delay_seconds)  # less, if the client disconnects
         elif path == "/slow":
             with suppress(TimeoutError):
-                await asyncio.wait_for(reader.read(1), self.delay_seconds)
+                await asyncio.wait_for(reader.read(1), self.delay_seconds)  # less, if the client disconnects
             writer.write(JSON)
         elif path == "/big":
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")

@@ -68,8 +68,9 @@ class Task:
     ) -> None:
         """Start each container as soon as its dependencies allow it.
 
-        `image` needs nothing but Python: it runs the container that owns the network namespace. `secrets` maps each
-        `valueFrom` to the secret's value, and `extra` maps a container's name to additional environment variables.
+        `image` is the image of the container that owns the network namespace. It needs nothing but Python. `secrets`
+        maps each `valueFrom` to the secret's value, and `extra` maps a container's name to additional environment
+        variables.
         """
         containers = {container["name"]: container for container in self.definition["containerDefinitions"]}
         self._start_network(network, image, containers.values())
@@ -117,7 +118,7 @@ class Task:
             self.engine.run("volume", "rm", "--force", *volumes, check=False)
 
     def _may_start(self, container: Mapping[str, Any]) -> bool:
-        """Return whether the dependencies of `container` have started, after those that must succeed have exited."""
+        """Return whether `container` may start. Wait until the dependencies that must succeed have exited."""
         for dependency in container.get("dependsOn", []):
             if dependency["containerName"] not in self._started:
                 return False
@@ -143,7 +144,7 @@ def translate(
     """
     remaining = dict(container)
     memory = f"{remaining.pop('memory')}m"
-    options = ["--memory", memory, "--memory-swap", memory]
+    options = ["--memory", memory, "--memory-swap", memory]  # equal, so the container has no swap
     environment = {variable["name"]: variable["value"] for variable in remaining.pop("environment", [])}
     environment |= {secret["name"]: secrets[secret["valueFrom"]] for secret in remaining.pop("secrets", [])}
     for name, value in {**environment, **extra}.items():

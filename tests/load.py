@@ -39,7 +39,7 @@ class Clients:
         """Send requests over one connection as long as the server keeps it open, then over a new one."""
         path = "/api/faults/slow?seconds=1" if self.slow and number % 2 else "/api/hello"
         connection = http.client.HTTPConnection(self.address, timeout=60)
-        first = True  # this request is sent at once, all later requests after a pause
+        first = True  # the first request is sent at once, and each later one after a pause
         while first or not self.ending.wait(PAUSE_SECONDS):
             try:
                 connection.request("GET", path)

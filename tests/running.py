@@ -76,7 +76,7 @@ def free_port() -> int:
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """Yield a port that no other program is given in the meantime. One that sets SO_REUSEADDR can bind it."""
+    """Yield a port that no other program is given until the block ends. A program with SO_REUSEADDR can bind it."""
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))

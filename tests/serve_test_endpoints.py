@@ -16,9 +16,12 @@ SERVING = "--serving"  # the argument with which this program starts itself agai
 
 
 def use_test_endpoints() -> None:
-    """Make `server` create its app with the endpoints of routes.py. FAULTS enables failing ones, as in the service."""
+    """Make `server` create its app with the endpoints of routes.py.
+
+    As in the service, the endpoints of `faults` must be enabled by FAULTS.
+    """
     endpoints = (routes, faults) if os.environ.get("FAULTS") else (routes,)
-    server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # an import
+    server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # not exported
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ HEX_KEY = "0123456789abcdef" * 2
 UNIFIED_TAGS = {"DD_SERVICE": "orders", "DD_ENV": "prod", "DD_VERSION": "1.0.0"}
 LOG_OPTIONS = {"awslogs-group": "/ecs/orders", "awslogs-region": "eu-west-1", "awslogs-stream-prefix": "ecs"}
 
-# Fields that contain a map with the user's own keys, which CloudFormation spells like the API.
+# The keys in these fields are the user's own, so CloudFormation doesn't capitalize them.
 FIELDS_WITH_USER_KEYS = {"dockerLabels", "options"}
 
 Json = dict[str, Any]

@@ -166,6 +166,7 @@ class MemoryTransport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        # In place of asyncio's own protocol, until `Connection` sets itself as the protocol.
         self.protocol: Any = SimpleNamespace(connection_lost=lambda _: None)
         self.closing = self.eof_written = self.paused = False
         self.unwritten = 0
@@ -203,7 +204,10 @@ class MemoryTransport(asyncio.Transport):
 
 
 async def settle() -> None:
-    """Run every ready task, and the tasks that become ready meanwhile, for eight turns of the event loop."""
+    """Run every ready task, and the tasks that become ready meanwhile, for eight turns of the event loop.
+
+    No test needs more turns.
+    """
     for _ in range(8):
         await asyncio.sleep(0)
 

@@ -37,4 +37,4 @@ async def relay() -> dict[str, Any]:
 if "ddtrace.bootstrap.sitecustomize" in sys.modules:  # under ddtrace-run; the same file is also measured untraced
     from ddtrace.contrib.asgi import TraceMiddleware
 
-    app.asgi_app = TraceMiddleware(app.asgi_app)  # type: ignore[method-assign]
+    app.asgi_app = TraceMiddleware(app.asgi_app)  # type: ignore[method-assign]  # Quart documents this

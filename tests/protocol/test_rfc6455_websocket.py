@@ -160,7 +160,7 @@ async def test_an_upgrade_that_opens_no_websocket_is_ignored(request_: bytes, ec
 
 
 @pytest.mark.parametrize(
-    ("line", "proposed"),
+    ("line", "subprotocols"),
     [
         ("Sec-WebSocket-Protocol: chat, superchat", ["chat", "superchat"]),
         ("Sec-WebSocket-Protocol: \xff", []),
@@ -168,14 +168,14 @@ async def test_an_upgrade_that_opens_no_websocket_is_ignored(request_: bytes, ec
         ("X: y", []),
     ],
 )
-async def test_the_application_chooses_the_subprotocol(line: str, proposed: list[str]) -> None:
-    """A malformed header proposes none."""
-    echo = EchoSocket({"subprotocol": "chat"} if proposed else {})
+async def test_the_application_chooses_the_subprotocol(line: str, subprotocols: list[str]) -> None:
+    """A malformed header proposes no subprotocol."""
+    echo = EchoSocket({"subprotocol": "chat"} if subprotocols else {})
     async with connected(echo) as client:
         response = await open_websocket(client, line)
 
-    assert echo.scope["subprotocols"] == proposed
-    assert (b"sec-websocket-protocol: chat\r\n" in response) is bool(proposed)
+    assert echo.scope["subprotocols"] == subprotocols
+    assert (b"sec-websocket-protocol: chat\r\n" in response) is bool(subprotocols)
 
 
 @pytest.mark.parametrize("extension", ["permessage-deflate; server_max_window_bits=abc", "permessage-deflate", "\xff"])
@@ -187,7 +187,7 @@ async def test_no_extension_is_negotiated(extension: str) -> None:
 
 
 async def test_messages_are_echoed_however_they_are_split() -> None:
-    sent = (
+    frames = (
         frame(TEXT, b"Ada")
         + frame(BINARY, b"\0\xff")
         + frame(TEXT, "é".encode()[:1], last=False)
@@ -200,12 +200,12 @@ async def test_messages_are_echoed_however_they_are_split() -> None:
         + frame(CONTINUATION, b"c")
         + CLOSE_NORMAL
     )
-    for size in (1, 3, len(sent)):
+    for size in (1, 3, len(frames)):
         echo = EchoSocket()
         async with connected(echo) as client:
             await open_websocket(client)
-            for start in range(0, len(sent), size):
-                await client.send(sent[start : start + size])
+            for start in range(0, len(frames), size):
+                await client.send(frames[start : start + size])
             response = await client.rest()
 
         assert echo.messages == ["Ada", b"\0\xff", "é", "", b"abc"]
@@ -215,15 +215,15 @@ async def test_messages_are_echoed_however_they_are_split() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "code"),
+    ("frames", "code"),
     [
         (frame(TEXT, b"Ada", masked=False), 1002),
         (frame(TEXT, b"Ada", reserved=4), 1002),
         (frame(TEXT, b"Ada", reserved=2), 1002),
         (frame(TEXT, b"Ada", reserved=1), 1002),
         (frame(TEXT, b"Ada", reserved=7), 1002),
-        (frame(3, b""), 1002),  # reserved opcodes
-        (frame(11, b""), 1002),
+        (frame(3, b""), 1002),  # a reserved opcode
+        (frame(11, b""), 1002),  # a reserved opcode
         (frame(PING, b"a" * 126), 1002),
         (frame(PING, b"a", last=False), 1002),
         (frame(CLOSE, b"", last=False), 1002),
@@ -248,12 +248,12 @@ async def test_messages_are_echoed_however_they_are_split() -> None:
         (b"\x81\xff" + b"\xff" * 8 + bytes(4), 1009),
     ],
 )
-async def test_a_protocol_violation_closes_with_its_code(sent: bytes, code: int) -> None:
+async def test_a_protocol_violation_closes_with_its_code(frames: bytes, code: int) -> None:
     """1002 is a protocol error, 1007 is text that is not UTF-8, and 1009 is a message that is too large."""
     echo = EchoSocket()
     async with connected(echo, body_bytes=200) as client:
         await open_websocket(client)
-        response = await client.exchange(sent + frame(TEXT, b"after"))
+        response = await client.exchange(frames + frame(TEXT, b"after"))
         await echo.disconnected.wait()
 
     assert close_code(response) == code
@@ -262,7 +262,7 @@ async def test_a_protocol_violation_closes_with_its_code(sent: bytes, code: int)
 
 
 @pytest.mark.parametrize(
-    "unfinished",
+    "unfinished_message",
     [
         b"",
         frame(TEXT, b"a", last=False),
@@ -278,12 +278,12 @@ async def test_a_protocol_violation_closes_with_its_code(sent: bytes, code: int)
         (struct.pack("!H", 4000), 4000),
     ],
 )
-async def test_a_close_frame_is_echoed(unfinished: bytes, payload: bytes, code: int) -> None:
+async def test_a_close_frame_is_echoed(unfinished_message: bytes, payload: bytes, code: int) -> None:
     """This holds even within an unfinished message."""
     echo = EchoSocket()
     async with connected(echo) as client:
         await open_websocket(client)
-        response = await client.exchange(unfinished + frame(CLOSE, payload) + frame(TEXT, b"after"))
+        response = await client.exchange(unfinished_message + frame(CLOSE, payload) + frame(TEXT, b"after"))
         await echo.disconnected.wait()
 
     assert response == frame(CLOSE, payload, masked=False)
@@ -408,7 +408,7 @@ async def test_a_handshake_gets_one_response_even_if_the_application_does_not_fi
 
 
 async def test_a_client_that_sends_pings_and_does_not_read_gets_only_the_latest_pong() -> None:
-    """All of its pongs would fill the memory. Section 5.5.3 allows the server to skip the others."""
+    """The pongs to all of its pings would fill the memory. Section 5.5.3 allows the server to send only the latest."""
     transport, echo = MemoryTransport(), EchoSocket()
     serving = serve_in_memory(echo, transport)
     await settle()
@@ -520,7 +520,7 @@ async def test_a_closed_websocket_sends_no_ping_when_its_client_reads_again() ->
 
 
 async def test_messages_sent_after_the_close_are_dropped() -> None:
-    sent = asyncio.Event()
+    messages_sent = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -529,12 +529,12 @@ async def test_messages_sent_after_the_close_are_dropped() -> None:
             pass
         await send({"type": "websocket.send", "text": "late"})
         await send({"type": "websocket.close"})
-        sent.set()
+        messages_sent.set()
 
     async with connected(application) as client:
         await open_websocket(client)
         response = await client.exchange(CLOSE_NORMAL)
-        await sent.wait()
+        await messages_sent.wait()
 
     assert response == frame(CLOSE, struct.pack("!H", 1000), masked=False)
 

@@ -19,7 +19,7 @@ async def test_empty_lines_before_a_request_are_ignored(empty_lines: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "request_",
     [
         b"\nGET / HTTP/1.1\r\nHost: here\r\n\r\n",
         b"\r\n\nGET / HTTP/1.1\r\nHost: here\r\n\r\n",
@@ -35,17 +35,17 @@ async def test_empty_lines_before_a_request_are_ignored(empty_lines: bytes) -> N
         b"GET / HTTP/1.1\r\r\nHost: here\r\n\r\n",
     ],
 )
-async def test_a_line_must_end_with_cr_and_lf(sent: bytes) -> None:
+async def test_a_line_must_end_with_cr_and_lf(request_: bytes) -> None:
     echo = Echo()
     async with connected(echo) as client:
-        response = await client.exchange(sent)
+        response = await client.exchange(request_)
 
     assert statuses(response) == [400]
     assert echo.requests == []
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "data",
     [
         b"\x16\x03\x01\x02\x00",  # the beginning of a TLS connection
         b"\xff",
@@ -56,10 +56,10 @@ async def test_a_line_must_end_with_cr_and_lf(sent: bytes) -> None:
         b":",
     ],
 )
-async def test_an_invalid_first_byte_is_rejected_at_once(sent: bytes) -> None:
+async def test_an_invalid_first_byte_is_rejected_at_once(data: bytes) -> None:
     """The server does not wait for the end of the line."""
     async with connected(Echo()) as client:
-        response = await client.exchange(sent)
+        response = await client.exchange(data)
 
     assert statuses(response) == [400]
 
@@ -87,12 +87,12 @@ async def test_data_after_the_last_request_is_ignored(request_: bytes, extra: by
 
 
 @pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_000])
-@pytest.mark.parametrize("padded", ["target", "header", "headers"])
-async def test_a_head_can_have_at_most_65536_bytes(size: int, padded: str) -> None:
+@pytest.mark.parametrize("padded_part", ["target", "header", "headers"])
+async def test_a_head_can_have_at_most_65536_bytes(size: int, padded_part: str) -> None:
     def request_with(padding: str) -> bytes:
-        if padded == "target":
+        if padded_part == "target":
             return get("/" + padding, CLOSE)
-        if padded == "header":
+        if padded_part == "header":
             return get("/", CLOSE, f"X: {padding}")
         short_headers = ["X: a"] * ((size - 200) // len("X: a\r\n"))  # 200 bytes are left for the other lines
         return get("/", CLOSE, *short_headers, f"Y: {padding}")

@@ -93,7 +93,7 @@ async def test_transfer_encoding_in_http_1_0_is_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "body"),
+    ("request_", "body"),
     [
         (post(b"body"), b"body"),
         (post(b""), b""),
@@ -108,11 +108,11 @@ async def test_transfer_encoding_in_http_1_0_is_rejected() -> None:
         (chunked(b"1\r\na\r\n" * 7000 + b"0\r\n\r\n"), b"a" * 7000),
     ],
 )
-async def test_the_next_request_starts_where_the_body_ends(sent: bytes, body: bytes) -> None:
+async def test_the_next_request_starts_where_the_body_ends(request_: bytes, body: bytes) -> None:
     """Trailers are not added to the headers."""
     echo = Echo()
     async with connected(echo) as client:
-        response = await client.exchange(sent + get("/next", CLOSE))
+        response = await client.exchange(request_ + get("/next", CLOSE))
 
     assert statuses(response) == [200, 200]
     assert [(path, received) for _, path, _, received in echo.requests] == [("/", body), ("/next", b"")]

@@ -36,7 +36,7 @@ class SlowApplication:
     """An application that responds when the test sets `respond`, unless the client disconnects first.
 
     Attributes:
-        first_messages: messages to send before it waits for `respond`; if there are none, the head is sent with the body.
+        first_messages: messages to send before it waits for `respond`; without them, the head is sent with the body.
         request_count: the number of requests.
         started: an event that is set when a request has been read and `first_messages` have been sent.
         finished: an event that is set at the end of a request.
@@ -163,7 +163,7 @@ async def test_a_stream_is_finished_for_a_client_that_has_closed_its_side(starte
     if started:
         await slow.started.wait()
     assert transport.protocol.eof_received()
-    await pass_time(20)  # longer than half_close_seconds
+    await pass_time(20)  # longer than half_close_seconds, and shorter than write_seconds
     slow.respond.set()
     await serving
 
@@ -198,7 +198,7 @@ async def test_a_silent_stream_to_a_client_that_has_closed_its_side_is_aborted()
 
 @pytest.mark.parametrize("is_complete", [True, False])
 async def test_a_pipelined_request_of_a_client_that_has_closed_its_side_has_a_time_limit(is_complete: bool) -> None:
-    """The response must start within half_close_seconds. If the body is incomplete, the connection is closed at once."""
+    """The response must start within half_close_seconds. With an incomplete body, the connection is closed at once."""
     length = len(b"ab") if is_complete else len(b"ab") + 1
     slow, echo, transport, connections = SlowApplication(), Echo(), MemoryTransport(), Connections()
 
@@ -294,15 +294,15 @@ async def test_a_disconnect_ends_a_stream(end: str, sent_after: bytes) -> None:
     assert len(scopes) == 1
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET", b"GET / HTTP/1.1\r\n", b"\r\n", get("/") + b"GE"])
-async def test_a_client_that_closes_its_side_without_a_whole_request_is_disconnected(sent: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"GET", b"GET / HTTP/1.1\r\n", b"\r\n", get("/") + b"GE"])
+async def test_a_client_that_closes_its_side_without_a_whole_request_is_disconnected(data: bytes) -> None:
     """A whole request before that gets its response."""
     async with connected(Echo()) as client:
-        await client.send(sent)
+        await client.send(data)
         client.half_close()
         response = await client.rest()
 
-    assert statuses(response) == ([200] if sent.startswith(get()) else [])
+    assert statuses(response) == ([200] if data.startswith(get()) else [])
 
 
 async def test_pipelined_requests_are_read_up_to_a_limit() -> None:
@@ -380,7 +380,7 @@ async def test_a_complete_body_that_is_not_read_does_not_hide_a_disconnect() -> 
     assert disconnected.is_set()
 
 
-async def test_a_body_is_read_up_to_a_limit_ahead_of_the_application() -> None:
+async def test_a_body_is_read_ahead_of_the_application_only_up_to_a_limit() -> None:
     proceed = asyncio.Event()
     sizes = []
 

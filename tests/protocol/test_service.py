@@ -109,14 +109,14 @@ async def test_a_path_with_empty_segments_is_a_404(path: bytes) -> None:
 async def test_a_redirect_does_not_contain_the_host_that_the_client_sent(host: bytes) -> None:
     async with service() as app:
         async with connected(app) as client:
-            to_slash = await client.exchange(get(b"/with-slash?a=b", b"Host: " + host + b"\r\n" + CLOSE))
+            slash_redirect = await client.exchange(get(b"/with-slash?a=b", b"Host: " + host + b"\r\n" + CLOSE))
         async with connected(app) as client:
-            to_other_host = await client.exchange(get(b"/with-slash/", b"Host: " + host + b"\r\n" + CLOSE))
+            other_host_redirect = await client.exchange(get(b"/with-slash/", b"Host: " + host + b"\r\n" + CLOSE))
 
-    assert statuses(to_slash) == [308]
-    assert b"location: /with-slash/?a=b\r\n" in to_slash
-    assert host not in to_slash
-    assert b"location: https://elsewhere.example/\r\n" in to_other_host
+    assert statuses(slash_redirect) == [308]
+    assert b"location: /with-slash/?a=b\r\n" in slash_redirect
+    assert host not in slash_redirect
+    assert b"location: https://elsewhere.example/\r\n" in other_host_redirect
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ def split(data: bytes, positions: Iterable[int]) -> Sequence[bytes]:
 # The inputs have numbers here, because their bytes would make the ids of the tests unreadable.
 @pytest.mark.parametrize("number", range(len(INPUTS)))
 async def test_a_request_can_arrive_byte_by_byte(number: int) -> None:
-    sent = INPUTS[number] + get("/after")
-    single_bytes = [sent[position : position + 1] for position in range(len(sent))]
-    expected = await deliver([sent], paced=True)
+    data = INPUTS[number] + get("/after")
+    single_bytes = [data[position : position + 1] for position in range(len(data))]
+    expected = await deliver([data], paced=True)
 
     assert await deliver(single_bytes, paced=True) == expected
     assert await deliver(single_bytes, paced=False) == expected
@@ -97,39 +97,39 @@ async def test_a_request_can_arrive_byte_by_byte(number: int) -> None:
 
 @pytest.mark.parametrize("number", range(len(OWN_INPUTS)))
 async def test_a_request_can_arrive_in_any_two_pieces(number: int) -> None:
-    sent = OWN_INPUTS[number] + get("/after")
-    expected = await deliver([sent], paced=True)
+    data = OWN_INPUTS[number] + get("/after")
+    expected = await deliver([data], paced=True)
 
-    for position in range(1, len(sent)):
-        assert await deliver([sent[:position], sent[position:]], paced=True) == expected
+    for position in range(1, len(data)):
+        assert await deliver([data[:position], data[position:]], paced=True) == expected
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    requests=st.lists(st.sampled_from([sent for sent in INPUTS if len(sent) < 1000]), min_size=1, max_size=5),
+    requests=st.lists(st.sampled_from([data for data in INPUTS if len(data) < 1000]), min_size=1, max_size=5),
     positions=st.lists(st.integers(0, 5000), max_size=8),
     paced=st.booleans(),
 )
 def test_requests_can_be_merged_and_split_anywhere(requests: list[bytes], positions: list[int], paced: bool) -> None:
-    sent = b"".join(requests)
+    data = b"".join(requests)
 
-    assert asyncio.run(deliver(split(sent, positions), paced=paced)) == asyncio.run(deliver([sent], paced=True))
+    assert asyncio.run(deliver(split(data, positions), paced=paced)) == asyncio.run(deliver([data], paced=True))
 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    sent=st.sampled_from(OWN_INPUTS),
+    request_=st.sampled_from(OWN_INPUTS),
     position=st.integers(0, 5000),
     inserted=st.binary(max_size=3),
     removed_count=st.integers(0, 2),
     split_positions=st.lists(st.integers(0, 5000), max_size=4),
 )
 def test_the_result_of_a_corrupted_request_does_not_depend_on_splits(
-    sent: bytes, position: int, inserted: bytes, removed_count: int, split_positions: list[int]
+    request_: bytes, position: int, inserted: bytes, removed_count: int, split_positions: list[int]
 ) -> None:
     """At a random position, some bytes are inserted and others are removed."""
-    position %= len(sent) + 1
-    broken = sent[:position] + inserted + sent[position + removed_count :] + get("/after")
-    pieces = split(broken, split_positions)
+    position %= len(request_) + 1
+    corrupted_data = request_[:position] + inserted + request_[position + removed_count :] + get("/after")
+    pieces = split(corrupted_data, split_positions)
 
-    assert asyncio.run(deliver(pieces, paced=True)) == asyncio.run(deliver([broken], paced=True))
+    assert asyncio.run(deliver(pieces, paced=True)) == asyncio.run(deliver([corrupted_data], paced=True))
