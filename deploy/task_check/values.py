@@ -13,7 +13,7 @@ KEY = re.compile(r"\b(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{32})\b")  # an application k
 
 
 class OpenList(list[Any]):
-    """A list whose entries are not, or not all, known yet, such as `"environment": ${jsonencode(...)}`."""
+    """A list whose entries are not all known yet, such as `"environment": ${jsonencode(...)}`."""
 
 
 def mark_open(text: str) -> str:
