@@ -10,7 +10,7 @@ from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
 from task_check.task import Container, Task, command, environment, has_more_variables, name_of, secrets
 from task_check.values import is_open, number, quoted
 
-# For each variable of unified service tagging: its tag, its OpenTelemetry attribute, and what its values tell apart.
+# For each variable of unified service tagging: its tag, its OpenTelemetry attribute, and what its values distinguish.
 TAGS = {"DD_SERVICE": "service", "DD_ENV": "env", "DD_VERSION": "version"}
 OTEL_ATTRIBUTES = {"DD_SERVICE": "service.name", "DD_ENV": "deployment.environment", "DD_VERSION": "service.version"}
 DISTINGUISHED = {"DD_SERVICE": "services", "DD_ENV": "environments", "DD_VERSION": "releases"}

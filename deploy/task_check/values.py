@@ -44,5 +44,5 @@ def number(value: Any) -> float | None:
 
 
 def mapping(entries: Any, value_key: str) -> dict[str, str]:
-    """Return a dictionary that maps the `name` of each of `entries` to what the entry has under `value_key`."""
+    """Return a dictionary from the `name` of each of `entries` to its value under `value_key`."""
     return {str(entry["name"]): str(entry.get(value_key) or "") for entry in entries or [] if "name" in entry}
