@@ -5,7 +5,7 @@ a CloudFormation template (also one from `cdk synth`), or the JSON of Terraform'
 input. `${NAME}` is a value that a deployment fills in. `--ignore` can be repeated, and accepts several rules separated
 by commas. docs/task-definition-check.md lists all rules.
 
-Exit code: 0 no findings, or only hints; 1 a mistake; 3 a warning, and no mistake; 2 a file could not be checked.
+Exit code: 0 no findings, or only hints; 1 a mistake; 2 a file could not be checked; 3 a warning, and no mistake.
 This command needs botocore, cfn-lint and the folder task_check next to it, and nothing else from this repository.
 """
 

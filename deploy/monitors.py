@@ -43,7 +43,7 @@ class Datadog:
             Failure: when Datadog rejects the request or can't be reached.
         """
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self._url}{path}", data, self._headers, method=method)  # noqa: S310 - https, or a test's
+        request = urllib.request.Request(f"{self._url}{path}", data, self._headers, method=method)  # noqa: S310 - https, or a test's server
         try:
             with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 - the same
                 return json.load(response)

@@ -69,7 +69,12 @@ def build_parser(documentation: str) -> argparse.ArgumentParser:
             action="store_true",
             help="send no request at the end, for a machine that can't reach the service",
         )
-        command.add_argument("--patience", default="120", metavar="SECONDS", help="time limit of the smoke test")
+        command.add_argument(
+            "--patience",
+            default="120",
+            metavar="SECONDS",
+            help="time limit of the smoke test, and of the wait for a healthy Agent",
+        )
     for command in (up, print_definition):
         command.add_argument("--version", help="tag of the image and DD_VERSION; default: the commit")
         command.add_argument("--env", help="DD_ENV; initially production")

@@ -38,7 +38,7 @@ def smoke_test(url: str, version: str, timeout_seconds: float) -> None:
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=10) as health:  # noqa: S310 - http or https, as built or checked
+            with urllib.request.urlopen(f"{url}/health", timeout=10) as health:  # noqa: S310 - http or https: the stack's own URL, or a checked --url
                 status = health.status
             with urllib.request.urlopen(f"{url}/info", timeout=10) as info:  # noqa: S310 - the same
                 running_version = json.load(info)["version"]
@@ -83,7 +83,7 @@ def _agent_health(aws: Aws, cluster: str) -> list[str]:
     arns = aws.run("ecs", "list-tasks", "--cluster", cluster, "--service-name", "hello-service")["taskArns"]
     if not arns:
         return []
-    described_arns = arns[:100]  # ECS describes no more at once
+    described_arns = arns[:100]  # ECS describes at most 100 in one call
     tasks = aws.run("ecs", "describe-tasks", "--cluster", cluster, "--tasks", *described_arns)["tasks"]
     agents = [container for task in tasks for container in task["containers"] if container["name"] == AGENT]
     return [

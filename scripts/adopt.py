@@ -21,7 +21,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 OWN_FILES = ("scripts/adopt", "scripts/adopt.py", "tests/process/test_adopt.py")
 GUIDE = "docs/make-it-yours.md"
 UNCHANGED = ("CHANGELOG.md",)
-IGNORED = re.compile(r"\.git|\.venv.*|__pycache__|\..*_cache|\..*cache")
+IGNORED = re.compile(r"\.git|\.venv.*|__pycache__|\..*cache")
 
 
 @dataclass(frozen=True)

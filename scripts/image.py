@@ -1,7 +1,7 @@
 """Print the size and the start time of an image of the service: `python scripts/image.py IMAGE`.
 
-The start time is the time between the start of the process and its log line that it is listening. Both times come from
-the container engine.
+The start time is the time from the start of the process to its log line with the address on which it listens. Both
+times come from the container engine.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Violation]:
 def the_agent_has_a_key(task: Task) -> Iterator[Violation]:
     """The Agent has no `DD_API_KEY`."""
     for container in task.agents:
-        misplaced = "DD_API_KEY" in {entry.get("name") for entry in container.get("environment") or []}
-        if not misplaced and "DD_API_KEY" not in secrets(container) and not has_more_variables(container):
+        is_misplaced = "DD_API_KEY" in {entry.get("name") for entry in container.get("environment") or []}
+        if not is_misplaced and "DD_API_KEY" not in secrets(container) and not has_more_variables(container):
             yield Violation(name_of(container), "the Agent has no `DD_API_KEY`, so it can send nothing")
 
 
@@ -179,12 +179,12 @@ def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Violation]:
             if other is not container
             and any(mount.get("sourceVolume") == config_volume for mount in task.mounts(other))
         ]
-        awaited = {
+        awaited_names = {
             dependency
             for dependent, dependency, condition in task.dependencies
             if dependent is container and condition in END_CONDITIONS
         }
-        if fillers and not awaited.intersection(fillers):
+        if fillers and not awaited_names.intersection(fillers):
             fix = f'"dependsOn": [{{"containerName": "{fillers[0]}", "condition": "SUCCESS"}}] in the Agent'
             yield Violation(name, f"does not wait for {quoted(fillers[0])}, which fills {CONFIG_FOLDER}", fix)
         volume = task.volumes.get(str(config_volume), {})

@@ -146,17 +146,17 @@ def firelens_has_a_router(task: Task) -> Iterator[Violation]:
     """The log driver `awsfirelens` is used without a log router, with two, or by the router itself."""
     if is_open(task.document.get("containerDefinitions")):
         return
-    users = [
+    firelens_containers = [
         container
         for container in task.containers
         if (container.get("logConfiguration") or {}).get("logDriver") == "awsfirelens"
     ]
-    if users and not task.routers:
-        names = ", ".join(plain(container.get("name")) for container in users)
+    if firelens_containers and not task.routers:
+        names = ", ".join(plain(container.get("name")) for container in firelens_containers)
         yield Violation(names, "logs go to `awsfirelens`, and no container has `firelensConfiguration`")
     if len(task.routers) > 1:
         yield Violation("", f"{len(task.routers)} containers have `firelensConfiguration`; ECS allows one", "keep one")
-    for container in users:
+    for container in firelens_containers:
         if container in task.routers:
             yield Violation(name_of(container), "the log router sends its own log to `awsfirelens`", "use awslogs")
 
@@ -235,7 +235,7 @@ def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
             is_reported = True
         elif task_memory and (limit or 0) > task_memory:
             yield Violation(name_of(container), f"`memory` {limit:g} MiB is above the task's {task_memory:g} MiB")
-            is_reported = is_reported or not reserved
+            is_reported = is_reported or not reserved  # with a reservation, the sum does not contain the limit
     total = sum(
         number(container.get("memoryReservation") or container.get("memory")) or 0 for container in task.containers
     )

@@ -72,6 +72,8 @@ class _Marking:
         if isinstance(value, dict):
             variable = str(value.get("name", "")) if ".environment[" in path else ""
             for name, entry in value.items():
+                # In an entry of `environment`, only the value is searched. The value of a key is left to the rule
+                # key-in-clear.
                 if not variable or (name == "value" and variable not in KEY_VARIABLES):
                     value[name] = self.mark(entry, f"{path}.{name}", container, variable)
         elif isinstance(value, list):

@@ -185,7 +185,7 @@ class _Scan:
             position += 1
 
     def _end_of_interpolation(self, position: int) -> int:
-        """Return the position after the closing brace of the interpolation whose opening brace is before `position`."""
+        """Return the position after the closing brace of the interpolation whose content starts at `position`."""
         depth = 1
         while position < len(self.text) and depth:
             depth += {"{": 1, "}": -1}.get(self.text[position], 0)

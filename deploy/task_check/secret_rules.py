@@ -35,11 +35,11 @@ def no_key_is_in_plain_text(task: Task) -> Iterator[Violation]:
     for container in task.containers:
         name, variables = name_of(container), environment(container)
         # An entry of `environment` without `value` has a `valueFrom`, which another rule reports.
-        misplaced = {entry.get("name") for entry in container.get("environment") or [] if "value" not in entry}
+        misplaced_names = {entry.get("name") for entry in container.get("environment") or [] if "value" not in entry}
         if keys := [
             variable
             for variable, value in variables.items()
-            if variable not in misplaced and _is_plain_key(variable, value)
+            if variable not in misplaced_names and _is_plain_key(variable, value)
         ]:
             yield Violation(name, f"{_listed(keys)} is in plain text under `environment`, {CONSEQUENCE}")
         log = container.get("logConfiguration") or {}

@@ -10,7 +10,7 @@ from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
 from task_check.task import Container, Task, command, environment, has_more_variables, name_of, secrets
 from task_check.values import is_open, number, quoted
 
-# For each variable of unified service tagging: its tag, its OpenTelemetry attribute, and what its values tell apart.
+# For each variable of unified service tagging: its tag, its OpenTelemetry attribute, and what its values distinguish.
 TAGS = {"DD_SERVICE": "service", "DD_ENV": "env", "DD_VERSION": "version"}
 OTEL_ATTRIBUTES = {"DD_SERVICE": "service.name", "DD_ENV": "deployment.environment", "DD_VERSION": "service.version"}
 DISTINGUISHED = {"DD_SERVICE": "services", "DD_ENV": "environments", "DD_VERSION": "releases"}
@@ -48,27 +48,27 @@ def a_service_is_named(task: Task) -> Iterator[Violation]:
     """`DD_SERVICE`, `DD_ENV`, `DD_VERSION` or their labels are missing; unified service tagging on Fargate needs both."""
     for container in task.services:
         variables, labels = _tags(container), container.get("dockerLabels") or {}
-        unset, unlabeled = [], []
+        unset_variables, missing_labels = [], []
         for variable, tag in TAGS.items():
             label = f"com.datadoghq.tags.{tag}"
             # An image often sets DD_VERSION itself.
             may_be_in_image = variable == "DD_VERSION" and label in labels
             if variable not in variables and not has_more_variables(container) and not may_be_in_image:
-                unset.append(variable)
+                unset_variables.append(variable)
             if label not in labels and (variable in variables or has_more_variables(container)):
-                unlabeled.append(label)
-        if unset:
-            distinguished = _joined(DISTINGUISHED[variable] for variable in unset)
-            sentence = f"{_with_verb(unset)} not set, so Datadog can't distinguish {distinguished}"
+                missing_labels.append(label)
+        if unset_variables:
+            distinguished = _joined(DISTINGUISHED[variable] for variable in unset_variables)
+            sentence = f"{_with_verb(unset_variables)} not set, so Datadog can't distinguish {distinguished}"
             yield Violation(name_of(container), sentence)
-        if unlabeled and task.on_fargate:
+        if missing_labels and task.on_fargate:
             variables_are_elsewhere = has_more_variables(container) and not variables
-            noun = "labels" if len(unlabeled) > 1 else "label"
+            noun = "labels" if len(missing_labels) > 1 else "label"
             yield Violation(
                 name_of(container),
-                f"the {noun} {_with_verb(unlabeled)} missing, so container metrics lack these tags",
+                f"the {noun} {_with_verb(missing_labels)} missing, so container metrics lack these tags",
                 "add the labels to `dockerLabels`, with the values of the variables",
-                HINT if variables_are_elsewhere and len(unlabeled) == len(TAGS) else "",
+                HINT if variables_are_elsewhere and len(missing_labels) == len(TAGS) else "",
             )
 
 

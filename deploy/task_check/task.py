@@ -143,8 +143,8 @@ class Task:
     @cached_property
     def _roles(self) -> list[str]:
         """The role of each container, in their order."""
-        awaited = {dependency for _, dependency, condition in self.dependencies if condition in END_CONDITIONS}
-        roles = [self._role(container, awaited) for container in self.containers]
+        awaited_names = {dependency for _, dependency, condition in self.dependencies if condition in END_CONDITIONS}
+        roles = [self._role(container, awaited_names) for container in self.containers]
         if AGENT not in roles:  # an Agent with an unusual name is recognized by variables that only an Agent has
             for index, container in enumerate(self.containers):
                 names = environment(container).keys() | secrets(container).keys()
@@ -152,8 +152,8 @@ class Task:
                     roles[index] = AGENT
         return roles
 
-    def _role(self, container: Container, awaited: set[str]) -> str:
-        """Return the role of `container`; `awaited` has the containers whose end another container waits for."""
+    def _role(self, container: Container, awaited_names: set[str]) -> str:
+        """Return the role of `container`; `awaited_names` has the containers whose end another container waits for."""
         image, name = image_name(container), str(container.get("name", ""))
         program = image.rpartition("/")[2]
         is_router = "firelensConfiguration" in container
@@ -161,7 +161,7 @@ class Task:
         if not is_agent and AGENT_NAME.search(name):  # the Agent in an image with a name of the user's own
             is_other_program = bool(THIRD_PARTY.fullmatch(program) or ROUTER_IMAGE.search(program))
             is_agent = not is_router and not is_other_program
-        if name in awaited or (is_agent and _only_prepares_files(container)):
+        if name in awaited_names or (is_agent and _only_prepares_files(container)):
             return INIT
         is_traced = bool(TRACER.search(command(container)))
         if is_router or (ROUTER_IMAGE.search(program) and not is_traced):

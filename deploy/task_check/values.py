@@ -13,7 +13,7 @@ KEY = re.compile(r"\b(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{32})\b")  # an application k
 
 
 class OpenList(list[Any]):
-    """A list whose entries are not, or not all, known yet, such as `"environment": ${jsonencode(...)}`."""
+    """A list whose entries are not all known yet, such as `"environment": ${jsonencode(...)}`."""
 
 
 def mark_open(text: str) -> str:
@@ -44,5 +44,5 @@ def number(value: Any) -> float | None:
 
 
 def mapping(entries: Any, value_key: str) -> dict[str, str]:
-    """Return a dictionary that maps the `name` of each of `entries` to what the entry has under `value_key`."""
+    """Return a dictionary from the `name` of each of `entries` to its value under `value_key`."""
     return {str(entry["name"]): str(entry.get(value_key) or "") for entry in entries or [] if "name" in entry}
