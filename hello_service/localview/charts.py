@@ -1,4 +1,4 @@
-"""Computes the charts of the performance view: bars, lines with gaps, axes, and the values of each time bucket."""
+"""Computes the charts of the performance view, the order of its tables, and the duration bars in the list of traces."""
 
 from __future__ import annotations
 

@@ -131,27 +131,27 @@ class Trace:
 
         A span whose parent is missing has depth 0, and so has one span of a cycle.
         """
-        present = {span.span_id for span in self.spans}
+        present_ids = {span.span_id for span in self.spans}
         children: dict[int, list[Span]] = defaultdict(list)
         tops: list[Span] = []
         for span in sorted(self.spans, key=lambda span: span.start):
-            is_child = span.parent_id in present and span.parent_id != span.span_id
+            is_child = span.parent_id in present_ids and span.parent_id != span.span_id
             if is_child:
                 children[span.parent_id].append(span)
             else:
                 tops.append(span)
-        yielded: set[int] = set()
+        yielded_ids: set[int] = set()
         # After `tops`, only spans that belong to a cycle or descend from one have not been yielded.
         for top in [*tops, *self.spans]:
             stack = [(0, True, top)]
             while stack:
                 depth, is_last, span = stack.pop()
-                if id(span) in yielded:
+                if id(span) in yielded_ids:
                     continue
-                yielded.add(id(span))
+                yielded_ids.add(id(span))
                 yield depth, is_last, span
-                below = children.pop(span.span_id, [])
-                stack.extend((depth + 1, child is below[-1], child) for child in reversed(below))
+                span_children = children.pop(span.span_id, [])
+                stack.extend((depth + 1, child is span_children[-1], child) for child in reversed(span_children))
 
 
 def _text(value: object) -> str:
