@@ -28,6 +28,7 @@ from hello_service.localview.terms import Selector, TermError, Value, quoted
 MAX_DEPTH = 50  # of nested parentheses
 MAX_REPAIRS = 20  # a suggestion corrects at most this many mistakes of a search
 OPERATOR = re.compile(r'(AND|OR|NOT)(?=[\s()"]|$)')
+# The name of a field, a tag, or a tag in quotation marks, with the colon.
 FIELD = re.compile(r'([A-Za-z_][\w.\-]*|@[A-Za-z_][\w.\-/]*|@"(?:[^"\\]|\\.)*"):')
 PHRASE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 RANGE = re.compile(r"\[[^\[\]]*\]")

@@ -117,7 +117,7 @@ def service_map(traces: Collection[Trace]) -> Map:
 
 
 def choose_service(whole_map: Map, service: str | None) -> Map:
-    """Return the map with `service` chosen if it exists, else the most connected one if there are too many."""
+    """Return the map with `service` chosen if it exists, else the most connected service if there are too many."""
     by_name = {node.service: node for node in whole_map.nodes}
     chosen = by_name.get(service or "")
     if chosen is None and len(whole_map.nodes) > MAX_SERVICES:

@@ -140,15 +140,15 @@ class Trace:
                 children[span.parent_id].append(span)
             else:
                 tops.append(span)
-        yielded_ids: set[int] = set()
+        yielded: set[int] = set()
         # After `tops`, only spans that belong to a cycle or descend from one have not been yielded.
         for top in [*tops, *self.spans]:
             stack = [(0, True, top)]
             while stack:
                 depth, is_last, span = stack.pop()
-                if id(span) in yielded_ids:
+                if id(span) in yielded:
                     continue
-                yielded_ids.add(id(span))
+                yielded.add(id(span))
                 yield depth, is_last, span
                 span_children = children.pop(span.span_id, [])
                 stack.extend((depth + 1, child is span_children[-1], child) for child in reversed(span_children))

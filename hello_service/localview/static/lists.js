@@ -23,7 +23,7 @@ if (form) {
     typedAt = 0;
     applyForm();
   });
-  const queryOf = (someForm) => new URLSearchParams(new FormData(someForm)).toString();
+  const queryOf = (formElement) => new URLSearchParams(new FormData(formElement)).toString();
   // outerHTML has the values that the server rendered, not those typed since.
   const renderedForm = new DOMParser().parseFromString(form.outerHTML, "text/html").forms[0];
   if (queryOf(form) !== queryOf(renderedForm)) applyForm(); // a field was changed before this script ran
