@@ -25,8 +25,8 @@ from hello_service.localview.hosts import host_name, is_local, is_own_origin
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 JSON_TRACES_PATH = "/v0.3/traces"  # accepts the same requests as /v0.4/traces
-# The test agent can forward requests to other machines: it has a proxy to any URL, and settings and headers that set
-# another agent.
+# The test agent can forward requests to other machines: it has a proxy to any URL, and settings and headers that
+# select another agent.
 FORWARDING_PATHS = ("/vcr/", "/test/settings")
 FORWARDING_HEADERS = ("X-Datadog-Proxy-Port", "X-Datadog-Agent-Proxy-Disabled")
 
@@ -88,7 +88,7 @@ async def drain(request: web.Request) -> web.Response:
     for stored_request in stored_requests:
         if stored_request.path.endswith("/traces") and stored_request.method in {"PUT", "POST"}:
             try:
-                chunks.extend(await agent._traces_from_request(stored_request))  # noqa: SLF001 - the same
+                chunks.extend(await agent._traces_from_request(stored_request))  # noqa: SLF001 - its version is locked
             except Exception:  # noqa: BLE001, S112 - the sender of a malformed trace already received an error response
                 continue
             await asyncio.sleep(0)  # lets the agent serve other requests between two traces

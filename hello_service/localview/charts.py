@@ -1,4 +1,4 @@
-"""Computes the charts of the performance view: bars, lines with gaps, axes, and the values of each time bucket."""
+"""Computes the charts of the performance view, the order of its tables, and the duration bars in the list of traces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hello_service.localview.units import MICROSECOND, MILLISECOND, SECOND
 
 WIDTH, HEIGHT = 360, 84  # of a chart; also in lists.js and lists.css
 SHORTEST, LONGEST = 100 * MICROSECOND, 10 * SECOND  # range of the logarithmic bar of a duration
-FIGURE_COLUMNS: dict[str, Callable[[Figures], float]] = {
+FIGURE_COLUMNS: dict[str, Callable[[Figures], float]] = {  # the value by which each column sorts
     "requests": lambda figures: figures.requests,
     "rate": lambda figures: figures.requests,  # sorts in the same way, because all rows cover the same time
     "errors": lambda figures: figures.errors,
@@ -89,19 +89,19 @@ def sort_resources(report: Report, column: str, threshold: float) -> list[tuple[
 def bars(series: Sequence[Figures]) -> tuple[int, list[Bar]]:
     """Return the end of the axis, and a bar for each bucket that has requests."""
     most_requests = max((figures.requests for figures in series), default=0)
-    highest = round(axis_end(most_requests))
+    axis_top = round(axis_end(most_requests))
     step = WIDTH / max(1, len(series))
     result = [
         Bar(
             x=round(index * step, 2),
             width=round(step * 0.8, 2),  # leaves a gap before the next bar
-            top=round(HEIGHT * (1 - figures.requests / highest), 2),
-            errors_top=round(HEIGHT * (1 - figures.errors / highest), 2),
+            top=round(HEIGHT * (1 - figures.requests / axis_top), 2),
+            errors_top=round(HEIGHT * (1 - figures.errors / axis_top), 2),
         )
         for index, figures in enumerate(series)
         if figures.requests
     ]
-    return highest, result
+    return axis_top, result
 
 
 def lines(series: Sequence[Figures], percentiles: Sequence[int]) -> tuple[float, list[tuple[int, list[str]]]]:

@@ -17,7 +17,7 @@ from hello_service.localview.units import MILLISECOND, duration, quantity
 TIMEOUT_SECONDS = 10.0
 POLL_SECONDS = 0.3
 LIMIT = 10**9  # traces in a response; more than a page keeps, so that the response has all of them
-MAX_RESPONSE_BYTES = 2**28
+MAX_RESPONSE_BYTES = 2**28  # a longer response is cut, and then rejected because it is not valid JSON
 MAX_LISTED = 100_000  # listed traces that --follow remembers, so that it doesn't list them again
 BAD_REQUEST = 400  # the status of the response to an invalid search
 
@@ -25,7 +25,7 @@ Summary = dict[str, Any]
 
 
 class PageError(Exception):
-    """The page returned no traces. `str()` is the message to show; `exit_code` is the exit code of the command."""
+    """The page's traces can't be read. `str()` is the message to show; `exit_code` is the exit code of the command."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -40,14 +40,14 @@ class Page:
     """
 
     def __init__(self, url: str) -> None:
-        invalid = PageError(f"--url {url!r} must be an address like http://127.0.0.1:8081.", 2)
+        invalid_url = PageError(f"--url {url!r} must be an address like http://127.0.0.1:8081.", 2)
         try:
             parts = urlsplit(url)
             port = parts.port or 80
         except ValueError:
-            raise invalid from None
+            raise invalid_url from None
         if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.username:
-            raise invalid
+            raise invalid_url
         self.url = url
         self._address = parts.hostname, port
 
@@ -123,7 +123,8 @@ def _follow(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
 
     Each trace is yielded only once.
     """
-    listed = dict.fromkeys(trace["trace_id"] for trace in last["traces"])  # a dict keeps the order, the oldest first
+    # A dict, because it keeps the order: the oldest first.
+    listed_ids = dict.fromkeys(trace["trace_id"] for trace in last["traces"])
     pending: dict[str, Summary] = {}
     while True:
         try:
@@ -135,14 +136,16 @@ def _follow(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
         except KeyboardInterrupt:
             yield from pending.values()
             return
-        changed = {trace["trace_id"]: trace for trace in response["traces"] if trace["trace_id"] not in listed}
-        complete = [trace_id for trace_id in pending if trace_id not in changed]
-        for trace_id in complete:
-            listed[trace_id] = None
+        changed_traces = {
+            trace["trace_id"]: trace for trace in response["traces"] if trace["trace_id"] not in listed_ids
+        }
+        complete_ids = [trace_id for trace_id in pending if trace_id not in changed_traces]
+        for trace_id in complete_ids:
+            listed_ids[trace_id] = None
             yield pending.pop(trace_id)
-        pending.update(changed)
-        while len(listed) > MAX_LISTED:
-            del listed[next(iter(listed))]
+        pending.update(changed_traces)
+        while len(listed_ids) > MAX_LISTED:
+            del listed_ids[next(iter(listed_ids))]
         last = response
 
 

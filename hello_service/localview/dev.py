@@ -273,7 +273,7 @@ class _Agent:
 
 
 def _origin(variables: Sequence[str]) -> str:
-    """Return, in parentheses, the variables from which an address was read."""
+    """Return, in parentheses, the variables from which an address was read, or that it is the default."""
     return f" ({', '.join(variables)})" if variables else " (the default)"
 
 

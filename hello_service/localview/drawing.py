@@ -17,9 +17,9 @@ def grade(status: str) -> str:
 
 def log_parts(line: Line) -> dict[str, Any]:
     """Return the `time`, `level`, `event` and `exception` of a line, and its other fields as `name=value` in `rest`."""
-    omitted = {"timestamp", "level", "event", "logger", "service", "env", "version", "exception"}
+    omitted_fields = {"timestamp", "level", "event", "logger", "service", "env", "version", "exception"}
     other_fields = [
-        f"{name}={value}" for name, value in line.items() if name not in omitted and not name.startswith("dd.")
+        f"{name}={value}" for name, value in line.items() if name not in omitted_fields and not name.startswith("dd.")
     ]
     try:
         moment = datetime.fromisoformat(str(line.get("timestamp"))).astimezone()

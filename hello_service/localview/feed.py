@@ -48,7 +48,7 @@ class Feed:
         self.console.print(Text(text, style), soft_wrap=True)
 
     def print_after_trace(self, text: str, key: int | None, now: float) -> None:
-        """Print a log line after the trace with `key`, or at once if it belongs to no trace or no trace is drawn."""
+        """Print a log line after the trace with `key`, or immediately if it has no trace or no traces are drawn."""
         if not key or self.tree == "off":
             self._print_line(text)
             return
@@ -66,17 +66,19 @@ class Feed:
 
         With `end`, draw and print everything.
         """
-        complete = [
-            (key, trace) for key, (changed, trace) in self._pending.items() if end or changed <= now - SETTLE_SECONDS
+        complete_traces = [
+            (key, trace)
+            for key, (changed_at, trace) in self._pending.items()
+            if end or changed_at <= now - SETTLE_SECONDS
         ]
-        for key, trace in sorted(complete, key=lambda item: item[1].start):
+        for key, trace in sorted(complete_traces, key=lambda item: item[1].start):
             del self._pending[key]
             self._draw(trace)
             self._release([line for line in self._waiting if line.trace_key == key])
-        overdue = [
+        overdue_lines = [
             line for line in self._waiting if line.trace_key not in self._pending and line.since <= now - WAIT_SECONDS
         ]
-        self._release(self._waiting[:] if end else overdue)
+        self._release(self._waiting[:] if end else overdue_lines)
 
     def _release(self, lines: Sequence[_WaitingLine]) -> None:
         for line in lines:

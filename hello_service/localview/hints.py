@@ -17,10 +17,10 @@ LOWERCASE_OPERATOR = re.compile(r"(?<=\s)(or|and|not)(?=\s)")
 
 def alternatives(query: Query, traces: Sequence[Trace]) -> list[tuple[str, int]]:
     """Return up to `MAX_SUGGESTIONS` searches similar to `query`, each with the number of `traces` that it finds."""
-    return list(islice(_successful(query, traces), MAX_SUGGESTIONS))
+    return list(islice(_successful_candidates(query, traces), MAX_SUGGESTIONS))
 
 
-def _successful(query: Query, traces: Sequence[Trace]) -> Iterator[tuple[str, int]]:
+def _successful_candidates(query: Query, traces: Sequence[Trace]) -> Iterator[tuple[str, int]]:
     """Yield each candidate that finds traces, with their number."""
     for text in dict.fromkeys(_candidates(query, traces)):  # without duplicates
         try:
@@ -48,9 +48,11 @@ def _candidates(query: Query, traces: Sequence[Trace]) -> Iterator[str]:
 def _replacements(piece: str, traces: Sequence[Trace]) -> Iterator[str]:
     """Yield terms similar to `piece`: with a similar tag, or with a similar value and with `*` around the value."""
     prefix = FIELD.match(piece)
-    if prefix is None or piece[prefix.end() :].startswith(("(", "[", ">", "<")):
+    if prefix is None:
         return
     field, value = prefix[1], piece[prefix.end() :]
+    if value.startswith(("(", "[", ">", "<")):  # a group, a range or a comparison
+        return
     unquoted = terms.unescaped(value[1:-1]) if value.startswith('"') else value
     spans = [span for trace in traces for span in trace.spans]
     if field.startswith("@"):

@@ -85,14 +85,14 @@ class Search:
 
     def address(self, path: str = "/", **changes: Any) -> str:
         """Return the address of this search with `changes`."""
-        changed = replace(self, **changes)
+        search = replace(self, **changes)
         arguments = {
-            "q": changed.q,
-            "last": changed.last,
-            "from": changed.begin,
-            "to": changed.end,
-            "sort": "" if changed.sort == NEWEST_FIRST else changed.sort,
-            "all": "1" if changed.show_all else "",
+            "q": search.q,
+            "last": search.last,
+            "from": search.begin,
+            "to": search.end,
+            "sort": "" if search.sort == NEWEST_FIRST else search.sort,
+            "all": "1" if search.show_all else "",
         }
         nonempty = {name: value for name, value in arguments.items() if value}
         return f"{path}?{urlencode(nonempty)}" if nonempty else path
@@ -105,7 +105,6 @@ class Search:
 
     @property
     def finds_all_traces(self) -> bool:
-        """Whether the search finds all traces."""
         return not (self.q.strip() or self.last or self.begin or self.end)
 
 
@@ -184,19 +183,19 @@ def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetim
     """Return the position of `trace` in the list from which it was opened; 0 if the list doesn't contain it."""
     search = Search.from_arguments(arguments)
     try:
-        listed = traces_of(group_websockets(select(store, search, now or datetime.now().astimezone())))
+        listed_traces = traces_of(group_websockets(select(store, search, now or datetime.now().astimezone())))
     except SearchError:
-        listed = []
-    index = next((index for index, candidate in enumerate(listed) if candidate.key == trace.key), None)
+        listed_traces = []
+    index = next((index for index, candidate in enumerate(listed_traces) if candidate.key == trace.key), None)
     list_address = search.address("/")
     if index is None:
-        return Pager(list_address, 0, len(listed), "", "")
+        return Pager(list_address, 0, len(listed_traces), "", "")
 
     def address(index: int) -> str:
         """Return the address of the trace at `index` of the list, empty if the list doesn't reach that far."""
-        return search.address(f"/trace/{listed[index].id}") if 0 <= index < len(listed) else ""
+        return search.address(f"/trace/{listed_traces[index].id}") if 0 <= index < len(listed_traces) else ""
 
-    return Pager(list_address, index + 1, len(listed), address(index - 1), address(index + 1))
+    return Pager(list_address, index + 1, len(listed_traces), address(index - 1), address(index + 1))
 
 
 def _find_matches(
@@ -235,7 +234,8 @@ def _facets(
             is_chosen = term in parsed.pieces
             q = parsed.without_term(term) if is_chosen else parsed.with_term(term)
             values.append(Facet(value, count, search.address(q=q), is_chosen))
-        # A single value can't narrow the search, so it is left out unless a click removes it. Status has only one value.
+        # A single value can't narrow the search, so it is shown only if it is chosen, because a click then removes it.
+        # The single value of Status, `error`, can narrow the search.
         if values and (len(values) > 1 or values[0].is_chosen or name == "status"):
             facets.append((title, values))
     return facets

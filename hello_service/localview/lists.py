@@ -91,14 +91,14 @@ async def traces_json() -> Any:
         traces = listing.select(store, search, _now())
     except SearchError as error:
         return {"error": str(error), "suggestions": list(error.suggestions)}, 400
-    changed = [trace for trace in traces if trace.version > since]
+    changed_traces = [trace for trace in traces if trace.version > since]
     body = {
         "query": search.q,
         "found": len(traces),
         "kept": len(store),
         "dropped": store.dropped,
         "version": version,
-        "traces": [_summary(trace) for trace in changed[: max(0, limit)]],
+        "traces": [_summary(trace) for trace in changed_traces[: max(0, limit)]],
     }
     return Response(json.dumps(body, indent=2), content_type="application/json")
 
@@ -158,8 +158,8 @@ async def show_logs() -> str:
 @lists.get("/map")
 async def show_map() -> str:
     """Draw the calls between services. With many services, draw the neighbors of one."""
-    whole = service_map.service_map(current_view().store.newest())
-    drawn_map, picture = map_layout.draw(whole, request.args.get("service"))
+    whole_map = service_map.service_map(current_view().store.newest())
+    drawn_map, picture = map_layout.draw(whole_map, request.args.get("service"))
     max_services = service_map.MAX_SERVICES
     return await _render_with_version("map.html", map=drawn_map, picture=picture, max_services=max_services)
 
@@ -180,6 +180,7 @@ async def show_performance() -> Any:
     if sort.removeprefix("-") not in charts.COLUMNS:
         sort = BUSIEST_FIRST
     now = monotonic()
+    # The start of the current time bucket, which is the last one of each chart.
     last_start = datetime.fromtimestamp(time.time() - now % BUCKET_SECONDS).astimezone()
     body = await _render_with_version(
         "performance.html",

@@ -73,12 +73,12 @@ def read(store: Store, arguments: Mapping[str, str]) -> Log:
         level = ""
     traceless = "traceless" in arguments
     log = store.log()
-    words = text.strip().lower()
+    searched_text = text.strip().lower()
     entries = []
     for number, line in log:
         if level and not _has_level(line, level):
             continue
-        if words and words not in json.dumps(dict(line), ensure_ascii=False, default=repr).lower():
+        if searched_text and searched_text not in json.dumps(dict(line), ensure_ascii=False, default=repr).lower():
             continue
         entry = Entry(number, line, store.find(str(line.get("dd.trace_id", ""))))
         if not (traceless and entry.trace_id):

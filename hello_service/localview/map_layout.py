@@ -58,13 +58,13 @@ class Drawing:
         return sum(line.label is None for line in self.lines)
 
 
-def draw(whole: Map, service: str | None) -> tuple[Map, Drawing]:
+def draw(whole_map: Map, service: str | None) -> tuple[Map, Drawing]:
     """Return the map with its chosen service, and the drawing."""
-    chosen_map = choose_service(whole, service)
+    chosen_map = choose_service(whole_map, service)
     nodes, edges = chosen_map.parts_to_draw()
     columns = _columns(nodes, edges)
     if chosen_map.chosen is None and len(columns) > MAX_COLUMNS:  # a chain of calls is too long
-        chosen_map = choose_service(whole, whole.most_connected().service)
+        chosen_map = choose_service(whole_map, whole_map.most_connected().service)
         nodes, edges = chosen_map.parts_to_draw()
     if chosen_map.chosen is not None:
         columns = _columns_around(chosen_map.chosen, nodes, edges)
@@ -90,10 +90,10 @@ def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: N
     occupied = [place.box for place in places.values()]
     lines = []
     for edge, curve in curves:
-        preferred = 0.5  # the middle of the curve
+        preferred_t = 0.5  # the middle of the curve
         if chosen is not None:
-            preferred = 0.88 if edge.source is chosen else 0.12  # close to the neighbor
-        positions = _label_positions(curve, preferred)
+            preferred_t = 0.88 if edge.source is chosen else 0.12  # close to the neighbor
+        positions = _label_positions(curve, preferred_t)
         label = next((position for position in positions if _is_free(position, occupied)), None)
         if label is not None:
             occupied.append(_label_box(label))
@@ -114,6 +114,7 @@ def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Po
     """
     middle = source.y + NODE_HEIGHT / 2
     if source is target:
+        # The loop begins and ends 36 from the middle of the upper side. The control points, 60 from it, make it round.
         x, top = source.x + NODE_WIDTH / 2, source.y - LOOP_HEIGHT
         return (x + 36, source.y), (x + 60, top), (x - 60, top), (x - 36, source.y)
     begin, end, target_middle = source.x + NODE_WIDTH, target.x, target.y + NODE_HEIGHT / 2
@@ -125,7 +126,8 @@ def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Po
         else:
             bend = begin + (end - begin) / 4
         return (begin, middle), (bend, middle), (bend, target_middle), (end, target_middle)
-    # A call back to the left starts lower than the calls from there. Services in the same column never call each other.
+    # A call to the left is drawn lower than the calls to the right, so that they don't coincide. Services in the same
+    # column never call each other.
     begin, end = source.x, target.x + NODE_WIDTH
     half_distance = (begin - end) / 2
     y, target_y = middle + RETURN_OFFSET, target_middle + RETURN_OFFSET
@@ -146,10 +148,10 @@ def _bottom(curve: tuple[Point, Point, Point, Point]) -> float:
     return max(_point_at(curve, step / 10)[1] for step in range(11))
 
 
-def _label_positions(curve: tuple[Point, Point, Point, Point], preferred: float) -> Iterator[Point]:
-    """Yield candidate positions of a label: on its curve, the closest to `preferred` first, then beside the curve."""
-    candidates = (preferred, 0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2)
-    closest_first = sorted(candidates, key=lambda t: abs(t - preferred))
+def _label_positions(curve: tuple[Point, Point, Point, Point], preferred_t: float) -> Iterator[Point]:
+    """Yield candidate positions of a label: on its curve, the closest to `preferred_t` first, then beside the curve."""
+    candidates = (preferred_t, 0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2)
+    closest_first = sorted(candidates, key=lambda t: abs(t - preferred_t))
     points = [_point_at(curve, t) for t in closest_first]
     for offset in (0, -24, 24, -44, 44):  # the smallest first
         for x, y in points:
@@ -174,10 +176,10 @@ def _is_free(center: Point, occupied: Sequence[Box]) -> bool:
 
 def _columns_around(chosen: Node, nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
     """Return up to three columns: the callers of `chosen`, `chosen`, and the services that it calls."""
-    called = {edge.target.service for edge in edges if edge.source is chosen} - {chosen.service}
+    called_services = {edge.target.service for edge in edges if edge.source is chosen} - {chosen.service}
     others = [node for node in nodes if node is not chosen]
-    callers = [node for node in others if node.service not in called]
-    callees = [node for node in others if node.service in called]
+    callers = [node for node in others if node.service not in called_services]
+    callees = [node for node in others if node.service in called_services]
     return [column for column in (callers, [chosen], callees) if column]
 
 
@@ -190,10 +192,10 @@ def _columns(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[list[Node]]:
     columns: dict[int, list[Node]] = defaultdict(list)
     for node in sorted(nodes, key=lambda node: (depths[node.service], node.service)):
         columns[depths[node.service]].append(node)
-    heights: dict[str, float] = {}  # position of each service in its column, from 0 (top) to less than 1
+    positions: dict[str, float] = {}  # position of each service in its column, from 0 (top) to less than 1
     for number in sorted(columns):
-        columns[number].sort(key=lambda node: _mean([heights[caller] for caller in callers[node.service]]))
-        heights |= {node.service: index / len(columns[number]) for index, node in enumerate(columns[number])}
+        columns[number].sort(key=lambda node: _mean([positions[caller] for caller in callers[node.service]]))
+        positions |= {node.service: index / len(columns[number]) for index, node in enumerate(columns[number])}
     return [columns[number] for number in sorted(columns)]
 
 
@@ -206,11 +208,11 @@ def _without_cycles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
     outgoing: dict[str, list[Edge]] = defaultdict(list)
     for edge in edges:
         outgoing[edge.source.service].append(edge)
-    called = {edge.target.service for edge in edges if edge.source is not edge.target}
+    called_services = {edge.target.service for edge in edges if edge.source is not edge.target}
     acyclic_edges: list[Edge] = []
-    finished: set[str] = set()
-    for start in sorted(nodes, key=lambda node: node.service in called):  # services without a caller first
-        if start.service in finished:
+    finished_services: set[str] = set()
+    for start in sorted(nodes, key=lambda node: node.service in called_services):  # services without a caller first
+        if start.service in finished_services:
             continue
         path = [(start.service, iter(outgoing[start.service]))]
         on_path = {start.service}
@@ -220,10 +222,10 @@ def _without_cycles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
             if next_edge is None:
                 path.pop()
                 on_path.discard(service)
-                finished.add(service)
+                finished_services.add(service)
             elif (target := next_edge.target.service) not in on_path:
                 acyclic_edges.append(next_edge)
-                if target not in finished:
+                if target not in finished_services:
                     on_path.add(target)
                     path.append((target, iter(outgoing[target])))
     return acyclic_edges
@@ -232,7 +234,7 @@ def _without_cycles(nodes: Sequence[Node], edges: Sequence[Edge]) -> list[Edge]:
 def _depths(nodes: Sequence[Node], callers: Mapping[str, Sequence[str]]) -> dict[str, int]:
     """Return the length of the longest chain of calls to each service. `callers` has no cycle."""
     depth = {node.service: 0 for node in nodes}
-    for _ in nodes:
+    for _ in nodes:  # enough rounds, because no chain has more services than there are nodes
         changed = False
         for node in nodes:
             longest = max((depth[caller] + 1 for caller in callers.get(node.service, ())), default=0)

@@ -75,12 +75,12 @@ def create_page(view: View) -> Quart:
         log_parts=drawing.log_parts,
         hexadecimal=hexadecimal,
     )
-    # For rows.html, which explains the reason.
+    # For rows.html, because a thousand rows then take half the time.
     app.extensions["synchronous_jinja"] = app.jinja_env.overlay(enable_async=False)
     app.register_blueprint(pages)
     app.register_blueprint(lists.lists)
-    checked: Any = _HostCheck(cast("ASGIApp", app.asgi_app))
-    app.asgi_app = checked  # type: ignore[method-assign]  # Quart documents this assignment
+    checked_app: Any = _HostCheck(cast("ASGIApp", app.asgi_app))
+    app.asgi_app = checked_app  # type: ignore[method-assign]  # Quart documents this assignment
     return app
 
 
@@ -124,13 +124,13 @@ async def show_trace(text: str) -> Any:
     return await render_template("trace.html", version=version, trace=trace, trace_view=_trace_view(trace))
 
 
-@pages.get("/trace/<text>/span/<number>")
-async def span_details(text: str, number: str) -> Any:
+@pages.get("/trace/<text>/span/<span_id>")
+async def span_details(text: str, span_id: str) -> Any:
     """Return the details of a span as a fragment for the page of its trace."""
     trace = current_view().store.find(text)
     if trace is None:
         return "This trace is no longer kept.", 404
-    return await render_template("fragment.html", trace=trace, trace_view=_trace_view(trace, ("span", number)))
+    return await render_template("fragment.html", trace=trace, trace_view=_trace_view(trace, ("span", span_id)))
 
 
 @pages.get("/trace/<text>/json")

@@ -115,7 +115,7 @@ class Figures:
 
 @dataclass
 class Report:
-    """The figures of one service: in total, by resource, and as a series of time buckets, oldest first."""
+    """The figures of one service over `seconds`: in total, by resource, and as time buckets, oldest first."""
 
     service: str
     seconds: float

@@ -17,9 +17,10 @@ from typing import Any
 import aiohttp
 
 LOOPBACK = "127.0.0.1"
-START_SECONDS = 60.0
-STOP_SECONDS = 40.0
-LEFTOVER_SECONDS = 2.0  # how long processes that a command started may outlive it, and again after SIGTERM
+START_SECONDS = 60.0  # how long the service or the agent may take to start
+STOP_SECONDS = 40.0  # how long a process may take to stop before it is killed
+# How long processes that a command started may outlive it before SIGTERM, and after that before SIGKILL.
+LEFTOVER_SECONDS = 2.0
 POLL_SECONDS = 0.05
 LINE_BYTES = 2**20  # a longer line is cut
 # The variables that ddapm-test-agent reads as options. Some of them make it forward the data that it receives.

@@ -28,6 +28,7 @@ from hello_service.localview.terms import Selector, TermError, Value, quoted
 MAX_DEPTH = 50  # of nested parentheses
 MAX_REPAIRS = 20  # a suggestion corrects at most this many mistakes of a search
 OPERATOR = re.compile(r'(AND|OR|NOT)(?=[\s()"]|$)')
+# The name of a field, a tag, or a tag in quotation marks, with the colon.
 FIELD = re.compile(r'([A-Za-z_][\w.\-]*|@[A-Za-z_][\w.\-/]*|@"(?:[^"\\]|\\.)*"):')
 PHRASE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 RANGE = re.compile(r"\[[^\[\]]*\]")
@@ -244,9 +245,9 @@ class _Parser:
         name = prefix[1]
         if field is not None:  # a field within the values of another one
             self.read_value(allow_range=False, allow_empty=True)
-            whole = self.text[begin : self.position]
-            message = f"{whole} is not a value of {field}. The parentheses after {field}: can contain only its values."
-            raise _Mistake(message, begin, self.position, [quoted(whole)])
+            term = self.text[begin : self.position]
+            message = f"{term} is not a value of {field}. The parentheses after {field}: can contain only its values."
+            raise _Mistake(message, begin, self.position, [quoted(term)])
         next_character = self.text[self.position : self.position + 1]
         if not terms.is_known(name):
             raise self.unknown_field(name, begin)
@@ -264,8 +265,8 @@ class _Parser:
         try:
             return terms.selector(field, value)
         except TermError as error:
-            whole = self.text[begin : self.position]
-            prefix = f"{field}:" if field and whole.startswith(f"{field}:") else ""
+            term = self.text[begin : self.position]
+            prefix = f"{field}:" if field and term.startswith(f"{field}:") else ""
             replacements = [replacement.whole or f"{prefix}{replacement.value}" for replacement in error.replacements]
             unfinished = error.unfinished and self.position == len(self.text)
             raise _Mistake(str(error), begin, self.position, replacements, unfinished=unfinished) from None
@@ -293,15 +294,15 @@ class _Parser:
             self.read_value(allow_range=True, allow_empty=True)
         end = self.position
         value = self.text[value_begin:end] or "*"
-        plain = quoted(self.text[begin:end])
-        message = f'Unknown field "{name}". For a span tag write @{name}:{value}; for plain text write {plain}.'
+        plain_text = quoted(self.text[begin:end])
+        message = f'Unknown field "{name}". For a span tag write @{name}:{value}; for plain text write {plain_text}.'
         # Without a value but with text after it, this is probably a copied message, such as "ValueError: no such file".
         if value_begin == end and self.text[end:].strip():
             word = NEXT_WORD.match(self.text, end)
             similar = [f"{known}:{word[1] if word else '*'}" for known in terms.similar(name)]
-            whole = quoted(self.text[begin:].rstrip())
-            return _Mistake(message, begin, len(self.text), [*similar, whole])
-        replacements = [*(f"{known}:{value}" for known in terms.similar(name)), f"@{name}:{value}", plain]
+            quoted_message = quoted(self.text[begin:].rstrip())
+            return _Mistake(message, begin, len(self.text), [*similar, quoted_message])
+        replacements = [*(f"{known}:{value}" for known in terms.similar(name)), f"@{name}:{value}", plain_text]
         return _Mistake(message, begin, end, replacements, unfinished=end == value_begin)
 
     def read_value(self, *, allow_range: bool, allow_empty: bool = False) -> Value:
@@ -402,8 +403,8 @@ def _any_of(parts: Sequence[Selector]) -> Selector:
     """Return the function that selects the spans that at least one of `parts` matches."""
 
     def select(trace: Trace, spans: Sequence[Span]) -> Sequence[Span]:
-        matching = {id(span) for part in parts for span in part(trace, spans)}
-        return [span for span in spans if id(span) in matching]
+        matching_ids = {id(span) for part in parts for span in part(trace, spans)}
+        return [span for span in spans if id(span) in matching_ids]
 
     return select
 

@@ -89,20 +89,20 @@ def _websocket_parents(traces: Sequence[Trace]) -> dict[int, int]:
     # ddtrace does not link the last receive, which returns the disconnect. If it can belong to only one open WebSocket,
     # that is its parent.
     handshakes = [trace for trace in traces if trace.root.meta.get("http.upgraded") == "websocket"]
-    closed: set[int] = set()
+    closed_keys: set[int] = set()
     for message in messages:
         if message.key in parents or message.root.name != "websocket.receive":
             continue
         open_handshakes = [
             handshake
             for handshake in handshakes
-            if handshake.key not in closed
+            if handshake.key not in closed_keys
             and handshake.start <= message.start
             and _endpoint(handshake.root) == _endpoint(message.root)
         ]
         if len(open_handshakes) == 1:
             parents[message.key] = open_handshakes[0].key
-            closed.add(open_handshakes[0].key)
+            closed_keys.add(open_handshakes[0].key)
     return parents
 
 

@@ -116,10 +116,10 @@ def service_map(traces: Collection[Trace]) -> Map:
     return Map([nodes[name] for name in sorted(nodes)], [edges[names] for names in sorted(edges)])
 
 
-def choose_service(whole: Map, service: str | None) -> Map:
-    """Return `whole` with `service` chosen if it exists, else the most connected service if there are too many."""
-    by_name = {node.service: node for node in whole.nodes}
+def choose_service(whole_map: Map, service: str | None) -> Map:
+    """Return the map with `service` chosen if it exists, else the most connected service if there are too many."""
+    by_name = {node.service: node for node in whole_map.nodes}
     chosen = by_name.get(service or "")
-    if chosen is None and len(whole.nodes) > MAX_SERVICES:
-        chosen = whole.most_connected()
-    return Map(whole.nodes, whole.edges, chosen)
+    if chosen is None and len(whole_map.nodes) > MAX_SERVICES:
+        chosen = whole_map.most_connected()
+    return Map(whole_map.nodes, whole_map.edges, chosen)

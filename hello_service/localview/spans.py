@@ -131,11 +131,11 @@ class Trace:
 
         A span whose parent is missing has depth 0, and so has one span of a cycle.
         """
-        present = {span.span_id for span in self.spans}
+        present_ids = {span.span_id for span in self.spans}
         children: dict[int, list[Span]] = defaultdict(list)
         tops: list[Span] = []
         for span in sorted(self.spans, key=lambda span: span.start):
-            is_child = span.parent_id in present and span.parent_id != span.span_id
+            is_child = span.parent_id in present_ids and span.parent_id != span.span_id
             if is_child:
                 children[span.parent_id].append(span)
             else:
@@ -150,8 +150,8 @@ class Trace:
                     continue
                 yielded.add(id(span))
                 yield depth, is_last, span
-                below = children.pop(span.span_id, [])
-                stack.extend((depth + 1, child is below[-1], child) for child in reversed(below))
+                span_children = children.pop(span.span_id, [])
+                stack.extend((depth + 1, child is span_children[-1], child) for child in reversed(span_children))
 
 
 def _text(value: object) -> str:

@@ -52,8 +52,8 @@ class Failure:
     """An exception with its frames, innermost first.
 
     Attributes:
-        title: the last lines of the stack trace, with the type and the message.
-        relation: `Caused by` or `While handling`, the relation to the exception raised before; empty for the first one.
+        title: the lines of the stack trace that contain the type and the message.
+        relation: `Caused by` or `While handling`, the relation to the exception raised before; empty if none is stated.
     """
 
     title: str

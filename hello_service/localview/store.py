@@ -58,7 +58,7 @@ class Store:
 
     def add(self, spans: Iterable[Span]) -> list[Trace]:
         """Add spans of any traces and return the traces that they belong to."""
-        changed: dict[int, Trace] = {}
+        changed_traces: dict[int, Trace] = {}
         for span in spans:
             trace = self._traces.get(span.trace_id)
             if trace is None:
@@ -68,7 +68,7 @@ class Store:
                 before = len(trace.spans)
                 trace.add(span)
                 self._span_count += len(trace.spans) - before
-            changed[span.trace_id] = trace
+            changed_traces[span.trace_id] = trace
             for link in span.links:
                 self._add_backlink(link, span)
         while len(self._traces) > self.limit or (self._span_count > self._max_spans and len(self._traces) > 1):
@@ -77,11 +77,11 @@ class Store:
             self._lines.pop(oldest, None)
             self._backlinks.pop(oldest, None)
             self.dropped += 1
-        if changed:
+        if changed_traces:
             self.version += 1
-        for trace in changed.values():
+        for trace in changed_traces.values():
             trace.version = self.version
-        return list(changed.values())
+        return list(changed_traces.values())
 
     def _add_backlink(self, link: Link, span: Span) -> None:
         """Record the link from `span` under its target, whose trace may not have arrived yet."""

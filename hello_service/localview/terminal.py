@@ -22,7 +22,7 @@ GAP = "  "  # between columns
 PLAIN_WIDTH = 200  # of a line if standard output is not a terminal
 SPANS = 100  # drawn of a trace; the page shows all
 NAME, RESOURCE, SERVICE, STATUS, DURATION, BAR = range(6)  # the columns
-MIN_WIDTHS = ((RESOURCE, 20), (SERVICE, 12), (NAME, 24))  # of the columns that can shrink, the first to shrink first
+MIN_WIDTHS = ((RESOURCE, 20), (SERVICE, 12), (NAME, 24))  # of the columns that can shrink, in this order
 
 
 def make_console() -> Console:
@@ -87,8 +87,8 @@ def _widths(rows: Sequence[tuple[str, Span]], width: int) -> dict[int, int]:
     has_several_services = len({span.service for _, span in rows}) > 1
     least_important = (BAR, SERVICE) if has_several_services else (SERVICE, BAR)
     for column in (*least_important, RESOURCE, STATUS):
-        shrunk = [min(size, min_widths.get(number, size)) for number, size in widths.items()]
-        if _line_width(shrunk) <= width:
+        shrunk_widths = [min(size, min_widths.get(number, size)) for number, size in widths.items()]
+        if _line_width(shrunk_widths) <= width:
             break
         del widths[column]
     excess = _line_width(widths.values()) - width

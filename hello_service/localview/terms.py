@@ -188,7 +188,7 @@ def _status_test(value: Value, pattern: re.Pattern[str]) -> Callable[[Span], boo
     accepted = [status for status in ("error", "ok") if pattern.fullmatch(status)]
     if not accepted:
         text = value.text.lower()
-        if NUMBER.fullmatch(value.text.rstrip("*xX")):
+        if NUMBER.fullmatch(value.text.rstrip("*xX")):  # an HTTP status, such as 404, 5xx or 5*
             hint = f"@http.status_code:{re.sub('[*xX]+$', '*', value.text)}"
             message = f"status is ok or error, not {value.text}. To search for an HTTP status write {hint}."
             raise TermError(message, Replacement(whole=hint))
@@ -218,17 +218,17 @@ def _plain_text_selector(value: Value) -> Selector:
     text = value.text
     if not value.literal and "://" in text:
         text = text.partition("#")[0]  # a browser doesn't send the fragment of a URL
-    searched = text.lower()
-    trace_address = TRACE_ADDRESS.search(searched)  # a pasted address of a trace on this page
-    pasted_id = trace_key(trace_address[1] if trace_address else searched)
-    decoded = unquote(searched) if "://" in searched else searched
-    pattern = _pattern(Value(f"*{text}*")) if "*" in searched and not value.literal else None
+    searched_text = text.lower()
+    trace_address = TRACE_ADDRESS.search(searched_text)  # a pasted address of a trace on this page
+    pasted_id = trace_key(trace_address[1] if trace_address else searched_text)
+    decoded_text = unquote(searched_text) if "://" in searched_text else searched_text
+    pattern = _pattern(Value(f"*{text}*")) if "*" in searched_text and not value.literal else None
 
     def is_in(span_text: str) -> bool:
         if pattern is not None:
             return pattern.fullmatch(span_text) is not None
-        lowercase = span_text.lower()
-        return searched in lowercase or (decoded != searched and decoded in lowercase)
+        lowercase_text = span_text.lower()
+        return searched_text in lowercase_text or (decoded_text != searched_text and decoded_text in lowercase_text)
 
     def matches(span: Span) -> bool:
         if pasted_id is not None and pasted_id in {span.trace_id, span.span_id}:
@@ -318,7 +318,7 @@ def _number_test(field: str, value: Value, parse: Callable[[str], float]) -> Cal
         else:  # only the number is replaced, not the operator
             number = text.lstrip("<>=")
             replacements = [text.replace(number, replacement) for replacement in error.replacements]
-        # A number with the first character of its unit, or none yet.
+        # A number whose unit is missing or may lack its second character.
         unfinished = re.fullmatch(r"[<>]?=?\d+(\.\d*)?[a-zµμ]?", text) is not None
         raise TermError(str(error), *map(Replacement, replacements), unfinished=unfinished) from None
     return None
@@ -377,4 +377,5 @@ def _matches(pattern: re.Pattern[str], text: str | None) -> bool:
 
 
 def _number_text(number: float | None) -> str | None:
+    """Return a metric as the page shows it: 3.0 as `3`, and 0.1 + 0.2 as `0.3`."""
     return None if number is None else f"{number:.15g}"

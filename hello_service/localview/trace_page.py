@@ -119,7 +119,7 @@ class Row:
     @property
     def rects(self) -> Markup:
         """The bars as SVG elements."""
-        return Markup("".join(f'<rect x="{x}%" width="{width}%"/>' for x, width in self.bars))  # noqa: S704 - the same
+        return Markup("".join(f'<rect x="{x}%" width="{width}%"/>' for x, width in self.bars))  # noqa: S704 - numbers
 
 
 def hexadecimal(number: int) -> str:
@@ -189,7 +189,8 @@ class TraceView:
         """Return the position of the chosen span in `spans`, 0 if it is not in them, and the spans before and after."""
         index = next((index for index, span in enumerate(spans) if span is self.span), None)
         if index is None:
-            return 0, None, spans[0] if spans else None
+            first = spans[0] if spans else None
+            return 0, None, first
         before = spans[index - 1] if index > 0 else None
         after = spans[index + 1] if index + 1 < len(spans) else None
         return index + 1, before, after
@@ -205,7 +206,7 @@ class TraceView:
                 revealed.add(id(node.parent.span))
             if node.parent and (node.span.service == self.selection.service or id(node) in context):
                 context.add(id(node.parent))
-        present = {node.span.span_id for node in self._nodes}
+        present_ids = {node.span.span_id for node in self._nodes}
         id_uses: Counter[str] = Counter()  # of each row id, because a tracer may send two spans with the same id
         # A stack of rows to yield: (siblings in the row, level, whether the row is hidden).
         pending: list[tuple[list[_Node], int, bool]] = []
@@ -243,7 +244,7 @@ class TraceView:
                 chosen=span is self.span and not is_fold,
                 hidden=hidden,
                 filtered_out=is_other_service and not is_context,
-                orphan=span.parent_id != 0 and span.parent_id not in present,
+                orphan=span.parent_id != 0 and span.parent_id not in present_ids,
             )
             if is_fold:
                 push([[member] for member in group], level + 1, hidden=hidden or not expanded)
@@ -369,13 +370,13 @@ class Tag:
 def color_numbers(trace: Trace, store: Store) -> dict[str, int]:
     """Return a color number for each service of `trace`, all different, and the same as in other views if possible."""
     numbers: dict[str, int] = {}
-    taken: set[int] = set()
+    taken_numbers: set[int] = set()
     for service in dict.fromkeys(span.service for span in trace.spans):
         number = store.color(service)
-        if number in taken:
-            number = next(candidate for candidate in range(len(taken) + 1) if candidate not in taken)
+        if number in taken_numbers:
+            number = next(candidate for candidate in range(len(taken_numbers) + 1) if candidate not in taken_numbers)
         numbers[service] = number
-        taken.add(number)
+        taken_numbers.add(number)
     return numbers
 
 
@@ -423,9 +424,9 @@ def _self_time(node: _Node) -> int:
 
 
 def _contains(span: Span, text: str) -> bool:
-    searched = text.strip().lower()
+    searched_text = text.strip().lower()
     span_texts = (span.name, span.resource, span.service, hexadecimal(span.span_id), *span.meta.values())
-    return any(searched in span_text.lower() for span_text in span_texts)
+    return any(searched_text in span_text.lower() for span_text in span_texts)
 
 
 def _last_line(text: str) -> str:

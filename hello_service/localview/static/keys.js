@@ -11,10 +11,10 @@
   function setTabStops(root) {
     for (const list of root.querySelectorAll("[data-roving]")) {
       const rows = rowsOf(list);
-      const stop =
+      const tabStop =
         rows.find((row) => idOf(row) === tabStops.get(list.id)) ?? rows.find((row) => row.ariaSelected === "true") ?? rows[0];
       for (const row of rows) {
-        row.tabIndex = row === stop ? 0 : -1;
+        row.tabIndex = row === tabStop ? 0 : -1;
         if (!row.matches("a")) for (const link of row.querySelectorAll("a")) link.tabIndex = -1;
       }
     }

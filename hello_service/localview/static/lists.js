@@ -23,15 +23,16 @@ if (form) {
     typedAt = 0;
     applyForm();
   });
-  const queryOf = (someForm) => new URLSearchParams(new FormData(someForm)).toString();
-  const asRendered = new DOMParser().parseFromString(form.outerHTML, "text/html").forms[0];
-  if (queryOf(form) !== queryOf(asRendered)) applyForm(); // a field was changed before this script ran
+  const queryOf = (formElement) => new URLSearchParams(new FormData(formElement)).toString();
+  // outerHTML has the values that the server rendered, not those typed since.
+  const renderedForm = new DOMParser().parseFromString(form.outerHTML, "text/html").forms[0];
+  if (queryOf(form) !== queryOf(renderedForm)) applyForm(); // a field was changed before this script ran
 }
 
 let isMerging = false; // while a fetched document is merged, a chart loses the focus only for a moment
 hooks.before = async (fresh) => {
-  for (const open of document.querySelectorAll("details[id][open]")) {
-    fresh.getElementById(open.id)?.setAttribute("open", "");
+  for (const details of document.querySelectorAll("details[id][open]")) {
+    fresh.getElementById(details.id)?.setAttribute("open", "");
   }
   makeSliders(fresh);
   const wait = typedAt + MISTAKE_MS - performance.now();
@@ -105,16 +106,16 @@ document.querySelector("#q")?.addEventListener("keydown", (event) => {
   firstRow.focus();
 });
 document.addEventListener("pointermove", (event) => {
-  const pointed = event.target.closest?.("[data-chart]");
+  const pointedChart = event.target.closest?.("[data-chart]");
   for (const id of [...cursors.keys()]) {
     const chart = document.getElementById(id);
-    if (chart !== pointed && chart !== document.activeElement) moveCursor(chart, null);
+    if (chart !== pointedChart && chart !== document.activeElement) moveCursor(chart, null);
   }
-  if (!pointed) return;
-  const box = pointed.getBoundingClientRect();
+  if (!pointedChart) return;
+  const box = pointedChart.getBoundingClientRect();
   const share = (event.clientX - box.left) / box.width;
-  const index = Math.floor(share * pointed.dataset.buckets);
-  moveCursor(pointed, timeOf(pointed, Math.min(Math.max(index, 0), lastIndex(pointed))));
+  const index = Math.floor(share * pointedChart.dataset.buckets);
+  moveCursor(pointedChart, timeOf(pointedChart, Math.min(Math.max(index, 0), lastIndex(pointedChart))));
 });
 document.addEventListener("focusin", (event) => {
   const chart = event.target.closest?.("[data-chart]");

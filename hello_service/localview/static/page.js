@@ -37,16 +37,16 @@ function merge(old, fresh) {
   const unmatched = new Map([...old.children].map((child) => [child.id, child]));
   let next = old.firstElementChild;
   for (const child of [...fresh.children]) {
-    const same = unmatched.get(child.id);
-    if (same) unmatched.delete(child.id);
-    if (same && same.isEqualNode(child)) {
-      if (same === next) next = next.nextElementSibling;
-      else old.insertBefore(same, next);
+    const oldChild = unmatched.get(child.id);
+    if (oldChild) unmatched.delete(child.id);
+    if (oldChild && oldChild.isEqualNode(child)) {
+      if (oldChild === next) next = next.nextElementSibling;
+      else old.insertBefore(oldChild, next);
       continue;
     }
-    if (same && same === next) next = next.nextElementSibling;
-    const hadFocus = same?.contains(document.activeElement);
-    same?.remove();
+    if (oldChild && oldChild === next) next = next.nextElementSibling;
+    const hadFocus = oldChild?.contains(document.activeElement);
+    oldChild?.remove();
     old.insertBefore(child, next);
     if (hadFocus) (child.matches("[tabindex]") ? child : child.querySelector("a"))?.focus({ preventScroll: true });
   }

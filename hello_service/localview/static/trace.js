@@ -103,9 +103,9 @@
   document.addEventListener("view:fresh", ({ detail: fresh }) => {
     applyFolds(fresh);
     if (fresh.querySelector("#span")?.dataset.id !== document.querySelector("#span").dataset.id) return; // another span
-    for (const old of document.querySelectorAll("#detail details[id]")) {
-      const same = fresh.getElementById(old.id);
-      if (same) same.open = old.open;
+    for (const details of document.querySelectorAll("#detail details[id]")) {
+      const freshDetails = fresh.getElementById(details.id);
+      if (freshDetails) freshDetails.open = details.open;
     }
   });
 
@@ -156,6 +156,7 @@
   }
 
   document.addEventListener("view:move", ({ target }) => {
+    // A row of folded siblings, whose id starts with g, has no span to choose.
     if (target.matches("#spans > :not([id^=g])")) choose(addressOf(target.querySelector("a")), false);
   });
 
