@@ -1,4 +1,4 @@
-"""The result of a check, and the report without secrets: lines for people, JSON for scripts. A leaf."""
+"""The result of a check, and the report without secrets: lines for people, JSON for scripts."""
 
 from __future__ import annotations
 

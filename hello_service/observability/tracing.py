@@ -7,7 +7,7 @@
     tracing.trace(app, probes={"/health"})            # before or after the routes are added
     client = httpx.AsyncClient(event_hooks={"request": [tracing.name_client_span]})
 
-ddtrace's own ASGI middleware, which is not specific to Quart, creates the span of a request. This file adds:
+ddtrace's own ASGI middleware, which is not specific to Quart, creates the span of a request. With this file:
 - the resource and `http.route` are the route, with the mount path in front; without a route, the resource is `GET 404`
   or `GET 405`;
 - an exception puts type, message and stack on the span, and keeps a trace that this process started;
@@ -112,14 +112,14 @@ def trace(
         _warn(f"{reason} The service runs untraced.")
     if not active():
         return app
-    if earlier := app.extensions.get("datadog_tracing"):
-        earlier.probes |= probes
+    if existing := app.extensions.get("datadog_tracing"):
+        existing.probes |= probes
         return app
     if service is not None:
         _name_process(service)
-    untraced: Any = app.asgi_app
-    traced: Any = _Tracing(untraced, probes, service, middleware or TraceMiddleware)
-    app.asgi_app = app.extensions["datadog_tracing"] = traced  # type: ignore[method-assign]  # Quart documents this
+    inner: Any = app.asgi_app
+    tracing: Any = _Tracing(inner, probes, service, middleware or TraceMiddleware)
+    app.asgi_app = app.extensions["datadog_tracing"] = tracing  # type: ignore[method-assign]  # Quart documents this
     # Connect to the signals of all apps, because an untraced app may be mounted inside a traced one.
     request_started.connect(_name_by_route)
     websocket_started.connect(_name_by_route)
@@ -633,7 +633,7 @@ def _is_word(prefix: str, segment: str) -> bool:
 
 
 async def _name_by_route(app: Quart, **_: object) -> None:
-    """Name the span once Quart has looked for a route. Register the routes on the first call. Block the request if due."""
+    """Name the span once Quart has looked for a route. Register the routes once. Block the request if necessary."""
     exchange = _current.get()
     if exchange is None or exchange.over:
         return
