@@ -95,7 +95,7 @@ class Head:
 
     def add(self, name: bytes, value: bytes) -> None:
         """Add one header line."""
-        self.headers.append((name.lower(), value.rstrip(b" \t")))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))  # llhttp removes leading whitespace only
 
     def check(self) -> None:
         """Read and check the headers that determine the request's host and the end of its body.
