@@ -83,9 +83,11 @@ class Connection(FlowControl):
     """One connection, in place of Hypercorn's `TCPServer`; `connections` tracks all of them.
 
     `FlowControl` provides `_eof` (the client has closed its side), `_paused` (reading from the client is paused),
-    `_writable` (an event, not set while the client reads too slowly), `_stage_timeout` (the timeout of the current
-    stage), and `watch_progress` (calls a function once nothing has been sent for write_seconds). At a stop, `Connections`
-    calls `stop`, then `end_grace` after a grace period for requests that are still on the network, then `abort`.
+    `_writable` (an event that is set while the client reads fast enough), `_stage_timeout` (the timeout of the current
+    stage), and `watch_progress` (calls a function once nothing has been sent for write_seconds).
+
+    When the server stops, `Connections` calls `stop`, then `end_grace` after a grace period for requests that are still
+    on the network, and `abort` if the connection is open at the deadline.
     """
 
     def __init__(
