@@ -151,6 +151,7 @@ class _Request(Request):
     def routing_exception(self, error: Exception | None) -> None:
         if isinstance(error, RequestRedirect):
             url = urlsplit(error.new_url)
+            # A path such as //example.com would redirect to another host, so only one slash is kept.
             error.new_url = urlunsplit(("", "", f"/{url.path.lstrip('/')}", url.query, ""))
         self._routing_exception = error
 

@@ -25,7 +25,8 @@ from pydantic import (
 MASK = "***"
 SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD", re.IGNORECASE)
 
-# Part of the stop budget: background tasks end, then connections close.
+# A part of the stop budget: once requests in flight are canceled, the server has CLOSING_SECONDS to end. Of these,
+# background tasks have BACKGROUND_SECONDS.
 BACKGROUND_SECONDS = 2.0
 CLOSING_SECONDS = 3.0
 

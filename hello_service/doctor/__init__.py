@@ -57,8 +57,8 @@ def examine(
     """
     redact = Redaction(environ)
     with CheckContext(environ, url, seconds) as context:
-        running = [(check, in_background(partial(check.run, context))) for check in checks]
-        for check, future in running:
+        futures = [(check, in_background(partial(check.run, context))) for check in checks]
+        for check, future in futures:
             try:
                 finding = future.result(context.remaining)
             except TimeoutError:

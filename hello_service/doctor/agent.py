@@ -106,11 +106,11 @@ def trace_format(context: CheckContext) -> Finding:
     version = context.configuration.result(context.remaining).get("format")
     if version is None:
         return unknown("ddtrace's trace format could not be determined")
-    accepted = [str(endpoint).strip("/") for endpoint in response.document()["endpoints"]]
-    if f"{version}/traces" in accepted:
+    endpoints = [str(endpoint).strip("/") for endpoint in response.document()["endpoints"]]
+    if f"{version}/traces" in endpoints:
         return passed(f"ddtrace will send {version}, and the agent accepts it")
     sentence = f"the agent does not accept ddtrace's trace format, {version}"
-    if "v0.4/traces" in accepted:
+    if "v0.4/traces" in endpoints:
         return failed(f"{sentence}, and ddtrace does not fall back", "DD_TRACE_API_VERSION=v0.4")
     return failed(sentence, "Set DD_APM_ENABLED=true for the agent, or update it")
 

@@ -30,12 +30,12 @@ SOCKET = Path("/var/run/datadog/apm.socket")  # ddtrace uses it if it exists and
 HOSTS = ("DD_TRACE_AGENT_HOSTNAME", "DD_AGENT_HOST")
 PORTS = ("DD_TRACE_AGENT_PORT", "DD_AGENT_PORT")
 
-# Variables of each child process. They switch telemetry off, because the child is not a real service.
+# Variables of each child process. The first three switch off what ddtrace does only for a real service.
 CHILD_ENVIRONMENT = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_TRACE_STARTUP_LOGS": "false",
-    "LOG_FORMAT": "json",
+    "LOG_FORMAT": "json",  # `server.py` searches the log
 }
 
 

@@ -218,10 +218,10 @@ def started_once(context: CheckContext, sources: Path = PACKAGE) -> Finding:
 
     Dependencies are not searched.
     """
-    importing = [path.name for path in sorted(sources.rglob("*.py")) if AUTO.search(path.read_text(errors="replace"))]
-    if importing:
-        sentence = f"{', '.join(importing)} imports ddtrace.auto, and `serve` starts ddtrace-run: use one only"
-        return warned(sentence, f"Remove the import from {', '.join(importing)}")
+    files = [path.name for path in sorted(sources.rglob("*.py")) if AUTO.search(path.read_text(errors="replace"))]
+    if files:
+        sentence = f"{', '.join(files)} imports ddtrace.auto, and `serve` starts ddtrace-run: use one only"
+        return warned(sentence, f"Remove the import from {', '.join(files)}")
     if BOOTSTRAP.search(context.environ.get("PYTHONPATH", "")):
         return warned("this process already runs under ddtrace-run, and `serve` starts it again", "hello-service serve")
     return passed("ddtrace is started in one way only")

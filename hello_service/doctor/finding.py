@@ -1,4 +1,4 @@
-"""The result of a check, and the report without secrets: lines for people, JSON for scripts. A leaf."""
+"""The result of a check, and the report without secrets: lines for people, JSON for scripts."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ VERDICTS = {
 COLORS: Mapping[Outcome, str] = {"fail": "red", "warn": "yellow", "skipped": "cyan", "pass": "green"}
 SUMMARY_WORDS = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pass": "passed"}
 COLUMN = 32  # where a sentence starts: after 8 characters for the outcome and 24 for the name of the check
+MIN_SENTENCE_WIDTH = 24  # characters
 
 # Variables whose whole value is treated as a secret.
 SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
@@ -144,9 +145,9 @@ def _format_result(result: Result, width: int) -> str:
 def _wrap(text: str, width: int, indent: int) -> str:
     """Break `text` into lines of at most `width` characters, but never within a word, such as a URL to copy.
 
-    The lines after the first start with `indent` spaces.
+    The lines after the first start with `indent` spaces. On a very narrow terminal, lines are longer than `width`.
     """
-    lines = wrap(text, max(width - indent, 24), break_long_words=False, break_on_hyphens=False)
+    lines = wrap(text, max(width - indent, MIN_SENTENCE_WIDTH), break_long_words=False, break_on_hyphens=False)
     return f"\n{'':<{indent}}".join(lines)
 
 

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 T = TypeVar("T")
 
-RESPONSE_BYTES = 1_048_576
+MAX_RESPONSE_BYTES = 1_048_576  # of a body; the rest is not read
 
 
 class Reason(Enum):
@@ -111,7 +111,7 @@ class _Request:
         try:
             connection.request("GET", self._path, headers={"Connection": "close"})
             response = connection.getresponse()
-            body = response.read(RESPONSE_BYTES)
+            body = response.read(MAX_RESPONSE_BYTES)
             return Response(response.status, response.headers, body, (monotonic() - start) * 1000)
         finally:
             connection.close()

@@ -22,14 +22,14 @@ class Lifecycle:
     def __init__(self, app: ASGIApp, trace_id: TraceId) -> None:
         self.stopping = False
         self._overdue = False  # `cancel` was called
-        self._requests: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()  # one for each request and WebSocket
         self._trace_id = trace_id
         self._app = app
 
     @property
     def in_flight(self) -> int:
         """The number of requests and WebSockets in flight."""
-        return len(self._requests)
+        return len(self._tasks)
 
     def cancel(self, reason: str) -> None:
         """Cancel every request in flight: it gets a 503 if no response has started, otherwise its connection is closed.
@@ -37,12 +37,12 @@ class Lifecycle:
         `reason` becomes the error message of the span.
         """
         self._overdue = True
-        for request in self._requests:
-            request.cancel(reason)
+        for task in self._tasks:
+            task.cancel(reason)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = asyncio.current_task()
-        if scope["type"] == "lifespan" or request is None:
+        task = asyncio.current_task()
+        if scope["type"] == "lifespan" or task is None:
             await self._app(scope, receive, send)
             return
         started = False
@@ -57,7 +57,7 @@ class Lifecycle:
 
         if scope.get("path", "").startswith("//"):
             scope = {**scope, "path": f"/.{scope['path']}"}  # Werkzeug would drop a slash, and match another route
-        self._requests.add(request)
+        self._tasks.add(task)
         try:
             await self._app(scope, receive, watch_send)
         except asyncio.CancelledError:
@@ -67,7 +67,7 @@ class Lifecycle:
                 await self._send_503(watch_send)
             raise
         finally:
-            self._requests.discard(request)
+            self._tasks.discard(task)
 
     async def _send_503(self, send: Send) -> None:
         detail = "The server is stopping, and this request did not finish in time."

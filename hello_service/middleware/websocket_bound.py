@@ -48,7 +48,7 @@ if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 requires Python
             await super().handle_messages(websocket, receive, websocket_task)
 
 
-class _BoundedConnection(ASGIWebsocketConnection):  # pragma: no cover - Quart 0.22, which coverage is not measured on
+class _BoundedConnection(ASGIWebsocketConnection):  # pragma: no cover - Quart 0.22 only
     """For Quart 0.22, which itself cancels its reading task when the handler ends."""
 
     def __init__(self, *args: Any) -> None:

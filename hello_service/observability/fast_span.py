@@ -100,7 +100,7 @@ class FastSpan:
         if url is not None and "?" not in url and "@" not in url:  # no part that ddtrace would have to redact
             span.set_tag("http.url", url)
             url = None  # already set
-        # ddtrace finds a header by its exact name only if the name is in lower case and has no `_`, which means `-`.
+        # ddtrace finds a header by its exact name only if the name is in lower case, with `-` in place of each `_`.
         names_are_plain = "_" not in names and names == names.lower()
         trace_utils.set_http_meta(
             span,

@@ -7,7 +7,7 @@
     tracing.trace(app, probes={"/health"})            # before or after the routes are added
     client = httpx.AsyncClient(event_hooks={"request": [tracing.name_client_span]})
 
-ddtrace's own ASGI middleware, which is not specific to Quart, creates the span of a request. This file adds:
+ddtrace's own ASGI middleware, which is not specific to Quart, creates the span of a request. With this file:
 - the resource and `http.route` are the route, with the mount path in front; without a route, the resource is `GET 404`
   or `GET 405`;
 - an exception puts type, message and stack on the span, and keeps a trace that this process started;
@@ -112,14 +112,14 @@ def trace(
         _warn(f"{reason} The service runs untraced.")
     if not active():
         return app
-    if earlier := app.extensions.get("datadog_tracing"):
-        earlier.probes |= probes
+    if existing := app.extensions.get("datadog_tracing"):
+        existing.probes |= probes
         return app
     if service is not None:
         _name_process(service)
-    untraced: Any = app.asgi_app
-    traced: Any = _Tracing(untraced, probes, service, middleware or TraceMiddleware)
-    app.asgi_app = app.extensions["datadog_tracing"] = traced  # type: ignore[method-assign]  # Quart documents this
+    inner: Any = app.asgi_app
+    tracing: Any = _Tracing(inner, probes, service, middleware or TraceMiddleware)
+    app.asgi_app = app.extensions["datadog_tracing"] = tracing  # type: ignore[method-assign]  # Quart documents this
     # Connect to the signals of all apps, because an untraced app may be mounted inside a traced one.
     request_started.connect(_name_by_route)
     websocket_started.connect(_name_by_route)
@@ -420,7 +420,7 @@ class _WebSocket(_Exchange):
 
     connection: Any = None
     closed = False  # the app has closed the WebSocket, or the client has disconnected
-    copied: Message  # the message that the middleware receives next
+    message_copy: Message  # the middleware receives it next
     receiver: asyncio.Task[Any] | None = None  # the task that received the last message
     parent: Any = None  # the context of the last message's span
 
@@ -436,7 +436,7 @@ class _WebSocket(_Exchange):
 
     async def receive(self) -> Message:
         """Return the copy of a message to the middleware."""
-        return self.copied
+        return self.message_copy
 
     async def send(self, message: Message) -> None:
         """Drop the copy of a message. Close the WebSocket if application security blocks it."""
@@ -454,7 +454,7 @@ class _WebSocket(_Exchange):
         """Return Quart's next message. Only a disconnect is passed to the middleware now, the others by the handler."""
         message = await self.server_receive()
         if message["type"] == "websocket.disconnect" and not self.closed and not self.over:
-            self.closed, self.copied = True, message
+            self.closed, self.message_copy = True, message
             if self.traced:
                 self._run_middleware(self.traced_receive())
         return message
@@ -464,14 +464,14 @@ class _WebSocket(_Exchange):
         data = await receive()
         if self.over:  # pragma: no cover - a task outlives its WebSocket, in processes of the conformance suite
             return data
-        self.copied = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
+        self.message_copy = {"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data}
         self._run_middleware(self.traced_receive())
-        if received := self.traced_scope["datadog"].get("current_receive_span"):
-            self._make_parent(received)
+        if span := self.traced_scope["datadog"].get("current_receive_span"):
+            self._make_parent(span)
         return data
 
-    def _make_parent(self, received: Span) -> None:
-        """Make `received` the parent of new spans of this task.
+    def _make_parent(self, span: Span) -> None:
+        """Make `span`, which ddtrace has created for a received message, the parent of new spans of this task.
 
         The current context becomes a copy of the span's context, because ddtrace ignores a finished span as a parent. If
         another task received the last message, as in `asyncio.wait_for`, the old context is cleared there, so that no span
@@ -480,7 +480,7 @@ class _WebSocket(_Exchange):
         task = asyncio.current_task()
         if self.parent is not None and task is not self.receiver:
             self.parent.trace_id = self.parent.span_id = None
-        self.receiver, self.parent = task, received.context.copy(received.trace_id, received.span_id)
+        self.receiver, self.parent = task, span.context.copy(span.trace_id, span.span_id)
         self.parent._reactivate = True  # noqa: SLF001 - otherwise only the next span would be its child
         tracer.context_provider.activate(self.parent)
 
@@ -633,7 +633,7 @@ def _is_word(prefix: str, segment: str) -> bool:
 
 
 async def _name_by_route(app: Quart, **_: object) -> None:
-    """Name the span once Quart has looked for a route. Register the routes on the first call. Block the request if due."""
+    """Name the span once Quart has looked for a route. Register the routes once. Block the request if necessary."""
     exchange = _current.get()
     if exchange is None or exchange.over:
         return

@@ -142,7 +142,8 @@ class Exchange:
         try:
             await self._wire.drain()
         except BaseException:
-            self.response.keep_alive = False  # canceled while the client does not read: it gets no further response
+            # The task was canceled while the client did not read, so this response is the connection's last.
+            self.response.keep_alive = False
             if self.response.ended:
                 self._finish()
             raise

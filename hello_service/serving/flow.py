@@ -90,7 +90,7 @@ class FlowControl(asyncio.Protocol):
     def watch_progress(self, give_up: Callable[[], None]) -> None:
         """Call `give_up` once nothing has been sent for `write_seconds`.
 
-        This is for a client from which nothing is read, because its disconnect would go unnoticed.
+        Use it while nothing is read from the client, because a disconnect is not detected then.
         """
         sent = self._sent
 

@@ -11,12 +11,20 @@ these stages:
     LINGERING   the server has closed its side after its last byte, and discards what the client still sends
     LOST        the connection is closed
 
-Each request goes through the first three stages, and so does the next request on a reused connection:
+Each request goes through the first three stages. If the connection can be reused, it then waits for the next request:
 
     HEAD ──► BODY ──► RESPONDING ──► HEAD
 
-In any stage the server can end the connection, usually by entering LINGERING, otherwise by closing or aborting it at
-once. Each stage has its own timeout, with values from `Limits`:
+A pipelined request is not parsed until the response before it is complete and the client has read enough of it. If a
+response starts before the body is complete, the connection is not reused.
+
+In any stage the server can end the connection, in one of three ways:
+
+    linger      the usual way: enter LINGERING, which ends when the client closes its side, or a limit is reached
+    close       the client has closed its side, or LINGERING is over; data that is already written is still sent
+    abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed; unsent data is dropped
+
+Each stage has its own timeout. The values in lower case are fields of `Limits`:
 
     HEAD        keep_alive_seconds until the head is complete; it does not apply while the client still reads the
                 previous response
@@ -29,10 +37,11 @@ once. Each stage has its own timeout, with values from `Limits`:
     UPGRADED    see `websocket.py`
     LINGERING   LINGER_SECONDS without data, and LINGER_TOTAL_SECONDS in total
 
-In every stage, `flow.py` also aborts a connection whose client has read nothing for write_seconds.
+In every stage, `flow.py` also aborts a connection whose client reads nothing for write_seconds although data waits to
+be sent.
 
 `reader.py` parses requests, `exchange.py` connects one request and its response to the application, and `flow.py`
-applies backpressure. This module has the order of the stages, the timeouts, and how a connection ends.
+applies backpressure. This module controls the order of the stages, their timeouts, and how a connection ends.
 """
 
 from __future__ import annotations
@@ -65,8 +74,8 @@ class Stage(Enum):
     HEAD = auto()
     BODY = auto()
     RESPONDING = auto()
-    LINGERING = auto()
     UPGRADED = auto()
+    LINGERING = auto()
     LOST = auto()
 
 
@@ -74,9 +83,11 @@ class Connection(FlowControl):
     """One connection, in place of Hypercorn's `TCPServer`; `connections` tracks all of them.
 
     `FlowControl` provides `_eof` (the client has closed its side), `_paused` (reading from the client is paused),
-    `_writable` (an event, not set while the client reads too slowly), `_stage_timeout` (the timeout of the current
-    stage), and `watch_progress` (calls a function once nothing has been sent for write_seconds). At a stop, `Connections`
-    calls `stop`, then `end_grace` after a grace period for requests that are still on the network, then `abort`.
+    `_writable` (an event that is set while the client reads fast enough), `_stage_timeout` (the timeout of the current
+    stage), and `watch_progress` (calls a function once nothing has been sent for write_seconds).
+
+    When the server stops, `Connections` calls `stop`, then `end_grace` after a grace period for requests that are still
+    on the network, and `abort` if the connection is open at the deadline.
     """
 
     def __init__(
@@ -127,7 +138,7 @@ class Connection(FlowControl):
         self._addresses = {"client": self._client, "server": local[:2] if isinstance(local, tuple) else None}
         self._connections.open.add(self)
         self._wait_for_request()
-        if self._connections.closed:
+        if self._connections.closed:  # the server stopped accepting requests before this connection was set up
             self.end_grace()
         if early_data:
             self.data_received(early_data)
@@ -201,7 +212,7 @@ class Connection(FlowControl):
     def _process_received(self) -> None:
         """Go through the stages of a request as far as the received data allows."""
         if self._processing:
-            return  # called from the loop below, because a response was complete at once, as for `OPTIONS *`
+            return  # called within the loop below, which has just served `OPTIONS *` and continues by itself
         self._processing = True
         try:
             while self._request_reader.received and not self._requests_wait:
@@ -222,7 +233,7 @@ class Connection(FlowControl):
             self._processing = False
         self._control_reading()
         if self._eof and self._stage in {Stage.HEAD, Stage.BODY} and not self._requests_wait:
-            self._disconnect_exchange()  # the remaining data is not a whole request
+            self._disconnect_exchange()  # the remaining data, if any, is not a whole request
             self._transport.close()
 
     @property
@@ -377,10 +388,10 @@ class Connection(FlowControl):
     # How a connection ends
 
     def reject(self, rejected: Rejected) -> None:
-        """Respond with the reason, and close the connection."""
+        """Respond with a problem unless a response has started, and end the connection."""
         self.count_rejection(rejected.status, rejected.reason, rejected.detail)
-        responding = self._exchange or self._websocket
-        head_written = responding is not None and responding.response.head_written
+        responder = self._exchange or self._websocket
+        head_written = responder is not None and responder.response.head_written
         self._disconnect_exchange()
         if not head_written:
             self.write(problem(rejected.status, self._method, rejected.headers))
@@ -388,7 +399,7 @@ class Connection(FlowControl):
 
     @property
     def _method(self) -> bytes:
-        """The request's method, because a response to HEAD has no body, even if the request line is malformed."""
+        """The request's method, even if the request line is malformed. A response to HEAD must have no body."""
         head = self._request_reader.head
         if head is not None:
             return head.method
@@ -435,7 +446,7 @@ class Connection(FlowControl):
 
     def _control_reading(self) -> None:
         """Read only as far ahead of the application as fits into the buffers."""
-        unread = 0  # a complete body does not count: reading goes on, so that a disconnect is noticed
+        unread = 0  # a complete body does not count: reading goes on, so that a disconnect is detected
         if self._stage is Stage.BODY and self._exchange is not None:
             unread = self._exchange.buffered
         self.set_paused(len(self._request_reader.received) > BUFFER_BYTES or unread > BUFFER_BYTES)

@@ -133,7 +133,7 @@ class RequestReader:
     def on_headers_complete(self) -> None:
         if not self._head_complete:  # otherwise this is `CHUNKED_HEAD`
             self._head_complete = True
-            # The parser forgets these at the end of a message.
+            # The parser resets these at the end of a message.
             self.head.keep_alive = self._parser.should_keep_alive()  # type: ignore[union-attr]
             self.head.upgrade = self._parser.should_upgrade()  # type: ignore[union-attr]
 

@@ -19,7 +19,7 @@ HOST_BYTES = 255  # RFC 3986, section 3.2.2
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})
 
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
-# One space between the parts. The target has no `#`, because some parsers would end it there.
+# The parts are separated by one space. The target has no `#`, because some parsers would end it there.
 REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
 FIRST_BYTE = re.compile(TOKEN)
 ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)  # an empty host is invalid
@@ -95,7 +95,7 @@ class Head:
 
     def add(self, name: bytes, value: bytes) -> None:
         """Add one header line."""
-        self.headers.append((name.lower(), value.rstrip(b" \t")))
+        self.headers.append((name.lower(), value.rstrip(b" \t")))  # llhttp removes leading whitespace only
 
     def check(self) -> None:
         """Read and check the headers that determine the request's host and the end of its body.

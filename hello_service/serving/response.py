@@ -59,6 +59,7 @@ class Response:
             raise RuntimeError("The response has already been started.")
         if status < 200 or status > 999:
             raise ValueError(f"{status} is not a valid response status.")
+        # An unknown status has an empty reason phrase, but the space before it is required (RFC 9112, section 4).
         line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         lines, length = self._header_lines(headers)
         self._bodyless = self._method == b"HEAD" or status in STATUSES_WITHOUT_BODY

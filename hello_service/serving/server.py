@@ -212,10 +212,10 @@ class Server:
     def _config(self) -> ServerConfig:
         # For a broken part, `create_app` logs another warning with the names that have changed.
         intact = self.broken.keys().isdisjoint({"http1", "websocket"})
-        own_classes = intact and self.settings.http_implementation == "httptools"
-        if not own_classes:
+        uses_http1 = intact and self.settings.http_implementation == "httptools"
+        if not uses_http1:
             self.log.warning(HYPERCORN_ALONE)
-        config = ServerConfig(self.listener, self.connections if own_classes else None)
+        config = ServerConfig(self.listener, self.connections if uses_http1 else None)
         config.backlog = BACKLOG
         config.errorlog = logging.getLogger("hypercorn.error")
         config.keep_alive_timeout = self.settings.keep_alive_seconds

@@ -2,7 +2,7 @@
 
 The sans-I/O protocol of `websockets` handles frames, close codes and limits. This module connects it to ASGI, and
 decides when a WebSocket ends: when the application closes it, the client breaks the protocol or sends no pong, or the
-server stops. It negotiates no extension: compression isn't worth a message that unpacks to a thousand times its size.
+server stops. It negotiates no extension: with compression, a message could unpack to a thousand times its size.
 
 A WebSocket has these timeouts:
 
@@ -43,10 +43,10 @@ TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
 # Reading from the client is paused while this much waits for the application.
 MESSAGES_AHEAD = 16
 BYTES_AHEAD = 65_536
-# A length of 126 or 127 in a frame's second byte means that the real length is in the next bytes. These are the number
-# of those bytes, and the smallest length that may be in them.
-LENGTH_BYTES = {126: 2, 127: 8}
-LEAST_LENGTH = {126: 126, 127: 65_536}
+# A length of 126 or 127 in a frame's second byte means that an extended length follows (section 5.2). These are the
+# size of the extended length in bytes, and the smallest value that it may have.
+EXTENDED_LENGTH_BYTES = {126: 2, 127: 8}
+SMALLEST_EXTENDED_LENGTH = {126: 126, 127: 65_536}
 CLOSING_SECONDS = 2.0  # for the client's Close frame
 IDLE_SECONDS = 1.0  # without a message; then a stopping server closes the WebSocket
 
@@ -68,7 +68,7 @@ class Wire(Protocol):
         """Pause reading from the client, or resume it."""
 
     def reject(self, rejected: Rejected) -> None:
-        """Respond with the reason, and close the connection."""
+        """Respond with a problem unless a response has started, and end the connection."""
 
     def count_rejection(self, status: int, reason: str, detail: str) -> None:
         """Count and log a client's error."""
@@ -111,11 +111,11 @@ class WebSocket:
         self._payload_left = 0  # bytes left of the current frame's payload
         self._decoder: codecs.IncrementalDecoder | None = None  # of the current message; None if it is binary
         self._parts: list[Any] = []  # the content of the current message's frames
-        self._messages: deque[tuple[Message, int]] = deque()  # that wait for the application, with their sizes
-        self._bytes_ahead = 0  # bytes in `_messages`
+        self._messages: deque[tuple[Message, int]] = deque()  # not yet received by the application; with sizes
+        self._bytes_ahead = 0  # total size of `_messages`; characters count as bytes
         self._changed = asyncio.Event()
         self._ping_timeout = Timeout(loop)
-        # First limits the wait until a stopping server's WebSocket is idle, then that for the client's Close frame.
+        # Runs while a stopping server waits until this WebSocket is idle, then while the client's Close frame is due.
         self._close_timeout = Timeout(loop)
         self._pong_due = False  # a ping has been sent, and its pong has not been received
         self._pong_held = b""  # the latest pong, while the client reads too slowly
@@ -268,13 +268,13 @@ class WebSocket:
             if opcode == Opcode.CLOSE:
                 # Otherwise `websockets` rejects a Close frame within a fragmented message, which section 5.4 allows.
                 protocol.current_size = None
-            header_size = 2 + LENGTH_BYTES.get(short_length, 0) + (4 if masked else 0)  # 4 for the masking key
+            header_size = 2 + EXTENDED_LENGTH_BYTES.get(short_length, 0) + (4 if masked else 0)  # 4 for the masking key
             if len(received) < header_size:
                 return b""
             length = short_length
-            if short_length in LENGTH_BYTES:
-                length = int.from_bytes(received[2 : 2 + LENGTH_BYTES[short_length]])
-            if length < LEAST_LENGTH.get(short_length, 0):
+            if short_length in EXTENDED_LENGTH_BYTES:
+                length = int.from_bytes(received[2 : 2 + EXTENDED_LENGTH_BYTES[short_length]])
+            if length < SMALLEST_EXTENDED_LENGTH.get(short_length, 0):
                 protocol.fail(CloseCode.PROTOCOL_ERROR, "the length is not minimally encoded")
             self._payload_left = length
         end = min(header_size + self._payload_left, len(received))
@@ -345,7 +345,7 @@ class WebSocket:
             self._close(CloseCode.SERVICE_RESTART, "the server is stopping")
 
     def _close(self, code: int, reason: str = "") -> None:
-        """Send a Close frame, and wait for the client's for `CLOSING_SECONDS`."""
+        """Send a Close frame, and wait up to `CLOSING_SECONDS` for the client's Close frame."""
         protocol = cast("ServerProtocol", self._protocol)
         if self._disconnected is not None:
             return
