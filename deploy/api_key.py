@@ -81,7 +81,7 @@ def _stored_key(aws: Aws, arn: str) -> tuple[str, str]:
     except ValueError:
         return "", f"holds plain text. {requirement}"
     except TypeError:
-        return "", f"holds a JSON {type(value).__name__}. {requirement}"
+        return "", f"is JSON, but not an object. {requirement}"
     if not isinstance(key, str) or not KEY_FORM.fullmatch(key):
         return "", "holds a DD_API_KEY that is not 32 hexadecimal digits"
     return key, ""

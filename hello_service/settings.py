@@ -162,7 +162,7 @@ class Settings(BaseModel):
         "without body, write and half-close timeouts and without WebSocket pings",
     )
     probe_paths: Annotated[tuple[str, ...], BeforeValidator(_split_paths), AfterValidator(_check_absolute)] = Field(
-        ("/health", "/ready"), description="Paths without spans, stats and access-log lines, separated by commas"
+        ("/health", "/ready"), description="Paths without spans, stats and access-log lines"
     )
     info_details: bool = Field(
         False, description="Show settings, packages and ECS task at `/info` to every client; `dev` sets it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from quart import Blueprint
@@ -13,6 +14,7 @@ from hello_service.problems import MEDIA_TYPE
 from hello_service.settings import Settings
 
 
+@asynccontextmanager
 async def serving(
     settings: Settings, endpoints: Sequence[Blueprint] | None = None
 ) -> AsyncIterator[TestClientProtocol]:

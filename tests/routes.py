@@ -123,7 +123,7 @@ async def call(query_args: CountQuery) -> dict[str, Any]:
     except* Problem as failed:
         problem = failed.exceptions[0]
     else:
-        return {"answers": [task.result().status for task in calls]}
+        return {"answers": [task.result().body for task in calls]}
     raise problem  # not within `except*`, which would put it into an exception group
 
 

@@ -6,10 +6,8 @@ import os
 import sys
 from functools import partial
 
-from routes import faults, routes
-
 from hello_service.observability.environment import tracer_environment
-from hello_service.serving import launch, server
+from hello_service.serving import launch
 from hello_service.settings import Settings, SettingsError
 
 SERVING = "--serving"  # the argument with which this program starts itself again under ddtrace-run
@@ -20,13 +18,22 @@ def use_test_endpoints() -> None:
 
     As in the service, the endpoints of `faults` must be enabled by FAULTS.
     """
+    from routes import faults, routes  # noqa: PLC0415 - see `main`
+
+    from hello_service.serving import server  # noqa: PLC0415 - see `main`
+
     endpoints = (routes, faults) if os.environ.get("FAULTS") else (routes,)
     server.create_app = partial(server.create_app, endpoints=endpoints)  # type: ignore[attr-defined]  # not exported
 
 
 def main() -> None:
-    """Start this program again under ddtrace-run, with the tracer's environment. With `SERVING`, run the server."""
+    """Start this program again under ddtrace-run, with the tracer's environment. With `SERVING`, run the server.
+
+    Only the second start imports the app and the server, because that import takes most of the time of a start.
+    """
     if SERVING in sys.argv:
+        from hello_service.serving import server  # noqa: PLC0415 - see above
+
         use_test_endpoints()
         server.main()  # doesn't return
     try:

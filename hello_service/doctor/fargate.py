@@ -45,7 +45,8 @@ def task(context: CheckContext) -> Finding:
     if differing := sorted(variable for variable in LABELS if _differs(variable, context.environ, containers)):
         sentence = f"{name}: the docker labels com.datadoghq.tags.* lack or contradict {', '.join(differing)}"
         return warned(sentence, "Set the labels, as in deploy/task-definition.json")
-    return passed(f"{name}: {len(agents)} agent container, labels agree with the environment")
+    plural = "" if len(agents) == 1 else "s"
+    return passed(f"{name}: {len(agents)} agent container{plural}, labels agree with the environment")
 
 
 def _differs(name: str, environ: Mapping[str, str], containers: list[dict[str, Any]]) -> bool:

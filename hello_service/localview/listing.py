@@ -252,8 +252,9 @@ def time_range(search: Search, now: datetime) -> tuple[float, float]:
         last = (now - timedelta(minutes=int(search.last))).timestamp() * SECOND
     if search.begin:
         moment, is_time_of_day = _parse_time("from", search.begin, now)
+        # A time of day in the future means yesterday, unless it is so close that only the clocks differ.
         if is_time_of_day and moment > now + timedelta(minutes=1):
-            moment -= timedelta(days=1)  # a time of day in the future means yesterday
+            moment -= timedelta(days=1)
         begin = moment.timestamp() * SECOND
     if search.end:
         moment, _ = _parse_time("to", search.end, now)

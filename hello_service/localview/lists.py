@@ -106,7 +106,7 @@ async def traces_json() -> Any:
 def _summary(trace: Trace) -> dict[str, Any]:
     """Return the fields of a trace in the JSON list."""
     root = trace.root
-    is_start_valid = trace.start < 2**62  # the year 2116; a tracer may send any number
+    is_start_valid = abs(trace.start) < 2**62  # before the year 2116; a tracer may send any number
     failed = next((span for span in trace.spans if span.error and "error.type" in span.meta), None)
     return {
         "trace_id": trace.id,
@@ -160,8 +160,8 @@ async def show_map() -> str:
     """Draw the calls between services. With many services, draw the neighbors of one."""
     whole_map = service_map.service_map(current_view().store.newest())
     drawn_map, picture = map_layout.draw(whole_map, request.args.get("service"))
-    max_services = service_map.MAX_SERVICES
-    return await _render_with_version("map.html", map=drawn_map, picture=picture, max_services=max_services)
+    can_draw_whole = map_layout.can_draw_whole(whole_map)
+    return await _render_with_version("map.html", map=drawn_map, picture=picture, can_draw_whole=can_draw_whole)
 
 
 @lists.get("/performance")

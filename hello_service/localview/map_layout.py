@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from hello_service.localview.service_map import Edge, Map, Node, choose_service
+from hello_service.localview.service_map import Edge, Map, Node
 
 NODE_WIDTH, NODE_HEIGHT = 176, 74  # also in map.html
 GAP_ACROSS, GAP_DOWN = 120, 40  # between columns and between rows
@@ -16,7 +16,9 @@ MARGIN = 24
 LOOP_HEIGHT = 58
 RETURN_OFFSET = 22  # how far below the middle of its services a call to the left starts and ends
 LABEL_WIDTH, LABEL_HEIGHT = 92, 54  # map.html draws a label in 92 by 52
-MAX_COLUMNS = 5  # with more, the text would be too small
+# With more of these, only one service and its neighbors are drawn, because the text would be too small.
+MAX_SERVICES = 12
+MAX_COLUMNS = 5
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 Point = tuple[float, float]
@@ -59,16 +61,23 @@ class Drawing:
 
 
 def draw(whole_map: Map, service: str | None) -> tuple[Map, Drawing]:
-    """Return the map with its chosen service, and the drawing."""
-    chosen_map = choose_service(whole_map, service)
+    """Return the map with its chosen service, and the drawing.
+
+    The chosen service is `service`, or the most connected one if there is no such service and the map is too large.
+    """
+    chosen = next((node for node in whole_map.nodes if node.service == service), None)
+    if chosen is None and not can_draw_whole(whole_map):
+        chosen = whole_map.most_connected()
+    chosen_map = Map(whole_map.nodes, whole_map.edges, chosen)
     nodes, edges = chosen_map.parts_to_draw()
-    columns = _columns(nodes, edges)
-    if chosen_map.chosen is None and len(columns) > MAX_COLUMNS:  # a chain of calls is too long
-        chosen_map = choose_service(whole_map, whole_map.most_connected().service)
-        nodes, edges = chosen_map.parts_to_draw()
-    if chosen_map.chosen is not None:
-        columns = _columns_around(chosen_map.chosen, nodes, edges)
-    return chosen_map, _drawing(columns, edges, chosen_map.chosen)
+    columns = _columns(nodes, edges) if chosen is None else _columns_around(chosen, nodes, edges)
+    return chosen_map, _drawing(columns, edges, chosen)
+
+
+def can_draw_whole(whole_map: Map) -> bool:
+    """Return whether the drawing of all services is small enough."""
+    nodes, edges = whole_map.nodes, whole_map.edges
+    return len(nodes) <= MAX_SERVICES and len(_columns(nodes, edges)) <= MAX_COLUMNS
 
 
 def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: Node | None) -> Drawing:

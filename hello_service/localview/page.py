@@ -119,7 +119,8 @@ async def show_trace(text: str) -> Any:
     if trace is None:
         return await render_template("missing.html", version=0, text=text), 404
     if text != trace.id:
-        return redirect(f"/trace/{trace.id}")
+        query = request.query_string.decode("latin-1")
+        return redirect(f"/trace/{trace.id}?{query}" if query else f"/trace/{trace.id}")
     version = store.revision(trace.id)  # read before rendering, so that the page refreshes if spans arrive meanwhile
     return await render_template("trace.html", version=version, trace=trace, trace_view=_trace_view(trace))
 

@@ -10,8 +10,6 @@ from hello_service.localview import terms
 from hello_service.localview.calls import calls, requests
 from hello_service.localview.spans import Span, Trace
 
-MAX_SERVICES = 12  # drawn at once; if there are more, only one service and its neighbors are drawn
-
 
 @dataclass
 class Figures:
@@ -114,12 +112,3 @@ def service_map(traces: Collection[Trace]) -> Map:
                 edges[source, target] = Edge(node(source), node(target))
             edges[source, target].figures.add(span)
     return Map([nodes[name] for name in sorted(nodes)], [edges[names] for names in sorted(edges)])
-
-
-def choose_service(whole_map: Map, service: str | None) -> Map:
-    """Return the map with `service` chosen if it exists, else the most connected service if there are too many."""
-    by_name = {node.service: node for node in whole_map.nodes}
-    chosen = by_name.get(service or "")
-    if chosen is None and len(whole_map.nodes) > MAX_SERVICES:
-        chosen = whole_map.most_connected()
-    return Map(whole_map.nodes, whole_map.edges, chosen)

@@ -45,7 +45,7 @@ def draw(trace: Trace, console: Console, page_url: str | None = None) -> None:
         if span.error and "error.type" in span.meta:
             _add_error(text, len(branch), span, console)
     if len(trace.spans) > SPANS:
-        text.append(f"\n… and {units.quantity(len(trace.spans) - SPANS, 'span')} more", "dim")
+        text.append(f"\n… and {units.quantity(len(trace.spans) - SPANS, 'more span')}", "dim")
     text.append("\n")
     console.print(text, soft_wrap=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from markupsafe import Markup
 from hello_service.localview import stack, units
 from hello_service.localview.spans import LINKS_TAG, Link, Span, Trace
 from hello_service.localview.store import Line, Store, trace_key
+from hello_service.localview.terms import exact
 
 MAX_INDENT = 16  # levels; a deeper row shows its level as a number
 FOLD_FROM = 4  # this many equal siblings, or more, become one row
@@ -24,8 +24,6 @@ TICKS = (0, 25, 50, 75, 100)  # percent
 COLORS = 24  # defined in page.css and trace.css; a 25th service has the first color and another shape
 ERROR_TAGS = ("error.type", "error.message", "error.stack")
 PROCESS_TAGS = {"language", "process_id", "runtime-id", "system.pid", "thread.id", "thread.name"}
-SEARCHABLE = re.compile(r"[A-Za-z_][\w.\-]*")  # names of tags that the search language accepts unquoted
-NOT_IN_WORDS = re.compile(r"[^\w.:/@-]+")
 
 
 @dataclass(frozen=True)
@@ -358,13 +356,8 @@ class Tag:
 
     @property
     def term(self) -> str:
-        """The search term for this tag, empty if the search language can't express it."""
-        if not SEARCHABLE.fullmatch(self.name) or not self.value:
-            return ""
-        if '"' in self.value:
-            words = NOT_IN_WORDS.sub("*", self.value).strip("*")  # each run of other characters becomes a *
-            return f"@{self.name}:*{words}*" if words else ""
-        return f'@{self.name}:"{self.value}"'
+        """The search term for this tag, empty for a tag without a value, which no search can find."""
+        return exact(f"@{self.name}", self.value) if self.value else ""
 
 
 def color_numbers(trace: Trace, store: Store) -> dict[str, int]:

@@ -287,6 +287,9 @@ class Connection(FlowControl):
         scope = head.scope("websocket", {**self._addresses, "scheme": "ws", "state": self._state.copy()})
         if head.has_body or self._request_reader.received:
             raise Rejected(400, "handshake", "Data was received before the WebSocket was accepted.")
+        if self._eof:  # the client has closed its side since it pipelined this handshake, so it can send no message
+            self._transport.close()
+            return
         self._websocket = WebSocket(self, self._limits, self._connections, self._loop, scope)
         self._stage = Stage.UPGRADED
         self._run_task(self._websocket.run(self._app))

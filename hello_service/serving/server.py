@@ -40,7 +40,7 @@ from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
 BACKLOG = 1024  # connections that the kernel queues until they are accepted
 EXIT_CANNOT_START = 1
 HOUR_SECONDS = 3600.0
-ABORT_SECONDS = 1.0  # for Hypercorn to stop after every connection was aborted
+ABORT_SECONDS = 1.0  # of CLOSING_SECONDS, for Hypercorn to stop after every connection was aborted
 HYPERCORN_ALONE = (
     "Hypercorn's own classes serve HTTP and WebSocket: BODY_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS, HALF_CLOSE_SECONDS and "
     "WEBSOCKET_PING_SECONDS have no effect, so a client that neither sends nor reads holds its request without a limit."
@@ -177,15 +177,17 @@ class Server:
         drained = asyncio.create_task(self._drained.wait())
         await asyncio.wait({serving, drained}, return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
-        # Requests in flight may finish until the deadline, then they are canceled.
+        # Requests in flight may finish until the deadline, then they are canceled. All that follows takes at most
+        # CLOSING_SECONDS, so that the process keeps to its stop budget.
         await asyncio.wait({serving}, timeout=self.settings.graceful_seconds)
+        end = loop.time() + CLOSING_SECONDS
         if not serving.done() and self.lifecycle.in_flight:
             self.log.warning("deadline", in_flight=self.lifecycle.in_flight)
             self.lifecycle.cancel(f"still running {self.settings.graceful_seconds:g} s after the server began to stop")
-            await asyncio.wait({serving}, timeout=CLOSING_SECONDS)
+            await asyncio.wait({serving}, timeout=CLOSING_SECONDS - ABORT_SECONDS)
         if not serving.done():  # the remaining clients neither read their responses nor close their side
             self.connections.abort()
-            await asyncio.wait({serving}, timeout=ABORT_SECONDS)
+            await asyncio.wait({serving}, timeout=end - loop.time())
         if not serving.done():  # pragma: no cover - a connection that outlives its abort
             serving.cancel()
             await asyncio.wait({serving})

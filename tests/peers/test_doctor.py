@@ -396,7 +396,8 @@ STOPPED_AGENT = {**AGENT, "KnownStatus": "STOPPED", "Health": None}
 @pytest.mark.parametrize(
     ("containers", "extra", "outcome", "sentence"),
     [
-        ([SERVICE, AGENT], {}, "pass", "task hello:7: 1 agent container"),
+        ([SERVICE, AGENT], {}, "pass", "task hello:7: 1 agent container, labels agree"),
+        ([SERVICE, AGENT, AGENT], {}, "pass", "task hello:7: 2 agent containers, labels agree"),
         ([SERVICE, AGENT], {"DD_VERSION": "2"}, "warn", "com.datadoghq.tags.* lack or contradict DD_VERSION"),
         ([SERVICE, AGENT], {"DD_ENV": "test"}, "warn", "lack or contradict DD_ENV"),
         ([UNHEALTHY_AGENT], {}, "fail", "the agent container is RUNNING, UNHEALTHY"),

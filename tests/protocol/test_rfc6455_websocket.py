@@ -16,6 +16,7 @@ from wire import (
     chunked,
     connected,
     get,
+    head,
     pass_time,
     post,
     serve_in_memory,
@@ -300,6 +301,30 @@ async def test_a_disconnect_without_a_close_frame_is_1006(end: str) -> None:
         await echo.disconnected.wait()
 
     assert echo.disconnect["code"] == 1006
+
+
+async def test_no_websocket_is_opened_for_a_client_that_has_closed_its_side() -> None:
+    """The handshake was pipelined behind a request, and the client closed its side before the response to it."""
+    kinds: list[str] = []
+    closed = asyncio.Event()
+
+    async def application(scope: Any, _: Any, send: Any) -> None:
+        kinds.append(scope["type"])
+        await closed.wait()
+        if scope["type"] == "http":
+            await send(head())
+            await send(BODY)
+
+    transport = MemoryTransport()
+    serving = serve_in_memory(application, transport)
+    await settle()
+    transport.protocol.data_received(get() + handshake())
+    assert transport.protocol.eof_received()
+    closed.set()
+    await serving
+
+    assert statuses(transport.written) == [200]
+    assert kinds == ["http"]
 
 
 @pytest.mark.parametrize(("code", "reason"), [(1000, ""), (1008, "policy"), (4999, "é")])

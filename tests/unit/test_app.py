@@ -28,7 +28,7 @@ ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    async for client in serving(Settings(), ENDPOINTS):
+    async with serving(Settings(), ENDPOINTS) as client:
         client.app.testing = False  # errors become responses, as in production
         yield client
 
@@ -217,7 +217,7 @@ async def test_info_shows_details_to_a_caller_on_this_host(client: Client, host:
 
 
 async def test_info_shows_details_to_anyone_if_the_operator_enables_them() -> None:
-    async for client in serving(Settings(info_details=True)):
+    async with serving(Settings(info_details=True)) as client:
         assert (await info_for(client, "203.0.113.9", {"Via": "1.1 proxy"}))["settings"]["INFO_DETAILS"] is True
 
 
@@ -238,7 +238,7 @@ async def test_info_shows_versions_tracing_and_settings(client: Client) -> None:
 
 async def test_info_shows_why_tracing_is_off() -> None:
     """The reason contains the setting to change."""
-    async for client in serving(Settings(dd_trace_enabled=False)):
+    async with serving(Settings(dd_trace_enabled=False)) as client:
         info = await (await client.get("/info")).get_json()
         assert info["tracing"]["reason"] == "DD_TRACE_ENABLED is false"
 
@@ -257,7 +257,7 @@ async def test_the_index_is_json_for_a_program(client: Client, accept: str | Non
 async def test_the_index_is_a_page_for_a_browser() -> None:
     """The page links to the traces when a trace view is configured."""
     accept = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-    async for client in serving(Settings(local_view_url="http://127.0.0.1:8081"), ENDPOINTS):
+    async with serving(Settings(local_view_url="http://127.0.0.1:8081"), ENDPOINTS) as client:
         page = await (await client.get("/", headers={"accept": accept})).get_data(as_text=True)
         document = await (await client.get("/")).get_json()
 
@@ -363,7 +363,7 @@ async def test_every_operation_declares_its_response() -> None:
         successes = [response for status, response in responses.items() if status[0] in "123"]
         return "default" in responses or any(success["content"] for success in successes)
 
-    async for client in serving(ALL_ENABLED):
+    async with serving(ALL_ENABLED) as client:
         document = await (await client.get("/openapi.json")).get_json()
 
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]

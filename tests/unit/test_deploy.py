@@ -138,11 +138,11 @@ def secret_results(value: object = None, tag: str = "") -> dict[str, Any]:
     ("value", "problem"),
     [
         (KEY, "plain text"),
-        ([KEY], "a JSON list"),
+        ([KEY], "not an object"),
         ({"api_key": KEY}, "has no DD_API_KEY"),
         ({"DD_API_KEY": ""}, "not 32 hexadecimal digits"),
         ({"DD_API_KEY": 1}, "not 32 hexadecimal digits"),
-        ("null", "a JSON NoneType"),
+        ("null", "not an object"),
     ],
 )
 def test_a_malformed_secret_is_reported_and_can_be_replaced(

@@ -16,7 +16,7 @@ from hello_service.settings import Settings
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    async for client in serving(Settings(faults=True)):
+    async with serving(Settings(faults=True)) as client:
         client.app.testing = False  # errors become responses, as in production
         yield client
 
@@ -64,6 +64,6 @@ async def test_the_background_fault_responds_before_it_fails(client: Client, cap
 
 
 async def test_faults_are_not_served_by_default() -> None:
-    async for client in serving(Settings()):
+    async with serving(Settings()) as client:
         assert (await client.get("/api/faults/error")).status_code == 404
         assert "/api/faults/error" not in (await (await client.get("/")).get_json())["links"]

@@ -13,7 +13,7 @@ from hello_service.settings import Settings
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
-    async for client in serving(Settings()):
+    async with serving(Settings()) as client:
         client.app.testing = False  # errors become responses, as in production
         yield client
 

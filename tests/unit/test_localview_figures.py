@@ -223,7 +223,7 @@ def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -
             assert 0 <= line.label[1] <= layout.height
     assert len({place.x for place in layout.places}) <= map_layout.MAX_COLUMNS
     if graph.chosen is None:
-        assert len(layout.places) <= service_map.MAX_SERVICES
+        assert len(layout.places) <= map_layout.MAX_SERVICES
     _, drawn_edges = graph.parts_to_draw()
     assert len(layout.lines) == len(drawn_edges)
 
@@ -250,9 +250,11 @@ def test_a_chain_too_long_for_the_width_is_drawn_as_one_service_and_its_neighbor
     chain = [span(service="service-0")]
     for number in range(1, map_layout.MAX_COLUMNS + 1):
         chain.append(span(chain[-1], service=f"service-{number}"))
-    graph, _ = map_layout.draw(service_map.service_map([trace(*chain)]), None)
+    whole_map = service_map.service_map([trace(*chain)])
+    graph, _ = map_layout.draw(whole_map, None)
 
     assert graph.chosen is not None
+    assert not map_layout.can_draw_whole(whole_map)
 
 
 def test_cyclic_calls_are_drawn() -> None:
@@ -322,6 +324,12 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
         "exception": "Traceback",
     }
     assert drawing.log_parts({})["time"] == ""
+
+
+@pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_a_log_line_with_an_impossible_time_is_shown_without_it(timestamp: str) -> None:
+    """In UTC, these times are before the year 1 or after 9999. Zero values of some languages look like the first."""
+    assert drawing.log_parts({"timestamp": timestamp, "event": "x"})["time"] == ""
 
 
 def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:

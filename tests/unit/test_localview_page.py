@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from time import monotonic
 from types import SimpleNamespace
@@ -193,6 +194,17 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
     }
 
 
+@pytest.mark.parametrize("start", [-(2**63), 2**62])
+async def test_a_trace_with_an_impossible_start_is_returned_without_it(
+    view: View, client: _TestClientProtocol, start: int
+) -> None:
+    """A tracer may send any number as the start of a span."""
+    add_spans(view, replace(span(), start=start))
+    (trace,) = (await get_json(client, "/api/traces"))["traces"]
+
+    assert trace["start"] is None
+
+
 async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: _TestClientProtocol) -> None:
     """The page explains where the lines of other services are."""
     empty = await get(client, "/logs")
@@ -368,8 +380,8 @@ async def test_templates_comply_with_the_content_security_policy(view: View, cli
     root = span(error=True)
     trace_id = add_spans(view, root)
 
-    for path in ("/", f"/trace/{trace_id}", "/map", "/performance", "/trace/1"):
-        body = await get(client, path, 404 if path == "/trace/1" else 200)
+    for path in ("/", f"/trace/{trace_id}", "/map", "/performance", "/trace/123456"):
+        body = await get(client, path, 404 if path == "/trace/123456" else 200)
         for forbidden in (" style=", "<style", "onclick", "javascript:", 'src="http', 'rel="stylesheet" href="http'):
             assert forbidden not in body
 
@@ -417,8 +429,10 @@ async def test_every_form_of_the_id_finds_the_trace(view: View, client: _TestCli
     trace_id = add_spans(view, span(trace=0xABC, meta={"_dd.p.tid": "6b03707200000000"}))
     text = form.format(id=trace_id, lower_half=trace_id[16:], decimal=0xABC)
     response = await client.get(f"/trace/{text}", headers={"host": "localhost"})
+    with_query = await client.get(f"/trace/{text}?span=7&q=a+b", headers={"host": "localhost"})
 
     assert (response.status_code, response.headers["location"]) == (302, f"/trace/{trace_id}")
+    assert with_query.headers["location"] == f"/trace/{trace_id}?span=7&q=a+b"
 
 
 async def test_a_trace_is_returned_as_json(view: View, client: _TestClientProtocol) -> None:
@@ -431,8 +445,8 @@ async def test_a_trace_is_returned_as_json(view: View, client: _TestClientProtoc
     assert document["trace_id"] == trace_id
     assert [(row["resource"], row["meta"]) for row in document["spans"]] == [("GET /api/hello", {"a": "b"})]
     assert document["logs"] == [{"dd.trace_id": trace_id, "event": "request"}]
-    assert "no longer kept" in await get(client, "/trace/1/json", 404)
-    assert "no longer kept" in await get(client, "/trace/1/span/1", 404)
+    assert "no longer kept" in await get(client, "/trace/123456/json", 404)
+    assert "no longer kept" in await get(client, "/trace/123456/span/1", 404)
 
 
 async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientProtocol) -> None:

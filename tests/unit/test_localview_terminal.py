@@ -157,7 +157,7 @@ def test_a_huge_trace_is_truncated() -> None:
     lines = tree_text(trace(root, *[span(root) for _ in range(150)])).splitlines()
 
     assert len(lines) == 1 + terminal.SPANS + 1 + 1  # the head, the spans, the line with the number, an empty line
-    assert lines[-2] == f"… and {1 + 150 - terminal.SPANS} spans more"
+    assert lines[-2] == f"… and {1 + 150 - terminal.SPANS} more spans"
 
 
 def test_output_that_is_not_a_terminal_is_plain_and_wide() -> None:

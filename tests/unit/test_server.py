@@ -116,3 +116,29 @@ async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> 
 
     assert response.startswith(b"HTTP/1.1 503 ")
     assert (deadline_line["log_level"], deadline_line["in_flight"]) == ("warning", 1)
+
+
+@pytest.mark.usefixtures("restored_tcp_server")
+async def test_background_tasks_may_end_after_connections_are_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have CLOSING_SECONDS, and not only the part of it that an abort takes."""
+    monkeypatch.setattr(server, "ABORT_SECONDS", 0.0)
+    settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0)
+    serving = server.Server(settings, server.listen(settings), {})
+    aborted = asyncio.Event()
+    monkeypatch.setattr(serving.connections, "abort", aborted.set)
+    ended = []
+
+    async def background_task() -> None:
+        await aborted.wait()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        ended.append(True)
+
+    @serving.app.before_serving
+    async def start_background_task() -> None:
+        serving.app.add_background_task(background_task)
+
+    serving._on_signal(signal.SIGTERM)
+    await serving.serve()
+
+    assert ended

@@ -122,12 +122,16 @@ if (document.querySelector("[data-ticking]")) {
 // Copies the text that `getText` returns, and shows the result on `button` for two seconds.
 async function copy(button, getText) {
   const label = button.textContent;
+  let result = "The server does not respond";
   try {
-    await navigator.clipboard.writeText(await getText());
-    button.textContent = "Copied";
+    const text = await getText();
+    result = "Not allowed by the browser";
+    await navigator.clipboard.writeText(text);
+    result = "Copied";
   } catch {
-    button.textContent = "Not allowed by the browser";
+    // `result` explains the step that failed.
   }
+  button.textContent = result;
   setTimeout(() => (button.textContent = label), 2000);
 }
 
