@@ -17,7 +17,9 @@ class Point:
 
     path: str
     clients: int
-    duration_factor: int = 1  # a longer measurement, for so many clients that a request takes over a second
+    duration_factor: int = (
+        1  # multiplies the duration of the measurement; with many clients, a request takes over a second
+    )
 
     @property
     def name(self) -> str:
@@ -32,11 +34,11 @@ RELAY_1024 = Point("/api/relay?count=1", 1024, duration_factor=3)
 
 @dataclass(frozen=True)
 class Contestant:
-    """One row of the table.
+    """A server to measure, which has a row in the tables of docs/performance.md.
 
     Attributes:
         title: its name in the tables.
-        command: its command line; {port} is the port to listen on. None measures the upstream itself.
+        command: its command line; {port} is the port to listen on. If it is None, the upstream itself is measured.
         points: the paths and numbers of clients to measure it with.
         spans: the number of spans of one request, by path without the query; empty for untraced contestants.
         environment: its additional variables.
@@ -60,7 +62,7 @@ def plain(*command: str) -> tuple[str, ...]:
 
 
 SERVE = plain("hello-service", "serve")  # starts ddtrace-run itself, unless tracing is off
-# The service may open more connections than by default, so that with 1,024 clients no call waits for one.
+# With 1,024 clients, no call should wait for a connection, or get a 503 because too many calls wait.
 OUR_ENVIRONMENT = {
     "HOST": "127.0.0.1",
     "LOG_FORMAT": "json",
@@ -74,13 +76,14 @@ GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}", "--log-level", "warning")
 
 OURS_NAME = "hello_service"
 
+# The numbers of spans differ, because ddtrace's integrations do: that of Flask has a span for each step of a request.
 ALL: Mapping[str, Contestant] = {
     OURS_NAME: Contestant(
         "**hello_service** (Quart, Hypercorn)",
         SERVE,
         (HELLO, RELAY_16, RELAY, RELAY_256, RELAY_1024),
-        {"/api/hello": 1, "/api/relay": 2},
-        OUR_ENVIRONMENT,
+        spans={"/api/hello": 1, "/api/relay": 2},
+        environment=OUR_ENVIRONMENT,
     ),
     "naive": Contestant(
         "the naive form (Quart, Hypercorn, httpx)",

@@ -111,10 +111,10 @@ def running(
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(MAXIMUM_STOP_SECONDS)
-        _end_group(process)
+        _kill_group(process)
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill the remaining processes in the process group of `process`, which leads its own group."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -139,4 +139,6 @@ def wait_until_responding(port: int, tree: Tree, path: str) -> float:
         except (OSError, HTTPException):
             time.sleep(0.005)
     command = " ".join(map(str, tree.process.args))  # type: ignore[arg-type]  # `running` passes a list
-    raise RuntimeError(f"The contestant does not respond with 200: {command}")
+    status = tree.process.poll()
+    problem = "No response with status 200 in time" if status is None else f"The process ended with exit code {status}"
+    raise RuntimeError(f"{problem}: {command}")

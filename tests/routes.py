@@ -1,6 +1,6 @@
-"""Endpoints for all tests except those of the demo endpoints, so that these tests don't depend on the demo.
+"""Endpoints that replace the demo's, at the same paths.
 
-They have the paths of the demo endpoints and replace them.
+All tests except those of the demo's own endpoints use them, so that the tests don't depend on the demo.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hello_service.api.services import services
 from hello_service.problems import Invalid, Problem, UpstreamFailed, UpstreamSaturated, UpstreamTimeout
 
 routes = Blueprint("routes", __name__, url_prefix="/api")
-faults = Blueprint("failing", __name__, url_prefix="/api/faults")
+faults = Blueprint("faults", __name__, url_prefix="/api/faults")
 ENDPOINTS = (routes, faults)
 
 MAX_NAME_LENGTH = 200
@@ -97,9 +97,8 @@ async def echo() -> None:
     await websocket.accept()
     while True:
         message = await websocket.receive()
-        usable = isinstance(message, str) and 1 <= len(message) <= MAX_NAME_LENGTH and message.isprintable()
-        if usable:
-            await websocket.send(f"Hello, {message!s}!")
+        if isinstance(message, str) and 1 <= len(message) <= MAX_NAME_LENGTH and message.isprintable():
+            await websocket.send(f"Hello, {message}!")
         else:
             await websocket.send(f"Send 1 to {MAX_NAME_LENGTH} printable characters, as text.")
 
@@ -112,11 +111,12 @@ async def echo() -> None:
 async def call(query_args: CountQuery) -> dict[str, Any]:
     """Call the upstream, or this service's own `/api/hello`, `count` times concurrently."""
     settings = services().settings
-    host, port = request.scope["server"] or ("", 0)
-    own_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    url = settings.upstream_url or f"{own_url}/api/hello"
-    own_service = None if settings.upstream_url else settings.dd_service
-    peer_service = settings.upstream_service or own_service
+    if settings.upstream_url:
+        url, peer_service = settings.upstream_url, settings.upstream_service
+    else:
+        host, port = request.scope["server"] or ("", 0)  # None on a Unix socket, which has no URL
+        own_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        url, peer_service = f"{own_url}/api/hello", settings.upstream_service or settings.dd_service
     try:
         async with asyncio.TaskGroup() as group:
             calls = [group.create_task(services().upstream.get(url, peer_service)) for _ in range(query_args.count)]
@@ -128,14 +128,14 @@ async def call(query_args: CountQuery) -> dict[str, Any]:
 
 
 @faults.get("/error")
-@problems(Problem)
+@problems(Problem)  # any error status
 async def fail() -> str:
     """Raise an exception that nothing handles."""
     raise RuntimeError("this endpoint always fails")
 
 
 @faults.get("/status/<int:code>")
-@problems(Problem)
+@problems(Problem)  # any error status
 async def status(code: int) -> str:
     """Respond with an error status."""
     if code not in default_exceptions:

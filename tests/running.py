@@ -30,12 +30,12 @@ SERVE_TEST_ENDPOINTS = [sys.executable, str(ROOT / "tests" / "serve_test_endpoin
 PLAIN_HYPERCORN = [
     str(BIN / "ddtrace-run"),
     str(BIN / "hypercorn"),
-    f"{ROOT / 'tests' / 'plain_hypercorn'}:create_app()",
+    f"{ROOT / 'tests' / 'plain_hypercorn'}:create_app()",  # Hypercorn accepts a path without .py
     "-b",
     "127.0.0.1:0",
 ]
 LISTENING_URL = re.compile(r"[Rr]unning on (http://\S+?)[ \"]")  # in a line of text or of JSON
-# The checks that ddapm-test-agent applies to each trace.
+# All checks of ddapm-test-agent, which it applies to each trace.
 TRACE_CHECKS = (
     "trace_count_header,meta_tracer_version_header,trace_content_length,trace_stall,trace_peer_service,"
     "trace_dd_service,meta_events_is_valid_json"

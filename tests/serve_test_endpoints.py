@@ -10,13 +10,13 @@ from hello_service.observability.environment import tracer_environment
 from hello_service.serving import launch
 from hello_service.settings import Settings, SettingsError
 
-SERVING = "--serving"  # the argument with which this program starts itself again under ddtrace-run
+SERVING = "--serving"  # the argument with which this program starts itself again to serve
 
 
 def use_test_endpoints() -> None:
     """Make `server` create its app with the endpoints of routes.py.
 
-    As in the service, the endpoints of `faults` must be enabled by FAULTS.
+    The endpoints of `faults` are included if FAULTS has any value.
     """
     from routes import faults, routes  # noqa: PLC0415 - see `main`
 
@@ -27,7 +27,7 @@ def use_test_endpoints() -> None:
 
 
 def main() -> None:
-    """Start this program again under ddtrace-run, with the tracer's environment. With `SERVING`, run the server.
+    """Start this program again as `hello-service serve` starts the server. With `SERVING`, run the server.
 
     Only the second start imports the app and the server, because that import takes most of the time of a start.
     """

@@ -10,7 +10,7 @@ ACCOUNT = "111122223333"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/execution"
 SECRET = f"arn:aws:secretsmanager:eu-west-1:{ACCOUNT}:secret:datadog-AbCdEf"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.eu-west-1.amazonaws.com"
-HEX_KEY = "0123456789abcdef" * 2
+HEX_KEY = "0123456789abcdef" * 2  # has the form of a Datadog API key: 32 hexadecimal digits
 UNIFIED_TAGS = {"DD_SERVICE": "orders", "DD_ENV": "prod", "DD_VERSION": "1.0.0"}
 LOG_OPTIONS = {"awslogs-group": "/ecs/orders", "awslogs-region": "eu-west-1", "awslogs-stream-prefix": "ecs"}
 
@@ -56,12 +56,12 @@ class Definition:
             "containerDefinitions": [self.service, self.agent],
         }
 
-    def add(self, name: str, image: str, **fields: Any) -> Definition:
+    def add_container(self, name: str, image: str, **fields: Any) -> Definition:
         """Add a container."""
         self.task["containerDefinitions"].append({"name": name, "image": image, **fields})
         return self
 
-    def volume(self, name: str, **fields: Any) -> Definition:
+    def add_volume(self, name: str, **fields: Any) -> Definition:
         """Add a volume."""
         self.task.setdefault("volumes", []).append({"name": name, **fields})
         return self
@@ -71,7 +71,7 @@ class Definition:
         container.setdefault("mountPoints", []).append({"sourceVolume": name, "containerPath": path, **fields})
         return self
 
-    def set(self, container: Json, name: str, value: Any) -> Definition:
+    def set_variable(self, container: Json, name: str, value: Any) -> Definition:
         """Set an environment variable of a container."""
         container["environment"] = [entry for entry in container["environment"] if entry["name"] != name]
         container["environment"].append({"name": name, "value": value})
@@ -82,7 +82,7 @@ Change = Callable[[Definition], object]
 
 
 def changed(*changes: Change) -> Json:
-    """Return the correct definition with `changes` applied."""
+    """Return the correct definition with `changes` applied. It shares no values with them."""
     definition = Definition()
     for change in changes:
         change(definition)
@@ -90,32 +90,32 @@ def changed(*changes: Change) -> Json:
 
 
 def service_variable(name: str, value: Any) -> Change:
-    """Set an environment variable of the service."""
-    return lambda definition: definition.set(definition.service, name, value)
+    """Return a change that sets an environment variable of the service."""
+    return lambda definition: definition.set_variable(definition.service, name, value)
 
 
 def agent_variable(name: str, value: Any) -> Change:
-    """Set an environment variable of the Agent."""
-    return lambda definition: definition.set(definition.agent, name, value)
+    """Return a change that sets an environment variable of the Agent."""
+    return lambda definition: definition.set_variable(definition.agent, name, value)
 
 
 def service_fields(**fields: Any) -> Change:
-    """Set fields of the service's container."""
+    """Return a change that sets fields of the service's container."""
     return lambda definition: definition.service.update(fields)
 
 
 def agent_fields(**fields: Any) -> Change:
-    """Set fields of the Agent's container."""
+    """Return a change that sets fields of the Agent's container."""
     return lambda definition: definition.agent.update(fields)
 
 
 def task_fields(**fields: Any) -> Change:
-    """Set fields of the task."""
+    """Return a change that sets fields of the task."""
     return lambda definition: definition.task.update(fields)
 
 
 def without_field(name: str) -> Change:
-    """Remove a field of the task."""
+    """Return a change that removes a field of the task."""
     return lambda definition: definition.task.pop(name)
 
 

@@ -1,4 +1,7 @@
-"""Rules for containers and their relations: names, order, volumes, logs, images, and the task's size."""
+"""Rules for containers and their relations: names, order, volumes, logs, images, and the task's size.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
 from task_check.task import END_CONDITIONS, THIRD_PARTY, Container, Task, image_name, is_essential, name_of
 from task_check.values import MARK_END, is_open, number, plain, quoted
 
+# A channel, alone or after a version (latest, 7-latest), or a branch, stage or variant without a version.
 MOVING_TAG = re.compile(
     r"v?\d*(?:\.\d+)*[-_.]?(?:latest|nightly|edge|canary)(?:[-_.].*)?"
     r"|(?:latest|main|master|trunk|stable|dev|devel|develop|development|edge|nightly|canary|snapshot|current|lts|rolling"
@@ -19,13 +23,14 @@ MOVING_TAG = re.compile(
 )
 # 7, 7.72 or 7-jmx. A full version of the Agent has three numbers.
 AGENT_MOVING_TAG = re.compile(r"v?\d+(?:\.\d+)?(?:-[a-z][\w-]*)?")
+# Images of languages and operating systems, whose major version alone is a moving tag, such as python:3.
 OFFICIAL_IMAGE = re.compile(
-    r"(?:^|/)(?:python|node|golang|openjdk|eclipse-temurin|ruby|php|debian|ubuntu|amazonlinux|dotnet)$"
+    r"(?:^|/)(?:python|node|golang|openjdk|eclipse-temurin|ruby|php|debian|ubuntu|amazonlinux)$"
 )
 IMAGE = re.compile(
     r"(?:[a-zA-Z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*(?::[\w][\w.-]{0,127})?(?:@sha256:[a-f0-9]{64})?"
 )
-ECR = re.compile(r"([^/]*)\.dkr\.ecr[.-]")
+ECR = re.compile(r"([^/]*)\.dkr\.ecr[.-]")  # the account id, followed by ecr or ecr-fips
 
 
 @rule("names-twice", MISTAKE, "give each a name of its own")
@@ -44,6 +49,7 @@ def names_are_different(task: Task) -> Iterator[Violation]:
 @rule("no-essential", MISTAKE, "make the service's container essential")
 def one_container_is_essential(task: Task) -> Iterator[Violation]:
     """No container of the task is essential; ECS requires one."""
+    # Only a whole task definition is checked, because a bare list of containers may be a part of one.
     if task.source.is_whole and task.containers and not any(map(is_essential, task.containers)):
         yield Violation("", "no container is essential; ECS requires one")
     if task.source.is_whole and not task.containers and not is_open(task.document.get("containerDefinitions")):
@@ -92,7 +98,7 @@ def dependencies_can_be_met(task: Task) -> Iterator[Violation]:
             yield Violation(name, sentence, f'make {dependency_name} "essential": false')
 
 
-@rule("depends-on-circle", MISTAKE, "remove one of these dependencies")
+@rule("depends-on-cycle", MISTAKE, "remove one of these dependencies")
 def dependencies_form_no_cycle(task: Task) -> Iterator[Violation]:
     """Containers depend on each other in a cycle, so none of them starts."""
     dependencies: dict[str, list[str]] = {}
@@ -111,8 +117,8 @@ def dependencies_form_no_cycle(task: Task) -> Iterator[Violation]:
                     pending.append([*path, name])
 
 
-def order_is_reported(task: Task, container: Container) -> bool:
-    """Return whether a rule above has already reported the dependencies of `container`."""
+def dependency_is_reported(task: Task, container: Container) -> bool:
+    """Return whether a dependency of `container` is unknown or part of a cycle, which a rule above reports."""
     for dependent, dependency_name, _ in task.dependencies:
         if dependent is container:
             dependency = task.container(dependency_name)
@@ -123,16 +129,15 @@ def order_is_reported(task: Task, container: Container) -> bool:
 
 @rule("mount-without-volume", MISTAKE, "add the volume to `volumes`, or remove the mount")
 def every_mount_has_a_volume(task: Task) -> Iterator[Violation]:
-    """A `mountPoint` refers to a volume that is not in `volumes`, or its path is not absolute or used twice."""
+    """A `mountPoint`'s volume is not in `volumes`, its path is not absolute, or two mounts have the same path."""
     for container in task.containers:
         name, paths = name_of(container), Counter[str]()
         for mount in container.get("mountPoints") or []:
             source, path = str(mount.get("sourceVolume", "")), str(mount.get("containerPath", ""))
             has_volume = source in task.volumes or is_open(source) or is_open(task.document.get("volumes"))
             if source and not has_volume and task.source.is_whole:
-                yield Violation(
-                    name, f"mounts the volume {quoted(source)} at {quoted(path)}, which is not in `volumes`"
-                )
+                sentence = f"mounts the volume {quoted(source)} at {quoted(path)}, but `volumes` has no such volume"
+                yield Violation(name, sentence)
             if path and not is_open(path) and not re.match(r"/|[A-Za-z]:|\\\\", path):
                 yield Violation(name, f"`containerPath` {quoted(path)} is not absolute", "start it with /")
             paths[path] += 1
@@ -179,8 +184,9 @@ def firelens_reaches_datadog(task: Task) -> Iterator[Violation]:
         if "apikey" not in secret_options | options.keys() and not is_open(log.get("secretOptions")):
             yield Violation(name_of(container), "the log's output `datadog` has no `apikey`")
         host, site = options.get("host", ""), next(iter(sites), "datadoghq.com")
-        is_known = len(sites) <= 1 and not is_open(host) and not is_open(site)
-        if is_known and re.search(r"\.(?:datadoghq|ddog-gov)\.", host) and not host.endswith(f".{site}"):
+        are_known = len(sites) <= 1 and not is_open(host) and not is_open(site)
+        # With `.logs.`, because http-intake.logs.us5.datadoghq.com also ends with the site datadoghq.com.
+        if are_known and re.search(r"\.(?:datadoghq|ddog-gov)\.", host) and not host.endswith(f".logs.{site}"):
             sentence = f"logs go to {quoted(host)}, but the Agent's site is {quoted(site)}"
             yield Violation(name_of(container), sentence, f'write "http-intake.logs.{site}"')
 
@@ -205,14 +211,15 @@ def images_are_pinned(task: Task) -> Iterator[Violation]:
     for container in task.containers:
         image = str(container.get("image", ""))
         last_part = image.rpartition("/")[2]
-        known_part = image.partition(MARK_END)[2] or image  # the registry may be open
+        known_part = image.partition(MARK_END)[2] or image  # the registry may be open, which ends with MARK_END
         if not image or is_open(last_part) or "@" in last_part or not IMAGE.fullmatch(known_part):
             continue
         program, _, tag = last_part.partition(":")
         is_public = OFFICIAL_IMAGE.search(image_name(container)) or (
             THIRD_PARTY.fullmatch(program) and ".dkr.ecr." not in image
         )
-        # A tag with a part of a version, such as 7 or 7.72 of the Agent or 3 of Python, moves with each release.
+        # These move with each release: 7 or 7.72 of the Agent, and a major version alone, such as python:3. Other images
+        # may have full versions of two numbers, such as debian:12.5.
         is_partial = ("agent" in program and AGENT_MOVING_TAG.fullmatch(tag)) or (
             is_public and re.fullmatch(r"\d+(?:-[a-z][\w.-]*)?", tag)
         )
@@ -226,7 +233,7 @@ def images_are_pinned(task: Task) -> Iterator[Violation]:
 def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
     """Containers have more memory than the task, or a reservation above the limit."""
     task_memory = number(task.document.get("memory"))
-    is_reported = False  # whether a container was reported, so that the sum would only repeat this
+    is_reported = False  # whether a container with too much memory is reported, which the sum would only repeat
     for container in task.containers:
         limit, reserved = number(container.get("memory")), number(container.get("memoryReservation"))
         if limit and reserved and reserved > limit:
@@ -235,7 +242,7 @@ def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
             is_reported = True
         elif task_memory and (limit or 0) > task_memory:
             yield Violation(name_of(container), f"`memory` {limit:g} MiB is above the task's {task_memory:g} MiB")
-            is_reported = is_reported or not reserved  # with a reservation, the sum does not contain the limit
+            is_reported = is_reported or not reserved  # with a reservation, the sum has that instead of the limit
     total = sum(
         number(container.get("memoryReservation") or container.get("memory")) or 0 for container in task.containers
     )
@@ -252,7 +259,7 @@ def containers_fit_the_tasks_cpu(task: Task) -> Iterator[Violation]:
         yield Violation("", f"the containers have {total:g} CPU units, and the task has {task_units:g}")
 
 
-@rule("health-check", MISTAKE, 'start it with "CMD" and one word each, or with "CMD-SHELL" and one line')
+@rule("health-check", MISTAKE, 'write ["CMD", "program", "argument"] or ["CMD-SHELL", "command line"]')
 def a_health_check_is_well_formed(task: Task) -> Iterator[Violation]:
     """The health check's `command` does not start with CMD or CMD-SHELL, or has the wrong number of words."""
     for container in task.containers:
@@ -287,9 +294,9 @@ def a_health_check_needs_no_curl(task: Task) -> Iterator[Violation]:
         if not match:
             continue
         program, image = match[1], str(container.get("image"))
-        # Alpine has wget. An image with a path may be the user's own, with more programs.
+        # Alpine has wget. An image with a path may be the user's own, with more programs, unless it is Google's.
         lacks_program = re.search(r"slim|distroless|scratch" + ("|alpine" if program == "curl" else ""), image)
-        if lacks_program and "/" not in image.partition("distroless")[0]:
+        if lacks_program and "/" not in image.removeprefix("gcr.io/distroless/"):
             sentence = f"the health check needs {program}, which {quoted(image)} does not have"
             yield Violation(name_of(container), sentence, level=WARNING)
         else:

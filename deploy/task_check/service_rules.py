@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from task_check.container_rules import order_is_reported
+from task_check.container_rules import dependency_is_reported
 from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
 from task_check.task import Container, Task, command, environment, has_more_variables, name_of, secrets
 from task_check.values import is_open, number, quoted
@@ -122,7 +122,7 @@ def the_agent_stops_last(task: Task) -> Iterator[Violation]:
         is_partly_open = is_open(container.get("dependsOn"))
         if not agents or is_partly_open or task.depends_on_any(container, agents):
             continue
-        if not order_is_reported(task, container):
+        if not dependency_is_reported(task, container):
             agent = quoted(next(iter(agents)))
             sentence = f"does not depend on the Agent {agent}, so the Agent may stop first and the last spans are lost"
             if any(task.depends_on_any(agent_container, {name_of(container)}) for agent_container in task.agents):

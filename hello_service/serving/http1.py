@@ -37,8 +37,8 @@ Each stage has its own timeout. The values in lower case are fields of `Limits`:
     UPGRADED    see `websocket.py`
     LINGERING   LINGER_SECONDS without data, and LINGER_TOTAL_SECONDS in total
 
-In every stage, `flow.py` also aborts a connection whose client reads nothing for write_seconds although data waits to
-be sent.
+`flow.py` also aborts a connection whose client reads nothing for write_seconds: in any stage while more data waits than
+fits into the transport's buffer, and from LINGERING on while any data waits.
 
 `reader.py` parses requests, `exchange.py` connects one request and its response to the application, and `flow.py`
 applies backpressure. This module controls the order of the stages, their timeouts, and how a connection ends.
@@ -62,7 +62,8 @@ from hello_service.serving.response import Response, problem
 from hello_service.serving.websocket import WebSocket
 
 BUFFER_BYTES = 65_536  # reading is paused while more than this of a body, or of pipelined requests, is buffered
-LINGER_BYTES = 64 * 1_048_576  # discarded in total; then the connection is closed
+# Enough for a client that sends a large body before it reads the response that rejects it, but not without end.
+LINGER_BYTES = 64 * 1_048_576  # discarded in total
 LINGER_SECONDS = 2.0  # without a byte
 LINGER_TOTAL_SECONDS = 30.0
 OPTIONS_HEADERS = ((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH"), (b"content-length", b"0"))
@@ -84,7 +85,8 @@ class Connection(FlowControl):
 
     `FlowControl` provides `_eof` (the client has closed its side), `_paused` (reading from the client is paused),
     `_writable` (an event that is set while the client reads fast enough), `_stage_timeout` (the timeout of the current
-    stage), and `watch_progress` (calls a function once nothing has been sent for write_seconds).
+    stage), `watch_progress` (calls a function once nothing has been sent for write_seconds), `watch_writing` (aborts the
+    connection once waiting data is not read for write_seconds), `set_paused`, `write` and `count_rejection`.
 
     When the server stops, `Connections` calls `stop`, then `end_grace` after a grace period for requests that are still
     on the network, and `abort` if the connection is open at the deadline.
@@ -212,7 +214,7 @@ class Connection(FlowControl):
     def _process_received(self) -> None:
         """Go through the stages of a request as far as the received data allows."""
         if self._processing:
-            return  # called within the loop below, which has just served `OPTIONS *` and continues by itself
+            return  # the loop below has served `OPTIONS *`, which called this method again; the loop continues by itself
         self._processing = True
         try:
             while self._request_reader.received and not self._requests_wait:
@@ -325,7 +327,7 @@ class Connection(FlowControl):
         """Go on to the next request, or end the connection."""
         exchange = cast("Exchange", self._exchange)
         self._exchange = None
-        self._continue_or_linger(keep_alive=exchange.response.keep_alive and exchange.body_complete)
+        self._continue_or_linger(keep_alive=exchange.response.keep_alive)
 
     def response_broken(self) -> None:
         """Close the connection, so that the client does not mistake a partial response for a complete one."""
@@ -414,7 +416,7 @@ class Connection(FlowControl):
         exchange = self._exchange
         if exchange is not None:
             exchange.disconnect()
-            if exchange.over:
+            if exchange.over:  # otherwise the response is fully written, and the application ends normally
                 self._exchange = None
 
     def linger(self) -> None:
@@ -426,7 +428,7 @@ class Connection(FlowControl):
             return
         self._stage = Stage.LINGERING
         self._request_reader.received.clear()
-        self.watch_writing()
+        self.watch_writing()  # so far, only data beyond the transport's buffer has had a timeout
         if self._eof:
             self._transport.close()
             return
@@ -434,7 +436,7 @@ class Connection(FlowControl):
             self._transport.write_eof()
         self._linger_until = self._loop.time() + LINGER_TOTAL_SECONDS
         self._control_reading()
-        self._discard(0)
+        self._discard(0)  # starts the timeout
 
     def _discard(self, count: int) -> None:
         """Discard `count` bytes from the client. Close the connection at the limits of lingering."""

@@ -56,7 +56,7 @@ async def test_a_malformed_request_line_is_rejected(line: str) -> None:
 @pytest.mark.parametrize("version", ["0.9", "1.2", "1.9", "2.0", "3.0", "9.9"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_an_unsupported_version_is_rejected(version: str, method: str) -> None:
-    """The response to HEAD has no body."""
+    """RFC 9110, section 2.5, recommends treating 1.2 as 1.1, but no such version exists. A response to HEAD has no body."""
     async with connected(Echo()) as client:
         response = await client.exchange(get("/", method=method, version=version))
 
@@ -96,6 +96,7 @@ async def test_an_absolute_target_overrides_the_host_header(target: str, path: s
     assert [value for name, value in scope["headers"] if name == b"host"] == [host]
 
 
+# In an OPTIONS request, a URL without a path means the same as * (RFC 9112, section 3.2.4).
 @pytest.mark.parametrize("target", ["*", "http://here"])
 async def test_options_for_the_server_itself_does_not_reach_the_application(target: str) -> None:
     options_requests = get(target, method="OPTIONS") * 900  # if these were served recursively, the stack would overflow

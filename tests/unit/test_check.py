@@ -46,7 +46,7 @@ def without_cfn_lint(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def route_logs(d: Definition, **options: str) -> Definition:
     """Send the service's log to Datadog through FireLens."""
-    d.add("log", ROUTER_IMAGE, essential=True, firelensConfiguration={"type": "fluentbit"})
+    d.add_container("log", ROUTER_IMAGE, essential=True, firelensConfiguration={"type": "fluentbit"})
     secret = {"name": "apikey", "valueFrom": SECRET}
     options = {"Name": "datadog", "provider": "ecs", **options}
     d.service["logConfiguration"] = {"logDriver": "awsfirelens", "options": options, "secretOptions": [secret]}
@@ -54,8 +54,8 @@ def route_logs(d: Definition, **options: str) -> Definition:
 
 
 def share_socket(d: Definition) -> Definition:
-    d.set(d.service, "DD_TRACE_AGENT_URL", SOCKET_URL)
-    d.volume("sockets")
+    d.set_variable(d.service, "DD_TRACE_AGENT_URL", SOCKET_URL)
+    d.add_volume("sockets")
     d.mount(d.service, "sockets", "/var/run/datadog")
     return d.mount(d.agent, "sockets", "/var/run/datadog")
 
@@ -63,12 +63,12 @@ def share_socket(d: Definition) -> Definition:
 def make_agent_read_only(d: Definition, *, fill_config: bool = True) -> Definition:
     d.agent["readonlyRootFilesystem"] = True
     for name, path in (("config", "/etc/datadog-agent"), ("run", "/opt/datadog-agent/run"), ("tmp", "/tmp")):
-        d.volume(name)
+        d.add_volume(name)
         d.mount(d.agent, name, path)
     if fill_config:
         command = ["sh", "-c", "cp -R /etc/datadog-agent/* /config"]
         mounts = [{"sourceVolume": "config", "containerPath": "/config"}]
-        d.add("init", d.agent["image"], essential=False, command=command, mountPoints=mounts)
+        d.add_container("init", d.agent["image"], essential=False, command=command, mountPoints=mounts)
         d.agent["dependsOn"] = [{"containerName": "init", "condition": "SUCCESS"}]
     return d
 
@@ -118,7 +118,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("socket", MISTAKE, "read-only", lambda d: (share_socket(d), d.agent["mountPoints"][0].update(readOnly=True))),
     ("socket", MISTAKE, "Windows", lambda d: (share_socket(d), d.task.update(cpu="1024", memory="2048", runtimePlatform={"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}))),
     ("proxy", MISTAKE, "`HTTP_PROXY`", service_variable("HTTP_PROXY", "http://proxy:3128")),
-    ("proxy", MISTAKE, "`127.0.0.1`", lambda d: (d.set(d.service, "all_proxy", "http://proxy:3128"), d.set(d.service, "NO_PROXY", "localhost"), d.set(d.service, "DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"))),
+    ("proxy", MISTAKE, "`127.0.0.1`", lambda d: (d.set_variable(d.service, "all_proxy", "http://proxy:3128"), d.set_variable(d.service, "NO_PROXY", "localhost"), d.set_variable(d.service, "DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"))),
     ("tracing-off", MISTAKE, "`DD_TRACE_ENABLED` is `false`", service_variable("DD_TRACE_ENABLED", "false")),
     ("tracing-off", MISTAKE, "reads as false", service_variable("DD_TRACE_ENABLED", "enabled")),
     ("tracing-off", MISTAKE, "`DD_APM_TRACING_ENABLED`", service_variable("DD_APM_TRACING_ENABLED", "0")),
@@ -128,7 +128,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("sampling-rules", MISTAKE, "from 0 to 1", service_variable("DD_SPAN_SAMPLING_RULES", '[{"sample_rate": 10}]')),
     ("sample-rate", MISTAKE, "`10%`", service_variable("DD_TRACE_SAMPLE_RATE", "10%")),
     ("sample-rate", WARNING, "if this is Python", service_variable("DD_TRACE_SAMPLE_RATE", "0.1")),
-    ("sample-rate", MISTAKE, "ddtrace 4 ignores", lambda d: (d.set(d.service, "DD_TRACE_SAMPLE_RATE", "0.1"), d.service.update(command=["ddtrace-run", "python", "app.py"]))),
+    ("sample-rate", MISTAKE, "ddtrace 4 ignores", lambda d: (d.set_variable(d.service, "DD_TRACE_SAMPLE_RATE", "0.1"), d.service.update(command=["ddtrace-run", "python", "app.py"]))),
     ("tags-missing", WARNING, "`DD_ENV` is not set", lambda d: d.service["environment"].pop(1)),
     ("tags-missing", WARNING, "com.datadoghq.tags.version` are missing", lambda d: d.service.pop("dockerLabels")),
     ("tags-differ", MISTAKE, "`DD_ENV` is `prod`", lambda d: d.service["dockerLabels"].update({"com.datadoghq.tags.env": "test"})),
@@ -140,11 +140,11 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("stop-timeout", MISTAKE, "not a number of seconds", service_variable("DRAIN_SECONDS", "long")),
     ("keep-alive", WARNING, "hypercorn closes idle connections after 5 s", service_fields(command=["ddtrace-run", "hypercorn", "orders:app"])),
     ("keep-alive", HINT, "uvicorn closes", service_fields(command=["sh", "-c", "exec uvicorn --timeout-keep-alive=2 orders:app"])),
-    ("keep-alive", WARNING, "`KEEP_ALIVE_SECONDS` is 30", lambda d: (d.service.update(command=["hello-service", "serve"], stopTimeout=60), d.set(d.service, "KEEP_ALIVE_SECONDS", "30"))),
+    ("keep-alive", WARNING, "`KEEP_ALIVE_SECONDS` is 30", lambda d: (d.service.update(command=["hello-service", "serve"], stopTimeout=60), d.set_variable(d.service, "KEEP_ALIVE_SECONDS", "30"))),
     ("key-in-clear", MISTAKE, "`DD_API_KEY` is in plain text under", agent_variable("DD_API_KEY", HEX_KEY)),
     ("key-in-clear", MISTAKE, "`DD_APP_KEY`", service_variable("DD_APP_KEY", HEX_KEY + HEX_KEY[:8])),
-    ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set(d.agent, "DD_API_KEY", "${key}"))),
-    ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set(d.agent, "DD_API_KEY", "<YOUR_KEY>"))),
+    ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set_variable(d.agent, "DD_API_KEY", "${key}"))),
+    ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set_variable(d.agent, "DD_API_KEY", "<YOUR_KEY>"))),
     ("key-in-clear", MISTAKE, "`DD_APM_ADDITIONAL_ENDPOINTS`", agent_variable("DD_APM_ADDITIONAL_ENDPOINTS", f'{{"https://x": ["{HEX_KEY}"]}}')),
     ("key-in-clear", MISTAKE, "`apikey` is in plain text in the log", lambda d: route_logs(d, apikey=HEX_KEY)),
     ("key-in-clear", MISTAKE, "`Header`", lambda d: d.service["logConfiguration"]["options"].update(Header=f"DD-API-KEY {HEX_KEY}")),
@@ -161,20 +161,21 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("secret-twice", WARNING, "`DD_ENV` is set 2 times", lambda d: d.service["environment"].append({"name": "DD_ENV", "value": "prod"})),
     ("execution-role", MISTAKE, "secrets (`datadog-agent`)", without_field("executionRoleArn")),
     ("role-arn", MISTAKE, "`executionRoleArn` is `someArn`", task_fields(executionRoleArn="someArn")),
-    ("names-twice", MISTAKE, "2 containers have the name `extra`", lambda d: [d.add("extra", "busybox:1.36.1", essential=False) for _ in range(2)]),
+    ("names-twice", MISTAKE, "2 containers have the name `extra`", lambda d: [d.add_container("extra", "busybox:1.36.1", essential=False) for _ in range(2)]),
     ("no-essential", MISTAKE, "no container is essential", service_fields(essential=False)),
     ("depends-on-unknown", MISTAKE, "refers to `dd-agent`", lambda d: d.service["dependsOn"][0].update(containerName="dd-agent")),
     ("depends-on-unknown", MISTAKE, "`volumesFrom` refers to `gone`", service_fields(volumesFrom=[{"sourceContainer": "gone"}])),
     ("depends-on-never", MISTAKE, "HEALTHY", lambda d: (d.service["dependsOn"][0].update(condition="HEALTHY"), d.agent.pop("healthCheck"))),
-    ("depends-on-never", MISTAKE, "waits for the end of `first`", lambda d: (d.add("first", "busybox:1.36.1"), d.service["dependsOn"].append({"containerName": "first", "condition": "COMPLETE"}))),
-    ("depends-on-circle", MISTAKE, "orders -> datadog-agent -> orders", agent_fields(dependsOn=[{"containerName": "orders", "condition": "START"}])),
-    ("depends-on-circle", MISTAKE, "orders -> orders", lambda d: d.service["dependsOn"].append({"containerName": "orders", "condition": "START"})),
+    ("depends-on-never", MISTAKE, "waits for the end of `first`", lambda d: (d.add_container("first", "busybox:1.36.1"), d.service["dependsOn"].append({"containerName": "first", "condition": "COMPLETE"}))),
+    ("depends-on-cycle", MISTAKE, "orders -> datadog-agent -> orders", agent_fields(dependsOn=[{"containerName": "orders", "condition": "START"}])),
+    ("depends-on-cycle", MISTAKE, "orders -> orders", lambda d: d.service["dependsOn"].append({"containerName": "orders", "condition": "START"})),
     ("mount-without-volume", MISTAKE, "`nowhere` at `/x`", lambda d: d.mount(d.service, "nowhere", "/x")),
-    ("mount-without-volume", MISTAKE, "not absolute", lambda d: (d.volume("v"), d.mount(d.service, "v", "tmp"))),
+    ("mount-without-volume", MISTAKE, "not absolute", lambda d: (d.add_volume("v"), d.mount(d.service, "v", "tmp"))),
     ("firelens-router", MISTAKE, "no container has `firelensConfiguration`", service_fields(logConfiguration={"logDriver": "awsfirelens"})),
-    ("firelens-router", MISTAKE, "2 containers have", lambda d: (route_logs(d), d.add("log2", ROUTER_IMAGE, firelensConfiguration={"type": "fluentbit"}))),
+    ("firelens-router", MISTAKE, "2 containers have", lambda d: (route_logs(d), d.add_container("log2", ROUTER_IMAGE, firelensConfiguration={"type": "fluentbit"}))),
     ("firelens-datadog", MISTAKE, "no `apikey`", lambda d: (route_logs(d), d.service["logConfiguration"].pop("secretOptions"))),
-    ("firelens-datadog", MISTAKE, "the Agent's site is `datadoghq.eu`", lambda d: (route_logs(d, Host="http-intake.logs.datadoghq.com"), d.set(d.agent, "DD_SITE", "datadoghq.eu"))),
+    ("firelens-datadog", MISTAKE, "the Agent's site is `datadoghq.com`", lambda d: route_logs(d, Host="http-intake.logs.us5.datadoghq.com")),
+    ("firelens-datadog", MISTAKE, "the Agent's site is `datadoghq.eu`", lambda d: (route_logs(d, Host="http-intake.logs.datadoghq.com"), d.set_variable(d.agent, "DD_SITE", "datadoghq.eu"))),
     ("image", MISTAKE, "no account id", service_fields(image="ACCOUNT.dkr.ecr.eu-west-1.amazonaws.com/orders:1.0")),
     ("image", MISTAKE, "not a valid reference", service_fields(image=f"{REGISTRY}/Orders:1.0")),
     ("image", MISTAKE, "not a valid reference", service_fields(image="https://example.com/orders:1.0")),
@@ -189,6 +190,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("health-check", MISTAKE, "name of one program", agent_fields(healthCheck={"command": ["CMD", "agent health"]})),
     ("health-check", MISTAKE, "are lost", agent_fields(healthCheck={"command": ["CMD-SHELL", "agent", "health"]})),
     ("health-check-program", HINT, "needs curl", service_fields(healthCheck={"command": ["CMD-SHELL", "curl -f localhost"]})),
+    ("health-check-program", WARNING, "`gcr.io/distroless/python3:v1.2.3` does not have", service_fields(image="gcr.io/distroless/python3:v1.2.3", healthCheck={"command": ["CMD-SHELL", "curl localhost"]})),
     ("health-check-program", WARNING, "`python:3.13.1-slim` does not have", service_fields(image="python:3.13.1-slim", healthCheck={"command": ["CMD-SHELL", "wget localhost"]})),
     *(("fargate-unsupported", MISTAKE, f"`{field}`", service_fields(**{field: value})) for field, value in (("privileged", True), ("links", ["datadog-agent"]), ("dockerSecurityOptions", ["x"]), ("dnsServers", ["1.1.1.1"]), ("dnsSearchDomains", ["x"]), ("extraHosts", [{"hostname": "a", "ipAddress": "1.2.3.4"}]), ("hostname", "x"), ("disableNetworking", True))),
     *(("fargate-unsupported", MISTAKE, f"`linuxParameters.{field}`", service_fields(linuxParameters={field: value})) for field, value in (("devices", [{"hostPath": "/dev/x"}]), ("sharedMemorySize", 64), ("maxSwap", 64), ("swappiness", 0))),
@@ -200,8 +202,8 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("fargate-unsupported", MISTAKE, "`pidMode` is `host`", task_fields(pidMode="host")),
     ("fargate-unsupported", MISTAKE, "`ipcMode`", task_fields(ipcMode="task")),
     ("fargate-unsupported", MISTAKE, "`placementConstraints`", task_fields(placementConstraints=[{"type": "memberOf", "expression": "x"}])),
-    ("fargate-unsupported", MISTAKE, "`host.sourcePath` `/data`", lambda d: d.volume("v", host={"sourcePath": "/data"})),
-    ("fargate-unsupported", MISTAKE, "Docker volumes", lambda d: d.volume("v", dockerVolumeConfiguration={"scope": "task"})),
+    ("fargate-unsupported", MISTAKE, "`host.sourcePath` `/data`", lambda d: d.add_volume("v", host={"sourcePath": "/data"})),
+    ("fargate-unsupported", MISTAKE, "Docker volumes", lambda d: d.add_volume("v", dockerVolumeConfiguration={"scope": "task"})),
     ("fargate-size", MISTAKE, "`cpu` is missing", without_field("cpu")),
     ("log-driver", MISTAKE, "`json-file`", service_fields(logConfiguration={"logDriver": "json-file"})),
     ("awslogs-options", MISTAKE, "`awslogs-stream-prefix`", lambda d: d.service["logConfiguration"]["options"].pop("awslogs-stream-prefix")),
@@ -231,7 +233,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("value-from-in-environment", MISTAKE, "`X` has `valueFrom`", lambda d: d.service["environment"].append({"name": "X", "valueFrom": "/x"})),
     ("value-in-secrets", MISTAKE, "`X` has `value`", service_fields(secrets=[{"name": "X", "value": HEX_KEY}])),
     *(("placeholder", MISTAKE, "still contains the placeholder", service_fields(image=text)) for text in ("<IMAGE>", "$ECR/orders:$TAG", "$(IMAGE)", "{{ image }}", "%IMAGE%", "@IMAGE@", "__IMAGE__", "#{IMAGE}#", "((image))", "[IMAGE]", "{IMAGE}", "YOUR_IMAGE", "your-registry/orders:1.0", "REPLACE_ME", "changeme", "TODO", "repo/<name>:1.0")),
-    ("placeholder", MISTAKE, "`DD_ENV`, `dockerLabels.com.datadoghq.tags.env`", lambda d: (d.set(d.service, "DD_ENV", "<ENV>"), d.service["dockerLabels"].update({"com.datadoghq.tags.env": "<ENV>"}))),
+    ("placeholder", MISTAKE, "`DD_ENV`, `dockerLabels.com.datadoghq.tags.env`", lambda d: (d.set_variable(d.service, "DD_ENV", "<ENV>"), d.service["dockerLabels"].update({"com.datadoghq.tags.env": "<ENV>"}))),
     ("read-only-agent", MISTAKE, "does not wait for `init`", lambda d: (make_agent_read_only(d), d.agent.pop("dependsOn"))),
     ("awslogs-options", MISTAKE, "`awslogs-region` is `REGION`", lambda d: d.service["logConfiguration"]["options"].update({"awslogs-region": "REGION"})),
     ("key-in-clear", MISTAKE, "is the key itself", lambda d: d.agent["secrets"][0].update(valueFrom=HEX_KEY)),
@@ -266,14 +268,14 @@ CORRECT: tuple[Change, ...] = (
     lambda d: (d.agent.update(name="sidecar", image=f"{REGISTRY}/monitoring:3.1"), d.service["dependsOn"][0].update(containerName="sidecar")),
     *(agent_fields(secrets=[{"name": "DD_API_KEY", "valueFrom": source}]) for source in (SECRET, "/datadog/key", "DD_KEY", "arn:aws:ssm:eu-west-1:111122223333:parameter/datadog/key", SECRET.replace("arn:aws:", "arn:aws-us-gov:"), "${arn}:DD_API_KEY::")),
     service_variable("DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"),
-    lambda d: (d.set(d.service, "DD_TRACE_AGENT_URL", "http://localhost:8200"), d.set(d.agent, "DD_APM_RECEIVER_PORT", "8200")),
+    lambda d: (d.set_variable(d.service, "DD_TRACE_AGENT_URL", "http://localhost:8200"), d.set_variable(d.agent, "DD_APM_RECEIVER_PORT", "8200")),
     share_socket,
     make_agent_read_only,
     route_logs,
     lambda d: route_logs(d, dd_message_key="log", json_date_key="time", tag_key="tag", **{"log-key": "message"}),
     lambda d: d.service["dockerLabels"].update({"datadog.message.key": "log"}),
     task_fields(tags=[{"key": "dd_partition_key", "value": "team"}]),
-    lambda d: (d.set(d.service, "HTTP_PROXY", "http://proxy:3128"), d.set(d.service, "NO_PROXY", "169.254.170.2,localhost")),
+    lambda d: (d.set_variable(d.service, "HTTP_PROXY", "http://proxy:3128"), d.set_variable(d.service, "NO_PROXY", "169.254.170.2,localhost")),
     agent_variable("DD_PROXY_HTTPS", "http://proxy:3128"),
     task_fields(ephemeralStorage={"sizeInGiB": 21}, pidMode="task"),
     task_fields(ephemeralStorage={"sizeInGiB": 200}),
@@ -284,29 +286,29 @@ CORRECT: tuple[Change, ...] = (
     task_fields(cpu="1 vCPU", memory="2 GB"),
     task_fields(ipcMode="", pidMode=""),
     service_fields(linuxParameters={"capabilities": {"add": ["SYS_PTRACE"], "drop": ["ALL"]}, "tmpfs": [{"containerPath": "/tmp", "size": 64}]}),
-    lambda d: d.volume("v", host={}),
-    lambda d: (d.volume("v", efsVolumeConfiguration={"fileSystemId": "fs-12345678"}), d.mount(d.service, "v", "/data")),
+    lambda d: d.add_volume("v", host={}),
+    lambda d: (d.add_volume("v", efsVolumeConfiguration={"fileSystemId": "fs-12345678"}), d.mount(d.service, "v", "/data")),
     lambda d: d.service["environment"].pop(),  # without DD_VERSION, which the image may set; the label with the version is still there
     lambda d: d.service.update(environment=[], environmentFiles=[{"type": "s3", "value": "arn:aws:s3:::b/x.env"}]),
-    lambda d: (d.service.update(environment=[]), d.set(d.service, "DD_TAGS", "service:orders env:prod version:1.0.0")),
+    lambda d: (d.service.update(environment=[]), d.set_variable(d.service, "DD_TAGS", "service:orders env:prod version:1.0.0")),
     lambda d: d.service["dockerLabels"].update({"org.opencontainers.image.revision": "0123456789" * 4, "com.datadoghq.ad.instances": '[{"host": "%%host%%", "password": "%%env_X%%"}]'}),
     service_variable("DD_GIT_COMMIT_SHA", "0123456789" * 4),
     service_variable("DB_PASSWORD", "a$Bcd<e>{F}"),
     service_variable("GREETING", "<b>hi</b> there"),
     service_variable("DD_TRACE_SAMPLING_RULES", '[{"sample_rate": 0.5}]'),
-    lambda d: (d.set(d.service, "DD_TRACE_SAMPLE_RATE", "0.1"), d.service.update(command=["java", "-jar", "app.jar"])),
-    lambda d: (d.set(d.service, "DD_TRACE_SAMPLE_RATE", "0.1"), d.service.update(command=["hello-service", "serve"], stopTimeout=34)),
+    lambda d: (d.set_variable(d.service, "DD_TRACE_SAMPLE_RATE", "0.1"), d.service.update(command=["java", "-jar", "app.jar"])),
+    lambda d: (d.set_variable(d.service, "DD_TRACE_SAMPLE_RATE", "0.1"), d.service.update(command=["hello-service", "serve"], stopTimeout=34)),
     service_fields(command=["ddtrace-run", "hypercorn", "--keep-alive", "35", "orders:app"]),
     service_fields(command=["sh", "-c", "exec gunicorn --bind 0.0.0.0:$PORT orders"]),
     agent_variable("DD_APM_IGNORE_RESOURCES", "(GET|POST) /health,GET /ping$"),
-    lambda d: d.add("nginx", "public.ecr.aws/nginx/nginx:1.27.3", essential=True, portMappings=[{"containerPort": 80}], dependsOn=[{"containerName": "orders", "condition": "START"}]),
-    lambda d: d.add("xray", "public.ecr.aws/xray/aws-xray-daemon:3.3.14", essential=False, portMappings=[{"containerPort": 2000, "protocol": "udp"}]),
-    lambda d: d.add("cwagent", "public.ecr.aws/cloudwatch-agent/cloudwatch-agent:1.300040.0b650", secrets=[{"name": "CONFIG", "valueFrom": "config"}]),
-    lambda d: (d.add("envoy", f"{REGISTRY}/aws-appmesh-envoy:v1.29.9.0-prod", portMappings=[{"containerPort": 9901}]), d.task.update(proxyConfiguration={"type": "APPMESH", "containerName": "envoy"})),
-    lambda d: (d.add("migrate", d.service["image"], essential=False, environment=[{"name": "DB", "value": "x"}]), d.service["dependsOn"].append({"containerName": "migrate", "condition": "SUCCESS"})),
-    lambda d: d.add("worker", f"{REGISTRY}/worker:1.0.0", essential=False),
+    lambda d: d.add_container("nginx", "public.ecr.aws/nginx/nginx:1.27.3", essential=True, portMappings=[{"containerPort": 80}], dependsOn=[{"containerName": "orders", "condition": "START"}]),
+    lambda d: d.add_container("xray", "public.ecr.aws/xray/aws-xray-daemon:3.3.14", essential=False, portMappings=[{"containerPort": 2000, "protocol": "udp"}]),
+    lambda d: d.add_container("cwagent", "public.ecr.aws/cloudwatch-agent/cloudwatch-agent:1.300040.0b650", secrets=[{"name": "CONFIG", "valueFrom": "config"}]),
+    lambda d: (d.add_container("envoy", f"{REGISTRY}/aws-appmesh-envoy:v1.29.9.0-prod", portMappings=[{"containerPort": 9901}]), d.task.update(proxyConfiguration={"type": "APPMESH", "containerName": "envoy"})),
+    lambda d: (d.add_container("migrate", d.service["image"], essential=False, environment=[{"name": "DB", "value": "x"}]), d.service["dependsOn"].append({"containerName": "migrate", "condition": "SUCCESS"})),
+    lambda d: d.add_container("worker", f"{REGISTRY}/worker:1.0.0", essential=False),
     service_fields(environment=[*changed()["containerDefinitions"][0]["environment"], {"name": "LOG_PATTERN", "value": "%d ${LEVEL}"}]),
-    lambda d: d.add("nginx", f"{REGISTRY}/web:1.27.3", portMappings=[{"containerPort": 80}]),
+    lambda d: d.add_container("nginx", f"{REGISTRY}/web:1.27.3", portMappings=[{"containerPort": 80}]),
     service_fields(environment="${jsonencode(variables)}"),
     service_fields(dependsOn="${jsonencode(order)}"),
 )
@@ -349,10 +351,10 @@ def test_fargate_rules_do_not_apply_to_other_platforms(platform: str) -> None:
     def use_platform(d: Definition) -> None:
         d.task.update(requiresCompatibilities=[platform], networkMode="bridge")
         d.agent.update(environment=[], privileged=True)
-        d.volume("socket", host={"sourcePath": "/var/run/docker.sock"})
+        d.add_volume("socket", host={"sourcePath": "/var/run/docker.sock"})
         d.mount(d.agent, "socket", "/var/run/docker.sock")
         d.service.update(links=["datadog-agent"], hostname="orders", stopTimeout=600)
-        d.set(d.service, "DD_AGENT_HOST", "datadog-agent")
+        d.set_variable(d.service, "DD_AGENT_HOST", "datadog-agent")
 
     report = task_check.check(json.dumps(changed(use_platform)))
 
@@ -366,7 +368,7 @@ def test_a_daemon_on_ec2_is_recognized_by_its_volumes() -> None:
         d.task.update(containerDefinitions=[{**d.agent, "environment": [], "essential": True}])
         for name in ("requiresCompatibilities", "networkMode"):
             del d.task[name]
-        d.volume("proc", host={"sourcePath": "/proc"})
+        d.add_volume("proc", host={"sourcePath": "/proc"})
 
     assert findings(make_daemon) == []
 
@@ -387,7 +389,7 @@ def test_a_repeated_key_is_reported() -> None:
 
 @pytest.mark.usefixtures("without_cfn_lint")
 def test_a_mistake_in_a_volume_is_not_attributed_to_a_container() -> None:
-    (finding,) = findings(lambda d: d.volume("data", color="red"))
+    (finding,) = findings(lambda d: d.add_volume("data", color="red"))
 
     assert (finding.rule, finding.container) == ("unknown-field", "")
 

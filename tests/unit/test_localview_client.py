@@ -1,4 +1,4 @@
-"""Tests of `hello-service traces` against a fake page, and against servers that are not the page."""
+"""Tests of `hello-service traces` against a fake of the page of `dev` and `view`, and against other servers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def responding(*responses: bytes) -> Iterator[str]:
                 connection, _ = server.accept()
                 with connection:
                     if number == len(responses):
-                        server.close()
+                        server.close()  # before the response, so that the next connection is refused
                     connection.recv(65536)
                     connection.sendall(response)
 
@@ -39,7 +39,10 @@ def responding(*responses: bytes) -> Iterator[str]:
 
 
 def page_response(*traces: object, version: object = 1, status: int = 200, **other_fields: object) -> bytes:
-    """Return the bytes of a response of the page with `traces`."""
+    """Return the bytes of a response of the page with `traces`.
+
+    Its field `kept` is the number of traces that the page keeps, whether they match the search or not.
+    """
     body = json.dumps({"kept": 3, "version": version, "traces": traces, **other_fields}).encode()
     return b"HTTP/1.1 %d OK\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body)
 
@@ -93,7 +96,7 @@ def test_a_server_that_is_not_the_page_is_reported(response: bytes) -> None:
     assert result.stdout == ""
 
 
-def test_a_closed_port_is_reported_with_the_command_to_start() -> None:
+def test_a_closed_port_is_reported_with_the_command_that_starts_the_page() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     result = run("--url", url)
@@ -147,7 +150,11 @@ def test_a_trace_is_one_line_without_control_characters() -> None:
 
 
 def test_follow_lists_each_trace_once_when_it_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the page stops, the command lists the remaining traces and exits."""
+    """Existing traces are listed at once. A new trace is complete when the next response doesn't contain it.
+
+    The page returns only the traces that changed since `version`. When the page stops, the command lists the remaining
+    traces and exits.
+    """
     monkeypatch.setattr(client, "POLL_SECONDS", 0)
     monkeypatch.setattr(client, "MAX_LISTED", 1)  # when trace 2 is listed, trace 1 is forgotten
     responses = (
@@ -155,14 +162,16 @@ def test_follow_lists_each_trace_once_when_it_is_complete(monkeypatch: pytest.Mo
         page_response(summary(2), summary(1, spans=9), version=2),  # trace 1 has been listed
         page_response(summary(2, spans=3), version=3),  # trace 2 has changed, so it is not complete
         page_response(version=4),  # trace 2 has not changed, so it is complete
-        page_response(summary(2, spans=4), summary(3), version=5),  # trace 2 has been listed, trace 3 has not
+        # Trace 2 has been listed, trace 3 has not, and trace 1 was forgotten, so it is listed again.
+        page_response(summary(2, spans=4), summary(1, spans=10), summary(3), version=5),
     )
     with responding(*responses) as url:
         result = run("--url", url, "--follow", "--json")
         listed_traces = [json.loads(line) for line in result.stdout.splitlines()]
+        numbers_and_spans = [(int(trace["trace_id"], 16), trace["spans"]) for trace in listed_traces]
 
     assert result.exit_code == 1
-    assert [(int(trace["trace_id"], 16), trace["spans"]) for trace in listed_traces] == [(1, 2), (2, 3), (3, 2)]
+    assert numbers_and_spans == [(1, 2), (2, 3), (1, 10), (3, 2)]
     assert result.stderr == f"The page at {url} no longer responds.\n"
 
 
