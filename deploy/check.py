@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from task_check import Report, UnreadableError, check
-from task_check.finding import HINT, LEVELS, MISTAKE, WARNING
+from task_check.finding import FORM_RULES, HINT, LEVELS, MISTAKE, RULES, WARNING
 
 MISSING_TOOLS = "botocore and cfn-lint are needed: pip install botocore cfn-lint (scripts/test installs both)"
 EXIT_CODES = {MISTAKE: 1, WARNING: 3, HINT: 0}
@@ -35,6 +35,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     ignored = {rule.strip() for rules in options.ignore for rule in rules.split(",")}
+    for rule in ignored - FORM_RULES - RULES.keys():
+        if not rule.startswith("cfn-lint-"):
+            parser.error(f"--ignore {rule}: there is no such rule; docs/task-definition-check.md lists all rules")
     reports: dict[str, Report] = {}
     for name in options.files:
         try:

@@ -17,6 +17,7 @@ Clients get a stable code and a sentence; exception chaining brings the cause to
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, cast
@@ -187,7 +188,9 @@ def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
 
     async def handle_http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        code, detail = HTTP_ERRORS.get(status, (error.name.lower().replace(" ", "-"), error.description or error.name))
+        code, detail = HTTP_ERRORS.get(
+            status, (re.sub("[^a-z]+", "-", error.name.lower()), error.description or error.name)
+        )
         headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
         return respond(status, code, detail.rstrip(".") + ".", (), headers)
 

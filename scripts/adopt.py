@@ -58,6 +58,8 @@ def parse(name: str) -> Names:
             f"{name!r} can't be the name of a service: use lower-case letters, digits and dashes, as in my-orders."
         )
     names = Names(tuple(re.split("[-_]", name)))
+    if names == OLD:
+        raise ValueError(f"{name!r} is the service's name already: choose another name.")
     if names.package in reserved_names():
         raise ValueError(f"{name!r} would hide a module called {names.package}: choose another name.")
     return names
@@ -129,6 +131,8 @@ def sort_imports_and_format() -> bool:
 
 def main() -> None:
     """Rename everything, or exit with the reason why this isn't possible."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - another Python may run this script
+        sys.exit("This needs Python 3.11 or newer. Set PYTHON, such as PYTHON=python3.13.")
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("Usage: scripts/adopt NAME, such as my-orders")
     if not (ROOT / OLD.package).is_dir():

@@ -57,6 +57,8 @@ def start_seconds(image: str) -> float:
 
 def main() -> None:
     """Measure the image given on the command line."""
+    if len(sys.argv) != 2:
+        sys.exit("Usage: scripts/image IMAGE")
     image = sys.argv[1]
     base = inspect(image)["Config"]["Labels"]["org.opencontainers.image.base.name"]
     size, base_size = inspect(image)["Size"], inspect(base)["Size"]
@@ -66,4 +68,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FileNotFoundError:
+        sys.exit("The command docker was not found: install Docker.")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{' '.join(error.cmd)} failed: {error.stdout.strip()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -28,5 +29,6 @@ def problem(response: Any, document: dict[str, Any]) -> tuple[int, str]:
     assert response.content_type == MEDIA_TYPE
     assert document["status"] == response.status_code
     assert document["title"]
+    assert re.fullmatch("urn:hello-service:problem:[a-z-]+", document["type"])  # the pattern in /openapi.json
     assert document["detail"].endswith(".")
     return response.status_code, document["type"].removeprefix("urn:hello-service:problem:")

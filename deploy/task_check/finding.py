@@ -59,6 +59,20 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
+# Rules about the form of a definition, which have no function in RULES.
+FORM_RULES = frozenset(
+    {
+        "unknown-field",
+        "missing-field",
+        "wrong-type",
+        "unknown-value",
+        "null-field",
+        "repeated-key",
+        "value-from-in-environment",
+        "value-in-secrets",
+        "placeholder",
+    }
+)
 
 
 def rule(name: str, level: str, fix: str) -> Callable[[FindViolations], FindViolations]:

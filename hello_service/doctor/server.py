@@ -65,12 +65,19 @@ def judge(server: str, response: Response, context: CheckContext) -> Finding:
     return passed(f"{server} is traced" + (f" by ddtrace {tracing['ddtrace']}" if "ddtrace" in tracing else ""))
 
 
+def _with_one_loopback(url: str | None) -> str | None:
+    """Return `url` with the same host for every name of this machine's loopback interface."""
+    return url and re.sub(r"//(?:localhost|\[::1\])(?=[:/]|$)", "//127.0.0.1", url)
+
+
 def _differences(tracing: Mapping[str, Any], context: CheckContext) -> str:
     """Return which tracing settings of the server differ from `context`, or "" if none do or `/info` has no details."""
     if "agent" not in tracing:
         return ""
     differing = []
-    if context.settings is not None and tracing["agent"] != context.settings.agent_url:
+    if context.settings is not None and _with_one_loopback(tracing["agent"]) != _with_one_loopback(
+        context.settings.agent_url
+    ):
         differing.append("agent address")
     rules = context.environ.get("DD_TRACE_SAMPLING_RULES")
     if not rules and context.settings is not None and context.settings.dd_trace_sample_rate is not None:

@@ -154,13 +154,17 @@ class Development:
             processes.agent(self.listen_host, agent_port, self.options.allowed_hosts)
         )
         if self.options.port is not None:
-            self._ignore_agent_in_environment()
+            self._warn_about_environment()
         self.environ["DD_TRACE_AGENT_URL"] = self.view.agent_url = url
         await stack.enter_async_context(self._polling(session, url))
         return _Agent(session, process, url)
 
-    def _ignore_agent_in_environment(self) -> None:
-        """Remove variables that set another agent from the service's environment, and print a message for each."""
+    def _warn_about_environment(self) -> None:
+        """Print a message for each variable that is ignored, because it sets another agent, or disables tracing."""
+        if (value := self.environ.get("DD_TRACE_ENABLED", "")).lower() in {"false", "0"}:
+            self.feed.print(
+                f"DD_TRACE_ENABLED={value}, so the service sends no traces. Unset it to see them.", "yellow"
+            )
         for name in AGENT_ADDRESS_VARIABLES:
             if value := self.environ.pop(name, ""):
                 self.feed.print(

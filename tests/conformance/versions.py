@@ -138,6 +138,12 @@ def check_releases(ddtrace: str, quart: str, agent: Agent) -> tuple[str, bool]:
     return f"| {' | '.join([*releases, *results])} |", passed
 
 
+def _ddtrace_release(name: str) -> str:
+    if name not in DDTRACE_RELEASES:
+        raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(DDTRACE_RELEASES)}")
+    return name
+
+
 def main() -> int:
     """Run all tests, or those of some ddtrace releases, and return the exit code."""
     description = "Check the spans of a small Quart service with several releases of ddtrace and Quart. Print a table."
@@ -145,7 +151,7 @@ def main() -> int:
     parser.add_argument(
         "releases",
         nargs="*",
-        choices=[*DDTRACE_RELEASES, []],  # without arguments, argparse checks the value []
+        type=_ddtrace_release,  # `choices` would reject the empty list of no arguments
         metavar="release",
         help=f"a release of ddtrace ({', '.join(DDTRACE_RELEASES)}); default: all",
     )

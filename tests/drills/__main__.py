@@ -66,6 +66,9 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="run their short forms, as the tests do, in a few minutes")
     parser.add_argument("--write", action="store_true", help="write the results into docs/resilience.md")
     options = parser.parse_args()
+    for word in options.words:
+        if not any(word in drill.event for drill in DRILLS):
+            parser.error(f"no drill's event contains {word!r}; docs/resilience.md lists the drills")
     size = Size.SHORT if options.short else Size.FULL
     rows: dict[str, str] = {}
     every_promise_kept = True

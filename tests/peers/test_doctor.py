@@ -135,10 +135,13 @@ def test_a_running_server_is_checked(agent: Agent) -> None:
     with service(agent.url) as running:
         port = running.url.rpartition(":")[2]
         found_by_settings = doctor({"DD_TRACE_AGENT_URL": agent.url, "PORT": port})
+        localhost_url = agent.url.replace("127.0.0.1", "localhost")
+        same_agent = doctor({"DD_TRACE_AGENT_URL": localhost_url}, running.url)
         found_by_url = doctor({"DD_TRACE_AGENT_URL": "http://127.0.0.1:1"}, running.url)
 
         assert running.process.poll() is None
     assert found_by_settings.sentence("server") == f"the server at {running.url} is traced by ddtrace 4.16.0"
+    assert same_agent.outcome("server") == "pass"
     assert found_by_url.outcome("server") == "warn"
     assert "with a different agent address" in found_by_url.sentence("server")
 

@@ -45,7 +45,7 @@ def test_the_commands_print_the_tree_of_the_page(way: str, tmp_path: Path) -> No
     """Only the ports differ. The applications have the file names and the code that the page gives them."""
     (commands,), (tree,) = code_blocks(way, "bash"), code_blocks(way, "text")
     port = free_port()
-    serve, send_request = re.sub(r"localhost:\d+", f"127.0.0.1:{port}", commands).splitlines()
+    serve, send_request = re.sub(r"localhost:\d+", f"localhost:{port}", commands).splitlines()
     # Except for this service, the page shows the code of the application: for `copied:app`, that is copied.py.
     for code, name in zip(code_blocks(way, "python"), re.findall(r"(\w+):app", serve), strict=True):
         assert f"`{name}.py`" in PAGE

@@ -81,6 +81,8 @@ def test_the_tests_of_a_renamed_copy_pass(copy: Path) -> None:
         ("quart-schema", "would hide a module called quart_schema"),
         ("tests", "would hide a module called tests"),
         ("running", "would hide a module called running"),
+        ("hello-service", "is the service's name already"),
+        ("hello_service", "is the service's name already"),
     ],
 )
 def test_a_name_that_cannot_be_a_package_is_rejected_and_changes_nothing(copy: Path, name: str, reason: str) -> None:
@@ -88,7 +90,7 @@ def test_a_name_that_cannot_be_a_package_is_rejected_and_changes_nothing(copy: P
 
     assert adopted.returncode == 1
     assert reason in adopted.stderr
-    assert (copy / "hello_service").is_dir()
+    assert (copy / "hello_service" / "app.py").is_file()
 
 
 def test_a_second_rename_is_rejected(copy: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from drills.__main__ import PAGE, head
 from drills.drill import Drill, Size
 from drills.table import DRILLS
+from running import ROOT, unmeasured_environment
 
 
 def parameter(drill: Drill) -> object:
@@ -33,3 +37,18 @@ def test_the_page_shows_the_figures_of_every_drill() -> None:
 
     assert len(rows) == len(DRILLS)
     assert not [row for row in rows if "BROKEN" in row or "not measured yet" in row]
+
+
+def test_a_word_that_is_in_no_event_is_rejected() -> None:
+    """Otherwise an empty table would look like a success."""
+    result = subprocess.run(
+        [sys.executable, "-m", "drills", "--short", "no such drill"],
+        env=unmeasured_environment({"PYTHONPATH": str(ROOT / "tests")}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert result.returncode == 2
+    assert "no drill's event contains 'no such drill'" in result.stderr

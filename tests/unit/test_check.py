@@ -8,7 +8,7 @@ import re
 import pytest
 import task_check
 from running import ROOT
-from task_check.finding import HINT, LEVELS, MISTAKE, RULES, WARNING
+from task_check.finding import FORM_RULES, HINT, LEVELS, MISTAKE, RULES, WARNING
 from task_check.service_rules import BUDGET, CLOSING_SECONDS
 from task_definitions import (
     HEX_KEY,
@@ -410,10 +410,7 @@ def test_the_page_lists_every_rule() -> None:
     """docs/task-definition-check.md has a row for each rule: its name, its level, and the docstring of its function."""
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE)
     rules = [(rule.name, rule.level, " ".join(str(rule.find.__doc__).split())) for rule in task_check.ORDERED_RULES]
-    # These rules concern the form of a definition. They have no function in RULES.
-    form_rules = {"unknown-field", "missing-field", "wrong-type", "unknown-value", "null-field", "repeated-key"}
-    form_rules |= {"value-from-in-environment", "value-in-secrets", "placeholder"}
 
     assert [row for row in rows if row[0] in RULES] == rules
-    assert {name for name, *_ in rows} - RULES.keys() == form_rules
+    assert {name for name, *_ in rows} - RULES.keys() == FORM_RULES
     assert {level for _, level, _ in rows} <= set(LEVELS)

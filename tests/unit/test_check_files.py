@@ -267,6 +267,7 @@ def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Co
         (changed(agent_fields(memory=256)), (), 3, "1 warning"),
         (changed(agent_fields(memory=256), agent_variable("DD_HOSTNAME", "x"), agent_variable("DD_SITE", "EU")), (), 1, "2 mistakes, 1 warning"),
         (changed(agent_fields(memory=256)), ("--ignore", "site,agent-memory"), 0, "-: no mistake"),
+        (changed(agent_fields(memory=256)), ("--ignore", "cfn-lint-E1234, placeholder"), 3, "1 warning"),
     ],
 )  # fmt: skip
 def test_the_exit_code_depends_on_the_worst_level(
@@ -275,6 +276,14 @@ def test_the_exit_code_depends_on_the_worst_level(
     result = run_check("-", *arguments, stdin=json.dumps(task))
 
     assert (result.returncode, result.stdout.splitlines()[-1]) == (code, last_line)
+
+
+def test_an_unknown_rule_cannot_be_ignored() -> None:
+    """Otherwise nobody would notice a misspelled rule, or one that has been renamed."""
+    result = run_check("-", "--ignore", "agent-memory,agent-memroy", stdin=json.dumps(changed()))
+
+    assert result.returncode == 2
+    assert "--ignore agent-memroy: there is no such rule" in result.stderr
 
 
 def test_each_finding_is_a_line_followed_by_its_fix() -> None:

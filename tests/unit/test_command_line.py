@@ -33,6 +33,22 @@ def test_the_help_lists_the_variables_of_options() -> None:
     assert set(re.findall(r"env\s+var:\s+(\w+)", text)) == {"HOST", "PORT"}
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["dev", "--agent-port", "9000", "--view-port", "9000"], "--agent-port and --view-port are both 9000."),
+        (["dev", "--agent-port", "8080"], "--port and --agent-port are both 8080."),
+        (["view", "--view-port", "8126"], "--agent-port and --view-port are both 8126."),
+    ],
+)
+def test_two_options_with_the_same_port_are_rejected(arguments: list[str], options: str) -> None:
+    """This includes ports that are defaults."""
+    result = run(*arguments)
+
+    assert result.exit_code == 2
+    assert f"{options} Choose different ports." in result.output
+
+
 def test_the_error_for_an_invalid_variable_contains_its_name_and_value() -> None:
     result = run("dev", PORT="abc")
 

@@ -1,4 +1,4 @@
-"""Tests of `dev`'s polling of the embedded agent."""
+"""Tests of `dev`: the polling of the embedded agent, and warnings about the environment."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import io
 
 import aiohttp
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer as _TestServer  # pytest would collect a class named TestServer
 from rich.console import Console
@@ -45,3 +46,12 @@ async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
         asyncio.get_running_loop().call_soon(agent.release.set)  # runs while the end of the block waits for the request
 
     assert development.view.store.find("7") is not None
+
+
+@pytest.mark.parametrize(("value", "is_reported"), [("false", True), ("0", True), ("true", False), ("", False)])
+def test_a_service_that_is_not_traced_is_reported(value: str, is_reported: bool) -> None:
+    output = io.StringIO()
+    options = Options(host="127.0.0.1", port=0, agent_port=0)
+    Development(options, {"DD_TRACE_ENABLED": value}, Console(file=output, width=200))._warn_about_environment()
+
+    assert (f"DD_TRACE_ENABLED={value}, so the service sends no traces" in output.getvalue()) is is_reported
