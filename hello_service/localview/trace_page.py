@@ -356,7 +356,7 @@ class Tag:
 
     @property
     def term(self) -> str:
-        """The search term for this tag, empty for a tag without a value, which no search can find."""
+        """The search term for this tag, empty for a tag without a value, because the page shows nothing to click."""
         return exact(f"@{self.name}", self.value) if self.value else ""
 
 

@@ -77,7 +77,6 @@ MORE_SCENARIOS = [
     Scenario(
         "a user in the host",
         raw_request(b"GET /plain;a=b HTTP/1.1", b"Host: me:secret@here", b"Connection: close"),
-        (0, 0),
     ),
     Scenario("empty host", raw_request(b"GET /plain HTTP/1.1", b"Host:", b"Connection: close")),
     Scenario("no host", raw_request(b"GET /plain?a=b HTTP/1.0")),

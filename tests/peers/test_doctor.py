@@ -153,6 +153,7 @@ def test_an_untraced_server_is_reported(agent: Agent) -> None:
     assert report.sentence("server") == f"the server at {running.url} is not traced: not started under ddtrace-run"
 
 
+@pytest.mark.once
 def test_a_server_that_cannot_be_checked_is_reported(agent: Agent) -> None:
     """A missing server is a failure. If the server is silent or another program, the verdict is undetermined."""
     variables = {"DD_TRACE_AGENT_URL": agent.url}
@@ -200,6 +201,7 @@ def test_settings_that_ddtrace_rejects_are_reported(agent: Agent) -> None:
     assert "ddtrace can't start with this environment" in report.sentence("test span")
 
 
+@pytest.mark.once
 def test_a_server_that_does_not_start_is_reported(agent: Agent, tmp_path: Path) -> None:
     """If no server is running, the doctor starts one the way `serve` does. Here its import of Quart fails."""
     path = write_sitecustomize(tmp_path, "import sys\nsys.modules['quart'] = None\n")
@@ -239,6 +241,7 @@ def test_a_missing_agent_is_reported() -> None:
     assert {report.outcome(check) for check in ("trace format", "test span", "clock")} == {"skipped"}
 
 
+@pytest.mark.once
 def test_an_agent_that_never_responds_is_reported() -> None:
     """The agent's port only accepts connections."""
     with silent_port() as url:
@@ -278,6 +281,7 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
 """
 
 
+@pytest.mark.once
 def test_an_agent_url_with_the_wrong_protocol_is_reported() -> None:
     """The URL is https although the server has no TLS, or the server's protocol isn't HTTP but, for example, SSH."""
     with silent_port() as silent_url, started([sys.executable, "-c", SSH_SERVER], clean_environment()) as ssh_server:
@@ -289,6 +293,7 @@ def test_an_agent_url_with_the_wrong_protocol_is_reported() -> None:
     assert "not HTTP" in ssh.sentence("agent")
 
 
+@pytest.mark.once
 def test_an_agent_that_rejects_spans_is_reported() -> None:
     """The agent's response to `/info` lists the trace format, but the agent rejects the traces."""
     with fake_http(INFO) as agent:
@@ -303,6 +308,7 @@ def test_an_agent_that_rejects_spans_is_reported() -> None:
     assert "413" in rejected.sentence("test span")
 
 
+@pytest.mark.once
 def test_an_agent_that_lacks_the_trace_format_is_reported() -> None:
     """An older agent accepts only v0.4, which a variable selects. An agent with APM switched off accepts no format."""
     with fake_http({"endpoints": ["/v0.4/traces"]}) as older, fake_http({"endpoints": ["/info"]}) as without_apm:
@@ -344,6 +350,7 @@ def test_without_a_date_header_the_clock_is_not_checked() -> None:
     assert report.outcome("clock") == "skipped"
 
 
+@pytest.mark.once
 def test_a_unix_socket_needs_permission(tmp_path: Path) -> None:
     """With permission, the test span arrives. A missing permission is reported, with a fix."""
     path = tmp_path / "apm.socket"
@@ -365,6 +372,7 @@ def test_a_missing_unix_socket_is_reported(tmp_path: Path) -> None:
     assert "Mount the directory" in report.lines["agent"]["fix"]
 
 
+@pytest.mark.once
 def test_a_proxy_that_captures_localhost_is_reported(agent: Agent) -> None:
     """The agent responds, but ddtrace sends to the proxy, which can't reach this machine's localhost."""
     with fake_http({}, 502) as proxy:
@@ -408,6 +416,7 @@ STOPPED_AGENT = {**AGENT, "KnownStatus": "STOPPED", "Health": None}
         ([], {"DD_TRACE_AGENT_URL": "nonsense"}, "warn", "lack or contradict"),
     ],
 )
+@pytest.mark.once
 def test_the_task_is_checked_on_fargate(
     containers: list[object], extra: dict[str, str], outcome: str, sentence: str
 ) -> None:
@@ -429,6 +438,7 @@ def test_a_missing_metadata_endpoint_is_a_warning() -> None:
     assert report.outcome("ECS task") == "warn"
 
 
+@pytest.mark.once
 def test_the_doctor_exits_in_time_when_everything_hangs(tmp_path: Path) -> None:
     """Agent, metadata endpoint and server accept connections and never respond, or host names never resolve."""
     getaddrinfo_hangs = "import socket, threading\nsocket.getaddrinfo = lambda *_, **__: threading.Event().wait()\n"
@@ -449,6 +459,7 @@ def test_the_doctor_exits_in_time_when_everything_hangs(tmp_path: Path) -> None:
     assert end - middle < TIME_LIMIT_SECONDS
 
 
+@pytest.mark.once
 def test_a_server_that_never_becomes_ready_is_stopped(agent: Agent, tmp_path: Path) -> None:
     """The verdict is undetermined, and the server's process has ended."""
     path = hanging_serve(tmp_path)
@@ -476,6 +487,7 @@ def test_sigterm_ends_the_doctor_and_its_server(agent: Agent, tmp_path: Path) ->
         os.kill(int(pid), 0)
 
 
+@pytest.mark.once
 def test_no_secret_is_shown(agent: Agent) -> None:
     """This also holds for a secret in the wrong variable."""
     key = "5ec2e7" + "0" * 26  # 32 hexadecimal digits, like an API key

@@ -16,6 +16,8 @@ from running import BIN, eventually, free_port
 
 from hello_service.__main__ import main
 
+pytestmark = pytest.mark.once
+
 APP = """
 import quart
 

@@ -62,6 +62,7 @@ def test_an_error_shows_its_type_and_message(dev: Dev) -> None:
     assert output.index("Fault: this endpoint always fails") < output.index("error: Exception on request")
 
 
+@pytest.mark.once
 def test_the_option_tree_selects_traces() -> None:
     """The page still has all traces, and the terminal shows the log lines of traces that it does not draw."""
     with developing("--tree", "slow") as dev:
@@ -148,6 +149,7 @@ def test_a_service_that_does_not_start_is_reported_with_its_output() -> None:
         assert dev.processes() == {}
 
 
+@pytest.mark.once
 def test_everything_stops_if_the_service_dies() -> None:
     """The service's exit code is shown."""
     with developing() as dev:
@@ -159,6 +161,7 @@ def test_everything_stops_if_the_service_dies() -> None:
         assert dev.processes() == {}
 
 
+@pytest.mark.once
 def test_the_service_continues_if_the_agent_dies() -> None:
     """A message reports that no more traces are shown."""
     with developing() as dev:
@@ -170,6 +173,7 @@ def test_the_service_continues_if_the_agent_dies() -> None:
         assert dev.processes() == {}
 
 
+@pytest.mark.once
 def test_dev_exits_with_the_service_after_the_agent_has_died() -> None:
     with developing() as dev:
         os.kill(dev.process("hello_service.localview.agent"), signal.SIGKILL)
@@ -180,6 +184,7 @@ def test_dev_exits_with_the_service_after_the_agent_has_died() -> None:
         assert dev.processes() == {}
 
 
+@pytest.mark.once
 def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) -> None:
     environment = write_sitecustomize(tmp_path, "hello_service.localview.agent", "sys.exit(3)")
     with launched(environment=environment) as dev:
@@ -190,6 +195,7 @@ def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) ->
         assert dev.processes() == {}
 
 
+@pytest.mark.once
 def test_no_trace_is_lost_if_the_agent_starts_slowly(tmp_path: Path) -> None:
     """`dev` is ready only when the agent is."""
     with developing(environment=write_sitecustomize(tmp_path, "hello_service.localview.agent", "time.sleep(6)")) as dev:
@@ -211,6 +217,7 @@ def test_dev_can_be_stopped_while_it_starts(tmp_path: Path, module: str) -> None
         assert "Traceback" not in dev.output
 
 
+@pytest.mark.once
 def test_a_very_long_line_is_cut(tmp_path: Path) -> None:
     """The output after that line is still read, so the service never blocks on a full pipe."""
     print_long_line = "sys.stderr.write('x' * 3_000_000 + '\\n')"  # about three times LINE_BYTES
@@ -235,6 +242,7 @@ def test_the_option_no_embedded_agent_uses_the_agent_in_the_environment(agent: A
         assert "asgi.request" not in dev.output
 
 
+@pytest.mark.once
 def test_an_agent_in_the_environment_is_ignored_with_a_message() -> None:
     """The message does not contain its password."""
     environment = {"DD_TRACE_AGENT_URL": "http://user:secret@agent.example:8126", "DD_AGENT_HOST": "agent.example"}
@@ -281,6 +289,7 @@ def test_view_exits_with_its_agent() -> None:
         assert view.processes() == {}
 
 
+@pytest.mark.once
 def test_without_a_page_the_terminal_shows_the_trace_id() -> None:
     """The service's host and port come from the environment."""
     port = free_port()
@@ -330,6 +339,7 @@ def test_everything_stops_if_the_reader_of_the_output_exits() -> None:
     assert Dev(None, environment[MARK]).processes() == {}  # type: ignore[arg-type]  # only the mark is needed
 
 
+@pytest.mark.once
 def test_errors_are_red_in_a_terminal() -> None:
     master, slave = pty.openpty()
     environment = clean_environment({"TERM": "xterm-256color", "COLUMNS": "140"})
