@@ -63,10 +63,12 @@ class Exchange:
         self._changed = asyncio.Event()
 
     async def run(self, app: Any) -> None:
-        """Run `app`.
+        """Run `app`, unless the request has been rejected because of the part of its body that came with its head.
 
         If `app` sends no response, the client gets a 500. If its response is incomplete, the connection is closed.
         """
+        if self.over:
+            return
         try:
             # Hypercorn's wrapper around the application takes two more arguments, which only its WSGI wrapper uses.
             await app(self.scope, self.receive, self.send, None, None)

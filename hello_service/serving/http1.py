@@ -22,7 +22,8 @@ In any stage the server can end the connection, in one of three ways:
 
     linger      the usual way: enter LINGERING, which ends when the client closes its side, or a limit is reached
     close       the client has closed its side, or LINGERING is over; data that is already written is still sent
-    abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed; unsent data is dropped
+    abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed, or a response broke off
+                whose end is the end of the connection (HTTP/1.0); unsent data is dropped
 
 Each stage has its own timeout. The values in lower case are fields of `Limits`:
 
@@ -48,6 +49,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import socket
+import struct
 from collections.abc import Generator
 from contextlib import suppress
 from enum import Enum, auto
@@ -331,8 +334,9 @@ class Connection(FlowControl):
 
     def response_broken(self) -> None:
         """Close the connection, so that the client does not mistake a partial response for a complete one."""
+        exchange = cast("Exchange", self._exchange)
         self._exchange = None
-        self.linger()
+        self._break_off(exchange.response)
 
     def respond_with_problem(self, status: int) -> None:
         """Respond with a problem, because the application has not responded."""
@@ -396,11 +400,21 @@ class Connection(FlowControl):
         """Respond with a problem unless a response has started, and end the connection."""
         self.count_rejection(rejected.status, rejected.reason, rejected.detail)
         responder = self._exchange or self._websocket
-        head_written = responder is not None and responder.response.head_written
         self._disconnect_exchange()
-        if not head_written:
-            self.write(problem(rejected.status, self._method, rejected.headers))
+        if responder is not None and responder.response.head_written:
+            self._break_off(responder.response)
+            return
+        self.write(problem(rejected.status, self._method, rejected.headers))
         self.linger()
+
+    def _break_off(self, response: Response) -> None:
+        """End the connection after a part of `response`. If a close would complete the response, reset the connection."""
+        if response.ends_with_connection:
+            on_without_delay = struct.pack("ii", 1, 0)
+            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, on_without_delay)
+            self._transport.abort()
+        else:
+            self.linger()
 
     @property
     def _method(self) -> bytes:

@@ -15,6 +15,7 @@ from hello_service.serving.request import HEAD_BYTES, Head, Rejected, read_reque
 
 EMPTY_LINE = b"\r\n\r\n"
 CHUNK_OVERHEAD_BYTES = 65_536  # maximum of chunk framing, extensions and trailers without body data in between
+PIECE_BYTES = 4096  # parsed at once of a chunked body; what follows the last body data of a piece is not counted
 # A head that makes a new parser expect a chunked body.
 CHUNKED_HEAD = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -59,7 +60,7 @@ class RequestReader:
             if self.head is None:
                 return None
             self._parser = HttpRequestParser(self)
-        end = min(self._next_empty_line(), HEAD_BYTES)
+        end = self._next_piece_end(HEAD_BYTES - self._parsed)
         try:
             self._parse(end)
         finally:
@@ -90,7 +91,7 @@ class RequestReader:
             self.complete = self._body_left == 0
             return body
         while len(self.received) > self._parsed and not self.complete:
-            end = self._next_empty_line()
+            end = self._next_piece_end(PIECE_BYTES)
             self._overhead += end - self._parsed
             self._parse(end)
             if self._overhead > CHUNK_OVERHEAD_BYTES:
@@ -104,11 +105,12 @@ class RequestReader:
         """Release the parser, which refers back to this object."""
         self._parser = None
 
-    def _next_empty_line(self) -> int:
-        """Return the offset after the next unparsed empty line, or the length of the received data if there is none."""
+    def _next_piece_end(self, limit: int) -> int:
+        """Return the offset after the next unparsed empty line, or after `limit` unparsed bytes if there is none."""
+        end = min(self._parsed + limit, len(self.received))
         # An empty line may begin in the last three bytes that were parsed.
-        offset = self.received.find(EMPTY_LINE, max(self._parsed - 3, 0))
-        return len(self.received) if offset < 0 else offset + len(EMPTY_LINE)
+        offset = self.received.find(EMPTY_LINE, max(self._parsed - 3, 0), end)
+        return end if offset < 0 else offset + len(EMPTY_LINE)
 
     def _parse(self, end: int) -> None:
         piece = bytes(self.received[self._parsed : end])

@@ -14,7 +14,7 @@ from hello_service.problems import HTTP_ERRORS, MEDIA_TYPE, document
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 HEADER_LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\r\n\0]*\r\n)*")
-STATUSES_WITHOUT_BODY = {204, 304}
+STATUSES_WITHOUT_BODY = {204, 205, 304}
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -30,11 +30,12 @@ class Response:
         head_written: the head has been returned for writing.
         fully_written: every byte that the client expects has been returned for writing.
         ended: the application has sent its last message.
+        ends_with_connection: the end of the connection is the end of the body.
     """
 
     def __init__(self, method: bytes, version: str, *, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
-        self.head_written = self.fully_written = self.ended = False
+        self.head_written = self.fully_written = self.ended = self.ends_with_connection = False
         self._method = method
         self._version = version
         self._head: bytes | None = None
@@ -62,6 +63,8 @@ class Response:
         # An unknown status has an empty reason phrase, but the space before it is required (RFC 9112, section 4).
         line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         lines, length = self._header_lines(headers)
+        if status == HTTPStatus.RESET_CONTENT:
+            length = 0  # RFC 9110, section 15.3.6
         self._bodyless = self._method == b"HEAD" or status in STATUSES_WITHOUT_BODY
         self._chunked = length is None and not self._bodyless and self._version == "1.1"
         if self._chunked:
@@ -69,7 +72,8 @@ class Response:
         elif length is not None and status != HTTPStatus.NO_CONTENT:  # RFC 9110, section 8.6
             lines += b"content-length: %d\r\n" % length
         elif not self._bodyless:
-            self.keep_alive = False  # the end of the connection is the end of the body
+            self.ends_with_connection = True
+            self.keep_alive = False
         connection_options = []
         if not self.keep_alive:
             connection_options.append(b"close")

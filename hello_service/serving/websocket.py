@@ -306,10 +306,12 @@ class WebSocket:
             self._parts = []
         try:
             data = bytes(frame.data)
-            self._parts.append(data if self._decoder is None else self._decoder.decode(data, frame.fin))
+            part = data if self._decoder is None else self._decoder.decode(data, frame.fin)
         except UnicodeDecodeError:
             protocol.fail(CloseCode.INVALID_DATA, "not UTF-8")
             return
+        if part:  # the size limit counts no frames, so any number of empty ones may arrive
+            self._parts.append(part)
         if frame.fin:
             message: Message
             content: bytes | str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -343,6 +344,31 @@ async def test_the_application_closes_with_a_code(code: int, reason: str) -> Non
         assert await client.rest() == b""
 
     assert close_code(response) == code
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+async def test_empty_frames_of_a_message_take_no_memory(opcode: int) -> None:
+    """The limit on a message's size does not limit their number."""
+    echo, transport = EchoSocket(), MemoryTransport()
+    serving = serve_in_memory(echo, transport)
+    await settle()
+    transport.protocol.data_received(handshake())
+    await settle()
+    tracemalloc.start()
+    transport.protocol.data_received(frame(opcode, b"", last=False))
+    empty_frames = frame(CONTINUATION, b"", last=False) * 100
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(100):
+        transport.protocol.data_received(empty_frames)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    transport.protocol.data_received(frame(CONTINUATION, b"Ada") + CLOSE_NORMAL)
+    await settle()
+    transport.close()
+    await serving
+
+    assert after - before < 10_000  # there is less than one byte per frame
+    assert echo.messages == ["Ada" if opcode == TEXT else b"Ada"]
 
 
 async def test_the_connection_is_closed_if_the_client_sends_no_close_frame(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from wire import BODY, LENGTH, chunked, connected, get, head, responding_with, statuses
+from wire import BODY, LENGTH, chunked, connected, get, head, read_until_disconnect, responding_with, statuses
 
 from hello_service.serving.http1 import Connection
 
@@ -97,6 +97,24 @@ async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, A
 
     assert response.startswith(beginning)
     assert response.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize("cause", ["the application", "the client"])
+async def test_a_broken_response_whose_end_is_that_of_the_connection_ends_with_a_reset(cause: str) -> None:
+    """An HTTP/1.0 client, such as nginx by default, would mistake a close for the end of the response."""
+    proceed = asyncio.Event()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        await send({**BODY, "more_body": True})
+        await (proceed.wait() if cause == "the application" else read_until_disconnect(receive))
+
+    async with connected(application, body_seconds=0.05) as client:
+        await client.send(get("/", "Content-Length: 5", method="POST", version="1.0"))
+        await client.until(b"hello")
+        proceed.set()
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
 
 
 async def test_headers_may_come_from_an_iterator() -> None:
@@ -201,6 +219,17 @@ async def test_a_204_and_a_304_have_no_body(status: int, headers: tuple[tuple[by
     assert b"transfer-encoding" not in response
     if status == 204:
         assert b"content-length" not in response
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("headers", [(), (LENGTH,)])
+async def test_a_205_has_a_length_of_0(version: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    """It must not have content (RFC 9110, section 15.3.6)."""
+    async with connected(responding_with(head(*headers, status=205), BODY)) as client:
+        response = await client.exchange(get("/", CLOSE, version=version))
+
+    assert b"\r\ncontent-length: 0\r\n" in response
+    assert response.endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from wire import Echo, chunked, connected, get, post, statuses
+from wire import Echo, MemoryTransport, chunked, connected, get, post, serve_in_memory, settle, statuses, until
 
 CLOSE = "Connection: close"
 
@@ -149,8 +149,41 @@ async def test_a_malformed_chunk_is_rejected(chunks: bytes) -> None:
     valid_ends = b"0\r\n\r\n" * 3  # with these, a lenient parser may accept the body
     echo = Echo()
     async with connected(echo) as client:
-        response = await client.exchange(chunked(chunks + valid_ends))
+        await client.send(chunked(b""))
+        await until(lambda: len(echo.scopes) == 1)
+        response = await client.exchange(chunks + valid_ends)
 
     assert statuses(response) == [400]
     assert echo.requests == []
     assert echo.outcomes == ["disconnected"]
+
+
+@pytest.mark.parametrize("excess", [b"0\r\n" + b"X: y\r\n" * 20_000 + b"\r\n", b"1;" + b"a" * 100_000 + b"\r\na\r\n"])
+@pytest.mark.parametrize("size", [1000, 1_000_000])
+async def test_too_much_chunk_overhead_after_body_data_is_rejected(excess: bytes, size: int) -> None:
+    """The result does not depend on how much the server receives at once."""
+    transport = MemoryTransport()
+    serving = serve_in_memory(Echo(), transport)
+    await settle()
+    data = chunked(b"1\r\na\r\n" + excess + b"0\r\n\r\n")
+    for start in range(0, len(data), size):
+        transport.protocol.data_received(data[start : start + size])
+    await settle()
+    transport.close()
+    await serving
+
+    assert statuses(transport.written) == [400]
+
+
+@pytest.mark.parametrize("body", [b"zz\r\n", b"3\r\nabcd\r\n0\r\n\r\n", b"1\r\na\r\n0\r\nX : 1\r\n\r\n", b"\r\n"])
+@pytest.mark.parametrize("before", [b"", get("/1")])
+async def test_a_request_whose_body_is_rejected_together_with_its_head_is_not_executed(
+    before: bytes, body: bytes
+) -> None:
+    """The application could otherwise execute a request that gets a 400, and its span would have another status."""
+    echo = Echo()
+    async with connected(echo) as client:
+        response = await client.exchange(before + chunked(body))
+
+    assert statuses(response) == ([200, 400] if before else [400])
+    assert [scope["path"] for scope in echo.scopes] == (["/1"] if before else [])

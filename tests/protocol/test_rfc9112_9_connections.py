@@ -216,7 +216,7 @@ async def test_a_pipelined_request_of_a_client_that_has_closed_its_side_has_a_ti
     await serving
 
     assert closed_at_once == (not is_complete)
-    assert slow.received == ["http.disconnect"]
+    assert slow.received == (["http.disconnect"] if is_complete else [])  # an incomplete request is not executed
     assert statuses(transport.written) == [200]
 
 
