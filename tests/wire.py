@@ -164,7 +164,7 @@ class MemoryTransport(asyncio.Transport):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__({"socket": SimpleNamespace(setsockopt=lambda *_: None)})
         self.written = b""
         # In place of asyncio's own protocol, until `Connection` sets itself as the protocol.
         self.protocol: Any = SimpleNamespace(connection_lost=lambda _: None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +45,19 @@ class FlowControl(asyncio.Protocol):
         """Wait until more can be written, because the client has read enough."""
         if not self._writable.is_set():
             await self._writable.wait()
+
+    def abort(self) -> None:
+        """Close at once. If data is dropped that waits to be sent, reset the connection."""
+        if self._transport.get_write_buffer_size():
+            self.reset()
+        else:
+            self._transport.abort()
+
+    def reset(self) -> None:
+        """Reset the connection. A close would complete a response that ends with the connection, as in HTTP/1.0."""
+        on_without_delay = struct.pack("ii", 1, 0)
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, on_without_delay)
+        self._transport.abort()
 
     def set_paused(self, paused: bool) -> None:
         """Pause reading from the client, or resume it."""
@@ -85,7 +100,7 @@ class FlowControl(asyncio.Protocol):
             return
         detail = f"The client read nothing for {self._limits.write_seconds:g} s."
         self.count_rejection(None, "write-timeout", detail)
-        self._transport.abort()
+        self.abort()
 
     def watch_progress(self, give_up: Callable[[], None]) -> None:
         """Call `give_up` once nothing has been sent for `write_seconds`.

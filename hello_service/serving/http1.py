@@ -23,7 +23,7 @@ In any stage the server can end the connection, in one of three ways:
     linger      the usual way: enter LINGERING, which ends when the client closes its side, or a limit is reached
     close       the client has closed its side, or LINGERING is over; data that is already written is still sent
     abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed, or a response broke off
-                whose end is the end of the connection (HTTP/1.0); unsent data is dropped
+                whose end is the end of the connection (HTTP/1.0); unsent data is dropped, and the client gets a reset
 
 Each stage has its own timeout. The values in lower case are fields of `Limits`:
 
@@ -49,8 +49,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import socket
-import struct
 from collections.abc import Generator
 from contextlib import suppress
 from enum import Enum, auto
@@ -202,10 +200,6 @@ class Connection(FlowControl):
         """Accept no more requests."""
         if self._stage is Stage.HEAD:
             self.linger()
-
-    def abort(self) -> None:
-        """Close at once."""
-        self._transport.abort()
 
     # Reading a request
 
@@ -383,7 +377,7 @@ class Connection(FlowControl):
 
     def _on_response_timeout(self) -> None:
         if self._exchange is not None and self._exchange.response.head_written:
-            self.watch_progress(self._transport.abort)
+            self.watch_progress(self.abort)
         else:
             self._disconnect_exchange()
             self._transport.close()
@@ -392,7 +386,7 @@ class Connection(FlowControl):
         seconds = self._limits.write_seconds
         detail = f"Too much was pipelined behind a response that sent nothing for {seconds:g} s."
         self.count_rejection(None, "pipelining", detail)
-        self._transport.abort()
+        self.abort()
 
     # How a connection ends
 
@@ -410,9 +404,7 @@ class Connection(FlowControl):
     def _break_off(self, response: Response) -> None:
         """End the connection after a part of `response`. If a close would complete the response, reset the connection."""
         if response.ends_with_connection:
-            on_without_delay = struct.pack("ii", 1, 0)
-            self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, on_without_delay)
-            self._transport.abort()
+            self.reset()
         else:
             self.linger()
 

@@ -91,6 +91,9 @@ class Head:
         """Whether this is a WebSocket handshake; any other upgrade, or a choice of several, is served as plain HTTP."""
         if not self.upgrade or self.method != b"GET" or self.version != "1.1":
             return False
+        options = b",".join(value for name, value in self.headers if name == b"connection").lower().split(b",")
+        if b"upgrade" not in {option.strip(b" \t") for option in options}:
+            return False  # llhttp also accepts Proxy-Connection, which no standard defines
         return [value.lower() for name, value in self.headers if name == b"upgrade"] == [b"websocket"]
 
     def add(self, name: bytes, value: bytes) -> None:

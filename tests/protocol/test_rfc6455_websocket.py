@@ -143,6 +143,8 @@ async def test_an_invalid_handshake_is_rejected(request_: bytes, status: int) ->
     [
         (get("/", "Connection: Upgrade", "Upgrade: h2c"), b"GET / "),
         (get("/", "Upgrade: websocket"), b"GET / "),
+        (get("/", "Proxy-Connection: Upgrade", "Upgrade: websocket"), b"GET / "),
+        (get("/", "Proxy-Connection: Upgrade", "Connection: keep-alive", "Upgrade: websocket"), b"GET / "),
         (get("/", *UPGRADE, "Upgrade: h2c"), b"GET / "),
         (get("/", "Connection: Upgrade", "Upgrade: websocket, h2c"), b"GET / "),
         (get("/", *UPGRADE, version="1.0"), b"GET / "),

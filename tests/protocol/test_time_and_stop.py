@@ -118,7 +118,9 @@ async def test_the_body_timeout_is_stopped_while_the_application_is_slow() -> No
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_a_response_that_the_client_does_not_read_is_aborted(streamed: bool) -> None:
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_response_that_the_client_does_not_read_is_aborted(version: str, streamed: bool) -> None:
+    """The client gets a reset. With HTTP/1.0, it would mistake a close for the end of the response."""
     finished = asyncio.Event()
     body = b"a" * 50_000_000  # more than the socket buffers of both sides hold
     headers = [] if streamed else [(b"content-length", b"%d" % len(body))]
@@ -133,9 +135,12 @@ async def test_a_response_that_the_client_does_not_read_is_aborted(streamed: boo
     connections = Connections(Limits(write_seconds=0.05))
     async with connected(application, connections) as client:
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
-        await client.send(get())
+        await client.send(get(version=version))
         await finished.wait()
         await until(lambda: not connections.open)
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
 
     assert connections.rejections.counts == {"write-timeout": 1}
 
