@@ -54,6 +54,7 @@ def route_logs(d: Definition, **options: str) -> Definition:
 
 
 def share_socket(d: Definition) -> Definition:
+    """Send traces through a Unix socket, in a volume that the service shares with the Agent."""
     d.set_variable(d.service, "DD_TRACE_AGENT_URL", SOCKET_URL)
     d.add_volume("sockets")
     d.mount(d.service, "sockets", "/var/run/datadog")
@@ -61,6 +62,10 @@ def share_socket(d: Definition) -> Definition:
 
 
 def make_agent_read_only(d: Definition, *, fill_config: bool = True) -> Definition:
+    """Make the Agent's root file system read-only, with a volume for each folder that it writes to.
+
+    The volumes are empty at first. With `fill_config`, an init container copies the configuration into its volume.
+    """
     d.agent["readonlyRootFilesystem"] = True
     for name, path in (("config", "/etc/datadog-agent"), ("run", "/opt/datadog-agent/run"), ("tmp", "/tmp")):
         d.add_volume(name)
@@ -260,7 +265,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
 
 # Changes that look like mistakes but are correct.
 CORRECT: tuple[Change, ...] = (
-    lambda _: None,
+    lambda _: None,  # no change
     lambda d: d.service["dependsOn"][0].update(condition="HEALTHY"),
     service_fields(image="orders@sha256:" + "0" * 64),
     service_fields(image=f"{REGISTRY}/orders:1234"),
@@ -309,8 +314,8 @@ CORRECT: tuple[Change, ...] = (
     lambda d: d.add_container("worker", f"{REGISTRY}/worker:1.0.0", essential=False),
     service_fields(environment=[*changed()["containerDefinitions"][0]["environment"], {"name": "LOG_PATTERN", "value": "%d ${LEVEL}"}]),
     lambda d: d.add_container("nginx", f"{REGISTRY}/web:1.27.3", portMappings=[{"containerPort": 80}]),
-    service_fields(environment="${jsonencode(variables)}"),
-    service_fields(dependsOn="${jsonencode(order)}"),
+    service_fields(environment="${jsonencode(variables)}"),  # Terraform renders a list
+    service_fields(dependsOn="${jsonencode(order)}"),  # Terraform renders a list
 )
 # fmt: on
 
@@ -364,13 +369,18 @@ def test_fargate_rules_do_not_apply_to_other_platforms(platform: str) -> None:
 
 @pytest.mark.usefixtures("without_cfn_lint")
 def test_a_daemon_on_ec2_is_recognized_by_its_volumes() -> None:
+    """Without `requiresCompatibilities`, a volume of the host shows that a definition is for EC2."""
+
     def make_daemon(d: Definition) -> None:
         d.task.update(containerDefinitions=[{**d.agent, "environment": [], "essential": True}])
         for name in ("requiresCompatibilities", "networkMode"):
             del d.task[name]
         d.add_volume("proc", host={"sourcePath": "/proc"})
 
-    assert findings(make_daemon) == []
+    report = task_check.check(json.dumps(changed(make_daemon)))
+
+    assert report.findings == []
+    assert report.notes == ["this definition is for EC2, so the Fargate rules are skipped"]
 
 
 @pytest.mark.usefixtures("without_cfn_lint")

@@ -16,7 +16,10 @@ PAGES = sorted(
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors that a rendered Markdown page has for its headings."""
+    """Return the anchors that GitHub gives to the headings of a Markdown page.
+
+    GitHub changes a heading to lower case, removes punctuation except - and _, and replaces spaces with hyphens.
+    """
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -27,7 +30,7 @@ def relative_path(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())  # the target in [text](target)
     broken = []
     for link in links:
         if "://" in link:
@@ -54,6 +57,7 @@ def test_the_readme_takes_two_minutes_to_read() -> None:
     assert len(prose.split()) <= 900
 
 
+# A command and its arguments, up to the end of the line or of the code span.
 COMMAND = re.compile(r"(?:scripts/|hello-service )(dev|view|doctor|traces|trace|serve)\b([^`\n]*)")
 
 

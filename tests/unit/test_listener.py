@@ -18,7 +18,7 @@ def test_connections_are_closed_while_no_descriptor_is_free() -> None:
     listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
     clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)  # POSIX: open() returns the lowest free descriptor
     os.close(lowest_free)
     with capture_logs() as lines:
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))  # no descriptor below the limit is free
@@ -53,6 +53,7 @@ def test_the_kernel_probes_idle_connections() -> None:
 
 
 def test_another_error_of_accept_is_raised() -> None:
+    """No connection is waiting. The error that the listener raises itself, without a free descriptor, has no errno."""
     listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
     listener.setblocking(False)
     with pytest.raises(BlockingIOError) as error:
