@@ -115,7 +115,10 @@ async def test_every_response_has_the_security_headers(client: Client, path: str
 async def test_a_handler_overrides_a_security_header(
     client: Client, name: str, change_case: Callable[[str], str]
 ) -> None:
-    """This holds for a returned response and for that of an `HTTPException`. The other security headers stay."""
+    """This holds for a returned response and for that of an `HTTPException`. The other security headers stay.
+
+    The case of the header's name does not matter.
+    """
     app: Quart = client.app
 
     @app.get("/accept")
@@ -388,7 +391,7 @@ async def test_every_route_has_a_docstring() -> None:
 async def test_a_factory_without_settings_reads_the_environment(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Hypercorn's own command passes no settings. The factory then sets up logging, and warns that `serve` was not used."""
+    """Hypercorn's command passes no settings. The factory then sets up logging, and warns that `serve` wasn't used."""
     monkeypatch.setenv("DD_SERVICE", "orders")
     async with create_app().test_app() as app:
         info = await (await app.test_client().get("/info")).get_json()

@@ -245,13 +245,15 @@ def test_a_described_definition_is_read(tmp_path: Path) -> None:
         register = [*aws, "register-task-definition", "--cli-input-json", f"file://{file}"]
         subprocess.run(register, env=environ, check=True, capture_output=True, timeout=60)
         describe = [*aws, "describe-task-definition", "--task-definition", "orders", "--output", "json"]
-        described = subprocess.run(describe, env=environ, check=True, capture_output=True, text=True, timeout=60).stdout
+        description = subprocess.run(
+            describe, env=environ, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
     finally:
         server.stop()
 
-    assert "taskDefinitionArn" in described
-    assert broken_rules(described) == []
-    assert broken_rules(described.replace('"stopTimeout": 60', '"stopTimeout": 99999')) == ["limits"]
+    assert "taskDefinitionArn" in description
+    assert broken_rules(description) == []
+    assert broken_rules(description.replace('"stopTimeout": 60', '"stopTimeout": 99999')) == ["limits"]
 
 
 def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:

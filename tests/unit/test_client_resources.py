@@ -120,10 +120,15 @@ ALPHABETS = [
 ]
 
 
-# Each example adds 1,000 calls to the same process. The maxima of `max_length` and `depth` exceed the 24 characters of a
-# word, and the eight readable segments of a path.
+# Each example adds 1,000 calls to the same process. Segments may be longer than a word (24 characters), and paths may be
+# longer than their readable part (8 segments).
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(), st.sampled_from(ALPHABETS), st.integers(1, 30), st.integers(1, 12))
+@given(
+    seed=st.integers(),
+    alphabet=st.sampled_from(ALPHABETS),
+    max_length=st.integers(1, 30),
+    depth=st.integers(1, 12),
+)
 async def test_random_ids_make_few_resources(
     spans: list[Span], seed: int, alphabet: str, max_length: int, depth: int
 ) -> None:

@@ -19,6 +19,7 @@ from hello_service.observability import logs
 from hello_service.serving import server
 from hello_service.settings import Settings
 
+# A function that renames something in an installed library, as a new release might, until the monkeypatch is undone.
 Rename = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -73,6 +74,7 @@ def renames(name: Name) -> Iterator[tuple[str, Rename]]:
     for length, attribute in enumerate(chain, start=1):
         yield f"{name.path} {attribute}", _attribute_rename(module, chain[:length])
         target = getattr(target, attribute)
+    # The parameters of a class are those of its `__init__`.
     function: Any = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     function = getattr(function, "__func__", function)  # of a bound method
     for word in (*name.parameters, *name.uses):

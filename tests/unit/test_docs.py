@@ -31,16 +31,16 @@ def relative_path(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())  # the target in [text](target)
-    broken = []
+    broken_links = []
     for link in links:
         if "://" in link:
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         if not target.exists() or (anchor and anchor not in anchors(target)):
-            broken.append(link)
+            broken_links.append(link)
 
-    assert broken == []
+    assert broken_links == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative_path)
@@ -64,10 +64,10 @@ COMMAND = re.compile(r"(?:scripts/|hello-service )(dev|view|doctor|traces|trace|
 @pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_every_option_on_a_page_exists(page: Path) -> None:
     """The commands are `hello-service` and the scripts that start it. Options after `--` belong to another program."""
-    unknown = []
-    for command, rest in COMMAND.findall(page.read_text()):
-        known = {option for parameter in main.commands[command].params for option in parameter.opts}
-        options = re.findall(r"(?<!\S)--[a-z][a-z-]*", rest.partition(" -- ")[0])
-        unknown += [f"{command} {option}" for option in options if option not in known]
+    unknown_options = []
+    for command, arguments in COMMAND.findall(page.read_text()):
+        existing_options = {option for parameter in main.commands[command].params for option in parameter.opts}
+        options = re.findall(r"(?<!\S)--[a-z][a-z-]*", arguments.partition(" -- ")[0])
+        unknown_options += [f"{command} {option}" for option in options if option not in existing_options]
 
-    assert unknown == []
+    assert unknown_options == []

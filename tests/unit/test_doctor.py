@@ -226,7 +226,10 @@ def test_the_version_of_ddtrace_is_checked(
 def test_gevent_with_ddtrace_is_reported(
     value: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If gevent is installed, ddtrace unloads modules when it starts."""
+    """If gevent is installed, ddtrace unloads modules when it starts, unless the variable is false.
+
+    If it is unset, `serve` sets it to false, so only a bare ddtrace-run is affected.
+    """
     (tmp_path / "gevent.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     finding = environment.gevent(CheckContext({UNLOAD_VARIABLE: value}))
@@ -263,7 +266,7 @@ ADDRESS_ENVIRONMENTS: tuple[dict[str, str], ...] = (
     {"DD_TRACE_AGENT_URL": "unix:///x", "DD_AGENT_HOST": "a"},
     {"DD_TRACE_AGENT_URL": "https://d:3/path", "DD_TRACE_AGENT_PORT": "1"},
 )
-# A program that prints the agent URL that ddtrace uses in each of these environments.
+# A program that prints the agent URL that ddtrace uses in each environment of the list on its standard input.
 PRINT_AGENT_URLS = """
 import json, os, sys
 from ddtrace.internal.settings._agent import AgentConfig

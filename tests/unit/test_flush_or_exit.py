@@ -22,7 +22,7 @@ def fake_exit(code: int) -> None:
 def test_the_process_exits_normally_if_the_spans_are_sent_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     flushes: list[float] = []
     monkeypatch.setattr(status, "flush", flushes.append)
-    monkeypatch.setattr(os, "_exit", fake_exit)
+    monkeypatch.setattr(os, "_exit", fake_exit)  # a call would fail this test
     server.flush_or_exit(seconds=5)
 
     assert flushes == [server.HOUR_SECONDS]  # in effect no timeout, because `flush_or_exit` has its own

@@ -1,4 +1,4 @@
-"""Tests of the server's command line, and of the process that executes it."""
+"""Tests of the command lines that `serve` and `trace` execute, and of errors before their start."""
 
 from __future__ import annotations
 
