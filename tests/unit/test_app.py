@@ -28,6 +28,7 @@ ALL_ENABLED = Settings(faults=True)
 
 @pytest.fixture
 async def client() -> AsyncIterator[Client]:
+    """A client of the app, in which the endpoints of routes.py replace the demo's."""
     async with serving(Settings(), ENDPOINTS) as client:
         client.app.testing = False  # errors become responses, as in production
         yield client

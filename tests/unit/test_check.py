@@ -96,7 +96,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("api-key-missing", MISTAKE, "has no `DD_API_KEY`", lambda d: d.agent.pop("secrets")),
     ("agent-memory", WARNING, "256 MiB", agent_fields(memory=256)),
     ("agent-essential", WARNING, "essential and has a health check", agent_fields(essential=True)),
-    ("agent-essential", WARNING, "essential and has a health check", lambda d: d.agent.pop("essential")),
+    ("agent-essential", WARNING, "essential and has a health check", lambda d: d.agent.pop("essential")),  # the default is true
     ("apm-disabled", MISTAKE, "`DD_APM_ENABLED` is `false`", agent_variable("DD_APM_ENABLED", "false")),
     ("receiver-port", MISTAKE, "`DD_APM_RECEIVER_PORT` is `0`", agent_variable("DD_APM_RECEIVER_PORT", "0")),
     ("site", MISTAKE, "`https://app.datadoghq.eu`", agent_variable("DD_SITE", "https://app.datadoghq.eu")),
@@ -121,6 +121,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("socket", MISTAKE, "no volume is mounted there", service_variable("DD_TRACE_AGENT_URL", SOCKET_URL)),
     ("socket", MISTAKE, "not in the same volume", lambda d: (share_socket(d), d.agent.pop("mountPoints"))),
     ("socket", MISTAKE, "read-only", lambda d: (share_socket(d), d.agent["mountPoints"][0].update(readOnly=True))),
+    # This is Fargate's smallest size for Windows.
     ("socket", MISTAKE, "Windows", lambda d: (share_socket(d), d.task.update(cpu="1024", memory="2048", runtimePlatform={"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}))),
     ("proxy", MISTAKE, "`HTTP_PROXY`", service_variable("HTTP_PROXY", "http://proxy:3128")),
     ("proxy", MISTAKE, "`127.0.0.1`", lambda d: (d.set_variable(d.service, "all_proxy", "http://proxy:3128"), d.set_variable(d.service, "NO_PROXY", "localhost"), d.set_variable(d.service, "DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"))),
@@ -147,7 +148,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("keep-alive", HINT, "uvicorn closes", service_fields(command=["sh", "-c", "exec uvicorn --timeout-keep-alive=2 orders:app"])),
     ("keep-alive", WARNING, "`KEEP_ALIVE_SECONDS` is 30", lambda d: (d.service.update(command=["hello-service", "serve"], stopTimeout=60), d.set_variable(d.service, "KEEP_ALIVE_SECONDS", "30"))),
     ("key-in-clear", MISTAKE, "`DD_API_KEY` is in plain text under", agent_variable("DD_API_KEY", HEX_KEY)),
-    ("key-in-clear", MISTAKE, "`DD_APP_KEY`", service_variable("DD_APP_KEY", HEX_KEY + HEX_KEY[:8])),
+    ("key-in-clear", MISTAKE, "`DD_APP_KEY`", service_variable("DD_APP_KEY", HEX_KEY + HEX_KEY[:8])),  # an application key has 40 digits
     ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set_variable(d.agent, "DD_API_KEY", "${key}"))),
     ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set_variable(d.agent, "DD_API_KEY", "<YOUR_KEY>"))),
     ("key-in-clear", MISTAKE, "`DD_APM_ADDITIONAL_ENDPOINTS`", agent_variable("DD_APM_ADDITIONAL_ENDPOINTS", f'{{"https://x": ["{HEX_KEY}"]}}')),
@@ -270,6 +271,7 @@ CORRECT: tuple[Change, ...] = (
     service_fields(image="orders@sha256:" + "0" * 64),
     service_fields(image=f"{REGISTRY}/orders:1234"),
     *(agent_fields(image=image) for image in (f"{REGISTRY}/ecr-public/datadog/agent:7.60.0", f"{REGISTRY}/datadog-agent:7.60.0", f"{REGISTRY}/tools/monitoring:3.1", "gcr.io/datadoghq/agent:7.60.0-jmx", "registry.datadoghq.com/agent:7.60.0", "datadoghq.azurecr.io/agent:7.60.0")),
+    # Variables such as ECS_FARGATE show that this container is an Agent.
     lambda d: (d.agent.update(name="sidecar", image=f"{REGISTRY}/monitoring:3.1"), d.service["dependsOn"][0].update(containerName="sidecar")),
     *(agent_fields(secrets=[{"name": "DD_API_KEY", "valueFrom": source}]) for source in (SECRET, "/datadog/key", "DD_KEY", "arn:aws:ssm:eu-west-1:111122223333:parameter/datadog/key", SECRET.replace("arn:aws:", "arn:aws-us-gov:"), "${arn}:DD_API_KEY::")),
     service_variable("DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"),

@@ -277,6 +277,7 @@ def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Co
 def test_the_exit_code_depends_on_the_worst_level(
     task: dict[str, Any], arguments: tuple[str, ...], code: int, last_line: str
 ) -> None:
+    """Hints alone don't count. 2 is the exit code of a file that can't be checked."""
     result = run_check("-", *arguments, stdin=json.dumps(task))
 
     assert (result.returncode, result.stdout.splitlines()[-1]) == (code, last_line)

@@ -120,8 +120,8 @@ ALPHABETS = [
 ]
 
 
-# Each example adds 1,000 calls to the same process. Segments may be longer than a word (24 characters), and paths may be
-# longer than their readable part (8 segments).
+# Each example adds 1,000 calls to the same process. Segments may be longer than a word (24 characters), and paths may
+# have more than the 8 segments that stay readable.
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(),

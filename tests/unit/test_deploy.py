@@ -98,7 +98,7 @@ def test_a_file_that_is_not_a_task_definition_is_rejected(tmp_path: Path, text: 
 
 
 class FakeAws(Aws):
-    """A fake of the AWS CLI that records every command and returns the result prepared for its `service verb`, or {}."""
+    """A fake AWS CLI that records every command and returns the result prepared for its `service verb`, or {}."""
 
     def __init__(self, **results: Any) -> None:
         # The keyword `ec2__describe_subnets` has the result of `ec2 describe-subnets`.

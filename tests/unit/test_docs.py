@@ -1,4 +1,4 @@
-"""Tests of the documentation: every link has a target, and every command and option exists."""
+"""Tests of the documentation: every link has a target, every command and option exists, and the README is short."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hello_service.serving import server
 
 
 class Exited(BaseException):
-    """Raised in place of the exit of this process."""
+    """Raised in place of the exit of this process. Like SystemExit, it passes through `except Exception`."""
 
 
 def fake_exit(code: int) -> None:

@@ -52,8 +52,8 @@ def test_the_kernel_probes_idle_connections() -> None:
     assert (idle_seconds, interval_seconds, count) == (60, 10, 3)
 
 
-def test_another_error_of_accept_is_raised() -> None:
-    """No connection is waiting. The error that the listener raises itself, without a free descriptor, has no errno."""
+def test_the_error_is_raised_unchanged_if_no_connection_is_waiting() -> None:
+    """The error that the listener raises itself, if no descriptor is free, has no errno."""
     listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
     listener.setblocking(False)
     with pytest.raises(BlockingIOError) as error:
