@@ -16,7 +16,10 @@ CONTESTANTS = sorted(path.stem for path in (ROOT / "benchmarks" / "contestants")
 
 
 def sample(cpu_us: float, **overrides: float) -> dict[str, float]:
-    """Return the fields of a sample, some of them replaced by `overrides`."""
+    """Return the fields of a sample without failures and lost spans, some of them replaced by `overrides`.
+
+    The other values are arbitrary.
+    """
     fields = {
         "cpu_us": cpu_us,
         "per_second": 100,
@@ -65,37 +68,43 @@ THREE_ROUNDS = results(round_of_two(100, 200), round_of_two(300, 400), round_of_
 
 def test_a_ratio_compares_values_of_the_same_round() -> None:
     """The figure is the median of the rounds' ratios, because a slow machine slows both values of a round."""
-    assert figures.ratio(THREE_ROUNDS, OURS, NAIVE) == figures.Spread(0.5, 0.3, 0.75)
+    assert figures.ratio(THREE_ROUNDS, OURS, NAIVE) == figures.Spread(median=0.5, minimum=0.3, maximum=0.75)
     assert figures.median_of_rounds(THREE_ROUNDS, OURS) == 100
     assert str(figures.ratio(THREE_ROUNDS, OURS, NAIVE)) == "0.50 (0.30 to 0.75)"
 
 
 def test_a_value_that_was_not_measured_is_none() -> None:
-    """A contestant that did not run gets neither a zero nor an error in the table."""
+    """A contestant that did not run gets neither a zero nor an error in the table, which leaves it out.
+
+    `lost_spans` is a sum, so it is 0.
+    """
     assert figures.ratio(THREE_ROUNDS, OURS, NOT_MEASURED) is None
     assert figures.median_of_rounds(THREE_ROUNDS, (OURS_NAME, RELAY, "cpu_us")) is None
     assert figures.lost_spans(THREE_ROUNDS, "aiohttp") == 0
 
 
 def test_spans_that_never_arrived_count_as_lost() -> None:
-    """Surplus spans belong to requests that the end of the load cut off, so they don't make up for lost spans."""
+    """Surplus spans belong to requests that the end of the load cut off, so they don't make up for lost spans.
+
+    `spans_due` is 10 in each sample.
+    """
     lossy_rounds = results(
         one_round({OURS_NAME: {HELLO: sample(1, spans=7), RELAY: sample(1, spans=99)}}),
         one_round({OURS_NAME: {HELLO: sample(1, spans=9, failures=2)}}),
     )
 
-    assert figures.lost_spans(lossy_rounds, OURS_NAME) == 4
+    assert figures.lost_spans(lossy_rounds, OURS_NAME) == 3 + 1
     assert figures.total(lossy_rounds, OURS_NAME, "failures") == 2
 
 
 def test_a_target_is_an_upper_or_a_lower_limit() -> None:
-    """A cost must not be above its target, and requests per second must not be below."""
+    """A cost must not be above its target, and requests per second must not be below theirs."""
     at_most = next(target for target in figures.TARGETS if not target.at_least and not target.best_round)
     at_least = next(target for target in figures.TARGETS if target.at_least)
 
     def ratios_around(limit: float) -> list[figures.Spread]:
         # Only the median counts for these targets, so minimum and maximum are arbitrary.
-        return [figures.Spread(limit + change, 0, 99) for change in (-0.1, 0, 0.1)]
+        return [figures.Spread(median=limit + change, minimum=0, maximum=99) for change in (-0.1, 0, 0.1)]
 
     assert [at_most.reached(ratio) for ratio in ratios_around(at_most.limit)] == [True, True, False]
     assert [at_least.reached(ratio) for ratio in ratios_around(at_least.limit)] == [False, True, True]
@@ -104,8 +113,9 @@ def test_a_target_is_an_upper_or_a_lower_limit() -> None:
 def test_a_latency_target_is_reached_if_the_best_round_reaches_it() -> None:
     target = next(target for target in figures.TARGETS if target.best_round)
 
-    assert target.reached(figures.Spread(1.2, 0.9, 1.3))
-    assert not target.reached(figures.Spread(1.2, 1.1, 1.3))
+    assert target.limit == 1
+    assert target.reached(figures.Spread(median=1.2, minimum=0.9, maximum=1.3))
+    assert not target.reached(figures.Spread(median=1.2, minimum=1.1, maximum=1.3))
 
 
 def test_the_cost_of_tracing_is_a_difference_within_a_round() -> None:
@@ -113,12 +123,14 @@ def test_the_cost_of_tracing_is_a_difference_within_a_round() -> None:
     overhead = figures.TracingOverhead(traced=NAIVE, untraced=OURS)
     not_measured = figures.TracingOverhead(traced=OURS, untraced=NOT_MEASURED)
 
-    assert figures.ratio(THREE_ROUNDS, overhead, OURS) == figures.Spread(1.0, 1 / 3, 210 / 90)
+    # The ratios of the rounds are (200 - 100) / 100, (400 - 300) / 300 and (300 - 90) / 90.
+    assert figures.ratio(THREE_ROUNDS, overhead, OURS) == figures.Spread(median=1, minimum=1 / 3, maximum=210 / 90)
     assert figures.ratio(THREE_ROUNDS, overhead, NOT_MEASURED) is None
     assert figures.median_of_rounds(THREE_ROUNDS, not_measured) is None
 
 
 def test_the_table_of_targets_shows_a_missed_target() -> None:
+    # In THREE_ROUNDS, the naive contestant was measured with `/api/hello` only, so it has one row.
     (row,) = [line for line in report.targets(THREE_ROUNDS) if "naive" in line]
     slow_table = report.targets(results(round_of_two(9, 10)))  # a ratio of 0.9
 
@@ -126,6 +138,7 @@ def test_the_table_of_targets_shows_a_missed_target() -> None:
     assert "| **no** |" in "\n".join(slow_table)
 
 
+# Any results will do here, because only the paths are used.
 @pytest.mark.parametrize("path", report.generated_texts(THREE_ROUNDS), ids=lambda path: path.parent.name)
 def test_the_tables_match_the_saved_results(path: Path) -> None:
     """`scripts/bench --draw` rebuilds the tables from the saved results."""
@@ -135,7 +148,7 @@ def test_the_tables_match_the_saved_results(path: Path) -> None:
 
 
 def test_the_chart_matches_the_saved_results() -> None:
-    """Each traced contestant has a bar in both groups, and the shortest bar is first."""
+    """Each traced contestant has a bar for each of the two endpoints. The shortest bar of an endpoint is first."""
     chart = report.PICTURE.read_text()
     texts = [text.text or "" for text in ET.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")]
     costs = [int(text.removesuffix(" µs").replace(",", "")) for text in texts if text.endswith(" µs")]
@@ -143,7 +156,7 @@ def test_the_chart_matches_the_saved_results() -> None:
 
     assert chart == picture.draw(report.load())
     assert all(texts.count(title) == 2 for title in traced)
-    half = len(costs) // 2
+    half = len(costs) // 2  # the bars of one endpoint
     assert costs == sorted(costs[:half]) + sorted(costs[half:])
 
 
@@ -158,8 +171,9 @@ def test_every_contestant_is_measured() -> None:
 def test_a_sample_counts_for_the_innermost_layer() -> None:
     """Time in the standard library counts for its caller, and time in the event loop itself for asyncio.
 
-    A thread without a Python frame counts for no layer.
+    A thread without a Python frame counts for no layer. The count of a function includes all that it calls.
     """
+    # The output of py-spy: the frames of a stack, the outermost first, and its number of samples.
     stacks = [
         "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);dumps (/lib/json/__init__.py:3) 5",
         "run (asyncio/base_events.py:1);handle (/v/site-packages/quart/app.py:2);send (/w/hello_service/serving/http1.py:3) 2",

@@ -54,6 +54,7 @@ def route_logs(d: Definition, **options: str) -> Definition:
 
 
 def share_socket(d: Definition) -> Definition:
+    """Send traces through a Unix socket, in a volume that the service shares with the Agent."""
     d.set_variable(d.service, "DD_TRACE_AGENT_URL", SOCKET_URL)
     d.add_volume("sockets")
     d.mount(d.service, "sockets", "/var/run/datadog")
@@ -61,6 +62,10 @@ def share_socket(d: Definition) -> Definition:
 
 
 def make_agent_read_only(d: Definition, *, fill_config: bool = True) -> Definition:
+    """Make the Agent's root file system read-only, with a volume for each folder that it writes to.
+
+    The volumes are empty at first. With `fill_config`, an init container copies the configuration into its volume.
+    """
     d.agent["readonlyRootFilesystem"] = True
     for name, path in (("config", "/etc/datadog-agent"), ("run", "/opt/datadog-agent/run"), ("tmp", "/tmp")):
         d.add_volume(name)
@@ -91,7 +96,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("api-key-missing", MISTAKE, "has no `DD_API_KEY`", lambda d: d.agent.pop("secrets")),
     ("agent-memory", WARNING, "256 MiB", agent_fields(memory=256)),
     ("agent-essential", WARNING, "essential and has a health check", agent_fields(essential=True)),
-    ("agent-essential", WARNING, "essential and has a health check", lambda d: d.agent.pop("essential")),
+    ("agent-essential", WARNING, "essential and has a health check", lambda d: d.agent.pop("essential")),  # the default is true
     ("apm-disabled", MISTAKE, "`DD_APM_ENABLED` is `false`", agent_variable("DD_APM_ENABLED", "false")),
     ("receiver-port", MISTAKE, "`DD_APM_RECEIVER_PORT` is `0`", agent_variable("DD_APM_RECEIVER_PORT", "0")),
     ("site", MISTAKE, "`https://app.datadoghq.eu`", agent_variable("DD_SITE", "https://app.datadoghq.eu")),
@@ -116,6 +121,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("socket", MISTAKE, "no volume is mounted there", service_variable("DD_TRACE_AGENT_URL", SOCKET_URL)),
     ("socket", MISTAKE, "not in the same volume", lambda d: (share_socket(d), d.agent.pop("mountPoints"))),
     ("socket", MISTAKE, "read-only", lambda d: (share_socket(d), d.agent["mountPoints"][0].update(readOnly=True))),
+    # This is Fargate's smallest size for Windows.
     ("socket", MISTAKE, "Windows", lambda d: (share_socket(d), d.task.update(cpu="1024", memory="2048", runtimePlatform={"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}))),
     ("proxy", MISTAKE, "`HTTP_PROXY`", service_variable("HTTP_PROXY", "http://proxy:3128")),
     ("proxy", MISTAKE, "`127.0.0.1`", lambda d: (d.set_variable(d.service, "all_proxy", "http://proxy:3128"), d.set_variable(d.service, "NO_PROXY", "localhost"), d.set_variable(d.service, "DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"))),
@@ -142,7 +148,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("keep-alive", HINT, "uvicorn closes", service_fields(command=["sh", "-c", "exec uvicorn --timeout-keep-alive=2 orders:app"])),
     ("keep-alive", WARNING, "`KEEP_ALIVE_SECONDS` is 30", lambda d: (d.service.update(command=["hello-service", "serve"], stopTimeout=60), d.set_variable(d.service, "KEEP_ALIVE_SECONDS", "30"))),
     ("key-in-clear", MISTAKE, "`DD_API_KEY` is in plain text under", agent_variable("DD_API_KEY", HEX_KEY)),
-    ("key-in-clear", MISTAKE, "`DD_APP_KEY`", service_variable("DD_APP_KEY", HEX_KEY + HEX_KEY[:8])),
+    ("key-in-clear", MISTAKE, "`DD_APP_KEY`", service_variable("DD_APP_KEY", HEX_KEY + HEX_KEY[:8])),  # an application key has 40 digits
     ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set_variable(d.agent, "DD_API_KEY", "${key}"))),
     ("key-in-clear", MISTAKE, "`DD_API_KEY`", lambda d: (d.agent.pop("secrets"), d.set_variable(d.agent, "DD_API_KEY", "<YOUR_KEY>"))),
     ("key-in-clear", MISTAKE, "`DD_APM_ADDITIONAL_ENDPOINTS`", agent_variable("DD_APM_ADDITIONAL_ENDPOINTS", f'{{"https://x": ["{HEX_KEY}"]}}')),
@@ -260,11 +266,12 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
 
 # Changes that look like mistakes but are correct.
 CORRECT: tuple[Change, ...] = (
-    lambda _: None,
+    lambda _: None,  # no change
     lambda d: d.service["dependsOn"][0].update(condition="HEALTHY"),
     service_fields(image="orders@sha256:" + "0" * 64),
     service_fields(image=f"{REGISTRY}/orders:1234"),
     *(agent_fields(image=image) for image in (f"{REGISTRY}/ecr-public/datadog/agent:7.60.0", f"{REGISTRY}/datadog-agent:7.60.0", f"{REGISTRY}/tools/monitoring:3.1", "gcr.io/datadoghq/agent:7.60.0-jmx", "registry.datadoghq.com/agent:7.60.0", "datadoghq.azurecr.io/agent:7.60.0")),
+    # Variables such as ECS_FARGATE show that this container is an Agent.
     lambda d: (d.agent.update(name="sidecar", image=f"{REGISTRY}/monitoring:3.1"), d.service["dependsOn"][0].update(containerName="sidecar")),
     *(agent_fields(secrets=[{"name": "DD_API_KEY", "valueFrom": source}]) for source in (SECRET, "/datadog/key", "DD_KEY", "arn:aws:ssm:eu-west-1:111122223333:parameter/datadog/key", SECRET.replace("arn:aws:", "arn:aws-us-gov:"), "${arn}:DD_API_KEY::")),
     service_variable("DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"),
@@ -309,8 +316,8 @@ CORRECT: tuple[Change, ...] = (
     lambda d: d.add_container("worker", f"{REGISTRY}/worker:1.0.0", essential=False),
     service_fields(environment=[*changed()["containerDefinitions"][0]["environment"], {"name": "LOG_PATTERN", "value": "%d ${LEVEL}"}]),
     lambda d: d.add_container("nginx", f"{REGISTRY}/web:1.27.3", portMappings=[{"containerPort": 80}]),
-    service_fields(environment="${jsonencode(variables)}"),
-    service_fields(dependsOn="${jsonencode(order)}"),
+    service_fields(environment="${jsonencode(variables)}"),  # Terraform renders a list
+    service_fields(dependsOn="${jsonencode(order)}"),  # Terraform renders a list
 )
 # fmt: on
 
@@ -364,13 +371,18 @@ def test_fargate_rules_do_not_apply_to_other_platforms(platform: str) -> None:
 
 @pytest.mark.usefixtures("without_cfn_lint")
 def test_a_daemon_on_ec2_is_recognized_by_its_volumes() -> None:
+    """Without `requiresCompatibilities`, a volume of the host shows that a definition is for EC2."""
+
     def make_daemon(d: Definition) -> None:
         d.task.update(containerDefinitions=[{**d.agent, "environment": [], "essential": True}])
         for name in ("requiresCompatibilities", "networkMode"):
             del d.task[name]
         d.add_volume("proc", host={"sourcePath": "/proc"})
 
-    assert findings(make_daemon) == []
+    report = task_check.check(json.dumps(changed(make_daemon)))
+
+    assert report.findings == []
+    assert report.notes == ["this definition is for EC2, so the Fargate rules are skipped"]
 
 
 @pytest.mark.usefixtures("without_cfn_lint")

@@ -55,8 +55,8 @@ def as_template(task: dict[str, Any], **other_resources: Any) -> dict[str, Any]:
 
 
 def as_registered(task: dict[str, Any]) -> dict[str, Any]:
-    """Return a definition as ECS returns it: with additional fields and with empty lists."""
-    fields = {
+    """Return a definition as ECS returns it: with the fields that ECS adds, and with empty values."""
+    added_fields = {
         "revision": 7,
         "status": "ACTIVE",
         "registeredBy": "x",
@@ -65,7 +65,7 @@ def as_registered(task: dict[str, Any]) -> dict[str, Any]:
     }
     empty_fields = {"cpu": 0, "mountPoints": [], "systemControls": []}
     containers = [{**empty_fields, **container} for container in task["containerDefinitions"]]
-    return {**task, **fields, "containerDefinitions": containers}
+    return {**task, **added_fields, "containerDefinitions": containers}
 
 
 # The forms in which users keep a definition, each with a function that converts a definition to it.
@@ -102,6 +102,7 @@ def test_every_form_is_read(convert: Callable[[dict[str, Any]], Any]) -> None:
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
 def test_every_encoding_is_read(encode: Callable[[str], bytes]) -> None:
+    """The finding shows that the content was read."""
     assert broken_rules(encode(json.dumps(changed(service_fields(user=None)), indent=1))) == ["null-field"]
 
 
@@ -125,7 +126,9 @@ Resources:
 """
     (finding,) = task_check.check(text).findings
 
+    # The registered definition would have DD_API_KEY in plain text. The label's name is not that of a key.
     assert (finding.rule, finding.container) == ("key-in-clear", "datadog-agent")
+    assert "`DD_API_KEY`" in finding.sentence
 
 
 def test_cloudformation_functions_count_as_unknown_values() -> None:
@@ -242,13 +245,15 @@ def test_a_described_definition_is_read(tmp_path: Path) -> None:
         register = [*aws, "register-task-definition", "--cli-input-json", f"file://{file}"]
         subprocess.run(register, env=environ, check=True, capture_output=True, timeout=60)
         describe = [*aws, "describe-task-definition", "--task-definition", "orders", "--output", "json"]
-        described = subprocess.run(describe, env=environ, check=True, capture_output=True, text=True, timeout=60).stdout
+        description = subprocess.run(
+            describe, env=environ, check=True, capture_output=True, text=True, timeout=60
+        ).stdout
     finally:
         server.stop()
 
-    assert "taskDefinitionArn" in described
-    assert broken_rules(described) == []
-    assert broken_rules(described.replace('"stopTimeout": 60', '"stopTimeout": 99999')) == ["limits"]
+    assert "taskDefinitionArn" in description
+    assert broken_rules(description) == []
+    assert broken_rules(description.replace('"stopTimeout": 60', '"stopTimeout": 99999')) == ["limits"]
 
 
 def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
@@ -273,6 +278,7 @@ def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Co
 def test_the_exit_code_depends_on_the_worst_level(
     task: dict[str, Any], arguments: tuple[str, ...], code: int, last_line: str
 ) -> None:
+    """Hints alone don't count. 2 is the exit code of a file that can't be checked."""
     result = run_check("-", *arguments, stdin=json.dumps(task))
 
     assert (result.returncode, result.stdout.splitlines()[-1]) == (code, last_line)

@@ -54,14 +54,14 @@ async def resource_of_call(path: str, method: str = "GET", **extensions: Any) ->
         ("/users/~ada", "/users/?"),
         ("/hosts/db.internal/ping", "/hosts/?/ping"),
         ("/hosts/::ffff:a", "/hosts/?"),
-        ("/tokens/abcdefghijklmnopqrstuvwxyzabcdef", "/tokens/?"),
+        ("/tokens/abcdefghijklmnopqrstuvwxyzabcdef", "/tokens/?"),  # a word has at most 24 characters
         ("/tokens/eyJhbGciOiJub25lIn0.e30.", "/tokens/?"),
-        ("/ids/deadbeef-cafe-babe-face-feedfacecafe", "/ids/?"),
+        ("/ids/deadbeef-cafe-babe-face-feedfacecafe", "/ids/?"),  # a word has at most four parts
         ("/ids/-", "/ids/?"),
-        ("/v123", "/?"),
+        ("/v123", "/?"),  # a version has at most two digits
         ("/a//b", "/a/?/b"),
-        ("/../../etc/passwd", "/etc/passwd"),
-        ("/" + "/".join("abcdefghijklmnop"), "/a/b/c/d/e/f/g/h/?"),
+        ("/../../etc/passwd", "/etc/passwd"),  # httpx removes the dots
+        ("/" + "/".join("abcdefghijklmnop"), "/a/b/c/d/e/f/g/h/?"),  # at most eight segments are readable
         ("/" + "a/" * 5000, "/a/a/a/a/a/a/a/a/?"),
         ("/" + "a" * 50_000, "/?"),
     ],
@@ -71,6 +71,7 @@ async def test_a_path_without_a_hint_is_readable(path: str, readable_path: str) 
 
 
 async def test_a_route_hint_is_used_unchanged() -> None:
+    """The hint is the extension `route` of the request."""
     assert await resource_of_call("/users/ada", route="/users/<name>") == "GET peer/users/<name>"
 
 
@@ -112,16 +113,22 @@ async def test_an_unknown_method_is_recorded_as_other(spans: list[Span]) -> None
 # Each example draws the characters of its path segments from one of these.
 ALPHABETS = [
     string.ascii_lowercase,
-    string.ascii_lowercase[:6] + "-",
+    string.ascii_lowercase[:6] + "-",  # UUIDs without digits look like words
     string.ascii_letters + "_",
     string.ascii_letters + string.digits + "-._~@:%+",
-    "a/",
+    "a/",  # empty segments, and few different ones
 ]
 
 
-# Each example adds 1,000 calls to the same process.
+# Each example adds 1,000 calls to the same process. Segments may be longer than a word (24 characters), and paths may
+# have more than the 8 segments that stay readable.
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(), st.sampled_from(ALPHABETS), st.integers(1, 30), st.integers(1, 12))
+@given(
+    seed=st.integers(),
+    alphabet=st.sampled_from(ALPHABETS),
+    max_length=st.integers(1, 30),
+    depth=st.integers(1, 12),
+)
 async def test_random_ids_make_few_resources(
     spans: list[Span], seed: int, alphabet: str, max_length: int, depth: int
 ) -> None:

@@ -19,6 +19,7 @@ from hello_service.observability import logs
 from hello_service.serving import server
 from hello_service.settings import Settings
 
+# A function that renames something in an installed library, as a new release might, until the monkeypatch is undone.
 Rename = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -29,14 +30,14 @@ def test_the_installed_libraries_have_every_name(part: str) -> None:
 
 def test_the_effect_of_each_missing_part_is_described() -> None:
     assert contract.WITHOUT.keys() == contract.NAMES.keys()
-    assert contract.NAMES.keys() >= contract.REQUIRED | contract.TOOLS
+    assert contract.NAMES.keys() >= contract.REQUIRED | contract.TOOLS  # these contain no misspelled part
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
         (Name("json:dumps"), None),
-        (Name("json:JSONEncoder.encode", ("self", "o")), None),
+        (Name("json:JSONEncoder.encode", parameters=("self", "o")), None),
         (Name("json:gone", alternative=Name("json:dumps")), None),
         (Name("json:JSONEncoder.__init__", uses=("skipkeys",)), None),
         (Name("json:JSONEncoder.iterencode", uses=("_one_shot",)), None),
@@ -45,7 +46,7 @@ def test_the_effect_of_each_missing_part_is_described() -> None:
         (Name("no.such"), "Module no.such can't be imported."),
         (Name("json:JSONEncoder.gone"), "json:JSONEncoder.gone is missing: gone was renamed or removed."),
         (
-            Name("json:JSONEncoder.encode", ("self", "x")),
+            Name("json:JSONEncoder.encode", parameters=("self", "x")),
             "json:JSONEncoder.encode takes (self, o), expected (self, x).",
         ),
         (Name("json:JSONEncoder.__init__", uses=("gone",)), "json:JSONEncoder.__init__ no longer uses gone."),
@@ -73,6 +74,7 @@ def renames(name: Name) -> Iterator[tuple[str, Rename]]:
     for length, attribute in enumerate(chain, start=1):
         yield f"{name.path} {attribute}", _attribute_rename(module, chain[:length])
         target = getattr(target, attribute)
+    # The parameters of a class are those of its `__init__`.
     function: Any = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
     function = getattr(function, "__func__", function)  # of a bound method
     for word in (*name.parameters, *name.uses):
@@ -116,7 +118,7 @@ def _attribute_rename(module: Any, chain: list[str]) -> Rename:
 
 
 def _word_rename(function: Any, word: str) -> Rename:
-    """Return a rename of a parameter, of a name or of a constant in the code of `function`."""
+    """Return a rename of `word`, a parameter, name or constant in the code of `function`."""
 
     def rename(monkeypatch: pytest.MonkeyPatch) -> None:
         code = function.__code__
@@ -131,17 +133,19 @@ def _word_rename(function: Any, word: str) -> Rename:
 
 def installed_name(name: Name) -> Name:
     """Return `name`, or the one of its alternatives that the installed release has."""
-    if name.alternative is None or not contract._describe_change(Name(name.path, name.parameters, name.uses)):
+    if name.alternative is None or contract._compare_with_library(name) is None:
         return name
     return installed_name(name.alternative)
 
 
+# Each rename that the checks of the installed libraries must report, by its description, with the part that it breaks.
 RENAMES = {
     f"{part}: {description}": (part, rename)
     for part, names in contract.NAMES.items()
     for name in names
     for description, rename in renames(installed_name(name))
 }
+# A serving process does not check TOOLS, such as the doctor.
 SERVING_RENAMES = {
     description: (part, rename) for description, (part, rename) in RENAMES.items() if part not in contract.TOOLS
 }

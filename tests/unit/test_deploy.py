@@ -30,20 +30,20 @@ MALFORMED_OPTIONS = [
     ["--site", "app.datadoghq.eu"],
     ["--version", "my version/1"],
     ["--env", "Production!"],
-    ["--set", "VpcID=vpc-1"],
+    ["--set", "VpcID=vpc-1"],  # the parameter is VpcId
     ["--set", "VpcId=my-vpc"],
     ["--set", "TaskSubnets=subnet-1, subnet-2"],
     ["--set", "Spot=yes"],
     ["--set", "MinTasks=two"],
-    ["--set", "CpuPercent=95"],
+    ["--set", "CpuPercent=95"],  # the maximum is 90
     ["--set", "AllowedCidr=203.0.113.7"],
-    ["--set", "AllowedCidr=203.0.113.7/8"],
+    ["--set", "AllowedCidr=203.0.113.7/8"],  # an address in a network, not a network
     ["--set", "CertificateArn=example.com"],
-    ["--set", "TaskDefinition=hello-service:1"],
-    ["--set", "Protect=false"],
+    ["--set", "TaskDefinition=hello-service:1"],  # deploy/deploy sets it
+    ["--set", "Protect=false"],  # --no-protect sets it
     ["--set", "Spot"],
-    ["--fill", "SAMPLE_RATE=0.1"],
-    ["--fill", "UNKNOWN=1"],
+    ["--fill", "SAMPLE_RATE=0.1"],  # --sample-rate sets it
+    ["--fill", "UNKNOWN=1"],  # the file has no such placeholder
     ["--tag", "a"],
     ["--url", "hello.example.com"],
     ["--patience", "long"],
@@ -98,7 +98,7 @@ def test_a_file_that_is_not_a_task_definition_is_rejected(tmp_path: Path, text: 
 
 
 class FakeAws(Aws):
-    """A fake of the AWS CLI that records every command, and returns a prepared result for each `service verb`."""
+    """A fake AWS CLI that records every command and returns the result prepared for its `service verb`, or {}."""
 
     def __init__(self, **results: Any) -> None:
         # The keyword `ec2__describe_subnets` has the result of `ec2 describe-subnets`.
@@ -263,7 +263,7 @@ def test_compose_and_task_definition_pin_the_same_agent_and_release() -> None:
 
 def test_the_parameters_match_those_that_a_yaml_library_reads() -> None:
     """stack.py reads stack.yaml without a YAML library."""
-    loader = type("Loader", (yaml.BaseLoader,), {})
+    loader = type("Loader", (yaml.BaseLoader,), {})  # a subclass, because `add_multi_constructor` changes it
     # The tags of CloudFormation, such as !Ref, would be errors. No parameter has one.
     loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[attr-defined]
     parameters = yaml.load(stack.TEMPLATE.read_text(), Loader=loader)["Parameters"]

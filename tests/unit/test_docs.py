@@ -1,4 +1,4 @@
-"""Tests of the documentation: every link has a target, and every command and option exists."""
+"""Tests of the documentation: every link has a target, every command and option exists, and the README is short."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ PAGES = sorted(
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors that a rendered Markdown page has for its headings."""
+    """Return the anchors that GitHub gives to the headings of a Markdown page.
+
+    GitHub changes a heading to lower case, removes punctuation except - and _, and replaces spaces with hyphens.
+    """
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -27,17 +30,17 @@ def relative_path(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())
-    broken = []
+    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text())  # the target in [text](target)
+    broken_links = []
     for link in links:
         if "://" in link:
             continue
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         if not target.exists() or (anchor and anchor not in anchors(target)):
-            broken.append(link)
+            broken_links.append(link)
 
-    assert broken == []
+    assert broken_links == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative_path)
@@ -54,16 +57,17 @@ def test_the_readme_takes_two_minutes_to_read() -> None:
     assert len(prose.split()) <= 900
 
 
+# A command and its arguments, up to the end of the line or of the code span.
 COMMAND = re.compile(r"(?:scripts/|hello-service )(dev|view|doctor|traces|trace|serve)\b([^`\n]*)")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_every_option_on_a_page_exists(page: Path) -> None:
     """The commands are `hello-service` and the scripts that start it. Options after `--` belong to another program."""
-    unknown = []
-    for command, rest in COMMAND.findall(page.read_text()):
-        known = {option for parameter in main.commands[command].params for option in parameter.opts}
-        options = re.findall(r"(?<!\S)--[a-z][a-z-]*", rest.partition(" -- ")[0])
-        unknown += [f"{command} {option}" for option in options if option not in known]
+    unknown_options = []
+    for command, arguments in COMMAND.findall(page.read_text()):
+        existing_options = {option for parameter in main.commands[command].params for option in parameter.opts}
+        options = re.findall(r"(?<!\S)--[a-z][a-z-]*", arguments.partition(" -- ")[0])
+        unknown_options += [f"{command} {option}" for option in options if option not in existing_options]
 
-    assert unknown == []
+    assert unknown_options == []

@@ -1,4 +1,4 @@
-"""Tests of the doctor's checks that need no network."""
+"""Tests of the doctor without an agent and without a running service."""
 
 from __future__ import annotations
 
@@ -226,7 +226,10 @@ def test_the_version_of_ddtrace_is_checked(
 def test_gevent_with_ddtrace_is_reported(
     value: str, outcome: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If gevent is installed, ddtrace unloads modules when it starts."""
+    """If gevent is installed, ddtrace unloads modules when it starts, unless the variable is false.
+
+    If it is unset, `serve` sets it to false, so only a bare ddtrace-run is affected.
+    """
     (tmp_path / "gevent.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     finding = environment.gevent(CheckContext({UNLOAD_VARIABLE: value}))
@@ -243,9 +246,9 @@ def test_ddtrace_auto_in_the_source_is_reported(line: str, tmp_path: Path) -> No
     finding = environment.started_once(CheckContext({}), tmp_path)
 
     assert finding == Finding(
-        "warn",
-        "shop.py imports ddtrace.auto, and `serve` starts ddtrace-run: use one only",
-        "Remove the import from shop.py",
+        outcome="warn",
+        sentence="shop.py imports ddtrace.auto, and `serve` starts ddtrace-run: use one only",
+        fix="Remove the import from shop.py",
     )
 
 
@@ -263,7 +266,7 @@ ADDRESS_ENVIRONMENTS: tuple[dict[str, str], ...] = (
     {"DD_TRACE_AGENT_URL": "unix:///x", "DD_AGENT_HOST": "a"},
     {"DD_TRACE_AGENT_URL": "https://d:3/path", "DD_TRACE_AGENT_PORT": "1"},
 )
-# A program that prints the agent URL that ddtrace uses in each of these environments.
+# A program that prints the agent URL that ddtrace uses in each environment of the list on its standard input.
 PRINT_AGENT_URLS = """
 import json, os, sys
 from ddtrace.internal.settings._agent import AgentConfig
@@ -300,7 +303,7 @@ def test_an_existing_agent_socket_is_the_default_address(tmp_path: Path) -> None
 
 
 def test_an_agent_protocol_version_disables_otlp() -> None:
-    """With that variable, ddtrace sends spans to the agent although OTEL_TRACES_EXPORTER is `otlp`."""
+    """With DD_TRACE_AGENT_PROTOCOL_VERSION, ddtrace sends spans to the agent even if OTEL_TRACES_EXPORTER is `otlp`."""
     environ = {"OTEL_TRACES_EXPORTER": "OTLP"}
 
     assert no_agent_reason(environ) is not None
@@ -340,7 +343,8 @@ def test_the_doctor_contacts_the_server_at_a_reachable_address(host: str, url: s
 def info_response(**overrides: Any) -> Response:
     """Return a response of `/info` from a traced server, with some values of its `tracing` member replaced."""
     traced = {"active": True, "reason": None, "ddtrace": "4", "agent": "http://localhost:8126", "sampling_rules": None}
-    return Response(200, Message(), json.dumps({"tracing": {**traced, **overrides}}).encode(), milliseconds=1.0)
+    body = json.dumps({"tracing": {**traced, **overrides}}).encode()
+    return Response(status=200, headers=Message(), body=body, milliseconds=1.0)
 
 
 def judge(response: Response, **environ: str) -> Finding:
@@ -371,7 +375,8 @@ def test_a_server_with_another_environment_is_recognized() -> None:
 )
 def test_the_public_part_of_info_is_enough(tracing: dict[str, Any], outcome: str, sentence: str) -> None:
     """The doctor compares only values that `/info` shows. The public part has no agent and no sampling rules."""
-    response = Response(200, Message(), json.dumps({"tracing": tracing}).encode(), milliseconds=1.0)
+    body = json.dumps({"tracing": tracing}).encode()
+    response = Response(status=200, headers=Message(), body=body, milliseconds=1.0)
     finding = judge(response, DD_TRACE_SAMPLING_RULES="[]", DD_TRACE_AGENT_URL="http://b:1")
 
     assert (finding.outcome, finding.sentence) == (outcome, sentence)
@@ -394,7 +399,10 @@ def test_the_exit_code_is_that_of_the_worst_finding() -> None:
 
 
 def test_secrets_are_removed_from_any_text() -> None:
-    """The doctor redacts variables with secret names, credentials in URLs, and anything in the form of a key."""
+    """The doctor redacts variables with secret names, credentials in URLs, and anything in the form of a key.
+
+    It also redacts the password `p@ss` of the URL, which is encoded there as `p%40ss`.
+    """
     redact = Redaction({"MY_TOKEN": "tok-1", "A_URL": "http://me:p%40ss@host/", "OTEL_EXPORTER_OTLP_HEADERS": "k=vvv"})
 
     assert redact(f"tok-1 http://me:p%40ss@host p@ss k=vvv {KEY}. word") == "*** http://***@host *** *** ***. word"
@@ -427,16 +435,16 @@ def test_a_check_that_hangs_is_abandoned() -> None:
 
 @pytest.mark.parametrize("body", [b"<html>", b"[1]", b'"x"', b"\xff"])
 def test_the_document_of_a_response_without_a_json_object_is_empty(body: bytes) -> None:
-    assert Response(200, Message(), body, milliseconds=1.0).document() == {}
+    assert Response(status=200, headers=Message(), body=body, milliseconds=1.0).document() == {}
 
 
 def test_every_address_of_a_name_is_tried() -> None:
     """localhost resolves to ::1 and 127.0.0.1, and an agent may listen on only one of them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with wire._connect_to_first(["::1", "127.0.0.1"], port, 2.0) as connection:
+        with wire._connect_to_first(["::1", "127.0.0.1"], port, seconds=2.0) as connection:
             assert connection.getpeername() == ("127.0.0.1", port)
-        with wire._connect_to_first(["127.0.0.1", "::1"], port, 2.0) as connection:
+        with wire._connect_to_first(["127.0.0.1", "::1"], port, seconds=2.0) as connection:
             assert connection.getpeername() == ("127.0.0.1", port)
 
 
@@ -473,4 +481,4 @@ def test_a_report_fits_its_width() -> None:
     lines = click.unstyle(report(results, width=70)).splitlines()
 
     assert all(len(line) <= 70 or word in line for line in lines)
-    assert len(lines) > 5  # the sentence takes several lines
+    assert len(lines) > 5  # the sentence has several lines; fix, empty line, counts and verdict have one each

@@ -21,7 +21,7 @@ async def client() -> AsyncIterator[Client]:
         yield client
 
 
-@pytest.mark.parametrize("path", ["/api/faults/slow?seconds=-1", "/api/faults/status/299"])
+@pytest.mark.parametrize("path", ["/api/faults/slow?seconds=-1", "/api/faults/status/299"])  # errors start at 400
 async def test_a_value_outside_its_bounds_is_422(client: Client, path: str) -> None:
     response = await client.get(path)
 

@@ -22,12 +22,12 @@ async def client() -> AsyncIterator[Client]:
     "path",
     [
         "/api/hello?name=",
-        "/api/hello?name=" + "x" * 201,
+        "/api/hello?name=" + "x" * 201,  # the limit is 200 characters
         "/api/hello?name=a%00b",
         "/api/hello/" + "x" * 201,
         "/api/hello/a%07",
         "/api/hello/stream?count=abc",
-        "/api/hello/stream?count=21",
+        "/api/hello/stream?count=21",  # the limit is 20
     ],
 )
 async def test_an_unusable_name_or_count_is_422(client: Client, path: str) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the server's command line, and of the process that executes it."""
+"""Tests of the command lines that `serve` and `trace` execute, and of errors before their start."""
 
 from __future__ import annotations
 
@@ -42,8 +42,9 @@ def test_serve_rejects_an_invalid_environment() -> None:
         launch.serve({"PORT": "x"})
 
 
-def test_a_command_without_ddtrace_beside_it_is_not_started(tmp_path: Path) -> None:
-    (tmp_path / "serve").touch(0o755)
+def test_a_command_is_not_started_without_ddtrace_run(tmp_path: Path) -> None:
+    """There is no ddtrace-run beside the command or on PATH."""
+    (tmp_path / "hypercorn").touch(0o755)
 
     with pytest.raises(launch.LaunchError, match="Install ddtrace where the service is installed"):
-        launch.traced_command(["serve"], {"PATH": str(tmp_path)})
+        launch.traced_command(["hypercorn"], {"PATH": str(tmp_path)})

@@ -18,7 +18,7 @@ def test_connections_are_closed_while_no_descriptor_is_free() -> None:
     listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
     clients = [socket.create_connection(listener.getsockname()) for _ in range(3)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)  # POSIX: open() returns the lowest free descriptor
     os.close(lowest_free)
     with capture_logs() as lines:
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))  # no descriptor below the limit is free
@@ -52,7 +52,8 @@ def test_the_kernel_probes_idle_connections() -> None:
     assert (idle_seconds, interval_seconds, count) == (60, 10, 3)
 
 
-def test_another_error_of_accept_is_raised() -> None:
+def test_the_error_is_raised_unchanged_if_no_connection_is_waiting() -> None:
+    """The error that the listener raises itself, if no descriptor is free, has no errno."""
     listener = Listener(socket.create_server(("127.0.0.1", 0)).detach())
     listener.setblocking(False)
     with pytest.raises(BlockingIOError) as error:
