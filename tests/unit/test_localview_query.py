@@ -65,7 +65,7 @@ TRACE = trace(ROOT, CHILD, CALL)
         '"Connection refused"',
         "/api/hello/<name>",
         "0000000000abcdef",
-        "11259375",
+        "11259375",  # the trace id 0xABCDEF as a decimal number
         "00-00000000000000000000000000abcdef-0000000000000001-01",
         "trace_id:00000000000000000000000000abcdef",
         "-service:db",

@@ -97,7 +97,7 @@ def test_spans_with_a_missing_parent_or_in_a_cycle_are_walked() -> None:
 
 
 def test_a_chain_of_5000_spans_is_walked() -> None:
-    """The walk is not recursive."""
+    """The walk is not recursive. Python's recursion limit is 1,000."""
     chain = [span(trace=1, span_id=number, parent_id=number - 1) for number in range(1, 5001)]
 
     assert [depth for depth, _, _ in trace(*chain).walk()] == list(range(5000))

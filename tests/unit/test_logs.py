@@ -39,7 +39,10 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("library", ["structlog", "logging"])
 def test_an_event_is_a_json_line_with_its_ids(library: str) -> None:
-    """The event may come from structlog or from a library's own logging."""
+    """The event may come from structlog or from a library's own logging.
+
+    The ids and tags that ddtrace adds to a library's record are replaced.
+    """
     stream = log_to(io.StringIO(), dd_env="test", dd_version="1.2.3")
     if library == "structlog":
         structlog.stdlib.get_logger("a").info("it happened", thing=1)
