@@ -240,6 +240,7 @@ async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: 
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
+        # The page's own form: because of `Referrer-Policy: no-referrer`, the browser sends this Origin.
         ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 303),
         ({}, 303),
         ({"Origin": "http://localhost:8081"}, 303),

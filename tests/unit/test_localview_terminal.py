@@ -169,6 +169,7 @@ def test_output_that_is_not_a_terminal_is_plain_and_wide() -> None:
 
 
 def test_colors_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output that counts as a terminal has colors."""
     monkeypatch.setenv("FORCE_COLOR", "1")
 
     assert terminal.make_console().is_terminal

@@ -325,12 +325,12 @@ def test_span_links_are_shown_in_both_directions() -> None:
 
 def test_links_to_a_span_are_bounded() -> None:
     """A WebSocket may have any number of messages, and the targets of links may never arrive."""
-    store = Store(2)
+    store = Store(limit=2)
     target = span(trace=1)
     sources = [span(trace=2, links=(Link(1, target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5)]
     store.add([target, *sources])
     link_count = len(store.links_to(target))
-    # Store(2) keeps the links to at most 4 traces.
+    # A store keeps the links to at most twice its limit of traces.
     links_to_missing_traces = tuple(Link(trace_id, span_id=1) for trace_id in range(10, 20))
     store.add([span(trace=2, links=links_to_missing_traces)])
 

@@ -148,7 +148,7 @@ def test_a_handler_that_a_team_adds_receives_every_event() -> None:
 
 
 def test_a_long_line_is_written_whole_to_a_full_pipe() -> None:
-    """The kernel accepts only a part of such a line at once."""
+    """The line is longer than the pipe's buffer, so its end waits until the reader has made room."""
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "w") as writer, ThreadPoolExecutor() as pool:
         logs.configure(Settings(), dict, writer)

@@ -78,6 +78,7 @@ def test_without_keys_the_objects_are_printed() -> None:
     assert "set DD_API_KEY and DD_APP_KEY" in result.stderr
 
 
+# Datadog stores an environment in lower case. `app.datadoghq.com` is the host of its web application, not a site.
 @pytest.mark.parametrize("option", [["--env", "Staging"], ["--site", "app.datadoghq.com"]], ids="=".join)
 def test_a_malformed_option_is_rejected(option: list[str]) -> None:
     result = run_monitors(*option)

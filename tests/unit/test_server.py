@@ -121,7 +121,7 @@ async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> 
 
 @pytest.mark.usefixtures("restored_tcp_server")
 async def test_background_tasks_may_end_after_connections_are_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tasks have the rest of CLOSING_SECONDS, and not only ABORT_SECONDS."""
+    """The server waits for the tasks until CLOSING_SECONDS are over, and not only for ABORT_SECONDS."""
     monkeypatch.setattr(server, "ABORT_SECONDS", 0.0)
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0)
     serving = server.Server(settings, server.listen(settings), {})

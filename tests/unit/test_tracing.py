@@ -1,4 +1,4 @@
-"""Tests of tracing.py in one application: probes, errors, URLs, headers, background tasks, WebSocket messages, custom spans."""
+"""Tests of tracing.py in one application: probes, errors, tasks, URLs, headers, WebSocket messages, custom spans."""
 
 from __future__ import annotations
 

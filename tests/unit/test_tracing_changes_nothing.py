@@ -69,7 +69,7 @@ def shallow_copy(app: Any) -> Any:
 
 
 def reduced_scope(app: Any) -> Any:
-    """Pass on only some keys of the scope, so that those which a server or a layer has added are lost."""
+    """Return a layer that drops the keys that a server or another layer may have added to the scope."""
     names = ("type", "asgi", "http_version", "method", "scheme", "path", "query_string", "headers", "subprotocols")
 
     async def layer(scope: Any, receive: Any, send: Any) -> None:
@@ -86,7 +86,7 @@ def separate_task(app: Any) -> Any:
 
 
 def headerless_401(app: Any) -> Any:
-    """Reject some requests, without headers in the response. ASGI allows this."""
+    """Return a layer that rejects some requests, with a response without headers, as ASGI allows."""
 
     async def layer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/status/4"):

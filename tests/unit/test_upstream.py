@@ -363,6 +363,7 @@ async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUps
 
 async def test_failed_and_canceled_calls_leave_no_task(fake: FakeUpstream) -> None:
     def client_tasks() -> set[str]:
+        """Return the tasks of this event loop, except those of the fake upstream and the test itself."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         return {str(task.get_coro()) for task in tasks if "FakeUpstream" not in str(task.get_coro())}
 
