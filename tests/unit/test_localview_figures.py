@@ -140,7 +140,7 @@ def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_map_counts_calls_by_the_callers_span() -> None:
-    """A call is a client span with a server span below it or with a peer, or a span whose parent is of another service."""
+    """A call is a client span with a server span below it or with a peer, or a span below one of another service."""
     root = span(duration_ms=50)
     client = span(root, duration_ms=30, meta={"span.kind": "client", "peer.service": "greeter.example"})
     server = span(client, service="greeter", duration_ms=20, meta={"span.kind": "server"})

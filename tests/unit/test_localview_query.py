@@ -93,7 +93,7 @@ TRACE = trace(ROOT, CHILD, CALL)
         "connection*refused",
         "http://127.0.0.1:8080/api/relay?count=3",
         "http://127.0.0.1:8080/api/relay#top",
-        "http://other:1/x/trace/00000000000000000000000000abcdef?span=7",
+        "http://other:1/x/trace/00000000000000000000000000abcdef?span=7",  # the address of the trace's page
         "127.0.0.1:8080/api",
         "work()",
         "traceresponse: 00-00000000000000000000000000abcdef-0000000000000001-01",
