@@ -569,7 +569,7 @@ async def test_open_connections_do_not_delay_the_stop(view: View, monkeypatch: p
 async def test_lines_of_any_length_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line over the limit is cut, and the lines after it are complete.
 
-    Both the limit and the long lines are longer than the 64 KiB that are read at once.
+    Both the limit and the long lines exceed the 64 KiB that are read at once.
     """
     monkeypatch.setattr(processes, "LINE_BYTES", 100_000)
     stream = asyncio.StreamReader()

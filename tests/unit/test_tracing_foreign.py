@@ -1,5 +1,6 @@
-"""Tests of tracing.py in other services: ASGI layers, incomplete responses, WebSockets, names, mounted apps, ddtrace's
-other integrations, library releases and untraced processes.
+"""Tests of tracing.py in other services: ASGI layers, names, mounted apps, library releases, untraced processes.
+
+They also cover incomplete responses, WebSockets, and the routes that are registered with ddtrace.
 """
 
 from __future__ import annotations
