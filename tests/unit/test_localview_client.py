@@ -73,7 +73,7 @@ def run(*arguments: str) -> Result:
         b"SSH-2.0-OpenSSH_9.6\r\n",
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\xff\xfe{}}",  # not UTF-8
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\xff\xfe{}}",  # neither UTF-8 nor UTF-16
         b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",  # broken off
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 15\r\n\r\n{'error': 'no'}",  # not JSON
         b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,  # nested too deeply for the JSON parser

@@ -58,7 +58,7 @@ def test_a_repeated_trace_is_one_line() -> None:
         assert len(output.lines()) == line_count, number
 
 
-def test_known_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remembered_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently drawn trace is forgotten, and its repetition is drawn as a tree again."""
     monkeypatch.setattr(feed, "MAX_SHAPES", 2)
     tree, line = 4, 1  # the number of lines of each
@@ -91,10 +91,10 @@ def test_the_tree_option_selects_traces(tree: str, expected: list[str]) -> None:
 
 def test_a_repeated_trace_is_a_tree_if_only_some_traces_are_drawn() -> None:
     output = RecordedFeed("slow")
-    output.add([request_trace(501), request_trace(502)], 0)
+    output.add([request_trace(501), request_trace(502)], 0)  # both take longer than feed.SLOW
     output.flush(feed.SETTLE_SECONDS)
 
-    assert len(output.lines()) == 2 * 4
+    assert len(output.lines()) == 2 * 4  # two trees
 
 
 def test_a_log_line_is_printed_after_its_trace() -> None:

@@ -22,7 +22,7 @@ from hello_service.localview.hosts import host_name, is_local, is_own_origin
         "192.168.1.5:8126",
         "datadog-agent:8126",
         "host.docker.internal:8126",
-        "agent.example",
+        "agent.example",  # the test allows this name
         "trace_agent:8126",
     ],
 )
@@ -53,7 +53,7 @@ def test_local_names_and_addresses_are_accepted(header: str) -> None:
         "[]",
         "user@localhost",
         "localhost/evil",
-        "ёж",
+        "ёж",  # not ASCII
         "-a",
     ],
 )

@@ -23,13 +23,13 @@ HANDSHAKE = {"http.upgraded": "websocket", "runtime-id": "r", "http.url": "ws://
 
 def store_with(*spans: Span) -> Store:
     """Return a store with `spans`."""
-    store = Store(1000)
+    store = Store(limit=1000)  # more traces than any test adds
     store.add(spans)
     return store
 
 
 def links_to(target: Span) -> tuple[Link, ...]:
-    """Return the links of a span that is linked only to the span `target`."""
+    """Return the links of a span whose only link is to the span `target`."""
     return (Link(target.trace_id, target.span_id),)
 
 
@@ -47,7 +47,7 @@ def search_of(address: str) -> Search:
         ("http://x/api/hello/Ada%20L", "GET /api/hello/<name>", "/api/hello/Ada L"),
         ("http://x", "GET /", ""),
         ("", "work", ""),
-        ("http://[x/y", "GET 404", ""),
+        ("http://[x/y", "GET 404", ""),  # not a valid URL
     ],
 )
 def test_a_path_is_shown_if_it_differs_from_the_route(url: str, resource: str, path: str) -> None:
@@ -94,7 +94,10 @@ def test_an_open_websocket_has_only_messages() -> None:
 
 
 def test_messages_without_a_known_handshake_are_not_grouped() -> None:
-    """With two open WebSockets, the last receive may belong to either of them. Circular links are ignored."""
+    """With two open WebSockets, the last receive may belong to either of them.
+
+    Of two spans that link to each other, the later one is below the earlier one.
+    """
     first, second = span(meta=HANDSHAKE), span(start_ms=1, meta=HANDSHAKE)
     last = span(start_ms=2, name="websocket.receive", meta={"runtime-id": "r"})
     lost = span(start_ms=3, name="websocket.receive", links=links_to(span()))
@@ -143,7 +146,7 @@ def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order()
         ("/?from=22:00", ["4 min ago"]),
         ("/?from=22:09:20.000&to=22:09:21", ["4 min ago"]),
         ("/?to=22:09:20", ["yesterday"]),
-        ("/?from=2023-11-14T22:00:00&to=2023-11-14T22:09:20Z", []),
+        ("/?from=2023-11-14T22:00:00&to=2023-11-14T22:09:20Z", []),  # the end of a range is exclusive
         ("/?from=23:50&to=22:00", []),
         ("/?from=2023-11-15", []),  # tomorrow: a date is never moved
         ("/?from=23:00:00%2B01:00", ["4 min ago"]),
@@ -152,10 +155,13 @@ def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order()
     ],
 )
 def test_a_time_range_selects_traces(address: str, resources: list[str]) -> None:
-    """A range is a number of minutes, or begins or ends at a time of day or a date. A future time of day is yesterday's."""
+    """A range is a number of minutes, or begins or ends at a time of day or a date.
+
+    A range that begins at a future time of day begins at that time yesterday.
+    """
     store = store_with(
-        span(start_ms=-4 * 60 * 1000, resource="4 min ago"),
-        span(start_ms=-23 * 3600 * 1000, resource="yesterday"),
+        span(start_ms=-4 * 60 * 1000, resource="4 min ago"),  # at 22:09:20
+        span(start_ms=-23 * 3600 * 1000, resource="yesterday"),  # at 23:13:20
     )
 
     assert [trace.root.resource for trace in listing.select(store, search_of(address), NOW)] == resources
@@ -195,7 +201,7 @@ SPANS = st.lists(
     st.builds(
         span,
         trace=st.integers(1, 4),
-        service=st.sampled_from(["web", "shop", 'od"d (1)', "a OR b"]),
+        service=st.sampled_from(["web", "shop", 'od"d (1)', "a OR b"]),  # a search must quote the last two
         error=st.booleans(),
         meta=st.fixed_dictionaries({"http.status_code": st.sampled_from(["200", "404", "500"])}),
         name=st.sampled_from(["asgi.request", "sql"]),
@@ -252,7 +258,7 @@ def test_a_pager_leads_through_the_results_of_a_search() -> None:
     assert listing.pager(store, {"q": "nothing"}, first, NOW) == Pager(
         list_address="/?q=nothing", position=0, total=0, previous="", next=""
     )
-    assert listing.pager(store, {"q": "foo:"}, first).position == 0
+    assert listing.pager(store, {"q": "foo:"}, first).position == 0  # this search is invalid
 
 
 def line(number: int, level: str = "info", **rest: str) -> dict[str, str]:
@@ -300,6 +306,7 @@ def test_the_log_is_filtered() -> None:
     assert events(level="error") == ["line 2"]
     assert events(level="nonsense") == ["line 3", "line 2", "line 1"]
     assert events(traceless="1") == ["line 3", "line 2"]
+    # The address of all lines that match, not only of the first ones.
     assert logbook.read(store, {"text": "a b", "traceless": "1"}).address == "/logs?text=a+b&traceless=1&all=1"
 
 
@@ -318,7 +325,7 @@ def test_the_log_is_bounded_and_can_be_cleared() -> None:
 
 def test_a_start_far_from_now_is_not_an_error() -> None:
     """A tracer may send any start time."""
-    store = store_with(span(start_ms=-1e12), span(start_ms=1e12))
+    store = store_with(span(start_ms=-1e12), span(start_ms=1e12))  # 32 years before NOW, and 32 years after it
 
     assert len(listing.select(store, Search(begin="00:00"), NOW)) == 1
 

@@ -32,7 +32,7 @@ SCRIPT = "<script>alert(1)</script>"
 @pytest.fixture
 def view() -> View:
     """An empty view."""
-    return View(Store(1000), Performance(monotonic()))
+    return View(Store(limit=1000), Performance(now=monotonic()))
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
         error=True, duration_ms=12.5, meta={"error.type": "E", "error.message": "no", "http.url": "http://x/a"}
     )
     trace_id = add_spans(view, failed, span(failed, service="shop"))
-    add_spans(view, span(start_ms=10**9))
+    add_spans(view, span())
     response = await get_json(client, "/api/traces?q=status:error")
     failed_traces = response.pop("traces")
     changed = await get_json(client, f"/api/traces?since={response['version'] - 1}")
@@ -194,7 +194,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
     }
 
 
-@pytest.mark.parametrize("start", [-(2**63), 2**62])
+@pytest.mark.parametrize("start", [-(2**63), 2**62])  # the least 64-bit number, and the first start that is rejected
 async def test_a_trace_with_an_impossible_start_is_returned_without_it(
     view: View, client: _TestClientProtocol, start: int
 ) -> None:
@@ -233,13 +233,14 @@ async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: 
     assert "line without trace" not in await get(client, "/logs?text=line with trace")
     for number in range(lists.ROWS):
         view.store.add_line({"event": f"line {number}"})
-    assert "the first 200 are shown" in await get(client, "/logs")
+    assert f"the first {lists.ROWS} are shown" in await get(client, "/logs")
     assert (await get(client, "/logs?all=1")).count("<li id=") == lists.ROWS + 3
 
 
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
+        # The page's own form: because of `Referrer-Policy: no-referrer`, the browser sends this Origin.
         ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 303),
         ({}, 303),
         ({"Origin": "http://localhost:8081"}, 303),
@@ -259,7 +260,7 @@ async def test_other_sites_cannot_clear_the_page(
 
     assert response.status_code == status
     assert len(view.store) == (1 if is_rejected else 0)
-    assert bool(view.performance.reports(15, monotonic())) is is_rejected
+    assert bool(view.performance.reports(minutes=15, now=monotonic())) is is_rejected
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ async def test_only_the_first_rows_of_a_long_list_are_shown(view: View, client: 
     all_rows = await get(client, "/?q=service:web&all=1")
 
     assert first_rows.count("<li id=") == lists.ROWS
-    assert "the first 200 are shown" in first_rows
+    assert f"the first {lists.ROWS} are shown" in first_rows
     assert "/?q=service%3Aweb&amp;all=1" in first_rows
     assert all_rows.count("<li id=") == lists.ROWS + 50
 
@@ -450,7 +451,7 @@ async def test_a_trace_is_returned_as_json(view: View, client: _TestClientProtoc
 
 
 async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientProtocol) -> None:
-    """Each span has its own row."""
+    """Each span has its own row. A recursive function would exceed Python's recursion limit of 1,000."""
     chain = [span(trace=1, span_id=number, parent_id=number - 1, start_ms=number) for number in range(1, 5001)]
     body = await get(client, f"/trace/{add_spans(view, *chain)}")
 
@@ -499,7 +500,7 @@ async def test_the_performance_view_has_the_requested_window_and_threshold(
 
 
 async def next_event(events: AsyncIterator[bytes]) -> bytes:
-    """Return the next event, or fail after some seconds."""
+    """Return the next event, or fail after 10 seconds."""
     return await asyncio.wait_for(anext(events), 10)
 
 
@@ -542,6 +543,7 @@ async def test_the_page_of_a_trace_gets_no_event_for_other_traces(view: View, mo
 async def test_open_connections_do_not_delay_the_stop(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     """One client waits for events, and another does not read its large response."""
     monkeypatch.setattr(page, "CLOSE_SECONDS", 0.3)
+    # The JSON of this trace has more than 5 MB, which is more than the buffers of the connection.
     trace_id = add_spans(view, *[span(trace=1, meta={"tag": "x" * 1000}) for _ in range(5000)])
     listener = processes.listen("127.0.0.1", 0, "")
     address = listener.getsockname()
@@ -565,7 +567,10 @@ async def test_open_connections_do_not_delay_the_stop(view: View, monkeypatch: p
 
 
 async def test_lines_of_any_length_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line over the limit is cut, and the lines after it are complete."""
+    """A line over the limit is cut, and the lines after it are complete.
+
+    Both the limit and the long lines exceed the 64 KiB that are read at once.
+    """
     monkeypatch.setattr(processes, "LINE_BYTES", 100_000)
     stream = asyncio.StreamReader()
     stream.feed_data(b"first\n" + b"x" * 250_000 + b"\nafter\xff\n" + b"y" * 250_000 + b"\nlast")
@@ -578,7 +583,7 @@ async def test_lines_of_any_length_are_read(monkeypatch: pytest.MonkeyPatch) -> 
 async def test_a_long_line_without_a_line_feed_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "LINE_BYTES", 10)
     stream = asyncio.StreamReader()
-    stream.feed_data(b"z" * 70_000)
+    stream.feed_data(b"z" * 70_000)  # more than the 64 KiB that are read at once
     stream.feed_eof()
 
     assert [line async for line in processes.lines(stream)] == ["z" * 10]
@@ -615,14 +620,14 @@ async def test_a_slow_process_gets_time_to_respond(monkeypatch: pytest.MonkeyPat
 async def test_a_process_that_exits_without_a_response_is_an_error() -> None:
     """The wait ends at once."""
     with pytest.raises(processes.StartError, match="The embedded trace agent did not start"):
-        await processes.wait_for_response(LateSession(1), "http://agent/info", EXITED)  # type: ignore[arg-type]  # the same
+        await processes.wait_for_response(LateSession(1), "http://agent/info", EXITED)  # type: ignore[arg-type]  # fakes, as above
 
 
 async def test_a_process_that_does_not_respond_in_time_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "START_SECONDS", -1)  # the deadline has already passed
 
     with pytest.raises(processes.StartError, match="The embedded trace agent did not start"):
-        await processes.wait_for_response(LateSession(1), "http://agent/info", RUNNING)  # type: ignore[arg-type]  # the same
+        await processes.wait_for_response(LateSession(1), "http://agent/info", RUNNING)  # type: ignore[arg-type]  # fakes, as above
 
 
 def test_a_busy_port_is_reported_with_the_option_to_change_it() -> None:

@@ -65,7 +65,7 @@ TRACE = trace(ROOT, CHILD, CALL)
         '"Connection refused"',
         "/api/hello/<name>",
         "0000000000abcdef",
-        "11259375",
+        "11259375",  # the trace id 0xABCDEF as a decimal number
         "00-00000000000000000000000000abcdef-0000000000000001-01",
         "trace_id:00000000000000000000000000abcdef",
         "-service:db",
@@ -93,7 +93,7 @@ TRACE = trace(ROOT, CHILD, CALL)
         "connection*refused",
         "http://127.0.0.1:8080/api/relay?count=3",
         "http://127.0.0.1:8080/api/relay#top",
-        "http://other:1/x/trace/00000000000000000000000000abcdef?span=7",
+        "http://other:1/x/trace/00000000000000000000000000abcdef?span=7",  # the address of the trace's page
         "127.0.0.1:8080/api",
         "work()",
         "traceresponse: 00-00000000000000000000000000abcdef-0000000000000001-01",

@@ -97,7 +97,7 @@ def test_spans_with_a_missing_parent_or_in_a_cycle_are_walked() -> None:
 
 
 def test_a_chain_of_5000_spans_is_walked() -> None:
-    """The walk is not recursive."""
+    """The walk is not recursive. Python's recursion limit is 1,000."""
     chain = [span(trace=1, span_id=number, parent_id=number - 1) for number in range(1, 5001)]
 
     assert [depth for depth, _, _ in trace(*chain).walk()] == list(range(5000))
@@ -129,7 +129,7 @@ def test_a_trace_id_is_accepted_in_every_form(text: str, key: int | None) -> Non
 
 def test_the_store_keeps_the_last_traces_and_counts_the_dropped_ones() -> None:
     """The traces are sorted by start, the newest first."""
-    store = Store(3)
+    store = Store(limit=3)
     sent = [span(start_ms=number) for number in range(5)]
     store.add(sent)
 
@@ -141,7 +141,7 @@ def test_the_store_keeps_the_last_traces_and_counts_the_dropped_ones() -> None:
 
 def test_the_store_limits_its_total_number_of_spans_but_keeps_one_trace() -> None:
     """A trace over the limit displaces all older ones."""
-    store = Store(100, spans=10)
+    store = Store(limit=100, spans=10)
     store.add([span(trace=1) for _ in range(6)])
     store.add([span(trace=2) for _ in range(12)])
 
@@ -178,8 +178,8 @@ def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
 
 def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
     """The oldest lines are forgotten first."""
-    store = Store(2)
-    for number in range(1, 6):  # Store(2) keeps the lines of at most 4 traces
+    store = Store(limit=2)
+    for number in range(1, 6):  # a store keeps the lines of at most twice its limit of traces
         store.add_line({"dd.trace_id": f"{number:032x}"})
     (first,) = store.add([span(trace=1)])
     (last,) = store.add([span(trace=5)])

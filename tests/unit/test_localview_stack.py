@@ -165,13 +165,13 @@ def test_a_truncated_stack_trace_is_parsed() -> None:
 
 @pytest.mark.parametrize("text", ["", "no stack at all", "x" * 1_000_000, '  File "' * 50_000, "    at " * 50_000])
 def test_other_text_has_no_frames(text: str) -> None:
-    """Long texts take no noticeable time."""
+    """Long texts take no noticeable time, because only the beginning of each line is parsed."""
     assert failures(text) == []
 
 
 def test_failures_are_compared_by_value() -> None:
     assert failures(PLAIN) == failures(PLAIN)
-    assert isinstance(failures(PLAIN)[0], Failure)
+    assert isinstance(failures(PLAIN)[0], Failure)  # neither list is empty
 
 
 @pytest.mark.parametrize(
@@ -179,11 +179,11 @@ def test_failures_are_compared_by_value() -> None:
     [
         ("plain", "plain"),
         ("Grüße, 東京 👩‍👩‍👧 \u00a0", "Grüße, 東京 👩‍👩‍👧 \u00a0"),
-        ("a\u202egnp.exe", r"a\u202egnp.exe"),
+        ("a\u202egnp.exe", r"a\u202egnp.exe"),  # the right-to-left override, which displays this as "aexe.png"
         ("\x1b[31m\x9b\x7f\x00", r"\x1b[31m\x9b\x7f\x00"),
         ("\u2066\u200b\ufeff\u2028\xad", r"\u2066\u200b\ufeff\u2028\xad"),
-        ("\ud800", r"\ud800"),
-        ("\U000e0041", r"\U000e0041"),
+        ("\ud800", r"\ud800"),  # a lone surrogate
+        ("\U000e0041", r"\U000e0041"),  # an invisible tag character
         ("one\r\ntwo\tthree", "one\r\ntwo\tthree"),
         ("over\rwritten", r"over\rwritten"),
     ],

@@ -104,11 +104,11 @@ def wide_trace(services: int) -> Trace:
 @pytest.mark.parametrize("services", [1, 3])
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 def test_no_line_is_wider_than_the_terminal(width: int, services: int) -> None:
-    """The link is on its own line and is never shortened."""
+    """The trace id is on its own line and is never shortened."""
     wide = wide_trace(services)
-    head, link, *rows = tree_text(wide, width, on_terminal=True).splitlines()
+    head, id_line, *rows = tree_text(wide, width, on_terminal=True).splitlines()
 
-    assert link == f"trace {wide.id}"
+    assert id_line == f"trace {wide.id}"
     assert max(cell_len(line) for line in (head, *rows)) <= width
     assert head.endswith("…  ok  4.00 s  26 spans")
     assert sum(" 10.0 ms" in row for row in rows) == 25
@@ -154,7 +154,7 @@ def test_a_link_that_does_not_fit_is_on_its_own_line() -> None:
 def test_a_huge_trace_is_truncated() -> None:
     """The last line has the number of further spans."""
     root = span()
-    lines = tree_text(trace(root, *[span(root) for _ in range(150)])).splitlines()
+    lines = tree_text(trace(root, *[span(root) for _ in range(150)])).splitlines()  # more than terminal.SPANS
 
     assert len(lines) == 1 + terminal.SPANS + 1 + 1  # the head, the spans, the line with the number, an empty line
     assert lines[-2] == f"… and {1 + 150 - terminal.SPANS} more spans"
@@ -169,6 +169,7 @@ def test_output_that_is_not_a_terminal_is_plain_and_wide() -> None:
 
 
 def test_colors_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Output that counts as a terminal has colors."""
     monkeypatch.setenv("FORCE_COLOR", "1")
 
     assert terminal.make_console().is_terminal

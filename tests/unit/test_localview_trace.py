@@ -169,7 +169,7 @@ def test_the_legend_lists_services_in_the_order_of_their_first_spans() -> None:
 
 
 def test_errors_are_paged_from_the_deepest() -> None:
-    """The deepest error is chosen by default."""
+    """The deepest error is chosen by default. A pager is the position, the previous and the next error."""
     root = span(error=True)
     middle = span(root)
     deepest, other = span(middle, error=True), span(root, error=True, start_ms=5)
@@ -258,7 +258,7 @@ def test_rows_have_unique_ids() -> None:
 
 
 def test_2000_nested_spans_are_rows() -> None:
-    """The indent is limited."""
+    """The indent is limited. A recursive function would exceed Python's recursion limit of 1,000."""
     chain = [span(trace=1, span_id=number, parent_id=number - 1) for number in range(1, 2001)]
     rows: list[Row] = list(trace_view(*chain).rows())
 
@@ -283,7 +283,7 @@ def test_span_links_are_read(sent: Mapping[str, object]) -> None:
     """The two versions of the protocol have different formats."""
     (received,) = read_spans([[{**wire_format(span()), **sent}]])
 
-    assert received.links == (Link(5, 6, "executed_by"),)
+    assert received.links == (Link(trace_id=5, span_id=6, kind="executed_by"),)
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_span_links_are_read(sent: Mapping[str, object]) -> None:
         '{"a": 1}',
         "[7, null]",
         '[{"trace_id": "x", "span_id": "y"}]',
-        "[" * 100_000,
+        "[" * 100_000,  # nested too deeply for the JSON parser
         '[{"trace_id": Infinity}]',
     ],
 )
@@ -309,7 +309,7 @@ def test_span_links_are_shown_in_both_directions() -> None:
     """The order of arrival does not matter. A link to a trace that is not kept is also shown."""
     store = Store(10)
     request = span(trace=1)
-    task = span(trace=2, links=(Link(1, request.span_id), Link(99, 98)))
+    task = span(trace=2, links=(Link(1, request.span_id), Link(trace_id=99, span_id=98)))
     store.add([task])
     links_before_request = len(store.links_to(request))  # the link is stored before its target arrives
     request_page = trace_view(request, store=store)
@@ -325,12 +325,13 @@ def test_span_links_are_shown_in_both_directions() -> None:
 
 def test_links_to_a_span_are_bounded() -> None:
     """A WebSocket may have any number of messages, and the targets of links may never arrive."""
-    store = Store(2)
+    store = Store(limit=2)
     target = span(trace=1)
     sources = [span(trace=2, links=(Link(1, target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5)]
     store.add([target, *sources])
     link_count = len(store.links_to(target))
-    links_to_missing_traces = tuple(Link(trace_id, 1) for trace_id in range(10, 20))
+    # A store keeps the links to at most twice its limit of traces.
+    links_to_missing_traces = tuple(Link(trace_id, span_id=1) for trace_id in range(10, 20))
     store.add([span(trace=2, links=links_to_missing_traces)])
 
     assert link_count == LINKS_OF_A_SPAN
@@ -338,7 +339,7 @@ def test_links_to_a_span_are_bounded() -> None:
 
 
 def test_tags_and_metrics_are_in_the_same_table() -> None:
-    """Those of the tracer and of the process are in a second table, and those of errors and links in neither."""
+    """Tags of the tracer and of the process are in a second table. Tags of errors and links are in neither table."""
     page = trace_view(
         span(
             meta={

@@ -13,13 +13,16 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("path", sorted((ROOT / "requirements").glob("*.txt")), ids=lambda path: path.stem)
 def test_the_lock_files_are_up_to_date(path: Path) -> None:
-    """`scripts/lock` ran after the last change of the dependencies, and wrote no index URL."""
+    """`scripts/lock` ran after the last change of the dependencies, and wrote exact versions and no index URL.
+
+    The first line of a lock file has a digest of the dependencies.
+    """
     header = runpy.run_path(str(ROOT / "scripts" / "lock.py"))["header"]
     text = path.read_text()
 
     assert text.splitlines()[0] == header().strip()
     assert "://" not in text
-    assert all("==" in line for line in text.splitlines() if line[:1].isalpha())
+    assert all("==" in line for line in text.splitlines() if line[:1].isalpha())  # each line that names a package
 
 
 def test_production_installs_no_package_of_a_dependency_group() -> None:

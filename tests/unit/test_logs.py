@@ -39,7 +39,10 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("library", ["structlog", "logging"])
 def test_an_event_is_a_json_line_with_its_ids(library: str) -> None:
-    """The event may come from structlog or from a library's own logging."""
+    """The event may come from structlog or from a library's own logging.
+
+    The ids and tags that ddtrace adds to a library's record are replaced.
+    """
     stream = log_to(io.StringIO(), dd_env="test", dd_version="1.2.3")
     if library == "structlog":
         structlog.stdlib.get_logger("a").info("it happened", thing=1)
@@ -145,7 +148,7 @@ def test_a_handler_that_a_team_adds_receives_every_event() -> None:
 
 
 def test_a_long_line_is_written_whole_to_a_full_pipe() -> None:
-    """The kernel accepts only a part of such a line at once."""
+    """The line is longer than the pipe's buffer, so its end waits until the reader has made room."""
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "w") as writer, ThreadPoolExecutor() as pool:
         logs.configure(Settings(), dict, writer)

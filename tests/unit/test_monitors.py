@@ -26,14 +26,14 @@ COMMAND = [sys.executable, str(ROOT / "deploy" / "monitors.py")]
 
 
 def as_model(document: dict[str, Any], model: type) -> Any:
-    """Return `document` as a model of Datadog's API client. The model is marked if the API would reject it."""
+    """Return `document` as a model of Datadog's API client. Its `_unparsed` is true if the API would reject it."""
     configuration = Configuration()
     with ApiClient(configuration):
         return validate_and_convert_types(
             document,
             (model,),
             ["document"],
-            spec_property_naming=True,
+            spec_property_naming=True,  # the document has the API's names, not those of Python attributes
             check_type=True,
             configuration=configuration,
         )
@@ -78,6 +78,7 @@ def test_without_keys_the_objects_are_printed() -> None:
     assert "set DD_API_KEY and DD_APP_KEY" in result.stderr
 
 
+# Datadog stores an environment in lower case. `app.datadoghq.com` is the host of its web application, not a site.
 @pytest.mark.parametrize("option", [["--env", "Staging"], ["--site", "app.datadoghq.com"]], ids="=".join)
 def test_a_malformed_option_is_rejected(option: list[str]) -> None:
     result = run_monitors(*option)
@@ -130,7 +131,7 @@ def test_with_keys_the_objects_are_created_and_then_replaced(api_url: str) -> No
         result = run_monitors("--api-url", api_url, DD_API_KEY="valid", DD_APP_KEY="app")
 
         assert (result.returncode, result.stderr) == (0, "")
-        assert result.stdout.count(word) == 4
+        assert result.stdout.count(word) == 4  # three monitors and a dashboard
     assert (len(_FakeDatadog.monitors), len(_FakeDatadog.dashboards)) == (3, 1)
     assert _FakeDatadog.keys == {"app"}
 

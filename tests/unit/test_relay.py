@@ -55,6 +55,7 @@ async def test_a_relay_passes_responses_on_and_masks_credentials() -> None:
 
 @pytest.mark.parametrize(("limit", "status"), [(14, 200), (13, 502)])
 async def test_a_response_of_exactly_the_largest_size_is_relayed(limit: int, status: int) -> None:
+    """A response that is one byte larger is a 502."""
     async with fake_upstream() as fake:
         # The body of /json has 14 bytes.
         settings = Settings(upstream_url=f"{fake.url}/json", upstream_body_bytes=limit)

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+# The name and the version of each package in a lock file, without its environment marker.
 LOCKED_VERSION = re.compile(r"^([\w.-]+)==([^\s;]+)", re.MULTILINE)
 
 

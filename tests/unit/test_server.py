@@ -27,6 +27,7 @@ async def test_another_server_in_this_process_keeps_hypercorns_own_class() -> No
     assert isinstance(server.tcp_server(*arguments), server.HYPERCORN_TCP_SERVER)
 
 
+# `broken` is the result of `contract.check`: the sentences about each broken part.
 @pytest.mark.parametrize("broken", [{}, {"fast_span": ["It changed."]}], ids=["intact", "broken"])
 def test_ddtraces_middleware_makes_the_span_if_the_fast_span_is_broken(
     monkeypatch: pytest.MonkeyPatch, broken: dict[str, list[str]]
@@ -120,7 +121,7 @@ async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> 
 
 @pytest.mark.usefixtures("restored_tcp_server")
 async def test_background_tasks_may_end_after_connections_are_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They have CLOSING_SECONDS, and not only the part of it that an abort takes."""
+    """The server waits for the tasks until CLOSING_SECONDS are over, and not only for ABORT_SECONDS."""
     monkeypatch.setattr(server, "ABORT_SECONDS", 0.0)
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0)
     serving = server.Server(settings, server.listen(settings), {})
@@ -130,7 +131,7 @@ async def test_background_tasks_may_end_after_connections_are_aborted(monkeypatc
 
     async def background_task() -> None:
         await aborted.wait()
-        for _ in range(100):
+        for _ in range(100):  # longer than ABORT_SECONDS, which is 0 here
             await asyncio.sleep(0)
         ended.append(True)
 

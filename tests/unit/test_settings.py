@@ -30,7 +30,10 @@ def test_the_variables_of_the_flask_guide_have_its_defaults() -> None:
 
 
 def test_a_variable_sets_its_field() -> None:
-    """Each variable is the field's name in upper case. Lists are separated by commas."""
+    """Each variable is the field's name in upper case. Commas separate the items of a list.
+
+    Variables without a field are ignored.
+    """
     settings = Settings.from_environment({"PORT": "81", "DD_TRACE_ENABLED": "false", "PROBE_PATHS": "/a, /b", "X": "1"})
 
     assert (settings.port, settings.dd_trace_enabled, settings.probe_paths) == (81, False, ("/a", "/b"))
@@ -211,7 +214,7 @@ WITH_SECRETS: dict[str, Any] = {
     "signing_secrets": (SECRET, SECRET),
     "session_keys": {SECRET: SECRET},
     "pin": SECRET,
-    "card": SECRET * 5,
+    "card": SECRET * 5,  # the 30 characters that the field requires
     "code": SECRET,
     "database_dsn": f"postgresql://ada:{SECRET}@host/x",
     "broker_url": f"amqp://host/?password={SECRET}",

@@ -32,6 +32,7 @@ class FakeWriter:
         self.metrics.append((name, count, tags))
 
     def send(self, count: int, send_error: str | None = None) -> None:
+        """Send a payload with `count` traces, and log an error as ddtrace does."""
         self.send_error = send_error
         try:
             self._send_payload(b"", count, "agent")
@@ -63,9 +64,9 @@ def test_an_outage_is_logged_in_two_lines(
 ) -> None:
     """The number of lines does not depend on the length of the outage. Other errors of ddtrace are logged as before."""
     writer.send(1)
-    writer.send(2, "no response")
+    writer.send(2, send_error="no response")
     during_outage = (monitor.lost, monitor.error)
-    writer.send(3, "rejected" * 100)
+    writer.send(3, send_error="rejected")
     writer.log.error("failed to encode")
     writer.send(4)
     writer.send(5)
@@ -95,7 +96,7 @@ def test_an_outage_that_does_not_end_is_summarized(
 ) -> None:
     """The number of lost traces is logged when the process ends. Without losses, nothing is logged."""
     monitor.end()
-    writer.send(2, "no response")
+    writer.send(2, send_error="no response")
     monitor.end()
     _first_message, last_message = [record.getMessage() for record in caplog.records]
 
@@ -105,7 +106,7 @@ def test_an_outage_that_does_not_end_is_summarized(
 def test_a_writer_is_watched_once(writer: FakeWriter, monitor: TraceLossMonitor) -> None:
     """A process may create more than one app."""
     monitor.watch(type(writer))
-    writer.send(2, "no response")
+    writer.send(2, send_error="no response")
 
     assert monitor.lost == 2
 

@@ -1,4 +1,4 @@
-"""Tests of tracing.py in one application: probes, errors, background tasks, WebSocket messages, custom spans."""
+"""Tests of tracing.py in one application: probes, errors, tasks, URLs, headers, WebSocket messages, custom spans."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class CustomError(HTTPException):
     [
         (HTTPException(response=Response("busy", 503)), "503", "503 Service Unavailable"),
         (HTTPException(response=WerkzeugResponse("busy", 502)), "502", "502 Bad Gateway"),
-        (HTTPException(response=Response("busy", 599)), "599", "599"),
+        (HTTPException(response=Response("busy", 599)), "599", "599"),  # a status without a name
         (HTTPException("why", response=Response("busy", 503)), "503", "503 Service Unavailable: why"),
         (CustomError(response=Response("busy", 503)), "503", "503 Service Unavailable"),
         (ServiceUnavailable("why"), "503", "503 Service Unavailable: why"),

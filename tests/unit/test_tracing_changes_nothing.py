@@ -69,6 +69,7 @@ def shallow_copy(app: Any) -> Any:
 
 
 def reduced_scope(app: Any) -> Any:
+    """Return a layer that drops the keys that a server or another layer may have added to the scope."""
     names = ("type", "asgi", "http_version", "method", "scheme", "path", "query_string", "headers", "subprotocols")
 
     async def layer(scope: Any, receive: Any, send: Any) -> None:
@@ -85,6 +86,8 @@ def separate_task(app: Any) -> Any:
 
 
 def headerless_401(app: Any) -> Any:
+    """Return a layer that rejects some requests, with a response without headers, as ASGI allows."""
+
     async def layer(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/status/4"):
             await app(scope, receive, send)
@@ -461,6 +464,7 @@ def run_traced_and_untraced(
 
 
 @pytest.mark.timeout(600)
+# The function-scoped fixtures are those of conftest.py, which need not run again for each example.
 @settings(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )

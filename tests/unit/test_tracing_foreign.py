@@ -1,4 +1,7 @@
-"""Tests of tracing.py in other services: ASGI layers, names, mounted apps, library releases, untraced processes."""
+"""Tests of tracing.py in other services: ASGI layers, names, mounted apps, library releases, untraced processes.
+
+They also cover incomplete responses, WebSockets, and the routes that are registered with ddtrace.
+"""
 
 from __future__ import annotations
 
@@ -588,7 +591,7 @@ def mount_in_dispatcher(app: Any) -> Any:
 async def test_the_resource_and_the_route_of_a_mounted_app_include_the_mount_path(
     app: Quart, spans: list[Span], mount: Callable[[Quart], Any]
 ) -> None:
-    tracing.trace(app, {"/health"})
+    tracing.trace(app, probes={"/health"})
     await send_request(mount(app), request_scope("/q/users/7"))
     await send_request(mount(app), request_scope("/q/health"))
     (span,) = spans  # the probe has none
@@ -629,7 +632,7 @@ async def test_a_span_is_named_by_the_route_of_an_untraced_inner_app(app: Quart,
 @pytest.mark.parametrize("path", ["/health", "/api/health"])
 async def test_a_probe_behind_a_prefix_has_no_span(app: Quart, spans: list[Span], path: str) -> None:
     """uvicorn puts the prefix of `--root-path` in front of `path`. Other servers don't."""
-    await send_request(tracing.trace(app, {"/health"}), request_scope(path, root_path="/api"))
+    await send_request(tracing.trace(app, probes={"/health"}), request_scope(path, root_path="/api"))
 
     assert spans == []
 
@@ -652,7 +655,7 @@ async def test_tracing_an_app_twice_creates_one_span(app: Quart, spans: list[Spa
         await inner(*arguments)
 
     set_asgi_app(app, layer)
-    tracing.trace(app, {"/health"})
+    tracing.trace(app, probes={"/health"})
     await send_request(app, request_scope("/users/7"))
     await send_request(app, request_scope("/health"))
     app.add_background_task(send_mail)
@@ -674,7 +677,7 @@ async def test_ddtrace_receives_the_routes_and_the_views(app: Quart, spans: list
     endpoints = {(endpoint.method, endpoint.path) for endpoint in endpoint_collection.endpoints}
 
     assert {("GET", "/q/users/<int:number>"), ("GET", "/q/health")} <= endpoints
-    assert not any(path == "/q/ws" for _, path in endpoints)
+    assert not any(path == "/q/ws" for _, path in endpoints)  # the inventory is of HTTP endpoints only
     assert [view.__name__ for view in views] == ["user", "health"]
 
 
@@ -724,7 +727,7 @@ async def test_trace_leaves_an_app_as_it_is_without_ddtrace_run(app: Quart) -> N
     attributes = dict(vars(app))
     add_background_task, asgi_app = app.add_background_task, app.asgi_app
 
-    assert tracing.trace(app, {"/health"}, "orders") is app
+    assert tracing.trace(app, probes={"/health"}, service="orders") is app
     assert vars(app) == attributes
     assert (app.add_background_task, app.asgi_app) == (add_background_task, asgi_app)
 

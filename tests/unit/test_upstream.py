@@ -47,7 +47,7 @@ async def upstream() -> AsyncIterator[Upstream]:
     [
         ("/json", UpstreamResponse(200, {"message": 1})),
         ("/text", UpstreamResponse(200, "hi")),
-        ("/wide", UpstreamResponse(200, [[]] * 200)),
+        ("/wide", UpstreamResponse(200, [[]] * 200)),  # more brackets than JSON_DEPTH, but only two levels
         ("/float", UpstreamResponse(200, 1.5)),
         ("/missing", UpstreamResponse(404, "none")),
         ("/reason", UpstreamResponse(200, "hi")),  # the reason phrase is not valid UTF-8
@@ -107,7 +107,7 @@ async def test_a_caller_gets_the_bad_status(fake: FakeUpstream, upstream: Upstre
         ("http://nowhere.invalid/", "The upstream's host name does not resolve."),  # RFC 2606 reserves .invalid
         ("http://[::/", "The upstream could not be called."),  # httpx raises an error that is not an HTTPError
         ("ftp://127.0.0.1/", "The upstream could not be called."),
-        (f"http://{'x' * 64}.invalid/", "The upstream could not be called."),
+        (f"http://{'x' * 64}.invalid/", "The upstream could not be called."),  # a label has at most 63 characters
         ("/path", "The upstream could not be called."),
         ("", "The upstream could not be called."),
     ],
@@ -168,12 +168,16 @@ async def test_no_exception_of_httpx_is_left_unmapped(
 
 @pytest.mark.parametrize(
     ("headers", "body"),
-    [({"a": "x\r\nb: y"}, None), ({"a": "\u2019"}, None), ({}, float("nan")), ({}, "\ud800")],
+    [
+        ({"a": "x\r\nb: y"}, None),  # a line break, as in a token that was read from a file with its last line break
+        ({"a": "\u2019"}, None),  # not ASCII
+        ({}, float("nan")),  # not JSON
+        ({}, "\ud800"),  # a lone surrogate, which UTF-8 can't encode
+    ],
 )
 async def test_an_invalid_header_or_body_is_not_sent(
     fake: FakeUpstream, upstream: Upstream, headers: dict[str, str], body: object
 ) -> None:
-    """Such a header may contain a token that was read from a file together with its line break."""
     with pytest.raises(UpstreamConnectError, match="could not be called"):
         await upstream.post(f"{fake.url}/json", body, headers=headers)
 
@@ -352,12 +356,14 @@ async def test_retry_after_grows_with_the_number_of_rejected_calls(fake: FakeUps
             upstream._rejecting_since -= 61  # as if that overload had begun longer ago than the timeout
             second_overload = await retry_after(2)
 
+    # One timeout, and with two connections, half of a timeout more for each call that was rejected before.
     assert first_overload == ["60", "90", "120", "150"]
     assert second_overload == ["60", "90"]
 
 
 async def test_failed_and_canceled_calls_leave_no_task(fake: FakeUpstream) -> None:
     def client_tasks() -> set[str]:
+        """Return the tasks of this event loop, except those of the fake upstream and the test itself."""
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         return {str(task.get_coro()) for task in tasks if "FakeUpstream" not in str(task.get_coro())}
 
