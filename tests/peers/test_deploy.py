@@ -121,7 +121,7 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
         second = verified(account.deploy(*up_1, DD_API_KEY=KEY))
     assert second.changes == []
     assert second.stdout.splitlines()[0].endswith("env staging, site datadoghq.eu, sample rate 0.1")
-    assert second.stdout.count("unchanged") == 3
+    assert second.stdout.count("unchanged") == 3  # the stack, the key, and the stack with the task definition
     assert len(revision_arns(account, "hello-service")) == 1
 
     updated = verified(account.deploy(*up_2))

@@ -41,7 +41,7 @@ Line = dict[str, Any]  # one check in the JSON output
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_modules(_agent: Agent) -> None:
-    """Import everything once. Otherwise, after an installation, its compilation would count as the doctor's time."""
+    """Import all modules once. Otherwise, after an installation, their compilation would count as the doctor's time."""
     with service(_agent.url):
         pass
 

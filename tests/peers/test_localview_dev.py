@@ -44,6 +44,7 @@ def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
 
     assert head.startswith("GET /api/relay  200  ")
     assert head.endswith(f" ms  5 spans  {link}")
+    # The last two of the five rows show the second call like the first one.
     assert [row.split()[:4] for row in rows[:3]] == [
         ["asgi.request", "GET", "/api/relay", "hello-service"],
         ["├─", "http.request", "GET", "hello-service/api/hello"],

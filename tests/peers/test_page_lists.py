@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
 ]
 
+# More than MAX_SERVICES in map_layout.py, so a map draws only a chosen service and its neighbors.
 SERVICES = [f"service-{number:02}" for number in range(19)]
 
 
@@ -503,14 +504,14 @@ PATHS = ["/", "/?q=status:error&sort=-duration", "/?q=foo:bar", "/?q=status:", "
 PATHS += ["/logs", "/map", f"/map?service={SERVICES[2]}", "/performance?minutes=1"]
 
 
-@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("width", [1300, 400])  # pixels: a window on a desktop and on a phone
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_on_any_list(populated_dev: Dev, browser: Browser, width: int, scheme: str) -> None:
     """Also, nothing is wider than the window."""
     with opened(browser, width, scheme=scheme) as page:
         for path in PATHS:
             page.goto(populated_dev.page_url + path)
-            expect(page.locator("#kept")).to_be_visible()
+            expect(page.locator("#kept")).to_be_visible()  # the number of traces, on every page
 
             assert violations(page) == [], path
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path

@@ -24,8 +24,8 @@ from running import eventually
 SECONDS = int(os.environ.get("PAGE_LOAD_SECONDS", "15"))
 RATE = 200  # requests per second
 TRACES = 1000  # the most that the page keeps
-MAX_LAG_SECONDS = 5.0  # from a response to its row, on the machine that also generates the load
-MAX_GROWTH = 1.1  # the factor by which memory may grow after the page has reached TRACES
+MAX_LAG_SECONDS = 5.0  # the median time from a response to its row, on the machine that also generates the load
+MAX_GROWTH = 1.1  # the factor by which memory may grow from the second to the last quarter of the load
 
 pytestmark = [
     pytest.mark.once,
@@ -53,6 +53,7 @@ class Load(threading.Thread):
             for number in range(RATE * SECONDS):
                 due = begin + number / RATE
                 await asyncio.sleep(due - loop.time())
+                # Every tenth trace has several spans.
                 path = "/api/relay?count=1" if number % 10 == 0 else "/api/hello"
                 requests.create_task(self._request(session, path))
 
@@ -70,7 +71,10 @@ def resident_kib(pid: int) -> int:
 
 
 def growth(samples: list[int]) -> float:
-    """Return by what factor memory grew: the mean of the last quarter of `samples` over that of the second quarter."""
+    """Return by what factor memory grew: the mean of the last quarter of `samples` over that of the second quarter.
+
+    The first quarter does not count, because the page has few traces then.
+    """
     quarter = len(samples) // 4
     return mean(samples[-quarter:]) / mean(samples[quarter : 2 * quarter])
 

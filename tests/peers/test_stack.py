@@ -63,10 +63,10 @@ NAMES = {
 }
 
 
-def concrete(value: Any) -> Any:
+def replace_references(value: Any) -> Any:
     """Return a part of the template with a plausible value in place of each reference."""
     if isinstance(value, list):
-        return [concrete(item) for item in value]
+        return [replace_references(item) for item in value]
     if not isinstance(value, dict):
         return value
     if "Sub" in value:
@@ -74,7 +74,7 @@ def concrete(value: Any) -> Any:
     reference = json.dumps(value)
     if reference in ARNS:
         return ARNS[reference]
-    return {key: concrete(item) for key, item in value.items()}
+    return {key: replace_references(item) for key, item in value.items()}
 
 
 def policies() -> dict[str, Any]:
@@ -84,9 +84,9 @@ def policies() -> dict[str, Any]:
         properties = resource["Properties"]
         if resource["Type"] == "AWS::IAM::Role":
             for policy in properties.get("Policies", []):
-                documents[f"{name}-{policy['PolicyName']}"] = concrete(policy["PolicyDocument"])
+                documents[f"{name}-{policy['PolicyName']}"] = replace_references(policy["PolicyDocument"])
         if resource["Type"] == "AWS::IAM::Policy":
-            documents[name] = concrete(properties["PolicyDocument"])
+            documents[name] = replace_references(properties["PolicyDocument"])
     return documents
 
 
@@ -113,7 +113,7 @@ POLICIES = ["ExecutionRole-start-tasks", "TaskRole-datadog-agent", "ExecPolicy",
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_parliament_finds_no_problem_in_a_policy(name: str) -> None:
-    """So the policy's actions exist and accept its resources."""
+    """parliament checks, for example, that the actions exist and accept the resources."""
     policy = json.dumps(policies()[name])
     process = subprocess.run([BIN / "parliament"], input=policy, capture_output=True, text=True, check=False)
 

@@ -92,6 +92,7 @@ def test_the_task_runs_as_defined(deployment: Deployment) -> None:
 
 def test_a_stop_of_the_task_under_load_loses_nothing(deployment: Deployment) -> None:
     """The service stops before its Agent, so every response is 200, every span arrives, and both exit codes are 0."""
+    # Some requests take a second. Like a load balancer, the clients stop when `/ready` reports that the service stops.
     with deployment.task.engine.load(deployment.url, "--slow", "--balance") as load:
         exit_codes = deployment.task.stop()
     total = sum(load.statuses.values())

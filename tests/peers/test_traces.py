@@ -144,6 +144,7 @@ def test_responses_do_not_depend_on_the_agent() -> None:
         httpx.get(f"{running.url}/api/hello")
         agent.wait_for_spans(1)
         agent.process.kill()
+        # The requests take longer than the tracer's sending interval of 0.1 s, so the tracer fails to send in between.
         statuses = [httpx.get(f"{running.url}/api/hello").status_code for _ in range(200)]
         exit_code = running.stop()
 

@@ -20,6 +20,7 @@ TRACE_HEADERS = {
     "x-datadog-sampling-priority",
     "x-datadog-tags",
 }
+# The headers that every outbound request has, without those of the trace context.
 OWN_HEADERS = {"host", "accept", "accept-encoding", "connection", "user-agent"}
 
 
@@ -95,7 +96,7 @@ async def test_trace_headers_of_an_untrusted_caller_are_ignored(fake: FakeUpstre
         async with httpx.AsyncClient() as client:
             await client.get(f"{running.url}/api/relay?count=1", headers=untrusted_headers)
             response_without_headers = await client.get(f"{running.url}/api/relay?count=1")
-        spans = agent.wait_for_spans(4)
+        spans = agent.wait_for_spans(4)  # each of the two requests has a span and a span of its outbound call
     first, second = (headers(head) for head in fake.heads)
     roots = [span for span in spans if not span["parent_id"]]
 
@@ -103,7 +104,7 @@ async def test_trace_headers_of_an_untrusted_caller_are_ignored(fake: FakeUpstre
     assert set(first) == set(second) == (TRACE_HEADERS | OWN_HEADERS) - {"baggage"}
     assert "0af7651916cd43dd8448eb211c80319c" not in str(first)
     assert "vendor" not in first["tracestate"]
-    assert [root["metrics"]["_sampling_priority_v1"] for root in roots] == [1, 1]
+    assert [root["metrics"]["_sampling_priority_v1"] for root in roots] == [1, 1]  # the caller sent -1
     assert not [root for root in roots if "user.id" in str(root["meta"]) or "_dd.origin" in root["meta"]]
     assert not [root for root in roots if "_dd.p.usr.id" in root["meta"]]
 

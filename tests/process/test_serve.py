@@ -241,7 +241,7 @@ def test_a_malformed_trace_header_breaks_nothing() -> None:
 def test_closed_connections_leave_no_task_and_no_descriptor() -> None:
     """This holds for clients that disconnect after their response and for those that disconnect during a request."""
     with (
-        service(NO_AGENT, {"FAULTS": "true", "KEEP_ALIVE_SECONDS": "4000"}) as running,
+        service(NO_AGENT, {"FAULTS": "true", "KEEP_ALIVE_SECONDS": "600"}) as running,
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
         descriptors = Path(f"/proc/{running.process.pid}/fd")
