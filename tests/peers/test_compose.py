@@ -115,7 +115,11 @@ def test_only_up_needs_a_key(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("files", [SHIPPED, LOCAL], ids=["shipped", "local"])
 def test_every_container_is_restricted_and_restarted(engine: Engine, files: list[str]) -> None:
-    """Each has a memory limit, no new privileges and ports on loopback only. The Agent also has a health check."""
+    """Each has a memory limit, no new privileges and ports on loopback only.
+
+    The service also has no capabilities and a read-only file system. The Agent also has a health check, but the service
+    starts without waiting for it.
+    """
     services = configured_services(engine, files)
 
     assert set(services) == {"service", "datadog-agent"}

@@ -168,15 +168,19 @@ def test_only_one_branch_of_one_repository_can_deploy() -> None:
     }
 
 
-def test_nothing_is_open_or_deletable_by_default() -> None:
-    """AllowedCidr has no default, the load balancer and the images are protected, and no key is in the template."""
+def test_the_template_has_neither_a_default_network_nor_a_key() -> None:
+    """Whoever deploys decides which network AllowedCidr opens the load balancer to."""
+    assert "Default" not in template()["Parameters"]["AllowedCidr"]
+    assert "SecretString" not in resources()["Secret"]["Properties"]
+
+
+def test_one_parameter_protects_the_load_balancer_and_the_images() -> None:
+    """deploy/deploy sets Protect once tasks run, because a stack that could not be created must be deletable."""
     repository = resources()["Repository"]["Properties"]
 
-    assert "Default" not in template()["Parameters"]["AllowedCidr"]
     assert load_balancer_attributes()["deletion_protection.enabled"] == {"Ref": "Protect"}
     # The arguments of `If` are the condition, the value if it is true, and the value if it is false.
     assert repository["EmptyOnDelete"] == {"If": ["IsProtected", False, True]}
-    assert "SecretString" not in resources()["Secret"]["Properties"]
 
 
 def test_a_new_version_of_the_secret_replaces_the_tasks() -> None:

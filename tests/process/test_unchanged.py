@@ -191,6 +191,7 @@ def test_clients_of_httpx_and_httpx2_get_the_hook_that_names_spans(tmp_path: Pat
 def test_only_the_variables_that_tracing_needs_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another application may need the features of ddtrace that `serve` switches off."""
     monkeypatch.chdir(tmp_path)
+    # A is a variable of the application. It stays, although it is empty.
     program, command, environment = launch.traced_command(["hypercorn", "app:app"], {"PATH": str(BIN), "A": ""})
 
     assert (program, command) == (str(BIN / "ddtrace-run"), [program, str(BIN / "hypercorn"), "app:app"])
