@@ -86,7 +86,7 @@ def row(page: Page, trace_id: str) -> Locator:
 
 
 def test_requests_with_status_404_show_their_paths(dev: Dev, page: Page) -> None:
-    """Their resource is always `GET 404`, which doesn't tell them apart."""
+    """All such requests have the resource `GET 404`, so only their paths distinguish them."""
     first, second = send_request(dev, "/.env"), send_request(dev, "/wp-login.php")
     page.goto(dev.page_url)
 

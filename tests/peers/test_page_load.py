@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.once,
     pytest.mark.serial,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
-    pytest.mark.timeout(SECONDS + 180),
+    pytest.mark.timeout(SECONDS + 180),  # 180 for the start, and for the last traces to arrive
 ]
 
 
@@ -92,7 +92,7 @@ def test_the_page_keeps_up_and_memory_levels_off() -> None:
         pids = {"dev": dev.process("hello-service dev"), "agent": dev.process("localview.agent")}
         memory: dict[str, list[int]] = {name: [] for name in pids}
         lags: list[float] = []
-        # This search finds the requests whose lag is measured, but not those of the load.
+        # This search matches the requests whose lag is measured, but not those of the load.
         page.goto(f"{dev.page_url}/?q=/api/hello/<name>")
         load = Load(dev.url)
         load.start()
