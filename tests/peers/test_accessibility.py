@@ -28,7 +28,7 @@ PATHS = {
 
 @pytest.fixture(scope="module")
 def local_view() -> Iterator[LocalView]:
-    """Run `dev` with a failed trace that uses every feature of the trace page, and a trace of another service."""
+    """Run `dev` with a failed trace of nine services and a trace of another service."""
     with running_local_view() as local_view:
         local_view.send(*checkout(), span(service="other"))
         with opened(local_view.browser) as page:
@@ -38,7 +38,7 @@ def local_view() -> Iterator[LocalView]:
 
 
 @pytest.mark.parametrize("variant", PATHS)
-@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("width", [1300, 400])  # pixels: a window on a desktop and on a phone
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_on_the_trace_page(local_view: LocalView, variant: str, width: int, scheme: str) -> None:
     """The rules cover contrast, landmarks, names, roles and scrollable regions."""
@@ -50,7 +50,7 @@ def test_axe_finds_no_violation_on_the_trace_page(local_view: LocalView, variant
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("width", [1300, 400])  # pixels: a window on a desktop and on a phone
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_on_the_pages_of_the_service(
     local_view: LocalView, path: str, width: int, scheme: str
@@ -95,7 +95,7 @@ def test_axe_finds_no_violation_with_everything_expanded(local_view: LocalView) 
 
 
 def test_the_spans_are_a_single_tab_stop(local_view: LocalView) -> None:
-    """Arrow keys move between the spans, and the next Tab leaves them."""
+    """Tab leaves the spans, and Shift+Tab returns to them. Home, End, `j` and `k` move between them."""
     with opened(local_view.browser) as page:
         local_view.visit(page, PATHS["a trace with its details closed"])
         rows = page.locator("#spans [role=row]")

@@ -58,7 +58,7 @@ def benchmark_run(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkRun:
 
 
 def test_every_point_is_measured(benchmark_run: BenchmarkRun) -> None:
-    """Each contestant runs without a failure, and has a cost and a start time."""
+    """A point is a path and a number of clients. At each one, no request fails. Start times are measured, too."""
     (only_round,) = benchmark_run.results["rounds"]
 
     assert set(only_round) == {OURS_NAME, RAW_HYPERCORN}
@@ -88,7 +88,7 @@ def test_the_tables_are_printed(benchmark_run: BenchmarkRun) -> None:
     printed, results = benchmark_run.printed, benchmark_run.results
 
     assert f"\n| {ALL[OURS_NAME].title} |" in printed
-    assert "\n| 1,024 |" in printed
+    assert "\n| 1,024 |" in printed  # the row for 1,024 clients
     assert "\n| requests/s of `/api/relay`, 256 clients ÷ 64 clients | ≥ 0.9 |" in printed
     assert figures.ratio(results, (OURS_NAME, HELLO, "cpu_us"), (RAW_HYPERCORN, HELLO, "cpu_us")) is not None
     assert report.text(results) == printed.rstrip("\n")

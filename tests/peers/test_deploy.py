@@ -97,9 +97,9 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     options = ["--env", "staging", "--site", "datadoghq.eu", "--sample-rate", "0.1", *network_options(account)]
     ecs, secrets, ecr = account.client("ecs"), account.client("secretsmanager"), account.client("ecr")
 
-    first = verified(account.deploy(*up_1, *options, DD_API_KEY=KEY))
+    first_run = verified(account.deploy(*up_1, *options, DD_API_KEY=KEY))
     (secret,) = secrets.list_secrets()["SecretList"]
-    assert first.changes == [
+    assert first_run.changes == [
         "cloudformation create-stack",
         "secretsmanager put-secret-value",
         "secretsmanager tag-resource",
@@ -114,18 +114,18 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     assert json.loads(secrets.get_secret_value(SecretId=secret["ARN"])["SecretString"]) == {"DD_API_KEY": KEY}
     (ecs_service,) = ecs.describe_services(cluster="hello-service", services=["hello-service"])["services"]
     assert ecs_service["taskDefinition"].endswith("task-definition/hello-service:1")
-    assert "/health: 200, version 1.0.0" in first.stdout
+    assert "/health: 200, version 1.0.0" in first_run.stdout
 
     # The second run doesn't need the right to read the secret.
     with account.stubbed(secretsmanager__get_secret_value=ACCESS_DENIED):
-        second = verified(account.deploy(*up_1, DD_API_KEY=KEY))
-    assert second.changes == []
-    assert second.stdout.splitlines()[0].endswith("env staging, site datadoghq.eu, sample rate 0.1")
-    assert second.stdout.count("unchanged") == 3
+        second_run = verified(account.deploy(*up_1, DD_API_KEY=KEY))
+    assert second_run.changes == []
+    assert second_run.stdout.splitlines()[0].endswith("env staging, site datadoghq.eu, sample rate 0.1")
+    assert second_run.stdout.count("unchanged") == 3  # the stack, the key, and the stack with the task definition
     assert len(revision_arns(account, "hello-service")) == 1
 
-    updated = verified(account.deploy(*up_2))
-    assert updated.changes == [
+    update = verified(account.deploy(*up_2))
+    assert update.changes == [
         "docker build",
         "docker login",
         "docker push",
@@ -134,7 +134,7 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
         "ecs tag-resource",
     ]
     # .github/workflows/deploy.yml deploys with DeployRole, which allows each of these commands.
-    required_actions = {action for command in updated.commands if (action := required_action(command))}
+    required_actions = {action for command in update.commands if (action := required_action(command))}
     assert required_actions <= allowed_actions()
     images = ecr.list_images(repositoryName="hello-service")["imageIds"]
     assert {image["imageTag"] for image in images} == {"1.0.0", "2.0.0"}
@@ -148,44 +148,44 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     for _ in range(10):
         ecs.register_task_definition(family="hello-service", containerDefinitions=revision["containerDefinitions"])
     up_3 = ["up", "--version", "3.0.0", "--url", versions["2.0.0"].url, "--patience", "0"]
-    unstable = verified(account.deploy(*up_3), code=1)
-    assert "version 2.0.0 responds, not 3.0.0" in unstable.stderr
-    rolled_back = verified(account.deploy("rollback", "--url", versions["2.0.0"].url))
-    assert rolled_back.changes == ["cloudformation update-stack"]
-    assert "from hello-service:13 back to hello-service:2" in rolled_back.stdout
+    unstable_update = verified(account.deploy(*up_3), code=1)
+    assert "version 2.0.0 responds, not 3.0.0" in unstable_update.stderr
+    rollback = verified(account.deploy("rollback", "--url", versions["2.0.0"].url))
+    assert rollback.changes == ["cloudformation update-stack"]
+    assert "from hello-service:13 back to hello-service:2" in rollback.stdout
     verified(account.deploy("rollback", "--url", versions["1.0.0"].url))
     (ecs_service,) = ecs.describe_services(cluster="hello-service", services=["hello-service"])["services"]
     assert ecs_service["taskDefinition"].endswith(":1")
-    without_earlier_revision = account.deploy("rollback")
-    assert (without_earlier_revision.code, without_earlier_revision.changes) == (1, [])
-    assert "No revision before hello-service:1 was stable" in without_earlier_revision.stderr
+    rollback_without_target = account.deploy("rollback")
+    assert (rollback_without_target.code, rollback_without_target.changes) == (1, [])
+    assert "No revision before hello-service:1 was stable" in rollback_without_target.stderr
     assert "There is no task definition hello-service:99." in account.deploy("rollback", "--to", "99").stderr
 
     # The error for a protected stack has the command that lifts the protection.
-    protected = account.deploy("destroy", "--yes")
-    assert (protected.code, protected.changes) == (1, [])
+    rejected_destroy = account.deploy("destroy", "--yes")
+    assert (rejected_destroy.code, rejected_destroy.changes) == (1, [])
     unprotect = "deploy/deploy unprotect --stack hello-service --region eu-west-1"
-    assert protected.stderr.splitlines()[1] == unprotect
+    assert rejected_destroy.stderr.splitlines()[1] == unprotect
     program, *arguments = unprotect.split()
-    unprotected = verified(account.run([str(ROOT / program), *arguments]))
-    assert unprotected.changes == ["cloudformation update-termination-protection", "cloudformation update-stack"]
+    unprotect_run = verified(account.run([str(ROOT / program), *arguments]))
+    assert unprotect_run.changes == ["cloudformation update-termination-protection", "cloudformation update-stack"]
 
     # Only the name of the stack confirms the deletion.
     for answer in ("no\n", ""):
-        unconfirmed = account.deploy("destroy", stdin=answer)
-        assert (unconfirmed.code, unconfirmed.changes) == (1, [])
-        assert "Nothing is deleted" in unconfirmed.stderr
-    destroyed = verified(account.deploy("destroy", stdin="hello-service\n"))
-    assert destroyed.changes[0] == "cloudformation delete-stack"
+        unconfirmed_destroy = account.deploy("destroy", stdin=answer)
+        assert (unconfirmed_destroy.code, unconfirmed_destroy.changes) == (1, [])
+        assert "Nothing is deleted" in unconfirmed_destroy.stderr
+    destroy = verified(account.deploy("destroy", stdin="hello-service\n"))
+    assert destroy.changes[0] == "cloudformation delete-stack"
     assert revision_arns(account, "hello-service") == []
     assert secrets.list_secrets()["SecretList"] == []
-    destroyed_again = verified(account.deploy("destroy", "--yes"))
-    assert destroyed_again.changes == []
-    assert "There is no stack hello-service" in destroyed_again.stdout
+    second_destroy = verified(account.deploy("destroy", "--yes"))
+    assert second_destroy.changes == []
+    assert "There is no stack hello-service" in second_destroy.stdout
 
 
 def test_a_dry_run_changes_nothing_and_shows_the_definition(account: Account) -> None:
-    """It also prints every command that it would run."""
+    """A dry run also prints every command that it would run."""
     up = ["up", "--dry-run", "--stack", "dry", "--version", "3.0.0", *network_options(account)]
     result = verified(account.deploy(*up, DD_API_KEY=KEY))
     definition = printed_definition(result)

@@ -41,7 +41,7 @@ Line = dict[str, Any]  # one check in the JSON output
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiled_modules(_agent: Agent) -> None:
-    """Import everything once. Otherwise, after an installation, its compilation would count as the doctor's time."""
+    """Import all modules once. Otherwise, after an installation, their compilation would count as the doctor's time."""
     with service(_agent.url):
         pass
 
@@ -131,7 +131,10 @@ def test_no_check_fails_if_traces_would_arrive(agent: Agent) -> None:
 
 
 def test_a_running_server_is_checked(agent: Agent) -> None:
-    """The server's address comes from the settings or from `--url`. The server keeps running."""
+    """The server's address comes from the settings or from `--url`. The server keeps running.
+
+    It is a warning if the server sends its traces to another agent than the one that the doctor checks.
+    """
     with service(agent.url) as running:
         port = running.url.rpartition(":")[2]
         found_by_settings = doctor({"DD_TRACE_AGENT_URL": agent.url, "PORT": port})

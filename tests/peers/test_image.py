@@ -106,6 +106,7 @@ def test_the_image_runs_without_privileges(engine: Engine, image: str) -> None:
 
     assert greeting == {"message": "Hello, Ada!"}
     assert (info["version"], info["tracing"]["active"]) == ("7.8.9", True)
+    # The real, effective, saved and file system user ids.
     assert re.search(r"Uid:\s+10001\s+10001\s+10001\s+10001", status)
     assert re.search(r"CapBnd:\s+0+\n", status)
     assert re.search(r"NoNewPrivs:\s+1", status)

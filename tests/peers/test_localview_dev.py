@@ -44,6 +44,7 @@ def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
 
     assert head.startswith("GET /api/relay  200  ")
     assert head.endswith(f" ms  5 spans  {link}")
+    # The last two of the five rows show the second call like the first one.
     assert [row.split()[:4] for row in rows[:3]] == [
         ["asgi.request", "GET", "/api/relay", "hello-service"],
         ["├─", "http.request", "GET", "hello-service/api/hello"],
@@ -197,7 +198,7 @@ def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) ->
 
 @pytest.mark.once
 def test_no_trace_is_lost_if_the_agent_starts_slowly(tmp_path: Path) -> None:
-    """`dev` is ready only when the agent is."""
+    """`dev` is ready only when the agent is, which here starts 6 seconds late."""
     with developing(environment=write_sitecustomize(tmp_path, "hello_service.localview.agent", "time.sleep(6)")) as dev:
         dev.wait_for(trace_id(dev.get("/api/hello")))
 
@@ -255,7 +256,7 @@ def test_an_agent_in_the_environment_is_ignored_with_a_message() -> None:
 
 
 def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
-    """With `--host 0.0.0.0`, it listens on all addresses. It prints nothing about an agent in the environment."""
+    """With `--host 0.0.0.0`, `view` listens on all addresses. It prints nothing about an agent in the environment."""
     environment = {"DD_TRACE_AGENT_URL": "http://agent.example:8126"}
     options = ["--host", "0.0.0.0", "--allow-host", "agent.example"]
     with developing(*options, command=VIEW, environment=environment) as view:

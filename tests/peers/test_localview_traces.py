@@ -1,4 +1,4 @@
-"""Tests of `hello-service traces` against a running `dev`."""
+"""Tests of `hello-service traces` against a running `dev` or `view`."""
 
 from __future__ import annotations
 

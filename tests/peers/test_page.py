@@ -71,7 +71,7 @@ def test_a_request_is_drawn_span_by_span(local_view: LocalView, page: Page) -> N
 
     assert len(widths) == 7
     assert widths[0] == max(widths)  # the first bar is that of the whole request
-    assert widths[0] > 450  # pixels, in a window of 1300
+    assert widths[0] > 450  # more than a third of the window, which is 1300 pixels wide
     assert min(widths) > 0
     names = page.locator("#spans .name a b").all_inner_texts()
     assert names == ["asgi.request"] + ["http.request", "asgi.request"] * 3
@@ -260,7 +260,10 @@ def test_scripts_in_spans_are_not_executed(local_view: LocalView, page: Page) ->
 
 
 def test_unusual_traces_are_drawn(local_view: LocalView, page: Page) -> None:
-    """One has 5,000 nested spans. The other has a cycle, and a span whose parent never arrives."""
+    """One has 5,000 nested spans, more than Python's recursion limit.
+
+    The other has a cycle, and a span whose parent never arrives.
+    """
     nested = [span(trace=DEEP_ID, span_id=number, parent_id=number - 1, start_ms=number) for number in range(1, 5001)]
     cycle = [span(trace=CYCLE_ID, span_id=71, parent_id=72), span(trace=CYCLE_ID, span_id=72, parent_id=71)]
     orphan = span(trace=CYCLE_ID, parent_id=99)
@@ -291,18 +294,18 @@ def test_a_paused_page_does_not_change(local_view: LocalView, page: Page) -> Non
     expect(row(page, identity)).to_be_visible()
 
 
-@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("width", [1300, 400])  # pixels: a window on a desktop and on a phone
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_readable_in_all_widths_and_color_schemes(local_view: LocalView, width: int, scheme: str) -> None:
+def test_the_page_is_readable_in_two_widths_and_color_schemes(local_view: LocalView, width: int, scheme: str) -> None:
     """Nothing is wider than the window, and text contrasts with its background."""
     identity = trace_id(local_view.dev.get("/api/relay?count=2"))
     with opened(local_view.browser, width, scheme=scheme) as page:
         for path in ("/", f"/trace/{identity}", "/map", "/performance"):
             local_view.visit(page, path)
-            expect(page.locator("#kept")).to_be_visible()
+            expect(page.locator("#kept")).to_be_visible()  # the number of traces, on every page
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             text_brightness, background_brightness = brightness(page, "color"), brightness(page, "backgroundColor")
-            assert abs(text_brightness - background_brightness) > 400
+            assert abs(text_brightness - background_brightness) > 400  # more than half of the range
             is_dark = background_brightness < 200
             assert is_dark == (scheme == "dark")
 

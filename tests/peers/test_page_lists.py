@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
 ]
 
+# More than MAX_SERVICES in map_layout.py, so a map draws only a chosen service and its neighbors.
 SERVICES = [f"service-{number:02}" for number in range(19)]
 
 
@@ -85,7 +86,7 @@ def row(page: Page, trace_id: str) -> Locator:
 
 
 def test_requests_with_status_404_show_their_paths(dev: Dev, page: Page) -> None:
-    """Their resource is always `GET 404`, which doesn't tell them apart."""
+    """All such requests have the resource `GET 404`, so only their paths distinguish them."""
     first, second = send_request(dev, "/.env"), send_request(dev, "/wp-login.php")
     page.goto(dev.page_url)
 
@@ -503,14 +504,14 @@ PATHS = ["/", "/?q=status:error&sort=-duration", "/?q=foo:bar", "/?q=status:", "
 PATHS += ["/logs", "/map", f"/map?service={SERVICES[2]}", "/performance?minutes=1"]
 
 
-@pytest.mark.parametrize("width", [1300, 400])
+@pytest.mark.parametrize("width", [1300, 400])  # pixels: a window on a desktop and on a phone
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation_on_any_list(populated_dev: Dev, browser: Browser, width: int, scheme: str) -> None:
     """Also, nothing is wider than the window."""
     with opened(browser, width, scheme=scheme) as page:
         for path in PATHS:
             page.goto(populated_dev.page_url + path)
-            expect(page.locator("#kept")).to_be_visible()
+            expect(page.locator("#kept")).to_be_visible()  # the number of traces, on every page
 
             assert violations(page) == [], path
             assert page.evaluate("document.documentElement.scrollWidth") <= width, path

@@ -24,14 +24,14 @@ from running import eventually
 SECONDS = int(os.environ.get("PAGE_LOAD_SECONDS", "15"))
 RATE = 200  # requests per second
 TRACES = 1000  # the most that the page keeps
-MAX_LAG_SECONDS = 5.0  # from a response to its row, on the machine that also generates the load
-MAX_GROWTH = 1.1  # the factor by which memory may grow after the page has reached TRACES
+MAX_LAG_SECONDS = 5.0  # the median time from a response to its row, on the machine that also generates the load
+MAX_GROWTH = 1.1  # the factor by which memory may grow from the second to the last quarter of the load
 
 pytestmark = [
     pytest.mark.once,
     pytest.mark.serial,
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
-    pytest.mark.timeout(SECONDS + 180),
+    pytest.mark.timeout(SECONDS + 180),  # 180 for the start, and for the last traces to arrive
 ]
 
 
@@ -53,6 +53,7 @@ class Load(threading.Thread):
             for number in range(RATE * SECONDS):
                 due = begin + number / RATE
                 await asyncio.sleep(due - loop.time())
+                # Every tenth trace has several spans.
                 path = "/api/relay?count=1" if number % 10 == 0 else "/api/hello"
                 requests.create_task(self._request(session, path))
 
@@ -70,7 +71,10 @@ def resident_kib(pid: int) -> int:
 
 
 def growth(samples: list[int]) -> float:
-    """Return by what factor memory grew: the mean of the last quarter of `samples` over that of the second quarter."""
+    """Return by what factor memory grew: the mean of the last quarter of `samples` over that of the second quarter.
+
+    The first quarter does not count, because the page has few traces then.
+    """
     quarter = len(samples) // 4
     return mean(samples[-quarter:]) / mean(samples[quarter : 2 * quarter])
 
@@ -88,7 +92,7 @@ def test_the_page_keeps_up_and_memory_levels_off() -> None:
         pids = {"dev": dev.process("hello-service dev"), "agent": dev.process("localview.agent")}
         memory: dict[str, list[int]] = {name: [] for name in pids}
         lags: list[float] = []
-        # This search finds the requests whose lag is measured, but not those of the load.
+        # This search matches the requests whose lag is measured, but not those of the load.
         page.goto(f"{dev.page_url}/?q=/api/hello/<name>")
         load = Load(dev.url)
         load.start()

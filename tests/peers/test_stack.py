@@ -63,10 +63,10 @@ NAMES = {
 }
 
 
-def concrete(value: Any) -> Any:
+def replace_references(value: Any) -> Any:
     """Return a part of the template with a plausible value in place of each reference."""
     if isinstance(value, list):
-        return [concrete(item) for item in value]
+        return [replace_references(item) for item in value]
     if not isinstance(value, dict):
         return value
     if "Sub" in value:
@@ -74,7 +74,7 @@ def concrete(value: Any) -> Any:
     reference = json.dumps(value)
     if reference in ARNS:
         return ARNS[reference]
-    return {key: concrete(item) for key, item in value.items()}
+    return {key: replace_references(item) for key, item in value.items()}
 
 
 def policies() -> dict[str, Any]:
@@ -84,9 +84,9 @@ def policies() -> dict[str, Any]:
         properties = resource["Properties"]
         if resource["Type"] == "AWS::IAM::Role":
             for policy in properties.get("Policies", []):
-                documents[f"{name}-{policy['PolicyName']}"] = concrete(policy["PolicyDocument"])
+                documents[f"{name}-{policy['PolicyName']}"] = replace_references(policy["PolicyDocument"])
         if resource["Type"] == "AWS::IAM::Policy":
-            documents[name] = concrete(properties["PolicyDocument"])
+            documents[name] = replace_references(properties["PolicyDocument"])
     return documents
 
 
@@ -113,7 +113,7 @@ POLICIES = ["ExecutionRole-start-tasks", "TaskRole-datadog-agent", "ExecPolicy",
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_parliament_finds_no_problem_in_a_policy(name: str) -> None:
-    """So the policy's actions exist and accept its resources."""
+    """parliament checks, for example, that the actions exist and accept the resources."""
     policy = json.dumps(policies()[name])
     process = subprocess.run([BIN / "parliament"], input=policy, capture_output=True, text=True, check=False)
 
@@ -168,15 +168,19 @@ def test_only_one_branch_of_one_repository_can_deploy() -> None:
     }
 
 
-def test_nothing_is_open_or_deletable_by_default() -> None:
-    """AllowedCidr has no default, the load balancer and the images are protected, and no key is in the template."""
+def test_the_template_has_neither_a_default_network_nor_a_key() -> None:
+    """Whoever deploys decides which network AllowedCidr opens the load balancer to."""
+    assert "Default" not in template()["Parameters"]["AllowedCidr"]
+    assert "SecretString" not in resources()["Secret"]["Properties"]
+
+
+def test_one_parameter_protects_the_load_balancer_and_the_images() -> None:
+    """deploy/deploy sets Protect once tasks run, because a stack that could not be created must be deletable."""
     repository = resources()["Repository"]["Properties"]
 
-    assert "Default" not in template()["Parameters"]["AllowedCidr"]
     assert load_balancer_attributes()["deletion_protection.enabled"] == {"Ref": "Protect"}
     # The arguments of `If` are the condition, the value if it is true, and the value if it is false.
     assert repository["EmptyOnDelete"] == {"If": ["IsProtected", False, True]}
-    assert "SecretString" not in resources()["Secret"]["Properties"]
 
 
 def test_a_new_version_of_the_secret_replaces_the_tasks() -> None:

@@ -92,6 +92,7 @@ def test_the_task_runs_as_defined(deployment: Deployment) -> None:
 
 def test_a_stop_of_the_task_under_load_loses_nothing(deployment: Deployment) -> None:
     """The service stops before its Agent, so every response is 200, every span arrives, and both exit codes are 0."""
+    # Some requests take a second. Like a load balancer, the clients stop when `/ready` reports that the service stops.
     with deployment.task.engine.load(deployment.url, "--slow", "--balance") as load:
         exit_codes = deployment.task.stop()
     total = sum(load.statuses.values())
@@ -107,7 +108,7 @@ def test_a_stop_of_the_task_under_load_loses_nothing(deployment: Deployment) -> 
 
 
 def test_an_agent_that_dies_is_restarted_and_no_request_fails(deployment: Deployment) -> None:
-    """The restart policy of its container restarts it, and the service keeps serving."""
+    """The restart policy restarts the Agent's container, and the service keeps serving."""
     engine, agent = deployment.task.engine, deployment.task.container("datadog-agent")
     with engine.load(deployment.url) as load:
         deployment.intake.wait_for_spans(1)

@@ -15,7 +15,7 @@ from running import PLAIN_HYPERCORN, SERVE_TEST_ENDPOINTS, Agent, Running, event
 def running(request: pytest.FixtureRequest, _agent: Agent) -> Iterator[Running]:
     """Run the service with `hello-service serve`, then with `ddtrace-run hypercorn`."""
     command = SERVE_TEST_ENDPOINTS if request.param == "serve" else PLAIN_HYPERCORN
-    # Under plain Hypercorn, the operator sets the variables that `serve` would set.
+    # `serve` sets DD_TRACE_AIOHTTP_ENABLED itself. Otherwise, each outbound call would have two more spans.
     with service(_agent.url, {"FAULTS": "true", "DD_TRACE_AIOHTTP_ENABLED": "false"}, command) as running:
         yield running
 
@@ -144,6 +144,7 @@ def test_responses_do_not_depend_on_the_agent() -> None:
         httpx.get(f"{running.url}/api/hello")
         agent.wait_for_spans(1)
         agent.process.kill()
+        # The requests take longer than the tracer's sending interval of 0.1 s, so the tracer fails to send in between.
         statuses = [httpx.get(f"{running.url}/api/hello").status_code for _ in range(200)]
         exit_code = running.stop()
 

@@ -18,9 +18,9 @@ from hello_service.observability import logs, tracing
 from hello_service.serving.server import Server, listen
 from hello_service.settings import Settings
 
-REQUESTS = 20
-# There is no 404 here, because it makes a cycle in Quart: the request keeps the exception, whose traceback keeps the
-# request.
+REQUESTS = 20  # to each path, because a cycle may depend on the order of events
+# A request that succeeds, one with an outbound call, and one that fails because its name is empty. There is no 404,
+# because it makes a cycle in Quart: the request keeps the exception, whose traceback keeps the request.
 PATHS = ("/api/hello", "/api/relay?count=1", "/api/hello?name=")
 
 
@@ -28,8 +28,8 @@ async def send_requests(port: int, path: str, times: int, *, disconnect: bool = 
     """Send each request over a new connection. Read the response, or disconnect before it if `disconnect` is set."""
     for _ in range(times):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        close = "" if disconnect else "Connection: close\r\n"
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\n{close}\r\n".encode())
+        close_header = "" if disconnect else "Connection: close\r\n"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\n{close_header}\r\n".encode())
         if disconnect:
             await writer.drain()
         else:
@@ -66,6 +66,6 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    from_environment = Settings.from_environment(os.environ)
-    logs.configure(from_environment, tracing.log_ids, io.StringIO())
-    asyncio.run(main(from_environment))
+    environment_settings = Settings.from_environment(os.environ)
+    logs.configure(environment_settings, tracing.log_ids, io.StringIO())
+    asyncio.run(main(environment_settings))

@@ -23,7 +23,7 @@ def parameter(drill: Drill) -> object:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("drill", [parameter(drill) for drill in DRILLS])
 def test_the_promise_is_kept(drill: Drill) -> None:
-    """Run with `-s` to see the measured figures."""
+    """`run` raises AssertionError if the promise is broken. Use pytest's `-s` to see the measured figures."""
     measured = drill.run(Size.SHORT)
 
     print(f"\n{drill.event}: {measured}")  # noqa: T201 - see above

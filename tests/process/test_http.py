@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 NO_AGENT = "http://127.0.0.1:1"
-CLIENTS = 12
+CLIENTS = 12  # several, so that requests are in flight when the stop begins
 
 
 def connect_and_send(url: str, data: bytes) -> socket.socket:
@@ -37,22 +37,23 @@ def test_the_api_is_served_by_each_implementation(implementation: str) -> None:
         hello = client.get("/api/hello?name=Ada")
         posted = client.post("/api/hello", json={"name": "Ada"})
         stream = client.get("/api/hello/stream?count=2")
-        missing = client.get("/nope")
+        not_found = client.get("/nope")
         with connect(running.url.replace("http", "ws") + "/api/hello/ws") as websocket:
             websocket.send("Ada")
             greeting = websocket.recv()
         code = running.stop()
+        # Parts of the warnings BARE_START in app.py and HYPERCORN_ALONE in serving/server.py.
         warnings = [line for line in running.log if "no timeout" in line["event"] or "no effect" in line["event"]]
 
     assert [hello.json(), posted.json()] == [{"message": "Hello, Ada!"}] * 2
     assert len(warnings) == (0 if implementation == "httptools" else 1)
     assert stream.text.count("data: ") == 2
-    assert missing.headers["content-type"] == "application/problem+json"
+    assert not_found.headers["content-type"] == "application/problem+json"
     assert greeting == "Hello, Ada!"
     assert code == 0
 
 
-@pytest.mark.parametrize("repetition", range(2))
+@pytest.mark.parametrize("repetition", range(2))  # the order of events differs from run to run
 def test_every_executed_request_gets_its_response_when_the_server_stops(repetition: int) -> None:
     """The clients open a new connection for each request."""
     responses = 0
@@ -126,18 +127,18 @@ def test_rejected_requests_are_logged_and_counted() -> None:
     assert all(line["client"] == "127.0.0.1" for line in lines)
 
 
-def test_the_response_to_a_websocket_handshake_has_the_trace_id(agent: Agent) -> None:
+def test_the_response_to_a_websocket_handshake_has_the_id_of_its_span(agent: Agent) -> None:
     """This holds for accepted and rejected handshakes."""
     with service(agent.url) as running:
         url = running.url.replace("http", "ws")
         with connect(f"{url}/api/hello/ws") as websocket:
             assert websocket.response is not None
-            accepted = websocket.response.headers["traceresponse"]
+            accepted_headers = websocket.response.headers
         with pytest.raises(InvalidStatus) as rejection:
             connect(f"{url}/nope")
         rejection_headers = rejection.value.response.headers
         spans = agent.wait_for_spans(2)
 
-    span_ids = {value.split("-")[2] for value in (accepted, rejection_headers["traceresponse"])}
+    span_ids = {headers["traceresponse"].split("-")[2] for headers in (accepted_headers, rejection_headers)}
     assert rejection_headers["content-type"] == "application/problem+json"
     assert span_ids <= {f"{span['span_id']:016x}" for span in spans}

@@ -16,7 +16,7 @@ from running import BIN, QUIET, SERVE, Agent, Running, started
 
 pytestmark = pytest.mark.once
 
-TOKEN = "marked-7d1f"
+TOKEN = "marked-7d1f"  # a text that nothing else contains
 
 
 @pytest.fixture

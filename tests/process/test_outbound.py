@@ -20,6 +20,7 @@ TRACE_HEADERS = {
     "x-datadog-sampling-priority",
     "x-datadog-tags",
 }
+# The headers that every outbound request has, without those of the trace context.
 OWN_HEADERS = {"host", "accept", "accept-encoding", "connection", "user-agent"}
 
 
@@ -95,7 +96,7 @@ async def test_trace_headers_of_an_untrusted_caller_are_ignored(fake: FakeUpstre
         async with httpx.AsyncClient() as client:
             await client.get(f"{running.url}/api/relay?count=1", headers=untrusted_headers)
             response_without_headers = await client.get(f"{running.url}/api/relay?count=1")
-        spans = agent.wait_for_spans(4)
+        spans = agent.wait_for_spans(4)  # each of the two requests has a span and a span of its outbound call
     first, second = (headers(head) for head in fake.heads)
     roots = [span for span in spans if not span["parent_id"]]
 
@@ -103,7 +104,7 @@ async def test_trace_headers_of_an_untrusted_caller_are_ignored(fake: FakeUpstre
     assert set(first) == set(second) == (TRACE_HEADERS | OWN_HEADERS) - {"baggage"}
     assert "0af7651916cd43dd8448eb211c80319c" not in str(first)
     assert "vendor" not in first["tracestate"]
-    assert [root["metrics"]["_sampling_priority_v1"] for root in roots] == [1, 1]
+    assert [root["metrics"]["_sampling_priority_v1"] for root in roots] == [1, 1]  # the caller sent -1
     assert not [root for root in roots if "user.id" in str(root["meta"]) or "_dd.origin" in root["meta"]]
     assert not [root for root in roots if "_dd.p.usr.id" in root["meta"]]
 
@@ -116,18 +117,18 @@ async def test_each_request_without_a_trace_context_starts_a_new_trace(fake: Fak
     calls = [headers(head) for head in fake.heads]
 
     assert [set(call) for call in calls] == [(TRACE_HEADERS | OWN_HEADERS) - {"baggage"}] * 2
-    assert [call["traceparent"].split("-")[1] for call in calls] == [
-        response.headers["traceresponse"].split("-")[1] for response in responses
-    ]
+    trace_ids = [call["traceparent"].split("-")[1] for call in calls]
+    assert trace_ids == [response.headers["traceresponse"].split("-")[1] for response in responses]
+    assert len(set(trace_ids)) == 2
 
 
-@pytest.mark.parametrize("configured", [True, False], ids=["UPSTREAM_URL is set", "the service calls itself"])
+@pytest.mark.parametrize("has_upstream_url", [True, False], ids=["UPSTREAM_URL is set", "the service calls itself"])
 async def test_no_caller_decides_which_host_is_called(
-    fake: FakeUpstream, other_server: FakeUpstream, configured: bool
+    fake: FakeUpstream, other_server: FakeUpstream, has_upstream_url: bool
 ) -> None:
     """Headers, the query and the request target can't change the host, and neither can a proxy in the environment."""
     other_address = other_server.url.removeprefix("http://")
-    extra = {"UPSTREAM_URL": f"{fake.url}/json"} if configured else {}
+    extra = {"UPSTREAM_URL": f"{fake.url}/json"} if has_upstream_url else {}
     redirecting_headers = [
         {"host": other_address},
         {"x-forwarded-host": other_address},
@@ -152,10 +153,10 @@ async def test_no_caller_decides_which_host_is_called(
 
     assert {response.status_code for response in responses} == {200}
     assert response_to_absolute_target.status in {200, 400, 404}
-    # Only ddtrace uses the proxy, to connect to its agent.
+    # Only ddtrace may use the proxy, to connect to its agent.
     assert {head.split()[0] for head in other_server.heads} <= {"CONNECT"}
     assert {head.split()[1] for head in other_server.heads} <= {NO_AGENT.removeprefix("http://")}
-    if configured:
+    if has_upstream_url:
         assert len(fake.paths) >= len(responses)  # one more if the absolute target was served
     else:
         assert fake.paths == []  # the service calls itself

@@ -27,7 +27,7 @@ CHECKED_MODULES = (
 
 
 def test_no_request_and_no_connection_leaves_a_reference_cycle() -> None:
-    """This holds for requests that succeed, fail or lose their client, with an outbound call and without."""
+    """This holds for requests that succeed, fail or are canceled by a disconnect, with an outbound call and without."""
     with fake_http({"message": "here"}) as upstream:
         environment = {
             **{name: value for name, (value, _) in ENVIRONMENT_ONLY.items()},  # `serve` would set these

@@ -57,7 +57,7 @@ def test_no_secret_leaves_the_process(agent: Agent, upstream_status: int) -> Non
             with connect(
                 f"{running.url.replace('http', 'ws')}/api/hello/ws?{QUERY}", additional_headers=HEADERS
             ) as socket:
-                socket.send(f"{MARK}\0")
+                socket.send(f"{MARK}\0")  # an invalid name, which the response must not repeat
                 responses.append(str(socket.recv()))
             # The request with the invalid Host is rejected before it is logged and traced.
             expected_count = len(responses) - 1

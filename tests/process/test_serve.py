@@ -108,7 +108,7 @@ def test_a_renamed_private_name_is_logged_as_one_warning(
 
 @pytest.mark.parametrize("variable", ["PORT", "DD_TRACE_SAMPLE_RATE"])
 def test_the_server_module_also_rejects_invalid_variables(variable: str) -> None:
-    """It can be started without `serve`, which checks them first."""
+    """The module can be started without `serve`, which would check the variables first."""
     command = [sys.executable, "-m", "hello_service.serving.server"]
     environment = clean_environment({variable: "x"})
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
@@ -241,7 +241,7 @@ def test_a_malformed_trace_header_breaks_nothing() -> None:
 def test_closed_connections_leave_no_task_and_no_descriptor() -> None:
     """This holds for clients that disconnect after their response and for those that disconnect during a request."""
     with (
-        service(NO_AGENT, {"FAULTS": "true", "KEEP_ALIVE_SECONDS": "4000"}) as running,
+        service(NO_AGENT, {"FAULTS": "true", "KEEP_ALIVE_SECONDS": "600"}) as running,
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
         descriptors = Path(f"/proc/{running.process.pid}/fd")

@@ -30,6 +30,7 @@ def test_a_request_that_never_ends_is_canceled_at_the_deadline(agent: Agent) -> 
     assert code == 0
     assert response.status_code == 503
     assert response.json()["type"] == "urn:hello-service:problem:stopping"
+    # The tag has the upper 64 bits of the trace id.
     assert response.json()["trace_id"] == f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
     assert span["error"] == 1
     assert span["meta"]["http.status_code"] == "503"

@@ -174,13 +174,13 @@ asyncio.run(call())
 
 
 @pytest.mark.parametrize("client", ["httpx", "httpx2"])
-def test_the_spans_of_calls_with_httpx_and_httpx2_get_names(tmp_path: Path, client: str) -> None:
+def test_clients_of_httpx_and_httpx2_get_the_hook_that_names_spans(tmp_path: Path, client: str) -> None:
     """httpx2 isn't installed in the tests, so a module with the same interface replaces it."""
     (tmp_path / "httpx2.py").write_text(
         "class AsyncClient:\n    def __init__(self):\n        self.event_hooks = {'request': [], 'response': []}\n"
     )
     code = f"import {client} as c; print([hook.__name__ for hook in c.AsyncClient().event_hooks['request']])"
-    path = f"{Path(tracing.__file__).parent / 'unchanged'}:{tmp_path}"
+    path = f"{launch.SITECUSTOMIZE_FOLDER}:{tmp_path}"
     result = subprocess.run(
         [sys.executable, "-c", code], env=clean_environment({"PYTHONPATH": path}), check=True, capture_output=True
     )
@@ -191,6 +191,7 @@ def test_the_spans_of_calls_with_httpx_and_httpx2_get_names(tmp_path: Path, clie
 def test_only_the_variables_that_tracing_needs_are_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another application may need the features of ddtrace that `serve` switches off."""
     monkeypatch.chdir(tmp_path)
+    # A is a variable of the application. It stays, although it is empty.
     program, command, environment = launch.traced_command(["hypercorn", "app:app"], {"PATH": str(BIN), "A": ""})
 
     assert (program, command) == (str(BIN / "ddtrace-run"), [program, str(BIN / "hypercorn"), "app:app"])

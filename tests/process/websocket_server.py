@@ -47,6 +47,6 @@ async def main(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    from_environment = Settings.from_environment(os.environ)
-    logs.configure(from_environment, tracing.log_ids)
-    asyncio.run(main(from_environment))
+    environment_settings = Settings.from_environment(os.environ)
+    logs.configure(environment_settings, tracing.log_ids)
+    asyncio.run(main(environment_settings))
