@@ -91,7 +91,7 @@ MORE_SCENARIOS = [
     Scenario(
         "headers",
         get(
-            "/plain?token=hidden&a=b#c",
+            "/plain?token=hidden&a=b",
             user_agent="A Browser",
             referer="https://elsewhere.example/path?secret=1",
             x_tenant="Ada",

@@ -100,7 +100,10 @@ def running(agent: Agent) -> Iterator[Running]:
 
 @pytest.mark.parametrize(("path", "priority", "flag"), [("/api/hello/Ada", -1, "00"), ("/api/hello", 2, "01")])
 def test_a_sampling_rule_matches_the_route(running: Running, agent: Agent, path: str, priority: int, flag: str) -> None:
-    """The resource is set before the sampling decision is made, and `traceresponse` shows that decision."""
+    """The resource is set before the sampling decision is made, and `traceresponse` shows that decision.
+
+    A rule keeps a trace with priority 2, or drops it with -1.
+    """
     agent.clear()
     response = httpx.get(running.url + path)
     (span,) = agent.wait_for_spans(1)

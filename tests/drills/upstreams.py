@@ -24,7 +24,7 @@ from drills.connections import (
 )
 from drills.drill import Size, drill
 
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0  # the service's time limit for a call of its upstream
 BODY_BYTES = 1_048_576  # the service's limit for the body of an upstream's response, by default
 
 # Each row: the upstream's behavior, the status of the service's response, and the type and message of the error on the
@@ -256,6 +256,7 @@ def _check_promise(measured: Measurements, connections: int, waiting: int, *, to
     assert statuses <= {200, 503, 504}, statuses
     assert 200 in statuses, figures
     assert measured.most_calls <= connections * 1.5, figures  # an abandoned connection is open a moment longer
+    # Requests that are just being refused are also in flight.
     assert measured.most_requests <= (connections + waiting) * 1.5, f"{measured.most_requests} in flight; {figures}"
     assert refused_ms < 100 * tolerance, figures
     assert health_ms < 200 * tolerance, figures
