@@ -73,7 +73,7 @@ async def test_interleaved_requests_keep_their_own_children(services: Services, 
     service = services[framework]
     async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=200)) as client:
         await asyncio.gather(*(client.get(f"{service.url}/tasks/mixed/{number}") for number in numbers))
-    spans = await asyncio.to_thread(service.collect, 4 * len(numbers))
+    spans = await asyncio.to_thread(service.collect, 4 * len(numbers))  # each request and its three children
     roots = {span["span_id"]: span for span in spans if span["parent_id"] == 0}
     children: dict[str, list[str]] = {}
     for span in spans:

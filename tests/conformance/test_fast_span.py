@@ -121,6 +121,7 @@ def test_fast_span_equals_the_span_of_ddtraces_middleware(settings: str, tmp_pat
                 service.clear()
                 scenario.send(service)
                 spans.append(service.collect(expected_count))
+            # `quart` and `fastapi` of a Difference are then the values from fast_span.py and from the middleware.
             fast_spans, middleware_spans = spans
             if expected_count:
                 assert fast_spans  # comparing no spans would prove nothing

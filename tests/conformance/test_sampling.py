@@ -13,6 +13,7 @@ from httpx_aiohttp import AiohttpTransport
 from running import Agent, Running, Span, eventually, service, trace_agent
 
 REQUEST_COUNTS = {"/api/hello": 4200, "/api/relay?count=1": 500, "/api/faults/error": 300}
+# A relay has three: its own span, that of its call to this service, and that of the called request.
 SPANS_PER_TRACE = {"GET /api/hello": 1, "GET /api/relay": 3, "GET /api/faults/error": 1}
 
 

@@ -196,7 +196,8 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
             command = [*prefix, *command]
         settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
         running = stack.enter_context(service(url, settings, command))
-        return ServiceWithAgent(failure, agent, partial(failures[failure], agent), running)
+        cause_failure = partial(failures[failure], agent)
+        return ServiceWithAgent(failure=failure, agent=agent, cause_failure=cause_failure, running=running)
 
     with ThreadPoolExecutor(3) as pool:  # a start takes a few seconds of CPU
         return list(pool.map(start, failures))

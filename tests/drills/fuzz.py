@@ -28,7 +28,10 @@ SEED = 7  # any number
 
 
 def hypothesis_settings(examples: int) -> settings:
-    """Return settings for `examples` cases. With `SEED`, each run has the same cases, and none is stored on disk."""
+    """Return settings for `examples` cases. With `SEED`, each run has the same cases, and none is stored on disk.
+
+    A failing case is reported as it is, without a search for a smaller one.
+    """
     return settings(
         max_examples=examples,
         database=None,

@@ -117,6 +117,7 @@ async def send_slowly(url: str) -> float:
     connection = await RawConnection.open(url)
     began = perf_counter()
     until_closed = asyncio.create_task(connection.read_rest())
+    # At this pace, the head would take far longer than the service waits.
     for byte in get(headers=b"X: " + b"a" * 1000):
         await connection.send(bytes([byte]))
         done, _ = await asyncio.wait({until_closed}, timeout=1)

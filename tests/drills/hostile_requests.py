@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 
 HOST = b"Host: localhost\r\n"
-BODY = b'{"name": "Ada"}'
+BODY = b'{"name": "Ada"}'  # 15 bytes, which is f as the size of a chunk
 KEY = b"Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==\r\n"  # any 16 bytes, in base64
 POST = b"POST /api/hello HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -140,6 +140,7 @@ REQUESTS = (
     Attack("WebSocket without a key", handshake(key=b""), 400),
     Attack("WebSocket of version 99", handshake().replace(b"13", b"99"), 426),
     Attack("WebSocket with a body", handshake(b"Content-Length: 5\r\n") + b"hello", 400),
+    # A client must wait for the response to its handshake (RFC 6455, section 4.1).
     Attack("WebSocket frame before the handshake response", handshake() + frame(1, b"Ada"), 400),
     Attack("WebSocket on an unknown path", handshake(path=b"/api/nope"), 404),
 )  # fmt: skip

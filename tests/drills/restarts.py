@@ -81,7 +81,7 @@ class ReplaceableProcess:
 
     def __init__(self, agent_url: str) -> None:
         self.port = free_port()
-        # The drain lasts ten checks of the balancer.
+        # The drain lasts ten checks of the balancer, which must detect it before the process stops listening.
         self.settings = {"PORT": str(self.port), "FAULTS": "true", "DRAIN_SECONDS": "1"}
         self.agent_url = agent_url
         self.exit_codes: list[int] = []

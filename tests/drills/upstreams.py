@@ -39,6 +39,7 @@ MISBEHAVIORS = (
     ("/big", 502, "TooLarge", "The upstream's response is larger than this service accepts."),
     ("/broken", 502, "BadStatus", "500"),
     ("/loop", 502, "BadStatus", "302"),
+    # The last row, because the upstream doesn't listen again.
     ("refused", 502, "ConnectError", "The upstream refused the connection, or could not be reached."),
 )
 
@@ -185,6 +186,7 @@ async def _flood(size: Size) -> str:
     async with fake_upstream() as fake:
         fake.behavior = "/slow"
         fake.delay_seconds = UPSTREAM_SECONDS
+        # This agent discards the spans, which the drill doesn't check.
         with fake_http({}) as agent, service(agent.url, {**settings, "UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
                 await watcher.get("/info")
