@@ -1,8 +1,7 @@
 """Compares the spans of two services attribute by attribute, without the values that differ from run to run.
 
 Each span gets a label: its kind, which is usually its name, with a number from the second span of that kind on
-(`request`, `websocket.send #2`).
-A reference to another span (parent, trace, links) is replaced by that span's label.
+(`request`, `websocket.send #2`). A reference to another span (parent, trace, links) is replaced by that span's label.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class Scenario:
     """A name, and a function that sends the scenario's requests to a service.
 
     `span_counts` has the numbers of spans to wait for, from Quart and from FastAPI. A service may send more, and all of
-    them are compared.
+    them are compared. `environment` has additional variables for both services.
     """
 
     name: str

@@ -64,7 +64,7 @@ def take_sample(running: Running, client: httpx.Client) -> Sample:
     "Memory levels off, descriptors and tasks don't grow, and every request has its trace",
 )
 def soak(size: Size) -> str:
-    """The load consists of every kind of request, and some requests fail."""
+    """The load consists of plain, streamed, relayed and failing requests."""
     return asyncio.run(_soak(size.of(20, 1800), size))
 
 
