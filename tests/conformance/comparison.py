@@ -1,7 +1,7 @@
 """Compares the spans of two services attribute by attribute, without the values that differ from run to run.
 
-Each span gets a label: its kind, with a number from the second span of that kind on (`request`, `websocket.send #2`).
-A reference to another span (parent, trace, links) is replaced by that span's label.
+Each span gets a label: its kind, which is usually its name, with a number from the second span of that kind on
+(`request`, `websocket.send #2`). A reference to another span (parent, trace, links) is replaced by that span's label.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from running import Span
 
-# Spans whose names differ between the integrations, and their common kind.
+# The common kind of spans whose names differ between the integrations.
 KINDS = {
     "asgi.request": "request",
     "fastapi.request": "request",
@@ -30,7 +30,7 @@ VARYING = {
     "process_id",
     "_dd.tags.process",
 }
-# In a URL, or in a message of asyncio, which has the address as a tuple.
+# A loopback address with its port: in a URL, or as a tuple in a message of asyncio.
 PORT = re.compile(r"127\.0\.0\.1:\d+|'127\.0\.0\.1', \d+")
 # A stack frame in the code of this folder. The group is the function's name.
 FRAME = re.compile(r'File "[^"]*/(?:quart_app|fastapi_app|shared)\.py", line \d+, in (\w+)')
@@ -42,7 +42,10 @@ Attributes = dict[str, str]
 
 @dataclass(frozen=True)
 class Difference:
-    """An attribute of a span that differs between the services. A value is None if that service lacks the attribute."""
+    """An attribute of a span that differs between the services. A value is None if that service lacks the attribute.
+
+    If a service lacks the whole span, `attribute` is "span", and the other service's value is "present".
+    """
 
     span: str
     attribute: str
@@ -98,10 +101,11 @@ def _attributes(span: Span, labels: Mapping[int, str], traces: Mapping[int, str]
     `labels` has the label of each span by span id, and `traces` the label of each trace's first span by trace id.
     """
     parent = span["parent_id"]
+    # A trace is identified by its first span, unless its id is the caller's, which is the same on both sides.
     trace = f"that of {traces[span['trace_id']]}"
     trace_id_is_generated = GENERATED.fullmatch(span["meta"].get("_dd.p.tid", ""))
     if _has_remote_parent(span, labels) and not trace_id_is_generated:
-        trace = f"{span['trace_id']:016x}"  # the caller's id, which is the same on both sides
+        trace = f"{span['trace_id']:016x}"
     attributes = {
         "name": span["name"],
         "resource": span["resource"],
@@ -122,10 +126,14 @@ def _has_remote_parent(span: Span, labels: Mapping[int, str]) -> bool:
 
 
 def _links(span: Span, labels: Mapping[int, str]) -> list[str]:
-    """Return a text for each link of `span`. A tag with links is removed, so that the links are compared only once."""
+    """Return a text for each link of `span`.
+
+    ddtrace sends links in a field of the span or in a tag. The tag is removed, so that its links are compared once.
+    """
     links: list[dict[str, Any]] = span.get("span_links") or json.loads(span["meta"].pop("_dd.span_links", "[]"))
     texts = []
     for link in links:
+        # The field has the id as a number, and the tag has it as hexadecimal text.
         span_id = link["span_id"] if isinstance(link["span_id"], int) else int(link["span_id"], 16)
         attributes = json.dumps(link.get("attributes", {}), sort_keys=True)
         attributes = attributes.replace(f"{span_id:016x}", "its id")  # the ptr.hash of a WebSocket contains it
@@ -134,7 +142,7 @@ def _links(span: Span, labels: Mapping[int, str]) -> list[str]:
 
 
 def _value(name: str, value: object) -> str:
-    """Return the attribute's value as text, without the parts that differ from run to run or between the two files."""
+    """Return the attribute's value as text, without the parts that differ from run to run or between the app files."""
     if name in VARYING:
         return "present"
     text = PORT.sub("127.0.0.1:port", str(value))

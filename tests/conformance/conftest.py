@@ -17,7 +17,10 @@ from running import Span
 
 @pytest.fixture(scope="session")
 def services_with(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServicesWith]:
-    """Return a function that returns both services with a given environment. The first call with it starts them."""
+    """Return a function that runs both services with a given environment, and returns them.
+
+    Another call with the same environment returns the same services.
+    """
     running: dict[str, Services] = {}
     with ExitStack() as stack:
 

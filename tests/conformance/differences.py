@@ -155,7 +155,7 @@ TABLE = [
         SAME,
         "the framework's default",
     ),
-    # Servers.
+    # Servers and frameworks.
     Line("*", "request", "asgi.spec_version", "2.1", "2.3", SERVER, "the version that the server implements"),
     Line("websocket*", "request*", "asgi.spec_version", "2.3", "2.4", SERVER, "the version that the server implements"),
     Line("redirect of strict slashes", "request", "http.status_code", "308", "307", SAME, "the framework's choice"),
@@ -223,6 +223,7 @@ TABLE = [
     Line("response of a layer", "request", "resource", "GET 401", "GET /layer", BETTER, NO_ROUTE),
     Line("unknown method", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
     # Errors. Priority 2 means that the application kept the trace, and _dd.p.dm -4 that this was a manual decision.
+    # With FastAPI the sampler decides: 1 keeps the trace by default (-0), and -1 drops it because of a rule (-3).
     Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, ERROR_KEPT),
     Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, ERROR_KEPT),
     Line("*", "*", "_dd.p.dm", "-4", "-0", BETTER, ERROR_KEPT),

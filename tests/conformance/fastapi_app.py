@@ -1,4 +1,4 @@
-"""The application in FastAPI, traced by ddtrace's own integration. quart_app.py has the same routes."""
+"""The application in FastAPI, traced by ddtrace's own integration. quart_app.py has the same routes and /canceled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The application in Quart, traced by `hello_service.observability.tracing`. fastapi_app.py has the same routes."""
+"""The application in Quart, traced by `hello_service.observability.tracing`.
+
+fastapi_app.py has the same routes except /canceled, which only test_better.py requests.
+"""
 
 from __future__ import annotations
 
@@ -142,6 +145,7 @@ async def orders(order: int) -> str:
 
 @app.get("/background/partial")
 async def background_partial() -> str:
+    # The span's resource is the name of `later`, without these arguments.
     app.add_background_task(partial(later, "ada@example.com", token="hidden"))
     return "accepted"
 

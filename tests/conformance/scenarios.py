@@ -29,7 +29,8 @@ LAST_CHUNK = b"0\r\n\r\n"
 class Scenario:
     """A name, and a function that sends the scenario's requests to a service.
 
-    `span_counts` has the minimum numbers of spans from Quart and from FastAPI.
+    `span_counts` has the numbers of spans to wait for, from Quart and from FastAPI. A service may send more, and all of
+    them are compared. `environment` has additional variables for both services.
     """
 
     name: str
@@ -129,6 +130,7 @@ def ws(path: str, *messages: str | bytes, **headers: str) -> Send:
     dashed = {name.replace("_", "-"): value for name, value in headers.items()}
 
     def send(service: Service) -> None:
+        # In some scenarios the handler closes the WebSocket, or refuses to open it.
         with suppress(ConnectionClosed, InvalidStatus), connect_websocket(service, path, dashed) as connection:
             for message in messages:
                 connection.send(message)
@@ -169,7 +171,7 @@ RATE_0 = {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0}]', "DD_TRACE_STATS_COM
 # Application security with two rules: one on a variable of a route, one on a header.
 BLOCKING = {"DD_APPSEC_ENABLED": "true", "DD_APPSEC_RULES": str(Path(__file__).with_name("blocking.json"))}
 
-# The pair of numbers in a scenario is for Quart and for FastAPI.
+# The pair of numbers in a scenario is `span_counts`. Without one, each service sends at least one span.
 SCENARIOS = [
     Scenario("plain", get("/plain")),
     Scenario("json", get("/json"), (1, 2)),
@@ -208,6 +210,7 @@ SCENARIOS = [
     Scenario("disconnected early", disconnect_early),
     Scenario("traceparent", get("/plain", traceparent=SAMPLED_TRACEPARENT)),
     Scenario("traceparent of a dropped trace", get("/plain", traceparent=UNSAMPLED_TRACEPARENT), (0, 0)),
+    # In the tracestate, dd is Datadog's part: sampling priority 2 (kept) and the origin. ot is that of OpenTelemetry.
     Scenario(
         "traceparent of a kept trace", get("/plain", traceparent=SAMPLED_TRACEPARENT, tracestate="dd=s:2;o:rum,ot=th:8")
     ),
@@ -252,6 +255,7 @@ SCENARIOS = [
     Scenario("call timeout", get("/call/timeout"), (2, 2)),
     Scenario("call canceled", get("/call/canceled"), (2, 2)),
     Scenario("call streamed", get("/call/streamed"), (2, 2)),
+    # A WebSocket has a span for its handshake, for each message received or sent, and for its close.
     Scenario("websocket", ws("/ws/lounge", "hello", b"hello"), (6, 6)),
     Scenario(
         "websocket with trace headers",

@@ -50,7 +50,7 @@ SENTINEL_TRACEPARENT = f"00-{SENTINEL_ID.zfill(32)}-{SENTINEL_ID}-01"
 class Upstream(BaseHTTPRequestHandler):
     """The peer of outbound calls. It records the headers of each GET.
 
-    `http.server` creates a handler for each connection, so `upstream` sets these attributes on a subclass.
+    `http.server` creates a handler for each connection, so `upstream` sets both attributes on a subclass.
     """
 
     protocol_version = "HTTP/1.1"
@@ -183,7 +183,9 @@ def running_services(folder: Path, environments: Mapping[str, Mapping[str, str]]
             running = stack.enter_context(
                 started([str(BIN / "ddtrace-run"), str(BIN / program), *arguments], make_environment(environment))
             )
-            services[name] = Service(name, running, agent, signals, upstream_headers)
+            services[name] = Service(
+                name=name, running=running, agent=agent, folder=signals, upstream_headers=upstream_headers
+            )
             stack.callback(services[name].client.close)
         for service in services.values():
             service.running.wait_until_running()

@@ -9,7 +9,7 @@ import pytest
 from conformance.scenarios import DATADOG_HEADERS, SAMPLED_TRACEPARENT, TRACE_ID
 from running import Agent, Running, eventually, service
 
-UPPER_HALF = "640cfd8d00000000"  # of a 128-bit trace id
+UPPER_HALF = "640cfd8d00000000"  # of a 128-bit trace id, whose lower half is in DATADOG_HEADERS
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def running(_agent: Agent) -> Iterator[Running]:
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        ({}, None),
+        ({}, None),  # any generated id
         ({"traceparent": SAMPLED_TRACEPARENT}, TRACE_ID),
         (
             {**DATADOG_HEADERS, "x-datadog-sampling-priority": "1", "x-datadog-tags": f"_dd.p.tid={UPPER_HALF}"},
@@ -34,10 +34,10 @@ def running(_agent: Agent) -> Iterator[Running]:
 def test_the_trace_id_is_the_same_everywhere(
     running: Running, agent: Agent, path: str, headers: dict[str, str], expected: str | None
 ) -> None:
-    earlier_lines = len(running.requests(path))
+    earlier_count = len(running.requests(path))
     response = httpx.get(running.url + path, headers=headers)
     (span,) = agent.wait_for_spans(1)
-    (line,) = eventually(lambda: running.requests(path)[earlier_lines:])
+    (line,) = eventually(lambda: running.requests(path)[earlier_count:])
     trace_id = f"{span['meta']['_dd.p.tid']}{span['trace_id']:016x}"
 
     assert len(trace_id) == 32

@@ -91,7 +91,10 @@ def reported_endpoints(
 
 
 def test_the_agent_receives_the_same_routes_from_quart_and_from_fastapi(tmp_path: Path, agent: Agent) -> None:
-    """Quart itself adds the methods HEAD and OPTIONS, and a route for static files, so it has nine endpoints."""
+    """Quart itself adds the methods HEAD and OPTIONS, and a route for static files, so it has nine endpoints.
+
+    WebSockets aren't reported from either.
+    """
     quart = reported_endpoints(QUART_APP, 9, tmp_path / "quart", agent)
     fastapi = reported_endpoints(FASTAPI_APP, 3, tmp_path / "fastapi", agent)
     # <int:number> becomes {number}, as in FastAPI.

@@ -13,6 +13,7 @@ from httpx_aiohttp import AiohttpTransport
 from running import Agent, Running, Span, eventually, service, trace_agent
 
 REQUEST_COUNTS = {"/api/hello": 4200, "/api/relay?count=1": 500, "/api/faults/error": 300}
+# A relay has three: its own span, that of its call to this service, and that of the called request.
 SPANS_PER_TRACE = {"GET /api/hello": 1, "GET /api/relay": 3, "GET /api/faults/error": 1}
 
 
@@ -100,7 +101,10 @@ def running(agent: Agent) -> Iterator[Running]:
 
 @pytest.mark.parametrize(("path", "priority", "flag"), [("/api/hello/Ada", -1, "00"), ("/api/hello", 2, "01")])
 def test_a_sampling_rule_matches_the_route(running: Running, agent: Agent, path: str, priority: int, flag: str) -> None:
-    """The resource is set before the sampling decision is made, and `traceresponse` shows that decision."""
+    """The resource is set before the sampling decision is made, and `traceresponse` shows that decision.
+
+    A rule keeps a trace with priority 2, or drops it with -1.
+    """
     agent.clear()
     response = httpx.get(running.url + path)
     (span,) = agent.wait_for_spans(1)

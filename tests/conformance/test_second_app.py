@@ -16,6 +16,7 @@ from running import BIN, QUIET, Agent, Running, clean_environment, started
 from hello_service.observability import tracing
 
 SOURCE = Path(tracing.__file__)
+# The code in the docstring defines `app`, `client` and `quart`.
 ROUTES = """
 
 @app.get("/health")

@@ -27,7 +27,8 @@ FLUSH_SECONDS = 5  # the default of the setting with this name
 MAX_GROWTH_MIB = 30
 UNDISTURBED = "undisturbed"
 NAME_GONE = "name gone"
-# As in production. The other tests turn the first two features off, but without an agent they could fill the log.
+# As in production. QUIET of running.py turns the first two features off and shortens the interval, but without an agent
+# these features could fill the log.
 LIKE_PRODUCTION = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true",
     "DD_REMOTE_CONFIGURATION_ENABLED": "true",
@@ -61,6 +62,7 @@ async def send_requests(clients: LoadGenerator, rate: float, seconds: float) -> 
 )
 def absent_agent(size: Size) -> str:
     """This happens if the agent's container takes longer to start than the service's."""
+    load_seconds = size.of(8, 60)
     with sink() as running_agent, sink(listening=False) as late_agent:
         start_seconds: dict[Sink, list[float]] = {running_agent: [], late_agent: []}
         for _ in range(size.of(2, 5)):
@@ -73,7 +75,7 @@ def absent_agent(size: Size) -> str:
 
         with service(late_agent.url, LIKE_PRODUCTION) as running:
             clients = LoadGenerator(running.url)
-            asyncio.run(send_requests(clients, 20, size.of(8, 60)))
+            asyncio.run(send_requests(clients, rate=20, seconds=load_seconds))
             warnings = logged_warnings(running)
             late_agent.listen()
             agent_start_time = perf_counter()
@@ -92,13 +94,14 @@ def absent_agent(size: Size) -> str:
     assert "the agent accepts traces again" in later_warnings[0]
     assert lost > 0, "no trace was lost while the agent was absent"
     assert len(missing) == lost, f"{len(missing)} traces are missing, and {lost} are counted as lost"
+    # The usual time, with a tolerance of 20%, or of 100% in the short form.
     assert without_agent < with_agent * size.of(2.0, 1.2), (
         f"start in {without_agent:.2f} s, {with_agent:.2f} s with an agent"
     )
     assert seconds_until_spans < size.of(15, 5), f"the first spans after {seconds_until_spans:.1f} s"
     return (
         f"start in {without_agent:.2f} s ({with_agent:.2f} s with an agent); "
-        f"{len(warnings)} warning in {size.of(8, 60)} s; spans after {seconds_until_spans:.1f} s; "
+        f"{len(warnings)} warning in {load_seconds} s; spans after {seconds_until_spans:.1f} s; "
         f"{lost} of {sent} traces lost, each counted"
     )
 
@@ -193,7 +196,8 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
             command = [*prefix, *command]
         settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
         running = stack.enter_context(service(url, settings, command))
-        return ServiceWithAgent(failure, agent, partial(failures[failure], agent), running)
+        cause_failure = partial(failures[failure], agent)
+        return ServiceWithAgent(failure=failure, agent=agent, cause_failure=cause_failure, running=running)
 
     with ThreadPoolExecutor(3) as pool:  # a start takes a few seconds of CPU
         return list(pool.map(start, failures))
@@ -205,7 +209,7 @@ async def send_in_turns(services: list[ServiceWithAgent], rounds: int, count: in
     """
     for _ in range(rounds):
         for instance in services:
-            await instance.clients.closed_loop([HELLO], 2, count=count)
+            await instance.clients.closed_loop([HELLO], clients=2, count=count)
 
 
 async def send_concurrently(services: list[ServiceWithAgent], count: int) -> None:
@@ -215,8 +219,9 @@ async def send_concurrently(services: list[ServiceWithAgent], count: int) -> Non
         results = instance.clients.results
         while len(results.seconds) < count and not results.failures:
             remaining = count - len(results.seconds)
-            await instance.clients.closed_loop([HELLO], 2, count=min(remaining, 10_000))
-            instance.running.lines.clear()  # has one line per request
+            # In parts, because the log in this process's memory has one line per request.
+            await instance.clients.closed_loop([HELLO], clients=2, count=min(remaining, 10_000))
+            instance.running.lines.clear()
 
     await asyncio.gather(*map(send, services))
 
@@ -240,7 +245,8 @@ def failing_agent(size: Size) -> str:
         undisturbed, *disturbed = services
         without_name = disturbed[-1]
         assert without_name.failure == NAME_GONE
-        runner.run(send_in_turns(services, 1, size.of(100, 3000)))
+        # A warm-up, whose durations are not counted.
+        runner.run(send_in_turns(services, rounds=1, count=size.of(100, 3000)))
         for instance in services:
             eventually(instance.count_missing, lambda count: count == 0)
             instance.clients.results.seconds.clear()
@@ -248,7 +254,8 @@ def failing_agent(size: Size) -> str:
         memory_before = {instance.failure: instance.memory_mib() for instance in disturbed}
         connections_before = without_name.agent.connections
 
-        runner.run(send_in_turns(services, size.of(5, 60), size.of(40, 200)))
+        # At full size, each service gets 12,000 requests, so 120 of them are slower than its p99.
+        runner.run(send_in_turns(services, rounds=size.of(5, 60), count=size.of(40, 200)))
         p99 = {instance.failure: instance.clients.results.p99() for instance in services}
         runner.run(send_concurrently(disturbed, size.of(500, 100_000)))
         runner.run(close_connections(services))
@@ -286,6 +293,7 @@ def failing_agent(size: Size) -> str:
         f"p99 {usual_p99:.1f} ms undisturbed; {slower}"
     )
     assert max(growth.values()) < MAX_GROWTH_MIB, f"memory growth in MiB: {growth}"
+    # The rest of the exit may also take longer, by a second, or by five in the short form.
     assert max(exit_delays.values()) < FLUSH_SECONDS + size.of(5, 1), f"exit later by seconds: {exit_delays}"
     assert lost <= missing + polls, f"{lost} counted as lost, but only {missing} and at most {polls} polls are missing"
     return (

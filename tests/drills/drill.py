@@ -55,5 +55,5 @@ class Drill:
 def drill(
     event: str, promise: str, needs: tuple[str, ...] = (), *, every_python: bool = False
 ) -> Callable[[Run], Drill]:
-    """Return a decorator that turns a function into the `run` of a drill."""
-    return lambda run: Drill(event, promise, run, needs, every_python)
+    """Return a decorator that turns a function into a drill with that function as its `run`."""
+    return lambda run: Drill(event=event, promise=promise, run=run, needs=needs, every_python=every_python)

@@ -23,12 +23,15 @@ CHECK_NAMES = (
     "response_schema_conformance",
 )
 SLOW_PATHS = re.compile(r"/api/hello/stream|/api/relay")  # a request takes up to two seconds
-BATCH = 500  # the trace agent keeps all spans of a batch
-SEED = 7
+BATCH = 500  # the trace agent keeps all spans of a batch, and returns all of them each time it is polled
+SEED = 7  # any number
 
 
 def hypothesis_settings(examples: int) -> settings:
-    """Return settings for `examples` cases. With `SEED`, each run has the same cases, and none is stored on disk."""
+    """Return settings for `examples` cases. With `SEED`, each run has the same cases, and none is stored on disk.
+
+    A failing case is reported as it is, without a search for a smaller one.
+    """
     return settings(
         max_examples=examples,
         database=None,
@@ -86,6 +89,7 @@ def hexadecimal(length: int) -> st.SearchStrategy[str]:
     return st.text(HEX, min_size=length, max_size=length)
 
 
+# Without ASCII control characters, which no header may contain, and without spaces, which are removed at both ends.
 ANYTHING = st.text(st.characters(min_codepoint=0x21, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=60)
 # In this order: valid, any version, ids of a wrong length, a fifth field, a trace id or span id of zeros, and any text.
 TRACE_PARENTS = st.one_of(
@@ -119,13 +123,13 @@ VALID_TRACE_PARENT = re.compile(
     r"(?!ff)(?:00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}"
     r"|(?!00)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?)"
 )
-DECIMAL = re.compile(r"[0-9]{1,20}")
+DECIMAL = re.compile(r"[0-9]{1,20}")  # 20 digits, as 64 bits need at most
 
 
 def valid_contexts(headers: dict[str, str]) -> set[tuple[int, int]]:
     """Return the valid contexts in `headers`: the lower 64 bits of the trace id, and the span id.
 
-    If the set isn't empty, the service must continue one of them.
+    Datadog's ids may also be zero, negative or too large here. The service need not continue such a context.
     """
     contexts: set[tuple[int, int]] = set()
     if match := VALID_TRACE_PARENT.fullmatch(headers.get("traceparent", "")):
@@ -194,7 +198,8 @@ def _continues(headers: dict[str, str], span: Span) -> bool:
     """Return whether `span` continues a context of the headers.
 
     Raises:
-        AssertionError: the span has a parent that isn't in the headers, or starts a new trace although they are valid.
+        AssertionError: the span has a parent that isn't in the headers, or it starts a new trace although it must
+            continue one.
     """
     trace_id = span["trace_id"] & LOWER_64_BITS
     parent_id = span.get("parent_id") or 0

@@ -21,7 +21,7 @@ from drills.hostile_requests import FRAMES, HANDSHAKES, REQUESTS, Attack, frame,
 
 T = TypeVar("T")
 TIMEOUT_SECONDS = 20.0  # longer than any response takes, even on a busy machine
-KEEP_ALIVE_SECONDS = 3.0
+KEEP_ALIVE_SECONDS = 3.0  # the service's setting, which also limits the time for the head of a request
 MAX_GROWTH_MIB = 30
 FLOOD_BYTES = 120_000_000
 SILENCE_SECONDS = 5.0  # if the service accepts no data for this time, it has stopped reading
@@ -95,6 +95,7 @@ async def open_websocket(url: str, headers: bytes = b"") -> RawConnection:
 async def send_frames(url: str, name: str) -> None:
     """Send malformed frames, and check that the service closes the WebSocket."""
     connection = await open_websocket(url)
+    # In a task, because the service may send its close frame before it has read a large message.
     sending = asyncio.create_task(connection.send(FRAMES[name]))
     response = await connection.read_rest()
     await sending
@@ -116,6 +117,7 @@ async def send_slowly(url: str) -> float:
     connection = await RawConnection.open(url)
     began = perf_counter()
     until_closed = asyncio.create_task(connection.read_rest())
+    # At this pace, the head would take far longer than the service waits.
     for byte in get(headers=b"X: " + b"a" * 1000):
         await connection.send(bytes([byte]))
         done, _ = await asyncio.wait({until_closed}, timeout=1)
@@ -144,6 +146,7 @@ async def flood_websocket(url: str) -> int:
         await loop.sock_connect(client, (address.hostname, address.port))
         await loop.sock_sendall(client, handshake())
         assert await loop.sock_recv(client, 12) == b"HTTP/1.1 101"
+        # 200 characters are the longest name that the service accepts. 60,000 bytes are within its limit for a message.
         chunk = frame(1, b"a" * 200) * 50 + frame(1, b"a" * 60_000)
         accepted = 0
         with suppress(TimeoutError):
@@ -198,6 +201,7 @@ def checked_service(settings: dict[str, str]) -> Iterator[Running]:
         # One more may be open: the connection to the agent.
         eventually(lambda: descriptors(running), lambda count: count <= descriptors_before + 1)
         assert running.stop(timeout=10) == 0
+        # The hostile requests that are rejected with 501 or 505 don't reach the application, so they have no span.
         errors = [
             span["resource"] for span in agent.spans() if span["meta"].get("http.status_code", "").startswith("50")
         ]

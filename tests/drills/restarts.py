@@ -81,6 +81,7 @@ class ReplaceableProcess:
 
     def __init__(self, agent_url: str) -> None:
         self.port = free_port()
+        # The drain lasts ten checks of the balancer, which must detect it before the process stops listening.
         self.settings = {"PORT": str(self.port), "FAULTS": "true", "DRAIN_SECONDS": "1"}
         self.agent_url = agent_url
         self.exit_codes: list[int] = []
@@ -136,7 +137,7 @@ async def _rolling_restarts(restarts: int) -> str:
     assert sent > RATE * seconds / 2, f"{sent} requests in {seconds:.0f} s are too few to prove anything"
     assert not results.failures, f"{len(results.failures)} of {sent} failed: {results.failures[:5]}"
     assert not lost, f"{len(lost)} of {sent} traces lost"
-    assert codes == [0] * (restarts + 2), codes
+    assert codes == [0] * (restarts + 2), codes  # both processes were also stopped at the end
     return (
         f"{restarts} restarts in {seconds:.0f} s, {sent} requests ({sent / seconds:.0f}/s): "
         f"{len(results.failures)} failed, {len(lost)} traces lost, each exit 0"

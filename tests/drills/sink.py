@@ -1,7 +1,7 @@
 """A trace agent that keeps only the ids of the spans that it receives, so that it can receive millions of them.
 
-It can also die, hang, reject payloads or respond with garbage. Drills with fewer spans use ddapm-test-agent, which
-keeps every payload.
+It can also die, hang, reject payloads or respond with garbage. Drills that check fewer spans use ddapm-test-agent,
+which keeps every payload.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any
 
 import msgpack
 
+# The response to a GET of /info: the version and the features of a Datadog Agent.
 INFO = {
     "version": "7.80.0",
     "endpoints": ["/v0.4/traces", "/v0.5/traces", "/v0.6/stats", "/telemetry/proxy/"],
     "client_drop_p0s": True,
     "peer_tags": [],
 }
+# The values of `Sink.behavior`. Each of the last two is also the status of the responses.
 OK, GARBAGE, HANG = "ok", "garbage", "hang"
 SERVER_ERROR, TOO_MANY_REQUESTS = "500 Internal Server Error", "429 Too Many Requests"
 

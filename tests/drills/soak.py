@@ -64,7 +64,7 @@ def take_sample(running: Running, client: httpx.Client) -> Sample:
     "Memory levels off, descriptors and tasks don't grow, and every request has its trace",
 )
 def soak(size: Size) -> str:
-    """The load consists of every kind of request, and some requests fail."""
+    """The load consists of plain, streamed, relayed and failing requests."""
     return asyncio.run(_soak(size.of(20, 1800), size))
 
 
@@ -76,10 +76,10 @@ async def _soak(seconds: float, size: Size) -> str:
         httpx.Client(base_url=running.url, timeout=60) as client,
     ):
         capacity_test = LoadGenerator(running.url)
-        await capacity_test.closed_loop(MIX, 1, count=len(MIX))  # creates everything that is created only once
+        await capacity_test.closed_loop(MIX, clients=1, count=len(MIX))  # creates everything that is created only once
         capacity_test.close()
         before = await asyncio.to_thread(take_sample, running, client)
-        capacity = await capacity_test.closed_loop(MIX, 16, seconds=size.of(4, 20))
+        capacity = await capacity_test.closed_loop(MIX, clients=16, seconds=size.of(4, 20))
         capacity_test.close()
 
         clients = LoadGenerator(running.url)
@@ -96,7 +96,7 @@ async def _soak(seconds: float, size: Size) -> str:
             return sample.tasks <= before.tasks and sample.descriptors <= before.descriptors + SPARE_DESCRIPTORS
 
         # The service is its own upstream. It keeps idle connections to itself for some seconds.
-        after = await asyncio.to_thread(eventually, lambda: take_sample(running, client), is_at_rest, 120)
+        after = await asyncio.to_thread(eventually, lambda: take_sample(running, client), is_at_rest, timeout=120)
         code = running.stop()
 
     failures = capacity_test.results.failures + clients.results.failures

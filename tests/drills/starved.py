@@ -19,7 +19,7 @@ from running import QUIET, SERVE_TEST_ENDPOINTS, eventually, free_port, service,
 from drills.connections import descriptors
 from drills.drill import Size, drill
 
-NO_AGENT = "http://127.0.0.1:1"
+NO_AGENT = "http://127.0.0.1:1"  # nothing listens on this port
 FREE_DESCRIPTORS = 20
 HOUR = 3600
 # Prefixes for the command that starts the service. With FULL_DISK, no file can grow and no line can be logged.
@@ -36,6 +36,7 @@ LIBRARIES = Path("/usr/lib")
 def descriptors_run_out(size: Size) -> str:
     """Clients hold more connections open than the service has descriptors."""
     count = size.of(100, 1000)
+    request_count = 20
     with (
         trace_agent() as agent,
         service(agent.url) as running,
@@ -48,7 +49,7 @@ def descriptors_run_out(size: Size) -> str:
         address = (urlsplit(running.url).hostname, urlsplit(running.url).port)
         for _ in range(count):
             connections.enter_context(socket.create_connection(address, timeout=10))
-        statuses = [client.get("/api/hello").status_code for _ in range(20)]
+        statuses = [client.get("/api/hello").status_code for _ in range(request_count)]
         warnings = eventually(lambda: [line for line in running.log if line["event"] == "connections turned away"])
         connections.close()
         release_time = monotonic()
@@ -56,12 +57,12 @@ def descriptors_run_out(size: Size) -> str:
         seconds = monotonic() - release_time
         client.get("/info").raise_for_status()
         code = running.stop()
-    assert statuses == [200] * 20, statuses
+    assert statuses == [200] * request_count, statuses
     assert len(warnings) == 1, warnings
     assert code == 0
     return (
         f"{count} connections held open with {FREE_DESCRIPTORS} descriptors free: "
-        f"20 requests over an earlier connection got 200, 1 line in the log; "
+        f"{request_count} requests over an earlier connection got 200, 1 line in the log; "
         f"new connections served {seconds:.1f} s after descriptors were free"
     )
 
@@ -136,7 +137,7 @@ def _use_while_the_clock_jumps() -> str:
         fake_clock = {
             "LD_PRELOAD": str(library),
             "FAKETIME_TIMESTAMP_FILE": str(clock),
-            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_NO_CACHE": "1",  # reads the file each time the clock is read
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",  # the older name of the same variable
         }

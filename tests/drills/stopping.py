@@ -28,6 +28,7 @@ def requests_in_flight(size: Size) -> str:
     """The handlers of 50 requests are still waiting when the signal arrives."""
     with (
         trace_agent() as agent,
+        # The drain is longer than a request, so every response is sent during the drain.
         service(agent.url, {"FAULTS": "true", "DRAIN_SECONDS": "1.5"}) as running,
         ThreadPoolExecutor(IN_FLIGHT) as pool,
         httpx.Client(base_url=running.url, timeout=60) as client,

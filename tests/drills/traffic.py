@@ -63,7 +63,7 @@ class Client:
         """Send one request without a retry, and add the outcome to the results."""
         began = perf_counter()
         try:
-            status, headers = await asyncio.wait_for(self._exchange(request), 60)
+            status, headers = await asyncio.wait_for(self._exchange(request), timeout=60)
         except (OSError, EOFError, TimeoutError) as error:
             self.results.failures.append(f"{request.method} {request.path}: {error!r}")
             self.close()
@@ -160,7 +160,7 @@ class LoadGenerator:
                 task.add_done_callback(in_flight.discard)
             sent = due
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), 0.005)
+                await asyncio.wait_for(stop.wait(), 0.005)  # requests are sent in bursts, 5 ms apart
         await asyncio.gather(*in_flight)
 
     def close(self) -> None:

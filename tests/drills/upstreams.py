@@ -24,7 +24,7 @@ from drills.connections import (
 )
 from drills.drill import Size, drill
 
-TIMEOUT_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0  # the service's time limit for a call of its upstream
 BODY_BYTES = 1_048_576  # the service's limit for the body of an upstream's response, by default
 
 # Each row: the upstream's behavior, the status of the service's response, and the type and message of the error on the
@@ -39,6 +39,7 @@ MISBEHAVIORS = (
     ("/big", 502, "TooLarge", "The upstream's response is larger than this service accepts."),
     ("/broken", 502, "BadStatus", "500"),
     ("/loop", 502, "BadStatus", "302"),
+    # The last row, because the upstream doesn't listen again.
     ("refused", 502, "ConnectError", "The upstream refused the connection, or could not be reached."),
 )
 
@@ -185,6 +186,7 @@ async def _flood(size: Size) -> str:
     async with fake_upstream() as fake:
         fake.behavior = "/slow"
         fake.delay_seconds = UPSTREAM_SECONDS
+        # This agent discards the spans, which the drill doesn't check.
         with fake_http({}) as agent, service(agent.url, {**settings, "UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
                 await watcher.get("/info")
@@ -256,6 +258,7 @@ def _check_promise(measured: Measurements, connections: int, waiting: int, *, to
     assert statuses <= {200, 503, 504}, statuses
     assert 200 in statuses, figures
     assert measured.most_calls <= connections * 1.5, figures  # an abandoned connection is open a moment longer
+    # Requests that are just being refused are also in flight.
     assert measured.most_requests <= (connections + waiting) * 1.5, f"{measured.most_requests} in flight; {figures}"
     assert refused_ms < 100 * tolerance, figures
     assert health_ms < 200 * tolerance, figures
