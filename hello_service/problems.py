@@ -107,6 +107,7 @@ HTTP_ERRORS: Mapping[int, tuple[str, str]] = {
     405: ("method-not-allowed", "This path does not support this method. See the Allow header."),
     408: ("request-timeout", "The request did not arrive in time."),
     413: ("too-large", "The request body is larger than this service accepts."),
+    414: ("target-too-long", "The request's target is longer than this service accepts."),
     415: ("unsupported-media-type", "Send the body as application/json."),
     426: ("upgrade-required", "This service supports WebSocket version 13 only."),
     431: ("headers-too-large", "The request's headers are larger than this service accepts."),

@@ -23,7 +23,7 @@ Schema = Mapping[str, Any]
 PROBLEMS, RESPONSES, EXAMPLE = "_problems", "_responses", "_example"
 
 TEXT: Schema = {"type": "string"}
-ERRORS_OF_ANY_REQUEST = (400, 431, 500, 503)  # malformed or too large headers, an internal error, shutdown
+ERRORS_OF_ANY_REQUEST = (400, 414, 431, 500, 503)  # a malformed or too large head, an internal error, shutdown
 ERRORS_OF_A_BODY = (408, 413, 415)  # a body that arrives too slowly, is too large, or has the wrong media type
 
 MEANINGS = {
@@ -33,6 +33,7 @@ MEANINGS = {
     "404": "No resource has this path.",
     "408": "The body took too long to arrive.",
     "413": "The body is too large.",
+    "414": "The path and query are too long.",
     "415": "The content type of the body is not supported.",
     "422": "A parameter or the body is not valid; `errors` lists the invalid fields and the reasons.",
     "431": "The request's headers are too large.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from datetime import UTC, datetime
@@ -116,8 +117,11 @@ class _Handler(logging.Handler):
         except (AttributeError, OSError):  # a stream in memory has no descriptor
             self._stream.write(data.decode())
             return
-        while data:  # one write to a pipe may accept only a part
-            data = data[os.write(descriptor, data) :]
+        while data:
+            try:
+                data = data[os.write(descriptor, data) :]  # a full pipe may accept only a part
+            except BlockingIOError:  # another process has made the shared pipe or terminal non-blocking
+                select.select([], [descriptor], [])
 
 
 def _encode_json(line: Mapping[str, Any]) -> bytes:

@@ -155,14 +155,16 @@ def read_request_line(received: bytes | bytearray) -> Head | None:
     """Return the head at the start of `received`, without its headers; None while the line is incomplete.
 
     Raises:
-        Rejected: 400, 431 (longer than `HEAD_BYTES`), 501 (method) or 505 (version).
+        Rejected: 400, 414 (the target is too long), 501 (method) or 505 (version).
     """
     if FIRST_BYTE.match(received) is None:
         raise Rejected(400, "malformed", "The request does not begin with a method.")
     if received.find(b"\n", 0, HEAD_BYTES) < 0:
-        if len(received) >= HEAD_BYTES:
-            raise Rejected(431, "head-size", f"The request line is longer than {HEAD_BYTES} bytes.")
-        return None
+        if len(received) < HEAD_BYTES:
+            return None
+        if received.find(b" ", 0, HEAD_BYTES) < 0:
+            raise Rejected(501, "method", f"The method is longer than {HEAD_BYTES} bytes.")
+        raise Rejected(414, "target-size", f"The request line is longer than {HEAD_BYTES} bytes.")
     line = REQUEST_LINE.match(received)
     if line is None:
         raise Rejected(400, "malformed", "The first line is not a request line.")

@@ -102,11 +102,16 @@ async def test_a_head_can_have_at_most_65536_bytes(size: int, padded_part: str) 
     async with connected(Echo()) as client:
         response = await client.exchange(request)
 
-    assert statuses(response) == [200 if size <= 65_536 else 431]
+    too_large = 414 if padded_part == "target" and size == 200_000 else 431  # only there, the line alone is too long
+    assert statuses(response) == [200 if size <= 65_536 else too_large]
 
 
-async def test_a_head_that_does_not_end_is_rejected_at_the_limit() -> None:
+@pytest.mark.parametrize(
+    ("start", "status"), [(b"GET / HTTP/1.1\r\nHost: here\r\nX: ", 431), (b"GET /", 414), (b"", 501)]
+)
+async def test_a_head_that_does_not_end_is_rejected_at_the_limit(start: bytes, status: int) -> None:
+    """RFC 9112, section 3, requires 414 for a target and recommends 501 for a method."""
     async with connected(Echo()) as client:
-        response = await client.exchange(b"GET / HTTP/1.1\r\nHost: here\r\nX: " + b"a" * 65_536)
+        response = await client.exchange(start + b"a" * 65_536)
 
-    assert statuses(response) == [431]
+    assert statuses(response) == [status]

@@ -339,6 +339,7 @@ async def test_every_rejection_is_counted_and_ten_a_second_are_logged(monkeypatc
         (get("api"), "target"),
         (get("/", "Transfer-Encoding: gzip, chunked"), "length"),
         (get("/", "X: " + "a" * 70_000), "head-size"),
+        (get("/" + "a" * 70_000), "target-size"),
         (HANDSHAKE.replace(b"13", b"12"), "handshake"),
     ],
 )

@@ -292,7 +292,7 @@ async def test_the_documentation_lists_every_route_and_needs_no_network(client: 
     assert "https://" not in page
     responses = document["paths"]["/api/hello"]["post"]["responses"]
     # Only 200 is declared. The others can be the response to any request with a body.
-    assert set(responses) == {"200", "400", "408", "413", "415", "422", "431", "500", "503"}
+    assert set(responses) == {"200", "400", "408", "413", "414", "415", "422", "431", "500", "503"}
     for operations in document["paths"].values():
         assert all(response["description"] for response in operations["get"]["responses"].values())
 
@@ -346,7 +346,7 @@ async def test_a_route_is_described_by_its_handlers_declarations(client: Client)
     assert "/team/{name}" in page
     assert set(responses["200"]["content"]) == {"text/csv"}
     # 502 and 504 are declared by `problems`. The other errors can happen on any route with a variable.
-    assert set(responses) == {"200", "400", "404", "422", "431", "500", "502", "503", "504"}
+    assert set(responses) == {"200", "400", "404", "414", "422", "431", "500", "502", "503", "504"}
     assert set(responses["504"]["content"]) == {MEDIA_TYPE}
 
 

@@ -45,7 +45,8 @@ def test_every_relative_link_leads_to_a_file_and_a_heading(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative_path)
 def test_every_script_on_a_page_exists(page: Path) -> None:
-    scripts = set(re.findall(r"\b(scripts/[a-z-]+|deploy/[a-z]+\.py|\.ci/run)\b", page.read_text()))
+    command = r"(?<![\w/.-])(scripts/[a-z-]+|deploy/[a-z_]+\.py|deploy/deploy|\.ci/run)\b"
+    scripts = set(re.findall(command, page.read_text()))
 
     assert {script for script in scripts if not (ROOT / script).is_file()} == set()
 

@@ -147,9 +147,14 @@ def test_a_handler_that_a_team_adds_receives_every_event() -> None:
     assert messages == ["ours", "a library's"]
 
 
-def test_a_long_line_is_written_whole_to_a_full_pipe() -> None:
-    """The line is longer than the pipe's buffer, so its end waits until the reader has made room."""
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_long_line_is_written_whole_to_a_full_pipe(blocking: bool) -> None:
+    """The line is longer than the pipe's buffer, so its end waits until the reader has made room.
+
+    A process that shares the pipe may have made it non-blocking.
+    """
     read_end, write_end = os.pipe()
+    os.set_blocking(write_end, blocking)
     with os.fdopen(read_end, "rb") as reader, os.fdopen(write_end, "w") as writer, ThreadPoolExecutor() as pool:
         logs.configure(Settings(), dict, writer)
         line = pool.submit(reader.readline)
