@@ -22,7 +22,7 @@ OVERLOAD_CONNECTIONS = 1024  # so many that the service always has a request to 
 
 
 def run(backend: measure.Backend) -> dict[str, Any]:
-    """Return the memory before, halfway through and after 100,000 requests, and the results of the overload test."""
+    """Return the maximum rate, the memory before, halfway through and after 100,000 requests, and the overload results."""
     contestant = ALL[OURS_NAME]
     with measure.started(contestant, backend) as (port, tree):
         process.wait_until_responding(port, tree, HELLO.path)

@@ -22,7 +22,7 @@ HEAD = (
 
 
 def bars(results: Results, point: Point, title: str, top: int) -> Iterator[str]:
-    """Yield a title and a bar for each traced contestant, the shortest bar first."""
+    """Yield a title, and then a bar for each traced contestant that was measured, the shortest first."""
     traced = [name for name, contestant in ALL.items() if contestant.spans]
     costs = [(cost, name) for name in traced if (cost := median_of_rounds(results, (name, point, "cpu_us")))]
     yield f'<text x="12" y="{top + 20}" font-weight="600">{escape(title)}</text>'

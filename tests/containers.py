@@ -24,6 +24,7 @@ from running import ROOT, Span, clean_environment, eventually
 LAB = Path(os.environ.get("LAB", ROOT.parent / "shared" / "container-lab" / "lab"))
 LOAD_SCRIPT = Path(__file__).with_name("load.py")
 INTAKE_IMAGE = "lab/intake"
+# Options of `docker run` that take all privileges from a container, as compose.yaml does.
 LOCKED_DOWN = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 
 
@@ -132,7 +133,7 @@ class Load:
     def end(self) -> None:
         """Send no more requests, wait until none is in flight, and read the results."""
         if self._process.poll() is None:
-            output, _ = self._process.communicate(timeout=90)  # closes standard input, which ends load.py
+            output, _ = self._process.communicate(timeout=90)  # closes standard input; a last request can take 60 s
             results = json.loads(output)
             self.statuses, self.failures = results["statuses"], results["failures"]
 

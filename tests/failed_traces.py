@@ -134,7 +134,7 @@ def large() -> list[Span]:
     """Return 2,000 spans of six services. Each has at most three children, and one of them has an error."""
     spans = [span(trace=0x2000, duration_ms=3000)]
     for n in range(1999):
-        failed = n == 1200
+        failed = n == 1200  # any span far below the root
         meta = ERROR_TAGS if failed else {"number": str(n)}
         service = f"service-{n % 5}"
         spans.append(

@@ -56,7 +56,7 @@ async def test_no_100_is_sent_for_a_body_that_is_too_large() -> None:
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_no_100_is_sent_if_the_client_does_not_wait_for_it(version: str) -> None:
     async with connected(Echo()) as client:
-        response = await client.exchange(head_with_expect(4, version) + b"body")
+        response = await client.exchange(head_with_expect(4, version=version) + b"body")
 
     assert statuses(response) == [200]
 

@@ -116,7 +116,7 @@ async def test_headers_may_come_from_an_iterator() -> None:
 
 async def test_a_client_that_reads_nothing_gets_no_further_response() -> None:
     """If the application abandons a response while it waits for the client to read, the connection ends."""
-    body = b"x" * 8_000_000
+    body = b"x" * 8_000_000  # more than the buffers on the way hold, so `send` waits
     abandoned = asyncio.Event()
     paths = []
 
@@ -175,15 +175,13 @@ async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes
     assert b"\r\nb: c" not in response
 
 
-@pytest.mark.parametrize(("option", "responses"), [(b"keep-alive", 2), (b"x-option", 2), (b"Close", 1)])
-async def test_only_close_in_the_connection_header_of_a_response_ends_the_connection(
-    option: bytes, responses: int
-) -> None:
+@pytest.mark.parametrize(("option", "count"), [(b"keep-alive", 2), (b"x-option", 2), (b"Close", 1)])
+async def test_only_close_in_the_connection_header_of_a_response_ends_the_connection(option: bytes, count: int) -> None:
     """The server writes this header itself, and sends no other option of the application (RFC 9110, section 7.6.1)."""
     async with connected(responding_with(head(LENGTH, (b"connection", option)), BODY)) as client:
         response = await client.exchange(get() + get("/", CLOSE))
 
-    assert statuses(response) == [200] * responses
+    assert statuses(response) == [200] * count
     assert response.count(b"connection: close\r\n") == 1
     assert b"keep-alive" not in response
     assert b"x-option" not in response
@@ -238,6 +236,7 @@ async def test_an_invalid_status_is_a_500(status: int) -> None:
 
 
 async def test_an_unusual_status_is_sent() -> None:
+    """Without a reason phrase, the space before it is still required (RFC 9112, section 4)."""
     async with connected(responding_with(head(LENGTH, status=599), BODY)) as client:
         response = await client.exchange(get("/", CLOSE))
 

@@ -33,7 +33,7 @@ INVALID = [
     "[::1",
     "::1",
     "[::1]x",
-    "[v1.a]",
+    "[v1.a]",  # IPvFuture: allowed by RFC 3986, but no version of it is defined
     "a,b c",
     "\xe9",
     "a\x7f",
@@ -61,7 +61,7 @@ VALID = [
     "[::1]:8080",
     "xn--bcher-kva.example",
     "a" * 63,
-    "",
+    "",  # the header of a target without a host (RFC 9112, section 3.2)
     "a%20b",
     "a~!$&'()*+,;=",
 ]

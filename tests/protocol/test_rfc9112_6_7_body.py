@@ -50,6 +50,7 @@ async def test_whitespace_around_a_field_value_is_removed() -> None:
     [
         (["Content-Length: 4", "Transfer-Encoding: chunked"], 400),
         (["Transfer-Encoding: chunked", "Content-Length: 4"], 400),
+        # Equal lengths, which RFC 9110, section 8.6, also allows a server to accept.
         (["Content-Length: 4", "Content-Length: 4"], 400),
         (["Content-Length: 4", "Content-Length: 5"], 400),
         (["Content-Length: 4, 4"], 400),
@@ -75,6 +76,7 @@ async def test_whitespace_around_a_field_value_is_removed() -> None:
     ],
 )
 async def test_an_ambiguous_or_unsupported_body_length_is_rejected(fields: list[str], status: int) -> None:
+    """A 501 means that the transfer coding isn't supported (RFC 9112, section 6.1)."""
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(get("/", *fields, method="POST") + b"4\r\nbody\r\n0\r\n\r\n")
@@ -84,6 +86,7 @@ async def test_an_ambiguous_or_unsupported_body_length_is_rejected(fields: list[
 
 
 async def test_transfer_encoding_in_http_1_0_is_rejected() -> None:
+    """RFC 9112, section 6.1, requires a server to treat it as faulty."""
     async with connected(Echo()) as client:
         response = await client.exchange(
             get("/", "Transfer-Encoding: chunked", method="POST", version="1.0") + b"0\r\n\r\n"
@@ -140,6 +143,7 @@ async def test_the_next_request_starts_where_the_body_ends(request_: bytes, body
         b"1\r\na\r\n0\r\n\n",
         b"1\r\na\r\n0\r\nX : y\r\n\r\n",
         b"1\r\na\r\n0\r\nContent-Length: 5\r\n\r\n",
+        # Extensions and trailers beyond the limit of 64 KiB.
         b"1;" + b"a" * 200_000,
         b"0\r\nX: " + b"a" * 200_000,
     ],

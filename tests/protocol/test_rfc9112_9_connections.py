@@ -370,7 +370,7 @@ async def test_a_complete_body_that_is_not_read_does_not_hide_a_disconnect() -> 
 
     serving = serve_in_memory(application, transport)
     await settle()
-    transport.protocol.data_received(post(b"a" * 200_000))
+    transport.protocol.data_received(post(b"a" * 200_000))  # more than is buffered of an incomplete body
     paused = transport.paused
     proceed.set()
     transport.close()
@@ -394,7 +394,7 @@ async def test_a_body_is_read_ahead_of_the_application_only_up_to_a_limit() -> N
         await send(head(LENGTH))
         await send(BODY)
 
-    transport, piece = MemoryTransport(), b"a" * 100_000
+    transport, piece = MemoryTransport(), b"a" * 100_000  # more than a connection buffers
     serving = serve_in_memory(application, transport)
     await settle()
     transport.protocol.data_received(post(piece, CLOSE, length=2 * len(piece)))
@@ -527,7 +527,7 @@ async def test_send_can_be_canceled_while_it_waits_for_the_client() -> None:
 
 
 async def test_requests_wait_while_the_client_does_not_read() -> None:
-    """This includes `OPTIONS *`, to which the server itself responds."""
+    """This holds even for `OPTIONS *`, to which the server itself responds."""
     transport = MemoryTransport()
     serving = serve_in_memory(Echo(), transport)
     await settle()

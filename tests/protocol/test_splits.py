@@ -105,7 +105,7 @@ async def test_a_request_can_arrive_in_any_two_pieces(number: int) -> None:
         assert await deliver([data[:position], data[position:]], paced=True) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None)  # no deadline, because the machine may be busy
 @given(
     requests=st.lists(st.sampled_from([data for data in INPUTS if len(data) < 1000]), min_size=1, max_size=5),
     positions=st.lists(POSITIONS, max_size=8),
@@ -117,7 +117,7 @@ def test_requests_can_be_merged_and_split_anywhere(requests: list[bytes], positi
     assert asyncio.run(deliver(split(data, positions), paced=paced)) == asyncio.run(deliver([data], paced=True))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None)  # no deadline, because the machine may be busy
 @given(
     request_=st.sampled_from(OWN_INPUTS),
     position=POSITIONS,

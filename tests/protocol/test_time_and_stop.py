@@ -46,6 +46,7 @@ TEXT = 1  # the opcode of a WebSocket frame with text
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", get()])
 async def test_an_idle_connection_is_closed_without_a_response(data: bytes) -> None:
+    """A request before that gets its own response."""
     async with connected(Echo(), keep_alive_seconds=0.05) as client:
         response = await client.exchange(data)
 
