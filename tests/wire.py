@@ -210,7 +210,7 @@ class MemoryTransport(asyncio.Transport):
 async def settle() -> None:
     """Run every ready task, and the tasks that become ready meanwhile, for eight turns of the event loop.
 
-    No test needs more turns.
+    No step of a test needs more turns.
     """
     for _ in range(8):
         await asyncio.sleep(0)
@@ -239,7 +239,10 @@ def serve_in_memory(
     connections: Connections | None = None,
     reader: asyncio.StreamReader | None = None,
 ) -> asyncio.Task[None]:
-    """Serve `application` on `transport`, and return the task that serves. `reader` may contain data received before."""
+    """Serve `application` on `transport`, and return the task that does so.
+
+    `reader` may contain data that was received earlier.
+    """
 
     async def serve() -> None:
         # `Connection` uses only the writer's transport.

@@ -347,6 +347,7 @@ async def test_the_application_closes_with_a_code(code: int, reason: str) -> Non
 
 
 async def test_the_connection_is_closed_if_the_client_sends_no_close_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the application returns, the server sends a Close frame, and waits CLOSING_SECONDS for the client's."""
     monkeypatch.setattr("hello_service.serving.websocket.CLOSING_SECONDS", 0.01)
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

@@ -56,7 +56,10 @@ async def test_a_malformed_request_line_is_rejected(line: str) -> None:
 @pytest.mark.parametrize("version", ["0.9", "1.2", "1.9", "2.0", "3.0", "9.9"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_an_unsupported_version_is_rejected(version: str, method: str) -> None:
-    """RFC 9110, section 2.5, recommends treating 1.2 as 1.1, but no such version exists. A response to HEAD has no body."""
+    """RFC 9110, section 2.5, recommends treating 1.2 as 1.1, but no such version exists.
+
+    A response to HEAD has no body.
+    """
     async with connected(Echo()) as client:
         response = await client.exchange(get("/", method=method, version=version))
 

@@ -51,7 +51,8 @@ INPUTS = [
     # `Echo` serves no WebSocket.
     *(attack.data for attack in REQUESTS if len(attack.data) < MAX_INPUT_BYTES and b"websocket" not in attack.data),
 ]
-POSITIONS = st.integers(0, 5000)  # in up to five inputs of less than 1,000 bytes; others wrap around
+# Positions in up to five inputs of less than 1,000 bytes. Positions beyond the data wrap around.
+POSITIONS = st.integers(0, 5000)
 
 
 async def deliver(pieces: Iterable[bytes], *, paced: bool) -> tuple[bytes, list[Any]]:
