@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY, Point
 from benchmarks.figures import Results, median_of_rounds
 
-# All lengths are in pixels.
+# All lengths are in pixels. Those without a name are margins, and the baselines of texts.
 WIDTH = 900
 LABEL_WIDTH = 320
 LONGEST_BAR = WIDTH - LABEL_WIDTH - 90  # leaves room for the number to its right

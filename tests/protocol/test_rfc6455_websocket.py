@@ -41,7 +41,10 @@ REJECTION_BODY = {**BODY, "type": "websocket.http.response.body"}
 
 
 def handshake(*extra: str, key: str = KEY, version: str = VERSION, path: str = "/ws") -> bytes:
-    """Return the request that opens a WebSocket. An empty `key` or `version` leaves out that header."""
+    """Return the request that opens a WebSocket, with the header lines `extra`.
+
+    An empty `key` or `version` leaves out that header.
+    """
     return get(path, *UPGRADE, *(line for line in (key, version) if line), *extra)
 
 
@@ -79,7 +82,7 @@ class EchoSocket:
 
 
 async def open_websocket(client: Client, *extra: str) -> bytes:
-    """Open a WebSocket and return the head of the response."""
+    """Open a WebSocket with the header lines `extra`, and return the head of the response."""
     await client.send(handshake(*extra))
     response = await client.until(b"\r\n\r\n")
     assert statuses(response) == [101]
@@ -220,6 +223,7 @@ async def test_messages_are_echoed_however_they_are_split() -> None:
     ("frames", "code"),
     [
         (frame(TEXT, b"Ada", masked=False), 1002),
+        # The three reserved bits, one by one and together.
         (frame(TEXT, b"Ada", reserved=4), 1002),
         (frame(TEXT, b"Ada", reserved=2), 1002),
         (frame(TEXT, b"Ada", reserved=1), 1002),

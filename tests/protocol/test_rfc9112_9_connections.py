@@ -527,7 +527,10 @@ async def test_send_can_be_canceled_while_it_waits_for_the_client() -> None:
 
 
 async def test_requests_wait_while_the_client_does_not_read() -> None:
-    """This holds even for `OPTIONS *`, to which the server itself responds."""
+    """This holds even for `OPTIONS *`, to which the server itself responds.
+
+    A write to the closed connection has no effect.
+    """
     transport = MemoryTransport()
     serving = serve_in_memory(Echo(), transport)
     await settle()
@@ -537,7 +540,7 @@ async def test_requests_wait_while_the_client_does_not_read() -> None:
     transport.protocol.resume_writing()
     transport.close()
     await serving
-    transport.protocol.write(b"late")  # ignored, because the connection is closed
+    transport.protocol.write(b"late")
 
     assert written_before == b""
     assert statuses(transport.written) == [200] * 3
