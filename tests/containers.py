@@ -102,7 +102,10 @@ class Engine:
         return f"http://{self.docker('port', container, str(port)).splitlines()[0]}"
 
     def stop(self, container: str, timeout: int = 45) -> int:
-        """Stop `container` with SIGTERM, as an orchestrator does, and return its exit code."""
+        """Stop `container` with SIGTERM, as an orchestrator does, and return its exit code.
+
+        After `timeout` seconds it is killed. The default is the service's `stop_grace_period` in compose.yaml.
+        """
         self.docker("stop", "--time", str(timeout), container)
         return int(self.inspect(container)["State"]["ExitCode"])
 

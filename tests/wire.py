@@ -22,9 +22,9 @@ LENGTH = (b"content-length", b"5")  # of `BODY`
 
 
 def get(target: str = "/", *lines: str, method: str = "GET", version: str = "1.1", host: str | None = "here") -> bytes:
-    """Return a request without a body. `lines` are its header lines after `Host`. Without a `host`, it has no `Host`.
+    """Return a request without a body. `lines` are its header lines after `Host`.
 
-    Each character becomes one byte, so a test can send any byte.
+    With `host=None`, it has no `Host`. Each character becomes one byte, so a test can send any byte.
     """
     header_lines = lines if host is None else (f"Host: {host}", *lines)
     return "\r\n".join([f"{method} {target} HTTP/{version}", *header_lines, "", ""]).encode("latin-1")

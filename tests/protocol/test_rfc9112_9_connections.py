@@ -140,16 +140,16 @@ async def test_a_client_that_never_stops_sending_is_disconnected(monkeypatch: py
             await client.send(b"a" * 100_000_000)
 
 
-@pytest.mark.parametrize("last", [b"", get("/", CLOSE)])
+@pytest.mark.parametrize("last_request", [b"", get("/", CLOSE)])
 @pytest.mark.parametrize("count", [1, 3])
-async def test_a_client_that_has_closed_its_side_gets_its_responses(count: int, last: bytes) -> None:
+async def test_a_client_that_has_closed_its_side_gets_its_responses(count: int, last_request: bytes) -> None:
     """`nc -N` and old probes close their side after the request."""
     async with connected(Echo()) as client:
-        await client.send(get("/a") * count + last)
+        await client.send(get("/a") * count + last_request)
         client.half_close()
         response = await client.rest()
 
-    expected_count = count + 1 if last else count
+    expected_count = count + 1 if last_request else count
     assert statuses(response) == [200] * expected_count
 
 
