@@ -155,7 +155,7 @@ async def test_an_invalid_handshake_is_rejected(request_: bytes, status: int) ->
     ],
 )
 async def test_an_upgrade_that_opens_no_websocket_is_ignored(request_: bytes, echoed: bytes) -> None:
-    """The request, its body and the next request are served as usual. HTTP/1.0 allows no next request."""
+    """The request, its body and the next request are served as usual. The server reuses no HTTP/1.0 connection."""
     async with connected(Echo()) as client:
         responses = await client.exchange(request_ + get("/next", "Connection: close"))
 
