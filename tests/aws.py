@@ -28,7 +28,8 @@ from running import BIN, ROOT, eventually, free_port, started, unmeasured_enviro
 
 REGION = "eu-west-1"
 DEPLOY = ROOT / "deploy" / "deploy"
-# The AWS CLI's commands that only read have one of these prefixes. Every other command changes something.
+# The AWS CLI's commands that only read have one of these prefixes. Every other command changes something. "get" has no
+# dash, because `aws configure get` only reads, too.
 READ_ONLY_PREFIXES = ("describe-", "get", "list-", "wait")
 
 # Shell code that appends a command line to the record, with a unit separator (octal 037) after each argument.

@@ -34,6 +34,7 @@ ERROR_TAGS = {
     "error.stack": STACK_TRACE,
     "http.url": "http://bank/charge?card=4242",
     "http.status_code": "502",
+    # The trace page shows these two apart, as tags of the process.
     "runtime-id": "6955d175e28042da9be2200338da4a14",
     "_dd.p.dm": "-0",
 }

@@ -22,6 +22,7 @@ RESPONSES = {
     # More brackets than the client's limit of 100 levels, but only two levels.
     "/wide": json_response(b"[" + b"[], " * 199 + b"[]]"),
     "/float": json_response(b"1.5"),
+    # Twice as deep as the limit.
     "/deep": json_response(b"[" * 200 + b"]" * 200),
     "/deep-objects": json_response(b'{"number": 1, "object": ' * 200 + b"{}" + b"}" * 200),
     # Deeper than Python's parser can go.

@@ -161,7 +161,7 @@ class MemoryTransport(asyncio.Transport):
     Attributes:
         written: everything that the server has written.
         unwritten: the size of the write buffer, which a test sets.
-        protocol: receives the connection's events; a test calls its methods as the event loop would.
+        protocol: the receiver of the connection's events, whose methods a test calls as the event loop would.
         closing: whether either side has closed the connection.
         paused: whether the server has paused reading.
         eof_written: whether the server has closed its side.
