@@ -50,10 +50,9 @@ async def test_whitespace_around_a_field_value_is_removed() -> None:
     [
         (["Content-Length: 4", "Transfer-Encoding: chunked"], 400),
         (["Transfer-Encoding: chunked", "Content-Length: 4"], 400),
-        # Equal lengths, which RFC 9110, section 8.6, also allows a server to accept.
-        (["Content-Length: 4", "Content-Length: 4"], 400),
+        (["Content-Length: 4", "Content-Length: 4"], 400),  # RFC 9110, section 8.6, also allows accepting equal values
         (["Content-Length: 4", "Content-Length: 5"], 400),
-        (["Content-Length: 4, 4"], 400),
+        (["Content-Length: 4, 4"], 400),  # the same
         (["Content-Length: 4 4"], 400),
         (["Content-Length: +4"], 400),
         (["Content-Length: -4"], 400),
@@ -70,6 +69,7 @@ async def test_whitespace_around_a_field_value_is_removed() -> None:
         (["Transfer-Encoding: identity"], 501),
         (["Transfer-Encoding: gzip, chunked"], 501),
         (["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"], 501),
+        # Stricter than RFC 9110, section 5.6.1.2, because servers differ in how they treat an empty list element.
         (["Transfer-Encoding: ,chunked"], 501),
         (["Transfer-Encoding: chunked;q=1"], 501),
         (["Transfer-Encoding: \x0bchunked"], 400),
