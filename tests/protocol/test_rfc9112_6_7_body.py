@@ -52,7 +52,7 @@ async def test_whitespace_around_a_field_value_is_removed() -> None:
         (["Transfer-Encoding: chunked", "Content-Length: 4"], 400),
         (["Content-Length: 4", "Content-Length: 4"], 400),  # RFC 9110, section 8.6, also allows accepting equal values
         (["Content-Length: 4", "Content-Length: 5"], 400),
-        (["Content-Length: 4, 4"], 400),  # the same
+        (["Content-Length: 4, 4"], 400),  # equal values in one header
         (["Content-Length: 4 4"], 400),
         (["Content-Length: +4"], 400),
         (["Content-Length: -4"], 400),
