@@ -43,7 +43,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
     parser.add_argument("--only", nargs="+", choices=contest.ALL, metavar="NAME", help=", ".join(contest.ALL))
     parser.add_argument(
-        "--write", action="store_true", help="save the results, the tables and the chart in docs/performance.md"
+        "--write", action="store_true", help="save the results, and update the tables and the chart in the docs"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to FILE")
     parser.add_argument("--draw", action="store_true", help="redraw tables and chart from the saved results")

@@ -18,7 +18,7 @@ import uvloop
 UPSTREAM_SECONDS = 0.05
 BACKLOG = 2048  # more than the clients that connect at once
 END = b"\r\n\r\n"
-# What the Datadog Agent reports about itself at /info.
+# What a Datadog Agent reports about itself at /info. The version is made up.
 INFO = {
     "version": "7.99.0",
     "endpoints": ["/v0.3/traces", "/v0.4/traces", "/v0.5/traces", "/v0.6/stats"],

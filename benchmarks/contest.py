@@ -13,13 +13,17 @@ PACKAGE = "benchmarks.contestants"
 
 @dataclass(frozen=True)
 class Point:
-    """What a contestant is measured with: a path and the number of concurrent clients."""
+    """A path and a number of clients, with which a contestant is measured.
+
+    Attributes:
+        path: the path that every client requests.
+        clients: the number of concurrent clients.
+        duration_factor: multiplies the duration of the measurement. With many clients, a request takes over a second.
+    """
 
     path: str
     clients: int
-    duration_factor: int = (
-        1  # multiplies the duration of the measurement; with many clients, a request takes over a second
-    )
+    duration_factor: int = 1
 
     @property
     def name(self) -> str:
@@ -27,9 +31,12 @@ class Point:
         return f"{self.path.rpartition('/')[2].partition('?')[0]}-{self.clients}"
 
 
-HELLO = Point("/api/hello", 64)
-RELAY_16, RELAY, RELAY_256 = (Point("/api/relay?count=1", clients) for clients in (16, 64, 256))
-RELAY_1024 = Point("/api/relay?count=1", 1024, duration_factor=3)
+ONE_CALL = "/api/relay?count=1"  # one call to the upstream for each request
+HELLO = Point("/api/hello", clients=64)
+RELAY_16 = Point(ONE_CALL, clients=16)
+RELAY = Point(ONE_CALL, clients=64)
+RELAY_256 = Point(ONE_CALL, clients=256)
+RELAY_1024 = Point(ONE_CALL, clients=1024, duration_factor=3)
 
 
 @dataclass(frozen=True)
@@ -76,12 +83,13 @@ GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}", "--log-level", "warning")
 
 OURS_NAME = "hello_service"
 
-# The numbers of spans differ, because ddtrace's integrations do: that of Flask has a span for each step of a request.
+# The numbers of spans differ, because ddtrace's integrations do: that of Flask has a span for each step of a request,
+# and that of aiohttp's client has two for each call, in addition to the one of httpx.
 ALL: Mapping[str, Contestant] = {
     OURS_NAME: Contestant(
         "**hello_service** (Quart, Hypercorn)",
         SERVE,
-        (HELLO, RELAY_16, RELAY, RELAY_256, RELAY_1024),
+        points=(HELLO, RELAY_16, RELAY, RELAY_256, RELAY_1024),
         spans={"/api/hello": 1, "/api/relay": 2},
         environment=OUR_ENVIRONMENT,
     ),
@@ -124,14 +132,18 @@ ALL: Mapping[str, Contestant] = {
         "**hello_service**, untraced", SERVE, environment={**OUR_ENVIRONMENT, "DD_TRACE_ENABLED": "false"}
     ),
     "fastapi-untraced": Contestant(
-        "FastAPI, uvicorn, untraced", plain(*UVICORN, f"{PACKAGE}.fastapi_httpx:app"), (HELLO,)
+        "FastAPI, uvicorn, untraced", plain(*UVICORN, f"{PACKAGE}.fastapi_httpx:app"), points=(HELLO,)
     ),
     "starlette-untraced": Contestant(
-        "Starlette, uvicorn, untraced", plain(*UVICORN, f"{PACKAGE}.starlette_httpx_aiohttp:app"), (HELLO,)
+        "Starlette, uvicorn, untraced", plain(*UVICORN, f"{PACKAGE}.starlette_httpx_aiohttp:app"), points=(HELLO,)
     ),
-    "naive-untraced": Contestant("the naive form, untraced", plain(*HYPERCORN, f"{PACKAGE}.naive:app"), (HELLO,)),
-    "raw-hypercorn": Contestant("raw ASGI on Hypercorn, untraced", plain(*HYPERCORN, f"{PACKAGE}.raw:app"), (HELLO,)),
-    "raw-uvicorn": Contestant("raw ASGI on uvicorn, untraced", plain(*UVICORN, f"{PACKAGE}.raw:app"), (HELLO,)),
-    "raw-granian": Contestant("raw ASGI on granian, untraced", plain(*GRANIAN, f"{PACKAGE}.raw:app"), (HELLO,)),
-    "upstream": Contestant("the upstream itself", None, (RELAY,)),
+    "naive-untraced": Contestant(
+        "the naive form, untraced", plain(*HYPERCORN, f"{PACKAGE}.naive:app"), points=(HELLO,)
+    ),
+    "raw-hypercorn": Contestant(
+        "raw ASGI on Hypercorn, untraced", plain(*HYPERCORN, f"{PACKAGE}.raw:app"), points=(HELLO,)
+    ),
+    "raw-uvicorn": Contestant("raw ASGI on uvicorn, untraced", plain(*UVICORN, f"{PACKAGE}.raw:app"), points=(HELLO,)),
+    "raw-granian": Contestant("raw ASGI on granian, untraced", plain(*GRANIAN, f"{PACKAGE}.raw:app"), points=(HELLO,)),
+    "upstream": Contestant("the upstream itself", command=None, points=(RELAY,)),
 }

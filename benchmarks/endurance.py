@@ -22,7 +22,10 @@ OVERLOAD_CONNECTIONS = 1024  # so many that the service always has a request to 
 
 
 def run(backend: measure.Backend) -> dict[str, Any]:
-    """Return the memory before, halfway through and after 100,000 requests, and the results of the overload test."""
+    """Return the results of both tests: the maximum rate, the memory, and the counts of the overload test.
+
+    The memory is measured before, halfway through and after the 100,000 requests.
+    """
     contestant = ALL[OURS_NAME]
     with measure.started(contestant, backend) as (port, tree):
         process.wait_until_responding(port, tree, HELLO.path)

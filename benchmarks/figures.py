@@ -70,6 +70,7 @@ def _cpu(name: str, point: Point) -> SampleField:
 
 
 def _targets() -> Iterator[Target]:
+    """Yield the targets. benchmarks/README.md explains where their limits come from."""
     hello, relay = _cpu(OURS_NAME, HELLO), _cpu(OURS_NAME, RELAY)
     untraced = _cpu("hello_service-untraced", HELLO)
     yield Target("CPU of `/api/hello`, traced ÷ untraced", hello, untraced, limit=1.5)
@@ -107,7 +108,7 @@ def value(one_round: Results, quantity: Quantity) -> float | None:
 
 def spread(numbers: list[float]) -> Spread | None:
     """Return median, minimum and maximum of `numbers`, or None if `numbers` is empty."""
-    return Spread(median(numbers), min(numbers), max(numbers)) if numbers else None
+    return Spread(median=median(numbers), minimum=min(numbers), maximum=max(numbers)) if numbers else None
 
 
 def median_of_rounds(results: Results, quantity: Quantity) -> float | None:

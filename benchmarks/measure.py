@@ -1,4 +1,7 @@
-"""Measures a contestant with one path and number of clients: wrk runs on one core, the contestant on the other."""
+"""Measures a contestant with one path and number of clients: wrk runs on one core, the contestant on the other.
+
+Only the upstream, if it is itself the contestant, shares the core of wrk.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,7 @@ def running_backend() -> Iterator[Backend]:
 
 @contextmanager
 def started(contestant: Contestant, backend: Backend) -> Iterator[tuple[int, process.Tree]]:
-    """Run `contestant` on its core, and yield its port and its processes."""
+    """Run `contestant` on its core unless it is the upstream, and yield its port and its processes."""
     if contestant.command is None:  # the upstream itself, which is already running
         yield backend.upstream, backend.tree
         return

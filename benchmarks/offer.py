@@ -100,6 +100,7 @@ class Client(asyncio.Protocol):
             self.offer.complete(self, head[9:12].decode())  # the status in "HTTP/1.1 200 OK"
 
     def connection_lost(self, _error: Exception | None) -> None:
+        # The service closes a connection after 1,000 requests, so COUNT must stay well below that for each connection.
         sys.exit("the service closed a connection")
 
 

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY, Point
 from benchmarks.figures import Results, median_of_rounds
 
-# All lengths are in pixels.
+# All lengths are in pixels. Those without a name are margins, and the baselines of texts.
 WIDTH = 900
 LABEL_WIDTH = 320
 LONGEST_BAR = WIDTH - LABEL_WIDTH - 90  # leaves room for the number to its right
@@ -22,7 +22,7 @@ HEAD = (
 
 
 def bars(results: Results, point: Point, title: str, top: int) -> Iterator[str]:
-    """Yield a title and a bar for each traced contestant, the shortest bar first."""
+    """Yield a title, and then a bar for each traced contestant that was measured, the shortest first."""
     traced = [name for name, contestant in ALL.items() if contestant.spans]
     costs = [(cost, name) for name in traced if (cost := median_of_rounds(results, (name, point, "cpu_us")))]
     yield f'<text x="12" y="{top + 20}" font-weight="600">{escape(title)}</text>'

@@ -21,7 +21,7 @@ MAXIMUM_STOP_SECONDS = 20.0
 CORES = sorted(os.sched_getaffinity(0))
 CONTESTANT_CORE, OTHER_CORE = CORES[0], CORES[-1]
 
-# Indexes into the result of `_fields`.
+# Indexes into the result of `_fields`; proc(5) describes the fields, and its numbers are higher by three.
 PARENT = 1
 CPU_TIMES = slice(11, 15)  # user and system time of the process, and of its ended children
 RESIDENT_PAGES = 21
@@ -70,7 +70,7 @@ class Tree:
         return pids
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of all processes, including those that have ended."""
+        """Return the CPU time of all processes, including ended ones that their parents have waited for."""
         ticks = 0
         for pid in self.pids():
             ticks += sum(map(int, _fields(Path(f"/proc/{pid}/stat"))[CPU_TIMES]))

@@ -98,8 +98,8 @@ def record(point: Point, seconds: int) -> list[str]:
         measure.run_wrk(port, point, WARM_UP_SECONDS)
         stacks = Path(folder, "stacks")
         command = [str(BIN / "py-spy"), "record", "--rate", str(SAMPLES_PER_SECOND), "--duration", str(seconds)]
-        innermost_pid = tree.pids()[-1]
-        command += ["--format", "raw", "--output", str(stacks), "--pid", str(innermost_pid)]
+        serving_pid = tree.pids()[-1]  # any ancestor only starts it
+        command += ["--format", "raw", "--output", str(stacks), "--pid", str(serving_pid)]
         profiler = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         measure.run_wrk(port, point, seconds + 1)  # a little longer than py-spy records
         if profiler.wait() != 0:

@@ -28,7 +28,8 @@ from running import BIN, ROOT, eventually, free_port, started, unmeasured_enviro
 
 REGION = "eu-west-1"
 DEPLOY = ROOT / "deploy" / "deploy"
-# The AWS CLI's commands that only read have one of these prefixes. Every other command changes something.
+# The AWS CLI's commands that only read have one of these prefixes. Every other command changes something. "get" has no
+# dash, because `aws configure get` only reads, too.
 READ_ONLY_PREFIXES = ("describe-", "get", "list-", "wait")
 
 # Shell code that appends a command line to the record, with a unit separator (octal 037) after each argument.
@@ -36,7 +37,8 @@ RECORD_AWS = """{ printf '%s\\037' "$@"; echo; } >>"$RECORD" """
 RECORD_DOCKER = """{ printf '%s\\037' docker "$@"; echo; } >>"$RECORD" """
 # Shell code that runs a test's stub in place of the AWS CLI, if there is one for the command.
 RUN_STUB = """[ -x "$RECORD.stubs/$1-$2" ] && exec "$RECORD.stubs/$1-$2" "$@" """
-# docker without a registry: `login` only checks that it receives a password, and `push` registers a manifest in ECR.
+# docker without a registry: `login` only checks that it receives a password, and `push` registers a manifest in ECR,
+# with a digest made from the image's name.
 DOCKER = """
 case $1 in
 build) exec "$BUILDS" "$@" ;;
@@ -63,7 +65,10 @@ with socket.socket(socket.AF_UNIX) as server:
 
 @dataclass
 class CommandResult:
-    """The exit code and output of one program, and every AWS and docker command that it ran."""
+    """The exit code and output of one program, and every AWS and docker command that it ran.
+
+    A docker command begins with "docker", and an AWS command with the name of its service.
+    """
 
     code: int
     stdout: str
@@ -72,7 +77,7 @@ class CommandResult:
 
     @property
     def changes(self) -> list[str]:
-        """Return the first two words of each docker command, and of each AWS command that changes something."""
+        """The first two words of each docker command, and of each AWS command that changes something."""
         return [
             " ".join(command[:2])
             for command in self.commands
@@ -82,7 +87,10 @@ class CommandResult:
 
 @dataclass
 class Account:
-    """An AWS account whose API is at `url`. `folder` contains the recorded commands and the stubs."""
+    """An AWS account whose API is at `url`.
+
+    `folder` contains the recorded commands and the stubs. Programs that use the account run in `environment`.
+    """
 
     url: str
     folder: Path
@@ -206,7 +214,7 @@ def write_program(path: Path, body: str) -> None:
 class _RollingBackHandler(BaseHTTPRequestHandler):
     """A CloudFormation API that rolls back every stack that is created."""
 
-    created = False
+    created = False  # set on the class, because each request has its own handler
 
     def do_POST(self) -> None:
         body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
@@ -228,7 +236,7 @@ class _RollingBackHandler(BaseHTTPRequestHandler):
     def _events(self) -> str:
         """Return the events of the stack, newest first. Only the load balancer's failure caused the rollback.
 
-        It also canceled the creation of the cluster. The repository failed in an earlier attempt.
+        That failure also canceled the creation of the cluster. The repository failed in an earlier attempt.
         """
         events = [
             ("Cluster", "AWS::ECS::Cluster", "CREATE_FAILED", "Resource creation cancelled"),

@@ -29,7 +29,7 @@ class Secret(CloudFormationModel):  # type: ignore[misc]  # mypy doesn't analyze
 
     @staticmethod
     def cloudformation_name_type() -> str:
-        return ""
+        return ""  # deploy/stack.yaml gives the secret no name, so moto generates one
 
     @staticmethod
     def cloudformation_type() -> str:
@@ -37,7 +37,7 @@ class Secret(CloudFormationModel):  # type: ignore[misc]  # mypy doesn't analyze
 
     @classmethod
     def has_cfn_attr(cls, attr: str) -> bool:
-        return attr == "Id"
+        return attr == "Id"  # the only attribute of a secret in CloudFormation
 
     @classmethod
     def create_from_cloudformation_json(
@@ -154,6 +154,7 @@ def update_termination_protection(self: CloudFormationResponse) -> ActionResult:
 
 
 if __name__ == "__main__":
+    # moto finds `Secret` among the subclasses of `CloudFormationModel`.
     assert Secret.cloudformation_type() in parsing.get_model_map()
     fix_updates()
     resolve = CloudFormationBackend._resolve_update_parameters

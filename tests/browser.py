@@ -14,6 +14,7 @@ from running import eventually
 TIMEOUT_MS = 20_000  # the machine may be busy
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+# The sandbox does not work as root, a test needs no GPU, and only the tested page should use the network.
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",

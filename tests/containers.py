@@ -24,6 +24,7 @@ from running import ROOT, Span, clean_environment, eventually
 LAB = Path(os.environ.get("LAB", ROOT.parent / "shared" / "container-lab" / "lab"))
 LOAD_SCRIPT = Path(__file__).with_name("load.py")
 INTAKE_IMAGE = "lab/intake"
+# Options of `docker run` that take all privileges from a container, as compose.yaml does.
 LOCKED_DOWN = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 
 
@@ -101,7 +102,10 @@ class Engine:
         return f"http://{self.docker('port', container, str(port)).splitlines()[0]}"
 
     def stop(self, container: str, timeout: int = 45) -> int:
-        """Stop `container` with SIGTERM, as an orchestrator does, and return its exit code."""
+        """Stop `container` with SIGTERM, as an orchestrator does, and return its exit code.
+
+        After `timeout` seconds it is killed. The default is the service's `stop_grace_period` in compose.yaml.
+        """
         self.docker("stop", "--time", str(timeout), container)
         return int(self.inspect(container)["State"]["ExitCode"])
 
@@ -132,7 +136,7 @@ class Load:
     def end(self) -> None:
         """Send no more requests, wait until none is in flight, and read the results."""
         if self._process.poll() is None:
-            output, _ = self._process.communicate(timeout=90)  # closes standard input, which ends load.py
+            output, _ = self._process.communicate(timeout=90)  # closes standard input; a last request can take 60 s
             results = json.loads(output)
             self.statuses, self.failures = results["statuses"], results["failures"]
 

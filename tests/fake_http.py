@@ -20,6 +20,7 @@ class FakeHTTP(ThreadingHTTPServer):
         status_of_other_methods: the status for all methods except GET; None if that is also `status`.
         missing_paths: the paths to which the server responds with 404.
         paths: the path of each request that arrived.
+        closing: an event that ends the requests that get no response.
     """
 
     daemon_threads = True
@@ -68,6 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def served(server: ThreadingHTTPServer) -> Iterator[str]:
     """Run `server` in a thread until the block ends, and yield its URL."""
+    # `shutdown` waits for the end of a poll, so a short interval makes it fast.
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

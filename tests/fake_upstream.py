@@ -19,10 +19,13 @@ def json_response(body: bytes) -> bytes:
 JSON = json_response(b'{"message": 1}')
 RESPONSES = {
     "/json": JSON,
+    # More brackets than the client's limit of 100 levels, but only two levels.
     "/wide": json_response(b"[" + b"[], " * 199 + b"[]]"),
     "/float": json_response(b"1.5"),
+    # Twice as deep as the limit.
     "/deep": json_response(b"[" * 200 + b"]" * 200),
     "/deep-objects": json_response(b'{"number": 1, "object": ' * 200 + b"{}" + b"}" * 200),
+    # Deeper than Python's parser can go.
     "/deeper": json_response(b"[" * 100_000 + b"]" * 100_000),
     "/nan": json_response(b"[NaN]"),
     "/endless": json_response(b"1e999"),  # infinity, as a Python float
@@ -30,6 +33,7 @@ RESPONSES = {
     "/text": b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi",
     "/missing": b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnone",
     "/broken": b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n",
+    # Nothing listens on port 1.
     "/redirect": b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n",
     "/loop": b"HTTP/1.1 302 Found\r\nlocation: /loop\r\ncontent-length: 0\r\n\r\n",
     "/cookie": JSON.replace(b"\r\n", b"\r\nset-cookie: a=1; Path=/\r\n", 1),
@@ -78,6 +82,8 @@ class FakeUpstream:
         delay_seconds: how long `/slow` waits before its response, and `/drip` before each byte.
         behavior: a path that replaces the path of every request; if it is empty, none is replaced.
         location: the URL that `/elsewhere` redirects to.
+        server: the listening server; None before it is started.
+        writers: the server's side of each open connection.
     """
 
     url: str = ""
@@ -173,7 +179,7 @@ class FakeUpstream:
 async def fake_upstream() -> AsyncIterator[FakeUpstream]:
     """Run an upstream on a free loopback port."""
     fake = FakeUpstream()
-    fake.server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, backlog=1000)
+    fake.server = await asyncio.start_server(fake.serve, "127.0.0.1", 0, backlog=1000)  # for many calls at once
     fake.url = f"http://127.0.0.1:{fake.server.sockets[0].getsockname()[1]}"
     try:
         yield fake

@@ -68,9 +68,9 @@ class Task:
     ) -> None:
         """Start each container as soon as its dependencies allow it.
 
-        `image` is the image of the container that owns the network namespace. It needs nothing but Python. `secrets`
-        maps each `valueFrom` to the secret's value, and `extra` maps a container's name to additional environment
-        variables.
+        `network` is the engine's network that the task joins. `image` is the image of the container that owns the
+        network namespace. It needs nothing but Python. `secrets` maps each `valueFrom` to the secret's value, and
+        `extra` maps a container's name to additional environment variables.
         """
         containers = {container["name"]: container for container in self.definition["containerDefinitions"]}
         self._start_network(network, image, containers.values())
@@ -197,7 +197,10 @@ def running_task(
     key: str,
     extra: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Task]:
-    """Run a task with `key` as the API key until the block ends, and yield it when its health checks have passed."""
+    """Run a task with `key` as the API key until the block ends, and yield it when its health checks have passed.
+
+    `Task.start` explains `network`, `image` and `extra`.
+    """
     secrets = {f"{VALUES['SECRET_ARN']}:DD_API_KEY::": key}
     task = Task(engine, definition)
     try:

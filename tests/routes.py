@@ -93,7 +93,7 @@ async def stream(query_args: CountQuery) -> Response:
 
 @routes.websocket("/hello/ws")
 async def echo() -> None:
-    """Send a message for each received text."""
+    """Send a message for each received name, or a hint if the received message can't be a name."""
     await websocket.accept()
     while True:
         message = await websocket.receive()

@@ -104,7 +104,7 @@ class Running:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
-        self.lines: list[str] = []
+        self.lines: list[str] = []  # grows in another thread, so it is copied before it is searched
         self.url = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

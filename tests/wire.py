@@ -15,14 +15,17 @@ from hello_service.serving.connections import Connections, Limits
 from hello_service.serving.http1 import Connection
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
-STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
-TIMEOUT_SECONDS = 20.0  # for each wait in a test
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")  # the start of a status line
+TIMEOUT_SECONDS = 20.0  # for each wait in a test; only a test that hangs waits as long
 BODY = {"type": "http.response.body", "body": b"hello"}
 LENGTH = (b"content-length", b"5")  # of `BODY`
 
 
 def get(target: str = "/", *lines: str, method: str = "GET", version: str = "1.1", host: str | None = "here") -> bytes:
-    """Return a request without a body. `lines` are its header lines after `Host`."""
+    """Return a request without a body. `lines` are its header lines after `Host`.
+
+    With `host=None`, it has no `Host`. Each character becomes one byte, so a test can send any byte.
+    """
     header_lines = lines if host is None else (f"Host: {host}", *lines)
     return "\r\n".join([f"{method} {target} HTTP/{version}", *header_lines, "", ""]).encode("latin-1")
 
@@ -53,7 +56,7 @@ def responding_with(*messages: dict[str, Any]) -> Application:
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         for message in messages:
-            await send(dict(message))
+            await send(message)
 
     return application
 
@@ -119,7 +122,7 @@ class Client:
         self.writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Send `data`."""
+        """Send `data`, and wait while too much of it is unsent."""
         self.writer.write(data)
         await self.writer.drain()
 
@@ -143,7 +146,6 @@ class Client:
         self.writer.write_eof()
 
     def close(self) -> None:
-        """Close the connection."""
         self.writer.close()
 
     def reset(self) -> None:
@@ -159,6 +161,8 @@ class MemoryTransport(asyncio.Transport):
     Attributes:
         written: everything that the server has written.
         unwritten: the size of the write buffer, which a test sets.
+        protocol: the receiver of the connection's events, whose methods a test calls as the event loop would.
+        closing: whether either side has closed the connection.
         paused: whether the server has paused reading.
         eof_written: whether the server has closed its side.
     """
@@ -206,7 +210,7 @@ class MemoryTransport(asyncio.Transport):
 async def settle() -> None:
     """Run every ready task, and the tasks that become ready meanwhile, for eight turns of the event loop.
 
-    No test needs more turns.
+    No step of a test needs more turns.
     """
     for _ in range(8):
         await asyncio.sleep(0)
@@ -235,9 +239,13 @@ def serve_in_memory(
     connections: Connections | None = None,
     reader: asyncio.StreamReader | None = None,
 ) -> asyncio.Task[None]:
-    """Serve `application` on `transport`."""
+    """Serve `application` on `transport`, and return the task that does so.
+
+    `reader` may contain data that was received earlier.
+    """
 
     async def serve() -> None:
+        # `Connection` uses only the writer's transport.
         writer = cast("asyncio.StreamWriter", SimpleNamespace(transport=transport))
         await Connection(
             connections or Connections(),
@@ -254,7 +262,10 @@ def serve_in_memory(
 async def connected(
     application: Application, connections: Connections | None = None, **limits: Any
 ) -> AsyncIterator[Client]:
-    """Serve `application` on one connection, and check afterwards that the connection is closed."""
+    """Serve `application` on one connection, and check afterwards that the connection is closed.
+
+    `limits` are fields of `Limits`; they have no effect if `connections` is given, which has its own.
+    """
     connections = connections or Connections(Limits(**limits))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

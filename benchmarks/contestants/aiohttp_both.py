@@ -32,7 +32,8 @@ async def relay(request: web.Request) -> web.Response:
 
 
 async def open_client(app: web.Application) -> AsyncIterator[None]:
-    async with ClientSession(connector=TCPConnector(limit=1024)) as app[CLIENT]:
+    connector = TCPConnector(limit=1024)  # as many connections as hello_service may open
+    async with ClientSession(connector=connector) as app[CLIENT]:
         yield
 
 

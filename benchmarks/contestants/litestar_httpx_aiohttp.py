@@ -20,7 +20,8 @@ from litestar.datastructures import State
 
 @asynccontextmanager
 async def lifespan(app: Litestar) -> AsyncIterator[None]:
-    async with HttpxAiohttpClient(limits=httpx.Limits(max_connections=1024)) as app.state.client:
+    limits = httpx.Limits(max_connections=1024)  # as many as hello_service may open
+    async with HttpxAiohttpClient(limits=limits) as app.state.client:
         yield
 
 

@@ -17,7 +17,8 @@ from starlette.routing import Route
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    async with HttpxAiohttpClient(limits=httpx.Limits(max_connections=1024)) as app.state.client:
+    limits = httpx.Limits(max_connections=1024)  # as many as hello_service may open
+    async with HttpxAiohttpClient(limits=limits) as app.state.client:
         yield
 
 

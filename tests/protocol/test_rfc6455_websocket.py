@@ -33,6 +33,7 @@ VERSION = "Sec-WebSocket-Version: 13"
 UPGRADE = ("Connection: Upgrade", "Upgrade: websocket")
 # The opcodes of frames.
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+# Codes out of range, or reserved (section 7.4).
 INVALID_CLOSE_CODES = (0, 1, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000)
 CLOSE_NORMAL = frame(CLOSE, struct.pack("!H", 1000))
 PING_FROM_SERVER = frame(PING, b"", masked=False)  # only a client masks its frames
@@ -41,7 +42,10 @@ REJECTION_BODY = {**BODY, "type": "websocket.http.response.body"}
 
 
 def handshake(*extra: str, key: str = KEY, version: str = VERSION, path: str = "/ws") -> bytes:
-    """Return the request that opens a WebSocket. An empty `key` or `version` leaves out that header."""
+    """Return the request that opens a WebSocket, with the header lines `extra`.
+
+    An empty `key` or `version` leaves out that header.
+    """
     return get(path, *UPGRADE, *(line for line in (key, version) if line), *extra)
 
 
@@ -79,7 +83,7 @@ class EchoSocket:
 
 
 async def open_websocket(client: Client, *extra: str) -> bytes:
-    """Open a WebSocket and return the head of the response."""
+    """Open a WebSocket with the header lines `extra`, and return the head of the response."""
     await client.send(handshake(*extra))
     response = await client.until(b"\r\n\r\n")
     assert statuses(response) == [101]
@@ -120,7 +124,7 @@ async def test_the_handshake_response_is_the_one_in_the_rfc() -> None:
         (handshake("Content-Length: 5") + b"hello", 400),
         (handshake("Transfer-Encoding: chunked") + b"0\r\n\r\n", 400),
         (handshake() + frame(TEXT, b"early"), 400),
-        (handshake().replace(b"here", b"a..b"), 400),
+        (handshake().replace(b"here", b"a..b"), 400),  # an invalid host
         (handshake().replace(b"Host: here\r\n", b""), 400),
     ],
 )
@@ -154,7 +158,7 @@ async def test_an_invalid_handshake_is_rejected(request_: bytes, status: int) ->
     ],
 )
 async def test_an_upgrade_that_opens_no_websocket_is_ignored(request_: bytes, echoed: bytes) -> None:
-    """The request, its body and the next request are served as usual. HTTP/1.0 allows no next request."""
+    """The request, its body and the next request are served as usual. The server reuses no HTTP/1.0 connection."""
     async with connected(Echo()) as client:
         responses = await client.exchange(request_ + get("/next", "Connection: close"))
 
@@ -169,7 +173,7 @@ async def test_an_upgrade_that_opens_no_websocket_is_ignored(request_: bytes, ec
         ("Sec-WebSocket-Protocol: chat, superchat", ["chat", "superchat"]),
         ("Sec-WebSocket-Protocol: \xff", []),
         ("Sec-WebSocket-Protocol: a b", []),
-        ("X: y", []),
+        ("X: y", []),  # an unrelated header
     ],
 )
 async def test_the_application_chooses_the_subprotocol(line: str, subprotocols: list[str]) -> None:
@@ -222,18 +226,19 @@ async def test_messages_are_echoed_however_they_are_split() -> None:
     ("frames", "code"),
     [
         (frame(TEXT, b"Ada", masked=False), 1002),
+        # The three reserved bits, one by one and together.
         (frame(TEXT, b"Ada", reserved=4), 1002),
         (frame(TEXT, b"Ada", reserved=2), 1002),
         (frame(TEXT, b"Ada", reserved=1), 1002),
         (frame(TEXT, b"Ada", reserved=7), 1002),
         (frame(3, b""), 1002),  # a reserved opcode
         (frame(11, b""), 1002),  # a reserved opcode
-        (frame(PING, b"a" * 126), 1002),
-        (frame(PING, b"a", last=False), 1002),
+        (frame(PING, b"a" * 126), 1002),  # a control frame has at most 125 bytes
+        (frame(PING, b"a", last=False), 1002),  # a control frame must not be fragmented
         (frame(CLOSE, b"", last=False), 1002),
         (frame(CONTINUATION, b"a"), 1002),
         (frame(TEXT, b"a", last=False) + frame(TEXT, b"b"), 1002),
-        (frame(CLOSE, b"\0"), 1002),
+        (frame(CLOSE, b"\0"), 1002),  # half a code
         *[(frame(CLOSE, struct.pack("!H", code)), 1002) for code in INVALID_CLOSE_CODES],
         (frame(CLOSE, struct.pack("!H", 1000) + b"\xff"), 1007),
         # Lengths that are not minimally encoded: 125 in two bytes, and 150 in eight.
@@ -374,6 +379,7 @@ async def test_empty_frames_of_a_message_take_no_memory(opcode: int) -> None:
 
 
 async def test_the_connection_is_closed_if_the_client_sends_no_close_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the application returns, the server sends a Close frame, and waits CLOSING_SECONDS for the client's."""
     monkeypatch.setattr("hello_service.serving.websocket.CLOSING_SECONDS", 0.01)
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -482,6 +488,7 @@ async def test_a_client_that_sends_pings_and_does_not_read_gets_only_the_latest_
 
 
 async def test_reading_is_paused_while_the_application_is_slow() -> None:
+    count = 50_000  # messages; more bytes than all buffers on the way hold
     proceed = asyncio.Event()
     received = []
 
@@ -494,13 +501,13 @@ async def test_reading_is_paused_while_the_application_is_slow() -> None:
 
     async with connected(application) as client:
         await open_websocket(client)
-        sending = asyncio.create_task(client.send(frame(TEXT, b"a" * 100) * 50_000 + CLOSE_NORMAL))
+        sending = asyncio.create_task(client.send(frame(TEXT, b"a" * 100) * count + CLOSE_NORMAL))
         done, _ = await asyncio.wait({sending}, timeout=0.3)
         assert not done  # because the server does not read
         proceed.set()
         response = await client.rest()
 
-    assert len(received) == 50_000
+    assert len(received) == count
     assert close_code(response) == 1000
 
 

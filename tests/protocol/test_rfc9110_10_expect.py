@@ -23,6 +23,7 @@ def head_with_expect(length: int, version: str = "1.1", value: str = "100-contin
     "value", ["100-continue", "100-Continue", "100-continue,", "other, 100-continue", "100-continue ,other=1"]
 )
 async def test_100_is_sent_when_the_application_reads_the_body(value: str) -> None:
+    """An unknown expectation is ignored. The RFC allows a 417 for it, but does not require one."""
     async with connected(Echo()) as client:
         await client.send(head_with_expect(4, value=value))
         assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -56,7 +57,7 @@ async def test_no_100_is_sent_for_a_body_that_is_too_large() -> None:
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_no_100_is_sent_if_the_client_does_not_wait_for_it(version: str) -> None:
     async with connected(Echo()) as client:
-        response = await client.exchange(head_with_expect(4, version) + b"body")
+        response = await client.exchange(head_with_expect(4, version=version) + b"body")
 
     assert statuses(response) == [200]
 

@@ -33,7 +33,7 @@ INVALID = [
     "[::1",
     "::1",
     "[::1]x",
-    "[v1.a]",
+    "[v1.a]",  # IPvFuture: allowed by RFC 3986, but no version of it is defined
     "a,b c",
     "\xe9",
     "a\x7f",
@@ -61,7 +61,7 @@ VALID = [
     "[::1]:8080",
     "xn--bcher-kva.example",
     "a" * 63,
-    "",
+    "",  # the header of a target without a host (RFC 9112, section 3.2)
     "a%20b",
     "a~!$&'()*+,;=",
 ]
@@ -115,6 +115,7 @@ async def test_http_1_1_requires_one_host_header_and_http_1_0_at_most_one(
 
 @pytest.mark.parametrize("target", ["/", "http://here/"])
 async def test_an_invalid_host_header_is_rejected_even_with_an_absolute_target(target: str) -> None:
+    """RFC 9112, section 3.2, requires this, although an absolute target overrides a valid header."""
     async with connected(Echo()) as client:
         response = await client.exchange(get(target, host="a..b"))
 

@@ -20,7 +20,7 @@ CLOSE = "Connection: close"
         "GET / HTTP/1.10",
         "GET / HTTP/11",
         "GET / http/1.1",
-        "GET / RTSP/1.0",
+        "GET / RTSP/1.0",  # llhttp also parses RTSP and ICE
         "GET / ICE/1.0",
         "GET /",
         "GET",
@@ -56,7 +56,10 @@ async def test_a_malformed_request_line_is_rejected(line: str) -> None:
 @pytest.mark.parametrize("version", ["0.9", "1.2", "1.9", "2.0", "3.0", "9.9"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_an_unsupported_version_is_rejected(version: str, method: str) -> None:
-    """RFC 9110, section 2.5, recommends treating 1.2 as 1.1, but no such version exists. A response to HEAD has no body."""
+    """RFC 9110, section 2.5, recommends treating 1.2 as 1.1, but no such version exists.
+
+    A response to HEAD has no body.
+    """
     async with connected(Echo()) as client:
         response = await client.exchange(get("/", method=method, version=version))
 
@@ -81,7 +84,7 @@ async def test_an_unsupported_method_is_rejected(method: str) -> None:
     [
         ("http://other/a?b=c", "/a", b"b=c", b"other"),
         ("HTTP://[::1]:80?x=1", "/", b"x=1", b"[::1]:80"),
-        ("https://other", "/", b"", b"other"),
+        ("https://other", "/", b"", b"other"),  # the load balancer terminates TLS (RFC 9110, section 7.4)
         ("http://other:8080/a//b?", "/a//b", b"", b"other:8080"),
     ],
 )
@@ -99,12 +102,14 @@ async def test_an_absolute_target_overrides_the_host_header(target: str, path: s
 # In an OPTIONS request, a URL without a path means the same as * (RFC 9112, section 3.2.4).
 @pytest.mark.parametrize("target", ["*", "http://here"])
 async def test_options_for_the_server_itself_does_not_reach_the_application(target: str) -> None:
-    options_requests = get(target, method="OPTIONS") * 900  # if these were served recursively, the stack would overflow
+    # So many that the stack would overflow if they were served recursively. A connection serves up to 1,000 requests.
+    count = 900
+    options_requests = get(target, method="OPTIONS") * count
     echo = Echo()
     async with connected(echo) as client:
         response = await client.exchange(options_requests + get("/", CLOSE))
 
-    assert statuses(response) == [200] * (900 + 1)
+    assert statuses(response) == [200] * (count + 1)
     assert b"allow: GET, " in response
     assert len(echo.requests) == 1
 

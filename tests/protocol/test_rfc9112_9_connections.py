@@ -140,16 +140,16 @@ async def test_a_client_that_never_stops_sending_is_disconnected(monkeypatch: py
             await client.send(b"a" * 100_000_000)
 
 
-@pytest.mark.parametrize("last", [b"", get("/", CLOSE)])
+@pytest.mark.parametrize("last_request", [b"", get("/", CLOSE)])
 @pytest.mark.parametrize("count", [1, 3])
-async def test_a_client_that_has_closed_its_side_gets_its_responses(count: int, last: bytes) -> None:
+async def test_a_client_that_has_closed_its_side_gets_its_responses(count: int, last_request: bytes) -> None:
     """`nc -N` and old probes close their side after the request."""
     async with connected(Echo()) as client:
-        await client.send(get("/a") * count + last)
+        await client.send(get("/a") * count + last_request)
         client.half_close()
         response = await client.rest()
 
-    expected_count = count + 1 if last else count
+    expected_count = count + 1 if last_request else count
     assert statuses(response) == [200] * expected_count
 
 
@@ -370,7 +370,7 @@ async def test_a_complete_body_that_is_not_read_does_not_hide_a_disconnect() -> 
 
     serving = serve_in_memory(application, transport)
     await settle()
-    transport.protocol.data_received(post(b"a" * 200_000))
+    transport.protocol.data_received(post(b"a" * 200_000))  # more than is buffered of an incomplete body
     paused = transport.paused
     proceed.set()
     transport.close()
@@ -394,7 +394,7 @@ async def test_a_body_is_read_ahead_of_the_application_only_up_to_a_limit() -> N
         await send(head(LENGTH))
         await send(BODY)
 
-    transport, piece = MemoryTransport(), b"a" * 100_000
+    transport, piece = MemoryTransport(), b"a" * 100_000  # more than a connection buffers
     serving = serve_in_memory(application, transport)
     await settle()
     transport.protocol.data_received(post(piece, CLOSE, length=2 * len(piece)))
@@ -527,7 +527,10 @@ async def test_send_can_be_canceled_while_it_waits_for_the_client() -> None:
 
 
 async def test_requests_wait_while_the_client_does_not_read() -> None:
-    """This includes `OPTIONS *`, to which the server itself responds."""
+    """This holds even for `OPTIONS *`, to which the server itself responds.
+
+    A write to the closed connection has no effect.
+    """
     transport = MemoryTransport()
     serving = serve_in_memory(Echo(), transport)
     await settle()
@@ -537,7 +540,7 @@ async def test_requests_wait_while_the_client_does_not_read() -> None:
     transport.protocol.resume_writing()
     transport.close()
     await serving
-    transport.protocol.write(b"late")  # ignored, because the connection is closed
+    transport.protocol.write(b"late")
 
     assert written_before == b""
     assert statuses(transport.written) == [200] * 3

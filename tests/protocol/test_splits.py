@@ -51,7 +51,8 @@ INPUTS = [
     # `Echo` serves no WebSocket.
     *(attack.data for attack in REQUESTS if len(attack.data) < MAX_INPUT_BYTES and b"websocket" not in attack.data),
 ]
-POSITIONS = st.integers(0, 5000)  # in up to five inputs of less than 1,000 bytes; others wrap around
+# Positions in up to five inputs of less than 1,000 bytes. Positions beyond the data wrap around.
+POSITIONS = st.integers(0, 5000)
 
 
 async def deliver(pieces: Iterable[bytes], *, paced: bool) -> tuple[bytes, list[Any]]:
@@ -105,7 +106,7 @@ async def test_a_request_can_arrive_in_any_two_pieces(number: int) -> None:
         assert await deliver([data[:position], data[position:]], paced=True) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None)  # no deadline, because the machine may be busy
 @given(
     requests=st.lists(st.sampled_from([data for data in INPUTS if len(data) < 1000]), min_size=1, max_size=5),
     positions=st.lists(POSITIONS, max_size=8),
@@ -117,7 +118,7 @@ def test_requests_can_be_merged_and_split_anywhere(requests: list[bytes], positi
     assert asyncio.run(deliver(split(data, positions), paced=paced)) == asyncio.run(deliver([data], paced=True))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None)  # no deadline, because the machine may be busy
 @given(
     request_=st.sampled_from(OWN_INPUTS),
     position=POSITIONS,

@@ -46,6 +46,7 @@ TEXT = 1  # the opcode of a WebSocket frame with text
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", get()])
 async def test_an_idle_connection_is_closed_without_a_response(data: bytes) -> None:
+    """A request before that gets its own response."""
     async with connected(Echo(), keep_alive_seconds=0.05) as client:
         response = await client.exchange(data)
 
@@ -227,7 +228,7 @@ async def test_the_grace_period_ends_for_every_connection_even_if_clients_reset_
 
 async def test_a_connection_accepted_after_the_grace_period_is_closed() -> None:
     connections, echo = Connections(), Echo()
-    connections.closing = connections.closed = True
+    connections.closing = connections.closed = True  # as `stop` leaves them after the grace period
     async with connected(echo, connections) as client:
         response = await client.exchange(get())
 
@@ -299,7 +300,7 @@ async def test_an_idle_websocket_is_closed_with_1012(stop_before_accept: bool) -
             assert await client.until(b"Ada") == frame(TEXT, b"Ada", masked=False)
             await pass_time(0.6 * IDLE_SECONDS)  # too short to be idle
         await pass_time(IDLE_SECONDS)
-        response = await client.until(b"stopping")
+        response = await client.until(b"stopping")  # the last word of the reason
         await until(lambda: bool(disconnects))
 
     assert response[2:4] == struct.pack("!H", 1012)  # a Close frame has its code after the first two bytes
