@@ -15,6 +15,7 @@ import sys
 
 from aws_cli import NOT_YET, Aws, AwsError, Failure, echo
 
+# The form of a Datadog API key.
 KEY_FORM = re.compile(r"[0-9a-fA-F]{32}")
 # Tag of the secret: a version of the secret, and a hash of the key in that version.
 FINGERPRINT_TAG = "hello-service:key"
@@ -88,5 +89,8 @@ def _stored_key(aws: Aws, arn: str) -> tuple[str, str]:
 
 
 def _fingerprint(arn: str, key: str) -> str:
-    """Return a short hash that differs between keys and does not reveal the key."""
+    """Return a short hash that differs between keys and does not reveal the key.
+
+    It contains the ARN of the secret, so the same key has another hash in another secret.
+    """
     return hashlib.sha256(f"{arn} {key}".encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Rules for what Fargate rejects and for the limits of ECS.
 
 Sources: Amazon ECS Developer Guide, "Task definition differences for Fargate"; Amazon ECS API Reference.
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
 from __future__ import annotations
@@ -210,7 +211,8 @@ def windows_supports_every_field(task: Task) -> Iterator[Violation]:
     """A field that Windows containers do not support."""
     for container in task.containers if task.on_windows else []:
         for field in WINDOWS_UNSUPPORTED:
-            if container.get(field) and not (task.on_fargate and field in UNSUPPORTED):
+            is_reported = task.on_fargate and field in UNSUPPORTED  # by the rule fargate-unsupported
+            if container.get(field) and not is_reported:
                 yield Violation(name_of(container), f"Windows containers do not support `{field}`")
 
 

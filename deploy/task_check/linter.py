@@ -1,4 +1,7 @@
-"""Runs cfn-lint on the task definition. cfn-lint checks Fargate's sizes, and its newer versions may check more."""
+"""Runs cfn-lint on the task definition. cfn-lint checks Fargate's sizes, and its newer versions may check more.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ STAND_IN = "us-east-1"  # replaces an open option, because it is valid both as a
 
 
 def lint(task: Task, shape: Any) -> list[Finding]:
-    """Return cfn-lint's findings in `task`, without open values and without findings that other rules cover."""
+    """Return cfn-lint's findings in `task`, except those that other rules cover. cfn-lint gets no open value."""
     from cfnlint.api import lint_all  # noqa: PLC0415 - the command reports in one sentence when it is missing
 
     if not task.source.is_whole:

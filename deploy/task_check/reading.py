@@ -29,7 +29,9 @@ OTHER_FILES = {
 }
 JSONNET_FILE = "it is Jsonnet; evaluate it first: jsonnet FILE > task-definition.json"
 NO_CONTAINERS = "it has no containerDefinitions"
+# The beginning of a block in Terraform's own language.
 HCL = re.compile(r'^\s*(?:resource|module|locals|data|variable)\s*(?:"|\{)', re.MULTILINE)
+# Statements of Jsonnet, and calls of its library.
 JSONNET = re.compile(r"^\s*(?:local\s+\w+\s*=|import\s|function\s*\()|std\.\w+\(", re.MULTILINE)
 
 

@@ -1,4 +1,7 @@
-"""Converts a document to the names and types of RegisterTaskDefinition, as botocore's model defines them."""
+"""Converts a document to the names and types of RegisterTaskDefinition, as botocore's model defines them.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 
@@ -58,7 +61,7 @@ def conform(source: Source) -> tuple[dict[str, Any], list[Finding]]:
     conversion = _Conversion(source)
     output_fields = {name.lower() for name in _output_fields()}
     document = {name: value for name, value in source.document.items() if name.lower() not in output_fields}
-    clean = conversion.structure(document, request_shape(), "", "")
+    clean = conversion.structure(document, request_shape(), path="", container="")
     if source.is_whole and not source.has_capitals and "family" not in clean:
         conversion.report("missing-field", "", "`family` is missing", 'add "family": "<name>"')
     if conversion.nulls:

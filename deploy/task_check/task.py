@@ -10,6 +10,7 @@ from typing import Any
 from task_check.reading import Source
 from task_check.values import is_open, mapping, plain
 
+# The roles of containers, and the platforms of tasks.
 AGENT, INIT, ROUTER, SIDECAR, SERVICE, OTHER = "agent", "init", "router", "sidecar", "service", "other"
 FARGATE, EC2, EXTERNAL, MANAGED = "FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES"
 
@@ -36,6 +37,7 @@ THIRD_PARTY = re.compile(
     r"(?:[-_](?:unprivileged|alpine|proxy|sidecar|daemon|agent|sensor|exporter|collector|contrib|config|custom|base|server|init))*",
     re.IGNORECASE,
 )
+# Words of a command that load a Datadog tracer. hello-service runs itself under ddtrace-run.
 TRACER = re.compile(r"\bddtrace\b|ddtrace-run|dd-java-agent|dd-trace|ddtracerb|datadog/init|hello-service")
 END_CONDITIONS = {"COMPLETE", "SUCCESS"}  # conditions of `dependsOn` that wait for the end of a container
 
