@@ -78,7 +78,7 @@ class Feed:
         overdue_lines = [
             line for line in self._waiting if line.trace_key not in self._pending and line.since <= now - WAIT_SECONDS
         ]
-        self._release(self._waiting[:] if end else overdue_lines)
+        self._release(self._waiting[:] if end else overdue_lines)  # a copy, because _release removes lines
 
     def _release(self, lines: Sequence[_WaitingLine]) -> None:
         for line in lines:

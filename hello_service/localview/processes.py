@@ -57,7 +57,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 
 def free_ports(count: int) -> list[int]:
     """Return ports that were free a moment ago, for programs that can't bind port 0 and report the chosen port."""
-    sockets = [listen(LOOPBACK, 0, "") for _ in range(count)]
+    sockets = [listen(LOOPBACK, 0, option="") for _ in range(count)]
     ports = [free_socket.getsockname()[1] for free_socket in sockets]
     for free_socket in sockets:
         free_socket.close()
