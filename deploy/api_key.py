@@ -47,12 +47,14 @@ def store(aws: Aws, arn: str) -> str:
         key = getpass.getpass("  Datadog API key: ")
     if not key and not current_version and not aws.dry_run:
         raise Failure(NO_KEY)
+    # The stored key stays if DD_API_KEY is unset, or is the same key.
     if (not key and current_version) or (key and key == stored_key):
         echo("  unchanged")
         return current_version
     put = ["put-secret-value", "--secret-id", arn, "--secret-string", "file:///dev/stdin"]
     response = aws.change("secretsmanager", *put, stdin=json.dumps({"DD_API_KEY": key}))
     version = str((response or {}).get("VersionId", ""))
+    # A dry run has no version, so the command that it prints contains the word instead.
     tag = f"Key={FINGERPRINT_TAG},Value={version or 'VERSION'}:{_fingerprint(arn, key)}"
     aws.change("secretsmanager", "tag-resource", "--secret-id", arn, "--tags", tag)
     consequence = "; running tasks are replaced in step 5, because they keep the old key" if current_version else ""

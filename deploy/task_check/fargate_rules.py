@@ -28,7 +28,8 @@ LOG_DRIVERS = {
 }
 WINDOWS_UNSUPPORTED = ("readonlyRootFilesystem", "linuxParameters", "privileged", "links", "dnsServers", "extraHosts")
 
-# The bounds of each field's value. Source: API reference, ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
+# The bounds of a container's fields. Source of these, and of the other numbers in the rule limits: API reference,
+# ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
 BOUNDS = (
     (("healthCheck", "interval"), 5, 300),
     (("healthCheck", "timeout"), 2, 60),

@@ -108,6 +108,7 @@ class _Conversion:
         if kind == "map":
             return self._map(value, shape, path, container)
         if getattr(shape, "enum", None) and value not in shape.enum:
+            # An empty value means that the field is not set. An entry of requiresCompatibilities is not a field.
             if value == "" and shape.name != "Compatibility":
                 return None
             sentence = f"`{path}` is {quoted(value)}, which ECS does not accept"
@@ -195,9 +196,9 @@ class _Conversion:
         """Report required fields of `shape` that are not `present` or, in a container, empty."""
         needed = [*shape.required_members, *REQUIRED.get(shape.name, [])]
         for name in dict.fromkeys(needed):
-            is_secret = shape.name == "Secret" and "value" in present
-            is_task = path == "" and not container
-            if name.lower() not in present and not is_secret and not is_task:
+            has_misplaced_value = shape.name == "Secret" and "value" in present  # reported as value-in-secrets
+            is_task = path == "" and not container  # `conform` reports a missing family
+            if name.lower() not in present and not has_misplaced_value and not is_task:
                 self.report("missing-field", container, f"`{name}` is missing{_location(path)}", f'add "{name}"')
         if shape.name == "ContainerDefinition":
             values_by_lower = {key.lower(): entry for key, entry in value.items()}

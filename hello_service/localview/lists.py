@@ -65,7 +65,7 @@ async def show_traces() -> str:
             mistake = listing.unfinished_field_error(search)
             similar = listing.alternatives(store, search)
     except SearchError as error:
-        result, mistake = Listing(search, [], 0, []), error
+        result, mistake = Listing(search=search, rows=[], found=0, facets=[]), error
     rows = result.rows if search.show_all else result.rows[:ROWS]
     template = current_app.extensions["synchronous_jinja"].get_template("rows.html")
     rendered_rows = template.render(rows=rows, query=search.address(""))

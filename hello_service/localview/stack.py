@@ -140,7 +140,8 @@ class _Parser:
     def _finish_failure(self, relation: str = "") -> None:
         if self.frames:
             frames = self.frames if self.innermost_first else self.frames[::-1]
-            self.failures.append(Failure("\n".join(self.title).strip(), tuple(frames), self.relation))
+            title = "\n".join(self.title).strip()
+            self.failures.append(Failure(title=title, frames=tuple(frames), relation=self.relation))
             self.relation = ""
         self.frames, self.title, self.innermost_first = [], [], False
         self.relation = relation or self.relation
