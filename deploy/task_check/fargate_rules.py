@@ -98,7 +98,7 @@ def _unsupported_by_fargate(task: Task) -> Iterator[Violation]:
 
 @rule("fargate-size", MISTAKE, "add it; a small task has cpu 512 and memory 1024")
 def a_fargate_task_has_a_size(task: Task) -> Iterator[Violation]:
-    """`cpu` or `memory` of a Fargate task is missing."""
+    """`cpu` or `memory` of a Fargate task is missing, or cfn-lint reports that Fargate does not have this size."""
     missing = [f"`{field}`" for field in ("cpu", "memory") if not task.document.get(field)]
     if task.source.is_whole and task.on_fargate and missing:
         verb = "are" if len(missing) > 1 else "is"

@@ -59,7 +59,7 @@ def _size_finding(task: Task) -> Finding:
         fix = f"with cpu {units:g} the memory is {MEMORY_SIZES[int(units)]} MiB"
     else:
         fix = f"cpu is one of {', '.join(map(str, MEMORY_SIZES))}"
-    return Finding("fargate-size", MISTAKE, "", sentence, fix)
+    return Finding(rule="fargate-size", level=MISTAKE, container="", sentence=sentence, fix=fix)
 
 
 def _finding(match: Any, task: Task) -> Finding:
@@ -70,7 +70,13 @@ def _finding(match: Any, task: Task) -> Finding:
         container = str(task.containers[int(path[1])].get("name", ""))
         path = path[2:]
     where = f"`{'.'.join(path)}`: " if path else ""
-    return Finding(f"cfn-lint-{match.rule.id}", MISTAKE, container, where + match.message, str(match.rule.shortdesc))
+    return Finding(
+        rule=f"cfn-lint-{match.rule.id}",
+        level=MISTAKE,
+        container=container,
+        sentence=where + match.message,
+        fix=str(match.rule.shortdesc),
+    )
 
 
 def _capitalized(value: Any, shape: Any) -> Any:

@@ -62,19 +62,19 @@ def conform(source: Source) -> tuple[dict[str, Any], list[Finding]]:
     output_fields = {name.lower() for name in _output_fields()}
     document = {name: value for name, value in source.document.items() if name.lower() not in output_fields}
     clean = conversion.structure(document, request_shape(), path="", container="")
+    # CloudFormation, whose names have capitals, makes up a missing family.
     if source.is_whole and not source.has_capitals and "family" not in clean:
-        conversion.report("missing-field", "", "`family` is missing", 'add "family": "<name>"')
+        fix = 'add "family": "<name>"'
+        conversion.report("missing-field", container="", sentence="`family` is missing", fix=fix)
     if conversion.nulls:
         more = f" and {len(conversion.nulls) - 3} more" if len(conversion.nulls) > 3 else ""
         fields = ", ".join(f"`{name}`" for name in conversion.nulls[:3])
         level = HINT if source.is_registered else WARNING
-        fix = "leave these fields out"
-        conversion.findings.append(
-            Finding("null-field", level, "", f"the AWS CLI rejects null, which is the value of {fields}{more}", fix)
-        )
+        sentence = f"the AWS CLI rejects null, which is the value of {fields}{more}"
+        conversion.report("null-field", container="", sentence=sentence, fix="leave these fields out", level=level)
     for name in source.repeated_keys:
         sentence = f"one object has the key `{name}` twice; only the last one counts"
-        conversion.report("repeated-key", "", sentence, "merge the two")
+        conversion.report("repeated-key", container="", sentence=sentence, fix="merge the two")
     return clean, conversion.findings
 
 
@@ -96,7 +96,9 @@ class _Conversion:
         """
         kind = shape.type_name
         if isinstance(value, str) and is_open(value):
-            return OpenList() if kind == "list" else (None if kind in {"structure", "map"} else value)
+            if kind == "list":
+                return OpenList()
+            return None if kind in {"structure", "map"} else value
         value = self._converted(value, kind)
         if not _has_type(value, kind):
             self._report_wrong_type(value, kind, path, container)

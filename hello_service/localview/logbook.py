@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from hello_service.localview.spans import Trace
 from hello_service.localview.store import Line, Store
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
+LEVELS = ("debug", "info", "warning", "error", "critical")  # the lowest first
 
 
 @dataclass(frozen=True)
