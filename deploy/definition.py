@@ -174,7 +174,7 @@ def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
             "name": ROUTER,
             "image": ROUTER_IMAGE,
             "essential": False,
-            "restartPolicy": {"enabled": True, "restartAttemptPeriod": 60},
+            "restartPolicy": {"enabled": True, "restartAttemptPeriod": 60},  # the minimum
             "memory": 128,
             "user": "0",
             "firelensConfiguration": {"type": "fluentbit", "options": {"enable-ecs-log-metadata": "true"}},

@@ -14,6 +14,7 @@ import definition
 from aws_cli import Failure
 from stack import parameter_problem
 
+# The forms of --site, --version, --env and --sample-rate. `_pattern_problems` has them in words.
 SITE = re.compile(r"([a-z]{2}\d\.)?(datadoghq\.com|datadoghq\.eu|ddog-gov\.com)")
 VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")

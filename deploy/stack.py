@@ -91,6 +91,7 @@ def _value_problem(value: str, parameter: dict[str, Any]) -> str | None:
     pattern, form = TYPE_PATTERNS.get(parameter["Type"], (own_pattern, f"of the form {own_pattern}"))
     if pattern and not re.fullmatch(pattern, value):
         return f"it must be {form}"
+    # Without a maximum, the digits that TYPE_PATTERNS allows limit the value.
     low, high = int(parameter.get("MinValue", 0)), int(parameter.get("MaxValue", 10**9))
     if parameter["Type"] == "Number" and not low <= int(value) <= high:
         return f"it must be from {low} to {high}"

@@ -23,7 +23,7 @@ from task_check.task import (
 )
 from task_check.values import is_open, number, quoted
 
-AGENT_MIB = 512
+AGENT_MIB = 512  # with 256, the Agent gets killed
 # datad0g.com is Datadog's own site for tests: it is accepted, but not suggested.
 SITES = {"datadoghq.com", "us3.datadoghq.com", "us5.datadoghq.com", "datadoghq.eu", "ap1.datadoghq.com"}
 SITES |= {"ap2.datadoghq.com", "ddog-gov.com", "us2.ddog-gov.com", "datad0g.com"}

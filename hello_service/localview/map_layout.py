@@ -13,10 +13,10 @@ NODE_WIDTH, NODE_HEIGHT = 176, 74  # also in map.html
 GAP_ACROSS, GAP_DOWN = 120, 40  # between columns and between rows
 LOOP_GAP = 76  # additional gap between rows if a service calls itself
 WIDE_GAP = 230  # between columns beside a chosen service, so that two labels fit side by side
-MARGIN = 24
-LOOP_HEIGHT = 58
+MARGIN = 24  # around the drawing
+LOOP_HEIGHT = 58  # of the loop above a service that calls itself
 RETURN_OFFSET = 22  # how far below the middle of its services a call to the left starts and ends
-LABEL_WIDTH, LABEL_HEIGHT = 92, 54  # map.html draws a label in 92 by 52, so two of them don't touch
+LABEL_WIDTH, LABEL_HEIGHT = 92, 54  # map.html draws a label in 92 by 52, so one below another doesn't touch it
 # With more of these, only one service and its neighbors are drawn, because the text would be too small.
 MAX_SERVICES = 12
 MAX_COLUMNS = 5

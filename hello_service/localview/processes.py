@@ -18,7 +18,8 @@ import aiohttp
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0  # how long the service or the agent may take to start
-STOP_SECONDS = 40.0  # how long a process may take to stop before it is killed
+# How long a process may take to stop before it is killed. This is longer than the service's default stop budget.
+STOP_SECONDS = 40.0
 # How long processes that a command started may outlive it before SIGTERM, and after that before SIGKILL.
 LEFTOVER_SECONDS = 2.0
 POLL_SECONDS = 0.05
