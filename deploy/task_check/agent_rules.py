@@ -214,7 +214,7 @@ def the_agent_is_started(task: Task) -> Iterator[Violation]:
     """The Agent's `command` replaces the image's own and does not seem to start the Agent."""
     for container in task.agents:
         line = command(container)
-        # The image's start scripts (/init, /initlog.sh, entrypoint.sh, those of s6), or a program of the Agent.
+        # The image's start scripts (/init, /initlog.sh, entrypoint.sh, s6-...), or a program of the Agent.
         if line and not re.search(r"/init\b|agent|entrypoint|initlog|s6-", line) and not is_open(line):
             yield Violation(
                 name_of(container),

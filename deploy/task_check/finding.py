@@ -30,7 +30,7 @@ class Finding:
 class Violation(NamedTuple):
     """What a rule's function yields.
 
-    If `container` is empty, the violation is in the task. `fix` and `level` override those of the rule.
+    If `container` is empty, the violation is in the task. `fix` and `level`, if not empty, override those of the rule.
     """
 
     container: str

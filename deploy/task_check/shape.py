@@ -181,7 +181,7 @@ class _Conversion:
             entry_path = f"{path}.{api_name or name}".lstrip(".")
             if api_name is None:
                 api_name = self._report_unknown(name, shape, path, container, value)
-                if api_name is None or api_name in value:
+                if api_name is None or api_name in value:  # unclear, or there under its right name, too
                     continue
             elif api_name != name and not self.source.has_capitals:
                 sentence = f"`{name}` is misspelled{_location(path)}"

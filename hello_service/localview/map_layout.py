@@ -17,7 +17,7 @@ MARGIN = 24  # around the drawing
 LOOP_HEIGHT = 58  # of the loop above a service that calls itself
 RETURN_OFFSET = 22  # how far below the middle of its services a call to the left starts and ends
 LABEL_WIDTH, LABEL_HEIGHT = 92, 54  # map.html draws a label in 92 by 52, so one below another doesn't touch it
-# With more of these, only one service and its neighbors are drawn, because the text would be too small.
+# If there are more, only one service and its neighbors are drawn, because the text would be too small.
 MAX_SERVICES = 12
 MAX_COLUMNS = 5
 
