@@ -93,6 +93,6 @@ def _stored_key(aws: Aws, arn: str) -> tuple[str, str]:
 def _fingerprint(arn: str, key: str) -> str:
     """Return a short hash that differs between keys and does not reveal the key.
 
-    It contains the ARN of the secret, so the same key has another hash in another secret.
+    The ARN of the secret is hashed with the key, so equal keys of two secrets have different hashes.
     """
     return hashlib.sha256(f"{arn} {key}".encode()).hexdigest()[:16]

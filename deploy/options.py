@@ -19,7 +19,7 @@ SITE = re.compile(r"([a-z]{2}\d\.)?(datadoghq\.com|datadoghq\.eu|ddog-gov\.com)"
 VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")
 RATE = re.compile(r"\d*\.?\d+")
-# The characters and the length that AWS allows in a tag's name. A value may even have 256 characters.
+# The characters and the length that AWS allows in a tag's name. A value may be longer: 256 characters.
 TAG = re.compile(r"[\w +=.:/@-]{1,128}")
 # The placeholders that deploy/deploy fills in, and the source of their values.
 RESERVED_PLACEHOLDERS = {
