@@ -15,6 +15,7 @@ import sys
 
 from aws_cli import NOT_YET, Aws, AwsError, Failure, echo
 
+# The form of a Datadog API key.
 KEY_FORM = re.compile(r"[0-9a-fA-F]{32}")
 # Tag of the secret: a version of the secret, and a hash of the key in that version.
 FINGERPRINT_TAG = "hello-service:key"
@@ -46,12 +47,14 @@ def store(aws: Aws, arn: str) -> str:
         key = getpass.getpass("  Datadog API key: ")
     if not key and not current_version and not aws.dry_run:
         raise Failure(NO_KEY)
+    # The stored key stays if DD_API_KEY is unset, or is the same key.
     if (not key and current_version) or (key and key == stored_key):
         echo("  unchanged")
         return current_version
     put = ["put-secret-value", "--secret-id", arn, "--secret-string", "file:///dev/stdin"]
     response = aws.change("secretsmanager", *put, stdin=json.dumps({"DD_API_KEY": key}))
     version = str((response or {}).get("VersionId", ""))
+    # A dry run has no version, so the command that it prints contains the word instead.
     tag = f"Key={FINGERPRINT_TAG},Value={version or 'VERSION'}:{_fingerprint(arn, key)}"
     aws.change("secretsmanager", "tag-resource", "--secret-id", arn, "--tags", tag)
     consequence = "; running tasks are replaced in step 5, because they keep the old key" if current_version else ""
@@ -88,5 +91,8 @@ def _stored_key(aws: Aws, arn: str) -> tuple[str, str]:
 
 
 def _fingerprint(arn: str, key: str) -> str:
-    """Return a short hash that differs between keys and does not reveal the key."""
+    """Return a short hash that differs between keys and does not reveal the key.
+
+    The ARN of the secret is hashed with the key, so equal keys of two secrets have different hashes.
+    """
     return hashlib.sha256(f"{arn} {key}".encode()).hexdigest()[:16]

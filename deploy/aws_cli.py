@@ -13,7 +13,7 @@ from typing import Any
 
 LONG_ARGUMENT = 2000  # characters; a dry run does not print longer ones, because it prints the task definition anyway
 NOT_YET = "(made by the stack)"  # in a dry run, the value of an output that does not exist yet
-REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")
+REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d")  # such as eu-west-1 or us-gov-west-1
 # A part of AWS's error message, and the advice for the user.
 ADVICE = {
     "ExpiredToken": "Your AWS session has expired: sign in again (aws sso login).",

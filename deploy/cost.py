@@ -16,6 +16,7 @@ INDEXED_MILLION_PRICE = 1.70  # kept for 15 days
 
 # A conservative estimate of the size of one span on the wire; a test measures the real size.
 SPAN_BYTES = 1300
+# A relay has a span for the request, for each of three calls, and for the request that each call makes.
 SPANS_PER_REQUEST = {"GET /api/hello": 1, "GET /api/relay?count=3": 7}
 SECONDS_PER_MONTH = 30 * 24 * 3600
 

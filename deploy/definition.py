@@ -20,6 +20,7 @@ CHECK = HERE / "check.py"
 FAILED_CHECK_CODES = {1, 2}  # exit codes of check.py: a mistake, or a file that could not be checked
 PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 PLATFORMS = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}  # docker's platform for each CpuArchitecture
+# The names of the containers.
 SERVICE, AGENT, ROUTER, INIT = "service", "datadog-agent", "log-router", "datadog-agent-config"
 ROUTER_IMAGE = "public.ecr.aws/aws-observability/aws-for-fluent-bit:3.5.10"
 RELEASE_LABEL = "hello-service.agent-released"  # a docker label of the Agent: the month of its release
@@ -173,7 +174,7 @@ def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
             "name": ROUTER,
             "image": ROUTER_IMAGE,
             "essential": False,
-            "restartPolicy": {"enabled": True, "restartAttemptPeriod": 60},
+            "restartPolicy": {"enabled": True, "restartAttemptPeriod": 60},  # the minimum
             "memory": 128,
             "user": "0",
             "firelensConfiguration": {"type": "fluentbit", "options": {"enable-ecs-log-metadata": "true"}},
@@ -203,7 +204,7 @@ def check(document: dict[str, Any], name: str) -> str | None:
         The output of check.py, or None if its libraries are not installed.
 
     Raises:
-        Failure: when check.py finds a mistake.
+        Failure: when check.py finds a mistake, or can't check the file.
     """
     if not all(map(importlib.util.find_spec, ("botocore", "cfnlint"))):
         return None

@@ -14,11 +14,12 @@ import definition
 from aws_cli import Failure
 from stack import parameter_problem
 
+# The forms of --site, --version, --env and --sample-rate. `_pattern_problems` has them in words.
 SITE = re.compile(r"([a-z]{2}\d\.)?(datadoghq\.com|datadoghq\.eu|ddog-gov\.com)")
 VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")
 RATE = re.compile(r"\d*\.?\d+")
-# AWS's form of a tag's name or value.
+# The characters and the length that AWS allows in a tag's name. A value may be longer: 256 characters.
 TAG = re.compile(r"[\w +=.:/@-]{1,128}")
 # The placeholders that deploy/deploy fills in, and the source of their values.
 RESERVED_PLACEHOLDERS = {
@@ -120,7 +121,7 @@ def check(options: argparse.Namespace) -> None:
     if options.command == "up" and key and not api_key.KEY_FORM.fullmatch(key):
         problems.append(
             f"DD_API_KEY has {len(key)} characters: it must be 32 hexadecimal digits"
-            + ("; is it an application key?" if len(key) == 40 else "")
+            + ("; is it an application key?" if len(key) == 40 else "")  # the length of an application key
         )
     _reject(problems)
 

@@ -14,7 +14,7 @@ def wait_until_stable(aws: Aws, cluster: str) -> None:
     """Wait until the service is stable.
 
     Raises:
-        Failure: when it does not become stable in time.
+        Failure: when it does not become stable within ten minutes, the limit of `aws ecs wait`.
     """
     service_options = ["--cluster", cluster, "--services", "hello-service"]
     try:

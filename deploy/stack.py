@@ -52,6 +52,7 @@ def declared_parameters() -> dict[str, dict[str, Any]]:
     """Return the parameters that stack.yaml declares, by name, without a YAML library."""
     section = TEMPLATE.read_text().partition("\nParameters:\n")[2].partition("\nConditions:\n")[0]
     parameters: dict[str, dict[str, Any]] = {}
+    # A parameter's name is indented by two spaces, and its attributes by four.
     for block in re.split(r"^  (?=\w+:$)", section, flags=re.MULTILINE)[1:]:
         name, _, lines = block.partition(":\n")
         attributes = dict(re.findall(r"^    (\w+): (.*)$", lines, re.MULTILINE))
@@ -90,6 +91,7 @@ def _value_problem(value: str, parameter: dict[str, Any]) -> str | None:
     pattern, form = TYPE_PATTERNS.get(parameter["Type"], (own_pattern, f"of the form {own_pattern}"))
     if pattern and not re.fullmatch(pattern, value):
         return f"it must be {form}"
+    # Without a maximum, the digits that TYPE_PATTERNS allows limit the value.
     low, high = int(parameter.get("MinValue", 0)), int(parameter.get("MaxValue", 10**9))
     if parameter["Type"] == "Number" and not low <= int(value) <= high:
         return f"it must be from {low} to {high}"
@@ -166,7 +168,7 @@ class Stack:
         `open_http` allows parameters that open the service to the internet over plain HTTP.
 
         Raises:
-            Failure: when a parameter is missing, can't be changed, or would open the service by accident.
+            Failure: when a parameter is missing or invalid, can't be changed, or would open the service by accident.
         """
         parameters = declared_parameters()
         current = {name: value for name, value in values(description, "Parameter").items() if name in parameters}

@@ -1,4 +1,7 @@
-"""Rules for the Datadog Agent: it exists, it can work, and its failure does not stop the service."""
+"""Rules for the Datadog Agent: it exists, it can work, and its failure does not stop the service.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,11 @@ from task_check.task import (
 )
 from task_check.values import is_open, number, quoted
 
-AGENT_MIB = 512
+AGENT_MIB = 512  # with 256, the Agent gets killed
+# datad0g.com is Datadog's own site for tests: it is accepted, but not suggested.
 SITES = {"datadoghq.com", "us3.datadoghq.com", "us5.datadoghq.com", "datadoghq.eu", "ap1.datadoghq.com"}
 SITES |= {"ap2.datadoghq.com", "ddog-gov.com", "us2.ddog-gov.com", "datad0g.com"}
+# The spellings of false, in lower case.
 FALSE = {"false", "0", "no", "off", "f", "n"}
 # The folders that the Agent writes to; each needs a volume if the root file system is read-only.
 CONFIG_FOLDER = "/etc/datadog-agent"
@@ -39,6 +44,7 @@ def an_agent_is_in_the_task(task: Task) -> Iterator[Violation]:
 @rule("agent-twice", WARNING, "keep one Agent; the containers of a task share one loopback and its ports")
 def there_is_one_agent(task: Task) -> Iterator[Violation]:
     """Two Agents of one task compete for port 8126."""
+    # In the mode bridge, each container has a network of its own.
     if len(task.agents) > 1 and task.document.get("networkMode", "awsvpc") != "bridge":
         names = ", ".join(quoted(agent.get("name")) for agent in task.agents)
         yield Violation("", f"the Agents {names} share one port")
@@ -54,6 +60,7 @@ def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Violation]:
             level = HINT if is_configured or container not in task.agents else ""
             fix = "remove it" if level == HINT else "rename it to ECS_FARGATE"
             yield Violation(name, "`DD_ECS_FARGATE` does nothing; the Agent reads `ECS_FARGATE`", fix, level)
+        # A definition that is also for EC2 is left out, because the variable would be wrong there.
         elif container in task.agents and task.platforms == {FARGATE} and not is_configured:
             if "ECS_FARGATE" in variables:
                 yield Violation(
@@ -67,6 +74,7 @@ def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Violation]:
 def the_agent_has_a_key(task: Task) -> Iterator[Violation]:
     """The Agent has no `DD_API_KEY`."""
     for container in task.agents:
+        # A key in `environment` is reported by key-in-clear or value-from-in-environment.
         is_misplaced = "DD_API_KEY" in {entry.get("name") for entry in container.get("environment") or []}
         if not is_misplaced and "DD_API_KEY" not in secrets(container) and not has_more_variables(container):
             yield Violation(name_of(container), "the Agent has no `DD_API_KEY`, so it can send nothing")
@@ -99,7 +107,7 @@ def the_agent_receives_traces(task: Task) -> Iterator[Violation]:
 
 
 def receiver_port(agent: Container) -> float | None:
-    """Return the TCP port on which `agent` receives traces, None if it is open."""
+    """Return the TCP port on which `agent` receives traces, None if it is open or not a number."""
     return number(environment(agent).get("DD_APM_RECEIVER_PORT") or "8126")
 
 
@@ -128,8 +136,8 @@ def the_site_is_a_datadog_site(task: Task) -> Iterator[Violation]:
             site = re.sub(r"^https?://|/.*$|^(?:app|api)\.", "", value.strip().lower())
             fix = f'write "{site}"' if site in SITES else ""
             yield Violation(name, f"`DD_SITE` is {quoted(value)}, which is not a Datadog site", fix)
-        else:
-            yield Violation(name, f"`DD_SITE` is {quoted(value)}, which is not a known Datadog site", "", WARNING)
+        else:  # a host in one of Datadog's domains may be a site that SITES does not have yet
+            yield Violation(name, f"`DD_SITE` is {quoted(value)}, which is not a known Datadog site", level=WARNING)
 
 
 @rule("hostname", MISTAKE, "remove it")
@@ -206,6 +214,7 @@ def the_agent_is_started(task: Task) -> Iterator[Violation]:
     """The Agent's `command` replaces the image's own and does not seem to start the Agent."""
     for container in task.agents:
         line = command(container)
+        # The image's start scripts (/init, /initlog.sh, entrypoint.sh, s6-...), or a program of the Agent.
         if line and not re.search(r"/init\b|agent|entrypoint|initlog|s6-", line) and not is_open(line):
             yield Violation(
                 name_of(container),

@@ -25,6 +25,7 @@ def _resolve(value: Any) -> Any:
         [(name, argument)] = value.items()
         if name == "Ref" or name.startswith("Fn::"):
             return _call(name, argument)
+    # A function beside other names, such as Fn::Transform, adds fields that the file does not have.
     members = {name: _resolve(member) for name, member in value.items() if not name.startswith("Fn::")}
     return {name: member for name, member in members.items() if member is not _NOTHING}
 

@@ -27,6 +27,7 @@ AGENT_MOVING_TAG = re.compile(r"v?\d+(?:\.\d+)?(?:-[a-z][\w-]*)?")
 OFFICIAL_IMAGE = re.compile(
     r"(?:^|/)(?:python|node|golang|openjdk|eclipse-temurin|ruby|php|debian|ubuntu|amazonlinux)$"
 )
+# registry:port/repository:tag@digest, of which only the repository is required.
 IMAGE = re.compile(
     r"(?:[a-zA-Z0-9.-]+(?::\d+)?/)?[a-z0-9]+(?:(?:[._/]|__|-+)[a-z0-9]+)*(?::[\w][\w.-]{0,127})?(?:@sha256:[a-f0-9]{64})?"
 )
@@ -138,6 +139,7 @@ def every_mount_has_a_volume(task: Task) -> Iterator[Violation]:
             if source and not has_volume and task.source.is_whole:
                 sentence = f"mounts the volume {quoted(source)} at {quoted(path)}, but `volumes` has no such volume"
                 yield Violation(name, sentence)
+            # On Windows, a path begins with a drive or, if it is a pipe, with \\.
             if path and not is_open(path) and not re.match(r"/|[A-Za-z]:|\\\\", path):
                 yield Violation(name, f"`containerPath` {quoted(path)} is not absolute", "start it with /")
             paths[path] += 1

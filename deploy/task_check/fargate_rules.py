@@ -1,6 +1,7 @@
 """Rules for what Fargate rejects and for the limits of ECS.
 
 Sources: Amazon ECS Developer Guide, "Task definition differences for Fargate"; Amazon ECS API Reference.
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ LOG_DRIVERS = {
 }
 WINDOWS_UNSUPPORTED = ("readonlyRootFilesystem", "linuxParameters", "privileged", "links", "dnsServers", "extraHosts")
 
-# The bounds of each field's value. Source: API reference, ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
+# The bounds of a container's fields. Source of these, and of the other numbers in the rule limits: API reference,
+# ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
 BOUNDS = (
     (("healthCheck", "interval"), 5, 300),
     (("healthCheck", "timeout"), 2, 60),
@@ -96,7 +98,7 @@ def _unsupported_by_fargate(task: Task) -> Iterator[Violation]:
 
 @rule("fargate-size", MISTAKE, "add it; a small task has cpu 512 and memory 1024")
 def a_fargate_task_has_a_size(task: Task) -> Iterator[Violation]:
-    """`cpu` or `memory` of a Fargate task is missing."""
+    """`cpu` or `memory` of a Fargate task is missing, or cfn-lint reports that Fargate does not have this size."""
     missing = [f"`{field}`" for field in ("cpu", "memory") if not task.document.get(field)]
     if task.source.is_whole and task.on_fargate and missing:
         verb = "are" if len(missing) > 1 else "is"
@@ -210,7 +212,8 @@ def windows_supports_every_field(task: Task) -> Iterator[Violation]:
     """A field that Windows containers do not support."""
     for container in task.containers if task.on_windows else []:
         for field in WINDOWS_UNSUPPORTED:
-            if container.get(field) and not (task.on_fargate and field in UNSUPPORTED):
+            is_reported = task.on_fargate and field in UNSUPPORTED  # by the rule fargate-unsupported
+            if container.get(field) and not is_reported:
                 yield Violation(name_of(container), f"Windows containers do not support `{field}`")
 
 

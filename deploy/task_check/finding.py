@@ -1,4 +1,7 @@
-"""Findings, and the list of all rules. Imports no other module of this package at run time."""
+"""Findings, and the list of all rules.
+
+This module imports no other of the package at run time, so each of them can import it.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ class Finding:
 class Violation(NamedTuple):
     """What a rule's function yields.
 
-    If `container` is empty, the violation is in the task. `fix` and `level` override those of the rule.
+    If `container` is empty, the violation is in the task. `fix` and `level`, if not empty, override those of the rule.
     """
 
     container: str
@@ -55,7 +58,9 @@ class Rule:
         """Yield the findings of this rule in `task`."""
         for violation in self.find(task):
             level, fix = violation.level or self.level, violation.fix or self.fix
-            yield Finding(self.name, level, violation.container, violation.sentence, fix)
+            yield Finding(
+                rule=self.name, level=level, container=violation.container, sentence=violation.sentence, fix=fix
+            )
 
 
 RULES: dict[str, Rule] = {}

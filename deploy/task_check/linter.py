@@ -1,4 +1,7 @@
-"""Runs cfn-lint on the task definition. cfn-lint checks Fargate's sizes, and its newer versions may check more."""
+"""Runs cfn-lint on the task definition. cfn-lint checks Fargate's sizes, and its newer versions may check more.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ STAND_IN = "us-east-1"  # replaces an open option, because it is valid both as a
 
 
 def lint(task: Task, shape: Any) -> list[Finding]:
-    """Return cfn-lint's findings in `task`, without open values and without findings that other rules cover."""
+    """Return cfn-lint's findings in `task`, except those that other rules cover. cfn-lint gets no open value."""
     from cfnlint.api import lint_all  # noqa: PLC0415 - the command reports in one sentence when it is missing
 
     if not task.source.is_whole:
@@ -56,7 +59,7 @@ def _size_finding(task: Task) -> Finding:
         fix = f"with cpu {units:g} the memory is {MEMORY_SIZES[int(units)]} MiB"
     else:
         fix = f"cpu is one of {', '.join(map(str, MEMORY_SIZES))}"
-    return Finding("fargate-size", MISTAKE, "", sentence, fix)
+    return Finding(rule="fargate-size", level=MISTAKE, container="", sentence=sentence, fix=fix)
 
 
 def _finding(match: Any, task: Task) -> Finding:
@@ -67,7 +70,13 @@ def _finding(match: Any, task: Task) -> Finding:
         container = str(task.containers[int(path[1])].get("name", ""))
         path = path[2:]
     where = f"`{'.'.join(path)}`: " if path else ""
-    return Finding(f"cfn-lint-{match.rule.id}", MISTAKE, container, where + match.message, str(match.rule.shortdesc))
+    return Finding(
+        rule=f"cfn-lint-{match.rule.id}",
+        level=MISTAKE,
+        container=container,
+        sentence=where + match.message,
+        fix=str(match.rule.shortdesc),
+    )
 
 
 def _capitalized(value: Any, shape: Any) -> Any:

@@ -52,7 +52,7 @@ def placeholder_in(text: str, *, anywhere: bool) -> str:
 def mark_placeholders(document: dict[str, Any], source: Source) -> list[Finding]:
     """Mark every value with a placeholder as open, so that no other rule reads it, and return one finding for each."""
     marking = _Marking(source.is_registered)
-    marking.mark(document, "", "", "")
+    marking.mark(document, path="", container="", variable="")
     return [_finding(placeholder, places) for placeholder, places in marking.places.items()]
 
 

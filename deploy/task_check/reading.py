@@ -29,7 +29,9 @@ OTHER_FILES = {
 }
 JSONNET_FILE = "it is Jsonnet; evaluate it first: jsonnet FILE > task-definition.json"
 NO_CONTAINERS = "it has no containerDefinitions"
+# The beginning of a block in Terraform's own language.
 HCL = re.compile(r'^\s*(?:resource|module|locals|data|variable)\s*(?:"|\{)', re.MULTILINE)
+# Statements of Jsonnet, and calls of its library.
 JSONNET = re.compile(r"^\s*(?:local\s+\w+\s*=|import\s|function\s*\()|std\.\w+\(", re.MULTILINE)
 
 
@@ -224,13 +226,13 @@ def _sources(document: Any) -> Iterator[Source]:  # noqa: C901, PLR0912 - one br
         return
     if not isinstance(document, dict):
         raise UnreadableError(NO_CONTAINERS)
-    if isinstance(resources := document.get("Resources"), dict):
+    if isinstance(resources := document.get("Resources"), dict):  # a CloudFormation template
         yield from _template_sources(resources)
-    elif isinstance(document.get("Properties"), dict):
+    elif isinstance(document.get("Properties"), dict):  # one resource of a template
         yield from _template_sources({"": document})
-    elif isinstance(inner := document.get("taskDefinition"), dict):
+    elif isinstance(inner := document.get("taskDefinition"), dict):  # the output of describe-task-definition
         yield from _sources(inner)
-    elif "ContainerDefinitions" in document:
+    elif "ContainerDefinitions" in document:  # the properties of a resource
         yield Source(cloudformation.resolved(document), has_text_numbers=True, has_capitals=True)
     elif key := next((name for name in document if name.lower() == "containerdefinitions"), None):
         if other_kind := _other_kind(document):
@@ -238,12 +240,12 @@ def _sources(document: Any) -> Iterator[Source]:  # noqa: C901, PLR0912 - one br
         document = {**document, key: _parsed(document[key])}
         is_registered = bool(document.keys() & {"revision", "taskDefinitionArn", "status"})
         yield Source(document, is_registered=is_registered)
-    elif terraform_values := list(_container_definitions(document)):
+    elif terraform_values := list(_container_definitions(document)):  # in Terraform's JSON
         for value in terraform_values:
             yield from _sources(_parsed(value))
     elif other_kind := _other_kind(document):
         raise UnreadableError(f"this is {other_kind}, not an ECS task definition")
-    elif {"name", "image"} <= document.keys():
+    elif {"name", "image"} <= document.keys():  # a single container
         yield Source({"containerDefinitions": [document]}, is_whole=False)
     else:
         raise UnreadableError(NO_CONTAINERS)

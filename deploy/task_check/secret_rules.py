@@ -1,4 +1,7 @@
-"""Rules for keys and secrets: no key is in plain text, and each secret has a valid ARN and a role to read it."""
+"""Rules for keys and secrets: no key is in plain text, and each secret has a valid ARN and a role to read it.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from task_check.finding import MISTAKE, WARNING, Violation, rule
 from task_check.task import EC2, FARGATE, KEY_VARIABLES, Container, Task, command, environment, name_of, secrets
 from task_check.values import is_open, plain, quoted
 
+# Names of log options, labels and tags whose value is a key, a token or a password.
 KEY_NAME = re.compile(
     r"(?:^|[._-])api[._-]?key$|^(?:dd|datadog)[._-]key$|^apikey$|^dd[_-]?api|app_?-?key$|splunk-token|secret_?-?key|password",
     re.IGNORECASE,
 )
 # An API key has 32 digits, and an application key 40.
 HEX_KEY = re.compile(r"(?<![0-9a-fA-F])(?:[0-9a-f]{32}|[0-9a-f]{40})(?![0-9a-fA-F])")
+# A name and a key in a longer text, such as DD_API_KEY=... or api-key: ...
 KEY_IN_TEXT = re.compile(
     r"(?:DD_API_KEY|DD_APP_KEY|(?:api|app)[._-]?key)['\"]?\s*[=: ]\s*['\"]?(?:[0-9a-f]{40}|[0-9a-f]{32})\b",
     re.IGNORECASE,
@@ -148,7 +153,7 @@ def a_variable_is_set_once(task: Task) -> Iterator[Violation]:
                     continue  # the key in plain text is reported, and its fix removes it
                 details = "in `environment` and in `secrets`" if is_in_both else f"{count} times"
                 level = "" if name in secret_names else WARNING
-                yield Violation(name_of(container), f"`{name}` is set {details}", "", level)
+                yield Violation(name_of(container), f"`{name}` is set {details}", level=level)
 
 
 @rule(

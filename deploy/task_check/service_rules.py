@@ -1,4 +1,7 @@
-"""Rules for a traced service: its names in Datadog, its order with the Agent, its shutdown."""
+"""Rules for a traced service: its names in Datadog, its order with the Agent, its shutdown.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Converts a document to the names and types of RegisterTaskDefinition, as botocore's model defines them."""
+"""Converts a document to the names and types of RegisterTaskDefinition, as botocore's model defines them.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 
@@ -58,20 +61,20 @@ def conform(source: Source) -> tuple[dict[str, Any], list[Finding]]:
     conversion = _Conversion(source)
     output_fields = {name.lower() for name in _output_fields()}
     document = {name: value for name, value in source.document.items() if name.lower() not in output_fields}
-    clean = conversion.structure(document, request_shape(), "", "")
+    clean = conversion.structure(document, request_shape(), path="", container="")
+    # CloudFormation, whose names have capitals, makes up a missing family.
     if source.is_whole and not source.has_capitals and "family" not in clean:
-        conversion.report("missing-field", "", "`family` is missing", 'add "family": "<name>"')
+        fix = 'add "family": "<name>"'
+        conversion.report("missing-field", container="", sentence="`family` is missing", fix=fix)
     if conversion.nulls:
         more = f" and {len(conversion.nulls) - 3} more" if len(conversion.nulls) > 3 else ""
         fields = ", ".join(f"`{name}`" for name in conversion.nulls[:3])
         level = HINT if source.is_registered else WARNING
-        fix = "leave these fields out"
-        conversion.findings.append(
-            Finding("null-field", level, "", f"the AWS CLI rejects null, which is the value of {fields}{more}", fix)
-        )
+        sentence = f"the AWS CLI rejects null, which is the value of {fields}{more}"
+        conversion.report("null-field", container="", sentence=sentence, fix="leave these fields out", level=level)
     for name in source.repeated_keys:
         sentence = f"one object has the key `{name}` twice; only the last one counts"
-        conversion.report("repeated-key", "", sentence, "merge the two")
+        conversion.report("repeated-key", container="", sentence=sentence, fix="merge the two")
     return clean, conversion.findings
 
 
@@ -93,7 +96,9 @@ class _Conversion:
         """
         kind = shape.type_name
         if isinstance(value, str) and is_open(value):
-            return OpenList() if kind == "list" else (None if kind in {"structure", "map"} else value)
+            if kind == "list":
+                return OpenList()
+            return None if kind in {"structure", "map"} else value
         value = self._converted(value, kind)
         if not _has_type(value, kind):
             self._report_wrong_type(value, kind, path, container)
@@ -105,6 +110,7 @@ class _Conversion:
         if kind == "map":
             return self._map(value, shape, path, container)
         if getattr(shape, "enum", None) and value not in shape.enum:
+            # An empty value means that the field is not set. An entry of requiresCompatibilities is not a field.
             if value == "" and shape.name != "Compatibility":
                 return None
             sentence = f"`{path}` is {quoted(value)}, which ECS does not accept"
@@ -175,7 +181,7 @@ class _Conversion:
             entry_path = f"{path}.{api_name or name}".lstrip(".")
             if api_name is None:
                 api_name = self._report_unknown(name, shape, path, container, value)
-                if api_name is None or api_name in value:
+                if api_name is None or api_name in value:  # unclear, or there under its right name, too
                     continue
             elif api_name != name and not self.source.has_capitals:
                 sentence = f"`{name}` is misspelled{_location(path)}"
@@ -192,9 +198,9 @@ class _Conversion:
         """Report required fields of `shape` that are not `present` or, in a container, empty."""
         needed = [*shape.required_members, *REQUIRED.get(shape.name, [])]
         for name in dict.fromkeys(needed):
-            is_secret = shape.name == "Secret" and "value" in present
-            is_task = path == "" and not container
-            if name.lower() not in present and not is_secret and not is_task:
+            has_misplaced_value = shape.name == "Secret" and "value" in present  # reported as value-in-secrets
+            is_task = path == "" and not container  # `conform` reports a missing family
+            if name.lower() not in present and not has_misplaced_value and not is_task:
                 self.report("missing-field", container, f"`{name}` is missing{_location(path)}", f'add "{name}"')
         if shape.name == "ContainerDefinition":
             values_by_lower = {key.lower(): entry for key, entry in value.items()}

@@ -10,6 +10,7 @@ from typing import Any
 from task_check.reading import Source
 from task_check.values import is_open, mapping, plain
 
+# The roles of containers, and the platforms of tasks.
 AGENT, INIT, ROUTER, SIDECAR, SERVICE, OTHER = "agent", "init", "router", "sidecar", "service", "other"
 FARGATE, EC2, EXTERNAL, MANAGED = "FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES"
 
@@ -19,12 +20,15 @@ AGENT_IMAGE = re.compile(
     r"|(?:^|[/_-])(?:datadog|dd)[_-]?agent(?:[_-](?:fips|jmx|full|custom|mirror))?$",  # a copy with another path
     re.IGNORECASE,
 )
+# The name of a container, such as datadog-agent or dd_agent_1.
 AGENT_NAME = re.compile(r"(?:^|[-_.])(?:datadog|dd)[-_]?agent(?:$|[-_.\d])|^datadog(?:[-_]sidecar)?$", re.IGNORECASE)
 # Variables that only an Agent reads.
 AGENT_VARIABLES = {"ECS_FARGATE", "ECS_MANAGED_INSTANCES", "DD_APM_NON_LOCAL_TRAFFIC", "DD_DOGSTATSD_NON_LOCAL_TRAFFIC"}
 AGENT_VARIABLES |= {"DD_APM_ENABLED", "DD_PROCESS_AGENT_ENABLED", "DD_LOGS_CONFIG_CONTAINER_COLLECT_ALL"}
+# Variables whose value is a Datadog key.
 KEY_VARIABLES = {"DD_API_KEY", "DATADOG_API_KEY", "DD_APP_KEY", "DD_APPLICATION_KEY", "DATADOG_APP_KEY"}
 
+# Programs that collect logs: the last part of the image's name.
 ROUTER_IMAGE = re.compile(r"fluent-?bit|fluentd|logstash|filebeat|^vector$", re.IGNORECASE)
 # Third-party programs, which have no Datadog tracer: the last part of the image's name, or the container's name.
 THIRD_PARTY = re.compile(
@@ -36,6 +40,7 @@ THIRD_PARTY = re.compile(
     r"(?:[-_](?:unprivileged|alpine|proxy|sidecar|daemon|agent|sensor|exporter|collector|contrib|config|custom|base|server|init))*",
     re.IGNORECASE,
 )
+# Words of a command that load a Datadog tracer. hello-service runs itself under ddtrace-run.
 TRACER = re.compile(r"\bddtrace\b|ddtrace-run|dd-java-agent|dd-trace|ddtracerb|datadog/init|hello-service")
 END_CONDITIONS = {"COMPLETE", "SUCCESS"}  # conditions of `dependsOn` that wait for the end of a container
 

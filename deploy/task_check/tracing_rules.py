@@ -1,4 +1,7 @@
-"""Rules for the tracer's configuration: the Agent's address, proxies, whether tracing is on, which traces are kept."""
+"""Rules for the tracer's configuration: the Agent's address, proxies, whether tracing is on, which traces are kept.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from task_check.service_rules import is_hello_service
 from task_check.task import Container, Task, command, environment, name_of
 from task_check.values import is_open, number, quoted
 
+# A connection to 0.0.0.0 reaches the same machine, too.
 LOOPBACK = re.compile(r"localhost|127(?:\.\d+){1,3}|::1|0\.0\.0\.0", re.IGNORECASE)
 PROXY_VARIABLES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")  # ddtrace 4.16 was observed to use them
 # The tracer's variable, the Agent's variable for the same socket, and the Agent's default.
@@ -20,6 +24,7 @@ SOCKETS = {
     "DD_TRACE_AGENT_URL": ("DD_APM_RECEIVER_SOCKET", "/var/run/datadog/apm.socket"),
     "DD_DOGSTATSD_URL": ("DD_DOGSTATSD_SOCKET", "/var/run/datadog/dsd.socket"),
 }
+# Words of the command, and prefixes of the variables, of services in other languages.
 NOT_PYTHON = re.compile(
     r"\b(?:java|node|npm|yarn|dotnet|php|php-fpm|rails|bundle|puma|ruby|go)\b|\.(?:jar|js|dll|rb)\b"
 )
@@ -143,6 +148,7 @@ def tracing_is_on(task: Task) -> Iterator[Violation]:
                 yield Violation(
                     name_of(container), f"`{name}` is {quoted(variables[name])}, which switches tracing off"
                 )
+            # hello-service accepts more spellings of true, and passes `true` to ddtrace.
             elif value and value not in {"true", "1"} and not is_open(value) and not is_hello_service(container):
                 yield Violation(
                     name_of(container),
@@ -219,7 +225,7 @@ def a_sample_rate_has_an_effect(task: Task) -> Iterator[Violation]:
                 "write 0.1 for 10%",
             )
         elif variables.get("DD_TRACE_SAMPLING_RULES") or is_hello_service(container):
-            continue
+            continue  # ddtrace reads the rules instead; hello-service makes a rule of the rate
         elif "ddtrace" in line:
             yield Violation(
                 name_of(container),

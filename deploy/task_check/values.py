@@ -22,7 +22,7 @@ def mark_open(text: str) -> str:
 
 
 def is_open(value: Any) -> bool:
-    """Return whether `value`, or a part of it, is not known yet."""
+    """Return whether `value` is a text with a part that is not known yet, or an `OpenList`."""
     return isinstance(value, OpenList) or (isinstance(value, str) and MARK_START in value)
 
 

@@ -11,7 +11,7 @@ from hello_service.localview import terms, units
 from hello_service.localview.performance import BUCKET_SECONDS, Figures, Report
 from hello_service.localview.units import MICROSECOND, MILLISECOND, SECOND
 
-WIDTH, HEIGHT = 360, 84  # of a chart; also in lists.js and lists.css
+WIDTH, HEIGHT = 360, 84  # of a chart, in SVG units; also in lists.js and lists.css
 SHORTEST, LONGEST = 100 * MICROSECOND, 10 * SECOND  # range of the logarithmic bar of a duration
 FIGURE_COLUMNS: dict[str, Callable[[Figures], float]] = {  # the value by which each column sorts
     "requests": lambda figures: figures.requests,
@@ -61,7 +61,7 @@ def bar_percent(duration: int) -> float:
 
 
 def axis_end(highest: float) -> float:
-    """Return the end of an axis for values up to `highest`: 1, 2 or 5 times a power of ten."""
+    """Return the end of an axis for values up to `highest`: 1, 2 or 5 times a power of ten, at least 1."""
     if highest <= 1:
         return 1.0
     power: float = 10.0 ** math.floor(math.log10(highest))
@@ -143,7 +143,7 @@ def buckets(report: Report, last_start: datetime) -> list[Bucket]:
             requests = units.quantity(figures.requests, "request")
             errors = units.quantity(figures.errors, "error")
             text = f"{requests}, {errors}, {percentiles}"
-        result.append(Bucket(round(index * step, 2), round(step, 2), f"{start:%H:%M:%S}", text))
+        result.append(Bucket(x=round(index * step, 2), width=round(step, 2), time=f"{start:%H:%M:%S}", text=text))
     return result
 
 

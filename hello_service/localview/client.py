@@ -40,7 +40,7 @@ class Page:
     """
 
     def __init__(self, url: str) -> None:
-        invalid_url = PageError(f"--url {url!r} must be an address like http://127.0.0.1:8081.", 2)
+        invalid_url = PageError(f"--url {url!r} must be an address like http://127.0.0.1:8081.", exit_code=2)
         try:
             parts = urlsplit(url)
             port = parts.port or 80
@@ -81,7 +81,8 @@ class Page:
             document = json.loads(body)
             if status == BAD_REQUEST:
                 similar = " or ".join(document["suggestions"])
-                raise PageError(escape_hidden(document["error"] + (f" Did you mean {similar}?" if similar else "")), 2)
+                question = f" Did you mean {similar}?" if similar else ""
+                raise PageError(escape_hidden(document["error"] + question), exit_code=2)
             # These lines only check the document: they raise an exception if it is not the page's.
             for trace in document["traces"]:
                 _line(trace)
@@ -132,7 +133,7 @@ def _follow(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
             response = page.fetch(query, last["version"])
         except PageError as error:
             yield from pending.values()
-            raise PageError(f"The page at {page.url} no longer responds.", error.exit_code) from error
+            raise PageError(f"The page at {page.url} no longer responds.", exit_code=error.exit_code) from error
         except KeyboardInterrupt:
             yield from pending.values()
             return

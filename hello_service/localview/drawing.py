@@ -24,7 +24,7 @@ def log_parts(line: Line) -> dict[str, Any]:
     try:
         moment = datetime.fromisoformat(str(line.get("timestamp"))).astimezone()
         time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
-    except (ValueError, OverflowError):  # the year 1 or 9999, in another time zone
+    except (ValueError, OverflowError):  # not a time, or one in the year 1 or 9999, which another time zone moves
         time = ""
     return {
         "time": time,

@@ -13,11 +13,11 @@ from hello_service.localview.spans import Trace
 from hello_service.localview.text import escape_hidden
 from hello_service.localview.units import MILLISECOND
 
-SLOW = 500 * MILLISECOND  # with `slow`, only traces longer than this are drawn
+SLOW = 500 * MILLISECOND  # if `tree` is `slow`, only traces longer than this are drawn
 SETTLE_SECONDS = 0.6  # a trace without a new span for this long is considered complete and drawn
 WAIT_SECONDS = 4.0  # how long a log line waits for its trace
 MAX_WAITING = 1000  # log lines; if more are waiting, the oldest is printed
-MAX_SHAPES = 1000  # remembered; if there are more, the least recently drawn one is forgotten
+MAX_SHAPES = 1000  # of drawn traces; if there are more, the least recently drawn one is forgotten
 
 
 class _WaitingLine(NamedTuple):
@@ -78,7 +78,7 @@ class Feed:
         overdue_lines = [
             line for line in self._waiting if line.trace_key not in self._pending and line.since <= now - WAIT_SECONDS
         ]
-        self._release(self._waiting[:] if end else overdue_lines)
+        self._release(self._waiting[:] if end else overdue_lines)  # a copy, because _release removes lines
 
     def _release(self, lines: Sequence[_WaitingLine]) -> None:
         for line in lines:

@@ -1,4 +1,4 @@
-"""Checks the Host and Origin headers of requests to a server on this machine. A leaf.
+"""Checks the Host and Origin headers of requests to a server on this machine. It imports nothing of this package.
 
 This prevents DNS rebinding, where a web page reads local data because its own domain name resolves to this machine.
 """

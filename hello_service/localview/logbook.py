@@ -10,12 +10,12 @@ from urllib.parse import urlencode
 from hello_service.localview.spans import Trace
 from hello_service.localview.store import Line, Store
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
+LEVELS = ("debug", "info", "warning", "error", "critical")  # the lowest first
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line with its trace, None if it has no trace or that trace is not kept."""
+    """A line with its number in the log and its trace, None if it has no trace or that trace is not kept."""
 
     number: int
     line: Line
@@ -67,7 +67,10 @@ class Log:
 
 
 def read(store: Store, arguments: Mapping[str, str]) -> Log:
-    """Return the lines selected by the address's arguments `text`, `level` (the lowest to show) and `traceless`."""
+    """Return the lines selected by the address's arguments.
+
+    The arguments are `text`, `level` (the lowest to show) and `traceless` (only lines without a trace).
+    """
     text, level = arguments.get("text", ""), arguments.get("level", "")
     if level not in LEVELS:
         level = ""

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 from hello_service.localview.service_map import Edge, Map, Node
 
+# Sizes are in SVG units.
 NODE_WIDTH, NODE_HEIGHT = 176, 74  # also in map.html
 GAP_ACROSS, GAP_DOWN = 120, 40  # between columns and between rows
 LOOP_GAP = 76  # additional gap between rows if a service calls itself
 WIDE_GAP = 230  # between columns beside a chosen service, so that two labels fit side by side
-MARGIN = 24
-LOOP_HEIGHT = 58
+MARGIN = 24  # around the drawing
+LOOP_HEIGHT = 58  # of the loop above a service that calls itself
 RETURN_OFFSET = 22  # how far below the middle of its services a call to the left starts and ends
-LABEL_WIDTH, LABEL_HEIGHT = 92, 54  # map.html draws a label in 92 by 52
-# With more of these, only one service and its neighbors are drawn, because the text would be too small.
+LABEL_WIDTH, LABEL_HEIGHT = 92, 54  # map.html draws a label in 92 by 52, so one below another doesn't touch it
+# If there are more, only one service and its neighbors are drawn, because the text would be too small.
 MAX_SERVICES = 12
 MAX_COLUMNS = 5
 
@@ -113,7 +114,7 @@ def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: N
     box_bottoms = [int(bottom) for _, _, _, bottom in occupied]
     curve_bottoms = [int(_bottom(curve)) for _, curve in curves]
     lowest = max([height + MARGIN + loop_gap, *box_bottoms, *curve_bottoms])
-    return Drawing(list(places.values()), lines, width + 2 * MARGIN, lowest + MARGIN)
+    return Drawing(places=list(places.values()), lines=lines, width=width + 2 * MARGIN, height=lowest + MARGIN)
 
 
 def _curve(source: Place, target: Place, chosen: Node | None) -> tuple[Point, Point, Point, Point]:

@@ -35,6 +35,7 @@ CLOSE_SECONDS = 1.0  # how long the server may take to stop before it is cancele
 
 # Any other name may be the domain of a web page, made to resolve to this machine (DNS rebinding).
 OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+MISDIRECTED_REQUEST = 421  # the status for a host that this server does not serve
 WRONG_HOST = b"This page is served under 127.0.0.1 and localhost only."
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -100,7 +101,7 @@ class _HostCheck:
             await send({"type": "websocket.close"})
             return
         headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(WRONG_HOST)).encode())]
-        await send({"type": "http.response.start", "status": 421, "headers": headers})
+        await send({"type": "http.response.start", "status": MISDIRECTED_REQUEST, "headers": headers})
         await send({"type": "http.response.body", "body": WRONG_HOST, "more_body": False})
 
 
@@ -117,6 +118,7 @@ async def show_trace(text: str) -> Any:
     store = current_view().store
     trace = store.find(text)
     if trace is None:
+        # `Store.revision` is 0 for a trace that is not kept, so the page reloads when the trace arrives.
         return await render_template("missing.html", version=0, text=text), 404
     if text != trace.id:
         query = request.query_string.decode("latin-1")

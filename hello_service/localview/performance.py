@@ -168,6 +168,7 @@ class Performance:
         current = int(now // BUCKET_SECONDS)
         length = minutes * 60 // BUCKET_SECONDS
         first = current - length + 1
+        # At least 1, because a rate over less than a second would be far too high.
         seconds = max(1.0, now - max(self._started, first * BUCKET_SECONDS))
         resources: dict[str, dict[str, Figures]] = {}
         all_series: dict[str, list[Figures]] = {}
@@ -180,7 +181,13 @@ class Performance:
                 series = all_series.setdefault(service, [Figures() for _ in range(length)])
                 series[index].merge(figures)
         reports = [
-            Report(service, seconds, _sum(by_resource.values()), list(by_resource.items()), all_series[service])
+            Report(
+                service=service,
+                seconds=seconds,
+                total=_sum(by_resource.values()),
+                resources=list(by_resource.items()),
+                series=all_series[service],
+            )
             for service, by_resource in resources.items()
         ]
         return sorted(reports, key=lambda report: report.service)

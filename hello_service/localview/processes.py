@@ -18,7 +18,8 @@ import aiohttp
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60.0  # how long the service or the agent may take to start
-STOP_SECONDS = 40.0  # how long a process may take to stop before it is killed
+# How long a process may take to stop before it is killed. This is longer than the service's default stop budget.
+STOP_SECONDS = 40.0
 # How long processes that a command started may outlive it before SIGTERM, and after that before SIGKILL.
 LEFTOVER_SECONDS = 2.0
 POLL_SECONDS = 0.05
@@ -57,7 +58,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 
 def free_ports(count: int) -> list[int]:
     """Return ports that were free a moment ago, for programs that can't bind port 0 and report the chosen port."""
-    sockets = [listen(LOOPBACK, 0, "") for _ in range(count)]
+    sockets = [listen(LOOPBACK, 0, option="") for _ in range(count)]
     ports = [free_socket.getsockname()[1] for free_socket in sockets]
     for free_socket in sockets:
         free_socket.close()

@@ -142,12 +142,12 @@ class _Parser:
     def read_query(self) -> Query:
         """Read the whole search."""
         if not self.text.strip():
-            return Query("", lambda _, spans: spans)
+            return Query(text="", select=lambda _, spans: spans)
         pieces: list[str] = []
         selector = self.read_any(None, pieces)
         if self.position < len(self.text):
             raise self.stray_parenthesis()
-        return Query(self.text.strip(), selector, tuple(pieces))
+        return Query(text=self.text.strip(), select=selector, pieces=tuple(pieces))
 
     def read_any(self, field: str | None, pieces: list[str] | None = None) -> Selector:
         """Read alternatives. If there is only one, its terms are added to `pieces`."""

@@ -1,4 +1,7 @@
-"""Spans as the agent received them, grouped into traces. A leaf, used by the terminal and the page."""
+"""Spans as the agent received them, grouped into traces, for the terminal and the page.
+
+It imports nothing of this package.
+"""
 
 from __future__ import annotations
 

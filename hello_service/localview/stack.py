@@ -1,4 +1,7 @@
-"""Parses stack traces: exceptions and their causes, frames of the project and of libraries, relative paths. A leaf."""
+"""Parses stack traces: exceptions and their causes, frames of the project and of libraries, relative paths.
+
+It imports nothing of this package.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,13 @@ RELATIONS = {  # the sentence between two exceptions: the relation of the later 
     "The above exception was the direct cause of the following exception:": "Caused by",
     "During handling of the above exception, another exception occurred:": "While handling",
 }
+# Paths of installed libraries, and of the standard libraries of Python and Node.js.
 LIBRARY = re.compile(
     r"(^|/)(site-packages|dist-packages|node_modules)/|/lib/python\d[\d.]*/|/python\d[\d.]*/lib/"
     r"|^<frozen |^node:|^internal/",
     re.IGNORECASE,
 )
+# Java's frames have no path, so the function shows whether it belongs to the standard library.
 JDK_FUNCTION = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
 
 
@@ -84,7 +89,11 @@ def failures(text: str, project: Path | None = None) -> list[Failure]:
 
 
 class _Parser:
-    """Parses a stack trace line by line. `frames` and `title` belong to the exception that is not complete yet."""
+    """Parses a stack trace line by line.
+
+    `frames`, `title` and `relation` belong to the exception that is not complete yet. `innermost_first` is whether its
+    first frame is the innermost, as in JavaScript and Java. In Python, the innermost frame is the last.
+    """
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
@@ -131,7 +140,8 @@ class _Parser:
     def _finish_failure(self, relation: str = "") -> None:
         if self.frames:
             frames = self.frames if self.innermost_first else self.frames[::-1]
-            self.failures.append(Failure("\n".join(self.title).strip(), tuple(frames), self.relation))
+            title = "\n".join(self.title).strip()
+            self.failures.append(Failure(title=title, frames=tuple(frames), relation=self.relation))
             self.relation = ""
         self.frames, self.title, self.innermost_first = [], [], False
         self.relation = relation or self.relation
@@ -153,7 +163,8 @@ def _at_frame(line: str) -> Frame | None:
 def _make_frame(path: str, line: str, function: str) -> Frame:
     path = path.replace("\\", "/").removeprefix("file://")
     folder, slash, file = path.rpartition("/")
-    return Frame(folder + slash, file, int(line), function, is_own=not LIBRARY.search(path))
+    is_own = not LIBRARY.search(path)
+    return Frame(folder=folder + slash, file=file, line=int(line), function=function, is_own=is_own)
 
 
 def _path(frame: Frame) -> str:

@@ -193,7 +193,7 @@ def _status_test(value: Value, pattern: re.Pattern[str]) -> Callable[[Span], boo
             message = f"status is ok or error, not {value.text}. To search for an HTTP status write {hint}."
             raise TermError(message, Replacement(whole=hint))
         close = get_close_matches(text, ("error", "ok"), n=1, cutoff=0.5)
-        replacements = [Replacement(status) for status in close or ("error", "ok")]
+        replacements = [Replacement(value=status) for status in close or ("error", "ok")]
         unfinished = not value.literal and any(status.startswith(text) for status in ("error", "ok"))
         raise TermError(f"status is ok or error, not {value.text or 'empty'}.", *replacements, unfinished=unfinished)
     return lambda span: ("error" if span.error else "ok") in accepted
@@ -312,7 +312,7 @@ def _number_test(field: str, value: Value, parse: Callable[[str], float]) -> Cal
             parse(text)
     except _NumberError as error:
         if field != "@duration":
-            raise TermError(str(error), Replacement(quoted(text))) from None
+            raise TermError(str(error), Replacement(value=quoted(text))) from None
         if text.startswith("["):  # numbers without a unit may be milliseconds
             replacements = [re.sub(r"(\d)(?=[\s\]])", r"\1ms", text)]
         else:  # only the number is replaced, not the operator
@@ -320,7 +320,8 @@ def _number_test(field: str, value: Value, parse: Callable[[str], float]) -> Cal
             replacements = [text.replace(number, replacement) for replacement in error.replacements]
         # A number whose unit is missing or may lack its second character.
         unfinished = re.fullmatch(r"[<>]?=?\d+(\.\d*)?[a-zµμ]?", text) is not None
-        raise TermError(str(error), *map(Replacement, replacements), unfinished=unfinished) from None
+        suggestions = [Replacement(value=replacement) for replacement in replacements]
+        raise TermError(str(error), *suggestions, unfinished=unfinished) from None
     return None
 
 
@@ -339,15 +340,15 @@ def _range_test(field: str, text: str, parse: Callable[[str], float]) -> Callabl
         ends = TWO_ENDS.fullmatch(text)
         replacements = []
         if ends:
-            replacements.append(Replacement(f"[{ends[1]} TO {ends[2]}]"))
+            replacements.append(Replacement(value=f"[{ends[1]} TO {ends[2]}]"))
         if field != "@duration":
-            replacements.append(Replacement(quoted(text)))
+            replacements.append(Replacement(value=quoted(text)))
         example = "[100ms TO 1s]" if field == "@duration" else "[400 TO 499]"
         raise TermError(f"{text} is not a range. Write it like {field}:{example}.", *replacements)
     least = float("-inf") if match[1] == "*" else parse(match[1])
     most = float("inf") if match[2] == "*" else parse(match[2])
     if least > most:
-        swapped = Replacement(f"[{match[2]} TO {match[1]}]")
+        swapped = Replacement(value=f"[{match[2]} TO {match[1]}]")
         raise TermError(f"The range {text} is empty. Write the smaller number first.", swapped)
     return lambda number: least <= number <= most
 
@@ -360,7 +361,7 @@ def _reject_comparison(field: str, value: Value) -> None:
         raise TermError(
             f"{field} is text and can't be compared. "
             f"To search for exactly this text write {field}:{quoted(value.text)}.",
-            Replacement(quoted(value.text)),
+            Replacement(value=quoted(value.text)),
         )
 
 

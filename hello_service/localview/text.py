@@ -1,4 +1,7 @@
-"""Escapes control characters, and characters that hide or reorder text, in text from other programs. A leaf."""
+"""Escapes control characters, and characters that hide or reorder text, in text from other programs.
+
+It imports nothing of this package.
+"""
 
 from __future__ import annotations
 

@@ -76,6 +76,7 @@ class Row:
 
     Attributes:
         id: the id of the element, which never changes.
+        level: the depth in the tree, from 1.
         bars: (left, width) in percent of the trace's duration.
         self_time: nanoseconds in which no child ran.
         service: the service if it differs from the parent's, else empty.
