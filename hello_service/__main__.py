@@ -143,7 +143,8 @@ def _develop(**options: Any) -> None:
     chosen: dict[int, str] = {}
     for name in ("port", "agent_port", "view_port"):
         port, option = options[name], f"--{name.replace('_', '-')}"
-        if port and not (name == "port" and options.get("command")):  # 0 is any free port
+        # 0 is any free port, and `--port` does not apply to another service.
+        if port and not (name == "port" and options.get("command")):
             if port in chosen:
                 raise click.UsageError(f"{chosen[port]} and {option} are both {port}. Choose different ports.")
             chosen[port] = option

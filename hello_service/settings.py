@@ -121,6 +121,7 @@ class Settings(BaseModel):
         le=1_073_741_824,
         description="Maximum size of a request body (larger: 413) and of a WebSocket message",
     )
+    # Fargate kills a container 120 s after SIGTERM at the latest, so each stage of the stop is limited to 110 s.
     drain_seconds: float = Field(
         5.0, ge=0, le=110, description="First stage after SIGTERM: `/ready` returns 503, requests are still served"
     )
@@ -131,7 +132,7 @@ class Settings(BaseModel):
     keep_alive_seconds: float = Field(
         75.0,
         ge=1,
-        le=4000,
+        le=4000,  # the longest idle timeout of an Application Load Balancer
         description="How long an idle connection stays open; set it above the load balancer's idle timeout (60)",
     )
     half_close_seconds: float = Field(
@@ -209,7 +210,7 @@ class Settings(BaseModel):
 
     @property
     def agent_url(self) -> str:
-        """The trace agent's address as ddtrace would resolve it, without credentials."""
+        """The trace agent's address in these settings, without credentials."""
         if self.dd_trace_agent_url is not None:
             return mask_credentials(self.dd_trace_agent_url)
         return f"http://{self.dd_agent_host}:{self.dd_trace_agent_port}"

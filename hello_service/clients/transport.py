@@ -23,7 +23,7 @@ from hello_service.problems import (
     UpstreamTooLarge,
 )
 
-KEEP_ALIVE_SECONDS = 15.0
+KEEP_ALIVE_SECONDS = 15.0  # maximum idle time of a connection to the upstream, as in aiohttp itself
 
 # RFC 9110, section 9.2.2: sending one of these twice has the same effect as sending it once.
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})

@@ -148,6 +148,7 @@ class CheckContext:
     def start(self, *module: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Run a module of this package in a child process, with the environment that `serve` would set.
 
+        `module` is the module's name, followed by its arguments.
         `extra` adds the variables of a server. Its standard error then goes to standard output, which has the log.
 
         Raises:

@@ -13,12 +13,12 @@ from hello_service.doctor.wire import NoResponse, Reason, Response, get, in_back
 from hello_service.observability.environment import sampling_rules
 from hello_service.settings import Settings, mask_credentials
 
-SERVER_SECONDS = 2.0
+SERVER_SECONDS = 2.0  # for the response of a server that is already running
 RESERVED_SECONDS = 0.5  # before the deadline, so that a server without a response is reported in time
 RUNNING = re.compile(r"Running on (http://[^\s\"]+)")  # in the log of a server once it listens
 START_TRACED = "Start it with `hello-service serve`, or under ddtrace-run"
 
-# Variables of a server that is started for one request: a free port, and no drain.
+# Variables of a server that is started for one request: a free port, no drain, and a log that contains the address.
 ONE_REQUEST_ENVIRONMENT = {
     "HOST": "127.0.0.1",
     "PORT": "0",

@@ -1,4 +1,4 @@
-"""Sends an HTTP request over TCP, TLS or a Unix socket, without a proxy. One timeout covers DNS to response. A leaf."""
+"""Sends an HTTP request over TCP, TLS or a Unix socket, without a proxy. One timeout covers DNS to response."""
 
 from __future__ import annotations
 

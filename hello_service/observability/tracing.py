@@ -19,8 +19,9 @@ ddtrace's own ASGI middleware, which is not specific to Quart, creates the span 
 - an outbound call's span has a readable resource, and `peer.service`;
 - the routes (endpoint inventory) and the code behind them (Code Origin) are registered with ddtrace.
 
-Tracing never changes what a request, WebSocket or task does. It supports ddtrace 4.5 to 4.x and
-Quart 0.19.9 to 0.23; with other releases, and without ddtrace-run, the service runs untraced.
+Tracing never changes what a request, WebSocket or task does. This file supports ddtrace 4.5 to 4.x and
+Quart 0.19.9 to 0.23. The service runs untraced with other releases, and if neither `ddtrace-run` nor
+`import ddtrace.auto` has started ddtrace.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 # The first release that is supported, and the first that is not.
 SUPPORTED = {"ddtrace": ((4, 5), (5,)), "quart": ((0, 19, 9), (0, 24))}
 
-# RFC 9110, section 9.1, and RFC 5789. Any other method becomes OTHER: clients could create a new resource with each token.
+# RFC 9110, section 9.1, and RFC 5789. Any other method becomes OTHER, because clients can invent any number of methods,
+# and each would create another resource.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
@@ -82,11 +84,12 @@ BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.re
 # tuple matches no exception.
 DISCONNECTED: Any = getattr(wrappers, "ClientDisconnectedError", ())
 
-# Limits on the path segments that stay readable in an outbound call's resource.
-# A word is in lower case and may have hyphens or underscores, or is a version such as v2.
+# Limits on the path segments that stay readable in an outbound call's resource. Without them, a path that contains an
+# id or a name would create a resource for each value.
+# A word has at most 24 characters: one to four parts of lower-case letters, joined by `-` or `_`, or a version (v2).
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
 MAX_WORDS = 20  # different words after one path prefix; under /users, user names look like words
-MAX_PREFIXES = 500  # different readable path prefixes
+MAX_PREFIXES = 500  # different readable path prefixes of all peers together
 MAX_SEGMENTS = 8  # of one path
 
 
@@ -147,11 +150,12 @@ def log_ids() -> dict[str, str]:
 
 
 async def name_client_span(outgoing: Any) -> None:
-    """Give the span of an outbound call a readable resource and `peer.service`. An event hook of httpx and httpx2.
+    """Give the span of an outbound call a readable resource and `peer.service`.
 
-    The resource is `METHOD host/path`. A path segment that is not a plain lower-case word becomes `?`, and so does a word
-    once there are too many. Two request extensions override this: `route` (the path with its variables' names) and
-    `peer_service` (replaces the host in the resource and in `peer.service`).
+    This is an event hook of httpx and of its fork httpx2. The resource is `METHOD host/path`. A path segment that is
+    not a plain lower-case word becomes `?`, and so does a word once there are too many. Two request extensions
+    override this: `route` (the path with its variables' names) and `peer_service` (replaces the host in the resource
+    and in `peer.service`).
     """
     span = tracer.current_span() if active() else None
     if span is None or span.get_tag("component") not in {"httpx", "httpx2"} or span.get_tag("peer.service") is not None:
@@ -159,11 +163,12 @@ async def name_client_span(outgoing: Any) -> None:
     with _watching("Naming an outbound call"):
         url, hints = outgoing.url, outgoing.extensions
         peer = hints.get("peer_service") or url.host
-        route = hints.get("route") or _readable(peer, url.raw_path.decode("ascii").partition("?")[0])
+        route = hints.get("route") or _make_readable(peer, url.raw_path.decode("ascii").partition("?")[0])
         method = outgoing.method if outgoing.method in METHODS else "OTHER"
         span.resource = f"{method} {peer}{route}"
         span.set_tag("peer.service", peer)
-        if method == "OTHER":  # ddtrace sets this tag later, so replace it when the span ends
+        if method == "OTHER":
+            # ddtrace sets this tag later, so replace it when the span ends, before ddtrace's callback sends the span.
             span._on_finish_callbacks.insert(0, lambda span: span.set_tag("http.method", "OTHER"))  # noqa: SLF001 - no hook
 
 
@@ -442,7 +447,7 @@ class _WebSocket(_Exchange):
         """Drop the copy of a message. Close the WebSocket if application security blocks it."""
         if message["type"] == "http.response.start":  # pragma: no cover - needs application security in the process
             self.handled = True
-            await self.server_send({"type": "websocket.close", "code": 1008})
+            await self.server_send({"type": "websocket.close", "code": 1008})  # RFC 6455: policy violation
 
     def _run_middleware(self, coroutine: Any) -> None:
         """Run the middleware's coroutine for one message, in this WebSocket's context, whichever task is current."""
@@ -473,9 +478,9 @@ class _WebSocket(_Exchange):
     def _make_parent(self, span: Span) -> None:
         """Make `span`, which ddtrace has created for a received message, the parent of new spans of this task.
 
-        The current context becomes a copy of the span's context, because ddtrace ignores a finished span as a parent. If
-        another task received the last message, as in `asyncio.wait_for`, the old context is cleared there, so that no span
-        gets a stale parent.
+        The current context becomes a copy of the span's context, because ddtrace ignores a finished span as a parent.
+        If another task received the last message, as in `asyncio.wait_for`, the old context is cleared there, so that
+        no span gets a stale parent.
         """
         task = asyncio.current_task()
         if self.parent is not None and task is not self.receiver:
@@ -509,13 +514,16 @@ class _WebSocket(_Exchange):
     def release(self) -> None:
         super().release()
         if self.connection is not None:
-            del self.connection.receive, self.connection
-        self.__dict__.pop("context", None)
+            del self.connection.receive, self.connection  # from the instances, which then have their class's again
+        self.__dict__.pop("context", None)  # not set if the app was never called
         self.traced_receive = self.traced_send = self.receiver = self.parent = None  # type: ignore[assignment]
 
 
 class _Shared(dict[str, Any]):
-    """The state of ddtrace's middleware in the scope. A deep copy is the same object, because spans can't be copied."""
+    """The state of ddtrace's middleware in the scope.
+
+    A deep copy is the same object: a layer may copy the scope deeply, and spans can't be copied.
+    """
 
     def __deepcopy__(self, _memo: object) -> _Shared:
         return self
@@ -612,7 +620,7 @@ def _sampling_priority(span: Span) -> int:
 _words: dict[str, int] = {}  # readable path prefix -> number of different words that have followed it
 
 
-def _readable(peer: str, path: str) -> str:
+def _make_readable(peer: str, path: str) -> str:
     """Return `path` with `?` in place of each segment that isn't a word, or isn't among the first words."""
     segments, prefix = path.split("/")[1:], peer
     for number, segment in enumerate(segments[:MAX_SEGMENTS]):
@@ -707,7 +715,7 @@ def _trace_background_tasks(app: Quart) -> None:
     def add_background_task(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         exchange, current = _current.get(), tracer.current_span()
         if current is not None:
-            _sampling_priority(current)  # must happen while its trace is current
+            _sampling_priority(current)  # samples the trace, which must happen while it is current
         parent = tracer.current_trace_context()  # of the current span, or of a WebSocket message
         name = _function_name(func)
 
@@ -716,8 +724,8 @@ def _trace_background_tasks(app: Quart) -> None:
             span.set_tag("component", "quart")
             if parent is not None and parent.trace_id:
                 span.link_span(parent)
-                source: Any = SimpleNamespace(context=parent)
-                _copy_trace_level_tags(span, source)  # the sampling decision and its mechanism; it expects a span
+                source: Any = SimpleNamespace(context=parent)  # in place of a span, of which only the context is read
+                _copy_trace_level_tags(span, source)  # baggage, origin, sampling decision and its mechanism
             try:
                 await app.ensure_async(func)(*args, **kwargs)
             except BaseException as error:
@@ -731,6 +739,7 @@ def _trace_background_tasks(app: Quart) -> None:
                 span.finish()
                 tracer.context_provider.activate(span.context)  # Quart logs an exception next, with these ids
 
+        # The app gets `run` in place of `func`, so `run` has its name.
         run.__name__, run.__qualname__ = name.rpartition(".")[2], name
         return add(run, *args, **kwargs)
 

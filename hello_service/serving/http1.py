@@ -64,11 +64,14 @@ from hello_service.serving.request import Head, Rejected
 from hello_service.serving.response import Response, problem
 from hello_service.serving.websocket import WebSocket
 
-BUFFER_BYTES = 65_536  # reading is paused while more than this of a body, or of pipelined requests, is buffered
+# Reading is paused while more than this of a body, or of pipelined requests, is buffered. asyncio's limit for the other
+# direction is the same.
+BUFFER_BYTES = 65_536
 # Enough for a client that sends a large body before it reads the response that rejects it, but not without end.
 LINGER_BYTES = 64 * 1_048_576  # discarded in total
 LINGER_SECONDS = 2.0  # without a byte
 LINGER_TOTAL_SECONDS = 30.0
+# Headers of the response to `OPTIONS *`. Allow lists the methods of request.py.
 OPTIONS_HEADERS = ((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH"), (b"content-length", b"0"))
 
 
@@ -255,6 +258,7 @@ class Connection(FlowControl):
             self._serve_websocket(head)
             return
         self._request_count += 1
+        # A server may close each connection of HTTP/1.0 (RFC 9112, section 9.3).
         keep_alive = head.keep_alive and head.version == "1.1" and self._request_count < self._limits.requests
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._stage = Stage.BODY if head.has_body else Stage.RESPONDING
@@ -284,7 +288,7 @@ class Connection(FlowControl):
         self._run_task(self._exchange.run(self._app))
 
     def _serve_websocket(self, head: Head) -> None:
-        """Hand the connection over to a `WebSocket`.
+        """Pass the connection to a `WebSocket`, which runs the application.
 
         Raises:
             Rejected: the handshake is invalid.
@@ -346,7 +350,7 @@ class Connection(FlowControl):
 
     def _continue_or_linger(self, *, keep_alive: bool) -> None:
         """Go on to the next request if the connection can be reused; otherwise end the connection."""
-        # In stage BODY, the rest of the body would be taken for the next request.
+        # In stage BODY, the rest of the body would be parsed as the next request.
         if self._stage is not Stage.RESPONDING or not keep_alive or self.closing:
             self.linger()
             return
@@ -410,6 +414,7 @@ class Connection(FlowControl):
     def _break_off(self, response: Response) -> None:
         """End the connection after a part of `response`. If a close would complete the response, reset the connection."""
         if response.ends_with_connection:
+            # With a linger time of zero, the close is a reset (socket(7)).
             on_without_delay = struct.pack("ii", 1, 0)
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, on_without_delay)
             self._transport.abort()

@@ -40,14 +40,15 @@ HANDSHAKE_HEADERS = {b"connection", b"upgrade", b"sec-websocket-key", b"sec-webs
 # Headers of the 426 response that rejects any other version.
 VERSION_13_HEADERS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
-# Reading from the client is paused while this much waits for the application.
+# Reading from the client is paused while this many messages, or more than this many bytes, wait for the application.
+# 16 is also the default of `websockets`.
 MESSAGES_AHEAD = 16
 BYTES_AHEAD = 65_536
 # A length of 126 or 127 in a frame's second byte means that an extended length follows (section 5.2). These are the
 # size of the extended length in bytes, and the smallest value that it may have.
 EXTENDED_LENGTH_BYTES = {126: 2, 127: 8}
 SMALLEST_EXTENDED_LENGTH = {126: 126, 127: 65_536}
-CLOSING_SECONDS = 2.0  # for the client's Close frame
+CLOSING_SECONDS = 2.0  # for the client's Close frame; `settings.CLOSING_SECONDS` is another limit
 IDLE_SECONDS = 1.0  # without a message; then a stopping server closes the WebSocket
 
 
