@@ -10,7 +10,8 @@
 ddtrace's own ASGI middleware, which is not specific to Quart, creates the span of a request. With this file:
 - the resource and `http.route` are the route, with the mount path in front; without a route, the resource is `GET 404`
   or `GET 405`;
-- an exception puts type, message and stack on the span, and keeps a trace that this process started;
+- an exception puts type, message and stack on the span, and keeps a trace that this process started: sampling does not
+  drop it;
 - probes have no span; application security can block a request before its handler runs;
 - a task of `app.add_background_task` is a trace of its own, linked to its request's span;
 - a WebSocket and its messages are named by the route, and a message is the parent of the spans of its handling;
@@ -160,7 +161,7 @@ async def name_client_span(outgoing: Any) -> None:
     span = tracer.current_span() if active() else None
     if span is None or span.get_tag("component") not in {"httpx", "httpx2"} or span.get_tag("peer.service") is not None:
         return  # not traced, or the second hop of a redirect
-    with _watching("Naming an outbound call"):
+    with _suppress_errors("Naming an outbound call"):
         url, hints = outgoing.url, outgoing.extensions
         peer = hints.get("peer_service") or url.host
         route = hints.get("route") or _make_readable(peer, url.raw_path.decode("ascii").partition("?")[0])
@@ -233,7 +234,7 @@ class _Tracing:
             tracer.context_provider.activate(None)  # uvicorn starts a pipelined request in the previous one's context
         _current.set(exchange)
         try:
-            with _watching("Tracing a request"):  # an exception of the app isn't raised here: `_call_app` keeps it
+            with _suppress_errors("Tracing a request"):  # `_call_app` stores an exception of the app instead
                 await self._traced(exchange.traced_scope, exchange.receive, exchange.send)
             if exchange.raised is not None:
                 raise exchange.raised
@@ -266,7 +267,7 @@ class _Exchange:
     span: Span
     routed = False  # Quart has matched a route or found none, and the span is named accordingly
     handled = False  # the app was called, or application security has blocked the request
-    decided = False  # the caller has decided whether this trace is kept
+    decided = False  # the caller has made the sampling decision for this trace
     complete = False  # the server has accepted every byte that the client waits for
     over = False  # the app has returned
     exception: BaseException | None = None  # the last exception that Quart has handled
@@ -304,14 +305,14 @@ class _Exchange:
             self.traced_scope["path"] = str(getattr(connection.routing_exception, "code", None) or "")
             self.span.resource = f"{self.method} {self.traced_scope['path']}".rstrip()
             return
-        self.traced_scope["path"] = _mount(connection.scope) + rule.rule
+        self.traced_scope["path"] = _mount_path(connection.scope) + rule.rule
         outermost = self.traced_scope["datadog"]["request_spans"][:1]  # another span only if this app is mounted
         for span in {self.span, *outermost}:
             span.set_tag("http.route", self.traced_scope["path"])
             span.resource = f"{self.method} {self.traced_scope['path']}"
 
     def keep_error(self, error: BaseException | None, span: Span | None = None) -> None:
-        """Put `error` on `span` (default: the span of the request or WebSocket), and keep the trace."""
+        """Put `error` on `span` (default: the exchange's). Keep the trace, unless the caller has decided otherwise."""
         span = span or self.span
         if error is not None:
             # ddtrace ignores an exception without a traceback, and an exception inside a group can lack one.
@@ -452,7 +453,7 @@ class _WebSocket(_Exchange):
     def _run_middleware(self, coroutine: Any) -> None:
         """Run the middleware's coroutine for one message, in this WebSocket's context, whichever task is current."""
         # The coroutine never waits, so it is over after one step.
-        with _watching("Passing a WebSocket message to ddtrace"), suppress(StopIteration):
+        with _suppress_errors("Passing a WebSocket message to ddtrace"), suppress(StopIteration):
             self.context.copy().run(coroutine.send, None)
 
     async def _read_ahead(self) -> Message:
@@ -497,7 +498,7 @@ class _WebSocket(_Exchange):
         kind = message.get("type")
         if kind in HANDSHAKE_STATUS and self.span.get_tag("http.status_code") is None:
             if self.closed:
-                return message  # the client has disconnected, and gets no response
+                return message  # the client has disconnected, and gets no response to its handshake
             status = message.get("status", HANDSHAKE_STATUS[kind])
             self.span.set_tag("http.status_code", str(status))
             self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as for HTTP in the middleware
@@ -552,14 +553,14 @@ def _warn(message: str) -> None:
 
 
 @contextmanager
-def _watching(what: str) -> Iterator[None]:
+def _suppress_errors(activity: str) -> Iterator[None]:
     """Suppress an `Exception` of code that only observes, so that the application runs on. Log the first one."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - a release of ddtrace or Quart may raise anything
         # The exception's text may contain data of a request, so only its type is logged.
         _warn(
-            f"{what} failed with {type(error).__name__}, so spans are incomplete. "
+            f"{activity} failed with {type(error).__name__}, so spans are incomplete. "
             "Check whether tracing.py supports these releases of ddtrace and Quart."
         )
 
@@ -575,7 +576,7 @@ def _name_process(service: str) -> None:
             processor._global_service = service.lower()  # noqa: SLF001 - the same
 
 
-def _mount(scope: Scope) -> str:
+def _mount_path(scope: Scope) -> str:
     """Return the path that the app is mounted at: Starlette's pattern if it is mounted in Starlette."""
     patterns = scope.get("datadog", {}).get("resource_paths")
     return ("".join(patterns) if patterns else scope.get("root_path") or "").rstrip("/")
@@ -645,15 +646,15 @@ async def _name_by_route(app: Quart, **_: object) -> None:
     exchange = _current.get()
     if exchange is None or exchange.over:
         return
-    with _watching("Naming a span by its route"):
+    with _suppress_errors("Naming a span by its route"):
         proxy: Any = request if has_request_context() else websocket
         connection = proxy._get_current_object()  # noqa: SLF001 - how werkzeug returns a proxy's object
         exchange.name(connection)
         if not app.extensions.get("datadog_routes_registered"):
             app.extensions["datadog_routes_registered"] = True
-            _register_routes(app, _mount(connection.scope))
+            _register_routes(app, _mount_path(connection.scope))
         if has_listeners("asm.get_blocked"):
-            _block(exchange, connection)
+            _run_application_security(exchange, connection)
 
 
 def _register_routes(app: Quart, mount: str) -> None:
@@ -667,14 +668,14 @@ def _register_routes(app: Quart, mount: str) -> None:
                 dispatch("service_entrypoint.patch", (inspect.unwrap(view),))
 
 
-def _block(exchange: _Exchange, connection: Any) -> None:
+def _run_application_security(exchange: _Exchange, connection: Any) -> None:
     """Pass the route's variables to application security, and end the request here if it is blocked."""
     variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # as text
     route, cookies = exchange.span.get_tag("http.route"), dict(connection.cookies)
     set_http_meta(exchange.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
     dispatch("asgi.start_request", ("quart",))
     if blocked := get_blocked():
-        raise BlockingException(blocked)  # a BaseException, which `_watching` does not suppress
+        raise BlockingException(blocked)  # a BaseException, which `_suppress_errors` does not suppress
 
 
 async def _remember_exception(_app: Quart, exception: BaseException, **_: object) -> None:

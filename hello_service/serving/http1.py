@@ -401,7 +401,7 @@ class Connection(FlowControl):
     # How a connection ends
 
     def reject(self, rejected: Rejected) -> None:
-        """Respond with a problem unless a response has started, and end the connection."""
+        """Respond with a problem, unless the head of a response has been written, and end the connection."""
         self.count_rejection(rejected.status, rejected.reason, rejected.detail)
         responder = self._exchange or self._websocket
         self._disconnect_exchange()
@@ -414,7 +414,7 @@ class Connection(FlowControl):
     def _break_off(self, response: Response) -> None:
         """End the connection after a part of `response`. If a close would complete the response, reset the connection."""
         if response.ends_with_connection:
-            # With a linger time of zero, the close is a reset (socket(7)).
+            # With a linger time of zero, the close resets a TCP connection.
             on_without_delay = struct.pack("ii", 1, 0)
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, on_without_delay)
             self._transport.abort()

@@ -69,7 +69,7 @@ class Wire(Protocol):
         """Pause reading from the client, or resume it."""
 
     def reject(self, rejected: Rejected) -> None:
-        """Respond with a problem unless a response has started, and end the connection."""
+        """Respond with a problem, unless the head of a response has been written, and end the connection."""
 
     def count_rejection(self, status: int, reason: str, detail: str) -> None:
         """Count and log a client's error."""
