@@ -19,7 +19,7 @@ class Name:
     """One undocumented name.
 
     Attributes:
-        path: `module:attribute` or `module:Class.attribute`.
+        path: `module`, `module:attribute` or `module:Class.attribute`.
         parameters: names of the first parameters, in the order in which this package passes them; empty: not checked.
         uses: names and constants that the code of the function must contain, such as attributes that it sets.
         alternative: the name that replaces this one in another supported release of the library.
