@@ -51,6 +51,7 @@ ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
     (ValueError, UpstreamConnectError, "The upstream could not be called."),
     (Exception, UpstreamReadError, "The call to the upstream failed."),
 )
+# The message of a canceled call's exception, for its span.
 CANCELED = "the result is no longer needed: the request that made this call has ended, or another of its calls failed"
 
 # Whether the current call's connection has served another call before, and whether this attempt is the retry.

@@ -96,6 +96,7 @@ def sampling(context: CheckContext) -> Finding:
     text, source = environ.get("DD_TRACE_SAMPLING_RULES"), "DD_TRACE_SAMPLING_RULES"
     if not text and (rate := _sample_rate(environ)) is not None:
         text, source = sampling_rules(rate), "DD_TRACE_SAMPLE_RATE"
+    # always_off or parentbased_always_off
     if not text and environ.get("OTEL_TRACES_SAMPLER", "").lower().endswith("always_off"):
         text, source = sampling_rules(0.0), "OTEL_TRACES_SAMPLER"
     if not text:

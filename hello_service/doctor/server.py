@@ -65,8 +65,8 @@ def judge(server: str, response: Response, context: CheckContext) -> Finding:
     return passed(f"{server} is traced" + (f" by ddtrace {tracing['ddtrace']}" if "ddtrace" in tracing else ""))
 
 
-def _with_one_loopback(url: str | None) -> str | None:
-    """Return `url` with the same host for every name of this machine's loopback interface."""
+def _normalize_loopback(url: str | None) -> str | None:
+    """Return `url` with 127.0.0.1 in place of localhost or ::1, so that equal addresses compare equal."""
     return url and re.sub(r"//(?:localhost|\[::1\])(?=[:/]|$)", "//127.0.0.1", url)
 
 
@@ -75,13 +75,12 @@ def _differences(tracing: Mapping[str, Any], context: CheckContext) -> str:
     if "agent" not in tracing:
         return ""
     differing = []
-    if context.settings is not None and _with_one_loopback(tracing["agent"]) != _with_one_loopback(
-        context.settings.agent_url
-    ):
+    settings = context.settings
+    if settings is not None and _normalize_loopback(tracing["agent"]) != _normalize_loopback(settings.agent_url):
         differing.append("agent address")
     rules = context.environ.get("DD_TRACE_SAMPLING_RULES")
-    if not rules and context.settings is not None and context.settings.dd_trace_sample_rate is not None:
-        rules = sampling_rules(context.settings.dd_trace_sample_rate)
+    if not rules and settings is not None and settings.dd_trace_sample_rate is not None:
+        rules = sampling_rules(settings.dd_trace_sample_rate)
     if rules and tracing.get("sampling_rules") != rules:
         differing.append("sampling")
     return " and ".join(differing)

@@ -2,8 +2,8 @@
 
 The 13% are two optimizations of benchmarks/README.md together: 0.91 (the span) times 0.96 (its headers).
 
-This module relies on ddtrace's internals, which `contract.py` lists under `fast_span`; without them the middleware creates the
-span. tests/conformance/test_fast_span.py proves that both create the same span.
+This module relies on ddtrace's internals, which `contract.py` lists under `fast_span`; without them the middleware
+creates the span. tests/conformance/test_fast_span.py proves that both create the same span.
 """
 
 from __future__ import annotations

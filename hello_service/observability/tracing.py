@@ -95,7 +95,7 @@ MAX_SEGMENTS = 8  # of one path
 
 
 def active() -> bool:
-    """Whether spans are created: ddtrace was started (`ddtrace-run` or `ddtrace.auto`) and is enabled."""
+    """Whether spans are created: ddtrace was started (`ddtrace-run` or `ddtrace.auto`), is enabled and is supported."""
     started = getattr(sys.modules.get("ddtrace.bootstrap.sitecustomize"), "loaded", False)
     return bool(started and unsupported() is None and tracer.enabled)
 

@@ -50,7 +50,7 @@ class RequestReader:
         """Return the head of the request, or None while it is incomplete.
 
         Raises:
-            Rejected: the head is malformed or too large.
+            Rejected: the head is malformed, ambiguous, unsupported or too large.
         """
         received = self.received
         if self.head is None:
@@ -84,7 +84,7 @@ class RequestReader:
         """Return the body data received so far.
 
         Raises:
-            Rejected: the chunks are malformed.
+            Rejected: the chunks are malformed, or have too much overhead.
         """
         if self._body_left is not None:
             body = bytes(self.received[: self._body_left])

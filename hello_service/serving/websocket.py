@@ -194,7 +194,7 @@ class WebSocket:
             if self._connections.closing:
                 self.stop()
         elif kind == "websocket.close":
-            self._reject_handshake(problem(403, b"GET"))
+            self._reject_handshake(problem(403, b"GET"))  # the status that the ASGI specification requires
         elif kind == "websocket.http.response.start":
             self._wire.write(self.response.start(message["status"], message.get("headers", ())))
         elif kind == "websocket.http.response.body":
@@ -363,7 +363,7 @@ class WebSocket:
             return
         protocol = cast("ServerProtocol", self._protocol)
         if self._pong_due and not self._paused:  # while reading is paused, no pong can be received
-            protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")
+            protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")  # the code that `websockets` itself uses for this
             self._flush()
             self._disconnect(CloseCode.ABNORMAL_CLOSURE)
             return
