@@ -23,7 +23,7 @@ from hello_service.problems import (
 
 Hook = Callable[[Any], Awaitable[None]]
 
-JSON_DEPTH = 100  # levels, far below Python's recursion limit: it can parse deeper JSON than it can serialize
+JSON_DEPTH = 100  # levels, far below the recursion limit; Python can parse deeper JSON than it can serialize
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,8 @@ class Connection(FlowControl):
 
     `FlowControl` provides `_eof` (the client has closed its side), `_paused` (reading from the client is paused),
     `_writable` (an event that is set while the client reads fast enough), `_stage_timeout` (the timeout of the current
-    stage), `watch_progress` (calls a function once nothing has been sent for write_seconds), `watch_writing` (aborts the
-    connection once waiting data is not read for write_seconds), `set_paused`, `write` and `count_rejection`.
+    stage), `watch_progress` (calls a function once nothing has been sent for write_seconds), `watch_writing` (aborts
+    the connection once waiting data is not read for write_seconds), `set_paused`, `write` and `count_rejection`.
 
     When the server stops, `Connections` calls `stop`, then `end_grace` after a grace period for requests that are still
     on the network, and `abort` if the connection is open at the deadline.
@@ -220,7 +220,7 @@ class Connection(FlowControl):
     def _process_received(self) -> None:
         """Go through the stages of a request as far as the received data allows."""
         if self._processing:
-            return  # the loop below has served `OPTIONS *`, which called this method again; the loop continues by itself
+            return  # the loop below has served `OPTIONS *`, which called this method again; that loop continues
         self._processing = True
         try:
             while self._request_reader.received and not self._requests_wait:
@@ -412,7 +412,7 @@ class Connection(FlowControl):
         self.linger()
 
     def _break_off(self, response: Response) -> None:
-        """End the connection after a part of `response`. If a close would complete the response, reset the connection."""
+        """End the connection after a part of `response`. Reset it if a close would complete the response."""
         if response.ends_with_connection:
             # With a linger time of zero, the close resets a TCP connection.
             on_without_delay = struct.pack("ii", 1, 0)

@@ -1,7 +1,7 @@
 """The head of a request and the checks that may reject it (RFC 9112, sections 3 and 6; RFC 9110, section 7.2).
 
-llhttp rejects malformed requests. This module rejects ambiguous ones, which two servers could parse differently (request
-smuggling), and those that the application could not serve.
+llhttp rejects malformed requests. This module rejects ambiguous requests, which two servers could parse differently
+(request smuggling), and requests that the application could not serve.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def read_request_line(received: bytes | bytearray) -> Head | None:
     if FIRST_BYTE.match(received) is None:
         raise Rejected(400, "malformed", "The request does not begin with a method.")
     if received.find(b"\n", 0, HEAD_BYTES) < 0:
-        if len(received) >= HEAD_BYTES:
+        if len(received) >= HEAD_BYTES:  # not 414, because the limit is for the whole head, not for the target
             raise Rejected(431, "head-size", f"The request line is longer than {HEAD_BYTES} bytes.")
         return None
     line = REQUEST_LINE.match(received)
