@@ -89,7 +89,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 class Settings(BaseModel):
     """The operator's configuration. Field names are the variables' names in lower case.
 
-    A field is secret and never shown if its name contains KEY, SECRET, TOKEN or PASSWORD, or if its type is SecretStr.
+    A field is secret and never shown if its name contains KEY, SECRET, TOKEN or PASSWORD, or if its type is one of
+    pydantic's secret types, such as SecretStr.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

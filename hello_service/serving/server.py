@@ -47,8 +47,8 @@ HYPERCORN_ALONE = (
 )
 # None if Hypercorn has renamed it, which `contract.check` reports.
 HYPERCORN_TCP_SERVER: Any = getattr(hypercorn_run, "TCPServer", None)
-# Thresholds of the garbage collector's three generations. A full collection delays every request, under heavy load for
-# most of a second, so it should be rare.
+# Thresholds of the garbage collector's three generations, much higher than CPython's own. A full collection delays
+# every request, under heavy load for most of a second, so it should be rare.
 GC_THRESHOLDS = (20_000, 10, 100)
 
 
