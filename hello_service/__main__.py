@@ -140,13 +140,14 @@ def view(**options: Any) -> None:
 
 def _develop(**options: Any) -> None:
     """Run `dev` or `view`, or exit with the reason why this isn't possible."""
-    chosen: dict[int, str] = {}
+    option_by_port: dict[int, str] = {}
     for name in ("port", "agent_port", "view_port"):
         port, option = options[name], f"--{name.replace('_', '-')}"
-        if port and not (name == "port" and options.get("command")):  # 0 is any free port
-            if port in chosen:
-                raise click.UsageError(f"{chosen[port]} and {option} are both {port}. Choose different ports.")
-            chosen[port] = option
+        # 0 is any free port, and `--port` does not apply to another service.
+        if port and not (name == "port" and options.get("command")):
+            if port in option_by_port:
+                raise click.UsageError(f"{option_by_port[port]} and {option} are both {port}. Choose different ports.")
+            option_by_port[port] = option
     try:
         from hello_service.localview import dev as development  # noqa: PLC0415 - production does not install its dependencies
     except ModuleNotFoundError as error:

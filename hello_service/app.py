@@ -49,7 +49,7 @@ def create_app(
     *,
     endpoints: Sequence[Blueprint] | None = None,
 ) -> Quart:
-    """Return a new app, which is traced if this process was started under ddtrace-run.
+    """Return a new app. It is traced if `tracing.active()` is true, unless the settings disable tracing.
 
     Args:
         settings: the operator's settings. With None, as when Hypercorn calls this factory, they are read from

@@ -1,7 +1,8 @@
-"""Lists every undocumented library name that this package relies on, and checks them at start. A leaf.
+"""Lists every undocumented library name that this package relies on, and checks them at start.
 
-The names are strings that importlib resolves, so this module imports no library itself. `broken` reports names that a
-new release of a library has renamed, removed or given other parameters, before the first request depends on them.
+The names are strings that importlib resolves, so this module imports neither a library nor a module of this package.
+`broken` reports names that a new release of a library has renamed, removed or given other parameters, before the first
+request depends on them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ class Name:
     """One undocumented name.
 
     Attributes:
-        path: `module:attribute` or `module:Class.attribute`.
+        path: `module`, `module:attribute` or `module:Class.attribute`.
         parameters: names of the first parameters, in the order in which this package passes them; empty: not checked.
         uses: names and constants that the code of the function must contain, such as attributes that it sets.
         alternative: the name that replaces this one in another supported release of the library.
@@ -30,7 +31,7 @@ class Name:
     alternative: Name | None = None
 
 
-_QUART_0_22_QUEUE = Name("quart.asgi:ASGIWebsocketConnection.__init__", ("self", "app", "scope"), ("queue",))
+_QUART_0_22_QUEUE = Name("quart.asgi:ASGIWebsocketConnection.__init__", ("self", "app", "scope"), uses=("queue",))
 
 
 # Undocumented names, by the part of this package that relies on them.
@@ -111,12 +112,14 @@ NAMES: Mapping[str, Sequence[Name]] = {
         Name(
             "quart.asgi:ASGIWebsocketConnection.handle_messages",
             ("self", "websocket", "receive", "websocket_task"),
-            ("buffer", "put"),
-            Name("quart.asgi:ASGIWebsocketConnection.handle_messages", ("self", "receive"), ("queue", "put")),
+            uses=("buffer", "put"),
+            alternative=Name(
+                "quart.asgi:ASGIWebsocketConnection.handle_messages", ("self", "receive"), uses=("queue", "put")
+            ),
         ),
         Name("quart.wrappers:Websocket.buffer_class", alternative=_QUART_0_22_QUEUE),
         Name("quart.wrappers:Websocket.__init__", uses=("buffer_class", "buffer"), alternative=_QUART_0_22_QUEUE),
-        Name("quart.wrappers.websocket:Buffer.__init__", ("self",), ("_queue",), _QUART_0_22_QUEUE),
+        Name("quart.wrappers.websocket:Buffer.__init__", ("self",), uses=("_queue",), alternative=_QUART_0_22_QUEUE),
         Name("quart.wrappers.websocket:Buffer.put", uses=("_queue",), alternative=_QUART_0_22_QUEUE),
         Name("quart.wrappers.websocket:Buffer.get", uses=("_queue",), alternative=_QUART_0_22_QUEUE),
     ),

@@ -181,6 +181,7 @@ def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
         return respond(problem.status, problem.code, problem.detail, problem.fields, problem.headers)
 
     async def handle_validation_error(error: RequestSchemaValidationError) -> Response:
+        # quart-schema validates a body of another media type as null.
         if request.method == "POST" and not request.is_json:
             return await handle_http_error(UnsupportedMediaType())
         return await handle_problem(

@@ -89,7 +89,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 class Settings(BaseModel):
     """The operator's configuration. Field names are the variables' names in lower case.
 
-    A field is secret and never shown if its name contains KEY, SECRET, TOKEN or PASSWORD, or if its type is SecretStr.
+    A field is secret and never shown if its name contains KEY, SECRET, TOKEN or PASSWORD, or if its type is one of
+    pydantic's secret types, such as SecretStr.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -121,6 +122,7 @@ class Settings(BaseModel):
         le=1_073_741_824,
         description="Maximum size of a request body (larger: 413) and of a WebSocket message",
     )
+    # Fargate kills a container 120 s after SIGTERM at the latest, so each stage of the stop is limited to 110 s.
     drain_seconds: float = Field(
         5.0, ge=0, le=110, description="First stage after SIGTERM: `/ready` returns 503, requests are still served"
     )
@@ -131,7 +133,7 @@ class Settings(BaseModel):
     keep_alive_seconds: float = Field(
         75.0,
         ge=1,
-        le=4000,
+        le=4000,  # the longest idle timeout of an Application Load Balancer
         description="How long an idle connection stays open; set it above the load balancer's idle timeout (60)",
     )
     half_close_seconds: float = Field(
@@ -209,7 +211,7 @@ class Settings(BaseModel):
 
     @property
     def agent_url(self) -> str:
-        """The trace agent's address as ddtrace would resolve it, without credentials."""
+        """The trace agent's address in these settings, without credentials."""
         if self.dd_trace_agent_url is not None:
             return mask_credentials(self.dd_trace_agent_url)
         return f"http://{self.dd_agent_host}:{self.dd_trace_agent_port}"

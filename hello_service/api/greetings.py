@@ -45,6 +45,7 @@ def check_text(message: object) -> str:
     return check_name(message)
 
 
+# `check_name` checks the length; `Field` only adds it to the OpenAPI document.
 Name = Annotated[
     str, AfterValidator(check_name), Field(json_schema_extra={"minLength": 1, "maxLength": MAX_NAME_LENGTH})
 ]

@@ -113,8 +113,8 @@ class ProblemOpenAPIProvider(OpenAPIProvider):
             # quart-schema's keys are integers.
             responses = {str(status): details for status, details in operation["responses"].items()}
             operation["responses"] = responses
-            for code, content in getattr(handler, RESPONSES, {}).items():
-                responses[str(code)] = _describe_response(str(code), content)
+            for declared_status, content in getattr(handler, RESPONSES, {}).items():
+                responses[str(declared_status)] = _describe_response(str(declared_status), content)
             for status in _error_statuses(rule, operation, getattr(handler, PROBLEMS, ())):
                 error = responses.setdefault(status, _describe_response(status, {}))
                 error["content"][MEDIA_TYPE] = {"schema": {"$ref": "#/components/schemas/Problem"}}

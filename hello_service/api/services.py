@@ -19,7 +19,7 @@ class Services:
 
     Attributes:
         upstream: the peer of `/api/relay`.
-        tracing_status: returns whether this process is traced, the reason if it isn't, and the number of lost traces.
+        tracing_status: returns the fields of `tracing` at `/info`, such as whether this process is traced.
         rejected_requests: returns the number of requests that the server rejected, by reason.
         ecs: ECS's metadata of this task; None outside of ECS.
         started: the `time.monotonic()` at which the app started to serve.

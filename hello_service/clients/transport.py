@@ -23,7 +23,7 @@ from hello_service.problems import (
     UpstreamTooLarge,
 )
 
-KEEP_ALIVE_SECONDS = 15.0
+KEEP_ALIVE_SECONDS = 15.0  # maximum idle time of a connection to the upstream, as in aiohttp itself
 
 # RFC 9110, section 9.2.2: sending one of these twice has the same effect as sending it once.
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -51,6 +51,7 @@ ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
     (ValueError, UpstreamConnectError, "The upstream could not be called."),
     (Exception, UpstreamReadError, "The call to the upstream failed."),
 )
+# The message of a canceled call's exception, for its span.
 CANCELED = "the result is no longer needed: the request that made this call has ended, or another of its calls failed"
 
 # Whether the current call's connection has served another call before, and whether this attempt is the retry.

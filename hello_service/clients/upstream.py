@@ -23,7 +23,7 @@ from hello_service.problems import (
 
 Hook = Callable[[Any], Awaitable[None]]
 
-JSON_DEPTH = 100  # levels; Python can parse deeper JSON than it can serialize
+JSON_DEPTH = 100  # levels, far below the recursion limit; Python can parse deeper JSON than it can serialize
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,10 @@ class Upstream:
             self._waiting -= 1
 
     def _saturated(self, detail: str) -> UpstreamSaturated:
-        """Return the problem. Its `Retry-After` is one timeout, and longer for each call that was rejected recently.
+        """Return the problem for a rejected call.
 
-        This spreads the retries: if all rejected clients returned at once, even rejecting them would cost too much.
+        Its `Retry-After` is one timeout, and longer for each call that was rejected recently. This spreads the retries:
+        if all rejected clients returned at once, even rejecting them would cost too much.
         """
         now, limits = asyncio.get_running_loop().time(), self._limits
         if now - self._rejecting_since > limits.timeout_seconds:

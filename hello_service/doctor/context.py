@@ -83,6 +83,7 @@ def agent_address(environ: Mapping[str, str], default_socket: Path = SOCKET) -> 
 
 def no_agent_reason(environ: Mapping[str, str]) -> str | None:
     """Return the reason why spans are not sent to an agent, or None if they are."""
+    # DD_TRACE_AGENT_PROTOCOL_VERSION makes ddtrace ignore OTEL_TRACES_EXPORTER=otlp.
     if environ.get("OTEL_TRACES_EXPORTER", "").lower() == "otlp" and not environ.get("DD_TRACE_AGENT_PROTOCOL_VERSION"):
         return "OTEL_TRACES_EXPORTER=otlp: spans are sent as OTLP, not to the agent"
     if environ.get("DD_AGENTLESS_ENABLED", "").lower() in {"true", "1"}:
@@ -148,6 +149,7 @@ class CheckContext:
     def start(self, *module: str, extra: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Run a module of this package in a child process, with the environment that `serve` would set.
 
+        `module` is the module's name, followed by its arguments.
         `extra` adds the variables of a server. Its standard error then goes to standard output, which has the log.
 
         Raises:

@@ -17,11 +17,13 @@ from hello_service.observability.environment import sampling_rules
 PACKAGE = Path(__file__).resolve().parent.parent
 FLUSHES_SINCE = (4, 5)  # the first release of ddtrace that sends its last spans when the process gets SIGTERM
 TRUE = {"true", "1"}  # ddtrace reads every other value as false
-TRUE_FOR_SETTINGS_ONLY = {"yes", "on", "y", "t"}  # false for ddtrace
+TRUE_FOR_SETTINGS_ONLY = {"yes", "on", "y", "t"}  # true for pydantic, false for ddtrace
 
+# A line of a SettingsError: variable, value and reason.
 SETTINGS_ERROR = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
 API_KEY = re.compile(r"[0-9a-fA-F]{32}")
 APPLICATION_KEY = re.compile(r"[0-9a-fA-F]{40}")
+# An import that starts ddtrace.
 AUTO = re.compile(r"^\s*(?:import ddtrace\.auto|from ddtrace import .*\bauto\b)", re.MULTILINE)
 # The folder that ddtrace-run adds to PYTHONPATH.
 BOOTSTRAP = re.compile(r"ddtrace[/\\]bootstrap")
@@ -94,6 +96,7 @@ def sampling(context: CheckContext) -> Finding:
     text, source = environ.get("DD_TRACE_SAMPLING_RULES"), "DD_TRACE_SAMPLING_RULES"
     if not text and (rate := _sample_rate(environ)) is not None:
         text, source = sampling_rules(rate), "DD_TRACE_SAMPLE_RATE"
+    # always_off or parentbased_always_off
     if not text and environ.get("OTEL_TRACES_SAMPLER", "").lower().endswith("always_off"):
         text, source = sampling_rules(0.0), "OTEL_TRACES_SAMPLER"
     if not text:

@@ -10,7 +10,7 @@ from hello_service.doctor.context import CheckContext
 from hello_service.doctor.finding import Finding, failed, passed, skipped, warned
 from hello_service.doctor.wire import NoResponse, get
 
-METADATA_SECONDS = 2.0
+METADATA_SECONDS = 2.0  # for the response of the endpoint
 # The last part of the docker label com.datadoghq.tags.* for each variable.
 LABELS = {"DD_ENV": "env", "DD_SERVICE": "service", "DD_VERSION": "version"}
 

@@ -31,7 +31,9 @@ MIN_SENTENCE_WIDTH = 24  # characters
 
 # Variables whose whole value is treated as a secret.
 SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
+# User name and password in a URL.
 CREDENTIALS = re.compile(r"://([^/@\s]+)@")
+# An API key has 32 hexadecimal characters, an application key 40.
 KEY_SHAPED = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{32})(?![0-9A-Za-z])")
 SHORTEST_SECRET = 4  # characters; masking shorter ones would mask parts of ordinary words
 
@@ -108,7 +110,7 @@ class Redaction:
         """Return `result` with every secret masked."""
         finding = result.finding
         fix = None if finding.fix is None else self(finding.fix)
-        return Result(result.check, Finding(finding.outcome, self(finding.sentence), fix, finding.undecided))
+        return Result(result.check, Finding(finding.outcome, self(finding.sentence), fix, undecided=finding.undecided))
 
 
 def report(results: Sequence[Result], width: int | None = None) -> str:

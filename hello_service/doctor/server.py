@@ -13,12 +13,12 @@ from hello_service.doctor.wire import NoResponse, Reason, Response, get, in_back
 from hello_service.observability.environment import sampling_rules
 from hello_service.settings import Settings, mask_credentials
 
-SERVER_SECONDS = 2.0
+SERVER_SECONDS = 2.0  # for the response of a server that is already running
 RESERVED_SECONDS = 0.5  # before the deadline, so that a server without a response is reported in time
 RUNNING = re.compile(r"Running on (http://[^\s\"]+)")  # in the log of a server once it listens
 START_TRACED = "Start it with `hello-service serve`, or under ddtrace-run"
 
-# Variables of a server that is started for one request: a free port, and no drain.
+# Variables of a server that is started for one request: a free port, no drain, and a log that contains the address.
 ONE_REQUEST_ENVIRONMENT = {
     "HOST": "127.0.0.1",
     "PORT": "0",
@@ -65,8 +65,8 @@ def judge(server: str, response: Response, context: CheckContext) -> Finding:
     return passed(f"{server} is traced" + (f" by ddtrace {tracing['ddtrace']}" if "ddtrace" in tracing else ""))
 
 
-def _with_one_loopback(url: str | None) -> str | None:
-    """Return `url` with the same host for every name of this machine's loopback interface."""
+def _normalize_loopback(url: str | None) -> str | None:
+    """Return `url` with 127.0.0.1 in place of localhost or ::1, so that equal addresses compare equal."""
     return url and re.sub(r"//(?:localhost|\[::1\])(?=[:/]|$)", "//127.0.0.1", url)
 
 
@@ -75,13 +75,12 @@ def _differences(tracing: Mapping[str, Any], context: CheckContext) -> str:
     if "agent" not in tracing:
         return ""
     differing = []
-    if context.settings is not None and _with_one_loopback(tracing["agent"]) != _with_one_loopback(
-        context.settings.agent_url
-    ):
+    settings = context.settings
+    if settings is not None and _normalize_loopback(tracing["agent"]) != _normalize_loopback(settings.agent_url):
         differing.append("agent address")
     rules = context.environ.get("DD_TRACE_SAMPLING_RULES")
-    if not rules and context.settings is not None and context.settings.dd_trace_sample_rate is not None:
-        rules = sampling_rules(context.settings.dd_trace_sample_rate)
+    if not rules and settings is not None and settings.dd_trace_sample_rate is not None:
+        rules = sampling_rules(settings.dd_trace_sample_rate)
     if rules and tracing.get("sampling_rules") != rules:
         differing.append("sampling")
     return " and ".join(differing)

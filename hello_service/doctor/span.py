@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 NAME = "hello_service.doctor"
-ERROR_CHARACTERS = 120
+ERROR_CHARACTERS = 120  # of an exception; the report has one sentence for each check
 
 
 def write(document: dict[str, Any]) -> None:

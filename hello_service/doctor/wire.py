@@ -1,4 +1,4 @@
-"""Sends an HTTP request over TCP, TLS or a Unix socket, without a proxy. One timeout covers DNS to response. A leaf."""
+"""Sends an HTTP request over TCP, TLS or a Unix socket, without a proxy. One timeout covers DNS to response."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reason(Enum):
     REFUSED = "nothing listens there"
     MISSING = "there is no such socket"
     DENIED = "this user has no permission for the socket"
-    SILENT = "the connection was accepted, but no response came"
+    SILENT = "no response came"
     BROKEN = "the connection broke, or the response was not HTTP"
 
 

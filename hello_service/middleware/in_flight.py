@@ -34,7 +34,7 @@ class Lifecycle:
     def cancel(self, reason: str) -> None:
         """Cancel every request in flight: it gets a 503 if no response has started, otherwise its connection is closed.
 
-        `reason` becomes the error message of the span.
+        A WebSocket is closed with `SERVICE_RESTART`. `reason` becomes the error message of the span.
         """
         self._overdue = True
         for task in self._tasks:
@@ -75,7 +75,7 @@ class Lifecycle:
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),
-            (b"retry-after", b"1"),
+            (b"retry-after", b"1"),  # the load balancer sends the retry to another process
         ]
         await send({"type": "http.response.start", "status": 503, "headers": headers})
         await send({"type": "http.response.body", "body": body})

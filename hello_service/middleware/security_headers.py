@@ -1,4 +1,4 @@
-"""Security headers for browsers, on every response that does not set its own."""
+"""Adds security headers for browsers to every response that does not set its own."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from quart import Quart
 from quart.asgi import ASGIWebsocketConnection
 from quart.wrappers import Websocket
 
-MESSAGES_AHEAD = 16
+MESSAGES_AHEAD = 16  # as in serving/websocket.py, which limits what the server itself reads ahead
 
 
 def bound_websockets(app: Quart) -> None:

@@ -1,7 +1,9 @@
 """Creates the span of ddtrace's ASGI middleware with 13% less CPU per request. Optional, for this service only.
 
-It relies on ddtrace's internals, which `contract.py` lists under `fast_span`; without them the middleware creates the
-span. tests/conformance/test_fast_span.py proves that both create the same span.
+The 13% are two optimizations of benchmarks/README.md together: 0.91 (the span) times 0.96 (its headers).
+
+This module relies on ddtrace's internals, which `contract.py` lists under `fast_span`; without them the middleware
+creates the span. tests/conformance/test_fast_span.py proves that both create the same span.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 # creates the span.
 EVENTS = ("asgi.start_request", "asgi.request.parse.body", "asgi.finalize_response", "set_http_meta_for_asm")
 
-# The name of every trace propagation header, of any style, contains one of these. Most requests have no such header.
+# In every style of trace propagation, the name of a required header contains one of these: `tracestate` has no effect
+# without `traceparent`. Most requests have no such header.
 PROPAGATION_MARKS = ("traceparent", "datadog", "b3", "baggage")
 
 

@@ -176,7 +176,9 @@ class RequestLog:
         def write() -> None:
             if not self.log.isEnabledFor(logging.INFO):
                 return
-            record = logging.LogRecord(REQUESTS, logging.INFO, "", 0, "request", None, None)
+            record = logging.LogRecord(
+                REQUESTS, logging.INFO, pathname="", lineno=0, msg="request", args=None, exc_info=None
+            )
             record.__dict__[FIELDS] = {
                 "method": scope.get("method", "GET"),  # the scope of a WebSocket has no method
                 "route": scope.get("logs.route"),

@@ -12,7 +12,7 @@ from hello_service.observability import tracing
 
 
 def status(agent_url: str, enabled: bool, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return whether this process is traced, the reason if it isn't, the agent's URL and the sampling rules.
+    """Return whether this process is traced, the reason if it isn't, ddtrace's version, agent URL and sampling rules.
 
     The result consists of JSON values, and contains no secret. `enabled` is the setting DD_TRACE_ENABLED.
     """

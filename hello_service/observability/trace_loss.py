@@ -22,7 +22,7 @@ class TraceLossMonitor:
     """Watches the writer. It never raises into ddtrace, whatever arguments the writer passes.
 
     Attributes:
-        lost: the number of traces that will never arrive; None if they can't be counted.
+        lost: the number of traces that will never arrive; None if they are not counted.
         error: the reason why the agent currently accepts no traces; None while it accepts them.
     """
 
@@ -34,7 +34,7 @@ class TraceLossMonitor:
         self._log = logging.getLogger(__name__)
 
     def watch(self, writer: Any) -> None:
-        """Count the traces that the class `writer` sends and drops. Further calls do nothing."""
+        """Count the traces that instances of the class `writer` drop or can't send. Further calls do nothing."""
         if self.lost is not None:
             return
         send, report = writer._send_payload, writer._metrics_dist  # noqa: SLF001 - ddtrace has no hook
@@ -65,7 +65,7 @@ class TraceLossMonitor:
 
     def _on_failure(self, error: Exception, count: int = 1, **_: Any) -> None:
         outage_begins = self.error is None
-        self.error = str(error)[:200]
+        self.error = str(error)[:200]  # a short line for the log and `/info`
         self._count_lost(count)
         if outage_begins:
             self._log.warning("the agent accepts no traces: %s", self.error)

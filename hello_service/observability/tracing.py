@@ -10,7 +10,8 @@
 ddtrace's own ASGI middleware, which is not specific to Quart, creates the span of a request. With this file:
 - the resource and `http.route` are the route, with the mount path in front; without a route, the resource is `GET 404`
   or `GET 405`;
-- an exception puts type, message and stack on the span, and keeps a trace that this process started;
+- an exception puts type, message and stack on the span, and keeps a trace that this process started: sampling does not
+  drop it;
 - probes have no span; application security can block a request before its handler runs;
 - a task of `app.add_background_task` is a trace of its own, linked to its request's span;
 - a WebSocket and its messages are named by the route, and a message is the parent of the spans of its handling;
@@ -19,8 +20,9 @@ ddtrace's own ASGI middleware, which is not specific to Quart, creates the span 
 - an outbound call's span has a readable resource, and `peer.service`;
 - the routes (endpoint inventory) and the code behind them (Code Origin) are registered with ddtrace.
 
-Tracing never changes what a request, WebSocket or task does. It supports ddtrace 4.5 to 4.x and
-Quart 0.19.9 to 0.23; with other releases, and without ddtrace-run, the service runs untraced.
+Tracing never changes what a request, WebSocket or task does. This file supports ddtrace 4.5 to 4.x and
+Quart 0.19.9 to 0.23. The service runs untraced with other releases, and if neither `ddtrace-run` nor
+`import ddtrace.auto` has started ddtrace.
 """
 
 from __future__ import annotations
@@ -68,7 +70,8 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 # The first release that is supported, and the first that is not.
 SUPPORTED = {"ddtrace": ((4, 5), (5,)), "quart": ((0, 19, 9), (0, 24))}
 
-# RFC 9110, section 9.1, and RFC 5789. Any other method becomes OTHER: clients could create a new resource with each token.
+# RFC 9110, section 9.1, and RFC 5789. Any other method becomes OTHER, because clients can invent any number of methods,
+# and each would create another resource.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
@@ -82,16 +85,17 @@ BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.re
 # tuple matches no exception.
 DISCONNECTED: Any = getattr(wrappers, "ClientDisconnectedError", ())
 
-# Limits on the path segments that stay readable in an outbound call's resource.
-# A word is in lower case and may have hyphens or underscores, or is a version such as v2.
+# Limits on the path segments that stay readable in an outbound call's resource. Without them, a path that contains an
+# id or a name would create a resource for each value.
+# A word has at most 24 characters: one to four parts of lower-case letters, joined by `-` or `_`, or a version (v2).
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
 MAX_WORDS = 20  # different words after one path prefix; under /users, user names look like words
-MAX_PREFIXES = 500  # different readable path prefixes
+MAX_PREFIXES = 500  # different readable path prefixes of all peers together
 MAX_SEGMENTS = 8  # of one path
 
 
 def active() -> bool:
-    """Whether spans are created: ddtrace was started (`ddtrace-run` or `ddtrace.auto`) and is enabled."""
+    """Whether spans are created: ddtrace was started (`ddtrace-run` or `ddtrace.auto`), is enabled and is supported."""
     started = getattr(sys.modules.get("ddtrace.bootstrap.sitecustomize"), "loaded", False)
     return bool(started and unsupported() is None and tracer.enabled)
 
@@ -147,23 +151,25 @@ def log_ids() -> dict[str, str]:
 
 
 async def name_client_span(outgoing: Any) -> None:
-    """Give the span of an outbound call a readable resource and `peer.service`. An event hook of httpx and httpx2.
+    """Give the span of an outbound call a readable resource and `peer.service`.
 
-    The resource is `METHOD host/path`. A path segment that is not a plain lower-case word becomes `?`, and so does a word
-    once there are too many. Two request extensions override this: `route` (the path with its variables' names) and
-    `peer_service` (replaces the host in the resource and in `peer.service`).
+    This is an event hook of httpx and of its fork httpx2. The resource is `METHOD host/path`. A path segment that is
+    not a plain lower-case word becomes `?`, and so does a word once there are too many. Two request extensions
+    override this: `route` (the path with its variables' names) and `peer_service` (replaces the host in the resource
+    and in `peer.service`).
     """
     span = tracer.current_span() if active() else None
     if span is None or span.get_tag("component") not in {"httpx", "httpx2"} or span.get_tag("peer.service") is not None:
         return  # not traced, or the second hop of a redirect
-    with _watching("Naming an outbound call"):
+    with _suppress_errors("Naming an outbound call"):
         url, hints = outgoing.url, outgoing.extensions
         peer = hints.get("peer_service") or url.host
-        route = hints.get("route") or _readable(peer, url.raw_path.decode("ascii").partition("?")[0])
+        route = hints.get("route") or _make_readable(peer, url.raw_path.decode("ascii").partition("?")[0])
         method = outgoing.method if outgoing.method in METHODS else "OTHER"
         span.resource = f"{method} {peer}{route}"
         span.set_tag("peer.service", peer)
-        if method == "OTHER":  # ddtrace sets this tag later, so replace it when the span ends
+        if method == "OTHER":
+            # ddtrace sets this tag later, so replace it when the span ends, before ddtrace's callback sends the span.
             span._on_finish_callbacks.insert(0, lambda span: span.set_tag("http.method", "OTHER"))  # noqa: SLF001 - no hook
 
 
@@ -228,7 +234,7 @@ class _Tracing:
             tracer.context_provider.activate(None)  # uvicorn starts a pipelined request in the previous one's context
         _current.set(exchange)
         try:
-            with _watching("Tracing a request"):  # an exception of the app isn't raised here: `_call_app` keeps it
+            with _suppress_errors("Tracing a request"):  # `_call_app` stores an exception of the app instead
                 await self._traced(exchange.traced_scope, exchange.receive, exchange.send)
             if exchange.raised is not None:
                 raise exchange.raised
@@ -261,7 +267,7 @@ class _Exchange:
     span: Span
     routed = False  # Quart has matched a route or found none, and the span is named accordingly
     handled = False  # the app was called, or application security has blocked the request
-    decided = False  # the caller has decided whether this trace is kept
+    decided = False  # the caller has made the sampling decision for this trace
     complete = False  # the server has accepted every byte that the client waits for
     over = False  # the app has returned
     exception: BaseException | None = None  # the last exception that Quart has handled
@@ -299,14 +305,14 @@ class _Exchange:
             self.traced_scope["path"] = str(getattr(connection.routing_exception, "code", None) or "")
             self.span.resource = f"{self.method} {self.traced_scope['path']}".rstrip()
             return
-        self.traced_scope["path"] = _mount(connection.scope) + rule.rule
+        self.traced_scope["path"] = _mount_path(connection.scope) + rule.rule
         outermost = self.traced_scope["datadog"]["request_spans"][:1]  # another span only if this app is mounted
         for span in {self.span, *outermost}:
             span.set_tag("http.route", self.traced_scope["path"])
             span.resource = f"{self.method} {self.traced_scope['path']}"
 
     def keep_error(self, error: BaseException | None, span: Span | None = None) -> None:
-        """Put `error` on `span` (default: the span of the request or WebSocket), and keep the trace."""
+        """Put `error` on `span` (default: the exchange's). Keep the trace, unless the caller has decided otherwise."""
         span = span or self.span
         if error is not None:
             # ddtrace ignores an exception without a traceback, and an exception inside a group can lack one.
@@ -442,12 +448,12 @@ class _WebSocket(_Exchange):
         """Drop the copy of a message. Close the WebSocket if application security blocks it."""
         if message["type"] == "http.response.start":  # pragma: no cover - needs application security in the process
             self.handled = True
-            await self.server_send({"type": "websocket.close", "code": 1008})
+            await self.server_send({"type": "websocket.close", "code": 1008})  # RFC 6455: policy violation
 
     def _run_middleware(self, coroutine: Any) -> None:
         """Run the middleware's coroutine for one message, in this WebSocket's context, whichever task is current."""
         # The coroutine never waits, so it is over after one step.
-        with _watching("Passing a WebSocket message to ddtrace"), suppress(StopIteration):
+        with _suppress_errors("Passing a WebSocket message to ddtrace"), suppress(StopIteration):
             self.context.copy().run(coroutine.send, None)
 
     async def _read_ahead(self) -> Message:
@@ -473,9 +479,9 @@ class _WebSocket(_Exchange):
     def _make_parent(self, span: Span) -> None:
         """Make `span`, which ddtrace has created for a received message, the parent of new spans of this task.
 
-        The current context becomes a copy of the span's context, because ddtrace ignores a finished span as a parent. If
-        another task received the last message, as in `asyncio.wait_for`, the old context is cleared there, so that no span
-        gets a stale parent.
+        The current context becomes a copy of the span's context, because ddtrace ignores a finished span as a parent.
+        If another task received the last message, as in `asyncio.wait_for`, the old context is cleared there, so that
+        no span gets a stale parent.
         """
         task = asyncio.current_task()
         if self.parent is not None and task is not self.receiver:
@@ -492,7 +498,7 @@ class _WebSocket(_Exchange):
         kind = message.get("type")
         if kind in HANDSHAKE_STATUS and self.span.get_tag("http.status_code") is None:
             if self.closed:
-                return message  # the client has disconnected, and gets no response
+                return message  # the client has disconnected, and gets no response to its handshake
             status = message.get("status", HANDSHAKE_STATUS[kind])
             self.span.set_tag("http.status_code", str(status))
             self.span.error = int(config._http_server.is_error_code(status))  # noqa: SLF001 - as for HTTP in the middleware
@@ -509,13 +515,16 @@ class _WebSocket(_Exchange):
     def release(self) -> None:
         super().release()
         if self.connection is not None:
-            del self.connection.receive, self.connection
-        self.__dict__.pop("context", None)
+            del self.connection.receive, self.connection  # from the instances, which then have their class's again
+        self.__dict__.pop("context", None)  # not set if the app was never called
         self.traced_receive = self.traced_send = self.receiver = self.parent = None  # type: ignore[assignment]
 
 
 class _Shared(dict[str, Any]):
-    """The state of ddtrace's middleware in the scope. A deep copy is the same object, because spans can't be copied."""
+    """The state of ddtrace's middleware in the scope.
+
+    A deep copy is the same object: a layer may copy the scope deeply, and spans can't be copied.
+    """
 
     def __deepcopy__(self, _memo: object) -> _Shared:
         return self
@@ -544,14 +553,14 @@ def _warn(message: str) -> None:
 
 
 @contextmanager
-def _watching(what: str) -> Iterator[None]:
+def _suppress_errors(activity: str) -> Iterator[None]:
     """Suppress an `Exception` of code that only observes, so that the application runs on. Log the first one."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - a release of ddtrace or Quart may raise anything
         # The exception's text may contain data of a request, so only its type is logged.
         _warn(
-            f"{what} failed with {type(error).__name__}, so spans are incomplete. "
+            f"{activity} failed with {type(error).__name__}, so spans are incomplete. "
             "Check whether tracing.py supports these releases of ddtrace and Quart."
         )
 
@@ -567,7 +576,7 @@ def _name_process(service: str) -> None:
             processor._global_service = service.lower()  # noqa: SLF001 - the same
 
 
-def _mount(scope: Scope) -> str:
+def _mount_path(scope: Scope) -> str:
     """Return the path that the app is mounted at: Starlette's pattern if it is mounted in Starlette."""
     patterns = scope.get("datadog", {}).get("resource_paths")
     return ("".join(patterns) if patterns else scope.get("root_path") or "").rstrip("/")
@@ -612,7 +621,7 @@ def _sampling_priority(span: Span) -> int:
 _words: dict[str, int] = {}  # readable path prefix -> number of different words that have followed it
 
 
-def _readable(peer: str, path: str) -> str:
+def _make_readable(peer: str, path: str) -> str:
     """Return `path` with `?` in place of each segment that isn't a word, or isn't among the first words."""
     segments, prefix = path.split("/")[1:], peer
     for number, segment in enumerate(segments[:MAX_SEGMENTS]):
@@ -637,15 +646,15 @@ async def _name_by_route(app: Quart, **_: object) -> None:
     exchange = _current.get()
     if exchange is None or exchange.over:
         return
-    with _watching("Naming a span by its route"):
+    with _suppress_errors("Naming a span by its route"):
         proxy: Any = request if has_request_context() else websocket
         connection = proxy._get_current_object()  # noqa: SLF001 - how werkzeug returns a proxy's object
         exchange.name(connection)
         if not app.extensions.get("datadog_routes_registered"):
             app.extensions["datadog_routes_registered"] = True
-            _register_routes(app, _mount(connection.scope))
+            _register_routes(app, _mount_path(connection.scope))
         if has_listeners("asm.get_blocked"):
-            _block(exchange, connection)
+            _run_application_security(exchange, connection)
 
 
 def _register_routes(app: Quart, mount: str) -> None:
@@ -659,14 +668,14 @@ def _register_routes(app: Quart, mount: str) -> None:
                 dispatch("service_entrypoint.patch", (inspect.unwrap(view),))
 
 
-def _block(exchange: _Exchange, connection: Any) -> None:
+def _run_application_security(exchange: _Exchange, connection: Any) -> None:
     """Pass the route's variables to application security, and end the request here if it is blocked."""
     variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # as text
     route, cookies = exchange.span.get_tag("http.route"), dict(connection.cookies)
     set_http_meta(exchange.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
     dispatch("asgi.start_request", ("quart",))
     if blocked := get_blocked():
-        raise BlockingException(blocked)  # a BaseException, which `_watching` does not suppress
+        raise BlockingException(blocked)  # a BaseException, which `_suppress_errors` does not suppress
 
 
 async def _remember_exception(_app: Quart, exception: BaseException, **_: object) -> None:
@@ -707,7 +716,7 @@ def _trace_background_tasks(app: Quart) -> None:
     def add_background_task(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         exchange, current = _current.get(), tracer.current_span()
         if current is not None:
-            _sampling_priority(current)  # must happen while its trace is current
+            _sampling_priority(current)  # samples the trace, which must happen while it is current
         parent = tracer.current_trace_context()  # of the current span, or of a WebSocket message
         name = _function_name(func)
 
@@ -716,8 +725,8 @@ def _trace_background_tasks(app: Quart) -> None:
             span.set_tag("component", "quart")
             if parent is not None and parent.trace_id:
                 span.link_span(parent)
-                source: Any = SimpleNamespace(context=parent)
-                _copy_trace_level_tags(span, source)  # the sampling decision and its mechanism; it expects a span
+                source: Any = SimpleNamespace(context=parent)  # in place of a span, of which only the context is read
+                _copy_trace_level_tags(span, source)  # baggage, origin, sampling decision and its mechanism
             try:
                 await app.ensure_async(func)(*args, **kwargs)
             except BaseException as error:
@@ -731,6 +740,7 @@ def _trace_background_tasks(app: Quart) -> None:
                 span.finish()
                 tracer.context_provider.activate(span.context)  # Quart logs an exception next, with these ids
 
+        # The app gets `run` in place of `func`, so `run` has its name.
         run.__name__, run.__qualname__ = name.rpartition(".")[2], name
         return add(run, *args, **kwargs)
 

@@ -26,7 +26,7 @@ class Limits:
         ping_seconds: time between WebSocket pings; the client must send its pong within the same time.
     """
 
-    requests: int = 1000
+    requests: int = 1000  # as in Hypercorn; no setting changes it
     body_bytes: int = 65_536
     keep_alive_seconds: float = 75.0
     body_seconds: float = 30.0
@@ -36,7 +36,7 @@ class Limits:
 
 
 class Stoppable(Protocol):
-    """What the server requires of a connection to stop."""
+    """The methods of a connection that a stopping server calls."""
 
     def stop(self) -> None:
         """Accept at most one more request; close an idle WebSocket."""
@@ -64,7 +64,7 @@ class Connections:
     open: set[Stoppable] = field(default_factory=set)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Close connections as they become idle. One that is idle now has `grace_seconds` to send one more request."""
+        """Close connections as they become idle. A client has `grace_seconds` to send one more request."""
         self.closing = True
         for connection in list(self.open):
             connection.stop()

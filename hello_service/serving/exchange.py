@@ -32,7 +32,7 @@ class Wire(Protocol):
         """The response has been written."""
 
     def response_broken(self) -> None:
-        """The application has ended before its response was complete."""
+        """The application has ended, or sent its last message, before its response was complete."""
 
     def respond_with_problem(self, status: int) -> None:
         """Write a problem instead of the response."""

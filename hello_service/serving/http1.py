@@ -62,11 +62,14 @@ from hello_service.serving.request import Head, Rejected
 from hello_service.serving.response import Response, problem
 from hello_service.serving.websocket import WebSocket
 
-BUFFER_BYTES = 65_536  # reading is paused while more than this of a body, or of pipelined requests, is buffered
+# Reading is paused while more than this of a body, or of pipelined requests, is buffered. asyncio's limit for the other
+# direction is the same.
+BUFFER_BYTES = 65_536
 # Enough for a client that sends a large body before it reads the response that rejects it, but not without end.
 LINGER_BYTES = 64 * 1_048_576  # discarded in total
 LINGER_SECONDS = 2.0  # without a byte
 LINGER_TOTAL_SECONDS = 30.0
+# Headers of the response to `OPTIONS *`. Allow lists the methods of request.py.
 OPTIONS_HEADERS = ((b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH"), (b"content-length", b"0"))
 
 
@@ -86,8 +89,8 @@ class Connection(FlowControl):
 
     `FlowControl` provides `_eof` (the client has closed its side), `_paused` (reading from the client is paused),
     `_writable` (an event that is set while the client reads fast enough), `_stage_timeout` (the timeout of the current
-    stage), `watch_progress` (calls a function once nothing has been sent for write_seconds), `watch_writing` (aborts the
-    connection once waiting data is not read for write_seconds), `set_paused`, `write` and `count_rejection`.
+    stage), `watch_progress` (calls a function once nothing has been sent for write_seconds), `watch_writing` (aborts
+    the connection once waiting data is not read for write_seconds), `set_paused`, `write` and `count_rejection`.
 
     When the server stops, `Connections` calls `stop`, then `end_grace` after a grace period for requests that are still
     on the network, and `abort` if the connection is open at the deadline.
@@ -211,7 +214,7 @@ class Connection(FlowControl):
     def _process_received(self) -> None:
         """Go through the stages of a request as far as the received data allows."""
         if self._processing:
-            return  # the loop below has served `OPTIONS *`, which called this method again; the loop continues by itself
+            return  # the loop below has served `OPTIONS *`, which called this method again; that loop continues
         self._processing = True
         try:
             while self._request_reader.received and not self._requests_wait:
@@ -249,6 +252,7 @@ class Connection(FlowControl):
             self._serve_websocket(head)
             return
         self._request_count += 1
+        # A server may close each connection of HTTP/1.0 (RFC 9112, section 9.3).
         keep_alive = head.keep_alive and head.version == "1.1" and self._request_count < self._limits.requests
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._stage = Stage.BODY if head.has_body else Stage.RESPONDING
@@ -278,7 +282,7 @@ class Connection(FlowControl):
         self._run_task(self._exchange.run(self._app))
 
     def _serve_websocket(self, head: Head) -> None:
-        """Hand the connection over to a `WebSocket`.
+        """Pass the connection to a `WebSocket`, which runs the application.
 
         Raises:
             Rejected: the handshake is invalid.
@@ -340,7 +344,7 @@ class Connection(FlowControl):
 
     def _continue_or_linger(self, *, keep_alive: bool) -> None:
         """Go on to the next request if the connection can be reused; otherwise end the connection."""
-        # In stage BODY, the rest of the body would be taken for the next request.
+        # In stage BODY, the rest of the body would be parsed as the next request.
         if self._stage is not Stage.RESPONDING or not keep_alive or self.closing:
             self.linger()
             return
@@ -391,7 +395,7 @@ class Connection(FlowControl):
     # How a connection ends
 
     def reject(self, rejected: Rejected) -> None:
-        """Respond with a problem unless a response has started, and end the connection."""
+        """Respond with a problem, unless the head of a response has been written, and end the connection."""
         self.count_rejection(rejected.status, rejected.reason, rejected.detail)
         responder = self._exchange or self._websocket
         self._disconnect_exchange()
@@ -402,7 +406,7 @@ class Connection(FlowControl):
         self.linger()
 
     def _break_off(self, response: Response) -> None:
-        """End the connection after a part of `response`. If a close would complete the response, reset the connection."""
+        """End the connection after a part of `response`. Reset it if a close would complete the response."""
         if response.ends_with_connection:
             self.reset()
         else:

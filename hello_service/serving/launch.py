@@ -1,4 +1,7 @@
-"""Starts this service, or an unchanged one, under ddtrace-run with the environment that the tracer needs."""
+"""Starts this service, or another one unchanged, with the environment that the tracer needs.
+
+Both run under ddtrace-run; this service runs without it if DD_TRACE_ENABLED is false.
+"""
 
 from __future__ import annotations
 

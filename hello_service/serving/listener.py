@@ -10,7 +10,8 @@ from typing import Any
 import structlog
 
 # The kernel probes a connection that has been idle for 60 s. After three unacknowledged probes, 10 s apart, it closes
-# the connection, because the client's host is gone. Not every system has these options.
+# the connection, because the client's host is gone. Linux's own defaults take more than two hours. Not every system has
+# these options.
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 

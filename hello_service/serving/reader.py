@@ -15,7 +15,9 @@ from hello_service.serving.request import HEAD_BYTES, Head, Rejected, read_reque
 
 EMPTY_LINE = b"\r\n\r\n"
 CHUNK_OVERHEAD_BYTES = 65_536  # maximum of chunk framing, extensions and trailers without body data in between
-PIECE_BYTES = 4096  # parsed at once of a chunked body; what follows the last body data of a piece is not counted
+# A chunked body is parsed in pieces of this size. In each piece, the overhead after the last body data is not counted,
+# so larger pieces would make the limit less exact.
+PIECE_BYTES = 4096
 # A head that makes a new parser expect a chunked body.
 CHUNKED_HEAD = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -48,7 +50,7 @@ class RequestReader:
         """Return the head of the request, or None while it is incomplete.
 
         Raises:
-            Rejected: the head is malformed or too large.
+            Rejected: the head is malformed, ambiguous, unsupported or too large.
         """
         received = self.received
         if self.head is None:
@@ -82,7 +84,7 @@ class RequestReader:
         """Return the body data received so far.
 
         Raises:
-            Rejected: the chunks are malformed.
+            Rejected: the chunks are malformed, or have too much overhead.
         """
         if self._body_left is not None:
             body = bytes(self.received[: self._body_left])

@@ -7,7 +7,7 @@ from time import monotonic
 
 import structlog
 
-LINES_PER_SECOND = 10
+LINES_PER_SECOND = 10  # enough to see the reasons; an attack can't flood the log
 
 
 class Rejections:

@@ -1,7 +1,7 @@
 """The head of a request and the checks that may reject it (RFC 9112, sections 3 and 6; RFC 9110, section 7.2).
 
-llhttp rejects malformed requests. This module rejects ambiguous ones, which two servers could parse differently (request
-smuggling), and those that the application could not serve.
+llhttp rejects malformed requests. This module rejects ambiguous requests, which two servers could parse differently
+(request smuggling), and requests that the application could not serve.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-HEAD_BYTES = 65_536  # request line and headers, with the empty line
+# Request line and headers, with the empty line. RFC 9112, section 3, recommends at least 8,000 for the first alone.
+HEAD_BYTES = 65_536
 HOST_BYTES = 255  # RFC 3986, section 3.2.2
 # CONNECT is missing, because this is not a proxy.
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})
@@ -190,7 +191,10 @@ def _complete_path(path: bytes, method: bytes) -> bytes:
 
 
 def is_host(value: bytes) -> bool:
-    """Return whether `value` is a host with or without a port (RFC 3986, section 3.2.2) that IDNA accepts."""
+    """Return whether `value` is a host with or without a port (RFC 3986, section 3.2.2) that IDNA accepts.
+
+    An empty Host header is valid (RFC 9112, section 3.2).
+    """
     match = HOST.fullmatch(value)
     if match is None or len(value) > HOST_BYTES or int(match["port"] or 0) > 65_535:
         return False

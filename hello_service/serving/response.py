@@ -13,8 +13,9 @@ from hello_service.middleware.security_headers import SECURITY_HEADERS
 from hello_service.problems import HTTP_ERRORS, MEDIA_TYPE, document
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+# Valid header lines (RFC 9110, sections 5.1 and 5.5), as `header_lines` writes them.
 HEADER_LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [^\r\n\0]*\r\n)*")
-STATUSES_WITHOUT_BODY = {204, 205, 304}
+STATUSES_WITHOUT_BODY = {204, 205, 304}  # RFC 9110, sections 6.4.1 and 15.3.6
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -58,11 +59,11 @@ class Response:
         """
         if self._head is not None:
             raise RuntimeError("The response has already been started.")
-        if status < 200 or status > 999:
+        if status < 200 or status > 999:  # three digits (RFC 9112, section 4); 1xx is not a final status
             raise ValueError(f"{status} is not a valid response status.")
         # An unknown status has an empty reason phrase, but the space before it is required (RFC 9112, section 4).
         line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
-        lines, length = self._header_lines(headers)
+        lines, length = self._serialize_headers(headers)
         if status == HTTPStatus.RESET_CONTENT:
             length = 0  # RFC 9110, section 15.3.6
         self._bodyless = self._method == b"HEAD" or status in STATUSES_WITHOUT_BODY
@@ -85,7 +86,7 @@ class Response:
         self._head = line + lines + b"\r\n"
         return self.release_head() if length is None else b""
 
-    def _header_lines(self, headers: Headers) -> tuple[bytes, int | None]:
+    def _serialize_headers(self, headers: Headers) -> tuple[bytes, int | None]:
         """Return the lines of `headers`, except those that `start` itself adds, and the Content-Length.
 
         A `Connection: close` clears `keep_alive`. An Upgrade header sets `_has_upgrade`.

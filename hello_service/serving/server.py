@@ -37,7 +37,7 @@ from hello_service.serving.http1 import Connection
 from hello_service.serving.listener import Listener
 from hello_service.settings import CLOSING_SECONDS, Settings, SettingsError
 
-BACKLOG = 1024  # connections that the kernel queues until they are accepted
+BACKLOG = 1024  # connections that the kernel queues until they are accepted; Hypercorn's own 100 is low for a burst
 EXIT_CANNOT_START = 1
 HOUR_SECONDS = 3600.0
 ABORT_SECONDS = 1.0  # of CLOSING_SECONDS, for Hypercorn to stop after every connection was aborted
@@ -47,8 +47,8 @@ HYPERCORN_ALONE = (
 )
 # None if Hypercorn has renamed it, which `contract.check` reports.
 HYPERCORN_TCP_SERVER: Any = getattr(hypercorn_run, "TCPServer", None)
-# Thresholds of the garbage collector's three generations. A full collection delays every request, under heavy load for
-# most of a second, so it should be rare.
+# Thresholds of the garbage collector's three generations, much higher than CPython's own. A full collection delays
+# every request, under heavy load for most of a second, so it should be rare.
 GC_THRESHOLDS = (20_000, 10, 100)
 
 
@@ -97,7 +97,7 @@ def flush_or_exit(seconds: float) -> None:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Bind to the address in `settings`.
+    """Return a socket that is bound to the address in `settings`. Hypercorn makes it listen.
 
     Raises:
         OSError: the address can't be used. The message has the reason, and the variables that set the address.
@@ -201,6 +201,7 @@ class Server:
         self.lifecycle.stopping = True
         self.log.info("draining", seconds=self._drain_seconds, in_flight=self.lifecycle.in_flight)
         await asyncio.sleep(self._drain_seconds)
+        # The grace period is a part of `graceful_seconds`, and a request that arrives in it needs some of the rest.
         self.connections.stop(min(GRACE_SECONDS, self.settings.graceful_seconds / 2))
         self._drained.set()
 

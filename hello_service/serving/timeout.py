@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class Timeout:
-    """Calls a function after some seconds. Restarting it for each request is cheap: it reuses the event loop's timer."""
+    """Calls a function after some seconds. A restart for each request is cheap: it reuses the event loop's timer."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -40,14 +40,15 @@ HANDSHAKE_HEADERS = {b"connection", b"upgrade", b"sec-websocket-key", b"sec-webs
 # Headers of the 426 response that rejects any other version.
 VERSION_13_HEADERS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
 TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
-# Reading from the client is paused while this much waits for the application.
+# Reading from the client is paused while this many messages, or more than this many bytes, wait for the application.
+# 16 is also the default of `websockets`.
 MESSAGES_AHEAD = 16
 BYTES_AHEAD = 65_536
 # A length of 126 or 127 in a frame's second byte means that an extended length follows (section 5.2). These are the
 # size of the extended length in bytes, and the smallest value that it may have.
 EXTENDED_LENGTH_BYTES = {126: 2, 127: 8}
 SMALLEST_EXTENDED_LENGTH = {126: 126, 127: 65_536}
-CLOSING_SECONDS = 2.0  # for the client's Close frame
+CLOSING_SECONDS = 2.0  # for the client's Close frame; `settings.CLOSING_SECONDS` is another limit
 IDLE_SECONDS = 1.0  # without a message; then a stopping server closes the WebSocket
 
 
@@ -68,7 +69,7 @@ class Wire(Protocol):
         """Pause reading from the client, or resume it."""
 
     def reject(self, rejected: Rejected) -> None:
-        """Respond with a problem unless a response has started, and end the connection."""
+        """Respond with a problem, unless the head of a response has been written, and end the connection."""
 
     def count_rejection(self, status: int, reason: str, detail: str) -> None:
         """Count and log a client's error."""
@@ -193,7 +194,7 @@ class WebSocket:
             if self._connections.closing:
                 self.stop()
         elif kind == "websocket.close":
-            self._reject_handshake(problem(403, b"GET"))
+            self._reject_handshake(problem(403, b"GET"))  # the status that the ASGI specification requires
         elif kind == "websocket.http.response.start":
             self._wire.write(self.response.start(message["status"], message.get("headers", ())))
         elif kind == "websocket.http.response.body":
@@ -362,7 +363,7 @@ class WebSocket:
             return
         protocol = cast("ServerProtocol", self._protocol)
         if self._pong_due and not self._paused:  # while reading is paused, no pong can be received
-            protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")
+            protocol.fail(CloseCode.INTERNAL_ERROR, "no pong")  # the code that `websockets` itself uses for this
             self._flush()
             self._disconnect(CloseCode.ABNORMAL_CLOSURE)
             return
