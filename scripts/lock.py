@@ -40,6 +40,7 @@ def header() -> str:
 def compile_file(name: str, source: list[str], options: list[str]) -> None:
     """Compile `source` into requirements/NAME.txt."""
     target = REQUIREMENTS / f"{name}.txt"
+    # `--universal` locks for every platform and, from the given version on, every Python.
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11"]
     command += ["--no-header", "--no-annotate", "--output-file", str(target), *options, *source]
     subprocess.run(command, cwd=ROOT, check=True)

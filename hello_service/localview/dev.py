@@ -162,7 +162,7 @@ class Development:
         return _Agent(session, process, url)
 
     def _warn_about_environment(self) -> None:
-        """Print a message if tracing is disabled. Remove each variable that sets another agent, and print a message for it."""
+        """Print a message if tracing is disabled. Remove the variables that set another agent, with a message for each."""
         if (value := self.environ.get("DD_TRACE_ENABLED", "")).lower() in {"false", "0"}:
             self.feed.print(
                 f"DD_TRACE_ENABLED={value}, so the service sends no traces. Unset it to see them.", "yellow"

@@ -226,7 +226,8 @@ def _facets(
 ) -> list[tuple[str, list[Facet]]]:
     """Return each facet field with its values in the matching spans, most frequent first.
 
-    Only matching spans count, so a click on a value finds as many traces as its count, unless the value is chosen already.
+    The count of a value is the number of traces that a click on it finds, unless the value is chosen: then the click
+    removes it from the search.
     """
     facets = []
     for title, (name, value_of) in FACETS.items():
