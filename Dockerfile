@@ -24,6 +24,7 @@ FROM build AS view
 COPY requirements/dev.txt requirements/
 RUN uv pip install --require-hashes --requirements requirements/dev.txt
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# The agent creates folders in its working directory.
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8081 8126

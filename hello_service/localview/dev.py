@@ -162,7 +162,7 @@ class Development:
         return _Agent(session, process, url)
 
     def _warn_about_environment(self) -> None:
-        """Print a message if tracing is disabled. Remove the variables that set another agent, with a message for each."""
+        """Print a message if tracing is disabled. Remove variables that set another agent, with a message for each."""
         if (value := self.environ.get("DD_TRACE_ENABLED", "")).lower() in {"false", "0"}:
             self.feed.print(
                 f"DD_TRACE_ENABLED={value}, so the service sends no traces. Unset it to see them.", "yellow"
@@ -187,11 +187,11 @@ class Development:
 
     def _on_command_url(self, url: str) -> None:
         """Show the URL on which the command listens."""
-        self.view.service_url, self.view.example_path = url, "/"
+        self.view.service_url, self.view.example_path = url, "/"  # the default path exists only in this service
         self.feed.print(f"Service: {url}", "bold")
 
     def _on_command_line(self, line: str) -> None:
-        """Print a line of the command's output, after its trace if it is a warning or an error with a trace."""
+        """Keep a line of the command's output for the page. Print it, after its trace if it is a warning or an error."""
         entry = _parse_entry(line)
         # The page shows the field `event`. Other services may call it `message`, or write plain text.
         self.view.store.add_line({"event": entry.get("message") or line, **entry})
@@ -221,7 +221,7 @@ class Development:
         return 1 if service.returncode else 0
 
     def _on_service_line(self, line: str) -> None:
-        """Print a line of the service's output, except log lines below the level warning, such as those of requests."""
+        """Keep a line of the service's output for the page. Print it, except a log line below the level warning."""
         entry = _parse_entry(line)
         self.view.store.add_line(entry or {"event": line})
         if not entry:
