@@ -191,7 +191,7 @@ class Development:
         self.feed.print(f"Service: {url}", "bold")
 
     def _on_command_line(self, line: str) -> None:
-        """Keep a line of the command's output for the page. Print it, after its trace if it is a warning or an error."""
+        """Keep a line of the command's output for the page. Print it: a warning or an error after its trace."""
         entry = _parse_entry(line)
         # The page shows the field `event`. Other services may call it `message`, or write plain text.
         self.view.store.add_line({"event": entry.get("message") or line, **entry})
