@@ -24,6 +24,7 @@ FROM build AS view
 COPY requirements/dev.txt requirements/
 RUN uv pip install --require-hashes --requirements requirements/dev.txt
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+# The agent creates folders in its working directory.
 WORKDIR /tmp
 USER 10001:10001
 EXPOSE 8081 8126
@@ -38,7 +39,8 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 # `serve` execs ddtrace-run, which execs the server, so the server is process 1 and receives the signals.
 CMD ["hello-service", "serve"]
-# ECS ignores this health check; deploy/task-definition.json has the same one.
+# ECS ignores this health check; deploy/task-definition.json has the same one. The request's timeout is shorter than the
+# command's, so that the command itself reports the failure.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --start-interval=1s --retries=3 \
     CMD ["python", "-Ic", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.getenv('PORT') or 8080), timeout=4); c.request('GET', '/health'); exit(c.getresponse().status != 200)"]
 # These come last so that a new version changes only the image's metadata.

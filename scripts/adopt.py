@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")  # words, joined by dashes or underscores
 OWN_FILES = ("scripts/adopt", "scripts/adopt.py", "tests/process/test_adopt.py")
 GUIDE = "docs/make-it-yours.md"
 UNCHANGED = ("CHANGELOG.md",)
-IGNORED = re.compile(r"\.git|\.venv.*|__pycache__|\..*cache")
+IGNORED = re.compile(r"\.git|\.venv.*|__pycache__|\..*cache")  # made by git and by tools
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def rename(new: Names) -> int:
         return pattern.sub(lambda match: forms[match[0]], text)
 
     changed = 0
-    for path in list(files()):
+    for path in list(files()):  # a list, because the loop changes the folders that files() reads
         try:
             text = path.read_bytes().decode()
         except UnicodeDecodeError:  # in an image, only the path can change

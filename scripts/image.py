@@ -17,7 +17,7 @@ from typing import Any
 STARTS = 5
 DEADLINE_SECONDS = 60
 LISTENING = "Running on"  # in a line of the service's log
-# Options as in production, but without an agent: nothing listens on port 1.
+# Options as in compose.yaml, but without an agent: nothing listens on port 1.
 OPTIONS = ["--detach", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "256m"]
 OPTIONS += ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
 

@@ -16,8 +16,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements"
 UV = "uv==0.13.9"
-# Each group, and the group whose locked versions constrain it, so that all files have the same versions.
-GROUPS = {"run": None, "dev": "run", "test": "dev", "bench": "test"}
+# Each file, and the file whose locked versions constrain it, so that all files have the same versions. `run` has the
+# dependencies of the project, each other file also those of the dependency group with its name.
+FILES = {"run": None, "dev": "run", "test": "dev", "bench": "test"}
 
 
 def declaration_digest() -> str:
@@ -39,6 +40,7 @@ def header() -> str:
 def compile_file(name: str, source: list[str], options: list[str]) -> None:
     """Compile `source` into requirements/NAME.txt."""
     target = REQUIREMENTS / f"{name}.txt"
+    # `--universal` locks for every platform and, from the given version on, every Python.
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11"]
     command += ["--no-header", "--no-annotate", "--output-file", str(target), *options, *source]
     subprocess.run(command, cwd=ROOT, check=True)
@@ -46,17 +48,17 @@ def compile_file(name: str, source: list[str], options: list[str]) -> None:
 
 
 def main() -> None:
-    """Compile the requirements of uv itself and of every group."""
+    """Compile the requirements of uv itself, and every file in `FILES`."""
     upgrade = ["--upgrade"] if "--upgrade" in sys.argv else []
     uv_in = REQUIREMENTS / "uv.in"
     uv_in.write_text(f"{UV}\n")
     compile_file("uv", [str(uv_in)], upgrade)
     uv_in.unlink()
-    for group, constraint in GROUPS.items():
+    for name, constraint in FILES.items():
         options = [*upgrade]
         if constraint:
-            options += ["--group", group, "--constraint", f"requirements/{constraint}.txt"]
-        compile_file(group, ["pyproject.toml"], options)
+            options += ["--group", name, "--constraint", f"requirements/{constraint}.txt"]
+        compile_file(name, ["pyproject.toml"], options)
 
 
 if __name__ == "__main__":

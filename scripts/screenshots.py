@@ -33,6 +33,7 @@ REQUEST_WEIGHTS = {
 def main() -> None:
     """Run the services, send requests, and take the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
+    # The default is longer than the minute that the page of service performance shows.
     parser.add_argument("--seconds", type=float, default=75, help="how long to send requests first; default: 75")
     parser.add_argument("--to", type=Path, default=DOCS, help="the folder of the screenshots; default: docs")
     options = parser.parse_args()

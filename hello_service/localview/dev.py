@@ -30,7 +30,7 @@ from hello_service.serving import launch
 from hello_service.settings import SettingsError, mask_credentials
 
 LAST_DRAIN_SECONDS = 5.0  # timeout of a request to the agent that is in flight when dev stops
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2  # between two requests to the agent
 
 # Defaults for a developer's machine. Environment variables override them. `SERVICE_DEFAULTS` are settings of this
 # service, `DEFAULTS` are for any service.
@@ -38,7 +38,8 @@ SERVICE_DEFAULTS = {"DRAIN_SECONDS": "0", "GRACEFUL_SECONDS": "5", "FAULTS": "tr
 DEFAULTS = {
     "PYTHONUNBUFFERED": "1",  # because standard output is a pipe
     "DD_ENV": "dev",
-    "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.2",
+    "DD_TRACE_WRITER_INTERVAL_SECONDS": "0.2",  # ddtrace's default of a second would delay the display
+    # Telemetry and remote configuration are of use only with Datadog's backend.
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",  # otherwise ddtrace warns about the test agent's version
@@ -92,6 +93,7 @@ class Development:
             self.environ = {**SERVICE_DEFAULTS, **self.environ, **required}
         # The address on which the agent and the page listen.
         self.listen_host = LOOPBACK if options.port is not None else options.host
+        # Without the embedded agent, no traces arrive, so no log line should wait for its trace.
         self.feed = Feed(console, options.tree if options.agent_port is not None else "off")
         program = "dev" if options.port is not None else "view"
         self.view = page.View(Store(options.traces), Performance(monotonic()), program=program)
@@ -160,7 +162,7 @@ class Development:
         return _Agent(session, process, url)
 
     def _warn_about_environment(self) -> None:
-        """Print a message for each variable that is ignored, because it sets another agent, or disables tracing."""
+        """Print a message if tracing is disabled. Remove variables that set another agent, with a message for each."""
         if (value := self.environ.get("DD_TRACE_ENABLED", "")).lower() in {"false", "0"}:
             self.feed.print(
                 f"DD_TRACE_ENABLED={value}, so the service sends no traces. Unset it to see them.", "yellow"
@@ -185,12 +187,13 @@ class Development:
 
     def _on_command_url(self, url: str) -> None:
         """Show the URL on which the command listens."""
-        self.view.service_url, self.view.example_path = url, "/"
+        self.view.service_url, self.view.example_path = url, "/"  # the default path exists only in this service
         self.feed.print(f"Service: {url}", "bold")
 
     def _on_command_line(self, line: str) -> None:
-        """Print a line of the command's output, after its trace if it is a warning or an error with a trace."""
+        """Keep a line of the command's output for the page. Print it: a warning or an error after its trace."""
         entry = _parse_entry(line)
+        # The page shows the field `event`. Other services may call it `message`, or write plain text.
         self.view.store.add_line({"event": entry.get("message") or line, **entry})
         key = trace_key(str(entry.get("dd.trace_id", "")))
         if key and _is_warning(entry):
@@ -218,7 +221,7 @@ class Development:
         return 1 if service.returncode else 0
 
     def _on_service_line(self, line: str) -> None:
-        """Print a line of the service's output, except log lines below the level warning, such as those of requests."""
+        """Keep a line of the service's output for the page. Print it, except a log line below the level warning."""
         entry = _parse_entry(line)
         self.view.store.add_line(entry or {"event": line})
         if not entry:
@@ -229,7 +232,7 @@ class Development:
 
     @asynccontextmanager
     async def _polling(self, session: aiohttp.ClientSession, agent_url: str) -> AsyncIterator[None]:
-        """Drain the agent regularly while the block runs, and once more at its end."""
+        """Fetch the agent's new traces regularly while the block runs, and once more at its end."""
 
         async def drain() -> None:
             try:
@@ -251,7 +254,7 @@ class Development:
         try:
             yield
         finally:
-            # A request in flight is not canceled: the agent forgets traces as it sends them, so they would be lost.
+            # A request in flight may finish: the agent forgets traces as it sends them, so canceling would lose them.
             stopping.set()
             await asyncio.wait({polling}, timeout=LAST_DRAIN_SECONDS)
             polling.cancel()

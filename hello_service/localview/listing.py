@@ -139,7 +139,7 @@ def listing(store: Store, search: Search, now: datetime) -> Listing:
     """
     parsed, matches = _find_matches(store, search, now)
     rows = group_websockets([trace for trace, _ in matches])
-    return Listing(search, rows, len(matches), _facets(parsed, search, matches))
+    return Listing(search, rows, found=len(matches), facets=_facets(parsed, search, matches))
 
 
 def select(store: Store, search: Search, now: datetime) -> list[Trace]:
@@ -189,13 +189,19 @@ def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetim
     index = next((index for index, candidate in enumerate(listed_traces) if candidate.key == trace.key), None)
     list_address = search.address("/")
     if index is None:
-        return Pager(list_address, 0, len(listed_traces), "", "")
+        return Pager(list_address, position=0, total=len(listed_traces), previous="", next="")
 
     def address(index: int) -> str:
         """Return the address of the trace at `index` of the list, empty if the list doesn't reach that far."""
         return search.address(f"/trace/{listed_traces[index].id}") if 0 <= index < len(listed_traces) else ""
 
-    return Pager(list_address, index + 1, len(listed_traces), address(index - 1), address(index + 1))
+    return Pager(
+        list_address,
+        position=index + 1,
+        total=len(listed_traces),
+        previous=address(index - 1),
+        next=address(index + 1),
+    )
 
 
 def _find_matches(
@@ -210,7 +216,7 @@ def _find_matches(
     in_range = (trace for trace in store.newest() if begin <= trace.start < end)
     matches = [(trace, spans) for trace in in_range if (spans := parsed.spans(trace))]
     column = search.sort.removeprefix("-")
-    if search.sort != NEWEST_FIRST:
+    if search.sort != NEWEST_FIRST:  # the order of `store.newest()`
         matches.sort(key=lambda match: COLUMNS[column](match[0]), reverse=search.sort.startswith("-"))
     return parsed, matches
 
@@ -220,7 +226,8 @@ def _facets(
 ) -> list[tuple[str, list[Facet]]]:
     """Return each facet field with its values in the matching spans, most frequent first.
 
-    The count of a value is the number of traces that a click on it finds.
+    The count of a value is the number of traces that a click on it finds, unless the value is chosen: then the click
+    removes it from the search.
     """
     facets = []
     for title, (name, value_of) in FACETS.items():
@@ -233,7 +240,7 @@ def _facets(
             term = terms.exact(name, value)
             is_chosen = term in parsed.pieces
             q = parsed.without_term(term) if is_chosen else parsed.with_term(term)
-            values.append(Facet(value, count, search.address(q=q), is_chosen))
+            values.append(Facet(value, count, address=search.address(q=q), is_chosen=is_chosen))
         # A single value can't narrow the search, so it is shown only if it is chosen, because a click then removes it.
         # The single value of Status, `error`, can narrow the search.
         if values and (len(values) > 1 or values[0].is_chosen or name == "status"):
