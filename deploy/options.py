@@ -19,8 +19,8 @@ SITE = re.compile(r"([a-z]{2}\d\.)?(datadoghq\.com|datadoghq\.eu|ddog-gov\.com)"
 VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")
 RATE = re.compile(r"\d*\.?\d+")
-# The characters and the length that AWS allows in a tag's name. A value may be longer: 256 characters.
-TAG = re.compile(r"[\w +=.:/@-]{1,128}")
+# The characters and the lengths that AWS allows.
+TAG_NAME, TAG_VALUE = re.compile(r"[\w +=.:/@-]{1,128}"), re.compile(r"[\w +=.:/@-]{0,256}")
 # The placeholders that deploy/deploy fills in, and the source of their values.
 RESERVED_PLACEHOLDERS = {
     "FAMILY": "--stack",
@@ -191,7 +191,7 @@ def _pair_problem(option: str, argument: str, options: argparse.Namespace) -> st
     if option == "set":
         return parameter_problem(name, value)
     if option == "tag":
-        return None if TAG.fullmatch(name) and (not value or TAG.fullmatch(value)) else "AWS does not allow this tag"
+        return None if TAG_NAME.fullmatch(name) and TAG_VALUE.fullmatch(value) else "AWS does not allow this tag"
     if name in RESERVED_PLACEHOLDERS:
         return f"{name} comes from {RESERVED_PLACEHOLDERS[name]}"
     if name not in definition.PLACEHOLDER.findall(definition.read(options.task_definition)):

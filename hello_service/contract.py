@@ -39,6 +39,7 @@ NAMES: Mapping[str, Sequence[Name]] = {
     "tracing": (
         Name("ddtrace:config.asgi.copy"),
         Name("ddtrace:config._is_user_provided_service"),
+        Name("ddtrace:config._inferred_base_service"),
         Name("ddtrace:config._http_server.is_error_code", ("status_code",)),
         Name("ddtrace.contrib.internal.trace_utils:_copy_trace_level_tags", ("target_span", "parent")),
         Name("ddtrace.contrib.internal.trace_utils:set_http_meta", ("span", "integration_config")),

@@ -214,7 +214,8 @@ class Settings(BaseModel):
         """The trace agent's address in these settings, without credentials."""
         if self.dd_trace_agent_url is not None:
             return mask_credentials(self.dd_trace_agent_url)
-        return f"http://{self.dd_agent_host}:{self.dd_trace_agent_port}"
+        host = f"[{self.dd_agent_host}]" if ":" in self.dd_agent_host else self.dd_agent_host  # IPv6
+        return f"http://{host}:{self.dd_trace_agent_port}"
 
     @property
     def stop_budget_seconds(self) -> float:

@@ -44,7 +44,13 @@ DEFAULTS = {
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
     "DD_CODE_ORIGIN_FOR_SPANS_ENABLED": "false",  # otherwise ddtrace warns about the test agent's version
 }
-AGENT_ADDRESS_VARIABLES = ("DD_TRACE_AGENT_URL", "DD_AGENT_HOST", "DD_TRACE_AGENT_PORT")
+AGENT_ADDRESS_VARIABLES = (
+    "DD_TRACE_AGENT_URL",
+    "DD_AGENT_HOST",
+    "DD_TRACE_AGENT_HOSTNAME",
+    "DD_TRACE_AGENT_PORT",
+    "DD_AGENT_PORT",
+)
 
 
 @dataclass(frozen=True)

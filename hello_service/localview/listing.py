@@ -255,6 +255,7 @@ def time_range(search: Search, now: datetime) -> tuple[float, float]:
         SearchError: a time is invalid, or the range is empty.
     """
     last, begin, end = float("-inf"), float("-inf"), float("inf")
+    begins_yesterday = False
     if search.last:
         last = (now - timedelta(minutes=int(search.last))).timestamp() * SECOND
     if search.begin:
@@ -262,10 +263,14 @@ def time_range(search: Search, now: datetime) -> tuple[float, float]:
         # A time of day in the future means yesterday, unless it is so close that only the clocks differ.
         if is_time_of_day and moment > now + timedelta(minutes=1):
             moment -= timedelta(days=1)
+            begins_yesterday = True
         begin = moment.timestamp() * SECOND
     if search.end:
-        moment, _ = _parse_time("to", search.end, now)
+        moment, is_time_of_day = _parse_time("to", search.end, now)
         end = moment.timestamp() * SECOND
+        if begins_yesterday and is_time_of_day and moment > now:
+            day_before = (moment - timedelta(days=1)).timestamp() * SECOND
+            end = day_before if day_before > begin else end  # from=23:00&to=01:00 includes midnight
         if end <= begin:
             raise SearchError(f"The time range is empty: from={search.begin} is not before to={search.end}.")
         if end <= last:

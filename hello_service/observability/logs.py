@@ -150,6 +150,12 @@ async def _store_route(_app: Quart, **_: object) -> None:
     connection.scope["logs.route"] = connection.url_rule.rule if connection.url_rule else None
 
 
+def _is_last(message: Message) -> bool:
+    """Return whether `message` is the last one of a response or of a WebSocket."""
+    kind = message["type"]
+    return kind == "websocket.close" or (kind.endswith("response.body") and not message.get("more_body", False))
+
+
 class RequestLog:
     """An ASGI layer around `inner` that logs one line for each request and WebSocket of `app`, when it ends.
 
@@ -197,8 +203,9 @@ class RequestLog:
                 status = message["status"]
             elif kind == "websocket.accept":
                 status = 101  # Switching Protocols
-            elif kind == "websocket.close" or (kind.endswith("response.body") and not message.get("more_body", False)):
-                complete = True
+            elif kind == "websocket.close":
+                status = status or 403  # the server's response to a WebSocket that was not accepted
+            complete = complete or _is_last(message)
             await send(message)
             if complete:
                 write()

@@ -45,6 +45,7 @@ MALFORMED_OPTIONS = [
     ["--fill", "SAMPLE_RATE=0.1"],  # --sample-rate sets it
     ["--fill", "UNKNOWN=1"],  # the file has no such placeholder
     ["--tag", "a"],
+    ["--tag", f"purpose={'a' * 257}"],
     ["--url", "hello.example.com"],
     ["--patience", "long"],
 ]
@@ -66,6 +67,7 @@ def test_well_formed_options_are_accepted() -> None:
     check_options("--sample-rate", ".5", "--site", "us3.datadoghq.com", "--version", "1.2.3-rc_1", "--env", "pre-prod")
     check_options("--sample-rate", "0", "--site", "ddog-gov.com", "--set", "CertificateArn=", "--set", "LogDays=7")
     check_options("--url", "https://hello.example.com:8443/base", "--patience", "0", "--tag", "team=web + co")
+    check_options("--tag", f"purpose={'a' * 256}", "--tag", "empty=")
 
 
 @pytest.mark.parametrize("key", ["my key", "a" * 40, "arn:aws:secretsmanager:eu-west-1:1:secret:x"])

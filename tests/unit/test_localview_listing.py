@@ -151,6 +151,8 @@ def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order()
         ("/?from=2023-11-15", []),  # tomorrow: a date is never moved
         ("/?from=23:00:00%2B01:00", ["4 min ago"]),
         ("/?from=23:00:00.000000", ["4 min ago", "yesterday"]),
+        ("/?from=23:00&to=23:30", ["yesterday"]),
+        ("/?from=23:50&to=23:40", ["4 min ago"]),  # until tonight
         ("/?from=2023-11-13T00:00:00%2B00:00&to=23:59", ["4 min ago", "yesterday"]),
     ],
 )

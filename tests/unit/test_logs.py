@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+from quart import Quart
 from routes import ENDPOINTS
 
 from hello_service.app import create_app
@@ -280,6 +281,22 @@ async def test_a_websocket_is_logged() -> None:
     (line,) = [line for line in lines(stream) if line["event"] == "request"]
 
     assert (line["method"], line["route"], line["status"]) == ("GET", "/api/hello/ws", 101)
+
+
+async def test_a_websocket_that_is_closed_before_it_is_accepted_is_logged_as_403() -> None:
+    """The server responds with this status."""
+    stream = log_to(io.StringIO())
+
+    async def application(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "websocket.close"})
+
+    async def nothing(*_: object) -> Any:
+        """Receive and send nothing."""
+
+    await logs.RequestLog(application, Quart(__name__), (), dict)({"type": "websocket", "path": "/"}, nothing, nothing)
+    (line,) = lines(stream)
+
+    assert line["status"] == 403
 
 
 async def test_the_settings_are_logged_once_without_secrets() -> None:
