@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--ignore", action="append", default=[], metavar="RULE", help="leave out this rule")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    ignored = {rule.strip() for rules in options.ignore for rule in rules.split(",")}
+    ignored = {rule.strip() for rules in options.ignore for rule in rules.split(",") if rule.strip()}
     for rule in ignored - FORM_RULES - RULES.keys():
         if not rule.startswith("cfn-lint-"):
             parser.error(f"--ignore {rule}: there is no such rule; docs/task-definition-check.md lists all rules")

@@ -15,6 +15,7 @@ from hello_service.serving import launch
 from hello_service.settings import SettingsError
 
 PORT = click.IntRange(0, 65535)
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared, not bound
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -143,8 +144,9 @@ def _develop(**options: Any) -> None:
     option_by_port: dict[int, str] = {}
     for name in ("port", "agent_port", "view_port"):
         port, option = options[name], f"--{name.replace('_', '-')}"
-        # 0 is any free port, and `--port` does not apply to another service.
-        if port and not (name == "port" and options.get("command")):
+        # 0 is any free port. The agent and the page listen on 127.0.0.1, and another service has its own port.
+        is_separate = options.get("command") or options["host"] not in {"127.0.0.1", "localhost", ANY_ADDRESS, "::"}
+        if port and not (name == "port" and is_separate):
             if port in option_by_port:
                 raise click.UsageError(f"{option_by_port[port]} and {option} are both {port}. Choose different ports.")
             option_by_port[port] = option

@@ -214,7 +214,9 @@ class Settings(BaseModel):
         """The trace agent's address in these settings, without credentials."""
         if self.dd_trace_agent_url is not None:
             return mask_credentials(self.dd_trace_agent_url)
-        host = f"[{self.dd_agent_host}]" if ":" in self.dd_agent_host else self.dd_agent_host  # IPv6
+        host = self.dd_agent_host
+        if ":" in host and not host.startswith("["):  # IPv6
+            host = f"[{host}]"
         return f"http://{host}:{self.dd_trace_agent_port}"
 
     @property

@@ -194,11 +194,19 @@ class MemoryTransport(asyncio.Transport):
         return self.unwritten
 
     def close(self) -> None:
+        """Close the connection once everything is written, which it never is if a test has set `unwritten`."""
         if not self.closing:
             self.closing = True
-            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+            if not self.unwritten:
+                self._lose_connection()
 
-    abort = close
+    def abort(self) -> None:
+        if not self.closing or self.unwritten:
+            self.closing, self.unwritten = True, 0
+            self._lose_connection()
+
+    def _lose_connection(self) -> None:
+        asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
     def pause_reading(self) -> None:
         self.paused = True

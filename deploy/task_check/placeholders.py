@@ -1,4 +1,7 @@
-"""Finds placeholders that were not filled in. `${NAME}` is accepted, because a deployment fills it in."""
+"""Finds placeholders that were not filled in.
+
+In a registered task definition, `${NAME}` is one, too. Elsewhere it is accepted, because a deployment fills it in.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ FIX = "fill it in"
 FORMS = re.compile(
     r"<[A-Za-z][\w .:/-]*>"  # <IMAGE>
     r"|\{\{(?!resolve:)[^{}]*\}\}"  # {{ image }}, but not a dynamic reference of CloudFormation
-    r"|(?<![\w$\\])\$\(?[A-Za-z_]\w*\)?"  # $IMAGE, $(IMAGE)
+    r"|(?<![\w$\\])\$\(?[A-Za-z_]\w*\)?"  # $IMAGE, $(IMAGE), but not within a word, and not escaped ($$IMAGE, \\$IMAGE)
     r"|(?<!%)%[A-Z][A-Z0-9_]*%(?!%)"  # %IMAGE%, but not a template variable of the Agent (%%host%%)
     r"|@@?[A-Z][A-Z0-9_]+@@?"  # @IMAGE@
     r"|__[A-Z][A-Z0-9_]*?__"  # __IMAGE__
@@ -32,7 +35,8 @@ FORMS = re.compile(
     r"|(?:[Rr]eplace|REPLACE)[-_ ]?(?:me|ME|this|THIS|with|WITH)\w*|(?:[Cc]hange|CHANGE)[-_ ]?(?:me|ME)|FIXME|TODO|TBD"
     r"|PLACEHOLDER|placeholder|[Xx]{4,})(?![A-Za-z0-9])"
 )
-OPEN_VALUE = re.compile(rf"{MARK_START}(\$\{{.*?){MARK_END}")
+# `${NAME}`, which reading.py encloses in marks, because its value is not known yet.
+INTERPOLATION = re.compile(rf"{MARK_START}(\$\{{.*?){MARK_END}")
 # Fields with scripts, patterns and templates for other programs. They are not searched for placeholders.
 FREE_TEXT_FIELDS = re.compile(
     r"\.(?:command|entryPoint)\[|dockerLabels\.(?!com\.datadoghq\.tags)|options\.(?!awslogs-(?:group|region))"
@@ -50,7 +54,11 @@ def placeholder_in(text: str, *, anywhere: bool) -> str:
 
 
 def mark_placeholders(document: dict[str, Any], source: Source) -> list[Finding]:
-    """Mark every value with a placeholder as open, so that no other rule reads it, and return one finding for each."""
+    """Mark every value with a placeholder as open (not known yet), so that no other rule checks it.
+
+    Returns:
+        One finding for each placeholder.
+    """
     marking = _Marking(source.is_registered)
     marking.mark(document, path="", container="", variable="")
     return [_finding(placeholder, places) for placeholder, places in marking.places.items()]
@@ -87,20 +95,21 @@ class _Marking:
 
     def _marked_text(self, value: str, path: str, container: str, variable: str) -> str:
         anywhere = not variable or (variable.startswith("DD_") and not FREE_TEXT_VARIABLES.search(variable))
-        placeholder = ""
-        if MARK_START not in value:
-            placeholder = placeholder_in(value, anywhere=anywhere)
-        elif self.is_registered:  # no deployment will fill in the `${NAME}` of a registered definition
-            match = OPEN_VALUE.search(value) if anywhere else OPEN_VALUE.fullmatch(value)
+        placeholder = placeholder_in(INTERPOLATION.sub(" ", value), anywhere=anywhere)
+        if (
+            not placeholder and self.is_registered
+        ):  # no deployment will fill in the `${NAME}` of a registered definition
+            match = INTERPOLATION.search(value) if anywhere else INTERPOLATION.fullmatch(value)
             placeholder = match[1] if match else ""
         if placeholder:
+            # The field within its list entry: `.containerDefinitions[0].image` becomes `image`.
             field = variable or path.rpartition("].")[2].lstrip(".")
             self.places.setdefault(placeholder, []).append((container, field))
         return mark_open(value) if placeholder and MARK_START not in value else value
 
 
 def _finding(placeholder: str, places: list[tuple[str, str]]) -> Finding:
-    """Return the finding for the first container with `placeholder`, which also lists the other containers."""
+    """Return the finding for `placeholder`. It belongs to the first container with it, and lists the other containers."""
     first_container = places[0][0]
     fields = dict.fromkeys(field for container, field in places if container == first_container)
     others = sorted({plain(container) for container, _ in places if container and container != first_container})

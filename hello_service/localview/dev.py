@@ -169,7 +169,7 @@ class Development:
 
     def _warn_about_environment(self) -> None:
         """Print a message if tracing is disabled. Remove variables that set another agent, with a message for each."""
-        if (value := self.environ.get("DD_TRACE_ENABLED", "")).lower() in {"false", "0"}:
+        if (value := self.environ.get("DD_TRACE_ENABLED", "")).lower() in {"false", "0", "no", "off", "n", "f"}:
             self.feed.print(
                 f"DD_TRACE_ENABLED={value}, so the service sends no traces. Unset it to see them.", "yellow"
             )

@@ -23,7 +23,8 @@ In any stage the server can end the connection, in one of three ways:
     linger      the usual way: enter LINGERING, which ends when the client closes its side, or a limit is reached
     close       the client has closed its side, or LINGERING is over; data that is already written is still sent
     abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed, or a response broke off
-                whose end is the end of the connection (HTTP/1.0); unsent data is dropped, and the client gets a reset
+                whose end is the end of the connection (HTTP/1.0); unsent data is dropped, and if the response is then
+                incomplete, the client gets a reset
 
 Each stage has its own timeout. The values in lower case are fields of `Limits`:
 
@@ -204,6 +205,13 @@ class Connection(FlowControl):
         if self._stage is Stage.HEAD:
             self.linger()
 
+    def abort(self) -> None:
+        """Close at once. Reset the connection if the client would mistake a close for the end of the response."""
+        if self._exchange is not None and self._exchange.response.would_seem_complete:
+            self.reset()
+        else:
+            super().abort()
+
     # Reading a request
 
     def _wait_for_request(self) -> None:
@@ -291,7 +299,7 @@ class Connection(FlowControl):
         if head.has_body or self._request_reader.received:
             raise Rejected(400, "handshake", "Data was received before the WebSocket was accepted.")
         if self._eof:  # the client has closed its side since it pipelined this handshake, so it can send no message
-            self._transport.close()
+            self.linger()
             return
         self._websocket = WebSocket(self, self._limits, self._connections, self._loop, scope)
         self._stage = Stage.UPGRADED
@@ -407,7 +415,7 @@ class Connection(FlowControl):
 
     def _break_off(self, response: Response) -> None:
         """End the connection after a part of `response`. Reset it if a close would complete the response."""
-        if response.ends_with_connection:
+        if response.would_seem_complete:
             self.reset()
         else:
             self.linger()

@@ -31,12 +31,12 @@ class Response:
         head_written: the head has been returned for writing.
         fully_written: every byte that the client expects has been returned for writing.
         ended: the application has sent its last message.
-        ends_with_connection: the end of the connection is the end of the body.
     """
 
     def __init__(self, method: bytes, version: str, *, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
-        self.head_written = self.fully_written = self.ended = self.ends_with_connection = False
+        self.head_written = self.fully_written = self.ended = False
+        self._ends_with_connection = False  # the end of the connection is the end of the body
         self._method = method
         self._version = version
         self._head: bytes | None = None
@@ -49,6 +49,11 @@ class Response:
     def started(self) -> bool:
         """Whether the application has sent the head."""
         return self._head is not None
+
+    @property
+    def would_seem_complete(self) -> bool:
+        """Whether a close would make the client mistake the part that is written for the whole response (HTTP/1.0)."""
+        return self._ends_with_connection and self.head_written and not self.fully_written
 
     def start(self, status: int, headers: Headers) -> bytes:
         """Start the response. Return the bytes to write now.
@@ -73,7 +78,7 @@ class Response:
         elif length is not None and status != HTTPStatus.NO_CONTENT:  # RFC 9110, section 8.6
             lines += b"content-length: %d\r\n" % length
         elif not self._bodyless:
-            self.ends_with_connection = True
+            self._ends_with_connection = True
             self.keep_alive = False
         connection_options = []
         if not self.keep_alive:

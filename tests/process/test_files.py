@@ -26,7 +26,7 @@ async def file():
     return await quart.send_file(pathlib.Path(app.root_path) / "static" / "file", conditional=True)
 """
 SIZES = {"small": 100, "large": 300_000}  # bytes; Quart sends at most 8,192 at a time
-TIMES = 50  # which event the server handles first, the last write or the close, differs from request to request
+REPETITIONS = 50  # the server may handle its last write or the close first, so one request proves little
 SERVERS = {
     # Without worker processes, Hypercorn serves in the process that ddtrace-run starts.
     "hypercorn": ["hypercorn", "--workers", "0", "app:app", "--bind", "127.0.0.1:{port}"],
@@ -83,27 +83,27 @@ def get(port: int, path: str, *headers: str, method: str = "GET") -> str:
 
 
 def summary(span: Span) -> tuple[str, str, str | None, str | None, int]:
-    """Return the resource, the status, the marks of an incomplete response and of a disconnect, and the error flag."""
+    """Return the resource, the status, the tags of an incomplete response and of a disconnect, and the error flag."""
     meta = span["meta"]
     incomplete, disconnected = meta.get(tracing.INCOMPLETE), meta.get(tracing.CLIENT_DISCONNECTED)
     return span["resource"], meta["http.status_code"], incomplete, disconnected, span["error"]
 
 
 def test_a_close_after_the_last_byte_is_not_a_disconnect(port: int, agent: Agent) -> None:
-    for _ in range(TIMES):
+    for _ in range(REPETITIONS):
         assert get(port, "/static/file").startswith("HTTP/1.1 200")
         assert get(port, "/file").startswith("HTTP/1.1 200")
-    spans = agent.wait_for_spans(2 * TIMES)
+    spans = agent.wait_for_spans(2 * REPETITIONS)
 
     assert sorted(summary(span) for span in spans) == [
-        *[("GET /file", "200", None, None, 0)] * TIMES,
-        *[("GET /static/<path:filename>", "200", None, None, 0)] * TIMES,
+        *[("GET /file", "200", None, None, 0)] * REPETITIONS,
+        *[("GET /static/<path:filename>", "200", None, None, 0)] * REPETITIONS,
     ]
-    assert len({span["trace_id"] for span in spans}) == 2 * TIMES
+    assert len({span["trace_id"] for span in spans}) == 2 * REPETITIONS
 
 
 def test_responses_to_range_head_and_conditional_requests_are_complete(port: int, agent: Agent) -> None:
-    """Their spans have the response's status, no error, and no mark of an incomplete response or a disconnect."""
+    """Their spans have the response's status, no error, and no tag of an incomplete response or a disconnect."""
     etag = re.search(r"etag: (.+)", get(port, "/file"), re.IGNORECASE)
     assert etag is not None
     heads = [

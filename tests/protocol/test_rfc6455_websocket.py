@@ -311,8 +311,12 @@ async def test_a_disconnect_without_a_close_frame_is_1006(end: str) -> None:
     assert echo.disconnect["code"] == 1006
 
 
-async def test_no_websocket_is_opened_for_a_client_that_has_closed_its_side() -> None:
-    """The handshake was pipelined behind a request, and the client closed its side before the response to it."""
+@pytest.mark.parametrize("unread_bytes", [0, 1000])
+async def test_no_websocket_is_opened_for_a_client_that_has_closed_its_side(unread_bytes: int) -> None:
+    """The handshake was pipelined behind a request, and the client closed its side before the response to it.
+
+    A client that does not read that response is disconnected after `write_seconds`.
+    """
     kinds: list[str] = []
     closed = asyncio.Event()
 
@@ -328,7 +332,10 @@ async def test_no_websocket_is_opened_for_a_client_that_has_closed_its_side() ->
     await settle()
     transport.protocol.data_received(get() + handshake())
     assert transport.protocol.eof_received()
+    transport.unwritten = unread_bytes
     closed.set()
+    await settle()
+    await pass_time(Limits().write_seconds)
     await serving
 
     assert statuses(transport.written) == [200]

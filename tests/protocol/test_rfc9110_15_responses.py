@@ -6,8 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from wire import BODY, LENGTH, chunked, connected, get, head, read_until_disconnect, responding_with, statuses
+from wire import BODY, LENGTH, chunked, connected, get, head, read_until_disconnect, responding_with, statuses, until
 
+from hello_service.serving.connections import Connections, Limits
 from hello_service.serving.http1 import Connection
 
 CLOSE = "Connection: close"
@@ -115,6 +116,37 @@ async def test_a_broken_response_whose_end_is_that_of_the_connection_ends_with_a
         proceed.set()
         with pytest.raises(ConnectionResetError):
             await client.rest()
+
+
+async def test_a_response_that_stops_for_a_half_closed_client_ends_with_a_reset() -> None:
+    """Otherwise an HTTP/1.0 client would mistake the close for the end of the response."""
+
+    async def application(_: Any, receive: Any, send: Any) -> None:
+        await send(head())
+        await send({**BODY, "more_body": True})
+        await read_until_disconnect(receive)
+
+    async with connected(application, half_close_seconds=0.01, write_seconds=0.05) as client:
+        await client.send(get("/", version="1.0"))
+        await client.until(b"hello")
+        client.half_close()
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+
+
+async def test_a_complete_response_is_not_reset_although_its_request_stalls() -> None:
+    """The application has responded early, and the client reads slowly."""
+    body = b"a" * 50_000_000  # more than the socket buffers of both sides hold
+    connections = Connections(Limits(body_seconds=0.05))
+    async with connected(responding_with(head(), {**BODY, "body": body}), connections) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport has it
+        await client.send(get("/", "Content-Length: 5", method="POST", version="1.0"))
+        await until(lambda: bool(connections.rejections.counts))
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
+        response = await client.rest()
+
+    assert response.endswith(body)
+    assert connections.rejections.counts == {"body-timeout": 1}
 
 
 async def test_headers_may_come_from_an_iterator() -> None:

@@ -1,4 +1,4 @@
-"""Tests of a connection's timeouts, and of a server that stops (RFC 9110, section 15.5.9; RFC 9112, section 9.6)."""
+"""Tests of timeouts, of a server that stops, and of how rejections are counted (RFC 9110, 15.5.9; RFC 9112, 9.6)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TEXT = 1  # the opcode of a WebSocket frame with text
 
 @pytest.mark.parametrize("data", [b"", b"\r\n", get()])
 async def test_an_idle_connection_is_closed_without_a_response(data: bytes) -> None:
-    """A request before that gets its own response."""
+    """A client that sent a request first receives only the response to that request."""
     async with connected(Echo(), keep_alive_seconds=0.05) as client:
         response = await client.exchange(data)
 
@@ -55,7 +55,7 @@ async def test_an_idle_connection_is_closed_without_a_response(data: bytes) -> N
 
 @pytest.mark.parametrize("incomplete_head", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: here\r\nX"])
 async def test_a_head_that_is_not_completed_in_time_is_a_408(incomplete_head: bytes) -> None:
-    """Bytes of an incomplete head don't extend the timeout."""
+    """`keep_alive_seconds` also limits the time until a head is complete. Bytes of an incomplete head don't extend it."""
     connections = Connections(Limits(keep_alive_seconds=0.05))
     async with connected(Echo(), connections) as client:
         response = await client.exchange(incomplete_head)
@@ -93,7 +93,7 @@ async def test_a_body_that_makes_progress_is_read_however_long_it_takes() -> Non
 
 
 async def test_the_body_timeout_is_stopped_while_the_application_is_slow() -> None:
-    """The server has stopped reading by then, so the client can't send more."""
+    """The server has paused reading, so the client can't send more."""
     proceed = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -106,6 +106,7 @@ async def test_the_body_timeout_is_stopped_while_the_application_is_slow() -> No
     transport, connections = MemoryTransport(), Connections()
     serving = serve_in_memory(application, transport, connections)
     await settle()
+    # More than the server buffers, so it pauses reading.
     transport.protocol.data_received(post(b"a" * 100_000, "Connection: close", length=100_001))
     await pass_time(connections.limits.body_seconds * 2)
     proceed.set()
@@ -118,13 +119,13 @@ async def test_the_body_timeout_is_stopped_while_the_application_is_slow() -> No
     assert statuses(transport.written) == [200]
 
 
-@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("has_length", [True, False])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_response_that_the_client_does_not_read_is_aborted(version: str, streamed: bool) -> None:
-    """The client gets a reset. With HTTP/1.0, it would mistake a close for the end of the response."""
+async def test_a_response_that_the_client_does_not_read_is_aborted(version: str, has_length: bool) -> None:
+    """The client gets a reset. With HTTP/1.0 and no Content-Length, it would mistake a close for the end of the response."""
     finished = asyncio.Event()
     body = b"a" * 50_000_000  # more than the socket buffers of both sides hold
-    headers = [] if streamed else [(b"content-length", b"%d" % len(body))]
+    headers = [(b"content-length", b"%d" % len(body))] if has_length else []
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         receiving = asyncio.create_task(read_until_disconnect(receive))
@@ -187,7 +188,7 @@ async def test_a_request_that_arrives_during_the_grace_period_is_served() -> Non
 
 @pytest.mark.parametrize("sent_before", [b"", b"GET / HT", get()])
 async def test_no_request_is_executed_after_the_grace_period(sent_before: bytes) -> None:
-    """The server closes its side first, so the client receives the end of the connection, not a reset."""
+    """The server closes its side but keeps reading, so that a late request does not turn the close into a reset."""
     is_whole_request = sent_before == get()
     connections, echo = Connections(), Echo()
     async with connected(echo, connections) as client:
@@ -206,7 +207,7 @@ async def test_no_request_is_executed_after_the_grace_period(sent_before: bytes)
 
 
 async def test_the_grace_period_ends_for_every_connection_even_if_clients_reset_theirs() -> None:
-    """The server may close its side before the event loop has reported the reset."""
+    """`write_eof` fails if a reset is not reported yet. The server must still close the other connections."""
 
     class ResetTransport(MemoryTransport):
         def write_eof(self) -> None:
@@ -271,8 +272,8 @@ async def test_connections_can_be_aborted() -> None:
 
 
 @pytest.mark.parametrize("stop_before_accept", [True, False])
-async def test_an_idle_websocket_is_closed_with_1012(stop_before_accept: bool) -> None:
-    """While messages are sent, the WebSocket stays open."""
+async def test_an_idle_websocket_is_closed_when_the_server_stops(stop_before_accept: bool) -> None:
+    """The close code is 1012, service restart. While messages are sent, the WebSocket stays open."""
     connections = Connections()
     started, proceed = asyncio.Event(), asyncio.Event()
     disconnects: list[Any] = []
@@ -333,12 +334,12 @@ async def test_every_rejection_is_counted_and_ten_a_second_are_logged(monkeypatc
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        (b"\x16\x03\x01", "malformed"),
+        (b"\x16\x03\x01", "malformed"),  # the start of a TLS handshake
         (get(host=None), "host"),
         (get(method="get"), "method"),
         (get(version="2.0"), "version"),
         (get("api"), "target"),
-        (get("/", "Transfer-Encoding: gzip, chunked"), "length"),
+        (get("/", "Transfer-Encoding: gzip, chunked"), "length"),  # the body's length is unknown
         (get("/", "X: " + "a" * 70_000), "head-size"),
         (get("/" + "a" * 70_000), "target-size"),
         (HANDSHAKE.replace(b"13", b"12"), "handshake"),

@@ -238,7 +238,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("null-field", WARNING, "`orders: user`", service_fields(user=None, workingDirectory=None)),
     ("value-from-in-environment", MISTAKE, "`X` has `valueFrom`", lambda d: d.service["environment"].append({"name": "X", "valueFrom": "/x"})),
     ("value-in-secrets", MISTAKE, "`X` has `value`", service_fields(secrets=[{"name": "X", "value": HEX_KEY}])),
-    *(("placeholder", MISTAKE, "still contains the placeholder", service_fields(image=text)) for text in ("<IMAGE>", "$ECR/orders:$TAG", "$(IMAGE)", "{{ image }}", "%IMAGE%", "@IMAGE@", "__IMAGE__", "#{IMAGE}#", "((image))", "[IMAGE]", "{IMAGE}", "YOUR_IMAGE", "your-registry/orders:1.0", "REPLACE_ME", "changeme", "TODO", "repo/<name>:1.0")),
+    *(("placeholder", MISTAKE, "still contains the placeholder", service_fields(image=text)) for text in ("<IMAGE>", "$ECR/orders:$TAG", "$(IMAGE)", "{{ image }}", "%IMAGE%", "@IMAGE@", "__IMAGE__", "#{IMAGE}#", "((image))", "[IMAGE]", "{IMAGE}", "YOUR_IMAGE", "your-registry/orders:1.0", "REPLACE_ME", "changeme", "TODO", "repo/<name>:1.0", "${REPO}/orders:<TAG>")),
     ("placeholder", MISTAKE, "`DD_ENV`, `dockerLabels.com.datadoghq.tags.env`", lambda d: (d.set_variable(d.service, "DD_ENV", "<ENV>"), d.service["dockerLabels"].update({"com.datadoghq.tags.env": "<ENV>"}))),
     ("read-only-agent", MISTAKE, "does not wait for `init`", lambda d: (make_agent_read_only(d), d.agent.pop("dependsOn"))),
     ("awslogs-options", MISTAKE, "`awslogs-region` is `REGION`", lambda d: d.service["logConfiguration"]["options"].update({"awslogs-region": "REGION"})),

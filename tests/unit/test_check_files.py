@@ -272,7 +272,7 @@ def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Co
         (changed(agent_fields(memory=256)), (), 3, "1 warning"),
         (changed(agent_fields(memory=256), agent_variable("DD_HOSTNAME", "x"), agent_variable("DD_SITE", "EU")), (), 1, "2 mistakes, 1 warning"),
         (changed(agent_fields(memory=256)), ("--ignore", "site,agent-memory"), 0, "-: no mistake"),
-        (changed(agent_fields(memory=256)), ("--ignore", "cfn-lint-E1234, placeholder"), 3, "1 warning"),
+        (changed(agent_fields(memory=256)), ("--ignore", "cfn-lint-E1234, placeholder,", "--ignore", ""), 3, "1 warning"),
     ],
 )  # fmt: skip
 def test_the_exit_code_depends_on_the_worst_level(

@@ -50,6 +50,13 @@ def test_two_options_with_the_same_port_are_rejected(arguments: list[str], optio
     assert f"{options} Choose different ports." in result.output
 
 
+def test_a_service_on_another_address_may_have_the_port_of_the_page() -> None:
+    result = run("dev", "--host", "203.0.113.7", "--port", "8081")  # an address of no machine
+
+    assert result.exit_code == 1
+    assert "Choose different ports." not in result.output
+
+
 def test_the_error_for_an_invalid_variable_contains_its_name_and_value() -> None:
     result = run("dev", PORT="abc")
 

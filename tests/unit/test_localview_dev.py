@@ -48,7 +48,9 @@ async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
     assert development.view.store.find("7") is not None
 
 
-@pytest.mark.parametrize(("value", "is_reported"), [("false", True), ("0", True), ("true", False), ("", False)])
+@pytest.mark.parametrize(
+    ("value", "is_reported"), [("false", True), ("0", True), ("off", True), ("true", False), ("", False)]
+)
 def test_a_service_that_is_not_traced_is_reported(value: str, is_reported: bool) -> None:
     output = io.StringIO()
     options = Options(host="127.0.0.1", port=0, agent_port=0)

@@ -86,7 +86,8 @@ def test_without_an_agent_url_host_and_port_are_the_agents_address() -> None:
     settings = Settings.from_environment({"DD_AGENT_HOST": "agent", "DD_TRACE_AGENT_PORT": "9126"})
 
     assert settings.agent_url == "http://agent:9126"
-    assert Settings.from_environment({"DD_AGENT_HOST": "::1"}).agent_url == "http://[::1]:8126"
+    for ipv6_host in ("::1", "[::1]"):
+        assert Settings.from_environment({"DD_AGENT_HOST": ipv6_host}).agent_url == "http://[::1]:8126"
 
 
 def test_a_probe_path_is_absolute() -> None:
