@@ -21,7 +21,7 @@ FIX = "fill it in"
 FORMS = re.compile(
     r"<[A-Za-z][\w .:/-]*>"  # <IMAGE>
     r"|\{\{(?!resolve:)[^{}]*\}\}"  # {{ image }}, but not a dynamic reference of CloudFormation
-    r"|(?<![\w$\\])\$\(?[A-Za-z_]\w*\)?"  # $IMAGE, $(IMAGE), but not within a word, and not escaped ($$IMAGE, \\$IMAGE)
+    r"|(?<![\w$\\])\$\(?[A-Za-z_]\w*\)?"  # $IMAGE, $(IMAGE), but not within a word, and not escaped ($$IMAGE, \$IMAGE)
     r"|(?<!%)%[A-Z][A-Z0-9_]*%(?!%)"  # %IMAGE%, but not a template variable of the Agent (%%host%%)
     r"|@@?[A-Z][A-Z0-9_]+@@?"  # @IMAGE@
     r"|__[A-Z][A-Z0-9_]*?__"  # __IMAGE__
@@ -96,9 +96,8 @@ class _Marking:
     def _marked_text(self, value: str, path: str, container: str, variable: str) -> str:
         anywhere = not variable or (variable.startswith("DD_") and not FREE_TEXT_VARIABLES.search(variable))
         placeholder = placeholder_in(INTERPOLATION.sub(" ", value), anywhere=anywhere)
-        if (
-            not placeholder and self.is_registered
-        ):  # no deployment will fill in the `${NAME}` of a registered definition
+        # No deployment will fill in the `${NAME}` of a registered definition.
+        if not placeholder and self.is_registered:
             match = INTERPOLATION.search(value) if anywhere else INTERPOLATION.fullmatch(value)
             placeholder = match[1] if match else ""
         if placeholder:
