@@ -169,7 +169,7 @@ def test_only_one_branch_of_one_repository_can_deploy() -> None:
 
 
 def test_the_template_has_neither_a_default_network_nor_a_key() -> None:
-    """Whoever deploys decides which network AllowedCidr opens the load balancer to."""
+    """AllowedCidr has no default, so each deployment must set the network that can reach the load balancer."""
     assert "Default" not in template()["Parameters"]["AllowedCidr"]
     assert "SecretString" not in resources()["Secret"]["Properties"]
 

@@ -285,7 +285,7 @@ def test_the_exit_code_depends_on_the_worst_level(
 
 
 def test_an_unknown_rule_cannot_be_ignored() -> None:
-    """Otherwise nobody would notice a misspelled rule, or one that has been renamed."""
+    """Otherwise a misspelled or renamed rule would have no effect, without a message."""
     result = run_check("-", "--ignore", "agent-memory,agent-memroy", stdin=json.dumps(changed()))
 
     assert result.returncode == 2
