@@ -86,6 +86,16 @@ def test_the_deepest_error_is_chosen_and_in_view(
         assert chosen_row(page).evaluate(IS_IN_VIEW)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1300, 850), (400, 800), (650, 425)])
+def test_rows_outside_the_window_have_the_height_of_the_others(local_view: LocalView, width: int, height: int) -> None:
+    """The browser renders these rows later. If that changed their height, a row that was scrolled to would move away."""
+    with opened(local_view.browser, width, height) as page:
+        local_view.visit(page, f"/trace/{LARGE_ID}")
+        heights = visible_rows(page).evaluate_all("rows => rows.map((row) => row.getBoundingClientRect().height)")
+
+    assert len(set(heights)) == 1, sorted(set(heights))
+
+
 def test_the_span_of_the_address_is_chosen_and_in_view(local_view: LocalView, page: Page) -> None:
     """The address has the span's id in hexadecimal, as in headers and in the log lines of other services."""
     document = page.request.get(f"{local_view.dev.page_url}/trace/{LARGE_ID}/json").json()
