@@ -133,7 +133,8 @@ def the_site_is_a_datadog_site(task: Task) -> Iterator[Violation]:
         name = name_of(container)
         is_host = re.fullmatch(r"(?:[a-z0-9-]+\.)*(?:datadoghq|ddog-gov|datad0g)\.\w+", value)
         if value.startswith(("app.", "api.")) or not is_host:
-            site = re.sub(r"^https?://|/.*$|^(?:app|api)\.", "", value.strip().lower())
+            host = re.sub(r"^https?://|/.*$", "", value.strip().lower())
+            site = re.sub(r"^(?:app|api)\.", "", host)
             fix = f'write "{site}"' if site in SITES else ""
             yield Violation(name, f"`DD_SITE` is {quoted(value)}, which is not a Datadog site", fix)
         else:  # a host in one of Datadog's domains may be a site that SITES does not have yet

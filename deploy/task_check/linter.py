@@ -14,7 +14,12 @@ from task_check.values import is_open, number, quoted
 
 # Rules of cfn-lint that this package's own rules cover.
 COVERED_RULES = {"E1152", "E1156", "E3002", "E3003", "E3012", "E3030", "E3031", "E3033", "E3034"}
-COVERED_RULES |= {"E3042", "E3046", "E3048", "E3049", "E3051", "E3052", "E3054", "E3511"}
+COVERED_RULES |= {"E3042", "E3046", "E3048", "E3049", "E3051", "E3052", "E3053", "E3054", "E3511"}
+UNIQUE_RULE = "E3037"  # reports equal entries of a list
+# The lists in which secret-twice and names-twice report equal entries.
+COVERED_LISTS = {"Environment", "Secrets", "ContainerDefinitions"}
+# The fields whose values may be passwords. A message of cfn-lint quotes the value.
+PRIVATE_FIELDS = {"Environment", "DockerLabels", "Options", "Command", "EntryPoint", "Tags"}
 # Names that CloudFormation spells with more than one capital at the start.
 SPECIAL_NAMES = {
     "efsVolumeConfiguration": "EFSVolumeConfiguration",
@@ -41,14 +46,17 @@ def lint(task: Task, shape: Any) -> list[Finding]:
     if not task.source.is_whole:
         return []
     resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": _capitalized(task.document, shape)}
-    findings: dict[tuple[str, str], Finding] = {}
-    for match in lint_all(json.dumps({"Resources": {"Task": resource}})):
-        is_error = match.rule.id.startswith("E")  # not W (a warning) or I (information)
-        if not is_error or match.rule.id in COVERED_RULES:
-            continue
-        finding = _size_finding(task) if match.rule.id == SIZE_RULE else _finding(match, task)
-        findings[finding.rule, finding.sentence] = finding
-    return list(findings.values())
+    return [
+        _size_finding(task) if match.rule.id == SIZE_RULE else _finding(match, task)
+        for match in lint_all(json.dumps({"Resources": {"Task": resource}}))
+        if _is_reported(match)
+    ]
+
+
+def _is_reported(match: Any) -> bool:
+    is_error = match.rule.id.startswith("E")  # not W (a warning) or I (information)
+    is_equal_entry = match.rule.id == UNIQUE_RULE and match.path[-1] in COVERED_LISTS
+    return is_error and match.rule.id not in COVERED_RULES and not is_equal_entry
 
 
 def _size_finding(task: Task) -> Finding:
@@ -70,12 +78,14 @@ def _finding(match: Any, task: Task) -> Finding:
         container = str(task.containers[int(path[1])].get("name", ""))
         path = path[2:]
     where = f"`{'.'.join(path)}`: " if path else ""
+    # A message that starts with a list or an object quotes a whole part of the file.
+    is_private = match.message.startswith(("[", "{")) or not PRIVATE_FIELDS.isdisjoint(path)
     return Finding(
         rule=f"cfn-lint-{match.rule.id}",
         level=MISTAKE,
         container=container,
-        sentence=where + match.message,
-        fix=str(match.rule.shortdesc),
+        sentence=where + (match.rule.shortdesc if is_private else match.message),
+        fix=str(match.rule.description),
     )
 
 

@@ -108,13 +108,21 @@ def sampling(context: CheckContext) -> Finding:
         )
     if environ.get("DD_TRACE_RATE_LIMIT") == "0":
         return failed("DD_TRACE_RATE_LIMIT=0 keeps no trace that a rule matches", "unset DD_TRACE_RATE_LIMIT")
+    return _judge_rules(rules, source)
+
+
+def _judge_rules(rules: list[dict[str, Any]], source: str) -> Finding:
     # A rule without a condition applies to every trace that no earlier rule matches.
-    unconditional = [rule["sample_rate"] for rule in rules if set(rule) == {"sample_rate"}]
-    if not unconditional:
+    position = next((index for index, rule in enumerate(rules) if set(rule) == {"sample_rate"}), None)
+    if position is None:
         return passed(f"{source} applies to some traces; the others are kept unless the agent lowers the rate")
-    if unconditional[0] == 0:
+    rates = [rule["sample_rate"] for rule in rules[: position + 1]]
+    if not any(rates):
         return failed(f"{source} keeps no trace", f"unset {source}")
-    return passed(f"{unconditional[0] * 100:g}% of the traces are kept ({source})")
+    if rates[-1] == 0:
+        return passed(f"{source} keeps only traces that an earlier rule matches")
+    traces = "traces that no earlier rule matches" if position else "traces"
+    return passed(f"{rates[-1] * 100:g}% of the {traces} are kept ({source})")
 
 
 def _sample_rate(environ: Mapping[str, str]) -> float | None:

@@ -353,6 +353,54 @@ def test_cfn_lint_checks_the_sizes_of_fargate() -> None:
     assert "1024 to 4096" in finding.fix
 
 
+def test_cfn_lint_reports_the_same_mistake_in_each_container() -> None:
+    label = {"label": "{{resolve:ssm:}}"}  # without the name of a parameter
+
+    reported = findings(lambda d: d.service["dockerLabels"].update(label), agent_fields(dockerLabels=label))
+
+    assert [(finding.rule, finding.container) for finding in reported] == [
+        ("cfn-lint-E1050", "orders"),
+        ("cfn-lint-E1050", "datadog-agent"),
+    ]
+
+
+def test_a_finding_of_cfn_lint_shows_no_value_that_may_be_a_password() -> None:
+    label = {"token": "{{resolve:hunter2}}"}
+
+    reported = findings(
+        lambda d: d.service["environment"].extend([{"name": "DB_PASSWORD", "value": "hunter2"}] * 2),
+        lambda d: d.service["dockerLabels"].update(label),
+        service_fields(portMappings=[{"containerPort": 8080, "name": "hunter2"}] * 2),
+    )
+
+    assert {finding.rule for finding in reported} == {"secret-twice", "cfn-lint-E1050", "cfn-lint-E3037"}
+    assert "hunter2" not in str(reported)
+
+
+@pytest.mark.parametrize("rule", ["host-port", "names-twice", "secret-twice"])
+def test_cfn_lint_does_not_repeat_the_finding_of_another_rule(rule: str) -> None:
+    """These are the rows of `BROKEN` that cfn-lint also reports."""
+    changes = [change for name, _, _, change in BROKEN if name == rule]
+
+    assert [{finding.rule for finding in findings(change)} for change in changes] == [{rule}] * len(changes)
+
+
+@pytest.mark.usefixtures("without_cfn_lint")
+@pytest.mark.parametrize(
+    ("value", "site"),
+    [
+        ("https://app.datadoghq.com/", "datadoghq.com"),
+        ("https://api.us5.datadoghq.com", "us5.datadoghq.com"),
+        ("HTTPS://US5.datadoghq.com/account", "us5.datadoghq.com"),
+        ("app.datadoghq.eu", "datadoghq.eu"),
+    ],
+)
+def test_the_fix_for_an_address_is_its_site(value: str, site: str) -> None:
+    (finding,) = findings(agent_variable("DD_SITE", value))
+
+    assert finding.fix == f'write "{site}"'
+
+
 @pytest.mark.parametrize("platform", ["EC2", "EXTERNAL", "MANAGED_INSTANCES"])
 def test_fargate_rules_do_not_apply_to_other_platforms(platform: str) -> None:
     def use_platform(d: Definition) -> None:
