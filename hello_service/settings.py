@@ -67,6 +67,7 @@ def _check_http_url(value: str) -> str:
 
 
 def _check_agent_url(value: str) -> str:
+    # ddtrace needs the path of a unix URL, and ignores a host before it.
     if not _is_http_url(value) and not re.match("unix://[^/]*/", value):
         raise ValueError("must be http://host:port or unix:///path/to/socket")
     return value
