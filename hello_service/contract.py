@@ -31,6 +31,7 @@ class Name:
     alternative: Name | None = None
 
 
+# Quart 0.22 has no `Buffer`: its connection holds the queue of messages.
 _QUART_0_22_QUEUE = Name("quart.asgi:ASGIWebsocketConnection.__init__", ("self", "app", "scope"), uses=("queue",))
 
 

@@ -1,7 +1,7 @@
 """The head of a request and the checks that may reject it (RFC 9112, sections 3 and 6; RFC 9110, section 7.2).
 
-llhttp rejects malformed requests. This module rejects ambiguous requests, which two servers could parse differently
-(request smuggling), and requests that the application could not serve.
+llhttp rejects malformed headers and bodies. This module reads the request line, and rejects ambiguous requests, which
+two servers could parse differently (request smuggling), and requests that the application could not serve.
 """
 
 from __future__ import annotations

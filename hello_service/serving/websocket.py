@@ -125,7 +125,7 @@ class WebSocket:
         self._last_message = 0.0  # time at which a message was last sent or received
 
     async def run(self, app: Any) -> None:
-        """Run `app`. Close the WebSocket if it is still open afterwards, with 1011 if `app` failed."""
+        """Run `app`. Then close a WebSocket that is still open, with 1011 if `app` failed, or reject the handshake."""
         code = CloseCode.NORMAL_CLOSURE
         try:
             # Hypercorn's wrapper around the application takes two more arguments, which only its WSGI wrapper uses.
@@ -160,7 +160,7 @@ class WebSocket:
         """Accept, reject, send or close. Do nothing once the WebSocket has ended.
 
         Raises:
-            RuntimeError: the message is not allowed in this state.
+            RuntimeError, ValueError, ProtocolError: the message can't be sent, or not in this state.
         """
         if self._disconnected is not None:
             return
