@@ -170,6 +170,7 @@ def read_request_line(received: bytes | bytearray) -> Head | None:
     if line is None:
         raise Rejected(400, "malformed", "The first line is not a request line.")
     method, target, version = (bytes(part) for part in line.groups())
+    # RFC 9110, section 2.5, recommends processing 1.2 as 1.1, but llhttp rejects it.
     if version not in {b"1.0", b"1.1"}:
         raise Rejected(505, "version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
     if method not in METHODS:
