@@ -81,6 +81,7 @@ traces_option = click.option(
 )
 
 
+# Options after COMMAND belong to COMMAND.
 @main.command(short_help="Serve on a laptop and show every trace.", context_settings={"allow_interspersed_args": False})
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
@@ -141,14 +142,17 @@ def view(**options: Any) -> None:
 
 def _develop(**options: Any) -> None:
     """Run `dev` or `view`, or exit with the reason why this isn't possible."""
+    names = ["port", "agent_port", "view_port"]
+    # The agent and the page of `dev` listen on 127.0.0.1, so the service on another address may have the same port.
+    # COMMAND has a port of its own.
+    if options.get("command") or options["host"] not in {"127.0.0.1", "localhost", ANY_ADDRESS, "::"}:
+        names.remove("port")
     option_by_port: dict[int, str] = {}
-    for name in ("port", "agent_port", "view_port"):
+    for name in names:
         port, option = options[name], f"--{name.replace('_', '-')}"
-        # 0 is any free port. The agent and the page listen on 127.0.0.1, and another service has its own port.
-        is_separate = options.get("command") or options["host"] not in {"127.0.0.1", "localhost", ANY_ADDRESS, "::"}
-        if port and not (name == "port" and is_separate):
-            if port in option_by_port:
-                raise click.UsageError(f"{option_by_port[port]} and {option} are both {port}. Choose different ports.")
+        if port in option_by_port:
+            raise click.UsageError(f"{option_by_port[port]} and {option} are both {port}. Choose different ports.")
+        if port:  # 0 is any free port
             option_by_port[port] = option
     try:
         from hello_service.localview import dev as development  # noqa: PLC0415 - production does not install its dependencies
@@ -191,7 +195,7 @@ def doctor(url: str | None, as_json: bool) -> None:
     """
     from hello_service.doctor import context, examine, finding  # noqa: PLC0415 - no other command needs it
 
-    if url is not None and not (url.startswith("http") and context.Address(url, ()).usable):
+    if url is not None and not (url.startswith("http") and context.Address(url, variables=()).usable):
         raise click.BadParameter("must be a URL like http://host:port", param_hint="--url")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exit also ends the child processes
     results = list(examine(os.environ, url))

@@ -30,9 +30,9 @@ from hello_service.problems import register_problem_handlers
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
 BARE_START = (
-    "Not started by `hello-service serve`: there is no drain and no shutdown deadline, no timeout for request bodies and "
-    "responses, no limit on request heads, idle connections and WebSocket messages, and malformed requests are not "
-    "rejected."
+    "Not started by `hello-service serve`: there is no drain, no shutdown deadline, and no timeout for request bodies "
+    "and responses. The server's own limits apply to request heads, idle connections and WebSocket messages, and it "
+    "may accept malformed requests."
 )
 
 # The endpoints of this service. Those of `faults` are served only if FAULTS=true.

@@ -1,8 +1,8 @@
 """Lists every undocumented library name that this package relies on, and checks them at start.
 
-The names are strings that importlib resolves, so this module imports neither a library nor a module of this package.
-`broken` reports names that a new release of a library has renamed, removed or given other parameters, before the first
-request depends on them.
+The names are strings that importlib resolves, so no statement here imports a library or a module of this package. The
+check reports names that a new release of a library has renamed, removed or otherwise changed, before the first request
+depends on them.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class Name:
     alternative: Name | None = None
 
 
+# Quart 0.22 has no `Buffer`: its connection holds the queue of messages.
 _QUART_0_22_QUEUE = Name("quart.asgi:ASGIWebsocketConnection.__init__", ("self", "app", "scope"), uses=("queue",))
 
 
@@ -141,19 +142,27 @@ NAMES: Mapping[str, Sequence[Name]] = {
 
 # The effect of running without a part, and the fix.
 WITHOUT: Mapping[str, str] = {
-    "tracing": "The service may run untraced: install the ddtrace of requirements/run.txt.",
-    "fast_span": "ddtrace's own middleware creates the span of a request, which costs more CPU.",
+    "tracing": "The service may run untraced. Install the ddtrace of requirements/run.txt.",
+    "fast_span": (
+        "ddtrace's own middleware creates the span of a request, which costs more CPU. "
+        "Install the ddtrace of requirements/run.txt."
+    ),
     "http1": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
     "websocket": "Hypercorn's own classes serve HTTP and WebSocket. Install the versions in requirements/run.txt.",
-    "clients": "Calls on stale connections may fail or be repeated; pin aiohttp to the release of requirements/run.txt.",
-    "server": "The service could not listen on HOST and PORT, so it does not start. Install hypercorn 0.18.",
-    "trace loss": "Lost traces are not counted at /info. Install the locked version of ddtrace.",
+    "clients": "Calls on stale connections may fail or be repeated. Install the aiohttp of requirements/run.txt.",
+    "server": (
+        "The service could not listen on HOST and PORT, so it does not start. "
+        "Install the Hypercorn of requirements/run.txt."
+    ),
+    "trace loss": "Lost traces are not counted at /info. Install the ddtrace of requirements/run.txt.",
     "WebSocket bound": (
         "A WebSocket client that sends faster than its handler reads can fill the memory. "
-        "Install the locked version of Quart."
+        "Install the Quart of requirements/run.txt."
     ),
-    "doctor": "`hello-service doctor` can't send its test span. Install the locked version of ddtrace.",
-    "local view": "The local view can't read traces from its agent. Install the locked version of ddapm-test-agent.",
+    "doctor": "`hello-service doctor` can't send its test span. Install the ddtrace of requirements/run.txt.",
+    "local view": (
+        "The local view can't read traces from its agent. Install the ddapm-test-agent of requirements/dev.txt."
+    ),
 }
 
 REQUIRED = frozenset({"server"})  # the service can't run without these
@@ -186,7 +195,7 @@ def _compare_with_library(name: Name) -> str | None:
         value: Any = import_module(module)
     except ImportError:
         return f"Module {module} can't be imported."
-    for attribute in filter(None, attributes.split(".")):
+    for attribute in filter(None, attributes.split(".")):  # none for a module alone
         if not hasattr(value, attribute):
             return f"{path} is missing: {attribute} was renamed or removed."
         value = getattr(value, attribute)

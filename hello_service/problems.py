@@ -8,7 +8,7 @@
     │   ├── UpstreamProtocolError        the response is not valid HTTP or JSON, or is compressed
     │   ├── UpstreamTooLarge             the response is larger than the limit
     │   └── UpstreamBadStatus            a redirect or a 5xx
-    ├── UpstreamSaturated           503  no outbound connection became free in time; nothing was sent
+    ├── UpstreamSaturated           503  no connection became free, or too many calls wait for one; nothing was sent
     └── UpstreamTimeout             504  the response was not complete in time
 
 Clients get a stable code and a sentence; exception chaining brings the cause to the log and the span.
@@ -113,7 +113,7 @@ HTTP_ERRORS: Mapping[int, tuple[str, str]] = {
     431: ("headers-too-large", "The request's headers are larger than this service accepts."),
     500: ("internal-error", "Internal error. Quote the trace id when reporting it."),
     501: ("not-implemented", "This service does not support the request's method or transfer coding."),
-    505: ("version-not-supported", "This service supports HTTP/1.1 only."),
+    505: ("version-not-supported", "This service supports HTTP/1.0 and HTTP/1.1 only."),
 }
 
 TraceId = Callable[[], str | None]
@@ -190,9 +190,11 @@ def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
 
     async def handle_http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        code, detail = HTTP_ERRORS.get(
-            status, (re.sub("[^a-z]+", "-", error.name.lower()), error.description or error.name)
-        )
+        if status in HTTP_ERRORS:
+            code, detail = HTTP_ERRORS[status]
+        else:
+            code = re.sub("[^a-z]+", "-", error.name.lower())  # too-many-requests, from "Too Many Requests"
+            detail = error.description or error.name
         headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
         return respond(status, code, detail.rstrip(".") + ".", (), headers)
 

@@ -67,6 +67,7 @@ def _check_http_url(value: str) -> str:
 
 
 def _check_agent_url(value: str) -> str:
+    # ddtrace needs the path of a unix URL, and ignores a host before it.
     if not _is_http_url(value) and not re.match("unix://[^/]*/", value):
         raise ValueError("must be http://host:port or unix:///path/to/socket")
     return value
@@ -130,10 +131,11 @@ class Settings(BaseModel):
         20.0, ge=0, le=110, description="Second stage: time for requests in flight to finish before they are canceled"
     )
     flush_seconds: float = Field(5.0, ge=0, le=110, description="Last stage: time to send the last spans to the agent")
+    # 4000 s is the longest idle timeout of an Application Load Balancer, so no timeout of a connection needs more.
     keep_alive_seconds: float = Field(
         75.0,
         ge=1,
-        le=4000,  # the longest idle timeout of an Application Load Balancer
+        le=4000,
         description="How long an idle connection stays open; set it above the load balancer's idle timeout (60)",
     )
     half_close_seconds: float = Field(

@@ -21,7 +21,7 @@ MAX_NAME_LENGTH = 200
 
 
 def check_name(name: str) -> str:
-    """Return `name` if it is valid: 1 to 200 characters, none of them a control character.
+    """Return `name` if it is valid: 1 to 200 characters, none of them a control character or a lone surrogate.
 
     Raises:
         ValueError: the name is invalid; the message has the reason.

@@ -70,7 +70,7 @@ def _is_local(incoming: Request) -> bool:
 
 
 async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return ECS's metadata of this task, None outside of ECS, or `{"error": ...}` if no response arrives within 1 s.
+    """Return ECS's metadata of this task, None outside of ECS, or `{"error": ...}` without a usable response.
 
     Source: Amazon ECS Developer Guide, "Task metadata endpoint version 4 for Fargate".
     """

@@ -161,8 +161,8 @@ class Upstream:
     def _saturated(self, detail: str) -> UpstreamSaturated:
         """Return the problem for a rejected call.
 
-        Its `Retry-After` is one timeout, and longer for each call that was rejected recently. This spreads the retries:
-        if all rejected clients returned at once, even rejecting them would cost too much.
+        Its `Retry-After` is `timeout_seconds`, and as much again for every `connections + waiting` calls that were
+        rejected recently. If all rejected clients returned at the same time, even rejecting them would cost too much.
         """
         now, limits = asyncio.get_running_loop().time(), self._limits
         if now - self._rejecting_since > limits.timeout_seconds:

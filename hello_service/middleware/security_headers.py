@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 
-# A browser must not guess a response's type, cache it, run anything in it or show it in a frame.
+# A browser must not guess a response's type, cache it, run anything in it or show it in a frame. Inline styles are
+# allowed, because the pages of this service have them.
 SECURITY_HEADERS: Sequence[tuple[bytes, bytes]] = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),

@@ -17,7 +17,7 @@ MESSAGES_AHEAD = 16  # as in serving/websocket.py, which limits what the server 
 
 
 def bound_websockets(app: Quart) -> None:
-    """Stop reading from a client of `app` while `MESSAGES_AHEAD` of its messages wait for the handler."""
+    """Make `app` stop reading from a client while `MESSAGES_AHEAD` of its messages wait for the handler."""
     if sys.version_info >= (3, 13) and hasattr(Websocket, "buffer_class"):  # pragma: no cover - Quart 0.23 only
         app.websocket_class = _bounded_websocket_class()
         app.asgi_websocket_class = _EndingConnection
@@ -40,7 +40,7 @@ if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 requires Python
         return BoundedWebsocket
 
     class _EndingConnection(ASGIWebsocketConnection):
-        """For Quart 0.23, which waits for its reading task; with a full buffer that task would never end."""
+        """Cancels the reading task when the handler ends: Quart 0.23 waits for it, forever if the buffer is full."""
 
         async def handle_messages(self, websocket: Websocket, receive: Any, websocket_task: asyncio.Task[None]) -> None:
             reader: Any = asyncio.current_task()

@@ -63,7 +63,7 @@ class Exchange:
         self._changed = asyncio.Event()
 
     async def run(self, app: Any) -> None:
-        """Run `app`, unless the request has ended before: its body, which came with its head, was rejected or incomplete.
+        """Run `app`, unless the exchange is over already: a body that came with the head was rejected or incomplete.
 
         If `app` sends no response, the client gets a 500. If its response is incomplete, the connection is closed.
         """

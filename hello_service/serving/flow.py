@@ -28,7 +28,7 @@ class FlowControl(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self._stage_timeout = Timeout(loop)  # `Connection` starts it, and its meaning depends on the stage
         self._write_timeout = Timeout(loop)
-        self._unwritten = 0  # bytes in the transport's write buffer at the last check
+        self._unsent = 0  # bytes in the transport's write buffer at the last check
         self._written = 0  # bytes passed to the transport in total
 
     def write(self, data: bytes) -> None:
@@ -48,7 +48,7 @@ class FlowControl(asyncio.Protocol):
             await self._writable.wait()
 
     def abort(self) -> None:
-        """Close at once. If data is dropped that waits to be sent, reset the connection."""
+        """Close at once. Reset the connection if unsent data is dropped."""
         if self._transport.get_write_buffer_size():
             self.reset()
         else:
@@ -93,16 +93,16 @@ class FlowControl(asyncio.Protocol):
 
     def watch_writing(self) -> None:
         """Abort the connection if the client reads nothing for `write_seconds` although data waits to be sent."""
-        self._unwritten = self._transport.get_write_buffer_size()
-        if self._unwritten:
+        self._unsent = self._transport.get_write_buffer_size()
+        if self._unsent:
             self._write_timeout.start(self._limits.write_seconds, self._check_writing)
 
     def _check_writing(self) -> None:
-        if self._transport.get_write_buffer_size() < self._unwritten:
+        if self._transport.get_write_buffer_size() < self._unsent:
             self.watch_writing()
             return
         detail = f"The client read nothing for {self._limits.write_seconds:g} s."
-        self.count_rejection(None, "write-timeout", detail)
+        self.count_rejection(status=None, reason="write-timeout", detail=detail)
         self.abort()
 
     def watch_progress(self, give_up: Callable[[], None]) -> None:

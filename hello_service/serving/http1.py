@@ -155,7 +155,7 @@ class Connection(FlowControl):
                 await asyncio.wait(self._tasks)
         finally:
             self._connections.open.discard(self)
-            self._transport.abort()
+            self._transport.abort()  # it is still open if this coroutine was canceled
             for task in self._tasks:
                 task.cancel()
 
@@ -397,7 +397,7 @@ class Connection(FlowControl):
     def _on_pipelining_timeout(self) -> None:
         seconds = self._limits.write_seconds
         detail = f"Too much was pipelined behind a response that sent nothing for {seconds:g} s."
-        self.count_rejection(None, "pipelining", detail)
+        self.count_rejection(status=None, reason="pipelining", detail=detail)
         self.abort()
 
     # How a connection ends

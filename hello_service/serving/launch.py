@@ -45,7 +45,8 @@ def serve(environ: Mapping[str, str]) -> None:
 def traced_command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
     """Return program, arguments and environment that run the command `arguments` with its Quart applications traced.
 
-    It uses the `ddtrace-run` of the command's virtual environment, which may differ from that of this process.
+    It uses the `ddtrace-run` beside the command, whose virtual environment may differ from that of this process, or
+    else the one on PATH.
 
     Raises:
         LaunchError: the command or its ddtrace-run can't be found.
@@ -64,7 +65,7 @@ def traced_command(arguments: Sequence[str], environ: Mapping[str, str]) -> tupl
     # No other variable is checked, because it may be a setting of the command itself, such as LOG_LEVEL.
     rate_only = {"DD_TRACE_SAMPLE_RATE": environ.get("DD_TRACE_SAMPLE_RATE", "")}
     sample_rate = Settings.from_environment(rate_only).dd_trace_sample_rate
-    # observability/environment.py gives the reason for DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE.
+    # Without DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE=false, no connection is served if gevent is installed.
     defaults = {"DD_SERVICE": Path.cwd().name, "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": "false"}
     if sample_rate is not None:
         defaults["DD_TRACE_SAMPLING_RULES"] = sampling_rules(sample_rate)

@@ -1,7 +1,7 @@
 """The head of a request and the checks that may reject it (RFC 9112, sections 3 and 6; RFC 9110, section 7.2).
 
-llhttp rejects malformed requests. This module rejects ambiguous requests, which two servers could parse differently
-(request smuggling), and requests that the application could not serve.
+llhttp rejects malformed headers and bodies. This module reads the request line, and rejects ambiguous requests, which
+two servers could parse differently (request smuggling), and requests that the application could not serve.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-# Request line and headers, with the empty line. RFC 9112, section 3, recommends at least 8,000 for the first alone.
+# Request line, headers and empty line. RFC 9112, section 3, recommends at least 8,000 for the request line alone.
 HEAD_BYTES = 65_536
 HOST_BYTES = 255  # RFC 3986, section 3.2.2
 # CONNECT is missing, because this is not a proxy.
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})
 
-TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
+TOKEN_CHARACTER = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # The parts are separated by one space. The target has no `#`, because some parsers would end it there.
-REQUEST_LINE = re.compile(rb"(" + TOKEN + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
-FIRST_BYTE = re.compile(TOKEN)
+REQUEST_LINE = re.compile(rb"(" + TOKEN_CHARACTER + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
+FIRST_BYTE = re.compile(TOKEN_CHARACTER)
 ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)  # an empty host is invalid
 LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"  # of a host name; IDNA limits its length
 PERCENT_ENCODED = rb"(?=(?:[^%]|%[0-9A-Fa-f]{2})*\Z)"  # two hexadecimal digits follow each `%`
@@ -58,7 +58,7 @@ class Head:
         headers: names in lower case, values without surrounding whitespace.
         content_length: None without a Content-Length header.
         chunked: the body is sent in chunks.
-        keep_alive: the client has not requested that the connection be closed.
+        keep_alive: version and Connection header allow another request on the connection.
         upgrade: the client has requested another protocol.
     """
 
@@ -170,6 +170,7 @@ def read_request_line(received: bytes | bytearray) -> Head | None:
     if line is None:
         raise Rejected(400, "malformed", "The first line is not a request line.")
     method, target, version = (bytes(part) for part in line.groups())
+    # RFC 9110, section 2.5, recommends processing 1.2 as 1.1, but llhttp rejects it.
     if version not in {b"1.0", b"1.1"}:
         raise Rejected(505, "version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
     if method not in METHODS:

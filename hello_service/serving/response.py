@@ -67,7 +67,7 @@ class Response:
         if status < 200 or status > 999:  # three digits (RFC 9112, section 4); 1xx is not a final status
             raise ValueError(f"{status} is not a valid response status.")
         # An unknown status has an empty reason phrase, but the space before it is required (RFC 9112, section 4).
-        line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        status_line = STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         lines, length = self._serialize_headers(headers)
         if status == HTTPStatus.RESET_CONTENT:
             length = 0  # RFC 9110, section 15.3.6
@@ -88,7 +88,7 @@ class Response:
         if connection_options:
             lines += b"connection: %b\r\n" % b", ".join(connection_options)
         self._body_left = None if self._bodyless else length
-        self._head = line + lines + b"\r\n"
+        self._head = status_line + lines + b"\r\n"
         return self.release_head() if length is None else b""
 
     def _serialize_headers(self, headers: Headers) -> tuple[bytes, int | None]:

@@ -47,8 +47,8 @@ HYPERCORN_ALONE = (
 )
 # None if Hypercorn has renamed it, which `contract.check` reports.
 HYPERCORN_TCP_SERVER: Any = getattr(hypercorn_run, "TCPServer", None)
-# Thresholds of the garbage collector's three generations, much higher than CPython's own. A full collection delays
-# every request, under heavy load for most of a second, so it should be rare.
+# Thresholds of the garbage collector's three generations; the first and the last are much higher than CPython's own. A
+# full collection delays every request, under heavy load for most of a second, so it should be rare.
 GC_THRESHOLDS = (20_000, 10, 100)
 
 
@@ -138,7 +138,10 @@ class ServerConfig(Config):
 
 
 def tcp_server(*arguments: Any) -> Any:
-    """Return the awaitable that serves one connection. It replaces Hypercorn's `TCPServer`."""
+    """Return the awaitable that serves one connection. This function replaces Hypercorn's `TCPServer`.
+
+    Any other Hypercorn server in this process, such as one in a test, keeps Hypercorn's own class.
+    """
     app, _loop, config, _context, state, reader, writer = arguments
     connections = config.connections if isinstance(config, ServerConfig) else None
     if connections is None:

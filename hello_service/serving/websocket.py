@@ -32,14 +32,15 @@ from websockets.server import ServerProtocol
 
 from hello_service.asgi import Message
 from hello_service.serving.connections import Connections, Limits
-from hello_service.serving.request import TOKEN, Rejected
+from hello_service.serving.request import TOKEN_CHARACTER, Rejected
 from hello_service.serving.response import Response, problem, switching_protocols
 from hello_service.serving.timeout import Timeout
 
 HANDSHAKE_HEADERS = {b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version"}
 # Headers of the 426 response that rejects any other version.
 VERSION_13_HEADERS = ((b"sec-websocket-version", b"13"), (b"upgrade", b"websocket"))
-TOKENS = re.compile(TOKEN + rb"+(?:[ \t]*,[ \t]*" + TOKEN + rb"+)*")
+# A value of Sec-WebSocket-Protocol: tokens, separated by commas (section 4.3).
+TOKENS = re.compile(TOKEN_CHARACTER + rb"+(?:[ \t]*,[ \t]*" + TOKEN_CHARACTER + rb"+)*")
 # Reading from the client is paused while this many messages, or more than this many bytes, wait for the application.
 # 16 is also the default of `websockets`.
 MESSAGES_AHEAD = 16
@@ -124,7 +125,7 @@ class WebSocket:
         self._last_message = 0.0  # time at which a message was last sent or received
 
     async def run(self, app: Any) -> None:
-        """Run `app`. Close the WebSocket if it is still open afterwards, with 1011 if `app` failed."""
+        """Run `app`. Then close a WebSocket that is still open, with 1011 if `app` failed, or reject the handshake."""
         code = CloseCode.NORMAL_CLOSURE
         try:
             # Hypercorn's wrapper around the application takes two more arguments, which only its WSGI wrapper uses.
@@ -159,7 +160,7 @@ class WebSocket:
         """Accept, reject, send or close. Do nothing once the WebSocket has ended.
 
         Raises:
-            RuntimeError: the message is not allowed in this state.
+            RuntimeError, ValueError, ProtocolError: the message can't be sent, or not in this state.
         """
         if self._disconnected is not None:
             return
@@ -204,11 +205,11 @@ class WebSocket:
         else:
             raise RuntimeError(f"{kind} can't be sent at this stage of a handshake.")
 
-    def _reject_handshake(self, response: bytes) -> None:
-        """Write `response` in place of an accepted handshake, and close the connection."""
+    def _reject_handshake(self, rejection: bytes) -> None:
+        """Write `rejection`, unless the application has started its own response, and end the connection."""
         self._disconnect(CloseCode.ABNORMAL_CLOSURE)
         if not self.response.head_written:
-            self._wire.write(response)
+            self._wire.write(rejection)
         self._wire.linger()
 
     # The client
@@ -382,7 +383,8 @@ class WebSocket:
 
     def _flush(self) -> None:
         """Write the frames that `websockets` has produced."""
-        for data in self._protocol.data_to_send() if self._protocol else ():
+        protocol = cast("ServerProtocol", self._protocol)
+        for data in protocol.data_to_send():
             if data:
                 self._wire.write(data)
             else:  # with empty data, `websockets` requests that the connection be closed
@@ -411,7 +413,7 @@ def check_handshake(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 
 def subprotocols(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:
     """Return the subprotocols that the client proposes; an empty list if a header is malformed."""
-    proposed = [value for name, value in headers if name == b"sec-websocket-protocol"]
-    if not all(map(TOKENS.fullmatch, proposed)):
+    values = [value for name, value in headers if name == b"sec-websocket-protocol"]
+    if not all(map(TOKENS.fullmatch, values)):
         return []
-    return [name.strip().decode() for value in proposed for name in value.split(b",")]
+    return [subprotocol.strip().decode() for value in values for subprotocol in value.split(b",")]
