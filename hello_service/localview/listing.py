@@ -191,7 +191,7 @@ def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetim
     if index is None:
         return Pager(list_address, position=0, total=len(listed_traces), previous="", next="")
 
-    def address(index: int) -> str:
+    def address_at(index: int) -> str:
         """Return the address of the trace at `index` of the list, empty if the list doesn't reach that far."""
         return search.address(f"/trace/{listed_traces[index].id}") if 0 <= index < len(listed_traces) else ""
 
@@ -199,8 +199,8 @@ def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetim
         list_address,
         position=index + 1,
         total=len(listed_traces),
-        previous=address(index - 1),
-        next=address(index + 1),
+        previous=address_at(index - 1),
+        next=address_at(index + 1),
     )
 
 

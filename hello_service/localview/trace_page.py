@@ -34,7 +34,7 @@ class Selection:
         span: id of the chosen span; `none` closes the details.
         find: text to search for within the trace.
         service: the only service to show; empty for all.
-        open: id of the folded row that is open; `all` if all folded rows are open.
+        open: id of the row of folded siblings that is open; `all` if all such rows are open.
         rest: the other parameters, which belong to other views. Every link keeps them.
     """
 
