@@ -33,7 +33,7 @@ def calls(trace: Trace) -> Iterator[tuple[str, str, Span]]:
 
 
 def requests(trace: Trace) -> Iterator[tuple[str, Span]]:
-    """Yield (service, span) for each request to a service, and for each call to a service that sends no spans."""
+    """Yield (service, span) for each request to a service, and for each call to a service without spans in `trace`."""
     for span in trace.spans:
         if span.enters_service:
             yield span.service, span

@@ -71,7 +71,7 @@ class Search:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, str]) -> Search:
-        """Return the search for these query parameters of an address. Invalid values of `sort` and `last` are ignored."""
+        """Return the search for these query parameters of an address. An invalid `sort` or `last` is ignored."""
         sort = arguments.get("sort", NEWEST_FIRST)
         last = arguments.get("last", "")
         return cls(

@@ -163,7 +163,11 @@ def _trace_view(trace: Trace, *arguments: tuple[str, str]) -> TraceView:
 
 
 def _finalize(value: object) -> object:
-    """Escape invisible characters in each value of a template. `Markup` is the result of a macro, already escaped."""
+    """Escape invisible characters in each value of a template, except `Markup`.
+
+    `Markup` is the result of a macro, already escaped, or of the filter `e`, with which form fields and the values of
+    copy buttons keep their exact text.
+    """
     return escape_hidden(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -210,9 +210,9 @@ class _Parser:
             self.skip_space()
             replacements = [f"{quoted('-')} "]
             if self.starts_term():
-                replacements.insert(0, "-")
+                replacements.insert(0, "-")  # directly before that term
             elif self.text[:begin].strip():
-                replacements.insert(0, "")
+                replacements.insert(0, "")  # the search without the -
             raise _Mistake(message, begin, self.position, replacements, unfinished=self.position == len(self.text))
 
     def read_group(self, field: str | None) -> Selector:

@@ -37,7 +37,7 @@ JDK_FUNCTION = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
 
 @dataclass(frozen=True)
 class Frame:
-    """A stack frame. If its file `is_own`, that is, part of the project, `folder` is relative to the project.
+    """A stack frame. It `is_own` if its file is part of the project, not of a library.
 
     Attributes:
         repetitions: how many further occurrences of the frame Python left out, as in a recursion.

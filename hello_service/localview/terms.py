@@ -241,14 +241,14 @@ def _plain_text_selector(value: Value) -> Selector:
 def _duration_test(value: Value) -> Callable[[Span], bool]:
     if value.text == "*":
         return lambda _: True
-    passes = _number_test("@duration", value, _nanoseconds)
+    passes = _number_test("@duration", value, _parse_nanoseconds)
     if passes is None:
-        exact_duration = _nanoseconds(value.text)
+        exact_duration = _parse_nanoseconds(value.text)
         return lambda span: span.duration == exact_duration
     return lambda span: passes(span.duration)
 
 
-def _nanoseconds(text: str) -> float:
+def _parse_nanoseconds(text: str) -> float:
     match = DURATION.fullmatch(text.lower())
     if match is None or match[2] not in UNITS:
         number = NUMBER.match(text.replace(",", "."))
