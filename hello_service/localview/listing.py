@@ -269,8 +269,10 @@ def time_range(search: Search, now: datetime) -> tuple[float, float]:
         moment, is_time_of_day = _parse_time("to", search.end, now)
         end = moment.timestamp() * SECOND
         if begins_yesterday and is_time_of_day and moment > now:
+            # The end means yesterday, too, if that is after the begin. In from=23:00&to=01:00 it isn't.
             day_before = (moment - timedelta(days=1)).timestamp() * SECOND
-            end = day_before if day_before > begin else end  # from=23:00&to=01:00 includes midnight
+            if day_before > begin:
+                end = day_before
         if end <= begin:
             raise SearchError(f"The time range is empty: from={search.begin} is not before to={search.end}.")
         if end <= last:

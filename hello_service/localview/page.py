@@ -57,7 +57,7 @@ class View:
     example_path: str = "/api/relay?count=3"  # a path of the service for a first request
     agent_url: str | None = None
     program: str = "dev"  # or view
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops, to end event streams
 
 
 def create_page(view: View) -> Quart:
