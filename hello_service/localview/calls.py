@@ -10,7 +10,7 @@ CLIENT_KINDS, SERVER_KINDS = frozenset({"client", "producer"}), frozenset({"serv
 
 
 def calls(trace: Trace) -> Iterator[tuple[str, str, Span]]:
-    """Yield (caller, callee, the caller's span) for each call between services.
+    """Yield (caller, callee, span) for each call between services.
 
     Three kinds of spans are calls: a client span with a server span below it, a client span without a server span but
     with the tag `peer.service`, and a span whose parent belongs to another service, such as a database span of ddtrace.
@@ -33,7 +33,7 @@ def calls(trace: Trace) -> Iterator[tuple[str, str, Span]]:
 
 
 def requests(trace: Trace) -> Iterator[tuple[str, Span]]:
-    """Yield (service, span) for each request to a service, and for each call to a service that sends no spans."""
+    """Yield (service, span) for each request to a service, and for each call to a service without spans in `trace`."""
     for span in trace.spans:
         if span.enters_service:
             yield span.service, span

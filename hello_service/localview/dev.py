@@ -202,7 +202,7 @@ class Development:
         # The page shows the field `event`. Other services may call it `message`, or write plain text.
         self.view.store.add_line({"event": entry.get("message") or line, **entry})
         key = trace_key(str(entry.get("dd.trace_id", "")))
-        if key and _is_warning(entry):
+        if key and _is_warning_or_worse(entry):
             self.feed.print_after_trace(line, key, monotonic())
         else:
             self.feed.print(escape_hidden(line))
@@ -232,7 +232,7 @@ class Development:
         self.view.store.add_line(entry or {"event": line})
         if not entry:
             self.feed.print(escape_hidden(line))
-        elif _is_warning(entry):
+        elif _is_warning_or_worse(entry):
             key = trace_key(str(entry.get("dd.trace_id", "")))
             self.feed.print_after_trace(f"{entry['level']}: {entry.get('event')}", key, monotonic())
 
@@ -290,7 +290,7 @@ def _origin(variables: Sequence[str]) -> str:
     return f" ({', '.join(variables)})" if variables else " (the default)"
 
 
-def _is_warning(entry: Mapping[str, Any]) -> bool:
+def _is_warning_or_worse(entry: Mapping[str, Any]) -> bool:
     return str(entry.get("level")).lower() in {"warning", "error", "critical"}
 
 

@@ -16,7 +16,10 @@ def grade(status: str) -> str:
 
 
 def log_parts(line: Line) -> dict[str, Any]:
-    """Return the `time`, `level`, `event` and `exception` of a line, and its other fields as `name=value` in `rest`."""
+    """Return the `time`, `level`, `event` and `exception` of a line, and in `rest` its other fields as `name=value`.
+
+    `rest` omits the logger and the fields that identify the service, the trace and the span.
+    """
     omitted_fields = {"timestamp", "level", "event", "logger", "service", "env", "version", "exception"}
     other_fields = [
         f"{name}={value}" for name, value in line.items() if name not in omitted_fields and not name.startswith("dd.")
@@ -24,7 +27,7 @@ def log_parts(line: Line) -> dict[str, Any]:
     try:
         moment = datetime.fromisoformat(str(line.get("timestamp"))).astimezone()
         time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
-    except (ValueError, OverflowError):  # not a time, or one in the year 1 or 9999, which another time zone moves
+    except (ValueError, OverflowError):  # not a time, or a time that is before year 1 or after 9999 in this time zone
         time = ""
     return {
         "time": time,

@@ -1,4 +1,4 @@
-"""Prints traces and log lines on the terminal as they arrive. A repeated trace takes one line."""
+"""Prints traces and log lines on the terminal as they arrive."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class _WaitingLine(NamedTuple):
 class Feed:
     """Prints traces and log lines on `console`. `tree` selects the traces: `all`, `errors`, `slow` or `off`.
 
+    With `all`, a repeated trace without an error takes one line.
+
     Attributes:
         page_url: the address of the page to which traces are linked, None if there is no page.
     """
@@ -52,7 +54,7 @@ class Feed:
         if not key or self.tree == "off":
             self._print_line(text)
             return
-        self._waiting.append(_WaitingLine(now, key, text))
+        self._waiting.append(_WaitingLine(since=now, trace_key=key, text=text))
         if len(self._waiting) > MAX_WAITING:
             self._print_line(self._waiting.pop(0).text)
 

@@ -33,7 +33,7 @@ def _successful_candidates(query: Query, traces: Sequence[Trace]) -> Iterator[tu
 
 
 def _candidates(query: Query, traces: Sequence[Trace]) -> Iterator[str]:
-    """Yield `query` with its operators in capitals, with one piece replaced, and without one piece."""
+    """Yield `query` with its operators in capitals, then with one piece (a term or a group) replaced or left out."""
     with_capitals = LOWERCASE_OPERATOR.sub(lambda match: match[1].upper(), query.text)
     if with_capitals != query.text:
         yield with_capitals

@@ -33,7 +33,7 @@ def host_name(header: str) -> str | None:
 def is_local(name: str, allowed: Collection[str] = ()) -> bool:
     """Return whether `name`, from `host_name`, is an IP address, has no dots, is a local name or is `allowed`.
 
-    Every IP address is accepted, because the DNS rebinding of a web page needs a domain name.
+    Every IP address is accepted, because DNS rebinding needs a domain name.
     """
     try:
         ipaddress.ip_address(name)

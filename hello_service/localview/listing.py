@@ -71,7 +71,7 @@ class Search:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, str]) -> Search:
-        """Return the search for these query parameters of an address. Invalid values of `sort` and `last` are ignored."""
+        """Return the search for these query parameters of an address. An invalid `sort` or `last` is ignored."""
         sort = arguments.get("sort", NEWEST_FIRST)
         last = arguments.get("last", "")
         return cls(
@@ -191,7 +191,7 @@ def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetim
     if index is None:
         return Pager(list_address, position=0, total=len(listed_traces), previous="", next="")
 
-    def address(index: int) -> str:
+    def address_at(index: int) -> str:
         """Return the address of the trace at `index` of the list, empty if the list doesn't reach that far."""
         return search.address(f"/trace/{listed_traces[index].id}") if 0 <= index < len(listed_traces) else ""
 
@@ -199,8 +199,8 @@ def pager(store: Store, arguments: Mapping[str, str], trace: Trace, now: datetim
         list_address,
         position=index + 1,
         total=len(listed_traces),
-        previous=address(index - 1),
-        next=address(index + 1),
+        previous=address_at(index - 1),
+        next=address_at(index + 1),
     )
 
 
@@ -269,8 +269,10 @@ def time_range(search: Search, now: datetime) -> tuple[float, float]:
         moment, is_time_of_day = _parse_time("to", search.end, now)
         end = moment.timestamp() * SECOND
         if begins_yesterday and is_time_of_day and moment > now:
+            # The end means yesterday, too, if that is after the begin. In from=23:00&to=01:00 it isn't.
             day_before = (moment - timedelta(days=1)).timestamp() * SECOND
-            end = day_before if day_before > begin else end  # from=23:00&to=01:00 includes midnight
+            if day_before > begin:
+                end = day_before
         if end <= begin:
             raise SearchError(f"The time range is empty: from={search.begin} is not before to={search.end}.")
         if end <= last:

@@ -44,7 +44,7 @@ def _now() -> datetime:
 
 
 async def _render_with_version(template: str, **context: Any) -> str:
-    """Render `template` with the store's version before rendering, so the page refreshes if spans arrive meanwhile."""
+    """Render `template` with the store's version from before, so the page refreshes if spans arrive meanwhile."""
     return await render_template(template, version=current_view().store.version, **context)
 
 
@@ -108,7 +108,10 @@ def _summary(trace: Trace) -> dict[str, Any]:
     """Return the fields of a trace in the JSON list."""
     root = trace.root
     is_start_valid = abs(trace.start) < 2**62  # before the year 2116; a tracer may send any number
-    failed = next((span for span in trace.spans if span.error and "error.type" in span.meta), None)
+    failed_span = next((span for span in trace.spans if span.error and "error.type" in span.meta), None)
+    error = None
+    if failed_span is not None:
+        error = f"{failed_span.meta['error.type']}: {failed_span.meta.get('error.message', '')}"
     return {
         "trace_id": trace.id,
         "url": f"{request.scheme}://{request.host}/trace/{trace.id}",
@@ -122,7 +125,7 @@ def _summary(trace: Trace) -> dict[str, Any]:
         "status": root.status,
         "spans": len(trace.spans),
         "errors": trace.errors,
-        "error": None if failed is None else f"{failed.meta['error.type']}: {failed.meta.get('error.message', '')}",
+        "error": error,
     }
 
 

@@ -69,7 +69,8 @@ class Log:
 def read(store: Store, arguments: Mapping[str, str]) -> Log:
     """Return the lines selected by the address's arguments.
 
-    The arguments are `text`, `level` (the lowest to show) and `traceless` (only lines without a trace).
+    The arguments are `text`, `level` (the lowest to show), `traceless` (only lines without a trace id) and `all` (the
+    page shows all lines).
     """
     text, level = arguments.get("text", ""), arguments.get("level", "")
     if level not in LEVELS:
@@ -79,7 +80,7 @@ def read(store: Store, arguments: Mapping[str, str]) -> Log:
     searched_text = text.strip().lower()
     entries = []
     for number, line in log:
-        if level and not _has_level(line, level):
+        if level and not _reaches_level(line, level):
             continue
         if searched_text and searched_text not in json.dumps(dict(line), ensure_ascii=False, default=repr).lower():
             continue
@@ -101,7 +102,7 @@ def read(store: Store, arguments: Mapping[str, str]) -> Log:
     )
 
 
-def _has_level(line: Line, level: str) -> bool:
+def _reaches_level(line: Line, level: str) -> bool:
     """Return whether `line` has `level` or a higher one."""
     line_level = str(line.get("level", "")).lower()
     return line_level in LEVELS and LEVELS.index(line_level) >= LEVELS.index(level)

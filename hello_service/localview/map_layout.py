@@ -109,7 +109,7 @@ def _drawing(columns: Sequence[Sequence[Node]], edges: Sequence[Edge], chosen: N
             occupied.append(_label_box(label))
         begin, control_1, control_2, end = (f"{x:.0f},{y:.0f}" for x, y in curve)
         path = f"M{begin} C{control_1} {control_2} {end}"
-        lines.append(Line(edge, path, None if label is None else (round(label[0]), round(label[1]))))
+        lines.append(Line(edge, path, label=None if label is None else (round(label[0]), round(label[1]))))
     width = max(0, len(columns) * (NODE_WIDTH + gap_across) - gap_across)
     box_bottoms = [int(bottom) for _, _, _, bottom in occupied]
     curve_bottoms = [int(_bottom(curve)) for _, curve in curves]
@@ -174,7 +174,10 @@ def _label_box(center: Point) -> Box:
 
 
 def _is_free(center: Point, occupied: Sequence[Box]) -> bool:
-    """Return whether a label at `center` is within the picture and overlaps none of the `occupied` boxes."""
+    """Return whether a label at `center` is within the picture and overlaps none of the `occupied` boxes.
+
+    Only the left and upper edges are checked: curves end at services, and the picture is as high as its labels need.
+    """
     left, top, right, bottom = _label_box(center)
     if left < 0 or top < 0:
         return False

@@ -57,7 +57,7 @@ class View:
     example_path: str = "/api/relay?count=3"  # a path of the service for a first request
     agent_url: str | None = None
     program: str = "dev"  # or view
-    closing: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)  # set when the server stops, to end event streams
 
 
 def create_page(view: View) -> Quart:
@@ -163,7 +163,11 @@ def _trace_view(trace: Trace, *arguments: tuple[str, str]) -> TraceView:
 
 
 def _finalize(value: object) -> object:
-    """Escape invisible characters in each value of a template. `Markup` is the result of a macro, already escaped."""
+    """Escape invisible characters in each value of a template, except `Markup`.
+
+    `Markup` is the result of a macro, already escaped, or of the filter `e`, with which form fields and the values of
+    copy buttons keep their exact text.
+    """
     return escape_hidden(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

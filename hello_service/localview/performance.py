@@ -23,7 +23,7 @@ PERCENTILES = (50, 75, 90, 95, 99)  # shown for each resource
 
 @dataclass
 class Latencies:
-    """A histogram of durations in nanoseconds. Percentiles are within 1%; the other figures are exact."""
+    """A histogram of durations in nanoseconds. Percentiles are within 1%; count, average and maximum are exact."""
 
     buckets: Counter[int] = field(default_factory=Counter)
     count: int = 0
@@ -58,7 +58,7 @@ class Latencies:
         return 0.0
 
     def within(self, nanoseconds: float) -> int:
-        """Return how many durations are at most `nanoseconds`."""
+        """Return how many durations are in the buckets that end at `nanoseconds` or before."""
         tolerance = 1e-9  # for rounding errors, so that the bucket that ends at `nanoseconds` is included
         last = math.floor(math.log(max(1.0, nanoseconds)) / LOG_GROWTH + tolerance)
         return sum(count for bucket, count in self.buckets.items() if bucket <= last)

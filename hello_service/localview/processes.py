@@ -114,7 +114,7 @@ async def command(
     on_url: Callable[[str], None],
     stop_signal: signal.Signals = signal.SIGINT,
 ) -> AsyncIterator[Process]:
-    """Run a command and yield its process. At the end of the block, stop it and all processes that it started.
+    """Run a command and yield its process. At the end of the block, stop it and the rest of its process group.
 
     `on_line` is called with each line of its output, `on_url` with the first URL that it reports as its own.
     """

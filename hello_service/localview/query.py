@@ -25,7 +25,7 @@ from hello_service.localview import terms
 from hello_service.localview.spans import Span, Trace
 from hello_service.localview.terms import Selector, TermError, Value, quoted
 
-MAX_DEPTH = 50  # of nested parentheses
+MAX_DEPTH = 50  # of nested parentheses, because the parser is recursive
 MAX_REPAIRS = 20  # a suggestion corrects at most this many mistakes of a search
 OPERATOR = re.compile(r'(AND|OR|NOT)(?=[\s()"]|$)')
 # The name of a field, a tag, or a tag in quotation marks, with the colon.
@@ -210,9 +210,9 @@ class _Parser:
             self.skip_space()
             replacements = [f"{quoted('-')} "]
             if self.starts_term():
-                replacements.insert(0, "-")
+                replacements.insert(0, "-")  # directly before that term
             elif self.text[:begin].strip():
-                replacements.insert(0, "")
+                replacements.insert(0, "")  # the search without the -
             raise _Mistake(message, begin, self.position, replacements, unfinished=self.position == len(self.text))
 
     def read_group(self, field: str | None) -> Selector:
@@ -299,10 +299,10 @@ class _Parser:
         # Without a value but with text after it, this is probably a copied message, such as "ValueError: no such file".
         if value_begin == end and self.text[end:].strip():
             word = NEXT_WORD.match(self.text, end)
-            similar = [f"{known}:{word[1] if word else '*'}" for known in terms.similar(name)]
+            similar = [f"{known}:{word[1] if word else '*'}" for known in terms.similar_fields(name)]
             quoted_message = quoted(self.text[begin:].rstrip())
             return _Mistake(message, begin, len(self.text), [*similar, quoted_message])
-        replacements = [*(f"{known}:{value}" for known in terms.similar(name)), f"@{name}:{value}", plain_text]
+        replacements = [*(f"{known}:{value}" for known in terms.similar_fields(name)), f"@{name}:{value}", plain_text]
         return _Mistake(message, begin, end, replacements, unfinished=end == value_begin)
 
     def read_value(self, *, allow_range: bool, allow_empty: bool = False) -> Value:

@@ -57,12 +57,12 @@ def group_websockets(traces: Sequence[Trace]) -> list[Row]:
     rows = {trace.key: Row(trace) for trace in traces}
     parents = _websocket_parents(traces)
     for trace in traces:
-        handshake = trace.key
+        key = trace.key
         # The parent of a close is a message, whose parent is the handshake. A parent starts earlier, so the loop ends.
-        while handshake in parents:
-            handshake = parents[handshake]
-        if handshake != trace.key:
-            rows[handshake].messages.append(rows[trace.key])
+        while key in parents:
+            key = parents[key]
+        if key != trace.key:
+            rows[key].messages.append(rows[trace.key])
     for row in rows.values():
         row.messages.sort(key=lambda message: message.trace.start)
     return [row for row in rows.values() if row.trace.key not in parents]

@@ -69,7 +69,7 @@ class Edge:
     @property
     def search(self) -> str:
         """The search that finds the traces counted here."""
-        return terms.call(self.source.service, self.target.service)
+        return terms.call_term(self.source.service, self.target.service)
 
 
 @dataclass
@@ -99,16 +99,16 @@ def service_map(traces: Collection[Trace]) -> Map:
     nodes: dict[str, Node] = {}
     edges: dict[tuple[str, str], Edge] = {}
 
-    def node(service: str) -> Node:
+    def node_of(service: str) -> Node:
         return nodes.setdefault(service, Node(service))
 
     for trace in traces:
         for span in trace.spans:
-            node(span.service).inferred = False
+            node_of(span.service).inferred = False
         for service, span in requests(trace):
-            node(service).figures.add(span)
+            node_of(service).figures.add(span)
         for source, target, span in calls(trace):
             if (source, target) not in edges:
-                edges[source, target] = Edge(node(source), node(target))
+                edges[source, target] = Edge(node_of(source), node_of(target))
             edges[source, target].figures.add(span)
     return Map([nodes[name] for name in sorted(nodes)], [edges[names] for names in sorted(edges)])

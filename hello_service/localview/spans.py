@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any
 
 UPPER_HALF = re.compile("[0-9a-f]{16}")  # of a trace id
-SPANS_OF_A_TRACE = 10_000  # further spans are counted, but not kept
+SPANS_OF_A_TRACE = 10_000  # limits memory; further spans are only counted
 LINKS_OF_A_SPAN = 200  # at most this many links from a span, and as many links to it
 LINKS_TAG = "_dd.span_links"  # version 0.5 of the protocol has span links in this tag, as JSON
 

@@ -37,7 +37,7 @@ JDK_FUNCTION = re.compile(r"(java|javax|jdk|sun|kotlin)\.")
 
 @dataclass(frozen=True)
 class Frame:
-    """A stack frame. If its file `is_own`, that is, part of the project, `folder` is relative to the project.
+    """A stack frame. It `is_own` if its file is part of the project, not of a library.
 
     Attributes:
         repetitions: how many further occurrences of the frame Python left out, as in a recursion.
@@ -83,7 +83,8 @@ def failures(text: str, project: Path | None = None) -> list[Failure]:
     own_paths = [PurePosixPath(_path(frame)) for failure in parsed for frame in failure.own_frames]
     root = _root([path for path in own_paths if path.is_absolute()], project)
     shortened = [
-        replace(failure, frames=tuple(_relative(frame, root) for frame in failure.frames)) for failure in parsed
+        replace(failure, frames=tuple(_with_relative_path(frame, root) for frame in failure.frames))
+        for failure in parsed
     ]
     return shortened[::-1]
 
@@ -182,7 +183,7 @@ def _root(own_paths: Sequence[PurePosixPath], project: Path | None) -> str:
     return f"{str(common.parent).rstrip('/')}/"
 
 
-def _relative(frame: Frame, root: str) -> Frame:
+def _with_relative_path(frame: Frame, root: str) -> Frame:
     """Return `frame` with a path relative to `root` or to the folder of installed libraries."""
     if frame.is_own:
         return replace(frame, folder=frame.folder.removeprefix(root))

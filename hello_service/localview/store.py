@@ -1,4 +1,4 @@
-"""Keeps the last traces and log lines, up to fixed limits. Dropped traces are counted."""
+"""Keeps the last traces and log lines. Fixed limits bound its memory, and dropped traces are counted."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def is_known(field: str) -> bool:
     return field.startswith("@") or field in FIELDS
 
 
-def similar(field: str) -> list[str]:
+def similar_fields(field: str) -> list[str]:
     """Return the existing fields that may have been meant by an unknown `field`."""
     if field.lower() in ALIASES:
         return [ALIASES[field.lower()]]
@@ -164,7 +164,7 @@ def selector(field: str | None, value: Value) -> Selector:
     return _select_by(lambda span: _matches(pattern, text_of(span)))
 
 
-def call(source: str, target: str) -> str:
+def call_term(source: str, target: str) -> str:
     """Return the term that finds the calls from one service to another."""
     return exact("call", f"{source} -> {target}")
 
@@ -224,31 +224,31 @@ def _plain_text_selector(value: Value) -> Selector:
     decoded_text = unquote(searched_text) if "://" in searched_text else searched_text
     pattern = _pattern(Value(f"*{text}*")) if "*" in searched_text and not value.literal else None
 
-    def is_in(span_text: str) -> bool:
+    def text_matches(span_text: str) -> bool:
         if pattern is not None:
             return pattern.fullmatch(span_text) is not None
         lowercase_text = span_text.lower()
         return searched_text in lowercase_text or (decoded_text != searched_text and decoded_text in lowercase_text)
 
-    def matches(span: Span) -> bool:
+    def span_matches(span: Span) -> bool:
         if pasted_id is not None and pasted_id in {span.trace_id, span.span_id}:
             return True
-        return any(map(is_in, (span.resource, span.service, span.name, *span.meta.values())))
+        return any(map(text_matches, (span.resource, span.service, span.name, *span.meta.values())))
 
-    return _select_by(matches)
+    return _select_by(span_matches)
 
 
 def _duration_test(value: Value) -> Callable[[Span], bool]:
     if value.text == "*":
         return lambda _: True
-    passes = _number_test("@duration", value, _nanoseconds)
+    passes = _number_test("@duration", value, _parse_nanoseconds)
     if passes is None:
-        exact_duration = _nanoseconds(value.text)
+        exact_duration = _parse_nanoseconds(value.text)
         return lambda span: span.duration == exact_duration
     return lambda span: passes(span.duration)
 
 
-def _nanoseconds(text: str) -> float:
+def _parse_nanoseconds(text: str) -> float:
     match = DURATION.fullmatch(text.lower())
     if match is None or match[2] not in UNITS:
         number = NUMBER.match(text.replace(",", "."))

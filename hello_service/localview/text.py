@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 # Carriage returns without a line feed, C0 except tab and line feed, DEL, C1, soft hyphen, bidirectional controls,
-# invisible characters, line and paragraph separators, lone surrogates (which can't be encoded), tags. Joiners are not
-# escaped, because Persian and emoji need them.
+# invisible characters, line and paragraph separators, lone surrogates (which can't be encoded), tag characters. Joiners
+# are not escaped, because Persian and emoji need them.
 HIDDEN = re.compile(
     "\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"

@@ -16,7 +16,7 @@ from hello_service.localview.spans import LINKS_TAG, Link, Span, Trace
 from hello_service.localview.store import Line, Store, trace_key
 from hello_service.localview.terms import exact
 
-MAX_INDENT = 16  # levels; a deeper row shows its level as a number
+MAX_INDENT = 16  # levels; a row with a larger indent shows it as a number
 FOLD_FROM = 4  # this many equal siblings, or more, become one row
 MAX_BARS = 200  # drawn of a folded row
 MIN_BAR_PERCENT = 0.15  # of the width
@@ -34,7 +34,7 @@ class Selection:
         span: id of the chosen span; `none` closes the details.
         find: text to search for within the trace.
         service: the only service to show; empty for all.
-        open: id of the folded row that is open; `all` if all folded rows are open.
+        open: id of the row of folded siblings that is open; `all` if all such rows are open.
         rest: the other parameters, which belong to other views. Every link keeps them.
     """
 

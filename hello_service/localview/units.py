@@ -8,7 +8,7 @@ MICROSECOND, MILLISECOND, SECOND, MINUTE = 1_000, 1_000_000, 1_000_000_000, 60_0
 
 
 def duration(nanoseconds: float) -> str:
-    """Return a duration, such as `850 ns`, `12.3 µs`, `4.56 ms`, `1.20 s`, `3 min 20 s`."""
+    """Return a duration, such as `0 ms`, `850 ns`, `12.3 µs`, `4.56 ms`, `1.20 s`, `3 min 20 s`."""
     if nanoseconds >= MINUTE:
         minutes, seconds = divmod(round(nanoseconds / SECOND), 60)
         return f"{minutes:,} min {seconds} s"
