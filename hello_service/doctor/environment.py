@@ -161,7 +161,7 @@ def api_key(context: CheckContext) -> Finding:
     return failed(f"DD_API_KEY {fault}; Datadog rejects it", fix)
 
 
-def _on_fargate(environ: Mapping[str, str]) -> bool:
+def _is_on_fargate(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("ECS_CONTAINER_METADATA_URI_V4")) or environ.get("AWS_EXECUTION_ENV") == "AWS_ECS_FARGATE"
 
 
@@ -169,7 +169,7 @@ def _always(_: Mapping[str, str]) -> bool:
     return True
 
 
-def _without_rules(environ: Mapping[str, str]) -> bool:
+def _has_no_rules(environ: Mapping[str, str]) -> bool:
     return not environ.get("DD_TRACE_SAMPLING_RULES")
 
 
@@ -177,12 +177,12 @@ def _without_rules(environ: Mapping[str, str]) -> bool:
 OLD_SETTINGS: tuple[tuple[str, Callable[[Mapping[str, str]], bool], str, str], ...] = (
     (
         "DD_TRACE_SAMPLE_RATE",
-        _without_rules,
+        _has_no_rules,
         "is ignored under a bare ddtrace-run (`serve` applies it)",
         """DD_TRACE_SAMPLING_RULES='[{"sample_rate": ...}]'""",
     ),
     ("DD_ECS_FARGATE", _always, "is a misspelling of ECS_FARGATE", "ECS_FARGATE=true, for the agent's container"),
-    ("DD_HOSTNAME", _on_fargate, "turns every task on Fargate into a billed host", "unset DD_HOSTNAME"),
+    ("DD_HOSTNAME", _is_on_fargate, "turns every task on Fargate into a billed host", "unset DD_HOSTNAME"),
     ("DD_SERVICE_NAME", _always, "has no effect", "DD_SERVICE=..."),
     ("DATADOG_SERVICE_NAME", _always, "has no effect", "DD_SERVICE=..."),
     ("DATADOG_ENV", _always, "has no effect", "DD_ENV=..."),

@@ -29,7 +29,7 @@ SUMMARY_WORDS = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pas
 COLUMN = 32  # where a sentence starts: after 8 characters for the outcome and 24 for the name of the check
 MIN_SENTENCE_WIDTH = 24  # characters
 
-# Variables whose whole value is treated as a secret.
+# Variables whose whole value is treated as a secret. Headers, as in OTEL_EXPORTER_OTLP_HEADERS, can contain a key.
 SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
 # User name and password in a URL.
 CREDENTIALS = re.compile(r"://([^/@\s]+)@")
