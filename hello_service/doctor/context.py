@@ -74,7 +74,7 @@ def agent_address(environ: Mapping[str, str], default_socket: Path = SOCKET) -> 
     port_variable = next((name for name in PORT_VARIABLES if environ.get(name)), None)
     variables = tuple(name for name in (host_variable, port_variable) if name)
     if not variables and default_socket.exists():
-        return Address(f"unix://{default_socket}", ())
+        return Address(f"unix://{default_socket}", variables=())
     host = environ[host_variable] if host_variable else "localhost"
     port = environ[port_variable] if port_variable else "8126"
     url_host = f"[{host}]" if ":" in host else host

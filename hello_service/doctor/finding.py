@@ -98,6 +98,7 @@ class Redaction:
         for value in environ.values():
             for credentials in CREDENTIALS.findall(value):
                 secrets |= {credentials, *credentials.split(":"), *map(unquote, credentials.split(":"))}
+        # The longest first, because a shorter secret can be a part of it.
         self._secrets = sorted((secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:

@@ -77,7 +77,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
 INCOMPLETE = "http.response_incomplete"  # tag: the response broke off, or is shorter than its Content-Length
-# The messages that respond to a WebSocket's handshake, with the status of a message that doesn't contain one.
+# The messages that respond to a WebSocket's handshake, with the status of a message that doesn't contain one. ASGI
+# requires one in the last: without it, the server raises an exception, which becomes a 500.
 HANDSHAKE_STATUS = {"websocket.accept": 101, "websocket.close": 403, "websocket.http.response.start": 500}
 # ASGI messages that contain or name a part of the body.
 BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
@@ -313,7 +314,7 @@ class _Exchange:
             span.resource = f"{self.method} {self.traced_scope['path']}"
 
     def keep_error(self, error: BaseException | None, span: Span | None = None) -> None:
-        """Put `error` on `span` (default: the exchange's). Keep the trace, unless the caller made that decision."""
+        """Put `error` on `span` (default: the exchange's). Keep the trace, unless the caller decided about it."""
         span = span or self.span
         if error is not None:
             # ddtrace ignores an exception without a traceback, and an exception inside a group can lack one.
@@ -433,11 +434,12 @@ class _WebSocket(_Exchange):
 
     def name(self, connection: Any) -> None:
         super().name(connection)
-        if connection.url_rule is not None and self.traced:
-            self.connection, connection.receive = connection, partial(self._receive_message, connection.receive)
+        if connection.url_rule is not None and self.traces_messages:
+            self.connection = connection
+            connection.receive = partial(self._receive_message, connection.receive)
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
-        self.traced = config.asgi.trace_asgi_websocket_messages  # DD_TRACE_WEBSOCKET_MESSAGES_ENABLED
+        self.traces_messages = config.asgi.trace_asgi_websocket_messages  # DD_TRACE_WEBSOCKET_MESSAGES_ENABLED
         self.context, self.traced_receive, self.traced_send = copy_context(), receive, send
         await app(self.scope, self._read_ahead, self._send)
 
@@ -462,7 +464,7 @@ class _WebSocket(_Exchange):
         message = await self.server_receive()
         if message["type"] == "websocket.disconnect" and not self.closed and not self.over:
             self.closed, self.message_copy = True, message
-            if self.traced:
+            if self.traces_messages:
                 self._run_middleware(self.traced_receive())
         return message
 
@@ -506,7 +508,7 @@ class _WebSocket(_Exchange):
             head = self.prepare_head(message, status)
             if kind != "websocket.close":  # which has no headers
                 message = head
-        elif not self.traced:
+        elif not self.traces_messages:
             return message
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}
         # Quart sends bytes with a text of None, which ddtrace would treat as a text.
@@ -704,7 +706,7 @@ async def _record_websocket_error(_app: Quart, exception: BaseException, **_: ob
     if not span.finished:
         exchange.keep_error(exception)
         return
-    with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as child:
+    with tracer.start_span("quart.websocket", child_of=span, service=span.service, resource=span.resource) as child:
         child.set_tag("component", "quart")
         exchange.keep_error(exception, child)
 
