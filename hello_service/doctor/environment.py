@@ -20,7 +20,7 @@ TRUE = {"true", "1"}  # ddtrace reads every other value as false
 TRUE_FOR_SETTINGS_ONLY = {"yes", "on", "y", "t"}  # true for pydantic, false for ddtrace
 
 # A line of a SettingsError: variable, value and reason.
-SETTINGS_ERROR = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
+SETTINGS_ERROR = re.compile(r"(\w+)=.*: (must .*)")
 API_KEY = re.compile(r"[0-9a-fA-F]{32}")
 APPLICATION_KEY = re.compile(r"[0-9a-fA-F]{40}")
 # An import that starts ddtrace.

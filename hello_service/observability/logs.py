@@ -53,7 +53,7 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     for handler in list(ddtrace_logger.handlers):
         if type(handler) is logging.StreamHandler:  # not isinstance: a subclass writes a configured log file, and stays
             ddtrace_logger.removeHandler(handler)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs one line for each call, which the span already shows
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs one line for each call, as a span does
     logging.getLogger("websockets.server").setLevel(logging.WARNING)  # it logs one line for each closed connection
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, _to_logging],
