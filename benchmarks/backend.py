@@ -72,7 +72,7 @@ class Sink(Connection):
     def respond(self, path: bytes, body: bytes) -> None:
         result = self.accepted
         if path.endswith(b"/traces"):
-            payload = msgpack.unpackb(body, strict_map_key=False)
+            payload = msgpack.unpackb(body, strict_map_key=False)  # v0.5 has integer keys
             traces = payload[1] if path.startswith(b"/v0.5") else payload  # v0.5: [strings, traces]
             Sink.traces += len(traces)
             Sink.spans += sum(map(len, traces))

@@ -84,7 +84,8 @@ GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}", "--log-level", "warning")
 OURS_NAME = "hello_service"
 
 # The numbers of spans differ, because ddtrace's integrations do: that of Flask has a span for each step of a request,
-# and that of aiohttp's client has two for each call, in addition to the one of httpx.
+# that of FastAPI one for the response's serialization, and that of aiohttp's client two for each call, in addition to
+# the one of httpx.
 ALL: Mapping[str, Contestant] = {
     OURS_NAME: Contestant(
         "**hello_service** (Quart, Hypercorn)",

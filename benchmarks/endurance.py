@@ -32,16 +32,16 @@ def run(backend: measure.Backend) -> dict[str, Any]:
         rate = measure.sample(contestant, HELLO, (port, tree), backend, SECONDS).per_second
         rss = [tree.resident_mib()]
         for _ in range(2):
-            offer_load(port, SUSTAINED_FACTOR * rate, REQUESTS // 2, HELLO.clients, SEND)
+            offer_load(port, SUSTAINED_FACTOR * rate, count=REQUESTS // 2, connections=HELLO.clients, ending=SEND)
             rss.append(tree.resident_mib())
     with measure.started(contestant, backend) as (port, tree):
         process.wait_until_responding(port, tree, HELLO.path)
-        backend.settle(None, tree.cpu_seconds)
+        backend.settle(expected_spans=None, cpu_seconds=tree.cpu_seconds)
         backend.clear()
         overload_rate = OVERLOAD_FACTOR * rate
         count = int(overload_rate * OVERLOAD_SECONDS)
-        overload = offer_load(port, overload_rate, count, OVERLOAD_CONNECTIONS, DROP)
-        spans = backend.settle(overload["sent"], tree.cpu_seconds)
+        overload = offer_load(port, overload_rate, count, connections=OVERLOAD_CONNECTIONS, ending=DROP)
+        spans = backend.settle(overload["sent"], tree.cpu_seconds)  # one span for each request
         info = json.loads(process.get(port, "/info")[1])
     return {"rate": rate, "rss_mib": rss, **overload, "spans": spans, "lost": info["tracing"].get("traces_lost")}
 

@@ -87,7 +87,7 @@ class Backend:
 def running_backend() -> Iterator[Backend]:
     """Run trace sink and upstream on the other core."""
     command = [sys.executable, "-m", "benchmarks.backend"]
-    with process.running(command, os.environ, process.OTHER_CORE, subprocess.PIPE) as tree:
+    with process.running(command, os.environ, process.OTHER_CORE, stdout=subprocess.PIPE) as tree:
         assert tree.process.stdout is not None  # noqa: S101 - it is a pipe
         yield Backend(tree, json.loads(tree.process.stdout.readline()))
         tree.process.stdout.close()

@@ -29,7 +29,7 @@ class Offer:
         self.request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
         self.rate, self.remaining = rate, count
         self.idle: deque[Client] = deque()
-        self.waiting = 0  # offered while all connections were busy
+        self.waiting = 0  # requests that were offered while all connections were busy
         self.most_waiting = 0
         self.sent = 0
         self.statuses: Counter[str] = Counter()

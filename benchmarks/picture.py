@@ -48,8 +48,8 @@ def draw(results: Results) -> str:
         f"<title>CPU per request, all traced, {HELLO.clients} clients, one core</title>",
         f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
         '<g fill="#202124">',
-        *bars(results, HELLO, "CPU of one /api/hello, traced, 64 clients", 0),
-        *bars(results, RELAY, "CPU of one /api/relay with one outbound call, traced, 64 clients", group_height),
+        *bars(results, HELLO, "CPU of one /api/hello, traced, 64 clients", top=0),
+        *bars(results, RELAY, "CPU of one /api/relay with one outbound call, traced, 64 clients", top=group_height),
         "</g>",
         "</svg>",
     ]

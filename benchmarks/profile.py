@@ -53,7 +53,7 @@ def frames(stack: str) -> list[tuple[str, str]]:
     result = []
     for part in stack.split(";"):
         if match := FRAME.match(part):
-            # The path is shortened to the part below site-packages, as in an import, or below /tmp.
+            # Keep only the part of the path below site-packages, as in an import, or below /tmp, where a clone may be.
             file = match["file"].rpartition("site-packages/")[2].rpartition("/tmp/")[2]  # noqa: S108 - creates no file
             result.append((file, match["function"]))
     return result

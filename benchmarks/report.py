@@ -67,7 +67,7 @@ def contestants(results: Results) -> Iterator[str]:
         cells += [_cell(total(results, name, "failures"))]
         cells += [_cell(lost_spans(results, name) if contestant.spans else None)]
         memory = [max(sample["rss_mib"] for sample in entry["points"].values()) for entry in entries]
-        cells += [_cell(median(memory)), _cell(median(entry["start_s"] for entry in entries), 1)]
+        cells += [_cell(median(memory)), _cell(median(entry["start_s"] for entry in entries), digits=1)]
         yield f"| {contestant.title} | {' | '.join(cells)} |"
 
 

@@ -70,7 +70,7 @@ def reserved_names() -> set[str]:
     requirements = "\n".join(path.read_text() for path in ROOT.glob("requirements/*.txt"))
     distributions = re.findall(r"^([\w.-]+)==", requirements, re.MULTILINE)
     dependencies = [name.replace("-", "_").lower() for name in distributions]
-    local_modules = [path.stem for path in (*ROOT.iterdir(), *ROOT.glob("tests/*")) if path.name != OLD.package]
+    local_modules = [path.stem for path in (*ROOT.iterdir(), *ROOT.glob("tests/*"))]
     return {*sys.stdlib_module_names, *keyword.kwlist, *dependencies, *local_modules}
 
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Page
 from running import eventually, free_port, service
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-WIDTH, HEIGHT = 1300, 700
+WIDTH, HEIGHT = 1300, 700  # pixels
 PAUSE_SECONDS = 0.11  # the average time between two requests
 # Each path, and how often it is requested in relation to the others.
 REQUEST_WEIGHTS = {

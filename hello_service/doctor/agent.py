@@ -8,14 +8,17 @@ from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
 
-from hello_service.doctor.context import AGENT_SECONDS, HOSTS, PORTS, CheckContext, no_agent_reason
+from hello_service.doctor.context import AGENT_SECONDS, HOST_VARIABLES, PORT_VARIABLES, CheckContext, no_agent_reason
 from hello_service.doctor.finding import Finding, failed, passed, skipped, unknown, warned
 from hello_service.doctor.wire import NoResponse, Reason, Response
 
 SKEW_SECONDS = 60.0  # above this the Datadog Agent itself warns about the clock
 # The variables that ddtrace 4.16 was observed to use, by the scheme of the agent's address.
 ALL_PROXY = ("ALL_PROXY", "all_proxy")
-PROXIES = {"http": ("HTTP_PROXY", "http_proxy", *ALL_PROXY), "https": ("HTTPS_PROXY", "https_proxy", *ALL_PROXY)}
+PROXY_VARIABLES = {
+    "http": ("HTTP_PROXY", "http_proxy", *ALL_PROXY),
+    "https": ("HTTPS_PROXY", "https_proxy", *ALL_PROXY),
+}
 SET_URL = (
     "Set DD_TRACE_AGENT_URL=http://host:8126, where host is localhost in an ECS task and the service's name in Compose"
 )
@@ -42,7 +45,8 @@ def address(context: CheckContext) -> Finding:
 
 def agreement(context: CheckContext) -> Finding:
     """Check that the variables for the agent's address agree."""
-    unused = [name for name in (*HOSTS, *PORTS) if context.environ.get(name) and name not in context.address.variables]
+    present = [name for name in (*HOST_VARIABLES, *PORT_VARIABLES) if context.environ.get(name)]
+    unused = [name for name in present if name not in context.address.variables]
     if not unused or not context.address.usable:
         return passed("no variables contradict each other")
     parts = urlsplit(context.address.url)
@@ -64,7 +68,7 @@ def proxy(context: CheckContext) -> Finding:
     parts = urlsplit(context.address.url) if context.address.usable else None
     if parts is None or parts.scheme == "unix":
         return skipped("no address that ddtrace could reach through a proxy")
-    names = [name for name in PROXIES[parts.scheme] if context.environ.get(name)]
+    names = [name for name in PROXY_VARIABLES[parts.scheme] if context.environ.get(name)]
     host = str(parts.hostname)
     if not names or is_exempt(host, context.environ):
         return passed(f"no proxy between here and {host}")

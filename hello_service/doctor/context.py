@@ -27,8 +27,8 @@ EXIT_SECONDS = 0.25  # how long a child process may take to exit, before SIGTERM
 AGENT_SECONDS = 2.0  # ddtrace's own timeout
 
 SOCKET = Path("/var/run/datadog/apm.socket")  # ddtrace uses it if it exists and no variable is set
-HOSTS = ("DD_TRACE_AGENT_HOSTNAME", "DD_AGENT_HOST")
-PORTS = ("DD_TRACE_AGENT_PORT", "DD_AGENT_PORT")
+HOST_VARIABLES = ("DD_TRACE_AGENT_HOSTNAME", "DD_AGENT_HOST")
+PORT_VARIABLES = ("DD_TRACE_AGENT_PORT", "DD_AGENT_PORT")
 
 # Variables of each child process. The first three switch off what ddtrace does only for a real service.
 CHILD_ENVIRONMENT = {
@@ -70,11 +70,11 @@ def agent_address(environ: Mapping[str, str], default_socket: Path = SOCKET) -> 
     """
     if url := environ.get("DD_TRACE_AGENT_URL"):
         return Address(url, ("DD_TRACE_AGENT_URL",))
-    host_variable = next((name for name in HOSTS if environ.get(name)), None)
-    port_variable = next((name for name in PORTS if environ.get(name)), None)
+    host_variable = next((name for name in HOST_VARIABLES if environ.get(name)), None)
+    port_variable = next((name for name in PORT_VARIABLES if environ.get(name)), None)
     variables = tuple(name for name in (host_variable, port_variable) if name)
     if not variables and default_socket.exists():
-        return Address(f"unix://{default_socket}", ())
+        return Address(f"unix://{default_socket}", variables=())
     host = environ[host_variable] if host_variable else "localhost"
     port = environ[port_variable] if port_variable else "8126"
     url_host = f"[{host}]" if ":" in host else host
@@ -150,7 +150,7 @@ class CheckContext:
         """Run a module of this package in a child process, with the environment that `serve` would set.
 
         `module` is the module's name, followed by its arguments.
-        `extra` adds the variables of a server. Its standard error then goes to standard output, which has the log.
+        `extra` adds the variables of a server, whose log (on standard error) then goes to standard output.
 
         Raises:
             TimeoutError: the `with` block has ended.

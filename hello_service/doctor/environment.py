@@ -20,7 +20,7 @@ TRUE = {"true", "1"}  # ddtrace reads every other value as false
 TRUE_FOR_SETTINGS_ONLY = {"yes", "on", "y", "t"}  # true for pydantic, false for ddtrace
 
 # A line of a SettingsError: variable, value and reason.
-SETTINGS_ERROR = re.compile(r"(\w+)=.*: (must .*)", re.DOTALL)
+SETTINGS_ERROR = re.compile(r"(\w+)=.*: (must .*)")
 API_KEY = re.compile(r"[0-9a-fA-F]{32}")
 APPLICATION_KEY = re.compile(r"[0-9a-fA-F]{40}")
 # An import that starts ddtrace.
@@ -169,7 +169,7 @@ def api_key(context: CheckContext) -> Finding:
     return failed(f"DD_API_KEY {fault}; Datadog rejects it", fix)
 
 
-def _on_fargate(environ: Mapping[str, str]) -> bool:
+def _is_on_fargate(environ: Mapping[str, str]) -> bool:
     return bool(environ.get("ECS_CONTAINER_METADATA_URI_V4")) or environ.get("AWS_EXECUTION_ENV") == "AWS_ECS_FARGATE"
 
 
@@ -177,7 +177,7 @@ def _always(_: Mapping[str, str]) -> bool:
     return True
 
 
-def _without_rules(environ: Mapping[str, str]) -> bool:
+def _has_no_rules(environ: Mapping[str, str]) -> bool:
     return not environ.get("DD_TRACE_SAMPLING_RULES")
 
 
@@ -185,12 +185,12 @@ def _without_rules(environ: Mapping[str, str]) -> bool:
 OLD_SETTINGS: tuple[tuple[str, Callable[[Mapping[str, str]], bool], str, str], ...] = (
     (
         "DD_TRACE_SAMPLE_RATE",
-        _without_rules,
+        _has_no_rules,
         "is ignored under a bare ddtrace-run (`serve` applies it)",
         """DD_TRACE_SAMPLING_RULES='[{"sample_rate": ...}]'""",
     ),
     ("DD_ECS_FARGATE", _always, "is a misspelling of ECS_FARGATE", "ECS_FARGATE=true, for the agent's container"),
-    ("DD_HOSTNAME", _on_fargate, "turns every task on Fargate into a billed host", "unset DD_HOSTNAME"),
+    ("DD_HOSTNAME", _is_on_fargate, "turns every task on Fargate into a billed host", "unset DD_HOSTNAME"),
     ("DD_SERVICE_NAME", _always, "has no effect", "DD_SERVICE=..."),
     ("DATADOG_SERVICE_NAME", _always, "has no effect", "DD_SERVICE=..."),
     ("DATADOG_ENV", _always, "has no effect", "DD_ENV=..."),

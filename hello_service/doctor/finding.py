@@ -29,7 +29,7 @@ SUMMARY_WORDS = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pas
 COLUMN = 32  # where a sentence starts: after 8 characters for the outcome and 24 for the name of the check
 MIN_SENTENCE_WIDTH = 24  # characters
 
-# Variables whose whole value is treated as a secret.
+# Variables whose whole value is treated as a secret. Headers, as in OTEL_EXPORTER_OTLP_HEADERS, can contain a key.
 SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
 # User name and password in a URL.
 CREDENTIALS = re.compile(r"://([^/@\s]+)@")
@@ -98,6 +98,7 @@ class Redaction:
         for value in environ.values():
             for credentials in CREDENTIALS.findall(value):
                 secrets |= {credentials, *credentials.split(":"), *map(unquote, credentials.split(":"))}
+        # The longest first, because a shorter secret can be a part of it.
         self._secrets = sorted((secret for secret in secrets if len(secret) >= SHORTEST_SECRET), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:

@@ -18,7 +18,8 @@ RESERVED_SECONDS = 0.5  # before the deadline, so that a server without a respon
 RUNNING = re.compile(r"Running on (http://[^\s\"]+)")  # in the log of a server once it listens
 START_TRACED = "Start it with `hello-service serve`, or under ddtrace-run"
 
-# Variables of a server that is started for one request: a free port, no drain, and a log that contains the address.
+# Variables of a server that is started for one request: a free port, a stop without waiting, and a log that contains
+# the address.
 ONE_REQUEST_ENVIRONMENT = {
     "HOST": "127.0.0.1",
     "PORT": "0",

@@ -112,7 +112,7 @@ class _Request:
             connection.request("GET", self._path, headers={"Connection": "close"})
             response = connection.getresponse()
             body = response.read(MAX_RESPONSE_BYTES)
-            return Response(response.status, response.headers, body, (monotonic() - start) * 1000)
+            return Response(response.status, response.headers, body, milliseconds=(monotonic() - start) * 1000)
         finally:
             connection.close()
 

@@ -23,8 +23,8 @@ from ddtrace.trace import Span, tracer
 
 from hello_service.asgi import ASGIApp, Message, Receive, Scope, Send
 
-# The middleware's events for application security and leak detection. If any of them has a listener, the middleware
-# creates the span.
+# The middleware's events for application security (including IAST) and AI Guard. If any of them has a listener, the
+# middleware creates the span.
 EVENTS = ("asgi.start_request", "asgi.request.parse.body", "asgi.finalize_response", "set_http_meta_for_asm")
 
 # In every style of trace propagation, the name of a required header contains one of these: `tracestate` has no effect
@@ -50,7 +50,7 @@ class FastSpan:
     def _name_and_service(self) -> tuple[str, str | None]:
         name = self.settings.request_span_name
         name = schematize_url_operation(name, direction=SpanDirection.INBOUND, protocol="http")
-        return name, trace_utils.int_service(None, self.settings)
+        return name, trace_utils.int_service(None, self.settings)  # None: no Pin, as in the middleware
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or _needs_middleware(scope, self.settings):
@@ -80,7 +80,7 @@ class FastSpan:
         if any(mark in lower_names for mark in PROPAGATION_MARKS):
             trace_utils.activate_distributed_headers(tracer, int_config=self.settings, request_headers=headers)
         span = tracer.trace(name, service=service, resource=scope["method"], span_type="web")
-        scope["datadog"] = {"request_spans": [span]}
+        scope["datadog"] = {"request_spans": [span]}  # as the middleware does
         trace_utils.set_service_and_source(span, service, self.settings)  # type: ignore[arg-type]  # ddtrace also passes None
         self.span_modifier(span, scope)
         return span

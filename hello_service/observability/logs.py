@@ -28,7 +28,7 @@ Ids = Callable[[], Mapping[str, str]]
 Encode = Callable[[Mapping[str, Any]], bytes]  # a line's fields -> bytes that end with a line feed
 
 REQUESTS = "hello_service.request"  # the logger of request lines
-# Attributes of a LogRecord that this module sets: the fields of an event, and the trace and span ids at that time.
+# Attributes of a LogRecord that this module sets: the fields of an event, and its trace and span ids.
 FIELDS, IDS = "hello_service.fields", "hello_service.ids"
 # Attributes of every LogRecord; all others came with `extra`. Source: Python documentation, "LogRecord attributes".
 STANDARD = {*logging.makeLogRecord({}).__dict__, "message", "asctime", "taskName"}
@@ -44,7 +44,7 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     service_tags = {"service": settings.dd_service, "env": settings.dd_env, "version": settings.dd_version}
     root = logging.getLogger()
     if as_text:
-        root.handlers = [_Handler(stream, ids, {}, _text_encoder(colors=stream.isatty()))]
+        root.handlers = [_Handler(stream, ids, service_tags={}, encode=_text_encoder(colors=stream.isatty()))]
     else:
         root.handlers = [_Handler(stream, ids, service_tags, _encode_json)]
     root.setLevel(settings.log_level)
@@ -53,7 +53,7 @@ def configure(settings: Settings, ids: Ids, stream: TextIO | None = None) -> Non
     for handler in list(ddtrace_logger.handlers):
         if type(handler) is logging.StreamHandler:  # not isinstance: a subclass writes a configured log file, and stays
             ddtrace_logger.removeHandler(handler)
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs one line for each call, which the span already shows
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs one line for each call, as a span does
     logging.getLogger("websockets.server").setLevel(logging.WARNING)  # it logs one line for each closed connection
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, _to_logging],
@@ -165,14 +165,14 @@ class RequestLog:
     def __init__(self, inner: ASGIApp, app: Quart, quiet_paths: Collection[str], ids: Ids) -> None:
         request_started.connect(_store_route, app)
         websocket_started.connect(_store_route, app)
-        self.app = inner
+        self.inner = inner
         self.quiet_paths = quiet_paths
         self.ids = ids
         self.log = logging.getLogger(REQUESTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or scope["path"] in self.quiet_paths:
-            await self.app(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
         started = perf_counter()
         ids = self.ids()  # read now, because the span will have ended when the line is written
@@ -211,7 +211,7 @@ class RequestLog:
                 write()
 
         try:
-            await self.app(scope, receive, watch_send)
+            await self.inner(scope, receive, watch_send)
         finally:
             if not complete:
                 write()

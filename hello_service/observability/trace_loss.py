@@ -33,11 +33,11 @@ class TraceLossMonitor:
         self._lock = threading.Lock()  # spans end in one thread and are sent in another
         self._log = logging.getLogger(__name__)
 
-    def watch(self, writer: Any) -> None:
-        """Count the traces that instances of the class `writer` drop or can't send. Further calls do nothing."""
+    def watch(self, writer_class: Any) -> None:
+        """Count the traces that instances of `writer_class` drop or can't send. Further calls do nothing."""
         if self.lost is not None:
             return
-        send, report = writer._send_payload, writer._metrics_dist  # noqa: SLF001 - ddtrace has no hook
+        send, report = writer_class._send_payload, writer_class._metrics_dist  # noqa: SLF001 - ddtrace has no hook
 
         # `args` are the method's: the writer, the payload, and the number of traces in it.
         @wraps(send)
@@ -55,9 +55,9 @@ class TraceLossMonitor:
             self._observe(self._on_metric, *args[1:], **kwargs)  # without the writer
             return report(*args, **kwargs)
 
-        writer._send_payload, writer._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - ddtrace has no hook
+        writer_class._send_payload, writer_class._metrics_dist = send_payload, metrics_dist  # noqa: SLF001 - the same
         self.lost = 0
-        logging.getLogger(writer.__module__).addFilter(_is_new)
+        logging.getLogger(writer_class.__module__).addFilter(_is_new)
 
     def _observe(self, callback: Callable[..., None], *args: Any, **kwargs: Any) -> None:
         with suppress(Exception):

@@ -12,7 +12,8 @@ ddtrace's own ASGI middleware, which is not specific to Quart, creates the span 
   or `GET 405`;
 - an exception puts type, message and stack on the span, and keeps a trace that this process started: sampling does not
   drop it;
-- probes have no span; application security can block a request before its handler runs;
+- probes have no span;
+- application security can block a request before its handler runs;
 - a task of `app.add_background_task` is a trace of its own, linked to its request's span;
 - a WebSocket and its messages are named by the route, and a message is the parent of the spans of its handling;
 - a client that disconnected and a response that is incomplete are tagged;
@@ -56,7 +57,7 @@ try:
     from ddtrace.internal.utils import get_blocked
     from ddtrace.trace import Span, tracer
     from quart.signals import got_request_exception, got_websocket_exception, request_started, websocket_started
-except ImportError as error:  # pragma: no cover - in releases outside of SUPPORTED; scripts/test-versions has them
+except ImportError as error:  # pragma: no cover - some releases outside of SUPPORTED lack these names
     _missing: str | None = str(error)
 else:
     _missing = None
@@ -76,7 +77,8 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
 INCOMPLETE = "http.response_incomplete"  # tag: the response broke off, or is shorter than its Content-Length
-# The messages that respond to a WebSocket's handshake, with the status of a message that doesn't contain one.
+# The messages that respond to a WebSocket's handshake, with the status of a message that doesn't contain one. ASGI
+# requires one in the last: without it, the server raises an exception, which becomes a 500.
 HANDSHAKE_STATUS = {"websocket.accept": 101, "websocket.close": 403, "websocket.http.response.start": 500}
 # ASGI messages that contain or name a part of the body.
 BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
@@ -85,8 +87,8 @@ BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.re
 # tuple matches no exception.
 DISCONNECTED: Any = getattr(wrappers, "ClientDisconnectedError", ())
 
-# Limits on the path segments that stay readable in an outbound call's resource. Without them, a path that contains an
-# id or a name would create a resource for each value.
+# Limits on the path segments that stay readable in an outbound call's resource, all above what an ordinary API needs.
+# Without them, a path that contains an id or a name would create a resource for each value.
 # A word has at most 24 characters: one to four parts of lower-case letters, joined by `-` or `_`, or a version (v2).
 WORD = re.compile(r"(?=.{1,24}$)(?:v\d{1,2}|[a-z]+(?:[-_][a-z]+){0,3})")
 MAX_WORDS = 20  # different words after one path prefix; under /users, user names look like words
@@ -169,7 +171,7 @@ async def name_client_span(outgoing: Any) -> None:
         span.resource = f"{method} {peer}{route}"
         span.set_tag("peer.service", peer)
         if method == "OTHER":
-            # ddtrace sets this tag later, so replace it when the span ends, before ddtrace's callback sends the span.
+            # ddtrace sets `http.method` later, so replace it when the span ends, before ddtrace's callback sends it.
             span._on_finish_callbacks.insert(0, lambda span: span.set_tag("http.method", "OTHER"))  # noqa: SLF001 - no hook
 
 
@@ -207,7 +209,7 @@ class _Tracing:
     def _traced(self) -> ASGIApp:
         """ddtrace's middleware around the app, with ddtrace's settings at the time of the first request."""
         settings = config.asgi.copy()
-        object.__setattr__(settings, "http", config.asgi.http)  # copy() leaves it out
+        object.__setattr__(settings, "http", config.asgi.http)  # an attribute, not an item: copy() leaves it out
         settings["trace_asgi_websocket_messages"] = True  # otherwise the handshake has no span
         if self.service is not None and not config._is_user_provided_service:  # noqa: SLF001 - no public way
             settings["service_name"] = self.service
@@ -234,7 +236,7 @@ class _Tracing:
             tracer.context_provider.activate(None)  # uvicorn starts a pipelined request in the previous one's context
         _current.set(exchange)
         try:
-            with _suppress_errors("Tracing a request"):  # `_call_app` stores an exception of the app instead
+            with _suppress_errors("Tracing a request"):  # except the app's errors, which `_call_app` stores
                 await self._traced(exchange.traced_scope, exchange.receive, exchange.send)
             if exchange.raised is not None:
                 raise exchange.raised
@@ -245,7 +247,7 @@ class _Tracing:
             await self.app(scope, receive, send)
 
     async def _call_app(self, _traced_scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the app. Keep its exception from the middleware, which would put Quart's exception group on the span."""
+        """Call the app. Store its exception, because the middleware would put Quart's exception group on the span."""
         exchange = _current.get()
         exchange.handled = True
         try:
@@ -290,7 +292,7 @@ class _Exchange:
         self.server_receive, self.server_send = receive, send
 
     def begin(self, span: Span) -> None:
-        """Store the span that the middleware has started."""
+        """Store and name the span that the middleware has started."""
         self.span = span
         self.decided = span.context.sampling_priority is not None
         span.resource = self.method  # until a route is known; never the raw path
@@ -312,7 +314,7 @@ class _Exchange:
             span.resource = f"{self.method} {self.traced_scope['path']}"
 
     def keep_error(self, error: BaseException | None, span: Span | None = None) -> None:
-        """Put `error` on `span` (default: the exchange's). Keep the trace, unless the caller has decided otherwise."""
+        """Put `error` on `span` (default: the exchange's). Keep the trace, unless the caller decided about it."""
         span = span or self.span
         if error is not None:
             # ddtrace ignores an exception without a traceback, and an exception inside a group can lack one.
@@ -335,7 +337,7 @@ class _Exchange:
         return {**message, "headers": [*headers, (b"traceresponse", traceresponse.encode())]}
 
     def conclude(self) -> None:
-        """Complete the span once the app has returned or raised."""
+        """Put the outcome on the span once the app has returned or raised."""
         error = self.raised
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]  # Quart 0.23 runs each request in a task group
@@ -348,7 +350,7 @@ class _Exchange:
                 self.span.resource = f"{self.method} 500"
 
     def release(self) -> None:
-        """Stop tracing, because tasks of the app may send messages later, and break reference cycles."""
+        """Stop tracing and break reference cycles. Tasks of the app may still send messages later."""
         self.over = True
         self.exception = self.raised = None
         if not self.nested:
@@ -404,8 +406,8 @@ class _Request(_Exchange):
         if self.started:
             if not self.complete:
                 self.span.set_tag(INCOMPLETE, "true")
-        elif self.raised is None and not self.span.get_tag(CLIENT_DISCONNECTED):  # pragma: no cover - Quart 0.22 only
-            # When a handler is canceled, Quart 0.22 returns without a response, and the server responds with a 500.
+        elif self.raised is None and not self.span.get_tag(CLIENT_DISCONNECTED):  # pragma: no cover - before Quart 0.23
+            # When a handler is canceled, Quart returns without a response, and the server responds with a 500.
             self.span.error = 1
             self.span.set_tag("error.type", "asyncio.exceptions.CancelledError")
             self.span.set_tag("error.message", "the request was canceled before its response")
@@ -432,11 +434,12 @@ class _WebSocket(_Exchange):
 
     def name(self, connection: Any) -> None:
         super().name(connection)
-        if connection.url_rule is not None and self.traced:
-            self.connection, connection.receive = connection, partial(self._receive_message, connection.receive)
+        if connection.url_rule is not None and self.traces_messages:
+            self.connection = connection
+            connection.receive = partial(self._receive_message, connection.receive)
 
     async def call(self, app: ASGIApp, receive: Receive, send: Send) -> None:
-        self.traced = config.asgi.trace_asgi_websocket_messages  # DD_TRACE_WEBSOCKET_MESSAGES_ENABLED
+        self.traces_messages = config.asgi.trace_asgi_websocket_messages  # DD_TRACE_WEBSOCKET_MESSAGES_ENABLED
         self.context, self.traced_receive, self.traced_send = copy_context(), receive, send
         await app(self.scope, self._read_ahead, self._send)
 
@@ -457,11 +460,11 @@ class _WebSocket(_Exchange):
             self.context.copy().run(coroutine.send, None)
 
     async def _read_ahead(self) -> Message:
-        """Return Quart's next message. Only a disconnect is passed to the middleware now, the others by the handler."""
+        """Return Quart's next message. Pass a disconnect to the middleware; `_receive_message` passes the others."""
         message = await self.server_receive()
         if message["type"] == "websocket.disconnect" and not self.closed and not self.over:
             self.closed, self.message_copy = True, message
-            if self.traced:
+            if self.traces_messages:
                 self._run_middleware(self.traced_receive())
         return message
 
@@ -480,8 +483,8 @@ class _WebSocket(_Exchange):
         """Make `span`, which ddtrace has created for a received message, the parent of new spans of this task.
 
         The current context becomes a copy of the span's context, because ddtrace ignores a finished span as a parent.
-        If another task received the last message, as in `asyncio.wait_for`, the old context is cleared there, so that
-        no span gets a stale parent.
+        If another task received the last message, as in Python 3.11's `asyncio.wait_for`, the old context is cleared
+        there, so that no span gets a stale parent.
         """
         task = asyncio.current_task()
         if self.parent is not None and task is not self.receiver:
@@ -494,7 +497,7 @@ class _WebSocket(_Exchange):
         await self.server_send(message if self.over else self._copy_sent(_with_header_list(message)))
 
     def _copy_sent(self, message: Message) -> Message:
-        """Pass a copy of the app's message to the middleware. Return the message for the server."""
+        """Tag the status of the handshake. Give the middleware a copy of `message`, and return the server's message."""
         kind = message.get("type")
         if kind in HANDSHAKE_STATUS and self.span.get_tag("http.status_code") is None:
             if self.closed:
@@ -505,7 +508,7 @@ class _WebSocket(_Exchange):
             head = self.prepare_head(message, status)
             if kind != "websocket.close":  # which has no headers
                 message = head
-        elif not self.traced:
+        elif not self.traces_messages:
             return message
         self.closed |= kind in {"websocket.close", "websocket.http.response.start"}
         # Quart sends bytes with a text of None, which ddtrace would treat as a text.
@@ -515,7 +518,7 @@ class _WebSocket(_Exchange):
     def release(self) -> None:
         super().release()
         if self.connection is not None:
-            del self.connection.receive, self.connection  # from the instances, which then have their class's again
+            del self.connection.receive, self.connection  # so that their classes' attributes apply again
         self.__dict__.pop("context", None)  # not set if the app was never called
         self.traced_receive = self.traced_send = self.receiver = self.parent = None  # type: ignore[assignment]
 
@@ -554,7 +557,7 @@ def _warn(message: str) -> None:
 
 @contextmanager
 def _suppress_errors(activity: str) -> Iterator[None]:
-    """Suppress an `Exception` of code that only observes, so that the application runs on. Log the first one."""
+    """Suppress an `Exception` of code that only observes, so that the application runs on. Log each type once."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - a release of ddtrace or Quart may raise anything
@@ -670,7 +673,7 @@ def _register_routes(app: Quart, mount: str) -> None:
 
 def _run_application_security(exchange: _Exchange, connection: Any) -> None:
     """Pass the route's variables to application security, and end the request here if it is blocked."""
-    variables = {name: str(value) for name, value in (connection.view_args or {}).items()}  # as text
+    variables = {name: str(value) for name, value in (connection.view_args or {}).items()}
     route, cookies = exchange.span.get_tag("http.route"), dict(connection.cookies)
     set_http_meta(exchange.span, config.asgi, request_path_params=variables, request_cookies=cookies, route=route)
     dispatch("asgi.start_request", ("quart",))
@@ -703,7 +706,7 @@ async def _record_websocket_error(_app: Quart, exception: BaseException, **_: ob
     if not span.finished:
         exchange.keep_error(exception)
         return
-    with tracer.start_span("quart.websocket", span, service=span.service, resource=span.resource) as child:
+    with tracer.start_span("quart.websocket", child_of=span, service=span.service, resource=span.resource) as child:
         child.set_tag("component", "quart")
         exchange.keep_error(exception, child)
 
@@ -736,7 +739,7 @@ def _trace_background_tasks(app: Quart) -> None:
                 raise
             finally:
                 if parent is not None and parent.sampling_priority == USER_KEEP:
-                    span.set_tag("manual.keep")  # the request has failed since
+                    span.set_tag("manual.keep")  # the request's trace is kept, perhaps because it failed later
                 span.finish()
                 tracer.context_provider.activate(span.context)  # Quart logs an exception next, with these ids
 
