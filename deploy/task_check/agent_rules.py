@@ -1,5 +1,6 @@
 """Rules for the Datadog Agent: it exists, it can work, and its failure does not stop the service.
 
+A function's name states its rule, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 

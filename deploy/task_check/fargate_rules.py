@@ -1,6 +1,7 @@
 """Rules for what Fargate rejects and for the limits of ECS.
 
 Sources: Amazon ECS Developer Guide, "Task definition differences for Fargate"; Amazon ECS API Reference.
+A function's name states its rule, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
@@ -72,7 +73,7 @@ def fargate_supports_every_field(task: Task) -> Iterator[Violation]:
 
 
 def _unsupported_by_fargate(task: Task) -> Iterator[Violation]:
-    """Find what Fargate does not support in the fields of the task."""
+    """Yield a violation for each field of the task itself that Fargate does not support."""
     document, network_mode = task.document, task.document.get("networkMode")
     if network_mode and network_mode != "awsvpc" and not is_open(network_mode):
         sentence = f"`networkMode` is {quoted(network_mode)}; Fargate supports only `awsvpc`"
