@@ -1,7 +1,7 @@
 """Rules for what Fargate rejects and for the limits of ECS.
 
 Sources: Amazon ECS Developer Guide, "Task definition differences for Fargate"; Amazon ECS API Reference.
-A function's name states its rule, and its docstring states the violation.
+The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 

@@ -1,6 +1,6 @@
 """Rules for keys and secrets: no key is in plain text, and each secret has a valid ARN and a role to read it.
 
-A function's name states its rule, and its docstring states the violation.
+The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 

@@ -1,6 +1,6 @@
 """Rules for a traced service: its names in Datadog, its order with the Agent, its shutdown.
 
-A function's name states its rule, and its docstring states the violation.
+The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
