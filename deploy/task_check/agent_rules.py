@@ -37,7 +37,7 @@ WRITABLE_FOLDERS = (CONFIG_FOLDER, "/opt/datadog-agent/run", "/tmp")  # noqa: S1
 
 @rule("agent-missing", MISTAKE, 'add a container with the image "public.ecr.aws/datadog/agent:<version>"')
 def an_agent_is_in_the_task(task: Task) -> Iterator[Violation]:
-    """No container of a Fargate task with a traced service is a Datadog Agent."""
+    """No container of a Fargate task with a traced service is a Datadog Agent or an OpenTelemetry Collector."""
     if task.on_fargate and not task.agents and task.services and not task.has_collector:
         yield Violation("", "no container is a Datadog Agent, so nothing receives the traces")
 

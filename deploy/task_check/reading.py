@@ -47,6 +47,7 @@ class Source:
     """One task definition of a file.
 
     Attributes:
+        document: the parsed definition, with open values marked.
         name: distinguishes it from others in the same file; empty if there are none.
         is_whole: false for a bare list of containers.
         is_registered: whether this is the description of a registered task definition.

@@ -1,4 +1,4 @@
-"""Open values, which are not known yet: `${NAME}`, CloudFormation's functions, unfilled placeholders."""
+"""Functions for single values. A value is open if it isn't known yet: `${NAME}`, a CloudFormation function, a placeholder."""
 
 from __future__ import annotations
 
