@@ -1,4 +1,7 @@
-"""Functions for single values. A value is open if it isn't known yet: `${NAME}`, a CloudFormation function, a placeholder."""
+"""Functions for single values of a task definition.
+
+A value is open if it isn't known yet: `${NAME}`, CloudFormation's functions, unfilled placeholders.
+"""
 
 from __future__ import annotations
 
