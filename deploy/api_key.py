@@ -51,8 +51,8 @@ def store(aws: Aws, arn: str) -> str:
     if (not key and current_version) or (key and key == stored_key):
         echo("  unchanged")
         return current_version
-    put = ["put-secret-value", "--secret-id", arn, "--secret-string", "file:///dev/stdin"]
-    response = aws.change("secretsmanager", *put, stdin=json.dumps({"DD_API_KEY": key}))
+    command = ["put-secret-value", "--secret-id", arn, "--secret-string", "file:///dev/stdin"]
+    response = aws.change("secretsmanager", *command, stdin=json.dumps({"DD_API_KEY": key}))
     version = str((response or {}).get("VersionId", ""))
     # A dry run has no version, so the command that it prints contains the word instead.
     tag = f"Key={FINGERPRINT_TAG},Value={version or 'VERSION'}:{_fingerprint(arn, key)}"

@@ -84,15 +84,15 @@ def main() -> int:
     parser.add_argument("--site", default=os.environ.get("DD_SITE", "datadoghq.com"), help="Datadog site")
     parser.add_argument("--api-url", help=argparse.SUPPRESS)  # for tests
     options = parser.parse_args()
-    keys = os.environ.get("DD_API_KEY", ""), os.environ.get("DD_APP_KEY", "")
+    api_key, app_key = os.environ.get("DD_API_KEY", ""), os.environ.get("DD_APP_KEY", "")
     try:
         command_line.check_patterns(options)
         monitors, dashboard = monitors_and_dashboard(options.env)
-        if not all(keys):
+        if not api_key or not app_key:
             echo(json.dumps({"monitors": monitors, "dashboard": dashboard}, indent=2))
             sys.stderr.write("Nothing was posted: set DD_API_KEY and DD_APP_KEY to post these.\n")
             return 0
-        datadog = Datadog(options.api_url or f"https://api.{options.site}", *keys)
+        datadog = Datadog(options.api_url or f"https://api.{options.site}", api_key, app_key)
         for monitor in monitors:
             datadog.put_monitor(monitor)
         datadog.put_dashboard(dashboard)

@@ -109,6 +109,7 @@ def check(options: argparse.Namespace) -> None:
     Raises:
         Failure: when options are malformed; the message has a line for each.
     """
+    # Each command has only some of the options, so an absent option gets a default that is valid.
     problems = _pattern_problems(options)
     if getattr(options, "url", None) is not None and not _is_url(options.url):
         problems.append(f"--url {options.url}: it must be an address such as https://hello.example.com")

@@ -11,6 +11,7 @@ from typing import Any
 from aws_cli import Aws, AwsError, Failure, echo
 
 TEMPLATE = Path(__file__).resolve().with_name("stack.yaml")
+# ECR, whose repository has the same name, allows no capitals and no two hyphens in a row.
 NAME = re.compile(r"(?=.{1,25}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # Parameters that `--set` does not accept, and the reason.
 RESERVED = {
@@ -29,7 +30,7 @@ TYPE_PATTERNS = {
     ),
     "Number": (r"\d{1,9}", "a whole number"),
 }
-# A network that is larger than a /8, and so has a shorter prefix, contains other people's public addresses.
+# One organization has at most a /8, so a network with a shorter prefix contains other people's addresses.
 MIN_PREFIX_BITS = 8
 STABLE_STATES = {"CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE", "IMPORT_COMPLETE"}
 # States that the user must resolve, and how.
@@ -45,11 +46,11 @@ STUCK_STATES = {
     "UPDATE_FAILED": "Run aws cloudformation rollback-stack --stack-name {name} --region {region}, "
     "then the same command again.",
 }
-SERVICE_ROLE = "aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
+CREATE_SERVICE_ROLE = "aws iam create-service-linked-role --aws-service-name ecs.amazonaws.com"
 
 
 def declared_parameters() -> dict[str, dict[str, Any]]:
-    """Return the parameters that stack.yaml declares, by name, without a YAML library."""
+    """Return the parameters that stack.yaml declares, by name. Python has no YAML parser, so patterns find them."""
     section = TEMPLATE.read_text().partition("\nParameters:\n")[2].partition("\nConditions:\n")[0]
     parameters: dict[str, dict[str, Any]] = {}
     # A parameter's name is indented by two spaces, and its attributes by four.
@@ -91,7 +92,7 @@ def _value_problem(value: str, parameter: dict[str, Any]) -> str | None:
     pattern, form = TYPE_PATTERNS.get(parameter["Type"], (own_pattern, f"of the form {own_pattern}"))
     if pattern and not re.fullmatch(pattern, value):
         return f"it must be {form}"
-    # Without a maximum, the digits that TYPE_PATTERNS allows limit the value.
+    # Without MaxValue, the nine digits that TYPE_PATTERNS allows are the only limit.
     low, high = int(parameter.get("MinValue", 0)), int(parameter.get("MaxValue", 10**9))
     if parameter["Type"] == "Number" and not low <= int(value) <= high:
         return f"it must be from {low} to {high}"
@@ -259,7 +260,7 @@ class Stack:
             if status.endswith("_FAILED") and "cancelled" not in text:
                 reason = f"{event['LogicalResourceId']}: {text}"
         if "service linked role" in reason.replace("-", " "):
-            reason += f"; a new account needs this once: {SERVICE_ROLE}"
+            reason += f"; a new account needs this once: {CREATE_SERVICE_ROLE}"
         return reason
 
     def _change(self, verb: str, parameters: list[dict[str, Any]], tags: dict[str, str], *template: str) -> None:
@@ -309,6 +310,7 @@ class Stack:
             ids = sorted({*balancer_subnets, *planned["TaskSubnets"].split(",")})
             subnets = self.aws.run("ec2", "describe-subnets", "--subnet-ids", *ids)["Subnets"]
         except AwsError as error:
+            # AWS writes: The vpc ID 'vpc-0a1b' does not exist.
             match = re.search(r"'?((?:vpc|subnet)-[0-9a-f]+)\S*' does not exist", str(error))
             if not match and "NotFound" not in str(error):
                 raise

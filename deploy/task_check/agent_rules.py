@@ -1,5 +1,6 @@
 """Rules for the Datadog Agent: it exists, it can work, and its failure does not stop the service.
 
+The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
@@ -36,7 +37,7 @@ WRITABLE_FOLDERS = (CONFIG_FOLDER, "/opt/datadog-agent/run", "/tmp")  # noqa: S1
 
 @rule("agent-missing", MISTAKE, 'add a container with the image "public.ecr.aws/datadog/agent:<version>"')
 def an_agent_is_in_the_task(task: Task) -> Iterator[Violation]:
-    """No container of a Fargate task with a traced service is a Datadog Agent."""
+    """No container of a Fargate task with a traced service is a Datadog Agent or an OpenTelemetry Collector."""
     if task.on_fargate and not task.agents and task.services and not task.has_collector:
         yield Violation("", "no container is a Datadog Agent, so nothing receives the traces")
 
@@ -75,7 +76,7 @@ def the_agent_has_a_key(task: Task) -> Iterator[Violation]:
     """The Agent has no `DD_API_KEY`."""
     for container in task.agents:
         # A key in `environment` is reported by key-in-clear or value-from-in-environment.
-        is_misplaced = "DD_API_KEY" in {entry.get("name") for entry in container.get("environment") or []}
+        is_misplaced = "DD_API_KEY" in environment(container)
         if not is_misplaced and "DD_API_KEY" not in secrets(container) and not has_more_variables(container):
             yield Violation(name_of(container), "the Agent has no `DD_API_KEY`, so it can send nothing")
 

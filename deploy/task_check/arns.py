@@ -1,4 +1,4 @@
-"""Checks a `valueFrom`: an ARN of Secrets Manager or Parameter Store, or a parameter's name."""
+"""The forms of ARNs, and a check of `valueFrom`: the ARN of a secret or a parameter, or a parameter's name."""
 
 from __future__ import annotations
 

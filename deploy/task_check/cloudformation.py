@@ -1,4 +1,4 @@
-"""Resolves CloudFormation's functions as far as the file allows, and marks the rest as open."""
+"""Resolves CloudFormation's functions as far as the file allows, and marks the rest as open (not known yet)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Rules for containers and their relations: names, order, volumes, logs, images, and the task's size.
 
+The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 
 from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
 from task_check.task import END_CONDITIONS, THIRD_PARTY, Container, Task, image_name, is_essential, name_of
-from task_check.values import MARK_END, is_open, number, plain, quoted
+from task_check.values import MARK_END, is_open, number, quoted
 
 # A channel, alone or after a version (latest, 7-latest), or a branch, stage or variant without a version.
 MOVING_TAG = re.compile(
@@ -40,7 +41,7 @@ def names_are_different(task: Task) -> Iterator[Violation]:
     container_names = [name_of(container) for container in task.containers if container.get("name")]
     for name, count in Counter(container_names).items():
         if count > 1:
-            yield Violation(plain(name), f"{count} containers have the name {quoted(name)}")
+            yield Violation(name, f"{count} containers have the name {quoted(name)}")
     volume_names = [str(volume.get("name")) for volume in task.document.get("volumes") or []]
     for name, count in Counter(volume_names).items():
         if count > 1:
@@ -113,7 +114,7 @@ def dependencies_form_no_cycle(task: Task) -> Iterator[Violation]:
             for name in dependencies.get(path[-1], []):
                 if name == start and frozenset(path) not in reported:
                     reported.add(frozenset(path))
-                    yield Violation(plain(start), "depends on itself: " + " -> ".join(map(plain, [*path, start])))
+                    yield Violation(start, "depends on itself: " + " -> ".join([*path, start]))
                 elif name not in path:
                     pending.append([*path, name])
 
@@ -159,7 +160,7 @@ def firelens_has_a_router(task: Task) -> Iterator[Violation]:
         if (container.get("logConfiguration") or {}).get("logDriver") == "awsfirelens"
     ]
     if firelens_containers and not task.routers:
-        names = ", ".join(plain(container.get("name")) for container in firelens_containers)
+        names = ", ".join(map(name_of, firelens_containers))
         yield Violation(names, "logs go to `awsfirelens`, and no container has `firelensConfiguration`")
     if len(task.routers) > 1:
         yield Violation("", f"{len(task.routers)} containers have `firelensConfiguration`; ECS allows one", "keep one")
@@ -244,7 +245,7 @@ def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
             is_reported = True
         elif task_memory and (limit or 0) > task_memory:
             yield Violation(name_of(container), f"`memory` {limit:g} MiB is above the task's {task_memory:g} MiB")
-            is_reported = is_reported or not reserved  # with a reservation, the sum has that instead of the limit
+            is_reported = is_reported or not reserved  # in the sum, a reservation replaces the limit
     total = sum(
         number(container.get("memoryReservation") or container.get("memory")) or 0 for container in task.containers
     )

@@ -1,6 +1,7 @@
 """Rules for what Fargate rejects and for the limits of ECS.
 
 Sources: Amazon ECS Developer Guide, "Task definition differences for Fargate"; Amazon ECS API Reference.
+The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
@@ -72,7 +73,7 @@ def fargate_supports_every_field(task: Task) -> Iterator[Violation]:
 
 
 def _unsupported_by_fargate(task: Task) -> Iterator[Violation]:
-    """Find what Fargate does not support in the fields of the task."""
+    """Yield a violation for each field of the task itself that Fargate does not support."""
     document, network_mode = task.document, task.document.get("networkMode")
     if network_mode and network_mode != "awsvpc" and not is_open(network_mode):
         sentence = f"`networkMode` is {quoted(network_mode)}; Fargate supports only `awsvpc`"
@@ -135,7 +136,7 @@ def awslogs_has_its_options(task: Task) -> Iterator[Violation]:
 
 @rule("limits", MISTAKE, "use a value within these bounds")
 def values_are_within_bounds(task: Task) -> Iterator[Violation]:
-    """A timeout, an interval, a restart period or a size is outside the bounds of ECS or Fargate."""
+    """A timeout, an interval, a count, a size or a port is outside the bounds of ECS or Fargate."""
     for container in task.containers:
         bounds = (*BOUNDS, *(FARGATE_BOUNDS if task.on_fargate else ()))
         for path, low, high in bounds:
@@ -229,13 +230,13 @@ def a_container_on_ec2_has_memory(task: Task) -> Iterator[Violation]:
 
 @rule("names", MISTAKE, "use letters, digits, - and _ only, at most 255")
 def names_are_allowed(task: Task) -> Iterator[Violation]:
-    """The family's, a container's or a volume's name has characters that ECS rejects."""
+    """The family's, a container's or a volume's name is too long, or has characters that ECS rejects."""
     names = [("", "family", task.document.get("family"))]
     names += [(name_of(container), "name", container.get("name")) for container in task.containers]
     names += [("", "volume", volume) for volume in task.volumes]
     for container, kind, name in names:
         if name and not is_open(name) and not re.fullmatch(r"[A-Za-z0-9_-]{1,255}", str(name)):
-            yield Violation(container, f"the {kind} {quoted(name)} has characters that ECS rejects")
+            yield Violation(container, f"ECS does not accept the {kind} {quoted(name)}")
 
 
 @rule("required-platform", WARNING, 'add "requiresCompatibilities": ["FARGATE"]')

@@ -28,7 +28,7 @@ class Finding:
 
 
 class Violation(NamedTuple):
-    """What a rule's function yields.
+    """A violation of a rule, which the rule's function yields.
 
     If `container` is empty, the violation is in the task. `fix` and `level`, if not empty, override those of the rule.
     """

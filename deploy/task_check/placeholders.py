@@ -80,7 +80,7 @@ class _Marking:
         if isinstance(value, dict):
             variable = str(value.get("name", "")) if ".environment[" in path else ""
             for name, entry in value.items():
-                # In an entry of `environment`, only the value is searched. The value of a key is left to the rule
+                # In an entry of `environment`, only the value is searched. A Datadog key is left to the rule
                 # key-in-clear.
                 if not variable or (name == "value" and variable not in KEY_VARIABLES):
                     value[name] = self.mark(entry, f"{path}.{name}", container, variable)
@@ -115,4 +115,4 @@ def _finding(placeholder: str, places: list[tuple[str, str]]) -> Finding:
     sentence = f"{', '.join(f'`{field}`' for field in fields)} still contains the placeholder {quoted(placeholder)}"
     if others:
         sentence += f", as in {', '.join(others)}"
-    return Finding(RULE, MISTAKE, plain(first_container), sentence, FIX)
+    return Finding(rule=RULE, level=MISTAKE, container=plain(first_container), sentence=sentence, fix=FIX)

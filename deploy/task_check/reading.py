@@ -1,4 +1,7 @@
-"""Reads the task definitions in a file, whichever tool wrote the file or will render it."""
+"""Reads the task definitions in a file, whichever tool wrote the file or will render it.
+
+A value is open if it isn't known yet, such as `${NAME}` (see values.py).
+"""
 
 from __future__ import annotations
 
@@ -44,6 +47,7 @@ class Source:
     """One task definition of a file.
 
     Attributes:
+        document: the parsed definition, with open values marked.
         name: distinguishes it from others in the same file; empty if there are none.
         is_whole: false for a bare list of containers.
         is_registered: whether this is the description of a registered task definition.
@@ -207,7 +211,7 @@ class _Scan:
 
 
 def _yaml_sources(text: str) -> list[Source]:
-    """Return the task definitions in a CloudFormation template in YAML, which cfn-lint's own reader reads."""
+    """Return the task definitions in a CloudFormation template in YAML, which cfn-lint parses."""
     from cfnlint.decode import decode_str  # noqa: PLC0415 - the command reports in one sentence when it is missing
 
     if HCL.search(text):
@@ -291,7 +295,7 @@ def _template_sources(resources: dict[str, Any]) -> Iterator[Source]:
         raise UnreadableError("the template has no resource of the type AWS::ECS::TaskDefinition")
     for name in task_names:
         properties = cloudformation.resolved(resources[name]["Properties"])
-        yield Source(properties, name if len(task_names) > 1 else "", has_text_numbers=True, has_capitals=True)
+        yield Source(properties, name=name if len(task_names) > 1 else "", has_text_numbers=True, has_capitals=True)
 
 
 def _container_definitions(value: Any) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """Rules for keys and secrets: no key is in plain text, and each secret has a valid ARN and a role to read it.
 
+The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
@@ -10,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 
 from task_check import arns
-from task_check.arns import source_problem
 from task_check.finding import MISTAKE, WARNING, Violation, rule
 from task_check.task import EC2, FARGATE, KEY_VARIABLES, Container, Task, command, environment, name_of, secrets
 from task_check.values import is_open, plain, quoted
@@ -132,11 +132,11 @@ def a_secret_comes_from_an_arn(task: Task) -> Iterator[Violation]:
         for noun, entries in (("the secret", container.get("secrets") or []), ("the log's secret", log_secrets)):
             for entry in entries:
                 source = str(entry.get("valueFrom"))
-                if "valueFrom" in entry and (problem := source_problem(source)):
+                if "valueFrom" in entry and (problem := arns.source_problem(source)):
                     sentence = f"{noun} `{entry.get('name')}` comes from {quoted(source)}, {problem}"
                     yield Violation(name_of(container), sentence)
         credentials = (container.get("repositoryCredentials") or {}).get("credentialsParameter", "")
-        if credentials and (problem := source_problem(str(credentials))):
+        if credentials and (problem := arns.source_problem(str(credentials))):
             yield Violation(name_of(container), f"`credentialsParameter` is {quoted(credentials)}, {problem}")
 
 

@@ -1,5 +1,6 @@
 """Rules for a traced service: its names in Datadog, its order with the Agent, its shutdown.
 
+The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
@@ -185,7 +186,7 @@ def stop_timeout_covers_the_shutdown(task: Task) -> Iterator[Violation]:
 
 @rule("keep-alive", WARNING, "make it longer than the load balancer's idle timeout (60 s by default)")
 def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Violation]:
-    """The server closes idle connections after 5 s (its default) or less, and a load balancer then responds with 502."""
+    """Hypercorn or uvicorn closes idle connections after 5 s (the default) or less, or hello-service after 60 s or less. A load balancer then responds with 502."""
     for container in task.services:
         words = command(container).split()
         for server, option in KEEP_ALIVE_OPTIONS.items():

@@ -252,7 +252,9 @@ def _intended(value: Any, kind: str) -> Any:
         return OpenList()
     if kind in {"integer", "long"} and isinstance(value, str) and value.isdigit():
         return int(value)
-    return value == "true" if kind == "boolean" and value in ("true", "false") else None
+    if kind == "boolean" and value in ("true", "false"):
+        return value == "true"
+    return None
 
 
 def _location(path: str) -> str:

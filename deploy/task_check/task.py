@@ -1,4 +1,4 @@
-"""A task definition with the role of each container: the Agent, an init container, a log router, a traced service."""
+"""A task definition with the role of each container, such as the Agent, a log router or a traced service."""
 
 from __future__ import annotations
 

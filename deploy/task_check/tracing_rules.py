@@ -1,5 +1,6 @@
 """Rules for the tracer's configuration: the Agent's address, proxies, whether tracing is on, which traces are kept.
 
+The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
 
@@ -84,7 +85,7 @@ def _parse_url(url: str) -> tuple[str, float | None]:
 
 @rule("socket", MISTAKE, "mount one volume in both containers at the socket's folder, or use http://localhost:8126")
 def a_socket_is_shared(task: Task) -> Iterator[Violation]:
-    """A `unix://` address is used without a volume that both containers mount, or on Windows."""
+    """A `unix://` address is used on Windows, or without a volume that both containers mount and the Agent can write to."""
     for container in task.services:
         urls = [(name, environment(container).get(name, "")) for name in SOCKETS]
         urls = [(name, url) for name, url in urls if url.startswith("unix:") and not is_open(url)]

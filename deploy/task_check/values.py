@@ -1,4 +1,7 @@
-"""Open values, which are not known yet: `${NAME}`, CloudFormation's functions, unfilled placeholders."""
+"""Functions for single values of a task definition.
+
+A value is open if it isn't known yet: `${NAME}`, CloudFormation's functions, unfilled placeholders.
+"""
 
 from __future__ import annotations
 
