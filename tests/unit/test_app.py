@@ -23,7 +23,7 @@ from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
 # Settings that enable the endpoints that are off by default.
-ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})  # ignored by a service without the demo
+ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})  # a service without the demo ignores FAULTS
 
 
 @pytest.fixture
@@ -411,7 +411,7 @@ def metadata_url() -> Iterator[str]:
 
 
 async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`/info` shows only these fields of the document, and the request to the endpoint bypasses any proxy."""
+    """`/info` leaves out other fields, such as `Secret`. The request to the endpoint bypasses any proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nothing listens there
     app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/v4/1"})
     async with app.test_app() as serving_app:

@@ -168,8 +168,9 @@ def test_a_stored_key_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None
     """The secret's tag has the version and a hash of the key, so the script needs no permission to read the key."""
 
     def aws_without_permission(tag: str) -> FakeAws:
-        denial = {"secretsmanager__get_secret_value": AwsError("AccessDeniedException")}
-        return FakeAws(**{**secret_results({}, tag), **denial})
+        results = secret_results({}, tag)
+        results["secretsmanager__get_secret_value"] = AwsError("AccessDeniedException")
+        return FakeAws(**results)
 
     monkeypatch.setenv("DD_API_KEY", KEY)
     aws = FakeAws(**secret_results({"DD_API_KEY": "f" * 32}))
@@ -186,7 +187,7 @@ def test_a_stored_key_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None
     # A different key is stored.
     monkeypatch.setenv("DD_API_KEY", KEY[::-1])
     assert api_key.store(aws_without_permission(tag), ARN) == "v2"
-    # A key that another tool stored is kept, and not verified.
+    # A key that another tool stored is kept. Without the permission to read it, it is not verified.
     monkeypatch.delenv("DD_API_KEY")
     assert api_key.store(aws_without_permission("v0:x"), ARN) == "v1"
 
@@ -210,7 +211,7 @@ def test_a_secret_scheduled_for_deletion_is_reported() -> None:
 def test_an_unhealthy_agent_causes_a_warning(
     capsys: pytest.CaptureFixture[str], agents: list[dict[str, str]], warning: str, message: str
 ) -> None:
-    """No task waits for the Agent, so a rejected API key shows up only here."""
+    """No task depends on the Agent's health, so a rejected API key shows up only here. A stopped Agent is unhealthy."""
     tasks = [{"containers": [{"name": "service"}, {"name": "datadog-agent", **agent}]} for agent in agents]
     task_arns = [f"task/{number}" for number in range(len(tasks))]
     aws = FakeAws(ecs__list_tasks={"taskArns": task_arns}, ecs__describe_tasks={"tasks": tasks})
@@ -304,7 +305,7 @@ def test_an_unsafe_or_impossible_change_is_rejected(
 
 
 def test_parameters_that_are_not_changed_keep_their_values() -> None:
-    """A parameter that the template no longer has is left out."""
+    """A parameter that the template no longer has is left out. A service open over plain HTTP may stay open."""
     parameters = planned_parameters({"AllowedCidr": "0.0.0.0/0", "Spot": "true", "Gone": "x"}, {"MinTasks": "3"})
 
     assert (parameters["Spot"], parameters["MinTasks"], parameters["MaxTasks"]) == ("true", "3", "10")

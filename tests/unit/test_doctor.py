@@ -228,7 +228,7 @@ def test_gevent_with_ddtrace_is_reported(
 ) -> None:
     """If gevent is installed, ddtrace unloads modules when it starts, unless the variable is false.
 
-    If it is unset, `serve` sets it to false, so only a bare ddtrace-run is affected.
+    `serve` sets the variable to false if it is unset or empty, so then only a bare ddtrace-run is affected.
     """
     (tmp_path / "gevent.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
@@ -294,7 +294,7 @@ def test_the_agent_address_is_the_one_that_ddtrace_uses() -> None:
 
 
 def test_an_existing_agent_socket_is_the_default_address(tmp_path: Path) -> None:
-    """ddtrace also uses the socket only if no variable sets the address."""
+    """As in ddtrace, a variable that sets the address takes precedence over the socket."""
     path = tmp_path / "apm.socket"
     path.touch()
 

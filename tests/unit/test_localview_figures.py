@@ -47,7 +47,7 @@ def test_counts_shares_rates_and_times_have_units() -> None:
         "100%",
     ]
     assert [units.rate(number) for number in (0.354, 12.44, 1200)] == ["0.35 req/s", "12.4 req/s", "1,200 req/s"]
-    assert units.clock(1_700_000_000_123_456_789).endswith(":20.123")
+    assert units.clock(1_700_000_000_123_456_789).endswith(":20.123")  # hour and minute depend on the local time zone
     assert units.clock(10**30) == "no valid time"
 
 
@@ -102,7 +102,7 @@ def test_requests_are_counted_by_service_and_resource_over_time() -> None:
     root = span(duration_ms=20)
     counter.add([root, span(root, name="work")], now=1001)
     counter.add([span(service="db", resource="SELECT"), span(), span(resource="POST /api/hello", error=True)], now=1031)
-    db, web = counter.reports(1, now=1040)
+    db, web = counter.reports(minutes=1, now=1040)
 
     assert (web.service, web.total.requests, web.total.errors) == ("web", 3, 1)
     assert [(resource, figures.requests) for resource, figures in web.resources] == [
@@ -112,15 +112,15 @@ def test_requests_are_counted_by_service_and_resource_over_time() -> None:
     assert web.seconds == 40  # since the counter was created
     assert [figures.requests for figures in web.series] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0]
     assert db.total.requests == 1
-    assert [report.total.requests for report in counter.reports(1, now=1070)] == [1, 2]
-    assert counter.reports(1, now=1100) == []
+    assert [report.total.requests for report in counter.reports(minutes=1, now=1070)] == [1, 2]
+    assert counter.reports(minutes=1, now=1100) == []
 
 
 def test_a_report_covers_no_more_than_its_window() -> None:
     """The rate is computed from the seconds of the report."""
     counter = Performance(now=0)
     counter.add([span()], now=599)
-    (report,) = counter.reports(5, now=600)
+    (report,) = counter.reports(minutes=5, now=600)
 
     assert 295 <= report.seconds <= 300  # the last of its buckets of 5 seconds is not complete
     assert len(report.series) == 60
@@ -132,7 +132,7 @@ def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) 
     counter = Performance(now=0)
     counter.add([span(resource=f"GET /{number}") for number in range(10)], now=1)
     counter.add([span(service=f"service-{number}") for number in range(10)], now=1)
-    reports = {report.service: report for report in counter.reports(1, now=2)}
+    reports = {report.service: report for report in counter.reports(minutes=1, now=2)}
 
     assert reports["web"].total.requests == 10
     assert dict(reports["web"].resources)[performance.OTHERS].requests == 10 - 3
@@ -140,7 +140,10 @@ def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_map_counts_calls_by_the_callers_span() -> None:
-    """A call is a client span with a server span below it or with a peer, or a span below one of another service."""
+    """A call is a client span with a server span below it or with the tag `peer.service`.
+
+    A span whose parent belongs to another service, such as a database span, is also a call.
+    """
     root = span(duration_ms=50)
     client = span(root, duration_ms=30, meta={"span.kind": "client", "peer.service": "greeter.example"})
     server = span(client, service="greeter", duration_ms=20, meta={"span.kind": "server"})
@@ -187,7 +190,6 @@ def test_nodes_and_edges_link_to_the_requests_that_they_count() -> None:
 
 
 def overlap(first: map_layout.Box, second: map_layout.Box) -> bool:
-    """Return whether two boxes overlap."""
     first_left, first_top, first_right, first_bottom = first
     second_left, second_top, second_right, second_bottom = second
     overlap_in_x = first_left < second_right and second_left < first_right
@@ -210,7 +212,7 @@ def overlapping_pairs(layout: map_layout.Drawing) -> list[tuple[map_layout.Box, 
 def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -> None:
     """All nodes and the centers of all labels are within the picture.
 
-    The numbers of columns and of services drawn at once are limited.
+    The number of columns is limited, and so is the number of services unless one is chosen.
     """
     numbers = sorted({number for call in calls for number in call})
     nodes = {number: service_map.Node(f"service-{number}") for number in numbers}
@@ -320,7 +322,7 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
     }
     row = drawing.log_parts(line)
 
-    assert row.pop("time").endswith(":00.123")  # the hour depends on the local time zone
+    assert row.pop("time").endswith(":00.123")  # hour and minute depend on the local time zone
     assert row == {
         "level": "error",
         "event": "it failed",
@@ -372,7 +374,7 @@ def test_each_bucket_of_a_chart_has_its_time_and_values() -> None:
     """Time and values are text for a tooltip and for screen readers."""
     counter = Performance(now=0)
     counter.add([span(duration_ms=10), span(duration_ms=10, error=True)], now=21)
-    (report,) = counter.reports(1, now=32)
+    (report,) = counter.reports(minutes=1, now=32)
     buckets = charts.buckets(report, datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC))
 
     assert len(buckets) == 12
@@ -394,7 +396,7 @@ def test_resources_are_sorted_by_any_column() -> None:
     counter = Performance(now=0)
     for name, ms, error in (("b", 30, False), ("c", 10, True), ("a", 30, False), ("a", 30, False)):
         counter.add([span(resource=name, duration_ms=ms, error=error)], now=1)
-    (report,) = counter.reports(1, now=2)
+    (report,) = counter.reports(minutes=1, now=2)
 
     def order(column: str) -> str:
         return "".join(name for name, _ in charts.sort_resources(report, column, threshold=0.5))
@@ -411,7 +413,7 @@ def test_a_resource_has_a_search_for_its_requests() -> None:
     """Quotation marks in its name are escaped."""
     counter = Performance(now=0)
     counter.add([span()], now=1)
-    (report,) = counter.reports(1, now=2)
+    (report,) = counter.reports(minutes=1, now=2)
 
     assert charts.requests_search(report, 'GET "x"') == r'service:web resource_name:"GET \"x\""'
 
@@ -421,4 +423,4 @@ def test_all_figures_can_be_cleared() -> None:
     counter.add([span()], now=1)
     counter.clear(now=2)
 
-    assert counter.reports(1, now=3) == []
+    assert counter.reports(minutes=1, now=3) == []

@@ -308,7 +308,7 @@ def test_the_log_is_filtered() -> None:
     assert events(level="error") == ["line 2"]
     assert events(level="nonsense") == ["line 3", "line 2", "line 1"]
     assert events(traceless="1") == ["line 3", "line 2"]
-    # The address of all lines that match, not only of the first ones.
+    # This address shows all matching lines, not only the first ones.
     assert logbook.read(store, {"text": "a b", "traceless": "1"}).address == "/logs?text=a+b&traceless=1&all=1"
 
 

@@ -32,7 +32,7 @@ SCRIPT = "<script>alert(1)</script>"
 @pytest.fixture
 def view() -> View:
     """An empty view."""
-    return View(Store(limit=1000), Performance(now=monotonic()))
+    return View(Store(limit=1000), Performance(now=monotonic()))  # 1,000 traces are more than any test adds
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
     }
 
 
-@pytest.mark.parametrize("start", [-(2**63), 2**62])  # the least 64-bit number, and the first start that is rejected
+@pytest.mark.parametrize("start", [-(2**63), 2**62])  # the least 64-bit integer, and the first start that is too late
 async def test_a_trace_with_an_impossible_start_is_returned_without_it(
     view: View, client: _TestClientProtocol, start: int
 ) -> None:
@@ -260,7 +260,7 @@ async def test_other_sites_cannot_clear_the_page(
 
     assert response.status_code == status
     assert len(view.store) == (1 if is_rejected else 0)
-    assert bool(view.performance.reports(minutes=15, now=monotonic())) is is_rejected
+    assert bool(view.performance.reports(minutes=15, now=monotonic())) == is_rejected
 
 
 @pytest.mark.parametrize(
@@ -406,9 +406,9 @@ async def test_requests_for_local_names_are_served(client: _TestClientProtocol, 
 async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client: _TestClientProtocol) -> None:
     """The details are those of the span in the address, or of the deepest error, or of the root."""
     root = span(error=True, resource="GET /root", meta={"error.type": "OuterError"})
-    below = span(root, error=True, service="greeter", meta={"error.type": "InnerError", "error.message": "no"})
+    child = span(root, error=True, service="greeter", meta={"error.type": "InnerError", "error.message": "no"})
     good = span(root, meta={"some.tag": "some value"}, metrics={"a.metric": 0.5})
-    trace_id = add_spans(view, root, below, good)
+    trace_id = add_spans(view, root, child, good)
     view.store.add_line({"dd.trace_id": trace_id, "dd.span_id": str(good.span_id), "event": "line of the good span"})
     body = await get(client, f"/trace/{trace_id}")
     detail = await get(client, f"/trace/{trace_id}/span/{good.span_id}")
@@ -420,8 +420,8 @@ async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client
     assert "OuterError" in await get(client, f"/trace/{trace_id}?span={root.span_id}")
     for part in ("some.tag", "some value", "a.metric", "0.5", "line of the good span"):
         assert part in detail
-    without_error = add_spans(view, span(resource="GET /root"))
-    assert "GET /root" in await get(client, f"/trace/{without_error}/span/none")
+    other_trace_id = add_spans(view, span(resource="GET /root"))
+    assert "GET /root" in await get(client, f"/trace/{other_trace_id}/span/none")
 
 
 @pytest.mark.parametrize("form", ["00-{id}-00000000000000aa-01", "{lower_half}", "{decimal}"])
@@ -505,7 +505,7 @@ async def next_event(events: AsyncIterator[bytes]) -> bytes:
 
 
 async def test_each_change_is_one_event(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event has the version of the store. Without changes, comments keep the connection alive.
+    """An event has the version of the store. Without changes, comments reveal a dead connection.
 
     The events end when the page closes.
     """
@@ -606,7 +606,7 @@ class LateSession:
         yield
 
 
-RUNNING, EXITED = SimpleNamespace(returncode=None), SimpleNamespace(returncode=1)  # child processes
+RUNNING, EXITED = SimpleNamespace(returncode=None), SimpleNamespace(returncode=1)  # fake child processes
 
 
 async def test_a_slow_process_gets_time_to_respond(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,14 +632,14 @@ async def test_a_process_that_does_not_respond_in_time_is_an_error(monkeypatch: 
 
 def test_a_busy_port_is_reported_with_the_option_to_change_it() -> None:
     """The message includes the reason."""
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen()
-        port = busy.getsockname()[1]
-        with pytest.raises(processes.StartError) as raised:
+    with socket.socket() as busy_socket:
+        busy_socket.bind(("127.0.0.1", 0))
+        busy_socket.listen()
+        port = busy_socket.getsockname()[1]
+        with pytest.raises(processes.StartError) as error:
             processes.listen("127.0.0.1", port, "--view-port")
 
-    assert str(raised.value) == (
+    assert str(error.value) == (
         f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with --view-port."
     )
 
