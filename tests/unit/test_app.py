@@ -227,13 +227,13 @@ async def test_info_shows_details_to_anyone_if_the_operator_enables_them() -> No
 
 
 async def test_info_shows_versions_tracing_and_settings(client: Client) -> None:
-    """Outside ECS, `/info` shows no task."""
+    """Outside ECS, `/info` shows no ECS task."""
     info = await info_for(client, "127.0.0.1")
 
     assert info["service"] == "hello-service"
     assert set(info["packages"]) == {"quart", "hypercorn", "ddtrace", "httpx"}
     assert info["in_flight"] == 1  # the request for `/info` itself
-    assert info["tasks"] >= 1
+    assert info["tasks"] >= 1  # of asyncio
     assert info["tracing"]["active"] is False
     assert info["tracing"]["reason"] == "not started under ddtrace-run"
     assert info["tracing"]["agent_error"] is None
@@ -352,7 +352,7 @@ async def test_a_route_is_described_by_its_handlers_declarations(client: Client)
 
 async def test_every_blueprint_of_the_api_is_registered() -> None:
     """app.py needs a line for each new file in api/."""
-    app = create_app(ALL_ENABLED, {})
+    app = create_app(ALL_ENABLED, environ={})
     blueprints: set[Blueprint] = set()
     for module_info in iter_modules(api.__path__):
         module = import_module(f"{api.__name__}.{module_info.name}")
@@ -382,7 +382,7 @@ async def test_every_operation_declares_its_response() -> None:
 
 async def test_every_route_has_a_docstring() -> None:
     """The docstring is the route's description in the API document."""
-    app = create_app(ALL_ENABLED, {})
+    app = create_app(ALL_ENABLED, environ={})
     views = [view for view in app.view_functions.values() if view.__module__.startswith("hello_service")]
 
     assert views

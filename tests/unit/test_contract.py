@@ -176,8 +176,8 @@ async def test_each_rename_is_one_warning_at_start(
         if part in contract.REQUIRED:
             assert server.run({"HOST": "127.0.0.1", "PORT": "0"}) == server.EXIT_CANNOT_START
         else:
-            logs.configure(settings, dict)  # as outside of a span, dict() returns no ids
-            async with create_app(settings, {}, broken).test_app():
+            logs.configure(settings, ids=dict)  # as outside of a span, dict() returns no ids
+            async with create_app(settings, environ={}, broken=broken).test_app():
                 pass
     lines = capsys.readouterr().err.splitlines()
 

@@ -248,13 +248,13 @@ def test_the_values_of_a_revision_can_be_read_back() -> None:
 def test_an_old_agent_gets_a_hint() -> None:
     """An Agent is old if its release month began over 90 days ago. Without a release month, there is no hint."""
     task = filled_definition()
-    hint = definition.agent_hint(task, date(2027, 1, 1))
+    hint = definition.agent_hint(task, today=date(2027, 1, 1))
 
-    assert definition.agent_hint(task, date(2026, 12, 30)) is None
+    assert definition.agent_hint(task, today=date(2026, 12, 30)) is None
     assert hint is not None
     assert "The Datadog Agent 7.84.6 was released in 2026-10, over 90 days ago" in hint
     definition.container(task, "datadog-agent")["dockerLabels"] = {}  # type: ignore[index]
-    assert definition.agent_hint(task, date(2027, 1, 1)) is None
+    assert definition.agent_hint(task, today=date(2027, 1, 1)) is None
 
 
 def test_compose_and_task_definition_pin_the_same_agent_and_release() -> None:
@@ -326,7 +326,8 @@ def test_a_network_is_checked_before_it_is_used() -> None:
         return {"Subnets": entries}
 
     def plan(**results: Any) -> None:
-        stack.Stack(FakeAws(**results), "hello-service").planned_parameters(None, parameters, open_http=False)
+        new_stack = stack.Stack(FakeAws(**results), "hello-service")
+        new_stack.planned_parameters(description=None, changes=parameters, open_http=False)
 
     plan(ec2__describe_subnets=subnets({"subnet-1": "a", "subnet-2": "b", "subnet-3": "a"}))
     missing_subnet = AwsError("(InvalidSubnetID.NotFound) The subnet ID 'subnet-2' does not exist.")

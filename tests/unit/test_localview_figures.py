@@ -75,7 +75,7 @@ def test_figures_without_requests_are_zero() -> None:
     assert figures.latencies.percentile(95) == 0
     assert figures.latencies.average == 0
     assert figures.error_rate == 0
-    assert figures.apdex(0.5) is None
+    assert figures.apdex(threshold_seconds=0.5) is None
     assert Performance(now=0).reports(minutes=5, now=10) == []
 
 
@@ -88,8 +88,8 @@ def test_apdex_counts_errors_as_frustrated() -> None:
     for ms, error in ((100, False), (490, False), (1500, False), (3000, False), (10, True)):
         figures.add(span(duration_ms=ms, error=error))
 
-    assert figures.apdex(0.5) == pytest.approx((2 + 1 / 2) / 5)
-    assert figures.apdex(0.05) == pytest.approx((0 + 1 / 2) / 5)
+    assert figures.apdex(threshold_seconds=0.5) == pytest.approx((2 + 1 / 2) / 5)
+    assert figures.apdex(threshold_seconds=0.05) == pytest.approx((0 + 1 / 2) / 5)
     assert figures.error_rate == 0.2
 
 
@@ -152,7 +152,7 @@ def test_the_map_counts_calls_by_the_callers_span() -> None:
     mail_client = span(root, duration_ms=9, meta={"span.kind": "client", "peer.service": "mail"})
     client_without_peer = span(root, meta={"span.kind": "client"})
     traces = [trace(root, client, server, database, mail_client, client_without_peer, second_server)]
-    graph, layout = map_layout.draw(service_map.service_map(traces), None)
+    graph, layout = map_layout.draw(service_map.service_map(traces), service=None)
     calls = {(edge.source.service, edge.target.service): edge.figures for edge in graph.edges}
     nodes = {node.service: node for node in graph.nodes}
     places = {place.node.service: place for place in layout.places}
@@ -217,7 +217,7 @@ def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -
     numbers = sorted({number for call in calls for number in call})
     nodes = {number: service_map.Node(f"service-{number}") for number in numbers}
     edges = [service_map.Edge(nodes[source], nodes[target]) for source, target in sorted(calls)]
-    graph, layout = map_layout.draw(service_map.Map([*nodes.values()], edges), f"service-{chosen}")
+    graph, layout = map_layout.draw(service_map.Map([*nodes.values()], edges), service=f"service-{chosen}")
 
     assert overlapping_pairs(layout) == []
     for left, top, right, bottom in [place.box for place in layout.places]:
@@ -239,8 +239,8 @@ def test_with_many_services_only_one_and_its_neighbors_are_drawn() -> None:
     hub = span(service="hub")
     neighbors = [span(hub, service=f"service-{number:02}") for number in range(18)]  # more than MAX_SERVICES
     whole_map = service_map.service_map([trace(hub, *neighbors)])
-    graph, layout = map_layout.draw(whole_map, None)
-    chosen_graph, chosen_layout = map_layout.draw(whole_map, "service-03")
+    graph, layout = map_layout.draw(whole_map, service=None)
+    chosen_graph, chosen_layout = map_layout.draw(whole_map, service="service-03")
 
     assert graph.chosen is not None
     assert graph.chosen.service == "hub"
@@ -257,7 +257,7 @@ def test_a_chain_too_long_for_the_width_is_drawn_as_one_service_and_its_neighbor
     for number in range(1, map_layout.MAX_COLUMNS + 1):
         chain.append(span(chain[-1], service=f"service-{number}"))
     whole_map = service_map.service_map([trace(*chain)])
-    graph, _ = map_layout.draw(whole_map, None)
+    graph, _ = map_layout.draw(whole_map, service=None)
 
     assert graph.chosen is not None
     assert not map_layout.can_draw_whole(whole_map)
@@ -270,7 +270,8 @@ def test_cyclic_calls_are_drawn() -> None:
     c = span(b, service="c")
     call_to_a = span(c, service="a")
     call_to_itself = span(call_to_a, service="a", meta={"span.kind": "client", "peer.service": "a"})
-    graph, layout = map_layout.draw(service_map.service_map([trace(root, b, c, call_to_a, call_to_itself)]), None)
+    whole_map = service_map.service_map([trace(root, b, c, call_to_a, call_to_itself)])
+    graph, layout = map_layout.draw(whole_map, service=None)
     edges = {(edge.source.service, edge.target.service) for edge in graph.edges}
 
     assert edges == {("a", "b"), ("b", "c"), ("c", "a"), ("a", "a")}
@@ -279,7 +280,7 @@ def test_cyclic_calls_are_drawn() -> None:
 
 
 def test_an_empty_map_is_drawn() -> None:
-    graph, layout = map_layout.draw(service_map.service_map([]), "web")
+    graph, layout = map_layout.draw(service_map.service_map([]), service="web")
     figures = service_map.Figures()
 
     assert graph.nodes == []
@@ -294,7 +295,7 @@ def test_a_service_is_right_of_all_its_callers() -> None:
     b = span(root, service="b")
     c = span(b, service="c")
     whole_map = service_map.service_map([trace(root, b, c, span(root, service="c"), span(root, service="b"))])
-    _, layout = map_layout.draw(whole_map, None)
+    _, layout = map_layout.draw(whole_map, service=None)
     x = {place.node.service: place.x for place in layout.places}
 
     assert x["a"] < x["b"] < x["c"]
@@ -348,7 +349,7 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     for error in (True, False):
         two_requests.add(span(duration_ms=20, error=error))
     count_axis_end, bars = charts.bars([no_request, one_request, two_requests, no_request])
-    time_axis_end, lines = charts.lines([one_request, no_request, two_requests, two_requests], (95, 50))
+    time_axis_end, lines = charts.lines([one_request, no_request, two_requests, two_requests], percentiles=(95, 50))
     _, (first_piece, second_piece) = lines[0]
 
     assert count_axis_end == 2
@@ -358,7 +359,7 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     assert first_piece.startswith("0.00,")
     assert [point.split(",")[0] for point in second_piece.split()] == ["180.00", "270.00", "270.00", "360.00"]
     assert charts.bars([]) == (1, [])
-    assert charts.lines([no_request], (50,)) == (MS, [(50, [])])
+    assert charts.lines([no_request], percentiles=(50,)) == (MS, [(50, [])])
 
 
 @pytest.mark.parametrize(
@@ -375,7 +376,7 @@ def test_each_bucket_of_a_chart_has_its_time_and_values() -> None:
     counter = Performance(now=0)
     counter.add([span(duration_ms=10), span(duration_ms=10, error=True)], now=21)
     (report,) = counter.reports(minutes=1, now=32)
-    buckets = charts.buckets(report, datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC))
+    buckets = charts.buckets(report, last_start=datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC))
 
     assert len(buckets) == 12
     assert (buckets[-1].time, buckets[-1].text) == ("12:00:00", "no request")

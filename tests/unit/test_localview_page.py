@@ -510,7 +510,7 @@ async def test_each_change_is_one_event(view: View, monkeypatch: pytest.MonkeyPa
     The events end when the page closes.
     """
     monkeypatch.setattr(page, "EVENT_SECONDS", 0.01)
-    events = page._changes(view, None)
+    events = page._changes(view, trace_id=None)
     first = await next_event(events)
     add_spans(view, span())
     second = await next_event(events)
@@ -529,7 +529,7 @@ async def test_each_change_is_one_event(view: View, monkeypatch: pytest.MonkeyPa
 async def test_the_page_of_a_trace_gets_no_event_for_other_traces(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "EVENT_SECONDS", 0.01)
     root = span(trace=77)
-    events = page._changes(view, f"{77:032x}")
+    events = page._changes(view, trace_id=f"{77:032x}")
     received = [await next_event(events)]
     add_spans(view, span(), span())
     add_spans(view, root)
@@ -545,7 +545,7 @@ async def test_open_connections_do_not_delay_the_stop(view: View, monkeypatch: p
     monkeypatch.setattr(page, "CLOSE_SECONDS", 0.3)
     # The JSON of this trace has more than 5 MB, which is more than the buffers of the connection.
     trace_id = add_spans(view, *[span(trace=1, meta={"tag": "x" * 1000}) for _ in range(5000)])
-    listener = processes.listen("127.0.0.1", 0, "")
+    listener = processes.listen("127.0.0.1", 0, option="")
     address = listener.getsockname()
     async with aiohttp.ClientSession() as session:
         async with serving(view, listener):
@@ -637,7 +637,7 @@ def test_a_busy_port_is_reported_with_the_option_to_change_it() -> None:
         busy_socket.listen()
         port = busy_socket.getsockname()[1]
         with pytest.raises(processes.StartError) as error:
-            processes.listen("127.0.0.1", port, "--view-port")
+            processes.listen("127.0.0.1", port, option="--view-port")
 
     assert str(error.value) == (
         f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with --view-port."
