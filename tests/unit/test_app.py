@@ -1,4 +1,4 @@
-"""Tests of the app without a server: rejected input, security headers, `/info`, the pages, and the factory."""
+"""Tests of the app without a server: rejected input, headers, probes, `/info`, pages, the API document, the factory."""
 
 from __future__ import annotations
 

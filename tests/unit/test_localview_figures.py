@@ -1,4 +1,4 @@
-"""Tests of the figures of services, their units and charts, and of the service map and its layout."""
+"""Tests of the figures of services, their units and charts, of the service map, and of statuses and log lines."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_messages_without_a_known_handshake_are_not_grouped() -> None:
     """
     first, second = span(meta=HANDSHAKE), span(start_ms=1, meta=HANDSHAKE)
     last = span(start_ms=2, name="websocket.receive", meta={"runtime-id": "r"})
-    lost = span(start_ms=3, name="websocket.receive", links=links_to(span()))
+    lost = span(start_ms=3, name="websocket.receive", links=links_to(span()))  # its handshake is not kept
     unlinked = span(start_ms=4, name="websocket.close")
     forward = span(start_ms=6, trace=901, name="websocket.close", links=links_to(span(trace=902)))
     back = span(start_ms=7, trace=902, name="websocket.close", links=links_to(span(trace=901)))
@@ -131,7 +131,7 @@ def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
 
 
 def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order() -> None:
-    """By default, the newest trace is first, which is the descending order of the time."""
+    """The first click on durations or times gives the descending order. By default, the newest trace is first."""
     assert Search().sort_after_click("duration") == "-duration"
     assert Search(sort="-duration").sort_after_click("duration") == "duration"
     assert Search().sort_after_click("time") == "time"
