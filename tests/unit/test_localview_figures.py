@@ -127,7 +127,7 @@ def test_a_report_covers_no_more_than_its_window() -> None:
 
 
 def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a tracer that uses paths as resources would exhaust the memory."""
+    """Otherwise a tracer that uses paths as resources would exhaust the memory. New services are counted as one, too."""
     monkeypatch.setattr(performance, "MAX_RESOURCES", 3)
     counter = Performance(now=0)
     counter.add([span(resource=f"GET /{number}") for number in range(10)], now=1)

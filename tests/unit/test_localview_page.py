@@ -273,7 +273,7 @@ async def test_clearing_never_redirects_to_another_site(client: _TestClientProto
 
 
 async def test_the_choices_for_the_performance_view_are_remembered(view: View, client: _TestClientProtocol) -> None:
-    """The choices are window, threshold and order. The address overrides them, and an invalid cookie is ignored."""
+    """The choices are window, threshold and order. The address overrides them, and invalid values are ignored."""
     add_spans(view, span(duration_ms=1000))
     await get(client, "/performance?minutes=15&apdex=2&sort=-p99")
     remembered = await get(client, "/performance")
@@ -322,7 +322,7 @@ async def test_spans_that_arrive_during_rendering_make_the_page_outdated(view: V
 
 
 async def test_the_number_of_dropped_traces_is_shown(client: _TestClientProtocol, view: View) -> None:
-    """The number is on every view, and on the page of a missing trace."""
+    """It is shown beside the number of traces kept, and on the page of a missing trace."""
     view.store.limit = 2
     for _ in range(5):
         add_spans(view, span())
