@@ -1,4 +1,4 @@
-"""Tests of the app without a server: rejected input, security headers, `/info`, the pages, and the factory."""
+"""Tests of the app without a server: rejected input, headers, probes, `/info`, pages, the API document, the factory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
 # Settings that enable the endpoints that are off by default.
-ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})  # ignored by a service without the demo
+ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})  # a service without the demo ignores FAULTS
 
 
 @pytest.fixture
@@ -227,13 +227,13 @@ async def test_info_shows_details_to_anyone_if_the_operator_enables_them() -> No
 
 
 async def test_info_shows_versions_tracing_and_settings(client: Client) -> None:
-    """Outside ECS, `/info` shows no task."""
+    """Outside ECS, `/info` shows no ECS task."""
     info = await info_for(client, "127.0.0.1")
 
     assert info["service"] == "hello-service"
     assert set(info["packages"]) == {"quart", "hypercorn", "ddtrace", "httpx"}
     assert info["in_flight"] == 1  # the request for `/info` itself
-    assert info["tasks"] >= 1
+    assert info["tasks"] >= 1  # of asyncio
     assert info["tracing"]["active"] is False
     assert info["tracing"]["reason"] == "not started under ddtrace-run"
     assert info["tracing"]["agent_error"] is None
@@ -352,7 +352,7 @@ async def test_a_route_is_described_by_its_handlers_declarations(client: Client)
 
 async def test_every_blueprint_of_the_api_is_registered() -> None:
     """app.py needs a line for each new file in api/."""
-    app = create_app(ALL_ENABLED, {})
+    app = create_app(ALL_ENABLED, environ={})
     blueprints: set[Blueprint] = set()
     for module_info in iter_modules(api.__path__):
         module = import_module(f"{api.__name__}.{module_info.name}")
@@ -382,7 +382,7 @@ async def test_every_operation_declares_its_response() -> None:
 
 async def test_every_route_has_a_docstring() -> None:
     """The docstring is the route's description in the API document."""
-    app = create_app(ALL_ENABLED, {})
+    app = create_app(ALL_ENABLED, environ={})
     views = [view for view in app.view_functions.values() if view.__module__.startswith("hello_service")]
 
     assert views
@@ -411,7 +411,7 @@ def metadata_url() -> Iterator[str]:
 
 
 async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`/info` shows only these fields of the document, and the request to the endpoint bypasses any proxy."""
+    """`/info` leaves out other fields, such as `Secret`. The request to the endpoint bypasses any proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nothing listens there
     app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/v4/1"})
     async with app.test_app() as serving_app:

@@ -16,7 +16,7 @@ CONTESTANTS = sorted(path.stem for path in (ROOT / "benchmarks" / "contestants")
 
 
 def sample(cpu_us: float, **overrides: float) -> dict[str, float]:
-    """Return the fields of a sample without failures and lost spans, some of them replaced by `overrides`.
+    """Return the fields of a sample without failures or lost spans, updated with `overrides`.
 
     The other values are arbitrary.
     """

@@ -32,6 +32,11 @@ pytestmark = pytest.mark.deployment
 PAGE = ROOT / "docs" / "task-definition-check.md"
 SOCKET_URL = "unix:///var/run/datadog/apm.socket"
 ROUTER_IMAGE = "public.ecr.aws/aws-observability/aws-for-fluent-bit:2.32.0"
+WINDOWS_TASK = {
+    "cpu": "1024",  # with this memory, Fargate's smallest size for Windows
+    "memory": "2048",
+    "runtimePlatform": {"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"},
+}
 
 
 def findings(*changes: Change) -> list[task_check.Finding]:
@@ -121,8 +126,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("socket", MISTAKE, "no volume is mounted there", service_variable("DD_TRACE_AGENT_URL", SOCKET_URL)),
     ("socket", MISTAKE, "not in the same volume", lambda d: (share_socket(d), d.agent.pop("mountPoints"))),
     ("socket", MISTAKE, "read-only", lambda d: (share_socket(d), d.agent["mountPoints"][0].update(readOnly=True))),
-    # This is Fargate's smallest size for Windows.
-    ("socket", MISTAKE, "Windows", lambda d: (share_socket(d), d.task.update(cpu="1024", memory="2048", runtimePlatform={"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}))),
+    ("socket", MISTAKE, "Windows", lambda d: (share_socket(d), d.task.update(WINDOWS_TASK))),
     ("proxy", MISTAKE, "`HTTP_PROXY`", service_variable("HTTP_PROXY", "http://proxy:3128")),
     ("proxy", MISTAKE, "`127.0.0.1`", lambda d: (d.set_variable(d.service, "all_proxy", "http://proxy:3128"), d.set_variable(d.service, "NO_PROXY", "localhost"), d.set_variable(d.service, "DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"))),
     ("tracing-off", MISTAKE, "`DD_TRACE_ENABLED` is `false`", service_variable("DD_TRACE_ENABLED", "false")),
@@ -220,7 +224,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("limits", MISTAKE, "`containerPort` is 65536", service_fields(portMappings=[{"containerPort": 65536}])),
     ("host-port", MISTAKE, "`hostPort` 80 differs", service_fields(portMappings=[{"containerPort": 8080, "hostPort": 80}])),
     ("port-twice", MISTAKE, "8080/tcp is also mapped by `orders`", agent_fields(portMappings=[{"containerPort": 8080}])),
-    ("windows", MISTAKE, "`readonlyRootFilesystem`", lambda d: (d.service.update(readonlyRootFilesystem=True), d.task.update(cpu="1024", memory="2048", runtimePlatform={"operatingSystemFamily": "WINDOWS_SERVER_2022_CORE"}))),
+    ("windows", MISTAKE, "`readonlyRootFilesystem`", lambda d: (d.service.update(readonlyRootFilesystem=True), d.task.update(WINDOWS_TASK))),
     ("names", MISTAKE, "`my orders`", task_fields(family="my orders")),
     ("required-platform", WARNING, "`requiresCompatibilities` is missing", without_field("requiresCompatibilities")),
     ("unknown-field", MISTAKE, "no field `color`", service_fields(color="red")),

@@ -89,7 +89,7 @@ ENCODINGS: dict[str, Callable[[str], bytes]] = {
 
 
 def test_the_shipped_file_passes() -> None:
-    assert task_check.check(SHIPPED.read_bytes()) == task_check.Report([], [])
+    assert task_check.check(SHIPPED.read_bytes()) == task_check.Report(findings=[], notes=[])
 
 
 @pytest.mark.parametrize("convert", FORMS.values(), ids=FORMS)
@@ -256,12 +256,10 @@ def test_a_described_definition_is_read(tmp_path: Path) -> None:
     assert broken_rules(description.replace('"stopTimeout": 60', '"stopTimeout": 99999')) == ["limits"]
 
 
-def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-    environment = {**clean_environment(), **environ}
+def run_check(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     command = [*CHECK, *arguments]
-    return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, timeout=60, check=False, env=environment
-    )
+    environ = clean_environment(variables)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False, env=environ)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +270,7 @@ def run_check(*arguments: str, stdin: str = "", **environ: str) -> subprocess.Co
         (changed(agent_fields(memory=256)), (), 3, "1 warning"),
         (changed(agent_fields(memory=256), agent_variable("DD_HOSTNAME", "x"), agent_variable("DD_SITE", "EU")), (), 1, "2 mistakes, 1 warning"),
         (changed(agent_fields(memory=256)), ("--ignore", "site,agent-memory"), 0, "-: no mistake"),
-        (changed(agent_fields(memory=256)), ("--ignore", "cfn-lint-E1234, placeholder,", "--ignore", ""), 3, "1 warning"),
+        (changed(agent_fields(memory=256)), ("--ignore", "cfn-lint-E1234, placeholder,", "--ignore", ""), 3, "1 warning"),  # empty names are skipped
     ],
 )  # fmt: skip
 def test_the_exit_code_depends_on_the_worst_level(

@@ -138,7 +138,7 @@ async def test_random_ids_make_few_resources(
         segments = ["".join(generator.choices(alphabet, k=length)) for length in lengths]
         await resource_of_call("/" + "/".join(segments))
 
-    # A resource is a readable prefix, alone or followed by `?`.
+    # A resource is a readable prefix, alone or followed by `?` segments.
     assert len({span.resource for span in spans}) <= 2 * tracing.MAX_PREFIXES
 
 

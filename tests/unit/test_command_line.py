@@ -51,7 +51,7 @@ def test_two_options_with_the_same_port_are_rejected(arguments: list[str], optio
 
 
 def test_a_service_on_another_address_may_have_the_port_of_the_page() -> None:
-    result = run("dev", "--host", "203.0.113.7", "--port", "8081")  # an address of no machine
+    result = run("dev", "--host", "203.0.113.7", "--port", "8081")  # no machine has this address, so the start fails
 
     assert result.exit_code == 1
     assert "Choose different ports." not in result.output

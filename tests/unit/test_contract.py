@@ -76,7 +76,7 @@ def renames(name: Name) -> Iterator[tuple[str, Rename]]:
         target = getattr(target, attribute)
     # The parameters of a class are those of its `__init__`.
     function: Any = inspect.unwrap(target.__init__ if inspect.isclass(target) else target)
-    function = getattr(function, "__func__", function)  # of a bound method
+    function = getattr(function, "__func__", function)  # the function of a bound method
     for word in (*name.parameters, *name.uses):
         yield f"{name.path} {word}", _word_rename(function, word)
 
@@ -176,8 +176,8 @@ async def test_each_rename_is_one_warning_at_start(
         if part in contract.REQUIRED:
             assert server.run({"HOST": "127.0.0.1", "PORT": "0"}) == server.EXIT_CANNOT_START
         else:
-            logs.configure(settings, dict)  # dict() has no trace and span ids
-            async with create_app(settings, {}, broken).test_app():
+            logs.configure(settings, ids=dict)  # as outside of a span, dict() returns no ids
+            async with create_app(settings, environ={}, broken=broken).test_app():
                 pass
     lines = capsys.readouterr().err.splitlines()
 

@@ -168,8 +168,9 @@ def test_a_stored_key_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None
     """The secret's tag has the version and a hash of the key, so the script needs no permission to read the key."""
 
     def aws_without_permission(tag: str) -> FakeAws:
-        denial = {"secretsmanager__get_secret_value": AwsError("AccessDeniedException")}
-        return FakeAws(**{**secret_results({}, tag), **denial})
+        results = secret_results({}, tag)
+        results["secretsmanager__get_secret_value"] = AwsError("AccessDeniedException")
+        return FakeAws(**results)
 
     monkeypatch.setenv("DD_API_KEY", KEY)
     aws = FakeAws(**secret_results({"DD_API_KEY": "f" * 32}))
@@ -186,7 +187,7 @@ def test_a_stored_key_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None
     # A different key is stored.
     monkeypatch.setenv("DD_API_KEY", KEY[::-1])
     assert api_key.store(aws_without_permission(tag), ARN) == "v2"
-    # A key that another tool stored is kept, and not verified.
+    # A key that another tool stored is kept. Without the permission to read it, it is not verified.
     monkeypatch.delenv("DD_API_KEY")
     assert api_key.store(aws_without_permission("v0:x"), ARN) == "v1"
 
@@ -210,7 +211,7 @@ def test_a_secret_scheduled_for_deletion_is_reported() -> None:
 def test_an_unhealthy_agent_causes_a_warning(
     capsys: pytest.CaptureFixture[str], agents: list[dict[str, str]], warning: str, message: str
 ) -> None:
-    """No task waits for the Agent, so a rejected API key shows up only here."""
+    """No task depends on the Agent's health, so a rejected API key shows up only here. A stopped Agent is unhealthy."""
     tasks = [{"containers": [{"name": "service"}, {"name": "datadog-agent", **agent}]} for agent in agents]
     task_arns = [f"task/{number}" for number in range(len(tasks))]
     aws = FakeAws(ecs__list_tasks={"taskArns": task_arns}, ecs__describe_tasks={"tasks": tasks})
@@ -247,13 +248,13 @@ def test_the_values_of_a_revision_can_be_read_back() -> None:
 def test_an_old_agent_gets_a_hint() -> None:
     """An Agent is old if its release month began over 90 days ago. Without a release month, there is no hint."""
     task = filled_definition()
-    hint = definition.agent_hint(task, date(2027, 1, 1))
+    hint = definition.agent_hint(task, today=date(2027, 1, 1))
 
-    assert definition.agent_hint(task, date(2026, 12, 30)) is None
+    assert definition.agent_hint(task, today=date(2026, 12, 30)) is None
     assert hint is not None
     assert "The Datadog Agent 7.84.6 was released in 2026-10, over 90 days ago" in hint
     definition.container(task, "datadog-agent")["dockerLabels"] = {}  # type: ignore[index]
-    assert definition.agent_hint(task, date(2027, 1, 1)) is None
+    assert definition.agent_hint(task, today=date(2027, 1, 1)) is None
 
 
 def test_compose_and_task_definition_pin_the_same_agent_and_release() -> None:
@@ -304,7 +305,7 @@ def test_an_unsafe_or_impossible_change_is_rejected(
 
 
 def test_parameters_that_are_not_changed_keep_their_values() -> None:
-    """A parameter that the template no longer has is left out."""
+    """A parameter that the template no longer has is left out. A service open over plain HTTP may stay open."""
     parameters = planned_parameters({"AllowedCidr": "0.0.0.0/0", "Spot": "true", "Gone": "x"}, {"MinTasks": "3"})
 
     assert (parameters["Spot"], parameters["MinTasks"], parameters["MaxTasks"]) == ("true", "3", "10")
@@ -325,7 +326,8 @@ def test_a_network_is_checked_before_it_is_used() -> None:
         return {"Subnets": entries}
 
     def plan(**results: Any) -> None:
-        stack.Stack(FakeAws(**results), "hello-service").planned_parameters(None, parameters, open_http=False)
+        new_stack = stack.Stack(FakeAws(**results), "hello-service")
+        new_stack.planned_parameters(description=None, changes=parameters, open_http=False)
 
     plan(ec2__describe_subnets=subnets({"subnet-1": "a", "subnet-2": "b", "subnet-3": "a"}))
     missing_subnet = AwsError("(InvalidSubnetID.NotFound) The subnet ID 'subnet-2' does not exist.")

@@ -17,7 +17,7 @@ class Exchange:
     """One request to a `Lifecycle` around `app`, and the messages of its response."""
 
     def __init__(self, app: ASGIApp, scope_type: str = "http", http_version: str = "1.1") -> None:
-        self.lifecycle = Lifecycle(app, lambda: TRACE_ID)
+        self.lifecycle = Lifecycle(app, trace_id=lambda: TRACE_ID)
         self.scope: Scope = {"type": scope_type, "http_version": http_version}
         self.messages: list[Message] = []
 

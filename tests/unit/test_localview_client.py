@@ -97,8 +97,8 @@ def test_a_server_that_is_not_the_page_is_reported(response: bytes) -> None:
 
 
 def test_a_closed_port_is_reported_with_the_command_that_starts_the_page() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as closed_server:
+        url = f"http://127.0.0.1:{closed_server.getsockname()[1]}"
     result = run("--url", url)
 
     assert result.exit_code == 1
@@ -107,8 +107,8 @@ def test_a_closed_port_is_reported_with_the_command_that_starts_the_page() -> No
 
 def test_a_server_that_does_not_respond_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "TIMEOUT_SECONDS", 0.05)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        result = run("--url", f"http://127.0.0.1:{silent.getsockname()[1]}")
+    with socket.create_server(("127.0.0.1", 0)) as silent_server:
+        result = run("--url", f"http://127.0.0.1:{silent_server.getsockname()[1]}")
 
     assert result.exit_code == 1
     assert ": timed out. " in result.stderr

@@ -56,4 +56,4 @@ def test_a_service_that_is_not_traced_is_reported(value: str, is_reported: bool)
     options = Options(host="127.0.0.1", port=0, agent_port=0)
     Development(options, {"DD_TRACE_ENABLED": value}, Console(file=output, width=200))._warn_about_environment()
 
-    assert (f"DD_TRACE_ENABLED={value}, so the service sends no traces" in output.getvalue()) is is_reported
+    assert (f"DD_TRACE_ENABLED={value}, so the service sends no traces" in output.getvalue()) == is_reported

@@ -52,8 +52,8 @@ def test_a_repeated_trace_is_one_line() -> None:
     ]
     output = RecordedFeed()
     for number, (new_trace, line_count) in enumerate(steps):
-        output.add([new_trace], 0)
-        output.flush(feed.SETTLE_SECONDS)
+        output.add([new_trace], now=0)
+        output.flush(now=feed.SETTLE_SECONDS)
 
         assert len(output.lines()) == line_count, number
 
@@ -64,8 +64,8 @@ def test_remembered_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     tree, line = 4, 1  # the number of lines of each
     output = RecordedFeed()
     for resource, line_count in (("a", tree), ("b", tree), ("a", line), ("c", tree), ("a", line), ("b", tree)):
-        output.add([request_trace(resource=resource)], 0)
-        output.flush(0, end=True)
+        output.add([request_trace(resource=resource)], now=0)
+        output.flush(now=0, end=True)
 
         assert len(output.lines()) == line_count, resource
 
@@ -81,9 +81,9 @@ def test_the_tree_option_selects_traces(tree: str, expected: list[str]) -> None:
             request_trace(501, resource="slow"),  # a millisecond more than feed.SLOW
             request_trace(resource="failed", error=True),
         ],
-        0,
+        now=0,
     )
-    output.flush(feed.SETTLE_SECONDS)
+    output.flush(now=feed.SETTLE_SECONDS)
 
     heads = [line for line in output.lines() if " 2 spans " in line]
     assert [head.split()[0] for head in heads] == expected
@@ -91,8 +91,8 @@ def test_the_tree_option_selects_traces(tree: str, expected: list[str]) -> None:
 
 def test_a_repeated_trace_is_a_tree_if_only_some_traces_are_drawn() -> None:
     output = RecordedFeed("slow")
-    output.add([request_trace(501), request_trace(502)], 0)  # both take longer than feed.SLOW
-    output.flush(feed.SETTLE_SECONDS)
+    output.add([request_trace(501), request_trace(502)], now=0)  # both take longer than feed.SLOW
+    output.flush(now=feed.SETTLE_SECONDS)
 
     assert len(output.lines()) == 2 * 4  # two trees
 
@@ -100,14 +100,14 @@ def test_a_repeated_trace_is_a_tree_if_only_some_traces_are_drawn() -> None:
 def test_a_log_line_is_printed_after_its_trace() -> None:
     """Log lines of other traces wait for their own traces."""
     output = RecordedFeed()
-    failed, other = request_trace(error=True), request_trace()
-    output.print_after_trace("error: it failed", failed.key, 0)
-    output.print_after_trace("error: another", other.key, 0)
+    failed_trace, other_trace = request_trace(error=True), request_trace()
+    output.print_after_trace("error: it failed", failed_trace.key, now=0)
+    output.print_after_trace("error: another", other_trace.key, now=0)
     assert output.lines() == []
-    output.add([failed], 0.5)
-    output.flush(1)  # less than SETTLE_SECONDS after the trace arrived
+    output.add([failed_trace], now=0.5)
+    output.flush(now=1)  # less than SETTLE_SECONDS after the trace arrived
     assert output.lines() == []
-    output.flush(0.5 + feed.SETTLE_SECONDS)
+    output.flush(now=0.5 + feed.SETTLE_SECONDS)
     *tree, line = output.lines()
 
     assert len(tree) == 5
@@ -117,10 +117,10 @@ def test_a_log_line_is_printed_after_its_trace() -> None:
 @pytest.mark.parametrize("tree", ["errors", "slow"])
 def test_a_log_line_is_printed_even_if_its_trace_is_not_drawn(tree: str) -> None:
     output = RecordedFeed(tree)
-    not_drawn = request_trace()
-    output.print_after_trace("warning: look", not_drawn.key, 0)
-    output.add([not_drawn], 0)
-    output.flush(feed.SETTLE_SECONDS)
+    undrawn_trace = request_trace()
+    output.print_after_trace("warning: look", undrawn_trace.key, now=0)
+    output.add([undrawn_trace], now=0)
+    output.flush(now=feed.SETTLE_SECONDS)
 
     assert output.lines() == ["warning: look"]
 
@@ -128,9 +128,9 @@ def test_a_log_line_is_printed_even_if_its_trace_is_not_drawn(tree: str) -> None
 def test_a_log_line_without_a_trace_to_wait_for_is_printed_at_once() -> None:
     """This includes all lines if no traces are drawn. Control characters are escaped."""
     output, without_traces = RecordedFeed(), RecordedFeed("off")
-    output.print_after_trace("no trace\x1b[2J\n", None, 0)
-    output.print_after_trace("trace id 0", 0, 0)
-    without_traces.print_after_trace("trace id 1", 1, 0)
+    output.print_after_trace("no trace\x1b[2J\n", None, now=0)
+    output.print_after_trace("trace id 0", 0, now=0)
+    without_traces.print_after_trace("trace id 1", 1, now=0)
 
     assert output.lines() == [r"no trace\x1b[2J\n", "trace id 0"]
     assert without_traces.lines() == ["trace id 1"]
@@ -139,24 +139,24 @@ def test_a_log_line_without_a_trace_to_wait_for_is_printed_at_once() -> None:
 def test_a_log_line_whose_trace_never_arrives_is_printed_eventually() -> None:
     """The line keeps waiting if its trace has arrived but is not complete yet."""
     output = RecordedFeed()
-    incomplete = request_trace()
-    output.print_after_trace("lost", 1, 0)
-    output.print_after_trace("incomplete", incomplete.key, 0)
-    output.flush(feed.WAIT_SECONDS - 0.1)
+    incomplete_trace = request_trace()
+    output.print_after_trace("lost", 1, now=0)
+    output.print_after_trace("incomplete", incomplete_trace.key, now=0)
+    output.flush(now=feed.WAIT_SECONDS - 0.1)
     assert output.lines() == []
-    output.add([incomplete], feed.WAIT_SECONDS)
-    output.flush(feed.WAIT_SECONDS)
+    output.add([incomplete_trace], now=feed.WAIT_SECONDS)
+    output.flush(now=feed.WAIT_SECONDS)
 
     assert output.lines() == ["lost"]
 
 
 def test_the_last_traces_and_the_waiting_log_lines_are_printed_at_the_end() -> None:
     output = RecordedFeed()
-    last = request_trace()
-    output.print_after_trace("without a trace", 1, 0)
-    output.print_after_trace("with a trace", last.key, 0)
-    output.add([last], 0)
-    output.flush(0, end=True)
+    last_trace = request_trace()
+    output.print_after_trace("without a trace", 1, now=0)
+    output.print_after_trace("with a trace", last_trace.key, now=0)
+    output.add([last_trace], now=0)
+    output.flush(now=0, end=True)
     lines = output.lines()
 
     assert lines[0].startswith("GET /api/hello")
@@ -167,6 +167,6 @@ def test_waiting_log_lines_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed, "MAX_WAITING", 2)
     output = RecordedFeed()
     for number in range(1, 4):
-        output.print_after_trace(f"line {number}", number, 0)
+        output.print_after_trace(f"line {number}", number, now=0)
 
     assert output.lines() == ["line 1"]

@@ -1,4 +1,4 @@
-"""Tests of the figures of services, their units and charts, and of the service map and its layout."""
+"""Tests of the figures of services, their units and charts, of the service map, and of statuses and log lines."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_counts_shares_rates_and_times_have_units() -> None:
         "100%",
     ]
     assert [units.rate(number) for number in (0.354, 12.44, 1200)] == ["0.35 req/s", "12.4 req/s", "1,200 req/s"]
-    assert units.clock(1_700_000_000_123_456_789).endswith(":20.123")
+    assert units.clock(1_700_000_000_123_456_789).endswith(":20.123")  # hour and minute depend on the local time zone
     assert units.clock(10**30) == "no valid time"
 
 
@@ -75,7 +75,7 @@ def test_figures_without_requests_are_zero() -> None:
     assert figures.latencies.percentile(95) == 0
     assert figures.latencies.average == 0
     assert figures.error_rate == 0
-    assert figures.apdex(0.5) is None
+    assert figures.apdex(threshold_seconds=0.5) is None
     assert Performance(now=0).reports(minutes=5, now=10) == []
 
 
@@ -88,8 +88,8 @@ def test_apdex_counts_errors_as_frustrated() -> None:
     for ms, error in ((100, False), (490, False), (1500, False), (3000, False), (10, True)):
         figures.add(span(duration_ms=ms, error=error))
 
-    assert figures.apdex(0.5) == pytest.approx((2 + 1 / 2) / 5)
-    assert figures.apdex(0.05) == pytest.approx((0 + 1 / 2) / 5)
+    assert figures.apdex(threshold_seconds=0.5) == pytest.approx((2 + 1 / 2) / 5)
+    assert figures.apdex(threshold_seconds=0.05) == pytest.approx((0 + 1 / 2) / 5)
     assert figures.error_rate == 0.2
 
 
@@ -102,7 +102,7 @@ def test_requests_are_counted_by_service_and_resource_over_time() -> None:
     root = span(duration_ms=20)
     counter.add([root, span(root, name="work")], now=1001)
     counter.add([span(service="db", resource="SELECT"), span(), span(resource="POST /api/hello", error=True)], now=1031)
-    db, web = counter.reports(1, now=1040)
+    db, web = counter.reports(minutes=1, now=1040)
 
     assert (web.service, web.total.requests, web.total.errors) == ("web", 3, 1)
     assert [(resource, figures.requests) for resource, figures in web.resources] == [
@@ -112,27 +112,27 @@ def test_requests_are_counted_by_service_and_resource_over_time() -> None:
     assert web.seconds == 40  # since the counter was created
     assert [figures.requests for figures in web.series] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0]
     assert db.total.requests == 1
-    assert [report.total.requests for report in counter.reports(1, now=1070)] == [1, 2]
-    assert counter.reports(1, now=1100) == []
+    assert [report.total.requests for report in counter.reports(minutes=1, now=1070)] == [1, 2]
+    assert counter.reports(minutes=1, now=1100) == []
 
 
 def test_a_report_covers_no_more_than_its_window() -> None:
     """The rate is computed from the seconds of the report."""
     counter = Performance(now=0)
     counter.add([span()], now=599)
-    (report,) = counter.reports(5, now=600)
+    (report,) = counter.reports(minutes=5, now=600)
 
     assert 295 <= report.seconds <= 300  # the last of its buckets of 5 seconds is not complete
     assert len(report.series) == 60
 
 
 def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a tracer that uses paths as resources would exhaust the memory."""
+    """Otherwise a tracer that uses paths as resources would exhaust the memory. New services are counted as one, too."""
     monkeypatch.setattr(performance, "MAX_RESOURCES", 3)
     counter = Performance(now=0)
     counter.add([span(resource=f"GET /{number}") for number in range(10)], now=1)
     counter.add([span(service=f"service-{number}") for number in range(10)], now=1)
-    reports = {report.service: report for report in counter.reports(1, now=2)}
+    reports = {report.service: report for report in counter.reports(minutes=1, now=2)}
 
     assert reports["web"].total.requests == 10
     assert dict(reports["web"].resources)[performance.OTHERS].requests == 10 - 3
@@ -140,7 +140,10 @@ def test_too_many_resources_are_counted_as_one(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_map_counts_calls_by_the_callers_span() -> None:
-    """A call is a client span with a server span below it or with a peer, or a span below one of another service."""
+    """A call is a client span with a server span below it or with the tag `peer.service`.
+
+    A span whose parent belongs to another service, such as a database span, is also a call.
+    """
     root = span(duration_ms=50)
     client = span(root, duration_ms=30, meta={"span.kind": "client", "peer.service": "greeter.example"})
     server = span(client, service="greeter", duration_ms=20, meta={"span.kind": "server"})
@@ -149,7 +152,7 @@ def test_the_map_counts_calls_by_the_callers_span() -> None:
     mail_client = span(root, duration_ms=9, meta={"span.kind": "client", "peer.service": "mail"})
     client_without_peer = span(root, meta={"span.kind": "client"})
     traces = [trace(root, client, server, database, mail_client, client_without_peer, second_server)]
-    graph, layout = map_layout.draw(service_map.service_map(traces), None)
+    graph, layout = map_layout.draw(service_map.service_map(traces), service=None)
     calls = {(edge.source.service, edge.target.service): edge.figures for edge in graph.edges}
     nodes = {node.service: node for node in graph.nodes}
     places = {place.node.service: place for place in layout.places}
@@ -187,7 +190,6 @@ def test_nodes_and_edges_link_to_the_requests_that_they_count() -> None:
 
 
 def overlap(first: map_layout.Box, second: map_layout.Box) -> bool:
-    """Return whether two boxes overlap."""
     first_left, first_top, first_right, first_bottom = first
     second_left, second_top, second_right, second_bottom = second
     overlap_in_x = first_left < second_right and second_left < first_right
@@ -210,12 +212,12 @@ def overlapping_pairs(layout: map_layout.Drawing) -> list[tuple[map_layout.Box, 
 def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -> None:
     """All nodes and the centers of all labels are within the picture.
 
-    The numbers of columns and of services drawn at once are limited.
+    The number of columns is limited, and so is the number of services unless one is chosen.
     """
     numbers = sorted({number for call in calls for number in call})
     nodes = {number: service_map.Node(f"service-{number}") for number in numbers}
     edges = [service_map.Edge(nodes[source], nodes[target]) for source, target in sorted(calls)]
-    graph, layout = map_layout.draw(service_map.Map([*nodes.values()], edges), f"service-{chosen}")
+    graph, layout = map_layout.draw(service_map.Map([*nodes.values()], edges), service=f"service-{chosen}")
 
     assert overlapping_pairs(layout) == []
     for left, top, right, bottom in [place.box for place in layout.places]:
@@ -237,8 +239,8 @@ def test_with_many_services_only_one_and_its_neighbors_are_drawn() -> None:
     hub = span(service="hub")
     neighbors = [span(hub, service=f"service-{number:02}") for number in range(18)]  # more than MAX_SERVICES
     whole_map = service_map.service_map([trace(hub, *neighbors)])
-    graph, layout = map_layout.draw(whole_map, None)
-    chosen_graph, chosen_layout = map_layout.draw(whole_map, "service-03")
+    graph, layout = map_layout.draw(whole_map, service=None)
+    chosen_graph, chosen_layout = map_layout.draw(whole_map, service="service-03")
 
     assert graph.chosen is not None
     assert graph.chosen.service == "hub"
@@ -255,7 +257,7 @@ def test_a_chain_too_long_for_the_width_is_drawn_as_one_service_and_its_neighbor
     for number in range(1, map_layout.MAX_COLUMNS + 1):
         chain.append(span(chain[-1], service=f"service-{number}"))
     whole_map = service_map.service_map([trace(*chain)])
-    graph, _ = map_layout.draw(whole_map, None)
+    graph, _ = map_layout.draw(whole_map, service=None)
 
     assert graph.chosen is not None
     assert not map_layout.can_draw_whole(whole_map)
@@ -268,7 +270,8 @@ def test_cyclic_calls_are_drawn() -> None:
     c = span(b, service="c")
     call_to_a = span(c, service="a")
     call_to_itself = span(call_to_a, service="a", meta={"span.kind": "client", "peer.service": "a"})
-    graph, layout = map_layout.draw(service_map.service_map([trace(root, b, c, call_to_a, call_to_itself)]), None)
+    whole_map = service_map.service_map([trace(root, b, c, call_to_a, call_to_itself)])
+    graph, layout = map_layout.draw(whole_map, service=None)
     edges = {(edge.source.service, edge.target.service) for edge in graph.edges}
 
     assert edges == {("a", "b"), ("b", "c"), ("c", "a"), ("a", "a")}
@@ -277,7 +280,7 @@ def test_cyclic_calls_are_drawn() -> None:
 
 
 def test_an_empty_map_is_drawn() -> None:
-    graph, layout = map_layout.draw(service_map.service_map([]), "web")
+    graph, layout = map_layout.draw(service_map.service_map([]), service="web")
     figures = service_map.Figures()
 
     assert graph.nodes == []
@@ -292,7 +295,7 @@ def test_a_service_is_right_of_all_its_callers() -> None:
     b = span(root, service="b")
     c = span(b, service="c")
     whole_map = service_map.service_map([trace(root, b, c, span(root, service="c"), span(root, service="b"))])
-    _, layout = map_layout.draw(whole_map, None)
+    _, layout = map_layout.draw(whole_map, service=None)
     x = {place.node.service: place.x for place in layout.places}
 
     assert x["a"] < x["b"] < x["c"]
@@ -320,7 +323,7 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
     }
     row = drawing.log_parts(line)
 
-    assert row.pop("time").endswith(":00.123")  # the hour depends on the local time zone
+    assert row.pop("time").endswith(":00.123")  # hour and minute depend on the local time zone
     assert row == {
         "level": "error",
         "event": "it failed",
@@ -346,7 +349,7 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     for error in (True, False):
         two_requests.add(span(duration_ms=20, error=error))
     count_axis_end, bars = charts.bars([no_request, one_request, two_requests, no_request])
-    time_axis_end, lines = charts.lines([one_request, no_request, two_requests, two_requests], (95, 50))
+    time_axis_end, lines = charts.lines([one_request, no_request, two_requests, two_requests], percentiles=(95, 50))
     _, (first_piece, second_piece) = lines[0]
 
     assert count_axis_end == 2
@@ -356,7 +359,7 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     assert first_piece.startswith("0.00,")
     assert [point.split(",")[0] for point in second_piece.split()] == ["180.00", "270.00", "270.00", "360.00"]
     assert charts.bars([]) == (1, [])
-    assert charts.lines([no_request], (50,)) == (MS, [(50, [])])
+    assert charts.lines([no_request], percentiles=(50,)) == (MS, [(50, [])])
 
 
 @pytest.mark.parametrize(
@@ -372,8 +375,8 @@ def test_each_bucket_of_a_chart_has_its_time_and_values() -> None:
     """Time and values are text for a tooltip and for screen readers."""
     counter = Performance(now=0)
     counter.add([span(duration_ms=10), span(duration_ms=10, error=True)], now=21)
-    (report,) = counter.reports(1, now=32)
-    buckets = charts.buckets(report, datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC))
+    (report,) = counter.reports(minutes=1, now=32)
+    buckets = charts.buckets(report, last_start=datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC))
 
     assert len(buckets) == 12
     assert (buckets[-1].time, buckets[-1].text) == ("12:00:00", "no request")
@@ -394,7 +397,7 @@ def test_resources_are_sorted_by_any_column() -> None:
     counter = Performance(now=0)
     for name, ms, error in (("b", 30, False), ("c", 10, True), ("a", 30, False), ("a", 30, False)):
         counter.add([span(resource=name, duration_ms=ms, error=error)], now=1)
-    (report,) = counter.reports(1, now=2)
+    (report,) = counter.reports(minutes=1, now=2)
 
     def order(column: str) -> str:
         return "".join(name for name, _ in charts.sort_resources(report, column, threshold=0.5))
@@ -411,7 +414,7 @@ def test_a_resource_has_a_search_for_its_requests() -> None:
     """Quotation marks in its name are escaped."""
     counter = Performance(now=0)
     counter.add([span()], now=1)
-    (report,) = counter.reports(1, now=2)
+    (report,) = counter.reports(minutes=1, now=2)
 
     assert charts.requests_search(report, 'GET "x"') == r'service:web resource_name:"GET \"x\""'
 
@@ -421,4 +424,4 @@ def test_all_figures_can_be_cleared() -> None:
     counter.add([span()], now=1)
     counter.clear(now=2)
 
-    assert counter.reports(1, now=3) == []
+    assert counter.reports(minutes=1, now=3) == []

@@ -100,7 +100,7 @@ def test_messages_without_a_known_handshake_are_not_grouped() -> None:
     """
     first, second = span(meta=HANDSHAKE), span(start_ms=1, meta=HANDSHAKE)
     last = span(start_ms=2, name="websocket.receive", meta={"runtime-id": "r"})
-    lost = span(start_ms=3, name="websocket.receive", links=links_to(span()))
+    lost = span(start_ms=3, name="websocket.receive", links=links_to(span()))  # its handshake is not kept
     unlinked = span(start_ms=4, name="websocket.close")
     forward = span(start_ms=6, trace=901, name="websocket.close", links=links_to(span(trace=902)))
     back = span(start_ms=7, trace=902, name="websocket.close", links=links_to(span(trace=901)))
@@ -131,7 +131,7 @@ def test_a_list_is_sorted_by_any_column_in_either_order() -> None:
 
 
 def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order() -> None:
-    """By default, the newest trace is first, which is the descending order of the time."""
+    """The first click on durations or times gives the descending order. By default, the newest trace is first."""
     assert Search().sort_after_click("duration") == "-duration"
     assert Search(sort="-duration").sort_after_click("duration") == "duration"
     assert Search().sort_after_click("time") == "time"
@@ -251,16 +251,16 @@ def test_a_pager_leads_through_the_results_of_a_search() -> None:
     assert last
     middle_address = f"/trace/{handshake.trace_id:032x}"
 
-    assert listing.pager(store, {}, first, NOW) == Pager(
+    assert listing.pager(store, arguments={}, trace=first, now=NOW) == Pager(
         list_address="/", position=1, total=3, previous="", next=middle_address
     )
-    assert listing.pager(store, {"last": "60"}, last, NOW) == Pager(
+    assert listing.pager(store, arguments={"last": "60"}, trace=last, now=NOW) == Pager(
         list_address="/?last=60", position=3, total=3, previous=f"{middle_address}?last=60", next=""
     )
-    assert listing.pager(store, {"q": "nothing"}, first, NOW) == Pager(
+    assert listing.pager(store, arguments={"q": "nothing"}, trace=first, now=NOW) == Pager(
         list_address="/?q=nothing", position=0, total=0, previous="", next=""
     )
-    assert listing.pager(store, {"q": "foo:"}, first).position == 0  # this search is invalid
+    assert listing.pager(store, arguments={"q": "foo:"}, trace=first).position == 0  # this search is invalid
 
 
 def line(number: int, level: str = "info", **rest: str) -> dict[str, str]:
@@ -278,7 +278,7 @@ def test_every_line_is_in_the_log_with_its_trace() -> None:
     store.add_line(line(3, **{"dd.trace_id": "99"}))
     store.add_line({"event": "plain"})
     store.add_line(line(5, **{"dd.trace_id": f"{77:032x}", "dd.span_id": "0"}))
-    log = logbook.read(store, {})
+    log = logbook.read(store, arguments={})
 
     assert [entry.line["event"] for entry in log.entries] == ["line 5", "plain", "line 3", "line 2", "line 1"]
     assert [entry.address for entry in log.entries] == [
@@ -308,7 +308,7 @@ def test_the_log_is_filtered() -> None:
     assert events(level="error") == ["line 2"]
     assert events(level="nonsense") == ["line 3", "line 2", "line 1"]
     assert events(traceless="1") == ["line 3", "line 2"]
-    # The address of all lines that match, not only of the first ones.
+    # This address shows all matching lines, not only the first ones.
     assert logbook.read(store, {"text": "a b", "traceless": "1"}).address == "/logs?text=a+b&traceless=1&all=1"
 
 
@@ -317,7 +317,7 @@ def test_the_log_is_bounded_and_can_be_cleared() -> None:
     for number in range(LINES + 10):
         store.add_line(line(number))
     version_before = store.version
-    log = logbook.read(store, {})
+    log = logbook.read(store, arguments={})
     store.clear()
 
     assert (log.lines_kept, log.lines_read) == (LINES, LINES + 10)

@@ -32,7 +32,7 @@ SCRIPT = "<script>alert(1)</script>"
 @pytest.fixture
 def view() -> View:
     """An empty view."""
-    return View(Store(limit=1000), Performance(now=monotonic()))
+    return View(Store(limit=1000), Performance(now=monotonic()))  # 1,000 traces are more than any test adds
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
     }
 
 
-@pytest.mark.parametrize("start", [-(2**63), 2**62])  # the least 64-bit number, and the first start that is rejected
+@pytest.mark.parametrize("start", [-(2**63), 2**62])  # the least 64-bit integer, and the first start that is too late
 async def test_a_trace_with_an_impossible_start_is_returned_without_it(
     view: View, client: _TestClientProtocol, start: int
 ) -> None:
@@ -260,7 +260,7 @@ async def test_other_sites_cannot_clear_the_page(
 
     assert response.status_code == status
     assert len(view.store) == (1 if is_rejected else 0)
-    assert bool(view.performance.reports(minutes=15, now=monotonic())) is is_rejected
+    assert bool(view.performance.reports(minutes=15, now=monotonic())) == is_rejected
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ async def test_clearing_never_redirects_to_another_site(client: _TestClientProto
 
 
 async def test_the_choices_for_the_performance_view_are_remembered(view: View, client: _TestClientProtocol) -> None:
-    """The choices are window, threshold and order. The address overrides them, and an invalid cookie is ignored."""
+    """The choices are window, threshold and order. The address overrides them, and invalid values are ignored."""
     add_spans(view, span(duration_ms=1000))
     await get(client, "/performance?minutes=15&apdex=2&sort=-p99")
     remembered = await get(client, "/performance")
@@ -322,7 +322,7 @@ async def test_spans_that_arrive_during_rendering_make_the_page_outdated(view: V
 
 
 async def test_the_number_of_dropped_traces_is_shown(client: _TestClientProtocol, view: View) -> None:
-    """The number is on every view, and on the page of a missing trace."""
+    """It is shown beside the number of traces kept, and on the page of a missing trace."""
     view.store.limit = 2
     for _ in range(5):
         add_spans(view, span())
@@ -406,9 +406,9 @@ async def test_requests_for_local_names_are_served(client: _TestClientProtocol, 
 async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client: _TestClientProtocol) -> None:
     """The details are those of the span in the address, or of the deepest error, or of the root."""
     root = span(error=True, resource="GET /root", meta={"error.type": "OuterError"})
-    below = span(root, error=True, service="greeter", meta={"error.type": "InnerError", "error.message": "no"})
+    child = span(root, error=True, service="greeter", meta={"error.type": "InnerError", "error.message": "no"})
     good = span(root, meta={"some.tag": "some value"}, metrics={"a.metric": 0.5})
-    trace_id = add_spans(view, root, below, good)
+    trace_id = add_spans(view, root, child, good)
     view.store.add_line({"dd.trace_id": trace_id, "dd.span_id": str(good.span_id), "event": "line of the good span"})
     body = await get(client, f"/trace/{trace_id}")
     detail = await get(client, f"/trace/{trace_id}/span/{good.span_id}")
@@ -420,8 +420,8 @@ async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client
     assert "OuterError" in await get(client, f"/trace/{trace_id}?span={root.span_id}")
     for part in ("some.tag", "some value", "a.metric", "0.5", "line of the good span"):
         assert part in detail
-    without_error = add_spans(view, span(resource="GET /root"))
-    assert "GET /root" in await get(client, f"/trace/{without_error}/span/none")
+    other_trace_id = add_spans(view, span(resource="GET /root"))
+    assert "GET /root" in await get(client, f"/trace/{other_trace_id}/span/none")
 
 
 @pytest.mark.parametrize("form", ["00-{id}-00000000000000aa-01", "{lower_half}", "{decimal}"])
@@ -505,12 +505,12 @@ async def next_event(events: AsyncIterator[bytes]) -> bytes:
 
 
 async def test_each_change_is_one_event(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An event has the version of the store. Without changes, comments keep the connection alive.
+    """An event has the version of the store. Without changes, comments reveal a dead connection.
 
     The events end when the page closes.
     """
     monkeypatch.setattr(page, "EVENT_SECONDS", 0.01)
-    events = page._changes(view, None)
+    events = page._changes(view, trace_id=None)
     first = await next_event(events)
     add_spans(view, span())
     second = await next_event(events)
@@ -529,7 +529,7 @@ async def test_each_change_is_one_event(view: View, monkeypatch: pytest.MonkeyPa
 async def test_the_page_of_a_trace_gets_no_event_for_other_traces(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "EVENT_SECONDS", 0.01)
     root = span(trace=77)
-    events = page._changes(view, f"{77:032x}")
+    events = page._changes(view, trace_id=f"{77:032x}")
     received = [await next_event(events)]
     add_spans(view, span(), span())
     add_spans(view, root)
@@ -545,7 +545,7 @@ async def test_open_connections_do_not_delay_the_stop(view: View, monkeypatch: p
     monkeypatch.setattr(page, "CLOSE_SECONDS", 0.3)
     # The JSON of this trace has more than 5 MB, which is more than the buffers of the connection.
     trace_id = add_spans(view, *[span(trace=1, meta={"tag": "x" * 1000}) for _ in range(5000)])
-    listener = processes.listen("127.0.0.1", 0, "")
+    listener = processes.listen("127.0.0.1", 0, option="")
     address = listener.getsockname()
     async with aiohttp.ClientSession() as session:
         async with serving(view, listener):
@@ -606,7 +606,7 @@ class LateSession:
         yield
 
 
-RUNNING, EXITED = SimpleNamespace(returncode=None), SimpleNamespace(returncode=1)  # child processes
+RUNNING, EXITED = SimpleNamespace(returncode=None), SimpleNamespace(returncode=1)  # fake child processes
 
 
 async def test_a_slow_process_gets_time_to_respond(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -632,14 +632,14 @@ async def test_a_process_that_does_not_respond_in_time_is_an_error(monkeypatch: 
 
 def test_a_busy_port_is_reported_with_the_option_to_change_it() -> None:
     """The message includes the reason."""
-    with socket.socket() as busy:
-        busy.bind(("127.0.0.1", 0))
-        busy.listen()
-        port = busy.getsockname()[1]
-        with pytest.raises(processes.StartError) as raised:
-            processes.listen("127.0.0.1", port, "--view-port")
+    with socket.socket() as busy_socket:
+        busy_socket.bind(("127.0.0.1", 0))
+        busy_socket.listen()
+        port = busy_socket.getsockname()[1]
+        with pytest.raises(processes.StartError) as error:
+            processes.listen("127.0.0.1", port, option="--view-port")
 
-    assert str(raised.value) == (
+    assert str(error.value) == (
         f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with --view-port."
     )
 

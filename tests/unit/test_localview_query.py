@@ -211,12 +211,12 @@ def test_a_search_does_not_match_the_trace(text: str) -> None:
 )
 def test_a_mistake_is_reported_with_suggestions(text: str, message: str, suggestions: list[str]) -> None:
     """Each suggestion is a valid search."""
-    with pytest.raises(QueryError) as raised:
+    with pytest.raises(QueryError) as error:
         parse(text)
 
-    assert message in str(raised.value)
-    assert str(raised.value).endswith((".", '"'))  # a sentence, or one that ends with a quoted search
-    assert list(raised.value.suggestions) == suggestions
+    assert message in str(error.value)
+    assert str(error.value).endswith((".", '"'))  # a sentence, or one that ends with a quoted search
+    assert list(error.value.suggestions) == suggestions
     for suggestion in suggestions:
         parse(suggestion)
 
@@ -243,18 +243,18 @@ def test_a_mistake_is_reported_with_suggestions(text: str, message: str, suggest
     ],
 )
 def test_a_search_that_more_characters_may_make_valid_is_unfinished(text: str) -> None:
-    with pytest.raises(QueryError) as raised:
+    with pytest.raises(QueryError) as error:
         parse(text)
 
-    assert raised.value.unfinished
+    assert error.value.unfinished
 
 
 @pytest.mark.parametrize("text", ["foo:bar", "status:500", "status: a", "a)", "a OR OR b", "@x:[400,499]", "- a"])
 def test_a_mistake_that_more_characters_cannot_correct_is_not_unfinished(text: str) -> None:
-    with pytest.raises(QueryError) as raised:
+    with pytest.raises(QueryError) as error:
         parse(text)
 
-    assert not raised.value.unfinished
+    assert not error.value.unfinished
 
 
 PIECES = st.sampled_from(
@@ -303,13 +303,13 @@ def test_any_text_is_either_valid_or_a_query_error(text: str) -> None:
         ["service", "resource_name", "operation_name", "@x", "@od d", '@q"', "@a:b", "@", "@ü.x-y/z"]
     ),
     value=st.text(max_size=20),
-    other=st.text(max_size=20),
+    other_value=st.text(max_size=20),
 )
-@example(field="@x", value="[1 TO 2]", other="1.5")
-@example(field="service", value="*", other="a")
-@example(field="@x", value="\\", other='"')
-@example(field="service", value="7/x", other="a")
-def test_an_exact_term_finds_only_its_value(field: str, value: str, other: str) -> None:
+@example(field="@x", value="[1 TO 2]", other_value="1.5")
+@example(field="service", value="*", other_value="a")
+@example(field="@x", value="\\", other_value='"')
+@example(field="service", value="7/x", other_value="a")
+def test_an_exact_term_finds_only_its_value(field: str, value: str, other_value: str) -> None:
     """The value and the tag's name may contain any characters. Facets and links use exact terms."""
     attributes = {"service": "service", "resource_name": "resource", "operation_name": "name"}
 
@@ -322,8 +322,8 @@ def test_an_exact_term_finds_only_its_value(field: str, value: str, other: str) 
 
     assert matches_span_with(value)
     # A search ignores case. In Unicode, these three conversions differ.
-    if other.lower() != value.lower() and other.casefold() != value.casefold() and other.upper() != value.upper():
-        assert not matches_span_with(other)
+    if all(convert(other_value) != convert(value) for convert in (str.lower, str.casefold, str.upper)):
+        assert not matches_span_with(other_value)
 
 
 def test_a_term_is_added_to_a_search_and_removed_again() -> None:

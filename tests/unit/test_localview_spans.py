@@ -81,19 +81,19 @@ def test_parents_come_before_children_and_children_are_sorted_by_start() -> None
     """Each span comes with its depth and a flag for the last child."""
     root = span()
     b, a = span(root, start_ms=5), span(root, start_ms=1)
-    below = span(a)
+    c = span(a)
 
-    assert list(trace(below, b, root, a).walk()) == [(0, True, root), (1, False, a), (2, True, below), (1, True, b)]
+    assert list(trace(c, b, root, a).walk()) == [(0, True, root), (1, False, a), (2, True, c), (1, True, b)]
 
 
 def test_spans_with_a_missing_parent_or_in_a_cycle_are_walked() -> None:
     """Each span is walked once."""
     orphan = span(trace=1, parent_id=12345)
     cycle_1, cycle_2 = span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71, start_ms=1)
-    own_parent = span(trace=1, span_id=73, parent_id=73)
-    walked = [(depth, walked_span) for depth, _, walked_span in trace(orphan, cycle_1, cycle_2, own_parent).walk()]
+    cycle_of_one = span(trace=1, span_id=73, parent_id=73)
+    walked = [(depth, walked_span) for depth, _, walked_span in trace(orphan, cycle_1, cycle_2, cycle_of_one).walk()]
 
-    assert walked == [(0, orphan), (0, own_parent), (0, cycle_1), (1, cycle_2)]
+    assert walked == [(0, orphan), (0, cycle_of_one), (0, cycle_1), (1, cycle_2)]
 
 
 def test_a_chain_of_5000_spans_is_walked() -> None:
@@ -151,7 +151,7 @@ def test_the_store_limits_its_total_number_of_spans_but_keeps_one_trace() -> Non
 
 def test_spans_of_several_processes_are_one_trace() -> None:
     """The order of arrival does not matter."""
-    store = Store(10)
+    store = Store(limit=10)
     root = span(trace=5)
     store.add([span(root, service="other")])
     (changed,) = store.add([root])
@@ -162,7 +162,7 @@ def test_spans_of_several_processes_are_one_trace() -> None:
 
 def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
     """A line without a trace id belongs to no trace. The number of lines of a trace is limited."""
-    store = Store(2)
+    store = Store(limit=2)
     line = {"dd.trace_id": f"{7:032x}", "event": "request"}
     store.add_line(line)
     store.add_line({"event": "no trace"})
@@ -190,7 +190,7 @@ def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
 
 def test_a_service_keeps_its_color() -> None:
     """The number of services may exceed the number of colors, and the number of services whose color is remembered."""
-    store = Store(1)
+    store = Store(limit=1)
     services = [f"service-{number}" for number in range(SERVICES + 20)]
     first_colors = [store.color(service) for service in services]
 
@@ -200,7 +200,7 @@ def test_a_service_keeps_its_color() -> None:
 
 
 def test_adding_no_spans_does_not_change_the_version() -> None:
-    store = Store(1)
+    store = Store(limit=1)
     store.add([])
 
     assert store.version == 0

@@ -127,7 +127,7 @@ def test_chained_exceptions_are_separated() -> None:
 
 
 def test_the_members_of_an_exception_group_are_separated() -> None:
-    """Each member has its own frames."""
+    """Each member has its own frames. A member without frames is left out."""
     assert [(failure.title, [text_of(frame) for frame in failure.frames]) for failure in failures(GROUP)] == [
         ("ValueError: 1", ["app/one.py:6 in one"]),
         ("ExceptionGroup: both (2 sub-exceptions)", ["app/main.py:5 in <module>"]),

@@ -46,11 +46,11 @@ def test_a_trace_is_a_tree() -> None:
 def test_an_error_has_its_type_and_message_below() -> None:
     """A span without an exception has no such line."""
     root = span(error=True)
-    below = span(root, error=True, meta={"error.type": "ValueError", "error.message": "no"})
-    _head, root_row, below_row, error_line, _empty = tree_text(trace(root, below)).splitlines()
+    child = span(root, error=True, meta={"error.type": "ValueError", "error.message": "no"})
+    _head, root_row, child_row, error_line, _empty = tree_text(trace(root, child)).splitlines()
 
     assert "error" in root_row
-    assert "error" in below_row
+    assert "error" in child_row
     assert error_line == "   ValueError: no"
 
 
@@ -91,7 +91,10 @@ def test_an_error_shows_the_last_frame_of_the_projects_code() -> None:
 
 
 def wide_trace(services: int) -> Trace:
-    """Return a trace of 26 spans in which every column is long and contains characters that take two cells."""
+    """Return a trace of 26 spans with long texts, many of them with characters that take two cells.
+
+    The 25 spans below the root belong to `services` other services.
+    """
     resource, name = "GET /" + "長い/" * 20, "operation." * 4
     error = {"error.type": "Fault", "error.message": "長い word " * 30, "error.stack": STACK}
     spans = [span(resource=resource, name=name, service="shop", duration_ms=4000)]
@@ -139,12 +142,12 @@ def test_with_several_services_the_bar_is_dropped_before_the_service() -> None:
 
 def test_a_link_that_does_not_fit_is_on_its_own_line() -> None:
     """Without a terminal, the link is always on the first line."""
-    linked = trace(span())
+    linked_trace = trace(span())
     page_url = "http://127.0.0.1:8081"
-    link = f"{page_url}/trace/{linked.id}"
-    narrow = tree_text(linked, 80, on_terminal=True, page_url=page_url).splitlines()
-    wide = tree_text(linked, 100, on_terminal=True, page_url=page_url).splitlines()
-    not_terminal = tree_text(linked, 80, page_url=page_url).splitlines()
+    link = f"{page_url}/trace/{linked_trace.id}"
+    narrow = tree_text(linked_trace, 80, on_terminal=True, page_url=page_url).splitlines()
+    wide = tree_text(linked_trace, 100, on_terminal=True, page_url=page_url).splitlines()
+    not_terminal = tree_text(linked_trace, 80, page_url=page_url).splitlines()
 
     assert narrow[:2] == ["GET /api/hello  ok  10.0 ms  1 span", link]
     assert wide[0].endswith(f"  1 span  {link}")

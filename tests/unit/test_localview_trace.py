@@ -17,10 +17,10 @@ from hello_service.localview.store import Store
 from hello_service.localview.trace_page import COLORS, MAX_INDENT, Row, Selection, Tag, TraceView
 
 
-def trace_view(*spans: Span, store: Store | None = None, **selected: str) -> TraceView:
-    """Return the view of the trace of `spans` with the selection `selected`."""
-    store = Store(100) if store is None else store
-    return TraceView(store.add(spans)[0], store, Selection.from_arguments(selected.items()))
+def trace_view(*spans: Span, store: Store | None = None, **selection: str) -> TraceView:
+    """Return the view of the trace of `spans` with `selection`."""
+    store = Store(limit=100) if store is None else store
+    return TraceView(store.add(spans)[0], store, Selection.from_arguments(selection.items()))
 
 
 def outline(page: TraceView) -> list[str]:
@@ -41,7 +41,10 @@ def queries(root: Span, number: int, **rest: object) -> list[Span]:
 
 
 def test_the_waterfall_stays_within_its_axis() -> None:
-    """This includes a span shorter than a pixel, at the very end. A span whose parent is missing is an orphan."""
+    """This includes a span shorter than a pixel, at the very end. A bar is its start and its width, in percent.
+
+    A span whose parent is missing is an orphan.
+    """
     root = span(duration_ms=100)
     at_the_end = span(root, start_ms=100, duration_ms=0)
     orphan = span(trace=root.trace_id, parent_id=99)
@@ -89,14 +92,14 @@ def test_a_fold_opens() -> None:
     """The address, a chosen span in the fold or a match of the search opens a fold."""
     root = span()
     siblings = queries(root, 9)
-    closed = trace_view(root, *siblings)
-    _root_row, fold, *_ = closed.rows()
+    page = trace_view(root, *siblings)
+    _root_row, fold, *_ = page.rows()
     span_id = f"{siblings[3].span_id:016x}"
     selections: list[dict[str, Any]] = [{"open": fold.id}, {"open": "all"}, {"span": span_id}, {"find": "select"}]
 
-    assert len(outline(closed)) == 1 + 1  # the root and the fold
-    for selected in selections:
-        assert len(outline(trace_view(root, *siblings, **selected))) == 1 + 1 + 9, selected
+    assert len(outline(page)) == 1 + 1  # the root and the fold
+    for selection in selections:
+        assert len(outline(trace_view(root, *siblings, **selection))) == 1 + 1 + 9, selection
 
 
 def test_few_equal_siblings_are_not_folded() -> None:
@@ -130,9 +133,9 @@ def test_rows_show_the_service_where_it_changes() -> None:
     assert [row.service for row in trace_view(root, b, span(b, service="b")).rows()] == ["a", "b", ""]
 
 
-def test_no_two_services_of_a_trace_share_a_color() -> None:
-    """They may share a color in other views. If there are more services than colors, shapes distinguish them."""
-    store = Store(100)
+def test_no_two_services_of_a_trace_look_the_same() -> None:
+    """In other views, they may share a color. If a trace has more services than colors, shapes distinguish them."""
+    store = Store(limit=100)
     for number in range(STORE_COLORS):
         store.color(f"other-{number}")
     root = span(service="a")
@@ -150,7 +153,7 @@ def test_no_two_services_of_a_trace_share_a_color() -> None:
 
 def test_a_service_has_the_same_color_as_in_other_views() -> None:
     """The only exception is a color that another service of the trace already has."""
-    store = Store(100)
+    store = Store(limit=100)
     store.color("first")
     root = span(service="second")
     page = trace_view(root, span(root, service="first"), store=store)
@@ -307,9 +310,9 @@ def test_a_malformed_span_link_is_left_out(malformed: str) -> None:
 
 def test_span_links_are_shown_in_both_directions() -> None:
     """The order of arrival does not matter. A link to a trace that is not kept is also shown."""
-    store = Store(10)
+    store = Store(limit=10)
     request = span(trace=1)
-    task = span(trace=2, links=(Link(1, request.span_id), Link(trace_id=99, span_id=98)))
+    task = span(trace=2, links=(Link(trace_id=1, span_id=request.span_id), Link(trace_id=99, span_id=98)))
     store.add([task])
     links_before_request = len(store.links_to(request))  # the link is stored before its target arrives
     request_page = trace_view(request, store=store)
@@ -327,11 +330,11 @@ def test_links_to_a_span_are_bounded() -> None:
     """A WebSocket may have any number of messages, and the targets of links may never arrive."""
     store = Store(limit=2)
     target = span(trace=1)
-    sources = [span(trace=2, links=(Link(1, target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5)]
+    sources = [span(trace=2, links=(Link(trace_id=1, span_id=target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5)]
     store.add([target, *sources])
     link_count = len(store.links_to(target))
     # A store keeps the links to at most twice its limit of traces.
-    links_to_missing_traces = tuple(Link(trace_id, span_id=1) for trace_id in range(10, 20))
+    links_to_missing_traces = tuple(Link(trace_id=trace_id, span_id=1) for trace_id in range(10, 20))
     store.add([span(trace=2, links=links_to_missing_traces)])
 
     assert link_count == LINKS_OF_A_SPAN
@@ -386,30 +389,30 @@ def test_the_search_term_of_a_tag_finds_its_span(name: str, value: str) -> None:
 
 def test_a_stack_trace_is_shown_once() -> None:
     """The page shows it with the error of a span. A log line with the same exception links to that span."""
-    store = Store(10)
+    store = Store(limit=10)
     text = "Traceback (most recent call last):\n  File ...\nFault: no"
     root = span(trace=1, error=True, meta={"error.stack": f"{text}\n"})
-    below = span(root)
+    child = span(root)
     lines = [
         {"dd.trace_id": "1", "dd.span_id": str(root.span_id), "exception": text},
-        {"dd.trace_id": "1", "dd.span_id": str(below.span_id), "exception": f"…\n{text}"},
+        {"dd.trace_id": "1", "dd.span_id": str(child.span_id), "exception": f"…\n{text}"},
         {"dd.trace_id": "1", "exception": "Other: no"},
         {"dd.trace_id": "1"},
     ]
     for line in lines:
         store.add_line(line)
-    page = trace_view(root, below, store=store)
+    page = trace_view(root, child, store=store)
 
     assert [page.exception_span(line) for line in lines] == [root, root, None, None]
-    assert page.lines == lines[:1]  # those of the chosen span, which is the root
-    assert [page.writer(line) for line in lines] == [root, below, None, None]
+    assert page.lines == lines[:1]  # the lines of the chosen span, which is the root
+    assert [page.writer(line) for line in lines] == [root, child, None, None]
 
 
 def test_the_parent_of_a_span_is_found() -> None:
     """The root has no parent."""
     root = span()
-    below = span(root)
-    page = trace_view(root, below)
+    child = span(root)
+    page = trace_view(root, child)
 
-    assert page.parent(below) is root
+    assert page.parent(child) is root
     assert page.parent(root) is None
