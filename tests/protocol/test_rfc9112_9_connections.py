@@ -332,7 +332,7 @@ async def test_a_silent_response_with_too_much_pipelined_behind_it_is_aborted(
     await settle()
     transport.protocol.data_received(get("/1") + EXCESSIVE_PIPELINE)
     await slow.started.wait()
-    for _ in range(2):  # twice, because the head counts as progress
+    for _ in range(2):  # twice, because a head that is sent counts as progress
         await pass_time(connections.limits.write_seconds)
     await serving
 

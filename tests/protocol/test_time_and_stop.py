@@ -314,9 +314,9 @@ async def test_every_rejection_is_counted_and_ten_a_second_are_logged(monkeypatc
     rejections = Rejections()
     with capture_logs() as lines:
         for _ in range(25):
-            rejections.add(400, "host", "The host is not valid.", "192.0.2.1")
+            rejections.add(400, "host", "The host is not valid.", client="192.0.2.1")
         now += 1
-        rejections.add(501, "method", "The method is not known.", None)
+        rejections.add(501, "method", "The method is not known.", client=None)
 
     assert rejections.counts == {"host": 25, "method": 1}
     assert len(lines) == LINES_PER_SECOND + 1

@@ -101,7 +101,7 @@ async def send_request(app: Any, scope: dict[str, Any], disconnect_after: int | 
     return messages
 
 
-# Layers that respond in place of Quart.
+# Requests that no route handles.
 
 
 @WITH_EACH_MIDDLEWARE
@@ -745,7 +745,7 @@ async def test_trace_leaves_an_app_as_it_is_without_ddtrace_run(app: Quart) -> N
         ("quart", None, False),  # not installed
     ],
 )
-async def test_a_service_with_unsupported_releases_is_untraced_and_logs_one_warning(
+async def test_unsupported_releases_cause_one_warning_and_supported_ones_none(
     app: Quart,
     *,
     library: str,
