@@ -1,4 +1,4 @@
-"""Tests of responses as they reach the client: RFC 9110, sections 8 and 15, and RFC 9112, sections 6 and 7."""
+"""Tests of responses as they reach the client: RFC 9110, sections 7.6, 8 and 15; RFC 9112, sections 4, 6, 7."""
 
 from __future__ import annotations
 

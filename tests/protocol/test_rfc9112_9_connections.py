@@ -259,7 +259,7 @@ async def test_a_response_must_start_soon_after_the_client_has_closed_its_side()
 async def test_the_end_of_the_connection_within_a_body_is_a_disconnect(request_: bytes, end: str) -> None:
     """The application receives the disconnect at once."""
     echo = Echo()
-    async with connected(echo, half_close_seconds=1000) as client:
+    async with connected(echo, half_close_seconds=1000) as client:  # too long for the test to wait
         await client.send(request_)
         await until(lambda: len(echo.scopes) == 1)
         getattr(client, end)()

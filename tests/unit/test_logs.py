@@ -217,7 +217,7 @@ def test_the_operator_sets_the_level() -> None:
 async def log_line_of_request(path: str) -> Mapping[str, Any]:
     """Send a GET request for `path`, and return its log line. Without such a line, the result is empty."""
     stream = log_to(io.StringIO())
-    async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
+    async with create_app(Settings(), environ={}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get(path)
     return next((line for line in parse_lines(stream) if line["event"] == "request"), {})
 
@@ -240,7 +240,7 @@ async def test_a_request_is_logged() -> None:
 async def test_a_request_is_text_on_a_terminal() -> None:
     """The text has the same fields, and no JSON is written in addition."""
     stream = log_to(Terminal())
-    async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
+    async with create_app(Settings(), environ={}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get("/api/hello/Ada")
     (line,) = [line for line in stream.getvalue().splitlines() if "hello_service.request" in line]
 
@@ -250,7 +250,7 @@ async def test_a_request_is_text_on_a_terminal() -> None:
 
 async def test_the_log_level_also_applies_to_requests() -> None:
     stream = log_to(io.StringIO(), log_level="ERROR")
-    async with create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app:
+    async with create_app(Settings(), environ={}, endpoints=ENDPOINTS).test_app() as app:
         await app.test_client().get("/api/hello")
 
     assert not parse_lines(stream)
@@ -273,7 +273,7 @@ async def test_a_websocket_is_logged() -> None:
     """The line is written after the end of the WebSocket."""
     stream = log_to(io.StringIO())
     async with (
-        create_app(Settings(), {}, endpoints=ENDPOINTS).test_app() as app,
+        create_app(Settings(), environ={}, endpoints=ENDPOINTS).test_app() as app,
         app.test_client().websocket("/api/hello/ws") as socket,
     ):
         await socket.send("Ada")
@@ -301,7 +301,7 @@ async def test_a_websocket_that_is_closed_before_it_is_accepted_is_logged_as_403
 
 async def test_the_settings_are_logged_once_without_secrets() -> None:
     stream = log_to(io.StringIO())
-    async with create_app(Settings(upstream_url="http://ada:secret@host/"), {}).test_app():
+    async with create_app(Settings(upstream_url="http://ada:secret@host/"), environ={}).test_app():
         pass
     (line,) = [line for line in parse_lines(stream) if line["event"] == "settings"]
 

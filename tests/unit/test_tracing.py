@@ -145,7 +145,7 @@ async def test_a_background_task_needs_no_request(app: Quart, spans: list[Span],
     assert "span_links" not in str(span.get_tags())
     assert [str(error) for error in errors] == (["on purpose"] if fails else [])
     assert active_span_ids == ([span.span_id] if fails else [])
-    # 2 keeps the trace. With None, ddtrace samples the trace only when it sends it.
+    # 2 is ddtrace's USER_KEEP. With None, ddtrace samples the trace only when it sends it.
     assert span.context.sampling_priority == (2 if fails else None)
 
 
@@ -182,7 +182,7 @@ def test_the_url_has_the_servers_address_if_there_is_no_host_header(
     scope: dict[str, object], host: str | None, url: str | None
 ) -> None:
     """ddtrace's middleware builds the same URL."""
-    assert fast_span._url({"path": "/path", **scope}, host, "a=b") == url
+    assert fast_span._url({"path": "/path", **scope}, host, query="a=b") == url
 
 
 def request_scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tests of the outbound client against an upstream that misbehaves on a real socket."""
+"""Tests of the outbound client against a fake upstream on a real socket."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ async def test_a_late_response_is_an_upstream_timeout(fake: FakeUpstream, path: 
             await upstream.get(fake.url + path)
 
     assert error.value.detail == detail
-    # The traceback is short, because overload causes many of them.
+    # The traceback is short, because overload causes many timeouts.
     assert "TimeoutError" not in "".join(traceback.format_exception(error.value))
 
 
