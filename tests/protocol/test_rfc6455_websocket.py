@@ -335,7 +335,7 @@ async def test_no_websocket_is_opened_for_a_client_that_has_closed_its_side(unre
     transport.unwritten = unread_bytes
     closed.set()
     await settle()
-    await pass_time(Limits().write_seconds)
+    await pass_time(Limits.write_seconds)
     await serving
 
     assert statuses(transport.written) == [200]

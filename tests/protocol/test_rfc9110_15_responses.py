@@ -1,4 +1,4 @@
-"""Tests of responses as they reach the client: RFC 9110, sections 8 and 15, and RFC 9112, sections 6 and 7."""
+"""Tests of responses as they reach the client: RFC 9110, sections 7.6, 8 and 15; RFC 9112, sections 4, 6, 7."""
 
 from __future__ import annotations
 
@@ -102,7 +102,10 @@ async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, A
 
 @pytest.mark.parametrize("cause", ["the application", "the client"])
 async def test_a_broken_response_whose_end_is_that_of_the_connection_ends_with_a_reset(cause: str) -> None:
-    """An HTTP/1.0 client, such as nginx by default, would mistake a close for the end of the response."""
+    """An HTTP/1.0 client, such as nginx by default, would mistake a close for the end of the response.
+
+    The application breaks the response off, or the client does, because it sends no body within `body_seconds`.
+    """
     proceed = asyncio.Event()
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -217,7 +220,8 @@ async def test_a_response_after_a_malformed_body_is_dropped() -> None:
 @pytest.mark.parametrize(
     "headers", [[(b"x", b"a\r\nb: c")], [(b"x", b"a\nb")], [(b"x\r\n", b"")], [(b"", b"a")], [LENGTH, LENGTH]]
 )
-async def test_a_header_cannot_split_a_response(headers: list[tuple[bytes, bytes]]) -> None:
+async def test_an_invalid_header_of_the_application_is_a_500(headers: list[tuple[bytes, bytes]]) -> None:
+    """A line break or a second Content-Length could split the response into two."""
     async with connected(responding_with(head(*headers), BODY)) as client:
         response = await client.exchange(get())
 
@@ -270,8 +274,8 @@ async def test_a_body_without_a_length_is_chunked_or_ends_with_the_connection(me
         response = await client.exchange(get("/", CLOSE, method=method, version=version))
 
     fields, _, body = response.partition(b"\r\n\r\n")
-    get_body = b"5\r\nhello\r\n0\r\n\r\n" if version == "1.1" else b"hello"
-    assert body == (get_body if method == "GET" else b"")
+    body_for_get = b"5\r\nhello\r\n0\r\n\r\n" if version == "1.1" else b"hello"
+    assert body == (body_for_get if method == "GET" else b"")
     assert b"gzip" not in fields
 
 

@@ -259,7 +259,7 @@ async def test_a_response_must_start_soon_after_the_client_has_closed_its_side()
 async def test_the_end_of_the_connection_within_a_body_is_a_disconnect(request_: bytes, end: str) -> None:
     """The application receives the disconnect at once."""
     echo = Echo()
-    async with connected(echo, half_close_seconds=1000) as client:
+    async with connected(echo, half_close_seconds=1000) as client:  # too long for the test to wait
         await client.send(request_)
         await until(lambda: len(echo.scopes) == 1)
         getattr(client, end)()
@@ -332,7 +332,7 @@ async def test_a_silent_response_with_too_much_pipelined_behind_it_is_aborted(
     await settle()
     transport.protocol.data_received(get("/1") + EXCESSIVE_PIPELINE)
     await slow.started.wait()
-    for _ in range(2):  # twice, because the head counts as progress
+    for _ in range(2):  # twice, because a head that is sent counts as progress
         await pass_time(connections.limits.write_seconds)
     await serving
 

@@ -24,7 +24,7 @@ CLOSE_FRAME = b"\x88"  # the first byte of a WebSocket's Close frame
 @asynccontextmanager
 async def service() -> AsyncIterator[Quart]:
     """Run the application without a tracer. It has an additional route that redirects to another host."""
-    app = create_app(Settings(), {}, endpoints=ENDPOINTS)
+    app = create_app(Settings(), environ={}, endpoints=ENDPOINTS)
 
     @app.get("/with-slash/")
     async def with_slash() -> ResponseReturnValue:

@@ -55,7 +55,7 @@ async def test_an_idle_connection_is_closed_without_a_response(data: bytes) -> N
 
 @pytest.mark.parametrize("incomplete_head", [b"G", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: here\r\nX"])
 async def test_a_head_that_is_not_completed_in_time_is_a_408(incomplete_head: bytes) -> None:
-    """`keep_alive_seconds` also limits the time until a head is complete. Bytes of an incomplete head don't extend it."""
+    """`keep_alive_seconds` also limits the time until a head is complete, which a part of the head does not extend."""
     connections = Connections(Limits(keep_alive_seconds=0.05))
     async with connected(Echo(), connections) as client:
         response = await client.exchange(incomplete_head)
@@ -122,7 +122,7 @@ async def test_the_body_timeout_is_stopped_while_the_application_is_slow() -> No
 @pytest.mark.parametrize("has_length", [True, False])
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_a_response_that_the_client_does_not_read_is_aborted(version: str, has_length: bool) -> None:
-    """The client gets a reset. With HTTP/1.0 and no Content-Length, it would mistake a close for the end of the response."""
+    """The client gets a reset. Without a Content-Length, an HTTP/1.0 client would mistake a close for the end."""
     finished = asyncio.Event()
     body = b"a" * 50_000_000  # more than the socket buffers of both sides hold
     headers = [(b"content-length", b"%d" % len(body))] if has_length else []
@@ -314,9 +314,9 @@ async def test_every_rejection_is_counted_and_ten_a_second_are_logged(monkeypatc
     rejections = Rejections()
     with capture_logs() as lines:
         for _ in range(25):
-            rejections.add(400, "host", "The host is not valid.", "192.0.2.1")
+            rejections.add(400, "host", "The host is not valid.", client="192.0.2.1")
         now += 1
-        rejections.add(501, "method", "The method is not known.", None)
+        rejections.add(501, "method", "The method is not known.", client=None)
 
     assert rejections.counts == {"host": 25, "method": 1}
     assert len(lines) == LINES_PER_SECOND + 1

@@ -92,12 +92,12 @@ class _FakeDatadog(BaseHTTPRequestHandler):
 
     monitors: list[dict[str, Any]]
     dashboards: list[dict[str, Any]]
-    keys: set[str]
+    application_keys: set[str]
 
     def _respond(self) -> None:
         objects = self.monitors if "monitor" in self.path else self.dashboards
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
-        type(self).keys.add(self.headers["DD-APPLICATION-KEY"])
+        self.application_keys.add(self.headers["DD-APPLICATION-KEY"])
         if self.headers["DD-API-KEY"] != "valid":
             self.send_error(403)
             return
@@ -120,7 +120,7 @@ class _FakeDatadog(BaseHTTPRequestHandler):
 @pytest.fixture
 def api_url() -> Iterator[str]:
     """Run a fake of Datadog's API that has no objects yet, and yield its URL."""
-    _FakeDatadog.monitors, _FakeDatadog.dashboards, _FakeDatadog.keys = [], [], set()
+    _FakeDatadog.monitors, _FakeDatadog.dashboards, _FakeDatadog.application_keys = [], [], set()
     with served(ThreadingHTTPServer(("127.0.0.1", 0), _FakeDatadog)) as url:
         yield url
 
@@ -133,7 +133,7 @@ def test_with_keys_the_objects_are_created_and_then_replaced(api_url: str) -> No
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout.count(word) == 4  # three monitors and a dashboard
     assert (len(_FakeDatadog.monitors), len(_FakeDatadog.dashboards)) == (3, 1)
-    assert _FakeDatadog.keys == {"app"}
+    assert _FakeDatadog.application_keys == {"app"}
 
 
 def test_a_rejected_key_is_reported(api_url: str) -> None:

@@ -40,9 +40,10 @@ def test_ddtraces_middleware_makes_the_span_if_the_fast_span_is_broken(
     monkeypatch.setattr(tracing, "active", lambda: True)
     monkeypatch.setattr(tracing, "trace", trace)
     monkeypatch.setattr(trace_loss, "watch", lambda: None)
-    create_app(Settings(), {}, broken)
+    create_app(Settings(), environ={}, broken=broken)
+    (middleware,) = middlewares
 
-    assert [middleware is None for middleware in middlewares] == [bool(broken)]  # None: ddtrace's own middleware
+    assert (middleware is None) is bool(broken)  # None: ddtrace's own middleware
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def restored_tcp_server(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_stopping_server_is_not_ready_and_logs_each_stage(signum: signal.Signals, seconds: float) -> None:
     """Ctrl-C at a terminal skips the drain, because no load balancer sends traffic there."""
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0.01)
-    serving = server.Server(settings, server.listen(settings), {})
+    serving = server.Server(settings, server.listen(settings), environ={})
     with capture_logs() as lines:
         serving._on_signal(signum)
         await serving.serve()
@@ -70,7 +71,7 @@ async def test_a_stopping_server_is_not_ready_and_logs_each_stage(signum: signal
 @pytest.mark.usefixtures("restored_tcp_server")
 async def test_a_server_logs_a_warning_for_a_part_that_it_leaves_out() -> None:
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0)
-    serving = server.Server(settings, server.listen(settings), {}, {"trace loss": ["It changed."]})
+    serving = server.Server(settings, server.listen(settings), environ={}, broken={"trace loss": ["It changed."]})
     with capture_logs() as lines:
         serving._on_signal(signal.SIGTERM)
         await serving.serve()
@@ -83,7 +84,7 @@ async def test_a_server_logs_a_warning_for_a_part_that_it_leaves_out() -> None:
 def test_hypercorns_own_classes_serve_after_a_change_in_a_library(part: str) -> None:
     """`create_app` logs another warning with the changed name. test_contract.py tests it."""
     settings = Settings(host="127.0.0.1", port=0)
-    serving = server.Server(settings, server.listen(settings), {}, {part: ["It was renamed."]})
+    serving = server.Server(settings, server.listen(settings), environ={}, broken={part: ["It was renamed."]})
     with capture_logs() as lines:
         config = serving._config()
     config.create_sockets().insecure_sockets[0].close()
@@ -98,7 +99,7 @@ async def test_a_request_that_outlasts_the_deadline_is_a_503_and_a_warning() -> 
     listener = server.listen(settings)
     listener.listen()  # so that the client can connect before the server accepts connections
     port = listener.getsockname()[1]
-    serving = server.Server(settings, listener, {})
+    serving = server.Server(settings, listener, environ={})
 
     @serving.app.get("/hang")
     async def hang() -> str:
@@ -124,7 +125,7 @@ async def test_background_tasks_may_end_after_connections_are_aborted(monkeypatc
     """The server waits for the tasks until CLOSING_SECONDS are over, and not only for ABORT_SECONDS."""
     monkeypatch.setattr(server, "ABORT_SECONDS", 0.0)
     settings = Settings(host="127.0.0.1", port=0, drain_seconds=0, graceful_seconds=0)
-    serving = server.Server(settings, server.listen(settings), {})
+    serving = server.Server(settings, server.listen(settings), environ={})
     aborted = asyncio.Event()
     monkeypatch.setattr(serving.connections, "abort", aborted.set)
     ended = []

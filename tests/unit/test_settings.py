@@ -228,7 +228,7 @@ WITH_SECRETS: dict[str, Any] = {
 
 
 def test_every_field_that_can_hold_a_secret_has_one_in_these_tests() -> None:
-    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS. `key_number` can't hold SECRET."""
+    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS. `key_number` is an int."""
     urls = {name for name in TeamSettings.model_fields if re.search("_url$|_dsn$", name)}
 
     assert (TeamSettings.secrets() | urls) - {"key_number"} <= set(WITH_SECRETS)
@@ -237,8 +237,8 @@ def test_every_field_that_can_hold_a_secret_has_one_in_these_tests() -> None:
 async def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """No secret is in the public settings, at `/info`, in the log, or in the text of the settings object."""
     settings = TeamSettings(**WITH_SECRETS, info_details=True)
-    logs.configure(settings, dict)
-    async with create_app(settings, {}).test_app() as app:
+    logs.configure(settings, ids=dict)
+    async with create_app(settings, environ={}).test_app() as app:
         info = await (await app.test_client().get("/info")).get_json()
     log = capsys.readouterr().err
 
@@ -269,9 +269,11 @@ async def test_no_secret_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_no_error_message_quotes_a_secret(variable: str, value: str) -> None:
+    """Each value is invalid for its variable."""
     with pytest.raises(SettingsError) as error:
         TeamSettings.from_environment({variable: value})
 
+    # In a URL, only a part is masked.
     assert re.fullmatch(rf"{variable}='\S*\*\*\*\S*': must be .+", str(error.value))
     assert SECRET not in str(error.value)
 

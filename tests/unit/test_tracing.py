@@ -145,7 +145,7 @@ async def test_a_background_task_needs_no_request(app: Quart, spans: list[Span],
     assert "span_links" not in str(span.get_tags())
     assert [str(error) for error in errors] == (["on purpose"] if fails else [])
     assert active_span_ids == ([span.span_id] if fails else [])
-    # 2 keeps the trace. With None, ddtrace decides when it sends the trace.
+    # 2 is ddtrace's USER_KEEP. With None, ddtrace samples the trace only when it sends it.
     assert span.context.sampling_priority == (2 if fails else None)
 
 
@@ -182,7 +182,7 @@ def test_the_url_has_the_servers_address_if_there_is_no_host_header(
     scope: dict[str, object], host: str | None, url: str | None
 ) -> None:
     """ddtrace's middleware builds the same URL."""
-    assert fast_span._url({"path": "/path", **scope}, host, "a=b") == url
+    assert fast_span._url({"path": "/path", **scope}, host, query="a=b") == url
 
 
 def request_scope(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
@@ -274,7 +274,7 @@ async def test_the_resource_of_a_404_has_no_route_if_ddtrace_obfuscates_it(
 
 
 def test_fast_span_detects_every_trace_header() -> None:
-    """The name of every header from which ddtrace reads a caller's trace contains one of PROPAGATION_MARKS."""
+    """The name of each header from which ddtrace reads a trace, except `tracestate`, has one of PROPAGATION_MARKS."""
     names: set[str] = set()
     for constant, value in vars(propagation).items():
         if "HEADER" in constant:
@@ -324,7 +324,7 @@ async def test_work_for_a_message_is_never_a_child_of_another_message(
 
     tracing.trace(app)
     async with app.test_client().websocket("/room") as client:
-        for number in range(3):
+        for number in range(len(ways)):
             await client.send(str(number))
             await client.receive()
     message_ids = [span.span_id for span in spans if span.name == "websocket.receive"]

@@ -99,7 +99,7 @@ def headerless_401(app: Any) -> Any:
 
 
 # Tracing must not change a message, because a layer may send the same object for every request.
-CONSTANT = {"type": "http.response.start", "status": 200, "headers": [(b"x-constant", b"1")]}
+CONSTANT_MESSAGE = {"type": "http.response.start", "status": 200, "headers": [(b"x-constant", b"1")]}
 
 
 def constant_message(app: Any) -> Any:
@@ -107,7 +107,7 @@ def constant_message(app: Any) -> Any:
         if scope["type"] != "http" or scope["path"] != "/plain":
             await app(scope, receive, send)
             return
-        await send(CONSTANT)
+        await send(CONSTANT_MESSAGE)
         await send({"type": "http.response.body", "body": b"constant"})
 
     return layer
@@ -476,7 +476,7 @@ def run_traced_and_untraced(
 def test_an_application_behaves_the_same_with_and_without_tracing(
     span_counter: SpanCounter, layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any
 ) -> None:
-    """Statuses, headers, bodies, close codes and exceptions are equal, and so is their order."""
+    """Statuses, headers except `traceresponse`, bodies, close codes and exceptions are equal, and so is their order."""
     traced, untraced = run_traced_and_untraced(layers, operations, middleware)
 
     assert traced == untraced

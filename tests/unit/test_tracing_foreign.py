@@ -101,7 +101,7 @@ async def send_request(app: Any, scope: dict[str, Any], disconnect_after: int | 
     return messages
 
 
-# Layers that respond in place of Quart.
+# Requests that no route handles.
 
 
 @WITH_EACH_MIDDLEWARE
@@ -365,7 +365,7 @@ async def test_a_message_sent_outside_of_any_request_starts_no_trace(spans: list
 
 
 async def test_a_client_that_closes_its_websocket_causes_no_error(spans: list[Span]) -> None:
-    """Quart 0.23 raises ClientDisconnectedError in a task that receives, and the handler awaits this task when it ends."""
+    """The handler awaits a task that receives, in which Quart 0.23 raises ClientDisconnectedError."""
     app = Quart(__name__)
 
     async def receive_forever() -> None:
@@ -643,7 +643,7 @@ async def test_probes_may_be_a_single_path(app: Quart, spans: list[Span]) -> Non
     for path in ("/health", "/users/1", "/"):
         await send_request(app, request_scope(path))
 
-    assert [span.resource for span in spans] == ["GET 404"]
+    assert [span.resource for span in spans] == ["GET 404"]  # the span of "/"
 
 
 async def test_tracing_an_app_twice_creates_one_span(app: Quart, spans: list[Span]) -> None:
@@ -745,7 +745,7 @@ async def test_trace_leaves_an_app_as_it_is_without_ddtrace_run(app: Quart) -> N
         ("quart", None, False),  # not installed
     ],
 )
-async def test_a_service_with_unsupported_releases_is_untraced_and_logs_one_warning(
+async def test_unsupported_releases_cause_one_warning_and_supported_ones_none(
     app: Quart,
     *,
     library: str,

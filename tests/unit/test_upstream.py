@@ -1,4 +1,4 @@
-"""Tests of the outbound client against an upstream that misbehaves on a real socket."""
+"""Tests of the outbound client against a fake upstream on a real socket."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ async def test_no_exception_of_aiohttp_is_left_unmapped(
     def fail(*_: object, **__: object) -> None:
         raise error_type.__new__(error_type)  # without its arguments, which differ between exceptions
 
-    monkeypatch.setattr(upstream._client._transport.session, "request", fail)  # type: ignore[attr-defined]  # of clients/transport.py
+    monkeypatch.setattr(upstream._client._transport.session, "request", fail)  # type: ignore[attr-defined]  # in clients/transport.py
     with pytest.raises((UpstreamFailed, UpstreamTimeout)) as error:
         await upstream.get(fake.url)
 
@@ -285,7 +285,7 @@ async def test_a_late_response_is_an_upstream_timeout(fake: FakeUpstream, path: 
             await upstream.get(fake.url + path)
 
     assert error.value.detail == detail
-    # The traceback is short, because overload causes many of them.
+    # The traceback is short, because overload causes many timeouts.
     assert "TimeoutError" not in "".join(traceback.format_exception(error.value))
 
 
@@ -409,6 +409,6 @@ async def test_the_hook_receives_each_request_and_its_hints(fake: FakeUpstream) 
         peer_services.append(request.extensions["peer_service"])  # type: ignore[attr-defined]  # duck-typed as in tracing.py
 
     async with Upstream(Limits(), on_request=hook) as upstream:
-        await upstream.get(f"{fake.url}/json", "billing")
+        await upstream.get(f"{fake.url}/json", peer_service="billing")
 
     assert peer_services == ["billing"]
