@@ -60,7 +60,7 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def unmeasured_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return `clean_environment(extra)` without coverage, which only slows programs that don't run the package."""
+    """Return `clean_environment(extra)` without coverage, which slows a program even if it doesn't run the package."""
     return {
         name: value for name, value in clean_environment(extra).items() if not name.startswith(("COV_", "COVERAGE_"))
     }

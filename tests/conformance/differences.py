@@ -224,6 +224,7 @@ TABLE = [
     Line("unknown method", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
     # Errors. Priority 2 means that the application kept the trace, and _dd.p.dm -4 that this was a manual decision.
     # With FastAPI the sampler decides: 1 keeps the trace by default (-0), and -1 drops it because of a rule (-3).
+    # _dd.p.ksr and _dd.rule_psr are the rate of that rule.
     Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, ERROR_KEPT),
     Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, ERROR_KEPT),
     Line("*", "*", "_dd.p.dm", "-4", "-0", BETTER, ERROR_KEPT),

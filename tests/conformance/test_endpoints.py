@@ -68,12 +68,6 @@ def reported_endpoints(
     telemetry = {"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true", "DD_TELEMETRY_HEARTBEAT_INTERVAL": "1"}
     environment = {**QUIET, **telemetry, "PYTHONPATH": str(folder), "DD_TRACE_AGENT_URL": agent.url}
 
-    def responds() -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=10).is_success
-        except httpx.TransportError:
-            return False
-
     def received_endpoints() -> set[tuple[str, str, str]]:
         endpoints = set()
         for message in httpx.get(f"{agent.url}/test/session/apmtelemetry", timeout=10).json():
@@ -85,8 +79,8 @@ def reported_endpoints(
                         endpoints.add((endpoint["method"], endpoint["path"], endpoint["resource_name"]))
         return endpoints
 
-    with started(command, clean_environment(environment), cwd=folder):
-        eventually(responds, timeout=60)
+    with started(command, clean_environment(environment), cwd=folder) as running:
+        running.wait_until_responding(f"http://127.0.0.1:{port}{path}")
         return eventually(received_endpoints, lambda endpoints: len(endpoints) >= count, timeout=60)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 from running import Running, eventually, service
 
+from drills.connections import descriptors, memory_mib
 from drills.drill import Size, drill
 from drills.sink import sink
 from drills.traffic import LoadGenerator, Request
@@ -49,14 +48,8 @@ class Sample:
 def take_sample(running: Running, client: httpx.Client) -> Sample:
     """Measure the process. `client` is a client of the service."""
     tasks = client.get("/info").json()["tasks"]
-    process = Path(f"/proc/{running.process.pid}")
-    pages = int((process / "statm").read_text().split()[1])
-    running.lines.clear()  # has one line per request
-    return Sample(
-        memory_mib=pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
-        descriptors=len(list((process / "fd").iterdir())),
-        tasks=tasks,
-    )
+    running.lines.clear()  # otherwise the list grows by a line per request
+    return Sample(memory_mib=memory_mib(running), descriptors=descriptors(running), tasks=tasks)
 
 
 @drill(
