@@ -289,7 +289,7 @@ TABLE = [
         "a readable resource; with FastAPI the resource is only the span's name",
     ),
     Line("call *", "http.request", "*peer.service*", "*", None, BETTER, "the span has the peer's name"),
-    # WebSockets.
+    # WebSockets. *resource also matches _dd.dm.resource, the resource of the handshake's span.
     Line("websocket*", "request*", "http.route", "/ws/<room>*", None, BETTER, WEBSOCKET_ROUTE),
     Line("websocket*", "*", "*resource", "websocket /ws/<room>*", "websocket /ws/lounge*", BETTER, WEBSOCKET_ROUTE),
     Line("websocket*", "request*", "http.status_code", "101", None, BETTER, "the status of the handshake"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +34,7 @@ SERVERS = {
 
 def install(ddtrace: str, quart: str) -> Path:
     """Create a virtual environment with these releases if there isn't one yet, and return its `bin` folder."""
-    name = re.sub(r"[^\w.-]", "", f"ddtrace-{ddtrace or 'newest'}-quart-{quart}-py{sys.version_info.minor}")
+    name = f"ddtrace-{ddtrace or 'newest'}-quart-{quart}-py{sys.version_info.minor}".replace("*", "")
     folder = ENVIRONMENTS / name
     # `complete` marks a finished installation. The newest release of ddtrace is always installed again.
     if ddtrace == "" or not (folder / "complete").exists():

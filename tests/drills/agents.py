@@ -262,7 +262,7 @@ def failing_agent(size: Size) -> str:
         }
 
         def uncounted() -> list[str]:
-            """Return the failures whose lost traces aren't all counted yet. In the short form, one trace is enough."""
+            """Return the failures whose lost traces aren't all counted yet. In the short form, one counted trace is enough."""
             return [
                 instance.failure
                 for instance in disturbed

@@ -16,7 +16,7 @@ from drills.traffic import LoadGenerator, Request
 
 CAPACITY_SHARE = 0.6
 SAMPLES = 180  # one every 10 s at full size
-SPARE_DESCRIPTORS = 2  # for those that are opened only once, such as the connection to the agent
+SPARE_DESCRIPTORS = 2  # for descriptors that are opened only once, such as the connection to the agent
 MIX = [
     *[Request("/api/hello"), Request("/api/hello?name=Ada"), Request("/api/hello/Ada")] * 10,
     *[Request("/api/hello", "POST", b'{"name": "Ada"}')] * 8,
