@@ -23,7 +23,7 @@ from running import ROOT, Span, clean_environment, eventually
 
 LAB = Path(os.environ.get("LAB", ROOT.parent / "shared" / "container-lab" / "lab"))
 LOAD_SCRIPT = Path(__file__).with_name("load.py")
-INTAKE_IMAGE = "lab/intake"
+INTAKE_IMAGE = "lab/intake"  # stands in for Datadog's intake; `Intake` is its client
 # Options of `docker run` that take all privileges from a container, as compose.yaml does.
 LOCKED_DOWN = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 

@@ -44,7 +44,7 @@ TRACE_CHECKS = (
 CONFIGURATION_VARIABLE = re.compile(
     r"^(DD_|_DD_|OTEL_|HOST$|PORT$|UPSTREAM_|LOG_|FAULTS$|ECS_|HTTPS?_PROXY$|https?_proxy$)"
 )
-# Switches off ddtrace's background traffic, and makes its spans arrive soon.
+# Switches off ddtrace's background traffic and its tags of code origin, and makes its spans arrive soon.
 QUIET = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",

@@ -256,7 +256,8 @@ SCENARIOS = [
     Scenario("call timeout", get("/call/timeout"), (2, 2)),
     Scenario("call canceled", get("/call/canceled"), (2, 2)),
     Scenario("call streamed", get("/call/streamed"), (2, 2)),
-    # A WebSocket has a span for its handshake, for each message received or sent, and for its close.
+    # A WebSocket has a span for its handshake, for each message received or sent, and for its close. These counts leave
+    # out the span of a disconnect.
     Scenario("websocket", ws("/ws/lounge", "hello", b"hello"), (6, 6)),
     Scenario(
         "websocket with trace headers",

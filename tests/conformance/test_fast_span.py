@@ -22,7 +22,6 @@ SETTINGS = {
         "DD_TRACE_HTTP_SERVER_ERROR_STATUSES": "404,500-599",
         "DD_TRACE_SPAN_ATTRIBUTE_SCHEMA": "v1",
         "DD_HTTP_SERVER_TAG_QUERY_STRING": "true",
-        "DD_TRACE_HTTP_TAG_QUERY_STRING": "true",
     },
     "client address from a header": {
         "DD_TRACE_CLIENT_IP_ENABLED": "true",

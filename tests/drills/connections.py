@@ -55,7 +55,7 @@ class Connection:
         fields = [line.partition(":") for line in lines]
         headers = {name.lower(): value.strip() for name, _, value in fields}
         body = await self.reader.readexactly(int(headers["content-length"]))
-        if headers.get("connection") == "close":  # as Hypercorn's configuration requires after 1,000 requests
+        if headers.get("connection") == "close":  # as the service requires after 1,000 requests
             self.writer.close()
             self.is_open = False
         status = int(status_line.split()[1])
