@@ -27,8 +27,8 @@ FLUSH_SECONDS = 5  # the default of the setting with this name
 MAX_GROWTH_MIB = 30
 UNDISTURBED = "undisturbed"
 NAME_GONE = "name gone"
-# As in production, because without an agent the first two features could fill the log. QUIET of running.py turns them off
-# and shortens the interval.
+# As in production, because without an agent the first two features could fill the log. QUIET of running.py turns them
+# off and shortens the interval.
 LIKE_PRODUCTION = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true",
     "DD_REMOTE_CONFIGURATION_ENABLED": "true",
@@ -79,7 +79,7 @@ def absent_agent(size: Size) -> str:
             warnings = logged_warnings(running)
             late_agent.listen()
             agent_start_time = perf_counter()
-            httpx.get(f"{running.url}/api/hello")
+            httpx.get(f"{running.url}/api/hello")  # creates a trace for the agent
             eventually(lambda: late_agent.traces > 0, timeout=60)
             seconds_until_spans = perf_counter() - agent_start_time
             status = eventually(lambda: tracing_status(running.url), lambda status: status["agent_error"] is None)
@@ -262,7 +262,7 @@ def failing_agent(size: Size) -> str:
         }
 
         def uncounted() -> list[str]:
-            """Return the failures whose lost traces aren't all counted yet. In the short form, one counted trace is enough."""
+            """Return the failures whose lost traces aren't all counted yet. In the short form, one trace is enough."""
             return [
                 instance.failure
                 for instance in disturbed

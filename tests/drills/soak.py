@@ -58,7 +58,7 @@ def take_sample(running: Running, client: httpx.Client) -> Sample:
 )
 def soak(size: Size) -> str:
     """The load consists of plain, streamed, relayed and failing requests."""
-    return asyncio.run(_soak(size.of(20, 1800), size))
+    return asyncio.run(_soak(seconds=size.of(20, 1800), size=size))
 
 
 async def _soak(seconds: float, size: Size) -> str:
