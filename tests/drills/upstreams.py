@@ -180,7 +180,7 @@ def flood(size: Size) -> str:
 async def _flood(size: Size) -> str:
     clients = size.of(300, 2000)
     seconds = size.of(10, 60)
-    connections = waiting = size.of(15, 100)  # far fewer than the clients, so most requests are refused
+    connections = waiting = size.of(15, 100)  # far fewer than the clients, so requests are refused
     measured = Measurements()
     settings = {"UPSTREAM_CONNECTIONS": str(connections), "UPSTREAM_WAITING": str(waiting)}
     async with fake_upstream() as fake:
