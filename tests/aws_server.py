@@ -99,7 +99,7 @@ def fix_updates() -> None:
     condition is false.
     """
 
-    def fixed(update: Any) -> Any:
+    def restrict(update: Any) -> Any:
         can_update = not hasattr(update, "__isabstractmethod__")  # the base class's method is abstract
 
         def update_from_cloudformation_json(_cls: Any, /, original_resource: Any, **options: Any) -> Any:
@@ -110,7 +110,7 @@ def fix_updates() -> None:
         return classmethod(update_from_cloudformation_json)
 
     for model in parsing.get_model_map().values():
-        model.update_from_cloudformation_json = fixed(model.update_from_cloudformation_json)
+        model.update_from_cloudformation_json = restrict(model.update_from_cloudformation_json)
 
 
 def delete_with_images(repository: Repository, account_id: str, region_name: str) -> None:

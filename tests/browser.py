@@ -44,7 +44,7 @@ def opened(
     """Open a page until the block ends. An uncaught script error, a console error or a dialog fails the test."""
     context: BrowserContext = browser.new_context(
         viewport={"width": width, "height": height},
-        color_scheme="dark" if scheme == "dark" else "light",  # a Literal type
+        color_scheme="dark" if scheme == "dark" else "light",  # its type is a Literal, so mypy rejects `scheme`
         device_scale_factor=scale,
         permissions=["clipboard-read", "clipboard-write"],
     )

@@ -23,7 +23,7 @@ from running import ROOT, Span, clean_environment, eventually
 
 LAB = Path(os.environ.get("LAB", ROOT.parent / "shared" / "container-lab" / "lab"))
 LOAD_SCRIPT = Path(__file__).with_name("load.py")
-INTAKE_IMAGE = "lab/intake"
+INTAKE_IMAGE = "lab/intake"  # stands in for Datadog's intake; `Intake` is its client
 # Options of `docker run` that take all privileges from a container, as compose.yaml does.
 LOCKED_DOWN = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
 
@@ -167,7 +167,7 @@ def engine() -> Iterator[Engine]:
             run_command(["docker", "info"], environment, check=True)
         except (AssertionError, OSError):
             pytest.skip("no container engine runs here, and there is no lab to start one")
-        yield Engine(environment, None)
+        yield Engine(environment, lab=None)
         return
     was_up = run_command([str(LAB), "status"], environment, check=False).returncode == 0
     run_command([str(LAB), "up"], {**environment, "LAB_AGENT_IMAGE": agent_image()}, check=True)
@@ -175,7 +175,7 @@ def engine() -> Iterator[Engine]:
         # `lab env` prints `export` commands. `env -0` prints the environment after them.
         print_environment = ["bash", "-c", 'eval "$("$0" env)"; env -0', str(LAB)]
         variables = run_command(print_environment, environment, check=True).stdout
-        yield Engine(dict(line.split("=", 1) for line in variables.split("\0") if line), LAB)
+        yield Engine(dict(line.split("=", 1) for line in variables.split("\0") if line), lab=LAB)
     finally:
         if not was_up:
             run_command([str(LAB), "down"], environment, check=True)

@@ -119,7 +119,7 @@ def developing(
 
 
 def write_sitecustomize(folder: Path, module: str, code: str) -> dict[str, str]:
-    """Make each Python process with `module` among its arguments run `code` first, which may use `sys` and `time`.
+    """Make each Python process with `module` among its arguments first run `code`, which may use `sys` and `time`.
 
     Returns:
         The environment variables that such a process needs.

@@ -34,7 +34,7 @@ ERROR_TAGS = {
     "error.stack": STACK_TRACE,
     "http.url": "http://bank/charge?card=4242",
     "http.status_code": "502",
-    # The trace page shows these two apart, as tags of the process.
+    # The trace page shows these two apart, as tags about the tracer and the process.
     "runtime-id": "6955d175e28042da9be2200338da4a14",
     "_dd.p.dm": "-0",
 }
@@ -132,7 +132,7 @@ def checkout() -> list[Span]:
 
 
 def large() -> list[Span]:
-    """Return 2,000 spans of six services. Each has at most three children, and one of them has an error."""
+    """Return 2,000 spans of six services. Each has at most three children, and one span has an error."""
     spans = [span(trace=0x2000, duration_ms=3000)]
     for n in range(1999):
         failed = n == 1200  # any span far below the root

@@ -17,7 +17,7 @@ class FakeHTTP(ThreadingHTTPServer):
         body: the body of every response, sent as JSON.
         status: the status of every response.
         headers: additional headers of every response.
-        status_of_other_methods: the status for all methods except GET; None if that is also `status`.
+        status_of_other_methods: the status for all methods except GET. If it is None, they get `status`, too.
         missing_paths: the paths to which the server responds with 404.
         paths: the path of each request that arrived.
         closing: an event that ends the requests that get no response.
@@ -36,7 +36,6 @@ class FakeHTTP(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """The URL of the server."""
         return f"http://127.0.0.1:{self.server_port}"
 
 

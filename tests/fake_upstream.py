@@ -74,7 +74,7 @@ class FakeUpstream:
         paths: the path of each request that arrived.
         heads: the request line and headers of each request.
         bodies: the body of each request.
-        dropped: the paths of the requests that got no response because their reused connection was closed.
+        dropped: the paths of the requests that got no complete response because their reused connection was closed.
         open_connections: the number of open connections.
         most_open_connections: the highest number of connections that were open at once.
         sent_bytes: the number of body bytes that `/big` has sent.
@@ -115,7 +115,8 @@ class FakeUpstream:
         self.most_open_connections = max(self.most_open_connections, self.open_connections)
         previous_path = ""
         try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
                 path = head.split(b" ")[1].decode().partition("?")[0]
                 self.paths.append(path)
                 self.heads.append(head.decode())

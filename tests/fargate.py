@@ -105,7 +105,7 @@ class Task:
         """Stop the containers as ECS does, each before the containers it depends on, and return their exit codes."""
         codes = {}
         for name in reversed(self._started):
-            self.engine.docker("stop", self.container(name))  # waits for the container's own stopTimeout
+            self.engine.docker("stop", self.container(name))  # waits up to the container's own stopTimeout
             codes[name] = int(self.engine.inspect(self.container(name))["State"]["ExitCode"])
         return codes
 
@@ -132,7 +132,7 @@ class Task:
     def _open_files_limit(self) -> int:
         """Return the highest limit of open files that the engine can give to a container."""
         limit = self.engine.docker("exec", self.network, "sh", "-c", "ulimit -Hn")
-        return int(limit) if limit.isdecimal() else 2**20  # the shell prints "unlimited"
+        return int(limit) if limit.isdecimal() else 2**20  # for "unlimited", the default of Linux's fs.nr_open
 
 
 def translate(

@@ -20,7 +20,7 @@ async def serving(
     settings: Settings, endpoints: Sequence[Blueprint] | None = None
 ) -> AsyncIterator[TestClientProtocol]:
     """Yield a test client of the app. `endpoints`, if given, replace the service's own."""
-    async with create_app(settings, {}, endpoints=endpoints).test_app() as app:
+    async with create_app(settings, environ={}, endpoints=endpoints).test_app() as app:
         yield app.test_client()
 
 

@@ -3,7 +3,7 @@
     --slow     half of the clients send requests whose response takes a second
     --balance  like a load balancer, send no more requests after `/ready` has reported that the service is not ready
 
-It prints "started" when every client has received its first response. At the end it prints, as JSON, the number of
+It prints "started" when the first request of every client has ended. At the end it prints, as JSON, the number of
 responses per status and the requests that got no response.
 
 It uses only the standard library, because it runs where the containers' ports are published, and that machine may have

@@ -62,5 +62,4 @@ def running_local_view() -> Iterator[LocalView]:
 
 
 def trace_id(response: httpx.Response) -> str:
-    """Return the trace id of a response."""
     return response.headers["traceresponse"].split("-")[1]

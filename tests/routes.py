@@ -23,6 +23,7 @@ faults = Blueprint("faults", __name__, url_prefix="/api/faults")
 ENDPOINTS = (routes, faults)
 
 MAX_NAME_LENGTH = 200
+NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f]*$"
 JSON_OBJECT: Mapping[str, Any] = {"application/json": {"type": "object"}}
 
 
@@ -31,7 +32,7 @@ class NameQuery(BaseModel):
 
 
 class NameRequest(BaseModel):
-    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=r"^[^\x00-\x1f]*$")]
+    name: Annotated[str, Field(min_length=1, max_length=MAX_NAME_LENGTH, pattern=NO_CONTROL_CHARACTERS)]
 
 
 class CountQuery(BaseModel):

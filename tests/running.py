@@ -44,7 +44,7 @@ TRACE_CHECKS = (
 CONFIGURATION_VARIABLE = re.compile(
     r"^(DD_|_DD_|OTEL_|HOST$|PORT$|UPSTREAM_|LOG_|FAULTS$|ECS_|HTTPS?_PROXY$|https?_proxy$)"
 )
-# Switches off ddtrace's background traffic, and makes its spans arrive soon.
+# Switches off ddtrace's background traffic and its tags of code origin, and makes its spans arrive soon.
 QUIET = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -60,7 +60,7 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def unmeasured_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return `clean_environment(extra)` without coverage, which only slows programs that don't run the package."""
+    """Return `clean_environment(extra)` without coverage, which slows a program even if it doesn't run the package."""
     return {
         name: value for name, value in clean_environment(extra).items() if not name.startswith(("COV_", "COVERAGE_"))
     }

@@ -57,22 +57,18 @@ class Definition:
         }
 
     def add_container(self, name: str, image: str, **fields: Any) -> Definition:
-        """Add a container."""
         self.task["containerDefinitions"].append({"name": name, "image": image, **fields})
         return self
 
     def add_volume(self, name: str, **fields: Any) -> Definition:
-        """Add a volume."""
         self.task.setdefault("volumes", []).append({"name": name, **fields})
         return self
 
     def mount(self, container: Json, name: str, path: str, **fields: Any) -> Definition:
-        """Mount a volume in a container."""
         container.setdefault("mountPoints", []).append({"sourceVolume": name, "containerPath": path, **fields})
         return self
 
     def set_variable(self, container: Json, name: str, value: Any) -> Definition:
-        """Set an environment variable of a container."""
         container["environment"] = [entry for entry in container["environment"] if entry["name"] != name]
         container["environment"].append({"name": name, "value": value})
         return self

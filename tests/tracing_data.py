@@ -52,7 +52,6 @@ def span(
 
 
 def trace(*spans: Span) -> Trace:
-    """Return a trace of `spans`."""
     first, *others = spans
     result = Trace(first)
     for other in others:

@@ -16,7 +16,7 @@ from hello_service.serving.http1 import Connection
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")  # the start of a status line
-TIMEOUT_SECONDS = 20.0  # for each wait in a test; only a test that hangs waits as long
+TIMEOUT_SECONDS = 20.0  # for each wait in a test; only a test that hangs waits that long
 BODY = {"type": "http.response.body", "body": b"hello"}
 LENGTH = (b"content-length", b"5")  # of `BODY`
 
@@ -168,6 +168,7 @@ class MemoryTransport(asyncio.Transport):
     """
 
     def __init__(self) -> None:
+        # Before a reset, the server sets an option of the socket.
         super().__init__({"socket": SimpleNamespace(setsockopt=lambda *_: None)})
         self.written = b""
         # In place of asyncio's own protocol, until `Connection` sets itself as the protocol.

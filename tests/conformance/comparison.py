@@ -83,15 +83,15 @@ def compare(quart: Sequence[Span], fastapi: Sequence[Span]) -> list[Difference]:
     differences: list[Difference] = []
     for label in sorted({*quart_spans, *fastapi_spans}):
         if label not in fastapi_spans:
-            differences.append(Difference(label, "span", "present", None))
+            differences.append(Difference(label, "span", quart="present", fastapi=None))
             continue
         if label not in quart_spans:
-            differences.append(Difference(label, "span", None, "present"))
+            differences.append(Difference(label, "span", quart=None, fastapi="present"))
             continue
         for name in sorted({*quart_spans[label], *fastapi_spans[label]}):
             quart_value, fastapi_value = quart_spans[label].get(name), fastapi_spans[label].get(name)
             if quart_value != fastapi_value:
-                differences.append(Difference(label, name, quart_value, fastapi_value))
+                differences.append(Difference(label, name, quart=quart_value, fastapi=fastapi_value))
     return differences
 
 

@@ -1,4 +1,4 @@
-"""Serves three requests of hello_service in this process, and prints which functions of ddtrace they call.
+"""Serves three requests of hello_service in this process, and prints which Python functions of ddtrace they call.
 
 `python count_calls.py` prints JSON: {"layers": modules of the ASGI layers, "calls": the number of calls by function}
 """

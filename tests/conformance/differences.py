@@ -224,6 +224,7 @@ TABLE = [
     Line("unknown method", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
     # Errors. Priority 2 means that the application kept the trace, and _dd.p.dm -4 that this was a manual decision.
     # With FastAPI the sampler decides: 1 keeps the trace by default (-0), and -1 drops it because of a rule (-3).
+    # _dd.p.ksr and _dd.rule_psr are the rate of that rule.
     Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, ERROR_KEPT),
     Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, ERROR_KEPT),
     Line("*", "*", "_dd.p.dm", "-4", "-0", BETTER, ERROR_KEPT),
@@ -288,7 +289,7 @@ TABLE = [
         "a readable resource; with FastAPI the resource is only the span's name",
     ),
     Line("call *", "http.request", "*peer.service*", "*", None, BETTER, "the span has the peer's name"),
-    # WebSockets.
+    # WebSockets. *resource also matches _dd.dm.resource, the resource of the handshake's span.
     Line("websocket*", "request*", "http.route", "/ws/<room>*", None, BETTER, WEBSOCKET_ROUTE),
     Line("websocket*", "*", "*resource", "websocket /ws/<room>*", "websocket /ws/lounge*", BETTER, WEBSOCKET_ROUTE),
     Line("websocket*", "request*", "http.status_code", "101", None, BETTER, "the status of the handshake"),

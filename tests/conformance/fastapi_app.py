@@ -21,7 +21,7 @@ def work(name: str) -> None:
 
 
 async def slow_work(name: str) -> None:
-    """Create a span that waits twice, so that concurrent spans interleave."""
+    """Create a span and wait twice within it, so that concurrent spans interleave."""
     with tracer.trace("work", resource=name):
         await asyncio.sleep(0)
         await asyncio.sleep(0.001)

@@ -165,8 +165,9 @@ def connect_websocket(service: Service, path: str, headers: Mapping[str, str]) -
     return connect(service.url.replace("http", "ws") + path, additional_headers=headers, compression=None, proxy=None)
 
 
-# Without stats computation, because with it ddtrace doesn't send traces that are sampled out.
-RATE_0 = {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0}]', "DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
+# With stats computation, ddtrace sends a dropped trace only if it has an error.
+SEND_DROPPED_TRACES = {"DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
+RATE_0 = {"DD_TRACE_SAMPLING_RULES": '[{"sample_rate": 0}]', **SEND_DROPPED_TRACES}
 
 # Application security with two rules: one on a variable of a route, one on a header.
 BLOCKING = {"DD_APPSEC_ENABLED": "true", "DD_APPSEC_RULES": str(Path(__file__).with_name("blocking.json"))}
@@ -210,7 +211,7 @@ SCENARIOS = [
     Scenario("disconnected early", disconnect_early),
     Scenario("traceparent", get("/plain", traceparent=SAMPLED_TRACEPARENT)),
     Scenario("traceparent of a dropped trace", get("/plain", traceparent=UNSAMPLED_TRACEPARENT), (0, 0)),
-    # In the tracestate, dd is Datadog's part: sampling priority 2 (kept) and the origin. ot is that of OpenTelemetry.
+    # In the tracestate, dd is Datadog's part: sampling priority 2 (kept) and the origin. ot is OpenTelemetry's.
     Scenario(
         "traceparent of a kept trace", get("/plain", traceparent=SAMPLED_TRACEPARENT, tracestate="dd=s:2;o:rum,ot=th:8")
     ),
@@ -255,7 +256,8 @@ SCENARIOS = [
     Scenario("call timeout", get("/call/timeout"), (2, 2)),
     Scenario("call canceled", get("/call/canceled"), (2, 2)),
     Scenario("call streamed", get("/call/streamed"), (2, 2)),
-    # A WebSocket has a span for its handshake, for each message received or sent, and for its close.
+    # A WebSocket has a span for its handshake, for each message received or sent, and for its close. These counts leave
+    # out the span of a disconnect.
     Scenario("websocket", ws("/ws/lounge", "hello", b"hello"), (6, 6)),
     Scenario(
         "websocket with trace headers",

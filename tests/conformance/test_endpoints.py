@@ -53,7 +53,7 @@ async def ws(socket: fastapi.WebSocket):
 
 
 def reported_endpoints(
-    source: str, count: int, folder: Path, agent: Agent, path: str = "/users/7"
+    source: str, folder: Path, agent: Agent, *, count: int, path: str = "/users/7"
 ) -> set[tuple[str, str, str]]:
     """Serve the app in `source`, and return method, path and resource of each endpoint that ddtrace reports.
 
@@ -68,12 +68,6 @@ def reported_endpoints(
     telemetry = {"DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true", "DD_TELEMETRY_HEARTBEAT_INTERVAL": "1"}
     environment = {**QUIET, **telemetry, "PYTHONPATH": str(folder), "DD_TRACE_AGENT_URL": agent.url}
 
-    def responds() -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{port}{path}", timeout=10).is_success
-        except httpx.TransportError:
-            return False
-
     def received_endpoints() -> set[tuple[str, str, str]]:
         endpoints = set()
         for message in httpx.get(f"{agent.url}/test/session/apmtelemetry", timeout=10).json():
@@ -85,8 +79,8 @@ def reported_endpoints(
                         endpoints.add((endpoint["method"], endpoint["path"], endpoint["resource_name"]))
         return endpoints
 
-    with started(command, clean_environment(environment), cwd=folder):
-        eventually(responds, timeout=60)
+    with started(command, clean_environment(environment), cwd=folder) as running:
+        running.wait_until_responding(f"http://127.0.0.1:{port}{path}")
         return eventually(received_endpoints, lambda endpoints: len(endpoints) >= count, timeout=60)
 
 
@@ -95,8 +89,8 @@ def test_the_agent_receives_the_same_routes_from_quart_and_from_fastapi(tmp_path
 
     WebSockets aren't reported from either.
     """
-    quart = reported_endpoints(QUART_APP, 9, tmp_path / "quart", agent)
-    fastapi = reported_endpoints(FASTAPI_APP, 3, tmp_path / "fastapi", agent)
+    quart = reported_endpoints(QUART_APP, tmp_path / "quart", agent, count=9)
+    fastapi = reported_endpoints(FASTAPI_APP, tmp_path / "fastapi", agent, count=3)
     # <int:number> becomes {number}, as in FastAPI.
     translated = {tuple(re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", text) for text in endpoint) for endpoint in quart}
     only_in_quart = {(method, path.split("/")[1]) for method, path, _ in translated - fastapi}
@@ -114,7 +108,7 @@ def test_the_agent_receives_the_same_routes_from_quart_and_from_fastapi(tmp_path
 
 
 def test_the_routes_of_a_mounted_app_have_the_mount_path(tmp_path: Path, agent: Agent) -> None:
-    endpoints = reported_endpoints(MOUNTED_QUART_APP, 9, tmp_path / "mounted", agent, "/shop/users/7")
+    endpoints = reported_endpoints(MOUNTED_QUART_APP, tmp_path / "mounted", agent, count=9, path="/shop/users/7")
 
     assert ("GET", "/shop/users/<int:number>", "GET /shop/users/<int:number>") in endpoints
     assert [path for _, path, _ in endpoints if not path.startswith("/shop/")] == []

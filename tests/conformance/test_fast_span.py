@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conformance.comparison import compare
-from conformance.scenarios import SCENARIOS, Scenario, Send, get
+from conformance.scenarios import PARENT_ID, SCENARIOS, TRACE_ID, Scenario, Send, get
 from conformance.services import Service, running_services
 
 # This setting makes fast_span.py pass requests on to ddtrace's middleware. Its other effects need a proxy's headers.
@@ -22,7 +22,6 @@ SETTINGS = {
         "DD_TRACE_HTTP_SERVER_ERROR_STATUSES": "404,500-599",
         "DD_TRACE_SPAN_ATTRIBUTE_SCHEMA": "v1",
         "DD_HTTP_SERVER_TAG_QUERY_STRING": "true",
-        "DD_TRACE_HTTP_TAG_QUERY_STRING": "true",
     },
     "client address from a header": {
         "DD_TRACE_CLIENT_IP_ENABLED": "true",
@@ -68,10 +67,9 @@ UNDERSCORE_REQUEST = (
     b"Connection: close",
 )
 MORE_SCENARIOS = [
-    Scenario("b3", get("/plain", b3="0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-1")),
-    Scenario(
-        "b3 multi", get("/plain", x_b3_traceid="0af7651916cd43dd", x_b3_spanid="b7ad6b7169203331", x_b3_sampled="1")
-    ),
+    Scenario("b3", get("/plain", b3=f"{TRACE_ID}-{PARENT_ID}-1")),
+    # B3 also allows trace ids of 64 bits.
+    Scenario("b3 multi", get("/plain", x_b3_traceid=TRACE_ID[:16], x_b3_spanid=PARENT_ID, x_b3_sampled="1")),
     Scenario("underscores in header names", raw_request(*UNDERSCORE_REQUEST)),
     Scenario("a query in the path", get("/nowhere%3Ftoken=hidden;a@b")),
     Scenario(

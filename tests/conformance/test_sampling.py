@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from conformance.scenarios import SEND_DROPPED_TRACES
 from httpx_aiohttp import AiohttpTransport
 from running import Agent, Running, Span, eventually, service, trace_agent
 
@@ -93,9 +94,7 @@ RULES = '[{"resource": "GET /api/hello/<name>", "sample_rate": 0}, {"resource": 
 
 @pytest.fixture(scope="module")
 def running(agent: Agent) -> Iterator[Running]:
-    with service(
-        agent.url, {"DD_TRACE_SAMPLING_RULES": RULES, "DD_TRACE_STATS_COMPUTATION_ENABLED": "false"}
-    ) as running:
+    with service(agent.url, {"DD_TRACE_SAMPLING_RULES": RULES, **SEND_DROPPED_TRACES}) as running:
         yield running
 
 

@@ -45,6 +45,7 @@ def running(tmp_path: Path, agent: Agent) -> Iterator[Running]:
     """Run a tiny service that consists of the docstring's code and three routes, next to a copy of tracing.py."""
     shutil.copy(SOURCE, tmp_path / "tracing.py")
     (tmp_path / "tiny.py").write_text(example() + ROUTES)
+    # With 0 workers, Hypercorn serves in the process that ddtrace-run starts.
     command = [str(BIN / "ddtrace-run"), str(BIN / "hypercorn"), "tiny:app", "-w", "0", "--bind", "127.0.0.1:0"]
     environment = {**QUIET, "PYTHONPATH": str(tmp_path), "DD_TRACE_AGENT_URL": agent.url, "DD_SERVICE": "tiny"}
     with started(command, clean_environment(environment)) as running:

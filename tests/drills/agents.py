@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any
 import httpx
 from running import SERVE_TEST_ENDPOINTS, Running, eventually, service
 
+from drills.connections import memory_mib
 from drills.drill import Size, drill
 from drills.sink import GARBAGE, HANG, SERVER_ERROR, TOO_MANY_REQUESTS, Sink, sink
 from drills.traffic import HELLO, LoadGenerator
@@ -27,8 +27,8 @@ FLUSH_SECONDS = 5  # the default of the setting with this name
 MAX_GROWTH_MIB = 30
 UNDISTURBED = "undisturbed"
 NAME_GONE = "name gone"
-# As in production. QUIET of running.py turns the first two features off and shortens the interval, but without an agent
-# these features could fill the log.
+# As in production, because without an agent the first two features could fill the log. QUIET of running.py turns them
+# off and shortens the interval.
 LIKE_PRODUCTION = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "true",
     "DD_REMOTE_CONFIGURATION_ENABLED": "true",
@@ -79,7 +79,7 @@ def absent_agent(size: Size) -> str:
             warnings = logged_warnings(running)
             late_agent.listen()
             agent_start_time = perf_counter()
-            httpx.get(f"{running.url}/api/hello")
+            httpx.get(f"{running.url}/api/hello")  # creates a trace for the agent
             eventually(lambda: late_agent.traces > 0, timeout=60)
             seconds_until_spans = perf_counter() - agent_start_time
             status = eventually(lambda: tracing_status(running.url), lambda status: status["agent_error"] is None)
@@ -122,11 +122,6 @@ class ServiceWithAgent:
     def __post_init__(self) -> None:
         self.clients = LoadGenerator(self.running.url)
         self.polls = 0  # the number of requests to /info, whose traces can also be lost
-
-    def memory_mib(self) -> float:
-        """Return the resident memory of the process (RSS)."""
-        pages = int(Path(f"/proc/{self.running.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def count_missing(self) -> int:
         """Return the number of completed requests whose trace the agent hasn't received."""
@@ -251,7 +246,7 @@ def failing_agent(size: Size) -> str:
             eventually(instance.count_missing, lambda count: count == 0)
             instance.clients.results.seconds.clear()
             instance.cause_failure()
-        memory_before = {instance.failure: instance.memory_mib() for instance in disturbed}
+        memory_before = {instance.failure: memory_mib(instance.running) for instance in disturbed}
         connections_before = without_name.agent.connections
 
         # At full size, each service gets 12,000 requests, so 120 of them are slower than its p99.
@@ -262,7 +257,9 @@ def failing_agent(size: Size) -> str:
         for instance in services:
             failures = instance.clients.results.failures
             assert not failures, f"{instance.failure}: {failures[:5]}"
-        growth = {instance.failure: instance.memory_mib() - memory_before[instance.failure] for instance in disturbed}
+        growth = {
+            instance.failure: memory_mib(instance.running) - memory_before[instance.failure] for instance in disturbed
+        }
 
         def uncounted() -> list[str]:
             """Return the failures whose lost traces aren't all counted yet. In the short form, one trace is enough."""

@@ -29,7 +29,7 @@ MAX_GROWTH_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.versi
 )
 def disconnects(size: Size) -> str:
     """Clients disconnect during an outbound call, an upload or a stream, half of them with a reset."""
-    return asyncio.run(_disconnect(size.of(6, 200)))
+    return asyncio.run(_disconnect(batches=size.of(6, 200)))
 
 
 async def _disconnect(batches: int) -> str:

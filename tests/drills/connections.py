@@ -38,7 +38,6 @@ class Connection:
         self.port = int(port)
 
     async def open(self) -> None:
-        """Open the connection."""
         self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
         self.is_open = True
 
@@ -56,10 +55,11 @@ class Connection:
         fields = [line.partition(":") for line in lines]
         headers = {name.lower(): value.strip() for name, _, value in fields}
         body = await self.reader.readexactly(int(headers["content-length"]))
-        if headers.get("connection") == "close":  # as Hypercorn's configuration requires after 1,000 requests
+        if headers.get("connection") == "close":  # as the service requires after 1,000 requests
             self.writer.close()
             self.is_open = False
-        return Response(int(status_line.split()[1]), headers, body, perf_counter() - began)
+        status = int(status_line.split()[1])
+        return Response(status=status, headers=headers, body=body, seconds=perf_counter() - began)
 
     def close(self, *, reset: bool = False) -> None:
         """Close the connection, with a reset if `reset` is set."""
@@ -70,7 +70,6 @@ class Connection:
 
 
 async def connect(running: Running) -> Connection:
-    """Connect to a service."""
     connection = Connection(running.url)
     await connection.open()
     return connection

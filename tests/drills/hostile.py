@@ -67,7 +67,6 @@ class RawConnection:
                 return b""
 
     async def close(self) -> None:
-        """Close the connection."""
         self.writer.close()
         with suppress(ConnectionError):
             await self.writer.wait_closed()

@@ -145,7 +145,7 @@ REQUESTS = (
     Attack("WebSocket on an unknown path", handshake(path=b"/api/nope"), 404),
 )  # fmt: skip
 
-# These are sent over an open WebSocket, which the service closes without sending anything except a close frame.
+# These frames are sent over an open WebSocket, which the service closes without sending anything except a close frame.
 # \x03\xe8 is the close code 1000.
 FRAMES = {
     "not masked": frame(1, b"Ada", masked=False),

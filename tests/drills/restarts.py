@@ -105,7 +105,7 @@ class ReplaceableProcess:
 )
 def rolling_restarts(size: Size) -> str:
     """Each process gets a SIGTERM while it has requests in flight, and a new process takes its port."""
-    return asyncio.run(_rolling_restarts(size.of(3, 20)))
+    return asyncio.run(_rolling_restarts(restarts=size.of(3, 20)))
 
 
 async def _rolling_restarts(restarts: int) -> str:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 from running import Running, eventually, service
 
+from drills.connections import descriptors, memory_mib
 from drills.drill import Size, drill
 from drills.sink import sink
 from drills.traffic import LoadGenerator, Request
 
 CAPACITY_SHARE = 0.6
 SAMPLES = 180  # one every 10 s at full size
-SPARE_DESCRIPTORS = 2  # for those that are opened only once, such as the connection to the agent
+SPARE_DESCRIPTORS = 2  # for descriptors that are opened only once, such as the connection to the agent
 MIX = [
     *[Request("/api/hello"), Request("/api/hello?name=Ada"), Request("/api/hello/Ada")] * 10,
     *[Request("/api/hello", "POST", b'{"name": "Ada"}')] * 8,
@@ -49,14 +48,8 @@ class Sample:
 def take_sample(running: Running, client: httpx.Client) -> Sample:
     """Measure the process. `client` is a client of the service."""
     tasks = client.get("/info").json()["tasks"]
-    process = Path(f"/proc/{running.process.pid}")
-    pages = int((process / "statm").read_text().split()[1])
-    running.lines.clear()  # has one line per request
-    return Sample(
-        memory_mib=pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
-        descriptors=len(list((process / "fd").iterdir())),
-        tasks=tasks,
-    )
+    running.lines.clear()  # otherwise the list grows by a line per request
+    return Sample(memory_mib=memory_mib(running), descriptors=descriptors(running), tasks=tasks)
 
 
 @drill(
@@ -65,7 +58,7 @@ def take_sample(running: Running, client: httpx.Client) -> Sample:
 )
 def soak(size: Size) -> str:
     """The load consists of plain, streamed, relayed and failing requests."""
-    return asyncio.run(_soak(size.of(20, 1800), size))
+    return asyncio.run(_soak(seconds=size.of(20, 1800), size=size))
 
 
 async def _soak(seconds: float, size: Size) -> str:

@@ -94,7 +94,6 @@ class Client:
         return int(status_line.split(" ")[1]), headers
 
     def close(self) -> None:
-        """Close the connection."""
         if self._streams is not None:
             self._streams[1].close()
             self._streams = None

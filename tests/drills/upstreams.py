@@ -52,7 +52,7 @@ MISBEHAVIORS = (
 )
 def misbehaving_upstream(size: Size) -> str:
     """First the upstream closes connections as they are reused. Then it misbehaves in each way to several requests."""
-    return asyncio.run(_misbehaving_upstream(size.of(5, 100), size.of(0.2, 1.0)))
+    return asyncio.run(_misbehaving_upstream(requests=size.of(5, 100), drip_seconds=size.of(0.2, 1.0)))
 
 
 async def _misbehaving_upstream(requests: int, drip_seconds: float) -> str:
@@ -180,7 +180,7 @@ def flood(size: Size) -> str:
 async def _flood(size: Size) -> str:
     clients = size.of(300, 2000)
     seconds = size.of(10, 60)
-    connections = waiting = size.of(15, 100)
+    connections = waiting = size.of(15, 100)  # far fewer than the clients, so requests are refused
     measured = Measurements()
     settings = {"UPSTREAM_CONNECTIONS": str(connections), "UPSTREAM_WAITING": str(waiting)}
     async with fake_upstream() as fake:
