@@ -153,6 +153,7 @@ def test_traces_and_logs_arrive_with_a_read_only_agent_and_routed_logs(
 
         def routed_lines() -> list[dict[str, Any]]:
             """Return the log lines of the request that have arrived at the router."""
+            # The router prints records as JSON. The `log` of a record is a line that the service logged, also JSON.
             printed = engine.logs(deployment.task.container("log-router")).splitlines()
             events = [json.loads(json.loads(line)["log"]) for line in printed if '"tag"' in line]
             return [event for event in events if event.get("path") == "/api/hello/Ada"]
