@@ -91,8 +91,8 @@ def doctor_with_traced_server(extra: Mapping[str, str], prefix: Sequence[str] = 
 
 
 @contextmanager
-def silent_port() -> Iterator[str]:
-    """Yield the URL of a port that accepts connections and never responds."""
+def silent_server() -> Iterator[str]:
+    """Yield the URL of a server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -163,7 +163,7 @@ def test_an_untraced_server_is_reported(agent: Agent) -> None:
 def test_a_server_that_cannot_be_checked_is_reported(agent: Agent) -> None:
     """A missing server is a failure. If the server is silent or another program, the verdict is undetermined."""
     variables = {"DD_TRACE_AGENT_URL": agent.url}
-    with silent_port() as silent_url, fake_http({"hello": 1}) as other_program:
+    with silent_server() as silent_url, fake_http({"hello": 1}) as other_program:
         missing = doctor(variables, f"http://127.0.0.1:{free_port()}")
         silent = doctor(variables, silent_url)
         other = doctor(variables, other_program.url)
@@ -250,7 +250,7 @@ def test_a_missing_agent_is_reported() -> None:
 @pytest.mark.once
 def test_an_agent_that_never_responds_is_reported() -> None:
     """The agent's port only accepts connections."""
-    with silent_port() as url:
+    with silent_server() as url:
         report = doctor_with_traced_server({"DD_TRACE_AGENT_URL": url})
 
     assert report.code == 1
@@ -290,7 +290,7 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
 @pytest.mark.once
 def test_an_agent_url_with_the_wrong_protocol_is_reported() -> None:
     """The URL is https although the server has no TLS, or the server's protocol isn't HTTP but, for example, SSH."""
-    with silent_port() as silent_url, started([sys.executable, "-c", SSH_SERVER], clean_environment()) as ssh_server:
+    with silent_server() as silent_url, started([sys.executable, "-c", SSH_SERVER], clean_environment()) as ssh_server:
         port = eventually(lambda: next(iter(ssh_server.lines), ""))
         https = doctor_with_traced_server({"DD_TRACE_AGENT_URL": silent_url.replace("http:", "https:")})
         ssh = doctor_with_traced_server({"DD_TRACE_AGENT_URL": f"http://127.0.0.1:{port}"})
@@ -381,7 +381,7 @@ def test_a_missing_unix_socket_is_reported(tmp_path: Path) -> None:
 @pytest.mark.once
 def test_a_proxy_that_captures_localhost_is_reported(agent: Agent) -> None:
     """The agent responds, but ddtrace sends to the proxy, which can't reach this machine's localhost."""
-    with fake_http({}, 502) as proxy:
+    with fake_http({}, status=502) as proxy:
         variables = {"DD_TRACE_AGENT_URL": agent.url, "HTTP_PROXY": proxy.url}
         captured = doctor_with_traced_server(variables)
         paths_at_proxy = list(proxy.paths)
@@ -452,7 +452,7 @@ def test_the_doctor_exits_in_time_when_everything_hangs(tmp_path: Path) -> None:
         "PYTHONPATH": write_sitecustomize(tmp_path, getaddrinfo_hangs),
         "DD_AGENT_HOST": "agent.internal",
     }
-    with silent_port() as url:
+    with silent_server() as url:
         begin = monotonic()
         silent = doctor_command({"DD_TRACE_AGENT_URL": url, "ECS_CONTAINER_METADATA_URI_V4": url}, "--url", url)
         middle = monotonic()

@@ -320,7 +320,7 @@ def brightness(page: Page, css_property: str) -> int:
 def empty_local_view(local_view: LocalView) -> Iterator[LocalView]:
     """Run another `dev`, which has no traces of other tests."""
     with developing(measured=False) as dev:
-        yield LocalView(dev, local_view.greeter, local_view.browser)
+        yield LocalView(dev=dev, greeter=local_view.greeter, browser=local_view.browser)
 
 
 def test_a_thousand_traces_are_filtered_in_time(empty_local_view: LocalView, page: Page) -> None:

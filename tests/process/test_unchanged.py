@@ -19,6 +19,7 @@ from hello_service.observability import tracing
 from hello_service.serving import launch
 
 TRACE = [str(BIN / "hello-service"), "trace", "--"]
+# A request for a user has two spans: its own, and that of an outbound call, which fails.
 APP = """
 import httpx, quart
 
