@@ -199,8 +199,7 @@ def test_a_dry_run_changes_nothing_and_shows_the_definition(account: Account) ->
 
 
 def test_missing_credentials_are_reported_before_any_change(account: Account) -> None:
-    environment = {**account.environment, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
-    result = Account(account.url, account.folder, environment).deploy("up", "--version", "1")
+    result = account.deploy("up", "--version", "1", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
 
     assert (result.code, result.changes) == (1, [])
     assert result.stderr.startswith("deploy: No usable AWS credentials: ")

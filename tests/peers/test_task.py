@@ -113,6 +113,7 @@ def test_an_agent_that_dies_is_restarted_and_no_request_fails(deployment: Deploy
     with engine.load(deployment.url) as load:
         deployment.intake.wait_for_spans(1)
         state = engine.inspect(agent)["State"]
+        # `docker kill` would also stop the container, but then the engine would not restart it.
         engine.docker("exec", agent, "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
         wait_until_restarted(engine, agent, state["StartedAt"])
 
