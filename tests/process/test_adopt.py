@@ -59,7 +59,7 @@ def test_a_renamed_copy_does_not_contain_the_old_name(copy: Path, name: str) -> 
 
 @pytest.mark.timeout(900)
 def test_the_tests_of_a_renamed_copy_pass(copy: Path) -> None:
-    """All can be collected. Those that read the name run here, and test_make_it_yours.py runs all unit tests."""
+    """All can be collected. Unit tests that read the name run here, and all unit tests in test_make_it_yours.py."""
     adopted = run(copy, "scripts/adopt", "orders")
     assert adopted.returncode == 0, adopted.stderr
     collected = run(
