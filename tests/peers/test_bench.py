@@ -54,7 +54,7 @@ def benchmark_run(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkRun:
     process = bench("--quick", "--only", OURS_NAME, RAW_HYPERCORN, "--json", str(results_file))
 
     assert process.returncode == 0, process.stderr
-    return BenchmarkRun(process.stdout, json.loads(results_file.read_text()))
+    return BenchmarkRun(printed=process.stdout, results=json.loads(results_file.read_text()))
 
 
 def test_every_point_is_measured(benchmark_run: BenchmarkRun) -> None:

@@ -124,7 +124,7 @@ def test_every_container_is_restricted_and_restarted(engine: Engine, files: list
 
     assert set(services) == {"service", "datadog-agent"}
     for service in services.values():
-        # Equal limits mean that the container gets no swap.
+        # Equal limits mean that the container gets no swap. test_image.py runs the service with 256 MiB.
         assert int(service["mem_limit"]) == int(service["memswap_limit"]) >= 256 * 2**20
         assert service["restart"] == "unless-stopped"
         assert service["security_opt"] == ["no-new-privileges:true"]

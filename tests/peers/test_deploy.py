@@ -145,7 +145,7 @@ def test_a_service_is_deployed_updated_rolled_back_and_deleted(account: Account,
     assert service_container["image"].endswith("/hello-service:2.0.0")
 
     # A rollback skips ten revisions (3 to 12) that never ran, and one (13) that did not become stable.
-    for _ in range(10):
+    for _ in range(10):  # so that some numbers have two digits: they must not be compared as text
         ecs.register_task_definition(family="hello-service", containerDefinitions=revision["containerDefinitions"])
     up_3 = ["up", "--version", "3.0.0", "--url", versions["2.0.0"].url, "--patience", "0"]
     unstable_update = verified(account.deploy(*up_3), code=1)
@@ -199,8 +199,7 @@ def test_a_dry_run_changes_nothing_and_shows_the_definition(account: Account) ->
 
 
 def test_missing_credentials_are_reported_before_any_change(account: Account) -> None:
-    environment = {**account.environment, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
-    result = Account(account.url, account.folder, environment).deploy("up", "--version", "1")
+    result = account.deploy("up", "--version", "1", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="")
 
     assert (result.code, result.changes) == (1, [])
     assert result.stderr.startswith("deploy: No usable AWS credentials: ")
@@ -433,6 +432,7 @@ def test_a_stack_that_cannot_be_changed_is_reported_with_advice(account: Account
     ("message", "advice"),
     [
         ("An error occurred (ExpiredToken) when calling the DescribeStacks operation: expired", "sign in again"),
+        # "Rights" is a section of deploy/README.md.
         ("An error occurred (AccessDenied) when calling DescribeStacks: not authorized", '"Rights"'),
         ("An error occurred (Throttling) when calling DescribeStacks: Rate exceeded", "wait a minute"),
         ("Something else", "Correct"),

@@ -36,7 +36,7 @@ INFO = {"version": "7.99.0", "endpoints": ["/v0.4/traces", "/v0.5/traces"]}
 # A prefix of commands: it removes root's capabilities to open files without permission.
 WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
 TIME_LIMIT_SECONDS = 10.0  # of the whole command
-Line = dict[str, Any]  # one check in the JSON output
+Finding = dict[str, Any]  # the result of one check in the JSON output
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,13 +53,13 @@ class Report:
         self.code = process.returncode
         self.text = process.stdout + process.stderr
         self.document = json.loads(process.stdout)
-        self.lines: dict[str, Line] = {line["check"]: line for line in self.document["checks"]}
+        self.findings: dict[str, Finding] = {finding["check"]: finding for finding in self.document["checks"]}
 
     def outcome(self, check: str) -> str:
-        return str(self.lines[check]["outcome"])
+        return str(self.findings[check]["outcome"])
 
     def sentence(self, check: str) -> str:
-        return str(self.lines[check]["sentence"])
+        return str(self.findings[check]["sentence"])
 
 
 def doctor(extra: Mapping[str, str], url: str | None = None, prefix: Sequence[str] = ()) -> Report:
@@ -91,8 +91,8 @@ def doctor_with_traced_server(extra: Mapping[str, str], prefix: Sequence[str] = 
 
 
 @contextmanager
-def silent_port() -> Iterator[str]:
-    """Yield the URL of a port that accepts connections and never responds."""
+def silent_server() -> Iterator[str]:
+    """Yield the URL of a server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -121,7 +121,7 @@ def test_no_check_fails_if_traces_would_arrive(agent: Agent) -> None:
     spans = agent.wait_for_spans(1)
 
     assert report.code == 0, report.text
-    assert {report.outcome(check) for check in report.lines} == {"pass", "skipped"}
+    assert {report.outcome(check) for check in report.findings} == {"pass", "skipped"}
     assert report.document["verdict"] == "Traces would arrive."
     assert report.sentence("server") == "a server started like `serve` is traced by ddtrace 4.16.0"
     assert report.sentence("agent").startswith(f"agent test responds at {agent.url} in ")
@@ -163,7 +163,7 @@ def test_an_untraced_server_is_reported(agent: Agent) -> None:
 def test_a_server_that_cannot_be_checked_is_reported(agent: Agent) -> None:
     """A missing server is a failure. If the server is silent or another program, the verdict is undetermined."""
     variables = {"DD_TRACE_AGENT_URL": agent.url}
-    with silent_port() as silent_url, fake_http({"hello": 1}) as other_program:
+    with silent_server() as silent_url, fake_http({"hello": 1}) as other_program:
         missing = doctor(variables, f"http://127.0.0.1:{free_port()}")
         silent = doctor(variables, silent_url)
         other = doctor(variables, other_program.url)
@@ -243,14 +243,14 @@ def test_a_missing_agent_is_reported() -> None:
 
     assert report.code == 1
     assert report.sentence("agent") == f"{url}: nothing listens there"
-    assert "Start the agent" in report.lines["agent"]["fix"]
+    assert "Start the agent" in report.findings["agent"]["fix"]
     assert {report.outcome(check) for check in ("trace format", "test span", "clock")} == {"skipped"}
 
 
 @pytest.mark.once
 def test_an_agent_that_never_responds_is_reported() -> None:
     """The agent's port only accepts connections."""
-    with silent_port() as url:
+    with silent_server() as url:
         report = doctor_with_traced_server({"DD_TRACE_AGENT_URL": url})
 
     assert report.code == 1
@@ -290,7 +290,7 @@ with socket.create_server(("127.0.0.1", 0)) as listener:
 @pytest.mark.once
 def test_an_agent_url_with_the_wrong_protocol_is_reported() -> None:
     """The URL is https although the server has no TLS, or the server's protocol isn't HTTP but, for example, SSH."""
-    with silent_port() as silent_url, started([sys.executable, "-c", SSH_SERVER], clean_environment()) as ssh_server:
+    with silent_server() as silent_url, started([sys.executable, "-c", SSH_SERVER], clean_environment()) as ssh_server:
         port = eventually(lambda: next(iter(ssh_server.lines), ""))
         https = doctor_with_traced_server({"DD_TRACE_AGENT_URL": silent_url.replace("http:", "https:")})
         ssh = doctor_with_traced_server({"DD_TRACE_AGENT_URL": f"http://127.0.0.1:{port}"})
@@ -325,11 +325,11 @@ def test_an_agent_that_lacks_the_trace_format_is_reported() -> None:
 
     assert default_format.sentence("agent").startswith("an agent of unknown version responds")
     assert (default_format.outcome("trace format"), default_format.outcome("test span")) == ("fail", "fail")
-    assert default_format.lines["trace format"]["fix"] == "DD_TRACE_API_VERSION=v0.4"
+    assert default_format.findings["trace format"]["fix"] == "DD_TRACE_API_VERSION=v0.4"
     assert (older_format.outcome("trace format"), older_format.outcome("test span")) == ("pass", "pass")
     assert older_format.code == 0
     assert (no_format.code, no_format.outcome("trace format")) == (1, "fail")
-    assert "DD_APM_ENABLED=true" in no_format.lines["trace format"]["fix"]
+    assert "DD_APM_ENABLED=true" in no_format.findings["trace format"]["fix"]
 
 
 @pytest.mark.parametrize(("agent_clock_offset", "relation"), [(-600, "ahead of"), (600, "behind")])
@@ -367,7 +367,7 @@ def test_a_unix_socket_needs_permission(tmp_path: Path) -> None:
 
     assert (allowed.outcome("agent"), allowed.outcome("test span")) == ("pass", "pass"), allowed.text
     assert denied.sentence("agent") == f"unix://{path}: this user has no permission for the socket"
-    assert "chmod" in denied.lines["agent"]["fix"]
+    assert "chmod" in denied.findings["agent"]["fix"]
 
 
 def test_a_missing_unix_socket_is_reported(tmp_path: Path) -> None:
@@ -375,13 +375,13 @@ def test_a_missing_unix_socket_is_reported(tmp_path: Path) -> None:
     report = doctor_with_traced_server({"DD_TRACE_AGENT_URL": f"unix://{tmp_path}/none"})
 
     assert report.sentence("agent") == f"unix://{tmp_path}/none: there is no such socket"
-    assert "Mount the directory" in report.lines["agent"]["fix"]
+    assert "Mount the directory" in report.findings["agent"]["fix"]
 
 
 @pytest.mark.once
 def test_a_proxy_that_captures_localhost_is_reported(agent: Agent) -> None:
     """The agent responds, but ddtrace sends to the proxy, which can't reach this machine's localhost."""
-    with fake_http({}, 502) as proxy:
+    with fake_http({}, status=502) as proxy:
         variables = {"DD_TRACE_AGENT_URL": agent.url, "HTTP_PROXY": proxy.url}
         captured = doctor_with_traced_server(variables)
         paths_at_proxy = list(proxy.paths)
@@ -452,7 +452,7 @@ def test_the_doctor_exits_in_time_when_everything_hangs(tmp_path: Path) -> None:
         "PYTHONPATH": write_sitecustomize(tmp_path, getaddrinfo_hangs),
         "DD_AGENT_HOST": "agent.internal",
     }
-    with silent_port() as url:
+    with silent_server() as url:
         begin = monotonic()
         silent = doctor_command({"DD_TRACE_AGENT_URL": url, "ECS_CONTAINER_METADATA_URI_V4": url}, "--url", url)
         middle = monotonic()

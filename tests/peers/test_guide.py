@@ -157,7 +157,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 def test_every_command_of_the_guide_succeeds(reader: Reader) -> None:
     """The commands run in order and as written. The reader only sets values, commits, and confirms."""
     ecs = reader.account.client("ecs")
-    outputs: dict[str, str] = {}
+    outputs: dict[str, str] = {}  # of the last run of each command
     for line in guide_commands():
         if line == "deploy/deploy up":
             reader.commit()

@@ -57,7 +57,7 @@ def test_the_image_contains_only_locked_distributions_and_the_package(engine: En
     unlocked = {name for name, version in installed.items() if version not in locked.get(normalized(name), ())}
     assert unlocked <= bundled
     assert {"ddtrace", "Hypercorn", "Quart"} <= set(installed)
-    assert version_of_package == "1.0.0"
+    assert version_of_package == "1.0.0"  # that of pyproject.toml, not that of the image
 
 
 def normalized(name: str) -> str:

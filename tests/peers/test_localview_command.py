@@ -35,8 +35,8 @@ async def fail():
 PORT = "{port}"  # a placeholder in the commands below, which `dev_command` replaces
 HYPERCORN = ["hypercorn", "app:app", "--bind", f"127.0.0.1:{PORT}"]
 UVICORN = ["uvicorn", "app:app", "--port", PORT]
-# A server that prints neither its URL nor a log, and starts a child process that ignores signals.
-SILENT = """
+# A server that does not print its URL, and starts a child process that ignores signals.
+SERVER_WITHOUT_URL = """
 import subprocess, sys
 from werkzeug.serving import make_server
 
@@ -92,8 +92,8 @@ def trace_id(response: httpx.Response) -> str:
 
 
 def test_a_server_that_prints_no_url_works_and_its_children_are_stopped(tmp_path: Path) -> None:
-    (tmp_path / "silent.py").write_text(SILENT)
-    server = ["--", sys.executable, "silent.py", PORT]
+    (tmp_path / "without_url.py").write_text(SERVER_WITHOUT_URL)
+    server = ["--", sys.executable, "without_url.py", PORT]
     port = free_port()
     with developing(environment=ENVIRONMENT, command=dev_command(tmp_path, server, port)) as dev:
         eventually(lambda: _responds(port), timeout=60)

@@ -376,7 +376,7 @@ def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: i
         assert drawing["x"] >= card["x"]
         assert drawing["x"] + drawing["width"] <= card["x"] + card["width"]
         texts = visible_boxes(page.locator("svg.map text"))
-        assert len(texts) == 3 * (19 + 18)  # three lines for each of 19 nodes and 18 edges
+        assert len(texts) == 3 * (19 + 18)  # three lines for each node, and for each edge of service 0
         assert [pair for pair in itertools.combinations(texts, 2) if overlap(*pair)] == []
         assert min(bottom - top for _, top, _, bottom in texts) > 9  # in pixels, so the texts are readable
         page.get_by_role("link", name=f"{SERVICES[0]} to {SERVICES[1]}: 2 requests").click()

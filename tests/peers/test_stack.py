@@ -129,7 +129,7 @@ def test_only_actions_that_require_a_wildcard_have_one() -> None:
     wildcard_actions: set[str] = set()
     for policy in policies().values():
         for statement in policy["Statement"]:
-            if statement["Resource"] == "*" and "Condition" not in statement:
+            if statement["Resource"] == "*":
                 actions = statement["Action"]  # a string or a list
                 wildcard_actions.update([actions] if isinstance(actions, str) else actions)
 

@@ -113,6 +113,7 @@ def test_an_agent_that_dies_is_restarted_and_no_request_fails(deployment: Deploy
     with engine.load(deployment.url) as load:
         deployment.intake.wait_for_spans(1)
         state = engine.inspect(agent)["State"]
+        # `docker kill` would also stop the container, but then the engine would not restart it.
         engine.docker("exec", agent, "python", "-c", "import os, signal; os.kill(1, signal.SIGTERM)")
         wait_until_restarted(engine, agent, state["StartedAt"])
 
@@ -153,6 +154,7 @@ def test_traces_and_logs_arrive_with_a_read_only_agent_and_routed_logs(
 
         def routed_lines() -> list[dict[str, Any]]:
             """Return the log lines of the request that have arrived at the router."""
+            # The router prints records as JSON. The `log` of a record is a line that the service logged, also JSON.
             printed = engine.logs(deployment.task.container("log-router")).splitlines()
             events = [json.loads(json.loads(line)["log"]) for line in printed if '"tag"' in line]
             return [event for event in events if event.get("path") == "/api/hello/Ada"]

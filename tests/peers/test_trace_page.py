@@ -22,7 +22,9 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt-get install chromium"),
 ]
 
-FAILED = f"/trace/{CHECKOUT_ID}"
+CHECKOUT_PATH = f"/trace/{CHECKOUT_ID}"
+# A desktop window, a phone, and the desktop window at 200% zoom, which halves both sides.
+WINDOWS = [(1300, 850), (400, 800), (650, 425)]
 # The ids of further traces that tests send to the agent.
 FOLD_ID, TAG_ID, LIVE_ID, ESCAPE_ID = 0xC0, 0x7A6, 0x11FE, 0xE51
 # JavaScript: a row is in view if it is below the axis and inside the pane, and no other element covers its center.
@@ -73,7 +75,7 @@ def chosen_row(page: Page) -> Locator:
 
 
 @pytest.mark.parametrize(("identity", "resource"), [(CHECKOUT_ID, "POST bank"), (LARGE_ID, "GET /item/1200")])
-@pytest.mark.parametrize(("width", "height"), [(1300, 850), (400, 800), (650, 425)])
+@pytest.mark.parametrize(("width", "height"), WINDOWS)
 def test_the_deepest_error_is_chosen_and_in_view(
     local_view: LocalView, identity: str, resource: str, width: int, height: int
 ) -> None:
@@ -86,9 +88,9 @@ def test_the_deepest_error_is_chosen_and_in_view(
         assert chosen_row(page).evaluate(IS_IN_VIEW)
 
 
-@pytest.mark.parametrize(("width", "height"), [(1300, 850), (400, 800), (650, 425)])
+@pytest.mark.parametrize(("width", "height"), WINDOWS)
 def test_rows_outside_the_window_have_the_height_of_the_others(local_view: LocalView, width: int, height: int) -> None:
-    """The browser renders these rows later. If that changed their height, a row that was scrolled to would move away."""
+    """The browser renders these rows later. If that changed their height, a row scrolled to would move away."""
     with opened(local_view.browser, width, height) as page:
         local_view.visit(page, f"/trace/{LARGE_ID}")
         heights = visible_rows(page).evaluate_all("rows => rows.map((row) => row.getBoundingClientRect().height)")
@@ -108,7 +110,7 @@ def test_the_span_of_the_address_is_chosen_and_in_view(local_view: LocalView, pa
 
 def test_links_and_keys_lead_to_the_next_and_previous_error(local_view: LocalView, page: Page) -> None:
     """The keys are `]` and `[`. Each error is scrolled into view."""
-    local_view.visit(page, FAILED)
+    local_view.visit(page, CHECKOUT_PATH)
     pager = page.locator("#errors")
     expect(pager).to_contain_text(f"error 1 of {CHECKOUT_ERRORS}")
     pager.get_by_role("link", name="Next error").click()
@@ -128,7 +130,7 @@ def test_links_and_keys_lead_to_the_next_and_previous_error(local_view: LocalVie
 
 def test_an_error_is_visible_at_a_glance(local_view: LocalView, page: Page) -> None:
     """Type, message and the project's last frame are on the screen. A click opens library frames or the raw text."""
-    local_view.visit(page, FAILED)
+    local_view.visit(page, CHECKOUT_PATH)
     failure = page.locator("#detail .failure")
     for text in ("shop.errors.CardDeclined", "card ending 4242 was declined", "payments/bank.py:88 in charge"):
         expect(failure.get_by_text(text).first).to_be_in_viewport()
@@ -168,7 +170,7 @@ def test_the_stack_trace_of_a_real_error_is_shown_once(local_view: LocalView, pa
 
 def test_equal_siblings_are_one_row(local_view: LocalView, page: Page) -> None:
     """The siblings are 24 equal queries, an N+1 pattern. A click or a key expands the row."""
-    local_view.visit(page, FAILED)
+    local_view.visit(page, CHECKOUT_PATH)
     group = page.locator("#spans [id^=g]")  # the ids of groups begin with a g, those of spans with an s
     expect(group).to_contain_text("\N{MULTIPLICATION SIGN}24 postgres.query")
     expect(group).to_contain_text("216 ms")  # 24 times 9 ms
@@ -214,7 +216,7 @@ def test_subtrees_collapse_and_expand(local_view: LocalView, page: Page) -> None
 
 def test_a_row_shows_its_service_if_it_differs_from_the_row_above(local_view: LocalView, page: Page) -> None:
     """The full name of the span appears on hover."""
-    local_view.visit(page, FAILED)
+    local_view.visit(page, CHECKOUT_PATH)
     labels = visible_rows(page).evaluate_all(
         "rows => rows.map(row => row.querySelector('.of')?.textContent.trim() ?? '-')"  # '-': the row shows no service
     )
@@ -283,7 +285,7 @@ def test_nineteen_services_have_nineteen_colors(
 
 def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view: LocalView) -> None:
     """Axis and legend stay visible when a trace is scrolled. The waterfall uses the full width of the window."""
-    for width, height in ((1300, 850), (1920, 1080), (400, 800), (650, 425)):
+    for width, height in [*WINDOWS, (1920, 1080)]:
         with opened(local_view.browser, width, height) as page:
             local_view.visit(page, f"/trace/{LARGE_ID}?span=none")
             page.locator("#spans > [role=row]").last.scroll_into_view_if_needed()
@@ -301,7 +303,7 @@ def test_axis_and_legend_stay_visible_and_bars_get_half_of_the_width(local_view:
 
 def test_self_time_is_beside_the_duration(local_view: LocalView, page: Page) -> None:
     """Self time is the part of the duration in which no child span runs."""
-    local_view.visit(page, FAILED)
+    local_view.visit(page, CHECKOUT_PATH)
     row = page.get_by_role("row", name="POST /charge")
     duration, self_time = row.get_by_role("gridcell").nth(1), row.get_by_role("gridcell").nth(2)
 
@@ -311,7 +313,7 @@ def test_self_time_is_beside_the_duration(local_view: LocalView, page: Page) -> 
 
 def test_a_search_within_the_trace_marks_matches(local_view: LocalView, page: Page) -> None:
     """Other rows are dimmed, and Enter selects the next match. Tags and hidden rows also match."""
-    local_view.visit(page, f"{FAILED}?span=none&q=x")
+    local_view.visit(page, f"{CHECKOUT_PATH}?span=none&q=x")
     page.keyboard.press("/")
     page.keyboard.type("from items")
     matches = page.locator("#matches")
@@ -338,7 +340,7 @@ def test_a_search_within_the_trace_marks_matches(local_view: LocalView, page: Pa
 
 def test_a_search_typed_before_the_script_runs_is_applied(local_view: LocalView, page: Page) -> None:
     """On a slow machine, a user may type as soon as the page is visible."""
-    script = open_before_script(page, local_view.dev.page_url + FAILED, "trace.js")
+    script = open_before_script(page, local_view.dev.page_url + CHECKOUT_PATH, "trace.js")
     page.fill("#find", "from items")
     script.continue_()
 
@@ -347,7 +349,7 @@ def test_a_search_typed_before_the_script_runs_is_applied(local_view: LocalView,
 
 def test_a_click_in_the_legend_shows_a_single_service(local_view: LocalView, page: Page) -> None:
     """The ancestors of the service's spans stay visible. A second click shows all spans again."""
-    local_view.visit(page, FAILED)
+    local_view.visit(page, CHECKOUT_PATH)
     initial_count = visible_rows(page).count()
     page.locator(".legend a", has_text="payments").click()
     expect(visible_rows(page)).to_have_count(5)
@@ -433,9 +435,9 @@ def test_a_websocket_and_its_messages_are_linked(local_view: LocalView, page: Pa
 
 @pytest.mark.parametrize(("width", "height"), [(400, 800), (650, 425), (960, 540)])
 def test_details_open_and_close_in_a_small_window(local_view: LocalView, width: int, height: int) -> None:
-    """Two of the sizes are those of a window at 200% zoom, which halves both sides. A focused row is never covered."""
+    """Two of the sizes are those of desktop windows at 200% zoom. A focused row is never covered."""
     with opened(local_view.browser, width, height) as page:
-        local_view.visit(page, f"{FAILED}?span=none")
+        local_view.visit(page, f"{CHECKOUT_PATH}?span=none")
         detail = page.locator("#detail")
         expect(detail).to_be_hidden()
         page.get_by_role("row", name="GET auth").click()
@@ -509,7 +511,7 @@ def test_a_trace_works_without_javascript(local_view: LocalView) -> None:
     """Links and a form choose spans, errors, matches and services, expand rows, and close the details."""
     context = local_view.browser.new_context(java_script_enabled=False, viewport={"width": 1300, "height": 850})
     page = context.new_page()
-    local_view.visit(page, FAILED)
+    local_view.visit(page, CHECKOUT_PATH)
     expect(page.locator("#detail .failure")).to_contain_text("bank.py:88 in charge")
     page.get_by_role("link", name="Next error").click()
     expect(page.locator("#errors")).to_contain_text("error 2 of")
@@ -548,7 +550,7 @@ def test_invisible_characters_are_escaped(local_view: LocalView, page: Page) -> 
 
 def test_the_keyboard_shortcuts_are_listed(local_view: LocalView, page: Page) -> None:
     """The key `?` and a button open the list of this view's keys."""
-    local_view.visit(page, FAILED)
+    local_view.visit(page, CHECKOUT_PATH)
     page.keyboard.press("?")
     keys = page.get_by_role("dialog", name="Keyboard shortcuts")
     expect(keys).to_contain_text("next and previous error")

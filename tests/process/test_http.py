@@ -75,7 +75,7 @@ def test_every_executed_request_gets_its_response_when_the_server_stops(repetiti
         threads = [threading.Thread(target=send_requests, args=[running.url]) for _ in range(CLIENTS)]
         for thread in threads:
             thread.start()
-        eventually(lambda: responses, lambda count: count > 5 * CLIENTS)
+        eventually(lambda: responses, lambda count: count > 5 * CLIENTS)  # on average, five of each client
         code = running.stop()
         for thread in threads:
             thread.join()

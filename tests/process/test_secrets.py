@@ -48,7 +48,7 @@ def send_secrets(url: str) -> Iterator[httpx.Response]:
 @pytest.mark.parametrize("upstream_status", [200, 500, 302])
 def test_no_secret_leaves_the_process(agent: Agent, upstream_status: int) -> None:
     """No secret is in spans, stats, the log, responses or `/info`."""
-    with fake_http({"ok": True}, upstream_status, {"Location": f"/{MARK}?x=1"}) as upstream:
+    with fake_http({"ok": True}, status=upstream_status, headers={"Location": f"/{MARK}?x=1"}) as upstream:
         upstream_url = upstream.url.replace("//", f"//ada:{MARK}-url@") + f"/x?token={MARK}-of-the-url"
         with service(agent.url, {**ENVIRONMENT, "UPSTREAM_URL": upstream_url, "FAULTS": "true"}) as running:
             responses = [

@@ -166,11 +166,11 @@ def test_no_response_has_a_server_header() -> None:
 def test_the_server_closes_a_connection_when_its_client_does() -> None:
     """The server doesn't wait for KEEP_ALIVE_SECONDS, the limit for an idle connection."""
     with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600"}) as running:
-        open_files = Path(f"/proc/{running.process.pid}/fd")
-        before = len(list(open_files.iterdir()))
+        descriptors = Path(f"/proc/{running.process.pid}/fd")
+        before = len(list(descriptors.iterdir()))
         httpx.get(f"{running.url}/health")
 
-        eventually(lambda: len(list(open_files.iterdir())), lambda count: count <= before)
+        eventually(lambda: len(list(descriptors.iterdir())), lambda count: count <= before)
 
 
 def test_only_a_connection_without_a_request_is_idle() -> None:
@@ -193,7 +193,7 @@ def test_only_a_connection_without_a_request_is_idle() -> None:
 
 def test_an_idle_connection_does_not_delay_the_exit() -> None:
     """This holds for new connections and for those that had a request, however long they may be idle."""
-    with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600", "DRAIN_SECONDS": "0"}) as running:
+    with service(NO_AGENT, {"KEEP_ALIVE_SECONDS": "600"}) as running:
         port = int(httpx.URL(running.url).port or 0)
         new_connection = HTTPConnection("127.0.0.1", port, timeout=30)
         new_connection.connect()

@@ -55,7 +55,7 @@ def test_a_websocket_is_closed_when_the_server_stops(agent: Agent) -> None:
 
 
 def test_a_client_that_does_not_read_does_not_delay_the_exit(agent: Agent) -> None:
-    """The connection is dropped at the end of the budget, although 20 MB of the response are still unsent."""
+    """The connection is dropped at the end of the budget, although a part of the 20 MB response is still unsent."""
     with (
         fake_http("x" * 1_000_000) as upstream,
         service(agent.url, {"GRACEFUL_SECONDS": "0.2", "UPSTREAM_URL": upstream.url}) as running,

@@ -22,7 +22,7 @@ SILENCE_SECONDS = 5.0  # if the server accepts no data for this time, it has sto
 
 
 def frame(payload: bytes) -> bytes:
-    """Return a text frame (RFC 6455, section 5.2) whose mask is 0."""
+    """Return a text frame (RFC 6455, section 5.2) whose mask is 0. `payload` has at most 65,535 bytes."""
     size = len(payload)
     # 0x80 marks a masked frame. The length 126 means that two bytes with the true length follow.
     length = bytes([0x80 | size]) if size < 126 else bytes([0x80 | 126]) + size.to_bytes(2, "big")
