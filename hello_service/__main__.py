@@ -35,7 +35,8 @@ def serve() -> None:
 
 
 @main.command(
-    short_help="Run another Quart service, unchanged and traced.", context_settings={"ignore_unknown_options": True}
+    short_help="Run another Quart service, unchanged and traced.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def trace(command: tuple[str, ...]) -> None:
@@ -172,7 +173,7 @@ def _develop(**options: Any) -> None:
 def traces(query: str, url: str, as_json: bool, follow: bool) -> None:
     """List the traces that a running `dev` or `view` has received, oldest first.
 
-    Exit code 0: success, even without a trace; 1: no page of `dev` or `view` responds at --url; 2: invalid --query.
+    Exit code 0: success, even without a trace; 1: no page of `dev` or `view` responds at --url; 2: invalid --query or --url.
     """
     from hello_service.localview import client  # noqa: PLC0415 - no other command needs it
 

@@ -181,12 +181,12 @@ def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
         return respond(problem.status, problem.code, problem.detail, problem.fields, problem.headers)
 
     async def handle_validation_error(error: RequestSchemaValidationError) -> Response:
+        validation_error = cast("ValidationError", error.validation_error)
         # quart-schema validates a body of another media type as null.
-        if request.method == "POST" and not request.is_json:
+        is_null = any(details["input"] is None and not details["loc"] for details in validation_error.errors())
+        if is_null and not request.is_json:
             return await handle_http_error(UnsupportedMediaType())
-        return await handle_problem(
-            Invalid("The request has invalid values.", _field_errors(cast("ValidationError", error.validation_error)))
-        )
+        return await handle_problem(Invalid("The request has invalid values.", _field_errors(validation_error)))
 
     async def handle_http_error(error: HTTPException) -> Response:
         status = error.code or 500

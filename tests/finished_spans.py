@@ -22,5 +22,7 @@ def finished_spans() -> Iterator[list[Span]]:
     """Yield a list that receives the spans of each trace that finishes within the block."""
     collector = _SpanCollector()
     tracer.configure(trace_processors=[collector])
-    yield collector.spans
-    tracer.configure(trace_processors=[])
+    try:
+        yield collector.spans
+    finally:
+        tracer.configure(trace_processors=[])

@@ -217,7 +217,8 @@ def the_agent_is_started(task: Task) -> Iterator[Violation]:
     for container in task.agents:
         line = command(container)
         # The image's start scripts (/init, /initlog.sh, entrypoint.sh, s6-...), or a program of the Agent.
-        if line and not re.search(r"/init\b|agent|entrypoint|initlog|s6-", line) and not is_open(line):
+        has_open_part = any(map(is_open, [*(container.get("entryPoint") or []), *(container.get("command") or [])]))
+        if line and not has_open_part and not re.search(r"/init\b|agent|entrypoint|initlog|s6-", line):
             yield Violation(
                 name_of(container),
                 f"{quoted(line)} replaces the image's command, and does not seem to start the Agent",

@@ -79,7 +79,7 @@ async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     try:
         task = await asyncio.to_thread(_fetch, f"{base}/task")
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         return {"error": f"no usable response from the task metadata endpoint: {type(error).__name__}"}
     fields = ("Cluster", "TaskARN", "Family", "Revision", "LaunchType", "AvailabilityZone")
     return {name: task.get(name) for name in fields}
@@ -88,5 +88,7 @@ async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
 def _fetch(url: str) -> dict[str, Any]:
     opener = build_opener(ProxyHandler({}))  # no proxy: only the task itself can reach this address
     with opener.open(url, timeout=METADATA_SECONDS) as response:
-        document: dict[str, Any] = json.load(response)
-        return document
+        document = json.load(response)
+    if not isinstance(document, dict):
+        raise TypeError(f"expected a JSON object, got {document!r}")
+    return document

@@ -151,16 +151,15 @@ class Development:
 
     async def _start_agent(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
         """Start the agent and the views of its traces, and add their addresses to the service's environment."""
-        processes.listen(self.listen_host, agent_port, "--agent-port").close()  # reports a port in use
+        agent_listener = processes.listen(self.listen_host, agent_port, "--agent-port")
+        stack.callback(agent_listener.close)
         if self.options.view_port is not None:
             listener = processes.listen(self.listen_host, self.options.view_port, "--view-port")
-            self.feed.page_url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
+            self.feed.page_url = processes.url(listener)
             self.environ["LOCAL_VIEW_URL"] = self.feed.page_url
             await stack.enter_async_context(page.serving(self.view, listener))
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        process, url = await stack.enter_async_context(
-            processes.agent(self.listen_host, agent_port, self.options.allowed_hosts)
-        )
+        process, url = await stack.enter_async_context(processes.agent(agent_listener, self.options.allowed_hosts))
         if self.options.port is not None:
             self._warn_about_environment()
         self.environ["DD_TRACE_AGENT_URL"] = self.view.agent_url = url
@@ -298,6 +297,6 @@ def _parse_entry(line: str) -> dict[str, Any]:
     """Return the fields of a JSON log line; an empty dict if `line` is not a JSON object."""
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (RecursionError, ValueError):
         return {}
     return entry if isinstance(entry, dict) else {}

@@ -19,7 +19,7 @@ from quart import Blueprint, Quart, Response, redirect, render_template, request
 
 from hello_service.asgi import ASGIApp, Receive, Scope, Send
 from hello_service.localview import charts, drawing, lists, units
-from hello_service.localview.hosts import host_name
+from hello_service.localview.hosts import host_name, is_local
 from hello_service.localview.lists import current_view
 from hello_service.localview.performance import Performance
 from hello_service.localview.spans import Trace
@@ -33,10 +33,8 @@ EVENT_SECONDS = 0.5  # minimum time between two events
 HEARTBEAT_SECONDS = 15.0  # after this long without an event, a comment is sent, which reveals a dead connection
 CLOSE_SECONDS = 1.0  # how long the server may take to stop before it is canceled
 
-# Any other name may be the domain of a web page, made to resolve to this machine (DNS rebinding).
-OWN_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 MISDIRECTED_REQUEST = 421  # the status for a host that this server does not serve
-WRONG_HOST = b"This page is served under 127.0.0.1 and localhost only."
+WRONG_HOST = b"This page is not served under this host name. Use the address that dev or view has printed."
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -86,15 +84,15 @@ def create_page(view: View) -> Quart:
 
 
 class _HostCheck:
-    """Rejects requests with any other Host than `OWN_NAMES`, before Quart's router, which fails on a malformed Host."""
+    """Rejects requests with the Host of a web site, before Quart's router, which fails on a malformed Host."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hosts = [value for name, value in scope.get("headers", ()) if name == b"host"]
-        is_own_name = len(hosts) == 1 and host_name(hosts[0].decode("latin-1")) in OWN_NAMES
-        if is_own_name or scope["type"] == "lifespan":
+        name = host_name(hosts[0].decode("latin-1")) if len(hosts) == 1 else None
+        if (name is not None and is_local(name)) or scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] == "websocket":  # the page has no WebSockets

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 
 LOOPBACK = "127.0.0.1"
+LOOPBACKS = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - for each address that stands for all: one to connect to
 START_SECONDS = 60.0  # how long the service or the agent may take to start
 # How long a process may take to stop before it is killed. This is longer than the service's default stop budget.
 STOP_SECONDS = 40.0
@@ -65,11 +66,22 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def url(listener: socket.socket) -> str:
+    """Return the URL on which this machine reaches a server that listens at the address of `listener`."""
+    host, port = listener.getsockname()[:2]
+    host = LOOPBACKS.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 @asynccontextmanager
-async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[tuple[Process, str]]:
-    """Run the embedded trace agent on `host`, and yield its process and URL. It may not respond yet."""
-    otlp_http, otlp_grpc, free_port = free_ports(3)
-    port = port or free_port
+async def agent(listener: socket.socket, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[tuple[Process, str]]:
+    """Run the embedded trace agent, and yield its process and URL. It may not respond yet.
+
+    `listener`, from `listen`, reserves the agent's address, and is closed because the agent opens a socket of its own.
+    """
+    agent_url, (host, port) = url(listener), listener.getsockname()[:2]
+    otlp_http, otlp_grpc = free_ports(2)
+    listener.close()
     arguments = [sys.executable, "-m", "hello_service.localview.agent"]
     arguments += ["--host", host, "--port", str(port), "--log-level", "ERROR"]
     arguments += ["--otlp-http-port", str(otlp_http), "--otlp-grpc-port", str(otlp_grpc)]
@@ -84,7 +96,7 @@ async def agent(host: str, port: int, allowed_hosts: Sequence[str] = ()) -> Asyn
         start_new_session=True,  # Ctrl-C then reaches only `dev`, which stops the service before the agent
     )
     async with _stopped_at_exit(process):
-        yield process, f"http://{LOOPBACK}:{port}"
+        yield process, agent_url
 
 
 @asynccontextmanager
@@ -150,7 +162,8 @@ async def command(
             if not finished:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signum)
-        await reading
+        with suppress(TimeoutError):  # a process that has left the group may keep the output open
+            await asyncio.wait_for(reading, LEFTOVER_SECONDS)
         pipe.close()
 
 

@@ -194,6 +194,6 @@ def read_spans(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:
         for raw in chunk:
             try:
                 spans.append(Span.from_wire(raw))
-            except (AttributeError, KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
                 continue
     return spans

@@ -205,9 +205,9 @@ class RequestLog:
                 status = 101  # Switching Protocols
             elif kind == "websocket.close":
                 status = status or 403  # the server's response to a WebSocket that was not accepted
-            complete = complete or _is_last(message)
             await send(message)
-            if complete:
+            if not complete and _is_last(message):
+                complete = True
                 write()
 
         try:

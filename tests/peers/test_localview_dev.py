@@ -17,7 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 from developing import DEV, FREE_PORTS, MARK, VIEW, Dev, developing, launched, write_sitecustomize
+from local_view import send_spans
 from running import Agent, clean_environment, eventually, free_port, service
+from tracing_data import span
 
 from hello_service.localview import processes
 
@@ -278,6 +280,16 @@ def test_view_shows_the_traces_of_services_that_run_elsewhere() -> None:
     assert "is ignored" not in view.output
     assert exit_code == 0
     assert view.processes() == {}
+
+
+def test_view_listens_on_one_address_of_this_machine() -> None:
+    """It prints this address, because neither the agent nor the page listens on 127.0.0.1."""
+    with developing("--host", "127.0.0.2", command=VIEW) as view:
+        agent_url, page_url = re.findall(r"(?:Trace agent|View traces): (http://127\.0\.0\.2:\d+)", view.output)
+        send_spans(agent_url, [span(trace=0xADD)])
+
+        view.wait_for(f"{0xADD:032x}")
+        assert httpx.get(f"{page_url}/trace/{0xADD:032x}").status_code == 200
 
 
 def test_view_exits_with_its_agent() -> None:

@@ -26,7 +26,7 @@ CHECKOUT_PATH = f"/trace/{CHECKOUT_ID}"
 # A desktop window, a phone, and the desktop window at 200% zoom, which halves both sides.
 WINDOWS = [(1300, 850), (400, 800), (650, 425)]
 # The ids of further traces that tests send to the agent.
-FOLD_ID, TAG_ID, LIVE_ID, ESCAPE_ID = 0xC0, 0x7A6, 0x11FE, 0xE51
+FOLD_ID, TAG_ID, WRAPPED_ID, LIVE_ID, ESCAPE_ID = 0xC0, 0x7A6, 0xAA9, 0x11FE, 0xE51
 # JavaScript: a row is in view if it is below the axis and inside the pane, and no other element covers its center.
 IS_IN_VIEW = """row => {
     const pane = row.closest(".waterfall").getBoundingClientRect(), box = row.getBoundingClientRect();
@@ -376,6 +376,16 @@ def test_details_show_log_lines_before_tags(local_view: LocalView, page: Page) -
     tags.locator("#tracer-tags > summary").click()
     for name in ("_dd.top_level", "process_id", "runtime-id", "_dd.tags.process"):
         expect(tags.get_by_text(name, exact=True)).to_be_visible()
+
+
+def test_the_lines_of_a_long_tag_start_at_the_left(local_view: LocalView, page: Page) -> None:
+    root = span(trace=WRAPPED_ID, meta={"a.tag": "word " * 100})
+    local_view.send(root)
+    wait_for_spans(local_view, f"{WRAPPED_ID:032x}", 1)
+    local_view.visit(page, f"/trace/{WRAPPED_ID:032x}")
+    value = page.locator("#span .value", has_text="word word")
+
+    expect(value).to_have_css("text-align", "start")
 
 
 def test_the_menu_of_a_tag_filters_excludes_and_copies_its_value(local_view: LocalView, page: Page) -> None:

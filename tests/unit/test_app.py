@@ -13,7 +13,8 @@ from in_process import problem, serving
 from quart import Blueprint, Quart, Response
 from quart.testing import WebsocketResponseError
 from quart.typing import TestClientProtocol as Client  # pytest would collect a class whose name starts with "Test"
-from routes import ENDPOINTS
+from quart_schema import validate_querystring, validate_request
+from routes import ENDPOINTS, CountQuery, NameRequest
 from werkzeug.exceptions import HTTPException, Unauthorized
 
 from hello_service import api
@@ -79,6 +80,34 @@ async def test_each_kind_of_bad_body_has_its_own_status_and_code(
     client: Client, body: bytes, media_type: str, status_and_code: tuple[int, str]
 ) -> None:
     response = await client.post("/api/hello", data=body, headers={"content-type": media_type})
+
+    assert problem(response, await response.get_json(force=True)) == status_and_code
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status_and_code"),
+    [
+        ("POST", "/search?count=0", (422, "invalid")),  # the query is invalid, and no body is expected
+        ("PUT", "/item", (415, "unsupported-media-type")),
+    ],
+)
+async def test_only_a_body_of_another_media_type_is_415(
+    method: str, path: str, status_and_code: tuple[int, str]
+) -> None:
+    items = Blueprint("items", __name__)
+
+    @items.post("/search")
+    @validate_querystring(CountQuery)
+    async def search(query_args: CountQuery) -> str:
+        raise AssertionError(query_args)
+
+    @items.put("/item")
+    @validate_request(NameRequest)
+    async def replace(data: NameRequest) -> str:
+        raise AssertionError(data)
+
+    async with serving(Settings(), (items,)) as client:
+        response = await client.open(path, method=method, data=b"name=Ada")
 
     assert problem(response, await response.get_json(force=True)) == status_and_code
 
@@ -425,6 +454,16 @@ async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.Mo
         "LaunchType": None,  # the fake's document lacks this field and the next
         "AvailabilityZone": None,
     }
+
+
+async def test_info_shows_that_the_ecs_metadata_is_not_an_object() -> None:
+    """The service starts with any response."""
+    with fake_http(["no", "object"]) as server:
+        app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": server.url})
+        async with app.test_app() as serving_app:
+            info = await (await serving_app.test_client().get("/info")).get_json()
+
+    assert info["ecs"] == {"error": "no usable response from the task metadata endpoint: TypeError"}
 
 
 async def test_info_shows_that_the_ecs_metadata_endpoint_fails(metadata_url: str) -> None:

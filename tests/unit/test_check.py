@@ -321,6 +321,7 @@ CORRECT: tuple[Change, ...] = (
     service_fields(environment=[*changed()["containerDefinitions"][0]["environment"], {"name": "LOG_PATTERN", "value": "%d ${LEVEL}"}]),
     lambda d: d.add_container("nginx", f"{REGISTRY}/web:1.27.3", portMappings=[{"containerPort": 80}]),
     service_fields(environment="${jsonencode(variables)}"),  # Terraform renders a list
+    agent_fields(command=["${COMMAND}"]),
     service_fields(dependsOn="${jsonencode(order)}"),  # Terraform renders a list
 )
 # fmt: on

@@ -81,8 +81,10 @@ def test_the_error_for_an_address_that_cannot_be_used_suggests_the_host_option(a
     assert "another address with --host" in result.output
 
 
-def test_a_command_that_does_not_exist_is_reported() -> None:
-    result = run("trace", "--", "no-such-server")
+@pytest.mark.parametrize("arguments", [["--", "no-such-server"], ["no-such-server", "--help"]])
+def test_a_command_that_does_not_exist_is_reported(arguments: list[str]) -> None:
+    """Options after the command belong to the command."""
+    result = run("trace", *arguments)
 
     assert result.exit_code == 1
     assert "Command 'no-such-server' was not found on PATH." in result.output

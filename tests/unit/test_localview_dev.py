@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import signal
+import sys
 
 import aiohttp
 import pytest
@@ -12,6 +15,7 @@ from aiohttp.test_utils import TestServer as _TestServer  # pytest would collect
 from rich.console import Console
 from tracing_data import span, wire_format
 
+from hello_service.localview import processes
 from hello_service.localview.dev import Development, Options
 
 
@@ -46,6 +50,28 @@ async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
         asyncio.get_running_loop().call_soon(agent.release.set)  # runs while the end of the block waits for the request
 
     assert development.view.store.find("7") is not None
+
+
+def test_a_line_of_nested_json_is_printed_as_text() -> None:
+    """Python's parser gives up at some depth. Reading the output continues."""
+    output = io.StringIO()
+    options = Options(host="127.0.0.1", port=0, agent_port=0)
+    development = Development(options, {}, Console(file=output, width=200))
+    line = "[" * 100_000
+    development._on_service_line(line)
+
+    assert line in output.getvalue().replace("\n", "")
+
+
+async def test_a_process_that_keeps_the_output_open_does_not_delay_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has left the process group of the command, so it is not stopped."""
+    monkeypatch.setattr(processes, "LEFTOVER_SECONDS", 0.1)
+    code = "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
+    pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    async with asyncio.timeout(60):
+        async with processes.command([sys.executable, "-c", code], {}, lambda line: pid.set_result(int(line)), str):
+            await pid
+    os.kill(pid.result(), signal.SIGKILL)  # it is still running
 
 
 @pytest.mark.parametrize(

@@ -394,10 +394,12 @@ async def test_requests_for_other_hosts_are_rejected(client: _TestClientProtocol
     """This prevents DNS rebinding."""
     body = await get(client, "/", 421, host)
 
-    assert "127.0.0.1 and localhost only" in body
+    assert "not served under this host name" in body
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8081", "localhost", "LOCALHOST:1", "[::1]:8081", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8081", "localhost", "LOCALHOST:1", "[::1]:8081", "[::1]", "192.0.2.2:8081", "laptop:8081"]
+)
 async def test_requests_for_local_names_are_served(client: _TestClientProtocol, host: str) -> None:
     """Any port is accepted, because it may be forwarded."""
     assert "Traces" in await get(client, "/", host=host)
@@ -479,6 +481,23 @@ async def test_calls_between_services_are_drawn(view: View, client: _TestClientP
     assert "inferred" in body
     for part in ("1 request", "100% errors", "p95 7.00 ms"):
         assert part in body
+
+
+@pytest.mark.parametrize(
+    ("requests", "labels"),
+    [
+        (1, "<span>1</span><span></span>"),
+        (2, "<span>2</span><span>1</span>"),
+        (3, "<span>5</span><span></span>"),  # half of 5 is not a number of requests
+    ],
+)
+async def test_the_middle_label_of_an_axis_is_exact(
+    view: View, client: _TestClientProtocol, requests: int, labels: str
+) -> None:
+    """The label is left out if it is not a whole number."""
+    view.performance.add([span() for _ in range(requests)], monotonic())
+
+    assert f'<div class="y" aria-hidden="true">{labels}<span>0</span></div>' in await get(client, "/performance")
 
 
 async def test_the_performance_view_has_the_requested_window_and_threshold(

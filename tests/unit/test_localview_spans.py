@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from tracing_data import MS, span, trace, wire_format
 
@@ -22,7 +24,8 @@ def test_a_span_is_read_as_it_was_sent() -> None:
 def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
     """The well-formed spans are kept."""
     good = {"trace_id": 1, "span_id": 2, "name": "work"}
-    (received,) = read_spans([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, None]])  # type: ignore[list-item]  # malformed on purpose
+    infinite = {**good, "start": math.inf}  # json.loads accepts Infinity
+    (received,) = read_spans([[{"name": "no ids"}, good, {"trace_id": "x", "span_id": 1}, infinite, None]])  # type: ignore[list-item]  # malformed on purpose
 
     assert (received.resource, received.service, received.start, received.duration) == ("work", "no service", 0, 0)
 

@@ -299,6 +299,46 @@ async def test_a_websocket_that_is_closed_before_it_is_accepted_is_logged_as_403
     assert line["status"] == 403
 
 
+LAST_MESSAGE = {"type": "http.response.body", "body": b""}
+
+
+async def test_a_response_whose_last_message_fails_is_logged_as_incomplete() -> None:
+    stream = log_to(io.StringIO())
+
+    async def application(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send(LAST_MESSAGE)
+
+    async def fail_at_the_end(message: Any) -> None:
+        if message is LAST_MESSAGE:
+            raise ConnectionResetError
+
+    async def receive() -> Any: ...
+
+    request_log = logs.RequestLog(application, Quart(__name__), quiet_paths=(), ids=dict)
+    with pytest.raises(ConnectionResetError):
+        await request_log({"type": "http", "method": "GET", "path": "/"}, receive, fail_at_the_end)
+    (line,) = parse_lines(stream)
+
+    assert (line["status"], line["incomplete"]) == (200, True)
+
+
+async def test_a_message_after_the_last_one_is_not_logged_as_a_second_request() -> None:
+    stream = log_to(io.StringIO())
+
+    async def application(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200})
+        await send(LAST_MESSAGE)
+        await send(LAST_MESSAGE)
+
+    async def do_nothing(*_: object) -> Any: ...
+
+    request_log = logs.RequestLog(application, Quart(__name__), quiet_paths=(), ids=dict)
+    await request_log({"type": "http", "method": "GET", "path": "/"}, do_nothing, do_nothing)
+
+    assert [line["status"] for line in parse_lines(stream)] == [200]
+
+
 async def test_the_settings_are_logged_once_without_secrets() -> None:
     stream = log_to(io.StringIO())
     async with create_app(Settings(upstream_url="http://ada:secret@host/"), environ={}).test_app():
