@@ -137,7 +137,8 @@ def wait_until_responding(port: int, tree: Tree, path: str) -> float:
             if get(port, path)[0] == 200:
                 return time.monotonic() - start
         except (OSError, HTTPException):
-            time.sleep(0.005)
+            pass
+        time.sleep(0.005)
     command = " ".join(map(str, tree.process.args))  # type: ignore[arg-type]  # `running` passes a list
     status = tree.process.poll()
     problem = "No response with status 200 in time" if status is None else f"The process ended with exit code {status}"

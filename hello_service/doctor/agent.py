@@ -174,7 +174,7 @@ def _response(context: CheckContext) -> Response | Finding:
         return failed(f"{url}: {error.reason.value}{limit}", FIXES[error.reason])
     if response.status == 200 and isinstance(response.document().get("endpoints"), list):
         return response
-    sentence = f"{url} is not a trace agent (HTTP {response.status} for /info), or is older than 7.24"
+    sentence = f"{url} is not a trace agent (HTTP {response.status} for /info), or is too old to have this path"
     return failed(sentence, f"Correct the address, or update the agent. {SET_URL}")
 
 

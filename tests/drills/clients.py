@@ -23,7 +23,7 @@ MAX_GROWTH_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.versi
     "client disconnects before the response ends",
     "The handler and its outbound call are canceled, after `HALF_CLOSE_SECONDS` if no response has started. The "
     "span ends and records the disconnect. 10,000 disconnects leave no request, connection or file descriptor,"
-    " and memory grows by less than 20 MiB (40 MiB on CPython 3.11, 3.12.7 and 3.13.0, whose `asyncio.TaskGroup` leaves"
+    " and memory grows by less than 20 MiB (40 MiB on CPython before 3.12.8, and 3.13.0, whose `asyncio.TaskGroup` leaves"
     " reference cycles)",
     every_python=True,
 )
