@@ -69,7 +69,7 @@ async def test_a_process_that_keeps_the_output_open_does_not_delay_the_end(monke
     code = "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
     pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     async with asyncio.timeout(60):
-        async with processes.command([sys.executable, "-c", code], {}, lambda line: pid.set_result(int(line)), str):
+        async with processes.command([sys.executable, "-c", code], {}, lambda line: pid.set_result(int(line)), print):
             await pid
     os.kill(pid.result(), signal.SIGKILL)  # it is still running
 
