@@ -67,11 +67,11 @@ async def test_a_process_that_keeps_the_output_open_does_not_delay_the_end(monke
     """It has left the process group of the command, so it is not stopped."""
     monkeypatch.setattr(processes, "LEFTOVER_SECONDS", 0.1)
     code = "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
-    pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    lines: asyncio.Queue[str] = asyncio.Queue()  # the process id, and perhaps the traceback of a KeyboardInterrupt
     async with asyncio.timeout(60):
-        async with processes.command([sys.executable, "-c", code], {}, lambda line: pid.set_result(int(line)), print):
-            await pid
-    os.kill(pid.result(), signal.SIGKILL)  # it is still running
+        async with processes.command([sys.executable, "-c", code], {}, lines.put_nowait, on_url=print):
+            pid = int(await lines.get())
+    os.kill(pid, signal.SIGKILL)  # it is still running
 
 
 @pytest.mark.parametrize(
