@@ -13,10 +13,11 @@ SERVICE_RESTART = 1012  # IANA, WebSocket close codes
 
 
 class Lifecycle:
-    """An ASGI layer around `app` that tracks requests in flight and can cancel them.
+    """ASGI middleware around `app` that tracks requests in flight and can cancel them.
 
     Attributes:
-        stopping: this process should get no new traffic; every response has `Connection: close`.
+        stopping: this process should get no new traffic; a response that starts while it is true has
+            `Connection: close`.
     """
 
     def __init__(self, app: ASGIApp, trace_id: TraceId) -> None:

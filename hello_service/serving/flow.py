@@ -58,7 +58,7 @@ class FlowControl(asyncio.Protocol):
         """Reset the connection. A close would complete a response that ends with the connection, as in HTTP/1.0."""
         # With a linger time of zero, the close resets a TCP connection.
         on_without_delay = struct.pack("ii", 1, 0)
-        with suppress(OSError):  # on BSD and macOS, the client has just reset the connection
+        with suppress(OSError):  # BSD and macOS raise it if the client has just reset the connection
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, on_without_delay)
         self._transport.abort()
 

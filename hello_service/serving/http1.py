@@ -260,7 +260,7 @@ class Connection(FlowControl):
             self._serve_websocket(head)
             return
         self._request_count += 1
-        # A server may close each connection of HTTP/1.0 (RFC 9112, section 9.3).
+        # The server closes every HTTP/1.0 connection, as RFC 9112, section 9.3, allows.
         keep_alive = head.keep_alive and head.version == "1.1" and self._request_count < self._limits.requests
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._stage = Stage.BODY if head.has_body else Stage.RESPONDING

@@ -23,7 +23,7 @@ TOKEN_CHARACTER = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # The parts are separated by one space. The target has no `#`, because some parsers would end it there.
 REQUEST_LINE = re.compile(rb"(" + TOKEN_CHARACTER + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
 FIRST_BYTE = re.compile(TOKEN_CHARACTER)
-ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)  # an empty host is invalid
+ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)  # host, and path with query; an empty host is invalid
 LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"  # of a host name; IDNA limits its length
 PERCENT_ENCODED = rb"(?=(?:[^%]|%[0-9A-Fa-f]{2})*\Z)"  # two hexadecimal digits follow each `%`
 NAME = rb"(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?"
@@ -141,6 +141,7 @@ class Head:
         path, _, query = self.target.partition(b"?")
         return {
             "type": kind,
+            # From version 2.4 on, `send` raises an OSError after a disconnect. Here it does nothing.
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": self.version,
             "path": unquote(path.decode("ascii")),

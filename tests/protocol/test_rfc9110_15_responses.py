@@ -101,7 +101,7 @@ async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, A
 
 
 @pytest.mark.parametrize("cause", ["the application", "the client"])
-async def test_a_broken_response_whose_end_is_that_of_the_connection_ends_with_a_reset(cause: str) -> None:
+async def test_a_broken_response_without_a_length_is_reset_on_http_1_0(cause: str) -> None:
     """An HTTP/1.0 client, such as nginx by default, would mistake a close for the end of the response.
 
     The application breaks the response off, or the client does, because it sends no body within `body_seconds`.

@@ -75,10 +75,10 @@ async def test_an_unusable_handshake_header_is_ignored(header: bytes) -> None:
         await client.send(handshake(header))
         await client.until(b"\r\n\r\n")
         await client.send(frame(2, b"") + frame(1, b"Ada"))  # a binary message and a text message
-        refusal = await client.until(b".")  # the last character of the hint
+        hint = await client.until(b".")  # the last character of the hint
         greeting = await client.until(b"!")
 
-    assert b"as text" in refusal
+    assert b"as text" in hint
     assert b"Hello, Ada" in greeting
 
 
