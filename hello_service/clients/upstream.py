@@ -159,7 +159,7 @@ class Upstream:
             self._waiting -= 1
 
     def _saturated(self, detail: str) -> UpstreamSaturated:
-        """Return the problem for a rejected call.
+        """Count a rejected call, and return its problem.
 
         Its `Retry-After` is `timeout_seconds`, and as much again for every `connections + waiting` calls that were
         rejected recently. If all rejected clients returned at the same time, even rejecting them would cost too much.

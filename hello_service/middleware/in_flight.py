@@ -1,4 +1,4 @@
-"""Tracks requests in flight, and cancels them when the process stops. `server.py` controls it; `/ready` reads it."""
+"""Tracks requests in flight, and cancels them at the shutdown deadline. `server.py` controls it; `/ready` reads it."""
 
 from __future__ import annotations
 

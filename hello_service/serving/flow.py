@@ -26,7 +26,7 @@ class FlowControl(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         loop = asyncio.get_running_loop()
-        self._stage_timeout = Timeout(loop)  # `Connection` starts it, and its meaning depends on the stage
+        self._stage_timeout = Timeout(loop)  # what it limits depends on the stage of the `Connection`
         self._write_timeout = Timeout(loop)
         self._unsent = 0  # bytes in the transport's write buffer at the last check
         self._written = 0  # bytes passed to the transport in total

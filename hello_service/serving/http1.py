@@ -22,9 +22,9 @@ In any stage the server can end the connection, in one of three ways:
 
     linger      the usual way: enter LINGERING, which ends when the client closes its side, or a limit is reached
     close       the client has closed its side, or LINGERING is over; data that is already written is still sent
-    abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed, or a response broke off
-                whose end is the end of the connection (HTTP/1.0); unsent data is dropped, and if the response is then
-                incomplete, the client gets a reset
+    abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed, or an HTTP/1.0 response
+                that ends with the connection broke off; unsent data is dropped, and if the response is then incomplete,
+                the client gets a reset
 
 Each stage has its own timeout. The values in lower case are fields of `Limits`:
 

@@ -23,7 +23,8 @@ TOKEN_CHARACTER = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # The parts are separated by one space. The target has no `#`, because some parsers would end it there.
 REQUEST_LINE = re.compile(rb"(" + TOKEN_CHARACTER + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
 FIRST_BYTE = re.compile(TOKEN_CHARACTER)
-ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)  # host, and path with query; an empty host is invalid
+# Host, and path with query, of an absolute target. An empty host is invalid.
+ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)
 LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"  # of a host name; IDNA limits its length
 PERCENT_ENCODED = rb"(?=(?:[^%]|%[0-9A-Fa-f]{2})*\Z)"  # two hexadecimal digits follow each `%`
 NAME = rb"(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?"
