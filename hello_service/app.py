@@ -29,7 +29,7 @@ from hello_service.observability import environment, logs, status, trace_loss, t
 from hello_service.problems import register_problem_handlers
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
-BARE_START = (
+WITHOUT_SERVE_WARNING = (
     "Not started by `hello-service serve`: there is no drain, no shutdown deadline, and no timeout for request bodies "
     "and responses. The server's own limits apply to request heads, idle connections and WebSocket messages, and it "
     "may accept malformed requests."
@@ -69,7 +69,7 @@ def create_app(
         settings = Settings.from_environment(environ)
         logs.configure(settings, tracing.log_ids)
         broken = contract.check() if broken is None else broken
-        start_warnings.append(BARE_START)
+        start_warnings.append(WITHOUT_SERVE_WARNING)
     broken = broken or {}
     start_warnings += [" ".join(sentences) for sentences in broken.values()]
 
@@ -88,7 +88,7 @@ def create_app(
     app.extensions.update(lifecycle=lifecycle, rejected_requests=dict)
     QuartSchema(
         app,
-        info=Info("hello_service", settings.dd_version or "unset"),
+        info=Info(title="hello_service", version=settings.dd_version or "unset"),
         openapi_provider_class=ProblemOpenAPIProvider,
         swagger_ui_path=None,
         redoc_ui_path=None,

@@ -196,7 +196,7 @@ def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
             code = re.sub("[^a-z]+", "-", error.name.lower())  # too-many-requests, from "Too Many Requests"
             detail = error.description or error.name
         headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-        return respond(status, code, detail.rstrip(".") + ".", (), headers)
+        return respond(status, code, detail.rstrip(".") + ".", fields=(), headers=headers)
 
     app.request_class = _Request
     app.register_error_handler(Problem, handle_problem)

@@ -132,7 +132,7 @@ class Upstream:
         del response.stream
         if response.status_code >= 500 or response.has_redirect_location:
             raise UpstreamBadStatus(response.status_code)
-        return UpstreamResponse(response.status_code, _parse_body(response))
+        return UpstreamResponse(status=response.status_code, body=_parse_body(response))
 
     @asynccontextmanager
     async def _slot(self, deadline: float) -> AsyncIterator[None]:

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 # Request line, headers and empty line. RFC 9112, section 3, recommends at least 8,000 for the request line alone.
 HEAD_BYTES = 65_536
 HOST_BYTES = 255  # RFC 3986, section 3.2.2
-# CONNECT is missing, because this is not a proxy.
+# CONNECT is missing, because this is not a proxy. TRACE reaches the application, where no route supports it.
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})
 
 TOKEN_CHARACTER = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
