@@ -74,6 +74,7 @@ def _check_agent_url(value: str) -> str:
 
 
 def _split_paths(value: object) -> object:
+    """Return the comma-separated paths in a string as a tuple, and any other value unchanged."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 

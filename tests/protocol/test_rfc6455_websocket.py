@@ -288,7 +288,7 @@ async def test_a_protocol_violation_closes_with_its_code(frames: bytes, code: in
     ],
 )
 async def test_a_close_frame_is_echoed(unfinished_message: bytes, payload: bytes, code: int) -> None:
-    """This holds even within an unfinished message."""
+    """A Close frame is echoed even within an unfinished message."""
     echo = EchoSocket()
     async with connected(echo) as client:
         await open_websocket(client)
