@@ -11,7 +11,8 @@ these stages:
     LINGERING   the server has closed its side after its last byte, and discards what the client still sends
     LOST        the connection is closed
 
-Each request goes through the first three stages. If the connection can be reused, it then waits for the next request:
+Each request except a WebSocket handshake goes through the first three stages. If the connection can be reused, it then
+waits for the next request:
 
     HEAD ──► BODY ──► RESPONDING ──► HEAD
 
