@@ -16,6 +16,7 @@ from hello_service.settings import SettingsError
 
 PORT = click.IntRange(0, 65535)
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - compared, not bound
+OPTIONS_BEFORE_COMMAND = {"allow_interspersed_args": False}  # options after COMMAND belong to COMMAND
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -34,15 +35,12 @@ def serve() -> None:
         sys.exit(1)
 
 
-@main.command(
-    short_help="Run another Quart service, unchanged and traced.",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
+@main.command(short_help="Run another Quart service, unchanged and traced.", context_settings=OPTIONS_BEFORE_COMMAND)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def trace(command: tuple[str, ...]) -> None:
     """Run COMMAND, such as `hypercorn app:app`, under ddtrace-run, and trace each Quart application in it.
 
-    The application needs no change; ddtrace (4.5 or newer) must be installed where it is installed.
+    The application needs no change, but ddtrace 4.5 or newer must be installed in its environment.
     """
     try:
         launch.trace(command, os.environ)
@@ -75,15 +73,14 @@ tree_option = click.option(
     type=click.Choice(["all", "errors", "slow", "off"]),
     default="all",
     show_default=True,
-    help="Traces to draw in the terminal. slow: over half a second. all: a repeated trace takes one line.",
+    help="Traces to draw in the terminal. `slow` means longer than 0.5 s. `all` shortens a repeated trace to one line.",
 )
 traces_option = click.option(
     "--traces", type=click.IntRange(1), default=1000, show_default=True, help="Number of traces that the page keeps."
 )
 
 
-# Options after COMMAND belong to COMMAND.
-@main.command(short_help="Serve on a laptop and show every trace.", context_settings={"allow_interspersed_args": False})
+@main.command(short_help="Serve on a laptop and show every trace.", context_settings=OPTIONS_BEFORE_COMMAND)
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--host",
@@ -103,7 +100,11 @@ traces_option = click.option(
     help="Port that the service listens on; 0 picks a free port.",
 )
 @agent_port_option
-@click.option("--no-embedded-agent", is_flag=True, help="Send traces to the agent of the environment; show no traces.")
+@click.option(
+    "--no-embedded-agent",
+    is_flag=True,
+    help="Send traces to the agent that the environment variables configure; show no traces.",
+)
 @view_port_option
 @click.option("--no-view", is_flag=True, help="Don't serve the page.")
 @allow_host_option
@@ -137,7 +138,7 @@ def dev(agent_port: int, no_embedded_agent: bool, view_port: int, no_view: bool,
 @tree_option
 @traces_option
 def view(**options: Any) -> None:
-    """Show the traces of services that run elsewhere. It runs an embedded trace agent and the page, not the service."""
+    """Run an embedded trace agent and the page, to show the traces of services that run elsewhere."""
     _develop(port=None, **options)
 
 
@@ -196,9 +197,10 @@ def doctor(url: str | None, as_json: bool) -> None:
     """
     from hello_service.doctor import context, examine, finding  # noqa: PLC0415 - no other command needs it
 
-    if url is not None and not (url.startswith("http") and context.Address(url, variables=()).usable):
+    if url is not None and not (url.startswith("http") and context.Address(url=url, variables=()).usable):
         raise click.BadParameter("must be a URL like http://host:port", param_hint="--url")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exit also ends the child processes
+    # Unlike SIGTERM's default action, SystemExit runs the cleanup that ends the child processes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     results = list(examine(os.environ, url))
     click.echo(json.dumps(finding.document(results), indent=2) if as_json else finding.report(results))
     sys.exit(finding.exit_code(results))

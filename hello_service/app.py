@@ -29,13 +29,13 @@ from hello_service.observability import environment, logs, status, trace_loss, t
 from hello_service.problems import register_problem_handlers
 from hello_service.settings import BACKGROUND_SECONDS, Settings
 
-BARE_START = (
+WITHOUT_SERVE_WARNING = (
     "Not started by `hello-service serve`: there is no drain, no shutdown deadline, and no timeout for request bodies "
     "and responses. The server's own limits apply to request heads, idle connections and WebSocket messages, and it "
     "may accept malformed requests."
 )
 
-# The endpoints of this service. Those of `faults` are served only if FAULTS=true.
+# This service's own endpoints. `create_app` adds `pages`, `probes` and `info`, and `faults` if FAULTS=true.
 ENDPOINTS = (
     greeting,
     relay,
@@ -55,8 +55,9 @@ def create_app(
         settings: the operator's settings. With None, as when Hypercorn calls this factory, they are read from
             `environ`, and logging is set up.
         environ: None: the process's environment.
-        broken: the result of `contract.check()`; the app leaves these parts out. With None, this function calls
-            `contract.check()` if `settings` is None; otherwise the app has every part.
+        broken: the result of `contract.check()`. The app logs it, and leaves out the parts "fast_span", "WebSocket bound"
+            and "trace loss" if they are in it. With None, this function calls `contract.check()` if `settings` is None;
+            otherwise the app has every part.
         endpoints: None: `ENDPOINTS`, and `faults` if the settings enable it.
 
     Raises:
@@ -68,7 +69,7 @@ def create_app(
         settings = Settings.from_environment(environ)
         logs.configure(settings, tracing.log_ids)
         broken = contract.check() if broken is None else broken
-        start_warnings.append(BARE_START)
+        start_warnings.append(WITHOUT_SERVE_WARNING)
     broken = broken or {}
     start_warnings += [" ".join(sentences) for sentences in broken.values()]
 
@@ -81,13 +82,13 @@ def create_app(
     app.url_map.merge_slashes = False  # //info is not /info
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
     lifecycle = Lifecycle(cast("ASGIApp", app.asgi_app), tracing.trace_id)
-    layers: Any = logs.RequestLog(SecurityHeaders(lifecycle), app, settings.probe_paths, tracing.log_ids)
-    app.asgi_app = layers  # type: ignore[method-assign]  # Quart documents this assignment
+    wrapped_app: Any = logs.RequestLog(SecurityHeaders(lifecycle), app, settings.probe_paths, tracing.log_ids)
+    app.asgi_app = wrapped_app  # type: ignore[method-assign]  # Quart documents this assignment
     # No rejection is counted until the server replaces `dict` with a function that returns its counts by reason.
     app.extensions.update(lifecycle=lifecycle, rejected_requests=dict)
     QuartSchema(
         app,
-        info=Info("hello_service", settings.dd_version or "unset"),
+        info=Info(title="hello_service", version=settings.dd_version or "unset"),
         openapi_provider_class=ProblemOpenAPIProvider,
         swagger_ui_path=None,
         redoc_ui_path=None,
@@ -132,7 +133,7 @@ def create_app(
             yield
 
     if settings.dd_trace_enabled and tracing.active():
-        middleware: Any = None
+        middleware: Any = None  # ddtrace's own
         if "fast_span" not in broken:
             from hello_service.observability.fast_span import FastSpan  # noqa: PLC0415 - not importable if broken
 

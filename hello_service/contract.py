@@ -169,14 +169,14 @@ REQUIRED = frozenset({"server"})  # the service can't run without these
 TOOLS = frozenset({"doctor", "local view"})  # a serving process does not need these, and may not have their libraries
 
 
-def broken(part: str) -> list[str]:
+def find_changes(part: str) -> list[str]:
     """Return one sentence for each name of `part` that has changed."""
     return [sentence for name in NAMES[part] if (sentence := _describe_change(name)) is not None]
 
 
 def check() -> dict[str, list[str]]:
-    """Return `broken(part)`, followed by the sentence of `WITHOUT`, for each broken part except `TOOLS`."""
-    changes = {part: broken(part) for part in NAMES if part not in TOOLS}
+    """Return `find_changes(part)`, followed by the sentence of `WITHOUT`, for each broken part except `TOOLS`."""
+    changes = {part: find_changes(part) for part in NAMES if part not in TOOLS}
     return {part: [*sentences, WITHOUT[part]] for part, sentences in changes.items() if sentences}
 
 

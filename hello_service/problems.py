@@ -37,7 +37,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word for it
 
     Args:
         detail: one sentence for the client; never the text of a foreign exception.
-        fields: for Invalid, each invalid field and the reason.
+        fields: for Invalid, the `field` and the `reason` of each invalid field.
     """
 
     status: ClassVar[int] = 500
@@ -124,7 +124,7 @@ def document(
 ) -> dict[str, object]:
     """Return the body of a problem, with the members of RFC 9457, section 3.
 
-    `type` is a stable URN made of `code`; `trace_id` (32 hexadecimal characters) and `errors` are extensions.
+    `type` is a stable URN made of `code`. Extensions: `trace_id` (32 hexadecimal characters), and `fields` as `errors`.
     """
     problem: dict[str, object] = {
         "type": f"urn:hello-service:problem:{code}",
@@ -146,7 +146,7 @@ class _Request(Request):
 
     @property
     def routing_exception(self) -> Exception | None:
-        """Why no route matched. A redirect has no host, because the client may have forged the Host header."""
+        """The reason why no route matched. A redirect has no host, because the client may have forged the Host header."""
         return self._routing_exception
 
     @routing_exception.setter
@@ -196,7 +196,7 @@ def register_problem_handlers(app: Quart, trace_id: TraceId) -> None:
             code = re.sub("[^a-z]+", "-", error.name.lower())  # too-many-requests, from "Too Many Requests"
             detail = error.description or error.name
         headers = {name: value for name, value in error.get_headers() if name.lower() != "content-type"}
-        return respond(status, code, detail.rstrip(".") + ".", (), headers)
+        return respond(status, code, detail.rstrip(".") + ".", fields=(), headers=headers)
 
     app.request_class = _Request
     app.register_error_handler(Problem, handle_problem)

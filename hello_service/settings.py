@@ -74,6 +74,7 @@ def _check_agent_url(value: str) -> str:
 
 
 def _split_paths(value: object) -> object:
+    """Return the comma-separated paths in a string as a tuple, and any other value unchanged."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
@@ -89,6 +90,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 class Settings(BaseModel):
     """The operator's configuration. Field names are the variables' names in lower case.
+
+    An upper bound without a comment only rejects an obvious mistake, such as a value in the wrong unit.
 
     A field is secret and never shown if its name contains KEY, SECRET, TOKEN or PASSWORD, or if its type is one of
     pydantic's secret types, such as SecretStr.
@@ -208,7 +211,7 @@ class Settings(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            lines = [_error_line(problem, values, cls.secrets()) for problem in error.errors()]
+            lines = [_error_line(problem, values, cls.secret_fields()) for problem in error.errors()]
             raise SettingsError("\n".join(lines)) from None
 
     @property
@@ -227,7 +230,7 @@ class Settings(BaseModel):
         return self.drain_seconds + self.graceful_seconds + CLOSING_SECONDS + self.flush_seconds
 
     @classmethod
-    def secrets(cls) -> frozenset[str]:
+    def secret_fields(cls) -> frozenset[str]:
         """Return the names of the fields whose values must not be shown."""
         by_name = {name for name in cls.model_fields if SECRET_NAME.search(name)}
         by_type = {name for name, field in cls.model_fields.items() if _holds_secret(field.annotation)}
@@ -235,9 +238,9 @@ class Settings(BaseModel):
 
     def public(self) -> dict[str, Any]:
         """Return the settings by variable name, as JSON values, with secrets masked: fit for a log or a page."""
-        secrets = self.secrets()
+        secrets = self.secret_fields()
         return {
-            name.upper(): MASK if name in secrets and value is not None else _without_credentials(value)
+            name.upper(): MASK if name in secrets and value is not None else _mask_all_credentials(value)
             for name, value in self.model_dump(mode="json").items()
         }
 
@@ -253,12 +256,12 @@ def _holds_secret(annotation: object) -> bool:
     return any(map(_holds_secret, get_args(annotation)))
 
 
-def _without_credentials(value: Any) -> Any:
+def _mask_all_credentials(value: Any) -> Any:
     """Return the JSON value `value` with the credentials of each URL in it masked."""
     if isinstance(value, str):
         return mask_credentials(value) if "://" in value else value
     if isinstance(value, list):
-        return [_without_credentials(item) for item in value]
+        return [_mask_all_credentials(item) for item in value]
     return value
 
 

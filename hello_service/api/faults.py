@@ -1,4 +1,4 @@
-"""Endpoints that fail on purpose, to show how failures are traced. Served only if FAULTS=true."""
+"""Endpoints that fail or respond slowly on purpose, to show how this is traced. Served only if FAULTS=true."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from hello_service.api.services import services
 info = Blueprint("info", __name__)
 
 PACKAGES = ("quart", "hypercorn", "ddtrace", "httpx")
-METADATA_SECONDS = 1.0  # for each wait for the endpoint; the service starts only afterwards
+METADATA_SECONDS = 1.0  # timeout of each socket operation; the service starts only afterwards
 # Headers that a proxy adds to a request that it forwards.
 PROXY_HEADERS = re.compile(r"forwarded|x-forwarded|x-forwarded-.*|x-real-ip|via", re.IGNORECASE)
 PUBLIC_TRACING_FIELDS = ("active", "reason", "traces_lost")

@@ -121,7 +121,7 @@ class ProblemOpenAPIProvider(OpenAPIProvider):
             for status, details in responses.items():
                 details["description"] = details["description"] or _meaning(status)
             if "requestBody" in operation:
-                operation["requestBody"]["required"] = True
+                operation["requestBody"]["required"] = True  # OpenAPI's default is false
         return paths, components
 
 

@@ -57,6 +57,6 @@ def _target(settings: Settings) -> tuple[str, str | None]:
     """
     if settings.upstream_url is not None:
         return settings.upstream_url, settings.upstream_service
-    host, port = request.scope["server"] or (settings.host, settings.port)
+    host, port = request.scope["server"] or (settings.host, settings.port)  # `server` is None on a Unix socket
     address = f"[{host}]" if ":" in host else host
     return f"http://{address}:{port}/api/hello", settings.upstream_service or settings.dd_service

@@ -31,7 +31,8 @@ IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 # Every exception type that aiohttp raises for a call. A bad URL or header is a ValueError.
 AIOHTTP_ERRORS = (aiohttp.ClientError, OSError, ValueError)
 
-# The exception of aiohttp, the problem and its detail. The first match applies. UpstreamConnectError: nothing was sent.
+# Each row has aiohttp's exception, the problem and its detail. The first match applies. UpstreamConnectError means that
+# nothing was sent.
 ERRORS: tuple[tuple[type[Exception], type[Problem], str], ...] = (
     (aiohttp.ClientConnectorDNSError, UpstreamConnectError, "The upstream's host name does not resolve."),
     (aiohttp.ClientSSLError, UpstreamConnectError, "The upstream could not be reached over TLS."),

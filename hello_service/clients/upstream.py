@@ -132,7 +132,7 @@ class Upstream:
         del response.stream
         if response.status_code >= 500 or response.has_redirect_location:
             raise UpstreamBadStatus(response.status_code)
-        return UpstreamResponse(response.status_code, _parse_body(response))
+        return UpstreamResponse(status=response.status_code, body=_parse_body(response))
 
     @asynccontextmanager
     async def _slot(self, deadline: float) -> AsyncIterator[None]:
@@ -159,7 +159,7 @@ class Upstream:
             self._waiting -= 1
 
     def _saturated(self, detail: str) -> UpstreamSaturated:
-        """Return the problem for a rejected call.
+        """Count a rejected call, and return its problem.
 
         Its `Retry-After` is `timeout_seconds`, and as much again for every `connections + waiting` calls that were
         rejected recently. If all rejected clients returned at the same time, even rejecting them would cost too much.

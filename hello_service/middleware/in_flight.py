@@ -1,4 +1,4 @@
-"""Tracks requests in flight, and cancels them when the process stops. `server.py` controls it; `/ready` reads it."""
+"""Tracks requests in flight, and cancels them at the shutdown deadline. `server.py` controls it; `/ready` reads it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ SERVICE_RESTART = 1012  # IANA, WebSocket close codes
 
 
 class Lifecycle:
-    """An ASGI layer around `app` that tracks requests in flight and can cancel them.
+    """ASGI middleware around `app` that tracks requests in flight and can cancel them.
 
     Attributes:
-        stopping: this process should get no new traffic; every response has `Connection: close`.
+        stopping: this process should get no new traffic; a response that starts while it is true has
+            `Connection: close`.
     """
 
     def __init__(self, app: ASGIApp, trace_id: TraceId) -> None:

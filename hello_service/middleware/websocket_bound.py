@@ -20,7 +20,7 @@ def bound_websockets(app: Quart) -> None:
     """Make `app` stop reading from a client while `MESSAGES_AHEAD` of its messages wait for the handler."""
     if sys.version_info >= (3, 13) and hasattr(Websocket, "buffer_class"):  # pragma: no cover - Quart 0.23 only
         app.websocket_class = _bounded_websocket_class()
-        app.asgi_websocket_class = _EndingConnection
+        app.asgi_websocket_class = _CancelingConnection
     else:  # pragma: no cover - Quart 0.22 only
         app.asgi_websocket_class = _BoundedConnection
 
@@ -39,7 +39,7 @@ if sys.version_info >= (3, 13):  # pragma: no cover - Quart 0.23 requires Python
 
         return BoundedWebsocket
 
-    class _EndingConnection(ASGIWebsocketConnection):
+    class _CancelingConnection(ASGIWebsocketConnection):
         """Cancels the reading task when the handler ends: Quart 0.23 waits for it, forever if the buffer is full."""
 
         async def handle_messages(self, websocket: Websocket, receive: Any, websocket_task: asyncio.Task[None]) -> None:

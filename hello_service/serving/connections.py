@@ -54,7 +54,7 @@ class Connections:
 
     Attributes:
         closing: the server is stopping; each response is its connection's last.
-        closed: no new request is served; requests in flight are finished.
+        closed: no new request is served; requests in flight may finish.
     """
 
     limits: Limits = field(default_factory=Limits)

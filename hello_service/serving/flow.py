@@ -26,7 +26,7 @@ class FlowControl(asyncio.Protocol):
         self._writable = asyncio.Event()
         self._writable.set()
         loop = asyncio.get_running_loop()
-        self._stage_timeout = Timeout(loop)  # `Connection` starts it, and its meaning depends on the stage
+        self._stage_timeout = Timeout(loop)  # what it limits depends on the stage of the `Connection`
         self._write_timeout = Timeout(loop)
         self._unsent = 0  # bytes in the transport's write buffer at the last check
         self._written = 0  # bytes passed to the transport in total
@@ -58,7 +58,7 @@ class FlowControl(asyncio.Protocol):
         """Reset the connection. A close would complete a response that ends with the connection, as in HTTP/1.0."""
         # With a linger time of zero, the close resets a TCP connection.
         on_without_delay = struct.pack("ii", 1, 0)
-        with suppress(OSError):  # on BSD and macOS, the client has just reset the connection
+        with suppress(OSError):  # BSD and macOS raise it if the client has just reset the connection
             self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, on_without_delay)
         self._transport.abort()
 

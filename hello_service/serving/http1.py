@@ -11,7 +11,8 @@ these stages:
     LINGERING   the server has closed its side after its last byte, and discards what the client still sends
     LOST        the connection is closed
 
-Each request goes through the first three stages. If the connection can be reused, it then waits for the next request:
+Each request except a WebSocket handshake goes through the first three stages. If the connection can be reused, it then
+waits for the next request:
 
     HEAD ──► BODY ──► RESPONDING ──► HEAD
 
@@ -22,9 +23,9 @@ In any stage the server can end the connection, in one of three ways:
 
     linger      the usual way: enter LINGERING, which ends when the client closes its side, or a limit is reached
     close       the client has closed its side, or LINGERING is over; data that is already written is still sent
-    abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed, or a response broke off
-                whose end is the end of the connection (HTTP/1.0); unsent data is dropped, and if the response is then
-                incomplete, the client gets a reset
+    abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed, or an HTTP/1.0 response
+                that ends with the connection broke off; unsent data is dropped, and if the response is then incomplete,
+                the client gets a reset
 
 Each stage has its own timeout. The values in lower case are fields of `Limits`:
 
@@ -260,7 +261,7 @@ class Connection(FlowControl):
             self._serve_websocket(head)
             return
         self._request_count += 1
-        # A server may close each connection of HTTP/1.0 (RFC 9112, section 9.3).
+        # The server closes every HTTP/1.0 connection, as RFC 9112, section 9.3, allows.
         keep_alive = head.keep_alive and head.version == "1.1" and self._request_count < self._limits.requests
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._stage = Stage.BODY if head.has_body else Stage.RESPONDING

@@ -39,7 +39,7 @@ def serve(environ: Mapping[str, str]) -> None:
     """
     settings = Settings.from_environment(environ)
     arguments = command(settings)
-    os.execve(arguments[0], arguments, tracer_environment(environ, settings))  # noqa: S606 - no shell is wanted
+    os.execve(arguments[0], arguments, tracer_environment(environ, settings))  # noqa: S606 - no shell is needed
 
 
 def traced_command(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[str, list[str], dict[str, str]]:
@@ -84,4 +84,4 @@ def trace(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
         LaunchError, SettingsError: see `traced_command`.
     """
     program, command_line, environment = traced_command(arguments, environ)
-    os.execve(program, command_line, environment)  # noqa: S606 - no shell is wanted
+    os.execve(program, command_line, environment)  # noqa: S606 - no shell is needed

@@ -55,7 +55,7 @@ class RequestReader:
         received = self.received
         if self.head is None:
             while received.startswith(b"\r\n"):
-                del received[:2]  # RFC 9112, section 2.2
+                del received[:2]  # empty lines before a request are ignored (RFC 9112, section 2.2)
             if not received or received == b"\r":
                 return None
             self.head = read_request_line(received)

@@ -30,7 +30,7 @@ class Rejections:
             status: status of the response, or close code of the WebSocket; None if neither was sent.
             reason: a short code from a fixed set.
             detail: one sentence, without any data from the client.
-            client: the client's address.
+            client: the client's address; None if it has none, as on a Unix socket.
         """
         self.counts[reason] += 1
         second = int(monotonic())

@@ -16,14 +16,15 @@ from urllib.parse import unquote
 # Request line, headers and empty line. RFC 9112, section 3, recommends at least 8,000 for the request line alone.
 HEAD_BYTES = 65_536
 HOST_BYTES = 255  # RFC 3986, section 3.2.2
-# CONNECT is missing, because this is not a proxy.
+# CONNECT is missing, because this is not a proxy. TRACE reaches the application, where no route supports it.
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"PATCH"})
 
 TOKEN_CHARACTER = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 # The parts are separated by one space. The target has no `#`, because some parsers would end it there.
 REQUEST_LINE = re.compile(rb"(" + TOKEN_CHARACTER + rb"+) ([!-\"$-~]+) HTTP/(\d\.\d)\r\n")
 FIRST_BYTE = re.compile(TOKEN_CHARACTER)
-ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)  # an empty host is invalid
+# Host, and path with query, of an absolute target. An empty host is invalid.
+ABSOLUTE = re.compile(rb"https?://([^/?:][^/?]*)(.*)", re.IGNORECASE)
 LABEL = rb"[\w~!$&'()*+,;=%-]{1,63}"  # of a host name; IDNA limits its length
 PERCENT_ENCODED = rb"(?=(?:[^%]|%[0-9A-Fa-f]{2})*\Z)"  # two hexadecimal digits follow each `%`
 NAME = rb"(?:" + LABEL + rb"\.)*" + LABEL + rb"\.?"
@@ -141,6 +142,7 @@ class Head:
         path, _, query = self.target.partition(b"?")
         return {
             "type": kind,
+            # From version 2.4 on, `send` raises an OSError after a disconnect. Here it does nothing.
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": self.version,
             "path": unquote(path.decode("ascii")),

@@ -41,7 +41,7 @@ BACKLOG = 1024  # connections that the kernel queues until they are accepted; Hy
 EXIT_CANNOT_START = 1
 HOUR_SECONDS = 3600.0
 ABORT_SECONDS = 1.0  # of CLOSING_SECONDS, for Hypercorn to stop after every connection was aborted
-HYPERCORN_ALONE = (
+HYPERCORN_CLASSES_WARNING = (
     "Hypercorn's own classes serve HTTP and WebSocket: BODY_TIMEOUT_SECONDS, WRITE_TIMEOUT_SECONDS, HALF_CLOSE_SECONDS and "
     "WEBSOCKET_PING_SECONDS have no effect, so a client that neither sends nor reads holds its request without a limit."
 )
@@ -194,8 +194,8 @@ class Server:
         if not serving.done():  # pragma: no cover - a connection that outlives its abort
             serving.cancel()
             await asyncio.wait({serving})
-        if not serving.cancelled():  # pragma: no branch - the same
-            serving.result()  # raises the exception with which serving ended, if any
+        if not serving.cancelled():  # pragma: no branch - as above
+            serving.result()  # raises the exception that ended `serving`, if any
         self.log.info("stopped")
 
     async def _drain(self) -> None:
@@ -220,7 +220,7 @@ class Server:
         intact = self.broken.keys().isdisjoint({"http1", "websocket"})
         uses_http1 = intact and self.settings.http_implementation == "httptools"
         if not uses_http1:
-            self.log.warning(HYPERCORN_ALONE)
+            self.log.warning(HYPERCORN_CLASSES_WARNING)
         config = ServerConfig(self.listener, self.connections if uses_http1 else None)
         config.backlog = BACKLOG
         config.errorlog = logging.getLogger("hypercorn.error")

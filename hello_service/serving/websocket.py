@@ -84,7 +84,7 @@ class WebSocket:
 
     Attributes:
         scope: the ASGI scope.
-        response: serializes the response with which the application rejects the handshake.
+        response: serializes the response of an application that rejects the handshake.
 
     Raises:
         Rejected: the handshake is invalid, or not for version 13.
@@ -402,7 +402,7 @@ def check_handshake(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         if name in HANDSHAKE_HEADERS:
             fields[name.decode()] = value.decode("latin-1")  # keeps earlier values of the same header
     protocol = ServerProtocol()
-    response = protocol.accept(Request("/", fields))
+    response = protocol.accept(Request(path="/", headers=fields))  # `accept` does not check the path
     if response.status_code == 101:
         return response.headers["Sec-WebSocket-Accept"].encode()
     error = protocol.handshake_exc

@@ -42,7 +42,7 @@ def test_the_api_is_served_by_each_implementation(implementation: str) -> None:
             websocket.send("Ada")
             greeting = websocket.recv()
         code = running.stop()
-        # Parts of the warnings BARE_START in app.py and HYPERCORN_ALONE in serving/server.py.
+        # Parts of the warnings WITHOUT_SERVE_WARNING in app.py and HYPERCORN_CLASSES_WARNING in serving/server.py.
         warnings = [line for line in running.log if "no timeout" in line["event"] or "no effect" in line["event"]]
 
     assert [hello.json(), posted.json()] == [{"message": "Hello, Ada!"}] * 2

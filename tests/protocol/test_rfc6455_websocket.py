@@ -288,7 +288,7 @@ async def test_a_protocol_violation_closes_with_its_code(frames: bytes, code: in
     ],
 )
 async def test_a_close_frame_is_echoed(unfinished_message: bytes, payload: bytes, code: int) -> None:
-    """This holds even within an unfinished message."""
+    """A Close frame is echoed even within an unfinished message."""
     echo = EchoSocket()
     async with connected(echo) as client:
         await open_websocket(client)
@@ -313,7 +313,7 @@ async def test_a_disconnect_without_a_close_frame_is_1006(end: str) -> None:
 
 @pytest.mark.parametrize("unread_bytes", [0, 1000])
 async def test_no_websocket_is_opened_for_a_client_that_has_closed_its_side(unread_bytes: int) -> None:
-    """The handshake was pipelined behind a request, and the client closed its side before the response to it.
+    """The handshake was pipelined behind a request, and the client closed its side before the response to that request.
 
     A client that does not read that response is disconnected after `write_seconds`.
     """
@@ -381,7 +381,7 @@ async def test_empty_frames_of_a_message_take_no_memory(opcode: int) -> None:
     transport.close()
     await serving
 
-    assert after - before < 10_000  # there is less than one byte per frame
+    assert after - before < 10_000  # less than one byte for each of the 100 * 100 frames
     assert echo.messages == ["Ada" if opcode == TEXT else b"Ada"]
 
 
@@ -434,7 +434,7 @@ async def test_an_exception_before_the_handshake_response_is_a_500() -> None:
 async def test_a_handshake_that_is_not_accepted_gets_an_error_status(
     messages: tuple[dict[str, Any], ...], status: int
 ) -> None:
-    """The application can reject it. Otherwise the status is 500."""
+    """A rejection has the application's status, or 403. If the application neither accepts nor rejects, it is a 500."""
 
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()

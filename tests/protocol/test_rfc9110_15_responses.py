@@ -101,7 +101,7 @@ async def test_a_broken_response_ends_its_connection(messages: tuple[dict[str, A
 
 
 @pytest.mark.parametrize("cause", ["the application", "the client"])
-async def test_a_broken_response_whose_end_is_that_of_the_connection_ends_with_a_reset(cause: str) -> None:
+async def test_a_broken_response_without_a_length_is_reset_on_http_1_0(cause: str) -> None:
     """An HTTP/1.0 client, such as nginx by default, would mistake a close for the end of the response.
 
     The application breaks the response off, or the client does, because it sends no body within `body_seconds`.
@@ -122,7 +122,7 @@ async def test_a_broken_response_whose_end_is_that_of_the_connection_ends_with_a
 
 
 async def test_a_response_that_stops_for_a_half_closed_client_ends_with_a_reset() -> None:
-    """Otherwise an HTTP/1.0 client would mistake the close for the end of the response."""
+    """An HTTP/1.0 client would mistake a close for the end of the response."""
 
     async def application(_: Any, receive: Any, send: Any) -> None:
         await send(head())
@@ -258,7 +258,7 @@ async def test_a_204_and_a_304_have_no_body(status: int, headers: tuple[tuple[by
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 @pytest.mark.parametrize("headers", [(), (LENGTH,)])
 async def test_a_205_has_a_length_of_0(version: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    """It must not have content (RFC 9110, section 15.3.6)."""
+    """A 205 must not have content (RFC 9110, section 15.3.6)."""
     async with connected(responding_with(head(*headers, status=205), BODY)) as client:
         response = await client.exchange(get("/", CLOSE, version=version))
 

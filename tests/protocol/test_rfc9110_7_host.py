@@ -6,7 +6,7 @@ import pytest
 from wire import Echo, connected, get, statuses
 
 CLOSE = "Connection: close"
-INVALID = [
+INVALID_HOSTS = [
     "a..b",
     ".",
     "..",
@@ -49,7 +49,7 @@ INVALID = [
     "%20%",
     "a%%20",
 ]
-VALID = [
+VALID_HOSTS = [
     "here",
     "here:8080",
     "here:",
@@ -66,8 +66,8 @@ VALID = [
     "a~!$&'()*+,;=",
 ]
 # A host with one of these characters can't be tested in a target: it would end there, or make the target malformed.
-NOT_IN_A_TARGET = " /?#\xe9\x7f"
-INVALID_IN_A_TARGET = [host for host in INVALID if not set(host) & set(NOT_IN_A_TARGET)]
+UNTESTABLE_CHARACTERS = " /?#\xe9\x7f"
+INVALID_HOSTS_IN_A_TARGET = [host for host in INVALID_HOSTS if not set(host) & set(UNTESTABLE_CHARACTERS)]
 
 
 async def assert_rejected(request: bytes) -> None:
@@ -81,17 +81,17 @@ async def assert_rejected(request: bytes) -> None:
     assert echo.scopes == []
 
 
-@pytest.mark.parametrize("host", INVALID)
+@pytest.mark.parametrize("host", INVALID_HOSTS)
 async def test_an_invalid_host_header_is_rejected(host: str) -> None:
     await assert_rejected(get("/", host=host))
 
 
-@pytest.mark.parametrize("host", INVALID_IN_A_TARGET)
+@pytest.mark.parametrize("host", INVALID_HOSTS_IN_A_TARGET)
 async def test_an_invalid_host_in_the_target_is_rejected(host: str) -> None:
     await assert_rejected(get(f"http://{host}/"))
 
 
-@pytest.mark.parametrize("host", VALID)
+@pytest.mark.parametrize("host", VALID_HOSTS)
 async def test_a_valid_host_is_accepted(host: str) -> None:
     async with connected(Echo()) as client:
         response = await client.exchange(get("/", CLOSE, host=host))

@@ -222,7 +222,7 @@ async def test_a_pipelined_request_of_a_client_that_has_closed_its_side_has_a_ti
 
 @pytest.mark.parametrize("request_", [get(), get("*", method="OPTIONS")])
 async def test_pipelined_requests_of_a_slow_reader_that_has_closed_its_side_are_served(request_: bytes) -> None:
-    """They wait until the client has read the earlier responses."""
+    """The requests wait until the client has read the earlier responses."""
     transport = MemoryTransport()
     serving = serve_in_memory(Echo(), transport)
     await settle()
@@ -271,7 +271,7 @@ async def test_the_end_of_the_connection_within_a_body_is_a_disconnect(request_:
 @pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("sent_after", [b"", b"x", b"GET /", get("/2"), b"\r\n"])
 async def test_a_disconnect_ends_a_stream(end: str, sent_after: bytes) -> None:
-    """It does not matter what the client has sent after its request."""
+    """Data that the client has sent after its request makes no difference."""
     stream_ended = asyncio.Event()
     scopes = []
 
@@ -527,7 +527,7 @@ async def test_send_can_be_canceled_while_it_waits_for_the_client() -> None:
 
 
 async def test_requests_wait_while_the_client_does_not_read() -> None:
-    """This holds even for `OPTIONS *`, to which the server itself responds.
+    """Even `OPTIONS *` waits, although the server itself responds to it.
 
     A write to the closed connection has no effect.
     """

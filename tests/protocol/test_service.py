@@ -41,7 +41,7 @@ async def show_name(name: str) -> str:
 
 
 async def test_every_hostile_request_gets_its_expected_response() -> None:
-    """Each gets one response. The service closes the connection unless another request can follow."""
+    """Each request gets one response. The service closes the connection unless another request can follow."""
     async with service() as app:
         for attack in REQUESTS:
             async with connected(app) as client:
@@ -75,10 +75,10 @@ async def test_an_unusable_handshake_header_is_ignored(header: bytes) -> None:
         await client.send(handshake(header))
         await client.until(b"\r\n\r\n")
         await client.send(frame(2, b"") + frame(1, b"Ada"))  # a binary message and a text message
-        refusal = await client.until(b".")  # the last character of the hint
+        hint = await client.until(b".")  # the last character of the hint
         greeting = await client.until(b"!")
 
-    assert b"as text" in refusal
+    assert b"as text" in hint
     assert b"Hello, Ada" in greeting
 
 
@@ -107,6 +107,7 @@ async def test_a_path_with_empty_segments_is_a_404(path: bytes) -> None:
 
 @pytest.mark.parametrize("host", [b"evil.example", b"evil.example:80", b"[::1]:8080"])
 async def test_a_redirect_does_not_contain_the_host_that_the_client_sent(host: bytes) -> None:
+    """The service does not change a handler's own redirect to another host."""
     async with service() as app:
         async with connected(app) as client:
             slash_redirect = await client.exchange(get(b"/with-slash?a=b", b"Host: " + host + b"\r\n" + CLOSE))

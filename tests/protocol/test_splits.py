@@ -16,7 +16,7 @@ from wire import Echo, MemoryTransport, chunked, get, post, serve_in_memory, set
 
 DATE = re.compile(rb"date: [^\r]*\r\n")  # the only part of a response that depends on the time
 MAX_INPUT_BYTES = 20_000  # sending more than this byte by byte would take too long
-OWN_INPUTS = [
+SMALL_INPUTS = [
     get("/a"),
     get("/a", "Connection: close"),
     get("/a", version="1.0"),
@@ -47,7 +47,7 @@ OWN_INPUTS = [
     get("/a", method="HEAD", version="2.0"),
 ]
 INPUTS = [
-    *OWN_INPUTS,
+    *SMALL_INPUTS,
     # `Echo` serves no WebSocket.
     *(attack.data for attack in REQUESTS if len(attack.data) < MAX_INPUT_BYTES and b"websocket" not in attack.data),
 ]
@@ -97,9 +97,9 @@ async def test_a_request_can_arrive_byte_by_byte(number: int) -> None:
     assert await deliver(single_bytes, paced=False) == expected
 
 
-@pytest.mark.parametrize("number", range(len(OWN_INPUTS)))
+@pytest.mark.parametrize("number", range(len(SMALL_INPUTS)))
 async def test_a_request_can_arrive_in_any_two_pieces(number: int) -> None:
-    data = OWN_INPUTS[number] + get("/after")
+    data = SMALL_INPUTS[number] + get("/after")
     expected = await deliver([data], paced=True)
 
     for position in range(1, len(data)):
@@ -120,7 +120,7 @@ def test_requests_can_be_merged_and_split_anywhere(requests: list[bytes], positi
 
 @settings(max_examples=150, deadline=None)  # no deadline, because the machine may be busy
 @given(
-    request_=st.sampled_from(OWN_INPUTS),
+    request_=st.sampled_from(SMALL_INPUTS),
     position=POSITIONS,
     inserted=st.binary(max_size=3),
     removed_count=st.integers(0, 2),

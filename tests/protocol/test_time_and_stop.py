@@ -174,7 +174,7 @@ async def test_a_timeout_can_be_restarted_stopped_and_closed() -> None:
 
 
 async def test_a_request_that_arrives_during_the_grace_period_is_served() -> None:
-    """It is the last request of its connection, so a request pipelined behind it is not served."""
+    """The request is the last one of its connection, so a request pipelined behind it is not served."""
     connections, echo = Connections(), Echo()
     async with connected(echo, connections) as client:
         await until(lambda: bool(connections.open))

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException, Unauthorized
 
 from hello_service import api
 from hello_service.api.openapi import example, problems, response
-from hello_service.app import BARE_START, create_app
+from hello_service.app import WITHOUT_SERVE_WARNING, create_app
 from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
@@ -425,7 +425,7 @@ async def test_a_factory_without_settings_reads_the_environment(
         info = await (await app.test_client().get("/info")).get_json()
 
     assert info["service"] == "orders"
-    assert BARE_START in capfd.readouterr().err
+    assert WITHOUT_SERVE_WARNING in capfd.readouterr().err
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ Rename = Callable[[pytest.MonkeyPatch], None]
 
 @pytest.mark.parametrize("part", contract.NAMES)
 def test_the_installed_libraries_have_every_name(part: str) -> None:
-    assert contract.broken(part) == []
+    assert contract.find_changes(part) == []
 
 
 def test_the_effect_of_each_missing_part_is_described() -> None:
@@ -58,10 +58,10 @@ def test_only_a_changed_name_is_reported(name: Name, sentence: str | None, monke
     monkeypatch.setattr(contract, "WITHOUT", {"part": "The part is left out."})
 
     if sentence is None:
-        assert contract.broken("part") == []
+        assert contract.find_changes("part") == []
         assert contract.check() == {}
     else:
-        assert contract.broken("part") == [sentence]
+        assert contract.find_changes("part") == [sentence]
         assert contract.check() == {"part": [sentence, "The part is left out."]}
 
 
@@ -155,13 +155,13 @@ SERVING_RENAMES = {
 def test_each_rename_is_reported(part: str, rename: Rename) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         rename(monkeypatch)
-        sentences = contract.broken(part)
+        sentences = contract.find_changes(part)
         broken_parts = contract.check()
 
     assert sentences
     if part not in contract.TOOLS:
         assert broken_parts[part] == [*sentences, contract.WITHOUT[part]]
-    assert contract.broken(part) == []  # the rename was undone
+    assert contract.find_changes(part) == []  # the rename was undone
 
 
 @pytest.mark.parametrize(("part", "rename"), SERVING_RENAMES.values(), ids=SERVING_RENAMES)

@@ -90,7 +90,7 @@ def test_hypercorns_own_classes_serve_after_a_change_in_a_library(part: str) -> 
     config.create_sockets().insecure_sockets[0].close()
 
     assert config.connections is None
-    assert [line["event"] for line in lines] == [server.HYPERCORN_ALONE]
+    assert [line["event"] for line in lines] == [server.HYPERCORN_CLASSES_WARNING]
 
 
 @pytest.mark.usefixtures("restored_tcp_server")
