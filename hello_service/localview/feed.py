@@ -31,7 +31,7 @@ class _WaitingLine(NamedTuple):
 class Feed:
     """Prints traces and log lines on `console`. `tree` selects the traces: `all`, `errors`, `slow` or `off`.
 
-    With `all`, a repeated trace without an error takes one line.
+    With `all`, a repeated trace without an error takes one line. `now` is always in seconds of a monotonic clock.
 
     Attributes:
         page_url: the address of the page to which traces are linked, None if there is no page.
@@ -101,7 +101,7 @@ class Feed:
             terminal.draw(trace, self.console, self.page_url)
 
     def _is_repeated(self, trace: Trace) -> bool:
-        """Return whether an earlier trace had the same spans, apart from their times, and remember those of `trace`."""
+        """Return whether the same tree of names, resources, services and statuses was drawn before, and remember it."""
         rows = [(depth, span.name, span.resource, span.service, span.status) for depth, _, span in trace.walk()]
         shape = hash(tuple(rows))
         is_repeated = shape in self._shapes

@@ -176,7 +176,8 @@ def _links(span: Mapping[str, Any]) -> Iterator[Link]:
     for link in links:
         try:
             kind = (link.get("attributes") or {}).get("dd.kind", "")
-            yield Link(_lower_half(link["trace_id"]), _lower_half(link["span_id"]), str(kind))
+            trace_id, span_id = _lower_half(link["trace_id"]), _lower_half(link["span_id"])
+            yield Link(trace_id=trace_id, span_id=span_id, kind=str(kind))
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             continue
 

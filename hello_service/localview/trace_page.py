@@ -185,7 +185,10 @@ class TraceView:
         return [(tick, units.duration(self.trace.duration * tick / 100)) for tick in TICKS]
 
     def pager(self, spans: Sequence[Span]) -> tuple[int, Span | None, Span | None]:
-        """Return the position of the chosen span in `spans`, 0 if it is not in them, and the spans before and after."""
+        """Return the position of the chosen span in `spans`, from 1, and the spans before and after it.
+
+        If it is not in `spans`: 0, None and the first of them.
+        """
         index = next((index for index, span in enumerate(spans) if span is self.span), None)
         if index is None:
             first = spans[0] if spans else None
