@@ -14,7 +14,9 @@ from hello_service.localview.text import escape_hidden
 from hello_service.localview.units import MILLISECOND
 
 SLOW = 500 * MILLISECOND  # if `tree` is `slow`, only traces longer than this are drawn
-SETTLE_SECONDS = 0.6  # a trace without a new span for this long is considered complete and drawn
+# A trace without a new span for this long is considered complete and drawn. The writer of ddtrace, as `dev` configures
+# it, and the polling of the agent delay a span by up to 0.2 s each.
+SETTLE_SECONDS = 0.6
 WAIT_SECONDS = 4.0  # how long a log line waits for its trace
 MAX_WAITING = 1000  # log lines; if more are waiting, the oldest is printed
 MAX_SHAPES = 1000  # of drawn traces; if there are more, the least recently drawn one is forgotten

@@ -95,8 +95,8 @@ class Trace:
         self.spans: list[Span] = []
         self.root = first
         self.start, self.end = first.start, first.end
-        self.errors = 0
-        self.dropped = 0
+        self.errors = 0  # spans with an error
+        self.dropped = 0  # spans beyond SPANS_OF_A_TRACE
         self.version = 0  # the store's version when the last span arrived
         self._upper_half = "0" * 16
         self.add(first)

@@ -17,7 +17,7 @@ LINES = 5000  # in the whole log, with or without a trace
 COLORS = 10  # --c0 to --c9 in page.css
 SERVICES = 500  # whose color is remembered; the color of further services is computed from their names
 
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # also the format of traceresponse
 HEX_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}")
 DECIMAL_ID = re.compile(r"[0-9]{1,20}")
 

@@ -75,7 +75,7 @@ class Row:
     """A row of the waterfall: a span, or a fold of equal siblings, whose rows follow one level deeper.
 
     Attributes:
-        id: the id of the element, which never changes.
+        id: the id of the row's HTML element, which never changes.
         level: the depth in the tree, from 1.
         bars: (left, width) in percent of the trace's duration.
         self_time: nanoseconds in which no child ran.
