@@ -44,7 +44,7 @@ def _now() -> datetime:
 
 
 async def _render_with_version(template: str, **context: Any) -> str:
-    """Render `template` with the store's version, read first so that spans that arrive meanwhile refresh the page."""
+    """Render `template` with the store's version, read first: if spans arrive meanwhile, the page refreshes."""
     return await render_template(template, version=current_view().store.version, **context)
 
 

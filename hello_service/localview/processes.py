@@ -125,7 +125,7 @@ async def command(
     environ: Mapping[str, str],
     on_line: Callable[[str], None],
     on_url: Callable[[str], None],
-    stop_signal: signal.Signals = signal.SIGINT,
+    stop_signal: signal.Signals = signal.SIGINT,  # as Ctrl-C would send
 ) -> AsyncIterator[Process]:
     """Run a command and yield its process. At the end of the block, stop it and the rest of its process group.
 

@@ -21,7 +21,7 @@ TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 HEX_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}")
 DECIMAL_ID = re.compile(r"[0-9]{1,20}")
 
-Line = Mapping[str, Any]
+Line = Mapping[str, Any]  # the fields of a log line
 
 
 def trace_key(text: str) -> int | None:
