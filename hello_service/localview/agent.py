@@ -1,4 +1,4 @@
-"""Datadog's own test agent with two more routes, restricted to this machine.
+"""Datadog's own test agent with two more routes, protected from web pages.
 
 `GET /drain` returns the traces received and forgets them in one step. The test agent itself keeps everything until
 `/test/session/clear`, so traces that arrive between a read and a clear would be lost. `PUT /v0.3/traces` accepts JSON,

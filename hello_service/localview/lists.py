@@ -1,4 +1,4 @@
-"""The views of many traces: the list, the log, the service map, service performance, and the list as JSON."""
+"""The views of many traces: the list, its JSON, the log, the service map, performance, and the Clear button."""
 
 from __future__ import annotations
 

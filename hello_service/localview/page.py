@@ -1,4 +1,4 @@
-"""The web page: its application, the views of one trace, live updates and its server, restricted to this machine."""
+"""The web page: its application, the check of the Host header, the views of one trace, live updates and the server."""
 
 from __future__ import annotations
 

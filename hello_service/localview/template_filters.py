@@ -1,4 +1,4 @@
-"""Filters of the templates: the CSS class of a status, and the parts of a log line."""
+"""Filters for the templates: the CSS class of a status, and the parts of a log line."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from hello_service.localview.terms import exact
 MAX_INDENT = 16  # levels; a row with a larger indent shows it as a number
 FOLD_FROM = 4  # this many equal siblings, or more, become one row
 MAX_BARS = 200  # drawn of a folded row
-MIN_BAR_PERCENT = 0.15  # of the width
+MIN_BAR_PERCENT = 0.15  # of the width; a narrower bar would be invisible
 TICKS = (0, 25, 50, 75, 100)  # percent
 COLORS = 24  # defined in page.css and trace.css; a 25th service has the first color and another shape
 ERROR_TAGS = ("error.type", "error.message", "error.stack")
