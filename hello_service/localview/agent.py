@@ -37,7 +37,7 @@ def make_app(allowed_hosts: Collection[str] = (), **options: Any) -> web.Applica
     """Return the test agent's application with `/drain`, `/v0.3/traces` and the request checks.
 
     Args:
-        allowed_hosts: names accepted in the Host header, in addition to those that always mean this machine.
+        allowed_hosts: names accepted in the Host header, in addition to those that `is_local` always accepts.
         options: options of ddapm-test-agent.
     """
     # The test agent renders each trace for its log, whatever the log level. Under coverage, this took two minutes for a

@@ -36,7 +36,7 @@ class Feed:
     With `all`, a repeated trace without an error takes one line. `now` is always in seconds of a monotonic clock.
 
     Attributes:
-        page_url: the address of the page to which traces are linked, None if there is no page.
+        page_url: the address of the page, for the link of each trace; None if there is no page.
     """
 
     def __init__(self, console: Console, tree: str) -> None:

@@ -1,4 +1,4 @@
-"""Suggests alternatives to a search that found nothing. Each suggestion is known to find traces."""
+"""Suggests alternatives to a search that found nothing. Each suggestion finds at least one trace."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ async def trace_json(text: str) -> Any:
 
 @pages.get("/events")
 async def events() -> Response:
-    """Send a server-sent event for each change of any trace, or of the one in the parameter `trace`."""
+    """Send a server-sent event for each change of the store, or only of the trace in the parameter `trace`."""
     response = Response(_changes(current_view(), request.args.get("trace")), content_type="text/event-stream")
     response.timeout = None  # the response lasts until the client disconnects
     return response

@@ -189,7 +189,7 @@ def _lower_half(number: int | str) -> int:
 
 
 def read_spans(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:
-    """Return the spans that the agent received in `chunks`, except those without ids or with a malformed field."""
+    """Return the spans in `chunks`, a response from `/drain`, except those without ids or with a malformed field."""
     spans: list[Span] = []
     for chunk in chunks:
         for raw in chunk:

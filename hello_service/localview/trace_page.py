@@ -187,7 +187,7 @@ class TraceView:
     def pager(self, spans: Sequence[Span]) -> tuple[int, Span | None, Span | None]:
         """Return the position of the chosen span in `spans`, from 1, and the spans before and after it.
 
-        If it is not in `spans`: 0, None and the first of them.
+        If the chosen span is not in `spans`, return 0, None and the first of `spans`.
         """
         index = next((index for index, span in enumerate(spans) if span is self.span), None)
         if index is None:
@@ -201,7 +201,7 @@ class TraceView:
         """Yield the rows: parents before children, and equal siblings folded into one row."""
         # The chosen span, the matches, and the ancestors of all of them. A fold that contains one of these is open.
         revealed = {id(span) for span in [self.span, *self.matches]}
-        # With a single service to show, the nodes of the ancestors of its spans. They are shown, but dimmed.
+        # If the page shows only one service: the ancestors of its spans, which are shown, too, but dimmed.
         context: set[int] = set()
         for node in reversed(self._nodes):  # children before parents
             if node.parent and id(node.span) in revealed:
