@@ -273,7 +273,7 @@ class _Parser:
 
     def missing_value(self, error: TermError, begin: int) -> _Mistake:
         """Return the mistake for a field whose value is missing or follows a space."""
-        field_and_colon, end = self.text[begin : self.position], self.position
+        field_and_colon = self.text[begin : self.position]
         replacements = [replacement.whole for replacement in error.replacements]
         if next_word := NEXT_WORD.match(self.text, self.position):
             joined = field_and_colon + next_word[1]
@@ -283,7 +283,7 @@ class _Parser:
                 pass
             else:
                 return _Mistake(str(error), begin, next_word.end(), [joined])
-        return _Mistake(str(error), begin, end, replacements, unfinished=end == len(self.text))
+        return _Mistake(str(error), begin, self.position, replacements, unfinished=self.position == len(self.text))
 
     def unknown_field(self, name: str, begin: int) -> _Mistake:
         """Return the mistake for a field that doesn't exist."""
