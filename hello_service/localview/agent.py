@@ -1,4 +1,4 @@
-"""Datadog's own test agent with two more routes, restricted to this machine.
+"""Datadog's own test agent with two more routes, protected from web pages.
 
 `GET /drain` returns the traces received and forgets them in one step. The test agent itself keeps everything until
 `/test/session/clear`, so traces that arrive between a read and a clear would be lost. `PUT /v0.3/traces` accepts JSON,
@@ -26,7 +26,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 JSON_TRACES_PATH = "/v0.3/traces"  # accepts the same requests as /v0.4/traces
 # The test agent can forward requests to other machines: it has a proxy to any URL, and settings and headers that
-# select another agent.
+# select another agent or switch forwarding on.
 FORWARDING_PATHS = ("/vcr/", "/test/settings")
 FORWARDING_HEADERS = ("X-Datadog-Proxy-Port", "X-Datadog-Agent-Proxy-Disabled")
 
@@ -37,7 +37,7 @@ def make_app(allowed_hosts: Collection[str] = (), **options: Any) -> web.Applica
     """Return the test agent's application with `/drain`, `/v0.3/traces` and the request checks.
 
     Args:
-        allowed_hosts: names accepted in the Host header, in addition to those that always mean this machine.
+        allowed_hosts: names accepted in the Host header, in addition to those that `is_local` always accepts.
         options: options of ddapm-test-agent.
     """
     # The test agent renders each trace for its log, whatever the log level. Under coverage, this took two minutes for a
@@ -80,7 +80,7 @@ def _render_nothing(*_: object) -> str:
 async def drain(request: web.Request) -> web.Response:
     """Return the traces received since the last call, as a list of lists of spans, and forget them.
 
-    There is no await between reading the requests and forgetting them, so none can be lost in between.
+    There is no await between reading the requests and forgetting them, so no request can be lost.
     """
     agent: ddapm.Agent = request.app["agent"]
     stored_requests, agent._requests = agent._requests, []  # noqa: SLF001 - the agent has no such operation; its version is locked
@@ -97,7 +97,7 @@ async def drain(request: web.Request) -> web.Response:
 
 def main(arguments: list[str]) -> None:
     """Run the agent until a signal stops it."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)  # the test agent parses all other options
     parser.add_argument("--allow-host", action="append", default=[], type=str.lower)
     options, test_agent_arguments = parser.parse_known_args(arguments)
     ddapm.main(test_agent_arguments, app_factory=partial(make_app, options.allow_host))

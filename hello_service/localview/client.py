@@ -52,7 +52,9 @@ class Page:
         self._address = parts.hostname, port
 
     def fetch(self, query: str, since: int = 0) -> dict[str, Any]:
-        """Return the page's response: the traces that match `query` and changed after version `since`, oldest first.
+        """Return the page's response: the traces that match `query` and changed after `since`, oldest first.
+
+        `since` is the `version` in an earlier response; 0 returns all traces that match.
 
         Raises:
             PageError: no server responds, the server is not the page, or the query is invalid.
@@ -124,7 +126,7 @@ def _follow(page: Page, query: str, last: dict[str, Any]) -> Iterator[Summary]:
 
     Each trace is yielded only once.
     """
-    # A dict, because it keeps the order: the oldest first.
+    # A dict, because it keeps the order: the ids listed first are forgotten first.
     listed_ids = dict.fromkeys(trace["trace_id"] for trace in last["traces"])
     pending: dict[str, Summary] = {}
     while True:

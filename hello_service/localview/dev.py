@@ -80,7 +80,7 @@ class Options:
 
 
 def run(options: Options, environ: Mapping[str, str]) -> int:
-    """Run until Ctrl-C; return the exit code."""
+    """Run until Ctrl-C or until the service exits, and return the exit code."""
     try:
         return asyncio.run(Development(options, environ, terminal.make_console()).run())
     except StartError as error:
@@ -111,7 +111,7 @@ class Development:
             asyncio.get_running_loop().add_signal_handler(signum, self.stop.set)
         if self.options.port is not None and not self.options.command:
             # Reports a port in use before anything is started.
-            processes.listen(self.options.host, self.options.port, "--port").close()
+            processes.bind(self.options.host, self.options.port, "--port").close()
         developing = asyncio.create_task(self._develop())
         stopping = asyncio.create_task(self.stop.wait())
         await asyncio.wait({developing, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -151,10 +151,10 @@ class Development:
 
     async def _start_agent(self, stack: AsyncExitStack, agent_port: int) -> _Agent:
         """Start the agent and the views of its traces, and add their addresses to the service's environment."""
-        agent_listener = processes.listen(self.listen_host, agent_port, "--agent-port")
+        agent_listener = processes.bind(self.listen_host, agent_port, "--agent-port")
         stack.callback(agent_listener.close)
         if self.options.view_port is not None:
-            listener = processes.listen(self.listen_host, self.options.view_port, "--view-port")
+            listener = processes.bind(self.listen_host, self.options.view_port, "--view-port")
             self.feed.page_url = processes.url(listener)
             self.environ["LOCAL_VIEW_URL"] = self.feed.page_url
             await stack.enter_async_context(page.serving(self.view, listener))
@@ -168,6 +168,7 @@ class Development:
 
     def _warn_about_environment(self) -> None:
         """Print a message if tracing is disabled. Remove variables that set another agent, with a message for each."""
+        # The values that Pydantic, and so the settings, read as false.
         if (value := self.environ.get("DD_TRACE_ENABLED", "")).lower() in {"false", "0", "no", "off", "n", "f"}:
             self.feed.print(
                 f"DD_TRACE_ENABLED={value}, so the service sends no traces. Unset it to see them.", "yellow"

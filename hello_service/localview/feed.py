@@ -14,7 +14,9 @@ from hello_service.localview.text import escape_hidden
 from hello_service.localview.units import MILLISECOND
 
 SLOW = 500 * MILLISECOND  # if `tree` is `slow`, only traces longer than this are drawn
-SETTLE_SECONDS = 0.6  # a trace without a new span for this long is considered complete and drawn
+# A trace without a new span for this long is considered complete and drawn. The writer of ddtrace, as `dev` configures
+# it, and the polling of the agent delay a span by up to 0.2 s each.
+SETTLE_SECONDS = 0.6
 WAIT_SECONDS = 4.0  # how long a log line waits for its trace
 MAX_WAITING = 1000  # log lines; if more are waiting, the oldest is printed
 MAX_SHAPES = 1000  # of drawn traces; if there are more, the least recently drawn one is forgotten
@@ -31,10 +33,10 @@ class _WaitingLine(NamedTuple):
 class Feed:
     """Prints traces and log lines on `console`. `tree` selects the traces: `all`, `errors`, `slow` or `off`.
 
-    With `all`, a repeated trace without an error takes one line.
+    With `all`, a repeated trace without an error takes one line. `now` is always in seconds of a monotonic clock.
 
     Attributes:
-        page_url: the address of the page to which traces are linked, None if there is no page.
+        page_url: the address of the page, for the link of each trace; None if there is no page.
     """
 
     def __init__(self, console: Console, tree: str) -> None:
@@ -101,7 +103,7 @@ class Feed:
             terminal.draw(trace, self.console, self.page_url)
 
     def _is_repeated(self, trace: Trace) -> bool:
-        """Return whether an earlier trace had the same spans, apart from their times, and remember those of `trace`."""
+        """Return whether the same tree of names, resources, services and statuses was drawn before, and remember it."""
         rows = [(depth, span.name, span.resource, span.service, span.status) for depth, _, span in trace.walk()]
         shape = hash(tuple(rows))
         is_repeated = shape in self._shapes

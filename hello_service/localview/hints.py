@@ -1,4 +1,4 @@
-"""Suggests alternatives to a search that found nothing. Each suggestion is known to find traces."""
+"""Suggests alternatives to a search that found nothing. Each suggestion finds at least one trace."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _candidates(query: Query, traces: Sequence[Trace]) -> Iterator[str]:
 
 
 def _replacements(piece: str, traces: Sequence[Trace]) -> Iterator[str]:
-    """Yield terms similar to `piece`: with a similar tag, or with a similar value and with `*` around the value."""
+    """Yield terms similar to `piece`: with a similar tag, with a similar value, or with `*` around the value."""
     prefix = FIELD.match(piece)
     if prefix is None:
         return

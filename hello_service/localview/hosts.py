@@ -27,7 +27,7 @@ def host_name(header: str) -> str | None:
         port = colon + digits
     if not name or (port and not PORT.fullmatch(port)):
         return None
-    return name.removesuffix(".")
+    return name.removesuffix(".")  # a fully qualified name may end with a dot
 
 
 def is_local(name: str, allowed: Collection[str] = ()) -> bool:
@@ -46,6 +46,6 @@ def is_own_origin(origin: str, host: str) -> bool:
     """Return whether a request with the headers Origin and Host comes from a page of the same server."""
     own_host = host.strip().lower()
     try:
-        return own_host != "" and urlsplit(origin).netloc.lower() == own_host
+        return own_host != "" and urlsplit(origin).netloc.lower() == own_host  # the netloc of `null` is empty, too
     except ValueError:
         return False

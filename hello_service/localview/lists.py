@@ -1,4 +1,4 @@
-"""The views of many traces: the list, the log, the service map, service performance, and the list as JSON."""
+"""The views of many traces: the list, its JSON, the log, the service map, performance, and the Clear button."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _now() -> datetime:
 
 
 async def _render_with_version(template: str, **context: Any) -> str:
-    """Render `template` with the store's version from before, so the page refreshes if spans arrive meanwhile."""
+    """Render `template` with the store's version, read first: if spans arrive meanwhile, the page refreshes."""
     return await render_template(template, version=current_view().store.version, **context)
 
 
@@ -163,9 +163,9 @@ async def show_logs() -> str:
 async def show_map() -> str:
     """Draw the calls between services. With many services, draw the neighbors of one."""
     whole_map = service_map.service_map(current_view().store.newest())
-    drawn_map, picture = map_layout.draw(whole_map, request.args.get("service"))
+    drawn_map, drawing = map_layout.draw(whole_map, request.args.get("service"))
     can_draw_whole = map_layout.can_draw_whole(whole_map)
-    return await _render_with_version("map.html", map=drawn_map, picture=picture, can_draw_whole=can_draw_whole)
+    return await _render_with_version("map.html", map=drawn_map, drawing=drawing, can_draw_whole=can_draw_whole)
 
 
 @lists.get("/performance")

@@ -17,7 +17,7 @@ MARGIN = 24  # around the drawing
 LOOP_HEIGHT = 58  # of the loop above a service that calls itself
 RETURN_OFFSET = 22  # how far below the middle of its services a call to the left starts and ends
 LABEL_WIDTH, LABEL_HEIGHT = 92, 54  # map.html draws a label in 92 by 52, so one below another doesn't touch it
-# If there are more, only one service and its neighbors are drawn, because the text would be too small.
+# With more services or columns, only one service and its neighbors are drawn, because the text would be too small.
 MAX_SERVICES = 12
 MAX_COLUMNS = 5
 
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The drawing: positions of services and lines of calls, in a picture of `width` by `height`."""
+    """The positions of services and the lines of calls, in a drawing of `width` by `height`."""
 
     places: list[Place]
     lines: list[Line]
@@ -174,9 +174,9 @@ def _label_box(center: Point) -> Box:
 
 
 def _is_free(center: Point, occupied: Sequence[Box]) -> bool:
-    """Return whether a label at `center` is within the picture and overlaps none of the `occupied` boxes.
+    """Return whether a label at `center` is within the drawing and overlaps none of the `occupied` boxes.
 
-    Only the left and upper edges are checked: curves end at services, and the picture is as high as its labels need.
+    Only the left and upper edges are checked: curves end at services, and the drawing is as high as its labels need.
     """
     left, top, right, bottom = _label_box(center)
     if left < 0 or top < 0:

@@ -1,4 +1,4 @@
-"""The web page: its application, the views of one trace, live updates and its server, restricted to this machine."""
+"""The web page: its application, the check of the Host header, the views of one trace, live updates and the server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from markupsafe import Markup
 from quart import Blueprint, Quart, Response, redirect, render_template, request
 
 from hello_service.asgi import ASGIApp, Receive, Scope, Send
-from hello_service.localview import charts, drawing, lists, units
+from hello_service.localview import charts, lists, template_filters, units
 from hello_service.localview.hosts import host_name, is_local
 from hello_service.localview.lists import current_view
 from hello_service.localview.performance import Performance
@@ -64,17 +64,18 @@ def create_page(view: View) -> Quart:
     app.extensions["view"] = view
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.finalize = _finalize
-    app.jinja_env.globals.update(view=view, store=view.store, drawing=drawing, charts=charts, pager=lists.pager)
+    app.jinja_env.globals.update(view=view, store=view.store, charts=charts, pager=lists.pager)
     app.jinja_env.filters.update(
         duration=units.duration,
         quantity=units.quantity,
         percent=units.percent,
         rate=units.rate,
         clock=units.clock,
-        log_parts=drawing.log_parts,
+        log_parts=template_filters.log_parts,
+        status_class=template_filters.status_class,
         hexadecimal=hexadecimal,
     )
-    # For rows.html, because a thousand rows then take half the time.
+    # Renders rows.html synchronously, because a thousand rows then take half the time.
     app.extensions["synchronous_jinja"] = app.jinja_env.overlay(enable_async=False)
     app.register_blueprint(pages)
     app.register_blueprint(lists.lists)
@@ -148,7 +149,7 @@ async def trace_json(text: str) -> Any:
 
 @pages.get("/events")
 async def events() -> Response:
-    """Send a server-sent event for each change of any trace, or of the one in the parameter `trace`."""
+    """Send a server-sent event for each change of the store, or only of the trace in the parameter `trace`."""
     response = Response(_changes(current_view(), request.args.get("trace")), content_type="text/event-stream")
     response.timeout = None  # the response lasts until the client disconnects
     return response
@@ -163,8 +164,8 @@ def _trace_view(trace: Trace, *arguments: tuple[str, str]) -> TraceView:
 def _finalize(value: object) -> object:
     """Escape invisible characters in each value of a template, except `Markup`.
 
-    `Markup` is the result of a macro, already escaped, or of the filter `e`, with which form fields and the values of
-    copy buttons keep their exact text.
+    `Markup` is the result of a macro, already escaped, or of the filter `e`, which keeps the exact text of form fields
+    and of the values of copy buttons.
     """
     return escape_hidden(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 

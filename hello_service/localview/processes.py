@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 
 LOOPBACK = "127.0.0.1"
-LOOPBACKS = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - for each address that stands for all: one to connect to
+LOOPBACKS = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - where to connect to a server on all addresses
 START_SECONDS = 60.0  # how long the service or the agent may take to start
 # How long a process may take to stop before it is killed. This is longer than the service's default stop budget.
 STOP_SECONDS = 40.0
@@ -38,7 +38,7 @@ class StartError(Exception):
     """A part of `dev` could not be started. `str()` is the message to show."""
 
 
-def listen(host: str, port: int, option: str) -> socket.socket:
+def bind(host: str, port: int, option: str) -> socket.socket:
     """Return a socket bound to `host` and `port`. `option` is the command-line option that sets the port.
 
     Raises:
@@ -59,7 +59,7 @@ def listen(host: str, port: int, option: str) -> socket.socket:
 
 def free_ports(count: int) -> list[int]:
     """Return ports that were free a moment ago, for programs that can't bind port 0 and report the chosen port."""
-    sockets = [listen(LOOPBACK, 0, option="") for _ in range(count)]
+    sockets = [bind(LOOPBACK, 0, option="") for _ in range(count)]
     ports = [free_socket.getsockname()[1] for free_socket in sockets]
     for free_socket in sockets:
         free_socket.close()
@@ -77,10 +77,11 @@ def url(listener: socket.socket) -> str:
 async def agent(listener: socket.socket, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[tuple[Process, str]]:
     """Run the embedded trace agent, and yield its process and URL. It may not respond yet.
 
-    `listener`, from `listen`, reserves the agent's address, and is closed because the agent opens a socket of its own.
+    `listener`, from `bind`, reserves the agent's address, and is closed because the agent opens a socket of its own.
     """
-    agent_url, (host, port) = url(listener), listener.getsockname()[:2]
-    otlp_http, otlp_grpc = free_ports(2)
+    agent_url = url(listener)
+    host, port = listener.getsockname()[:2]
+    otlp_http, otlp_grpc = free_ports(2)  # because the default ports of OTLP may be in use
     listener.close()
     arguments = [sys.executable, "-m", "hello_service.localview.agent"]
     arguments += ["--host", host, "--port", str(port), "--log-level", "ERROR"]
@@ -106,16 +107,16 @@ async def service(environ: Mapping[str, str], on_line: Callable[[str], None]) ->
     Raises:
         StartError: the service does not start.
     """
-    url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    service_url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     arguments = [sys.executable, "-m", "hello_service", "serve"]
-    async with command(arguments, environ, on_line, url.set_result, signal.SIGTERM) as process:
+    async with command(arguments, environ, on_line, service_url.set_result, signal.SIGTERM) as process:
         exited = asyncio.create_task(process.wait())
-        url_or_exit: set[asyncio.Future[Any]] = {url, exited}
+        url_or_exit: set[asyncio.Future[Any]] = {service_url, exited}
         await asyncio.wait(url_or_exit, timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         exited.cancel()
-        if not url.done():
+        if not service_url.done():
             raise StartError("The service did not start. Its output above shows the reason.")
-        yield process, url.result()
+        yield process, service_url.result()
 
 
 @asynccontextmanager
@@ -124,7 +125,7 @@ async def command(
     environ: Mapping[str, str],
     on_line: Callable[[str], None],
     on_url: Callable[[str], None],
-    stop_signal: signal.Signals = signal.SIGINT,
+    stop_signal: signal.Signals = signal.SIGINT,  # as Ctrl-C would send
 ) -> AsyncIterator[Process]:
     """Run a command and yield its process. At the end of the block, stop it and the rest of its process group.
 
@@ -139,7 +140,7 @@ async def command(
     os.close(write_end)
     output = asyncio.StreamReader()
     pipe, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read_end, "rb", 0)
+        lambda: asyncio.StreamReaderProtocol(output), os.fdopen(read_end, "rb", buffering=0)
     )
 
     async def read_lines() -> None:
@@ -156,7 +157,7 @@ async def command(
         async with _stopped_at_exit(process, stop_signal):
             yield process
     finally:
-        # As long as the output has not ended, a process of the command's group is still running.
+        # As long as the output has not ended, a process that the command started is still running.
         for signum in (signal.SIGTERM, signal.SIGKILL):
             finished, _ = await asyncio.wait({reading}, timeout=LEFTOVER_SECONDS)
             if not finished:

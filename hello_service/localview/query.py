@@ -240,7 +240,7 @@ class _Parser:
         prefix = None if ADDRESS.match(self.text, self.position) else FIELD.match(self.text, self.position)
         if prefix is None:
             value = self.read_value(allow_range=field is not None)
-            return self.select_term(field, value, begin)
+            return self.term_selector(field, value, begin)
         self.position = prefix.end()
         name = prefix[1]
         if field is not None:  # a field within the values of another one
@@ -258,10 +258,10 @@ class _Parser:
         value = self.read_value(allow_range=True)
         if value.text in {">", ">=", "<", "<="} and not value.literal:
             raise self.missing_value(terms.missing_value(name), begin)
-        return self.select_term(name, value, begin)
+        return self.term_selector(name, value, begin)
 
-    def select_term(self, field: str | None, value: Value, begin: int) -> Selector:
-        """Return the function for the term just read, which begins at `begin`. It selects the matching spans."""
+    def term_selector(self, field: str | None, value: Value, begin: int) -> Selector:
+        """Return the function that selects the spans matching the term just read, which begins at `begin`."""
         try:
             return terms.selector(field, value)
         except TermError as error:
@@ -273,7 +273,7 @@ class _Parser:
 
     def missing_value(self, error: TermError, begin: int) -> _Mistake:
         """Return the mistake for a field whose value is missing or follows a space."""
-        field_and_colon, end = self.text[begin : self.position], self.position
+        field_and_colon = self.text[begin : self.position]
         replacements = [replacement.whole for replacement in error.replacements]
         if next_word := NEXT_WORD.match(self.text, self.position):
             joined = field_and_colon + next_word[1]
@@ -283,7 +283,7 @@ class _Parser:
                 pass
             else:
                 return _Mistake(str(error), begin, next_word.end(), [joined])
-        return _Mistake(str(error), begin, end, replacements, unfinished=end == len(self.text))
+        return _Mistake(str(error), begin, self.position, replacements, unfinished=self.position == len(self.text))
 
     def unknown_field(self, name: str, begin: int) -> _Mistake:
         """Return the mistake for a field that doesn't exist."""

@@ -95,8 +95,8 @@ class Trace:
         self.spans: list[Span] = []
         self.root = first
         self.start, self.end = first.start, first.end
-        self.errors = 0
-        self.dropped = 0
+        self.errors = 0  # spans with an error
+        self.dropped = 0  # spans beyond SPANS_OF_A_TRACE
         self.version = 0  # the store's version when the last span arrived
         self._upper_half = "0" * 16
         self.add(first)
@@ -176,7 +176,8 @@ def _links(span: Mapping[str, Any]) -> Iterator[Link]:
     for link in links:
         try:
             kind = (link.get("attributes") or {}).get("dd.kind", "")
-            yield Link(_lower_half(link["trace_id"]), _lower_half(link["span_id"]), str(kind))
+            trace_id, span_id = _lower_half(link["trace_id"]), _lower_half(link["span_id"])
+            yield Link(trace_id=trace_id, span_id=span_id, kind=str(kind))
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             continue
 
@@ -188,7 +189,7 @@ def _lower_half(number: int | str) -> int:
 
 
 def read_spans(chunks: Iterable[Iterable[Mapping[str, Any]]]) -> list[Span]:
-    """Return the spans that the agent received in `chunks`, except those without ids or with a malformed field."""
+    """Return the spans in `chunks`, a response from `/drain`, except those without ids or with a malformed field."""
     spans: list[Span] = []
     for chunk in chunks:
         for raw in chunk:

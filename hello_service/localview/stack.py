@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 MAX_LINE_CHARACTERS = 1000  # the rest of a longer line is ignored
 TRACEBACK = re.compile(r"(Exception Group )?Traceback \(most recent call last\):")
 PYTHON_FRAME = re.compile(r'\s*File "([^"]+)", line (\d+)(?:, in (.+))?')
-# JavaScript. `JAVA_FRAME` is tried first.
-AT_FRAME = re.compile(r"\s+at (?:async )?(?:([^()]+) \(?)?\(?([^()\s]+?):(\d+)(?::\d+)?\)?")
+# `at function (file:line:column)` or `at file:line:column`.
+JAVASCRIPT_FRAME = re.compile(r"\s+at (?:async )?(?:([^()]+) \(?)?\(?([^()\s]+?):(\d+)(?::\d+)?\)?")
 JAVA_FRAME = re.compile(r"\s+at ([^()\s]+)\(([^()\s:]+):(\d+)\)")
 REPEATED = re.compile(r"\s*\[Previous line repeated (\d+) more times?]")
 MARKERS = re.compile(r"[\s~^]+")  # of the failed expression, below a line of source code
@@ -139,6 +139,7 @@ class _Parser:
         self.frames.append(frame)
 
     def _finish_failure(self, relation: str = "") -> None:
+        """Add the exception read so far, if any. `relation` is that of the next exception to it."""
         if self.frames:
             frames = self.frames if self.innermost_first else self.frames[::-1]
             title = "\n".join(self.title).strip()
@@ -157,7 +158,7 @@ def _at_frame(line: str) -> Frame | None:
     if match := JAVA_FRAME.fullmatch(line):
         frame = _make_frame(match[2], match[3], match[1])
         return replace(frame, is_own=not JDK_FUNCTION.match(match[1]))
-    match = AT_FRAME.fullmatch(line)
+    match = JAVASCRIPT_FRAME.fullmatch(line)
     return _make_frame(match[2], match[3], match[1] or "") if match else None
 
 

@@ -14,14 +14,14 @@ from hello_service.localview.spans import LINKS_OF_A_SPAN, Link, Span, Trace
 SPANS = 100_000  # kept of all traces together
 LINES_OF_A_TRACE = 200
 LINES = 5000  # in the whole log, with or without a trace
-COLORS = 10  # defined in page.css
+COLORS = 10  # --c0 to --c9 in page.css
 SERVICES = 500  # whose color is remembered; the color of further services is computed from their names
 
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")  # also the format of traceresponse
 HEX_ID = re.compile(r"[0-9a-f]{32}|[0-9a-f]{16}")
 DECIMAL_ID = re.compile(r"[0-9]{1,20}")
 
-Line = Mapping[str, Any]
+Line = Mapping[str, Any]  # the fields of a log line
 
 
 def trace_key(text: str) -> int | None:
@@ -88,7 +88,7 @@ class Store:
         backlinks = self._backlinks.setdefault(link.trace_id, {}).setdefault(link.span_id, [])
         if len(backlinks) < LINKS_OF_A_SPAN:
             backlinks.append(Link(span.trace_id, span.span_id, link.kind))
-        if len(self._backlinks) > 2 * self.limit:  # some belong to traces that never arrived
+        if len(self._backlinks) > 2 * self.limit:  # more than half belong to traces that are not kept
             for oldest in list(islice(self._backlinks, self.limit)):
                 del self._backlinks[oldest]
 
@@ -102,12 +102,12 @@ class Store:
         self.version += 1
         self._log.append((self.lines_read, line))
         key = trace_key(str(line.get("dd.trace_id", "")))
-        if not key:
+        if not key:  # no trace id, or 0, which ddtrace writes outside of a trace
             return
         lines = self._lines.setdefault(key, [])
         if len(lines) < LINES_OF_A_TRACE:
             lines.append(line)
-        if len(self._lines) > 2 * self.limit:  # some belong to traces that never arrived
+        if len(self._lines) > 2 * self.limit:  # more than half belong to traces that are not kept
             for oldest in list(islice(self._lines, self.limit)):
                 del self._lines[oldest]
 
@@ -138,7 +138,10 @@ class Store:
         return list(reversed(self._log))
 
     def revision(self, text: str) -> int:
-        """Return a number that increases when the trace with the id `text` gets a span, a log line or a link to it."""
+        """Return a number that increases when the trace with the id `text` gets a span, a log line or a link to it.
+
+        It is 0 if the trace is not kept.
+        """
         trace = self.find(text)
         if trace is None:
             return 0

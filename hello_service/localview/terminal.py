@@ -122,7 +122,7 @@ def _add_error(text: Text, indent: int, span: Span, console: Console) -> None:
     frame = own_frame(span)
     position = f" ({frame.file}:{frame.line})" if frame else ""
     error = Text(_clean(f"{span.meta['error.type']}: {span.meta.get('error.message', '')}{position}"), "red")
-    indent = min(indent, console.width // 2)
+    indent = min(indent, console.width // 2)  # leaves room for the text
     for line in error.wrap(console, console.width - indent) if console.is_terminal else [error]:
         text.append(f"\n{' ' * indent}").append(line)
 

@@ -221,6 +221,7 @@ def _plain_text_selector(value: Value) -> Selector:
     searched_text = text.lower()
     trace_address = TRACE_ADDRESS.search(searched_text)  # a pasted address of a trace on this page
     pasted_id = trace_key(trace_address[1] if trace_address else searched_text)
+    # A browser copies a URL percent-encoded, but a tag may contain it decoded.
     decoded_text = unquote(searched_text) if "://" in searched_text else searched_text
     pattern = _pattern(Value(f"*{text}*")) if "*" in searched_text and not value.literal else None
 

@@ -19,7 +19,7 @@ from hello_service.localview.terms import exact
 MAX_INDENT = 16  # levels; a row with a larger indent shows it as a number
 FOLD_FROM = 4  # this many equal siblings, or more, become one row
 MAX_BARS = 200  # drawn of a folded row
-MIN_BAR_PERCENT = 0.15  # of the width
+MIN_BAR_PERCENT = 0.15  # of the width; a narrower bar would be invisible
 TICKS = (0, 25, 50, 75, 100)  # percent
 COLORS = 24  # defined in page.css and trace.css; a 25th service has the first color and another shape
 ERROR_TAGS = ("error.type", "error.message", "error.stack")
@@ -75,7 +75,7 @@ class Row:
     """A row of the waterfall: a span, or a fold of equal siblings, whose rows follow one level deeper.
 
     Attributes:
-        id: the id of the element, which never changes.
+        id: the id of the row's HTML element, which never changes.
         level: the depth in the tree, from 1.
         bars: (left, width) in percent of the trace's duration.
         self_time: nanoseconds in which no child ran.
@@ -185,7 +185,10 @@ class TraceView:
         return [(tick, units.duration(self.trace.duration * tick / 100)) for tick in TICKS]
 
     def pager(self, spans: Sequence[Span]) -> tuple[int, Span | None, Span | None]:
-        """Return the position of the chosen span in `spans`, 0 if it is not in them, and the spans before and after."""
+        """Return the position of the chosen span in `spans`, from 1, and the spans before and after it.
+
+        If the chosen span is not in `spans`, return 0, None and the first of `spans`.
+        """
         index = next((index for index, span in enumerate(spans) if span is self.span), None)
         if index is None:
             first = spans[0] if spans else None
@@ -198,7 +201,7 @@ class TraceView:
         """Yield the rows: parents before children, and equal siblings folded into one row."""
         # The chosen span, the matches, and the ancestors of all of them. A fold that contains one of these is open.
         revealed = {id(span) for span in [self.span, *self.matches]}
-        # With a single service to show, the nodes of the ancestors of its spans. They are shown, but dimmed.
+        # If the page shows only one service: the ancestors of its spans, which are shown, too, but dimmed.
         context: set[int] = set()
         for node in reversed(self._nodes):  # children before parents
             if node.parent and id(node.span) in revealed:

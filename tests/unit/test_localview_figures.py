@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tracing_data import MS, span, trace
 
-from hello_service.localview import charts, drawing, map_layout, performance, query, service_map, units
+from hello_service.localview import charts, map_layout, performance, query, service_map, template_filters, units
 from hello_service.localview.performance import Figures, Latencies, Performance
 
 SECOND = 1000 * MS
@@ -210,7 +210,7 @@ def overlapping_pairs(layout: map_layout.Drawing) -> list[tuple[map_layout.Box, 
     chosen=st.integers(-1, 16),  # -1 and 16 are unknown services
 )
 def test_nothing_overlaps_on_any_map(calls: set[tuple[int, int]], chosen: int) -> None:
-    """All nodes and the centers of all labels are within the picture.
+    """All nodes and the centers of all labels are within the drawing.
 
     The number of columns is limited, and so is the number of services unless one is chosen.
     """
@@ -302,12 +302,12 @@ def test_a_service_is_right_of_all_its_callers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "grade"),
+    ("status", "css_class"),
     [("200", "good"), ("ok", "good"), ("301", "moved"), ("404", "bad"), ("500", "failed"), ("error", "failed")],
 )
-def test_a_status_has_a_grade(status: str, grade: str) -> None:
-    """The grade determines the color of a status on the page."""
-    assert drawing.grade(status) == grade
+def test_a_status_has_a_css_class(status: str, css_class: str) -> None:
+    """The class determines the color of a status on the page."""
+    assert template_filters.status_class(status) == css_class
 
 
 def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
@@ -321,7 +321,7 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
         "service": "web",
         "exception": "Traceback",
     }
-    row = drawing.log_parts(line)
+    row = template_filters.log_parts(line)
 
     assert row.pop("time").endswith(":00.123")  # hour and minute depend on the local time zone
     assert row == {
@@ -330,13 +330,13 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
         "rest": "path=/x",
         "exception": "Traceback",
     }
-    assert drawing.log_parts({})["time"] == ""
+    assert template_filters.log_parts({})["time"] == ""
 
 
 @pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
 def test_a_log_line_with_an_impossible_time_is_shown_without_it(timestamp: str) -> None:
     """In UTC, these times are before the year 1 or after 9999. Zero values of some languages look like the first."""
-    assert drawing.log_parts({"timestamp": timestamp, "event": "x"})["time"] == ""
+    assert template_filters.log_parts({"timestamp": timestamp, "event": "x"})["time"] == ""
 
 
 def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:

@@ -564,7 +564,7 @@ async def test_open_connections_do_not_delay_the_stop(view: View, monkeypatch: p
     monkeypatch.setattr(page, "CLOSE_SECONDS", 0.3)
     # The JSON of this trace has more than 5 MB, which is more than the buffers of the connection.
     trace_id = add_spans(view, *[span(trace=1, meta={"tag": "x" * 1000}) for _ in range(5000)])
-    listener = processes.listen("127.0.0.1", 0, option="")
+    listener = processes.bind("127.0.0.1", 0, option="")
     address = listener.getsockname()
     async with aiohttp.ClientSession() as session:
         async with serving(view, listener):
@@ -656,7 +656,7 @@ def test_a_busy_port_is_reported_with_the_option_to_change_it() -> None:
         busy_socket.listen()
         port = busy_socket.getsockname()[1]
         with pytest.raises(processes.StartError) as error:
-            processes.listen("127.0.0.1", port, option="--view-port")
+            processes.bind("127.0.0.1", port, option="--view-port")
 
     assert str(error.value) == (
         f"Can't listen on 127.0.0.1 port {port}: Address already in use. Choose another port with --view-port."

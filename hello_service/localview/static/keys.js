@@ -1,5 +1,7 @@
 // Keyboard shortcuts of every view: the arrow keys, j, k, Home and End move between rows, `/` focuses the search, and `?`
 // lists the shortcuts. The attribute data-roving marks a list and selects its rows. Tab reaches only one row of a list.
+// The event `view:fresh` has a fetched document before it is merged, `view:rows` follows a change of the rows shown,
+// and `view:move` has the row to which a key has moved the focus.
 "use strict";
 {
   const tabStops = new Map(); // id of a list: id of the row that Tab reaches

@@ -14,7 +14,7 @@ let timer = 0; // for the next refresh
 let isPressed = false; // while the mouse button is down, no refresh may replace the element below the pointer
 document.addEventListener("pointerdown", () => (isPressed = true));
 for (const name of ["pointerup", "pointercancel"]) {
-  document.addEventListener(name, () => setTimeout(() => (isPressed = false))); // after the click, which follows
+  document.addEventListener(name, () => setTimeout(() => (isPressed = false))); // after the click event, which follows
 }
 
 // Functions that a view may set: `before` receives the fetched document before its parts are merged, `after` runs afterwards.

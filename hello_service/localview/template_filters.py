@@ -1,4 +1,4 @@
-"""Prepares values for the templates: the color class of a status, and the parts of a log line."""
+"""Filters for the templates: the CSS class of a status, and the parts of a log line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from hello_service.localview.store import Line
 
 
-def grade(status: str) -> str:
+def status_class(status: str) -> str:
     """Return the CSS class of a status: `good`, `moved`, `bad` or `failed`."""
     if status == "error" or status.startswith("5"):
         return "failed"
