@@ -1,4 +1,4 @@
-"""ASGI's types, no stricter than the layers around Quart need. A leaf: it imports nothing of this package."""
+"""ASGI's types, no stricter than the middleware around Quart needs. A leaf: it imports nothing of this package."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""ASGI layers around the app."""
+"""ASGI middleware around the app."""

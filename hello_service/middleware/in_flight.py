@@ -13,7 +13,7 @@ SERVICE_RESTART = 1012  # IANA, WebSocket close codes
 
 
 class Lifecycle:
-    """An ASGI layer around `app` that tracks requests in flight and can cancel them.
+    """ASGI middleware around `app` that tracks requests in flight and can cancel them.
 
     Attributes:
         stopping: this process should get no new traffic; every response has `Connection: close`.

@@ -19,7 +19,7 @@ SECURITY_HEADERS: Sequence[tuple[bytes, bytes]] = (
 
 
 class SecurityHeaders:
-    """An ASGI layer around `app` that adds `SECURITY_HEADERS`; it keeps a header that the response already has."""
+    """ASGI middleware around `app` that adds `SECURITY_HEADERS`; it keeps a header that the response already has."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

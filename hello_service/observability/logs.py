@@ -157,7 +157,7 @@ def _is_last(message: Message) -> bool:
 
 
 class RequestLog:
-    """An ASGI layer around `inner` that logs one line for each request and WebSocket of `app`, when it ends.
+    """ASGI middleware around `inner` that logs one line for each request and WebSocket of `app`, when it ends.
 
     Nothing is logged for the paths in `quiet_paths`.
     """

@@ -327,7 +327,7 @@ class _Exchange:
         """Return `message`, a response's head, with a `traceresponse` header. Put a handled exception on the span."""
         headers = message.get("headers") or []
         if not self.routed:
-            self.span.resource = f"{self.method} {status}"  # a layer around Quart responds
+            self.span.resource = f"{self.method} {status}"  # middleware around Quart responds
         if self.span.error:
             self.keep_error(self.exception)
         if any(name.lower() == b"traceresponse" for name, _ in headers):
@@ -526,7 +526,7 @@ class _WebSocket(_Exchange):
 class _Shared(dict[str, Any]):
     """The state of ddtrace's middleware in the scope.
 
-    A deep copy is the same object: a layer may copy the scope deeply, and spans can't be copied.
+    A deep copy is the same object: middleware may copy the scope deeply, and spans can't be copied.
     """
 
     def __deepcopy__(self, _memo: object) -> _Shared:
