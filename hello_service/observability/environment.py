@@ -64,7 +64,9 @@ def configuration_warnings(environ: Mapping[str, str], settings: Settings) -> li
         else:
             warnings.append(f"{rate} has no effect: DD_TRACE_SAMPLING_RULES is set and wins")
     warnings += _trust_warnings(environ, settings)
-    missing = [f"{name}={value} ({why})" for name, (value, why) in ENVIRONMENT_ONLY.items() if not environ.get(name)]
+    missing = [
+        f"{name}={value} ({effect})" for name, (value, effect) in ENVIRONMENT_ONLY.items() if not environ.get(name)
+    ]
     if missing:
         warnings.append("Only the environment can set these variables, and they are unset: " + ", ".join(missing))
     return warnings
