@@ -125,7 +125,7 @@ def trace(
     if service is not None:
         _name_process(service)
     inner: Any = app.asgi_app
-    tracing: Any = _Tracing(inner, probes, service, middleware or TraceMiddleware)
+    tracing: Any = _TracingMiddleware(inner, probes, service, middleware or TraceMiddleware)
     app.asgi_app = app.extensions["datadog_tracing"] = tracing  # type: ignore[method-assign]  # Quart documents this
     # Connect to the signals of all apps, because an untraced app may be mounted inside a traced one.
     request_started.connect(_name_by_route)
@@ -200,7 +200,7 @@ def span(
         yield lambda key, value: child.set_tag(key, value) if isinstance(value, str) else child.set_metric(key, value)
 
 
-class _Tracing:
+class _TracingMiddleware:
     """ASGI middleware: this class calls ddtrace's middleware, which calls `_call_app`, which calls Quart."""
 
     def __init__(self, app: ASGIApp, probes: frozenset[str], service: str | None, middleware: Any) -> None:
@@ -298,7 +298,7 @@ class _Exchange:
         self.decided = span.context.sampling_priority is not None
         span.resource = self.method  # until a route is known; never the raw path
         if not self.nested:  # an app that is mounted inside this one needs the middleware's state
-            self.scope["datadog"] = self.traced_scope["datadog"] = _Shared(self.traced_scope["datadog"])
+            self.scope["datadog"] = self.traced_scope["datadog"] = _SharedState(self.traced_scope["datadog"])
 
     def name(self, connection: Any) -> None:
         """Name the span by the route of `connection` (Quart's request or WebSocket), or without one by 404 or 405."""
@@ -524,13 +524,13 @@ class _WebSocket(_Exchange):
         self.traced_receive = self.traced_send = self.receiver = self.parent = None  # type: ignore[assignment]
 
 
-class _Shared(dict[str, Any]):
+class _SharedState(dict[str, Any]):
     """The state of ddtrace's middleware in the scope.
 
     A deep copy is the same object: middleware may copy the scope deeply, and spans can't be copied.
     """
 
-    def __deepcopy__(self, _memo: object) -> _Shared:
+    def __deepcopy__(self, _memo: object) -> _SharedState:
         return self
 
 
