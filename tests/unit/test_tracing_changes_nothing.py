@@ -47,7 +47,7 @@ def span_counter() -> Iterator[SpanCounter]:
         tracer.configure(trace_processors=[])
 
 
-# Middleware. Each of these functions returns ASGI middleware around `app`.
+# Each of these functions returns ASGI middleware around `app`.
 
 
 def proxy_fix(app: Any) -> Any:
