@@ -82,8 +82,8 @@ def create_app(
     app.url_map.merge_slashes = False  # //info is not /info
     app.config["BACKGROUND_TASK_SHUTDOWN_TIMEOUT"] = BACKGROUND_SECONDS
     lifecycle = Lifecycle(cast("ASGIApp", app.asgi_app), tracing.trace_id)
-    wrapped_app: Any = logs.RequestLog(SecurityHeaders(lifecycle), app, settings.probe_paths, tracing.log_ids)
-    app.asgi_app = wrapped_app  # type: ignore[method-assign]  # Quart documents this assignment
+    asgi_app: Any = logs.RequestLog(SecurityHeaders(lifecycle), app, settings.probe_paths, tracing.log_ids)
+    app.asgi_app = asgi_app  # type: ignore[method-assign]  # Quart documents this assignment
     # No rejection is counted until the server replaces `dict` with a function that returns its counts by reason.
     app.extensions.update(lifecycle=lifecycle, rejected_requests=dict)
     QuartSchema(

@@ -1,7 +1,8 @@
 """`hello-service doctor`: checks for all known causes of missing traces, concurrently and within ten seconds.
 
 It changes nothing, shows no secret, and ends in time even if the agent or the server hangs. `CHECKS` lists the checks,
-one small function each, in the order of the report. Nothing that serves in production imports this package.
+one small function each, in the order of the JSON output; the text output has the failures first. Nothing that serves in
+production imports this package.
 """
 
 from __future__ import annotations

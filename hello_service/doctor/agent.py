@@ -153,9 +153,9 @@ def clock(context: CheckContext) -> Finding:
     skew = (datetime.now(UTC) - agent_time.astimezone(UTC)).total_seconds()
     if abs(skew) < SKEW_SECONDS:
         return passed("this clock and the agent's agree")
-    side = "ahead of" if skew > 0 else "behind"
+    relation = "ahead of" if skew > 0 else "behind"
     return warned(
-        f"this clock is {abs(skew):.0f} s {side} the agent's, so traces show the wrong time",
+        f"this clock is {abs(skew):.0f} s {relation} the agent's, so traces show the wrong time",
         "Synchronize both with NTP",
     )
 

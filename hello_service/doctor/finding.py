@@ -27,7 +27,7 @@ VERDICTS = {
 COLORS: Mapping[Outcome, str] = {"fail": "red", "warn": "yellow", "skipped": "cyan", "pass": "green"}
 SUMMARY_WORDS = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pass": "passed"}
 COLUMN = 32  # where a sentence starts: after 8 characters for the outcome and 24 for the name of the check
-MIN_SENTENCE_WIDTH = 24  # characters
+MIN_SENTENCE_WIDTH = 24  # characters, enough for a few words
 
 # Variables whose whole value is treated as a secret. Headers, as in OTEL_EXPORTER_OTLP_HEADERS, can contain a key.
 SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)

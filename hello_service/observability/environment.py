@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from hello_service.settings import Settings
 
-# The variables that only the environment can set: name, value, and the effect of leaving the variable unset.
+# Variables that ddtrace reads only when it starts: name, value, and the effect of leaving the variable unset.
 ENVIRONMENT_ONLY: Mapping[str, tuple[str, str]] = {
     "DD_TRACE_AIOHTTP_ENABLED": ("false", "two more spans for each outbound call"),
     "DD_UNLOAD_MODULES_FROM_SITECUSTOMIZE": ("false", "no connection is served if gevent is installed"),
@@ -64,9 +64,11 @@ def configuration_warnings(environ: Mapping[str, str], settings: Settings) -> li
         else:
             warnings.append(f"{rate} has no effect: DD_TRACE_SAMPLING_RULES is set and wins")
     warnings += _trust_warnings(environ, settings)
-    missing = [f"{name}={value} ({why})" for name, (value, why) in ENVIRONMENT_ONLY.items() if not environ.get(name)]
+    missing = [
+        f"{name}={value} ({effect})" for name, (value, effect) in ENVIRONMENT_ONLY.items() if not environ.get(name)
+    ]
     if missing:
-        warnings.append("Only the environment can set these variables, and they are unset: " + ", ".join(missing))
+        warnings.append("These variables are unset, and ddtrace reads them only when it starts: " + ", ".join(missing))
     return warnings
 
 

@@ -84,11 +84,11 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write `record`; a failure goes to `logging`'s own error handling, and never to the caller."""
         try:
-            self._write(self._encode(self._line(record)))
+            self._write(self._encode(self._build_line(record)))
         except Exception:  # noqa: BLE001 - logging must not break what it observes
             self.handleError(record)
 
-    def _line(self, record: logging.LogRecord) -> dict[str, Any]:
+    def _build_line(self, record: logging.LogRecord) -> dict[str, Any]:
         extra = record.__dict__
         fields: Mapping[str, Any] | None = extra.get(FIELDS)
         if fields is None:  # a library's record; its ids from ddtrace (dd.*) are left out, because `ids` adds them
@@ -151,13 +151,13 @@ async def _store_route(_app: Quart, **_: object) -> None:
 
 
 def _is_last(message: Message) -> bool:
-    """Return whether `message` is the last one of a response or of a WebSocket."""
+    """Whether `message` is the last one of a response or of a WebSocket."""
     kind = message["type"]
     return kind == "websocket.close" or (kind.endswith("response.body") and not message.get("more_body", False))
 
 
 class RequestLog:
-    """An ASGI layer around `inner` that logs one line for each request and WebSocket of `app`, when it ends.
+    """ASGI middleware around `inner` that logs one line for each request and WebSocket of `app`, when it ends.
 
     Nothing is logged for the paths in `quiet_paths`.
     """

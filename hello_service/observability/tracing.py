@@ -15,7 +15,8 @@ ddtrace's own ASGI middleware, which is not specific to Quart, creates the span 
 - probes have no span;
 - application security can block a request before its handler runs;
 - a task of `app.add_background_task` is a trace of its own, linked to its request's span;
-- a WebSocket and its messages are named by the route, and a message is the parent of the spans of its handling;
+- the resource of a WebSocket and of its messages contains the route, and a received message is the parent of the spans
+  of its handling;
 - a client that disconnected and a response that is incomplete are tagged;
 - `traceresponse` (W3C Trace Context, level 3, a draft) gives the caller the trace id;
 - an outbound call's span has a readable resource, and `peer.service`;
@@ -71,17 +72,17 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 # The first release that is supported, and the first that is not.
 SUPPORTED = {"ddtrace": ((4, 5), (5,)), "quart": ((0, 19, 9), (0, 24))}
 
-# RFC 9110, section 9.1, and RFC 5789. Any other method becomes OTHER, because clients can invent any number of methods,
-# and each would create another resource.
+# The methods of RFC 9110, section 9.1, and RFC 5789. Any other becomes OTHER, because clients can invent any number of
+# methods, and each would create another resource.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 
 CLIENT_DISCONNECTED = "http.client_disconnected"  # tag: the client disconnected before the response was complete
 INCOMPLETE = "http.response_incomplete"  # tag: the response broke off, or is shorter than its Content-Length
-# The messages that respond to a WebSocket's handshake, with the status of a message that doesn't contain one. ASGI
-# requires one in the last: without it, the server raises an exception, which becomes a 500.
+# The messages that respond to a WebSocket's handshake, each with the status that applies if the message contains none.
+# ASGI requires a status in the third: without it, the server raises an exception, which becomes a 500.
 HANDSHAKE_STATUS = {"websocket.accept": 101, "websocket.close": 403, "websocket.http.response.start": 500}
-# ASGI messages that contain or name a part of the body.
-BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
+# ASGI messages that contain a part of the body, or refer to a file that does.
+BODY_MESSAGES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
 
 # Quart 0.23 raises this in a handler whose client has disconnected. Earlier releases cancel the handler, and the empty
 # tuple matches no exception.
@@ -124,7 +125,7 @@ def trace(
     if service is not None:
         _name_process(service)
     inner: Any = app.asgi_app
-    tracing: Any = _Tracing(inner, probes, service, middleware or TraceMiddleware)
+    tracing: Any = _TracingMiddleware(inner, probes, service, middleware or TraceMiddleware)
     app.asgi_app = app.extensions["datadog_tracing"] = tracing  # type: ignore[method-assign]  # Quart documents this
     # Connect to the signals of all apps, because an untraced app may be mounted inside a traced one.
     request_started.connect(_name_by_route)
@@ -199,7 +200,7 @@ def span(
         yield lambda key, value: child.set_tag(key, value) if isinstance(value, str) else child.set_metric(key, value)
 
 
-class _Tracing:
+class _TracingMiddleware:
     """ASGI middleware: this class calls ddtrace's middleware, which calls `_call_app`, which calls Quart."""
 
     def __init__(self, app: ASGIApp, probes: frozenset[str], service: str | None, middleware: Any) -> None:
@@ -297,7 +298,7 @@ class _Exchange:
         self.decided = span.context.sampling_priority is not None
         span.resource = self.method  # until a route is known; never the raw path
         if not self.nested:  # an app that is mounted inside this one needs the middleware's state
-            self.scope["datadog"] = self.traced_scope["datadog"] = _Shared(self.traced_scope["datadog"])
+            self.scope["datadog"] = self.traced_scope["datadog"] = _SharedState(self.traced_scope["datadog"])
 
     def name(self, connection: Any) -> None:
         """Name the span by the route of `connection` (Quart's request or WebSocket), or without one by 404 or 405."""
@@ -327,7 +328,7 @@ class _Exchange:
         """Return `message`, a response's head, with a `traceresponse` header. Put a handled exception on the span."""
         headers = message.get("headers") or []
         if not self.routed:
-            self.span.resource = f"{self.method} {status}"  # a layer around Quart responds
+            self.span.resource = f"{self.method} {status}"  # middleware around Quart responds
         if self.span.error:
             self.keep_error(self.exception)
         if any(name.lower() == b"traceresponse" for name, _ in headers):
@@ -382,7 +383,7 @@ class _Request(_Exchange):
         if kind == "http.response.start":
             self.started, self.bytes_left = True, self._body_length(message)
             message = self.prepare_head(message, message.get("status"))
-        elif kind in BODIES:  # pragma: no branch - early hints and trailers need nothing
+        elif kind in BODY_MESSAGES:  # pragma: no branch - early hints and trailers need nothing
             last = kind == "http.response.pathsend" or not message.get("more_body", False)
             if self.bytes_left is not None:
                 if kind == "http.response.body":
@@ -451,7 +452,7 @@ class _WebSocket(_Exchange):
         """Drop the copy of a message. Close the WebSocket if application security blocks it."""
         if message["type"] == "http.response.start":  # pragma: no cover - needs application security in the process
             self.handled = True
-            await self.server_send({"type": "websocket.close", "code": 1008})  # RFC 6455: policy violation
+            await self.server_send({"type": "websocket.close", "code": 1008})  # policy violation (RFC 6455)
 
     def _run_middleware(self, coroutine: Any) -> None:
         """Run the middleware's coroutine for one message, in this WebSocket's context, whichever task is current."""
@@ -523,13 +524,13 @@ class _WebSocket(_Exchange):
         self.traced_receive = self.traced_send = self.receiver = self.parent = None  # type: ignore[assignment]
 
 
-class _Shared(dict[str, Any]):
+class _SharedState(dict[str, Any]):
     """The state of ddtrace's middleware in the scope.
 
-    A deep copy is the same object: a layer may copy the scope deeply, and spans can't be copied.
+    A deep copy is the same object: middleware may copy the scope deeply, and spans can't be copied.
     """
 
-    def __deepcopy__(self, _memo: object) -> _Shared:
+    def __deepcopy__(self, _memo: object) -> _SharedState:
         return self
 
 
@@ -728,7 +729,7 @@ def _trace_background_tasks(app: Quart) -> None:
             span.set_tag("component", "quart")
             if parent is not None and parent.trace_id:
                 span.link_span(parent)
-                source: Any = SimpleNamespace(context=parent)  # in place of a span, of which only the context is read
+                source: Any = SimpleNamespace(context=parent)  # a stand-in for a span: only its context is read
                 _copy_trace_level_tags(span, source)  # baggage, origin, sampling decision and its mechanism
             try:
                 await app.ensure_async(func)(*args, **kwargs)

@@ -220,7 +220,7 @@ TABLE = [
     ),
     Line("unknown method", "request", "http.route", None, "/plain", BETTER, "no route served the request"),
     Line("blocked without*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
-    Line("response of a layer", "request", "resource", "GET 401", "GET /layer", BETTER, NO_ROUTE),
+    Line("response of middleware", "request", "resource", "GET 401", "GET /middleware", BETTER, NO_ROUTE),
     Line("unknown method", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
     # Errors. Priority 2 means that the application kept the trace, and _dd.p.dm -4 that this was a manual decision.
     # With FastAPI the sampler decides: 1 keeps the trace by default (-0), and -1 drops it because of a rule (-3).

@@ -79,6 +79,7 @@ def doctor_command(extra: Mapping[str, str], *arguments: str) -> Report:
 def run(command: Sequence[str], extra: Mapping[str, str]) -> Report:
     """Run a doctor's `command`. Nothing listens at its HOST and PORT, unless `extra` overrides them."""
     environ = clean_environment({"HOST": "127.0.0.1", "PORT": str(free_port()), **extra})
+    # The timeout is longer than each of the doctor's time limits.
     return Report(
         subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     )
@@ -124,6 +125,7 @@ def test_no_check_fails_if_traces_would_arrive(agent: Agent) -> None:
     assert {report.outcome(check) for check in report.findings} == {"pass", "skipped"}
     assert report.document["verdict"] == "Traces would arrive."
     assert report.sentence("server") == "a server started like `serve` is traced by ddtrace 4.16.0"
+    # The test agent's version is "test".
     assert report.sentence("agent").startswith(f"agent test responds at {agent.url} in ")
     assert report.sentence("trace format") == "ddtrace will send v0.5, and the agent accepts it"
     (span,) = [span for span in spans if span["name"] == "hello_service.doctor"]

@@ -158,7 +158,7 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
     ("API key", {"DD_API_KEY": f'{{"DD_API_KEY": "{KEY}"}}'}, "fail", "whole JSON object", ":DD_API_KEY::"),
     ("API key", {"DD_API_KEY": f"{KEY}\n"}, "fail", "spaces or quotes", "alone"),
     ("API key", {"DD_API_KEY": f'"{KEY}"'}, "fail", "spaces or quotes", "alone"),
-    ("API key", {"DD_API_KEY": KEY + "01234567"}, "fail", "application key", "API key"),
+    ("API key", {"DD_API_KEY": KEY + "01234567"}, "fail", "application key", "API key"),  # 40 characters
     ("API key", {"DD_API_KEY": "changeme"}, "fail", "not 32 hexadecimal", "API key"),
     ("ECS task", {}, "skipped", "not in an ECS task", ""),
     ("old settings", {}, "pass", "no setting", ""),

@@ -47,7 +47,7 @@ def span_counter() -> Iterator[SpanCounter]:
         tracer.configure(trace_processors=[])
 
 
-# Layers. Each of these functions returns an ASGI application around `app`.
+# Each of these functions returns ASGI middleware around `app`.
 
 
 def proxy_fix(app: Any) -> Any:
@@ -55,66 +55,66 @@ def proxy_fix(app: Any) -> Any:
 
 
 def deep_copy(app: Any) -> Any:
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         await app(copy.deepcopy(scope), receive, send)
 
-    return layer
+    return middleware
 
 
 def shallow_copy(app: Any) -> Any:
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         await app(copy.copy(scope), receive, send)
 
-    return layer
+    return middleware
 
 
 def reduced_scope(app: Any) -> Any:
-    """Return a layer that drops the keys that a server or another layer may have added to the scope."""
+    """Return middleware that drops the keys that a server or other middleware may have added to the scope."""
     names = ("type", "asgi", "http_version", "method", "scheme", "path", "query_string", "headers", "subprotocols")
 
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         await app({name: scope[name] for name in names if name in scope}, receive, send)
 
-    return layer
+    return middleware
 
 
 def separate_task(app: Any) -> Any:
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         await asyncio.create_task(app(scope, receive, send))
 
-    return layer
+    return middleware
 
 
 def headerless_401(app: Any) -> Any:
-    """Return a layer that rejects some requests, with a response without headers, as ASGI allows."""
+    """Return middleware that rejects some requests, with a response without headers, as ASGI allows."""
 
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or not scope["path"].startswith("/status/4"):
             await app(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 401})
         await send({"type": "http.response.body"})
 
-    return layer
+    return middleware
 
 
-# Tracing must not change a message, because a layer may send the same object for every request.
+# Tracing must not change a message, because middleware may send the same object for every request.
 CONSTANT_MESSAGE = {"type": "http.response.start", "status": 200, "headers": [(b"x-constant", b"1")]}
 
 
 def constant_message(app: Any) -> Any:
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http" or scope["path"] != "/plain":
             await app(scope, receive, send)
             return
         await send(CONSTANT_MESSAGE)
         await send({"type": "http.response.body", "body": b"constant"})
 
-    return layer
+    return middleware
 
 
 def headers_as_iterators(app: Any) -> Any:
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         async def send_iterator(message: Any) -> None:
             if "headers" in message:
                 message = {**message, "headers": iter(message["headers"])}
@@ -122,28 +122,28 @@ def headers_as_iterators(app: Any) -> Any:
 
         await app({**scope, "headers": iter(scope["headers"])}, receive, send_iterator)
 
-    return layer
+    return middleware
 
 
 def dispatcher(app: Any) -> Any:
     dispatch: Any = DispatcherMiddleware({"/other": build([]), "/": app})
 
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         await dispatch({"root_path": "", **scope}, receive, send)  # SCOPE has no root path
 
-    return layer
+    return middleware
 
 
 def no_response(app: Any) -> Any:
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] != "/plain":
             await app(scope, receive, send)
 
-    return layer
+    return middleware
 
 
 def path_send(app: Any) -> Any:
-    async def layer(scope: Any, receive: Any, send: Any) -> None:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] != "/plain":
             await app(scope, receive, send)
             return
@@ -151,10 +151,10 @@ def path_send(app: Any) -> Any:
         await send({"type": "http.response.pathsend", "path": "/etc/hostname"})
         await send({"type": "http.response.trailers", "headers": [(b"x-end", b"1")]})
 
-    return layer
+    return middleware
 
 
-LAYERS: list[Callable[[Any], Any]] = [
+MIDDLEWARE: list[Callable[[Any], Any]] = [
     proxy_fix,
     deep_copy,
     shallow_copy,
@@ -184,8 +184,8 @@ class CustomBaseException(BaseException):
     """An exception that `except Exception` doesn't catch."""
 
 
-def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app with all kinds of handlers
-    """Return an app inside `layers`. Its handlers record what happens in `app.extensions["notes"]`."""
+def build(middleware: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app with all kinds of handlers
+    """Return an app inside `middleware`. Its handlers record what happens in `app.extensions["notes"]`."""
     app = Quart(__name__)
     notes: list[str] = []
     note = notes.append
@@ -312,8 +312,8 @@ def build(layers: list[Callable[[Any], Any]]) -> Quart:  # noqa: C901 - an app w
             await asyncio.sleep(0)
             await socket.send("produced")
 
-    for layer in layers:
-        app.asgi_app = layer(app.asgi_app)  # type: ignore[method-assign]
+    for wrap in middleware:
+        app.asgi_app = wrap(app.asgi_app)  # type: ignore[method-assign]
     return app
 
 
@@ -385,7 +385,7 @@ async def run(app: Quart, operations: list[Operation]) -> list[Any]:
         try:
             await asyncio.wait_for(serve(app, scope, incoming, leaves_early, outgoing), 10)
         except BaseException as error:  # noqa: BLE001 - exceptions are compared
-            results.append(comparable(error))
+            results.append(type_and_text(error))
         await asyncio.gather(*app.background_tasks, return_exceptions=True)
         results.append([without_traceresponse(message) for message in outgoing])
     return [*results, *app.extensions["notes"]]
@@ -448,18 +448,19 @@ def without_traceresponse(message: dict[str, Any]) -> dict[str, Any]:
     return {**message, "headers": headers}
 
 
-def comparable(error: BaseException) -> Any:
+def type_and_text(error: BaseException) -> Any:
     """Return the type and text of `error`, because two exceptions are never equal."""
     if isinstance(error, BaseExceptionGroup):
-        return type(error), [comparable(member) for member in error.exceptions]
+        return type(error), [type_and_text(member) for member in error.exceptions]
     return type(error), str(error)
 
 
 def run_traced_and_untraced(
-    layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any
+    middleware: list[Callable[[Any], Any]], operations: list[Operation], span_middleware: Any
 ) -> tuple[Any, Any]:
-    untraced = asyncio.run(run(build(layers), operations))
-    traced = asyncio.run(run(tracing.trace(build(layers), middleware=middleware), operations))
+    """`span_middleware` creates the spans; None: ddtrace's own middleware does."""
+    untraced = asyncio.run(run(build(middleware), operations))
+    traced = asyncio.run(run(tracing.trace(build(middleware), middleware=span_middleware), operations))
     return traced, untraced
 
 
@@ -469,22 +470,25 @@ def run_traced_and_untraced(
     max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
 )
 @given(
-    st.lists(st.sampled_from(LAYERS), max_size=2, unique=True),
+    st.lists(st.sampled_from(MIDDLEWARE), max_size=2, unique=True),
     st.lists(st.one_of(REQUESTS, BACKGROUND, WEBSOCKETS), min_size=1, max_size=6),
     st.sampled_from([None, fast_span.FastSpan]),
 )
 def test_an_application_behaves_the_same_with_and_without_tracing(
-    span_counter: SpanCounter, layers: list[Callable[[Any], Any]], operations: list[Operation], middleware: Any
+    span_counter: SpanCounter,
+    middleware: list[Callable[[Any], Any]],
+    operations: list[Operation],
+    span_middleware: Any,
 ) -> None:
     """Statuses, headers except `traceresponse`, bodies, close codes and exceptions are equal, and so is their order."""
-    traced, untraced = run_traced_and_untraced(layers, operations, middleware)
+    traced, untraced = run_traced_and_untraced(middleware, operations, span_middleware)
 
     assert traced == untraced
 
 
-@pytest.mark.parametrize("layer", [None, *LAYERS])
+@pytest.mark.parametrize("wrap", [None, *MIDDLEWARE])
 def test_spans_are_created_while_behavior_stays_the_same(
-    span_counter: SpanCounter, layer: Callable[[Any], Any] | None
+    span_counter: SpanCounter, wrap: Callable[[Any], Any] | None
 ) -> None:
     """The comparison above means something only if spans are created."""
     operations: list[Operation] = [
@@ -492,7 +496,7 @@ def test_spans_are_created_while_behavior_stays_the_same(
         ("websocket", "/ws/plain", ["one"], True),
     ]
     count_before = span_counter.count
-    traced, untraced = run_traced_and_untraced([layer] if layer else [], operations, None)
+    traced, untraced = run_traced_and_untraced([wrap] if wrap else [], operations, span_middleware=None)
 
     assert traced == untraced
     # The request, the handshake, and a message in each direction.

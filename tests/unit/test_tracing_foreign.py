@@ -1,7 +1,4 @@
-"""Tests of tracing.py in other services: ASGI layers, names, mounted apps, library releases, untraced processes.
-
-They also cover incomplete responses, WebSockets, and the routes that are registered with ddtrace.
-"""
+"""Tests of tracing.py in services that differ from this one, for example in their ASGI apps, mounts or libraries."""
 
 from __future__ import annotations
 
@@ -58,9 +55,9 @@ def app() -> Quart:
     return app
 
 
-def set_asgi_app(app: Any, layer: Any) -> None:
-    """Make `layer` the app's ASGI application: a layer around Quart's own, or a replacement."""
-    app.asgi_app = layer
+def set_asgi_app(app: Any, asgi_app: Any) -> None:
+    """Make `asgi_app`, which wraps Quart's own or replaces it, the ASGI application of `app`."""
+    app.asgi_app = asgi_app
 
 
 def request_scope(path: str, **overrides: Any) -> dict[str, Any]:
@@ -108,7 +105,7 @@ async def send_request(app: Any, scope: dict[str, Any], disconnect_after: int | 
 async def test_the_resource_of_a_request_that_fails_before_routing_is_the_status(
     spans: list[Span], middleware: Any
 ) -> None:
-    """The server responds with 500 to an exception of a URL converter or of a layer around Quart."""
+    """A URL converter raises an exception here, and the server responds with 500."""
 
     class BrokenConverter(BaseConverter):
         def to_python(self, value: str) -> str:
@@ -124,7 +121,7 @@ async def test_the_resource_of_a_request_that_fails_before_routing_is_the_status
 
 
 @WITH_EACH_MIDDLEWARE
-async def test_the_resource_of_a_layers_response_is_its_status(spans: list[Span], middleware: Any) -> None:
+async def test_the_resource_of_a_response_without_routing_is_the_status(spans: list[Span], middleware: Any) -> None:
     app = Quart(__name__)
 
     async def reject(_scope: Any, _receive: Any, send: Any) -> None:
@@ -141,15 +138,15 @@ async def test_the_resource_of_a_layers_response_is_its_status(spans: list[Span]
 
 
 @pytest.mark.parametrize("missing_key", ["query_string", "headers", "root_path", "asgi"])
-async def test_a_scope_may_lack_a_key_that_the_layer_does_not_read(
+async def test_a_scope_may_lack_a_key_that_the_asgi_app_does_not_read(
     app: Quart, spans: list[Span], missing_key: str
 ) -> None:
-    async def layer(_scope: Any, _receive: Any, send: Any) -> None:
+    async def asgi_app(_scope: Any, _receive: Any, send: Any) -> None:
         headers = iter([(b"x-a", b"1")])  # ASGI allows any iterable
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body"})
 
-    set_asgi_app(app, layer)
+    set_asgi_app(app, asgi_app)
     scope = request_scope("/users/7")
     del scope[missing_key]
     messages = await send_request(tracing.trace(app), scope)
@@ -158,12 +155,12 @@ async def test_a_scope_may_lack_a_key_that_the_layer_does_not_read(
     assert spans[0].resource == "GET 204"
 
 
-async def test_a_layers_own_traceresponse_is_kept(app: Quart, spans: list[Span]) -> None:
-    async def layer(_scope: Any, _receive: Any, send: Any) -> None:
+async def test_a_traceresponse_of_the_asgi_app_is_kept(app: Quart, spans: list[Span]) -> None:
+    async def asgi_app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"Traceresponse", b"mine")]})
         await send({"type": "http.response.body"})
 
-    set_asgi_app(app, layer)
+    set_asgi_app(app, asgi_app)
     messages = await send_request(tracing.trace(app), request_scope("/"))
 
     assert messages[0]["headers"] == [(b"Traceresponse", b"mine")]
@@ -173,10 +170,10 @@ async def test_a_layers_own_traceresponse_is_kept(app: Quart, spans: list[Span])
 async def test_other_types_of_scope_are_passed_on_unchanged(app: Quart, spans: list[Span], scope_type: str) -> None:
     received: list[Any] = []
 
-    async def layer(*arguments: Any) -> None:
+    async def asgi_app(*arguments: Any) -> None:
         received.extend(arguments)
 
-    set_asgi_app(app, layer)
+    set_asgi_app(app, asgi_app)
     scope: Any = {"type": scope_type, "state": {}}
     await tracing.trace(app).asgi_app(scope, "receive", "send")  # type: ignore[arg-type]
 
@@ -188,17 +185,17 @@ async def test_other_types_of_scope_are_passed_on_unchanged(app: Quart, spans: l
 # How a response ends.
 
 
-def responding_layer(parts: list[bytes], headers: list[tuple[bytes, bytes]], has_last_message: bool) -> Any:
-    """Return a layer that sends a body in `parts`, and then the empty last message if `has_last_message`."""
+def app_that_sends(parts: list[bytes], headers: list[tuple[bytes, bytes]], has_last_message: bool) -> Any:
+    """Return an ASGI app that sends a body in `parts`, and then the empty last message if `has_last_message`."""
 
-    async def layer(_scope: Any, _receive: Any, send: Any) -> None:
+    async def asgi_app(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         for part in parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         if has_last_message:
             await send({"type": "http.response.body"})
 
-    return layer
+    return asgi_app
 
 
 @WITH_EACH_MIDDLEWARE
@@ -228,7 +225,7 @@ async def test_an_incomplete_response_has_a_tag(
     is_incomplete: bool,
 ) -> None:
     headers = [(b"Content-Length", content_length)] if content_length else []
-    set_asgi_app(app, responding_layer(parts, headers, has_last_message))
+    set_asgi_app(app, app_that_sends(parts, headers, has_last_message))
     await send_request(tracing.trace(app, middleware=middleware), request_scope("/", method=method))
     (span,) = spans
 
@@ -325,7 +322,7 @@ async def test_a_pipelined_request_has_its_own_trace(app: Quart, spans: list[Spa
 async def test_only_the_handshake_has_a_span_if_messages_are_not_traced(
     app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The setting is DD_TRACE_WEBSOCKET_MESSAGES_ENABLED=false, the default of ddtrace 4.0."""
+    """The setting is DD_TRACE_WEBSOCKET_MESSAGES_ENABLED=false."""
     monkeypatch.setitem(config.asgi, "trace_asgi_websocket_messages", False)
     tracing.trace(app)
     async with app.test_client().websocket("/ws") as client:
@@ -338,7 +335,7 @@ async def test_only_the_handshake_has_a_span_if_messages_are_not_traced(
 
 
 async def test_a_message_sent_outside_of_any_request_starts_no_trace(spans: list[Span]) -> None:
-    """For a message of a task that broadcasts, ddtrace's middleware would start a span that never ends."""
+    """A broadcast task sends such messages. For each, ddtrace's middleware would start a span and never end it."""
     app = Quart(__name__)
     sockets: list[Any] = []
 
@@ -365,7 +362,7 @@ async def test_a_message_sent_outside_of_any_request_starts_no_trace(spans: list
 
 
 async def test_a_client_that_closes_its_websocket_causes_no_error(spans: list[Span]) -> None:
-    """The handler awaits a task that receives, in which Quart 0.23 raises ClientDisconnectedError."""
+    """Quart 0.23 raises ClientDisconnectedError in the task that receives, so `await task` raises it in the handler."""
     app = Quart(__name__)
 
     async def receive_forever() -> None:
@@ -389,7 +386,7 @@ async def test_a_client_that_closes_its_websocket_causes_no_error(spans: list[Sp
     assert {span.name for span in spans if span.error} == set()
 
 
-async def test_the_resource_of_a_websocket_that_a_layer_rejects_is_the_status(app: Quart, spans: list[Span]) -> None:
+async def test_the_resource_of_a_websocket_without_routing_is_the_status(app: Quart, spans: list[Span]) -> None:
     async def reject(_scope: Any, _receive: Any, send: Any) -> None:
         await send({"type": "websocket.http.response.start", "status": 401})
         await send({"type": "websocket.http.response.body"})
@@ -422,7 +419,7 @@ async def test_a_websocket_that_is_closed_before_it_is_accepted_has_the_status_4
         else:
             with suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
-            await websocket.accept()
+            await websocket.accept()  # too late, because the client has disconnected
 
     incoming: list[dict[str, Any]] = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1006}]
 
@@ -443,7 +440,7 @@ async def test_a_websocket_that_is_closed_before_it_is_accepted_has_the_status_4
     assert spans[0].error == 0
 
 
-# Names.
+# Background tasks.
 
 
 class Mailer:
@@ -452,7 +449,7 @@ class Mailer:
 
 
 class Descriptor(Mailer):
-    """A callable object that can also be a method, as class-based decorators are."""
+    """A callable object with `__get__`, which a decorator that is a class needs for decorating methods."""
 
     def __get__(self, *_: object) -> Descriptor:
         return self  # pragma: no cover - it is never a method here
@@ -475,7 +472,7 @@ async def send_mail(*_: object, **__: object) -> None: ...
         (lambda *_: None, "<lambda>"),
     ],
 )
-async def test_a_background_task_is_named_after_its_function(
+async def test_the_resource_of_a_background_task_is_the_name_of_its_function(
     app: Quart, spans: list[Span], function: Any, name: str
 ) -> None:
     tracing.trace(app).add_background_task(function)
@@ -486,7 +483,7 @@ async def test_a_background_task_is_named_after_its_function(
     assert "ada@example.com" not in str(span.get_tags())
 
 
-async def test_a_subclass_may_add_arguments_and_a_result_to_add_background_task(spans: list[Span]) -> None:
+async def test_add_background_task_of_a_subclass_keeps_its_own_parameter_and_result(spans: list[Span]) -> None:
     names: list[tuple[str, str]] = []
     received: list[Any] = []
 
@@ -509,29 +506,7 @@ async def test_a_subclass_may_add_arguments_and_a_result_to_add_background_task(
     assert [span.name for span in spans] == ["quart.background_task"]
 
 
-@WITH_EACH_MIDDLEWARE
-# Python's urlsplit rejects U+2100, because NFKC normalizes it to "a/c".
-@pytest.mark.parametrize("host", [b"[a", b"[::1", "\u2100".encode(), b"\xff"])
-async def test_a_host_that_cannot_be_parsed_does_not_change_the_response(
-    app: Quart, spans: list[Span], host: bytes, middleware: Any
-) -> None:
-    """The tag `http.url` then contains the server's address."""
-    scope = request_scope("/users/1", headers=[(b"host", host)], query_string=b"a=b", server=("127.0.0.1", 8080))
-    messages = await send_request(tracing.trace(app, middleware=middleware), scope)
-
-    assert messages[0]["status"] == 200
-    assert [span.get_tag("http.url") for span in spans] == ["http://127.0.0.1:8080/users/1?a=b"]
-
-
-async def test_a_request_that_ddtrace_cannot_trace_gets_its_response(
-    app: Quart, spans: list[Span], caplog: pytest.LogCaptureFixture
-) -> None:
-    """ddtrace sets an attribute of `scope["app"]`, which raises an AttributeError if that is a plain object."""
-    tracing._warn.cache_clear()  # otherwise a warning is logged only once per process
-    messages = await send_request(tracing.trace(app), request_scope("/users/1", app=object()))
-
-    assert messages[0]["status"] == 200
-    assert "Tracing a request failed with AttributeError" in caplog.text
+# Methods and services.
 
 
 async def test_an_unknown_method_is_recorded_as_other(app: Quart, spans: list[Span]) -> None:
@@ -541,7 +516,7 @@ async def test_an_unknown_method_is_recorded_as_other(app: Quart, spans: list[Sp
     assert (span.resource, span.get_tag("http.method")) == ("OTHER 405", "OTHER")
 
 
-def test_two_apps_in_one_process_can_be_two_services(
+async def test_two_apps_in_one_process_can_be_two_services(
     app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The process has no service name yet.
@@ -553,8 +528,8 @@ def test_two_apps_in_one_process_can_be_two_services(
     second_app = Quart(__name__)
     tracing.trace(app, service="first")
     tracing.trace(second_app, service="second")
-    asyncio.run(send_request(app, request_scope("/users/7")))
-    asyncio.run(send_request(second_app, request_scope("/users/7")))
+    await send_request(app, request_scope("/users/7"))
+    await send_request(second_app, request_scope("/users/7"))
 
     assert [(span.service, span.get_tag("_dd.base_service")) for span in spans] == [
         ("first", None),
@@ -599,7 +574,7 @@ async def test_the_resource_and_the_route_of_a_mounted_app_include_the_mount_pat
     assert (span.resource, span.get_tag("http.route")) == ("GET /q/users/<int:number>", "/q/users/<int:number>")
 
 
-async def test_the_entry_span_around_a_mounted_app_is_named_by_the_route(app: Quart, spans: list[Span]) -> None:
+async def test_the_span_around_a_mounted_app_has_the_resource_of_the_inner_span(app: Quart, spans: list[Span]) -> None:
     outer = TraceMiddleware(mount_in_dispatcher(tracing.trace(app)))
     await send_request(outer, request_scope("/q/users/7"))
 
@@ -608,7 +583,7 @@ async def test_the_entry_span_around_a_mounted_app_is_named_by_the_route(app: Qu
     assert spans[1].parent_id == spans[0].span_id
 
 
-async def test_a_mount_with_variables_is_named_by_its_pattern(app: Quart, spans: list[Span]) -> None:
+async def test_the_resource_contains_the_pattern_of_a_mount_with_variables(app: Quart, spans: list[Span]) -> None:
     mounted: Any = tracing.trace(app)
 
     async def starlette(scope: Any, receive: Any, send: Any) -> None:
@@ -620,7 +595,7 @@ async def test_a_mount_with_variables_is_named_by_its_pattern(app: Quart, spans:
     assert {span.resource for span in spans} == {"GET /{tenant}/users/<int:number>"}
 
 
-async def test_a_span_is_named_by_the_route_of_an_untraced_inner_app(app: Quart, spans: list[Span]) -> None:
+async def test_the_resource_contains_the_route_of_an_untraced_inner_app(app: Quart, spans: list[Span]) -> None:
     outer = Quart(__name__)
     set_asgi_app(outer, DispatcherMiddleware({"/q": app, "/": outer.asgi_app}))
     await send_request(tracing.trace(outer), request_scope("/q/users/7"))
@@ -643,18 +618,18 @@ async def test_probes_may_be_a_single_path(app: Quart, spans: list[Span]) -> Non
     for path in ("/health", "/users/1", "/"):
         await send_request(app, request_scope(path))
 
-    assert [span.resource for span in spans] == ["GET 404"]  # the span of "/"
+    assert [span.resource for span in spans] == ["GET 404"]  # "/" is not a probe, and has no route
 
 
 async def test_tracing_an_app_twice_creates_one_span(app: Quart, spans: list[Span]) -> None:
-    """This also holds if a layer was added between the two calls. The probes of the second call are added."""
+    """This also holds if middleware was added between the two calls. The probes of the second call are added."""
     tracing.trace(app)
     inner: Any = app.asgi_app
 
-    async def layer(*arguments: Any) -> None:
+    async def middleware(*arguments: Any) -> None:
         await inner(*arguments)
 
-    set_asgi_app(app, layer)
+    set_asgi_app(app, middleware)
     tracing.trace(app, probes={"/health"})
     await send_request(app, request_scope("/users/7"))
     await send_request(app, request_scope("/health"))
@@ -664,7 +639,7 @@ async def test_tracing_an_app_twice_creates_one_span(app: Quart, spans: list[Spa
     assert [span.name for span in spans] == ["asgi.request", "quart.background_task"]
 
 
-# What ddtrace's integrations do besides creating spans.
+# Routes and views.
 
 
 async def test_ddtrace_receives_the_routes_and_the_views(app: Quart, spans: list[Span]) -> None:
@@ -681,6 +656,34 @@ async def test_ddtrace_receives_the_routes_and_the_views(app: Quart, spans: list
     assert [view.__name__ for view in views] == ["user", "health"]
 
 
+# Failures of ddtrace.
+
+
+@WITH_EACH_MIDDLEWARE
+# Python's urlsplit rejects U+2100, because NFKC normalizes it to "a/c".
+@pytest.mark.parametrize("host", [b"[a", b"[::1", "\u2100".encode(), b"\xff"])
+async def test_a_host_that_cannot_be_parsed_does_not_change_the_response(
+    app: Quart, spans: list[Span], host: bytes, middleware: Any
+) -> None:
+    """The tag `http.url` then contains the server's address."""
+    scope = request_scope("/users/1", headers=[(b"host", host)], query_string=b"a=b", server=("127.0.0.1", 8080))
+    messages = await send_request(tracing.trace(app, middleware=middleware), scope)
+
+    assert messages[0]["status"] == 200
+    assert [span.get_tag("http.url") for span in spans] == ["http://127.0.0.1:8080/users/1?a=b"]
+
+
+async def test_a_request_that_ddtrace_cannot_trace_gets_its_response(
+    app: Quart, spans: list[Span], caplog: pytest.LogCaptureFixture
+) -> None:
+    """ddtrace sets an attribute of `scope["app"]`, which raises an AttributeError if that is a plain object."""
+    tracing._warn.cache_clear()  # otherwise a warning is logged only once per process
+    messages = await send_request(tracing.trace(app), request_scope("/users/1", app=object()))
+
+    assert messages[0]["status"] == 200
+    assert "Tracing a request failed with AttributeError" in caplog.text
+
+
 async def test_a_failing_endpoint_inventory_does_not_change_the_response(
     app: Quart, spans: list[Span], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -690,7 +693,7 @@ async def test_a_failing_endpoint_inventory_does_not_change_the_response(
     monkeypatch.setattr(endpoint_collection, "add_endpoint", fail)
     tracing._warn.cache_clear()
     messages = await send_request(tracing.trace(app), request_scope("/users/7"))
-    del app.extensions["datadog_routes_registered"]  # so that the routes are registered, and fail, once more
+    del app.extensions["datadog_routes_registered"]  # so the second request tries again to register the routes
     await send_request(app, request_scope("/users/8"))
     warnings = [record.getMessage() for record in caplog.records if record.name == tracing.__name__]
 
@@ -722,8 +725,8 @@ async def test_a_failure_to_trace_a_message_does_not_change_the_websocket(
 # Processes that aren't traced.
 
 
-async def test_trace_leaves_an_app_as_it_is_without_ddtrace_run(app: Quart) -> None:
-    """A team's unit tests run without ddtrace-run."""
+async def test_trace_does_not_change_an_app_without_ddtrace_run(app: Quart) -> None:
+    """For example, the unit tests of a service usually run without ddtrace-run."""
     attributes = dict(vars(app))
     add_background_task, asgi_app = app.add_background_task, app.asgi_app
 
