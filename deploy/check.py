@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     else:
         _print_text(reports)
     levels = {finding.level for report in reports.values() for finding in report.findings}
-    return next((EXIT_CODES[level] for level in LEVELS if level in levels), 0)  # LEVELS begins with the worst
+    return next((EXIT_CODES[level] for level in LEVELS if level in levels), 0)
 
 
 def _print_json(reports: dict[str, Report]) -> None:

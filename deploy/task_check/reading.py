@@ -48,7 +48,7 @@ class Source:
 
     Attributes:
         document: the parsed definition, with open values marked.
-        name: distinguishes it from others in the same file; empty if there are none.
+        name: distinguishes it from others in the same file; empty if it is the only one.
         is_whole: false for a bare list of containers.
         is_registered: whether this is the description of a registered task definition.
         has_text_numbers: whether "256" is accepted as 256, as by CloudFormation.
@@ -91,6 +91,7 @@ def read(text: str) -> list[Source]:
     start = text.lstrip("\ufeff \t\r\n")
     if not start:
         raise UnreadableError("it is empty")
+    # A JSON file may begin with a comment, or with `${` of a template. Every other file is read as YAML.
     if start[0] not in "{[" and not start.startswith(("//", "/*", "${")):
         return _yaml_sources(text)
     repeated_keys: list[str] = []
