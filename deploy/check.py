@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
             print(f"{name}: {reason}", file=sys.stderr)
             return 2
         findings = [finding for finding in report.findings if finding.rule not in ignored]
-        reports[name] = Report(findings, report.notes)
+        reports[name] = Report(findings=findings, notes=report.notes)
     if options.json:
         _print_json(reports)
     else:

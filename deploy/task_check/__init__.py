@@ -58,7 +58,7 @@ def check(data: bytes | str) -> Report:
             container = f"{prefix}{plain(finding.container)}" if finding.container else source.name
             sentence, fix = plain(finding.sentence), plain(finding.fix)
             findings.append(replace(finding, container=container, sentence=sentence, fix=fix))
-    return Report(sorted(findings, key=lambda finding: LEVELS.index(finding.level)), notes)
+    return Report(findings=sorted(findings, key=lambda finding: LEVELS.index(finding.level)), notes=notes)
 
 
 __all__ = ["Finding", "Report", "UnreadableError", "check"]

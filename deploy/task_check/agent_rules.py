@@ -60,7 +60,7 @@ def the_agent_is_configured_for_fargate(task: TaskDefinition) -> Iterator[Violat
         if "DD_ECS_FARGATE" in variables:
             level = HINT if is_configured or container not in task.agents else ""
             fix = "remove it" if level == HINT else "rename it to ECS_FARGATE"
-            yield Violation(name, "`DD_ECS_FARGATE` does nothing; the Agent reads `ECS_FARGATE`", fix, level)
+            yield Violation(name, "`DD_ECS_FARGATE` does nothing; the Agent reads `ECS_FARGATE`", fix=fix, level=level)
         # A definition that is also for EC2 is left out, because the variable would be wrong there.
         elif container in task.agents and task.launch_types == {FARGATE} and not is_configured:
             if "ECS_FARGATE" in variables:

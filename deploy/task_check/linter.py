@@ -40,7 +40,10 @@ STAND_IN = "us-east-1"  # replaces an open log option, because it is valid both 
 
 
 def lint(task: TaskDefinition, shape: Any) -> list[Finding]:
-    """Return cfn-lint's findings in `task`, except those that other rules cover. cfn-lint gets no open value."""
+    """Return cfn-lint's findings in `task`, except those that other rules cover. cfn-lint gets no open value.
+
+    `shape` is botocore's shape of a task definition.
+    """
     from cfnlint.api import lint_all  # noqa: PLC0415 - the command reports in one sentence when it is missing
 
     if not task.source.is_whole:

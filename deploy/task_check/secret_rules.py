@@ -46,7 +46,7 @@ def _is_datadog_key(name: str) -> bool:
 
 @rule("key-in-clear", MISTAKE, "store it in Secrets Manager, and put its ARN under `secrets`")
 def no_key_is_in_plain_text(task: TaskDefinition) -> Iterator[Violation]:
-    """An API or application key is in plain text in `environment`, log options, labels, tags or a command."""
+    """An API or application key is in plain text in `environment`, `valueFrom`, log options, labels, tags or a command."""
     for container in task.containers:
         name, variables = name_of(container), environment(container)
         # An entry of `environment` without `value` has a `valueFrom`, which another rule reports.
@@ -93,6 +93,7 @@ def _is_plain_key(name: str, value: str) -> bool:
 
 def _holds_key(name: str, value: str) -> bool:
     """Return whether the value of a variable is a key or contains one, although its name is not that of a key."""
+    # In other Datadog variables, such as DD_GIT_COMMIT_SHA, hexadecimal digits are not a key.
     is_datadog_variable = name.startswith(("DD_", "DATADOG_")) and re.search(r"ENDPOINT|KEY|TOKEN|HEADER|URL", name)
     is_key = re.search(r"(?:^|_)(?:API|APP)_?KEY$", name, re.IGNORECASE) and HEX_KEY.fullmatch(value)
     return bool(is_key or (is_datadog_variable and HEX_KEY.search(value)) or KEY_IN_TEXT.search(value))
@@ -136,7 +137,7 @@ def _command_has_key(container: Container) -> bool:
     'write "arn:aws:secretsmanager:<region>:<account>:secret:<name>", followed by ":<key>::" for one key of a JSON secret',
 )
 def a_secret_comes_from_an_arn(task: TaskDefinition) -> Iterator[Violation]:
-    """`valueFrom` is neither an ARN of Secrets Manager or Parameter Store nor a parameter's name."""
+    """`valueFrom` or `credentialsParameter` is neither an ARN of Secrets Manager or Parameter Store nor a parameter's name."""
     for container in task.containers:
         log_secrets = (container.get("logConfiguration") or {}).get("secretOptions") or []
         for noun, entries in (("the secret", container.get("secrets") or []), ("the log's secret", log_secrets)):

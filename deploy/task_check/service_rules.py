@@ -72,7 +72,7 @@ def a_service_is_named(task: TaskDefinition) -> Iterator[Violation]:
                 name_of(container),
                 f"the {noun} {_with_verb(missing_labels)} missing, so container metrics lack these tags",
                 "add the labels to `dockerLabels`, with the values of the variables",
-                HINT if variables_are_elsewhere and len(missing_labels) == len(TAGS) else "",
+                level=HINT if variables_are_elsewhere and len(missing_labels) == len(TAGS) else "",
             )
 
 
@@ -200,7 +200,7 @@ def idle_connections_outlive_the_load_balancers(task: TaskDefinition) -> Iterato
                     name_of(container),
                     f"{server} closes idle connections after {seconds:g} s",
                     f"pass {option} 75, or more than the load balancer's idle timeout",
-                    "" if server == "hypercorn" else HINT,
+                    level="" if server == "hypercorn" else HINT,
                 )
         keep_alive = number(environment(container).get("KEEP_ALIVE_SECONDS"))
         if keep_alive is not None and is_hello_service(container) and keep_alive <= ALB_IDLE_SECONDS:

@@ -87,7 +87,7 @@ class _Conversion:
     nulls: list[str] = field(default_factory=list)
 
     def report(self, rule: str, container: str, sentence: str, fix: str, level: str = MISTAKE) -> None:
-        self.findings.append(Finding(rule, level, container, sentence, fix))
+        self.findings.append(Finding(rule=rule, level=level, container=container, sentence=sentence, fix=fix))
 
     def value(self, value: Any, shape: Any, path: str, container: str) -> Any:  # noqa: PLR0911 - one for each kind of shape
         """Return `value` in the form of `shape`, or None if it must be left out.
@@ -152,7 +152,7 @@ class _Conversion:
 
     def _list(self, value: list[Any], shape: Any, path: str, container: str) -> list[Any]:
         entries: list[Any] = []
-        is_whole = not isinstance(value, OpenList)
+        is_complete = not isinstance(value, OpenList)
         for index, entry in enumerate(value):
             entry_path, entry_container = f"{path}[{index}]", container
             if path == "containerDefinitions" and isinstance(entry, dict):
@@ -162,10 +162,10 @@ class _Conversion:
                 self.nulls.append(entry_path)
                 continue
             clean = self.value(entry, shape.member, entry_path, entry_container)
-            is_whole = is_whole and not (clean is None and is_open(entry))
+            is_complete = is_complete and not (clean is None and is_open(entry))
             if clean is not None:
                 entries.append(clean)
-        return entries if is_whole else OpenList(entries)
+        return entries if is_complete else OpenList(entries)
 
     def _map(self, value: dict[str, Any], shape: Any, path: str, container: str) -> dict[str, Any]:
         clean = {name: self.value(entry, shape.value, f"{path}.{name}", container) for name, entry in value.items()}

@@ -179,7 +179,7 @@ def no_proxy_receives_the_traces(task: TaskDefinition) -> Iterator[Violation]:
 
 @rule("sampling-rules", MISTAKE, """write DD_TRACE_SAMPLING_RULES='[{"sample_rate": 0.5}]'""")
 def sampling_rules_are_json(task: TaskDefinition) -> Iterator[Violation]:
-    """`DD_TRACE_SAMPLING_RULES` or `DD_SPAN_SAMPLING_RULES` is not a JSON list of rules with rates from 0 to 1, or no trace is kept."""
+    """`DD_TRACE_SAMPLING_RULES` or `DD_SPAN_SAMPLING_RULES` is not a JSON list of rules with rates from 0 to 1, or keeps no trace, or `DD_TRACE_RATE_LIMIT` is 0."""
     for container in task.services:
         for name in ("DD_TRACE_SAMPLING_RULES", "DD_SPAN_SAMPLING_RULES"):
             text = environment(container).get(name, "")
