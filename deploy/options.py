@@ -159,7 +159,7 @@ def _pattern_problems(options: argparse.Namespace) -> list[str]:
     return problems
 
 
-def pairs(arguments: list[str]) -> dict[str, str]:
+def parse_pairs(arguments: list[str]) -> dict[str, str]:
     """Return NAME=VALUE arguments as a mapping. If a name is repeated, its last value counts."""
     return dict(argument.split("=", 1) for argument in arguments)
 

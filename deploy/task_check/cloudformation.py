@@ -9,7 +9,7 @@ from task_check.values import OpenList, mark_open
 _NOTHING = object()  # the value of `Ref: AWS::NoValue`, which removes its field
 
 
-def resolved(value: Any) -> Any:
+def resolve(value: Any) -> Any:
     """Return `value` with the results of `Ref` and `Fn::...` in their places."""
     result = _resolve(value)
     return {} if result is _NOTHING else result  # properties that are `AWS::NoValue` have no fields

@@ -238,7 +238,7 @@ def _sources(document: Any) -> Iterator[Source]:  # noqa: C901, PLR0912 - one br
     elif isinstance(inner := document.get("taskDefinition"), dict):  # the output of describe-task-definition
         yield from _sources(inner)
     elif "ContainerDefinitions" in document:  # the properties of a resource
-        yield Source(cloudformation.resolved(document), has_text_numbers=True, has_capitals=True)
+        yield Source(cloudformation.resolve(document), has_text_numbers=True, has_capitals=True)
     elif key := next((name for name in document if name.lower() == "containerdefinitions"), None):
         if other_kind := _other_kind(document):
             raise UnreadableError(f"this is {other_kind}, not an ECS task definition")
@@ -273,7 +273,7 @@ def _list_sources(entries: list[Any]) -> Iterator[Source]:
     elif {"name", "image"} & names:
         is_cloudformation = any("Image" in entry for entry in objects)
         yield Source(
-            {"containerDefinitions": cloudformation.resolved(entries) if is_cloudformation else entries},
+            {"containerDefinitions": cloudformation.resolve(entries) if is_cloudformation else entries},
             is_whole=False,
             has_text_numbers=is_cloudformation,
             has_capitals=is_cloudformation,
@@ -295,7 +295,7 @@ def _template_sources(resources: dict[str, Any]) -> Iterator[Source]:
             raise UnreadableError("this is an AWS Batch job definition, not an ECS task definition")
         raise UnreadableError("the template has no resource of the type AWS::ECS::TaskDefinition")
     for name in task_names:
-        properties = cloudformation.resolved(resources[name]["Properties"])
+        properties = cloudformation.resolve(resources[name]["Properties"])
         yield Source(properties, name=name if len(task_names) > 1 else "", has_text_numbers=True, has_capitals=True)
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from task_check.reading import Source
-from task_check.values import is_open, mapping, plain
+from task_check.values import is_open, plain, values_by_name
 
 # The roles of containers. An init container ends before others start, and a sidecar is a third-party program.
 AGENT, INIT, ROUTER, SIDECAR, SERVICE, OTHER = "agent", "init", "router", "sidecar", "service", "other"
@@ -61,12 +61,12 @@ def command(container: Container) -> str:
 
 def environment(container: Container) -> dict[str, str]:
     """Return the variables that `container` sets by value."""
-    return mapping(container.get("environment"), "value")
+    return values_by_name(container.get("environment"), "value")
 
 
 def secrets(container: Container) -> dict[str, str]:
     """Return the secret variables of `container` with their sources."""
-    return mapping(container.get("secrets"), "valueFrom")
+    return values_by_name(container.get("secrets"), "valueFrom")
 
 
 def has_more_variables(container: Container) -> bool:
@@ -190,8 +190,8 @@ class TaskDefinition:
         has_port = bool(container.get("portMappings")) and is_essential(container)
         return SERVICE if has_variables or has_labels or has_port else OTHER
 
-    def _with_role(self, *roles: str) -> list[Container]:
-        return [container for container, role in zip(self.containers, self._roles, strict=True) if role in roles]
+    def _with_role(self, wanted_role: str) -> list[Container]:
+        return [container for container, role in zip(self.containers, self._roles, strict=True) if role == wanted_role]
 
     @property
     def agents(self) -> list[Container]:
