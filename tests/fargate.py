@@ -69,7 +69,7 @@ class Task:
         """Start each container as soon as its dependencies allow it.
 
         `network` is the engine's network that the task joins. `image` is the image of the container that owns the
-        network namespace. It needs nothing but Python. `secrets` maps each `valueFrom` to the secret's value, and
+        network namespace; this container needs only Python. `secrets` maps each `valueFrom` to the secret's value, and
         `extra_variables` maps a container's name to additional environment variables.
         """
         containers = {container["name"]: container for container in self.definition["containerDefinitions"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from task_check.values import OpenList, mark_open
+from task_check.values import mark_open
 
 _NOTHING = object()  # the value of `Ref: AWS::NoValue`, which removes its field
 
@@ -17,8 +17,7 @@ def resolve(value: Any) -> Any:
 
 def _resolve(value: Any) -> Any:
     if isinstance(value, list):
-        entries = [entry for entry in map(_resolve, value) if entry is not _NOTHING]
-        return OpenList(entries) if isinstance(value, OpenList) else entries
+        return [entry for entry in map(_resolve, value) if entry is not _NOTHING]
     if not isinstance(value, dict):
         return value
     if len(value) == 1:

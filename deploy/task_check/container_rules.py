@@ -216,7 +216,7 @@ def images_are_pinned(task: TaskDefinition) -> Iterator[Violation]:
     for container in task.containers:
         image = str(container.get("image", ""))
         last_part = image.rpartition("/")[2]
-        known_part = image.partition(MARK_END)[2] or image  # the registry may be open, which ends with MARK_END
+        known_part = image.partition(MARK_END)[2] or image  # an open registry ends with MARK_END
         if not image or is_open(last_part) or "@" in last_part or not IMAGE.fullmatch(known_part):
             continue
         program, _, tag = last_part.partition(":")

@@ -36,7 +36,7 @@ MEMORY_SIZES = {
     8192: "16384 to 61440",
     16384: "32768 to 122880",
 }
-STAND_IN = "us-east-1"  # replaces an open log option, because it is valid both as a region and as a name
+STAND_IN = "us-east-1"  # replaces an open value in a map, because log options accept it as a region and as a name
 
 
 def lint(task: TaskDefinition, shape: Any) -> list[Finding]:

@@ -152,7 +152,7 @@ class _Conversion:
 
     def _list(self, value: list[Any], shape: Any, path: str, container: str) -> list[Any]:
         entries: list[Any] = []
-        is_complete = not isinstance(value, OpenList)
+        is_complete = True
         for index, entry in enumerate(value):
             entry_path, entry_container = f"{path}[{index}]", container
             if path == "containerDefinitions" and isinstance(entry, dict):
@@ -162,9 +162,10 @@ class _Conversion:
                 self.nulls.append(entry_path)
                 continue
             clean = self.value(entry, shape.member, entry_path, entry_container)
-            is_complete = is_complete and not (clean is None and is_open(entry))
             if clean is not None:
                 entries.append(clean)
+            elif is_open(entry):
+                is_complete = False
         return entries if is_complete else OpenList(entries)
 
     def _map(self, value: dict[str, Any], shape: Any, path: str, container: str) -> dict[str, Any]:
