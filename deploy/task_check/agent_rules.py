@@ -58,6 +58,7 @@ def the_agent_is_configured_for_fargate(task: TaskDefinition) -> Iterator[Violat
         name, variables = name_of(container), environment(container)
         is_configured = variables.get("ECS_FARGATE", "").lower() == "true" or is_open(variables.get("ECS_FARGATE"))
         if "DD_ECS_FARGATE" in variables:
+            # The misspelling does no harm next to the right variable, or in a container that is not an Agent.
             level = HINT if is_configured or container not in task.agents else ""
             fix = "remove it" if level == HINT else "rename it to ECS_FARGATE"
             yield Violation(name, "`DD_ECS_FARGATE` does nothing; the Agent reads `ECS_FARGATE`", fix=fix, level=level)

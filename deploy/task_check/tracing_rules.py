@@ -41,7 +41,7 @@ def the_service_points_at_the_agent(task: TaskDefinition) -> Iterator[Violation]
     """The tracer's address of the Agent is malformed, is not the task's own loopback, or does not have the Agent's port."""
     if not task.on_fargate or not task.agents:
         return
-    receiver = receiver_port(task.agents[0])
+    agent_port = receiver_port(task.agents[0])
     for container in task.services:
         variables = environment(container)
         for name in ("DD_AGENT_HOST", "DD_TRACE_AGENT_HOSTNAME"):
@@ -61,10 +61,10 @@ def the_service_points_at_the_agent(task: TaskDefinition) -> Iterator[Violation]
                 yield Violation(name_of(container), f"`DD_TRACE_AGENT_URL` is {quoted(url)}, {problem}")
                 continue
         is_known = not is_open(url or port_text) and not uses_socket
-        if receiver and is_known and port != receiver:
+        if agent_port and is_known and port != agent_port:
             target = quoted(url) if url else f"port {quoted(port_text)}"
-            sentence = f"traces go to {target}, but the Agent listens on port {receiver:g}"
-            yield Violation(name_of(container), sentence, f"use port {receiver:g}")
+            sentence = f"traces go to {target}, but the Agent listens on port {agent_port:g}"
+            yield Violation(name_of(container), sentence, f"use port {agent_port:g}")
 
 
 def _parse_url(url: str) -> tuple[str, float | None]:

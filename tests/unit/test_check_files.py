@@ -189,6 +189,7 @@ def test_an_open_value_is_a_mistake_only_in_a_registered_definition() -> None:
 
 
 def test_an_unknown_value_in_a_registered_definition_is_not_a_placeholder() -> None:
+    """A value that ECS does not accept is also marked as open, like `${NAME}`, so that no other rule checks it."""
     assert broken_rules(json.dumps(as_registered(changed(task_fields(networkMode="vpc"))))) == ["unknown-value"]
 
 
