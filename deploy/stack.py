@@ -50,7 +50,7 @@ CREATE_SERVICE_ROLE = "aws iam create-service-linked-role --aws-service-name ecs
 
 
 def declared_parameters() -> dict[str, dict[str, Any]]:
-    """Return the parameters in stack.yaml, by name. Patterns find them, because Python has no YAML parser of its own."""
+    """Return stack.yaml's parameters, by name. Patterns find them, because the standard library has no YAML parser."""
     section = TEMPLATE.read_text().partition("\nParameters:\n")[2].partition("\nConditions:\n")[0]
     parameters: dict[str, dict[str, Any]] = {}
     # A parameter's name is indented by two spaces, and its attributes by four.
