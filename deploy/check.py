@@ -50,13 +50,13 @@ def main(arguments: list[str]) -> int:
             print(f"{name}: {reason}", file=sys.stderr)
             return 2
         findings = [finding for finding in report.findings if finding.rule not in ignored]
-        reports[name] = Report(findings, report.notes)
+        reports[name] = Report(findings=findings, notes=report.notes)
     if options.json:
         _print_json(reports)
     else:
         _print_text(reports)
     levels = {finding.level for report in reports.values() for finding in report.findings}
-    return next((EXIT_CODES[level] for level in LEVELS if level in levels), 0)  # LEVELS begins with the worst
+    return next((EXIT_CODES[level] for level in LEVELS if level in levels), 0)
 
 
 def _print_json(reports: dict[str, Report]) -> None:

@@ -176,7 +176,7 @@ def _route_logs(document: dict[str, Any], values: dict[str, str]) -> None:
             "essential": False,
             "restartPolicy": {"enabled": True, "restartAttemptPeriod": 60},  # the minimum
             "memory": 128,
-            "user": "0",
+            "user": "0",  # FireLens requires root: https://github.com/aws/containers-roadmap/issues/2122
             "firelensConfiguration": {"type": "fluentbit", "options": {"enable-ecs-log-metadata": "true"}},
             "stopTimeout": 30,
             "logConfiguration": agent["logConfiguration"],

@@ -19,7 +19,7 @@ SITE = re.compile(r"([a-z]{2}\d\.)?(datadoghq\.com|datadoghq\.eu|ddog-gov\.com)"
 VERSION = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 ENVIRONMENT = re.compile(r"[a-z][a-z0-9_./:-]{0,199}")
 RATE = re.compile(r"\d*\.?\d+")
-# The characters and the lengths that AWS allows.
+# The characters and the lengths that AWS allows in the name and in the value of a tag.
 TAG_NAME, TAG_VALUE = re.compile(r"[\w +=.:/@-]{1,128}"), re.compile(r"[\w +=.:/@-]{0,256}")
 # The placeholders that deploy/deploy fills in, and the source of their values.
 RESERVED_PLACEHOLDERS = {
@@ -104,7 +104,7 @@ def build_parser(documentation: str) -> argparse.ArgumentParser:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Reject all malformed options at once, by name and value, before any change.
+    """Reject all malformed options in one message, by name and value, before any change.
 
     Raises:
         Failure: when options are malformed; the message has a line for each.
@@ -159,8 +159,8 @@ def _pattern_problems(options: argparse.Namespace) -> list[str]:
     return problems
 
 
-def pairs(arguments: list[str]) -> dict[str, str]:
-    """Return NAME=VALUE arguments as a mapping; the last one for a name wins."""
+def parse_pairs(arguments: list[str]) -> dict[str, str]:
+    """Return NAME=VALUE arguments as a mapping. If a name is repeated, its last value counts."""
     return dict(argument.split("=", 1) for argument in arguments)
 
 

@@ -21,7 +21,7 @@ def wait_until_stable(aws: Aws, cluster: str) -> None:
         aws.run("ecs", "wait", "services-stable", *service_options)
     except AwsError:
         (service,) = aws.run("ecs", "describe-services", *service_options)["services"]
-        last_event = "".join(event["message"] for event in service.get("events", [])[:1])  # ECS lists the newest first
+        last_event = next((event["message"] for event in service.get("events", [])), "")  # ECS lists the newest first
         raise Failure(
             f"The service is not stable: {service['runningCount']} of {service['desiredCount']} tasks are running. "
             f"{last_event} Read the service's log with aws logs tail /ecs/{cluster}/service, then run the same command again, "

@@ -50,7 +50,7 @@ CREATE_SERVICE_ROLE = "aws iam create-service-linked-role --aws-service-name ecs
 
 
 def declared_parameters() -> dict[str, dict[str, Any]]:
-    """Return the parameters that stack.yaml declares, by name. Python has no YAML parser, so patterns find them."""
+    """Return stack.yaml's parameters, by name. Patterns find them, because the standard library has no YAML parser."""
     section = TEMPLATE.read_text().partition("\nParameters:\n")[2].partition("\nConditions:\n")[0]
     parameters: dict[str, dict[str, Any]] = {}
     # A parameter's name is indented by two spaces, and its attributes by four.
@@ -139,11 +139,11 @@ class Stack:
 
     def parameters(self) -> dict[str, str]:
         """Return the current parameters, an empty dictionary if the stack does not exist."""
-        return values(self.read(), "Parameter")
+        return values_by_name(self.read(), "Parameter")
 
     def outputs(self) -> dict[str, str]:
         """Return the outputs, an empty dictionary if the stack does not exist."""
-        return values(self.read(), "Output")
+        return values_by_name(self.read(), "Output")
 
     def check_ready(self, description: dict[str, Any] | None) -> None:
         """Check that the stack can be changed, or created if `description` is None.
@@ -172,7 +172,9 @@ class Stack:
             Failure: when a parameter is missing or invalid, can't be changed, or would open the service by accident.
         """
         parameters = declared_parameters()
-        current = {name: value for name, value in values(description, "Parameter").items() if name in parameters}
+        current = {
+            name: value for name, value in values_by_name(description, "Parameter").items() if name in parameters
+        }
         defaults = {name: attributes["Default"] for name, attributes in parameters.items() if "Default" in attributes}
         planned = {**defaults, **current, **changes}
         required = [name for name in parameters if name not in defaults]
@@ -199,7 +201,7 @@ class Stack:
     def create_or_update(self, planned: dict[str, str], tags: dict[str, str]) -> None:
         """Create or update the stack from stack.yaml with the parameters `planned` and the tags `tags`."""
         description = self.read()
-        current = values(description, "Parameter") or self._dry_run_parameters or {}
+        current = values_by_name(description, "Parameter") or self._dry_run_parameters or {}
         exists = description is not None or self._dry_run_parameters is not None
         current_tags = {tag["Key"]: tag["Value"] for tag in (description or {}).get("Tags", [])}
         all_tags = {**current_tags, **tags}
@@ -228,7 +230,7 @@ class Stack:
             raise Failure(f"There is no stack {self.name} in {self.aws.region}.")
         self.check_ready(description)
         self.set_termination_protection(enabled=False)
-        current = values(description, "Parameter")
+        current = values_by_name(description, "Parameter")
         if current.get("Protect") == "true":
             parameters: list[dict[str, Any]] = [{"ParameterKey": "Protect", "ParameterValue": "false"}]
             others = sorted(current.keys() - {"Protect"})
@@ -326,7 +328,7 @@ class Stack:
             )
 
 
-def values(description: dict[str, Any] | None, kind: str) -> dict[str, str]:
+def values_by_name(description: dict[str, Any] | None, kind: str) -> dict[str, str]:
     """Return the parameters (`kind` is "Parameter") or the outputs ("Output") of a stack, by name."""
     entries = (description or {}).get(f"{kind}s", [])
     return {entry[f"{kind}Key"]: entry[f"{kind}Value"] for entry in entries}

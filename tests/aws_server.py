@@ -92,7 +92,7 @@ class AbsentResource:
         """Do nothing."""
 
 
-def fix_updates() -> None:
+def restrict_updates() -> None:
     """Restrict the update of a stack to resources that exist and can be updated.
 
     moto drops a resource that it can't update. It also tries to update a resource that was never created because its
@@ -156,7 +156,7 @@ def update_termination_protection(self: CloudFormationResponse) -> ActionResult:
 if __name__ == "__main__":
     # moto finds `Secret` among the subclasses of `CloudFormationModel`.
     assert Secret.cloudformation_type() in parsing.get_model_map()
-    fix_updates()
+    restrict_updates()
     resolve = CloudFormationBackend._resolve_update_parameters
     CloudFormationBackend._resolve_update_parameters = with_default_parameters(resolve)
     Stack.stack_parameters = property(parameters_as_text)

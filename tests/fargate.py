@@ -52,7 +52,7 @@ class Task:
         self.engine = engine
         self.definition = definition
         self.prefix = f"task-{uuid4().hex[:8]}"
-        self.network = f"{self.prefix}-network"  # the container whose network namespace the others share
+        self.network_container = f"{self.prefix}-network"  # the others share its network namespace
         self._started: list[str] = []
 
     def container(self, name: str) -> str:
@@ -61,33 +61,34 @@ class Task:
 
     def url(self, port: int) -> str:
         """Return the URL on which `port` of the task is published."""
-        return self.engine.published_url(self.network, port)
+        return self.engine.published_url(self.network_container, port)
 
     def start(
-        self, network: str, image: str, secrets: Mapping[str, str], extra: Mapping[str, Mapping[str, str]]
+        self, network: str, image: str, secrets: Mapping[str, str], extra_variables: Mapping[str, Mapping[str, str]]
     ) -> None:
         """Start each container as soon as its dependencies allow it.
 
         `network` is the engine's network that the task joins. `image` is the image of the container that owns the
-        network namespace. It needs nothing but Python. `secrets` maps each `valueFrom` to the secret's value, and
-        `extra` maps a container's name to additional environment variables.
+        network namespace; this container needs only Python. `secrets` maps each `valueFrom` to the secret's value, and
+        `extra_variables` maps a container's name to additional environment variables.
         """
         containers = {container["name"]: container for container in self.definition["containerDefinitions"]}
-        self._start_network(network, image, containers.values())
+        self._start_network_container(network, image, containers.values())
         while waiting := [name for name in containers if name not in self._started]:
             name = next(name for name in waiting if self._may_start(containers[name]))
             container = containers[name]
-            options, command = translate(container, secrets, extra.get(name, {}), self._open_files_limit())
+            options, command = translate(container, secrets, extra_variables.get(name, {}), self._open_files_limit())
             for mount in container.get("mountPoints", []):
                 options += ["--volume", f"{self.container(mount['sourceVolume'])}:{mount['containerPath']}"]
             if container["logConfiguration"]["logDriver"] == "awsfirelens":
                 address = self.url(int(FORWARD_PORT)).removeprefix("http://")
                 options += ["--log-driver", "fluentd", "--log-opt", f"fluentd-address={address}"]
-            run = ["run", "--detach", "--name", self.container(name), "--network", f"container:{self.network}"]
+            run = ["run", "--detach", "--name", self.container(name)]
+            run += ["--network", f"container:{self.network_container}"]
             self.engine.docker(*run, *options, container["image"], *command)
             self._started.append(name)
 
-    def _start_network(self, network: str, image: str, containers: Iterable[Mapping[str, Any]]) -> None:
+    def _start_network_container(self, network: str, image: str, containers: Iterable[Mapping[str, Any]]) -> None:
         """Start the container that owns the network namespace, and publish the ports of all containers."""
         ports: list[str] = []
         for container in containers:
@@ -98,7 +99,7 @@ class Task:
         for port in ports:
             publish += ["--publish", f"127.0.0.1::{port}"]
         do_nothing = ["python", "-c", "import signal; signal.pause()"]
-        run = ["run", "--detach", "--name", self.network, "--network", network]
+        run = ["run", "--detach", "--name", self.network_container, "--network", network]
         self.engine.docker(*run, *publish, image, *do_nothing)
 
     def stop(self) -> dict[str, int]:
@@ -111,7 +112,7 @@ class Task:
 
     def remove(self) -> None:
         """Remove every container and volume of the task."""
-        names = [*(self.container(name) for name in reversed(self._started)), self.network]
+        names = [*(self.container(name) for name in reversed(self._started)), self.network_container]
         self.engine.run("rm", "--force", "--volumes", *names, check=False)
         volumes = [self.container(volume["name"]) for volume in self.definition.get("volumes", [])]
         if volumes:
@@ -131,23 +132,23 @@ class Task:
 
     def _open_files_limit(self) -> int:
         """Return the highest limit of open files that the engine can give to a container."""
-        limit = self.engine.docker("exec", self.network, "sh", "-c", "ulimit -Hn")
+        limit = self.engine.docker("exec", self.network_container, "sh", "-c", "ulimit -Hn")
         return int(limit) if limit.isdecimal() else 2**20  # for "unlimited", the default of Linux's fs.nr_open
 
 
 def translate(
-    container: Mapping[str, Any], secrets: Mapping[str, str], extra: Mapping[str, str], open_files_limit: int
+    container: Mapping[str, Any], secrets: Mapping[str, str], extra_variables: Mapping[str, str], open_files_limit: int
 ) -> tuple[list[str], list[str]]:
     """Return the options of `docker run` for `container`, and its command.
 
-    `secrets` maps each `valueFrom` to the secret's value. `extra` has additional environment variables.
+    `secrets` maps each `valueFrom` to the secret's value. `extra_variables` has additional environment variables.
     """
     remaining = dict(container)
     memory = f"{remaining.pop('memory')}m"
     options = ["--memory", memory, "--memory-swap", memory]  # equal, so the container has no swap
     environment = {variable["name"]: variable["value"] for variable in remaining.pop("environment", [])}
     environment |= {secret["name"]: secrets[secret["valueFrom"]] for secret in remaining.pop("secrets", [])}
-    for name, value in {**environment, **extra}.items():
+    for name, value in {**environment, **extra_variables}.items():
         options += ["--env", f"{name}={value}"]
     for name, value in remaining.pop("dockerLabels", {}).items():
         options += ["--label", f"{name}={value}"]
@@ -195,16 +196,16 @@ def running_task(
     network: str,
     image: str,
     key: str,
-    extra: Mapping[str, Mapping[str, str]],
+    extra_variables: Mapping[str, Mapping[str, str]],
 ) -> Iterator[Task]:
     """Run a task with `key` as the API key until the block ends, and yield it when its health checks have passed.
 
-    `Task.start` explains `network`, `image` and `extra`.
+    `Task.start` explains `network`, `image` and `extra_variables`.
     """
     secrets = {f"{VALUES['SECRET_ARN']}:DD_API_KEY::": key}
     task = Task(engine, definition)
     try:
-        task.start(network, image, secrets, extra)
+        task.start(network, image, secrets, extra_variables)
         for container in definition["containerDefinitions"]:
             if "healthCheck" in container:
                 engine.wait_until_healthy(task.container(container["name"]))

@@ -14,7 +14,7 @@ from task_check.task import (
     END_CONDITIONS,
     FARGATE,
     Container,
-    Task,
+    TaskDefinition,
     command,
     environment,
     has_more_variables,
@@ -36,14 +36,14 @@ WRITABLE_FOLDERS = (CONFIG_FOLDER, "/opt/datadog-agent/run", "/tmp")  # noqa: S1
 
 
 @rule("agent-missing", MISTAKE, 'add a container with the image "public.ecr.aws/datadog/agent:<version>"')
-def an_agent_is_in_the_task(task: Task) -> Iterator[Violation]:
+def an_agent_is_in_the_task(task: TaskDefinition) -> Iterator[Violation]:
     """No container of a Fargate task with a traced service is a Datadog Agent or an OpenTelemetry Collector."""
     if task.on_fargate and not task.agents and task.services and not task.has_collector:
         yield Violation("", "no container is a Datadog Agent, so nothing receives the traces")
 
 
 @rule("agent-twice", WARNING, "keep one Agent; the containers of a task share one loopback and its ports")
-def there_is_one_agent(task: Task) -> Iterator[Violation]:
+def there_is_one_agent(task: TaskDefinition) -> Iterator[Violation]:
     """Two Agents of one task compete for port 8126."""
     # In the mode bridge, each container has a network of its own.
     if len(task.agents) > 1 and task.document.get("networkMode", "awsvpc") != "bridge":
@@ -52,17 +52,18 @@ def there_is_one_agent(task: Task) -> Iterator[Violation]:
 
 
 @rule("ecs-fargate", MISTAKE, 'add {"name": "ECS_FARGATE", "value": "true"} to the Agent\'s environment')
-def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Violation]:
+def the_agent_is_configured_for_fargate(task: TaskDefinition) -> Iterator[Violation]:
     """`ECS_FARGATE` of the Agent is not `true`, or is misspelled as `DD_ECS_FARGATE`, which nothing reads."""
     for container in task.containers:
         name, variables = name_of(container), environment(container)
         is_configured = variables.get("ECS_FARGATE", "").lower() == "true" or is_open(variables.get("ECS_FARGATE"))
         if "DD_ECS_FARGATE" in variables:
+            # The misspelling does no harm next to the right variable, or in a container that is not an Agent.
             level = HINT if is_configured or container not in task.agents else ""
             fix = "remove it" if level == HINT else "rename it to ECS_FARGATE"
-            yield Violation(name, "`DD_ECS_FARGATE` does nothing; the Agent reads `ECS_FARGATE`", fix, level)
+            yield Violation(name, "`DD_ECS_FARGATE` does nothing; the Agent reads `ECS_FARGATE`", fix=fix, level=level)
         # A definition that is also for EC2 is left out, because the variable would be wrong there.
-        elif container in task.agents and task.platforms == {FARGATE} and not is_configured:
+        elif container in task.agents and task.launch_types == {FARGATE} and not is_configured:
             if "ECS_FARGATE" in variables:
                 yield Violation(
                     name, f"`ECS_FARGATE` is {quoted(variables['ECS_FARGATE'])}, not `true`", "set it to true"
@@ -72,7 +73,7 @@ def the_agent_is_configured_for_fargate(task: Task) -> Iterator[Violation]:
 
 
 @rule("api-key-missing", MISTAKE, 'add {"name": "DD_API_KEY", "valueFrom": "<ARN of the secret>"} to its `secrets`')
-def the_agent_has_a_key(task: Task) -> Iterator[Violation]:
+def the_agent_has_a_key(task: TaskDefinition) -> Iterator[Violation]:
     """The Agent has no `DD_API_KEY`."""
     for container in task.agents:
         # A key in `environment` is reported by key-in-clear or value-from-in-environment.
@@ -82,7 +83,7 @@ def the_agent_has_a_key(task: Task) -> Iterator[Violation]:
 
 
 @rule("agent-memory", WARNING, f'give it "memory": {AGENT_MIB} or more')
-def the_agent_has_enough_memory(task: Task) -> Iterator[Violation]:
+def the_agent_has_enough_memory(task: TaskDefinition) -> Iterator[Violation]:
     """The Agent's `memory` is below 512 MiB; with 256 MiB it gets killed."""
     for container in task.agents:
         if (memory := number(container.get("memory"))) and memory < AGENT_MIB:
@@ -90,7 +91,7 @@ def the_agent_has_enough_memory(task: Task) -> Iterator[Violation]:
 
 
 @rule("agent-essential", WARNING, '"essential": false, and "dependsOn" with START in the service')
-def an_unhealthy_agent_stops_nothing(task: Task) -> Iterator[Violation]:
+def an_unhealthy_agent_stops_nothing(task: TaskDefinition) -> Iterator[Violation]:
     """The Agent is essential and has a health check: a revoked API key makes it unhealthy, and ECS stops the service."""
     for container in task.agents:
         if is_essential(container) and container.get("healthCheck") and len(task.containers) > 1:
@@ -99,7 +100,7 @@ def an_unhealthy_agent_stops_nothing(task: Task) -> Iterator[Violation]:
 
 
 @rule("apm-disabled", MISTAKE, "remove it, or set it to true")
-def the_agent_receives_traces(task: Task) -> Iterator[Violation]:
+def the_agent_receives_traces(task: TaskDefinition) -> Iterator[Violation]:
     """`DD_APM_ENABLED` of the Agent is false, although the task has a traced service."""
     for container in task.agents:
         value = environment(container).get("DD_APM_ENABLED", "")
@@ -113,10 +114,11 @@ def receiver_port(agent: Container) -> float | None:
 
 
 @rule("receiver-port", MISTAKE, "remove it: the port is 8126")
-def the_agent_receives_traces_over_tcp(task: Task) -> Iterator[Violation]:
+def the_agent_receives_traces_over_tcp(task: TaskDefinition) -> Iterator[Violation]:
     """`DD_APM_RECEIVER_PORT` is 0 or not a port, so the Agent has no TCP receiver."""
     for container in task.agents:
         value = environment(container).get("DD_APM_RECEIVER_PORT", "")
+        # 0 turns the TCP receiver off, which services with Unix sockets don't need.
         uses_sockets = task.services and all(
             environment(service).get("DD_TRACE_AGENT_URL", "").startswith("unix:") for service in task.services
         )
@@ -125,7 +127,7 @@ def the_agent_receives_traces_over_tcp(task: Task) -> Iterator[Violation]:
 
 
 @rule("site", MISTAKE, "write only your organization's site: " + ", ".join(sorted(SITES - {"datad0g.com"})))
-def the_site_is_a_datadog_site(task: Task) -> Iterator[Violation]:
+def the_site_is_a_datadog_site(task: TaskDefinition) -> Iterator[Violation]:
     """`DD_SITE` is a URL, a region's name or anything else that is not a Datadog site."""
     for container in task.containers:
         value = environment(container).get("DD_SITE", "")
@@ -143,7 +145,7 @@ def the_site_is_a_datadog_site(task: Task) -> Iterator[Violation]:
 
 
 @rule("hostname", MISTAKE, "remove it")
-def no_host_name_is_set(task: Task) -> Iterator[Violation]:
+def no_host_name_is_set(task: TaskDefinition) -> Iterator[Violation]:
     """`DD_HOSTNAME` on Fargate turns every task into a host, which Datadog bills."""
     for container in task.containers if task.on_fargate else []:
         if "DD_HOSTNAME" in environment(container):
@@ -151,7 +153,7 @@ def no_host_name_is_set(task: Task) -> Iterator[Violation]:
 
 
 @rule("trace-port-udp", MISTAKE, "remove the port mapping, or make its protocol tcp")
-def the_trace_port_is_not_udp(task: Task) -> Iterator[Violation]:
+def the_trace_port_is_not_udp(task: TaskDefinition) -> Iterator[Violation]:
     """Port 8126 is mapped as UDP; traces use TCP."""
     for container in task.agents:
         ports = [mapping for mapping in container.get("portMappings") or [] if mapping.get("containerPort") == 8126]
@@ -164,7 +166,7 @@ def the_trace_port_is_not_udp(task: Task) -> Iterator[Violation]:
     MISTAKE,
     "mount a writable volume there; Datadog's guide 'read-only root filesystem' shows every path",
 )
-def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Violation]:
+def a_read_only_agent_has_writable_volumes(task: TaskDefinition) -> Iterator[Violation]:
     """The Agent's root file system is read-only, but a folder that it writes to has no writable volume, or its configuration is not copied there first."""
     for container in task.agents:
         if container.get("readonlyRootFilesystem") is not True or is_open(container.get("mountPoints")):
@@ -198,6 +200,7 @@ def a_read_only_agent_has_writable_volumes(task: Task) -> Iterator[Violation]:
             fix = f'"dependsOn": [{{"containerName": "{fillers[0]}", "condition": "SUCCESS"}}] in the Agent'
             yield Violation(name, f"does not wait for {quoted(fillers[0])}, which fills {CONFIG_FOLDER}", fix)
         volume = task.volumes.get(str(config_volume), {})
+        # An EFS volume keeps its files, and a volume that is configured at launch may be made from a snapshot.
         is_filled_elsewhere = bool(volume.keys() & {"efsVolumeConfiguration", "configuredAtLaunch"})
         if not fillers and task.source.is_whole and not is_filled_elsewhere:
             fix = f"add an init container that copies {CONFIG_FOLDER} of the Agent's image there"
@@ -212,12 +215,12 @@ def _covers(mount: dict[str, object], path: str) -> bool:
 
 
 @rule("agent-command", WARNING, "leave `command` and `entryPoint` to the image, or end the command with /init")
-def the_agent_is_started(task: Task) -> Iterator[Violation]:
+def the_agent_is_started(task: TaskDefinition) -> Iterator[Violation]:
     """The Agent's `command` replaces the image's own and does not seem to start the Agent."""
     for container in task.agents:
         line = command(container)
-        # The image's start scripts (/init, /initlog.sh, entrypoint.sh, s6-...), or a program of the Agent.
         has_open_part = any(map(is_open, [*(container.get("entryPoint") or []), *(container.get("command") or [])]))
+        # The image's start scripts (/init, /initlog.sh, entrypoint.sh, s6-...), or a program of the Agent.
         if line and not has_open_part and not re.search(r"/init\b|agent|entrypoint|initlog|s6-", line):
             yield Violation(
                 name_of(container),

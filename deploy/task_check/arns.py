@@ -1,4 +1,4 @@
-"""The forms of ARNs, and a check of `valueFrom`: the ARN of a secret or a parameter, or a parameter's name."""
+"""The forms of ARNs, and a check of `valueFrom`, the ARN of a secret or a parameter, or a parameter's name."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 
 from task_check.values import MARK_END, MARK_START, is_open
 
-# ECS: the ARN of the secret, and optionally :<JSON key>:<version stage>:<version id>. A key without the two colons after
-# it also matches, so that it gets its own message.
+# ECS accepts the ARN of the secret, optionally followed by :<JSON key>:<version stage>:<version id>. A key without the
+# two colons after it also matches, so that it gets its own message.
 SECRET = re.compile(
     r"arn:aws[\w-]*:secretsmanager:[\w-]+:\d{12}:secret:[\w/+=.@!-]+(?::(?P<key>[^:]*)(?P<versions>:[^:]*:[^:]*)?)?"
 )

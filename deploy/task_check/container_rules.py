@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
-from task_check.task import END_CONDITIONS, THIRD_PARTY, Container, Task, image_name, is_essential, name_of
+from task_check.task import END_CONDITIONS, THIRD_PARTY, Container, TaskDefinition, image_name, is_essential, name_of
 from task_check.values import MARK_END, is_open, number, quoted
 
 # A channel, alone or after a version (latest, 7-latest), or a branch, stage or variant without a version.
@@ -36,7 +36,7 @@ ECR = re.compile(r"([^/]*)\.dkr\.ecr[.-]")  # the account id, followed by ecr or
 
 
 @rule("names-twice", MISTAKE, "give each a name of its own")
-def names_are_different(task: Task) -> Iterator[Violation]:
+def names_are_different(task: TaskDefinition) -> Iterator[Violation]:
     """Two containers or two volumes have the same name."""
     container_names = [name_of(container) for container in task.containers if container.get("name")]
     for name, count in Counter(container_names).items():
@@ -49,7 +49,7 @@ def names_are_different(task: Task) -> Iterator[Violation]:
 
 
 @rule("no-essential", MISTAKE, "make the service's container essential")
-def one_container_is_essential(task: Task) -> Iterator[Violation]:
+def one_container_is_essential(task: TaskDefinition) -> Iterator[Violation]:
     """No container of the task is essential; ECS requires one."""
     # Only a whole task definition is checked, because a bare list of containers may be a part of one.
     if task.source.is_whole and task.containers and not any(map(is_essential, task.containers)):
@@ -59,7 +59,7 @@ def one_container_is_essential(task: Task) -> Iterator[Violation]:
 
 
 @rule("depends-on-unknown", MISTAKE, "use the name of a container in this task definition")
-def dependencies_exist(task: Task) -> Iterator[Violation]:
+def dependencies_exist(task: TaskDefinition) -> Iterator[Violation]:
     """`dependsOn`, `volumesFrom`, `links` or `proxyConfiguration` refers to a container that does not exist."""
     is_partly_open = is_open(task.document.get("containerDefinitions"))
     proxy = str((task.document.get("proxyConfiguration") or {}).get("containerName", ""))
@@ -85,7 +85,7 @@ def dependencies_exist(task: Task) -> Iterator[Violation]:
     MISTAKE,
     "HEALTHY needs a healthCheck there; COMPLETE and SUCCESS need essential: false; START always works",
 )
-def dependencies_can_be_met(task: Task) -> Iterator[Violation]:
+def dependencies_can_be_met(task: TaskDefinition) -> Iterator[Violation]:
     """A condition in `dependsOn` can't be met: HEALTHY without a health check, or the end of an essential container."""
     for container, dependency_name, condition in task.dependencies:
         dependency, name = task.container(dependency_name), name_of(container)
@@ -101,7 +101,7 @@ def dependencies_can_be_met(task: Task) -> Iterator[Violation]:
 
 
 @rule("depends-on-cycle", MISTAKE, "remove one of these dependencies")
-def dependencies_form_no_cycle(task: Task) -> Iterator[Violation]:
+def dependencies_form_no_cycle(task: TaskDefinition) -> Iterator[Violation]:
     """Containers depend on each other in a cycle, so none of them starts."""
     dependencies: dict[str, list[str]] = {}
     for container, dependency, _ in task.dependencies:
@@ -119,7 +119,7 @@ def dependencies_form_no_cycle(task: Task) -> Iterator[Violation]:
                     pending.append([*path, name])
 
 
-def dependency_is_reported(task: Task, container: Container) -> bool:
+def dependency_is_reported(task: TaskDefinition, container: Container) -> bool:
     """Return whether a dependency of `container` is unknown or part of a cycle, which a rule above reports."""
     for dependent, dependency_name, _ in task.dependencies:
         if dependent is container:
@@ -130,7 +130,7 @@ def dependency_is_reported(task: Task, container: Container) -> bool:
 
 
 @rule("mount-without-volume", MISTAKE, "add the volume to `volumes`, or remove the mount")
-def every_mount_has_a_volume(task: Task) -> Iterator[Violation]:
+def every_mount_has_a_volume(task: TaskDefinition) -> Iterator[Violation]:
     """A `mountPoint`'s volume is not in `volumes`, its path is not absolute, or two mounts have the same path."""
     for container in task.containers:
         name, paths = name_of(container), Counter[str]()
@@ -150,7 +150,7 @@ def every_mount_has_a_volume(task: Task) -> Iterator[Violation]:
 
 
 @rule("firelens-router", MISTAKE, 'add a container with "firelensConfiguration": {"type": "fluentbit"}')
-def firelens_has_a_router(task: Task) -> Iterator[Violation]:
+def firelens_has_a_router(task: TaskDefinition) -> Iterator[Violation]:
     """The log driver `awsfirelens` is used without a log router, with two, or by the router itself."""
     if is_open(task.document.get("containerDefinitions")):
         return
@@ -159,18 +159,20 @@ def firelens_has_a_router(task: Task) -> Iterator[Violation]:
         for container in task.containers
         if (container.get("logConfiguration") or {}).get("logDriver") == "awsfirelens"
     ]
-    if firelens_containers and not task.routers:
+    if firelens_containers and not task.firelens_routers:
         names = ", ".join(map(name_of, firelens_containers))
         yield Violation(names, "logs go to `awsfirelens`, and no container has `firelensConfiguration`")
-    if len(task.routers) > 1:
-        yield Violation("", f"{len(task.routers)} containers have `firelensConfiguration`; ECS allows one", "keep one")
+    if len(task.firelens_routers) > 1:
+        yield Violation(
+            "", f"{len(task.firelens_routers)} containers have `firelensConfiguration`; ECS allows one", "keep one"
+        )
     for container in firelens_containers:
-        if container in task.routers:
+        if container in task.firelens_routers:
             yield Violation(name_of(container), "the log router sends its own log to `awsfirelens`", "use awslogs")
 
 
 @rule("firelens-datadog", MISTAKE, 'add {"name": "apikey", "valueFrom": "<ARN of the secret>"} to `secretOptions`')
-def firelens_reaches_datadog(task: Task) -> Iterator[Violation]:
+def firelens_reaches_datadog(task: TaskDefinition) -> Iterator[Violation]:
     """Fluent Bit's `datadog` output has no `apikey`, or its `Host` belongs to another site than the Agent's."""
     sites = {
         str(entry.get("value"))
@@ -178,7 +180,7 @@ def firelens_reaches_datadog(task: Task) -> Iterator[Violation]:
         for entry in agent.get("environment") or []
         if entry.get("name") == "DD_SITE"
     }
-    for container in task.containers if task.routers else []:
+    for container in task.containers if task.firelens_routers else []:
         log = container.get("logConfiguration") or {}
         options = {name.lower(): str(value) for name, value in (log.get("options") or {}).items()}
         if log.get("logDriver") != "awsfirelens" or options.get("name") != "datadog":
@@ -195,7 +197,7 @@ def firelens_reaches_datadog(task: Task) -> Iterator[Violation]:
 
 
 @rule("image", MISTAKE, "write registry/repository:tag")
-def an_image_is_a_reference(task: Task) -> Iterator[Violation]:
+def an_image_is_a_reference(task: TaskDefinition) -> Iterator[Violation]:
     """The image is not a valid reference, or its ECR registry has no account id."""
     for container in task.containers:
         image = str(container.get("image", ""))
@@ -209,12 +211,12 @@ def an_image_is_a_reference(task: Task) -> Iterator[Violation]:
 
 
 @rule("moving-tag", WARNING, "pin a full version, or a digest (@sha256:...)")
-def images_are_pinned(task: Task) -> Iterator[Violation]:
+def images_are_pinned(task: TaskDefinition) -> Iterator[Violation]:
     """The image's tag can move, so tasks may run different code."""
     for container in task.containers:
         image = str(container.get("image", ""))
         last_part = image.rpartition("/")[2]
-        known_part = image.partition(MARK_END)[2] or image  # the registry may be open, which ends with MARK_END
+        known_part = image.partition(MARK_END)[2] or image  # an open registry ends with MARK_END
         if not image or is_open(last_part) or "@" in last_part or not IMAGE.fullmatch(known_part):
             continue
         program, _, tag = last_part.partition(":")
@@ -233,7 +235,7 @@ def images_are_pinned(task: Task) -> Iterator[Violation]:
 
 
 @rule("memory", MISTAKE, "give the task more memory, or its containers less")
-def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
+def containers_fit_the_tasks_memory(task: TaskDefinition) -> Iterator[Violation]:
     """Containers have more memory than the task, or a reservation above the limit."""
     task_memory = number(task.document.get("memory"))
     is_reported = False  # whether a container with too much memory is reported, which the sum would only repeat
@@ -254,7 +256,7 @@ def containers_fit_the_tasks_memory(task: Task) -> Iterator[Violation]:
 
 
 @rule("cpu", MISTAKE, "give the task more CPU, or its containers less")
-def containers_fit_the_tasks_cpu(task: Task) -> Iterator[Violation]:
+def containers_fit_the_tasks_cpu(task: TaskDefinition) -> Iterator[Violation]:
     """Containers have more CPU units than the task."""
     task_units = number(task.document.get("cpu"))
     total = sum(number(container.get("cpu")) or 0 for container in task.containers)
@@ -263,7 +265,7 @@ def containers_fit_the_tasks_cpu(task: Task) -> Iterator[Violation]:
 
 
 @rule("health-check", MISTAKE, 'write ["CMD", "program", "argument"] or ["CMD-SHELL", "command line"]')
-def a_health_check_is_well_formed(task: Task) -> Iterator[Violation]:
+def a_health_check_is_well_formed(task: TaskDefinition) -> Iterator[Violation]:
     """The health check's `command` does not start with CMD or CMD-SHELL, or has the wrong number of words."""
     for container in task.containers:
         check, name = container.get("healthCheck") or {}, name_of(container)
@@ -289,7 +291,7 @@ def a_health_check_is_well_formed(task: Task) -> Iterator[Violation]:
     HINT,
     'if it lacks the program: ["CMD", "python", "-c", "..."], for the Agent ["CMD-SHELL", "agent health"]',
 )
-def a_health_check_needs_no_curl(task: Task) -> Iterator[Violation]:
+def a_health_check_needs_no_curl(task: TaskDefinition) -> Iterator[Violation]:
     """The health check needs curl or wget, which slim images lack."""
     for container in task.containers:
         line = " ".join(map(str, (container.get("healthCheck") or {}).get("command") or []))

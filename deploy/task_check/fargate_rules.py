@@ -1,6 +1,6 @@
 """Rules for what Fargate rejects and for the limits of ECS.
 
-Sources: Amazon ECS Developer Guide, "Task definition differences for Fargate"; Amazon ECS API Reference.
+The sources are the Amazon ECS Developer Guide ("Task definition differences for Fargate") and the ECS API Reference.
 The name of a function with `@rule` states what must hold, and its docstring states the violation.
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from task_check.finding import MISTAKE, WARNING, Violation, rule
-from task_check.task import EC2, FARGATE, MANAGED, Container, Task, name_of
+from task_check.task import EC2, FARGATE, MANAGED, Container, TaskDefinition, name_of
 from task_check.values import is_open, number, quoted
 
 # Fields of a container and of its linuxParameters that Fargate does not support.
@@ -29,7 +29,7 @@ LOG_DRIVERS = {
 }
 WINDOWS_UNSUPPORTED = ("readonlyRootFilesystem", "linuxParameters", "privileged", "links", "dnsServers", "extraHosts")
 
-# The bounds of a container's fields. Source of these, and of the other numbers in the rule limits: API reference,
+# The bounds of a container's fields. These and the other numbers in the rule limits come from the API reference:
 # ContainerDefinition, HealthCheck, ContainerRestartPolicy, EphemeralStorage.
 BOUNDS = (
     (("healthCheck", "interval"), 5, 300),
@@ -42,7 +42,7 @@ FARGATE_BOUNDS = ((("stopTimeout",), 0, 120), (("startTimeout",), 0, 120))
 
 
 @rule("fargate-unsupported", MISTAKE, "remove it")
-def fargate_supports_every_field(task: Task) -> Iterator[Violation]:
+def fargate_supports_every_field(task: TaskDefinition) -> Iterator[Violation]:
     """A field or value that Fargate does not support. Registering or running the task fails."""
     if not task.on_fargate:
         return
@@ -72,7 +72,7 @@ def fargate_supports_every_field(task: Task) -> Iterator[Violation]:
     yield from _unsupported_by_fargate(task)
 
 
-def _unsupported_by_fargate(task: Task) -> Iterator[Violation]:
+def _unsupported_by_fargate(task: TaskDefinition) -> Iterator[Violation]:
     """Yield a violation for each field of the task itself that Fargate does not support."""
     document, network_mode = task.document, task.document.get("networkMode")
     if network_mode and network_mode != "awsvpc" and not is_open(network_mode):
@@ -98,7 +98,7 @@ def _unsupported_by_fargate(task: Task) -> Iterator[Violation]:
 
 
 @rule("fargate-size", MISTAKE, "add it; a small task has cpu 512 and memory 1024")
-def a_fargate_task_has_a_size(task: Task) -> Iterator[Violation]:
+def a_fargate_task_has_a_size(task: TaskDefinition) -> Iterator[Violation]:
     """`cpu` or `memory` of a Fargate task is missing, or cfn-lint reports that Fargate does not have this size."""
     missing = [f"`{field}`" for field in ("cpu", "memory") if not task.document.get(field)]
     if task.source.is_whole and task.on_fargate and missing:
@@ -107,17 +107,17 @@ def a_fargate_task_has_a_size(task: Task) -> Iterator[Violation]:
 
 
 @rule("log-driver", MISTAKE, "use awslogs or awsfirelens")
-def the_platform_has_the_log_driver(task: Task) -> Iterator[Violation]:
-    """Fargate or managed instances do not have the log driver."""
-    for platform, drivers in LOG_DRIVERS.items():
-        for container in task.containers if platform in task.platforms else []:
+def the_launch_type_supports_the_log_driver(task: TaskDefinition) -> Iterator[Violation]:
+    """Fargate or managed instances do not support the log driver."""
+    for launch_type, drivers in LOG_DRIVERS.items():
+        for container in task.containers if launch_type in task.launch_types else []:
             driver = (container.get("logConfiguration") or {}).get("logDriver")
             if driver and driver not in drivers and not is_open(driver):
-                yield Violation(name_of(container), f"{platform} does not support the log driver {quoted(driver)}")
+                yield Violation(name_of(container), f"{launch_type} does not support the log driver {quoted(driver)}")
 
 
 @rule("awslogs-options", MISTAKE, 'add "awslogs-group", "awslogs-region" and "awslogs-stream-prefix"')
-def awslogs_has_its_options(task: Task) -> Iterator[Violation]:
+def awslogs_has_its_options(task: TaskDefinition) -> Iterator[Violation]:
     """The log driver `awslogs` has no group or, on Fargate, no region or stream prefix, or its region is malformed."""
     for container in task.containers:
         log = container.get("logConfiguration") or {}
@@ -135,7 +135,7 @@ def awslogs_has_its_options(task: Task) -> Iterator[Violation]:
 
 
 @rule("limits", MISTAKE, "use a value within these bounds")
-def values_are_within_bounds(task: Task) -> Iterator[Violation]:
+def values_are_within_bounds(task: TaskDefinition) -> Iterator[Violation]:
     """A timeout, an interval, a count, a size or a port is outside the bounds of ECS or Fargate."""
     for container in task.containers:
         bounds = (*BOUNDS, *(FARGATE_BOUNDS if task.on_fargate else ()))
@@ -176,7 +176,7 @@ def _ports_outside_bounds(container: Container) -> Iterator[Violation]:
 
 
 @rule("host-port", MISTAKE, "leave `hostPort` out")
-def host_ports_equal_container_ports(task: Task) -> Iterator[Violation]:
+def host_ports_equal_container_ports(task: TaskDefinition) -> Iterator[Violation]:
     """With `awsvpc`, a `hostPort` differs from its `containerPort`."""
     if not (task.on_fargate or task.document.get("networkMode") == "awsvpc"):
         return
@@ -192,7 +192,7 @@ def host_ports_equal_container_ports(task: Task) -> Iterator[Violation]:
 
 
 @rule("port-twice", MISTAKE, "give each its own port; the containers of a task share one network")
-def no_port_is_taken_twice(task: Task) -> Iterator[Violation]:
+def no_port_is_taken_twice(task: TaskDefinition) -> Iterator[Violation]:
     """Two containers of one task map the same port."""
     if not (task.on_fargate or task.document.get("networkMode") in {"awsvpc", "host"}):
         return
@@ -209,7 +209,7 @@ def no_port_is_taken_twice(task: Task) -> Iterator[Violation]:
 
 
 @rule("windows", MISTAKE, "remove it")
-def windows_supports_every_field(task: Task) -> Iterator[Violation]:
+def windows_supports_every_field(task: TaskDefinition) -> Iterator[Violation]:
     """A field that Windows containers do not support."""
     for container in task.containers if task.on_windows else []:
         for field in WINDOWS_UNSUPPORTED:
@@ -219,9 +219,9 @@ def windows_supports_every_field(task: Task) -> Iterator[Violation]:
 
 
 @rule("ec2-memory", MISTAKE, 'add "memory" or "memoryReservation"')
-def a_container_on_ec2_has_memory(task: Task) -> Iterator[Violation]:
+def a_container_on_ec2_has_memory(task: TaskDefinition) -> Iterator[Violation]:
     """On EC2 neither the task nor the container has a memory limit."""
-    if EC2 not in task.platforms or task.document.get("memory") or not task.source.is_whole:
+    if EC2 not in task.launch_types or task.document.get("memory") or not task.source.is_whole:
         return
     for container in task.containers:
         if not container.get("memory") and not container.get("memoryReservation"):
@@ -229,7 +229,7 @@ def a_container_on_ec2_has_memory(task: Task) -> Iterator[Violation]:
 
 
 @rule("names", MISTAKE, "use letters, digits, - and _ only, at most 255")
-def names_are_allowed(task: Task) -> Iterator[Violation]:
+def names_are_allowed(task: TaskDefinition) -> Iterator[Violation]:
     """The family's, a container's or a volume's name is too long, or has characters that ECS rejects."""
     names = [("", "family", task.document.get("family"))]
     names += [(name_of(container), "name", container.get("name")) for container in task.containers]
@@ -240,7 +240,7 @@ def names_are_allowed(task: Task) -> Iterator[Violation]:
 
 
 @rule("required-platform", WARNING, 'add "requiresCompatibilities": ["FARGATE"]')
-def the_platform_is_set(task: Task) -> Iterator[Violation]:
+def the_launch_type_is_set(task: TaskDefinition) -> Iterator[Violation]:
     """A definition for Fargate has no `requiresCompatibilities`, so ECS reports mistakes only when a task starts."""
     if task.source.is_whole and task.on_fargate and not task.document.get("requiresCompatibilities"):
         yield Violation(

@@ -1,6 +1,6 @@
 """Findings, and the list of all rules.
 
-This module imports no other of the package at run time, so each of them can import it.
+At run time, this module imports no other module of the package, so all of them can import it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from task_check.task import Task
+    from task_check.task import TaskDefinition
 
 MISTAKE, WARNING, HINT = "mistake", "warning", "hint"
-LEVELS = (MISTAKE, WARNING, HINT)
+LEVELS = (MISTAKE, WARNING, HINT)  # the worst first
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Violation(NamedTuple):
     level: str = ""
 
 
-FindViolations = Callable[["Task"], Iterator[Violation]]
+FindViolations = Callable[["TaskDefinition"], Iterator[Violation]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Rule:
     fix: str
     find: FindViolations
 
-    def findings(self, task: Task) -> Iterator[Finding]:
+    def findings(self, task: TaskDefinition) -> Iterator[Finding]:
         """Yield the findings of this rule in `task`."""
         for violation in self.find(task):
             level, fix = violation.level or self.level, violation.fix or self.fix
@@ -64,7 +64,7 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {}
-# Rules about the form of a definition, which have no function in RULES.
+# Rules about the form of a definition. shape.py and placeholders.py check them, so they are not in RULES.
 FORM_RULES = frozenset(
     {
         "unknown-field",
@@ -81,7 +81,7 @@ FORM_RULES = frozenset(
 
 
 def rule(name: str, level: str, fix: str) -> Callable[[FindViolations], FindViolations]:
-    """Return a decorator that adds the function to RULES."""
+    """Return a decorator that adds a function to RULES under `name`."""
 
     def add(find: FindViolations) -> FindViolations:
         RULES[name] = Rule(name, level, fix, find)

@@ -1,4 +1,4 @@
-"""Runs cfn-lint on the task definition. cfn-lint checks Fargate's sizes, and its newer versions may check more.
+"""Runs cfn-lint on the task definition, for Fargate's sizes and for mistakes that this package has no rules for.
 
 A value is open if it isn't known yet, such as `${NAME}` (see values.py).
 """
@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from task_check.finding import MISTAKE, Finding
-from task_check.task import Task
+from task_check.task import TaskDefinition
 from task_check.values import is_open, number, quoted
 
 # Rules of cfn-lint that this package's own rules cover.
@@ -36,11 +36,14 @@ MEMORY_SIZES = {
     8192: "16384 to 61440",
     16384: "32768 to 122880",
 }
-STAND_IN = "us-east-1"  # replaces an open option, because it is valid both as a region and as a name
+STAND_IN = "us-east-1"  # replaces an open value in a map, because log options accept it as a region and as a name
 
 
-def lint(task: Task, shape: Any) -> list[Finding]:
-    """Return cfn-lint's findings in `task`, except those that other rules cover. cfn-lint gets no open value."""
+def lint(task: TaskDefinition, shape: Any) -> list[Finding]:
+    """Return cfn-lint's findings in `task`, except those that other rules cover. cfn-lint gets no open value.
+
+    `shape` is botocore's shape of a task definition.
+    """
     from cfnlint.api import lint_all  # noqa: PLC0415 - the command reports in one sentence when it is missing
 
     if not task.source.is_whole:
@@ -59,7 +62,7 @@ def _is_reported(match: Any) -> bool:
     return is_error and match.rule.id not in COVERED_RULES and not is_equal_entry
 
 
-def _size_finding(task: Task) -> Finding:
+def _size_finding(task: TaskDefinition) -> Finding:
     cpu, memory = task.document.get("cpu"), task.document.get("memory")
     sentence = f"Fargate has no size with cpu {quoted(cpu)} and memory {quoted(memory)}"
     units = number(cpu) or 0
@@ -70,7 +73,7 @@ def _size_finding(task: Task) -> Finding:
     return Finding(rule="fargate-size", level=MISTAKE, container="", sentence=sentence, fix=fix)
 
 
-def _finding(match: Any, task: Task) -> Finding:
+def _finding(match: Any, task: TaskDefinition) -> Finding:
     """Return `match`, a finding of cfn-lint, as a finding of this package."""
     path = [str(part) for part in match.path[3:]]  # without Resources, Task and Properties
     container = ""
@@ -96,6 +99,7 @@ def _capitalized(value: Any, shape: Any) -> Any:
     """
     kind = shape.type_name if shape is not None else ""
     if kind == "structure" and isinstance(value, dict):
+        # ECS describes many unset lists as empty. cfn-lint would report some of them as unsupported by Fargate.
         return {
             SPECIAL_NAMES.get(name, name[:1].upper() + name[1:]): _capitalized(entry, shape.members.get(name))
             for name, entry in value.items()

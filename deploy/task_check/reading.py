@@ -48,7 +48,7 @@ class Source:
 
     Attributes:
         document: the parsed definition, with open values marked.
-        name: distinguishes it from others in the same file; empty if there are none.
+        name: distinguishes it from others in the same file; empty if it is the only one.
         is_whole: false for a bare list of containers.
         is_registered: whether this is the description of a registered task definition.
         has_text_numbers: whether "256" is accepted as 256, as by CloudFormation.
@@ -91,6 +91,7 @@ def read(text: str) -> list[Source]:
     start = text.lstrip("\ufeff \t\r\n")
     if not start:
         raise UnreadableError("it is empty")
+    # A JSON file may begin with a comment, or with `${` of a template. Every other file is read as YAML.
     if start[0] not in "{[" and not start.startswith(("//", "/*", "${")):
         return _yaml_sources(text)
     repeated_keys: list[str] = []
@@ -237,7 +238,7 @@ def _sources(document: Any) -> Iterator[Source]:  # noqa: C901, PLR0912 - one br
     elif isinstance(inner := document.get("taskDefinition"), dict):  # the output of describe-task-definition
         yield from _sources(inner)
     elif "ContainerDefinitions" in document:  # the properties of a resource
-        yield Source(cloudformation.resolved(document), has_text_numbers=True, has_capitals=True)
+        yield Source(cloudformation.resolve(document), has_text_numbers=True, has_capitals=True)
     elif key := next((name for name in document if name.lower() == "containerdefinitions"), None):
         if other_kind := _other_kind(document):
             raise UnreadableError(f"this is {other_kind}, not an ECS task definition")
@@ -272,7 +273,7 @@ def _list_sources(entries: list[Any]) -> Iterator[Source]:
     elif {"name", "image"} & names:
         is_cloudformation = any("Image" in entry for entry in objects)
         yield Source(
-            {"containerDefinitions": cloudformation.resolved(entries) if is_cloudformation else entries},
+            {"containerDefinitions": cloudformation.resolve(entries) if is_cloudformation else entries},
             is_whole=False,
             has_text_numbers=is_cloudformation,
             has_capitals=is_cloudformation,
@@ -294,7 +295,7 @@ def _template_sources(resources: dict[str, Any]) -> Iterator[Source]:
             raise UnreadableError("this is an AWS Batch job definition, not an ECS task definition")
         raise UnreadableError("the template has no resource of the type AWS::ECS::TaskDefinition")
     for name in task_names:
-        properties = cloudformation.resolved(resources[name]["Properties"])
+        properties = cloudformation.resolve(resources[name]["Properties"])
         yield Source(properties, name=name if len(task_names) > 1 else "", has_text_numbers=True, has_capitals=True)
 
 

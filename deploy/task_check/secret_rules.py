@@ -12,7 +12,17 @@ from collections.abc import Iterator
 
 from task_check import arns
 from task_check.finding import MISTAKE, WARNING, Violation, rule
-from task_check.task import EC2, FARGATE, KEY_VARIABLES, Container, Task, command, environment, name_of, secrets
+from task_check.task import (
+    EC2,
+    FARGATE,
+    KEY_VARIABLES,
+    Container,
+    TaskDefinition,
+    command,
+    environment,
+    name_of,
+    secrets,
+)
 from task_check.values import is_open, plain, quoted
 
 # Names of log options, labels and tags whose value is a key, a token or a password.
@@ -35,8 +45,8 @@ def _is_datadog_key(name: str) -> bool:
 
 
 @rule("key-in-clear", MISTAKE, "store it in Secrets Manager, and put its ARN under `secrets`")
-def no_key_is_in_plain_text(task: Task) -> Iterator[Violation]:
-    """An API or application key is in plain text in `environment`, log options, labels, tags or a command."""
+def no_key_is_in_plain_text(task: TaskDefinition) -> Iterator[Violation]:
+    """An API or application key is in plain text in `environment`, `valueFrom`, log options, labels, tags or a command."""
     for container in task.containers:
         name, variables = name_of(container), environment(container)
         # An entry of `environment` without `value` has a `valueFrom`, which another rule reports.
@@ -83,6 +93,7 @@ def _is_plain_key(name: str, value: str) -> bool:
 
 def _holds_key(name: str, value: str) -> bool:
     """Return whether the value of a variable is a key or contains one, although its name is not that of a key."""
+    # In other Datadog variables, such as DD_GIT_COMMIT_SHA, hexadecimal digits are not a key.
     is_datadog_variable = name.startswith(("DD_", "DATADOG_")) and re.search(r"ENDPOINT|KEY|TOKEN|HEADER|URL", name)
     is_key = re.search(r"(?:^|_)(?:API|APP)_?KEY$", name, re.IGNORECASE) and HEX_KEY.fullmatch(value)
     return bool(is_key or (is_datadog_variable and HEX_KEY.search(value)) or KEY_IN_TEXT.search(value))
@@ -125,8 +136,8 @@ def _command_has_key(container: Container) -> bool:
     MISTAKE,
     'write "arn:aws:secretsmanager:<region>:<account>:secret:<name>", followed by ":<key>::" for one key of a JSON secret',
 )
-def a_secret_comes_from_an_arn(task: Task) -> Iterator[Violation]:
-    """`valueFrom` is neither an ARN of Secrets Manager or Parameter Store nor a parameter's name."""
+def a_secret_comes_from_an_arn(task: TaskDefinition) -> Iterator[Violation]:
+    """`valueFrom` or `credentialsParameter` is neither an ARN of Secrets Manager or Parameter Store nor a parameter's name."""
     for container in task.containers:
         log_secrets = (container.get("logConfiguration") or {}).get("secretOptions") or []
         for noun, entries in (("the secret", container.get("secrets") or []), ("the log's secret", log_secrets)):
@@ -141,7 +152,7 @@ def a_secret_comes_from_an_arn(task: Task) -> Iterator[Violation]:
 
 
 @rule("secret-twice", MISTAKE, "keep one of the two")
-def a_variable_is_set_once(task: Task) -> Iterator[Violation]:
+def a_variable_is_set_once(task: TaskDefinition) -> Iterator[Violation]:
     """A variable is set twice. ECS rejects one that is both in `environment` and in `secrets`."""
     for container in task.containers:
         plain_names = [str(entry.get("name")) for entry in container.get("environment") or [] if "name" in entry]
@@ -161,7 +172,7 @@ def a_variable_is_set_once(task: Task) -> Iterator[Violation]:
     MISTAKE,
     '"executionRoleArn": a role with AmazonECSTaskExecutionRolePolicy and permission to read the secrets',
 )
-def an_execution_role_is_set_when_needed(task: Task) -> Iterator[Violation]:
+def an_execution_role_is_set_when_needed(task: TaskDefinition) -> Iterator[Violation]:
     """`executionRoleArn` is missing, but ECS needs it for secrets and, on Fargate, for awslogs and private images."""
     if task.document.get("executionRoleArn") or not task.source.is_whole:
         return
@@ -174,13 +185,13 @@ def an_execution_role_is_set_when_needed(task: Task) -> Iterator[Violation]:
             needs.setdefault("awslogs", []).append(name_of(container))
         if task.on_fargate and ".dkr.ecr." in str(container.get("image")):
             needs.setdefault("a private image", []).append(name_of(container))
-    if needs and task.platforms & {FARGATE, EC2}:
+    if needs and task.launch_types & {FARGATE, EC2}:
         reasons = "; ".join(f"{need} ({_listed(names)})" for need, names in needs.items())
         yield Violation("", f"`executionRoleArn` is missing, but ECS needs it for {reasons}")
 
 
 @rule("role-arn", MISTAKE, 'write "arn:aws:iam::<account>:role/<name>"')
-def a_role_is_an_arn(task: Task) -> Iterator[Violation]:
+def a_role_is_an_arn(task: TaskDefinition) -> Iterator[Violation]:
     """`executionRoleArn` or `taskRoleArn` is not the ARN of a role."""
     for name in ("executionRoleArn", "taskRoleArn"):
         value = str(task.document.get(name, ""))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from task_check.container_rules import dependency_is_reported
 from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
-from task_check.task import Container, Task, command, environment, has_more_variables, name_of, secrets
+from task_check.task import Container, TaskDefinition, command, environment, has_more_variables, name_of, secrets
 from task_check.values import is_open, number, quoted
 
 # For each variable of unified service tagging: its tag, its OpenTelemetry attribute, and what its values distinguish.
@@ -48,7 +48,7 @@ def is_hello_service(container: Container) -> bool:
     WARNING,
     "set DD_SERVICE, DD_ENV and DD_VERSION, and the labels com.datadoghq.tags.service, .env and .version",
 )
-def a_service_is_named(task: Task) -> Iterator[Violation]:
+def a_service_is_named(task: TaskDefinition) -> Iterator[Violation]:
     """`DD_SERVICE`, `DD_ENV`, `DD_VERSION` or their labels are missing; unified service tagging on Fargate needs both."""
     for container in task.services:
         variables, labels = _tags(container), container.get("dockerLabels") or {}
@@ -72,7 +72,7 @@ def a_service_is_named(task: Task) -> Iterator[Violation]:
                 name_of(container),
                 f"the {noun} {_with_verb(missing_labels)} missing, so container metrics lack these tags",
                 "add the labels to `dockerLabels`, with the values of the variables",
-                HINT if variables_are_elsewhere and len(missing_labels) == len(TAGS) else "",
+                level=HINT if variables_are_elsewhere and len(missing_labels) == len(TAGS) else "",
             )
 
 
@@ -105,7 +105,7 @@ def _tags(container: Container) -> dict[str, str]:
 
 
 @rule("tags-differ", MISTAKE, "give both the same value")
-def labels_and_environment_agree(task: Task) -> Iterator[Violation]:
+def labels_and_environment_agree(task: TaskDefinition) -> Iterator[Violation]:
     """A label `com.datadoghq.tags.*` differs from its variable."""
     for container in task.services:
         variables, labels = environment(container), container.get("dockerLabels") or {}
@@ -119,7 +119,7 @@ def labels_and_environment_agree(task: Task) -> Iterator[Violation]:
 
 
 @rule("agent-order", WARNING, '"dependsOn": [{"containerName": "<Agent>", "condition": "START"}] in the service')
-def the_agent_stops_last(task: Task) -> Iterator[Violation]:
+def the_agent_stops_last(task: TaskDefinition) -> Iterator[Violation]:
     """A service does not depend on the Agent, which may then stop first and lose the last spans."""
     agents = {name_of(container) for container in task.agents}
     for container in task.services:
@@ -135,7 +135,7 @@ def the_agent_stops_last(task: Task) -> Iterator[Violation]:
 
 
 @rule("old-variable", WARNING, "rename it")
-def no_variable_is_out_of_date(task: Task) -> Iterator[Violation]:
+def no_variable_is_out_of_date(task: TaskDefinition) -> Iterator[Violation]:
     """A variable that nothing reads is used instead of the right one."""
     for container in [*task.services, *task.agents]:
         for name, replacement in OLD_VARIABLES.items():
@@ -148,7 +148,7 @@ def no_variable_is_out_of_date(task: Task) -> Iterator[Violation]:
 
 
 @rule("untidy-value", WARNING, "remove the spaces or quotes")
-def values_are_tidy(task: Task) -> Iterator[Violation]:
+def values_are_tidy(task: TaskDefinition) -> Iterator[Violation]:
     """A Datadog variable has spaces or quotes around its name or value."""
     for container in task.containers:
         for name, value in environment(container).items():
@@ -158,7 +158,7 @@ def values_are_tidy(task: Task) -> Iterator[Violation]:
 
 
 @rule("stop-timeout", MISTAKE, "a larger stopTimeout, or smaller DRAIN_SECONDS, GRACEFUL_SECONDS or FLUSH_SECONDS")
-def stop_timeout_covers_the_shutdown(task: Task) -> Iterator[Violation]:
+def stop_timeout_covers_the_shutdown(task: TaskDefinition) -> Iterator[Violation]:
     """hello-service only: its shutdown takes longer than `stopTimeout`, so it is killed and its last spans are lost."""
     for container in task.services:
         variables = environment(container)
@@ -185,7 +185,7 @@ def stop_timeout_covers_the_shutdown(task: Task) -> Iterator[Violation]:
 
 
 @rule("keep-alive", WARNING, "make it longer than the load balancer's idle timeout (60 s by default)")
-def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Violation]:
+def idle_connections_outlive_the_load_balancers(task: TaskDefinition) -> Iterator[Violation]:
     """Hypercorn or uvicorn closes idle connections after 5 s (the default) or less, or hello-service after 60 s or less. A load balancer then responds with 502."""
     for container in task.services:
         words = command(container).split()
@@ -200,7 +200,7 @@ def idle_connections_outlive_the_load_balancers(task: Task) -> Iterator[Violatio
                     name_of(container),
                     f"{server} closes idle connections after {seconds:g} s",
                     f"pass {option} 75, or more than the load balancer's idle timeout",
-                    "" if server == "hypercorn" else HINT,
+                    level="" if server == "hypercorn" else HINT,
                 )
         keep_alive = number(environment(container).get("KEEP_ALIVE_SECONDS"))
         if keep_alive is not None and is_hello_service(container) and keep_alive <= ALB_IDLE_SECONDS:

@@ -62,7 +62,7 @@ def conform(source: Source) -> tuple[dict[str, Any], list[Finding]]:
     output_fields = {name.lower() for name in _output_fields()}
     document = {name: value for name, value in source.document.items() if name.lower() not in output_fields}
     clean = conversion.structure(document, request_shape(), path="", container="")
-    # CloudFormation, whose names have capitals, makes up a missing family.
+    # CloudFormation, whose names begin with capitals, generates a missing family.
     if source.is_whole and not source.has_capitals and "family" not in clean:
         fix = 'add "family": "<name>"'
         conversion.report("missing-field", container="", sentence="`family` is missing", fix=fix)
@@ -87,7 +87,7 @@ class _Conversion:
     nulls: list[str] = field(default_factory=list)
 
     def report(self, rule: str, container: str, sentence: str, fix: str, level: str = MISTAKE) -> None:
-        self.findings.append(Finding(rule, level, container, sentence, fix))
+        self.findings.append(Finding(rule=rule, level=level, container=container, sentence=sentence, fix=fix))
 
     def value(self, value: Any, shape: Any, path: str, container: str) -> Any:  # noqa: PLR0911 - one for each kind of shape
         """Return `value` in the form of `shape`, or None if it must be left out.
@@ -152,7 +152,7 @@ class _Conversion:
 
     def _list(self, value: list[Any], shape: Any, path: str, container: str) -> list[Any]:
         entries: list[Any] = []
-        is_whole = not isinstance(value, OpenList)
+        is_complete = True
         for index, entry in enumerate(value):
             entry_path, entry_container = f"{path}[{index}]", container
             if path == "containerDefinitions" and isinstance(entry, dict):
@@ -162,10 +162,11 @@ class _Conversion:
                 self.nulls.append(entry_path)
                 continue
             clean = self.value(entry, shape.member, entry_path, entry_container)
-            is_whole = is_whole and not (clean is None and is_open(entry))
             if clean is not None:
                 entries.append(clean)
-        return entries if is_whole else OpenList(entries)
+            elif is_open(entry):
+                is_complete = False
+        return entries if is_complete else OpenList(entries)
 
     def _map(self, value: dict[str, Any], shape: Any, path: str, container: str) -> dict[str, Any]:
         clean = {name: self.value(entry, shape.value, f"{path}.{name}", container) for name, entry in value.items()}
@@ -181,7 +182,7 @@ class _Conversion:
             entry_path = f"{path}.{api_name or name}".lstrip(".")
             if api_name is None:
                 api_name = self._report_unknown(name, shape, path, container, value)
-                if api_name is None or api_name in value:  # unclear, or there under its right name, too
+                if api_name is None or api_name in value:  # unclear, or `value` also has the right name
                     continue
             elif api_name != name and not self.source.has_capitals:
                 sentence = f"`{name}` is misspelled{_location(path)}"
@@ -195,7 +196,10 @@ class _Conversion:
         return clean
 
     def _report_missing(self, value: dict[str, Any], shape: Any, path: str, container: str, present: set[str]) -> None:
-        """Report required fields of `shape` that are not `present` or, in a container, empty."""
+        """Report required fields of `shape` that are missing or, in a container, empty.
+
+        `present` has the names of the fields that are not missing, in lower case.
+        """
         needed = [*shape.required_members, *REQUIRED.get(shape.name, [])]
         for name in dict.fromkeys(needed):
             has_misplaced_value = shape.name == "Secret" and "value" in present  # reported as value-in-secrets

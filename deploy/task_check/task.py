@@ -8,11 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from task_check.reading import Source
-from task_check.values import is_open, mapping, plain
+from task_check.values import is_open, plain, values_by_name
 
-# The roles of containers, and the platforms of tasks.
+# The roles of containers. An init container ends before others start, and a sidecar is a third-party program.
 AGENT, INIT, ROUTER, SIDECAR, SERVICE, OTHER = "agent", "init", "router", "sidecar", "service", "other"
-FARGATE, EC2, EXTERNAL, MANAGED = "FARGATE", "EC2", "EXTERNAL", "MANAGED_INSTANCES"
+# The launch types of ECS for which rules differ.
+FARGATE, EC2, MANAGED = "FARGATE", "EC2", "MANAGED_INSTANCES"
 
 AGENT_IMAGE = re.compile(
     r"(?:^|/)(?:datadog|datadoghq)/(?:agent|docker-dd-agent)(?:-dev)?$"  # the image, or a mirror that keeps its path
@@ -28,9 +29,10 @@ AGENT_VARIABLES |= {"DD_APM_ENABLED", "DD_PROCESS_AGENT_ENABLED", "DD_LOGS_CONFI
 # Variables whose value is a Datadog key.
 KEY_VARIABLES = {"DD_API_KEY", "DATADOG_API_KEY", "DD_APP_KEY", "DD_APPLICATION_KEY", "DATADOG_APP_KEY"}
 
-# Programs that collect logs: the last part of the image's name.
+# Log collectors, by the last part of the image's name.
 ROUTER_IMAGE = re.compile(r"fluent-?bit|fluentd|logstash|filebeat|^vector$", re.IGNORECASE)
-# Third-party programs, which have no Datadog tracer: the last part of the image's name, or the container's name.
+# Third-party programs, which have no Datadog tracer, by the last part of the image's name or by the container's name.
+# fluent-bit is here, too, because ROUTER_IMAGE is not compared with the container's name.
 THIRD_PARTY = re.compile(
     r"(?:[\w.]+-)*?(?:nginx|openresty|envoy|haproxy|traefik|caddy|httpd|varnish|kong|squid|proxyv2|aws-xray-daemon|xray"
     r"|cloudwatch|cwagent|otel|opentelemetry|otelcol|adot|statsd|collectd|telegraf|prometheus|grafana|cloudflared|tailscale|consul"
@@ -59,16 +61,16 @@ def command(container: Container) -> str:
 
 def environment(container: Container) -> dict[str, str]:
     """Return the variables that `container` sets by value."""
-    return mapping(container.get("environment"), "value")
+    return values_by_name(container.get("environment"), "value")
 
 
 def secrets(container: Container) -> dict[str, str]:
     """Return the secret variables of `container` with their sources."""
-    return mapping(container.get("secrets"), "valueFrom")
+    return values_by_name(container.get("secrets"), "valueFrom")
 
 
 def has_more_variables(container: Container) -> bool:
-    """Return whether `container` has variables that are not in this file."""
+    """Return whether `container` may have variables that the file does not show, as with `environmentFiles`."""
     return bool(container.get("environmentFiles")) or any(
         is_open(container.get(name)) for name in ("environment", "secrets", "environmentFiles")
     )
@@ -86,8 +88,8 @@ def image_name(container: Container) -> str:
     return path + slash + last_part.partition(":")[0]
 
 
-class Task:
-    """One task definition in the API's form."""
+class TaskDefinition:
+    """One task definition, with the names and types of RegisterTaskDefinition."""
 
     def __init__(self, document: dict[str, Any], source: Source) -> None:
         self.document = document
@@ -102,12 +104,15 @@ class Task:
         return next((container for container in self.containers if container.get("name") == name), None)
 
     @cached_property
-    def platforms(self) -> set[str]:
-        """The platforms in `requiresCompatibilities`. Without it, the platform whose features the definition uses."""
-        if required := {str(platform) for platform in self.document.get("requiresCompatibilities") or []}:
+    def launch_types(self) -> set[str]:
+        """The launch types in `requiresCompatibilities`. Without it, the one whose features the definition uses.
+
+        Empty if no field shows the launch type.
+        """
+        if required := {str(launch_type) for launch_type in self.document.get("requiresCompatibilities") or []}:
             return required
         names = {name for container in self.containers for name in environment(container)}
-        if names & {"ECS_FARGATE", "DD_ECS_FARGATE"}:
+        if names & {"ECS_FARGATE", "DD_ECS_FARGATE"}:  # the second is a misspelling, which the rule ecs-fargate reports
             return {FARGATE}
         if "ECS_MANAGED_INSTANCES" in names:
             return {MANAGED}
@@ -117,13 +122,14 @@ class Task:
         )
         if uses_host or self.document.get("networkMode") in {"bridge", "host", "none"}:
             return {EC2}
+        # Fargate requires a size of the task, and awsvpc.
         has_size = "cpu" in self.document and "memory" in self.document
         return {FARGATE} if has_size and self.document.get("networkMode") == "awsvpc" else set()
 
     @property
     def on_fargate(self) -> bool:
         """Whether Fargate's rules apply."""
-        return FARGATE in self.platforms
+        return FARGATE in self.launch_types
 
     @property
     def on_windows(self) -> bool:
@@ -134,6 +140,7 @@ class Task:
             for container in self.containers
             for mount in container.get("mountPoints") or []
         ]
+        # On Windows, the path of a named pipe begins with \\.\, and other paths begin with a drive.
         return family.startswith("WINDOWS") or any(path.startswith(("\\\\.\\", "C:\\", "c:\\")) for path in paths)
 
     @cached_property
@@ -147,7 +154,7 @@ class Task:
 
     @cached_property
     def _roles(self) -> list[str]:
-        """The role of each container, in their order."""
+        """The role of each container, in the order of `containers`."""
         awaited_names = {dependency for _, dependency, condition in self.dependencies if condition in END_CONDITIONS}
         roles = [self._role(container, awaited_names) for container in self.containers]
         if AGENT not in roles:  # an Agent with an unusual name is recognized by variables that only an Agent has
@@ -163,7 +170,7 @@ class Task:
         program = image.rpartition("/")[2]
         is_router = "firelensConfiguration" in container
         is_agent = bool(AGENT_IMAGE.search(image))
-        if not is_agent and AGENT_NAME.search(name):  # the Agent in an image with a name of the user's own
+        if not is_agent and AGENT_NAME.search(name):  # perhaps a copy of the Agent's image under another name
             is_other_program = bool(THIRD_PARTY.fullmatch(program) or ROUTER_IMAGE.search(program))
             is_agent = not is_router and not is_other_program
         if name in awaited_names or (is_agent and _only_prepares_files(container)):
@@ -183,8 +190,8 @@ class Task:
         has_port = bool(container.get("portMappings")) and is_essential(container)
         return SERVICE if has_variables or has_labels or has_port else OTHER
 
-    def _with_role(self, *roles: str) -> list[Container]:
-        return [container for container, role in zip(self.containers, self._roles, strict=True) if role in roles]
+    def _with_role(self, wanted_role: str) -> list[Container]:
+        return [container for container, role in zip(self.containers, self._roles, strict=True) if role == wanted_role]
 
     @property
     def agents(self) -> list[Container]:
@@ -197,13 +204,13 @@ class Task:
         return self._with_role(SERVICE)
 
     @property
-    def routers(self) -> list[Container]:
-        """The FireLens log routers."""
+    def firelens_routers(self) -> list[Container]:
+        """The log routers of FireLens. The role ROUTER also includes other log collectors."""
         return [container for container in self.containers if "firelensConfiguration" in container]
 
     @property
     def has_collector(self) -> bool:
-        """Whether an OpenTelemetry Collector receives the traces."""
+        """Whether a sidecar has the image of an OpenTelemetry Collector, which may receive the traces."""
         return any(re.search(r"otel|opentelemetry", image_name(container)) for container in self._with_role(SIDECAR))
 
     def mounts(self, container: Container) -> Iterator[dict[str, Any]]:
@@ -214,7 +221,7 @@ class Task:
 
     def depends_on_any(self, start: Container, targets: set[str]) -> bool:
         """Return whether `start` depends on one of the containers `targets`, directly or through others."""
-        start_name = str(start.get("name"))
+        start_name = name_of(start)
         visited, pending = set(), [start_name]
         while pending:
             if (name := pending.pop()) in visited:
@@ -227,8 +234,9 @@ class Task:
 def _only_prepares_files(container: Container) -> bool:
     """Return whether a container with the Agent's image only prepares files and exits."""
     line = command(container)
-    if re.search(r"agent run|entrypoint", line):
+    if re.search(r"agent run|entrypoint", line):  # starts the Agent
         return False
+    # Commands such as cp exit, unless the line goes on with /init, the start script of the Agent's image.
     exits = bool(re.search(r"\bcp\s|\bmkdir\s|\bchown\s|\btrue\b|exit 0", line)) and "/init" not in line
-    has_init_name = bool(re.search(r"(?:^|[-_])init(?:$|[-_])", str(container.get("name", ""))))
+    has_init_name = bool(re.search(r"(?:^|[-_])init(?:$|[-_])", name_of(container)))
     return exits or (has_init_name and not is_essential(container))

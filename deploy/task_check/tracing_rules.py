@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from task_check.agent_rules import FALSE, receiver_port
 from task_check.finding import MISTAKE, WARNING, Violation, rule
 from task_check.service_rules import is_hello_service
-from task_check.task import Container, Task, command, environment, name_of
+from task_check.task import Container, TaskDefinition, command, environment, name_of
 from task_check.values import is_open, number, quoted
 
 # A connection to 0.0.0.0 reaches the same machine, too.
@@ -37,11 +37,11 @@ NOT_PYTHON_NAME = re.compile(r"JAVA_|NODE_|ASPNETCORE_|DOTNET_|CORECLR_|SPRING_|
     MISTAKE,
     "remove the variable, or point it at http://localhost:8126: all containers of a task share one loopback",
 )
-def the_service_points_at_the_agent(task: Task) -> Iterator[Violation]:
+def the_service_points_at_the_agent(task: TaskDefinition) -> Iterator[Violation]:
     """The tracer's address of the Agent is malformed, is not the task's own loopback, or does not have the Agent's port."""
     if not task.on_fargate or not task.agents:
         return
-    receiver = receiver_port(task.agents[0])
+    agent_port = receiver_port(task.agents[0])
     for container in task.services:
         variables = environment(container)
         for name in ("DD_AGENT_HOST", "DD_TRACE_AGENT_HOSTNAME"):
@@ -61,10 +61,10 @@ def the_service_points_at_the_agent(task: Task) -> Iterator[Violation]:
                 yield Violation(name_of(container), f"`DD_TRACE_AGENT_URL` is {quoted(url)}, {problem}")
                 continue
         is_known = not is_open(url or port_text) and not uses_socket
-        if receiver and is_known and port != receiver:
+        if agent_port and is_known and port != agent_port:
             target = quoted(url) if url else f"port {quoted(port_text)}"
-            sentence = f"traces go to {target}, but the Agent listens on port {receiver:g}"
-            yield Violation(name_of(container), sentence, f"use port {receiver:g}")
+            sentence = f"traces go to {target}, but the Agent listens on port {agent_port:g}"
+            yield Violation(name_of(container), sentence, f"use port {agent_port:g}")
 
 
 def _parse_url(url: str) -> tuple[str, float | None]:
@@ -84,7 +84,7 @@ def _parse_url(url: str) -> tuple[str, float | None]:
 
 
 @rule("socket", MISTAKE, "mount one volume in both containers at the socket's folder, or use http://localhost:8126")
-def a_socket_is_shared(task: Task) -> Iterator[Violation]:
+def a_socket_is_shared(task: TaskDefinition) -> Iterator[Violation]:
     """A `unix://` address is used on Windows, or without a volume that both containers mount and the Agent can write to."""
     for container in task.services:
         urls = [(name, environment(container).get(name, "")) for name in SOCKETS]
@@ -126,7 +126,7 @@ def a_socket_is_shared(task: Task) -> Iterator[Violation]:
                     )
 
 
-def _volume(task: Task, container: Container, path: str) -> tuple[str, str] | None:
+def _volume(task: TaskDefinition, container: Container, path: str) -> tuple[str, str] | None:
     """Return the volume that `container` has at `path`, and the path inside the volume; None without a volume."""
     path = re.sub("^/var/run/", "/run/", path)  # /var/run is a link to /run in every Linux image
     volumes: list[tuple[str, str]] = []
@@ -139,7 +139,7 @@ def _volume(task: Task, container: Container, path: str) -> tuple[str, str] | No
 
 
 @rule("tracing-off", MISTAKE, "remove it")
-def tracing_is_on(task: Task) -> Iterator[Violation]:
+def tracing_is_on(task: TaskDefinition) -> Iterator[Violation]:
     """A variable switches tracing off: `DD_TRACE_ENABLED`, `DD_APM_TRACING_ENABLED` or `OTEL_TRACES_EXPORTER=none`."""
     for container in task.services:
         variables = environment(container)
@@ -161,7 +161,7 @@ def tracing_is_on(task: Task) -> Iterator[Violation]:
 
 
 @rule("proxy", MISTAKE, "add NO_PROXY=localhost,127.0.0.1")
-def no_proxy_receives_the_traces(task: Task) -> Iterator[Violation]:
+def no_proxy_receives_the_traces(task: TaskDefinition) -> Iterator[Violation]:
     """A proxy variable is set without `NO_PROXY` for the Agent's address, so the tracer sends its traces to the proxy."""
     for container in task.services:
         variables = environment(container)
@@ -178,8 +178,8 @@ def no_proxy_receives_the_traces(task: Task) -> Iterator[Violation]:
 
 
 @rule("sampling-rules", MISTAKE, """write DD_TRACE_SAMPLING_RULES='[{"sample_rate": 0.5}]'""")
-def sampling_rules_are_json(task: Task) -> Iterator[Violation]:
-    """`DD_TRACE_SAMPLING_RULES` or `DD_SPAN_SAMPLING_RULES` is not a JSON list of rules with rates from 0 to 1, or no trace is kept."""
+def sampling_rules_are_json(task: TaskDefinition) -> Iterator[Violation]:
+    """`DD_TRACE_SAMPLING_RULES` or `DD_SPAN_SAMPLING_RULES` is not a JSON list of rules with rates from 0 to 1, or keeps no trace, or `DD_TRACE_RATE_LIMIT` is 0."""
     for container in task.services:
         for name in ("DD_TRACE_SAMPLING_RULES", "DD_SPAN_SAMPLING_RULES"):
             text = environment(container).get(name, "")
@@ -210,7 +210,7 @@ def _rules_problem(text: str) -> str:
 
 
 @rule("sample-rate", MISTAKE, """write DD_TRACE_SAMPLING_RULES='[{"sample_rate": ...}]'""")
-def a_sample_rate_has_an_effect(task: Task) -> Iterator[Violation]:
+def a_sample_rate_has_an_effect(task: TaskDefinition) -> Iterator[Violation]:
     """`DD_TRACE_SAMPLE_RATE` is not a rate, or is set for ddtrace 4 (Python), which ignores it."""
     for container in task.services:
         variables, line = environment(container), command(container)

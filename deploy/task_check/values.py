@@ -46,6 +46,6 @@ def number(value: Any) -> float | None:
     return float(match[1]) * (1024 if match[2] else 1) if match else None
 
 
-def mapping(entries: Any, value_key: str) -> dict[str, str]:
+def values_by_name(entries: Any, value_key: str) -> dict[str, str]:
     """Return a dictionary from the `name` of each of `entries` to its value under `value_key`."""
     return {str(entry["name"]): str(entry.get(value_key) or "") for entry in entries or [] if "name" in entry}

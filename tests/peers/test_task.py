@@ -37,11 +37,13 @@ def running_deployment(
     network = f"net-{uuid4().hex[:8]}"
     engine.docker("network", "create", network)
     options = ["--network", network, "--network-alias", "intake", "--publish", "127.0.0.1::8080"]
-    extra = {"datadog-agent": {"DD_APM_DD_URL": "http://intake:8080"}, "service": {"FAULTS": "true"}}
+    extra_variables = {"datadog-agent": {"DD_APM_DD_URL": "http://intake:8080"}, "service": {"FAULTS": "true"}}
     try:
         with engine.container(intake_image, *options) as intake:
             engine.wait_until_healthy(intake)
-            with running_task(engine, definition, network=network, image=image, key=KEY, extra=extra) as task:
+            with running_task(
+                engine, definition, network=network, image=image, key=KEY, extra_variables=extra_variables
+            ) as task:
                 yield Deployment(task, Intake(engine, engine.published_url(intake, 8080)))
     finally:
         engine.docker("network", "rm", network)

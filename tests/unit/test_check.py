@@ -406,20 +406,20 @@ def test_the_fix_for_an_address_is_its_site(value: str, site: str) -> None:
     assert finding.fix == f'write "{site}"'
 
 
-@pytest.mark.parametrize("platform", ["EC2", "EXTERNAL", "MANAGED_INSTANCES"])
-def test_fargate_rules_do_not_apply_to_other_platforms(platform: str) -> None:
-    def use_platform(d: Definition) -> None:
-        d.task.update(requiresCompatibilities=[platform], networkMode="bridge")
+@pytest.mark.parametrize("launch_type", ["EC2", "EXTERNAL", "MANAGED_INSTANCES"])
+def test_fargate_rules_do_not_apply_to_other_launch_types(launch_type: str) -> None:
+    def use_launch_type(d: Definition) -> None:
+        d.task.update(requiresCompatibilities=[launch_type], networkMode="bridge")
         d.agent.update(environment=[], privileged=True)
         d.add_volume("socket", host={"sourcePath": "/var/run/docker.sock"})
         d.mount(d.agent, "socket", "/var/run/docker.sock")
         d.service.update(links=["datadog-agent"], hostname="orders", stopTimeout=600)
         d.set_variable(d.service, "DD_AGENT_HOST", "datadog-agent")
 
-    report = task_check.check(json.dumps(changed(use_platform)))
+    report = task_check.check(json.dumps(changed(use_launch_type)))
 
     assert report.findings == []
-    assert report.notes == [f"this definition is for {platform}, so the Fargate rules are skipped"]
+    assert report.notes == [f"this definition is for {launch_type}, so the Fargate rules are skipped"]
 
 
 @pytest.mark.usefixtures("without_cfn_lint")

@@ -1,4 +1,7 @@
-"""Tests of the files that deploy/check.py reads and rejects, and of its command line."""
+"""Tests of the files that deploy/check.py reads and rejects, and of its command line.
+
+A value is open if it isn't known yet, such as `${NAME}`.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,7 @@ Resources:
     assert "`DD_API_KEY`" in finding.sentence
 
 
-def test_cloudformation_functions_count_as_unknown_values() -> None:
+def test_cloudformation_functions_are_resolved_as_far_as_the_file_allows() -> None:
     task = as_cloudformation(changed())
     service, agent = task["ContainerDefinitions"]
     task.update(
@@ -161,7 +164,7 @@ def test_findings_are_separate_for_each_resource_of_a_template() -> None:
     assert (finding.rule, finding.container) == ("agent-memory", "Other: datadog-agent")
 
 
-def test_terraform_interpolations_count_as_unknown_values() -> None:
+def test_terraform_interpolations_are_open() -> None:
     containers = json.dumps(changed()["containerDefinitions"])
     for old, new in (
         ("8080", "${var.port}"),
@@ -176,7 +179,7 @@ def test_terraform_interpolations_count_as_unknown_values() -> None:
     assert broken_rules(containers.replace('"ECS_FARGATE"', '"DD_ECS_FARGATE"')) == ["ecs-fargate"]
 
 
-def test_the_placeholders_of_the_shipped_file_are_mistakes_only_in_a_registered_definition() -> None:
+def test_an_open_value_is_a_mistake_only_in_a_registered_definition() -> None:
     task = changed(service_fields(image="${IMAGE}"))
     (finding,) = task_check.check(json.dumps(as_registered(task))).findings
 
@@ -186,6 +189,7 @@ def test_the_placeholders_of_the_shipped_file_are_mistakes_only_in_a_registered_
 
 
 def test_an_unknown_value_in_a_registered_definition_is_not_a_placeholder() -> None:
+    """A value that ECS does not accept is also marked as open, like `${NAME}`, so that no other rule checks it."""
     assert broken_rules(json.dumps(as_registered(changed(task_fields(networkMode="vpc"))))) == ["unknown-value"]
 
 
@@ -299,7 +303,7 @@ def test_each_finding_is_a_line_followed_by_its_fix() -> None:
     assert HEX_KEY not in result.stdout
 
 
-def test_json_has_the_same_findings() -> None:
+def test_the_json_output_has_the_findings() -> None:
     result = run_check("--json", "-", stdin=json.dumps(changed(agent_fields(memory=256))))
     (report,) = json.loads(result.stdout)
 

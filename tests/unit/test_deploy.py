@@ -253,7 +253,7 @@ def test_an_old_agent_gets_a_hint() -> None:
     assert definition.agent_hint(task, today=date(2026, 12, 30)) is None
     assert hint is not None
     assert "The Datadog Agent 7.84.6 was released in 2026-10, over 90 days ago" in hint
-    definition.container(task, "datadog-agent")["dockerLabels"] = {}  # type: ignore[index]
+    definition.container(task, "datadog-agent")["dockerLabels"] = {}  # type: ignore[index]  # the task has an Agent
     assert definition.agent_hint(task, today=date(2027, 1, 1)) is None
 
 
