@@ -19,7 +19,10 @@ QUICK_ROUNDS, QUICK_SECONDS = 1, (0, 1)  # takes two minutes, without a warm-up
 
 
 def measure_candidate(name: str, backend: measure.Backend, seconds: tuple[int, int]) -> dict[str, Any]:
-    """Start one candidate, measure it at each of its points (a path and a number of clients), and return the results."""
+    """Start one candidate, measure it at each of its points, and return the results.
+
+    A point is a path and a number of clients.
+    """
     candidate = CANDIDATES[name]
     with measure.started(candidate, backend) as (port, process_tree):
         start_seconds = process.wait_until_responding(port, process_tree, candidate.points[0].path)

@@ -1,4 +1,4 @@
-"""The candidates: the command that starts each of them, and the paths and numbers of clients to measure it with."""
+"""The candidates: the command that starts each of them, and the points at which it is measured."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ GUNICORN = ("gunicorn", "--bind", "127.0.0.1:{port}", "--log-level", "warning")
 THIS_SERVICE = "hello_service"
 
 # The numbers of spans differ because ddtrace's integrations differ. The one for Flask creates a span for each step of a
-# request, the one for FastAPI an additional span for serializing the response, and the one for aiohttp's client two spans
-# for each call. The one for httpx adds another span to each call.
+# request, and the one for FastAPI a second span, for serializing the response. A call has one span with httpx or
+# requests, two with aiohttp, and three with httpx-aiohttp, which is both. `serve` switches the spans of aiohttp off.
 CANDIDATES: Mapping[str, Candidate] = {
     THIS_SERVICE: Candidate(
         "**hello_service** (Quart, Hypercorn)",

@@ -1,6 +1,7 @@
 """The endurance test and the overload test of this service.
 
-One process serves 100,000 requests at four fifths of its maximum rate. Another gets twice the maximum rate for 60 s.
+One process serves 100,000 requests at four fifths of its maximum rate, to show whether its memory grows. Another gets
+twice the maximum rate for 60 s, to show whether requests fail or spans are lost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Computes medians, ratios within a round, and targets from the results of a measurement.
 
-`scripts/bench` saves the results: `rounds`, a list of {candidate: {"start_s", "points": {point: Sample}}}, and
-`endurance`. A ratio compares two values of the same round, which were measured only minutes apart. The tables show the
+The results that `scripts/bench` saves are `rounds`, a list of {candidate: {"start_s", "points": {point: Sample}}},
+`endurance`, `environment` and `minutes`. A ratio compares two values of the same round, which were measured only minutes apart. The tables show the
 median of these ratios.
 """
 

@@ -39,7 +39,7 @@ class BenchmarkRun:
     results: dict[str, Any]
 
 
-def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the benchmark in `.venv-bench`, with `environment` added to this process's environment."""
     path = f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}"
     variables = clean_environment({"PATH": path, **environment})
@@ -51,7 +51,7 @@ def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def benchmark_run(tmp_path_factory: pytest.TempPathFactory) -> BenchmarkRun:
     """Measure this service and raw ASGI on Hypercorn in one short round."""
     results_file: Path = tmp_path_factory.mktemp("bench") / "results.json"
-    process = bench("--quick", "--only", THIS_SERVICE, RAW_HYPERCORN, "--json", str(results_file))
+    process = run_bench("--quick", "--only", THIS_SERVICE, RAW_HYPERCORN, "--json", str(results_file))
 
     assert process.returncode == 0, process.stderr
     return BenchmarkRun(printed=process.stdout, results=json.loads(results_file.read_text()))
@@ -100,7 +100,7 @@ def test_the_chart_can_be_drawn(benchmark_run: BenchmarkRun) -> None:
 
 
 def test_the_error_without_wrk_has_the_command_that_installs_it() -> None:
-    process = bench("--quick", PATH="")
+    process = run_bench("--quick", PATH="")
 
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr == "wrk is not installed: apt-get install wrk\n"

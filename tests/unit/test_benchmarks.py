@@ -54,13 +54,13 @@ def results(*rounds: dict[str, Any]) -> figures.Results:
 
 
 # Each of these identifies a value in a round: candidate, point, and field of the sample.
-OURS = (THIS_SERVICE, HELLO, "cpu_us")
-NAIVE = ("naive", HELLO, "cpu_us")
+OUR_CPU = (THIS_SERVICE, HELLO, "cpu_us")
+NAIVE_CPU = ("naive", HELLO, "cpu_us")
 NOT_MEASURED = ("aiohttp", HELLO, "cpu_us")
 
 
-def round_of_two(ours_us: float, naive_us: float) -> dict[str, Any]:
-    return one_round({THIS_SERVICE: {HELLO: sample(ours_us)}, "naive": {HELLO: sample(naive_us)}})
+def round_of_two(our_us: float, naive_us: float) -> dict[str, Any]:
+    return one_round({THIS_SERVICE: {HELLO: sample(our_us)}, "naive": {HELLO: sample(naive_us)}})
 
 
 THREE_ROUNDS = results(round_of_two(100, 200), round_of_two(300, 400), round_of_two(90, 300))
@@ -68,9 +68,9 @@ THREE_ROUNDS = results(round_of_two(100, 200), round_of_two(300, 400), round_of_
 
 def test_a_ratio_compares_values_of_the_same_round() -> None:
     """The figure is the median of the rounds' ratios, because a slow machine slows both values of a round."""
-    assert figures.ratio(THREE_ROUNDS, OURS, NAIVE) == figures.Spread(median=0.5, minimum=0.3, maximum=0.75)
-    assert figures.median_of_rounds(THREE_ROUNDS, OURS) == 100
-    assert str(figures.ratio(THREE_ROUNDS, OURS, NAIVE)) == "0.50 (0.30 to 0.75)"
+    assert figures.ratio(THREE_ROUNDS, OUR_CPU, NAIVE_CPU) == figures.Spread(median=0.5, minimum=0.3, maximum=0.75)
+    assert figures.median_of_rounds(THREE_ROUNDS, OUR_CPU) == 100
+    assert str(figures.ratio(THREE_ROUNDS, OUR_CPU, NAIVE_CPU)) == "0.50 (0.30 to 0.75)"
 
 
 def test_a_value_that_was_not_measured_is_none() -> None:
@@ -78,7 +78,7 @@ def test_a_value_that_was_not_measured_is_none() -> None:
 
     `lost_spans` is a sum, so it is 0.
     """
-    assert figures.ratio(THREE_ROUNDS, OURS, NOT_MEASURED) is None
+    assert figures.ratio(THREE_ROUNDS, OUR_CPU, NOT_MEASURED) is None
     assert figures.median_of_rounds(THREE_ROUNDS, (THIS_SERVICE, RELAY, "cpu_us")) is None
     assert figures.lost_spans(THREE_ROUNDS, "aiohttp") == 0
 
@@ -119,12 +119,12 @@ def test_a_latency_target_is_reached_if_the_best_round_reaches_it() -> None:
 
 
 def test_the_cost_of_tracing_is_a_difference_within_a_round() -> None:
-    # Any two candidates will do. NAIVE costs more than OURS, as tracing would.
-    overhead = figures.TracingOverhead(traced=NAIVE, untraced=OURS)
-    not_measured = figures.TracingOverhead(traced=OURS, untraced=NOT_MEASURED)
+    # Any two candidates will do. NAIVE_CPU costs more than OUR_CPU, as tracing would.
+    overhead = figures.TracingOverhead(traced=NAIVE_CPU, untraced=OUR_CPU)
+    not_measured = figures.TracingOverhead(traced=OUR_CPU, untraced=NOT_MEASURED)
 
     # The ratios of the rounds are (200 - 100) / 100, (400 - 300) / 300 and (300 - 90) / 90.
-    assert figures.ratio(THREE_ROUNDS, overhead, OURS) == figures.Spread(median=1, minimum=1 / 3, maximum=210 / 90)
+    assert figures.ratio(THREE_ROUNDS, overhead, OUR_CPU) == figures.Spread(median=1, minimum=1 / 3, maximum=210 / 90)
     assert figures.ratio(THREE_ROUNDS, overhead, NOT_MEASURED) is None
     assert figures.median_of_rounds(THREE_ROUNDS, not_measured) is None
 
