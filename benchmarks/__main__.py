@@ -43,7 +43,7 @@ def print_progress(text: str) -> None:
 
 
 def main() -> int:
-    """Measure, print the tables, and save them if requested."""
+    """Measure, print the tables, and save the results if requested."""
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument(
         "--quick", action="store_true", help="one short round without the endurance test; takes two minutes"

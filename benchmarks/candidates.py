@@ -99,12 +99,12 @@ CANDIDATES: Mapping[str, Candidate] = {
         traced(*HYPERCORN, f"{APPS}.naive:app"),
         spans={"/api/hello": 1, "/api/relay": 2},
     ),
-    "flask-sync": Candidate(
+    "flask-sync": Candidate(  # as in the older Flask guide
         "Flask, gunicorn sync, 4 workers, requests",
         traced(*GUNICORN, "--workers", "4", f"{APPS}.flask_requests:app"),
         spans={"/api/hello": 9, "/api/relay": 10},
     ),
-    "flask-gthread": Candidate(
+    "flask-gthread": Candidate(  # with a thread for each client
         "Flask, gunicorn gthread, 64 threads, requests",
         traced(*GUNICORN, "--worker-class", "gthread", "--threads", "64", f"{APPS}.flask_requests:app"),
         spans={"/api/hello": 9, "/api/relay": 10},

@@ -1,8 +1,8 @@
 """Computes medians, ratios within a round, and targets from the results of a measurement.
 
 The results that `scripts/bench` saves are `rounds`, a list of {candidate: {"start_s", "points": {point: Sample}}},
-`endurance`, `environment` and `minutes`. A ratio compares two values of the same round, which were measured only minutes apart. The tables show the
-median of these ratios.
+`endurance`, `environment` and `minutes`. A ratio compares two values of the same round, which were measured only
+minutes apart. The tables show the median of these ratios.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ LAYERS = {
     "quart_schema/": "quart-schema, pydantic",
     "pydantic/": "quart-schema, pydantic",
     "werkzeug/": "Werkzeug",
-    "flask/": "Quart",
+    "flask/": "Quart",  # Quart's base classes
     "quart/": "Quart",
     "hypercorn/": "Hypercorn",
 }
@@ -65,7 +65,7 @@ def layer_of(stack_frames: list[tuple[str, str]]) -> str:
         for prefix, name in LAYERS.items():
             if file.startswith(prefix) or f"/{prefix}" in file:
                 return name
-    return "asyncio"
+    return "asyncio"  # no frame has a layer, so this is the event loop itself
 
 
 def count_samples(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
