@@ -24,7 +24,7 @@ def measure_candidate(name: str, backend: measure.Backend, seconds: tuple[int, i
     A point is a path and a number of clients.
     """
     candidate = CANDIDATES[name]
-    with measure.started(candidate, backend) as (port, process_tree):
+    with measure.running_candidate(candidate, backend) as (port, process_tree):
         start_seconds = process.wait_until_responding(port, process_tree, candidate.points[0].path)
         results: dict[str, Any] = {"start_s": start_seconds, "points": {}}
         for point in candidate.points:

@@ -28,14 +28,14 @@ def run(backend: measure.Backend) -> dict[str, Any]:
     The memory is measured before, halfway through and after the 100,000 requests.
     """
     candidate = CANDIDATES[THIS_SERVICE]
-    with measure.started(candidate, backend) as (port, process_tree):
+    with measure.running_candidate(candidate, backend) as (port, process_tree):
         process.wait_until_responding(port, process_tree, HELLO.path)
         rate = measure.sample(candidate, HELLO, (port, process_tree), backend, SECONDS).per_second
         rss = [process_tree.resident_mib()]
         for _ in range(2):
             offer_load(port, SUSTAINED_FACTOR * rate, count=REQUESTS // 2, connections=HELLO.clients, ending=SEND)
             rss.append(process_tree.resident_mib())
-    with measure.started(candidate, backend) as (port, process_tree):
+    with measure.running_candidate(candidate, backend) as (port, process_tree):
         process.wait_until_responding(port, process_tree, HELLO.path)
         # The spans of the first request must not count.
         backend.settle(expected_spans=None, cpu_seconds=process_tree.cpu_seconds)

@@ -94,7 +94,7 @@ def running_backend() -> Iterator[Backend]:
 
 
 @contextmanager
-def started(candidate: Candidate, backend: Backend) -> Iterator[tuple[int, process.ProcessTree]]:
+def running_candidate(candidate: Candidate, backend: Backend) -> Iterator[tuple[int, process.ProcessTree]]:
     """Run `candidate` on its core unless it is the upstream, and yield its port and its processes."""
     if candidate.command is None:  # the upstream itself, which is already running
         yield backend.upstream, backend.process_tree

@@ -91,7 +91,7 @@ def record(point: Point, seconds: int) -> list[str]:
     candidate = CANDIDATES[THIS_SERVICE]
     with (
         measure.running_backend() as backend,
-        measure.started(candidate, backend) as (port, process_tree),
+        measure.running_candidate(candidate, backend) as (port, process_tree),
         tempfile.TemporaryDirectory() as folder,
     ):
         process.wait_until_responding(port, process_tree, HELLO.path)

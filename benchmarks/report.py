@@ -51,7 +51,7 @@ def _cell(number: float | None, digits: int = 0) -> str:
     return "—" if number is None else f"{number:,.{digits}f}"
 
 
-def candidates(results: Results) -> Iterator[str]:
+def candidates_table(results: Results) -> Iterator[str]:
     """Yield the table of all candidates that were measured, with medians over the rounds."""
     yield f"| {HELLO.clients} clients, one core | `/api/hello` CPU µs | requests/s | p99 ms | `/api/relay` CPU µs | requests/s | p50 ms | p99 ms | failures | spans lost | RSS MiB | start s |"
     yield "| --- " + "| ---: " * 11 + "|"
@@ -71,7 +71,7 @@ def candidates(results: Results) -> Iterator[str]:
         yield f"| {candidate.title} | {' | '.join(cells)} |"
 
 
-def concurrency(results: Results) -> Iterator[str]:
+def concurrency_table(results: Results) -> Iterator[str]:
     """Yield the table of this service's `/api/relay`, by number of clients."""
     yield "| `/api/relay`, clients | CPU µs | requests/s | p50 ms | p99 ms | failures |"
     yield "| ---: " * 6 + "|"
@@ -86,7 +86,7 @@ def concurrency(results: Results) -> Iterator[str]:
         yield f"| {point.clients:,} | {' | '.join(cells)} | {failures:.0f} |"
 
 
-def targets(results: Results) -> Iterator[str]:
+def targets_table(results: Results) -> Iterator[str]:
     """Yield the table of the targets whose values were measured."""
     yield "| figure | target | median (minimum to maximum) | reached |"
     yield "| --- | --- | --- | --- |"
@@ -97,7 +97,7 @@ def targets(results: Results) -> Iterator[str]:
             yield f"| {target.title} | {sign} {target.limit:g} | {result} | {reached} |"
 
 
-def endurance(results: Results) -> Iterator[str]:
+def endurance_sentences(results: Results) -> Iterator[str]:
     """Yield sentences about the endurance test and the overload test."""
     if (result := results["endurance"]) is None:
         return
@@ -128,9 +128,9 @@ def conditions(results: Results) -> str:
 
 def text(results: Results) -> str:
     """Return the tables and the conditions as text. Without results of this service, there is only the first table."""
-    tables = [candidates(results)]
+    tables = [candidates_table(results)]
     if any(THIS_SERVICE in one_round for one_round in results["rounds"]):
-        tables += [concurrency(results), targets(results), endurance(results)]
+        tables += [concurrency_table(results), targets_table(results), endurance_sentences(results)]
     paragraphs = ["\n".join(lines) for lines in tables] + [conditions(results)]
     return "\n\n".join(filter(None, paragraphs))
 
@@ -156,9 +156,9 @@ def save(results: Results, path: Path = RESULTS) -> None:
 def generated_texts(results: Results) -> dict[Path, str]:
     """Return, for each file, the text between its markers."""
     return {
-        ROOT / "docs" / "performance.md": "\n".join([*candidates(results), "", conditions(results)]),
+        ROOT / "docs" / "performance.md": "\n".join([*candidates_table(results), "", conditions(results)]),
         ROOT / "benchmarks" / "README.md": "\n".join(
-            [*targets(results), "", *concurrency(results), "", *endurance(results)]
+            [*targets_table(results), "", *concurrency_table(results), "", *endurance_sentences(results)]
         ),
     }
 

@@ -131,8 +131,8 @@ def test_the_cost_of_tracing_is_a_difference_within_a_round() -> None:
 
 def test_the_table_of_targets_shows_a_missed_target() -> None:
     # In THREE_ROUNDS, the naive candidate was measured with `/api/hello` only, so it has one row.
-    (row,) = [line for line in report.targets(THREE_ROUNDS) if "naive" in line]
-    slow_table = report.targets(results(round_of_two(9, 10)))  # a ratio of 0.9
+    (row,) = [line for line in report.targets_table(THREE_ROUNDS) if "naive" in line]
+    slow_table = report.targets_table(results(round_of_two(9, 10)))  # a ratio of 0.9
 
     assert row.endswith("| ≤ 0.6 | 0.50 (0.30 to 0.75) | yes |")
     assert "| **no** |" in "\n".join(slow_table)
