@@ -1,7 +1,7 @@
-"""The backend of every contestant, in one process: a trace sink in place of the agent, and the upstream.
+"""The backend of every candidate, in one process: a trace sink in place of the agent, and the upstream.
 
 The sink decodes and counts traces; the upstream responds to each request after 50 ms. Both must cost far less than a
-contestant, so they are raw asyncio protocols on uvloop. The process prints the two ports as JSON to standard output.
+candidate, so they are raw asyncio protocols on uvloop. The process prints the two ports as JSON to standard output.
 `GET /count` of the sink returns the number of traces and spans since the last `GET /clear`.
 """
 
@@ -17,7 +17,7 @@ import uvloop
 
 UPSTREAM_SECONDS = 0.05
 BACKLOG = 2048  # more than the clients that connect at once
-END = b"\r\n\r\n"
+HEAD_END = b"\r\n\r\n"
 # What a Datadog Agent reports about itself at /info. The version is made up.
 INFO = {
     "version": "7.99.0",
@@ -49,8 +49,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.data += data
-        while (head_end := self.data.find(END)) >= 0:
-            head, body_start = self.data[:head_end], head_end + len(END)
+        while (head_end := self.data.find(HEAD_END)) >= 0:
+            head, body_start = self.data[:head_end], head_end + len(HEAD_END)
             body_end = body_start + content_length(head)
             if len(self.data) < body_end:
                 return
@@ -66,7 +66,7 @@ class Sink(Connection):
     """Counts the traces and spans of every payload, v0.4 or v0.5."""
 
     traces = spans = 0  # totals over all connections, so they are counted on the class, not on an instance
-    accepted = response({"rate_by_service": {}})
+    accepted = response({"rate_by_service": {}})  # as an agent that sets no sampling rates
     info = response(INFO)
 
     def respond(self, path: bytes, body: bytes) -> None:

@@ -1,6 +1,7 @@
 """The endurance test and the overload test of this service.
 
-One process serves 100,000 requests at four fifths of its maximum rate. Another gets twice the maximum rate for 60 s.
+One process serves 100,000 requests at four fifths of its maximum rate, to show whether its memory grows. Another gets
+twice the maximum rate for 60 s, to show whether requests fail or spans are lost.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from typing import Any
 
 from benchmarks import measure, process
-from benchmarks.contest import ALL, HELLO, OURS_NAME
+from benchmarks.candidates import CANDIDATES, HELLO, THIS_SERVICE
 from benchmarks.offer import DROP, SEND
 
 SECONDS = (1, 4)  # of warm-up and of measurement, to determine the maximum rate
@@ -26,22 +27,23 @@ def run(backend: measure.Backend) -> dict[str, Any]:
 
     The memory is measured before, halfway through and after the 100,000 requests.
     """
-    contestant = ALL[OURS_NAME]
-    with measure.started(contestant, backend) as (port, tree):
-        process.wait_until_responding(port, tree, HELLO.path)
-        rate = measure.sample(contestant, HELLO, (port, tree), backend, SECONDS).per_second
-        rss = [tree.resident_mib()]
+    candidate = CANDIDATES[THIS_SERVICE]
+    with measure.running_candidate(candidate, backend) as (port, process_tree):
+        process.wait_until_responding(port, process_tree, HELLO.path)
+        rate = measure.sample(candidate, HELLO, (port, process_tree), backend, SECONDS).per_second
+        rss = [process_tree.resident_mib()]
         for _ in range(2):
             offer_load(port, SUSTAINED_FACTOR * rate, count=REQUESTS // 2, connections=HELLO.clients, ending=SEND)
-            rss.append(tree.resident_mib())
-    with measure.started(contestant, backend) as (port, tree):
-        process.wait_until_responding(port, tree, HELLO.path)
-        backend.settle(expected_spans=None, cpu_seconds=tree.cpu_seconds)
+            rss.append(process_tree.resident_mib())
+    with measure.running_candidate(candidate, backend) as (port, process_tree):
+        process.wait_until_responding(port, process_tree, HELLO.path)
+        # The spans of the first request must not count.
+        backend.settle(expected_spans=None, cpu_seconds=process_tree.cpu_seconds)
         backend.clear()
         overload_rate = OVERLOAD_FACTOR * rate
         count = int(overload_rate * OVERLOAD_SECONDS)
         overload = offer_load(port, overload_rate, count, connections=OVERLOAD_CONNECTIONS, ending=DROP)
-        spans = backend.settle(overload["sent"], tree.cpu_seconds)  # one span for each request
+        spans = backend.settle(overload["sent"], process_tree.cpu_seconds)  # one span for each request
         info = json.loads(process.get(port, "/info")[1])
     return {"rate": rate, "rss_mib": rss, **overload, "spans": spans, "lost": info["tracing"].get("traces_lost")}
 

@@ -1,8 +1,8 @@
 """Computes medians, ratios within a round, and targets from the results of a measurement.
 
-`scripts/bench` saves the results: `rounds`, a list of {contestant: {"start_s", "points": {point: Sample}}}, and
-`endurance`. A ratio compares two values of the same round, which were measured only minutes apart. The tables show the
-median of these ratios.
+The results that `scripts/bench` saves are `rounds`, a list of {candidate: {"start_s", "points": {point: Sample}}},
+`endurance`, `environment` and `minutes`. A ratio compares two values of the same round, which were measured only
+minutes apart. The tables show the median of these ratios.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY, RELAY_16, RELAY_256, RELAY_1024, Point
+from benchmarks.candidates import CANDIDATES, HELLO, RELAY, RELAY_16, RELAY_256, RELAY_1024, THIS_SERVICE, Point
 
 Results = dict[str, Any]
-SampleField = tuple[str, Point, str]  # contestant, point, field of its Sample
+SampleField = tuple[str, Point, str]  # candidate, point, field of its Sample
 
 
 @dataclass(frozen=True)
 class TracingOverhead:
-    """The value of a traced contestant minus the value of the same contestant without tracing."""
+    """The value of a traced candidate minus the value of the same candidate without tracing."""
 
     traced: SampleField
     untraced: SampleField
@@ -47,7 +47,7 @@ class Target:
 
     Attributes:
         title: the first cell of the target's row in the table.
-        at_least: whether the limit is a minimum; otherwise it is a maximum.
+        limit: a maximum, or a minimum if `at_least` is set.
         best_round: whether the best round alone decides, because the ranges of the two values overlap.
     """
 
@@ -71,26 +71,26 @@ def _cpu(name: str, point: Point) -> SampleField:
 
 def _targets() -> Iterator[Target]:
     """Yield the targets. benchmarks/README.md explains where their limits come from."""
-    hello, relay = _cpu(OURS_NAME, HELLO), _cpu(OURS_NAME, RELAY)
+    hello, relay = _cpu(THIS_SERVICE, HELLO), _cpu(THIS_SERVICE, RELAY)
     untraced = _cpu("hello_service-untraced", HELLO)
     yield Target("CPU of `/api/hello`, traced ÷ untraced", hello, untraced, limit=1.5)
-    title = f"CPU that tracing adds to `/api/hello` ÷ what it adds to {ALL['fastapi'].title}"
+    title = f"CPU that tracing adds to `/api/hello` ÷ what it adds to {CANDIDATES['fastapi'].title}"
     fastapi = TracingOverhead(_cpu("fastapi", HELLO), _cpu("fastapi-untraced", HELLO))
     yield Target(title, TracingOverhead(hello, untraced), fastapi, limit=0.6)
     for name, limit in (("naive", 0.6), ("flask-sync", 0.4), ("fastapi", 0.95), ("starlette", 1.35)):
-        yield Target(f"CPU of `/api/hello` ÷ {ALL[name].title}", hello, _cpu(name, HELLO), limit=limit)
+        yield Target(f"CPU of `/api/hello` ÷ {CANDIDATES[name].title}", hello, _cpu(name, HELLO), limit=limit)
     peers = (("naive", 0.16), ("fastapi", 0.25), ("flask-gthread", 0.5), ("starlette", 0.9), ("aiohttp", 1.4))
     for name, limit in peers:
-        yield Target(f"CPU of `/api/relay` ÷ {ALL[name].title}", relay, _cpu(name, RELAY), limit=limit)
+        yield Target(f"CPU of `/api/relay` ÷ {CANDIDATES[name].title}", relay, _cpu(name, RELAY), limit=limit)
     for name in ("starlette", "litestar"):
-        title = f"p99 of `/api/relay` ÷ {ALL[name].title}, in the best round"
-        yield Target(title, (OURS_NAME, RELAY, "p99_ms"), (name, RELAY, "p99_ms"), limit=1.0, best_round=True)
+        title = f"p99 of `/api/relay` ÷ {CANDIDATES[name].title}, in the best round"
+        yield Target(title, (THIS_SERVICE, RELAY, "p99_ms"), (name, RELAY, "p99_ms"), limit=1.0, best_round=True)
     title = "requests/s of `/api/relay`, 256 clients ÷ 64 clients"
     yield Target(
-        title, (OURS_NAME, RELAY_256, "per_second"), (OURS_NAME, RELAY, "per_second"), limit=0.9, at_least=True
+        title, (THIS_SERVICE, RELAY_256, "per_second"), (THIS_SERVICE, RELAY, "per_second"), limit=0.9, at_least=True
     )
     title = "CPU of `/api/relay`, 1,024 clients ÷ 16 clients"
-    yield Target(title, _cpu(OURS_NAME, RELAY_1024), _cpu(OURS_NAME, RELAY_16), limit=1.0)
+    yield Target(title, _cpu(THIS_SERVICE, RELAY_1024), _cpu(THIS_SERVICE, RELAY_16), limit=1.0)
 
 
 TARGETS = tuple(_targets())
@@ -129,7 +129,7 @@ def ratio(results: Results, numerator: Quantity, denominator: Quantity) -> Sprea
 
 
 def total(results: Results, name: str, field: str) -> int:
-    """Return the sum of a count over all points and rounds of a contestant."""
+    """Return the sum of a count over all points and rounds of a candidate."""
     return sum(sample[field] for sample in _samples(results, name))
 
 
@@ -141,4 +141,4 @@ def lost_spans(results: Results, name: str) -> int:
 
 def _samples(results: Results, name: str) -> list[dict[str, Any]]:
     rounds = [one_round[name] for one_round in results["rounds"] if name in one_round]
-    return [sample for contestant in rounds for sample in contestant["points"].values()]
+    return [sample for candidate in rounds for sample in candidate["points"].values()]

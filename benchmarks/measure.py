@@ -1,6 +1,6 @@
-"""Measures a contestant with one path and number of clients: wrk runs on one core, the contestant on the other.
+"""Measures a candidate at one point: wrk runs on one core, the candidate on the other.
 
-Only the upstream, if it is itself the contestant, shares the core of wrk.
+A point is a path and a number of clients. If the candidate is the upstream itself, it shares the core of wrk.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import process
-from benchmarks.contest import Contestant, Point
+from benchmarks.candidates import Candidate, Point
 
 WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 SETTLE_SECONDS = 15.0  # maximum wait for the last spans
 QUIET_SECONDS = 1.2  # after this time without a new span, no more arrive, because the tracer sends once a second
-IDLE_CPU_SECONDS = 0.02  # CPU time that an idle contestant may use between two checks
-# All contestants send only spans, so that only requests cost CPU.
+IDLE_CPU_SECONDS = 0.02  # CPU time that an idle candidate may use between two checks
+# All candidates send only spans, so that only requests cost CPU.
 TRACER_ENVIRONMENT = {
     "DD_INSTRUMENTATION_TELEMETRY_ENABLED": "false",
     "DD_REMOTE_CONFIGURATION_ENABLED": "false",
@@ -33,7 +33,7 @@ TRACER_ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Sample:
-    """The measurements of one contestant at one point in one round."""
+    """The measurements of one candidate at one point in one round."""
 
     cpu_us: float  # of the process tree, per request
     per_second: float
@@ -51,8 +51,8 @@ class Sample:
 class Backend:
     """The process that is both trace sink and upstream. The attributes `sink` and `upstream` are their ports."""
 
-    def __init__(self, tree: process.Tree, ports: Mapping[str, int]) -> None:
-        self.tree, self.sink, self.upstream = tree, ports["sink"], ports["upstream"]
+    def __init__(self, process_tree: process.ProcessTree, ports: Mapping[str, int]) -> None:
+        self.process_tree, self.sink, self.upstream = process_tree, ports["sink"], ports["upstream"]
 
     def clear(self) -> None:
         """Reset the count of spans."""
@@ -64,10 +64,10 @@ class Backend:
         return count
 
     def settle(self, expected_spans: int | None, cpu_seconds: Callable[[], float]) -> int:
-        """Wait until no more spans arrive and the contestant is idle. Return the number of spans that arrived.
+        """Wait until no more spans arrive and the candidate is idle. Return the number of spans that arrived.
 
         A shorter wait is enough when all expected spans have arrived. `expected_spans` is None if their number is
-        unknown. `cpu_seconds` returns the CPU time that the contestant has used.
+        unknown. `cpu_seconds` returns the CPU time that the candidate has used.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         spans, cpu, last_change = -1, -1.0, time.monotonic()
@@ -87,26 +87,26 @@ class Backend:
 def running_backend() -> Iterator[Backend]:
     """Run trace sink and upstream on the other core."""
     command = [sys.executable, "-m", "benchmarks.backend"]
-    with process.running(command, os.environ, process.OTHER_CORE, stdout=subprocess.PIPE) as tree:
-        assert tree.process.stdout is not None  # noqa: S101 - it is a pipe
-        yield Backend(tree, json.loads(tree.process.stdout.readline()))
-        tree.process.stdout.close()
+    with process.running(command, os.environ, process.OTHER_CORE, stdout=subprocess.PIPE) as process_tree:
+        assert process_tree.process.stdout is not None  # noqa: S101 - it is a pipe
+        yield Backend(process_tree, json.loads(process_tree.process.stdout.readline()))
+        process_tree.process.stdout.close()
 
 
 @contextmanager
-def started(contestant: Contestant, backend: Backend) -> Iterator[tuple[int, process.Tree]]:
-    """Run `contestant` on its core unless it is the upstream, and yield its port and its processes."""
-    if contestant.command is None:  # the upstream itself, which is already running
-        yield backend.upstream, backend.tree
+def running_candidate(candidate: Candidate, backend: Backend) -> Iterator[tuple[int, process.ProcessTree]]:
+    """Run `candidate` on its core unless it is the upstream, and yield its port and its processes."""
+    if candidate.command is None:  # the upstream itself, which is already running
+        yield backend.upstream, backend.process_tree
         return
     port = process.free_port()
-    command = [part.format(port=port) for part in contestant.command]
-    with process.running(command, environment(contestant, port, backend), process.CONTESTANT_CORE) as tree:
-        yield port, tree
+    command = [part.format(port=port) for part in candidate.command]
+    with process.running(command, variables(candidate, port, backend), process.CANDIDATE_CORE) as process_tree:
+        yield port, process_tree
 
 
-def environment(contestant: Contestant, port: int, backend: Backend) -> dict[str, str]:
-    """Return the environment of `contestant`. It inherits no variable that configures a tracer or a service."""
+def variables(candidate: Candidate, port: int, backend: Backend) -> dict[str, str]:
+    """Return the environment variables of `candidate`. It inherits none that configures a tracer or a service."""
     inherited = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG", "LC_ALL"}}
     shared = {
         **TRACER_ENVIRONMENT,
@@ -115,7 +115,7 @@ def environment(contestant: Contestant, port: int, backend: Backend) -> dict[str
         "PORT": str(port),
         "PYTHONPATH": str(process.ROOT),
     }
-    return {**inherited, **shared, **contestant.environment}
+    return {**inherited, **shared, **candidate.environment}
 
 
 def run_wrk(port: int, point: Point, seconds: int) -> dict[str, Any]:
@@ -129,28 +129,32 @@ def run_wrk(port: int, point: Point, seconds: int) -> dict[str, Any]:
 
 
 def sample(
-    contestant: Contestant, point: Point, server: tuple[int, process.Tree], backend: Backend, seconds: tuple[int, int]
+    candidate: Candidate,
+    point: Point,
+    server: tuple[int, process.ProcessTree],
+    backend: Backend,
+    seconds: tuple[int, int],
 ) -> Sample:
-    """Measure `contestant` at `point`.
+    """Measure `candidate` at `point`.
 
     Args:
-        server: the contestant's port and its processes.
+        server: the candidate's port and its processes.
         seconds: the duration of the warm-up and of the measurement.
     """
-    port, tree = server
+    port, process_tree = server
     warm_up, measurement = seconds
     if warm_up:
         run_wrk(port, point, warm_up)
-    backend.settle(None if contestant.spans else 0, tree.cpu_seconds)  # wait for the spans of the warm-up
+    backend.settle(None if candidate.spans else 0, process_tree.cpu_seconds)  # wait for the spans of the warm-up
     backend.clear()
-    cpu_before = tree.cpu_seconds()
-    other_cpu_before = backend.tree.cpu_seconds() + _children_seconds()
+    cpu_before = process_tree.cpu_seconds()
+    other_cpu_before = backend.process_tree.cpu_seconds() + _children_seconds()
     result = run_wrk(port, point, measurement * point.duration_factor)
-    cpu = tree.cpu_seconds() - cpu_before
-    other_cpu = backend.tree.cpu_seconds() + _children_seconds() - other_cpu_before
-    spans_per_request = contestant.spans.get(point.path.partition("?")[0], 0)
+    cpu = process_tree.cpu_seconds() - cpu_before
+    other_cpu = backend.process_tree.cpu_seconds() + _children_seconds() - other_cpu_before
+    spans_per_request = candidate.spans.get(point.path.partition("?")[0], 0)
     spans_due = result["completed"] * spans_per_request
-    spans = backend.settle(spans_due, tree.cpu_seconds)
+    spans = backend.settle(spans_due, process_tree.cpu_seconds)
     requests = (result["completed"] + result["sent"]) / 2  # the interrupted requests were half done, on average
     return Sample(
         cpu_us=1e6 * cpu / max(requests, 1),
@@ -162,7 +166,7 @@ def sample(
         sent=result["sent"],
         spans_due=spans_due,
         spans=spans,
-        rss_mib=tree.resident_mib(),
+        rss_mib=process_tree.resident_mib(),
         other_core=other_cpu / result["seconds"],
     )
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvloop
 
-TICK_SECONDS = 0.01
+TICK_SECONDS = 0.01  # requests are offered in batches, one in each tick
 LAST_RESPONSES_SECONDS = 60.0  # maximum wait for the responses after the last request
 HEAD_END = b"\r\n\r\n"
 SEND, DROP = "send", "drop"

@@ -19,7 +19,7 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MAXIMUM_START_SECONDS = 60.0
 MAXIMUM_STOP_SECONDS = 20.0
 CORES = sorted(os.sched_getaffinity(0))
-CONTESTANT_CORE, OTHER_CORE = CORES[0], CORES[-1]
+CANDIDATE_CORE, OTHER_CORE = CORES[0], CORES[-1]
 
 # Indexes into the result of `_fields`; proc(5) describes the fields, and its numbers are higher by three.
 PARENT = 1
@@ -52,7 +52,7 @@ def get(port: int, path: str) -> tuple[int, bytes]:
         connection.close()
 
 
-class Tree:
+class ProcessTree:
     """A process and all its descendants."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
@@ -94,7 +94,7 @@ def _fields(stat: Path) -> list[str]:
 @contextmanager
 def running(
     command: Sequence[str], environment: Mapping[str, str], core: int, stdout: int = subprocess.DEVNULL
-) -> Iterator[Tree]:
+) -> Iterator[ProcessTree]:
     """Run `command` on `core` until the `with` block ends."""
     process = subprocess.Popen(
         ["taskset", "--cpu-list", str(core), *command],
@@ -106,7 +106,7 @@ def running(
         start_new_session=True,
     )
     try:
-        yield Tree(process)
+        yield ProcessTree(process)
     finally:
         process.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
@@ -121,17 +121,17 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait_until_responding(port: int, tree: Tree, path: str) -> float:
+def wait_until_responding(port: int, process_tree: ProcessTree, path: str) -> float:
     """Wait until a GET of `path` gets a 200, and return the seconds that this took.
 
-    Call it directly after the start of `tree`, so that the result is the start time.
+    Call it directly after the start of `process_tree`, so that the result is the start time.
 
     Raises:
         RuntimeError: the process ended, or did not respond with 200 in time.
     """
     start = time.monotonic()
     while time.monotonic() - start < MAXIMUM_START_SECONDS:
-        if tree.process.poll() is not None:
+        if process_tree.process.poll() is not None:
             break
         try:
             if get(port, path)[0] == 200:
@@ -139,7 +139,7 @@ def wait_until_responding(port: int, tree: Tree, path: str) -> float:
         except (OSError, HTTPException):
             pass
         time.sleep(0.005)
-    command = " ".join(map(str, tree.process.args))  # type: ignore[arg-type]  # `running` passes a list
-    status = tree.process.poll()
+    command = " ".join(map(str, process_tree.process.args))  # type: ignore[arg-type]  # `running` passes a list
+    status = process_tree.process.poll()
     problem = "No response with status 200 in time" if status is None else f"The process ended with exit code {status}"
     raise RuntimeError(f"{problem}: {command}")

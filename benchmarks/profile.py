@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks import measure, process
-from benchmarks.contest import ALL, BIN, HELLO, OURS_NAME, RELAY, Point
+from benchmarks.candidates import BIN, CANDIDATES, HELLO, RELAY, THIS_SERVICE, Point
 
 SAMPLES_PER_SECOND = 500
 SECONDS = 20
@@ -42,7 +42,7 @@ LAYERS = {
     "quart_schema/": "quart-schema, pydantic",
     "pydantic/": "quart-schema, pydantic",
     "werkzeug/": "Werkzeug",
-    "flask/": "Quart",
+    "flask/": "Quart",  # Quart's base classes
     "quart/": "Quart",
     "hypercorn/": "Hypercorn",
 }
@@ -65,7 +65,7 @@ def layer_of(stack_frames: list[tuple[str, str]]) -> str:
         for prefix, name in LAYERS.items():
             if file.startswith(prefix) or f"/{prefix}" in file:
                 return name
-    return "asyncio"
+    return "asyncio"  # no frame has a layer, so this is the event loop itself
 
 
 def count_samples(lines: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
@@ -88,17 +88,17 @@ def record(point: Point, seconds: int) -> list[str]:
 
     A point is a path and a number of clients.
     """
-    contestant = ALL[OURS_NAME]
+    candidate = CANDIDATES[THIS_SERVICE]
     with (
         measure.running_backend() as backend,
-        measure.started(contestant, backend) as (port, tree),
+        measure.running_candidate(candidate, backend) as (port, process_tree),
         tempfile.TemporaryDirectory() as folder,
     ):
-        process.wait_until_responding(port, tree, HELLO.path)
+        process.wait_until_responding(port, process_tree, HELLO.path)
         measure.run_wrk(port, point, WARM_UP_SECONDS)
         stacks = Path(folder, "stacks")
         command = [str(BIN / "py-spy"), "record", "--rate", str(SAMPLES_PER_SECOND), "--duration", str(seconds)]
-        serving_pid = tree.pids()[-1]  # any ancestor only starts it
+        serving_pid = process_tree.pids()[-1]  # any ancestor only starts it
         command += ["--format", "raw", "--output", str(stacks), "--pid", str(serving_pid)]
         profiler = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         measure.run_wrk(port, point, seconds + 1)  # a little longer than py-spy records

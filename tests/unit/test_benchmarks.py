@@ -8,11 +8,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import figures, picture, profile, report
-from benchmarks.contest import ALL, HELLO, OURS_NAME, RELAY, Point
+from benchmarks import chart, figures, profile, report
+from benchmarks.candidates import CANDIDATES, HELLO, RELAY, THIS_SERVICE, Point
 
 ROOT = Path(__file__).parents[2]
-CONTESTANTS = sorted(path.stem for path in (ROOT / "benchmarks" / "contestants").glob("[!_]*.py"))
+APPS = {path.stem for path in (ROOT / "benchmarks" / "apps").glob("[!_]*.py")}
 
 
 def sample(cpu_us: float, **overrides: float) -> dict[str, float]:
@@ -39,7 +39,7 @@ def sample(cpu_us: float, **overrides: float) -> dict[str, float]:
 def one_round(samples: dict[str, dict[Point, dict[str, float]]]) -> dict[str, Any]:
     """Return a round in the form in which `scripts/bench` saves it.
 
-    `samples` maps the name of each contestant to its samples, one for each point.
+    `samples` maps the name of each candidate to its samples, one for each point.
     """
     return {
         name: {"start_s": 1.5, "points": {point.name: fields for point, fields in by_point.items()}}
@@ -49,18 +49,18 @@ def one_round(samples: dict[str, dict[Point, dict[str, float]]]) -> dict[str, An
 
 def results(*rounds: dict[str, Any]) -> figures.Results:
     """Return results of `rounds` in the form in which `scripts/bench` saves them."""
-    machine = {"python": "3.13.0", "cores": 2, "packages": {"ddtrace": "4.16.0"}}
-    return {"machine": machine, "rounds": list(rounds), "endurance": None, "minutes": 1.0}
+    environment = {"python": "3.13.0", "cores": 2, "packages": {"ddtrace": "4.16.0"}}
+    return {"environment": environment, "rounds": list(rounds), "endurance": None, "minutes": 1.0}
 
 
-# Each of these identifies a value in a round: contestant, point, and field of the sample.
-OURS = (OURS_NAME, HELLO, "cpu_us")
-NAIVE = ("naive", HELLO, "cpu_us")
+# Each of these identifies a value in a round: candidate, point, and field of the sample.
+OUR_CPU = (THIS_SERVICE, HELLO, "cpu_us")
+NAIVE_CPU = ("naive", HELLO, "cpu_us")
 NOT_MEASURED = ("aiohttp", HELLO, "cpu_us")
 
 
-def round_of_two(ours_us: float, naive_us: float) -> dict[str, Any]:
-    return one_round({OURS_NAME: {HELLO: sample(ours_us)}, "naive": {HELLO: sample(naive_us)}})
+def round_of_two(our_us: float, naive_us: float) -> dict[str, Any]:
+    return one_round({THIS_SERVICE: {HELLO: sample(our_us)}, "naive": {HELLO: sample(naive_us)}})
 
 
 THREE_ROUNDS = results(round_of_two(100, 200), round_of_two(300, 400), round_of_two(90, 300))
@@ -68,18 +68,18 @@ THREE_ROUNDS = results(round_of_two(100, 200), round_of_two(300, 400), round_of_
 
 def test_a_ratio_compares_values_of_the_same_round() -> None:
     """The figure is the median of the rounds' ratios, because a slow machine slows both values of a round."""
-    assert figures.ratio(THREE_ROUNDS, OURS, NAIVE) == figures.Spread(median=0.5, minimum=0.3, maximum=0.75)
-    assert figures.median_of_rounds(THREE_ROUNDS, OURS) == 100
-    assert str(figures.ratio(THREE_ROUNDS, OURS, NAIVE)) == "0.50 (0.30 to 0.75)"
+    assert figures.ratio(THREE_ROUNDS, OUR_CPU, NAIVE_CPU) == figures.Spread(median=0.5, minimum=0.3, maximum=0.75)
+    assert figures.median_of_rounds(THREE_ROUNDS, OUR_CPU) == 100
+    assert str(figures.ratio(THREE_ROUNDS, OUR_CPU, NAIVE_CPU)) == "0.50 (0.30 to 0.75)"
 
 
 def test_a_value_that_was_not_measured_is_none() -> None:
-    """A contestant that did not run gets neither a zero nor an error in the table, which leaves it out.
+    """A candidate that did not run gets neither a zero nor an error in the table, which leaves it out.
 
     `lost_spans` is a sum, so it is 0.
     """
-    assert figures.ratio(THREE_ROUNDS, OURS, NOT_MEASURED) is None
-    assert figures.median_of_rounds(THREE_ROUNDS, (OURS_NAME, RELAY, "cpu_us")) is None
+    assert figures.ratio(THREE_ROUNDS, OUR_CPU, NOT_MEASURED) is None
+    assert figures.median_of_rounds(THREE_ROUNDS, (THIS_SERVICE, RELAY, "cpu_us")) is None
     assert figures.lost_spans(THREE_ROUNDS, "aiohttp") == 0
 
 
@@ -89,12 +89,12 @@ def test_spans_that_never_arrived_count_as_lost() -> None:
     `spans_due` is 10 in each sample.
     """
     lossy_rounds = results(
-        one_round({OURS_NAME: {HELLO: sample(1, spans=7), RELAY: sample(1, spans=99)}}),
-        one_round({OURS_NAME: {HELLO: sample(1, spans=9, failures=2)}}),
+        one_round({THIS_SERVICE: {HELLO: sample(1, spans=7), RELAY: sample(1, spans=99)}}),
+        one_round({THIS_SERVICE: {HELLO: sample(1, spans=9, failures=2)}}),
     )
 
-    assert figures.lost_spans(lossy_rounds, OURS_NAME) == 3 + 1
-    assert figures.total(lossy_rounds, OURS_NAME, "failures") == 2
+    assert figures.lost_spans(lossy_rounds, THIS_SERVICE) == 3 + 1
+    assert figures.total(lossy_rounds, THIS_SERVICE, "failures") == 2
 
 
 def test_a_target_is_an_upper_or_a_lower_limit() -> None:
@@ -119,20 +119,20 @@ def test_a_latency_target_is_reached_if_the_best_round_reaches_it() -> None:
 
 
 def test_the_cost_of_tracing_is_a_difference_within_a_round() -> None:
-    # Any two contestants will do. NAIVE costs more than OURS, as tracing would.
-    overhead = figures.TracingOverhead(traced=NAIVE, untraced=OURS)
-    not_measured = figures.TracingOverhead(traced=OURS, untraced=NOT_MEASURED)
+    # Any two candidates will do. NAIVE_CPU costs more than OUR_CPU, as tracing would.
+    overhead = figures.TracingOverhead(traced=NAIVE_CPU, untraced=OUR_CPU)
+    not_measured = figures.TracingOverhead(traced=OUR_CPU, untraced=NOT_MEASURED)
 
     # The ratios of the rounds are (200 - 100) / 100, (400 - 300) / 300 and (300 - 90) / 90.
-    assert figures.ratio(THREE_ROUNDS, overhead, OURS) == figures.Spread(median=1, minimum=1 / 3, maximum=210 / 90)
+    assert figures.ratio(THREE_ROUNDS, overhead, OUR_CPU) == figures.Spread(median=1, minimum=1 / 3, maximum=210 / 90)
     assert figures.ratio(THREE_ROUNDS, overhead, NOT_MEASURED) is None
     assert figures.median_of_rounds(THREE_ROUNDS, not_measured) is None
 
 
 def test_the_table_of_targets_shows_a_missed_target() -> None:
-    # In THREE_ROUNDS, the naive contestant was measured with `/api/hello` only, so it has one row.
-    (row,) = [line for line in report.targets(THREE_ROUNDS) if "naive" in line]
-    slow_table = report.targets(results(round_of_two(9, 10)))  # a ratio of 0.9
+    # In THREE_ROUNDS, the naive candidate was measured with `/api/hello` only, so it has one row.
+    (row,) = [line for line in report.targets_table(THREE_ROUNDS) if "naive" in line]
+    slow_table = report.targets_table(results(round_of_two(9, 10)))  # a ratio of 0.9
 
     assert row.endswith("| ≤ 0.6 | 0.50 (0.30 to 0.75) | yes |")
     assert "| **no** |" in "\n".join(slow_table)
@@ -148,24 +148,24 @@ def test_the_tables_match_the_saved_results(path: Path) -> None:
 
 
 def test_the_chart_matches_the_saved_results() -> None:
-    """Each traced contestant has a bar for each of the two endpoints. The shortest bar of an endpoint is first."""
-    chart = report.PICTURE.read_text()
-    texts = [text.text or "" for text in ET.fromstring(chart).iter("{http://www.w3.org/2000/svg}text")]
+    """Each traced candidate has a bar for each of the two endpoints. The shortest bar of an endpoint is first."""
+    svg = report.CHART.read_text()
+    texts = [text.text or "" for text in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
     costs = [int(text.removesuffix(" µs").replace(",", "")) for text in texts if text.endswith(" µs")]
-    traced = [contestant.title.replace("**", "") for contestant in ALL.values() if contestant.spans]
+    traced = [candidate.title.replace("**", "") for candidate in CANDIDATES.values() if candidate.spans]
 
-    assert chart == picture.draw(report.load())
+    assert svg == chart.draw(report.load())
     assert all(texts.count(title) == 2 for title in traced)
-    half = len(costs) // 2  # the bars of one endpoint
+    half = len(costs) // 2  # the number of bars of one endpoint
     assert costs == sorted(costs[:half]) + sorted(costs[half:])
 
 
-def test_every_contestant_is_measured() -> None:
-    """A command starts each file of benchmarks/contestants, and each file that a command starts exists."""
-    commands = " ".join(part for contestant in ALL.values() for part in contestant.command or ())
-    modules = [part.partition(":")[0] for part in commands.split() if ".contestants." in part]
+def test_every_candidate_is_measured() -> None:
+    """A command starts each file of benchmarks/apps, and each file that a command starts exists."""
+    commands = " ".join(part for candidate in CANDIDATES.values() for part in candidate.command or ())
+    modules = [part.partition(":")[0] for part in commands.split() if ".apps." in part]
 
-    assert {module.rpartition(".")[2] for module in modules} == set(CONTESTANTS)
+    assert {module.rpartition(".")[2] for module in modules} == APPS
 
 
 def test_a_sample_counts_for_the_innermost_layer() -> None:
