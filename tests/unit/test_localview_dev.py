@@ -39,7 +39,7 @@ async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
     agent = SlowAgent()
     app = web.Application()
     app.router.add_get("/drain", agent.drain)
-    options = Options(host="127.0.0.1", port=None, agent_port=0)
+    options = Options(host="127.0.0.1", port=None, agent_port=0)  # without a service
     development = Development(options, {}, Console(file=io.StringIO()))
     async with (
         _TestServer(app) as server,
@@ -68,7 +68,7 @@ async def test_a_process_that_keeps_the_output_open_does_not_delay_the_end(monke
     monkeypatch.setattr(processes, "LEFTOVER_SECONDS", 0.1)
     code = "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
     pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(60):  # far shorter than the 600 seconds of the process
         async with processes.command([sys.executable, "-c", code], {}, lambda line: pid.set_result(int(line)), print):
             await pid
     os.kill(pid.result(), signal.SIGKILL)  # it is still running

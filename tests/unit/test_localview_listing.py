@@ -22,7 +22,6 @@ HANDSHAKE = {"http.upgraded": "websocket", "runtime-id": "r", "http.url": "ws://
 
 
 def store_with(*spans: Span) -> Store:
-    """Return a store with `spans`."""
     store = Store(limit=1000)  # more traces than any test adds
     store.add(spans)
     return store
@@ -194,7 +193,7 @@ def test_an_address_contains_the_whole_search() -> None:
     assert Search().address() == "/"
 
 
-def test_a_search_without_a_text_and_a_time_range_finds_everything() -> None:
+def test_a_search_without_text_or_time_range_finds_everything() -> None:
     assert Search().finds_all_traces
     assert not Search(last="5").finds_all_traces
 
@@ -269,7 +268,7 @@ def line(number: int, level: str = "info", **rest: str) -> dict[str, str]:
 
 
 def test_every_line_is_in_the_log_with_its_trace() -> None:
-    """The newest line is first. A line may not be JSON, may have no trace, or may belong to a trace that is not kept."""
+    """The newest line is first. Some lines are not JSON, have no trace, or belong to a trace that is not kept."""
     root = span(trace=77)
     store = store_with(root, span(service="shop"))
     ids = {"dd.trace_id": f"{77:032x}", "dd.span_id": str(root.span_id)}

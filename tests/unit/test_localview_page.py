@@ -194,7 +194,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
     }
 
 
-@pytest.mark.parametrize("start", [-(2**63), 2**62])  # the least 64-bit integer, and the first start that is too late
+@pytest.mark.parametrize("start", [-(2**63), 2**62])  # the least 64-bit integer, and the limit, in the year 2116
 async def test_a_trace_with_an_impossible_start_is_returned_without_it(
     view: View, client: _TestClientProtocol, start: int
 ) -> None:
@@ -240,7 +240,7 @@ async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: 
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        # The page's own form: because of `Referrer-Policy: no-referrer`, the browser sends this Origin.
+        # The page's own form. The browser sends this Origin because of `Referrer-Policy: no-referrer`.
         ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 303),
         ({}, 303),
         ({"Origin": "http://localhost:8081"}, 303),

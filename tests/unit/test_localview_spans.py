@@ -47,7 +47,7 @@ def test_a_request_is_a_span_that_enters_a_service(fields: dict[str, object], is
 
 def test_a_trace_has_its_whole_id_root_duration_and_errors() -> None:
     """The order of the spans does not matter."""
-    root = span(trace=0xAB, duration_ms=20, meta={"_dd.p.tid": "6b03000000000000"})
+    root = span(trace=0xAB, duration_ms=20, meta={"_dd.p.tid": "6b03000000000000"})  # the upper half of the id
     late = span(root, start_ms=15, duration_ms=10, error=True)
     early = span(root, start_ms=-1, duration_ms=3)
     one_trace = trace(late, early, root)
@@ -182,7 +182,7 @@ def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
 def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
     """The oldest lines are forgotten first."""
     store = Store(limit=2)
-    for number in range(1, 6):  # a store keeps the lines of at most twice its limit of traces
+    for number in range(1, 6):  # a store keeps the lines of at most 2 * limit traces
         store.add_line({"dd.trace_id": f"{number:032x}"})
     (first,) = store.add([span(trace=1)])
     (last,) = store.add([span(trace=5)])

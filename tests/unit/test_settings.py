@@ -228,7 +228,7 @@ WITH_SECRETS: dict[str, Any] = {
 
 
 def test_every_field_that_can_hold_a_secret_has_one_in_these_tests() -> None:
-    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS. `key_number` is an int."""
+    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS. An int, `key_number`, can't hold SECRET."""
     urls = {name for name in TeamSettings.model_fields if re.search("_url$|_dsn$", name)}
 
     assert (TeamSettings.secrets() | urls) - {"key_number"} <= set(WITH_SECRETS)
