@@ -18,6 +18,7 @@ from hello_service.localview.spans import Link, Span
 from hello_service.localview.store import LINES, Store
 
 NOW = datetime.fromtimestamp(START / 1_000_000_000, UTC)  # 2023-11-14 22:13:20
+# The tags of a WebSocket's handshake. `runtime-id` identifies the process.
 HANDSHAKE = {"http.upgraded": "websocket", "runtime-id": "r", "http.url": "ws://x/ws", "http.status_code": "101"}
 
 
@@ -141,7 +142,7 @@ def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order()
     ("address", "resources"),
     [
         ("/?last=5", ["4 min ago"]),
-        ("/?last=7", ["4 min ago", "yesterday"]),  # only some numbers are offered; any other is ignored
+        ("/?last=7", ["4 min ago", "yesterday"]),  # not one of the offered numbers, so it is ignored
         ("/?from=22:00", ["4 min ago"]),
         ("/?from=22:09:20.000&to=22:09:21", ["4 min ago"]),
         ("/?to=22:09:20", ["yesterday"]),
