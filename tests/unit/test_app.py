@@ -441,7 +441,7 @@ def metadata_url() -> Iterator[str]:
 async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`/info` leaves out other fields, such as `Secret`. The request to the endpoint bypasses any proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nothing listens there
-    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/v4/1"})
+    app = create_app(Settings(info_details=True), environ={"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/v4/1"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 
@@ -458,7 +458,7 @@ async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.Mo
 async def test_info_shows_that_the_ecs_metadata_is_not_an_object() -> None:
     """The service starts with any response."""
     with fake_http(["no", "object"]) as server:
-        app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": server.url})
+        app = create_app(Settings(info_details=True), environ={"ECS_CONTAINER_METADATA_URI_V4": server.url})
         async with app.test_app() as serving_app:
             info = await (await serving_app.test_client().get("/info")).get_json()
 
@@ -467,7 +467,7 @@ async def test_info_shows_that_the_ecs_metadata_is_not_an_object() -> None:
 
 async def test_info_shows_that_the_ecs_metadata_endpoint_fails(metadata_url: str) -> None:
     """The service starts even if the metadata endpoint fails."""
-    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/missing"})
+    app = create_app(Settings(info_details=True), environ={"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/missing"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 

@@ -46,7 +46,7 @@ def page_response(*traces: object, version: object = 1, status: int = 200, **oth
 
 
 def summary(number: int = 1, **other_fields: object) -> dict[str, object]:
-    """Return a trace in the form in which the page lists it."""
+    """Return a trace as the page lists it."""
     return {
         "trace_id": f"{number:032x}",
         "url": f"http://page/trace/{number}",

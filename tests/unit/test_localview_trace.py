@@ -19,7 +19,7 @@ from hello_service.localview.trace_page import COLORS, MAX_INDENT, Row, Selectio
 
 def trace_view(*spans: Span, store: Store | None = None, **selection: str) -> TraceView:
     """Return the view of the trace of `spans` with `selection`."""
-    store = Store(limit=100) if store is None else store
+    store = Store(limit=100) if store is None else store  # 100 traces are more than any test adds
     return TraceView(store.add(spans)[0], store, Selection.from_arguments(selection.items()))
 
 
