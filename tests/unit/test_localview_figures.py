@@ -36,7 +36,7 @@ def test_a_duration_has_a_unit(nanoseconds: int, text: str) -> None:
     assert units.duration(nanoseconds) == text
 
 
-def test_counts_shares_rates_and_times_have_units() -> None:
+def test_counts_shares_rates_and_times_are_formatted() -> None:
     """No share above 0 is rounded to 0%."""
     assert [units.quantity(number, "span") for number in (0, 1, 1234)] == ["0 spans", "1 span", "1,234 spans"]
     assert [units.percent(share) for share in (0, 0.0001, 0.004, 0.123, 1)] == [

@@ -222,7 +222,7 @@ def all_facets(result: listing.Listing) -> list[listing.Facet]:
 
 
 @given(spans=SPANS, q=QUERIES)
-def test_the_number_of_a_facet_is_the_number_of_traces_that_a_click_finds(spans: list[Span], q: str) -> None:
+def test_the_count_of_a_facet_is_the_number_of_traces_that_a_click_finds(spans: list[Span], q: str) -> None:
     """A click on a chosen facet removes it from the search."""
     store = store_with(*spans)
     result = listing.listing(store, Search(q=q), NOW)

@@ -328,7 +328,7 @@ async def test_the_number_of_dropped_traces_is_shown(client: Client, view: View)
 
 
 async def test_markup_in_spans_is_escaped(view: View, client: Client) -> None:
-    """Every text of the span and of the log line is a script, and every view escapes it."""
+    """Every text of the spans and of the log line is a script."""
     hostile = span(
         resource=SCRIPT,
         service=SCRIPT,

@@ -21,7 +21,7 @@ def test_a_span_is_read_as_it_was_sent() -> None:
     assert received.kind == "server"
 
 
-def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
+def test_missing_fields_have_defaults_and_malformed_spans_are_left_out() -> None:
     """The well-formed spans are kept."""
     good = {"trace_id": 1, "span_id": 2, "name": "work"}
     infinite = {**good, "start": math.inf}  # json.loads accepts Infinity

@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_the_variables_of_the_flask_guide_have_its_defaults() -> None:
-    """A reader of the Flask guide finds the same names and values."""
+    """A reader of the Flask guide (see docs/from-flask.md) finds the same names and values."""
     settings = Settings.from_environment({})
 
     assert (settings.dd_agent_host, settings.dd_trace_agent_port) == ("localhost", 8126)
