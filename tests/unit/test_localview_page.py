@@ -162,7 +162,7 @@ async def test_traces_are_returned_as_json(view: View, client: Client) -> None:
     add_spans(view, span())
     response = await get_json(client, "/api/traces?q=status:error")
     failed_traces = response.pop("traces")
-    changed = await get_json(client, f"/api/traces?since={response['version'] - 1}")
+    changes = await get_json(client, f"/api/traces?since={response['version'] - 1}")
     no_traces = await get_json(client, "/api/traces?limit=0")
     mistake = await get_json(client, "/api/traces?q=foo:bar", 400)
 
@@ -184,7 +184,7 @@ async def test_traces_are_returned_as_json(view: View, client: Client) -> None:
             "error": "E: no",
         }
     ]
-    assert (changed["found"], len(changed["traces"])) == (2, 1)
+    assert (changes["found"], len(changes["traces"])) == (2, 1)
     assert no_traces["traces"] == []
     assert mistake == {
         "error": 'Unknown field "foo". For a span tag write @foo:bar; for plain text write "foo:bar".',
@@ -272,17 +272,17 @@ async def test_the_choices_for_the_performance_view_are_remembered(view: View, c
     """The choices are window, threshold and order. The address overrides them, and invalid values are ignored."""
     add_spans(view, span(duration_ms=1000))
     await get(client, "/performance?minutes=15&apdex=2&sort=-p99")
-    remembered = await get(client, "/performance")
-    overridden = await get(client, "/performance?minutes=1")
+    remembered_page = await get(client, "/performance")
+    overridden_page = await get(client, "/performance?minutes=1")
     client.set_cookie("localhost", "performance_minutes", "x")
-    invalid = await get(client, "/performance?sort=nonsense")
+    page_with_invalid_choices = await get(client, "/performance?sort=nonsense")
 
     for part in ("15 min ago", "T = 2 s", 'aria-sort="descending"><a id="sort-1-p99"'):
-        assert part in remembered
-    assert "1 min ago" in overridden
-    assert "T = 2 s" in overridden
-    assert "5 min ago" in invalid
-    assert 'aria-sort="descending"><a id="sort-1-requests"' in invalid
+        assert part in remembered_page
+    assert "1 min ago" in overridden_page
+    assert "T = 2 s" in overridden_page
+    assert "5 min ago" in page_with_invalid_choices
+    assert 'aria-sort="descending"><a id="sort-1-requests"' in page_with_invalid_choices
 
 
 async def test_only_the_first_rows_of_a_long_list_are_shown(view: View, client: Client) -> None:

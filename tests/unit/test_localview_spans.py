@@ -133,12 +133,12 @@ def test_a_trace_id_is_accepted_in_every_form(text: str, key: int | None) -> Non
 def test_the_store_keeps_the_last_traces_and_counts_the_dropped_ones() -> None:
     """The traces are sorted by start, the newest first."""
     store = Store(limit=3)
-    sent = [span(start_ms=number) for number in range(5)]
-    store.add(sent)
+    spans = [span(start_ms=number) for number in range(5)]
+    store.add(spans)
 
-    assert [kept_trace.root for kept_trace in store.newest()] == [sent[4], sent[3], sent[2]]
+    assert [kept_trace.root for kept_trace in store.newest()] == [spans[4], spans[3], spans[2]]
     assert (len(store), store.dropped) == (3, 2)
-    assert store.find(str(sent[0].trace_id)) is None
+    assert store.find(str(spans[0].trace_id)) is None
     assert store.find("no id") is None
 
 
