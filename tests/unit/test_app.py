@@ -23,8 +23,9 @@ from hello_service.app import WITHOUT_SERVE_WARNING, create_app
 from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
-# Settings that enable the endpoints that are off by default.
-ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})  # a service without the demo ignores FAULTS
+# Settings that enable the endpoints that are off by default. A service without the demo ignores the variable FAULTS,
+# but would reject `Settings(faults=True)`.
+ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})
 
 
 @pytest.fixture
@@ -88,10 +89,10 @@ async def test_each_kind_of_bad_body_has_its_own_status_and_code(
     ("path", "status_and_code"),
     [
         ("/search?count=0", (422, "invalid")),  # the query is invalid, and no body is expected
-        ("/item", (415, "unsupported-media-type")),
+        ("/item", (415, "unsupported-media-type")),  # the client sends no Content-Type
     ],
 )
-async def test_only_a_body_of_another_media_type_is_415(path: str, status_and_code: tuple[int, str]) -> None:
+async def test_only_a_body_that_is_not_declared_as_json_is_415(path: str, status_and_code: tuple[int, str]) -> None:
     items = Blueprint("items", __name__)
 
     @items.put("/search")
@@ -143,7 +144,7 @@ async def test_every_response_has_the_security_headers(client: Client, path: str
 async def test_a_handler_overrides_a_security_header(
     client: Client, name: str, change_case: Callable[[str], str]
 ) -> None:
-    """This holds for a returned response and for that of an `HTTPException`. The other security headers stay.
+    """This holds for a returned response and for the response of an `HTTPException`. The other headers stay.
 
     The case of the header's name does not matter.
     """
@@ -430,17 +431,17 @@ async def test_a_factory_without_settings_reads_the_environment(
 
 @pytest.fixture
 def metadata_url() -> Iterator[str]:
-    """Run a fake of ECS's task metadata endpoint. It serves version 4, and responds to version 3 with 404."""
+    """Run a fake of ECS's task metadata endpoint. It responds to `/missing/task` with 404."""
     task = {"Cluster": "c", "TaskARN": "arn:t", "Family": "hello-service", "Revision": "7", "Secret": "x"}
     with fake_http(task) as server:
-        server.missing_paths.add("/v3/task")
+        server.missing_paths.add("/missing/task")
         yield server.url
 
 
 async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`/info` leaves out other fields, such as `Secret`. The request to the endpoint bypasses any proxy."""
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nothing listens there
-    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/v4/1"})
+    app = create_app(Settings(info_details=True), environ={"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/v4/1"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 
@@ -457,7 +458,7 @@ async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.Mo
 async def test_info_shows_that_the_ecs_metadata_is_not_an_object() -> None:
     """The service starts with any response."""
     with fake_http(["no", "object"]) as server:
-        app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": server.url})
+        app = create_app(Settings(info_details=True), environ={"ECS_CONTAINER_METADATA_URI_V4": server.url})
         async with app.test_app() as serving_app:
             info = await (await serving_app.test_client().get("/info")).get_json()
 
@@ -466,7 +467,7 @@ async def test_info_shows_that_the_ecs_metadata_is_not_an_object() -> None:
 
 async def test_info_shows_that_the_ecs_metadata_endpoint_fails(metadata_url: str) -> None:
     """The service starts even if the metadata endpoint fails."""
-    app = create_app(Settings(info_details=True), {"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/v3"})
+    app = create_app(Settings(info_details=True), environ={"ECS_CONTAINER_METADATA_URI_V4": f"{metadata_url}/missing"})
     async with app.test_app() as serving_app:
         info = await (await serving_app.test_client().get("/info")).get_json()
 

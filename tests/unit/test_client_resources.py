@@ -62,11 +62,12 @@ async def resource_of_call(path: str, method: str = "GET", **extensions: Any) ->
         ("/a//b", "/a/?/b"),
         ("/../../etc/passwd", "/etc/passwd"),  # httpx removes the dots
         ("/" + "/".join("abcdefghijklmnop"), "/a/b/c/d/e/f/g/h/?"),  # at most eight segments are readable
-        ("/" + "a/" * 5000, "/a/a/a/a/a/a/a/a/?"),
-        ("/" + "a" * 50_000, "/?"),
+        ("/" + "a/" * 5000, "/a/a/a/a/a/a/a/a/?"),  # far more than eight segments
+        ("/" + "a" * 50_000, "/?"),  # far more than 24 characters
     ],
 )
 async def test_a_path_without_a_hint_is_readable(path: str, readable_path: str) -> None:
+    """Segments that look like words stay, and any other segment becomes `?`."""
     assert await resource_of_call(path) == f"GET peer{readable_path}"
 
 
@@ -78,7 +79,7 @@ async def test_a_route_hint_is_used_unchanged() -> None:
 async def test_path_segments_that_look_like_words_are_limited_in_number(spans: list[Span]) -> None:
     """After too many different words in the same place of a path, new ones become `?`. Earlier ones stay readable."""
     await resource_of_call("/users/list")
-    # 125 different names that look like words.
+    # 125 different names that look like words, many more than MAX_WORDS.
     user_names = [f"{first}{second}{third}" for first in "bdfgk" for second in "aeiou" for third in "lmnrs"]
     for user_name in user_names:
         await resource_of_call(f"/users/{user_name}/orders")

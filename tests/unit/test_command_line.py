@@ -68,9 +68,9 @@ def test_the_error_for_an_invalid_variable_contains_its_name_and_value() -> None
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["dev", "--host", "10.9.9.9", "--port", "0"],  # not an address of this machine
+        ["dev", "--host", "203.0.113.7", "--port", "0"],  # no machine has this address
         ["dev", "--host", "no.such.host.invalid", "--port", "0"],
-        ["view", "--host", "10.9.9.9", "--agent-port", "0"],
+        ["view", "--host", "203.0.113.7", "--agent-port", "0"],
     ],
     ids=["dev with an address", "dev with a name", "view"],
 )

@@ -82,7 +82,7 @@ def renames(name: Name) -> Iterator[tuple[str, Rename]]:
 
 
 class WithoutAttribute:
-    """A view of `original`, which lacks the attribute at the end of `chain`, as after a rename."""
+    """A view of `original` that lacks the attribute at the end of `chain`, as after a rename."""
 
     def __init__(self, original: Any, chain: list[str]) -> None:
         self.original, self.chain = original, chain

@@ -35,6 +35,6 @@ def test_the_exit_does_not_wait_for_a_silent_agent(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "_exit", fake_exit)
     with pytest.raises(Exited) as exit_error:
         server.flush_or_exit(seconds=0.05)
-    agent_responds.set()
+    agent_responds.set()  # ends the thread that sends the spans
 
     assert exit_error.value.args == (0,)

@@ -48,7 +48,7 @@ async def start_and_hang(_scope: Scope, _receive: Receive, send: Send) -> None:
 async def cancel_hanging_request(exchange: Exchange) -> str:
     """Let the lifecycle cancel a hanging request, and return the text of the exception that the request raises."""
     task = asyncio.create_task(exchange.run())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # lets the request start
     assert exchange.lifecycle.in_flight == 1
     exchange.lifecycle.cancel("too late")
     with pytest.raises(asyncio.CancelledError) as error:

@@ -49,6 +49,7 @@ def test_the_kernel_probes_idle_connections() -> None:
         count = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT)
 
     assert is_enabled == 1
+    # A connection to a host that disappeared is closed after 60 + 3 * 10 seconds.
     assert (idle_seconds, interval_seconds, count) == (60, 10, 3)
 
 

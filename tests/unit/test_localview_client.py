@@ -15,8 +15,6 @@ from click.testing import CliRunner, Result
 from hello_service.__main__ import main
 from hello_service.localview import client
 
-NOT_THE_PAGE = "is not the page of `dev` or `view`"
-
 
 @contextmanager
 def responding(*responses: bytes) -> Iterator[str]:
@@ -48,7 +46,7 @@ def page_response(*traces: object, version: object = 1, status: int = 200, **oth
 
 
 def summary(number: int = 1, **other_fields: object) -> dict[str, object]:
-    """Return a trace in the form in which the page lists it."""
+    """Return a trace as the page lists it."""
     return {
         "trace_id": f"{number:032x}",
         "url": f"http://page/trace/{number}",
@@ -72,7 +70,7 @@ def run(*arguments: str) -> Result:
     [
         b"SSH-2.0-OpenSSH_9.6\r\n",
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nnone",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",  # JSON, but not an object
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\xff\xfe{}}",  # neither UTF-8 nor UTF-16
         b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",  # broken off
         b"HTTP/1.1 400 Bad Request\r\nContent-Length: 15\r\n\r\n{'error': 'no'}",  # not JSON
@@ -91,7 +89,7 @@ def test_a_server_that_is_not_the_page_is_reported(response: bytes) -> None:
     assert result.exit_code == 1
     assert isinstance(result.exception, SystemExit)
     assert url in result.stderr
-    assert NOT_THE_PAGE in result.stderr
+    assert "is not the page of `dev` or `view`" in result.stderr
     assert "`View traces:`" in result.stderr
     assert result.stdout == ""
 

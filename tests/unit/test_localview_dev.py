@@ -39,8 +39,8 @@ async def test_a_drain_request_in_flight_is_completed_when_dev_stops() -> None:
     agent = SlowAgent()
     app = web.Application()
     app.router.add_get("/drain", agent.drain)
-    options = Options(host="127.0.0.1", port=None, agent_port=0)
-    development = Development(options, {}, Console(file=io.StringIO()))
+    options = Options(host="127.0.0.1", port=None, agent_port=0)  # without a service
+    development = Development(options, environ={}, console=Console(file=io.StringIO()))
     async with (
         _TestServer(app) as server,
         aiohttp.ClientSession() as session,
@@ -56,7 +56,7 @@ def test_a_line_of_nested_json_is_printed_as_text() -> None:
     """Python's parser gives up at some depth. Reading the output continues."""
     output = io.StringIO()
     options = Options(host="127.0.0.1", port=0, agent_port=0)
-    development = Development(options, {}, Console(file=output, width=200))
+    development = Development(options, environ={}, console=Console(file=output, width=200))
     line = "[" * 100_000
     development._on_service_line(line)
 
@@ -68,8 +68,8 @@ async def test_a_process_that_keeps_the_output_open_does_not_delay_the_end(monke
     monkeypatch.setattr(processes, "LEFTOVER_SECONDS", 0.1)
     code = "import subprocess; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
     lines: asyncio.Queue[str] = asyncio.Queue()  # the process id, and perhaps the traceback of a KeyboardInterrupt
-    async with asyncio.timeout(60):
-        async with processes.command([sys.executable, "-c", code], {}, lines.put_nowait, on_url=print):
+    async with asyncio.timeout(60):  # far shorter than the 600 seconds of the process
+        async with processes.command([sys.executable, "-c", code], environ={}, on_line=lines.put_nowait, on_url=print):
             pid = int(await lines.get())
     os.kill(pid, signal.SIGKILL)  # it is still running
 
@@ -80,6 +80,7 @@ async def test_a_process_that_keeps_the_output_open_does_not_delay_the_end(monke
 def test_a_service_that_is_not_traced_is_reported(value: str, is_reported: bool) -> None:
     output = io.StringIO()
     options = Options(host="127.0.0.1", port=0, agent_port=0)
-    Development(options, {"DD_TRACE_ENABLED": value}, Console(file=output, width=200))._warn_about_environment()
+    development = Development(options, environ={"DD_TRACE_ENABLED": value}, console=Console(file=output, width=200))
+    development._warn_about_environment()
 
     assert (f"DD_TRACE_ENABLED={value}, so the service sends no traces" in output.getvalue()) == is_reported

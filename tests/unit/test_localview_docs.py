@@ -61,7 +61,7 @@ def test_every_documented_search_is_valid() -> None:
 
 
 def test_documented_limits_match_the_program() -> None:
-    """The limits are the spans that are kept in total and of one trace, and the time windows in minutes."""
+    """The limits are the numbers of spans kept in total and of one trace, and the time windows in minutes."""
     *shorter_windows, longest_window = lists.WINDOWS
 
     for number in (store.SPANS, spans.SPANS_OF_A_TRACE):

@@ -71,9 +71,10 @@ def test_remembered_traces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("tree", "expected"), [("all", ["fast", "slow", "failed"]), ("errors", ["failed"]), ("slow", ["slow"]), ("off", [])]
+    ("tree", "resources"),
+    [("all", ["fast", "slow", "failed"]), ("errors", ["failed"]), ("slow", ["slow"]), ("off", [])],
 )
-def test_the_tree_option_selects_traces(tree: str, expected: list[str]) -> None:
+def test_the_tree_option_selects_traces(tree: str, resources: list[str]) -> None:
     output = RecordedFeed(tree)
     output.add(
         [
@@ -86,7 +87,7 @@ def test_the_tree_option_selects_traces(tree: str, expected: list[str]) -> None:
     output.flush(now=feed.SETTLE_SECONDS)
 
     heads = [line for line in output.lines() if " 2 spans " in line]
-    assert [head.split()[0] for head in heads] == expected
+    assert [head.split()[0] for head in heads] == resources
 
 
 def test_a_repeated_trace_is_a_tree_if_only_some_traces_are_drawn() -> None:

@@ -36,7 +36,7 @@ def test_a_duration_has_a_unit(nanoseconds: int, text: str) -> None:
     assert units.duration(nanoseconds) == text
 
 
-def test_counts_shares_rates_and_times_have_units() -> None:
+def test_counts_shares_rates_and_times_are_formatted() -> None:
     """No share above 0 is rounded to 0%."""
     assert [units.quantity(number, "span") for number in (0, 1, 1234)] == ["0 spans", "1 span", "1,234 spans"]
     assert [units.percent(share) for share in (0, 0.0001, 0.004, 0.123, 1)] == [
@@ -110,6 +110,7 @@ def test_requests_are_counted_by_service_and_resource_over_time() -> None:
         ("POST /api/hello", 1),
     ]
     assert web.seconds == 40  # since the counter was created
+    # The first bucket begins at 985.
     assert [figures.requests for figures in web.series] == [0, 0, 0, 1, 0, 0, 0, 0, 0, 2, 0, 0]
     assert db.total.requests == 1
     assert [report.total.requests for report in counter.reports(minutes=1, now=1070)] == [1, 2]
@@ -162,6 +163,7 @@ def test_the_map_counts_calls_by_the_callers_span() -> None:
     assert calls["greeter", "postgres"].error_rate == 1
     assert calls["web", "mail"].average == 9 * MS
     assert calls["web", "mail"].p95 == 9 * MS
+    # `mail` is inferred from `peer.service`, because it has no span of its own.
     assert [nodes[name].inferred for name in ("web", "greeter", "postgres", "mail")] == [False, False, False, True]
     assert places["web"].x < places["greeter"].x < places["postgres"].x
     assert places["mail"].x == places["greeter"].x
@@ -335,7 +337,7 @@ def test_a_log_line_is_shown_without_the_fields_of_its_trace() -> None:
 
 @pytest.mark.parametrize("timestamp", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
 def test_a_log_line_with_an_impossible_time_is_shown_without_it(timestamp: str) -> None:
-    """In UTC, these times are before the year 1 or after 9999. Zero values of some languages look like the first."""
+    """In UTC, these times are before the year 1 or after 9999. Some languages use the first for an unset time."""
     assert template_filters.log_parts({"timestamp": timestamp, "event": "x"})["time"] == ""
 
 
@@ -357,6 +359,7 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     assert time_axis_end == 20 * MS
     assert [(percent, len(pieces)) for percent, pieces in lines] == [(95, 2), (50, 2)]
     assert first_piece.startswith("0.00,")
+    # A piece has a point at both ends of each of its buckets.
     assert [point.split(",")[0] for point in second_piece.split()] == ["180.00", "270.00", "270.00", "360.00"]
     assert charts.bars([]) == (1, [])
     assert charts.lines([no_request], percentiles=(50,)) == (MS, [(50, [])])
@@ -367,7 +370,7 @@ def test_charts_have_a_bar_and_lines_where_there_were_requests() -> None:
     [(0, 1), (1, 1), (1.2, 2), (2, 2), (3, 5), (7, 10), (14, 20), (60, 100), (210, 500), (1000, 1000)],
 )
 def test_an_axis_ends_at_a_round_number(highest: float, end: float) -> None:
-    """The number is not much greater than the highest value."""
+    """The end is 1, 2 or 5 times a power of ten, and at least 1."""
     assert charts.axis_end(highest) == end
 
 
@@ -384,11 +387,12 @@ def test_each_bucket_of_a_chart_has_its_time_and_values() -> None:
         "11:59:50",
         "2 requests, 1 error, p50 9.91 ms, p95 9.91 ms, p99 9.91 ms",  # within 1% of 10 ms
     )
-    assert (buckets[1].x, buckets[1].width) == (30, 30)
+    assert (buckets[1].x, buckets[1].width) == (30, 30)  # the chart is 360 wide
 
 
 def test_the_bar_of_a_duration_is_logarithmic() -> None:
     """Its length does not depend on other traces, so it never changes."""
+    # 0% is 0.1 ms or less, and 100% is 10 s or more.
     assert [charts.bar_percent(ms * MS) for ms in (0, 1, 10_000, 99_999)] == [0, 20, 100, 100]
 
 

@@ -18,11 +18,11 @@ from hello_service.localview.spans import Link, Span
 from hello_service.localview.store import LINES, Store
 
 NOW = datetime.fromtimestamp(START / 1_000_000_000, UTC)  # 2023-11-14 22:13:20
+# The tags of a WebSocket's handshake. `runtime-id` identifies the process.
 HANDSHAKE = {"http.upgraded": "websocket", "runtime-id": "r", "http.url": "ws://x/ws", "http.status_code": "101"}
 
 
 def store_with(*spans: Span) -> Store:
-    """Return a store with `spans`."""
     store = Store(limit=1000)  # more traces than any test adds
     store.add(spans)
     return store
@@ -142,7 +142,7 @@ def test_a_click_on_a_column_sorts_by_it_and_a_second_click_reverses_the_order()
     ("address", "resources"),
     [
         ("/?last=5", ["4 min ago"]),
-        ("/?last=7", ["4 min ago", "yesterday"]),  # only some numbers are offered; any other is ignored
+        ("/?last=7", ["4 min ago", "yesterday"]),  # not one of the offered numbers, so it is ignored
         ("/?from=22:00", ["4 min ago"]),
         ("/?from=22:09:20.000&to=22:09:21", ["4 min ago"]),
         ("/?to=22:09:20", ["yesterday"]),
@@ -194,7 +194,7 @@ def test_an_address_contains_the_whole_search() -> None:
     assert Search().address() == "/"
 
 
-def test_a_search_without_a_text_and_a_time_range_finds_everything() -> None:
+def test_a_search_without_text_or_time_range_finds_everything() -> None:
     assert Search().finds_all_traces
     assert not Search(last="5").finds_all_traces
 
@@ -222,7 +222,7 @@ def all_facets(result: listing.Listing) -> list[listing.Facet]:
 
 
 @given(spans=SPANS, q=QUERIES)
-def test_the_number_of_a_facet_is_the_number_of_traces_that_a_click_finds(spans: list[Span], q: str) -> None:
+def test_the_count_of_a_facet_is_the_number_of_traces_that_a_click_finds(spans: list[Span], q: str) -> None:
     """A click on a chosen facet removes it from the search."""
     store = store_with(*spans)
     result = listing.listing(store, Search(q=q), NOW)
@@ -269,7 +269,7 @@ def line(number: int, level: str = "info", **rest: str) -> dict[str, str]:
 
 
 def test_every_line_is_in_the_log_with_its_trace() -> None:
-    """The newest line is first. A line may not be JSON, may have no trace, or may belong to a trace that is not kept."""
+    """The newest line is first. Some lines are not JSON, have no trace, or belong to a trace that is not kept."""
     root = span(trace=77)
     store = store_with(root, span(service="shop"))
     ids = {"dd.trace_id": f"{77:032x}", "dd.span_id": str(root.span_id)}

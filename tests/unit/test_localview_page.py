@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from quart.typing import TestClientProtocol as _TestClientProtocol  # pytest would collect TestClientProtocol
+from quart.typing import TestClientProtocol as Client  # pytest would collect a class whose name starts with "Test"
 from tracing_data import span, wire_format
 
 from hello_service.localview import lists, page, processes
@@ -36,7 +36,7 @@ def view() -> View:
 
 
 @pytest.fixture
-def client(view: View) -> _TestClientProtocol:
+def client(view: View) -> Client:
     """A client of the page that shows `view`."""
     return create_page(view).test_client()
 
@@ -50,7 +50,7 @@ def add_spans(view: View, *spans: Span) -> str:
     return trace.id
 
 
-async def get(client: _TestClientProtocol, path: str, status: int = 200, host: str = "localhost:8081") -> str:
+async def get(client: Client, path: str, status: int = 200, host: str = "localhost:8081") -> str:
     """Return the body of the response to a GET request. Its status must be `status`."""
     response = await client.get(path, headers={"host": host})
     body = await response.get_data(as_text=True)
@@ -58,12 +58,12 @@ async def get(client: _TestClientProtocol, path: str, status: int = 200, host: s
     return str(body)
 
 
-async def get_json(client: _TestClientProtocol, path: str, status: int = 200) -> Any:
+async def get_json(client: Client, path: str, status: int = 200) -> Any:
     """Return the JSON document that a GET request returns."""
     return json.loads(await get(client, path, status))
 
 
-async def test_without_traces_the_page_suggests_a_first_request(view: View, client: _TestClientProtocol) -> None:
+async def test_without_traces_the_page_suggests_a_first_request(view: View, client: Client) -> None:
     """The other views show that they are empty."""
     view.service_url = "http://127.0.0.1:1234"
 
@@ -72,9 +72,7 @@ async def test_without_traces_the_page_suggests_a_first_request(view: View, clie
     assert "No request in the last 5 minutes" in await get(client, "/performance")
 
 
-async def test_without_a_service_the_page_shows_the_command_that_starts_one(
-    view: View, client: _TestClientProtocol
-) -> None:
+async def test_without_a_service_the_page_shows_the_command_that_starts_one(view: View, client: Client) -> None:
     """The command has the agent's address. The title has the name of the running program."""
     view.agent_url, view.program = "http://127.0.0.1:4321", "view"
     body = await get(client, "/")
@@ -85,7 +83,7 @@ async def test_without_a_service_the_page_shows_the_command_that_starts_one(
     assert "hello-service dev" not in body
 
 
-async def test_the_list_shows_each_trace(view: View, client: _TestClientProtocol) -> None:
+async def test_the_list_shows_each_trace(view: View, client: Client) -> None:
     """The newest trace is first. Each row has time, route, status, duration, number of spans and a mark for errors."""
     add_spans(view, span(resource="GET /old", meta={"http.status_code": "200"}))
     bad = span(resource="GET /new", start_ms=5, duration_ms=12.3, error=True, meta={"http.status_code": "500"})
@@ -97,7 +95,7 @@ async def test_the_list_shows_each_trace(view: View, client: _TestClientProtocol
         assert part in body
 
 
-async def test_a_search_filters_the_list_and_shows_its_mistakes(view: View, client: _TestClientProtocol) -> None:
+async def test_a_search_filters_the_list_and_shows_its_mistakes(view: View, client: Client) -> None:
     add_spans(view, span(resource="GET /one"))
     add_spans(view, span(resource="GET /two"))
     body = await get(client, "/?q=two")
@@ -109,7 +107,7 @@ async def test_a_search_filters_the_list_and_shows_its_mistakes(view: View, clie
     assert "No trace matches" in await get(client, "/?q=three")
 
 
-async def test_suggestions_facets_and_column_headers_are_valid_links(view: View, client: _TestClientProtocol) -> None:
+async def test_suggestions_facets_and_column_headers_are_valid_links(view: View, client: Client) -> None:
     """Each link leads to a search without a mistake."""
     bad = span(resource="GET /one", error=True, meta={"http.status_code": "500"})
     add_spans(view, bad, span(bad, service="shop (old)"))
@@ -132,7 +130,7 @@ async def test_suggestions_facets_and_column_headers_are_valid_links(view: View,
     assert followed_links > 15  # the pattern above still matches the links
 
 
-async def test_an_unfinished_term_does_not_change_the_rows(view: View, client: _TestClientProtocol) -> None:
+async def test_an_unfinished_term_does_not_change_the_rows(view: View, client: Client) -> None:
     """With an unfinished term, the rows are not marked as live, so the page keeps its old rows."""
     add_spans(view, span())
 
@@ -140,7 +138,7 @@ async def test_an_unfinished_term_does_not_change_the_rows(view: View, client: _
     assert '<ol class="rows" id="rows" data-live data-keyed ' in await get(client, "/?q=status:500")
 
 
-async def test_a_trace_links_back_to_its_search(view: View, client: _TestClientProtocol) -> None:
+async def test_a_trace_links_back_to_its_search(view: View, client: Client) -> None:
     """The page of the trace also links to the previous and the next trace that the search finds."""
     ids = [add_spans(view, span(start_ms=number, resource=f"GET /{number}")) for number in range(3)]
     add_spans(view, span(start_ms=9, resource="other"))
@@ -152,7 +150,7 @@ async def test_a_trace_links_back_to_its_search(view: View, client: _TestClientP
         assert part in body
 
 
-async def test_traces_are_returned_as_json(view: View, client: _TestClientProtocol) -> None:
+async def test_traces_are_returned_as_json(view: View, client: Client) -> None:
     """`q` searches, `limit` bounds the number of traces, and `since` selects those that changed after a version.
 
     An invalid search returns suggestions.
@@ -164,7 +162,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
     add_spans(view, span())
     response = await get_json(client, "/api/traces?q=status:error")
     failed_traces = response.pop("traces")
-    changed = await get_json(client, f"/api/traces?since={response['version'] - 1}")
+    changes = await get_json(client, f"/api/traces?since={response['version'] - 1}")
     no_traces = await get_json(client, "/api/traces?limit=0")
     mistake = await get_json(client, "/api/traces?q=foo:bar", 400)
 
@@ -186,7 +184,7 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
             "error": "E: no",
         }
     ]
-    assert (changed["found"], len(changed["traces"])) == (2, 1)
+    assert (changes["found"], len(changes["traces"])) == (2, 1)
     assert no_traces["traces"] == []
     assert mistake == {
         "error": 'Unknown field "foo". For a span tag write @foo:bar; for plain text write "foo:bar".',
@@ -194,10 +192,8 @@ async def test_traces_are_returned_as_json(view: View, client: _TestClientProtoc
     }
 
 
-@pytest.mark.parametrize("start", [-(2**63), 2**62])  # the least 64-bit integer, and the first start that is too late
-async def test_a_trace_with_an_impossible_start_is_returned_without_it(
-    view: View, client: _TestClientProtocol, start: int
-) -> None:
+@pytest.mark.parametrize("start", [-(2**63), 2**62])  # the least 64-bit integer, and the limit, in the year 2116
+async def test_a_trace_with_an_impossible_start_is_returned_without_it(view: View, client: Client, start: int) -> None:
     """A tracer may send any number as the start of a span."""
     add_spans(view, replace(span(), start=start))
     (trace,) = (await get_json(client, "/api/traces"))["traces"]
@@ -205,7 +201,7 @@ async def test_a_trace_with_an_impossible_start_is_returned_without_it(
     assert trace["start"] is None
 
 
-async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: _TestClientProtocol) -> None:
+async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: Client) -> None:
     """The page explains where the lines of other services are."""
     empty = await get(client, "/logs")
     root = span(trace=77, resource="GET /logged")
@@ -240,7 +236,7 @@ async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: 
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        # The page's own form: because of `Referrer-Policy: no-referrer`, the browser sends this Origin.
+        # The page's own form. The browser sends this Origin because of `Referrer-Policy: no-referrer`.
         ({"Sec-Fetch-Site": "same-origin", "Origin": "null"}, 303),
         ({}, 303),
         ({"Origin": "http://localhost:8081"}, 303),
@@ -251,7 +247,7 @@ async def test_the_log_shows_lines_with_and_without_a_trace(view: View, client: 
     ],
 )
 async def test_other_sites_cannot_clear_the_page(
-    view: View, client: _TestClientProtocol, headers: dict[str, str], status: int
+    view: View, client: Client, headers: dict[str, str], status: int
 ) -> None:
     """A request without either header is accepted, because it is not from a web page."""
     add_spans(view, span())
@@ -266,30 +262,30 @@ async def test_other_sites_cannot_clear_the_page(
 @pytest.mark.parametrize(
     ("back", "location"), [("/logs", "/logs"), ("/?q=a", "/?q=a"), ("//evil", "/"), ("/\\evil", "/"), ("http:x", "/")]
 )
-async def test_clearing_never_redirects_to_another_site(client: _TestClientProtocol, back: str, location: str) -> None:
+async def test_clearing_never_redirects_to_another_site(client: Client, back: str, location: str) -> None:
     response = await client.post("/clear", query_string={"back": back}, headers={"host": "localhost"})
 
     assert response.headers["location"] == location
 
 
-async def test_the_choices_for_the_performance_view_are_remembered(view: View, client: _TestClientProtocol) -> None:
+async def test_the_choices_for_the_performance_view_are_remembered(view: View, client: Client) -> None:
     """The choices are window, threshold and order. The address overrides them, and invalid values are ignored."""
     add_spans(view, span(duration_ms=1000))
     await get(client, "/performance?minutes=15&apdex=2&sort=-p99")
-    remembered = await get(client, "/performance")
-    overridden = await get(client, "/performance?minutes=1")
+    remembered_page = await get(client, "/performance")
+    overridden_page = await get(client, "/performance?minutes=1")
     client.set_cookie("localhost", "performance_minutes", "x")
-    invalid = await get(client, "/performance?sort=nonsense")
+    page_with_invalid_choices = await get(client, "/performance?sort=nonsense")
 
     for part in ("15 min ago", "T = 2 s", 'aria-sort="descending"><a id="sort-1-p99"'):
-        assert part in remembered
-    assert "1 min ago" in overridden
-    assert "T = 2 s" in overridden
-    assert "5 min ago" in invalid
-    assert 'aria-sort="descending"><a id="sort-1-requests"' in invalid
+        assert part in remembered_page
+    assert "1 min ago" in overridden_page
+    assert "T = 2 s" in overridden_page
+    assert "5 min ago" in page_with_invalid_choices
+    assert 'aria-sort="descending"><a id="sort-1-requests"' in page_with_invalid_choices
 
 
-async def test_only_the_first_rows_of_a_long_list_are_shown(view: View, client: _TestClientProtocol) -> None:
+async def test_only_the_first_rows_of_a_long_list_are_shown(view: View, client: Client) -> None:
     """A link leads to all rows."""
     for number in range(lists.ROWS + 50):
         add_spans(view, span(start_ms=number))
@@ -321,7 +317,7 @@ async def test_spans_that_arrive_during_rendering_make_the_page_outdated(view: V
     assert view.store.version == 2
 
 
-async def test_the_number_of_dropped_traces_is_shown(client: _TestClientProtocol, view: View) -> None:
+async def test_the_number_of_dropped_traces_is_shown(client: Client, view: View) -> None:
     """It is shown beside the number of traces kept, and on the page of a missing trace."""
     view.store.limit = 2
     for _ in range(5):
@@ -331,8 +327,8 @@ async def test_the_number_of_dropped_traces_is_shown(client: _TestClientProtocol
     assert "one of the 3 traces that were dropped" in await get(client, "/trace/123456", 404)
 
 
-async def test_markup_in_spans_is_escaped(view: View, client: _TestClientProtocol) -> None:
-    """Every text of the span and of the log line is a script, and every view escapes it."""
+async def test_markup_in_spans_is_escaped(view: View, client: Client) -> None:
+    """Every text of the spans and of the log line is a script."""
     hostile = span(
         resource=SCRIPT,
         service=SCRIPT,
@@ -353,7 +349,7 @@ async def test_markup_in_spans_is_escaped(view: View, client: _TestClientProtoco
     assert "<script>" not in await get(client, f"/trace/{script_in_path}", 404)
 
 
-async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestClientProtocol) -> None:
+async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: Client) -> None:
     """JSON can contain a lone surrogate, but UTF-8 and URLs can't."""
     text = "half \ud800"
     sent = wire_format(
@@ -366,7 +362,7 @@ async def test_text_that_cannot_be_encoded_is_escaped(view: View, client: _TestC
         assert r"half \ud800" in await get(client, path)
 
 
-async def test_the_page_allows_only_its_own_scripts(client: _TestClientProtocol) -> None:
+async def test_the_page_allows_only_its_own_scripts(client: Client) -> None:
     """Other sites can't show the page in a frame."""
     headers = (await client.get("/", headers={"host": "localhost"})).headers
 
@@ -376,7 +372,7 @@ async def test_the_page_allows_only_its_own_scripts(client: _TestClientProtocol)
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-async def test_templates_comply_with_the_content_security_policy(view: View, client: _TestClientProtocol) -> None:
+async def test_templates_comply_with_the_content_security_policy(view: View, client: Client) -> None:
     """The pages contain no inline script or style, and nothing from another host."""
     root = span(error=True)
     trace_id = add_spans(view, root)
@@ -390,7 +386,7 @@ async def test_templates_comply_with_the_content_security_policy(view: View, cli
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8081", "127.0.0.1.evil.example", "localhost.evil:1", "a..b", ".", ""]
 )
-async def test_requests_for_other_hosts_are_rejected(client: _TestClientProtocol, host: str) -> None:
+async def test_requests_for_other_hosts_are_rejected(client: Client, host: str) -> None:
     """This prevents DNS rebinding."""
     body = await get(client, "/", 421, host)
 
@@ -400,12 +396,12 @@ async def test_requests_for_other_hosts_are_rejected(client: _TestClientProtocol
 @pytest.mark.parametrize(
     "host", ["127.0.0.1:8081", "localhost", "LOCALHOST:1", "[::1]:8081", "[::1]", "192.0.2.2:8081", "laptop:8081"]
 )
-async def test_requests_for_local_names_are_served(client: _TestClientProtocol, host: str) -> None:
+async def test_requests_for_local_names_are_served(client: Client, host: str) -> None:
     """Any port is accepted, because it may be forwarded."""
     assert "Traces" in await get(client, "/", host=host)
 
 
-async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client: _TestClientProtocol) -> None:
+async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client: Client) -> None:
     """The details are those of the span in the address, or of the deepest error, or of the root."""
     root = span(error=True, resource="GET /root", meta={"error.type": "OuterError"})
     child = span(root, error=True, service="greeter", meta={"error.type": "InnerError", "error.message": "no"})
@@ -427,7 +423,7 @@ async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client
 
 
 @pytest.mark.parametrize("form", ["00-{id}-00000000000000aa-01", "{lower_half}", "{decimal}"])
-async def test_every_form_of_the_id_finds_the_trace(view: View, client: _TestClientProtocol, form: str) -> None:
+async def test_every_form_of_the_id_finds_the_trace(view: View, client: Client, form: str) -> None:
     """The forms are the `traceresponse` header, the lower 64 bits and the decimal number."""
     trace_id = add_spans(view, span(trace=0xABC, meta={"_dd.p.tid": "6b03707200000000"}))
     text = form.format(id=trace_id, lower_half=trace_id[16:], decimal=0xABC)
@@ -438,7 +434,7 @@ async def test_every_form_of_the_id_finds_the_trace(view: View, client: _TestCli
     assert with_query.headers["location"] == f"/trace/{trace_id}?span=7&q=a+b"
 
 
-async def test_a_trace_is_returned_as_json(view: View, client: _TestClientProtocol) -> None:
+async def test_a_trace_is_returned_as_json(view: View, client: Client) -> None:
     """The JSON includes its log lines. For a trace that is not kept, the status is 404."""
     root = span(meta={"a": "b"})
     trace_id = add_spans(view, root)
@@ -452,7 +448,7 @@ async def test_a_trace_is_returned_as_json(view: View, client: _TestClientProtoc
     assert "no longer kept" in await get(client, "/trace/123456/span/1", 404)
 
 
-async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientProtocol) -> None:
+async def test_a_trace_of_5000_spans_is_drawn(view: View, client: Client) -> None:
     """Each span has its own row. A recursive function would exceed Python's recursion limit of 1,000."""
     chain = [span(trace=1, span_id=number, parent_id=number - 1, start_ms=number) for number in range(1, 5001)]
     body = await get(client, f"/trace/{add_spans(view, *chain)}")
@@ -461,7 +457,7 @@ async def test_a_trace_of_5000_spans_is_drawn(view: View, client: _TestClientPro
     assert "4999▸" in body  # instead of an indent, a deep row has its level
 
 
-async def test_spans_with_a_missing_parent_or_in_a_cycle_are_drawn(view: View, client: _TestClientProtocol) -> None:
+async def test_spans_with_a_missing_parent_or_in_a_cycle_are_drawn(view: View, client: Client) -> None:
     """A span whose parent is missing is marked."""
     cycle = [span(trace=1, span_id=71, parent_id=72), span(trace=1, span_id=72, parent_id=71)]
     orphan = span(trace=1, parent_id=99)
@@ -471,7 +467,7 @@ async def test_spans_with_a_missing_parent_or_in_a_cycle_are_drawn(view: View, c
     assert body.count("Its parent span is missing") == 1
 
 
-async def test_calls_between_services_are_drawn(view: View, client: _TestClientProtocol) -> None:
+async def test_calls_between_services_are_drawn(view: View, client: Client) -> None:
     """Each call has its number of requests, its errors and its latency."""
     root = span()
     call = span(root, duration_ms=7, error=True, meta={"span.kind": "client", "peer.service": "mail"})
@@ -491,18 +487,14 @@ async def test_calls_between_services_are_drawn(view: View, client: _TestClientP
         (3, "<span>5</span><span></span>"),  # half of 5 is not a number of requests
     ],
 )
-async def test_the_middle_label_of_an_axis_is_exact(
-    view: View, client: _TestClientProtocol, requests: int, labels: str
-) -> None:
+async def test_the_middle_label_of_an_axis_is_exact(view: View, client: Client, requests: int, labels: str) -> None:
     """The label is left out if it is not a whole number."""
     view.performance.add([span() for _ in range(requests)], monotonic())
 
     assert f'<div class="y" aria-hidden="true">{labels}<span>0</span></div>' in await get(client, "/performance")
 
 
-async def test_the_performance_view_has_the_requested_window_and_threshold(
-    view: View, client: _TestClientProtocol
-) -> None:
+async def test_the_performance_view_has_the_requested_window_and_threshold(view: View, client: Client) -> None:
     """Invalid values are ignored."""
     add_spans(view, span(duration_ms=1000), span(duration_ms=10))
     loose = await get(client, "/performance?apdex=1.1&minutes=1")

@@ -206,7 +206,7 @@ def test_a_search_does_not_match_the_trace(text: str) -> None:
         (")", ") has no matching (", ['")"']),
         ("service:(a OR env:b)", "env:b is not a value of service", ['service:(a OR "env:b")']),
         ("foo:bar status:", "Unknown field", ["@foo:bar status:error", '"foo:bar" status:error']),
-        ("(" * (MAX_DEPTH + 1) + "a", "more than 50 deep", []),
+        ("(" * (MAX_DEPTH + 1) + "a", f"more than {MAX_DEPTH} deep", []),
     ],
 )
 def test_a_mistake_is_reported_with_suggestions(text: str, message: str, suggestions: list[str]) -> None:

@@ -21,7 +21,7 @@ def test_a_span_is_read_as_it_was_sent() -> None:
     assert received.kind == "server"
 
 
-def test_missing_fields_are_empty_and_malformed_spans_are_left_out() -> None:
+def test_missing_fields_have_defaults_and_malformed_spans_are_left_out() -> None:
     """The well-formed spans are kept."""
     good = {"trace_id": 1, "span_id": 2, "name": "work"}
     infinite = {**good, "start": math.inf}  # json.loads accepts Infinity
@@ -47,7 +47,7 @@ def test_a_request_is_a_span_that_enters_a_service(fields: dict[str, object], is
 
 def test_a_trace_has_its_whole_id_root_duration_and_errors() -> None:
     """The order of the spans does not matter."""
-    root = span(trace=0xAB, duration_ms=20, meta={"_dd.p.tid": "6b03000000000000"})
+    root = span(trace=0xAB, duration_ms=20, meta={"_dd.p.tid": "6b03000000000000"})  # the upper half of the id
     late = span(root, start_ms=15, duration_ms=10, error=True)
     early = span(root, start_ms=-1, duration_ms=3)
     one_trace = trace(late, early, root)
@@ -133,12 +133,12 @@ def test_a_trace_id_is_accepted_in_every_form(text: str, key: int | None) -> Non
 def test_the_store_keeps_the_last_traces_and_counts_the_dropped_ones() -> None:
     """The traces are sorted by start, the newest first."""
     store = Store(limit=3)
-    sent = [span(start_ms=number) for number in range(5)]
-    store.add(sent)
+    spans = [span(start_ms=number) for number in range(5)]
+    store.add(spans)
 
-    assert [kept_trace.root for kept_trace in store.newest()] == [sent[4], sent[3], sent[2]]
+    assert [kept_trace.root for kept_trace in store.newest()] == [spans[4], spans[3], spans[2]]
     assert (len(store), store.dropped) == (3, 2)
-    assert store.find(str(sent[0].trace_id)) is None
+    assert store.find(str(spans[0].trace_id)) is None
     assert store.find("no id") is None
 
 
@@ -182,7 +182,7 @@ def test_log_lines_may_arrive_before_or_after_their_trace() -> None:
 def test_lines_of_traces_that_never_arrive_are_forgotten() -> None:
     """The oldest lines are forgotten first."""
     store = Store(limit=2)
-    for number in range(1, 6):  # a store keeps the lines of at most twice its limit of traces
+    for number in range(1, 6):  # a store keeps the lines of at most 2 * limit traces
         store.add_line({"dd.trace_id": f"{number:032x}"})
     (first,) = store.add([span(trace=1)])
     (last,) = store.add([span(trace=5)])

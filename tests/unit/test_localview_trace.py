@@ -19,7 +19,7 @@ from hello_service.localview.trace_page import COLORS, MAX_INDENT, Row, Selectio
 
 def trace_view(*spans: Span, store: Store | None = None, **selection: str) -> TraceView:
     """Return the view of the trace of `spans` with `selection`."""
-    store = Store(limit=100) if store is None else store
+    store = Store(limit=100) if store is None else store  # 100 traces are more than any test adds
     return TraceView(store.add(spans)[0], store, Selection.from_arguments(selection.items()))
 
 
@@ -105,7 +105,7 @@ def test_a_fold_opens() -> None:
 def test_few_equal_siblings_are_not_folded() -> None:
     root = span()
 
-    assert len(outline(trace_view(root, *queries(root, 3)))) == 1 + 3
+    assert len(outline(trace_view(root, *queries(root, 3)))) == 1 + 3  # FOLD_FROM is 4
 
 
 def test_a_failed_span_is_not_folded_with_successful_ones() -> None:
@@ -333,7 +333,7 @@ def test_links_to_a_span_are_bounded() -> None:
     sources = [span(trace=2, links=(Link(trace_id=1, span_id=target.span_id),)) for _ in range(LINKS_OF_A_SPAN + 5)]
     store.add([target, *sources])
     link_count = len(store.links_to(target))
-    # A store keeps the links to at most twice its limit of traces.
+    # A store keeps the links to at most 2 * limit traces.
     links_to_missing_traces = tuple(Link(trace_id=trace_id, span_id=1) for trace_id in range(10, 20))
     store.add([span(trace=2, links=links_to_missing_traces)])
 

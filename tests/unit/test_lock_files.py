@@ -29,9 +29,9 @@ def test_production_installs_no_package_of_a_dependency_group() -> None:
     """Packages that only tests and development need belong to a group."""
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     lock = (ROOT / "requirements" / "run.txt").read_text()
-    in_production = {line.split("==")[0] for line in lock.splitlines() if "==" in line}
+    production_packages = {line.split("==")[0] for line in lock.splitlines() if "==" in line}
     entries = [entry for group in groups.values() for entry in group if isinstance(entry, str)]
-    in_groups = {entry.split(">")[0].split("[")[0] for entry in entries}  # without versions and extras
+    group_packages = {entry.split(">")[0].split("[")[0] for entry in entries}  # without versions and extras
 
     # Quart depends on flask, and the group `bench` also lists it.
-    assert in_production & in_groups == {"flask"}
+    assert production_packages & group_packages == {"flask"}

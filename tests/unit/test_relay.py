@@ -9,7 +9,7 @@ from in_process import problem, serving
 from hello_service.settings import Settings
 
 
-@pytest.mark.parametrize("count", [0, 21])
+@pytest.mark.parametrize("count", [0, 21])  # the bounds are 1 and 20
 async def test_a_count_outside_its_bounds_is_422(count: int) -> None:
     async with serving(Settings()) as client:
         response = await client.get(f"/api/relay?count={count}")

@@ -87,7 +87,7 @@ def test_hypercorns_own_classes_serve_after_a_change_in_a_library(part: str) -> 
     serving = server.Server(settings, server.listen(settings), environ={}, broken={part: ["It was renamed."]})
     with capture_logs() as lines:
         config = serving._config()
-    config.create_sockets().insecure_sockets[0].close()
+    config.create_sockets().insecure_sockets[0].close()  # the listener, because no server runs to close it
 
     assert config.connections is None
     assert [line["event"] for line in lines] == [server.HYPERCORN_CLASSES_WARNING]

@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 def test_the_variables_of_the_flask_guide_have_its_defaults() -> None:
-    """A reader of the Flask guide finds the same names and values."""
+    """A reader of the Flask guide (see docs/from-flask.md) finds the same names and values."""
     settings = Settings.from_environment({})
 
     assert (settings.dd_agent_host, settings.dd_trace_agent_port) == ("localhost", 8126)
@@ -129,7 +129,7 @@ def test_only_the_secrets_of_a_url_are_masked(url: str, masked: str) -> None:
 # Each row: the variable, a value just below its bounds, the least value, the largest value, and a value just above.
 BOUNDS = [
     ("PORT", "-1", "0", "65535", "65536"),
-    ("UPSTREAM_TIMEOUT_SECONDS", "0", "0.001", "300", "300.001"),
+    ("UPSTREAM_TIMEOUT_SECONDS", "0", "0.001", "300", "300.001"),  # any value above 0 is accepted, but not 0
     ("UPSTREAM_CONNECTIONS", "0", "1", "10000", "10001"),
     ("UPSTREAM_WAITING", "-1", "0", "100000", "100001"),
     ("UPSTREAM_BODY_BYTES", "0", "1", "1073741824", "1073741825"),
@@ -228,7 +228,10 @@ WITH_SECRETS: dict[str, Any] = {
 
 
 def test_every_field_that_can_hold_a_secret_has_one_in_these_tests() -> None:
-    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS. `key_number` is an int."""
+    """A new secret of `Settings` fails this test until it is added to WITH_SECRETS.
+
+    The int `key_number` can't hold SECRET.
+    """
     urls = {name for name in TeamSettings.model_fields if re.search("_url$|_dsn$", name)}
 
     assert (TeamSettings.secret_fields() | urls) - {"key_number"} <= set(WITH_SECRETS)

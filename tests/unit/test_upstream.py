@@ -154,7 +154,7 @@ async def test_no_exception_of_aiohttp_is_left_unmapped(
 async def test_no_exception_of_httpx_is_left_unmapped(
     fake: FakeUpstream, upstream: Upstream, error_type: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Exceptions of streams and cookies are left out: responses are read as a whole, and no cookies are kept."""
+    """Exceptions of streams and cookies are left out, because responses are read as a whole and no cookies are kept."""
     if issubclass(error_type, (httpx.StreamError, httpx.CookieConflict)):
         return
 
