@@ -160,7 +160,7 @@ def test_every_command_of_the_guide_succeeds(reader: Reader) -> None:
     outputs: dict[str, str] = {}  # of the last run of each command
     for line in guide_commands():
         if line == "deploy/deploy up":
-            reader.commit()
+            reader.commit()  # so that each `up` deploys another version
         if line.startswith("export DD_API_KEY") and line in outputs:  # the second time, the guide replaces the key
             reader.own_values["DD_API_KEY"] = KEY[::-1]
         if line not in UNSUPPORTED:

@@ -15,7 +15,8 @@ from running import BIN, ROOT, eventually
 
 pytestmark = pytest.mark.deployment
 
-MEMORY_LIMIT = ["--memory", "256m", "--memory-swap", "256m"]
+MEMORY_LIMIT = ["--memory", "256m", "--memory-swap", "256m"]  # equal limits mean that the container gets no swap
+# Nothing listens on port 1, and telemetry would also try to connect.
 NO_AGENT = ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
 
 

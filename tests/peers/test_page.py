@@ -219,7 +219,7 @@ def test_the_performance_view_shows_figures_by_service_and_resource(local_view: 
     report = page.locator(".report", has=page.locator("h2", has_text="hello-service"))
     resource = report.locator("tr", has_text="GET /api/faults/slow")
     expect(resource).to_be_visible()
-    # The columns: resource, requests, rate, two about errors, seven latencies, and Apdex.
+    # The columns are resource, requests, rate, two about errors, seven latencies, and Apdex.
     cells = resource.locator("td")
     requests, rate, apdex = cells.nth(1), cells.nth(2), cells.nth(12)
 
@@ -229,7 +229,7 @@ def test_the_performance_view_shows_figures_by_service_and_resource(local_view: 
         expect(cells.nth(latency_column)).to_have_text(re.compile(r"^\d+(\.\d+)? ms$"))
     expect(apdex).to_have_text("1.00")
     expect(report.locator("rect.requests").first).to_be_visible()
-    # There are three percentiles. The lines of all three have gaps at the same times.
+    # Gaps divide the line of a percentile into several polylines. All three percentiles have the same gaps.
     assert report.locator("polyline").count() % 3 == 0
     page.fill("[name=apdex]", "0.001")
     expect(apdex).to_have_text("0.00")

@@ -174,7 +174,7 @@ def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) ->
 
 
 def test_facets_sorting_and_time_range_work_by_clicks(dev: Dev, page: Page) -> None:
-    """The number of traces behind each facet equals its count, and the browser's Back button returns to all traces."""
+    """A facet shows as many traces as it counts, and the browser's Back button returns to all traces."""
     # Twelve traces of the last seconds: 8 call shop, 4 call cart, and 3 have an error. One trace is two hours old.
     for number in range(12):
         root = span(start_ms=now(number), duration_ms=10 * number + 5, service="gate", resource=f"GET /{number:02}")

@@ -77,7 +77,7 @@ def test_cloudformation_would_accept_the_definition(tmp_path: Path) -> None:
     template = tmp_path / "task.yaml"
     resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(filled_definition())}
     template.write_text(yaml.safe_dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Task": resource}}))
-    command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(template)]
+    command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(template)]  # I: informational rules, too
     process = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (process.stdout, process.returncode) == ("", 0)

@@ -256,6 +256,7 @@ def bar_colors(page: Page) -> dict[str, set[str]]:
     return colors
 
 
+# The local view still has the traces of the first scheme when the second one is tested, so the ids differ.
 @pytest.mark.parametrize(("scheme", "large_id", "small_id"), [("light", 0xA100, 0xA101), ("dark", 0xA200, 0xA201)])
 def test_nineteen_services_have_nineteen_colors(
     local_view: LocalView, scheme: str, large_id: int, small_id: int

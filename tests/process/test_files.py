@@ -61,7 +61,7 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, agent: Agent) -> Iterat
 
 
 def get(port: int, path: str, *headers: str, method: str = "GET") -> str:
-    """Send a request, close the connection right after the last byte of the response, and return its head."""
+    """Send a request, close the connection right after the last byte of the response, and return the response's head."""
     lines = [f"{method} {path} HTTP/1.1", "host: here", *headers]
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
