@@ -81,7 +81,7 @@ def load_balancer(account: Account) -> Iterator[str]:
 
 
 class Reader:
-    """A reader of the guide, who runs its commands in a clean checkout. `proxy` serves all requests over HTTP."""
+    """A reader of the guide, who runs its commands in a clean checkout. `proxy` responds in place of load balancers."""
 
     def __init__(self, account: Account, checkout: Path, proxy: str) -> None:
         self.account = account

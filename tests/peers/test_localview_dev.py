@@ -374,7 +374,7 @@ def test_errors_are_red_in_a_terminal() -> None:
 
 
 def _read_until(terminal: int, text: str | None) -> str:
-    """Read the output of the terminal up to `text`, or until its other end is closed, and return it."""
+    """Return the terminal's output up to `text`, or until the other end of the terminal is closed."""
     output = ""
     while text is None or text not in output:
         try:

@@ -1,4 +1,4 @@
-"""Tests of docs/tracing.md: the commands of each way to use tracing print the tree that the page shows."""
+"""Tests of docs/tracing.md: for each way to use tracing, the commands print the tree that the page shows."""
 
 from __future__ import annotations
 
