@@ -152,7 +152,7 @@ def test_the_service_stops_within_the_grace_period(engine: Engine) -> None:
     assert float(grace_period.removesuffix("s")) > Settings.from_environment({}).stop_budget_seconds
 
 
-def test_the_trace_of_a_request_arrives_at_datadog(project: Project) -> None:
+def test_the_trace_of_a_request_arrives_at_the_intake(project: Project) -> None:
     """The span has the right service, resource, environment and version, and the Agent uses the right key."""
     body = project.engine.get(f"{project.url('service', 8080)}/api/hello/Ada")
     (span,) = project.intake().wait_for_spans(1)

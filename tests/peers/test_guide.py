@@ -37,7 +37,7 @@ CONFIRMATIONS = {
 
 
 def guide_commands() -> list[str]:
-    """Return the commands of the guide in order: those of its code blocks, and of the table with a command column."""
+    """Return the commands in the guide's code blocks and in its table with a command column, in their order."""
     code_block = r"```bash\n(.*?)```"
     table_row = r"^\| [^|`]+ \| `([^`]+)` \|[^|]+\|$"  # the second of three cells is code
     matches = re.findall(f"{code_block}|{table_row}", GUIDE, re.DOTALL | re.MULTILINE)

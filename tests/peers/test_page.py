@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 FILTER_MS = 200  # the longest time in which 1,000 traces may be filtered
-ATTEMPTS = 20  # at most, to filter once within FILTER_MS
+MAX_ATTEMPTS = 20  # to filter once within FILTER_MS
 SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
 # The ids of the traces that tests send to the agent.
 LATE_ID, HOSTILE_ID, DEEP_ID, CYCLE_ID = 0xF00D, 0xBAD, 0x5000, 0xC1C
@@ -351,7 +351,7 @@ def test_a_thousand_traces_are_filtered_in_time(empty_local_view: LocalView, pag
     }
     fastest: dict[str, float] = {}
     for text, matches in number_of_matches.items():
-        for _ in range(ATTEMPTS):  # a single fast attempt is enough, because the machine may be busy
+        for _ in range(MAX_ATTEMPTS):  # a single fast attempt is enough, because the machine may be busy
             page.evaluate(search, ["", "1,000"])
             fastest[text] = min(fastest.get(text, math.inf), page.evaluate(search, [text, matches]))
             if fastest[text] < FILTER_MS:

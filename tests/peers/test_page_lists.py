@@ -364,7 +364,7 @@ def send_hub(dev: Dev) -> None:
 
 @pytest.mark.parametrize("width", [1300, 1920])
 def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: int) -> None:
-    """The map shows the most connected or a chosen service and its neighbors. Nodes and edges link to their traces."""
+    """The map shows a service, at first the most connected one, and its neighbors. Nodes and edges link to traces."""
     with developing(measured=False) as fresh_dev, opened(browser, width) as page:
         send_hub(fresh_dev)
         page.goto(f"{fresh_dev.page_url}/map")

@@ -64,7 +64,7 @@ def test_the_api_accepts_every_key_and_value() -> None:
 
 
 def test_a_wrong_value_of_an_enumeration_is_reported() -> None:
-    """This proves that `enum_errors` can find one, even deep inside the definition."""
+    """This proves that `enum_errors` can find it, even deep inside the definition."""
     wrong_definition = filled_definition()
     wrong_definition["containerDefinitions"][0]["dependsOn"][0]["condition"] = "READY"
 
