@@ -8,7 +8,7 @@ import containers
 import pytest
 from containers import Engine
 
-VERSION = "7.8.9"  # of the image. The tests that expect it repeat the literal.
+VERSION = "7.8.9"  # the version of the image; tests repeat it as a literal
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ PATHS = {
 
 @pytest.fixture(scope="module")
 def local_view() -> Iterator[LocalView]:
-    """Run `dev` with a failed trace of nine services and a trace of another service."""
+    """Run `dev` with a failed trace of nine services, and with a second trace, to which the page of the first links."""
     with running_local_view() as local_view:
         local_view.send(*checkout(), span(service="other"))
         with opened(local_view.browser) as page:

@@ -21,8 +21,8 @@ from hello_service.settings import Settings
 pytestmark = [pytest.mark.deployment, pytest.mark.timeout(240)]
 
 KEY = "0123456789abcdef0123456789abcdef"
-SHIPPED = ["compose.yaml", "compose.override.yaml"]
-LOCAL = ["compose.yaml", "compose.local.yaml"]
+SHIPPED_FILES = ["compose.yaml", "compose.override.yaml"]
+LOCAL_FILES = ["compose.yaml", "compose.local.yaml"]
 # Additions to the shipped files: the Agent sends to a stand-in for Datadog's intake, and /api/faults is enabled.
 INTAKE_ADDITIONS = {
     "services": {
@@ -83,7 +83,7 @@ def project(engine: Engine, intake_image: str, tmp_path: Path) -> Iterator[Proje
     additions = tmp_path / "compose.intake.yaml"
     additions.write_text(json.dumps(INTAKE_ADDITIONS))
     environment = {"DD_API_KEY": KEY, "DD_ENV": "staging", "DD_VERSION": "3.2.1"}
-    with running_project(engine, [*SHIPPED, str(additions)], environment) as project:
+    with running_project(engine, [*SHIPPED_FILES, str(additions)], environment) as project:
         yield project
 
 
@@ -99,7 +99,7 @@ def test_only_up_needs_a_key(engine: Engine, tmp_path: Path) -> None:
     # The service uses an image that exists, so nothing has to be built.
     override = tmp_path / "compose.image.yaml"
     override.write_text(json.dumps({"services": {"service": {"image": containers.agent_image()}}}))
-    project = Project(engine, [*SHIPPED, str(override)], {"PORT": "0", "AGENT_PORT": "0"})
+    project = Project(engine, [*SHIPPED_FILES, str(override)], {"PORT": "0", "AGENT_PORT": "0"})
     try:
         up_result = engine.run(*project.command, "up", "--no-build", check=False, extra=project.environment)
         running_containers = project.compose("ps", "--quiet")
@@ -113,7 +113,7 @@ def test_only_up_needs_a_key(engine: Engine, tmp_path: Path) -> None:
     assert running_containers == ""
 
 
-@pytest.mark.parametrize("files", [SHIPPED, LOCAL], ids=["shipped", "local"])
+@pytest.mark.parametrize("files", [SHIPPED_FILES, LOCAL_FILES], ids=["shipped", "local"])
 def test_every_container_is_restricted_and_restarted(engine: Engine, files: list[str]) -> None:
     """Each has a memory limit, no new privileges and ports on loopback only.
 
@@ -137,7 +137,7 @@ def test_every_container_is_restricted_and_restarted(engine: Engine, files: list
 
 def test_one_agent_version_is_pinned_everywhere(engine: Engine) -> None:
     """compose.yaml and the files in deploy/ have the same release, not `latest`."""
-    pinned_image = configured_services(engine, SHIPPED)["datadog-agent"]["image"]
+    pinned_image = configured_services(engine, SHIPPED_FILES)["datadog-agent"]["image"]
     files = [path for path in (ROOT / "deploy").glob("*") if path.is_file()]
     images_in_deploy = {image for path in files for image in re.findall(r"[\w./]*/agent:[\w.]+", path.read_text())}
 
@@ -147,12 +147,12 @@ def test_one_agent_version_is_pinned_everywhere(engine: Engine) -> None:
 
 def test_the_service_stops_within_the_grace_period(engine: Engine) -> None:
     """Compose kills the container after its grace period, so the service's own budget must be shorter."""
-    grace_period = configured_services(engine, SHIPPED)["service"]["stop_grace_period"]
+    grace_period = configured_services(engine, SHIPPED_FILES)["service"]["stop_grace_period"]
 
     assert float(grace_period.removesuffix("s")) > Settings.from_environment({}).stop_budget_seconds
 
 
-def test_the_trace_of_a_request_arrives_at_datadog(project: Project) -> None:
+def test_the_trace_of_a_request_arrives_at_the_intake(project: Project) -> None:
     """The span has the right service, resource, environment and version, and the Agent uses the right key."""
     body = project.engine.get(f"{project.url('service', 8080)}/api/hello/Ada")
     (span,) = project.intake().wait_for_spans(1)
@@ -205,7 +205,7 @@ def test_no_request_fails_when_the_agent_is_killed(project: Project) -> None:
 
 def test_traces_are_shown_without_account_or_key(engine: Engine) -> None:
     """With compose.local.yaml, the agent and page of this repository show the service's traces."""
-    with running_project(engine, LOCAL, {}) as project:
+    with running_project(engine, LOCAL_FILES, {}) as project:
         engine.get(f"{project.url('service', 8080)}/api/relay?count=2")
         page_url = project.url("datadog-agent", 8081)
 

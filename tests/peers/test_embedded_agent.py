@@ -78,7 +78,7 @@ def test_local_and_allowed_host_names_are_accepted(url: str, host: str) -> None:
     ],
 )
 def test_nothing_is_forwarded_to_another_machine(url: str, path: str, header: dict[str, str]) -> None:
-    """ddapm-test-agent, the base of the embedded agent, can forward requests: by a proxy, settings or headers."""
+    """ddapm-test-agent, the base of the embedded agent, has paths and headers that make it forward requests."""
     response = httpx.post(f"{url}{path}", headers=header, json=[[SPAN]])
 
     assert response.status_code == 403

@@ -37,7 +37,7 @@ CONFIRMATIONS = {
 
 
 def guide_commands() -> list[str]:
-    """Return the commands of the guide in order: those of its code blocks, and of the table with a command column."""
+    """Return the commands in the guide's code blocks and in its table with a command column, in their order."""
     code_block = r"```bash\n(.*?)```"
     table_row = r"^\| [^|`]+ \| `([^`]+)` \|[^|]+\|$"  # the second of three cells is code
     matches = re.findall(f"{code_block}|{table_row}", GUIDE, re.DOTALL | re.MULTILINE)
@@ -81,7 +81,7 @@ def load_balancer(account: Account) -> Iterator[str]:
 
 
 class Reader:
-    """A reader of the guide, who runs its commands in a clean checkout. `proxy` serves all requests over HTTP."""
+    """A reader of the guide, who runs its commands in a clean checkout. `proxy` responds in place of load balancers."""
 
     def __init__(self, account: Account, checkout: Path, proxy: str) -> None:
         self.account = account
@@ -160,7 +160,7 @@ def test_every_command_of_the_guide_succeeds(reader: Reader) -> None:
     outputs: dict[str, str] = {}  # of the last run of each command
     for line in guide_commands():
         if line == "deploy/deploy up":
-            reader.commit()
+            reader.commit()  # so that each `up` deploys another version
         if line.startswith("export DD_API_KEY") and line in outputs:  # the second time, the guide replaces the key
             reader.own_values["DD_API_KEY"] = KEY[::-1]
         if line not in UNSUPPORTED:

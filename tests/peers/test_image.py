@@ -15,7 +15,8 @@ from running import BIN, ROOT, eventually
 
 pytestmark = pytest.mark.deployment
 
-MEMORY_LIMIT = ["--memory", "256m", "--memory-swap", "256m"]
+MEMORY_LIMIT = ["--memory", "256m", "--memory-swap", "256m"]  # equal limits mean that the container gets no swap
+# Nothing listens on port 1, and telemetry would also try to connect.
 NO_AGENT = ["--env", "DD_TRACE_AGENT_URL=http://127.0.0.1:1", "--env", "DD_INSTRUMENTATION_TELEMETRY_ENABLED=false"]
 
 
@@ -48,19 +49,19 @@ def test_the_image_contains_only_locked_distributions_and_the_package(engine: En
     program = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
     installed = json.loads(engine.docker("run", "--rm", image, "python", "-Ic", program))
     version_of_package = installed.pop("hello-service")
-    # ddtrace ships this one inside its own distribution, so the lock file doesn't have it.
+    # A part of ddtrace's own distribution, so the lock file doesn't have it.
     bundled = {"ddtrace-internal"}
 
     locked: dict[str, set[str]] = {}  # versions by name; markers for Python versions can lead to several
     for name, version in re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements/run.txt").read_text(), re.MULTILINE):
-        locked.setdefault(normalized(name), set()).add(version)
-    unlocked = {name for name, version in installed.items() if version not in locked.get(normalized(name), ())}
+        locked.setdefault(normalized_name(name), set()).add(version)
+    unlocked = {name for name, version in installed.items() if version not in locked.get(normalized_name(name), ())}
     assert unlocked <= bundled
     assert {"ddtrace", "Hypercorn", "Quart"} <= set(installed)
     assert version_of_package == "1.0.0"  # that of pyproject.toml, not that of the image
 
 
-def normalized(name: str) -> str:
+def normalized_name(name: str) -> str:
     """Return the name of a distribution as PEP 503 normalizes it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from click.testing import CliRunner
 from developing import FREE_VIEW_PORTS, developing, launched
+from local_view import trace_id
 from running import BIN, eventually, free_port
 
 from hello_service.__main__ import main
@@ -86,11 +87,6 @@ def test_traces_and_output_of_another_service_are_shown(tmp_path: Path, server: 
         assert dev.processes() == {}
 
 
-def trace_id(response: httpx.Response) -> str:
-    """Return the trace id of a response."""
-    return response.headers["traceresponse"].split("-")[1]
-
-
 def test_a_server_that_prints_no_url_works_and_its_children_are_stopped(tmp_path: Path) -> None:
     (tmp_path / "without_url.py").write_text(SERVER_WITHOUT_URL)
     server = ["--", sys.executable, "without_url.py", PORT]
@@ -116,7 +112,7 @@ def _responds(port: int) -> bool:
 def test_an_error_line_waits_for_its_trace(tmp_path: Path) -> None:
     """If the trace does not arrive, the terminal shows the line unchanged, and the page shows its message.
 
-    A line without a valid level is shown at once.
+    A line without a valid level is shown immediately.
     """
     (tmp_path / "printing.py").write_text("""
 import time

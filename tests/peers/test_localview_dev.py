@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 from developing import DEV, FREE_PORTS, MARK, VIEW, Dev, developing, launched, write_sitecustomize
-from local_view import send_spans
+from local_view import send_spans, trace_id
 from running import Agent, clean_environment, eventually, free_port, service
 from tracing_data import span
 
@@ -29,11 +29,6 @@ def dev() -> Iterator[Dev]:
     """Yield a running `dev` that several tests share."""
     with developing() as dev:
         yield dev
-
-
-def trace_id(response: httpx.Response) -> str:
-    """Return the trace id of a response."""
-    return response.headers["traceresponse"].split("-")[1]
 
 
 def test_each_request_is_a_tree_in_the_terminal(dev: Dev) -> None:
@@ -200,7 +195,7 @@ def test_an_agent_that_does_not_start_is_reported_with_advice(tmp_path: Path) ->
 
 @pytest.mark.once
 def test_no_trace_is_lost_if_the_agent_starts_slowly(tmp_path: Path) -> None:
-    """`dev` is ready only when the agent is, which here starts 6 seconds late."""
+    """`dev` is ready only when its agent is ready. Here, the agent starts 6 seconds late."""
     with developing(environment=write_sitecustomize(tmp_path, "hello_service.localview.agent", "time.sleep(6)")) as dev:
         dev.wait_for(trace_id(dev.get("/api/hello")))
 
@@ -247,7 +242,7 @@ def test_the_option_no_embedded_agent_uses_the_agent_in_the_environment(agent: A
 
 @pytest.mark.once
 def test_an_agent_in_the_environment_is_ignored_with_a_message() -> None:
-    """The message does not contain its password."""
+    """The message does not contain the password in the agent's URL."""
     environment = {"DD_TRACE_AGENT_URL": "http://user:secret@agent.example:8126", "DD_AGENT_HOST": "agent.example"}
     with developing(environment=environment) as dev:
         dev.wait_for(trace_id(dev.get("/api/hello")))
@@ -379,7 +374,7 @@ def test_errors_are_red_in_a_terminal() -> None:
 
 
 def _read_until(terminal: int, text: str | None) -> str:
-    """Read the output of the terminal up to `text`, or until its other end is closed, and return it."""
+    """Return the terminal's output up to `text`, or until the other end of the terminal is closed."""
     output = ""
     while text is None or text not in output:
         try:

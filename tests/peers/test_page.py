@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 FILTER_MS = 200  # the longest time in which 1,000 traces may be filtered
-ATTEMPTS = 20  # at most, to filter once within FILTER_MS
+MAX_ATTEMPTS = 20  # to filter once within FILTER_MS
 SCRIPT = "<script>alert('resource')</script><img src=x onerror=alert('image')>"
 # The ids of the traces that tests send to the agent.
 LATE_ID, HOSTILE_ID, DEEP_ID, CYCLE_ID = 0xF00D, 0xBAD, 0x5000, 0xC1C
@@ -219,7 +219,7 @@ def test_the_performance_view_shows_figures_by_service_and_resource(local_view: 
     report = page.locator(".report", has=page.locator("h2", has_text="hello-service"))
     resource = report.locator("tr", has_text="GET /api/faults/slow")
     expect(resource).to_be_visible()
-    # The columns: resource, requests, rate, two about errors, seven latencies, and Apdex.
+    # The columns are resource, requests, rate, two about errors, seven latencies, and Apdex.
     cells = resource.locator("td")
     requests, rate, apdex = cells.nth(1), cells.nth(2), cells.nth(12)
 
@@ -229,7 +229,7 @@ def test_the_performance_view_shows_figures_by_service_and_resource(local_view: 
         expect(cells.nth(latency_column)).to_have_text(re.compile(r"^\d+(\.\d+)? ms$"))
     expect(apdex).to_have_text("1.00")
     expect(report.locator("rect.requests").first).to_be_visible()
-    # There are three percentiles. The lines of all three have gaps at the same times.
+    # Gaps divide the line of a percentile into several polylines. All three percentiles have the same gaps.
     assert report.locator("polyline").count() % 3 == 0
     page.fill("[name=apdex]", "0.001")
     expect(apdex).to_have_text("0.00")
@@ -351,7 +351,7 @@ def test_a_thousand_traces_are_filtered_in_time(empty_local_view: LocalView, pag
     }
     fastest: dict[str, float] = {}
     for text, matches in number_of_matches.items():
-        for _ in range(ATTEMPTS):  # a single fast attempt is enough, because the machine may be busy
+        for _ in range(MAX_ATTEMPTS):  # a single fast attempt is enough, because the machine may be busy
             page.evaluate(search, ["", "1,000"])
             fastest[text] = min(fastest.get(text, math.inf), page.evaluate(search, [text, matches]))
             if fastest[text] < FILTER_MS:

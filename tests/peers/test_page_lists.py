@@ -174,7 +174,7 @@ def test_a_websocket_is_one_row_with_its_messages_below(dev: Dev, page: Page) ->
 
 
 def test_facets_sorting_and_time_range_work_by_clicks(dev: Dev, page: Page) -> None:
-    """The number of traces behind each facet equals its count, and the browser's Back button returns to all traces."""
+    """A facet shows as many traces as it counts, and the browser's Back button returns to all traces."""
     # Twelve traces of the last seconds: 8 call shop, 4 call cart, and 3 have an error. One trace is two hours old.
     for number in range(12):
         root = span(start_ms=now(number), duration_ms=10 * number + 5, service="gate", resource=f"GET /{number:02}")
@@ -364,7 +364,7 @@ def send_hub(dev: Dev) -> None:
 
 @pytest.mark.parametrize("width", [1300, 1920])
 def test_the_map_of_19_services_fits_without_overlaps(browser: Browser, width: int) -> None:
-    """The map shows the most connected or a chosen service and its neighbors. Nodes and edges link to their traces."""
+    """The map shows a service, at first the most connected one, and its neighbors. Nodes and edges link to traces."""
     with developing(measured=False) as fresh_dev, opened(browser, width) as page:
         send_hub(fresh_dev)
         page.goto(f"{fresh_dev.page_url}/map")

@@ -80,7 +80,7 @@ def growth(samples: list[int]) -> float:
 
 
 def received_traces(dev: Dev) -> int:
-    """Return how many traces the page has received: the sum of those kept and those dropped."""
+    """Return how many traces the page has received: the sum of kept and dropped traces."""
     html = httpx.get(f"{dev.page_url}/map").text
     text = html.split('id="kept" data-live>')[1].split("<")[0]  # for example "1,000 traces kept, 2,000 dropped"
     return sum(int(number) for number in re.findall(r"\d+", text.replace(",", "")))

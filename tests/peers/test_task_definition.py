@@ -64,7 +64,7 @@ def test_the_api_accepts_every_key_and_value() -> None:
 
 
 def test_a_wrong_value_of_an_enumeration_is_reported() -> None:
-    """This proves that `enum_errors` can find one, even deep inside the definition."""
+    """This proves that `enum_errors` can find it, even deep inside the definition."""
     wrong_definition = filled_definition()
     wrong_definition["containerDefinitions"][0]["dependsOn"][0]["condition"] = "READY"
 
@@ -77,7 +77,7 @@ def test_cloudformation_would_accept_the_definition(tmp_path: Path) -> None:
     template = tmp_path / "task.yaml"
     resource = {"Type": "AWS::ECS::TaskDefinition", "Properties": as_cloudformation(filled_definition())}
     template.write_text(yaml.safe_dump({"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"Task": resource}}))
-    command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(template)]
+    command = [str(BIN / "cfn-lint"), "--include-checks", "I", "--", str(template)]  # I: informational rules, too
     process = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (process.stdout, process.returncode) == ("", 0)

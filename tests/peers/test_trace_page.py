@@ -256,6 +256,7 @@ def bar_colors(page: Page) -> dict[str, set[str]]:
     return colors
 
 
+# The local view still has the traces of the first scheme when the second one is tested, so the ids differ.
 @pytest.mark.parametrize(("scheme", "large_id", "small_id"), [("light", 0xA100, 0xA101), ("dark", 0xA200, 0xA201)])
 def test_nineteen_services_have_nineteen_colors(
     local_view: LocalView, scheme: str, large_id: int, small_id: int
@@ -352,7 +353,7 @@ def test_a_click_in_the_legend_shows_a_single_service(local_view: LocalView, pag
     local_view.visit(page, CHECKOUT_PATH)
     initial_count = visible_rows(page).count()
     page.locator(".legend a", has_text="payments").click()
-    expect(visible_rows(page)).to_have_count(5)
+    expect(visible_rows(page)).to_have_count(5)  # the span of payments and its four ancestors
     expect(visible_rows(page).locator(".of")).to_have_text(["gateway", "orders", "payments"])
     page.keyboard.press("0")  # expands all, also the group of 24 rows, but shows no other service
     expect(visible_rows(page)).to_have_count(5)
@@ -533,7 +534,7 @@ def test_a_trace_works_without_javascript(local_view: LocalView) -> None:
     expect(visible_rows(page)).to_have_count(collapsed_count + 24)
     page.fill("#find", "payments")
     page.get_by_role("button", name="Search").click()
-    expect(page.locator("#matches")).to_contain_text("4")
+    expect(page.locator("#matches")).to_contain_text("4")  # the call, and three spans with payments in the stack trace
     page.locator(".legend a", has_text="payments").click()
     expect(visible_rows(page)).to_have_count(5)
     page.get_by_role("link", name="Close the details").click()

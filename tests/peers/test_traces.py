@@ -15,7 +15,7 @@ from running import PLAIN_HYPERCORN, SERVE_TEST_ENDPOINTS, Agent, Running, event
 def running(request: pytest.FixtureRequest, _agent: Agent) -> Iterator[Running]:
     """Run the service with `hello-service serve`, then with `ddtrace-run hypercorn`."""
     command = SERVE_TEST_ENDPOINTS if request.param == "serve" else PLAIN_HYPERCORN
-    # `serve` sets DD_TRACE_AIOHTTP_ENABLED itself. Otherwise, each outbound call would have two more spans.
+    # Unless DD_TRACE_AIOHTTP_ENABLED is false, each outbound call has two more spans. Plain Hypercorn doesn't set it.
     with service(_agent.url, {"FAULTS": "true", "DD_TRACE_AIOHTTP_ENABLED": "false"}, command) as running:
         yield running
 

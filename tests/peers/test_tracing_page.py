@@ -1,4 +1,4 @@
-"""Tests of docs/tracing.md: the commands of each way to use tracing print the tree that the page shows."""
+"""Tests of docs/tracing.md: for each way to use tracing, the commands print the tree that the page shows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def accepts_connections(port: int) -> bool:
 @pytest.mark.parametrize("way", WAYS)
 def test_the_commands_print_the_tree_of_the_page(way: str, tmp_path: Path) -> None:
     """Only the ports differ. The applications have the file names and the code that the page gives them."""
-    (commands,), (tree,) = code_blocks(way, "bash"), code_blocks(way, "text")
+    (commands,) = code_blocks(way, "bash")
+    (tree,) = code_blocks(way, "text")
     port = free_port()
     serve, send_request = re.sub(r"localhost:\d+", f"localhost:{port}", commands).splitlines()
     # Except for this service, the page shows the code of the application: for `copied:app`, that is copied.py.

@@ -50,7 +50,7 @@ def findings(actionlint: Path, workflow: str) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.iterdir()), ids=lambda path: path.stem)
 def test_actionlint_finds_no_mistake_in_a_workflow(actionlint: Path, path: Path) -> None:
-    """The misspelled key `run-on` proves that it can find one."""
+    """The misspelled key `run-on` proves that actionlint can find a mistake."""
     workflow = path.read_text()
     workflow_with_mistake = workflow.replace("runs-on", "run-on")
 

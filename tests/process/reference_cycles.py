@@ -39,7 +39,7 @@ async def send_requests(port: int, path: str, times: int, *, disconnect: bool = 
 
 
 async def main(settings: Settings) -> None:
-    """Count the cycles after successful, failed and canceled requests, with an outbound call and without."""
+    """Print the counts after successful, failed and canceled requests, with an outbound call and without."""
     use_test_endpoints()
     listener = listen(settings)
     listener.listen()  # so that connections before the server starts wait instead of being refused

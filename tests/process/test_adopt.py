@@ -59,7 +59,7 @@ def test_a_renamed_copy_does_not_contain_the_old_name(copy: Path, name: str) -> 
 
 @pytest.mark.timeout(900)
 def test_the_tests_of_a_renamed_copy_pass(copy: Path) -> None:
-    """All can be collected. Unit tests that read the name run here, and all unit tests in test_make_it_yours.py."""
+    """All tests can be collected. Only the unit tests that read the name run here; test_make_it_yours.py runs all."""
     adopted = run(copy, "scripts/adopt", "orders")
     assert adopted.returncode == 0, adopted.stderr
     collected = run(
@@ -85,7 +85,7 @@ def test_the_tests_of_a_renamed_copy_pass(copy: Path) -> None:
         ("hello_service", "is the service's name already"),
     ],
 )
-def test_a_name_that_cannot_be_a_package_is_rejected_and_changes_nothing(copy: Path, name: str, reason: str) -> None:
+def test_an_unsuitable_name_is_rejected_and_changes_nothing(copy: Path, name: str, reason: str) -> None:
     adopted = run(copy, "scripts/adopt", name)
 
     assert adopted.returncode == 1

@@ -13,7 +13,7 @@ from running import ROOT, unmeasured_environment
 
 
 def parameter(drill: Drill) -> object:
-    """Return `drill` for a serial test, marked `once` unless its result may depend on the Python version."""
+    """Return `drill` as a parameter, marked `serial`, and `once` unless its result may depend on the Python version."""
     marks = [pytest.mark.serial] if drill.every_python else [pytest.mark.serial, pytest.mark.once]
     if drill.skip_reason:
         marks.append(pytest.mark.skip(reason=drill.skip_reason))

@@ -49,7 +49,7 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, agent: Agent) -> Iterat
 
     def responds() -> bool:
         try:
-            return get(port, "/nothing").startswith("HTTP/1.1 404")
+            return send_request(port, "/nothing").startswith("HTTP/1.1 404")
         except OSError:
             return False
 
@@ -60,8 +60,8 @@ def port(request: pytest.FixtureRequest, tmp_path: Path, agent: Agent) -> Iterat
         yield port
 
 
-def get(port: int, path: str, *headers: str, method: str = "GET") -> str:
-    """Send a request, close the connection right after the last byte of the response, and return its head."""
+def send_request(port: int, path: str, *headers: str, method: str = "GET") -> str:
+    """Send a request, close the connection right after the last byte of the response, and return the response's head."""
     lines = [f"{method} {path} HTTP/1.1", "host: here", *headers]
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -91,8 +91,8 @@ def summary(span: Span) -> tuple[str, str, str | None, str | None, int]:
 
 def test_a_close_after_the_last_byte_is_not_a_disconnect(port: int, agent: Agent) -> None:
     for _ in range(REPETITIONS):
-        assert get(port, "/static/file").startswith("HTTP/1.1 200")
-        assert get(port, "/file").startswith("HTTP/1.1 200")
+        assert send_request(port, "/static/file").startswith("HTTP/1.1 200")
+        assert send_request(port, "/file").startswith("HTTP/1.1 200")
     spans = agent.wait_for_spans(2 * REPETITIONS)
 
     assert sorted(summary(span) for span in spans) == [
@@ -104,14 +104,14 @@ def test_a_close_after_the_last_byte_is_not_a_disconnect(port: int, agent: Agent
 
 def test_responses_to_range_head_and_conditional_requests_are_complete(port: int, agent: Agent) -> None:
     """Their spans have the response's status, no error, and no tag of an incomplete response or a disconnect."""
-    etag = re.search(r"etag: (.+)", get(port, "/file"), re.IGNORECASE)
+    etag = re.search(r"etag: (.+)", send_request(port, "/file"), re.IGNORECASE)
     assert etag is not None
     heads = [
-        get(port, "/file", "range: bytes=0-9"),
-        get(port, "/file", "range: bytes=9999999-"),
-        get(port, "/file", f"if-none-match: {etag[1].strip()}"),
-        get(port, "/file", method="HEAD"),
-        get(port, "/static/file", f"if-none-match: {etag[1].strip()}"),
+        send_request(port, "/file", "range: bytes=0-9"),
+        send_request(port, "/file", "range: bytes=9999999-"),
+        send_request(port, "/file", f"if-none-match: {etag[1].strip()}"),
+        send_request(port, "/file", method="HEAD"),
+        send_request(port, "/static/file", f"if-none-match: {etag[1].strip()}"),
     ]
     spans = agent.wait_for_spans(6)
 

@@ -13,7 +13,7 @@ from running import PLAIN_HYPERCORN, SERVE_TEST_ENDPOINTS, Agent, eventually, se
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-NO_AGENT = "http://127.0.0.1:1"
+NO_AGENT = "http://127.0.0.1:1"  # nothing listens on this port
 CLIENTS = 12  # several, so that requests are in flight when the stop begins
 
 
@@ -28,10 +28,10 @@ def connect_and_send(url: str, data: bytes) -> socket.socket:
 @pytest.mark.parametrize("implementation", ["httptools", "hypercorn", "plain hypercorn"])
 def test_the_api_is_served_by_each_implementation(implementation: str) -> None:
     """One warning is logged if the implementation doesn't enforce every limit."""
-    plain = implementation == "plain hypercorn"
-    settings = {} if plain else {"HTTP_IMPLEMENTATION": implementation}
+    is_plain = implementation == "plain hypercorn"
+    settings = {} if is_plain else {"HTTP_IMPLEMENTATION": implementation}
     with (
-        service(NO_AGENT, settings, PLAIN_HYPERCORN if plain else SERVE_TEST_ENDPOINTS) as running,
+        service(NO_AGENT, settings, PLAIN_HYPERCORN if is_plain else SERVE_TEST_ENDPOINTS) as running,
         httpx.Client(base_url=running.url) as client,
     ):
         hello = client.get("/api/hello?name=Ada")

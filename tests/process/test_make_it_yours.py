@@ -34,7 +34,7 @@ def service_of(copy: Path, agent: Agent, **settings: str) -> Iterator[Running]:
 
 
 def failed_checks(copy: Path) -> list[subprocess.CompletedProcess[str]]:
-    """Run the checks that every change must pass, and return the failed ones."""
+    """Run checks that every change must pass, and return the failed ones."""
     tests = ("tests/unit/test_app.py", "tests/unit/test_settings.py", "tests/unit/test_environment.py")
     commands = (
         ("ruff", "check"),

@@ -1,4 +1,4 @@
-"""Tests of the requests to the upstream: headers, errors, and that no caller can choose their destination."""
+"""Tests of the requests to the upstream: their headers, their errors, and their host, which no caller can choose."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from drills.connections import connected
 from fake_upstream import FakeUpstream, fake_upstream
 from running import Agent, service
 
-NO_AGENT = "http://127.0.0.1:1"
+NO_AGENT = "http://127.0.0.1:1"  # nothing listens on this port
 TRACE_HEADERS = {
     "traceparent",
     "tracestate",
@@ -38,7 +38,7 @@ async def other_server() -> AsyncIterator[FakeUpstream]:
         yield fake
 
 
-def headers(head: str) -> dict[str, str]:
+def parse_headers(head: str) -> dict[str, str]:
     """Return the headers in a request's head, with lower-case names."""
     _request_line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
     fields = [line.partition(": ") for line in lines]
@@ -66,7 +66,7 @@ async def test_only_the_trace_context_of_the_caller_is_forwarded(fake: FakeUpstr
         async with httpx.AsyncClient() as client:
             response = await client.get(f"{running.url}/api/relay?count=1", headers=caller_headers)
     (head,) = fake.heads
-    received = headers(head)
+    received = parse_headers(head)
 
     assert response.status_code == 200
     assert set(received) == TRACE_HEADERS | OWN_HEADERS
@@ -97,7 +97,7 @@ async def test_trace_headers_of_an_untrusted_caller_are_ignored(fake: FakeUpstre
             await client.get(f"{running.url}/api/relay?count=1", headers=untrusted_headers)
             response_without_headers = await client.get(f"{running.url}/api/relay?count=1")
         spans = agent.wait_for_spans(4)  # each of the two requests has a span and a span of its outbound call
-    first, second = (headers(head) for head in fake.heads)
+    first, second = (parse_headers(head) for head in fake.heads)
     roots = [span for span in spans if not span["parent_id"]]
 
     assert response_without_headers.status_code == 200
@@ -114,7 +114,7 @@ async def test_each_request_without_a_trace_context_starts_a_new_trace(fake: Fak
     with service(NO_AGENT, {"UPSTREAM_URL": f"{fake.url}/json"}) as running:
         async with httpx.AsyncClient() as client:
             responses = [await client.get(f"{running.url}/api/relay?count=1") for _ in range(2)]
-    calls = [headers(head) for head in fake.heads]
+    calls = [parse_headers(head) for head in fake.heads]
 
     assert [set(call) for call in calls] == [(TRACE_HEADERS | OWN_HEADERS) - {"baggage"}] * 2
     trace_ids = [call["traceparent"].split("-")[1] for call in calls]

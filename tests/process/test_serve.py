@@ -18,7 +18,7 @@ from websockets.sync.client import connect
 
 from hello_service import contract
 
-NO_AGENT = "http://127.0.0.1:1"
+NO_AGENT = "http://127.0.0.1:1"  # nothing listens on this port
 
 
 def test_it_serves_without_an_agent() -> None:
@@ -55,19 +55,19 @@ def test_the_service_does_not_start_with_invalid_variables() -> None:
     ]
 
 
-def warnings(running: Running, beginning: str) -> list[str]:
-    """Return the logged warnings that begin with `beginning`."""
+def warnings_with_prefix(running: Running, prefix: str) -> list[str]:
+    """Return the logged warnings that begin with `prefix`."""
     logged = [line["event"] for line in running.log if line["level"] == "warning"]
-    return [event for event in logged if event.startswith(beginning)]
+    return [event for event in logged if event.startswith(prefix)]
 
 
 @pytest.mark.parametrize(
     ("command", "count"), [(SERVE, 0), (PLAIN_HYPERCORN, 1)], ids=["hello-service serve", "plain hypercorn"]
 )
-def test_a_start_without_serve_logs_what_is_missing(command: list[str], count: int) -> None:
+def test_only_a_start_without_serve_logs_a_warning_about_the_missing_drain(command: list[str], count: int) -> None:
     with service(NO_AGENT, {"LOG_FORMAT": "json"}, command) as running:
         status = httpx.get(running.url).status_code
-        logged = warnings(running, "Not started by `hello-service serve`: there is no drain")
+        logged = warnings_with_prefix(running, "Not started by `hello-service serve`: there is no drain")
 
     assert status == 200
     assert len(logged) == count
@@ -97,7 +97,7 @@ def test_a_renamed_private_name_is_logged_as_one_warning(
     with service(NO_AGENT, {"LOG_FORMAT": "json", "PYTHONPATH": str(tmp_path)}, command) as running:
         status = httpx.get(running.url).status_code
         lost = httpx.get(f"{running.url}/info").json()["tracing"]["traces_lost"]
-        logged = warnings(running, sentence)
+        logged = warnings_with_prefix(running, sentence)
 
     assert status == 200
     assert len(logged) == 1
@@ -153,7 +153,7 @@ def test_configuration_warnings_are_logged_once() -> None:
 
 
 def test_no_response_has_a_server_header() -> None:
-    """This holds for the application's responses and for those that Hypercorn sends itself."""
+    """This holds for the application's responses and for the server's own, such as that to an invalid Host."""
     with service(NO_AGENT) as running:
         responses = [httpx.get(running.url, headers={"Host": host}) for host in ("localhost", "a/b")]
 
@@ -259,17 +259,17 @@ def test_closed_connections_leave_no_task_and_no_descriptor() -> None:
 
 
 def test_production_imports_no_development_package() -> None:
-    """The deployed service must not need packages that are installed for development only."""
+    """A deployed service doesn't have these packages. The local view, which needs some, isn't imported either."""
     program = (
-        "import sys, json, hello_service.serving.server, hello_service.__main__;"
-        "print(json.dumps([name for name in sys.modules]))"
+        "import sys, json, hello_service.serving.server, hello_service.__main__; print(json.dumps(list(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    modules = {name.split(".")[0] for name in json.loads(result.stdout)}
+    modules = json.loads(result.stdout)
+    packages = {name.split(".")[0] for name in modules}
 
     # rich is a development package too, but httpx imports it if it is installed.
-    assert not modules & {"ddapm_test_agent", "pytest", "playwright"}
-    assert "hello_service.localview" not in json.loads(result.stdout)
+    assert not packages & {"ddapm_test_agent", "pytest", "playwright"}
+    assert "hello_service.localview" not in modules
 
 
 def test_a_start_without_serve_logs_the_variables_that_only_the_environment_can_set() -> None:

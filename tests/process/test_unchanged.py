@@ -85,7 +85,7 @@ def request_resources(spans: list[dict[str, Any]]) -> list[str]:
 )
 def test_an_application_is_traced_under_every_server(tmp_path: Path, agent: Agent, command: list[str]) -> None:
     """Each request has one span with its route, probes have no span, and outbound calls have readable resources."""
-    with traced_service(tmp_path, agent, command, DD_SERVICE="theirs") as (url, _):
+    with traced_service(tmp_path, agent, command, DD_SERVICE="users") as (url, _):
         response = httpx.get(f"{url}/users/7", timeout=30)
         spans = agent.wait_for_spans(2)
 
@@ -94,7 +94,7 @@ def test_an_application_is_traced_under_every_server(tmp_path: Path, agent: Agen
     assert len(response.headers.get_list("traceresponse")) == 1
     (call,) = [span for span in spans if span["name"] == "http.request"]
     assert (call["resource"], call["meta"]["peer.service"]) == ("GET 127.0.0.1/orders/?", "127.0.0.1")
-    assert {span["service"] for span in spans} == {"theirs"}
+    assert {span["service"] for span in spans} == {"users"}
 
 
 def test_an_application_that_calls_trace_is_not_traced_again(tmp_path: Path, agent: Agent) -> None:
@@ -203,12 +203,15 @@ def test_only_the_variables_that_tracing_needs_are_set(tmp_path: Path, monkeypat
     }
 
 
-@pytest.mark.parametrize("is_beside", [True, False], ids=["beside the command", "on PATH"])
-def test_a_ddtrace_run_beside_the_command_precedes_the_one_on_path(tmp_path: Path, is_beside: bool) -> None:
-    """The ddtrace-run beside the command belongs to the command's virtual environment."""
+@pytest.mark.parametrize("is_beside_command", [True, False], ids=["beside the command", "on PATH"])
+def test_a_ddtrace_run_beside_the_command_precedes_the_one_on_path(tmp_path: Path, is_beside_command: bool) -> None:
+    """The ddtrace-run beside the command belongs to the command's virtual environment.
+
+    The values of PYTHONPATH and DD_SERVICE in the environment are kept.
+    """
     first_on_path, command_folder = tmp_path / "first", tmp_path / "second"
     programs = [first_on_path / "ddtrace-run", command_folder / "serve"]
-    if is_beside:
+    if is_beside_command:
         programs.append(command_folder / "ddtrace-run")
     for path in programs:
         path.parent.mkdir(exist_ok=True)
@@ -216,7 +219,7 @@ def test_a_ddtrace_run_beside_the_command_precedes_the_one_on_path(tmp_path: Pat
     variables = {"PATH": f"{first_on_path}:{command_folder}", "PYTHONPATH": "/x", "DD_SERVICE": "mine"}
     program, command, environment = launch.traced_command(["serve"], variables)
 
-    assert program == str((command_folder if is_beside else first_on_path) / "ddtrace-run")
+    assert program == str((command_folder if is_beside_command else first_on_path) / "ddtrace-run")
     assert command[1:] == [str(command_folder / "serve")]
     assert environment["PYTHONPATH"] == f"{launch.SITECUSTOMIZE_FOLDER}:/x"
     assert environment["DD_SERVICE"] == "mine"

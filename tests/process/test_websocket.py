@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from running import BIN, ROOT, Running, service
 
-NO_AGENT = "http://127.0.0.1:1"
+NO_AGENT = "http://127.0.0.1:1"  # nothing listens on this port
 ENVIRONMENT = {"GRACEFUL_SECONDS": "0", "PYTHONPATH": str(ROOT / "tests")}
 COMMAND = [str(BIN / "ddtrace-run"), sys.executable, str(Path(__file__).with_name("websocket_server.py"))]
 FLOOD_BYTES = 120_000_000  # more than the memory may grow, so a server that reads without a bound fails the test
@@ -24,18 +24,19 @@ SILENCE_SECONDS = 5.0  # if the server accepts no data for this time, it has sto
 def frame(payload: bytes) -> bytes:
     """Return a text frame (RFC 6455, section 5.2) whose mask is 0. `payload` has at most 65,535 bytes."""
     size = len(payload)
-    # 0x80 marks a masked frame. The length 126 means that two bytes with the true length follow.
+    # 0x80 in the length marks a masked frame. The length 126 means that two bytes with the true length follow.
     length = bytes([0x80 | size]) if size < 126 else bytes([0x80 | 126]) + size.to_bytes(2, "big")
-    return b"\x81" + length + bytes(4) + payload
+    return b"\x81" + length + bytes(4) + payload  # 0x81 marks a text message in a single frame
 
 
-# The replies to small messages soon fill the buffers on the way to a client that doesn't read.
+# The replies to small messages soon fill the buffers on the way to a client that doesn't read. Large messages would
+# soon fill the memory of a server that reads without a bound.
 SMALL = frame(b"A" * 200)
 LARGE = frame(b"x" * 60_000)
 
 
 @contextmanager
-def opened(running: Running, path: str) -> Iterator[socket.socket]:
+def open_websocket(running: Running, path: str) -> Iterator[socket.socket]:
     """Open a WebSocket, and read no more than the start of the response."""
     host, port = running.url.removeprefix("http://").split(":")
     with socket.socket() as client:
@@ -48,7 +49,7 @@ def opened(running: Running, path: str) -> Iterator[socket.socket]:
             "Connection: Upgrade",
             "Upgrade: websocket",
             "Sec-WebSocket-Version: 13",
-            "Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==",
+            "Sec-WebSocket-Key: MDAwMDAwMDAwMDAwMDAwMA==",  # any 16 bytes in base64
         ]
         client.sendall("\r\n".join([*lines, "", ""]).encode())
         assert client.recv(12) == b"HTTP/1.1 101"
@@ -81,7 +82,7 @@ def memory_mib(running: Running, name: str) -> float:
 
 @pytest.mark.parametrize("path", ["/api/hello/ws", "/reads-nothing"])
 def test_a_client_that_sends_and_never_reads_has_to_wait(path: str) -> None:
-    with service(NO_AGENT, ENVIRONMENT, COMMAND) as running, opened(running, path) as client:
+    with service(NO_AGENT, ENVIRONMENT, COMMAND) as running, open_websocket(running, path) as client:
         before = memory_mib(running, "VmRSS")
         sent = flood(client)
         growth = memory_mib(running, "VmHWM") - before
@@ -92,8 +93,8 @@ def test_a_client_that_sends_and_never_reads_has_to_wait(path: str) -> None:
 
 def test_the_connection_is_closed_when_a_handler_returns_with_messages_unread() -> None:
     with service(NO_AGENT, ENVIRONMENT, COMMAND) as running:
-        with opened(running, "/ends") as client:
-            client.sendall(SMALL * 100)
+        with open_websocket(running, "/leaves-messages-unread") as client:
+            client.sendall(SMALL * 100)  # more than the server reads ahead for a handler
             received = b""
             while data := client.recv(65536):
                 received += data

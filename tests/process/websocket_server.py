@@ -13,13 +13,13 @@ from hello_service.serving.server import Server, listen
 from hello_service.settings import Settings
 
 
-async def reads_nothing() -> None:
+async def read_nothing() -> None:
     await websocket.accept()
     await asyncio.Event().wait()
 
 
-async def ends() -> None:
-    """Return when the queue of unread messages is full, so that the task that fills it is blocked."""
+async def leave_messages_unread() -> None:
+    """Return once the queue of unread messages is full, which blocks the task that fills it."""
     await websocket.accept()
     queue = message_queue()
     while not queue.full():  # noqa: ASYNC110 - no event signals it
@@ -29,9 +29,9 @@ async def ends() -> None:
 def message_queue() -> asyncio.Queue[object]:
     """Return the queue of messages for this handler, which Quart 0.22 and 0.23 keep in different places."""
     buffer = getattr(websocket, "buffer", None)
-    if buffer is not None:
+    if buffer is not None:  # Quart 0.23
         queue: asyncio.Queue[object] = buffer._queue
-    else:
+    else:  # Quart 0.22
         queue = vars(websocket)["_receive"].__self__  # `_receive` is a method of the queue
     return queue
 
@@ -41,8 +41,8 @@ async def main(settings: Settings) -> None:
     use_test_endpoints()
     listener = listen(settings)
     server = Server(settings, listener, os.environ)
-    server.app.websocket("/reads-nothing")(reads_nothing)
-    server.app.websocket("/ends")(ends)
+    server.app.websocket("/reads-nothing")(read_nothing)
+    server.app.websocket("/leaves-messages-unread")(leave_messages_unread)
     await server.serve()
 
 
