@@ -28,7 +28,7 @@ RESPONSES = {
     # Deeper than Python's parser can go.
     "/deeper": json_response(b"[" * 100_000 + b"]" * 100_000),
     "/nan": json_response(b"[NaN]"),
-    "/endless": json_response(b"1e999"),  # infinity, as a Python float
+    "/infinity": json_response(b"1e999"),  # as a Python float
     "/not-json": json_response(b"{]"),
     "/text": b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi",
     "/missing": b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnone",

@@ -1,6 +1,6 @@
 """Serves three requests of hello_service in this process, and prints which Python functions of ddtrace they call.
 
-`python count_calls.py` prints JSON: {"layers": modules of the ASGI layers, "calls": the number of calls by function}
+`python count_calls.py` prints JSON: {"middleware": the modules of the ASGI middleware, "calls": the number of calls by function}
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ async def send_requests(app: Quart) -> None:
 
 def main() -> None:
     app = create_app(endpoints=ENDPOINTS)
-    layers = []
-    layer: Any = app.asgi_app
-    while not inspect.ismethod(layer):  # the innermost is Quart's own asgi_app, which is a method
-        layers.append(type(layer).__module__)
-        # Each layer keeps the next one in an attribute with one of these names.
-        layer = next(value for name, value in vars(layer).items() if name in {"app", "_app", "quart"})
+    modules = []
+    asgi_app: Any = app.asgi_app
+    while not inspect.ismethod(asgi_app):  # the innermost is Quart's own asgi_app, which is a method
+        modules.append(type(asgi_app).__module__)
+        # Each middleware keeps the app that it wraps in an attribute with one of these names.
+        asgi_app = next(value for name, value in vars(asgi_app).items() if name in {"app", "_app", "quart"})
     asyncio.run(send_requests(app))
-    print(json.dumps({"layers": layers, "calls": calls}))  # noqa: T201 - for the test
+    print(json.dumps({"middleware": modules, "calls": calls}))  # noqa: T201 - for the test
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ async def open_client(app: FastAPI) -> AsyncIterator[None]:
 
 
 class HookMiddleware:
-    """Does what the ASGI layer, the before-request hook and the after-request hook of quart_app.py do."""
+    """Does what the ASGI middleware, the before-request hook and the after-request hook of quart_app.py do."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -46,7 +46,7 @@ class HookMiddleware:
                 raise Unhandled("in the after-request hook")
             await send(message)
 
-        if scope.get("path") == "/layer":
+        if scope.get("path") == "/middleware":
             await send({"type": "http.response.start", "status": 401})
             await send({"type": "http.response.body"})
             return

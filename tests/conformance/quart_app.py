@@ -369,14 +369,14 @@ async def ws_refuses(room: str) -> None:
     abort(403)
 
 
-class HeaderlessLayer:
-    """An ASGI layer that responds to /layer itself, without headers."""
+class HeaderlessMiddleware:
+    """An ASGI middleware that responds to /middleware itself, without headers."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope.get("path") != "/layer":
+        if scope.get("path") != "/middleware":
             await self.app(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": 401})
@@ -406,6 +406,6 @@ class Mount:
 
 outer.register_blueprint(inner)
 app.register_blueprint(outer)
-layered: Any = app  # asgi_app is a method, so mypy would reject the assignment to it
-layered.asgi_app = Mount(HeaderlessLayer(ProxyFixMiddleware(layered.asgi_app)))
+untyped_app: Any = app  # asgi_app is a method, so mypy would reject the assignment to it
+untyped_app.asgi_app = Mount(HeaderlessMiddleware(ProxyFixMiddleware(untyped_app.asgi_app)))
 tracing.trace(app, probes={"/health"})

@@ -198,7 +198,7 @@ SCENARIOS = [
     Scenario("unhandled in after-request hook", get("/hook/after")),
     Scenario("unhandled in stream", get_incomplete("/stream/broken")),
     Scenario("file", get("/file")),
-    Scenario("response of a layer", get("/layer")),
+    Scenario("response of a middleware", get("/middleware")),
     Scenario("mounted", get("/mounted/users/7")),
     Scenario("behind a proxy", get("/plain", x_forwarded_for="203.0.113.7")),
     Scenario("background partial", get("/background/partial"), (3, 3)),

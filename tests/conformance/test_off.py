@@ -42,14 +42,14 @@ def test_no_function_of_ddtrace_is_called(environment: dict[str, str]) -> None:
     report = json_output(COUNT_CALLS, environment)
 
     assert report["calls"] == {}
-    assert "hello_service.observability.tracing" not in report["layers"]
+    assert "hello_service.observability.tracing" not in report["middleware"]
 
 
 def test_requests_are_not_traced_under_ddtrace_run_if_tracing_is_disabled() -> None:
     """ddtrace-run still applies ddtrace's own patches, but tracing.py adds nothing."""
     report = json_output([DDTRACE_RUN, *COUNT_CALLS], {"DD_TRACE_ENABLED": "false"})
 
-    assert "hello_service.observability.tracing" not in report["layers"]
+    assert "hello_service.observability.tracing" not in report["middleware"]
     assert not any("asgi" in name or "quart" in name for name in report["calls"])
 
 
@@ -57,7 +57,7 @@ def test_calls_of_ddtrace_are_counted_when_tracing_is_on() -> None:
     """Otherwise the tests above could not fail."""
     report = json_output([DDTRACE_RUN, *COUNT_CALLS], {"DD_TRACE_AGENT_URL": NO_AGENT})
 
-    assert "hello_service.observability.tracing" in report["layers"]
+    assert "hello_service.observability.tracing" in report["middleware"]
     assert any("_trace/tracer.py" in name for name in report["calls"])
 
 

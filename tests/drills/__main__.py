@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument(
         "words", nargs="*", metavar="WORD", help="run only the drills whose event contains one of these words"
     )
-    parser.add_argument("--short", action="store_true", help="run their short forms, as the tests do, in a few minutes")
+    parser.add_argument("--short", action="store_true", help="run the short forms, as the tests do, in a few minutes")
     parser.add_argument("--write", action="store_true", help="write the results into docs/resilience.md")
     options = parser.parse_args()
     for word in options.words:

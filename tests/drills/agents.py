@@ -194,7 +194,7 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
         cause_failure = partial(failures[failure], agent)
         return ServiceWithAgent(failure=failure, agent=agent, cause_failure=cause_failure, running=running)
 
-    with ThreadPoolExecutor(3) as pool:  # a start takes a few seconds of CPU
+    with ThreadPoolExecutor(3) as pool:  # not all at once, because a start takes a few seconds of CPU
         return list(pool.map(start, failures))
 
 

@@ -62,7 +62,7 @@ def fuzzed_api(size: Size) -> str:
                     continue
                 _fuzz(operation.as_strategy(generation_mode=mode), examples, checks, statuses)
         assert running.stop() == 0
-    assert statuses.total() >= size.of(200, 10_000), statuses
+    assert statuses.total() >= size.of(200, 10_000), f"too few requests to prove anything: {statuses}"
     counts = ", ".join(f"{count} of {status}" for status, count in sorted(statuses.items()))
     return f"{statuses.total()} requests to {len(operations)} operations, every response matches the schema: {counts}"
 

@@ -104,7 +104,10 @@ def _send_requests(url: str) -> str:
 
 
 def _use_service(command: Sequence[str], settings: dict[str, str], *, measured: bool = True) -> str:
-    """Start a service, send requests to it, and stop it. Coverage can't be measured on a read-only file system."""
+    """Start a service, send requests to it, and stop it.
+
+    With `measured=False`, its coverage isn't measured, which a read-only file system would prevent.
+    """
     with service(NO_AGENT, settings, command, measured=measured) as running:
         requests = _send_requests(running.url)
         assert running.stop() == 0, running.lines[-5:]

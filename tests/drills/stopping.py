@@ -15,7 +15,7 @@ from drills.drill import Size, drill
 
 IN_FLIGHT = 50
 DRAIN_SECONDS = 0.5
-CLOSING_AND_FLUSH_SECONDS = 8  # CLOSING_SECONDS of settings.py, and the default of FLUSH_SECONDS
+CLOSING_AND_FLUSH_SECONDS = 3 + 5  # CLOSING_SECONDS of settings.py, and the default of FLUSH_SECONDS
 
 
 @drill(
