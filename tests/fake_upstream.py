@@ -46,7 +46,7 @@ RESPONSES = {
     ),
     # The reason phrase isn't ASCII.
     "/reason": b"HTTP/1.1 200 \xff\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi",
-    "/garbage": b"\x00\x01\x02 this is no HTTP\r\n\r\n",
+    "/garbage": b"\x00\x01\x02 this is not HTTP\r\n\r\n",
     "/cut": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
     "/reset": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
     "/nothing": b"",

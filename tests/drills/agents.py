@@ -189,7 +189,7 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
         if failure == NAME_GONE:
             url = url.replace("127.0.0.1", "agent.drill")
             command = [*prefix, *command]
-        settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
+        settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}  # as in production
         running = stack.enter_context(service(url, settings, command))
         cause_failure = partial(failures[failure], agent)
         return ServiceWithAgent(failure=failure, agent=agent, cause_failure=cause_failure, running=running)

@@ -15,7 +15,8 @@ CLIENTS = 50
 CALLS = CLIENTS * 3 // 5  # the number of clients whose requests make the service call its upstream
 BATCHES_BETWEEN_COUNTS = 20  # few, because the trace agent keeps all spans until they are counted
 TRACER_CONNECTIONS = 2  # the tracer opens and closes them, at most two at once
-# Before 3.12.8 and in 3.13.0, asyncio.TaskGroup leaves a canceled handler in a reference cycle (python/cpython#124958).
+# Before 3.12.8 and in 3.13.0, asyncio.TaskGroup leaves a canceled handler in a reference cycle
+# (python/cpython#124958).
 MAX_GROWTH_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13) else 40
 
 

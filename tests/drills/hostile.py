@@ -187,8 +187,8 @@ async def run_all(jobs: list[Callable[[], Awaitable[T]]], limit: int) -> list[T]
 
 @contextmanager
 def checked_service() -> Iterator[Running]:
-    """Run a service with an agent. Check afterwards that no request and no descriptor remains, that no request got a 50x
-    from the application, and that Hypercorn raised nothing.
+    """Run a service with an agent. Check afterwards that no request and no descriptor remains, that the application
+    responded with no 50x, and that the log has no traceback of Hypercorn.
     """
     settings = {"KEEP_ALIVE_SECONDS": str(KEEP_ALIVE_SECONDS)}
     with trace_agent() as agent, service(agent.url, settings) as running:

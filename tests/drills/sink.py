@@ -110,7 +110,7 @@ class Sink:
             await reader.read()  # until the client closes the connection
             return False
         if self.behavior == GARBAGE:
-            writer.write(b"\x00\x01\x02 this is no HTTP\r\n\r\n")
+            writer.write(b"\x00\x01\x02 this is not HTTP\r\n\r\n")
             return False
         document: dict[str, Any] = {}
         if self.behavior == OK:
