@@ -121,7 +121,7 @@ def disconnect_early(service: Service) -> None:
 def read_large_response(service: Service) -> None:
     """Read the start of a response that is larger than all buffers, and then the rest."""
     with open_request(service, "/stream/large") as connection:
-        read_until(connection, b"xxx")
+        read_until(connection, b"xxx")  # the body consists of this letter
         read_until(connection, LAST_CHUNK)
 
 
@@ -156,7 +156,7 @@ def close_busy_websocket(service: Service) -> None:
 
 
 def open_two_websockets(service: Service) -> None:
-    """Open one WebSocket after the other. In Quart, the second handler also sends to the first WebSocket, which is closed."""
+    """Open two WebSockets in turn. In Quart, the second handler also sends to the first WebSocket, which is closed."""
     websocket("/ws/lounge/broadcasts", "one")(service)
     websocket("/ws/lounge/broadcasts", "two")(service)
 

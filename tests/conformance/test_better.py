@@ -57,7 +57,7 @@ def test_the_span_of_a_stream_lasts_until_the_last_byte(services: Services, fram
 def test_a_span_lasts_until_a_slow_client_has_read_the_response(services: Services, framework: str) -> None:
     """The span doesn't end when the handler has produced the response."""
     with open_request(services[framework], "/stream/large") as connection:
-        read_until(connection, b"xxx")
+        read_until(connection, b"xxx")  # the body consists of this letter
         spans_before_rest = services[framework].agent.spans()
         before_rest = time.time_ns()
         read_until(connection, LAST_CHUNK)

@@ -24,8 +24,8 @@ MAX_GROWTH_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.versi
     "client disconnects before the response ends",
     "The handler and its outbound call are canceled, after `HALF_CLOSE_SECONDS` if no response has started. The "
     "span ends and records the disconnect. 10,000 disconnects leave no request, connection or file descriptor,"
-    " and memory grows by less than 20 MiB (40 MiB on CPython before 3.12.8, and 3.13.0, whose `asyncio.TaskGroup` leaves"
-    " reference cycles)",
+    " and memory grows by less than 20 MiB (40 MiB on CPython before 3.12.8, and 3.13.0, whose `asyncio.TaskGroup`"
+    " leaves reference cycles)",
     every_python=True,
 )
 def disconnects(size: Size) -> str:
@@ -82,7 +82,8 @@ async def _send_and_disconnect(running: Running, watcher: Connection, fake: Fake
     for number, client in enumerate(clients):
         if number % 5 == 0:
             # The body isn't sent, so the upload stays in flight.
-            client.send("/api/hello", "content-type: application/json\r\ncontent-length: 20\r\n", "POST")
+            header_lines = "content-type: application/json\r\ncontent-length: 20\r\n"
+            client.send("/api/hello", header_lines, method="POST")
         elif number % 5 == 1:
             client.send("/api/hello/stream?count=20")
         else:
