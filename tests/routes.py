@@ -1,6 +1,7 @@
 """Endpoints that replace the demo's, at the same paths.
 
-All tests except those of the demo's own endpoints use them, so that the tests don't depend on the demo.
+Tests use them so that they don't depend on the demo. The exceptions are the tests of the demo's own endpoints and some
+in tests/peers.
 """
 
 from __future__ import annotations

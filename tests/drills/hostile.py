@@ -1,4 +1,4 @@
-"""A drill with clients that are slow, malformed or malicious."""
+"""A drill with clients that are slow or malicious, or that send malformed requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A drill under load for a long time: memory, descriptors and tasks don't grow, and no request or trace is lost."""
+"""A long drill under load: memory levels off, descriptors and tasks don't grow, and no request or trace is lost."""
 
 from __future__ import annotations
 
