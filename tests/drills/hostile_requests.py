@@ -23,10 +23,10 @@ def post(body: bytes) -> bytes:
     return POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def handshake(extra: bytes = b"", key: bytes = KEY, path: bytes = b"/api/hello/ws") -> bytes:
-    """Return the request that opens a WebSocket."""
+def handshake(headers: bytes = b"", key: bytes = KEY, path: bytes = b"/api/hello/ws") -> bytes:
+    """Return the request that opens a WebSocket. `headers` are more header lines, each with its CRLF."""
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    return get(path, HOST + upgrade + key + extra)
+    return get(path, HOST + upgrade + key + headers)
 
 
 def frame(opcode: int, payload: bytes, *, last: bool = True, masked: bool = True, reserved: int = 0) -> bytes:
