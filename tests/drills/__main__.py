@@ -22,15 +22,15 @@ def run(drill: Drill, size: Size) -> tuple[str, bool]:
     began = monotonic()
     promise_kept = False
     if drill.skip_reason:
-        measured = drill.skip_reason
+        figures = drill.skip_reason
     else:
         try:
-            measured = drill.run(size)
+            figures = drill.run(size)
             promise_kept = True
         except Exception as error:  # noqa: BLE001 - a drill that fails must not lose the results of the others
-            measured = f"BROKEN: {type(error).__name__}: {error}"
-    print(f"{drill.event}: {measured} ({monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
-    cell = " ".join(measured.split()).replace("|", "/")  # on one line, without the character that separates cells
+            figures = f"BROKEN: {type(error).__name__}: {error}"
+    print(f"{drill.event}: {figures} ({monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+    cell = " ".join(figures.split()).replace("|", "/")  # on one line, without the character that separates cells
     return f"{head(drill)} {cell}{size.of(' (short)', '')} |", promise_kept
 
 

@@ -34,7 +34,7 @@ def disconnects(size: Size) -> str:
 
 
 async def _disconnect(batches: int) -> str:
-    recorded = canceled = 0
+    recorded_count = canceled_count = 0
     async with fake_upstream() as fake:
         with trace_agent() as agent, service(agent.url, {"UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
@@ -49,8 +49,8 @@ async def _disconnect(batches: int) -> str:
                     uncounted += CLIENTS
                     if batch % BATCHES_BETWEEN_COUNTS == 0 or batch == batches:
                         requests, calls = await asyncio.to_thread(_count_disconnects, agent, uncounted)
-                        recorded += requests
-                        canceled += calls
+                        recorded_count += requests
+                        canceled_count += calls
                         uncounted = 0
                 await until(lambda: descriptors(running) <= max_descriptors)
                 growth = memory_mib(running) - memory_before
@@ -63,11 +63,11 @@ async def _disconnect(batches: int) -> str:
     assert in_flight_after == 0
     assert outbound_after == 0
     assert status == 200
-    assert recorded == total, f"{recorded} of {total} spans record the disconnect"
-    assert canceled == total_calls, f"{canceled} of {total_calls} outbound calls were canceled"
+    assert recorded_count == total, f"{recorded_count} of {total} spans record the disconnect"
+    assert canceled_count == total_calls, f"{canceled_count} of {total_calls} outbound calls were canceled"
     assert growth < MAX_GROWTH_MIB, f"{growth:.0f} MiB more"
     return (
-        f"{total} disconnects: {recorded} spans record them, {canceled} outbound calls were canceled; "
+        f"{total} disconnects: {recorded_count} spans record them, {canceled_count} outbound calls were canceled; "
         f"remaining: 0 requests, 0 outbound connections, 0 descriptors; memory {growth:+.0f} MiB"
     )
 
@@ -111,9 +111,9 @@ def _count_disconnects(agent: Agent, expected: int) -> tuple[int, int]:
         spans = [span for span in agent.spans() if _records_disconnect(span)]
         return ["call" if span["name"] == "http.request" else "request" for span in spans]
 
-    received = eventually(kinds, lambda kinds: kinds.count("request") >= expected, timeout=60)
+    received_kinds = eventually(kinds, lambda kinds: kinds.count("request") >= expected, timeout=60)
     agent.clear()
-    return received.count("request"), received.count("call")
+    return received_kinds.count("request"), received_kinds.count("call")
 
 
 def _records_disconnect(span: dict[str, dict[str, str]]) -> bool:

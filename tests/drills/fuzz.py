@@ -172,7 +172,7 @@ def trace_headers(size: Size) -> str:
         cases.append(headers)
 
     generate()
-    continued = 0
+    continued_count = 0
     with trace_agent() as agent, service(agent.url, SEND_ALL) as running, httpx.Client() as client:
         for start in range(0, len(cases), BATCH):
             batch = cases[start : start + BATCH]
@@ -182,10 +182,11 @@ def trace_headers(size: Size) -> str:
                 status = client.get(f"{running.url}/api/hello?number={number}", headers=raw).status_code
                 assert status == 200, (status, headers)
             spans = _spans_by_number(agent, len(batch))
-            continued += sum(_continues(headers, spans[number]) for number, headers in enumerate(batch))
+            continued_count += sum(_continues(headers, spans[number]) for number, headers in enumerate(batch))
         assert running.stop() == 0
-    assert 0 < continued < len(cases), continued
-    return f"{len(cases)} sets of headers, all 200: {continued} contexts continued, {len(cases) - continued} new traces"
+    assert 0 < continued_count < len(cases), continued_count
+    new_count = len(cases) - continued_count
+    return f"{len(cases)} sets of headers, all 200: {continued_count} contexts continued, {new_count} new traces"
 
 
 def _spans_by_number(agent: Agent, count: int) -> dict[int, Span]:

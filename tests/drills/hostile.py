@@ -148,13 +148,13 @@ async def flood_websocket(url: str) -> int:
         assert await loop.sock_recv(client, 12) == b"HTTP/1.1 101"
         # 200 characters are the longest name that the service accepts. 60,000 bytes are within its limit for a message.
         chunk = frame(1, b"a" * 200) * 50 + frame(1, b"a" * 60_000)
-        accepted = 0
+        accepted_bytes = 0
         with suppress(TimeoutError):
-            while accepted < FLOOD_BYTES:
+            while accepted_bytes < FLOOD_BYTES:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     await loop.sock_sendall(client, chunk)
-                accepted += len(chunk)
-        return accepted
+                accepted_bytes += len(chunk)
+        return accepted_bytes
 
 
 class OrdinaryClient:
@@ -234,8 +234,8 @@ def hostile_clients(size: Size) -> str:
         ordinary_requests = asyncio.create_task(ordinary.send_requests(url))
         slow_heads = asyncio.gather(*(send_slowly(url) for _ in range(slow_count)))
         await run_all(attacks * rounds, limit=8)
-        accepted = await asyncio.gather(*(flood_websocket(url) for _ in range(size.of(1, 3))))
-        assert max(accepted) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
+        accepted_bytes = await asyncio.gather(*(flood_websocket(url) for _ in range(size.of(1, 3))))
+        assert max(accepted_bytes) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
         slow_seconds = await slow_heads
         ordinary_requests.cancel()
         return slow_seconds, len(attacks) * rounds
