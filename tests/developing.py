@@ -79,7 +79,7 @@ class Dev:
                 continue
         return commands
 
-    def process(self, part: str) -> int:
+    def process_id(self, part: str) -> int:
         """Return the id of the process with `part` in its command line."""
         (pid,) = [pid for pid, command in self.processes().items() if part in command]
         return pid

@@ -1,4 +1,4 @@
-"""A small HTTP server that records the requested paths, and sends the same prepared response to each request."""
+"""A small HTTP server that records the requested paths, and sends a prepared response."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class FakeHTTP(ThreadingHTTPServer):
 
     Attributes:
         body: the body of every response, sent as JSON.
-        status: the status of every response.
+        status: the usual status of a response.
         headers: additional headers of every response.
-        status_of_other_methods: the status for all methods except GET. If it is None, they get `status`, too.
+        status_of_other_methods: the status for all methods except GET. If it is None, they also get `status`.
         missing_paths: the paths to which the server responds with 404.
         paths: the path of each request that arrived.
         closing: an event that ends the requests that get no response.

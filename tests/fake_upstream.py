@@ -28,7 +28,7 @@ RESPONSES = {
     # Deeper than Python's parser can go.
     "/deeper": json_response(b"[" * 100_000 + b"]" * 100_000),
     "/nan": json_response(b"[NaN]"),
-    "/endless": json_response(b"1e999"),  # infinity, as a Python float
+    "/infinity": json_response(b"1e999"),  # as a Python float
     "/not-json": json_response(b"{]"),
     "/text": b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi",
     "/missing": b"HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nnone",
@@ -46,7 +46,7 @@ RESPONSES = {
     ),
     # The reason phrase isn't ASCII.
     "/reason": b"HTTP/1.1 200 \xff\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\nhi",
-    "/garbage": b"\x00\x01\x02 this is no HTTP\r\n\r\n",
+    "/garbage": b"\x00\x01\x02 this is not HTTP\r\n\r\n",
     "/cut": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
     "/reset": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
     "/nothing": b"",

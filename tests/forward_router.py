@@ -12,12 +12,13 @@ import sys
 from io import BufferedIOBase
 from typing import Any
 
-# The first byte of a value is its type. For a short collection or text, the same byte also holds the length.
-COLLECTIONS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # arrays, then maps: how many bytes hold the length
-TEXTS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bytes and text: how many bytes hold the length
+# The first byte of a value is its type. For a short collection or text, the same byte also holds the length. Otherwise
+# these tables give the number of bytes that hold the length, the number itself, or the data of an extension.
+COLLECTIONS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # arrays, then maps
+TEXTS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bytes, then text
 # The signed numbers, from 0xD0 on, are read as unsigned, because no test reads a negative one.
-NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}  # how many bytes hold the number
-EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # such as Fluentd's EventTime: the number of data bytes
+NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
+EXTENSIONS = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}  # such as Fluentd's EventTime
 FLOAT = 0xCB
 CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 

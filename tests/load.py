@@ -33,7 +33,7 @@ class Clients:
         self.statuses: Counter[int] = Counter()
         self.failures: list[str] = []
         self.lock = threading.Lock()
-        self.started = threading.Barrier(CLIENTS + 1)
+        self.started = threading.Barrier(CLIENTS + 1)  # each client and `main` wait for it
 
     def run_client(self, number: int) -> None:
         """Send requests over one connection as long as the server keeps it open, then over a new one."""

@@ -1,6 +1,7 @@
 """Endpoints that replace the demo's, at the same paths.
 
-All tests except those of the demo's own endpoints use them, so that the tests don't depend on the demo.
+Tests use them so that they don't depend on the demo. The exceptions are the tests of the demo's own endpoints and some
+in tests/peers.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ routes = Blueprint("routes", __name__, url_prefix="/api")
 faults = Blueprint("faults", __name__, url_prefix="/api/faults")
 ENDPOINTS = (routes, faults)
 
+# The endpoints have different rules for a name, so that tests can provoke each kind of rejection: by the schema of the
+# query (length) or of the body (length and pattern), by the handler (path), and by a message (WebSocket).
 MAX_NAME_LENGTH = 200
 NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f]*$"
 JSON_OBJECT: Mapping[str, Any] = {"application/json": {"type": "object"}}
@@ -115,7 +118,7 @@ async def call(query_args: CountQuery) -> dict[str, Any]:
     if settings.upstream_url:
         url, peer_service = settings.upstream_url, settings.upstream_service
     else:
-        host, port = request.scope["server"] or ("", 0)  # None on a Unix socket, which has no URL
+        host, port = request.scope["server"] or ("", 0)  # None on a Unix socket, on which no test serves
         own_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         url, peer_service = f"{own_url}/api/hello", settings.upstream_service or settings.dd_service
     try:

@@ -53,17 +53,16 @@ QUIET = {
 }
 
 
-def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return this process's environment without the variables that configure a service, plus `extra`."""
+def clean_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return this process's environment without the variables that configure a service, plus `variables`."""
     inherited = {name: value for name, value in os.environ.items() if not CONFIGURATION_VARIABLE.match(name)}
-    return {**inherited, **(extra or {})}
+    return {**inherited, **(variables or {})}
 
 
-def unmeasured_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return `clean_environment(extra)` without coverage, which slows a program even if it doesn't run the package."""
-    return {
-        name: value for name, value in clean_environment(extra).items() if not name.startswith(("COV_", "COVERAGE_"))
-    }
+def unmeasured_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the clean environment without coverage, which slows a program even if it doesn't run the package."""
+    environment = clean_environment(variables)
+    return {name: value for name, value in environment.items() if not name.startswith(("COV_", "COVERAGE_"))}
 
 
 def free_port() -> int:
@@ -196,18 +195,18 @@ def started(command: Sequence[str], environment: Mapping[str, str], cwd: Path = 
 @contextmanager
 def service(
     agent_url: str,
-    extra: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
     command: Sequence[str] = SERVE_TEST_ENDPOINTS,
     *,
     measured: bool = True,
 ) -> Iterator[Running]:
     """Run the service on a free port, with `agent_url` as its trace agent, and wait until it listens.
 
-    With `measured=False`, its coverage isn't measured.
+    Environment `variables` override the defaults below. With `measured=False`, its coverage isn't measured.
     """
     settings = {"HOST": "127.0.0.1", "PORT": "0", "DRAIN_SECONDS": "0", "DD_TRACE_AGENT_URL": agent_url}
     make_environment = clean_environment if measured else unmeasured_environment
-    with started(command, make_environment({**QUIET, **settings, **(extra or {})})) as running:
+    with started(command, make_environment({**QUIET, **settings, **(variables or {})})) as running:
         running.wait_until_running()
         yield running
 

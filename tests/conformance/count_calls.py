@@ -1,6 +1,7 @@
 """Serves three requests of hello_service in this process, and prints which Python functions of ddtrace they call.
 
-`python count_calls.py` prints JSON: {"middleware": modules that define it, "calls": the number of calls by function}
+`python count_calls.py` prints a JSON object: `middleware` has the modules of the app's ASGI middleware, and `calls` has
+the number of calls by function.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The table of all differences between Quart and FastAPI, each with its reason.
 
-A difference that isn't in the table fails the test of its scenario. A line that matches no difference also fails a
-test.
+A difference that isn't in the table fails the test of its scenario. A row that matches no difference also fails a test.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ SERVER = "server difference"
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of the table. It accepts differences, and gives the reason.
+class Row:
+    """A row of the table. It accepts differences, and gives the reason.
 
     The fields before `verdict` are shell patterns. None means that the service lacks the attribute.
 
@@ -37,7 +36,7 @@ class Line:
     reason: str
 
     def covers(self, scenario: str, difference: Difference) -> bool:
-        """Return whether this line explains `difference` in `scenario`."""
+        """Return whether this row explains `difference` in `scenario`."""
         return (
             fnmatchcase(scenario, self.scenario)
             and fnmatchcase(difference.span, self.span)
@@ -53,22 +52,22 @@ def _matches(value: str | None, pattern: str | None) -> bool:
     return value is not None and fnmatchcase(value, pattern)
 
 
-def render(lines: Sequence[Line]) -> list[str]:
+def render(table: Sequence[Row]) -> list[str]:
     """Return the table as lines of text."""
-    rows = [["verdict", "scenario", "span · attribute", "Quart", "FastAPI", "reason"]]
-    for line in sorted(lines, key=lambda line: [BETTER, SAME, SERVER].index(line.verdict)):
-        span_attribute = f"{line.span} · {line.attribute}"
-        rows.append([line.verdict, line.scenario, span_attribute, line.quart or "—", line.fastapi or "—", line.reason])
-    columns = list(zip(*rows, strict=True))
+    lines = [["verdict", "scenario", "span · attribute", "Quart", "FastAPI", "reason"]]
+    for row in sorted(table, key=lambda row: [BETTER, SAME, SERVER].index(row.verdict)):
+        span_attribute = f"{row.span} · {row.attribute}"
+        lines.append([row.verdict, row.scenario, span_attribute, row.quart or "—", row.fastapi or "—", row.reason])
+    columns = list(zip(*lines, strict=True))
     widths = [max(map(len, column)) for column in columns[:-1]]  # the last column, the reason, has no fixed width
     text = []
-    for *cells, reason in rows:
+    for *cells, reason in lines:
         aligned = [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
         text.append("  ".join([*aligned, reason]))
     return text
 
 
-# Reasons that several lines share.
+# Reasons that several rows share.
 ERROR_KEPT = "error traces that this process started are kept at every sampling rate"
 HANDLED_EXCEPTION = "the span has the exception that an error handler turned into a 5xx"
 WEBSOCKET_ROUTE = (
@@ -86,7 +85,7 @@ TASK_SAMPLED_LIKE_REQUEST = (
 # The fields in order: scenario, span, attribute, Quart's value, FastAPI's value, verdict, reason.
 TABLE = [
     # Names.
-    Line(
+    Row(
         "*",
         "request*",
         "name",
@@ -95,12 +94,12 @@ TABLE = [
         SAME,
         "a request's span is named after the integration",
     ),
-    Line("*", "*", "component", "asgi", "fastapi", SAME, "the integration's name"),
-    Line("*", "websocket.close*", "_dd.svc_src", "asgi", "fastapi", SAME, "the integration's name"),
-    Line("*", "request", "http.route", "/*<*>*", "/*{*}*", SAME, "a route in its framework's own syntax"),
-    Line("*", "request", "resource", "* /*<*>*", "* /*{*}*", SAME, "a route in its framework's own syntax"),
-    Line("*background*", "background task", "name", "quart.*", "fastapi.*", SAME, "named after the framework"),
-    Line(
+    Row("*", "*", "component", "asgi", "fastapi", SAME, "the integration's name"),
+    Row("*", "websocket.close*", "_dd.svc_src", "asgi", "fastapi", SAME, "the integration's name"),
+    Row("*", "request", "http.route", "/*<*>*", "/*{*}*", SAME, "a route in its framework's own syntax"),
+    Row("*", "request", "resource", "* /*<*>*", "* /*{*}*", SAME, "a route in its framework's own syntax"),
+    Row("*background*", "background task", "name", "quart.*", "fastapi.*", SAME, "named after the framework"),
+    Row(
         "*background*",
         "background task",
         "component",
@@ -109,7 +108,7 @@ TABLE = [
         BETTER,
         "the span has the component that created it",
     ),
-    Line(
+    Row(
         "*background*",
         "background task",
         "resource",
@@ -118,7 +117,7 @@ TABLE = [
         BETTER,
         "the qualified name tells tasks apart",
     ),
-    Line(
+    Row(
         "*background*",
         "starlette.background_task",
         "span",
@@ -127,7 +126,7 @@ TABLE = [
         BETTER,
         "one span per task; FastAPI has two, and the outer one isn't linked to the work in the inner one",
     ),
-    Line(
+    Row(
         "json",
         "fastapi.serialize_response",
         "span",
@@ -137,7 +136,7 @@ TABLE = [
         "Quart has no such step, because the handler creates its response",
     ),
     # Application security.
-    Line(
+    Row(
         "*blocked",
         "request",
         "_dd.appsec.normalized_route",
@@ -146,7 +145,7 @@ TABLE = [
         SAME,
         "ddtrace sets it only for its own integrations; http.route has the route",
     ),
-    Line(
+    Row(
         "not blocked",
         "request",
         "http.response.headers.content-type",
@@ -156,10 +155,10 @@ TABLE = [
         "the framework's default",
     ),
     # Servers and frameworks.
-    Line("*", "request", "asgi.spec_version", "2.1", "2.3", SERVER, "the version that the server implements"),
-    Line("websocket*", "request*", "asgi.spec_version", "2.3", "2.4", SERVER, "the version that the server implements"),
-    Line("redirect of strict slashes", "request", "http.status_code", "308", "307", SAME, "the framework's choice"),
-    Line(
+    Row("*", "request", "asgi.spec_version", "2.1", "2.3", SERVER, "the version that the server implements"),
+    Row("websocket*", "request*", "asgi.spec_version", "2.3", "2.4", SERVER, "the version that the server implements"),
+    Row("redirect of strict slashes", "request", "http.status_code", "308", "307", SAME, "the framework's choice"),
+    Row(
         "websocket*",
         "websocket.close*",
         "websocket.close.code",
@@ -168,7 +167,7 @@ TABLE = [
         SERVER,
         "Hypercorn reports 1006, even if the client sent a code",
     ),
-    Line(
+    Row(
         "websocket closed by the client",
         "websocket.close",
         "websocket.close.reason",
@@ -177,7 +176,7 @@ TABLE = [
         SERVER,
         "Hypercorn doesn't report the client's reason",
     ),
-    Line(
+    Row(
         "websocket unhandled*",
         "websocket.close",
         "span",
@@ -186,7 +185,7 @@ TABLE = [
         SAME,
         "Quart closes the WebSocket that its handler left open; with FastAPI, uvicorn closes it",
     ),
-    Line(
+    Row(
         "websocket 404",
         "websocket.close",
         "span",
@@ -196,10 +195,10 @@ TABLE = [
         "Quart responds with 404; Starlette closes, and uvicorn responds with 403",
     ),
     # Requests that no route matched.
-    Line("404", "request", "resource", "GET 404", "GET /nowhere/42", BETTER, NO_ROUTE),
-    Line("websocket 404", "request", "resource", "websocket 404", "websocket /nowhere/42", BETTER, NO_ROUTE),
-    Line("redirect of strict slashes", "request", "resource", "GET 308", "GET /slashed/Ada", BETTER, NO_ROUTE),
-    Line(
+    Row("404", "request", "resource", "GET 404", "GET /nowhere/42", BETTER, NO_ROUTE),
+    Row("websocket 404", "request", "resource", "websocket 404", "websocket /nowhere/42", BETTER, NO_ROUTE),
+    Row("redirect of strict slashes", "request", "resource", "GET 308", "GET /slashed/Ada", BETTER, NO_ROUTE),
+    Row(
         "405",
         "request",
         "resource",
@@ -208,8 +207,8 @@ TABLE = [
         BETTER,
         "one resource for all methods that clients try",
     ),
-    Line("405", "request", "http.route", None, "/typed/{number}/{name}", BETTER, "no route served the request"),
-    Line(
+    Row("405", "request", "http.route", None, "/typed/{number}/{name}", BETTER, "no route served the request"),
+    Row(
         "unknown method",
         "request",
         "resource",
@@ -218,25 +217,25 @@ TABLE = [
         BETTER,
         "a method that a client invented isn't a resource",
     ),
-    Line("unknown method", "request", "http.route", None, "/plain", BETTER, "no route served the request"),
-    Line("blocked without*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
-    Line("response of middleware", "request", "resource", "GET 401", "GET /middleware", BETTER, NO_ROUTE),
-    Line("unknown method", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
+    Row("unknown method", "request", "http.route", None, "/plain", BETTER, "no route served the request"),
+    Row("blocked without*", "request", "resource", "GET 404", "GET /nowhere", BETTER, NO_ROUTE),
+    Row("response of middleware", "request", "resource", "GET 401", "GET /middleware", BETTER, NO_ROUTE),
+    Row("unknown method", "request", "http.method", "OTHER", "BREW", BETTER, "an invented method isn't a useful tag"),
     # Errors. Priority 2 means that the application kept the trace, and _dd.p.dm -4 that this was a manual decision.
     # With FastAPI the sampler decides: 1 keeps the trace by default (-0), and -1 drops it because of a rule (-3).
     # _dd.p.ksr and _dd.rule_psr are the rate of that rule.
-    Line("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, ERROR_KEPT),
-    Line("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, ERROR_KEPT),
-    Line("*", "*", "_dd.p.dm", "-4", "-0", BETTER, ERROR_KEPT),
-    Line("*", "*", "_dd.p.dm", "-4", "-3", BETTER, ERROR_KEPT),
-    Line("sampled out*", "request", "_dd.p.ksr", None, "0", BETTER, ERROR_KEPT),
-    Line("sampled out*", "request", "_dd.rule_psr", None, "0.0", BETTER, ERROR_KEPT),
-    Line("aborted 503", "request", "error.*", "*Service*", None, BETTER, HANDLED_EXCEPTION),
-    Line("handled 503", "request", "error.*", "*", None, BETTER, HANDLED_EXCEPTION),
-    Line(
+    Row("*", "*", "_sampling_priority_v1", "2.0", "1.0", BETTER, ERROR_KEPT),
+    Row("*", "*", "_sampling_priority_v1", "2.0", "-1.0", BETTER, ERROR_KEPT),
+    Row("*", "*", "_dd.p.dm", "-4", "-0", BETTER, ERROR_KEPT),
+    Row("*", "*", "_dd.p.dm", "-4", "-3", BETTER, ERROR_KEPT),
+    Row("sampled out*", "request", "_dd.p.ksr", None, "0", BETTER, ERROR_KEPT),
+    Row("sampled out*", "request", "_dd.rule_psr", None, "0.0", BETTER, ERROR_KEPT),
+    Row("aborted 503", "request", "error.*", "*Service*", None, BETTER, HANDLED_EXCEPTION),
+    Row("handled 503", "request", "error.*", "*", None, BETTER, HANDLED_EXCEPTION),
+    Row(
         "*", "request", "error.stack", "*", "__call__ > *", SAME, "the same frames, below those of a FastAPI middleware"
     ),
-    Line(
+    Row(
         "unhandled in stream",
         "request",
         "http.status_code",
@@ -245,10 +244,10 @@ TABLE = [
         BETTER,
         "the client received 200; the span has that status and the error",
     ),
-    Line("unhandled in stream", "request", "http.response_incomplete", "true", None, BETTER, INCOMPLETE),
+    Row("unhandled in stream", "request", "http.response_incomplete", "true", None, BETTER, INCOMPLETE),
     # Clients that disconnect.
-    Line("disconnected in stream", "request", "http.response_incomplete", "true", None, BETTER, INCOMPLETE),
-    Line(
+    Row("disconnected in stream", "request", "http.response_incomplete", "true", None, BETTER, INCOMPLETE),
+    Row(
         "disconnected*",
         "request",
         "http.client_disconnected",
@@ -257,7 +256,7 @@ TABLE = [
         BETTER,
         "the span doesn't look like a success",
     ),
-    Line(
+    Row(
         "disconnected early",
         "request",
         "http.status_code",
@@ -267,7 +266,7 @@ TABLE = [
         "no response was sent; Quart cancels the handler",
     ),
     # Background tasks.
-    Line(
+    Row(
         "*background of a failed request",
         "background task",
         "span",
@@ -276,10 +275,10 @@ TABLE = [
         SAME,
         "Quart starts the task immediately; Starlette discards it with the response",
     ),
-    Line("sampled out, background", "background task", "_dd.*psr", None, "0.0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
-    Line("sampled out, background", "background task", "_dd.p.ksr", None, "0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
+    Row("sampled out, background", "background task", "_dd.*psr", None, "0.0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
+    Row("sampled out, background", "background task", "_dd.p.ksr", None, "0", BETTER, TASK_SAMPLED_LIKE_REQUEST),
     # Outbound calls.
-    Line(
+    Row(
         "call *",
         "http.request",
         "resource",
@@ -288,14 +287,14 @@ TABLE = [
         BETTER,
         "a readable resource; with FastAPI the resource is only the span's name",
     ),
-    Line("call *", "http.request", "*peer.service*", "*", None, BETTER, "the span has the peer's name"),
+    Row("call *", "http.request", "*peer.service*", "*", None, BETTER, "the span has the peer's name"),
     # WebSockets. *resource also matches _dd.dm.resource, the resource of the handshake's span.
-    Line("websocket*", "request*", "http.route", "/ws/<room>*", None, BETTER, WEBSOCKET_ROUTE),
-    Line("websocket*", "*", "*resource", "websocket /ws/<room>*", "websocket /ws/lounge*", BETTER, WEBSOCKET_ROUTE),
-    Line("websocket*", "request*", "http.status_code", "101", None, BETTER, "the status of the handshake"),
-    Line("websocket refused", "request", "http.status_code", "403", None, BETTER, "the status of the handshake"),
-    Line("websocket 404", "request", "http.status_code", "404", None, BETTER, "the status of the handshake"),
-    Line(
+    Row("websocket*", "request*", "http.route", "/ws/<room>*", None, BETTER, WEBSOCKET_ROUTE),
+    Row("websocket*", "*", "*resource", "websocket /ws/<room>*", "websocket /ws/lounge*", BETTER, WEBSOCKET_ROUTE),
+    Row("websocket*", "request*", "http.status_code", "101", None, BETTER, "the status of the handshake"),
+    Row("websocket refused", "request", "http.status_code", "403", None, BETTER, "the status of the handshake"),
+    Row("websocket 404", "request", "http.status_code", "404", None, BETTER, "the status of the handshake"),
+    Row(
         "websocket unhandled*",
         "quart.websocket",
         "span",
@@ -304,7 +303,7 @@ TABLE = [
         BETTER,
         "an exception in an open WebSocket has a span that is kept; FastAPI loses the exception",
     ),
-    Line(
+    Row(
         "websocket*",
         "websocket.receive of no message*",
         "span",
@@ -313,7 +312,7 @@ TABLE = [
         BETTER,
         "the opening of a WebSocket isn't a message, so it has no span",
     ),
-    Line(
+    Row(
         "websocket*",
         "websocket.close*",
         "links",
@@ -322,8 +321,8 @@ TABLE = [
         SAME,
         "with FastAPI the opening of the WebSocket has the first span of this kind",
     ),
-    Line("websocket busy when closed", "work: *", "parent", "websocket.receive", "none", BETTER, MESSAGE_IS_PARENT),
-    Line(
+    Row("websocket busy when closed", "work: *", "parent", "websocket.receive", "none", BETTER, MESSAGE_IS_PARENT),
+    Row(
         "websocket busy when closed",
         "work: *",
         "trace",
@@ -332,9 +331,9 @@ TABLE = [
         BETTER,
         MESSAGE_IS_PARENT,
     ),
-    Line("websocket busy when closed", "work: *", "_dd.p.dm", None, "-0", BETTER, MESSAGE_IS_PARENT),
+    Row("websocket busy when closed", "work: *", "_dd.p.dm", None, "-0", BETTER, MESSAGE_IS_PARENT),
     # Probes.
-    Line(
+    Row(
         "probe*",
         "request",
         "span",

@@ -121,11 +121,11 @@ def disconnect_early(service: Service) -> None:
 def read_large_response(service: Service) -> None:
     """Read the start of a response that is larger than all buffers, and then the rest."""
     with open_request(service, "/stream/large") as connection:
-        read_until(connection, b"xxx")
+        read_until(connection, b"xxx")  # the body consists of this letter
         read_until(connection, LAST_CHUNK)
 
 
-def ws(path: str, *messages: str | bytes, **headers: str) -> Send:
+def websocket(path: str, *messages: str | bytes, **headers: str) -> Send:
     """Return a function that opens a WebSocket, sends each message and reads its reply, and closes with 1000."""
     dashed = {name.replace("_", "-"): value for name, value in headers.items()}
 
@@ -139,14 +139,14 @@ def ws(path: str, *messages: str | bytes, **headers: str) -> Send:
     return send
 
 
-def ws_closed_by_client(service: Service) -> None:
+def close_websocket(service: Service) -> None:
     with connect_websocket(service, "/ws/lounge", {}) as connection:
         connection.send("hello")
         connection.recv(timeout=10)
         connection.close(4002, "bye")
 
 
-def ws_closed_while_busy(service: Service) -> None:
+def close_busy_websocket(service: Service) -> None:
     """Close a WebSocket while its handler is running."""
     with connect_websocket(service, "/ws/lounge/works", {}) as connection:
         connection.send("hello")
@@ -155,10 +155,10 @@ def ws_closed_while_busy(service: Service) -> None:
     service.wait_for_file("ended")
 
 
-def ws_broadcasts(service: Service) -> None:
+def open_two_websockets(service: Service) -> None:
     """Open two WebSockets in turn. In Quart, the second handler also sends to the first WebSocket, which is closed."""
-    ws("/ws/lounge/broadcasts", "one")(service)
-    ws("/ws/lounge/broadcasts", "two")(service)
+    websocket("/ws/lounge/broadcasts", "one")(service)
+    websocket("/ws/lounge/broadcasts", "two")(service)
 
 
 def connect_websocket(service: Service, path: str, headers: Mapping[str, str]) -> ClientConnection:
@@ -258,22 +258,22 @@ SCENARIOS = [
     Scenario("call streamed", get("/call/streamed"), (2, 2)),
     # A WebSocket has a span for its handshake, for each message received or sent, and for its close. These counts leave
     # out the span of a disconnect.
-    Scenario("websocket", ws("/ws/lounge", "hello", b"hello"), (6, 6)),
+    Scenario("websocket", websocket("/ws/lounge", "hello", b"hello"), (6, 6)),
     Scenario(
         "websocket with trace headers",
-        ws("/ws/lounge", "hello", traceparent=SAMPLED_TRACEPARENT, baggage="user.id=ada"),
+        websocket("/ws/lounge", "hello", traceparent=SAMPLED_TRACEPARENT, baggage="user.id=ada"),
         (4, 4),
     ),
-    Scenario("websocket closed by the handler", ws("/ws/lounge", "hello", "close"), (5, 5)),
-    Scenario("websocket closed by the client", ws_closed_by_client, (4, 4)),
-    Scenario("websocket with wait_for", ws("/ws/lounge/waits", "one", "two"), (6, 6)),
-    Scenario("websocket broadcasts", ws_broadcasts, (8, 8)),
-    Scenario("websocket unhandled", ws("/ws/lounge", "fail"), (2, 2)),
-    Scenario("websocket unhandled after accept", ws("/ws/lounge/accepts", "hello"), (2, 1)),
-    Scenario("websocket busy when closed", ws_closed_while_busy, (7, 7)),
-    Scenario("websocket unhandled before accept", ws("/ws/lounge/fails"), (1, 1)),
-    Scenario("websocket refused", ws("/ws/lounge/refuses"), (1, 1)),
-    Scenario("websocket 404", ws("/nowhere/42"), (1, 1)),
+    Scenario("websocket closed by the handler", websocket("/ws/lounge", "hello", "close"), (5, 5)),
+    Scenario("websocket closed by the client", close_websocket, (4, 4)),
+    Scenario("websocket with wait_for", websocket("/ws/lounge/waits", "one", "two"), (6, 6)),
+    Scenario("websocket broadcasts", open_two_websockets, (8, 8)),
+    Scenario("websocket unhandled", websocket("/ws/lounge", "fail"), (2, 2)),
+    Scenario("websocket unhandled after accept", websocket("/ws/lounge/accepts", "hello"), (2, 1)),
+    Scenario("websocket busy when closed", close_busy_websocket, (7, 7)),
+    Scenario("websocket unhandled before accept", websocket("/ws/lounge/fails"), (1, 1)),
+    Scenario("websocket refused", websocket("/ws/lounge/refuses"), (1, 1)),
+    Scenario("websocket 404", websocket("/nowhere/42"), (1, 1)),
     Scenario("probe", get("/health"), (0, 1)),
     Scenario("probe with trace headers", get("/health", traceparent=SAMPLED_TRACEPARENT), (0, 1)),
     Scenario("sampled out by its caller", get("/plain", traceparent=UNSAMPLED_TRACEPARENT), (1, 1), RATE_0),

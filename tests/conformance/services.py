@@ -164,7 +164,7 @@ def running_services(folder: Path, environments: Mapping[str, Mapping[str, str]]
     with ExitStack() as stack:
         upstream_url, upstream_headers = stack.enter_context(upstream())
         services: Services = {}
-        for name, extra in environments.items():
+        for name, variables in environments.items():
             framework = name.partition(" ")[0]
             program, *arguments = COMMANDS[framework]
             signals = folder / name
@@ -177,7 +177,7 @@ def running_services(folder: Path, environments: Mapping[str, Mapping[str, str]]
                 "CONFORMANCE_UPSTREAM": upstream_url,
                 "CONFORMANCE_REFUSED": f"http://127.0.0.1:{free_port()}",
                 "DD_TRACE_AGENT_URL": agent.url,
-                **extra,
+                **variables,
             }
             make_environment = clean_environment if framework == "quart" else unmeasured_environment
             running = stack.enter_context(

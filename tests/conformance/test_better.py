@@ -23,7 +23,7 @@ from conformance.scenarios import (
     UNSAMPLED_TRACEPARENT,
     open_request,
     read_until,
-    ws,
+    websocket,
 )
 from conformance.services import Service, Services, ServicesWith
 from running import Span
@@ -57,7 +57,7 @@ def test_the_span_of_a_stream_lasts_until_the_last_byte(services: Services, fram
 def test_a_span_lasts_until_a_slow_client_has_read_the_response(services: Services, framework: str) -> None:
     """The span doesn't end when the handler has produced the response."""
     with open_request(services[framework], "/stream/large") as connection:
-        read_until(connection, b"xxx")
+        read_until(connection, b"xxx")  # the body consists of this letter
         spans_before_rest = services[framework].agent.spans()
         before_rest = time.time_ns()
         read_until(connection, LAST_CHUNK)
@@ -117,8 +117,8 @@ def test_a_secret_in_a_query_reaches_no_span(quart: Service, secret: str) -> Non
 def test_a_secret_in_the_query_of_a_call_or_a_websocket_reaches_no_span(quart: Service) -> None:
     """Secrets are also redacted in the client's span and in the handshake's span."""
     quart.client.get(f"{quart.url}/call/success")
-    ws("/ws/lounge?token=hidden", "hello")(quart)
-    # Two of the call, and five of the WebSocket: handshake, message, reply, disconnect and close.
+    websocket("/ws/lounge?token=hidden", "hello")(quart)
+    # The call has two spans, and the WebSocket has five: handshake, message, reply, disconnect and close.
     spans = quart.collect(2 + 5)
 
     assert "hidden" not in str(spans)
@@ -276,7 +276,7 @@ def test_an_exception_in_an_open_websocket_is_kept(
     """The exception's span has its type, message and stack, and the route. Its parent is the span that was active."""
     quart = services_with(RATE_0)["quart"]
     quart.clear()
-    ws(path, "fail")(quart)
+    websocket(path, "fail")(quart)
     spans = quart.collect(3)  # at least the handshake, the exception and the close
     names_by_id = {span["span_id"]: span["name"] for span in spans}
     span = only_span(spans, "quart.websocket")
@@ -292,7 +292,7 @@ def test_an_exception_in_an_open_websocket_is_kept(
 
 def test_work_for_a_message_is_a_child_of_the_messages_span(quart: Service) -> None:
     """The parent isn't the span of the handshake, which has ended and belongs to another trace."""
-    ws("/ws/lounge/works", "hello")(quart)
+    websocket("/ws/lounge/works", "hello")(quart)
     spans = quart.collect(8)  # handshake, message, two replies, two spans of work, disconnect and close
     names_by_id = {span["span_id"]: span["name"] for span in spans}
     parents = {span["resource"]: names_by_id[span["parent_id"]] for span in spans if span["name"] == "work"}

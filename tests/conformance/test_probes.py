@@ -26,18 +26,18 @@ def agent() -> Iterator[Agent]:
 def send_and_record(running: Running, agent: Agent, paths: list[str]) -> dict[str, set[str]]:
     """Request each path with each set of headers, and stop the service.
 
-    Returns the resources of its spans and of its stats, and the paths in its log lines.
+    Returns:
+        The resources of its spans and of its stats, and the paths in its log lines.
     """
     agent.clear()
     for path in paths:
         for headers in HEADER_SETS:
             httpx.get(running.url + path, headers=headers)
     running.stop()
+    buckets = [bucket for payload in agent.stats() for bucket in payload["Stats"]]
     return {
         "spans": {span["resource"] for span in agent.spans()},
-        "stats": {
-            group["Resource"] for payload in agent.stats() for bucket in payload["Stats"] for group in bucket["Stats"]
-        },
+        "stats": {group["Resource"] for bucket in buckets for group in bucket["Stats"]},
         "log": {line["path"] for line in running.requests()},
     }
 

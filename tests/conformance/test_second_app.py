@@ -54,7 +54,7 @@ def running(tmp_path: Path, agent: Agent) -> Iterator[Running]:
 
 
 def test_another_service_can_use_a_copy(running: Running, agent: Agent) -> None:
-    """Requests are named by their routes, the client's span has a readable resource, and the probe leaves no span."""
+    """A request's resource has its route, the client's span has a readable resource, and the probe leaves no span."""
     httpx.get(f"{running.url}/health")
     response = httpx.get(f"{running.url}/call")
     spans = agent.wait_for_spans(3)

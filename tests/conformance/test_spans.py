@@ -20,17 +20,17 @@ def test_spans_differ_only_where_the_table_gives_a_reason(scenario: Scenario, di
     unexplained = [
         str(difference)
         for difference in differences_of(scenario)
-        if not any(line.covers(scenario.name, difference) for line in TABLE)
+        if not any(row.covers(scenario.name, difference) for row in TABLE)
     ]
 
     assert unexplained == []
 
 
-@pytest.mark.timeout(300)  # when it runs alone, it runs every scenario
-def test_every_line_of_the_table_matches_a_difference(differences_of: DifferencesOf) -> None:
-    """If a difference no longer exists, its line must be removed from the table."""
+@pytest.mark.timeout(300)  # it runs each scenario that no earlier test of its process has run
+def test_every_row_of_the_table_matches_a_difference(differences_of: DifferencesOf) -> None:
+    """If a difference no longer exists, its row must be removed from the table."""
     differences = [(scenario.name, difference) for scenario in SCENARIOS for difference in differences_of(scenario)]
-    unused = [line for line in TABLE if not any(line.covers(name, difference) for name, difference in differences)]
+    unused = [row for row in TABLE if not any(row.covers(name, difference) for name, difference in differences)]
 
     assert unused == []
 

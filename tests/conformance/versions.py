@@ -158,15 +158,15 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="save the table in docs/tracing.md")
     arguments = parser.parse_args()
     with trace_agent() as agent:
-        rows = [
+        results = [
             check_releases(DDTRACE_RELEASES[name], quart, agent)
             for name in arguments.releases or DDTRACE_RELEASES
             for quart in QUART_RELEASES
         ]
     # Without duplicates, because the newest release may be the locked one.
-    lines = list(dict.fromkeys(line for line, _ in rows))
+    rows = list(dict.fromkeys(row for row, _ in results))
     table = "\n".join(
-        [f"| ddtrace | Quart | {' | '.join(SERVERS)} |", "| --- | --- |" + " --- |" * len(SERVERS), *lines]
+        [f"| ddtrace | Quart | {' | '.join(SERVERS)} |", "| --- | --- |" + " --- |" * len(SERVERS), *rows]
     )
     print(table)
     if arguments.write:
@@ -174,7 +174,7 @@ def main() -> int:
         python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
         source = f"Printed by `scripts/test-versions` on {python}."
         PAGE.write_text(f"{before}{BEGIN}{table}\n\n{source}\n{END}{rest.partition(END)[2]}")
-    return 0 if all(passed for _, passed in rows) else 1
+    return 0 if all(passed for _, passed in results) else 1
 
 
 if __name__ == "__main__":

@@ -22,15 +22,15 @@ def run(drill: Drill, size: Size) -> tuple[str, bool]:
     began = monotonic()
     promise_kept = False
     if drill.skip_reason:
-        measured = drill.skip_reason
+        figures = drill.skip_reason
     else:
         try:
-            measured = drill.run(size)
+            figures = drill.run(size)
             promise_kept = True
         except Exception as error:  # noqa: BLE001 - a drill that fails must not lose the results of the others
-            measured = f"BROKEN: {type(error).__name__}: {error}"
-    print(f"{drill.event}: {measured} ({monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
-    cell = " ".join(measured.split()).replace("|", "/")  # on one line, without the character that separates cells
+            figures = f"BROKEN: {type(error).__name__}: {error}"
+    print(f"{drill.event}: {figures} ({monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
+    cell = " ".join(figures.split()).replace("|", "/")  # on one line, without the character that separates cells
     return f"{head(drill)} {cell}{size.of(' (short)', '')} |", promise_kept
 
 
@@ -63,7 +63,7 @@ def main() -> int:
     parser.add_argument(
         "words", nargs="*", metavar="WORD", help="run only the drills whose event contains one of these words"
     )
-    parser.add_argument("--short", action="store_true", help="run their short forms, as the tests do, in a few minutes")
+    parser.add_argument("--short", action="store_true", help="run the short forms, as the tests do, in a few minutes")
     parser.add_argument("--write", action="store_true", help="write the results into docs/resilience.md")
     options = parser.parse_args()
     for word in options.words:

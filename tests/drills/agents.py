@@ -85,15 +85,15 @@ def absent_agent(size: Size) -> str:
             status = eventually(lambda: tracing_status(running.url), lambda status: status["agent_error"] is None)
             later_warnings = eventually(lambda: logged_warnings(running)[len(warnings) :])
 
-    missing = set(clients.results.span_ids) - late_agent.span_ids
-    lost = status["traces_lost"]
-    sent = len(clients.results.span_ids)
+    missing_ids = set(clients.results.span_ids) - late_agent.span_ids
+    lost_count = status["traces_lost"]
+    sent_count = len(clients.results.span_ids)
     assert len(warnings) == 1, warnings
     assert "the agent accepts no traces: " in warnings[0]
     assert len(later_warnings) == 1, later_warnings
     assert "the agent accepts traces again" in later_warnings[0]
-    assert lost > 0, "no trace was lost while the agent was absent"
-    assert len(missing) == lost, f"{len(missing)} traces are missing, and {lost} are counted as lost"
+    assert lost_count > 0, "no trace was lost while the agent was absent"
+    assert len(missing_ids) == lost_count, f"{len(missing_ids)} traces are missing, {lost_count} are counted as lost"
     # The usual time, with a tolerance of 20%, or of 100% in the short form.
     assert without_agent < with_agent * size.of(2.0, 1.2), (
         f"start in {without_agent:.2f} s, {with_agent:.2f} s with an agent"
@@ -102,7 +102,7 @@ def absent_agent(size: Size) -> str:
     return (
         f"start in {without_agent:.2f} s ({with_agent:.2f} s with an agent); "
         f"{len(warnings)} warning in {load_seconds} s; spans after {seconds_until_spans:.1f} s; "
-        f"{lost} of {sent} traces lost, each counted"
+        f"{lost_count} of {sent_count} traces lost, each counted"
     )
 
 
@@ -189,12 +189,12 @@ def start_services(stack: ExitStack) -> list[ServiceWithAgent]:
         if failure == NAME_GONE:
             url = url.replace("127.0.0.1", "agent.drill")
             command = [*prefix, *command]
-        settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}
+        settings = {"DD_TRACE_WRITER_INTERVAL_SECONDS": "1"}  # as in production
         running = stack.enter_context(service(url, settings, command))
         cause_failure = partial(failures[failure], agent)
         return ServiceWithAgent(failure=failure, agent=agent, cause_failure=cause_failure, running=running)
 
-    with ThreadPoolExecutor(3) as pool:  # a start takes a few seconds of CPU
+    with ThreadPoolExecutor(3) as pool:  # not all at once, because a start takes a few seconds of CPU
         return list(pool.map(start, failures))
 
 
@@ -271,9 +271,9 @@ def failing_agent(size: Size) -> str:
 
         # ddtrace tries six times before it gives up, which takes half a minute if each try times out after 3 s.
         eventually(uncounted, lambda failures: failures == [], timeout=120)
-        lost = sum(instance.poll_lost() for instance in disturbed)
-        missing = sum(instance.count_missing() for instance in disturbed)
-        polls = sum(instance.polls for instance in disturbed)
+        lost_count = sum(instance.poll_lost() for instance in disturbed)
+        missing_count = sum(instance.count_missing() for instance in disturbed)
+        poll_count = sum(instance.polls for instance in disturbed)
         reconnected = without_name.agent.connections > connections_before
         with ThreadPoolExecutor(len(services)) as pool:
             exit_times = pool.map(ServiceWithAgent.stop, services)
@@ -292,10 +292,12 @@ def failing_agent(size: Size) -> str:
     assert max(growth.values()) < MAX_GROWTH_MIB, f"memory growth in MiB: {growth}"
     # The rest of the exit may also take longer, by a second, or by five in the short form.
     assert max(exit_delays.values()) < FLUSH_SECONDS + size.of(5, 1), f"exit later by seconds: {exit_delays}"
-    assert lost <= missing + polls, f"{lost} counted as lost, but only {missing} and at most {polls} polls are missing"
+    assert lost_count <= missing_count + poll_count, (
+        f"{lost_count} counted as lost, but only {missing_count} and at most {poll_count} polls are missing"
+    )
     return (
         f"p99, compared with {usual_p99:.1f} ms undisturbed: {slower}; "
         f"memory {max(growth.values()):+.1f} MiB at most after {size.of(500, 100_000)} requests; "
         f"exit {max(exit_delays.values()):.1f} s later at most; "
-        f"{lost} traces counted as lost, {missing} traces of completed requests missing"
+        f"{lost_count} traces counted as lost, {missing_count} traces of completed requests missing"
     )

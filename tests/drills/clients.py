@@ -15,7 +15,8 @@ CLIENTS = 50
 CALLS = CLIENTS * 3 // 5  # the number of clients whose requests make the service call its upstream
 BATCHES_BETWEEN_COUNTS = 20  # few, because the trace agent keeps all spans until they are counted
 TRACER_CONNECTIONS = 2  # the tracer opens and closes them, at most two at once
-# asyncio.TaskGroup of earlier releases leaves a canceled handler in a reference cycle (python/cpython#124958).
+# Before 3.12.8 and in 3.13.0, asyncio.TaskGroup leaves a canceled handler in a reference cycle
+# (python/cpython#124958).
 MAX_GROWTH_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.version_info < (3, 13) else 40
 
 
@@ -23,8 +24,8 @@ MAX_GROWTH_MIB = 20 if sys.version_info >= (3, 13, 1) or (3, 12, 8) <= sys.versi
     "client disconnects before the response ends",
     "The handler and its outbound call are canceled, after `HALF_CLOSE_SECONDS` if no response has started. The "
     "span ends and records the disconnect. 10,000 disconnects leave no request, connection or file descriptor,"
-    " and memory grows by less than 20 MiB (40 MiB on CPython before 3.12.8, and 3.13.0, whose `asyncio.TaskGroup` leaves"
-    " reference cycles)",
+    " and memory grows by less than 20 MiB (40 MiB on CPython before 3.12.8, and 3.13.0, whose `asyncio.TaskGroup`"
+    " leaves reference cycles)",
     every_python=True,
 )
 def disconnects(size: Size) -> str:
@@ -33,7 +34,7 @@ def disconnects(size: Size) -> str:
 
 
 async def _disconnect(batches: int) -> str:
-    recorded = canceled = 0
+    recorded_count = canceled_count = 0
     async with fake_upstream() as fake:
         with trace_agent() as agent, service(agent.url, {"UPSTREAM_URL": f"{fake.url}/any"}) as running:
             async with connected(running) as watcher:
@@ -48,8 +49,8 @@ async def _disconnect(batches: int) -> str:
                     uncounted += CLIENTS
                     if batch % BATCHES_BETWEEN_COUNTS == 0 or batch == batches:
                         requests, calls = await asyncio.to_thread(_count_disconnects, agent, uncounted)
-                        recorded += requests
-                        canceled += calls
+                        recorded_count += requests
+                        canceled_count += calls
                         uncounted = 0
                 await until(lambda: descriptors(running) <= max_descriptors)
                 growth = memory_mib(running) - memory_before
@@ -62,11 +63,11 @@ async def _disconnect(batches: int) -> str:
     assert in_flight_after == 0
     assert outbound_after == 0
     assert status == 200
-    assert recorded == total, f"{recorded} of {total} spans record the disconnect"
-    assert canceled == total_calls, f"{canceled} of {total_calls} outbound calls were canceled"
+    assert recorded_count == total, f"{recorded_count} of {total} spans record the disconnect"
+    assert canceled_count == total_calls, f"{canceled_count} of {total_calls} outbound calls were canceled"
     assert growth < MAX_GROWTH_MIB, f"{growth:.0f} MiB more"
     return (
-        f"{total} disconnects: {recorded} spans record them, {canceled} outbound calls were canceled; "
+        f"{total} disconnects: {recorded_count} spans record them, {canceled_count} outbound calls were canceled; "
         f"remaining: 0 requests, 0 outbound connections, 0 descriptors; memory {growth:+.0f} MiB"
     )
 
@@ -81,7 +82,8 @@ async def _send_and_disconnect(running: Running, watcher: Connection, fake: Fake
     for number, client in enumerate(clients):
         if number % 5 == 0:
             # The body isn't sent, so the upload stays in flight.
-            client.send("/api/hello", "content-type: application/json\r\ncontent-length: 20\r\n", "POST")
+            header_lines = "content-type: application/json\r\ncontent-length: 20\r\n"
+            client.send("/api/hello", header_lines, method="POST")
         elif number % 5 == 1:
             client.send("/api/hello/stream?count=20")
         else:
@@ -109,9 +111,9 @@ def _count_disconnects(agent: Agent, expected: int) -> tuple[int, int]:
         spans = [span for span in agent.spans() if _records_disconnect(span)]
         return ["call" if span["name"] == "http.request" else "request" for span in spans]
 
-    received = eventually(kinds, lambda kinds: kinds.count("request") >= expected, timeout=60)
+    received_kinds = eventually(kinds, lambda kinds: kinds.count("request") >= expected, timeout=60)
     agent.clear()
-    return received.count("request"), received.count("call")
+    return received_kinds.count("request"), received_kinds.count("call")
 
 
 def _records_disconnect(span: dict[str, dict[str, str]]) -> bool:

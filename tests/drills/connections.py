@@ -103,7 +103,7 @@ async def until(condition: Callable[[], bool] | Callable[[], Awaitable[bool]]) -
 
 
 def percentile(values: list[float], share: float) -> float:
-    """Return the value that a `share` (0.0 to 1.0) of `values` doesn't exceed."""
+    """Return a value that at least a `share` (0.0 to 1.0) of `values` doesn't exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 

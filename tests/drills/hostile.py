@@ -1,4 +1,4 @@
-"""A drill with clients that are slow, malformed or malicious."""
+"""A drill with clients that are slow or malicious, or that send malformed requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEEP_ALIVE_SECONDS = 3.0  # the service's setting, which also limits the time fo
 MAX_GROWTH_MIB = 30
 FLOOD_BYTES = 120_000_000
 SILENCE_SECONDS = 5.0  # if the service accepts no data for this time, it has stopped reading
-STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")  # the start of a status line
 
 
 class RawConnection:
@@ -105,7 +105,8 @@ async def send_frames(url: str, name: str) -> None:
 async def send_handshake(url: str, headers: bytes) -> None:
     """Open a WebSocket with malformed `headers`, and check that it works."""
     connection = await open_websocket(url, headers)
-    await connection.send(frame(2, b"") + frame(1, b"Ada"))  # the service accepts only text, not bytes
+    await connection.send(frame(2, b"") + frame(1, b"Ada"))
+    # The frame of bytes gets a hint, which ends in "as text."
     assert b"as text" in await connection.read_until(b".")
     assert b"Hello, Ada" in await connection.read_until(b"!")
     await connection.close()
@@ -147,13 +148,13 @@ async def flood_websocket(url: str) -> int:
         assert await loop.sock_recv(client, 12) == b"HTTP/1.1 101"
         # 200 characters are the longest name that the service accepts. 60,000 bytes are within its limit for a message.
         chunk = frame(1, b"a" * 200) * 50 + frame(1, b"a" * 60_000)
-        accepted = 0
+        accepted_bytes = 0
         with suppress(TimeoutError):
-            while accepted < FLOOD_BYTES:
+            while accepted_bytes < FLOOD_BYTES:
                 async with asyncio.timeout(SILENCE_SECONDS):
                     await loop.sock_sendall(client, chunk)
-                accepted += len(chunk)
-        return accepted
+                accepted_bytes += len(chunk)
+        return accepted_bytes
 
 
 class OrdinaryClient:
@@ -185,10 +186,12 @@ async def run_all(jobs: list[Callable[[], Awaitable[T]]], limit: int) -> list[T]
 
 
 @contextmanager
-def checked_service(settings: dict[str, str]) -> Iterator[Running]:
-    """Run a service with an agent. Check afterwards that no request, descriptor, error or traceback remains."""
-    limits = {"KEEP_ALIVE_SECONDS": str(KEEP_ALIVE_SECONDS)}
-    with trace_agent() as agent, service(agent.url, {**limits, **settings}) as running:
+def checked_service() -> Iterator[Running]:
+    """Run a service with an agent. Check afterwards that no request and no descriptor remains, that the application
+    responded with no 50x, and that the log has no traceback of Hypercorn.
+    """
+    settings = {"KEEP_ALIVE_SECONDS": str(KEEP_ALIVE_SECONDS)}
+    with trace_agent() as agent, service(agent.url, settings) as running:
         with httpx.Client(base_url=running.url) as client:
             client.get("/info").raise_for_status()
         eventually(lambda: len(running.requests("/info")) == 1)
@@ -231,14 +234,14 @@ def hostile_clients(size: Size) -> str:
         ordinary_requests = asyncio.create_task(ordinary.send_requests(url))
         slow_heads = asyncio.gather(*(send_slowly(url) for _ in range(slow_count)))
         await run_all(attacks * rounds, limit=8)
-        accepted = await asyncio.gather(*(flood_websocket(url) for _ in range(size.of(1, 3))))
-        assert max(accepted) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
+        accepted_bytes = await asyncio.gather(*(flood_websocket(url) for _ in range(size.of(1, 3))))
+        assert max(accepted_bytes) < FLOOD_BYTES, "a client that floods a WebSocket did not have to wait"
         slow_seconds = await slow_heads
         ordinary_requests.cancel()
         return slow_seconds, len(attacks) * rounds
 
     ordinary = OrdinaryClient()
-    with checked_service({"FAULTS": "true"}) as running:
+    with checked_service() as running:
         memory_before = memory_mib(running)
         slow_seconds, count = asyncio.run(attack_service(running.url, ordinary))
         growth = memory_mib(running) - memory_before

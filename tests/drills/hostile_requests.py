@@ -23,10 +23,10 @@ def post(body: bytes) -> bytes:
     return POST + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
-def handshake(extra: bytes = b"", key: bytes = KEY, path: bytes = b"/api/hello/ws") -> bytes:
-    """Return the request that opens a WebSocket."""
+def handshake(headers: bytes = b"", key: bytes = KEY, path: bytes = b"/api/hello/ws") -> bytes:
+    """Return the request that opens a WebSocket. `headers` are more header lines, each with its CRLF."""
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-    return get(path, HOST + upgrade + key + extra)
+    return get(path, HOST + upgrade + key + headers)
 
 
 def frame(opcode: int, payload: bytes, *, last: bool = True, masked: bool = True, reserved: int = 0) -> bytes:
@@ -47,7 +47,7 @@ def frame(opcode: int, payload: bytes, *, last: bool = True, masked: bool = True
 
 def rapid_reset(streams: int) -> bytes:
     """Return an HTTP/2 connection with `streams` requests, and a reset right after each one (CVE-2023-44487)."""
-    head = bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff")  # RFC 7541, C.4.1
+    head = bytes.fromhex("828684418cf1e3c2e5f23a6ba0ab90f4ff")  # the headers of a GET (RFC 7541, appendix C.4.1)
     # Each stream is a HEADERS frame, which ends headers and stream, and an RST_STREAM frame with the code CANCEL (8).
     # A frame's length has three bytes.
     frames = b"".join(

@@ -131,14 +131,14 @@ async def _rolling_restarts(restarts: int) -> str:
             process.stop()
 
     results = clients.results
-    lost = set(results.span_ids) - agent.span_ids
+    lost_ids = set(results.span_ids) - agent.span_ids
     codes = [code for process in processes for code in process.exit_codes]
-    sent = len(results.span_ids) + len(results.failures)
-    assert sent > RATE * seconds / 2, f"{sent} requests in {seconds:.0f} s are too few to prove anything"
-    assert not results.failures, f"{len(results.failures)} of {sent} failed: {results.failures[:5]}"
-    assert not lost, f"{len(lost)} of {sent} traces lost"
+    sent_count = len(results.span_ids) + len(results.failures)
+    assert sent_count > RATE * seconds / 2, f"{sent_count} requests in {seconds:.0f} s are too few to prove anything"
+    assert not results.failures, f"{len(results.failures)} of {sent_count} failed: {results.failures[:5]}"
+    assert not lost_ids, f"{len(lost_ids)} of {sent_count} traces lost"
     assert codes == [0] * (restarts + 2), codes  # both processes were also stopped at the end
     return (
-        f"{restarts} restarts in {seconds:.0f} s, {sent} requests ({sent / seconds:.0f}/s): "
-        f"{len(results.failures)} failed, {len(lost)} traces lost, each exit 0"
+        f"{restarts} restarts in {seconds:.0f} s, {sent_count} requests ({sent_count / seconds:.0f}/s): "
+        f"{len(results.failures)} failed, {len(lost_ids)} traces lost, each exit 0"
     )

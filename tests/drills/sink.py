@@ -110,7 +110,7 @@ class Sink:
             await reader.read()  # until the client closes the connection
             return False
         if self.behavior == GARBAGE:
-            writer.write(b"\x00\x01\x02 this is no HTTP\r\n\r\n")
+            writer.write(b"\x00\x01\x02 this is not HTTP\r\n\r\n")
             return False
         document: dict[str, Any] = {}
         if self.behavior == OK:
@@ -130,8 +130,8 @@ class Sink:
         traces = document
         span_id_key: str | int = "span_id"
         if path == "/v0.5/traces":
-            # The payload has a table of strings, then the traces. Each span is a list whose item 4 is its id: Datadog,
-            # trace agent, "v0.5 payload".
+            # The payload is a list of two: a table of strings, and the traces. Each span is a list whose item 4 is its
+            # id (pkg/trace/api/version.go of DataDog/datadog-agent).
             traces = document[1]
             span_id_key = 4
         for spans in traces:
@@ -144,7 +144,7 @@ def sink(*, listening: bool = True) -> Iterator[Sink]:
     """Run an agent. With `listening=False` it has a port, but doesn't listen on it until `listen` is called."""
     agent = Sink()
     try:
-        agent.listen()
+        agent.listen()  # also with `listening=False`, to get a port
         if not listening:
             agent.die()
         yield agent

@@ -1,4 +1,4 @@
-"""A drill under load for a long time: memory, descriptors and tasks don't grow, and no request or trace is lost."""
+"""A long drill under load: memory levels off, descriptors and tasks don't grow, and no request or trace is lost."""
 
 from __future__ import annotations
 
@@ -93,22 +93,23 @@ async def _soak(seconds: float, size: Size) -> str:
         code = running.stop()
 
     failures = capacity_test.results.failures + clients.results.failures
-    sent = len(clients.results.span_ids)
-    missing = set(capacity_test.results.span_ids + clients.results.span_ids) - agent.span_ids
+    sent_count = len(clients.results.span_ids)
+    missing_ids = set(capacity_test.results.span_ids + clients.results.span_ids) - agent.span_ids
     third = len(samples) // 3
     middle_mib = statistics.median(sample.memory_mib for sample in samples[third : 2 * third])
     last_mib = statistics.median(sample.memory_mib for sample in samples[2 * third :])
-    rate = sent / seconds
+    rate = sent_count / seconds
     assert rate > capacity * CAPACITY_SHARE / 2, f"{rate:.0f} requests/s are too few to prove anything"
-    assert not failures, f"{len(failures)} of {sent} failed: {failures[:5]}"
-    assert not missing, f"{len(missing)} of {sent} traces are missing"
+    assert not failures, f"{len(failures)} of {sent_count} failed: {failures[:5]}"
+    assert not missing_ids, f"{len(missing_ids)} of {sent_count} traces are missing"
     assert code == 0
+    # The memory levels off, with a tolerance of 2 MiB, or of 8 MiB in the short form.
     assert last_mib - middle_mib < size.of(8, 2), (
         f"{middle_mib:.1f} MiB in the middle third, {last_mib:.1f} in the last"
     )
     return (
-        f"{seconds / 60:.1f} minutes at {rate:.0f}/s ({CAPACITY_SHARE:.0%} of {capacity:.0f}/s): {sent} requests, "
-        f"{len(missing)} traces missing; {samples[0].memory_mib:.0f} MiB at first, "
+        f"{seconds / 60:.1f} minutes at {rate:.0f}/s ({CAPACITY_SHARE:.0%} of {capacity:.0f}/s): {sent_count} requests, "
+        f"{len(missing_ids)} traces missing; {samples[0].memory_mib:.0f} MiB at first, "
         f"{middle_mib:.1f} in the middle third, {last_mib:.1f} in the last; "
         f"at rest {before.descriptors} descriptors and {before.tasks} tasks before, "
         f"{after.descriptors} and {after.tasks} after"

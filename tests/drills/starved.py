@@ -104,7 +104,10 @@ def _send_requests(url: str) -> str:
 
 
 def _use_service(command: Sequence[str], settings: dict[str, str], *, measured: bool = True) -> str:
-    """Start a service, send requests to it, and stop it. Coverage can't be measured on a read-only file system."""
+    """Start a service, send requests to it, and stop it.
+
+    With `measured=False`, its coverage isn't measured, which a read-only file system would prevent.
+    """
     with service(NO_AGENT, settings, command, measured=measured) as running:
         requests = _send_requests(running.url)
         assert running.stop() == 0, running.lines[-5:]
@@ -152,7 +155,7 @@ def _use_while_the_clock_jumps() -> str:
                 statuses.append(request_during_jump.result().status_code)
                 uptime = client.get("/info").json()["uptime_seconds"]
             assert running.stop() == 0
-            logged = [line["duration_ms"] for line in running.requests("/api/faults/slow")]
+            logged_ms = [line["duration_ms"] for line in running.requests("/api/faults/slow")]
         spans = [span for span in agent.spans() if span["resource"] == "GET /api/faults/slow"]
     assert statuses == [200] * 3, statuses
     assert len(spans) == 3, spans
@@ -162,9 +165,9 @@ def _use_while_the_clock_jumps() -> str:
     across_jump, *undisturbed = sorted(span["duration"] / 1e6 for span in spans)
     assert across_jump >= 0, across_jump
     # The requests take 500 ms or 1 s. A duration that contains the jump would be an hour off.
-    assert all(400 < duration < 10_000 for duration in (*undisturbed, *logged)), (undisturbed, logged)
+    assert all(400 < duration < 10_000 for duration in (*undisturbed, *logged_ms)), (undisturbed, logged_ms)
     assert uptime >= 0
     return (
         f"2 requests of 500 ms took {undisturbed[0]:.0f} and {undisturbed[1]:.0f} ms by their spans, one of 1 s across "
-        f"the jump {across_jump:.0f} ms by its span and {max(logged):.0f} ms by the log, exit 0"
+        f"the jump {across_jump:.0f} ms by its span and {max(logged_ms):.0f} ms by the log, exit 0"
     )

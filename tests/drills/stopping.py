@@ -15,7 +15,7 @@ from drills.drill import Size, drill
 
 IN_FLIGHT = 50
 DRAIN_SECONDS = 0.5
-CLOSING_AND_FLUSH_SECONDS = 8  # CLOSING_SECONDS of settings.py, and the default of FLUSH_SECONDS
+CLOSING_AND_FLUSH_SECONDS = 3 + 5  # CLOSING_SECONDS of settings.py, and the default of FLUSH_SECONDS
 
 
 @drill(
@@ -112,7 +112,7 @@ def request_that_never_ends(size: Size) -> str:
 )
 def second_signal(size: Size) -> str:
     """A second signal means that the operator doesn't want to wait, not even for a request in flight."""
-    measured = []
+    figures = []
     for signum in (signal.SIGTERM, signal.SIGINT):
         with service_with_endless_request({"DRAIN_SECONDS": "60"}) as (_, running, client, pending):
             running.process.send_signal(signal.SIGTERM)
@@ -125,5 +125,5 @@ def second_signal(size: Size) -> str:
         assert code == 128 + signum  # as a shell reports a process that a signal ended
         assert isinstance(error, httpx.TransportError)
         assert exit_ms < size.of(5000, 500), f"exit {exit_ms:.0f} ms after {signum.name}"
-        measured.append(f"{signum.name}: exit {code} after {exit_ms:.0f} ms")
-    return ", ".join(measured)
+        figures.append(f"{signum.name}: exit {code} after {exit_ms:.0f} ms")
+    return ", ".join(figures)

@@ -27,8 +27,8 @@ from drills.drill import Size, drill
 TIMEOUT_SECONDS = 2.0  # the service's time limit for a call of its upstream
 BODY_BYTES = 1_048_576  # the service's limit for the body of an upstream's response, by default
 
-# Each row: the upstream's behavior, the status of the service's response, and the type and message of the error on the
-# spans of the request and of its call. If the message is a status, the span of the call has only that status.
+# Each row has the upstream's behavior, the status of the service's response, and the type and message of the error on
+# the spans of the request and of its call. If the message is a status, the span of the call has only that status.
 MISBEHAVIORS = (
     ("/hang", 504, "Timeout", "The upstream did not respond in time."),
     ("/drip", 504, "Timeout", "The upstream's response was not complete in time."),

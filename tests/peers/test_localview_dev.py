@@ -151,7 +151,7 @@ def test_a_service_that_does_not_start_is_reported_with_its_output() -> None:
 def test_everything_stops_if_the_service_dies() -> None:
     """The service's exit code is shown."""
     with developing() as dev:
-        os.kill(dev.process("hello_service.serving.server"), signal.SIGKILL)
+        os.kill(dev.process_id("hello_service.serving.server"), signal.SIGKILL)
         exit_code = dev.running.wait()
 
         assert exit_code == 1
@@ -163,7 +163,7 @@ def test_everything_stops_if_the_service_dies() -> None:
 def test_the_service_continues_if_the_agent_dies() -> None:
     """A message reports that no more traces are shown."""
     with developing() as dev:
-        os.kill(dev.process("hello_service.localview.agent"), signal.SIGKILL)
+        os.kill(dev.process_id("hello_service.localview.agent"), signal.SIGKILL)
         dev.wait_for("no more traces are shown")
 
         assert dev.get("/api/hello").status_code == 200
@@ -174,9 +174,9 @@ def test_the_service_continues_if_the_agent_dies() -> None:
 @pytest.mark.once
 def test_dev_exits_with_the_service_after_the_agent_has_died() -> None:
     with developing() as dev:
-        os.kill(dev.process("hello_service.localview.agent"), signal.SIGKILL)
+        os.kill(dev.process_id("hello_service.localview.agent"), signal.SIGKILL)
         dev.wait_for("The embedded trace agent has exited")
-        os.kill(dev.process("hello_service.serving.server"), signal.SIGTERM)
+        os.kill(dev.process_id("hello_service.serving.server"), signal.SIGTERM)
 
         assert dev.running.wait() == 0
         assert dev.processes() == {}
@@ -290,7 +290,7 @@ def test_view_listens_on_one_address_of_this_machine() -> None:
 def test_view_exits_with_its_agent() -> None:
     """The exit code is 1, because `view` can't show anything without an agent."""
     with developing(command=VIEW) as view:
-        os.kill(view.process("hello_service.localview.agent"), signal.SIGKILL)
+        os.kill(view.process_id("hello_service.localview.agent"), signal.SIGKILL)
 
         assert view.running.wait() == 1
         assert "The embedded trace agent has exited" in view.output

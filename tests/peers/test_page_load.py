@@ -89,7 +89,7 @@ def received_traces(dev: Dev) -> int:
 def test_the_page_keeps_up_and_memory_levels_off() -> None:
     """Every response is a 200, every trace arrives and is soon on the page, and the page keeps at most `TRACES`."""
     with developing("--traces", str(TRACES), measured=False) as dev, chromium() as browser, opened(browser) as page:
-        pids = {"dev": dev.process("hello-service dev"), "agent": dev.process("localview.agent")}
+        pids = {"dev": dev.process_id("hello-service dev"), "agent": dev.process_id("localview.agent")}
         memory: dict[str, list[int]] = {name: [] for name in pids}
         lags: list[float] = []
         # This search matches the requests whose lag is measured, but not those of the load.

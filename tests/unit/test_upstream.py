@@ -71,7 +71,7 @@ async def test_a_response_is_passed_on(
         ("/deep-objects", UpstreamProtocolError, NOT_JSON),  # 200 nested objects
         ("/deeper", UpstreamProtocolError, NOT_JSON),  # 100,000 nested arrays
         ("/nan", UpstreamProtocolError, NOT_JSON),
-        ("/endless", UpstreamProtocolError, NOT_JSON),  # 1e999, which Python reads as infinity
+        ("/infinity", UpstreamProtocolError, NOT_JSON),  # 1e999, which Python reads as infinity
         ("/gzip", UpstreamProtocolError, COMPRESSED),
         ("/gzip-second-header", UpstreamProtocolError, COMPRESSED),
         ("/garbage", UpstreamProtocolError, "The upstream's response is not HTTP."),
