@@ -60,8 +60,12 @@ class Clients:
         """Check `/ready` repeatedly, and end all clients when the service is not ready."""
         while not self.ending.wait(0.1):
             connection = http.client.HTTPConnection(self.address, timeout=5)
-            connection.request("GET", "/ready")
-            if connection.getresponse().status != http.client.OK:
+            try:
+                connection.request("GET", "/ready")
+                is_ready = connection.getresponse().status == http.client.OK
+            except (OSError, http.client.HTTPException):  # the service has exited
+                is_ready = False
+            if not is_ready:
                 self.ending.set()
             connection.close()
 

@@ -45,8 +45,9 @@ def an_agent_is_in_the_task(task: TaskDefinition) -> Iterator[Violation]:
 @rule("agent-twice", WARNING, "keep one Agent; the containers of a task share one loopback and its ports")
 def there_is_one_agent(task: TaskDefinition) -> Iterator[Violation]:
     """Two Agents of one task compete for port 8126."""
-    # In the mode bridge, each container has a network of its own.
-    if len(task.agents) > 1 and task.document.get("networkMode", "awsvpc") != "bridge":
+    # In the mode bridge, which is the default except on Fargate, each container has a network of its own.
+    mode = task.document.get("networkMode") or ("awsvpc" if task.on_fargate else "bridge")
+    if len(task.agents) > 1 and mode != "bridge":
         names = ", ".join(quoted(agent.get("name")) for agent in task.agents)
         yield Violation("", f"the Agents {names} share one port")
 

@@ -41,5 +41,5 @@ def _call(name: str, argument: Any) -> Any:
         value_if_true, value_if_false = _resolve(argument[1]), _resolve(argument[2])
         return value_if_false if value_if_true is _NOTHING else value_if_true
     if name == "Fn::Join" and isinstance(argument, list) and len(argument) == 2 and isinstance(argument[1], list):
-        return str(argument[0]).join(map(str, map(_resolve, argument[1])))
+        return str(argument[0]).join(map(str, _resolve(argument[1])))
     return mark_open(f"${{{name.removeprefix('Fn::')}}}")

@@ -87,43 +87,42 @@ def _parse_url(url: str) -> tuple[str, float | None]:
 def a_socket_is_shared(task: TaskDefinition) -> Iterator[Violation]:
     """A `unix://` address is used on Windows, or without a volume that both containers mount and the Agent can write to."""
     for container in task.services:
-        urls = [(name, environment(container).get(name, "")) for name in SOCKETS]
-        urls = [(name, url) for name, url in urls if url.startswith("unix:") and not is_open(url)]
-        if not urls or is_open(container.get("mountPoints")):
-            continue
-        names = ", ".join(f"`{name}`" for name, _ in urls)
-        path = re.sub(r"^unix:/*", "/", urls[0][1])
-        if task.on_windows:
-            yield Violation(
-                name_of(container),
-                f"{names} is a Unix socket, which Windows containers do not have",
-                "use http://localhost:8126",
-            )
-        elif not task.agents and task.on_fargate:
-            continue  # the rule agent-missing reports this
-        elif (service_volume := _volume(task, container, path)) is None:
-            yield Violation(name_of(container), f"{names} is the socket {quoted(path)}, but no volume is mounted there")
-        else:
-            for agent in task.agents:
-                variable, default = SOCKETS[urls[0][0]]
-                agent_path = environment(agent).get(variable) or default
-                agent_volume = _volume(task, agent, agent_path)
-                is_known = not is_open(agent_path) and not is_open(agent.get("mountPoints"))
-                if is_known and agent_volume != service_volume:
-                    yield Violation(
-                        name_of(container),
-                        f"{names} is the socket {quoted(path)}, and the Agent {quoted(agent.get('name'))} listens on "
-                        f"{quoted(agent_path)}, which is not in the same volume",
-                    )
-                elif any(
-                    mount.get("readOnly") is True and mount.get("sourceVolume") == service_volume[0]
-                    for mount in task.mounts(agent)
-                ):
-                    yield Violation(
-                        name_of(agent),
-                        f"mounts the socket's volume {quoted(service_volume[0])} read-only",
-                        "remove readOnly",
-                    )
+        for name in SOCKETS:
+            url = environment(container).get(name, "")
+            if url.startswith("unix:") and not is_open(url) and not is_open(container.get("mountPoints")):
+                yield from _socket_violations(task, container, name, re.sub(r"^unix:/*", "/", url))
+
+
+def _socket_violations(task: TaskDefinition, container: Container, name: str, path: str) -> Iterator[Violation]:
+    """Yield what is wrong with the socket at `path`, which is set by the variable `name` of `container`."""
+    if task.on_windows:
+        sentence = f"`{name}` is a Unix socket, which Windows containers do not have"
+        yield Violation(name_of(container), sentence, "use http://localhost:8126")
+    elif not task.agents and task.on_fargate:
+        return  # the rule agent-missing reports this
+    elif (service_volume := _volume(task, container, path)) is None:
+        yield Violation(name_of(container), f"`{name}` is the socket {quoted(path)}, but no volume is mounted there")
+    else:
+        for agent in task.agents:
+            variable, default = SOCKETS[name]
+            agent_path = environment(agent).get(variable) or default
+            agent_volume = _volume(task, agent, agent_path)
+            is_known = not is_open(agent_path) and not is_open(agent.get("mountPoints"))
+            if is_known and agent_volume != service_volume:
+                yield Violation(
+                    name_of(container),
+                    f"`{name}` is the socket {quoted(path)}, and the Agent {quoted(agent.get('name'))} listens on "
+                    f"{quoted(agent_path)}, which is not in the same volume",
+                )
+            elif any(
+                mount.get("readOnly") is True and mount.get("sourceVolume") == service_volume[0]
+                for mount in task.mounts(agent)
+            ):
+                yield Violation(
+                    name_of(agent),
+                    f"mounts the socket's volume {quoted(service_volume[0])} read-only",
+                    "remove readOnly",
+                )
 
 
 def _volume(task: TaskDefinition, container: Container, path: str) -> tuple[str, str] | None:

@@ -170,7 +170,10 @@ def api_key(context: CheckContext) -> Finding:
 
 
 def _is_on_fargate(environ: Mapping[str, str]) -> bool:
-    return bool(environ.get("ECS_CONTAINER_METADATA_URI_V4")) or environ.get("AWS_EXECUTION_ENV") == "AWS_ECS_FARGATE"
+    # ECS sets both variables. On EC2, AWS_EXECUTION_ENV is AWS_ECS_EC2.
+    return environ.get("AWS_EXECUTION_ENV") == "AWS_ECS_FARGATE" or (
+        bool(environ.get("ECS_CONTAINER_METADATA_URI_V4")) and not environ.get("AWS_EXECUTION_ENV")
+    )
 
 
 def _always(_: Mapping[str, str]) -> bool:

@@ -330,7 +330,7 @@ class TraceView:
         process_tags: list[Tag] = []
         values: Mapping[str, str | float] = {**self.span.meta, **self.span.metrics}
         for name in sorted(values):
-            if name in ERROR_TAGS or name == LINKS_TAG:
+            if (name in ERROR_TAGS and self.span.error) or name == LINKS_TAG:
                 continue
             value = values[name]
             text = value if isinstance(value, str) else f"{value:.15g}"

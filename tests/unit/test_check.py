@@ -126,6 +126,7 @@ BROKEN: tuple[tuple[str, str, str, Change], ...] = (
     ("socket", MISTAKE, "no volume is mounted there", service_variable("DD_TRACE_AGENT_URL", SOCKET_URL)),
     ("socket", MISTAKE, "not in the same volume", lambda d: (share_socket(d), d.agent.pop("mountPoints"))),
     ("socket", MISTAKE, "read-only", lambda d: (share_socket(d), d.agent["mountPoints"][0].update(readOnly=True))),
+    ("socket", MISTAKE, "`DD_DOGSTATSD_URL` is the socket", lambda d: (share_socket(d), d.set_variable(d.service, "DD_DOGSTATSD_URL", "unix:///other/dsd.socket"))),
     ("socket", MISTAKE, "Windows", lambda d: (share_socket(d), d.task.update(WINDOWS_TASK))),
     ("proxy", MISTAKE, "`HTTP_PROXY`", service_variable("HTTP_PROXY", "http://proxy:3128")),
     ("proxy", MISTAKE, "`127.0.0.1`", lambda d: (d.set_variable(d.service, "all_proxy", "http://proxy:3128"), d.set_variable(d.service, "NO_PROXY", "localhost"), d.set_variable(d.service, "DD_TRACE_AGENT_URL", "http://127.0.0.1:8126"))),
@@ -416,9 +417,14 @@ def test_fargate_rules_do_not_apply_to_other_launch_types(launch_type: str) -> N
         d.service.update(links=["datadog-agent"], hostname="orders", stopTimeout=600)
         d.set_variable(d.service, "DD_AGENT_HOST", "datadog-agent")
 
+    def add_second_agent(d: Definition) -> None:
+        """On EC2, the default of `networkMode` is `bridge`, where each container has a network of its own."""
+        del d.task["networkMode"]
+        d.task["containerDefinitions"].append({**d.agent, "name": "second-agent"})
+
     report = task_check.check(json.dumps(changed(use_launch_type)))
 
-    assert report.findings == []
+    assert report.findings == task_check.check(json.dumps(changed(use_launch_type, add_second_agent))).findings == []
     assert report.notes == [f"this definition is for {launch_type}, so the Fargate rules are skipped"]
 
 

@@ -146,6 +146,7 @@ def test_cloudformation_functions_are_resolved_as_far_as_the_file_allows() -> No
     service["Image"] = {
         "Fn::Join": ["", [{"Ref": "AWS::AccountId"}, ".dkr.ecr.", {"Ref": "AWS::Region"}, ".amazonaws.com/orders:1"]]
     }
+    service["StartTimeout"] = {"Fn::Join": ["", ["60", {"Ref": "AWS::NoValue"}]]}
     service["PortMappings"][0]["ContainerPort"] = "8080"
     service["Environment"][1]["Value"] = {"Ref": "Stage"}
     service["StopTimeout"] = {"Fn::If": ["Long", {"Ref": "AWS::NoValue"}, 500]}

@@ -173,6 +173,13 @@ FINDINGS: tuple[tuple[str, dict[str, str], str, str, str], ...] = (
         "billed host",
         "unset DD_HOSTNAME",
     ),
+    (
+        "old settings",
+        {"DD_HOSTNAME": "h", "AWS_EXECUTION_ENV": "AWS_ECS_EC2", "ECS_CONTAINER_METADATA_URI_V4": "http://x/v4"},
+        "pass",
+        "no setting",
+        "",
+    ),
     ("old settings", {"DD_SERVICE_NAME": "s"}, "warn", "DD_SERVICE_NAME has no effect", "DD_SERVICE="),
     ("old settings", {"DD_TRACE_AGENT_HOSTNAME": "h"}, "warn", "still overrides", "DD_AGENT_HOST="),
     (

@@ -401,6 +401,13 @@ async def test_requests_for_local_names_are_served(client: Client, host: str) ->
     assert "Traces" in await get(client, "/", host=host)
 
 
+async def test_a_message_of_a_span_without_an_error_is_one_of_its_tags(view: View, client: Client) -> None:
+    """A service may handle an error and only record it."""
+    body = await get(client, f"/trace/{add_spans(view, span(meta={'error.message': 'retried'}))}")
+
+    assert "retried" in body
+
+
 async def test_a_trace_shows_its_spans_and_the_details_of_one(view: View, client: Client) -> None:
     """The details are those of the span in the address, or of the deepest error, or of the root."""
     root = span(error=True, resource="GET /root", meta={"error.type": "OuterError"})
