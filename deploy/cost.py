@@ -1,7 +1,8 @@
-"""Print the monthly cost of traces as a table: `python deploy/cost.py`, or with your own numbers (`--help`).
+"""Print the monthly cost of traces as a Markdown table.
 
-The prices are Datadog's list prices for APM on Fargate, billed annually, in US dollars, from its documentation of
-November 2026 (docs.datadoghq.com, "APM Billing" and "View and Alert on APM Usage"). Check the current prices.
+Run `python deploy/cost.py`. Its options (`--help`) replace the loads and the assumptions with your own. The prices are
+Datadog's list prices for APM on Fargate, billed annually, in US dollars, from its documentation of November 2026
+(docs.datadoghq.com, "APM Billing" and "View and Alert on APM Usage"). Check the current prices.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ TASK_PRICE = 2.00  # per task and month; it includes TASK_GB ingested and TASK_S
 TASK_GB, TASK_SPANS = 10, 65_000
 INGESTED_GB_PRICE = 0.10
 INDEXED_MILLION_PRICE = 1.70  # kept for 15 days
+INDEXED_FRACTION = 0.1  # an example, because it depends on your retention filters
 
 # A conservative estimate of the size of one span on the wire; a test measures the real size.
 SPAN_BYTES = 1300
-# A relay has a span for the request, for each of three calls, and for the request that each call makes.
+# The relay calls this service three times, so it has 1 + 3 + 3 spans: one for its own request, three for the calls, and
+# three for the requests that the service receives from them.
 SPANS_PER_REQUEST = {"GET /api/hello": 1, "GET /api/relay?count=3": 7}
 SECONDS_PER_MONTH = 30 * 24 * 3600
 
 
 def monthly_cost(
-    *, spans: float, requests: float, tasks: int, rate: float = 1.0, indexed: float = 0.1
+    *, spans: float, requests: float, tasks: int, rate: float = 1.0, indexed: float = INDEXED_FRACTION
 ) -> tuple[float, float, float]:
     """Return the gigabytes ingested, the millions of spans indexed, and the dollars of one month.
 
@@ -76,7 +79,9 @@ def main() -> None:
     parser.add_argument("--per-second", type=float, nargs="+", default=[10, 200], help="requests per second")
     parser.add_argument("--rate", type=float, nargs="+", default=[1.0, 0.1], help="fraction of traces that are sent")
     parser.add_argument("--tasks", type=int, default=2, help="average number of running tasks")
-    parser.add_argument("--indexed", type=float, default=0.1, help="fraction of spans that retention filters keep")
+    parser.add_argument(
+        "--indexed", type=float, default=INDEXED_FRACTION, help="fraction of spans that retention filters keep"
+    )
     options = parser.parse_args()
     sys.stdout.write(table(options.rate, options.per_second, options.tasks, options.indexed) + "\n")
 

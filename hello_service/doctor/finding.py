@@ -1,4 +1,4 @@
-"""The result of a check, and the report without secrets: lines for people, JSON for scripts."""
+"""Defines the result of a check, and formats the report without secrets, as text for people or JSON for scripts."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ VERDICTS = {
     1: "Traces would not arrive. Fix the failures above.",
     2: 'Undetermined: some checks could not run (see "skipped" above).',
 }
-# In the order of a report.
+# A report lists the outcomes in this order.
 COLORS: Mapping[Outcome, str] = {"fail": "red", "warn": "yellow", "skipped": "cyan", "pass": "green"}
 SUMMARY_WORDS = {"fail": "failed", "warn": "warning", "skipped": "skipped", "pass": "passed"}
 COLUMN = 32  # where a sentence starts: after 8 characters for the outcome and 24 for the name of the check
 MIN_SENTENCE_WIDTH = 24  # characters, enough for a few words
 
 # Variables whose whole value is treated as a secret. Headers, as in OTEL_EXPORTER_OTLP_HEADERS, can contain a key.
-SECRET_VALUES = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
+SECRET_VARIABLE = re.compile(SECRET_NAME.pattern + "|HEADERS", re.IGNORECASE)
 # User name and password in a URL.
 CREDENTIALS = re.compile(r"://([^/@\s]+)@")
-# An API key has 32 hexadecimal characters, an application key 40.
+# A Datadog API key has 32 hexadecimal characters, an application key 40. Other values of this form are also masked.
 KEY_SHAPED = re.compile(r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{40}|[0-9a-fA-F]{32})(?![0-9A-Za-z])")
 SHORTEST_SECRET = 4  # characters; masking shorter ones would mask parts of ordinary words
 
@@ -42,7 +42,7 @@ SHORTEST_SECRET = 4  # characters; masking shorter ones would mask parts of ordi
 class Finding:
     """The outcome of one check, a sentence about it, and the fix if something is wrong.
 
-    `undecided`: the check could not run, and whether traces would arrive depends on it.
+    `undecided` means that the check could not run, and the verdict depends on it.
     """
 
     outcome: Outcome
@@ -66,7 +66,7 @@ def failed(sentence: str, fix: str) -> Finding:
 
 
 def skipped(reason: str) -> Finding:
-    """There was nothing to check, or another check reports the reason."""
+    """There was nothing to check, or another check already reports the problem."""
     return Finding("skipped", reason)
 
 
@@ -94,7 +94,7 @@ class Redaction:
     """Masks the secrets of `environ` in any text. No check should show one; this is a second safeguard."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        secrets = {value for name, value in environ.items() if SECRET_VALUES.search(name)}
+        secrets = {value for name, value in environ.items() if SECRET_VARIABLE.search(name)}
         for value in environ.values():
             for credentials in CREDENTIALS.findall(value):
                 secrets |= {credentials, *credentials.split(":"), *map(unquote, credentials.split(":"))}
@@ -119,7 +119,7 @@ def report(results: Sequence[Result], width: int | None = None) -> str:
 
     Args:
         results: in the order of the checks.
-        width: width in characters; None: that of the terminal, or unlimited if the output is not a terminal.
+        width: in characters; None means the terminal's width, or no limit if the output is not a terminal.
     """
     if width is None:
         width = get_terminal_size().columns if sys.stdout.isatty() else 10**6

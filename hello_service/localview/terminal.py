@@ -20,7 +20,7 @@ from hello_service.localview.text import escape_hidden
 BAR_WIDTH = 24
 GAP = "  "  # between columns
 PLAIN_WIDTH = 200  # of a line if standard output is not a terminal
-SPANS = 100  # drawn of a trace; the page shows all
+MAX_SPANS = 100  # drawn for each trace; the page shows all of them
 NAME, RESOURCE, SERVICE, STATUS, DURATION, BAR = range(6)  # the columns
 MIN_WIDTHS = ((RESOURCE, 20), (SERVICE, 12), (NAME, 24))  # of the columns that can shrink, in this order
 
@@ -36,7 +36,7 @@ def draw(trace: Trace, console: Console, page_url: str | None = None) -> None:
     text = _head(trace, console, page_url)
     rows: list[tuple[str, Span]] = []
     is_last_child: list[bool] = []  # for each ancestor of the span, and for the span itself
-    for depth, is_last, span in islice(trace.walk(), SPANS):
+    for depth, is_last, span in islice(trace.walk(), MAX_SPANS):
         is_last_child[depth:] = [is_last]
         rows.append((_branch(is_last_child), span))
     widths = _widths(rows, console.width)
@@ -44,14 +44,14 @@ def draw(trace: Trace, console: Console, page_url: str | None = None) -> None:
         _add_row(text, widths, branch, span, trace)
         if span.error and "error.type" in span.meta:
             _add_error(text, len(branch), span, console)
-    if len(trace.spans) > SPANS:
-        text.append(f"\n… and {units.quantity(len(trace.spans) - SPANS, 'more span')}", "dim")
+    if len(trace.spans) > MAX_SPANS:
+        text.append(f"\n… and {units.quantity(len(trace.spans) - MAX_SPANS, 'more span')}", "dim")
     text.append("\n")
     console.print(text, soft_wrap=True)
 
 
 def draw_head(trace: Trace, console: Console, page_url: str | None = None) -> None:
-    """Print only the first line of `trace`."""
+    """Print what `draw` prints above the spans of `trace`."""
     console.print(_head(trace, console, page_url), soft_wrap=True)
 
 
@@ -81,13 +81,13 @@ def _widths(rows: Sequence[tuple[str, Span]], width: int) -> dict[int, int]:
     Columns are left out, the least important first, until the others fit when shrunk. If even the remaining ones are
     too wide, the name is shortened further.
     """
-    columns = zip(*(_cells(branch, span) for branch, span in rows), strict=True)
-    widths = {number: max(map(cell_len, column)) for number, column in enumerate(columns)} | {BAR: BAR_WIDTH}
+    cells_by_column = zip(*(_cells(branch, span) for branch, span in rows), strict=True)
+    widths = {column: max(map(cell_len, cells)) for column, cells in enumerate(cells_by_column)} | {BAR: BAR_WIDTH}
     min_widths = dict(MIN_WIDTHS)
     has_several_services = len({span.service for _, span in rows}) > 1
     least_important = (BAR, SERVICE) if has_several_services else (SERVICE, BAR)
     for column in (*least_important, RESOURCE, STATUS):
-        shrunk_widths = [min(size, min_widths.get(number, size)) for number, size in widths.items()]
+        shrunk_widths = [min(full_width, min_widths.get(key, full_width)) for key, full_width in widths.items()]
         if _line_width(shrunk_widths) <= width:
             break
         del widths[column]
@@ -118,10 +118,10 @@ def _add_row(text: Text, widths: dict[int, int], branch: str, span: Span, trace:
 
 
 def _add_error(text: Text, indent: int, span: Span, console: Console) -> None:
-    """Add the error of `span` with its position in the code. On a terminal, long lines are wrapped."""
+    """Add the error of `span` with its source location. On a terminal, long lines are wrapped."""
     frame = own_frame(span)
-    position = f" ({frame.file}:{frame.line})" if frame else ""
-    error = Text(_clean(f"{span.meta['error.type']}: {span.meta.get('error.message', '')}{position}"), "red")
+    location = f" ({frame.file}:{frame.line})" if frame else ""
+    error = Text(_clean(f"{span.meta['error.type']}: {span.meta.get('error.message', '')}{location}"), "red")
     indent = min(indent, console.width // 2)  # leaves room for the text
     for line in error.wrap(console, console.width - indent) if console.is_terminal else [error]:
         text.append(f"\n{' ' * indent}").append(line)
@@ -129,7 +129,7 @@ def _add_error(text: Text, indent: int, span: Span, console: Console) -> None:
 
 def own_frame(span: Span) -> stack.Frame | None:
     """Return the innermost frame of the project's own code in the error of `span`, None if there is none."""
-    failures = stack.failures(span.meta.get("error.stack", ""), Path.cwd())
+    failures = stack.failures(span.meta.get("error.stack", ""), Path.cwd())  # each has its innermost frame first
     return next((failure.own_frames[0] for failure in failures if failure.own_frames), None)
 
 
@@ -139,7 +139,7 @@ def _fit(cell: str, width: int) -> str:
 
 
 def _branch(is_last_child: list[bool]) -> str:
-    """Return the lines of the tree before a span's name. `is_last_child` has a value for each ancestor and the span."""
+    """Return what draws the tree before a span's name. `is_last_child` has a value for each ancestor and the span."""
     if len(is_last_child) == 1:
         return ""
     ancestors = "".join("   " if is_last else "│  " for is_last in is_last_child[1:-1])
@@ -147,7 +147,7 @@ def _branch(is_last_child: list[bool]) -> str:
 
 
 def _bar(span: Span, trace: Trace) -> str:
-    """Return a bar that shows when `span` ran within `trace`. It is at least one character long."""
+    """Return a bar that shows when `span` ran within `trace`. Its filled part has at least one character."""
     begin = min((span.start - trace.start) * BAR_WIDTH // trace.duration, BAR_WIDTH - 1)
     length = min(max(1, round(span.duration * BAR_WIDTH / trace.duration)), BAR_WIDTH - begin)
     return "·" * begin + "█" * length + "·" * (BAR_WIDTH - begin - length)

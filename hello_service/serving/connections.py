@@ -53,19 +53,19 @@ class Connections:
     """The open connections of a server.
 
     Attributes:
-        closing: the server is stopping; each response is its connection's last.
-        closed: no new request is served; requests in flight may finish.
+        stopping: the server is stopping, so each response is its connection's last.
+        accepting: new requests are served. Requests in flight may finish in any case.
     """
 
     limits: Limits = field(default_factory=Limits)
     rejections: Rejections = field(default_factory=Rejections)
-    closing: bool = False
-    closed: bool = False
+    stopping: bool = False
+    accepting: bool = True
     open: set[Stoppable] = field(default_factory=set)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Close connections as they become idle. A client has `grace_seconds` to send one more request."""
-        self.closing = True
+        self.stopping = True
         for connection in list(self.open):
             connection.stop()
         asyncio.get_running_loop().call_later(grace_seconds, self._end_grace)
@@ -76,6 +76,6 @@ class Connections:
             connection.abort()
 
     def _end_grace(self) -> None:
-        self.closed = True
+        self.accepting = False
         for connection in list(self.open):
             connection.end_grace()

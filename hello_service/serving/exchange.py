@@ -16,7 +16,7 @@ class Wire(Protocol):
     """The connection of an exchange."""
 
     @property
-    def closing(self) -> bool:
+    def stopping(self) -> bool:
         """Whether the server is stopping, so that each response is its connection's last."""
 
     def write(self, data: bytes) -> None:
@@ -45,7 +45,7 @@ class Exchange:
         response: serializes the response.
         body_complete: the whole request has been received.
         buffered: number of body bytes that the application has not read.
-        over: the application can neither receive nor send anything more.
+        ended: the application can neither receive nor send anything more.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Exchange:
         self.response = response
         self.body_complete = not has_body
         self.buffered = 0
-        self.over = False
+        self.ended = False
         self._wire = wire
         self._body: list[bytes] = []
         self._body_returned = False  # `receive` has returned the whole body
@@ -63,11 +63,11 @@ class Exchange:
         self._changed = asyncio.Event()
 
     async def run(self, app: Any) -> None:
-        """Run `app`, unless the exchange is over already: a body that came with the head was rejected or incomplete.
+        """Run `app`, unless the exchange has already ended: a body that came with the head was rejected or incomplete.
 
         If `app` sends no response, the client gets a 500. If its response is incomplete, the connection is closed.
         """
-        if self.over:
+        if self.ended:
             return
         try:
             # Hypercorn's wrapper around the application takes two more arguments, which only its WSGI wrapper uses.
@@ -75,8 +75,8 @@ class Exchange:
         except Exception:
             logging.getLogger("hello_service.serving").exception("The application failed.")
         finally:
-            if not self.over:
-                self.over = True
+            if not self.ended:
+                self.ended = True
                 if self.response.started:
                     self._wire.write(self.response.release_head())  # it may have waited for the body's first piece
                     self._wire.response_broken()
@@ -98,7 +98,7 @@ class Exchange:
     def disconnect(self) -> None:
         """The client has disconnected. If the response is fully written, the application may finish normally."""
         if not self.response.fully_written:
-            self.over = True
+            self.ended = True
             self._changed.set()
 
     async def receive(self) -> Message:
@@ -107,7 +107,7 @@ class Exchange:
             # Quart calls `receive` before it handles the request. A response that does not need the body, such as a
             # 404, starts before the event loop's next iteration, so no 100 is sent.
             asyncio.get_running_loop().call_soon(self._send_continue)
-        while not self.over:
+        while not self.ended:
             if self._body or (self.body_complete and not self._body_returned):
                 body, self._body, self.buffered = b"".join(self._body), [], 0
                 self._body_returned = self.body_complete
@@ -118,7 +118,7 @@ class Exchange:
         return {"type": "http.disconnect"}
 
     def _send_continue(self) -> None:
-        if self._expects_continue and not self.over and not self.response.started:
+        if self._expects_continue and not self.ended and not self.response.started:
             self._wire.write(CONTINUE)
         self._expects_continue = False
 
@@ -128,11 +128,11 @@ class Exchange:
         Raises:
             RuntimeError, ValueError: the message can't be sent.
         """
-        if self.over:
+        if self.ended:
             return
         if message["type"] == "http.response.start":
             # The response may start before the request is complete; the rest of the request is read and discarded.
-            if not self.body_complete or self._wire.closing:
+            if not self.body_complete or self._wire.stopping:
                 self.response.keep_alive = False
             data = self.response.start(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body":
@@ -154,9 +154,9 @@ class Exchange:
 
     def _finish(self) -> None:
         """End the exchange after the application's last message."""
-        if self.over:  # pragma: no cover - the client can disconnect while the last bytes are written
+        if self.ended:  # pragma: no cover - the client can disconnect while the last bytes are written
             return
-        self.over = True
+        self.ended = True
         self._changed.set()
         if self.response.fully_written:
             self._wire.response_complete()

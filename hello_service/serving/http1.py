@@ -23,9 +23,9 @@ In any stage the server can end the connection, in one of three ways:
 
     linger      the usual way: enter LINGERING, which ends when the client closes its side, or a limit is reached
     close       the client has closed its side, or LINGERING is over; data that is already written is still sent
-    abort       nothing was sent for write_seconds, or the deadline of the shutdown has passed, or an HTTP/1.0 response
-                that ends with the connection broke off; unsent data is dropped, and if the response is then incomplete,
-                the client gets a reset
+    abort       nothing was sent for write_seconds, the deadline of the shutdown has passed, or the application failed
+                during an HTTP/1.0 response that ends with the connection; unsent data is dropped, and the client gets a
+                reset if some was dropped, or if it would mistake a close for the end of the response
 
 Each stage has its own timeout. The values in lower case are fields of `Limits`:
 
@@ -67,7 +67,7 @@ from hello_service.serving.websocket import WebSocket
 # Reading is paused while more than this of a body, or of pipelined requests, is buffered. asyncio's limit for the other
 # direction is the same.
 BUFFER_BYTES = 65_536
-# Enough for a client that sends a large body before it reads the response that rejects it, but not without end.
+# A client may send a large body before it reads the response that rejects it. The limits allow this, but not forever.
 LINGER_BYTES = 64 * 1_048_576  # discarded in total
 LINGER_SECONDS = 2.0  # without a byte
 LINGER_TOTAL_SECONDS = 30.0
@@ -87,12 +87,12 @@ class Stage(Enum):
 
 
 class Connection(FlowControl):
-    """One connection, in place of Hypercorn's `TCPServer`; `connections` tracks all of them.
+    """Handles one connection, in place of Hypercorn's `TCPServer`. `connections` tracks all open connections.
 
-    `FlowControl` provides `_eof` (the client has closed its side), `_paused` (reading from the client is paused),
+    Among others, `FlowControl` provides `_eof` (the client has closed its side), `_paused` (reading from the client is paused),
     `_writable` (an event that is set while the client reads fast enough), `_stage_timeout` (the timeout of the current
     stage), `watch_progress` (calls a function once nothing has been sent for write_seconds), `watch_writing` (aborts
-    the connection once waiting data is not read for write_seconds), `set_paused`, `write` and `count_rejection`.
+    the connection if the client reads nothing for write_seconds while data waits for it), `set_paused`, `write` and `count_rejection`.
 
     When the server stops, `Connections` calls `stop`, then `end_grace` after a grace period for requests that are still
     on the network, and `abort` if the connection is open at the deadline.
@@ -146,7 +146,7 @@ class Connection(FlowControl):
         self._addresses = {"client": self._client, "server": local[:2] if isinstance(local, tuple) else None}
         self._connections.open.add(self)
         self._wait_for_request()
-        if self._connections.closed:  # the server stopped accepting requests before this connection was set up
+        if not self._connections.accepting:  # the server stopped accepting requests before this connection was set up
             self.end_grace()
         if early_data:
             self.data_received(early_data)
@@ -197,7 +197,7 @@ class Connection(FlowControl):
             self._lost.set_result(None)
 
     def stop(self) -> None:
-        """Close an idle WebSocket. An HTTP connection ends with its next response, because `closing` is true."""
+        """Close an idle WebSocket. An HTTP connection ends with its next response, because the server is stopping."""
         if self._websocket is not None:
             self._websocket.stop()
 
@@ -207,7 +207,7 @@ class Connection(FlowControl):
             self.linger()
 
     def abort(self) -> None:
-        """Close at once. Reset the connection if the client would mistake a close for the end of the response."""
+        """Drop unsent data and close. Reset if some was dropped, or if a close would look like the end of the response."""
         if self._exchange is not None and self._exchange.response.would_seem_complete:
             self.reset()
         else:
@@ -223,7 +223,7 @@ class Connection(FlowControl):
     def _process_received(self) -> None:
         """Go through the stages of a request as far as the received data allows."""
         if self._processing:
-            return  # the loop below has served `OPTIONS *`, which called this method again; that loop continues
+            return  # called by the loop below, after it has served `OPTIONS *`; the loop continues anyway
         self._processing = True
         try:
             while self._request_reader.received and not self._requests_wait:
@@ -265,8 +265,8 @@ class Connection(FlowControl):
         keep_alive = head.keep_alive and head.version == "1.1" and self._request_count < self._limits.requests
         response = Response(head.method, head.version, keep_alive=keep_alive)
         self._stage = Stage.BODY if head.has_body else Stage.RESPONDING
-        if head.target == b"*":  # `OPTIONS *` concerns the server itself
-            if head.has_body or self.closing:  # after a body that is not read, no further request can be read
+        if head.target == b"*":  # `OPTIONS *`, which concerns the server itself; request.py rejects other methods
+            if head.has_body or self.stopping:  # after a body that is not read, no further request can be read
                 response.keep_alive = False
             self.write(response.start(200, OPTIONS_HEADERS) + response.body(b"", more=False))
             self._continue_or_linger(keep_alive=response.keep_alive)
@@ -298,7 +298,9 @@ class Connection(FlowControl):
         """
         scope = head.scope("websocket", {**self._addresses, "scheme": "ws", "state": self._state.copy()})
         if head.has_body or self._request_reader.received:
-            raise Rejected(400, "handshake", "Data was received before the WebSocket was accepted.")
+            raise Rejected(
+                400, "handshake", "The handshake has a body, or data was received before the WebSocket was accepted."
+            )
         if self._eof:  # the client has closed its side since it pipelined this handshake, so it can send no message
             self.linger()
             return
@@ -325,9 +327,9 @@ class Connection(FlowControl):
     # Called by an exchange (see `exchange.Wire`)
 
     @property
-    def closing(self) -> bool:
+    def stopping(self) -> bool:
         """Whether the server is stopping, so that each response is its connection's last."""
-        return self._connections.closing
+        return self._connections.stopping
 
     def body_taken(self) -> None:
         """The application has read all body data received so far."""
@@ -346,7 +348,7 @@ class Connection(FlowControl):
         self._break_off(exchange.response)
 
     def respond_with_problem(self, status: int) -> None:
-        """Respond with a problem, because the application has not responded."""
+        """Respond with a problem document (RFC 9457), because the application has not responded."""
         self._exchange = None
         self.write(problem(status, self._method))
         self.linger()
@@ -354,7 +356,7 @@ class Connection(FlowControl):
     def _continue_or_linger(self, *, keep_alive: bool) -> None:
         """Go on to the next request if the connection can be reused; otherwise end the connection."""
         # In stage BODY, the rest of the body would be parsed as the next request.
-        if self._stage is not Stage.RESPONDING or not keep_alive or self.closing:
+        if self._stage is not Stage.RESPONDING or not keep_alive or self.stopping:
             self.linger()
             return
         self._wait_for_request()
@@ -404,7 +406,7 @@ class Connection(FlowControl):
     # How a connection ends
 
     def reject(self, rejected: Rejected) -> None:
-        """Respond with a problem, unless the head of a response has been written, and end the connection."""
+        """Respond with a problem document, unless the head of a response has been written, and end the connection."""
         self.count_rejection(rejected.status, rejected.reason, rejected.detail)
         responder = self._exchange or self._websocket
         self._disconnect_exchange()
@@ -415,7 +417,7 @@ class Connection(FlowControl):
         self.linger()
 
     def _break_off(self, response: Response) -> None:
-        """End the connection after a part of `response`. Reset it if a close would complete the response."""
+        """End the connection after only a part of `response` was written."""
         if response.would_seem_complete:
             self.reset()
         else:
@@ -435,7 +437,7 @@ class Connection(FlowControl):
         exchange = self._exchange
         if exchange is not None:
             exchange.disconnect()
-            if exchange.over:  # otherwise the response is fully written, and the application ends normally
+            if exchange.ended:  # otherwise the response is already fully written, and the application may still return
                 self._exchange = None
 
     def linger(self) -> None:

@@ -192,7 +192,7 @@ class WebSocket:
             self._protocol = ServerProtocol(state=State.OPEN, max_size=self._limits.body_bytes, logger=log)
             self._last_message = self._loop.time()
             self._ping_timeout.start(self._limits.ping_seconds, self._ping)
-            if self._connections.closing:
+            if self._connections.stopping:
                 self.stop()
         elif kind == "websocket.close":
             self._reject_handshake(problem(403, b"GET"))  # the status that the ASGI specification requires

@@ -27,7 +27,7 @@ SPAN = {
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Run an agent that also accepts the Host `agent.example`, and yield its URL."""
-    port = free_port()
+    port = free_port()  # the agent does not report a port that it has chosen itself
     command = [*AGENT, "--port", str(port)]
     command += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]
     command += ["--log-level", "ERROR", "--allow-host", "Agent.Example"]
@@ -55,7 +55,7 @@ def test_spans_in_json_are_accepted(url: str, method: str, path: str) -> None:
 @pytest.mark.parametrize("path", ["/drain", "/test/session/traces", "/info", "/v0.4/traces"])
 @pytest.mark.parametrize("header", [{"Host": "evil.example"}, {"Host": "a..b"}, {"Origin": "http://evil.example"}])
 def test_requests_from_other_sites_are_rejected(url: str, path: str, header: dict[str, str]) -> None:
-    """This includes DNS rebinding, where the domain name of a web page resolves to this machine."""
+    """With DNS rebinding, the domain name of a web page resolves to this machine. `a..b` is not a valid name."""
     method = "PUT" if path == "/v0.4/traces" else "GET"
     response = httpx.request(method, f"{url}{path}", headers=header)
 
@@ -78,7 +78,7 @@ def test_local_and_allowed_host_names_are_accepted(url: str, host: str) -> None:
     ],
 )
 def test_nothing_is_forwarded_to_another_machine(url: str, path: str, header: dict[str, str]) -> None:
-    """ddapm-test-agent, the base of the embedded agent, has paths and headers that make it forward requests."""
+    """ddapm-test-agent, the base of the embedded agent, has paths and headers that forward requests or configure it to."""
     response = httpx.post(f"{url}{path}", headers=header, json=[[SPAN]])
 
     assert response.status_code == 403

@@ -66,7 +66,7 @@ def dev_command(folder: Path, server: Sequence[str], port: int) -> list[str]:
     ids=["hypercorn", "hypercorn with 2 workers, without --", "uvicorn"],
 )
 def test_traces_and_output_of_another_service_are_shown(tmp_path: Path, server: list[str]) -> None:
-    """`dev` detects the service's URL in its output. Ctrl-C shows the last trace and stops all processes."""
+    """`dev` finds the URL in the service's output. After Ctrl-C, it still shows the last trace, and stops all processes."""
     port = free_port()
     with developing(environment=ENVIRONMENT, command=dev_command(tmp_path, server, port)) as dev:
         dev.wait_for(f"Service: http://127.0.0.1:{port}")
@@ -122,12 +122,12 @@ time.sleep(600)
 """)
     server = ["--", sys.executable, "printing.py"]
     with developing(environment=ENVIRONMENT, command=dev_command(tmp_path, server, 0)) as dev:
-        output_with_next_line = dev.wait_for('"immediate"')
+        early_output = dev.wait_for('"immediate"')
         dev.wait_for('{"level": "ERROR", "message": "delayed", "dd.trace_id": "77"}')
         logs = httpx.get(f"{dev.page_url}/logs").text
         dev.running.stop(signal.SIGINT)
 
-    assert '"delayed"' not in output_with_next_line
+    assert '"delayed"' not in early_output
     assert ">delayed<" in logs
 
 

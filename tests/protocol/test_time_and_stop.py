@@ -229,7 +229,7 @@ async def test_the_grace_period_ends_for_every_connection_even_if_clients_reset_
 
 async def test_a_connection_accepted_after_the_grace_period_is_closed() -> None:
     connections, echo = Connections(), Echo()
-    connections.closing = connections.closed = True  # as `stop` leaves them after the grace period
+    connections.stopping, connections.accepting = True, False  # as `stop` leaves them after the grace period
     async with connected(echo, connections) as client:
         response = await client.exchange(get())
 
@@ -251,7 +251,7 @@ async def test_a_request_in_flight_is_finished_when_the_server_stops() -> None:
         await client.send(get())
         await started.wait()
         connections.stop(grace_seconds=0)
-        await until(lambda: connections.closed)
+        await until(lambda: not connections.accepting)
         proceed.set()
         response = await client.rest()
 

@@ -23,8 +23,8 @@ from hello_service.app import WITHOUT_SERVE_WARNING, create_app
 from hello_service.problems import MEDIA_TYPE, UpstreamFailed, UpstreamTimeout
 from hello_service.settings import Settings
 
-# Settings that enable the endpoints that are off by default. A service without the demo ignores the variable FAULTS,
-# but would reject `Settings(faults=True)`.
+# Settings that enable the endpoints that are off by default. If the demo has been deleted, the variable FAULTS is ignored,
+# but `Settings(faults=True)` would fail.
 ALL_ENABLED = Settings.from_environment({"FAULTS": "true"})
 
 
@@ -51,7 +51,7 @@ async def client() -> AsyncIterator[Client]:
     ],
 )
 async def test_an_invalid_value_is_422(client: Client, path: str) -> None:
-    """The problem document also contains the field and the reason."""
+    """The problem document contains the invalid field and the reason."""
     response = await client.get(path)
     document = await response.get_json(force=True)
 
@@ -92,7 +92,9 @@ async def test_each_kind_of_bad_body_has_its_own_status_and_code(
         ("/item", (415, "unsupported-media-type")),  # the client sends no Content-Type
     ],
 )
-async def test_only_a_body_that_is_not_declared_as_json_is_415(path: str, status_and_code: tuple[int, str]) -> None:
+async def test_a_body_that_is_not_declared_as_json_is_415_where_json_is_expected(
+    path: str, status_and_code: tuple[int, str]
+) -> None:
     items = Blueprint("items", __name__)
 
     @items.put("/search")
@@ -112,7 +114,6 @@ async def test_only_a_body_that_is_not_declared_as_json_is_415(path: str, status
 
 
 async def test_an_unknown_route_is_404(client: Client) -> None:
-    """The response is a problem document."""
     response = await client.get("/nope")
 
     assert problem(response, await response.get_json(force=True)) == (404, "not-found")
@@ -135,7 +136,6 @@ def security_headers(response: Response) -> dict[str, list[str]]:
     "path", ["/", "/docs", "/api/hello", "/health", "/nope", "/api/faults/error", "/api/hello/stream"]
 )
 async def test_every_response_has_the_security_headers(client: Client, path: str) -> None:
-    """Successful and failed responses have them."""
     assert security_headers(await client.get(path)) == SECURITY_HEADERS
 
 
@@ -261,7 +261,7 @@ async def test_info_shows_versions_tracing_and_settings(client: Client) -> None:
     assert info["service"] == "hello-service"
     assert set(info["packages"]) == {"quart", "hypercorn", "ddtrace", "httpx"}
     assert info["in_flight"] == 1  # the request for `/info` itself
-    assert info["tasks"] >= 1  # of asyncio
+    assert info["tasks"] >= 1  # asyncio tasks
     assert info["tracing"]["active"] is False
     assert info["tracing"]["reason"] == "not started under ddtrace-run"
     assert info["tracing"]["agent_error"] is None
@@ -456,7 +456,7 @@ async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.Mo
 
 
 async def test_info_shows_that_the_ecs_metadata_is_not_an_object() -> None:
-    """The service starts with any response."""
+    """The service starts whatever the endpoint responds."""
     with fake_http(["no", "object"]) as server:
         app = create_app(Settings(info_details=True), environ={"ECS_CONTAINER_METADATA_URI_V4": server.url})
         async with app.test_app() as serving_app:

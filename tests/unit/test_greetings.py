@@ -59,7 +59,7 @@ async def test_an_unusable_posted_name_is_422(client: Client, name: object) -> N
     ],
 )
 async def test_a_greeting_has_the_requested_name(client: Client, path: str, message: str) -> None:
-    """The name is in the query or in the path."""
+    """The name is in the query or in the path, and defaults to World."""
     response = await client.get(path)
 
     assert (response.status_code, await response.get_json()) == (200, {"message": message})

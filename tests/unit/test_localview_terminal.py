@@ -157,10 +157,10 @@ def test_a_link_that_does_not_fit_is_on_its_own_line() -> None:
 def test_a_huge_trace_is_truncated() -> None:
     """The last line has the number of further spans."""
     root = span()
-    lines = tree_text(trace(root, *[span(root) for _ in range(150)])).splitlines()  # more than terminal.SPANS
+    lines = tree_text(trace(root, *[span(root) for _ in range(150)])).splitlines()  # more than terminal.MAX_SPANS
 
-    assert len(lines) == 1 + terminal.SPANS + 1 + 1  # the head, the spans, the line with the number, an empty line
-    assert lines[-2] == f"… and {1 + 150 - terminal.SPANS} more spans"
+    assert len(lines) == 1 + terminal.MAX_SPANS + 1 + 1  # the head, the spans, the line with the number, an empty line
+    assert lines[-2] == f"… and {1 + 150 - terminal.MAX_SPANS} more spans"
 
 
 def test_output_that_is_not_a_terminal_is_plain_and_wide() -> None:
