@@ -53,8 +53,8 @@ def frames(stack: str) -> list[tuple[str, str]]:
     result = []
     for part in stack.split(";"):
         if match := FRAME.match(part):
-            # Keep only the part of the path below site-packages, as in an import, or below /tmp, where a clone may be.
-            file = match["file"].rpartition("site-packages/")[2].rpartition("/tmp/")[2]  # noqa: S108 - creates no file
+            # Keep only the part of the path below site-packages, as in an import, or below this repository.
+            file = match["file"].rpartition("site-packages/")[2].removeprefix(f"{process.ROOT}/")
             result.append((file, match["function"]))
     return result
 

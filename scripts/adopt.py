@@ -132,7 +132,7 @@ def sort_imports_and_format() -> bool:
 def main() -> None:
     """Rename everything, or exit with the reason why this isn't possible."""
     if sys.version_info < (3, 11):  # noqa: UP036 - another Python may run this script
-        sys.exit("This needs Python 3.11 to 3.14. Set PYTHON, such as PYTHON=python3.13.")
+        sys.exit("This needs Python 3.11 or newer. Set PYTHON, such as PYTHON=python3.13.")
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit("Usage: scripts/adopt NAME, such as my-orders")
     if not (ROOT / OLD.package).is_dir():

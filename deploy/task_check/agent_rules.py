@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from task_check.finding import HINT, MISTAKE, WARNING, Violation, rule
 from task_check.task import (
+    EC2,
     END_CONDITIONS,
     FARGATE,
     Container,
@@ -45,8 +46,9 @@ def an_agent_is_in_the_task(task: TaskDefinition) -> Iterator[Violation]:
 @rule("agent-twice", WARNING, "keep one Agent; the containers of a task share one loopback and its ports")
 def there_is_one_agent(task: TaskDefinition) -> Iterator[Violation]:
     """Two Agents of one task compete for port 8126."""
-    # In the mode bridge, which is the default except on Fargate, each container has a network of its own.
-    mode = task.document.get("networkMode") or ("awsvpc" if task.on_fargate else "bridge")
+    # In the mode bridge, which is the default on EC2 and on external instances, each container has a network of its own.
+    has_bridge_by_default = not task.on_fargate and not task.launch_types.isdisjoint({EC2, "EXTERNAL"})
+    mode = task.document.get("networkMode") or ("bridge" if has_bridge_by_default else "awsvpc")
     if len(task.agents) > 1 and mode != "bridge":
         names = ", ".join(quoted(agent.get("name")) for agent in task.agents)
         yield Violation("", f"the Agents {names} share one port")

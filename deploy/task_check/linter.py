@@ -16,8 +16,8 @@ from task_check.values import is_open, number, quoted
 COVERED_RULES = {"E1152", "E1156", "E3002", "E3003", "E3012", "E3030", "E3031", "E3033", "E3034"}
 COVERED_RULES |= {"E3042", "E3046", "E3048", "E3049", "E3051", "E3052", "E3053", "E3054", "E3511"}
 UNIQUE_RULE = "E3037"  # reports equal entries of a list
-# The lists in which secret-twice and names-twice report equal entries.
-COVERED_LISTS = {"Environment", "Secrets", "ContainerDefinitions"}
+# The lists in which secret-twice, names-twice and mount-without-volume report equal entries.
+COVERED_LISTS = {"Environment", "Secrets", "ContainerDefinitions", "Volumes", "MountPoints"}
 # The fields whose values may be passwords. A message of cfn-lint quotes the value.
 PRIVATE_FIELDS = {"Environment", "DockerLabels", "Options", "Command", "EntryPoint", "Tags"}
 # Names that CloudFormation spells with more than one capital at the start.
@@ -80,16 +80,14 @@ def _finding(match: Any, task: TaskDefinition) -> Finding:
     if path[:1] == ["ContainerDefinitions"] and len(path) > 1:
         container = str(task.containers[int(path[1])].get("name", ""))
         path = path[2:]
-    where = f"`{'.'.join(path)}`: " if path else ""
+    message, fix = match.message, match.rule.description
+    if match.rule.id == UNIQUE_RULE:
+        message, fix = "two entries are equal", "remove one of them"
     # A message that starts with a list or an object quotes a whole part of the file.
-    is_private = match.message.startswith(("[", "{")) or not PRIVATE_FIELDS.isdisjoint(path)
-    return Finding(
-        rule=f"cfn-lint-{match.rule.id}",
-        level=MISTAKE,
-        container=container,
-        sentence=where + (match.rule.shortdesc if is_private else match.message),
-        fix=str(match.rule.description),
-    )
+    elif message.startswith(("[", "{")) or not PRIVATE_FIELDS.isdisjoint(path):
+        message = f"cfn-lint rejects the value ({match.rule.shortdesc})"
+    where = f"`{'.'.join(path)}`: " if path else ""
+    return Finding(f"cfn-lint-{match.rule.id}", MISTAKE, container, sentence=where + message, fix=fix)
 
 
 def _capitalized(value: Any, shape: Any) -> Any:

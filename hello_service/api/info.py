@@ -8,6 +8,7 @@ import json
 import platform
 import re
 from collections.abc import Mapping
+from http.client import HTTPException
 from importlib.metadata import version
 from time import monotonic
 from typing import Any
@@ -79,7 +80,7 @@ async def ecs_task(environ: Mapping[str, str]) -> dict[str, Any] | None:
         return None
     try:
         task = await asyncio.to_thread(_fetch, f"{base}/task")
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, HTTPException, RecursionError, TypeError, ValueError) as error:
         return {"error": f"no usable response from the task metadata endpoint: {type(error).__name__}"}
     fields = ("Cluster", "TaskARN", "Family", "Revision", "LaunchType", "AvailabilityZone")
     return {name: task.get(name) for name in fields}

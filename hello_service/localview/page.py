@@ -34,7 +34,7 @@ HEARTBEAT_SECONDS = 15.0  # after this long without an event, a comment is sent,
 CLOSE_SECONDS = 1.0  # how long the server may take to stop before it is canceled
 
 MISDIRECTED_REQUEST = 421  # the status for a host that this server does not serve
-WRONG_HOST = b"This page is not served under this host name. Use the address that dev or view has printed."
+WRONG_HOST = b"This page is not served under this host name. Use an IP address, localhost or a name without a dot."
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",

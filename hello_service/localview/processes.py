@@ -77,7 +77,8 @@ def url(listener: socket.socket) -> str:
 async def agent(listener: socket.socket, allowed_hosts: Sequence[str] = ()) -> AsyncIterator[tuple[Process, str]]:
     """Run the embedded trace agent, and yield its process and URL. It may not respond yet.
 
-    `listener`, from `bind`, reserves the agent's address, and is closed because the agent opens a socket of its own.
+    `listener`, from `bind`, keeps other sockets from choosing the agent's port. It is closed, because the agent
+    opens a socket of its own.
     """
     agent_url = url(listener)
     host, port = listener.getsockname()[:2]

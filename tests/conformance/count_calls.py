@@ -51,7 +51,7 @@ def main() -> None:
     while not inspect.ismethod(asgi_app):  # the innermost is Quart's own asgi_app, which is a method
         modules.append(type(asgi_app).__module__)
         # Each middleware keeps the app that it wraps in an attribute with one of these names.
-        asgi_app = next(value for name, value in vars(asgi_app).items() if name in {"app", "_app", "quart"})
+        asgi_app = next(value for name, value in vars(asgi_app).items() if name in {"app", "_app", "inner", "quart"})
     asyncio.run(send_requests(app))
     print(json.dumps({"middleware": modules, "calls": calls}))  # noqa: T201 - for the test
 

@@ -89,10 +89,13 @@ def test_the_deepest_error_is_chosen_and_in_view(
 
 
 @pytest.mark.parametrize(("width", "height"), WINDOWS)
-def test_rows_outside_the_window_have_the_height_of_the_others(local_view: LocalView, width: int, height: int) -> None:
+@pytest.mark.parametrize("identity", [CHECKOUT_ID, LARGE_ID], ids=["with tags of services", "of one service"])
+def test_rows_outside_the_window_have_the_height_of_the_others(
+    local_view: LocalView, identity: str, width: int, height: int
+) -> None:
     """The browser renders these rows later. If that changed their height, a row scrolled to would move away."""
     with opened(local_view.browser, width, height) as page:
-        local_view.visit(page, f"/trace/{LARGE_ID}")
+        local_view.visit(page, f"/trace/{identity}")
         heights = visible_rows(page).evaluate_all("rows => rows.map((row) => row.getBoundingClientRect().height)")
 
     assert len(set(heights)) == 1, sorted(set(heights))

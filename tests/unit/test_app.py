@@ -455,14 +455,20 @@ async def test_info_shows_the_ecs_task(metadata_url: str, monkeypatch: pytest.Mo
     }
 
 
-async def test_info_shows_that_the_ecs_metadata_is_not_an_object() -> None:
+@pytest.mark.parametrize(
+    ("metadata", "headers", "error"),
+    [(["no object"], {}, "TypeError"), ({}, {"Content-Length": "1000"}, "IncompleteRead")],
+)
+async def test_info_shows_that_the_ecs_metadata_cannot_be_used(
+    metadata: object, headers: dict[str, str], error: str
+) -> None:
     """The service starts whatever the endpoint responds."""
-    with fake_http(["no", "object"]) as server:
+    with fake_http(metadata, headers=headers) as server:
         app = create_app(Settings(info_details=True), environ={"ECS_CONTAINER_METADATA_URI_V4": server.url})
         async with app.test_app() as serving_app:
             info = await (await serving_app.test_client().get("/info")).get_json()
 
-    assert info["ecs"] == {"error": "no usable response from the task metadata endpoint: TypeError"}
+    assert info["ecs"] == {"error": f"no usable response from the task metadata endpoint: {error}"}
 
 
 async def test_info_shows_that_the_ecs_metadata_endpoint_fails(metadata_url: str) -> None:

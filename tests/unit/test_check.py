@@ -380,10 +380,11 @@ def test_a_finding_of_cfn_lint_shows_no_value_that_may_be_a_password() -> None:
     )
 
     assert {finding.rule for finding in reported} == {"secret-twice", "cfn-lint-E1050", "cfn-lint-E3037"}
+    assert "`PortMappings`: two entries are equal" in {finding.sentence for finding in reported}
     assert "hunter2" not in str(reported)
 
 
-@pytest.mark.parametrize("rule", ["host-port", "names-twice", "secret-twice"])
+@pytest.mark.parametrize("rule", ["host-port", "names-twice", "secret-twice", "mount-without-volume"])
 def test_cfn_lint_does_not_repeat_the_finding_of_another_rule(rule: str) -> None:
     """These are the rows of `BROKEN` that cfn-lint also reports."""
     changes = [change for name, _, _, change in BROKEN if name == rule]
@@ -407,8 +408,11 @@ def test_the_fix_for_an_address_is_its_site(value: str, site: str) -> None:
     assert finding.fix == f'write "{site}"'
 
 
-@pytest.mark.parametrize("launch_type", ["EC2", "EXTERNAL", "MANAGED_INSTANCES"])
-def test_fargate_rules_do_not_apply_to_other_launch_types(launch_type: str) -> None:
+# By default, the first two have the network mode `bridge`, where each container has a network of its own.
+@pytest.mark.parametrize(
+    ("launch_type", "rules_of_two_agents"), [("EC2", []), ("EXTERNAL", []), ("MANAGED_INSTANCES", ["agent-twice"])]
+)
+def test_fargate_rules_do_not_apply_to_other_launch_types(launch_type: str, rules_of_two_agents: list[str]) -> None:
     def use_launch_type(d: Definition) -> None:
         d.task.update(requiresCompatibilities=[launch_type], networkMode="bridge")
         d.agent.update(environment=[], privileged=True)
@@ -418,13 +422,14 @@ def test_fargate_rules_do_not_apply_to_other_launch_types(launch_type: str) -> N
         d.set_variable(d.service, "DD_AGENT_HOST", "datadog-agent")
 
     def add_second_agent(d: Definition) -> None:
-        """On EC2, the default of `networkMode` is `bridge`, where each container has a network of its own."""
         del d.task["networkMode"]
         d.task["containerDefinitions"].append({**d.agent, "name": "second-agent"})
 
     report = task_check.check(json.dumps(changed(use_launch_type)))
+    with_two_agents = task_check.check(json.dumps(changed(use_launch_type, add_second_agent)))
 
-    assert report.findings == task_check.check(json.dumps(changed(use_launch_type, add_second_agent))).findings == []
+    assert report.findings == []
+    assert [finding.rule for finding in with_two_agents.findings] == rules_of_two_agents
     assert report.notes == [f"this definition is for {launch_type}, so the Fargate rules are skipped"]
 
 

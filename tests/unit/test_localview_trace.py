@@ -342,9 +342,10 @@ def test_links_to_a_span_are_bounded() -> None:
 
 
 def test_tags_and_metrics_are_in_the_same_table() -> None:
-    """Tags of the tracer and of the process are in a second table. Tags of errors and links are in neither table."""
+    """Tags of the tracer and of the process are in a second table. Tags of an error and of links are in neither table."""
     page = trace_view(
         span(
+            error=True,
             meta={
                 "http.method": "GET",
                 "_dd.p.dm": "-0",

@@ -1,5 +1,5 @@
 // The views of many traces: search while typing, filters, and the values of the charts.
-// Without JavaScript, search and filters work as plain forms.
+// Without JavaScript, search and filters work as forms and links.
 "use strict";
 
 const MISTAKE_MS = 250; // how long after the last key a mistake or an empty result is shown
