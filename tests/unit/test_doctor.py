@@ -379,6 +379,11 @@ def judge(response: Response, **environ: str) -> Finding:
     return server.judge("the server", response, CheckContext(environ))
 
 
+@pytest.mark.parametrize("url", ["http://localhost:8126", "http://127.0.0.1:8126", "http://[::1]:8126"])
+def test_names_of_the_loopback_interface_are_the_same_agent(url: str) -> None:
+    assert judge(info_response(agent="http://127.0.0.1:8126"), DD_TRACE_AGENT_URL=url).outcome == "pass"
+
+
 def test_a_server_with_another_environment_is_recognized() -> None:
     """On a laptop, the doctor often runs in another shell than the server, with other variables."""
     other_agent = info_response(agent="http://b:1")
