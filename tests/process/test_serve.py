@@ -276,7 +276,7 @@ def test_a_start_without_serve_logs_the_variables_that_only_the_environment_can_
     """One warning lists the variables and their values."""
     with started(PLAIN_HYPERCORN, clean_environment({"DD_TRACE_AGENT_URL": NO_AGENT})) as running:
         running.wait_until_running()
-        (line,) = [entry for entry in running.log if entry["event"].startswith("Only the environment")]
+        (line,) = [entry for entry in running.log if entry["event"].startswith("These variables are unset")]
 
     assert "DD_TRACE_AIOHTTP_ENABLED=false" in line["event"]
     assert line["level"] == "warning"
