@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,10 +67,13 @@ def unmeasured_environment(variables: Mapping[str, str] | None = None) -> dict[s
 
 def free_port() -> int:
     """Return a port that was free a moment ago, for programs that can't bind port 0 and report their port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports that were free a moment ago. Separate calls of `free_port` may return the same port."""
+    with ExitStack() as stack:
+        return [stack.enter_context(reserved_port()) for _ in range(count)]
 
 
 @contextmanager
@@ -264,10 +267,11 @@ class Agent:
 @contextmanager
 def trace_agent(port: int | None = None, unix_socket: Path | None = None) -> Iterator[Agent]:
     """Run a ddapm-test-agent with trace checks, on `port` or a free one, and also on `unix_socket` if it is given."""
-    port = port or free_port()
+    any_port, otlp_http, otlp_grpc = free_ports(3)
+    port = port or any_port
     arguments = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "ERROR"]
     # The defaults are fixed ports, so two agents could not run at once.
-    arguments += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]
+    arguments += ["--otlp-http-port", str(otlp_http), "--otlp-grpc-port", str(otlp_grpc)]
     if unix_socket is not None:
         arguments += ["--trace-uds-socket", str(unix_socket)]
     with started(

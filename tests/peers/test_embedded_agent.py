@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from running import clean_environment, free_port, started
+from running import clean_environment, free_ports, started
 
 AGENT = [sys.executable, "-m", "hello_service.localview.agent"]
 SPAN = {
@@ -27,9 +27,9 @@ SPAN = {
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Run an agent that also accepts the Host `agent.example`, and yield its URL."""
-    port = free_port()  # the agent does not report a port that it has chosen itself
+    port, otlp_http, otlp_grpc = free_ports(3)  # the agent does not report a port that it has chosen itself
     command = [*AGENT, "--port", str(port)]
-    command += ["--otlp-http-port", str(free_port()), "--otlp-grpc-port", str(free_port())]
+    command += ["--otlp-http-port", str(otlp_http), "--otlp-grpc-port", str(otlp_grpc)]
     command += ["--log-level", "ERROR", "--allow-host", "Agent.Example"]
     with started(command, clean_environment()) as running:
         agent_url = f"http://127.0.0.1:{port}"
