@@ -104,3 +104,11 @@ def test_the_error_without_wrk_has_the_command_that_installs_it() -> None:
 
     assert (process.returncode, process.stdout) == (1, "")
     assert process.stderr == "wrk is not installed: apt-get install wrk\n"
+
+
+@pytest.mark.parametrize("options", [["--quick"], ["--only", THIS_SERVICE]], ids=["--quick", "--only"])
+def test_a_partial_run_cannot_replace_the_saved_results(options: list[str]) -> None:
+    process = run_bench("--write", *options)
+
+    assert process.returncode == 2
+    assert "can't be used with --quick or --only" in process.stderr
